@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+# What these commands do is tested without Docker: test/integration/image.test.ts plays them in a clean folder.
+
+FROM node:24.21-trixie-slim AS build
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --ignore-scripts
+COPY prisma.config.ts ./
+COPY prisma ./prisma
+RUN node_modules/.bin/prisma generate
+# An empty folder, for the final stage to take as the volume's first content.
+RUN mkdir -p empty
+
+FROM node:24.21-trixie-slim AS production
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --omit=dev --omit=optional --ignore-scripts
+# A link of our own, so that `docker compose exec broker freshet …` finds the command.
+RUN mkdir -p bin && ln -s ../src/cli/freshet.ts bin/freshet
+
+FROM node:24.21-trixie-slim
+LABEL org.opencontainers.image.title="Freshet" \
+      org.opencontainers.image.description="Self-hosted OAuth token broker" \
+      org.opencontainers.image.licenses="MIT"
+WORKDIR /app
+ENV NODE_ENV=production \
+    HOST=0.0.0.0 \
+    DATA_DIR=/data \
+    PATH=/app/bin:$PATH
+COPY --from=production /app/node_modules ./node_modules
+COPY --from=production /app/bin ./bin
+COPY package.json ./
+COPY prisma/migrations ./prisma/migrations
+COPY providers ./providers
+COPY src ./src
+COPY --from=build /app/src/generated ./src/generated
+# 1000 is the base image's own user `node`. The broker writes nothing but DATA_DIR: the root filesystem can be read-only.
+COPY --from=build --chown=1000:1000 --chmod=700 /app/empty /data
+USER 1000:1000
+VOLUME /data
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
+  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT || 8080}/livez`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
+CMD ["node", "src/main.ts"]

@@ -1,0 +1,78 @@
+import type { Command } from "commander";
+import { collectItems, segment } from "../api-client.ts";
+import { collect, collectPair } from "../options.ts";
+import type { Column } from "../output.ts";
+import { readSecret } from "../secrets.ts";
+import { handle, type Cli, type Session } from "../session.ts";
+
+type AddOptions = {
+  provider: string;
+  clientId: string;
+  clientSecretFile?: string;
+  public?: boolean;
+  scope?: string[];
+  input?: Record<string, string>;
+};
+
+const columns: readonly Column[] = [
+  ["NAME", "name"],
+  ["PROVIDER", "provider"],
+  ["CLIENT ID", "client_id"],
+  ["SCOPES", "scopes"],
+  ["CREATED", "created_at"],
+];
+
+/** `freshet clients add|list|show|delete` */
+export function addClientCommands(program: Command, cli: Cli): void {
+  const clients = program.command("clients").description("OAuth clients registered at providers");
+  clients
+    .command("add <name>")
+    .description("store a client; its secret comes from a file, FRESHET_CLIENT_SECRET or a prompt")
+    .requiredOption("--provider <id>", "the provider it is registered at")
+    .requiredOption("--client-id <id>", "the id that the provider gave it")
+    .option("--client-secret-file <file>", "file that holds its secret, - for stdin")
+    .option("--public", "it has no secret: do not ask for one")
+    .option("--scope <scope>", "a scope to ask for by default; repeatable", collect)
+    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
+    .action(handle(cli, addClient));
+  clients
+    .command("list")
+    .description("all clients, newest first")
+    .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/clients"), columns)));
+  clients
+    .command("show <name>")
+    .description("one client, without its secret")
+    .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(`/clients/${segment(name)}`))));
+  clients
+    .command("delete <name>")
+    .description("delete a client that no connection uses")
+    .action(handle(cli, deleteClient));
+}
+
+async function addClient(session: Session, { args: [name], options }: { args: string[]; options: AddOptions }) {
+  const api = session.api();
+  const secret = options.public
+    ? undefined
+    : await readSecret(
+        {
+          file: options.clientSecretFile,
+          variable: "FRESHET_CLIENT_SECRET",
+          question: "Client secret (empty for none, not shown): ",
+        },
+        session,
+      );
+  const client = await api.post("/clients", {
+    name,
+    provider: options.provider,
+    client_id: options.clientId,
+    client_secret: secret,
+    scopes: options.scope,
+    inputs: options.input,
+  });
+  session.output.done(`Client ${name} is stored${secret === undefined ? ", without a secret" : ""}.`, client);
+}
+
+async function deleteClient({ api, output }: Session, { args: [name = ""] }: { args: string[] }) {
+  await api().delete(`/clients/${segment(name)}`);
+  output.done(`Client ${name} is deleted.`, { deleted: name });
+}

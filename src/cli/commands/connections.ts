@@ -1,0 +1,116 @@
+import type { Command } from "commander";
+import { collectItems, segment } from "../api-client.ts";
+import { UsageError } from "../errors.ts";
+import { collect, collectPair } from "../options.ts";
+import type { Column, Resource } from "../output.ts";
+import { readSecret } from "../secrets.ts";
+import { handle, type Cli, type Session } from "../session.ts";
+
+type AddOptions = {
+  provider: string;
+  client?: string;
+  grant?: string;
+  scope?: string[];
+  input?: Record<string, string>;
+  label?: Record<string, string>;
+  username?: string;
+  passwordFile?: string;
+};
+
+type ListOptions = { status?: string; provider?: string; client?: string; label?: string; q?: string };
+
+const columns: readonly Column[] = [
+  ["NAME", "name"],
+  ["PROVIDER", "provider"],
+  ["STATUS", "status"],
+  ["VERSION", "version"],
+  ["EXPIRES", "expires_at"],
+  ["ACCOUNT", "account"],
+  ["LABELS", "labels"],
+];
+
+/** `freshet connections add|list|show|delete` */
+export function addConnectionCommands(program: Command, cli: Cli): void {
+  const connections = program.command("connections").description("accounts at providers, each with its tokens");
+  defineAdd(connections, cli);
+  connections
+    .command("list")
+    .description("all connections, newest first")
+    .option("--status <status>", "pending, connected, needs_reauthorization or disabled")
+    .option("--provider <id>", "of this provider")
+    .option("--client <name>", "of this client")
+    .option("--label <key:value>", "with this label")
+    .option("--q <text>", "whose name holds this text")
+    .action(handle<ListOptions>(cli, listConnections));
+  connections
+    .command("show <name>")
+    .description("one connection; never its tokens")
+    .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(pathOf(name)))));
+  connections
+    .command("delete <name>")
+    .description("revoke its tokens at the provider where that can be done, then delete it")
+    .option("--no-revoke", "leave the tokens at the provider alone")
+    .action(handle(cli, deleteConnection));
+}
+
+function defineAdd(connections: Command, cli: Cli): void {
+  connections
+    .command("add <name>")
+    .description("create a connection; one that needs a person is then connected with: freshet connect NAME")
+    .requiredOption("--provider <id>", "the provider of the account")
+    .option("--client <name>", "the client to use")
+    .option("--grant <grant>", "authorization_code, client_credentials, password or import")
+    .option("--scope <scope>", "a scope to ask for; repeatable", collect)
+    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
+    .option("--label <key=value>", "a label of your own; repeatable", collectPair)
+    .option("--username <name>", "for the password grant; its password comes from a file, FRESHET_PASSWORD or a prompt")
+    .option("--password-file <file>", "file that holds the password, - for stdin")
+    .action(handle(cli, addConnection));
+}
+
+async function addConnection(session: Session, { args: [name], options }: { args: string[]; options: AddOptions }) {
+  const api = session.api();
+  const connection = await api.post("/connections", {
+    name,
+    provider: options.provider,
+    client: options.client,
+    grant: options.grant,
+    scopes: options.scope,
+    inputs: options.input,
+    labels: options.label,
+    credentials: await readCredentials(session, options),
+  });
+  session.output.done(`Connection ${name} is ${String(connection["status"])}.${nextStep(connection)}`, connection);
+}
+
+function nextStep({ status, grant, name }: Resource): string {
+  if (status !== "pending") return "";
+  if (grant === "authorization_code") return ` Connect it with: freshet connect ${name}`;
+  if (grant === "import") return ` Hand over its tokens with: freshet import ${name}`;
+  return " The provider is away; the broker tries again by itself.";
+}
+
+async function readCredentials(session: Session, { username, passwordFile }: AddOptions): Promise<Resource | undefined> {
+  if (username === undefined && passwordFile === undefined) return undefined;
+  if (username === undefined) throw new UsageError("--password-file needs --username");
+  const question = `Password of ${username} (not shown): `;
+  const password = await readSecret({ file: passwordFile, variable: "FRESHET_PASSWORD", question }, session);
+  if (password === undefined) throw new UsageError("--username needs a password: --password-file or FRESHET_PASSWORD");
+  return { username, password };
+}
+
+async function listConnections({ api, output }: Session, { options }: { options: ListOptions }) {
+  output.list(await collectItems(api(), "/connections", { ...options }), columns);
+}
+
+async function deleteConnection(
+  { api, output }: Session,
+  { args: [name = ""], options: { revoke } }: { args: string[]; options: { revoke: boolean } },
+) {
+  await api().delete(pathOf(name), revoke ? {} : { revoke: false });
+  output.done(`Connection ${name} is deleted.`, { deleted: name });
+}
+
+function pathOf(name: string): string {
+  return `/connections/${segment(name)}`;
+}

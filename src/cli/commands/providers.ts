@@ -1,0 +1,46 @@
+import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
+import { collectItems, segment } from "../api-client.ts";
+import { CliError } from "../errors.ts";
+import type { Column } from "../output.ts";
+import { handle, type Cli, type Session } from "../session.ts";
+
+const columns: readonly Column[] = [
+  ["ID", "id"],
+  ["NAME", "name"],
+  ["GRANTS", "grants"],
+  ["REDIRECT URI", "redirect_uri"],
+];
+
+const builtinFolder = fileURLToPath(new URL("../../../providers", import.meta.url));
+
+/** `freshet providers list|show|check` */
+export function addProviderCommands(program: Command, cli: Cli): void {
+  const providers = program.command("providers").description("provider definitions");
+  providers
+    .command("list")
+    .description("the definitions in force, with the redirect URI to register")
+    .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/providers"), columns)));
+  providers
+    .command("show <id>")
+    .description("one definition in force")
+    .action(handle(cli, showProvider));
+  providers
+    .command("check <file>")
+    .description("check a definition file; works offline (what it extends may stand in PROVIDERS_DIR)")
+    .action(handle(cli, checkFile));
+}
+
+async function showProvider({ api, output }: Session, { args: [id = ""] }: { args: string[] }) {
+  output.show(await api().get(`/providers/${segment(id)}`));
+}
+
+async function checkFile({ output, settings }: Session, { args: [file = ""] }: { args: string[] }) {
+  // Imported here: no other command needs the definitions' schema.
+  const { checkProviderFile } = await import("../../providers/catalog.ts");
+  const problems = checkProviderFile(file, { builtinFolder, extraFolder: settings.providersDir });
+  if (problems.length === 0) return output.done(`${file} is right.`, { file, problems });
+  if (output.json) output.show({ file, problems });
+  else problems.forEach(output.note);
+  throw new CliError(`${file} is wrong in ${problems.length} place${problems.length === 1 ? "" : "s"}`, "invalid_provider_file");
+}

@@ -1,0 +1,33 @@
+import type { Command } from "commander";
+import { segment } from "../api-client.ts";
+import { wholeNumber } from "../options.ts";
+import { handle, type Cli, type Session } from "../session.ts";
+
+type TokenOptions = { minTtl?: number; rejectedVersion?: number; wait?: number };
+type Warning = { code: string; detail: string };
+
+/** `freshet token NAME` */
+export function addTokenCommand(program: Command, cli: Cli): void {
+  program
+    .command("token <connection>")
+    .description("print a fresh access token, and nothing else; --json prints the whole answer")
+    .option("--min-ttl <seconds>", "how long it must live at least", wholeNumber)
+    .option("--rejected-version <version>", "the version that the provider answered 401 to", wholeNumber)
+    .option("--wait <seconds>", "how long to wait for a refresh in flight", wholeNumber)
+    .action(handle(cli, printToken));
+}
+
+async function printToken(
+  { api, output }: Session,
+  { args: [name = ""], options }: { args: string[]; options: TokenOptions },
+) {
+  const answer = await api().get(`/tokens/${segment(name)}`, {
+    min_ttl: options.minTtl,
+    rejected_version: options.rejectedVersion,
+    wait: options.wait,
+  });
+  for (const { code, detail } of (answer["warnings"] ?? []) as Warning[]) {
+    output.note(`freshet: warning: ${detail} (${code})`);
+  }
+  output.value(String(answer["access_token"]), answer);
+}

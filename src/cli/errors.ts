@@ -1,0 +1,22 @@
+/** A command that could not do its work: exit code 1. The message is one sentence for a person and holds no secret. */
+export class CliError extends Error {
+  /** The broker's `code`, or one of this program's own. */
+  readonly code: string;
+  readonly exitCode: number = 1;
+
+  constructor(message: string, code: string) {
+    super(message);
+    this.name = "CliError";
+    this.code = code;
+  }
+}
+
+/** A command line, environment or file that cannot be meant so: exit code 2, and nothing was sent. */
+export class UsageError extends CliError {
+  override readonly exitCode = 2;
+
+  constructor(message: string) {
+    super(message, "usage");
+    this.name = "UsageError";
+  }
+}

@@ -1,0 +1,69 @@
+import type { Terminal } from "./terminal.ts";
+
+/** An answer of the API, as it came. */
+export type Resource = Record<string, unknown>;
+
+/** A column of a table: its heading, and the field it shows. */
+export type Column = readonly [heading: string, field: string];
+
+/** How a command answers: tables and sentences for people, one JSON document per line with `--json`. */
+export type Output = {
+  json: boolean;
+  /** One resource, a line per field. */
+  show: (resource: Resource) => void;
+  list: (page: { items: Resource[]; next_cursor?: unknown }, columns: readonly Column[]) => void;
+  /** What was done: `sentence` for people, `resource` for programs. */
+  done: (sentence: string, resource: Resource) => void;
+  /** One bare value on stdout, for `$(…)`. */
+  value: (value: string, resource: Resource) => void;
+  /** A remark for people, on stderr, so that it never mixes with an answer. */
+  note: (sentence: string) => void;
+};
+
+export function createOutput(terminal: Terminal, json: boolean): Output {
+  const print = (value: unknown, human: () => string) =>
+    terminal.out(`${json ? JSON.stringify(value) : human()}\n`);
+  return {
+    json,
+    show: (resource) => print(resource, () => formatFields(resource)),
+    list: (page, columns) => print(page, () => formatTable(page.items, columns)),
+    done: (sentence, resource) => print(resource, () => sentence),
+    value: (value, resource) => print(resource, () => value),
+    note: (sentence) => terminal.err(`${printable(sentence)}\n`),
+  };
+}
+
+/** Columns as wide as their widest cell, two spaces apart. */
+export function formatTable(items: readonly Resource[], columns: readonly Column[]): string {
+  if (items.length === 0) return "None.";
+  const rows = items.map((item) => columns.map(([, field]) => formatValue(item[field])));
+  return alignColumns([columns.map(([heading]) => heading), ...rows]);
+}
+
+/** One line per field: its name, then its value. */
+export function formatFields(resource: Resource): string {
+  return alignColumns(Object.entries(resource).map(([field, value]) => [`${printable(field)}:`, formatValue(value)]));
+}
+
+function alignColumns(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? "").length)));
+  const align = (row: readonly string[]) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ");
+  return rows.map((row) => align(row).trimEnd()).join("\n");
+}
+
+function formatValue(value: unknown): string {
+  if (value === null || value === undefined || value === "") return "-";
+  if (Array.isArray(value)) return value.map(formatValue).join(" ") || "-";
+  if (typeof value === "object") return formatMap(value as Resource);
+  return printable(String(value));
+}
+
+function formatMap(map: Resource): string {
+  const entries = Object.entries(map).map(([key, value]) => `${printable(key)}=${formatValue(value)}`);
+  return entries.join(" ") || "-";
+}
+
+/** Text that providers and people chose must not move the cursor or colour the terminal. */
+export function printable(text: string): string {
+  return text.replaceAll(/[\p{Cc}\p{Cf}\u2028\u2029]+/gu, " ");
+}

@@ -1,0 +1,57 @@
+import { Command, CommanderError } from "commander";
+import manifest from "../../package.json" with { type: "json" };
+import { addClientCommands } from "./commands/clients.ts";
+import { addConnectCommand } from "./commands/connect.ts";
+import { addConnectionCommands } from "./commands/connections.ts";
+import { addImportCommand } from "./commands/import.ts";
+import { addKeyCommands } from "./commands/keys.ts";
+import { addProviderCommands } from "./commands/providers.ts";
+import { addTokenCommand } from "./commands/token.ts";
+import { CliError } from "./errors.ts";
+import { printable } from "./output.ts";
+import type { Cli } from "./session.ts";
+
+/**
+ * Runs one command line, without the program's own name.
+ * @returns the exit code: 0 done, 1 failed, 2 wrong usage. A failure has been told on stderr, in one line.
+ */
+export async function runFreshet(args: readonly string[], cli: Cli): Promise<number> {
+  try {
+    await buildProgram(cli).parseAsync(args, { from: "user" });
+    return 0;
+  } catch (error) {
+    return report(error, cli);
+  }
+}
+
+function buildProgram(cli: Cli): Command {
+  const program = new Command("freshet")
+    .description("Talks to a Freshet broker: FRESHET_URL says where it is, FRESHET_KEY or FRESHET_KEY_FILE with which key.")
+    .version(manifest.version)
+    .option("--json", "answer in JSON, one document per line")
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({ writeOut: cli.terminal.out, writeErr: cli.terminal.err, outputError: () => undefined })
+    .exitOverride();
+  addTokenCommand(program, cli);
+  addConnectCommand(program, cli);
+  addImportCommand(program, cli);
+  addConnectionCommands(program, cli);
+  addClientCommands(program, cli);
+  addKeyCommands(program, cli);
+  addProviderCommands(program, cli);
+  return program;
+}
+
+function report(error: unknown, { terminal }: Cli): number {
+  if (error instanceof CommanderError) return reportUsage(error, terminal.err);
+  if (!(error instanceof CliError)) throw error;
+  terminal.err(`freshet: ${printable(error.message)} (${printable(error.code)})\n`);
+  return error.exitCode;
+}
+
+/** Commander has printed help and version by then; its errors come here unprinted. */
+function reportUsage(error: CommanderError, err: (text: string) => void): number {
+  if (error.exitCode === 0) return 0;
+  if (error.code !== "commander.help") err(`freshet: ${printable(error.message.replace(/^error: /, ""))} (usage)\n`);
+  return 2;
+}

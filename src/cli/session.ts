@@ -1,0 +1,35 @@
+import type { Command } from "commander";
+import { createApiClient, type ApiClient } from "./api-client.ts";
+import { createOutput, type Output } from "./output.ts";
+import { readSettings, type Environment, type Settings } from "./settings.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Everything outside that a command may touch. */
+export type Cli = {
+  terminal: Terminal;
+  env: Environment;
+  nowMs: () => number;
+  sleep: (milliseconds: number) => Promise<void>;
+};
+
+/** One run of one command. */
+export type Session = Cli & {
+  output: Output;
+  settings: Settings;
+  /** Asked for where it is needed: a command that works offline needs no key. */
+  api: () => ApiClient;
+};
+
+/** Turns a handler into a commander action: `args` are the operands, `options` the command's own options. */
+export function handle<Options extends object>(
+  cli: Cli,
+  handler: (session: Session, input: { args: string[]; options: Options }) => Promise<void>,
+): (...given: unknown[]) => Promise<void> {
+  return async (...given) => {
+    const command = given.at(-1) as Command;
+    const settings = readSettings(cli.env);
+    const output = createOutput(cli.terminal, command.optsWithGlobals()["json"] === true);
+    const session = { ...cli, settings, output, api: () => createApiClient(settings) };
+    await handler(session, { args: command.args, options: command.opts<Options>() });
+  };
+}

@@ -1,0 +1,73 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { UsageError } from "./errors.ts";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Variables that hold a secret for one command, so that it stands in no list of processes. */
+export type SecretVariable =
+  | "FRESHET_CLIENT_SECRET"
+  | "FRESHET_PASSWORD"
+  | "FRESHET_ACCESS_TOKEN"
+  | "FRESHET_REFRESH_TOKEN";
+
+/** What the command line takes from the environment. Beside `src/config.ts` this is the only reader of it. */
+export type Settings = {
+  /** The broker's address, without a trailing slash. */
+  brokerUrl: string;
+  /** @throws UsageError naming every place where a key was looked for. */
+  readKey: () => string;
+  secret: (variable: SecretVariable) => string | undefined;
+  /** The broker's PROVIDERS_DIR, for definition files that extend one in there. */
+  providersDir: string | null;
+};
+
+/** @throws UsageError when FRESHET_URL is no address of a broker. */
+export function readSettings(env: Environment): Settings {
+  const brokerUrl = parseBrokerUrl(env["FRESHET_URL"] || "http://localhost:8080");
+  return {
+    brokerUrl,
+    readKey: () => checkKey(findKey(env, isLoopback(new URL(brokerUrl).hostname))),
+    secret: (variable) => env[variable] || undefined,
+    providersDir: env["PROVIDERS_DIR"] || null,
+  };
+}
+
+function parseBrokerUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  const plain = url !== null && !url.username && !url.password && !url.search && !url.hash;
+  if (!plain || !/^https?:$/.test(url.protocol)) {
+    throw new UsageError("FRESHET_URL must be an address like https://broker.example.com, without user, query or fragment");
+  }
+  return url.href.replace(/\/+$/, "");
+}
+
+/** The broker's own files are looked at for a broker on this machine only: their key is sent nowhere else. */
+function findKey(env: Environment, local: boolean): string {
+  if (env["FRESHET_KEY"]) return env["FRESHET_KEY"];
+  if (env["FRESHET_KEY_FILE"]) return readKeyFile(env["FRESHET_KEY_FILE"]);
+  const dataFile = join(env["DATA_DIR"] || "data", "admin-key");
+  if (local && env["ADMIN_KEY"]) return env["ADMIN_KEY"];
+  if (local && env["ADMIN_KEY_FILE"]) return readKeyFile(env["ADMIN_KEY_FILE"]);
+  if (local && existsSync(dataFile)) return readKeyFile(dataFile);
+  const looked = local ? `, and there is no file ${dataFile}` : "";
+  throw new UsageError(`No key: set FRESHET_KEY, or FRESHET_KEY_FILE to a file that holds one${looked}`);
+}
+
+function readKeyFile(path: string): string {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch (error) {
+    throw new UsageError(`The key file ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
+
+/** A key that is no header value would be quoted in the error of whoever tries to send it. */
+function checkKey(key: string): string {
+  if (!/^[\x21-\x7e]+$/.test(key)) throw new UsageError("The key is empty or holds characters that no key has");
+  return key;
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
+}

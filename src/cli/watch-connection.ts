@@ -1,0 +1,67 @@
+import type { ApiClient } from "./api-client.ts";
+import { CliError } from "./errors.ts";
+import type { Resource } from "./output.ts";
+import type { Session } from "./session.ts";
+
+const pollEveryMs = 1000;
+
+/** What was so before the link was made: a connection that is reconnected has been `connected` all along. */
+export type Watch = { path: string; connectedBefore: boolean; lastEventId: unknown };
+
+/** Failures that pass by themselves: a broker that restarts, or a replica that is being replaced. */
+const passing = new Set(["broker_unreachable", "timeout", "unexpected_answer", "storage_unavailable", "rate_limited"]);
+
+/** Looks at a connection before its link is made. `path` is the connection's own. */
+export async function watchConnection(api: ApiClient, path: string): Promise<Watch> {
+  const connection = await api.get(path);
+  const [newest] = await readEvents(api, path);
+  return { path, connectedBefore: connection["status"] === "connected", lastEventId: newest?.["id"] };
+}
+
+/**
+ * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection.
+ * @throws CliError when it is disabled or deleted, or when `deadlineMs` (by `nowMs`) has passed.
+ */
+export async function waitUntilConnected(
+  session: Session,
+  { name, watch, deadlineMs }: { name: string; watch: Watch; deadlineMs: number },
+): Promise<Resource> {
+  const api = session.api();
+  while (session.nowMs() < deadlineMs) {
+    const connected = await look(session, api, watch).catch(tolerate);
+    if (connected) return connected;
+    await session.sleep(pollEveryMs);
+  }
+  throw new CliError(`${name} has not been connected in time`, "not_connected");
+}
+
+async function look({ output }: Session, api: ApiClient, watch: Watch): Promise<Resource | undefined> {
+  const events = eventsSince(await readEvents(api, watch.path), watch.lastEventId);
+  const connection = await api.get(watch.path);
+  if (connection["status"] === "disabled") throw new CliError("The connection has been disabled", "connection_disabled");
+  watch.lastEventId = events[0]?.["id"] ?? watch.lastEventId;
+  const reconnected = events.some(({ type }) => type === "connected");
+  if (connection["status"] === "connected" && (reconnected || !watch.connectedBefore)) return connection;
+  for (const event of events.toReversed()) output.note(describeEvent(event));
+  return undefined;
+}
+
+function tolerate(error: unknown): undefined {
+  if (error instanceof CliError && passing.has(error.code)) return undefined;
+  throw error;
+}
+
+/** Newest first, as they came. */
+function eventsSince(events: Resource[], lastEventId: unknown): Resource[] {
+  const seenAt = events.findIndex(({ id }) => id === lastEventId);
+  return seenAt === -1 ? events : events.slice(0, seenAt);
+}
+
+async function readEvents(api: ApiClient, path: string): Promise<Resource[]> {
+  return (await api.get(`${path}/events`))["items"] as Resource[];
+}
+
+function describeEvent({ at, type, detail }: Resource): string {
+  const said = typeof detail === "object" && detail !== null ? Object.values(detail).join(", ") : detail;
+  return `${String(at)} ${String(type)}${said ? `: ${String(said)}` : ""}`;
+}

@@ -1,0 +1,34 @@
+/** The clocks of this process. Passed in wherever time is read. */
+export type Clock = {
+  /** Milliseconds since 1970 by the machine's clock, which people and NTP may set. */
+  wallMs(): number;
+  /** Milliseconds that never go back; stands still while the machine is suspended. */
+  monotonicMs(): number;
+  /** Resolves after `ms`, or at once when `signal` aborts. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+};
+
+export const systemClock: Clock = {
+  wallMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      const wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      if (signal?.aborted) wake();
+      else signal?.addEventListener("abort", wake, { once: true });
+    }),
+};
+
+/** The promise's value, or null when `ms` are over before it settles; the work itself goes on. */
+export async function withDeadline<T>(work: Promise<T>, ms: number, clock: Clock): Promise<T | null> {
+  const done = new AbortController();
+  try {
+    return await Promise.race([work, clock.sleep(ms, done.signal).then(() => null)]);
+  } finally {
+    done.abort();
+  }
+}

@@ -1,0 +1,185 @@
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { Type, type Static, type TSchema } from "typebox";
+import { Value } from "typebox/value";
+import { StartupError } from "./errors.ts";
+
+const secret = { secret: true };
+const url = (description: string) => Type.String({ description });
+const whole = (minimum: number, maximum: number, options: object) =>
+  Type.Integer({ minimum, maximum, allowed: `a whole number from ${minimum} to ${maximum}`, ...options });
+
+/** Every variable that the broker reads: contract.md, "Environment". `secret` ones also come as `<NAME>_FILE`. */
+export const environmentSchema = Type.Object({
+  HOST: Type.String({ default: "127.0.0.1", minLength: 1, allowed: "an address or host name to listen on" }),
+  PORT: whole(1, 65535, { default: 8080 }),
+  PUBLIC_URL: Type.Optional(url("the address browsers reach")),
+  DATABASE_URL: Type.Optional(Type.String({ ...secret })),
+  REDIS_URL: Type.Optional(Type.String({ ...secret })),
+  ENCRYPTION_KEYS: Type.Optional(Type.String({ ...secret })),
+  ADMIN_KEY: Type.Optional(Type.String({ ...secret, minLength: 32, allowed: "at least 32 characters" })),
+  DATA_DIR: Type.String({ default: "./data", minLength: 1, allowed: "a folder" }),
+  PROVIDERS_DIR: Type.Optional(Type.String({ minLength: 1, allowed: "a folder" })),
+  PROVIDER_NETWORKS: Type.Optional(Type.String()),
+  SANDBOX: Type.Optional(Type.Boolean({ allowed: "true or false" })),
+  LOG_LEVEL: Type.Union(
+    ["fatal", "error", "warn", "info", "debug", "trace", "silent"].map((level) => Type.Literal(level)),
+    { default: "info", allowed: "fatal, error, warn, info, debug, trace or silent" },
+  ),
+  METRICS_PORT: Type.Optional(whole(1, 65535, {})),
+  METRICS_KEY: Type.Optional(Type.String({ ...secret, minLength: 16, allowed: "at least 16 characters" })),
+  RETURN_ORIGINS: Type.Optional(Type.String()),
+  TRUST_PROXY: Type.Optional(Type.String()),
+  SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
+});
+
+type Environment = Static<typeof environmentSchema>;
+type Annotations = { secret?: boolean; allowed?: string; default?: unknown };
+
+const variables = Object.entries(environmentSchema.properties) as [keyof Environment, TSchema & Annotations][];
+
+/** All accepted names, the `_FILE` forms of secrets included. */
+export const configVariables: readonly string[] = variables.flatMap(([name, schema]) =>
+  schema.secret ? [name, `${name}_FILE`] : [name],
+);
+
+/** A key of the keyring: 32 bytes under a name that stands in every record it seals. */
+export type EncryptionKeySetting = { id: string; key: Buffer };
+
+/** What the environment says, checked. Null means: not set. */
+export type Config = Readonly<{
+  host: string;
+  port: number;
+  /** An origin, without a trailing slash. */
+  publicUrl: string;
+  databaseUrl: string | null;
+  redisUrl: string | null;
+  encryptionKeys: readonly EncryptionKeySetting[] | null;
+  adminKey: string | null;
+  dataDir: string;
+  providersDir: string | null;
+  /** CIDR ranges, not yet parsed further than their shape. */
+  providerNetworks: readonly string[];
+  sandbox: boolean;
+  logLevel: string;
+  metricsPort: number | null;
+  metricsKey: string | null;
+  returnOrigins: readonly string[];
+  trustProxy: readonly string[];
+  shutdownGraceSeconds: number;
+}>;
+
+/**
+ * Reads the whole configuration.
+ * @throws StartupError with one line that names the variable and what is allowed, never the value of a secret.
+ */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const raw = Object.fromEntries(variables.map(([name, schema]) => [name, readVariable(env, name, schema)]));
+  const values = raw as Environment;
+  const encryptionKeys = values.ENCRYPTION_KEYS === undefined ? null : parseEncryptionKeys(values.ENCRYPTION_KEYS);
+  if (values.DATABASE_URL !== undefined && encryptionKeys === null) {
+    fail("ENCRYPTION_KEYS", "is required with DATABASE_URL: a comma list of id:base64(32 bytes)");
+  }
+  return Object.freeze({
+    host: values.HOST,
+    port: values.PORT,
+    publicUrl: parsePublicUrl(values.PUBLIC_URL ?? `http://localhost:${values.PORT}`),
+    databaseUrl: parseServiceUrl("DATABASE_URL", values.DATABASE_URL, ["postgres:", "postgresql:"]),
+    redisUrl: parseServiceUrl("REDIS_URL", values.REDIS_URL, [
+      "redis:",
+      "rediss:",
+      "redis+sentinel:",
+      "rediss+sentinel:",
+      "redis+cluster:",
+      "rediss+cluster:",
+    ]),
+    encryptionKeys,
+    adminKey: values.ADMIN_KEY ?? null,
+    dataDir: resolve(values.DATA_DIR),
+    providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
+    providerNetworks: splitList(values.PROVIDER_NETWORKS),
+    sandbox: values.SANDBOX ?? values.DATABASE_URL === undefined,
+    logLevel: String(values.LOG_LEVEL),
+    metricsPort: values.METRICS_PORT ?? null,
+    metricsKey: values.METRICS_KEY ?? null,
+    returnOrigins: splitList(values.RETURN_ORIGINS).map((origin) => parseOrigin("RETURN_ORIGINS", origin)),
+    trustProxy: splitList(values.TRUST_PROXY),
+    shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
+  });
+}
+
+function readVariable(env: Readonly<Record<string, string | undefined>>, name: string, schema: TSchema & Annotations) {
+  const text = env[name] || (schema.secret ? readSecretFile(env, name) : undefined);
+  if (text === undefined || text === "") return schema.default;
+  const value = Value.Convert(schema, text);
+  if (Value.Check(schema, value)) return value;
+  return fail(name, `must be ${schema.allowed ?? "a string"}${schema.secret ? "" : `, not "${text}"`}`);
+}
+
+function readSecretFile(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
+  const path = env[`${name}_FILE`];
+  if (!path) return undefined;
+  try {
+    return readFileSync(path, "utf8").trim() || fail(`${name}_FILE`, `names an empty file: ${path}`);
+  } catch (error) {
+    if (error instanceof StartupError) throw error;
+    return fail(`${name}_FILE`, `names a file that cannot be read: ${path} (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
+
+function parseEncryptionKeys(text: string): EncryptionKeySetting[] {
+  const keys = splitList(text).map((entry, index) => {
+    const [, id, encoded] = /^([A-Za-z0-9._-]{1,32}):([A-Za-z0-9+/_-]+={0,2})$/.exec(entry) ?? [];
+    if (id === undefined || encoded === undefined) {
+      return fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), the id of A-Z a-z 0-9 . _ -`);
+    }
+    const key = Buffer.from(encoded, "base64");
+    if (key.length !== 32) fail("ENCRYPTION_KEYS", `key "${id}" must be 32 bytes in base64, it has ${key.length}`);
+    return { id, key };
+  });
+  if (keys.length === 0) fail("ENCRYPTION_KEYS", "must hold at least one id:base64(32 bytes)");
+  const twice = keys.find((key, index) => keys.findIndex((other) => other.id === key.id) !== index);
+  if (twice) fail("ENCRYPTION_KEYS", `names the key "${twice.id}" twice`);
+  return keys;
+}
+
+function parsePublicUrl(text: string): string {
+  const origin = parseOrigin("PUBLIC_URL", text);
+  const { protocol, hostname } = new URL(origin);
+  if (protocol === "http:" && !isLoopbackName(hostname)) {
+    fail("PUBLIC_URL", `must be https unless it is a loopback address, not "${text}"`);
+  }
+  return origin;
+}
+
+/** True for the names that browsers and RFC 8252, section 8.3 take for this machine. */
+function isLoopbackName(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
+}
+
+function parseOrigin(name: string, text: string): string {
+  const parsed = URL.canParse(text) ? new URL(text) : null;
+  const isOrigin = parsed !== null && /^https?:$/.test(parsed.protocol) && parsed.href === `${parsed.origin}/`;
+  if (!isOrigin) return fail(name, `must be an origin like https://broker.example.com, without a path, not "${text}"`);
+  return parsed.origin;
+}
+
+function parseServiceUrl(name: string, text: string | undefined, protocols: string[]): string | null {
+  if (text === undefined) return null;
+  const protocol = /^[a-z+]+:(?=\/\/.)/.exec(text)?.[0] ?? "";
+  if (!protocols.includes(protocol)) {
+    fail(name, `must be a URL that begins with ${protocols.map((each) => `${each}//`).join(" or ")}`);
+  }
+  return text;
+}
+
+function splitList(text: string | undefined): string[] {
+  return (text ?? "")
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "");
+}
+
+function fail(name: string, problem: string): never {
+  throw new StartupError(`${name} ${problem}`);
+}

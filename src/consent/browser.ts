@@ -1,0 +1,48 @@
+import { createHmac, hkdfSync, timingSafeEqual } from "node:crypto";
+
+const cookieSeconds = 7 * 24 * 3600; // the longest life of a link
+const cookieShape = /^[A-Za-z0-9_-]{43}$/;
+
+/** One browser at one link: what its forms and its verifiers are bound to. */
+export type BrowserAtLink = { browser: string; link: string };
+
+/** With https the `__Host-` prefix, which no other host and no plain http can set (RFC 6265bis, section 4.1.3.2). */
+const cookieName = (publicUrl: string) =>
+  publicUrl.startsWith("https:") ? "__Host-freshet_browser" : "freshet_browser";
+
+/** A new value of the cookie that tells browsers apart: 256 random bits. */
+export function createBrowser(randomBytes: (size: number) => Uint8Array): string {
+  return Buffer.from(randomBytes(32)).toString("base64url");
+}
+
+/** The browser of a `Cookie` header; null when it brings none, or one that is not ours. */
+export function readBrowser(cookieHeader: string | undefined, publicUrl: string): string | null {
+  const prefix = `${cookieName(publicUrl)}=`;
+  const pair = (cookieHeader ?? "").split(/;\s*/).find((each) => each.startsWith(prefix));
+  const value = pair?.slice(prefix.length) ?? "";
+  return cookieShape.test(value) ? value : null;
+}
+
+/** The `Set-Cookie` header. Lax: the callback is a navigation that another site starts. */
+export function browserCookie(browser: string, publicUrl: string): string {
+  const secure = publicUrl.startsWith("https:") ? "; Secure" : "";
+  return `${cookieName(publicUrl)}=${browser}; Path=/; Max-Age=${cookieSeconds}; HttpOnly; SameSite=Lax${secure}`;
+}
+
+/** The hidden field of a form: what another site cannot know, since it sees neither cookie nor page. */
+export function csrfToken(key: Uint8Array, { browser, link }: BrowserAtLink): string {
+  return createHmac("sha256", key)
+    .update(JSON.stringify(["csrf", browser, link]))
+    .digest("base64url");
+}
+
+export function csrfMatches(key: Uint8Array, at: BrowserAtLink, given: string): boolean {
+  const expected = Buffer.from(csrfToken(key, at));
+  const actual = Buffer.from(given);
+  return actual.length === expected.length && timingSafeEqual(actual, expected);
+}
+
+/** Bytes that only this broker can make and that are the same at every look: for what a GET shows but must not store. */
+export function derivedBytes(key: Uint8Array, purpose: string, { browser, link }: BrowserAtLink) {
+  return (size: number) => Buffer.from(hkdfSync("sha256", key, link, JSON.stringify([purpose, browser]), size));
+}

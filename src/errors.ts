@@ -1,0 +1,53 @@
+/** Every code that an answer of this broker can carry. A closed set: the OpenAPI document lists it. */
+export const errorCodes = [
+  "invalid_request",
+  "unauthenticated",
+  "forbidden",
+  "not_found",
+  "connection_not_found",
+  "method_not_allowed",
+  "authorization_pending",
+  "needs_reauthorization",
+  "connection_disabled",
+  "conflict",
+  "duplicate_grant",
+  "grant_not_applicable",
+  "payload_too_large",
+  "unsupported_media_type",
+  "provider_rejected",
+  "rate_limited",
+  "client_rejected",
+  "provider_unavailable",
+  "refresh_in_progress",
+  "storage_unavailable",
+  "internal_error",
+] as const;
+
+export type ErrorCode = (typeof errorCodes)[number];
+
+/** What may stand beside an error's code and detail. Never a secret. */
+export type ErrorContext = { connection?: string; retryAfterSeconds?: number };
+
+/**
+ * A failure that a caller is told about. `detail` is written for the person who reads it: it names the field, the cause
+ * and what to do, and holds no secret. Which status a code gets is decided in `http/error-handler.ts` alone.
+ */
+export class BrokerError extends Error {
+  readonly code: ErrorCode;
+  readonly context: ErrorContext;
+
+  constructor(code: ErrorCode, detail: string, context: ErrorContext = {}) {
+    super(detail);
+    this.name = "BrokerError";
+    this.code = code;
+    this.context = context;
+  }
+}
+
+/** A fault in what the operator gave at start-up: one line on stderr and exit code 2. Never holds a secret's value. */
+export class StartupError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "StartupError";
+  }
+}

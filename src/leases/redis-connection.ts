@@ -1,0 +1,54 @@
+import { Cluster, Redis } from "ioredis";
+
+export type RedisClient = Redis | Cluster;
+
+const commandTimeoutMs = 250;
+
+/** No queueing and no resending: a lock that is taken late is worse than none. */
+const options = {
+  commandTimeout: commandTimeoutMs,
+  connectTimeout: 2000,
+  enableOfflineQueue: false,
+  autoResendUnfulfilledCommands: false,
+  maxRetriesPerRequest: 0,
+  retryStrategy: reconnectDelayMs,
+};
+
+/**
+ * Opens a connection, in the background. Besides `redis://` and `rediss://`:
+ * - `redis+sentinel://[user:password@]host:port,host:port/master-name[/db]`
+ * - `redis+cluster://[user:password@]host:port,host:port`
+ */
+export function connectRedis(url: string): RedisClient {
+  const [, scheme = "", authority = "", path = ""] = /^(rediss?(?:\+sentinel|\+cluster)?):\/\/([^/]*)(.*)$/.exec(url) ?? [];
+  if (!scheme.includes("+")) return new Redis(url, options);
+  const at = authority.lastIndexOf("@");
+  const credentials = at < 0 ? {} : parseCredentials(authority.slice(0, at));
+  const tls = scheme.startsWith("rediss") ? { tls: {} } : {};
+  const nodes = authority.slice(at + 1).split(",").map(parseNode);
+  if (scheme.endsWith("cluster")) {
+    return new Cluster(nodes, {
+      enableOfflineQueue: false,
+      clusterRetryStrategy: reconnectDelayMs,
+      redisOptions: { ...options, ...credentials, ...tls },
+    });
+  }
+  const [master = "mymaster", database = "0"] = path.split("/").filter((part) => part !== "");
+  return new Redis({ ...options, ...credentials, ...tls, sentinels: nodes, name: master, db: Number(database) });
+}
+
+function reconnectDelayMs(attempt: number): number {
+  return Math.min(100 * 2 ** attempt, 2000);
+}
+
+function parseNode(text: string): { host: string; port: number } {
+  const { hostname, port } = new URL(`redis://${text}`);
+  return { host: hostname.replaceAll(/[[\]]/g, ""), port: Number(port || 6379) };
+}
+
+function parseCredentials(text: string): { username?: string; password: string } {
+  const [first = "", ...rest] = text.split(":");
+  if (rest.length === 0) return { password: decodeURIComponent(first) };
+  const password = decodeURIComponent(rest.join(":"));
+  return first === "" ? { password } : { username: decodeURIComponent(first), password };
+}

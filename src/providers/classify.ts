@@ -1,0 +1,65 @@
+import type { ErrorRule, ProviderDefinition } from "./definition.ts";
+import { readPointer } from "./answer-body.ts";
+import type { Failure, FailureClass, FailureCode } from "./grant.ts";
+import type { TokenResponse } from "./token-response.ts";
+
+type Verdict = { class: FailureClass; code: FailureCode };
+
+const verdicts = {
+  needs_reauthorization: { class: "refused_for_good", code: "invalid_grant" },
+  client_rejected: { class: "client_rejected", code: "invalid_client" },
+  rate_limited: { class: "refused_for_now", code: "rate_limited" },
+  blocked: { class: "refused_for_now", code: "blocked" },
+  transient: { class: "refused_for_now", code: "provider_unavailable" },
+} as const satisfies Record<string, Verdict>;
+
+/** The codes of RFC 6749, section 5.2, that say something about the grant or the client, and two of section 4.1.2.1. */
+const oauthErrors: Record<string, Verdict> = {
+  invalid_grant: verdicts.needs_reauthorization,
+  invalid_client: verdicts.client_rejected,
+  unauthorized_client: verdicts.client_rejected,
+  temporarily_unavailable: verdicts.transient,
+  server_error: verdicts.transient,
+};
+
+/** What an answer without a token means: the definition's rules first, then RFC 6749, then the status. */
+export function classifyRefusal(options: {
+  definition: ProviderDefinition;
+  response: TokenResponse;
+  body: unknown;
+}): Verdict & Pick<Failure, "retryAfterSeconds"> {
+  const { definition, response, body } = options;
+  const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, options));
+  const verdict =
+    rule && rule.means !== "access_token_expired" ? verdicts[rule.means] : byProtocol(response.status, readPointer(body, "/error"));
+  const retryAfterSeconds = readRetryAfter(response.headers);
+  return { ...verdict, ...(retryAfterSeconds !== null && { retryAfterSeconds }) };
+}
+
+function matches(rule: ErrorRule, { response, body }: { response: TokenResponse; body: unknown }): boolean {
+  if (rule.status !== undefined && rule.status !== response.status) return false;
+  if (rule.body !== undefined && !new RegExp(rule.body, "u").test(response.body)) return false;
+  if (rule.pointer === undefined) return true;
+  const value = readPointer(body, rule.pointer);
+  const text = typeof value === "number" || typeof value === "boolean" ? String(value) : value;
+  if (typeof text !== "string") return false;
+  return rule.regex === undefined ? text === rule.equals : new RegExp(rule.regex, "u").test(text);
+}
+
+/** A status of 500 and its like says that nobody knows what happened, whatever the body says. */
+function byProtocol(status: number, error: unknown): Verdict {
+  if (status === 429) return verdicts.rate_limited;
+  if (status === 503 || (status >= 300 && status < 400)) return verdicts.transient;
+  if (status >= 500) return { class: "unknown", code: "outcome_unknown" };
+  if (typeof error === "string" && Object.hasOwn(oauthErrors, error)) return oauthErrors[error] ?? verdicts.transient;
+  if (status >= 400) return verdicts.transient;
+  return { class: "unknown", code: "unreadable_answer" };
+}
+
+/** Seconds until the provider wants to be asked again (RFC 9110, section 10.2.3); a date counts from the answer's own. */
+function readRetryAfter(headers: Readonly<Record<string, string>>): number | null {
+  const value = headers["retry-after"]?.trim() ?? "";
+  if (/^\d{1,9}$/.test(value)) return Number(value);
+  const seconds = (Date.parse(value) - Date.parse(headers["date"] ?? "")) / 1000;
+  return /^[A-Z][a-z]{2}/.test(value) && Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : null;
+}

@@ -1,0 +1,151 @@
+import dns from "node:dns";
+import net from "node:net";
+
+/** A URL leads to an address that this broker must not reach. Nothing was sent. */
+export class BlockedAddressError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "BlockedAddressError";
+  }
+}
+
+type Address = { address: string; family: number };
+type Resolve = (host: string, answer: (error: Error | null, addresses: Address[]) => void) => void;
+
+export type Egress = {
+  /**
+   * Checks a URL after parsing, IP literals in all their spellings included, and gives the lookup that checks every
+   * resolved address when connecting. `trusted`: this broker's own origin is exempt (the sandbox).
+   * @throws BlockedAddressError
+   */
+  route(url: string, options: { trusted: boolean }): { url: URL; lookup: net.LookupFunction };
+};
+
+/** https to public addresses only; `networks` names others that may be reached, by http too. */
+export function createEgress(options: {
+  networks: net.BlockList | null;
+  trustedOrigin: string | null;
+  resolve?: Resolve;
+}): Egress {
+  const { networks, trustedOrigin, resolve = systemResolve } = options;
+  return {
+    route(text, { trusted }) {
+      const url = parseUrl(text);
+      const exempt = trusted && url.origin === trustedOrigin;
+      const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
+      const literal = url.hostname.replace(/^\[(.*)\]$/, "$1");
+      if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, literal);
+      return { url, lookup: checkedLookup({ url, allowed, resolve }) };
+    },
+  };
+}
+
+/**
+ * The networks of a comma list of CIDR blocks. An empty list names none.
+ * @throws RangeError with a text for people
+ */
+export function parseNetworks(text: string): net.BlockList {
+  const list = new net.BlockList();
+  for (const entry of text.split(",").map((part) => part.trim())) {
+    if (entry !== "") addNetwork(list, entry);
+  }
+  return list;
+}
+
+function addNetwork(list: net.BlockList, entry: string): void {
+  const [address = "", prefix = "", ...more] = entry.split("/");
+  const family = net.isIP(address);
+  const bits = family === 6 ? 128 : 32;
+  if (family === 0 || more.length > 0 || !/^\d{1,3}$/.test(prefix) || Number(prefix) > bits) {
+    throw new RangeError(`"${entry}" is not a CIDR block such as 10.0.0.0/8 or fd00::/8`);
+  }
+  list.addSubnet(address, Number(prefix), family === 6 ? "ipv6" : "ipv4");
+}
+
+function parseUrl(text: string): URL {
+  const url = URL.parse(text);
+  if (!url) throw new BlockedAddressError("not a URL");
+  if (url.protocol !== "https:" && url.protocol !== "http:") throw new BlockedAddressError("only https URLs are reached");
+  if (url.username !== "" || url.password !== "") throw new BlockedAddressError("a URL with a user name is not reached");
+  return url;
+}
+
+function mayReach(target: { address: string; scheme: string; networks: net.BlockList | null }): boolean {
+  const { address, scheme, networks } = target;
+  const family = net.isIP(address) === 6 ? "ipv6" : "ipv4";
+  if (networks?.check(address, family)) return true;
+  return scheme === "https:" && isPublic(address);
+}
+
+function checkedLookup(options: {
+  url: URL;
+  allowed: (address: string) => boolean;
+  resolve: Resolve;
+}): net.LookupFunction {
+  const { url, allowed, resolve } = options;
+  return (host, { all }, done) => {
+    resolve(host, (error, found) => {
+      // The connection goes to one of the addresses handed on here and is not resolved again: what is left out is out of reach.
+      const good = found.filter(({ address }) => allowed(address));
+      const [first] = good;
+      if (error) done(error, []);
+      else if (!first) done(blocked(url, found[0]?.address ?? "no address"), []);
+      else if (all) done(null, good);
+      else done(null, first.address, first.family);
+    });
+  };
+}
+
+const systemResolve: Resolve = (host, answer) => {
+  dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));
+};
+
+function blocked(url: URL, address: string): BlockedAddressError {
+  const scheme = url.protocol === "https:" ? "" : " by http";
+  return new BlockedAddressError(
+    `${url.hostname} (${address}) may not be reached${scheme}: only https to public addresses is, and what PROVIDER_NETWORKS names`,
+  );
+}
+
+/** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */
+export function isPublic(address: string): boolean {
+  const family = net.isIP(address);
+  if (family === 4) return !specialIpv4.check(address, "ipv4");
+  // What embeds an IPv4 address (mapped, NAT64, 6to4, Teredo) lies outside 2000::/3 or is listed as special.
+  return family === 6 && globalIpv6.check(address, "ipv6") && !specialIpv6.check(address, "ipv6");
+}
+
+const specialIpv4 = parseNetworks(
+  [
+    "0.0.0.0/8", // this network
+    "10.0.0.0/8", // private
+    "100.64.0.0/10", // shared by carriers' NAT
+    "127.0.0.0/8", // loopback
+    "169.254.0.0/16", // link-local, cloud metadata
+    "172.16.0.0/12", // private
+    "192.0.0.0/24", // protocol assignments
+    "192.0.2.0/24", // documentation
+    "192.31.196.0/24", // AS112
+    "192.52.193.0/24", // AMT
+    "192.88.99.0/24", // 6to4 relays
+    "192.168.0.0/16", // private
+    "192.175.48.0/24", // AS112
+    "198.18.0.0/15", // benchmarks
+    "198.51.100.0/24", // documentation
+    "203.0.113.0/24", // documentation
+    "224.0.0.0/4", // multicast
+    "240.0.0.0/4", // reserved, broadcast
+  ].join(),
+);
+
+const globalIpv6 = parseNetworks("2000::/3");
+
+const specialIpv6 = parseNetworks(
+  [
+    "2001::/23", // protocol assignments: Teredo, ORCHID, benchmarks
+    "2001:db8::/32", // documentation
+    "2002::/16", // 6to4
+    "2620:4f:8000::/48", // AS112
+    "3fff::/20", // documentation
+  ].join(),
+);

@@ -1,0 +1,126 @@
+import type { Dispatcher } from "undici";
+import { decodeBody, maxBodyBytes } from "./body.ts";
+import type { TokenResponse } from "./token-response.ts";
+
+/**
+ * What came of one exchange. `not_sent` and `window_passed`: nothing was written, with certainty. `cut_off`: the request
+ * may have been written, in part or whole, and no answer came.
+ */
+export type ExchangeOutcome =
+  | { kind: "answered"; response: TokenResponse }
+  | { kind: "window_passed" }
+  | { kind: "not_sent"; error: unknown }
+  | { kind: "cut_off"; error: unknown };
+
+type Controller = Dispatcher.DispatchController;
+
+class EndedError extends Error {
+  readonly code: string;
+  constructor(code: string) {
+    super(code);
+    this.code = code;
+  }
+}
+
+/** One request through undici, from connecting to the end of the answer. `outcome` never rejects. */
+export class HttpExchange implements Dispatcher.DispatchHandler {
+  readonly outcome: Promise<ExchangeOutcome>;
+  readonly #mayStillSend: () => boolean;
+  readonly #bodyMs: number;
+  readonly #timers: NodeJS.Timeout[] = [];
+  readonly #chunks: Buffer[] = [];
+  #size = 0;
+  #resolve: (outcome: ExchangeOutcome) => void;
+  #settled = false;
+  /** True from the last moment at which undici had written nothing. */
+  #started = false;
+  #head: { status: number; headers: Record<string, string> } | null = null;
+  #controller: Controller | null = null;
+
+  constructor(options: { timeouts: { bodyMs: number; totalMs: number }; mayStillSend: () => boolean }) {
+    const { promise, resolve } = Promise.withResolvers<ExchangeOutcome>();
+    this.outcome = promise;
+    this.#resolve = resolve;
+    this.#mayStillSend = options.mayStillSend;
+    this.#bodyMs = options.timeouts.bodyMs;
+    this.#deadline(options.timeouts.totalMs, "TOTAL_TIMEOUT");
+  }
+
+  onRequestStart(controller: Controller): void {
+    // undici calls this before the first byte; an abort here writes nothing. A second call would be a re-send.
+    if (this.#settled || this.#started) {
+      controller.abort(new EndedError("ALREADY_ENDED"));
+      return;
+    }
+    if (!this.#mayStillSend()) {
+      this.#settle({ kind: "window_passed" });
+      controller.abort(new EndedError("WINDOW_PASSED"));
+      return;
+    }
+    this.#started = true;
+    this.#controller = controller;
+  }
+
+  onResponseStart(_controller: Controller, status: number, headers: Record<string, string | string[] | undefined>): void {
+    if (status < 200) return;
+    this.#head = { status, headers: joinHeaders(headers) };
+    this.#deadline(this.#bodyMs, "BODY_TIMEOUT");
+  }
+
+  onResponseData(controller: Controller, chunk: Buffer): void {
+    if (this.#settled) return;
+    this.#chunks.push(chunk.subarray(0, maxBodyBytes - this.#size));
+    this.#size += chunk.length;
+    if (this.#size <= maxBodyBytes) return;
+    this.#answer({ complete: false });
+    controller.abort(new EndedError("BODY_TOO_LARGE"));
+  }
+
+  onResponseEnd(): void {
+    this.#answer({ complete: true });
+  }
+
+  onResponseError(_controller: Controller, error: Error): void {
+    this.end(error);
+  }
+
+  /** The call is over without an end of the answer: what has come of it still counts. */
+  end(error: unknown): void {
+    if (this.#head) this.#answer({ complete: false });
+    else this.#settle({ kind: this.#started ? "cut_off" : "not_sent", error });
+  }
+
+  #answer({ complete }: { complete: boolean }): void {
+    if (!this.#head || this.#settled) return;
+    const { status, headers } = this.#head;
+    const decoded = decodeBody(Buffer.concat(this.#chunks), headers["content-encoding"]);
+    this.#settle({
+      kind: "answered",
+      response: { status, headers, body: decoded.text, complete: complete && decoded.complete },
+    });
+  }
+
+  #deadline(ms: number, code: string): void {
+    const timer = setTimeout(() => {
+      const error = new EndedError(code);
+      this.end(error);
+      this.#controller?.abort(error);
+    }, ms);
+    this.#timers.push(timer);
+  }
+
+  #settle(outcome: ExchangeOutcome): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#resolve(outcome);
+  }
+}
+
+function joinHeaders(headers: Record<string, string | string[] | undefined>): Record<string, string> {
+  const joined: Record<string, string> = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) joined[name.toLowerCase()] = Array.isArray(value) ? value.join(", ") : value;
+  }
+  return joined;
+}

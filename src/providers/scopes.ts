@@ -1,0 +1,25 @@
+import type { ProviderDefinition } from "./definition.ts";
+
+/** The scopes to ask for: those requested, else the definition's defaults, and always those that it requires. */
+export function effectiveScopes(definition: ProviderDefinition, requested: readonly string[] | null): string[] {
+  const { scope } = definition;
+  return [...new Set([...(requested && requested.length > 0 ? requested : scope.default), ...scope.required])];
+}
+
+/** Joined as the provider writes them (RFC 6749, section 3.3, says a space; some say otherwise). */
+export function joinScopes(definition: ProviderDefinition, scopes: readonly string[]): string {
+  return scopes.join(definition.scope.separator);
+}
+
+/** Split at the provider's separator and at white space. */
+export function splitScopes(definition: ProviderDefinition, text: string): string[] {
+  return text
+    .split(definition.scope.separator)
+    .flatMap((part) => part.split(/\s+/))
+    .filter((part) => part !== "");
+}
+
+/** What was requested and not granted. Null: the provider named none, which means all (RFC 6749, section 5.1). */
+export function missingScopes(requested: readonly string[], granted: readonly string[] | null): string[] {
+  return granted === null ? [] : requested.filter((scope) => !granted.includes(scope));
+}

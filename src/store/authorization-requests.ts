@@ -1,0 +1,64 @@
+import type { Prisma } from "./database.ts";
+
+/** A browser about to leave for the provider. State and cookie come hashed, the verifier sealed. */
+export type NewAuthorizationRequest = {
+  id: string;
+  stateHash: Uint8Array<ArrayBuffer>;
+  connectionId: string;
+  linkId: string;
+  browserHash: Uint8Array<ArrayBuffer>;
+  verifier: Uint8Array<ArrayBuffer> | null;
+  redirectUri: string;
+  expiresInSeconds: number;
+};
+
+/** A request that came back, gone from the table. */
+export type ConsumedRequest = {
+  id: string;
+  connectionId: string;
+  linkId: string;
+  verifier: Uint8Array | null;
+  redirectUri: string | null;
+  returnTo: string | null;
+};
+
+export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
+
+/** The statements that move a state: docs/consent.md, "A state". */
+export function createAuthorizationRequests(prisma: Prisma) {
+  return {
+    /** Stores a request and removes those that ran out. */
+    async insert(request: NewAuthorizationRequest): Promise<void> {
+      await prisma.$executeRaw`DELETE FROM authorization_requests WHERE expires_at <= clock_timestamp()`;
+      await prisma.$executeRaw`
+        INSERT INTO authorization_requests
+          (id, state_hash, connection_id, link_id, browser_hash, verifier_sealed, redirect_uri, expires_at)
+        VALUES (${request.id}::uuid, ${request.stateHash}, ${request.connectionId}::uuid, ${request.linkId},
+          ${request.browserHash}, ${request.verifier}, ${request.redirectUri},
+          clock_timestamp() + make_interval(secs => ${request.expiresInSeconds}::double precision))`;
+    },
+
+    /** Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. */
+    async consume(given: {
+      stateHash: Uint8Array<ArrayBuffer>;
+      browserHash: Uint8Array<ArrayBuffer>;
+      provider: string;
+    }): Promise<ConsumedRequest | null> {
+      const rows = await prisma.$queryRaw<ConsumedRequest[]>`
+        DELETE FROM authorization_requests r USING consent_links l, connections c
+        WHERE l.id = r.link_id AND c.id = r.connection_id AND c.provider = ${given.provider}
+          AND r.state_hash = ${given.stateHash} AND r.browser_hash = ${given.browserHash}
+          AND r.expires_at > clock_timestamp()
+        RETURNING r.id::text, r.connection_id::text AS "connectionId", r.link_id AS "linkId",
+          r.verifier_sealed AS verifier, r.redirect_uri AS "redirectUri", l.return_to AS "returnTo"`;
+      return rows[0] ?? null;
+    },
+
+    /** Whether a state is waiting for another browser. */
+    async waitsElsewhere(stateHash: Uint8Array<ArrayBuffer>, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 AS found FROM authorization_requests
+        WHERE state_hash = ${stateHash} AND browser_hash <> ${browserHash} AND expires_at > clock_timestamp()`;
+      return rows.length > 0;
+    },
+  };
+}

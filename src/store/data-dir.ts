@@ -1,0 +1,60 @@
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { StartupError } from "../errors.ts";
+
+/** The broker's own folder, held by this process until it ends. */
+export type DataDir = {
+  readonly path: string;
+  readonly embeddedDatabase: string;
+  /** Reads a secret kept in the folder, or makes it on first use, readable by this user only. */
+  secret(name: string, make: () => string): Promise<{ value: string; path: string; isNew: boolean }>;
+  release(): void;
+};
+
+/**
+ * Takes the folder for this process alone.
+ * @throws StartupError when it cannot be written, or another process holds it.
+ */
+export async function holdDataDir(path: string): Promise<DataDir> {
+  let lock: DatabaseSync;
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    lock = new DatabaseSync(join(path, "lock"));
+  } catch (error) {
+    throw new StartupError(`DATA_DIR ${path} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  }
+  takeLock(lock, path);
+  return {
+    path,
+    embeddedDatabase: join(path, "database"),
+    secret: async (name, make) => await readOrMake(join(path, name), make),
+    release: () => lock.close(),
+  };
+}
+
+/** SQLite's exclusive lock is the kernel's file lock: it ends with the process, however that ends, and no other way. */
+function takeLock(lock: DatabaseSync, path: string): void {
+  try {
+    lock.exec("BEGIN EXCLUSIVE");
+  } catch {
+    lock.close();
+    throw new StartupError(`DATA_DIR ${path} is held by another broker process; each needs a folder of its own`);
+  }
+}
+
+async function readOrMake(path: string, make: () => string) {
+  try {
+    return { value: (await readFile(path, "utf8")).trim(), path, isNew: false };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
+      throw new StartupError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    }
+  }
+  const value = make();
+  const draft = `${path}.${randomBytes(4).toString("hex")}`;
+  await writeFile(draft, `${value}\n`, { mode: 0o600, flush: true });
+  await rename(draft, path); // a start that dies in between leaves no half-written secret
+  return { value, path, isNew: true };
+}

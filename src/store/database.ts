@@ -1,0 +1,85 @@
+import { mkdir } from "node:fs/promises";
+import { PGlite } from "@electric-sql/pglite";
+import { PrismaPg } from "@prisma/adapter-pg";
+import { PrismaPGlite } from "pglite-prisma-adapter";
+import { BrokerError, StartupError } from "../errors.ts";
+import { PrismaClient } from "../generated/prisma/client.ts";
+import { causeOf, isConnectionLoss } from "./database-errors.ts";
+import type { DatabaseHealth } from "./database-health.ts";
+import { applyMigrations, applyMigrationsTo } from "./migrate.ts";
+
+/** Prisma's client, with lost connections told apart from faulty queries. */
+export type Prisma = ReturnType<typeof watch>;
+
+export type Database = {
+  prisma: Prisma;
+  /** For the statement that stores what a provider answered: a pool that no other work can exhaust. */
+  commits: Prisma;
+  close(): Promise<void>;
+};
+
+const session = { connectionTimeoutMillis: 3000, query_timeout: 10_000, options: "-c timezone=UTC" };
+
+/** Connects to Postgres 14 or later and brings its schema up to date. @throws StartupError naming DATABASE_URL. */
+export async function openPostgres(databaseUrl: string, health: DatabaseHealth): Promise<Database> {
+  try {
+    await applyMigrations({ databaseUrl });
+  } catch (error) {
+    throw error instanceof StartupError ? error : new StartupError(`DATABASE_URL: ${causeOf(error)}`);
+  }
+  const connect = (max: number) =>
+    watch(new PrismaClient({ adapter: new PrismaPg({ connectionString: databaseUrl, max, ...session }) }), health);
+  const prisma = connect(10);
+  const commits = connect(5);
+  return {
+    prisma,
+    commits,
+    async close() {
+      await Promise.all([prisma.$disconnect(), commits.$disconnect()]);
+    },
+  };
+}
+
+/**
+ * Opens the embedded database in a folder that this process must already hold: a second process would not be refused by
+ * PGlite, and committed rows would vanish.
+ */
+export async function openEmbedded(folder: string, health: DatabaseHealth): Promise<Database> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const pglite = await PGlite.create(folder);
+  await pglite.exec("SET timezone = 'UTC'");
+  await applyMigrationsTo({
+    execute: async (sql) => void (await pglite.exec(sql)),
+    query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query(sql, parameters)).rows as Row[],
+  });
+  const prisma = watch(new PrismaClient({ adapter: new PrismaPGlite(pglite) }), health);
+  return {
+    prisma,
+    commits: prisma,
+    async close() {
+      await prisma.$disconnect();
+      await pglite.close();
+    },
+  };
+}
+
+/** Notes for every query whether the database answered, and turns a lost one into `storage_unavailable`. */
+function watch(client: PrismaClient, health: DatabaseHealth) {
+  return client.$extends({
+    query: {
+      async $allOperations({ args, query }) {
+        try {
+          const result: unknown = await query(args);
+          health.answered();
+          return result;
+        } catch (error) {
+          if (!isConnectionLoss(error)) throw error;
+          health.lost();
+          throw new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
+            retryAfterSeconds: 2,
+          });
+        }
+      },
+    },
+  });
+}

@@ -1,0 +1,51 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+
+export type ConnectionStatus = "pending" | "connected" | "needs_reauthorization" | "disabled";
+
+/** A connection's row as the token core reads it: tokens sealed, times by Postgres's clock. */
+export type TokenRow = {
+  id: string;
+  name: string;
+  provider: string;
+  clientRef: string | null;
+  grant: string;
+  status: ConnectionStatus;
+  scopes: string[];
+  inputs: Record<string, string>;
+  captured: Record<string, string>;
+  credentials: Uint8Array | null;
+  credentialsRevision: number;
+  generation: number;
+  authorization: number;
+  version: number;
+  accessToken: Uint8Array | null;
+  refreshToken: Uint8Array | null;
+  tokenType: string | null;
+  grantedScopes: string[];
+  issuedAt: Date | null;
+  /** Null with an access token: it does not expire. */
+  expiresAt: Date | null;
+  attemptId: string | null;
+  attemptStartedAt: Date | null;
+  leaseUntil: Date | null;
+  attemptOutcome: string | null;
+  lastAttemptId: string | null;
+  backoffUntil: Date | null;
+  consecutiveFailures: number;
+  lastErrorCode: string | null;
+  lastErrorDetail: string | null;
+  /** Postgres's clock when the row was read. */
+  now: Date;
+};
+
+/** The columns of a TokenRow, for the end of a SELECT or a RETURNING. */
+export const tokenColumns = Sql.sql`
+  c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
+  c.inputs, c.captured, c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
+  c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
+  c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
+  c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.attempt_id::text AS "attemptId",
+  c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",
+  c.last_attempt_id::text AS "lastAttemptId", c.backoff_until AS "backoffUntil",
+  c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",
+  c.last_error_detail AS "lastErrorDetail", clock_timestamp() AS now`;

@@ -1,0 +1,28 @@
+/** Every time budget of the refresh protocol, each in one place. Those of the HTTP call are in providers/oauth-client.ts. */
+export const budgets = {
+  /** How long a permit and its lock last; longer than the whole HTTP call, and never extended. */
+  leaseSeconds: 30,
+  /** After a lease ran out, before the token may be sent again. */
+  quietSeconds: 10,
+  /** The same where the provider accepts the old token for a while. */
+  graceQuietSeconds: 2,
+  /** From asking for the permit to writing the request. */
+  sendWindowMs: 2000,
+  /** How long a row is trusted without asking Postgres again. */
+  cacheTrustMs: 4000,
+  /** A waiter that finds nobody sending for so long asks for the permit itself. */
+  nobodySendingMs: 1000,
+  pollFirstMs: 100,
+  pollMaxMs: 500,
+  /** A refresh that waits for others gives up after this; its callers have left long before. */
+  flightMs: 60_000,
+  backoffBaseSeconds: 1,
+  backoffMaxSeconds: 300,
+  commitRetryFirstMs: 100,
+  commitRetryMaxMs: 2000,
+  /** A takeover needs Postgres without a gap for so long, so that a holder who waits to store goes first. */
+  uninterruptedMs: 10_000,
+  /** What a lifetime counts as when the provider states none, is in the provider room. A Retry-After lies between these. */
+  retryAfterMinSeconds: 1,
+  retryAfterMaxSeconds: 60,
+} as const;

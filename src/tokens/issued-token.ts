@@ -1,0 +1,47 @@
+import type { FreshnessWarning } from "./freshness.ts";
+import type { KnownConnection } from "./token-cache.ts";
+
+export const warningCodes = ["min_ttl_exceeds_lifetime", "recently_refreshed", "refresh_failing"] as const;
+export type WarningCode = FreshnessWarning | "refresh_failing";
+export type Warning = { code: WarningCode; detail: string };
+
+/** What a caller gets. The only type that leaves the token core with a secret: the access token. */
+export type IssuedToken = {
+  connection: string;
+  accessToken: string;
+  tokenType: string;
+  /** Null: it does not expire. */
+  expiresAt: Date | null;
+  /** Whole seconds left, by Postgres's clock. */
+  expiresInSeconds: number | null;
+  scopes: string[];
+  version: number;
+  warnings: Warning[];
+};
+
+const details: Record<WarningCode, string> = {
+  min_ttl_exceeds_lifetime: "The provider's tokens do not live as long as min_ttl asks for; this is the newest one.",
+  recently_refreshed: "The rejected version is only seconds old; the same token is returned once more.",
+  refresh_failing: "The token is still valid, but its refresh is failing; see the connection's last_error.",
+};
+
+/** The newest token with its warnings; null when there is none or it has run out: an expired one is never handed out. */
+export function issueToken(
+  { row, accessToken }: KnownConnection,
+  codes: readonly WarningCode[],
+  nowMs: number,
+): IssuedToken | null {
+  const remainingMs = row.expiresAt === null ? Infinity : row.expiresAt.getTime() - nowMs;
+  if (accessToken === null || remainingMs <= 0) return null;
+  const failing: WarningCode[] = row.consecutiveFailures > 0 ? ["refresh_failing"] : [];
+  return {
+    connection: row.name,
+    accessToken,
+    tokenType: row.tokenType ?? "Bearer",
+    expiresAt: row.expiresAt,
+    expiresInSeconds: row.expiresAt === null ? null : Math.floor(remainingMs / 1000),
+    scopes: row.grantedScopes,
+    version: row.version,
+    warnings: [...new Set([...codes, ...failing])].map((code) => ({ code, detail: details[code] })),
+  };
+}

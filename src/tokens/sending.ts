@@ -1,0 +1,112 @@
+import { BrokerError } from "../errors.ts";
+import { joinScopes } from "../providers/authorization-request.ts";
+import type { Catalog } from "../providers/catalog.ts";
+import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
+import type { TokenAnswer } from "../providers/grant.ts";
+import type { OAuthClient } from "../providers/oauth-client.ts";
+import type { TemplateValues } from "../providers/template.ts";
+import { buildRevocationRequest, buildTokenRequest, type TokenGrant } from "../providers/token-request.ts";
+import type { ClientRow, Clients } from "../store/clients.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+
+/** What a token request of one connection is made from. Holds plain secrets. */
+export type Sendable = {
+  row: TokenRow;
+  definition: ProviderDefinition;
+  client: ClientRow | null;
+  /** The client's secret, and behind it the one before while the new one has not worked yet. */
+  clientSecrets: readonly string[];
+};
+
+/** A single request: which grant, and with which of the client's secrets. */
+export type SendPlan = { grant: TokenGrant; secretIndex: number };
+
+export type Sender = {
+  /** Reads the client and opens its secrets. @throws BrokerError when the provider's definition is gone. */
+  prepare(row: TokenRow): Promise<Sendable>;
+  /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
+  send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
+  /** Best effort (RFC 7009); false where the provider has no way to revoke. */
+  revoke(sendable: Sendable, token: { value: string; hint: "access_token" | "refresh_token" }): Promise<boolean>;
+};
+
+export type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
+
+type Options = { catalog: Catalog; oauth: OAuthClient; clients: Clients; vault: TokenVault };
+
+export function createSender({ catalog, oauth, clients, vault }: Options): Sender {
+  const valuesOf = ({ row, definition, client, clientSecrets }: Sendable, secretIndex: number): TemplateValues => {
+    const secret = clientSecrets[secretIndex];
+    return {
+      client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
+      inputs: { ...row.inputs, ...client?.inputs },
+      callback: row.captured,
+      response: row.captured,
+      scope: joinScopes(definition, row.scopes),
+    };
+  };
+
+  return {
+    async prepare(row) {
+      const definition = catalog.get(row.provider);
+      if (definition === undefined) {
+        throw new BrokerError(
+          "provider_unavailable",
+          `This broker has no definition of the provider "${row.provider}" any more; see PROVIDERS_DIR.`,
+          { connection: row.name, retryAfterSeconds: 60 },
+        );
+      }
+      const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
+      return { row, definition, client, clientSecrets: client === null ? [] : openSecrets(vault, client) };
+    },
+
+    async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
+      const { row, definition } = sendable;
+      try {
+        const request = buildTokenRequest({
+          definition,
+          grant,
+          obtainedBy: row.grant as ConnectionGrant,
+          values: { ...valuesOf(sendable, secretIndex), ...ownSecrets(vault, row, grant), ...values },
+        });
+        return await oauth.requestToken({ definition, request, mayStillSend });
+      } catch (error) {
+        // Only building the request throws, so nothing has left.
+        const detail = error instanceof BrokerError ? error.message : "the request could not be made";
+        return { kind: "failed", failure: { class: "not_sent", code: "connect_failed", detail } };
+      }
+    },
+
+    async revoke(sendable, { value, hint }) {
+      const values = valuesOf(sendable, 0);
+      const request = buildRevocationRequest({
+        definition: sendable.definition,
+        token: value,
+        tokenTypeHint: hint,
+        values,
+      });
+      if (request === null) return false;
+      return (await oauth.revoke({ definition: sendable.definition, request })).revoked;
+    },
+  };
+}
+
+function openSecrets(vault: TokenVault, client: ClientRow): string[] {
+  const open = (record: Uint8Array | null, revision: number) =>
+    record === null ? [] : [vault.openClientSecret(record, { clientId: client.id, revision })];
+  return [...open(client.secret, client.secretRevision), ...open(client.previousSecret, client.secretRevision - 1)];
+}
+
+/** The one secret of the connection that this kind of request spends. */
+function ownSecrets(vault: TokenVault, row: TokenRow, grant: TokenGrant): TemplateValues {
+  if (grant === "refresh_token" && row.refreshToken !== null) {
+    const place = { connectionId: row.id, generation: row.generation };
+    return { refreshToken: vault.openRefreshToken(row.refreshToken, place) };
+  }
+  if (grant === "password" && row.credentials !== null) {
+    const place = { connectionId: row.id, revision: row.credentialsRevision };
+    return { credentials: vault.openCredentials(row.credentials, place) };
+  }
+  return {};
+}

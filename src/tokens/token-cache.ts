@@ -1,0 +1,63 @@
+import type { Clock } from "../clock.ts";
+import { createReadCache } from "../store/read-cache.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { budgets } from "./budgets.ts";
+import type { DatabaseClock } from "./database-clock.ts";
+
+/** A connection as this replica last saw it, its access token in the clear. */
+export type KnownConnection = { row: TokenRow; accessToken: string | null };
+
+export type TokenCache = {
+  /** @throws BrokerError storage_unavailable when it is not known here and Postgres is gone. */
+  read(name: string, options?: { bypass?: boolean }): Promise<KnownConnection | null>;
+  /** What a statement of this process just returned. */
+  learn(row: TokenRow): KnownConnection;
+  /** The connection changed: the next read asks Postgres. */
+  expire(name: string): void;
+  /** A peer stored a newer generation. */
+  expireOlder(connectionId: string, generation: number): void;
+};
+
+type Options = { rows: TokenRows; vault: TokenVault; clock: Clock; databaseClock: DatabaseClock };
+
+const maxConnections = 100_000;
+
+export function createTokenCache({ rows, vault, clock, databaseClock }: Options): TokenCache {
+  const known = new Map<string, { name: string; generation: number }>();
+
+  const openRow = (row: TokenRow): KnownConnection => {
+    databaseClock.observe(row.now);
+    known.set(row.id, { name: row.name, generation: row.generation });
+    if (known.size > maxConnections) known.delete(known.keys().next().value as string);
+    const place = { connectionId: row.id, generation: row.generation };
+    return { row, accessToken: row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place) };
+  };
+
+  const cache = createReadCache<KnownConnection>({
+    load: async (names) => new Map((await rows.readByName(names)).map((row) => [row.name, openRow(row)])),
+    monotonicMs: () => clock.monotonicMs(),
+    trustMs: budgets.cacheTrustMs,
+    outageMs: Infinity, // while Postgres is gone, a token is served until it runs out
+    maxEntries: maxConnections,
+    supersedes: ({ row }, { row: current }) =>
+      row.id === current.id && row.generation !== current.generation
+        ? row.generation > current.generation
+        : row.now >= current.now,
+  });
+
+  return {
+    read: cache.read,
+    expire: cache.expire,
+    learn(row) {
+      const connection = openRow(row);
+      cache.put(row.name, connection);
+      return connection;
+    },
+    expireOlder(connectionId, generation) {
+      const entry = known.get(connectionId);
+      if (entry !== undefined && entry.generation <= generation) cache.expire(entry.name);
+    },
+  };
+}

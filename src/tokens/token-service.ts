@@ -1,0 +1,175 @@
+import { withDeadline, type Clock } from "../clock.ts";
+import { BrokerError } from "../errors.ts";
+import type { Leases } from "../leases/lease.ts";
+import type { Catalog } from "../providers/catalog.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { DatabaseClock } from "./database-clock.ts";
+import { judge, type Verdict } from "./freshness.ts";
+import { issueToken, type IssuedToken, type WarningCode } from "./issued-token.ts";
+import { watchPeerRefreshes } from "./peer-refreshes.ts";
+import { firstPlan, type Refresh, type RefreshOutcome } from "./refresh.ts";
+import { createSingleFlight } from "./single-flight.ts";
+import { abandonedAtMs, type Need } from "./takeover.ts";
+import type { KnownConnection, TokenCache } from "./token-cache.ts";
+import { explainUnavailable, isRefreshable } from "./unavailable.ts";
+
+export type TokenWish = { minTtlSeconds: number; rejectedVersion: number | null; waitSeconds: number };
+
+export type TokenService = {
+  /** @throws BrokerError when there is no usable token, with the code of the contract's table. */
+  get(name: string, wish: TokenWish): Promise<IssuedToken>;
+  /** Refreshes whatever the newest token's age is, coalesced with a refresh under way. @throws BrokerError */
+  refreshNow(name: string): Promise<TokenRow>;
+  /** Resolves when no refresh runs in this process any more. */
+  settled(): Promise<void>;
+};
+
+export type TokenServiceParts = {
+  cache: TokenCache;
+  catalog: Catalog;
+  rows: TokenRows;
+  leases: Leases;
+  refresh: Refresh;
+  clock: Clock;
+  databaseClock: DatabaseClock;
+  /** Told of errors in refreshes that nobody waits for. */
+  onBackgroundError: (error: unknown) => void;
+};
+
+/** How a caller's wish is met by refreshing first. `usable`: the present token may be handed out if that fails. */
+type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
+
+/** The way of a read: README.md. */
+export function createTokenService(parts: TokenServiceParts): TokenService {
+  const { cache, catalog, rows, leases, refresh, clock, databaseClock, onBackgroundError } = parts;
+  const flights = createSingleFlight<RefreshOutcome>();
+  const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
+  const flightKey = ({ id, generation }: TokenRow) => `${id}:${generation}`;
+
+  const fly = (row: TokenRow, need: Need): Promise<RefreshOutcome> =>
+    flights.run(flightKey(row), async () => {
+      const outcome = await refresh(row, need);
+      if (outcome.row === null) cache.expire(row.name);
+      else cache.learn(outcome.row);
+      return outcome;
+    });
+
+  const rulesOf = (row: TokenRow) => catalog.get(row.provider)?.refresh;
+
+  const isRefreshing = (row: TokenRow): boolean =>
+    flights.running(flightKey(row)) !== undefined || peers.isRunning(row.id, row.generation);
+
+  /** Whether a refresh ahead of need makes sense: a free row that is not backing off. */
+  const canRefreshAhead = (row: TokenRow): boolean => {
+    const inBackoff = row.backoffUntil !== null && row.backoffUntil.getTime() > databaseClock.nowMs();
+    return firstPlan(row) !== null && isRefreshable(row) && !inBackoff && row.attemptId === null;
+  };
+
+  const unavailable = (row: TokenRow): BrokerError => {
+    const rules = rulesOf(row);
+    const endMs = rules === undefined ? null : abandonedAtMs(row, rules);
+    return explainUnavailable(row, { nowMs: databaseClock.nowMs(), abandonedAtMs: endMs });
+  };
+
+  const issue = (found: KnownConnection, codes: readonly WarningCode[]): IssuedToken => {
+    const token = issueToken(found, codes, databaseClock.nowMs());
+    if (token === null) throw unavailable(found.row);
+    return token;
+  };
+
+  const judgeFor = ({ row, accessToken }: KnownConnection, wish: TokenWish): Verdict => {
+    if (accessToken === null || row.issuedAt === null) return { kind: "stale", usable: false, warnings: [] };
+    const lifetime = { issuedAtMs: row.issuedAt.getTime(), expiresAtMs: row.expiresAt?.getTime() ?? null };
+    const timing = rulesOf(row) ?? { aheadFraction: 0, minAgeSeconds: 0 };
+    const rejected = wish.rejectedVersion === row.version;
+    return judge(lifetime, { minTtlSeconds: wish.minTtlSeconds, rejected }, { timing, nowMs: databaseClock.nowMs() });
+  };
+
+  const find = async (name: string, options: { bypass: boolean }): Promise<KnownConnection> => {
+    const found = await cache.read(name, options);
+    if (found === null) throw connectionNotFound(name);
+    if (found.row.status === "disabled") throw unavailable(found.row);
+    return found;
+  };
+
+  /** A token that has run out or was rejected, and nothing to refresh it with: from here on only a person can help. */
+  const endUnrefreshable = async ({ row }: KnownConnection): Promise<never> => {
+    const detail = "The access token has run out or was rejected, and the provider gave no refresh token.";
+    const ended = await rows.endUnrefreshable(row, { code: "no_refresh_token", detail });
+    throw unavailable(ended === null ? row : cache.learn(ended).row);
+  };
+
+  /** Waits for a refresh as long as the caller does, and answers with the newest token then. */
+  const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
+    const newest = await find(found.row.name, { bypass: outcome === null });
+    if (newest.row.version > found.row.version) return issue(newest, stillWanting(judgeFor(newest, wish)));
+    if (renewal.usable) return issue(newest, renewal.warnings);
+    throw unavailable(newest.row);
+  };
+
+  const renew = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const { usable, warnings } = renewal;
+    if (!isRefreshable(found.row)) {
+      if (usable) return issue(found, warnings);
+      throw unavailable(found.row);
+    }
+    if (firstPlan(found.row) === null) return usable ? issue(found, []) : await endUnrefreshable(found);
+    try {
+      return await refreshFirst(found, wish, renewal);
+    } catch (error) {
+      // Storage or the lock service failed: no reason to withhold a token that is good.
+      if (usable && error instanceof BrokerError && !isFinal(error)) return issue(found, warnings);
+      throw error;
+    }
+  };
+
+  return {
+    async get(name, wish) {
+      const found = await find(name, { bypass: wish.rejectedVersion !== null });
+      const verdict = judgeFor(found, wish);
+      if (verdict.kind === "stale") {
+        return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: ["refresh_failing"] });
+      }
+      const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
+      const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
+      if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
+        return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
+      }
+      if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
+      return issue(found, verdict.warnings);
+    },
+
+    async refreshNow(name) {
+      const { row } = await find(name, { bypass: true });
+      if (!isRefreshable(row)) throw unavailable(row);
+      if (firstPlan(row) === null) {
+        const detail = "This connection has no refresh token to refresh with.";
+        throw new BrokerError("grant_not_applicable", detail, { connection: name });
+      }
+      const outcome = await fly(row, "required");
+      if (outcome.row === null) throw connectionNotFound(name);
+      if (outcome.kind === "failed") throw unavailable(outcome.row);
+      return outcome.row;
+    },
+
+    settled: () => flights.settled(),
+  };
+}
+
+/** The answer for a name that does not exist and for one that the caller may not see: the same, byte for byte. */
+export function connectionNotFound(name: string): BrokerError {
+  return new BrokerError("connection_not_found", "There is no connection of this name for this key.", {
+    connection: name,
+  });
+}
+
+/** After a refresh nothing is refreshed again for the same caller: what is still wanting becomes a warning. */
+function stillWanting(verdict: Verdict): WarningCode[] {
+  return verdict.kind === "stale" ? ["min_ttl_exceeds_lifetime"] : verdict.warnings;
+}
+
+function isFinal(error: BrokerError): boolean {
+  return error.code === "connection_disabled" || error.code === "connection_not_found";
+}

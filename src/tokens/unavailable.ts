@@ -1,0 +1,69 @@
+import { BrokerError } from "../errors.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import { budgets } from "./budgets.ts";
+
+/** Grants that get tokens without a person. */
+const unattendedGrants = new Set(["client_credentials", "password"]);
+
+export function isUnattended(grant: string): boolean {
+  return unattendedGrants.has(grant);
+}
+
+/** The statuses in which a connection of this grant may be refreshed. */
+export function refreshableStatuses(grant: string): ("pending" | "connected")[] {
+  return isUnattended(grant) ? ["connected", "pending"] : ["connected"];
+}
+
+export function isRefreshable({ grant, status }: Pick<TokenRow, "grant" | "status">): boolean {
+  return refreshableStatuses(grant).some((each) => each === status);
+}
+
+/** Seconds for a Retry-After header: at least 1, at most 60. */
+function retryAfterSeconds(untilMs: number, nowMs: number): number {
+  const seconds = Math.ceil((untilMs - nowMs) / 1000);
+  return Math.min(Math.max(seconds, budgets.retryAfterMinSeconds), budgets.retryAfterMaxSeconds);
+}
+
+/** Why there is no usable token, told from the row alone: every replica gives the same answer. */
+export function explainUnavailable(row: TokenRow, times: { nowMs: number; abandonedAtMs: number | null }): BrokerError {
+  const context = { connection: row.name };
+  const because = row.lastErrorDetail === null ? "" : ` The provider's answer: ${row.lastErrorDetail}`;
+  if (row.status === "disabled") {
+    return new BrokerError("connection_disabled", "This connection is disabled; enable it to get tokens.", context);
+  }
+  if (row.status === "needs_reauthorization") {
+    return new BrokerError("needs_reauthorization", `${reauthorizationAdvice(row)}${because}`, context);
+  }
+  if (row.status === "pending" && !isUnattended(row.grant)) {
+    return new BrokerError("authorization_pending", pendingAdvice(row.grant), context);
+  }
+  if (row.lastErrorCode === "invalid_client") {
+    return new BrokerError(
+      "client_rejected",
+      `The provider refuses this broker's client id or secret; correct the client.${because}`,
+      context,
+    );
+  }
+  if (row.attemptOutcome === null && (row.attemptId !== null || row.consecutiveFailures === 0)) {
+    const detail = "A refresh of this connection is under way; try again shortly.";
+    return new BrokerError("refresh_in_progress", detail, { ...context, retryAfterSeconds: 1 });
+  }
+  const untilMs = Math.max(times.abandonedAtMs ?? 0, row.backoffUntil?.getTime() ?? 0);
+  return new BrokerError("provider_unavailable", `The provider gives no token right now.${because}`, {
+    ...context,
+    retryAfterSeconds: retryAfterSeconds(untilMs, times.nowMs),
+  });
+}
+
+function reauthorizationAdvice(row: TokenRow): string {
+  if (row.grant === "client_credentials") return "The provider ended this grant; correct the client at the provider.";
+  if (row.grant === "password") return "The provider refuses the stored credentials; send new ones with PATCH.";
+  if (row.grant === "import") return "The grant has ended; import a new token set.";
+  return "The grant has ended; a person must connect the account again through a new consent link.";
+}
+
+function pendingAdvice(grant: string): string {
+  return grant === "import"
+    ? "No token set has been imported yet."
+    : "Nobody has connected the account yet; send a person a consent link.";
+}

@@ -1,0 +1,64 @@
+import { randomBytes } from "node:crypto";
+import { StartupError } from "../errors.ts";
+import { keyIdOf, open, seal, type Place } from "./envelope.ts";
+
+/** Seals with the first key and opens with all of them. */
+export type Keyring = {
+  readonly ids: readonly string[];
+  seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
+  /** @throws Error when the key is not in the ring or the record does not belong to this place. */
+  open(record: Uint8Array, place: Place): string;
+};
+
+/** A keyring of at least one key, the first of which encrypts. */
+export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Keyring {
+  const [current] = keys;
+  if (current === undefined) throw new StartupError("ENCRYPTION_KEYS must hold at least one key");
+  const byId = new Map(keys.map(({ id, key }) => [id, key]));
+  return {
+    ids: keys.map(({ id }) => id),
+    seal: (plaintext, place) =>
+      new Uint8Array(seal(plaintext, { keyId: current.id, key: current.key, place, randomBytes })),
+    open(record, place) {
+      const id = keyIdOf(record);
+      const key = byId.get(id);
+      if (key === undefined) throw new Error(`sealed with key "${id}", which is not in ENCRYPTION_KEYS`);
+      return open(record, key, place);
+    },
+  };
+}
+
+const checkText = "freshet keyring check";
+const checkPlace = (id: string): Place => ({ table: "encryption_keys", row: id, column: "check_sealed", revision: 0 });
+
+/** A sealed constant by which a later start can tell that a key of this id still has the same bytes. */
+export function sealKeyCheck(key: { id: string; key: Buffer }): Uint8Array<ArrayBuffer> {
+  return createKeyring([key]).seal(checkText, checkPlace(key.id));
+}
+
+/**
+ * Compares the keyring with the keys that the database knows.
+ * @throws StartupError naming the key that is missing, or that has other bytes than the one that sealed the data.
+ */
+export function verifyKeyring(keyring: Keyring, known: readonly { id: string; check: Uint8Array }[]): void {
+  for (const { id, check } of known) {
+    if (!keyring.ids.includes(id)) {
+      throw new StartupError(
+        `ENCRYPTION_KEYS lacks the key "${id}", with which data in the database is sealed; it has ${keyring.ids.join(", ")}`,
+      );
+    }
+    if (!opens(keyring, check, checkPlace(id))) {
+      throw new StartupError(
+        `ENCRYPTION_KEYS has other bytes for the key "${id}" than those that sealed the data in the database`,
+      );
+    }
+  }
+}
+
+function opens(keyring: Keyring, record: Uint8Array, place: Place): boolean {
+  try {
+    return keyring.open(record, place) === checkText;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,73 @@
+import { createHash } from "node:crypto";
+import type { Keyring } from "./keyring.ts";
+
+/** The two tokens of one generation, in the clear. */
+export type TokenSet = { accessToken: string | null; refreshToken: string | null };
+
+/** The same as they stand in the row. */
+export type SealedTokenSet = {
+  accessToken: Uint8Array<ArrayBuffer> | null;
+  refreshToken: Uint8Array<ArrayBuffer> | null;
+};
+
+/** Turns secrets into sealed records for one place, and back. The only room that knows both. */
+export type TokenVault = {
+  sealTokens(tokens: TokenSet, at: { connectionId: string; generation: number }): SealedTokenSet;
+  openAccessToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
+  openRefreshToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
+  sealAnswer(rawAnswer: string, at: { connectionId: string; generation: number }): Uint8Array<ArrayBuffer>;
+  sealCredentials(values: Record<string, string>, at: { connectionId: string; revision: number }): Uint8Array<ArrayBuffer>;
+  openCredentials(record: Uint8Array, at: { connectionId: string; revision: number }): Record<string, string>;
+  sealClientSecret(secret: string, at: { clientId: string; revision: number }): Uint8Array<ArrayBuffer>;
+  openClientSecret(record: Uint8Array, at: { clientId: string; revision: number }): string;
+  sealVerifier(verifier: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
+  openVerifier(record: Uint8Array, at: { requestId: string }): string;
+  /** SHA-256 over client and refresh token: tells equal tokens apart from different ones without opening any. */
+  fingerprint(refreshToken: string, clientId: string): Uint8Array<ArrayBuffer>;
+};
+
+export function createTokenVault(keyring: Keyring): TokenVault {
+  const token = (column: string, at: { connectionId: string; generation: number }) => ({
+    table: "connections",
+    row: at.connectionId,
+    column,
+    revision: at.generation,
+  });
+  const credentials = (at: { connectionId: string; revision: number }) => ({
+    table: "connections",
+    row: at.connectionId,
+    column: "credentials_sealed",
+    revision: at.revision,
+  });
+  const clientSecret = (at: { clientId: string; revision: number }) => ({
+    table: "clients",
+    row: at.clientId,
+    column: "secret_sealed",
+    revision: at.revision,
+  });
+  const verifier = (at: { requestId: string }) => ({
+    table: "authorization_requests",
+    row: at.requestId,
+    column: "verifier_sealed",
+    revision: 0,
+  });
+  const sealOrNull = (text: string | null, place: Parameters<Keyring["seal"]>[1]) =>
+    text === null ? null : keyring.seal(text, place);
+  return {
+    sealTokens: ({ accessToken, refreshToken }, at) => ({
+      accessToken: sealOrNull(accessToken, token("access_token_sealed", at)),
+      refreshToken: sealOrNull(refreshToken, token("refresh_token_sealed", at)),
+    }),
+    openAccessToken: (record, at) => keyring.open(record, token("access_token_sealed", at)),
+    openRefreshToken: (record, at) => keyring.open(record, token("refresh_token_sealed", at)),
+    sealAnswer: (rawAnswer, at) => keyring.seal(rawAnswer, token("attempt_answer_sealed", at)),
+    sealCredentials: (values, at) => keyring.seal(JSON.stringify(values), credentials(at)),
+    openCredentials: (record, at) => JSON.parse(keyring.open(record, credentials(at))) as Record<string, string>,
+    sealClientSecret: (secret, at) => keyring.seal(secret, clientSecret(at)),
+    openClientSecret: (record, at) => keyring.open(record, clientSecret(at)),
+    sealVerifier: (text, at) => keyring.seal(text, verifier(at)),
+    openVerifier: (record, at) => keyring.open(record, verifier(at)),
+    fingerprint: (refreshToken, clientId) =>
+      new Uint8Array(createHash("sha256").update(JSON.stringify([clientId, refreshToken])).digest()),
+  };
+}

@@ -1,0 +1,45 @@
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { PGlite } from "@electric-sql/pglite";
+import { bindMigrationAwareSqlAdapterFactory } from "@prisma/driver-adapter-utils";
+import { PrismaPGlite } from "pglite-prisma-adapter";
+
+type Engine = typeof import("@prisma/schema-engine-wasm/schema_engine_bg");
+const filters = { externalTables: ["public._prisma_migrations"], externalEnums: [] };
+
+/**
+ * The SQL that leads from what `existingSql` makes to what prisma/schema.prisma says; a comment alone when they agree.
+ * Uses Prisma's own schema engine as WebAssembly, because the native one would have to be downloaded.
+ */
+export async function diffToSchema(existingSql: readonly string[]): Promise<string> {
+  const schema = await readFile(new URL("../../prisma/schema.prisma", import.meta.url), "utf8");
+  const database = await PGlite.create();
+  try {
+    for (const sql of existingSql) await database.exec(sql);
+    const { SchemaEngine } = await instantiate();
+    const adapter = bindMigrationAwareSqlAdapterFactory(new PrismaPGlite(database));
+    const engine = await SchemaEngine.new({ datamodels: [["schema.prisma", schema]] }, () => {}, adapter);
+    const configDir = fileURLToPath(new URL("../../prisma", import.meta.url));
+    const files = [{ path: "schema.prisma", content: schema }];
+    const result = await engine.diff({
+      from: { tag: "schemaDatasource", files, configDir },
+      to: { tag: "schemaDatamodel", files },
+      script: true,
+      exitCode: null,
+      filters,
+    });
+    return result.stdout ?? "";
+  } finally {
+    await database.close();
+  }
+}
+
+/** The package expects a bundler that resolves `.wasm` imports; Node instantiates it by hand. */
+async function instantiate(): Promise<Engine> {
+  const bindings = await import("@prisma/schema-engine-wasm/schema_engine_bg");
+  const file = new URL("schema_engine_bg.wasm", import.meta.resolve("@prisma/schema-engine-wasm/schema_engine_bg"));
+  const { instance } = await WebAssembly.instantiate(await readFile(file), { "./schema_engine_bg.js": bindings });
+  bindings.__wbg_set_wasm(instance.exports);
+  (instance.exports as { __wbindgen_start(): void }).__wbindgen_start();
+  return bindings;
+}

@@ -1,0 +1,52 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** Something that must not outlive this process. */
+export type Ward =
+  | { kind: "process"; pid: number }
+  | { kind: "folder"; path: string }
+  | { kind: "databases"; serverUrl: string; prefix: string };
+
+const program = fileURLToPath(new URL("guardian-process.ts", import.meta.url));
+let guardian: ChildProcess | undefined;
+
+/**
+ * Has `ward` ended or removed when this process ends, however it ends: a process of its own, in a session of its own,
+ * sees the pipe close. Returns what to call once it is gone by other means.
+ */
+export function guard(ward: Ward): () => void {
+  tell({ guard: ward });
+  return () => {
+    tell({ release: ward });
+  };
+}
+
+function tell(message: { guard: Ward } | { release: Ward }): void {
+  guardian ??= startGuardian();
+  guardian.stdin?.write(`${JSON.stringify(message)}\n`);
+}
+
+function startGuardian(): ChildProcess {
+  const child = spawn(process.execPath, [program], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
+  child.unref();
+  // The pipe must not keep this process alive: it is its end that counts.
+  if (child.stdin instanceof Socket) child.stdin.unref();
+  return child;
+}
+
+/** A folder under the system's temporary one that does not outlive this process. */
+export async function temporaryFolder(purpose: string): Promise<{ path: string; remove(): Promise<void> }> {
+  const path = await mkdtemp(join(tmpdir(), `freshet-${purpose}-`));
+  const release = guard({ kind: "folder", path });
+  return {
+    path,
+    async remove() {
+      await rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+      release();
+    },
+  };
+}

@@ -1,0 +1,192 @@
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { run, testKey } from "./run.ts";
+import { problem, startStubBroker } from "./stub-broker.ts";
+
+const token = {
+  connection: "acme-bol",
+  access_token: "at-1",
+  token_type: "Bearer",
+  expires_in: 281,
+  version: 7,
+  warnings: [{ code: "refresh_failing", detail: "The provider is away." }],
+};
+
+async function secretFile(content: string): Promise<string> {
+  const path = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "secret");
+  await writeFile(path, content);
+  return path;
+}
+
+test("token prints the access token and nothing else on stdout, warnings go to stderr", async () => {
+  await using broker = await startStubBroker({ "GET /tokens/acme-bol": { body: token } });
+  const result = await run(["token", "acme-bol", "--min-ttl", "30"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toEqual({
+    exitCode: 0,
+    out: "at-1\n",
+    err: "freshet: warning: The provider is away. (refresh_failing)\n",
+  });
+  expect(broker.requests).toMatchObject([{ query: { min_ttl: "30" }, key: `Bearer ${testKey}` }]);
+});
+
+test("--json prints the broker's whole answer, wherever it stands on the command line", async () => {
+  await using broker = await startStubBroker({ "GET /tokens/acme-bol": { body: token } });
+  const env = { FRESHET_URL: broker.url };
+  expect(JSON.parse((await run(["token", "acme-bol", "--json"], { env })).out)).toEqual(token);
+  expect(JSON.parse((await run(["--json", "token", "acme-bol"], { env })).out)).toEqual(token);
+});
+
+test("a failure is one line on stderr with the broker's detail and code, and exit code 1", async () => {
+  await using broker = await startStubBroker({
+    "GET /tokens/acme": problem(409, "needs_reauthorization", "The grant has ended.\nAsk for a new consent."),
+  });
+  const result = await run(["token", "acme"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toEqual({
+    exitCode: 1,
+    out: "",
+    err: "freshet: The grant has ended. Ask for a new consent. (needs_reauthorization)\n",
+  });
+});
+
+test("a client's secret comes from a file, without the newline an editor leaves", async () => {
+  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
+  const file = await secretFile(" s3cret \n");
+  const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "id-1", "--client-secret-file", file];
+  const more = ["--scope", "a", "--scope", "b", "--input", "shop_url=https://x.example/?a=b"];
+  const result = await run([...args, ...more], { env: { FRESHET_URL: broker.url } });
+  expect(result).toEqual({ exitCode: 0, out: "Client bol is stored.\n", err: "" });
+  expect(broker.requests[0]?.body).toEqual({
+    name: "bol",
+    provider: "bol",
+    client_id: "id-1",
+    client_secret: " s3cret ",
+    scopes: ["a", "b"],
+    inputs: { shop_url: "https://x.example/?a=b" },
+  });
+});
+
+test.each([
+  ["stdin", ["--client-secret-file", "-"], { stdin: "from-stdin\n" }, "from-stdin"],
+  ["the environment", [], { env: { FRESHET_CLIENT_SECRET: "from-env" } }, "from-env"],
+  ["a prompt that shows nothing", [], { interactive: true, stdin: "typed-secret\r" }, "typed-secret"],
+  ["nowhere for a public client", ["--public"], { interactive: true }, undefined],
+  ["nowhere without a terminal", [], {}, undefined],
+])("a client's secret comes from %s", async (_source, args, surroundings, secret) => {
+  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
+  const env = { ...("env" in surroundings ? surroundings.env : {}), FRESHET_URL: broker.url };
+  const result = await run(["clients", "add", "bol", "--provider", "bol", "--client-id", "i", ...args], {
+    ...surroundings,
+    env,
+  });
+  expect(result.exitCode).toBe(0);
+  expect(broker.requests[0]?.body).toEqual({ name: "bol", provider: "bol", client_id: "i", client_secret: secret });
+  expect(result.out + result.err).not.toContain(secret ?? "never");
+});
+
+test("a person who ends the prompt sends nothing", async () => {
+  await using broker = await startStubBroker({});
+  const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "i"];
+  const result = await run(args, { env: { FRESHET_URL: broker.url }, interactive: true, stdin: "half\x03" });
+  expect(result.exitCode).toBe(1);
+  expect(result.err).toMatch(/\nfreshet: Nothing was entered \(cancelled\)\n$/);
+  expect(broker.requests).toEqual([]);
+});
+
+test("a password connection is created with credentials that were never arguments", async () => {
+  await using broker = await startStubBroker({
+    "POST /connections": { status: 201, body: { name: "shop", status: "connected", grant: "password" } },
+  });
+  const args = ["connections", "add", "shop", "--provider", "shopware", "--grant", "password", "--username", "ann"];
+  const result = await run([...args, "--label", "team=a"], {
+    env: { FRESHET_URL: broker.url, FRESHET_PASSWORD: "pw-1" },
+  });
+  expect(result.out).toBe("Connection shop is connected.\n");
+  expect(broker.requests[0]?.body).toEqual({
+    name: "shop",
+    provider: "shopware",
+    grant: "password",
+    labels: { team: "a" },
+    credentials: { username: "ann", password: "pw-1" },
+  });
+});
+
+test("a list is a table of aligned columns over all pages", async () => {
+  const item = { provider: "bol", status: "connected", version: 3, expires_at: null, account: null, labels: { team: "a" } };
+  await using broker = await startStubBroker({
+    "GET /connections": [
+      { body: { items: [{ ...item, name: "a" }], next_cursor: "c1" } },
+      { body: { items: [{ ...item, name: "a-longer-name", labels: {} }], next_cursor: null } },
+    ],
+  });
+  const result = await run(["connections", "list", "--status", "connected"], { env: { FRESHET_URL: broker.url } });
+  expect(result.out).toBe(
+    [
+      "NAME           PROVIDER  STATUS     VERSION  EXPIRES  ACCOUNT  LABELS",
+      "a              bol       connected  3        -        -        team=a",
+      "a-longer-name  bol       connected  3        -        -        -",
+      "",
+    ].join("\n"),
+  );
+  expect(broker.requests.map(({ query }) => query)).toEqual([
+    { status: "connected" },
+    { status: "connected", cursor: "c1" },
+  ]);
+});
+
+test("what a provider named cannot steer the terminal", async () => {
+  await using broker = await startStubBroker({
+    "GET /connections/a": { body: { name: "a", account: "\u001b[2J\u202eevil" } },
+  });
+  const result = await run(["connections", "show", "a"], { env: { FRESHET_URL: broker.url } });
+  expect(result.out).toBe("name:     a\naccount:   [2J evil\n");
+});
+
+test("deleting a connection can leave the provider's tokens alone", async () => {
+  await using broker = await startStubBroker({ "DELETE /connections/a": { status: 204 } });
+  const env = { FRESHET_URL: broker.url };
+  expect((await run(["connections", "delete", "a"], { env })).out).toBe("Connection a is deleted.\n");
+  expect((await run(["connections", "delete", "a", "--no-revoke", "--json"], { env })).out).toBe('{"deleted":"a"}\n');
+  expect(broker.requests.map(({ query }) => query)).toEqual([{}, { revoke: "false" }]);
+});
+
+test("a new key is the only thing on stdout, for use in a script", async () => {
+  await using broker = await startStubBroker({ "POST /keys": { status: 201, body: { id: "k7", key: "frt_k7_abc_def" } } });
+  const args = ["keys", "add", "billing", "--ability", "tokens", "--connection", "acme-*", "--connection", "b"];
+  const result = await run(args, { env: { FRESHET_URL: broker.url } });
+  expect(result.out).toBe("frt_k7_abc_def\n");
+  expect(result.err).not.toContain("frt_k7_abc_def");
+  expect(broker.requests[0]?.body).toEqual({ name: "billing", abilities: ["tokens"], connections: ["acme-*", "b"] });
+});
+
+test("import takes a token endpoint's answer and sends only what the broker knows", async () => {
+  await using broker = await startStubBroker({ "POST /connections/a/import": { body: { status: "connected" } } });
+  const set = { access_token: "at", refresh_token: "rt", token_type: "bearer", expires_in: 60, extra: 1 };
+  const result = await run(["import", "a", "--file", "-", "--verify"], {
+    env: { FRESHET_URL: broker.url },
+    stdin: JSON.stringify(set),
+  });
+  expect(result.out).toBe("Connection a is connected.\n");
+  expect(broker.requests[0]?.body).toEqual({ access_token: "at", refresh_token: "rt", expires_in: 60, verify: true });
+});
+
+test("import asks for both tokens on a terminal and shows neither", async () => {
+  await using broker = await startStubBroker({ "POST /connections/a/import": { body: { status: "connected" } } });
+  const result = await run(["import", "a"], {
+    env: { FRESHET_URL: broker.url, FRESHET_ACCESS_TOKEN: "at-env" },
+    interactive: true,
+    stdin: "rt-typed\r",
+  });
+  expect(result.err).toBe("Refresh token (empty for none, not shown): \n");
+  expect(broker.requests[0]?.body).toEqual({ refresh_token: "rt-typed", access_token: "at-env" });
+});
+
+test("a file that is no token set is refused without being quoted", async () => {
+  const result = await run(["import", "a", "--file", "-"], { stdin: '{"refresh_token": "rt-canary"' });
+  expect(result).toEqual({
+    exitCode: 2,
+    out: "",
+    err: "freshet: stdin must hold one JSON object with the tokens (usage)\n",
+  });
+});

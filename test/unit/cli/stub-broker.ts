@@ -1,0 +1,52 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
+
+export type SeenRequest = { method: string; path: string; query: Record<string, string>; key: string; body: unknown };
+type Answer = { status?: number; body?: unknown; raw?: string; headers?: Record<string, string> };
+
+/** Answers one route: the nth call gets the nth answer, the last one stays. */
+type Routes = Record<string, Answer | Answer[]>;
+
+/** A server that answers with the contract's shapes, as a test lays them out, and remembers what it was asked. */
+export async function startStubBroker(routes: Routes) {
+  const requests: SeenRequest[] = [];
+  const calls = new Map<string, number>();
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url ?? "/", "http://stub");
+    const sent = await text(request);
+    const route = `${request.method} ${url.pathname}`;
+    requests.push({
+      method: request.method ?? "",
+      path: url.pathname,
+      query: Object.fromEntries(url.searchParams),
+      key: request.headers.authorization ?? "",
+      body: sent === "" ? undefined : JSON.parse(sent),
+    });
+    const { status, body, raw, headers } = pick(routes[route], calls, route);
+    response.writeHead(status, { "content-type": status < 400 ? "application/json" : "application/problem+json", ...headers });
+    response.end(raw ?? (body === undefined ? undefined : JSON.stringify(body)));
+  });
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => void server.close(resolve));
+    },
+  };
+}
+
+/** A problem document, as contract.md has it. */
+export function problem(status: number, code: string, detail: string): Answer {
+  return { status, body: { type: "about:blank", title: code, status, code, detail } };
+}
+
+function pick(answers: Answer | Answer[] | undefined, calls: Map<string, number>, route: string) {
+  const call = calls.get(route) ?? 0;
+  calls.set(route, call + 1);
+  const answer = Array.isArray(answers) ? answers[Math.min(call, answers.length - 1)] : answers;
+  const { status = 200, body, raw, headers } = answer ?? problem(404, "not_found", `No route ${route}`);
+  return { status, body, raw, headers };
+}

@@ -1,0 +1,108 @@
+import { mkdtemp, mkdir, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { readSettings } from "../../../src/cli/settings.ts";
+import { run } from "./run.ts";
+import { startStubBroker } from "./stub-broker.ts";
+
+test.each([
+  ["no command", [], /^Usage: freshet/],
+  ["half a command", ["clients"], /^Usage: freshet clients/],
+  ["an unknown command", ["clint"], /^freshet: unknown command 'clint'.* \(usage\)\n$/],
+  ["an unknown option", ["token", "a", "--nope"], /^freshet: unknown option '--nope' \(usage\)\n$/],
+  ["a missing name", ["token"], /^freshet: missing required argument 'connection' \(usage\)\n$/],
+  ["a missing option", ["keys", "add", "k"], /^freshet: required option '--ability <ability>' not specified \(usage\)\n$/],
+  ["a number that is none", ["token", "a", "--wait", "1s"], /^freshet: .*whole number.* \(usage\)\n$/],
+  ["a pair that is none", ["connections", "add", "a", "--provider", "p", "--label", "x"], /key=value\. \(usage\)\n$/],
+  ["a name that a URL would drop", ["connections", "delete", ".."], /^freshet: "\.\." is not a name \(usage\)\n$/],
+  ["an empty name", ["connections", "delete", ""], /^freshet: "" is not a name \(usage\)\n$/],
+  ["a password without a name", ["connections", "add", "a", "--provider", "p", "--password-file", "-"], /--username/],
+  ["a secret's file that is not there", ["import", "a", "--refresh-token-file", "/nope"], /\/nope cannot be read \(ENOENT\)/],
+  ["an empty secret", ["import", "a", "--refresh-token-file", "-"], /stdin holds no secret/],
+  ["two secrets on stdin", ["import", "a", "--refresh-token-file", "-", "--access-token-file", "-"], /Only one token/],
+  ["an import of nothing", ["import", "a"], /No tokens/],
+])("wrong usage is exit code 2 and nothing is sent: %s", async (_case, args, message) => {
+  await using broker = await startStubBroker({});
+  const result = await run(args, { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 2, out: "" });
+  expect(result.err).toMatch(message);
+  expect(broker.requests).toEqual([]);
+});
+
+test.each(["--help", "--version", "help"])("%s is no failure", async (arg) => {
+  const result = await run([arg]);
+  expect(result).toMatchObject({ exitCode: 0, err: "" });
+  expect(result.out).toMatch(/^(Usage: freshet|\d+\.\d+\.\d+)/);
+});
+
+test.each(["localhost:8080", "ftp://broker", "http://user:pw@broker", "http://broker/?a=b", "nonsense"])(
+  "FRESHET_URL=%s is refused, without being quoted",
+  async (address) => {
+    const result = await run(["token", "a"], { env: { FRESHET_URL: address } });
+    expect(result.exitCode).toBe(2);
+    expect(result.err).toMatch(/^freshet: FRESHET_URL must be an address like/);
+    expect(result.err).not.toContain("pw");
+  },
+);
+
+test("a key that cannot be sent is refused without being quoted", async () => {
+  const result = await run(["token", "a"], { env: { FRESHET_KEY: "canary\nkey" } });
+  expect(result.exitCode).toBe(2);
+  expect(result.err).not.toContain("canary");
+});
+
+test("with the broker away the address and the remedy are named", async () => {
+  const { url } = await startStubBroker({}).then(async (broker) => {
+    await broker[Symbol.asyncDispose]();
+    return broker;
+  });
+  const result = await run(["clients", "list"], { env: { FRESHET_URL: url } });
+  expect(result.exitCode).toBe(1);
+  expect(result.err).toContain(`No broker answers at ${url} (ECONNREFUSED)`);
+  expect(result.err).toMatch(/npm start.*FRESHET_URL.* \(broker_unreachable\)\n$/);
+});
+
+test.each([
+  ["a page of a proxy", { status: 502, raw: "<html>Bad gateway</html>" }, 502],
+  ["a page of another service", { status: 200, raw: "<html>Welcome</html>" }, 200],
+])("an answer that is not a broker's says so: %s", async (_case, answer, status) => {
+  await using broker = await startStubBroker({ "GET /clients": answer });
+  const result = await run(["clients", "list"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 1, out: "" });
+  expect(result.err).toContain(`${broker.url} answered ${status}, but not as a broker does`);
+});
+
+test("the key is not taken along by a redirect", async () => {
+  await using other = await startStubBroker({});
+  await using broker = await startStubBroker({
+    "GET /clients": { status: 302, headers: { location: `${other.url}/clients` } },
+  });
+  const result = await run(["clients", "list"], { env: { FRESHET_URL: broker.url } });
+  expect(result.exitCode).toBe(1);
+  expect(other.requests).toEqual([]);
+});
+
+test("a broker on this machine is called with the key file in its data folder, another one never", async () => {
+  const dataDir = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "data");
+  await mkdir(dataDir);
+  await writeFile(join(dataDir, "admin-key"), "the-admin-key\n");
+  const local = { DATA_DIR: dataDir };
+  expect(readSettings(local).readKey()).toBe("the-admin-key");
+  expect(readSettings({ ...local, FRESHET_URL: "http://127.0.0.1:9/" }).readKey()).toBe("the-admin-key");
+  expect(readSettings({ ...local, FRESHET_KEY: "mine" }).readKey()).toBe("mine");
+  const far = { ...local, ADMIN_KEY: "of-the-broker", FRESHET_URL: "https://broker.example.com" };
+  expect(() => readSettings(far).readKey()).toThrow(/FRESHET_KEY/);
+});
+
+test("inside the image the broker's own secret file is the key", async () => {
+  const file = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "admin_key");
+  await writeFile(file, "from-a-secret");
+  expect(readSettings({ ADMIN_KEY_FILE: file, DATA_DIR: "/nowhere" }).readKey()).toBe("from-a-secret");
+  expect(readSettings({ FRESHET_KEY_FILE: file, FRESHET_URL: "https://b.example" }).readKey()).toBe("from-a-secret");
+});
+
+test("the address needs no trailing slash and may have a path", () => {
+  expect(readSettings({}).brokerUrl).toBe("http://localhost:8080");
+  expect(readSettings({ FRESHET_URL: "https://b.example/freshet/" }).brokerUrl).toBe("https://b.example/freshet");
+});
