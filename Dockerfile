@@ -29,11 +29,12 @@ ENV NODE_ENV=production \
     PATH=/app/bin:$PATH
 COPY --from=production /app/node_modules ./node_modules
 COPY --from=production /app/bin ./bin
-COPY package.json ./
-COPY prisma/migrations ./prisma/migrations
-COPY providers ./providers
-COPY src ./src
-COPY --from=build /app/src/generated ./src/generated
+# The modes are set here, so that a checkout under a strict umask gives an image that its user can read.
+COPY --chmod=755 package.json ./
+COPY --chmod=755 prisma/migrations ./prisma/migrations
+COPY --chmod=755 providers ./providers
+COPY --chmod=755 src ./src
+COPY --from=build --chmod=755 /app/src/generated ./src/generated
 # 1000 is the base image's own user `node`. The broker writes nothing but DATA_DIR: the root filesystem can be read-only.
 COPY --from=build --chown=1000:1000 --chmod=700 /app/empty /data
 USER 1000:1000

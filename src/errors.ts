@@ -44,6 +44,11 @@ export class BrokerError extends Error {
   }
 }
 
+/** True for the absence of the database, which passes. */
+export function isStorageUnavailable(error: unknown): boolean {
+  return error instanceof BrokerError && error.code === "storage_unavailable";
+}
+
 /** A fault in what the operator gave at start-up: one line on stderr and exit code 2. Never holds a secret's value. */
 export class StartupError extends Error {
   constructor(message: string) {

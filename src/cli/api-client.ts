@@ -1,11 +1,13 @@
-import { CliError, UsageError } from "./errors.ts";
-import type { Resource } from "./output.ts";
+import { CliError, errorCode, UsageError } from "./errors.ts";
+import { parseResource, resourcesIn, textOf, type Resource } from "./resource.ts";
 import type { Settings } from "./settings.ts";
 
 const answerTimeoutMs = 60_000;
 
 export type Query = Record<string, string | number | boolean | undefined>;
-export type Page = { items: Resource[]; next_cursor: string | null };
+export type Page = { items: Resource[]; next_cursor: null };
+
+type Call = { method?: string; query?: Query; body?: Resource };
 
 /** The broker's HTTP API. Every call throws CliError with the broker's own detail and code. */
 export type ApiClient = {
@@ -17,12 +19,10 @@ export type ApiClient = {
 /** A client for the broker that the settings name. @throws UsageError when there is no key. */
 export function createApiClient(settings: Settings): ApiClient {
   const key = settings.readKey();
-  const call = (path: string, init: RequestInit & { query?: Query }) =>
-    send(settings.brokerUrl, path, { ...init, headers: { ...init.headers, authorization: `Bearer ${key}` } });
-  const json = { "content-type": "application/json" };
+  const call = (path: string, request: Call) => send(settings.brokerUrl, path, { ...request, key });
   return {
     get: (path, query = {}) => call(path, { query }),
-    post: (path, body) => call(path, { method: "POST", headers: json, body: JSON.stringify(body) }),
+    post: (path, body) => call(path, { method: "POST", body }),
     delete: async (path, query = {}) => void (await call(path, { method: "DELETE", query })),
   };
 }
@@ -32,9 +32,9 @@ export async function collectItems(api: ApiClient, path: string, filters: Query 
   const items: Resource[] = [];
   let cursor: string | undefined;
   do {
-    const page = (await api.get(path, { ...filters, cursor })) as Page;
-    items.push(...page.items);
-    cursor = page.next_cursor ?? undefined;
+    const page = await api.get(path, { ...filters, cursor });
+    items.push(...resourcesIn(page["items"]));
+    cursor = textOf(page["next_cursor"]) || undefined;
   } while (cursor !== undefined);
   return { items, next_cursor: null };
 }
@@ -45,26 +45,36 @@ export function segment(name: string): string {
   return encodeURIComponent(name);
 }
 
-async function send(brokerUrl: string, path: string, init: RequestInit & { query?: Query }): Promise<Resource> {
-  const { query = {}, ...request } = init;
-  const given = Object.entries(query).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)] as const]));
-  const search = given.length === 0 ? "" : `?${new URLSearchParams(Object.fromEntries(given))}`;
-  // Redirects are not followed: the key goes to the address that the person named.
-  const options = { ...request, redirect: "manual", signal: AbortSignal.timeout(answerTimeoutMs) } as const;
+async function send(brokerUrl: string, path: string, call: Call & { key: string }): Promise<Resource> {
+  const { method = "GET", query = {}, body, key } = call;
+  const headers = { authorization: `Bearer ${key}`, ...(body && { "content-type": "application/json" }) };
   try {
-    const response = await fetch(`${brokerUrl}${path}${search}`, options);
+    const response = await fetch(`${brokerUrl}${path}${formatQuery(query)}`, {
+      method,
+      headers,
+      ...(body && { body: JSON.stringify(body) }),
+      // Not followed: the key goes to the address that the person named, and to no other.
+      redirect: "manual",
+      signal: AbortSignal.timeout(answerTimeoutMs),
+    });
     return readAnswer(response.status, await response.text(), brokerUrl);
   } catch (error) {
     throw error instanceof CliError ? error : explainSilence(error, brokerUrl);
   }
 }
 
+function formatQuery(query: Query): string {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined);
+  if (given.length === 0) return "";
+  return `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)] as [string, string])).toString()}`;
+}
+
 function readAnswer(status: number, body: string, brokerUrl: string): Resource {
   if (status === 204) return {};
-  const answer = parseObject(body);
+  const answer = parseResource(body);
   if (answer !== null && status >= 200 && status < 300) return answer;
   if (answer !== null && typeof answer["code"] === "string") {
-    throw new CliError(String(answer["detail"] ?? answer["title"] ?? `Status ${status}`), answer["code"]);
+    throw new CliError(textOf(answer["detail"]) || `The broker answered ${status}`, answer["code"]);
   }
   throw new CliError(
     `${brokerUrl} answered ${status}, but not as a broker does: is FRESHET_URL right, and is a proxy in between?`,
@@ -72,28 +82,11 @@ function readAnswer(status: number, body: string, brokerUrl: string): Resource {
   );
 }
 
-function parseObject(text: string): Resource | null {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null ? (value as Resource) : null;
-  } catch {
-    return null;
-  }
-}
-
-/** The cause's code is enough for a person; its message may hold more than that. */
 function explainSilence(error: unknown, brokerUrl: string): CliError {
   if (error instanceof DOMException && error.name === "TimeoutError") {
     return new CliError(`${brokerUrl} did not answer within ${answerTimeoutMs / 1000} s`, "timeout");
   }
-  const reason = causeCode(error) ?? "connection failed";
-  return new CliError(
-    `No broker answers at ${brokerUrl} (${reason}): start it with "npm start" or "docker compose up", or set FRESHET_URL to where it runs`,
-    "broker_unreachable",
-  );
-}
-
-function causeCode(error: unknown): string | undefined {
-  const cause = (error as { cause?: { code?: unknown } }).cause;
-  return typeof cause?.code === "string" ? cause.code : undefined;
+  const reason = errorCode(error instanceof Error ? error.cause : undefined);
+  const remedy = 'start it with "npm start" or "docker compose up", or set FRESHET_URL to where it runs';
+  return new CliError(`No broker answers at ${brokerUrl} (${reason}): ${remedy}`, "broker_unreachable");
 }

@@ -11,6 +11,12 @@ export class CliError extends Error {
   }
 }
 
+/** The system's or fetch's code for what went wrong (`ENOENT`, `ECONNREFUSED`); its message may hold more than people may see. */
+export function errorCode(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" ? code : "failed";
+}
+
 /** A command line, environment or file that cannot be meant so: exit code 2, and nothing was sent. */
 export class UsageError extends CliError {
   override readonly exitCode = 2;

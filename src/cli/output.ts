@@ -1,7 +1,5 @@
+import { isResource, textOf, type Resource } from "./resource.ts";
 import type { Terminal } from "./terminal.ts";
-
-/** An answer of the API, as it came. */
-export type Resource = Record<string, unknown>;
 
 /** A column of a table: its heading, and the field it shows. */
 export type Column = readonly [heading: string, field: string];
@@ -21,8 +19,7 @@ export type Output = {
 };
 
 export function createOutput(terminal: Terminal, json: boolean): Output {
-  const print = (value: unknown, human: () => string) =>
-    terminal.out(`${json ? JSON.stringify(value) : human()}\n`);
+  const print = (value: unknown, human: () => string) => terminal.out(`${json ? JSON.stringify(value) : human()}\n`);
   return {
     json,
     show: (resource) => print(resource, () => formatFields(resource)),
@@ -52,10 +49,9 @@ function alignColumns(rows: readonly (readonly string[])[]): string {
 }
 
 function formatValue(value: unknown): string {
-  if (value === null || value === undefined || value === "") return "-";
   if (Array.isArray(value)) return value.map(formatValue).join(" ") || "-";
-  if (typeof value === "object") return formatMap(value as Resource);
-  return printable(String(value));
+  if (isResource(value)) return formatMap(value);
+  return printable(textOf(value)) || "-";
 }
 
 function formatMap(map: Resource): string {

@@ -26,7 +26,9 @@ export async function runFreshet(args: readonly string[], cli: Cli): Promise<num
 
 function buildProgram(cli: Cli): Command {
   const program = new Command("freshet")
-    .description("Talks to a Freshet broker: FRESHET_URL says where it is, FRESHET_KEY or FRESHET_KEY_FILE with which key.")
+    .description(
+      "Talks to a Freshet broker: FRESHET_URL says where it is, FRESHET_KEY or FRESHET_KEY_FILE with which key.",
+    )
     .version(manifest.version)
     .option("--json", "answer in JSON, one document per line")
     .configureHelp({ showGlobalOptions: true })
@@ -44,9 +46,9 @@ function buildProgram(cli: Cli): Command {
 
 function report(error: unknown, { terminal }: Cli): number {
   if (error instanceof CommanderError) return reportUsage(error, terminal.err);
-  if (!(error instanceof CliError)) throw error;
-  terminal.err(`freshet: ${printable(error.message)} (${printable(error.code)})\n`);
-  return error.exitCode;
+  const known = error instanceof CliError ? error : new CliError(`A fault in this program: ${String(error)}`, "fault");
+  terminal.err(`freshet: ${printable(known.message)} (${printable(known.code)})\n`);
+  return known.exitCode;
 }
 
 /** Commander has printed help and version by then; its errors come here unprinted. */

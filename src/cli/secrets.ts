@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { UsageError } from "./errors.ts";
+import { errorCode, UsageError } from "./errors.ts";
 import type { SecretVariable, Settings } from "./settings.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -29,7 +29,7 @@ export async function readInput(file: string, terminal: Terminal): Promise<strin
   try {
     return await readFile(file, "utf8");
   } catch (error) {
-    throw new UsageError(`${file} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    throw new UsageError(`${file} cannot be read (${errorCode(error)})`);
   }
 }
 

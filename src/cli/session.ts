@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { Command } from "commander";
 import { createApiClient, type ApiClient } from "./api-client.ts";
 import { createOutput, type Output } from "./output.ts";
 import { readSettings, type Environment, type Settings } from "./settings.ts";
@@ -20,13 +20,14 @@ export type Session = Cli & {
   api: () => ApiClient;
 };
 
+type Handler<Options> = (session: Session, input: { args: string[]; options: Options }) => Promise<void>;
+type Action = (...given: unknown[]) => Promise<void>;
+
 /** Turns a handler into a commander action: `args` are the operands, `options` the command's own options. */
-export function handle<Options extends object>(
-  cli: Cli,
-  handler: (session: Session, input: { args: string[]; options: Options }) => Promise<void>,
-): (...given: unknown[]) => Promise<void> {
+export function handle<Options extends object>(cli: Cli, handler: Handler<Options>): Action {
   return async (...given) => {
-    const command = given.at(-1) as Command;
+    const command = given.at(-1);
+    if (!(command instanceof Command)) throw new TypeError("commander passes the command last");
     const settings = readSettings(cli.env);
     const output = createOutput(cli.terminal, command.optsWithGlobals()["json"] === true);
     const session = { ...cli, settings, output, api: () => createApiClient(settings) };

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { UsageError } from "./errors.ts";
+import { errorCode, UsageError } from "./errors.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -37,7 +37,9 @@ function parseBrokerUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : null;
   const plain = url !== null && !url.username && !url.password && !url.search && !url.hash;
   if (!plain || !/^https?:$/.test(url.protocol)) {
-    throw new UsageError("FRESHET_URL must be an address like https://broker.example.com, without user, query or fragment");
+    throw new UsageError(
+      "FRESHET_URL must be an address like https://broker.example.com, without user, query or fragment",
+    );
   }
   return url.href.replace(/\/+$/, "");
 }
@@ -58,7 +60,7 @@ function readKeyFile(path: string): string {
   try {
     return readFileSync(path, "utf8").trim();
   } catch (error) {
-    throw new UsageError(`The key file ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    throw new UsageError(`The key file ${path} cannot be read (${errorCode(error)})`);
   }
 }
 

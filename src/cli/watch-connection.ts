@@ -1,17 +1,17 @@
 import type { ApiClient } from "./api-client.ts";
 import { CliError } from "./errors.ts";
-import type { Resource } from "./output.ts";
+import { isResource, resourcesIn, textOf, type Resource } from "./resource.ts";
 import type { Session } from "./session.ts";
 
 const pollEveryMs = 1000;
 
-/** What was so before the link was made: a connection that is reconnected has been `connected` all along. */
+/** What was so before the link was shown: a connection that is reconnected has been `connected` all along. */
 export type Watch = { path: string; connectedBefore: boolean; lastEventId: unknown };
 
 /** Failures that pass by themselves: a broker that restarts, or a replica that is being replaced. */
 const passing = new Set(["broker_unreachable", "timeout", "unexpected_answer", "storage_unavailable", "rate_limited"]);
 
-/** Looks at a connection before its link is made. `path` is the connection's own. */
+/** Looks at a connection before its link is shown. `path` is the connection's own. */
 export async function watchConnection(api: ApiClient, path: string): Promise<Watch> {
   const connection = await api.get(path);
   const [newest] = await readEvents(api, path);
@@ -38,7 +38,7 @@ export async function waitUntilConnected(
 async function look({ output }: Session, api: ApiClient, watch: Watch): Promise<Resource | undefined> {
   const events = eventsSince(await readEvents(api, watch.path), watch.lastEventId);
   const connection = await api.get(watch.path);
-  if (connection["status"] === "disabled") throw new CliError("The connection has been disabled", "connection_disabled");
+  if (connection["status"] === "disabled") throw new CliError("It has been disabled", "connection_disabled");
   watch.lastEventId = events[0]?.["id"] ?? watch.lastEventId;
   const reconnected = events.some(({ type }) => type === "connected");
   if (connection["status"] === "connected" && (reconnected || !watch.connectedBefore)) return connection;
@@ -58,10 +58,11 @@ function eventsSince(events: Resource[], lastEventId: unknown): Resource[] {
 }
 
 async function readEvents(api: ApiClient, path: string): Promise<Resource[]> {
-  return (await api.get(`${path}/events`))["items"] as Resource[];
+  const page = await api.get(`${path}/events`);
+  return resourcesIn(page["items"]);
 }
 
 function describeEvent({ at, type, detail }: Resource): string {
-  const said = typeof detail === "object" && detail !== null ? Object.values(detail).join(", ") : detail;
-  return `${String(at)} ${String(type)}${said ? `: ${String(said)}` : ""}`;
+  const said = isResource(detail) ? Object.values(detail).map(textOf).filter(Boolean).join(", ") : textOf(detail);
+  return `${textOf(at)} ${textOf(type)}${said === "" ? "" : `: ${said}`}`;
 }

@@ -47,7 +47,7 @@ export type ConsentOptions = {
   /** An origin, without a trailing slash. */
   publicUrl: string;
   returnOrigins: readonly string[];
-  random: { bytes(size: number): Uint8Array; uuid(): string };
+  random: { bytes: (size: number) => Uint8Array; uuid: () => string };
   /** 32 bytes that stay the same for all replicas and restarts: forms and hand-copied codes are bound by it. */
   formKey: Uint8Array;
 };
@@ -202,7 +202,10 @@ export function createConsentService(options: ConsentOptions) {
       const { definition } = await loadContext(given.connectionId);
       const { pkce, manualRedirectUri } = requireManualCode(definition);
       if (pkce === "required") {
-        throw new BrokerError("grant_not_applicable", `The provider ${definition.id} wants PKCE: use a consent link with manual.`);
+        throw new BrokerError(
+          "grant_not_applicable",
+          `The provider ${definition.id} wants PKCE: use a consent link with manual.`,
+        );
       }
       const code = readPastedCode(definition, given.code);
       return await exchangeCode({ ...given, code, codeVerifier: null, redirectUri: manualRedirectUri, captured: {} });

@@ -37,7 +37,10 @@ export function checkLinkRequest(
 /** The definition's authorize page. @throws BrokerError where the provider offers no authorization code grant */
 export function requireAuthorization({ authorization, id }: AuthorizationContext["definition"]) {
   if (authorization !== null) return authorization;
-  throw new BrokerError("grant_not_applicable", `The provider ${id} has no authorize page: nobody needs to consent there.`);
+  throw new BrokerError(
+    "grant_not_applicable",
+    `The provider ${id} has no authorize page: nobody needs to consent there.`,
+  );
 }
 
 /** @throws BrokerError where the provider shows no code to copy */

@@ -1,4 +1,4 @@
-import type { ProviderDefinition } from "./definition.ts";
+import type { ErrorRule, ProviderDefinition } from "./definition.ts";
 import { fill, fillAll, fillUrl, type TemplateValues } from "./template.ts";
 
 /** What to send with an API call, and on which answers to come back with `rejected_version`. Holds the access token. */
@@ -17,16 +17,17 @@ export type ApiRequest = {
 export function describeApiRequest(options: { definition: ProviderDefinition; values: TemplateValues }): ApiRequest {
   const { definition, values } = options;
   const { api, errors } = definition;
-  const rules = errors.filter((rule) => rule.endpoint === "api");
   return {
     base_url: api.baseUrl === null ? null : fillUrl(api.baseUrl, values),
     headers: {
       [api.authorization.header]: fill(api.authorization.value, values) ?? "",
       ...Object.fromEntries(fillAll(api.headers, values)),
     },
-    expired_when: [
-      { status: 401 },
-      ...rules.map(({ status, body }) => ({ ...(status !== undefined && { status }), ...(body !== undefined && { body }) })),
-    ],
+    expired_when: [{ status: 401 }, ...errors.filter((rule) => rule.endpoint === "api").map(answerOf)],
   };
+}
+
+function answerOf(rule: ErrorRule): { status?: number; body?: string } {
+  const { status, body } = rule;
+  return { ...(status !== undefined && { status }), ...(body !== undefined && { body }) };
 }

@@ -62,7 +62,8 @@ export function createPkce(options: {
   if (authorization.pkce === "off") return null;
   const verifier = Buffer.from(options.randomBytes(32)).toString("base64url");
   const { pkceMethod: method, challengeEncoding } = authorization;
-  const challenge = method === "plain" ? verifier : createHash("sha256").update(verifier, "ascii").digest(challengeEncoding);
+  const challenge =
+    method === "plain" ? verifier : createHash("sha256").update(verifier, "ascii").digest(challengeEncoding);
   return { verifier, challenge, method };
 }
 
@@ -82,7 +83,12 @@ export function readCallback(definition: ProviderDefinition, query: Readonly<Rec
   const issuer = iss === undefined ? {} : { iss };
   const error = read("error");
   if (error !== undefined) {
-    return { kind: "error", error: plain(error).slice(0, 80), description: plain(read("error_description") ?? ""), ...issuer };
+    return {
+      kind: "error",
+      error: plain(error).slice(0, 80),
+      description: plain(read("error_description") ?? ""),
+      ...issuer,
+    };
   }
   const code = read(callback.code);
   if (code === undefined) return { kind: "error", error: "missing_code", description: "no code came back", ...issuer };
@@ -98,7 +104,11 @@ export function readCallback(definition: ProviderDefinition, query: Readonly<Rec
  * Whether a callback's `iss` names the server that was asked (RFC 9207, section 2.4): the definition's `issuer`, or where
  * it has none, anything of the authorization endpoint's origin.
  */
-export function issuerMatches(options: { definition: ProviderDefinition; values: TemplateValues; iss: string }): boolean {
+export function issuerMatches(options: {
+  definition: ProviderDefinition;
+  values: TemplateValues;
+  iss: string;
+}): boolean {
   const { definition, values, iss } = options;
   const authorization = authorizationOf(definition);
   if (authorization.issuer !== null) return iss === fillUrl(authorization.issuer, values);
@@ -107,10 +117,17 @@ export function issuerMatches(options: { definition: ProviderDefinition; values:
 
 function authorizationOf(definition: ProviderDefinition): AuthorizationDefinition {
   if (definition.authorization) return definition.authorization;
-  throw new BrokerError("grant_not_applicable", `provider ${definition.id} does not offer the authorization code grant`);
+  throw new BrokerError(
+    "grant_not_applicable",
+    `provider ${definition.id} does not offer the authorization code grant`,
+  );
 }
 
-function paramName(definition: ProviderDefinition, authorization: AuthorizationDefinition, name: string): string | null {
+function paramName(
+  definition: ProviderDefinition,
+  authorization: AuthorizationDefinition,
+  name: string,
+): string | null {
   const renamed = authorization.params[name];
   return renamed === undefined ? (name === "scope" ? definition.scope.param : name) : renamed;
 }

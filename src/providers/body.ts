@@ -15,7 +15,9 @@ const inflaters: Record<string, (bytes: Buffer) => Buffer> = {
  */
 export function decodeBody(bytes: Buffer, contentEncoding = "identity"): { text: string; complete: boolean } {
   const encoding = contentEncoding.trim().toLowerCase().replace(/^x-/, "");
-  if (encoding === "identity" || encoding === "" || bytes.length === 0) return { text: bytes.toString("utf8"), complete: true };
+  if (encoding === "identity" || encoding === "" || bytes.length === 0) {
+    return { text: bytes.toString("utf8"), complete: true };
+  }
   try {
     const inflate = inflaters[encoding];
     if (inflate) return { text: inflate(bytes).toString("utf8"), complete: true };

@@ -9,7 +9,9 @@ type ShapeError = ReturnType<typeof Value.Errors>[number];
 export function checkShape(value: Record<string, unknown>): { file: ProviderFile } | { problems: Problem[] } {
   if (Value.Check(providerFileSchema, value)) return { file: value };
   const known = Object.keys(providerFileSchema.properties);
-  const problems = Object.keys(value).filter((key) => !known.includes(key)).map((key) => unknownKnob([], key, known));
+  const problems = Object.keys(value)
+    .filter((key) => !known.includes(key))
+    .map((key) => unknownKnob([], key, known));
   if (!Object.hasOwn(value, "id")) problems.push({ path: [], text: "`id` is missing" });
   // One knob of the top at a time, since the validator stops after a handful of errors.
   for (const [key, schema] of Object.entries(providerFileSchema.properties)) {
@@ -19,20 +21,33 @@ export function checkShape(value: Record<string, unknown>): { file: ProviderFile
   return { problems };
 }
 
-function toProblems(error: ShapeError, key: string, schema: Schema): Problem[] {
-  const inner = error.instancePath.split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+function toProblems(error: ShapeError, key: string, schema: object): Problem[] {
+  const inner = error.instancePath
+    .split("/")
+    .slice(1)
+    .map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
   const path = [key, ...inner];
   switch (error.keyword) {
     case "boolean":
       return [];
     case "additionalProperties":
-      return error.params.additionalProperties.map((name) => unknownEntry({ path, name, schema: schemaAt(schema, inner) }));
+      return error.params.additionalProperties.map((name) =>
+        unknownEntry({ path, name, schema: schemaAt(schema, inner) }),
+      );
     case "required":
       return error.params.requiredProperties.map((name) => ({ path, text: `\`${name}\` is missing` }));
     case "enum":
       return [{ path, text: `must be one of: ${error.params.allowedValues.join(", ")}` }];
     case "type":
-      return [{ path, text: `must be ${[error.params.type].flat().map((type) => typeNames[type] ?? type).join(" or ")}` }];
+      return [
+        {
+          path,
+          text: `must be ${[error.params.type]
+            .flat()
+            .map((type) => typeNames[type] ?? type)
+            .join(" or ")}`,
+        },
+      ];
     case "pattern":
       return [{ path, text: `must match ${error.params.pattern}` }];
     default:
@@ -50,8 +65,8 @@ const typeNames: Record<string, string> = {
   null: "empty",
 };
 
-function schemaAt(schema: Schema, path: readonly string[]): Schema {
-  let at = schema;
+function schemaAt(schema: object, path: readonly string[]): Schema {
+  let at = asSchema(schema);
   for (const step of path) at = child(at, step);
   return at;
 }
@@ -69,7 +84,9 @@ function asSchema(value: unknown): Schema {
 function unknownEntry(entry: { path: readonly string[]; name: string; schema: Schema }): Problem {
   const { path, name, schema } = entry;
   const [pattern] = Object.keys(asSchema(schema["patternProperties"]));
-  if (pattern !== undefined) return { path: [...path, name], text: `\`${name}\` is not a name; one must match ${pattern}` };
+  if (pattern !== undefined) {
+    return { path: [...path, name], text: `\`${name}\` is not a name; one must match ${pattern}` };
+  }
   return unknownKnob(path, name, Object.keys(asSchema(schema["properties"])));
 }
 
@@ -85,9 +102,9 @@ function unknownKnob(path: readonly string[], name: string, known: readonly stri
 /** Levenshtein's: how many letters to add, drop or change. */
 function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index);
-  for (const [index, letter] of [...from].entries()) {
+  for (const [index, letter] of from.split("").entries()) {
     const next = [index + 1];
-    for (const [column, other] of [...to].entries()) {
+    for (const [column, other] of to.split("").entries()) {
       const change = (row[column] ?? 0) + (letter === other ? 0 : 1);
       next.push(Math.min(change, (row[column + 1] ?? 0) + 1, (next[column] ?? 0) + 1));
     }

@@ -31,7 +31,9 @@ export function classifyRefusal(options: {
   const { definition, response, body } = options;
   const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, options));
   const verdict =
-    rule && rule.means !== "access_token_expired" ? verdicts[rule.means] : byProtocol(response.status, readPointer(body, "/error"));
+    rule && rule.means !== "access_token_expired"
+      ? verdicts[rule.means]
+      : byProtocol(response.status, readPointer(body, "/error"));
   const retryAfterSeconds = readRetryAfter(response.headers);
   return { ...verdict, ...(retryAfterSeconds !== null && { retryAfterSeconds }) };
 }

@@ -89,7 +89,13 @@ export type ErrorRule = Readonly<{
   equals?: string;
   regex?: string;
   body?: string;
-  means: "access_token_expired" | "needs_reauthorization" | "client_rejected" | "rate_limited" | "blocked" | "transient";
+  means:
+    | "access_token_expired"
+    | "needs_reauthorization"
+    | "client_rejected"
+    | "rate_limited"
+    | "blocked"
+    | "transient";
 }>;
 
 export type ApiDefinition = Readonly<{

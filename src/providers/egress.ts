@@ -65,8 +65,12 @@ function addNetwork(list: net.BlockList, entry: string): void {
 function parseUrl(text: string): URL {
   const url = URL.parse(text);
   if (!url) throw new BlockedAddressError("not a URL");
-  if (url.protocol !== "https:" && url.protocol !== "http:") throw new BlockedAddressError("only https URLs are reached");
-  if (url.username !== "" || url.password !== "") throw new BlockedAddressError("a URL with a user name is not reached");
+  if (url.protocol !== "https:" && url.protocol !== "http:") {
+    throw new BlockedAddressError("only https URLs are reached");
+  }
+  if (url.username !== "" || url.password !== "") {
+    throw new BlockedAddressError("a URL with a user name is not reached");
+  }
   return url;
 }
 

@@ -14,7 +14,11 @@ export type Grant = {
 };
 
 /** When a token runs out. `in` counts from the moment the request was sent, by Postgres's clock. */
-export type Expiry = { kind: "never" } | { kind: "in"; seconds: number } | { kind: "at"; epochSeconds: number } | { kind: "unstated" };
+export type Expiry =
+  | { kind: "never" }
+  | { kind: "in"; seconds: number }
+  | { kind: "at"; epochSeconds: number }
+  | { kind: "unstated" };
 
 /**
  * The four ways a request to a token endpoint can fail, and what each permits (refresh-protocol, step 7):

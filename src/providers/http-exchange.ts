@@ -61,7 +61,11 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     this.#controller = controller;
   }
 
-  onResponseStart(_controller: Controller, status: number, headers: Record<string, string | string[] | undefined>): void {
+  onResponseStart(
+    _controller: Controller,
+    status: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
     if (status < 200) return;
     this.#head = { status, headers: joinHeaders(headers) };
     this.#deadline(this.#bodyMs, "BODY_TIMEOUT");

@@ -23,7 +23,9 @@ export function resolveInputs(options: {
   const owners = inputOwners({ definition, grant, hasClient: onClient !== null });
   const inputs = checkInputs({ definition, given, onClient: onClient ? clientInputs(definition) : [] });
   for (const name of owners.client) {
-    if (!onClient?.[name]) throw invalid(name, `is missing on the client, where it is set${hint(definition.inputs[name])}`);
+    if (!onClient?.[name]) {
+      throw invalid(name, `is missing on the client, where it is set${hint(definition.inputs[name])}`);
+    }
   }
   for (const name of owners.connection) inputs[name] ??= standIn({ definition, name, randomBytes });
   return inputs;
@@ -38,7 +40,8 @@ export function resolveClientInputs(options: { definition: ProviderDefinition; g
   const allowed = clientInputs(definition);
   for (const name of Object.keys(given)) {
     if (allowed.includes(name)) continue;
-    const known = allowed.length > 0 ? `only ${allowed.join(", ")} is set there` : "this provider has none that is set there";
+    const known =
+      allowed.length > 0 ? `only ${allowed.join(", ")} is set there` : "this provider has none that is set there";
     throw invalid(name, `is not an input of a client: ${known}`);
   }
   return checkInputs({ definition, given, onClient: [] });
@@ -57,13 +60,19 @@ export function checkInputChanges(options: {
   return checkInputs({ definition, given, onClient: hasClient ? clientInputs(definition) : [] });
 }
 
-function checkInputs(options: { definition: ProviderDefinition; given: Given; onClient: readonly string[] }): Record<string, string> {
+function checkInputs(options: {
+  definition: ProviderDefinition;
+  given: Given;
+  onClient: readonly string[];
+}): Record<string, string> {
   const { definition, given, onClient } = options;
   const inputs: Record<string, string> = {};
   for (const [name, value] of Object.entries(given)) {
     const known = Object.hasOwn(definition.inputs, name) ? definition.inputs[name] : undefined;
     if (!known) throw unknownInput(definition, name);
-    if (onClient.includes(name)) throw invalid(name, "decides where the client's secret is sent: set it on the client, not here");
+    if (onClient.includes(name)) {
+      throw invalid(name, "decides where the client's secret is sent: set it on the client, not here");
+    }
     inputs[name] = checkValue({ name, value, known });
   }
   return inputs;
@@ -80,7 +89,11 @@ function checkValue({ name, value, known }: { name: string; value: unknown; know
   return value;
 }
 
-function standIn(options: { definition: ProviderDefinition; name: string; randomBytes: (size: number) => Uint8Array }): string {
+function standIn(options: {
+  definition: ProviderDefinition;
+  name: string;
+  randomBytes: (size: number) => Uint8Array;
+}): string {
   const { definition, name, randomBytes } = options;
   const known = definition.inputs[name];
   if (known?.default !== undefined) return known.default;
@@ -100,7 +113,10 @@ function uuid(random: Uint8Array): string {
 function unknownInput(definition: ProviderDefinition, name: string): BrokerError {
   const names = Object.keys(definition.inputs);
   const known = names.length > 0 ? `it has ${names.join(", ")}` : "it has none";
-  return new BrokerError("invalid_request", `inputs: provider ${definition.id} has no input ${JSON.stringify(name.slice(0, 80))}; ${known}`);
+  return new BrokerError(
+    "invalid_request",
+    `inputs: provider ${definition.id} has no input ${JSON.stringify(name.slice(0, 80))}; ${known}`,
+  );
 }
 
 function invalid(name: string, text: string): BrokerError {

@@ -23,7 +23,10 @@ export type OAuthClient = {
     mayStillSend: () => boolean;
   }): Promise<TokenAnswer>;
   /** Revokes a token, best effort (RFC 7009). Never rejects; `detail` says in plain words what came of it. */
-  revoke(call: { definition: ProviderDefinition; request: TokenRequest }): Promise<{ revoked: boolean; detail: string }>;
+  revoke(call: {
+    definition: ProviderDefinition;
+    request: TokenRequest;
+  }): Promise<{ revoked: boolean; detail: string }>;
 };
 
 /** A client of token endpoints that reaches what `egress` allows and nothing else. */
@@ -37,7 +40,13 @@ export function createOAuthClient(options: { egress: Egress; timeouts?: Partial<
       return processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
     },
     async revoke({ definition, request }) {
-      const outcome = await send({ egress, timeouts, request, mayStillSend: () => true, trusted: definition.isSandbox });
+      const outcome = await send({
+        egress,
+        timeouts,
+        request,
+        mayStillSend: () => true,
+        trusted: definition.isSandbox,
+      });
       if (outcome.kind !== "answered") return { revoked: false, detail: failureOf(outcome).detail };
       const { status } = outcome.response;
       return { revoked: status >= 200 && status < 300, detail: `the provider answered ${status}` };
@@ -67,7 +76,11 @@ async function send(call: {
   }
 }
 
-function dispatch(client: Client, options: Dispatcher.DispatchOptions, exchange: HttpExchange): Promise<ExchangeOutcome> {
+function dispatch(
+  client: Client,
+  options: Dispatcher.DispatchOptions,
+  exchange: HttpExchange,
+): Promise<ExchangeOutcome> {
   try {
     client.dispatch(options, exchange);
   } catch (error) {
@@ -100,18 +113,13 @@ function dispatchOptions(url: URL, request: TokenRequest) {
 }
 
 function failureOf(outcome: Exclude<ExchangeOutcome, { kind: "answered" }>): Failure {
-  switch (outcome.kind) {
-    case "window_passed":
-      return { class: "not_sent", code: "send_window_passed", detail: "the permission to send had run out; nothing was sent" };
-    case "not_sent":
-      return notSent(outcome.error);
-    case "cut_off":
-      return {
-        class: "unknown",
-        code: "outcome_unknown",
-        detail: `the request was sent and no answer came (${reason(outcome.error)})`,
-      };
+  if (outcome.kind === "not_sent") return notSent(outcome.error);
+  if (outcome.kind === "window_passed") {
+    const detail = "the permission to send had run out; nothing was sent";
+    return { class: "not_sent", code: "send_window_passed", detail };
   }
+  const detail = `the request was sent and no answer came (${reason(outcome.error)})`;
+  return { class: "unknown", code: "outcome_unknown", detail };
 }
 
 function notSent(error: unknown): Failure {

@@ -15,7 +15,8 @@ export const errorMeanings = [
 ] as const;
 
 const strict = { additionalProperties: false } as const;
-const nullable = <T>(type: string, more: Record<string, unknown> = {}) => Type.Unsafe<T | null>({ type: [type, "null"], ...more });
+const nullable = <T>(type: string, more: Record<string, unknown> = {}) =>
+  Type.Unsafe<T | null>({ type: [type, "null"], ...more });
 
 const optionalObject = <T extends Record<string, TSchema>>(properties: T) =>
   Type.Optional(Type.Object(properties, { ...strict }));
@@ -45,7 +46,9 @@ const lifetime = optionalObject({
   fallback: seconds(),
 });
 
-const pointers = Type.Record(Type.String({ pattern: "^[a-z][a-z0-9_]*$" }), Type.String({ pattern: "^(/[^/]*)+$" }), { ...strict });
+const pointers = Type.Record(Type.String({ pattern: "^[a-z][a-z0-9_]*$" }), Type.String({ pattern: "^(/[^/]*)+$" }), {
+  ...strict,
+});
 
 const input = Type.Object(
   {

@@ -16,7 +16,8 @@ export function requiredCredentials(definition: ProviderDefinition, grant: Conne
 /** Whether a request for this grant's tokens holds the client's secret; if not, a secret is unused. */
 export function needsClientSecret(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
   return exchangesOf(definition, grant).some(
-    (exchange) => exchange.clientAuth !== "none" || exchangeTemplates(exchange).flatMap(templateNames).includes("client.secret"),
+    (exchange) =>
+      exchange.clientAuth !== "none" || exchangeTemplates(exchange).flatMap(templateNames).includes("client.secret"),
   );
 }
 
@@ -70,14 +71,22 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
   const { authorization, api, revocation } = definition;
   const exchanges = exchangesOf(definition, grant);
   return [
-    ...(grant === "authorization_code" && authorization ? [authorization.url, ...Object.values(authorization.params)] : []),
+    ...(grant === "authorization_code" && authorization
+      ? [authorization.url, ...Object.values(authorization.params)]
+      : []),
     ...[...exchanges, ...(revocation ? [revocation] : [])].flatMap(exchangeTemplates),
-    ...[api.baseUrl ?? "", api.authorization.value, ...Object.values(api.headers)],
+    api.baseUrl ?? "",
+    api.authorization.value,
+    ...Object.values(api.headers),
   ].filter((text) => text !== null);
 }
 
 function authorities(definition: ProviderDefinition): string[] {
-  const exchanges = [...Object.values(definition.exchanges), ...Object.values(definition.refreshes), definition.revocation];
+  const exchanges = [
+    ...Object.values(definition.exchanges),
+    ...Object.values(definition.refreshes),
+    definition.revocation,
+  ];
   const urls = [definition.authorization?.url, ...exchanges.map((exchange) => exchange?.url), definition.api.baseUrl];
   return urls.filter((url) => typeof url === "string").map((url) => splitUrl(url).authority);
 }

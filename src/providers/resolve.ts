@@ -103,7 +103,7 @@ function resolveExchange(options: {
     encoding: knobs.encoding ?? "form",
     clientAuth,
     basicPercentEncoding: knobs.basic_percent_encoding ?? false,
-    headers: lowerCaseKeys(withoutNull(Object.assign({}, ...layers.map((layer) => layer.headers)))),
+    headers: withoutNull(Object.assign({}, ...layers.map((layer) => lowerCaseKeys(layer.headers ?? {})))),
     grantType: knobs.grant_type ?? name,
     fields: withoutNull(knobs.fields ?? standardFields(name, clientAuth)),
     fixedClientId: clientId ?? null,
@@ -124,8 +124,7 @@ function standardFields(name: string, clientAuth: Exchange["clientAuth"]): Recor
 function resolveRevocation(file: ProviderFile): Exchange | null {
   if (!file.revocation) return null;
   const token = { ...file.token, ...file.revocation, method: "POST", encoding: "form" } as const;
-  const exchange = resolveExchange({ token, layers: [], name: "revocation", clientId: undefined });
-  return exchange;
+  return resolveExchange({ token, layers: [], name: "revocation", clientId: undefined });
 }
 
 function resolveResponse(response: NonNullable<ProviderFile["response"]>): ResponseRules {
@@ -175,7 +174,7 @@ function resolveApi(api: NonNullable<ProviderFile["api"]>): ApiDefinition {
   return {
     baseUrl: api.base_url ?? null,
     authorization: { header: header.header.toLowerCase(), value: header.value },
-    headers: lowerCaseKeys(withoutNull(api.headers ?? {})),
+    headers: withoutNull(lowerCaseKeys(api.headers ?? {})),
   };
 }
 
@@ -184,7 +183,7 @@ function withoutNull(map: Readonly<Record<string, string | null>>): Record<strin
   return Object.fromEntries(entries);
 }
 
-function lowerCaseKeys(map: Record<string, string>): Record<string, string> {
+function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<string, string | null> {
   return Object.fromEntries(Object.entries(map).map(([key, value]) => [key.toLowerCase(), value]));
 }
 

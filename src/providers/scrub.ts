@@ -7,7 +7,11 @@ const longestDetail = 300;
  * What a provider said, for people: at most 300 characters, no control characters, and neither a secret that was sent nor
  * anything in the answer that looks like a token.
  */
-export function describeAnswer(options: { response: TokenResponse; body: unknown; secrets: readonly string[] }): string {
+export function describeAnswer(options: {
+  response: TokenResponse;
+  body: unknown;
+  secrets: readonly string[];
+}): string {
   const { response, body, secrets } = options;
   const said = response.complete === false ? "" : whatWasSaid(response, body);
   const text = scrub(said, [...secrets, ...tokenValues(body, { key: "", depth: 0 })]);
@@ -48,7 +52,9 @@ function whatWasSaid(response: TokenResponse, body: unknown): string {
 
 /** The values that an answer itself calls tokens or secrets. */
 function tokenValues(value: unknown, at: { key: string; depth: number }): string[] {
-  if (typeof value === "string") return /token(?!_type)|secret|password|assertion|verifier/i.test(at.key) ? [value] : [];
+  if (typeof value === "string") {
+    return /token(?!_type)|secret|password|assertion|verifier/i.test(at.key) ? [value] : [];
+  }
   if (typeof value !== "object" || value === null || at.depth > 8) return [];
   return Object.entries(value).flatMap(([name, inner]) =>
     tokenValues(inner, { key: Array.isArray(value) ? at.key : name, depth: at.depth + 1 }),

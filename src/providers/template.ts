@@ -85,7 +85,9 @@ export function fill(text: string, values: TemplateValues, encode = (value: stri
 }
 
 function encodePathValue(value: string): string {
-  if (/^\.+$/.test(value)) throw new BrokerError("invalid_request", "an input that stands in a path cannot be dots alone");
+  if (/^\.+$/.test(value)) {
+    throw new BrokerError("invalid_request", "an input that stands in a path cannot be dots alone");
+  }
   return encodeURIComponent(value.toWellFormed());
 }
 

@@ -32,7 +32,10 @@ export function buildTokenRequest(options: TokenRequestOptions): TokenRequest {
   const { definition, grant, obtainedBy } = options;
   const exchange = grant === "refresh_token" ? definition.refreshes[obtainedBy] : definition.exchanges[grant];
   if (!exchange) {
-    throw new BrokerError("grant_not_applicable", `provider ${definition.id} does not offer ${grant} for ${obtainedBy}`);
+    throw new BrokerError(
+      "grant_not_applicable",
+      `provider ${definition.id} does not offer ${grant} for ${obtainedBy}`,
+    );
   }
   const values = withClient(exchange, options.values);
   requireVerifier(options, values);
@@ -61,7 +64,11 @@ export function buildRevocationRequest(options: {
 }
 
 /** The host (and port) of the token endpoint that refreshes or fetches this connection's tokens: its limits are shared. */
-export function tokenHost(definition: ProviderDefinition, grant: ConnectionGrant, values: TemplateValues): string | null {
+export function tokenHost(
+  definition: ProviderDefinition,
+  grant: ConnectionGrant,
+  values: TemplateValues,
+): string | null {
   const exchange = definition.refreshes[grant] ?? definition.exchanges[grant];
   const url = exchange && URL.parse(fillUrl(exchange.url, values));
   return url ? url.host : null;
@@ -75,7 +82,10 @@ function withClient(exchange: Exchange, values: TemplateValues): TemplateValues 
 function requireVerifier({ definition, grant }: TokenRequestOptions, values: TemplateValues): void {
   if (grant !== "authorization_code" || definition.authorization?.pkce !== "required") return;
   if (!values.codeVerifier) {
-    throw new BrokerError("invalid_request", "this code was not asked for by this broker: PKCE needs the verifier of its request");
+    throw new BrokerError(
+      "invalid_request",
+      "this code was not asked for by this broker: PKCE needs the verifier of its request",
+    );
   }
 }
 
@@ -99,7 +109,10 @@ function assemble(exchange: Exchange, values: TemplateValues, given: [string, st
 
 function checkedUrl(text: string): string {
   if (URL.canParse(text)) return text;
-  throw new BrokerError("invalid_request", "the inputs of this connection do not make a valid URL of the token endpoint");
+  throw new BrokerError(
+    "invalid_request",
+    "the inputs of this connection do not make a valid URL of the token endpoint",
+  );
 }
 
 function clientFields(values: TemplateValues): [string, string][] {
@@ -120,15 +133,26 @@ function formEncode(value: string): string {
 function secretsOf(values: TemplateValues, headers: Record<string, string>): string[] {
   const { client, credentials, code, codeVerifier, refreshToken, accessToken } = values;
   const authorization = headers["authorization"]?.replace(/^\w+ /, "");
-  const plain = [client?.secret, code, codeVerifier, refreshToken, accessToken, authorization, ...Object.values(credentials ?? {})];
+  const plain = [
+    client?.secret,
+    code,
+    codeVerifier,
+    refreshToken,
+    accessToken,
+    authorization,
+    ...Object.values(credentials ?? {}),
+  ];
   return plain.filter((secret): secret is string => typeof secret === "string" && secret !== "");
 }
 
 function conceal(parts: Omit<TokenRequest, "body"> & { body: string | undefined }): TokenRequest {
   const { method, url, headers, body, secrets } = parts;
-  return Object.defineProperties({ method, url, headers, secrets, ...(body !== undefined && { body }) }, {
-    headers: { enumerable: false },
-    secrets: { enumerable: false },
-    ...(body !== undefined && { body: { enumerable: false } }),
-  });
+  return Object.defineProperties(
+    { method, url, headers, secrets, ...(body !== undefined && { body }) },
+    {
+      headers: { enumerable: false },
+      secrets: { enumerable: false },
+      ...(body !== undefined && { body: { enumerable: false } }),
+    },
+  );
 }

@@ -34,7 +34,9 @@ export function processTokenResponse(options: {
   const failure = classifyRefusal({ definition, response, body });
   const detail = describeAnswer({ response, body, secrets });
   const whole = { ...failure, detail, status: response.status };
-  if (failure.class === "unknown") Object.defineProperty(whole, "rawAnswer", { value: response.body, enumerable: false });
+  if (failure.class === "unknown") {
+    Object.defineProperty(whole, "rawAnswer", { value: response.body, enumerable: false });
+  }
   return { kind: "failed", failure: whole };
 }
 

@@ -26,11 +26,19 @@ export function readYaml(file: string): { source: YamlSource } | { problems: str
     const { line, col } = lines.linePos(offset);
     return `${file}:${line}:${col}`;
   };
-  const faults = [...document.errors, ...document.warnings].map(({ pos, message }) => `${at(pos[0])}: ${explain(message)}`);
-  visit(document, { Alias: (_key, node) => void faults.push(`${at(node.range?.[0] ?? 0)}: aliases (*name) are not used in these files`) });
+  const faults = [...document.errors, ...document.warnings].map(
+    ({ pos, message }) => `${at(pos[0])}: ${explain(message)}`,
+  );
+  visit(document, {
+    Alias: (_key, node) => void faults.push(`${at(node.range?.[0] ?? 0)}: aliases (*name) are not used in these files`),
+  });
   if (faults.length > 0) return { problems: faults };
-  if (document.contents === null) return { problems: [`${file}:1:1: the file is empty; a provider definition was expected`] };
-  if (!isMap(document.contents)) return { problems: [`${file}:1:1: a map of knobs was expected, such as "id: example"`] };
+  if (document.contents === null) {
+    return { problems: [`${file}:1:1: the file is empty; a provider definition was expected`] };
+  }
+  if (!isMap(document.contents)) {
+    return { problems: [`${file}:1:1: a map of knobs was expected, such as "id: example"`] };
+  }
   const value: Record<string, unknown> = document.toJS();
   return {
     source: {

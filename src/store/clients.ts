@@ -75,11 +75,20 @@ export function createClients({ prisma }: Database) {
         UPDATE clients SET previous_secret_sealed = NULL WHERE id = ${id}::uuid AND secret_revision = ${revision}`;
     },
 
-    /** Lets connections of this client, whose last failure was the client's, be tried again at once. */
-    async clearClientBackoff(id: string): Promise<void> {
+    /** The client was mended: its connections that failed for its sake may be tried again at once. */
+    async retryConnections(id: string): Promise<void> {
       await prisma.$executeRaw`
-        UPDATE connections SET backoff_until = NULL
-        WHERE client_ref = ${id}::uuid AND last_error_code = 'invalid_client'`;
+        UPDATE connections SET backoff_until = NULL,
+          status = CASE WHEN status = 'needs_reauthorization' AND grant_type = 'client_credentials' THEN 'pending'
+            ELSE status END,
+          enabled_status = CASE WHEN enabled_status = 'needs_reauthorization' AND grant_type = 'client_credentials'
+            THEN 'pending' ELSE enabled_status END
+        WHERE client_ref = ${id}::uuid AND (last_error_code = 'invalid_client' OR grant_type = 'client_credentials')`;
+    },
+
+    /** Inputs and client ids of several clients, for callers that need no secret. */
+    async findMany(ids: string[]): Promise<ClientRow[]> {
+      return (await prisma.client.findMany({ where: { id: { in: ids } } })) as ClientRow[];
     },
 
     async countConnections(id: string): Promise<number> {

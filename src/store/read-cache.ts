@@ -1,4 +1,4 @@
-import { BrokerError } from "../errors.ts";
+import { isStorageUnavailable } from "../errors.ts";
 
 type Entry<Value> = { value: Value; checkedAtMs: number; retryAtMs: number };
 
@@ -49,8 +49,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   };
 
   const outlive = (entry: Entry<Value> | undefined, error: unknown): Value => {
-    const isOutage = error instanceof BrokerError && error.code === "storage_unavailable";
-    if (!isOutage || entry === undefined || monotonicMs() - entry.checkedAtMs > outageMs) throw error;
+    if (!isStorageUnavailable(error) || entry === undefined || monotonicMs() - entry.checkedAtMs > outageMs) throw error;
     entry.retryAtMs = monotonicMs() + outageRetryMs;
     return entry.value;
   };

@@ -40,6 +40,12 @@ export type PermitKey = { connectionId: string; generation: number; attemptId: s
 
 export type RecordedFailure = { code: string; detail: string; status?: number };
 
+/** A line of a connection's history. Its detail holds no secret. */
+export type HistoryEvent = { type: string; detail: unknown };
+
+/** The advisory lock under which grants that must be held once are written: any constant of our own. */
+const exclusiveGrants = 5_721_990_143;
+
 const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL, attempt_outcome = NULL,
   attempt_answer_sealed = NULL`;
 const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}::double precision)`;
@@ -55,13 +61,8 @@ export function createTokenRows({ prisma, commits }: Database) {
   const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
     Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
 
-  /** One statement: the update and its event, or neither. */
-  const move = async (client: typeof prisma, update: Sql.Sql, event: { type: string; detail: unknown }) => {
-    const rows = await client.$queryRaw<TokenRow[]>`
-      WITH c AS (${update} RETURNING c.*),
-      event AS (INSERT INTO connection_events (connection_id, type, detail)
-                SELECT c.id, ${event.type}, ${json(event.detail)} FROM c)
-      SELECT ${tokenColumns} FROM c`;
+  const move = async (client: typeof prisma, update: Sql.Sql, event: HistoryEvent) => {
+    const rows = await client.$queryRaw<TokenRow[]>(moved(update, event));
     return rows[0] ?? null;
   };
 
@@ -151,19 +152,47 @@ export function createTokenRows({ prisma, commits }: Database) {
       return await move(commits, update, { type: "refreshed", detail: event });
     },
 
-    /** A person's grant takes the place of what was there. Null: the row has moved since `generation` was read. */
+    /**
+     * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
+     * `exclusive`, another connection of the client holds the same refresh token.
+     */
     async replaceGrant(
       row: { id: string; generation: number; attemptId: string },
       grant: SealedGrant,
-      event: { type: string; detail: unknown },
+      given: { event: HistoryEvent; exclusive: boolean },
     ): Promise<TokenRow | null> {
+      const fingerprint = grant.refreshFingerprint;
+      const unique = given.exclusive && fingerprint !== null ? Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})` : Sql.empty;
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant)}, ${freePermit},
         version = c.version + CASE WHEN c.version = 0 THEN 1 ELSE 2 END, authorization_seq = c.authorization_seq + 1,
         authorized_at = clock_timestamp(), last_attempt_id = ${row.attemptId}::uuid
-        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation}`;
-      return await move(commits, update, event);
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
+      const statement = moved(update, given.event);
+      // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
+      const lock = commits.$queryRaw`SELECT pg_advisory_xact_lock(${exclusiveGrants})::text`;
+      const [, rows] = await commits.$transaction([lock, commits.$queryRaw<TokenRow[]>(statement)]);
+      return rows[0] ?? null;
+    },
+
+    /** Whether another connection holds a refresh token of this fingerprint. */
+    async isHeldElsewhere(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`${holders(connectionId, fingerprint)}`;
+      return rows.length > 0;
     },
   };
+}
+
+/** One statement: the update and its event, or neither. */
+function moved(update: Sql.Sql, event: HistoryEvent): Sql.Sql {
+  return Sql.sql`WITH c AS (${update} RETURNING c.*),
+    event AS (INSERT INTO connection_events (connection_id, type, detail)
+              SELECT c.id, ${event.type}, ${json(event.detail)} FROM c)
+    SELECT ${tokenColumns} FROM c`;
+}
+
+function holders(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Sql.Sql {
+  return Sql.sql`SELECT 1 FROM connections o
+    WHERE o.refresh_fingerprint = ${fingerprint} AND o.id <> ${connectionId}::uuid`;
 }
 
 /** A disabled connection stays disabled: what happens to it shows when it is enabled again. */

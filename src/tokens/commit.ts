@@ -8,26 +8,46 @@ import { budgets } from "./budgets.ts";
 /** `lost`: the row has moved on without this answer. */
 export type CommitResult = { kind: "stored" | "lost"; row: TokenRow | null };
 
+/** The row that a grant is sealed for, and what of it carries over. */
+export type GrantBase = {
+  id: string;
+  generation: number;
+  provider: string;
+  clientRef: string | null;
+  captured: Record<string, string>;
+  /** Stays in force when the answer names no new one. */
+  refreshToken: string | null;
+  /** What an answer that names no scopes grants (RFC 6749, section 5.1); null: what was granted before. */
+  impliedScopes: string[] | null;
+};
+
+/** What carries over when a token set is refreshed: all but the access token. */
+export function refreshBase(vault: TokenVault, row: TokenRow): GrantBase {
+  const place = { connectionId: row.id, generation: row.generation };
+  return {
+    ...row,
+    refreshToken: row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place),
+    impliedScopes: row.version === 0 ? row.scopes : null,
+  };
+}
+
 /**
  * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
  * @param sentAt Postgres's time when the request was permitted: lives are counted from no later than the sending.
  */
-export function sealGrant(vault: TokenVault, row: TokenRow, { grant, sentAt }: { grant: Grant; sentAt: Date }): SealedGrant {
+export function sealGrant(vault: TokenVault, base: GrantBase, { grant, sentAt }: { grant: Grant; sentAt: Date }): SealedGrant {
   const accessToken = grant.accessToken ?? null;
-  const refreshToken = grant.refreshToken ?? keptRefreshToken(vault, row);
-  const sealed = vault.sealTokens(
-    { accessToken, refreshToken },
-    { connectionId: row.id, generation: row.generation + 1 },
-  );
+  const refreshToken = grant.refreshToken ?? base.refreshToken;
+  const place = { connectionId: base.id, generation: base.generation + 1 };
+  const expiresAt = expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
   return {
-    ...sealed,
-    refreshFingerprint: refreshToken === null ? null : vault.fingerprint(refreshToken, row.clientRef ?? row.provider),
+    ...vault.sealTokens({ accessToken, refreshToken }, place),
+    refreshFingerprint: refreshToken === null ? null : vault.fingerprint(refreshToken, base.clientRef ?? base.provider),
     tokenType: grant.tokenType,
-    // An answer that names no scopes grants what was asked for (RFC 6749, section 5.1).
-    grantedScopes: grant.scopes ?? (row.generation === 0 ? row.scopes : null),
-    captured: { ...row.captured, ...grant.captured },
+    grantedScopes: grant.scopes ?? base.impliedScopes,
+    captured: { ...base.captured, ...grant.captured },
     issuedAt: sentAt,
-    expiresAt: accessToken === null ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds),
+    expiresAt: accessToken === null ? sentAt : expiresAt,
     refreshTokenExpiresAt: expiryDate(grant.refreshExpiry, sentAt, null),
   };
 }
@@ -39,11 +59,6 @@ function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date
   if (expiry.kind === "at") return new Date(expiry.epochSeconds * 1000);
   const seconds = expiry.kind === "in" ? expiry.seconds : unstated;
   return seconds === null ? null : new Date(sentAt.getTime() + seconds * 1000);
-}
-
-function keptRefreshToken(vault: TokenVault, row: TokenRow): string | null {
-  if (row.refreshToken === null) return null;
-  return vault.openRefreshToken(row.refreshToken, { connectionId: row.id, generation: row.generation });
 }
 
 type Options = { rows: TokenRows; clock: Clock; random: () => number; onTrouble: (error: unknown) => void };

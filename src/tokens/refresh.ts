@@ -9,15 +9,18 @@ import type { PermitKey, TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
-import { commitGrant, sealGrant } from "./commit.ts";
+import { commitGrant, refreshBase, sealGrant } from "./commit.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sendable, Sender, SendPlan } from "./sending.ts";
 import { mayTakeOver, takeoverOf, type Need } from "./takeover.ts";
 import { isRefreshable, refreshableStatuses } from "./unavailable.ts";
 import type { Waiting } from "./waiting.ts";
 
-/** `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted. */
-export type RefreshOutcome = { kind: "moved" | "failed"; row: TokenRow | null };
+/**
+ * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted.
+ * `failure`: what the provider answered, where this process was the one that asked.
+ */
+export type RefreshOutcome = { kind: "moved" | "failed"; row: TokenRow | null; failure?: Failure };
 
 export type RefreshParts = {
   rows: TokenRows;
@@ -165,14 +168,14 @@ async function attempt(
     }
     const row = (await settle(parts, permit, failure)) ?? (await rows.readById(permit.key.connectionId));
     announce(permit.key, "failed");
-    return { kind: row !== null && row.generation > permit.key.generation ? "moved" : "failed", row };
+    return { kind: row !== null && row.generation > permit.key.generation ? "moved" : "failed", row, failure };
   }
 }
 
 /** Step 8. Between the answer and the commit nothing runs that can throw, log or wait. */
 async function keep(parts: RefreshParts, { row, key }: Permit, grant: Grant): Promise<RefreshOutcome> {
   const { rows, vault, clock, random, observer } = parts;
-  const sealed = sealGrant(vault, row, { grant, sentAt: row.now });
+  const sealed = sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now });
   const onTrouble = (error: unknown) => observer.commitDelayed(row, error);
   const result = await commitGrant(key, sealed, { rows, clock, random, onTrouble });
   if (result.kind === "lost") observer.answerLost(row, result.row);

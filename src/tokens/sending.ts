@@ -1,9 +1,9 @@
 import { BrokerError } from "../errors.ts";
-import { joinScopes } from "../providers/authorization-request.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
 import type { TokenAnswer } from "../providers/grant.ts";
 import type { OAuthClient } from "../providers/oauth-client.ts";
+import { joinScopes } from "../providers/scopes.ts";
 import type { TemplateValues } from "../providers/template.ts";
 import { buildRevocationRequest, buildTokenRequest, type TokenGrant } from "../providers/token-request.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";

@@ -20,7 +20,9 @@ export type TokenService = {
   /** @throws BrokerError when there is no usable token, with the code of the contract's table. */
   get(name: string, wish: TokenWish): Promise<IssuedToken>;
   /** Refreshes whatever the newest token's age is, coalesced with a refresh under way. @throws BrokerError */
-  refreshNow(name: string): Promise<TokenRow>;
+  refreshNow(name: string): Promise<void>;
+  /** The same, for who wants to look at the failure. @throws BrokerError when no refresh can be tried */
+  tryRefresh(name: string): Promise<RefreshOutcome>;
   /** Resolves when no refresh runs in this process any more. */
   settled(): Promise<void>;
 };
@@ -125,6 +127,16 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     }
   };
 
+  const tryRefresh = async (name: string): Promise<RefreshOutcome> => {
+    const { row } = await find(name, { bypass: true });
+    if (!isRefreshable(row)) throw unavailable(row);
+    if (firstPlan(row) === null) {
+      const detail = "This connection has no refresh token to refresh with.";
+      throw new BrokerError("grant_not_applicable", detail, { connection: name });
+    }
+    return await fly(row, "required");
+  };
+
   return {
     async get(name, wish) {
       const found = await find(name, { bypass: wish.rejectedVersion !== null });
@@ -141,17 +153,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       return issue(found, verdict.warnings);
     },
 
+    tryRefresh,
+
     async refreshNow(name) {
-      const { row } = await find(name, { bypass: true });
-      if (!isRefreshable(row)) throw unavailable(row);
-      if (firstPlan(row) === null) {
-        const detail = "This connection has no refresh token to refresh with.";
-        throw new BrokerError("grant_not_applicable", detail, { connection: name });
-      }
-      const outcome = await fly(row, "required");
+      const outcome = await tryRefresh(name);
       if (outcome.row === null) throw connectionNotFound(name);
       if (outcome.kind === "failed") throw unavailable(outcome.row);
-      return outcome.row;
     },
 
     settled: () => flights.settled(),

@@ -42,7 +42,11 @@ export function addClientCommands(program: Command, cli: Cli): void {
   clients
     .command("show <name>")
     .description("one client, without its secret")
-    .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(`/clients/${segment(name)}`))));
+    .action(
+      handle(cli, async ({ api, output }, { args: [name = ""] }) =>
+        output.show(await api().get(`/clients/${segment(name)}`)),
+      ),
+    );
   clients
     .command("delete <name>")
     .description("delete a client that no connection uses")

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { segment } from "../api-client.ts";
 import { wholeNumber } from "../options.ts";
+import { textOf } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 import { waitUntilConnected, watchConnection } from "../watch-connection.ts";
 
@@ -19,21 +20,19 @@ export function addConnectCommand(program: Command, cli: Cli): void {
     .action(handle(cli, connect));
 }
 
-async function connect(
-  session: Session,
-  { args: [name = ""], options }: { args: string[]; options: ConnectOptions },
-) {
+async function connect(session: Session, { args: [name = ""], options }: { args: string[]; options: ConnectOptions }) {
   const { api, output, nowMs } = session;
   const path = `/connections/${segment(name)}`;
-  const watch = await watchConnection(api(), path);
   const link = await api().post(`${path}/consent-links`, {
     expires_in: options.expiresIn,
     return_to: options.returnTo,
     manual: options.manual,
   });
-  output.value(String(link["url"]), link);
-  if (!options.wait) return;
-  const linkEndsMs = Date.parse(String(link["expires_at"]));
+  // Before anybody can have seen the link: whatever happens through it comes after this look.
+  const watch = options.wait ? await watchConnection(api(), path) : null;
+  output.value(textOf(link["url"]), link);
+  if (watch === null) return;
+  const linkEndsMs = Date.parse(textOf(link["expires_at"]));
   const deadlineMs = options.timeout === undefined ? linkEndsMs : nowMs() + options.timeout * 1000;
   output.note(`Open the link in the browser of whoever may connect ${name}. Waiting until it is connected …`);
   const connection = await waitUntilConnected(session, { name, watch, deadlineMs });

@@ -2,7 +2,8 @@ import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { collect, collectPair } from "../options.ts";
-import type { Column, Resource } from "../output.ts";
+import type { Column } from "../output.ts";
+import { textOf, type Resource } from "../resource.ts";
 import { readSecret } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
@@ -80,17 +81,21 @@ async function addConnection(session: Session, { args: [name], options }: { args
     labels: options.label,
     credentials: await readCredentials(session, options),
   });
-  session.output.done(`Connection ${name} is ${String(connection["status"])}.${nextStep(connection)}`, connection);
+  session.output.done(`Connection ${name} is ${textOf(connection["status"])}.${nextStep(connection)}`, connection);
 }
 
-function nextStep({ status, grant, name }: Resource): string {
+function nextStep({ status, grant, ...connection }: Resource): string {
+  const name = textOf(connection["name"]);
   if (status !== "pending") return "";
   if (grant === "authorization_code") return ` Connect it with: freshet connect ${name}`;
   if (grant === "import") return ` Hand over its tokens with: freshet import ${name}`;
   return " The provider is away; the broker tries again by itself.";
 }
 
-async function readCredentials(session: Session, { username, passwordFile }: AddOptions): Promise<Resource | undefined> {
+async function readCredentials(
+  session: Session,
+  { username, passwordFile }: AddOptions,
+): Promise<Resource | undefined> {
   if (username === undefined && passwordFile === undefined) return undefined;
   if (username === undefined) throw new UsageError("--password-file needs --username");
   const question = `Password of ${username} (not shown): `;

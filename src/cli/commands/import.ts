@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { wholeNumber } from "../options.ts";
-import type { Resource } from "../output.ts";
+import { parseResource, textOf, type Resource } from "../resource.ts";
 import { readInput, readSecret } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
@@ -40,13 +40,15 @@ async function importTokens(
   const api = session.api();
   const tokens = options.file === undefined ? await readTokens(session, options) : await readTokenSet(session, options);
   if (tokens["access_token"] === undefined && tokens["refresh_token"] === undefined) {
-    throw new UsageError("No tokens: give --file, --refresh-token-file or --access-token-file, or set FRESHET_REFRESH_TOKEN");
+    throw new UsageError(
+      "No tokens: give --file, --refresh-token-file or --access-token-file, or set FRESHET_REFRESH_TOKEN",
+    );
   }
   const given = { expires_in: options.expiresIn, expires_at: options.expiresAt, scope: options.scope };
   const stated = Object.entries(given).filter(([, value]) => value !== undefined);
   const body = { ...tokens, ...Object.fromEntries(stated), verify: options.verify };
   const connection = await api.post(`/connections/${segment(name)}/import`, body);
-  session.output.done(`Connection ${name} is ${String(connection["status"])}.`, connection);
+  session.output.done(`Connection ${name} is ${textOf(connection["status"])}.`, connection);
 }
 
 async function readTokens(session: Session, options: ImportOptions): Promise<Resource> {
@@ -79,17 +81,7 @@ async function readTokenSet(session: Session, { file = "-", ...options }: Import
   if (options.accessTokenFile !== undefined || options.refreshTokenFile !== undefined) {
     throw new UsageError("--file holds the whole set: leave out --access-token-file and --refresh-token-file");
   }
-  const set = parseObject(await readInput(file, session.terminal));
+  const set = parseResource(await readInput(file, session.terminal));
   if (set === null) throw new UsageError(`${file === "-" ? "stdin" : file} must hold one JSON object with the tokens`);
   return Object.fromEntries(setFields.filter((field) => field in set).map((field) => [field, set[field]]));
-}
-
-/** A parser's error would quote the text, tokens and all. */
-function parseObject(text: string): Resource | null {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Resource) : null;
-  } catch {
-    return null;
-  }
 }

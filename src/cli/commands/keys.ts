@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { collect } from "../options.ts";
 import type { Column } from "../output.ts";
+import { textOf } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
 type AddOptions = { ability: string[]; connection?: string[]; expiresAt?: string };
@@ -29,17 +30,14 @@ export function addKeyCommands(program: Command, cli: Cli): void {
     .command("list")
     .description("all keys, newest first; never the keys themselves")
     .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/keys"), columns)));
-  keys
-    .command("revoke <id>")
-    .description("end a key")
-    .action(handle(cli, revokeKey));
+  keys.command("revoke <id>").description("end a key").action(handle(cli, revokeKey));
 }
 
 async function addKey({ api, output }: Session, { args: [name], options }: { args: string[]; options: AddOptions }) {
   const body = { name, abilities: options.ability, connections: options.connection, expires_at: options.expiresAt };
   const created = await api().post("/keys", body);
-  output.note(`Key ${name} (${String(created["id"])}) is created. It is shown this once:`);
-  output.value(String(created["key"]), created);
+  output.note(`Key ${name} (${textOf(created["id"])}) is created. It is shown this once:`);
+  output.value(textOf(created["key"]), created);
 }
 
 async function revokeKey({ api, output }: Session, { args: [id = ""] }: { args: string[] }) {

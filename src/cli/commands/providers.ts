@@ -21,10 +21,7 @@ export function addProviderCommands(program: Command, cli: Cli): void {
     .command("list")
     .description("the definitions in force, with the redirect URI to register")
     .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/providers"), columns)));
-  providers
-    .command("show <id>")
-    .description("one definition in force")
-    .action(handle(cli, showProvider));
+  providers.command("show <id>").description("one definition in force").action(handle(cli, showProvider));
   providers
     .command("check <file>")
     .description("check a definition file; works offline (what it extends may stand in PROVIDERS_DIR)")
@@ -42,5 +39,8 @@ async function checkFile({ output, settings }: Session, { args: [file = ""] }: {
   if (problems.length === 0) return output.done(`${file} is right.`, { file, problems });
   if (output.json) output.show({ file, problems });
   else problems.forEach(output.note);
-  throw new CliError(`${file} is wrong in ${problems.length} place${problems.length === 1 ? "" : "s"}`, "invalid_provider_file");
+  throw new CliError(
+    `${file} is wrong in ${problems.length} place${problems.length === 1 ? "" : "s"}`,
+    "invalid_provider_file",
+  );
 }

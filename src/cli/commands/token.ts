@@ -1,10 +1,10 @@
 import type { Command } from "commander";
 import { segment } from "../api-client.ts";
 import { wholeNumber } from "../options.ts";
+import { resourcesIn, textOf } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
 type TokenOptions = { minTtl?: number; rejectedVersion?: number; wait?: number };
-type Warning = { code: string; detail: string };
 
 /** `freshet token NAME` */
 export function addTokenCommand(program: Command, cli: Cli): void {
@@ -26,8 +26,8 @@ async function printToken(
     rejected_version: options.rejectedVersion,
     wait: options.wait,
   });
-  for (const { code, detail } of (answer["warnings"] ?? []) as Warning[]) {
-    output.note(`freshet: warning: ${detail} (${code})`);
+  for (const { code, detail } of resourcesIn(answer["warnings"])) {
+    output.note(`freshet: warning: ${textOf(detail)} (${textOf(code)})`);
   }
-  output.value(String(answer["access_token"]), answer);
+  output.value(textOf(answer["access_token"]), answer);
 }

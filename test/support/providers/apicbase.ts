@@ -32,7 +32,12 @@ export class Apicbase extends StrictServer {
   }
 
   protected routes(): Route[] {
-    const token = { method: "POST", path: "/oauth/token/", endpoint: "token", handle: (call: Call) => this.#token(call) };
+    const token = {
+      method: "POST",
+      path: "/oauth/token/",
+      endpoint: "token",
+      handle: (call: Call) => this.#token(call),
+    };
     return [token, this.apiRoute("/api/v2/products/")];
   }
 

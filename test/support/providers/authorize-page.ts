@@ -1,5 +1,4 @@
 import { createHash, randomUUID } from "node:crypto";
-import { html } from "hono/html";
 import { type Call, bodyFields, checkFields } from "./call.ts";
 import { Fault } from "./fault.ts";
 import type { CodeRequest } from "./grant-book.ts";
@@ -52,10 +51,10 @@ export class AuthorizePage {
       const id = randomUUID();
       const pending = this.#check(call.query);
       this.#pending.set(id, pending);
-      return { status: 200, body: formPage(id, pending).toString() };
+      return { status: 200, body: formPage(id, pending) };
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
-      return { status: 400, body: page(html`<h1>This request is wrong</h1><p>${error.message}</p>`).toString() };
+      return { status: 400, body: wholePage(`<h1>This request is wrong</h1><p>${escape(error.message)}</p>`) };
     }
   }
 
@@ -82,7 +81,9 @@ export class AuthorizePage {
 
   #returnAddress(redirectUri: string | undefined): string {
     const { defaultRedirectPath } = this.#rules;
-    if (redirectUri === undefined && defaultRedirectPath !== undefined) return this.#server.origin + defaultRedirectPath;
+    if (redirectUri === undefined && defaultRedirectPath !== undefined) {
+      return this.#server.origin + defaultRedirectPath;
+    }
     if (redirectUri === undefined) throw new Fault("invalid_request", "redirect_uri is missing");
     const isOwnPage = defaultRedirectPath !== undefined && redirectUri === this.#server.origin + defaultRedirectPath;
     if (isOwnPage || this.#server.redirectUris.has(redirectUri)) return redirectUri;
@@ -96,7 +97,9 @@ export class AuthorizePage {
     const method = given.get("code_challenge_method") ?? "plain";
     if (!challenge) throw new Fault("invalid_request", "code_challenge is missing");
     const methods = this.#rules.pkce === "s256" ? ["S256"] : ["S256", "plain"];
-    if (!methods.includes(method)) throw new Fault("invalid_request", `code_challenge_method must be ${methods.join(" or ")}`);
+    if (!methods.includes(method)) {
+      throw new Fault("invalid_request", `code_challenge_method must be ${methods.join(" or ")}`);
+    }
     return { challenge, method };
   }
 
@@ -104,7 +107,7 @@ export class AuthorizePage {
     const fields = bodyFields(call, ["form"]);
     const id = fields.get("request") ?? "";
     const pending = this.#pending.get(id);
-    if (!pending) return { status: 400, body: page(html`<h1>This page is out of date</h1>`).toString() };
+    if (!pending) return { status: 400, body: wholePage("<h1>This page is out of date</h1>") };
     this.#pending.delete(id);
     const location = new URL(pending.returnTo);
     if (fields.get("decision") === "authorize") location.searchParams.set("code", this.#issue(pending));
@@ -119,12 +122,14 @@ export class AuthorizePage {
 export function checkVerifier(verifier: string, { challenge, method }: CodeRequest): void {
   if (!/^[A-Za-z0-9\-._~]{43,128}$/.test(verifier)) throw new Fault("invalid_grant", "the code_verifier is malformed");
   const hash = createHash("sha256").update(verifier).digest("base64url");
-  if (challenge !== (method === "S256" ? hash : verifier)) throw new Fault("invalid_grant", "the code_verifier is wrong");
+  if (challenge !== (method === "S256" ? hash : verifier)) {
+    throw new Fault("invalid_grant", "the code_verifier is wrong");
+  }
 }
 
-function formPage(id: string, { clientId, scope }: Pending) {
-  return page(html`<h1>Strict provider</h1>
-    <p><b>${clientId}</b> asks for access: ${scope || "no particular scope"}</p>
+function formPage(id: string, { clientId, scope }: Pending): string {
+  return wholePage(`<h1>Strict provider</h1>
+    <p><b>${escape(clientId)}</b> asks for access: ${escape(scope || "no particular scope")}</p>
     <form method="post">
       <input type="hidden" name="request" value="${id}" />
       <button name="decision" value="authorize">Authorize</button>
@@ -133,10 +138,14 @@ function formPage(id: string, { clientId, scope }: Pending) {
 }
 
 function showCode(call: Call): Answer {
-  const code = call.query.get("code") ?? "none";
-  return { status: 200, body: page(html`<h1>Your authorization code</h1><code id="code">${code}</code>`).toString() };
+  const code = escape(call.query.get("code") ?? "none");
+  return { status: 200, body: wholePage(`<h1>Your authorization code</h1><code id="code">${code}</code>`) };
 }
 
-function page(content: ReturnType<typeof html>) {
-  return html`<!doctype html><html lang="en"><head><title>Strict provider</title></head><body>${content}</body></html>`;
+function wholePage(content: string): string {
+  return `<!doctype html><html lang="en"><head><title>Strict provider</title></head><body>${content}</body></html>`;
+}
+
+function escape(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.codePointAt(0)};`);
 }

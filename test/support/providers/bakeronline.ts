@@ -22,9 +22,6 @@ export class Bakeronline extends StrictServer {
 
   protected routes(): Route[] {
     const token = { method: "POST", path: "/api/token", endpoint: "token", handle: (call: Call) => this.#token(call) };
-    const checkVersion = (call: Call) => {
-      requireHeader(call, "x-version", version);
-    };
     return [token, this.apiRoute("/company/shops", checkVersion)];
   }
 
@@ -43,7 +40,7 @@ export class Bakeronline extends StrictServer {
   }
 
   #token(call: Call): Answer {
-    requireHeader(call, "x-version", version);
+    checkVersion(call);
     if (call.headers["authorization"]) throw new Fault("invalid_request", "a public client sends no Authorization");
     const fields = bodyFields(call, ["form", "json"]);
     if (fields.get("grant_type") === "code") return answer(this.#exchange(fields));
@@ -64,6 +61,10 @@ export class Bakeronline extends StrictServer {
     checkFields(fields, { required: ["grant_type", "refresh_token"] });
     return this.grants.refresh(fields.get("refresh_token") ?? "", this.client.id);
   }
+}
+
+function checkVersion(call: Call): void {
+  requireHeader(call, "x-version", version);
 }
 
 function answer({ accessToken, refreshToken, expiresIn }: TokenSet): Answer {

@@ -5,7 +5,6 @@ import type { Answer, Route } from "./route.ts";
 import { type DefinitionFile, StrictServer, type Switches } from "./strict-server.ts";
 
 const apiMediaTypes = /^application\/(json|vnd\.retailer\.v\d+\+json)$/;
-const codeFlowLifeSeconds = 599;
 
 /**
  * bol.com's login: client credentials by Basic header with the grant type in the query and no body, or by form body;
@@ -15,6 +14,8 @@ const codeFlowLifeSeconds = 599;
 export class Bol extends StrictServer {
   /** True: this address is blocked, and everything is answered with 404. */
   blocked = false;
+  /** How long access tokens of the code flow live. */
+  codeFlowLifeSeconds = 599;
 
   constructor(switches: Partial<Switches> = {}) {
     super({
@@ -32,10 +33,10 @@ export class Bol extends StrictServer {
 
   protected routes(): Route[] {
     const handle = (call: Call) => (this.blocked ? { status: 404, body: "" } : this.#token(call));
-    const acceptsApi = (call: Call) => {
-      if (!apiMediaTypes.test(call.headers["accept"] ?? "")) throw new Fault("not_acceptable", "Accept is not supported");
-    };
-    return [{ method: "POST", path: "/token", endpoint: "token", handle }, this.apiRoute("/retailer/orders", acceptsApi)];
+    return [
+      { method: "POST", path: "/token", endpoint: "token", handle },
+      this.apiRoute("/retailer/orders", checkApiAccept),
+    ];
   }
 
   protected explain(fault: Fault): Answer {
@@ -45,7 +46,9 @@ export class Bol extends StrictServer {
         kind === "access_token_expired" ? ["Expired JWT", `JWT expired at ${message}`] : ["Malformed JWT", message];
       return { status: 401, body: { title, status: 401, detail } };
     }
-    if (kind === "not_acceptable") return { status: 406, body: { title: "Not Acceptable", status: 406, detail: message } };
+    if (kind === "not_acceptable") {
+      return { status: 406, body: { title: "Not Acceptable", status: 406, detail: message } };
+    }
     return oauthError(fault);
   }
 
@@ -84,10 +87,7 @@ export class Bol extends StrictServer {
   }
 
   #byForm(call: Call, fields: Fields): TokenSet {
-    if (basicCredentials(call)) {
-      checkFields(fields, { required: ["grant_type"] });
-      return this.#ownToken(this.#basic(call));
-    }
+    if (call.headers["authorization"]) throw new Fault("invalid_request", "Basic goes without a body");
     checkFields(fields, { required: ["grant_type", "client_id", "client_secret"] });
     return this.#ownToken(this.checkClient(fields.get("client_id") ?? "", fields.get("client_secret") ?? ""));
   }
@@ -101,8 +101,11 @@ export class Bol extends StrictServer {
     checkFields(fields, { required: ["grant_type", "code", "redirect_uri"] });
     const clientId = this.#basic(call);
     const { family, scope, redirectUri } = this.grants.redeemCode(fields.get("code") ?? "");
-    if (fields.get("redirect_uri") !== redirectUri) throw new Fault("invalid_grant", "redirect_uri is not that of the code");
-    return this.grants.startFamily({ clientId, scope, family, grantType: "authorization_code" });
+    if (fields.get("redirect_uri") !== redirectUri) {
+      throw new Fault("invalid_grant", "redirect_uri is not that of the code");
+    }
+    const lifeSeconds = () => this.codeFlowLifeSeconds;
+    return this.grants.startFamily({ clientId, scope, family, lifeSeconds, grantType: "authorization_code" });
   }
 
   #refresh(call: Call, fields: Fields): TokenSet {
@@ -115,6 +118,10 @@ export class Bol extends StrictServer {
     if (!given) throw new Fault("invalid_client", "Bad client credentials");
     return this.checkClient(given.id, given.secret);
   }
+}
+
+function checkApiAccept(call: Call): void {
+  if (!apiMediaTypes.test(call.headers["accept"] ?? "")) throw new Fault("not_acceptable", "Accept is not supported");
 }
 
 function answer({ accessToken, refreshToken, expiresIn, scope }: TokenSet): Answer {

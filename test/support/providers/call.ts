@@ -30,7 +30,10 @@ export function bodyFields(call: Call, encodings: ("form" | "json")[]): Fields {
   const mediaType = mediaTypeOf(call);
   if (mediaType === "application/x-www-form-urlencoded" && encodings.includes("form")) return formFields(call.body);
   if (mediaType === "application/json" && encodings.includes("json")) return jsonFields(call.body);
-  throw new Fault("wrong_content_type", `content type ${mediaType || "(none)"}; the body must be ${encodings.join(" or ")}`);
+  throw new Fault(
+    "wrong_content_type",
+    `content type ${mediaType || "(none)"}; the body must be ${encodings.join(" or ")}`,
+  );
 }
 
 /** A request whose parameters stand in the query must bring no body at all. */
@@ -39,12 +42,17 @@ export function refuseBody(call: Call): void {
 }
 
 /** Each required field is there and not empty, and nothing is there that the documents do not name. */
-export function checkFields(fields: Fields, { required, optional = [] }: { required: string[]; optional?: string[] }): void {
+export function checkFields(
+  fields: Fields,
+  { required, optional = [] }: { required: string[]; optional?: string[] },
+): void {
   for (const name of required) {
     if (!fields.get(name)) throw new Fault("invalid_request", `${name} is missing`);
   }
   for (const name of fields.keys()) {
-    if (![...required, ...optional].includes(name)) throw new Fault("invalid_request", `${name} is not documented here`);
+    if (![...required, ...optional].includes(name)) {
+      throw new Fault("invalid_request", `${name} is not documented here`);
+    }
   }
 }
 

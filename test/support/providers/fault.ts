@@ -24,9 +24,14 @@ export class Fault extends Error {
   }
 }
 
+const standardNames: Partial<Record<FaultKind, string>> = {
+  wrong_content_type: "invalid_request",
+  not_acceptable: "invalid_request",
+  invalid_user: "invalid_grant",
+};
+
 /** The error of RFC 6749, section 5.2. */
 export function oauthError({ kind, message }: Fault): Answer {
-  const plain = { wrong_content_type: "invalid_request", not_acceptable: "invalid_request", invalid_user: "invalid_grant" };
-  const error = kind in plain ? plain[kind as keyof typeof plain] : kind;
-  return { status: kind === "invalid_client" ? 401 : 400, body: { error, error_description: message } };
+  const body = { error: standardNames[kind] ?? kind, error_description: message };
+  return { status: kind === "invalid_client" ? 401 : 400, body };
 }

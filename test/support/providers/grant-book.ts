@@ -19,7 +19,13 @@ export type GrantRules = {
   oldAccessTokenDies: boolean;
 };
 
-export type CodeRequest = { clientId: string; redirectUri?: string; scope: string; challenge?: string; method?: string };
+export type CodeRequest = {
+  clientId: string;
+  redirectUri?: string;
+  scope: string;
+  challenge?: string;
+  method?: string;
+};
 
 export type TokenSet = { family: string; accessToken: string; refreshToken?: string; expiresIn: number; scope: string };
 
@@ -29,6 +35,8 @@ type Family = {
   scope: string;
   /** A set obtained for the same slot (a device, say) replaces this one. */
   slot?: string;
+  /** Where its access tokens live otherwise than the rules say. */
+  lifeSeconds?: () => number;
   dead: boolean;
   accessTokens: string[];
   refreshToken?: string;
@@ -86,6 +94,7 @@ export class GrantBook {
     family?: string;
     slot?: string;
     withRefresh?: boolean;
+    lifeSeconds?: () => number;
   }): TokenSet {
     const { slot } = options;
     if (slot !== undefined) this.#replaceSlot(slot);
@@ -163,7 +172,7 @@ export class GrantBook {
   }
 
   #tokenSet(family: Family): TokenSet {
-    const expiresIn = this.#rules.accessLifeSeconds;
+    const expiresIn = family.lifeSeconds?.() ?? this.#rules.accessLifeSeconds;
     const accessToken = mint("access");
     family.accessTokens.push(accessToken);
     this.#access.set(accessToken, { family, expiresAt: this.#now() + expiresIn * 1000, dead: false });

@@ -42,7 +42,7 @@ export class Shopware extends StrictServer {
         ...switches,
       },
       client: { id: "SWIAQ3BYZDNKNJVKA0F6CEXHNA", secret: "shopware-integration-secret-77ab" },
-      authorize: { path: "/nowhere", required: [], optional: [], scopes: [], pkce: "off" },
+      authorize: null,
     });
   }
 
@@ -52,10 +52,6 @@ export class Shopware extends StrictServer {
     this.killRefreshTokens();
     this.killAccessTokens();
     return this.user.password;
-  }
-
-  protected override pages(): Route[] {
-    return [];
   }
 
   protected routes(): Route[] {

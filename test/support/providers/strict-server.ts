@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { AuthorizePage, type AuthorizeRules } from "./authorize-page.ts";
 import { type Call, bearerToken, everyField, readCall } from "./call.ts";
 import { Fault } from "./fault.ts";
-import { GrantBook, type GrantRules, type TokenSet } from "./grant-book.ts";
+import { type CodeRequest, GrantBook, type GrantRules, type TokenSet } from "./grant-book.ts";
 import { type Interference, Interferences } from "./interference.ts";
 import { Ledger } from "./ledger.ts";
 import type { Answer, Route } from "./route.ts";
@@ -47,18 +47,19 @@ export abstract class StrictServer implements AsyncDisposable {
   readonly client: Credentials;
   /** Exactly these are accepted. */
   readonly redirectUris = new Set<string>();
-  readonly authorizePage: AuthorizePage;
+  readonly #authorizePage: AuthorizePage | null;
   readonly #interferences = new Interferences();
   readonly #server: Server;
   #origin = "";
   #clockAheadMs = 0;
 
-  constructor(options: { switches: Partial<Switches>; client: Credentials; authorize: AuthorizeRules }) {
+  constructor(options: { switches: Partial<Switches>; client: Credentials; authorize: AuthorizeRules | null }) {
     this.switches = { ...defaultSwitches, ...options.switches };
     this.client = { ...options.client };
     const now = () => Date.now() + this.#clockAheadMs;
     this.grants = new GrantBook({ rules: this.switches, ledger: this.ledger, now });
-    this.authorizePage = new AuthorizePage({ rules: options.authorize, server: this, issue: (r) => this.grants.issueCode(r) });
+    const issue = (request: CodeRequest) => this.grants.issueCode(request);
+    this.#authorizePage = options.authorize && new AuthorizePage({ rules: options.authorize, server: this, issue });
     this.#server = createServer((request, response) => void this.#serve(request, response));
   }
 
@@ -141,7 +142,9 @@ export abstract class StrictServer implements AsyncDisposable {
 
   /** For subclasses: id and secret, compared with the client's own. */
   protected checkClient(id: string, secret: string): string {
-    if (id !== this.client.id || secret !== this.client.secret) throw new Fault("invalid_client", "Bad client credentials");
+    if (id !== this.client.id || secret !== this.client.secret) {
+      throw new Fault("invalid_client", "Bad client credentials");
+    }
     return id;
   }
 
@@ -192,7 +195,9 @@ export abstract class StrictServer implements AsyncDisposable {
   }
 
   #find(call: Call): Route {
-    const here = [...this.routes(), ...this.authorizePage.routes()].filter((route) => route.path === call.path);
+    const here = [...this.routes(), ...(this.#authorizePage?.routes() ?? [])].filter(
+      (route) => route.path === call.path,
+    );
     const status = here.length > 0 ? 405 : 404;
     const nowhere = { ...call, endpoint: "nowhere", handle: () => ({ status, body: "" }) };
     return here.find((route) => route.method === call.method) ?? nowhere;

@@ -2,7 +2,7 @@ import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { run, testKey } from "./run.ts";
+import { run, testKey, type Surroundings } from "./run.ts";
 import { problem, startStubBroker } from "./stub-broker.ts";
 
 const token = {
@@ -13,6 +13,8 @@ const token = {
   version: 7,
   warnings: [{ code: "refresh_failing", detail: "The provider is away." }],
 };
+
+type SecretCase = [string, Surroundings & { args?: string[]; secret?: string }];
 
 async function secretFile(content: string): Promise<string> {
   const path = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "secret");
@@ -68,17 +70,16 @@ test("a client's secret comes from a file, without the newline an editor leaves"
 });
 
 test.each([
-  ["stdin", ["--client-secret-file", "-"], { stdin: "from-stdin\n" }, "from-stdin"],
-  ["the environment", [], { env: { FRESHET_CLIENT_SECRET: "from-env" } }, "from-env"],
-  ["a prompt that shows nothing", [], { interactive: true, stdin: "typed-secret\r" }, "typed-secret"],
-  ["nowhere for a public client", ["--public"], { interactive: true }, undefined],
-  ["nowhere without a terminal", [], {}, undefined],
-])("a client's secret comes from %s", async (_source, args, surroundings, secret) => {
+  ["stdin", { args: ["--client-secret-file", "-"], stdin: "from-stdin\n", secret: "from-stdin" }],
+  ["the environment", { env: { FRESHET_CLIENT_SECRET: "from-env" }, secret: "from-env" }],
+  ["a prompt that shows nothing", { interactive: true, stdin: "typed-secret\r", secret: "typed-secret" }],
+  ["nowhere for a public client", { args: ["--public"], interactive: true }],
+  ["nowhere without a terminal", {}],
+] as SecretCase[])("a client's secret comes from %s", async (_source, { args = [], secret, env, ...surroundings }) => {
   await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
-  const env = { ...("env" in surroundings ? surroundings.env : {}), FRESHET_URL: broker.url };
   const result = await run(["clients", "add", "bol", "--provider", "bol", "--client-id", "i", ...args], {
     ...surroundings,
-    env,
+    env: { ...env, FRESHET_URL: broker.url },
   });
   expect(result.exitCode).toBe(0);
   expect(broker.requests[0]?.body).toEqual({ name: "bol", provider: "bol", client_id: "i", client_secret: secret });
@@ -113,7 +114,14 @@ test("a password connection is created with credentials that were never argument
 });
 
 test("a list is a table of aligned columns over all pages", async () => {
-  const item = { provider: "bol", status: "connected", version: 3, expires_at: null, account: null, labels: { team: "a" } };
+  const item = {
+    provider: "bol",
+    status: "connected",
+    version: 3,
+    expires_at: null,
+    account: null,
+    labels: { team: "a" },
+  };
   await using broker = await startStubBroker({
     "GET /connections": [
       { body: { items: [{ ...item, name: "a" }], next_cursor: "c1" } },
@@ -152,7 +160,9 @@ test("deleting a connection can leave the provider's tokens alone", async () => 
 });
 
 test("a new key is the only thing on stdout, for use in a script", async () => {
-  await using broker = await startStubBroker({ "POST /keys": { status: 201, body: { id: "k7", key: "frt_k7_abc_def" } } });
+  await using broker = await startStubBroker({
+    "POST /keys": { status: 201, body: { id: "k7", key: "frt_k7_abc_def" } },
+  });
   const args = ["keys", "add", "billing", "--ability", "tokens", "--connection", "acme-*", "--connection", "b"];
   const result = await run(args, { env: { FRESHET_URL: broker.url } });
   expect(result.out).toBe("frt_k7_abc_def\n");

@@ -3,7 +3,7 @@ import { text } from "node:stream/consumers";
 import { runFreshet } from "../../../src/cli/program.ts";
 import { openTerminal } from "../../../src/cli/terminal.ts";
 
-type Surroundings = {
+export type Surroundings = {
   env?: Record<string, string>;
   /** What stands on stdin, or what a person types where `interactive`. */
   stdin?: string;

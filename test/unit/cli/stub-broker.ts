@@ -1,5 +1,4 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { text } from "node:stream/consumers";
 
 export type SeenRequest = { method: string; path: string; query: Record<string, string>; key: string; body: unknown };
@@ -12,7 +11,8 @@ type Routes = Record<string, Answer | Answer[]>;
 export async function startStubBroker(routes: Routes) {
   const requests: SeenRequest[] = [];
   const calls = new Map<string, number>();
-  const server = createServer(async (request, response) => {
+  const server = createServer((request, response) => void reply(request, response));
+  const reply = async (request: IncomingMessage, response: ServerResponse) => {
     const url = new URL(request.url ?? "/", "http://stub");
     const sent = await text(request);
     const route = `${request.method} ${url.pathname}`;
@@ -24,12 +24,17 @@ export async function startStubBroker(routes: Routes) {
       body: sent === "" ? undefined : JSON.parse(sent),
     });
     const { status, body, raw, headers } = pick(routes[route], calls, route);
-    response.writeHead(status, { "content-type": status < 400 ? "application/json" : "application/problem+json", ...headers });
+    response.writeHead(status, {
+      "content-type": status < 400 ? "application/json" : "application/problem+json",
+      ...headers,
+    });
     response.end(raw ?? (body === undefined ? undefined : JSON.stringify(body)));
-  });
+  };
   await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("a TCP server has a port");
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://127.0.0.1:${address.port}`,
     requests,
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();

@@ -1,0 +1,99 @@
+import { html } from "hono/html";
+import type { ConsentQuestion } from "../consent/consent-service.ts";
+import { page, type Markup } from "./layout.ts";
+
+/** Everything the page shows besides the question itself. `host` is where this broker is reached. */
+type Shown = { question: ConsentQuestion; host: string };
+
+/** The page that asks: who will be able to do what, at which provider, under which name. */
+export async function consentPage({ question, host }: Shown): Promise<string> {
+  const { connectionName, providerName, manual } = question;
+  const title = `Connect ${connectionName} at ${providerName}?`;
+  const body = html`<h1>Connect <em>${connectionName}</em> at ${providerName}?</h1>
+    <p>You were asked to give the service at ${host} access to an account at ${providerName}.</p>
+    ${facts({ question, host })}
+    <h2>${host} will be able to</h2>
+    ${permissions(question)} ${manual === null ? plainForm(question) : manualForm(question, manual.authorizationUrl)}
+    <p class="soft">
+      Not expecting this? Just close the page: nothing has been connected. The link works until
+      ${time(question.expiresAt)}.
+    </p>`;
+  return await page({ title, body, hasForm: true });
+}
+
+function facts({ question, host }: Shown): Markup {
+  return html`<dl class="facts">
+    <div>
+      <dt>Who</dt>
+      <dd>
+        ${host}<small>application <code>${question.clientId}</code> at ${question.providerName}</small>
+      </dd>
+    </div>
+    <div>
+      <dt>Account at</dt>
+      <dd>${question.providerName}</dd>
+    </div>
+    <div>
+      <dt>Name here</dt>
+      <dd>${question.connectionName}</dd>
+    </div>
+  </dl>`;
+}
+
+function permissions({ scopes, providerName }: ConsentQuestion): Markup {
+  if (scopes.length === 0) {
+    return html`<ul class="can">
+      <li>do what ${providerName} allows this application; its next page may tell more</li>
+    </ul>`;
+  }
+  const lines = scopes.map(({ scope, words }) =>
+    words === null ? html`<li>use <code>${scope}</code></li>` : html`<li>${words} <code>${scope}</code></li>`,
+  );
+  return html`<ul class="can">
+    ${lines}
+  </ul>`;
+}
+
+function plainForm({ csrf, providerName }: ConsentQuestion): Markup {
+  return html`<p>${providerName} will ask you to sign in and to confirm. Your password stays there.</p>
+    <form method="post" class="actions">
+      <input type="hidden" name="csrf" value="${csrf}" />
+      <button class="button" type="submit">Continue to ${providerName}</button>
+    </form>`;
+}
+
+function manualForm({ csrf, providerName }: ConsentQuestion, authorizationUrl: string): Markup {
+  return html`<ol class="steps">
+    <li>
+      <p>
+        <a href="${authorizationUrl}" target="_blank" rel="noopener noreferrer">Open ${providerName}</a> in a new tab,
+        sign in and confirm. It then shows you a code, or carries it in the address of its last page.
+      </p>
+    </li>
+    <li>
+      <form method="post">
+        <input type="hidden" name="csrf" value="${csrf}" />
+        <label for="code">Code, or the whole address</label>
+        <input
+          type="text"
+          id="code"
+          name="code"
+          required
+          maxlength="8192"
+          autocomplete="off"
+          autocapitalize="off"
+          spellcheck="false"
+          aria-describedby="code-hint"
+        />
+        <p class="soft" id="code-hint">Paste it soon: such codes may live for a minute only.</p>
+        <button class="button" type="submit">Connect</button>
+      </form>
+    </li>
+  </ol>`;
+}
+
+const words = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short", timeZone: "UTC" });
+
+function time(at: Date): Markup {
+  return html`<time datetime="${at.toISOString()}">${words.format(at)} UTC</time>`;
+}

@@ -1,0 +1,61 @@
+import { createHash } from "node:crypto";
+import { html, raw } from "hono/html";
+import { style } from "./style.ts";
+
+/** Escaped markup, as the `html` template makes it. */
+export type Markup = ReturnType<typeof html>;
+
+const styleHash = createHash("sha256").update(style).digest("base64");
+const icon =
+  "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='%230b6e63' " +
+  "stroke-width='2.4' stroke-linecap='round'%3E%3Cpath d='M2 8c3.5-3 6.5-3 10 0s6.5 3 10 0M2 16c3.5-3 6.5-3 10 0s6.5 3 10 0'/%3E%3C/svg%3E";
+
+/**
+ * What every page carries. `form-action` is left out on purpose: it would also judge the redirect that follows a form, and
+ * browsers would silently stop the way to the provider.
+ */
+export const pageHeaders: Readonly<Record<string, string>> = {
+  "content-type": "text/html; charset=utf-8",
+  "content-security-policy": `default-src 'none'; style-src 'sha256-${styleHash}'; img-src data:; frame-ancestors 'none'; base-uri 'none'`,
+  "referrer-policy": "no-referrer",
+  "cache-control": "no-store",
+  "x-content-type-options": "nosniff",
+  "x-frame-options": "DENY",
+  "x-robots-tag": "noindex, nofollow",
+};
+
+const mark = html`<svg
+  width="22"
+  height="22"
+  viewBox="0 0 24 24"
+  fill="none"
+  stroke="currentColor"
+  stroke-width="2.4"
+  stroke-linecap="round"
+  aria-hidden="true"
+>
+  <path d="M2 8c3.5-3 6.5-3 10 0s6.5 3 10 0M2 16c3.5-3 6.5-3 10 0s6.5 3 10 0" />
+</svg>`;
+
+/** A whole document. `hasForm`: browsers send `Origin: null` with a form under `no-referrer`, so such a page says otherwise. */
+export async function page(options: { title: string; body: Markup; hasForm?: boolean }): Promise<string> {
+  const referrer = options.hasForm ? html`<meta name="referrer" content="same-origin" />` : "";
+  const document = html`<!doctype html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        ${referrer}
+        <title>${options.title}</title>
+        <link rel="icon" href="${raw(icon)}" />
+        <style>
+          ${raw(style)}
+        </style>
+      </head>
+      <body>
+        <main>${options.body}</main>
+        <p class="brand">${mark} Freshet</p>
+      </body>
+    </html> `;
+  return String(await document);
+}

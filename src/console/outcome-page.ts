@@ -1,0 +1,169 @@
+import { html, raw } from "hono/html";
+import type { ConsentAnswer } from "../consent/consent-service.ts";
+import type { ConsentProblem } from "../consent/problem.ts";
+import { page, type Markup } from "./layout.ts";
+
+type Tone = "good" | "calm" | "bad";
+type Words = { status: number; tone: Tone; title: string; what: string; next: string };
+
+/** The pages a person can end on: what happened, and what to do next. */
+const problems: Readonly<Record<ConsentProblem, Words>> = {
+  malformed: {
+    status: 400,
+    tone: "bad",
+    title: "That request could not be read",
+    what: "Something in the address or the form was missing, doubled or altered on its way. Nothing has been connected.",
+    next: "Open the link you were given once more and start from there.",
+  },
+  invalid_state: {
+    status: 400,
+    tone: "bad",
+    title: "This attempt is no longer valid",
+    what: "An answer from the provider counts once, and for ten minutes. This one came late, came twice, or does not belong to an attempt made here. Nothing was connected by it.",
+    next: "Open the link you were given and start again. If you had already seen “Connected”, all is well: you are done.",
+  },
+  wrong_browser: {
+    status: 403,
+    tone: "bad",
+    title: "This belongs to another browser",
+    what: "The link is being used in the browser where “Continue” was pressed first, and works only there. That keeps anyone else from finishing in your name.",
+    next: "Go on in that browser, with cookies allowed. If that is not possible, or it was not you, ask for a new link.",
+  },
+  wrong_origin: {
+    status: 403,
+    tone: "bad",
+    title: "This form came from another address",
+    what: "For your safety a form counts only when it is sent from this service’s own address. Nothing has been connected.",
+    next: "Open the link exactly as you were given it, and press the button on that page.",
+  },
+  stale_form: {
+    status: 403,
+    tone: "bad",
+    title: "This page is out of date",
+    what: "The form does not fit this browser any more: its cookie was deleted or blocked, or the page was copied. Nothing has been connected.",
+    next: "Allow cookies for this site, open the link you were given again, and press the button there.",
+  },
+  unknown_link: {
+    status: 404,
+    tone: "bad",
+    title: "This link is not known here",
+    what: "It may have been cut off when it was copied, or the connection it was made for has been deleted.",
+    next: "Check that you have the whole link. If you do, ask whoever sent it for a new one.",
+  },
+  connection_disabled: {
+    status: 409,
+    tone: "calm",
+    title: "This connection is switched off",
+    what: "The people who run this service have disabled it for now, so nothing can be connected.",
+    next: "Tell whoever sent you the link. Once it is switched on again, the same link works until it expires.",
+  },
+  duplicate_grant: {
+    status: 409,
+    tone: "calm",
+    title: "This account is connected already",
+    what: "The provider gave the same access that another connection here holds, and two cannot share it.",
+    next: "Tell whoever sent you the link, or start again and sign in to another account.",
+  },
+  expired_link: {
+    status: 410,
+    tone: "calm",
+    title: "This link has expired",
+    what: "Links work for a limited time, so that a forgotten one cannot be misused.",
+    next: "Ask whoever sent it for a new one. It takes them a moment.",
+  },
+  used_link: {
+    status: 410,
+    tone: "calm",
+    title: "This link has been used",
+    what: "A link connects one account, once, and this one has done so.",
+    next: "If it was you, there is nothing left to do. If not, tell whoever sent it, and ask for a new link.",
+  },
+  provider_refused: {
+    status: 502,
+    tone: "bad",
+    title: "The provider did not go along",
+    what: "It answered with an error instead of access, so nothing has been connected.",
+    next: "Open the link you were given and try again. If the same happens, send what stands below to whoever gave you the link.",
+  },
+  provider_unavailable: {
+    status: 502,
+    tone: "bad",
+    title: "The provider cannot be reached right now",
+    what: "You agreed, but the provider did not answer this service’s question in time. Nothing has been connected.",
+    next: "Wait a few minutes, then open the link you were given and try again.",
+  },
+  client_rejected: {
+    status: 502,
+    tone: "bad",
+    title: "The provider does not accept this service",
+    what: "You did nothing wrong: the provider refuses this service’s own id or secret, so nothing could be connected.",
+    next: "Tell whoever gave you the link, with what stands below. The link keeps working until it expires.",
+  },
+  storage_unavailable: {
+    status: 503,
+    tone: "bad",
+    title: "This service has a problem right now",
+    what: "Its database cannot be reached, so nothing can be connected at the moment.",
+    next: "Wait a minute, then open the link you were given and try again.",
+  },
+  internal_error: {
+    status: 500,
+    tone: "bad",
+    title: "Something went wrong here",
+    what: "The fault is in this service, not with you.",
+    next: "Open the link you were given and try again. If the same happens, tell whoever sent it.",
+  },
+};
+
+/** The page for a consent that did not come about, and its status. `detail` goes to whoever runs the service. */
+export async function problemPage(problem: ConsentProblem, detail: string | null, status?: number) {
+  const words = problems[problem];
+  const said = detail === null || detail === "" ? "" : html`<p class="said">${detail}</p>`;
+  const body = html`${outcome(words)}${said}`;
+  return { status: status ?? words.status, html: await page({ title: words.title, body }) };
+}
+
+/** The page for an answer: connected, or denied. */
+export async function answerPage({ outcome: kind, connectionName, providerName, returnTo }: ConsentAnswer) {
+  const connected = kind === "connected";
+  const words: Omit<Words, "status"> = connected
+    ? {
+        tone: "good",
+        title: "Connected",
+        what: `“${connectionName}” now has access to the account at ${providerName}.`,
+        next: `You can close this page. The access can be withdrawn at ${providerName} at any time.`,
+      }
+    : {
+        tone: "calm",
+        title: "Not connected",
+        what: `You told ${providerName} not to give access, so “${connectionName}” was not connected. Nothing has changed.`,
+        next: "You can close this page. If you change your mind, the link you were given still works until it expires.",
+      };
+  const body = html`${outcome(words)}${returnTo === null ? "" : returnButton(returnTo, { connectionName, kind })}`;
+  return { status: 200, html: await page({ title: words.title, body }) };
+}
+
+function outcome({ tone, title, what, next }: Omit<Words, "status">): Markup {
+  return html`<div class="badge ${tone}">${raw(signs[tone])}</div>
+    <h1>${title}</h1>
+    <p>${what}</p>
+    <div class="next">
+      <h2>What now?</h2>
+      <p>${next}</p>
+    </div>`;
+}
+
+function returnButton(returnTo: string, { connectionName, kind }: { connectionName: string; kind: string }): Markup {
+  const url = new URL(returnTo);
+  url.searchParams.set("connection", connectionName);
+  url.searchParams.set("status", kind);
+  return html`<div class="actions"><a class="button" href="${url.href}">Continue to ${url.host}</a></div>`;
+}
+
+const sign = (path: string) =>
+  `<svg width="24" height="24" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><path d="${path}"/></svg>`;
+const signs: Readonly<Record<Tone, string>> = {
+  good: sign("M5 12.5l4.5 4.5L19 7.5"),
+  calm: sign("M6 12h12"),
+  bad: sign("M12 6v7M12 17.5v.01"),
+};

@@ -1,0 +1,171 @@
+import { validateHeaderName } from "node:http";
+import { checkTemplates } from "./check-templates.ts";
+import type { Exchange, ProviderDefinition } from "./definition.ts";
+import type { ProviderFile } from "./provider-file.ts";
+import { templateNames } from "./template.ts";
+import type { Problem } from "./yaml-source.ts";
+
+/** What the shape of a merged file cannot say: knobs that need or exclude each other, patterns, templates. */
+export function checkDefinition(file: ProviderFile, definition: ProviderDefinition): Problem[] {
+  return [
+    ...checkTemplates(file),
+    ...checkInputs(file),
+    ...checkErrors(file),
+    ...checkRest(file),
+    ...checkHeaders(file),
+    ...(definition.usable ? checkExchanges(definition) : []),
+  ];
+}
+
+function checkInputs({ inputs = {} }: ProviderFile): Problem[] {
+  return Object.entries(inputs).flatMap(([name, input]) => {
+    const path = ["inputs", name];
+    const fault = input.pattern === undefined ? null : patternFault(input.pattern);
+    if (fault !== null) return [{ path: [...path, "pattern"], text: fault }];
+    const fits =
+      (input.enum?.includes(input.default ?? "") ?? true) &&
+      (input.pattern === undefined || new RegExp(input.pattern, "u").test(input.default ?? ""));
+    return input.default === undefined || fits
+      ? []
+      : [{ path: [...path, "default"], text: "does not fit this input's own pattern or enum" }];
+  });
+}
+
+function patternFault(pattern: string): string | null {
+  try {
+    RegExp(pattern, "u");
+    return null;
+  } catch (error) {
+    return `is not a regular expression (${error instanceof Error ? error.message : "syntax"})`;
+  }
+}
+
+function checkErrors({ errors = [] }: ProviderFile): Problem[] {
+  return errors.flatMap((rule, index) => {
+    const path = ["errors", String(index)];
+    const problems = (["regex", "body"] as const).flatMap((knob) => {
+      const fault = rule[knob] === undefined ? null : patternFault(rule[knob]);
+      return fault === null ? [] : [{ path: [...path, knob], text: fault }];
+    });
+    const fault = ruleFault(rule);
+    return fault === null ? problems : [...problems, { path, text: fault }];
+  });
+}
+
+function ruleFault(rule: NonNullable<ProviderFile["errors"]>[number]): string | null {
+  const { endpoint, status, pointer, equals, regex, body, means } = rule;
+  if (status === undefined && pointer === undefined && body === undefined) {
+    return "a rule needs a `status`, a `pointer` or a `body`";
+  }
+  if ((pointer !== undefined) !== (equals !== undefined || regex !== undefined)) {
+    return "`pointer` goes with `equals` or `regex`";
+  }
+  if (equals !== undefined && regex !== undefined) return "either `equals` or `regex`, not both";
+  if (endpoint === "token") {
+    return means === "access_token_expired" ? "access_token_expired is for `endpoint: api`" : null;
+  }
+  if (means !== "access_token_expired") return "`endpoint: api` goes with `means: access_token_expired`";
+  return pointer === undefined ? null : "`endpoint: api` is told by `status` and `body`, not by `pointer`";
+}
+
+function checkRest(file: ProviderFile): Problem[] {
+  const problems: Problem[] = [];
+  const grants = file.grants ?? ["authorization_code"];
+  if (file.token?.url !== undefined && grants.includes("authorization_code") && file.authorization?.url === undefined) {
+    problems.push({ path: ["grants"], text: "authorization_code is offered, and `authorization.url` is missing" });
+  }
+  if (file.authorization?.params?.["state"] === null) {
+    problems.push({
+      path: ["authorization", "params", "state"],
+      text: "state cannot be left out: it binds the callback to its browser",
+    });
+  }
+  if (file.refresh?.reuse === "grace" && !file.refresh.grace_s) {
+    problems.push({ path: ["refresh", "reuse"], text: "`reuse: grace` needs a `grace_s` above 0" });
+  }
+  for (const knob of ["expires", "refresh_expires"] as const) {
+    const lifetime = file.response?.[knob];
+    if (lifetime?.from === "fixed" && lifetime.fallback === undefined) {
+      problems.push({ path: ["response", knob], text: "`from: fixed` needs the life in `fallback`" });
+    }
+  }
+  return problems;
+}
+
+/** Headers that the HTTP client sets itself. */
+const ownHeaders = new Set([
+  "host",
+  "connection",
+  "content-length",
+  "content-type",
+  "transfer-encoding",
+  "accept-encoding",
+  "expect",
+]);
+
+function checkHeaders({ token, api }: ProviderFile): Problem[] {
+  const maps: [string[], Readonly<Record<string, string | null>> | undefined][] = [
+    [["token", "headers"], token?.headers],
+    [["api", "headers"], api?.headers],
+  ];
+  for (const [grant, knobs] of Object.entries(token?.grants ?? {})) {
+    maps.push([["token", "grants", grant, "headers"], knobs.headers]);
+    if ("refresh" in knobs) maps.push([["token", "grants", grant, "refresh", "headers"], knobs.refresh?.headers]);
+  }
+  return maps.flatMap(([path, headers]) =>
+    Object.entries(headers ?? {}).flatMap(([name, value]) => headerProblems([...path, name], name, value)),
+  );
+}
+
+function headerProblems(path: string[], name: string, value: string | null): Problem[] {
+  try {
+    validateHeaderName(name);
+  } catch {
+    return [{ path, text: `\`${name}\` is not a header name` }];
+  }
+  if (path[0] === "token" && ownHeaders.has(name.toLowerCase())) {
+    return [{ path, text: `\`${name}\` is set by the broker itself` }];
+  }
+  return /\p{Cc}/u.test(value ?? "") ? [{ path, text: "must not hold control characters" }] : [];
+}
+
+function checkExchanges(definition: ProviderDefinition): Problem[] {
+  const grants = definition.file.token?.grants;
+  const first = Object.entries(definition.exchanges).map(([grant, exchange]) => ({
+    path: ["token", "grants", grant],
+    exchange,
+  }));
+  const later = Object.entries(definition.refreshes).map(([grant, exchange]) => {
+    const special = Object.entries(grants ?? {}).some(([name, knobs]) => name === grant && "refresh" in knobs);
+    return { path: special ? ["token", "grants", grant, "refresh"] : ["token", "grants", "refresh_token"], exchange };
+  });
+  const problems = [...first, ...later].flatMap(({ path, exchange }) => checkExchange(path, exchange));
+  // Grants that are refreshed alike have the same problem: it is told once.
+  return [...new Map(problems.map((problem) => [`${problem.path.join("/")} ${problem.text}`, problem])).values()];
+}
+
+const secretNames = /^(client\.secret|code|code_verifier|refresh_token|access_token|credentials\..*)$/;
+
+/** Secrets never stand in a URL: URLs are logged on the way. */
+function checkExchange(path: string[], exchange: Exchange): Problem[] {
+  const { encoding, method, clientAuth, fields } = exchange;
+  if (method === "GET" && encoding !== "query") {
+    return [{ path, text: "`method: GET` has no body: it goes with `encoding: query`" }];
+  }
+  if (encoding !== "query") return [];
+  const secret = Object.entries(fields).filter(([, value]) =>
+    templateNames(value).some((name) => secretNames.test(name)),
+  );
+  const problems = secret.map(([name]) => ({
+    path: [...path, "fields", name],
+    text: `\`${name}\` is a secret, and secrets are refused in \`encoding: query\``,
+  }));
+  if (clientAuth !== "body") return problems;
+  return [
+    ...problems,
+    {
+      path: [...path, "client_auth"],
+      text: "`client_auth: body` would put the secret in the URL with `encoding: query`",
+    },
+  ];
+}

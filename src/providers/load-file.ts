@@ -1,0 +1,107 @@
+import { checkDefinition } from "./check-definition.ts";
+import { checkShape } from "./check-shape.ts";
+import type { ProviderDefinition } from "./definition.ts";
+import type { ProviderFile } from "./provider-file.ts";
+import { resolveDefinition } from "./resolve.ts";
+import { readYaml, type YamlSource } from "./yaml-source.ts";
+
+/** Where the built-in sandbox is: as browsers reach it, and as this process does. */
+export type SandboxAddress = { publicUrl: string; localUrl: string };
+
+/** A file whose shape is right. */
+export type LoadedFile = { source: YamlSource; content: ProviderFile; builtin: boolean; isSandbox: boolean };
+
+/** Reads one file and checks its shape; or every problem, as `file:line:column: text`. */
+export function loadFile(
+  path: string,
+  options: { builtin: boolean; sandbox: SandboxAddress | null },
+): { file: LoadedFile } | { problems: string[] } {
+  const { builtin, sandbox } = options;
+  const read = readYaml(path);
+  if ("problems" in read) return read;
+  const { source } = read;
+  const shape = checkShape(sandbox ? fillSandbox(source.value, sandbox) : source.value);
+  if ("file" in shape) return { file: { source, content: shape.file, builtin, isSandbox: sandbox !== null } };
+  return { problems: shape.problems.map((problem) => `${source.locate(problem.path)}: ${say(problem)}`) };
+}
+
+/** Follows `extends` among `files`, applies defaults and checks what came of it. */
+export function settleFile(
+  file: LoadedFile,
+  files: readonly LoadedFile[],
+): { definition: ProviderDefinition | null; problems: string[] } {
+  const chain = [file];
+  for (let at = file; at.content.extends;) {
+    const parent = parentOf(at, files);
+    const fault =
+      parent === undefined ? unknownParent(at, files) : chain.includes(parent) ? "goes round in a circle" : null;
+    if (parent === undefined || fault !== null) {
+      return {
+        definition: null,
+        problems: [`${at.source.locate(["extends"])}: extends ${at.content.extends}, ${fault ?? ""}`],
+      };
+    }
+    chain.push(parent);
+    at = parent;
+  }
+  // Two files of the right shape merge into one of the right shape.
+  const content = chain.reduceRight<ProviderFile>(
+    (base, { content: own }) => ({ ...merge(base, own), id: own.id }),
+    file.content,
+  );
+  const definition = resolveDefinition(content, file.isSandbox);
+  const problems = checkDefinition(content, definition).map(
+    (problem) => `${locate(chain, problem.path)}: ${say(problem)}`,
+  );
+  return { definition, problems };
+}
+
+/** What a file extends is the definition in force, save that one overriding a built-in extends that built-in. */
+function parentOf(file: LoadedFile, files: readonly LoadedFile[]): LoadedFile | undefined {
+  const named = files.filter((other) => other.content.id === file.content.extends);
+  if (file.content.extends === file.content.id && !file.builtin) return named.find((other) => other.builtin);
+  return named.find((other) => !other.builtin) ?? named[0];
+}
+
+function unknownParent(file: LoadedFile, files: readonly LoadedFile[]): string {
+  if (file.content.extends === "sandbox") return "which there is none of while the sandbox is off";
+  const ids = [...new Set(files.map((other) => other.content.id))].filter((id) => id !== file.content.id).sort();
+  return `which is no provider; there are ${ids.join(", ")}`;
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Maps merge, everything else replaces. */
+function merge(base: object, own: object): Record<string, unknown> {
+  const merged: Record<string, unknown> = { ...base };
+  for (const [key, value] of Object.entries(own)) {
+    const below = merged[key];
+    merged[key] = isMap(value) && isMap(below) ? merge(below, value) : value;
+  }
+  return merged;
+}
+
+/** The place of a problem in the file that says most of its path; of two that say as much, the extending one. */
+function locate(chain: readonly LoadedFile[], path: readonly string[]): string {
+  const deepest = Math.max(...chain.map(({ source }) => source.depth(path)));
+  const file = chain.find(({ source }) => source.depth(path) === deepest);
+  return file?.source.locate(path) ?? "";
+}
+
+function say({ path, text }: { path: readonly string[]; text: string }): string {
+  return path.length === 0 ? text : `${path.join(".")}: ${text}`;
+}
+
+function fillSandbox(value: Record<string, unknown>, sandbox: SandboxAddress): Record<string, unknown> {
+  const fill = (inner: unknown): unknown => {
+    if (typeof inner === "string") {
+      return inner
+        .replaceAll("{sandbox.public_url}", sandbox.publicUrl)
+        .replaceAll("{sandbox.local_url}", sandbox.localUrl);
+    }
+    return isMap(inner) ? fillSandbox(inner, sandbox) : inner;
+  };
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, fill(inner)]));
+}

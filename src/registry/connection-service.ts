@@ -1,0 +1,212 @@
+import { randomUUID } from "node:crypto";
+import { BrokerError } from "../errors.ts";
+import type { Catalog } from "../providers/catalog.ts";
+import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
+import type { Grant } from "../providers/grant.ts";
+import { checkInputChanges } from "../providers/inputs.ts";
+import { hostInputs } from "../providers/requirements.ts";
+import type { ConnectionFilter, ConnectionEventRow, ConnectionRecord, Connections } from "../store/connections.ts";
+import { isUniqueViolation } from "../store/database-errors.ts";
+import type { PageRequest } from "../store/page.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import { isRefused, refusal, type Establish } from "../tokens/establish.ts";
+import type { Sender } from "../tokens/sending.ts";
+import type { TokenCache } from "../tokens/token-cache.ts";
+import { connectionNotFound, type TokenService } from "../tokens/token-service.ts";
+import { isUnattended } from "../tokens/unavailable.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
+import { mayUse, likePatterns, type Principal } from "./principal.ts";
+
+export type ConnectionPatch = {
+  scopes?: string[];
+  labels?: Record<string, string>;
+  inputs?: Record<string, unknown>;
+  credentials?: Record<string, string>;
+  disabled?: boolean;
+};
+
+/** Connections as ops and provisioning code handle them. A principal sees those that its patterns cover. All throw BrokerError. */
+export type ConnectionService = {
+  create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord>;
+  get(principal: Principal, name: string): Promise<ConnectionRecord>;
+  list(principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]>;
+  patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord>;
+  delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<void>;
+  /** A code that a person copied from a page of the provider. */
+  submitCode(principal: Principal, name: string, code: string): Promise<ConnectionRecord>;
+  importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
+  refresh(principal: Principal, name: string): Promise<ConnectionRecord>;
+  events(principal: Principal, name: string, page: { limit: number; before: bigint | null }): Promise<ConnectionEventRow[]>;
+};
+
+export type ConnectionServiceParts = PlanParts & {
+  connections: Connections;
+  rows: TokenRows;
+  cache: TokenCache;
+  catalog: Catalog;
+  vault: TokenVault;
+  tokens: TokenService;
+  establish: Establish;
+  sender: Sender;
+};
+
+export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
+  const { connections, rows, cache, catalog, vault, tokens, establish, sender } = parts;
+
+  const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+    const record = mayUse(principal, name) ? await connections.findByName(name) : null;
+    if (record === null) throw connectionNotFound(name);
+    return record;
+  };
+
+  const tokenRow = async ({ id, name }: ConnectionRecord): Promise<TokenRow> => {
+    const row = await rows.readById(id);
+    if (row === null) throw connectionNotFound(name);
+    return row;
+  };
+
+  const definitionOf = ({ provider }: ConnectionRecord): ProviderDefinition => {
+    const definition = catalog.get(provider);
+    if (definition === undefined) {
+      throw new BrokerError("conflict", `This broker has no definition of the provider "${provider}" any more.`);
+    }
+    return definition;
+  };
+
+  /** The first token of a connection that needs no person: refused → nothing stays; provider away → it stays pending. */
+  const fetchFirst = async (id: string, name: string): Promise<void> => {
+    const outcome = await tokens.tryRefresh(name);
+    if (outcome.kind === "moved" || outcome.failure === undefined || !isRefused(outcome.failure)) return;
+    await connections.discard(id);
+    cache.expire(name);
+    throw new BrokerError("provider_rejected", `The provider refuses: ${outcome.failure.detail}`, { connection: name });
+  };
+
+  return {
+    get,
+
+    async create(principal, request) {
+      if (!mayUse(principal, request.name)) {
+        throw new BrokerError("forbidden", `name: this key may only create connections named ${principal.connections.join(", ")}.`);
+      }
+      const plan = await planConnection(parts, request);
+      const id = randomUUID();
+      const sealed = plan.credentials === null ? null : vault.sealCredentials(plan.credentials, { connectionId: id, revision: 0 });
+      try {
+        await connections.insert({ ...plan, id, credentials: sealed });
+      } catch (error) {
+        if (!isUniqueViolation(error)) throw error;
+        throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
+      }
+      if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
+      return await get(principal, plan.name);
+    },
+
+    list: async (principal, page, filter) => await connections.list(page, filter, likePatterns(principal)),
+
+    async patch(principal, name, patch) {
+      const record = await get(principal, name);
+      const definition = definitionOf(record);
+      const inputs = patch.inputs === undefined ? {} : { inputs: checkedInputs(record, definition, patch.inputs) };
+      const credentials = patch.credentials === undefined ? {} : { credentials: sealedCredentials(vault, record, { definition, given: patch.credentials }) };
+      const { scopes, labels, disabled } = patch;
+      const rest = { ...(scopes && { scopes }), ...(labels && { labels }), ...(disabled !== undefined && { disabled }) };
+      const updated = await connections.update(record, { ...rest, ...inputs, ...credentials });
+      if (updated === null) throw new BrokerError("conflict", "The connection was changed at the same moment; try again.");
+      cache.learn(updated);
+      if (patch.credentials !== undefined && updated.status === "pending") await tokens.tryRefresh(name);
+      return await get(principal, name);
+    },
+
+    async delete(principal, name, { revoke }) {
+      const record = await get(principal, name);
+      const deleted = await connections.delete(record.id);
+      cache.expire(name);
+      if (deleted === null) throw connectionNotFound(name);
+      if (revoke) await revokeGrant(sender, vault, deleted);
+    },
+
+    async submitCode(principal, name, code) {
+      const record = await get(principal, name);
+      const { authorization } = definitionOf(record);
+      if (record.grant !== "authorization_code" || !authorization?.manualCode) {
+        throw notApplicable(record, "takes no code by hand; send a person a consent link");
+      }
+      requireEnabled(record);
+      const exchange = { connectionId: record.id, code, codeVerifier: null, captured: {} };
+      await establish.exchangeCode({ ...exchange, redirectUri: authorization.manualRedirectUri });
+      return await get(principal, name);
+    },
+
+    async importGrant(principal, name, { grant, verify }) {
+      const record = await get(principal, name);
+      const offered = definitionOf(record).grants.includes("import");
+      if (isUnattended(record.grant) || !offered) throw notApplicable(record, "gets its tokens by itself or by consent, not by import");
+      requireEnabled(record);
+      const row = await establish.importGrant(await tokenRow(record), grant);
+      if (verify) await verifyImport(tokens, row);
+      return await get(principal, name);
+    },
+
+    async refresh(principal, name) {
+      await get(principal, name);
+      await tokens.refreshNow(name);
+      return await get(principal, name);
+    },
+
+    async events(principal, name, page) {
+      const { id } = await get(principal, name);
+      return await connections.events(id, page);
+    },
+  };
+}
+
+/** Where an input decides the host, a token that is in use must not suddenly be sent elsewhere. */
+function checkedInputs(record: ConnectionRecord, definition: ProviderDefinition, given: Record<string, unknown>) {
+  const host = hostInputs(definition).find((name) => Object.hasOwn(given, name));
+  if (host !== undefined && record.status === "connected") {
+    throw new BrokerError("conflict", `inputs.${host}: decides the host, and cannot be changed while the connection is connected.`, {
+      connection: record.name,
+    });
+  }
+  return checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
+}
+
+function sealedCredentials(
+  vault: TokenVault,
+  record: ConnectionRecord,
+  { definition, given }: { definition: ProviderDefinition; given: Record<string, string> },
+) {
+  const checked = requireCredentials(definition, record.grant as ConnectionGrant, given);
+  if (checked === null) throw notApplicable(record, "has no credentials");
+  return vault.sealCredentials(checked, { connectionId: record.id, revision: record.credentialsRevision + 1 });
+}
+
+async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> {
+  const outcome = await tokens.tryRefresh(row.name);
+  if (outcome.kind === "failed" && outcome.failure !== undefined) throw refusal(row, outcome.failure);
+}
+
+/** Best effort, after the connection is gone here: the newest tokens are those that the DELETE returned. */
+async function revokeGrant(sender: Sender, vault: TokenVault, row: TokenRow): Promise<void> {
+  const place = { connectionId: row.id, generation: row.generation };
+  const sendable = await sender.prepare(row).catch(() => null); // without a definition there is nobody to tell
+  if (sendable === null) return;
+  if (row.refreshToken !== null) {
+    await sender.revoke(sendable, { value: vault.openRefreshToken(row.refreshToken, place), hint: "refresh_token" });
+  }
+  if (row.accessToken !== null) {
+    await sender.revoke(sendable, { value: vault.openAccessToken(row.accessToken, place), hint: "access_token" });
+  }
+}
+
+function requireEnabled(record: ConnectionRecord): void {
+  if (record.status !== "disabled") return;
+  throw new BrokerError("connection_disabled", "This connection is disabled; enable it first.", { connection: record.name });
+}
+
+function notApplicable({ name, grant }: ConnectionRecord, why: string): BrokerError {
+  return new BrokerError("grant_not_applicable", `A ${grant} connection ${why}.`, { connection: name });
+}

@@ -1,0 +1,103 @@
+import { BrokerError } from "../errors.ts";
+import type { Catalog } from "../providers/catalog.ts";
+import { defaultGrant, fixedClientId, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
+import { resolveInputs } from "../providers/inputs.ts";
+import { needsClientSecret, requiredCredentials } from "../providers/requirements.ts";
+import { effectiveScopes } from "../providers/scopes.ts";
+import type { ClientRow, Clients } from "../store/clients.ts";
+import { usableDefinition } from "./client-service.ts";
+
+export type NewConnectionRequest = {
+  name: string;
+  provider: string;
+  client: string | null;
+  grant: string | null;
+  scopes: string[] | null;
+  inputs: Record<string, unknown>;
+  credentials: Record<string, string> | null;
+  labels: Record<string, string>;
+};
+
+/** A request that has been checked against its provider's definition. Credentials in the clear. */
+export type ConnectionPlan = {
+  name: string;
+  provider: string;
+  clientRef: string | null;
+  grant: ConnectionGrant;
+  scopes: string[];
+  inputs: Record<string, string>;
+  labels: Record<string, string>;
+  credentials: Record<string, string> | null;
+};
+
+export type PlanParts = { catalog: Catalog; clients: Clients; randomBytes: (size: number) => Uint8Array };
+
+/** @throws BrokerError invalid_request naming the field and what is allowed */
+export async function planConnection(
+  { catalog, clients, randomBytes }: PlanParts,
+  request: NewConnectionRequest,
+): Promise<ConnectionPlan> {
+  const { name, provider, labels } = request;
+  const definition = usableDefinition(catalog, provider);
+  const grant = offeredGrant(definition, request.grant);
+  const client = await chooseClient(clients, definition, { grant, name: request.client });
+  const credentials = requireCredentials(definition, grant, request.credentials);
+  const requested = request.scopes ?? client?.scopes ?? null;
+  const inputs = resolveInputs({
+    definition,
+    grant,
+    given: request.inputs,
+    clientInputs: client?.inputs ?? null,
+    randomBytes,
+  });
+  const scopes = effectiveScopes(definition, requested);
+  return { name, provider, clientRef: client?.id ?? null, grant, scopes, inputs, labels, credentials };
+}
+
+function offeredGrant(definition: ProviderDefinition, given: string | null): ConnectionGrant {
+  if (given === null) return defaultGrant(definition);
+  const offered = definition.grants.find((grant) => grant === given);
+  if (offered !== undefined) return offered;
+  throw invalid("grant", `"${given}" is not offered by ${definition.id}; it offers ${definition.grants.join(", ")}`);
+}
+
+async function chooseClient(
+  clients: Clients,
+  definition: ProviderDefinition,
+  { grant, name }: { grant: ConnectionGrant; name: string | null },
+): Promise<ClientRow | null> {
+  if (name === null) {
+    if (fixedClientId(definition, grant) !== null) return null;
+    throw invalid("client", `is required: the name of a client of ${definition.id}`);
+  }
+  const client = await clients.findByName(name);
+  if (client === null) throw invalid("client", `there is no client named "${name}"`);
+  if (client.provider !== definition.id) {
+    throw invalid("client", `"${name}" is a client of ${client.provider}, not of ${definition.id}`);
+  }
+  if (client.secret === null && needsClientSecret(definition, grant)) {
+    throw invalid("client", `"${name}" has no client_secret, which ${definition.id} needs for ${grant}`);
+  }
+  return client;
+}
+
+/** Exactly the credentials that the grant needs; null where it needs none. @throws BrokerError invalid_request */
+export function requireCredentials(
+  definition: ProviderDefinition,
+  grant: ConnectionGrant,
+  given: Record<string, string> | null,
+): Record<string, string> | null {
+  const needed = requiredCredentials(definition, grant);
+  const superfluous = Object.keys(given ?? {}).find((name) => !needed.includes(name));
+  if (superfluous !== undefined) {
+    const allowed = needed.length === 0 ? "none" : needed.join(", ");
+    throw invalid(`credentials.${superfluous}`, `is not used by ${grant} of ${definition.id}; it takes ${allowed}`);
+  }
+  const missing = needed.find((name) => !given?.[name]);
+  if (missing !== undefined) throw invalid(`credentials.${missing}`, `is required for ${grant} of ${definition.id}`);
+  return needed.length === 0 ? null : given;
+}
+
+function invalid(field: string, problem: string): BrokerError {
+  return new BrokerError("invalid_request", `${field}: ${problem}.`);
+}

@@ -1,0 +1,196 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Database } from "./database.ts";
+import type { PagePosition, PageRequest } from "./page.ts";
+import { tokenColumns, type ConnectionStatus, type TokenRow } from "./token-row.ts";
+
+/** A connection as ops see it: no secret, sealed or not. */
+export type ConnectionRecord = {
+  id: string;
+  name: string;
+  provider: string;
+  clientName: string | null;
+  clientRef: string | null;
+  grant: string;
+  status: ConnectionStatus;
+  scopes: string[];
+  grantedScopes: string[];
+  inputs: Record<string, string>;
+  labels: Record<string, string>;
+  account: string | null;
+  credentialsRevision: number;
+  version: number;
+  expiresAt: Date | null;
+  refreshTokenExpiresAt: Date | null;
+  lastRefreshedAt: Date | null;
+  nextRefreshAt: Date | null;
+  consecutiveFailures: number;
+  lastErrorCode: string | null;
+  lastErrorAt: Date | null;
+  lastErrorDetail: string | null;
+  createdAt: Date;
+  updatedAt: Date;
+};
+
+export type NewConnection = {
+  id: string;
+  name: string;
+  provider: string;
+  clientRef: string | null;
+  grant: string;
+  scopes: string[];
+  inputs: Record<string, string>;
+  labels: Record<string, string>;
+  credentials: Uint8Array<ArrayBuffer> | null;
+};
+
+export type ConnectionFilter = {
+  status?: ConnectionStatus;
+  provider?: string;
+  client?: string;
+  label?: { key: string; value: string };
+  nameContains?: string;
+};
+
+export type ConnectionChanges = {
+  scopes?: string[];
+  labels?: Record<string, string>;
+  inputs?: Record<string, string>;
+  credentials?: Uint8Array<ArrayBuffer>;
+  disabled?: boolean;
+};
+
+export type ConnectionEventRow = { id: bigint; at: Date; type: string; detail: Record<string, unknown> };
+
+const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
+const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "clientName", c.client_ref::text AS "clientRef",
+  c.grant_type AS "grant", c.status, c.scopes, c.granted_scopes AS "grantedScopes", c.inputs, c.labels, c.account,
+  c.credentials_revision AS "credentialsRevision", c.version, c.expires_at AS "expiresAt",
+  c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.last_refreshed_at AS "lastRefreshedAt",
+  c.next_refresh_at AS "nextRefreshAt", c.consecutive_failures AS "consecutiveFailures",
+  c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
+  c.created_at AS "createdAt", c.updated_at AS "updatedAt"`;
+
+export type Connections = ReturnType<typeof createConnections>;
+
+/** Queries on connections, apart from their tokens. */
+export function createConnections({ prisma }: Database) {
+  const find = async (condition: Sql.Sql): Promise<ConnectionRecord | null> => {
+    const rows = await prisma.$queryRaw<ConnectionRecord[]>`
+      SELECT ${recordColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref WHERE ${condition}`;
+    return rows[0] ?? null;
+  };
+
+  return {
+    findByName: (name: string) => find(Sql.sql`c.name = ${name}`),
+    findById: (id: string) => find(Sql.sql`c.id = ${id}::uuid`),
+
+    /** Newest first. `namePatterns`: LIKE patterns of which a name must match one. */
+    async list(page: PageRequest, filter: ConnectionFilter, namePatterns: string[]): Promise<ConnectionRecord[]> {
+      const where = Sql.join(conditions(filter, page.after, namePatterns), " AND ");
+      return await prisma.$queryRaw`
+        SELECT ${recordColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref
+        WHERE ${where} ORDER BY c.created_at DESC, c.id DESC LIMIT ${page.limit}`;
+    },
+
+    /** A name that has been used before goes on from the version it had. @throws a unique violation when it is in use */
+    async insert(connection: NewConnection): Promise<void> {
+      const { id, name, provider, clientRef, grant, scopes, inputs, labels, credentials } = connection;
+      await prisma.$queryRaw`
+        WITH c AS (
+          INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, inputs, labels, credentials_sealed, version)
+          VALUES (${id}::uuid, ${name}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], ${json(inputs)},
+            ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0))
+          RETURNING id)
+        INSERT INTO connection_events (connection_id, type) SELECT c.id, 'created' FROM c RETURNING type`;
+    },
+
+    /** Null: it is gone, or its credentials were changed by somebody else since `credentialsRevision` was read. */
+    async update(
+      { id, credentialsRevision }: { id: string; credentialsRevision: number },
+      changes: ConnectionChanges,
+    ): Promise<TokenRow | null> {
+      const sets = changeColumns(changes);
+      const detail = { changed: Object.keys(changes) };
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections SET ${Sql.join(sets)}
+          WHERE id = ${id}::uuid AND credentials_revision = ${credentialsRevision} RETURNING *),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
+    },
+
+    /** Deletes and leaves a tombstone, in one statement; returns the row as it last was. */
+    async delete(id: string): Promise<TokenRow | null> {
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (DELETE FROM connections WHERE id = ${id}::uuid RETURNING *),
+        tombstone AS (
+          INSERT INTO tombstones (name, connection_id, version, authorization_seq, provider, client_ref, inputs, captured)
+          SELECT c.name, c.id, c.version, c.authorization_seq, c.provider, c.client_ref, c.inputs, c.captured FROM c
+          ON CONFLICT (name) DO UPDATE SET connection_id = excluded.connection_id, version = excluded.version,
+            authorization_seq = excluded.authorization_seq, provider = excluded.provider, client_ref = excluded.client_ref,
+            inputs = excluded.inputs, captured = excluded.captured, deleted_at = clock_timestamp())
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
+    },
+
+    /** Takes back a creation that came to nothing: no token was ever handed out, so no tombstone is needed. */
+    async discard(id: string): Promise<void> {
+      await prisma.$executeRaw`DELETE FROM connections WHERE id = ${id}::uuid`;
+    },
+
+    /** Newest first. */
+    async events(connectionId: string, page: { limit: number; before: bigint | null }): Promise<ConnectionEventRow[]> {
+      const { limit, before } = page;
+      return await prisma.$queryRaw`
+        SELECT id, at, type, detail FROM connection_events WHERE connection_id = ${connectionId}::uuid
+          AND (${before}::bigint IS NULL OR id < ${before}::bigint) ORDER BY id DESC LIMIT ${limit}`;
+    },
+
+    async addEvent(connectionId: string, type: string, detail: Record<string, unknown>): Promise<void> {
+      await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
+        VALUES (${connectionId}::uuid, ${type}, ${json(detail)})`;
+    },
+  };
+}
+
+function conditions(filter: ConnectionFilter, after: PagePosition | null, namePatterns: string[]): Sql.Sql[] {
+  const { status, provider, client, label, nameContains } = filter;
+  const all = [Sql.sql`c.name LIKE ANY(${namePatterns}::text[])`];
+  if (status !== undefined) all.push(Sql.sql`c.status = ${status}`);
+  if (provider !== undefined) all.push(Sql.sql`c.provider = ${provider}`);
+  if (client !== undefined) all.push(Sql.sql`k.name = ${client}`);
+  if (label !== undefined) all.push(Sql.sql`c.labels @> ${json({ [label.key]: label.value })}`);
+  if (nameContains !== undefined) all.push(Sql.sql`position(lower(${nameContains}) in lower(c.name)) > 0`);
+  if (after !== null) {
+    all.push(Sql.sql`(c.created_at, c.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`);
+  }
+  return all;
+}
+
+/** New credentials open a password connection that needed them, and let it be tried at once. */
+function changeColumns({ scopes, labels, inputs, credentials, disabled }: ConnectionChanges): Sql.Sql[] {
+  const sets: Sql.Sql[] = [Sql.sql`updated_at = clock_timestamp()`];
+  if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
+  if (labels !== undefined) sets.push(Sql.sql`labels = ${json(labels)}`);
+  if (inputs !== undefined) sets.push(Sql.sql`inputs = inputs || ${json(inputs)}`);
+  const enabled =
+    credentials === undefined
+      ? Sql.sql`enabled_status`
+      : Sql.sql`CASE WHEN enabled_status = 'needs_reauthorization' THEN 'pending' ELSE enabled_status END`;
+  if (credentials !== undefined) {
+    sets.push(Sql.sql`credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
+      backoff_until = NULL, enabled_status = ${enabled}`);
+  }
+  const status =
+    disabled === undefined
+      ? Sql.sql`CASE WHEN status = 'disabled' THEN status ELSE ${enabled} END`
+      : Sql.sql`${disabled ? Sql.sql`'disabled'` : enabled}`;
+  sets.push(Sql.sql`status = ${status}`);
+  return sets;
+}
+
+function eventType({ disabled }: ConnectionChanges): string {
+  if (disabled === undefined) return "updated";
+  return disabled ? "disabled" : "enabled";
+}

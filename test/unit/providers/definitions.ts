@@ -1,0 +1,42 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { onTestFinished } from "vitest";
+import { type Catalog, loadCatalog } from "../../../src/providers/catalog.ts";
+import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+
+export const builtinFolder = resolve(import.meta.dirname, "../../../providers");
+
+export const sandboxAddress = {
+  publicUrl: "https://broker.example/sandbox",
+  localUrl: "http://127.0.0.1:8080/sandbox",
+};
+
+/** The built-in definitions, and those of `files` (name → YAML), from a folder that goes with the test. */
+export function catalogWith(files: Record<string, string>): Catalog {
+  return loadCatalog({ builtinFolder, extraFolder: folderOf(files), sandbox: sandboxAddress });
+}
+
+export function folderOf(files: Record<string, string | Uint8Array>): string {
+  const folder = mkdtempSync(join(tmpdir(), "freshet-providers-"));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+  return folder;
+}
+
+export function builtin(id: string): ProviderDefinition {
+  const definition = loadCatalog({ builtinFolder, extraFolder: null, sandbox: sandboxAddress }).get(id);
+  if (!definition) throw new Error(`no built-in ${id}`);
+  return definition;
+}
+
+/** A definition from YAML whose first lines (id, authorize and token URL) are given. */
+export function define(yaml: string, head = defaultHead): ProviderDefinition {
+  const definition = catalogWith({ "own.yaml": `${head}\n${yaml}` }).get("own");
+  if (!definition) throw new Error("the file defines another id");
+  return definition;
+}
+
+const defaultHead = `id: own
+authorization: { url: https://login.example/authorize }
+token: { url: https://login.example/token }`;
