@@ -7,6 +7,8 @@ export default defineConfig({
   test: {
     reporters: ["default", ["json", { outputFile: "test-report.json" }]],
     retry: 0,
+    // It warns of its own development settings, which are what a test wants.
+    onConsoleLog: (text) => !text.startsWith("oidc-provider "),
     teardownTimeout: 30_000,
     projects: [
       {
@@ -42,7 +44,7 @@ export default defineConfig({
         test: {
           name: "browser",
           include: ["test/browser/**/*.test.ts"],
-          globalSetup: services,
+          globalSetup: [services, "test/support/browser-setup.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 1,

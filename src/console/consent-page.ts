@@ -7,11 +7,13 @@ type Shown = { question: ConsentQuestion; host: string };
 
 /** The page that asks: who will be able to do what, at which provider, under which name. */
 export async function consentPage({ question, host }: Shown): Promise<string> {
-  const { connectionName, providerName, manual } = question;
+  const { connectionName, providerName, clientId, manual } = question;
   const title = `Connect ${connectionName} at ${providerName}?`;
   const body = html`<h1>Connect <em>${connectionName}</em> at ${providerName}?</h1>
-    <p>You were asked to give the service at ${host} access to an account at ${providerName}.</p>
-    ${facts({ question, host })}
+    <p>
+      <strong>${host}</strong> asks for access to an account at ${providerName}, where it is known as application
+      <code>${clientId}</code>.
+    </p>
     <h2>${host} will be able to</h2>
     ${permissions(question)} ${manual === null ? plainForm(question) : manualForm(question, manual.authorizationUrl)}
     <p class="soft">
@@ -19,25 +21,6 @@ export async function consentPage({ question, host }: Shown): Promise<string> {
       ${time(question.expiresAt)}.
     </p>`;
   return await page({ title, body, hasForm: true });
-}
-
-function facts({ question, host }: Shown): Markup {
-  return html`<dl class="facts">
-    <div>
-      <dt>Who</dt>
-      <dd>
-        ${host}<small>application <code>${question.clientId}</code> at ${question.providerName}</small>
-      </dd>
-    </div>
-    <div>
-      <dt>Account at</dt>
-      <dd>${question.providerName}</dd>
-    </div>
-    <div>
-      <dt>Name here</dt>
-      <dd>${question.connectionName}</dd>
-    </div>
-  </dl>`;
 }
 
 function permissions({ scopes, providerName }: ConsentQuestion): Markup {

@@ -24,6 +24,9 @@ export const pageHeaders: Readonly<Record<string, string>> = {
   "x-robots-tag": "noindex, nofollow",
 };
 
+/** As one piece, so that nothing comes between the element and the text that the hash is of. */
+const styleElement = raw(`<style>${style}</style>`);
+
 const mark = html`<svg
   width="22"
   height="22"
@@ -48,9 +51,7 @@ export async function page(options: { title: string; body: Markup; hasForm?: boo
         ${referrer}
         <title>${options.title}</title>
         <link rel="icon" href="${raw(icon)}" />
-        <style>
-          ${raw(style)}
-        </style>
+        ${styleElement}
       </head>
       <body>
         <main>${options.body}</main>

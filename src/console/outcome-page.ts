@@ -130,7 +130,7 @@ export async function answerPage({ outcome: kind, connectionName, providerName, 
     ? {
         tone: "good",
         title: "Connected",
-        what: `“${connectionName}” now has access to the account at ${providerName}.`,
+        what: `The account at ${providerName} is connected now, under the name “${connectionName}”.`,
         next: `You can close this page. The access can be withdrawn at ${providerName} at any time.`,
       }
     : {
@@ -165,5 +165,5 @@ const sign = (path: string) =>
 const signs: Readonly<Record<Tone, string>> = {
   good: sign("M5 12.5l4.5 4.5L19 7.5"),
   calm: sign("M6 12h12"),
-  bad: sign("M12 6v7M12 17.5v.01"),
+  bad: sign("M12 4.5v10M12 19.5v.01"),
 };

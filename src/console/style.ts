@@ -25,8 +25,10 @@ main {
   border-radius: 16px; box-shadow: 0 1px 2px rgb(0 0 0 / .05), 0 12px 32px rgb(0 0 0 / .06);
 }
 h1 { margin: 0 0 12px; font-size: 1.5rem; line-height: 1.25; letter-spacing: -.01em; text-wrap: balance; overflow-wrap: anywhere; }
+h1 em { display: inline-block; max-width: 100%; color: var(--accent); font-style: normal; }
 h2 { margin: 24px 0 8px; font-size: 1rem; overflow-wrap: anywhere; }
 p { margin: 0 0 12px; overflow-wrap: anywhere; }
+main > :last-child { margin-bottom: 0; }
 a { color: var(--accent); text-underline-offset: 3px; }
 .brand {
   display: flex; align-items: center; gap: 8px; margin: 0; color: var(--soft);
@@ -40,12 +42,6 @@ a { color: var(--accent); text-underline-offset: 3px; }
 .good { color: var(--good); background: var(--good-tint); }
 .calm { color: var(--calm); background: var(--calm-tint); }
 .bad { color: var(--bad); background: var(--bad-tint); }
-.facts { margin: 0 0 4px; }
-.facts div { display: flex; gap: 16px; padding: 10px 0; border-top: 1px solid var(--line); }
-.facts div:last-child { border-bottom: 1px solid var(--line); }
-.facts dt { flex: 0 0 96px; color: var(--soft); }
-.facts dd { margin: 0; min-width: 0; font-weight: 600; overflow-wrap: anywhere; }
-.facts dd small { display: block; color: var(--soft); font-size: .875rem; font-weight: 400; }
 .can { margin: 0 0 20px; padding: 0; list-style: none; }
 .can li { position: relative; padding: 4px 0 4px 28px; overflow-wrap: anywhere; }
 .can li::before {
@@ -55,7 +51,8 @@ a { color: var(--accent); text-underline-offset: 3px; }
 code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .can code { color: var(--soft); }
 .next { margin: 20px 0 0; padding: 14px 16px; border-radius: 10px; background: var(--tint); }
-.next h2 { margin: 0 0 4px; }
+.next h1 em { display: inline-block; max-width: 100%; color: var(--accent); font-style: normal; }
+h2 { margin: 0 0 4px; }
 .next p:last-child { margin: 0; }
 .said { margin: 16px 0 0; padding: 2px 0 2px 14px; border-left: 3px solid var(--line); color: var(--soft); font-size: .9375rem; }
 .button {
@@ -68,7 +65,7 @@ code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; ove
 .button.quiet:hover { background: var(--tint); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
 .actions { display: grid; gap: 12px; margin: 20px 0 16px; }
-.steps { margin: 0; padding: 0; list-style: none; counter-reset: step; }
+.steps { margin: 0 0 24px; padding: 0; list-style: none; counter-reset: step; }
 .steps > li { position: relative; padding: 0 0 20px 44px; counter-increment: step; }
 .steps > li:last-child { padding-bottom: 0; }
 .steps > li::before {
@@ -80,6 +77,6 @@ input[type="text"] {
   width: 100%; min-height: 48px; margin-bottom: 12px; padding: 10px 12px; border: 1px solid var(--soft); border-radius: 10px;
   background: var(--ground); color: var(--ink); font: inherit;
 }
-@media (max-width: 420px) { main { padding: 24px 20px; } .facts div { display: block; } }
+@media (max-width: 420px) { main { padding: 24px 20px; } }
 @media (forced-colors: active) { .badge, .steps > li::before { border: 1px solid; } }
 `;

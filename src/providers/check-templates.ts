@@ -112,11 +112,23 @@ function checkUrl(file: ProviderFile, { path, text }: Place): Problem[] {
     return fault === null ? [] : [{ path, text: `{${name}} stands where the host is decided: ${fault}` }];
   });
   if (problems.length > 0) return problems;
+  if (text.startsWith("{") && !startsWithScheme(file, text)) {
+    return [
+      { path, text: "the input that it starts with must begin with https:// (a `pattern` of the form ^https://…$)" },
+    ];
+  }
   const sample = text.startsWith("{") ? `https://host${text.replace(/^\{[^{}]*\}/, "")}` : text;
   const url = URL.parse(sample.replaceAll(/\{[^{}]*\}/g, "x"));
   if (!url || (url.protocol !== "https:" && url.protocol !== "http:")) return [{ path, text: "must be an https URL" }];
   if (url.username !== "" || url.password !== "") return [{ path, text: "must not hold a user name or password" }];
   return url.hash === "" ? [] : [{ path, text: "must not have a fragment (#…)" }];
+}
+
+function startsWithScheme({ inputs = {} }: ProviderFile, text: string): boolean {
+  const input = inputs[/^\{inputs\.(\w+)\}/.exec(text)?.[1] ?? ""];
+  return input?.enum
+    ? input.enum.every((value) => /^https?:\/\//.test(value))
+    : /^\^https\??:/.test(input?.pattern ?? "");
 }
 
 function hostFault(file: ProviderFile, name: string): string | null {

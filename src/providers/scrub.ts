@@ -21,8 +21,8 @@ export function describeAnswer(options: {
 /** Texts of a provider without the secrets named and without what looks like a token. */
 export function scrub(text: string, secrets: readonly string[]): string {
   let clean = text;
-  for (const secret of secrets.flatMap(spellings).sort((a, b) => b.length - a.length)) {
-    clean = clean.replaceAll(secret, "[…]");
+  for (const secret of secrets.filter((some) => some !== "").sort((a, b) => b.length - a.length)) {
+    clean = clean.replaceAll(spellings(secret), "[…]");
   }
   return clean
     .replaceAll(/[\w.~+/=-]{20,}/g, (run) => (/\d/.test(run) || run.length >= 40 ? "[…]" : run))
@@ -35,11 +35,21 @@ export function cut(text: string): string {
   return text.length <= longestDetail ? text : `${text.slice(0, longestDetail - 1)}…`;
 }
 
-/** A secret as it may come back: plain, in a URL or form, in JSON. */
-function spellings(secret: string): string[] {
-  const inForm = new URLSearchParams({ v: secret }).toString().slice(2);
-  const all = [secret, inForm, inForm.replaceAll("+", "%20"), JSON.stringify(secret).slice(1, -1)];
-  return [...new Set(all)].filter((text) => text !== "");
+/** A secret as it may come back: each of its characters plain, as in a URL or form, or as in JSON. */
+function spellings(secret: string): RegExp {
+  const characters = Array.from(secret, (character) => {
+    const point = (character.codePointAt(0) ?? 0).toString(16);
+    if (/^[a-z0-9]$/i.test(character)) return character;
+    const percent = Buffer.from(character, "utf8").toString("hex").replaceAll(/../g, "%$&");
+    const others = [
+      percent,
+      percent.toUpperCase(),
+      `\\\\u${point.padStart(4, "0")}`,
+      ...(character === " " ? ["\\+"] : []),
+    ];
+    return `(?:\\\\?\\u{${point}}|${others.join("|")})`;
+  });
+  return new RegExp(characters.join(""), "gu");
 }
 
 function whatWasSaid(response: TokenResponse, body: unknown): string {

@@ -52,7 +52,8 @@ function readGrant(definition: ProviderDefinition, body: unknown): Grant | null 
     ...(refreshToken !== undefined && { refreshToken }),
     tokenType: readTokenType(readPointer(body, response.tokenType)),
     accessExpiry: readLifetime(response.expires, body),
-    refreshExpiry: readLifetime(response.refreshExpires, body),
+    // Without a new refresh token the one in use keeps the end that it has.
+    refreshExpiry: refreshToken === undefined ? { kind: "unstated" } : readLifetime(response.refreshExpires, body),
     ...(scopes && { scopes }),
     captured: readCaptured(response.capture, body),
   };

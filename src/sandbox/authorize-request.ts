@@ -1,6 +1,6 @@
 export const sandboxScopes: Readonly<Record<string, string>> = {
-  read: "read the practice account",
-  write: "change the practice account",
+  read: "read the things in this sandbox",
+  write: "change the things in this sandbox",
 };
 
 /** An authorization request that may be asked about, or what is wrong with it. */

@@ -30,8 +30,9 @@ export async function sandboxRoutes(app: FastifyInstance, options: SandboxOption
   const parts = { signer, families: createFamilies(), redirectUri: options.redirectUri, now: options.now };
   app.removeAllContentTypeParsers();
   await app.register(formbody, { bodyLimit: 32 * 1024 });
-  await app.register(authorizeRoutes, { ...options, signer, issuer: new URL(app.prefix, options.redirectUri).href });
-  await app.register(tokenRoutes, { ...options, parts });
+  const given = { ...options, prefix: "" }; // ours is applied already
+  await app.register(authorizeRoutes, { ...given, signer, issuer: new URL(app.prefix, options.redirectUri).href });
+  await app.register(tokenRoutes, { ...given, parts });
 }
 
 async function authorizeRoutes(

@@ -46,6 +46,9 @@ export type HistoryEvent = { type: string; detail: unknown };
 /** The advisory lock under which grants that must be held once are written: any constant of our own. */
 const exclusiveGrants = 5_721_990_143;
 
+/** A token that is over when it is issued must not be asked for again at once. */
+const deadOnArrivalSeconds = 30;
+
 const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL, attempt_outcome = NULL,
   attempt_answer_sealed = NULL`;
 const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}::double precision)`;
@@ -147,6 +150,8 @@ export function createTokenRows({ prisma, commits }: Database) {
     /** Step 8. Null: the CAS is lost, or it was won before and this is a repetition (see `lastAttemptId`). */
     async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant)}, ${freePermit},
+        backoff_until = CASE WHEN ${grant.expiresAt}::timestamptz <= ${grant.issuedAt}::timestamptz
+          THEN clock_timestamp() + ${seconds(deadOnArrivalSeconds)} END,
         version = c.version + ${grant.accessToken === null ? 0 : 1}, last_attempt_id = c.attempt_id
         WHERE ${owned(key)}`;
       return await move(commits, update, { type: "refreshed", detail: event });
@@ -163,7 +168,7 @@ export function createTokenRows({ prisma, commits }: Database) {
     ): Promise<TokenRow | null> {
       const fingerprint = grant.refreshFingerprint;
       const unique = given.exclusive && fingerprint !== null ? Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})` : Sql.empty;
-      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant)}, ${freePermit},
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant)}, ${freePermit}, backoff_until = NULL,
         version = c.version + CASE WHEN c.version = 0 THEN 1 ELSE 2 END, authorization_seq = c.authorization_seq + 1,
         authorized_at = clock_timestamp(), last_attempt_id = ${row.attemptId}::uuid
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
@@ -172,6 +177,15 @@ export function createTokenRows({ prisma, commits }: Database) {
       const lock = commits.$queryRaw`SELECT pg_advisory_xact_lock(${exclusiveGrants})::text`;
       const [, rows] = await commits.$transaction([lock, commits.$queryRaw<TokenRow[]>(statement)]);
       return rows[0] ?? null;
+    },
+
+    /** How many permits stand, and since when the oldest does. */
+    async permitAges(): Promise<{ count: number; oldestSeconds: number }> {
+      const rows = await prisma.$queryRaw<{ count: number; oldestSeconds: number }[]>`
+        SELECT count(*)::int AS count,
+          COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(attempt_started_at)), 0)::double precision AS "oldestSeconds"
+        FROM connections WHERE attempt_id IS NOT NULL`;
+      return rows[0] ?? { count: 0, oldestSeconds: 0 };
     },
 
     /** Whether another connection holds a refresh token of this fingerprint. */
@@ -207,8 +221,6 @@ function grantColumns(grant: SealedGrant): Sql.Sql {
     granted_scopes = COALESCE(${grant.grantedScopes}::text[], c.granted_scopes), captured = ${json(grant.captured)},
     issued_at = ${grant.issuedAt}::timestamptz, expires_at = ${grant.expiresAt}::timestamptz,
     refresh_token_expires_at = ${grant.refreshTokenExpiresAt}::timestamptz,
-    backoff_until = CASE WHEN ${grant.expiresAt}::timestamptz <= ${grant.issuedAt}::timestamptz
-      THEN clock_timestamp() + interval '30 seconds' END,
     consecutive_failures = 0, last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL,
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;
 }

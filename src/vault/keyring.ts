@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { hkdfSync, randomBytes } from "node:crypto";
 import { StartupError } from "../errors.ts";
 import { keyIdOf, open, seal, type Place } from "./envelope.ts";
 
@@ -8,12 +8,15 @@ export type Keyring = {
   seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** @throws Error when the key is not in the ring or the record does not belong to this place. */
   open(record: Uint8Array, place: Place): string;
+  /** 32 bytes for another purpose (RFC 5869), the same on all replicas; from the oldest key, so that adding one changes nothing. */
+  derive(purpose: string): Uint8Array;
 };
 
 /** A keyring of at least one key, the first of which encrypts. */
 export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Keyring {
   const [current] = keys;
   if (current === undefined) throw new StartupError("ENCRYPTION_KEYS must hold at least one key");
+  const oldest = keys.at(-1) ?? current;
   const byId = new Map(keys.map(({ id, key }) => [id, key]));
   return {
     ids: keys.map(({ id }) => id),
@@ -25,6 +28,7 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
       if (key === undefined) throw new Error(`sealed with key "${id}", which is not in ENCRYPTION_KEYS`);
       return open(record, key, place);
     },
+    derive: (purpose) => new Uint8Array(hkdfSync("sha256", oldest.key, "freshet", purpose, 32)),
   };
 }
 

@@ -65,24 +65,28 @@ export class Apicbase extends StrictServer {
   }
 
   #exchange(call: Call, fields: Fields): TokenSet {
-    const clientId = this.#authenticate(call, fields, ["grant_type", "code", "redirect_uri"]);
+    const clientId = this.#authenticate(call, fields, { required: ["grant_type", "code"], optional: ["redirect_uri"] });
     const { family, scope, redirectUri } = this.grants.redeemCode(fields.get("code") ?? "");
-    if (fields.get("redirect_uri") !== (redirectUri ?? this.codePage)) {
+    // Without one in the authorization request the exchange may leave it out, or name the default page (RFC 6749, 4.1.3).
+    if (fields.get("redirect_uri") !== redirectUri && (redirectUri ?? this.codePage) !== fields.get("redirect_uri")) {
       throw new Fault("invalid_grant", "redirect_uri is not that of the code");
     }
     return this.grants.startFamily({ clientId, scope, family, grantType: "authorization_code" });
   }
 
   #refresh(call: Call, fields: Fields): TokenSet {
-    const clientId = this.#authenticate(call, fields, ["grant_type", "refresh_token"]);
+    const clientId = this.#authenticate(call, fields, { required: ["grant_type", "refresh_token"] });
     return this.grants.refresh(fields.get("refresh_token") ?? "", clientId);
   }
 
   /** With Basic the id and secret stay out of the body; without it they must be in it. */
-  #authenticate(call: Call, fields: Fields, required: string[]): string {
+  #authenticate(call: Call, fields: Fields, named: { required: string[]; optional?: string[] }): string {
     const basic = basicCredentials(call);
-    checkFields(fields, { required: basic ? required : [...required, "client_id", "client_secret"] });
-    if (basic) return this.checkClient(basic.id, basic.secret);
+    if (basic) {
+      checkFields(fields, named);
+      return this.checkClient(basic.id, basic.secret);
+    }
+    checkFields(fields, { ...named, required: [...named.required, "client_id", "client_secret"] });
     return this.checkClient(fields.get("client_id") ?? "", fields.get("client_secret") ?? "");
   }
 }

@@ -58,7 +58,7 @@ export class Bol extends StrictServer {
     const api = { base_url: `${this.origin}/retailer` };
     return [
       { id: "bol", extends: "bol", authorization, token, api },
-      { id: "bol-form", extends: "bol-form", token, api },
+      { id: "bol-form", extends: "bol-form", authorization, token, api },
     ];
   }
 

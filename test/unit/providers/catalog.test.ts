@@ -238,6 +238,11 @@ describe("a wrong file stops the start with its line and what was expected", () 
       /only an input may stand there/,
     ],
     [
+      "an address whose input has no scheme",
+      `${own}inputs: { shop: { pattern: "^[a-z.]+$" } }\napi: { base_url: "{inputs.shop}/api" }\n`,
+      /api\.base_url: the input that it starts with must begin with https/,
+    ],
+    [
       "a URL that is not https",
       `id: own\ngrants: [import]\ntoken: { url: ftp://x.example }\n`,
       /token\.url: must be an https URL/,

@@ -1,9 +1,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { onTestFinished } from "vitest";
 import { type Catalog, loadCatalog } from "../../../src/providers/catalog.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+
+const root = mkdtempSync(join(tmpdir(), "freshet-providers-"));
+process.once("exit", () => rmSync(root, { recursive: true }));
 
 export const builtinFolder = resolve(import.meta.dirname, "../../../providers");
 
@@ -12,14 +14,14 @@ export const sandboxAddress = {
   localUrl: "http://127.0.0.1:8080/sandbox",
 };
 
-/** The built-in definitions, and those of `files` (name → YAML), from a folder that goes with the test. */
+/** The built-in definitions, and those of `files` (name → YAML). */
 export function catalogWith(files: Record<string, string>): Catalog {
   return loadCatalog({ builtinFolder, extraFolder: folderOf(files), sandbox: sandboxAddress });
 }
 
+/** A folder with these files, which goes when the tests end. */
 export function folderOf(files: Record<string, string | Uint8Array>): string {
-  const folder = mkdtempSync(join(tmpdir(), "freshet-providers-"));
-  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const folder = mkdtempSync(join(root, "files-"));
   for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
   return folder;
 }

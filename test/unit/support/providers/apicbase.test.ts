@@ -59,7 +59,7 @@ describe("Apicbase's token endpoint", () => {
     [
       "no redirect_uri",
       (form) => ({ form: but({ ...form, ...client }, { redirect_uri: undefined }) }),
-      "400 invalid_request",
+      "400 invalid_grant",
     ],
     ["grant_type=code", (form) => ({ form: { ...form, ...client, grant_type: "code" } }), "400 unsupported_grant_type"],
     ["a PKCE verifier", (form) => ({ form: { ...form, ...client, code_verifier: "x" } }), "400 invalid_request"],
@@ -119,7 +119,11 @@ describe("Apicbase's page for codes", () => {
   it("shows the code when no redirect_uri is asked for, and that code works", async () => {
     const code = await aCode({});
     expect((await send(server, "/oauth/code/", { method: "GET", query: { code } })).body).toContain(code);
-    const form = { ...exchange, ...client, code, redirect_uri: server.codePage };
+    const form = { grant_type: "authorization_code", code, ...client };
     expect((await send(server, path, { form })).status).toBe(200);
+    const named = { ...form, code: await aCode({}), redirect_uri: server.codePage };
+    expect((await send(server, path, { form: named })).status).toBe(200);
+    const other = { ...form, code: await aCode({}), redirect_uri: redirectUri };
+    expect((await send(server, path, { form: other })).status).toBe(400);
   });
 });

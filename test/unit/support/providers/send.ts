@@ -30,7 +30,7 @@ export async function send(server: StrictServer, path: string, sent: Sent): Prom
 
 /** Status and OAuth error in one, as the tables of refusals name them. */
 export function outcome({ status, json }: Received): string {
-  return [status, json["error"]].filter((part) => part !== undefined).join(" ");
+  return typeof json["error"] === "string" ? `${status} ${json["error"]}` : String(status);
 }
 
 export function basic(id: string, secret: string): Record<string, string> {

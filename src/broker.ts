@@ -1,0 +1,196 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import type { Logger } from "pino";
+import { systemClock, withDeadline } from "./clock.ts";
+import type { Config } from "./config.ts";
+import { createConsentService } from "./consent/consent-service.ts";
+import { StartupError } from "./errors.ts";
+import { findSecrets, type FirstSecrets } from "./first-secrets.ts";
+import { buildApp } from "./http/app.ts";
+import { createMemoryLeases } from "./leases/memory-lease.ts";
+import { createRedisLeases } from "./leases/redis-lease.ts";
+import { loadCatalog } from "./providers/catalog.ts";
+import { createEgress, parseNetworks } from "./providers/egress.ts";
+import { createOAuthClient } from "./providers/oauth-client.ts";
+import { createClientService } from "./registry/client-service.ts";
+import { createConnectionService } from "./registry/connection-service.ts";
+import { createConsentContext } from "./registry/consent-context.ts";
+import { createKeyService } from "./registry/key-service.ts";
+import { createApiKeys } from "./store/api-keys.ts";
+import { createAuthorizationRequests } from "./store/authorization-requests.ts";
+import { createClients } from "./store/clients.ts";
+import { createConnections } from "./store/connections.ts";
+import { createConsentLinks } from "./store/consent-links.ts";
+import { holdDataDir } from "./store/data-dir.ts";
+import { createDatabaseHealth } from "./store/database-health.ts";
+import { openEmbedded, openPostgres, type Database } from "./store/database.ts";
+import { createEncryptionKeys } from "./store/encryption-keys.ts";
+import { createTokenRows } from "./store/token-rows.ts";
+import { createMetrics, measurePermits } from "./telemetry/metrics.ts";
+import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
+import { createRequestDescriber } from "./tokens/api-requests.ts";
+import { createDatabaseClock } from "./tokens/database-clock.ts";
+import { createEstablish } from "./tokens/establish.ts";
+import { createRefresh } from "./tokens/refresh.ts";
+import { createSender } from "./tokens/sending.ts";
+import { createTokenCache } from "./tokens/token-cache.ts";
+import { createTokenService } from "./tokens/token-service.ts";
+import { createWaiting } from "./tokens/waiting.ts";
+import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
+import { createTokenVault } from "./vault/token-vault.ts";
+
+const builtinProviders = fileURLToPath(new URL("../providers", import.meta.url));
+const healthCheckMs = 1000;
+const clock = systemClock;
+
+/** A broker that has not begun to listen. */
+export type Broker = Awaited<ReturnType<typeof createBroker>>;
+
+/** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
+export async function createBroker(config: Config, log: Logger) {
+  const sandboxAddress = sandboxAddressOf(config);
+  const catalog = loadCatalog({ builtinFolder: builtinProviders, extraFolder: config.providersDir, sandbox: sandboxAddress });
+  const egress = createEgress({
+    networks: readNetworks(config.providerNetworks),
+    trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
+  });
+
+  const dataDir = await holdDataDir(config.dataDir);
+  const secrets = await findSecrets(config, dataDir);
+  const keyring = createKeyring(secrets.encryptionKeys);
+  const vault = createTokenVault(keyring);
+  const health = createDatabaseHealth(() => clock.monotonicMs());
+  const database =
+    config.databaseUrl === null
+      ? await openEmbedded(dataDir.embeddedDatabase, health)
+      : await openPostgres(config.databaseUrl, health);
+  await checkKeyring(database, keyring, secrets);
+
+  const metrics = createMetrics();
+  const observer = createRefreshObserver(metrics, log);
+  const leases =
+    config.redisUrl === null
+      ? createMemoryLeases({ monotonicMs: () => clock.monotonicMs() })
+      : createRedisLeases({ url: config.redisUrl, onError: (err) => log.debug({ err }, "redis") });
+
+  const rows = createTokenRows(database);
+  const clients = createClients(database);
+  const connections = createConnections(database);
+  measurePermits(metrics, () => rows.permitAges());
+
+  const databaseClock = createDatabaseClock(clock);
+  const nowMs = () => databaseClock.nowMs();
+  const random = Math.random; // for jitter only
+  const oauth = createOAuthClient({ egress });
+  const sender = createSender({ catalog, oauth, clients, vault });
+  const cache = createTokenCache({ rows, vault, clock, databaseClock });
+  const waiting = createWaiting({ rows, leases, clock });
+  const refresh = createRefresh({ rows, clients, leases, waiting, sender, vault, health, clock, random, observer });
+  const onBackgroundError = (err: unknown) => log.warn({ err }, "a refresh in the background failed");
+  const tokens = createTokenService({ cache, catalog, rows, leases, refresh, clock, databaseClock, onBackgroundError });
+  const establish = createEstablish({ rows, cache, sender, vault, clock, random, observer });
+
+  const keys = createKeyService({ keys: createApiKeys(database), adminKey: secrets.adminKey, clock, nowMs, randomBytes });
+  const clientService = createClientService({ clients, catalog, vault });
+  const connectionParts = { connections, clients, rows, cache, catalog, vault, tokens, establish, sender, randomBytes };
+  const connectionService = createConnectionService(connectionParts);
+  const consentContext = createConsentContext({ connections: connectionService, records: connections, clients, catalog, establish });
+  const consent = createConsentService({
+    ...consentContext,
+    links: createConsentLinks(database.prisma),
+    requests: createAuthorizationRequests(database.prisma),
+    vault,
+    publicUrl: config.publicUrl,
+    returnOrigins: config.returnOrigins,
+    random: { bytes: randomBytes, uuid: randomUUID },
+    formKey: keyring.derive("consent forms"),
+  });
+
+  const lifecycle = { ready: false };
+  const sandbox = sandboxAddress === null ? null : sandboxOptions(config, keyring);
+  const app = await buildApp({
+    log,
+    keys,
+    tokens,
+    connections: connectionService,
+    clients: clientService,
+    catalog,
+    consent,
+    createLink: consentContext.linkCreator(consent),
+    describeRequest: createRequestDescriber({ cache, catalog, clients, clock }),
+    observeRead: (result) => metrics.reads.inc({ result }),
+    publicUrl: config.publicUrl,
+    randomBytes,
+    nowMs,
+    isReady: () => lifecycle.ready,
+    check: async () => ({
+      database: (await withDeadline(canQuery(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
+      redis: config.redisUrl === null ? "not_configured" : leases.available() ? "ok" : "unavailable",
+    }),
+    render: async () => await metrics.registry.metrics(),
+    metricsKey: config.metricsKey,
+    metricsOnApi: config.metricsPort === null,
+    sandbox,
+    trustProxy: config.trustProxy,
+  });
+
+  return {
+    app,
+    lifecycle,
+    tokens,
+    consent,
+    clients: clientService,
+    connections: connectionService,
+    records: connections,
+    sandbox,
+    metrics,
+    adminKeyFile: secrets.adminKeyFile,
+    /** After the last request: what still runs is finished by its owner first. */
+    async close() {
+      await leases.close();
+      await database.close();
+      dataDir.release();
+    },
+  };
+}
+
+function readNetworks(networks: readonly string[]) {
+  try {
+    return networks.length === 0 ? null : parseNetworks(networks.join(","));
+  } catch (error) {
+    throw new StartupError(`PROVIDER_NETWORKS must be a comma list of CIDR blocks: ${(error as Error).message}`);
+  }
+}
+
+/** The sandbox is asked for tokens on this machine, and shown to browsers at the public address. */
+function sandboxAddressOf({ sandbox, publicUrl, host, port }: Config) {
+  if (!sandbox) return null;
+  const anywhere = host === "0.0.0.0" || host === "::";
+  const local = anywhere ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host;
+  return { publicUrl: `${publicUrl}/sandbox`, localUrl: `http://${local}:${port}/sandbox` };
+}
+
+function sandboxOptions({ publicUrl }: Config, keyring: Keyring) {
+  return {
+    signingKey: keyring.derive("sandbox tokens"),
+    clientId: "sandbox",
+    clientSecret: Buffer.from(keyring.derive("sandbox client")).toString("base64url"),
+    redirectUri: `${publicUrl}/callback/sandbox`,
+    now: () => clock.wallMs(),
+    randomBytes,
+  };
+}
+
+/** Data that this keyring cannot open must be found at the start, not at the first refresh. */
+async function checkKeyring(database: Database, keyring: Keyring, { encryptionKeys }: FirstSecrets): Promise<void> {
+  const known = createEncryptionKeys(database);
+  verifyKeyring(keyring, await known.list());
+  for (const key of encryptionKeys) await known.remember({ id: key.id, check: sealKeyCheck(key) });
+}
+
+async function canQuery({ prisma }: Database): Promise<boolean> {
+  return await prisma.$queryRaw`SELECT 1`.then(
+    () => true,
+    () => false,
+  );
+}

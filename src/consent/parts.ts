@@ -1,0 +1,20 @@
+import type { AuthorizationRequests } from "../store/authorization-requests.ts";
+import type { ConsentLinks } from "../store/consent-links.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import type { ExchangeCode, LoadAuthorizationContext, RecordConsentEvent } from "./context.ts";
+
+/** What a consent works with. */
+export type ConsentParts = {
+  links: ConsentLinks;
+  requests: AuthorizationRequests;
+  vault: Pick<TokenVault, "sealVerifier" | "openVerifier">;
+  loadContext: LoadAuthorizationContext;
+  exchangeCode: ExchangeCode;
+  recordEvent: RecordConsentEvent;
+  /** An origin, without a trailing slash. */
+  publicUrl: string;
+  returnOrigins: readonly string[];
+  random: { bytes: (size: number) => Uint8Array; uuid: () => string };
+  /** 32 bytes that stay the same for all replicas and restarts: forms and hand-copied codes are bound by it. */
+  formKey: Uint8Array;
+};

@@ -1,0 +1,72 @@
+import { buildAuthorizationUrl, createPkce } from "../providers/authorization-request.ts";
+import { readAnswer } from "./callback.ts";
+import type { ConsentAnswer } from "./consent-service.ts";
+import { sha256 } from "./link-token.ts";
+import { claimLink, exchangeForLink, type ConsentForm } from "./open-link.ts";
+import type { ConsentParts } from "./parts.ts";
+import { ConsentError } from "./problem.ts";
+
+const stateSeconds = 600;
+const stateBytes = 32;
+
+/** What came in at a redirect URI. `browser` null: without our cookie. */
+export type CallbackRequest = { provider: string; query: Readonly<Record<string, unknown>>; browser: string | null };
+
+/** Claims the link and makes the way to the provider (RFC 6749, section 4.1.1; RFC 7636, section 4.3). */
+export async function begin(parts: ConsentParts, form: ConsentForm): Promise<{ authorizationUrl: string }> {
+  const { random, publicUrl, vault } = parts;
+  const { row, context } = await claimLink(parts, form);
+  if (row.manual) throw new ConsentError("malformed", "The code is missing.");
+  const { definition, clientId, inputs, scopes } = context;
+  const pkce = createPkce({ definition, randomBytes: random.bytes });
+  const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
+  const redirectUri = `${publicUrl}/callback/${definition.id}`;
+  const values = { client: { id: clientId }, inputs, redirectUri };
+  const authorizationUrl = buildAuthorizationUrl({ definition, values, state, codeChallenge: pkce, scopes });
+  const id = random.uuid();
+  await parts.requests.insert({
+    id,
+    stateHash: sha256(state),
+    connectionId: row.connectionId,
+    linkId: row.id,
+    browserHash: sha256(form.browser),
+    verifier: pkce && vault.sealVerifier(pkce.verifier, { requestId: id }),
+    redirectUri,
+    expiresInSeconds: stateSeconds,
+  });
+  return { authorizationUrl };
+}
+
+/** The callback (RFC 6749, section 4.1.2; RFC 9207): consumes the state, then exchanges the code at once. */
+export async function complete(parts: ConsentParts, given: CallbackRequest): Promise<ConsentAnswer> {
+  const request = await consumeState(parts, given);
+  const { connectionId, redirectUri, returnTo } = request;
+  const context = await parts.loadContext(connectionId);
+  const ended = { connectionName: context.connectionName, providerName: context.definition.name, returnTo };
+  const answer = readAnswer(context, given.query);
+  if (answer.kind === "denied") {
+    await parts.recordEvent({ connectionId, type: "consent_denied", detail: {} });
+    return { ...ended, outcome: "denied" };
+  }
+  if (answer.kind === "failed") {
+    await parts.recordEvent({ connectionId, type: "consent_failed", detail: { error: answer.error } });
+    throw new ConsentError("provider_refused", answer.detail);
+  }
+  if (context.disabled) throw new ConsentError("connection_disabled");
+  const { code, captured } = answer;
+  const codeVerifier = request.verifier && parts.vault.openVerifier(request.verifier, { requestId: request.id });
+  await exchangeForLink(parts, request.linkId, { connectionId, code, captured, codeVerifier, redirectUri });
+  return { ...ended, outcome: "connected" };
+}
+
+/** Hands the request of a state to exactly one callback, in the right browser and at the right redirect URI. */
+async function consumeState({ requests }: ConsentParts, { provider, query, browser }: CallbackRequest) {
+  const { state } = query;
+  if (typeof state !== "string" || state === "") throw new ConsentError("invalid_state");
+  const stateHash = sha256(state);
+  const browserHash = sha256(browser ?? "");
+  const request = await requests.consume({ stateHash, browserHash, provider });
+  if (request) return request;
+  const elsewhere = await requests.waitsElsewhere(stateHash, browserHash);
+  throw new ConsentError(elsewhere ? "wrong_browser" : "invalid_state");
+}

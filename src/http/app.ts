@@ -1,0 +1,91 @@
+import cookie from "@fastify/cookie";
+import swagger from "@fastify/swagger";
+import swaggerUi from "@fastify/swagger-ui";
+import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
+import { fastify, type FastifyBaseLogger } from "fastify";
+import type { Logger } from "pino";
+import type { KeyService } from "../registry/key-service.ts";
+import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
+import type { Ability } from "../store/api-keys.ts";
+import { createRequireAbility } from "./auth.ts";
+import { installErrorHandler, toBrokerError } from "./error-handler.ts";
+import { openApi } from "./openapi.ts";
+import { sendProblem } from "./problem.ts";
+import { installRequestLog } from "./request-log.ts";
+import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
+import { connectionRoutes, type ConnectionRoutesOptions } from "./routes/connections.ts";
+import { consentRoutes, type ConsentRoutesOptions } from "./routes/consent.ts";
+import { grantRoutes, type GrantRoutesOptions } from "./routes/grants.ts";
+import { healthRoutes, metricsRoute, type HealthRoutesOptions, type MetricsRouteOptions } from "./routes/health.ts";
+import { keyRoutes, type KeyRoutesOptions } from "./routes/keys.ts";
+import { providerRoutes, type ProviderRoutesOptions } from "./routes/providers.ts";
+import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
+import { problemSchema } from "./schemas.ts";
+import type { ApiScope } from "./scope.ts";
+import { installValidation } from "./validation.ts";
+
+const largestBodyBytes = 64 * 1024;
+
+/** The instances that routes call. */
+export type AppParts = TokenRoutesOptions &
+  ConnectionRoutesOptions &
+  GrantRoutesOptions &
+  ClientRoutesOptions &
+  ProviderRoutesOptions &
+  KeyRoutesOptions &
+  ConsentRoutesOptions &
+  HealthRoutesOptions &
+  MetricsRouteOptions & {
+    log: Logger;
+    keys: KeyService;
+    /** Null: the sandbox provider is off. */
+    sandbox: SandboxOptions | null;
+    /** Addresses of proxies whose forwarded headers count. */
+    trustProxy: readonly string[];
+    /** False: metrics have a port of their own. */
+    metricsOnApi: boolean;
+  };
+
+/** Everything that is served, in order. */
+export async function buildApp(parts: AppParts): Promise<ApiScope> {
+  const app = fastify({
+    loggerInstance: parts.log as FastifyBaseLogger,
+    disableRequestLogging: true,
+    bodyLimit: largestBodyBytes,
+    routerOptions: { maxParamLength: 512, caseSensitive: true },
+    trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
+    frameworkErrors: (error, _request, reply) => void sendProblem(reply, toBrokerError(error)),
+  }).withTypeProvider<TypeBoxTypeProvider>();
+
+  installRequestLog(app);
+  installValidation(app);
+  installErrorHandler(app);
+  app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
+  app.addSchema(problemSchema);
+  await app.register(swagger, openApi);
+  await app.register(swaggerUi, { routePrefix: "/docs" });
+  await app.register(cookie);
+
+  const requireAbility = createRequireAbility(parts.keys);
+  const api = async (ability: Ability, routes: (scope: ApiScope) => Promise<void>) =>
+    await app.register(async (scope) => {
+      requireAbility(scope, ability);
+      await routes(scope.withTypeProvider<TypeBoxTypeProvider>());
+    });
+  await api("tokens", async (scope) => await tokenRoutes(scope, parts));
+  await api("connections", async (scope) => {
+    await connectionRoutes(scope, parts);
+    await grantRoutes(scope, parts);
+  });
+  await api("admin", async (scope) => {
+    await clientRoutes(scope, parts);
+    await providerRoutes(scope, parts);
+    await keyRoutes(scope, parts);
+  });
+  await app.register(async (scope) => await consentRoutes(scope, parts));
+  if (parts.sandbox !== null) await app.register(sandboxRoutes, { prefix: "/sandbox", ...parts.sandbox });
+  await healthRoutes(app, parts);
+  if (parts.metricsOnApi) await metricsRoute(app, parts);
+  app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
+  return app;
+}

@@ -1,0 +1,76 @@
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { BrokerError } from "../errors.ts";
+import { sendProblem } from "./problem.ts";
+
+const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: () => new BrokerError("payload_too_large", "The body is larger than 64 KiB."),
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
+    new BrokerError("unsupported_media_type", "The body must be JSON, with content-type application/json."),
+  FST_ERR_CTP_EMPTY_JSON_BODY: () => new BrokerError("invalid_request", "The body is empty; a JSON object is expected."),
+  FST_ERR_CTP_INVALID_JSON_BODY: () => new BrokerError("invalid_request", "The body is not valid JSON."),
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
+    new BrokerError("invalid_request", "The body is not as long as its content-length says."),
+  FST_ERR_BAD_URL: () => new BrokerError("invalid_request", "The path is not a valid URL path."),
+};
+
+/** One error handler for everything: whatever is thrown becomes a problem, and what is nobody's fault is logged. */
+export function installErrorHandler(app: FastifyInstance): void {
+  const allowedMethods = collectMethods(app);
+
+  app.setErrorHandler<FastifyError>(async (error, request, reply) => {
+    const problem = toBrokerError(error);
+    if (problem.code === "internal_error") request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
+    return await sendProblem(reply, problem);
+  });
+
+  app.setNotFoundHandler(async (request: FastifyRequest, reply: FastifyReply) => {
+    const methods = allowedMethods(request.url);
+    if (methods.length === 0) return await sendProblem(reply, new BrokerError("not_found", "There is no such route."));
+    reply.header("allow", methods.join(", "));
+    const detail = `This route takes ${methods.join(", ")}, not ${request.method}.`;
+    return await sendProblem(reply, new BrokerError("method_not_allowed", detail));
+  });
+}
+
+/** For faults that Fastify meets before routing. */
+export function toBrokerError(error: unknown): BrokerError {
+  if (error instanceof BrokerError) return error;
+  const { code, validation, statusCode, validationContext } = error as Partial<FastifyError>;
+  if (validation) return new BrokerError("invalid_request", describeValidation(validation[0], validationContext));
+  const known = faultsOfCallers[code ?? ""];
+  if (known !== undefined) return known(error as FastifyError);
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    return new BrokerError("invalid_request", "The request is not valid.");
+  }
+  return new BrokerError("internal_error", "Something unexpected went wrong in the broker; its log says more.");
+}
+
+type ValidationFault = NonNullable<FastifyError["validation"]>[number];
+
+/** Names the field and what is allowed; never repeats the value, which may be a secret. */
+function describeValidation(fault: ValidationFault | undefined, context = "request"): string {
+  if (fault === undefined) return "The request is not valid.";
+  const path = fault.instancePath.slice(1).replaceAll("/", ".");
+  const { additionalProperty, missingProperty, allowedValues, allowedValue, pattern, format } = fault.params as Record<string, unknown>;
+  const place = (name: unknown) => [path, String(name)].filter((part) => part !== "").join(".");
+  if (fault.keyword === "additionalProperties") return `${place(additionalProperty)}: is not a known field of the ${context}.`;
+  if (fault.keyword === "required") return `${place(missingProperty)}: is required.`;
+  if (Array.isArray(allowedValues)) return `${path}: must be one of ${allowedValues.join(", ")}.`;
+  if (fault.keyword === "const") return `${path}: must be ${String(allowedValue)}.`;
+  if (fault.keyword === "pattern") return `${path}: must match ${String(pattern)}.`;
+  if (fault.keyword === "format") return `${path}: must be a ${String(format)}.`;
+  return `${path === "" ? context : path}: ${fault.message ?? "is not valid"}.`;
+}
+
+/** Tells which methods a path has routes for, so that a wrong method is told from a wrong path (RFC 9110, 15.5.6). */
+function collectMethods(app: FastifyInstance): (url: string) => string[] {
+  const routes: { pattern: RegExp; methods: string[] }[] = [];
+  app.addHook("onRoute", ({ url, method }) => {
+    const source = url.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`).replaceAll(/:[A-Za-z]+/g, "[^/]+");
+    routes.push({ pattern: new RegExp(`^${source}$`), methods: [method].flat() });
+  });
+  return (url) => {
+    const path = url.split("?", 1)[0] ?? "";
+    return [...new Set(routes.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods))];
+  };
+}

@@ -1,0 +1,37 @@
+import type { FastifyDynamicSwaggerOptions } from "@fastify/swagger";
+
+/** The frame of the OpenAPI document; the routes fill in the rest. */
+export const openApi: FastifyDynamicSwaggerOptions = {
+  openapi: {
+    openapi: "3.1.0",
+    info: {
+      title: "Freshet",
+      version: "0.1.0",
+      description:
+        "A self-hosted OAuth token broker. Errors are RFC 9457 problems; their `code` is a closed set, listed in the schema Problem.",
+      license: { name: "MIT", identifier: "MIT" },
+    },
+    components: { securitySchemes: { key: { type: "http", scheme: "bearer", description: "A key of this broker" } } },
+    security: [{ key: [] }],
+    tags: [
+      { name: "tokens", description: "What services call (ability `tokens`)" },
+      { name: "connections", description: "What ops and provisioning code call (ability `connections`)" },
+      { name: "clients", description: "OAuth clients (ability `admin`)" },
+      { name: "providers", description: "Definitions in force (ability `admin`)" },
+      { name: "keys", description: "API keys (ability `admin`)" },
+      { name: "health", description: "For orchestrators and Prometheus; no key" },
+    ],
+  },
+  refResolver: { buildLocalReference: (json, _base, _fragment, index) => String(json.$id ?? `schema-${index}`) },
+  /** Every route of the API may answer with a problem; said here once instead of in each schema. */
+  transform: ({ schema, url }) => {
+    if (schema === undefined) return { schema, url };
+    const described = schema as { hide?: boolean; response?: Record<string, unknown> };
+    if (described.hide === true || url.startsWith("/docs")) return { schema, url };
+    const problem = {
+      description: "A problem",
+      content: { "application/problem+json": { schema: { $ref: "Problem#" } } },
+    };
+    return { schema: { ...schema, response: { ...described.response, default: problem } }, url };
+  },
+};

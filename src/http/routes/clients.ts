@@ -1,0 +1,78 @@
+import { Type } from "typebox";
+import type { ClientService } from "../../registry/client-service.ts";
+import { nextCursor, readPage } from "../page.ts";
+import { clientSchema, closed, cursor, inputMap, limit, pageOf, resourceName, scopeList } from "../schemas.ts";
+import type { ApiScope } from "../scope.ts";
+import { viewClient } from "../views.ts";
+
+export type ClientRoutesOptions = { clients: ClientService; publicUrl: string };
+
+const tags = ["clients"];
+const params = Type.Object({ client: Type.String() });
+const clientId = Type.String({ minLength: 1, maxLength: 512 });
+const clientSecret = Type.String({ minLength: 1, maxLength: 4096, description: "write-only" });
+
+const newClient = closed({
+  name: resourceName,
+  provider: Type.String({ maxLength: 128 }),
+  client_id: clientId,
+  client_secret: Type.Optional(clientSecret),
+  scopes: Type.Optional(scopeList),
+  inputs: Type.Optional(inputMap),
+});
+
+const patch = closed(
+  {
+    client_id: Type.Optional(clientId),
+    client_secret: Type.Optional(clientSecret),
+    scopes: Type.Optional(scopeList),
+    inputs: Type.Optional(inputMap),
+  },
+  { minProperties: 1 },
+);
+
+/** `/clients`: OAuth clients as registered at providers. */
+export async function clientRoutes(app: ApiScope, { clients, publicUrl }: ClientRoutesOptions): Promise<void> {
+  const answer = { 200: clientSchema };
+
+  const create = { summary: "Create a client", tags, body: newClient, response: { 201: clientSchema } };
+  app.post("/clients", { schema: create }, async (request, reply) => {
+    const { name, provider, client_id, client_secret = null, scopes = [], inputs = {} } = request.body;
+    const wanted = { name, provider, clientId: client_id, clientSecret: client_secret, scopes, inputs };
+    return await reply.code(201).send(viewClient(await clients.create(wanted), publicUrl));
+  });
+
+  const list = {
+    summary: "List clients, newest first",
+    tags,
+    querystring: closed({ provider: Type.Optional(Type.String()), limit, cursor: Type.Optional(cursor) }),
+    response: { 200: pageOf(clientSchema) },
+  };
+  app.get("/clients", { schema: list }, async (request) => {
+    const { provider, limit: size } = request.query;
+    const items = await clients.list(readPage(request.query), provider === undefined ? {} : { provider });
+    return { items: items.map((client) => viewClient(client, publicUrl)), next_cursor: nextCursor(items, size) };
+  });
+
+  app.get("/clients/:client", { schema: { summary: "A client", tags, params, response: answer } }, async (request) =>
+    viewClient(await clients.get(request.params.client), publicUrl),
+  );
+
+  const change = { summary: "Change a client; a new secret keeps the one before until it has worked", tags, params, body: patch };
+  app.patch("/clients/:client", { schema: { ...change, response: answer } }, async (request) => {
+    const { client_id, client_secret, scopes, inputs } = request.body;
+    const changes = {
+      ...(client_id === undefined ? {} : { clientId: client_id }),
+      ...(client_secret === undefined ? {} : { clientSecret: client_secret }),
+      ...(scopes === undefined ? {} : { scopes }),
+      ...(inputs === undefined ? {} : { inputs }),
+    };
+    return viewClient(await clients.patch(request.params.client, changes), publicUrl);
+  });
+
+  const remove = { summary: "Delete a client that no connection uses", tags, params, response: { 204: Type.Null() } };
+  app.delete("/clients/:client", { schema: remove }, async (request, reply) => {
+    await clients.delete(request.params.client);
+    return await reply.code(204).send(null);
+  });
+}

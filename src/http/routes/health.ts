@@ -1,0 +1,53 @@
+import { timingSafeEqual, createHash } from "node:crypto";
+import { Type } from "typebox";
+import { BrokerError } from "../../errors.ts";
+import { literals } from "../schemas.ts";
+import type { ApiScope } from "../scope.ts";
+
+export type Check = "ok" | "unavailable" | "not_configured";
+
+export type HealthRoutesOptions = {
+  /** False before start-up ends and while draining. */
+  isReady: () => boolean;
+  check: () => Promise<{ database: Check; redis: Check }>;
+};
+
+const checkSchema = literals(["ok", "unavailable", "not_configured"]);
+const readiness = Type.Object({
+  status: literals(["ok", "degraded", "unavailable"]),
+  checks: Type.Object({ database: checkSchema, redis: checkSchema }),
+});
+
+/** `/livez` and `/readyz`, for orchestrators and load balancers: no key. */
+export async function healthRoutes(app: ApiScope, { isReady, check }: HealthRoutesOptions): Promise<void> {
+  const tags = ["health"];
+  const alive = { summary: "The process runs", tags, security: [], response: { 200: Type.Object({ status: Type.Literal("ok") }) } };
+  app.get("/livez", { schema: alive, logLevel: "silent" }, async () => ({ status: "ok" as const }));
+
+  // Without Postgres or Redis still 200: cached tokens are served, and taking every replica out would serve nobody.
+  const ready = { summary: "Requests may be sent here", tags, security: [], response: { 200: readiness, 503: readiness } };
+  app.get("/readyz", { schema: ready, logLevel: "silent" }, async (_request, reply) => {
+    const checks = await check();
+    if (!isReady()) return await reply.code(503).send({ status: "unavailable", checks });
+    const degraded = Object.values(checks).includes("unavailable");
+    return await reply.code(200).send({ status: degraded ? "degraded" : "ok", checks });
+  });
+}
+
+export type MetricsRouteOptions = { render: () => Promise<string>; metricsKey: string | null };
+
+/** `/metrics` in Prometheus text, to everybody or only to a bearer. */
+export async function metricsRoute(app: ApiScope, { render, metricsKey }: MetricsRouteOptions): Promise<void> {
+  const schema = { summary: "Prometheus text", tags: ["health"], security: [], response: { 200: Type.String() } };
+  app.get("/metrics", { schema, logLevel: "silent" }, async (request, reply) => {
+    if (metricsKey !== null && !isSame(request.headers.authorization ?? "", `Bearer ${metricsKey}`)) {
+      throw new BrokerError("unauthenticated", "Metrics need the bearer METRICS_KEY.");
+    }
+    return await reply.type("text/plain; version=0.0.4; charset=utf-8").send(await render());
+  });
+}
+
+function isSame(given: string, expected: string): boolean {
+  const [a, b] = [given, expected].map((text) => createHash("sha256").update(text).digest()) as [Buffer, Buffer];
+  return timingSafeEqual(a, b);
+}

@@ -1,0 +1,141 @@
+import { Type, type TSchema } from "typebox";
+import { errorCodes } from "../errors.ts";
+import { failureCodes } from "../providers/grant.ts";
+import { connectionGrants } from "../providers/provider-file.ts";
+import { warningCodes } from "../tokens/issued-token.ts";
+
+/** An object that refuses fields it does not know. */
+export const closed = <T extends Record<string, TSchema>>(properties: T, options: object = {}) =>
+  Type.Object(properties, { additionalProperties: false, ...options });
+
+export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+
+export const literals = <T extends readonly string[]>(values: T, options: object = {}) =>
+  Type.Unsafe<T[number]>({ type: "string", enum: [...values], ...options });
+
+export const resourceName = Type.String({
+  pattern: "^[a-z0-9][a-z0-9._-]{0,127}$",
+  description: "a-z, 0-9, then also . _ -, at most 128 characters",
+});
+
+export const timestamp = Type.String({ format: "date-time" });
+export const limit = Type.Integer({ minimum: 1, maximum: 200, default: 50 });
+export const cursor = Type.String({ maxLength: 200, description: "next_cursor of the page before" });
+export const scopeList = Type.Array(Type.String({ pattern: String.raw`^[\x21\x23-\x5B\x5D-\x7E]{1,256}$` }), { maxItems: 100 });
+export const textMap = Type.Record(Type.String({ pattern: "^[A-Za-z0-9._/-]{1,64}$" }), Type.String({ maxLength: 256 }), {
+  additionalProperties: false,
+  maxProperties: 64,
+});
+export const inputMap = Type.Record(Type.String(), Type.String({ maxLength: 2000 }), { maxProperties: 64 });
+
+export const problemSchema = Type.Object(
+  {
+    type: Type.Literal("about:blank"),
+    title: Type.String(),
+    status: Type.Integer(),
+    code: literals(errorCodes),
+    detail: Type.String(),
+    connection: Type.Optional(Type.String()),
+    retry_after: Type.Optional(Type.Integer({ description: "seconds" })),
+  },
+  { $id: "Problem", description: "RFC 9457" },
+);
+
+/** A list of a page at a time. */
+export const pageOf = <T extends TSchema>(item: T) =>
+  Type.Object({ items: Type.Array(item), next_cursor: nullable(Type.String()) });
+
+export const tokenSchema = Type.Object({
+  connection: Type.String(),
+  access_token: Type.String(),
+  token_type: Type.String(),
+  expires_at: nullable(timestamp),
+  expires_in: nullable(Type.Integer()),
+  scopes: Type.Array(Type.String()),
+  version: Type.Integer(),
+  warnings: Type.Array(Type.Object({ code: literals(warningCodes), detail: Type.String() })),
+  request: Type.Optional(
+    Type.Object({
+      base_url: nullable(Type.String()),
+      headers: Type.Record(Type.String(), Type.String()),
+      expired_when: Type.Array(
+        Type.Object({ status: Type.Optional(Type.Integer()), body: Type.Optional(Type.String()) }),
+      ),
+    }),
+  ),
+});
+
+/** `last_error.code`: what a provider's answers come to, and two that the broker finds itself. */
+export const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token"] as const;
+
+export const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
+
+export const connectionSchema = Type.Object({
+  name: Type.String(),
+  provider: Type.String(),
+  client: nullable(Type.String()),
+  grant: literals(connectionGrants),
+  status: literals(statuses),
+  scopes: Type.Array(Type.String()),
+  granted_scopes: Type.Array(Type.String()),
+  missing_scopes: Type.Array(Type.String()),
+  inputs: Type.Record(Type.String(), Type.String()),
+  labels: Type.Record(Type.String(), Type.String()),
+  account: nullable(Type.String()),
+  version: Type.Integer(),
+  expires_at: nullable(timestamp),
+  refresh_token_expires_at: nullable(timestamp),
+  last_refreshed_at: nullable(timestamp),
+  next_refresh_at: nullable(timestamp),
+  consecutive_failures: Type.Integer(),
+  last_error: nullable(Type.Object({ code: literals(lastErrorCodes), at: timestamp, detail: Type.String() })),
+  created_at: timestamp,
+  updated_at: timestamp,
+});
+
+export const eventSchema = Type.Object({
+  id: Type.String(),
+  at: timestamp,
+  type: Type.String(),
+  detail: Type.Record(Type.String(), Type.Unknown()),
+});
+
+export const clientSchema = Type.Object({
+  name: Type.String(),
+  provider: Type.String(),
+  client_id: Type.String(),
+  has_secret: Type.Boolean(),
+  secret_rotating: Type.Boolean({ description: "the secret before is still kept as a second choice" }),
+  scopes: Type.Array(Type.String()),
+  inputs: Type.Record(Type.String(), Type.String()),
+  redirect_uri: Type.String({ description: "to be registered at the provider" }),
+  created_at: timestamp,
+  updated_at: timestamp,
+});
+
+export const providerSchema = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  docs: nullable(Type.String()),
+  usable: Type.Boolean({ description: "false: only there to be extended" }),
+  grants: Type.Array(Type.String()),
+  redirect_uri: Type.String({ description: "to be registered at the provider" }),
+  definition: Type.Record(Type.String(), Type.Unknown(), { description: "the file in force, extends followed" }),
+});
+
+export const keySchema = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  abilities: Type.Array(Type.String()),
+  connections: Type.Array(Type.String()),
+  expires_at: nullable(timestamp),
+  revoked_at: nullable(timestamp),
+  created_at: timestamp,
+});
+
+export const newKeySchema = Type.Object({
+  ...keySchema.properties,
+  key: Type.String({ description: "the key itself: shown this once" }),
+});
+
+export const linkSchema = Type.Object({ id: Type.String(), url: Type.String(), expires_at: timestamp });

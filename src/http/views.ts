@@ -1,0 +1,100 @@
+import type { Static } from "typebox";
+import { missingScopes } from "../providers/scopes.ts";
+import type { ProviderDefinition } from "../providers/definition.ts";
+import type { ApiKeyRow } from "../store/api-keys.ts";
+import type { ClientRow } from "../store/clients.ts";
+import type { ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
+import type { IssuedToken } from "../tokens/issued-token.ts";
+import type { clientSchema, connectionSchema, eventSchema, keySchema, providerSchema, tokenSchema } from "./schemas.ts";
+
+/** How rows look outside: snake_case, times in ISO 8601, and no secret but the access token. */
+export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
+  return {
+    connection: token.connection,
+    access_token: token.accessToken,
+    token_type: token.tokenType,
+    expires_at: iso(token.expiresAt),
+    expires_in: token.expiresInSeconds,
+    scopes: token.scopes,
+    version: token.version,
+    warnings: token.warnings,
+  };
+}
+
+export function viewConnection(record: ConnectionRecord): Static<typeof connectionSchema> {
+  const { lastErrorCode, lastErrorAt, lastErrorDetail } = record;
+  const hasError = lastErrorCode !== null && lastErrorAt !== null;
+  const granted = record.version === 0 ? null : record.grantedScopes;
+  return {
+    name: record.name,
+    provider: record.provider,
+    client: record.clientName,
+    grant: record.grant as Static<typeof connectionSchema>["grant"],
+    status: record.status,
+    scopes: record.scopes,
+    granted_scopes: record.grantedScopes,
+    missing_scopes: missingScopes(record.scopes, granted),
+    inputs: record.inputs,
+    labels: record.labels,
+    account: record.account,
+    version: record.version,
+    expires_at: iso(record.expiresAt),
+    refresh_token_expires_at: iso(record.refreshTokenExpiresAt),
+    last_refreshed_at: iso(record.lastRefreshedAt),
+    next_refresh_at: iso(record.nextRefreshAt),
+    consecutive_failures: record.consecutiveFailures,
+    last_error: hasError
+      ? {
+          code: lastErrorCode as "invalid_grant",
+          at: lastErrorAt.toISOString(),
+          detail: lastErrorDetail ?? "",
+        }
+      : null,
+    created_at: record.createdAt.toISOString(),
+    updated_at: record.updatedAt.toISOString(),
+  };
+}
+
+export function viewEvent({ id, at, type, detail }: ConnectionEventRow): Static<typeof eventSchema> {
+  return { id: String(id), at: at.toISOString(), type, detail };
+}
+
+export function viewClient(client: ClientRow, publicUrl: string): Static<typeof clientSchema> {
+  return {
+    name: client.name,
+    provider: client.provider,
+    client_id: client.clientId,
+    has_secret: client.secret !== null,
+    secret_rotating: client.previousSecret !== null,
+    scopes: client.scopes,
+    inputs: client.inputs,
+    redirect_uri: redirectUri(client.provider, publicUrl),
+    created_at: client.createdAt.toISOString(),
+    updated_at: client.updatedAt.toISOString(),
+  };
+}
+
+export function viewProvider(definition: ProviderDefinition, publicUrl: string): Static<typeof providerSchema> {
+  const { id, name, docs, usable, grants, file } = definition;
+  return { id, name, docs, usable, grants: [...grants], redirect_uri: redirectUri(id, publicUrl), definition: { ...file } };
+}
+
+export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
+  return {
+    id: key.id,
+    name: key.name,
+    abilities: key.abilities,
+    connections: key.connections,
+    expires_at: iso(key.expiresAt),
+    revoked_at: iso(key.revokedAt),
+    created_at: key.createdAt.toISOString(),
+  };
+}
+
+function redirectUri(provider: string, publicUrl: string): string {
+  return `${publicUrl}/callback/${provider}`;
+}
+
+function iso(date: Date | null): string | null {
+  return date?.toISOString() ?? null;
+}

@@ -1,0 +1,51 @@
+import { withDeadline, systemClock } from "./clock.ts";
+import { createBroker, type Broker } from "./broker.ts";
+import { readConfig, type Config } from "./config.ts";
+import { StartupError } from "./errors.ts";
+import { firstSteps } from "./first-steps.ts";
+import { startMetricsServer } from "./http/metrics-server.ts";
+import { createLogger } from "./telemetry/logger.ts";
+
+try {
+  await run(readConfig(process.env));
+} catch (error) {
+  if (!(error instanceof StartupError)) throw error;
+  process.stderr.write(`freshet: ${error.message}\n`);
+  process.exit(2);
+}
+
+async function run(config: Config): Promise<void> {
+  const log = createLogger(config.logLevel);
+  const broker = await createBroker(config, log);
+  const closeMetrics = await startMetricsServer(config, broker.metrics);
+  await listen(broker, config);
+  broker.lifecycle.ready = true;
+  log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
+  if (broker.sandbox !== null) process.stdout.write(await firstSteps(broker, config));
+  await nextSignal();
+  await stop(broker, config);
+  await closeMetrics();
+  log.info("stopped");
+}
+
+async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    throw new StartupError(`PORT ${port} on HOST ${host} cannot be listened on (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
+
+async function nextSignal(): Promise<void> {
+  await new Promise<void>((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, () => resolve());
+  });
+}
+
+/** No new requests; refreshes in flight are awaited, since their answers must be stored. */
+async function stop(broker: Broker, { shutdownGraceSeconds }: Config): Promise<void> {
+  broker.lifecycle.ready = false;
+  const finished = broker.app.close().then(() => broker.tokens.settled());
+  await withDeadline(finished, shutdownGraceSeconds * 1000, systemClock);
+  await broker.close();
+}

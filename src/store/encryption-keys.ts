@@ -1,0 +1,19 @@
+import type { Database } from "./database.ts";
+
+/** A key that has sealed something in this database, with a sealed constant to know it by. */
+export type KnownKey = { id: string; check: Uint8Array };
+
+export type EncryptionKeys = ReturnType<typeof createEncryptionKeys>;
+
+export function createEncryptionKeys({ prisma }: Database) {
+  return {
+    async list(): Promise<KnownKey[]> {
+      return await prisma.encryptionKey.findMany({ select: { id: true, check: true } });
+    },
+
+    /** Replicas that start at once may all try; the first one's record stays. */
+    async remember(key: { id: string; check: Uint8Array<ArrayBuffer> }): Promise<void> {
+      await prisma.encryptionKey.createMany({ data: [key], skipDuplicates: true });
+    },
+  };
+}

@@ -1,0 +1,63 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+/** What this process counts, in Prometheus's terms. Labels come from closed sets and provider ids: never from callers. */
+export function createMetrics() {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const reads = new Counter({
+    name: "freshet_token_reads_total",
+    help: "Answers of GET /tokens by result: ok, stale (served although its refresh is failing), or the error's code",
+    labelNames: ["result"],
+    registers: [registry],
+  });
+  const refreshes = new Counter({
+    name: "freshet_refreshes_total",
+    help: "Requests to token endpoints by provider and outcome: stored, or the class of the failure",
+    labelNames: ["provider", "outcome"],
+    registers: [registry],
+  });
+  const refreshSeconds = new Histogram({
+    name: "freshet_refresh_seconds",
+    help: "From sending a token request to the stored answer or the failure",
+    labelNames: ["provider"],
+    buckets: [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 25],
+    registers: [registry],
+  });
+  const lostRotations = new Counter({
+    name: "freshet_lost_rotation_total",
+    help: "Answers that came after their row had moved on",
+    labelNames: ["provider"],
+    registers: [registry],
+  });
+  const clientTrouble = new Counter({
+    name: "freshet_client_rejected_total",
+    help: "Times a client that had worked was refused by its provider",
+    labelNames: ["provider"],
+    registers: [registry],
+  });
+  const delayedCommits = new Counter({
+    name: "freshet_commit_delays_total",
+    help: "Tries to store an answer that the database did not take at once",
+    registers: [registry],
+  });
+  return { registry, reads, refreshes, refreshSeconds, lostRotations, clientTrouble, delayedCommits };
+}
+
+/** Ages of permits that stand in Postgres, read when the metrics are scraped. */
+export function measurePermits({ registry }: Metrics, readAges: () => Promise<{ count: number; oldestSeconds: number }>): void {
+  const count = new Gauge({ name: "freshet_permits", help: "Permits to send that stand in Postgres", registers: [registry] });
+  void new Gauge({
+    name: "freshet_permit_age_seconds",
+    help: "Age of the oldest permit; above 30 its sender is gone, or the outcome is unknown",
+    registers: [registry],
+    async collect() {
+      // Without Postgres the last figures stand: a scrape must not fail for it.
+      const ages = await readAges().catch(() => null);
+      if (ages === null) return;
+      count.set(ages.count);
+      this.set(ages.oldestSeconds);
+    },
+  });
+}

@@ -1,0 +1,35 @@
+import type { Clock } from "../clock.ts";
+import { describeApiRequest, type ApiRequest } from "../providers/api-request.ts";
+import type { Catalog } from "../providers/catalog.ts";
+import type { ClientRow, Clients } from "../store/clients.ts";
+import { createReadCache } from "../store/read-cache.ts";
+import { budgets } from "./budgets.ts";
+import type { TokenCache } from "./token-cache.ts";
+import { connectionNotFound } from "./token-service.ts";
+
+type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
+
+/** For `include=request`: what to send along with an API call, so that callers need to know nothing about the provider. */
+export function createRequestDescriber({ cache, catalog, clients, clock }: Options) {
+  const clientCache = createReadCache<ClientRow>({
+    load: async (ids) => new Map((await clients.findMany(ids)).map((client) => [client.id, client])),
+    monotonicMs: () => clock.monotonicMs(),
+    trustMs: budgets.cacheTrustMs,
+    outageMs: Infinity,
+    maxEntries: 10_000,
+    supersedes: (incoming, current) => incoming.updatedAt >= current.updatedAt,
+  });
+
+  return async (connection: string, accessToken: string): Promise<ApiRequest> => {
+    const found = await cache.read(connection);
+    const definition = found === null ? undefined : catalog.get(found.row.provider);
+    if (found === null || definition === undefined) throw connectionNotFound(connection);
+    const { row } = found;
+    const client = row.clientRef === null ? null : await clientCache.read(row.clientRef);
+    const inputs = { ...row.inputs, ...client?.inputs };
+    return describeApiRequest({
+      definition,
+      values: { accessToken, inputs, callback: row.captured, response: row.captured },
+    });
+  };
+}

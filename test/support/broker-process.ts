@@ -1,0 +1,198 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { request } from "undici";
+import { BrokerApi } from "./broker-api.ts";
+import { freePort } from "./free-port.ts";
+import { guard, temporaryFolder } from "./services/guardian.ts";
+
+export type BrokerOptions = {
+  /** None: the embedded database. */
+  databaseUrl?: string;
+  /** None: locks in the process. */
+  redisUrl?: string;
+  /** What `providersFolder` wrote. */
+  providersDir?: string;
+  /** The address in redirect URIs and links; the process's own unless named. */
+  publicUrl?: string;
+  port?: number;
+  adminKey?: string;
+  encryptionKeys?: string;
+  dataDir?: string;
+  /** Added to the environment, or put in place of what it holds; `undefined` takes a variable out. */
+  env?: Record<string, string | undefined>;
+  /** What runs; the broker unless named. */
+  entry?: string;
+};
+
+type Environment = Record<string, string | undefined>;
+
+const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
+const startDeadlineMs = 60_000;
+const stopDeadlineMs = 90_000;
+
+/** One real broker in a process of its own. It never outlives the test file, whatever happens to the test. */
+export class BrokerProcess implements AsyncDisposable {
+  readonly url: string;
+  readonly publicUrl: string;
+  readonly adminKey: string;
+  readonly dataDir: string;
+  readonly api: BrokerApi;
+  /** All that it has written, over restarts. */
+  stdout = "";
+  stderr = "";
+  readonly #entry: string;
+  readonly #environment: Environment;
+  #child: ChildProcess | undefined;
+
+  constructor(options: BrokerOptions & { port: number; dataDir: string; adminKey: string; encryptionKeys: string }) {
+    this.url = `http://127.0.0.1:${options.port}`;
+    this.publicUrl = options.publicUrl ?? this.url;
+    this.adminKey = options.adminKey;
+    this.dataDir = options.dataDir;
+    this.api = new BrokerApi(this.url, this.adminKey);
+    this.#entry = options.entry ?? fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+    this.#environment = environmentFor({ ...options, publicUrl: this.publicUrl });
+  }
+
+  /** The exit code of a process that ended by itself; null while it runs, and after a signal. */
+  get exitCode(): number | null {
+    return this.#child?.exitCode ?? null;
+  }
+
+  /** The redirect URI that this broker uses for a provider. */
+  redirectUri(provider: string): string {
+    return `${this.publicUrl}/callback/${provider}`;
+  }
+
+  /** Starts it and waits until `/readyz` answers 200. @throws with its stderr when it ends instead. */
+  async start(): Promise<this> {
+    const child = this.launch();
+    const deadline = Date.now() + startDeadlineMs;
+    while (!(await isReady(this.url))) {
+      if (child.exitCode !== null || child.signalCode !== null) {
+        throw new Error(`the broker ended with code ${child.exitCode}: ${this.stderr || this.stdout}`);
+      }
+      if (Date.now() > deadline) throw new Error(`the broker is not ready: ${this.stderr}${this.stdout}`);
+      await sleep(25);
+    }
+    return this;
+  }
+
+  /** Starts it without waiting, for tests of what happens on the way. */
+  launch(): ChildProcess {
+    const child = spawn(process.execPath, [this.#entry], {
+      cwd: projectRoot,
+      env: this.#environment,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    this.#child = child;
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (this.stdout += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
+    if (child.pid !== undefined) child.once("exit", guard({ kind: "process", pid: child.pid }));
+    return child;
+  }
+
+  /** Waits until it ends by itself, and gives its exit code. */
+  async ended(): Promise<number | null> {
+    const child = this.#child;
+    if (child && child.exitCode === null && child.signalCode === null) await once(child, "close");
+    return child?.exitCode ?? null;
+  }
+
+  /** SIGTERM; waits until it has drained and gone. */
+  async stop(): Promise<number | null> {
+    this.#signal("SIGTERM");
+    const late = setTimeout(() => {
+      this.#signal("SIGKILL");
+    }, stopDeadlineMs);
+    const code = await this.ended();
+    clearTimeout(late);
+    return code;
+  }
+
+  /** kill -9. */
+  async kill(): Promise<void> {
+    this.#signal("SIGKILL");
+    await this.ended();
+  }
+
+  /** SIGSTOP: it holds what it holds, and does nothing. */
+  freeze(): void {
+    this.#signal("SIGSTOP");
+  }
+
+  thaw(): void {
+    this.#signal("SIGCONT");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    await this.api.close();
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+}
+
+/** One broker, ready. Take it with `await using`. */
+export async function startBroker(options: BrokerOptions = {}): Promise<BrokerProcess> {
+  return await (await prepareBroker(options)).start();
+}
+
+/** One broker that is not started yet: its address is known, so that a peer can be told. */
+export async function prepareBroker(options: BrokerOptions = {}): Promise<BrokerProcess> {
+  return new BrokerProcess({
+    ...options,
+    port: options.port ?? (await freePort()),
+    dataDir: options.dataDir ?? (await temporaryFolder("data")).path,
+    adminKey: options.adminKey ?? randomBytes(32).toString("base64url"),
+    encryptionKeys: options.encryptionKeys ?? newEncryptionKey("k1"),
+  });
+}
+
+/** Replicas of one broker: they share keys and public address, and each has a port and a data folder of its own. */
+export async function startBrokers(count: number, options: BrokerOptions): Promise<BrokerProcess[]> {
+  const encryptionKeys = options.encryptionKeys ?? newEncryptionKey("k1");
+  const first = await prepareBroker({ ...options, encryptionKeys });
+  const shared = { ...options, encryptionKeys, adminKey: first.adminKey, publicUrl: first.publicUrl };
+  const others = await Promise.all(Array.from({ length: count - 1 }, () => prepareBroker(shared)));
+  return await Promise.all([first, ...others].map((broker) => broker.start()));
+}
+
+/** An entry for `ENCRYPTION_KEYS`. */
+export function newEncryptionKey(id: string): string {
+  return `${id}:${randomBytes(32).toString("base64")}`;
+}
+
+/** Nothing of the developer's own environment gets in, except where programs are found. */
+function environmentFor(options: BrokerOptions & { port: number; dataDir: string; publicUrl: string }): Environment {
+  const { databaseUrl } = options;
+  const all: Environment = {
+    PATH: process.env["PATH"],
+    PORT: String(options.port),
+    PUBLIC_URL: options.publicUrl,
+    DATA_DIR: options.dataDir,
+    DATABASE_URL: databaseUrl,
+    REDIS_URL: options.redisUrl,
+    PROVIDERS_DIR: options.providersDir,
+    PROVIDER_NETWORKS: "127.0.0.0/8",
+    ADMIN_KEY: options.adminKey,
+    ENCRYPTION_KEYS: databaseUrl === undefined ? undefined : options.encryptionKeys,
+    ...options.env,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+async function isReady(url: string): Promise<boolean> {
+  try {
+    const answer = await request(`${url}/readyz`, { headersTimeout: 1000, reset: true });
+    await answer.body.dump();
+    return answer.statusCode === 200;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,141 @@
+import { createHash, randomBytes, randomUUID } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import Fastify, { type FastifyInstance } from "fastify";
+import { createConsentService, type ConsentService } from "../../src/consent/consent-service.ts";
+import type { AuthorizationContext, ExchangeCode } from "../../src/consent/context.ts";
+import { BrokerError } from "../../src/errors.ts";
+import { consentRoutes } from "../../src/http/routes/consent.ts";
+import { loadCatalog } from "../../src/providers/catalog.ts";
+import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
+import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
+import { createConsentLinks } from "../../src/store/consent-links.ts";
+import { openEmbedded, type Database } from "../../src/store/database.ts";
+import { createKeyring } from "../../src/vault/keyring.ts";
+import { createTokenVault } from "../../src/vault/token-vault.ts";
+
+export const formKey = createHash("sha256").update("form key of the tests").digest();
+const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
+
+/** What the sandbox answered, and to which connection it went. */
+export type Exchanged = Parameters<ExchangeCode>[0] & { body: Record<string, unknown> };
+
+/** Consent pages and sandbox on an embedded database: everything of a consent but the rest of the broker. */
+export type ConsentStage = {
+  app: FastifyInstance;
+  consent: ConsentService;
+  database: Database;
+  /** A connection that waits for consent. */
+  connect(context?: Partial<AuthorizationContext> & { provider?: string }): Promise<AuthorizationContext>;
+  contexts: Map<string, AuthorizationContext>;
+  events: { connectionId: string; type: string; detail: Record<string, string> }[];
+  exchanged: Exchanged[];
+  /** Set to take the exchange's place. */
+  behaviour: { exchange: ExchangeCode | null };
+  catalog: ReturnType<typeof loadCatalog>;
+  close(): Promise<void>;
+};
+
+/** @param publicUrl where browsers reach the stage; the sandbox's authorize page is there too */
+export async function setConsentStage(publicUrl: string, returnOrigins: string[] = []): Promise<ConsentStage> {
+  const folder = await mkdtemp(join(tmpdir(), "freshet-consent-"));
+  const database = await openEmbedded(folder, { answered() {}, lost() {}, uninterruptedMs: () => 0 });
+  const sandbox = { publicUrl: `${publicUrl}/sandbox`, localUrl: `${publicUrl}/sandbox` };
+  const builtinFolder = new URL("../../providers", import.meta.url).pathname;
+  const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox });
+  const app = Fastify();
+  const contexts: ConsentStage["contexts"] = new Map();
+  const events: ConsentStage["events"] = [];
+  const exchanged: Exchanged[] = [];
+  const behaviour: ConsentStage["behaviour"] = { exchange: null };
+  const find = (id: string) => {
+    const context = contexts.get(id);
+    if (context) return context;
+    throw new BrokerError("connection_not_found", "There is no such connection.");
+  };
+  const consent = createConsentService({
+    links: createConsentLinks(database.prisma),
+    requests: createAuthorizationRequests(database.prisma),
+    vault: createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }])),
+    loadContext: async (id) => find(id),
+    exchangeCode: async (given) => {
+      if (behaviour.exchange) return await behaviour.exchange(given);
+      exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
+      return { connectionName: find(given.connectionId).connectionName };
+    },
+    recordEvent: async (event) => void events.push(event),
+    publicUrl,
+    returnOrigins,
+    random: { bytes: randomBytes, uuid: randomUUID },
+    formKey,
+  });
+  await app.register(consentRoutes, { consent, publicUrl, randomBytes });
+  const signingKey = createHash("sha256").update("signing key of the tests").digest();
+  const redirectUri = `${publicUrl}/callback/sandbox`;
+  await app.register(sandboxRoutes, {
+    prefix: "/sandbox",
+    ...client,
+    signingKey,
+    redirectUri,
+    now: Date.now,
+    randomBytes,
+  });
+  await app.ready();
+
+  return {
+    app,
+    consent,
+    database,
+    contexts,
+    events,
+    exchanged,
+    behaviour,
+    catalog,
+    async connect({ provider = "sandbox", ...given } = {}) {
+      const definition = catalog.get(provider);
+      if (!definition) throw new Error(`no provider ${provider}`);
+      const connectionId = randomUUID();
+      const connectionName = given.connectionName ?? `acme-${connectionId.slice(0, 8)}`;
+      await database.prisma.connection.create({
+        data: { id: connectionId, name: connectionName, provider, grant: "authorization_code" },
+      });
+      const { clientId } = client;
+      const context = {
+        connectionId,
+        connectionName,
+        definition,
+        clientId,
+        inputs: {},
+        scopes: ["read"],
+        disabled: false,
+      };
+      contexts.set(connectionId, { ...context, ...given });
+      return { ...context, ...given };
+    },
+    async close() {
+      await app.close();
+      await database.close();
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
+async function exchangeAtSandbox(app: FastifyInstance, given: Parameters<ExchangeCode>[0]) {
+  const { code, codeVerifier, redirectUri } = given;
+  const form = {
+    grant_type: "authorization_code",
+    code,
+    code_verifier: codeVerifier ?? "",
+    redirect_uri: redirectUri ?? "",
+  };
+  const credentials = Buffer.from(`${client.clientId}:${client.clientSecret}`).toString("base64");
+  const answer = await app.inject({
+    method: "POST",
+    url: "/sandbox/token",
+    headers: { authorization: `Basic ${credentials}`, "content-type": "application/x-www-form-urlencoded" },
+    payload: new URLSearchParams(form).toString(),
+  });
+  if (answer.statusCode === 200) return answer.json<Record<string, unknown>>();
+  throw new BrokerError("provider_rejected", `The provider said ${answer.body}`);
+}

@@ -1,0 +1,165 @@
+import { createHash, randomBytes } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import {
+  buildAuthorizationUrl,
+  createPkce,
+  issuerMatches,
+  readCallback,
+} from "../../../src/providers/authorization-request.ts";
+import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import { effectiveScopes, joinScopes, missingScopes, splitScopes } from "../../../src/providers/scopes.ts";
+import { builtin, define } from "./definitions.ts";
+
+const redirectUri = "https://broker.example/callback/own";
+
+function authorize(
+  definition: ProviderDefinition,
+  more: Partial<Parameters<typeof buildAuthorizationUrl>[0]> = {},
+): URL {
+  const values = { client: { id: "my client" }, redirectUri };
+  return new URL(buildAuthorizationUrl({ definition, values, state: "st", codeChallenge: null, scopes: [], ...more }));
+}
+
+function withAuthorization(knobs: string): ProviderDefinition {
+  return define(
+    "",
+    `id: own\nauthorization: { url: "https://login.example/authorize?tenant=1", ${knobs} }\ntoken: { url: https://login.example/token }`,
+  );
+}
+
+describe("the authorization request", () => {
+  test("has the parameters of RFC 6749 and RFC 7636", () => {
+    const codeChallenge = { challenge: "ch", method: "S256" } as const;
+    const url = authorize(builtin("bakeronline"), { codeChallenge, scopes: ["company:read", "user:read"] });
+    expect(url.href).toBe(
+      "https://accounts.bakeronline.be/oauth/authorize?response_type=code&client_id=my+client&redirect_uri=https%3A%2F%2Fbroker.example%2Fcallback%2Fown&scope=company%3Aread+user%3Aread&state=st&code_challenge=ch&code_challenge_method=S256",
+    );
+  });
+
+  test("leaves out what there is none of", () => {
+    const url = authorize(builtin("apicbase"), { values: { client: { id: "c" } } });
+    expect(url.href).toBe("https://app.apicbase.com/oauth/authorize/?response_type=code&client_id=c&state=st");
+  });
+
+  test("sets, renames and removes parameters as the definition says, beside those of its URL", () => {
+    const definition = withAuthorization(
+      `params: { client_id: application_id, response_type: null, access_type: offline, who: "{client.id}" }, scope: { param: user_scope, separator: "," }`,
+    );
+    const { searchParams } = authorize(definition, { scopes: ["a", "b"] });
+    expect(Object.fromEntries(searchParams)).toEqual({
+      tenant: "1",
+      application_id: "my client",
+      redirect_uri: redirectUri,
+      user_scope: "a,b",
+      state: "st",
+      access_type: "offline",
+      who: "my client",
+    });
+  });
+
+  test("cannot be built for a provider without the code grant", () => {
+    expect(() => authorize(builtin("shopware"))).toThrow(expect.objectContaining({ code: "grant_not_applicable" }));
+  });
+});
+
+describe("PKCE", () => {
+  test("a verifier has 256 bits, and its S256 challenge is url-safe (RFC 7636, appendix B)", () => {
+    const octets = [
+      116, 24, 223, 180, 151, 153, 224, 37, 79, 250, 96, 125, 216, 173, 187, 186, 22, 212, 37, 77, 105, 214, 191, 240,
+      91, 88, 5, 88, 83, 132, 141, 121,
+    ];
+    const pkce = createPkce({ definition: builtin("bakeronline"), randomBytes: () => Uint8Array.from(octets) });
+    expect(pkce).toEqual({
+      verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+      challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+      method: "S256",
+    });
+  });
+
+  test("the challenge is padded base64 or plain where the definition says so, and there is none where it is off", () => {
+    const padded = createPkce({ definition: withAuthorization("challenge_encoding: base64"), randomBytes });
+    expect(padded?.challenge).toBe(
+      createHash("sha256")
+        .update(padded?.verifier ?? "")
+        .digest("base64"),
+    );
+    const plain = createPkce({ definition: withAuthorization("pkce_method: plain"), randomBytes });
+    expect(plain).toMatchObject({ challenge: plain?.verifier, method: "plain" });
+    expect(createPkce({ definition: builtin("apicbase"), randomBytes })).toBeNull();
+  });
+});
+
+describe("the callback", () => {
+  const definition = withAuthorization("callback: { code: oauth_code, capture: { realm: realmId, none: none } }");
+
+  test("gives the code, what is captured and the issuer", () => {
+    const query = { oauth_code: "c1", realmId: "42", iss: "https://login.example", other: "x" };
+    expect(readCallback(definition, query)).toEqual({
+      kind: "code",
+      code: "c1",
+      captured: { realm: "42" },
+      iss: "https://login.example",
+    });
+  });
+
+  test("an error is told in one plain line", () => {
+    const query = {
+      error: "access_denied",
+      error_description: `no\r\n\u0000thanks ${"x ".repeat(400)}`,
+      oauth_code: "c1",
+    };
+    const callback = readCallback(definition, query);
+    expect(callback).toMatchObject({ kind: "error", error: "access_denied" });
+    expect(callback.kind === "error" && callback.description).toMatch(/^no thanks x/);
+    expect(callback.kind === "error" && callback.description.length).toBe(300);
+  });
+
+  test.each<[string, Record<string, unknown>]>([
+    ["neither a code nor an error", {}],
+    ["an empty code", { oauth_code: "" }],
+    ["two codes", { oauth_code: ["a", "b"] }],
+    ["a code under another name", { code: "c1" }],
+  ])("%s is an error", (_name, query) => {
+    expect(readCallback(definition, query)).toMatchObject({ kind: "error", error: "missing_code" });
+  });
+
+  test("a captured value that could not stand in a header is left out", () => {
+    expect(readCallback(definition, { oauth_code: "c", realmId: "a\nb" })).toMatchObject({ captured: {} });
+  });
+});
+
+describe("the issuer of a callback (RFC 9207)", () => {
+  test("must be the definition's, to the letter", () => {
+    const definition = withAuthorization("issuer: https://issuer.example/a");
+    expect(issuerMatches({ definition, values: {}, iss: "https://issuer.example/a" })).toBe(true);
+    expect(issuerMatches({ definition, values: {}, iss: "https://issuer.example/a/" })).toBe(false);
+    expect(issuerMatches({ definition, values: {}, iss: "https://login.example" })).toBe(false);
+  });
+
+  test("is of the authorization endpoint's origin where the definition names none", () => {
+    const definition = withAuthorization("");
+    expect(issuerMatches({ definition, values: {}, iss: "https://login.example/realm" })).toBe(true);
+    expect(issuerMatches({ definition, values: {}, iss: "https://evil.example" })).toBe(false);
+    expect(issuerMatches({ definition, values: {}, iss: "nonsense" })).toBe(false);
+  });
+});
+
+describe("scopes", () => {
+  const definition = withAuthorization(`scope: { separator: ",", default: [a], required: [offline] }`);
+
+  test("are the defaults where none are asked for, and always those required", () => {
+    expect(effectiveScopes(definition, null)).toEqual(["a", "offline"]);
+    expect(effectiveScopes(definition, [])).toEqual(["a", "offline"]);
+    expect(effectiveScopes(definition, ["b", "offline"])).toEqual(["b", "offline"]);
+  });
+
+  test("are joined and split as the provider writes them", () => {
+    expect(joinScopes(definition, ["a", "b"])).toBe("a,b");
+    expect(splitScopes(definition, "a, b,,c d")).toEqual(["a", "b", "c", "d"]);
+  });
+
+  test("are missing where they were asked for and not granted, unless the provider names none", () => {
+    expect(missingScopes(["a", "b"], ["b", "c"])).toEqual(["a"]);
+    expect(missingScopes(["a", "b"], null)).toEqual([]);
+  });
+});

@@ -1,0 +1,168 @@
+import type { LookupAddress } from "node:dns";
+import { describe, expect, test } from "vitest";
+import { BlockedAddressError, createEgress, parseNetworks } from "../../../src/providers/egress.ts";
+
+const open = { networks: null, trustedOrigin: null };
+
+function reaches(url: string, networks = ""): boolean {
+  try {
+    createEgress({ ...open, networks: parseNetworks(networks) }).route(url, { trusted: false });
+    return true;
+  } catch (error) {
+    expect(error).toBeInstanceOf(BlockedAddressError);
+    return false;
+  }
+}
+
+describe("addresses in a URL", () => {
+  test.each([
+    "https://8.8.8.8/token",
+    "https://[2606:4700:4700::1111]/token",
+    "https://login.example/token",
+    "https://172.32.0.1/",
+    "https://100.128.0.1/",
+  ])("%s may be reached", (url) => expect(reaches(url)).toBe(true));
+
+  test.each([
+    "http://8.8.8.8/token", // public, but not https
+    "ftp://8.8.8.8/",
+    "file:///etc/passwd",
+    "https://user@8.8.8.8/",
+    "nonsense",
+    "https://127.0.0.1/",
+    "https://127.1/",
+    "https://2130706433/",
+    "https://0x7f000001/",
+    "https://0177.0.0.1/",
+    "https://0/",
+    "https://10.1.2.3/",
+    "https://172.16.0.1/",
+    "https://172.31.255.255/",
+    "https://192.168.1.1/",
+    "https://169.254.169.254/latest/meta-data",
+    "https://100.64.0.1/",
+    "https://192.0.0.8/",
+    "https://192.0.2.1/",
+    "https://198.51.100.1/",
+    "https://203.0.113.1/",
+    "https://192.88.99.1/",
+    "https://198.18.0.1/",
+    "https://224.0.0.1/",
+    "https://255.255.255.255/",
+    "https://[::]/",
+    "https://[::1]/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[::ffff:8.8.8.8]/",
+    "https://[::127.0.0.1]/",
+    "https://[64:ff9b::7f00:1]/",
+    "https://[64:ff9b:1::1]/",
+    "https://[2002:7f00:1::]/",
+    "https://[2001::1]/",
+    "https://[2001:db8::1]/",
+    "https://[3fff::1]/",
+    "https://[fc00::1]/",
+    "https://[fd12::1]/",
+    "https://[fe80::1]/",
+    "https://[fec0::1]/",
+    "https://[ff02::1]/",
+    "https://[100::1]/",
+    "https://[5f00::1]/",
+  ])("%s may not", (url) => expect(reaches(url)).toBe(false));
+
+  test("a network that is named may be reached, by http too, and nothing beside it", () => {
+    expect(reaches("http://127.0.0.1:9000/", "127.0.0.0/8")).toBe(true);
+    expect(reaches("https://10.1.2.3/", "127.0.0.0/8, 10.0.0.0/8")).toBe(true);
+    expect(reaches("http://[fd12::1]/", "fd00::/8")).toBe(true);
+    expect(reaches("http://11.0.0.1/", "10.0.0.0/8")).toBe(false);
+    expect(reaches("http://[::1]/", "127.0.0.0/8")).toBe(false);
+  });
+});
+
+describe("this broker's own origin", () => {
+  const egress = createEgress({ networks: null, trustedOrigin: "http://127.0.0.1:8080" });
+
+  test("is reached by the sandbox alone", () => {
+    expect(egress.route("http://127.0.0.1:8080/sandbox/token", { trusted: true }).url.port).toBe("8080");
+    expect(() => egress.route("http://127.0.0.1:8080/sandbox/token", { trusted: false })).toThrow(BlockedAddressError);
+  });
+
+  test("does not open another port", () => {
+    expect(() => egress.route("http://127.0.0.1:8081/", { trusted: true })).toThrow(BlockedAddressError);
+  });
+});
+
+describe("addresses that a name resolves to", () => {
+  type Answer = { error: Error | null; addresses: LookupAddress[] | string };
+
+  function lookUp(options: {
+    url: string;
+    found: string[];
+    networks?: string;
+    all?: boolean;
+    error?: Error;
+  }): Promise<Answer> {
+    const { url, found, networks = "", all = true, error = null } = options;
+    const addresses = found.map((address) => ({ address, family: address.includes(":") ? 6 : 4 }));
+    const egress = createEgress({
+      networks: parseNetworks(networks),
+      trustedOrigin: null,
+      resolve: (_host, answer) => answer(error, addresses),
+    });
+    const { lookup } = egress.route(url, { trusted: false });
+    return new Promise((resolve) => {
+      lookup("name.example", { all }, (failure, answer) => resolve({ error: failure, addresses: answer }));
+    });
+  }
+
+  test("public ones are connected to", async () => {
+    const answer = await lookUp({ url: "https://name.example", found: ["8.8.8.8", "2606:4700::1"] });
+    expect(answer.error).toBeNull();
+    expect(answer.addresses).toHaveLength(2);
+    expect((await lookUp({ url: "https://name.example", found: ["8.8.8.8"], all: false })).addresses).toBe("8.8.8.8");
+  });
+
+  test("private ones among them are left out", async () => {
+    const answer = await lookUp({ url: "https://name.example", found: ["127.0.0.1", "8.8.8.8", "::ffff:10.0.0.1"] });
+    expect(answer.addresses).toEqual([{ address: "8.8.8.8", family: 4 }]);
+  });
+
+  test.each([
+    ["https://name.example", "169.254.169.254"],
+    ["http://name.example", "8.8.8.8"],
+  ])("%s at %s is blocked, and the text names the address and the remedy", async (url, address) => {
+    const { error } = await lookUp({ url, found: [address] });
+    expect(error).toBeInstanceOf(BlockedAddressError);
+    expect(error?.message).toContain(`name.example (${address})`);
+    expect(error?.message).toContain("PROVIDER_NETWORKS");
+  });
+
+  test("http goes to the addresses of a named network alone", async () => {
+    const answer = await lookUp({ url: "http://name.example", found: ["8.8.8.8", "10.0.0.1"], networks: "10.0.0.0/8" });
+    expect(answer.addresses).toEqual([{ address: "10.0.0.1", family: 4 }]);
+  });
+
+  test("a name that does not resolve is an error of the resolver, not a blocked address", async () => {
+    const { error } = await lookUp({ url: "https://name.example", found: [], error: new Error("ENOTFOUND") });
+    expect(error).not.toBeInstanceOf(BlockedAddressError);
+  });
+});
+
+describe("a list of networks", () => {
+  test.each([
+    "10.0.0.0",
+    "10.0.0.0/33",
+    "10.0.0/8",
+    "fd00::/129",
+    "x/8",
+    "10.0.0.0/8/8",
+    "10.0.0.0/-1",
+    "127.0.0.0/8,,nope",
+  ])("%s is refused with an example of what is allowed", (text) =>
+    expect(() => parseNetworks(text)).toThrow(/is not a CIDR block such as 10\.0\.0\.0\/8/),
+  );
+
+  test("an empty one names none", () => {
+    expect(parseNetworks("").rules).toEqual([]);
+    expect(parseNetworks(" 10.0.0.0/8 , fd00::/8 ").rules).toHaveLength(2);
+  });
+});

@@ -1,0 +1,385 @@
+import http from "node:http";
+import net from "node:net";
+import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
+import { createOAuthClient, type OAuthTimeouts } from "../../../src/providers/oauth-client.ts";
+import { buildTokenRequest, type TokenRequest } from "../../../src/providers/token-request.ts";
+import { builtin, define } from "./definitions.ts";
+
+const grant = JSON.stringify({ access_token: "a", refresh_token: "r2", expires_in: 60 });
+const loopback = createEgress({ networks: parseNetworks("127.0.0.0/8, ::1/128"), trustedOrigin: null });
+
+/** Requests as a server saw them. */
+type Seen = { method: string; url: string; headers: http.IncomingHttpHeaders; body: string };
+
+async function listen(server: net.Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void server.close());
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+async function httpServer(answer: (response: http.ServerResponse) => void): Promise<{ url: string; seen: Seen[] }> {
+  const seen: Seen[] = [];
+  const server = http.createServer((request, response) => {
+    let body = "";
+    request.on("data", (chunk: Buffer) => (body += chunk.toString()));
+    request.on("end", () => {
+      seen.push({ method: request.method ?? "", url: request.url ?? "", headers: request.headers, body });
+      answer(response);
+    });
+  });
+  onTestFinished(() => server.closeAllConnections());
+  return { url: `http://127.0.0.1:${await listen(server)}/token`, seen };
+}
+
+/** A server of bare TCP. `onData` gets what came and the socket. */
+async function tcpServer(
+  handle: (socket: net.Socket, bytes: string[]) => void,
+): Promise<{ url: string; bytes: string[] }> {
+  const bytes: string[] = [];
+  const server = net.createServer((socket) => {
+    socket.on("error", () => {});
+    onTestFinished(() => void socket.destroy());
+    handle(socket, bytes);
+  });
+  return { url: `http://127.0.0.1:${await listen(server)}/token`, bytes };
+}
+
+function requestTo(url: string): TokenRequest {
+  const definition = define("grants: [import]", `id: own\ntoken: { url: "${url}" }`);
+  const values = { client: { id: "c", secret: "s3cr3t" }, refreshToken: "r1-s3cret" };
+  return buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: "import", values });
+}
+
+function ask(
+  url: string,
+  options: { timeouts?: Partial<OAuthTimeouts>; mayStillSend?: () => boolean; egress?: typeof loopback } = {},
+) {
+  const { timeouts = {}, mayStillSend = () => true, egress = loopback } = options;
+  return createOAuthClient({ egress, timeouts }).requestToken({
+    definition: builtin("oauth2"),
+    request: requestTo(url),
+    mayStillSend,
+  });
+}
+
+async function failureOf(asking: ReturnType<typeof ask>) {
+  const answer = await asking;
+  if (answer.kind !== "failed") throw new Error("granted");
+  expect(JSON.stringify(answer)).not.toContain("s3cr");
+  return answer.failure;
+}
+
+describe("a request", () => {
+  test("is sent once, as built, on a connection of its own, asking for an uncompressed answer", async () => {
+    const { url, seen } = await httpServer((response) => response.end(grant));
+    expect(await ask(`${url}?a=b`)).toMatchObject({ kind: "granted", grant: { accessToken: "a", refreshToken: "r2" } });
+    expect(seen).toHaveLength(1);
+    expect(seen[0]).toMatchObject({
+      method: "POST",
+      url: "/token?a=b",
+      body: "grant_type=refresh_token&refresh_token=r1-s3cret",
+    });
+    expect(seen[0]?.headers).toMatchObject({
+      accept: "application/json",
+      "accept-encoding": "identity",
+      authorization: `Basic ${btoa("c:s3cr3t")}`,
+      connection: "close",
+      "content-type": "application/x-www-form-urlencoded",
+    });
+  });
+
+  test("without a body says so, and names no content type", async () => {
+    const { url, seen } = await httpServer((response) => response.end(grant));
+    const definition = define("grants: [client_credentials]", `id: own\ntoken: { url: "${url}", encoding: query }`);
+    const request = buildTokenRequest({
+      definition,
+      grant: "client_credentials",
+      obtainedBy: "client_credentials",
+      values: { client: { id: "c", secret: "s" } },
+    });
+    await createOAuthClient({ egress: loopback }).requestToken({ definition, request, mayStillSend: () => true });
+    expect(seen[0]).toMatchObject({ url: "/token?grant_type=client_credentials", body: "" });
+    expect(seen[0]?.headers).toMatchObject({ "content-length": "0" });
+    expect(seen[0]?.headers["content-type"]).toBeUndefined();
+  });
+
+  test("does not follow a redirect with its secrets", async () => {
+    const other = await httpServer((response) => response.end(grant));
+    const { url, seen } = await httpServer((response) => response.writeHead(307, { location: other.url }).end());
+    expect(await failureOf(ask(url))).toMatchObject({ class: "refused_for_now", status: 307 });
+    expect(seen).toHaveLength(1);
+    expect(other.seen).toHaveLength(0);
+  });
+
+  test("a refusal is classified, with Retry-After", async () => {
+    const { url } = await httpServer((response) => response.writeHead(429, { "Retry-After": "12" }).end());
+    expect(await failureOf(ask(url))).toMatchObject({
+      class: "refused_for_now",
+      code: "rate_limited",
+      retryAfterSeconds: 12,
+    });
+  });
+
+  test("interim answers are passed over", async () => {
+    const { url } = await httpServer((response) => {
+      response.writeEarlyHints({ link: "</a>; rel=preload" });
+      response.end(grant);
+    });
+    expect(await ask(url)).toMatchObject({ kind: "granted" });
+  });
+});
+
+describe("an answer that is compressed although identity was asked for", () => {
+  test.each<[string, (text: string) => Buffer]>([
+    ["gzip", gzipSync],
+    ["deflate", deflateSync],
+    ["br", brotliCompressSync],
+  ])("%s is inflated", async (encoding, compress) => {
+    const { url } = await httpServer((response) =>
+      response.writeHead(200, { "content-encoding": encoding }).end(compress(grant)),
+    );
+    expect(await ask(url)).toMatchObject({ kind: "granted", grant: { accessToken: "a" } });
+  });
+
+  test.each<[string, string, Buffer]>([
+    ["a bomb", "gzip", gzipSync(`${grant}${" ".repeat(100_000)}`)],
+    ["a cut one", "gzip", gzipSync(grant).subarray(0, 30)],
+    ["a doubled one", "gzip, gzip", gzipSync(gzipSync(grant))],
+    ["an unknown one", "zip", Buffer.from("zip")],
+  ])("%s is not, and is kept as it came", async (_name, encoding, bytes) => {
+    const { url } = await httpServer((response) =>
+      response.writeHead(200, { "content-encoding": encoding }).end(bytes),
+    );
+    const failure = await failureOf(ask(url));
+    expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
+    expect(failure.rawAnswer).toBe(bytes.toString("base64"));
+  });
+});
+
+describe("the size of an answer", () => {
+  test("beyond 64 KiB nothing is read, and what was is kept", async () => {
+    const { url } = await httpServer((response) => response.end(`{"access_token":"${"a".repeat(70_000)}"}`));
+    const failure = await failureOf(ask(url));
+    expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer" });
+    expect(failure.rawAnswer).toHaveLength(64 * 1024);
+  });
+
+  test("an endless one ends", async () => {
+    const { url } = await httpServer((response) => {
+      const timer = setInterval(() => response.write("x".repeat(16_384)), 1);
+      onTestFinished(() => clearInterval(timer));
+    });
+    expect(await failureOf(ask(url))).toMatchObject({ class: "unknown" });
+  });
+
+  test("a refusal that is too long is a refusal still", async () => {
+    const { url } = await httpServer((response) => response.writeHead(503).end("x".repeat(100_000)));
+    expect(await failureOf(ask(url))).toMatchObject({ class: "refused_for_now", code: "provider_unavailable" });
+  });
+
+  test("a token of 60,000 characters is taken", async () => {
+    const { url } = await httpServer((response) => response.end(`{"access_token":"${"a".repeat(60_000)}"}`));
+    expect(await ask(url)).toMatchObject({ kind: "granted" });
+  });
+});
+
+describe("nothing was written, for certain", () => {
+  test("when the connection is refused", async () => {
+    const server = net.createServer();
+    const port = await listen(server);
+    await new Promise((resolve) => server.close(resolve));
+    const failure = await failureOf(ask(`http://127.0.0.1:${port}/token`));
+    expect(failure).toMatchObject({ class: "not_sent", code: "connect_failed" });
+    expect(failure.detail).toContain("ECONNREFUSED");
+  });
+
+  test("when TLS fails", async () => {
+    const { url } = await tcpServer((socket) => socket.once("data", () => socket.end("HTTP/1.1 400 no TLS\r\n\r\n")));
+    expect(await failureOf(ask(url.replace("http:", "https:")))).toMatchObject({
+      class: "not_sent",
+      code: "connect_failed",
+    });
+  });
+
+  test("when the name does not resolve", async () => {
+    const egress = createEgress({
+      networks: null,
+      trustedOrigin: null,
+      resolve: (_host, answer) => answer(Object.assign(new Error("no such name"), { code: "ENOTFOUND" }), []),
+    });
+    const failure = await failureOf(ask("https://nowhere.invalid/token", { egress }));
+    expect(failure).toMatchObject({ class: "not_sent", code: "connect_failed" });
+    expect(failure.detail).toContain("ENOTFOUND");
+  });
+
+  test("when connecting takes too long", async () => {
+    const egress = createEgress({ networks: null, trustedOrigin: null, resolve: () => {} });
+    const asking = ask("https://slow.invalid/token", { egress, timeouts: { connectMs: 100 } });
+    expect(await failureOf(asking)).toMatchObject({ class: "not_sent", code: "connect_failed" });
+    const whole = ask("https://slow.invalid/token", { egress, timeouts: { totalMs: 50 } });
+    expect(await failureOf(whole)).toMatchObject({ class: "not_sent", code: "connect_failed" });
+  });
+
+  test("when the address may not be reached", async () => {
+    const { url, bytes } = await tcpServer((socket) => socket.on("data", (chunk) => bytes.push(chunk.toString())));
+    const egress = createEgress({ networks: null, trustedOrigin: null });
+    expect(await failureOf(ask(url, { egress }))).toMatchObject({ class: "not_sent", code: "blocked_address" });
+    const named = url.replace("127.0.0.1", "localhost");
+    expect(await failureOf(ask(named, { egress }))).toMatchObject({ class: "not_sent", code: "blocked_address" });
+    expect(bytes).toEqual([]);
+  });
+
+  test("when the permission has run out before connecting", async () => {
+    const failure = await failureOf(ask("https://login.example/token", { mayStillSend: () => false }));
+    expect(failure).toMatchObject({ class: "not_sent", code: "send_window_passed" });
+  });
+
+  test("when it runs out while connecting: the connection is open and stays empty", async () => {
+    const server = Promise.withResolvers<string>();
+    let received = "";
+    const { url } = await tcpServer((socket) => {
+      socket.on("data", (chunk) => (received += chunk.toString()));
+      socket.on("close", () => server.resolve(received));
+    });
+    let asked = 0;
+    const failure = await failureOf(ask(url, { mayStillSend: () => ++asked === 1 }));
+    expect(failure).toMatchObject({ class: "not_sent", code: "send_window_passed" });
+    expect(asked).toBe(2);
+    expect(await server.promise).toBe("");
+  });
+
+  test("and a call that has timed out while connecting sends nothing afterwards", async () => {
+    const { url, seen } = await httpServer((response) => response.end(grant));
+    const port = new URL(url).port;
+    let release = () => {};
+    const egress = createEgress({
+      networks: parseNetworks("127.0.0.0/8"),
+      trustedOrigin: null,
+      resolve: (_host, answer) => (release = () => answer(null, [{ address: "127.0.0.1", family: 4 }])),
+    });
+    const asking = ask(`http://slow.invalid:${port}/token`, { egress, timeouts: { totalMs: 50 } });
+    expect(await failureOf(asking)).toMatchObject({ class: "not_sent" });
+    release();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(seen).toEqual([]);
+  });
+});
+
+describe("it may have been written", () => {
+  test("when the connection breaks after the request", async () => {
+    const { url, bytes } = await tcpServer((socket) => {
+      socket.on("data", (chunk) => {
+        bytes.push(chunk.toString());
+        socket.resetAndDestroy();
+      });
+    });
+    const failure = await failureOf(ask(url));
+    expect(failure).toMatchObject({ class: "unknown", code: "outcome_unknown" });
+    expect("status" in failure).toBe(false);
+    expect(bytes.join("").match(/POST/g)).toHaveLength(1);
+  });
+
+  test("when the server ends the connection without a word, and nothing is sent again", async () => {
+    let connections = 0;
+    const { url } = await tcpServer((socket) => {
+      connections += 1;
+      socket.on("data", () => socket.end());
+    });
+    expect(await failureOf(ask(url))).toMatchObject({ class: "unknown", code: "outcome_unknown" });
+    expect(connections).toBe(1);
+  });
+
+  test("when no headers come in time", async () => {
+    const { url, seen } = await httpServer(() => {});
+    expect(await failureOf(ask(url, { timeouts: { headersMs: 100 } }))).toMatchObject({
+      class: "unknown",
+      code: "outcome_unknown",
+    });
+    expect(seen).toHaveLength(1);
+  });
+
+  test("when the whole call takes too long", async () => {
+    const { url } = await httpServer(() => {});
+    const failure = await failureOf(ask(url, { timeouts: { totalMs: 100 } }));
+    expect(failure).toMatchObject({ class: "unknown", code: "outcome_unknown" });
+    expect(failure.detail).toContain("TOTAL_TIMEOUT");
+  });
+
+  test("when what comes is not HTTP", async () => {
+    const { url } = await tcpServer((socket) => socket.on("data", () => socket.end("hello\r\n")));
+    expect(await failureOf(ask(url))).toMatchObject({ class: "unknown", code: "outcome_unknown" });
+  });
+});
+
+describe("an answer that stops halfway", () => {
+  test("with whole JSON in it is a grant", async () => {
+    const { url } = await httpServer((response) => {
+      response.writeHead(200, { "content-length": "500" });
+      response.write(grant, () => response.destroy());
+    });
+    expect(await ask(url)).toMatchObject({ kind: "granted", grant: { refreshToken: "r2" } });
+  });
+
+  test("with less is unknown, and what came is kept", async () => {
+    const { url } = await httpServer((response) => {
+      response.writeHead(200, { "content-length": "500" });
+      response.write('{"access_token":"a', () => response.destroy());
+    });
+    const failure = await failureOf(ask(url));
+    expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
+    expect(failure.rawAnswer).toBe('{"access_token":"a');
+  });
+
+  test("by dripping is cut at the time for a body", async () => {
+    const { url } = await httpServer((response) => {
+      response.writeHead(200);
+      const timer = setInterval(() => response.write(" "), 20);
+      onTestFinished(() => clearInterval(timer));
+    });
+    const failure = await failureOf(ask(url, { timeouts: { bodyMs: 150 } }));
+    expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
+  });
+
+  test("in a refusal is a refusal still", async () => {
+    const { url } = await httpServer((response) => {
+      response.writeHead(503, { "content-length": "500" });
+      response.write("x", () => response.destroy());
+    });
+    expect(await failureOf(ask(url))).toMatchObject({ class: "refused_for_now", status: 503 });
+  });
+});
+
+describe("revocation", () => {
+  test("says what came of it, and never throws", async () => {
+    const client = createOAuthClient({ egress: loopback });
+    const definition = builtin("oauth2");
+    const { url } = await httpServer((response) => response.end());
+    expect(await client.revoke({ definition, request: requestTo(url) })).toEqual({
+      revoked: true,
+      detail: "the provider answered 200",
+    });
+    const refusing = await httpServer((response) => response.writeHead(400).end());
+    expect(await client.revoke({ definition, request: requestTo(refusing.url) })).toEqual({
+      revoked: false,
+      detail: "the provider answered 400",
+    });
+    const away = await client.revoke({ definition, request: requestTo("http://127.0.0.1:1/") });
+    expect(away.revoked).toBe(false);
+  });
+});
+
+test("the sandbox reaches this broker's own origin, and no other definition does", async () => {
+  const { url, seen } = await httpServer((response) => response.end(grant));
+  const egress = createEgress({ networks: null, trustedOrigin: new URL(url).origin });
+  const client = createOAuthClient({ egress });
+  const call = { request: requestTo(url), mayStillSend: () => true };
+  expect(await client.requestToken({ definition: builtin("oauth2"), ...call })).toMatchObject({
+    failure: { code: "blocked_address" },
+  });
+  expect(seen).toHaveLength(0);
+  expect(await client.requestToken({ definition: builtin("sandbox"), ...call })).toMatchObject({ kind: "granted" });
+});

@@ -1,0 +1,369 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { Failure, Grant } from "../../../src/providers/grant.ts";
+import { processTokenResponse, type TokenResponse } from "../../../src/providers/token-response.ts";
+import { builtin, define } from "./definitions.ts";
+
+const plain = define("");
+type Answer = Partial<TokenResponse> & { json?: unknown };
+
+function process(answer: Answer, definition = plain, secrets: string[] = []) {
+  const { json, ...rest } = answer;
+  const body = rest.body ?? (json === undefined ? "" : JSON.stringify(json));
+  return processTokenResponse({ definition, response: { status: 200, headers: {}, ...rest, body }, secrets });
+}
+
+function granted(answer: Answer, definition = plain): Grant {
+  const result = process(answer, definition);
+  if (result.kind !== "granted") throw new Error(`not granted: ${result.failure.detail}`);
+  return result.grant;
+}
+
+function failed(answer: Answer, definition = plain, secrets: string[] = []): Failure {
+  const result = process(answer, definition, secrets);
+  if (result.kind !== "failed") throw new Error("granted");
+  return result.failure;
+}
+
+describe("a 2xx with a token is a grant", () => {
+  test("with everything that it names", () => {
+    const json = { access_token: "a", refresh_token: "r", token_type: "bearer", expires_in: 299, scope: "x  y x" };
+    expect(granted({ json })).toEqual({
+      accessToken: "a",
+      refreshToken: "r",
+      tokenType: "Bearer",
+      accessExpiry: { kind: "in", seconds: 299 },
+      refreshExpiry: { kind: "unstated" },
+      scopes: ["x", "y"],
+      captured: {},
+    });
+  });
+
+  test("a refresh token without an access token is kept too", () => {
+    const grant = granted({ json: { refresh_token: "r" } });
+    expect(grant.refreshToken).toBe("r");
+    expect("accessToken" in grant).toBe(false);
+  });
+
+  test.each<[string, unknown]>([
+    ["an odd token type", { token_type: { a: 1 } }],
+    ["an odd scope", { scope: { read: true } }],
+    ["an empty scope", { scope: "" }],
+    ["an odd refresh token", { refresh_token: 5 }],
+    ["an error beside the token", { error: "invalid_grant" }],
+  ])("%s does not lose it", (_name, odd) => {
+    const grant = granted({ json: { access_token: "a", ...(odd as object) } });
+    expect(grant).toMatchObject({ accessToken: "a", tokenType: "Bearer" });
+    expect("scopes" in grant).toBe(false);
+    expect("refreshToken" in grant).toBe(false);
+  });
+
+  test("no rule of a definition can throw a token away", () => {
+    const definition = define("errors: [{ endpoint: token, body: a, means: needs_reauthorization }]");
+    expect(granted({ json: { access_token: "a" } }, definition).accessToken).toBe("a");
+  });
+
+  test.each<[string, Answer]>([
+    [
+      "a form",
+      { headers: { "content-type": "application/x-www-form-urlencoded" }, body: "access_token=a%2Bb&scope=x" },
+    ],
+    [
+      "a form that calls itself a text",
+      { headers: { "content-type": "text/plain" }, body: "access_token=a%2Bb&scope=x" },
+    ],
+    [
+      "JSON that calls itself a page",
+      { headers: { "content-type": "text/html" }, body: '{"access_token":"a+b","scope":["x"]}' },
+    ],
+    ["JSON after a byte order mark", { body: '\uFEFF {"access_token":"a+b","scope":"x"}\n' }],
+    ["whole JSON on a connection that was cut", { complete: false, body: '{"access_token":"a+b","scope":"x"}' }],
+    ["status 201", { status: 201, body: '{"access_token":"a+b","scope":"x"}' }],
+  ])("%s is read", (_name, answer) => {
+    expect(granted(answer)).toMatchObject({ accessToken: "a+b", scopes: ["x"] });
+  });
+
+  test("tokens, type, scope and captured values are read where the definition says", () => {
+    const definition = define(
+      `response:
+  access_token: /data/0/token
+  refresh_token: /data/0/a~1b
+  token_type: /kind
+  scope: /may
+  capture: { site: /site, number: /number, odd: /odd, none: /none }
+authorization: { scope: { separator: "," } }`,
+      "id: own\ngrants: [import]\ntoken: { url: https://login.example/token }",
+    );
+    const json = { data: [{ token: "a", "a/b": "r" }], kind: "mac", may: "x,y", site: "s1", number: 7, odd: "a\nb" };
+    expect(granted({ json }, definition)).toMatchObject({
+      accessToken: "a",
+      refreshToken: "r",
+      tokenType: "mac",
+      scopes: ["x", "y"],
+      captured: { site: "s1", number: "7" },
+    });
+  });
+});
+
+describe("how long a token lives", () => {
+  const life = (expires_in: unknown, rule = "") => {
+    const definition = rule === "" ? plain : define(`response: { expires: { ${rule} } }`);
+    return granted({ json: { access_token: "a", expires_in } }, definition).accessExpiry;
+  };
+  const tenYears = 10 * 365 * 86_400;
+
+  test.each<[unknown, number]>([
+    [299, 299],
+    ["600", 600],
+    [600.9, 600],
+    [0, 0],
+    [-5, 0],
+    [undefined, 3600],
+    [null, 3600],
+    ["soon", 3600],
+    ["", 3600],
+    [true, 3600],
+    [{}, 3600],
+    [tenYears + 1, tenYears],
+    [Number.MAX_VALUE, tenYears],
+  ])("expires_in %j counts as %d seconds", (stated, seconds) => {
+    expect(life(stated)).toEqual({ kind: "in", seconds });
+  });
+
+  test("a number too large for JavaScript is ten years", () => {
+    const body = '{"access_token":"a","expires_in":1e999}';
+    expect(granted({ body }).accessExpiry).toEqual({ kind: "in", seconds: tenYears });
+  });
+
+  test("the definition's fallback stands in for what is not stated", () => {
+    expect(life(undefined, "fallback: 600")).toEqual({ kind: "in", seconds: 600 });
+    expect(life(50, "fallback: 600")).toEqual({ kind: "in", seconds: 50 });
+  });
+
+  test("fixed is fixed, milliseconds are milliseconds", () => {
+    expect(life(50, "from: fixed, fallback: 600")).toEqual({ kind: "in", seconds: 600 });
+    expect(life(5500, "unit: ms")).toEqual({ kind: "in", seconds: 5 });
+  });
+
+  test("never holds unless the answer states a life", () => {
+    expect(life(undefined, "from: never")).toEqual({ kind: "never" });
+    expect(life(43_200, "from: never")).toEqual({ kind: "in", seconds: 43_200 });
+  });
+
+  test("a refresh token's life is told for a refresh token alone", () => {
+    const definition = define("response: { refresh_expires: { from: fixed, fallback: 86400 } }");
+    const withToken = granted({ json: { access_token: "a", refresh_token: "r" } }, definition);
+    expect(withToken.refreshExpiry).toEqual({ kind: "in", seconds: 86_400 });
+    expect(granted({ json: { access_token: "a" } }, definition).refreshExpiry).toEqual({ kind: "unstated" });
+    const stated = granted({ json: { access_token: "a", refresh_token: "r", refresh_token_expires_in: "60" } });
+    expect(stated.refreshExpiry).toEqual({ kind: "in", seconds: 60 });
+  });
+});
+
+describe("what is no grant is classified once", () => {
+  const error = (code: string) => ({ json: { error: code } });
+
+  test.each<[string, Answer, Failure["class"], Failure["code"]]>([
+    ["invalid_grant in a 400", { status: 400, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
+    ["invalid_grant in a 401", { status: 401, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
+    ["invalid_grant in a 200", { status: 200, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
+    ["invalid_grant in a form", { status: 400, body: "error=invalid_grant" }, "refused_for_good", "invalid_grant"],
+    ["invalid_client in a 401", { status: 401, ...error("invalid_client") }, "client_rejected", "invalid_client"],
+    ["unauthorized_client", { status: 400, ...error("unauthorized_client") }, "client_rejected", "invalid_client"],
+    [
+      "temporarily_unavailable",
+      { status: 400, ...error("temporarily_unavailable") },
+      "refused_for_now",
+      "provider_unavailable",
+    ],
+    ["server_error in a 400", { status: 400, ...error("server_error") }, "refused_for_now", "provider_unavailable"],
+    ["429", { status: 429 }, "refused_for_now", "rate_limited"],
+    ["429 that says invalid_grant", { status: 429, ...error("invalid_grant") }, "refused_for_now", "rate_limited"],
+    ["503", { status: 503 }, "refused_for_now", "provider_unavailable"],
+    [
+      "503 that says invalid_grant",
+      { status: 503, ...error("invalid_grant") },
+      "refused_for_now",
+      "provider_unavailable",
+    ],
+    [
+      "a redirect",
+      { status: 307, headers: { location: "https://evil.example" } },
+      "refused_for_now",
+      "provider_unavailable",
+    ],
+    ["400 without a word", { status: 400 }, "refused_for_now", "provider_unavailable"],
+    ["401 without a word", { status: 401 }, "refused_for_now", "provider_unavailable"],
+    ["404 with a page", { status: 404, body: "<html>" }, "refused_for_now", "provider_unavailable"],
+    ["invalid_request", { status: 400, ...error("invalid_request") }, "refused_for_now", "provider_unavailable"],
+    ["invalid_scope", { status: 400, ...error("invalid_scope") }, "refused_for_now", "provider_unavailable"],
+    [
+      "an error that is a property of every object",
+      { status: 400, ...error("constructor") },
+      "refused_for_now",
+      "provider_unavailable",
+    ],
+    [
+      "an error that is no text",
+      { status: 400, json: { error: { code: 1 } } },
+      "refused_for_now",
+      "provider_unavailable",
+    ],
+    ["500", { status: 500 }, "unknown", "outcome_unknown"],
+    ["500 that says invalid_grant", { status: 500, ...error("invalid_grant") }, "unknown", "outcome_unknown"],
+    ["502", { status: 502 }, "unknown", "outcome_unknown"],
+    ["504", { status: 504 }, "unknown", "outcome_unknown"],
+    ["520", { status: 520 }, "unknown", "outcome_unknown"],
+    ["200 with a page", { status: 200, body: "<html>" }, "unknown", "unreadable_answer"],
+    ["200 with nothing", { status: 200 }, "unknown", "unreadable_answer"],
+    ["200 with other JSON", { status: 200, json: { ok: true } }, "unknown", "unreadable_answer"],
+    [
+      "200 with empty tokens",
+      { status: 200, json: { access_token: "", refresh_token: "" } },
+      "unknown",
+      "unreadable_answer",
+    ],
+    [
+      "200 cut in its JSON",
+      { status: 200, complete: false, body: '{"access_token":"abc' },
+      "unknown",
+      "unreadable_answer",
+    ],
+    [
+      "200 cut in its form",
+      { status: 200, complete: false, body: "access_token=abc&refresh_token=d" },
+      "unknown",
+      "unreadable_answer",
+    ],
+  ])("%s: %#", (_name, answer, expectedClass, code) => {
+    expect(failed(answer)).toMatchObject({ class: expectedClass, code, status: answer.status });
+  });
+
+  test("the raw answer of an unknown outcome is kept where no logger finds it", () => {
+    const failure = failed({ status: 200, body: "<html>odd" });
+    expect(failure.rawAnswer).toBe("<html>odd");
+    expect(JSON.stringify(failure)).not.toContain("odd");
+    expect(failed({ status: 400, body: "x" }).rawAnswer).toBeUndefined();
+  });
+
+  test.each<[string, Record<string, string>, number | undefined]>([
+    ["seconds", { "retry-after": "17" }, 17],
+    ["a date", { "retry-after": "Fri, 20 Nov 2026 12:01:00 GMT", date: "Fri, 20 Nov 2026 12:00:00 GMT" }, 60],
+    ["a date gone by", { "retry-after": "Fri, 20 Nov 2026 11:00:00 GMT", date: "Fri, 20 Nov 2026 12:00:00 GMT" }, 0],
+    ["a date without the answer's own", { "retry-after": "Fri, 20 Nov 2026 12:01:00 GMT" }, undefined],
+    ["nonsense", { "retry-after": "-5" }, undefined],
+    ["nothing", {}, undefined],
+  ])("Retry-After with %s", (_name, headers, expected) => {
+    expect(failed({ status: 429, headers }).retryAfterSeconds).toBe(expected);
+  });
+});
+
+describe("the rules of a definition come first", () => {
+  const shopwareError = (status: number, code: string) => ({
+    status,
+    json: {
+      errors: [{ code, status: String(status), title: "The refresh token is invalid.", detail: "Token has expired" }],
+    },
+  });
+
+  test.each<[string, Answer, Failure["class"]]>([
+    ["a dead refresh token as league 8 says it", shopwareError(401, "8"), "refused_for_good"],
+    ["a dead refresh token as league 9 says it", shopwareError(400, "8"), "refused_for_good"],
+    ["a wrong password", shopwareError(400, "6"), "refused_for_good"],
+    ["a wrong client", shopwareError(401, "4"), "client_rejected"],
+    ["a wrong grant type", shopwareError(400, "2"), "refused_for_now"],
+    ["throttling", shopwareError(429, "FRAMEWORK__AUTH_THROTTLED"), "refused_for_now"],
+  ])("Shopware: %s", (_name, answer, expected) => {
+    const failure = failed(answer, builtin("shopware"));
+    expect(failure.class).toBe(expected);
+    expect(failure.detail).toContain("Token has expired");
+  });
+
+  test("bol.com: a 404 means that the address is blocked", () => {
+    expect(failed({ status: 404 }, builtin("bol"))).toMatchObject({ class: "refused_for_now", code: "blocked" });
+    expect(failed({ status: 404 }, builtin("bol-form"))).toMatchObject({ code: "blocked" });
+  });
+
+  test("the first that matches wins, by status, body, and pointer with a text or an expression", () => {
+    const definition = define(`errors:
+  - { endpoint: api, status: 400, means: access_token_expired }
+  - { endpoint: token, status: 400, pointer: /code, equals: "7", means: rate_limited }
+  - { endpoint: token, pointer: /code, regex: ^dead_, means: needs_reauthorization }
+  - { endpoint: token, body: gone away, means: transient }
+  - { endpoint: token, status: 500, means: client_rejected }`);
+    const verdict = (status: number, json: unknown) => failed({ status, json }, definition);
+    expect(verdict(400, { code: 7 }).code).toBe("rate_limited");
+    expect(verdict(401, { code: 7 }).code).toBe("provider_unavailable");
+    expect(verdict(200, { code: "dead_token" }).class).toBe("refused_for_good");
+    expect(verdict(500, { message: "gone away" }).code).toBe("provider_unavailable");
+    expect(verdict(500, {}).class).toBe("client_rejected");
+    expect(verdict(400, { code: { odd: true } }).code).toBe("provider_unavailable");
+  });
+});
+
+describe("what a provider said is told without secrets", () => {
+  test("its error and description", () => {
+    const json = { error: "invalid_grant", error_description: "Token was revoked." };
+    expect(failed({ status: 400, json }).detail).toBe("the provider answered 400: invalid_grant, Token was revoked.");
+  });
+
+  test("a page is not quoted", () => {
+    expect(failed({ status: 502, body: "<!doctype html>…" }).detail).toBe(
+      "the provider answered 502: a page, not an OAuth answer",
+    );
+  });
+
+  test.each<[string, string]>([
+    ["plain", "bad secret pass w/rd!"],
+    ["in a URL", "bad secret pass%20w%2Frd!"],
+    ["in a form", "bad secret pass+w%2Frd%21"],
+  ])("a secret that was sent and comes back %s", (_name, error_description) => {
+    const { detail } = failed({ status: 400, json: { error: "x", error_description } }, plain, ["pass w/rd!", "other"]);
+    expect(detail).toBe("the provider answered 400: x, bad secret […]");
+  });
+
+  test("tokens of the answer, known by their names or by their looks", () => {
+    const json = { message: "see short1 and eyJhbGciOiJIUzI1NiJ9.e30.abcdef", nested: [{ accessToken: "short1" }] };
+    expect(failed({ status: 500, json }).detail).toBe("the provider answered 500: see […] and […]");
+  });
+
+  test("at most 300 characters, and no control characters", () => {
+    const { detail } = failed({ status: 500, body: `a\u0000b\u001b[31m\r\nc\u202e ${"word ".repeat(200)}` });
+    expect(detail).toHaveLength(300);
+    expect(detail).not.toMatch(/[\p{Cc}\p{Cf}]/u);
+    expect(detail).toContain("a b [31m c");
+  });
+
+  test("a body that was cut off is not quoted: a secret may be cut in it", () => {
+    expect(failed({ status: 500, complete: false, body: "s3cre" }, plain, ["s3cret"]).detail).toBe(
+      "the provider answered 500",
+    );
+  });
+});
+
+test("nothing that an answer may hold makes it throw", () => {
+  const definitions = [plain, builtin("shopware"), builtin("bol")];
+  const body = fc.oneof(
+    fc.string({ unit: "binary" }),
+    fc.json(),
+    fc.constant("[".repeat(60_000)),
+    fc.constant(`${'{"a":'.repeat(10_000)}1${"}".repeat(10_000)}`),
+  );
+  const response = fc.record({
+    status: fc.integer({ min: 100, max: 599 }),
+    headers: fc.dictionary(fc.constantFrom("content-type", "retry-after", "date"), fc.string()),
+    body,
+    complete: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(
+      response,
+      fc.constantFrom(...definitions),
+      fc.array(fc.string({ unit: "binary" })),
+      (answer, definition, secrets) => {
+        const result = processTokenResponse({ definition, response: answer, secrets });
+        if (result.kind === "failed") expect(result.failure.detail.length).toBeLessThanOrEqual(300);
+      },
+    ),
+  );
+});
