@@ -51,8 +51,7 @@ a { color: var(--accent); text-underline-offset: 3px; }
 code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .can code { color: var(--soft); }
 .next { margin: 20px 0 0; padding: 14px 16px; border-radius: 10px; background: var(--tint); }
-.next h1 em { display: inline-block; max-width: 100%; color: var(--accent); font-style: normal; }
-h2 { margin: 0 0 4px; }
+.next h2 { margin: 0 0 4px; }
 .next p:last-child { margin: 0; }
 .said { margin: 16px 0 0; padding: 2px 0 2px 14px; border-left: 3px solid var(--line); color: var(--soft); font-size: .9375rem; }
 .button {

@@ -55,6 +55,7 @@ async function authorizeRoutes(
 
   app.post("/authorize", hidden, async (request, reply) => {
     const asked = readAuthorizeRequest(request.query, options);
+    if (asked.kind === "untrusted") return await sendRefused(reply, asked.description);
     const { decision } = fieldsOf(request.body);
     if (asked.kind !== "valid" || (decision !== "authorize" && decision !== "deny")) {
       return await sendRefused(reply, "The decision is missing, or the request was altered.");

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { lastRest, readDockerfile, readEnv, type Instruction, type Stage } from "./read-dockerfile.ts";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
+const runTimeoutMs = 180_000;
 const asRoot = process.getuid?.() === 0;
 
 /** The image's last stage on disk, ready to run. `root` stands for the image's `/`. */
@@ -105,7 +106,7 @@ async function applyFlags(target: string, flags: Record<string, string>): Promis
 /** In a container these commands have the disk to themselves; here one with an absolute path would hit this machine's. */
 async function playRun(command: string, workdir: string, path: string): Promise<void> {
   if (/(^|[\s"'=])\//.test(command)) throw new Error(`Not played, it names an absolute path: RUN ${command}`);
-  const child = spawn("sh", ["-c", command], { cwd: workdir, env: buildEnv(path), stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn("sh", ["-c", command], { cwd: workdir, env: buildEnv(path), stdio: ["ignore", "pipe", "pipe"], timeout: runTimeoutMs });
   const [out, err, exitCode] = await Promise.all([
     text(child.stdout),
     text(child.stderr),
@@ -116,7 +117,7 @@ async function playRun(command: string, workdir: string, path: string): Promise<
 
 /** A builder's environment: the machine's way to the registry, nothing of the test run that this is part of. */
 function buildEnv(path: string): NodeJS.ProcessEnv {
-  const foreign = /^(npm_(?!config_(registry|.*proxy|cafile|cache))|NODE_|VITEST|INIT_CWD|PRISMA_|DATABASE_URL)/i;
+  const foreign = /^(npm_(?!config_(registry|.*proxy|cafile|cache))|NODE_(ENV|OPTIONS|PATH)$|VITEST|INIT_CWD|PRISMA_|DATABASE_URL)/i;
   return { ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name))), PATH: path };
 }
 

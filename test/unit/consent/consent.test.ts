@@ -30,6 +30,28 @@ async function expire(table: "consent_links" | "authorization_requests", connect
   expect(await stage.database.prisma.$executeRawUnsafe(query, connectionId)).toBeGreaterThan(0);
 }
 
+const refusal = async (promise: Promise<unknown>) => await promise.catch((error: BrokerError) => error.code);
+
+const age = (id: string, days: number) =>
+  stage.database.prisma
+    .$executeRaw`UPDATE consent_links SET expires_at = clock_timestamp() - make_interval(days => ${days}) WHERE id = ${id}`;
+
+const answering = async (change: (callback: URL) => void) => {
+  const { url, connectionId } = await makeLink();
+  const browser = open();
+  const callback = new URL(await callbackOf(browser, url));
+  change(callback);
+  return { connectionId, url, browser, callback, answer: await browser.get(callback.href) };
+};
+
+const manual = async () => {
+  const { connectionId } = await stage.connect({ provider: "apicbase", scopes: ["accounts"] });
+  const link = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
+  return { connectionId, ...link };
+};
+
+const address = (html: string) => /href="(https:\/\/app\.apicbase\.com[^"]*)"/.exec(html)?.[1];
+
 describe("a consent that succeeds", () => {
   test("goes from the link by way of the provider to Connected, and exchanges the code with its verifier", async () => {
     const { url, connectionId } = await makeLink();
@@ -106,7 +128,7 @@ describe("a link", () => {
       }),
     );
     const answers = await Promise.all(browsers.map(async ({ browser, csrf }) => await browser.post(url, { csrf })));
-    const statuses = answers.map(({ statusCode }) => statusCode).sort();
+    const statuses = answers.map(({ statusCode }) => statusCode).sort((a, b) => a - b);
     expect(statuses).toEqual([303, 403, 403, 403, 403, 403, 403, 403]);
   });
 
@@ -182,7 +204,6 @@ describe("making a link", () => {
   });
 
   test("refuses a disabled connection, a provider without authorize page, and manual where no code is shown", async () => {
-    const refusal = async (promise: Promise<unknown>) => await promise.catch((error: BrokerError) => error.code);
     const disabled = await stage.connect({ disabled: true });
     expect(await refusal(makeLink(disabled))).toBe("connection_disabled");
     expect(await refusal(makeLink(await stage.connect({ provider: "shopware" })))).toBe("grant_not_applicable");
@@ -195,9 +216,6 @@ describe("making a link", () => {
   test("forgets links of the connection that ran out a month ago, and no others", async () => {
     const old = await makeLink();
     const recent = await makeLink({ connectionId: old.connectionId });
-    const age = (id: string, days: number) =>
-      stage.database.prisma
-        .$executeRaw`UPDATE consent_links SET expires_at = clock_timestamp() - make_interval(days => ${days}) WHERE id = ${id}`;
     await age(old.id, 31);
     await age(recent.id, 29);
     await makeLink({ connectionId: old.connectionId });
@@ -222,7 +240,8 @@ describe("a state", () => {
     const browser = open();
     const callback = await callbackOf(browser, url);
     const answers = await Promise.all(Array.from({ length: 8 }, async () => await browser.get(callback)));
-    expect(answers.map(({ statusCode }) => statusCode).sort()).toEqual([200, 400, 400, 400, 400, 400, 400, 400]);
+    const statuses = answers.map(({ statusCode }) => statusCode).sort((a, b) => a - b);
+    expect(statuses).toEqual([200, 400, 400, 400, 400, 400, 400, 400]);
     expect(stage.exchanged.filter((each) => each.connectionId === connectionId)).toHaveLength(1);
   });
 
@@ -299,14 +318,6 @@ describe("a state", () => {
 });
 
 describe("an answer of the provider", () => {
-  const answering = async (change: (callback: URL) => void) => {
-    const { url, connectionId } = await makeLink();
-    const browser = open();
-    const callback = new URL(await callbackOf(browser, url));
-    change(callback);
-    return { connectionId, url, browser, callback, answer: await browser.get(callback.href) };
-  };
-
   test("that is an error is 502, says what it was, and leaves the link usable", async () => {
     const { answer, url, browser, connectionId } = await answering(({ searchParams }) => {
       searchParams.delete("code");
@@ -480,11 +491,6 @@ describe("a form", () => {
 });
 
 describe("a code that is copied by hand", () => {
-  const manual = async () => {
-    const { connectionId } = await stage.connect({ provider: "apicbase", scopes: ["accounts"] });
-    const link = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
-    return { connectionId, ...link };
-  };
   const taken: string[] = [];
   const take = () => {
     taken.length = 0;
@@ -497,7 +503,6 @@ describe("a code that is copied by hand", () => {
   test("is asked for beside the provider's address, which stays the same at every look", async () => {
     const { url } = await manual();
     const browser = open();
-    const address = (html: string) => /href="(https:\/\/app\.apicbase\.com[^"]*)"/.exec(html)?.[1];
     const first = address((await browser.get(url)).body);
     expect(first).toContain("scope=accounts");
     expect(first).not.toContain("redirect_uri");

@@ -27,7 +27,7 @@ describe("what to send with an API call", () => {
       { accept: "application/vnd.retailer.v10+json" },
       [{ status: 401, body: "Expired JWT" }],
     ],
-  ])("%s", (id, inputs, base_url, headers, rules) => {
+  ])("%s", (...[id, inputs, base_url, headers, rules]) => {
     const request = describeApiRequest({ definition: builtin(id), values: { accessToken: "t1", inputs } });
     expect(request).toEqual({
       base_url,

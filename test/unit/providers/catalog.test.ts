@@ -350,8 +350,10 @@ describe("a wrong file stops the start with its line and what was expected", () 
   });
 
   test("a folder that is not there is named", () => {
-    const load = () => loadCatalog({ builtinFolder, extraFolder: "/nowhere/at/all", sandbox: null });
-    expect(load).toThrow(/\/nowhere\/at\/all cannot be read \(ENOENT\)/);
+    const extraFolder = "/nowhere/at/all";
+    expect(() => loadCatalog({ builtinFolder, extraFolder, sandbox: null })).toThrow(
+      /\/nowhere\/at\/all cannot be read \(ENOENT\)/,
+    );
   });
 
   test("a file that is not there is named", () => {

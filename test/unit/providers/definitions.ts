@@ -26,15 +26,18 @@ export function folderOf(files: Record<string, string | Uint8Array>): string {
   return folder;
 }
 
+const builtins = loadCatalog({ builtinFolder, extraFolder: null, sandbox: sandboxAddress });
+
 export function builtin(id: string): ProviderDefinition {
-  const definition = loadCatalog({ builtinFolder, extraFolder: null, sandbox: sandboxAddress }).get(id);
+  const definition = builtins.get(id);
   if (!definition) throw new Error(`no built-in ${id}`);
   return definition;
 }
 
 /** A definition from YAML whose first lines (id, authorize and token URL) are given. */
 export function define(yaml: string, head = defaultHead): ProviderDefinition {
-  const definition = catalogWith({ "own.yaml": `${head}\n${yaml}` }).get("own");
+  const folder = folderOf({ "own.yaml": `${head}\n${yaml}` });
+  const definition = loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null }).get("own");
   if (!definition) throw new Error("the file defines another id");
   return definition;
 }

@@ -91,29 +91,29 @@ describe("this broker's own origin", () => {
   });
 });
 
+type Answer = { error: Error | null; addresses: LookupAddress[] | string };
+
+function lookUp(options: {
+  url: string;
+  found: string[];
+  networks?: string;
+  all?: boolean;
+  error?: Error;
+}): Promise<Answer> {
+  const { url, found, networks = "", all = true, error = null } = options;
+  const addresses = found.map((address) => ({ address, family: address.includes(":") ? 6 : 4 }));
+  const egress = createEgress({
+    networks: parseNetworks(networks),
+    trustedOrigin: null,
+    resolve: (_host, answer) => answer(error, addresses),
+  });
+  const { lookup } = egress.route(url, { trusted: false });
+  return new Promise((resolve) => {
+    lookup("name.example", { all }, (failure, answer) => resolve({ error: failure, addresses: answer }));
+  });
+}
+
 describe("addresses that a name resolves to", () => {
-  type Answer = { error: Error | null; addresses: LookupAddress[] | string };
-
-  function lookUp(options: {
-    url: string;
-    found: string[];
-    networks?: string;
-    all?: boolean;
-    error?: Error;
-  }): Promise<Answer> {
-    const { url, found, networks = "", all = true, error = null } = options;
-    const addresses = found.map((address) => ({ address, family: address.includes(":") ? 6 : 4 }));
-    const egress = createEgress({
-      networks: parseNetworks(networks),
-      trustedOrigin: null,
-      resolve: (_host, answer) => answer(error, addresses),
-    });
-    const { lookup } = egress.route(url, { trusted: false });
-    return new Promise((resolve) => {
-      lookup("name.example", { all }, (failure, answer) => resolve({ error: failure, addresses: answer }));
-    });
-  }
-
   test("public ones are connected to", async () => {
     const answer = await lookUp({ url: "https://name.example", found: ["8.8.8.8", "2606:4700::1"] });
     expect(answer.error).toBeNull();

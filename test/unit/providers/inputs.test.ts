@@ -171,10 +171,10 @@ api: { base_url: "https://{inputs.shop}.shops.example" }`);
   );
 });
 
-describe("a pattern pins the domain", () => {
-  const pins = (base_url: string, input: string) =>
-    pinsDomain(define(`inputs: { x: ${input} }\napi: { base_url: "${base_url}" }`), "x");
+const pins = (base_url: string, input: string) =>
+  pinsDomain(define(`inputs: { x: ${input} }\napi: { base_url: "${base_url}" }`), "x");
 
+describe("a pattern pins the domain", () => {
   test.each([
     ["https://{inputs.x}.shops.example", "{ pattern: '^[a-z0-9][a-z0-9-]*$' }"],
     ["https://{inputs.x}.shops.example/v1", "{ pattern: '^\\w{2,40}$' }"],

@@ -255,15 +255,15 @@ describe("nothing was written, for certain", () => {
   test("and a call that has timed out while connecting sends nothing afterwards", async () => {
     const { url, seen } = await httpServer((response) => response.end(grant));
     const port = new URL(url).port;
-    let release = () => {};
+    const release = Promise.withResolvers<void>();
     const egress = createEgress({
       networks: parseNetworks("127.0.0.0/8"),
       trustedOrigin: null,
-      resolve: (_host, answer) => (release = () => answer(null, [{ address: "127.0.0.1", family: 4 }])),
+      resolve: (_host, answer) => void release.promise.then(() => answer(null, [{ address: "127.0.0.1", family: 4 }])),
     });
     const asking = ask(`http://slow.invalid:${port}/token`, { egress, timeouts: { totalMs: 50 } });
     expect(await failureOf(asking)).toMatchObject({ class: "not_sent" });
-    release();
+    release.resolve();
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(seen).toEqual([]);
   });

@@ -158,6 +158,9 @@ describe("bol.com", () => {
   });
 });
 
+const buildBol = (values: TemplateValues) => () =>
+  build("bol", { grant: "client_credentials", obtainedBy: "client_credentials", values });
+
 describe("any provider", () => {
   test("Basic encodes id and secret only where the definition says so (RFC 6749, section 2.3.1)", () => {
     const values = { client: { id: "a b", secret: "c:d/é" } };
@@ -222,10 +225,8 @@ describe("any provider", () => {
   });
 
   test("a secret or a client that lacks is named, never guessed", () => {
-    const without = (values: TemplateValues) => () =>
-      build("bol", { grant: "client_credentials", obtainedBy: "client_credentials", values });
-    expect(without({ client: { id: "x" } })).toThrow(expect.objectContaining({ code: "client_rejected" }));
-    expect(without({})).toThrow(/needs a client/);
+    expect(buildBol({ client: { id: "x" } })).toThrow(expect.objectContaining({ code: "client_rejected" }));
+    expect(buildBol({})).toThrow(/needs a client/);
   });
 
   test("printing a request shows no secret, and its list of secrets names each", () => {

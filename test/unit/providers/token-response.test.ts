@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Failure, Grant } from "../../../src/providers/grant.ts";
 import { processTokenResponse, type TokenResponse } from "../../../src/providers/token-response.ts";
@@ -45,14 +45,14 @@ describe("a 2xx with a token is a grant", () => {
     expect("accessToken" in grant).toBe(false);
   });
 
-  test.each<[string, unknown]>([
+  test.each<[string, object]>([
     ["an odd token type", { token_type: { a: 1 } }],
     ["an odd scope", { scope: { read: true } }],
     ["an empty scope", { scope: "" }],
     ["an odd refresh token", { refresh_token: 5 }],
     ["an error beside the token", { error: "invalid_grant" }],
   ])("%s does not lose it", (_name, odd) => {
-    const grant = granted({ json: { access_token: "a", ...(odd as object) } });
+    const grant = granted({ json: { access_token: "a", ...odd } });
     expect(grant).toMatchObject({ accessToken: "a", tokenType: "Bearer" });
     expect("scopes" in grant).toBe(false);
     expect("refreshToken" in grant).toBe(false);
@@ -105,11 +105,12 @@ authorization: { scope: { separator: "," } }`,
   });
 });
 
+const life = (expires_in: unknown, rule = "") => {
+  const definition = rule === "" ? plain : define(`response: { expires: { ${rule} } }`);
+  return granted({ json: { access_token: "a", expires_in } }, definition).accessExpiry;
+};
+
 describe("how long a token lives", () => {
-  const life = (expires_in: unknown, rule = "") => {
-    const definition = rule === "" ? plain : define(`response: { expires: { ${rule} } }`);
-    return granted({ json: { access_token: "a", expires_in } }, definition).accessExpiry;
-  };
   const tenYears = 10 * 365 * 86_400;
 
   test.each<[unknown, number]>([
@@ -160,9 +161,9 @@ describe("how long a token lives", () => {
   });
 });
 
-describe("what is no grant is classified once", () => {
-  const error = (code: string) => ({ json: { error: code } });
+const error = (code: string) => ({ json: { error: code } });
 
+describe("what is no grant is classified once", () => {
   test.each<[string, Answer, Failure["class"], Failure["code"]]>([
     ["invalid_grant in a 400", { status: 400, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
     ["invalid_grant in a 401", { status: 401, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
@@ -235,7 +236,7 @@ describe("what is no grant is classified once", () => {
       "unknown",
       "unreadable_answer",
     ],
-  ])("%s: %#", (_name, answer, expectedClass, code) => {
+  ])("%s: %#", (...[, answer, expectedClass, code]) => {
     expect(failed(answer)).toMatchObject({ class: expectedClass, code, status: answer.status });
   });
 
@@ -258,14 +259,14 @@ describe("what is no grant is classified once", () => {
   });
 });
 
-describe("the rules of a definition come first", () => {
-  const shopwareError = (status: number, code: string) => ({
-    status,
-    json: {
-      errors: [{ code, status: String(status), title: "The refresh token is invalid.", detail: "Token has expired" }],
-    },
-  });
+const shopwareError = (status: number, code: string) => ({
+  status,
+  json: {
+    errors: [{ code, status: String(status), title: "The refresh token is invalid.", detail: "Token has expired" }],
+  },
+});
 
+describe("the rules of a definition come first", () => {
   test.each<[string, Answer, Failure["class"]]>([
     ["a dead refresh token as league 8 says it", shopwareError(401, "8"), "refused_for_good"],
     ["a dead refresh token as league 9 says it", shopwareError(400, "8"), "refused_for_good"],

@@ -1,0 +1,96 @@
+import { randomBytes } from "node:crypto";
+import Fastify from "fastify";
+import { expect, test } from "vitest";
+import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
+import { ConsentError } from "../../../src/consent/problem.ts";
+import { consentRoutes, type ConsentRoutesOptions } from "../../../src/http/routes/consent.ts";
+
+const question: ConsentQuestion = {
+  connectionName: "acme",
+  providerName: "Bakery",
+  clientId: "app-1",
+  scopes: [],
+  expiresAt: new Date(),
+  csrf: "c",
+  manual: null,
+};
+
+const refuse = async () => await Promise.reject(new ConsentError("invalid_state"));
+
+async function start(publicUrl: string) {
+  const consent: ConsentRoutesOptions["consent"] = {
+    describe: async () => question,
+    begin: async () => ({ authorizationUrl: "https://provider.example/authorize?state=s" }),
+    complete: refuse,
+    completeManually: refuse,
+  };
+  const app = Fastify();
+  await app.register(consentRoutes, { consent, publicUrl, randomBytes });
+  return app;
+}
+
+test("the cookie is out of reach of scripts, of other sites, and over https of other hosts", async () => {
+  const plain = await (await start("http://localhost:8080")).inject("/connect/x");
+  expect(plain.headers["set-cookie"]).toMatch(
+    /^freshet_browser=[\w-]{43}; Path=\/; Max-Age=604800; HttpOnly; SameSite=Lax$/,
+  );
+  const secure = await (await start("https://broker.example")).inject("/connect/x");
+  expect(secure.headers["set-cookie"]).toMatch(
+    /^__Host-freshet_browser=[\w-]{43}; Path=\/; Max-Age=604800; HttpOnly; SameSite=Lax; Secure$/,
+  );
+});
+
+test("a browser keeps its cookie, unless it is none of ours", async () => {
+  const app = await start("http://localhost:8080");
+  const mine = `freshet_browser=${"a".repeat(43)}`;
+  const again = await app.inject({ url: "/connect/x", headers: { cookie: `other=1; ${mine}; more=2` } });
+  expect(again.headers["set-cookie"]).toContain(mine);
+  const odd = await app.inject({ url: "/connect/x", headers: { cookie: "freshet_browser=short" } });
+  expect(odd.headers["set-cookie"]).toMatch(/^freshet_browser=[\w-]{43};/);
+});
+
+test("every page, good or bad, is kept from caches, frames, referrers and search engines", async () => {
+  const app = await start("http://localhost:8080");
+  const answers = [
+    await app.inject("/connect/x"),
+    await app.inject("/callback/bakery?state=1"),
+    await app.inject("/callback/bakery?state=1&state=2"),
+    await app.inject({ method: "POST", url: "/connect/x" }),
+  ];
+  expect(answers.map(({ statusCode }) => statusCode)).toEqual([200, 400, 400, 403]);
+  for (const { headers } of answers) {
+    expect(headers["content-type"]).toBe("text/html; charset=utf-8");
+    expect(headers["cache-control"]).toBe("no-store");
+    expect(headers["referrer-policy"]).toBe("no-referrer");
+    expect(headers["x-content-type-options"]).toBe("nosniff");
+    expect(headers["x-robots-tag"]).toContain("noindex");
+    expect(headers["content-security-policy"]).toContain("frame-ancestors 'none'");
+    expect(headers["content-security-policy"]).not.toContain("form-action");
+  }
+});
+
+test("the way to the provider tells it nothing of where the person came from", async () => {
+  const answer = await (
+    await start("http://localhost:8080")
+  ).inject({
+    method: "POST",
+    url: "/connect/x",
+    headers: {
+      origin: "http://localhost:8080",
+      cookie: `freshet_browser=${"a".repeat(43)}`,
+      "content-type": "application/x-www-form-urlencoded",
+    },
+    payload: "csrf=c",
+  });
+  expect(answer.statusCode).toBe(303);
+  expect(answer.headers["location"]).toBe("https://provider.example/authorize?state=s");
+  expect(answer.headers["referrer-policy"]).toBe("no-referrer");
+  expect(answer.headers["cache-control"]).toBe("no-store");
+});
+
+test("HEAD does not reach the callback, where it would consume the state", async () => {
+  const answer = await (
+    await start("http://localhost:8080")
+  ).inject({ method: "HEAD", url: "/callback/bakery?state=1" });
+  expect(answer.statusCode).toBe(404);
+});

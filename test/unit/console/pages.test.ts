@@ -1,0 +1,92 @@
+import { createHash } from "node:crypto";
+import { expect, test } from "vitest";
+import { consentPage } from "../../../src/console/consent-page.ts";
+import { pageHeaders } from "../../../src/console/layout.ts";
+import { answerPage, problemPage } from "../../../src/console/outcome-page.ts";
+import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
+import type { ConsentProblem } from "../../../src/consent/problem.ts";
+
+const evil = `"><script>alert(1)</script>&'`;
+const question: ConsentQuestion = {
+  connectionName: evil,
+  providerName: evil,
+  clientId: evil,
+  scopes: [
+    { scope: evil, words: evil },
+    { scope: evil, words: null },
+  ],
+  expiresAt: new Date(Date.UTC(2026, 10, 21, 14, 5)),
+  csrf: evil,
+  manual: null,
+};
+
+test("text from elsewhere stays text, on every page", async () => {
+  const manual = { authorizationUrl: `https://provider.example/?x=${evil}` };
+  const answer = {
+    outcome: "connected",
+    connectionName: evil,
+    providerName: evil,
+    returnTo: `https://a.example/?q=${evil}`,
+  } as const;
+  const pages = [
+    await consentPage({ question, host: evil }),
+    await consentPage({ question: { ...question, manual }, host: evil }),
+    (await answerPage(answer)).html,
+    (await problemPage("provider_refused", evil)).html,
+  ];
+  for (const page of pages) expect(page).not.toContain("<script");
+});
+
+test("the consent page says who will be able to do what, at which provider, until when", async () => {
+  const scopes = [
+    { scope: "orders", words: "read orders" },
+    { scope: "x:y", words: null },
+  ];
+  const named = { ...question, connectionName: "acme", providerName: "Bakery", clientId: "app-1", csrf: "c", scopes };
+  const text = (await consentPage({ question: named, host: "broker.example" }))
+    .replaceAll(/<[^>]*>|\s+/g, " ")
+    .replaceAll(/ +/g, " ");
+  expect(text).toContain("Connect acme at Bakery?");
+  expect(text).toContain("broker.example will be able to read orders orders use x:y");
+  expect(text).toContain("21 November 2026 at 14:05 UTC");
+});
+
+test("a connection without scopes says that the provider decides", async () => {
+  expect(await consentPage({ question: { ...question, scopes: [] }, host: "h" })).toContain("allows this application");
+});
+
+test("styles are allowed by their hash and nothing else is: no scripts, no frames, no base, no limit on forms", async () => {
+  const { html } = await problemPage("used_link", null);
+  const style = /<style>(.*?)<\/style>/s.exec(html)?.[1] ?? "";
+  const hash = createHash("sha256").update(style).digest("base64");
+  expect(pageHeaders["content-security-policy"]).toBe(
+    `default-src 'none'; style-src 'sha256-${hash}'; img-src data:; frame-ancestors 'none'; base-uri 'none'`,
+  );
+  expect(html).not.toMatch(/ style=| on[a-z]+=/);
+});
+
+const statuses: [ConsentProblem, number][] = [
+  ["malformed", 400],
+  ["invalid_state", 400],
+  ["wrong_browser", 403],
+  ["wrong_origin", 403],
+  ["stale_form", 403],
+  ["unknown_link", 404],
+  ["connection_disabled", 409],
+  ["duplicate_grant", 409],
+  ["expired_link", 410],
+  ["used_link", 410],
+  ["provider_refused", 502],
+  ["provider_unavailable", 502],
+  ["client_rejected", 502],
+  ["storage_unavailable", 503],
+  ["internal_error", 500],
+];
+
+test.each(statuses)("%s has a page with %i that says what to do next", async (problem, expected) => {
+  const { status, html } = await problemPage(problem, "Some <detail>");
+  expect(status).toBe(expected);
+  expect(html).toMatch(/<h1>[^<]+<\/h1>/);
+  expect(html).toContain("What now?");
+  expect(html).toContain("Some &lt;detail&gt;");
+});

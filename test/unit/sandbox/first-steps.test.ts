@@ -1,0 +1,55 @@
+import { expect, test } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import { ensureSandbox, type FirstStepServices } from "../../../src/sandbox/first-steps.ts";
+
+const credentials = { clientId: "sandbox", clientSecret: "secret" };
+
+/** A broker's clients and connections, as far as the first steps go. */
+function createBroker(connections: Record<string, string> = {}, clients: string[] = []) {
+  const services: FirstStepServices = {
+    findConnection: async (name) => {
+      const status = connections[name];
+      return status === undefined ? null : { status };
+    },
+    createClient: async ({ name }) => {
+      if (clients.includes(name)) throw new BrokerError("conflict", "taken");
+      clients.push(name);
+    },
+    createConnection: async ({ name, client }) => {
+      if (!clients.includes(client)) throw new BrokerError("invalid_request", "no such client");
+      if (connections[name] !== undefined) throw new BrokerError("conflict", "taken");
+      connections[name] = "pending";
+    },
+  };
+  return { services, connections, clients };
+}
+
+test("a first start makes client and connection", async () => {
+  const { services, connections, clients } = createBroker();
+  expect(await ensureSandbox(services, credentials)).toEqual({ connectionName: "sandbox", status: "pending" });
+  expect({ connections, clients }).toEqual({ connections: { sandbox: "pending" }, clients: ["sandbox"] });
+});
+
+test("a later start changes nothing", async () => {
+  const { services, clients } = createBroker({ sandbox: "connected" });
+  expect(await ensureSandbox(services, credentials)).toEqual({ connectionName: "sandbox", status: "connected" });
+  expect(clients).toEqual([]);
+});
+
+test("a client that is left of a deleted connection is used again", async () => {
+  const { services, connections } = createBroker({}, ["sandbox"]);
+  await ensureSandbox(services, credentials);
+  expect(connections).toEqual({ sandbox: "pending" });
+});
+
+test("two starts at once end with one of each", async () => {
+  const { services, connections, clients } = createBroker();
+  await Promise.all([ensureSandbox(services, credentials), ensureSandbox(services, credentials)]);
+  expect({ connections, clients }).toEqual({ connections: { sandbox: "pending" }, clients: ["sandbox"] });
+});
+
+test("any other fault is reported", async () => {
+  const { services } = createBroker();
+  services.createClient = async () => await Promise.reject(new BrokerError("storage_unavailable", "gone"));
+  await expect(ensureSandbox(services, credentials)).rejects.toThrow("gone");
+});
