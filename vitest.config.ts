@@ -16,6 +16,8 @@ export default defineConfig({
           name: "unit",
           include: ["test/unit/**/*.test.ts"],
           testTimeout: 10_000,
+          // The embedded database is compiled when the first test of a file opens it.
+          hookTimeout: 60_000,
           sequence: { groupOrder: 1 },
         },
       },

@@ -54,7 +54,9 @@ function formatValue(value: unknown): string {
   return printable(textOf(value)) || "-";
 }
 
+/** Small maps as `key=value`, what is deeper as the JSON it is. */
 function formatMap(map: Resource): string {
+  if (Object.values(map).some((value) => isResource(value))) return printable(JSON.stringify(map));
   const entries = Object.entries(map).map(([key, value]) => `${printable(key)}=${formatValue(value)}`);
   return entries.join(" ") || "-";
 }

@@ -40,7 +40,7 @@ async function look({ output }: Session, api: ApiClient, watch: Watch): Promise<
   const connection = await api.get(watch.path);
   if (connection["status"] === "disabled") throw new CliError("It has been disabled", "connection_disabled");
   watch.lastEventId = events[0]?.["id"] ?? watch.lastEventId;
-  const reconnected = events.some(({ type }) => type === "connected");
+  const reconnected = events.some(({ type }) => type === "connected" || type === "reconnected");
   if (connection["status"] === "connected" && (reconnected || !watch.connectedBefore)) return connection;
   for (const event of events.toReversed()) output.note(describeEvent(event));
   return undefined;

@@ -2,7 +2,7 @@ import { BrokerError } from "../errors.ts";
 import type { AuthorizationContext } from "./context.ts";
 
 export const defaultLinkSeconds = 3600;
-export const longestLinkSeconds = 7 * 24 * 3600;
+const longestLinkSeconds = 7 * 24 * 3600;
 
 /** What ops ask for when they make a link. Absent: the default. */
 export type LinkRequest = {
@@ -35,7 +35,7 @@ export function checkLinkRequest(
 }
 
 /** The definition's authorize page. @throws BrokerError where the provider offers no authorization code grant */
-export function requireAuthorization({ authorization, id }: AuthorizationContext["definition"]) {
+function requireAuthorization({ authorization, id }: AuthorizationContext["definition"]) {
   if (authorization !== null) return authorization;
   throw new BrokerError(
     "grant_not_applicable",

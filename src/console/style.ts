@@ -60,7 +60,7 @@ code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; ove
   text-decoration: none; cursor: pointer; overflow-wrap: anywhere;
 }
 .button:hover { background: var(--accent-deep); }
-.button.quiet { background: transparent; border-color: var(--line); color: var(--ink); }
+.button.quiet { background: transparent; border-color: var(--soft); color: var(--ink); }
 .button.quiet:hover { background: var(--tint); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
 .actions { display: grid; gap: 12px; margin: 20px 0 16px; }

@@ -8,9 +8,8 @@ import type { KeyService } from "../registry/key-service.ts";
 import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { createRequireAbility } from "./auth.ts";
-import { installErrorHandler, toBrokerError } from "./error-handler.ts";
+import { installErrorHandler, serverErrors } from "./error-handler.ts";
 import { openApi } from "./openapi.ts";
-import { sendProblem } from "./problem.ts";
 import { installRequestLog } from "./request-log.ts";
 import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
 import { connectionRoutes, type ConnectionRoutesOptions } from "./routes/connections.ts";
@@ -22,7 +21,7 @@ import { providerRoutes, type ProviderRoutesOptions } from "./routes/providers.t
 import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
 import { problemSchema } from "./schemas.ts";
 import type { ApiScope } from "./scope.ts";
-import { installValidation } from "./validation.ts";
+import { installValidation, refuseControlCharacters, refuseUnknownFields } from "./validation.ts";
 
 const largestBodyBytes = 64 * 1024;
 
@@ -52,9 +51,8 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
     loggerInstance: parts.log as FastifyBaseLogger,
     disableRequestLogging: true,
     bodyLimit: largestBodyBytes,
-    routerOptions: { maxParamLength: 512, caseSensitive: true },
     trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
-    frameworkErrors: (error, _request, reply) => void sendProblem(reply, toBrokerError(error)),
+    ...serverErrors,
   }).withTypeProvider<TypeBoxTypeProvider>();
 
   installRequestLog(app);
@@ -70,6 +68,8 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const api = async (ability: Ability, routes: (scope: ApiScope) => Promise<void>) =>
     await app.register(async (scope) => {
       requireAbility(scope, ability);
+      refuseUnknownFields(scope);
+      refuseControlCharacters(scope);
       await routes(scope.withTypeProvider<TypeBoxTypeProvider>());
     });
   await api("tokens", async (scope) => await tokenRoutes(scope, parts));
@@ -82,7 +82,10 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
     await providerRoutes(scope, parts);
     await keyRoutes(scope, parts);
   });
-  await app.register(async (scope) => await consentRoutes(scope, parts));
+  await app.register(async (scope) => {
+    refuseControlCharacters(scope);
+    await consentRoutes(scope, parts);
+  });
   if (parts.sandbox !== null) await app.register(sandboxRoutes, { prefix: "/sandbox", ...parts.sandbox });
   await healthRoutes(app, parts);
   if (parts.metricsOnApi) await metricsRoute(app, parts);

@@ -1,17 +1,42 @@
+import type { Socket } from "node:net";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { BrokerError } from "../errors.ts";
-import { sendProblem } from "./problem.ts";
+import { rawProblem, sendProblem } from "./problem.ts";
+import { shown } from "./validation.ts";
 
 const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
   FST_ERR_CTP_BODY_TOO_LARGE: () => new BrokerError("payload_too_large", "The body is larger than 64 KiB."),
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
     new BrokerError("unsupported_media_type", "The body must be JSON, with content-type application/json."),
-  FST_ERR_CTP_EMPTY_JSON_BODY: () => new BrokerError("invalid_request", "The body is empty; a JSON object is expected."),
-  FST_ERR_CTP_INVALID_JSON_BODY: () => new BrokerError("invalid_request", "The body is not valid JSON."),
+  FST_ERR_CTP_INVALID_JSON_BODY: () =>
+    new BrokerError("invalid_request", "The body is not valid JSON (where nothing may be named __proto__)."),
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
     new BrokerError("invalid_request", "The body is not as long as its content-length says."),
   FST_ERR_BAD_URL: () => new BrokerError("invalid_request", "The path is not a valid URL path."),
+  FST_ERR_MAX_PARAM_LENGTH: () =>
+    new BrokerError("invalid_request", `A part of the path is longer than ${longestParameter} characters.`),
 };
+
+const longestParameter = 512;
+
+/** How Fastify is set up so that faults before routing are answered like all others. */
+export const serverErrors = {
+  routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
+  frameworkErrors: (error: FastifyError, _request: unknown, reply: FastifyReply) => void sendProblem(reply, toBrokerError(error)),
+  clientErrorHandler: answerClientError,
+};
+
+/** What is not HTTP never becomes a request: the answer goes to the socket itself. */
+function answerClientError(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+  const detail =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? "The path and the headers together are larger than 16 KiB."
+      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+        ? "The request did not arrive in time."
+        : "The request is not valid HTTP/1.1.";
+  socket.end(rawProblem(new BrokerError("invalid_request", detail)));
+}
 
 /** One error handler for everything: whatever is thrown becomes a problem, and what is nobody's fault is logged. */
 export function installErrorHandler(app: FastifyInstance): void {
@@ -45,21 +70,32 @@ export function toBrokerError(error: unknown): BrokerError {
   return new BrokerError("internal_error", "Something unexpected went wrong in the broker; its log says more.");
 }
 
-type ValidationFault = NonNullable<FastifyError["validation"]>[number];
+type ValidationFault = NonNullable<FastifyError["validation"]>[number] & { propertyName?: string };
 
 /** Names the field and what is allowed; never repeats the value, which may be a secret. */
 function describeValidation(fault: ValidationFault | undefined, context = "request"): string {
   if (fault === undefined) return "The request is not valid.";
-  const path = fault.instancePath.slice(1).replaceAll("/", ".");
-  const { additionalProperty, missingProperty, allowedValues, allowedValue, pattern, format } = fault.params as Record<string, unknown>;
-  const place = (name: unknown) => [path, String(name)].filter((part) => part !== "").join(".");
-  if (fault.keyword === "additionalProperties") return `${place(additionalProperty)}: is not a known field of the ${context}.`;
+  const part = context === "querystring" ? "query" : context;
+  const path = fault.instancePath.split("/").slice(1).map(readPointerStep);
+  const { additionalProperty, missingProperty } = fault.params as Record<string, unknown>;
+  const place = (...more: unknown[]) => [...path, ...more].map((step) => shown(String(step))).join(".") || part;
+  if (fault.keyword === "additionalProperties") return `${place(additionalProperty)}: is not a known field of the ${part}.`;
   if (fault.keyword === "required") return `${place(missingProperty)}: is required.`;
-  if (Array.isArray(allowedValues)) return `${path}: must be one of ${allowedValues.join(", ")}.`;
-  if (fault.keyword === "const") return `${path}: must be ${String(allowedValue)}.`;
-  if (fault.keyword === "pattern") return `${path}: must match ${String(pattern)}.`;
-  if (fault.keyword === "format") return `${path}: must be a ${String(format)}.`;
-  return `${path === "" ? context : path}: ${fault.message ?? "is not valid"}.`;
+  if (fault.propertyName !== undefined) return `${place(fault.propertyName)}: the name ${allowed(fault)}.`;
+  return `${place()}: ${allowed(fault)}.`;
+}
+
+function allowed({ keyword, params, message }: ValidationFault): string {
+  const { allowedValues, pattern } = params as Record<string, unknown>;
+  if (Array.isArray(allowedValues)) return `must be one of ${allowedValues.join(", ")}`;
+  if (keyword === "pattern") return `must match ${String(pattern)}`;
+  if (keyword === "format") return "must be a date and time such as 2030-01-31T12:00:00Z";
+  return message ?? "is not valid";
+}
+
+/** RFC 6901, section 4. */
+function readPointerStep(step: string): string {
+  return step.replaceAll("~1", "/").replaceAll("~0", "~");
 }
 
 /** Tells which methods a path has routes for, so that a wrong method is told from a wrong path (RFC 9110, 15.5.6). */

@@ -1,24 +1,28 @@
 import { BrokerError } from "../errors.ts";
 import type { PagePosition, PageRequest } from "../store/page.ts";
 
-/** Reads `limit` and `cursor` of a list. @throws BrokerError when the cursor was not given out by this broker */
-export function readPage({ limit, cursor }: { limit: number; cursor?: string | undefined }): PageRequest {
-  return { limit, after: cursor === undefined ? null : readCursor(cursor) };
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** The lists that are paged, and what their items' ids look like. */
+const idShapes = { connections: uuid, clients: uuid, keys: /^[0-9A-Za-z]{12}$/ };
+
+export type PagedList = keyof typeof idShapes;
+
+/** Reads `limit` and `cursor` of a list. @throws BrokerError when the cursor is none of this list's */
+export function readPage(list: PagedList, { limit, cursor }: { limit: number; cursor?: string | undefined }): PageRequest {
+  return { limit, after: cursor === undefined ? null : readCursor(list, cursor) };
 }
 
 /** A full page may be followed by another; the cursor names its last item. */
-export function nextCursor(items: readonly PagePosition[], limit: number): string | null {
+export function nextCursor(list: PagedList, items: readonly PagePosition[], { limit }: { limit: number }): string | null {
   const last = items.at(-1);
   if (last === undefined || items.length < limit) return null;
-  return Buffer.from(`${last.createdAt.toISOString()} ${last.id}`).toString("base64url");
+  return Buffer.from(`${list} ${last.createdAt.toISOString()} ${last.id}`).toString("base64url");
 }
 
-function readCursor(text: string): PagePosition {
-  const [time = "", id = ""] = Buffer.from(text, "base64url").toString("utf8").split(" ");
-  const createdAt = new Date(time);
-  const isId = /^[0-9a-f-]{36}$/.test(id) || /^[0-9A-Za-z]{12}$/.test(id);
-  if (Number.isNaN(createdAt.getTime()) || !isId) {
-    throw new BrokerError("invalid_request", "cursor: is not a next_cursor of this broker.");
-  }
-  return { createdAt, id };
+function readCursor(list: PagedList, text: string): PagePosition {
+  const [of, time = "", id = ""] = Buffer.from(text, "base64url").toString("utf8").split(" ");
+  const isTime = /^2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(time) && !Number.isNaN(Date.parse(time));
+  if (of === list && isTime && idShapes[list].test(id)) return { createdAt: new Date(time), id };
+  throw new BrokerError("invalid_request", `cursor: is not a next_cursor of the list of ${list}.`);
 }

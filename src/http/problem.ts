@@ -27,6 +27,8 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   storage_unavailable: 503,
 };
 
+const mediaType = "application/problem+json; charset=utf-8";
+
 /** Problem details for HTTP APIs (RFC 9457). */
 export type Problem = {
   type: "about:blank";
@@ -58,6 +60,15 @@ export async function sendProblem(reply: FastifyReply, error: BrokerError): Prom
   const { retryAfterSeconds } = error.context;
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
+  reply.header("cache-control", "no-store"); // faults before routing meet no hook
   const body = JSON.stringify(problemOf(error));
-  return await reply.code(statusOf[error.code]).type("application/problem+json; charset=utf-8").serializer(String).send(body);
+  return await reply.code(statusOf[error.code]).type(mediaType).serializer(String).send(body);
+}
+
+/** The same as bytes of HTTP/1.1, for a connection that is then closed. */
+export function rawProblem(error: BrokerError): string {
+  const problem = problemOf(error);
+  const body = JSON.stringify(problem);
+  const headers = [`content-type: ${mediaType}`, `content-length: ${Buffer.byteLength(body)}`, "cache-control: no-store", "connection: close"];
+  return [`HTTP/1.1 ${problem.status} ${problem.title}`, ...headers, "", body].join("\r\n");
 }

@@ -1,15 +1,99 @@
 import addFormats from "ajv-formats";
 import { Ajv, type Options } from "ajv";
 import type { FastifyInstance } from "fastify";
+import { BrokerError } from "../errors.ts";
+import { closed } from "./schemas.ts";
 
 const strict: Options = { removeAdditional: false, useDefaults: true, allErrors: false, strict: false };
 
 /**
  * Fastify's defaults would drop unknown fields and turn `{"name": 5}` into `"5"`. Here nothing is dropped, and only what comes
- * as text by nature (query and path) is converted.
+ * as text by nature (query and path) is converted. Bodies are JSON in UTF-8, and an empty one is the same as none.
  */
 export function installValidation(app: FastifyInstance): void {
-  const forBodies = addFormats.default(new Ajv({ ...strict, coerceTypes: false }), ["date-time"]);
-  const forText = addFormats.default(new Ajv({ ...strict, coerceTypes: true }), ["date-time"]);
+  const forBodies = createAjv({ ...strict, coerceTypes: false });
+  const forText = createAjv({ ...strict, coerceTypes: true });
   app.setValidatorCompiler(({ schema, httpPart }) => (httpPart === "body" ? forBodies : forText).compile(schema as object));
+
+  const parseJson = app.getDefaultJsonParser("error", "error");
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("application/json", { parseAs: "buffer" }, (request, body, done) => {
+    if (body.length === 0) return done(null);
+    const text = decodeUtf8(body as Buffer);
+    if (text === null) return done(new BrokerError("invalid_request", "The body is not valid UTF-8."));
+    return void parseJson(request, text, done);
+  });
+}
+
+/** What a schema of the scope does not name is refused, also where a route has no schema for its query or body. */
+export function refuseUnknownFields(scope: FastifyInstance): void {
+  scope.addHook("onRoute", (route) => {
+    const { querystring = noFields, body = noFields } = route.schema ?? {};
+    const takesBody = route.method === "POST" || route.method === "PATCH";
+    route.schema = { ...route.schema, querystring, ...(takesBody ? { body } : {}) };
+  });
+
+  scope.addHook("preValidation", async (request) => {
+    const repeated = Object.entries(request.query as object).find(([, value]) => Array.isArray(value));
+    if (repeated) throw new BrokerError("invalid_request", `${shown(repeated[0])}: is given more than once.`);
+    if (request.body === undefined && request.routeOptions.schema?.body !== undefined) request.body = {};
+  });
+}
+
+/**
+ * Refuses text that Postgres cannot keep (NUL and halves of surrogate pairs, in `text` and `jsonb` alike) and other control
+ * characters, which nobody means, wherever it stands in path, query and body. Line ends and tabs may be pasted.
+ */
+export function refuseControlCharacters(scope: FastifyInstance): void {
+  // After validation: only by then is it sure how deep a body is.
+  scope.addHook("preHandler", async ({ params, query, body }) => {
+    for (const part of [params, query, body]) requireText(part, []);
+  });
+}
+
+/** The schema of a query or a body that holds nothing. */
+export const noFields = closed({});
+
+const longestShown = 80;
+
+/** A name that a caller has chosen, for a text. */
+export function shown(name: string): string {
+  return name.length > longestShown ? `${name.slice(0, longestShown)}…` : name;
+}
+
+function requireText(value: unknown, path: readonly string[]): void {
+  if (typeof value === "string" && unprintable.test(value)) {
+    throw new BrokerError("invalid_request", `${path.map(shown).join(".")}: must not hold control characters.`);
+  }
+  if (typeof value !== "object" || value === null) return;
+  for (const [name, inner] of Object.entries(value)) {
+    if (unprintable.test(name)) {
+      throw new BrokerError("invalid_request", `${path.join(".")}: a name in it must not hold control characters.`);
+    }
+    requireText(inner, [...path, name]);
+  }
+}
+
+const unprintable = /(?![\t\n\r])[\p{Cc}\p{Cs}]/u;
+
+function createAjv(options: Options): Ajv {
+  const ajv = new Ajv(options);
+  ajv.addFormat("date-time", isDateTime);
+  return ajv;
+}
+
+const rfc3339 = addFormats.default.get("date-time") as { validate: (text: string) => boolean };
+
+/** RFC 3339, section 5.6; no leap seconds, and only years that JavaScript and Postgres write alike. */
+function isDateTime(text: string): boolean {
+  const year = new Date(text).getUTCFullYear();
+  return rfc3339.validate(text) && year >= 1970 && year <= 9999;
+}
+
+function decodeUtf8(bytes: Buffer): string | null {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return null;
+  }
 }

@@ -9,7 +9,7 @@ import { fill, fillAll, fillUrl, type TemplateValues } from "./template.ts";
 export type Pkce = { verifier: string; challenge: string; method: "S256" | "plain" };
 
 /** The parameters of RFC 6749, section 4.1.1, and RFC 7636, section 4.3, that `params` may rename or leave out. */
-export const standardParams = [
+const standardParams = [
   "response_type",
   "client_id",
   "redirect_uri",

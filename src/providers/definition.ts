@@ -1,6 +1,6 @@
 import type { ConnectionGrant, ProviderFile } from "./provider-file.ts";
 
-export type { ConnectionGrant, ProviderFile } from "./provider-file.ts";
+export type { ConnectionGrant } from "./provider-file.ts";
 
 /** What is known about a value that is asked for when a connection, or its client, is made. */
 export type InputDefinition = Readonly<{
@@ -42,7 +42,7 @@ export type AuthorizationDefinition = Readonly<{
   manualRedirectUri: string | null;
 }>;
 
-export type ScopeRules = Readonly<{
+type ScopeRules = Readonly<{
   param: string;
   separator: string;
   default: readonly string[];
@@ -137,11 +137,6 @@ export type ProviderDefinition = Readonly<{
 /** The grant of a connection that names none: the authorization code where offered, else the first. */
 export function defaultGrant(definition: ProviderDefinition): ConnectionGrant {
   return definition.grants.find((grant) => grant === "authorization_code") ?? definition.grants[0] ?? "import";
-}
-
-/** The request that gives a connection of `grant` its next token when it holds a refresh token; null: there is none. */
-export function refreshExchange(definition: ProviderDefinition, grant: ConnectionGrant): Exchange | null {
-  return definition.refreshes[grant] ?? null;
 }
 
 /** The client id that the definition fixes for this grant, so that a connection needs no client; null: it needs one. */

@@ -112,7 +112,7 @@ function blocked(url: URL, address: string): BlockedAddressError {
 }
 
 /** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */
-export function isPublic(address: string): boolean {
+function isPublic(address: string): boolean {
   const family = net.isIP(address);
   if (family === 4) return !specialIpv4.check(address, "ipv4");
   // What embeds an IPv4 address (mapped, NAT64, 6to4, Teredo) lies outside 2000::/3 or is listed as special.

@@ -5,7 +5,7 @@ export const connectionGrants = ["authorization_code", "client_credentials", "pa
 export type ConnectionGrant = (typeof connectionGrants)[number];
 
 /** What a rule of `errors` may say that an answer means. The first is for API answers, the others for the token endpoint. */
-export const errorMeanings = [
+const errorMeanings = [
   "access_token_expired",
   "needs_reauthorization",
   "client_rejected",

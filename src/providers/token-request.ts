@@ -63,7 +63,10 @@ export function buildRevocationRequest(options: {
   return assemble(definition.revocation, values, fields);
 }
 
-/** The host (and port) of the token endpoint that refreshes or fetches this connection's tokens: its limits are shared. */
+/**
+ * The host (and port) of the token endpoint that refreshes or fetches this connection's tokens: its limits are shared.
+ * @throws BrokerError naming an input that is lacking
+ */
 export function tokenHost(
   definition: ProviderDefinition,
   grant: ConnectionGrant,

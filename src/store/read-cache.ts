@@ -29,6 +29,7 @@ const outageRetryMs = 1000;
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
   const { monotonicMs, trustMs, outageMs, maxEntries, supersedes } = options;
   const entries = new Map<string, Entry<Value>>();
+  const loading = new Map<string, Promise<Value | null>>();
   const loadBatched = createBatcher(options.load);
 
   /** Keeps the newer of what comes and what is known, and returns it. */
@@ -46,6 +47,15 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     if (value !== undefined) return put(key, value);
     entries.delete(key); // and what is unknown is not kept: anybody can invent it
     return null;
+  };
+
+  /** Who comes while the key is being read shares the answer. */
+  const loadShared = (key: string): Promise<Value | null> => {
+    const current = loading.get(key);
+    if (current !== undefined) return current;
+    const started = load(key).finally(() => loading.delete(key));
+    loading.set(key, started);
+    return started;
   };
 
   const outlive = (entry: Entry<Value> | undefined, error: unknown): Value => {
@@ -69,7 +79,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
         if (now < entry.retryAtMs && now - entry.checkedAtMs <= outageMs) return entry.value;
       }
       try {
-        return await load(key);
+        return await loadShared(key);
       } catch (error) {
         return outlive(entry, error);
       }

@@ -31,9 +31,11 @@ export async function playImage(): Promise<PlayedImage> {
   await copyContext(context);
   const path = await installNode(join(folder, "node"));
   const stages = readDockerfile(await readFile(join(project, "Dockerfile"), "utf8"));
-  for (const stage of stages) await playStage(stage, { folder, context, path });
-  const stage = stages.at(-1);
+  const stage = stages.pop();
   if (stage === undefined) throw new Error("The Dockerfile has no stage");
+  // The earlier stages know nothing of each other, and a builder runs them side by side too.
+  await Promise.all(stages.map(async (earlier) => playStage(earlier, { folder, context, path })));
+  await playStage(stage, { folder, context, path });
   const root = join(folder, stage.name);
   const [uid = 0, gid = 0] = lastRest(stage, "USER").split(":").map(Number);
   return {
@@ -106,7 +108,12 @@ async function applyFlags(target: string, flags: Record<string, string>): Promis
 /** In a container these commands have the disk to themselves; here one with an absolute path would hit this machine's. */
 async function playRun(command: string, workdir: string, path: string): Promise<void> {
   if (/(^|[\s"'=])\//.test(command)) throw new Error(`Not played, it names an absolute path: RUN ${command}`);
-  const child = spawn("sh", ["-c", command], { cwd: workdir, env: buildEnv(path), stdio: ["ignore", "pipe", "pipe"], timeout: runTimeoutMs });
+  const child = spawn("sh", ["-c", command], {
+    cwd: workdir,
+    env: buildEnv(path),
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: runTimeoutMs,
+  });
   const [out, err, exitCode] = await Promise.all([
     text(child.stdout),
     text(child.stderr),
@@ -117,7 +124,8 @@ async function playRun(command: string, workdir: string, path: string): Promise<
 
 /** A builder's environment: the machine's way to the registry, nothing of the test run that this is part of. */
 function buildEnv(path: string): NodeJS.ProcessEnv {
-  const foreign = /^(npm_(?!config_(registry|.*proxy|cafile|cache))|NODE_(ENV|OPTIONS|PATH)$|VITEST|INIT_CWD|PRISMA_|DATABASE_URL)/i;
+  const foreign =
+    /^(npm_(?!config_(registry|.*proxy|cafile|cache))|NODE_(ENV|OPTIONS|PATH)$|VITEST|INIT_CWD|PRISMA_|DATABASE_URL)/i;
   return { ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !foreign.test(name))), PATH: path };
 }
 

@@ -164,7 +164,7 @@ export async function startBrokers(count: number, options: BrokerOptions): Promi
 }
 
 /** An entry for `ENCRYPTION_KEYS`. */
-export function newEncryptionKey(id: string): string {
+function newEncryptionKey(id: string): string {
   return `${id}:${randomBytes(32).toString("base64")}`;
 }
 

@@ -8,6 +8,7 @@ import type { AuthorizationContext, ExchangeCode } from "../../src/consent/conte
 import { BrokerError } from "../../src/errors.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
 import { loadCatalog } from "../../src/providers/catalog.ts";
+import type { ProviderDefinition } from "../../src/providers/definition.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
 import { createConsentLinks } from "../../src/store/consent-links.ts";
@@ -15,11 +16,11 @@ import { openEmbedded, type Database } from "../../src/store/database.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault } from "../../src/vault/token-vault.ts";
 
-export const formKey = createHash("sha256").update("form key of the tests").digest();
+const formKey = createHash("sha256").update("form key of the tests").digest();
 const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
 
 /** What the sandbox answered, and to which connection it went. */
-export type Exchanged = Parameters<ExchangeCode>[0] & { body: Record<string, unknown> };
+type Exchanged = Parameters<ExchangeCode>[0] & { body: Record<string, unknown> };
 
 /** Consent pages and sandbox on an embedded database: everything of a consent but the rest of the broker. */
 export type ConsentStage = {
@@ -37,11 +38,19 @@ export type ConsentStage = {
   close(): Promise<void>;
 };
 
-/** @param publicUrl where browsers reach the stage; the sandbox's authorize page is there too */
-export async function setConsentStage(publicUrl: string, returnOrigins: string[] = []): Promise<ConsentStage> {
+type StageOptions = {
+  /** Where browsers reach the broker's pages. */
+  publicUrl: string;
+  /** Where they reach the sandbox's: another name of the same server makes it another site. */
+  authorizeOrigin?: string;
+  returnOrigins?: string[];
+};
+
+export async function setConsentStage(options: StageOptions): Promise<ConsentStage> {
+  const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [] } = options;
   const folder = await mkdtemp(join(tmpdir(), "freshet-consent-"));
   const database = await openEmbedded(folder, { answered() {}, lost() {}, uninterruptedMs: () => 0 });
-  const sandbox = { publicUrl: `${publicUrl}/sandbox`, localUrl: `${publicUrl}/sandbox` };
+  const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
   const builtinFolder = new URL("../../providers", import.meta.url).pathname;
   const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox });
   const app = Fastify();
@@ -93,8 +102,9 @@ export async function setConsentStage(publicUrl: string, returnOrigins: string[]
     behaviour,
     catalog,
     async connect({ provider = "sandbox", ...given } = {}) {
-      const definition = catalog.get(provider);
-      if (!definition) throw new Error(`no provider ${provider}`);
+      const known = catalog.get(provider);
+      if (!known) throw new Error(`no provider ${provider}`);
+      const definition = authorizeOrigin === publicUrl ? known : withIssuer(known, `${publicUrl}/sandbox`);
       const connectionId = randomUUID();
       const connectionName = given.connectionName ?? `acme-${connectionId.slice(0, 8)}`;
       await database.prisma.connection.create({
@@ -119,6 +129,11 @@ export async function setConsentStage(publicUrl: string, returnOrigins: string[]
       await rm(folder, { recursive: true });
     },
   };
+}
+
+/** The sandbox names itself after its redirect URI's origin. */
+function withIssuer(definition: ProviderDefinition, issuer: string): ProviderDefinition {
+  return { ...definition, authorization: definition.authorization && { ...definition.authorization, issuer } };
 }
 
 async function exchangeAtSandbox(app: FastifyInstance, given: Parameters<ExchangeCode>[0]) {

@@ -12,8 +12,8 @@ export type Page = {
   forms: Form[];
 };
 
-export type Form = { action: URL; method: string; fields: Map<string, string>; buttons: Button[] };
-export type Button = { label: string; name?: string; value: string };
+type Form = { action: URL; method: string; fields: Map<string, string>; buttons: Button[] };
+type Button = { label: string; name?: string; value: string };
 
 type Cookie = { name: string; value: string; host: string; path: string };
 type Sending = { method: string; url: URL; headers?: Record<string, string>; body?: string };

@@ -18,6 +18,7 @@ const columns: readonly Column[] = [
   ["NAME", "name"],
   ["PROVIDER", "provider"],
   ["CLIENT ID", "client_id"],
+  ["SECRET", "has_secret"],
   ["SCOPES", "scopes"],
   ["CREATED", "created_at"],
 ];

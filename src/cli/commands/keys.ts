@@ -13,6 +13,7 @@ const columns: readonly Column[] = [
   ["ABILITIES", "abilities"],
   ["CONNECTIONS", "connections"],
   ["EXPIRES", "expires_at"],
+  ["REVOKED", "revoked_at"],
   ["CREATED", "created_at"],
 ];
 

@@ -49,9 +49,9 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     response: { 200: pageOf(clientSchema) },
   };
   app.get("/clients", { schema: list }, async (request) => {
-    const { provider, limit: size } = request.query;
-    const items = await clients.list(readPage(request.query), provider === undefined ? {} : { provider });
-    return { items: items.map((client) => viewClient(client, publicUrl)), next_cursor: nextCursor(items, size) };
+    const { provider } = request.query;
+    const items = await clients.list(readPage("clients", request.query), provider === undefined ? {} : { provider });
+    return { items: items.map((client) => viewClient(client, publicUrl)), next_cursor: nextCursor("clients", items, request.query) };
   });
 
   app.get("/clients/:client", { schema: { summary: "A client", tags, params, response: answer } }, async (request) =>

@@ -74,8 +74,8 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
 
   const list = { summary: "List connections, newest first", tags, querystring: filter, response: { 200: pageOf(connectionSchema) } };
   app.get("/connections", { schema: list }, async (request) => {
-    const items = await connections.list(principalOf(request), readPage(request.query), readFilter(request.query));
-    return { items: items.map(viewConnection), next_cursor: nextCursor(items, request.query.limit) };
+    const items = await connections.list(principalOf(request), readPage("connections", request.query), readFilter(request.query));
+    return { items: items.map(viewConnection), next_cursor: nextCursor("connections", items, request.query) };
   });
 
   app.get("/connections/:connection", { schema: { summary: "A connection", tags, params, response: answer } }, async (request) =>

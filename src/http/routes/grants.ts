@@ -16,9 +16,11 @@ export type GrantRoutesOptions = {
 };
 
 const sevenDaysSeconds = 604_800;
+const tenYearsSeconds = 315_360_000;
 const tags = ["connections"];
 const params = Type.Object({ connection: Type.String() });
-const token = Type.String({ minLength: 1, maxLength: 16_384 });
+// RFC 6749, appendix A.12: what a header can carry.
+const token = Type.String({ pattern: String.raw`^[\x20-\x7E]{1,16384}$` });
 
 const link = closed({
   expires_in: Type.Optional(Type.Integer({ minimum: 1, maximum: sevenDaysSeconds, description: "seconds; default 3600" })),
@@ -29,7 +31,7 @@ const link = closed({
 const tokenSet = closed({
   access_token: Type.Optional(token),
   refresh_token: Type.Optional(token),
-  expires_in: Type.Optional(Type.Integer({ maximum: 315_360_000, description: "seconds from now" })),
+  expires_in: Type.Optional(Type.Integer({ minimum: -tenYearsSeconds, maximum: tenYearsSeconds, description: "seconds from now" })),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
   scope: Type.Optional(Type.String({ maxLength: 8192, description: "separated by spaces" })),
   verify: Type.Optional(Type.Boolean({ description: "refresh at once" })),
@@ -43,11 +45,11 @@ export async function grantRoutes(app: ApiScope, { connections, createLink }: Gr
     summary: "A link by which a person connects the account",
     tags,
     params,
-    body: Type.Optional(link),
+    body: link,
     response: { 201: linkSchema },
   };
   app.post("/connections/:connection/consent-links", { schema: createSchema }, async (request, reply) => {
-    const { expires_in, return_to, manual } = request.body ?? {};
+    const { expires_in, return_to, manual } = request.body;
     const wanted = {
       ...(expires_in === undefined ? {} : { expiresInSeconds: expires_in }),
       ...(return_to === undefined ? {} : { returnTo: return_to }),

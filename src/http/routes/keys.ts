@@ -40,8 +40,8 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
     response: { 200: pageOf(keySchema) },
   };
   app.get("/keys", { schema: list }, async (request) => {
-    const items = await keys.list(readPage(request.query));
-    return { items: items.map(viewKey), next_cursor: nextCursor(items, request.query.limit) };
+    const items = await keys.list(readPage("keys", request.query));
+    return { items: items.map(viewKey), next_cursor: nextCursor("keys", items, request.query) };
   });
 
   const params = Type.Object({ id: Type.String() });

@@ -13,6 +13,9 @@ const version = /^\d+\.\d+\.\d+$/;
  * refresh token alone, a version header, one pair of tokens per device.
  */
 export class Bakeronline extends StrictServer {
+  /** What an access token that has run out is answered with; its documents name the error code only. */
+  expiredStatus = 401;
+
   constructor(switches: Partial<Switches> = {}) {
     const client = { id: "264ade60a4ca76716a53056cecb171c0", secret: "" };
     const required = ["response_type", "client_id", "redirect_uri", "scope", "code_challenge"];
@@ -27,8 +30,9 @@ export class Bakeronline extends StrictServer {
 
   protected explain(fault: Fault): Answer {
     if (fault.kind === "access_token_expired" || fault.kind === "access_token_invalid") {
-      const code = fault.kind === "access_token_expired" ? "expired_access_token" : "invalid_access_token";
-      return { status: 401, body: { error: { code, message: fault.message } } };
+      const expired = fault.kind === "access_token_expired";
+      const code = expired ? "expired_access_token" : "invalid_access_token";
+      return { status: expired ? this.expiredStatus : 401, body: { error: { code, message: fault.message } } };
     }
     return oauthError(fault);
   }

@@ -14,7 +14,7 @@ export type RequestEntry = {
   status?: number;
 };
 
-export type TokenKind = "code" | "access" | "refresh";
+type TokenKind = "code" | "access" | "refresh";
 
 /** One code or token that a strict server issued. */
 export type TokenEntry = {

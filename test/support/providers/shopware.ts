@@ -71,7 +71,7 @@ export class Shopware extends StrictServer {
       {
         id: "shopware",
         extends: "shopware",
-        inputs: { shop_url: { pattern: String.raw`^http://127\.0\.0\.1:[0-9]{1,5}$` } },
+        inputs: { shop_url: { pattern: String.raw`^https?://127\.0\.0\.1:[0-9]{1,5}$` } },
       },
     ];
   }

@@ -43,7 +43,9 @@ export async function aptInstall(packageName: string): Promise<boolean> {
     await run("apt-get", ["install", "-y", "-q", packageName], { env, maxBuffer: 64 * 1024 * 1024 });
     return true;
   } catch (error) {
-    process.stderr.write(`tests: apt-get could not install ${packageName}: ${String(error).split("\n")[0]}\n`);
+    process.stderr.write(
+      `tests: apt-get could not install ${packageName}: ${String(error).trim().split("\n").at(-1)}\n`,
+    );
     return false;
   }
 }

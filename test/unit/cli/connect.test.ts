@@ -31,7 +31,7 @@ test("reconnecting waits for the new consent, not for the status that it has alr
     "GET /connections/a/events": [
       events("connected"),
       events("refreshed", "connected"),
-      events("connected", "refreshed", "connected"),
+      events("reconnected", "refreshed", "connected"),
     ],
   });
   const result = await run(["connect", "a", "--json"], { env: { FRESHET_URL: broker.url } });

@@ -9,7 +9,7 @@ let stage: ConsentStage;
 const open = () => createTestBrowser(stage.app, publicUrl);
 
 beforeAll(async () => {
-  stage = await setConsentStage(publicUrl, [shop]);
+  stage = await setConsentStage({ publicUrl, returnOrigins: [shop] });
 });
 afterAll(async () => await stage.close());
 

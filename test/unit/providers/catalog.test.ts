@@ -10,7 +10,7 @@ const own = `id: own\nauthorization: { url: https://login.example/authorize }\n$
 function problemsOf(yaml: string | Uint8Array): string[] {
   const folder = folderOf({ "own.yaml": yaml });
   const file = join(folder, "own.yaml");
-  return checkProviderFile(file, { builtinFolder, extraFolder: null }).map((problem) =>
+  return checkProviderFile(file, { builtinFolder: folderOf({}), extraFolder: null }).map((problem) =>
     problem.replace(`${file}:`, ""),
   );
 }
@@ -338,7 +338,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
     const problems = problemsOf(yaml);
     expect(problems.join("\n")).toMatch(new RegExp(expected.source, "m"));
     const folder = folderOf({ "own.yaml": yaml });
-    const load = () => loadCatalog({ builtinFolder, extraFolder: folder, sandbox: null });
+    const load = () => loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null });
     expect(load).toThrow(StartupError);
     expect(load).toThrow(/^[^\n]+$/);
   });

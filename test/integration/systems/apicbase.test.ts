@@ -1,0 +1,158 @@
+import { expect, it } from "vitest";
+import type { ConnectionRequest } from "../../support/broker-api.ts";
+import { Apicbase } from "../../support/providers/apicbase.ts";
+import type { RequestEntry } from "../../support/providers/ledger.ts";
+import { ProviderStage } from "../../support/provider-stage.ts";
+import { expectLife, rotate, shortLifeSeconds } from "../../support/rotations.ts";
+import { ScriptedBrowser } from "../../support/scripted-browser.ts";
+import { describeWithServices } from "../../support/services/index.ts";
+import { approve } from "../../support/walk-consent.ts";
+
+const api = "/api/v2/products/";
+const scopes = ["accounts", "library"];
+
+async function setStage() {
+  const stage = await ProviderStage.start(new Apicbase());
+  for (const provider of ["apicbase", "apicbase-basic"]) await stage.addClient(provider, provider);
+  const like = (name: string, provider: string): ConnectionRequest => ({ name, provider, client: provider, scopes });
+  return { stage, like };
+}
+
+/** The owner follows the documented address, says yes, and copies the code from the page that shows it. */
+async function copyCode({ server }: ProviderStage<Apicbase>): Promise<string> {
+  const query = `response_type=code&client_id=${server.client.id}&scope=${scopes.join("+")}`;
+  return (await approve(`${server.origin}/oauth/authorize/?${query}`)).searchParams.get("code") ?? "";
+}
+
+/** The owner creates a token set on the provider's pages and copies it. */
+async function importSet({ api: broker, server }: ProviderStage<Apicbase>, name: string) {
+  const { accessToken: access_token, refreshToken = "", expiresIn: expires_in, scope } = server.issueTokenSet({
+    scope: scopes.join(" "),
+  });
+  await broker.importTokens(name, { access_token, refresh_token: refreshToken, expires_in, scope });
+  return refreshToken;
+}
+
+/** A person opens a manual link, gets a code behind the address that the page names, and pastes it. */
+async function pasteCode(stage: ProviderStage<Apicbase>, name: string, toPasted: (shown: URL) => string) {
+  const { url } = await stage.api.consentLink(name, { manual: true });
+  const browser = new ScriptedBrowser();
+  const page = await browser.open(url);
+  const address = /<a href="([^"]+)" target="_blank"/.exec(page.html)?.[1]?.replaceAll("&amp;", "&") ?? "";
+  return await browser.submit(page, { fields: { code: toPasted(await approve(address)) } });
+}
+
+const isBasic = ({ headers }: RequestEntry) => headers["authorization"]?.startsWith("Basic ") ?? false;
+
+describeWithServices(["postgres", "redis"], "Apicbase", () => {
+  it("six independent sets, got in every documented way, are each refreshed ten times and leave the others alone", async () => {
+    const { stage, like } = await setStage();
+    await using _ = stage;
+    const { ledger, switches } = stage.server;
+    const services = [
+      await stage.connect(like("by-body", "apicbase"), api),
+      await stage.connect(like("by-basic", "apicbase-basic"), api),
+      await stage.create(like("by-code", "apicbase"), api),
+      await stage.create(like("by-manual-link", "apicbase-basic"), api),
+      await stage.create({ ...like("by-import", "apicbase"), grant: "import" }, api),
+      await stage.create({ ...like("by-import-basic", "apicbase-basic"), grant: "import" }, api),
+    ];
+    await stage.api.submitCode("by-code", await copyCode(stage));
+    const page = await pasteCode(stage, "by-manual-link", (shown) => shown.searchParams.get("code") ?? "");
+    expect([page.status, page.text]).toEqual([200, expect.stringContaining("by-manual-link")]);
+    await importSet(stage, "by-import");
+    await importSet(stage, "by-import-basic");
+    const first = await Promise.all(services.map((service) => service.token()));
+    for (const token of first) {
+      expectLife(token, 604_800);
+      expect(token.scopes).toEqual(scopes);
+    }
+    switches.accessLifeSeconds = shortLifeSeconds;
+    await rotate({ stage, services });
+
+    const families = first.map(({ access_token }) => ledger.familyOf(access_token));
+    expect(families.map((family) => ledger.refreshes(family))).toEqual(services.map(() => 10));
+    expect(ledger.reuses).toEqual([]);
+    expect(ledger.peakConcurrency()).toBe(1);
+    const requests = ledger.requestsTo("token");
+    expect(requests.filter(({ status }) => status !== 200)).toEqual([]);
+    const fields = (entries: RequestEntry[], grantType: string) => [
+      ...new Set(
+        entries.filter((entry) => entry.fields["grant_type"] === grantType).map((entry) => Object.keys(entry.fields).sort().join()),
+      ),
+    ];
+    const byBody = requests.filter((entry) => !isBasic(entry));
+    expect(byBody).toHaveLength(32);
+    expect(fields(byBody, "refresh_token")).toEqual(["client_id,client_secret,grant_type,refresh_token"]);
+    const byBasic = requests.filter(isBasic);
+    expect(byBasic).toHaveLength(32);
+    expect(fields(byBasic, "refresh_token")).toEqual(["grant_type,refresh_token"]);
+    expect(fields(byBasic, "authorization_code")).toEqual(["code,grant_type,redirect_uri", "code,grant_type"]);
+  });
+
+  it("a refresh token that has died ends each connection with the advice that fits it, and all are mended under their names", async () => {
+    const { stage, like } = await setStage();
+    await using _ = stage;
+    const consented = await stage.connect(like("consented", "apicbase"), api);
+    const coded = await stage.create(like("coded", "apicbase-basic"), api);
+    const imported = await stage.create({ ...like("imported", "apicbase"), grant: "import" }, api);
+    await stage.api.submitCode("coded", await copyCode(stage));
+    await importSet(stage, "imported");
+    stage.server.switches.accessLifeSeconds = shortLifeSeconds;
+    const ways = [
+      { service: consented, advice: /new consent link/, mend: () => stage.consent("consented") },
+      { service: coded, advice: /new consent link/, mend: async () => stage.api.submitCode("coded", await copyCode(stage)) },
+      { service: imported, advice: /import a new token set/, mend: () => importSet(stage, "imported") },
+    ];
+    for (const { service } of ways) await stage.api.refresh(service.connection);
+    const before = await Promise.all(ways.map(({ service }) => service.token()));
+    stage.server.killRefreshTokens();
+    await Promise.all(ways.map(({ service }, index) => service.untilExpired(before[index] ?? before[0]!)));
+
+    for (const [index, { service, advice, mend }] of ways.entries()) {
+      const refused = await service.read();
+      expect([refused.status, refused.body.code]).toEqual([409, "needs_reauthorization"]);
+      expect(refused.body.detail).toMatch(advice);
+      expect(refused.body.detail).toMatch(/revoked/);
+      expect((await stage.api.connection(service.connection)).status).toBe("needs_reauthorization");
+      await mend();
+      const token = await service.token();
+      expect(token.version).toBeGreaterThan(before[index]?.version ?? Infinity);
+      expect(await service.call(token)).toMatchObject({ status: 200 });
+    }
+    expect(stage.server.ledger.reuses).toEqual([]);
+  });
+
+  it("the whole address that shows the code may be pasted too", async () => {
+    const { stage, like } = await setStage();
+    await using _ = stage;
+    const service = await stage.create(like("acme", "apicbase"), api);
+    expect((await pasteCode(stage, "acme", (shown) => shown.href)).status).toBe(200);
+    expect(await service.call(await service.token())).toMatchObject({ status: 200 });
+  });
+
+  it("a code that is more than a minute old is refused, and the next one connects", async () => {
+    const { stage, like } = await setStage();
+    await using _ = stage;
+    const service = await stage.create(like("acme", "apicbase"), api);
+    const code = await copyCode(stage);
+    stage.server.advance(61);
+    const refused = await stage.api.api("/connections/acme/code", { method: "POST", body: { code } });
+    expect([refused.status, refused.body["code"]]).toEqual([422, "provider_rejected"]);
+    expect(refused.body["detail"]).toMatch(/code has expired/);
+    expect((await service.read()).body.code).toBe("authorization_pending");
+    await stage.api.submitCode("acme", await copyCode(stage));
+    expect(await service.call(await service.token())).toMatchObject({ status: 200 });
+  });
+
+  it("two connections cannot hold the same set", async () => {
+    const { stage, like } = await setStage();
+    await using _ = stage;
+    await stage.create({ ...like("one", "apicbase"), grant: "import" }, api);
+    await stage.create({ ...like("two", "apicbase"), grant: "import" }, api);
+    const refreshToken = await importSet(stage, "one");
+    const body = { refresh_token: refreshToken };
+    const refused = await stage.api.api("/connections/two/import", { method: "POST", body });
+    expect([refused.status, refused.body["code"]]).toEqual([409, "duplicate_grant"]);
+  });
+});

@@ -1,0 +1,81 @@
+import type { ConnectionRequest } from "./broker-api.ts";
+import { type BrokerProcess, startBroker } from "./broker-process.ts";
+import { providersFolder } from "./providers/definition-files.ts";
+import type { DefinitionFile, StrictServer } from "./providers/strict-server.ts";
+import { Service } from "./service.ts";
+import { useDatabase, useRedis } from "./services/index.ts";
+import { walkConsent } from "./walk-consent.ts";
+
+type Options<Server> = {
+  /** Further servers, for the definitions in `more`; they stop with the stage. */
+  beside?: StrictServer[];
+  /** Definitions beside the server's own; its origin is known when this is called. */
+  more?: (server: Server) => DefinitionFile[];
+};
+
+/** A broker on real Postgres and Redis, and the strict server of one of the systems. Take it with `await using`. */
+export class ProviderStage<Server extends StrictServer> implements AsyncDisposable {
+  readonly broker: BrokerProcess;
+  readonly server: Server;
+  readonly #beside: StrictServer[];
+
+  private constructor(parts: { broker: BrokerProcess; server: Server; beside: StrictServer[] }) {
+    this.broker = parts.broker;
+    this.server = parts.server;
+    this.#beside = parts.beside;
+  }
+
+  /** Starts the server, and a broker with its definitions whose redirect URIs every server knows. */
+  static async start<Server extends StrictServer>(
+    server: Server,
+    { beside = [], more = () => [] }: Options<Server> = {},
+  ): Promise<ProviderStage<Server>> {
+    await Promise.all([server, ...beside].map((each) => each.start()));
+    const definitions = [...server.definitions(), ...more(server)];
+    const broker = await startBroker({
+      databaseUrl: await useDatabase(),
+      redisUrl: await useRedis(),
+      providersDir: await providersFolder({ definitions: () => definitions }),
+    });
+    for (const each of [server, ...beside]) {
+      for (const { id } of definitions) each.redirectUris.add(broker.redirectUri(id));
+    }
+    return new ProviderStage({ broker, server, beside });
+  }
+
+  get api() {
+    return this.broker.api;
+  }
+
+  /** The strict server's client, registered as `name` for one of its definitions. */
+  async addClient(name: string, provider: string, { server = this.server as StrictServer, ...more } = {}) {
+    const { id: client_id, secret } = server.client;
+    const known = secret === "" ? {} : { client_secret: secret };
+    await this.api.createClient({ name, provider, client_id, ...known, ...more });
+  }
+
+  /** Creates a connection and returns a service that uses it, with `path` as the place in the provider's API that it calls. */
+  async create(connection: ConnectionRequest, path: string): Promise<Service> {
+    await this.api.createConnection(connection);
+    return new Service({ api: this.api, connection: connection.name, path });
+  }
+
+  /** The same for a connection whose account a person connects. */
+  async connect(connection: ConnectionRequest, path: string): Promise<Service> {
+    const service = await this.create(connection, path);
+    await this.consent(connection.name);
+    return service;
+  }
+
+  /** A person follows a new consent link to its end. */
+  async consent(name: string): Promise<void> {
+    const { url } = await this.api.consentLink(name);
+    const page = await walkConsent(url);
+    if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.broker[Symbol.asyncDispose]();
+    await Promise.all([this.server, ...this.#beside].map((each) => each.stop()));
+  }
+}

@@ -1,0 +1,81 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
+import type { ApiRequest } from "../../src/providers/api-request.ts";
+import type { BrokerApi, Reply, TokenBody } from "./broker-api.ts";
+
+/** A token with all that is to be sent along with it. */
+export type ServiceToken = TokenBody & { request: ApiRequest };
+
+export type ApiAnswer = { status: number; body: string };
+
+const pollMs = 100;
+
+/** A service that uses one connection as the contract tells it to: of the provider it knows a path of its API, no more. */
+export class Service {
+  readonly connection: string;
+  readonly #api: BrokerApi;
+  readonly #path: string;
+
+  constructor({ api, connection, path }: { api: BrokerApi; connection: string; path: string }) {
+    this.#api = api;
+    this.connection = connection;
+    this.#path = path;
+  }
+
+  /** `GET /tokens/:connection?include=request`, whatever status comes. */
+  async read(query: Record<string, number> = {}): Promise<Reply<ServiceToken>> {
+    const parameters = Object.entries(query).map(([name, value]) => `&${name}=${value}`);
+    return await this.#api.api<ServiceToken>(`/tokens/${this.connection}?include=request${parameters.join("")}`);
+  }
+
+  /** The same, for a step on the way. @throws on any refusal */
+  async token(query: Record<string, number> = {}): Promise<ServiceToken> {
+    const { status, body } = await this.read(query);
+    if (status === 200) return body;
+    throw new Error(`the token of ${this.connection} was answered with ${status}: ${JSON.stringify(body)}`);
+  }
+
+  /** Calls the provider's API with exactly what came with the token. */
+  async call({ request: { base_url, headers } }: ServiceToken): Promise<ApiAnswer> {
+    const answer = await request(`${base_url}${this.#path}`, { headers });
+    return { status: answer.statusCode, body: await answer.body.text() };
+  }
+
+  /** Calls until the API says that this token has run out. */
+  async untilExpired(token: ServiceToken): Promise<void> {
+    for (;;) {
+      const answer = await this.call(token);
+      if (rulesMet(token, answer).length > 0) return;
+      if (answer.status !== 200) throw new Error(`the API answered ${answer.status}: ${answer.body}`);
+      await sleep(pollMs);
+    }
+  }
+
+  /** Comes back with the version that the API refused, until the broker does not take it for a brand-new one any more. */
+  async report({ version }: ServiceToken): Promise<Reply<ServiceToken>> {
+    for (;;) {
+      const reply = await this.read({ rejected_version: version });
+      if (!reply.body.warnings?.some(({ code }) => code === "recently_refreshed")) return reply;
+      await sleep(pollMs);
+    }
+  }
+
+  /** Reads until there is a token: a back-off may have to pass. */
+  async untilToken(): Promise<ServiceToken> {
+    for (;;) {
+      const { status, body } = await this.read();
+      if (status === 200) return body;
+      if (status !== 503) throw new Error(`the token of ${this.connection} was answered with ${status}: ${body.detail}`);
+      await sleep(pollMs);
+    }
+  }
+}
+
+/** Which of the answers named by `expired_when` this one is. */
+export function rulesMet({ request: { expired_when } }: ServiceToken, { status, body }: ApiAnswer) {
+  return expired_when.filter(
+    (rule) =>
+      (rule.status === undefined || rule.status === status) &&
+      (rule.body === undefined || new RegExp(rule.body, "u").test(body)),
+  );
+}
