@@ -14,6 +14,7 @@ import { createEgress, parseNetworks } from "./providers/egress.ts";
 import { createOAuthClient } from "./providers/oauth-client.ts";
 import { createClientService } from "./registry/client-service.ts";
 import { createConnectionService } from "./registry/connection-service.ts";
+import { createConsentCalls } from "./registry/consent-calls.ts";
 import { createConsentContext } from "./registry/consent-context.ts";
 import { createKeyService } from "./registry/key-service.ts";
 import { createApiKeys } from "./store/api-keys.ts";
@@ -49,7 +50,11 @@ export type Broker = Awaited<ReturnType<typeof createBroker>>;
 /** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
 export async function createBroker(config: Config, log: Logger) {
   const sandboxAddress = sandboxAddressOf(config);
-  const catalog = loadCatalog({ builtinFolder: builtinProviders, extraFolder: config.providersDir, sandbox: sandboxAddress });
+  const catalog = loadCatalog({
+    builtinFolder: builtinProviders,
+    extraFolder: config.providersDir,
+    sandbox: sandboxAddress,
+  });
   const egress = createEgress({
     networks: readNetworks(config.providerNetworks),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
@@ -90,11 +95,17 @@ export async function createBroker(config: Config, log: Logger) {
   const tokens = createTokenService({ cache, catalog, rows, leases, refresh, clock, databaseClock, onBackgroundError });
   const establish = createEstablish({ rows, cache, sender, vault, clock, random, observer });
 
-  const keys = createKeyService({ keys: createApiKeys(database), adminKey: secrets.adminKey, clock, nowMs, randomBytes });
+  const keys = createKeyService({
+    keys: createApiKeys(database),
+    adminKey: secrets.adminKey,
+    clock,
+    nowMs,
+    randomBytes,
+  });
   const clientService = createClientService({ clients, catalog, vault });
   const connectionParts = { connections, clients, rows, cache, catalog, vault, tokens, establish, sender, randomBytes };
   const connectionService = createConnectionService(connectionParts);
-  const consentContext = createConsentContext({ connections: connectionService, records: connections, clients, catalog, establish });
+  const consentContext = createConsentContext({ records: connections, clients, catalog, establish });
   const consent = createConsentService({
     ...consentContext,
     links: createConsentLinks(database.prisma),
@@ -116,7 +127,7 @@ export async function createBroker(config: Config, log: Logger) {
     clients: clientService,
     catalog,
     consent,
-    createLink: consentContext.linkCreator(consent),
+    consentCalls: createConsentCalls({ consent, connections: connectionService }),
     describeRequest: createRequestDescriber({ cache, catalog, clients, clock }),
     observeRead: (result) => metrics.reads.inc({ result }),
     publicUrl: config.publicUrl,

@@ -16,7 +16,14 @@ export async function firstSteps(broker: Broker, config: Config): Promise<string
       findConnection: (name) => records.findByName(name),
       createClient: (client) => clients.create({ ...client, scopes: [], inputs: {} }),
       createConnection: (connection) =>
-        connections.create(starter, { ...connection, grant: null, scopes: null, inputs: {}, credentials: null, labels: {} }),
+        connections.create(starter, {
+          ...connection,
+          grant: null,
+          scopes: null,
+          inputs: {},
+          credentials: null,
+          labels: {},
+        }),
     },
     broker.sandbox,
   );
@@ -37,9 +44,11 @@ function describe({ link, keyFile, config, connectionName }: FirstSteps): string
   const bearer = keyFile === null ? "$ADMIN_KEY" : `$(cat ${relative(process.cwd(), keyFile.path) || keyFile.path})`;
   const lines = [`Freshet is ready at ${config.publicUrl} (API: ${config.publicUrl}/docs)`];
   // Logs are kept and shipped: only a person at a terminal is shown the key itself.
-  if (keyFile?.isNew && process.stdout.isTTY) lines.push(`Admin key, shown once and kept in ${keyFile.path}: ${keyFile.value}`);
+  if (keyFile?.isNew && process.stdout.isTTY)
+    lines.push(`Admin key, shown once and kept in ${keyFile.path}: ${keyFile.value}`);
   else if (keyFile !== null) lines.push(`Admin key: in the file ${keyFile.path}`);
-  if (link !== null) lines.push("", "1. Open this link and click \"Authorize\":", `   ${link}`, "", "2. Then get a token:");
+  if (link !== null)
+    lines.push("", '1. Open this link and click "Authorize":', `   ${link}`, "", "2. Then get a token:");
   else lines.push("", "Get a token:");
   lines.push(`   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/${connectionName}`);
   return `\n${lines.join("\n")}\n\n`;

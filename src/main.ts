@@ -32,7 +32,9 @@ async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
   try {
     await app.listen({ host, port });
   } catch (error) {
-    throw new StartupError(`PORT ${port} on HOST ${host} cannot be listened on (${(error as NodeJS.ErrnoException).code})`);
+    throw new StartupError(
+      `PORT ${port} on HOST ${host} cannot be listened on (${(error as NodeJS.ErrnoException).code})`,
+    );
   }
 }
 

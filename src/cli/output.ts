@@ -31,14 +31,14 @@ export function createOutput(terminal: Terminal, json: boolean): Output {
 }
 
 /** Columns as wide as their widest cell, two spaces apart. */
-export function formatTable(items: readonly Resource[], columns: readonly Column[]): string {
+function formatTable(items: readonly Resource[], columns: readonly Column[]): string {
   if (items.length === 0) return "None.";
   const rows = items.map((item) => columns.map(([, field]) => formatValue(item[field])));
   return alignColumns([columns.map(([heading]) => heading), ...rows]);
 }
 
 /** One line per field: its name, then its value. */
-export function formatFields(resource: Resource): string {
+function formatFields(resource: Resource): string {
   return alignColumns(Object.entries(resource).map(([field, value]) => [`${printable(field)}:`, formatValue(value)]));
 }
 

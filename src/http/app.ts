@@ -2,7 +2,7 @@ import cookie from "@fastify/cookie";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
-import { fastify, type FastifyBaseLogger } from "fastify";
+import { fastify, LogController, type FastifyBaseLogger } from "fastify";
 import type { Logger } from "pino";
 import type { KeyService } from "../registry/key-service.ts";
 import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
@@ -49,7 +49,7 @@ export type AppParts = TokenRoutesOptions &
 export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const app = fastify({
     loggerInstance: parts.log as FastifyBaseLogger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
     trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
     ...serverErrors,

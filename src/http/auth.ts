@@ -36,10 +36,15 @@ export function principalOf({ principal }: FastifyRequest): Principal {
 }
 
 /** Bearer tokens as in RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1). */
-async function authenticate(request: FastifyRequest, keys: KeyService, failures: RateLimiterMemory): Promise<Principal> {
+async function authenticate(
+  request: FastifyRequest,
+  keys: KeyService,
+  failures: RateLimiterMemory,
+): Promise<Principal> {
   try {
     const [, key] = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
-    if (key === undefined) throw new BrokerError("unauthenticated", "Send a key of this broker: Authorization: Bearer <key>.");
+    if (key === undefined)
+      throw new BrokerError("unauthenticated", "Send a key of this broker: Authorization: Bearer <key>.");
     return await keys.authenticate(key);
   } catch (error) {
     if (error instanceof BrokerError && error.code === "unauthenticated") await countFailure(request.ip, failures);
@@ -54,7 +59,9 @@ async function countFailure(address: string, failures: RateLimiterMemory): Promi
   } catch (limit) {
     if (!(limit instanceof RateLimiterRes)) throw limit;
     const retryAfterSeconds = Math.max(1, Math.ceil(limit.msBeforeNext / 1000));
-    throw new BrokerError("rate_limited", "Too many requests with wrong keys came from this address.", { retryAfterSeconds });
+    throw new BrokerError("rate_limited", "Too many requests with wrong keys came from this address.", {
+      retryAfterSeconds,
+    });
   }
 }
 

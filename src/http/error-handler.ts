@@ -22,7 +22,8 @@ const longestParameter = 512;
 /** How Fastify is set up so that faults before routing are answered like all others. */
 export const serverErrors = {
   routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
-  frameworkErrors: (error: FastifyError, _request: unknown, reply: FastifyReply) => void sendProblem(reply, toBrokerError(error)),
+  frameworkErrors: (error: FastifyError, _request: unknown, reply: FastifyReply) =>
+    void sendProblem(reply, toBrokerError(error)),
   clientErrorHandler: answerClientError,
 };
 
@@ -44,7 +45,8 @@ export function installErrorHandler(app: FastifyInstance): void {
 
   app.setErrorHandler<FastifyError>(async (error, request, reply) => {
     const problem = toBrokerError(error);
-    if (problem.code === "internal_error") request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
+    if (problem.code === "internal_error")
+      request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
     return await sendProblem(reply, problem);
   });
 
@@ -57,8 +59,7 @@ export function installErrorHandler(app: FastifyInstance): void {
   });
 }
 
-/** For faults that Fastify meets before routing. */
-export function toBrokerError(error: unknown): BrokerError {
+function toBrokerError(error: unknown): BrokerError {
   if (error instanceof BrokerError) return error;
   const { code, validation, statusCode, validationContext } = error as Partial<FastifyError>;
   if (validation) return new BrokerError("invalid_request", describeValidation(validation[0], validationContext));
@@ -79,7 +80,8 @@ function describeValidation(fault: ValidationFault | undefined, context = "reque
   const path = fault.instancePath.split("/").slice(1).map(readPointerStep);
   const { additionalProperty, missingProperty } = fault.params as Record<string, unknown>;
   const place = (...more: unknown[]) => [...path, ...more].map((step) => shown(String(step))).join(".") || part;
-  if (fault.keyword === "additionalProperties") return `${place(additionalProperty)}: is not a known field of the ${part}.`;
+  if (fault.keyword === "additionalProperties")
+    return `${place(additionalProperty)}: is not a known field of the ${part}.`;
   if (fault.keyword === "required") return `${place(missingProperty)}: is required.`;
   if (fault.propertyName !== undefined) return `${place(fault.propertyName)}: the name ${allowed(fault)}.`;
   return `${place()}: ${allowed(fault)}.`;

@@ -1,4 +1,5 @@
 import type { FastifyDynamicSwaggerOptions } from "@fastify/swagger";
+import { noFields } from "./validation.ts";
 
 /** The frame of the OpenAPI document; the routes fill in the rest. */
 export const openApi: FastifyDynamicSwaggerOptions = {
@@ -24,8 +25,10 @@ export const openApi: FastifyDynamicSwaggerOptions = {
   },
   refResolver: { buildLocalReference: (json, _base, _fragment, index) => String(json.$id ?? `schema-${index}`) },
   /** Every route of the API may answer with a problem; said here once instead of in each schema. */
-  transform: ({ schema, url }) => {
-    if (schema === undefined) return { schema, url };
+  transform: ({ schema: whole, url }) => {
+    if (whole === undefined) return { schema: whole, url };
+    const { body, ...rest } = whole;
+    const schema = body === undefined || body === noFields ? rest : whole;
     const described = schema as { hide?: boolean; response?: Record<string, unknown> };
     if (described.hide === true || url.startsWith("/docs")) return { schema, url };
     const problem = {

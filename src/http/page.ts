@@ -9,12 +9,19 @@ const idShapes = { connections: uuid, clients: uuid, keys: /^[0-9A-Za-z]{12}$/ }
 export type PagedList = keyof typeof idShapes;
 
 /** Reads `limit` and `cursor` of a list. @throws BrokerError when the cursor is none of this list's */
-export function readPage(list: PagedList, { limit, cursor }: { limit: number; cursor?: string | undefined }): PageRequest {
+export function readPage(
+  list: PagedList,
+  { limit, cursor }: { limit: number; cursor?: string | undefined },
+): PageRequest {
   return { limit, after: cursor === undefined ? null : readCursor(list, cursor) };
 }
 
 /** A full page may be followed by another; the cursor names its last item. */
-export function nextCursor(list: PagedList, items: readonly PagePosition[], { limit }: { limit: number }): string | null {
+export function nextCursor(
+  list: PagedList,
+  items: readonly PagePosition[],
+  { limit }: { limit: number },
+): string | null {
   const last = items.at(-1);
   if (last === undefined || items.length < limit) return null;
   return Buffer.from(`${list} ${last.createdAt.toISOString()} ${last.id}`).toString("base64url");

@@ -69,6 +69,11 @@ export async function sendProblem(reply: FastifyReply, error: BrokerError): Prom
 export function rawProblem(error: BrokerError): string {
   const problem = problemOf(error);
   const body = JSON.stringify(problem);
-  const headers = [`content-type: ${mediaType}`, `content-length: ${Buffer.byteLength(body)}`, "cache-control: no-store", "connection: close"];
+  const headers = [
+    `content-type: ${mediaType}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    "cache-control: no-store",
+    "connection: close",
+  ];
   return [`HTTP/1.1 ${problem.status} ${problem.title}`, ...headers, "", body].join("\r\n");
 }

@@ -21,7 +21,9 @@ export const resourceName = Type.String({
 export const timestamp = Type.String({ format: "date-time" });
 export const limit = Type.Integer({ minimum: 1, maximum: 200, default: 50 });
 export const cursor = Type.String({ maxLength: 200, description: "next_cursor of the page before" });
-export const scopeList = Type.Array(Type.String({ pattern: String.raw`^[\x21\x23-\x5B\x5D-\x7E]{1,256}$` }), { maxItems: 100 });
+export const scopeList = Type.Array(Type.String({ pattern: String.raw`^[\x21\x23-\x5B\x5D-\x7E]{1,256}$` }), {
+  maxItems: 100,
+});
 export const textMap = Type.Record(Type.String(), Type.String({ maxLength: 256 }), {
   propertyNames: { pattern: "^[A-Za-z0-9._/-]{1,64}$" },
   maxProperties: 64,

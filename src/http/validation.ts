@@ -13,7 +13,9 @@ const strict: Options = { removeAdditional: false, useDefaults: true, allErrors:
 export function installValidation(app: FastifyInstance): void {
   const forBodies = createAjv({ ...strict, coerceTypes: false });
   const forText = createAjv({ ...strict, coerceTypes: true });
-  app.setValidatorCompiler(({ schema, httpPart }) => (httpPart === "body" ? forBodies : forText).compile(schema as object));
+  app.setValidatorCompiler(({ schema, httpPart }) =>
+    (httpPart === "body" ? forBodies : forText).compile(schema as object),
+  );
 
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.removeAllContentTypeParsers();

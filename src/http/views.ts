@@ -76,7 +76,15 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
 
 export function viewProvider(definition: ProviderDefinition, publicUrl: string): Static<typeof providerSchema> {
   const { id, name, docs, usable, grants, file } = definition;
-  return { id, name, docs, usable, grants: [...grants], redirect_uri: redirectUri(id, publicUrl), definition: { ...file } };
+  return {
+    id,
+    name,
+    docs,
+    usable,
+    grants: [...grants],
+    redirect_uri: redirectUri(id, publicUrl),
+    definition: { ...file },
+  };
 }
 
 export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {

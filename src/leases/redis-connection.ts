@@ -20,12 +20,16 @@ const options = {
  * - `redis+cluster://[user:password@]host:port,host:port`
  */
 export function connectRedis(url: string): RedisClient {
-  const [, scheme = "", authority = "", path = ""] = /^(rediss?(?:\+sentinel|\+cluster)?):\/\/([^/]*)(.*)$/.exec(url) ?? [];
+  const [, scheme = "", authority = "", path = ""] =
+    /^(rediss?(?:\+sentinel|\+cluster)?):\/\/([^/]*)(.*)$/.exec(url) ?? [];
   if (!scheme.includes("+")) return new Redis(url, options);
   const at = authority.lastIndexOf("@");
   const credentials = at < 0 ? {} : parseCredentials(authority.slice(0, at));
   const tls = scheme.startsWith("rediss") ? { tls: {} } : {};
-  const nodes = authority.slice(at + 1).split(",").map(parseNode);
+  const nodes = authority
+    .slice(at + 1)
+    .split(",")
+    .map(parseNode);
   if (scheme.endsWith("cluster")) {
     return new Cluster(nodes, {
       enableOfflineQueue: false,

@@ -32,7 +32,8 @@ export function scrub(text: string, secrets: readonly string[]): string {
 
 /** Cut to what a failure's detail may be long. */
 export function cut(text: string): string {
-  return text.length <= longestDetail ? text : `${text.slice(0, longestDetail - 1)}…`;
+  // Half a surrogate pair, sent or cut here, is what the store cannot keep.
+  return text.length <= longestDetail ? text.toWellFormed() : `${text.slice(0, longestDetail - 1).toWellFormed()}…`;
 }
 
 /** A secret as it may come back: each of its characters plain, as in a URL or form, or as in JSON. */

@@ -78,16 +78,17 @@ function readScopes(definition: ProviderDefinition, body: unknown): string[] | n
       : Array.isArray(value)
         ? value.filter((scope) => typeof scope === "string" && scope !== "")
         : [];
-  return scopes.length > 0 ? [...new Set<string>(scopes)] : null;
+  const readable = scopes.filter((scope) => !/[\p{Cc}\p{Cs}]/u.test(scope)); // the store cannot keep the others
+  return readable.length > 0 ? [...new Set<string>(readable)] : null;
 }
 
-/** What later templates use. Values that could not stand in a header or a URL are left out. */
+/** What later templates use. Values that could not stand in a header, a URL or the store are left out. */
 function readCaptured(capture: Readonly<Record<string, string>>, body: unknown): Record<string, string> {
   const captured: Record<string, string> = {};
   for (const [name, pointer] of Object.entries(capture)) {
     const value = readPointer(body, pointer);
     const text = typeof value === "number" ? String(value) : value;
-    if (typeof text === "string" && /^[^\p{Cc}]{1,2000}$/u.test(text)) captured[name] = text;
+    if (typeof text === "string" && /^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(text)) captured[name] = text;
   }
   return captured;
 }

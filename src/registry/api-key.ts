@@ -4,7 +4,9 @@ const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 const idLength = 12;
 const secretLength = 40;
 const checksumLength = 6;
-const shape = new RegExp(`^frt_([0-9A-Za-z]{${idLength}})_([0-9A-Za-z]{${secretLength}})_([0-9A-Za-z]{${checksumLength}})$`);
+const shape = new RegExp(
+  `^frt_([0-9A-Za-z]{${idLength}})_([0-9A-Za-z]{${secretLength}})_([0-9A-Za-z]{${checksumLength}})$`,
+);
 
 /** A key taken apart: `frt_<id>_<secret>_<checksum>`, parts in base62. */
 export type ParsedKey = { id: string; secret: string };

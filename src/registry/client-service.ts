@@ -47,7 +47,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
   const replaceSecret = async (client: ClientRow, secret: string): Promise<ClientRow> => {
     const sealed = vault.sealClientSecret(secret, { clientId: client.id, revision: client.secretRevision + 1 });
     const replaced = await clients.replaceSecret(client.id, { revision: client.secretRevision, secret: sealed });
-    if (replaced === null) throw new BrokerError("conflict", `The secret of "${client.name}" was changed at the same moment.`);
+    if (replaced === null) throw new BrokerError("conflict", `The secret of "${client.name}" was just changed.`);
     return replaced;
   };
 
@@ -73,7 +73,10 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     async patch(name, { clientSecret, inputs, ...changes }) {
       let client = await get(name);
       const definition = usableDefinition(catalog, client.provider);
-      const checked = inputs === undefined ? {} : { inputs: { ...client.inputs, ...resolveClientInputs({ definition, given: inputs }) } };
+      const checked =
+        inputs === undefined
+          ? {}
+          : { inputs: { ...client.inputs, ...resolveClientInputs({ definition, given: inputs }) } };
       if (clientSecret !== undefined) client = await replaceSecret(client, clientSecret);
       const updated = await clients.update(client.id, { ...changes, ...checked });
       await clients.retryConnections(client.id);
@@ -84,7 +87,10 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const client = await get(name);
       const count = await clients.countConnections(client.id);
       if (count > 0) {
-        throw new BrokerError("conflict", `The client "${name}" is in use by ${count} connection(s); delete those first.`);
+        throw new BrokerError(
+          "conflict",
+          `The client "${name}" is in use by ${count} connection(s); delete those first.`,
+        );
       }
       await clients.delete(client.id);
     },
@@ -95,7 +101,10 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
 export function usableDefinition(catalog: Catalog, id: string): ProviderDefinition {
   const definition = catalog.get(id);
   if (definition?.usable) return definition;
-  const known = catalog.list().filter(({ usable }) => usable).map((each) => each.id);
+  const known = catalog
+    .list()
+    .filter(({ usable }) => usable)
+    .map((each) => each.id);
   const why = definition === undefined ? "is not known" : "is only there to be extended, it names no token endpoint";
   throw new BrokerError("invalid_request", `provider: "${id}" ${why}; known are ${known.join(", ")}.`);
 }

@@ -34,11 +34,13 @@ export type ConnectionService = {
   list(principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]>;
   patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord>;
   delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<void>;
-  /** A code that a person copied from a page of the provider. */
-  submitCode(principal: Principal, name: string, code: string): Promise<ConnectionRecord>;
   importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
   refresh(principal: Principal, name: string): Promise<ConnectionRecord>;
-  events(principal: Principal, name: string, page: { limit: number; before: bigint | null }): Promise<ConnectionEventRow[]>;
+  events(
+    principal: Principal,
+    name: string,
+    page: { limit: number; before: bigint | null },
+  ): Promise<ConnectionEventRow[]>;
 };
 
 export type ConnectionServiceParts = PlanParts & {
@@ -89,11 +91,15 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
     async create(principal, request) {
       if (!mayUse(principal, request.name)) {
-        throw new BrokerError("forbidden", `name: this key may only create connections named ${principal.connections.join(", ")}.`);
+        throw new BrokerError(
+          "forbidden",
+          `name: this key may only create connections named ${principal.connections.join(", ")}.`,
+        );
       }
       const plan = await planConnection(parts, request);
       const id = randomUUID();
-      const sealed = plan.credentials === null ? null : vault.sealCredentials(plan.credentials, { connectionId: id, revision: 0 });
+      const sealed =
+        plan.credentials === null ? null : vault.sealCredentials(plan.credentials, { connectionId: id, revision: 0 });
       try {
         await connections.insert({ ...plan, id, credentials: sealed });
       } catch (error) {
@@ -110,11 +116,18 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const record = await get(principal, name);
       const definition = definitionOf(record);
       const inputs = patch.inputs === undefined ? {} : { inputs: checkedInputs(record, definition, patch.inputs) };
-      const credentials = patch.credentials === undefined ? {} : { credentials: sealedCredentials(vault, record, { definition, given: patch.credentials }) };
+      const credentials =
+        patch.credentials === undefined
+          ? {}
+          : { credentials: sealedCredentials(vault, record, { definition, given: patch.credentials }) };
       const { scopes, labels, disabled } = patch;
-      const rest = { ...(scopes && { scopes }), ...(labels && { labels }), ...(disabled !== undefined && { disabled }) };
+      const rest = {
+        ...(scopes && { scopes }),
+        ...(labels && { labels }),
+        ...(disabled !== undefined && { disabled }),
+      };
       const updated = await connections.update(record, { ...rest, ...inputs, ...credentials });
-      if (updated === null) throw new BrokerError("conflict", "The connection was changed at the same moment; try again.");
+      if (updated === null) throw new BrokerError("conflict", "The connection was just changed by somebody else.");
       cache.learn(updated);
       if (patch.credentials !== undefined && updated.status === "pending") await tokens.tryRefresh(name);
       return await get(principal, name);
@@ -128,22 +141,10 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       if (revoke) await revokeGrant(sender, vault, deleted);
     },
 
-    async submitCode(principal, name, code) {
-      const record = await get(principal, name);
-      const { authorization } = definitionOf(record);
-      if (record.grant !== "authorization_code" || !authorization?.manualCode) {
-        throw notApplicable(record, "takes no code by hand; send a person a consent link");
-      }
-      requireEnabled(record);
-      const exchange = { connectionId: record.id, code, codeVerifier: null, captured: {} };
-      await establish.exchangeCode({ ...exchange, redirectUri: authorization.manualRedirectUri });
-      return await get(principal, name);
-    },
-
     async importGrant(principal, name, { grant, verify }) {
       const record = await get(principal, name);
       const offered = definitionOf(record).grants.includes("import");
-      if (isUnattended(record.grant) || !offered) throw notApplicable(record, "gets its tokens by itself or by consent, not by import");
+      if (isUnattended(record.grant) || !offered) throw notApplicable(record, "takes no imported tokens");
       requireEnabled(record);
       const row = await establish.importGrant(await tokenRow(record), grant);
       if (verify) await verifyImport(tokens, row);
@@ -167,9 +168,13 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 function checkedInputs(record: ConnectionRecord, definition: ProviderDefinition, given: Record<string, unknown>) {
   const host = hostInputs(definition).find((name) => Object.hasOwn(given, name));
   if (host !== undefined && record.status === "connected") {
-    throw new BrokerError("conflict", `inputs.${host}: decides the host, and cannot be changed while the connection is connected.`, {
-      connection: record.name,
-    });
+    throw new BrokerError(
+      "conflict",
+      `inputs.${host}: decides the host, and cannot be changed while the connection is connected.`,
+      {
+        connection: record.name,
+      },
+    );
   }
   return checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
 }
@@ -204,7 +209,9 @@ async function revokeGrant(sender: Sender, vault: TokenVault, row: TokenRow): Pr
 
 function requireEnabled(record: ConnectionRecord): void {
   if (record.status !== "disabled") return;
-  throw new BrokerError("connection_disabled", "This connection is disabled; enable it first.", { connection: record.name });
+  throw new BrokerError("connection_disabled", "This connection is disabled; enable it first.", {
+    connection: record.name,
+  });
 }
 
 function notApplicable({ name, grant }: ConnectionRecord, why: string): BrokerError {

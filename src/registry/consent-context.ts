@@ -1,4 +1,3 @@
-import type { ConsentService } from "../consent/consent-service.ts";
 import type { ExchangeCode, LoadAuthorizationContext, RecordConsentEvent } from "../consent/context.ts";
 import { BrokerError } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
@@ -7,19 +6,16 @@ import type { Clients } from "../store/clients.ts";
 import type { Connections } from "../store/connections.ts";
 import type { Establish } from "../tokens/establish.ts";
 import { connectionNotFound } from "../tokens/token-service.ts";
-import type { ConnectionService } from "./connection-service.ts";
-import type { Principal } from "./principal.ts";
 
 export type ConsentContextParts = {
-  connections: Pick<ConnectionService, "get">;
   records: Pick<Connections, "findById" | "addEvent">;
   clients: Pick<Clients, "findById">;
   catalog: Catalog;
   establish: Pick<Establish, "exchangeCode">;
 };
 
-/** What consent needs to know of connections, and how its links are asked for. */
-export function createConsentContext({ connections, records, clients, catalog, establish }: ConsentContextParts) {
+/** What consent needs to know of connections. */
+export function createConsentContext({ records, clients, catalog, establish }: ConsentContextParts) {
   const loadContext: LoadAuthorizationContext = async (connectionId) => {
     const record = await records.findById(connectionId);
     if (record === null) throw connectionNotFound("");
@@ -49,16 +45,5 @@ export function createConsentContext({ connections, records, clients, catalog, e
   const recordEvent: RecordConsentEvent = async ({ connectionId, type, detail }) =>
     await records.addEvent(connectionId, type, detail);
 
-  type Wanted = { expiresInSeconds?: number; returnTo?: string; manual?: boolean };
-  /** A link for a connection that the caller may see and that a person connects. */
-  const linkCreator = (consent: Pick<ConsentService, "createLink">) => async (principal: Principal, name: string, wanted: Wanted) => {
-    const { id, grant } = await connections.get(principal, name);
-    if (grant !== "authorization_code") {
-      const detail = `A ${grant} connection is not connected by consent.`;
-      throw new BrokerError("grant_not_applicable", detail, { connection: name });
-    }
-    return await consent.createLink({ ...wanted, connectionId: id, createdBy: principal.keyId });
-  };
-
-  return { loadContext, exchangeCode, recordEvent, linkCreator };
+  return { loadContext, exchangeCode, recordEvent };
 }

@@ -16,7 +16,9 @@ export type ApiKeyRow = {
   createdAt: Date;
 };
 
-export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt"> & { secretHash: Uint8Array<ArrayBuffer> };
+export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt"> & {
+  secretHash: Uint8Array<ArrayBuffer>;
+};
 
 export type ApiKeys = ReturnType<typeof createApiKeys>;
 

@@ -59,7 +59,8 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   };
 
   const outlive = (entry: Entry<Value> | undefined, error: unknown): Value => {
-    if (!isStorageUnavailable(error) || entry === undefined || monotonicMs() - entry.checkedAtMs > outageMs) throw error;
+    const isOutage = isStorageUnavailable(error);
+    if (!isOutage || entry === undefined || monotonicMs() - entry.checkedAtMs > outageMs) throw error;
     entry.retryAtMs = monotonicMs() + outageRetryMs;
     return entry.value;
   };

@@ -57,13 +57,13 @@ const failureColumns = (failure: RecordedFailure) => Sql.sql`consecutive_failure
   last_error_code = ${failure.code}, last_error_at = clock_timestamp(), last_error_detail = ${failure.detail},
   updated_at = clock_timestamp()`;
 
+const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
+  Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
+
 /** The statements of the refresh protocol: each moves a row along one arrow of tokens/README.md, with its history row. */
 export type TokenRows = ReturnType<typeof createTokenRows>;
 
 export function createTokenRows({ prisma, commits }: Database) {
-  const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
-    Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
-
   const move = async (client: typeof prisma, update: Sql.Sql, event: HistoryEvent) => {
     const rows = await client.$queryRaw<TokenRow[]>(moved(update, event));
     return rows[0] ?? null;
@@ -123,7 +123,11 @@ export function createTokenRows({ prisma, commits }: Database) {
     async leaveUnknown(
       key: PermitKey,
       failure: RecordedFailure,
-      { backoffSeconds, answer, endLease }: { backoffSeconds: number; answer: Uint8Array<ArrayBuffer> | null; endLease: boolean },
+      {
+        backoffSeconds,
+        answer,
+        endLease,
+      }: { backoffSeconds: number; answer: Uint8Array<ArrayBuffer> | null; endLease: boolean },
     ): Promise<TokenRow | null> {
       const update = Sql.sql`UPDATE connections c SET attempt_outcome = 'unknown', ${failureColumns(failure)},
         attempt_answer_sealed = COALESCE(${answer}, c.attempt_answer_sealed),
@@ -167,7 +171,8 @@ export function createTokenRows({ prisma, commits }: Database) {
       given: { event: HistoryEvent; exclusive: boolean },
     ): Promise<TokenRow | null> {
       const fingerprint = grant.refreshFingerprint;
-      const unique = given.exclusive && fingerprint !== null ? Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})` : Sql.empty;
+      const unique =
+        given.exclusive && fingerprint !== null ? Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})` : Sql.empty;
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant)}, ${freePermit}, backoff_until = NULL,
         version = c.version + CASE WHEN c.version = 0 THEN 1 ELSE 2 END, authorization_seq = c.authorization_seq + 1,
         authorized_at = clock_timestamp(), last_attempt_id = ${row.attemptId}::uuid

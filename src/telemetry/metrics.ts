@@ -46,8 +46,15 @@ export function createMetrics() {
 }
 
 /** Ages of permits that stand in Postgres, read when the metrics are scraped. */
-export function measurePermits({ registry }: Metrics, readAges: () => Promise<{ count: number; oldestSeconds: number }>): void {
-  const count = new Gauge({ name: "freshet_permits", help: "Permits to send that stand in Postgres", registers: [registry] });
+export function measurePermits(
+  { registry }: Metrics,
+  readAges: () => Promise<{ count: number; oldestSeconds: number }>,
+): void {
+  const count = new Gauge({
+    name: "freshet_permits",
+    help: "Permits to send that stand in Postgres",
+    registers: [registry],
+  });
   void new Gauge({
     name: "freshet_permit_age_seconds",
     help: "Age of the oldest permit; above 30 its sender is gone, or the outcome is unknown",

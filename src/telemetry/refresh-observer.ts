@@ -10,23 +10,35 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
       if (client !== null) clientsInTrouble.delete(client.id);
       metrics.refreshes.inc({ provider: row.provider, outcome: "stored" });
       metrics.refreshSeconds.observe({ provider: row.provider }, seconds);
-      log.debug({ connection: row.name, provider: row.provider, generation: row.generation + 1, replay, seconds }, "refreshed");
+      log.debug(
+        { connection: row.name, provider: row.provider, generation: row.generation + 1, replay, seconds },
+        "refreshed",
+      );
     },
     failed({ row, client }, { failure, replay, seconds }) {
       const { provider, name: connection } = row;
       metrics.refreshes.inc({ provider, outcome: failure.class });
       metrics.refreshSeconds.observe({ provider }, seconds);
       if (failure.class !== "client_rejected") {
-        log.warn({ connection, provider, code: failure.code, status: failure.status, replay, seconds }, "refresh failed");
+        log.warn(
+          { connection, provider, code: failure.code, status: failure.status, replay, seconds },
+          "refresh failed",
+        );
       } else if (client !== null && !clientsInTrouble.has(client.id)) {
         clientsInTrouble.add(client.id);
         metrics.clientTrouble.inc({ provider });
-        log.error({ client: client.name, provider, code: failure.code }, "the provider refuses this client's id or secret");
+        log.error(
+          { client: client.name, provider, code: failure.code },
+          "the provider refuses this client's id or secret",
+        );
       }
     },
     commitDelayed({ name, provider }, error) {
       metrics.delayedCommits.inc();
-      log.error({ connection: name, provider, err: error }, "an answer could not be stored yet; it is kept and tried again");
+      log.error(
+        { connection: name, provider, err: error },
+        "an answer could not be stored yet; it is kept and tried again",
+      );
     },
     answerLost({ name, provider, generation }) {
       metrics.lostRotations.inc({ provider });

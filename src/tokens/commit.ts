@@ -35,7 +35,11 @@ export function refreshBase(vault: TokenVault, row: TokenRow): GrantBase {
  * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
  * @param sentAt Postgres's time when the request was permitted: lives are counted from no later than the sending.
  */
-export function sealGrant(vault: TokenVault, base: GrantBase, { grant, sentAt }: { grant: Grant; sentAt: Date }): SealedGrant {
+export function sealGrant(
+  vault: TokenVault,
+  base: GrantBase,
+  { grant, sentAt }: { grant: Grant; sentAt: Date },
+): SealedGrant {
   const accessToken = grant.accessToken ?? null;
   const refreshToken = grant.refreshToken ?? base.refreshToken;
   const place = { connectionId: base.id, generation: base.generation + 1 };

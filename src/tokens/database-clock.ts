@@ -14,8 +14,7 @@ export type DatabaseClock = {
  */
 export function createDatabaseClock(clock: Clock): DatabaseClock {
   let base = { databaseMs: clock.wallMs(), wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
-  const nowMs = () =>
-    base.databaseMs + Math.max(clock.wallMs() - base.wallMs, clock.monotonicMs() - base.monotonicMs);
+  const nowMs = () => base.databaseMs + Math.max(clock.wallMs() - base.wallMs, clock.monotonicMs() - base.monotonicMs);
   return {
     observe(now) {
       base = { databaseMs: now.getTime(), wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };

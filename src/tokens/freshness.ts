@@ -35,7 +35,11 @@ export function isLive({ expiresAtMs }: Lifetime, nowMs: number): boolean {
 }
 
 /** Judges the newest token. At most half of the issued life counts as a wish, so that no wish can cause a refresh loop. */
-export function judge(lifetime: Lifetime, wish: Wish, { timing, nowMs }: { timing: RefreshTiming; nowMs: number }): Verdict {
+export function judge(
+  lifetime: Lifetime,
+  wish: Wish,
+  { timing, nowMs }: { timing: RefreshTiming; nowMs: number },
+): Verdict {
   const { issuedAtMs, expiresAtMs } = lifetime;
   const lifeMs = expiresAtMs === null ? Infinity : expiresAtMs - issuedAtMs;
   const remainingMs = expiresAtMs === null ? Infinity : expiresAtMs - nowMs;
@@ -50,7 +54,15 @@ export function judge(lifetime: Lifetime, wish: Wish, { timing, nowMs }: { timin
 }
 
 /** A token this young was most likely refreshed between the caller's attempt and its report. */
-function judgeRejected({ ageMs, lifeMs, remainingMs }: { ageMs: number; lifeMs: number; remainingMs: number }): Verdict {
+function judgeRejected({
+  ageMs,
+  lifeMs,
+  remainingMs,
+}: {
+  ageMs: number;
+  lifeMs: number;
+  remainingMs: number;
+}): Verdict {
   const young = ageMs < Math.min(recentlyRefreshedMs, lifeMs / 4);
   if (young && remainingMs > 0) return { kind: "fresh", warnings: ["recently_refreshed"] };
   return { kind: "stale", usable: false, warnings: [] };

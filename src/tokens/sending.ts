@@ -36,17 +36,6 @@ export type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean }
 type Options = { catalog: Catalog; oauth: OAuthClient; clients: Clients; vault: TokenVault };
 
 export function createSender({ catalog, oauth, clients, vault }: Options): Sender {
-  const valuesOf = ({ row, definition, client, clientSecrets }: Sendable, secretIndex: number): TemplateValues => {
-    const secret = clientSecrets[secretIndex];
-    return {
-      client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
-      inputs: { ...row.inputs, ...client?.inputs },
-      callback: row.captured,
-      response: row.captured,
-      scope: joinScopes(definition, row.scopes),
-    };
-  };
-
   return {
     async prepare(row) {
       const definition = catalog.get(row.provider);
@@ -89,6 +78,18 @@ export function createSender({ catalog, oauth, clients, vault }: Options): Sende
       if (request === null) return false;
       return (await oauth.revoke({ definition: sendable.definition, request })).revoked;
     },
+  };
+}
+
+/** All but the secret of the connection that a request spends. */
+function valuesOf({ row, definition, client, clientSecrets }: Sendable, secretIndex: number): TemplateValues {
+  const secret = clientSecrets[secretIndex];
+  return {
+    client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
+    inputs: { ...row.inputs, ...client?.inputs },
+    callback: row.captured,
+    response: row.captured,
+    scope: joinScopes(definition, row.scopes),
   };
 }
 

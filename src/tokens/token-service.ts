@@ -8,7 +8,9 @@ import type { DatabaseClock } from "./database-clock.ts";
 import { judge, type Verdict } from "./freshness.ts";
 import { issueToken, type IssuedToken, type WarningCode } from "./issued-token.ts";
 import { watchPeerRefreshes } from "./peer-refreshes.ts";
-import { firstPlan, type Refresh, type RefreshOutcome } from "./refresh.ts";
+import { firstPlan } from "./attempt.ts";
+import type { RefreshOutcome } from "./permit.ts";
+import type { Refresh } from "./refresh.ts";
 import { createSingleFlight } from "./single-flight.ts";
 import { abandonedAtMs, type Need } from "./takeover.ts";
 import type { KnownConnection, TokenCache } from "./token-cache.ts";
@@ -47,7 +49,6 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const { cache, catalog, rows, leases, refresh, clock, databaseClock, onBackgroundError } = parts;
   const flights = createSingleFlight<RefreshOutcome>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
-  const flightKey = ({ id, generation }: TokenRow) => `${id}:${generation}`;
 
   const fly = (row: TokenRow, need: Need): Promise<RefreshOutcome> =>
     flights.run(flightKey(row), async () => {
@@ -163,6 +164,10 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
     settled: () => flights.settled(),
   };
+}
+
+function flightKey({ id, generation }: TokenRow): string {
+  return `${id}:${generation}`;
 }
 
 /** The answer for a name that does not exist and for one that the caller may not see: the same, byte for byte. */

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { Place } from "./envelope.ts";
 import type { Keyring } from "./keyring.ts";
 
 /** The two tokens of one generation, in the clear. */
@@ -16,7 +17,10 @@ export type TokenVault = {
   openAccessToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
   openRefreshToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
   sealAnswer(rawAnswer: string, at: { connectionId: string; generation: number }): Uint8Array<ArrayBuffer>;
-  sealCredentials(values: Record<string, string>, at: { connectionId: string; revision: number }): Uint8Array<ArrayBuffer>;
+  sealCredentials(
+    values: Record<string, string>,
+    at: { connectionId: string; revision: number },
+  ): Uint8Array<ArrayBuffer>;
   openCredentials(record: Uint8Array, at: { connectionId: string; revision: number }): Record<string, string>;
   sealClientSecret(secret: string, at: { clientId: string; revision: number }): Uint8Array<ArrayBuffer>;
   openClientSecret(record: Uint8Array, at: { clientId: string; revision: number }): string;
@@ -26,48 +30,55 @@ export type TokenVault = {
   fingerprint(refreshToken: string, clientId: string): Uint8Array<ArrayBuffer>;
 };
 
+type TokenPlace = { connectionId: string; generation: number };
+type SecretPlace = { connectionId: string; revision: number };
+
+const tokenPlace = (column: string, { connectionId, generation }: TokenPlace): Place => ({
+  table: "connections",
+  row: connectionId,
+  column,
+  revision: generation,
+});
+const credentialsPlace = ({ connectionId, revision }: SecretPlace): Place => ({
+  table: "connections",
+  row: connectionId,
+  column: "credentials_sealed",
+  revision,
+});
+const clientSecretPlace = ({ clientId, revision }: { clientId: string; revision: number }): Place => ({
+  table: "clients",
+  row: clientId,
+  column: "secret_sealed",
+  revision,
+});
+const verifierPlace = ({ requestId }: { requestId: string }): Place => ({
+  table: "authorization_requests",
+  row: requestId,
+  column: "verifier_sealed",
+  revision: 0,
+});
+
 export function createTokenVault(keyring: Keyring): TokenVault {
-  const token = (column: string, at: { connectionId: string; generation: number }) => ({
-    table: "connections",
-    row: at.connectionId,
-    column,
-    revision: at.generation,
-  });
-  const credentials = (at: { connectionId: string; revision: number }) => ({
-    table: "connections",
-    row: at.connectionId,
-    column: "credentials_sealed",
-    revision: at.revision,
-  });
-  const clientSecret = (at: { clientId: string; revision: number }) => ({
-    table: "clients",
-    row: at.clientId,
-    column: "secret_sealed",
-    revision: at.revision,
-  });
-  const verifier = (at: { requestId: string }) => ({
-    table: "authorization_requests",
-    row: at.requestId,
-    column: "verifier_sealed",
-    revision: 0,
-  });
-  const sealOrNull = (text: string | null, place: Parameters<Keyring["seal"]>[1]) =>
-    text === null ? null : keyring.seal(text, place);
+  const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
   return {
     sealTokens: ({ accessToken, refreshToken }, at) => ({
-      accessToken: sealOrNull(accessToken, token("access_token_sealed", at)),
-      refreshToken: sealOrNull(refreshToken, token("refresh_token_sealed", at)),
+      accessToken: sealOrNull(accessToken, tokenPlace("access_token_sealed", at)),
+      refreshToken: sealOrNull(refreshToken, tokenPlace("refresh_token_sealed", at)),
     }),
-    openAccessToken: (record, at) => keyring.open(record, token("access_token_sealed", at)),
-    openRefreshToken: (record, at) => keyring.open(record, token("refresh_token_sealed", at)),
-    sealAnswer: (rawAnswer, at) => keyring.seal(rawAnswer, token("attempt_answer_sealed", at)),
-    sealCredentials: (values, at) => keyring.seal(JSON.stringify(values), credentials(at)),
-    openCredentials: (record, at) => JSON.parse(keyring.open(record, credentials(at))) as Record<string, string>,
-    sealClientSecret: (secret, at) => keyring.seal(secret, clientSecret(at)),
-    openClientSecret: (record, at) => keyring.open(record, clientSecret(at)),
-    sealVerifier: (text, at) => keyring.seal(text, verifier(at)),
-    openVerifier: (record, at) => keyring.open(record, verifier(at)),
+    openAccessToken: (record, at) => keyring.open(record, tokenPlace("access_token_sealed", at)),
+    openRefreshToken: (record, at) => keyring.open(record, tokenPlace("refresh_token_sealed", at)),
+    sealAnswer: (rawAnswer, at) => keyring.seal(rawAnswer, tokenPlace("attempt_answer_sealed", at)),
+    sealCredentials: (values, at) => keyring.seal(JSON.stringify(values), credentialsPlace(at)),
+    openCredentials: (record, at) => JSON.parse(keyring.open(record, credentialsPlace(at))) as Record<string, string>,
+    sealClientSecret: (secret, at) => keyring.seal(secret, clientSecretPlace(at)),
+    openClientSecret: (record, at) => keyring.open(record, clientSecretPlace(at)),
+    sealVerifier: (text, at) => keyring.seal(text, verifierPlace(at)),
+    openVerifier: (record, at) => keyring.open(record, verifierPlace(at)),
     fingerprint: (refreshToken, clientId) =>
-      new Uint8Array(createHash("sha256").update(JSON.stringify([clientId, refreshToken])).digest()),
+      new Uint8Array(
+        createHash("sha256")
+          .update(JSON.stringify([clientId, refreshToken]))
+          .digest(),
+      ),
   };
 }

@@ -1,7 +1,12 @@
 import { Redis } from "ioredis";
 import { expect, it } from "vitest";
 import { ConnectedStage } from "../support/connected-stage.ts";
-import { describeWithServices, startPrivatePostgres, startPrivateRedis, statementsIn } from "../support/services/index.ts";
+import {
+  describeWithServices,
+  startPrivatePostgres,
+  startPrivateRedis,
+  statementsIn,
+} from "../support/services/index.ts";
 
 const trustMs = 4000;
 

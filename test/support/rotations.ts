@@ -10,9 +10,9 @@ import type { Service, ServiceToken } from "./service.ts";
 export type Ending = "time" | "refusal" | "order";
 
 /** An order comes first, and so ends tokens of the documented life before `shortLifeSeconds` is waited for. */
-export const tenEndings: readonly Ending[] = (
-  "order time refusal order order refusal order order time refusal".split(" ") as Ending[]
-);
+export const tenEndings: readonly Ending[] = "order time refusal order order refusal order order refusal order".split(
+  " ",
+) as Ending[];
 
 /** Long enough for a busy machine to use a token while it lives; the tests wait for its end now and then. */
 export const shortLifeSeconds = 4;
@@ -26,7 +26,12 @@ type Options = {
 };
 
 /** All services at once: each new token is the next version, is what further reads give, and is good at the API. */
-export async function rotate({ stage, services, endings = tenEndings, servers = [stage.server] }: Options): Promise<void> {
+export async function rotate({
+  stage,
+  services,
+  endings = tenEndings,
+  servers = [stage.server],
+}: Options): Promise<void> {
   const seen = new Set<string>();
   let tokens = await Promise.all(services.map((service) => useNewest(service, seen)));
   for (const ending of endings) {

@@ -65,7 +65,8 @@ export class Service {
     for (;;) {
       const { status, body } = await this.read();
       if (status === 200) return body;
-      if (status !== 503) throw new Error(`the token of ${this.connection} was answered with ${status}: ${body.detail}`);
+      if (status !== 503)
+        throw new Error(`the token of ${this.connection} was answered with ${status}: ${body.detail}`);
       await sleep(pollMs);
     }
   }

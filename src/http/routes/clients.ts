@@ -51,14 +51,22 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
   app.get("/clients", { schema: list }, async (request) => {
     const { provider } = request.query;
     const items = await clients.list(readPage("clients", request.query), provider === undefined ? {} : { provider });
-    return { items: items.map((client) => viewClient(client, publicUrl)), next_cursor: nextCursor("clients", items, request.query) };
+    return {
+      items: items.map((client) => viewClient(client, publicUrl)),
+      next_cursor: nextCursor("clients", items, request.query),
+    };
   });
 
   app.get("/clients/:client", { schema: { summary: "A client", tags, params, response: answer } }, async (request) =>
     viewClient(await clients.get(request.params.client), publicUrl),
   );
 
-  const change = { summary: "Change a client; a new secret keeps the one before until it has worked", tags, params, body: patch };
+  const change = {
+    summary: "Change a client; a new secret keeps the one before until it has worked",
+    tags,
+    params,
+    body: patch,
+  };
   app.patch("/clients/:client", { schema: { ...change, response: answer } }, async (request) => {
     const { client_id, client_secret, scopes, inputs } = request.body;
     const changes = {

@@ -31,7 +31,9 @@ const credentials = Type.Record(Type.String(), Type.String({ minLength: 1, maxLe
 const newConnection = closed({
   name: resourceName,
   provider: Type.String({ maxLength: 128 }),
-  client: Type.Optional(Type.String({ maxLength: 128, description: "may be left out where the definition fixes the client id" })),
+  client: Type.Optional(
+    Type.String({ maxLength: 128, description: "may be left out where the definition fixes the client id" }),
+  ),
   grant: Type.Optional(literals(connectionGrants, { description: "one that the provider offers" })),
   scopes: Type.Optional(scopeList),
   inputs: Type.Optional(inputMap),
@@ -66,20 +68,39 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
 
   const create = { summary: "Create a connection", tags, body: newConnection, response: { 201: connectionSchema } };
   app.post("/connections", { schema: create }, async (request, reply) => {
-    const { client = null, grant = null, scopes = null, inputs = {}, credentials: secret = null, labels = {}, ...rest } = request.body;
+    const {
+      client = null,
+      grant = null,
+      scopes = null,
+      inputs = {},
+      credentials: secret = null,
+      labels = {},
+      ...rest
+    } = request.body;
     const wanted = { ...rest, client, grant, scopes, inputs, credentials: secret, labels };
     const record = await connections.create(principalOf(request), wanted);
     return await reply.code(201).send(viewConnection(record));
   });
 
-  const list = { summary: "List connections, newest first", tags, querystring: filter, response: { 200: pageOf(connectionSchema) } };
+  const list = {
+    summary: "List connections, newest first",
+    tags,
+    querystring: filter,
+    response: { 200: pageOf(connectionSchema) },
+  };
   app.get("/connections", { schema: list }, async (request) => {
-    const items = await connections.list(principalOf(request), readPage("connections", request.query), readFilter(request.query));
+    const items = await connections.list(
+      principalOf(request),
+      readPage("connections", request.query),
+      readFilter(request.query),
+    );
     return { items: items.map(viewConnection), next_cursor: nextCursor("connections", items, request.query) };
   });
 
-  app.get("/connections/:connection", { schema: { summary: "A connection", tags, params, response: answer } }, async (request) =>
-    viewConnection(await connections.get(principalOf(request), request.params.connection)),
+  app.get(
+    "/connections/:connection",
+    { schema: { summary: "A connection", tags, params, response: answer } },
+    async (request) => viewConnection(await connections.get(principalOf(request), request.params.connection)),
   );
 
   const change = { summary: "Change, disable or enable a connection", tags, params, body: patch, response: answer };
@@ -99,8 +120,10 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     return await reply.code(204).send(null);
   });
 
-  app.post("/connections/:connection/refresh", { schema: { summary: "Refresh now", tags, params, response: answer } }, async (request) =>
-    viewConnection(await connections.refresh(principalOf(request), request.params.connection)),
+  app.post(
+    "/connections/:connection/refresh",
+    { schema: { summary: "Refresh now", tags, params, response: answer } },
+    async (request) => viewConnection(await connections.refresh(principalOf(request), request.params.connection)),
   );
 
   const history = {
@@ -119,10 +142,28 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   });
 }
 
-type FilterQuery = { status?: ConnectionFilter["status"]; provider?: string; client?: string; label?: string; q?: string };
+type FilterQuery = {
+  status?: ConnectionFilter["status"];
+  provider?: string;
+  client?: string;
+  label?: string;
+  q?: string;
+};
 
-function readFilter({ status, provider, client, label, q }: { [K in keyof FilterQuery]: FilterQuery[K] | undefined }): ConnectionFilter {
-  return defined({ status, provider, client, label: label === undefined ? undefined : readLabel(label), nameContains: q });
+function readFilter({
+  status,
+  provider,
+  client,
+  label,
+  q,
+}: { [K in keyof FilterQuery]: FilterQuery[K] | undefined }): ConnectionFilter {
+  return defined({
+    status,
+    provider,
+    client,
+    label: label === undefined ? undefined : readLabel(label),
+    nameContains: q,
+  });
 }
 
 function readLabel(text: string): { key: string; value: string } {

@@ -2,17 +2,15 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { Expiry, Grant } from "../../providers/grant.ts";
 import type { ConnectionService } from "../../registry/connection-service.ts";
-import type { Principal } from "../../registry/principal.ts";
+import type { ConsentCalls } from "../../registry/consent-calls.ts";
 import { principalOf } from "../auth.ts";
 import { closed, connectionSchema, linkSchema } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewConnection } from "../views.ts";
 
-export type LinkRequest = { expiresInSeconds?: number; returnTo?: string; manual?: boolean };
-
 export type GrantRoutesOptions = {
-  connections: Pick<ConnectionService, "submitCode" | "importGrant">;
-  createLink: (principal: Principal, connection: string, request: LinkRequest) => Promise<{ id: string; url: string; expiresAt: Date }>;
+  connections: Pick<ConnectionService, "importGrant">;
+  consentCalls: ConsentCalls;
 };
 
 const sevenDaysSeconds = 604_800;
@@ -23,7 +21,9 @@ const params = Type.Object({ connection: Type.String() });
 const token = Type.String({ pattern: String.raw`^[\x20-\x7E]{1,16384}$` });
 
 const link = closed({
-  expires_in: Type.Optional(Type.Integer({ minimum: 1, maximum: sevenDaysSeconds, description: "seconds; default 3600" })),
+  expires_in: Type.Optional(
+    Type.Integer({ minimum: 1, maximum: sevenDaysSeconds, description: "seconds; default 3600" }),
+  ),
   return_to: Type.Optional(Type.String({ maxLength: 2000 })),
   manual: Type.Optional(Type.Boolean()),
 });
@@ -31,14 +31,16 @@ const link = closed({
 const tokenSet = closed({
   access_token: Type.Optional(token),
   refresh_token: Type.Optional(token),
-  expires_in: Type.Optional(Type.Integer({ minimum: -tenYearsSeconds, maximum: tenYearsSeconds, description: "seconds from now" })),
+  expires_in: Type.Optional(
+    Type.Integer({ minimum: -tenYearsSeconds, maximum: tenYearsSeconds, description: "seconds from now" }),
+  ),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
   scope: Type.Optional(Type.String({ maxLength: 8192, description: "separated by spaces" })),
   verify: Type.Optional(Type.Boolean({ description: "refresh at once" })),
 });
 
 /** The ways in which a person's grant comes to a connection. */
-export async function grantRoutes(app: ApiScope, { connections, createLink }: GrantRoutesOptions): Promise<void> {
+export async function grantRoutes(app: ApiScope, { connections, consentCalls }: GrantRoutesOptions): Promise<void> {
   const answer = { 200: connectionSchema };
 
   const createSchema = {
@@ -55,14 +57,24 @@ export async function grantRoutes(app: ApiScope, { connections, createLink }: Gr
       ...(return_to === undefined ? {} : { returnTo: return_to }),
       ...(manual === undefined ? {} : { manual }),
     };
-    const { id, url, expiresAt } = await createLink(principalOf(request), request.params.connection, wanted);
+    const { id, url, expiresAt } = await consentCalls.createLink(
+      principalOf(request),
+      request.params.connection,
+      wanted,
+    );
     return await reply.code(201).send({ id, url, expires_at: expiresAt.toISOString() });
   });
 
-  const code = { summary: "Hand in a code that a person copied", tags, params, body: closed({ code: token }), response: answer };
+  const code = {
+    summary: "Hand in a code that a person copied",
+    tags,
+    params,
+    body: closed({ code: token }),
+    response: answer,
+  };
   app.post("/connections/:connection/code", { schema: code }, async (request) => {
     const { connection } = request.params;
-    return viewConnection(await connections.submitCode(principalOf(request), connection, request.body.code));
+    return viewConnection(await consentCalls.submitCode(principalOf(request), connection, request.body.code));
   });
 
   const importSchema = { summary: "Hand over a token set", tags, params, body: tokenSet, response: answer };

@@ -21,11 +21,21 @@ const readiness = Type.Object({
 /** `/livez` and `/readyz`, for orchestrators and load balancers: no key. */
 export async function healthRoutes(app: ApiScope, { isReady, check }: HealthRoutesOptions): Promise<void> {
   const tags = ["health"];
-  const alive = { summary: "The process runs", tags, security: [], response: { 200: Type.Object({ status: Type.Literal("ok") }) } };
+  const alive = {
+    summary: "The process runs",
+    tags,
+    security: [],
+    response: { 200: Type.Object({ status: Type.Literal("ok") }) },
+  };
   app.get("/livez", { schema: alive, logLevel: "silent" }, async () => ({ status: "ok" as const }));
 
   // Without Postgres or Redis still 200: cached tokens are served, and taking every replica out would serve nobody.
-  const ready = { summary: "Requests may be sent here", tags, security: [], response: { 200: readiness, 503: readiness } };
+  const ready = {
+    summary: "Requests may be sent here",
+    tags,
+    security: [],
+    response: { 200: readiness, 503: readiness },
+  };
   app.get("/readyz", { schema: ready, logLevel: "silent" }, async (_request, reply) => {
     const checks = await check();
     if (!isReady()) return await reply.code(503).send({ status: "unavailable", checks });

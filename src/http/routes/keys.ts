@@ -14,15 +14,23 @@ const tags = ["keys"];
 const newKey = closed({
   name: Type.String({ minLength: 1, maxLength: 128 }),
   abilities: Type.Array(literals(abilities), { minItems: 1, uniqueItems: true }),
-  connections: Type.Array(Type.String({ pattern: "^[a-z0-9._*-]{1,128}$", description: "a name; * stands for any characters" }), {
-    maxItems: 100,
-  }),
+  connections: Type.Array(
+    Type.String({ pattern: "^[a-z0-9._*-]{1,128}$", description: "a name; * stands for any characters" }),
+    {
+      maxItems: 100,
+    },
+  ),
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
 });
 
 /** `/keys`: the keys of callers. */
 export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions): Promise<void> {
-  const create = { summary: "Create a key; it is shown this once", tags, body: newKey, response: { 201: newKeySchema } };
+  const create = {
+    summary: "Create a key; it is shown this once",
+    tags,
+    body: newKey,
+    response: { 201: newKeySchema },
+  };
   app.post("/keys", { schema: create }, async (request, reply) => {
     const { expires_at, ...wanted } = request.body;
     const expiresAt = expires_at === undefined ? null : new Date(expires_at);
@@ -45,8 +53,12 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
   });
 
   const params = Type.Object({ id: Type.String() });
-  app.delete("/keys/:id", { schema: { summary: "Revoke a key", tags, params, response: { 204: Type.Null() } } }, async (request, reply) => {
-    await keys.revoke(request.params.id);
-    return await reply.code(204).send(null);
-  });
+  app.delete(
+    "/keys/:id",
+    { schema: { summary: "Revoke a key", tags, params, response: { 204: Type.Null() } } },
+    async (request, reply) => {
+      await keys.revoke(request.params.id);
+      return await reply.code(204).send(null);
+    },
+  );
 }

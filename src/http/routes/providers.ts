@@ -12,10 +12,14 @@ const tags = ["providers"];
 /** `/providers`: the definitions in force. */
 export async function providerRoutes(app: ApiScope, { catalog, publicUrl }: ProviderRoutesOptions): Promise<void> {
   const all = Type.Object({ items: Type.Array(providerSchema), next_cursor: Type.Null() });
-  app.get("/providers", { schema: { summary: "All definitions in force", tags, response: { 200: all } } }, async () => ({
-    items: catalog.list().map((definition) => viewProvider(definition, publicUrl)),
-    next_cursor: null,
-  }));
+  app.get(
+    "/providers",
+    { schema: { summary: "All definitions in force", tags, response: { 200: all } } },
+    async () => ({
+      items: catalog.list().map((definition) => viewProvider(definition, publicUrl)),
+      next_cursor: null,
+    }),
+  );
 
   const params = Type.Object({ provider: Type.String() });
   const one = { summary: "A definition in force", tags, params, response: { 200: providerSchema } };

@@ -24,7 +24,10 @@ const query = closed({
 });
 
 /** `GET /tokens/:connection`: what services call. */
-export async function tokenRoutes(app: ApiScope, { tokens, describeRequest, observeRead }: TokenRoutesOptions): Promise<void> {
+export async function tokenRoutes(
+  app: ApiScope,
+  { tokens, describeRequest, observeRead }: TokenRoutesOptions,
+): Promise<void> {
   const schema = {
     summary: "A fresh access token",
     tags: ["tokens"],

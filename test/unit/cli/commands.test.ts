@@ -1,7 +1,7 @@
-import { mkdtemp, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { temporaryFolder } from "../../support/services/guardian.ts";
 import { run, testKey, type Surroundings } from "./run.ts";
 import { problem, startStubBroker } from "./stub-broker.ts";
 
@@ -17,7 +17,7 @@ const token = {
 type SecretCase = [string, Surroundings & { args?: string[]; secret?: string }];
 
 async function secretFile(content: string): Promise<string> {
-  const path = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "secret");
+  const path = join((await temporaryFolder("cli")).path, "secret");
   await writeFile(path, content);
   return path;
 }

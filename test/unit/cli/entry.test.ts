@@ -1,10 +1,10 @@
 import { spawn } from "node:child_process";
-import { access, constants, mkdtemp, readFile, symlink } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { access, constants, readFile, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { temporaryFolder } from "../../support/services/guardian.ts";
 import { startStubBroker } from "./stub-broker.ts";
 
 const entry = fileURLToPath(new URL("../../../src/cli/freshet.ts", import.meta.url));
@@ -22,7 +22,7 @@ async function runProcess(program: string, args: string[], env: Record<string, s
 test("the command can be run by its own name, through a link as in the image", async () => {
   await access(entry, constants.X_OK);
   expect(await readFile(entry, "utf8")).toMatch(/^#!\/usr\/bin\/env node\n/);
-  const link = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "freshet");
+  const link = join((await temporaryFolder("cli")).path, "freshet");
   await symlink(entry, link);
   expect(await runProcess(link, ["--version"])).toMatchObject({ exitCode: 0, err: "" });
 });

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { text } from "node:stream/consumers";
 
-export type SeenRequest = { method: string; path: string; query: Record<string, string>; key: string; body: unknown };
+type SeenRequest = { method: string; path: string; query: Record<string, string>; key: string; body: unknown };
 type Answer = { status?: number; body?: unknown; raw?: string; headers?: Record<string, string> };
 
 /** Answers one route: the nth call gets the nth answer, the last one stays. */

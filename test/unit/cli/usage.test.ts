@@ -1,7 +1,7 @@
-import { mkdtemp, mkdir, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { temporaryFolder } from "../../support/services/guardian.ts";
 import { readSettings } from "../../../src/cli/settings.ts";
 import { run } from "./run.ts";
 import { startStubBroker } from "./stub-broker.ts";
@@ -92,7 +92,7 @@ test("the key is not taken along by a redirect", async () => {
 });
 
 test("a broker on this machine is called with the key file in its data folder, another one never", async () => {
-  const dataDir = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "data");
+  const dataDir = join((await temporaryFolder("cli")).path, "data");
   await mkdir(dataDir);
   await writeFile(join(dataDir, "admin-key"), "the-admin-key\n");
   const local = { DATA_DIR: dataDir };
@@ -104,7 +104,7 @@ test("a broker on this machine is called with the key file in its data folder, a
 });
 
 test("inside the image the broker's own secret file is the key", async () => {
-  const file = join(await mkdtemp(join(tmpdir(), "freshet-cli-")), "admin_key");
+  const file = join((await temporaryFolder("cli")).path, "admin_key");
   await writeFile(file, "from-a-secret");
   expect(readSettings({ ADMIN_KEY_FILE: file, DATA_DIR: "/nowhere" }).readKey()).toBe("from-a-secret");
   expect(readSettings({ FRESHET_KEY_FILE: file, FRESHET_URL: "https://b.example" }).readKey()).toBe("from-a-secret");

@@ -344,6 +344,19 @@ describe("what a provider said is told without secrets", () => {
   });
 });
 
+test("text that no database can keep does not get as far as one", () => {
+  const odd = ["a\0b", "\ud800", "good"];
+  const capturing = define("response: { capture: { nul: /odd/0, half: /odd/1, good: /odd/2 } }");
+  const grant = granted({ json: { access_token: "a", scope: odd, odd } }, capturing);
+  expect(grant).toMatchObject({ scopes: ["good"], captured: { good: "good" } });
+  const { detail } = failed({
+    status: 400,
+    json: { error: "x", error_description: `\ud800\0${"\u{1f600}".repeat(400)}` },
+  });
+  expect(detail.isWellFormed()).toBe(true);
+  expect(detail).not.toMatch(/\p{Cc}/u);
+});
+
 test("nothing that an answer may hold makes it throw", () => {
   const definitions = [plain, builtin("shopware"), builtin("bol")];
   const body = fc.oneof(

@@ -1,0 +1,48 @@
+import type { Clock } from "../clock.ts";
+import type { Leases } from "../leases/lease.ts";
+import type { Failure } from "../providers/grant.ts";
+import type { Clients } from "../store/clients.ts";
+import type { DatabaseHealth } from "../store/database-health.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { PermitKey, TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { budgets } from "./budgets.ts";
+import type { RefreshObserver } from "./observer.ts";
+import type { Sender } from "./sending.ts";
+import type { Waiting } from "./waiting.ts";
+
+/**
+ * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted.
+ * `failure`: what the provider answered, where this process was the one that asked.
+ */
+export type RefreshOutcome = { kind: "moved" | "failed"; row: TokenRow | null; failure?: Failure };
+
+export type RefreshParts = {
+  rows: TokenRows;
+  clients: Pick<Clients, "forgetPreviousSecret">;
+  leases: Leases;
+  waiting: Waiting;
+  sender: Sender;
+  vault: TokenVault;
+  health: DatabaseHealth;
+  clock: Clock;
+  random: () => number;
+  observer: RefreshObserver;
+};
+
+/** A granted permission to send once. */
+export type Permit = {
+  row: TokenRow;
+  key: PermitKey;
+  /** Taken over from an attempt whose outcome nobody knows. */
+  isReplay: boolean;
+  mayStillSend: () => boolean;
+};
+
+/** Step 5. A suspended machine stops the monotonic clock, a wall clock may be set back: both must agree. */
+export function openSendWindow(clock: Clock): () => boolean {
+  const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
+  return () =>
+    clock.monotonicMs() - monotonicMs < budgets.sendWindowMs &&
+    Math.abs(clock.wallMs() - wallMs) < budgets.sendWindowMs;
+}

@@ -1,0 +1,227 @@
+import { expect, it } from "vitest";
+import type { ConnectionRequest } from "../../support/broker-api.ts";
+import { Bol } from "../../support/providers/bol.ts";
+import type { RequestEntry } from "../../support/providers/ledger.ts";
+import { ProviderStage } from "../../support/provider-stage.ts";
+import { expectLife, rotate, shortLifeSeconds } from "../../support/rotations.ts";
+import { Service, type ServiceToken } from "../../support/service.ts";
+import { describeWithServices } from "../../support/services/index.ts";
+
+const api = "/orders";
+/** The two documented ways for retailers, and the one for intermediaries. */
+const byBasic: ConnectionRequest = { name: "by-basic", provider: "bol", client: "bol", grant: "client_credentials" };
+const byForm = { ...byBasic, name: "by-form", provider: "bol-form", client: "bol-form" };
+const byConsent: ConnectionRequest = { name: "by-consent", provider: "bol", client: "bol" };
+
+/** Whether refresh tokens stay (Method 1) or rotate (Method 2) goes by the client: each method has a login of its own here. */
+async function setStage() {
+  const methodOne = new Bol({ rotation: "fixed" });
+  const more = () => [{ ...methodOne.definitions()[0], id: "bol-method-1", extends: "bol" }];
+  const stage = await ProviderStage.start(new Bol(), { beside: [methodOne], more });
+  for (const provider of ["bol", "bol-form"]) await stage.addClient(provider, provider);
+  await stage.addClient("bol-method-1", "bol-method-1", { server: methodOne });
+  return { stage, methodOne };
+}
+
+function shorten(...servers: Bol[]): void {
+  for (const server of servers) {
+    server.switches.accessLifeSeconds = shortLifeSeconds;
+    server.codeFlowLifeSeconds = shortLifeSeconds;
+  }
+}
+
+/** All of a token request that the documents care for. */
+function shape({ path, headers, fields }: RequestEntry): string {
+  const basic = headers["authorization"]?.startsWith("Basic ") ? "Basic" : "no header";
+  const names = Object.keys(fields).sort().join("+");
+  return [path, headers["accept"], basic, headers["content-type"] ?? "no body", names].join(" | ");
+}
+
+const times = (count: number, text: string) => Array.from({ length: count }, () => text);
+const form = "application/x-www-form-urlencoded";
+const json = "/token | application/json";
+
+describeWithServices(["postgres", "redis"], "bol.com", () => {
+  it("ten more tokens come by Basic without a body, by form, with refresh tokens that stay and with ones used once", async () => {
+    const { stage, methodOne } = await setStage();
+    await using _ = stage;
+    const methodTwo = stage.server;
+    const retailers = [await stage.create(byBasic, api), await stage.create(byForm, api)];
+    const intermediaries = [
+      await stage.connect(byConsent, api),
+      await stage.connect({ name: "by-method-1", provider: "bol-method-1", client: "bol-method-1" }, api),
+    ];
+    for (const service of retailers) {
+      expectLife(await service.token(), 299);
+      expect((await service.token()).scopes).toEqual(["RETAILER"]);
+    }
+    for (const service of intermediaries) expectLife(await service.token(), 599);
+    shorten(methodOne, methodTwo);
+    await rotate({ stage, services: [...retailers, ...intermediaries], servers: [methodOne, methodTwo] });
+
+    const codeFlow = [
+      `${json} | Basic | ${form} | code+grant_type+redirect_uri`,
+      ...times(10, `${json} | Basic | ${form} | grant_type+refresh_token`),
+    ];
+    const shapes = methodTwo.ledger.requestsTo("token").map((entry) => shape(entry));
+    expect(shapes.sort()).toEqual(
+      [
+        ...times(11, `${json} | Basic | no body | grant_type`),
+        ...times(11, `${json} | no header | ${form} | client_id+client_secret+grant_type`),
+        ...codeFlow,
+      ].sort(),
+    );
+    expect(methodOne.ledger.requestsTo("token").map((entry) => shape(entry))).toEqual(codeFlow);
+    expect(methodTwo.ledger.granted("client_credentials")).toBe(22);
+    for (const [{ ledger }, refreshTokens] of [[methodOne, 1] as const, [methodTwo, 11] as const]) {
+      expect(ledger.refreshes()).toBe(10);
+      expect(ledger.tokens.filter(({ kind }) => kind === "refresh")).toHaveLength(refreshTokens);
+      expect(ledger.reuses).toEqual([]);
+      expect(ledger.peakConcurrency()).toBe(1);
+    }
+  });
+
+  it("299-second tokens cause no refresh loop, whatever min_ttl asks for", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    const service = await stage.create(byBasic, api);
+    for (const fetches of [1, 2]) {
+      const replies = await Promise.all(Array.from({ length: 50 }, () => service.read({ min_ttl: 300 })));
+      for (const { status, body } of replies) {
+        expect([status, body.version]).toEqual([200, fetches]);
+        expect(body.warnings.map(({ code }) => code)).toEqual(["min_ttl_exceeds_lifetime"]);
+      }
+      expect(stage.server.ledger.requestsTo("token")).toHaveLength(fetches);
+      await stage.api.refresh(service.connection);
+    }
+  });
+
+  it("after the secret was changed at bol.com, what is valid is served, then client_rejected, until the client is corrected", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    const services = [await stage.create(byBasic, api), await stage.create(byForm, api)];
+    shorten(stage.server);
+    for (const { connection } of services) await stage.api.refresh(connection);
+    const client_secret = stage.server.changeSecret();
+    const valid = await Promise.all(
+      services.map(async (service) => {
+        const refused = await stage.api.api(`/connections/${service.connection}/refresh`, { method: "POST" });
+        expect([refused.status, refused.body["code"]]).toEqual([502, "client_rejected"]);
+        const token = await service.token({ min_ttl: 0 });
+        expect(token.warnings.map(({ code }) => code)).toContain("refresh_failing");
+        expect(await service.call(token)).toMatchObject({ status: 200 });
+        return { service, token };
+      }),
+    );
+    for (const { service, token } of valid) {
+      await service.untilExpired(token);
+      const { status, body } = await service.read();
+      expect([status, body.code]).toEqual([502, "client_rejected"]);
+      expect(body.detail).toMatch(/client id or secret.*Bad client credentials/);
+      expect((await stage.api.connection(service.connection)).status).toBe("connected");
+    }
+    for (const client of ["bol", "bol-form"]) await stage.api.changeClient(client, { client_secret });
+    for (const { service, token } of valid) {
+      const mended = await service.token({ min_ttl: 0 });
+      expect([mended.version, mended.warnings]).toEqual([token.version + 1, []]);
+      expect(await service.call(mended)).toMatchObject({ status: 200 });
+    }
+  });
+
+  it("a secret is replaced without a gap when the broker hears of it first", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    const service = await stage.create(byBasic, api);
+    await stage.api.changeClient("bol", { client_secret: "the-next-secret" });
+    await stage.api.refresh(service.connection);
+    expect((await service.token()).version).toBe(2);
+    stage.server.client.secret = "the-next-secret";
+    await stage.api.refresh(service.connection);
+    expect(await service.call(await service.token())).toMatchObject({ status: 200 });
+    expect(stage.server.ledger.requestsTo("token").map(({ status }) => status)).toEqual([200, 401, 200, 200]);
+  });
+
+  it("a wrong secret is refused when a connection is made, and nothing is stored", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    stage.server.changeSecret();
+    for (const body of [byBasic, byForm]) {
+      const refused = await stage.api.api("/connections", { method: "POST", body });
+      expect([refused.status, refused.body["code"]]).toEqual([422, "provider_rejected"]);
+      expect(refused.body["detail"]).toMatch(/Bad client credentials/);
+      expect((await stage.api.api(`/connections/${body.name}`)).status).toBe(404);
+    }
+    expect((await stage.api.api("/connections")).body).toEqual({ items: [], next_cursor: null });
+  });
+
+  it("a connection that is made while bol.com is away waits, and connects once it is back", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    stage.server.failNext({ status: 503, body: "away", times: 1000 });
+    expect(await stage.api.createConnection(byBasic)).toMatchObject({ status: "pending", version: 0 });
+    const service = new Service({ api: stage.api, connection: byBasic.name, path: api });
+    const waiting = await service.read();
+    expect([waiting.status, waiting.body.code]).toEqual([503, "provider_unavailable"]);
+    expect(Number(waiting.headers["retry-after"])).toBeGreaterThanOrEqual(1);
+    stage.server.behave();
+    const token = await service.untilToken();
+    expect(token.version).toBe(1);
+    expect(await service.call(token)).toMatchObject({ status: 200 });
+    expect((await stage.api.connection(service.connection)).status).toBe("connected");
+  });
+
+  it("an intermediary's authorization that has ended says so, and a reconnect under its name mends it", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    const service = await stage.connect(byConsent, api);
+    shorten(stage.server);
+    await stage.api.refresh(service.connection);
+    const before = await service.token({ min_ttl: 0 });
+    stage.server.killRefreshTokens();
+    stage.server.killAccessTokens();
+    await service.untilExpired(before);
+    const refused = await service.report(before);
+    expect([refused.status, refused.body.code]).toEqual([409, "needs_reauthorization"]);
+    expect(refused.body.detail).toMatch(/consent link.*revoked/);
+    await stage.consent(service.connection);
+    const token = await service.token({ min_ttl: 0 });
+    expect(token.version).toBeGreaterThan(before.version);
+    expect(await service.call(token)).toMatchObject({ status: 200 });
+  });
+
+  it("while bol.com blocks the address nothing dies, and few requests are made", async () => {
+    const { stage } = await setStage();
+    await using _ = stage;
+    const services = [await stage.connect(byConsent, api), await stage.create(byForm, api)];
+    shorten(stage.server);
+    for (const { connection } of services) await stage.api.refresh(connection);
+    const last = await Promise.all(services.map(async (service) => await service.token({ min_ttl: 0 })));
+    stage.server.blocked = true;
+    stage.server.killAccessTokens();
+    const { ledger } = stage.server;
+    const requestsBefore = ledger.requestsTo("token").length;
+    const reads = 10;
+    for (const [index, service] of services.entries()) {
+      const before = last[index] as ServiceToken;
+      await service.untilExpired(before);
+      await service.report(before);
+      for (let count = 0; count < reads; count++) {
+        const { status, body, headers } = await service.read({ rejected_version: before.version });
+        expect([status, body.code]).toEqual([503, "provider_unavailable"]);
+        expect(Number(headers["retry-after"])).toBeGreaterThanOrEqual(1);
+      }
+      const { status, last_error } = await stage.api.connection(service.connection);
+      expect([status, last_error]).toEqual(["connected", expect.objectContaining({ code: "blocked" })]);
+    }
+    const refused = ledger.requestsTo("token").slice(requestsBefore);
+    expect(new Set(refused.map(({ status }) => status))).toEqual(new Set([404]));
+    expect(refused.length).toBeLessThan(services.length * reads);
+    stage.server.blocked = false;
+    for (const service of services) {
+      const token = await service.untilToken();
+      expect(token.version).toBe(3);
+      expect(await service.call(token)).toMatchObject({ status: 200 });
+    }
+    expect(ledger.reuses).toEqual([]);
+  });
+});
