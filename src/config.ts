@@ -1,10 +1,18 @@
 import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { Type, type Static, type TSchema } from "typebox";
 import { Value } from "typebox/value";
 import { StartupError } from "./errors.ts";
 
 const secret = { secret: true };
+/** What a bearer can be sent as: RFC 6750, section 2.1, and a little more. */
+const bearer = (length: number) =>
+  Type.String({
+    ...secret,
+    pattern: `^[\\x21-\\x7E]{${length},}$`,
+    allowed: `at least ${length} printable ASCII characters, no spaces`,
+  });
 const url = (description: string) => Type.String({ description });
 const whole = (minimum: number, maximum: number, options: object) =>
   Type.Integer({ minimum, maximum, allowed: `a whole number from ${minimum} to ${maximum}`, ...options });
@@ -17,7 +25,7 @@ export const environmentSchema = Type.Object({
   DATABASE_URL: Type.Optional(Type.String({ ...secret })),
   REDIS_URL: Type.Optional(Type.String({ ...secret })),
   ENCRYPTION_KEYS: Type.Optional(Type.String({ ...secret })),
-  ADMIN_KEY: Type.Optional(Type.String({ ...secret, minLength: 32, allowed: "at least 32 characters" })),
+  ADMIN_KEY: Type.Optional(bearer(32)),
   DATA_DIR: Type.String({ default: "./data", minLength: 1, allowed: "a folder" }),
   PROVIDERS_DIR: Type.Optional(Type.String({ minLength: 1, allowed: "a folder" })),
   PROVIDER_NETWORKS: Type.Optional(Type.String()),
@@ -27,7 +35,7 @@ export const environmentSchema = Type.Object({
     { default: "info", allowed: "fatal, error, warn, info, debug, trace or silent" },
   ),
   METRICS_PORT: Type.Optional(whole(1, 65535, {})),
-  METRICS_KEY: Type.Optional(Type.String({ ...secret, minLength: 16, allowed: "at least 16 characters" })),
+  METRICS_KEY: Type.Optional(bearer(16)),
   RETURN_ORIGINS: Type.Optional(Type.String()),
   TRUST_PROXY: Type.Optional(Type.String()),
   SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
@@ -73,37 +81,32 @@ export type Config = Readonly<{
  * Reads the whole configuration.
  * @throws StartupError with one line that names the variable and what is allowed, never the value of a secret.
  */
-export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
   const raw = Object.fromEntries(variables.map(([name, schema]) => [name, readVariable(env, name, schema)]));
   const values = raw as Environment;
+  const databaseUrl = parseServiceUrl("DATABASE_URL", values.DATABASE_URL, databaseSchemes);
   const encryptionKeys = values.ENCRYPTION_KEYS === undefined ? null : parseEncryptionKeys(values.ENCRYPTION_KEYS);
-  if (values.DATABASE_URL !== undefined && encryptionKeys === null) {
+  if (databaseUrl !== null && encryptionKeys === null) {
     fail("ENCRYPTION_KEYS", "is required with DATABASE_URL: a comma list of id:base64(32 bytes)");
   }
+  if (values.METRICS_PORT === values.PORT) fail("METRICS_PORT", "must be another port than PORT");
   return Object.freeze({
-    host: values.HOST,
+    host: parseHost(values.HOST),
     port: values.PORT,
     publicUrl: parsePublicUrl(values.PUBLIC_URL ?? `http://localhost:${values.PORT}`),
-    databaseUrl: parseServiceUrl("DATABASE_URL", values.DATABASE_URL, ["postgres:", "postgresql:"]),
-    redisUrl: parseServiceUrl("REDIS_URL", values.REDIS_URL, [
-      "redis:",
-      "rediss:",
-      "redis+sentinel:",
-      "rediss+sentinel:",
-      "redis+cluster:",
-      "rediss+cluster:",
-    ]),
+    databaseUrl,
+    redisUrl: parseServiceUrl("REDIS_URL", values.REDIS_URL, redisSchemes),
     encryptionKeys,
     adminKey: values.ADMIN_KEY ?? null,
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
     providerNetworks: splitList(values.PROVIDER_NETWORKS),
-    sandbox: values.SANDBOX ?? values.DATABASE_URL === undefined,
+    sandbox: values.SANDBOX ?? databaseUrl === null,
     logLevel: String(values.LOG_LEVEL),
     metricsPort: values.METRICS_PORT ?? null,
     metricsKey: values.METRICS_KEY ?? null,
     returnOrigins: splitList(values.RETURN_ORIGINS).map((origin) => parseOrigin("RETURN_ORIGINS", origin)),
-    trustProxy: splitList(values.TRUST_PROXY),
+    trustProxy: splitList(values.TRUST_PROXY).map(parseProxy),
     shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   });
 }
@@ -113,7 +116,7 @@ function readVariable(env: Readonly<Record<string, string | undefined>>, name: s
   if (text === undefined || text === "") return schema.default;
   const value = Value.Convert(schema, text);
   if (Value.Check(schema, value)) return value;
-  return fail(name, `must be ${schema.allowed ?? "a string"}${schema.secret ? "" : `, not "${text}"`}`);
+  return fail(name, `must be ${schema.allowed ?? "a string"}${schema.secret ? "" : `, not ${JSON.stringify(text)}`}`);
 }
 
 function readSecretFile(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
@@ -147,7 +150,7 @@ function parsePublicUrl(text: string): string {
   const origin = parseOrigin("PUBLIC_URL", text);
   const { protocol, hostname } = new URL(origin);
   if (protocol === "http:" && !isLoopbackName(hostname)) {
-    fail("PUBLIC_URL", `must be https unless it is a loopback address, not "${text}"`);
+    fail("PUBLIC_URL", `must be https unless it is a loopback address, not ${JSON.stringify(text)}`);
   }
   return origin;
 }
@@ -160,17 +163,45 @@ function isLoopbackName(hostname: string): boolean {
 function parseOrigin(name: string, text: string): string {
   const parsed = URL.canParse(text) ? new URL(text) : null;
   const isOrigin = parsed !== null && /^https?:$/.test(parsed.protocol) && parsed.href === `${parsed.origin}/`;
-  if (!isOrigin) return fail(name, `must be an origin like https://broker.example.com, without a path, not "${text}"`);
+  if (!isOrigin)
+    return fail(name, `must be an origin like https://broker.example.com, without a path, not ${JSON.stringify(text)}`);
   return parsed.origin;
 }
 
-function parseServiceUrl(name: string, text: string | undefined, protocols: string[]): string | null {
-  if (text === undefined) return null;
-  const protocol = /^[a-z+]+:(?=\/\/.)/.exec(text)?.[0] ?? "";
-  if (!protocols.includes(protocol)) {
-    fail(name, `must be a URL that begins with ${protocols.map((each) => `${each}//`).join(" or ")}`);
-  }
+function parseHost(text: string): string {
+  if (isIP(text) === 0 && !URL.canParse(`http://${text}`))
+    fail("HOST", `must be an address or a host name, not ${JSON.stringify(text)}`);
   return text;
+}
+
+const namedNetworks = ["loopback", "linklocal", "uniquelocal"];
+
+function parseProxy(text: string): string {
+  const [address = "", prefix = "0", ...more] = text.split("/");
+  const isNetwork =
+    isIP(address) !== 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIP(address) === 4 ? 32 : 128);
+  if ((isNetwork && more.length === 0) || namedNetworks.includes(text)) return text;
+  const allowed = `a comma list of addresses, CIDR blocks, ${namedNetworks.join(", ")}`;
+  return fail("TRUST_PROXY", `must be ${allowed}, not ${JSON.stringify(text)}`);
+}
+
+const databaseSchemes = ["postgres", "postgresql"];
+const redisSchemes = ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
+
+/** Lists of hosts (Sentinel, Cluster) are checked host by host. */
+function parseServiceUrl(name: string, text: string | undefined, schemes: string[]): string | null {
+  if (text === undefined) return null;
+  const [, scheme = "", credentials = "", hosts = "", rest = ""] =
+    /^([a-z+]+):\/\/([^/?#]*@)?([^/?#]*)(.*)$/s.exec(text) ?? [];
+  if (!schemes.includes(scheme))
+    fail(name, `must be a URL that begins with ${schemes.map((each) => `${each}://`).join(" or ")}`);
+  const each = scheme.includes("+") ? hosts.split(",") : [hosts];
+  if (hosts + rest !== "" && each.every((host) => URL.canParse(`${scheme}://${credentials}${host}${rest}`)))
+    return text;
+  return fail(
+    name,
+    `must be a URL ${scheme}://user:password@host:port, with special characters in its parts percent-encoded`,
+  );
 }
 
 function splitList(text: string | undefined): string[] {

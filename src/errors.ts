@@ -44,6 +44,13 @@ export class BrokerError extends Error {
   }
 }
 
+/** The answer for a name that does not exist and for one that the caller may not see: the same, byte for byte. */
+export function connectionNotFound(name: string): BrokerError {
+  return new BrokerError("connection_not_found", "There is no connection of this name for this key.", {
+    connection: name,
+  });
+}
+
 /** True for the absence of the database, which passes. */
 export function isStorageUnavailable(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "storage_unavailable";

@@ -44,12 +44,12 @@ function describe({ link, keyFile, config, connectionName }: FirstSteps): string
   const bearer = keyFile === null ? "$ADMIN_KEY" : `$(cat ${relative(process.cwd(), keyFile.path) || keyFile.path})`;
   const lines = [`Freshet is ready at ${config.publicUrl} (API: ${config.publicUrl}/docs)`];
   // Logs are kept and shipped: only a person at a terminal is shown the key itself.
-  if (keyFile?.isNew && process.stdout.isTTY)
-    lines.push(`Admin key, shown once and kept in ${keyFile.path}: ${keyFile.value}`);
+  const showsKey = keyFile?.isNew === true && process.stdout.isTTY;
+  if (showsKey) lines.push(`Admin key, shown once and kept in ${keyFile.path}: ${keyFile.value}`);
   else if (keyFile !== null) lines.push(`Admin key: in the file ${keyFile.path}`);
-  if (link !== null)
+  if (link !== null) {
     lines.push("", '1. Open this link and click "Authorize":', `   ${link}`, "", "2. Then get a token:");
-  else lines.push("", "Get a token:");
+  } else lines.push("", "Get a token:");
   lines.push(`   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/${connectionName}`);
   return `\n${lines.join("\n")}\n\n`;
 }

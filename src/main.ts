@@ -7,10 +7,10 @@ import { startMetricsServer } from "./http/metrics-server.ts";
 import { createLogger } from "./telemetry/logger.ts";
 
 try {
-  await run(readConfig(process.env));
+  await run(readConfig());
 } catch (error) {
   if (!(error instanceof StartupError)) throw error;
-  process.stderr.write(`freshet: ${error.message}\n`);
+  process.stderr.write(`freshet: ${error.message.replaceAll(/\s+/g, " ")}\n`);
   process.exit(2);
 }
 

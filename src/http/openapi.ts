@@ -23,7 +23,8 @@ export const openApi: FastifyDynamicSwaggerOptions = {
       { name: "health", description: "For orchestrators and Prometheus; no key" },
     ],
   },
-  refResolver: { buildLocalReference: (json, _base, _fragment, index) => String(json.$id ?? `schema-${index}`) },
+  // Every shared schema has an id of its own.
+  refResolver: { buildLocalReference: ({ $id }) => (typeof $id === "string" ? $id : "Unnamed") },
   /** Every route of the API may answer with a problem; said here once instead of in each schema. */
   transform: ({ schema: whole, url }) => {
     if (whole === undefined) return { schema: whole, url };

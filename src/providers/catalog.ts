@@ -80,7 +80,7 @@ function filesIn(folder: string): string[] {
     return names.sort().map((name) => join(folder, name));
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
-    throw new StartupError(`the folder of provider files ${folder} cannot be read (${code})`);
+    throw new StartupError(`PROVIDERS_DIR ${folder} cannot be read (${code})`);
   }
 }
 

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
@@ -13,7 +13,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import { isRefused, refusal, type Establish } from "../tokens/establish.ts";
 import type { Sender } from "../tokens/sending.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
-import { connectionNotFound, type TokenService } from "../tokens/token-service.ts";
+import type { TokenService } from "../tokens/token-service.ts";
 import { isUnattended } from "../tokens/unavailable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";

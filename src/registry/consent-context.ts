@@ -1,11 +1,10 @@
 import type { ExchangeCode, LoadAuthorizationContext, RecordConsentEvent } from "../consent/context.ts";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { fixedClientId, type ConnectionGrant } from "../providers/definition.ts";
 import type { Clients } from "../store/clients.ts";
 import type { Connections } from "../store/connections.ts";
 import type { Establish } from "../tokens/establish.ts";
-import { connectionNotFound } from "../tokens/token-service.ts";
 
 export type ConsentContextParts = {
   records: Pick<Connections, "findById" | "addEvent">;

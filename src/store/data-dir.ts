@@ -23,7 +23,7 @@ export async function holdDataDir(path: string): Promise<DataDir> {
     await mkdir(path, { recursive: true, mode: 0o700 });
     lock = new DatabaseSync(join(path, "lock"));
   } catch (error) {
-    throw new StartupError(`DATA_DIR ${path} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    throw new StartupError(`DATA_DIR ${path} cannot be written (${reasonOf(error)})`);
   }
   takeLock(lock, path);
   return {
@@ -38,10 +38,23 @@ export async function holdDataDir(path: string): Promise<DataDir> {
 function takeLock(lock: DatabaseSync, path: string): void {
   try {
     lock.exec("BEGIN EXCLUSIVE");
-  } catch {
+  } catch (error) {
     lock.close();
-    throw new StartupError(`DATA_DIR ${path} is held by another broker process; each needs a folder of its own`);
+    const isBusy = (error as SqliteError).errcode === sqliteBusy;
+    throw new StartupError(
+      isBusy
+        ? `DATA_DIR ${path} is held by another broker process; each needs a folder of its own`
+        : `DATA_DIR ${path} cannot be locked (${reasonOf(error)})`,
+    );
   }
+}
+
+type SqliteError = NodeJS.ErrnoException & { errcode?: number; errstr?: string };
+const sqliteBusy = 5;
+
+function reasonOf(error: unknown): string {
+  const { errstr, code } = error as SqliteError;
+  return errstr ?? code ?? "unknown error";
 }
 
 async function readOrMake(path: string, make: () => string) {

@@ -25,8 +25,21 @@ export function isUniqueViolation(error: unknown): boolean {
   return code === "P2002" || meta?.driverAdapterError?.cause?.originalCode === "23505";
 }
 
-/** One line for the operator: what the driver said, without the URL. */
+const causes: Readonly<Record<string, string>> = {
+  ENOTFOUND: "its host is not known",
+  EAI_AGAIN: "its host cannot be looked up right now",
+  ECONNREFUSED: "nothing listens at its host and port",
+  "28P01": "the server refuses its user name or password",
+  "28000": "the server refuses its user name",
+  "3D000": "the server has no database of its name",
+};
+
+/** One line for the operator. Never a part of the URL: where one is mistyped, its password may stand in place of the host. */
 export function causeOf(error: unknown): string {
-  if (error instanceof AggregateError) return error.errors.map(causeOf).join("; ");
-  return error instanceof Error ? error.message.replaceAll(/\s+/g, " ").trim() : "unknown error";
+  if (error instanceof AggregateError) return [...new Set(error.errors.map(causeOf))].join("; ");
+  if (!(error instanceof Error)) return "unknown error";
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  const known = causes[code ?? ""];
+  if (known !== undefined) return `${known} (${code})`;
+  return syscall === undefined ? error.message.replaceAll(/\s+/g, " ").trim() : (code ?? syscall);
 }

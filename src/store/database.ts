@@ -42,11 +42,10 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
 
 /**
  * Opens the embedded database in a folder that this process must already hold: a second process would not be refused by
- * PGlite, and committed rows would vanish.
+ * PGlite, and committed rows would vanish. @throws StartupError naming DATA_DIR.
  */
 export async function openEmbedded(folder: string, health: DatabaseHealth): Promise<Database> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const pglite = await PGlite.create(folder);
+  const pglite = await openFolder(folder);
   await pglite.exec("SET timezone = 'UTC'");
   await applyMigrationsTo({
     execute: async (sql) => void (await pglite.exec(sql)),
@@ -61,6 +60,15 @@ export async function openEmbedded(folder: string, health: DatabaseHealth): Prom
       await pglite.close();
     },
   };
+}
+
+async function openFolder(folder: string): Promise<PGlite> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    return await PGlite.create(folder);
+  } catch (error) {
+    throw new StartupError(`DATA_DIR: the embedded database in ${folder} cannot be opened (${causeOf(error)})`);
+  }
 }
 
 /** Notes for every query whether the database answered, and turns a lost one into `storage_unavailable`. */

@@ -18,6 +18,7 @@ type Migration = { name: string; sql: string; checksum: string };
 /** Brings a Postgres database to this version's schema. @throws StartupError when it is too old or half migrated. */
 export async function applyMigrations({ databaseUrl }: { databaseUrl: string }): Promise<void> {
   const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000 });
+  client.on("error", () => {}); // a lost connection fails the query that waits, too
   await client.connect();
   try {
     await applyMigrationsTo({

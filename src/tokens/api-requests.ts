@@ -1,3 +1,4 @@
+import { connectionNotFound } from "../errors.ts";
 import type { Clock } from "../clock.ts";
 import { describeApiRequest, type ApiRequest } from "../providers/api-request.ts";
 import type { Catalog } from "../providers/catalog.ts";
@@ -5,7 +6,6 @@ import type { ClientRow, Clients } from "../store/clients.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import { budgets } from "./budgets.ts";
 import type { TokenCache } from "./token-cache.ts";
-import { connectionNotFound } from "./token-service.ts";
 
 type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
 

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
-import { BrokerError, isStorageUnavailable } from "../errors.ts";
+import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
 import type { Failure, Grant } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { SealedGrant, TokenRows } from "../store/token-rows.ts";
@@ -10,7 +10,6 @@ import { sealGrant } from "./commit.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sendable, Sender } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
-import { connectionNotFound } from "./token-service.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
 export type CodeExchange = {

@@ -50,7 +50,8 @@ export function judge(
   const warnings: FreshnessWarning[] = remainingMs < wishedMs ? ["min_ttl_exceeds_lifetime"] : [];
   if (ageMs < timing.minAgeSeconds * 1000) return { kind: "fresh", warnings };
   if (remainingMs < Math.min(wishedMs, lifeMs / 2)) return { kind: "stale", usable: true, warnings };
-  return { kind: remainingMs <= timing.aheadFraction * lifeMs ? "due" : "fresh", warnings };
+  const isDue = expiresAtMs !== null && remainingMs <= timing.aheadFraction * lifeMs;
+  return { kind: isDue ? "due" : "fresh", warnings };
 }
 
 /** A token this young was most likely refreshed between the caller's attempt and its report. */

@@ -1,6 +1,7 @@
 import type { TokenRow } from "../store/token-row.ts";
 import type { PermitRequest } from "../store/token-rows.ts";
 import { budgets } from "./budgets.ts";
+import { isRefreshable } from "./unavailable.ts";
 
 /** What of a definition decides when a token whose last send has no known outcome may be sent again. */
 export type ReuseRules = {
@@ -31,6 +32,8 @@ export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recovere
 
 /** Whether the permit statement would let this recoverer take over now, by the Postgres time in `row`. */
 export function mayTakeOver(row: TokenRow, rules: ReuseRules, recoverer: Recoverer): boolean {
+  const isBackingOff = row.backoffUntil !== null && row.backoffUntil > row.now;
+  if (isBackingOff || !isRefreshable(row)) return false;
   const takeover = takeoverOf(row, rules, recoverer);
   const abandonedMs = abandonedAtMs(row, rules);
   if (takeover === null || abandonedMs === null || abandonedMs > row.now.getTime()) return false;

@@ -48,8 +48,8 @@ export function createTokenCache({ rows, vault, clock, databaseClock }: Options)
   });
 
   return {
-    read: cache.read,
-    expire: cache.expire,
+    read: (name, options) => cache.read(name, options),
+    expire: (name) => cache.expire(name),
     learn(row) {
       const connection = openRow(row);
       cache.put(row.name, connection);

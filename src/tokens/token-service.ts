@@ -1,5 +1,5 @@
 import { withDeadline, type Clock } from "../clock.ts";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Leases } from "../leases/lease.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -168,13 +168,6 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
 function flightKey({ id, generation }: TokenRow): string {
   return `${id}:${generation}`;
-}
-
-/** The answer for a name that does not exist and for one that the caller may not see: the same, byte for byte. */
-export function connectionNotFound(name: string): BrokerError {
-  return new BrokerError("connection_not_found", "There is no connection of this name for this key.", {
-    connection: name,
-  });
 }
 
 /** After a refresh nothing is refreshed again for the same caller: what is still wanting becomes a warning. */

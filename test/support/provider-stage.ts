@@ -1,4 +1,4 @@
-import type { ConnectionRequest } from "./broker-api.ts";
+import type { BrokerApi, ConnectionRequest } from "./broker-api.ts";
 import { type BrokerProcess, startBroker } from "./broker-process.ts";
 import { providersFolder } from "./providers/definition-files.ts";
 import type { DefinitionFile, StrictServer } from "./providers/strict-server.ts";
@@ -12,6 +12,9 @@ type Options<Server> = {
   /** Definitions beside the server's own; its origin is known when this is called. */
   more?: (server: Server) => DefinitionFile[];
 };
+
+/** `server`: whose client it is; the stage's own unless named. */
+type ClientOptions = { server?: StrictServer; inputs?: Record<string, string> };
 
 /** A broker on real Postgres and Redis, and the strict server of one of the systems. Take it with `await using`. */
 export class ProviderStage<Server extends StrictServer> implements AsyncDisposable {
@@ -43,15 +46,15 @@ export class ProviderStage<Server extends StrictServer> implements AsyncDisposab
     return new ProviderStage({ broker, server, beside });
   }
 
-  get api() {
+  get api(): BrokerApi {
     return this.broker.api;
   }
 
   /** The strict server's client, registered as `name` for one of its definitions. */
-  async addClient(name: string, provider: string, { server = this.server as StrictServer, ...more } = {}) {
-    const { id: client_id, secret } = server.client;
+  async addClient(name: string, provider: string, { server, inputs }: ClientOptions = {}): Promise<void> {
+    const { id: client_id, secret } = (server ?? this.server).client;
     const known = secret === "" ? {} : { client_secret: secret };
-    await this.api.createClient({ name, provider, client_id, ...known, ...more });
+    await this.api.createClient({ name, provider, client_id, ...known, ...(inputs && { inputs }) });
   }
 
   /** Creates a connection and returns a service that uses it, with `path` as the place in the provider's API that it calls. */

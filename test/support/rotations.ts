@@ -7,10 +7,10 @@ import type { Service, ServiceToken } from "./service.ts";
  * How a token ends: `time` lets it run out, `refusal` has the API refuse it before that and the service come back with its
  * version, `order` has ops refresh it.
  */
-export type Ending = "time" | "refusal" | "order";
+type Ending = "time" | "refusal" | "order";
 
 /** An order comes first, and so ends tokens of the documented life before `shortLifeSeconds` is waited for. */
-export const tenEndings: readonly Ending[] = "order time refusal order order refusal order order refusal order".split(
+const tenEndings: readonly Ending[] = "order time refusal order order refusal order order refusal order".split(
   " ",
 ) as Ending[];
 

@@ -61,12 +61,10 @@ export class Service {
   }
 
   /** Reads until there is a token: a back-off may have to pass. */
-  async untilToken(): Promise<ServiceToken> {
+  async untilToken(query: Record<string, number> = {}): Promise<ServiceToken> {
     for (;;) {
-      const { status, body } = await this.read();
-      if (status === 200) return body;
-      if (status !== 503)
-        throw new Error(`the token of ${this.connection} was answered with ${status}: ${body.detail}`);
+      const { status } = await this.read(query);
+      if (status !== 503) return await this.token();
       await sleep(pollMs);
     }
   }

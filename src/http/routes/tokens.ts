@@ -1,8 +1,8 @@
 import { Type } from "typebox";
-import { BrokerError } from "../../errors.ts";
+import { BrokerError, connectionNotFound } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/api-request.ts";
 import { mayUse } from "../../registry/principal.ts";
-import { connectionNotFound, type TokenService } from "../../tokens/token-service.ts";
+import type { TokenService } from "../../tokens/token-service.ts";
 import { principalOf } from "../auth.ts";
 import { closed, literals, tokenSchema } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";

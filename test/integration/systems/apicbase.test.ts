@@ -15,8 +15,11 @@ const scopes = ["accounts", "library"];
 async function setStage() {
   const stage = await ProviderStage.start(new Apicbase());
   for (const provider of ["apicbase", "apicbase-basic"]) await stage.addClient(provider, provider);
-  const like = (name: string, provider: string): ConnectionRequest => ({ name, provider, client: provider, scopes });
-  return { stage, like };
+  return stage;
+}
+
+function like(name: string, provider: string): ConnectionRequest {
+  return { name, provider, client: provider, scopes };
 }
 
 /** The owner follows the documented address, says yes, and copies the code from the page that shows it. */
@@ -50,10 +53,15 @@ async function pasteCode(stage: ProviderStage<Apicbase>, name: string, toPasted:
 
 const isBasic = ({ headers }: RequestEntry) => headers["authorization"]?.startsWith("Basic ") ?? false;
 
+/** The names of the fields that were sent, each combination once. */
+function fieldsOf(entries: RequestEntry[], grantType: string): string[] {
+  const fitting = entries.filter(({ fields }) => fields["grant_type"] === grantType);
+  return [...new Set(fitting.map(({ fields }) => Object.keys(fields).sort().join()))];
+}
+
 describeWithServices(["postgres", "redis"], "Apicbase", () => {
   it("six independent sets, got in every documented way, are each refreshed ten times and leave the others alone", async () => {
-    const { stage, like } = await setStage();
-    await using _ = stage;
+    await using stage = await setStage();
     const { ledger, switches } = stage.server;
     const services = [
       await stage.connect(like("by-body", "apicbase"), api),
@@ -82,25 +90,17 @@ describeWithServices(["postgres", "redis"], "Apicbase", () => {
     expect(ledger.peakConcurrency()).toBe(1);
     const requests = ledger.requestsTo("token");
     expect(requests.filter(({ status }) => status !== 200)).toEqual([]);
-    const fields = (entries: RequestEntry[], grantType: string) => [
-      ...new Set(
-        entries
-          .filter((entry) => entry.fields["grant_type"] === grantType)
-          .map((entry) => Object.keys(entry.fields).sort().join()),
-      ),
-    ];
     const byBody = requests.filter((entry) => !isBasic(entry));
     expect(byBody).toHaveLength(32);
-    expect(fields(byBody, "refresh_token")).toEqual(["client_id,client_secret,grant_type,refresh_token"]);
+    expect(fieldsOf(byBody, "refresh_token")).toEqual(["client_id,client_secret,grant_type,refresh_token"]);
     const byBasic = requests.filter(isBasic);
     expect(byBasic).toHaveLength(32);
-    expect(fields(byBasic, "refresh_token")).toEqual(["grant_type,refresh_token"]);
-    expect(fields(byBasic, "authorization_code")).toEqual(["code,grant_type,redirect_uri", "code,grant_type"]);
+    expect(fieldsOf(byBasic, "refresh_token")).toEqual(["grant_type,refresh_token"]);
+    expect(fieldsOf(byBasic, "authorization_code")).toEqual(["code,grant_type,redirect_uri", "code,grant_type"]);
   });
 
   it("a refresh token that has died ends each connection with the advice that fits it, and all are mended under their names", async () => {
-    const { stage, like } = await setStage();
-    await using _ = stage;
+    await using stage = await setStage();
     const consented = await stage.connect(like("consented", "apicbase"), api);
     const coded = await stage.create(like("coded", "apicbase-basic"), api);
     const imported = await stage.create({ ...like("imported", "apicbase"), grant: "import" }, api);
@@ -140,16 +140,14 @@ describeWithServices(["postgres", "redis"], "Apicbase", () => {
   });
 
   it("the whole address that shows the code may be pasted too", async () => {
-    const { stage, like } = await setStage();
-    await using _ = stage;
+    await using stage = await setStage();
     const service = await stage.create(like("acme", "apicbase"), api);
     expect((await pasteCode(stage, "acme", (shown) => shown.href)).status).toBe(200);
     expect(await service.call(await service.token())).toMatchObject({ status: 200 });
   });
 
   it("a code that is more than a minute old is refused, and the next one connects", async () => {
-    const { stage, like } = await setStage();
-    await using _ = stage;
+    await using stage = await setStage();
     const service = await stage.create(like("acme", "apicbase"), api);
     const code = await copyCode(stage);
     stage.server.advance(61);
@@ -162,8 +160,7 @@ describeWithServices(["postgres", "redis"], "Apicbase", () => {
   });
 
   it("sets stand side by side: refreshing one leaves the other good, and no set is held twice", async () => {
-    const { stage, like } = await setStage();
-    await using _ = stage;
+    await using stage = await setStage();
     const one = await stage.create({ ...like("one", "apicbase"), grant: "import" }, api);
     const two = await stage.create({ ...like("two", "apicbase"), grant: "import" }, api);
     const copied = await importSet(stage, "one");

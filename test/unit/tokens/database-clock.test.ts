@@ -1,0 +1,45 @@
+import { expect, it } from "vitest";
+import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
+import { fakeClock } from "./fake-clock.ts";
+
+const observed = Date.UTC(2030, 0, 1);
+
+function observing() {
+  const clock = fakeClock();
+  const databaseClock = createDatabaseClock(clock);
+  databaseClock.observe(new Date(observed));
+  return { clock, databaseClock, passedMs: () => databaseClock.nowMs() - observed };
+}
+
+it("before Postgres has answered this machine's own time counts", () => {
+  const clock = fakeClock();
+  const databaseClock = createDatabaseClock(clock);
+  clock.advance(500);
+  expect(databaseClock.nowMs()).toBe(clock.wallMs());
+});
+
+it("between two answers Postgres's time goes on, however far this machine's clock is off", () => {
+  const { clock, passedMs } = observing();
+  clock.advance(4000);
+  expect(passedMs()).toBe(4000);
+});
+
+it("time passes while the machine is suspended, which its monotonic clock does not see", () => {
+  const { clock, passedMs } = observing();
+  clock.wall += 3_600_000;
+  expect(passedMs()).toBe(3_600_000);
+});
+
+it("a wall clock that is set back does not make tokens live longer", () => {
+  const { clock, passedMs } = observing();
+  clock.wall -= 3_600_000;
+  clock.advance(5000);
+  expect(passedMs()).toBe(5000);
+});
+
+it("Postgres's next answer replaces what was guessed", () => {
+  const { clock, databaseClock, passedMs } = observing();
+  clock.wall += 3_600_000;
+  databaseClock.observe(new Date(observed + 10));
+  expect(passedMs()).toBe(10);
+});

@@ -1,0 +1,29 @@
+import { setImmediate } from "node:timers/promises";
+import type { Clock } from "../../../src/clock.ts";
+
+/** Time as a test wants it: sleeping moves both clocks on, and the test moves each as it likes. */
+export type FakeClock = Clock & { wall: number; monotonic: number; advance(ms: number): void; slept: number[] };
+
+export function fakeClock(): FakeClock {
+  return {
+    wall: Date.UTC(2026, 10, 20, 12),
+    monotonic: 1000,
+    slept: [],
+    wallMs() {
+      return this.wall;
+    },
+    monotonicMs() {
+      return this.monotonic;
+    },
+    advance(ms) {
+      this.wall += ms;
+      this.monotonic += ms;
+    },
+    async sleep(ms, signal) {
+      await setImmediate();
+      if (signal?.aborted) return;
+      this.slept.push(ms);
+      this.advance(ms);
+    },
+  };
+}

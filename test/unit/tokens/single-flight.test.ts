@@ -1,0 +1,64 @@
+import { expect, it } from "vitest";
+import { createSingleFlight } from "../../../src/tokens/single-flight.ts";
+
+function gate() {
+  const flights = createSingleFlight<string>();
+  const started: string[] = [];
+  const gates = new Map<string, PromiseWithResolvers<string>>();
+  const start = (name: string) => () => {
+    started.push(name);
+    const opened = Promise.withResolvers<string>();
+    gates.set(name, opened);
+    return opened.promise;
+  };
+  const open = (name: string) => gates.get(name)?.resolve(name);
+  const fail = (name: string) => gates.get(name)?.reject(new Error(name));
+  return { flights, started, start, open, fail };
+}
+
+it("five hundred callers of one key cause one run and share its result", async () => {
+  const { flights, started, start, open } = gate();
+  const callers = Array.from({ length: 500 }, () => flights.run("a:1", start("first")));
+  open("first");
+  expect(new Set(await Promise.all(callers))).toEqual(new Set(["first"]));
+  expect(started).toEqual(["first"]);
+});
+
+it("another key runs beside it", async () => {
+  const { flights, started, start, open } = gate();
+  const both = [flights.run("a:1", start("first")), flights.run("a:2", start("second"))];
+  open("second");
+  expect(await both[1]).toBe("second");
+  open("first");
+  expect(await both[0]).toBe("first");
+  expect(started).toEqual(["first", "second"]);
+});
+
+it("who comes after the end causes a new run, also after a failure", async () => {
+  const { flights, started, start, open, fail } = gate();
+  const callers = [flights.run("a", start("first")), flights.run("a", start("never"))];
+  fail("first");
+  const results = await Promise.allSettled(callers);
+  expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+  expect(flights.running("a")).toBeUndefined();
+  const again = flights.run("a", start("again"));
+  open("again");
+  expect(await again).toBe("again");
+  expect(started).toEqual(["first", "again"]);
+});
+
+it("settled waits for every run, those that start meanwhile and those that fail included", async () => {
+  const { flights, start, open, fail } = gate();
+  const first = flights.run("a", start("first"));
+  let isSettled = false;
+  const settled = flights.settled().then(() => (isSettled = true));
+  const second = first.catch(() => flights.run("b", start("second")));
+  fail("first");
+  await expect(first).rejects.toThrow("first");
+  await Promise.resolve();
+  expect(isSettled).toBe(false);
+  open("second");
+  await second;
+  await settled;
+  expect(flights.running("b")).toBeUndefined();
+});
