@@ -114,9 +114,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
 function readVariable(env: Readonly<Record<string, string | undefined>>, name: string, schema: TSchema & Annotations) {
   const text = env[name] || (schema.secret ? readSecretFile(env, name) : undefined);
   if (text === undefined || text === "") return schema.default;
-  const value = Value.Convert(schema, text);
+  const value = convert(schema, text);
   if (Value.Check(schema, value)) return value;
   return fail(name, `must be ${schema.allowed ?? "a string"}${schema.secret ? "" : `, not ${JSON.stringify(text)}`}`);
+}
+
+/** Exactly what is allowed: TypeBox's own conversion takes "80.5" for 80 and "true" for 1. */
+function convert(schema: TSchema & { type?: string }, text: string): unknown {
+  if (schema.type === "integer" && /^-?\d+$/.test(text)) return Number(text);
+  if (schema.type === "boolean" && /^(true|false)$/.test(text)) return text === "true";
+  return text;
 }
 
 function readSecretFile(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
@@ -137,7 +144,7 @@ function parseEncryptionKeys(text: string): EncryptionKeySetting[] {
       return fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), the id of A-Z a-z 0-9 . _ -`);
     }
     const key = Buffer.from(encoded, "base64");
-    if (key.length !== 32) fail("ENCRYPTION_KEYS", `key "${id}" must be 32 bytes in base64, it has ${key.length}`);
+    if (key.length !== 32) fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), it has ${key.length} bytes`);
     return { id, key };
   });
   if (keys.length === 0) fail("ENCRYPTION_KEYS", "must hold at least one id:base64(32 bytes)");

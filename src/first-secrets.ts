@@ -19,7 +19,9 @@ export async function findSecrets(config: Config, dataDir: DataDir): Promise<Fir
   const encryptionKeys = config.encryptionKeys ?? [await keptEncryptionKey(dataDir)];
   if (config.adminKey !== null) return { encryptionKeys, adminKey: config.adminKey, adminKeyFile: null };
   const kept = await dataDir.secret("admin-key", () => randomBytes(32).toString("base64url"));
-  if (kept.value.length < 32) throw new StartupError(`${kept.path} must hold at least 32 characters`);
+  if (!/^[\x21-\x7e]{32,}$/.test(kept.value)) {
+    throw new StartupError(`${kept.path} must hold at least 32 printable ASCII characters, no spaces`);
+  }
   return { encryptionKeys, adminKey: kept.value, adminKeyFile: kept };
 }
 

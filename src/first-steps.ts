@@ -41,15 +41,38 @@ type FirstSteps = {
 };
 
 function describe({ link, keyFile, config, connectionName }: FirstSteps): string {
-  const bearer = keyFile === null ? "$ADMIN_KEY" : `$(cat ${relative(process.cwd(), keyFile.path) || keyFile.path})`;
-  const lines = [`Freshet is ready at ${config.publicUrl} (API: ${config.publicUrl}/docs)`];
-  // Logs are kept and shipped: only a person at a terminal is shown the key itself.
-  const showsKey = keyFile?.isNew === true && process.stdout.isTTY;
-  if (showsKey) lines.push(`Admin key, shown once and kept in ${keyFile.path}: ${keyFile.value}`);
-  else if (keyFile !== null) lines.push(`Admin key: in the file ${keyFile.path}`);
-  if (link !== null) {
-    lines.push("", '1. Open this link and click "Authorize":', `   ${link}`, "", "2. Then get a token:");
-  } else lines.push("", "Get a token:");
-  lines.push(`   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/${connectionName}`);
-  return `\n${lines.join("\n")}\n\n`;
+  const bearer = keyFile === null ? "$ADMIN_KEY" : `$(cat ${shellWord(nearPath(keyFile.path))})`;
+  const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/${connectionName}`;
+  const ready = `Freshet is ready at ${config.publicUrl} (the API: ${config.publicUrl}/docs)`;
+  const steps =
+    link === null
+      ? ["Get a token of the sandbox account (in a second terminal, in this folder):", curl]
+      : [
+          "Try it with the built-in sandbox provider.",
+          '1. Open this link in your browser, press "Continue", then "Authorize":',
+          `   ${link}`,
+          "2. Get a token (in a second terminal, in this folder):",
+          curl,
+          "3. Run the same line again after 90 seconds: that token is over, and Freshet hands out the next one.",
+        ];
+  return `\n${[ready, ...describeKey(keyFile), "", ...steps].join("\n")}\n\n`;
+}
+
+/** Logs are kept and shipped: only a person at a terminal is shown the key itself. */
+function describeKey(keyFile: Broker["adminKeyFile"]): string[] {
+  if (keyFile === null) return [];
+  const { path, value, isNew } = keyFile;
+  if (isNew && process.stdout.isTTY) return [`Admin key, shown this once and kept in ${path}: ${value}`];
+  return [`Admin key: in the file ${path}`];
+}
+
+/** As short as it can be from the folder that the broker was started in. */
+function nearPath(path: string): string {
+  const near = relative(process.cwd(), path);
+  return /^(\.\.|-)/.test(near) ? path : near;
+}
+
+/** One word of a POSIX shell, also inside `"$(…)"`. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }

@@ -1,3 +1,4 @@
+import { pino } from "pino";
 import { withDeadline, systemClock } from "./clock.ts";
 import { createBroker, type Broker } from "./broker.ts";
 import { readConfig, type Config } from "./config.ts";
@@ -15,13 +16,15 @@ try {
 }
 
 async function run(config: Config): Promise<void> {
-  const log = createLogger(config.logLevel);
+  const output = pino.destination(1);
+  const log = createLogger(config.logLevel, output);
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metrics);
   await listen(broker, config);
   broker.lifecycle.ready = true;
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
-  if (broker.sandbox !== null) process.stdout.write(await firstSteps(broker, config));
+  // Through the log's own stream, so that what a person is to read comes last.
+  if (broker.sandbox !== null) output.write(await firstSteps(broker, config));
   await nextSignal();
   await stop(broker, config);
   await closeMetrics();

@@ -3,7 +3,7 @@ import type { FastifyReply } from "fastify";
 import type { BrokerError, ErrorCode } from "../errors.ts";
 
 /** The only place where a code becomes a status (contract.md). */
-export const statusOf: Readonly<Record<ErrorCode, number>> = {
+const statusOf: Readonly<Record<ErrorCode, number>> = {
   invalid_request: 400,
   unauthenticated: 401,
   forbidden: 403,
@@ -30,7 +30,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
 const mediaType = "application/problem+json; charset=utf-8";
 
 /** Problem details for HTTP APIs (RFC 9457). */
-export type Problem = {
+type Problem = {
   type: "about:blank";
   title: string;
   status: number;
@@ -41,7 +41,7 @@ export type Problem = {
 };
 
 /** The body of an error answer. */
-export function problemOf({ code, message, context }: BrokerError): Problem {
+function problemOf({ code, message, context }: BrokerError): Problem {
   const status = statusOf[code];
   const { connection, retryAfterSeconds } = context;
   return {

@@ -8,7 +8,7 @@ import { warningCodes } from "../tokens/issued-token.ts";
 export const closed = <T extends Record<string, TSchema>>(properties: T, options: object = {}) =>
   Type.Object(properties, { additionalProperties: false, ...options });
 
-export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
 
 export const literals = <T extends readonly string[]>(values: T, options: object = {}) =>
   Type.Unsafe<T[number]>({ type: "string", enum: [...values], ...options });
@@ -18,7 +18,7 @@ export const resourceName = Type.String({
   description: "a-z, 0-9, then also . _ -, at most 128 characters",
 });
 
-export const timestamp = Type.String({ format: "date-time" });
+const timestamp = Type.String({ format: "date-time" });
 export const limit = Type.Integer({ minimum: 1, maximum: 200, default: 50 });
 export const cursor = Type.String({ maxLength: 200, description: "next_cursor of the page before" });
 export const scopeList = Type.Array(Type.String({ pattern: String.raw`^[\x21\x23-\x5B\x5D-\x7E]{1,256}$` }), {
@@ -68,7 +68,7 @@ export const tokenSchema = Type.Object({
 });
 
 /** `last_error.code`: what a provider's answers come to, and two that the broker finds itself. */
-export const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token"] as const;
+const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token"] as const;
 
 export const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
 

@@ -17,7 +17,7 @@ export type Leases = {
   close(): Promise<void>;
 };
 
-export type LeaseResult = { state: "owned"; release: () => void } | { state: "held" } | { state: "unavailable" };
+type LeaseResult = { state: "owned"; release: () => void } | { state: "held" } | { state: "unavailable" };
 
 /** What became of a refresh. Holds no token. */
 export type RefreshNews = {

@@ -8,7 +8,7 @@ import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 
-export type NewClientRequest = {
+type NewClientRequest = {
   name: string;
   provider: string;
   clientId: string;
@@ -17,7 +17,7 @@ export type NewClientRequest = {
   inputs: Record<string, unknown>;
 };
 
-export type ClientPatch = {
+type ClientPatch = {
   clientId?: string;
   clientSecret?: string;
   scopes?: string[];

@@ -19,7 +19,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
 import { mayUse, likePatterns, type Principal } from "./principal.ts";
 
-export type ConnectionPatch = {
+type ConnectionPatch = {
   scopes?: string[];
   labels?: Record<string, string>;
   inputs?: Record<string, unknown>;

@@ -4,7 +4,7 @@ import type { ConnectionRecord } from "../store/connections.ts";
 import type { ConnectionService } from "./connection-service.ts";
 import type { Principal } from "./principal.ts";
 
-export type LinkWish = { expiresInSeconds?: number; returnTo?: string; manual?: boolean };
+type LinkWish = { expiresInSeconds?: number; returnTo?: string; manual?: boolean };
 
 /** How ops have a person's consent asked for, or hand in what it gave. All throw BrokerError. */
 export type ConsentCalls = {

@@ -6,7 +6,7 @@ import { createReadCache } from "../store/read-cache.ts";
 import { hashSecret, makeApiKey, matchesHash, parseApiKey } from "./api-key.ts";
 import type { Principal } from "./principal.ts";
 
-export type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
+type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
 
 export type KeyService = {
   /** @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable */

@@ -3,7 +3,7 @@ import type { Database } from "./database.ts";
 /** A key that has sealed something in this database, with a sealed constant to know it by. */
 export type KnownKey = { id: string; check: Uint8Array };
 
-export type EncryptionKeys = ReturnType<typeof createEncryptionKeys>;
+type EncryptionKeys = ReturnType<typeof createEncryptionKeys>;
 
 export function createEncryptionKeys({ prisma }: Database) {
   return {

@@ -12,7 +12,7 @@ import type { Sendable, Sender } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
-export type CodeExchange = {
+type CodeExchange = {
   connectionId: string;
   code: string;
   codeVerifier: string | null;

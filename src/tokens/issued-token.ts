@@ -3,7 +3,7 @@ import type { KnownConnection } from "./token-cache.ts";
 
 export const warningCodes = ["min_ttl_exceeds_lifetime", "recently_refreshed", "refresh_failing"] as const;
 export type WarningCode = FreshnessWarning | "refresh_failing";
-export type Warning = { code: WarningCode; detail: string };
+type Warning = { code: WarningCode; detail: string };
 
 /** What a caller gets. The only type that leaves the token core with a secret: the access token. */
 export type IssuedToken = {

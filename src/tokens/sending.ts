@@ -31,7 +31,7 @@ export type Sender = {
   revoke(sendable: Sendable, token: { value: string; hint: "access_token" | "refresh_token" }): Promise<boolean>;
 };
 
-export type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
+type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
 
 type Options = { catalog: Catalog; oauth: OAuthClient; clients: Clients; vault: TokenVault };
 

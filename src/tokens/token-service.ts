@@ -16,7 +16,7 @@ import { abandonedAtMs, type Need } from "./takeover.ts";
 import type { KnownConnection, TokenCache } from "./token-cache.ts";
 import { explainUnavailable, isRefreshable } from "./unavailable.ts";
 
-export type TokenWish = { minTtlSeconds: number; rejectedVersion: number | null; waitSeconds: number };
+type TokenWish = { minTtlSeconds: number; rejectedVersion: number | null; waitSeconds: number };
 
 export type TokenService = {
   /** @throws BrokerError when there is no usable token, with the code of the contract's table. */

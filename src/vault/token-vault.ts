@@ -3,10 +3,10 @@ import type { Place } from "./envelope.ts";
 import type { Keyring } from "./keyring.ts";
 
 /** The two tokens of one generation, in the clear. */
-export type TokenSet = { accessToken: string | null; refreshToken: string | null };
+type TokenSet = { accessToken: string | null; refreshToken: string | null };
 
 /** The same as they stand in the row. */
-export type SealedTokenSet = {
+type SealedTokenSet = {
   accessToken: Uint8Array<ArrayBuffer> | null;
   refreshToken: Uint8Array<ArrayBuffer> | null;
 };

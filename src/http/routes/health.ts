@@ -4,7 +4,7 @@ import { BrokerError } from "../../errors.ts";
 import { literals } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 
-export type Check = "ok" | "unavailable" | "not_configured";
+type Check = "ok" | "unavailable" | "not_configured";
 
 export type HealthRoutesOptions = {
   /** False before start-up ends and while draining. */

@@ -1,0 +1,42 @@
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import autocannon from "autocannon";
+import { prepareBroker } from "../test/support/broker-process.ts";
+import { freePort } from "../test/support/free-port.ts";
+
+/**
+ * Fresh reads side by side with a bare Fastify route, on the embedded database: `node bench/reads.ts [rounds] [seconds]`.
+ * Rounds alternate, so that a noisy machine is noisy for both; what counts is the ratio of the medians.
+ */
+const rounds = Number(process.argv[2] ?? 5);
+const seconds = Number(process.argv[3] ?? 4);
+
+await using broker = await prepareBroker({ env: { LOG_LEVEL: "warn", SANDBOX: "true" } });
+await broker.start();
+await broker.api.createConnection({ name: "bench", provider: "sandbox", client: "sandbox", grant: "import" });
+await broker.api.importTokens("bench", { access_token: "x".repeat(64), expires_in: 86_400 });
+const key = await broker.api.createKey({ name: "bench", abilities: ["tokens"], connections: ["bench"] });
+
+const barePort = await freePort();
+const bare = fork(new URL("bare-route.ts", import.meta.url), [String(barePort)]);
+await once(bare, "message");
+
+const perSecond = async (url: string): Promise<number> => {
+  const result = await autocannon({ url, connections: 50, duration: seconds, headers: { authorization: `Bearer ${key}` } });
+  if (result.non2xx > 0 || result.errors > 0) throw new Error(`${url}: ${result.non2xx} refusals, ${result.errors} errors`);
+  return result.requests.average;
+};
+
+const readsPerSecond: number[] = [];
+const barePerSecond: number[] = [];
+for (let round = 0; round < rounds; round++) {
+  readsPerSecond.push(await perSecond(`${broker.url}/tokens/bench`));
+  barePerSecond.push(await perSecond(`http://127.0.0.1:${barePort}/tokens/bench`));
+}
+bare.kill();
+
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+const [reads, yardstick] = [median(readsPerSecond), median(barePerSecond)];
+process.stdout.write(
+  `fresh reads ${Math.round(reads)}/s, bare route ${Math.round(yardstick)}/s, ratio ${(reads / yardstick).toFixed(2)}\n`,
+);

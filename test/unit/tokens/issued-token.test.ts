@@ -1,0 +1,35 @@
+import { expect, it } from "vitest";
+import { issueToken } from "../../../src/tokens/issued-token.ts";
+import { inSeconds, now, tokenRow } from "./token-row.ts";
+
+const at = now.getTime();
+
+it("a caller gets the token, its whole seconds left, and nothing of the refresh token", () => {
+  const row = tokenRow({ expiresAt: inSeconds(299.9), grantedScopes: ["read"], tokenType: null });
+  expect(issueToken({ row, accessToken: "secret" }, [], at)).toEqual({
+    connection: "acme",
+    accessToken: "secret",
+    tokenType: "Bearer",
+    expiresAt: inSeconds(299.9),
+    expiresInSeconds: 299,
+    scopes: ["read"],
+    version: 5,
+    warnings: [],
+  });
+});
+
+it("one that never expires has no end", () => {
+  const token = issueToken({ row: tokenRow({ expiresAt: null }), accessToken: "secret" }, [], at);
+  expect([token?.expiresAt, token?.expiresInSeconds]).toEqual([null, null]);
+});
+
+it("none is handed out at or after its end, or where there is none", () => {
+  expect(issueToken({ row: tokenRow({ expiresAt: now }), accessToken: "secret" }, [], at)).toBeNull();
+  expect(issueToken({ row: tokenRow({ expiresAt: null }), accessToken: null }, [], at)).toBeNull();
+});
+
+it("a token whose refresh is failing says so, once", () => {
+  const row = tokenRow({ consecutiveFailures: 1 });
+  const warnings = issueToken({ row, accessToken: "secret" }, ["refresh_failing", "recently_refreshed"], at)?.warnings;
+  expect(warnings?.map(({ code }) => code)).toEqual(["refresh_failing", "recently_refreshed"]);
+});

@@ -1,0 +1,119 @@
+import { describe, expect, it } from "vitest";
+import type { RefreshNews } from "../../../src/leases/lease.ts";
+import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import { createWaiting } from "../../../src/tokens/waiting.ts";
+import { fakeClock } from "./fake-clock.ts";
+import { attemptedRow, tokenRow } from "./token-row.ts";
+
+const attemptId = attemptedRow(0).attemptId as string;
+const running = attemptedRow(-20);
+const free = tokenRow();
+const moved = tokenRow({ generation: free.generation + 1 });
+
+type Step = TokenRow | null;
+
+/** Waits with rows that Postgres gives one after the other, the last one again and again. */
+function wait(steps: Step[], given: { seen?: string; flightMs?: number; mayTakeOver?: (row: TokenRow) => boolean } = {}) {
+  const clock = fakeClock();
+  const leases = createMemoryLeases(clock);
+  const asked: number[] = [];
+  const start = clock.monotonicMs();
+  const left = [...steps];
+  const rows = {
+    readById: async () => {
+      asked.push(clock.monotonicMs() - start);
+      return (left.length > 1 ? left.shift() : left[0]) ?? null;
+    },
+  } as unknown as TokenRows;
+  const waiting = createWaiting({ rows, leases, clock });
+  const result = waiting.until({
+    connectionId: free.id,
+    generation: free.generation,
+    giveUpAtMs: start + (given.flightMs ?? 60_000),
+    seenAttemptId: given.seen ?? null,
+    mayTakeOver: given.mayTakeOver ?? (() => false),
+  });
+  const news = (changes: Partial<RefreshNews>) =>
+    leases.announce({ connection: free.id, generation: free.generation, attempt: attemptId, outcome: "failed", ...changes });
+  return { result, asked, news, clock };
+}
+
+describe("waiting for somebody else's refresh", () => {
+  it("ends when a newer generation is stored", async () => {
+    const { result, asked } = wait([running, running, moved]);
+    expect(await result).toEqual({ kind: "moved", row: moved });
+    expect(asked).toHaveLength(3);
+  });
+
+  it("asks Postgres by itself, since messages may be lost: after 100 ms, then ever more rarely, up to 500 ms", async () => {
+    const { result, asked } = wait([...Array.from({ length: 8 }, () => running), moved]);
+    await result;
+    const pauses = asked.map((at, index) => at - (asked[index - 1] ?? 0));
+    expect(pauses).toEqual([100, 150, 225, 337.5, 500, 500, 500, 500, 500]);
+  });
+
+  it("a message wakes it at once", async () => {
+    const { result, asked, news } = wait([moved]);
+    news({ outcome: "stored" });
+    await result;
+    expect(asked).toEqual([0]);
+  });
+
+  it("a message about another connection does not, nor one that a refresh has started", async () => {
+    const { result, asked, news } = wait([moved]);
+    news({ connection: "another", outcome: "stored" });
+    news({ outcome: "started" });
+    await result;
+    expect(asked).toEqual([100]);
+  });
+
+  it("a waiter whose attempt failed answers at once and starts none", async () => {
+    const { result, asked } = wait([running, free]);
+    expect(await result).toEqual({ kind: "ended", row: free });
+    expect(asked).toHaveLength(2);
+  });
+
+  it("the same where only the message told of the attempt", async () => {
+    const { result, news } = wait([free]);
+    news({});
+    expect(await result).toEqual({ kind: "ended", row: free });
+  });
+
+  it("the same where the attempt was known before", async () => {
+    const { result, asked } = wait([free], { seen: attemptId });
+    expect(await result).toEqual({ kind: "ended", row: free });
+    expect(asked).toEqual([100]);
+  });
+
+  it("an attempt whose outcome nobody knows ends it too", async () => {
+    const unknown = { ...running, attemptOutcome: "unknown" };
+    expect(await wait([running, unknown]).result).toEqual({ kind: "ended", row: unknown });
+  });
+
+  it("who finds nobody sending for a second may ask for the permit itself, and not before", async () => {
+    const { result, asked } = wait([free]);
+    expect(await result).toEqual({ kind: "free", row: free });
+    expect(asked.at(-1)).toBeGreaterThanOrEqual(1000);
+    expect(asked.at(-2)).toBeLessThan(1000);
+  });
+
+  it("an attempt that may be taken over ends it as well, an unknown outcome included", async () => {
+    const abandoned = attemptedRow(11, { attemptOutcome: "unknown" });
+    const { result, asked } = wait([running, abandoned], { mayTakeOver: (row) => row === abandoned });
+    expect(await result).toEqual({ kind: "free", row: abandoned });
+    expect(asked).toHaveLength(2);
+  });
+
+  it("a deleted connection ends it", async () => {
+    expect(await wait([running, null]).result).toEqual({ kind: "ended", row: null });
+  });
+
+  it("nobody waits for ever: at the end of its time it gives up", async () => {
+    const { result, asked } = wait([running], { flightMs: 5000 });
+    expect(await result).toEqual({ kind: "ended", row: running });
+    expect(asked.at(-1)).toBeGreaterThanOrEqual(5000);
+    expect(asked.at(-2)).toBeLessThan(5000);
+  });
+});
