@@ -144,7 +144,8 @@ function parseEncryptionKeys(text: string): EncryptionKeySetting[] {
       return fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), the id of A-Z a-z 0-9 . _ -`);
     }
     const key = Buffer.from(encoded, "base64");
-    if (key.length !== 32) fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), it has ${key.length} bytes`);
+    if (key.length !== 32)
+      fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), it has ${key.length} bytes`);
     return { id, key };
   });
   if (keys.length === 0) fail("ENCRYPTION_KEYS", "must hold at least one id:base64(32 bytes)");

@@ -15,18 +15,17 @@ export function createBrowser(randomBytes: (size: number) => Uint8Array): string
   return Buffer.from(randomBytes(32)).toString("base64url");
 }
 
-/** The browser of a `Cookie` header; null when it brings none, or one that is not ours. */
-export function readBrowser(cookieHeader: string | undefined, publicUrl: string): string | null {
-  const prefix = `${cookieName(publicUrl)}=`;
-  const pair = (cookieHeader ?? "").split(/;\s*/).find((each) => each.startsWith(prefix));
-  const value = pair?.slice(prefix.length) ?? "";
+/** The browser that a request's cookies tell of; null when there is none, or one that is not ours. */
+export function readBrowser(cookies: Readonly<Record<string, string | undefined>>, publicUrl: string): string | null {
+  const value = cookies[cookieName(publicUrl)] ?? "";
   return cookieShape.test(value) ? value : null;
 }
 
-/** The `Set-Cookie` header. Lax: the callback is a navigation that another site starts. */
-export function browserCookie(browser: string, publicUrl: string): string {
-  const secure = publicUrl.startsWith("https:") ? "; Secure" : "";
-  return `${cookieName(publicUrl)}=${browser}; Path=/; Max-Age=${cookieSeconds}; HttpOnly; SameSite=Lax${secure}`;
+/** The cookie to set. Lax: the callback is a navigation that another site starts. */
+export function browserCookie(publicUrl: string) {
+  const secure = publicUrl.startsWith("https:");
+  const options = { path: "/", maxAge: cookieSeconds, httpOnly: true, sameSite: "lax", secure } as const;
+  return { name: cookieName(publicUrl), options };
 }
 
 /** The hidden field of a form: what another site cannot know, since it sees neither cookie nor page. */

@@ -1,4 +1,3 @@
-import cookie from "@fastify/cookie";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
@@ -62,7 +61,6 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   app.addSchema(problemSchema);
   await app.register(swagger, openApi);
   await app.register(swaggerUi, { routePrefix: "/docs" });
-  await app.register(cookie);
 
   const requireAbility = createRequireAbility(parts.keys);
   const api = async (ability: Ability, routes: (scope: ApiScope) => Promise<void>) =>

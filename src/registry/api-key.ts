@@ -8,31 +8,32 @@ const shape = new RegExp(
   `^frt_([0-9A-Za-z]{${idLength}})_([0-9A-Za-z]{${secretLength}})_([0-9A-Za-z]{${checksumLength}})$`,
 );
 
-/** A key taken apart: `frt_<id>_<secret>_<checksum>`, parts in base62. */
-export type ParsedKey = { id: string; secret: string };
-
-/** Makes a key of 238 random bits. It is shown once; only the hash of its secret is kept. */
-export function makeApiKey(randomBytes: (size: number) => Uint8Array): ParsedKey & { key: string } {
+/** Makes a key of 238 random bits: `frt_<id>_<secret>_<checksum>`, parts in base62. It is shown once; only its hash is kept. */
+export function makeApiKey(randomBytes: (size: number) => Uint8Array): { id: string; key: string } {
   const id = randomText(idLength, randomBytes);
   const secret = randomText(secretLength, randomBytes);
-  return { id, secret, key: `frt_${id}_${secret}_${checksum(id, secret)}` };
+  return { id, key: `frt_${id}_${secret}_${checksum(id, secret)}` };
 }
 
-/** Null for what cannot be a key: mistyped and cut ones are told apart without asking the database. */
-export function parseApiKey(text: string): ParsedKey | null {
-  const [, id, secret, check] = shape.exec(text) ?? [];
-  if (id === undefined || secret === undefined || check !== checksum(id, secret)) return null;
-  return { id, secret };
+/** The id in what has the shape of a key; null for what cannot be one. */
+export function readKeyId(text: string): string | null {
+  return shape.exec(text)?.[1] ?? null;
 }
 
-/** SHA-256 is enough for a secret that nobody chose. */
-export function hashSecret(secret: string): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(createHash("sha256").update(secret).digest());
+/** Tells mistyped and cut keys apart without asking the database. */
+export function hasGoodChecksum(key: string): boolean {
+  const [, id = "", secret = "", check] = shape.exec(key) ?? [];
+  return check === checksum(id, secret);
 }
 
-/** Compares in a time that does not depend on where two secrets differ. */
-export function matchesHash(secret: string, hash: Uint8Array): boolean {
-  return timingSafeEqual(hashSecret(secret), hash);
+/** SHA-256 is enough for a key that nobody chose. */
+export function hashKey(key: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(createHash("sha256").update(key).digest());
+}
+
+/** Compares in a time that does not depend on where two hashes differ. */
+export function isSameHash(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && timingSafeEqual(one, other);
 }
 
 function randomText(length: number, randomBytes: (size: number) => Uint8Array): string {

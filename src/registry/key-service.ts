@@ -3,7 +3,7 @@ import { BrokerError } from "../errors.ts";
 import type { Ability, ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/page.ts";
 import { createReadCache } from "../store/read-cache.ts";
-import { hashSecret, makeApiKey, matchesHash, parseApiKey } from "./api-key.ts";
+import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "./api-key.ts";
 import type { Principal } from "./principal.ts";
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
@@ -33,7 +33,7 @@ const outageMs = 120_000;
 const admin: Principal = { keyId: "admin", abilities: ["tokens", "connections", "admin"], connections: ["*"] };
 
 export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: Options): KeyService {
-  const adminHash = adminKey === null ? null : hashSecret(adminKey);
+  const adminHash = adminKey === null ? null : hashKey(adminKey);
   const cache = createReadCache<ApiKeyRow>({
     load: async (ids) => new Map((await keys.findMany(ids)).map((row) => [row.id, row])),
     monotonicMs: () => clock.monotonicMs(),
@@ -45,19 +45,22 @@ export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: 
 
   return {
     async authenticate(key) {
-      if (adminHash !== null && matchesHash(key, adminHash)) return admin;
-      const parsed = parseApiKey(key);
-      if (parsed === null) throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
-      const row = await cache.read(parsed.id);
-      if (row === null || !matchesHash(parsed.secret, row.secretHash)) throw unauthenticated("The key is unknown.");
+      const hash = hashKey(key);
+      if (adminHash !== null && isSameHash(hash, adminHash)) return admin;
+      const id = readKeyId(key);
+      if (id === null || (cache.peek(id) === null && !hasGoodChecksum(key))) {
+        throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
+      }
+      const row = await cache.read(id);
+      if (row === null || !isSameHash(hash, row.secretHash)) throw unauthenticated("The key is unknown.");
       if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
       return { keyId: row.id, abilities: row.abilities, connections: row.connections };
     },
 
     async create({ name, abilities, connections, expiresAt }) {
-      const { id, secret, key } = makeApiKey(randomBytes);
-      const row = await keys.insert({ id, name, abilities, connections, expiresAt, secretHash: hashSecret(secret) });
+      const { id, key } = makeApiKey(randomBytes);
+      const row = await keys.insert({ id, name, abilities, connections, expiresAt, secretHash: hashKey(key) });
       return { row, key };
     },
 

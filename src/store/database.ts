@@ -25,7 +25,9 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
   try {
     await applyMigrations({ databaseUrl });
   } catch (error) {
-    throw error instanceof StartupError ? error : new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
+    throw error instanceof StartupError
+      ? error
+      : new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
   }
   const connect = (max: number) =>
     watch(new PrismaClient({ adapter: new PrismaPg({ connectionString: databaseUrl, max, ...session }) }), health);

@@ -3,8 +3,7 @@ import type { Database } from "./database.ts";
 /** A key that has sealed something in this database, with a sealed constant to know it by. */
 export type KnownKey = { id: string; check: Uint8Array };
 
-type EncryptionKeys = ReturnType<typeof createEncryptionKeys>;
-
+/** Queries on the keys that this database's data is sealed with. */
 export function createEncryptionKeys({ prisma }: Database) {
   return {
     async list(): Promise<KnownKey[]> {

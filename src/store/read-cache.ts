@@ -19,6 +19,8 @@ type Options<Value> = {
 export type ReadCache<Value> = {
   /** @throws BrokerError storage_unavailable when it is unknown here and the database is gone. */
   read(key: string, options?: { bypass?: boolean }): Promise<Value | null>;
+  /** What is known here, however old; null: nothing. */
+  peek(key: string): Value | null;
   put(key: string, value: Value): void;
   /** The next read asks the database. */
   expire(key: string): void;
@@ -67,6 +69,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
   return {
     put,
+    peek: (key) => entries.get(key)?.value ?? null,
     expire(key) {
       const entry = entries.get(key);
       if (entry !== undefined) entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);

@@ -33,6 +33,8 @@ export type SealedGrant = {
   issuedAt: Date;
   expiresAt: Date | null;
   refreshTokenExpiresAt: Date | null;
+  /** The answer named no new refresh token: the one in use keeps its end. */
+  keepsRefreshToken: boolean;
 };
 
 /** The owner of a permit and the generation it was given for. */
@@ -225,7 +227,8 @@ function grantColumns(grant: SealedGrant): Sql.Sql {
     refresh_fingerprint = ${grant.refreshFingerprint}, token_type = ${grant.tokenType},
     granted_scopes = COALESCE(${grant.grantedScopes}::text[], c.granted_scopes), captured = ${json(grant.captured)},
     issued_at = ${grant.issuedAt}::timestamptz, expires_at = ${grant.expiresAt}::timestamptz,
-    refresh_token_expires_at = ${grant.refreshTokenExpiresAt}::timestamptz,
+    refresh_token_expires_at = CASE WHEN ${grant.keepsRefreshToken} THEN c.refresh_token_expires_at
+      ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,
     consecutive_failures = 0, last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL,
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;
 }

@@ -27,7 +27,7 @@ export function refreshBase(vault: TokenVault, row: TokenRow): GrantBase {
   return {
     ...row,
     refreshToken: row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place),
-    impliedScopes: row.version === 0 ? row.scopes : null,
+    impliedScopes: row.generation === 0 ? row.scopes : null,
   };
 }
 
@@ -53,6 +53,7 @@ export function sealGrant(
     issuedAt: sentAt,
     expiresAt: accessToken === null ? sentAt : expiresAt,
     refreshTokenExpiresAt: expiryDate(grant.refreshExpiry, sentAt, null),
+    keepsRefreshToken: grant.refreshToken === undefined && base.refreshToken !== null,
   };
 }
 

@@ -1,3 +1,4 @@
+import cookie from "@fastify/cookie";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { consentPage } from "../../console/consent-page.ts";
@@ -20,14 +21,16 @@ const largestFormBytes = 32 * 1024;
 /** The browser's routes: `/connect/:link` and `/callback/:provider`. Every answer of theirs is a page, or a redirect. */
 export async function consentRoutes(app: FastifyInstance, options: ConsentRoutesOptions): Promise<void> {
   const { consent, publicUrl, randomBytes } = options;
+  const cookieToSet = browserCookie(publicUrl);
   app.removeAllContentTypeParsers();
+  await app.register(cookie);
   await app.register(formbody, { bodyLimit: largestFormBytes });
   app.setErrorHandler(async (error, request, reply) => await sendProblem(error, request, reply));
 
   app.get<{ Params: { link: string } }>("/connect/:link", { schema: { hide: true } }, async (request, reply) => {
-    const browser = readBrowser(request.headers.cookie, publicUrl) ?? createBrowser(randomBytes);
+    const browser = readBrowser(request.cookies, publicUrl) ?? createBrowser(randomBytes);
     const question = await consent.describe({ link: request.params.link, browser });
-    reply.header("set-cookie", browserCookie(browser, publicUrl));
+    reply.setCookie(cookieToSet.name, browser, cookieToSet.options);
     return await send(reply, { status: 200, html: await consentPage({ question, host: new URL(publicUrl).host }) });
   });
 
@@ -36,7 +39,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
       throw new ConsentError("wrong_origin", `The address of this service is ${publicUrl}.`);
     }
     const { csrf, code } = readForm(request.body);
-    const browser = readBrowser(request.headers.cookie, publicUrl);
+    const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
     const form = { link: request.params.link, browser, csrf };
     if (code !== undefined) return await send(reply, await answerPage(await consent.completeManually(form, code)));
@@ -48,7 +51,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   const callback = { schema: { hide: true }, exposeHeadRoute: false };
   app.get<{ Params: { provider: string } }>("/callback/:provider", callback, async (request, reply) => {
     const query = readQuery(request.query);
-    const browser = readBrowser(request.headers.cookie, publicUrl);
+    const browser = readBrowser(request.cookies, publicUrl);
     const answer = await consent.complete({ provider: request.params.provider, query, browser });
     return await send(reply, await answerPage(answer));
   });

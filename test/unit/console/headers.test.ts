@@ -30,14 +30,14 @@ async function start(publicUrl: string) {
 }
 
 test("the cookie is out of reach of scripts, of other sites, and over https of other hosts", async () => {
-  const plain = await (await start("http://localhost:8080")).inject("/connect/x");
-  expect(plain.headers["set-cookie"]).toMatch(
-    /^freshet_browser=[\w-]{43}; Path=\/; Max-Age=604800; HttpOnly; SameSite=Lax$/,
-  );
-  const secure = await (await start("https://broker.example")).inject("/connect/x");
-  expect(secure.headers["set-cookie"]).toMatch(
-    /^__Host-freshet_browser=[\w-]{43}; Path=\/; Max-Age=604800; HttpOnly; SameSite=Lax; Secure$/,
-  );
+  const attributes = async (publicUrl: string) => {
+    const answer = await (await start(publicUrl)).inject("/connect/x");
+    const [pair = "", ...rest] = String(answer.headers["set-cookie"]).split("; ");
+    return [pair.replace(/=[\w-]{43}$/, "=value"), ...rest.toSorted()];
+  };
+  const common = ["HttpOnly", "Max-Age=604800", "Path=/", "SameSite=Lax"];
+  expect(await attributes("http://localhost:8080")).toEqual(["freshet_browser=value", ...common]);
+  expect(await attributes("https://broker.example")).toEqual(["__Host-freshet_browser=value", ...common, "Secure"]);
 });
 
 test("a browser keeps its cookie, unless it is none of ours", async () => {

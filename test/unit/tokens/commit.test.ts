@@ -48,6 +48,12 @@ describe("what is stored of a grant", () => {
     expect(sealed.refreshFingerprint).toEqual(vault.fingerprint("kept", row.provider));
   });
 
+  it("a kept refresh token keeps its end, a new one or none has its own", () => {
+    const isKept = (changes: Partial<Grant>, refreshToken = row.refreshToken) =>
+      seal(changes, { ...row, refreshToken }).keepsRefreshToken;
+    expect([isKept({}), isKept({ refreshToken: "rotated" }), isKept({}, null)]).toEqual([true, false, false]);
+  });
+
   it("a new refresh token takes the place of the old one, with its own fingerprint", () => {
     const sealed = seal({ refreshToken: "rotated" });
     expect(openedTokens(sealed).refreshToken).toBe("rotated");

@@ -1,0 +1,127 @@
+import { readFile, readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Page } from "playwright-core";
+import { request } from "undici";
+import { beforeAll, expect, test } from "vitest";
+import { BrokerApi, type TokenBody } from "../support/broker-api.ts";
+import { describeWithBrowser, screenshot } from "../support/browser.ts";
+import { FirstStart, freshFolder } from "../support/first-start.ts";
+import { freePort } from "../support/free-port.ts";
+import { aptInstall, findOnPath, mayInstall } from "../support/services/surroundings.ts";
+
+/** With TEST_REAL_WAITS=1 the sandbox's 90 s are waited for; else an order of ops stands for them. */
+const waitsForReal = process.env["TEST_REAL_WAITS"] === "1";
+
+beforeAll(async () => {
+  if (!(await findOnPath("curl")) && (await mayInstall())) await aptInstall("curl");
+});
+
+async function connect(page: Page, link: string): Promise<void> {
+  await page.goto(link);
+  await page.getByRole("button", { name: "Continue" }).click();
+  await page.getByRole("button", { name: "Authorize" }).click();
+  await page.waitForURL("**/callback/sandbox?**");
+  expect(await page.locator("h1").textContent()).toBe("Connected");
+}
+
+async function readToken(start: FirstStart): Promise<TokenBody> {
+  return JSON.parse(await start.paste(start.curl)) as TokenBody;
+}
+
+async function keyIn(start: FirstStart, dataDir = "data"): Promise<string> {
+  return (await readFile(join(start.folder, dataDir, "admin-key"), "utf8")).trim();
+}
+
+/** The token's own end, or ops who do not wait for it. */
+async function endToken(start: FirstStart, token: TokenBody): Promise<void> {
+  if (waitsForReal) return await sleep(Date.parse(token.expires_at ?? "") - Date.now() + 100);
+  const api = new BrokerApi(start.url, await keyIn(start));
+  await api.refresh("sandbox");
+  await api.close();
+}
+
+describeWithBrowser("a first start, with nothing else on the machine", (openPage) => {
+  test(
+    "prints a link that connects and a line that prints a token, and later the next one",
+    { timeout: 240_000 },
+    async () => {
+      const port = await freePort();
+      const folder = await freshFolder();
+      await using start = await FirstStart.launch(folder, { port });
+      await start.ready();
+      expect(start.curl).toBe(
+        `curl -H "Authorization: Bearer $(cat data/admin-key)" http://localhost:${port}/tokens/sandbox`,
+      );
+      expect(JSON.parse(await start.paste(start.curl))).toMatchObject({ status: 409, code: "authorization_pending" });
+
+      const page = await openPage();
+      await connect(page, start.link ?? "");
+      await screenshot(page, "first-steps-connected");
+      const first = await readToken(start);
+      expect([first.version, first.token_type, first.warnings]).toEqual([1, "Bearer", []]);
+      await endToken(start, first);
+      const next = await readToken(start);
+      expect(next.version).toBe(2);
+      expect(next.access_token).not.toBe(first.access_token);
+      const used = await request(`${start.url}/sandbox/api/me`, {
+        headers: { authorization: `Bearer ${next.access_token}` },
+      });
+      expect([used.statusCode, await used.body.json()]).toEqual([200, expect.objectContaining({ account: "sandbox" })]);
+
+      expect([await start.interrupt(), start.hasLeftovers, start.stderr]).toEqual([0, false, ""]);
+      await using again = await FirstStart.launch(folder, { port });
+      await again.ready();
+      expect([again.link, again.curl]).toEqual([null, start.curl]);
+      expect((await readToken(again)).version).toBeGreaterThanOrEqual(2);
+    },
+  );
+
+  test("names the file of the admin key and not the key, prints a new link until there is a connection, and holds its folder", async () => {
+    const folder = await freshFolder();
+    await using start = await FirstStart.launch(folder, { port: await freePort() });
+    await start.ready();
+    const key = await keyIn(start);
+    expect((await stat(join(folder, "data/admin-key"))).mode & 0o777).toBe(0o600);
+    expect(start.stdout).toContain(join(folder, "data/admin-key"));
+    expect(start.stdout + start.stderr).not.toContain(key);
+
+    await using second = await FirstStart.launch(folder, { port: await freePort() });
+    expect(await second.ended()).toBe(2);
+    expect(second.stdout).toBe("");
+    expect(second.stderr).toMatch(/^freshet: DATA_DIR \S+ is held by another broker process[^\n]*\n$/);
+
+    expect([await start.interrupt(), start.hasLeftovers]).toEqual([0, false]);
+    expect((await readdir(join(folder, "data"))).sort()).toEqual(["admin-key", "database", "encryption-key", "lock"]);
+    await using again = await FirstStart.launch(folder, { port: await freePort() });
+    await again.ready();
+    expect(again.link).toMatch(/\/connect\/\S{20,}$/);
+    expect(secretOf(again.link)).not.toBe(secretOf(start.link));
+    expect(await keyIn(again)).toBe(key);
+    expect(again.stdout).not.toContain(key);
+  });
+
+  test.skipIf(process.platform !== "linux")(
+    "in a terminal shows the admin key once, ends with the first steps, and goes with Ctrl-C; its line survives any folder name",
+    async () => {
+      const folder = await freshFolder();
+      const options = { port: await freePort(), env: { DATA_DIR: "it's our data" }, terminal: true };
+      await using start = await FirstStart.launch(folder, options);
+      await start.ready();
+      const key = await keyIn(start, "it's our data");
+      expect(start.stdout.split(key)).toHaveLength(2);
+      expect(start.stdout).toMatch(/"msg":"ready"[^]*Freshet is ready at/);
+      expect(JSON.parse(await start.paste(start.curl))).toMatchObject({ status: 409, code: "authorization_pending" });
+      expect(await start.interrupt()).toBe(0);
+
+      await using again = await FirstStart.launch(folder, options);
+      await again.ready();
+      expect(again.stdout).not.toContain(key);
+      expect(await again.interrupt()).toBe(0);
+    },
+  );
+});
+
+function secretOf(link: string | null): string | undefined {
+  return link?.split("/").at(-1);
+}
