@@ -45,26 +45,25 @@ export function createMetrics() {
   return { registry, reads, refreshes, refreshSeconds, lostRotations, clientTrouble, delayedCommits };
 }
 
-/** Ages of permits that stand in Postgres, read when the metrics are scraped. */
+/** Ages of permits that stand in Postgres, read by one query when the metrics are scraped. */
 export function measurePermits(
   { registry }: Metrics,
   readAges: () => Promise<{ count: number; oldestSeconds: number }>,
 ): void {
-  const count = new Gauge({
-    name: "freshet_permits",
-    help: "Permits to send that stand in Postgres",
-    registers: [registry],
-  });
-  void new Gauge({
-    name: "freshet_permit_age_seconds",
-    help: "Age of the oldest permit; above 30 its sender is gone, or the outcome is unknown",
-    registers: [registry],
-    async collect() {
-      // Without Postgres the last figures stand: a scrape must not fail for it.
-      const ages = await readAges().catch(() => null);
-      if (ages === null) return;
-      count.set(ages.count);
-      this.set(ages.oldestSeconds);
-    },
-  });
+  let reading: Promise<{ count: number; oldestSeconds: number } | null> | null = null;
+  // Without Postgres the last figures stand: a scrape must not fail for it.
+  const read = () => (reading ??= readAges().catch(() => null)).finally(() => (reading = null));
+  const measure = (name: string, help: string, figure: "count" | "oldestSeconds") =>
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      async collect() {
+        const ages = await read();
+        if (ages !== null) this.set(ages[figure]);
+      },
+    });
+  measure("freshet_permits", "Permits to send that stand in Postgres", "count");
+  const ageHelp = "Age of the oldest permit; above 30 its sender is gone, or the outcome is unknown";
+  measure("freshet_permit_age_seconds", ageHelp, "oldestSeconds");
 }

@@ -28,7 +28,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
       statuses: refreshableStatuses(row.grant),
       takeover: takeoverOf(row, definition.refresh, recoverer(need)),
     });
-    return permitted === null ? null : { row: permitted, key, isReplay: row.attemptId !== null, mayStillSend };
+    return permitted === null ? null : { row: permitted, key, isReplay: isTakenOver(permitted), mayStillSend };
   };
 
   /** Step 10. */
@@ -57,12 +57,12 @@ export function createRefresh(parts: RefreshParts): Refresh {
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;
     if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
-    if (clock.monotonicMs() >= flight.giveUpAtMs) return settled(seen, flight.row);
+    if (isHeldBack(seen) || clock.monotonicMs() >= flight.giveUpAtMs) return settled(seen, flight.row);
     const next = { ...flight, row: seen };
-    const isFree = seen.attemptId === null && !isHopeless(seen);
+    const isFree = seen.attemptId === null;
     if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) return await contend(next);
-    if (isHopeless(seen)) return settled(seen, flight.row);
-    return await follow(next);
+    // Of an attempt whose outcome nobody knows, no news will come.
+    return seen.attemptOutcome === "unknown" ? settled(seen, flight.row) : await follow(next);
   };
 
   /** Waits for somebody else's refresh, and goes on itself if that one is given up. */
@@ -85,13 +85,16 @@ export function createRefresh(parts: RefreshParts): Refresh {
   };
 }
 
+/** A permit on a free row dates from now; one that was taken over keeps its first date, at least a lease ago. */
+function isTakenOver({ attemptStartedAt, now }: TokenRow): boolean {
+  return attemptStartedAt !== null && now.getTime() - attemptStartedAt.getTime() > budgets.sendWindowMs;
+}
+
 function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
   return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
 }
 
-/** True when waiting would bring nothing: the row itself says why no request may be sent now. */
-function isHopeless(row: TokenRow): boolean {
-  if (!isRefreshable(row)) return true;
-  if (row.backoffUntil !== null && row.backoffUntil > row.now) return true;
-  return row.attemptId !== null && row.attemptOutcome === "unknown";
+/** True when the row itself says why no request may be sent now, whoever asks. */
+function isHeldBack(row: TokenRow): boolean {
+  return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
 }

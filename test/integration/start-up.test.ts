@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";
-import { type BrokerOptions, prepareBroker, startBroker } from "../support/broker-process.ts";
+import { type BrokerOptions, type BrokerProcess, prepareBroker, startBroker } from "../support/broker-process.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 
@@ -83,45 +83,60 @@ async function listening<S extends Server>(server: S): Promise<S & AsyncDisposab
 describe.concurrent("a wrong environment ends the start", () => {
   it.for<[string, Record<string, string>, string]>([
     ["a port that is none", { PORT: "http" }, 'PORT must be a whole number from 1 to 65535, not "http"'],
-    ["two lines in a value", { LOG_LEVEL: "loud\nlouder" }, "LOG_LEVEL must be fatal, error, warn, info, debug, trace or silent"],
-    ["http in public", { PUBLIC_URL: "http://broker.example" }, "PUBLIC_URL must be https unless it is a loopback address"],
-    ["a network that is none", { PROVIDER_NETWORKS: "10.0.0.0" }, 'PROVIDER_NETWORKS must be a comma list of CIDR blocks: "10.0.0.0" is not'],
+    [
+      "two lines in a value",
+      { LOG_LEVEL: "loud\nlouder" },
+      "LOG_LEVEL must be fatal, error, warn, info, debug, trace or silent",
+    ],
     ["a proxy that is none", { TRUST_PROXY: "everyone" }, "TRUST_PROXY must be a comma list of addresses"],
     ["a short admin key", { ADMIN_KEY: "canary-password" }, "ADMIN_KEY must be at least 32 printable ASCII characters"],
-    ["a foreign database", { DATABASE_URL: "mysql://u:canary-password@db/x" }, "DATABASE_URL must be a URL that begins with postgres:// or postgresql://"],
-    ["a broken Redis address", { REDIS_URL: "redis+cluster://:canary-password@a:1,b:x" }, "REDIS_URL must be a URL redis+cluster://user:password@host:port"],
-    ["an encryption key that is short", { ENCRYPTION_KEYS: "k1:Y2FuYXJ5LXBhc3N3b3Jk" }, "ENCRYPTION_KEYS entry 1 must be id:base64(32 bytes), it has 15 bytes"],
-    ["an encryption key that is no base64", { ENCRYPTION_KEYS: "k1:canary-password!" }, "ENCRYPTION_KEYS entry 1 must be id:base64(32 bytes)"],
-    ["a secret's file that is not there", { METRICS_KEY: "", METRICS_KEY_FILE: "/nowhere/key" }, "METRICS_KEY_FILE names a file that cannot be read: /nowhere/key (ENOENT)"],
-    ["an address of another machine", { HOST: "192.0.2.1" }, "on HOST 192.0.2.1 cannot be listened on (EADDRNOTAVAIL)"],
+    [
+      "a broken Redis address",
+      { REDIS_URL: "redis+cluster://:canary-password@a:1,b:x" },
+      "REDIS_URL must be a URL redis+cluster://user:password@host:port",
+    ],
+    [
+      "an encryption key that is short",
+      { ENCRYPTION_KEYS: "k1:Y2FuYXJ5LXBhc3N3b3Jk" },
+      "ENCRYPTION_KEYS entry 1 must be id:base64(32 bytes), it has 15 bytes",
+    ],
+    [
+      "a secret's file that is not there",
+      { METRICS_KEY: "", METRICS_KEY_FILE: "/nowhere/key" },
+      "METRICS_KEY_FILE names a file that cannot be read: /nowhere/key (ENOENT)",
+    ],
   ])("%s", async ([, env, expected]) => {
     expectRefusal(await start({ env }), expected);
   });
 
   it("a secret's file that is empty", async () => {
     const path = await write("empty", "\n");
-    expectRefusal(await start({ env: { ADMIN_KEY: undefined, ADMIN_KEY_FILE: path } }), `ADMIN_KEY_FILE names an empty file: ${path}`);
+    expectRefusal(
+      await start({ env: { ADMIN_KEY: undefined, ADMIN_KEY_FILE: path } }),
+      `ADMIN_KEY_FILE names an empty file: ${path}`,
+    );
   });
 
   it("a database without a key to encrypt with", async () => {
     const ended = await start({ databaseUrl: databaseAt(1), env: { ENCRYPTION_KEYS: undefined } });
     expectRefusal(ended, "ENCRYPTION_KEYS is required with DATABASE_URL: a comma list of id:base64(32 bytes)");
   });
-
-  it("a port that is taken, and one for metrics", async () => {
-    await using other = await listening(createServer());
-    expectRefusal(await start({ port: other.port }), `PORT ${other.port} on HOST 127.0.0.1 cannot be listened on (EADDRINUSE)`);
-    const ended = await start({ env: { METRICS_PORT: String(other.port) } });
-    expectRefusal(ended, `METRICS_PORT ${other.port} on HOST 127.0.0.1 cannot be listened on (EADDRINUSE)`);
-  });
 });
 
 describe.concurrent("a wrong provider file ends the start with its line", () => {
   it.for<[string, string, string]>([
     ["broken YAML", "id: acme\nname: [A\n", "acme.yaml:3:1: "],
-    ["an unknown knob", "id: acme\nname: A\nextends: oauth2\nbanana: 1\n", "acme.yaml:4:1: banana: unknown knob `banana`; known here: id, name"],
-    ["a wrong value", "id: acme\nname: A\nextends: oauth2\ntoken:\n  url: https://a.example/t\n  encoding: xml\n", "acme.yaml:6:3: token.encoding: "],
-    ["the id of another", "id: bol\nname: A\n", 'acme.yaml:1:1: the id bol is that of'],
+    [
+      "an unknown knob",
+      "id: acme\nname: A\nextends: oauth2\nbanana: 1\n",
+      "acme.yaml:4:1: banana: unknown knob `banana`; known here: id, name",
+    ],
+    [
+      "a wrong value",
+      "id: acme\nname: A\nextends: oauth2\ntoken:\n  url: https://a.example/t\n  encoding: xml\n",
+      "acme.yaml:6:3: token.encoding: ",
+    ],
+    ["the id of another", "id: bol\nname: A\n", "acme.yaml:1:1: the id bol is that of"],
   ])("%s", async ([name, yaml, expected]) => {
     const providersDir = await newFolder(`providers ${name}`, { "acme.yaml": yaml });
     expectRefusal(await start({ providersDir }), `${providersDir}/${expected}`);
@@ -137,7 +152,10 @@ describe.concurrent("a folder that cannot serve ends the start", () => {
   it("one that is a file", async () => {
     const dataDir = await write("a file", "");
     expectRefusal(await start({ dataDir }), `DATA_DIR ${dataDir} cannot be written (EEXIST)`);
-    expectRefusal(await start({ dataDir: join(dataDir, "below") }), `DATA_DIR ${dataDir}/below cannot be written (ENOTDIR)`);
+    expectRefusal(
+      await start({ dataDir: join(dataDir, "below") }),
+      `DATA_DIR ${dataDir}/below cannot be written (ENOTDIR)`,
+    );
   });
 
   it("one without room for the lock", async () => {
@@ -160,57 +178,61 @@ describe.concurrent("a folder that cannot serve ends the start", () => {
     const ended = await start({ dataDir, env: { ADMIN_KEY: undefined } });
     expectRefusal(ended, `${dataDir}/admin-key must hold at least 32 printable ASCII characters`);
   });
-
-  it("one that another broker holds, which goes on", async () => {
-    await using holder = await startBroker();
-    const { dataDir } = holder;
-    expectRefusal(await start({ dataDir }), `DATA_DIR ${dataDir} is held by another broker process; each needs a folder of its own`);
-    expect((await holder.api.api("/connections")).status).toBe(200);
-  });
 });
 
 describe.concurrent("a database that cannot serve ends the start", () => {
   it("one that nobody serves, at a known and at an unknown host", async () => {
     const nobody = databaseAt(1);
-    expectRefusal(await start({ databaseUrl: nobody }), "DATABASE_URL must lead to a Postgres that takes this broker in: nothing listens at its host and port (ECONNREFUSED)");
+    expectRefusal(
+      await start({ databaseUrl: nobody }),
+      "DATABASE_URL must lead to a Postgres that takes this broker in: nothing listens at its host and port (ECONNREFUSED)",
+    );
     const unknown = nobody.replace("127.0.0.1", "database.invalid");
-    expectRefusal(await start({ databaseUrl: unknown }), "DATABASE_URL must lead to a Postgres that takes this broker in: its host is not known");
+    expectRefusal(
+      await start({ databaseUrl: unknown }),
+      "DATABASE_URL must lead to a Postgres that takes this broker in: its host is not known",
+    );
   });
 
   it("a password that holds a slash is not told as if it were a host", async () => {
     const databaseUrl = "postgresql://user:p@canary-password/rest@127.0.0.1:1/freshet";
-    expectRefusal(await start({ databaseUrl }), "DATABASE_URL must lead to a Postgres that takes this broker in: its host is not known");
+    expectRefusal(
+      await start({ databaseUrl }),
+      "DATABASE_URL must lead to a Postgres that takes this broker in: its host is not known",
+    );
   });
 
   it("one that refuses the password", async () => {
-    await using server = await listening(createServer((socket) => void socket.once("data", () => socket.end(wrongPassword))));
-    expectRefusal(await start({ databaseUrl: databaseAt(server.port) }), "the server refuses its user name or password (28P01)");
+    await using server = await listening(
+      createServer((socket) => void socket.once("data", () => socket.end(wrongPassword))),
+    );
+    expectRefusal(
+      await start({ databaseUrl: databaseAt(server.port) }),
+      "the server refuses its user name or password (28P01)",
+    );
   });
 
   it("one that is no Postgres", async () => {
     await using web = await listening(createWebServer((_request, response) => void response.end("hello")));
-    expectRefusal(await start({ databaseUrl: databaseAt(web.port) }), "DATABASE_URL must lead to a Postgres that takes this broker in: ");
+    expectRefusal(
+      await start({ databaseUrl: databaseAt(web.port) }),
+      "DATABASE_URL must lead to a Postgres that takes this broker in: ",
+    );
   });
 
   it("one that says nothing", async () => {
     await using silent = await listening(createServer(() => {}));
-    expectRefusal(await start({ databaseUrl: databaseAt(silent.port) }), "DATABASE_URL must lead to a Postgres that takes this broker in: ");
+    expectRefusal(
+      await start({ databaseUrl: databaseAt(silent.port) }),
+      "DATABASE_URL must lead to a Postgres that takes this broker in: ",
+    );
   });
 
   it("one that is too old", async () => {
     const session = { execute: async () => {}, query: async <Row>() => [{ version: "130014" }] as Row[] };
-    await expect(applyMigrationsTo(session)).rejects.toThrow(new StartupError("DATABASE_URL leads to Postgres 13; 14 or later is needed"));
-  });
-
-  it("one whose data is sealed with a key that is not there, or that has other bytes", async () => {
-    await using first = await startBroker({ env: { ENCRYPTION_KEYS: encryptionKeys } });
-    const { dataDir } = first;
-    await first.stop();
-    const unknown = await start({ dataDir, env: { ENCRYPTION_KEYS: newKey("k2") } });
-    expectRefusal(unknown, 'ENCRYPTION_KEYS lacks the key "k1", with which data in the database is sealed; it has k2');
-    const other = await start({ dataDir, env: { ENCRYPTION_KEYS: newKey("k1") } });
-    expectRefusal(other, 'ENCRYPTION_KEYS has other bytes for the key "k1" than those that sealed the data in the database');
-    await first.start();
+    await expect(applyMigrationsTo(session)).rejects.toThrow(
+      new StartupError("DATABASE_URL leads to Postgres 13; 14 or later is needed"),
+    );
   });
 });
 
@@ -222,25 +244,64 @@ describeWithServices(["postgres"], "a real Postgres that cannot serve ends the s
   });
 });
 
-it("Redis that is away does not end the start: the broker serves, degraded", async () => {
-  const env = { REDIS_URL: `redis://:${canaries.password}@127.0.0.1:1` };
-  await using broker = await startBroker({ adminKey: canaries.adminKey, env });
-  const { status, body } = await broker.api.api("/readyz");
-  expect({ status, body }).toEqual({
-    status: 200,
-    body: { status: "degraded", checks: { database: "ok", redis: "unavailable" } },
+describe("beside a broker that is there", () => {
+  let first: BrokerProcess;
+
+  beforeAll(async () => {
+    const env = { ENCRYPTION_KEYS: encryptionKeys, REDIS_URL: `redis://:${canaries.password}@127.0.0.1:1` };
+    first = await startBroker({ adminKey: canaries.adminKey, env });
   });
-  expect((await broker.api.api("/connections")).status).toBe(200);
-  expect(await broker.stop()).toBe(0);
-  expect(broker.stderr).toBe("");
-  for (const canary of Object.values(canaries)) expect(broker.stdout).not.toContain(canary);
+
+  afterAll(async () => {
+    await first[Symbol.asyncDispose]();
+  });
+
+  it("Redis that is away does not end the start: the broker serves, degraded", async () => {
+    const { status, body } = await first.api.api("/readyz");
+    const checks = { database: "ok", redis: "unavailable" };
+    expect({ status, body }).toEqual({ status: 200, body: { status: "degraded", checks } });
+    expect((await first.api.api("/connections")).status).toBe(200);
+  });
+
+  it("its folder is refused to a second one, and it goes on", async () => {
+    const { dataDir } = first;
+    const expected = `DATA_DIR ${dataDir} is held by another broker process; each needs a folder of its own`;
+    expectRefusal(await start({ dataDir }), expected);
+    expect((await first.api.api("/connections")).status).toBe(200);
+  });
+
+  it("keys that did not seal its data are refused, and so is a port that is taken; then it starts again", async () => {
+    const { dataDir } = first;
+    expect(await first.stop()).toBe(0);
+    expect(first.stderr).toBe("");
+    for (const canary of Object.values(canaries)) expect(first.stdout).not.toContain(canary);
+
+    const unknown = await start({ dataDir, env: { ENCRYPTION_KEYS: newKey("k2") } });
+    expectRefusal(unknown, 'ENCRYPTION_KEYS lacks the key "k1", with which data in the database is sealed; it has k2');
+    const other = await start({ dataDir, env: { ENCRYPTION_KEYS: newKey("k1") } });
+    expectRefusal(
+      other,
+      'ENCRYPTION_KEYS has other bytes for the key "k1" than those that sealed the data in the database',
+    );
+
+    await using server = await listening(createServer());
+    const taken = await start({ dataDir, port: server.port, env: { ENCRYPTION_KEYS: encryptionKeys } });
+    expectRefusal(taken, `PORT ${server.port} on HOST 127.0.0.1 cannot be listened on (EADDRINUSE)`);
+    await first.start();
+  });
 });
 
 /** An ErrorResponse of Postgres's protocol. */
-const wrongPassword = errorResponse({ S: "FATAL", C: "28P01", M: 'password authentication failed for user "canary-user"' });
+const wrongPassword = errorResponse({
+  S: "FATAL",
+  C: "28P01",
+  M: 'password authentication failed for user "canary-user"',
+});
 
 function errorResponse(fields: Record<string, string>): Buffer {
-  const text = `${Object.entries(fields).map(([type, value]) => `${type}${value}\0`).join("")}\0`;
+  const text = `${Object.entries(fields)
+    .map(([type, value]) => `${type}${value}\0`)
+    .join("")}\0`;
   const head = Buffer.from("E\0\0\0\0", "latin1");
   head.writeInt32BE(Buffer.byteLength(text) + 4, 1);
   return Buffer.concat([head, Buffer.from(text)]);

@@ -81,7 +81,11 @@ describe("what is set is read", () => {
     ["PUBLIC_URL", "http://127.1.2.3:8080", { publicUrl: "http://127.1.2.3:8080" }],
     ["PUBLIC_URL", "http://[::1]:8080", { publicUrl: "http://[::1]:8080" }],
     ["PROVIDER_NETWORKS", "10.0.0.0/8, fd00::/8,", { providerNetworks: ["10.0.0.0/8", "fd00::/8"] }],
-    ["RETURN_ORIGINS", "https://a.example,https://b.example", { returnOrigins: ["https://a.example", "https://b.example"] }],
+    [
+      "RETURN_ORIGINS",
+      "https://a.example,https://b.example",
+      { returnOrigins: ["https://a.example", "https://b.example"] },
+    ],
     ["TRUST_PROXY", "10.0.0.1,fd00::/8,loopback", { trustProxy: ["10.0.0.1", "fd00::/8", "loopback"] }],
     ["SANDBOX", "false", { sandbox: false }],
     ["LOG_LEVEL", "silent", { logLevel: "silent" }],
@@ -94,7 +98,9 @@ describe("what is set is read", () => {
   });
 
   test("keys for encryption come in order, in either alphabet of base64", () => {
-    const { encryptionKeys } = readConfig({ ENCRYPTION_KEYS: `${key("new", 251)}, old:${Buffer.alloc(32, 251).toString("base64url")}` });
+    const { encryptionKeys } = readConfig({
+      ENCRYPTION_KEYS: `${key("new", 251)}, old:${Buffer.alloc(32, 251).toString("base64url")}`,
+    });
     expect(encryptionKeys).toEqual([
       { id: "new", key: Buffer.alloc(32, 251) },
       { id: "old", key: Buffer.alloc(32, 251) },
@@ -137,21 +143,36 @@ describe("a wrong value stops the start with the variable's name and what is all
     [{ LOG_LEVEL: "loud" }, 'LOG_LEVEL must be fatal, error, warn, info, debug, trace or silent, not "loud"'],
     [{ PUBLIC_URL: "http://broker.example" }, "PUBLIC_URL must be https unless it is a loopback address"],
     [{ PUBLIC_URL: "http://127.evil.example" }, "PUBLIC_URL must be https unless it is a loopback address"],
-    [{ PUBLIC_URL: "https://broker.example/freshet" }, "PUBLIC_URL must be an origin like https://broker.example.com, without a path"],
+    [
+      { PUBLIC_URL: "https://broker.example/freshet" },
+      "PUBLIC_URL must be an origin like https://broker.example.com, without a path",
+    ],
     [{ PUBLIC_URL: "broker.example" }, "PUBLIC_URL must be an origin"],
     [{ PUBLIC_URL: "https://user@broker.example" }, "PUBLIC_URL must be an origin"],
-    [{ RETURN_ORIGINS: "https://a.example,https://b.example/x" }, 'RETURN_ORIGINS must be an origin like https://broker.example.com, without a path, not "https://b.example/x"'],
-    [{ TRUST_PROXY: "everyone" }, 'TRUST_PROXY must be a comma list of addresses, CIDR blocks, loopback, linklocal, uniquelocal, not "everyone"'],
+    [
+      { RETURN_ORIGINS: "https://a.example,https://b.example/x" },
+      'RETURN_ORIGINS must be an origin like https://broker.example.com, without a path, not "https://b.example/x"',
+    ],
+    [
+      { TRUST_PROXY: "everyone" },
+      'TRUST_PROXY must be a comma list of addresses, CIDR blocks, loopback, linklocal, uniquelocal, not "everyone"',
+    ],
     [{ TRUST_PROXY: "10.0.0.0/33" }, 'not "10.0.0.0/33"'],
     [{ TRUST_PROXY: "10.0.0.0/8/8" }, 'not "10.0.0.0/8/8"'],
     [{ ADMIN_KEY: "short" }, "ADMIN_KEY must be at least 32 printable ASCII characters, no spaces"],
-    [{ ADMIN_KEY: "a key that no header can carry \u{1f511}" }, "ADMIN_KEY must be at least 32 printable ASCII characters"],
+    [
+      { ADMIN_KEY: "a key that no header can carry \u{1f511}" },
+      "ADMIN_KEY must be at least 32 printable ASCII characters",
+    ],
     [{ METRICS_KEY: "short" }, "METRICS_KEY must be at least 16 printable ASCII characters, no spaces"],
     [{ DATABASE_URL: "mysql://u:p@db/x" }, "DATABASE_URL must be a URL that begins with postgres:// or postgresql://"],
     [{ DATABASE_URL: "postgres://u:p/w@db/x" }, "DATABASE_URL must be a URL postgres://user:password@host:port"],
     [{ DATABASE_URL: "postgres://" }, "DATABASE_URL must be a URL postgres://user:password@host:port"],
     [database, "ENCRYPTION_KEYS is required with DATABASE_URL: a comma list of id:base64(32 bytes)"],
-    [{ REDIS_URL: "http://redis" }, "REDIS_URL must be a URL that begins with redis:// or rediss:// or redis+sentinel://"],
+    [
+      { REDIS_URL: "http://redis" },
+      "REDIS_URL must be a URL that begins with redis:// or rediss:// or redis+sentinel://",
+    ],
     [{ REDIS_URL: "redis://redis:99999" }, "REDIS_URL must be a URL redis://user:password@host:port"],
     [{ REDIS_URL: "redis+cluster://a:1,b:x" }, "REDIS_URL must be a URL redis+cluster://user:password@host:port"],
     [{ ENCRYPTION_KEYS: "," }, "ENCRYPTION_KEYS must hold at least one id:base64(32 bytes)"],
@@ -159,7 +180,10 @@ describe("a wrong value stops the start with the variable's name and what is all
     [{ ENCRYPTION_KEYS: "k1:not base64!" }, "ENCRYPTION_KEYS entry 1 must be id:base64(32 bytes)"],
     [{ ENCRYPTION_KEYS: "k1:c2hvcnQ=" }, "ENCRYPTION_KEYS entry 1 must be id:base64(32 bytes), it has 5 bytes"],
     [{ ENCRYPTION_KEYS: `${key("k1")},${key("k1", 8)}` }, 'ENCRYPTION_KEYS names the key "k1" twice'],
-    [{ ADMIN_KEY_FILE: join(folder, "nowhere") }, `ADMIN_KEY_FILE names a file that cannot be read: ${join(folder, "nowhere")} (ENOENT)`],
+    [
+      { ADMIN_KEY_FILE: join(folder, "nowhere") },
+      `ADMIN_KEY_FILE names a file that cannot be read: ${join(folder, "nowhere")} (ENOENT)`,
+    ],
     [{ ADMIN_KEY_FILE: folder }, `ADMIN_KEY_FILE names a file that cannot be read: ${folder} (EISDIR)`],
     [{ METRICS_KEY_FILE: file("empty", " \n") }, `METRICS_KEY_FILE names an empty file: ${join(folder, "empty")}`],
   ])("%o", (env, expected) => {
@@ -170,7 +194,9 @@ describe("a wrong value stops the start with the variable's name and what is all
 
   test("and never with the value of a secret, wherever that stands", () => {
     const canary = fc.stringMatching(/^[!-~]{8,60}$/).map((text) => `canary${text}`);
-    const sent = fc.constantFrom("", "postgres://u:", "redis://:", "redis+sentinel://:", "k1:").chain((start) => canary.map((text) => start + text));
+    const sent = fc
+      .constantFrom("", "postgres://u:", "redis://:", "redis+sentinel://:", "k1:")
+      .chain((start) => canary.map((text) => start + text));
     fc.assert(
       fc.property(fc.constantFrom(...secrets), sent, fc.boolean(), (name, value, inFile) => {
         const env = inFile ? { [`${name}_FILE`]: file("canary", value) } : { [name]: value };

@@ -67,7 +67,9 @@ describe("what is stored of a grant", () => {
   });
 
   it("a refresh token without an access token is stored too, as an expired one", () => {
-    const sealed = seal({ accessToken: undefined, refreshToken: "rotated" } as Partial<Grant>);
+    const { tokenType, accessExpiry, refreshExpiry, captured } = grant();
+    const answer = { refreshToken: "rotated", tokenType, accessExpiry, refreshExpiry, captured };
+    const sealed = sealGrant(vault, refreshBase(vault, row), { grant: answer, sentAt: now });
     expect(openedTokens(sealed)).toEqual({ accessToken: null, refreshToken: "rotated" });
     expect(sealed.expiresAt).toEqual(now);
   });

@@ -1,0 +1,134 @@
+import { randomBytes } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import { makeApiKey } from "../../../src/registry/api-key.ts";
+import { createKeyService } from "../../../src/registry/key-service.ts";
+import type { ApiKeyRow, ApiKeys } from "../../../src/store/api-keys.ts";
+import { fakeClock } from "../tokens/fake-clock.ts";
+
+const adminKey = "an admin key of at least 32 characters";
+
+/** The service on a table in memory, which can be away. */
+function serve() {
+  const clock = fakeClock();
+  const table = new Map<string, ApiKeyRow>();
+  const state = { isGone: false, queries: 0 };
+  const answer = <Value>(value: Value): Value => {
+    state.queries++;
+    if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
+    return value;
+  };
+  const keys = {
+    findMany: async (ids: string[]) => answer(ids.flatMap((id) => table.get(id) ?? [])),
+    insert: async (key: Omit<ApiKeyRow, "revokedAt" | "createdAt">) => {
+      const row = { ...key, revokedAt: null, createdAt: new Date() };
+      table.set(row.id, row);
+      return row;
+    },
+    revoke: async (id: string) => {
+      const row = table.get(id);
+      if (row !== undefined) table.set(id, { ...row, revokedAt: new Date() });
+      return row !== undefined;
+    },
+  } as unknown as ApiKeys;
+  const service = createKeyService({ keys, adminKey, clock, nowMs: () => clock.wallMs(), randomBytes });
+  const make = async (expiresAt: Date | null = null) =>
+    await service.create({ name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
+  return { service, clock, state, make };
+}
+
+/** Code and text of the refusal. */
+async function refusalOf(answer: Promise<unknown>): Promise<[string, string]> {
+  const error = await answer.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  return error instanceof BrokerError ? [error.code, error.message] : ["none", ""];
+}
+
+describe("who calls", () => {
+  it("a key stands for its id, abilities and patterns", async () => {
+    const { service, make } = serve();
+    const { key, row } = await make();
+    const principal = { keyId: row.id, abilities: ["tokens"], connections: ["acme-*"] };
+    expect(await service.authenticate(key)).toEqual(principal);
+  });
+
+  it("the bootstrap key may do everything everywhere, and asks no database", async () => {
+    const { service, state } = serve();
+    state.isGone = true;
+    expect(await service.authenticate(adminKey)).toEqual({
+      keyId: "admin",
+      abilities: ["tokens", "connections", "admin"],
+      connections: ["*"],
+    });
+    expect((await refusalOf(service.authenticate(`${adminKey}x`)))[0]).toBe("unauthenticated");
+  });
+
+  it("a mistyped key is refused without a query, an unknown one with a query", async () => {
+    const { service, state } = serve();
+    expect(await refusalOf(service.authenticate("frt_mistyped"))).toEqual(["unauthenticated", expect.stringMatching(/mistyped/)]);
+    expect(state.queries).toBe(0);
+    const foreign = makeApiKey(randomBytes).key;
+    expect(await refusalOf(service.authenticate(foreign))).toEqual(["unauthenticated", expect.stringMatching(/unknown/)]);
+    expect(state.queries).toBe(1);
+  });
+
+  it("a whole key with a known id and another secret is refused", async () => {
+    const { service, make } = serve();
+    const { row } = await make();
+    const bytes = Buffer.concat([Buffer.alloc(12, 1), Buffer.alloc(100, 2)]);
+    let at = 0;
+    const forged = makeApiKey((size) => bytes.subarray(at, (at += size)));
+    const text = `frt_${row.id}_${forged.secret}_`;
+    expect((await refusalOf(service.authenticate(text + forged.key.slice(-6))))[0]).toBe("unauthenticated");
+  });
+
+  it("a key is good until its end and not from there on", async () => {
+    const { service, clock, make } = serve();
+    const { key } = await make(new Date(clock.wallMs() + 1000));
+    clock.advance(999);
+    await service.authenticate(key);
+    clock.advance(1);
+    expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/expired/)]);
+  });
+
+  it("a revoked key is refused at once by the replica that revoked it, and within four seconds by the others", async () => {
+    const { service, clock, make } = serve();
+    const { key, row } = await make();
+    const otherReplica = serve();
+    await service.authenticate(key);
+    await service.revoke(row.id);
+    expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/revoked/)]);
+
+    const elsewhere = await otherReplica.make();
+    await otherReplica.service.authenticate(elsewhere.key);
+    const { queries } = otherReplica.state;
+    otherReplica.clock.advance(4000);
+    await otherReplica.service.authenticate(elsewhere.key);
+    expect(otherReplica.state.queries).toBe(queries);
+    otherReplica.clock.advance(1);
+    await otherReplica.service.authenticate(elsewhere.key);
+    expect(otherReplica.state.queries).toBe(queries + 1);
+    expect(clock.wallMs()).toBeGreaterThan(0);
+  });
+
+  it("while Postgres is gone a known key is good for two minutes; then it is the storage that is missing, not the key", async () => {
+    const { service, clock, state, make } = serve();
+    const { key } = await make();
+    await service.authenticate(key);
+    state.isGone = true;
+    clock.advance(120_000);
+    await service.authenticate(key);
+    clock.advance(1001);
+    expect((await refusalOf(service.authenticate(key)))[0]).toBe("storage_unavailable");
+    expect((await refusalOf(service.authenticate(makeApiKey(randomBytes).key)))[0]).toBe("storage_unavailable");
+    state.isGone = false;
+    await service.authenticate(key);
+  });
+
+  it("an unknown id cannot be revoked", async () => {
+    const { service } = serve();
+    expect((await refusalOf(service.revoke("nobody")))[0]).toBe("not_found");
+  });
+});

@@ -1,0 +1,167 @@
+import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import { createReadCache } from "../../../src/store/read-cache.ts";
+
+type Value = { name: string; at: number };
+const gone = new BrokerError("storage_unavailable", "gone");
+
+/** A cache on a table in memory whose answers can be held back, and which can be away. */
+function cached({ maxEntries = 100, outageMs = 60_000 } = {}) {
+  const table = new Map<string, number>();
+  const queries: string[][] = [];
+  const state: { nowMs: number; failure: Error | null; gate: Promise<void> | null } = { nowMs: 0, failure: null, gate: null };
+  const cache = createReadCache<Value>({
+    load: async (keys) => {
+      queries.push(keys);
+      const found = keys.flatMap((key) => (table.has(key) ? [[key, { name: key, at: table.get(key) ?? 0 }] as const] : []));
+      await state.gate;
+      if (state.failure !== null) throw state.failure;
+      return new Map(found);
+    },
+    monotonicMs: () => state.nowMs,
+    trustMs: 4000,
+    outageMs,
+    maxEntries,
+    supersedes: (incoming, current) => incoming.at >= current.at,
+  });
+  return { cache, table, queries, state };
+}
+
+describe("a read cache", () => {
+  it("a value is trusted for four seconds, then asked for again", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    table.set("a", 2);
+    state.nowMs = 4000;
+    expect((await cache.read("a"))?.at).toBe(1);
+    state.nowMs = 4001;
+    expect((await cache.read("a"))?.at).toBe(2);
+    expect(queries).toHaveLength(2);
+  });
+
+  it("what is asked for at one moment is read by one query, each key once", async () => {
+    const { cache, table, queries } = cached();
+    for (const name of ["a", "b", "c"]) table.set(name, 1);
+    const reads = ["a", "b", "a", "c", "b", "unknown"].map((name) => cache.read(name));
+    expect((await Promise.all(reads)).map((value) => value?.name)).toEqual(["a", "b", "a", "c", "b", undefined]);
+    expect(queries).toEqual([["a", "b", "c", "unknown"]]);
+  });
+
+  it("who comes while a key is being read shares the answer; who bypasses gets one that was asked for later", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    const first = cache.read("a");
+    await new Promise((resolve) => void setImmediate(resolve));
+    table.set("a", 2);
+    const shared = cache.read("a");
+    const bypassing = cache.read("a", { bypass: true });
+    gate.resolve();
+    expect([(await first)?.at, (await bypassing)?.at]).toEqual([1, 2]);
+    expect((await shared)?.at).toBe(1);
+    expect(queries).toEqual([["a"], ["a"]]);
+  });
+
+  it("an answer that was overtaken by a newer one does not come back", async () => {
+    const { cache, table, state } = cached();
+    table.set("a", 1);
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    const slow = cache.read("a");
+    await new Promise((resolve) => void setImmediate(resolve));
+    cache.put("a", { name: "a", at: 5 });
+    gate.resolve();
+    expect((await slow)?.at).toBe(5);
+    expect((await cache.read("a"))?.at).toBe(5);
+  });
+
+  it("while the database is gone a known value is handed out, and the database is asked once a second", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.failure = gone;
+    state.nowMs = 5000;
+    for (let read = 0; read < 10; read++) expect((await cache.read("a"))?.at).toBe(1);
+    expect(queries).toHaveLength(2);
+    state.nowMs = 6000;
+    await cache.read("a");
+    expect(queries).toHaveLength(3);
+    state.failure = null;
+    table.set("a", 2);
+    state.nowMs = 7000;
+    expect((await cache.read("a"))?.at).toBe(2);
+  });
+
+  it("a value outlives the database for so long and no longer, counted from its last confirmation", async () => {
+    const { cache, table, state } = cached({ outageMs: 60_000 });
+    table.set("a", 1);
+    await cache.read("a");
+    state.failure = gone;
+    state.nowMs = 60_000;
+    expect((await cache.read("a"))?.at).toBe(1);
+    state.nowMs = 60_001;
+    await expect(cache.read("a")).rejects.toBe(gone);
+  });
+
+  it("what is not known here cannot be handed out while the database is gone, nor to who bypasses", async () => {
+    const { cache, table, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.failure = gone;
+    await expect(cache.read("b")).rejects.toBe(gone);
+    await expect(cache.read("a", { bypass: true })).rejects.toBe(gone);
+  });
+
+  it("a query that is itself at fault is no outage", async () => {
+    const { cache, table, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.failure = new TypeError("a fault");
+    state.nowMs = 5000;
+    await expect(cache.read("a")).rejects.toThrow("a fault");
+  });
+
+  it("names that do not exist are not kept: anybody can invent them", async () => {
+    const { cache, table, queries, state } = cached();
+    expect(await cache.read("a")).toBeNull();
+    expect(await cache.read("a")).toBeNull();
+    expect(queries).toHaveLength(2);
+    table.set("a", 1);
+    await cache.read("a");
+    table.delete("a");
+    state.nowMs = 5000;
+    expect(await cache.read("a")).toBeNull();
+    state.failure = gone;
+    await expect(cache.read("a")).rejects.toBe(gone);
+  });
+
+  it("an expired entry is asked for at once, and still serves through an outage", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    cache.expire("a");
+    cache.expire("never seen");
+    table.set("a", 2);
+    expect((await cache.read("a"))?.at).toBe(2);
+    cache.expire("a");
+    state.failure = gone;
+    expect((await cache.read("a"))?.at).toBe(2);
+    expect(queries).toHaveLength(3);
+  });
+
+  it("at its limit the value that was confirmed longest ago goes", async () => {
+    const { cache, table, queries } = cached({ maxEntries: 2 });
+    for (const name of ["a", "b", "c"]) table.set(name, 1);
+    await cache.read("a");
+    await cache.read("b");
+    cache.put("a", { name: "a", at: 2 });
+    await cache.read("c");
+    expect(queries).toHaveLength(3);
+    await cache.read("a");
+    expect(queries).toHaveLength(3);
+    await cache.read("b");
+    expect(queries).toEqual([["a"], ["b"], ["c"], ["b"]]);
+  });
+});

@@ -1,0 +1,98 @@
+import { describe, expect, it } from "vitest";
+import type { Failure } from "../../../src/providers/grant.ts";
+import type { ClientRow } from "../../../src/store/clients.ts";
+import { createLogger } from "../../../src/telemetry/logger.ts";
+import { createMetrics, measurePermits, type Metrics } from "../../../src/telemetry/metrics.ts";
+import { createRefreshObserver } from "../../../src/telemetry/refresh-observer.ts";
+import type { Sendable } from "../../../src/tokens/sending.ts";
+import { define } from "../providers/definitions.ts";
+import { tokenRow } from "../tokens/token-row.ts";
+
+const secret = "s3cr3t-canary";
+
+const client: ClientRow = {
+  id: "8c1a7f7e-6a55-4a3b-8a60-0a9a2a1b3c4d",
+  name: "app",
+  provider: "own",
+  clientId: "id",
+  secretRevision: 0,
+  secret: null,
+  previousSecret: null,
+  scopes: [],
+  inputs: {},
+  createdAt: new Date(0),
+  updatedAt: new Date(0),
+};
+const sendable: Sendable = { row: tokenRow(), definition: define(""), client, clientSecrets: [secret] };
+const failure = (given: Pick<Failure, "class" | "code">): Failure => ({ ...given, detail: secret, status: 400 });
+const rejected = { failure: failure({ class: "client_rejected", code: "invalid_client" }), replay: false, seconds: 1 };
+const busy = { failure: failure({ class: "refused_for_now", code: "rate_limited" }), replay: false, seconds: 1 };
+
+function observing() {
+  const metrics = createMetrics();
+  const lines: string[] = [];
+  const observer = createRefreshObserver(metrics, createLogger("debug", { write: (line) => void lines.push(line) }));
+  const levels = () => lines.map((line) => (JSON.parse(line) as { level: string }).level);
+  return { metrics, observer, lines, levels };
+}
+
+/** This project's own figures, as Prometheus reads them. */
+async function figures({ registry }: Metrics): Promise<Record<string, number>> {
+  const text = await registry.metrics();
+  const lines = text.split("\n").filter((line) => line.startsWith("freshet_"));
+  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]));
+}
+
+describe("what telemetry learns of refreshes", () => {
+  it("they are counted by provider and outcome", async () => {
+    const { metrics, observer } = observing();
+    observer.succeeded(sendable, { replay: false, seconds: 0.2 });
+    observer.failed(sendable, busy);
+    observer.failed(sendable, busy);
+    observer.answerLost(sendable.row, null);
+    observer.commitDelayed(sendable.row, new Error(secret));
+    expect(await figures(metrics)).toMatchObject({
+      'freshet_refreshes_total{provider="own",outcome="stored"}': 1,
+      'freshet_refreshes_total{provider="own",outcome="refused_for_now"}': 2,
+      'freshet_refresh_seconds_count{provider="own"}': 3,
+      'freshet_lost_rotation_total{provider="own"}': 1,
+      freshet_commit_delays_total: 1,
+    });
+  });
+
+  it("a client in trouble is reported once, and again only after it has worked", async () => {
+    const { metrics, observer, levels } = observing();
+    for (let count = 0; count < 5; count++) observer.failed(sendable, rejected);
+    expect(levels()).toEqual(["error"]);
+    observer.succeeded(sendable, { replay: false, seconds: 0.2 });
+    observer.failed(sendable, rejected);
+    expect(levels()).toEqual(["error", "debug", "error"]);
+    expect(await figures(metrics)).toMatchObject({ 'freshet_client_rejected_total{provider="own"}': 2 });
+  });
+
+  it("nothing that a provider said and no secret gets into the log", () => {
+    const { observer, lines } = observing();
+    observer.failed(sendable, busy);
+    observer.failed(sendable, rejected);
+    observer.commitDelayed(sendable.row, new Error(secret));
+    observer.answerLost(sendable.row, null);
+    expect(lines).toHaveLength(4);
+    expect(lines.join("")).not.toContain(secret);
+  });
+});
+
+describe("permits that stand", () => {
+  it("are counted by one query when somebody looks, and their last figures stand while Postgres is gone", async () => {
+    const metrics = createMetrics();
+    let queries = 0;
+    measurePermits(metrics, async () => {
+      queries++;
+      if (queries > 1) throw new Error("gone");
+      return { count: 2, oldestSeconds: 31 };
+    });
+    for (const scrapes of [1, 2]) {
+      expect(await figures(metrics)).toMatchObject({ freshet_permits: 2, freshet_permit_age_seconds: 31 });
+      expect(queries).toBe(scrapes);
+    }
+  });
+});

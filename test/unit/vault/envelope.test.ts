@@ -1,0 +1,99 @@
+import { createCipheriv, createHash, randomBytes } from "node:crypto";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { keyIdOf, open, seal, type Place } from "../../../src/vault/envelope.ts";
+
+const key = createHash("sha256").update("envelope tests").digest();
+const place: Place = { table: "connections", row: "row-1", column: "access_token_sealed", revision: 7 };
+const sealed = (plaintext = "a secret token") => seal(plaintext, { keyId: "k1", key, place, randomBytes });
+
+/** Version, length of the key id, key id, nonce. */
+const tagStart = 1 + 1 + 2 + 12;
+
+describe("a sealed record", () => {
+  it("opens where it was sealed, whatever the text", () => {
+    const property = fc.property(fc.string({ unit: "grapheme", maxLength: 5000 }), (text) => {
+      expect(open(sealed(text), key, place)).toBe(text);
+    });
+    fc.assert(property);
+  });
+
+  it("names the key that sealed it, and holds nothing readable of the text", () => {
+    expect(keyIdOf(sealed())).toBe("k1");
+    expect(sealed().includes("secret")).toBe(false);
+  });
+
+  it("does not open once a single bit of it has changed", () => {
+    const record = sealed();
+    for (let bit = 0; bit < record.length * 8; bit++) {
+      const changed = Buffer.from(record);
+      changed[bit >> 3] = (changed[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      expect(() => open(changed, key, place), `bit ${bit}`).toThrow();
+    }
+  });
+
+  it("does not open when it was cut off anywhere, or when something was added", () => {
+    const record = sealed();
+    for (let length = 0; length < record.length; length++) {
+      expect(() => open(record.subarray(0, length), key, place), `${length} bytes`).toThrow();
+    }
+    expect(() => open(Buffer.concat([record, Buffer.alloc(1)]), key, place)).toThrow();
+  });
+
+  it("has a tag of 16 bytes: a shorter one, though right, is refused", () => {
+    const whole = sealed("");
+    expect(whole).toHaveLength(tagStart + 16);
+    const header = whole.subarray(0, tagStart);
+    const additional = Buffer.concat([whole.subarray(0, 4), Buffer.from(JSON.stringify(Object.values(place)))]);
+    for (const authTagLength of [4, 8, 12, 13, 14, 15, 16]) {
+      const cipher = createCipheriv("aes-256-gcm", key, whole.subarray(4, tagStart), { authTagLength });
+      cipher.setAAD(additional);
+      cipher.final();
+      const record = Buffer.concat([header, cipher.getAuthTag()]);
+      if (authTagLength === 16) expect(open(record, key, place)).toBe("");
+      else expect(() => open(record, key, place), `${authTagLength} bytes`).toThrow();
+    }
+  });
+
+  it.each<Partial<Place>>([
+    { table: "clients" },
+    { row: "row-2" },
+    { column: "refresh_token_sealed" },
+    { revision: 8 },
+    { revision: 6 },
+  ])("does not open in another place: %o", (change) => {
+    expect(() => open(sealed(), key, { ...place, ...change })).toThrow();
+  });
+
+  it("the parts of a place cannot be shifted into one another", () => {
+    const shifted = { ...place, table: "connections\",\"row", row: "-1" };
+    const record = seal("text", { keyId: "k1", key, place: shifted, randomBytes });
+    expect(() => open(record, key, { ...place, table: "connections", row: 'row","-1' })).toThrow();
+    expect(open(record, key, shifted)).toBe("text");
+  });
+
+  it("does not open with another key", () => {
+    expect(() => open(sealed(), randomBytes(32), place)).toThrow();
+  });
+
+  it("is never the same twice, nor is its nonce", () => {
+    const records = Array.from({ length: 200 }, () => sealed());
+    const nonces = records.map((record) => record.subarray(4, tagStart).toString("hex"));
+    expect(new Set(nonces).size).toBe(200);
+    expect(new Set(records.map((record) => record.toString("hex"))).size).toBe(200);
+  });
+
+  it("what is no record is refused, whatever it is", () => {
+    const property = fc.property(fc.uint8Array({ maxLength: 100 }), (bytes) => {
+      expect(() => open(bytes, key, place)).toThrow();
+    });
+    fc.assert(property);
+  });
+
+  it("a record inside a larger buffer is read within its own bounds", () => {
+    const record = sealed();
+    const around = Buffer.concat([Buffer.alloc(5, 1), record, Buffer.alloc(5, 2)]);
+    const view = new Uint8Array(around.buffer, around.byteOffset + 5, record.length);
+    expect(open(view, key, place)).toBe("a secret token");
+  });
+});

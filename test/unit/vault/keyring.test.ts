@@ -1,0 +1,123 @@
+import { createHash } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { StartupError } from "../../../src/errors.ts";
+import { keyIdOf } from "../../../src/vault/envelope.ts";
+import { createKeyring, sealKeyCheck, verifyKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+
+const keyOf = (id: string, seed = id) => ({ id, key: createHash("sha256").update(seed).digest() });
+const [old, current] = [keyOf("2025"), keyOf("2026")];
+const place = { table: "clients", row: "1", column: "secret_sealed", revision: 0 };
+
+describe("a keyring", () => {
+  it("the first key encrypts, and all decrypt", () => {
+    const before = createKeyring([old]).seal("from before", place);
+    const rotated = createKeyring([current, old]);
+    expect(keyIdOf(rotated.seal("new", place))).toBe("2026");
+    expect(rotated.open(before, place)).toBe("from before");
+    expect(rotated.open(rotated.seal("new", place), place)).toBe("new");
+  });
+
+  it("a record of a key that is not in the ring does not open, and the error names the key", () => {
+    const record = createKeyring([current]).seal("text", place);
+    expect(() => createKeyring([old]).open(record, place)).toThrow(/"2026".*ENCRYPTION_KEYS/);
+  });
+
+  it("a record does not open with other bytes under the same id", () => {
+    const record = createKeyring([current]).seal("text", place);
+    expect(() => createKeyring([keyOf("2026", "other bytes")]).open(record, place)).toThrow();
+  });
+
+  it("without a key the broker does not start", () => {
+    expect(() => createKeyring([])).toThrow(StartupError);
+  });
+
+  it("what is derived from it differs by purpose, and stays the same when a key is added in front", () => {
+    const forms = createKeyring([old]).derive("forms");
+    expect(forms).toHaveLength(32);
+    expect(createKeyring([current, old]).derive("forms")).toEqual(forms);
+    expect(createKeyring([old]).derive("tokens")).not.toEqual(forms);
+    expect(createKeyring([current]).derive("forms")).not.toEqual(forms);
+    expect(Buffer.from(forms)).not.toEqual(old.key);
+  });
+});
+
+describe("a keyring at start", () => {
+  const known = [old, current].map((key) => ({ id: key.id, check: sealKeyCheck(key) }));
+
+  it("that holds every key of the database is taken, further ones included", () => {
+    expect(() => verifyKeyring(createKeyring([keyOf("2027"), current, old]), known)).not.toThrow();
+    expect(() => verifyKeyring(createKeyring([current]), [])).not.toThrow();
+  });
+
+  it("that lacks one is refused, and the error says which and which there are", () => {
+    const start = () => verifyKeyring(createKeyring([current]), known);
+    expect(start).toThrow(StartupError);
+    expect(start).toThrow(/lacks the key "2025".*it has 2026/);
+  });
+
+  it("that has other bytes for one is refused, and the error says for which, and no byte", () => {
+    const wrong = keyOf("2025", "other bytes");
+    const start = () => verifyKeyring(createKeyring([current, wrong]), known);
+    expect(start).toThrow(StartupError);
+    expect(start).toThrow(/other bytes for the key "2025"/);
+    expect(start).not.toThrow(wrong.key.toString("base64"));
+  });
+
+  it("a check that was copied from another key does not pass for it", () => {
+    const [first] = known;
+    const copied = [{ id: "2026", check: first?.check ?? new Uint8Array() }];
+    expect(() => verifyKeyring(createKeyring([current, old]), copied)).toThrow(StartupError);
+  });
+});
+
+describe("the vault", () => {
+  const vault = createTokenVault(createKeyring([current]));
+  const at = { connectionId: "c1", generation: 4 };
+
+  it("a token opens in its own generation, column and row only", () => {
+    const { accessToken, refreshToken } = vault.sealTokens({ accessToken: "access", refreshToken: "refresh" }, at);
+    const [access, refresh] = [accessToken ?? new Uint8Array(), refreshToken ?? new Uint8Array()];
+    expect(vault.openAccessToken(access, at)).toBe("access");
+    expect(vault.openRefreshToken(refresh, at)).toBe("refresh");
+    for (const other of [{ ...at, generation: 5 }, { ...at, generation: 3 }, { ...at, connectionId: "c2" }]) {
+      expect(() => vault.openAccessToken(access, other)).toThrow();
+      expect(() => vault.openRefreshToken(refresh, other)).toThrow();
+    }
+    expect(() => vault.openAccessToken(refresh, at)).toThrow();
+    expect(() => vault.openRefreshToken(access, at)).toThrow();
+  });
+
+  it("what is absent stays absent", () => {
+    const none = vault.sealTokens({ accessToken: null, refreshToken: null }, at);
+    expect(none).toEqual({ accessToken: null, refreshToken: null });
+  });
+
+  it("credentials, client secrets and verifiers open at their own revision and row only", () => {
+    const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: "c1", revision: 2 });
+    expect(vault.openCredentials(credentials, { connectionId: "c1", revision: 2 })).toEqual({ username: "u", password: "p" });
+    expect(() => vault.openCredentials(credentials, { connectionId: "c1", revision: 1 })).toThrow();
+    expect(() => vault.openCredentials(credentials, { connectionId: "c2", revision: 2 })).toThrow();
+    const secret = vault.sealClientSecret("s", { clientId: "k1", revision: 0 });
+    expect(vault.openClientSecret(secret, { clientId: "k1", revision: 0 })).toBe("s");
+    expect(() => vault.openClientSecret(secret, { clientId: "k1", revision: 1 })).toThrow();
+    expect(() => vault.openClientSecret(secret, { clientId: "k2", revision: 0 })).toThrow();
+    const verifier = vault.sealVerifier("v", { requestId: "r1" });
+    expect(vault.openVerifier(verifier, { requestId: "r1" })).toBe("v");
+    expect(() => vault.openVerifier(verifier, { requestId: "r2" })).toThrow();
+    const answer = vault.sealAnswer("raw", at);
+    expect(() => vault.openAccessToken(answer, at)).toThrow();
+  });
+
+  it("a fingerprint tells tokens and clients apart, and cannot be made equal by shifting one into the other", () => {
+    const prints = [
+      vault.fingerprint("token", "client"),
+      vault.fingerprint("token2", "client"),
+      vault.fingerprint("token", "client2"),
+      vault.fingerprint('","token', "client"),
+      vault.fingerprint("token", 'client","'),
+    ].map((print) => Buffer.from(print).toString("hex"));
+    expect(new Set(prints).size).toBe(prints.length);
+    expect(vault.fingerprint("token", "client")).toEqual(vault.fingerprint("token", "client"));
+  });
+});
