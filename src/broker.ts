@@ -7,6 +7,7 @@ import { createConsentService } from "./consent/consent-service.ts";
 import { StartupError } from "./errors.ts";
 import { findSecrets, type FirstSecrets } from "./first-secrets.ts";
 import { buildApp } from "./http/app.ts";
+import type { Leases } from "./leases/lease.ts";
 import { createMemoryLeases } from "./leases/memory-lease.ts";
 import { createRedisLeases } from "./leases/redis-lease.ts";
 import { loadCatalog } from "./providers/catalog.ts";
@@ -27,7 +28,7 @@ import { createDatabaseHealth } from "./store/database-health.ts";
 import { openEmbedded, openPostgres, type Database } from "./store/database.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
 import { createTokenRows } from "./store/token-rows.ts";
-import { createMetrics, measurePermits } from "./telemetry/metrics.ts";
+import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
 import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
 import { createDatabaseClock } from "./tokens/database-clock.ts";
@@ -49,90 +50,26 @@ export type Broker = Awaited<ReturnType<typeof createBroker>>;
 
 /** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
 export async function createBroker(config: Config, log: Logger) {
-  const sandboxAddress = sandboxAddressOf(config);
-  const catalog = loadCatalog({
-    builtinFolder: builtinProviders,
-    extraFolder: config.providersDir,
-    sandbox: sandboxAddress,
-  });
-  const egress = createEgress({
-    networks: readNetworks(config.providerNetworks),
-    trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
-  });
-
-  const dataDir = await holdDataDir(config.dataDir);
-  const secrets = await findSecrets(config, dataDir);
-  const keyring = createKeyring(secrets.encryptionKeys);
-  const vault = createTokenVault(keyring);
-  const health = createDatabaseHealth(() => clock.monotonicMs());
-  const database =
-    config.databaseUrl === null
-      ? await openEmbedded(dataDir.embeddedDatabase, health)
-      : await openPostgres(config.databaseUrl, health);
-  await checkKeyring(database, keyring, secrets);
-
+  const providers = openProviders(config);
+  const storage = await openStorage(config);
   const metrics = createMetrics();
-  const observer = createRefreshObserver(metrics, log);
-  const leases =
-    config.redisUrl === null
-      ? createMemoryLeases({ monotonicMs: () => clock.monotonicMs() })
-      : createRedisLeases({ url: config.redisUrl, onError: (err) => log.debug({ err }, "redis") });
-
-  const rows = createTokenRows(database);
-  const clients = createClients(database);
-  const connections = createConnections(database);
-  measurePermits(metrics, () => rows.permitAges());
-
-  const databaseClock = createDatabaseClock(clock);
-  const nowMs = () => databaseClock.nowMs();
-  const random = Math.random; // for jitter only
-  const oauth = createOAuthClient({ egress });
-  const sender = createSender({ catalog, oauth, clients, vault });
-  const cache = createTokenCache({ rows, vault, clock, databaseClock });
-  const waiting = createWaiting({ rows, leases, clock });
-  const refresh = createRefresh({ rows, clients, leases, waiting, sender, vault, health, clock, random, observer });
-  const onBackgroundError = (err: unknown) => log.warn({ err }, "a refresh in the background failed");
-  const tokens = createTokenService({ cache, catalog, rows, leases, refresh, clock, databaseClock, onBackgroundError });
-  const establish = createEstablish({ rows, cache, sender, vault, clock, random, observer });
-
-  const keys = createKeyService({
-    keys: createApiKeys(database),
-    adminKey: secrets.adminKey,
-    clock,
-    nowMs,
-    randomBytes,
-  });
-  const clientService = createClientService({ clients, catalog, vault });
-  const connectionParts = { connections, clients, rows, cache, catalog, vault, tokens, establish, sender, randomBytes };
-  const connectionService = createConnectionService(connectionParts);
-  const consentContext = createConsentContext({ records: connections, clients, catalog, establish });
-  const consent = createConsentService({
-    ...consentContext,
-    links: createConsentLinks(database.prisma),
-    requests: createAuthorizationRequests(database.prisma),
-    vault,
-    publicUrl: config.publicUrl,
-    returnOrigins: config.returnOrigins,
-    random: { bytes: randomBytes, uuid: randomUUID },
-    formKey: keyring.derive("consent forms"),
-  });
-
+  measurePermits(metrics, () => storage.rows.permitAges());
+  const leases = openLeases(config, log);
+  const core = createTokenCore({ ...providers, ...storage, leases, log, metrics });
+  const registry = createRegistry(config, { ...providers, ...storage, ...core });
+  const { database, dataDir, keyring, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
-  const sandbox = sandboxAddress === null ? null : sandboxOptions(config, keyring);
+  const sandbox = providers.sandboxAddress === null ? null : sandboxOptions(config, keyring);
   const app = await buildApp({
+    ...registry,
     log,
-    keys,
-    tokens,
-    connections: connectionService,
-    clients: clientService,
-    catalog,
-    consent,
-    consentCalls: createConsentCalls({ consent, connections: connectionService }),
-    describeRequest: createRequestDescriber({ cache, catalog, clients, clock }),
+    tokens: core.tokens,
+    catalog: providers.catalog,
+    describeRequest: createRequestDescriber({ ...providers, ...storage, ...core, clock }),
     observeRead: (result) => metrics.reads.inc({ result }),
     publicUrl: config.publicUrl,
     randomBytes,
-    nowMs,
+    nowMs: core.nowMs,
     isReady: () => lifecycle.ready,
     check: async () => ({
       database: (await withDeadline(canQuery(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
@@ -145,23 +82,100 @@ export async function createBroker(config: Config, log: Logger) {
     trustProxy: config.trustProxy,
   });
 
+  /** After the last request: what still runs is finished by its owner first. */
+  const close = async () => {
+    await leases.close();
+    await database.close();
+    dataDir.release();
+  };
   return {
+    ...registry,
     app,
     lifecycle,
-    tokens,
-    consent,
-    clients: clientService,
-    connections: connectionService,
-    records: connections,
+    tokens: core.tokens,
+    records,
     sandbox,
     metrics,
     adminKeyFile: secrets.adminKeyFile,
-    /** After the last request: what still runs is finished by its owner first. */
-    async close() {
-      await leases.close();
-      await database.close();
-      dataDir.release();
-    },
+    close,
+  };
+}
+
+function openProviders(config: Config) {
+  const sandboxAddress = sandboxAddressOf(config);
+  const catalog = loadCatalog({
+    builtinFolder: builtinProviders,
+    extraFolder: config.providersDir,
+    sandbox: sandboxAddress,
+  });
+  const egress = createEgress({
+    networks: readNetworks(config.providerNetworks),
+    trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
+  });
+  return { catalog, oauth: createOAuthClient({ egress }), sandboxAddress };
+}
+
+async function openStorage(config: Config) {
+  const dataDir = await holdDataDir(config.dataDir);
+  const secrets = await findSecrets(config, dataDir);
+  const keyring = createKeyring(secrets.encryptionKeys);
+  const health = createDatabaseHealth(() => clock.monotonicMs());
+  const database =
+    config.databaseUrl === null
+      ? await openEmbedded(dataDir.embeddedDatabase, health)
+      : await openPostgres(config.databaseUrl, health);
+  await checkKeyring(database, keyring, secrets);
+  const tables = {
+    rows: createTokenRows(database),
+    clients: createClients(database),
+    connections: createConnections(database),
+  };
+  return { ...tables, dataDir, secrets, keyring, vault: createTokenVault(keyring), health, database };
+}
+
+function openLeases({ redisUrl }: Config, log: Logger): Leases {
+  if (redisUrl === null) return createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
+  return createRedisLeases({ url: redisUrl, onError: (err) => log.debug({ err }, "redis") });
+}
+
+type Providers = ReturnType<typeof openProviders>;
+type Storage = Awaited<ReturnType<typeof openStorage>>;
+type Core = ReturnType<typeof createTokenCore>;
+
+function createTokenCore(parts: Providers & Storage & { leases: Leases; log: Logger; metrics: Metrics }) {
+  const databaseClock = createDatabaseClock(clock);
+  const observer = createRefreshObserver(parts.metrics, parts.log);
+  const sender = createSender(parts);
+  // Math.random serves for jitter only.
+  const common = { ...parts, clock, databaseClock, observer, sender, random: Math.random };
+  const cache = createTokenCache(common);
+  const refresh = createRefresh({ ...common, waiting: createWaiting(common) });
+  const onBackgroundError = (err: unknown) => parts.log.warn({ err }, "a refresh in the background failed");
+  const tokens = createTokenService({ ...common, cache, refresh, onBackgroundError });
+  const establish = createEstablish({ ...common, cache });
+  return { cache, tokens, establish, sender, nowMs: () => databaseClock.nowMs() };
+}
+
+function createRegistry(config: Config, parts: Providers & Storage & Core) {
+  const { database, secrets, connections: records } = parts;
+  const connections = createConnectionService({ ...parts, randomBytes });
+  const consent = createConsentService({
+    ...createConsentContext({ ...parts, records }),
+    links: createConsentLinks(database.prisma),
+    requests: createAuthorizationRequests(database.prisma),
+    vault: parts.vault,
+    publicUrl: config.publicUrl,
+    returnOrigins: config.returnOrigins,
+    random: { bytes: randomBytes, uuid: randomUUID },
+    formKey: parts.keyring.derive("consent forms"),
+  });
+  const keyTable = createApiKeys(database);
+  return {
+    connections,
+    consent,
+    consentCalls: createConsentCalls({ consent, connections }),
+    clients: createClientService(parts),
+    keys: createKeyService({ keys: keyTable, adminKey: secrets.adminKey, clock, nowMs: parts.nowMs, randomBytes }),
   };
 }
 

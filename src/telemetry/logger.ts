@@ -1,4 +1,4 @@
-import { pino, type DestinationStream, type Logger } from "pino";
+import { pino, type Bindings, type ChildLoggerOptions, type DestinationStream, type LogFn, type Logger, type LoggerOptions } from "pino";
 
 /** Fields that may be logged. An allow-list: a new field is silent until somebody has thought about it. */
 const allowedFields = new Set([
@@ -22,30 +22,46 @@ const allowedFields = new Set([
   "redis",
   "path",
   "signal",
-  "err",
 ]);
 
-/** JSON lines on stdout, without secrets: only listed fields, and of errors all but the message. */
+/** JSON lines on stdout, without secrets: only listed fields of plain values, and of errors all but the message. */
 export function createLogger(level: string, destination?: DestinationStream): Logger {
-  const options = {
+  const options: LoggerOptions = {
     level,
     base: null,
     serializers: { err: describeError },
-    formatters: {
-      bindings: () => ({}),
-      level: (label: string) => ({ level: label }),
-      log: (fields: Record<string, unknown>) =>
-        Object.fromEntries(Object.entries(fields).filter(([name]) => allowedFields.has(name))),
-    },
+    formatters: { level: (label) => ({ level: label }), log: allowed },
+    hooks: { logMethod: withText },
     timestamp: () => `,"time":"${new Date().toISOString()}"`,
   };
-  return destination === undefined ? pino(options) : pino(options, destination);
+  const log = destination === undefined ? pino(options) : pino(options, destination);
+  const { child } = log;
+  // What a child binds is written as it is, whatever the formatters say.
+  log.child = function (this: Logger, bindings: Bindings, childOptions?: ChildLoggerOptions) {
+    return child.call(this, allowed(bindings), childOptions ?? {});
+  } as typeof child;
+  return log;
+}
+
+function allowed(fields: Record<string, unknown>): Record<string, unknown> {
+  const isPlain = (value: unknown) => value === null || typeof value !== "object";
+  return Object.fromEntries(
+    Object.entries(fields).filter(([name, value]) => name === "err" || (allowedFields.has(name) && isPlain(value))),
+  );
+}
+
+/** Where a line has no text, pino would take the error's message for it. */
+function withText(this: Logger, given: Parameters<LogFn>, method: LogFn): void {
+  const [first, text] = given as [unknown, string?];
+  if (typeof first === "object" && text === undefined) method.apply(this, [first, "no text"]);
+  else method.apply(this, given);
 }
 
 /** Messages are left out: drivers and libraries put values into them. The place in the code is enough to find the cause. */
 function describeError(error: unknown): object {
   if (!(error instanceof Error)) return { name: typeof error };
-  const frames = (error.stack ?? "").split("\n").filter((line) => line.startsWith("    at "));
-  const { code } = error as { code?: unknown };
-  return { name: error.name, ...(typeof code === "string" ? { code } : {}), stack: frames.slice(0, 12).join("\n") };
+  const { code, message, name, stack = "" } = error as Error & { code?: unknown };
+  const place = stack.slice(stack.indexOf(message) + message.length);
+  const frames = place.split("\n").filter((line) => line.startsWith("    at "));
+  return { name, ...(typeof code === "string" ? { code } : {}), stack: frames.slice(0, 12).join("\n") };
 }

@@ -122,8 +122,10 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     try {
       return await refreshFirst(found, wish, renewal);
     } catch (error) {
-      // Storage or the lock service failed: no reason to withhold a token that is good.
-      if (usable && error instanceof BrokerError && !isFinal(error)) return issue(found, warnings);
+      // Storage or the lock service failed: no reason to withhold a token that is good, and good until now.
+      const isPassing = usable && error instanceof BrokerError && !isFinal(error);
+      const stillGood = isPassing ? issueToken(found, warnings, databaseClock.nowMs()) : null;
+      if (stillGood !== null) return stillGood;
       throw error;
     }
   };
