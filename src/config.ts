@@ -144,8 +144,9 @@ function parseEncryptionKeys(text: string): EncryptionKeySetting[] {
       return fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), the id of A-Z a-z 0-9 . _ -`);
     }
     const key = Buffer.from(encoded, "base64");
-    if (key.length !== 32)
+    if (key.length !== 32) {
       fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), it has ${key.length} bytes`);
+    }
     return { id, key };
   });
   if (keys.length === 0) fail("ENCRYPTION_KEYS", "must hold at least one id:base64(32 bytes)");
@@ -171,14 +172,16 @@ function isLoopbackName(hostname: string): boolean {
 function parseOrigin(name: string, text: string): string {
   const parsed = URL.canParse(text) ? new URL(text) : null;
   const isOrigin = parsed !== null && /^https?:$/.test(parsed.protocol) && parsed.href === `${parsed.origin}/`;
-  if (!isOrigin)
+  if (!isOrigin) {
     return fail(name, `must be an origin like https://broker.example.com, without a path, not ${JSON.stringify(text)}`);
+  }
   return parsed.origin;
 }
 
 function parseHost(text: string): string {
-  if (isIP(text) === 0 && !URL.canParse(`http://${text}`))
+  if (isIP(text) === 0 && !URL.canParse(`http://${text}`)) {
     fail("HOST", `must be an address or a host name, not ${JSON.stringify(text)}`);
+  }
   return text;
 }
 
@@ -201,11 +204,13 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
   if (text === undefined) return null;
   const [, scheme = "", credentials = "", hosts = "", rest = ""] =
     /^([a-z+]+):\/\/([^/?#]*@)?([^/?#]*)(.*)$/s.exec(text) ?? [];
-  if (!schemes.includes(scheme))
+  if (!schemes.includes(scheme)) {
     fail(name, `must be a URL that begins with ${schemes.map((each) => `${each}://`).join(" or ")}`);
+  }
   const each = scheme.includes("+") ? hosts.split(",") : [hosts];
-  if (hosts + rest !== "" && each.every((host) => URL.canParse(`${scheme}://${credentials}${host}${rest}`)))
+  if (hosts + rest !== "" && each.every((host) => URL.canParse(`${scheme}://${credentials}${host}${rest}`))) {
     return text;
+  }
   return fail(
     name,
     `must be a URL ${scheme}://user:password@host:port, with special characters in its parts percent-encoded`,

@@ -7,7 +7,7 @@ import type { KeyService } from "../registry/key-service.ts";
 import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { createRequireAbility } from "./auth.ts";
-import { installErrorHandler, serverErrors } from "./error-handler.ts";
+import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { openApi } from "./openapi.ts";
 import { installRequestLog } from "./request-log.ts";
 import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
@@ -46,12 +46,13 @@ export type AppParts = TokenRoutesOptions &
 
 /** Everything that is served, in order. */
 export async function buildApp(parts: AppParts): Promise<ApiScope> {
+  const loggerInstance: FastifyBaseLogger = parts.log;
   const app = fastify({
-    loggerInstance: parts.log as FastifyBaseLogger,
+    loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
     trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
-    ...serverErrors,
+    ...serverOptions,
   }).withTypeProvider<TypeBoxTypeProvider>();
 
   installRequestLog(app);

@@ -43,8 +43,9 @@ async function authenticate(
 ): Promise<Principal> {
   try {
     const [, key] = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
-    if (key === undefined)
+    if (key === undefined) {
       throw new BrokerError("unauthenticated", "Send a key of this broker: Authorization: Bearer <key>.");
+    }
     return await keys.authenticate(key);
   } catch (error) {
     if (error instanceof BrokerError && error.code === "unauthenticated") await countFailure(request.ip, failures);

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { BrokerError } from "../errors.ts";
-import { rawProblem, sendProblem } from "./problem.ts";
+import { rawProblem, sendProblem, statusOf } from "./problem.ts";
 import { shown } from "./validation.ts";
 
 const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
@@ -18,9 +18,11 @@ const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
 };
 
 const longestParameter = 512;
+const requestTimeoutMs = 30_000;
 
-/** How Fastify is set up so that faults before routing are answered like all others. */
-export const serverErrors = {
+/** How Fastify is set up so that faults before routing are answered like all others, and nobody sends for ever. */
+export const serverOptions = {
+  requestTimeout: requestTimeoutMs,
   routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
   frameworkErrors: (error: FastifyError, _request: unknown, reply: FastifyReply) =>
     void sendProblem(reply, toBrokerError(error)),
@@ -45,9 +47,17 @@ export function installErrorHandler(app: FastifyInstance): void {
 
   app.setErrorHandler<FastifyError>(async (error, request, reply) => {
     const problem = toBrokerError(error);
-    if (problem.code === "internal_error")
+    if (problem.code === "internal_error") {
       request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
+    }
     return await sendProblem(reply, problem);
+  });
+
+  // A connection that is closed while the client still writes is reset, and the client never reads why.
+  app.addHook("onSend", async ({ raw }, reply) => {
+    if (reply.statusCode !== statusOf.payload_too_large) return;
+    reply.removeHeader("connection");
+    raw.resume();
   });
 
   app.setNotFoundHandler(async (request: FastifyRequest, reply: FastifyReply) => {
@@ -78,17 +88,18 @@ function describeValidation(fault: ValidationFault | undefined, context = "reque
   if (fault === undefined) return "The request is not valid.";
   const part = context === "querystring" ? "query" : context;
   const path = fault.instancePath.split("/").slice(1).map(readPointerStep);
-  const { additionalProperty, missingProperty } = fault.params as Record<string, unknown>;
+  const { additionalProperty, missingProperty } = fault.params;
   const place = (...more: unknown[]) => [...path, ...more].map((step) => shown(String(step))).join(".") || part;
-  if (fault.keyword === "additionalProperties")
+  if (fault.keyword === "additionalProperties") {
     return `${place(additionalProperty)}: is not a known field of the ${part}.`;
+  }
   if (fault.keyword === "required") return `${place(missingProperty)}: is required.`;
   if (fault.propertyName !== undefined) return `${place(fault.propertyName)}: the name ${allowed(fault)}.`;
   return `${place()}: ${allowed(fault)}.`;
 }
 
 function allowed({ keyword, params, message }: ValidationFault): string {
-  const { allowedValues, pattern } = params as Record<string, unknown>;
+  const { allowedValues, pattern } = params;
   if (Array.isArray(allowedValues)) return `must be one of ${allowedValues.join(", ")}`;
   if (keyword === "pattern") return `must match ${String(pattern)}`;
   if (keyword === "format") return "must be a date and time such as 2030-01-31T12:00:00Z";

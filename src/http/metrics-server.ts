@@ -3,7 +3,7 @@ import { fastify } from "fastify";
 import type { Config } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
-import { installErrorHandler, serverErrors } from "./error-handler.ts";
+import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { metricsRoute } from "./routes/health.ts";
 
 /** Serves `/metrics` on METRICS_PORT, if there is one. Returns how to stop it. */
@@ -12,7 +12,7 @@ export async function startMetricsServer(
   { registry }: Metrics,
 ): Promise<() => Promise<void>> {
   if (metricsPort === null) return async () => {};
-  const app = fastify(serverErrors).withTypeProvider<TypeBoxTypeProvider>();
+  const app = fastify(serverOptions).withTypeProvider<TypeBoxTypeProvider>();
   installErrorHandler(app);
   await metricsRoute(app, { render: async () => await registry.metrics(), metricsKey });
   try {

@@ -3,7 +3,7 @@ import type { FastifyReply } from "fastify";
 import type { BrokerError, ErrorCode } from "../errors.ts";
 
 /** The only place where a code becomes a status (contract.md). */
-const statusOf: Readonly<Record<ErrorCode, number>> = {
+export const statusOf: Readonly<Record<ErrorCode, number>> = {
   invalid_request: 400,
   unauthenticated: 401,
   forbidden: 403,

@@ -12,9 +12,14 @@ export function installRequestLog(app: FastifyInstance): void {
         status: reply.statusCode,
         ms: Math.round(reply.elapsedTime * 10) / 10,
         key: principal?.keyId,
-        connection,
+        connection: isKnown(reply.statusCode) ? connection : undefined,
       },
       "answered",
     );
   });
+}
+
+/** A path that names no connection may name anything: a key that was pasted into it, say. */
+function isKnown(status: number): boolean {
+  return status < 400 || status === 409 || status >= 500;
 }

@@ -65,12 +65,18 @@ export function shown(name: string): string {
 
 function requireText(value: unknown, path: readonly string[]): void {
   if (typeof value === "string" && unprintable.test(value)) {
-    throw new BrokerError("invalid_request", `${path.map(shown).join(".")}: must not hold control characters.`);
+    throw new BrokerError(
+      "invalid_request",
+      `${path.map(shown).join(".")}: must not hold control characters or broken Unicode.`,
+    );
   }
   if (typeof value !== "object" || value === null) return;
   for (const [name, inner] of Object.entries(value)) {
     if (unprintable.test(name)) {
-      throw new BrokerError("invalid_request", `${path.join(".")}: a name in it must not hold control characters.`);
+      throw new BrokerError(
+        "invalid_request",
+        `${path.join(".")}: a name in it must not hold control characters or broken Unicode.`,
+      );
     }
     requireText(inner, [...path, name]);
   }

@@ -97,8 +97,9 @@ export function createConnections({ prisma }: Database) {
       const { id, name, provider, clientRef, grant, scopes, inputs, labels, credentials } = connection;
       await prisma.$queryRaw`
         WITH c AS (
-          INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, inputs, labels, credentials_sealed, version)
-          VALUES (${id}::uuid, ${name}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], ${json(inputs)},
+          INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
+            credentials_sealed, version)
+          VALUES (${id}::uuid, ${name}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], '{}', ${json(inputs)},
             ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0))
           RETURNING id)
         INSERT INTO connection_events (connection_id, type) SELECT c.id, 'created' FROM c RETURNING type`;

@@ -100,7 +100,7 @@ export function createTokenRows({ prisma, commits }: Database) {
     /** One permit, one send: a second request of the same attempt gets a permit of its own. Null: it is not ours any more. */
     async swapPermit(key: PermitKey, next: { attemptId: string; leaseSeconds: number }): Promise<TokenRow | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
-        UPDATE connections c SET attempt_id = ${next.attemptId}::uuid, attempt_started_at = clock_timestamp(),
+        UPDATE connections c SET attempt_id = ${next.attemptId}::uuid,
           lease_until = clock_timestamp() + ${seconds(next.leaseSeconds)}, attempt_outcome = NULL
         WHERE ${owned(key)} RETURNING ${tokenColumns}`;
       return rows[0] ?? null;

@@ -1,4 +1,12 @@
-import { pino, type Bindings, type ChildLoggerOptions, type DestinationStream, type LogFn, type Logger, type LoggerOptions } from "pino";
+import {
+  pino,
+  type Bindings,
+  type ChildLoggerOptions,
+  type DestinationStream,
+  type LogFn,
+  type Logger,
+  type LoggerOptions,
+} from "pino";
 
 /** Fields that may be logged. An allow-list: a new field is silent until somebody has thought about it. */
 const allowedFields = new Set([
@@ -34,20 +42,25 @@ export function createLogger(level: string, destination?: DestinationStream): Lo
     hooks: { logMethod: withText },
     timestamp: () => `,"time":"${new Date().toISOString()}"`,
   };
-  const log = destination === undefined ? pino(options) : pino(options, destination);
-  const { child } = log;
-  // What a child binds is written as it is, whatever the formatters say.
-  log.child = function (this: Logger, bindings: Bindings, childOptions?: ChildLoggerOptions) {
-    return child.call(this, allowed(bindings), childOptions ?? {});
-  } as typeof child;
-  return log;
+  return filterChildren(destination === undefined ? pino(options) : pino(options, destination));
+}
+
+/** What a child binds is written as it is, whatever the formatters say; so it is filtered before. */
+function filterChildren(log: Logger): Logger {
+  const child = log.child.bind(log);
+  const filtered = (bindings: Bindings, options: ChildLoggerOptions = {}) =>
+    filterChildren(child(allowed(bindings), options));
+  return Object.assign(log, { child: filtered });
 }
 
 function allowed(fields: Record<string, unknown>): Record<string, unknown> {
-  const isPlain = (value: unknown) => value === null || typeof value !== "object";
   return Object.fromEntries(
     Object.entries(fields).filter(([name, value]) => name === "err" || (allowedFields.has(name) && isPlain(value))),
   );
+}
+
+function isPlain(value: unknown): boolean {
+  return value === null || typeof value !== "object";
 }
 
 /** Where a line has no text, pino would take the error's message for it. */

@@ -36,7 +36,7 @@ export async function attempt(parts: RefreshParts, first: Permit, sendable: Send
       return outcome;
     }
     const next: SendPlan | null = secondPlan(answer.failure, plan, current);
-    const swapped = next === null ? null : await swap(parts, permit);
+    const swapped = next === null ? null : await swap(parts, permit, next.grant === plan.grant);
     if (swapped === null) {
       const seconds = (clock.monotonicMs() - startedMs) / 1000;
       observer.failed(current, { failure: answer.failure, replay: permit.isReplay, seconds });
@@ -83,13 +83,15 @@ function secondPlan(failure: Failure, plan: SendPlan, { row, clientSecrets }: Se
   return failure.class === "refused_for_good" && canLogIn ? { grant: "password", secretIndex: 0 } : null;
 }
 
-/** One permit, one send. Null: it is not ours any more. */
-async function swap({ rows, clock }: RefreshParts, { key }: Permit): Promise<Permit | null> {
+/**
+ * One permit, one send. Null: it is not ours any more. A refused secret says nothing about the token, so that a replay of
+ * it (`isSameGrant`) is still one; another grant replays nothing.
+ */
+async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: boolean): Promise<Permit | null> {
   const mayStillSend = openSendWindow(clock);
-  const attemptId = randomUUID();
-  const row = await rows.swapPermit(key, { attemptId, leaseSeconds: budgets.leaseSeconds });
-  // The first send has been answered, so what follows is no replay of it.
-  return row === null ? null : { row, key: { ...key, attemptId }, isReplay: false, mayStillSend };
+  const key = { ...permit.key, attemptId: randomUUID() };
+  const row = await rows.swapPermit(permit.key, { attemptId: key.attemptId, leaseSeconds: budgets.leaseSeconds });
+  return row === null ? null : { row, key, isReplay: permit.isReplay && isSameGrant, mayStillSend };
 }
 
 async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, plan: SendPlan): Promise<void> {

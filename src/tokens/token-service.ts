@@ -96,11 +96,14 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return found;
   };
 
-  /** A token that has run out or was rejected, and nothing to refresh it with: from here on only a person can help. */
-  const endUnrefreshable = async ({ row }: KnownConnection): Promise<never> => {
+  /** Nothing to refresh with: only a person can help. A caller's word alone does not end what others may still use. */
+  const endUnrefreshable = async (found: KnownConnection): Promise<never> => {
     const detail = "The access token has run out or was rejected, and the provider gave no refresh token.";
-    const ended = await rows.endUnrefreshable(row, { code: "no_refresh_token", detail });
-    throw unavailable(ended === null ? row : cache.learn(ended).row);
+    if (issueToken(found, [], databaseClock.nowMs()) !== null) {
+      throw new BrokerError("needs_reauthorization", detail, { connection: found.row.name });
+    }
+    const ended = await rows.endUnrefreshable(found.row, { code: "no_refresh_token", detail });
+    throw unavailable(ended === null ? found.row : cache.learn(ended).row);
   };
 
   /** Waits for a refresh as long as the caller does, and answers with the newest token then. */

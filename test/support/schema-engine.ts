@@ -1,10 +1,17 @@
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { PGlite } from "@electric-sql/pglite";
+import type * as Bindings from "@prisma/schema-engine-wasm/schema_engine_bg";
 import { bindMigrationAwareSqlAdapterFactory } from "@prisma/driver-adapter-utils";
 import { PrismaPGlite } from "pglite-prisma-adapter";
 
-type Engine = typeof import("@prisma/schema-engine-wasm/schema_engine_bg");
+type Engine = typeof Bindings;
+
+/** The global of every JavaScript engine; TypeScript declares it only together with a browser's. */
+declare const WebAssembly: {
+  instantiate(bytes: Uint8Array, imports: Record<string, object>): Promise<{ instance: { exports: object } }>;
+};
+
 const filters = { externalTables: ["public._prisma_migrations"], externalEnums: [] };
 
 /**
@@ -39,7 +46,9 @@ async function instantiate(): Promise<Engine> {
   const bindings = await import("@prisma/schema-engine-wasm/schema_engine_bg");
   const file = new URL("schema_engine_bg.wasm", import.meta.resolve("@prisma/schema-engine-wasm/schema_engine_bg"));
   const { instance } = await WebAssembly.instantiate(await readFile(file), { "./schema_engine_bg.js": bindings });
-  bindings.__wbg_set_wasm(instance.exports);
-  (instance.exports as { __wbindgen_start(): void }).__wbindgen_start();
+  const { __wbg_set_wasm: setInstance } = bindings;
+  const { __wbindgen_start: start } = instance.exports as { __wbindgen_start: () => void };
+  setInstance(instance.exports);
+  start();
   return bindings;
 }

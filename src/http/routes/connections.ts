@@ -56,7 +56,7 @@ const filter = closed({
   status: Type.Optional(literals(statuses)),
   provider: Type.Optional(Type.String()),
   client: Type.Optional(Type.String()),
-  label: Type.Optional(Type.String({ pattern: "^[^:]+:", description: "key:value" })),
+  label: Type.Optional(Type.String({ description: "key:value" })),
   q: Type.Optional(Type.String({ maxLength: 128, description: "part of the name" })),
   limit,
   cursor: Type.Optional(cursor),

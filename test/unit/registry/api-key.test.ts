@@ -34,7 +34,7 @@ describe("an API key", () => {
 
   it("uses every character equally often", () => {
     const bytes = repeatableBytes();
-    const counts = new Map([...alphabet].map((character) => [character, 0]));
+    const counts = new Map(Array.from(alphabet, (character) => [character, 0]));
     for (let made = 0; made < 2000; made++) {
       const { id, key } = makeApiKey(bytes);
       for (const character of id + secretOf({ key })) counts.set(character, (counts.get(character) ?? 0) + 1);

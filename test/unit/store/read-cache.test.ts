@@ -9,11 +9,17 @@ const gone = new BrokerError("storage_unavailable", "gone");
 function cached({ maxEntries = 100, outageMs = 60_000 } = {}) {
   const table = new Map<string, number>();
   const queries: string[][] = [];
-  const state: { nowMs: number; failure: Error | null; gate: Promise<void> | null } = { nowMs: 0, failure: null, gate: null };
+  const state: { nowMs: number; failure: Error | null; gate: Promise<void> | null } = {
+    nowMs: 0,
+    failure: null,
+    gate: null,
+  };
   const cache = createReadCache<Value>({
     load: async (keys) => {
       queries.push(keys);
-      const found = keys.flatMap((key) => (table.has(key) ? [[key, { name: key, at: table.get(key) ?? 0 }] as const] : []));
+      const found = keys.flatMap((key) =>
+        table.has(key) ? [[key, { name: key, at: table.get(key) ?? 0 }] as const] : [],
+      );
       await state.gate;
       if (state.failure !== null) throw state.failure;
       return new Map(found);

@@ -40,7 +40,9 @@ function observing() {
 async function figures({ registry }: Metrics): Promise<Record<string, number>> {
   const text = await registry.metrics();
   const lines = text.split("\n").filter((line) => line.startsWith("freshet_"));
-  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]));
+  return Object.fromEntries(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.split(" ").at(-1))]),
+  );
 }
 
 describe("what telemetry learns of refreshes", () => {

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, it } from "vitest";
 import { backoffSeconds } from "../../../src/tokens/backoff.ts";
 
@@ -23,10 +23,15 @@ it("the provider is never asked earlier than it said, up to an hour", () => {
 
 it("whatever a provider asks for, the pause is a number between nothing and an hour", () => {
   const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
-  const property = fc.property(fc.nat(), fc.option(fc.integer(), { nil: undefined }), random, (failures, asked, jitter) => {
-    const pause = backoffSeconds(failures, asked, () => jitter);
-    expect(pause).toBeGreaterThanOrEqual(Math.max(0, Math.min(asked ?? 0, 3600)));
-    expect(pause).toBeLessThanOrEqual(3600);
-  });
+  const property = fc.property(
+    fc.nat(),
+    fc.option(fc.integer(), { nil: undefined }),
+    random,
+    (failures, asked, jitter) => {
+      const pause = backoffSeconds(failures, asked, () => jitter);
+      expect(pause).toBeGreaterThanOrEqual(Math.max(0, Math.min(asked ?? 0, 3600)));
+      expect(pause).toBeLessThanOrEqual(3600);
+    },
+  );
   fc.assert(property);
 });

@@ -10,7 +10,9 @@ import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { fakeClock } from "./fake-clock.ts";
 import { inSeconds, now, tokenRow } from "./token-row.ts";
 
-const vault = createTokenVault(createKeyring([{ id: "k1", key: createHash("sha256").update("commit tests").digest() }]));
+const vault = createTokenVault(
+  createKeyring([{ id: "k1", key: createHash("sha256").update("commit tests").digest() }]),
+);
 const { id, generation } = tokenRow();
 const here = { connectionId: id, generation };
 const next = { connectionId: id, generation: generation + 1 };
@@ -49,9 +51,8 @@ describe("what is stored of a grant", () => {
   });
 
   it("a kept refresh token keeps its end, a new one or none has its own", () => {
-    const isKept = (changes: Partial<Grant>, refreshToken = row.refreshToken) =>
-      seal(changes, { ...row, refreshToken }).keepsRefreshToken;
-    expect([isKept({}), isKept({ refreshToken: "rotated" }), isKept({}, null)]).toEqual([true, false, false]);
+    const sealed = [seal(), seal({ refreshToken: "rotated" }), seal({}, { ...row, refreshToken: null })];
+    expect(sealed.map(({ keepsRefreshToken }) => keepsRefreshToken)).toEqual([true, false, false]);
   });
 
   it("a new refresh token takes the place of the old one, with its own fingerprint", () => {
@@ -116,13 +117,13 @@ describe("what is stored of a grant", () => {
   });
 });
 
+function gone(): never {
+  throw new BrokerError("storage_unavailable", "gone");
+}
+
 describe("storing an answer", () => {
   const key = { connectionId: id, generation, attemptId: "3c1e0e5c-6a3b-4a44-9b7e-5f6a7b8c9d10" };
   const moved = tokenRow({ generation: generation + 1, lastAttemptId: key.attemptId });
-  const gone = () => {
-    throw new BrokerError("storage_unavailable", "gone");
-  };
-
   function store(given: { commits: (() => TokenRow | null)[]; reads?: (() => TokenRow | null)[] }) {
     const clock = fakeClock();
     const troubles: unknown[] = [];

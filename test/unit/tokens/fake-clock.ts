@@ -5,25 +5,22 @@ import type { Clock } from "../../../src/clock.ts";
 export type FakeClock = Clock & { wall: number; monotonic: number; advance(ms: number): void; slept: number[] };
 
 export function fakeClock(): FakeClock {
-  return {
+  const clock: FakeClock = {
     wall: Date.UTC(2026, 10, 20, 12),
     monotonic: 1000,
     slept: [],
-    wallMs() {
-      return this.wall;
-    },
-    monotonicMs() {
-      return this.monotonic;
-    },
+    wallMs: () => clock.wall,
+    monotonicMs: () => clock.monotonic,
     advance(ms) {
-      this.wall += ms;
-      this.monotonic += ms;
+      clock.wall += ms;
+      clock.monotonic += ms;
     },
     async sleep(ms, signal) {
       await setImmediate();
       if (signal?.aborted) return;
-      this.slept.push(ms);
-      this.advance(ms);
+      clock.slept.push(ms);
+      clock.advance(ms);
     },
   };
+  return clock;
 }

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { isLive, judge, type Lifetime, type RefreshTiming, type Wish } from "../../../src/tokens/freshness.ts";
 
@@ -158,9 +158,10 @@ const share = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 
 describe("no loops", () => {
   it("after a refresh no wish asks for another one before half of the new token's life is over", () => {
-    const property = fc.property(lifeMs, wishes, timings, share, (life, minTtlSeconds, timing, part) => {
-      const verdict = judge({ issuedAtMs: 0, expiresAtMs: life }, wish(minTtlSeconds), { timing, nowMs: (part * life) / 2 });
-      expect(verdict.kind).not.toBe("stale");
+    const given = fc.record({ life: lifeMs, minTtlSeconds: wishes, timing: timings, part: share });
+    const property = fc.property(given, ({ life, minTtlSeconds, timing, part }) => {
+      const lifetime = { issuedAtMs: 0, expiresAtMs: life };
+      expect(judge(lifetime, wish(minTtlSeconds), { timing, nowMs: (part * life) / 2 }).kind).not.toBe("stale");
     });
     fc.assert(property, { numRuns: 2000 });
   });
@@ -200,11 +201,13 @@ describe("no loops", () => {
 
   it("nothing that has run out is ever called usable, and nothing that was rejected", () => {
     const times = fc.integer({ min: -1000, max: 100_000 });
-    const property = fc.property(times, times, wishes, fc.boolean(), timings, (life, nowMs, minTtlSeconds, isRejected, timing) => {
-      const verdict = judge({ issuedAtMs: 0, expiresAtMs: life }, { minTtlSeconds, rejected: isRejected }, { timing, nowMs });
+    const wished = fc.record({ minTtlSeconds: wishes, rejected: fc.boolean() });
+    const given = fc.record({ expiresAtMs: times, nowMs: times, wished, timing: timings });
+    const property = fc.property(given, ({ expiresAtMs, nowMs, wished: asked, timing }) => {
+      const verdict = judge({ issuedAtMs: 0, expiresAtMs }, asked, { timing, nowMs });
       const isHandedOut = verdict.kind !== "stale" || verdict.usable;
-      if (isHandedOut) expect(nowMs).toBeLessThan(life);
-      if (isHandedOut && isRejected) expect(verdict.warnings).toEqual(young);
+      if (isHandedOut) expect(nowMs).toBeLessThan(expiresAtMs);
+      if (isHandedOut && asked.rejected) expect(verdict.warnings).toEqual(young);
     });
     fc.assert(property, { numRuns: 2000 });
   });

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { abandonedAtMs, mayTakeOver, takeoverOf, type ReuseRules } from "../../../src/tokens/takeover.ts";
 import { attemptedRow, inSeconds, now, tokenRow } from "./token-row.ts";
@@ -78,10 +78,15 @@ describe("whether an attempt without an owner may be taken over", () => {
 
   it("no rule ever allows it while the lease runs", () => {
     const reuses = fc.constantFrom(...prompt, "grace" as const, "kills_family" as const);
-    const property = fc.property(reuses, fc.nat(86_400), fc.integer({ min: 1, max: 30_000 }), (reuse, graceSeconds, leftMs) => {
-      const row = attemptedRow(-leftMs / 1000, { ...expired, attemptOutcome: "unknown" });
-      expect(mayTakeOver(row, { reuse, graceSeconds }, required)).toBe(false);
-    });
+    const property = fc.property(
+      reuses,
+      fc.nat(86_400),
+      fc.integer({ min: 1, max: 30_000 }),
+      (reuse, graceSeconds, leftMs) => {
+        const row = attemptedRow(-leftMs / 1000, { ...expired, attemptOutcome: "unknown" });
+        expect(mayTakeOver(row, { reuse, graceSeconds }, required)).toBe(false);
+      },
+    );
     fc.assert(property);
   });
 });

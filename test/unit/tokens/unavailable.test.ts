@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { explainUnavailable, isRefreshable } from "../../../src/tokens/unavailable.ts";

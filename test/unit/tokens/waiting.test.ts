@@ -15,7 +15,10 @@ const moved = tokenRow({ generation: free.generation + 1 });
 type Step = TokenRow | null;
 
 /** Waits with rows that Postgres gives one after the other, the last one again and again. */
-function wait(steps: Step[], given: { seen?: string; flightMs?: number; mayTakeOver?: (row: TokenRow) => boolean } = {}) {
+function wait(
+  steps: Step[],
+  given: { seen?: string; flightMs?: number; mayTakeOver?: (row: TokenRow) => boolean } = {},
+) {
   const clock = fakeClock();
   const leases = createMemoryLeases(clock);
   const asked: number[] = [];
@@ -36,7 +39,13 @@ function wait(steps: Step[], given: { seen?: string; flightMs?: number; mayTakeO
     mayTakeOver: given.mayTakeOver ?? (() => false),
   });
   const news = (changes: Partial<RefreshNews>) =>
-    leases.announce({ connection: free.id, generation: free.generation, attempt: attemptId, outcome: "failed", ...changes });
+    leases.announce({
+      connection: free.id,
+      generation: free.generation,
+      attempt: attemptId,
+      outcome: "failed",
+      ...changes,
+    });
   return { result, asked, news, clock };
 }
 

@@ -1,5 +1,5 @@
 import { createCipheriv, createHash, randomBytes } from "node:crypto";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { keyIdOf, open, seal, type Place } from "../../../src/vault/envelope.ts";
 
@@ -66,7 +66,7 @@ describe("a sealed record", () => {
   });
 
   it("the parts of a place cannot be shifted into one another", () => {
-    const shifted = { ...place, table: "connections\",\"row", row: "-1" };
+    const shifted = { ...place, table: 'connections","row', row: "-1" };
     const record = seal("text", { keyId: "k1", key, place: shifted, randomBytes });
     expect(() => open(record, key, { ...place, table: "connections", row: 'row","-1' })).toThrow();
     expect(open(record, key, shifted)).toBe("text");

@@ -51,9 +51,9 @@ describe("a keyring at start", () => {
   });
 
   it("that lacks one is refused, and the error says which and which there are", () => {
-    const start = () => verifyKeyring(createKeyring([current]), known);
-    expect(start).toThrow(StartupError);
-    expect(start).toThrow(/lacks the key "2025".*it has 2026/);
+    const ring = createKeyring([current]);
+    expect(() => verifyKeyring(ring, known)).toThrow(StartupError);
+    expect(() => verifyKeyring(ring, known)).toThrow(/lacks the key "2025".*it has 2026/);
   });
 
   it("that has other bytes for one is refused, and the error says for which, and no byte", () => {
@@ -80,7 +80,11 @@ describe("the vault", () => {
     const [access, refresh] = [accessToken ?? new Uint8Array(), refreshToken ?? new Uint8Array()];
     expect(vault.openAccessToken(access, at)).toBe("access");
     expect(vault.openRefreshToken(refresh, at)).toBe("refresh");
-    for (const other of [{ ...at, generation: 5 }, { ...at, generation: 3 }, { ...at, connectionId: "c2" }]) {
+    for (const other of [
+      { ...at, generation: 5 },
+      { ...at, generation: 3 },
+      { ...at, connectionId: "c2" },
+    ]) {
       expect(() => vault.openAccessToken(access, other)).toThrow();
       expect(() => vault.openRefreshToken(refresh, other)).toThrow();
     }
@@ -95,7 +99,10 @@ describe("the vault", () => {
 
   it("credentials, client secrets and verifiers open at their own revision and row only", () => {
     const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: "c1", revision: 2 });
-    expect(vault.openCredentials(credentials, { connectionId: "c1", revision: 2 })).toEqual({ username: "u", password: "p" });
+    expect(vault.openCredentials(credentials, { connectionId: "c1", revision: 2 })).toEqual({
+      username: "u",
+      password: "p",
+    });
     expect(() => vault.openCredentials(credentials, { connectionId: "c1", revision: 1 })).toThrow();
     expect(() => vault.openCredentials(credentials, { connectionId: "c2", revision: 2 })).toThrow();
     const secret = vault.sealClientSecret("s", { clientId: "k1", revision: 0 });

@@ -1,0 +1,177 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
+import type { RefreshNews } from "../../../src/leases/lease.ts";
+import type { Catalog } from "../../../src/providers/catalog.ts";
+import type { Failure, Grant, TokenAnswer } from "../../../src/providers/grant.ts";
+import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import { sealGrant } from "../../../src/tokens/commit.ts";
+import type { RefreshObserver } from "../../../src/tokens/observer.ts";
+import { createRefresh } from "../../../src/tokens/refresh.ts";
+import { createSender } from "../../../src/tokens/sending.ts";
+import type { Need } from "../../../src/tokens/takeover.ts";
+import { createWaiting } from "../../../src/tokens/waiting.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { define } from "../../unit/providers/definitions.ts";
+import { fakeClock } from "../../unit/tokens/fake-clock.ts";
+import type { StoreStage } from "../store/stage.ts";
+
+/** What a provider does with one request; `null`: it is not even asked, since the time to send has passed. */
+export type Step = () => Promise<TokenAnswer> | TokenAnswer;
+
+/** A token request as it left, and the permit that stood in the row at that moment. */
+export type Sent = { fields: Record<string, string>; permit: string | null };
+
+export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
+
+const definitionOf = (reuse: string) =>
+  define(
+    `
+grants: [authorization_code, client_credentials, password, import]
+token:
+  url: https://login.example/token
+  client_auth: body
+  grants:
+    client_credentials: { fields: {} }
+    password: { fields: { username: "{credentials.username}", password: "{credentials.password}" } }
+refresh: ${reuse}`,
+    `id: own\nauthorization: { url: https://login.example/authorize }`,
+  );
+
+export function granted(changes: Partial<Grant> = {}): TokenAnswer {
+  const accessToken = `access ${randomUUID()}`;
+  const refreshToken = `refresh ${randomUUID()}`;
+  const accessExpiry = { kind: "in", seconds: 3600 } as const;
+  const rest = { tokenType: "Bearer", refreshExpiry: { kind: "unstated" } as const, captured: {} };
+  return { kind: "granted", grant: { accessToken, refreshToken, accessExpiry, ...rest, ...changes } };
+}
+
+export function failed(failure: Pick<Failure, "class" | "code"> & Partial<Failure>): TokenAnswer {
+  return { kind: "failed", failure: { detail: "as scripted", ...failure } };
+}
+
+export const dead = failed({ class: "refused_for_good", code: "invalid_grant", status: 400 });
+export const busy = failed({ class: "refused_for_now", code: "rate_limited", status: 429 });
+export const badSecret = failed({ class: "client_rejected", code: "invalid_client", status: 401 });
+export const silent = failed({ class: "unknown", code: "outcome_unknown" });
+
+type Options = {
+  /** The `refresh` rules of the provider, in YAML. */
+  rules?: string;
+  uninterruptedMs?: number;
+  /** Changes to what the store does. */
+  rows?: (rows: TokenRows) => Partial<TokenRows>;
+};
+
+/**
+ * One replica's refresh core: real but for its clock, and for the provider, which does what `script` says. Time is this
+ * bench's own, apart from Postgres's.
+ */
+export class RefreshBench {
+  readonly stage: StoreStage;
+  readonly clock = fakeClock();
+  readonly leases = createMemoryLeases(this.clock);
+  readonly rows: TokenRows;
+  readonly refresh;
+  readonly script: Step[] = [];
+  readonly sent: Sent[] = [];
+  readonly seen: string[] = [];
+  readonly news: RefreshNews[] = [];
+  /** Runs between the permit and the sending. */
+  beforeSending: () => void = () => {};
+
+  constructor(stage: StoreStage, { rules = "{}", uninterruptedMs = 10_000, rows }: Options = {}) {
+    this.stage = stage;
+    this.rows = { ...stage.rows, ...rows?.(stage.rows) };
+    const definition = definitionOf(rules);
+    const catalog: Catalog = { get: () => definition, list: () => [definition] };
+    const { clients } = stage;
+    this.leases.listen((news) => void this.news.push(news));
+    this.refresh = createRefresh({
+      rows: this.rows,
+      clients,
+      leases: this.leases,
+      waiting: createWaiting({ rows: this.rows, leases: this.leases, clock: this.clock }),
+      sender: createSender({ catalog, oauth: this.#provider(), clients, vault }),
+      vault,
+      health: { answered() {}, lost() {}, uninterruptedMs: () => uninterruptedMs },
+      clock: this.clock,
+      random: () => 0.5,
+      observer: this.#observer(),
+    });
+  }
+
+  /** Refreshes the connection as it stands now, with these answers of the provider. */
+  async run(id: string, script: (TokenAnswer | Step)[], need: Need = "required") {
+    this.script.push(...script.map((step) => (typeof step === "function" ? step : () => step)));
+    return await this.refresh(await this.stage.row(id), need);
+  }
+
+  /** Refresh tokens, or grant types where there was none, in the order in which they were sent. */
+  get requests(): string[] {
+    return this.sent.map(({ fields }) => fields["refresh_token"] ?? fields["grant_type"] ?? "");
+  }
+
+  #provider(): Pick<OAuthClient, "requestToken" | "revoke"> {
+    return {
+      requestToken: async ({ request, mayStillSend }) => {
+        this.beforeSending();
+        if (!mayStillSend()) return failed({ class: "not_sent", code: "send_window_passed" });
+        const fields = Object.fromEntries(new URLSearchParams(request.body));
+        const [row] = await this.stage.query<{ id: string }>(
+          "SELECT attempt_id::text AS id FROM connections WHERE attempt_id IS NOT NULL ORDER BY lease_until DESC LIMIT 1",
+        );
+        this.sent.push({ fields, permit: row?.id ?? null });
+        const step = this.script.shift();
+        if (step === undefined) throw new Error("the provider was asked once more than the test foresees");
+        return await step();
+      },
+      revoke: async () => ({ revoked: false, detail: "" }),
+    };
+  }
+
+  #observer(): RefreshObserver {
+    return {
+      succeeded: (_sendable, { replay }) => void this.seen.push(replay ? "succeeded, replay" : "succeeded"),
+      failed: (_sendable, { failure, replay }) => void this.seen.push(`${failure.code}${replay ? ", replay" : ""}`),
+      commitDelayed: () => void this.seen.push("commit delayed"),
+      answerLost: () => void this.seen.push("answer lost"),
+    };
+  }
+}
+
+/** A connection whose access token has run out, with the refresh token "first". */
+export async function connectExpired(
+  stage: StoreStage,
+  changes: Parameters<StoreStage["insert"]>[0] = {},
+): Promise<TokenRow> {
+  const clientRef = await makeClient(stage, { changed: false });
+  const row = await stage.insert({ clientRef, ...changes });
+  const grant: Grant = {
+    accessToken: "old access",
+    refreshToken: "first",
+    tokenType: "Bearer",
+    accessExpiry: { kind: "in", seconds: 0 },
+    refreshExpiry: { kind: "unstated" },
+    captured: {},
+  };
+  const base = { ...row, refreshToken: null, impliedScopes: row.scopes };
+  const sealed = sealGrant(vault, base, { grant, sentAt: row.now });
+  const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+  const event = { type: "connected", detail: {} };
+  const stored = await stage.rows.replaceGrant(given, sealed, { event, exclusive: false });
+  if (stored === null) throw new Error("the connection did not take its grant");
+  return stored;
+}
+
+/** A client with the secrets "new", and "old" where it has been changed. */
+export async function makeClient(stage: StoreStage, { changed }: { changed: boolean }): Promise<string> {
+  const id = randomUUID();
+  const seal = (secret: string, revision: number) => vault.sealClientSecret(secret, { clientId: id, revision });
+  const fields = { id, name: `app-${id}`, provider: "own", clientId: "app", secretRevision: 0, scopes: [], inputs: {} };
+  await stage.clients.insert({ ...fields, secret: seal(changed ? "old" : "new", 0) });
+  if (changed) await stage.clients.replaceSecret(id, { revision: 0, secret: seal("new", 1) });
+  return id;
+}

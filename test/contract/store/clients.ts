@@ -1,0 +1,166 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import type { ClientRow, NewClient } from "../../../src/store/clients.ts";
+import { isUniqueViolation } from "../../../src/store/database-errors.ts";
+import { sealedBytes, type StoreStage } from "./stage.ts";
+
+const refused = { code: "invalid_client", detail: "bad secret", status: 401 };
+
+/** Every statement on OAuth clients. */
+export function clients(stage: () => StoreStage): void {
+  const insert = async (changes: Partial<NewClient> = {}): Promise<ClientRow> => {
+    const id = randomUUID();
+    const fields = {
+      id,
+      name: `app-${id}`,
+      provider: "own",
+      clientId: "id",
+      secretRevision: 0,
+      scopes: ["read"],
+      inputs: {},
+    };
+    return await stage().clients.insert({ ...fields, secret: sealedBytes(), ...changes });
+  };
+
+  describe("a client", () => {
+    it("is found by id and by name, with what it was made from", async () => {
+      const client = await insert({ inputs: { shop_url: "https://shop.example" } });
+      expect(await stage().clients.findById(client.id)).toEqual(client);
+      expect(await stage().clients.findByName(client.name)).toEqual(client);
+      expect(await stage().clients.findMany([client.id, randomUUID()])).toEqual([client]);
+      expect(client).toMatchObject({
+        scopes: ["read"],
+        inputs: { shop_url: "https://shop.example" },
+        previousSecret: null,
+      });
+      expect([await stage().clients.findById(randomUUID()), await stage().clients.findByName("nobody")]).toEqual([
+        null,
+        null,
+      ]);
+    });
+
+    it("whose name ten ask for at once goes to one", async () => {
+      const name = `rival-${randomUUID()}`;
+      const inserts = await Promise.allSettled(Array.from({ length: 10 }, () => insert({ name })));
+      const failures = inserts.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
+      expect(failures).toHaveLength(9);
+      expect(failures.every(isUniqueViolation)).toBe(true);
+    });
+
+    it("is changed in what is named and in nothing else", async () => {
+      const client = await insert();
+      const changed = await stage().clients.update(client.id, { clientId: "other", inputs: { a: "b" } });
+      expect(changed).toEqual({ ...client, clientId: "other", inputs: { a: "b" }, updatedAt: changed.updatedAt });
+      expect(changed.updatedAt.getTime()).toBeGreaterThanOrEqual(client.updatedAt.getTime());
+    });
+
+    it("is not deleted while a connection uses it", async () => {
+      const client = await insert();
+      const row = await stage().insert({ clientRef: client.id });
+      expect(await stage().clients.countConnections(client.id)).toBe(1);
+      await expect(stage().clients.delete(client.id)).rejects.toThrow();
+      expect(await stage().clients.findById(client.id)).not.toBeNull();
+      await stage().connections.delete(row.id);
+      expect(await stage().clients.countConnections(client.id)).toBe(0);
+      await stage().clients.delete(client.id);
+      expect(await stage().clients.findById(client.id)).toBeNull();
+    });
+
+    it("stands in a list, newest first, by provider, in pages without gap though made at the same moment", async () => {
+      const provider = `listed-${randomUUID()}`;
+      const made = await Promise.all(Array.from({ length: 5 }, () => insert({ provider })));
+      await stage().query(
+        "UPDATE clients SET created_at = '2026-01-01' WHERE provider = $1 RETURNING 1 AS done",
+        provider,
+      );
+      const seen: string[] = [];
+      for (let after: ClientRow | null = null; ;) {
+        const position: { createdAt: Date; id: string } | null = after && { createdAt: after.createdAt, id: after.id };
+        const page: ClientRow[] = await stage().clients.list({ limit: 2, after: position }, { provider });
+        seen.push(...page.map(({ id }) => id));
+        after = page.at(-1) ?? null;
+        if (page.length < 2) break;
+      }
+      expect([...seen].sort()).toEqual(made.map(({ id }) => id).sort());
+      expect((await stage().clients.list({ limit: 1, after: null }))[0]?.createdAt.getTime()).toBeGreaterThan(0);
+    });
+  });
+
+  describe("a new secret", () => {
+    it("takes the first place, and the one before stays as a second choice", async () => {
+      const client = await insert();
+      const secret = sealedBytes();
+      const replaced = await stage().clients.replaceSecret(client.id, { revision: 0, secret });
+      expect(replaced).toMatchObject({ secret, previousSecret: client.secret, secretRevision: 1 });
+    });
+
+    it("is refused when somebody else has changed it since: of eight at once one is stored", async () => {
+      const client = await insert();
+      const given = Array.from({ length: 8 }, () => ({ revision: 0, secret: sealedBytes() }));
+      const answers = await Promise.all(given.map((each) => stage().clients.replaceSecret(client.id, each)));
+      expect(answers.filter((answer) => answer !== null)).toHaveLength(1);
+      expect(await stage().clients.findById(client.id)).toMatchObject({
+        secretRevision: 1,
+        previousSecret: client.secret,
+      });
+      expect(await stage().clients.replaceSecret(randomUUID(), { revision: 0, secret: sealedBytes() })).toBeNull();
+    });
+
+    it("once it has worked, the one before is forgotten; but not one that has become so since", async () => {
+      const client = await insert();
+      await stage().clients.replaceSecret(client.id, { revision: 0, secret: sealedBytes() });
+      await stage().clients.forgetPreviousSecret(client.id, 0);
+      expect((await stage().clients.findById(client.id))?.previousSecret).toEqual(client.secret);
+      await stage().clients.forgetPreviousSecret(client.id, 1);
+      expect(await stage().clients.findById(client.id)).toMatchObject({ previousSecret: null, secretRevision: 1 });
+    });
+  });
+
+  describe("once a client is mended", () => {
+    const backoff = "backoff_until = clock_timestamp() + interval '1 hour'";
+
+    it("its connections that failed for its sake may be tried at once, and no others", async () => {
+      const client = await insert();
+      const failed = await stage().permit({ clientRef: client.id });
+      await stage().rows.returnPermit(failed.key, refused, 3600);
+      const busy = await stage().permit({ clientRef: client.id });
+      await stage().rows.returnPermit(busy.key, { code: "rate_limited", detail: "" }, 3600);
+      const foreign = await stage().permit();
+      await stage().rows.returnPermit(foreign.key, refused, 3600);
+      await stage().clients.retryConnections(client.id);
+      const backoffs = [failed, busy, foreign].map(
+        async ({ row }) => (await stage().row(row.id)).backoffUntil !== null,
+      );
+      expect(await Promise.all(backoffs)).toEqual([false, true, true]);
+    });
+
+    it("those that need no person are tried again even where the grant had ended; of the others a person decides", async () => {
+      const client = await insert();
+      const make = async (grant: string, set: string) => {
+        const row = await stage().connect({ clientRef: client.id, grant });
+        await stage().set(row.id, `${set}, ${backoff}`);
+        return row.id;
+      };
+      const ended = "status = 'needs_reauthorization', enabled_status = 'needs_reauthorization'";
+      const ids = [
+        await make("client_credentials", ended),
+        await make("client_credentials", "status = 'disabled', enabled_status = 'needs_reauthorization'"),
+        await make("client_credentials", "status = 'connected'"),
+        await make("authorization_code", ended),
+        await make("password", ended),
+      ];
+      await stage().clients.retryConnections(client.id);
+      const states = ids.map(async (id) => {
+        const { status, enabled_status, backoff_until } = await stage().columns(id);
+        return [status, enabled_status, backoff_until === null];
+      });
+      expect(await Promise.all(states)).toEqual([
+        ["pending", "pending", true],
+        ["disabled", "pending", true],
+        ["connected", "connected", true],
+        ["needs_reauthorization", "needs_reauthorization", false],
+        ["needs_reauthorization", "needs_reauthorization", false],
+      ]);
+    });
+  });
+}

@@ -1,0 +1,245 @@
+import { randomUUID } from "node:crypto";
+import * as fc from "fast-check";
+import { beforeAll, describe, expect, it } from "vitest";
+import { likePatterns, mayUse } from "../../../src/registry/principal.ts";
+import type { ConnectionFilter } from "../../../src/store/connections.ts";
+import { isUniqueViolation } from "../../../src/store/database-errors.ts";
+import type { PagePosition } from "../../../src/store/page.ts";
+import { sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+
+/** Every statement on connections but those that move tokens. */
+export function connections(stage: () => StoreStage): void {
+  const all = { limit: 100, after: null };
+  const list = async (filter: ConnectionFilter, patterns = ["%"]) =>
+    (await stage().connections.list(all, filter, patterns)).map(({ name }) => name);
+
+  describe("a name", () => {
+    it("that ten ask for at once goes to one, and the others are told that it is taken", async () => {
+      const name = `rival-${randomUUID()}`;
+      const inserts = await Promise.allSettled(Array.from({ length: 10 }, () => stage().insert({ name })));
+      const refused = inserts.flatMap((insert) => (insert.status === "rejected" ? [insert.reason as unknown] : []));
+      expect(refused).toHaveLength(9);
+      expect(refused.every(isUniqueViolation)).toBe(true);
+      expect(await list({ nameContains: name })).toEqual([name]);
+    });
+
+    it("that is used again goes on from the version it had, so that a version never names two tokens", async () => {
+      const name = `again-${randomUUID()}`;
+      const { row, key } = await stage().permit({ name });
+      await stage().rows.commitRefresh(key, sealedGrant(), {});
+      await stage().connections.delete(row.id);
+      const second = await stage().connect({ name });
+      expect(second).toMatchObject({ version: 4, generation: 1, authorization: 1 });
+      await stage().connections.delete(second.id);
+      expect((await stage().insert({ name })).version).toBe(4);
+    });
+
+    it("whose creation came to nothing leaves nothing, and keeps what an earlier one left", async () => {
+      const name = `discarded-${randomUUID()}`;
+      const first = await stage().connect({ name });
+      await stage().connections.delete(first.id);
+      const second = await stage().insert({ name });
+      await stage().connections.discard(second.id);
+      expect(await stage().connections.findByName(name)).toBeNull();
+      expect((await stage().insert({ name })).version).toBe(1);
+    });
+  });
+
+  describe("a deleted connection", () => {
+    it("takes its history, links and requests along, and leaves a tombstone of what a late answer needs", async () => {
+      const { row } = await stage().permit({ inputs: { shop_url: "https://shop.example" } });
+      await stage().links.insert({
+        id: row.name,
+        connectionId: row.id,
+        secretHash: sealedBytes(),
+        returnTo: null,
+        manual: false,
+        createdBy: "tests",
+        expiresInSeconds: 60,
+      });
+      const deleted = await stage().connections.delete(row.id);
+      expect(deleted).toMatchObject({ id: row.id, refreshToken: row.refreshToken, version: 1 });
+      expect(await stage().events(row.id)).toEqual([]);
+      expect(await stage().query("SELECT 1 AS found FROM consent_links WHERE id = $1", row.name)).toEqual([]);
+      const [tombstone] = await stage().query("SELECT * FROM tombstones WHERE name = $1", row.name);
+      expect(tombstone).toMatchObject({
+        connection_id: row.id,
+        version: 1,
+        authorization_seq: 1,
+        provider: "own",
+        inputs: { shop_url: "https://shop.example" },
+      });
+      expect(await stage().connections.delete(row.id)).toBeNull();
+    });
+
+    it("is not brought back by an answer in flight", async () => {
+      const { row, key } = await stage().permit();
+      await stage().connections.delete(row.id);
+      expect(await stage().rows.commitRefresh(key, sealedGrant(), {})).toBeNull();
+      const event = { type: "connected", detail: {} };
+      const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+      expect(await stage().rows.replaceGrant(given, sealedGrant(), { event, exclusive: false })).toBeNull();
+      expect(await stage().rows.readById(row.id)).toBeNull();
+    });
+  });
+
+  describe("a change", () => {
+    it("of scopes and labels replaces them, of inputs adds to them, and each leaves its line of history", async () => {
+      const row = await stage().connect({ inputs: { region: "eu", shop: "north" }, labels: { team: "a" } });
+      const changes = { scopes: ["write"], labels: { stage: "test" }, inputs: { shop: "south" } };
+      await stage().connections.update(row, changes);
+      expect(await stage().connections.findById(row.id)).toMatchObject({
+        status: "connected",
+        scopes: ["write"],
+        labels: { stage: "test" },
+        inputs: { region: "eu", shop: "south" },
+      });
+      const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
+      expect(event).toMatchObject({ type: "updated", detail: { changed: ["scopes", "labels", "inputs"] } });
+    });
+
+    it("of credentials opens a connection that waited for them, at once, and moves their revision", async () => {
+      const { row, key } = await stage().permit({ grant: "password" });
+      await stage().rows.endGrant(key, { code: "invalid_grant", detail: "wrong password" });
+      await stage().set(row.id, "backoff_until = clock_timestamp() + interval '1 hour'");
+      const credentials = sealedBytes();
+      const changed = await stage().connections.update(row, { credentials });
+      expect(changed).toMatchObject({ status: "pending", backoffUntil: null, credentials, credentialsRevision: 1 });
+    });
+
+    it("of credentials leaves a connected one connected and a disabled one disabled", async () => {
+      const [one, other] = [await stage().connect(), await stage().connect()];
+      expect(await stage().connections.update(one, { credentials: sealedBytes() })).toMatchObject({
+        status: "connected",
+      });
+      await stage().set(other.id, "status = 'disabled', enabled_status = 'needs_reauthorization'");
+      const changed = await stage().connections.update(other, { credentials: sealedBytes() });
+      expect(changed?.status).toBe("disabled");
+      expect(await stage().columns(other.id)).toMatchObject({ status: "disabled", enabled_status: "pending" });
+    });
+
+    it("that crosses with a change of the credentials is refused, of eight at once seven", async () => {
+      const row = await stage().connect();
+      const updates = Array.from({ length: 8 }, () => stage().connections.update(row, { credentials: sealedBytes() }));
+      expect((await Promise.all(updates)).filter((answer) => answer !== null)).toHaveLength(1);
+      expect(await stage().connections.update(row, { labels: { late: "yes" } })).toBeNull();
+      expect((await stage().connections.findById(row.id))?.labels).toEqual({});
+      expect(await stage().events(row.id)).toEqual(["created", "connected", "updated"]);
+    });
+
+    it("disables and enables without touching anything else, the permit of an answer in flight included", async () => {
+      const { row, key } = await stage().permit();
+      const before = await stage().columns(row.id);
+      expect((await stage().connections.update(row, { disabled: true }))?.status).toBe("disabled");
+      expect((await stage().connections.update(row, { disabled: true }))?.status).toBe("disabled");
+      expect((await stage().connections.update(row, { labels: {} }))?.status).toBe("disabled");
+      expect((await stage().connections.update(row, { disabled: false }))?.status).toBe("connected");
+      expect((await stage().connections.update(row, { disabled: false }))?.status).toBe("connected");
+      expect(await stage().columns(row.id)).toEqual({ ...before, updated_at: expect.anything() as unknown });
+      expect((await stage().row(row.id)).attemptId).toBe(key.attemptId);
+      const changes = ["disabled", "disabled", "updated", "enabled", "enabled"];
+      expect(await stage().events(row.id)).toEqual(["created", "connected", ...changes]);
+    });
+  });
+
+  describe("a list", () => {
+    const provider = `listed-${randomUUID()}`;
+    const names = ["eta", "theta", "iota", "kappa", "lambda"].map((name) => `${name}-${provider}`);
+    const [eta = "", theta = "", iota = "", kappa = "", lambda = ""] = names;
+    const client = { id: randomUUID(), name: `client-${provider}` };
+
+    beforeAll(async () => {
+      const empty = { clientId: "id", secretRevision: 0, scopes: [], inputs: {}, secret: null };
+      await stage().clients.insert({ ...empty, ...client, provider });
+      for (const name of names) {
+        const labels = { team: name === eta || name === theta ? "a" : "b", [`only-${name}`]: "yes" };
+        await stage().insert({ name, provider, labels, clientRef: name === iota ? client.id : null });
+      }
+      await stage().query(
+        `UPDATE connections SET created_at = '2026-01-01T00:00:00.123Z', status =
+           CASE WHEN name = $2 THEN 'disabled' ELSE status END WHERE provider = $1 RETURNING 1 AS done`,
+        provider,
+        kappa,
+      );
+    });
+
+    it("is filtered by provider, status, client, label and part of the name, and by all of them", async () => {
+      expect((await list({ provider })).sort()).toEqual([...names].sort());
+      expect(await list({ provider, status: "disabled" })).toEqual([kappa]);
+      expect(await list({ client: client.name })).toEqual([iota]);
+      expect((await list({ provider, label: { key: "team", value: "a" } })).sort()).toEqual([eta, theta].sort());
+      expect(await list({ label: { key: `only-${lambda}`, value: "yes" } })).toEqual([lambda]);
+      expect(await list({ label: { key: `only-${lambda}`, value: "no" } })).toEqual([]);
+      expect(await list({ provider, nameContains: "APPA-" })).toEqual([kappa]);
+      expect(await list({ provider, nameContains: "%" })).toEqual([]);
+      expect(
+        await list({ provider, nameContains: "eta-", label: { key: "team", value: "a" }, status: "pending" }),
+      ).toHaveLength(2);
+      expect(await list({ provider, status: "connected" })).toEqual([]);
+    });
+
+    it("shows the client's name, and nothing sealed", async () => {
+      const [record] = await stage().connections.list(all, { client: client.name }, ["%"]);
+      expect(record).toMatchObject({ clientName: client.name, clientRef: client.id, status: "pending", version: 0 });
+      expect(Object.keys(record ?? {}).filter((key) => /token$|secret|credentials$/i.test(key))).toEqual([]);
+    });
+
+    it("holds what a principal's patterns cover and nothing else", async () => {
+      expect(await list({ provider }, [`eta-%`])).toEqual([eta]);
+      expect((await list({ provider }, ["eta-%", "theta-%"])).sort()).toEqual([eta, theta].sort());
+      expect(await list({ provider }, [])).toEqual([]);
+    });
+
+    it("is paged newest first, without gap or repetition, though all were created at the same moment", async () => {
+      const seen: string[] = [];
+      let after: PagePosition | null = null;
+      for (let page = 0; page < 10; page++) {
+        const items = await stage().connections.list({ limit: 2, after }, { provider }, ["%"]);
+        seen.push(...items.map(({ name }) => name));
+        after = items.at(-1) ?? null;
+        if (items.length < 2) break;
+      }
+      expect(seen).toHaveLength(names.length);
+      expect([...seen].sort()).toEqual([...names].sort());
+      expect(seen).toEqual(await list({ provider }));
+    });
+
+    it("has the newest first", async () => {
+      const newest = await stage().insert({ provider });
+      expect((await list({ provider }))[0]).toBe(newest.name);
+      await stage().connections.discard(newest.id);
+    });
+  });
+
+  it("a principal's patterns cover in SQL's LIKE the same names as in TypeScript", async () => {
+    const piece = fc.constantFrom("a", "b", "ab", ".", "_", "%", "\\", "-");
+    const names = fc.array(piece, { maxLength: 6 }).map((pieces) => pieces.join(""));
+    const patterns = fc.array(fc.oneof(piece, fc.constant("*")), { maxLength: 6 }).map((pieces) => pieces.join(""));
+    const pairs = fc.array(fc.tuple(patterns, names), { minLength: 100, maxLength: 100 });
+    const property = fc.asyncProperty(pairs, async (given) => {
+      const principals = given.map(([pattern]) => ({ keyId: "k", abilities: [], connections: [pattern] }));
+      const answers = await stage().query<{ covers: boolean }>(
+        `SELECT name LIKE ANY(ARRAY[pattern]) AS covers
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS pair(pattern, name, number) ORDER BY number`,
+        principals.flatMap(likePatterns),
+        given.map(([, name]) => name),
+      );
+      const expected = given.map(([, name], index) =>
+        mayUse(principals[index] ?? { keyId: "", abilities: [], connections: [] }, name),
+      );
+      expect(answers.map(({ covers }) => covers)).toEqual(expected);
+    });
+    await fc.assert(property, { numRuns: 30 });
+  });
+
+  it("a history is paged newest first and takes what a provider said as it is", async () => {
+    const row = await stage().insert();
+    const texts = ["one", 'a "quote" and a \\', "née ✓", "four"];
+    for (const text of texts) await stage().connections.addEvent(row.id, "noted", { text });
+    const first = await stage().connections.events(row.id, { limit: 3, before: null });
+    expect(first.map(({ detail }) => detail["text"])).toEqual([...texts].reverse().slice(0, 3));
+    const rest = await stage().connections.events(row.id, { limit: 3, before: first.at(-1)?.id ?? null });
+    expect(rest.map(({ type }) => type)).toEqual(["noted", "created"]);
+    expect(Math.abs((rest[0]?.at.getTime() ?? 0) - (await stage().row(row.id)).now.getTime())).toBeLessThan(60_000);
+  });
+}

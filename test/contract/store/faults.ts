@@ -1,0 +1,32 @@
+import { randomUUID } from "node:crypto";
+import { expect, it } from "vitest";
+import { isStorageUnavailable } from "../../../src/errors.ts";
+import { isUniqueViolation } from "../../../src/store/database-errors.ts";
+import { sealedGrant, type StoreStage } from "./stage.ts";
+
+/** What the database refuses is told from its absence: only the latter is worth another try. */
+export function faults(stage: () => StoreStage): void {
+  it("a statement that is itself at fault is no outage", async () => {
+    const { key } = await stage().permit();
+    const faulty = [
+      stage().query("SELECT nothing FROM nowhere"),
+      stage().query("SELECT 1 / 0 AS quotient"),
+      stage().query("SELECT 'x'::uuid::text AS id"),
+      stage().insert({ clientRef: randomUUID() }),
+      stage().insert({ name: "a NUL \0 in a name" }),
+      stage().rows.commitRefresh(key, sealedGrant({ captured: { text: "\0" } }), {}),
+      stage().set(key.connectionId, "status = 'unheard of'"),
+    ];
+    const errors = await Promise.all(
+      faulty.map((each) =>
+        each.then(
+          () => "none",
+          (error: unknown) => error,
+        ),
+      ),
+    );
+    expect(errors.map((error) => error instanceof Error)).toEqual(faulty.map(() => true));
+    expect(errors.map(isStorageUnavailable)).toEqual(faulty.map(() => false));
+    expect(errors.map(isUniqueViolation)).toEqual(faulty.map(() => false));
+  });
+}

@@ -1,0 +1,279 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { SealedGrant } from "../../../src/store/token-rows.ts";
+import { sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+
+const dead = { code: "invalid_grant", detail: "revoked" };
+
+async function replace(
+  stage: StoreStage,
+  row: Pick<TokenRow, "id" | "generation">,
+  { grant = sealedGrant(), exclusive = false }: { grant?: SealedGrant; exclusive?: boolean } = {},
+) {
+  const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+  return await stage.rows.replaceGrant(given, grant, { event: { type: "reconnected", detail: {} }, exclusive });
+}
+
+/** Every statement that stores a grant or ends one, each of its guards by a case that must not match. */
+export function grants(stage: () => StoreStage): void {
+  describe("a grant", () => {
+    describe("that a refresh brought", () => {
+      it("is stored with the next generation and version, and frees the row", async () => {
+        const { row, key } = await stage().permit();
+        await stage().set(
+          row.id,
+          "consecutive_failures = 3, last_error_code = 'rate_limited', last_error_at = now(), last_error_detail = 'x'",
+        );
+        const grant = sealedGrant({ captured: { shop: "north" }, grantedScopes: ["read", "write"] });
+        const stored = await stage().rows.commitRefresh(key, grant, { generation: 2 });
+        expect(stored).toMatchObject({
+          status: "connected",
+          generation: 2,
+          version: 2,
+          authorization: row.authorization,
+          accessToken: grant.accessToken,
+          refreshToken: grant.refreshToken,
+          captured: { shop: "north" },
+          grantedScopes: ["read", "write"],
+          issuedAt: grant.issuedAt,
+          expiresAt: grant.expiresAt,
+          attemptId: null,
+          attemptStartedAt: null,
+          leaseUntil: null,
+          lastAttemptId: key.attemptId,
+          consecutiveFailures: 0,
+          lastErrorCode: null,
+          lastErrorDetail: null,
+          backoffUntil: null,
+        });
+        const columns = await stage().columns(row.id);
+        expect(columns).toMatchObject({ last_error_at: null, enabled_status: "connected" });
+        expect(columns["last_refreshed_at"]).not.toBeNull();
+        const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
+        expect(event).toMatchObject({ type: "refreshed", detail: { generation: 2 } });
+      });
+
+      it("is stored once: a repetition changes nothing, and the row tells that it was this attempt", async () => {
+        const { row, key } = await stage().permit();
+        const grant = sealedGrant();
+        await stage().rows.commitRefresh(key, grant, {});
+        const before = await stage().columns(row.id);
+        const again = await Promise.all(Array.from({ length: 5 }, () => stage().rows.commitRefresh(key, grant, {})));
+        expect(again).toEqual([null, null, null, null, null]);
+        expect(await stage().columns(row.id)).toEqual(before);
+        expect((await stage().row(row.id)).lastAttemptId).toBe(key.attemptId);
+        expect(await stage().events(row.id)).toEqual(["created", "connected", "refreshed"]);
+      });
+
+      it("is stored by one of twenty who hold the same permit", async () => {
+        const { row, key } = await stage().permit();
+        const commits = Array.from({ length: 20 }, () => stage().rows.commitRefresh(key, sealedGrant(), {}));
+        expect((await Promise.all(commits)).filter((answer) => answer !== null)).toHaveLength(1);
+        expect(await stage().row(row.id)).toMatchObject({ generation: 2, version: 2 });
+      });
+
+      it("without an access token gets no version: there is nothing to hand out", async () => {
+        const { key } = await stage().permit();
+        const now = new Date();
+        const grant = sealedGrant({ accessToken: null, issuedAt: now, expiresAt: now });
+        const stored = await stage().rows.commitRefresh(key, grant, {});
+        expect(stored).toMatchObject({ generation: 2, version: 1, accessToken: null });
+      });
+
+      it("that is already over backs off, so that it is not asked for again at once; one that never ends does not", async () => {
+        const now = new Date();
+        const over = await stage().permit();
+        const stored = await stage().rows.commitRefresh(over.key, sealedGrant({ issuedAt: now, expiresAt: now }), {});
+        const pauseMs = (stored?.backoffUntil?.getTime() ?? 0) - (stored?.now.getTime() ?? 0);
+        expect(Math.round(pauseMs / 1000)).toBe(30);
+        const endless = await stage().permit();
+        expect(
+          (await stage().rows.commitRefresh(endless.key, sealedGrant({ expiresAt: null }), {}))?.backoffUntil,
+        ).toBeNull();
+      });
+
+      it("that names no scopes leaves those that were granted before", async () => {
+        const { key } = await stage().permit();
+        const stored = await stage().rows.commitRefresh(key, sealedGrant({ grantedScopes: null }), {});
+        expect(stored?.grantedScopes).toEqual(["read"]);
+      });
+
+      it("that keeps the refresh token keeps its end, and a new one has its own", async () => {
+        const end = new Date("2027-01-01T00:00:00.000Z");
+        const endOf = async (keepsRefreshToken: boolean) => {
+          const { row, key } = await stage().permit();
+          await stage().set(row.id, `refresh_token_expires_at = '${end.toISOString()}'`);
+          await stage().rows.commitRefresh(key, sealedGrant({ keepsRefreshToken, refreshTokenExpiresAt: null }), {});
+          return (await stage().connections.findById(row.id))?.refreshTokenExpiresAt;
+        };
+        expect([await endOf(true), await endOf(false)]).toEqual([end, null]);
+      });
+    });
+
+    describe("that a person brought", () => {
+      it("takes the place of what was there: version 1 at first, then two further, with a new authorization", async () => {
+        const row = await stage().insert();
+        const first = await replace(stage(), row);
+        expect(first).toMatchObject({ status: "connected", generation: 1, version: 1, authorization: 1 });
+        const second = await replace(stage(), first as TokenRow);
+        expect(second).toMatchObject({ generation: 2, version: 3, authorization: 2 });
+        expect((await stage().columns(row.id))["authorized_at"]).not.toBeNull();
+        expect(await stage().events(row.id)).toEqual(["created", "reconnected", "reconnected"]);
+      });
+
+      it("opens a connection whose grant had ended, and ends its back-off", async () => {
+        const { row, key } = await stage().permit();
+        await stage().rows.endGrant(key, dead);
+        await stage().set(row.id, "backoff_until = clock_timestamp() + interval '1 hour'");
+        const stored = await replace(stage(), row);
+        expect(stored).toMatchObject({
+          status: "connected",
+          backoffUntil: null,
+          lastErrorCode: null,
+          consecutiveFailures: 0,
+        });
+      });
+
+      it("frees a row that somebody is sending for, whose late answer is then refused", async () => {
+        const { row, key } = await stage().permit();
+        const stored = await replace(stage(), row);
+        expect(stored).toMatchObject({ attemptId: null, version: 3 });
+        expect(await stage().rows.commitRefresh(key, sealedGrant(), {})).toBeNull();
+        expect(await stage().rows.endGrant(key, dead)).toBeNull();
+        expect((await stage().row(row.id)).accessToken).toEqual(stored?.accessToken);
+      });
+
+      it("is refused when the row has moved since it was read, and of twenty at once one is stored", async () => {
+        const row = await stage().connect();
+        expect(await replace(stage(), { ...row, generation: 0 })).toBeNull();
+        expect(await replace(stage(), { ...row, generation: 2 })).toBeNull();
+        expect(await replace(stage(), { ...row, id: randomUUID() })).toBeNull();
+        const answers = await Promise.all(Array.from({ length: 20 }, () => replace(stage(), row)));
+        expect(answers.filter((answer) => answer !== null)).toHaveLength(1);
+        expect(await stage().row(row.id)).toMatchObject({ generation: 2, version: 3, authorization: 2 });
+      });
+    });
+
+    describe("whose refresh token another connection holds", () => {
+      it("is refused where a token must be held once, and stored where it may be held often", async () => {
+        const refreshFingerprint = sealedBytes();
+        const grant = sealedGrant({ refreshFingerprint });
+        const [holder, other] = [await stage().insert(), await stage().insert()];
+        await replace(stage(), holder, { grant, exclusive: true });
+        expect(await replace(stage(), other, { grant, exclusive: true })).toBeNull();
+        expect(await stage().row(other.id)).toMatchObject({ status: "pending", generation: 0 });
+        expect(await stage().rows.isHeldElsewhere(other.id, refreshFingerprint)).toBe(true);
+        expect(await stage().rows.isHeldElsewhere(holder.id, refreshFingerprint)).toBe(false);
+        expect(await replace(stage(), other, { grant, exclusive: false })).toMatchObject({ status: "connected" });
+      });
+
+      it("may be given to its own connection again, and to another once that one holds another", async () => {
+        const grant = sealedGrant();
+        const [holder, other] = [await stage().insert(), await stage().insert()];
+        const first = await replace(stage(), holder, { grant, exclusive: true });
+        const again = await replace(stage(), first as TokenRow, { grant, exclusive: true });
+        expect(again?.generation).toBe(2);
+        await replace(stage(), again as TokenRow, { exclusive: true });
+        expect(await replace(stage(), other, { grant, exclusive: true })).not.toBeNull();
+      });
+
+      it("goes to one of ten connections that ask for it at once", async () => {
+        const grant = sealedGrant();
+        const rivals = await Promise.all(Array.from({ length: 10 }, () => stage().insert()));
+        const answers = await Promise.all(rivals.map((row) => replace(stage(), row, { grant, exclusive: true })));
+        expect(answers.filter((answer) => answer !== null)).toHaveLength(1);
+      });
+
+      it("without a refresh token nothing can be held twice", async () => {
+        const grant = sealedGrant({ refreshToken: null, refreshFingerprint: null });
+        const [one, other] = [await stage().insert(), await stage().insert()];
+        expect(await replace(stage(), one, { grant, exclusive: true })).not.toBeNull();
+        expect(await replace(stage(), other, { grant, exclusive: true })).not.toBeNull();
+      });
+    });
+
+    describe("of a disabled connection", () => {
+      const disable = async (row: TokenRow, disabled: boolean) => await stage().connections.update(row, { disabled });
+
+      it("is stored and not served: the answer in flight shows when it is enabled", async () => {
+        const { row, key } = await stage().permit();
+        await disable(row, true);
+        const stored = await stage().rows.commitRefresh(key, sealedGrant(), {});
+        expect(stored).toMatchObject({ status: "disabled", generation: 2 });
+        expect(await disable(row, false)).toMatchObject({ status: "connected", generation: 2 });
+      });
+
+      it("may end meanwhile, which shows when it is enabled", async () => {
+        const { row, key } = await stage().permit();
+        await disable(row, true);
+        expect(await stage().rows.endGrant(key, dead)).toMatchObject({
+          status: "disabled",
+          lastErrorCode: "invalid_grant",
+        });
+        expect(await disable(row, false)).toMatchObject({ status: "needs_reauthorization" });
+      });
+
+      it("may be replaced meanwhile, which shows when it is enabled", async () => {
+        const row = await stage().insert();
+        await disable(row, true);
+        expect(await replace(stage(), row)).toMatchObject({ status: "disabled", version: 1 });
+        expect(await disable(row, false)).toMatchObject({ status: "connected" });
+      });
+
+      it("gives no permit", async () => {
+        const row = await stage().connect();
+        await disable(row, true);
+        const request = {
+          connectionId: row.id,
+          generation: 1,
+          attemptId: randomUUID(),
+          leaseSeconds: 30,
+          takeover: null,
+        };
+        expect(await stage().rows.takePermit({ ...request, statuses: ["connected", "pending"] })).toBeNull();
+      });
+    });
+
+    describe("that cannot be refreshed by anybody", () => {
+      it("ends, if the row is still as it was read", async () => {
+        const row = await stage().connect();
+        const ended = await stage().rows.endUnrefreshable(row, { code: "no_refresh_token", detail: "none" });
+        expect(ended).toMatchObject({ status: "needs_reauthorization", lastErrorCode: "no_refresh_token" });
+        expect(await stage().events(row.id)).toEqual(["created", "connected", "needs_reauthorization"]);
+      });
+
+      it.each([
+        ["has moved on", "generation = generation + 1"],
+        ["is disabled", "status = 'disabled'"],
+        ["is pending", "status = 'pending'"],
+        ["has ended before", "status = 'needs_reauthorization'"],
+        [
+          "has a permit",
+          "attempt_id = gen_random_uuid(), attempt_started_at = clock_timestamp(), lease_until = clock_timestamp()",
+        ],
+      ])("does not end when the row %s", async (_is, set) => {
+        const row = await stage().connect();
+        await stage().set(row.id, set);
+        const before = await stage().columns(row.id);
+        expect(await stage().rows.endUnrefreshable(row, dead)).toBeNull();
+        expect(await stage().columns(row.id)).toEqual(before);
+        expect(await stage().events(row.id)).toEqual(["created", "connected"]);
+      });
+    });
+
+    it("rows are read by name, and names without a connection are left out", async () => {
+      const [one, other] = [await stage().connect(), await stage().connect()];
+      const rows = await stage().rows.readByName([one.name, "nobody", other.name]);
+      expect(rows.map(({ name }) => name).sort()).toEqual([one.name, other.name].sort());
+      expect(await stage().rows.readByName([])).toEqual([]);
+      expect(await stage().rows.readById(randomUUID())).toBeNull();
+    });
+
+    it("a connection that has never been granted anything has no scopes, not none that are known", async () => {
+      const row = await stage().insert();
+      expect(row.grantedScopes).toEqual([]);
+      expect((await stage().connections.findById(row.id))?.grantedScopes).toEqual([]);
+    });
+  });
+}

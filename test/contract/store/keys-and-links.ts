@@ -1,0 +1,222 @@
+import { createHash, randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import type { ApiKeyRow } from "../../../src/store/api-keys.ts";
+import { sealedBytes, type StoreStage } from "./stage.ts";
+
+const hash = (text: string) => new Uint8Array(createHash("sha256").update(text).digest());
+const browsers = Array.from({ length: 8 }, (_, number) => hash(`browser ${number}`));
+const [mine, other] = [hash("browser 0"), hash("browser 1")];
+const passed = (answers: boolean[]) => answers.filter(Boolean).length;
+
+/** Every statement on API keys and on encryption keys. */
+export function keys(stage: () => StoreStage): void {
+  const insert = async (id: string = randomUUID()) => {
+    const fields = { id, name: "billing", connections: ["acme-*"], expiresAt: new Date("2030-01-01") };
+    return await stage().keys.insert({ ...fields, abilities: ["tokens", "admin"], secretHash: hash(id) });
+  };
+
+  describe("an API key", () => {
+    it("is found by its id, with what it may do", async () => {
+      const key = await insert();
+      expect(await stage().keys.findMany([key.id, "nobody"])).toEqual([key]);
+      expect(key).toMatchObject({
+        abilities: ["tokens", "admin"],
+        connections: ["acme-*"],
+        expiresAt: new Date("2030-01-01"),
+        revokedAt: null,
+      });
+      expect(Buffer.from(key.secretHash)).toEqual(Buffer.from(hash(key.id)));
+    });
+
+    it("is revoked once: the second time changes nothing, and an unknown one is told", async () => {
+      const key = await insert();
+      expect(await stage().keys.revoke(key.id)).toBe(true);
+      const [first] = await stage().keys.findMany([key.id]);
+      expect(first?.revokedAt).not.toBeNull();
+      expect(await stage().keys.revoke(key.id)).toBe(true);
+      expect(await stage().keys.findMany([key.id])).toEqual([first]);
+      expect(await stage().keys.revoke("nobody")).toBe(false);
+    });
+
+    it("stands in a list in pages without gap or repetition, revoked ones too, though made at the same moment", async () => {
+      const made = await Promise.all(Array.from({ length: 5 }, () => insert()));
+      await stage().keys.revoke(made[0]?.id ?? "");
+      const ids = made.map(({ id }) => id);
+      await stage().query(
+        "UPDATE api_keys SET created_at = '2026-01-01' WHERE id = ANY($1::text[]) RETURNING 1 AS done",
+        ids,
+      );
+      const seen: string[] = [];
+      for (let after: ApiKeyRow | null = null; ;) {
+        const position: { createdAt: Date; id: string } | null = after && { createdAt: after.createdAt, id: after.id };
+        const page: ApiKeyRow[] = await stage().keys.list({ limit: 2, after: position });
+        seen.push(...page.map(({ id }) => id));
+        after = page.at(-1) ?? null;
+        if (page.length < 2) break;
+      }
+      expect(new Set(seen).size).toBe(seen.length);
+      expect(seen.filter((id) => ids.includes(id)).sort()).toEqual([...ids].sort());
+      const times = (await stage().keys.list({ limit: 100, after: null })).map(({ createdAt }) => createdAt.getTime());
+      expect(times).toEqual([...times].sort((one, next) => next - one));
+    });
+  });
+
+  it("of replicas that remember an encryption key at once, the first one's record stays", async () => {
+    const id = randomUUID();
+    const checks = Array.from({ length: 8 }, () => sealedBytes());
+    await stage().encryptionKeys.remember({ id, check: checks[0] ?? sealedBytes() });
+    await Promise.all(checks.map((check) => stage().encryptionKeys.remember({ id, check })));
+    const known = (await stage().encryptionKeys.list()).filter((key) => key.id === id);
+    expect(known).toEqual([{ id, check: checks[0] }]);
+  });
+}
+
+/** Every statement on consent links and on authorization requests. */
+export function consent(stage: () => StoreStage): void {
+  const makeLink = async ({ expiresInSeconds = 60, manual = false, provider = "own" } = {}) => {
+    const { id: connectionId } = await stage().insert({ provider });
+    const key = { id: randomUUID(), secretHash: hash(connectionId) };
+    const given = { ...key, connectionId, returnTo: "https://app.example/", manual, createdBy: "k1", expiresInSeconds };
+    const { expiresAt } = await stage().links.insert(given);
+    return { key, connectionId, expiresAt };
+  };
+
+  const makeRequest = async (changes: { expiresInSeconds?: number; provider?: string } = {}) => {
+    const link = await makeLink(changes);
+    const stateHash = hash(randomUUID());
+    const id = randomUUID();
+    await stage().requests.insert({
+      id,
+      stateHash,
+      connectionId: link.connectionId,
+      linkId: link.key.id,
+      browserHash: mine,
+      verifier: hash("verifier"),
+      redirectUri: "https://broker.example/callback/own",
+      expiresInSeconds: 600,
+    });
+    return { ...link, id, stateHash };
+  };
+  const passTime = async (table: string, id: string) =>
+    await stage().query(
+      `UPDATE ${table} SET expires_at = clock_timestamp() WHERE id::text = $1 RETURNING 1 AS done`,
+      id,
+    );
+
+  describe("a consent link", () => {
+    it("opens with its id and secret, and with neither alone", async () => {
+      const { key, connectionId, expiresAt } = await makeLink({ manual: true });
+      expect(await stage().links.find(key)).toEqual({
+        id: key.id,
+        connectionId,
+        returnTo: "https://app.example/",
+        manual: true,
+        claimedBy: null,
+        used: false,
+        expired: false,
+        expiresAt,
+      });
+      expect(await stage().links.find({ ...key, secretHash: other })).toBeNull();
+      expect(await stage().links.find({ ...key, id: randomUUID() })).toBeNull();
+      const row = await stage().row(connectionId);
+      expect(Math.round((expiresAt.getTime() - row.now.getTime()) / 10_000)).toBe(6);
+    });
+
+    it("goes to one of eight browsers, which may come again", async () => {
+      const { key } = await makeLink();
+      const claims = await Promise.all(browsers.map((browser) => stage().links.claim(key, browser)));
+      expect(passed(claims)).toBe(1);
+      expect(await Promise.all(browsers.map((browser) => stage().links.claim(key, browser)))).toEqual(claims);
+      expect(
+        await stage().links.claim({ ...key, secretHash: hash("guess") }, browsers[claims.indexOf(true)] ?? mine),
+      ).toBe(false);
+    });
+
+    it("that is used or has expired goes to nobody, its own browser included", async () => {
+      const [used, expired] = [await makeLink(), await makeLink()];
+      for (const { key } of [used, expired]) expect(await stage().links.claim(key, mine)).toBe(true);
+      await stage().links.reserve(used.key.id);
+      await passTime("consent_links", expired.key.id);
+      for (const { key } of [used, expired]) expect(await stage().links.claim(key, mine)).toBe(false);
+      expect(await stage().links.find(used.key)).toMatchObject({ used: true, expired: false });
+      expect(await stage().links.find(expired.key)).toMatchObject({ used: false, expired: true });
+    });
+
+    it("is used up by one of eight exchanges, and can be given back", async () => {
+      const { key } = await makeLink();
+      const reserve = async () => await stage().links.reserve(key.id);
+      expect(passed(await Promise.all(browsers.map(reserve)))).toBe(1);
+      await stage().links.release(key.id);
+      expect([await reserve(), await reserve()]).toEqual([true, false]);
+      expect(await stage().links.reserve("nobody")).toBe(false);
+    });
+
+    it("a new one sweeps away those of its connection that ran out thirty days ago, and no others", async () => {
+      const [{ key, connectionId }, foreign] = [await makeLink(), await makeLink()];
+      const age = async (id: string, days: number) =>
+        await stage().query(
+          `UPDATE consent_links SET expires_at = clock_timestamp() - interval '${days} days' WHERE id = $1 RETURNING 1 AS done`,
+          id,
+        );
+      await age(key.id, 31);
+      await age(foreign.key.id, 31);
+      const recent = { id: randomUUID(), secretHash: mine };
+      const given = { connectionId, returnTo: null, manual: false, createdBy: "k1", expiresInSeconds: 60 };
+      await stage().links.insert({ ...given, ...recent });
+      await age(recent.id, 29);
+      await stage().links.insert({ ...given, id: randomUUID(), secretHash: mine });
+      expect(await stage().links.find(key)).toBeNull();
+      expect(await stage().links.find(recent)).not.toBeNull();
+      expect(await stage().links.find(foreign.key)).not.toBeNull();
+    });
+  });
+
+  describe("an authorization request", () => {
+    it("is taken out once, by its browser, with what the exchange needs", async () => {
+      const { id, stateHash, connectionId, key } = await makeRequest();
+      const given = { stateHash, browserHash: mine, provider: "own" };
+      const answers = await Promise.all(browsers.map(() => stage().requests.consume(given)));
+      const taken = answers.filter((answer) => answer !== null);
+      expect(taken).toEqual([
+        {
+          id,
+          connectionId,
+          linkId: key.id,
+          verifier: hash("verifier"),
+          redirectUri: "https://broker.example/callback/own",
+          returnTo: "https://app.example/",
+        },
+      ]);
+    });
+
+    it.each([
+      ["another browser", { browserHash: other }],
+      ["another state", { stateHash: other }],
+      ["another provider's callback", { provider: "another" }],
+    ])("is not taken out by %s, and stays for its own", async (_who, change) => {
+      const { stateHash } = await makeRequest();
+      const given = { stateHash, browserHash: mine, provider: "own" };
+      expect(await stage().requests.consume({ ...given, ...change })).toBeNull();
+      expect(await stage().requests.consume(given)).not.toBeNull();
+    });
+
+    it("that has run out is not taken out, and is swept away by the next one", async () => {
+      const { id, stateHash } = await makeRequest();
+      await passTime("authorization_requests", id);
+      expect(await stage().requests.consume({ stateHash, browserHash: mine, provider: "own" })).toBeNull();
+      expect(await stage().requests.waitsElsewhere(stateHash, other)).toBe(false);
+      await makeRequest();
+      expect(await stage().query("SELECT 1 AS found FROM authorization_requests WHERE id = $1::uuid", id)).toEqual([]);
+    });
+
+    it("that waits for another browser is told from one that nobody knows", async () => {
+      const { stateHash } = await makeRequest();
+      const answers = [
+        stage().requests.waitsElsewhere(stateHash, other),
+        stage().requests.waitsElsewhere(stateHash, mine),
+      ];
+      expect(await Promise.all(answers)).toEqual([true, false]);
+      expect(await stage().requests.waitsElsewhere(hash("unknown"), other)).toBe(false);
+    });
+  });
+}

@@ -1,0 +1,156 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe } from "vitest";
+import { createApiKeys } from "../../../src/store/api-keys.ts";
+import { createAuthorizationRequests } from "../../../src/store/authorization-requests.ts";
+import { createClients } from "../../../src/store/clients.ts";
+import { createConnections, type NewConnection } from "../../../src/store/connections.ts";
+import { createConsentLinks } from "../../../src/store/consent-links.ts";
+import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database-health.ts";
+import { openEmbedded, openPostgres, type Database } from "../../../src/store/database.ts";
+import { createEncryptionKeys } from "../../../src/store/encryption-keys.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import { createTokenRows, type SealedGrant } from "../../../src/store/token-rows.ts";
+import { temporaryFolder } from "../../support/services/guardian.ts";
+import { describeWithServices, useDatabase } from "../../support/services/index.ts";
+
+/** A connection's columns as they stand, times in ISO 8601. */
+export type Columns = Record<string, unknown>;
+
+/** Every table's queries on one database, and what a test needs to look past them. */
+export class StoreStage {
+  readonly database: Database;
+  readonly rows;
+  readonly connections;
+  readonly clients;
+  readonly keys;
+  readonly links;
+  readonly requests;
+  readonly encryptionKeys;
+
+  constructor(database: Database) {
+    this.database = database;
+    this.rows = createTokenRows(database);
+    this.connections = createConnections(database);
+    this.clients = createClients(database);
+    this.keys = createApiKeys(database);
+    this.links = createConsentLinks(database.prisma);
+    this.requests = createAuthorizationRequests(database.prisma);
+    this.encryptionKeys = createEncryptionKeys(database);
+  }
+
+  async query<Row>(sql: string, ...values: unknown[]): Promise<Row[]> {
+    return await this.database.prisma.$queryRawUnsafe<Row[]>(sql, ...values);
+  }
+
+  /** Moves a connection to where a test wants it: times are moved, never waited for. */
+  async set(id: string, assignments: string): Promise<void> {
+    await this.database.prisma.$executeRawUnsafe(`UPDATE connections SET ${assignments} WHERE id = $1::uuid`, id);
+  }
+
+  async columns(id: string): Promise<Columns> {
+    const [found] = await this.query<{ row: Columns }>(
+      "SELECT to_jsonb(c) AS row FROM connections c WHERE id = $1::uuid",
+      id,
+    );
+    return found?.row ?? {};
+  }
+
+  async row(id: string): Promise<TokenRow> {
+    const row = await this.rows.readById(id);
+    if (row === null) throw new Error("the connection is gone");
+    return row;
+  }
+
+  /** The types of a connection's events, oldest first. */
+  async events(id: string): Promise<string[]> {
+    const events = await this.connections.events(id, { limit: 100, before: null });
+    return events.map(({ type }) => type).reverse();
+  }
+
+  /** A pending connection that nobody has connected yet. */
+  async insert(changes: Partial<NewConnection> = {}): Promise<TokenRow> {
+    const id = randomUUID();
+    await this.connections.insert({
+      id,
+      name: `c-${id}`,
+      provider: "own",
+      clientRef: null,
+      grant: "authorization_code",
+      scopes: ["read"],
+      inputs: {},
+      labels: {},
+      credentials: null,
+      ...changes,
+    });
+    return await this.row(changes.id ?? id);
+  }
+
+  /** A connection with a token set of one hour, at generation 1 and version 1. */
+  async connect(changes: Partial<NewConnection> = {}): Promise<TokenRow> {
+    const row = await this.insert(changes);
+    const event = { type: "connected", detail: {} };
+    const attemptId = randomUUID();
+    const stored = await this.rows.replaceGrant({ ...row, attemptId }, sealedGrant(), { event, exclusive: false });
+    if (stored === null) throw new Error("the connection did not take its grant");
+    return stored;
+  }
+
+  /** The same with a permit of 30 s, just taken. */
+  async permit(changes: Partial<NewConnection> = {}) {
+    const row = await this.connect(changes);
+    const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
+    const statuses = ["connected"] as const;
+    const permitted = await this.rows.takePermit({ ...key, leaseSeconds: 30, statuses, takeover: null });
+    if (permitted === null) throw new Error("the free connection gave no permit");
+    return { row: permitted, key };
+  }
+}
+
+/** Runs the same suites against Postgres and against the embedded database, which takes seconds to make: once for all. */
+export function describeOnBothDatabases(suites: ((stage: () => StoreStage) => void)[]): void {
+  describe("embedded", () => {
+    const open: Open = async (health) => {
+      const { path, remove } = await temporaryFolder("embedded");
+      const database = await openEmbedded(path, health);
+      return { ...database, close: async () => void (await database.close().then(remove)) };
+    };
+    onDatabase(open, suites);
+  });
+  describeWithServices(["postgres"], "on Postgres", () => {
+    onDatabase(async (health) => await openPostgres(await useDatabase(), health), suites);
+  });
+}
+
+type Open = (health: DatabaseHealth) => Promise<Database>;
+
+function onDatabase(open: Open, suites: ((stage: () => StoreStage) => void)[]): void {
+  let stage: StoreStage;
+  beforeAll(async () => {
+    stage = new StoreStage(await open(createDatabaseHealth(() => performance.now())));
+  });
+  afterAll(async () => await stage.database.close());
+  for (const suite of suites) suite(() => stage);
+}
+
+/** Bytes that stand for a sealed record. */
+export function sealedBytes(): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(randomBytes(40));
+}
+
+/** A rotated token set of one hour, issued now. */
+export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
+  const issuedAt = new Date();
+  return {
+    accessToken: sealedBytes(),
+    refreshToken: sealedBytes(),
+    refreshFingerprint: sealedBytes(),
+    tokenType: "Bearer",
+    grantedScopes: ["read"],
+    captured: {},
+    issuedAt,
+    expiresAt: new Date(issuedAt.getTime() + 3_600_000),
+    refreshTokenExpiresAt: null,
+    keepsRefreshToken: false,
+    ...changes,
+  };
+}

@@ -1,0 +1,67 @@
+/** A secret that must not be met where it does not belong. Bytes for keys that are no text. */
+export type Canary = { what: string; value: string | Buffer };
+
+/** Something that was written, stored or sent, with all of its text. */
+export type Place = { where: string; text: string };
+
+/** Fragments of this length give a secret away as well as the whole of it, and meet nothing else by chance. */
+const plainLength = 12;
+const base64Length = 16;
+const hexLength = 24;
+const decimalLength = 28;
+
+type Fragments = Map<number, Map<string, string>>;
+
+/**
+ * Where any twelve characters of a secret stand, in the clear (so also in JSON, URLs, forms and HTML, which leave letters and
+ * digits as they are), as hex, in base64 at any offset, or as a list of byte values. Each finding is one line.
+ */
+export function findCanaries(canaries: Canary[], places: Place[]): string[] {
+  const fragments = fragmentsOf(canaries);
+  const found = places.flatMap(({ where, text }) => [...meet(fragments, text)].map((what) => `${what} in ${where}`));
+  return [...new Set(found)].sort();
+}
+
+function* meet(fragments: Fragments, text: string): Generator<string> {
+  for (const [length, known] of fragments) {
+    for (let at = 0; at + length <= text.length; at++) {
+      const what = known.get(text.slice(at, at + length));
+      if (what !== undefined) yield what;
+    }
+  }
+}
+
+/** Every fragment of every spelling of every secret, by its length. */
+function fragmentsOf(canaries: Canary[]): Fragments {
+  const all: Fragments = new Map();
+  for (const { what, value } of canaries) {
+    for (const { text, length, as } of spellings(value)) {
+      const size = Math.min(length, text.length);
+      const known = all.get(size) ?? new Map<string, string>();
+      all.set(size, known);
+      for (let at = 0; at + size <= text.length; at++) known.set(text.slice(at, at + size), `${what} (${as})`);
+    }
+  }
+  return all;
+}
+
+function spellings(value: string | Buffer): { text: string; length: number; as: string }[] {
+  const bytes = Buffer.from(value);
+  const hex = bytes.toString("hex");
+  const base64 = [0, 1, 2].flatMap((offset) => base64At(bytes, offset));
+  return [
+    ...(typeof value === "string" ? [{ text: value, length: plainLength, as: "plain" }] : []),
+    { text: hex, length: hexLength, as: "hex" },
+    { text: hex.toUpperCase(), length: hexLength, as: "hex" },
+    ...base64.map((text) => ({ text, length: base64Length, as: "base64" })),
+    { text: [...bytes].join(","), length: decimalLength, as: "bytes" },
+  ];
+}
+
+/** What of a base64 text is the secret's own, when `offset` other bytes stand before it; in both alphabets. */
+function base64At(bytes: Buffer, offset: number): string[] {
+  const whole = Buffer.concat([Buffer.alloc(offset), bytes]);
+  const text = whole.subarray(0, whole.length - (whole.length % 3)).toString("base64");
+  const own = text.slice(offset === 0 ? 0 : 4);
+  return [own, own.replaceAll("+", "-").replaceAll("/", "_")];
+}

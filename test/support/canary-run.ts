@@ -1,0 +1,237 @@
+import { request } from "undici";
+import type { CanaryStage } from "./canary-stage.ts";
+import { everyEcho } from "./providers/echoing.ts";
+import { ScriptedBrowser } from "./scripted-browser.ts";
+import { approve, walkConsent } from "./walk-consent.ts";
+
+/** Clients and connections of every kind; those of the shop fetch their first tokens. */
+export async function register({ api, provider, shop, kitchen }: CanaryStage): Promise<void> {
+  const client = ({ id, secret }: { id: string; secret: string }) => ({ client_id: id, client_secret: secret });
+  await api.createClient({ name: "app", provider: provider.id, ...client(provider.client) });
+  await api.createClient({ name: "kitchen", provider: "apicbase", ...client(kitchen.client) });
+  const inputs = { shop_url: shop.origin };
+  await api.createClient({ name: "shop", provider: "shopware", inputs, ...client(shop.client) });
+  const admin = { name: "admin", provider: "shopware", grant: "password", inputs };
+  await api.createConnection({ ...admin, credentials: { ...shop.user } });
+  await api.createConnection({
+    name: "integration",
+    provider: "shopware",
+    client: "shop",
+    grant: "client_credentials",
+  });
+  await api.createConnection({ name: "acme", provider: provider.id, client: "app" });
+  await api.createConnection({ name: "soup", provider: "apicbase", client: "kitchen", scopes: ["library"] });
+}
+
+/** Consents that are denied, abandoned, failed in every way that repeats what was sent, and at last good. @returns statuses */
+export async function consent(stage: CanaryStage): Promise<number[]> {
+  const { api, provider } = stage;
+  const browser = new ScriptedBrowser();
+  const { url } = await api.consentLink("acme");
+  const denied = await walkConsent(url, { decision: "deny", browser });
+  const failed: number[] = [];
+  for (const echo of everyEcho) {
+    provider.echoNext(echo);
+    failed.push((await walkConsent(url, { browser })).status);
+  }
+  const refused = await answerByHand(stage, { url, browser, error: "server_error" });
+  const good = await walkConsent(url, { browser });
+  await answerByHand(stage, { url: (await api.consentLink("acme")).url, browser, error: null });
+  await browser.close();
+  return [denied.status, ...new Set(failed), refused, good.status];
+}
+
+/** The provider sends the browser back with an error that repeats the state; or the person never comes back. */
+async function answerByHand(
+  { provider, proxy }: CanaryStage,
+  { url, browser, error }: { url: string; browser: ScriptedBrowser; error: string | null },
+): Promise<number> {
+  const stopAt = (address: URL) => address.origin === provider.origin;
+  const { url: asked } = await browser.submit(await browser.open(url), { stopAt });
+  if (error === null) return 0;
+  const back = new URL(`${proxy.url}/callback/${provider.id}`);
+  const state = asked.searchParams.get("state") ?? "";
+  back.search = new URLSearchParams({ state, error, error_description: `what is ${state}?` }).toString();
+  return (await browser.open(back)).status;
+}
+
+/** A code and token sets that were handed over by hand, in good and in bad ways. @returns statuses */
+export async function handOver({ api, provider, kitchen }: CanaryStage): Promise<number[]> {
+  const query = `response_type=code&client_id=${kitchen.client.id}&scope=library`;
+  const copied = await approve(`${kitchen.origin}/oauth/authorize/?${query}`);
+  const code = copied.searchParams.get("code") ?? "";
+  const post = async (path: string, body: unknown) => (await api.api(path, { method: "POST", body })).status;
+  const first = await post("/connections/soup/code", { code });
+  const second = await post("/connections/soup/code", { code });
+  const { accessToken, refreshToken, expiresIn } = provider.issueTokenSet();
+  const set = { access_token: accessToken, refresh_token: refreshToken, expires_in: expiresIn };
+  for (const name of ["twin", "other-twin"]) await api.createConnection({ name, provider: provider.id, client: "app" });
+  const imported = await post("/connections/twin/import", { ...set, verify: false });
+  const duplicate = await post("/connections/other-twin/import", set);
+  provider.echoNext({ part: "fields", as: "dead grant" });
+  const other = provider.issueTokenSet();
+  const dead = await post("/connections/other-twin/import", { refresh_token: other.refreshToken, verify: true });
+  return [first, second, imported, duplicate, dead];
+}
+
+/** Each echo meets a refresh of its own, asked for by a reader. @returns the statuses that readers got */
+export async function failRefreshes({ api, provider }: CanaryStage): Promise<number[]> {
+  provider.echoNext(...everyEcho);
+  const statuses = await Promise.all(
+    everyEcho.map(async (_echo, index) => {
+      const name = `echo-${index}`;
+      await api.createConnection({ name, provider: provider.id, client: "app" });
+      const { accessToken, refreshToken } = provider.issueTokenSet();
+      const set = { access_token: accessToken, refresh_token: refreshToken ?? "", expires_in: 0 };
+      await api.importTokens(name, set);
+      const { status } = await api.token(name, { wait: 2 });
+      await api.api(`/connections/${name}`);
+      await api.api(`/connections/${name}/events`);
+      return status;
+    }),
+  );
+  return [...new Set(statuses)].sort();
+}
+
+/** The shop refuses a user's password and a client's secret, and repeats them. @returns statuses */
+export async function failCredentials({ api, shop }: CanaryStage): Promise<number[]> {
+  const { username, password } = shop.user;
+  const said = (status: number, code: string, secret = password) => {
+    const detail = `${username} / ${secret} / ${JSON.stringify({ secret })} / ${encodeURIComponent(secret)}`;
+    return { status, body: { errors: [{ code, status: String(status), title: `No ${secret}`, detail }] } };
+  };
+  const inputs = { shop_url: shop.origin };
+  const admin = { provider: "shopware", grant: "password", inputs, credentials: { username, password } };
+  const integration = { provider: "shopware", grant: "client_credentials", client: "shop" };
+  const create = async (body: object) => (await api.api("/connections", { method: "POST", body })).status;
+  shop.failNext(said(400, "6"));
+  const refused = await create({ name: "refused", ...admin });
+  shop.failNext(said(401, "4", shop.client.secret));
+  const rejected = await create({ name: "rejected", ...integration });
+  shop.failNext(said(500, "0"));
+  const away = await create({ name: "away", ...admin });
+  // The refresh token is dead, and the password does not work any more.
+  const [refreshToken = ""] = shop.ledger.currentRefreshTokens();
+  shop.failNext(said(401, "8", refreshToken));
+  shop.failNext(said(400, "6"));
+  const dead = (await api.api("/connections/admin/refresh", { method: "POST" })).status;
+  return [refused, rejected, away, dead];
+}
+
+/** The client's secret changes at the provider, and the broker learns it afterwards. @returns statuses */
+export async function changeSecret({ api, provider }: CanaryStage): Promise<number[]> {
+  const refresh = async () => (await api.api("/connections/acme/refresh", { method: "POST" })).status;
+  const secret = provider.changeSecret();
+  const refused = await refresh();
+  await api.changeClient("app", { client_secret: secret });
+  return [refused, await refresh()];
+}
+
+/** Requests that are wrong, with secrets where they should and should not stand. @returns those that were not refused */
+export async function sendWrongRequests(stage: CanaryStage): Promise<string[]> {
+  const { shop, provider, adminKey, metricsKey, pastedKey } = stage;
+  const { secret } = provider.client;
+  const [first] = provider.ledger.currentRefreshTokens();
+  const json = (body: unknown) => ({ body: JSON.stringify(body), type: "application/json" });
+  const as = (authorization: string) => ({ authorization });
+  const cases: [string, string, { body?: string; type?: string; authorization?: string }?][] = [
+    ["POST", "/clients", json({ name: "b", provider: "strict", client_id: "b", client_secrett: secret })],
+    ["POST", "/clients", json({ name: shop.user.password, provider: "strict", client_id: "b" })],
+    ["POST", "/clients", json({ name: "b", provider: "strict", client_id: [secret] })],
+    ["PATCH", "/clients/app", json({ client_secret: { value: secret } })],
+    ["POST", "/connections", json({ name: "b", provider: "shopware", credentials: shop.user.password })],
+    [
+      "POST",
+      "/connections",
+      json({ name: "b", provider: "shopware", grant: "password", credentials: { pass: shop.user.password } }),
+    ],
+    ["POST", "/connections", { body: `{"credentials":{"password":"${shop.user.password}"`, type: "application/json" }],
+    [
+      "POST",
+      "/connections",
+      { body: `client_secret=${encodeURIComponent(secret)}`, type: "application/x-www-form-urlencoded" },
+    ],
+    ["POST", "/connections", json({ labels: Array.from({ length: 9000 }, () => secret) })],
+    ["POST", "/connections/acme/import", json({ refresh_token: [first], access_token: 5 })],
+    ["POST", "/connections/acme/import", json({ refresh_token: `${first}\n` })],
+    ["POST", "/connections/acme/import", json({ refresh: first })],
+    ["POST", "/connections/acme/code", json({ code: first })],
+    ["GET", `/tokens/acme?min_ttl=${first}`],
+    ["GET", `/tokens/acme?access_token=${first}`],
+    ["GET", `/tokens/acme?rejected_version=1&rejected_version=${first}`],
+    ["GET", `/tokens/acme`, as(`Bearer ${first}`)],
+    ["GET", `/tokens/acme`, as(`Basic ${Buffer.from(`admin:${adminKey}`).toString("base64")}`)],
+    ["GET", `/metrics`, as(`Bearer ${adminKey}`)],
+    ["GET", `/connections?cursor=${metricsKey}`],
+    ["GET", `/callback/strict?state=${first}&code=${first}`],
+    ["GET", `/callback/strict?state=${first}&state=${secret}&error=${first}&error_description=${first}`],
+    ["GET", `/connect/${first}`],
+    ["POST", `/connect/${first}`, { body: `csrf=${first}`, type: "application/x-www-form-urlencoded" }],
+    ["POST", "/no/such/route", json({ secret })],
+    ["TRACE", "/tokens/acme"],
+    ["GET", `/tokens/${pastedKey}`],
+    ["GET", `/connections/${pastedKey}/events`],
+    ["GET", `/tokens/${pastedKey}`, as("Bearer nobody")],
+    ["GET", `/tokens/%${first}`],
+  ];
+  const accepted: string[] = [];
+  for (const [method, path, { body, type, authorization } = {}] of cases) {
+    const headers = {
+      authorization: authorization ?? `Bearer ${adminKey}`,
+      ...(type === undefined ? {} : { "content-type": type }),
+    };
+    const given = { method: method as "GET", headers, body: body ?? null };
+    const { statusCode, body: answered } = await request(`${stage.proxy.url}${path}`, given);
+    await answered.dump();
+    if (statusCode < 400 || statusCode > 499) accepted.push(`${method} ${path}: ${statusCode}`);
+  }
+  return accepted;
+}
+
+/** A service of its own key reads what there is, and ops look at everything. @returns the status of each answer */
+export async function readEverything({ api, provider, proxy, metricsKey }: CanaryStage): Promise<number[]> {
+  const key = await api.createKey({ name: "service", abilities: ["tokens"], connections: ["*"] });
+  const tokens = ["acme", "admin", "integration", "soup", "twin"].map(async (name) =>
+    api.token(name, { key, include: "request" }),
+  );
+  const forced = ["acme", "integration"].map(async (name) =>
+    api.api(`/connections/${name}/refresh`, { method: "POST" }),
+  );
+  const rejected = await api.token("twin", { key, rejected_version: 1 });
+  const lists = ["connections", "clients", "providers", "keys", "openapi.json", "docs/", "livez", "readyz"];
+  const one = [
+    "connections/acme",
+    "connections/acme/events",
+    "connections/admin/events",
+    "clients/app",
+    `providers/${provider.id}`,
+  ];
+  const seen = [...lists, ...one].map(async (path) => api.api(`/${path}`));
+  const answers = await Promise.all([...tokens, ...forced, ...seen]);
+  const metrics = await request(`${proxy.url}/metrics`, { headers: { authorization: `Bearer ${metricsKey}` } });
+  await metrics.body.dump();
+  return [...answers, rejected].map(({ status }) => status).concat(metrics.statusCode);
+}
+
+/** A connection is deleted and its grant revoked, which the provider refuses with an echo. */
+export async function remove({ api }: CanaryStage): Promise<void> {
+  for (const name of ["twin", "echo-0"]) await api.deleteConnection(name);
+}
+
+/** Postgres and Redis go away in the middle of work, and come back. @returns what was answered meanwhile */
+export async function outage({ api, postgres, redis }: CanaryStage): Promise<number[]> {
+  await api.token("acme");
+  await Promise.all([postgres.stop(), redis.stop()]);
+  const paths = [
+    "/tokens/acme?min_ttl=0",
+    "/tokens/soup?rejected_version=2",
+    "/connections",
+    "/clients/app",
+    "/tokens/unread",
+  ];
+  const answers = await Promise.all(paths.map(async (path) => api.api(path)));
+  const posts = ["/connections/acme/refresh", "/connections/acme/consent-links"];
+  const refused = await Promise.all(posts.map(async (path) => api.api(path, { method: "POST" })));
+  await Promise.all([postgres.restart(), redis.restart()]);
+  return [...answers, ...refused].map(({ status }) => status);
+}
