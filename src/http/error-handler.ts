@@ -54,10 +54,8 @@ export function installErrorHandler(app: FastifyInstance): void {
   });
 
   // A connection that is closed while the client still writes is reset, and the client never reads why.
-  app.addHook("onSend", async ({ raw }, reply) => {
-    if (reply.statusCode !== statusOf.payload_too_large) return;
-    reply.removeHeader("connection");
-    raw.resume();
+  app.addHook("onSend", async (_request, reply) => {
+    if (reply.statusCode === statusOf.payload_too_large) reply.removeHeader("connection");
   });
 
   app.setNotFoundHandler(async (request: FastifyRequest, reply: FastifyReply) => {

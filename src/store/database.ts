@@ -18,7 +18,7 @@ export type Database = {
   close(): Promise<void>;
 };
 
-const session = { connectionTimeoutMillis: 3000, query_timeout: 10_000, options: "-c timezone=UTC" };
+const session = { connectionTimeoutMillis: 3000, query_timeout: 10_000 };
 
 /** Connects to Postgres 14 or later and brings its schema up to date. @throws StartupError naming DATABASE_URL. */
 export async function openPostgres(databaseUrl: string, health: DatabaseHealth): Promise<Database> {
@@ -29,8 +29,9 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
       ? error
       : new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
   }
+  const connectionString = inUtc(databaseUrl);
   const connect = (max: number) =>
-    watch(new PrismaClient({ adapter: new PrismaPg({ connectionString: databaseUrl, max, ...session }) }), health);
+    watch(new PrismaClient({ adapter: new PrismaPg({ connectionString, max, ...session }) }), health);
   const prisma = connect(10);
   const commits = connect(5);
   return {
@@ -40,6 +41,13 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
       await Promise.all([prisma.$disconnect(), commits.$disconnect()]);
     },
   };
+}
+
+/** Both adapters shift times in sessions of another zone. Options of the URL's own stay: the last setting of a name counts. */
+function inUtc(databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.searchParams.set("options", `${url.searchParams.get("options") ?? ""} -c timezone=UTC`.trim());
+  return url.href;
 }
 
 /**

@@ -126,8 +126,9 @@ describe.concurrent("a wrong provider file ends the start with its line", () => 
   });
 
   it("or with the folder that is missing", async () => {
-    const providersDir = join(folder.path, "no such folder");
-    expectRefusal(await start({ providersDir }), "a folder of provider files that is not there", providersDir);
+    const providersDir = join(folder.path, "no such\nfolder");
+    const place = join(folder.path, "no such folder");
+    expectRefusal(await start({ providersDir }), "a folder of provider files that is not there", place);
   });
 });
 

@@ -60,9 +60,12 @@ const bodies: Cases = {
   "a key that every object has": newConnection({ constructor: "x" }),
   "JSON 30,000 levels deep": raw(`{"name":"new","provider":"sandbox",${nested(30_000).slice(1)}`),
   "a body of 1 MB": newConnection({ labels: { team: "x".repeat(megabyte) } }),
-  "a body of 1 MB that does not say how long it is": raw(
-    Readable.from(["x".repeat(megabyte / 2), "x".repeat(megabyte / 2)]),
-  ),
+  // Several times: a connection that is reset too early is lost in most of them, not in all.
+  "a body of 1 MB that does not say how long it is": async (stage) => {
+    const halves = Array.from({ length: 2 }, () => "x".repeat(megabyte / 2));
+    for (let count = 0; count < 8; count++) await raw(Readable.from(halves))(stage);
+    return await raw(Readable.from(halves))(stage);
+  },
   "content type `text/plain`": raw(JSON.stringify(connection), "text/plain"),
   "content type of a form": raw("name=new&provider=sandbox", "application/x-www-form-urlencoded"),
   "a content type that is none": raw(JSON.stringify(connection), ";;;"),

@@ -1,12 +1,14 @@
 import { request } from "undici";
 import type { CanaryStage } from "./canary-stage.ts";
 import { everyEcho } from "./providers/echoing.ts";
+import type { Credentials } from "./providers/strict-server.ts";
 import { ScriptedBrowser } from "./scripted-browser.ts";
 import { approve, walkConsent } from "./walk-consent.ts";
 
+const client = ({ id, secret }: Credentials) => ({ client_id: id, client_secret: secret });
+
 /** Clients and connections of every kind; those of the shop fetch their first tokens. */
 export async function register({ api, provider, shop, kitchen }: CanaryStage): Promise<void> {
-  const client = ({ id, secret }: { id: string; secret: string }) => ({ client_id: id, client_secret: secret });
   await api.createClient({ name: "app", provider: provider.id, ...client(provider.client) });
   await api.createClient({ name: "kitchen", provider: "apicbase", ...client(kitchen.client) });
   const inputs = { shop_url: shop.origin };
@@ -90,7 +92,7 @@ export async function failRefreshes({ api, provider }: CanaryStage): Promise<num
       return status;
     }),
   );
-  return [...new Set(statuses)].sort();
+  return [...new Set(statuses)].sort((one, other) => one - other);
 }
 
 /** The shop refuses a user's password and a client's secret, and repeats them. @returns statuses */
@@ -127,14 +129,17 @@ export async function changeSecret({ api, provider }: CanaryStage): Promise<numb
   return [refused, await refresh()];
 }
 
+type Given = { body?: string; type?: string; authorization?: string };
+
+const json = (body: unknown): Given => ({ body: JSON.stringify(body), type: "application/json" });
+const as = (authorization: string): Given => ({ authorization });
+
 /** Requests that are wrong, with secrets where they should and should not stand. @returns those that were not refused */
 export async function sendWrongRequests(stage: CanaryStage): Promise<string[]> {
   const { shop, provider, adminKey, metricsKey, pastedKey } = stage;
   const { secret } = provider.client;
   const [first] = provider.ledger.currentRefreshTokens();
-  const json = (body: unknown) => ({ body: JSON.stringify(body), type: "application/json" });
-  const as = (authorization: string) => ({ authorization });
-  const cases: [string, string, { body?: string; type?: string; authorization?: string }?][] = [
+  const cases: [string, string, Given?][] = [
     ["POST", "/clients", json({ name: "b", provider: "strict", client_id: "b", client_secrett: secret })],
     ["POST", "/clients", json({ name: shop.user.password, provider: "strict", client_id: "b" })],
     ["POST", "/clients", json({ name: "b", provider: "strict", client_id: [secret] })],

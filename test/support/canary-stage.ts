@@ -127,13 +127,13 @@ function handedOutIn({ method, path, status, rawHeaders, body }: Exchange): Cana
   };
   if (route === "POST /keys 201") return take("API key", /"key":"frt_[^_]+_([^_]+)_/);
   if (/^POST \S+\/consent-links 201$/.test(route)) return take("consent link", /\/connect\/[0-9a-f]+-([0-9a-f]+)"/);
-  if (/^GET \/connect\//.test(route)) return take("browser cookie", /freshet_browser=([^;]+)/);
+  if (route.startsWith("GET /connect/")) return take("browser cookie", /freshet_browser=([^;]+)/);
   if (/^POST \/connect\/\S+ 303$/.test(route)) return take("consent state", /[?&]state=([^&\s]+)/);
   return [];
 }
 
 /** An answer without what its caller asked for. */
-export function withoutLawful(exchange: Exchange): Exchange {
+function withoutLawful(exchange: Exchange): Exchange {
   const { method, path, status, body } = exchange;
   const route = `${method} ${path.split("?")[0]} ${status}`;
   const withoutField = (field: string) => ({ ...exchange, body: body.replace(new RegExp(`"${field}":"[^"]*"`), "") });

@@ -56,7 +56,7 @@ export async function watchRedis(redisUrl: string): Promise<{ commands(): string
   monitor.on("error", () => {
     // The server may be stopped for a while.
   });
-  return { commands: () => lines.join("\n"), stop: () => void monitor.disconnect() };
+  return { commands: () => lines.join("\n"), stop: () => monitor.disconnect() };
 }
 
 /** The names and contents of all files below a folder. */

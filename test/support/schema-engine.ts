@@ -23,12 +23,12 @@ export async function diffToSchema(existingSql: readonly string[]): Promise<stri
   const database = await PGlite.create();
   try {
     for (const sql of existingSql) await database.exec(sql);
-    const { SchemaEngine } = await instantiate();
+    const { SchemaEngine } = await (engine ??= instantiate());
     const adapter = bindMigrationAwareSqlAdapterFactory(new PrismaPGlite(database));
-    const engine = await SchemaEngine.new({ datamodels: [["schema.prisma", schema]] }, () => {}, adapter);
+    const session = await SchemaEngine.new({ datamodels: [["schema.prisma", schema]] }, () => {}, adapter);
     const configDir = fileURLToPath(new URL("../../prisma", import.meta.url));
     const files = [{ path: "schema.prisma", content: schema }];
-    const result = await engine.diff({
+    const result = await session.diff({
       from: { tag: "schemaDatasource", files, configDir },
       to: { tag: "schemaDatamodel", files },
       script: true,
@@ -40,6 +40,9 @@ export async function diffToSchema(existingSql: readonly string[]): Promise<stri
     await database.close();
   }
 }
+
+/** One for all calls: its bindings keep views of the memory of the first one that was made. */
+let engine: Promise<Engine> | undefined;
 
 /** The package expects a bundler that resolves `.wasm` imports; Node instantiates it by hand. */
 async function instantiate(): Promise<Engine> {

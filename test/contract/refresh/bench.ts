@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
-import type { RefreshNews } from "../../../src/leases/lease.ts";
+import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
 import type { Catalog } from "../../../src/providers/catalog.ts";
 import type { Failure, Grant, TokenAnswer } from "../../../src/providers/grant.ts";
 import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
@@ -18,7 +18,7 @@ import { define } from "../../unit/providers/definitions.ts";
 import { fakeClock } from "../../unit/tokens/fake-clock.ts";
 import type { StoreStage } from "../store/stage.ts";
 
-/** What a provider does with one request; `null`: it is not even asked, since the time to send has passed. */
+/** What a provider does with one request. */
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;
 
 /** A token request as it left, and the permit that stood in the row at that moment. */
@@ -39,6 +39,18 @@ token:
 refresh: ${reuse}`,
     `id: own\nauthorization: { url: https://login.example/authorize }`,
   );
+
+/** As if lease and quiet period of the attempt, and the back-off, were over. */
+export const abandoned = `lease_until = clock_timestamp() - interval '11 seconds',
+  attempt_started_at = clock_timestamp() - interval '41 seconds', backoff_until = NULL`;
+
+/** Access and refresh token of a row, in the clear; null where one is lacking. */
+export function tokensOf(row: TokenRow | null): [string, string] | null {
+  const { accessToken = null, refreshToken = null } = row ?? {};
+  if (row === null || accessToken === null || refreshToken === null) return null;
+  const place = { connectionId: row.id, generation: row.generation };
+  return [vault.openAccessToken(accessToken, place), vault.openRefreshToken(refreshToken, place)];
+}
 
 export function granted(changes: Partial<Grant> = {}): TokenAnswer {
   const accessToken = `access ${randomUUID()}`;
@@ -61,6 +73,8 @@ type Options = {
   /** The `refresh` rules of the provider, in YAML. */
   rules?: string;
   uninterruptedMs?: number;
+  /** Another replica, with which this one shares locks and messages; else it is alone with the store. */
+  beside?: RefreshBench;
   /** Changes to what the store does. */
   rows?: (rows: TokenRows) => Partial<TokenRows>;
 };
@@ -71,8 +85,8 @@ type Options = {
  */
 export class RefreshBench {
   readonly stage: StoreStage;
-  readonly clock = fakeClock();
-  readonly leases = createMemoryLeases(this.clock);
+  readonly clock = fakeClock({ realMs: 5 });
+  readonly leases: Leases;
   readonly rows: TokenRows;
   readonly refresh;
   readonly script: Step[] = [];
@@ -81,9 +95,11 @@ export class RefreshBench {
   readonly news: RefreshNews[] = [];
   /** Runs between the permit and the sending. */
   beforeSending: () => void = () => {};
+  #connection = "";
 
-  constructor(stage: StoreStage, { rules = "{}", uninterruptedMs = 10_000, rows }: Options = {}) {
+  constructor(stage: StoreStage, { rules = "{}", uninterruptedMs = 10_000, beside, rows }: Options = {}) {
     this.stage = stage;
+    this.leases = beside?.leases ?? createMemoryLeases(this.clock);
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
     const definition = definitionOf(rules);
     const catalog: Catalog = { get: () => definition, list: () => [definition] };
@@ -105,6 +121,7 @@ export class RefreshBench {
 
   /** Refreshes the connection as it stands now, with these answers of the provider. */
   async run(id: string, script: (TokenAnswer | Step)[], need: Need = "required") {
+    this.#connection = id;
     this.script.push(...script.map((step) => (typeof step === "function" ? step : () => step)));
     return await this.refresh(await this.stage.row(id), need);
   }
@@ -121,7 +138,8 @@ export class RefreshBench {
         if (!mayStillSend()) return failed({ class: "not_sent", code: "send_window_passed" });
         const fields = Object.fromEntries(new URLSearchParams(request.body));
         const [row] = await this.stage.query<{ id: string }>(
-          "SELECT attempt_id::text AS id FROM connections WHERE attempt_id IS NOT NULL ORDER BY lease_until DESC LIMIT 1",
+          "SELECT attempt_id::text AS id FROM connections WHERE id = $1::uuid",
+          this.#connection,
         );
         this.sent.push({ fields, permit: row?.id ?? null });
         const step = this.script.shift();

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
+import type { TokenAnswer } from "../../../src/providers/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
 import {
@@ -197,7 +198,7 @@ export function refresh(stage: () => StoreStage): void {
 
     it("is taken over after its lease and quiet period: the same token once more, and not before", async () => {
       const { id, bench } = await unresolved();
-      await stage().set(id, `${abandoned}, lease_until = clock_timestamp() - interval '9 seconds'`);
+      await stage().set(id, "lease_until = clock_timestamp() - interval '9 seconds', backoff_until = NULL");
       expect((await bench.run(id, [])).kind).toBe("failed");
       await stage().set(id, abandoned);
       const outcome = await bench.run(id, [granted({ refreshToken: "second" })]);
@@ -210,8 +211,6 @@ export function refresh(stage: () => StoreStage): void {
     });
 
     it("that nobody reported, since its process died, is taken over just so", async () => {
-      const { row } = await stage().permit();
-      await stage().connections.discard(row.id);
       const { id } = await connectExpired(stage());
       await stage().set(id, `attempt_id = gen_random_uuid(), ${abandoned}`);
       const bench = new RefreshBench(stage());
@@ -274,7 +273,8 @@ export function refresh(stage: () => StoreStage): void {
     it("whose replay backs off is not asked for again and again", async () => {
       let asked = 0;
       const { id } = await unresolved();
-      await stage().set(id, `${abandoned}, backoff_until = clock_timestamp() + interval '5 minutes'`);
+      await stage().set(id, abandoned);
+      await stage().set(id, "backoff_until = clock_timestamp() + interval '5 minutes'");
       const takePermit =
         (rows: StoreStage["rows"]): StoreStage["rows"]["takePermit"] =>
         async (request) => {
@@ -495,15 +495,44 @@ export function refresh(stage: () => StoreStage): void {
   });
 
   describe("a lock that somebody else holds", () => {
-    it("is waited for, and the other's token is the answer", async () => {
-      const { id, generation } = await connectExpired(stage());
-      const [bench, other] = [new RefreshBench(stage()), new RefreshBench(stage())];
-      await bench.leases.acquire(`refresh:${id}:${generation}`, 30_000);
-      const waiting = bench.run(id, []);
-      await other.run(id, [granted({ accessToken: "the other's" })]);
-      const outcome = await waiting;
-      expect([outcome.kind, tokensOf(outcome.row)?.[0], bench.sent]).toEqual(["moved", "the other's", []]);
-    });
+    /** Runs `bench` while `other` waits for this answer of the provider. */
+    const during = (bench: RefreshBench, id: string, answer: TokenAnswer) => {
+      const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<RefreshBench["run"]>>>();
+      const step = async () => {
+        resolve(bench.run(id, []));
+        await new Promise((answered) => void setTimeout(answered, 20));
+        return answer;
+      };
+      return { step, outcome: promise };
+    };
+
+    it.each(["with messages", "without messages"])(
+      "is waited for, %s, and the other's token is the answer",
+      async (how) => {
+        const { id, generation } = await connectExpired(stage());
+        const other = new RefreshBench(stage());
+        const bench = new RefreshBench(stage(), how === "with messages" ? { beside: other } : {});
+        if (how !== "with messages") await bench.leases.acquire(`refresh:${id}:${generation}`, 30_000);
+        const { step, outcome } = during(bench, id, granted({ accessToken: "the other's" }));
+        await other.run(id, [step]);
+        const { kind, row } = await outcome;
+        expect([kind, tokensOf(row)?.[0], bench.sent]).toEqual(["moved", "the other's", []]);
+      },
+    );
+
+    it.each(["with messages", "without messages"])(
+      "a failure is the answer to who waits too, %s: nobody sends again",
+      async (how) => {
+        const { id, generation } = await connectExpired(stage());
+        const other = new RefreshBench(stage());
+        const bench = new RefreshBench(stage(), how === "with messages" ? { beside: other } : {});
+        if (how !== "with messages") await bench.leases.acquire(`refresh:${id}:${generation}`, 30_000);
+        const { step, outcome } = during(bench, id, busy);
+        await other.run(id, [step]);
+        expect(await outcome).toMatchObject({ kind: "failed", row: { lastErrorCode: "rate_limited" } });
+        expect(bench.sent).toEqual([]);
+      },
+    );
 
     it("by nobody who sends is passed by after a second", async () => {
       const { id, generation } = await connectExpired(stage());
@@ -513,20 +542,6 @@ export function refresh(stage: () => StoreStage): void {
       expect((await bench.run(id, [granted()])).kind).toBe("moved");
       expect(bench.clock.monotonicMs() - startedMs).toBeGreaterThanOrEqual(1000);
       expect(bench.clock.monotonicMs() - startedMs).toBeLessThan(2000);
-    });
-
-    it("a failure there is the answer here too: nobody sends a second time", async () => {
-      const { id } = await connectExpired(stage());
-      const [bench, other] = [new RefreshBench(stage()), new RefreshBench(stage())];
-      let waiting: ReturnType<RefreshBench["run"]> | undefined;
-      const slow = async () => {
-        waiting = bench.run(id, []);
-        await new Promise((resolve) => void setTimeout(resolve, 20));
-        return busy;
-      };
-      await other.run(id, [slow]);
-      expect(await waiting).toMatchObject({ kind: "failed", row: { lastErrorCode: "rate_limited" } });
-      expect(bench.sent).toEqual([]);
     });
   });
 }

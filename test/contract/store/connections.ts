@@ -237,7 +237,7 @@ export function connections(stage: () => StoreStage): void {
     const texts = ["one", 'a "quote" and a \\', "née ✓", "four"];
     for (const text of texts) await stage().connections.addEvent(row.id, "noted", { text });
     const first = await stage().connections.events(row.id, { limit: 3, before: null });
-    expect(first.map(({ detail }) => detail["text"])).toEqual([...texts].reverse().slice(0, 3));
+    expect(first.map(({ detail }) => detail["text"])).toEqual(texts.toReversed().slice(0, 3));
     const rest = await stage().connections.events(row.id, { limit: 3, before: first.at(-1)?.id ?? null });
     expect(rest.map(({ type }) => type)).toEqual(["noted", "created"]);
     expect(Math.abs((rest[0]?.at.getTime() ?? 0) - (await stage().row(row.id)).now.getTime())).toBeLessThan(60_000);

@@ -15,6 +15,10 @@ async function replace(
   return await stage.rows.replaceGrant(given, grant, { event: { type: "reconnected", detail: {} }, exclusive });
 }
 
+async function disable(stage: StoreStage, row: TokenRow, disabled: boolean) {
+  return await stage.connections.update(row, { disabled });
+}
+
 /** Every statement that stores a grant or ends one, each of its guards by a case that must not match. */
 export function grants(stage: () => StoreStage): void {
   describe("a grant", () => {
@@ -194,36 +198,34 @@ export function grants(stage: () => StoreStage): void {
     });
 
     describe("of a disabled connection", () => {
-      const disable = async (row: TokenRow, disabled: boolean) => await stage().connections.update(row, { disabled });
-
       it("is stored and not served: the answer in flight shows when it is enabled", async () => {
         const { row, key } = await stage().permit();
-        await disable(row, true);
+        await disable(stage(), row, true);
         const stored = await stage().rows.commitRefresh(key, sealedGrant(), {});
         expect(stored).toMatchObject({ status: "disabled", generation: 2 });
-        expect(await disable(row, false)).toMatchObject({ status: "connected", generation: 2 });
+        expect(await disable(stage(), row, false)).toMatchObject({ status: "connected", generation: 2 });
       });
 
       it("may end meanwhile, which shows when it is enabled", async () => {
         const { row, key } = await stage().permit();
-        await disable(row, true);
+        await disable(stage(), row, true);
         expect(await stage().rows.endGrant(key, dead)).toMatchObject({
           status: "disabled",
           lastErrorCode: "invalid_grant",
         });
-        expect(await disable(row, false)).toMatchObject({ status: "needs_reauthorization" });
+        expect(await disable(stage(), row, false)).toMatchObject({ status: "needs_reauthorization" });
       });
 
       it("may be replaced meanwhile, which shows when it is enabled", async () => {
         const row = await stage().insert();
-        await disable(row, true);
+        await disable(stage(), row, true);
         expect(await replace(stage(), row)).toMatchObject({ status: "disabled", version: 1 });
-        expect(await disable(row, false)).toMatchObject({ status: "connected" });
+        expect(await disable(stage(), row, false)).toMatchObject({ status: "connected" });
       });
 
       it("gives no permit", async () => {
         const row = await stage().connect();
-        await disable(row, true);
+        await disable(stage(), row, true);
         const request = {
           connectionId: row.id,
           generation: 1,

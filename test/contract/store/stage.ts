@@ -1,17 +1,13 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { afterAll, beforeAll, describe } from "vitest";
 import { createApiKeys } from "../../../src/store/api-keys.ts";
 import { createAuthorizationRequests } from "../../../src/store/authorization-requests.ts";
 import { createClients } from "../../../src/store/clients.ts";
 import { createConnections, type NewConnection } from "../../../src/store/connections.ts";
 import { createConsentLinks } from "../../../src/store/consent-links.ts";
-import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database-health.ts";
-import { openEmbedded, openPostgres, type Database } from "../../../src/store/database.ts";
+import type { Database } from "../../../src/store/database.ts";
 import { createEncryptionKeys } from "../../../src/store/encryption-keys.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { createTokenRows, type SealedGrant } from "../../../src/store/token-rows.ts";
-import { temporaryFolder } from "../../support/services/guardian.ts";
-import { describeWithServices, useDatabase } from "../../support/services/index.ts";
 
 /** A connection's columns as they stand, times in ISO 8601. */
 export type Columns = Record<string, unknown>;
@@ -64,7 +60,7 @@ export class StoreStage {
   /** The types of a connection's events, oldest first. */
   async events(id: string): Promise<string[]> {
     const events = await this.connections.events(id, { limit: 100, before: null });
-    return events.map(({ type }) => type).reverse();
+    return events.map(({ type }) => type).toReversed();
   }
 
   /** A pending connection that nobody has connected yet. */
@@ -104,32 +100,6 @@ export class StoreStage {
     if (permitted === null) throw new Error("the free connection gave no permit");
     return { row: permitted, key };
   }
-}
-
-/** Runs the same suites against Postgres and against the embedded database, which takes seconds to make: once for all. */
-export function describeOnBothDatabases(suites: ((stage: () => StoreStage) => void)[]): void {
-  describe("embedded", () => {
-    const open: Open = async (health) => {
-      const { path, remove } = await temporaryFolder("embedded");
-      const database = await openEmbedded(path, health);
-      return { ...database, close: async () => void (await database.close().then(remove)) };
-    };
-    onDatabase(open, suites);
-  });
-  describeWithServices(["postgres"], "on Postgres", () => {
-    onDatabase(async (health) => await openPostgres(await useDatabase(), health), suites);
-  });
-}
-
-type Open = (health: DatabaseHealth) => Promise<Database>;
-
-function onDatabase(open: Open, suites: ((stage: () => StoreStage) => void)[]): void {
-  let stage: StoreStage;
-  beforeAll(async () => {
-    stage = new StoreStage(await open(createDatabaseHealth(() => performance.now())));
-  });
-  afterAll(async () => await stage.database.close());
-  for (const suite of suites) suite(() => stage);
 }
 
 /** Bytes that stand for a sealed record. */

@@ -33,9 +33,11 @@ const rules: fc.Arbitrary<ReuseRules> = fc.record({
 
 type Attempt = typeof attempts extends fc.Arbitrary<infer Value> ? Value : never;
 
+function at(seconds: number | null): string {
+  return seconds === null ? "NULL" : `clock_timestamp() + make_interval(secs => ${seconds}::double precision)`;
+}
+
 async function put(stage: StoreStage, id: string, attempt: Attempt): Promise<TokenRow> {
-  const at = (seconds: number | null) =>
-    seconds === null ? "NULL" : `clock_timestamp() + make_interval(secs => ${seconds}::double precision)`;
   const outcome = attempt.outcome === null ? "NULL" : `'${attempt.outcome}'`;
   await stage.set(
     id,

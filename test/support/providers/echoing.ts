@@ -26,6 +26,8 @@ const answers = {
   "text with 400": (said: string) => ({ status: 400, body: said, headers: { "content-type": "text/plain" } }),
 } satisfies Record<string, (said: string) => Answer>;
 
+const refuseRevocation = (call: Call): Answer => answers.refusal(parts.fields(call));
+
 /** Every part in every kind of answer. */
 export const everyEcho: readonly Echo[] = (Object.keys(parts) as Echo["part"][]).flatMap((part) =>
   (Object.keys(answers) as Echo["as"][]).map((as) => ({ part, as })),
@@ -41,14 +43,14 @@ export class EchoingProvider extends GenericProvider {
   }
 
   override definitions(): DefinitionFile[] {
-    return super.definitions().map((definition) => ({ ...definition, revocation: { url: `${this.origin}/revoke` } }));
+    const revocation = { url: `${this.origin}/revoke` };
+    return super.definitions().map((definition) => Object.assign(definition, { revocation }));
   }
 
   protected override routes(): Route[] {
-    const refuse = (call: Call) => answers.refusal(parts.fields(call));
     return [
       ...super.routes().map((route) => this.#wrap(route)),
-      { method: "POST", path: "/revoke", endpoint: "revoke", handle: refuse },
+      { method: "POST", path: "/revoke", endpoint: "revoke", handle: refuseRevocation },
     ];
   }
 

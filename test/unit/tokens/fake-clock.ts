@@ -1,10 +1,10 @@
-import { setImmediate } from "node:timers/promises";
+import { setTimeout } from "node:timers/promises";
 import type { Clock } from "../../../src/clock.ts";
 
-/** Time as a test wants it: sleeping moves both clocks on, and the test moves each as it likes. */
+/** Time as a test wants it: sleeping moves both clocks on and takes `realMs`, and the test moves each as it likes. */
 export type FakeClock = Clock & { wall: number; monotonic: number; advance(ms: number): void; slept: number[] };
 
-export function fakeClock(): FakeClock {
+export function fakeClock({ realMs = 0 } = {}): FakeClock {
   const clock: FakeClock = {
     wall: Date.UTC(2026, 10, 20, 12),
     monotonic: 1000,
@@ -16,7 +16,7 @@ export function fakeClock(): FakeClock {
       clock.monotonic += ms;
     },
     async sleep(ms, signal) {
-      await setImmediate();
+      await setTimeout(realMs);
       if (signal?.aborted) return;
       clock.slept.push(ms);
       clock.advance(ms);

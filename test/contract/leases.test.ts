@@ -1,0 +1,252 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Leases } from "../../src/leases/lease.ts";
+import { createMemoryLeases } from "../../src/leases/memory-lease.ts";
+import { createRedisLeases } from "../../src/leases/redis-lease.ts";
+import { freePort } from "../support/free-port.ts";
+import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
+import type { PrivateServer } from "../support/services/private-server.ts";
+import { withRedis } from "../support/services/redis.ts";
+import { HoldingProxy } from "./leases/holding-proxy.ts";
+import { eventually, hearing, lease, newKey, newsOf } from "./leases/bench.ts";
+
+/** The command timeout of 250 ms, with room for a slow machine. */
+const promptMs = 2000;
+
+type Bench = {
+  leases: Leases;
+  /** Ends a lease as its time would. */
+  expire: (key: string) => Promise<void>;
+};
+
+/** What both kinds of locks promise. */
+function leasing(bench: () => Bench): void {
+  it("one of twenty who ask at once owns a lock, and the others are told that it is held", async () => {
+    const key = newKey();
+    const results = await Promise.all(Array.from({ length: 20 }, () => bench().leases.acquire(key, 30_000)));
+    const states = results.map(({ state }) => state);
+    expect([
+      states.filter((state) => state === "owned").length,
+      states.filter((state) => state === "held").length,
+    ]).toEqual([1, 19]);
+  });
+
+  it("another key is another lock", async () => {
+    const results = [await bench().leases.acquire(newKey(), 30_000), await bench().leases.acquire(newKey(), 30_000)];
+    expect(results.map(({ state }) => state)).toEqual(["owned", "owned"]);
+  });
+
+  it("a released lock is free at once", async () => {
+    const key = newKey();
+    lease(await bench().leases.acquire(key, 30_000)).release();
+    await eventually(async () => (await bench().leases.acquire(key, 30_000)).state === "owned");
+  });
+
+  it("a lock that ran out is free, and is not freed by its first owner once a second one has it", async () => {
+    const key = newKey();
+    const first = lease(await bench().leases.acquire(key, 30_000));
+    await bench().expire(key);
+    const second = lease(await bench().leases.acquire(key, 30_000));
+    first.release();
+    first.release();
+    expect((await bench().leases.acquire(key, 30_000)).state).toBe("held");
+    second.release();
+    await eventually(async () => (await bench().leases.acquire(key, 30_000)).state === "owned");
+  });
+
+  it("news reach every listener of this process in order", async () => {
+    const [one, other] = [hearing(bench().leases), hearing(bench().leases)];
+    const news = [newsOf({ outcome: "started" }), newsOf({ outcome: "failed" }), newsOf()];
+    await eventually(async () => {
+      // Until the subscription stands, messages are lost, as the contract says they may be.
+      bench().leases.announce(newsOf({ connection: "probe" }));
+      await new Promise((resolve) => void setTimeout(resolve, 10));
+      return one.heard.length > 0;
+    });
+    for (const each of news) bench().leases.announce(each);
+    const told = ({ heard }: typeof one) => heard.filter(({ connection }) => connection !== "probe");
+    await eventually(() => told(one).length >= 3 && told(other).length >= 3);
+    expect([told(one), told(other)]).toEqual([news, news]);
+  });
+}
+
+describe("leases in the process", () => {
+  let nowMs = 0;
+  const leases = createMemoryLeases({ monotonicMs: () => nowMs });
+  leasing(() => ({ leases, expire: async () => void (nowMs += 30_000) }));
+
+  it("a lock is held until its time is over, and no longer", async () => {
+    const key = newKey();
+    await leases.acquire(key, 30_000);
+    nowMs += 29_999;
+    expect((await leases.acquire(key, 30_000)).state).toBe("held");
+    nowMs += 1;
+    expect((await leases.acquire(key, 30_000)).state).toBe("owned");
+  });
+
+  it("they are always there, and nothing is left of them when they close", async () => {
+    const closing = createMemoryLeases({ monotonicMs: () => 0 });
+    const { heard } = hearing(closing);
+    expect(closing.available()).toBe(true);
+    await closing.acquire("key", 30_000);
+    await closing.close();
+    closing.announce(newsOf());
+    expect(heard).toEqual([]);
+    expect((await closing.acquire("key", 30_000)).state).toBe("owned");
+  });
+});
+
+/** Leases on a Redis that answer. */
+async function connected(url: string) {
+  const errors: Error[] = [];
+  const leases = createRedisLeases({ url, onError: (error) => void errors.push(error) });
+  await eventually(() => leases.available());
+  return { leases, errors };
+}
+
+describeWithServices(["redis"], "leases in Redis", () => {
+  let url: string;
+  let leases: Leases;
+  beforeAll(async () => {
+    url = await useRedis();
+    ({ leases } = await connected(url));
+  });
+  afterAll(async () => await leases.close());
+  leasing(() => ({ leases, expire: async (key) => void (await withRedis(url, (redis) => redis.pexpire(key, 0))) }));
+
+  it("a lock has its time in Redis and a random owner, and nothing else", async () => {
+    const [one, other] = [newKey(), newKey()];
+    await leases.acquire(one, 30_000);
+    await leases.acquire(other, 30_000);
+    await withRedis(url, async (redis) => {
+      const left = await redis.pttl(one);
+      expect(left).toBeGreaterThan(0);
+      expect(left).toBeLessThanOrEqual(30_000);
+      const owners = [await redis.get(one), await redis.get(other)];
+      expect(owners).toEqual([expect.stringMatching(/^[0-9a-f-]{36}$/), expect.stringMatching(/^[0-9a-f-]{36}$/)]);
+      expect(owners[0]).not.toBe(owners[1]);
+    });
+  });
+
+  it("a lock and news are shared with other replicas", async () => {
+    const replica = await connected(url);
+    const key = newKey();
+    lease(await leases.acquire(key, 30_000));
+    expect((await replica.leases.acquire(key, 30_000)).state).toBe("held");
+    const { heard } = hearing(replica.leases);
+    const news = newsOf();
+    await eventually(() => {
+      leases.announce(news);
+      return heard.length > 0;
+    });
+    expect(heard[0]).toEqual(news);
+    await replica.leases.close();
+  });
+
+  it("what somebody else publishes there is passed over unless it is news", async () => {
+    const replica = await connected(url);
+    const { heard } = hearing(replica.leases);
+    const news = newsOf();
+    await withRedis(url, async (redis) => {
+      await eventually(async () => (await redis.publish("freshet:refresh", "not JSON")) > 0);
+      for (const text of ["", "null", "[]", '"text"', '{"connection":1}', '{"generation":"x"}', JSON.stringify(news)]) {
+        await redis.publish("freshet:refresh", text);
+      }
+    });
+    await eventually(() => heard.length > 0);
+    expect(heard).toEqual([news]);
+    await replica.leases.close();
+  });
+});
+
+describeWithServices(["redis"], "a Redis in trouble", () => {
+  let server: PrivateServer;
+  beforeAll(async () => {
+    server = await startPrivateRedis();
+  });
+  afterAll(async () => await server[Symbol.asyncDispose]());
+
+  const timed = async (leases: Leases) => {
+    const startedAt = performance.now();
+    const { state } = await leases.acquire(newKey(), 30_000);
+    return { state, ms: performance.now() - startedAt };
+  };
+
+  it("that is frozen is unavailable after the command timeout, and never throws; thawed it serves again", async () => {
+    const { leases, errors } = await connected(server.url);
+    await server.pause();
+    const { state, ms } = await timed(leases);
+    leases.announce(newsOf());
+    await server.resume();
+    expect(state).toBe("unavailable");
+    expect(ms).toBeGreaterThan(200);
+    expect(ms).toBeLessThan(promptMs);
+    await eventually(async () => (await timed(leases)).state === "owned");
+    expect(errors.length).toBeGreaterThan(0);
+    await leases.close();
+  });
+
+  it("that is gone is unavailable at once, and is found again when it is back", async () => {
+    const { leases } = await connected(server.url);
+    await server.stop();
+    await eventually(() => !leases.available());
+    const { state, ms } = await timed(leases);
+    expect([state, ms < promptMs]).toEqual(["unavailable", true]);
+    leases.announce(newsOf());
+    await server.restart();
+    await eventually(() => leases.available());
+    expect((await timed(leases)).state).toBe("owned");
+    const { heard } = hearing(leases);
+    await eventually(() => {
+      leases.announce(newsOf());
+      return heard.length > 0;
+    });
+    await leases.close();
+  });
+
+  it("that was never there is unavailable, and the broker starts without it", async () => {
+    const leases = createRedisLeases({ url: `redis://127.0.0.1:${await freePort()}`, onError: () => {} });
+    const { state, ms } = await timed(leases);
+    expect([state, leases.available(), ms < promptMs]).toEqual(["unavailable", false, true]);
+    await leases.close();
+  });
+
+  it("a release while it is gone throws nothing: the lock ends with its time", async () => {
+    const { leases } = await connected(server.url);
+    const { release } = lease(await leases.acquire(newKey(), 30_000));
+    await server.stop();
+    await eventually(() => !leases.available());
+    release();
+    await server.restart();
+    await leases.close();
+  });
+
+  it("a lock that was taken, but whose reply came too late, is given back by itself", async () => {
+    const proxy = await HoldingProxy.start(server.url);
+    const { leases } = await connected(proxy.url);
+    const key = newKey();
+    proxy.hold();
+    expect((await leases.acquire(key, 30_000)).state).toBe("unavailable");
+    proxy.deliver();
+    await withRedis(server.url, async (redis) => {
+      await eventually(async () => (await redis.exists(key)) === 0);
+    });
+    expect(proxy.commands.some((command) => command.includes(key) && /set/i.test(command))).toBe(true);
+    await leases.close();
+    await proxy.stop();
+  });
+
+  it("the same does not free the lock of somebody who got it first", async () => {
+    const proxy = await HoldingProxy.start(server.url);
+    const [{ leases }, other] = [await connected(proxy.url), await connected(server.url)];
+    const key = newKey();
+    lease(await other.leases.acquire(key, 30_000));
+    proxy.hold();
+    expect((await leases.acquire(key, 30_000)).state).toBe("unavailable");
+    proxy.deliver();
+    await eventually(() => proxy.commands.some((command) => /eval/i.test(command) && command.includes(key)));
+    expect((await leases.acquire(newKey(), 30_000)).state).toBe("owned");
+    expect((await other.leases.acquire(key, 30_000)).state).toBe("held");
+    await Promise.all([leases.close(), other.leases.close()]);
+    await proxy.stop();
+  });
+});

@@ -1,0 +1,160 @@
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { PGlite } from "@electric-sql/pglite";
+import { Client } from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { StartupError } from "../../src/errors.ts";
+import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { openPostgres } from "../../src/store/database.ts";
+import { applyMigrations, applyMigrationsTo, type MigrationSession } from "../../src/store/migrate.ts";
+import { diffToSchema } from "../support/schema-engine.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
+
+const folder = new URL("../../prisma/migrations/", import.meta.url);
+
+/** The migrations of this version, read as Prisma reads them. */
+async function migrations(): Promise<{ name: string; sql: string; checksum: string }[]> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  return await Promise.all(
+    names.sort().map(async (name) => {
+      const bytes = await readFile(new URL(`${name}/migration.sql`, folder));
+      return { name, sql: bytes.toString("utf8"), checksum: createHash("sha256").update(bytes).digest("hex") };
+    }),
+  );
+}
+
+type Query = <Row>(sql: string) => Promise<Row[]>;
+type Subject = {
+  /** Empty at first. */
+  query: Query;
+  migrate: () => Promise<void>;
+};
+
+async function recordsIn({ query }: Subject) {
+  return await query<{ name: string; checksum: string; finished: boolean; steps: number; logs: string | null }>(
+    `SELECT migration_name AS name, checksum, finished_at IS NOT NULL AND rolled_back_at IS NULL AS finished,
+       applied_steps_count AS steps, logs FROM _prisma_migrations ORDER BY started_at, migration_name`,
+  );
+}
+
+async function tablesIn({ query }: Subject): Promise<string[]> {
+  const tables = await query<{ name: string }>(
+    "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
+  );
+  return tables.map(({ name }) => name);
+}
+
+/** The same for both databases. */
+function migrating(empty: () => Promise<Subject>): void {
+  it("every migration is applied once and recorded as Prisma does, with its checksum", async () => {
+    const subject = await empty();
+    await subject.migrate();
+    const expected = (await migrations()).map(({ name, checksum }) => ({
+      name,
+      checksum,
+      finished: true,
+      steps: 1,
+      logs: null,
+    }));
+    expect(await recordsIn(subject)).toEqual(expected);
+    const before = await subject.query("SELECT * FROM _prisma_migrations");
+    await subject.migrate();
+    expect(await subject.query("SELECT * FROM _prisma_migrations")).toEqual(before);
+    expect(await tablesIn(subject)).toContain("connections");
+  });
+
+  it("one that failed half-way before stops the start, and says which; one that was rolled back is applied", async () => {
+    const subject = await empty();
+    await subject.migrate();
+    const [{ name } = { name: "" }] = await migrations();
+    await subject.query("UPDATE _prisma_migrations SET finished_at = NULL");
+    const start = subject.migrate();
+    await expect(start).rejects.toThrow(StartupError);
+    await expect(start).rejects.toThrow(name);
+
+    await subject.query("UPDATE _prisma_migrations SET rolled_back_at = now()");
+    for (const table of await tablesIn(subject)) {
+      if (table !== "_prisma_migrations") await subject.query(`DROP TABLE "${table}" CASCADE`);
+    }
+    await subject.migrate();
+    expect((await recordsIn(subject)).map(({ finished }) => finished).sort()).toEqual([false, true]);
+    expect(await tablesIn(subject)).toContain("connections");
+  });
+
+  it("one that fails now leaves nothing, and is applied once the cause is gone", async () => {
+    const subject = await empty();
+    await subject.query("CREATE TABLE api_keys (id text)");
+    await expect(subject.migrate()).rejects.toThrow(/api_keys/);
+    expect(await tablesIn(subject)).toEqual(["api_keys"]);
+    await subject.query("DROP TABLE api_keys");
+    await subject.migrate();
+    expect(await tablesIn(subject)).toContain("connections");
+  });
+}
+
+describe("migrations, embedded", () => {
+  let pglite: PGlite;
+  beforeAll(async () => {
+    pglite = await PGlite.create();
+  });
+  afterAll(async () => await pglite.close());
+
+  const session: MigrationSession = {
+    execute: async (sql) => void (await pglite.exec(sql)),
+    query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query<Row>(sql, parameters)).rows,
+  };
+  migrating(async () => {
+    await pglite.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    return { query: session.query, migrate: async () => await applyMigrationsTo(session) };
+  });
+});
+
+describeWithServices(["postgres"], "migrations, on Postgres", () => {
+  const clients: Client[] = [];
+  afterAll(async () => void (await Promise.all(clients.map((client) => client.end()))));
+
+  const empty = async () => {
+    const databaseUrl = await useDatabase({ empty: true });
+    const client = new Client({ connectionString: databaseUrl });
+    clients.push(client);
+    await client.connect();
+    const query: Query = async <Row>(sql: string) => (await client.query(sql)).rows as Row[];
+    return { databaseUrl, query, migrate: async () => await applyMigrations({ databaseUrl }) };
+  };
+  migrating(empty);
+
+  it("eight replicas that start at once on an empty database apply them once", async () => {
+    const subject = await empty();
+    await Promise.all(Array.from({ length: 8 }, () => subject.migrate()));
+    expect((await recordsIn(subject)).map(({ name }) => name)).toEqual((await migrations()).map(({ name }) => name));
+  });
+
+  it("a failure at start is told as one of DATABASE_URL", async () => {
+    const { databaseUrl, query } = await empty();
+    await query("CREATE TABLE api_keys (id text)");
+    const start = openPostgres(
+      databaseUrl,
+      createDatabaseHealth(() => 0),
+    );
+    await expect(start).rejects.toThrow(StartupError);
+    await expect(start).rejects.toThrow(/^DATABASE_URL .*api_keys/);
+  });
+});
+
+describe("schema.prisma", () => {
+  it("says what the migrations make", async () => {
+    const all = (await migrations()).map(({ sql }) => sql);
+    expect((await diffToSchema(all)).trim()).toBe("-- This is an empty migration.");
+  });
+
+  it("and a schema that has drifted from them is noticed", async () => {
+    const all = (await migrations()).map(({ sql }) => sql);
+    const drift = await diffToSchema([
+      ...all,
+      "ALTER TABLE clients DROP COLUMN provider; DROP INDEX api_keys_created_at_id_idx",
+    ]);
+    expect(drift).toContain('ALTER TABLE "clients" ADD COLUMN');
+    expect(drift).toContain("api_keys_created_at_id_idx");
+  });
+});

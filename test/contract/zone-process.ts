@@ -1,0 +1,65 @@
+import { randomUUID } from "node:crypto";
+import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { openEmbedded, openPostgres } from "../../src/store/database.ts";
+import { sealedGrant, StoreStage } from "./store/stage.ts";
+
+/** Stores times in a process and a database of another time zone, and prints them as SQL and as JavaScript see them. */
+const [kind = "", target = "", ...times] = process.argv.slice(2);
+const open = kind === "postgres" ? openPostgres : openEmbedded;
+const health = createDatabaseHealth(() => 0);
+
+const first = await open(target, health);
+const [name] = await first.prisma.$queryRaw<{ name: string }[]>`SELECT current_database()::text AS name`;
+await first.prisma.$executeRawUnsafe(`ALTER DATABASE ${name?.name} SET timezone = 'Europe/Amsterdam'`);
+await first.close();
+
+const stage = new StoreStage(await open(target, health));
+const [{ zone } = { zone: "" }] = await stage.query<{ zone: string }>(
+  "SELECT setting AS zone FROM pg_db_role_setting, unnest(setconfig) AS setting WHERE setrole = 0",
+);
+const stored = [];
+for (const time of times) stored.push(await store(new Date(time)));
+const { row } = await stage.permit();
+const [lease] = await stage.query<{ ms: number }>(
+  "SELECT (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8 AS ms FROM connections WHERE id = $1::uuid",
+  row.id,
+);
+await stage.database.close();
+const offByMs = Date.now() - row.now.getTime();
+process.stdout.write(
+  JSON.stringify({ zone, offset: new Date("2026-01-01").getTimezoneOffset(), stored, leaseMs: lease?.ms, offByMs }),
+);
+
+/** Each time by a raw statement, as a Prisma value, and as a bound of a list. */
+async function store(at: Date) {
+  const { id } = await stage.insert();
+  const given = { id, generation: 0, attemptId: randomUUID() };
+  const grant = sealedGrant({ issuedAt: at, expiresAt: at, refreshTokenExpiresAt: at });
+  await stage.rows.replaceGrant(given, grant, { event: { type: "connected", detail: {} }, exclusive: false });
+  await stage.set(id, `created_at = '${at.toISOString()}'`);
+  const key = await stage.keys.insert({
+    id: randomUUID(),
+    name: "zone",
+    secretHash: new Uint8Array(32),
+    abilities: [],
+    connections: [],
+    expiresAt: at,
+  });
+  const bySql = await stage.query<{ ms: number }>(
+    `SELECT (extract(epoch FROM unnest(ARRAY[c.issued_at, c.expires_at, c.refresh_token_expires_at, k.expires_at])) * 1000)::float8 AS ms
+     FROM connections c, api_keys k WHERE c.id = $1::uuid AND k.id = $2`,
+    id,
+    key.id,
+  );
+  const record = await stage.connections.findById(id);
+  const read = await stage.row(id);
+  const [found] = await stage.keys.findMany([key.id]);
+  const byAdapter = [read.issuedAt, read.expiresAt, record?.createdAt, record?.refreshTokenExpiresAt, found?.expiresAt];
+  const after = { createdAt: new Date(at.getTime() + 1), id };
+  const [next] = await stage.connections.list({ limit: 1, after }, {}, ["%"]);
+  return {
+    bySql: bySql.map(({ ms }) => new Date(ms).toISOString()),
+    byAdapter: byAdapter.map((time) => time?.toISOString() ?? null),
+    isNextInList: next?.id === id,
+  };
+}
