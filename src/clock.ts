@@ -24,7 +24,7 @@ export const systemClock: Clock = {
 };
 
 /** The promise's value, or null when `ms` are over before it settles; the work itself goes on. */
-export async function withDeadline<T>(work: Promise<T>, ms: number, clock: Clock): Promise<T | null> {
+export async function withDeadline<T>(work: Promise<T>, ms: number, clock: Pick<Clock, "sleep">): Promise<T | null> {
   const done = new AbortController();
   try {
     return await Promise.race([work, clock.sleep(ms, done.signal).then(() => null)]);

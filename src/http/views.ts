@@ -24,7 +24,7 @@ export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
 export function viewConnection(record: ConnectionRecord): Static<typeof connectionSchema> {
   const { lastErrorCode, lastErrorAt, lastErrorDetail } = record;
   const hasError = lastErrorCode !== null && lastErrorAt !== null;
-  const granted = record.version === 0 ? null : record.grantedScopes;
+  const granted = record.generation === 0 ? null : record.grantedScopes;
   return {
     name: record.name,
     provider: record.provider,

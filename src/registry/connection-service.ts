@@ -10,7 +10,8 @@ import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { isRefused, refusal, type Establish } from "../tokens/establish.ts";
+import type { Establish } from "../tokens/establish.ts";
+import { isRefused, refusal } from "../tokens/refusal.ts";
 import type { Sender } from "../tokens/sending.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenService } from "../tokens/token-service.ts";
@@ -79,11 +80,22 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
   /** The first token of a connection that needs no person: refused → nothing stays; provider away → it stays pending. */
   const fetchFirst = async (id: string, name: string): Promise<void> => {
-    const outcome = await tokens.tryRefresh(name);
-    if (outcome.kind === "moved" || outcome.failure === undefined || !isRefused(outcome.failure)) return;
+    const outcome = await tokens.tryRefresh(name).catch(stillPending);
+    if (outcome?.failure === undefined || !isRefused(outcome.failure)) return;
     await connections.discard(id);
     cache.expire(name);
     throw new BrokerError("provider_rejected", `The provider refuses: ${outcome.failure.detail}`, { connection: name });
+  };
+
+  /** What is stored for one host must not be sent to another: host inputs stay as long as there is anything to send. */
+  const checkInputs = async (record: ConnectionRecord, given: Record<string, unknown>) => {
+    const definition = definitionOf(record);
+    const host = hostInputs(definition).find((name) => Object.hasOwn(given, name));
+    if (host !== undefined && holdsSecrets(await tokenRow(record))) {
+      const detail = `inputs.${host}: decides the host, and cannot be changed once the connection has credentials or tokens.`;
+      throw new BrokerError("conflict", detail, { connection: record.name });
+    }
+    return checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
   };
 
   return {
@@ -114,22 +126,25 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
     async patch(principal, name, patch) {
       const record = await get(principal, name);
-      const definition = definitionOf(record);
-      const inputs = patch.inputs === undefined ? {} : { inputs: checkedInputs(record, definition, patch.inputs) };
+      const { inputs: givenInputs, credentials: given } = patch;
+      const inputs = givenInputs === undefined ? {} : { inputs: await checkInputs(record, givenInputs) };
       const credentials =
-        patch.credentials === undefined
+        given === undefined
           ? {}
-          : { credentials: sealedCredentials(vault, record, { definition, given: patch.credentials }) };
+          : { credentials: sealedCredentials(vault, record, { definition: definitionOf(record), given }) };
       const { scopes, labels, disabled } = patch;
       const rest = {
         ...(scopes && { scopes }),
         ...(labels && { labels }),
         ...(disabled !== undefined && { disabled }),
       };
-      const updated = await connections.update(record, { ...rest, ...inputs, ...credentials });
+      const updated = await connections.update(
+        { ...record, ...(givenInputs && { generation: record.generation }) },
+        { ...rest, ...inputs, ...credentials },
+      );
       if (updated === null) throw new BrokerError("conflict", "The connection was just changed by somebody else.");
       cache.learn(updated);
-      if (patch.credentials !== undefined && updated.status === "pending") await tokens.tryRefresh(name);
+      if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
       return await get(principal, name);
     },
 
@@ -164,21 +179,6 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
   };
 }
 
-/** Where an input decides the host, a token that is in use must not suddenly be sent elsewhere. */
-function checkedInputs(record: ConnectionRecord, definition: ProviderDefinition, given: Record<string, unknown>) {
-  const host = hostInputs(definition).find((name) => Object.hasOwn(given, name));
-  if (host !== undefined && record.status === "connected") {
-    throw new BrokerError(
-      "conflict",
-      `inputs.${host}: decides the host, and cannot be changed while the connection is connected.`,
-      {
-        connection: record.name,
-      },
-    );
-  }
-  return checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
-}
-
 function sealedCredentials(
   vault: TokenVault,
   record: ConnectionRecord,
@@ -194,17 +194,25 @@ async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> 
   if (outcome.kind === "failed" && outcome.failure !== undefined) throw refusal(row, outcome.failure);
 }
 
+function holdsSecrets({ accessToken, refreshToken, credentials }: TokenRow): boolean {
+  return accessToken !== null || refreshToken !== null || credentials !== null;
+}
+
+/** The provider takes its time, or the database is away: the connection waits, and is tried again when it is read. */
+function stillPending(error: unknown): null {
+  if (error instanceof BrokerError) return null;
+  throw error;
+}
+
 /** Best effort, after the connection is gone here: the newest tokens are those that the DELETE returned. */
 async function revokeGrant(sender: Sender, vault: TokenVault, row: TokenRow): Promise<void> {
   const place = { connectionId: row.id, generation: row.generation };
   const sendable = await sender.prepare(row).catch(() => null); // without a definition there is nobody to tell
   if (sendable === null) return;
-  if (row.refreshToken !== null) {
-    await sender.revoke(sendable, { value: vault.openRefreshToken(row.refreshToken, place), hint: "refresh_token" });
-  }
-  if (row.accessToken !== null) {
-    await sender.revoke(sendable, { value: vault.openAccessToken(row.accessToken, place), hint: "access_token" });
-  }
+  await sender.revokeGrant(sendable, {
+    ...(row.refreshToken === null ? {} : { refreshToken: vault.openRefreshToken(row.refreshToken, place) }),
+    ...(row.accessToken === null ? {} : { accessToken: vault.openAccessToken(row.accessToken, place) }),
+  });
 }
 
 function requireEnabled(record: ConnectionRecord): void {

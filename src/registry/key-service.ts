@@ -36,7 +36,7 @@ export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: 
   const adminHash = adminKey === null ? null : hashKey(adminKey);
   const cache = createReadCache<ApiKeyRow>({
     load: async (ids) => new Map((await keys.findMany(ids)).map((row) => [row.id, row])),
-    monotonicMs: () => clock.monotonicMs(),
+    clock,
     trustMs,
     outageMs,
     maxEntries: 10_000,

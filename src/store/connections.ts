@@ -18,6 +18,7 @@ export type ConnectionRecord = {
   labels: Record<string, string>;
   account: string | null;
   credentialsRevision: number;
+  generation: number;
   version: number;
   expiresAt: Date | null;
   refreshTokenExpiresAt: Date | null;
@@ -64,7 +65,7 @@ export type ConnectionEventRow = { id: bigint; at: Date; type: string; detail: R
 const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "clientName", c.client_ref::text AS "clientRef",
   c.grant_type AS "grant", c.status, c.scopes, c.granted_scopes AS "grantedScopes", c.inputs, c.labels, c.account,
-  c.credentials_revision AS "credentialsRevision", c.version, c.expires_at AS "expiresAt",
+  c.credentials_revision AS "credentialsRevision", c.generation, c.version, c.expires_at AS "expiresAt",
   c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.last_refreshed_at AS "lastRefreshedAt",
   c.next_refresh_at AS "nextRefreshAt", c.consecutive_failures AS "consecutiveFailures",
   c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
@@ -105,16 +106,17 @@ export function createConnections({ prisma }: Database) {
         INSERT INTO connection_events (connection_id, type) SELECT c.id, 'created' FROM c RETURNING type`;
     },
 
-    /** Null: it is gone, or its credentials were changed by somebody else since `credentialsRevision` was read. */
+    /** Null: it is gone, or credentials (or, where named, tokens) have changed since the record was read. */
     async update(
-      { id, credentialsRevision }: { id: string; credentialsRevision: number },
+      { id, credentialsRevision, generation }: { id: string; credentialsRevision: number; generation?: number },
       changes: ConnectionChanges,
     ): Promise<TokenRow | null> {
       const sets = changeColumns(changes);
       const detail = { changed: Object.keys(changes) };
       const rows = await prisma.$queryRaw<TokenRow[]>`
         WITH c AS (UPDATE connections SET ${Sql.join(sets)}
-          WHERE id = ${id}::uuid AND credentials_revision = ${credentialsRevision} RETURNING *),
+          WHERE id = ${id}::uuid AND credentials_revision = ${credentialsRevision}
+            ${generation === undefined ? Sql.empty : Sql.sql`AND generation = ${generation}`} RETURNING *),
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;

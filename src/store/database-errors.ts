@@ -1,8 +1,8 @@
 type DriverCause = { originalCode?: string; code?: string; kind?: string };
 type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
 
-/** SQLSTATE classes of a server that is there but takes no work: connection, resources, operator, system, read-only. */
-const unavailableStates = /^(08|53|57P|58|XX|25006)/;
+/** SQLSTATE classes of a server that is there but takes no work: connection, resources, operator, time-out, lock, system, read-only. */
+const unavailableStates = /^(08|53|57P|57014|55P03|40001|40P01|58|XX|25006)/;
 const unavailableKinds = new Set(["DatabaseNotReachable", "ConnectionClosed", "SocketTimeout", "TooManyConnections"]);
 const unavailablePrismaCodes = new Set(["P1001", "P1002", "P1008", "P1017", "P2024", "P2028", "P2037"]);
 
@@ -33,6 +33,13 @@ const causes: Readonly<Record<string, string>> = {
   "28000": "the server refuses its user name",
   "3D000": "the server has no database of its name",
 };
+
+/** True when the row itself, or one that it refers to, was deleted meanwhile. */
+export function isGone(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code, meta } = error as PrismaError;
+  return code === "P2025" || code === "P2003" || meta?.driverAdapterError?.cause?.originalCode === "23503";
+}
 
 /** One line for the operator. Never a part of the URL: where one is mistyped, its password may stand in place of the host. */
 export function causeOf(error: unknown): string {

@@ -6,16 +6,21 @@ export type DatabaseHealth = {
   uninterruptedMs(): number;
 };
 
+/** Whoever asked nothing for longer cannot tell whether Postgres was there. */
+const longestSilenceMs = 10_000;
+
 /** @param monotonicMs a clock that never goes back */
 export function createDatabaseHealth(monotonicMs: () => number): DatabaseHealth {
-  let reachableSince: number | null = null;
+  let reachable: { sinceMs: number; lastMs: number } | null = null;
   return {
     answered() {
-      reachableSince ??= monotonicMs();
+      const nowMs = monotonicMs();
+      const isGap = reachable === null || nowMs - reachable.lastMs > longestSilenceMs;
+      reachable = { sinceMs: isGap || reachable === null ? nowMs : reachable.sinceMs, lastMs: nowMs };
     },
     lost() {
-      reachableSince = null;
+      reachable = null;
     },
-    uninterruptedMs: () => (reachableSince === null ? 0 : monotonicMs() - reachableSince),
+    uninterruptedMs: () => (reachable === null ? 0 : reachable.lastMs - reachable.sinceMs),
   };
 }

@@ -4,7 +4,7 @@ import { PrismaPg } from "@prisma/adapter-pg";
 import { PrismaPGlite } from "pglite-prisma-adapter";
 import { BrokerError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
-import { causeOf, isConnectionLoss } from "./database-errors.ts";
+import { causeOf, isConnectionLoss, isGone } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { applyMigrations, applyMigrationsTo } from "./migrate.ts";
 
@@ -29,7 +29,7 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
       ? error
       : new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
   }
-  const connectionString = inUtc(databaseUrl);
+  const connectionString = withSettings(databaseUrl);
   const connect = (max: number) =>
     watch(new PrismaClient({ adapter: new PrismaPg({ connectionString, max, ...session }) }), health);
   const prisma = connect(10);
@@ -43,10 +43,13 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
   };
 }
 
-/** Both adapters shift times in sessions of another zone. Options of the URL's own stay: the last setting of a name counts. */
-function inUtc(databaseUrl: string): string {
+/** Both adapters shift times in other zones; and nobody may hold a lock for long, or wait for one, since answers must be stored. */
+const settings = "-c timezone=UTC -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
+
+/** Options of the URL's own stay: the last setting of a name counts. */
+function withSettings(databaseUrl: string): string {
   const url = new URL(databaseUrl);
-  url.searchParams.set("options", `${url.searchParams.get("options") ?? ""} -c timezone=UTC`.trim());
+  url.searchParams.set("options", `${url.searchParams.get("options") ?? ""} ${settings}`.trim());
   return url.href;
 }
 
@@ -91,6 +94,7 @@ function watch(client: PrismaClient, health: DatabaseHealth) {
           health.answered();
           return result;
         } catch (error) {
+          if (isGone(error)) throw new BrokerError("conflict", "What this refers to was changed at the same moment.");
           if (!isConnectionLoss(error)) throw error;
           health.lost();
           throw new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {

@@ -1,11 +1,12 @@
+import { withDeadline, type Clock } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
 
-type Entry<Value> = { value: Value; checkedAtMs: number; retryAtMs: number };
+type Entry<Value> = { value: Value; checkedAtMs: number; expiredAtMs: number; retryAtMs: number };
 
 type Options<Value> = {
   /** Reads the current values in one query; keys without a value are left out. */
   load: (keys: string[]) => Promise<Map<string, Value>>;
-  monotonicMs: () => number;
+  clock: Pick<Clock, "monotonicMs" | "sleep">;
   /** How long a value is handed out without asking again. */
   trustMs: number;
   /** How long a value outlives its last confirmation while the database is gone. */
@@ -27,26 +28,32 @@ export type ReadCache<Value> = {
 };
 
 const outageRetryMs = 1000;
+const patienceMs = 500;
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
-  const { monotonicMs, trustMs, outageMs, maxEntries, supersedes } = options;
+  const { clock, trustMs, outageMs, maxEntries, supersedes } = options;
+  const monotonicMs = () => clock.monotonicMs();
   const entries = new Map<string, Entry<Value>>();
   const loading = new Map<string, Promise<Value | null>>();
   const loadBatched = createBatcher(options.load);
 
-  /** Keeps the newer of what comes and what is known, and returns it. */
-  const put = (key: string, incoming: Value): Value => {
-    const current = entries.get(key)?.value;
-    const value = current === undefined || supersedes(incoming, current) ? incoming : current;
+  /** Keeps the newer of what comes and what is known, and returns it. Trust counts from the asking. */
+  const put = (key: string, incoming: Value, askedMs = monotonicMs()): Value => {
+    const current = entries.get(key);
+    const isNewer = current === undefined || supersedes(incoming, current.value);
+    const isExpired = current !== undefined && askedMs < current.expiredAtMs;
+    const entry = isNewer ? { value: incoming, checkedAtMs: askedMs, expiredAtMs: 0, retryAtMs: 0 } : current;
+    if (current !== undefined && isExpired) entry.checkedAtMs = current.checkedAtMs;
     entries.delete(key);
-    entries.set(key, { value, checkedAtMs: monotonicMs(), retryAtMs: 0 });
+    entries.set(key, entry);
     if (entries.size > maxEntries) entries.delete(entries.keys().next().value as string);
-    return value;
+    return entry.value;
   };
 
   const load = async (key: string): Promise<Value | null> => {
+    const askedMs = monotonicMs();
     const value = await loadBatched(key);
-    if (value !== undefined) return put(key, value);
+    if (value !== undefined) return put(key, value, askedMs);
     entries.delete(key); // and what is unknown is not kept: anybody can invent it
     return null;
   };
@@ -60,33 +67,40 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     return started;
   };
 
-  const outlive = (entry: Entry<Value> | undefined, error: unknown): Value => {
-    const isOutage = isStorageUnavailable(error);
-    if (!isOutage || entry === undefined || monotonicMs() - entry.checkedAtMs > outageMs) throw error;
+  /** The value that is known, while the database is gone or hangs: asked again a little later, not by every reader. */
+  const outlive = (entry: Entry<Value>): Value => {
     entry.retryAtMs = monotonicMs() + outageRetryMs;
     return entry.value;
   };
 
+  /** Waits for the database a moment only where there is something to hand out instead. */
+  const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
+    const isWithinOutage = () => monotonicMs() - entry.checkedAtMs <= outageMs;
+    try {
+      const loaded = loadShared(key).then((value) => ({ value }));
+      const answer = isWithinOutage() ? await withDeadline(loaded, patienceMs, clock) : await loaded;
+      return answer === null ? outlive(entry) : answer.value;
+    } catch (error) {
+      if (isStorageUnavailable(error) && isWithinOutage()) return outlive(entry);
+      throw error;
+    }
+  };
+
   return {
-    put,
+    put: (key, value) => void put(key, value),
     peek: (key) => entries.get(key)?.value ?? null,
     expire(key) {
       const entry = entries.get(key);
-      if (entry !== undefined) entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);
+      if (entry === undefined) return;
+      entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);
+      entry.expiredAtMs = monotonicMs();
     },
     async read(key, { bypass = false } = {}) {
       const entry = entries.get(key);
-      if (bypass) return await load(key);
-      if (entry !== undefined) {
-        const now = monotonicMs();
-        if (now - entry.checkedAtMs <= trustMs) return entry.value;
-        if (now < entry.retryAtMs && now - entry.checkedAtMs <= outageMs) return entry.value;
-      }
-      try {
-        return await loadShared(key);
-      } catch (error) {
-        return outlive(entry, error);
-      }
+      if (bypass || entry === undefined) return await (bypass ? load(key) : loadShared(key));
+      const ageMs = monotonicMs() - entry.checkedAtMs;
+      if (ageMs <= trustMs || (monotonicMs() < entry.retryAtMs && ageMs <= outageMs)) return entry.value;
+      return await revalidate(key, entry);
     },
   };
 }

@@ -45,9 +45,6 @@ export type RecordedFailure = { code: string; detail: string; status?: number };
 /** A line of a connection's history. Its detail holds no secret. */
 export type HistoryEvent = { type: string; detail: unknown };
 
-/** The advisory lock under which grants that must be held once are written: any constant of our own. */
-const exclusiveGrants = 5_721_990_143;
-
 /** A token that is over when it is issued must not be asked for again at once. */
 const deadOnArrivalSeconds = 30;
 
@@ -138,10 +135,19 @@ export function createTokenRows({ prisma, commits }: Database) {
       return await move(prisma, update, { type: "refresh_failed", detail: failure });
     },
 
-    /** The grant is over; the access token stays, it may still live. Null: the row has moved on, and nothing was changed. */
-    async endGrant(key: PermitKey, failure: RecordedFailure): Promise<TokenRow | null> {
+    /**
+     * The grant is over; the access token stays, it may still live. Null: the row has moved on, or a person has just
+     * given new credentials, and nothing was changed.
+     */
+    async endGrant(
+      key: PermitKey & { credentialsRevision?: number },
+      failure: RecordedFailure,
+    ): Promise<TokenRow | null> {
+      const { credentialsRevision } = key;
+      const tried =
+        credentialsRevision === undefined ? Sql.empty : Sql.sql`AND c.credentials_revision = ${credentialsRevision}`;
       const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)}, backoff_until = NULL,
-        ${statusColumns("needs_reauthorization")} WHERE ${owned(key)}`;
+        ${statusColumns("needs_reauthorization")} WHERE ${owned(key)} ${tried}`;
       return await move(prisma, update, { type: "needs_reauthorization", detail: failure });
     },
 
@@ -165,24 +171,29 @@ export function createTokenRows({ prisma, commits }: Database) {
 
     /**
      * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
-     * `exclusive`, another connection of the client holds the same refresh token.
+     * `exclusive`, another connection holds the same refresh token, or it is just being sent for this one.
      */
     async replaceGrant(
       row: { id: string; generation: number; attemptId: string },
       grant: SealedGrant,
       given: { event: HistoryEvent; exclusive: boolean },
     ): Promise<TokenRow | null> {
-      const fingerprint = grant.refreshFingerprint;
+      const fingerprint = given.exclusive ? grant.refreshFingerprint : null;
       const unique =
-        given.exclusive && fingerprint !== null ? Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})` : Sql.empty;
+        fingerprint === null
+          ? Sql.empty
+          : Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})
+              AND (c.attempt_id IS NULL OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant)}, ${freePermit}, backoff_until = NULL,
         version = c.version + CASE WHEN c.version = 0 THEN 1 ELSE 2 END, authorization_seq = c.authorization_seq + 1,
         authorized_at = clock_timestamp(), last_attempt_id = ${row.attemptId}::uuid
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
       const statement = moved(update, given.event);
+      if (fingerprint === null) return (await prisma.$queryRaw<TokenRow[]>(statement))[0] ?? null;
       // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
-      const lock = commits.$queryRaw`SELECT pg_advisory_xact_lock(${exclusiveGrants})::text`;
-      const [, rows] = await commits.$transaction([lock, commits.$queryRaw<TokenRow[]>(statement)]);
+      const lock = prisma.$queryRaw`
+        SELECT pg_advisory_xact_lock(hashtextextended(encode(${fingerprint}::bytea, 'hex'), 0))::text`;
+      const [, rows] = await prisma.$transaction([lock, prisma.$queryRaw<TokenRow[]>(statement)]);
       return rows[0] ?? null;
     },
 

@@ -13,11 +13,11 @@ type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: C
 export function createRequestDescriber({ cache, catalog, clients, clock }: Options) {
   const clientCache = createReadCache<ClientRow>({
     load: async (ids) => new Map((await clients.findMany(ids)).map((client) => [client.id, client])),
-    monotonicMs: () => clock.monotonicMs(),
+    clock,
     trustMs: budgets.cacheTrustMs,
     outageMs: Infinity,
     maxEntries: 10_000,
-    supersedes: (incoming, current) => incoming.updatedAt >= current.updatedAt,
+    supersedes: () => true,
   });
 
   return async (connection: string, accessToken: string): Promise<ApiRequest> => {

@@ -5,6 +5,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import { commitGrant, refreshBase, sealGrant } from "./commit.ts";
+import { isRefused } from "./refusal.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable, SendPlan } from "./sending.ts";
 
@@ -18,9 +19,13 @@ export function firstPlan(row: Pick<TokenRow, "refreshToken" | "grant" | "creden
 
 /**
  * Steps 5 to 11 under a permit: send, classify, store; once more under a new permit where there is a second way.
- * Null: the time to send had passed, nothing was sent, and the permit is given back.
+ * Null: the time to send had passed, nothing was sent, the permit is given back, and `mayStartOver` lets it be asked for again.
  */
-export async function attempt(parts: RefreshParts, first: Permit, sendable: Sendable): Promise<RefreshOutcome | null> {
+export async function attempt(
+  parts: RefreshParts,
+  first: Permit,
+  { sendable, mayStartOver }: { sendable: Sendable; mayStartOver: boolean },
+): Promise<RefreshOutcome | null> {
   const { rows, sender, clock, observer } = parts;
   let permit = first;
   let plan = firstPlan(permit.row);
@@ -29,18 +34,20 @@ export async function attempt(parts: RefreshParts, first: Permit, sendable: Send
     announce(parts, permit, "started");
     const startedMs = clock.monotonicMs();
     const answer = await sender.send(current, plan, { mayStillSend: permit.mayStillSend });
+    const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
     if (answer.kind === "granted") {
-      const outcome = await keep(parts, permit, answer.grant);
-      observer.succeeded(current, { replay: permit.isReplay, seconds: (clock.monotonicMs() - startedMs) / 1000 });
+      const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
+      observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
       await forgetOldSecret(parts, sendable, plan);
       return outcome;
     }
-    const next: SendPlan | null = secondPlan(answer.failure, plan, current);
+    const { failure } = answer;
+    const next: SendPlan | null = secondPlan(failure, plan, current);
     const swapped = next === null ? null : await swap(parts, permit, next.grant === plan.grant);
     if (swapped === null) {
-      const seconds = (clock.monotonicMs() - startedMs) / 1000;
-      observer.failed(current, { failure: answer.failure, replay: permit.isReplay, seconds });
-      return await giveUp(parts, permit, answer.failure);
+      observer.failed(current, { failure, replay: permit.isReplay, seconds: passedSeconds() });
+      const startsOver = mayStartOver && failure.code === "send_window_passed" && !permit.isReplay;
+      return startsOver ? await startOver(parts, permit) : await giveUp(parts, permit, { failure, plan });
     }
     permit = swapped;
     plan = next;
@@ -51,8 +58,12 @@ export async function attempt(parts: RefreshParts, first: Permit, sendable: Send
 }
 
 /** Step 8. Between the answer and the commit nothing runs that can throw, log or wait. */
-async function keep(parts: RefreshParts, permit: Permit, grant: Grant): Promise<RefreshOutcome> {
-  const { rows, vault, clock, random, observer } = parts;
+async function keep(
+  parts: RefreshParts,
+  permit: Permit,
+  { sendable, grant }: { sendable: Sendable; grant: Grant },
+): Promise<RefreshOutcome> {
+  const { rows, vault, clock, random, observer, sender } = parts;
   const { row, key } = permit;
   const sealed = sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now });
   const onTrouble = (error: unknown) => observer.commitDelayed(row, error);
@@ -60,18 +71,24 @@ async function keep(parts: RefreshParts, permit: Permit, grant: Grant): Promise<
   if (result.kind === "lost") observer.answerLost(row, result.row);
   const kind = result.row !== null && result.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
+  // The connection was deleted meanwhile: nobody will use this grant.
+  if (result.row === null) await sender.revokeGrant(sendable, grant);
   return { kind, row: result.row };
 }
 
-async function giveUp(parts: RefreshParts, permit: Permit, failure: Failure): Promise<RefreshOutcome | null> {
-  const { rows } = parts;
-  if (failure.code === "send_window_passed" && !permit.isReplay) {
-    await rows.dropPermit(permit.key);
-    return null;
-  }
-  const row = (await settle(parts, permit, failure)) ?? (await rows.readById(permit.key.connectionId));
+/** Step 5, "otherwise". */
+async function startOver({ rows }: RefreshParts, { key }: Permit): Promise<null> {
+  await rows.dropPermit(key);
+  return null;
+}
+
+type Refused = { failure: Failure; plan: SendPlan };
+
+async function giveUp(parts: RefreshParts, permit: Permit, refused: Refused): Promise<RefreshOutcome> {
+  const row = (await settle(parts, permit, refused)) ?? (await parts.rows.readById(permit.key.connectionId));
   announce(parts, permit, "failed");
-  return { kind: row !== null && row.generation > permit.key.generation ? "moved" : "failed", row, failure };
+  const kind = row !== null && row.generation > permit.key.generation ? "moved" : "failed";
+  return { kind, row, failure: refused.failure };
 }
 
 /** The second way, if there is one: the secret before the newest, or logging in again when the refresh token has died. */
@@ -99,20 +116,37 @@ async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, 
   await clients.forgetPreviousSecret(client.id, client.secretRevision);
 }
 
-/** Step 7: leaves the row in the state that the failure's class asks for. Null: it has moved on. */
-async function settle(parts: RefreshParts, { row, key, isReplay }: Permit, failure: Failure): Promise<TokenRow | null> {
+/**
+ * Step 7: leaves the row in the state that the failure asks for. Null: it has moved on.
+ *
+ * | | first send | replay of an unknown outcome |
+ * |---|---|---|
+ * | final | grant ended | grant ended, `refresh_outcome_lost` |
+ * | not sent, refused for now, client rejected | permit back, back-off | stays unknown; lease over, back-off |
+ * | unknown | permit stays, back-off | permit stays, back-off |
+ */
+async function settle(parts: RefreshParts, permit: Permit, { failure, plan }: Refused): Promise<TokenRow | null> {
   const { rows, vault, random } = parts;
+  const { row, key, isReplay } = permit;
   const { code, detail, status } = failure;
   const recorded = { code, detail, ...(status === undefined ? {} : { status }) };
   const backoff = backoffSeconds(row.consecutiveFailures, failure.retryAfterSeconds, random);
-  if (failure.class === "refused_for_good") {
-    return await rows.endGrant(key, isReplay ? { ...recorded, code: "refresh_outcome_lost" } : recorded);
+  if (isFinal(failure, plan)) {
+    const final = isReplay ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
+    const ended = await rows.endGrant({ ...key, credentialsRevision: row.credentialsRevision }, final);
+    return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
   }
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
   const place = { connectionId: row.id, generation: row.generation };
   const answer = failure.rawAnswer === undefined ? null : vault.sealAnswer(failure.rawAnswer, place);
   const endLease = failure.class !== "unknown";
   return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease });
+}
+
+/** A refused login is never repeated by itself, whatever it was refused for: accounts get locked. */
+function isFinal(failure: Failure, { grant }: SendPlan): boolean {
+  if (failure.class === "refused_for_good") return true;
+  return grant === "password" && failure.class !== "client_rejected" && isRefused(failure);
 }
 
 function announce({ leases }: RefreshParts, { key }: Permit, outcome: RefreshNews["outcome"]): void {

@@ -16,6 +16,8 @@ export const budgets = {
   pollMaxMs: 500,
   /** A refresh that waits for others gives up after this; its callers have left long before. */
   flightMs: 60_000,
+  /** How long who orders a refresh waits for it. */
+  orderedRefreshMs: 30_000,
   backoffBaseSeconds: 1,
   backoffMaxSeconds: 300,
   commitRetryFirstMs: 100,

@@ -58,12 +58,15 @@ export function sealGrant(
 }
 
 const unstatedSeconds = 3600;
+/** Ten years: whatever lives longer counts as that. */
+const longestSeconds = 315_360_000;
 
 function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date | null {
   if (expiry.kind === "never") return null;
-  if (expiry.kind === "at") return new Date(expiry.epochSeconds * 1000);
-  const seconds = expiry.kind === "in" ? expiry.seconds : unstated;
-  return seconds === null ? null : new Date(sentAt.getTime() + seconds * 1000);
+  const sentSeconds = sentAt.getTime() / 1000;
+  const stated =
+    expiry.kind === "at" ? expiry.epochSeconds - sentSeconds : expiry.kind === "in" ? expiry.seconds : unstated;
+  return stated === null ? null : new Date((sentSeconds + Math.min(stated, longestSeconds)) * 1000);
 }
 
 type Options = { rows: TokenRows; clock: Clock; random: () => number; onTrouble: (error: unknown) => void };

@@ -1,12 +1,15 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
-import type { Failure, Grant } from "../providers/grant.ts";
+import type { ProviderDefinition } from "../providers/definition.ts";
+import type { Expiry, Grant, TokenAnswer } from "../providers/grant.ts";
+import type { TemplateValues } from "../providers/template.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { SealedGrant, TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { budgets } from "./budgets.ts";
 import { sealGrant } from "./commit.ts";
+import { refusal } from "./refusal.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sendable, Sender } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
@@ -41,15 +44,29 @@ type Options = {
   observer: RefreshObserver;
 };
 
+/** Errors of the database that are not its absence: more of them are a fault of ours. */
+const mostFaults = 5;
+
 type Replacement = { grant: Grant; sentAt: Date; captured: Record<string, string>; type: string; exclusive: boolean };
 
 /** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
 export function createEstablish({ rows, cache, sender, vault, clock, random, observer }: Options): Establish {
-  /** Null: the connection is deleted, or `exclusive` and somebody else holds the token. */
+  /** With the secret before the newest, too, as long as that one has not worked: a refused client spends no code. */
+  const sendCode = async (sendable: Sendable, values: TemplateValues): Promise<TokenAnswer> => {
+    for (let secretIndex = 0; ; secretIndex++) {
+      const plan = { grant: "authorization_code", secretIndex } as const;
+      const answer = await sender.send(sendable, plan, { values, mayStillSend: () => true });
+      const isClient = answer.kind === "failed" && answer.failure.class === "client_rejected";
+      if (!isClient || secretIndex + 1 >= sendable.clientSecrets.length) return answer;
+    }
+  };
+
+  /** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
   const replace = async (first: TokenRow, replacement: Replacement): Promise<TokenRow | null> => {
     const attemptId = randomUUID();
     let row: TokenRow | null = first;
     let delayMs = budgets.commitRetryFirstMs as number;
+    let faults = 0;
     while (row !== null) {
       const sealed = sealReplacement(vault, row, replacement);
       const { type, exclusive } = replacement;
@@ -60,9 +77,10 @@ export function createEstablish({ rows, cache, sender, vault, clock, random, obs
         if (exclusive && (await isTaken(rows, row, sealed))) return null;
         row = await rows.readById(row.id);
         if (row?.lastAttemptId === attemptId) return cache.learn(row).row;
+        if (exclusive && row !== null && isBeingSent(vault, row, replacement.grant)) return null;
       } catch (error) {
-        if (!isStorageUnavailable(error)) throw error;
         observer.commitDelayed(first, error);
+        if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
         await clock.sleep(delayMs * (0.5 + random()));
         delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
       }
@@ -81,23 +99,28 @@ export function createEstablish({ rows, cache, sender, vault, clock, random, obs
         ...(codeVerifier === null ? {} : { codeVerifier }),
         ...(redirectUri === null ? {} : { redirectUri }),
       };
-      const plan = { grant: "authorization_code", secretIndex: 0 } as const;
-      const answer = await sender.send(sendable, plan, { values, mayStillSend: () => true });
+      const answer = await sendCode(sendable, values);
       if (answer.kind === "failed") throw refusal(row, answer.failure);
-      const type = row.version === 0 ? "connected" : "reconnected";
+      const type = row.generation === 0 ? "connected" : "reconnected";
       const replacement = { grant: answer.grant, sentAt: row.now, captured, type, exclusive: false };
       const stored = await replace(row, replacement);
       if (stored !== null) return stored;
-      await revokeUnwanted(sender, sendable, answer.grant);
+      await sender.revokeGrant(sendable, answer.grant); // deleted while the code was exchanged
       throw connectionNotFound(row.name);
     },
 
-    async importGrant(row, grant) {
+    async importGrant(row, given) {
       const { definition } = await sender.prepare(row);
       const exclusive = definition.refresh.rotation !== "never";
+      const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
       const stored = await replace(row, { grant, sentAt: row.now, captured: {}, type: "imported", exclusive });
       if (stored !== null) return stored;
-      if ((await rows.readById(row.id)) === null) throw connectionNotFound(row.name);
+      const current = await rows.readById(row.id);
+      if (current === null) throw connectionNotFound(row.name);
+      if (isBeingSent(vault, current, grant)) {
+        const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
+        throw new BrokerError("conflict", detail, { connection: row.name, retryAfterSeconds: 1 });
+      }
       throw new BrokerError(
         "duplicate_grant",
         "Another connection of this client holds the same refresh token; two would invalidate each other's.",
@@ -113,38 +136,22 @@ function sealReplacement(vault: TokenVault, row: TokenRow, { grant, sentAt, capt
   return sealGrant(vault, base, { grant, sentAt });
 }
 
+/** Whether the token is the row's own, and an attempt with it has not come to its end. */
+function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
+  if (row.attemptId === null || row.refreshToken === null) return false;
+  return (
+    vault.openRefreshToken(row.refreshToken, { connectionId: row.id, generation: row.generation }) === refreshToken
+  );
+}
+
+/** What the definition says of tokens whose life nobody states. */
+function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry {
+  if (expiry.kind !== "unstated") return expiry;
+  if (response.expires.from === "never") return { kind: "never" };
+  const seconds = response.expires.fallbackSeconds;
+  return seconds === null ? expiry : { kind: "in", seconds };
+}
+
 async function isTaken(rows: TokenRows, row: TokenRow, sealed: SealedGrant): Promise<boolean> {
   return sealed.refreshFingerprint !== null && (await rows.isHeldElsewhere(row.id, sealed.refreshFingerprint));
-}
-
-/** The connection was deleted while the code was exchanged: nobody will use this grant. */
-async function revokeUnwanted(sender: Sender, sendable: Sendable, grant: Grant): Promise<void> {
-  if (grant.refreshToken !== undefined) {
-    await sender.revoke(sendable, { value: grant.refreshToken, hint: "refresh_token" });
-  } else if (grant.accessToken !== undefined) {
-    await sender.revoke(sendable, { value: grant.accessToken, hint: "access_token" });
-  }
-}
-
-/** What a caller is told when a request that may be made once was refused. */
-export function refusal({ name }: { name: string }, failure: Failure): BrokerError {
-  const context = { connection: name };
-  if (failure.class === "client_rejected") {
-    return new BrokerError("client_rejected", `The provider refuses this broker's client: ${failure.detail}`, context);
-  }
-  if (isRefused(failure)) {
-    return new BrokerError("provider_rejected", `The provider refuses: ${failure.detail}`, context);
-  }
-  const retryAfterSeconds = Math.min(Math.max(Math.ceil(failure.retryAfterSeconds ?? 5), 1), 60);
-  return new BrokerError("provider_unavailable", `The provider could not be asked: ${failure.detail}`, {
-    ...context,
-    retryAfterSeconds,
-  });
-}
-
-/** True when the provider said no to this very request; false when it is away, busy, or has blocked this broker. */
-export function isRefused({ class: kind, code, status = 0 }: Failure): boolean {
-  if (kind === "refused_for_good" || kind === "client_rejected") return true;
-  const isBusy = code === "rate_limited" || code === "blocked";
-  return kind === "refused_for_now" && !isBusy && status >= 400 && status < 500;
 }

@@ -11,7 +11,7 @@ import type { WaitResult } from "./waiting.ts";
 export type Refresh = (row: TokenRow, need: Need) => Promise<RefreshOutcome>;
 
 /** Who wants a refresh of which row, and until when it waits for others. */
-type Flight = { row: TokenRow; need: Need; giveUpAtMs: number };
+type Flight = { row: TokenRow; need: Need; giveUpAtMs: number; startedOver: boolean };
 
 /** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
 export function createRefresh(parts: RefreshParts): Refresh {
@@ -40,13 +40,15 @@ export function createRefresh(parts: RefreshParts): Refresh {
       giveUpAtMs,
       seenAttemptId: row.attemptId,
       mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(need)),
+      isVain: (current) => isVain(current, need),
     });
   };
 
   /** Steps 4 to 9 under a permit; the row as it stands when there is none to be had, or the time to send has passed. */
   const tryOnce = async (flight: Flight, sendable: Sendable): Promise<RefreshOutcome | { retry: TokenRow | null }> => {
     const permit = await takePermit(flight, sendable);
-    const outcome = permit === null ? null : await attempt(parts, permit, sendable);
+    const mayStartOver = !flight.startedOver;
+    const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver });
     return outcome ?? { retry: await rows.readById(flight.row.id) };
   };
 
@@ -58,11 +60,13 @@ export function createRefresh(parts: RefreshParts): Refresh {
     const seen = outcome.retry;
     if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
     if (isHeldBack(seen) || clock.monotonicMs() >= flight.giveUpAtMs) return settled(seen, flight.row);
-    const next = { ...flight, row: seen };
     const isFree = seen.attemptId === null;
+    const next = { ...flight, row: seen, startedOver: flight.startedOver || isFree };
     if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) return await contend(next);
-    // Of an attempt whose outcome nobody knows, no news will come.
-    return seen.attemptOutcome === "unknown" ? settled(seen, flight.row) : await follow(next);
+    // Of an attempt whose outcome nobody knows, or whose owner is gone, no news will come.
+    return seen.attemptOutcome === "unknown" || isVain(seen, flight.need)
+      ? settled(seen, flight.row)
+      : await follow(next);
   };
 
   /** Waits for somebody else's refresh, and goes on itself if that one is given up. */
@@ -73,7 +77,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
   };
 
   return async (row, need) => {
-    const flight = { row, need, giveUpAtMs: clock.monotonicMs() + budgets.flightMs };
+    const flight = { row, need, giveUpAtMs: clock.monotonicMs() + budgets.flightMs, startedOver: false };
     const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, budgets.leaseSeconds * 1000);
     try {
       if (lease.state !== "held") return await contend(flight);
@@ -88,6 +92,11 @@ export function createRefresh(parts: RefreshParts): Refresh {
 /** A permit on a free row dates from now; one that was taken over keeps its first date, at least a lease ago. */
 function isTakenOver({ attemptStartedAt, now }: TokenRow): boolean {
   return attemptStartedAt !== null && now.getTime() - attemptStartedAt.getTime() > budgets.sendWindowMs;
+}
+
+/** Whoever needs nothing yet does not wait for the end of a permit that nobody uses any more. */
+function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
+  return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
 }
 
 function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {

@@ -27,8 +27,8 @@ export type Sender = {
   prepare(row: TokenRow): Promise<Sendable>;
   /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
   send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
-  /** Best effort (RFC 7009); false where the provider has no way to revoke. */
-  revoke(sendable: Sendable, token: { value: string; hint: "access_token" | "refresh_token" }): Promise<boolean>;
+  /** Best effort (RFC 7009), where the provider has a way to revoke. Never rejects. */
+  revokeGrant(sendable: Sendable, tokens: { refreshToken?: string; accessToken?: string }): Promise<void>;
 };
 
 type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
@@ -67,16 +67,9 @@ export function createSender({ catalog, oauth, clients, vault }: Options): Sende
       }
     },
 
-    async revoke(sendable, { value, hint }) {
-      const values = valuesOf(sendable, 0);
-      const request = buildRevocationRequest({
-        definition: sendable.definition,
-        token: value,
-        tokenTypeHint: hint,
-        values,
-      });
-      if (request === null) return false;
-      return (await oauth.revoke({ definition: sendable.definition, request })).revoked;
+    async revokeGrant(sendable, { refreshToken, accessToken }) {
+      await revoke(oauth, sendable, { value: refreshToken, hint: "refresh_token" });
+      await revoke(oauth, sendable, { value: accessToken, hint: "access_token" });
     },
   };
 }
@@ -110,4 +103,23 @@ function ownSecrets(vault: TokenVault, row: TokenRow, grant: TokenGrant): Templa
     return { credentials: vault.openCredentials(row.credentials, place) };
   }
   return {};
+}
+
+type RevocableToken = { value: string | undefined; hint: "access_token" | "refresh_token" };
+
+async function revoke(oauth: OAuthClient, sendable: Sendable, { value, hint }: RevocableToken): Promise<void> {
+  if (value === undefined) return;
+  const { definition } = sendable;
+  const request = revocationOf(sendable, value, hint);
+  if (request !== null) await oauth.revoke({ definition, request });
+}
+
+/** Null also where a value that the request needs is lacking: then there is nothing to be done. */
+function revocationOf(sendable: Sendable, token: string, tokenTypeHint: RevocableToken["hint"]) {
+  const { definition } = sendable;
+  try {
+    return buildRevocationRequest({ definition, token, tokenTypeHint, values: valuesOf(sendable, 0) });
+  } catch {
+    return null;
+  }
 }

@@ -28,7 +28,6 @@ export function createTokenCache({ rows, vault, clock, databaseClock }: Options)
   const known = new Map<string, { name: string; generation: number }>();
 
   const openRow = (row: TokenRow): KnownConnection => {
-    databaseClock.observe(row.now);
     known.set(row.id, { name: row.name, generation: row.generation });
     if (known.size > maxConnections) known.delete(known.keys().next().value as string);
     const place = { connectionId: row.id, generation: row.generation };
@@ -36,8 +35,13 @@ export function createTokenCache({ rows, vault, clock, databaseClock }: Options)
   };
 
   const cache = createReadCache<KnownConnection>({
-    load: async (names) => new Map((await rows.readByName(names)).map((row) => [row.name, openRow(row)])),
-    monotonicMs: () => clock.monotonicMs(),
+    load: async (names) => {
+      const asked = databaseClock.ask();
+      const found = await rows.readByName(names);
+      if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
+      return new Map(found.map((row) => [row.name, openRow(row)]));
+    },
+    clock,
     trustMs: budgets.cacheTrustMs,
     outageMs: Infinity, // while Postgres is gone, a token is served until it runs out
     maxEntries: maxConnections,

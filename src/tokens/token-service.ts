@@ -4,6 +4,7 @@ import type { Leases } from "../leases/lease.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { budgets } from "./budgets.ts";
 import type { DatabaseClock } from "./database-clock.ts";
 import { judge, type Verdict } from "./freshness.ts";
 import { issueToken, type IssuedToken, type WarningCode } from "./issued-token.ts";
@@ -41,7 +42,10 @@ export type TokenServiceParts = {
   onBackgroundError: (error: unknown) => void;
 };
 
-/** How a caller's wish is met by refreshing first. `usable`: the present token may be handed out if that fails. */
+/**
+ * How a caller's wish is met by refreshing first. `usable`: the present token may be handed out if that fails, with these
+ * `warnings`, and with `refresh_failing` where its refresh has failed.
+ */
 type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
 
 /** The way of a read: README.md. */
@@ -51,7 +55,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
   const fly = (row: TokenRow, need: Need): Promise<RefreshOutcome> =>
-    flights.run(flightKey(row), async () => {
+    flights.run(flightKey(row, need), async () => {
       const outcome = await refresh(row, need);
       if (outcome.row === null) cache.expire(row.name);
       else cache.learn(outcome.row);
@@ -61,13 +65,16 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const rulesOf = (row: TokenRow) => catalog.get(row.provider)?.refresh;
 
   const isRefreshing = (row: TokenRow): boolean =>
-    flights.running(flightKey(row)) !== undefined || peers.isRunning(row.id, row.generation);
+    flights.running(flightKey(row, "required")) !== undefined ||
+    flights.running(flightKey(row, "ahead")) !== undefined ||
+    peers.isRunning(row.id, row.generation);
+
+  const isInBackoff = ({ backoffUntil }: TokenRow): boolean =>
+    backoffUntil !== null && backoffUntil.getTime() > databaseClock.nowMs();
 
   /** Whether a refresh ahead of need makes sense: a free row that is not backing off. */
-  const canRefreshAhead = (row: TokenRow): boolean => {
-    const inBackoff = row.backoffUntil !== null && row.backoffUntil.getTime() > databaseClock.nowMs();
-    return firstPlan(row) !== null && isRefreshable(row) && !inBackoff && row.attemptId === null;
-  };
+  const canRefreshAhead = (row: TokenRow): boolean =>
+    firstPlan(row) !== null && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
 
   const unavailable = (row: TokenRow): BrokerError => {
     const rules = rulesOf(row);
@@ -122,12 +129,18 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       throw unavailable(found.row);
     }
     if (firstPlan(found.row) === null) return usable ? issue(found, []) : await endUnrefreshable(found);
+    if (isInBackoff(found.row)) {
+      if (usable) return issue(found, warnings);
+      // Somebody may have mended the cause: one look, and no refresh is asked for in vain.
+      const { row } = await find(found.row.name, { bypass: true });
+      if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
+    }
     try {
       return await refreshFirst(found, wish, renewal);
     } catch (error) {
       // Storage or the lock service failed: no reason to withhold a token that is good, and good until now.
       const isPassing = usable && error instanceof BrokerError && !isFinal(error);
-      const stillGood = isPassing ? issueToken(found, warnings, databaseClock.nowMs()) : null;
+      const stillGood = isPassing ? issueToken(found, ["refresh_failing"], databaseClock.nowMs()) : null;
       if (stillGood !== null) return stillGood;
       throw error;
     }
@@ -140,7 +153,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const detail = "This connection has no refresh token to refresh with.";
       throw new BrokerError("grant_not_applicable", detail, { connection: name });
     }
-    return await fly(row, "required");
+    const outcome = await withDeadline(fly(row, "required"), budgets.orderedRefreshMs, clock);
+    if (outcome !== null) return outcome;
+    throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
+      connection: name,
+      retryAfterSeconds: 1,
+    });
   };
 
   return {
@@ -148,7 +166,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const found = await find(name, { bypass: wish.rejectedVersion !== null });
       const verdict = judgeFor(found, wish);
       if (verdict.kind === "stale") {
-        return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: ["refresh_failing"] });
+        return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
       }
       const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
       const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
@@ -171,8 +189,9 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 }
 
-function flightKey({ id, generation }: TokenRow): string {
-  return `${id}:${generation}`;
+/** Who needs a token does not share the run of somebody who needs none yet: it may end without one. */
+function flightKey({ id, generation }: TokenRow, need: Need): string {
+  return `${id}:${generation}:${need}`;
 }
 
 /** After a refresh nothing is refreshed again for the same caller: what is still wanting becomes a warning. */

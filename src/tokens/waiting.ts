@@ -20,6 +20,8 @@ type WaitFor = {
   seenAttemptId: string | null;
   /** Whether an attempt that stands in the row may be taken over now. */
   mayTakeOver: (row: TokenRow) => boolean;
+  /** Whether waiting for it has no sense any more. */
+  isVain: (row: TokenRow) => boolean;
 };
 
 export type Waiting = { until(wait: WaitFor): Promise<WaitResult> };
@@ -27,29 +29,29 @@ export type Waiting = { until(wait: WaitFor): Promise<WaitResult> };
 /** Waits for other replicas' refreshes: woken by messages, and asking Postgres itself since messages may be lost. */
 export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases: Leases; clock: Clock }): Waiting {
   const sleepers = new Map<string, Set<(attempt: string) => void>>();
-  leases.listen(({ connection, attempt, outcome }) => {
-    if (outcome !== "started") for (const wake of sleepers.get(connection) ?? []) wake(attempt);
+  leases.listen(({ connection, generation, attempt, outcome }) => {
+    if (outcome !== "started") for (const wake of sleepers.get(`${connection}:${generation}`) ?? []) wake(attempt);
   });
 
-  /** Sleeps until a message about the connection comes; resolves to the attempt that it was about. */
-  const nap = async (connectionId: string, ms: number): Promise<string | null> => {
-    const wakers = sleepers.get(connectionId) ?? new Set();
-    sleepers.set(connectionId, wakers);
+  /** Sleeps until a message about the generation comes; resolves to the attempt that it was about. */
+  const nap = async (key: string, ms: number): Promise<string | null> => {
+    const wakers = sleepers.get(key) ?? new Set();
+    sleepers.set(key, wakers);
     const { promise: message, resolve: wake } = Promise.withResolvers<string>();
     wakers.add(wake);
     const result = await withDeadline(message, ms, clock);
     wakers.delete(wake);
-    if (wakers.size === 0) sleepers.delete(connectionId);
+    if (wakers.size === 0) sleepers.delete(key);
     return result;
   };
 
   return {
-    async until({ connectionId, generation, giveUpAtMs, seenAttemptId, mayTakeOver }) {
+    async until({ connectionId, generation, giveUpAtMs, seenAttemptId, mayTakeOver, isVain }) {
       let seen = seenAttemptId;
       let pollMs = budgets.pollFirstMs as number;
       const nobodyUntilMs = clock.monotonicMs() + budgets.nobodySendingMs;
       for (;;) {
-        seen = (await nap(connectionId, pollMs)) ?? seen;
+        seen = (await nap(`${connectionId}:${generation}`, pollMs)) ?? seen;
         pollMs = Math.min(pollMs * 1.5, budgets.pollMaxMs);
         const row = await rows.readById(connectionId);
         if (row === null) return { kind: "ended", row };
@@ -60,7 +62,7 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
         } else {
           seen = row.attemptId;
           if (mayTakeOver(row)) return { kind: "free", row };
-          if (row.attemptOutcome === "unknown") return { kind: "ended", row };
+          if (row.attemptOutcome === "unknown" || isVain(row)) return { kind: "ended", row };
         }
         if (clock.monotonicMs() >= giveUpAtMs) return { kind: "ended", row };
       }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -27,7 +27,8 @@ async function kill(child: ChildProcess): Promise<void> {
 
 describe("the broker's folder", () => {
   it("is held by one process: a second one is refused, and kill -9 frees it at once", async () => {
-    const { path, remove } = await temporaryFolder("hold");
+    const folder = await temporaryFolder("hold");
+    const { path } = folder;
     const first = await holder(path);
     expect(first.line).toBe("held made by the child");
     const second = await holder(path);
@@ -43,32 +44,35 @@ describe("the broker's folder", () => {
     const third = await holder(path);
     expect(third.line).toBe("held made by the child");
     await kill(third.child);
-    await remove();
+    await folder.remove();
   });
 
   it("is made where it is missing, for this user alone", async () => {
-    const { path, remove } = await temporaryFolder("made");
+    const folder = await temporaryFolder("made");
+    const { path } = folder;
     const inner = join(path, "a", "b");
     const dataDir = await holdDataDir(inner);
     expect((await stat(inner)).mode & 0o777).toBe(0o700);
     expect(dataDir.embeddedDatabase.startsWith(inner)).toBe(true);
     dataDir.release();
-    await remove();
+    await folder.remove();
   });
 
   it("that cannot be written stops the start with the path and the cause", async () => {
-    const { path, remove } = await temporaryFolder("file");
+    const folder = await temporaryFolder("file");
+    const { path } = folder;
     const file = join(path, "file");
     await writeFile(file, "");
     await expect(holdDataDir(join(file, "below"))).rejects.toThrow(StartupError);
     await expect(holdDataDir(join(file, "below"))).rejects.toThrow(/DATA_DIR .*below cannot be written \(\w+\)/);
-    await remove();
+    await folder.remove();
   });
 });
 
 describe("a secret in the broker's folder", () => {
   it("is made once, read by its owner alone, and stays the same over restarts", async () => {
-    const { path, remove } = await temporaryFolder("secret");
+    const folder = await temporaryFolder("secret");
+    const { path } = folder;
     const first = await holdDataDir(path);
     let made = 0;
     const make = () => `secret ${++made}`;
@@ -81,11 +85,12 @@ describe("a secret in the broker's folder", () => {
     expect(await second.secret("admin-key", make)).toEqual({ ...secret, isNew: false });
     expect(await second.secret("another", make)).toMatchObject({ value: "secret 2", isNew: true });
     second.release();
-    await remove();
+    await folder.remove();
   });
 
   it("is written whole or not at all: what a dying start left behind is not taken for one", async () => {
-    const { path, remove } = await temporaryFolder("draft");
+    const folder = await temporaryFolder("draft");
+    const { path } = folder;
     const dataDir = await holdDataDir(path);
     await writeFile(join(path, "admin-key.0badf00d"), "ha");
     const { value } = await dataDir.secret("admin-key", () => "whole");
@@ -95,19 +100,19 @@ describe("a secret in the broker's folder", () => {
       "admin-key.0badf00d",
     ]);
     dataDir.release();
-    await remove();
+    await folder.remove();
   });
 
   it("that cannot be read stops the start: a new one would lock everybody out", async () => {
-    const { path, remove } = await temporaryFolder("unreadable");
+    const folder = await temporaryFolder("unreadable");
+    const { path } = folder;
     const dataDir = await holdDataDir(path);
     const { path: file } = await dataDir.secret("admin-key", () => "first");
-    await chmod(path, 0o700);
     const below = dataDir.secret(join("admin-key", "below"), () => "never");
     await expect(below).rejects.toThrow(StartupError);
     await expect(below).rejects.toThrow(/cannot be read \(ENOTDIR\)/);
     expect(await readFile(file, "utf8")).toBe("first\n");
     dataDir.release();
-    await remove();
+    await folder.remove();
   });
 });

@@ -158,18 +158,19 @@ describeWithServices(["redis"], "leases in Redis", () => {
   });
 });
 
+/** How an acquisition ends, and after how long. */
+async function timed(leases: Leases) {
+  const startedAt = performance.now();
+  const { state } = await leases.acquire(newKey(), 30_000);
+  return { state, ms: performance.now() - startedAt };
+}
+
 describeWithServices(["redis"], "a Redis in trouble", () => {
   let server: PrivateServer;
   beforeAll(async () => {
     server = await startPrivateRedis();
   });
   afterAll(async () => await server[Symbol.asyncDispose]());
-
-  const timed = async (leases: Leases) => {
-    const startedAt = performance.now();
-    const { state } = await leases.acquire(newKey(), 30_000);
-    return { state, ms: performance.now() - startedAt };
-  };
 
   it("that is frozen is unavailable after the command timeout, and never throws; thawed it serves again", async () => {
     const { leases, errors } = await connected(server.url);

@@ -45,9 +45,9 @@ function expectRight({ zone, offset, stored, leaseMs, offByMs }: Report): void {
 }
 
 it("a broker in Amsterdam with an embedded database of Amsterdam stores the times that were meant", async () => {
-  const { path, remove } = await temporaryFolder("zone");
-  expectRight(await storeIn("embedded", path));
-  await remove();
+  const folder = await temporaryFolder("zone");
+  expectRight(await storeIn("embedded", folder.path));
+  await folder.remove();
 });
 
 describeWithServices(["postgres"], "a broker in Amsterdam with a Postgres of Amsterdam", () => {

@@ -1,18 +1,33 @@
 import { expect, it } from "vitest";
 import { createDatabaseHealth } from "../../../src/store/database-health.ts";
 
-it("counts from the first answer since the last loss, and is nothing while the database is lost", () => {
-  let nowMs = 0;
+function watching() {
+  let nowMs = 1000;
   const health = createDatabaseHealth(() => nowMs);
+  const answerAfter = (ms: number) => {
+    nowMs += ms;
+    health.answered();
+    return health.uninterruptedMs();
+  };
+  return { health, answerAfter };
+}
+
+it("counts from the first answer to the last, and nothing before there was one", () => {
+  const { health, answerAfter } = watching();
   expect(health.uninterruptedMs()).toBe(0);
-  health.answered();
-  nowMs = 9999;
-  health.answered();
-  expect(health.uninterruptedMs()).toBe(9999);
+  expect([answerAfter(0), answerAfter(5000), answerAfter(4999), answerAfter(1)]).toEqual([0, 5000, 9999, 10_000]);
+});
+
+it("starts again after a loss", () => {
+  const { health, answerAfter } = watching();
+  answerAfter(0);
+  answerAfter(10_000);
   health.lost();
-  nowMs = 20_000;
   expect(health.uninterruptedMs()).toBe(0);
-  health.answered();
-  nowMs = 20_100;
-  expect(health.uninterruptedMs()).toBe(100);
+  expect([answerAfter(5000), answerAfter(100)]).toEqual([0, 100]);
+});
+
+it("starts again after a silence: who asked nothing cannot tell whether the database was there", () => {
+  const { answerAfter } = watching();
+  expect([answerAfter(0), answerAfter(10_000), answerAfter(10_001), answerAfter(1)]).toEqual([0, 10_000, 0, 1]);
 });

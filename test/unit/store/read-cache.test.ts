@@ -9,10 +9,16 @@ const gone = new BrokerError("storage_unavailable", "gone");
 function cached({ maxEntries = 100, outageMs = 60_000 } = {}) {
   const table = new Map<string, number>();
   const queries: string[][] = [];
-  const state: { nowMs: number; failure: Error | null; gate: Promise<void> | null } = {
+  const state: {
+    nowMs: number;
+    failure: Error | null;
+    gate: Promise<void> | null;
+    patience: (signal?: AbortSignal) => Promise<void>;
+  } = {
     nowMs: 0,
     failure: null,
     gate: null,
+    patience: () => new Promise(() => {}), // endless, unless a test says otherwise
   };
   const cache = createReadCache<Value>({
     load: async (keys) => {
@@ -24,7 +30,7 @@ function cached({ maxEntries = 100, outageMs = 60_000 } = {}) {
       if (state.failure !== null) throw state.failure;
       return new Map(found);
     },
-    monotonicMs: () => state.nowMs,
+    clock: { monotonicMs: () => state.nowMs, sleep: async (_ms, signal) => await state.patience(signal) },
     trustMs: 4000,
     outageMs,
     maxEntries,
@@ -169,5 +175,37 @@ describe("a read cache", () => {
     expect(queries).toHaveLength(3);
     await cache.read("b");
     expect(queries).toEqual([["a"], ["b"], ["c"], ["b"]]);
+  });
+
+  it("while the database hangs, what is known is handed out after a moment, and to the next readers at once", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.nowMs = 5000;
+    state.gate = new Promise(() => {});
+    state.patience = async () => {};
+    expect((await cache.read("a"))?.at).toBe(1);
+    state.patience = () => new Promise(() => {});
+    expect((await cache.read("a"))?.at).toBe(1);
+    await new Promise((resolve) => void setImmediate(resolve));
+    expect(queries).toHaveLength(2);
+  });
+
+  it("an answer that was on its way when the key expired does not make it trusted again", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.nowMs = 5000;
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    const late = cache.read("a");
+    await new Promise((resolve) => void setImmediate(resolve));
+    state.nowMs = 5100;
+    table.set("a", 2);
+    cache.expire("a");
+    gate.resolve();
+    expect((await late)?.at).toBe(1);
+    expect((await cache.read("a"))?.at).toBe(2);
+    expect(queries).toHaveLength(3);
   });
 });

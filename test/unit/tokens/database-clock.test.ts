@@ -7,7 +7,7 @@ const observed = Date.UTC(2030, 0, 1);
 function observing() {
   const clock = fakeClock();
   const databaseClock = createDatabaseClock(clock);
-  databaseClock.observe(new Date(observed));
+  databaseClock.observe(new Date(observed), databaseClock.ask());
   return { clock, databaseClock, passedMs: () => databaseClock.nowMs() - observed };
 }
 
@@ -40,6 +40,15 @@ it("a wall clock that is set back does not make tokens live longer", () => {
 it("Postgres's next answer replaces what was guessed", () => {
   const { clock, databaseClock, passedMs } = observing();
   clock.wall += 3_600_000;
-  databaseClock.observe(new Date(observed + 10));
+  databaseClock.observe(new Date(observed + 10), databaseClock.ask());
   expect(passedMs()).toBe(10);
+});
+
+it("an answer that comes late does not set the clock back: no token is taken for fresh after its end", () => {
+  const { clock, databaseClock, passedMs } = observing();
+  const asked = databaseClock.ask();
+  const answered = observed + 5;
+  clock.advance(2500);
+  databaseClock.observe(new Date(answered), asked);
+  expect(passedMs()).toBeGreaterThanOrEqual(2500);
 });

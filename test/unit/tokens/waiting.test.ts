@@ -17,7 +17,7 @@ type Step = TokenRow | null;
 /** Waits with rows that Postgres gives one after the other, the last one again and again. */
 function wait(
   steps: Step[],
-  given: { seen?: string; flightMs?: number; mayTakeOver?: (row: TokenRow) => boolean } = {},
+  given: { seen?: string; flightMs?: number; mayTakeOver?: (row: TokenRow) => boolean; isVain?: (row: TokenRow) => boolean } = {},
 ) {
   const clock = fakeClock();
   const leases = createMemoryLeases(clock);
@@ -37,6 +37,7 @@ function wait(
     giveUpAtMs: start + (given.flightMs ?? 60_000),
     seenAttemptId: given.seen ?? null,
     mayTakeOver: given.mayTakeOver ?? (() => false),
+    isVain: given.isVain ?? (() => false),
   });
   const news = (changes: Partial<RefreshNews>) =>
     leases.announce({
