@@ -29,6 +29,8 @@ async function run(config: Config): Promise<void> {
   await stop(broker, config);
   await closeMetrics();
   log.info("stopped");
+  // After the grace period nothing may keep the process, not even an answer that still waits to be stored.
+  process.exit(0);
 }
 
 async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
@@ -41,9 +43,10 @@ async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
   }
 }
 
+/** Handled for good: npm passes on the SIGINT that a terminal has sent already, and a second one must not cut the end short. */
 async function nextSignal(): Promise<void> {
   await new Promise<void>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, () => resolve());
+    for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => resolve());
   });
 }
 

@@ -1,7 +1,7 @@
 import type { Clock } from "../clock.ts";
 
 /** This process's clocks at one moment. */
-export type AskedAt = { wallMs: number; monotonicMs: number };
+type AskedAt = { wallMs: number; monotonicMs: number };
 
 /** Postgres's clock, as far as this process can know it between two answers. All expiry is judged by it. */
 export type DatabaseClock = {

@@ -15,14 +15,14 @@ type Options = {
   port: number;
   /** Nothing but the port and where programs are, unless named here. */
   env?: Record<string, string>;
-  /** Run in a terminal of its own, as a person does. */
+  /** Run by npm in a terminal of its own, as a person does. */
   terminal?: boolean;
 };
 
 /** A folder from which the broker starts as from a fresh clone: its data is not there yet. Removed when the test ends. */
 export async function freshFolder(): Promise<string> {
   const { path } = await temporaryFolder("first-start");
-  await symlink(join(project, "src"), join(path, "src"));
+  for (const name of ["src", "package.json"]) await symlink(join(project, name), join(path, name));
   return path;
 }
 
@@ -45,11 +45,12 @@ export class FirstStart implements AsyncDisposable {
   }
 
   static async launch(folder: string, { port, env = {}, terminal = false }: Options): Promise<FirstStart> {
-    const command = await startCommand();
-    const [program, args] = terminal ? ["script", ["-qec", command, "/dev/null"]] : ["sh", ["-c", command]];
+    const [program, args] = terminal
+      ? ["script", ["-qec", "npm start", "/dev/null"]]
+      : ["sh", ["-c", await startCommand()]];
     const child = spawn(program, args, {
       cwd: folder,
-      env: { PATH: programPath(), PORT: String(port), ...env },
+      env: { ...quietNpm(folder), PATH: programPath(), PORT: String(port), ...env },
       stdio: ["pipe", "pipe", "pipe"],
       detached: true, // a process group of its own, which can be asked for what is left of it
     });
@@ -112,6 +113,11 @@ export class FirstStart implements AsyncDisposable {
     this.#child.kill("SIGKILL");
     await this.ended();
   }
+}
+
+/** npm keeps its own files in the folder, and asks nobody whether it is the newest. */
+function quietNpm(folder: string): Record<string, string> {
+  return { HOME: folder, npm_config_cache: join(folder, "npm"), npm_config_update_notifier: "false" };
 }
 
 async function startCommand(): Promise<string> {

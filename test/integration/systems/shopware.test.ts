@@ -194,4 +194,19 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
     expect(refused.body["detail"]).toMatch(/inputs\.shop_url.*client/);
     expect(other.ledger.requests).toEqual([]);
   });
+
+  it("the shop that a stored password is for stays, whatever state the connection is in", async () => {
+    const { stage, other, admin } = await setStage();
+    await using _ = stage;
+    await stage.api.createConnection(admin);
+    for (const changes of [{ disabled: true }, { disabled: false }]) {
+      await stage.api.changeConnection("admin", changes);
+      const body = { inputs: { shop_url: other.origin } };
+      const refused = await stage.api.api("/connections/admin", { method: "PATCH", body });
+      expect([refused.status, refused.body["code"]]).toEqual([409, "conflict"]);
+      expect(refused.body["detail"]).toMatch(/inputs\.shop_url/);
+    }
+    await stage.api.refresh("admin");
+    expect(other.ledger.requests).toEqual([]);
+  });
 });

@@ -29,12 +29,14 @@ async function start(publicUrl: string) {
   return app;
 }
 
+/** What the cookie of a first visit says, its value apart. */
+async function attributes(publicUrl: string) {
+  const answer = await (await start(publicUrl)).inject("/connect/x");
+  const [pair = "", ...rest] = String(answer.headers["set-cookie"]).split("; ");
+  return [pair.replace(/=[\w-]{43}$/, "=value"), ...rest.toSorted()];
+}
+
 test("the cookie is out of reach of scripts, of other sites, and over https of other hosts", async () => {
-  const attributes = async (publicUrl: string) => {
-    const answer = await (await start(publicUrl)).inject("/connect/x");
-    const [pair = "", ...rest] = String(answer.headers["set-cookie"]).split("; ");
-    return [pair.replace(/=[\w-]{43}$/, "=value"), ...rest.toSorted()];
-  };
   const common = ["HttpOnly", "Max-Age=604800", "Path=/", "SameSite=Lax"];
   expect(await attributes("http://localhost:8080")).toEqual(["freshet_browser=value", ...common]);
   expect(await attributes("https://broker.example")).toEqual(["__Host-freshet_browser=value", ...common, "Secure"]);

@@ -17,7 +17,12 @@ type Step = TokenRow | null;
 /** Waits with rows that Postgres gives one after the other, the last one again and again. */
 function wait(
   steps: Step[],
-  given: { seen?: string; flightMs?: number; mayTakeOver?: (row: TokenRow) => boolean; isVain?: (row: TokenRow) => boolean } = {},
+  given: {
+    seen?: string;
+    flightMs?: number;
+    mayTakeOver?: (row: TokenRow) => boolean;
+    isVain?: (row: TokenRow) => boolean;
+  } = {},
 ) {
   const clock = fakeClock();
   const leases = createMemoryLeases(clock);
