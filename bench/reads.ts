@@ -22,8 +22,14 @@ const bare = fork(new URL("bare-route.ts", import.meta.url), [String(barePort)])
 await once(bare, "message");
 
 const perSecond = async (url: string): Promise<number> => {
-  const result = await autocannon({ url, connections: 50, duration: seconds, headers: { authorization: `Bearer ${key}` } });
-  if (result.non2xx > 0 || result.errors > 0) throw new Error(`${url}: ${result.non2xx} refusals, ${result.errors} errors`);
+  const result = await autocannon({
+    url,
+    connections: 50,
+    duration: seconds,
+    headers: { authorization: `Bearer ${key}` },
+  });
+  if (result.non2xx > 0 || result.errors > 0)
+    throw new Error(`${url}: ${result.non2xx} refusals, ${result.errors} errors`);
   return result.requests.average;
 };
 
