@@ -28,8 +28,8 @@ const perSecond = async (url: string): Promise<number> => {
     duration: seconds,
     headers: { authorization: `Bearer ${key}` },
   });
-  if (result.non2xx > 0 || result.errors > 0)
-    throw new Error(`${url}: ${result.non2xx} refusals, ${result.errors} errors`);
+  const failed = result.non2xx + result.errors;
+  if (failed > 0) throw new Error(`${url}: ${failed} requests were refused or failed`);
   return result.requests.average;
 };
 
