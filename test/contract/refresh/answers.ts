@@ -72,16 +72,16 @@ export function answers(stage: () => StoreStage): void {
       expect(bench.seen).toEqual(["answer lost", "succeeded"]);
     });
 
-    it("that comes after the connection was deleted is reported as lost", async () => {
+    it("that comes after the connection was deleted is reported as lost, and revoked: nobody will use it", async () => {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage());
       const remove = async () => {
         await stage().connections.delete(id);
-        return granted();
+        return granted({ refreshToken: "unwanted" });
       };
       expect(await bench.run(id, [remove])).toEqual({ kind: "failed", row: null });
       expect(bench.seen).toEqual(["answer lost", "succeeded"]);
-      expect(bench.news.at(-1)?.outcome).toBe("failed");
+      expect([bench.news.at(-1)?.outcome, bench.revoked]).toEqual(["failed", ["unwanted"]]);
     });
 
     it("that comes after another replica took the attempt over is reported as lost, and the other's stays", async () => {

@@ -36,6 +36,7 @@ token:
   grants:
     client_credentials: { fields: {} }
     password: { fields: { username: "{credentials.username}", password: "{credentials.password}" } }
+revocation: { url: https://login.example/revoke }
 refresh: ${reuse}`,
     `id: own\nauthorization: { url: https://login.example/authorize }`,
   );
@@ -91,6 +92,9 @@ export class RefreshBench {
   readonly refresh;
   readonly script: Step[] = [];
   readonly sent: Sent[] = [];
+  /** Tokens that were revoked. */
+  readonly revoked: string[] = [];
+  /** What the observer was told. */
   readonly seen: string[] = [];
   readonly news: RefreshNews[] = [];
   /** Runs between the permit and the sending. */
@@ -146,7 +150,10 @@ export class RefreshBench {
         if (step === undefined) throw new Error("the provider was asked once more than the test foresees");
         return await step();
       },
-      revoke: async () => ({ revoked: false, detail: "" }),
+      revoke: async ({ request }) => {
+        this.revoked.push(new URLSearchParams(request.body).get("token") ?? "");
+        return { revoked: true, detail: "" };
+      },
     };
   }
 

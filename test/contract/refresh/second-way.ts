@@ -6,6 +6,7 @@ import {
   busy,
   connectExpired,
   dead,
+  failed,
   granted,
   makeClient,
   RefreshBench,
@@ -123,6 +124,28 @@ export function secondWay(stage: () => StoreStage): void {
       expect(row).toMatchObject({ status: "needs_reauthorization", lastErrorCode: "invalid_grant", attemptId: null });
       expect((await bench.run(id, [])).kind).toBe("failed");
       expect(bench.requests).toEqual(["first", "password"]);
+    });
+
+    it("whose login is refused for whatever reason needs a person: a refused login is never repeated by itself", async () => {
+      const { id, bench } = await connectWithPassword(stage());
+      const locked = failed({ class: "refused_for_now", code: "provider_unavailable", status: 403 });
+      const { row } = await bench.run(id, [dead, locked]);
+      expect(row).toMatchObject({ status: "needs_reauthorization", attemptId: null });
+      expect((await bench.run(id, [])).kind).toBe("failed");
+      expect(bench.requests).toEqual(["first", "password"]);
+    });
+
+    it("whose password was changed while the old one was refused may be tried at once", async () => {
+      const { id, bench } = await connectWithPassword(stage());
+      const change = async () => {
+        const credentials = vault.sealCredentials({ username: "u", password: "p2" }, { connectionId: id, revision: 2 });
+        await stage().connections.update({ id, credentialsRevision: 1 }, { credentials });
+        return dead;
+      };
+      const { row } = await bench.run(id, [dead, change]);
+      expect(row).toMatchObject({ status: "connected", attemptId: null });
+      expect((await bench.run(id, [dead, granted()])).kind).toBe("moved");
+      expect(bench.sent.map(({ fields }) => fields["password"])).toEqual([undefined, "p", undefined, "p2"]);
     });
 
     it("whose login is refused for now keeps its row, and starts over with the refresh token", async () => {

@@ -96,7 +96,7 @@ export function sending(stage: () => StoreStage): void {
       expect(bench.requests).toHaveLength(1);
     });
 
-    it("that passes again and again is not waited for without end, and nothing is ever sent", async () => {
+    it("that passes a second time is a failure that backs off, and nothing was ever sent", async () => {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage());
       let times = 0;
@@ -104,12 +104,10 @@ export function sending(stage: () => StoreStage): void {
         times++;
         bench.clock.advance(5000);
       };
-      const outcome = await bench.run(id, []);
-      expect(outcome).toMatchObject({
-        kind: "failed",
-        row: { attemptId: null, consecutiveFailures: 0, status: "connected" },
-      });
-      expect([times, bench.sent]).toEqual([12, []]);
+      const { kind, row } = await bench.run(id, []);
+      expect([kind, times, bench.sent]).toEqual(["failed", 2, []]);
+      expect(row).toMatchObject({ attemptId: null, status: "connected", lastErrorCode: "send_window_passed" });
+      expect(row?.backoffUntil).not.toBeNull();
     });
 
     it("that passes on a replay leaves the first send unresolved", async () => {

@@ -54,6 +54,17 @@ export function unknownOutcome(stage: () => StoreStage): void {
       expect((await bench.run(id, [granted()], "required")).kind).toBe("moved");
     });
 
+    it("is not waited for by who needs nothing yet, once its lease is over", async () => {
+      const { id } = await connectExpired(stage());
+      const live = "expires_at = clock_timestamp() + interval '5 minutes'";
+      await stage().set(id, `attempt_id = gen_random_uuid(), ${abandoned}, ${live}`);
+      await stage().set(id, "lease_until = clock_timestamp() - interval '1 second'");
+      const bench = new RefreshBench(stage());
+      const startedMs = bench.clock.monotonicMs();
+      expect((await bench.run(id, [], "ahead")).kind).toBe("failed");
+      expect([bench.sent, bench.clock.monotonicMs() - startedMs]).toEqual([[], 0]);
+    });
+
     it("is left alone by who has not had ten seconds of Postgres without a gap", async () => {
       const { id } = await unresolved(stage(), "{ reuse: safe }");
       await stage().set(id, abandoned);

@@ -127,6 +127,16 @@ export function connections(stage: () => StoreStage): void {
       expect(await stage().events(row.id)).toEqual(["created", "connected", "updated"]);
     });
 
+    it("that names the generation it was thought of for is refused once that has moved", async () => {
+      const { row, key } = await stage().permit();
+      const change = { labels: { late: "yes" } };
+      expect(await stage().connections.update({ ...row, generation: 0 }, change)).toBeNull();
+      await stage().rows.commitRefresh(key, sealedGrant(), {});
+      expect(await stage().connections.update(row, change)).toBeNull();
+      const { id, credentialsRevision } = row;
+      expect(await stage().connections.update({ id, credentialsRevision }, change)).toMatchObject({ generation: 2 });
+    });
+
     it("disables and enables without touching anything else, the permit of an answer in flight included", async () => {
       const { row, key } = await stage().permit();
       const before = await stage().columns(row.id);

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { expect, it } from "vitest";
-import { isStorageUnavailable } from "../../../src/errors.ts";
+import { BrokerError, isStorageUnavailable } from "../../../src/errors.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
 import { sealedGrant, type StoreStage } from "./stage.ts";
 
@@ -12,7 +12,6 @@ export function faults(stage: () => StoreStage): void {
       stage().query("SELECT nothing FROM nowhere"),
       stage().query("SELECT 1 / 0 AS quotient"),
       stage().query("SELECT 'x'::uuid::text AS id"),
-      stage().insert({ clientRef: randomUUID() }),
       stage().insert({ name: "a NUL \0 in a name" }),
       stage().rows.commitRefresh(key, sealedGrant({ captured: { text: "\0" } }), {}),
       stage().set(key.connectionId, "status = 'unheard of'"),
@@ -29,4 +28,21 @@ export function faults(stage: () => StoreStage): void {
     expect(errors.map(isStorageUnavailable)).toEqual(faulty.map(() => false));
     expect(errors.map(isUniqueViolation)).toEqual(faulty.map(() => false));
   });
+
+  it("what was deleted at the same moment is a conflict, whoever refers to it", async () => {
+    const row = await stage().connect();
+    await stage().connections.delete(row.id);
+    const late = [
+      stage().insert({ clientRef: randomUUID() }),
+      stage().connections.addEvent(row.id, "noted", {}),
+      stage().clients.update(randomUUID(), { clientId: "other" }),
+      stage().clients.delete(randomUUID()),
+    ];
+    const errors = await Promise.all(late.map((each) => each.then(() => "none", codeOf)));
+    expect(errors).toEqual(late.map(() => "conflict"));
+  });
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof BrokerError ? error.code : String(error);
 }

@@ -16,7 +16,8 @@ async function replace(
 }
 
 async function disable(stage: StoreStage, row: TokenRow, disabled: boolean) {
-  return await stage.connections.update(row, { disabled });
+  const { id, credentialsRevision } = row;
+  return await stage.connections.update({ id, credentialsRevision }, { disabled });
 }
 
 /** Every statement that stores a grant or ends one, each of its guards by a case that must not match. */
@@ -180,6 +181,16 @@ export function grants(stage: () => StoreStage): void {
         expect(again?.generation).toBe(2);
         await replace(stage(), again as TokenRow, { exclusive: true });
         expect(await replace(stage(), other, { grant, exclusive: true })).not.toBeNull();
+      });
+
+      it("is not stored over itself while it is being sent: the answer in flight would be lost", async () => {
+        const { row, key } = await stage().permit();
+        const refreshFingerprint = sealedBytes();
+        await stage().set(row.id, `refresh_fingerprint = '\\x${Buffer.from(refreshFingerprint).toString("hex")}'`);
+        const same = sealedGrant({ refreshFingerprint });
+        expect(await replace(stage(), row, { grant: same, exclusive: true })).toBeNull();
+        expect((await stage().row(row.id)).attemptId).toBe(key.attemptId);
+        expect(await replace(stage(), row, { grant: sealedGrant(), exclusive: true })).toMatchObject({ version: 3 });
       });
 
       it("goes to one of ten connections that ask for it at once", async () => {

@@ -322,6 +322,18 @@ export function permits(stage: () => StoreStage): void {
       });
     });
 
+    describe("does not end with the grant", () => {
+      it("when a person has given new credentials since: those may work", async () => {
+        const { row, key } = await stage().permit({ grant: "password" });
+        const { id, credentialsRevision } = row;
+        await stage().connections.update({ id, credentialsRevision }, { credentials: sealedBytes() });
+        expect(await stage().rows.endGrant({ ...key, credentialsRevision }, busy)).toBeNull();
+        expect(await stage().row(id)).toMatchObject({ status: "connected", attemptId: key.attemptId });
+        const tried = { ...key, credentialsRevision: credentialsRevision + 1 };
+        expect(await stage().rows.endGrant(tried, busy)).toMatchObject({ status: "needs_reauthorization" });
+      });
+    });
+
     describe("cannot be used by who does not have it", () => {
       it.each(differentKeys)("a key $is moves nothing and writes no history", async ({ change }) => {
         const { row, key } = await stage().permit();

@@ -79,8 +79,13 @@ describe("who calls", () => {
       "unauthenticated",
       expect.stringMatching(/mistyped/),
     ]);
-    expect(state.queries).toBe(0);
     const foreign = makeApiKey(randomBytes).key;
+    const mistyped = foreign.replace(/.$/, foreign.endsWith("x") ? "y" : "x");
+    expect(await refusalOf(service.authenticate(mistyped))).toEqual([
+      "unauthenticated",
+      expect.stringMatching(/mistyped/),
+    ]);
+    expect(state.queries).toBe(0);
     expect(await refusalOf(service.authenticate(foreign))).toEqual([
       "unauthenticated",
       expect.stringMatching(/unknown/),

@@ -90,6 +90,18 @@ describe("what is stored of a grant", () => {
       access: inSeconds(7),
       refresh: inSeconds(7),
     },
+    {
+      kind: "in, for ever as a number",
+      expiry: { kind: "in", seconds: 1e15 },
+      access: inSeconds(315_360_000),
+      refresh: inSeconds(315_360_000),
+    },
+    {
+      kind: "at, beyond what a date can hold",
+      expiry: { kind: "at", epochSeconds: 1e18 },
+      access: inSeconds(315_360_000),
+      refresh: inSeconds(315_360_000),
+    },
     { kind: "unstated", expiry: { kind: "unstated" }, access: inSeconds(3600), refresh: null },
   ];
 

@@ -107,6 +107,20 @@ describe("waiting for somebody else's refresh", () => {
     expect(await wait([running, unknown]).result).toEqual({ kind: "ended", row: unknown });
   });
 
+  it("an attempt for which waiting has no sense any more ends it as well, unless it may be taken over", async () => {
+    const given = { isVain: (row: TokenRow) => row === running };
+    expect(await wait([running, moved], given).result).toEqual({ kind: "ended", row: running });
+    const takeover = { ...given, mayTakeOver: () => true };
+    expect(await wait([running], takeover).result).toEqual({ kind: "free", row: running });
+  });
+
+  it("a message about another generation does not wake it", async () => {
+    const { result, asked, news } = wait([moved]);
+    news({ generation: free.generation - 1, outcome: "stored" });
+    await result;
+    expect(asked).toEqual([100]);
+  });
+
   it("who finds nobody sending for a second may ask for the permit itself, and not before", async () => {
     const { result, asked } = wait([free]);
     expect(await result).toEqual({ kind: "free", row: free });
