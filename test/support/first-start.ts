@@ -46,7 +46,7 @@ export class FirstStart implements AsyncDisposable {
 
   static async launch(folder: string, { port, env = {}, terminal = false }: Options): Promise<FirstStart> {
     const [program, args] = terminal
-      ? ["script", ["-qec", "npm start", "/dev/null"]]
+      ? ["script", ["-qec", "exec npm start", "/dev/null"]]
       : ["sh", ["-c", await startCommand()]];
     const child = spawn(program, args, {
       cwd: folder,
@@ -91,8 +91,15 @@ export class FirstStart implements AsyncDisposable {
   /** Ctrl-C, by the terminal where there is one. @returns the exit code; null after a signal that nobody handled */
   async interrupt(): Promise<number | null> {
     if (this.#child.spawnfile === "script") this.#child.stdin?.write("\u0003");
-    else this.#child.kill("SIGINT");
+    else await this.#interruptTwice();
     return await this.ended();
+  }
+
+  /** As a command of npm is: by the terminal, and then by npm, which passes on what it got itself. */
+  async #interruptTwice(): Promise<void> {
+    this.#child.kill("SIGINT");
+    await sleep(20);
+    this.#child.kill("SIGINT");
   }
 
   async ended(): Promise<number | null> {

@@ -2,14 +2,16 @@ import { setTimeout } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { RefreshOutcome } from "../../../src/tokens/permit.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
 import { abandoned, busy, connectExpired, granted, RefreshBench, tokensOf } from "./bench.ts";
 
 /** Runs `bench` while another replica waits for this answer of the provider. */
-function during(bench: RefreshBench, id: string, answer: TokenAnswer) {
-  const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<RefreshBench["run"]>>>();
+function during(bench: RefreshBench, row: TokenRow, answer: TokenAnswer) {
+  const { promise, resolve } = Promise.withResolvers<RefreshOutcome>();
   const step = async () => {
-    resolve(bench.run(id, []));
+    resolve(bench.runFrom(row, []));
     await setTimeout(20);
     return answer;
   };
@@ -77,11 +79,11 @@ export function answers(stage: () => StoreStage): void {
       const bench = new RefreshBench(stage());
       const remove = async () => {
         await stage().connections.delete(id);
-        return granted({ refreshToken: "unwanted" });
+        return granted({ accessToken: "a2", refreshToken: "second" });
       };
       expect(await bench.run(id, [remove])).toEqual({ kind: "failed", row: null });
       expect(bench.seen).toEqual(["answer lost", "succeeded"]);
-      expect([bench.news.at(-1)?.outcome, bench.revoked]).toEqual(["failed", ["unwanted"]]);
+      expect([bench.news.at(-1)?.outcome, bench.revoked]).toEqual(["failed", ["second", "a2"]]);
     });
 
     it("that comes after another replica took the attempt over is reported as lost, and the other's stays", async () => {
@@ -102,11 +104,12 @@ export function answers(stage: () => StoreStage): void {
     it.each(["with messages", "without messages"])(
       "is waited for, %s, and the other's token is the answer",
       async (how) => {
-        const { id, generation } = await connectExpired(stage());
+        const before = await connectExpired(stage());
+        const { id, generation } = before;
         const other = new RefreshBench(stage());
         const bench = new RefreshBench(stage(), how === "with messages" ? { beside: other } : {});
         if (how !== "with messages") await bench.leases.acquire(`refresh:${id}:${generation}`, 30_000);
-        const { step, outcome } = during(bench, id, granted({ accessToken: "the other's" }));
+        const { step, outcome } = during(bench, before, granted({ accessToken: "the other's" }));
         await other.run(id, [step]);
         const { kind, row } = await outcome;
         expect([kind, tokensOf(row)?.[0], bench.sent]).toEqual(["moved", "the other's", []]);
@@ -116,11 +119,12 @@ export function answers(stage: () => StoreStage): void {
     it.each(["with messages", "without messages"])(
       "a failure is the answer to who waits too, %s: nobody sends again",
       async (how) => {
-        const { id, generation } = await connectExpired(stage());
+        const before = await connectExpired(stage());
+        const { id, generation } = before;
         const other = new RefreshBench(stage());
         const bench = new RefreshBench(stage(), how === "with messages" ? { beside: other } : {});
         if (how !== "with messages") await bench.leases.acquire(`refresh:${id}:${generation}`, 30_000);
-        const { step, outcome } = during(bench, id, busy);
+        const { step, outcome } = during(bench, before, busy);
         await other.run(id, [step]);
         expect(await outcome).toMatchObject({ kind: "failed", row: { lastErrorCode: "rate_limited" } });
         expect(bench.sent).toEqual([]);

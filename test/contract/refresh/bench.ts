@@ -8,6 +8,7 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { sealGrant } from "../../../src/tokens/commit.ts";
 import type { RefreshObserver } from "../../../src/tokens/observer.ts";
+import type { RefreshOutcome } from "../../../src/tokens/permit.ts";
 import { createRefresh } from "../../../src/tokens/refresh.ts";
 import { createSender } from "../../../src/tokens/sending.ts";
 import type { Need } from "../../../src/tokens/takeover.ts";
@@ -124,10 +125,15 @@ export class RefreshBench {
   }
 
   /** Refreshes the connection as it stands now, with these answers of the provider. */
-  async run(id: string, script: (TokenAnswer | Step)[], need: Need = "required") {
-    this.#connection = id;
+  async run(id: string, script: (TokenAnswer | Step)[], need: Need = "required"): Promise<RefreshOutcome> {
+    return await this.runFrom(await this.stage.row(id), script, need);
+  }
+
+  /** The same from a row that was read before. */
+  async runFrom(row: TokenRow, script: (TokenAnswer | Step)[], need: Need = "required"): Promise<RefreshOutcome> {
+    this.#connection = row.id;
     this.script.push(...script.map((step) => (typeof step === "function" ? step : () => step)));
-    return await this.refresh(await this.stage.row(id), need);
+    return await this.refresh(row, need);
   }
 
   /** Refresh tokens, or grant types where there was none, in the order in which they were sent. */

@@ -51,11 +51,13 @@ export function sending(stage: () => StoreStage): void {
     });
 
     it("of eight replicas without a lock between them, one sends and all have the new token", async () => {
-      const { id } = await connectExpired(stage());
+      const row = await connectExpired(stage());
       const replicas = Array.from({ length: 8 }, () => new RefreshBench(stage()));
-      const outcomes = await Promise.all(replicas.map((bench) => bench.run(id, [grantedSlowly])));
+      const outcomes = await Promise.all(replicas.map((bench) => bench.runFrom(row, [grantedSlowly])));
       expect(replicas.flatMap(({ requests }) => requests)).toEqual(["first"]);
-      expect(outcomes.map(({ kind, row }) => [kind, tokensOf(row)?.[0]])).toEqual(outcomes.map(() => ["moved", "a2"]));
+      expect(outcomes.map((outcome) => [outcome.kind, tokensOf(outcome.row)?.[0]])).toEqual(
+        outcomes.map(() => ["moved", "a2"]),
+      );
     });
 
     it("of a row that has lost its last way to a token sends nothing and frees it", async () => {
