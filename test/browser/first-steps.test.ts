@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Page } from "playwright-core";
 import { request } from "undici";
-import { beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { BrokerApi, type TokenBody } from "../support/broker-api.ts";
 import { describeWithBrowser, screenshot } from "../support/browser.ts";
 import { FirstStart, freshFolder } from "../support/first-start.ts";
@@ -13,9 +13,9 @@ import { aptInstall, findOnPath, mayInstall } from "../support/services/surround
 /** With TEST_REAL_WAITS=1 the sandbox's 90 s are waited for; else an order of ops stands for them. */
 const waitsForReal = process.env["TEST_REAL_WAITS"] === "1";
 
-beforeAll(async () => {
-  if (!(await findOnPath("curl")) && (await mayInstall())) await aptInstall("curl");
-});
+const hasCurl = (await findOnPath("curl")) !== undefined || ((await mayInstall()) && (await aptInstall("curl")));
+const hasTerminal = process.platform === "linux" && (await findOnPath("script")) !== undefined;
+const remedy = hasCurl && hasTerminal ? "" : " (to run all of it: Linux with the programs curl and script)";
 
 async function connect(page: Page, link: string): Promise<void> {
   await page.goto(link);
@@ -41,7 +41,7 @@ async function endToken(start: FirstStart, token: TokenBody): Promise<void> {
   await api.close();
 }
 
-describeWithBrowser("a first start, with nothing else on the machine", (openPage) => {
+describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, (openPage) => {
   test(
     "prints a link that connects and a line that prints a token, and later the next one",
     { timeout: 240_000 },
@@ -101,7 +101,7 @@ describeWithBrowser("a first start, with nothing else on the machine", (openPage
     expect(again.stdout).not.toContain(key);
   });
 
-  test.skipIf(process.platform !== "linux")(
+  test.skipIf(!hasCurl || !hasTerminal)(
     "in a terminal shows the admin key once, ends with the first steps, and goes with Ctrl-C; its line survives any folder name",
     async () => {
       const folder = await freshFolder();

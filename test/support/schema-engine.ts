@@ -20,29 +20,29 @@ const filters = { externalTables: ["public._prisma_migrations"], externalEnums: 
  */
 export async function diffToSchema(existingSql: readonly string[]): Promise<string> {
   const schema = await readFile(new URL("../../prisma/schema.prisma", import.meta.url), "utf8");
-  const database = await PGlite.create();
-  try {
-    for (const sql of existingSql) await database.exec(sql);
-    const { SchemaEngine } = await (engine ??= instantiate());
-    const adapter = bindMigrationAwareSqlAdapterFactory(new PrismaPGlite(database));
-    const session = await SchemaEngine.new({ datamodels: [["schema.prisma", schema]] }, () => {}, adapter);
-    const configDir = fileURLToPath(new URL("../../prisma", import.meta.url));
-    const files = [{ path: "schema.prisma", content: schema }];
-    const result = await session.diff({
-      from: { tag: "schemaDatasource", files, configDir },
-      to: { tag: "schemaDatamodel", files },
-      script: true,
-      exitCode: null,
-      filters,
-    });
-    return result.stdout ?? "";
-  } finally {
-    await database.close();
-  }
+  const database = await (shared ??= PGlite.create());
+  await database.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+  for (const sql of existingSql) await database.exec(sql);
+  const { SchemaEngine } = await (engine ??= instantiate());
+  const adapter = bindMigrationAwareSqlAdapterFactory(new PrismaPGlite(database));
+  const session = await SchemaEngine.new({ datamodels: [["schema.prisma", schema]] }, () => {}, adapter);
+  const configDir = fileURLToPath(new URL("../../prisma", import.meta.url));
+  const files = [{ path: "schema.prisma", content: schema }];
+  const result = await session.diff({
+    from: { tag: "schemaDatasource", files, configDir },
+    to: { tag: "schemaDatamodel", files },
+    script: true,
+    exitCode: null,
+    filters,
+  });
+  return result.stdout ?? "";
 }
 
 /** One for all calls: its bindings keep views of the memory of the first one that was made. */
 let engine: Promise<Engine> | undefined;
+
+/** Takes seconds to make, and is emptied for every call. */
+let shared: Promise<PGlite> | undefined;
 
 /** The package expects a bundler that resolves `.wasm` imports; Node instantiates it by hand. */
 async function instantiate(): Promise<Engine> {

@@ -74,6 +74,8 @@ export const silent = failed({ class: "unknown", code: "outcome_unknown" });
 type Options = {
   /** The `refresh` rules of the provider, in YAML. */
   rules?: string;
+  /** False: the provider's definition is gone. */
+  isKnown?: boolean;
   uninterruptedMs?: number;
   /** Another replica, with which this one shares locks and messages; else it is alone with the store. */
   beside?: RefreshBench;
@@ -102,12 +104,15 @@ export class RefreshBench {
   beforeSending: () => void = () => {};
   #connection = "";
 
-  constructor(stage: StoreStage, { rules = "{}", uninterruptedMs = 10_000, beside, rows }: Options = {}) {
+  constructor(
+    stage: StoreStage,
+    { rules = "{}", isKnown = true, uninterruptedMs = 10_000, beside, rows }: Options = {},
+  ) {
     this.stage = stage;
     this.leases = beside?.leases ?? createMemoryLeases(this.clock);
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
     const definition = definitionOf(rules);
-    const catalog: Catalog = { get: () => definition, list: () => [definition] };
+    const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: () => [definition] };
     const { clients } = stage;
     this.leases.listen((news) => void this.news.push(news));
     this.refresh = createRefresh({

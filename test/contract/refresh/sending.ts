@@ -136,6 +136,22 @@ export function sending(stage: () => StoreStage): void {
       expect(bench.news.map((news) => news.outcome)).toEqual(["started", "failed"]);
     });
 
+    it("to build the request gives the permit back as well, and says what is lacking", async () => {
+      const { id } = await connectExpired(stage(), { clientRef: null });
+      const bench = new RefreshBench(stage());
+      const { row } = await bench.run(id, []);
+      expect(row).toMatchObject({ attemptId: null, status: "connected", lastErrorCode: "connect_failed" });
+      expect([row?.lastErrorDetail, bench.sent]).toEqual([expect.stringMatching(/client/), []]);
+    });
+
+    it("to find the provider's definition takes no permit, and gives the lock back", async () => {
+      const { id, generation } = await connectExpired(stage());
+      const bench = new RefreshBench(stage(), { isKnown: false });
+      await expect(bench.run(id, [])).rejects.toThrow(/no definition of the provider "own"/);
+      expect((await stage().row(id)).attemptId).toBeNull();
+      expect((await bench.leases.acquire(`refresh:${id}:${generation}`, 1000)).state).toBe("owned");
+    });
+
     it("that says nothing of the grant ten times in a row kills nothing", async () => {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage());

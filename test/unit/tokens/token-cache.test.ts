@@ -1,0 +1,89 @@
+import { createHash } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
+import { createTokenCache } from "../../../src/tokens/token-cache.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { fakeClock } from "./fake-clock.ts";
+import { inSeconds, tokenRow } from "./token-row.ts";
+
+const vault = createTokenVault(createKeyring([{ id: "k1", key: createHash("sha256").update("cache tests").digest() }]));
+
+/** A row whose access token names its id and generation, read so many seconds from `now`. */
+function row(generation: number, readSeconds: number, changes: Partial<TokenRow> = {}): TokenRow {
+  const plain = tokenRow({ generation, now: inSeconds(readSeconds), ...changes });
+  const tokens = { accessToken: `${plain.id} ${generation}`, refreshToken: null };
+  return { ...plain, ...vault.sealTokens(tokens, { connectionId: plain.id, generation }) };
+}
+
+function caching() {
+  const clock = fakeClock();
+  const state: { table: TokenRow[]; isGone: boolean; queries: number } = { table: [], isGone: false, queries: 0 };
+  const rows = {
+    readByName: async (names: readonly string[]) => {
+      state.queries++;
+      if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
+      return state.table.filter(({ name }) => names.includes(name));
+    },
+  } as unknown as TokenRows;
+  const databaseClock = createDatabaseClock(clock);
+  const cache = createTokenCache({ rows, vault, clock, databaseClock });
+  const generation = async () => (await cache.read("acme"))?.row.generation;
+  return { cache, clock, state, databaseClock, generation };
+}
+
+describe("what a replica knows of connections", () => {
+  it("a token is opened once it is read, and Postgres's time learned with it", async () => {
+    const { cache, state, databaseClock } = caching();
+    state.table = [row(3, 100)];
+    expect((await cache.read("acme"))?.accessToken).toBe(`${tokenRow().id} 3`);
+    expect(databaseClock.nowMs()).toBe(inSeconds(100).getTime());
+    expect(await cache.read("nobody")).toBeNull();
+  });
+
+  it("a newer generation is not replaced by an older one, however late that was read", async () => {
+    const { cache, state, generation, clock } = caching();
+    cache.learn(row(4, 10));
+    state.table = [row(3, 20)];
+    clock.advance(5000);
+    expect(await generation()).toBe(4);
+  });
+
+  it("of one generation the row that was read last counts", async () => {
+    const { cache, generation } = caching();
+    cache.learn(row(4, 20, { status: "disabled" }));
+    cache.learn(row(4, 10, { status: "connected" }));
+    expect([await generation(), (await cache.read("acme"))?.row.status]).toEqual([4, "disabled"]);
+    cache.learn(row(4, 30, { status: "connected" }));
+    expect((await cache.read("acme"))?.row.status).toBe("connected");
+  });
+
+  it("a name that is used again is another connection, whose generations start anew", async () => {
+    const { cache, generation } = caching();
+    cache.learn(row(9, 10));
+    cache.learn(row(0, 20, { id: "c3b1a7de-5a0b-4a53-8a6e-1f2a3b4c5d6e" }));
+    expect(await generation()).toBe(0);
+  });
+
+  it("a peer's news of a generation that is known here lets the next read ask, news of an older one does not", async () => {
+    const { cache, state, generation } = caching();
+    const known = cache.learn(row(4, 10)).row;
+    state.table = [row(5, 20)];
+    cache.expireOlder(known.id, 3);
+    cache.expireOlder("another", 9);
+    expect([await generation(), state.queries]).toEqual([4, 0]);
+    cache.expireOlder(known.id, 4);
+    expect([await generation(), state.queries]).toEqual([5, 1]);
+  });
+
+  it("while Postgres is gone a token that is known is handed out for as long as it lasts", async () => {
+    const { cache, state, generation, clock } = caching();
+    cache.learn(row(4, 10));
+    state.isGone = true;
+    clock.advance(86_400_000);
+    expect(await generation()).toBe(4);
+  });
+});
