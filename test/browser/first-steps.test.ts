@@ -42,7 +42,7 @@ async function endToken(start: FirstStart, token: TokenBody): Promise<void> {
 }
 
 describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, (openPage) => {
-  test(
+  test.skipIf(!hasCurl)(
     "prints a link that connects and a line that prints a token, and later the next one",
     { timeout: 240_000 },
     async () => {

@@ -1,16 +1,8 @@
 import { Client } from "pg";
 import { expect, it } from "vitest";
 import { findCanaries } from "../support/canaries.ts";
-import {
-  changeSecret,
-  consent,
-  failCredentials,
-  failRefreshes,
-  handOver,
-  outage,
-  readEverything,
-} from "../support/canary-run.ts";
-import { register, remove, sendWrongRequests } from "../support/canary-run.ts";
+import { sendWrongRequests } from "../support/canary-requests.ts";
+import * as run from "../support/canary-run.ts";
 import { answer, type CanaryStage, setCanaryStage } from "../support/canary-stage.ts";
 import { withRedis } from "../support/services/redis.ts";
 import { describeWithServices } from "../support/services/index.ts";
@@ -53,16 +45,16 @@ async function plant({ postgres, redis, provider, adminKey, encryptionKey, broke
 describeWithServices(["postgres", "redis"], "a run through everything that meets secrets", () => {
   it("leaves none of them in Postgres, Redis, logs, data folders or answers; planted ones are found there", async () => {
     await using stage = await setCanaryStage();
-    await register(stage);
-    expect(await consent(stage)).toEqual([200, 502, 502, 200]);
-    expect(await handOver(stage)).toEqual([200, 422, 200, 409, 422]);
-    expect(new Set(await readEverything(stage))).toEqual(new Set([200]));
-    expect(await failRefreshes(stage)).toEqual([409, 502, 503]);
-    expect(await failCredentials(stage)).toEqual([422, 422, 201, 409]);
-    expect(await changeSecret(stage)).toEqual([502, 200]);
+    await run.register(stage);
+    expect(await run.consent(stage)).toEqual([200, 502, 502, 200]);
+    expect(await run.handOver(stage)).toEqual([200, 422, 200, 409, 422]);
+    expect(new Set(await run.readEverything(stage))).toEqual(new Set([200]));
+    expect(await run.failRefreshes(stage)).toEqual([409, 502, 503]);
+    expect(await run.failCredentials(stage)).toEqual([422, 422, 201, 409]);
+    expect(await run.changeSecret(stage)).toEqual([502, 200]);
     expect(await sendWrongRequests(stage)).toEqual([]);
-    await remove(stage);
-    expect(await outage(stage)).toEqual([200, 503, 503, 503, 503, 503, 503]);
+    await run.remove(stage);
+    expect(await run.outage(stage)).toEqual([200, 503, 503, 503, 503, 503, 503]);
 
     expect([...new Set(stage.canaries().map(({ what }) => what))].sort()).toEqual(kinds);
     const places = await stage.places();
