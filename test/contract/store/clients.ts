@@ -148,6 +148,7 @@ export function clients(stage: () => StoreStage): void {
         await make("client_credentials", "status = 'connected'"),
         await make("authorization_code", ended),
         await make("password", ended),
+        await make("authorization_code", `${ended}, last_error_code = 'invalid_client'`),
       ];
       await stage().clients.retryConnections(client.id);
       const states = ids.map(async (id) => {
@@ -160,6 +161,7 @@ export function clients(stage: () => StoreStage): void {
         ["connected", "connected", true],
         ["needs_reauthorization", "needs_reauthorization", false],
         ["needs_reauthorization", "needs_reauthorization", false],
+        ["needs_reauthorization", "needs_reauthorization", true],
       ]);
     });
   });

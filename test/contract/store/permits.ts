@@ -378,6 +378,7 @@ export function permits(stage: () => StoreStage): void {
     it("permits that stand are counted, with the age of the oldest", async () => {
       const before = await stage().rows.permitAges();
       const { row } = await stage().permit();
+      await stage().connect();
       await stage().set(row.id, `attempt_started_at = ${ago(100_000)}`);
       const after = await stage().rows.permitAges();
       expect(after.count).toBe(before.count + 1);
