@@ -38,7 +38,7 @@ export default defineConfig({
           globalSetup: services,
           testTimeout: 120_000,
           hookTimeout: 120_000,
-          maxWorkers: 2,
+          maxWorkers: 3, // they wait more than they work: for permits, tokens and processes
           sequence: { groupOrder: 3 },
         },
       },

@@ -148,6 +148,19 @@ export function secondWay(stage: () => StoreStage): void {
       expect(bench.sent.map(({ fields }) => fields["password"])).toEqual([undefined, "p", undefined, "p2"]);
     });
 
+    it("whose refresh token has died on a replay is resolved: what becomes of the login is no replay", async () => {
+      for (const [answer, expected] of [
+        [busy, { status: "connected", attemptId: null, lastErrorCode: "rate_limited" }],
+        [dead, { status: "needs_reauthorization", attemptId: null, lastErrorCode: "invalid_grant" }],
+      ] as const) {
+        const { id, bench } = await connectWithPassword(stage());
+        await bench.run(id, [silent]);
+        await stage().set(id, abandoned);
+        const { row } = await bench.run(id, [dead, answer]);
+        expect(row).toMatchObject(expected);
+      }
+    });
+
     it("whose login is refused for now keeps its row, and starts over with the refresh token", async () => {
       const { id, bench } = await connectWithPassword(stage());
       const { row } = await bench.run(id, [dead, busy]);
