@@ -10,13 +10,17 @@ const health = createDatabaseHealth(() => 0);
 
 const first = await open(target, health);
 const [name] = await first.prisma.$queryRaw<{ name: string }[]>`SELECT current_database()::text AS name`;
-await first.prisma.$executeRawUnsafe(`ALTER DATABASE ${name?.name} SET timezone = 'Europe/Amsterdam'`);
+// The embedded database has no other users, and looks at the settings of the whole server only.
+const scope = kind === "postgres" ? `DATABASE ${name?.name}` : "SYSTEM";
+await first.prisma.$executeRawUnsafe(`ALTER ${scope} SET timezone = 'Europe/Amsterdam'`);
 await first.close();
 
 const stage = new StoreStage(await open(target, health));
-const [{ zone } = { zone: "" }] = await stage.query<{ zone: string }>(
-  "SELECT setting AS zone FROM pg_db_role_setting, unnest(setconfig) AS setting WHERE setrole = 0",
-);
+const zoneSetting =
+  kind === "postgres"
+    ? "SELECT split_part(setting, '=', 2) AS zone FROM pg_db_role_setting, unnest(setconfig) AS setting WHERE setrole = 0"
+    : "SELECT reset_val AS zone FROM pg_settings WHERE name = 'TimeZone'";
+const [{ zone } = { zone: "" }] = await stage.query<{ zone: string }>(zoneSetting);
 const stored = [];
 for (const time of times) stored.push(await store(new Date(time)));
 const { row } = await stage.permit();

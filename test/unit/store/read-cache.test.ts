@@ -52,6 +52,21 @@ describe("a read cache", () => {
     expect(queries).toHaveLength(2);
   });
 
+  it("trust counts from the asking, not from the answer", async () => {
+    const { cache, table, queries, state } = cached();
+    table.set("a", 1);
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    const slow = cache.read("a");
+    await new Promise((resolve) => void setImmediate(resolve));
+    state.nowMs = 3000;
+    gate.resolve();
+    await slow;
+    state.nowMs = 4001;
+    await cache.read("a");
+    expect(queries).toHaveLength(2);
+  });
+
   it("what is asked for at one moment is read by one query, each key once", async () => {
     const { cache, table, queries } = cached();
     for (const name of ["a", "b", "c"]) table.set(name, 1);

@@ -104,7 +104,9 @@ describe("waiting for somebody else's refresh", () => {
 
   it("an attempt whose outcome nobody knows ends it too", async () => {
     const unknown = { ...running, attemptOutcome: "unknown" };
-    expect(await wait([running, unknown]).result).toEqual({ kind: "ended", row: unknown });
+    const { result, asked } = wait([running, unknown]);
+    expect(await result).toEqual({ kind: "ended", row: unknown });
+    expect(asked).toHaveLength(2);
   });
 
   it("an attempt for which waiting has no sense any more ends it as well, unless it may be taken over", async () => {
