@@ -1,5 +1,9 @@
 import { defineConfig } from "vitest/config";
+import { faultPlugins, faultSetup, isInstrumented } from "./test/support/faults/vite-plugin.ts";
 
+// Only where the environment asks for failpoints, or for a guard to be removed.
+const plugins = faultPlugins();
+const setupFiles = faultSetup();
 const services = "test/support/services/global-setup.ts";
 
 /** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
@@ -7,13 +11,17 @@ export default defineConfig({
   test: {
     reporters: ["default", ["json", { outputFile: "test-report.json" }]],
     retry: 0,
+    // A module that was changed on the way must not be kept for the next run.
+    fsModuleCache: !isInstrumented(),
     // It warns of its own development settings, which are what a test wants.
     onConsoleLog: (text) => !text.startsWith("oidc-provider "),
     teardownTimeout: 30_000,
     projects: [
       {
+        plugins,
         test: {
           name: "unit",
+          setupFiles,
           include: ["test/unit/**/*.test.ts"],
           testTimeout: 10_000,
           // The embedded database is compiled when the first test of a file opens it.
@@ -22,8 +30,10 @@ export default defineConfig({
         },
       },
       {
+        plugins,
         test: {
           name: "contract",
+          setupFiles,
           include: ["test/contract/**/*.test.ts"],
           globalSetup: services,
           testTimeout: 30_000,
@@ -32,8 +42,10 @@ export default defineConfig({
         },
       },
       {
+        plugins,
         test: {
           name: "integration",
+          setupFiles,
           include: ["test/integration/**/*.test.ts"],
           globalSetup: services,
           testTimeout: 120_000,
@@ -43,8 +55,10 @@ export default defineConfig({
         },
       },
       {
+        plugins,
         test: {
           name: "browser",
+          setupFiles,
           include: ["test/browser/**/*.test.ts"],
           globalSetup: [services, "test/support/browser-setup.ts"],
           testTimeout: 120_000,

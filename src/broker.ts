@@ -7,17 +7,22 @@ import { createConsentService } from "./consent/consent-service.ts";
 import { StartupError } from "./errors.ts";
 import { findSecrets, type FirstSecrets } from "./first-secrets.ts";
 import { buildApp } from "./http/app.ts";
-import type { Leases } from "./leases/lease.ts";
 import { createMemoryLeases } from "./leases/memory-lease.ts";
 import { createRedisLeases } from "./leases/redis-lease.ts";
+import { createFileMarks } from "./marks/file-marks.ts";
+import { createRedisMarks } from "./marks/redis-marks.ts";
 import { loadCatalog } from "./providers/catalog.ts";
 import { createEgress, parseNetworks } from "./providers/egress.ts";
 import { createOAuthClient } from "./providers/oauth-client.ts";
+import { connectRedis } from "./redis.ts";
 import { createClientService } from "./registry/client-service.ts";
 import { createConnectionService } from "./registry/connection-service.ts";
 import { createConsentCalls } from "./registry/consent-calls.ts";
 import { createConsentContext } from "./registry/consent-context.ts";
 import { createKeyService } from "./registry/key-service.ts";
+import { createRecoveryService } from "./registry/recovery-service.ts";
+import { createFileSpool } from "./spool/file-spool.ts";
+import { createRedisSpool } from "./spool/redis-spool.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests } from "./store/authorization-requests.ts";
 import { createClients } from "./store/clients.ts";
@@ -28,16 +33,11 @@ import { createDatabaseHealth } from "./store/database-health.ts";
 import { openEmbedded, openPostgres, type Database } from "./store/database.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
 import { createTokenRows } from "./store/token-rows.ts";
+import { createTombstones } from "./store/tombstones.ts";
 import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
 import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
-import { createDatabaseClock } from "./tokens/database-clock.ts";
-import { createEstablish } from "./tokens/establish.ts";
-import { createRefresh } from "./tokens/refresh.ts";
-import { createSender } from "./tokens/sending.ts";
-import { createTokenCache } from "./tokens/token-cache.ts";
-import { createTokenService } from "./tokens/token-service.ts";
-import { createWaiting } from "./tokens/waiting.ts";
+import { createTokenCore, type TokenCore } from "./tokens/token-core.ts";
 import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
 import { createTokenVault } from "./vault/token-vault.ts";
 
@@ -54,8 +54,8 @@ export async function createBroker(config: Config, log: Logger) {
   const storage = await openStorage(config);
   const metrics = createMetrics();
   measurePermits(metrics, () => storage.rows.permitAges());
-  const leases = openLeases(config, log);
-  const core = createTokenCore({ ...providers, ...storage, leases, log, metrics });
+  const shared = openShared(config, storage, log);
+  const core = openCore({ ...providers, ...storage, ...shared, log, metrics });
   const registry = createRegistry(config, { ...providers, ...storage, ...core });
   const { database, dataDir, keyring, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
@@ -73,7 +73,7 @@ export async function createBroker(config: Config, log: Logger) {
     isReady: () => lifecycle.ready,
     check: async () => ({
       database: (await withDeadline(canQuery(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
-      redis: config.redisUrl === null ? "not_configured" : leases.available() ? "ok" : "unavailable",
+      redis: config.redisUrl === null ? "not_configured" : shared.leases.available() ? "ok" : "unavailable",
     }),
     render: async () => await metrics.registry.metrics(),
     metricsKey: config.metricsKey,
@@ -84,7 +84,7 @@ export async function createBroker(config: Config, log: Logger) {
 
   /** After the last request: what still runs is finished by its owner first. */
   const close = async () => {
-    await leases.close();
+    await shared.close();
     await database.close();
     dataDir.release();
   };
@@ -92,7 +92,7 @@ export async function createBroker(config: Config, log: Logger) {
     ...registry,
     app,
     lifecycle,
-    tokens: core.tokens,
+    core,
     records,
     sandbox,
     metrics,
@@ -129,34 +129,57 @@ async function openStorage(config: Config) {
     rows: createTokenRows(database),
     clients: createClients(database),
     connections: createConnections(database),
+    tombstones: createTombstones(database),
   };
   return { ...tables, dataDir, secrets, keyring, vault: createTokenVault(keyring), health, database };
 }
 
-function openLeases({ redisUrl }: Config, log: Logger): Leases {
-  if (redisUrl === null) return createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
-  return createRedisLeases({ url: redisUrl, onError: (err) => log.debug({ err }, "redis") });
+/** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
+function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
+  const onError = (err: Error) => log.debug({ err }, "redis");
+  const files = createFileSpool(dataDir.spool);
+  if (redisUrl === null) {
+    const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
+    const marks = createFileMarks(dataDir.marks, (err) => log.warn({ err }, "the marks in DATA_DIR"));
+    const close = async () => {
+      await leases.close();
+      marks.end();
+    };
+    return { leases, marks, spoolPlaces: [files], redisEpoch: () => 0, close };
+  }
+  const redis = connectRedis(redisUrl);
+  const leases = createRedisLeases({ redis, subscriber: connectRedis(redisUrl), onError });
+  let epoch = 0;
+  redis.on("ready", () => void (epoch += 1));
+  return {
+    leases,
+    marks: createRedisMarks(redis, onError),
+    spoolPlaces: [files, createRedisSpool(redis)],
+    redisEpoch: () => epoch,
+    close: () => leases.close(),
+  };
 }
 
 type Providers = ReturnType<typeof openProviders>;
 type Storage = Awaited<ReturnType<typeof openStorage>>;
-type Core = ReturnType<typeof createTokenCore>;
+type Shared = ReturnType<typeof openShared>;
 
-function createTokenCore(parts: Providers & Storage & { leases: Leases; log: Logger; metrics: Metrics }) {
-  const databaseClock = createDatabaseClock(clock);
-  const observer = createRefreshObserver(parts.metrics, parts.log);
-  const sender = createSender(parts);
-  // Math.random serves for jitter only.
-  const common = { ...parts, clock, databaseClock, observer, sender, random: Math.random };
-  const cache = createTokenCache(common);
-  const refresh = createRefresh({ ...common, waiting: createWaiting(common) });
-  const onBackgroundError = (err: unknown) => parts.log.warn({ err }, "a refresh in the background failed");
-  const tokens = createTokenService({ ...common, cache, refresh, onBackgroundError });
-  const establish = createEstablish({ ...common, cache });
-  return { cache, tokens, establish, sender, nowMs: () => databaseClock.nowMs() };
+function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: Metrics }): TokenCore {
+  const { log, metrics } = parts;
+  return createTokenCore({
+    ...parts,
+    clock,
+    random: Math.random,
+    observer: createRefreshObserver(metrics, log),
+    onSpoolError(place, err) {
+      metrics.spoolFailures.inc({ place });
+      log.error({ place, err }, "a place for answers that wait to be stored does not work");
+    },
+    onBackgroundError: (err) => log.warn({ err }, "work in the background failed"),
+  });
 }
 
-function createRegistry(config: Config, parts: Providers & Storage & Core) {
+function createRegistry(config: Config, parts: Providers & Storage & TokenCore) {
   const { database, secrets, connections: records } = parts;
   const connections = createConnectionService({ ...parts, randomBytes });
   const consent = createConsentService({
@@ -174,6 +197,7 @@ function createRegistry(config: Config, parts: Providers & Storage & Core) {
     connections,
     consent,
     consentCalls: createConsentCalls({ consent, connections }),
+    recovery: createRecoveryService(parts),
     clients: createClientService(parts),
     keys: createKeyService({ keys: keyTable, adminKey: secrets.adminKey, clock, nowMs: parts.nowMs, randomBytes }),
   };

@@ -6,6 +6,12 @@ import { StartupError } from "./errors.ts";
 import { firstSteps } from "./first-steps.ts";
 import { startMetricsServer } from "./http/metrics-server.ts";
 import { createLogger } from "./telemetry/logger.ts";
+import { budgets } from "./tokens/budgets.ts";
+
+/** Two interrupts within this are one. */
+const echoMs = 500;
+/** For the disk and Redis to take what is left. */
+const lastWordMs = 2000;
 
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
 export async function serve(config: Config): Promise<void> {
@@ -14,12 +20,14 @@ export async function serve(config: Config): Promise<void> {
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metrics);
   await listen(broker, config);
+  broker.core.sweeper.start();
   broker.lifecycle.ready = true;
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
   // Through the log's own stream, so that what a person is to read comes last.
   if (broker.sandbox !== null) output.write(await firstSteps(broker, config));
-  await nextSignal();
-  await stop(broker, config);
+  const signals = listenForSignals();
+  const first = await signals.next();
+  await stop(broker, config, { first, signals });
   await closeMetrics();
   log.info("stopped");
   // After the grace period nothing may keep the process, not even an answer that still waits to be stored.
@@ -36,17 +44,42 @@ async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
   }
 }
 
-/** Handled for good: npm passes on the SIGINT that a terminal has sent already, and a second one must not cut the end short. */
-async function nextSignal(): Promise<void> {
-  await new Promise<void>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => resolve());
-  });
+type Signals = { next(): Promise<NodeJS.Signals> };
+
+/**
+ * Handled for good. A terminal's Ctrl-C comes twice, from the terminal and passed on by npm, so that a SIGINT right after
+ * another is the same one.
+ */
+function listenForSignals(): Signals {
+  const waiting: ((signal: NodeJS.Signals) => void)[] = [];
+  let lastMs = -Infinity;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      const isEcho = signal === "SIGINT" && systemClock.monotonicMs() - lastMs < echoMs;
+      lastMs = systemClock.monotonicMs();
+      if (!isEcho) waiting.shift()?.(signal);
+    });
+  }
+  return { next: () => new Promise((resolve) => void waiting.push(resolve)) };
 }
 
-/** No new requests; refreshes in flight are awaited, since their answers must be stored. */
-async function stop(broker: Broker, { shutdownGraceSeconds }: Config): Promise<void> {
+type Ending = { first: NodeJS.Signals; signals: Signals };
+
+/**
+ * Drains: no new permits at once, and no new readers once a load balancer has had the time to see that it is not ready. What
+ * is in flight is awaited, since its answers must be stored. A second signal, or the grace running out, spools what is in memory.
+ */
+async function stop(broker: Broker, { shutdownGraceSeconds }: Config, { first, signals }: Ending): Promise<void> {
   broker.lifecycle.ready = false;
-  const finished = broker.app.close().then(() => broker.tokens.settled());
-  await withDeadline(finished, shutdownGraceSeconds * 1000, systemClock);
+  broker.core.drain();
+  const impatient = signals.next();
+  const finish = async () => {
+    // Somebody who presses Ctrl-C has no load balancer.
+    if (first === "SIGTERM") await Promise.race([systemClock.sleep(budgets.lameDuckMs), impatient]);
+    await broker.app.close();
+    await broker.core.settled();
+  };
+  await withDeadline(Promise.race([finish(), impatient]), shutdownGraceSeconds * 1000, systemClock);
+  await withDeadline(broker.core.spoolAll(), lastWordMs, systemClock);
   await broker.close();
 }

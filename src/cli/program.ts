@@ -6,6 +6,7 @@ import { addConnectionCommands } from "./commands/connections.ts";
 import { addImportCommand } from "./commands/import.ts";
 import { addKeyCommands } from "./commands/keys.ts";
 import { addProviderCommands } from "./commands/providers.ts";
+import { addRecoverCommand } from "./commands/recover.ts";
 import { addTokenCommand } from "./commands/token.ts";
 import { CliError } from "./errors.ts";
 import { printable } from "./output.ts";
@@ -41,6 +42,7 @@ function buildProgram(cli: Cli): Command {
   addClientCommands(program, cli);
   addKeyCommands(program, cli);
   addProviderCommands(program, cli);
+  addRecoverCommand(program, cli);
   return program;
 }
 

@@ -17,6 +17,7 @@ import { grantRoutes, type GrantRoutesOptions } from "./routes/grants.ts";
 import { healthRoutes, metricsRoute, type HealthRoutesOptions, type MetricsRouteOptions } from "./routes/health.ts";
 import { keyRoutes, type KeyRoutesOptions } from "./routes/keys.ts";
 import { providerRoutes, type ProviderRoutesOptions } from "./routes/providers.ts";
+import { recoveryRoutes, type RecoveryRoutesOptions } from "./routes/recovery.ts";
 import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
 import { problemSchema } from "./schemas.ts";
 import type { ApiScope } from "./scope.ts";
@@ -31,6 +32,7 @@ export type AppParts = TokenRoutesOptions &
   ClientRoutesOptions &
   ProviderRoutesOptions &
   KeyRoutesOptions &
+  RecoveryRoutesOptions &
   ConsentRoutesOptions &
   HealthRoutesOptions &
   MetricsRouteOptions & {
@@ -80,6 +82,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
     await clientRoutes(scope, parts);
     await providerRoutes(scope, parts);
     await keyRoutes(scope, parts);
+    await recoveryRoutes(scope, parts);
   });
   await app.register(async (scope) => {
     refuseControlCharacters(scope);

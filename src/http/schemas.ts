@@ -140,4 +140,12 @@ export const newKeySchema = Type.Object({
   key: Type.String({ description: "the key itself: shown this once" }),
 });
 
+export const heldSchema = Type.Object({
+  name: Type.String(),
+  provider: Type.String(),
+  status: literals(statuses),
+  sets_lost: nullable(Type.Integer({ description: "newer token sets that were stored before; null: it was deleted" })),
+  access_token_expires_at: nullable(timestamp),
+});
+
 export const linkSchema = Type.Object({ id: Type.String(), url: Type.String(), expires_at: timestamp });

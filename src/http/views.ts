@@ -5,7 +5,16 @@ import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import type { IssuedToken } from "../tokens/issued-token.ts";
-import type { clientSchema, connectionSchema, eventSchema, keySchema, providerSchema, tokenSchema } from "./schemas.ts";
+import type { HeldConnection } from "../registry/recovery-service.ts";
+import type {
+  clientSchema,
+  connectionSchema,
+  eventSchema,
+  heldSchema,
+  keySchema,
+  providerSchema,
+  tokenSchema,
+} from "./schemas.ts";
 
 /** How rows look outside: snake_case, times in ISO 8601, and no secret but the access token. */
 export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
@@ -96,6 +105,16 @@ export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
     expires_at: iso(key.expiresAt),
     revoked_at: iso(key.revokedAt),
     created_at: key.createdAt.toISOString(),
+  };
+}
+
+export function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
+  return {
+    name: held.name,
+    provider: held.provider,
+    status: held.status as "connected",
+    sets_lost: held.setsLost,
+    access_token_expires_at: iso(held.accessTokenExpiresAt),
   };
 }
 

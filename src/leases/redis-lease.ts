@@ -1,18 +1,21 @@
 import { randomUUID } from "node:crypto";
 import type { Leases, RefreshNews } from "./lease.ts";
-import { connectRedis } from "./redis-connection.ts";
+import type { RedisClient } from "../redis.ts";
 
 const channel = "freshet:refresh";
 
 /** Deletes the lock only while it is still ours: a successor's lock is never freed. */
 const compareAndDelete = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
 
-type Options = { url: string; onError: (error: Error) => void };
+type Options = {
+  redis: RedisClient;
+  /** A connection of its own: while it listens it takes no other commands. */
+  subscriber: RedisClient;
+  onError: (error: Error) => void;
+};
 
 /** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
-export function createRedisLeases({ url, onError }: Options): Leases {
-  const redis = connectRedis(url);
-  const subscriber = connectRedis(url);
+export function createRedisLeases({ redis, subscriber, onError }: Options): Leases {
   const listeners: ((news: RefreshNews) => void)[] = [];
   redis.on("error", onError);
   subscriber.on("error", onError);

@@ -130,6 +130,8 @@ export type ProviderDefinition = Readonly<{
   errors: readonly ErrorRule[];
   api: ApiDefinition;
   revocation: Exchange | null;
+  /** What a revocation ends: the token that it names, or everything of the grant, newer sets included. */
+  revocationKills: "token" | "all";
   /** The file in force: merged, as written, for showing. */
   file: ProviderFile;
 }>;

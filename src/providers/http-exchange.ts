@@ -52,6 +52,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
       controller.abort(new EndedError("ALREADY_ENDED"));
       return;
     }
+    // failpoint (sync): before send
     if (!this.#mayStillSend()) {
       this.#settle({ kind: "window_passed" });
       controller.abort(new EndedError("WINDOW_PASSED"));

@@ -10,7 +10,7 @@ import { processTokenResponse } from "./token-response.ts";
 /** Milliseconds. `totalMs` bounds the whole call and must stay below a permit's lease. */
 export type OAuthTimeouts = { connectMs: number; headersMs: number; bodyMs: number; totalMs: number };
 
-const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 20_000, bodyMs: 5_000, totalMs: 25_000 };
+const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, bodyMs: 5_000, totalMs: 25_000 };
 
 export type OAuthClient = {
   /**

@@ -150,9 +150,9 @@ export const providerFileSchema = Type.Object(
       headers: Type.Optional(templates()),
     }),
     revocation: Type.Optional(
-      Type.Unsafe<{ url: string } | null>({
+      Type.Unsafe<{ url: string; kills?: "token" | "all" } | null>({
         type: ["object", "null"],
-        properties: { url: { type: "string", minLength: 1 } },
+        properties: { url: { type: "string", minLength: 1 }, kills: { enum: ["token", "all"] } },
         required: ["url"],
         additionalProperties: false,
       }),

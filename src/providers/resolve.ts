@@ -43,6 +43,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
     errors: file.errors ?? [],
     api: resolveApi(file.api ?? {}),
     revocation: resolveRevocation(file),
+    revocationKills: file.revocation?.kills ?? "all",
     file,
   });
 }
@@ -123,7 +124,8 @@ function standardFields(name: string, clientAuth: Exchange["clientAuth"]): Recor
 
 function resolveRevocation(file: ProviderFile): Exchange | null {
   if (!file.revocation) return null;
-  const token = { ...file.token, ...file.revocation, method: "POST", encoding: "form" } as const;
+  const { url } = file.revocation;
+  const token = { ...file.token, url, method: "POST", encoding: "form" } as const;
   return resolveExchange({ token, layers: [], name: "revocation", clientId: undefined });
 }
 

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
+import type { Marks } from "../marks/marks.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
 import { checkInputChanges } from "../providers/inputs.ts";
@@ -53,10 +54,11 @@ export type ConnectionServiceParts = PlanParts & {
   tokens: TokenService;
   establish: Establish;
   sender: Sender;
+  marks: Pick<Marks, "close">;
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
-  const { connections, rows, cache, catalog, vault, tokens, establish, sender } = parts;
+  const { connections, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
 
   const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = mayUse(principal, name) ? await connections.findByName(name) : null;
@@ -153,6 +155,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const deleted = await connections.delete(record.id);
       cache.expire(name);
       if (deleted === null) throw connectionNotFound(name);
+      marks.close(deleted.id, deleted.version);
       if (revoke) await revokeGrant(sender, vault, deleted);
     },
 

@@ -8,6 +8,10 @@ import { StartupError } from "../errors.ts";
 export type DataDir = {
   readonly path: string;
   readonly embeddedDatabase: string;
+  /** Answers that Postgres could not take yet. */
+  readonly spool: string;
+  /** What has been stored, remembered outside of the database. */
+  readonly marks: string;
   /** Reads a secret kept in the folder, or makes it on first use, readable by this user only. */
   secret(name: string, make: () => string): Promise<{ value: string; path: string; isNew: boolean }>;
   release(): void;
@@ -29,6 +33,8 @@ export async function holdDataDir(path: string): Promise<DataDir> {
   return {
     path,
     embeddedDatabase: join(path, "database"),
+    spool: join(path, "spool"),
+    marks: join(path, "marks"),
     secret: async (name, make) => await readOrMake(join(path, name), make),
     release: () => lock.close(),
   };

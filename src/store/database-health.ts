@@ -2,6 +2,8 @@
 export type DatabaseHealth = {
   answered(): void;
   lost(): void;
+  /** How often it has been lost. */
+  losses(): number;
   /** Milliseconds of uninterrupted answers up to now; 0 while it is lost. */
   uninterruptedMs(): number;
 };
@@ -11,6 +13,7 @@ const longestSilenceMs = 10_000;
 
 /** @param monotonicMs a clock that never goes back */
 export function createDatabaseHealth(monotonicMs: () => number): DatabaseHealth {
+  let losses = 0;
   let reachable: { sinceMs: number; lastMs: number } | null = null;
   return {
     answered() {
@@ -20,7 +23,9 @@ export function createDatabaseHealth(monotonicMs: () => number): DatabaseHealth 
     },
     lost() {
       reachable = null;
+      losses += 1;
     },
+    losses: () => losses,
     uninterruptedMs: () => (reachable === null ? 0 : reachable.lastMs - reachable.sinceMs),
   };
 }

@@ -25,15 +25,24 @@ export type TokenRow = {
   issuedAt: Date | null;
   /** Null with an access token: it does not expire. */
   expiresAt: Date | null;
+  refreshTokenExpiresAt: Date | null;
+  /** The grant's own first day. */
+  authorizedAt: Date | null;
   attemptId: string | null;
   attemptStartedAt: Date | null;
   leaseUntil: Date | null;
   attemptOutcome: string | null;
   lastAttemptId: string | null;
+  attemptReplays: number;
   backoffUntil: Date | null;
   consecutiveFailures: number;
   lastErrorCode: string | null;
   lastErrorDetail: string | null;
+  /** The sweeper has been told that its access token is read. */
+  inUse: boolean;
+  /** The generation that was stored before the database went back in time; null: it did not. */
+  goneBackFrom: number | null;
+  versionFloor: number;
   /** Postgres's clock when the row was read. */
   now: Date;
 };
@@ -44,8 +53,10 @@ export const tokenColumns = Sql.sql`
   c.inputs, c.captured, c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
-  c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.attempt_id::text AS "attemptId",
+  c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",
+  c.authorized_at AS "authorizedAt", c.attempt_id::text AS "attemptId",
   c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",
-  c.last_attempt_id::text AS "lastAttemptId", c.backoff_until AS "backoffUntil",
+  c.last_attempt_id::text AS "lastAttemptId", c.attempt_replays AS "attemptReplays", c.backoff_until AS "backoffUntil",
   c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",
-  c.last_error_detail AS "lastErrorDetail", clock_timestamp() AS now`;
+  c.last_error_detail AS "lastErrorDetail", c.in_use AS "inUse", c.gone_back_from AS "goneBackFrom",
+  c.version_floor AS "versionFloor", clock_timestamp() AS now`;

@@ -29,6 +29,7 @@ const allowedFields = new Set([
   "database",
   "redis",
   "path",
+  "place",
   "signal",
 ]);
 

@@ -27,8 +27,27 @@ export function createMetrics() {
   });
   const lostRotations = new Counter({
     name: "freshet_lost_rotation_total",
-    help: "Answers that came after their row had moved on",
+    help: "Grants that have ended because the answer to a rotation never reached the store",
     labelNames: ["provider"],
+    registers: [registry],
+  });
+  const uncertain = new Counter({
+    name: "freshet_refresh_uncertain_total",
+    help: "Attempts whose outcome was unknown, by how they ended: replayed, drained, promoted, candidate, lost",
+    labelNames: ["provider", "resolution"],
+    registers: [registry],
+  });
+  const exposure = new Histogram({
+    name: "freshet_refresh_exposure_seconds",
+    help: "From a token endpoint's answer to its first durable copy: the window in which a crash can lose it",
+    labelNames: ["provider"],
+    buckets: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5],
+    registers: [registry],
+  });
+  const spoolFailures = new Counter({
+    name: "freshet_spool_failures_total",
+    help: "Times that DATA_DIR or Redis did not take, give or remove a spooled answer",
+    labelNames: ["place"],
     registers: [registry],
   });
   const clientTrouble = new Counter({
@@ -42,7 +61,18 @@ export function createMetrics() {
     help: "Tries to store an answer that the database did not take at once",
     registers: [registry],
   });
-  return { registry, reads, refreshes, refreshSeconds, lostRotations, clientTrouble, delayedCommits };
+  return {
+    registry,
+    reads,
+    refreshes,
+    refreshSeconds,
+    lostRotations,
+    uncertain,
+    exposure,
+    spoolFailures,
+    clientTrouble,
+    delayedCommits,
+  };
 }
 
 /** Ages of permits that stand in Postgres, read by one query when the metrics are scraped. */

@@ -9,6 +9,7 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
     succeeded({ row, client }, { replay, seconds }) {
       if (client !== null) clientsInTrouble.delete(client.id);
       metrics.refreshes.inc({ provider: row.provider, outcome: "stored" });
+      if (replay) metrics.uncertain.inc({ provider: row.provider, resolution: "replayed" });
       metrics.refreshSeconds.observe({ provider: row.provider }, seconds);
       log.debug(
         { connection: row.name, provider: row.provider, generation: row.generation + 1, replay, seconds },
@@ -40,9 +41,25 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
         "an answer could not be stored yet; it is kept and tried again",
       );
     },
-    answerLost({ name, provider, generation }) {
+    durable: ({ provider }, { seconds }) => metrics.exposure.observe({ provider }, seconds),
+    cameLate({ name, provider, generation }, fate) {
+      if (fate !== "unwanted") metrics.uncertain.inc({ provider, resolution: fate });
+      log.warn({ connection: name, provider, generation, outcome: fate }, "an answer came after its row had moved on");
+    },
+    drained({ name, provider }) {
+      metrics.uncertain.inc({ provider, resolution: "drained" });
+      log.warn({ connection: name, provider }, "an answer that waited in the spool is stored");
+    },
+    lost({ name, provider }) {
+      metrics.uncertain.inc({ provider, resolution: "lost" });
       metrics.lostRotations.inc({ provider });
-      log.error({ connection: name, provider, generation }, "an answer came after its row had moved on");
+      log.error({ connection: name, provider }, "a grant has ended: the answer to its last refresh never came in");
+    },
+    heldAfterRestore({ name, provider, generation }) {
+      log.error(
+        { connection: name, provider, generation },
+        "the database has gone back in time; this connection is not refreshed until an operator runs freshet recover",
+      );
     },
   };
 }

@@ -4,8 +4,10 @@ import type { Failure, Grant } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
-import { commitGrant, refreshBase, sealGrant } from "./commit.ts";
 import { isRefused } from "./refusal.ts";
+import { orphanRule } from "./takeover.ts";
+import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
+import { openRecord, resealFor, type AnswerRecord } from "./answer-record.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable, SendPlan } from "./sending.ts";
 
@@ -38,42 +40,63 @@ export async function attempt(
     if (answer.kind === "granted") {
       const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
       observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
-      await forgetOldSecret(parts, sendable, plan);
+      // The answer is safe by now; that an old secret is forgotten a refresh later does no harm.
+      await forgetOldSecret(parts, sendable, plan).catch(() => undefined);
       return outcome;
     }
-    const { failure } = answer;
-    const next: SendPlan | null = secondPlan(failure, plan, current);
-    const swapped = next === null ? null : await swap(parts, permit, next.grant === plan.grant);
-    if (swapped === null) {
-      observer.failed(current, { failure, replay: permit.isReplay, seconds: passedSeconds() });
-      const startsOver = mayStartOver && failure.code === "send_window_passed" && !permit.isReplay;
-      return startsOver ? await startOver(parts, permit) : await giveUp(parts, permit, { failure, plan });
+    const refused: Refused = { failure: answer.failure, plan, sendable: current };
+    const next = await anotherWay(parts, permit, refused);
+    if (next === null) {
+      observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
+      const startsOver = mayStartOver && refused.failure.code === "send_window_passed" && !permit.isReplay;
+      return startsOver ? await startOver(parts, permit) : await giveUp(parts, permit, refused);
     }
-    permit = swapped;
-    plan = next;
+    ({ permit, plan } = next);
   }
   // The row lost its last way to a token between the caller's look and the permit.
   await rows.dropPermit(permit.key);
   return { kind: "failed", row: await rows.readById(permit.key.connectionId) };
 }
 
-/** Step 8. Between the answer and the commit nothing runs that can throw, log or wait. */
+/** Steps 8 and 9. Between the answer and its first durable copy nothing runs that can throw, log or wait. */
 async function keep(
   parts: RefreshParts,
   permit: Permit,
   { sendable, grant }: { sendable: Sendable; grant: Grant },
 ): Promise<RefreshOutcome> {
-  const { rows, vault, clock, random, observer, sender } = parts;
+  const { vault, random, keeper } = parts;
   const { row, key } = permit;
-  const sealed = sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now });
-  const onTrouble = (error: unknown) => observer.commitDelayed(row, error);
-  const result = await commitGrant(key, sealed, { rows, clock, random, onTrouble });
-  if (result.kind === "lost") observer.answerLost(row, result.row);
-  const kind = result.row !== null && result.row.generation > key.generation ? "moved" : "failed";
+  const scheduler = schedulerFor(sendable.definition.refresh, random);
+  const record: AnswerRecord = {
+    kind: "refresh",
+    ...key,
+    authorization: row.authorization,
+    event: "refreshed",
+    sealedFor: key.generation + 1,
+    grant: sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now, scheduler }),
+  };
+  const kept = await keeper.keep({ record, sendable, grant });
+  const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
-  // The connection was deleted meanwhile: nobody will use this grant.
-  if (result.row === null) await sender.revokeGrant(sendable, grant);
-  return { kind, row: result.row };
+  // failpoint: announced
+  return { kind, row: kept.row };
+}
+
+/** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */
+async function tryCandidate(parts: RefreshParts, permit: Permit, { definition }: Sendable): Promise<Permit | null> {
+  const { rows, vault, clock, marks } = parts;
+  const { row, key } = permit;
+  const candidate = await rows.newestCandidate(row.id, row.authorization);
+  if (candidate === null) return null;
+  const at = { connectionId: row.id, generation: candidate.baseGeneration };
+  const grant = resealFor(vault, openRecord(vault, candidate.record, at), key.generation + 1);
+  const mayStillSend = openSendWindow(clock);
+  const attemptId = randomUUID();
+  const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: budgets.leaseSeconds };
+  const tried = await rows.tryCandidate(key, grant, { ...given, orphan: orphanRule(row, definition.refresh) });
+  if (tried === null) return null;
+  marks.raise(tried.id, tried);
+  return { row: tried, key: { ...key, generation: tried.generation, attemptId }, isReplay: false, mayStillSend };
 }
 
 /** Step 5, "otherwise". */
@@ -82,13 +105,25 @@ async function startOver({ rows }: RefreshParts, { key }: Permit): Promise<null>
   return null;
 }
 
-type Refused = { failure: Failure; plan: SendPlan };
+type Refused = { failure: Failure; plan: SendPlan; sendable: Sendable };
 
 async function giveUp(parts: RefreshParts, permit: Permit, refused: Refused): Promise<RefreshOutcome> {
   const row = (await settle(parts, permit, refused)) ?? (await parts.rows.readById(permit.key.connectionId));
   announce(parts, permit, "failed");
   const kind = row !== null && row.generation > permit.key.generation ? "moved" : "failed";
   return { kind, row, failure: refused.failure };
+}
+
+type Way = { permit: Permit; plan: SendPlan | null };
+
+/** What is left to be tried after a refusal, under a permit of its own. Null: nothing. */
+async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused): Promise<Way | null> {
+  const { failure, plan, sendable } = refused;
+  const second = secondPlan(failure, plan, sendable);
+  const swapped = second === null ? null : await swap(parts, permit, second.grant === plan.grant);
+  if (swapped !== null) return { permit: swapped, plan: second };
+  const candidate = isFinal(failure, plan) ? await tryCandidate(parts, permit, sendable) : null;
+  return candidate === null ? null : { permit: candidate, plan: firstPlan(candidate.row) };
 }
 
 /** The second way, if there is one: the secret before the newest, or logging in again when the refresh token has died. */
@@ -125,8 +160,9 @@ async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, 
  * | not sent, refused for now, client rejected | permit back, back-off | stays unknown; lease over, back-off |
  * | unknown | permit stays, back-off | permit stays, back-off |
  */
-async function settle(parts: RefreshParts, permit: Permit, { failure, plan }: Refused): Promise<TokenRow | null> {
-  const { rows, vault, random } = parts;
+async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
+  const { rows, vault, random, observer } = parts;
+  const { failure, plan, sendable } = refused;
   const { row, key, isReplay } = permit;
   const { code, detail, status } = failure;
   const recorded = { code, detail, ...(status === undefined ? {} : { status }) };
@@ -134,13 +170,15 @@ async function settle(parts: RefreshParts, permit: Permit, { failure, plan }: Re
   if (isFinal(failure, plan)) {
     const final = isReplay ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
     const ended = await rows.endGrant({ ...key, credentialsRevision: row.credentialsRevision }, final);
+    if (ended !== null && isReplay) observer.lost(ended);
     return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
   }
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
   const place = { connectionId: row.id, generation: row.generation };
   const answer = failure.rawAnswer === undefined ? null : vault.sealAnswer(failure.rawAnswer, place);
   const endLease = failure.class !== "unknown";
-  return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease });
+  const orphan = orphanRule(row, sendable.definition.refresh);
+  return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
 }
 
 /** A refused login is never repeated by itself, whatever it was refused for: accounts get locked. */

@@ -22,6 +22,14 @@ export const budgets = {
   backoffMaxSeconds: 300,
   commitRetryFirstMs: 100,
   commitRetryMaxMs: 2000,
+  /** An answer that Postgres has not taken by then is spooled. */
+  spoolAfterMs: 200,
+  /** On SIGTERM, how long reads go on before the listener closes. */
+  lameDuckMs: 5000,
+  /** How often a replica looks for connections that are due. */
+  sweepMs: 1000,
+  /** For how long a claimed row is left to who claimed it. */
+  claimSeconds: 60,
   /** A takeover needs Postgres without a gap for so long, so that a holder who waits to store goes first. */
   uninterruptedMs: 10_000,
   /** What a lifetime counts as when the provider states none, is in the provider room. A Retry-After lies between these. */

@@ -1,14 +1,19 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
-import type { ProviderDefinition } from "../providers/definition.ts";
+import type { ProviderDefinition, RefreshRules } from "../providers/definition.ts";
 import type { Expiry, Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TemplateValues } from "../providers/template.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { SealedGrant, TokenRows } from "../store/token-rows.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
+import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { budgets } from "./budgets.ts";
-import { sealGrant } from "./commit.ts";
+import { schedulerFor, sealGrant } from "./sealed-set.ts";
+import type { AnswerRecord } from "./answer-record.ts";
+import { nextGeneration } from "../store/generation.ts";
+import type { Keeper } from "./keeping.ts";
+import type { Marks } from "../marks/marks.ts";
 import { refusal } from "./refusal.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -37,6 +42,8 @@ export type Establish = {
 type Options = {
   rows: TokenRows;
   cache: TokenCache;
+  keeper: Pick<Keeper, "keep">;
+  marks: Pick<Marks, "raise">;
   sender: Sender;
   vault: TokenVault;
   clock: Clock;
@@ -47,10 +54,10 @@ type Options = {
 /** Errors of the database that are not its absence: more of them are a fault of ours. */
 const mostFaults = 5;
 
-type Replacement = { grant: Grant; sentAt: Date; captured: Record<string, string>; type: string; exclusive: boolean };
-
 /** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
-export function createEstablish({ rows, cache, sender, vault, clock, random, observer }: Options): Establish {
+export function createEstablish(options: Options): Establish {
+  const { rows, cache, keeper, marks, sender, vault, random } = options;
+
   /** With the secret before the newest, too, as long as that one has not worked: a refused client spends no code. */
   const sendCode = async (sendable: Sendable, values: TemplateValues): Promise<TokenAnswer> => {
     for (let secretIndex = 0; ; secretIndex++) {
@@ -61,31 +68,33 @@ export function createEstablish({ rows, cache, sender, vault, clock, random, obs
     }
   };
 
-  /** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
-  const replace = async (first: TokenRow, replacement: Replacement): Promise<TokenRow | null> => {
-    const attemptId = randomUUID();
-    let row: TokenRow | null = first;
-    let delayMs = budgets.commitRetryFirstMs as number;
-    let faults = 0;
-    while (row !== null) {
-      const sealed = sealReplacement(vault, row, replacement);
-      const { type, exclusive } = replacement;
-      const event = { type, detail: {} };
-      try {
-        const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, { event, exclusive });
-        if (stored !== null) return cache.learn(stored).row;
-        if (exclusive && (await isTaken(rows, row, sealed))) return null;
-        row = await rows.readById(row.id);
-        if (row?.lastAttemptId === attemptId) return cache.learn(row).row;
-        if (exclusive && row !== null && isBeingSent(vault, row, replacement.grant)) return null;
-      } catch (error) {
-        observer.commitDelayed(first, error);
-        if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
-        await clock.sleep(delayMs * (0.5 + random()));
-        delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
-      }
-    }
-    return null;
+  /** The new grant stands on its own: nothing of the one before is kept. */
+  const seal = (row: TokenRow, given: { grant: Grant; captured: Record<string, string>; rules: RefreshRules }) => {
+    const base = {
+      ...row,
+      captured: given.captured,
+      refreshToken: null,
+      impliedScopes: row.scopes,
+      authorizedAt: row.now,
+    };
+    const scheduler = schedulerFor(given.rules, random);
+    return sealGrant(vault, base, { grant: given.grant, sentAt: row.now, scheduler });
+  };
+
+  /** An answer of a token endpoint like any other: kept whatever is away. */
+  const keepGrant = async (sendable: Sendable, grant: Grant, captured: Record<string, string>) => {
+    const { row, definition } = sendable;
+    const record: AnswerRecord = {
+      kind: "grant",
+      connectionId: row.id,
+      generation: row.generation,
+      authorization: row.authorization,
+      attemptId: randomUUID(),
+      event: row.generation === 0 ? "connected" : "reconnected",
+      sealedFor: nextGeneration(row),
+      grant: seal(row, { grant, captured, rules: definition.refresh }),
+    };
+    return await keeper.keep({ record, sendable, grant });
   };
 
   return {
@@ -101,39 +110,70 @@ export function createEstablish({ rows, cache, sender, vault, clock, random, obs
       };
       const answer = await sendCode(sendable, values);
       if (answer.kind === "failed") throw refusal(row, answer.failure);
-      const type = row.generation === 0 ? "connected" : "reconnected";
-      const replacement = { grant: answer.grant, sentAt: row.now, captured, type, exclusive: false };
-      const stored = await replace(row, replacement);
-      if (stored !== null) return stored;
-      await sender.revokeGrant(sendable, answer.grant); // deleted while the code was exchanged
-      throw connectionNotFound(row.name);
+      const kept = await keepGrant(sendable, answer.grant, captured);
+      if (kept.row === null) throw connectionNotFound(row.name); // deleted while the code was exchanged
+      return cache.learn(kept.row).row;
     },
 
     async importGrant(row, given) {
       const { definition } = await sender.prepare(row);
       const exclusive = definition.refresh.rotation !== "never";
       const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
-      const stored = await replace(row, { grant, sentAt: row.now, captured: {}, type: "imported", exclusive });
-      if (stored !== null) return stored;
-      const current = await rows.readById(row.id);
-      if (current === null) throw connectionNotFound(row.name);
-      if (isBeingSent(vault, current, grant)) {
-        const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
-        throw new BrokerError("conflict", detail, { connection: row.name, retryAfterSeconds: 1 });
-      }
-      throw new BrokerError(
-        "duplicate_grant",
-        "Another connection of this client holds the same refresh token; two would invalidate each other's.",
-        { connection: row.name },
-      );
+      const sealFor = (current: TokenRow) => seal(current, { grant, captured: {}, rules: definition.refresh });
+      const stored = await replace(options, row, { grant, sealFor, exclusive });
+      if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
+      marks.raise(stored.id, stored);
+      return cache.learn(stored).row;
     },
   };
 }
 
-/** The new grant stands on its own: nothing of the one before is kept. */
-function sealReplacement(vault: TokenVault, row: TokenRow, { grant, sentAt, captured }: Replacement): SealedGrant {
-  const base = { ...row, captured, refreshToken: null, impliedScopes: row.scopes };
-  return sealGrant(vault, base, { grant, sentAt });
+type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean };
+
+/** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
+async function replace(options: Options, first: TokenRow, given: Import): Promise<TokenRow | null> {
+  const { rows, vault, clock, random, observer } = options;
+  const { grant, sealFor, exclusive } = given;
+  const attemptId = randomUUID();
+  let row: TokenRow | null = first;
+  let delayMs = budgets.commitRetryFirstMs as number;
+  let faults = 0;
+  while (row !== null) {
+    const sealed = sealFor(row);
+    const event = { type: "imported", detail: {} };
+    try {
+      const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, { event, exclusive });
+      if (stored !== null) return stored;
+      if (exclusive && (await isTaken(rows, row, sealed))) return null;
+      row = await rows.readById(row.id);
+      if (row?.lastAttemptId === attemptId) return row;
+      if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
+    } catch (error) {
+      observer.commitDelayed(first, error);
+      if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
+      await clock.sleep(delayMs * (0.5 + random()));
+      delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
+    }
+  }
+  return null;
+}
+
+async function refusedImport(
+  { rows, vault }: Pick<Options, "rows" | "vault">,
+  { id, name }: TokenRow,
+  grant: Grant,
+): Promise<BrokerError> {
+  const current = await rows.readById(id);
+  if (current === null) return connectionNotFound(name);
+  if (isBeingSent(vault, current, grant)) {
+    const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
+    return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
+  }
+  return new BrokerError(
+    "duplicate_grant",
+    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
+    { connection: name },
+  );
 }
 
 /** Whether the token is the row's own, and an attempt with it has not come to its end. */

@@ -2,12 +2,33 @@ import type { Failure } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { Sendable } from "./sending.ts";
 
+/** How an attempt whose outcome nobody knew came to its end. */
+export type Resolution =
+  /** The token was sent again and its answer stored. */
+  | "replayed"
+  /** The first answer turned up in a spool. */
+  | "drained"
+  /** The first answer came after all, and is the newest set. */
+  | "promoted"
+  /** The same, beside a newer one; it is tried before the grant ends. */
+  | "candidate"
+  /** The grant has ended: the answer was lost for good. */
+  | "lost";
+
 /** What telemetry learns of refreshes. Calls must not throw; what they are given holds secrets, what they write must not. */
 export type RefreshObserver = {
   succeeded(sendable: Sendable, given: { replay: boolean; seconds: number }): void;
   failed(sendable: Sendable, given: { failure: Failure; replay: boolean; seconds: number }): void;
   /** A received answer could not be stored yet. */
   commitDelayed(row: TokenRow, error: unknown): void;
+  /** A received answer has its first durable copy, so long after it came. */
+  durable(row: TokenRow, given: { seconds: number }): void;
   /** A received answer found the row moved on. */
-  answerLost(row: TokenRow, current: TokenRow | null): void;
+  cameLate(row: TokenRow, fate: "promoted" | "candidate" | "unwanted"): void;
+  /** An answer was found in a spool and put where it belongs. */
+  drained(row: Pick<TokenRow, "name" | "provider">): void;
+  /** A grant has ended because a rotation's answer never reached the store. */
+  lost(row: TokenRow): void;
+  /** The database has gone back in time; the row is held. */
+  heldAfterRestore(row: TokenRow): void;
 };

@@ -4,10 +4,14 @@ import type { Failure } from "../providers/grant.ts";
 import type { Clients } from "../store/clients.ts";
 import type { DatabaseHealth } from "../store/database-health.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { PermitKey, TokenRows } from "../store/token-rows.ts";
+import type { PermitKey } from "../store/row-sql.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { Marks } from "../marks/marks.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { budgets } from "./budgets.ts";
+import type { Keeper } from "./keeping.ts";
 import type { RefreshObserver } from "./observer.ts";
+import type { Recovery } from "./recovery.ts";
 import type { Sender } from "./sending.ts";
 import type { Waiting } from "./waiting.ts";
 
@@ -24,10 +28,15 @@ export type RefreshParts = {
   waiting: Waiting;
   sender: Sender;
   vault: TokenVault;
+  keeper: Pick<Keeper, "keep">;
+  recovery: Pick<Recovery, "clear">;
+  marks: Pick<Marks, "read" | "raise">;
   health: DatabaseHealth;
   clock: Clock;
   random: () => number;
   observer: RefreshObserver;
+  /** True from the moment at which this process may not begin anything any more. */
+  isDraining: () => boolean;
 };
 
 /** A granted permission to send once. */

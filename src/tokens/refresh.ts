@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
+import { BrokerError } from "../errors.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { attempt } from "./attempt.ts";
 import { budgets } from "./budgets.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable } from "./sending.ts";
-import { mayTakeOver, takeoverOf, type Need } from "./takeover.ts";
+import { mayTakeOver, mustHearSpools, orphanRule, takeoverOf, type Need } from "./takeover.ts";
 import { isRefreshable, refreshableStatuses } from "./unavailable.ts";
 import type { WaitResult } from "./waiting.ts";
 
@@ -13,9 +14,12 @@ export type Refresh = (row: TokenRow, need: Need) => Promise<RefreshOutcome>;
 /** Who wants a refresh of which row, and until when it waits for others. */
 type Flight = { row: TokenRow; need: Need; giveUpAtMs: number; startedOver: boolean };
 
+/** There was no permit, or its time to send passed. `isBarred`: an attempt that stands there may not be taken over yet. */
+type Retry = { retry: TokenRow | null; isBarred: boolean };
+
 /** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
 export function createRefresh(parts: RefreshParts): Refresh {
-  const { rows, leases, waiting, sender, health, clock } = parts;
+  const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
   const recoverer = (need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs() });
 
   /** Step 4. */
@@ -26,9 +30,19 @@ export function createRefresh(parts: RefreshParts): Refresh {
       ...key,
       leaseSeconds: budgets.leaseSeconds,
       statuses: refreshableStatuses(row.grant),
+      orphan: orphanRule(row, definition.refresh),
       takeover: takeoverOf(row, definition.refresh, recoverer(need)),
     });
-    return permitted === null ? null : { row: permitted, key, isReplay: isTakenOver(permitted), mayStillSend };
+    // failpoint: permit taken
+    return permitted === null ? null : { row: permitted, key, isReplay: permitted.attemptReplays > 0, mayStillSend };
+  };
+
+  /** "After a crash": the answer to the attempt that stands in the row may wait in a spool. */
+  const mayAskForPermit = async (flight: Flight, { definition }: Sendable): Promise<boolean> => {
+    const { row, need } = flight;
+    if (row.attemptId === null || takeoverOf(row, definition.refresh, recoverer(need)) === null) return true;
+    const cleared = await recovery.clear(row.id, row.generation);
+    return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
   };
 
   /** Step 10. */
@@ -45,21 +59,25 @@ export function createRefresh(parts: RefreshParts): Refresh {
   };
 
   /** Steps 4 to 9 under a permit; the row as it stands when there is none to be had, or the time to send has passed. */
-  const tryOnce = async (flight: Flight, sendable: Sendable): Promise<RefreshOutcome | { retry: TokenRow | null }> => {
-    const permit = await takePermit(flight, sendable);
+  const tryOnce = async (flight: Flight, sendable: Sendable): Promise<RefreshOutcome | Retry> => {
+    const isBarred = !(await mayAskForPermit(flight, sendable));
+    // failpoint: before permit
+    const permit = isBarred ? null : await takePermit(flight, sendable);
     const mayStartOver = !flight.startedOver;
     const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver });
-    return outcome ?? { retry: await rows.readById(flight.row.id) };
+    return outcome ?? { retry: await rows.readById(flight.row.id), isBarred };
   };
 
   /** Asks for the permit until it is given, or somebody else's refresh makes it needless. */
   const contend = async (flight: Flight): Promise<RefreshOutcome> => {
+    if (isDraining()) throw shuttingDown(flight.row);
     const sendable = await sender.prepare(flight.row);
     const outcome = await tryOnce(flight, sendable);
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;
     if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
-    if (isHeldBack(seen) || clock.monotonicMs() >= flight.giveUpAtMs) return settled(seen, flight.row);
+    if (outcome.isBarred || isHeldBack(seen) || clock.monotonicMs() >= flight.giveUpAtMs)
+      return settled(seen, flight.row);
     const isFree = seen.attemptId === null;
     const next = { ...flight, row: seen, startedOver: flight.startedOver || isFree };
     if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) return await contend(next);
@@ -78,8 +96,12 @@ export function createRefresh(parts: RefreshParts): Refresh {
 
   return async (row, need) => {
     const flight = { row, need, giveUpAtMs: clock.monotonicMs() + budgets.flightMs, startedOver: false };
-    const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, budgets.leaseSeconds * 1000);
+    const [lease, held] = await Promise.all([
+      leases.acquire(`refresh:${row.id}:${row.generation}`, budgets.leaseSeconds * 1000),
+      holdIfGoneBack(parts, row),
+    ]);
     try {
+      if (held !== null) return held;
       if (lease.state !== "held") return await contend(flight);
       // The attempt in a cached row may be long over: whoever holds the lock is seen in Postgres.
       return await follow({ ...flight, row: { ...row, attemptId: null } });
@@ -89,9 +111,19 @@ export function createRefresh(parts: RefreshParts): Refresh {
   };
 }
 
-/** A permit on a free row dates from now; one that was taken over keeps its first date, at least a lease ago. */
-function isTakenOver({ attemptStartedAt, now }: TokenRow): boolean {
-  return attemptStartedAt !== null && now.getTime() - attemptStartedAt.getTime() > budgets.sendWindowMs;
+/** A row behind its mark comes from a restored database: what it would send has most likely been spent. */
+async function holdIfGoneBack({ rows, marks, observer }: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
+  const mark = await marks.read(row.id);
+  if (mark === null || mark.generation <= row.generation) return null;
+  const [held] = await rows.holdGoneBack([{ connectionId: row.id, ...mark }]);
+  if (held === undefined) return settled(await rows.readById(row.id), row);
+  observer.heldAfterRestore(held);
+  return { kind: "failed", row: held };
+}
+
+function shuttingDown({ name }: TokenRow): BrokerError {
+  const detail = "This replica is shutting down and begins no refresh; ask again.";
+  return new BrokerError("refresh_in_progress", detail, { connection: name, retryAfterSeconds: 1 });
 }
 
 /** Whoever needs nothing yet does not wait for the end of a permit that nobody uses any more. */

@@ -4,15 +4,15 @@ import type { ConnectionGrant, ProviderDefinition } from "../providers/definitio
 import type { TokenAnswer } from "../providers/grant.ts";
 import type { OAuthClient } from "../providers/oauth-client.ts";
 import { joinScopes } from "../providers/scopes.ts";
-import type { TemplateValues } from "../providers/template.ts";
+import { fillUrl, type TemplateValues } from "../providers/template.ts";
 import { buildRevocationRequest, buildTokenRequest, type TokenGrant } from "../providers/token-request.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 
 /** What a token request of one connection is made from. Holds plain secrets. */
-export type Sendable = {
-  row: TokenRow;
+export type Sendable<Row = TokenRow> = {
+  row: Row;
   definition: ProviderDefinition;
   client: ClientRow | null;
   /** The client's secret, and behind it the one before while the new one has not worked yet. */
@@ -24,30 +24,54 @@ export type SendPlan = { grant: TokenGrant; secretIndex: number };
 
 export type Sender = {
   /** Reads the client and opens its secrets. @throws BrokerError when the provider's definition is gone. */
-  prepare(row: TokenRow): Promise<Sendable>;
+  prepare<Row extends Owner>(row: Row): Promise<Sendable<Row>>;
+  /** The host that a row's token request goes to; the provider's id where that cannot be told. */
+  tokenHost(row: TokenRow): Promise<string>;
   /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
   send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
   /** Best effort (RFC 7009), where the provider has a way to revoke. Never rejects. */
-  revokeGrant(sendable: Sendable, tokens: { refreshToken?: string; accessToken?: string }): Promise<void>;
+  revokeGrant(sendable: Sendable<Place>, tokens: { refreshToken?: string; accessToken?: string }): Promise<void>;
 };
+
+/** Of a connection, or of what is left of a deleted one. */
+type Owner = Pick<TokenRow, "name" | "provider" | "clientRef">;
+type Place = Pick<TokenRow, "inputs" | "captured">;
 
 type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
 
-type Options = { catalog: Catalog; oauth: OAuthClient; clients: Clients; vault: TokenVault };
+type Options = {
+  catalog: Pick<Catalog, "get">;
+  oauth: Pick<OAuthClient, "requestToken" | "revoke">;
+  clients: Pick<Clients, "findById">;
+  vault: TokenVault;
+};
 
 export function createSender({ catalog, oauth, clients, vault }: Options): Sender {
+  const prepare: Sender["prepare"] = async (row) => {
+    const definition = catalog.get(row.provider);
+    if (definition === undefined) {
+      throw new BrokerError(
+        "provider_unavailable",
+        `This broker has no definition of the provider "${row.provider}" any more; see PROVIDERS_DIR.`,
+        { connection: row.name, retryAfterSeconds: 60 },
+      );
+    }
+    const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
+    return { row, definition, client, clientSecrets: client === null ? [] : openSecrets(vault, client) };
+  };
+
   return {
-    async prepare(row) {
-      const definition = catalog.get(row.provider);
-      if (definition === undefined) {
-        throw new BrokerError(
-          "provider_unavailable",
-          `This broker has no definition of the provider "${row.provider}" any more; see PROVIDERS_DIR.`,
-          { connection: row.name, retryAfterSeconds: 60 },
-        );
+    prepare,
+
+    async tokenHost(row) {
+      const { definition, ...rest } = await prepare(row);
+      const grant = row.grant as ConnectionGrant;
+      const url = (definition.refreshes[grant] ?? definition.exchanges[grant])?.url ?? "";
+      try {
+        return new URL(fillUrl(url, valuesOf({ definition, ...rest }, 0))).host;
+      } catch {
+        return row.provider;
       }
-      const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
-      return { row, definition, client, clientSecrets: client === null ? [] : openSecrets(vault, client) };
     },
 
     async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
@@ -57,7 +81,12 @@ export function createSender({ catalog, oauth, clients, vault }: Options): Sende
           definition,
           grant,
           obtainedBy: row.grant as ConnectionGrant,
-          values: { ...valuesOf(sendable, secretIndex), ...ownSecrets(vault, row, grant), ...values },
+          values: {
+            ...valuesOf(sendable, secretIndex),
+            scope: joinScopes(definition, row.scopes),
+            ...ownSecrets(vault, row, grant),
+            ...values,
+          },
         });
         return await oauth.requestToken({ definition, request, mayStillSend });
       } catch (error) {
@@ -74,15 +103,14 @@ export function createSender({ catalog, oauth, clients, vault }: Options): Sende
   };
 }
 
-/** All but the secret of the connection that a request spends. */
-function valuesOf({ row, definition, client, clientSecrets }: Sendable, secretIndex: number): TemplateValues {
+/** All but the scopes and the secret of the connection that a request spends. */
+function valuesOf({ row, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
   const secret = clientSecrets[secretIndex];
   return {
     client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
     inputs: { ...row.inputs, ...client?.inputs },
     callback: row.captured,
     response: row.captured,
-    scope: joinScopes(definition, row.scopes),
   };
 }
 
@@ -107,7 +135,11 @@ function ownSecrets(vault: TokenVault, row: TokenRow, grant: TokenGrant): Templa
 
 type RevocableToken = { value: string | undefined; hint: "access_token" | "refresh_token" };
 
-async function revoke(oauth: OAuthClient, sendable: Sendable, { value, hint }: RevocableToken): Promise<void> {
+async function revoke(
+  oauth: Pick<OAuthClient, "revoke">,
+  sendable: Sendable<Place>,
+  { value, hint }: RevocableToken,
+): Promise<void> {
   if (value === undefined) return;
   const { definition } = sendable;
   const request = revocationOf(sendable, value, hint);
@@ -115,7 +147,7 @@ async function revoke(oauth: OAuthClient, sendable: Sendable, { value, hint }: R
 }
 
 /** Null also where a value that the request needs is lacking: then there is nothing to be done. */
-function revocationOf(sendable: Sendable, token: string, tokenTypeHint: RevocableToken["hint"]) {
+function revocationOf(sendable: Sendable<Place>, token: string, tokenTypeHint: RevocableToken["hint"]) {
   const { definition } = sendable;
   try {
     return buildRevocationRequest({ definition, token, tokenTypeHint, values: valuesOf(sendable, 0) });

@@ -1,5 +1,6 @@
 import type { TokenRow } from "../store/token-row.ts";
-import type { PermitRequest } from "../store/token-rows.ts";
+import type { PermitRequest } from "../store/permit-rows.ts";
+import type { OrphanRule } from "../store/row-sql.ts";
 import { budgets } from "./budgets.ts";
 import { isRefreshable } from "./unavailable.ts";
 
@@ -30,6 +31,16 @@ export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recovere
   };
 }
 
+/** When the sweeper looks at an attempt that its owner leaves behind: as soon as it could be taken over without a caller's need. */
+export function orphanRule(row: TokenRow, given: ReuseRules): OrphanRule {
+  const rules = rulesFor(row, given);
+  const inGrace = rules.reuse === "grace" && rules.graceSeconds > budgets.leaseSeconds * 2;
+  return {
+    promptly: promptReuse.has(rules.reuse) || inGrace,
+    quietSeconds: inGrace ? budgets.graceQuietSeconds : budgets.quietSeconds,
+  };
+}
+
 /** Whether the permit statement would let this recoverer take over now, by the Postgres time in `row`. */
 export function mayTakeOver(row: TokenRow, rules: ReuseRules, recoverer: Recoverer): boolean {
   const isBackingOff = row.backoffUntil !== null && row.backoffUntil > row.now;
@@ -53,6 +64,12 @@ function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
   if (rules.reuse !== "grace" || row.attemptStartedAt === null) return false;
   const endsMs = row.attemptStartedAt.getTime() + rules.graceSeconds * 1000;
   return row.now.getTime() + budgets.leaseSeconds * 1000 < endsMs;
+}
+
+/** With Redis silent, an answer may wait there: these must not be sent again before it is known. */
+export function mustHearSpools(row: TokenRow, given: ReuseRules): boolean {
+  const { reuse } = rulesFor(row, given);
+  return reuse === "dead" || reuse === "kills_family";
 }
 
 /** A grant without a refresh token spends nothing, whatever its provider does with refresh tokens. */

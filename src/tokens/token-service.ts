@@ -11,6 +11,7 @@ import { issueToken, type IssuedToken, type WarningCode } from "./issued-token.t
 import { watchPeerRefreshes } from "./peer-refreshes.ts";
 import { firstPlan } from "./attempt.ts";
 import type { RefreshOutcome } from "./permit.ts";
+import type { Reads } from "./reads.ts";
 import type { Refresh } from "./refresh.ts";
 import { createSingleFlight } from "./single-flight.ts";
 import { abandonedAtMs, type Need } from "./takeover.ts";
@@ -26,14 +27,19 @@ export type TokenService = {
   refreshNow(name: string): Promise<void>;
   /** The same, for who wants to look at the failure. @throws BrokerError when no refresh can be tried */
   tryRefresh(name: string): Promise<RefreshOutcome>;
+  /** Refreshes a row that is due, before anybody needs it; shared with callers that come meanwhile. */
+  refreshAhead(row: TokenRow): Promise<RefreshOutcome>;
   /** Resolves when no refresh runs in this process any more. */
   settled(): Promise<void>;
 };
 
 export type TokenServiceParts = {
   cache: TokenCache;
-  catalog: Catalog;
+  catalog: Pick<Catalog, "get">;
   rows: TokenRows;
+  reads: Pick<Reads, "note">;
+  /** True from the moment at which this process may not begin a refresh any more. */
+  isDraining: () => boolean;
   leases: Leases;
   refresh: Refresh;
   clock: Clock;
@@ -50,7 +56,7 @@ type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] }
 
 /** The way of a read: README.md. */
 export function createTokenService(parts: TokenServiceParts): TokenService {
-  const { cache, catalog, rows, leases, refresh, clock, databaseClock, onBackgroundError } = parts;
+  const { cache, catalog, rows, leases, refresh, clock, databaseClock, reads, isDraining, onBackgroundError } = parts;
   const flights = createSingleFlight<RefreshOutcome>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
@@ -74,7 +80,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** Whether a refresh ahead of need makes sense: a free row that is not backing off. */
   const canRefreshAhead = (row: TokenRow): boolean =>
-    firstPlan(row) !== null && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
+    !isDraining() && firstPlan(row) !== null && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
 
   const unavailable = (row: TokenRow): BrokerError => {
     const rules = rulesOf(row);
@@ -85,6 +91,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const issue = (found: KnownConnection, codes: readonly WarningCode[]): IssuedToken => {
     const token = issueToken(found, codes, databaseClock.nowMs());
     if (token === null) throw unavailable(found.row);
+    reads.note(found.row);
     return token;
   };
 
@@ -140,7 +147,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     } catch (error) {
       // Storage or the lock service failed: no reason to withhold a token that is good, and good until now.
       const isPassing = usable && error instanceof BrokerError && !isFinal(error);
-      const stillGood = isPassing ? issueToken(found, ["refresh_failing"], databaseClock.nowMs()) : null;
+      const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
+      const stillGood = isPassing ? issueToken(found, [...warnings, ...failing], databaseClock.nowMs()) : null;
       if (stillGood !== null) return stillGood;
       throw error;
     }
@@ -178,6 +186,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     },
 
     tryRefresh,
+    refreshAhead: (row) => fly(row, "ahead"),
 
     async refreshNow(name) {
       const outcome = await tryRefresh(name);

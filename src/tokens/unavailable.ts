@@ -14,9 +14,11 @@ export function refreshableStatuses(grant: string): ("pending" | "connected")[] 
   return isUnattended(grant) ? ["connected", "pending"] : ["connected"];
 }
 
-export function isRefreshable({ grant, status }: Pick<TokenRow, "grant" | "status">): boolean {
-  return refreshableStatuses(grant).some((each) => each === status);
+export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boolean {
+  return goneBackFrom === null && refreshableStatuses(grant).some((each) => each === status);
 }
+
+type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
 
 /** Seconds for a Retry-After header: at least 1, at most 60. */
 function retryAfterSeconds(untilMs: number, nowMs: number): number {
@@ -36,6 +38,14 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
   }
   if (row.status === "pending" && !isUnattended(row.grant)) {
     return new BrokerError("authorization_pending", pendingAdvice(row.grant), context);
+  }
+  if (row.goneBackFrom !== null) {
+    const detail =
+      "The broker's database was restored from before this connection's newest token; an operator must run `freshet recover`.";
+    return new BrokerError("storage_unavailable", detail, {
+      ...context,
+      retryAfterSeconds: budgets.retryAfterMaxSeconds,
+    });
   }
   if (row.lastErrorCode === "invalid_client") {
     return new BrokerError(

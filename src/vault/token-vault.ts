@@ -16,6 +16,9 @@ export type TokenVault = {
   sealTokens(tokens: TokenSet, at: { connectionId: string; generation: number }): SealedTokenSet;
   openAccessToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
   openRefreshToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
+  /** An answer on its way to the row, with all that belongs to it. */
+  sealRecord(text: string, at: { connectionId: string; generation: number }): Uint8Array<ArrayBuffer>;
+  openRecord(record: Uint8Array, at: { connectionId: string; generation: number }): string;
   sealAnswer(rawAnswer: string, at: { connectionId: string; generation: number }): Uint8Array<ArrayBuffer>;
   sealCredentials(
     values: Record<string, string>,
@@ -67,6 +70,8 @@ export function createTokenVault(keyring: Keyring): TokenVault {
     }),
     openAccessToken: (record, at) => keyring.open(record, tokenPlace("access_token_sealed", at)),
     openRefreshToken: (record, at) => keyring.open(record, tokenPlace("refresh_token_sealed", at)),
+    sealRecord: (text, at) => keyring.seal(text, tokenPlace("record", at)),
+    openRecord: (record, at) => keyring.open(record, tokenPlace("record", at)),
     sealAnswer: (rawAnswer, at) => keyring.seal(rawAnswer, tokenPlace("attempt_answer_sealed", at)),
     sealCredentials: (values, at) => keyring.seal(JSON.stringify(values), credentialsPlace(at)),
     openCredentials: (record, at) => JSON.parse(keyring.open(record, credentialsPlace(at))) as Record<string, string>,

@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { request } from "undici";
 import { BrokerApi } from "./broker-api.ts";
+import type { Failpoints } from "./faults/failpoints.ts";
 import { freePort } from "./free-port.ts";
 import { guard, temporaryFolder } from "./services/guardian.ts";
 
@@ -25,11 +27,16 @@ export type BrokerOptions = {
   env?: Record<string, string | undefined>;
   /** What runs; the broker unless named. */
   entry?: string;
+  /** Options of Node itself, such as `--import=…`. */
+  nodeOptions?: readonly string[];
+  /** What its failpoints do; `{}` for those that are set later, by `setFailpoints`. */
+  failpoints?: Failpoints;
 };
 
 type Environment = Record<string, string | undefined>;
 
 const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
+const faultPreload = fileURLToPath(new URL("faults/preload.ts", import.meta.url));
 const startDeadlineMs = 60_000;
 const stopDeadlineMs = 90_000;
 
@@ -43,8 +50,9 @@ export class BrokerProcess implements AsyncDisposable {
   /** All that it has written, over restarts. */
   stdout = "";
   stderr = "";
-  readonly #entry: string;
+  readonly #arguments: string[];
   readonly #environment: Environment;
+  readonly #failpointFile: string | null;
   #child: ChildProcess | undefined;
 
   constructor(options: BrokerOptions & { port: number; dataDir: string; adminKey: string; encryptionKeys: string }) {
@@ -53,8 +61,19 @@ export class BrokerProcess implements AsyncDisposable {
     this.adminKey = options.adminKey;
     this.dataDir = options.dataDir;
     this.api = new BrokerApi(this.url, this.adminKey);
-    this.#entry = options.entry ?? fileURLToPath(new URL("../../src/main.ts", import.meta.url));
-    this.#environment = environmentFor({ ...options, publicUrl: this.publicUrl });
+    const entry = options.entry ?? fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+    this.#failpointFile = options.failpoints === undefined ? null : `${this.dataDir}.failpoints`;
+    if (options.failpoints !== undefined) this.setFailpoints(options.failpoints);
+    const faults = faultEnvironment(this.#failpointFile);
+    const preload = Object.keys(faults).length > 0 ? [`--import=${pathToFileURL(faultPreload).href}`] : [];
+    this.#arguments = [...(options.nodeOptions ?? []), ...preload, entry];
+    this.#environment = { ...environmentFor({ ...options, publicUrl: this.publicUrl }), ...faults };
+  }
+
+  /** Of the process that was started last. */
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error("the broker was never started");
+    return this.#child.pid;
   }
 
   /** The exit code of a process that ended by itself; null while it runs, and after a signal. */
@@ -83,7 +102,7 @@ export class BrokerProcess implements AsyncDisposable {
 
   /** Starts it without waiting, for tests of what happens on the way. */
   launch(): ChildProcess {
-    const child = spawn(process.execPath, [this.#entry], {
+    const child = spawn(process.execPath, this.#arguments, {
       cwd: projectRoot,
       env: this.#environment,
       stdio: ["ignore", "pipe", "pipe"],
@@ -128,9 +147,22 @@ export class BrokerProcess implements AsyncDisposable {
     this.#signal("SIGCONT");
   }
 
+  /** Resolves when it has stopped itself at a failpoint. */
+  async untilFrozen(): Promise<void> {
+    while (!/^State:\s+T/m.test(readFileSync(`/proc/${this.pid}/status`, "utf8"))) await sleep(10);
+  }
+
+  /** From now on its failpoints do this; they count arrivals from the start. Needs the option `failpoints`. */
+  setFailpoints(failpoints: Failpoints): void {
+    if (this.#failpointFile === null) throw new Error("start this broker with `failpoints: {}`");
+    writeFileSync(`${this.#failpointFile}.new`, JSON.stringify(failpoints));
+    renameSync(`${this.#failpointFile}.new`, this.#failpointFile);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
     await this.api.close();
+    if (this.#failpointFile !== null) rmSync(this.#failpointFile, { force: true });
   }
 
   #signal(signal: NodeJS.Signals): void {
@@ -154,12 +186,20 @@ export async function prepareBroker(options: BrokerOptions = {}): Promise<Broker
   });
 }
 
-/** Replicas of one broker: they share keys and public address, and each has a port and a data folder of its own. */
-export async function startBrokers(count: number, options: BrokerOptions): Promise<BrokerProcess[]> {
+/**
+ * Replicas of one broker: they share keys and public address, and each has a port and a data folder of its own. `each`
+ * says what else differs.
+ */
+export async function startBrokers(
+  count: number,
+  { each = () => ({}), ...options }: BrokerOptions & { each?: (replica: number) => Partial<BrokerOptions> },
+): Promise<BrokerProcess[]> {
   const encryptionKeys = options.encryptionKeys ?? newEncryptionKey("k1");
-  const first = await prepareBroker({ ...options, encryptionKeys });
+  const first = await prepareBroker({ ...options, encryptionKeys, ...each(0) });
   const shared = { ...options, encryptionKeys, adminKey: first.adminKey, publicUrl: first.publicUrl };
-  const others = await Promise.all(Array.from({ length: count - 1 }, () => prepareBroker(shared)));
+  const others = await Promise.all(
+    Array.from({ length: count - 1 }, (_, index) => prepareBroker({ ...shared, ...each(index + 1) })),
+  );
   return await Promise.all([first, ...others].map((broker) => broker.start()));
 }
 
@@ -185,6 +225,15 @@ function environmentFor(options: BrokerOptions & { port: number; dataDir: string
     ...options.env,
   };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+/** What `faults/preload.ts` reads; a mutation under test is in every broker of the run. */
+function faultEnvironment(failpointFile: string | null): Environment {
+  const mutation = process.env["MUTATION"];
+  return {
+    ...(failpointFile === null ? {} : { FAILPOINTS: `@${failpointFile}` }),
+    ...(mutation ? { MUTATION: mutation } : {}),
+  };
 }
 
 async function isReady(url: string): Promise<boolean> {

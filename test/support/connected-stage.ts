@@ -1,6 +1,9 @@
-import { type BrokerProcess, startBrokers } from "./broker-process.ts";
+import { type BrokerOptions, type BrokerProcess, startBrokers } from "./broker-process.ts";
+import { type FaultProxy, startFaultProxy } from "./faults/tcp-proxy.ts";
+import type { RequestEntry } from "./providers/ledger.ts";
 import { providersFolder } from "./providers/definition-files.ts";
 import { GenericProvider, type GenericOptions } from "./providers/generic.ts";
+import type { DefinitionFile } from "./providers/strict-server.ts";
 import { useDatabase, useRedis } from "./services/index.ts";
 import { walkConsent } from "./walk-consent.ts";
 
@@ -11,6 +14,10 @@ export type StageOptions = {
   redisUrl?: string | null;
   provider?: GenericOptions;
   env?: Record<string, string | undefined>;
+  /** What differs between replicas: a failpoint, a clock, a proxy on the way to Postgres or Redis. */
+  each?: (replica: number) => Partial<BrokerOptions>;
+  /** Each broker reaches the provider through a proxy of its own, `stage.line`. */
+  withLines?: boolean;
 };
 
 /** Replicas on real Postgres, a strict provider, and a client of it. Take it with `await using`. */
@@ -18,25 +25,48 @@ export class ConnectedStage implements AsyncDisposable {
   readonly provider: GenericProvider;
   readonly brokers: BrokerProcess[];
 
-  constructor(provider: GenericProvider, brokers: BrokerProcess[]) {
+  readonly #lines: readonly FaultProxy[];
+
+  constructor(provider: GenericProvider, brokers: BrokerProcess[], lines: readonly FaultProxy[] = []) {
     this.provider = provider;
     this.brokers = brokers;
+    this.#lines = lines;
   }
 
-  static async start({ replicas = 1, databaseUrl, redisUrl, provider: options, env }: StageOptions = {}) {
+  static async start(given: StageOptions = {}): Promise<ConnectedStage> {
+    const { replicas = 1, databaseUrl, redisUrl, provider: options, env, each, withLines = false } = given;
     const provider = await new GenericProvider(options).start();
+    const lines = await startLines(withLines ? replicas : 0, provider);
     const redis = redisUrl === undefined ? await useRedis() : redisUrl;
     const brokers = await startBrokers(replicas, {
       databaseUrl: databaseUrl ?? (await useDatabase()),
       providersDir: await providersFolder(provider),
       ...(redis === null ? {} : { redisUrl: redis }),
       ...(env === undefined ? {} : { env }),
+      each: (replica) => ({ ...linked(lines[replica]), ...each?.(replica) }),
     });
-    const stage = new ConnectedStage(provider, brokers);
+    const stage = new ConnectedStage(
+      provider,
+      brokers,
+      lines.map(({ proxy }) => proxy),
+    );
     provider.redirectUris.add(stage.first.redirectUri(provider.id));
     const { id: client_id, secret: client_secret } = provider.client;
     await stage.first.api.createClient({ name: "app", provider: provider.id, client_id, client_secret });
     return stage;
+  }
+
+  /** Between a replica and the provider, where asked for. */
+  line(replica = 0): FaultProxy {
+    const line = this.#lines[replica];
+    if (line === undefined) throw new Error("start this stage with `withLines`");
+    return line;
+  }
+
+  /** The token requests that reached the provider from one replica. */
+  sentBy(replica: number): RequestEntry[] {
+    const host = `127.0.0.1:${this.line(replica).port}`;
+    return this.provider.ledger.requestsTo("token").filter(({ headers }) => headers["host"] === host);
   }
 
   /** The first replica. */
@@ -68,5 +98,23 @@ export class ConnectedStage implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.brokers.map((broker) => broker[Symbol.asyncDispose]()));
     await this.provider.stop();
+    await Promise.all(this.#lines.map((line) => line[Symbol.asyncDispose]()));
   }
+}
+
+type Line = { proxy: FaultProxy; providersDir: string };
+
+/** A proxy for each replica, and the provider's definition with the proxy's address in the place of its own. */
+async function startLines(count: number, provider: GenericProvider): Promise<Line[]> {
+  const start = async () => {
+    const proxy = await startFaultProxy(provider.origin);
+    const text = JSON.stringify(provider.definitions()).replaceAll(provider.origin, proxy.url);
+    const definitions = () => JSON.parse(text) as DefinitionFile[];
+    return { proxy, providersDir: await providersFolder({ definitions }) };
+  };
+  return await Promise.all(Array.from({ length: count }, start));
+}
+
+function linked(line: Line | undefined): Partial<BrokerOptions> {
+  return line === undefined ? {} : { providersDir: line.providersDir };
 }

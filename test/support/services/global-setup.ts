@@ -1,23 +1,5 @@
 import type { TestProject } from "vitest/node";
-import { choosePrivateSource, chooseSource, describeSource, type ServiceKind, type Source } from "./choice.ts";
-import { dropDatabases } from "./databases.ts";
-import { guard } from "./guardian.ts";
-import { startPostgres } from "./postgres.ts";
-import { startRedis } from "./redis.ts";
-import { install, surroundingsOf } from "./surroundings.ts";
-
-/** What every test file is told about the services of this run. */
-export type Services = {
-  /** Databases of this run carry names that start so. */
-  databasePrefix: string;
-  postgres: ServiceOffer;
-  redis: ServiceOffer;
-};
-
-/** `url`: the run's shared server; absent where there is none. `private`: where instances of a test's own come from. */
-export type ServiceOffer = { url?: string; private: Source };
-
-type Suite = { services: Services; stop(): Promise<void> };
+import { type Services, startSuite, type Suite } from "./suite.ts";
 
 // Projects set up one by one, each in a module graph of its own; they share the servers of this process.
 declare global {
@@ -25,7 +7,7 @@ declare global {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  globalThis.freshetSuite ??= { users: 0, suite: startSuite() };
+  globalThis.freshetSuite ??= { users: 0, suite: announced() };
   const entry = globalThis.freshetSuite;
   entry.users++;
   project.provide("services", (await entry.suite).services);
@@ -37,41 +19,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
   };
 }
 
-async function startSuite(): Promise<Suite> {
-  const postgres = await offer("postgres", startPostgres);
-  const redis = await offer("redis", startRedis);
-  process.stdout.write(`tests use ${postgres.line}; ${redis.line}\n`);
-  const databasePrefix = `freshet_test_${process.pid}_${Date.now().toString(36)}_`;
-  const serverUrl = postgres.url;
-  const release = serverUrl ? guard({ kind: "databases", serverUrl, prefix: databasePrefix }) : undefined;
-  return {
-    services: { databasePrefix, postgres: toOffer(postgres), redis: toOffer(redis) },
-    async stop() {
-      if (serverUrl) await dropDatabases(serverUrl, databasePrefix);
-      release?.();
-      await Promise.all([postgres.stop(), redis.stop()]);
-    },
-  };
-}
-
-type Offered = ServiceOffer & { line: string; stop(): Promise<void> };
-type Start = (source: Source) => Promise<AsyncDisposable & { url: string }>;
-
-async function offer(kind: ServiceKind, start: Start): Promise<Offered> {
-  const around = await surroundingsOf(kind);
-  const chosen = chooseSource(kind, around);
-  const line = describeSource(kind, chosen);
-  const ownSource = await install(kind, choosePrivateSource(kind, around));
-  if (chosen.from === "url") return { line, url: chosen.url, private: ownSource, stop: async () => {} };
-  if (ownSource.from === "nowhere") {
-    return { line: describeSource(kind, ownSource), private: ownSource, stop: async () => {} };
-  }
-  const server = await start(ownSource);
-  return { line, url: server.url, private: ownSource, stop: async () => await server[Symbol.asyncDispose]() };
-}
-
-function toOffer({ url, private: ownSource }: Offered): ServiceOffer {
-  return url === undefined ? { private: ownSource } : { url, private: ownSource };
+async function announced(): Promise<Suite> {
+  const suite = await startSuite();
+  process.stdout.write(`tests use ${suite.line}\n`);
+  return suite;
 }
 
 declare module "vitest" {

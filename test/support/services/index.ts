@@ -6,16 +6,27 @@ import { createDatabase, ensureTemplate } from "./databases.ts";
 import { type PostgresOptions, type PrivatePostgres, startPostgres } from "./postgres.ts";
 import type { PrivateServer } from "./private-server.ts";
 import { startRedis, withRedis } from "./redis.ts";
+import type { Services } from "./suite.ts";
 
 export { statementsIn } from "./postgres.ts";
 
 const reservedDatabase = 0; // counts the databases that were handed out
+let provided: Services | null = null;
+
+/** For a program that uses these helpers without vitest: the services that it has started. */
+export function provideServices(services: Services): void {
+  provided = services;
+}
+
+function offered(): Services {
+  return provided ?? inject("services");
+}
 
 /** `describe` that runs where the services can be had, and is skipped, naming the remedy, where they cannot. */
 export function describeWithServices(kinds: ServiceKind[], name: string, body: () => void): void {
   const remedies = kinds.flatMap((kind) => {
-    const source = inject("services")[kind].private;
-    return inject("services")[kind].url === undefined && source.from === "nowhere" ? [source.remedy] : [];
+    const source = offered()[kind].private;
+    return offered()[kind].url === undefined && source.from === "nowhere" ? [source.remedy] : [];
   });
   if (remedies.length === 0) describe(name, body);
   else describe.skip(`${name} (to run: ${remedies.join("; ")})`, body);
@@ -23,7 +34,7 @@ export function describeWithServices(kinds: ServiceKind[], name: string, body: (
 
 /** The URL of a fresh database with this version's schema, or an empty one. Dropped when the run ends. */
 export async function useDatabase({ empty = false }: { empty?: boolean } = {}): Promise<string> {
-  const { databasePrefix, postgres } = inject("services");
+  const { databasePrefix, postgres } = offered();
   const serverUrl = sharedUrl("postgres", postgres.url);
   const name = `${databasePrefix}${randomBytes(6).toString("hex")}`;
   if (empty) return await createDatabase(serverUrl, name);
@@ -37,7 +48,7 @@ export async function useDatabase({ empty = false }: { empty?: boolean } = {}): 
  * a test that counts either starts a private one.
  */
 export async function useRedis(): Promise<string> {
-  const url = new URL(sharedUrl("redis", inject("services").redis.url));
+  const url = new URL(sharedUrl("redis", offered().redis.url));
   url.pathname = `/${reservedDatabase}`;
   const number = await withRedis(url.href, async (redis) => {
     const limit = Number((await redis.config("GET", "databases"))[1]);
@@ -50,12 +61,12 @@ export async function useRedis(): Promise<string> {
 
 /** A Postgres of this test's own. Take it with `await using`; what is forgotten ends with the test file. */
 export async function startPrivatePostgres(options: PostgresOptions = {}): Promise<PrivatePostgres> {
-  return await startPostgres(inject("services").postgres.private, options);
+  return await startPostgres(offered().postgres.private, options);
 }
 
 /** A Redis of this test's own. Take it with `await using`; what is forgotten ends with the test file. */
 export async function startPrivateRedis(): Promise<PrivateServer> {
-  return await startRedis(inject("services").redis.private);
+  return await startRedis(offered().redis.private);
 }
 
 function sharedUrl(kind: ServiceKind, url: string | undefined): string {

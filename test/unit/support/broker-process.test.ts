@@ -1,5 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { prepareBroker, startBroker, startBrokers } from "../../support/broker-process.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
@@ -79,6 +80,15 @@ it("replicas share keys and public address, and nothing else", async () => {
   expect(new Set(brokers.map((broker) => broker.url)).size).toBe(2);
   expect(new Set(brokers.map((broker) => broker.dataDir)).size).toBe(2);
   await Promise.all(brokers.map((broker) => broker[Symbol.asyncDispose]()));
+});
+
+it("a broker dies at a failpoint that was set while it was being made ready", async () => {
+  const workers = fileURLToPath(new URL("../../support/faults/example/three-workers.ts", import.meta.url));
+  await using broker = await prepareBroker({ entry: workers, failpoints: {} });
+  broker.setFailpoints({ here: { action: "kill", after: 3 } });
+  broker.launch();
+  expect(await broker.ended()).toBe(null);
+  expect([broker.stdout, broker.stderr]).toEqual(["", 'failpoint "here": kill, 3 arrived\n']);
 });
 
 it("a broker's address is known before it starts", async () => {

@@ -1,0 +1,45 @@
+import type { Command } from "commander";
+import { UsageError } from "../errors.ts";
+import type { Column } from "../output.ts";
+import { resourcesIn } from "../resource.ts";
+import { handle, type Cli, type Session } from "../session.ts";
+
+const columns: readonly Column[] = [
+  ["NAME", "name"],
+  ["PROVIDER", "provider"],
+  ["STATUS", "status"],
+  ["SETS LOST", "sets_lost"],
+  ["ACCESS TOKEN UNTIL", "access_token_expires_at"],
+];
+
+const explanation =
+  "These rows are older than what was stored before the database was restored: their refresh tokens have most likely been " +
+  "spent, and many providers end a grant whose token is sent twice. Better: freshet connect NAME. " +
+  "To refresh with what was restored nevertheless: freshet recover NAME..., or freshet recover --all";
+
+/** `freshet recover` */
+export function addRecoverCommand(program: Command, cli: Cli): void {
+  program
+    .command("recover [names...]")
+    .description("after a restored database: show the connections that are held, or let them be refreshed again")
+    .option("--all", "all that are held")
+    .action(handle(cli, recover));
+}
+
+async function recover(
+  { api, output }: Session,
+  { args, options }: { args: (string | string[])[]; options: { all?: boolean } },
+) {
+  const names = args.flat();
+  const all = options.all ?? false;
+  if (all && names.length > 0) throw new UsageError("name connections, or give --all, not both");
+  if (!all && names.length === 0) {
+    const items = resourcesIn((await api().get("/recovery"))["items"]);
+    output.list({ items }, columns);
+    if (items.length > 0) output.note(explanation);
+    return;
+  }
+  const answer = await api().post("/recovery", all ? { all } : { connections: names });
+  const released = (answer["released"] as unknown[]).map(String);
+  output.done(`Refreshed again from now on: ${released.join(", ") || "none was held"}.`, answer);
+}

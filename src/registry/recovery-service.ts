@@ -1,0 +1,67 @@
+import { BrokerError } from "../errors.ts";
+import { deletedGeneration } from "../marks/marks.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenCache } from "../tokens/token-cache.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+
+/** A connection whose row has gone back in time with a restored database. Its refresh token has most likely been spent. */
+export type HeldConnection = {
+  name: string;
+  provider: string;
+  status: string;
+  /** How many token sets newer than the row's were stored before; null: the connection had been deleted. */
+  setsLost: number | null;
+  accessTokenExpiresAt: Date | null;
+};
+
+export type RecoveryService = {
+  list(): Promise<HeldConnection[]>;
+  /**
+   * Lets these be refreshed again, all of them where `names` is null; returns their names.
+   * @throws BrokerError not_found for a name that is not held, and then releases none
+   */
+  release(names: readonly string[] | null, by: string): Promise<string[]>;
+};
+
+type Parts = {
+  rows: Pick<TokenRows, "goneBack" | "releaseGoneBack">;
+  vault: TokenVault;
+  cache: Pick<TokenCache, "learn">;
+};
+
+export function createRecoveryService({ rows, vault, cache }: Parts): RecoveryService {
+  const release = async (row: TokenRow, by: string): Promise<void> => {
+    const { goneBackFrom } = row;
+    if (goneBackFrom === null) return;
+    const place = { connectionId: row.id, generation: row.generation };
+    const tokens = {
+      accessToken: row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place),
+      refreshToken: row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place),
+    };
+    // Under the generation of its mark, so that it is behind nothing any more.
+    const sealed = vault.sealTokens(tokens, { ...place, generation: goneBackFrom });
+    const released = await rows.releaseGoneBack({ ...row, goneBackFrom }, sealed, by);
+    if (released !== null) cache.learn(released);
+  };
+
+  return {
+    list: async () => (await rows.goneBack()).map(describe),
+    async release(names, by) {
+      const held = await rows.goneBack();
+      const unknown = names?.find((name) => !held.some((row) => row.name === name));
+      if (unknown !== undefined) {
+        throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
+      }
+      const chosen = held.filter(({ name }) => names === null || names.includes(name));
+      for (const row of chosen) await release(row, by);
+      return chosen.map(({ name }) => name);
+    },
+  };
+}
+
+function describe({ name, provider, status, generation, goneBackFrom, expiresAt }: TokenRow): HeldConnection {
+  const newest = goneBackFrom ?? generation;
+  const setsLost = newest >= deletedGeneration ? null : newest - generation;
+  return { name, provider, status, setsLost, accessTokenExpiresAt: expiresAt };
+}

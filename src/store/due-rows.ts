@@ -1,0 +1,112 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Database } from "./database.ts";
+import { freePermit, moved, nextDue, seconds } from "./row-sql.ts";
+import { tokenColumns, type TokenRow } from "./token-row.ts";
+
+/** A connection's newest generation and version, as a guard outside of the database remembers them. */
+export type GenerationMark = { connectionId: string; generation: number; version: number };
+
+const keepDeletedHours = 24;
+const keepEventsDays = 90;
+
+/** What the sweeper and the guard against restored databases ask. */
+export function createDueRows({ prisma }: Pick<Database, "prisma">) {
+  return {
+    /**
+     * Takes up to `limit` rows whose time has come; nobody else gets them for `claimSeconds`. Rows that another replica is
+     * taking at this moment are passed over. `busyProviders` are left alone.
+     */
+    async claimDue(given: {
+      limit: number;
+      claimSeconds: number;
+      busyProviders: readonly string[];
+    }): Promise<TokenRow[]> {
+      const { limit, claimSeconds, busyProviders } = given;
+      return await prisma.$queryRaw`
+        UPDATE connections c SET next_refresh_at = clock_timestamp() + ${seconds(claimSeconds)}
+        WHERE c.id IN (SELECT d.id FROM connections d
+          WHERE d.next_refresh_at <= clock_timestamp() AND d.status IN ('connected', 'pending')
+            AND d.gone_back_from IS NULL AND d.provider <> ALL(${busyProviders}::text[])
+          ORDER BY d.next_refresh_at LIMIT ${limit} FOR UPDATE SKIP LOCKED)
+        RETURNING ${tokenColumns}`;
+    },
+
+    /** Puts a claimed row back, to be looked at after `afterSeconds`; null: never. A row that has moved on is left as it is. */
+    async postpone({ id, generation }: { id: string; generation: number }, afterSeconds: number | null): Promise<void> {
+      const next = afterSeconds === null ? Sql.sql`NULL` : Sql.sql`clock_timestamp() + ${seconds(afterSeconds)}`;
+      await prisma.$executeRaw`
+        UPDATE connections c SET next_refresh_at = ${next}
+        WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.next_refresh_at IS NOT NULL
+          AND c.attempt_id IS NULL`;
+    },
+
+    /** Notes that these tokens are read, so that they are refreshed ahead of their readers. Each is noted once. */
+    async markInUse(read: readonly { id: string; generation: number }[]): Promise<void> {
+      const ids = read.map(({ id }) => id);
+      const generations = read.map(({ generation }) => generation);
+      const due = Sql.sql`CASE WHEN c.attempt_id IS NOT NULL OR c.refresh_due_at IS NULL THEN c.next_refresh_at
+        ELSE GREATEST(LEAST(c.refresh_due_at, c.keep_alive_at), c.backoff_until) END`;
+      await prisma.$executeRaw`
+        UPDATE connections c SET in_use = true, next_refresh_at = ${due}
+        FROM unnest(${ids}::uuid[], ${generations}::int[]) AS r(id, generation)
+        WHERE c.id = r.id AND c.generation = r.generation AND NOT c.in_use`;
+    },
+
+    /** Stops all refreshing of rows that are behind their marks, and returns them. A row that is not behind is left alone. */
+    async holdGoneBack(marks: readonly GenerationMark[]): Promise<TokenRow[]> {
+      const ids = marks.map(({ connectionId }) => connectionId);
+      const generations = marks.map(({ generation }) => generation);
+      const versions = marks.map(({ version }) => version);
+      return await prisma.$queryRaw`
+        WITH c AS (UPDATE connections u SET gone_back_from = m.generation,
+            version_floor = GREATEST(u.version_floor, m.version), updated_at = clock_timestamp()
+          FROM unnest(${ids}::uuid[], ${generations}::int[], ${versions}::int[]) AS m(id, generation, version)
+          WHERE u.id = m.id AND u.generation < m.generation
+          RETURNING u.*, m.generation AS mark),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'held_after_restore', jsonb_build_object('generation', c.generation, 'stored_before', c.mark) FROM c)
+        SELECT ${tokenColumns} FROM c`;
+    },
+
+    /** Newest generations, in the order of ids, for the comparison with their marks. */
+    async generationsAfter(connectionId: string | null, limit: number): Promise<GenerationMark[]> {
+      return await prisma.$queryRaw`
+        SELECT c.id::text AS "connectionId", c.generation, GREATEST(c.version, c.version_floor)::int AS version FROM connections c
+        WHERE ${connectionId}::uuid IS NULL OR c.id > ${connectionId}::uuid ORDER BY c.id LIMIT ${limit}`;
+    },
+
+    /** Rows that are held since the database went back in time. */
+    async goneBack(): Promise<TokenRow[]> {
+      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.gone_back_from IS NOT NULL
+        ORDER BY c.name`;
+    },
+
+    /**
+     * An operator takes the row as it is: it may be refreshed again, under the generation that it had before the database
+     * went back. `tokens`: the same ones, sealed for that generation. Null: the row is not held as it was read.
+     */
+    async releaseGoneBack(
+      row: { id: string; generation: number; goneBackFrom: number },
+      tokens: { accessToken: Uint8Array<ArrayBuffer> | null; refreshToken: Uint8Array<ArrayBuffer> | null },
+      by: string,
+    ): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET generation = c.gone_back_from, gone_back_from = NULL, ${freePermit},
+        access_token_sealed = ${tokens.accessToken}, refresh_token_sealed = ${tokens.refreshToken},
+        backoff_until = NULL, updated_at = clock_timestamp(), next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)}
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.gone_back_from = ${row.goneBackFrom}`;
+      const event = { type: "released_after_restore", detail: { by } };
+      return (await prisma.$queryRaw<TokenRow[]>(moved(update, event)))[0] ?? null;
+    },
+
+    /** Lets go of what need not be kept: how to revoke for deleted connections, and old history. */
+    async tidy(): Promise<void> {
+      await prisma.$executeRaw`
+        UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
+        WHERE deleted_at < clock_timestamp() - make_interval(hours => ${keepDeletedHours}::int)
+          AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}')`;
+      await prisma.$executeRaw`
+        DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
+          WHERE at < clock_timestamp() - make_interval(days => ${keepEventsDays}::int) ORDER BY id LIMIT 10000)`;
+    },
+  };
+}

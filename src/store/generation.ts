@@ -1,0 +1,4 @@
+/** The generation after this row's, and after all that were stored before its database went back in time. */
+export function nextGeneration(row: { generation: number; goneBackFrom: number | null }): number {
+  return Math.max(row.generation, row.goneBackFrom ?? 0) + 1;
+}

@@ -1,0 +1,156 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Database } from "./database.ts";
+import { nextGeneration } from "./generation.ts";
+import {
+  attemptVersion,
+  freePermit,
+  freeSchedule,
+  grantColumns,
+  json,
+  moved,
+  orphanDue,
+  owned,
+  seconds,
+  type HistoryEvent,
+  type OrphanRule,
+  type PermitKey,
+  type SealedGrant,
+} from "./row-sql.ts";
+import type { TokenRow } from "./token-row.ts";
+
+/** A late answer as it waits to be tried: its record is sealed for the generation after `baseGeneration`. */
+export type Candidate = {
+  attemptId: string;
+  connectionId: string;
+  authorization: number;
+  baseGeneration: number;
+  record: Uint8Array<ArrayBuffer>;
+};
+
+/** The row as it was read when a late answer was found to fit it. */
+type Place = { id: string; generation: number; authorization: number; attemptId: string | null };
+
+/** The statements that put a token set into a row. */
+export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
+  const first = (rows: TokenRow[]) => rows[0] ?? null;
+
+  return {
+    /** Step 8. Null: the CAS is lost, or it was won before and this is a repetition (see `lastAttemptId`). */
+    async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, key.generation + 1)},
+        ${freeSchedule(grant)}, version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)}`;
+      return first(await commits.$queryRaw<TokenRow[]>(moved(update, { type: "refreshed", detail: event })));
+    },
+
+    /**
+     * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
+     * `exclusive`, another connection holds the same refresh token, or it is just being sent for this one.
+     */
+    async replaceGrant(
+      row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
+      grant: SealedGrant,
+      given: { event: HistoryEvent; exclusive: boolean },
+    ): Promise<TokenRow | null> {
+      const fingerprint = given.exclusive ? grant.refreshFingerprint : null;
+      const unique =
+        fingerprint === null
+          ? Sql.empty
+          : Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})
+              AND (c.attempt_id IS NULL OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row))}, ${freePermit},
+        backoff_until = NULL, next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
+          + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
+        authorization_seq = c.authorization_seq + 1,
+        authorized_at = clock_timestamp(), last_attempt_id = ${row.attemptId}::uuid
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
+      // What was granted before a person's newest word is not tried any more.
+      const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;
+      const statement = moved(update, given.event, forget);
+      if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
+      // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
+      const lock = prisma.$queryRaw`
+        SELECT pg_advisory_xact_lock(hashtextextended(encode(${fingerprint}::bytea, 'hex'), 0))::text`;
+      const [, rows] = await prisma.$transaction([lock, prisma.$queryRaw<TokenRow[]>(statement)]);
+      return first(rows);
+    },
+
+    /** Whether this attempt's answer has been a row's newest set, however long ago. */
+    async wasStored({ connectionId, attemptId }: { connectionId: string; attemptId: string }): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 FROM connection_events e
+        WHERE e.connection_id = ${connectionId}::uuid AND e.detail->>'attempt' = ${attemptId} LIMIT 1`;
+      return rows.length > 0;
+    },
+
+    /** Whether another connection holds a refresh token of this fingerprint. */
+    async isHeldElsewhere(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`${holders(connectionId, fingerprint)}`;
+      return rows.length > 0;
+    },
+
+    /**
+     * A late answer becomes the newest set of the row, under the authorization it was granted for; whoever has a permit
+     * loses it. `generation`: what the row becomes. Null: the row is not as `place` says any more.
+     */
+    async promoteLate(
+      place: Place,
+      grant: SealedGrant,
+      given: { attemptId: string; generation: number; event: HistoryEvent },
+    ): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, given.generation)},
+        ${freeSchedule(grant)}, version = ${attemptVersion(grant)}, last_attempt_id = ${given.attemptId}::uuid
+        WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
+          AND c.authorization_seq = ${place.authorization}
+          AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid`;
+      const forget = Sql.sql`, tried AS (DELETE FROM candidates o WHERE o.attempt_id = ${given.attemptId}::uuid)`;
+      return first(await commits.$queryRaw<TokenRow[]>(moved(update, given.event, forget)));
+    },
+
+    /** Keeps a late answer to be tried before the grant ends. False: a person has replaced the grant, or the row is gone. */
+    async addCandidate(candidate: Candidate, detail: Record<string, unknown>): Promise<boolean> {
+      const { attemptId, connectionId, authorization, baseGeneration, record } = candidate;
+      const rows = await commits.$queryRaw<unknown[]>`
+        WITH c AS (SELECT id FROM connections WHERE id = ${connectionId}::uuid
+            AND authorization_seq = ${authorization} FOR UPDATE),
+        kept AS (INSERT INTO candidates (attempt_id, connection_id, authorization_seq, base_generation, record_sealed)
+          SELECT ${attemptId}::uuid, c.id, ${authorization}, ${baseGeneration}, ${record} FROM c
+          ON CONFLICT (attempt_id) DO NOTHING RETURNING connection_id),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT connection_id, 'answer_kept', ${json(detail)} FROM kept)
+        SELECT id::text FROM c`;
+      return rows.length > 0;
+    },
+
+    /** The newest late answer that has not been tried yet. */
+    async newestCandidate(connectionId: string, authorization: number): Promise<Candidate | null> {
+      const rows = await prisma.$queryRaw<Candidate[]>`
+        SELECT attempt_id::text AS "attemptId", connection_id::text AS "connectionId", authorization_seq AS "authorization",
+          base_generation AS "baseGeneration", record_sealed AS record
+        FROM candidates WHERE connection_id = ${connectionId}::uuid AND authorization_seq = ${authorization}
+        ORDER BY created_at DESC, base_generation DESC LIMIT 1`;
+      return rows[0] ?? null;
+    },
+
+    /** A candidate's set becomes the newest one, and its permit is given to who holds the row's. Null: it is not ours any more. */
+    async tryCandidate(
+      key: PermitKey,
+      grant: SealedGrant,
+      given: { candidateId: string; attemptId: string; leaseSeconds: number; orphan: OrphanRule },
+    ): Promise<TokenRow | null> {
+      const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(given.leaseSeconds)}`;
+      const columns = grantColumns(grant, key.generation + 1);
+      const update = Sql.sql`UPDATE connections c SET ${columns}, version = ${attemptVersion(grant)},
+        attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
+        attempt_outcome = NULL, attempt_answer_sealed = NULL, attempt_replays = 0, backoff_until = NULL,
+        next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
+        WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
+      const forget = Sql.sql`, tried AS (DELETE FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
+      const event = { type: "candidate_tried", detail: { generation: key.generation + 1 } };
+      return first(await prisma.$queryRaw<TokenRow[]>(moved(update, event, forget)));
+    },
+  };
+}
+
+function holders(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Sql.Sql {
+  return Sql.sql`SELECT 1 FROM connections o
+    WHERE o.refresh_fingerprint = ${fingerprint} AND o.id <> ${connectionId}::uuid`;
+}

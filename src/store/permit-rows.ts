@@ -1,0 +1,157 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Database } from "./database.ts";
+import {
+  failureColumns,
+  freePermit,
+  moved,
+  nextDue,
+  orphanDue,
+  owned,
+  seconds,
+  statusColumns,
+  type HistoryEvent,
+  type OrphanRule,
+  type PermitKey,
+  type RecordedFailure,
+} from "./row-sql.ts";
+import { tokenColumns, type ConnectionStatus, type TokenRow } from "./token-row.ts";
+
+/** A permission to send, as wanted. Seconds, by Postgres's clock. */
+export type PermitRequest = {
+  connectionId: string;
+  generation: number;
+  attemptId: string;
+  leaseSeconds: number;
+  statuses: readonly ConnectionStatus[];
+  /** When the sweeper looks at this attempt, should its owner not come back. */
+  orphan: OrphanRule;
+  /** Null: only a free row is wanted. */
+  takeover: null | {
+    seenAttemptId: string;
+    quietSeconds: number;
+    /** False: only once the access token has run out. */
+    promptly: boolean;
+    /** While now + 30 s is inside this many seconds of the first send, `promptly` and the shorter quiet period hold. */
+    graceSeconds: number;
+    graceQuietSeconds: number;
+  };
+};
+
+/** The statements that take, pass on and give back a permit. */
+export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
+  const move = async (update: Sql.Sql, event: HistoryEvent) => {
+    const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event));
+    return rows[0] ?? null;
+  };
+
+  return {
+    /** Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. */
+    async takePermit(request: PermitRequest): Promise<TokenRow | null> {
+      const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan } = request;
+      const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
+          attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
+          attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
+          lease_until = ${leaseEnd}, next_refresh_at = ${orphanDue(leaseEnd, orphan)}
+        WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
+          AND c.gone_back_from IS NULL
+          AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp())
+          AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})
+        RETURNING ${tokenColumns}`;
+      return rows[0] ?? null;
+    },
+
+    /** One permit, one send: a second request of the same attempt gets a permit of its own. Null: it is not ours any more. */
+    async swapPermit(key: PermitKey, next: { attemptId: string; leaseSeconds: number }): Promise<TokenRow | null> {
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        UPDATE connections c SET attempt_id = ${next.attemptId}::uuid,
+          lease_until = clock_timestamp() + ${seconds(next.leaseSeconds)}, attempt_outcome = NULL
+        WHERE ${owned(key)} RETURNING ${tokenColumns}`;
+      return rows[0] ?? null;
+    },
+
+    /** Nothing was spent: the permit goes back, and nobody tries before the back-off is over. */
+    async returnPermit(key: PermitKey, failure: RecordedFailure, backoffSeconds: number): Promise<TokenRow | null> {
+      const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
+      const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)},
+        backoff_until = ${until}, next_refresh_at = ${nextDue(until)} WHERE ${owned(key)}`;
+      return await move(update, { type: "refresh_failed", detail: failure });
+    },
+
+    /** Nothing left this process and nobody is to blame: the permit goes back as if it had not been taken. */
+    async dropPermit(key: PermitKey): Promise<void> {
+      await prisma.$executeRaw`UPDATE connections c SET ${freePermit},
+        next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)} WHERE ${owned(key)}`;
+    },
+
+    /**
+     * Nobody can tell whether the token was spent: the permit stays. Of a replay that was merely refused, the first send
+     * stays unresolved; its lease ends now, so that the quiet period counts from here.
+     */
+    async leaveUnknown(
+      key: PermitKey,
+      failure: RecordedFailure,
+      given: {
+        backoffSeconds: number;
+        answer: Uint8Array<ArrayBuffer> | null;
+        endLease: boolean;
+        orphan: OrphanRule;
+      },
+    ): Promise<TokenRow | null> {
+      const { backoffSeconds, answer, endLease, orphan } = given;
+      const leaseEnd = Sql.sql`CASE WHEN ${endLease} THEN clock_timestamp() ELSE c.lease_until END`;
+      const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
+      const due = orphanDue(leaseEnd, orphan);
+      const update = Sql.sql`UPDATE connections c SET attempt_outcome = 'unknown', ${failureColumns(failure)},
+        attempt_answer_sealed = COALESCE(${answer}, c.attempt_answer_sealed), lease_until = ${leaseEnd},
+        backoff_until = ${until},
+        next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)}`;
+      return await move(update, { type: "refresh_failed", detail: failure });
+    },
+
+    /**
+     * The grant is over; the access token stays, it may still live. Null: the row has moved on, or a person has just
+     * given new credentials, and nothing was changed.
+     */
+    async endGrant(
+      key: PermitKey & { credentialsRevision?: number },
+      failure: RecordedFailure,
+    ): Promise<TokenRow | null> {
+      const { credentialsRevision } = key;
+      const tried =
+        credentialsRevision === undefined ? Sql.empty : Sql.sql`AND c.credentials_revision = ${credentialsRevision}`;
+      const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)}, backoff_until = NULL,
+        next_refresh_at = NULL, ${statusColumns("needs_reauthorization")} WHERE ${owned(key)} ${tried}`;
+      return await move(update, { type: "needs_reauthorization", detail: failure });
+    },
+
+    /** A token that has run out and cannot be refreshed by anybody. Only if the row is still as it was read. */
+    async endUnrefreshable(row: TokenRow, failure: RecordedFailure): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${failureColumns(failure)}, next_refresh_at = NULL,
+        ${statusColumns("needs_reauthorization")}
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.attempt_id IS NULL
+          AND c.status = 'connected'`;
+      return await move(update, { type: "needs_reauthorization", detail: failure });
+    },
+
+    /** How many permits stand, and since when the oldest does. */
+    async permitAges(): Promise<{ count: number; oldestSeconds: number }> {
+      const rows = await prisma.$queryRaw<{ count: number; oldestSeconds: number }[]>`
+        SELECT count(*)::int AS count,
+          COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - min(attempt_started_at)), 0)::double precision AS "oldestSeconds"
+        FROM connections WHERE attempt_id IS NOT NULL`;
+      return rows[0] ?? { count: 0, oldestSeconds: 0 };
+    },
+  };
+}
+
+/** "After a crash": the permit that was seen is past its lease and quiet period, and `reuse` lets the token be sent again. */
+function abandoned(takeover: NonNullable<PermitRequest["takeover"]>): Sql.Sql {
+  const inGrace = Sql.sql`(clock_timestamp() + interval '30 seconds'
+    < c.attempt_started_at + ${seconds(takeover.graceSeconds)})`;
+  return Sql.sql`(c.attempt_id = ${takeover.seenAttemptId}::uuid
+    AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover.graceQuietSeconds)}
+      ELSE ${seconds(takeover.quietSeconds)} END <= clock_timestamp()
+    AND (${takeover.promptly} OR ${inGrace} OR c.expires_at <= clock_timestamp()))`;
+}

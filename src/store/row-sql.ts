@@ -1,0 +1,108 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { tokenColumns, type ConnectionStatus } from "./token-row.ts";
+
+/** A set to be stored. `accessToken` null: the answer held none, what is stored counts as expired. */
+export type SealedGrant = {
+  accessToken: Uint8Array<ArrayBuffer> | null;
+  refreshToken: Uint8Array<ArrayBuffer> | null;
+  refreshFingerprint: Uint8Array<ArrayBuffer> | null;
+  tokenType: string;
+  /** Null: not said, the former ones stay. */
+  grantedScopes: string[] | null;
+  captured: Record<string, string>;
+  issuedAt: Date;
+  expiresAt: Date | null;
+  refreshTokenExpiresAt: Date | null;
+  /** The answer named no new refresh token: the one in use keeps its end. */
+  keepsRefreshToken: boolean;
+  /** When to refresh ahead of callers; null: only when one needs it. */
+  refreshDueAt: Date | null;
+  /** When to refresh so that the refresh token or the grant does not end unused; null: it does not. */
+  keepAliveAt: Date | null;
+};
+
+/** The owner of a permit and the generation it was given for. */
+export type PermitKey = { connectionId: string; generation: number; attemptId: string };
+
+export type RecordedFailure = { code: string; detail: string; status?: number };
+
+/** A line of a connection's history. Its detail holds no secret. */
+export type HistoryEvent = { type: string; detail: unknown };
+
+/** When an attempt that its owner leaves behind may be looked at: after lease and quiet period, or not before the access token ends. */
+export type OrphanRule = { quietSeconds: number; promptly: boolean };
+
+/** A token that is over when it is issued must not be asked for again at once. */
+const deadOnArrivalSeconds = 30;
+
+export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL,
+  attempt_outcome = NULL, attempt_answer_sealed = NULL, attempt_replays = 0`;
+
+export const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}::double precision)`;
+
+export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
+
+export const failureColumns = (failure: RecordedFailure) => Sql.sql`consecutive_failures = c.consecutive_failures + 1,
+  last_error_code = ${failure.code}, last_error_at = clock_timestamp(), last_error_detail = ${failure.detail},
+  updated_at = clock_timestamp()`;
+
+export const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
+  Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
+
+/** One statement: the update and its event, or neither. `also`: further parts, which may refer to the changed row as c. */
+export function moved(update: Sql.Sql, event: HistoryEvent, also: Sql.Sql = Sql.empty): Sql.Sql {
+  return Sql.sql`WITH c AS (${update} RETURNING c.*),
+    event AS (INSERT INTO connection_events (connection_id, type, detail)
+              SELECT c.id, ${event.type}, ${json(event.detail)} FROM c) ${also}
+    SELECT ${tokenColumns} FROM c`;
+}
+
+/** A disabled connection stays disabled: what happens to it shows when it is enabled again. */
+export function statusColumns(status: ConnectionStatus): Sql.Sql {
+  return Sql.sql`status = CASE WHEN c.status = 'disabled' THEN 'disabled' ELSE ${status} END, enabled_status = ${status}`;
+}
+
+/** The set as the row's newest. `generation`: what it becomes. Schedule and back-off are `freeSchedule`'s. */
+export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
+  return Sql.sql`generation = ${generation}, ${statusColumns("connected")},
+    access_token_sealed = ${grant.accessToken}, refresh_token_sealed = ${grant.refreshToken},
+    refresh_fingerprint = ${grant.refreshFingerprint}, token_type = ${grant.tokenType},
+    granted_scopes = COALESCE(${grant.grantedScopes}::text[], c.granted_scopes), captured = ${json(grant.captured)},
+    issued_at = ${grant.issuedAt}::timestamptz, expires_at = ${grant.expiresAt}::timestamptz,
+    refresh_token_expires_at = CASE WHEN ${grant.keepsRefreshToken} THEN c.refresh_token_expires_at
+      ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,
+    refresh_due_at = ${grant.refreshDueAt}::timestamptz, keep_alive_at = ${grant.keepAliveAt}::timestamptz,
+    in_use = false, gone_back_from = NULL,
+    consecutive_failures = 0, last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL,
+    last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;
+}
+
+/** Of a row with a new set and no permit. Nobody has read it yet. */
+export function freeSchedule(grant: SealedGrant): Sql.Sql {
+  return Sql.sql`${freePermit}, next_refresh_at = ${grant.keepAliveAt}::timestamptz,
+    backoff_until = CASE WHEN ${grant.expiresAt}::timestamptz <= ${grant.issuedAt}::timestamptz
+      THEN clock_timestamp() + ${seconds(deadOnArrivalSeconds)} END`;
+}
+
+/** The version of a set that an attempt got: every attempt of a generation has one of its own, handed out before it is stored. */
+export function attemptVersion({ accessToken }: SealedGrant): Sql.Sql {
+  return accessToken === null
+    ? Sql.sql`c.version`
+    : Sql.sql`GREATEST(c.version, c.version_floor) + 1 + c.attempt_replays`;
+}
+
+/** When the sweeper comes to a row that nobody is refreshing, from `earliest` on; null: never. */
+export function nextDue(earliest: Sql.Sql): Sql.Sql {
+  return Sql.sql`CASE
+    WHEN c.status = 'pending' OR c.enabled_status = 'pending' THEN ${earliest}
+    WHEN COALESCE(CASE WHEN c.in_use THEN c.refresh_due_at END, c.keep_alive_at) IS NOT NULL
+      THEN GREATEST(LEAST(CASE WHEN c.in_use THEN c.refresh_due_at END, c.keep_alive_at), ${earliest}) END`;
+}
+
+/** When the sweeper comes to an attempt whose lease ends at `leaseEnd`, should nobody bring it to its end; null: never. */
+export function orphanDue(leaseEnd: Sql.Sql, { quietSeconds, promptly }: OrphanRule): Sql.Sql {
+  const abandoned = Sql.sql`${leaseEnd} + ${seconds(quietSeconds)}`;
+  return promptly
+    ? abandoned
+    : Sql.sql`CASE WHEN c.expires_at IS NOT NULL THEN GREATEST(c.expires_at, ${abandoned}) END`;
+}

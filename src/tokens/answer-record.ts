@@ -1,0 +1,62 @@
+import type { SealedGrant } from "../store/row-sql.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+
+/** What a token endpoint granted, with all that is needed to put it into its row, now or after a restart. */
+export type AnswerRecord = {
+  /** `refresh`: got under a permit. `grant`: got by a person's code. */
+  kind: "refresh" | "grant";
+  connectionId: string;
+  /** The generation that it was asked for under, and the authorization that stood then. */
+  generation: number;
+  authorization: number;
+  attemptId: string;
+  /** The type of its line in the history. */
+  event: string;
+  /** The generation that the tokens are sealed for. */
+  sealedFor: number;
+  grant: SealedGrant;
+};
+
+const dates = ["issuedAt", "expiresAt", "refreshTokenExpiresAt", "refreshDueAt", "keepAliveAt"] as const;
+const binaries = ["accessToken", "refreshToken", "refreshFingerprint"] as const;
+
+/** Sealed as a whole: what is spooled cannot be read, nor moved to another connection or generation. */
+export function sealRecord(vault: TokenVault, record: AnswerRecord): Uint8Array<ArrayBuffer> {
+  const grant: Record<string, unknown> = { ...record.grant };
+  for (const name of binaries) {
+    const bytes = record.grant[name];
+    grant[name] = bytes === null ? null : Buffer.from(bytes).toString("base64");
+  }
+  return vault.sealRecord(JSON.stringify({ ...record, grant }), record);
+}
+
+/** @throws Error when it does not belong to this place, or its key is not in the ring */
+export function openRecord(
+  vault: TokenVault,
+  sealed: Uint8Array,
+  at: { connectionId: string; generation: number },
+): AnswerRecord {
+  const record = JSON.parse(vault.openRecord(sealed, at)) as AnswerRecord;
+  const grant: Record<string, unknown> = { ...record.grant };
+  for (const name of dates) if (grant[name] !== null) grant[name] = new Date(grant[name] as string);
+  for (const name of binaries) {
+    if (grant[name] !== null) grant[name] = new Uint8Array(Buffer.from(grant[name] as string, "base64"));
+  }
+  return { ...record, grant: grant as SealedGrant };
+}
+
+/** The tokens of a record, in the clear. */
+export function openTokens(vault: TokenVault, { connectionId, sealedFor, grant }: AnswerRecord) {
+  const place = { connectionId, generation: sealedFor };
+  return {
+    accessToken: grant.accessToken === null ? null : vault.openAccessToken(grant.accessToken, place),
+    refreshToken: grant.refreshToken === null ? null : vault.openRefreshToken(grant.refreshToken, place),
+  };
+}
+
+/** The same set, sealed for another generation of its row. */
+export function resealFor(vault: TokenVault, record: AnswerRecord, generation: number): SealedGrant {
+  if (generation === record.sealedFor) return record.grant;
+  const place = { connectionId: record.connectionId, generation };
+  return { ...record.grant, ...vault.sealTokens(openTokens(vault, record), place) };
+}

@@ -1,0 +1,68 @@
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { resealFor, sealRecord, type AnswerRecord } from "./answer-record.ts";
+import { nextGeneration } from "../store/generation.ts";
+
+/**
+ * What became of an answer.
+ * - `stored`: it is, or has been, the row's newest set.
+ * - `promoted`: it came late, and is the newest set now.
+ * - `candidate`: it came late; it is tried before the grant ends.
+ * - `unwanted`: the connection is gone (`row` null), or a person has replaced its grant.
+ */
+export type Fate = { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null };
+
+type Parts = { rows: TokenRows; vault: TokenVault };
+
+/** Puts an answer where it belongs, by CAS: as often as one likes, from any replica. @throws while Postgres is gone */
+export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  return record.kind === "refresh" ? await placeRefresh(parts, record) : await placeGrant(parts, record);
+}
+
+/** Step 8: under the permit that it was got with, else as a late answer. */
+async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { generation, attemptId, grant } = record;
+  const event = { generation: generation + 1, attempt: attemptId };
+  const stored = await parts.rows.commitRefresh(record, grant, event);
+  return stored === null ? await placeLate(parts, record) : { kind: "stored", row: stored };
+}
+
+/** A late answer of the same authorization is never dropped: it may be the only set that still lives. */
+async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { rows, vault } = parts;
+  const row = await rows.readById(record.connectionId);
+  if (row === null || row.authorization > record.authorization) return { kind: "unwanted", row };
+  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (isPromotable(row, record)) {
+    const generation = Math.max(row.generation, record.generation) + 1;
+    const event = { type: "late_answer_stored", detail: { generation, attempt: record.attemptId } };
+    const given = { attemptId: record.attemptId, generation, event };
+    const promoted = await rows.promoteLate(row, resealFor(vault, record, generation), given);
+    return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
+  }
+  const candidate = { ...record, baseGeneration: record.generation, record: sealRecord(vault, record) };
+  const kept = await rows.addCandidate(candidate, { generation: record.generation + 1 });
+  return kept ? { kind: "candidate", row } : await placeLate(parts, record);
+}
+
+/** Whether an answer is the newest thing known of its grant: nothing was stored since, or what was stored has ended. */
+function isPromotable(row: TokenRow, { generation, sealedFor }: AnswerRecord): boolean {
+  if (row.goneBackFrom !== null) return sealedFor >= row.goneBackFrom;
+  const hasEnded = row.status === "needs_reauthorization" && row.lastErrorCode === "refresh_outcome_lost";
+  return row.generation <= generation || hasEnded;
+}
+
+/** A person's grant takes the place of what is there, unless a person has come with a newer one since. */
+async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { rows, vault } = parts;
+  const row = await rows.readById(record.connectionId);
+  if (row === null) return { kind: "unwanted", row };
+  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (row.authorization > record.authorization) return { kind: "unwanted", row };
+  const event = { type: record.event, detail: { attempt: record.attemptId } };
+  const sealed = resealFor(vault, record, nextGeneration(row));
+  const place = { ...row, attemptId: record.attemptId };
+  const stored = await rows.replaceGrant(place, sealed, { event, exclusive: false });
+  return stored === null ? await placeGrant(parts, record) : { kind: "stored", row: stored };
+}

@@ -1,0 +1,110 @@
+import type { Marks } from "../marks/marks.ts";
+import type { SpoolEntry } from "../spool/spool.ts";
+import type { GenerationMark } from "../store/due-rows.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { Tombstones } from "../store/tombstones.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { openRecord, openTokens, type AnswerRecord } from "./answer-record.ts";
+import { isRevocable, type Keeper } from "./keeping.ts";
+import { placeAnswer, type Fate } from "./late-answers.ts";
+import type { RefreshObserver } from "./observer.ts";
+import type { Sender } from "./sending.ts";
+import type { Spools } from "./spools.ts";
+
+export type Recovery = {
+  /** At the start and whenever Postgres or Redis has come back: drains the spools, then looks for rows gone back in time. */
+  run(): Promise<void>;
+  /**
+   * Whether an attempt may be taken over as far as spools tell. `drained`: its answer was there, and the row has it now;
+   * `silent`: a place that may hold it does not answer.
+   */
+  clear(connectionId: string, generation: number): Promise<"clear" | "drained" | "silent">;
+};
+
+type Parts = {
+  rows: TokenRows;
+  vault: TokenVault;
+  tombstones: Tombstones;
+  spools: Spools;
+  marks: Marks;
+  keeper: Pick<Keeper, "holds">;
+  sender: Pick<Sender, "prepare" | "revokeGrant">;
+  observer: RefreshObserver;
+  learn: (row: TokenRow) => void;
+  /** Told of records that cannot be opened, which stay where they are. */
+  onError: (error: unknown) => void;
+};
+
+const markBatch = 1000;
+
+export function createRecovery(parts: Parts): Recovery {
+  const { rows, vault, spools, marks, keeper, observer, learn, onError } = parts;
+
+  const open = (entry: SpoolEntry): AnswerRecord | null => {
+    try {
+      return openRecord(vault, entry.record, entry);
+    } catch (error) {
+      onError(error);
+      return null;
+    }
+  };
+
+  /** @throws while Postgres is gone: the record stays where it is */
+  const drain = async (entry: SpoolEntry): Promise<void> => {
+    // What this process still holds is stored by its holder.
+    const record = keeper.holds(entry.connectionId, entry.generation) ? null : open(entry);
+    if (record === null) return;
+    const fate = await placeAnswer({ rows, vault }, record);
+    await spools.remove(entry);
+    if (fate.kind === "unwanted") await revokeLate(parts, record, fate);
+    if (fate.row === null) return;
+    marks.raise(fate.row.id, fate.row);
+    learn(fate.row);
+    observer.drained(fate.row);
+  };
+
+  /** Rows behind their marks are held; marks that are missing are noted. */
+  const compare = async (batch: readonly GenerationMark[]): Promise<void> => {
+    const higher = await marks.compare(new Map(batch.map((row) => [row.connectionId, row])));
+    if (higher === null || higher.size === 0) return;
+    const behind = [...higher].map(([connectionId, mark]) => ({ connectionId, ...mark }));
+    for (const row of await rows.holdGoneBack(behind)) {
+      learn(row);
+      observer.heldAfterRestore(row);
+    }
+  };
+
+  return {
+    async run() {
+      for (const entry of await spools.list()) await drain(entry);
+      let last: string | null = null;
+      for (;;) {
+        const batch: GenerationMark[] = await rows.generationsAfter(last, markBatch);
+        if (batch.length > 0) await compare(batch);
+        last = batch.at(-1)?.connectionId ?? null;
+        if (batch.length < markBatch) return;
+      }
+    },
+    async clear(connectionId, generation) {
+      if (keeper.holds(connectionId, generation)) return "drained";
+      const found = await spools.find(connectionId, generation);
+      if (found === "silent") return "silent";
+      for (const entry of found) await drain(entry);
+      return found.length === 0 ? "clear" : "drained";
+    },
+  };
+}
+
+/** A late answer whose connection is gone, or whose grant a person has replaced. Best effort, and within a day of a deletion. */
+async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promise<void> {
+  const { vault, sender, tombstones } = parts;
+  const remains = fate.row ?? (await tombstones.find(record.connectionId));
+  const sendable = remains === null ? null : await sender.prepare(remains).catch(() => null);
+  if (sendable === null || !isRevocable(sendable, fate)) return;
+  const { accessToken, refreshToken } = openTokens(vault, record);
+  await sender.revokeGrant(sendable, {
+    ...(refreshToken === null ? {} : { refreshToken }),
+    ...(accessToken === null ? {} : { accessToken }),
+  });
+}

@@ -1,0 +1,132 @@
+import type { Clock } from "../clock.ts";
+import { isStorageUnavailable } from "../errors.ts";
+import type { Failure } from "../providers/grant.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import { firstPlan } from "./attempt.ts";
+import { budgets } from "./budgets.ts";
+import { createHostGates } from "./host-gates.ts";
+import type { RefreshOutcome } from "./permit.ts";
+import type { Reads } from "./reads.ts";
+
+export type Sweeper = {
+  /** Sweeps until `stop`. */
+  start(): void;
+  /** Claims nothing any more; what runs goes on. */
+  stop(): void;
+};
+
+export type SweeperParts = {
+  rows: Pick<TokenRows, "claimDue" | "postpone" | "markInUse" | "tidy">;
+  reads: Reads;
+  /** The core's own refresh, shared with callers. */
+  refreshAhead: (row: TokenRow) => Promise<RefreshOutcome>;
+  /** The host that a row's token request goes to. */
+  tokenHost: (row: TokenRow) => Promise<string>;
+  /** What is to be done when Postgres or Redis has come back. */
+  recover: () => Promise<void>;
+  clock: Clock;
+  random: () => number;
+  onError: (error: unknown) => void;
+};
+
+/** At once in this process, and of these with one token host. */
+const maxRunning = 64;
+const perHost = 8;
+const perClaim = 16;
+/** Of one provider; the others' turn comes before more of them. */
+const maxQueued = 8;
+const queuePollMs = 50;
+const tidyMs = 3_600_000;
+
+/** Refreshes ahead of callers what is due, and picks up what others have left behind. The cost follows what is due. */
+export function createSweeper(parts: SweeperParts): Sweeper {
+  const { rows, reads, refreshAhead, tokenHost, clock, random, onError } = parts;
+  const gates = createHostGates({ perHost, monotonicMs: () => clock.monotonicMs(), random });
+  const running = new Map<string, { provider: string; isQueued: boolean }>();
+  const stopped = new AbortController();
+  let tidiedMs = -Infinity;
+
+  const busyProviders = (): string[] => {
+    const queued = [...running.values()].filter(({ isQueued }) => isQueued).map(({ provider }) => provider);
+    return [...new Set(queued)].filter((id) => queued.filter((other) => other === id).length >= maxQueued);
+  };
+
+  /** Waits for its turn at the host. False: that would take too long, and another replica may have it. */
+  const enter = async (host: string): Promise<boolean> => {
+    const giveUpMs = clock.monotonicMs() + (budgets.claimSeconds * 1000) / 2;
+    while (!gates.isOpen(host)) {
+      const isLong = gates.waitSeconds(host) * 1000 > budgets.sweepMs;
+      if (isLong || stopped.signal.aborted || clock.monotonicMs() >= giveUpMs) return false;
+      await clock.sleep(queuePollMs, stopped.signal);
+    }
+    gates.enter(host);
+    return true;
+  };
+
+  const refresh = async (row: TokenRow): Promise<void> => {
+    const host = await tokenHost(row);
+    if (!(await enter(host))) {
+      // Spread over the wait again, so that they do not all come when it ends.
+      return await rows.postpone(row, gates.waitSeconds(host) * (1 + random()) + random());
+    }
+    running.set(row.id, { provider: row.provider, isQueued: false });
+    let trouble: Trouble;
+    try {
+      trouble = troubleOf((await refreshAhead(row)).failure);
+    } finally {
+      gates.leave(host, trouble);
+    }
+  };
+
+  const begin = (row: TokenRow): void => {
+    running.set(row.id, { provider: row.provider, isQueued: true });
+    const work = firstPlan(row) === null ? rows.postpone(row, null) : refresh(row);
+    void work.catch(onError).finally(() => running.delete(row.id));
+  };
+
+  const sweep = async (): Promise<void> => {
+    const read = reads.take();
+    if (read.length > 0) await rows.markInUse(read).catch((error: unknown) => giveBack(error, read));
+    const limit = Math.min(maxRunning - running.size, perClaim);
+    if (limit <= 0) return;
+    const due = await rows.claimDue({ limit, claimSeconds: budgets.claimSeconds, busyProviders: busyProviders() });
+    for (const row of due) if (!running.has(row.id)) begin(row);
+  };
+
+  const giveBack = (error: unknown, read: ReturnType<Reads["take"]>): never => {
+    reads.giveBack(read);
+    throw error;
+  };
+
+  const tidy = async (): Promise<void> => {
+    if (clock.monotonicMs() - tidiedMs < tidyMs) return;
+    tidiedMs = clock.monotonicMs();
+    await rows.tidy();
+  };
+
+  const loop = async (): Promise<void> => {
+    // Replicas that start together do not sweep together.
+    await clock.sleep(random() * budgets.sweepMs, stopped.signal);
+    while (!stopped.signal.aborted) {
+      for (const work of [parts.recover, sweep, tidy]) {
+        await work().catch((error: unknown) => {
+          if (!isStorageUnavailable(error)) onError(error);
+        });
+      }
+      await clock.sleep(budgets.sweepMs * (0.75 + random() / 2), stopped.signal);
+    }
+  };
+
+  return { start: () => void loop(), stop: () => stopped.abort() };
+}
+
+type Trouble = { retryAfterSeconds: number | undefined } | undefined;
+
+/** What a failure says about the host rather than about one connection. */
+function troubleOf(failure: Failure | undefined): Trouble {
+  if (failure === undefined) return undefined;
+  const isBusy = failure.class === "refused_for_now" && (failure.status === 429 || (failure.status ?? 500) >= 500);
+  const isAway = failure.code === "connect_failed" || failure.code === "outcome_unknown";
+  return isBusy || isAway ? { retryAfterSeconds: failure.retryAfterSeconds } : undefined;
+}

@@ -1,0 +1,45 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** One read of a load. */
+export type Sample = { startedMs: number; tookMs: number; status: number };
+
+export type Load = {
+  readonly samples: readonly Sample[];
+  /** No further reads; resolves when all are answered. */
+  stop(): Promise<void>;
+};
+
+/**
+ * Reads at a fixed rate, whether earlier ones are answered or not, so that a stall shows in every read that it hits.
+ * `read` gives the status; one that throws counts as 0.
+ */
+export function startLoad(perSecond: number, read: (index: number) => Promise<number>): Load {
+  const samples: Sample[] = [];
+  const running = new Set<Promise<void>>();
+  const state = { isOn: true };
+  const sample = async (index: number) => {
+    const startedMs = performance.now();
+    const status = await read(index).catch(() => 0);
+    samples.push({ startedMs, tookMs: performance.now() - startedMs, status });
+  };
+  const run = async () => {
+    const beganMs = performance.now();
+    for (let index = 0; state.isOn;) {
+      const due = Math.floor(((performance.now() - beganMs) / 1000) * perSecond);
+      for (; index < due; index++) {
+        const one = sample(index).finally(() => running.delete(one));
+        running.add(one);
+      }
+      await sleep(2);
+    }
+    await Promise.all(running);
+  };
+  const ended = run();
+  return {
+    samples,
+    async stop() {
+      state.isOn = false;
+      await ended;
+    },
+  };
+}

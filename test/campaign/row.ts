@@ -1,0 +1,18 @@
+/** What a row came to: the figure as printed in the table, and whether it is what was promised. */
+export type Outcome = { ok: boolean; figure: string; notes?: readonly string[] };
+
+/** `full`: the size of the published table. `short`: a few seconds of the same, with the same checks. */
+export type Scale = "full" | "short";
+
+/** All that is random in a row comes from `seed`. */
+export type Given = { seed: number; scale: Scale; log: (line: string) => void };
+
+/** One case of the campaign, in a file of its own under rows/. */
+export type Row = {
+  number: number;
+  title: string;
+  promised: string;
+  /** Measures times that other rows' work would spoil, in the size that it is run: nothing else runs beside it then. */
+  alone?: boolean;
+  run(given: Given): Promise<Outcome>;
+};

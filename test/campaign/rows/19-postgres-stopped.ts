@@ -1,0 +1,50 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { ConnectedStage } from "../../support/connected-stage.ts";
+import { startPrivatePostgres } from "../../support/services/index.ts";
+import { startLoad } from "../load.ts";
+import type { Row } from "../row.ts";
+import { connectMany } from "../tools.ts";
+
+/** Postgres stops before the tokens are due, at 75 % of their life, and is back before they end. */
+const sizes = {
+  full: { lifeSeconds: 110, stopAfterSeconds: 72, stoppedSeconds: 30, connections: 50, perSecond: 200 },
+  short: { lifeSeconds: 18, stopAfterSeconds: 11.5, stoppedSeconds: 4, connections: 20, perSecond: 100 },
+} as const;
+
+export const row: Row = {
+  number: 19,
+  title: "Postgres stopped 30 s, cached tokens",
+  promised: "0 failed reads, 0 refreshes started",
+  async run({ scale, log }) {
+    const size = sizes[scale];
+    await using postgres = await startPrivatePostgres();
+    const provider = { switches: { accessLifeSeconds: size.lifeSeconds } };
+    await using stage = await ConnectedStage.start({ replicas: 2, databaseUrl: postgres.url, provider });
+    const names = (await connectMany(stage, size.connections)).map(({ name }) => name);
+    const readAll = async () => {
+      for (const { api } of stage.brokers) await Promise.all(names.map((name) => api.token(name, { min_ttl: 0 })));
+    };
+    await readAll();
+    const issuedMs = performance.now();
+    await sleep(size.stopAfterSeconds * 1000);
+    await readAll();
+    const sentBefore = stage.provider.ledger.requestsTo("token").length;
+
+    await postgres.stop();
+    log("Postgres stopped");
+    const load = startLoad(size.perSecond, async (index) => {
+      const { api } = stage.brokers[index % 2] ?? stage.first;
+      return (await api.token(names[Math.floor(index / 2) % names.length] ?? "", { min_ttl: 0 })).status;
+    });
+    await sleep(size.stoppedSeconds * 1000);
+    await load.stop();
+    const sent = stage.provider.ledger.requestsTo("token").length - sentBefore;
+    const age = (performance.now() - issuedMs) / 1000 / size.lifeSeconds;
+    await postgres.restart();
+    const failed = load.samples.filter(({ status }) => status !== 200).length;
+    return {
+      ok: failed === 0 && sent === 0 && sentBefore === names.length && load.samples.length > 0,
+      figure: `${failed} of ${load.samples.length} reads failed, ${sent} refreshes started, tokens up to ${Math.round(age * 100)} % of their life`,
+    };
+  },
+};

@@ -1,0 +1,93 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client } from "pg";
+import { ConnectedStage } from "../../support/connected-stage.ts";
+import { fillDisk } from "../../support/faults/full-disk.ts";
+import { useDatabase } from "../../support/services/index.ts";
+import type { Given, Row } from "../row.ts";
+import { connectMany, offences, readUntilServed } from "../tools.ts";
+
+export const row: Row = {
+  number: 22,
+  title: "Postgres read-only: requests to the provider; disk full: losses",
+  promised: "0; 0",
+  async run(given) {
+    const [sent, kept] = await Promise.all([readOnly(given), fullDisks(given)]);
+    return {
+      ok: sent === 0 && kept.lost === 0 && kept.reuses === 0,
+      figure: `${sent} requests while read-only; ${kept.lost} of ${kept.count} lost on full disks (Postgres's and the broker's), ${kept.reuses} reuses`,
+      notes: kept.notes,
+    };
+  },
+};
+
+const countOf = ({ scale }: Given) => (scale === "full" ? 100 : 20);
+
+/** @returns how many requests reached the provider while Postgres took no writes */
+async function readOnly(given: Given): Promise<number> {
+  const databaseUrl = await useDatabase();
+  await using stage = await ConnectedStage.start({ databaseUrl });
+  const names = (await connectMany(stage, countOf(given))).map(({ name }) => name);
+  await setReadOnly(databaseUrl, true);
+  const codes = await Promise.all(names.map(async (name) => (await stage.first.api.token(name)).body.code));
+  const sent = stage.provider.ledger.requestsTo("token").length;
+  given.log(`read-only: ${new Set(codes).size === 1 ? "all" : "some"} answered with ${[...new Set(codes)].join(", ")}`);
+  await setReadOnly(databaseUrl, false);
+  await readUntilServed(stage.first, names, 60_000);
+  return sent;
+}
+
+/** For all sessions, those that are open included. */
+async function setReadOnly(databaseUrl: string, isReadOnly: boolean): Promise<void> {
+  await query(databaseUrl, [
+    "SET default_transaction_read_only = off",
+    `ALTER DATABASE ${new URL(databaseUrl).pathname.slice(1)} SET default_transaction_read_only = ${isReadOnly}`,
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`,
+  ]);
+}
+
+/**
+ * Postgres has no room for any answer, and neither has the broker's own disk: Redis holds the only copies. The broker is
+ * killed, and there is room again. @returns how many grants were lost
+ */
+async function fullDisks(given: Given) {
+  const databaseUrl = await useDatabase();
+  await using stage = await ConnectedStage.start({ databaseUrl });
+  const connections = await connectMany(stage, countOf(given));
+  const names = connections.map(({ name }) => name);
+  await query(databaseUrl, noRoom);
+  await fillDisk(stage.first.pid, true);
+  const during = await Promise.all(names.map(async (name) => (await stage.first.api.token(name, { wait: 5 })).status));
+  given.log(`full: answered with ${[...new Set(during)].join(", ")}`);
+  await stage.first.kill();
+  await query(databaseUrl, roomAgain);
+  await stage.first.start();
+  await sleep(1000);
+
+  await readUntilServed(stage.first, names, 60_000).catch(() => {});
+  const outcomes = await Promise.all(names.map(async (name) => await isKept(stage, name)));
+  const lost = outcomes.filter((isGood) => !isGood).length;
+  const notes = lost === 0 ? [] : [`while full, reads were answered with ${[...new Set(during)].join(", ")}`];
+  return { lost, count: names.length, reuses: offences(stage.provider.ledger).reuses, notes };
+}
+
+/** Whether the refresh token that is stored is the one that the provider wants next. */
+async function isKept(stage: ConnectedStage, name: string): Promise<boolean> {
+  const { status } = await stage.first.api.api(`/connections/${name}/refresh`, { method: "POST" });
+  return status === 200;
+}
+
+/** What a full disk does to the statement that stores an answer, and to no other (disk_full, 53100). */
+const noRoom = [
+  `CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$`,
+  `CREATE TRIGGER no_room BEFORE UPDATE ON connections FOR EACH ROW
+    WHEN (NEW.generation > OLD.generation) EXECUTE FUNCTION no_room()`,
+];
+const roomAgain = ["DROP TRIGGER no_room ON connections", "DROP FUNCTION no_room()"];
+
+async function query(databaseUrl: string, statements: readonly string[]): Promise<void> {
+  const client = new Client({ connectionString: databaseUrl });
+  await client.connect();
+  for (const statement of statements) await client.query(statement);
+  await client.end();
+}

@@ -1,0 +1,52 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { BrokerProcess } from "../support/broker-process.ts";
+import type { ConnectedStage } from "../support/connected-stage.ts";
+import type { Ledger } from "../support/providers/ledger.ts";
+
+export type Connected = { name: string; family: string; refreshToken: string };
+
+/** Connections whose access tokens have run out, and whose refresh tokens are good. */
+export async function connectMany(stage: ConnectedStage, count: number, prefix = "acme"): Promise<Connected[]> {
+  const connect = async (name: string) => ({ name, ...(await stage.connectExpired(name)) });
+  return await inBatches(count, 10, (index) => connect(`${prefix}-${index}`));
+}
+
+/** Does `work` for each index below `count`, `width` at a time; results are in order. */
+export async function inBatches<Result>(
+  count: number,
+  width: number,
+  work: (index: number) => Promise<Result>,
+): Promise<Result[]> {
+  const results: Result[] = [];
+  for (let from = 0; from < count; from += width) {
+    const batch = Array.from({ length: Math.min(width, count - from) }, (_, offset) => work(from + offset));
+    results.push(...(await Promise.all(batch)));
+  }
+  return results;
+}
+
+/** Reads each connection until it has a token. @throws when one has none after `limitMs` */
+export async function readUntilServed(broker: BrokerProcess, names: readonly string[], limitMs: number): Promise<void> {
+  const endMs = performance.now() + limitMs;
+  const untilServed = async (name: string) => {
+    for (;;) {
+      const { status, body } = await broker.api.token(name);
+      if (status === 200) return;
+      if (performance.now() > endMs) throw new Error(`${name} is still answered with ${status} ${body.code}`);
+      await sleep(200);
+    }
+  };
+  await Promise.all(names.map(untilServed));
+}
+
+/** What the provider's books hold against the broker; all zero where nothing was sent twice. */
+export function offences(ledger: Ledger): { reuses: number; overlaps: number; sentTwice: number } {
+  const sentTwice = ledger.tokens.filter(({ kind, seen }) => kind === "refresh" && seen > 1).length;
+  return { reuses: ledger.reuses.length, overlaps: Math.max(0, ledger.peakConcurrency() - 1), sentTwice };
+}
+
+/** The value below which this share of all lies. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+}

@@ -1,0 +1,3 @@
+import { installFailpoints } from "./failpoint-runtime.ts";
+
+installFailpoints(() => process.env["FAILPOINTS"] ?? "");
