@@ -4,6 +4,7 @@ import { faultPlugins, faultSetup, isInstrumented } from "./test/support/faults/
 // Only where the environment asks for failpoints, or for a guard to be removed.
 const plugins = faultPlugins();
 const setupFiles = faultSetup();
+const campaign = "test/integration/campaign.test.ts";
 const services = "test/support/services/global-setup.ts";
 
 /** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
@@ -47,11 +48,24 @@ export default defineConfig({
           name: "integration",
           setupFiles,
           include: ["test/integration/**/*.test.ts"],
+          exclude: [campaign],
           globalSetup: services,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 3, // they wait more than they work: for permits, tokens and processes
           sequence: { groupOrder: 3 },
+        },
+      },
+      {
+        plugins,
+        test: {
+          name: "campaign",
+          setupFiles,
+          include: [campaign],
+          globalSetup: services,
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          sequence: { groupOrder: 4 }, // by itself: some of it measures times
         },
       },
       {
@@ -64,7 +78,7 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 1,
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 5 },
         },
       },
     ],

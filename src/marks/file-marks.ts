@@ -1,9 +1,19 @@
 import { DatabaseSync } from "node:sqlite";
 import { deletedGeneration, type Mark, type Marks } from "./marks.ts";
 
-/** Marks in a file of this broker's own folder: they guard a deployment of one replica. */
-export function createFileMarks(path: string, onError: (error: Error) => void): Marks & { end(): void } {
-  const file = new DatabaseSync(path);
+type FileMarks = Marks & { end(): void };
+
+/** Marks in a file of this broker's own folder: they guard a deployment of one replica. Without a working disk they guard nothing. */
+export function createFileMarks(path: string, onError: (error: Error) => void): FileMarks {
+  try {
+    return openMarks(new DatabaseSync(path), onError);
+  } catch (error) {
+    onError(error as Error);
+    return { raise() {}, compare: async () => null, read: async () => null, close() {}, end() {} };
+  }
+}
+
+function openMarks(file: DatabaseSync, onError: (error: Error) => void): FileMarks {
   // A mark that a power cut takes away leaves one row unguarded; waiting for the disk at each refresh would cost every one.
   file.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
   file.exec(

@@ -32,8 +32,6 @@ type Place = { id: string; generation: number; authorization: number; attemptId:
 
 /** The statements that put a token set into a row. */
 export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
-  const first = (rows: TokenRow[]) => rows[0] ?? null;
-
   return {
     /** Step 8. Null: the CAS is lost, or it was won before and this is a repetition (see `lastAttemptId`). */
     async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
@@ -148,6 +146,10 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return first(await prisma.$queryRaw<TokenRow[]>(moved(update, event, forget)));
     },
   };
+}
+
+function first(rows: readonly TokenRow[]): TokenRow | null {
+  return rows[0] ?? null;
 }
 
 function holders(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Sql.Sql {

@@ -68,7 +68,11 @@ export function createRecovery(parts: Parts): Recovery {
   const compare = async (batch: readonly GenerationMark[]): Promise<void> => {
     const higher = await marks.compare(new Map(batch.map((row) => [row.connectionId, row])));
     if (higher === null || higher.size === 0) return;
-    const behind = [...higher].map(([connectionId, mark]) => ({ connectionId, ...mark }));
+    const behind = [...higher].map(([connectionId, { generation, version }]) => ({
+      connectionId,
+      generation,
+      version,
+    }));
     for (const row of await rows.holdGoneBack(behind)) {
       learn(row);
       observer.heldAfterRestore(row);

@@ -76,8 +76,8 @@ export function createRefresh(parts: RefreshParts): Refresh {
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;
     if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
-    if (outcome.isBarred || isHeldBack(seen) || clock.monotonicMs() >= flight.giveUpAtMs)
-      return settled(seen, flight.row);
+    const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
+    if (outcome.isBarred || isHeldBack(seen) || isTooLate) return settled(seen, flight.row);
     const isFree = seen.attemptId === null;
     const next = { ...flight, row: seen, startedOver: flight.startedOver || isFree };
     if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) return await contend(next);

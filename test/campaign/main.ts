@@ -4,7 +4,7 @@ import { provideServices } from "../support/services/index.ts";
 import { startSuite } from "../support/services/suite.ts";
 import { chooseRows, loadRows } from "./load-rows.ts";
 import { failuresOf, tableOf } from "./report.ts";
-import { runRows } from "./run-rows.ts";
+import { startRows } from "./run-rows.ts";
 
 const { values } = parseArgs({
   options: {
@@ -25,7 +25,7 @@ const log = (line: string) => void process.stderr.write(`${new Date().toISOStrin
 const suite = await startSuite();
 log(`${rows.length} rows, ${scale}, seed ${seed}; ${suite.line}`);
 provideServices(suite.services);
-const results = await runRows(rows, { seed, scale, parallel, log });
+const results = await Promise.all(startRows(rows, { seed, scale, parallel, log }).values());
 await suite.stop();
 
 process.stdout.write(`${tableOf(results)}\n`);

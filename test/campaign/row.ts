@@ -12,7 +12,7 @@ export type Row = {
   number: number;
   title: string;
   promised: string;
-  /** Measures times that other rows' work would spoil, in the size that it is run: nothing else runs beside it then. */
+  /** It measures times that the work of other rows would spoil: nothing else runs beside it. */
   alone?: boolean;
   run(given: Given): Promise<Outcome>;
 };

@@ -2,30 +2,37 @@ import type { Given, Outcome, Row } from "./row.ts";
 
 export type Result = { row: Row; outcome: Outcome; seconds: number };
 
-type Options = Omit<Given, "log"> & { parallel: number; log: (line: string) => void };
+type Options = Given & { parallel: number };
 
 /** Longer than any row takes: what hangs is reported, and the others still count. */
 const limitMs = 60 * 60_000;
 
-/** Runs rows, several at a time; those that must be alone come after all others, one by one. */
-export async function runRows(rows: readonly Row[], options: Options): Promise<Result[]> {
-  const together = rows.filter(({ alone }) => alone !== true);
-  const alone = rows.filter((row) => row.alone === true);
-  const results = [...(await pool(together, options.parallel, options)), ...(await pool(alone, 1, options))];
-  return results.sort((a, b) => a.row.number - b.row.number);
-}
-
-async function pool(rows: readonly Row[], size: number, options: Options): Promise<Result[]> {
-  const waiting = [...rows];
-  const results: Result[] = [];
-  const work = async () => {
-    for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) results.push(await runRow(row, options));
+/** Starts rows, those that must be alone one by one, and then the others, several at a time. @returns what each comes to */
+export function startRows(rows: readonly Row[], options: Options): Map<Row, Promise<Result>> {
+  const promised = new Map(rows.map((row) => [row, Promise.withResolvers<Result>()]));
+  const pool = async (waiting: Row[], size: number) => {
+    const work = async () => {
+      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
+        promised.get(row)?.resolve(await runRow(row, options));
+      }
+    };
+    await Promise.all(Array.from({ length: size }, work));
   };
-  await Promise.all(Array.from({ length: size }, work));
-  return results;
+  const runAll = async () => {
+    await pool(
+      rows.filter(({ alone }) => alone === true),
+      1,
+    );
+    await pool(
+      rows.filter(({ alone }) => alone !== true),
+      options.parallel,
+    );
+  };
+  void runAll();
+  return new Map([...promised].map(([row, { promise }]) => [row, promise]));
 }
 
-/** Runs one row. Never rejects: an error is a failed row. */
+/** Never rejects: an error is a failed row. */
 async function runRow(row: Row, { seed, scale, log }: Given): Promise<Result> {
   const startedMs = performance.now();
   const given = { seed, scale, log: (line: string) => log(`row ${row.number}: ${line}`) };

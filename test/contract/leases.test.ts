@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Leases } from "../../src/leases/lease.ts";
 import { createMemoryLeases } from "../../src/leases/memory-lease.ts";
 import { createRedisLeases } from "../../src/leases/redis-lease.ts";
+import { connectRedis } from "../../src/redis.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
 import type { PrivateServer } from "../support/services/private-server.ts";
@@ -95,10 +96,14 @@ describe("leases in the process", () => {
   });
 });
 
+function leasesAt(url: string, onError: (error: Error) => void): Leases {
+  return createRedisLeases({ redis: connectRedis(url), subscriber: connectRedis(url), onError });
+}
+
 /** Leases on a Redis that answer. */
 async function connected(url: string) {
   const errors: Error[] = [];
-  const leases = createRedisLeases({ url, onError: (error) => void errors.push(error) });
+  const leases = leasesAt(url, (error) => void errors.push(error));
   await eventually(() => leases.available());
   return { leases, errors };
 }
@@ -205,7 +210,7 @@ describeWithServices(["redis"], "a Redis in trouble", () => {
   });
 
   it("that was never there is unavailable, and the broker starts without it", async () => {
-    const leases = createRedisLeases({ url: `redis://127.0.0.1:${await freePort()}`, onError: () => {} });
+    const leases = leasesAt(`redis://127.0.0.1:${await freePort()}`, () => {});
     const { state, ms } = await timed(leases);
     expect([state, leases.available(), ms < promptMs]).toEqual(["unavailable", false, true]);
     await leases.close();

@@ -6,7 +6,7 @@ import { createDatabaseHealth } from "../../src/store/database-health.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivatePostgres } from "../support/services/index.ts";
-import { sealedGrant, StoreStage } from "./store/stage.ts";
+import { orphan, sealedGrant, StoreStage } from "./store/stage.ts";
 
 async function outcomeOf(statement: Promise<unknown>): Promise<string> {
   return await statement.then(
@@ -23,10 +23,10 @@ describeWithServices(["postgres"], "a Postgres that is gone", () => {
     const stage = new StoreStage(await openPostgres(server.url, health));
     const { row, key } = await stage.permit();
     const event = { type: "reconnected", detail: {} };
-    const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+    const given = { ...row, attemptId: randomUUID() };
     const statements = () => [
       stage.rows.readByName([row.name]),
-      stage.rows.takePermit({ ...key, leaseSeconds: 30, statuses: ["connected"], takeover: null }),
+      stage.rows.takePermit({ ...key, leaseSeconds: 30, statuses: ["connected"], orphan, takeover: null }),
       stage.rows.commitRefresh({ ...key, generation: 0 }, sealedGrant(), {}),
       stage.rows.replaceGrant({ ...given, generation: 0 }, sealedGrant(), { event, exclusive: true }),
       stage.keys.findMany(["any"]),

@@ -37,7 +37,7 @@ process.stdout.write(
 /** Each time by a raw statement, as a Prisma value, and as a bound of a list. */
 async function store(at: Date) {
   const { id } = await stage.insert();
-  const given = { id, generation: 0, attemptId: randomUUID() };
+  const given = { id, generation: 0, goneBackFrom: null, attemptId: randomUUID() };
   const grant = sealedGrant({ issuedAt: at, expiresAt: at, refreshTokenExpiresAt: at });
   await stage.rows.replaceGrant(given, grant, { event: { type: "connected", detail: {} }, exclusive: false });
   await stage.set(id, `created_at = '${at.toISOString()}'`);

@@ -49,7 +49,7 @@ type StageOptions = {
 export async function setConsentStage(options: StageOptions): Promise<ConsentStage> {
   const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [] } = options;
   const folder = await mkdtemp(join(tmpdir(), "freshet-consent-"));
-  const database = await openEmbedded(folder, { answered() {}, lost() {}, uninterruptedMs: () => 0 });
+  const database = await openEmbedded(folder, { answered() {}, lost() {}, losses: () => 0, uninterruptedMs: () => 0 });
   const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
   const builtinFolder = new URL("../../providers", import.meta.url).pathname;
   const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox });

@@ -1,4 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
+import { setTimeout } from "node:timers/promises";
+import type { Clock } from "../../../src/clock.ts";
 import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
 import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
 import type { Catalog } from "../../../src/providers/catalog.ts";
@@ -6,11 +8,14 @@ import type { Failure, Grant, TokenAnswer } from "../../../src/providers/grant.t
 import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import { sealGrant } from "../../../src/tokens/commit.ts";
+import { createKeeper, type Keeper } from "../../../src/tokens/keeping.ts";
 import type { RefreshObserver } from "../../../src/tokens/observer.ts";
 import type { RefreshOutcome } from "../../../src/tokens/permit.ts";
+import { createRecovery, type Recovery } from "../../../src/tokens/recovery.ts";
 import { createRefresh } from "../../../src/tokens/refresh.ts";
+import { schedulerFor, sealGrant } from "../../../src/tokens/sealed-set.ts";
 import { createSender } from "../../../src/tokens/sending.ts";
+import { createSpools } from "../../../src/tokens/spools.ts";
 import type { Need } from "../../../src/tokens/takeover.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
@@ -18,6 +23,7 @@ import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { define } from "../../unit/providers/definitions.ts";
 import { fakeClock } from "../../unit/tokens/fake-clock.ts";
 import type { StoreStage } from "../store/stage.ts";
+import { memoryMarks, memorySpool, type MemoryMarks, type MemorySpool } from "./memory-places.ts";
 
 /** What a provider does with one request. */
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;
@@ -27,7 +33,7 @@ export type Sent = { fields: Record<string, string>; permit: string | null };
 
 export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
 
-const definitionOf = (reuse: string) =>
+const definitionOf = (reuse: string, revocationKills = "all") =>
   define(
     `
 grants: [authorization_code, client_credentials, password, import]
@@ -37,7 +43,7 @@ token:
   grants:
     client_credentials: { fields: {} }
     password: { fields: { username: "{credentials.username}", password: "{credentials.password}" } }
-revocation: { url: https://login.example/revoke }
+revocation: { url: https://login.example/revoke, kills: ${revocationKills} }
 refresh: ${reuse}`,
     `id: own\nauthorization: { url: https://login.example/authorize }`,
   );
@@ -77,15 +83,18 @@ type Options = {
   /** False: the provider's definition is gone. */
   isKnown?: boolean;
   uninterruptedMs?: number;
-  /** Another replica, with which this one shares locks and messages; else it is alone with the store. */
+  /** What a revocation at the provider ends. */
+  revocationKills?: "token" | "all";
+  /** Another replica, with which this one shares locks, messages, spool and marks; else it is alone with the store. */
   beside?: RefreshBench;
+  isDraining?: () => boolean;
   /** Changes to what the store does. */
   rows?: (rows: TokenRows) => Partial<TokenRows>;
 };
 
 /**
- * One replica's refresh core: real but for its clock, and for the provider, which does what `script` says. Time is this
- * bench's own, apart from Postgres's.
+ * One replica's refresh core: real but for its clock, for spool and marks, which are in memory, and for the provider, which
+ * does what `script` says. Time is this bench's own, apart from Postgres's.
  */
 export class RefreshBench {
   readonly stage: StoreStage;
@@ -93,12 +102,18 @@ export class RefreshBench {
   readonly leases: Leases;
   readonly rows: TokenRows;
   readonly refresh;
+  readonly keeper: Keeper;
+  readonly recovery: Recovery;
+  readonly spool: MemorySpool;
+  readonly marks: MemoryMarks;
   readonly script: Step[] = [];
   readonly sent: Sent[] = [];
   /** Tokens that were revoked. */
   readonly revoked: string[] = [];
   /** What the observer was told. */
   readonly seen: string[] = [];
+  /** Rows that the cache was told of by nobody's refresh. */
+  readonly learnt: TokenRow[] = [];
   readonly news: RefreshNews[] = [];
   /** Runs between the permit and the sending. */
   beforeSending: () => void = () => {};
@@ -106,27 +121,48 @@ export class RefreshBench {
 
   constructor(
     stage: StoreStage,
-    { rules = "{}", isKnown = true, uninterruptedMs = 10_000, beside, rows }: Options = {},
+    { rules = "{}", isKnown = true, uninterruptedMs = 10_000, beside, rows, ...options }: Options = {},
   ) {
     this.stage = stage;
     this.leases = beside?.leases ?? createMemoryLeases(this.clock);
+    this.spool = beside?.spool ?? memorySpool();
+    this.marks = beside?.marks ?? memoryMarks();
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
-    const definition = definitionOf(rules);
+    const definition = definitionOf(rules, options.revocationKills);
     const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: () => [definition] };
-    const { clients } = stage;
+    const { clients, tombstones } = stage;
     this.leases.listen((news) => void this.news.push(news));
-    this.refresh = createRefresh({
+    const common = {
       rows: this.rows,
       clients,
+      tombstones,
       leases: this.leases,
-      waiting: createWaiting({ rows: this.rows, leases: this.leases, clock: this.clock }),
+      marks: this.marks,
       sender: createSender({ catalog, oauth: this.#provider(), clients, vault }),
+      spools: createSpools({ places: [this.spool], onError: (place) => void this.seen.push(`${place} fails`) }),
       vault,
-      health: { answered() {}, lost() {}, uninterruptedMs: () => uninterruptedMs },
       clock: this.clock,
       random: () => 0.5,
       observer: this.#observer(),
+      learn: (row: TokenRow) => void this.learnt.push(row),
+    };
+    this.keeper = createKeeper({ ...common, clock: whoseDeadlinesPassWithIt(this.clock) });
+    const onError = (error: unknown) => void this.seen.push(String(error));
+    this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
+    this.refresh = createRefresh({
+      ...common,
+      keeper: this.keeper,
+      recovery: this.recovery,
+      waiting: createWaiting(common),
+      health: { answered() {}, lost() {}, losses: () => 0, uninterruptedMs: () => uninterruptedMs },
+      isDraining: options.isDraining ?? (() => false),
     });
+  }
+
+  /** What the row holds once nothing is on its way to it any more. */
+  async settledRow(id: string): Promise<TokenRow> {
+    await this.keeper.settled();
+    return await this.stage.row(id);
   }
 
   /** Refreshes the connection as it stands now, with these answers of the provider. */
@@ -173,9 +209,25 @@ export class RefreshBench {
       succeeded: (_sendable, { replay }) => void this.seen.push(replay ? "succeeded, replay" : "succeeded"),
       failed: (_sendable, { failure, replay }) => void this.seen.push(`${failure.code}${replay ? ", replay" : ""}`),
       commitDelayed: () => void this.seen.push("commit delayed"),
-      answerLost: () => void this.seen.push("answer lost"),
+      durable: () => {},
+      cameLate: (_row, fate) => void this.seen.push(`came late: ${fate}`),
+      drained: () => void this.seen.push("drained"),
+      lost: () => void this.seen.push("lost"),
+      heldAfterRestore: () => void this.seen.push("held after restore"),
     };
   }
+}
+
+/** Its deadlines pass only when something else makes time pass: a store that answers is always in time. */
+function whoseDeadlinesPassWithIt(clock: Clock): Clock {
+  return {
+    ...clock,
+    async sleep(ms, signal) {
+      if (signal === undefined) return await clock.sleep(ms);
+      const endMs = clock.monotonicMs() + ms;
+      while (!signal.aborted && clock.monotonicMs() < endMs) await setTimeout(1);
+    },
+  };
 }
 
 /** A connection whose access token has run out, with the refresh token "first". */
@@ -194,8 +246,9 @@ export async function connectExpired(
     captured: {},
   };
   const base = { ...row, refreshToken: null, impliedScopes: row.scopes };
-  const sealed = sealGrant(vault, base, { grant, sentAt: row.now });
-  const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+  const scheduler = schedulerFor(definitionOf("{}").refresh, () => 0.5);
+  const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler });
+  const given = { ...row, attemptId: randomUUID() };
   const event = { type: "connected", detail: {} };
   const stored = await stage.rows.replaceGrant(given, sealed, { event, exclusive: false });
   if (stored === null) throw new Error("the connection did not take its grant");

@@ -77,7 +77,7 @@ export function connections(stage: () => StoreStage): void {
       await stage().connections.delete(row.id);
       expect(await stage().rows.commitRefresh(key, sealedGrant(), {})).toBeNull();
       const event = { type: "connected", detail: {} };
-      const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+      const given = { ...row, attemptId: randomUUID() };
       expect(await stage().rows.replaceGrant(given, sealedGrant(), { event, exclusive: false })).toBeNull();
       expect(await stage().rows.readById(row.id)).toBeNull();
     });

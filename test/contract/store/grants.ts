@@ -1,17 +1,17 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { SealedGrant } from "../../../src/store/token-rows.ts";
-import { sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import type { SealedGrant } from "../../../src/store/row-sql.ts";
+import { orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const dead = { code: "invalid_grant", detail: "revoked" };
 
 async function replace(
   stage: StoreStage,
-  row: Pick<TokenRow, "id" | "generation">,
+  row: Pick<TokenRow, "id" | "generation" | "goneBackFrom">,
   { grant = sealedGrant(), exclusive = false }: { grant?: SealedGrant; exclusive?: boolean } = {},
 ) {
-  const given = { id: row.id, generation: row.generation, attemptId: randomUUID() };
+  const given = { ...row, attemptId: randomUUID() };
   return await stage.rows.replaceGrant(given, grant, { event: { type: "reconnected", detail: {} }, exclusive });
 }
 
@@ -242,6 +242,7 @@ export function grants(stage: () => StoreStage): void {
           generation: 1,
           attemptId: randomUUID(),
           leaseSeconds: 30,
+          orphan,
           takeover: null,
         };
         expect(await stage().rows.takePermit({ ...request, statuses: ["connected", "pending"] })).toBeNull();

@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { PermitKey, PermitRequest } from "../../../src/store/token-rows.ts";
-import { sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import type { PermitRequest } from "../../../src/store/permit-rows.ts";
+import type { PermitKey } from "../../../src/store/row-sql.ts";
+import { orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const statuses = ["connected"] as const;
 const busy = { code: "rate_limited", detail: "slow down", status: 429 };
@@ -13,6 +14,7 @@ const ask = (row: TokenRow, changes: Partial<PermitRequest> = {}): PermitRequest
   attemptId: randomUUID(),
   leaseSeconds: 30,
   statuses,
+  orphan,
   takeover: null,
   ...changes,
 });
@@ -281,7 +283,7 @@ export function permits(stage: () => StoreStage): void {
       it("with its lease, the raw answer, a back-off and a history row", async () => {
         const { row, key } = await stage().permit();
         const answer = sealedBytes();
-        const left = await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 5, answer, endLease: false });
+        const left = await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 5, answer, endLease: false, orphan });
         expect(left).toMatchObject({ attemptId: key.attemptId, attemptOutcome: "unknown", consecutiveFailures: 1 });
         expect(left?.leaseUntil).toEqual(row.leaseUntil);
         expect(left?.attemptStartedAt).toEqual(row.attemptStartedAt);
@@ -294,8 +296,8 @@ export function permits(stage: () => StoreStage): void {
       it("of a refused replay the lease ends now, and the first answer is kept where this one brought none", async () => {
         const { row, key } = await stage().permit();
         const answer = sealedBytes();
-        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false });
-        const left = await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer: null, endLease: true });
+        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, orphan });
+        const left = await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer: null, endLease: true, orphan });
         const lateMs = (left?.now.getTime() ?? 0) - (left?.leaseUntil?.getTime() ?? 0);
         expect(lateMs).toBeGreaterThanOrEqual(-1);
         expect(lateMs).toBeLessThan(5000);
@@ -343,7 +345,7 @@ export function permits(stage: () => StoreStage): void {
         await rows.dropPermit(other);
         expect(await rows.swapPermit(other, { attemptId: randomUUID(), leaseSeconds: 30 })).toBeNull();
         expect(await rows.returnPermit(other, busy, 1)).toBeNull();
-        expect(await rows.leaveUnknown(other, busy, { backoffSeconds: 1, answer: null, endLease: true })).toBeNull();
+        expect(await rows.leaveUnknown(other, busy, { backoffSeconds: 1, answer: null, endLease: true, orphan })).toBeNull();
         expect(await rows.endGrant(other, busy)).toBeNull();
         expect(await rows.commitRefresh(other, sealedGrant(), {})).toBeNull();
         expect(await stage().columns(row.id)).toEqual(before);

@@ -7,7 +7,9 @@ import { createConsentLinks } from "../../../src/store/consent-links.ts";
 import type { Database } from "../../../src/store/database.ts";
 import { createEncryptionKeys } from "../../../src/store/encryption-keys.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { createTokenRows, type SealedGrant } from "../../../src/store/token-rows.ts";
+import type { SealedGrant } from "../../../src/store/row-sql.ts";
+import { createTokenRows } from "../../../src/store/token-rows.ts";
+import { createTombstones } from "../../../src/store/tombstones.ts";
 
 /** A connection's columns as they stand, times in ISO 8601. */
 export type Columns = Record<string, unknown>;
@@ -22,6 +24,7 @@ export class StoreStage {
   readonly links;
   readonly requests;
   readonly encryptionKeys;
+  readonly tombstones;
 
   constructor(database: Database) {
     this.database = database;
@@ -32,6 +35,7 @@ export class StoreStage {
     this.links = createConsentLinks(database.prisma);
     this.requests = createAuthorizationRequests(database.prisma);
     this.encryptionKeys = createEncryptionKeys(database);
+    this.tombstones = createTombstones(database);
   }
 
   async query<Row>(sql: string, ...values: unknown[]): Promise<Row[]> {
@@ -96,11 +100,14 @@ export class StoreStage {
     const row = await this.connect(changes);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
     const statuses = ["connected"] as const;
-    const permitted = await this.rows.takePermit({ ...key, leaseSeconds: 30, statuses, takeover: null });
+    const permitted = await this.rows.takePermit({ ...key, leaseSeconds: 30, statuses, orphan, takeover: null });
     if (permitted === null) throw new Error("the free connection gave no permit");
     return { row: permitted, key };
   }
 }
+
+/** Where a second use of a refresh token kills the family. */
+export const orphan = { promptly: false, quietSeconds: 10 };
 
 /** Bytes that stand for a sealed record. */
 export function sealedBytes(): Uint8Array<ArrayBuffer> {
@@ -121,6 +128,8 @@ export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
     expiresAt: new Date(issuedAt.getTime() + 3_600_000),
     refreshTokenExpiresAt: null,
     keepsRefreshToken: false,
+    refreshDueAt: new Date(issuedAt.getTime() + 2_700_000),
+    keepAliveAt: null,
     ...changes,
   };
 }

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { mayTakeOver, takeoverOf, type ReuseRules } from "../../../src/tokens/takeover.ts";
+import { mayTakeOver, orphanRule, takeoverOf, type ReuseRules } from "../../../src/tokens/takeover.ts";
 import { refreshableStatuses } from "../../../src/tokens/unavailable.ts";
 import { type StoreStage } from "./stage.ts";
 
@@ -65,6 +65,7 @@ export function takeover(stage: () => StoreStage): void {
           attemptId: randomUUID(),
           leaseSeconds: 30,
           statuses: refreshableStatuses(row.grant),
+          orphan: orphanRule(row, reuse),
           takeover: takeoverOf(row, reuse, recoverer),
         });
         expect(permitted !== null).toBe(foretold);

@@ -51,15 +51,32 @@ describe("what telemetry learns of refreshes", () => {
     observer.succeeded(sendable, { replay: false, seconds: 0.2 });
     observer.failed(sendable, busy);
     observer.failed(sendable, busy);
-    observer.answerLost(sendable.row, null);
+    observer.lost(sendable.row);
     observer.commitDelayed(sendable.row, new Error(secret));
+    observer.durable(sendable.row, { seconds: 0.003 });
     expect(await figures(metrics)).toMatchObject({
       'freshet_refreshes_total{provider="own",outcome="stored"}': 1,
       'freshet_refreshes_total{provider="own",outcome="refused_for_now"}': 2,
       'freshet_refresh_seconds_count{provider="own"}': 3,
       'freshet_lost_rotation_total{provider="own"}': 1,
+      'freshet_refresh_exposure_seconds_count{provider="own"}': 1,
       freshet_commit_delays_total: 1,
     });
+  });
+
+  it("an outcome that nobody knew is counted by how it ended", async () => {
+    const { metrics, observer } = observing();
+    observer.succeeded(sendable, { replay: false, seconds: 0.2 });
+    observer.succeeded(sendable, { replay: true, seconds: 0.2 });
+    observer.drained(sendable.row);
+    observer.cameLate(sendable.row, "promoted");
+    observer.cameLate(sendable.row, "candidate");
+    observer.cameLate(sendable.row, "unwanted");
+    observer.lost(sendable.row);
+    const counted = Object.entries(await figures(metrics)).filter(([name]) => name.includes("uncertain"));
+    expect(counted.map(([name, count]) => [/resolution="(\w+)"/.exec(name)?.[1], count])).toEqual(
+      ["replayed", "drained", "promoted", "candidate", "lost"].map((resolution) => [resolution, 1]),
+    );
   });
 
   it("a client in trouble is reported once, and again only after it has worked", async () => {
@@ -77,8 +94,11 @@ describe("what telemetry learns of refreshes", () => {
     observer.failed(sendable, busy);
     observer.failed(sendable, rejected);
     observer.commitDelayed(sendable.row, new Error(secret));
-    observer.answerLost(sendable.row, null);
-    expect(lines).toHaveLength(4);
+    observer.lost(sendable.row);
+    observer.cameLate(sendable.row, "candidate");
+    observer.drained(sendable.row);
+    observer.heldAfterRestore(sendable.row);
+    expect(lines).toHaveLength(7);
     expect(lines.join("")).not.toContain(secret);
   });
 });

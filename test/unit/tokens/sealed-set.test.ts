@@ -1,17 +1,15 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { BrokerError } from "../../../src/errors.ts";
 import type { Expiry, Grant } from "../../../src/providers/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { SealedGrant, TokenRows } from "../../../src/store/token-rows.ts";
-import { commitGrant, refreshBase, sealGrant } from "../../../src/tokens/commit.ts";
+import type { SealedGrant } from "../../../src/store/row-sql.ts";
+import { refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/sealed-set.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
-import { fakeClock } from "./fake-clock.ts";
 import { inSeconds, now, tokenRow } from "./token-row.ts";
 
 const vault = createTokenVault(
-  createKeyring([{ id: "k1", key: createHash("sha256").update("commit tests").digest() }]),
+  createKeyring([{ id: "k1", key: createHash("sha256").update("sealed-set tests").digest() }]),
 );
 const { id, generation } = tokenRow();
 const here = { connectionId: id, generation };
@@ -33,8 +31,11 @@ const grant = (changes: Partial<Grant> = {}): Grant => ({
   ...changes,
 });
 
+const rules = { aheadFraction: 0.25, minAgeSeconds: 0, idleLifeSeconds: 1000, absoluteLifeSeconds: null };
+const scheduler = schedulerFor(rules, () => 0.5);
+
 const seal = (changes: Partial<Grant> = {}, of: TokenRow = row) =>
-  sealGrant(vault, refreshBase(vault, of), { grant: grant(changes), sentAt: now });
+  sealGrant(vault, refreshBase(vault, of), { grant: grant(changes), sentAt: now, scheduler });
 
 const openedTokens = ({ accessToken, refreshToken }: SealedGrant, at = next) => ({
   accessToken: accessToken === null ? null : vault.openAccessToken(accessToken, at),
@@ -61,6 +62,22 @@ describe("what is stored of a grant", () => {
     expect(sealed.refreshFingerprint).toEqual(vault.fingerprint("rotated", row.provider));
   });
 
+  it("its schedule counts from when the request was sent, and ends with the refresh token that is kept", () => {
+    const kept = { ...row, refreshTokenExpiresAt: inSeconds(100) };
+    expect([seal().refreshDueAt, seal().keepAliveAt]).toEqual([inSeconds(225), inSeconds(850)]);
+    expect(seal({}, kept).keepAliveAt).toEqual(inSeconds(85));
+    expect(seal({ refreshToken: "rotated" }, kept).keepAliveAt).toEqual(inSeconds(850));
+  });
+
+  it("without any refresh token there is nothing to keep alive", () => {
+    expect(seal({}, { ...row, refreshToken: null }).keepAliveAt).toBeNull();
+  });
+
+  it("after a database went back in time it is sealed for a generation that no set has had", () => {
+    const sealed = seal({ refreshToken: "rotated" }, { ...row, goneBackFrom: generation + 5 });
+    expect(openedTokens(sealed, { ...here, generation: generation + 6 }).refreshToken).toBe("rotated");
+  });
+
   it("a fingerprint tells clients apart, and falls back to the provider where there is none", () => {
     const clientRef = "8c1a7f7e-6a55-4a3b-8a60-0a9a2a1b3c4d";
     expect(seal({}, { ...row, clientRef }).refreshFingerprint).toEqual(vault.fingerprint("kept", clientRef));
@@ -70,7 +87,7 @@ describe("what is stored of a grant", () => {
   it("a refresh token without an access token is stored too, as an expired one", () => {
     const { tokenType, accessExpiry, refreshExpiry, captured } = grant();
     const answer = { refreshToken: "rotated", tokenType, accessExpiry, refreshExpiry, captured };
-    const sealed = sealGrant(vault, refreshBase(vault, row), { grant: answer, sentAt: now });
+    const sealed = sealGrant(vault, refreshBase(vault, row), { grant: answer, sentAt: now, scheduler });
     expect(openedTokens(sealed)).toEqual({ accessToken: null, refreshToken: "rotated" });
     expect(sealed.expiresAt).toEqual(now);
   });
@@ -126,50 +143,5 @@ describe("what is stored of a grant", () => {
 
   it("the first grant of a re-created name, whose version goes on, grants what was asked for as well", () => {
     expect(seal({}, { ...row, version: 7, generation: 0, refreshToken: null }).grantedScopes).toEqual(["asked"]);
-  });
-});
-
-function gone(): never {
-  throw new BrokerError("storage_unavailable", "gone");
-}
-
-describe("storing an answer", () => {
-  const key = { connectionId: id, generation, attemptId: "3c1e0e5c-6a3b-4a44-9b7e-5f6a7b8c9d10" };
-  const moved = tokenRow({ generation: generation + 1, lastAttemptId: key.attemptId });
-  function store(given: { commits: (() => TokenRow | null)[]; reads?: (() => TokenRow | null)[] }) {
-    const clock = fakeClock();
-    const troubles: unknown[] = [];
-    const [commits, reads] = [[...given.commits], [...(given.reads ?? [])]];
-    const rows = {
-      commitRefresh: async () => commits.shift()?.() ?? null,
-      readById: async () => reads.shift()?.() ?? null,
-    } as unknown as TokenRows;
-    const onTrouble = (error: unknown) => void troubles.push(error);
-    const result = commitGrant(key, seal(), { rows, clock, random: () => 0.5, onTrouble });
-    return { result, clock, troubles, left: commits };
-  }
-
-  it("while Postgres is gone it is kept and tried again, ever more slowly, up to two seconds apart", async () => {
-    const { result, clock, troubles } = store({ commits: [gone, gone, gone, gone, gone, gone, gone, () => moved] });
-    expect(await result).toEqual({ kind: "stored", row: moved });
-    expect(clock.slept).toEqual([100, 200, 400, 800, 1600, 2000, 2000]);
-    expect(troubles).toHaveLength(7);
-  });
-
-  it("a commit whose acknowledgement was lost is recognised and not repeated", async () => {
-    const { result, left } = store({ commits: [gone, () => null, () => moved], reads: [() => moved] });
-    expect(await result).toEqual({ kind: "stored", row: moved });
-    expect(left).toHaveLength(1);
-  });
-
-  it("a row that has moved on without the answer is reported as a loss", async () => {
-    const other = { ...moved, lastAttemptId: "b8b2f6f0-8d0e-4c58-9f4b-2f6d1f9f4c11" };
-    expect(await store({ commits: [() => null], reads: [() => other] }).result).toEqual({ kind: "lost", row: other });
-    expect(await store({ commits: [() => null], reads: [() => null] }).result).toEqual({ kind: "lost", row: null });
-  });
-
-  it("when Postgres goes between the commit and the look at the row, both are done again", async () => {
-    const { result } = store({ commits: [() => null, () => null], reads: [gone, () => moved] });
-    expect(await result).toEqual({ kind: "stored", row: moved });
   });
 });

@@ -1,0 +1,28 @@
+import { beforeAll, expect, it } from "vitest";
+import { loadRows } from "../campaign/load-rows.ts";
+import type { Row } from "../campaign/row.ts";
+import { type Result, startRows } from "../campaign/run-rows.ts";
+import { describeWithServices } from "../support/services/index.ts";
+
+/** Most rows wait more than they work: for permits, for tokens to end, for processes to start. */
+const parallel = 6;
+const seed = 20_261_121;
+
+const rows = await loadRows();
+
+function log(line: string): void {
+  if (process.env["CAMPAIGN_LOG"]) process.stderr.write(`${line}\n`);
+}
+
+describeWithServices(["postgres", "redis"], "the campaign, in its short form", () => {
+  let results: Map<Row, Promise<Result>>;
+
+  beforeAll(() => {
+    results = startRows(rows, { seed, scale: "short", parallel, log });
+  });
+
+  it.for(rows)("row $number: $title: $promised", async (row) => {
+    const { outcome } = (await results.get(row)) as Result;
+    expect(outcome.ok, [outcome.figure, ...(outcome.notes ?? [])].join("\n")).toBe(true);
+  });
+});
