@@ -106,7 +106,7 @@ export function unknownOutcome(stage: () => StoreStage): void {
         lastErrorCode: "refresh_outcome_lost",
         attemptId: null,
       });
-      expect(bench.seen).toEqual(["outcome_unknown", "invalid_grant, replay"]);
+      expect(bench.seen).toEqual(["outcome_unknown", "invalid_grant, replay", "lost"]);
     });
 
     it("whose replay backs off is not asked for again and again", async () => {

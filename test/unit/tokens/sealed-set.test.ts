@@ -6,6 +6,7 @@ import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import { refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/sealed-set.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { define } from "../providers/definitions.ts";
 import { inSeconds, now, tokenRow } from "./token-row.ts";
 
 const vault = createTokenVault(
@@ -32,7 +33,7 @@ const grant = (changes: Partial<Grant> = {}): Grant => ({
 });
 
 const rules = { aheadFraction: 0.25, minAgeSeconds: 0, idleLifeSeconds: 1000, absoluteLifeSeconds: null };
-const scheduler = schedulerFor(rules, () => 0.5);
+const scheduler = schedulerFor({ ...define("").refresh, ...rules }, () => 0.5);
 
 const seal = (changes: Partial<Grant> = {}, of: TokenRow = row) =>
   sealGrant(vault, refreshBase(vault, of), { grant: grant(changes), sentAt: now, scheduler });

@@ -1,0 +1,58 @@
+import type { Tombstone } from "../../../src/store/tombstones.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import { dueStatements, readStatements } from "./sim-due.ts";
+import { grantStatements } from "./sim-grants.ts";
+import { permitStatements } from "./sim-permits.ts";
+import { newRow, viewOf, type SimRow } from "./sim-row.ts";
+import { SimTables } from "./sim-tables.ts";
+import type { Sync } from "./sync.ts";
+
+const keepDeletedMs = 24 * 3_600_000;
+
+/** Postgres as the core sees it: statements with the semantics of src/store, done at once. */
+export class SimDatabase {
+  readonly tables: SimTables;
+  readonly statements: Sync<TokenRows>;
+
+  constructor(nowMs: () => number) {
+    this.tables = new SimTables(nowMs);
+    this.statements = {
+      ...readStatements(this.tables),
+      ...permitStatements(this.tables),
+      ...grantStatements(this.tables),
+      ...dueStatements(this.tables),
+    };
+  }
+
+  /** A name that has been used before goes on from the version it had. */
+  insert(given: Pick<SimRow, "id" | "name" | "provider" | "grant">): TokenRow {
+    const version = this.tables.tombstones.get(given.name)?.version ?? 0;
+    return this.tables.put(null, newRow({ ...given, version }));
+  }
+
+  /** A pending connection that needs nobody is looked at at once, as the registry asks. */
+  delete(id: string): TokenRow | null {
+    const row = this.tables.rows.get(id);
+    if (row === undefined) return null;
+    const { name, version, authorization, provider, clientRef, inputs, captured } = row;
+    this.tables.tombstones.set(name, {
+      ...{ name, connectionId: id, version, authorization, provider, clientRef, inputs, captured },
+      deletedMs: this.tables.nowMs(),
+    });
+    this.tables.remove(row);
+    return viewOf(row, this.tables.nowMs());
+  }
+
+  disable(id: string, disabled: boolean): TokenRow | null {
+    const set = (row: SimRow) => ({ status: disabled ? "disabled" : row.enabledStatus }) as const;
+    return this.tables.update(id, () => true, set);
+  }
+
+  findTombstone(connectionId: string): Tombstone | null {
+    const buried = [...this.tables.tombstones.values()].find((one) => one.connectionId === connectionId);
+    if (buried === undefined || buried.deletedMs <= this.tables.nowMs() - keepDeletedMs) return null;
+    const { name, provider, clientRef, inputs, captured } = buried;
+    return { name, provider, clientRef, inputs, captured };
+  }
+}

@@ -1,0 +1,103 @@
+import type { createDueRows } from "../../../src/store/due-rows.ts";
+import type { createTokenRows } from "../../../src/store/token-rows.ts";
+import { after, freePermit, greatest, least, nextDue, viewOf, type SimRow } from "./sim-row.ts";
+import type { SimTables } from "./sim-tables.ts";
+import type { Sync } from "./sync.ts";
+
+type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readById">;
+
+const keepDeletedMs = 24 * 3_600_000;
+
+export function readStatements(tables: SimTables): Sync<Reads> {
+  const view = (row: SimRow) => viewOf(row, tables.nowMs());
+  return {
+    readByName: (names) => [...tables.rows.values()].filter(({ name }) => names.includes(name)).map(view),
+    readById(connectionId) {
+      const row = tables.rows.get(connectionId);
+      return row === undefined ? null : view(row);
+    },
+  };
+}
+
+/** store/due-rows.ts, in memory. */
+export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createDueRows>> {
+  const all = () => [...tables.rows.values()];
+  const inOrder = () => all().sort((a, b) => (a.id < b.id ? -1 : 1));
+
+  return {
+    claimDue({ limit, claimSeconds, busyProviders }) {
+      const due = all().filter((row) => isDue(row, tables.now) && !busyProviders.includes(row.provider));
+      const first = due.sort((a, b) => dueMs(a) - dueMs(b)).slice(0, limit);
+      return first.map((row) => tables.put(row, { ...row, nextRefreshAt: after(tables.nowMs(), claimSeconds) }));
+    },
+
+    postpone({ id, generation }, afterSeconds) {
+      const nextRefreshAt = afterSeconds === null ? null : after(tables.nowMs(), afterSeconds);
+      const isAsRead = (row: SimRow) =>
+        row.generation === generation && row.nextRefreshAt !== null && row.attemptId === null;
+      tables.update(id, isAsRead, () => ({ nextRefreshAt }));
+    },
+
+    markInUse(read) {
+      for (const { id, generation } of read) {
+        tables.update(id, (row) => row.generation === generation && !row.inUse, (row) => {
+          const { refreshDueAt, keepAliveAt, backoffUntil } = row;
+          const stays = row.attemptId !== null || refreshDueAt === null;
+          const due = greatest(least(refreshDueAt, keepAliveAt), backoffUntil);
+          return { inUse: true, nextRefreshAt: stays ? row.nextRefreshAt : due };
+        });
+      }
+    },
+
+    holdGoneBack(marks) {
+      return marks.flatMap(({ connectionId, generation, version }) => {
+        const hold = (row: SimRow) => ({ goneBackFrom: generation, versionFloor: Math.max(row.versionFloor, version) });
+        return tables.update(connectionId, (row) => row.generation < generation, hold) ?? [];
+      });
+    },
+
+    generationsAfter(connectionId, limit) {
+      const rows = inOrder().filter(({ id }) => connectionId === null || id > connectionId);
+      return rows.slice(0, limit).map((row) => ({
+        connectionId: row.id,
+        generation: row.generation,
+        version: Math.max(row.version, row.versionFloor),
+      }));
+    },
+
+    goneBack: () =>
+      all()
+        .filter(({ goneBackFrom }) => goneBackFrom !== null)
+        .sort((a, b) => (a.name < b.name ? -1 : 1))
+        .map((row) => viewOf(row, tables.nowMs())),
+
+    releaseGoneBack({ id, generation, goneBackFrom }, { accessToken, refreshToken }) {
+      const isHeld = (row: SimRow) => row.generation === generation && row.goneBackFrom === goneBackFrom;
+      return tables.update(id, isHeld, (row) => ({
+        generation: goneBackFrom,
+        goneBackFrom: null,
+        ...freePermit,
+        accessToken,
+        refreshToken,
+        backoffUntil: null,
+        nextRefreshAt: nextDue(row, tables.now),
+      }));
+    },
+
+    tidy() {
+      for (const buried of tables.tombstones.values()) {
+        if (buried.deletedMs >= tables.nowMs() - keepDeletedMs) continue;
+        Object.assign(buried, { clientRef: null, inputs: {}, captured: {} });
+      }
+    },
+  };
+}
+
+function dueMs({ nextRefreshAt }: SimRow): number {
+  return nextRefreshAt?.getTime() ?? Infinity;
+}
+
+function isDue(row: SimRow, now: Date): boolean {
+  const isAwake = row.status === "connected" || row.status === "pending";
+  return isAwake && row.goneBackFrom === null && row.nextRefreshAt !== null && row.nextRefreshAt <= now;
+}

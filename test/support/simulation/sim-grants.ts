@@ -1,0 +1,113 @@
+import type { createGrantRows } from "../../../src/store/grant-rows.ts";
+import { nextGeneration } from "../../../src/store/generation.ts";
+import { after, attemptVersion, freePermit, freeSchedule, grantColumns, orphanDue, type SimRow } from "./sim-row.ts";
+import { attemptOf, isOwned, type SimTables } from "./sim-tables.ts";
+import type { Sync } from "./sync.ts";
+
+/** store/grant-rows.ts, in memory. */
+export function grantStatements(tables: SimTables): Sync<ReturnType<typeof createGrantRows>> {
+  const holders = (id: string, fingerprint: Uint8Array): SimRow[] =>
+    [...tables.rows.values()].filter((row) => row.id !== id && isSame(row.refreshFingerprint, fingerprint));
+  let candidates = 0;
+
+  return {
+    commitRefresh(key, grant, event) {
+      const stored = tables.update(key.connectionId, isOwned(key), (row) => ({
+        ...grantColumns(row, grant, key.generation + 1),
+        ...freeSchedule(grant, tables.nowMs()),
+        version: attemptVersion(row, grant),
+        lastAttemptId: row.attemptId,
+      }));
+      if (stored !== null) tables.note(stored.id, attemptOf(event));
+      return stored;
+    },
+
+    replaceGrant(place, grant, { event, exclusive }) {
+      const fingerprint = exclusive ? grant.refreshFingerprint : null;
+      const isFree = (row: SimRow) =>
+        fingerprint === null ||
+        (holders(place.id, fingerprint).length === 0 &&
+          (row.attemptId === null || !isSame(row.refreshFingerprint, fingerprint)));
+      const isMine = (row: SimRow) => row.generation === place.generation && isFree(row);
+      const stored = tables.update(place.id, isMine, (row) => ({
+        ...grantColumns(row, grant, nextGeneration(place)),
+        ...freePermit,
+        backoffUntil: null,
+        nextRefreshAt: grant.keepAliveAt,
+        version: Math.max(row.version, row.versionFloor) + row.attemptReplays + (row.version === 0 ? 1 : 2),
+        authorization: row.authorization + 1,
+        authorizedAt: tables.now,
+        lastAttemptId: place.attemptId,
+      }));
+      if (stored === null) return null;
+      tables.note(stored.id, attemptOf(event.detail));
+      for (const { attemptId, connectionId } of tables.candidates.values()) {
+        if (connectionId === stored.id) tables.candidates.delete(attemptId);
+      }
+      return stored;
+    },
+
+    wasStored: ({ connectionId, attemptId }) => tables.storedAttempts.get(connectionId)?.has(attemptId) ?? false,
+    isHeldElsewhere: (connectionId, fingerprint) => holders(connectionId, fingerprint).length > 0,
+
+    promoteLate(place, grant, { attemptId, generation, event }) {
+      const isAsRead = (row: SimRow) =>
+        row.generation === place.generation &&
+        row.authorization === place.authorization &&
+        row.attemptId === place.attemptId;
+      const stored = tables.update(place.id, isAsRead, (row) => ({
+        ...grantColumns(row, grant, generation),
+        ...freeSchedule(grant, tables.nowMs()),
+        version: attemptVersion(row, grant),
+        lastAttemptId: attemptId,
+      }));
+      // Parts of a statement that change data run whether the update found its row or not.
+      tables.candidates.delete(attemptId);
+      if (stored !== null) tables.note(stored.id, attemptOf(event.detail));
+      return stored;
+    },
+
+    addCandidate(candidate) {
+      const { attemptId, connectionId, authorization } = candidate;
+      const row = tables.rows.get(connectionId);
+      if (row === undefined || row.authorization !== authorization) return false;
+      if (!tables.candidates.has(attemptId)) {
+        const { baseGeneration, record } = candidate;
+        const order = candidates++;
+        tables.candidates.set(attemptId, { attemptId, connectionId, authorization, baseGeneration, record, order });
+      }
+      return true;
+    },
+
+    newestCandidate(connectionId, authorization) {
+      const all = [...tables.candidates.values()].filter(
+        (one) => one.connectionId === connectionId && one.authorization === authorization,
+      );
+      const newest = all.sort((a, b) => b.order - a.order)[0];
+      if (newest === undefined) return null;
+      const { order: _, ...candidate } = newest;
+      return candidate;
+    },
+
+    tryCandidate(key, grant, { candidateId, attemptId, leaseSeconds, orphan }) {
+      const leaseUntil = after(tables.nowMs(), leaseSeconds);
+      const isReady = (row: SimRow) => isOwned(key)(row) && tables.candidates.has(candidateId);
+      const tried = tables.update(key.connectionId, isReady, (row) => ({
+        ...grantColumns(row, grant, key.generation + 1),
+        version: attemptVersion(row, grant),
+        ...freePermit,
+        attemptId,
+        attemptStartedAt: tables.now,
+        leaseUntil,
+        backoffUntil: null,
+        nextRefreshAt: orphanDue(row, leaseUntil, orphan),
+      }));
+      tables.candidates.delete(candidateId);
+      return tried;
+    },
+  };
+}
+
+function isSame(one: Uint8Array | null, other: Uint8Array | null): boolean {
+  return one !== null && other !== null && Buffer.compare(one, other) === 0;
+}

@@ -1,0 +1,153 @@
+import type { ConnectionStatus, TokenRow } from "../../../src/store/token-row.ts";
+import type { OrphanRule, RecordedFailure, SealedGrant } from "../../../src/store/row-sql.ts";
+
+/** A whole row of `connections`, as far as the refresh protocol goes. Rows are replaced, never changed. */
+export type SimRow = Omit<TokenRow, "now"> & {
+  enabledStatus: ConnectionStatus;
+  refreshFingerprint: Uint8Array | null;
+  attemptAnswer: Uint8Array | null;
+  nextRefreshAt: Date | null;
+  refreshDueAt: Date | null;
+  keepAliveAt: Date | null;
+};
+
+const hidden = ["enabledStatus", "refreshFingerprint", "attemptAnswer", "nextRefreshAt", "refreshDueAt", "keepAliveAt"];
+
+/** As the statements return it. */
+export function viewOf(row: SimRow, nowMs: number): TokenRow {
+  const view: Record<string, unknown> = { ...row, now: new Date(nowMs) };
+  for (const name of hidden) delete view[name];
+  return view as TokenRow;
+}
+
+type NewRow = Pick<SimRow, "id" | "name" | "provider" | "grant" | "version">;
+
+/** What an INSERT leaves. */
+export function newRow(given: NewRow): SimRow {
+  return {
+    clientRef: null,
+    status: "pending",
+    enabledStatus: "pending",
+    scopes: [],
+    inputs: {},
+    captured: {},
+    credentials: null,
+    credentialsRevision: 0,
+    generation: 0,
+    authorization: 0,
+    accessToken: null,
+    refreshToken: null,
+    refreshFingerprint: null,
+    tokenType: null,
+    grantedScopes: [],
+    issuedAt: null,
+    expiresAt: null,
+    refreshTokenExpiresAt: null,
+    authorizedAt: null,
+    ...freePermit,
+    lastAttemptId: null,
+    backoffUntil: null,
+    consecutiveFailures: 0,
+    lastErrorCode: null,
+    lastErrorDetail: null,
+    inUse: false,
+    goneBackFrom: null,
+    versionFloor: 0,
+    nextRefreshAt: null,
+    refreshDueAt: null,
+    keepAliveAt: null,
+    ...given,
+  };
+}
+
+export const freePermit = {
+  attemptId: null,
+  attemptStartedAt: null,
+  leaseUntil: null,
+  attemptOutcome: null,
+  attemptAnswer: null,
+  attemptReplays: 0,
+} as const;
+
+type Moment = Date | null;
+
+/** SQL's, which pass over what is null. */
+export function greatest(...times: Moment[]): Moment {
+  return extreme(times, (ms) => Math.max(...ms));
+}
+
+export function least(...times: Moment[]): Moment {
+  return extreme(times, (ms) => Math.min(...ms));
+}
+
+function extreme(times: readonly Moment[], choose: (ms: readonly number[]) => number): Moment {
+  const known = times.flatMap((time) => (time === null ? [] : [time.getTime()]));
+  return known.length === 0 ? null : new Date(choose(known));
+}
+
+/** Columns of times keep whole milliseconds. */
+export function after(nowMs: number, seconds: number): Date {
+  return new Date(Math.round(nowMs + seconds * 1000));
+}
+
+export function failureColumns(row: SimRow, failure: RecordedFailure) {
+  return {
+    consecutiveFailures: row.consecutiveFailures + 1,
+    lastErrorCode: failure.code,
+    lastErrorDetail: failure.detail,
+  };
+}
+
+export function statusColumns(row: SimRow, status: ConnectionStatus) {
+  return { status: row.status === "disabled" ? row.status : status, enabledStatus: status };
+}
+
+export function grantColumns(row: SimRow, grant: SealedGrant, generation: number) {
+  return {
+    generation,
+    ...statusColumns(row, "connected"),
+    accessToken: grant.accessToken,
+    refreshToken: grant.refreshToken,
+    refreshFingerprint: grant.refreshFingerprint,
+    tokenType: grant.tokenType,
+    grantedScopes: grant.grantedScopes ?? row.grantedScopes,
+    captured: grant.captured,
+    issuedAt: grant.issuedAt,
+    expiresAt: grant.expiresAt,
+    refreshTokenExpiresAt: grant.keepsRefreshToken ? row.refreshTokenExpiresAt : grant.refreshTokenExpiresAt,
+    refreshDueAt: grant.refreshDueAt,
+    keepAliveAt: grant.keepAliveAt,
+    inUse: false,
+    goneBackFrom: null,
+    consecutiveFailures: 0,
+    lastErrorCode: null,
+    lastErrorDetail: null,
+  };
+}
+
+const deadOnArrivalSeconds = 30;
+
+export function freeSchedule(grant: SealedGrant, nowMs: number) {
+  const isOver = grant.expiresAt !== null && grant.expiresAt <= grant.issuedAt;
+  return {
+    ...freePermit,
+    nextRefreshAt: grant.keepAliveAt,
+    backoffUntil: isOver ? after(nowMs, deadOnArrivalSeconds) : null,
+  };
+}
+
+export function attemptVersion(row: SimRow, { accessToken }: SealedGrant): number {
+  return accessToken === null ? row.version : Math.max(row.version, row.versionFloor) + 1 + row.attemptReplays;
+}
+
+export function nextDue(row: SimRow, earliest: Date): Moment {
+  if (row.status === "pending" || row.enabledStatus === "pending") return earliest;
+  const ahead = row.inUse ? row.refreshDueAt : null;
+  return ahead === null && row.keepAliveAt === null ? null : greatest(least(ahead, row.keepAliveAt), earliest);
+}
+
+export function orphanDue(row: SimRow, leaseEnd: Moment, { quietSeconds, promptly }: OrphanRule): Moment {
+  const abandoned = leaseEnd === null ? null : after(leaseEnd.getTime(), quietSeconds);
+  if (promptly) return abandoned;
+  return row.expiresAt === null ? null : greatest(row.expiresAt, abandoned);
+}

@@ -1,0 +1,77 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { openRecord, openTokens, resealFor, sealRecord } from "../../../src/tokens/answer-record.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { answerRecord, key, sealedFor, vault } from "./answers.ts";
+import { tokenRow } from "./token-row.ts";
+
+const row = tokenRow();
+
+describe("the record of an answer", () => {
+  it.each([
+    ["with everything in it", sealedFor(row)],
+    [
+      "with nothing that may be lacking",
+      sealedFor(row, {
+        accessToken: null,
+        refreshToken: null,
+        refreshFingerprint: null,
+        grantedScopes: null,
+        captured: {},
+        expiresAt: null,
+        refreshTokenExpiresAt: null,
+        refreshDueAt: null,
+      }),
+    ],
+  ])("%s comes out as it went in", (_is, grant) => {
+    const record = answerRecord(row, { grant });
+    expect(openRecord(vault, sealRecord(vault, record), record)).toEqual(record);
+  });
+
+  it("shows neither its tokens nor whose they are", () => {
+    const sealed = Buffer.from(sealRecord(vault, answerRecord(row, { grant: sealedFor(row, { captured: { shop: "canary" } }) })));
+    for (const text of ["a2", "second", "canary", row.id]) expect(sealed.includes(text)).toBe(false);
+  });
+
+  it("does not open in the place of another connection or generation, nor under another key", () => {
+    const record = answerRecord(row);
+    const sealed = sealRecord(vault, record);
+    expect(() => openRecord(vault, sealed, { ...record, connectionId: randomUUID() })).toThrow();
+    expect(() => openRecord(vault, sealed, { ...record, generation: record.generation + 1 })).toThrow();
+    const other = createTokenVault(createKeyring([{ id: "k2", key: Buffer.from(key).reverse() }]));
+    expect(() => openRecord(other, sealed, record)).toThrow();
+  });
+
+  it("that was tampered with does not open", () => {
+    const record = answerRecord(row);
+    const sealed = sealRecord(vault, record);
+    sealed[sealed.length - 1] = (sealed.at(-1) ?? 0) ^ 1;
+    expect(() => openRecord(vault, sealed, record)).toThrow();
+  });
+
+  it("is sealed anew for another generation, where its tokens open, and nowhere else", () => {
+    const record = answerRecord(row);
+    const grant = resealFor(vault, record, 9);
+    expect(openTokens(vault, { ...record, sealedFor: 9, grant })).toEqual({ accessToken: "a2", refreshToken: "second" });
+    expect(() => openTokens(vault, { ...record, grant })).toThrow();
+    expect({ ...grant, accessToken: null, refreshToken: null }).toEqual({
+      ...record.grant,
+      accessToken: null,
+      refreshToken: null,
+    });
+    expect(resealFor(vault, record, record.sealedFor)).toBe(record.grant);
+  });
+
+  it("without an access token, or without a refresh token, is sealed anew all the same", () => {
+    const place = { connectionId: row.id, generation: row.generation + 1 };
+    for (const tokens of [
+      { accessToken: null, refreshToken: "second" },
+      { accessToken: "a2", refreshToken: null },
+    ]) {
+      const record = answerRecord(row, { grant: sealedFor(row, vault.sealTokens(tokens, place)) });
+      const again = { ...record, sealedFor: 9, grant: resealFor(vault, record, 9) };
+      expect(openTokens(vault, again)).toEqual(tokens);
+    }
+  });
+});

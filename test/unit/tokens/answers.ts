@@ -1,0 +1,54 @@
+import { createHash } from "node:crypto";
+import type { SealedGrant } from "../../../src/store/row-sql.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
+import type { Answer } from "../../../src/tokens/keeping.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { define } from "../providers/definitions.ts";
+import { inSeconds, now, tokenRow } from "./token-row.ts";
+
+export const key = createHash("sha256").update("answers").digest();
+export const vault = createTokenVault(createKeyring([{ id: "k1", key }]));
+export const attemptId = "3c1e0e5c-6a3b-4a44-9b7e-5f6a7b8c9d10";
+
+/** Tokens "a2" and "second", sealed for the generation after the row's. */
+export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): SealedGrant {
+  const place = { connectionId: row.id, generation: row.generation + 1 };
+  return {
+    ...vault.sealTokens({ accessToken: "a2", refreshToken: "second" }, place),
+    refreshFingerprint: vault.fingerprint("second", row.provider),
+    tokenType: "Bearer",
+    grantedScopes: ["read"],
+    captured: { shop: "north" },
+    issuedAt: now,
+    expiresAt: inSeconds(3600),
+    refreshTokenExpiresAt: inSeconds(86_400),
+    keepsRefreshToken: false,
+    refreshDueAt: inSeconds(2700),
+    keepAliveAt: null,
+    ...changes,
+  };
+}
+
+export function answerRecord(row: TokenRow = tokenRow(), changes: Partial<AnswerRecord> = {}): AnswerRecord {
+  return {
+    kind: "refresh",
+    connectionId: row.id,
+    generation: row.generation,
+    authorization: row.authorization,
+    attemptId,
+    event: "refreshed",
+    sealedFor: row.generation + 1,
+    grant: sealedFor(row),
+    ...changes,
+  };
+}
+
+/** The same as it comes from a provider. */
+export function answerTo(row: TokenRow = tokenRow(), changes: Partial<AnswerRecord> = {}): Answer {
+  const sendable = { row, definition: define(""), client: null, clientSecrets: [] };
+  const expiry = { accessExpiry: { kind: "in", seconds: 3600 }, refreshExpiry: { kind: "unstated" } } as const;
+  const grant = { accessToken: "a2", refreshToken: "second", tokenType: "Bearer", ...expiry, captured: {} };
+  return { record: answerRecord(row, changes), sendable, grant };
+}
