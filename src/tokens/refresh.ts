@@ -96,11 +96,10 @@ export function createRefresh(parts: RefreshParts): Refresh {
 
   return async (row, need) => {
     const flight = { row, need, giveUpAtMs: clock.monotonicMs() + budgets.flightMs, startedOver: false };
-    const [lease, held] = await Promise.all([
-      leases.acquire(`refresh:${row.id}:${row.generation}`, budgets.leaseSeconds * 1000),
-      holdIfGoneBack(parts, row),
-    ]);
+    const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, budgets.leaseSeconds * 1000);
     try {
+      // Where locks are silent, marks are too.
+      const held = lease.state === "unavailable" ? null : await holdIfGoneBack(parts, row);
       if (held !== null) return held;
       if (lease.state !== "held") return await contend(flight);
       // The attempt in a cached row may be long over: whoever holds the lock is seen in Postgres.

@@ -9,6 +9,19 @@ export type Load = {
   stop(): Promise<void>;
 };
 
+/** The reads that got no token: when, in seconds from the first, how long they took, and their status; 0 for none. */
+export function refusalsIn({ samples }: Load): string[] {
+  const beganMs = samples[0]?.startedMs ?? 0;
+  const seconds = (ms: number) => (ms / 1000).toFixed(1);
+  return samples
+    .filter(({ status }) => status !== 200)
+    .slice(0, 10)
+    .map(
+      ({ startedMs, tookMs, status }) =>
+        `read at ${seconds(startedMs - beganMs)} s: ${status} after ${seconds(tookMs)} s`,
+    );
+}
+
 /**
  * Reads at a fixed rate, whether earlier ones are answered or not, so that a stall shows in every read that it hits.
  * `read` gives the status; one that throws counts as 0.

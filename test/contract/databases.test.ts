@@ -5,16 +5,23 @@ import { grants } from "./store/grants.ts";
 import { consent, keys } from "./store/keys-and-links.ts";
 import { permits } from "./store/permits.ts";
 import { answers } from "./refresh/answers.ts";
+import { lateAnswers } from "./refresh/late-answers.ts";
 import { secondWay } from "./refresh/second-way.ts";
 import { sending } from "./refresh/sending.ts";
 import { unknownOutcome } from "./refresh/unknown-outcome.ts";
 import { describeOnBothDatabases } from "./store/both-databases.ts";
+import { dueness } from "./store/due-rows.ts";
+import { lateSets } from "./store/late-sets.ts";
 import { takeover } from "./store/takeover.ts";
+import { tombstones } from "./store/tombstones.ts";
 
 describeOnBothDatabases([
   permits,
   grants,
   takeover,
+  lateSets,
+  dueness,
+  tombstones,
   connections,
   clients,
   keys,
@@ -24,4 +31,5 @@ describeOnBothDatabases([
   unknownOutcome,
   secondWay,
   answers,
+  lateAnswers,
 ]);

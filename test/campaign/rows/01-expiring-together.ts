@@ -26,9 +26,9 @@ export const row: Row = {
     const { ledger } = stage.provider;
     const ahead = ledger.refreshes();
     log(`all have ended, ${ahead} refreshed ahead`);
-    const statuses = await readAll(stage, names);
+    const answers = await readAll(stage, names);
 
-    const refused = statuses.filter((status) => status !== 200).length;
+    const refused = answers.filter((answer) => answer !== "200");
     const invalid = ledger.requestsTo("token").filter(({ status }) => status === 400).length;
     const sent = ledger.requestsTo("token").length;
     const { reuses, overlaps, sentTwice } = offences(ledger);
@@ -36,8 +36,9 @@ export const row: Row = {
       ok:
         sent === connections &&
         ledger.refreshes() === connections &&
-        invalid + reuses + overlaps + sentTwice + refused === 0,
-      figure: `${ledger.refreshes()} refreshes of ${sent} requests (${ahead} ahead), ${invalid} invalid_grant, ${refused} of ${statuses.length} reads refused`,
+        invalid + reuses + overlaps + sentTwice + refused.length === 0,
+      figure: `${ledger.refreshes()} refreshes of ${sent} requests (${ahead} ahead), ${invalid} invalid_grant, ${refused.length} of ${answers.length} reads refused`,
+      notes: [...new Set(refused)].map((answer) => `${refused.filter((each) => each === answer).length} × ${answer}`),
     };
   },
 };
@@ -51,10 +52,13 @@ async function importEnding(stage: ConnectedStage, index: number, endsAt: Date):
   return name;
 }
 
-/** Each name at each replica, all at once. @returns the statuses */
-async function readAll(stage: ConnectedStage, names: readonly string[]): Promise<number[]> {
+/** Each name at each replica, all at once. @returns each status, with the code of a refusal */
+async function readAll(stage: ConnectedStage, names: readonly string[]): Promise<string[]> {
   const reads = stage.brokers.flatMap(({ api }) =>
-    names.map(async (name) => (await api.token(name, { min_ttl: 0, wait: 30 })).status),
+    names.map(async (name) => {
+      const { status, body } = await api.token(name, { min_ttl: 0, wait: 30 });
+      return status === 200 ? "200" : `${status} ${body.code} ${body.detail}`;
+    }),
   );
   return await Promise.all(reads);
 }

@@ -42,7 +42,7 @@ export const row: Row = {
   promised: "0 sends by it after waking",
   async run(given) {
     const random = seededRandom(given.seed);
-    const moments = Array.from({ length: given.scale === "full" ? 6 : 1 }, () => anyMoment(random() * 400));
+    const moments = Array.from({ length: given.scale === "full" ? 6 : 1 }, () => anyMoment(50 + random() * 400));
     const perScene = given.scale === "full" ? 50 : 20;
     const sync = given.scale === "full" ? [failpoint("before send", 1)] : [];
     const points = [failpoint("permit taken", perScene), ...sync, ...moments];
@@ -64,7 +64,8 @@ async function playScene(point: Point, count: number, { scale, log }: Given) {
   const names = connections.map(({ name }) => name);
 
   const freezing = point.freeze({ stage, toPostgres, connections });
-  const reading = Promise.all(names.map((name) => stage.first.api.token(name)));
+  // Whoever called a process that then stood still for two minutes has left, or is cut off.
+  const reading = Promise.allSettled(names.map((name) => stage.first.api.token(name)));
   await freezing;
   const frozenAtMs = performance.now();
   const frozen = await standingPermits(databaseUrl);

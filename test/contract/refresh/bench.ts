@@ -23,7 +23,7 @@ import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { define } from "../../unit/providers/definitions.ts";
 import { fakeClock } from "../../unit/tokens/fake-clock.ts";
 import type { StoreStage } from "../store/stage.ts";
-import { memoryMarks, memorySpool, type MemoryMarks, type MemorySpool } from "./memory-places.ts";
+import { memoryMarks, memorySpool, type MemoryMarks, type MemorySpool } from "../../unit/tokens/memory-places.ts";
 
 /** What a provider does with one request. */
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;

@@ -26,12 +26,12 @@ export class SimDatabase {
   }
 
   /** A name that has been used before goes on from the version it had. */
-  insert(given: Pick<SimRow, "id" | "name" | "provider" | "grant">): TokenRow {
+  insert(given: Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant">): TokenRow {
     const version = this.tables.tombstones.get(given.name)?.version ?? 0;
     return this.tables.put(null, newRow({ ...given, version }));
   }
 
-  /** A pending connection that needs nobody is looked at at once, as the registry asks. */
+  /** Leaves a tombstone. */
   delete(id: string): TokenRow | null {
     const row = this.tables.rows.get(id);
     if (row === undefined) return null;

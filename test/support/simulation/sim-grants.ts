@@ -75,6 +75,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         const { baseGeneration, record } = candidate;
         const order = candidates++;
         tables.candidates.set(attemptId, { attemptId, connectionId, authorization, baseGeneration, record, order });
+        for (const watch of tables.candidateWatchers) watch(candidate);
       }
       return true;
     },

@@ -20,12 +20,11 @@ export function viewOf(row: SimRow, nowMs: number): TokenRow {
   return view as TokenRow;
 }
 
-type NewRow = Pick<SimRow, "id" | "name" | "provider" | "grant" | "version">;
+type NewRow = Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant" | "version">;
 
 /** What an INSERT leaves. */
 export function newRow(given: NewRow): SimRow {
   return {
-    clientRef: null,
     status: "pending",
     enabledStatus: "pending",
     scopes: [],

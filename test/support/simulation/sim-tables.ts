@@ -17,6 +17,7 @@ export class SimTables {
   /** The attempts whose answers a connection's history names. */
   readonly storedAttempts = new Map<string, Set<string>>();
   readonly watchers: RowWatcher[] = [];
+  readonly candidateWatchers: ((candidate: Candidate) => void)[] = [];
   readonly nowMs: () => number;
 
   constructor(nowMs: () => number) {

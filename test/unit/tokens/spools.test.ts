@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { SpoolEntry, SpoolPlace } from "../../../src/spool/spool.ts";
 import { createSpools } from "../../../src/tokens/spools.ts";
-import { memorySpool } from "../../contract/refresh/memory-places.ts";
+import { memorySpool } from "./memory-places.ts";
 import { attemptId } from "./answers.ts";
 
 const entry: SpoolEntry = { connectionId: "c", generation: 3, attemptId, record: new Uint8Array([1]) };

@@ -1,0 +1,90 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { BrokerProcess } from "../../support/broker-process.ts";
+import { ConnectedStage } from "../../support/connected-stage.ts";
+import { seededRandom } from "../../support/seeded-random.ts";
+import { startPrivateRedis } from "../../support/services/index.ts";
+import { withRedis } from "../../support/services/redis.ts";
+import type { Row } from "../row.ts";
+import { connectMany, offences } from "../tools.ts";
+
+const sizes = {
+  full: { connections: 60, replicas: 4, flushes: 100, restarts: 50 },
+  short: { connections: 15, replicas: 2, flushes: 8, restarts: 3 },
+} as const;
+const providerMs = 400;
+
+export const row: Row = {
+  number: 7,
+  title: "Redis FLUSHALL × 100 in mid-refresh; Redis restarted empty × 50",
+  promised: "0 duplicate sends",
+  async run({ seed, scale, log }) {
+    const { connections, replicas, flushes, restarts } = sizes[scale];
+    const random = seededRandom(seed);
+    await using redis = await startPrivateRedis();
+    const provider = { switches: { delayMs: providerMs } };
+    await using stage = await ConnectedStage.start({ replicas, redisUrl: redis.url, provider });
+    const names = (await connectMany(stage, connections)).map(({ name }) => name);
+    const callers = startCallers(stage.brokers, names);
+
+    const flushed = await disturb(stage, flushes, async () => {
+      await withRedis(redis.url, async (client) => void (await client.flushall()));
+      await sleep(random() * providerMs);
+    });
+    log(`flushed ${flushes} times`);
+    const restarted = await disturb(stage, restarts, async () => {
+      await redis.kill();
+      await sleep(random() * 2 * providerMs);
+      await redis.restart();
+      await sleep(random() * 2 * providerMs);
+    });
+    const failures = await callers.stop();
+
+    const { ledger } = stage.provider;
+    const { reuses, overlaps, sentTwice } = offences(ledger);
+    const refused = ledger.requestsTo("token").filter(({ status }) => status !== 200).length;
+    return {
+      ok: reuses + overlaps + sentTwice + refused + failures.length === 0 && ledger.refreshes() >= flushes + restarts,
+      figure: `${reuses + overlaps + sentTwice} duplicate sends of ${ledger.refreshes()} refreshes; Redis emptied ${flushes} times with ${flushed} and restarted ${restarts} times with ${restarted} of them under way on average`,
+      notes: failures.slice(0, 10),
+    };
+  },
+};
+
+/** Does it so many times, each while requests are under way. @returns how many were, on average */
+async function disturb({ provider }: ConnectedStage, times: number, act: () => Promise<void>): Promise<number> {
+  const underWay = () => provider.ledger.requestsTo("token").filter(({ outAt }) => outAt === undefined).length;
+  let sum = 0;
+  for (let count = 0; count < times; count++) {
+    while (underWay() === 0) await sleep(5);
+    sum += underWay();
+    await act();
+  }
+  return Math.round(sum / times);
+}
+
+/** At each replica one caller per connection that orders one refresh after the other, so that replicas meet. */
+function startCallers(brokers: readonly BrokerProcess[], names: readonly string[]) {
+  const failures: string[] = [];
+  let isOn = true;
+  const call = async ({ api }: BrokerProcess, name: string) => {
+    while (isOn) {
+      const { status, body } = await api.api(`/connections/${name}/refresh`, { method: "POST" });
+      if (status !== 200) failures.push(`${name}: ${status} ${String(body["code"])}`);
+    }
+  };
+  const callTo = async (broker: BrokerProcess, name: string) => {
+    await call(broker, name).catch((error: unknown) => {
+      failures.push(
+        `${name}: ${String(error)}; the broker's exit code is ${broker.exitCode}, it wrote ${broker.stderr}`,
+      );
+    });
+  };
+  const calls = brokers.flatMap((broker) => names.map((name) => callTo(broker, name)));
+  return {
+    async stop() {
+      isOn = false;
+      await Promise.all(calls);
+      return failures;
+    },
+  };
+}

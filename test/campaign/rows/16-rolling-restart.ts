@@ -1,0 +1,56 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { BrokerApi } from "../../support/broker-api.ts";
+import { ConnectedStage } from "../../support/connected-stage.ts";
+import { seededRandom } from "../../support/seeded-random.ts";
+import { Balancer } from "../balancer.ts";
+import { startLoad } from "../load.ts";
+import type { Row } from "../row.ts";
+import { connectMany, offences } from "../tools.ts";
+
+const sizes = {
+  full: { replicas: 4, rounds: 3, connections: 100, perSecond: 200, lifeSeconds: 20 },
+  short: { replicas: 2, rounds: 1, connections: 20, perSecond: 100, lifeSeconds: 10 },
+} as const;
+
+export const row: Row = {
+  number: 16,
+  title: "rolling restart of 4 replicas at 200 reads/s",
+  promised: "0 failed reads",
+  async run({ seed, scale, log }) {
+    const { replicas, rounds, connections, perSecond, lifeSeconds } = sizes[scale];
+    const provider = { switches: { accessLifeSeconds: lifeSeconds, delayMs: 100 } };
+    await using stage = await ConnectedStage.start({ replicas, provider });
+    const names = (await connectMany(stage, connections)).map(({ name }) => name);
+    await using balancer = await Balancer.start(stage.brokers.map(({ url }) => url));
+    const api = new BrokerApi(balancer.url, stage.first.adminKey);
+    const random = seededRandom(seed);
+    const failures: string[] = [];
+    const load = startLoad(perSecond, async () => {
+      const { status, body } = await api.token(names[Math.floor(random() * names.length)] ?? "", { min_ttl: 0 });
+      if (status !== 200) failures.push(`${status} ${body.code ?? ""}`);
+      return status;
+    });
+    // As it is in the long run: tokens of every age, each in use.
+    await sleep(lifeSeconds * 1000);
+    load.samples.length = failures.length = 0;
+    for (let round = 0; round < rounds; round++) {
+      for (const broker of stage.brokers) {
+        const code = await broker.stop();
+        if (code !== 0) failures.push(`a replica ended with ${code}`);
+        await broker.start();
+        while (!balancer.isUp(broker.url)) await sleep(50);
+      }
+      log(`all ${replicas} restarted`);
+    }
+    await load.stop();
+    await api.close();
+    const failed = load.samples.filter(({ status }) => status !== 200).length;
+    const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
+    const refreshes = stage.provider.ledger.refreshes();
+    return {
+      ok: failed + failures.length + reuses + overlaps + sentTwice === 0 && refreshes > connections,
+      figure: `${failed} of ${load.samples.length} reads failed in ${rounds * replicas} restarts, ${refreshes} refreshes meanwhile, ${reuses + overlaps + sentTwice} duplicate sends`,
+      notes: [...new Set([...failures, ...balancer.troubles])].slice(0, 10),
+    };
+  },
+};

@@ -1,0 +1,52 @@
+import { execFile } from "node:child_process";
+import { readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { guards, type Guard } from "../guards.ts";
+import type { Row } from "../row.ts";
+
+type Report = {
+  numPassedTests: number;
+  testResults: { message: string; assertionResults: { fullName: string; status: string }[] }[];
+};
+
+const run = promisify(execFile);
+const projectRoot = fileURLToPath(new URL("../../../", import.meta.url));
+/** Those that need no database take two seconds each. */
+const shortGuards = ["takeover: ten seconds of uninterrupted Postgres", "late answers: promotion"];
+
+export const row: Row = {
+  number: 30,
+  title: "each guard removed in turn",
+  promised: "the suite fails, naming what broke",
+  async run({ scale, log }) {
+    const chosen = scale === "full" ? guards : guards.filter(({ name }) => shortGuards.includes(name));
+    const survived: string[] = [];
+    const notes: string[] = [];
+    for (const guard of chosen) {
+      const broken = await testsBrokenBy(guard);
+      if (broken.length === 0) survived.push(guard.name);
+      const line = `without "${guard.name}": ${broken.length} tests fail, first "${broken[0] ?? "none"}"`;
+      notes.push(line);
+      log(line);
+    }
+    const figure = `${chosen.length - survived.length} of ${chosen.length} guards are missed by the suite`;
+    return { ok: survived.length === 0, figure, notes };
+  },
+};
+
+/** The tests that fail without the guard. A file that does not even load proves nothing. @throws then */
+async function testsBrokenBy({ name, caughtBy }: Guard): Promise<string[]> {
+  const file = join(tmpdir(), `freshet-guard-${process.pid}-${guards.findIndex((guard) => guard.name === name)}.json`);
+  const args = ["vitest", "run", "--project", caughtBy.project, ...caughtBy.files];
+  const reporting = ["--reporter=json", `--outputFile=${file}`];
+  const env = { ...process.env, MUTATION: name };
+  await run("npx", [...args, ...reporting], { cwd: projectRoot, env, maxBuffer: 64e6 }).catch(() => undefined);
+  const report = JSON.parse(await readFile(file, "utf8")) as Report;
+  await rm(file, { force: true });
+  const tests = report.testResults.flatMap(({ assertionResults }) => assertionResults);
+  if (tests.length === 0) throw new Error(`${name}: no test ran: ${report.testResults[0]?.message ?? ""}`);
+  return tests.filter(({ status }) => status === "failed").map(({ fullName }) => fullName);
+}

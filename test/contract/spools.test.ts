@@ -1,0 +1,214 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { connectRedis, type RedisClient } from "../../src/redis.ts";
+import { createFileSpool } from "../../src/spool/file-spool.ts";
+import { createRedisSpool } from "../../src/spool/redis-spool.ts";
+import { nameOf, type SpoolEntry, type SpoolPlace } from "../../src/spool/spool.ts";
+import { temporaryFolder } from "../support/services/guardian.ts";
+import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
+import { withRedis } from "../support/services/redis.ts";
+import { eventually } from "./leases/bench.ts";
+
+function entryOf(changes: Partial<SpoolEntry> = {}): SpoolEntry {
+  const record = new Uint8Array(randomBytes(3000));
+  return { connectionId: randomUUID(), generation: 3, attemptId: randomUUID(), record, ...changes };
+}
+
+const byAttempt = (entries: SpoolEntry[]) => [...entries].sort((one, other) => one.attemptId.localeCompare(other.attemptId));
+
+/** What every place promises. Each test finds it empty. */
+function spooling(place: () => SpoolPlace): void {
+  it("an empty one holds nothing, and there is nothing to remove", async () => {
+    expect([await place().list(), await place().find(randomUUID(), 1)]).toEqual([[], []]);
+    await place().remove(entryOf());
+  });
+
+  it("records come out as they went in, all of them", async () => {
+    const entries = Array.from({ length: 50 }, (_none, index) => entryOf({ generation: index * 1000 }));
+    await Promise.all(entries.map((entry) => place().put(entry)));
+    expect(byAttempt(await place().list())).toEqual(byAttempt(entries));
+  });
+
+  it("records of one generation are found by it, several of them too, and no others", async () => {
+    const [one, other] = [entryOf(), entryOf()];
+    const again = { ...entryOf(), connectionId: one.connectionId };
+    const next = { ...entryOf({ generation: 30 }), connectionId: one.connectionId };
+    for (const entry of [one, other, again, next]) await place().put(entry);
+    expect(byAttempt(await place().find(one.connectionId, 3))).toEqual(byAttempt([one, again]));
+    expect(await place().find(one.connectionId, 30)).toEqual([next]);
+    expect(await place().find(other.connectionId, 30)).toEqual([]);
+  });
+
+  it("a removed record is gone, and those beside it stay", async () => {
+    const one = entryOf();
+    const beside = { ...entryOf(), connectionId: one.connectionId };
+    await place().put(one);
+    await place().put(beside);
+    await place().remove(one);
+    await place().remove(one);
+    expect(await place().list()).toEqual([beside]);
+    expect(await place().find(one.connectionId, 3)).toEqual([beside]);
+  });
+
+  it("a record that is put again takes the place of the first", async () => {
+    const entry = entryOf();
+    await place().put(entry);
+    const again = { ...entry, record: new Uint8Array([1, 2, 3]) };
+    await place().put(again);
+    expect(await place().list()).toEqual([again]);
+  });
+}
+
+describe("a spool in a folder", () => {
+  let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+  let path: string;
+  let place: SpoolPlace;
+  beforeEach(async () => {
+    folder = await temporaryFolder("spool");
+    path = join(folder.path, "spool");
+    place = createFileSpool(path);
+    return async () => await folder.remove();
+  });
+  spooling(() => place);
+
+  it("can be read by its own user only", async () => {
+    const entry = entryOf();
+    await place.put(entry);
+    expect(((await stat(path)).mode & 0o777).toString(8)).toBe("700");
+    expect(((await stat(join(path, nameOf(entry)))).mode & 0o777).toString(8)).toBe("600");
+  });
+
+  it("shows a record only when it is whole: what a crash left half written is no record, and harms no other", async () => {
+    const [half, whole] = [entryOf(), entryOf()];
+    await place.put(whole);
+    await writeFile(join(path, `${nameOf(half)}.part`), half.record.slice(0, 10));
+    expect(await place.list()).toEqual([whole]);
+    expect(await place.find(half.connectionId, half.generation)).toEqual([]);
+    await place.put(half);
+    expect(byAttempt(await place.list())).toEqual(byAttempt([half, whole]));
+    expect((await readdir(path)).filter((name) => name.endsWith(".part"))).toEqual([]);
+  });
+
+  it("never shows half a record to who looks while it is written", async () => {
+    const entries = Array.from({ length: 40 }, () => entryOf({ record: new Uint8Array(200_000).fill(7) }));
+    let isWriting = true;
+    const writing = Promise.all(entries.map((entry) => place.put(entry))).then(() => (isWriting = false));
+    while (isWriting) for (const { record } of await place.list()) expect(record).toHaveLength(200_000);
+    await writing;
+    expect(await place.list()).toHaveLength(40);
+  });
+
+  it("passes over what is not its own", async () => {
+    await place.put(entryOf());
+    for (const name of ["notes.txt", `${randomUUID()}.x.${randomUUID()}`, "lock"]) await writeFile(join(path, name), "x");
+    expect(await place.list()).toHaveLength(1);
+  });
+
+  it("survives the process that wrote it", async () => {
+    const entry = entryOf();
+    await place.put(entry);
+    expect(await createFileSpool(path).list()).toEqual([entry]);
+  });
+
+  it("a record that is removed while somebody looks at the others is no fault", async () => {
+    const entries = Array.from({ length: 200 }, () => entryOf({ record: new Uint8Array(10) }));
+    for (const entry of entries) await place.put(entry);
+    const removing = Promise.all(entries.slice(0, 199).map((entry) => place.remove(entry)));
+    const looks = await Promise.allSettled(Array.from({ length: 5 }, () => place.list()));
+    await removing;
+    expect(looks.flatMap((look) => (look.status === "rejected" ? [String(look.reason)] : []))).toEqual([]);
+    expect(await place.list()).toEqual(entries.slice(199));
+  });
+
+  it("says so when its folder cannot be written or read", async () => {
+    await rm(path, { recursive: true, force: true });
+    await writeFile(path, "a file in the folder's place");
+    await expect(place.put(entryOf())).rejects.toThrow();
+    await expect(place.list()).rejects.toThrow();
+    await expect(place.find(randomUUID(), 1)).rejects.toThrow();
+  });
+
+  it("says so when the disk is full, and leaves nothing that looks like a record", async () => {
+    const entry = entryOf();
+    await mkdir(path, { recursive: true });
+    // A folder in the file's place refuses to be written, as a full disk does.
+    await mkdir(join(path, `${nameOf(entry)}.part`));
+    await expect(place.put(entry)).rejects.toThrow();
+    expect(await place.list()).toEqual([]);
+  });
+});
+
+describeWithServices(["redis"], "a spool in Redis", () => {
+  let url: string;
+  let redis: RedisClient;
+  let place: SpoolPlace;
+  beforeAll(async () => {
+    url = await useRedis();
+    redis = connectRedis(url);
+    await eventually(() => redis.status === "ready");
+    place = createRedisSpool(redis);
+  });
+  beforeEach(async () => void (await redis.flushdb()));
+  afterAll(() => redis.disconnect());
+  spooling(() => place);
+
+  it("keeps a record without an end, under the name that the protocol gives it", async () => {
+    const entry = entryOf();
+    await place.put(entry);
+    const key = `spool:${entry.connectionId}:3`;
+    expect([await redis.ttl(key), await redis.exists(key)]).toEqual([-1, 1]);
+    await place.remove(entry);
+    expect(await redis.exists(key)).toBe(0);
+  });
+
+  it("lists thousands, and passes over what is not its own", async () => {
+    const entries = Array.from({ length: 3000 }, () => entryOf({ record: new Uint8Array([1]) }));
+    await Promise.all(entries.map((entry) => place.put(entry)));
+    await redis.set("spool:notes", "x");
+    await redis.set("refresh:x:1", "x");
+    expect(await place.list()).toHaveLength(3000);
+  });
+
+  it("is shared with other replicas", async () => {
+    const entry = entryOf();
+    await place.put(entry);
+    const other = connectRedis(url);
+    await eventually(() => other.status === "ready");
+    expect(await createRedisSpool(other).find(entry.connectionId, 3)).toEqual([entry]);
+    other.disconnect();
+  });
+});
+
+describeWithServices(["redis"], "a spool in a Redis that is gone", () => {
+  it("says so at every question, promptly, and serves again when it is back", async () => {
+    await using server = await startPrivateRedis();
+    const redis = connectRedis(server.url);
+    redis.on("error", () => {});
+    await eventually(() => redis.status === "ready");
+    const place = createRedisSpool(redis);
+    const entry = entryOf();
+    await server.stop();
+    await eventually(() => redis.status !== "ready");
+    const questions = [place.put(entry), place.remove(entry), place.list(), place.find(entry.connectionId, 3)];
+    const outcomes = await Promise.allSettled(questions);
+    expect(outcomes.map(({ status }) => status)).toEqual(questions.map(() => "rejected"));
+    await server.restart();
+    await eventually(() => redis.status === "ready");
+    await place.put(entry);
+    expect(await withRedis(server.url, (direct) => direct.exists(`spool:${entry.connectionId}:3`))).toBe(1);
+    redis.disconnect();
+  });
+
+  it("and frozen says so after the command timeout", async () => {
+    await using server = await startPrivateRedis();
+    const redis = connectRedis(server.url);
+    redis.on("error", () => {});
+    await eventually(() => redis.status === "ready");
+    await server.pause();
+    await expect(createRedisSpool(redis).find(randomUUID(), 1)).rejects.toThrow();
+    await server.resume();
+    redis.disconnect();
+  });
+});

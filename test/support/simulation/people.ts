@@ -1,0 +1,169 @@
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { Family, ReuseKind } from "./grant-model.ts";
+import type { Replica } from "./replica.ts";
+import { machines, simClient } from "./sim-catalog.ts";
+import type { World } from "./world.ts";
+
+/** A name that callers use, over all the connections that it has had. */
+export type Subject = { name: string; kind: ReuseKind | typeof machines; accessLifeSeconds: number };
+
+/** What a person did. `end` null: nobody was told what came of it. */
+type Deed = {
+  what: "grant" | "delete" | "create" | "disable" | "enable";
+  name: string;
+  id: string;
+  family: Family | null;
+  startMs: number;
+  end: { atMs: number; ok: boolean } | null;
+};
+
+/** People and callers, who ask replicas for things, and what they were told. */
+export class People {
+  readonly deeds: Deed[] = [];
+  readonly reads = { served: 0, refused: 0 };
+  readonly #world: World;
+  #ids = 0;
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  /** A connection of this name, with a first grant where a person gives one. Outside of all faults. */
+  found(subject: Subject): void {
+    const { database } = this.#world;
+    const id = this.#newId();
+    database.insert(newConnection(id, subject));
+  }
+
+  #newId(): string {
+    return `00000000-0000-4000-8000-${String(++this.#ids).padStart(12, "0")}`;
+  }
+
+  async read(replica: Replica, name: string, given: { rejected?: boolean; minTtlSeconds?: number } = {}) {
+    if (!replica.isRunning) return null;
+    const { core } = replica;
+    const { rejected = false, minTtlSeconds = 0 } = given;
+    try {
+      const version = rejected ? (this.#world.database.tables.byName(name)?.version ?? 0) : null;
+      const token = await core.tokens.get(name, { minTtlSeconds, rejectedVersion: version, waitSeconds: 20 });
+      this.reads.served += 1;
+      this.#world.note(`${replica.name} serves ${name} version ${token.version} ${token.accessToken}`);
+      this.#world.watch.served(token, replica);
+      return token;
+    } catch (error) {
+      this.#refused(`read of ${name} at ${replica.name}`, error);
+      return null;
+    }
+  }
+
+  #refused(what: string, error: unknown): void {
+    this.reads.refused += 1;
+    const { name, message, code } = error as Error & { code?: string };
+    if (name === "BrokerError") this.#world.note(`${what}: ${code}`);
+    else this.#world.violation(`${what}: ${name}: ${message}`);
+  }
+
+  async #act(deed: Pick<Deed, "what" | "name" | "id" | "family">, work: () => Promise<unknown>): Promise<void> {
+    const { scheduler } = this.#world;
+    const noted: Deed = { ...deed, startMs: scheduler.nowMs, end: null };
+    this.deeds.push(noted);
+    const text = `${deed.what} ${deed.name}${deed.family === null ? "" : ` family ${deed.family.id}`}`;
+    this.#world.note(`a person begins: ${text}`);
+    try {
+      await work();
+      noted.end = { atMs: scheduler.nowMs, ok: true };
+      this.#world.note(`a person is told: ${text} is done`);
+      this.#closed(noted);
+    } catch (error) {
+      noted.end = { atMs: scheduler.nowMs, ok: false };
+      this.#refused(text, error);
+    }
+  }
+
+  /** Unless somebody else has opened it again meanwhile. */
+  #closed({ what, name }: Deed): void {
+    if (what !== "delete" && what !== "disable") return;
+    const { status = "disabled" } = this.#row(name) ?? {};
+    if (status === "disabled") this.#world.watch.closedMs.set(name, this.#world.scheduler.nowMs);
+  }
+
+  #row(name: string): TokenRow | undefined {
+    return this.#world.database.tables.byName(name) as unknown as TokenRow | undefined;
+  }
+
+  /** A new consent, whose code a replica exchanges. */
+  async reconnect(replica: Replica, subject: Subject): Promise<void> {
+    if (subject.kind === machines || !replica.isRunning) return;
+    const row = this.#row(subject.name);
+    if (row === undefined || row.status === "disabled") return;
+    const code = this.#world.provider.consent(subject.kind, subject.accessLifeSeconds);
+    const family = this.#world.provider.codes.get(code)?.family ?? null;
+    const exchange = { connectionId: row.id, code, codeVerifier: null, redirectUri: null, captured: {} };
+    await this.#act(
+      { what: "grant", name: subject.name, id: row.id, family },
+      async () => await replica.core.establish.exchangeCode(exchange),
+    );
+  }
+
+  async import(replica: Replica, subject: Subject): Promise<void> {
+    if (subject.kind === machines || !replica.isRunning) return;
+    const row = this.#row(subject.name);
+    if (row === undefined || row.status === "disabled") return;
+    const { provider, scheduler } = this.#world;
+    const token = provider.grants.open(subject.kind, subject.accessLifeSeconds, scheduler.nowMs);
+    const accessToken = provider.grants.accessToken(token.family);
+    // An hour old, say: its refresh token is what counts.
+    const accessExpiry = { kind: "in", seconds: scheduler.chance(0.5) ? 1 : subject.accessLifeSeconds } as const;
+    const rest = { tokenType: "Bearer", refreshExpiry: { kind: "unstated" }, captured: {} } as const;
+    const grant = { accessToken, refreshToken: token.value, accessExpiry, ...rest };
+    const seen = { ...row, now: new Date(scheduler.nowMs) };
+    await this.#act(
+      { what: "grant", name: subject.name, id: row.id, family: token.family },
+      async () => await replica.core.establish.importGrant(seen, grant),
+    );
+  }
+
+  async delete(replica: Replica, { name }: Subject): Promise<void> {
+    const row = this.#row(name);
+    if (row === undefined || !replica.isRunning) return;
+    const { database, store } = this.#world;
+    await this.#act({ what: "delete", name, id: row.id, family: null }, async () => {
+      const effect = () => database.delete(row.id);
+      const deleted = await store.transact(replica, { name: "delete", effect });
+      replica.core.cache.expire(name);
+      if (deleted !== null) replica.core.marks.close(deleted.id, deleted.version);
+    });
+  }
+
+  async create(replica: Replica, subject: Subject): Promise<void> {
+    if (this.#row(subject.name) !== undefined || !replica.isRunning) return;
+    const { database, store, watch } = this.#world;
+    const id = this.#newId();
+    watch.closedMs.delete(subject.name);
+    await this.#act({ what: "create", name: subject.name, id, family: null }, async () => {
+      const insert = () => {
+        if (database.tables.byName(subject.name) !== undefined) return;
+        database.insert(newConnection(id, subject));
+      };
+      await store.transact(replica, { name: "insert", effect: insert });
+    });
+  }
+
+  async setDisabled(replica: Replica, { name }: Subject, disabled: boolean): Promise<void> {
+    const row = this.#row(name);
+    if (row === undefined || !replica.isRunning) return;
+    const { database, store, watch } = this.#world;
+    if (!disabled) watch.closedMs.delete(name);
+    const what = disabled ? "disable" : "enable";
+    await this.#act({ what, name, id: row.id, family: null }, async () => {
+      const effect = () => database.disable(row.id, disabled);
+      const updated = await store.transact(replica, { name: what, effect });
+      if (updated !== null) replica.core.cache.learn(updated);
+    });
+  }
+}
+
+function newConnection(id: string, { name, kind }: Subject) {
+  const grant = kind === machines ? "client_credentials" : "authorization_code";
+  return { id, name, provider: kind, clientRef: simClient.id, grant };
+}

@@ -1,0 +1,55 @@
+import type { Catalog } from "../../../src/providers/catalog.ts";
+import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import type { ClientRow } from "../../../src/store/clients.ts";
+import { resolveDefinition } from "../../../src/providers/resolve.ts";
+import { graceSeconds, type ReuseKind } from "./grant-model.ts";
+
+export const reuseKinds = ["kills_family", "grace", "until_successor_used", "dead", "safe"] as const;
+
+/** The provider that gives tokens to whoever asks: client credentials. */
+export const machines = "machines";
+
+const urls = {
+  authorization: { url: "https://login.example/authorize", pkce: "off" },
+  revocation: { url: "https://login.example/revoke", client_auth: "none", kills: "token" },
+} as const;
+
+function define(id: string, reuse: ReuseKind): ProviderDefinition {
+  const file = {
+    id,
+    name: id,
+    ...urls,
+    grants: ["authorization_code", "client_credentials", "import"] as const,
+    token: { url: `https://${id}.example/token`, client_auth: "none" as const },
+    refresh: {
+      reuse,
+      rotation: reuse === "safe" ? ("never" as const) : ("always" as const),
+      grace_s: graceSeconds,
+      old_access_token_dies: reuse === "dead",
+    },
+  };
+  return resolveDefinition(file as unknown as Parameters<typeof resolveDefinition>[0], false);
+}
+
+const definitions = new Map<string, ProviderDefinition>([
+  ...reuseKinds.map((kind) => [kind, define(kind, kind)] as const),
+  [machines, define(machines, "safe")] as const,
+]);
+
+/** One definition for each kind of `reuse`, by its name, and `machines`. */
+export const simCatalog: Pick<Catalog, "get"> = { get: (id) => definitions.get(id) };
+
+/** The one client of all connections, which needs no secret. */
+export const simClient: ClientRow = {
+  id: "10000000-0000-4000-8000-000000000001",
+  name: "freshet",
+  provider: "any",
+  clientId: "freshet",
+  secretRevision: 0,
+  secret: null,
+  previousSecret: null,
+  scopes: [],
+  inputs: {},
+  createdAt: new Date(0),
+  updatedAt: new Date(0),
+};

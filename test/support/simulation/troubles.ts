@@ -1,0 +1,25 @@
+type Kind = "replica" | "redis";
+
+type Trouble = { kind: Kind; name: string; fromMs: number; toMs: number };
+
+/** When what was away: a replica dead, frozen or cut off from Postgres; Redis down or emptied. */
+export class Troubles {
+  readonly #all: Trouble[] = [];
+
+  /** Returns what ends it. */
+  begin(kind: Kind, name: string, fromMs: number): (nowMs: number) => void {
+    const trouble = { kind, name, fromMs, toMs: Infinity };
+    this.#all.push(trouble);
+    return (nowMs) => void (trouble.toMs = Math.min(trouble.toMs, nowMs));
+  }
+
+  endAll(nowMs: number): void {
+    for (const trouble of this.#all) trouble.toMs = Math.min(trouble.toMs, nowMs);
+  }
+
+  within(kind: Kind, name: string, { fromMs, toMs }: { fromMs: number; toMs: number }): boolean {
+    return this.#all.some(
+      (trouble) => trouble.kind === kind && trouble.name === name && trouble.fromMs <= toMs && trouble.toMs >= fromMs,
+    );
+  }
+}

@@ -1,0 +1,125 @@
+import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import { placeAnswer } from "../../../src/tokens/late-answers.ts";
+import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
+import { answerRecord, attemptId, vault } from "./answers.ts";
+import { tokenRow } from "./token-row.ts";
+
+const base = tokenRow({ attemptId });
+const record = answerRecord(base);
+const others = "b8b2f6f0-8d0e-4c58-9f4b-2f6d1f9f4c11";
+
+type Given = { found: (TokenRow | null)[]; wasStored?: boolean; changes?: Partial<TokenRows>; of?: AnswerRecord };
+
+/** Places an answer whose CAS is lost, against a row that is found so one look after the other. */
+async function place({ found, wasStored = false, changes = {}, of = record }: Given) {
+  const calls: string[] = [];
+  const looks = [...found];
+  const rows: Partial<TokenRows> = {
+    commitRefresh: async () => null,
+    readById: async () => (looks.length > 1 ? (looks.shift() ?? null) : (looks[0] ?? null)),
+    wasStored: async () => wasStored,
+    promoteLate: async (row, _grant, { generation }) => {
+      calls.push(`promoted to ${generation} of ${row.generation}`);
+      return tokenRow({ generation });
+    },
+    addCandidate: async ({ baseGeneration }) => {
+      calls.push(`candidate of ${baseGeneration}`);
+      return true;
+    },
+    replaceGrant: async (row) => {
+      calls.push(`replaced ${row.generation}`);
+      return tokenRow({ generation: row.generation + 1 });
+    },
+    ...changes,
+  };
+  const fate = await placeAnswer({ rows: rows as TokenRows, vault }, of);
+  return { kind: fate.kind, calls, row: fate.row };
+}
+
+const moved = (changes: Partial<TokenRow> = {}) =>
+  tokenRow({ generation: base.generation + 1, lastAttemptId: others, ...changes });
+
+describe("an answer whose permit is gone", () => {
+  it("is stored already where the row, or its history, tells of its attempt", async () => {
+    expect(await place({ found: [moved({ lastAttemptId: attemptId })] })).toMatchObject({ kind: "stored", calls: [] });
+    expect(await place({ found: [moved()], wasStored: true })).toMatchObject({ kind: "stored", calls: [] });
+  });
+
+  it("becomes the newest set while the row is still at its base generation, whoever has the permit", async () => {
+    const taken = tokenRow({ attemptId: others });
+    expect(await place({ found: [taken] })).toMatchObject({ kind: "promoted", calls: ["promoted to 4 of 3"] });
+  });
+
+  it("becomes the newest set where the grant has ended for want of it", async () => {
+    const ended = moved({ status: "needs_reauthorization", lastErrorCode: "refresh_outcome_lost" });
+    expect(await place({ found: [ended] })).toMatchObject({ kind: "promoted", calls: ["promoted to 5 of 4"] });
+  });
+
+  it("waits as a candidate beside a newer set that lives, or that ended for another reason", async () => {
+    for (const row of [moved(), moved({ status: "needs_reauthorization", lastErrorCode: "invalid_grant" })]) {
+      expect(await place({ found: [row] })).toMatchObject({ kind: "candidate", calls: ["candidate of 3"] });
+    }
+  });
+
+  it("is unwanted where the connection is gone, or a person has replaced its grant", async () => {
+    expect(await place({ found: [null] })).toMatchObject({ kind: "unwanted", calls: [], row: null });
+    const replaced = moved({ authorization: base.authorization + 1 });
+    expect(await place({ found: [replaced] })).toMatchObject({ kind: "unwanted", calls: [], row: replaced });
+  });
+
+  it("is adopted by a row that went back in time, where it is ahead of all that was stored", async () => {
+    const back = tokenRow({ generation: 1, goneBackFrom: 4 });
+    expect(await place({ found: [back] })).toMatchObject({ kind: "promoted", calls: ["promoted to 4 of 1"] });
+    const further = tokenRow({ generation: 1, goneBackFrom: 5 });
+    expect(await place({ found: [further] })).toMatchObject({ kind: "candidate" });
+  });
+
+  it("is looked at again when the row moves under it", async () => {
+    const promotions = [null, moved()];
+    const promoteLate: TokenRows["promoteLate"] = async () => promotions.shift() ?? null;
+    expect((await place({ found: [tokenRow(), tokenRow()], changes: { promoteLate } })).kind).toBe("promoted");
+    const addCandidate: TokenRows["addCandidate"] = async () => false;
+    const replaced = moved({ authorization: base.authorization + 1 });
+    expect((await place({ found: [moved(), replaced], changes: { addCandidate } })).kind).toBe("unwanted");
+  });
+
+  it("comes to an end where the database has forgotten the authorization that it is of", async () => {
+    const restored = tokenRow({ generation: 1, authorization: base.authorization - 1, goneBackFrom: 9 });
+    let asked = 0;
+    const addCandidate: TokenRows["addCandidate"] = async ({ authorization }) => {
+      if (++asked > 10) throw new Error("asked again and again");
+      return authorization === restored.authorization;
+    };
+    await expect(place({ found: [restored], changes: { addCandidate } })).resolves.toBeDefined();
+  });
+
+  it("is tried again by its keeper where Postgres goes in between", async () => {
+    const readById = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
+    await expect(place({ found: [], changes: { readById } })).rejects.toThrow("gone");
+  });
+});
+
+describe("the answer to a person's code", () => {
+  const of = answerRecord(base, { kind: "grant", event: "reconnected" });
+
+  it("takes the place of what is there, a newer refresh of the old grant included", async () => {
+    expect(await place({ of, found: [moved()] })).toMatchObject({ kind: "stored", calls: ["replaced 4"] });
+  });
+
+  it("is stored once, and never over a newer one of a person", async () => {
+    expect(await place({ of, found: [moved({ lastAttemptId: attemptId })] })).toMatchObject({ kind: "stored", calls: [] });
+    expect(await place({ of, found: [moved()], wasStored: true })).toMatchObject({ kind: "stored", calls: [] });
+    const newer = moved({ authorization: base.authorization + 1 });
+    expect(await place({ of, found: [newer] })).toMatchObject({ kind: "unwanted", calls: [] });
+    expect(await place({ of, found: [null] })).toMatchObject({ kind: "unwanted", row: null });
+  });
+
+  it("is placed again when the row moves under it", async () => {
+    const answers = [null, moved()];
+    const replaceGrant: TokenRows["replaceGrant"] = async () => answers.shift() ?? null;
+    expect(await place({ of, found: [base], changes: { replaceGrant } })).toMatchObject({ kind: "stored" });
+  });
+});

@@ -1,0 +1,212 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import type { GenerationMark } from "../../../src/store/due-rows.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { Tombstone } from "../../../src/store/tombstones.ts";
+import { sealRecord } from "../../../src/tokens/answer-record.ts";
+import { createRecovery } from "../../../src/tokens/recovery.ts";
+import type { RefreshObserver } from "../../../src/tokens/observer.ts";
+import type { Sender } from "../../../src/tokens/sending.ts";
+import { createSpools } from "../../../src/tokens/spools.ts";
+import { define } from "../providers/definitions.ts";
+import { answerRecord, vault } from "./answers.ts";
+import { memoryMarks, memorySpool } from "./memory-places.ts";
+import { tokenRow } from "./token-row.ts";
+
+const row = tokenRow();
+const stored = tokenRow({ generation: row.generation + 1 });
+const tombstone: Tombstone = { name: "acme", provider: "own", clientRef: null, inputs: {}, captured: {} };
+
+/** A recovery over a store of the test's making. */
+class Stage {
+  readonly spool = memorySpool();
+  readonly marks = memoryMarks();
+  readonly order: string[] = [];
+  readonly learnt: TokenRow[] = [];
+  readonly revoked: unknown[] = [];
+  readonly errors: unknown[] = [];
+  /** What is in this process's hands. */
+  held = false;
+  tombstone: Tombstone | null = null;
+  /** Generations as Postgres has them. */
+  generations: GenerationMark[] = [];
+  kills: "token" | "all" = "all";
+  isKnown = true;
+  rows: Partial<TokenRows> = {
+    commitRefresh: async () => {
+      this.order.push("stored");
+      return stored;
+    },
+    wasStored: async () => false,
+    generationsAfter: async (last, limit) => {
+      this.order.push("compared");
+      const from = last === null ? 0 : this.generations.findIndex(({ connectionId }) => connectionId === last) + 1;
+      return this.generations.slice(from, from + limit);
+    },
+    holdGoneBack: async (marks) =>
+      marks.map(({ connectionId, generation }) => tokenRow({ id: connectionId, goneBackFrom: generation })),
+  };
+  readonly recovery;
+
+  constructor() {
+    const observer: Partial<RefreshObserver> = {
+      drained: () => void this.order.push("drained"),
+      heldAfterRestore: ({ id }) => void this.order.push(`held ${id}`),
+    };
+    const sender: Pick<Sender, "prepare" | "revokeGrant"> = {
+      prepare: async (of) => {
+        if (!this.isKnown) throw new BrokerError("provider_unavailable", "no definition");
+        const definition = { ...define(""), revocationKills: this.kills };
+        return { row: of, definition, client: null, clientSecrets: [] };
+      },
+      revokeGrant: async (_sendable, tokens) => void this.revoked.push(tokens),
+    };
+    this.recovery = createRecovery({
+      rows: new Proxy({}, { get: (_none, name) => Reflect.get(this.rows, name) as unknown }) as TokenRows,
+      vault,
+      tombstones: { find: async () => this.tombstone },
+      spools: createSpools({ places: [this.spool], onError: () => {} }),
+      marks: this.marks,
+      keeper: { holds: () => this.held },
+      sender,
+      observer: observer as RefreshObserver,
+      learn: (learnt) => void this.learnt.push(learnt),
+      onError: (error) => void this.errors.push(error),
+    });
+  }
+
+  async spoolOne(of: TokenRow = row): Promise<void> {
+    const record = answerRecord(of, { attemptId: randomUUID() });
+    await this.spool.put({ ...record, record: sealRecord(vault, record) });
+  }
+
+  /** Its answer's connection is as `found`. */
+  async unwanted(found: TokenRow | null): Promise<void> {
+    this.rows = { ...this.rows, commitRefresh: async () => null, readById: async () => found };
+    await this.spoolOne();
+  }
+}
+
+describe("what waits in a spool", () => {
+  it("is put into its row and then removed; marks, cache and metrics learn of it", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    await stage.recovery.run();
+    expect([stage.order, stage.spool.entries.size]).toEqual([["stored", "drained", "compared"], 0]);
+    expect([stage.learnt, stage.marks.known.get(stored.id)?.generation]).toEqual([[stored], stored.generation]);
+  });
+
+  it("stays there while Postgres is gone", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    stage.rows = { commitRefresh: () => Promise.reject(new BrokerError("storage_unavailable", "gone")) };
+    await expect(stage.recovery.run()).rejects.toThrow("gone");
+    expect([stage.spool.entries.size, stage.order]).toEqual([1, []]);
+  });
+
+  it("and cannot be opened stays there, is reported, and keeps the others from nothing", async () => {
+    const stage = new Stage();
+    const foreign = { connectionId: row.id, generation: 3, attemptId: "foreign", record: new Uint8Array(40) };
+    await stage.spool.put(foreign);
+    await stage.spoolOne();
+    await stage.recovery.run();
+    expect([[...stage.spool.entries.values()], stage.errors.length]).toEqual([[foreign], 1]);
+    expect(stage.order).toContain("stored");
+  });
+
+  it("is left to its holder while this process has it in its hands", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    stage.held = true;
+    await stage.recovery.run();
+    expect([stage.spool.entries.size, stage.order]).toEqual([1, ["compared"]]);
+    expect(await stage.recovery.clear(row.id, row.generation)).toBe("drained");
+  });
+});
+
+describe("an attempt that may be taken over", () => {
+  it("is clear where no spool holds its answer", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    expect(await stage.recovery.clear(row.id, row.generation + 1)).toBe("clear");
+  });
+
+  it("is not needed where its answer was in a spool, which is stored first", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    expect(await stage.recovery.clear(row.id, row.generation)).toBe("drained");
+    expect([stage.order, stage.spool.entries.size]).toEqual([["stored", "drained"], 0]);
+  });
+
+  it("is uncertain where a place that may hold its answer does not answer", async () => {
+    const stage = new Stage();
+    stage.spool.isAway = true;
+    expect(await stage.recovery.clear(row.id, row.generation)).toBe("silent");
+  });
+});
+
+describe("an answer that waited, and that nobody wants any more", () => {
+  const tokens = { accessToken: "a2", refreshToken: "second" };
+  const replaced = tokenRow({ authorization: row.authorization + 1 });
+
+  it.each([
+    ["of a deleted connection is revoked", { found: null, tombstone, kills: "all" }, [tokens]],
+    ["of one deleted more than a day ago is not", { found: null, tombstone: null, kills: "all" }, []],
+    ["of a replaced grant is revoked where that ends the token only", { found: replaced, kills: "token" }, [tokens]],
+    ["of a replaced grant is not revoked where that ends all", { found: replaced, kills: "all" }, []],
+  ] as const)("%s", async (_is, given, revoked) => {
+    const stage = new Stage();
+    stage.kills = given.kills;
+    stage.tombstone = "tombstone" in given ? given.tombstone : null;
+    await stage.unwanted(given.found);
+    await stage.recovery.run();
+    expect([stage.revoked, stage.spool.entries.size]).toEqual([revoked, 0]);
+  });
+
+  it("is dropped where the provider's definition is gone", async () => {
+    const stage = new Stage();
+    stage.isKnown = false;
+    stage.tombstone = tombstone;
+    await stage.unwanted(null);
+    await stage.recovery.run();
+    expect([stage.revoked, stage.spool.entries.size]).toEqual([[], 0]);
+  });
+});
+
+describe("rows behind their marks", () => {
+  const generations = Array.from({ length: 2345 }, (_none, index) => ({
+    connectionId: `c${String(index).padStart(4, "0")}`,
+    generation: 5,
+    version: 5,
+  }));
+
+  it("are held, and those that have no mark yet are noted, however many there are", async () => {
+    const stage = new Stage();
+    stage.generations = generations;
+    stage.marks.raise("c0001", { generation: 6, version: 9 });
+    stage.marks.raise("c2344", { generation: 7, version: 9 });
+    stage.marks.raise("c1000", { generation: 4, version: 4 });
+    await stage.recovery.run();
+    expect(stage.order.filter((line) => line !== "compared")).toEqual(["held c0001", "held c2344"]);
+    expect(stage.learnt.map(({ goneBackFrom }) => goneBackFrom)).toEqual([6, 7]);
+    expect([stage.marks.known.size, stage.marks.known.get("c1000")?.generation]).toEqual([2345, 5]);
+  });
+
+  it("are looked for after draining: a record ahead of a restored row is adopted first", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    await stage.recovery.run();
+    expect(stage.order.indexOf("stored")).toBeLessThan(stage.order.indexOf("compared"));
+  });
+
+  it("are not held where the marks do not answer", async () => {
+    const stage = new Stage();
+    stage.generations = generations;
+    stage.marks.raise("c0001", { generation: 6, version: 9 });
+    stage.marks.isAway = true;
+    await stage.recovery.run();
+    expect(stage.order.filter((line) => line !== "compared")).toEqual([]);
+  });
+});
