@@ -43,7 +43,8 @@ export type KeeperParts = {
   learn: (row: TokenRow) => void;
 };
 
-type Held = { answer: Answer; storing: Promise<Fate>; spooling: Promise<boolean> | null };
+/** `concluded`: the row has it, and nothing of it is left elsewhere. */
+type Held = { answer: Answer; spooling: Promise<boolean> | null; concluded: Promise<void> };
 
 /** Keeps every answer, whatever is away: in memory, in Postgres, and after 200 ms without it in the spools. */
 export function createKeeper(parts: KeeperParts): Keeper {
@@ -66,7 +67,9 @@ export function createKeeper(parts: KeeperParts): Keeper {
 
   const spool = async (one: Held): Promise<boolean> => {
     const { record } = one.answer;
-    one.spooling ??= spools.put({ ...record, record: sealRecord(vault, record) });
+    const put = async () => await spools.put({ ...record, record: sealRecord(vault, record) });
+    // What had no room before may have some now.
+    one.spooling = one.spooling === null ? put() : one.spooling.then(async (safe) => safe || (await put()));
     const isSafe = await one.spooling;
     // failpoint: spooled
     return isSafe;
@@ -93,12 +96,12 @@ export function createKeeper(parts: KeeperParts): Keeper {
       const { record, sendable } = answer;
       const answeredMs = clock.monotonicMs();
       const storing = placePatiently(record, sendable);
-      const one: Held = { answer, storing, spooling: null };
+      const one: Held = { answer, spooling: null, concluded: Promise.resolve() };
       held.add(one);
-      void storing
+      one.concluded = storing
         .then((fate) => conclude(one, fate))
         .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
-        .finally(() => held.delete(one));
+        .finally(() => void held.delete(one));
       const soon = await withDeadline(storing, budgets.spoolAfterMs, clock);
       const spooled = soon === null ? spool(one).then((safe) => (safe ? asSpooled(answer) : storing)) : storing;
       const kept: Kept = soon ?? (await Promise.race([storing, spooled]));
@@ -112,7 +115,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
       ),
     spoolAll: async () => void (await Promise.all([...held].map(spool))),
     async settled() {
-      while (held.size > 0) await Promise.allSettled([...held].map(({ storing }) => storing));
+      while (held.size > 0) await Promise.allSettled([...held].map(({ concluded }) => concluded));
     },
   };
 }

@@ -41,14 +41,16 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
     const promoted = await rows.promoteLate(row, resealFor(vault, record, generation), given);
     return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
   }
-  const candidate = { ...record, baseGeneration: record.generation, record: sealRecord(vault, record) };
+  const { authorization } = row;
+  const candidate = { ...record, authorization, baseGeneration: record.generation, record: sealRecord(vault, record) };
   const kept = await rows.addCandidate(candidate, { generation: record.generation + 1 });
   return kept ? { kind: "candidate", row } : await placeLate(parts, record);
 }
 
 /** Whether an answer is the newest thing known of its grant: nothing was stored since, or what was stored has ended. */
-function isPromotable(row: TokenRow, { generation, sealedFor }: AnswerRecord): boolean {
+function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: AnswerRecord): boolean {
   if (row.goneBackFrom !== null) return sealedFor >= row.goneBackFrom;
+  if (row.authorization < authorization) return true; // the database went back to before the grant of this answer
   const hasEnded = row.status === "needs_reauthorization" && row.lastErrorCode === "refresh_outcome_lost";
   return row.generation <= generation || hasEnded;
 }

@@ -85,13 +85,15 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     void work.catch(onError).finally(() => running.delete(row.id));
   };
 
-  const sweep = async (): Promise<void> => {
+  /** True when more is due than could be claimed. */
+  const sweep = async (): Promise<boolean> => {
     const read = reads.take();
     if (read.length > 0) await rows.markInUse(read).catch((error: unknown) => giveBack(error, read));
     const limit = Math.min(maxRunning - running.size, perClaim);
-    if (limit <= 0) return;
+    if (limit <= 0) return true;
     const due = await rows.claimDue({ limit, claimSeconds: budgets.claimSeconds, busyProviders: busyProviders() });
     for (const row of due) if (!running.has(row.id)) begin(row);
+    return due.length === limit;
   };
 
   const giveBack = (error: unknown, read: ReturnType<Reads["take"]>): never => {
@@ -105,16 +107,29 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     await rows.tidy();
   };
 
+  /** One kind of work that fails does not keep the others from being done. */
+  const attempt = async <Result>(work: () => Promise<Result>): Promise<Result | null> => {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isStorageUnavailable(error)) onError(error);
+      return null;
+    }
+  };
+
+  const round = async (): Promise<boolean> => {
+    await attempt(parts.recover);
+    const isMoreDue = await attempt(sweep);
+    await attempt(tidy);
+    return isMoreDue ?? false;
+  };
+
   const loop = async (): Promise<void> => {
     // Replicas that start together do not sweep together.
     await clock.sleep(random() * budgets.sweepMs, stopped.signal);
     while (!stopped.signal.aborted) {
-      for (const work of [parts.recover, sweep, tidy]) {
-        await work().catch((error: unknown) => {
-          if (!isStorageUnavailable(error)) onError(error);
-        });
-      }
-      await clock.sleep(budgets.sweepMs * (0.75 + random() / 2), stopped.signal);
+      const pauseMs = (await round()) ? queuePollMs : budgets.sweepMs;
+      await clock.sleep(pauseMs * (0.75 + random() / 2), stopped.signal);
     }
   };
 

@@ -3,13 +3,16 @@ import type { Row } from "./row.ts";
 
 const folder = new URL("rows/", import.meta.url);
 
-/** Every row under rows/, by number. */
+/** Every row under rows/, by number. @throws where a file's name begins with another number than its row has */
 export async function loadRows(): Promise<Row[]> {
   const files = readdirSync(folder).filter((file) => file.endsWith(".ts"));
-  const modules = await Promise.all(
-    files.map(async (file) => (await import(new URL(file, folder).href)) as { row: Row }),
-  );
-  return modules.map(({ row }) => row).sort((a, b) => a.number - b.number);
+  return (await Promise.all(files.map(loadRow))).sort((a, b) => a.number - b.number);
+}
+
+async function loadRow(file: string): Promise<Row> {
+  const { row } = (await import(new URL(file, folder).href)) as { row: Row };
+  if (row.number === Number.parseInt(file, 10)) return row;
+  throw new Error(`rows/${file} holds row ${row.number}`);
 }
 
 /** Picks rows as `1,5-8` says. @throws for what is no such list, or names a row that there is not */

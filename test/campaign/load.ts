@@ -9,16 +9,19 @@ export type Load = {
   stop(): Promise<void>;
 };
 
+function inSeconds(ms: number): string {
+  return (ms / 1000).toFixed(1);
+}
+
 /** The reads that got no token: when, in seconds from the first, how long they took, and their status; 0 for none. */
 export function refusalsIn({ samples }: Load): string[] {
   const beganMs = samples[0]?.startedMs ?? 0;
-  const seconds = (ms: number) => (ms / 1000).toFixed(1);
   return samples
     .filter(({ status }) => status !== 200)
     .slice(0, 10)
     .map(
       ({ startedMs, tookMs, status }) =>
-        `read at ${seconds(startedMs - beganMs)} s: ${status} after ${seconds(tookMs)} s`,
+        `read at ${inSeconds(startedMs - beganMs)} s: ${status} after ${inSeconds(tookMs)} s`,
     );
 }
 

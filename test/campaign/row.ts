@@ -12,7 +12,9 @@ export type Row = {
   number: number;
   title: string;
   promised: string;
-  /** It measures times that the work of other rows would spoil: nothing else runs beside it. */
-  alone?: boolean;
+  /** It measures times that the work of other rows would spoil: nothing else runs beside it, in its full size at least. */
+  alone?: boolean | "full";
+  /** Even its short size waits for a permit to run out (45 s): it is started before the others. */
+  waits?: boolean;
   run(given: Given): Promise<Outcome>;
 };

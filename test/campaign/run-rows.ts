@@ -7,7 +7,10 @@ type Options = Given & { parallel: number };
 /** Longer than any row takes: what hangs is reported, and the others still count. */
 const limitMs = 60 * 60_000;
 
-/** Starts rows, those that must be alone one by one, and then the others, several at a time. @returns what each comes to */
+/**
+ * Starts rows: those that must be alone one by one, and then the others, several at a time, those that wait longest first.
+ * @returns what each comes to
+ */
 export function startRows(rows: readonly Row[], options: Options): Map<Row, Promise<Result>> {
   const promised = new Map(rows.map((row) => [row, Promise.withResolvers<Result>()]));
   const pool = async (waiting: Row[], size: number) => {
@@ -18,15 +21,11 @@ export function startRows(rows: readonly Row[], options: Options): Map<Row, Prom
     };
     await Promise.all(Array.from({ length: size }, work));
   };
+  const isAlone = ({ alone }: Row) => alone === true || alone === options.scale;
   const runAll = async () => {
-    await pool(
-      rows.filter(({ alone }) => alone === true),
-      1,
-    );
-    await pool(
-      rows.filter(({ alone }) => alone !== true),
-      options.parallel,
-    );
+    const [alone, others] = [rows.filter(isAlone), rows.filter((row) => !isAlone(row))];
+    await pool(alone, 1);
+    await pool([...others.filter(({ waits }) => waits), ...others.filter(({ waits }) => !waits)], options.parallel);
   };
   void runAll();
   return new Map([...promised].map(([row, { promise }]) => [row, promise]));

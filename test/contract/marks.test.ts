@@ -59,7 +59,9 @@ function marking(place: () => Marks): void {
     place().close(id, 12);
     await until(place(), id, mark(deletedGeneration, 12));
     place().raise(id, mark(6));
-    expect(await place().compare(new Map([[id, mark(1_000_000)]]))).toEqual(new Map([[id, mark(deletedGeneration, 12)]]));
+    expect(await place().compare(new Map([[id, mark(1_000_000)]]))).toEqual(
+      new Map([[id, mark(deletedGeneration, 12)]]),
+    );
   });
 }
 
@@ -123,7 +125,11 @@ describeWithServices(["redis"], "marks in Redis", () => {
     marks.raise(id, mark(3, 4));
     const other = connectRedis(url);
     await eventually(() => other.status === "ready");
-    await until(createRedisMarks(other, () => {}), id, mark(3, 4));
+    await until(
+      createRedisMarks(other, () => {}),
+      id,
+      mark(3, 4),
+    );
     expect(await redis.hget("freshet:generations", id)).toBe("3:4");
     other.disconnect();
   });

@@ -14,8 +14,18 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
   let replicas: StoreStage[];
   beforeAll(async () => {
     const url = await useDatabase();
-    const health = () => createDatabaseHealth(() => 0);
-    replicas = await Promise.all(Array.from({ length: 4 }, async () => new StoreStage(await openPostgres(url, health()))));
+    replicas = await Promise.all(
+      Array.from(
+        { length: 4 },
+        async () =>
+          new StoreStage(
+            await openPostgres(
+              url,
+              createDatabaseHealth(() => 0),
+            ),
+          ),
+      ),
+    );
   });
   afterAll(async () => void (await Promise.all(replicas.map(({ database }) => database.close()))));
 
@@ -64,7 +74,9 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
 
   it("the cost follows what is due, not what is stored: the partial index finds it", async () => {
     await addDue(20_000);
-    await one().query("UPDATE connections SET next_refresh_at = clock_timestamp() + interval '1 day' RETURNING 1 AS done");
+    await one().query(
+      "UPDATE connections SET next_refresh_at = clock_timestamp() + interval '1 day' RETURNING 1 AS done",
+    );
     await one().query("UPDATE connections SET next_refresh_at = NULL WHERE random() < 0.5 RETURNING 1 AS done");
     await one().database.prisma.$executeRawUnsafe("ANALYZE connections");
     await addDue(5);

@@ -233,7 +233,7 @@ describe("beside a broker that is there", () => {
 
   it("keys that did not seal its data are refused, and so is a port that is taken; then it starts again", async () => {
     const { dataDir } = first;
-    expect(await first.stop()).toBe(0);
+    expect(await first.stop("SIGINT")).toBe(0);
     expect(first.stderr).toBe("");
     for (const canary of Object.values(canaries)) expect(first.stdout).not.toContain(canary);
 

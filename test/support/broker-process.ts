@@ -121,9 +121,9 @@ export class BrokerProcess implements AsyncDisposable {
     return child?.exitCode ?? null;
   }
 
-  /** SIGTERM; waits until it has drained and gone. */
-  async stop(): Promise<number | null> {
-    this.#signal("SIGTERM");
+  /** Waits until it has drained and gone: on SIGTERM reads go on for some seconds, on SIGINT they do not. */
+  async stop(signal: "SIGTERM" | "SIGINT" = "SIGTERM"): Promise<number | null> {
+    this.#signal(signal);
     const late = setTimeout(() => {
       this.#signal("SIGKILL");
     }, stopDeadlineMs);

@@ -14,6 +14,7 @@ export const row: Row = {
   number: 3,
   title: "provider takes 20 s",
   promised: "1 refresh; callers 200, or 503 with Retry-After; 0 double sends",
+  waits: true,
   async run({ scale }) {
     const { connections, replicas } = sizes[scale];
     await using stage = await ConnectedStage.start({ replicas, provider: { switches: { delayMs } } });

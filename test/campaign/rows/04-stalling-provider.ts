@@ -16,6 +16,7 @@ export const row: Row = {
   number: 4,
   title: "provider stalls past 25 s",
   promised: "unknown outcome; the next send not before lease + quiet period",
+  waits: true,
   async run({ scale, log }) {
     const { connections, replicas } = sizes[scale];
     const databaseUrl = await useDatabase();

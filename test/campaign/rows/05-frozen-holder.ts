@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Client } from "pg";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/faults/tcp-proxy.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 import { useDatabase } from "../../support/services/index.ts";
+import { queryRows } from "../query-rows.ts";
 import type { Given, Row } from "../row.ts";
 import { type Connected, connectMany, inBatches, offences, readUntilServed } from "../tools.ts";
 
@@ -84,7 +84,7 @@ async function playScene(point: Point, count: number, { scale, log }: Given) {
 
 async function standingPermits(databaseUrl: string): Promise<number> {
   const text = "SELECT count(*)::int AS count FROM connections WHERE attempt_id IS NOT NULL";
-  return (await query<{ count: number }>(databaseUrl, text))[0]?.count ?? 0;
+  return (await queryRows<{ count: number }>(databaseUrl, text))[0]?.count ?? 0;
 }
 
 /** As if lease and quiet period of every permit were over: what the full size waits for. */
@@ -92,15 +92,5 @@ async function pretendTimePassed(databaseUrl: string): Promise<void> {
   const ago = "- interval '45 seconds'";
   const text = `UPDATE connections SET lease_until = lease_until ${ago}, attempt_started_at = attempt_started_at ${ago}
     WHERE attempt_id IS NOT NULL`;
-  await query(databaseUrl, text);
-}
-
-async function query<Result extends object>(databaseUrl: string, text: string): Promise<Result[]> {
-  const client = new Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
-    return (await client.query<Result>(text)).rows;
-  } finally {
-    await client.end();
-  }
+  await queryRows(databaseUrl, text);
 }

@@ -35,7 +35,10 @@ export const row: Row = {
     const left = await setsOf(databaseUrl);
     return {
       ok:
-        replayed.stored === count && replayed.candidates === 0 && woken === count && usable === count &&
+        replayed.stored === count &&
+        replayed.candidates === 0 &&
+        woken === count &&
+        usable === count &&
         reuses + overlaps + left.candidates === 0,
       figure: `${replayed.stored} replayed sets in their rows, ${count} late ones kept beside them, ${woken} callers served after waking, ${usable} connections work with either set, ${reuses} reuses`,
     };

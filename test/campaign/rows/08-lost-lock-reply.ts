@@ -11,7 +11,7 @@ export const row: Row = {
   number: 8,
   title: "lock's SET applied, its reply dropped",
   promised: "no stall over 1 s",
-  alone: true,
+  alone: "full",
   async run({ scale, log }) {
     const redisUrl = await useRedis();
     await using toRedis = await startFaultProxy(redisUrl);

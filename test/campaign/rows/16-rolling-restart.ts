@@ -25,14 +25,16 @@ export const row: Row = {
     const api = new BrokerApi(balancer.url, stage.first.adminKey);
     const random = seededRandom(seed);
     const failures: string[] = [];
-    const load = startLoad(perSecond, async () => {
+    const read = async () => {
       const { status, body } = await api.token(names[Math.floor(random() * names.length)] ?? "", { min_ttl: 0 });
       if (status !== 200) failures.push(`${status} ${body.code ?? ""}`);
       return status;
-    });
-    // As it is in the long run: tokens of every age, each in use.
+    };
+    // What follows meets tokens of every age, all of them in use, as in the long run.
+    const before = startLoad(perSecond, read);
     await sleep(lifeSeconds * 1000);
-    load.samples.length = failures.length = 0;
+    await before.stop();
+    const load = startLoad(perSecond, read);
     for (let round = 0; round < rounds; round++) {
       for (const broker of stage.brokers) {
         const code = await broker.stop();

@@ -21,7 +21,7 @@ export const row: Row = {
   number: 18,
   title: "Redis stopped 30 s under load",
   promised: "0 failed reads, 0 duplicate refreshes, fresh-read p99 within 2× of before",
-  alone: true,
+  alone: "full",
   async run({ scale, log }) {
     const { seconds, ...size } = sizes[scale];
     await using redis = await startPrivateRedis();

@@ -28,7 +28,8 @@ export const row: Row = {
     return {
       ok: notes.length === 0,
       figure:
-        notes[0] ?? `0 refreshes of ${held} rows gone back, in ${scenes.length} ways of restoring; all refreshed once confirmed`,
+        notes[0] ??
+        `0 refreshes of ${held} rows gone back, in ${scenes.length} ways of restoring; all refreshed once confirmed`,
       notes,
     };
   },
@@ -72,9 +73,20 @@ class Scene {
   }
 
   #note(wrong: string): void {
-    this.#stage.brokers.forEach((b, i) => writeFileSync(`/tmp/h4-scene-${this.#way.name.replaceAll(" ", "_")}-${i}.log`, b.stdout + b.stderr)); // DEBUG
-    const req = this.#stage.provider.ledger.requestsTo("token").map((r) => `${new Date(r.inAt).toISOString()} ${this.#held.find((h) => h.family === this.#stage.provider.ledger.familyOf(r.fields["refresh_token"] ?? ""))?.name} ${r.status} ${r.fields["refresh_token"]}`).join("\n"); // DEBUG
-    writeFileSync(`/tmp/h4-scene-${this.#way.name.replaceAll(" ", "_")}-ledger.log`, `${new Date(this.#restoredAt).toISOString()}\n${req}`); // DEBUG
+    this.#stage.brokers.forEach((b, i) =>
+      writeFileSync(`/tmp/h4-scene-${this.#way.name.replaceAll(" ", "_")}-${i}.log`, b.stdout + b.stderr),
+    ); // DEBUG
+    const req = this.#stage.provider.ledger
+      .requestsTo("token")
+      .map(
+        (r) =>
+          `${new Date(r.inAt).toISOString()} ${this.#held.find((h) => h.family === this.#stage.provider.ledger.familyOf(r.fields["refresh_token"] ?? ""))?.name} ${r.status} ${r.fields["refresh_token"]}`,
+      )
+      .join("\n"); // DEBUG
+    writeFileSync(
+      `/tmp/h4-scene-${this.#way.name.replaceAll(" ", "_")}-ledger.log`,
+      `${new Date(this.#restoredAt).toISOString()}\n${req}`,
+    ); // DEBUG
     this.#given.log(`${this.#way.name}: ${wrong}`);
     this.#wrongs.push(`${this.#way.name}: ${wrong}`);
   }
@@ -181,9 +193,8 @@ class Scene {
     const { ledger } = this.#stage.provider;
     const families = new Set(this.#held.map(({ family }) => family));
     const isTheirs = (token = "") => families.has(ledger.familyOf(token) ?? "");
-    return ledger
-      .requestsTo("token")
-      .filter(({ inAt, fields }) => inAt >= sinceMs && isTheirs(fields["refresh_token"])).length;
+    return ledger.requestsTo("token").filter(({ inAt, fields }) => inAt >= sinceMs && isTheirs(fields["refresh_token"]))
+      .length;
   }
 
   async #checkList(): Promise<void> {

@@ -4,22 +4,37 @@ import { BrokerError } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
 import { openRecord } from "../../../src/tokens/answer-record.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
-import { abandoned, busy, connectExpired, dead, granted, RefreshBench, silent, tokensOf, vault, type Step } from "./bench.ts";
+import {
+  abandoned,
+  busy,
+  connectExpired,
+  dead,
+  granted,
+  RefreshBench,
+  silent,
+  tokensOf,
+  vault,
+  type Step,
+} from "./bench.ts";
 
 const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
 
 /** A store that takes no answers until it is told to. */
 function awayFor(answers: { away: boolean }) {
   return {
-    rows: ({ commitRefresh }: StoreStage["rows"]) => ({
-      commitRefresh: async (...given: Parameters<typeof commitRefresh>) =>
-        answers.away ? await goneStore() : await commitRefresh(...given),
+    rows: (rows: StoreStage["rows"]) => ({
+      commitRefresh: async (...given: Parameters<typeof rows.commitRefresh>) =>
+        answers.away ? await goneStore() : await rows.commitRefresh(...given),
     }),
   };
 }
 
 /** While this answer is on its way, the attempt is taken over and `meanwhile` happens. */
-function late(stage: StoreStage, id: string, { answer, meanwhile }: { answer: TokenAnswer; meanwhile: () => Promise<unknown> }): Step {
+function late(
+  stage: StoreStage,
+  id: string,
+  { answer, meanwhile }: { answer: TokenAnswer; meanwhile: () => Promise<unknown> },
+): Step {
   return async () => {
     await stage.set(id, abandoned);
     await meanwhile();
@@ -53,7 +68,10 @@ export function lateAnswers(stage: () => StoreStage): void {
       const candidate = await stage().rows.newestCandidate(id, row.authorization);
       const place = { connectionId: id, generation: candidate?.baseGeneration ?? -1 };
       const { grant, sealedFor } = openRecord(vault, candidate?.record ?? new Uint8Array(), place);
-      const opened = vault.openRefreshToken(grant.refreshToken ?? new Uint8Array(), { ...place, generation: sealedFor });
+      const opened = vault.openRefreshToken(grant.refreshToken ?? new Uint8Array(), {
+        ...place,
+        generation: sealedFor,
+      });
       expect(opened).toBe("the late one's");
     });
 
@@ -112,10 +130,10 @@ export function lateAnswers(stage: () => StoreStage): void {
 
     it("who loses the permit just then leaves what waits to the others", async () => {
       const { id } = await withCandidate(stage());
-      const losing = ({ tryCandidate }: StoreStage["rows"]): Partial<StoreStage["rows"]> => ({
+      const losing = (rows: StoreStage["rows"]): Partial<StoreStage["rows"]> => ({
         tryCandidate: async (...given) => {
           await stage().set(id, "attempt_id = gen_random_uuid()");
-          return await tryCandidate(...given);
+          return await rows.tryCandidate(...given);
         },
       });
       const bench = new RefreshBench(stage(), { rows: losing });
@@ -135,7 +153,12 @@ export function lateAnswers(stage: () => StoreStage): void {
       };
       const step = late(stage(), id, { answer: granted({ refreshToken: "second" }), meanwhile });
       const { kind, row } = await frozen.run(id, [step]);
-      expect([kind, tokensOf(row)?.[1], row?.status, row?.lastErrorCode]).toEqual(["moved", "second", "connected", null]);
+      expect([kind, tokensOf(row)?.[1], row?.status, row?.lastErrorCode]).toEqual([
+        "moved",
+        "second",
+        "connected",
+        null,
+      ]);
       expect([frozen.seen, other.seen]).toEqual([
         ["came late: promoted", "succeeded"],
         ["invalid_grant, replay", "lost"],
@@ -193,15 +216,18 @@ export function lateAnswers(stage: () => StoreStage): void {
     it.each([
       ["token", ["the late one's", "a2"]],
       ["all", []],
-    ] as const)("is revoked after a reconnect only where that ends nothing else: %s", async (revocationKills, revoked) => {
-      const { id } = await connectExpired(stage());
-      const bench = new RefreshBench(stage(), { revocationKills });
-      const answer = granted({ accessToken: "a2", refreshToken: "the late one's" });
-      const outcome = await bench.run(id, [late(stage(), id, { answer, meanwhile: () => reconnect(stage(), id) })]);
-      await bench.keeper.settled();
-      expect([outcome.row?.authorization, bench.revoked]).toEqual([2, revoked]);
-      expect(await stage().rows.newestCandidate(id, 1)).toBeNull();
-    });
+    ] as const)(
+      "is revoked after a reconnect only where that ends nothing else: %s",
+      async (revocationKills, revoked) => {
+        const { id } = await connectExpired(stage());
+        const bench = new RefreshBench(stage(), { revocationKills });
+        const answer = granted({ accessToken: "a2", refreshToken: "the late one's" });
+        const outcome = await bench.run(id, [late(stage(), id, { answer, meanwhile: () => reconnect(stage(), id) })]);
+        await bench.keeper.settled();
+        expect([outcome.row?.authorization, bench.revoked]).toEqual([2, revoked]);
+        expect(await stage().rows.newestCandidate(id, 1)).toBeNull();
+      },
+    );
 
     it("of a deleted connection is revoked after a restart too, with what its tombstone tells", async () => {
       const { id } = await connectExpired(stage());
@@ -263,7 +289,12 @@ export function lateAnswers(stage: () => StoreStage): void {
       const bench = new RefreshBench(stage());
       bench.marks.raise(id, { generation: generation + 3, version: 9 });
       const { kind, row } = await bench.run(id, []);
-      expect([kind, row?.goneBackFrom, bench.sent, bench.seen]).toEqual(["failed", generation + 3, [], ["held after restore"]]);
+      expect([kind, row?.goneBackFrom, bench.sent, bench.seen]).toEqual([
+        "failed",
+        generation + 3,
+        [],
+        ["held after restore"],
+      ]);
       bench.marks.isAway = true;
       expect((await bench.run(id, [])).kind).toBe("failed");
       expect(bench.sent).toEqual([]);
@@ -289,7 +320,12 @@ export function lateAnswers(stage: () => StoreStage): void {
       await stage().rows.holdGoneBack([{ connectionId: id, generation: 1, version: 1 }]);
       await bench.recovery.run();
       const row = await stage().row(id);
-      expect([tokensOf(row)?.[1], row.generation, row.goneBackFrom, row.status]).toEqual(["second", 2, null, "connected"]);
+      expect([tokensOf(row)?.[1], row.generation, row.goneBackFrom, row.status]).toEqual([
+        "second",
+        2,
+        null,
+        "connected",
+      ]);
       expect((await bench.run(id, [granted()])).kind).toBe("moved");
       store.away = false;
       await holder.keeper.settled();

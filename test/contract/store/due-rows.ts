@@ -34,6 +34,10 @@ async function dueIn(stage: StoreStage, id: string): Promise<number | null> {
   return found?.seconds ?? null;
 }
 
+const marked = ({ id }: { id: string }, generation: number, version = 50) => [
+  { connectionId: id, generation, version },
+];
+
 const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000);
 
 /** What the sweeper asks of the store, and the guard against restored databases. */
@@ -113,13 +117,24 @@ export function dueness(stage: () => StoreStage): void {
 
     it("is, with a permit, when its owner must have left it behind: after lease and quiet period, where that is prompt", async () => {
       const row = await stage().connect();
-      const request = { connectionId: row.id, generation: 1, attemptId: randomUUID(), leaseSeconds: 30, takeover: null };
+      const request = {
+        connectionId: row.id,
+        generation: 1,
+        attemptId: randomUUID(),
+        leaseSeconds: 30,
+        takeover: null,
+      };
       await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan: prompt });
       expect(await dueIn(stage(), row.id)).toBe(40);
       const cautious = await stage().permit();
       expect(await dueIn(stage(), cautious.row.id)).toBe(3600);
       await stage().set(cautious.row.id, "next_refresh_at = NULL, expires_at = NULL");
-      await stage().rows.leaveUnknown(cautious.key, failure, { backoffSeconds: 1, answer: null, endLease: false, orphan });
+      await stage().rows.leaveUnknown(cautious.key, failure, {
+        backoffSeconds: 1,
+        answer: null,
+        endLease: false,
+        orphan,
+      });
       expect(await dueIn(stage(), cautious.row.id)).toBeNull();
     });
 
@@ -199,18 +214,26 @@ export function dueness(stage: () => StoreStage): void {
   });
 
   describe("a row behind its mark", () => {
-    const marked = ({ id }: { id: string }, generation: number, version = 50) => [{ connectionId: id, generation, version }];
-
     it("is held: no permit, no sweeping; and its next versions come after all that were handed out", async () => {
       const row = await stage().connect();
       const [held] = await stage().rows.holdGoneBack(marked(row, 7));
       expect(held).toMatchObject({ id: row.id, generation: 1, goneBackFrom: 7, versionFloor: 50, status: "connected" });
-      const request = { connectionId: row.id, generation: 1, attemptId: randomUUID(), leaseSeconds: 30, takeover: null };
+      const request = {
+        connectionId: row.id,
+        generation: 1,
+        attemptId: randomUUID(),
+        leaseSeconds: 30,
+        takeover: null,
+      };
       expect(await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan })).toBeNull();
-      const stored = await stage().rows.replaceGrant({ ...(held as TokenRow), attemptId: randomUUID() }, sealedGrant(), {
-        event: { type: "reconnected", detail: {} },
-        exclusive: false,
-      });
+      const stored = await stage().rows.replaceGrant(
+        { ...(held as TokenRow), attemptId: randomUUID() },
+        sealedGrant(),
+        {
+          event: { type: "reconnected", detail: {} },
+          exclusive: false,
+        },
+      );
       expect(stored).toMatchObject({ generation: 8, version: 52, goneBackFrom: null });
       expect((await stage().events(row.id)).slice(2)).toEqual(["held_after_restore", "reconnected"]);
     });

@@ -86,7 +86,9 @@ export function lateSets(stage: () => StoreStage): void {
       const [own, other] = [candidateOf(row), candidateOf(row)];
       for (const each of [own, other]) await stage().rows.addCandidate(each, {});
       await stage().rows.promoteLate(row, sealedGrant(), promotion(2, own.attemptId));
-      expect(await stage().rows.newestCandidate(row.id, row.authorization)).toMatchObject({ attemptId: other.attemptId });
+      expect(await stage().rows.newestCandidate(row.id, row.authorization)).toMatchObject({
+        attemptId: other.attemptId,
+      });
     });
 
     it("is known to have been stored by its attempt, of its own connection only, for as long as there is history", async () => {
@@ -108,7 +110,9 @@ export function lateSets(stage: () => StoreStage): void {
       const row = await stage().connect();
       const [older, newer] = [candidateOf(row), candidateOf(row)];
       expect(await stage().rows.newestCandidate(row.id, row.authorization)).toBeNull();
-      for (const each of [older, older, newer]) expect(await stage().rows.addCandidate(each, { generation: 2 })).toBe(true);
+      for (const each of [older, older, newer]) {
+        expect(await stage().rows.addCandidate(each, { generation: 2 })).toBe(true);
+      }
       expect(await stage().rows.newestCandidate(row.id, row.authorization)).toEqual(newer);
       expect(await countCandidates(stage(), row.id)).toBe(2);
       expect(await stage().events(row.id)).toEqual(["created", "connected", "answer_kept", "answer_kept"]);

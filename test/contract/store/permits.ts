@@ -68,7 +68,9 @@ export function permits(stage: () => StoreStage): void {
         const [lease, start] = [permitted?.leaseUntil?.getTime() ?? 0, permitted?.attemptStartedAt?.getTime() ?? 0];
         expect(Math.abs(lease - start - 30_000)).toBeLessThanOrEqual(1);
         expect(Math.abs((permitted?.now.getTime() ?? 0) - start)).toBeLessThan(1000);
-        const { attempt_id, attempt_started_at, lease_until, next_refresh_at, ...others } = await stage().columns(row.id);
+        const { attempt_id, attempt_started_at, lease_until, next_refresh_at, ...others } = await stage().columns(
+          row.id,
+        );
         expect([attempt_id, attempt_started_at, lease_until]).not.toContain(null);
         // Should its owner not come back, the sweeper looks at it when the access token ends.
         expect(next_refresh_at).toBe(others["expires_at"]);
@@ -300,7 +302,12 @@ export function permits(stage: () => StoreStage): void {
         const { row, key } = await stage().permit();
         const answer = sealedBytes();
         await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, orphan });
-        const left = await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer: null, endLease: true, orphan });
+        const left = await stage().rows.leaveUnknown(key, busy, {
+          backoffSeconds: 0,
+          answer: null,
+          endLease: true,
+          orphan,
+        });
         const lateMs = (left?.now.getTime() ?? 0) - (left?.leaseUntil?.getTime() ?? 0);
         expect(lateMs).toBeGreaterThanOrEqual(-1);
         expect(lateMs).toBeLessThan(5000);
@@ -348,7 +355,9 @@ export function permits(stage: () => StoreStage): void {
         await rows.dropPermit(other);
         expect(await rows.swapPermit(other, { attemptId: randomUUID(), leaseSeconds: 30 })).toBeNull();
         expect(await rows.returnPermit(other, busy, 1)).toBeNull();
-        expect(await rows.leaveUnknown(other, busy, { backoffSeconds: 1, answer: null, endLease: true, orphan })).toBeNull();
+        expect(
+          await rows.leaveUnknown(other, busy, { backoffSeconds: 1, answer: null, endLease: true, orphan }),
+        ).toBeNull();
         expect(await rows.endGrant(other, busy)).toBeNull();
         expect(await rows.commitRefresh(other, sealedGrant(), {})).toBeNull();
         expect(await stage().columns(row.id)).toEqual(before);

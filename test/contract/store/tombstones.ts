@@ -37,11 +37,17 @@ export function tombstones(stage: () => StoreStage): void {
       await passHours(stage(), row.id, 23.9);
       expect(await stage().tombstones.find(row.id)).not.toBeNull();
       await passHours(stage(), row.id, 24.1);
-      expect([await stage().tombstones.find(row.id), await stage().tombstones.find(randomUUID())]).toEqual([null, null]);
+      expect([await stage().tombstones.find(row.id), await stage().tombstones.find(randomUUID())]).toEqual([
+        null,
+        null,
+      ]);
     });
 
     it("is forgotten after that day but for its last version", async () => {
-      const [old, young] = [await stage().connect({ inputs: { a: "1" } }), await stage().connect({ inputs: { a: "1" } })];
+      const [old, young] = [
+        await stage().connect({ inputs: { a: "1" } }),
+        await stage().connect({ inputs: { a: "1" } }),
+      ];
       for (const { id } of [old, young]) await stage().connections.delete(id);
       await passHours(stage(), old.id, 24.1);
       await stage().rows.tidy();

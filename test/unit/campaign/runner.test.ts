@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { chooseRows, loadRows } from "../../campaign/load-rows.ts";
+import { chooseRows } from "../../campaign/load-rows.ts";
 import { failuresOf, tableOf } from "../../campaign/report.ts";
 import type { Outcome, Row } from "../../campaign/row.ts";
 import { startRows } from "../../campaign/run-rows.ts";
@@ -14,11 +14,6 @@ function rowOf(number: number, run: Row["run"], alone = false): Row {
 
 const draw = (seed: number) => Array.from({ length: 1000 }, seededRandom(seed));
 const good: Outcome = { ok: true, figure: "0 broke" };
-
-it("each row of the campaign has a number of its own", async () => {
-  const numbers = (await loadRows()).map(({ number }) => number);
-  expect(numbers).toEqual([...new Set(numbers)].toSorted((a, b) => a - b));
-});
 
 it("rows are chosen by numbers and ranges; others are refused", () => {
   const rows = [1, 5, 6, 8, 9].map((number) => rowOf(number, async () => good));

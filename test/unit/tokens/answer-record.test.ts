@@ -30,7 +30,9 @@ describe("the record of an answer", () => {
   });
 
   it("shows neither its tokens nor whose they are", () => {
-    const sealed = Buffer.from(sealRecord(vault, answerRecord(row, { grant: sealedFor(row, { captured: { shop: "canary" } }) })));
+    const sealed = Buffer.from(
+      sealRecord(vault, answerRecord(row, { grant: sealedFor(row, { captured: { shop: "canary" } }) })),
+    );
     for (const text of ["a2", "second", "canary", row.id]) expect(sealed.includes(text)).toBe(false);
   });
 
@@ -39,7 +41,7 @@ describe("the record of an answer", () => {
     const sealed = sealRecord(vault, record);
     expect(() => openRecord(vault, sealed, { ...record, connectionId: randomUUID() })).toThrow();
     expect(() => openRecord(vault, sealed, { ...record, generation: record.generation + 1 })).toThrow();
-    const other = createTokenVault(createKeyring([{ id: "k2", key: Buffer.from(key).reverse() }]));
+    const other = createTokenVault(createKeyring([{ id: "k2", key: Buffer.from(key.toReversed()) }]));
     expect(() => openRecord(other, sealed, record)).toThrow();
   });
 
@@ -53,7 +55,10 @@ describe("the record of an answer", () => {
   it("is sealed anew for another generation, where its tokens open, and nowhere else", () => {
     const record = answerRecord(row);
     const grant = resealFor(vault, record, 9);
-    expect(openTokens(vault, { ...record, sealedFor: 9, grant })).toEqual({ accessToken: "a2", refreshToken: "second" });
+    expect(openTokens(vault, { ...record, sealedFor: 9, grant })).toEqual({
+      accessToken: "a2",
+      refreshToken: "second",
+    });
     expect(() => openTokens(vault, { ...record, grant })).toThrow();
     expect({ ...grant, accessToken: null, refreshToken: null }).toEqual({
       ...record.grant,

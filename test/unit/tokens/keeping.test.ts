@@ -120,7 +120,10 @@ describe("an answer that the store does not take", () => {
     await stage.clock.pass(1);
     expect([stage.spooled, stage.durableSeconds]).toEqual([[1, 1], [0.2]]);
     const { record } = answerTo(row);
-    expect(keeping.kept).toMatchObject({ kind: "spooled", row: { generation: row.generation + 1, status: "connected" } });
+    expect(keeping.kept).toMatchObject({
+      kind: "spooled",
+      row: { generation: row.generation + 1, status: "connected" },
+    });
     expect(keeping.kept?.row).toMatchObject({ version: row.version + 1, lastAttemptId: attemptId, attemptId: null });
     const [entry] = [...stage.disk.entries.values()];
     const opened = openRecord(vault, entry?.record ?? new Uint8Array(), place);
@@ -285,10 +288,10 @@ describe("a process that ends", () => {
     stage.commit = async () => stored;
     // A loop of nothing but promises would never let this test go on: it ends as an error.
     let turns = 0;
-    const { allSettled } = Promise;
+    const allSettled = Promise.allSettled.bind(Promise);
     const spy = vi.spyOn(Promise, "allSettled").mockImplementation(async (values: Iterable<unknown>) => {
       if (++turns > 1000) throw new Error("it goes round and round");
-      return await allSettled.call(Promise, values);
+      return await allSettled(values);
     });
     const end = stage.keeper.settled().then(
       () => "settled",
@@ -303,10 +306,13 @@ describe("a process that ends", () => {
 describe("an answer that nobody wants any more", () => {
   const changed = tokenRow({ authorization: row.authorization + 1, generation: row.generation + 1 });
   it.each([
-    ["the connection is gone", null, "all", 1],
-    ["a person has replaced the grant, and a revocation ends the token only", changed, "token", 1],
-    ["a person has replaced the grant, and a revocation ends all of it", changed, "all", 0],
-  ] as const)("is revoked, or not, where %s", async (_is, found, kills, times) => {
+    ["the connection is gone", { found: null, kills: "all", times: 1 }],
+    [
+      "a person has replaced the grant, and a revocation ends the token only",
+      { found: changed, kills: "token", times: 1 },
+    ],
+    ["a person has replaced the grant, and a revocation ends all of it", { found: changed, kills: "all", times: 0 }],
+  ] as const)("is revoked, or not, where %s", async (_is, { found, kills, times }) => {
     const stage = new Stage();
     stage.commit = async () => null;
     stage.find = async () => found;

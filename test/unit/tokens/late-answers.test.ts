@@ -11,6 +11,8 @@ const base = tokenRow({ attemptId });
 const record = answerRecord(base);
 const others = "b8b2f6f0-8d0e-4c58-9f4b-2f6d1f9f4c11";
 
+const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
+
 type Given = { found: (TokenRow | null)[]; wasStored?: boolean; changes?: Partial<TokenRows>; of?: AnswerRecord };
 
 /** Places an answer whose CAS is lost, against a row that is found so one look after the other. */
@@ -81,8 +83,9 @@ describe("an answer whose permit is gone", () => {
     const promotions = [null, moved()];
     const promoteLate: TokenRows["promoteLate"] = async () => promotions.shift() ?? null;
     expect((await place({ found: [tokenRow(), tokenRow()], changes: { promoteLate } })).kind).toBe("promoted");
-    const addCandidate: TokenRows["addCandidate"] = async () => false;
     const replaced = moved({ authorization: base.authorization + 1 });
+    const addCandidate: TokenRows["addCandidate"] = async ({ authorization }) =>
+      authorization === replaced.authorization;
     expect((await place({ found: [moved(), replaced], changes: { addCandidate } })).kind).toBe("unwanted");
   });
 
@@ -97,8 +100,7 @@ describe("an answer whose permit is gone", () => {
   });
 
   it("is tried again by its keeper where Postgres goes in between", async () => {
-    const readById = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
-    await expect(place({ found: [], changes: { readById } })).rejects.toThrow("gone");
+    await expect(place({ found: [], changes: { readById: goneStore } })).rejects.toThrow("gone");
   });
 });
 
@@ -110,7 +112,10 @@ describe("the answer to a person's code", () => {
   });
 
   it("is stored once, and never over a newer one of a person", async () => {
-    expect(await place({ of, found: [moved({ lastAttemptId: attemptId })] })).toMatchObject({ kind: "stored", calls: [] });
+    expect(await place({ of, found: [moved({ lastAttemptId: attemptId })] })).toMatchObject({
+      kind: "stored",
+      calls: [],
+    });
     expect(await place({ of, found: [moved()], wasStored: true })).toMatchObject({ kind: "stored", calls: [] });
     const newer = moved({ authorization: base.authorization + 1 });
     expect(await place({ of, found: [newer] })).toMatchObject({ kind: "unwanted", calls: [] });

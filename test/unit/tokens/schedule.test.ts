@@ -50,7 +50,9 @@ describe("a refresh token that nobody reads for", () => {
     const idle = rules({ idleLifeSeconds: 1000 });
     expect([0, 0.5, 1].map((random) => keepAlive(ends(), idle, random))).toEqual([900, 850, 800].map(inSeconds));
     const long = rules({ idleLifeSeconds: 90 * daySeconds });
-    expect([0, 1].map((random) => keepAlive(ends(), long, random))).toEqual([89, 88].map((day) => inSeconds(day * daySeconds)));
+    expect([0, 1].map((random) => keepAlive(ends(), long, random))).toEqual(
+      [89, 88].map((day) => inSeconds(day * daySeconds)),
+    );
   });
 
   it("is not refreshed for its own sake where nothing ends", () => {

@@ -122,7 +122,8 @@ describe("why there is no token", () => {
 
   it("only connected rows are refreshed, and pending ones that need no person", () => {
     const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
-    const refreshable = (grant: string) => statuses.filter((status) => isRefreshable({ grant, status, goneBackFrom: null }));
+    const refreshable = (grant: string) =>
+      statuses.filter((status) => isRefreshable({ grant, status, goneBackFrom: null }));
     expect(refreshable("authorization_code")).toEqual(["connected"]);
     expect(refreshable("import")).toEqual(["connected"]);
     expect(refreshable("client_credentials")).toEqual(["pending", "connected"]);

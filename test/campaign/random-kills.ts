@@ -1,0 +1,93 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { BrokerProcess } from "../support/broker-process.ts";
+import { ConnectedStage } from "../support/connected-stage.ts";
+import { startFaultProxy } from "../support/faults/tcp-proxy.ts";
+import type { Switches } from "../support/providers/strict-server.ts";
+import { seededRandom } from "../support/seeded-random.ts";
+import { useDatabase } from "../support/services/index.ts";
+import { countedLosses, lostOnes, readUntilSettled, storedRows, withoutAnswer } from "./crash-tools.ts";
+import type { Given } from "./row.ts";
+import { type Connected, connectMany, offences } from "./tools.ts";
+
+/** Each victim is killed once, while all of its connections are somewhere between their first read and its answer. */
+const sizes = { full: { victims: 5, each: 100 }, short: { victims: 1, each: 50 } } as const;
+const readsBeginWithinMs = 1500;
+const longestProviderMs = 1000;
+const databaseDelayMs = 40;
+
+export type Casualties = {
+  /** Reads that were under way when their broker was killed. */
+  points: number;
+  /** Connections that the provider had rotated, and no durable copy of the answer was left: W1 and W2. */
+  exposed: string[];
+  /** Connections whose refresh token does not work in the end. */
+  lost: string[];
+  /** By `freshet_lost_rotation_total` and by `freshet_refresh_uncertain_total{resolution="lost"}` of who lived on. */
+  counted: [number, number];
+  reuses: number;
+  overlaps: number;
+};
+
+/** Kills replicas at random moments while they refresh, lets a peer take over, and counts what is lost. */
+export async function killAtRandom(given: Given, switches: Partial<Switches>): Promise<Casualties> {
+  const { victims, each: perVictim } = sizes[given.scale];
+  const random = seededRandom(given.seed);
+  const databaseUrl = await useDatabase();
+  await using toPostgres = await startFaultProxy(databaseUrl);
+  const each = (replica: number) => (replica < victims ? { databaseUrl: toPostgres.url } : {});
+  await using stage = await ConnectedStage.start({ replicas: victims + 1, databaseUrl, provider: { switches }, each });
+  const survivor = stage.brokers[victims] as BrokerProcess;
+  const connections = await connectMany(stage, victims * perVictim);
+  Object.assign(toPostgres.faults, { delayToServerMs: databaseDelayMs, delayToClientMs: databaseDelayMs });
+  const restore = delayAtRandom(stage, random);
+
+  const kills = stage.brokers.slice(0, victims).map(async (victim, index) => {
+    const own = connections.slice(index * perVictim, (index + 1) * perVictim);
+    return await readAndKill(victim, own, random);
+  });
+  const points = (await Promise.all(kills)).reduce((sum, count) => sum + count, 0);
+  given.log(`${points} reads were cut off by ${victims} kills`);
+  // Until the provider has worked off what it had got.
+  await sleep(longestProviderMs * 2 + 500);
+  restore();
+  const exposed = withoutAnswer(stage, connections, await storedRows(databaseUrl));
+
+  const names = connections.map(({ name }) => name);
+  await readUntilSettled(survivor, names);
+  const lost = await lostOnes(survivor, names);
+  const { reuses, overlaps } = offences(stage.provider.ledger);
+  return { points, exposed, lost, counted: await countedLosses([survivor]), reuses, overlaps };
+}
+
+/** @returns how many reads the kill has cut off */
+async function readAndKill(
+  victim: BrokerProcess,
+  connections: readonly Connected[],
+  random: () => number,
+): Promise<number> {
+  const state = { isKilled: false };
+  const reads = connections.map(async ({ name }) => {
+    await sleep(random() * readsBeginWithinMs);
+    const isBegun = !state.isKilled;
+    const isAnswered = await victim.api.token(name, { wait: 30 }).then(
+      () => true,
+      () => false,
+    );
+    return isBegun && !isAnswered;
+  });
+  await sleep(readsBeginWithinMs * (0.6 + random() * 0.4));
+  state.isKilled = true;
+  await victim.kill();
+  return (await Promise.all(reads)).filter(Boolean).length;
+}
+
+/** Every token request takes its own time, before it is worked off and after. @returns how to end that */
+function delayAtRandom({ provider }: ConnectedStage, random: () => number): () => void {
+  const get = () => random() * longestProviderMs;
+  Object.defineProperties(provider.switches, {
+    delayMs: { get, configurable: true },
+    answerDelayMs: { get, configurable: true },
+  });
+  const none = { value: 0, configurable: true, writable: true };
+  return () => void Object.defineProperties(provider.switches, { delayMs: none, answerDelayMs: none });
+}

@@ -1,0 +1,79 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { BrokerProcess } from "../../support/broker-process.ts";
+import { ConnectedStage } from "../../support/connected-stage.ts";
+import { startFaultProxy } from "../../support/faults/tcp-proxy.ts";
+import { seededRandom } from "../../support/seeded-random.ts";
+import { useDatabase, useRedis } from "../../support/services/index.ts";
+import { queryRows } from "../query-rows.ts";
+import type { Row } from "../row.ts";
+import { connectMany, offences } from "../tools.ts";
+
+const sizes = { full: { connections: 60, rounds: 10 }, short: { connections: 15, rounds: 1 } } as const;
+const limitMs = 4000;
+const readEveryMs = 50;
+
+export const row: Row = {
+  number: 32,
+  title: "a peer's cache after a refresh that kills the old token, messages dropped",
+  promised: "old token handed out for at most 4 s",
+  alone: "full",
+  async run({ seed, scale, log }) {
+    const { connections, rounds } = sizes[scale];
+    const random = seededRandom(seed);
+    const [databaseUrl, redisUrl] = [await useDatabase(), await useRedis()];
+    await using toRedis = await startFaultProxy(redisUrl);
+    const provider = { switches: { oldAccessTokenDies: true } };
+    await using stage = await ConnectedStage.start({ replicas: 2, databaseUrl, redisUrl: toRedis.url, provider });
+    toRedis.faults.losesPushes = true;
+    const names = (await connectMany(stage, connections)).map(({ name }) => name);
+    await Promise.all(stage.brokers.flatMap(({ api }) => names.map((name) => api.token(name, { wait: 30 }))));
+    const lagsMs: number[] = [];
+    for (let round = 0; round < rounds; round++) {
+      const one = async (name: string) => await lagOf(stage, { name, databaseUrl, afterMs: random() * limitMs });
+      lagsMs.push(...(await Promise.all(names.map(one))));
+      log(`longest so far ${Math.round(Math.max(...lagsMs))} ms`);
+    }
+    const longestMs = Math.round(Math.max(...lagsMs));
+    const served = lagsMs.filter((lagMs) => lagMs > 0).length;
+    const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
+    return {
+      ok: longestMs <= limitMs && served > 0 && reuses + overlaps + sentTwice === 0 && toRedis.counts.lostPushes > 0,
+      figure: `longest ${longestMs} ms, in ${lagsMs.length} refreshes of which ${served} were followed by the old token; ${toRedis.counts.lostPushes} messages dropped`,
+    };
+  },
+};
+
+type Case = { name: string; databaseUrl: string; afterMs: number };
+
+/**
+ * The first replica refreshes while the second one is read. @returns how long after the refresh was stored the second one
+ * was last asked and gave the old token; 0: not once
+ */
+async function lagOf({ brokers }: ConnectedStage, { name, databaseUrl, afterMs }: Case): Promise<number> {
+  const [holder, peer] = brokers as [BrokerProcess, BrokerProcess];
+  await sleep(afterMs);
+  const { version: old } = (await peer.api.token(name)).body;
+  const refreshed = holder.api.refresh(name);
+  let lastAskedAt = 0;
+  for (;;) {
+    const askedAt = Date.now();
+    const { status, body } = await peer.api.token(name);
+    if (status !== 200) throw new Error(`${name} was answered with ${status} ${body.code}`);
+    if (body.version > old) break;
+    lastAskedAt = askedAt;
+    await sleep(readEveryMs);
+  }
+  await refreshed;
+  return Math.max(0, lastAskedAt - (await storedAt(databaseUrl, name)));
+}
+
+/** By Postgres's clock, which is this machine's. */
+async function storedAt(databaseUrl: string, name: string): Promise<number> {
+  const [event] = await queryRows<{ at: Date }>(
+    databaseUrl,
+    `SELECT e.at FROM connection_events e JOIN connections c ON c.id = e.connection_id
+      WHERE c.name = '${name}' AND e.type = 'refreshed' ORDER BY e.id DESC LIMIT 1`,
+  );
+  if (event === undefined) throw new Error(`${name} has no refresh in its history`);
+  return event.at.getTime();
+}
