@@ -8,6 +8,9 @@ export type GenerationMark = { connectionId: string; generation: number; version
 
 const keepDeletedHours = 24;
 const keepEventsDays = 90;
+/** Of the most frequent event, one for each refresh. */
+const keepRefreshedDays = 14;
+const tidyBatch = 10_000;
 
 /** What the sweeper and the guard against restored databases ask. */
 export function createDueRows({ prisma }: Pick<Database, "prisma">) {
@@ -104,9 +107,14 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
         WHERE deleted_at < clock_timestamp() - make_interval(hours => ${keepDeletedHours}::int)
           AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}')`;
-      await prisma.$executeRaw`
-        DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
-          WHERE at < clock_timestamp() - make_interval(days => ${keepEventsDays}::int) ORDER BY id LIMIT 10000)`;
+      let deleted: number;
+      do {
+        deleted = await prisma.$executeRaw`
+          DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
+            WHERE at < clock_timestamp() - make_interval(days =>
+              CASE WHEN type = 'refreshed' THEN ${keepRefreshedDays}::int ELSE ${keepEventsDays}::int END)
+            ORDER BY id LIMIT ${tidyBatch})`;
+      } while (deleted === tidyBatch);
     },
   };
 }

@@ -142,7 +142,8 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
         WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const forget = Sql.sql`, tried AS (DELETE FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
-      const event = { type: "candidate_tried", detail: { generation: key.generation + 1 } };
+      const detail = { generation: key.generation + 1, attempt: given.candidateId };
+      const event = { type: "candidate_tried", detail };
       return first(await prisma.$queryRaw<TokenRow[]>(moved(update, event, forget)));
     },
   };

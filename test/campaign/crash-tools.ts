@@ -17,6 +17,11 @@ export type Stored = {
   errorCode: string | null;
 };
 
+/** For a stage's `each`: the first replica's failpoints are set later. */
+export function firstHasFailpoints(replica: number): { failpoints?: Record<string, never> } {
+  return replica === 0 ? { failpoints: {} } : {};
+}
+
 /** Every connection's row, by name. */
 export async function storedRows(databaseUrl: string): Promise<Map<string, Stored>> {
   const rows = await queryRows<Stored>(
@@ -88,7 +93,7 @@ export function withoutAnswer(
 
 /** The sum of a metric over brokers; of the samples that carry `label`, as `name="value"`, where given. */
 export async function sumOfMetric(brokers: readonly BrokerProcess[], metric: string, label = ""): Promise<number> {
-  const texts = await Promise.all(brokers.map(async ({ api }) => String((await api.api("/metrics")).body)));
+  const texts = await Promise.all(brokers.map(async ({ api }) => (await api.api<string>("/metrics")).body));
   const lines = texts.flatMap((text) => text.split("\n"));
   const samples = lines.filter((line) => line.startsWith(`${metric}{`) && line.includes(label));
   return samples.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);

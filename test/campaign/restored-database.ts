@@ -2,9 +2,7 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import type { BrokerProcess } from "../support/broker-process.ts";
-import { ConnectedStage } from "../support/connected-stage.ts";
-import { copyDatabase, dropDatabase, renameDatabase, restoreTables } from "../support/database-copy.ts";
-import type { DatabaseCopy } from "../support/database-copy.ts";
+import { type DatabaseCopy, dropDatabase, renameDatabase, restoreTables } from "../support/database-copy.ts";
 import { useDatabase } from "../support/services/index.ts";
 
 /** As if the copy had been made an hour ago. */
@@ -20,6 +18,8 @@ export type Restoring = {
   hasRedis: boolean;
   /** Brokers are killed before, and start on the restored database. */
   restarts: boolean;
+  /** One of those that the short size plays. */
+  isShort: boolean;
   restore(databaseUrl: string, copy: DatabaseCopy, meanwhile: () => Promise<void>): Promise<void>;
 };
 
@@ -33,15 +33,16 @@ async function replace(databaseUrl: string, copy: DatabaseCopy, meanwhile: () =>
 }
 
 export const waysOfRestoring: readonly Restoring[] = [
-  { name: "under running brokers", hasRedis: true, restarts: false, restore: replace },
+  { name: "under running brokers", hasRedis: true, restarts: false, isShort: true, restore: replace },
   {
     name: "in one transaction under running brokers",
     hasRedis: true,
     restarts: false,
+    isShort: false,
     restore: (databaseUrl, copy) => restoreTables(databaseUrl, copy, anHourPasses),
   },
-  { name: "before brokers start", hasRedis: true, restarts: true, restore: replace },
-  { name: "before one broker without Redis starts", hasRedis: false, restarts: true, restore: replace },
+  { name: "before brokers start", hasRedis: true, restarts: true, isShort: true, restore: replace },
+  { name: "before one broker without Redis starts", hasRedis: false, restarts: true, isShort: false, restore: replace },
 ];
 
 /** Every version of every connection that a caller was given, and whether one of them ever named two tokens. */

@@ -1,6 +1,6 @@
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { useDatabase } from "../../support/services/index.ts";
-import { readUntilSettled, until } from "../crash-tools.ts";
+import { firstHasFailpoints, readUntilSettled, until } from "../crash-tools.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
@@ -14,8 +14,7 @@ export const row: Row = {
   async run({ scale, log }) {
     const count = scale === "full" ? 50 : 10;
     const databaseUrl = await useDatabase();
-    const each = (replica: number) => (replica === 0 ? { failpoints: {} } : {});
-    await using stage = await ConnectedStage.start({ replicas: 2, databaseUrl, provider, each });
+    await using stage = await ConnectedStage.start({ replicas: 2, databaseUrl, provider, each: firstHasFailpoints });
     const peer = stage.brokers[1] ?? stage.first;
     const names = (await connectMany(stage, count)).map(({ name }) => name);
 

@@ -14,7 +14,11 @@ export const row: Row = {
     return {
       ok: isEnough && isSame(lost, exposed) && isCounted && reuses === exposed.length && overlaps === 0,
       figure: `${points} points, ${outside.length} losses outside W1–W3; ${exposed.length} in W1 or W2, ${counted[0]} counted`,
-      notes: [`lost: ${lost.join()}`, `exposed: ${exposed.join()}`, `counted ${counted.join(" and ")}, ${reuses} reuses`],
+      notes: [
+        `lost: ${lost.join()}`,
+        `exposed: ${exposed.join()}`,
+        `counted ${counted.join(" and ")}, ${reuses} reuses`,
+      ],
     };
   },
 };

@@ -47,7 +47,9 @@ export const row: Row = {
   title: "kill -9 at each failpoint × 20",
   promised: "the outcome that the protocol's table names",
   async run(given) {
-    const found = new Set(findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url))).map(({ name }) => name));
+    const found = new Set(
+      findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url))).map(({ name }) => name),
+    );
     if (!isSame([...found], Object.keys(expected))) {
       return { ok: false, figure: `cases and failpoints differ: in src/ there are ${[...found].join(", ")}` };
     }
@@ -88,7 +90,8 @@ class TogetherScene {
     for (const [failpoint, group] of groups) await this.#killAt(failpoint, group);
     for (const [failpoint, group] of groups) await this.#checkAfter(failpoint, group);
     const counted = await countedLosses(stage.brokers);
-    if (counted.some((count) => count !== this.#count)) this.#result.wrong.push(`losses counted: ${counted.join(", ")}`);
+    const isCounted = counted.every((count) => count === this.#count);
+    if (!isCounted) this.#result.wrong.push(`losses counted: ${counted.join(", ")}`);
     return this.#result;
   }
 
@@ -185,7 +188,12 @@ async function playOneByOne(given: Given): Promise<Result> {
 }
 
 /** How many have been sent more often, or less, than their outcome wants. */
-function wronglyEnded({ provider: { ledger } }: ConnectedStage, group: readonly Connected[], { after }: Expected): number {
+function wronglyEnded(
+  { provider: { ledger } }: ConnectedStage,
+  group: readonly Connected[],
+  { after }: Expected,
+): number {
   const reused = new Set(ledger.reuses.map(({ family }) => family));
-  return group.filter(({ family }) => ledger.refreshes(family) !== 1 || reused.has(family) !== (after === "lost")).length;
+  return group.filter(({ family }) => ledger.refreshes(family) !== 1 || reused.has(family) !== (after === "lost"))
+    .length;
 }

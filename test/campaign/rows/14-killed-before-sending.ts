@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../../support/broker-process.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { useDatabase } from "../../support/services/index.ts";
-import { readRegardless, storedRows, untilKilled } from "../crash-tools.ts";
+import { firstHasFailpoints, readRegardless, storedRows, untilKilled } from "../crash-tools.ts";
 import type { Given, Row } from "../row.ts";
 import { type Connected, connectMany, offences } from "../tools.ts";
 
@@ -26,8 +26,11 @@ export const row: Row = {
 async function playScene(successor: Successor, { scale }: Given) {
   const databaseUrl = await useDatabase();
   const count = scale === "full" ? 50 : 20;
-  const each = (replica: number) => (replica === 0 ? { failpoints: {} } : {});
-  await using stage = await ConnectedStage.start({ replicas: successor === "a peer" ? 2 : 1, databaseUrl, each });
+  await using stage = await ConnectedStage.start({
+    replicas: successor === "a peer" ? 2 : 1,
+    databaseUrl,
+    each: firstHasFailpoints,
+  });
   const connections = await connectMany(stage, count);
   const names = connections.map(({ name }) => name);
 

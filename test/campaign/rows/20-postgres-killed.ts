@@ -3,7 +3,7 @@ import type { BrokerProcess } from "../../support/broker-process.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 import { startPrivatePostgres } from "../../support/services/index.ts";
-import { countedLosses, lostOnes, readUntilSettled, until, untilKilled } from "../crash-tools.ts";
+import { countedLosses, firstHasFailpoints, lostOnes, readUntilSettled, until, untilKilled } from "../crash-tools.ts";
 import type { Given, Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
@@ -62,9 +62,13 @@ async function playCase(one: Case, outageMs: number, { scale, log }: Given): Pro
   const title = `${hasRedis ? "with" : "without"} Redis, ${Math.round(outageMs / 1000)} s away, holder ${holder}`;
   const count = scale === "full" ? 50 : 10;
   await using postgres = await startPrivatePostgres();
-  const each = (replica: number) => (replica === 0 ? { failpoints: {} } : {});
   const redis = hasRedis ? {} : { redisUrl: null };
-  await using stage = await ConnectedStage.start({ replicas: 2, databaseUrl: postgres.url, each, ...redis });
+  await using stage = await ConnectedStage.start({
+    replicas: 2,
+    databaseUrl: postgres.url,
+    each: firstHasFailpoints,
+    ...redis,
+  });
   const peer = stage.brokers[1] as BrokerProcess;
   const connections = await connectMany(stage, count);
   const names = connections.map(({ name }) => name);
@@ -98,7 +102,10 @@ async function playCase(one: Case, outageMs: number, { scale, log }: Given): Pro
 }
 
 /** Reads each; all answers come and none is stored yet. The reads themselves end later; a token or nothing. */
-async function holdAnswers({ first, provider }: ConnectedStage, connections: readonly { name: string; family: string }[]) {
+async function holdAnswers(
+  { first, provider }: ConnectedStage,
+  connections: readonly { name: string; family: string }[],
+) {
   first.setFailpoints({ answered: { action: "hold" } });
   const read = async (name: string) => {
     const { status } = await first.api.token(name, { wait: 30 });

@@ -82,6 +82,7 @@ export class People {
 
   /** Unless somebody else has opened it again meanwhile. */
   #closed({ what, name }: Deed): void {
+    if (what === "enable") this.#world.watch.closedMs.delete(name);
     if (what !== "delete" && what !== "disable") return;
     const { status = "disabled" } = this.#row(name) ?? {};
     if (status === "disabled") this.#world.watch.closedMs.set(name, this.#world.scheduler.nowMs);

@@ -1,14 +1,33 @@
 import type { Scheduler } from "./scheduler.ts";
-import { blows, faults, moments, type Command } from "./commands.ts";
+import { blows, faults, moments, type Command, type Moment } from "./commands.ts";
 
 type Dice = Pick<Scheduler, "random" | "pick" | "chance" | "between" | "magnitude">;
 
 /** A sequence of commands as chance will have it. */
 export function randomCommands(dice: Dice, count: number): Command[] {
-  return Array.from({ length: count }, () => randomCommand(dice));
+  const mood = randomMood(dice);
+  const commands = Array.from({ length: count }, () => randomCommand(dice, mood));
+  return mood.isWithoutRedis ? [{ kind: "redis", state: "stopped", ms: 600_000 }, ...commands] : commands;
 }
 
-function randomCommand(dice: Dice): Command {
+/** What a schedule has more of than others: what is rare everywhere comes together nowhere. */
+type Mood = { blows: readonly TrapBlow[]; moments: readonly Moment[]; isWithoutRedis: boolean; longestMs: number };
+
+function randomMood(dice: Dice): Mood {
+  const isSingular = dice.chance(0.5);
+  return {
+    blows: isSingular ? [dice.pick(trapBlows), dice.pick(trapBlows)] : trapBlows,
+    moments: isSingular ? [dice.pick(moments), dice.pick(moments), dice.pick(moments)] : moments,
+    isWithoutRedis: dice.chance(0.15),
+    longestMs: dice.pick([2000, 90_000, 180_000]),
+  };
+}
+
+type TrapBlow = Extract<Command, { kind: "trap" }>["blow"];
+
+const trapBlows = [...blows, "postgres", "redis", "lose", "crash", "cut", "freeze"] as const;
+
+function randomCommand(dice: Dice, mood: Mood): Command {
   const replica = Math.floor(dice.random() * 64);
   const connection = Math.floor(dice.random() * 64);
   const ms = Math.round(dice.magnitude(20, 90_000));
@@ -17,8 +36,8 @@ function randomCommand(dice: Dice): Command {
   if (roll < 0.5) return { kind: "read", replica, connection, rejected: dice.chance(0.4) };
   if (roll < 0.6) return { kind: dice.pick(deeds), replica, connection };
   if (roll < 0.78) {
-    const blow = dice.pick([...blows, "postgres", "redis", "lose", "crash", "cut", "freeze"] as const);
-    return { kind: "trap", moment: dice.pick(moments), blow, ms };
+    const trapMs = Math.round(dice.magnitude(100, mood.longestMs));
+    return { kind: "trap", moment: dice.pick(mood.moments), blow: dice.pick(mood.blows), ms: trapMs };
   }
   if (roll < 0.85) return { kind: dice.pick(blows), replica, ms };
   if (roll < 0.92) return { kind: "provider", fault: dice.pick(faults), ms };

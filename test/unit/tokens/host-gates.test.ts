@@ -74,6 +74,14 @@ describe("a token host", () => {
     expect(gates.waitSeconds(host)).toBe(60);
   });
 
+  it("is left alone for as long as it asked although a request that was under way comes back well", () => {
+    const { gates, enter } = gatesAt();
+    enter(3);
+    gates.leave(host, { retryAfterSeconds: 60 });
+    gates.leave(host);
+    expect([gates.waitSeconds(host), gates.isOpen(host)]).toEqual([60, false]);
+  });
+
   it("that has come back well begins its back-off anew", () => {
     const { gates, time } = gatesAt();
     for (const trouble of [busy, busy, undefined, busy]) {

@@ -1,0 +1,225 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { BrokerProcess } from "../support/broker-process.ts";
+import { ConnectedStage } from "../support/connected-stage.ts";
+import { copyDatabase } from "../support/database-copy.ts";
+import { useDatabase } from "../support/services/index.ts";
+import { firstHasFailpoints, until, untilKilled } from "./crash-tools.ts";
+import { freshetRecover, type Restoring, VersionBook } from "./restored-database.ts";
+import { type Connected, connectMany } from "./tools.ts";
+
+/** For reads that must succeed in the end: a peer trusts what it knows for four seconds, and the machine may be busy. */
+const patienceMs = 15_000;
+
+/** `moved`, `imported`, `deleted`: what happened to them after the copy. `spooled`: their newest answer is in a spool only. */
+type Groups = Record<"still" | "moved" | "imported" | "deleted" | "spooled", readonly Connected[]>;
+
+/** How many of each group, and for how long callers ask. */
+export type SceneSize = { each: number; asksForSeconds: number };
+
+/** One way of restoring, from the first token to the last confirmation. */
+export class RestoreScene {
+  readonly #way: Restoring;
+  readonly #size: SceneSize;
+  readonly #log: (line: string) => void;
+  readonly #book = new VersionBook();
+  readonly #wrongs: string[] = [];
+  #stage!: ConnectedStage;
+  #groups!: Groups;
+  #restoredAt = 0;
+
+  constructor(way: Restoring, given: { size: SceneSize; log: (line: string) => void }) {
+    this.#way = way;
+    this.#size = given.size;
+    this.#log = given.log;
+  }
+
+  /** @returns what went wrong; nothing, if all is well */
+  async play(): Promise<string[]> {
+    const databaseUrl = await useDatabase();
+    await using stage = await this.#start(databaseUrl);
+    this.#stage = stage;
+    this.#groups = await this.#connect();
+    const copy = await copyDatabase(databaseUrl);
+    await this.#anHour();
+    await this.#holdAnswers();
+    if (this.#way.restarts) await stage.brokers[1]?.kill();
+    await this.#way.restore(databaseUrl, copy, () => this.#withoutDatabase());
+    if (this.#restoredAt === 0) await this.#withoutDatabase();
+    if (this.#way.restarts) await Promise.all(stage.brokers.map((broker) => broker.start()));
+    await this.#ask();
+    await this.#confirm();
+    if (this.#book.ambiguous.length > 0) this.#note(`one version for two tokens: ${this.#book.ambiguous.join()}`);
+    return this.#wrongs;
+  }
+
+  #note(wrong: string): void {
+    this.#log(`${this.#way.name}: ${wrong}`);
+    this.#wrongs.push(`${this.#way.name}: ${wrong}`);
+  }
+
+  get #held(): readonly Connected[] {
+    const { moved, imported, deleted } = this.#groups;
+    return [...moved, ...imported, ...deleted];
+  }
+
+  async #start(databaseUrl: string): Promise<ConnectedStage> {
+    const { hasRedis } = this.#way;
+    const redis = hasRedis ? {} : { redisUrl: null };
+    const stage = await ConnectedStage.start({
+      replicas: hasRedis ? 2 : 1,
+      databaseUrl,
+      each: firstHasFailpoints,
+      ...redis,
+    });
+    // More lenient than its definition says: what an operator confirms works here.
+    Object.assign(stage.provider.switches, { reuse: "grace", graceSeconds: 600 });
+    return stage;
+  }
+
+  async #connect(): Promise<Groups> {
+    const { each } = this.#size;
+    const connect = (prefix: string) => connectMany(this.#stage, each, prefix);
+    const groups: Groups = {
+      still: await connect("still"),
+      moved: await connect("moved"),
+      imported: await connect("imported"),
+      deleted: await connect("deleted"),
+      spooled: await connect("spooled"),
+    };
+    await this.#read(Object.values(groups).flat());
+    return groups;
+  }
+
+  /** What happens after the copy was made. */
+  async #anHour(): Promise<void> {
+    const { moved, imported, deleted, spooled } = this.#groups;
+    const { first, provider } = this.#stage;
+    for (let round = 0; round < 2; round++) {
+      await Promise.all([...moved, ...imported, ...deleted, ...spooled].map(({ name }) => first.api.refresh(name)));
+      await this.#read(this.#held);
+    }
+    for (const { name } of imported) {
+      const { accessToken, refreshToken } = provider.issueTokenSet();
+      const set = { access_token: accessToken, refresh_token: refreshToken, expires_in: 3600 };
+      await first.api.importTokens(name, set);
+    }
+    await this.#read(imported);
+    await Promise.all(deleted.map(({ name }) => first.api.deleteConnection(name)));
+  }
+
+  /** One more refresh of some, whose answers wait in the process that got them. */
+  async #holdAnswers(): Promise<void> {
+    const { first, provider } = this.#stage;
+    const { spooled } = this.#groups;
+    first.setFailpoints({ answered: { action: "hold" } });
+    for (const { name } of spooled) first.api.refresh(name).catch(() => {});
+    await until("their answers", 10_000, () => spooled.every(({ family }) => provider.ledger.refreshes(family) === 4));
+    await sleep(300);
+  }
+
+  /** From here on the copy is in force. The answers that were held find no database, or an older one. */
+  async #withoutDatabase(): Promise<void> {
+    const { first, brokers } = this.#stage;
+    const { still, spooled } = this.#groups;
+    this.#restoredAt = Date.now();
+    if (this.#way.restarts) {
+      first.setFailpoints({ spooled: { action: "kill", after: spooled.length } });
+      await untilKilled(first);
+      first.setFailpoints({});
+      return;
+    }
+    const refusals = await Promise.all(brokers.map((broker) => this.#book.read(broker, still[0]?.name ?? "")));
+    for (const refusal of refusals) if (refusal !== null) this.#note(`a cached token was refused: ${refusal}`);
+    first.setFailpoints({});
+  }
+
+  /** All that callers can do to have rows refreshed that have gone back. */
+  async #ask(): Promise<void> {
+    const { still, spooled } = this.#groups;
+    const { brokers, first, provider } = this.#stage;
+    const endMs = performance.now() + this.#size.asksForSeconds * 1000;
+    while (performance.now() < endMs) {
+      await Promise.all(brokers.flatMap((broker) => this.#held.map(({ name }) => this.#urge(broker, name))));
+      await sleep(250);
+    }
+    const spent = this.#sentSince(this.#restoredAt);
+    if (spent > 0) this.#note(`${spent} requests with refresh tokens of rows gone back`);
+    await this.#read([...still, ...spooled]);
+    const stuck = still.filter(({ family }) => provider.ledger.refreshes(family) < 2);
+    if (stuck.length > 0) this.#note(`not refreshed although they had not moved: ${namesOf(stuck).join()}`);
+    for (const { name } of spooled) await first.api.refresh(name);
+    await this.#checkList();
+  }
+
+  async #urge(broker: BrokerProcess, name: string): Promise<void> {
+    await broker.api.api(`/connections/${name}/refresh`, { method: "POST" });
+    await this.#book.read(broker, name);
+    const { body } = await broker.api.token(name);
+    if (body.version > 0) await this.#book.read(broker, name, { rejected_version: body.version });
+  }
+
+  /** Token requests with a refresh token of the connections that are held. */
+  #sentSince(sinceMs: number): number {
+    const { ledger } = this.#stage.provider;
+    const families = new Set(this.#held.map(({ family }) => family));
+    const isTheirs = (token = "") => families.has(ledger.familyOf(token) ?? "");
+    return ledger.requestsTo("token").filter(({ inAt, fields }) => inAt >= sinceMs && isTheirs(fields["refresh_token"]))
+      .length;
+  }
+
+  async #checkList(): Promise<void> {
+    const list = await freshetRecover(this.#stage.first, []);
+    const { still, spooled } = this.#groups;
+    const isListed = ({ name }: Connected) => new RegExp(`^${name} `, "m").test(list);
+    const missing = namesOf(this.#held.filter((connection) => !isListed(connection)));
+    const needless = namesOf([...still, ...spooled].filter(isListed));
+    if (missing.length > 0) this.#note(`not listed as held: ${missing.join()}`);
+    if (needless.length > 0) this.#note(`held needlessly: ${needless.join()}`);
+  }
+
+  /** By the operator's word, or because a person connects the account again. */
+  async #confirm(): Promise<void> {
+    const { first } = this.#stage;
+    const { moved } = this.#groups;
+    const again = moved.slice(0, 2);
+    const before = new Map(this.#held.map(({ name }) => [name, this.#book.newest(name)]));
+    for (const { name } of again) await this.#stage.reconnect(name);
+    const [one, ...others] = this.#held.filter((connection) => !again.includes(connection));
+    await freshetRecover(first, [one?.name ?? ""]);
+    await this.#mustRefresh(one === undefined ? [] : [one]);
+    const unconfirmed = this.#sentSince(this.#restoredAt);
+    if (unconfirmed > 1) this.#note(`${unconfirmed - 1} requests for rows that nobody confirmed`);
+    await freshetRecover(first, ["--all"]);
+    await this.#mustRefresh(others);
+    await this.#read(this.#held);
+    const stale = this.#held.filter(({ name }) => this.#book.newest(name) <= (before.get(name) ?? 0));
+    if (stale.length > 0) this.#note(`versions did not grow: ${namesOf(stale).join()}`);
+  }
+
+  async #mustRefresh(connections: readonly Connected[]): Promise<void> {
+    for (const { name } of connections) {
+      const { status, body } = await this.#stage.first.api.api(`/connections/${name}/refresh`, { method: "POST" });
+      if (status !== 200) this.#note(`${name}, confirmed, is refused with ${status} ${String(body["code"])}`);
+    }
+  }
+
+  /** At every replica, again and again until all have given a token. */
+  async #read(connections: readonly Connected[]): Promise<void> {
+    const { brokers } = this.#stage;
+    await Promise.all(connections.flatMap(({ name }) => brokers.map((broker) => this.#readOne(broker, name))));
+  }
+
+  async #readOne(broker: BrokerProcess, name: string): Promise<void> {
+    const endMs = performance.now() + patienceMs;
+    let refusal = await this.#book.read(broker, name);
+    while (refusal !== null && performance.now() < endMs) {
+      await sleep(200);
+      refusal = await this.#book.read(broker, name);
+    }
+    if (refusal !== null) this.#note(`${name} could not be read: ${refusal}`);
+  }
+}
+
+function namesOf(connections: readonly Connected[]): string[] {
+  return connections.map(({ name }) => name);
+}
