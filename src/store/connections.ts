@@ -99,9 +99,9 @@ export function createConnections({ prisma }: Database) {
       await prisma.$queryRaw`
         WITH c AS (
           INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
-            credentials_sealed, version)
+            credentials_sealed, version, next_refresh_at)
           VALUES (${id}::uuid, ${name}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], '{}', ${json(inputs)},
-            ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0))
+            ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0), ${firstTry(grant)})
           RETURNING id)
         INSERT INTO connection_events (connection_id, type) SELECT c.id, 'created' FROM c RETURNING type`;
     },
@@ -129,7 +129,8 @@ export function createConnections({ prisma }: Database) {
         WITH c AS (DELETE FROM connections WHERE id = ${id}::uuid RETURNING *),
         tombstone AS (
           INSERT INTO tombstones (name, connection_id, version, authorization_seq, provider, client_ref, inputs, captured)
-          SELECT c.name, c.id, c.version, c.authorization_seq, c.provider, c.client_ref, c.inputs, c.captured FROM c
+          SELECT c.name, c.id, GREATEST(c.version, c.version_floor)
+            + CASE WHEN c.attempt_id IS NULL THEN 0 ELSE 1 + c.attempt_replays END, c.authorization_seq, c.provider, c.client_ref, c.inputs, c.captured FROM c
           ON CONFLICT (name) DO UPDATE SET connection_id = excluded.connection_id, version = excluded.version,
             authorization_seq = excluded.authorization_seq, provider = excluded.provider, client_ref = excluded.client_ref,
             inputs = excluded.inputs, captured = excluded.captured, deleted_at = clock_timestamp())
@@ -182,7 +183,7 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
       ? Sql.sql`enabled_status`
       : Sql.sql`CASE WHEN enabled_status = 'needs_reauthorization' THEN 'pending' ELSE enabled_status END`;
   if (credentials !== undefined) {
-    sets.push(Sql.sql`credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
+    sets.push(Sql.sql`next_refresh_at = ${firstTry("password")}, credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
       backoff_until = NULL, enabled_status = ${enabled}`);
   }
   const status =
@@ -191,6 +192,12 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
       : Sql.sql`${disabled ? Sql.sql`'disabled'` : enabled}`;
   sets.push(Sql.sql`status = ${status}`);
   return sets;
+}
+
+/** Should who makes the connection not come to fetch its first token, the sweeper does. */
+function firstTry(grant: string): Sql.Sql {
+  const needsNobody = grant === "client_credentials" || grant === "password";
+  return needsNobody ? Sql.sql`clock_timestamp() + interval '60 seconds'` : Sql.sql`NULL::timestamptz`;
 }
 
 function eventType({ disabled }: ConnectionChanges): string {

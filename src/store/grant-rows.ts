@@ -59,7 +59,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         backoff_until = NULL, next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
           + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
         authorization_seq = c.authorization_seq + 1,
-        authorized_at = clock_timestamp(), last_attempt_id = ${row.attemptId}::uuid
+        authorized_at = ${grant.issuedAt}::timestamptz, last_attempt_id = ${row.attemptId}::uuid
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
       // What was granted before a person's newest word is not tried any more.
       const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;
@@ -95,7 +95,8 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       given: { attemptId: string; generation: number; event: HistoryEvent },
     ): Promise<TokenRow | null> {
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, given.generation)},
-        ${freeSchedule(grant)}, version = ${attemptVersion(grant)}, last_attempt_id = ${given.attemptId}::uuid
+        ${freeSchedule(grant)}, last_attempt_id = ${given.attemptId}::uuid,
+        version = ${attemptVersion(grant)} + CASE WHEN c.attempt_id IS NULL THEN 0 ELSE 1 END
         WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
           AND c.authorization_seq = ${place.authorization}
           AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid`;

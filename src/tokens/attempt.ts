@@ -96,7 +96,8 @@ async function tryCandidate(parts: RefreshParts, permit: Permit, { definition }:
   const tried = await rows.tryCandidate(key, grant, { ...given, orphan: orphanRule(row, definition.refresh) });
   if (tried === null) return null;
   marks.raise(tried.id, tried);
-  return { row: tried, key: { ...key, generation: tried.generation, attemptId }, isReplay: false, mayStillSend };
+  const nextKey = { ...key, generation: tried.generation, attemptId };
+  return { row: tried, key: nextKey, isReplay: false, followsLoss: permit.followsLoss, mayStillSend };
 }
 
 /** Step 5, "otherwise". */
@@ -143,7 +144,15 @@ async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: 
   const mayStillSend = openSendWindow(clock);
   const key = { ...permit.key, attemptId: randomUUID() };
   const row = await rows.swapPermit(permit.key, { attemptId: key.attemptId, leaseSeconds: budgets.leaseSeconds });
-  return row === null ? null : { row, key, isReplay: permit.isReplay && isSameGrant, mayStillSend };
+  return row === null
+    ? null
+    : {
+        row,
+        key,
+        isReplay: permit.isReplay && isSameGrant,
+        followsLoss: permit.followsLoss && isSameGrant,
+        mayStillSend,
+      };
 }
 
 async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, plan: SendPlan): Promise<void> {
@@ -163,14 +172,14 @@ async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, 
 async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
   const { rows, vault, random, observer } = parts;
   const { failure, plan, sendable } = refused;
-  const { row, key, isReplay } = permit;
+  const { row, key, isReplay, followsLoss } = permit;
   const { code, detail, status } = failure;
   const recorded = { code, detail, ...(status === undefined ? {} : { status }) };
   const backoff = backoffSeconds(row.consecutiveFailures, failure.retryAfterSeconds, random);
   if (isFinal(failure, plan)) {
-    const final = isReplay ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
+    const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
     const ended = await rows.endGrant({ ...key, credentialsRevision: row.credentialsRevision }, final);
-    if (ended !== null && isReplay) observer.lost(ended);
+    if (ended !== null && followsLoss) observer.lost(ended);
     return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
   }
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);

@@ -112,7 +112,8 @@ export function createEstablish(options: Options): Establish {
       if (answer.kind === "failed") throw refusal(row, answer.failure);
       const kept = await keepGrant(sendable, answer.grant, captured);
       if (kept.row === null) throw connectionNotFound(row.name); // deleted while the code was exchanged
-      return cache.learn(kept.row).row;
+      // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
+      return kept.kind === "spooled" ? kept.row : cache.learn(kept.row).row;
     },
 
     async importGrant(row, given) {
@@ -140,13 +141,14 @@ async function replace(options: Options, first: TokenRow, given: Import): Promis
   let faults = 0;
   while (row !== null) {
     const sealed = sealFor(row);
-    const event = { type: "imported", detail: {} };
+    const event = { type: "imported", detail: { attempt: attemptId } };
     try {
       const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, { event, exclusive });
       if (stored !== null) return stored;
+      // It may have been stored by a statement whose answer was lost, and been refreshed since.
+      if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
       if (exclusive && (await isTaken(rows, row, sealed))) return null;
       row = await rows.readById(row.id);
-      if (row?.lastAttemptId === attemptId) return row;
       if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
     } catch (error) {
       observer.commitDelayed(first, error);

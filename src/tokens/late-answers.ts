@@ -61,7 +61,9 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const row = await rows.readById(record.connectionId);
   if (row === null) return { kind: "unwanted", row };
   if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
-  if (row.authorization > record.authorization) return { kind: "unwanted", row };
+  // Whoever began last has the last word, whichever exchange took longer.
+  const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
+  if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };
   const event = { type: record.event, detail: { attempt: record.attemptId } };
   const sealed = resealFor(vault, record, nextGeneration(row));
   const place = { ...row, attemptId: record.attemptId };

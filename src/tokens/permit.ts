@@ -45,6 +45,8 @@ export type Permit = {
   key: PermitKey;
   /** Taken over from an attempt whose outcome nobody knows. */
   isReplay: boolean;
+  /** The same, or what is left to be tried after such an attempt was refused: if this ends, an answer was lost. */
+  followsLoss: boolean;
   mayStillSend: () => boolean;
 };
 

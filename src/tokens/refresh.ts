@@ -34,7 +34,9 @@ export function createRefresh(parts: RefreshParts): Refresh {
       takeover: takeoverOf(row, definition.refresh, recoverer(need)),
     });
     // failpoint: permit taken
-    return permitted === null ? null : { row: permitted, key, isReplay: permitted.attemptReplays > 0, mayStillSend };
+    if (permitted === null) return null;
+    const isReplay = permitted.attemptReplays > 0;
+    return { row: permitted, key, isReplay, followsLoss: isReplay, mayStillSend };
   };
 
   /** "After a crash": the answer to the attempt that stands in the row may wait in a spool. */

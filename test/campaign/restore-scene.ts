@@ -149,6 +149,7 @@ export class RestoreScene {
     if (stuck.length > 0) this.#note(`not refreshed although they had not moved: ${namesOf(stuck).join()}`);
     for (const { name } of spooled) await first.api.refresh(name);
     await this.#checkList();
+    await this.#checkExplanation();
   }
 
   async #urge(broker: BrokerProcess, name: string): Promise<void> {
@@ -175,6 +176,18 @@ export class RestoreScene {
     const needless = namesOf([...still, ...spooled].filter(isListed));
     if (missing.length > 0) this.#note(`not listed as held: ${missing.join()}`);
     if (needless.length > 0) this.#note(`held needlessly: ${needless.join()}`);
+  }
+
+  /** Whoever asks is told what it is that an operator must do, by every replica. */
+  async #checkExplanation(): Promise<void> {
+    const codes = this.#stage.brokers.flatMap((broker) =>
+      this.#held.map(async ({ name }) => {
+        const { body } = await broker.api.api(`/connections/${name}/refresh`, { method: "POST" });
+        return String(body["code"]);
+      }),
+    );
+    const others = new Set((await Promise.all(codes)).filter((code) => code !== "storage_unavailable"));
+    if (others.size > 0) this.#note(`a held connection's refresh is refused with ${[...others].join()}`);
   }
 
   /** By the operator's word, or because a person connects the account again. */

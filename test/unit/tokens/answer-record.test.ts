@@ -22,6 +22,7 @@ describe("the record of an answer", () => {
         expiresAt: null,
         refreshTokenExpiresAt: null,
         refreshDueAt: null,
+        keepAliveAt: null,
       }),
     ],
   ])("%s comes out as it went in", (_is, grant) => {

@@ -26,7 +26,7 @@ export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): Se
     refreshTokenExpiresAt: inSeconds(86_400),
     keepsRefreshToken: false,
     refreshDueAt: inSeconds(2700),
-    keepAliveAt: null,
+    keepAliveAt: inSeconds(50_000),
     ...changes,
   };
 }

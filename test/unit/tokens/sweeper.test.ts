@@ -139,6 +139,18 @@ describe("the sweeper", () => {
     expect(stage.running.size).toBe(64);
   });
 
+  it("looks again at once while more is due than it could claim, and each second when nothing is", async () => {
+    const stage = started();
+    for (let provider = 0; provider < 8; provider++) stage.add(`p${provider}`, 8);
+    await stage.clock.pass(1000);
+    expect(stage.running.size).toBe(64);
+    stage.finishAll();
+    await stage.clock.pass(1000);
+    const claims = stage.claims.length;
+    await stage.clock.pass(10_000);
+    expect(stage.claims.length - claims).toBe(10);
+  });
+
   it("claims none of a provider of which many wait, so that the others come to their turn", async () => {
     const stage = started();
     stage.add("slow", 40);
