@@ -9,9 +9,13 @@ export type DatabaseClock = {
   ask(): AskedAt;
   /** To be told of that time. */
   observe(now: Date, asked: AskedAt): void;
+  /** True when this process's clocks disagree since then: one was set, or the machine slept. Postgres should be asked. */
+  isDoubtful(): boolean;
   /** Milliseconds since 1970. Never late; early by at most the time that the last question took. */
   nowMs(): number;
 };
+
+const mostDriftMs = 1000;
 
 /**
  * Keeps the last observed time and advances it by the larger of monotonic and wall time passed: a suspended machine stops
@@ -19,13 +23,20 @@ export type DatabaseClock = {
  */
 export function createDatabaseClock(clock: Clock): DatabaseClock {
   let base = { databaseMs: clock.wallMs(), wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
-  const nowMs = () => base.databaseMs + Math.max(clock.wallMs() - base.wallMs, clock.monotonicMs() - base.monotonicMs);
+  const passed = () => ({ wallMs: clock.wallMs() - base.wallMs, monotonicMs: clock.monotonicMs() - base.monotonicMs });
   return {
+    isDoubtful() {
+      const { wallMs, monotonicMs } = passed();
+      return Math.abs(wallMs - monotonicMs) > mostDriftMs;
+    },
+    nowMs() {
+      const { wallMs, monotonicMs } = passed();
+      return base.databaseMs + Math.max(wallMs, monotonicMs);
+    },
     ask: () => ({ wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() }),
     // As if it were the time at which it was asked for: an answer that comes late must not set the clock back.
     observe(now, asked) {
       base = { databaseMs: now.getTime(), ...asked };
     },
-    nowMs,
   };
 }

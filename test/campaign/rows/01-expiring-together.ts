@@ -18,8 +18,10 @@ export const row: Row = {
     const endsAt = new Date(Date.now() + aheadSeconds * 1000);
     const names = await inBatches(connections, 20, async (index) => await importEnding(stage, index, endsAt));
     // Every other one has a reader and is refreshed ahead of it; the others are asked for when they have ended.
-    const isWatched = (_name: string, index: number) => index % 2 === 0;
-    await readAll(stage, names.filter(isWatched));
+    await readAll(
+      stage,
+      names.filter((_, index) => index % 2 === 0),
+    );
     const leftMs = endsAt.getTime() - Date.now();
     if (leftMs < 0) throw new Error(`it took too long to import ${connections} connections`);
     await sleep(leftMs + 50);

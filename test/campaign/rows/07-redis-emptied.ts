@@ -65,9 +65,9 @@ async function disturb({ provider }: ConnectedStage, times: number, act: () => P
 /** At each replica one caller per connection that orders one refresh after the other, so that replicas meet. */
 function startCallers(brokers: readonly BrokerProcess[], names: readonly string[]) {
   const failures: string[] = [];
-  let isOn = true;
+  const state = { isOn: true };
   const call = async ({ api }: BrokerProcess, name: string) => {
-    while (isOn) {
+    while (state.isOn) {
       const { status, body } = await api.api(`/connections/${name}/refresh`, { method: "POST" });
       if (status !== 200) failures.push(`${name}: ${status} ${String(body["code"])}`);
     }
@@ -82,7 +82,7 @@ function startCallers(brokers: readonly BrokerProcess[], names: readonly string[
   const calls = brokers.flatMap((broker) => names.map((name) => callTo(broker, name)));
   return {
     async stop() {
-      isOn = false;
+      state.isOn = false;
       await Promise.all(calls);
       return failures;
     },

@@ -39,7 +39,7 @@ export const row: Row = {
     const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
     const refreshes = stage.provider.ledger.refreshes();
     return {
-      ok: reuses + overlaps + sentTwice + expired.length === 0 && refreshes >= names.length,
+      ok: reuses + overlaps + sentTwice + expired.length + refused === 0 && refreshes >= names.length,
       figure: `${reuses + overlaps + sentTwice} duplicate sends of ${refreshes}, ${expired.length} expired tokens served in ${load.samples.length} reads, ${refused} reads refused`,
       notes: [...expired.slice(0, 5), ...new Set(refusals)].slice(0, 10),
     };

@@ -91,9 +91,9 @@ function booksOf({ provider: { ledger } }: ConnectedStage, count: number, code: 
 
 /** How many connections have moved by one generation since they were imported. */
 async function storedOnce(databaseUrl: string): Promise<number> {
-  const [row] = await queryRows<{ count: number }>(
+  const [stored] = await queryRows<{ count: number }>(
     databaseUrl,
     "SELECT count(*)::int AS count FROM connections WHERE generation = 2 AND attempt_id IS NULL AND expires_at > now()",
   );
-  return row?.count ?? 0;
+  return stored?.count ?? 0;
 }

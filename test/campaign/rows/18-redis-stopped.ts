@@ -6,13 +6,14 @@ import { type Load, refusalsIn, type Sample, startLoad } from "../load.ts";
 import type { Row } from "../row.ts";
 import { connectMany, offences, percentile } from "../tools.ts";
 
+/** In the short size all of `turning` are due while Redis is stopped: after 4.2 to 4.8 s. */
 const sizes = {
-  full: { seconds: 30, fresh: 50, turning: 50, lifeSeconds: 10 },
-  short: { seconds: 2.5, fresh: 20, turning: 10, lifeSeconds: 3 },
+  full: { seconds: 30, fresh: 50, turning: 50, lifeSeconds: 15 },
+  short: { seconds: 2.5, fresh: 20, turning: 10, lifeSeconds: 6 },
 } as const;
 const freshPerSecond = 200;
 const turningPerSecond = 50;
-/** Below this p99 the machine's own noise is measured, not the broker. */
+/** In the short size: below this p99 the machine's own noise is measured, not the broker. */
 const floorMs = 10;
 /** The replica whose Redis stays: what else slows this machine meanwhile slows it, too. */
 const control = 2;
@@ -57,7 +58,8 @@ export const row: Row = {
     const besideMs = p99(beside.samples, stopped, back);
     const failed = [...reads.samples, ...turns.samples].filter(({ status }) => status !== 200).length;
     const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
-    const isFast = duringMs <= 2 * Math.max(beforeMs, besideMs, floorMs);
+    // In the suite, where everything else runs beside it, what slows the machine must not count.
+    const isFast = duringMs <= 2 * (scale === "full" ? beforeMs : Math.max(beforeMs, besideMs, floorMs));
     return {
       ok:
         failed === 0 &&

@@ -3,6 +3,7 @@ import { startBrokers } from "../../support/broker-process.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { providersFolder } from "../../support/providers/definition-files.ts";
 import { GenericProvider } from "../../support/providers/generic.ts";
+import type { DefinitionFile } from "../../support/providers/strict-server.ts";
 import { useDatabase, useRedis } from "../../support/services/index.ts";
 import { answerBytes, bodyOf, type Cut, CuttingServer, type Framing } from "../cutting-server.ts";
 import { queryRows } from "../query-rows.ts";
@@ -44,7 +45,9 @@ export const row: Row = {
     log(`${cases.length} answers sent, ${permits.size} outcomes unknown`);
     await sleep(1500);
     if (waitsOut) await untilSettled(databaseUrl);
-    const early = cases.filter((one) => !isByTheRules(provider, one, permits.get(one.name)?.at, waitsOut)).length;
+    const early = cases.filter(
+      (one) => !isByTheRules(provider, one, { permittedAt: permits.get(one.name)?.at, waitsOut }),
+    ).length;
     const { exitCode, stderr } = stage.first;
     const crashes = exitCode === null && stderr === "" ? 0 : 1;
     const whole = cases.filter(({ isWhole }) => isWhole).length;
@@ -64,16 +67,17 @@ async function startStage(
   provider: GenericProvider,
   server: CuttingServer,
 ): Promise<ConnectedStage> {
-  const definitions = () =>
-    provider
-      .definitions()
-      .map((one) => ({ ...one, token: { ...(one["token"] as object), url: `${server.url}/token` } }));
+  const definitions = () => provider.definitions().map((one) => withTokenUrl(one, `${server.url}/token`));
   const providersDir = await providersFolder({ definitions });
   const brokers = await startBrokers(1, { databaseUrl, redisUrl: await useRedis(), providersDir });
   const stage = new ConnectedStage(provider, brokers);
   const { id: client_id, secret: client_secret } = provider.client;
   await stage.first.api.createClient({ name: "app", provider: provider.id, client_id, client_secret });
   return stage;
+}
+
+function withTokenUrl(definition: DefinitionFile, url: string): DefinitionFile {
+  return { ...definition, token: { ...(definition["token"] as object), url } };
 }
 
 /** A connection for each cut. All token sets are of the same length. */
@@ -89,7 +93,7 @@ async function prepareCases(stage: ConnectedStage, step: number): Promise<Case[]
     return [...lengths].map((bytes) => ({ framing, bytes, isWhole: bytes >= wholeFrom }));
   });
   const connections = await connectMany(stage, cuts.length);
-  return connections.map((connection, index) => ({ ...connection, ...(cuts[index] as (typeof cuts)[number]) }));
+  return cuts.map((cut, index) => Object.assign(cut, connections[index] as Connected));
 }
 
 type StandingPermit = { at: number; outcome: string | null };
@@ -111,16 +115,11 @@ async function untilSettled(databaseUrl: string): Promise<void> {
   }
 }
 
+type Since = { permittedAt: number | undefined; waitsOut: boolean };
+
 /** What was kept is sent no more; what was cut once more, and not before the permit has run out. */
-function isByTheRules(
-  provider: GenericProvider,
-  one: Case,
-  permittedAt: number | undefined,
-  waitsOut: boolean,
-): boolean {
-  const [, ...again] = provider.ledger
-    .requestsTo("token")
-    .filter(({ fields }) => fields["refresh_token"] === one.refreshToken);
+function isByTheRules({ ledger }: GenericProvider, one: Case, { permittedAt, waitsOut }: Since): boolean {
+  const [, ...again] = ledger.requestsTo("token").filter(({ fields }) => fields["refresh_token"] === one.refreshToken);
   if (one.isWhole || !waitsOut) return again.length === 0;
   return again.length === 1 && (again[0]?.inAt ?? 0) - (permittedAt ?? Infinity) >= leaseAndQuietMs;
 }

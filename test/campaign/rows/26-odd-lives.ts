@@ -45,7 +45,7 @@ export const row: Row = {
     const problems: string[] = [];
     for (const [index, { name, refreshToken }] of connections.entries()) {
       const { json, lifeSeconds } = cases[index % cases.length] as (typeof cases)[number];
-      await refreshWith(stage, name, json, `next-${refreshToken}`);
+      await refreshWith(stage, name, { json, refreshToken: `next-${refreshToken}` });
       const stored = await storedOf(databaseUrl, name);
       const isRight = stored.generation === 2 && stored.lifeSeconds === lifeSeconds;
       if (!isRight) problems.push(`expires_in ${json ?? "absent"}: ${JSON.stringify(stored)}`);
@@ -72,8 +72,7 @@ export const row: Row = {
 async function refreshWith(
   { first, provider }: ConnectedStage,
   name: string,
-  json: string | null,
-  refreshToken: string,
+  { json, refreshToken }: { json: string | null; refreshToken: string },
 ) {
   const tokens = `"access_token":"access-${name}","refresh_token":"${refreshToken}","token_type":"Bearer"`;
   const body = json === null ? `{${tokens}}` : `{${tokens},"expires_in":${json}}`;

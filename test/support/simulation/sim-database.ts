@@ -4,10 +4,11 @@ import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { dueStatements, readStatements } from "./sim-due.ts";
 import { grantStatements } from "./sim-grants.ts";
 import { permitStatements } from "./sim-permits.ts";
-import { newRow, viewOf, type SimRow } from "./sim-row.ts";
+import { after, highestVersion, newRow, viewOf, type SimRow } from "./sim-row.ts";
 import { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
+const firstTrySeconds = 60;
 const keepDeletedMs = 24 * 3_600_000;
 
 /** Postgres as the core sees it: statements with the semantics of src/store, done at once. */
@@ -28,14 +29,16 @@ export class SimDatabase {
   /** A name that has been used before goes on from the version it had. */
   insert(given: Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant">): TokenRow {
     const version = this.tables.tombstones.get(given.name)?.version ?? 0;
-    return this.tables.put(null, newRow({ ...given, version }));
+    const nextRefreshAt = given.grant === "client_credentials" ? after(this.tables.nowMs(), firstTrySeconds) : null;
+    return this.tables.put(null, { ...newRow({ ...given, version }), nextRefreshAt });
   }
 
   /** Leaves a tombstone. */
   delete(id: string): TokenRow | null {
     const row = this.tables.rows.get(id);
     if (row === undefined) return null;
-    const { name, version, authorization, provider, clientRef, inputs, captured } = row;
+    const { name, authorization, provider, clientRef, inputs, captured } = row;
+    const version = highestVersion(row) + (row.attemptId === null ? 0 : 1 + row.attemptReplays);
     this.tables.tombstones.set(name, {
       ...{ name, connectionId: id, version, authorization, provider, clientRef, inputs, captured },
       deletedMs: this.tables.nowMs(),

@@ -1,6 +1,6 @@
 import type { createDueRows } from "../../../src/store/due-rows.ts";
 import type { createTokenRows } from "../../../src/store/token-rows.ts";
-import { after, freePermit, greatest, least, nextDue, viewOf, type SimRow } from "./sim-row.ts";
+import { after, freePermit, highestVersion, greatest, least, nextDue, viewOf, type SimRow } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
@@ -61,7 +61,7 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
       return rows.slice(0, limit).map((row) => ({
         connectionId: row.id,
         generation: row.generation,
-        version: Math.max(row.version, row.versionFloor),
+        version: highestVersion(row),
       }));
     },
 
@@ -76,7 +76,7 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
       return tables.update(id, isHeld, (row) => ({
         generation: goneBackFrom,
         goneBackFrom: null,
-        ...freePermit,
+        ...freePermit(row),
         accessToken,
         refreshToken,
         backoffUntil: null,

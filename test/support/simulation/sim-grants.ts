@@ -1,6 +1,16 @@
 import type { createGrantRows } from "../../../src/store/grant-rows.ts";
 import { nextGeneration } from "../../../src/store/generation.ts";
-import { after, attemptVersion, freePermit, freeSchedule, grantColumns, orphanDue, type SimRow } from "./sim-row.ts";
+import {
+  after,
+  attemptVersion,
+  freePermit,
+  freeSchedule,
+  grantColumns,
+  highestVersion,
+  noPermit,
+  orphanDue,
+  type SimRow,
+} from "./sim-row.ts";
 import { attemptOf, isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
@@ -14,7 +24,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
     commitRefresh(key, grant, event) {
       const stored = tables.update(key.connectionId, isOwned(key), (row) => ({
         ...grantColumns(row, grant, key.generation + 1),
-        ...freeSchedule(grant, tables.nowMs()),
+        ...freeSchedule(row, grant, tables.nowMs()),
         version: attemptVersion(row, grant),
         lastAttemptId: row.attemptId,
       }));
@@ -31,12 +41,12 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       const isMine = (row: SimRow) => row.generation === place.generation && isFree(row);
       const stored = tables.update(place.id, isMine, (row) => ({
         ...grantColumns(row, grant, nextGeneration(place)),
-        ...freePermit,
+        ...freePermit(row),
         backoffUntil: null,
         nextRefreshAt: grant.keepAliveAt,
-        version: Math.max(row.version, row.versionFloor) + row.attemptReplays + (row.version === 0 ? 1 : 2),
+        version: highestVersion(row) + row.attemptReplays + (row.version === 0 ? 1 : 2),
         authorization: row.authorization + 1,
-        authorizedAt: tables.now,
+        authorizedAt: grant.issuedAt,
         lastAttemptId: place.attemptId,
       }));
       if (stored === null) return null;
@@ -57,8 +67,8 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         row.attemptId === place.attemptId;
       const stored = tables.update(place.id, isAsRead, (row) => ({
         ...grantColumns(row, grant, generation),
-        ...freeSchedule(grant, tables.nowMs()),
-        version: attemptVersion(row, grant),
+        ...freeSchedule(row, grant, tables.nowMs()),
+        version: attemptVersion(row, grant) + (row.attemptId === null ? 0 : 1),
         lastAttemptId: attemptId,
       }));
       // Parts of a statement that change data run whether the update found its row or not.
@@ -96,7 +106,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       const tried = tables.update(key.connectionId, isReady, (row) => ({
         ...grantColumns(row, grant, key.generation + 1),
         version: attemptVersion(row, grant),
-        ...freePermit,
+        ...noPermit,
         attemptId,
         attemptStartedAt: tables.now,
         leaseUntil,
@@ -104,6 +114,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         nextRefreshAt: orphanDue(row, leaseUntil, orphan),
       }));
       tables.candidates.delete(candidateId);
+      if (tried !== null) tables.note(tried.id, candidateId);
       return tried;
     },
   };

@@ -27,7 +27,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
     returnPermit(key, failure, backoffSeconds) {
       const until = after(tables.nowMs(), backoffSeconds);
       return tables.update(key.connectionId, isOwned(key), (row) => ({
-        ...freePermit,
+        ...freePermit(row),
         ...failureColumns(row, failure),
         backoffUntil: until,
         nextRefreshAt: nextDue(row, until),
@@ -36,7 +36,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
 
     dropPermit(key) {
       tables.update(key.connectionId, isOwned(key), (row) => ({
-        ...freePermit,
+        ...freePermit(row),
         nextRefreshAt: nextDue(row, tables.now),
       }));
     },
@@ -61,7 +61,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
       const { credentialsRevision: revision } = key;
       const isTried = (row: SimRow) => revision === undefined || row.credentialsRevision === revision;
       return tables.update(key.connectionId, (row) => isOwned(key)(row) && isTried(row), (row) => ({
-        ...freePermit,
+        ...freePermit(row),
         ...failureColumns(row, failure),
         backoffUntil: null,
         nextRefreshAt: null,

@@ -43,7 +43,7 @@ export function newRow(given: NewRow): SimRow {
     expiresAt: null,
     refreshTokenExpiresAt: null,
     authorizedAt: null,
-    ...freePermit,
+    ...noPermit,
     lastAttemptId: null,
     backoffUntil: null,
     consecutiveFailures: 0,
@@ -59,7 +59,7 @@ export function newRow(given: NewRow): SimRow {
   };
 }
 
-export const freePermit = {
+export const noPermit = {
   attemptId: null,
   attemptStartedAt: null,
   leaseUntil: null,
@@ -67,6 +67,15 @@ export const freePermit = {
   attemptAnswer: null,
   attemptReplays: 0,
 } as const;
+
+/** Versions that former attempts may have handed out are not given again. */
+export function freePermit(row: SimRow) {
+  return { ...noPermit, versionFloor: highestVersion(row) + row.attemptReplays };
+}
+
+export function highestVersion({ version, versionFloor }: SimRow): number {
+  return Math.max(version, versionFloor);
+}
 
 type Moment = Date | null;
 
@@ -126,17 +135,17 @@ export function grantColumns(row: SimRow, grant: SealedGrant, generation: number
 
 const deadOnArrivalSeconds = 30;
 
-export function freeSchedule(grant: SealedGrant, nowMs: number) {
+export function freeSchedule(row: SimRow, grant: SealedGrant, nowMs: number) {
   const isOver = grant.expiresAt !== null && grant.expiresAt <= grant.issuedAt;
   return {
-    ...freePermit,
+    ...freePermit(row),
     nextRefreshAt: grant.keepAliveAt,
     backoffUntil: isOver ? after(nowMs, deadOnArrivalSeconds) : null,
   };
 }
 
 export function attemptVersion(row: SimRow, { accessToken }: SealedGrant): number {
-  return accessToken === null ? row.version : Math.max(row.version, row.versionFloor) + 1 + row.attemptReplays;
+  return accessToken === null ? row.version : highestVersion(row) + 1 + row.attemptReplays;
 }
 
 export function nextDue(row: SimRow, earliest: Date): Moment {

@@ -5,7 +5,7 @@ import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { placeAnswer } from "../../../src/tokens/late-answers.ts";
 import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
 import { answerRecord, attemptId, vault } from "./answers.ts";
-import { tokenRow } from "./token-row.ts";
+import { inSeconds, tokenRow } from "./token-row.ts";
 
 const base = tokenRow({ attemptId });
 const record = answerRecord(base);
@@ -117,9 +117,14 @@ describe("the answer to a person's code", () => {
       calls: [],
     });
     expect(await place({ of, found: [moved()], wasStored: true })).toMatchObject({ kind: "stored", calls: [] });
-    const newer = moved({ authorization: base.authorization + 1 });
+    const newer = moved({ authorization: base.authorization + 1, authorizedAt: inSeconds(1) });
     expect(await place({ of, found: [newer] })).toMatchObject({ kind: "unwanted", calls: [] });
     expect(await place({ of, found: [null] })).toMatchObject({ kind: "unwanted", row: null });
+  });
+
+  it("takes the place of an older one that was only slower to be exchanged: who began last has the last word", async () => {
+    const slower = moved({ authorization: base.authorization + 1, authorizedAt: inSeconds(-1) });
+    expect(await place({ of, found: [slower] })).toMatchObject({ kind: "stored", calls: ["replaced 4"] });
   });
 
   it("is placed again when the row moves under it", async () => {
