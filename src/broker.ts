@@ -43,6 +43,7 @@ import { createTokenVault } from "./vault/token-vault.ts";
 
 const builtinProviders = fileURLToPath(new URL("../providers", import.meta.url));
 const healthCheckMs = 1000;
+const redisPatienceMs = 2000;
 const clock = systemClock;
 
 /** A broker that has not begun to listen. */
@@ -54,7 +55,7 @@ export async function createBroker(config: Config, log: Logger) {
   const storage = await openStorage(config);
   const metrics = createMetrics();
   measurePermits(metrics, () => storage.rows.permitAges());
-  const shared = openShared(config, storage, log);
+  const shared = await openShared(config, storage, log);
   const core = openCore({ ...providers, ...storage, ...shared, log, metrics });
   const registry = createRegistry(config, { ...providers, ...storage, ...core });
   const { database, dataDir, keyring, secrets, connections: records } = storage;
@@ -135,7 +136,7 @@ async function openStorage(config: Config) {
 }
 
 /** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
-function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
+async function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
   const onError = (err: Error) => log.debug({ err }, "redis");
   const files = createFileSpool(dataDir.spool);
   if (redisUrl === null) {
@@ -151,6 +152,8 @@ function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
   const leases = createRedisLeases({ redis, subscriber: connectRedis(redisUrl), onError });
   let epoch = 0;
   redis.on("ready", () => void (epoch += 1));
+  // So that what waits in its spool is found at once; a Redis that is away must not keep the broker from starting.
+  await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
   return {
     leases,
     marks: createRedisMarks(redis, onError),
@@ -162,7 +165,7 @@ function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
 
 type Providers = ReturnType<typeof openProviders>;
 type Storage = Awaited<ReturnType<typeof openStorage>>;
-type Shared = ReturnType<typeof openShared>;
+type Shared = Awaited<ReturnType<typeof openShared>>;
 
 function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: Metrics }): TokenCore {
   const { log, metrics } = parts;

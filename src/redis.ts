@@ -10,6 +10,8 @@ const options = {
   connectTimeout: 2000,
   enableOfflineQueue: false,
   autoResendUnfulfilledCommands: false,
+  // Who subscribes does so on every "ready": ioredis's own attempt fails without anybody to hear of it.
+  autoResubscribe: false,
   maxRetriesPerRequest: 0,
   retryStrategy: reconnectDelayMs,
 };

@@ -6,6 +6,7 @@ import { BrokerError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { causeOf, isConnectionLoss, isGone } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
+import { PatientPool } from "./patient-pool.ts";
 import { applyMigrations, applyMigrationsTo } from "./migrate.ts";
 
 /** Prisma's client, with lost connections told apart from faulty queries. */
@@ -31,7 +32,12 @@ export async function openPostgres(databaseUrl: string, health: DatabaseHealth):
   }
   const connectionString = withSettings(databaseUrl);
   const connect = (max: number) =>
-    watch(new PrismaClient({ adapter: new PrismaPg({ connectionString, max, ...session }) }), health);
+    watch(
+      new PrismaClient({
+        adapter: new PrismaPg(new PatientPool({ connectionString, max, ...session }), { disposeExternalPool: true }),
+      }),
+      health,
+    );
   const prisma = connect(10);
   const commits = connect(5);
   return {

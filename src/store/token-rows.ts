@@ -15,6 +15,11 @@ export function createTokenRows(database: Pick<Database, "prisma" | "commits">) 
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.name = ANY(${names}::text[])`;
     },
 
+    /** Those of these ids that there are. */
+    async readByIds(ids: readonly string[]): Promise<TokenRow[]> {
+      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY(${ids}::uuid[])`;
+    },
+
     async readById(connectionId: string): Promise<TokenRow | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
         SELECT ${tokenColumns} FROM connections c WHERE c.id = ${connectionId}::uuid`;

@@ -64,8 +64,9 @@ async function keep(
   permit: Permit,
   { sendable, grant }: { sendable: Sendable; grant: Grant },
 ): Promise<RefreshOutcome> {
-  const { vault, random, keeper } = parts;
+  const { vault, random, keeper, clock } = parts;
   const { row, key } = permit;
+  const answeredMs = clock.monotonicMs();
   const scheduler = schedulerFor(sendable.definition.refresh, random);
   const record: AnswerRecord = {
     kind: "refresh",
@@ -75,7 +76,7 @@ async function keep(
     sealedFor: key.generation + 1,
     grant: sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now, scheduler }),
   };
-  const kept = await keeper.keep({ record, sendable, grant });
+  const kept = await keeper.keep({ record, sendable, grant, answeredMs });
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced

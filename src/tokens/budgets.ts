@@ -6,6 +6,8 @@ export const budgets = {
   quietSeconds: 10,
   /** The same where the provider accepts the old token for a while. */
   graceQuietSeconds: 2,
+  /** Permits asked for at once in a process: who waits for a connection of the pool uses up its time to send. */
+  permitsAtOnce: 6,
   /** From asking for the permit to writing the request. */
   sendWindowMs: 2000,
   /** How long a row is trusted without asking Postgres again. */

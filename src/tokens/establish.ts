@@ -56,7 +56,7 @@ const mostFaults = 5;
 
 /** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
-  const { rows, cache, keeper, marks, sender, vault, random } = options;
+  const { rows, cache, keeper, marks, sender, vault, random, clock } = options;
 
   /** With the secret before the newest, too, as long as that one has not worked: a refused client spends no code. */
   const sendCode = async (sendable: Sendable, values: TemplateValues): Promise<TokenAnswer> => {
@@ -84,6 +84,7 @@ export function createEstablish(options: Options): Establish {
   /** An answer of a token endpoint like any other: kept whatever is away. */
   const keepGrant = async (sendable: Sendable, grant: Grant, captured: Record<string, string>) => {
     const { row, definition } = sendable;
+    const answeredMs = clock.monotonicMs();
     const record: AnswerRecord = {
       kind: "grant",
       connectionId: row.id,
@@ -94,7 +95,7 @@ export function createEstablish(options: Options): Establish {
       sealedFor: nextGeneration(row),
       grant: seal(row, { grant, captured, rules: definition.refresh }),
     };
-    return await keeper.keep({ record, sendable, grant });
+    return await keeper.keep({ record, sendable, grant, answeredMs });
   };
 
   return {

@@ -33,8 +33,10 @@ export function createHostGates({ perHost, monotonicMs, random }: Options): Host
       const gate = gateOf(host);
       const running = Math.max(gate.running - 1, 0);
       if (trouble === undefined) {
-        if (running === 0) gates.delete(host);
-        else gates.set(host, { running, failures: 0, closedUntilMs: 0 });
+        // What was asked for stands, although a request that was under way has come back well.
+        const isClosed = gate.closedUntilMs > monotonicMs();
+        if (running === 0 && !isClosed) gates.delete(host);
+        else gates.set(host, { ...gate, running, failures: isClosed ? gate.failures : 0 });
         return;
       }
       const waitMs = backoffSeconds(gate.failures, trouble.retryAfterSeconds, random) * 1000;

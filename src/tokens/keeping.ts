@@ -13,7 +13,13 @@ import type { Sendable, Sender } from "./sending.ts";
 import type { Spools } from "./spools.ts";
 
 /** What a token endpoint granted, as it came. */
-export type Answer = { record: AnswerRecord; sendable: Sendable; grant: Grant };
+export type Answer = {
+  record: AnswerRecord;
+  sendable: Sendable;
+  grant: Grant;
+  /** When it came, by this process's monotonic clock. */
+  answeredMs: number;
+};
 
 /** `spooled`: durable, but Postgres does not know it yet; the row is as it will be. */
 export type Kept = { kind: Fate["kind"] | "spooled"; row: TokenRow | null };
@@ -93,8 +99,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   return {
     async keep(answer) {
       // failpoint: answered
-      const { record, sendable } = answer;
-      const answeredMs = clock.monotonicMs();
+      const { record, sendable, answeredMs } = answer;
       const storing = placePatiently(record, sendable);
       const one: Held = { answer, spooling: null, concluded: Promise.resolve() };
       held.add(one);

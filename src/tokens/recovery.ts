@@ -1,3 +1,4 @@
+import { isStorageUnavailable } from "../errors.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { SpoolEntry } from "../spool/spool.ts";
 import type { GenerationMark } from "../store/due-rows.ts";
@@ -64,6 +65,12 @@ export function createRecovery(parts: Parts): Recovery {
     observer.drained(fate.row);
   };
 
+  /** One record that cannot be placed keeps no other from it. */
+  const reportFault = (error: unknown): void => {
+    if (isStorageUnavailable(error)) throw error;
+    onError(error);
+  };
+
   /** Rows behind their marks are held; marks that are missing are noted. */
   const compare = async (batch: readonly GenerationMark[]): Promise<void> => {
     const higher = await marks.compare(new Map(batch.map((row) => [row.connectionId, row])));
@@ -81,7 +88,7 @@ export function createRecovery(parts: Parts): Recovery {
 
   return {
     async run() {
-      for (const entry of await spools.list()) await drain(entry);
+      for (const entry of await spools.list()) await drain(entry).catch(reportFault);
       let last: string | null = null;
       for (;;) {
         const batch: GenerationMark[] = await rows.generationsAfter(last, markBatch);

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { BrokerError } from "../errors.ts";
+import { createGate, type Gate } from "../gate.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { attempt } from "./attempt.ts";
 import { budgets } from "./budgets.ts";
@@ -20,10 +21,12 @@ type Retry = { retry: TokenRow | null; isBarred: boolean };
 /** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
 export function createRefresh(parts: RefreshParts): Refresh {
   const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
+  const permitGate = createGate(budgets.permitsAtOnce);
   const recoverer = (need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs() });
 
   /** Step 4. */
-  const takePermit = async ({ row, need }: Flight, { definition }: Sendable): Promise<Permit | null> => {
+  const takePermit = async (flight: Flight, { definition }: Sendable, takesOver: boolean): Promise<Permit | null> => {
+    const { row, need } = flight;
     const mayStillSend = openSendWindow(clock);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
     const permitted = await rows.takePermit({
@@ -31,7 +34,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
       leaseSeconds: budgets.leaseSeconds,
       statuses: refreshableStatuses(row.grant),
       orphan: orphanRule(row, definition.refresh),
-      takeover: takeoverOf(row, definition.refresh, recoverer(need)),
+      takeover: takesOver ? takeoverOf(row, definition.refresh, recoverer(need)) : null,
     });
     // failpoint: permit taken
     if (permitted === null) return null;
@@ -40,9 +43,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
   };
 
   /** "After a crash": the answer to the attempt that stands in the row may wait in a spool. */
-  const mayAskForPermit = async (flight: Flight, { definition }: Sendable): Promise<boolean> => {
-    const { row, need } = flight;
-    if (row.attemptId === null || takeoverOf(row, definition.refresh, recoverer(need)) === null) return true;
+  const isCleared = async ({ row }: Flight, { definition }: Sendable): Promise<boolean> => {
     const cleared = await recovery.clear(row.id, row.generation);
     return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
   };
@@ -62,9 +63,10 @@ export function createRefresh(parts: RefreshParts): Refresh {
 
   /** Steps 4 to 9 under a permit; the row as it stands when there is none to be had, or the time to send has passed. */
   const tryOnce = async (flight: Flight, sendable: Sendable): Promise<RefreshOutcome | Retry> => {
-    const isBarred = !(await mayAskForPermit(flight, sendable));
+    const takesOver = mayTakeOver(flight.row, sendable.definition.refresh, recoverer(flight.need));
+    const isBarred = takesOver && !(await isCleared(flight, sendable));
     // failpoint: before permit
-    const permit = isBarred ? null : await takePermit(flight, sendable);
+    const permit = isBarred ? null : await inTurn(permitGate, () => takePermit(flight, sendable, takesOver));
     const mayStartOver = !flight.startedOver;
     const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver });
     return outcome ?? { retry: await rows.readById(flight.row.id), isBarred };
@@ -110,6 +112,15 @@ export function createRefresh(parts: RefreshParts): Refresh {
       if (lease.state === "owned") lease.release();
     }
   };
+}
+
+async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {
+  await gate.enter();
+  try {
+    return await work();
+  } finally {
+    gate.leave();
+  }
 }
 
 /** A row behind its mark comes from a restored database: what it would send has most likely been spent. */

@@ -14,6 +14,8 @@ export type Sweeper = {
   start(): void;
   /** Claims nothing any more; what runs goes on. */
   stop(): void;
+  /** Notes what has been read since the last sweep, so that other replicas refresh it ahead. Never rejects. */
+  noteReads(): Promise<void>;
 };
 
 export type SweeperParts = {
@@ -87,8 +89,6 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   /** True when more is due than could be claimed. */
   const sweep = async (): Promise<boolean> => {
-    const read = reads.take();
-    if (read.length > 0) await rows.markInUse(read).catch((error: unknown) => giveBack(error, read));
     const limit = Math.min(maxRunning - running.size, perClaim);
     if (limit <= 0) return true;
     const due = await rows.claimDue({ limit, claimSeconds: budgets.claimSeconds, busyProviders: busyProviders() });
@@ -96,9 +96,13 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     return due.length === limit;
   };
 
-  const giveBack = (error: unknown, read: ReturnType<Reads["take"]>): never => {
-    reads.giveBack(read);
-    throw error;
+  const markRead = async (): Promise<void> => {
+    const read = reads.take();
+    if (read.length === 0) return;
+    await rows.markInUse(read).catch((error: unknown) => {
+      reads.giveBack(read);
+      throw error;
+    });
   };
 
   const tidy = async (): Promise<void> => {
@@ -119,6 +123,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   const round = async (): Promise<boolean> => {
     await attempt(parts.recover);
+    await attempt(markRead);
     const isMoreDue = await attempt(sweep);
     await attempt(tidy);
     return isMoreDue ?? false;
@@ -133,7 +138,11 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     }
   };
 
-  return { start: () => void loop(), stop: () => stopped.abort() };
+  return {
+    start: () => void loop(),
+    stop: () => stopped.abort(),
+    noteReads: async () => void (await attempt(markRead)),
+  };
 }
 
 type Trouble = { retryAfterSeconds: number | undefined } | undefined;

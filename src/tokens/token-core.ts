@@ -91,9 +91,11 @@ export function createTokenCore(parts: TokenCoreParts) {
     drain() {
       lifecycle.draining = true;
       sweeper.stop();
+      void sweeper.noteReads();
     },
     /** Resolves when no refresh runs here any more and every answer is stored. */
     async settled() {
+      await sweeper.noteReads();
       await tokens.settled();
       await keeper.settled();
     },

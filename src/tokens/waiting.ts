@@ -33,6 +33,8 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
     if (outcome !== "started") for (const wake of sleepers.get(`${connection}:${generation}`) ?? []) wake(attempt);
   });
 
+  const readShared = createSharedRead(rows);
+
   /** Sleeps until a message about the generation comes; resolves to the attempt that it was about. */
   const nap = async (key: string, ms: number): Promise<string | null> => {
     const wakers = sleepers.get(key) ?? new Set();
@@ -53,7 +55,7 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
       for (;;) {
         seen = (await nap(`${connectionId}:${generation}`, pollMs)) ?? seen;
         pollMs = Math.min(pollMs * 1.5, budgets.pollMaxMs);
-        const row = await rows.readById(connectionId);
+        const row = await readShared(connectionId);
         if (row === null) return { kind: "ended", row };
         if (row.generation > generation) return { kind: "moved", row };
         if (row.attemptId === null) {
@@ -67,5 +69,26 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
         if (clock.monotonicMs() >= giveUpAtMs) return { kind: "ended", row };
       }
     },
+  };
+}
+
+/** Who asks while a query runs shares the next one: what waiting costs does not follow the number of waiters. */
+function createSharedRead(rows: Pick<TokenRows, "readByIds">): (id: string) => Promise<TokenRow | null> {
+  let running: Promise<unknown> = Promise.resolve();
+  let next: { ids: Set<string>; found: Promise<Map<string, TokenRow>> } | null = null;
+  const open = () => {
+    const ids = new Set<string>();
+    const found = running.then(async () => {
+      next = null; // who comes from here on gets a query that starts later
+      const query = rows.readByIds([...ids]);
+      running = query.catch(() => undefined);
+      return new Map((await query).map((row) => [row.id, row]));
+    });
+    return { ids, found };
+  };
+  return async (id) => {
+    next ??= open();
+    next.ids.add(id);
+    return (await next.found).get(id) ?? null;
   };
 }

@@ -43,8 +43,12 @@ export class RestoreScene {
     await this.#anHour();
     await this.#holdAnswers();
     if (this.#way.restarts) await stage.brokers[1]?.kill();
-    await this.#way.restore(databaseUrl, copy, () => this.#withoutDatabase());
-    if (this.#restoredAt === 0) await this.#withoutDatabase();
+    this.#restoredAt = Date.now();
+    await this.#way.restore(databaseUrl, copy, async () => {
+      if (!this.#way.restarts) await this.#readCached();
+      await this.#letAnswersCome();
+    });
+    if (!this.#way.hasGap) await this.#letAnswersCome();
     if (this.#way.restarts) await Promise.all(stage.brokers.map((broker) => broker.start()));
     await this.#ask();
     await this.#confirm();
@@ -117,19 +121,20 @@ export class RestoreScene {
     await sleep(300);
   }
 
-  /** From here on the copy is in force. The answers that were held find no database, or an older one. */
-  async #withoutDatabase(): Promise<void> {
-    const { first, brokers } = this.#stage;
-    const { still, spooled } = this.#groups;
-    this.#restoredAt = Date.now();
-    if (this.#way.restarts) {
-      first.setFailpoints({ spooled: { action: "kill", after: spooled.length } });
-      await untilKilled(first);
-      first.setFailpoints({});
-      return;
-    }
-    const refusals = await Promise.all(brokers.map((broker) => this.#book.read(broker, still[0]?.name ?? "")));
+  /** Tokens that live are handed out although there is no database. */
+  async #readCached(): Promise<void> {
+    const read = async (broker: BrokerProcess) => await this.#book.read(broker, this.#groups.still[0]?.name ?? "");
+    const refusals = await Promise.all(this.#stage.brokers.map(read));
     for (const refusal of refusals) if (refusal !== null) this.#note(`a cached token was refused: ${refusal}`);
+  }
+
+  /** The answers that were held find no database, or an older one. */
+  async #letAnswersCome(): Promise<void> {
+    const { first } = this.#stage;
+    const { spooled } = this.#groups;
+    const kill = { spooled: { action: "kill", after: spooled.length } } as const;
+    first.setFailpoints(this.#way.restarts ? kill : {});
+    if (this.#way.restarts) await untilKilled(first);
     first.setFailpoints({});
   }
 
@@ -142,7 +147,7 @@ export class RestoreScene {
       await Promise.all(brokers.flatMap((broker) => this.#held.map(({ name }) => this.#urge(broker, name))));
       await sleep(250);
     }
-    const spent = this.#sentSince(this.#restoredAt);
+    const spent = this.#sentSinceRestored(this.#held);
     if (spent > 0) this.#note(`${spent} requests with refresh tokens of rows gone back`);
     await this.#read([...still, ...spooled]);
     const stuck = still.filter(({ family }) => provider.ledger.refreshes(family) < 2);
@@ -159,13 +164,14 @@ export class RestoreScene {
     if (body.version > 0) await this.#book.read(broker, name, { rejected_version: body.version });
   }
 
-  /** Token requests with a refresh token of the connections that are held. */
-  #sentSince(sinceMs: number): number {
+  /** Token requests with a refresh token of these. */
+  #sentSinceRestored(connections: readonly Connected[]): number {
     const { ledger } = this.#stage.provider;
-    const families = new Set(this.#held.map(({ family }) => family));
+    const families = new Set(connections.map(({ family }) => family));
     const isTheirs = (token = "") => families.has(ledger.familyOf(token) ?? "");
-    return ledger.requestsTo("token").filter(({ inAt, fields }) => inAt >= sinceMs && isTheirs(fields["refresh_token"]))
-      .length;
+    return ledger
+      .requestsTo("token")
+      .filter(({ inAt, fields }) => inAt >= this.#restoredAt && isTheirs(fields["refresh_token"])).length;
   }
 
   async #checkList(): Promise<void> {
@@ -200,8 +206,8 @@ export class RestoreScene {
     const [one, ...others] = this.#held.filter((connection) => !again.includes(connection));
     await freshetRecover(first, [one?.name ?? ""]);
     await this.#mustRefresh(one === undefined ? [] : [one]);
-    const unconfirmed = this.#sentSince(this.#restoredAt);
-    if (unconfirmed > 1) this.#note(`${unconfirmed - 1} requests for rows that nobody confirmed`);
+    const unconfirmed = this.#sentSinceRestored(others);
+    if (unconfirmed > 0) this.#note(`${unconfirmed} requests for rows that nobody confirmed`);
     await freshetRecover(first, ["--all"]);
     await this.#mustRefresh(others);
     await this.#read(this.#held);

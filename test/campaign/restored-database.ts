@@ -18,6 +18,8 @@ export type Restoring = {
   hasRedis: boolean;
   /** Brokers are killed before, and start on the restored database. */
   restarts: boolean;
+  /** There is no database for a while; `meanwhile` is done then. */
+  hasGap: boolean;
   /** One of those that the short size plays. */
   isShort: boolean;
   restore(databaseUrl: string, copy: DatabaseCopy, meanwhile: () => Promise<void>): Promise<void>;
@@ -33,16 +35,24 @@ async function replace(databaseUrl: string, copy: DatabaseCopy, meanwhile: () =>
 }
 
 export const waysOfRestoring: readonly Restoring[] = [
-  { name: "under running brokers", hasRedis: true, restarts: false, isShort: true, restore: replace },
+  { name: "under running brokers", hasRedis: true, restarts: false, hasGap: true, isShort: true, restore: replace },
   {
     name: "in one transaction under running brokers",
     hasRedis: true,
     restarts: false,
+    hasGap: false,
     isShort: false,
     restore: (databaseUrl, copy) => restoreTables(databaseUrl, copy, anHourPasses),
   },
-  { name: "before brokers start", hasRedis: true, restarts: true, isShort: true, restore: replace },
-  { name: "before one broker without Redis starts", hasRedis: false, restarts: true, isShort: false, restore: replace },
+  { name: "before brokers start", hasRedis: true, restarts: true, hasGap: true, isShort: true, restore: replace },
+  {
+    name: "before one broker without Redis starts",
+    hasRedis: false,
+    restarts: true,
+    hasGap: true,
+    isShort: false,
+    restore: replace,
+  },
 ];
 
 /** Every version of every connection that a caller was given, and whether one of them ever named two tokens. */

@@ -38,6 +38,9 @@ const marked = ({ id }: { id: string }, generation: number, version = 50) => [
   { connectionId: id, generation, version },
 ];
 
+/** A few seconds may pass between a statement and the look at what it did. */
+const near = (seconds: number) => expect.closeTo(seconds, -1) as number;
+
 const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000);
 
 /** What the sweeper asks of the store, and the guard against restored databases. */
@@ -47,7 +50,7 @@ export function dueness(stage: () => StoreStage): void {
       const { ids } = await dueRows(stage(), 1);
       const [id = ""] = ids;
       expect(await isDue(stage(), id)).toBe(true);
-      expect([await isDue(stage(), id), await dueIn(stage(), id)]).toEqual([false, 60]);
+      expect([await isDue(stage(), id), await dueIn(stage(), id)]).toEqual([false, near(60)]);
       await stage().set(id, "next_refresh_at = clock_timestamp() - interval '1 millisecond'");
       expect(await isDue(stage(), id)).toBe(true);
     });
@@ -89,9 +92,9 @@ export function dueness(stage: () => StoreStage): void {
       const grant = sealedGrant({ refreshDueAt: inSeconds(2700), keepAliveAt: inSeconds(8000) });
       const { row, key } = await stage().permit();
       await stage().rows.commitRefresh(key, grant, {});
-      expect(await dueIn(stage(), row.id)).toBe(8000);
+      expect(await dueIn(stage(), row.id)).toEqual(near(8000));
       await stage().rows.markInUse([{ id: row.id, generation: 2 }]);
-      expect([await dueIn(stage(), row.id), (await stage().row(row.id)).inUse]).toEqual([2700, true]);
+      expect([await dueIn(stage(), row.id), (await stage().row(row.id)).inUse]).toEqual([near(2700), true]);
     });
 
     it("is never for who reads nothing and whose grant does not end, and the next set is unread again", async () => {
@@ -105,14 +108,14 @@ export function dueness(stage: () => StoreStage): void {
       const row = await stage().connect();
       await stage().set(row.id, "backoff_until = clock_timestamp() + interval '4000 seconds'");
       await stage().rows.markInUse([row]);
-      expect(await dueIn(stage(), row.id)).toBe(4000);
+      expect(await dueIn(stage(), row.id)).toEqual(near(4000));
     });
 
     it("is the sooner of both ends", async () => {
       const { row, key } = await stage().permit();
       await stage().rows.commitRefresh(key, sealedGrant({ keepAliveAt: inSeconds(100) }), {});
       await stage().rows.markInUse([{ id: row.id, generation: 2 }]);
-      expect(await dueIn(stage(), row.id)).toBe(100);
+      expect(await dueIn(stage(), row.id)).toEqual(near(100));
     });
 
     it("is, with a permit, when its owner must have left it behind: after lease and quiet period, where that is prompt", async () => {
@@ -125,9 +128,9 @@ export function dueness(stage: () => StoreStage): void {
         takeover: null,
       };
       await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan: prompt });
-      expect(await dueIn(stage(), row.id)).toBe(40);
+      expect(await dueIn(stage(), row.id)).toEqual(near(40));
       const cautious = await stage().permit();
-      expect(await dueIn(stage(), cautious.row.id)).toBe(3600);
+      expect(await dueIn(stage(), cautious.row.id)).toEqual(near(3600));
       await stage().set(cautious.row.id, "next_refresh_at = NULL, expires_at = NULL");
       await stage().rows.leaveUnknown(cautious.key, failure, {
         backoffSeconds: 1,
@@ -142,20 +145,25 @@ export function dueness(stage: () => StoreStage): void {
       const { row, key } = await stage().permit();
       const given = { answer: null, endLease: true, orphan: prompt };
       await stage().rows.leaveUnknown(key, failure, { ...given, backoffSeconds: 1 });
-      expect(await dueIn(stage(), row.id)).toBe(10);
+      expect(await dueIn(stage(), row.id)).toEqual(near(10));
       await stage().rows.leaveUnknown(key, failure, { ...given, backoffSeconds: 200 });
-      expect(await dueIn(stage(), row.id)).toBe(200);
+      expect(await dueIn(stage(), row.id)).toEqual(near(200));
     });
 
     it("is after the back-off of a permit that was given back, and as before for one that was dropped", async () => {
       const given = await stage().permit();
       await stage().set(given.row.id, "in_use = true");
       await stage().rows.returnPermit(given.key, failure, 5000);
-      expect(await dueIn(stage(), given.row.id)).toBe(5000);
+      expect(await dueIn(stage(), given.row.id)).toEqual(near(5000));
       const dropped = await stage().permit();
       await stage().set(dropped.row.id, "in_use = true");
       await stage().rows.dropPermit(dropped.key);
-      expect(await dueIn(stage(), dropped.row.id)).toBe(2700);
+      expect(await dueIn(stage(), dropped.row.id)).toEqual(near(2700));
+    });
+
+    it("is a minute after its creation where no person is needed, should nobody come to fetch its first token", async () => {
+      const [alone, person] = [await stage().insert({ grant: "client_credentials" }), await stage().insert()];
+      expect([await dueIn(stage(), alone.id), await dueIn(stage(), person.id)]).toEqual([near(60), null]);
     });
 
     it("is never once the grant has ended", async () => {
@@ -172,13 +180,13 @@ export function dueness(stage: () => StoreStage): void {
       await stage().rows.markInUse([{ id: row.id, generation: 0 }]);
       expect((await stage().row(row.id)).inUse).toBe(false);
       await stage().rows.markInUse([row, { id: randomUUID(), generation: 1 }]);
-      expect(await dueIn(stage(), row.id)).toBe(2700);
+      expect(await dueIn(stage(), row.id)).toEqual(near(2700));
       await stage().set(row.id, "next_refresh_at = clock_timestamp() + interval '60 seconds'");
       await stage().rows.markInUse([row]);
-      expect(await dueIn(stage(), row.id)).toBe(60);
+      expect(await dueIn(stage(), row.id)).toEqual(near(60));
       const { row: sending } = await stage().permit();
       await stage().rows.markInUse([sending]);
-      expect([await dueIn(stage(), sending.id), (await stage().row(sending.id)).inUse]).toEqual([3600, true]);
+      expect([await dueIn(stage(), sending.id), (await stage().row(sending.id)).inUse]).toEqual([near(3600), true]);
     });
 
     it("of nothing, and of a thousand at once, is noted", async () => {
@@ -196,7 +204,7 @@ export function dueness(stage: () => StoreStage): void {
       const [later, never] = await Promise.all(ids.map((id) => stage().row(id)));
       await stage().rows.postpone(later as TokenRow, 300);
       await stage().rows.postpone(never as TokenRow, null);
-      expect([await dueIn(stage(), later?.id ?? ""), await dueIn(stage(), never?.id ?? "")]).toEqual([300, null]);
+      expect([await dueIn(stage(), later?.id ?? ""), await dueIn(stage(), never?.id ?? "")]).toEqual([near(300), null]);
     });
 
     it("that has moved on meanwhile is left as it is", async () => {
@@ -206,7 +214,7 @@ export function dueness(stage: () => StoreStage): void {
       expect(await isDue(stage(), row.id)).toBe(true);
       const { row: sending } = await stage().permit();
       await stage().rows.postpone(sending, 1);
-      expect(await dueIn(stage(), sending.id)).toBe(3600);
+      expect(await dueIn(stage(), sending.id)).toEqual(near(3600));
       const idle = await stage().connect();
       await stage().rows.postpone(idle, 1);
       expect(await dueIn(stage(), idle.id)).toBeNull();
@@ -267,7 +275,7 @@ export function dueness(stage: () => StoreStage): void {
       }
       const released = await stage().rows.releaseGoneBack(seen, tokens, "ops");
       expect(released).toMatchObject({ generation: 7, goneBackFrom: null, backoffUntil: null, ...tokens });
-      expect(await dueIn(stage(), row.id)).toBe(2700);
+      expect(await dueIn(stage(), row.id)).toEqual(near(2700));
       expect((await stage().rows.goneBack()).map(({ id }) => id)).not.toContain(row.id);
       const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
       expect(event).toMatchObject({ type: "released_after_restore", detail: { by: "ops" } });

@@ -44,7 +44,17 @@ function randomCommand(dice: Dice, mood: Mood): Command {
   return fault(dice, { replica, ms });
 }
 
-const deeds = ["reconnect", "reconnect", "reconnect", "import", "import", "delete", "disable", "enable", "enable"] as const;
+const deeds = [
+  "reconnect",
+  "reconnect",
+  "reconnect",
+  "import",
+  "import",
+  "delete",
+  "disable",
+  "enable",
+  "enable",
+] as const;
 
 function fault(dice: Dice, { replica, ms }: { replica: number; ms: number }): Command {
   const roll = dice.random();

@@ -4,7 +4,7 @@ import { after, freePermit, highestVersion, greatest, least, nextDue, viewOf, ty
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readById">;
+type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readByIds" | "readById">;
 
 const keepDeletedMs = 24 * 3_600_000;
 
@@ -12,6 +12,7 @@ export function readStatements(tables: SimTables): Sync<Reads> {
   const view = (row: SimRow) => viewOf(row, tables.nowMs());
   return {
     readByName: (names) => [...tables.rows.values()].filter(({ name }) => names.includes(name)).map(view),
+    readByIds: (ids) => [...tables.rows.values()].filter(({ id }) => ids.includes(id)).map(view),
     readById(connectionId) {
       const row = tables.rows.get(connectionId);
       return row === undefined ? null : view(row);
@@ -40,12 +41,16 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
 
     markInUse(read) {
       for (const { id, generation } of read) {
-        tables.update(id, (row) => row.generation === generation && !row.inUse, (row) => {
-          const { refreshDueAt, keepAliveAt, backoffUntil } = row;
-          const stays = row.attemptId !== null || refreshDueAt === null;
-          const due = greatest(least(refreshDueAt, keepAliveAt), backoffUntil);
-          return { inUse: true, nextRefreshAt: stays ? row.nextRefreshAt : due };
-        });
+        tables.update(
+          id,
+          (row) => row.generation === generation && !row.inUse,
+          (row) => {
+            const { refreshDueAt, keepAliveAt, backoffUntil } = row;
+            const stays = row.attemptId !== null || refreshDueAt === null;
+            const due = greatest(least(refreshDueAt, keepAliveAt), backoffUntil);
+            return { inUse: true, nextRefreshAt: stays ? row.nextRefreshAt : due };
+          },
+        );
       }
     },
 

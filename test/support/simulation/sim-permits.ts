@@ -1,5 +1,14 @@
 import type { createPermitRows, PermitRequest } from "../../../src/store/permit-rows.ts";
-import { after, failureColumns, freePermit, greatest, nextDue, orphanDue, statusColumns, type SimRow } from "./sim-row.ts";
+import {
+  after,
+  failureColumns,
+  freePermit,
+  greatest,
+  nextDue,
+  orphanDue,
+  statusColumns,
+  type SimRow,
+} from "./sim-row.ts";
 import { isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
@@ -9,14 +18,18 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
     takePermit(request) {
       const { attemptId, leaseSeconds, orphan } = request;
       const leaseUntil = after(tables.nowMs(), leaseSeconds);
-      return tables.update(request.connectionId, (row) => mayTake(row, request, tables.now), (row) => ({
-        attemptId,
-        attemptOutcome: null,
-        attemptStartedAt: row.attemptId === null ? tables.now : row.attemptStartedAt,
-        attemptReplays: row.attemptId === null ? 0 : row.attemptReplays + 1,
-        leaseUntil,
-        nextRefreshAt: orphanDue(row, leaseUntil, orphan),
-      }));
+      return tables.update(
+        request.connectionId,
+        (row) => mayTake(row, request, tables.now),
+        (row) => ({
+          attemptId,
+          attemptOutcome: null,
+          attemptStartedAt: row.attemptId === null ? tables.now : row.attemptStartedAt,
+          attemptReplays: row.attemptId === null ? 0 : row.attemptReplays + 1,
+          leaseUntil,
+          nextRefreshAt: orphanDue(row, leaseUntil, orphan),
+        }),
+      );
     },
 
     swapPermit(key, { attemptId, leaseSeconds }) {
@@ -60,13 +73,17 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
     endGrant(key, failure) {
       const { credentialsRevision: revision } = key;
       const isTried = (row: SimRow) => revision === undefined || row.credentialsRevision === revision;
-      return tables.update(key.connectionId, (row) => isOwned(key)(row) && isTried(row), (row) => ({
-        ...freePermit(row),
-        ...failureColumns(row, failure),
-        backoffUntil: null,
-        nextRefreshAt: null,
-        ...statusColumns(row, "needs_reauthorization"),
-      }));
+      return tables.update(
+        key.connectionId,
+        (row) => isOwned(key)(row) && isTried(row),
+        (row) => ({
+          ...freePermit(row),
+          ...failureColumns(row, failure),
+          backoffUntil: null,
+          nextRefreshAt: null,
+          ...statusColumns(row, "needs_reauthorization"),
+        }),
+      );
     },
 
     endUnrefreshable({ id, generation }, failure) {

@@ -91,8 +91,7 @@ export class SimProvider {
     send.doneMs = this.#scheduler.nowMs;
     const grantType = body.get("grant_type");
     if (grantType === "client_credentials") return this.#grant(send, null, lives.accessSeconds);
-    const issued =
-      grantType === "authorization_code" ? this.#redeem(body.get("code") ?? "") : this.#use(send);
+    const issued = grantType === "authorization_code" ? this.#redeem(body.get("code") ?? "") : this.#use(send);
     if (issued === null) return respond(send, 400, { error: "invalid_grant" });
     return this.#grant(send, issued, issued.family.accessLifeSeconds);
   }
@@ -173,8 +172,7 @@ class Exchange {
   #answer(send: Send, { fault, delayMs }: { fault: SendFault; delayMs: number }): void {
     const { actor, scheduler, moments, provider } = this.#parts;
     const lives = { accessSeconds: 300 };
-    const response =
-      typeof fault === "number" ? respond(send, fault, {}) : provider.answer(send, this.#body, lives);
+    const response = typeof fault === "number" ? respond(send, fault, {}) : provider.answer(send, this.#body, lives);
     moments(actor, "done by provider");
     const returnMs = provider.latencyMs() + delayMs;
     if (fault === "lost_answer") return void scheduler.after(returnMs, actor, () => this.#reset());

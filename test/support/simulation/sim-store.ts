@@ -28,7 +28,15 @@ export class StoreFaults {
 
 type Options = { scheduler: Scheduler; moments: Moments; database: SimDatabase; faults: StoreFaults };
 
-const reading = new Set(["readByName", "readById", "wasStored", "isHeldElsewhere", "newestCandidate", "goneBack"]);
+const reading = new Set([
+  "readByName",
+  "readByIds",
+  "readById",
+  "wasStored",
+  "isHeldElsewhere",
+  "newestCandidate",
+  "goneBack",
+]);
 const alsoReading = new Set(["generationsAfter", "permitAges"]);
 
 /** The line of each replica to the one database. */
@@ -72,8 +80,7 @@ export function createSimStore({ scheduler, moments, database, faults }: Options
       return Object.fromEntries(statements) as TokenRows;
     },
     tombstonesOf: (replica: { actor: Actor; health: DatabaseHealth }): Tombstones => ({
-      find: async (id) =>
-        await transact(replica, { name: "readById", effect: () => database.findTombstone(id) }),
+      find: async (id) => await transact(replica, { name: "readById", effect: () => database.findTombstone(id) }),
     }),
   };
 }

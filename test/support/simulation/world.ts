@@ -203,9 +203,7 @@ export class World {
 
   #noteSpooled(replica: Replica, moment: string): void {
     const [entries, place] =
-      moment === "spool done"
-        ? ([this.redis.spool, "redisMs"] as const)
-        : ([replica.folder.files, "fileMs"] as const);
+      moment === "spool done" ? ([this.redis.spool, "redisMs"] as const) : ([replica.folder.files, "fileMs"] as const);
     const newest = [...entries.values()].at(-1);
     if (newest !== undefined) this.holdings.noteRecord(newest.record, place);
     this.note(`${replica.name} spooled to ${place === "redisMs" ? "Redis" : "its folder"}`);

@@ -50,5 +50,5 @@ export function answerTo(row: TokenRow = tokenRow(), changes: Partial<AnswerReco
   const sendable = { row, definition: define(""), client: null, clientSecrets: [] };
   const expiry = { accessExpiry: { kind: "in", seconds: 3600 }, refreshExpiry: { kind: "unstated" } } as const;
   const grant = { accessToken: "a2", refreshToken: "second", tokenType: "Bearer", ...expiry, captured: {} };
-  return { record: answerRecord(row, changes), sendable, grant };
+  return { record: answerRecord(row, changes), sendable, grant, answeredMs: 1000 };
 }

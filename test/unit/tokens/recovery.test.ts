@@ -116,12 +116,26 @@ describe("what waits in a spool", () => {
     expect(stage.order).toContain("stored");
   });
 
+  it("and that the store refuses for a fault stays there, and keeps neither the others nor the marks from anything", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    await stage.spoolOne();
+    const [faulty] = stage.spool.entries.values();
+    stage.rows.commitRefresh = async ({ attemptId }) => {
+      if (attemptId === faulty?.attemptId) throw new Error("a text that no column takes");
+      return stored;
+    };
+    await stage.recovery.run().catch(() => undefined);
+    expect([[...stage.spool.entries.values()], stage.order]).toEqual([[faulty], ["drained", "compared"]]);
+  });
+
   it("is left to its holder while this process has it in its hands", async () => {
     const stage = new Stage();
     await stage.spoolOne();
     stage.held = true;
     await stage.recovery.run();
     expect([stage.spool.entries.size, stage.order]).toEqual([1, ["compared"]]);
+    stage.spool.entries.clear();
     expect(await stage.recovery.clear(row.id, row.generation)).toBe("drained");
   });
 });

@@ -30,9 +30,10 @@ function wait(
   const start = clock.monotonicMs();
   const left = [...steps];
   const rows = {
-    readById: async () => {
+    readByIds: async () => {
       asked.push(clock.monotonicMs() - start);
-      return (left.length > 1 ? left.shift() : left[0]) ?? null;
+      const row = (left.length > 1 ? left.shift() : left[0]) ?? null;
+      return row === null ? [] : [row];
     },
   } as unknown as TokenRows;
   const waiting = createWaiting({ rows, leases, clock });
