@@ -37,15 +37,20 @@ function openMarks(file: DatabaseSync, onError: (error: Error) => void): FileMar
   return {
     raise: (id, { generation, version }) => void attempt(() => raise.run(id, generation, version)),
     async compare(marks) {
+      const higher = new Map<string, Mark>();
       return attempt(() => {
-        const higher = new Map<string, Mark>();
-        file.exec("BEGIN");
-        for (const [id, { generation, version }] of marks) {
-          raise.run(id, generation, version);
-          const known = read(id);
-          if (known !== null && known.generation > generation) higher.set(id, known);
+        file.exec("BEGIN IMMEDIATE");
+        try {
+          for (const [id, { generation, version }] of marks) {
+            raise.run(id, generation, version);
+            const known = read(id);
+            if (known !== null && known.generation > generation) higher.set(id, known);
+          }
+          file.exec("COMMIT");
+        } catch (error) {
+          file.exec("ROLLBACK");
+          throw error;
         }
-        file.exec("COMMIT");
         return higher;
       });
     },

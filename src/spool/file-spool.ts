@@ -7,13 +7,18 @@ export function createFileSpool(folder: string): SpoolPlace {
   const entryOf = async (name: string): Promise<SpoolEntry[]> => {
     const key = keyOf(name);
     if (key === null) return [];
-    return [{ ...key, record: new Uint8Array(await readFile(join(folder, name))) }];
+    try {
+      return [{ ...key, record: new Uint8Array(await readFile(join(folder, name))) }];
+    } catch (error) {
+      if (isMissing(error)) return []; // its answer has just been stored
+      throw error;
+    }
   };
   const names = async (): Promise<string[]> => {
     try {
       return await readdir(folder);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+      if (isMissing(error)) return [];
       throw error;
     }
   };
@@ -38,6 +43,10 @@ export function createFileSpool(folder: string): SpoolPlace {
       return (await Promise.all(own.map(entryOf))).flat();
     },
   };
+}
+
+function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "ENOENT";
 }
 
 async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {

@@ -3,6 +3,8 @@ import type { RedisClient } from "../redis.ts";
 import type { SpoolEntry, SpoolPlace } from "./spool.ts";
 
 const prefix = "spool:";
+/** Asked for at once, so that none waits longer than a command may take. */
+const readBatch = 50;
 const keyPattern = /^spool:([0-9a-f-]{36}):(\d{1,9})$/;
 
 /** Records in Redis 6.2+ or Valkey, where every replica finds them: a hash for each generation, with a field for each attempt. */
@@ -30,7 +32,11 @@ export function createRedisSpool(redis: RedisClient): SpoolPlace {
     async list() {
       const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
       const keys = (await Promise.all(nodes.map(scan))).flat();
-      return (await Promise.all(keys.map(read))).flat();
+      const entries: SpoolEntry[] = [];
+      for (let next = 0; next < keys.length; next += readBatch) {
+        entries.push(...(await Promise.all(keys.slice(next, next + readBatch).map(read))).flat());
+      }
+      return entries;
     },
     find: async (connectionId, generation) => await read(keyOf(connectionId, generation)),
   };

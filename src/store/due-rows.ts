@@ -64,7 +64,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         WITH c AS (UPDATE connections u SET gone_back_from = m.generation,
             version_floor = GREATEST(u.version_floor, m.version), updated_at = clock_timestamp()
           FROM unnest(${ids}::uuid[], ${generations}::int[], ${versions}::int[]) AS m(id, generation, version)
-          WHERE u.id = m.id AND u.generation < m.generation
+          WHERE u.id = m.id AND u.generation < m.generation AND u.gone_back_from IS DISTINCT FROM m.generation
           RETURNING u.*, m.generation AS mark),
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, 'held_after_restore', jsonb_build_object('generation', c.generation, 'stored_before', c.mark) FROM c)

@@ -100,7 +100,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
           AND c.authorization_seq = ${place.authorization}
           AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid`;
-      const forget = Sql.sql`, tried AS (DELETE FROM candidates o WHERE o.attempt_id = ${given.attemptId}::uuid)`;
+      const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.attemptId}::uuid)`;
       return first(await commits.$queryRaw<TokenRow[]>(moved(update, given.event, forget)));
     },
 
@@ -142,7 +142,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         attempt_outcome = NULL, attempt_answer_sealed = NULL, attempt_replays = 0, backoff_until = NULL,
         next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
         WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
-      const forget = Sql.sql`, tried AS (DELETE FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
+      const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const detail = { generation: key.generation + 1, attempt: given.candidateId };
       const event = { type: "candidate_tried", detail };
       return first(await prisma.$queryRaw<TokenRow[]>(moved(update, event, forget)));

@@ -30,6 +30,8 @@ export const budgets = {
   lameDuckMs: 5000,
   /** How often a replica looks for connections that are due. */
   sweepMs: 1000,
+  /** When a place for spooled answers did not answer, it is looked at again after this. */
+  recoverAgainMs: 30_000,
   /** For how long a claimed row is left to who claimed it. */
   claimSeconds: 60,
   /** A takeover needs Postgres without a gap for so long, so that a holder who waits to store goes first. */

@@ -14,8 +14,11 @@ import type { Sender } from "./sending.ts";
 import type { Spools } from "./spools.ts";
 
 export type Recovery = {
-  /** At the start and whenever Postgres or Redis has come back: drains the spools, then looks for rows gone back in time. */
-  run(): Promise<void>;
+  /**
+   * At the start and whenever Postgres or Redis has come back: drains the spools, then looks for rows gone back in time.
+   * False: a place did not answer, and must be looked at again.
+   */
+  run(): Promise<boolean>;
   /**
    * Whether an attempt may be taken over as far as spools tell. `drained`: its answer was there, and the row has it now;
    * `silent`: a place that may hold it does not answer.
@@ -88,13 +91,14 @@ export function createRecovery(parts: Parts): Recovery {
 
   return {
     async run() {
-      for (const entry of await spools.list()) await drain(entry).catch(reportFault);
+      const { entries, isComplete } = await spools.list();
+      for (const entry of entries) await drain(entry).catch(reportFault);
       let last: string | null = null;
       for (;;) {
         const batch: GenerationMark[] = await rows.generationsAfter(last, markBatch);
         if (batch.length > 0) await compare(batch);
         last = batch.at(-1)?.connectionId ?? null;
-        if (batch.length < markBatch) return;
+        if (batch.length < markBatch) return isComplete;
       }
     },
     async clear(connectionId, generation) {

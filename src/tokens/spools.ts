@@ -6,8 +6,8 @@ export type Spools = {
   put(entry: SpoolEntry): Promise<boolean>;
   /** From all places, best effort: what stays behind is found to be stored already when it is drained. */
   remove(key: SpoolKey): Promise<void>;
-  /** What waits anywhere, each answer once. Places that do not answer are passed over. */
-  list(): Promise<SpoolEntry[]>;
+  /** What waits anywhere, each answer once. `isComplete` false: a place does not answer. */
+  list(): Promise<{ entries: SpoolEntry[]; isComplete: boolean }>;
   /** What waits of one generation; `silent`: a place does not answer, and found nothing elsewhere. */
   find(connectionId: string, generation: number): Promise<SpoolEntry[] | "silent">;
 };
@@ -38,7 +38,8 @@ export function createSpools({ places, onError }: Options): Spools {
     },
     async list() {
       const lists = await Promise.allSettled(places.map((place) => place.list().catch(report(place))));
-      return once(lists.flatMap((list) => (list.status === "fulfilled" ? list.value : [])));
+      const entries = once(lists.flatMap((list) => (list.status === "fulfilled" ? list.value : [])));
+      return { entries, isComplete: lists.every(({ status }) => status === "fulfilled") };
     },
     async find(connectionId, generation) {
       const asked = places.map((place) => place.find(connectionId, generation).catch(report(place)));

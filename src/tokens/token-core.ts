@@ -10,6 +10,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Tombstones } from "../store/tombstones.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { budgets } from "./budgets.ts";
 import { createDatabaseClock } from "./database-clock.ts";
 import { createEstablish } from "./establish.ts";
 import { createKeeper } from "./keeping.ts";
@@ -74,6 +75,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     recover: onComeback(
       () => `${health.losses()} ${parts.redisEpoch()}`,
       () => recovery.run(),
+      clock,
     ),
     onError: onBackgroundError,
   });
@@ -104,13 +106,15 @@ export function createTokenCore(parts: TokenCoreParts) {
   };
 }
 
-/** Runs `work` again when `epoch` has moved since it last succeeded. */
-function onComeback(epoch: () => string, work: () => Promise<void>): () => Promise<void> {
+/** Runs `work` again when `epoch` has moved since it last succeeded, and a while after it was not complete. */
+function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Clock): () => Promise<void> {
   let done: string | null = null;
+  let againAtMs = Infinity;
   return async () => {
     const now = epoch();
-    if (now === done) return;
-    await work();
+    if (now === done && clock.monotonicMs() < againAtMs) return;
+    const isComplete = await work();
     done = now;
+    againAtMs = isComplete ? Infinity : clock.monotonicMs() + budgets.recoverAgainMs;
   };
 }

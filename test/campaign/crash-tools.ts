@@ -1,14 +1,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../support/broker-process.ts";
 import type { ConnectedStage } from "../support/connected-stage.ts";
+import { withRedis } from "../support/services/redis.ts";
 import { queryRows } from "./query-rows.ts";
-import type { Connected } from "./tools.ts";
+import { type Connected, inBatches } from "./tools.ts";
 
 /** Longer than a takeover needs: lease, quiet period, and a slow machine. */
 export const takeoverLimitMs = 90_000;
 
 /** A connection's row, as far as the outcome of a crash shows in it. */
 export type Stored = {
+  id: string;
   name: string;
   generation: number;
   version: number;
@@ -26,7 +28,7 @@ export function firstHasFailpoints(replica: number): { failpoints?: Record<strin
 export async function storedRows(databaseUrl: string): Promise<Map<string, Stored>> {
   const rows = await queryRows<Stored>(
     databaseUrl,
-    `SELECT name, generation, version, status, attempt_id IS NOT NULL AS "hasPermit", last_error_code AS "errorCode"
+    `SELECT id::text, name, generation, version, status, attempt_id IS NOT NULL AS "hasPermit", last_error_code AS "errorCode"
       FROM connections`,
   );
   return new Map(rows.map((row) => [row.name, row]));
@@ -70,25 +72,34 @@ export async function readUntilSettled(
   await Promise.all(names.map(settle));
 }
 
-/** Those whose stored refresh token does not work: one more refresh of each tells. */
+/** Those whose stored refresh token does not work: one more refresh of each tells. @throws when one gives no answer */
 export async function lostOnes(broker: BrokerProcess, names: readonly string[]): Promise<string[]> {
-  const works = async (name: string) => {
-    const { status } = await broker.api.api(`/connections/${name}/refresh`, { method: "POST" });
-    return status === 200;
+  const works = async (name: string): Promise<boolean> => {
+    const endMs = performance.now() + takeoverLimitMs;
+    for (;;) {
+      const { status, body } = await broker.api.api(`/connections/${name}/refresh`, { method: "POST" });
+      if (status === 200 || body["code"] === "needs_reauthorization") return status === 200;
+      if (performance.now() > endMs) throw new Error(`${name} is not refreshed: ${status} ${String(body["code"])}`);
+      await sleep(500);
+    }
   };
-  const outcomes = await Promise.all(names.map(async (name) => ({ name, isKept: await works(name) })));
-  return outcomes.filter(({ isKept }) => !isKept).map(({ name }) => name);
+  const areKept = await inBatches(names.length, 20, (index) => works(names[index] ?? ""));
+  return names.filter((_name, index) => !areKept[index]);
 }
 
-/** Those whose token the provider has rotated more often than their rows know: a rotation's answer is missing. */
-export function withoutAnswer(
+/** Those whose token the provider has rotated, with the answer neither in their rows nor in Redis: W1 and W2. */
+export async function withoutAnswer(
   { provider }: ConnectedStage,
   connections: readonly Connected[],
-  rows: ReadonlyMap<string, Stored>,
-): string[] {
-  return connections
-    .filter(({ name, family }) => provider.ledger.refreshes(family) > (rows.get(name)?.generation ?? 0) - 1)
-    .map(({ name }) => name);
+  stores: { databaseUrl: string; redisUrl: string },
+): Promise<string[]> {
+  const rows = await storedRows(stores.databaseUrl);
+  const spooled = await withRedis(stores.redisUrl, (redis) => redis.keys("spool:*"));
+  const isMissing = ({ name, family }: Connected) => {
+    const { id = "", generation = 0 } = rows.get(name) ?? {};
+    return provider.ledger.refreshes(family) > generation - 1 && !spooled.includes(`spool:${id}:${generation}`);
+  };
+  return connections.filter(isMissing).map(({ name }) => name);
 }
 
 /** The sum of a metric over brokers; of the samples that carry `label`, as `name="value"`, where given. */

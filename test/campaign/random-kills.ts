@@ -4,8 +4,8 @@ import { ConnectedStage } from "../support/connected-stage.ts";
 import { startFaultProxy } from "../support/faults/tcp-proxy.ts";
 import type { Switches } from "../support/providers/strict-server.ts";
 import { seededRandom } from "../support/seeded-random.ts";
-import { useDatabase } from "../support/services/index.ts";
-import { countedLosses, lostOnes, readUntilSettled, storedRows, withoutAnswer } from "./crash-tools.ts";
+import { useDatabase, useRedis } from "../support/services/index.ts";
+import { countedLosses, lostOnes, readUntilSettled, storedRows, until, withoutAnswer } from "./crash-tools.ts";
 import type { Given } from "./row.ts";
 import { type Connected, connectMany, offences } from "./tools.ts";
 
@@ -13,11 +13,13 @@ import { type Connected, connectMany, offences } from "./tools.ts";
 const sizes = { full: { victims: 5, each: 100 }, short: { victims: 1, each: 50 } } as const;
 const readsBeginWithinMs = 1500;
 const longestProviderMs = 1000;
-const databaseDelayMs = 40;
+const databaseDelayMs = 10;
 
 export type Casualties = {
   /** Reads that were under way when their broker was killed. */
   points: number;
+  /** Permits that were left behind: those that stood between permit and store. */
+  permits: number;
   /** Connections that the provider had rotated, and no durable copy of the answer was left: W1 and W2. */
   exposed: string[];
   /** Connections whose refresh token does not work in the end. */
@@ -32,10 +34,16 @@ export type Casualties = {
 export async function killAtRandom(given: Given, switches: Partial<Switches>): Promise<Casualties> {
   const { victims, each: perVictim } = sizes[given.scale];
   const random = seededRandom(given.seed);
-  const databaseUrl = await useDatabase();
+  const [databaseUrl, redisUrl] = [await useDatabase(), await useRedis()];
   await using toPostgres = await startFaultProxy(databaseUrl);
   const each = (replica: number) => (replica < victims ? { databaseUrl: toPostgres.url } : {});
-  await using stage = await ConnectedStage.start({ replicas: victims + 1, databaseUrl, provider: { switches }, each });
+  await using stage = await ConnectedStage.start({
+    replicas: victims + 1,
+    databaseUrl,
+    redisUrl,
+    provider: { switches },
+    each,
+  });
   const survivor = stage.brokers[victims] as BrokerProcess;
   const connections = await connectMany(stage, victims * perVictim);
   Object.assign(toPostgres.faults, { delayToServerMs: databaseDelayMs, delayToClientMs: databaseDelayMs });
@@ -50,13 +58,14 @@ export async function killAtRandom(given: Given, switches: Partial<Switches>): P
   // Until the provider has worked off what it had got.
   await sleep(longestProviderMs * 2 + 500);
   restore();
-  const exposed = withoutAnswer(stage, connections, await storedRows(databaseUrl));
+  const permits = [...(await storedRows(databaseUrl)).values()].filter(({ hasPermit }) => hasPermit).length;
+  const exposed = await withoutAnswer(stage, connections, { databaseUrl, redisUrl });
 
   const names = connections.map(({ name }) => name);
   await readUntilSettled(survivor, names);
   const lost = await lostOnes(survivor, names);
   const { reuses, overlaps } = offences(stage.provider.ledger);
-  return { points, exposed, lost, counted: await countedLosses([survivor]), reuses, overlaps };
+  return { points, permits, exposed, lost, counted: await countedLosses([survivor]), reuses, overlaps };
 }
 
 /** @returns how many reads the kill has cut off */
@@ -65,7 +74,7 @@ async function readAndKill(
   connections: readonly Connected[],
   random: () => number,
 ): Promise<number> {
-  const state = { isKilled: false };
+  const state = { isKilled: false, answered: 0 };
   const reads = connections.map(async ({ name }) => {
     await sleep(random() * readsBeginWithinMs);
     const isBegun = !state.isKilled;
@@ -73,9 +82,13 @@ async function readAndKill(
       () => true,
       () => false,
     );
+    if (isAnswered) state.answered++;
     return isBegun && !isAnswered;
   });
-  await sleep(readsBeginWithinMs * (0.6 + random() * 0.4));
+  // However fast the machine is: when so many have gone all the way, others stand everywhere on it.
+  const share = 0.02 + random() * 0.4;
+  await until("the first answers", 60_000, () => state.answered >= share * connections.length);
+  await sleep(random() * 100);
   state.isKilled = true;
   await victim.kill();
   return (await Promise.all(reads)).filter(Boolean).length;

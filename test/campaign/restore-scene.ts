@@ -198,21 +198,24 @@ export class RestoreScene {
 
   /** By the operator's word, or because a person connects the account again. */
   async #confirm(): Promise<void> {
-    const { first } = this.#stage;
     const { moved } = this.#groups;
     const again = moved.slice(0, 2);
     const before = new Map(this.#held.map(({ name }) => [name, this.#book.newest(name)]));
     for (const { name } of again) await this.#stage.reconnect(name);
     const [one, ...others] = this.#held.filter((connection) => !again.includes(connection));
-    await freshetRecover(first, [one?.name ?? ""]);
+    await this.#recover([one?.name ?? ""]);
     await this.#mustRefresh(one === undefined ? [] : [one]);
     const unconfirmed = this.#sentSinceRestored(others);
     if (unconfirmed > 0) this.#note(`${unconfirmed} requests for rows that nobody confirmed`);
-    await freshetRecover(first, ["--all"]);
+    await this.#recover(["--all"]);
     await this.#mustRefresh(others);
     await this.#read(this.#held);
     const stale = this.#held.filter(({ name }) => this.#book.newest(name) <= (before.get(name) ?? 0));
     if (stale.length > 0) this.#note(`versions did not grow: ${namesOf(stale).join()}`);
+  }
+
+  async #recover(words: readonly string[]): Promise<void> {
+    await freshetRecover(this.#stage.first, words).catch((error: unknown) => this.#note(String(error)));
   }
 
   async #mustRefresh(connections: readonly Connected[]): Promise<void> {

@@ -78,7 +78,9 @@ function migrating(empty: () => Promise<Subject>): void {
       if (table !== "_prisma_migrations") await subject.query(`DROP TABLE "${table}" CASCADE`);
     }
     await subject.migrate();
-    expect((await recordsIn(subject)).map(({ finished }) => `${finished}`).sort()).toEqual(["false", "true"]);
+    const count = (await migrations()).length;
+    const finished = (await recordsIn(subject)).filter((record) => record.finished);
+    expect([finished.length, (await recordsIn(subject)).length]).toEqual([count, 2 * count]);
     expect(await tablesIn(subject)).toContain("connections");
   });
 

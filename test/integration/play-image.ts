@@ -1,12 +1,28 @@
 import { spawn } from "node:child_process";
-import { chmod, chown, copyFile, cp, lstat, mkdir, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  copyFile,
+  cp,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
+import { linkInstalled } from "./installed.ts";
 import { lastRest, readDockerfile, readEnv, type Instruction, type Stage } from "./read-dockerfile.ts";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
+/** The earlier stage's. What runs in the image is always installed by npm. */
+const installAll = "npm ci --ignore-scripts";
 const runTimeoutMs = 180_000;
 const asRoot = process.getuid?.() === 0;
 
@@ -107,6 +123,7 @@ async function applyFlags(target: string, flags: Record<string, string>): Promis
 
 /** In a container these commands have the disk to themselves; here one with an absolute path would hit this machine's. */
 async function playRun(command: string, workdir: string, path: string): Promise<void> {
+  if (command === installAll && (await linkInstalled(workdir))) return;
   if (/(^|[\s"'=])\//.test(command)) throw new Error(`Not played, it names an absolute path: RUN ${command}`);
   const child = spawn("sh", ["-c", command], {
     cwd: workdir,

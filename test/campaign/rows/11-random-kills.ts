@@ -7,13 +7,13 @@ export const row: Row = {
   title: "kill -9 at 200 random points, strict provider",
   promised: "0 losses outside W1–W3, each such case counted in the metric",
   async run(given) {
-    const { points, exposed, lost, counted, reuses, overlaps } = await killAtRandom(given, {});
+    const { points, permits, exposed, lost, counted, reuses, overlaps } = await killAtRandom(given, {});
     const outside = lost.filter((name) => !exposed.includes(name));
     const isCounted = counted.every((count) => count === lost.length);
     const isEnough = points >= (given.scale === "full" ? 200 : 10);
     return {
       ok: isEnough && isSame(lost, exposed) && isCounted && reuses === exposed.length && overlaps === 0,
-      figure: `${points} points, ${outside.length} losses outside W1–W3; ${exposed.length} in W1 or W2, ${counted[0]} counted`,
+      figure: `${points} points, ${permits} permits left behind, ${outside.length} losses outside W1–W3; ${exposed.length} in W1 or W2, ${counted[0]} counted`,
       notes: [
         `lost: ${lost.join()}`,
         `exposed: ${exposed.join()}`,

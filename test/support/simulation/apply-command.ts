@@ -1,9 +1,7 @@
 import type { Blow, Command } from "./commands.ts";
-import type { People, Subject } from "./people.ts";
 import type { Replica } from "./replica.ts";
+import type { Stage } from "./stage.ts";
 import type { World } from "./world.ts";
-
-type Stage = { world: World; people: People; subjects: readonly Subject[] };
 
 /** Begins what the command says; how it ends is up to the schedule. */
 export function applyCommand(stage: Stage, command: Command): void {
@@ -75,7 +73,7 @@ function postgresAway(world: World, state: "down" | "read_only" | "slow", ms: nu
   world.during(ms, `Postgres is ${state}`, (isOn) => {
     if (state === "down") storeFaults.isUp = !isOn;
     if (state === "read_only") storeFaults.isReadOnly = isOn;
-    if (state === "slow") storeFaults.isSlow = isOn;
+    if (state === "slow") Object.assign(storeFaults, { isSlow: isOn, slowMs: world.scheduler.nowMs });
   });
 }
 

@@ -18,9 +18,9 @@ export function checkDeeds(world: World, people: People): void {
   }
 }
 
-/** Later from its beginning to its end. */
+/** Begun after the database had heard of the other, and ended after it. */
 function isNewer(one: Deed, other: Deed): boolean {
-  return one.startMs > other.startMs && (one.end?.atMs ?? -1) > (other.end?.atMs ?? Infinity);
+  return one.startMs > (other.family?.askedMs ?? Infinity) && (one.end?.atMs ?? -1) > (other.end?.atMs ?? Infinity);
 }
 
 function checkExistence(world: World, deeds: readonly Deed[], row: SimRow | undefined): void {
@@ -52,4 +52,15 @@ function checkStatus(world: World, deeds: readonly Deed[], row: SimRow): void {
 
 function isOver(other: Deed, deed: Deed): boolean {
   return other.end !== null && other.end.atMs < deed.startMs;
+}
+
+/** How many deeds fell into the time in which a refresh token of theirs was out. */
+export function deedsDuringSends(world: World, people: People): number {
+  const sends = world.provider.sends.filter(({ token }) => token !== null);
+  const falls = ({ startMs, end, id }: Deed) =>
+    sends.some(({ token, beganMs, read }) => {
+      const isTheirs = token !== null && world.holdings.holders.get(token.value)?.row.id === id;
+      return isTheirs && beganMs <= (end?.atMs ?? Infinity) && (read?.atMs ?? Infinity) >= startMs;
+    });
+  return people.deeds.filter(falls).length;
 }

@@ -9,6 +9,8 @@ export type Family = {
   kind: ReuseKind;
   accessLifeSeconds: number;
   isLive: boolean;
+  /** By when the database had heard of it: its code was sent, or its tokens were stored. */
+  askedMs: number;
   /** Uses of refresh tokens that ended the family. */
   detections: { token: RefreshToken; atMs: number }[];
   tokens: RefreshToken[];
@@ -36,6 +38,7 @@ export class GrantModel {
       kind,
       accessLifeSeconds,
       isLive: true,
+      askedMs: Infinity,
       detections: [],
       tokens: [],
     };

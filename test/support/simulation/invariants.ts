@@ -123,8 +123,9 @@ export class InvariantWatch {
     const life = this.#world.provider.accessLives.get(accessToken);
     if (life !== undefined && life.expiresMs <= nowMs) this.#violation(`${connection}: ${accessToken} had expired`);
     const closedMs = this.closedMs.get(connection) ?? Infinity;
-    const hasHeard = nowMs - replica.troubledMs > staleMs && !this.#world.storeFaults.isSlow;
-    if (nowMs - closedMs > staleMs && hasHeard) {
+    const { isSlow, slowMs } = this.#world.storeFaults;
+    const troubledMs = Math.max(replica.troubledMs, isSlow ? nowMs : slowMs);
+    if (nowMs - Math.max(closedMs, troubledMs) > staleMs) {
       this.#violation(`${connection} is served ${nowMs - closedMs} ms after it was closed`);
     }
   }

@@ -115,13 +115,14 @@ export class People {
     const accessToken = provider.grants.accessToken(token.family);
     // An hour old, say: its refresh token is what counts.
     const accessExpiry = { kind: "in", seconds: scheduler.chance(0.5) ? 1 : subject.accessLifeSeconds } as const;
+    provider.accessLives.set(accessToken, { expiresMs: scheduler.nowMs + accessExpiry.seconds * 1000 });
     const rest = { tokenType: "Bearer", refreshExpiry: { kind: "unstated" }, captured: {} } as const;
     const grant = { accessToken, refreshToken: token.value, accessExpiry, ...rest };
     const seen = { ...row, now: new Date(scheduler.nowMs) };
-    await this.#act(
-      { what: "grant", name: subject.name, id: row.id, family: token.family },
-      async () => await replica.core.establish.importGrant(seen, grant),
-    );
+    await this.#act({ what: "grant", name: subject.name, id: row.id, family: token.family }, async () => {
+      await replica.core.establish.importGrant(seen, grant);
+      token.family.askedMs = scheduler.nowMs;
+    });
   }
 
   async delete(replica: Replica, { name }: Subject): Promise<void> {
@@ -129,8 +130,7 @@ export class People {
     if (row === undefined || !replica.isRunning) return;
     const { database, store } = this.#world;
     await this.#act({ what: "delete", name, id: row.id, family: null }, async () => {
-      const effect = () => database.delete(row.id);
-      const deleted = await store.transact(replica, { name: "delete", effect });
+      const deleted = await store.transact(replica, { name: "delete", effect: () => database.delete(row.id) });
       replica.core.cache.expire(name);
       if (deleted !== null) replica.core.marks.close(deleted.id, deleted.version);
     });
@@ -142,11 +142,12 @@ export class People {
     const id = this.#newId();
     watch.closedMs.delete(subject.name);
     await this.#act({ what: "create", name: subject.name, id, family: null }, async () => {
-      const insert = () => {
-        if (database.tables.byName(subject.name) !== undefined) return;
-        database.insert(newConnection(id, subject));
-      };
-      await store.transact(replica, { name: "insert", effect: insert });
+      await store.transact(replica, {
+        name: "insert",
+        effect: () => {
+          if (database.tables.byName(subject.name) === undefined) database.insert(newConnection(id, subject));
+        },
+      });
     });
   }
 
@@ -157,8 +158,7 @@ export class People {
     if (!disabled) watch.closedMs.delete(name);
     const what = disabled ? "disable" : "enable";
     await this.#act({ what, name, id: row.id, family: null }, async () => {
-      const effect = () => database.disable(row.id, disabled);
-      const updated = await store.transact(replica, { name: what, effect });
+      const updated = await store.transact(replica, { name: what, effect: () => database.disable(row.id, disabled) });
       if (updated !== null) replica.core.cache.learn(updated);
     });
   }

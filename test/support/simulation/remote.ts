@@ -40,19 +40,24 @@ function request<Result>(remote: Remote, actor: Actor, { given, resolve, reject 
   if (refused !== null) return fail(refused);
   scheduler.after(remote.latencyMs(), null, () => {
     const refusedLater = remote.refuses(actor, given);
-    if (refusedLater !== null) return fail(refusedLater);
-    const settle = outcomeOf(given.effect, resolve, reject);
-    const isLost = remote.losesReply(actor);
-    remote.moments(actor, `${given.name} done`);
-    scheduler.after(remote.latencyMs(), actor, () => {
-      const lost = remote.refuses(actor, { ...given, writes: false });
-      if (lost !== null) return reject(lost.error);
-      if (isLost) return reject(lostReply(remote, actor, given));
-      remote.moments(actor, `${given.name} answered`);
-      if (!actor.isAlive) return;
-      if (actor.isFrozen) actor.held.push(settle);
-      else settle();
-    });
+    if (refusedLater === null) answer(remote, actor, { given, resolve, reject });
+    else fail(refusedLater);
+  });
+}
+
+/** Does what was asked, and sends back what came of it. */
+function answer<Result>(remote: Remote, actor: Actor, { given, resolve, reject }: Asked<Result>): void {
+  const settle = outcomeOf(given.effect, resolve, reject);
+  const isLost = remote.losesReply(actor);
+  remote.moments(actor, `${given.name} done`);
+  remote.scheduler.after(remote.latencyMs(), actor, () => {
+    const lost = remote.refuses(actor, { ...given, writes: false });
+    if (lost !== null) return reject(lost.error);
+    if (isLost) return reject(lostReply(remote, actor, given));
+    remote.moments(actor, `${given.name} answered`);
+    if (!actor.isAlive) return;
+    if (actor.isFrozen) actor.held.push(settle);
+    else settle();
   });
 }
 

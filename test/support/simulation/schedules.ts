@@ -10,6 +10,28 @@ export function randomCommands(dice: Dice, count: number): Command[] {
   return mood.isWithoutRedis ? [{ kind: "redis", state: "stopped", ms: 600_000 }, ...commands] : commands;
 }
 
+/** A refresh, and people who do something meanwhile; in some, something fails at the same time. */
+export function raceCommands(dice: Dice): Command[] {
+  const replica = () => Math.floor(dice.random() * 64);
+  const deed = (): Command => ({ kind: dice.pick(racingDeeds), replica: replica(), connection: 0 });
+  const ms = Math.round(dice.magnitude(50, 5000));
+  const blow = dice.pick(["postgres", "redis", "lose", "cut", "freeze", "crash"] as const);
+  const trouble: Command[] = dice.chance(0.3) ? [{ kind: "trap", moment: dice.pick(moments), blow, ms }] : [];
+  const slowness: Command[] = dice.chance(0.2) ? [{ kind: "postgres", state: "slow", ms }] : [];
+  const others = Array.from({ length: Math.floor(dice.random() * 3) }, deed);
+  return [
+    { kind: "pass", ms: Math.round(dice.between(15_000, 65_000)) },
+    ...trouble,
+    ...slowness,
+    { kind: "read", replica: replica(), connection: 0, rejected: true },
+    deed(),
+    ...others,
+    { kind: "pass", ms: Math.round(dice.magnitude(10, 20_000)) },
+  ];
+}
+
+const racingDeeds = ["reconnect", "import", "delete", "disable", "reconnect", "delete", "disable", "enable"] as const;
+
 /** What a schedule has more of than others: what is rare everywhere comes together nowhere. */
 type Mood = { blows: readonly TrapBlow[]; moments: readonly Moment[]; isWithoutRedis: boolean; longestMs: number };
 

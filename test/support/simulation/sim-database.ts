@@ -40,7 +40,14 @@ export class SimDatabase {
     const { name, authorization, provider, clientRef, inputs, captured } = row;
     const version = highestVersion(row) + (row.attemptId === null ? 0 : 1 + row.attemptReplays);
     this.tables.tombstones.set(name, {
-      ...{ name, connectionId: id, version, authorization, provider, clientRef, inputs, captured },
+      name,
+      connectionId: id,
+      version,
+      authorization,
+      provider,
+      clientRef,
+      inputs,
+      captured,
       deletedMs: this.tables.nowMs(),
     });
     this.tables.remove(row);

@@ -59,7 +59,7 @@ export class SimProvider {
 
   clientOf(actor: Actor): Pick<OAuthClient, "requestToken" | "revoke"> {
     return {
-      requestToken: (call) => new Promise((resolve) => void new Exchange(this.#parts(actor), call, resolve).start()),
+      requestToken: (call) => new Promise((resolve) => new Exchange(this.#parts(actor), call, resolve).start()),
       revoke: async ({ request }) => {
         const value = new URLSearchParams(request.body).get("token") ?? "";
         this.#scheduler.after(this.latencyMs(), null, () => this.grants.revoke(value));
@@ -91,7 +91,7 @@ export class SimProvider {
     send.doneMs = this.#scheduler.nowMs;
     const grantType = body.get("grant_type");
     if (grantType === "client_credentials") return this.#grant(send, null, lives.accessSeconds);
-    const issued = grantType === "authorization_code" ? this.#redeem(body.get("code") ?? "") : this.#use(send);
+    const issued = grantType === "authorization_code" ? this.#redeem(body.get("code") ?? "", send) : this.#use(send);
     if (issued === null) return respond(send, 400, { error: "invalid_grant" });
     return this.#grant(send, issued, issued.family.accessLifeSeconds);
   }
@@ -100,8 +100,9 @@ export class SimProvider {
     return token === null ? null : this.grants.use(token.value, this.#scheduler.nowMs);
   }
 
-  #redeem(code: string): RefreshToken | null {
+  #redeem(code: string, { beganMs }: Send): RefreshToken | null {
     const token = this.codes.get(code) ?? null;
+    if (token !== null) token.family.askedMs = beganMs;
     this.codes.delete(code);
     return token;
   }

@@ -19,7 +19,7 @@ export class SimRedis {
   readonly spool = new Map<string, SpoolEntry>();
   readonly #locks = new Map<string, { owner: symbol; untilMs: number }>();
   readonly #marks = new Map<string, Mark>();
-  readonly #listeners: { actor: Actor; listener: (news: RefreshNews) => void }[] = [];
+  #listeners: { actor: Actor; listener: (news: RefreshNews) => void }[] = [];
   readonly #remote: Remote;
 
   constructor({ scheduler, moments }: Options) {
@@ -82,8 +82,9 @@ export class SimRedis {
   #publish(news: RefreshNews): void {
     const { scheduler } = this.#remote;
     if (this.dropsMessages) return;
+    this.#listeners = this.#listeners.filter(({ actor }) => actor.isAlive);
     for (const { actor, listener } of this.#listeners) {
-      if (actor.isAlive) scheduler.after(scheduler.between(0.2, 2), actor, () => listener(news));
+      scheduler.after(scheduler.between(0.2, 2), actor, () => listener(news));
     }
   }
 
@@ -115,12 +116,12 @@ export class SimRedis {
     };
     const ask = async <Result>(name: string, effect: () => Result) =>
       await this.#do(actor, name, effect).catch(() => null);
-    const deleted = (version: number) => ({ generation: deletedGeneration, version });
     return {
       raise: (id, mark) => void ask("raise mark", () => raise(id, mark)),
       compare: async (marks) => await ask("compare marks", () => compare(marks)),
       read: async (id) => await ask("read mark", () => this.#marks.get(id) ?? null),
-      close: (id, version) => void ask("close mark", () => this.#marks.set(id, deleted(version))),
+      close: (id, version) =>
+        void ask("close mark", () => this.#marks.set(id, { generation: deletedGeneration, version })),
     };
   }
 }

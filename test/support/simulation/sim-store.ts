@@ -11,6 +11,8 @@ export class StoreFaults {
   isUp = true;
   isReadOnly = false;
   isSlow = false;
+  /** When it last was. */
+  slowMs = -Infinity;
   /** By the names of replicas. */
   readonly cutOff = new Set<string>();
   readonly repliesToLose = new Map<string, number>();
@@ -36,8 +38,9 @@ const reading = new Set([
   "isHeldElsewhere",
   "newestCandidate",
   "goneBack",
+  "generationsAfter",
+  "permitAges",
 ]);
-const alsoReading = new Set(["generationsAfter", "permitAges"]);
 
 /** The line of each replica to the one database. */
 export function createSimStore({ scheduler, moments, database, faults }: Options) {
@@ -57,7 +60,7 @@ export function createSimStore({ scheduler, moments, database, faults }: Options
     { actor, health }: { actor: Actor; health: DatabaseHealth },
     given: { name: string; effect: () => Result },
   ): Promise<Result> => {
-    const writes = !reading.has(given.name) && !alsoReading.has(given.name);
+    const writes = !reading.has(given.name);
     try {
       const result = await call(remote, actor, { ...given, writes });
       health.answered();

@@ -126,9 +126,9 @@ export class World {
     const { cutOff } = this.storeFaults;
     const endTrouble = this.troubles.begin("replica", replica.name, this.scheduler.nowMs);
     this.during(ms, `${replica.name} is cut off from Postgres`, (isOn) => {
-      if (isOn) return void cutOff.add(replica.name);
-      endTrouble(this.scheduler.nowMs);
-      cutOff.delete(replica.name);
+      if (isOn) cutOff.add(replica.name);
+      else cutOff.delete(replica.name);
+      if (!isOn) endTrouble(this.scheduler.nowMs);
     });
   }
 
@@ -143,10 +143,12 @@ export class World {
       this.scheduler.after(0, actor, () => this.crash(replica, downMs));
     };
     const patience = this.scheduler.after(this.scheduler.between(1000, 30_000), actor, () => void end());
-    void core.settled().then(() => {
+    const settle = async () => {
+      await core.settled();
       patience.cancel();
       this.scheduler.after(0, actor, () => this.crash(replica, downMs));
-    });
+    };
+    void settle();
   }
 
   flushRedis(): void {
@@ -172,6 +174,7 @@ export class World {
     this.traps.length = 0;
     this.provider.faultOf = () => "none";
     const { storeFaults, redis } = this;
+    if (storeFaults.isSlow) storeFaults.slowMs = this.scheduler.nowMs;
     Object.assign(storeFaults, { isUp: true, isReadOnly: false, isSlow: false });
     storeFaults.cutOff.clear();
     storeFaults.repliesToLose.clear();

@@ -70,9 +70,9 @@ describe("the spools", () => {
     const other = { ...entry, attemptId: "another" };
     await spools.put(entry);
     await redis.put(other);
-    expect((await spools.list()).map((each) => each.attemptId).sort()).toEqual([attemptId, "another"].sort());
+    expect((await spools.list()).entries.map((each) => each.attemptId).sort()).toEqual([attemptId, "another"].sort());
     redis.isAway = true;
-    expect(await spools.list()).toEqual([entry]);
+    expect(await spools.list()).toEqual({ entries: [entry], isComplete: false });
     expect(failed).toEqual(["redis"]);
   });
 
