@@ -10,7 +10,7 @@ const services = "test/support/services/global-setup.ts";
 /** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
 export default defineConfig({
   test: {
-    reporters: ["default", ["json", { outputFile: "test-report.json" }]],
+    reporters: ["default", ["json", { outputFile: process.env["TEST_REPORT"] ?? "test-report.json" }]],
     retry: 0,
     // A module that was changed on the way must not be kept for the next run.
     fsModuleCache: !isInstrumented(),

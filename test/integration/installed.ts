@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 const installed = fileURLToPath(new URL("../../node_modules", import.meta.url));
 
 type Locked = { integrity?: string; optional?: boolean };
+type Packages = Record<string, Locked>;
 
 /**
  * In place of `npm ci` of everything, half a minute of work: a link to the checkout's own folder.
@@ -13,7 +14,7 @@ type Locked = { integrity?: string; optional?: boolean };
 export async function linkInstalled(workdir: string): Promise<boolean> {
   const [wanted, found] = await Promise.all([
     readLock(join(workdir, "package-lock.json")),
-    readLock(join(installed, ".package-lock.json")),
+    readLock(join(installed, ".package-lock.json")).catch((): Packages => ({})),
   ]);
   const isAsWanted = ([path, { integrity, optional = false }]: [string, Locked]) =>
     path === "" || (path in found ? found[path]?.integrity === integrity : optional);
@@ -23,7 +24,6 @@ export async function linkInstalled(workdir: string): Promise<boolean> {
 }
 
 /** What stands in a lock file; npm keeps one of what it has installed. */
-async function readLock(path: string): Promise<Record<string, Locked>> {
-  const content = await readFile(path, "utf8").catch(() => '{"packages":{}}');
-  return (JSON.parse(content) as { packages: Record<string, Locked> }).packages;
+async function readLock(path: string): Promise<Packages> {
+  return (JSON.parse(await readFile(path, "utf8")) as { packages: Packages }).packages;
 }

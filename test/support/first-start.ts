@@ -6,6 +6,7 @@ import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { request } from "undici";
+import { compileCache } from "./broker-process.ts";
 import { guard, temporaryFolder } from "./services/guardian.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
@@ -124,7 +125,8 @@ export class FirstStart implements AsyncDisposable {
 
 /** npm keeps its own files in the folder, and asks nobody whether it is the newest. */
 function quietNpm(folder: string): Record<string, string> {
-  return { HOME: folder, npm_config_cache: join(folder, "npm"), npm_config_update_notifier: "false" };
+  const npm = { npm_config_cache: join(folder, "npm"), npm_config_update_notifier: "false" };
+  return { HOME: folder, ...npm, NODE_COMPILE_CACHE: compileCache };
 }
 
 async function startCommand(): Promise<string> {

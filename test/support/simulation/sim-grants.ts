@@ -71,9 +71,9 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         version: attemptVersion(row, grant) + (row.attemptId === null ? 0 : 1),
         lastAttemptId: attemptId,
       }));
-      // Parts of a statement that change data run whether the update found its row or not.
+      if (stored === null) return null;
       tables.candidates.delete(attemptId);
-      if (stored !== null) tables.note(stored.id, attemptOf(event.detail));
+      tables.note(stored.id, attemptOf(event.detail));
       return stored;
     },
 
@@ -113,8 +113,9 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         backoffUntil: null,
         nextRefreshAt: orphanDue(row, leaseUntil, orphan),
       }));
+      if (tried === null) return null;
       tables.candidates.delete(candidateId);
-      if (tried !== null) tables.note(tried.id, candidateId);
+      tables.note(tried.id, candidateId);
       return tried;
     },
   };

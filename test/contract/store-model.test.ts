@@ -1,0 +1,186 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
+import { createConnections } from "../../src/store/connections.ts";
+import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { openEmbedded, type Database } from "../../src/store/database.ts";
+import { tokenColumns } from "../../src/store/token-row.ts";
+import { createTokenRows } from "../../src/store/token-rows.ts";
+import { createTombstones } from "../../src/store/tombstones.ts";
+import { seededRandom } from "../support/seeded-random.ts";
+import { temporaryFolder } from "../support/services/guardian.ts";
+import { Scheduler } from "../support/simulation/scheduler.ts";
+import { SimDatabase } from "../support/simulation/sim-database.ts";
+import { ModelCalls, type StoreCall } from "./store/model-calls.ts";
+import { simulateClock } from "./store/simulated-clock.ts";
+
+const names = ["c1", "c2", "c3"];
+const steps = 200;
+const startMs = Date.UTC(2026, 10, 20, 12);
+const pauses = [1, 7, 500, 3000, 11_000, 31_000, 45_000, 90_000, 600_000, 13 * 3_600_000];
+
+let database: Database;
+let setClock: (now: Date) => Promise<void>;
+let removeFolder: () => Promise<void>;
+
+beforeAll(async () => {
+  const folder = await temporaryFolder("embedded");
+  removeFolder = folder.remove;
+  database = await openEmbedded(
+    folder.path,
+    createDatabaseHealth(() => performance.now()),
+  );
+  setClock = await simulateClock(database);
+});
+
+afterAll(async () => {
+  await database.close();
+  await removeFolder();
+});
+
+/** Both databases side by side, told the same in the same order. */
+class Twins {
+  readonly model: SimDatabase;
+  readonly calls: ModelCalls;
+  /** How often each statement found what it was about, and how often it did not. */
+  readonly met = new Map<string, { something: number; nothing: number }>();
+  readonly #dice: Scheduler;
+  readonly #rows = createTokenRows(database);
+  readonly #connections = createConnections(database);
+  #nowMs = startMs;
+
+  constructor(seed: number) {
+    this.#dice = new Scheduler(seededRandom(seed));
+    this.model = new SimDatabase(() => this.#nowMs);
+    this.calls = new ModelCalls(this.#dice, this.model);
+  }
+
+  async step(): Promise<string> {
+    this.#nowMs += this.#dice.pick(pauses);
+    await setClock(new Date(this.#nowMs));
+    if (this.#dice.chance(0.12)) return await this.#act();
+    const call = this.calls.next();
+    if (call === null) return await this.#act();
+    const [modelled, real] = [this.#callModel(call), await this.#callReal(call)];
+    expect(real, `what ${call.name} returns`).toEqual(modelled);
+    this.#note(call.name, modelled);
+    return call.name;
+  }
+
+  #callModel({ name, given }: StoreCall): unknown {
+    const statement = this.model.statements[name] as (...all: unknown[]) => unknown;
+    return plain(statement(...given));
+  }
+
+  async #callReal({ name, given }: StoreCall): Promise<unknown> {
+    const statement = this.#rows[name] as (...all: unknown[]) => Promise<unknown>;
+    return plain(await statement(...given));
+  }
+
+  #note(name: string, result: unknown): void {
+    const counts = this.met.get(name) ?? { something: 0, nothing: 0 };
+    const isNothing = result === null || result === false || (Array.isArray(result) && result.length === 0);
+    counts[isNothing ? "nothing" : "something"] += 1;
+    this.met.set(name, counts);
+  }
+
+  /** What people do. */
+  async #act(): Promise<string> {
+    const name = this.#dice.pick(names);
+    const row = this.model.tables.byName(name);
+    if (row === undefined) return await this.#create(name);
+    if (this.#dice.chance(0.4)) {
+      const [modelled, real] = [this.model.delete(row.id), await this.#connections.delete(row.id)];
+      expect(plain(real), "what delete returns").toEqual(plain(modelled));
+      const [kept, found] = [this.model.findTombstone(row.id), await createTombstones(database).find(row.id)];
+      expect(found, "the tombstone").toEqual(kept);
+      return "delete";
+    }
+    const disabled = row.status !== "disabled" && this.#dice.chance(0.4);
+    const modelled = this.model.disable(row.id, disabled);
+    const real = await this.#connections.update(row, { disabled });
+    expect(plain(real), "what disable returns").toEqual(plain(modelled));
+    return "disable";
+  }
+
+  async #create(name: string): Promise<string> {
+    const grant = this.#dice.chance(0.3) ? "client_credentials" : "authorization_code";
+    const given = { id: this.calls.newId(), name, provider: this.#dice.pick(["own", "other"]), clientRef: null, grant };
+    this.model.insert(given);
+    await this.#connections.insert({ ...given, scopes: [], inputs: {}, labels: {}, credentials: null });
+    return "insert";
+  }
+
+  async compareRows(step: string): Promise<void> {
+    const { tables } = this.model;
+    const rows = Array.from(tables.rows.values(), (row) => ({ ...row, now: tables.now }));
+    expect(plain(await storedRows()), `the connections after ${step}`).toEqual(plain(rows));
+  }
+
+  async compareRest(step: string): Promise<void> {
+    const { tables } = this.model;
+    const candidates = Array.from(tables.candidates.values(), ({ order: _, ...candidate }) => candidate);
+    const tombstones = [...tables.tombstones.values()];
+    expect(plain(await storedRest()), `the rest after ${step}`).toEqual(plain({ candidates, tombstones }));
+  }
+}
+
+async function storedRows(): Promise<unknown[]> {
+  const hidden = Sql.sql`c.enabled_status AS "enabledStatus", c.refresh_fingerprint AS "refreshFingerprint",
+    c.attempt_answer_sealed AS "attemptAnswer", c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt",
+    c.keep_alive_at AS "keepAliveAt"`;
+  return await database.prisma.$queryRaw`SELECT ${tokenColumns}, ${hidden} FROM connections c`;
+}
+
+async function storedRest(): Promise<unknown> {
+  const { prisma } = database;
+  const candidates = await prisma.$queryRaw<unknown[]>`SELECT attempt_id::text AS "attemptId",
+    connection_id::text AS "connectionId", authorization_seq AS "authorization", base_generation AS "baseGeneration",
+    record_sealed AS record FROM candidates`;
+  const tombstones = await prisma.$queryRaw<unknown[]>`SELECT name, connection_id::text AS "connectionId", version,
+    authorization_seq AS "authorization", provider, client_ref::text AS "clientRef", inputs, captured,
+    (extract(epoch FROM deleted_at) * 1000)::float8 AS "deletedMs" FROM tombstones`;
+  return { candidates, tombstones };
+}
+
+/** Lists in one order, bytes and times readable, keys in one order. */
+function plain(value: unknown): unknown {
+  if (value instanceof Date) return value.toISOString();
+  if (value instanceof Uint8Array) return Buffer.from(value).toString("latin1");
+  if (Array.isArray(value)) return value.map(plain).sort((one, other) => (asText(one) < asText(other) ? -1 : 1));
+  if (typeof value === "number") return Math.round(value * 1000) / 1000;
+  if (typeof value !== "object" || value === null) return value ?? null;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, plain(inner)]));
+}
+
+function asText(value: unknown): string {
+  return typeof value === "object" && value !== null ? JSON.stringify(Object.entries(value).sort()) : String(value);
+}
+
+describe("the simulated store", () => {
+  const met = new Map<string, { something: number; nothing: number }>();
+
+  it.each([1, 2, 3])("answers and stores what the database does, over random calls of seed %i", async (seed) => {
+    await database.prisma.$executeRawUnsafe("TRUNCATE connections, tombstones CASCADE");
+    const twins = new Twins(seed);
+    for (let index = 0; index < steps; index++) {
+      const step = `step ${index}, ${await twins.step()}`;
+      await twins.compareRows(step);
+      if (index % 8 === 7) await twins.compareRest(step);
+    }
+    for (const [name, { something, nothing }] of twins.met) {
+      const sum = met.get(name) ?? { something: 0, nothing: 0 };
+      met.set(name, { something: sum.something + something, nothing: sum.nothing + nothing });
+    }
+  });
+
+  it("was asked for everything, and each statement that may find nothing has done both", () => {
+    const rows = createTokenRows(database);
+    const silent = new Set(["dropPermit", "postpone", "markInUse", "tidy"]);
+    const sure = new Set(["permitAges", "generationsAfter", "readByIds", "readByName"]);
+    const counts = Object.keys(rows).map((name) => ({ name, ...(met.get(name) ?? { something: 0, nothing: 0 }) }));
+    const missed = counts.filter(({ name, something, nothing }) =>
+      silent.has(name) ? something + nothing === 0 : something === 0 || (nothing === 0 && !sure.has(name)),
+    );
+    expect(missed).toEqual([]);
+  });
+});

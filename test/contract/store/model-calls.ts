@@ -1,0 +1,273 @@
+import type { ConnectionStatus } from "../../../src/store/token-row.ts";
+import type { SealedGrant } from "../../../src/store/row-sql.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { Scheduler } from "../../support/simulation/scheduler.ts";
+import type { SimDatabase } from "../../support/simulation/sim-database.ts";
+import type { SimRow } from "../../support/simulation/sim-row.ts";
+
+/** A statement and what it is given. */
+export type StoreCall = {
+  [Name in keyof TokenRows]: { name: Name; given: Parameters<TokenRows[Name]> };
+}[keyof TokenRows];
+
+type Dice = Pick<Scheduler, "random" | "pick" | "chance" | "between">;
+
+const hourMs = 3_600_000;
+const ownersStatements = new Set<string>([
+  "swapPermit",
+  "returnPermit",
+  "dropPermit",
+  "leaveUnknown",
+  "endGrant",
+  "commitRefresh",
+  "tryCandidate",
+]);
+const refreshable: readonly ConnectionStatus[] = ["connected", "pending"];
+const failure = { code: "temporarily_unavailable", detail: "as the test wants it" };
+
+/** Makes up calls that fit the rows as they stand, or just not: each guard meets what it lets pass and what it does not. */
+export class ModelCalls {
+  readonly #dice: Dice;
+  readonly #database: SimDatabase;
+  #ids = 0;
+
+  constructor(dice: Dice, database: SimDatabase) {
+    this.#dice = dice;
+    this.#database = database;
+  }
+
+  newId(): string {
+    return `00000000-0000-4000-8000-${String(++this.#ids).padStart(12, "0")}`;
+  }
+
+  /** One call of any statement, those that change rows most often; null: there is no row that it could be about. */
+  next(): StoreCall | null {
+    const rows = [...this.#database.tables.rows.values()];
+    if (rows.length === 0) return null;
+    const row = this.#dice.pick(rows);
+    const kinds = [
+      this.#permit,
+      this.#permit,
+      this.#permit,
+      this.#grant,
+      this.#late,
+      this.#late,
+      this.#due,
+      this.#due,
+      this.#read,
+    ];
+    const call = this.#dice.pick(kinds).call(this, row);
+    // Most statements are about a permit that stands.
+    const isVain = row.attemptId === null && ownersStatements.has(call.name) && this.#dice.chance(0.8);
+    return isVain ? { name: "takePermit", given: [this.#request(row)] } : call;
+  }
+
+  /** Mostly as it is. */
+  #rarely<Value>(value: Value, other: Value): Value {
+    return this.#dice.chance(0.12) ? other : value;
+  }
+
+  #key(row: SimRow) {
+    return {
+      connectionId: row.id,
+      generation: this.#rarely(row.generation, row.generation - 1),
+      attemptId: this.#rarely(row.attemptId ?? this.newId(), this.newId()),
+    };
+  }
+
+  #orphan() {
+    return { quietSeconds: this.#dice.pick([2, 10]), promptly: this.#dice.chance(0.5) };
+  }
+
+  #permit(row: SimRow): StoreCall {
+    const dice = this.#dice;
+    const key = this.#key(row);
+    const backoffSeconds = dice.pick([0, 1.25, 30]);
+    switch (dice.pick(["take", "take", "swap", "return", "drop", "unknown", "unknown", "end", "stop"] as const)) {
+      case "take":
+        return { name: "takePermit", given: [this.#request(row)] };
+      case "swap":
+        return { name: "swapPermit", given: [key, { attemptId: this.newId(), leaseSeconds: 30 }] };
+      case "return":
+        return { name: "returnPermit", given: [key, failure, backoffSeconds] };
+      case "drop":
+        return { name: "dropPermit", given: [key] };
+      case "unknown": {
+        const answer = dice.chance(0.5) ? this.#bytes() : null;
+        const rest = { endLease: dice.chance(0.5), orphan: this.#orphan() };
+        return { name: "leaveUnknown", given: [key, failure, { backoffSeconds, answer, ...rest }] };
+      }
+      case "end": {
+        const revision = dice.chance(0.5) ? {} : { credentialsRevision: this.#rarely(row.credentialsRevision, 7) };
+        return { name: "endGrant", given: [{ ...key, ...revision }, failure] };
+      }
+      default:
+        return { name: "endUnrefreshable", given: [this.#asRead(row), failure] };
+    }
+  }
+
+  #asRead(row: SimRow) {
+    return { ...row, generation: this.#rarely(row.generation, row.generation - 1), now: this.#database.tables.now };
+  }
+
+  #request(row: SimRow): Parameters<TokenRows["takePermit"]>[0] {
+    const dice = this.#dice;
+    const takeover = {
+      seenAttemptId: this.#rarely(row.attemptId ?? this.newId(), this.newId()),
+      quietSeconds: 10,
+      promptly: dice.chance(0.5),
+      graceSeconds: dice.pick([0, 600]),
+      graceQuietSeconds: 2,
+    };
+    return {
+      connectionId: row.id,
+      generation: this.#rarely(row.generation, row.generation + 1),
+      attemptId: this.newId(),
+      leaseSeconds: 30,
+      statuses: this.#rarely(refreshable, ["connected"]),
+      orphan: this.#orphan(),
+      takeover: dice.chance(0.25) ? null : takeover,
+    };
+  }
+
+  #grant(row: SimRow): StoreCall {
+    const key = this.#key(row);
+    if (this.#dice.chance(0.6)) {
+      return { name: "commitRefresh", given: [key, this.#sealed(), { attempt: key.attemptId }] };
+    }
+    const attemptId = this.newId();
+    const place = { id: row.id, generation: key.generation, goneBackFrom: row.goneBackFrom, attemptId };
+    const event = { type: "connected", detail: { attempt: attemptId } };
+    return { name: "replaceGrant", given: [place, this.#sealed(), { event, exclusive: this.#dice.chance(0.5) }] };
+  }
+
+  #late(row: SimRow): StoreCall {
+    const dice = this.#dice;
+    const kept = [...this.#database.tables.candidates.values()].filter(({ connectionId }) => connectionId === row.id);
+    const candidateId = kept.length > 0 && dice.chance(0.85) ? dice.pick(kept).attemptId : this.newId();
+    const authorization = this.#rarely(row.authorization, row.authorization - 1);
+    switch (dice.pick(["promote", "add", "add", "newest", "try", "try"] as const)) {
+      case "promote": {
+        const generation = row.generation + dice.pick([1, 2]);
+        const place = { ...this.#asRead(row), authorization, attemptId: this.#rarely(row.attemptId, null) };
+        const event = { type: "late_answer_stored", detail: { attempt: candidateId } };
+        return { name: "promoteLate", given: [place, this.#sealed(), { attemptId: candidateId, generation, event }] };
+      }
+      case "add": {
+        const attemptId = this.#rarely(this.newId(), candidateId);
+        const place = { connectionId: row.id, authorization, baseGeneration: row.generation };
+        return { name: "addCandidate", given: [{ attemptId, ...place, record: this.#bytes() }, {}] };
+      }
+      case "newest":
+        return { name: "newestCandidate", given: [row.id, authorization] };
+      default: {
+        const given = { candidateId, attemptId: this.newId(), leaseSeconds: 30, orphan: this.#orphan() };
+        return { name: "tryCandidate", given: [this.#key(row), this.#sealed(), given] };
+      }
+    }
+  }
+
+  #due(row: SimRow): StoreCall {
+    const dice = this.#dice;
+    const seen = { id: row.id, generation: this.#rarely(row.generation, row.generation - 1) };
+    switch (
+      dice.pick([
+        "claim",
+        "claim",
+        "postpone",
+        "use",
+        "use",
+        "hold",
+        "hold",
+        "back",
+        "release",
+        "release",
+        "tidy",
+      ] as const)
+    ) {
+      case "claim":
+        return { name: "claimDue", given: [{ limit: this.#limit(), claimSeconds: 60, busyProviders: this.#busy() }] };
+      case "postpone":
+        return { name: "postpone", given: [seen, dice.pick([null, 0, 12.5])] };
+      case "use":
+        return { name: "markInUse", given: [[seen]] };
+      case "hold": {
+        const mark = {
+          connectionId: row.id,
+          generation: row.generation + dice.pick([0, 1, 1]),
+          version: row.version + 2,
+        };
+        return { name: "holdGoneBack", given: [[mark]] };
+      }
+      case "back":
+        return { name: "goneBack", given: [] };
+      case "release": {
+        const rows = [...this.#database.tables.rows.values()];
+        const { id, generation, goneBackFrom } = rows.find((one) => one.goneBackFrom !== null) ?? row;
+        const known = this.#rarely(goneBackFrom ?? generation, generation);
+        const held = { id, generation, goneBackFrom: known };
+        const tokens = { accessToken: this.#bytes(), refreshToken: this.#bytes() };
+        return { name: "releaseGoneBack", given: [held, tokens, "somebody"] };
+      }
+      default:
+        return { name: "tidy", given: [] };
+    }
+  }
+
+  /** Which of those that are due at the same time is claimed first, nobody promises. */
+  #limit(): number {
+    const times = [...this.#database.tables.rows.values()].map(({ nextRefreshAt }) => nextRefreshAt?.getTime());
+    return new Set(times).size === times.length ? this.#dice.pick([1, 10]) : 10;
+  }
+
+  #busy(): string[] {
+    return this.#dice.chance(0.2) ? ["own"] : [];
+  }
+
+  #read(row: SimRow): StoreCall {
+    const { tables } = this.#database;
+    const stored = [...(tables.storedAttempts.get(row.id) ?? [])];
+    const attemptId = stored.length > 0 && this.#dice.chance(0.7) ? this.#dice.pick(stored) : this.newId();
+    return this.#dice.pick<StoreCall>([
+      { name: "readByName", given: [["c1", "c2", "nobody"]] },
+      { name: "readByIds", given: [[row.id, this.newId()]] },
+      { name: "readById", given: [this.#rarely(row.id, this.newId())] },
+      { name: "wasStored", given: [{ connectionId: row.id, attemptId }] },
+      { name: "isHeldElsewhere", given: [row.id, this.#fingerprint()] },
+      { name: "permitAges", given: [] },
+      { name: "generationsAfter", given: [this.#dice.pick([null, row.id]), 2] },
+    ]);
+  }
+
+  #bytes(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(Buffer.from(`sealed ${++this.#ids}`));
+  }
+
+  /** Few, so that some are held twice. */
+  #fingerprint(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array([this.#dice.pick([1, 2, 3, 4, 5])]);
+  }
+
+  #sealed(): SealedGrant {
+    const dice = this.#dice;
+    const nowMs = this.#database.tables.nowMs();
+    const at = (...offsets: (number | null)[]) => {
+      const offset = dice.pick(offsets);
+      return offset === null ? null : new Date(nowMs + offset);
+    };
+    return {
+      accessToken: dice.chance(0.85) ? this.#bytes() : null,
+      refreshToken: dice.chance(0.9) ? this.#bytes() : null,
+      refreshFingerprint: dice.chance(0.9) ? this.#fingerprint() : null,
+      tokenType: "Bearer",
+      grantedScopes: dice.pick([null, [], ["read", "write"]]),
+      captured: dice.pick<Record<string, string>>([{}, { account: "a1" }]),
+      issuedAt: new Date(nowMs - dice.pick([0, 40])),
+      expiresAt: at(null, -40, 0, 60_000, hourMs),
+      refreshTokenExpiresAt: at(null, 24 * hourMs),
+      keepsRefreshToken: dice.chance(0.3),
+      refreshDueAt: at(null, 45_000, 0.75 * hourMs),
+      keepAliveAt: at(null, null, 50_000, 12 * hourMs),
+    };
+  }
+}

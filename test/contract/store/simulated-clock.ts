@@ -1,0 +1,16 @@
+import type { Database } from "../../../src/store/database.ts";
+
+/** Lets a database of one session tell the time that a test sets, to every statement that asks for `clock_timestamp()`. */
+export async function simulateClock({ prisma }: Database): Promise<(now: Date) => Promise<void>> {
+  await prisma.$executeRawUnsafe("CREATE SCHEMA simulated");
+  await prisma.$executeRawUnsafe(`CREATE FUNCTION simulated.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+    AS $$ SELECT current_setting('simulated.now')::timestamptz $$`);
+  for (const column of ["candidates.created_at", "tombstones.deleted_at", "connection_events.at"]) {
+    const [table, name] = column.split(".");
+    await prisma.$executeRawUnsafe(`ALTER TABLE ${table} ALTER COLUMN ${name} SET DEFAULT simulated.clock_timestamp()`);
+  }
+  await prisma.$executeRawUnsafe("SET search_path = simulated, public, pg_catalog");
+  return async (now) => {
+    await prisma.$executeRawUnsafe(`SET simulated.now = '${now.toISOString()}'`);
+  };
+}
