@@ -1,0 +1,121 @@
+import { fileURLToPath } from "node:url";
+import type { Logger } from "pino";
+import { systemClock, withDeadline } from "./clock.ts";
+import type { Config } from "./config.ts";
+import { StartupError } from "./errors.ts";
+import { findSecrets, type FirstSecrets } from "./first-secrets.ts";
+import { createMemoryLeases } from "./leases/memory-lease.ts";
+import { createRedisLeases } from "./leases/redis-lease.ts";
+import { createFileMarks } from "./marks/file-marks.ts";
+import { createRedisMarks } from "./marks/redis-marks.ts";
+import { loadCatalog } from "./providers/catalog.ts";
+import { createEgress, parseNetworks } from "./providers/egress.ts";
+import { createOAuthClient } from "./providers/oauth-client.ts";
+import { connectRedis } from "./redis.ts";
+import { createFileSpool } from "./spool/file-spool.ts";
+import { createRedisSpool } from "./spool/redis-spool.ts";
+import { createClients } from "./store/clients.ts";
+import { createConnections } from "./store/connections.ts";
+import { holdDataDir } from "./store/data-dir.ts";
+import { createDatabaseHealth } from "./store/database-health.ts";
+import { openEmbedded, openPostgres, type Database } from "./store/database.ts";
+import { createEncryptionKeys } from "./store/encryption-keys.ts";
+import { createTokenRows } from "./store/token-rows.ts";
+import { createTombstones } from "./store/tombstones.ts";
+import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
+import { createTokenVault } from "./vault/token-vault.ts";
+
+const builtinProviders = fileURLToPath(new URL("../providers", import.meta.url));
+const redisPatienceMs = 2000;
+const clock = systemClock;
+
+/** What lies outside of the process, opened: the broker's composition root puts it together. */
+export type Providers = ReturnType<typeof openProviders>;
+export type Storage = Awaited<ReturnType<typeof openStorage>>;
+export type Shared = Awaited<ReturnType<typeof openShared>>;
+
+/** Provider definitions, and the way to their hosts. @throws StartupError for a faulty file or network */
+export function openProviders(config: Config) {
+  const sandboxAddress = sandboxAddressOf(config);
+  const catalog = loadCatalog({
+    builtinFolder: builtinProviders,
+    extraFolder: config.providersDir,
+    sandbox: sandboxAddress,
+  });
+  const egress = createEgress({
+    networks: readNetworks(config.providerNetworks),
+    trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
+  });
+  return { catalog, oauth: createOAuthClient({ egress }), sandboxAddress };
+}
+
+/** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
+export async function openStorage(config: Config) {
+  const dataDir = await holdDataDir(config.dataDir);
+  const secrets = await findSecrets(config, dataDir);
+  const keyring = createKeyring(secrets.encryptionKeys);
+  const health = createDatabaseHealth(() => clock.monotonicMs());
+  const database =
+    config.databaseUrl === null
+      ? await openEmbedded(dataDir.embeddedDatabase, health)
+      : await openPostgres(config.databaseUrl, health);
+  await checkKeyring(database, keyring, secrets);
+  const tables = {
+    rows: createTokenRows(database),
+    clients: createClients(database),
+    connections: createConnections(database),
+    tombstones: createTombstones(database),
+  };
+  return { ...tables, dataDir, secrets, keyring, vault: createTokenVault(keyring), health, database };
+}
+
+/** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
+export async function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
+  const onError = (err: Error) => log.debug({ err }, "redis");
+  const files = createFileSpool(dataDir.spool);
+  if (redisUrl === null) {
+    const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
+    const marks = createFileMarks(dataDir.marks, (err) => log.warn({ err }, "the marks in DATA_DIR"));
+    const close = async () => {
+      await leases.close();
+      marks.end();
+    };
+    return { leases, marks, spoolPlaces: [files], redisEpoch: () => 0, close };
+  }
+  const redis = connectRedis(redisUrl);
+  const leases = createRedisLeases({ redis, subscriber: connectRedis(redisUrl), onError });
+  let epoch = 0;
+  redis.on("ready", () => void (epoch += 1));
+  // So that what waits in its spool is found at once; a Redis that is away must not keep the broker from starting.
+  await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
+  return {
+    leases,
+    marks: createRedisMarks(redis, onError),
+    spoolPlaces: [files, createRedisSpool(redis)],
+    redisEpoch: () => epoch,
+    close: () => leases.close(),
+  };
+}
+
+function readNetworks(networks: readonly string[]) {
+  try {
+    return networks.length === 0 ? null : parseNetworks(networks.join(","));
+  } catch (error) {
+    throw new StartupError(`PROVIDER_NETWORKS must be a comma list of CIDR blocks: ${(error as Error).message}`);
+  }
+}
+
+/** The sandbox is asked for tokens on this machine, and shown to browsers at the public address. */
+function sandboxAddressOf({ sandbox, publicUrl, host, port }: Config) {
+  if (!sandbox) return null;
+  const anywhere = host === "0.0.0.0" || host === "::";
+  const local = anywhere ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host;
+  return { publicUrl: `${publicUrl}/sandbox`, localUrl: `http://${local}:${port}/sandbox` };
+}
+
+/** Data that this keyring cannot open must be found at the start, not at the first refresh. */
+async function checkKeyring(database: Database, keyring: Keyring, { encryptionKeys }: FirstSecrets): Promise<void> {
+  const known = createEncryptionKeys(database);
+  verifyKeyring(keyring, await known.list());
+  for (const key of encryptionKeys) await known.remember({ id: key.id, check: sealKeyCheck(key) });
+}
