@@ -24,6 +24,7 @@ export default defineConfig({
           name: "unit",
           setupFiles,
           include: ["test/unit/**/*.test.ts"],
+          isolate: false, // half of the work would be loading the same modules for each file
           testTimeout: 10_000,
           // The embedded database is compiled when the first test of a file opens it.
           hookTimeout: 60_000,

@@ -10,6 +10,7 @@ import { budgets } from "./tokens/budgets.ts";
 
 /** Two interrupts within this are one. */
 const echoMs = 500;
+const recoveryPatienceMs = 5000;
 /** For the disk and Redis to take what is left. */
 const lastWordMs = 2000;
 
@@ -19,6 +20,9 @@ export async function serve(config: Config): Promise<void> {
   const log = createLogger(config.logLevel, output);
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metrics);
+  // What waits in spools goes first; that it fails or takes long keeps nobody from being served.
+  const recovered = broker.core.recover().catch((err: unknown) => log.warn({ err }, "recovery at the start failed"));
+  await withDeadline(recovered, recoveryPatienceMs, systemClock);
   await listen(broker, config);
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;

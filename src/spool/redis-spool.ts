@@ -5,7 +5,7 @@ import type { SpoolEntry, SpoolPlace } from "./spool.ts";
 const prefix = "spool:";
 /** Asked for at once, so that none waits longer than a command may take. */
 const readBatch = 50;
-const keyPattern = /^spool:([0-9a-f-]{36}):(\d{1,9})$/;
+const keyPattern = /^spool:([0-9a-f-]{36}):(\d{1,10})$/;
 
 /** Records in Redis 6.2+ or Valkey, where every replica finds them: a hash for each generation, with a field for each attempt. */
 export function createRedisSpool(redis: RedisClient): SpoolPlace {

@@ -16,7 +16,7 @@ export type SpoolPlace = {
 };
 
 const uuid = String.raw`[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`;
-const namePattern = new RegExp(`^(${uuid})\\.(\\d{1,9})\\.(${uuid})$`);
+const namePattern = new RegExp(`^(${uuid})\\.(\\d{1,10})\\.(${uuid})$`);
 
 /** A key as the name of a file. */
 export function nameOf({ connectionId, generation, attemptId }: SpoolKey): string {

@@ -2,7 +2,7 @@ type DriverCause = { originalCode?: string; code?: string; kind?: string };
 type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
 
 /** SQLSTATE classes of a server that is there but takes no work: connection, resources, operator, time-out, lock, system, read-only. */
-const unavailableStates = /^(08|53|57P|57014|55P03|40001|40P01|58|XX|25006)/;
+const unavailableStates = /^(08|53|57P|57014|55P03|40001|40P01|58|XX|25006|3D000|55000|42P01)/;
 const unavailableKinds = new Set(["DatabaseNotReachable", "ConnectionClosed", "SocketTimeout", "TooManyConnections"]);
 const unavailablePrismaCodes = new Set(["P1001", "P1002", "P1008", "P1017", "P2024", "P2028", "P2037"]);
 

@@ -74,10 +74,11 @@ export function createRecovery(parts: Parts): Recovery {
     onError(error);
   };
 
-  /** Rows behind their marks are held; marks that are missing are noted. */
-  const compare = async (batch: readonly GenerationMark[]): Promise<void> => {
+  /** Rows behind their marks are held; marks that are missing are noted. False: the marks do not answer. */
+  const compare = async (batch: readonly GenerationMark[]): Promise<boolean> => {
     const higher = await marks.compare(new Map(batch.map((row) => [row.connectionId, row])));
-    if (higher === null || higher.size === 0) return;
+    if (higher === null) return false;
+    if (higher.size === 0) return true;
     const behind = [...higher].map(([connectionId, { generation, version }]) => ({
       connectionId,
       generation,
@@ -87,19 +88,25 @@ export function createRecovery(parts: Parts): Recovery {
       learn(row);
       observer.heldAfterRestore(row);
     }
+    return true;
+  };
+
+  const compareAll = async (): Promise<boolean> => {
+    let isComplete = true;
+    let last: string | null = null;
+    for (;;) {
+      const batch: GenerationMark[] = await rows.generationsAfter(last, markBatch);
+      if (batch.length > 0) isComplete = (await compare(batch)) && isComplete;
+      last = batch.at(-1)?.connectionId ?? null;
+      if (batch.length < markBatch) return isComplete;
+    }
   };
 
   return {
     async run() {
       const { entries, isComplete } = await spools.list();
       for (const entry of entries) await drain(entry).catch(reportFault);
-      let last: string | null = null;
-      for (;;) {
-        const batch: GenerationMark[] = await rows.generationsAfter(last, markBatch);
-        if (batch.length > 0) await compare(batch);
-        last = batch.at(-1)?.connectionId ?? null;
-        if (batch.length < markBatch) return isComplete;
-      }
+      return (await compareAll()) && isComplete;
     },
     async clear(connectionId, generation) {
       if (keeper.holds(connectionId, generation)) return "drained";

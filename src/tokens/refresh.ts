@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { BrokerError } from "../errors.ts";
 import { createGate, type Gate } from "../gate.ts";
+import type { Mark } from "../marks/marks.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { attempt } from "./attempt.ts";
 import { budgets } from "./budgets.ts";
@@ -36,7 +37,6 @@ export function createRefresh(parts: RefreshParts): Refresh {
       orphan: orphanRule(row, definition.refresh),
       takeover: takesOver ? takeoverOf(row, definition.refresh, recoverer(need)) : null,
     });
-    // failpoint: permit taken
     if (permitted === null) return null;
     const isReplay = permitted.attemptReplays > 0;
     return { row: permitted, key, isReplay, followsLoss: isReplay, mayStillSend };
@@ -67,6 +67,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     const isBarred = takesOver && !(await isCleared(flight, sendable));
     // failpoint: before permit
     const permit = isBarred ? null : await inTurn(permitGate, () => takePermit(flight, sendable, takesOver));
+    // failpoint: permit taken
     const mayStartOver = !flight.startedOver;
     const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver });
     return outcome ?? { retry: await rows.readById(flight.row.id), isBarred };
@@ -80,6 +81,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;
     if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
+    if (seen.generation < flight.row.generation) return await meetOlder(parts, seen, flight.row);
     const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
     if (outcome.isBarred || isHeldBack(seen) || isTooLate) return settled(seen, flight.row);
     const isFree = seen.attemptId === null;
@@ -94,8 +96,10 @@ export function createRefresh(parts: RefreshParts): Refresh {
   /** Waits for somebody else's refresh, and goes on itself if that one is given up. */
   const follow = async (flight: Flight): Promise<RefreshOutcome> => {
     const end = await waitForOthers(flight);
-    if (end.kind === "free" && end.row !== null) return await contend({ ...flight, row: end.row });
-    return settled(end.row, flight.row);
+    const { row } = end;
+    if (row === null) return settled(row, flight.row);
+    if (row.generation < flight.row.generation) return await meetOlder(parts, row, flight.row);
+    return end.kind === "free" ? await contend({ ...flight, row }) : settled(row, flight.row);
   };
 
   return async (row, need) => {
@@ -124,10 +128,21 @@ async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<
 }
 
 /** A row behind its mark comes from a restored database: what it would send has most likely been spent. */
-async function holdIfGoneBack({ rows, marks, observer }: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
-  const mark = await marks.read(row.id);
-  if (mark === null || mark.generation <= row.generation) return null;
-  const [held] = await rows.holdGoneBack([{ connectionId: row.id, ...mark }]);
+async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
+  const mark = await parts.marks.read(row.id);
+  return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);
+}
+
+/** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
+async function meetOlder(parts: RefreshParts, row: TokenRow, known: TokenRow): Promise<RefreshOutcome> {
+  const isOnItsWay = (await parts.recovery.clear(row.id, row.generation)) !== "clear";
+  return isOnItsWay ? settled(await parts.rows.readById(row.id), known) : await hold(parts, row, known);
+}
+
+/** Stops all refreshing of a row that is behind what is known to have been stored. */
+async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark): Promise<RefreshOutcome> {
+  const { generation, version } = mark;
+  const [held] = await rows.holdGoneBack([{ connectionId: row.id, generation, version }]);
   if (held === undefined) return settled(await rows.readById(row.id), row);
   observer.heldAfterRestore(held);
   return { kind: "failed", row: held };

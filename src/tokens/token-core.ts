@@ -67,16 +67,17 @@ export function createTokenCore(parts: TokenCoreParts) {
   const reads = createReads();
   const tokens = createTokenService({ ...common, cache, refresh, reads });
   const establish = createEstablish({ ...common, cache, keeper });
+  const recover = onComeback(
+    () => `${health.losses()} ${parts.redisEpoch()}`,
+    () => recovery.run(),
+    clock,
+  );
   const sweeper = createSweeper({
     ...common,
     reads,
     refreshAhead: async (row) => await tokens.refreshAhead(row),
     tokenHost: async (row) => await sender.tokenHost(row),
-    recover: onComeback(
-      () => `${health.losses()} ${parts.redisEpoch()}`,
-      () => recovery.run(),
-      clock,
-    ),
+    recover,
     onError: onBackgroundError,
   });
 
@@ -87,6 +88,8 @@ export function createTokenCore(parts: TokenCoreParts) {
     sender,
     sweeper,
     recovery,
+    /** What is to be done before the first caller comes. */
+    recover,
     marks: parts.marks,
     nowMs: () => databaseClock.nowMs(),
     /** No new permits and no sweeping from here on; what is under way goes on. */

@@ -6,7 +6,7 @@ import { queryRows } from "./query-rows.ts";
 import { type Connected, inBatches } from "./tools.ts";
 
 /** Longer than a takeover needs: lease, quiet period, and a slow machine. */
-export const takeoverLimitMs = 90_000;
+const takeoverLimitMs = 90_000;
 
 /** A connection's row, as far as the outcome of a crash shows in it. */
 export type Stored = {
@@ -103,7 +103,7 @@ export async function withoutAnswer(
 }
 
 /** The sum of a metric over brokers; of the samples that carry `label`, as `name="value"`, where given. */
-export async function sumOfMetric(brokers: readonly BrokerProcess[], metric: string, label = ""): Promise<number> {
+async function sumOfMetric(brokers: readonly BrokerProcess[], metric: string, label = ""): Promise<number> {
   const texts = await Promise.all(brokers.map(async ({ api }) => (await api.api<string>("/metrics")).body));
   const lines = texts.flatMap((text) => text.split("\n"));
   const samples = lines.filter((line) => line.startsWith(`${metric}{`) && line.includes(label));

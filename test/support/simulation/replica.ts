@@ -80,11 +80,13 @@ export class Replica {
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           if (signal?.aborted) return resolve();
-          const timer = scheduler.after(ms, actor, resolve);
-          signal?.addEventListener("abort", () => {
+          const wake = () => {
             timer.cancel();
+            signal?.removeEventListener("abort", wake);
             resolve();
-          });
+          };
+          const timer = scheduler.after(ms, actor, wake);
+          signal?.addEventListener("abort", wake);
         }),
     };
   }

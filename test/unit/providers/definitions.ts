@@ -1,12 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { afterAll } from "vitest";
 import { type Catalog, loadCatalog } from "../../../src/providers/catalog.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import { guard } from "../../support/services/guardian.ts";
 
 const root = mkdtempSync(join(tmpdir(), "freshet-providers-"));
-afterAll(() => rmSync(root, { recursive: true }));
+guard({ kind: "folder", path: root }); // test files share this module
 
 export const builtinFolder = resolve(import.meta.dirname, "../../../providers");
 
@@ -20,7 +20,7 @@ export function catalogWith(files: Record<string, string>): Catalog {
   return loadCatalog({ builtinFolder, extraFolder: folderOf(files), sandbox: sandboxAddress });
 }
 
-/** A folder with these files, which goes when the tests end. */
+/** A folder with these files, which goes when the tests' process ends. */
 export function folderOf(files: Record<string, string | Uint8Array>): string {
   const folder = mkdtempSync(join(root, "files-"));
   for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);

@@ -1,0 +1,68 @@
+import * as fc from "fast-check";
+import { expect, it } from "vitest";
+import { randomSchedule, runSchedule, type Schedule } from "../../support/simulation/run-schedule.ts";
+
+const schedules = 400;
+const traceLines = 60;
+
+/** Schedules by their seeds. One that fails is made shorter by leaving commands out. */
+class Schedules extends fc.Arbitrary<Schedule> {
+  generate(random: fc.Random): fc.Value<Schedule> {
+    return new fc.Value(randomSchedule(random.nextInt(0, 2 ** 31 - 1)), undefined);
+  }
+
+  canShrinkWithoutContext(_value: unknown): _value is Schedule {
+    return false;
+  }
+
+  shrink(schedule: Schedule): fc.Stream<fc.Value<Schedule>> {
+    return fc.stream(shorter(schedule)).map((value) => new fc.Value(value, undefined));
+  }
+}
+
+/** Without one half, then without one quarter, and in the end without one command. */
+function* shorter({ commands, ...rest }: Schedule): Generator<Schedule> {
+  for (let size = Math.ceil(commands.length / 2); size > 0; size = size === 1 ? 0 : Math.ceil(size / 2)) {
+    for (let from = 0; from < commands.length; from += size) {
+      yield { ...rest, commands: commands.filter((_, index) => index < from || index >= from + size) };
+    }
+  }
+}
+
+/** The shortest schedule that was found to fail; null: none was. */
+async function findFailing(isSound: (schedule: Schedule) => Promise<boolean>): Promise<Schedule | null> {
+  const found = await fc.check(fc.asyncProperty(new Schedules(), isSound), { numRuns: schedules });
+  return found.counterexample?.[0] ?? null;
+}
+
+/** How to repeat it, as it was and as short as it became. */
+async function tell(schedule: Schedule): Promise<string> {
+  const { violations, trace } = await runSchedule(schedule, { traced: true });
+  return [
+    ...violations,
+    `to repeat it: npm run campaign -- --rows 29 --short --seed ${schedule.seed}`,
+    `enough of its commands: ${JSON.stringify(schedule.commands)}`,
+    ...trace.slice(-traceLines),
+  ].join("\n");
+}
+
+it(`four replicas keep the protocol's invariants in ${schedules} random schedules`, { timeout: 120_000 }, async () => {
+  const failing = await findFailing(async (schedule) => (await runSchedule(schedule)).violations.length === 0);
+  if (failing !== null) expect.fail(await tell(failing));
+});
+
+it("a schedule that fails is told by the command that matters and the command line that repeats it", async () => {
+  const isDrain = ({ kind }: Schedule["commands"][number]) => kind === "drain";
+  const failing = await findFailing(async ({ commands }) => !commands.some(isDrain));
+  expect(failing?.commands).toEqual([expect.objectContaining({ kind: "drain" })]);
+  expect(await tell(failing as Schedule)).toContain(`npm run campaign -- --rows 29 --short --seed ${failing?.seed}`);
+});
+
+it.each([3, 31, 314])("the schedule of seed %i gives the same trace whenever it is run", async (seed) => {
+  const [one, other] = [
+    await runSchedule(randomSchedule(seed), { traced: true }),
+    await runSchedule(randomSchedule(seed), { traced: true }),
+  ];
+  expect(one.trace.length).toBeGreaterThan(10);
+  expect(other.trace).toEqual(one.trace);
+});
