@@ -9,7 +9,7 @@ export type DatabaseClock = {
   ask(): AskedAt;
   /** To be told of that time. */
   observe(now: Date, asked: AskedAt): void;
-  /** True when this process's clocks disagree since then: one was set, or the machine slept. Postgres should be asked. */
+  /** True before the first, and when this process's clocks disagree since the last: one was set, or the machine slept. */
   isDoubtful(): boolean;
   /** Milliseconds since 1970. Never late; early by at most the time that the last question took. */
   nowMs(): number;
@@ -23,11 +23,12 @@ const mostDriftMs = 1000;
  */
 export function createDatabaseClock(clock: Clock): DatabaseClock {
   let base = { databaseMs: clock.wallMs(), wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
+  let isObserved = false;
   const passed = () => ({ wallMs: clock.wallMs() - base.wallMs, monotonicMs: clock.monotonicMs() - base.monotonicMs });
   return {
     isDoubtful() {
       const { wallMs, monotonicMs } = passed();
-      return Math.abs(wallMs - monotonicMs) > mostDriftMs;
+      return !isObserved || Math.abs(wallMs - monotonicMs) > mostDriftMs;
     },
     nowMs() {
       const { wallMs, monotonicMs } = passed();
@@ -36,6 +37,7 @@ export function createDatabaseClock(clock: Clock): DatabaseClock {
     ask: () => ({ wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() }),
     // As if it were the time at which it was asked for: an answer that comes late must not set the clock back.
     observe(now, asked) {
+      isObserved = true;
       base = { databaseMs: now.getTime(), ...asked };
     },
   };

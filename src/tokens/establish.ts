@@ -69,14 +69,11 @@ export function createEstablish(options: Options): Establish {
   };
 
   /** The new grant stands on its own: nothing of the one before is kept. */
-  const seal = (row: TokenRow, given: { grant: Grant; captured: Record<string, string>; rules: RefreshRules }) => {
-    const base = {
-      ...row,
-      captured: given.captured,
-      refreshToken: null,
-      impliedScopes: row.scopes,
-      authorizedAt: row.now,
-    };
+  const seal = (row: TokenRow, given: Handed) => {
+    const { grant, captured, rules, sentAt } = given;
+    const base = { ...row, captured, refreshToken: null, impliedScopes: row.scopes, authorizedAt: sentAt };
+    return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
+  };
     const scheduler = schedulerFor(given.rules, random);
     return sealGrant(vault, base, { grant: given.grant, sentAt: row.now, scheduler });
   };
@@ -93,7 +90,7 @@ export function createEstablish(options: Options): Establish {
       attemptId: randomUUID(),
       event: row.generation === 0 ? "connected" : "reconnected",
       sealedFor: nextGeneration(row),
-      grant: seal(row, { grant, captured, rules: definition.refresh }),
+      grant: seal(row, { grant, captured, rules: definition.refresh, sentAt: row.now }),
     };
     return await keeper.keep({ record, sendable, grant, answeredMs });
   };
@@ -121,7 +118,9 @@ export function createEstablish(options: Options): Establish {
       const { definition } = await sender.prepare(row);
       const exclusive = definition.refresh.rotation !== "never";
       const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
-      const sealFor = (current: TokenRow) => seal(current, { grant, captured: {}, rules: definition.refresh });
+      // Its lives count from when it was handed over, however long the store takes.
+      const handed = { grant, captured: {}, rules: definition.refresh, sentAt: row.now };
+      const sealFor = (current: TokenRow) => seal(current, handed);
       const stored = await replace(options, row, { grant, sealFor, exclusive });
       if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
       marks.raise(stored.id, stored);
@@ -129,6 +128,8 @@ export function createEstablish(options: Options): Establish {
     },
   };
 }
+
+type Handed = { grant: Grant; captured: Record<string, string>; rules: RefreshRules; sentAt: Date };
 
 type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean };
 

@@ -24,7 +24,7 @@ let removeFolder: () => Promise<void>;
 
 beforeAll(async () => {
   const folder = await temporaryFolder("embedded");
-  removeFolder = folder.remove;
+  removeFolder = async () => await folder.remove();
   database = await openEmbedded(
     folder.path,
     createDatabaseHealth(() => performance.now()),
@@ -118,7 +118,7 @@ class Twins {
 
   async compareRest(step: string): Promise<void> {
     const { tables } = this.model;
-    const candidates = Array.from(tables.candidates.values(), ({ order: _, ...candidate }) => candidate);
+    const candidates = Array.from(tables.candidates.values(), (kept) => ({ ...kept, order: undefined }));
     const tombstones = [...tables.tombstones.values()];
     expect(plain(await storedRest()), `the rest after ${step}`).toEqual(plain({ candidates, tombstones }));
   }
@@ -142,18 +142,20 @@ async function storedRest(): Promise<unknown> {
   return { candidates, tombstones };
 }
 
-/** Lists in one order, bytes and times readable, keys in one order. */
+/** Lists and keys in one order, bytes and times readable, without what is undefined. */
 function plain(value: unknown): unknown {
   if (value instanceof Date) return value.toISOString();
   if (value instanceof Uint8Array) return Buffer.from(value).toString("latin1");
   if (Array.isArray(value)) return value.map(plain).sort((one, other) => (asText(one) < asText(other) ? -1 : 1));
   if (typeof value === "number") return Math.round(value * 1000) / 1000;
   if (typeof value !== "object" || value === null) return value ?? null;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, plain(inner)]));
+  const entries = Object.entries(value).filter(([, inner]) => inner !== undefined);
+  entries.sort(([one], [other]) => (one < other ? -1 : 1));
+  return Object.fromEntries(entries.map(([name, inner]) => [name, plain(inner)]));
 }
 
 function asText(value: unknown): string {
-  return typeof value === "object" && value !== null ? JSON.stringify(Object.entries(value).sort()) : String(value);
+  return JSON.stringify(value);
 }
 
 describe("the simulated store", () => {
@@ -177,10 +179,10 @@ describe("the simulated store", () => {
     const rows = createTokenRows(database);
     const silent = new Set(["dropPermit", "postpone", "markInUse", "tidy"]);
     const sure = new Set(["permitAges", "generationsAfter", "readByIds", "readByName"]);
-    const counts = Object.keys(rows).map((name) => ({ name, ...(met.get(name) ?? { something: 0, nothing: 0 }) }));
-    const missed = counts.filter(({ name, something, nothing }) =>
-      silent.has(name) ? something + nothing === 0 : something === 0 || (nothing === 0 && !sure.has(name)),
-    );
+    const missed = Object.keys(rows).filter((name) => {
+      const { something, nothing } = met.get(name) ?? { something: 0, nothing: 0 };
+      return silent.has(name) ? something + nothing === 0 : something === 0 || (nothing === 0 && !sure.has(name));
+    });
     expect(missed).toEqual([]);
   });
 });

@@ -12,16 +12,16 @@ describeWithServices(["postgres", "redis"], "while a refresh is under way", () =
   it("importing the very token that is being sent is refused, and the answer is kept", async () => {
     await using stage = await ConnectedStage.start();
     const { family, refreshToken } = await stage.connectExpired("acme");
-    stage.provider.switches.delayMs = 500;
+    const release = stage.provider.holdTokens();
     const reading = stage.first.api.token("acme");
     await untilSent(stage);
     const body = { refresh_token: refreshToken };
     const again = await stage.first.api.api("/connections/acme/import", { method: "POST", body });
     expect([again.status, again.body["code"]]).toEqual([409, "conflict"]);
+    release();
     expect((await reading).body).toMatchObject({ version: 2 });
     expect(stage.provider.ledger.peakConcurrency(refreshToken)).toBe(1);
     expect(stage.provider.ledger.reuses).toEqual([]);
-    stage.provider.switches.delayMs = 0;
     await stage.first.api.refresh("acme");
     expect(stage.provider.ledger.refreshes(family)).toBe(2);
   });
@@ -29,13 +29,13 @@ describeWithServices(["postgres", "redis"], "while a refresh is under way", () =
   it("a deleted connection stays deleted, and its name goes on from the version it had", async () => {
     await using stage = await ConnectedStage.start();
     await stage.connectExpired("acme");
-    stage.provider.switches.delayMs = 500;
+    const release = stage.provider.holdTokens();
     const reading = stage.first.api.token("acme");
     await untilSent(stage);
     await stage.first.api.deleteConnection("acme");
+    release();
     expect((await reading).status).toBe(404);
     expect((await stage.first.api.token("acme")).status).toBe(404);
-    stage.provider.switches.delayMs = 0;
     await stage.connect("acme");
     expect((await stage.first.api.token("acme")).body.version).toBe(3);
   });
@@ -43,10 +43,11 @@ describeWithServices(["postgres", "redis"], "while a refresh is under way", () =
   it("a disabled connection hands nothing out, and after it is enabled the answer that came meanwhile is there", async () => {
     await using stage = await ConnectedStage.start();
     const { family } = await stage.connectExpired("acme");
-    stage.provider.switches.delayMs = 500;
+    const release = stage.provider.holdTokens();
     const reading = stage.first.api.token("acme");
     await untilSent(stage);
     await stage.first.api.changeConnection("acme", { disabled: true });
+    release();
     expect((await reading).body.code).toBe("connection_disabled");
     await stage.first.api.changeConnection("acme", { disabled: false });
     expect((await stage.first.api.token("acme")).body).toMatchObject({ version: 2 });

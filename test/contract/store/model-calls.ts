@@ -1,18 +1,17 @@
 import type { ConnectionStatus } from "../../../src/store/token-row.ts";
-import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import type { Scheduler } from "../../support/simulation/scheduler.ts";
 import type { SimDatabase } from "../../support/simulation/sim-database.ts";
 import type { SimRow } from "../../support/simulation/sim-row.ts";
+import { RandomSeals } from "./random-seals.ts";
 
 /** A statement and what it is given. */
 export type StoreCall = {
   [Name in keyof TokenRows]: { name: Name; given: Parameters<TokenRows[Name]> };
 }[keyof TokenRows];
 
-type Dice = Pick<Scheduler, "random" | "pick" | "chance" | "between">;
+type Dice = Pick<Scheduler, "pick" | "chance">;
 
-const hourMs = 3_600_000;
 const ownersStatements = new Set<string>([
   "swapPermit",
   "returnPermit",
@@ -29,11 +28,13 @@ const failure = { code: "temporarily_unavailable", detail: "as the test wants it
 export class ModelCalls {
   readonly #dice: Dice;
   readonly #database: SimDatabase;
+  readonly #seals: RandomSeals;
   #ids = 0;
 
   constructor(dice: Dice, database: SimDatabase) {
     this.#dice = dice;
     this.#database = database;
+    this.#seals = new RandomSeals(dice);
   }
 
   newId(): string {
@@ -45,21 +46,25 @@ export class ModelCalls {
     const rows = [...this.#database.tables.rows.values()];
     if (rows.length === 0) return null;
     const row = this.#dice.pick(rows);
-    const kinds = [
-      this.#permit,
-      this.#permit,
-      this.#permit,
-      this.#grant,
-      this.#late,
-      this.#late,
-      this.#due,
-      this.#due,
-      this.#read,
-    ];
-    const call = this.#dice.pick(kinds).call(this, row);
+    const call = this.#about(row);
     // Most statements are about a permit that stands.
     const isVain = row.attemptId === null && ownersStatements.has(call.name) && this.#dice.chance(0.8);
     return isVain ? { name: "takePermit", given: [this.#request(row)] } : call;
+  }
+
+  #about(row: SimRow): StoreCall {
+    switch (this.#dice.pick(["permit", "permit", "permit", "grant", "late", "late", "due", "due", "read"] as const)) {
+      case "permit":
+        return this.#permit(row);
+      case "grant":
+        return this.#grant(row);
+      case "late":
+        return this.#late(row);
+      case "due":
+        return this.#due(row);
+      default:
+        return this.#read(row);
+    }
   }
 
   /** Mostly as it is. */
@@ -93,7 +98,7 @@ export class ModelCalls {
       case "drop":
         return { name: "dropPermit", given: [key] };
       case "unknown": {
-        const answer = dice.chance(0.5) ? this.#bytes() : null;
+        const answer = dice.chance(0.5) ? this.#seals.bytes() : null;
         const rest = { endLease: dice.chance(0.5), orphan: this.#orphan() };
         return { name: "leaveUnknown", given: [key, failure, { backoffSeconds, answer, ...rest }] };
       }
@@ -133,12 +138,18 @@ export class ModelCalls {
   #grant(row: SimRow): StoreCall {
     const key = this.#key(row);
     if (this.#dice.chance(0.6)) {
-      return { name: "commitRefresh", given: [key, this.#sealed(), { attempt: key.attemptId }] };
+      return {
+        name: "commitRefresh",
+        given: [key, this.#seals.grant(this.#database.tables.nowMs()), { attempt: key.attemptId }],
+      };
     }
     const attemptId = this.newId();
     const place = { id: row.id, generation: key.generation, goneBackFrom: row.goneBackFrom, attemptId };
     const event = { type: "connected", detail: { attempt: attemptId } };
-    return { name: "replaceGrant", given: [place, this.#sealed(), { event, exclusive: this.#dice.chance(0.5) }] };
+    return {
+      name: "replaceGrant",
+      given: [place, this.#seals.grant(this.#database.tables.nowMs()), { event, exclusive: this.#dice.chance(0.5) }],
+    };
   }
 
   #late(row: SimRow): StoreCall {
@@ -151,18 +162,28 @@ export class ModelCalls {
         const generation = row.generation + dice.pick([1, 2]);
         const place = { ...this.#asRead(row), authorization, attemptId: this.#rarely(row.attemptId, null) };
         const event = { type: "late_answer_stored", detail: { attempt: candidateId } };
-        return { name: "promoteLate", given: [place, this.#sealed(), { attemptId: candidateId, generation, event }] };
+        return {
+          name: "promoteLate",
+          given: [
+            place,
+            this.#seals.grant(this.#database.tables.nowMs()),
+            { attemptId: candidateId, generation, event },
+          ],
+        };
       }
       case "add": {
         const attemptId = this.#rarely(this.newId(), candidateId);
         const place = { connectionId: row.id, authorization, baseGeneration: row.generation };
-        return { name: "addCandidate", given: [{ attemptId, ...place, record: this.#bytes() }, {}] };
+        return { name: "addCandidate", given: [{ attemptId, ...place, record: this.#seals.bytes() }, {}] };
       }
       case "newest":
         return { name: "newestCandidate", given: [row.id, authorization] };
       default: {
         const given = { candidateId, attemptId: this.newId(), leaseSeconds: 30, orphan: this.#orphan() };
-        return { name: "tryCandidate", given: [this.#key(row), this.#sealed(), given] };
+        return {
+          name: "tryCandidate",
+          given: [this.#key(row), this.#seals.grant(this.#database.tables.nowMs()), given],
+        };
       }
     }
   }
@@ -206,7 +227,7 @@ export class ModelCalls {
         const { id, generation, goneBackFrom } = rows.find((one) => one.goneBackFrom !== null) ?? row;
         const known = this.#rarely(goneBackFrom ?? generation, generation);
         const held = { id, generation, goneBackFrom: known };
-        const tokens = { accessToken: this.#bytes(), refreshToken: this.#bytes() };
+        const tokens = { accessToken: this.#seals.bytes(), refreshToken: this.#seals.bytes() };
         return { name: "releaseGoneBack", given: [held, tokens, "somebody"] };
       }
       default:
@@ -233,41 +254,9 @@ export class ModelCalls {
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#rarely(row.id, this.newId())] },
       { name: "wasStored", given: [{ connectionId: row.id, attemptId }] },
-      { name: "isHeldElsewhere", given: [row.id, this.#fingerprint()] },
+      { name: "isHeldElsewhere", given: [row.id, this.#seals.fingerprint()] },
       { name: "permitAges", given: [] },
       { name: "generationsAfter", given: [this.#dice.pick([null, row.id]), 2] },
     ]);
-  }
-
-  #bytes(): Uint8Array<ArrayBuffer> {
-    return new Uint8Array(Buffer.from(`sealed ${++this.#ids}`));
-  }
-
-  /** Few, so that some are held twice. */
-  #fingerprint(): Uint8Array<ArrayBuffer> {
-    return new Uint8Array([this.#dice.pick([1, 2, 3, 4, 5])]);
-  }
-
-  #sealed(): SealedGrant {
-    const dice = this.#dice;
-    const nowMs = this.#database.tables.nowMs();
-    const at = (...offsets: (number | null)[]) => {
-      const offset = dice.pick(offsets);
-      return offset === null ? null : new Date(nowMs + offset);
-    };
-    return {
-      accessToken: dice.chance(0.85) ? this.#bytes() : null,
-      refreshToken: dice.chance(0.9) ? this.#bytes() : null,
-      refreshFingerprint: dice.chance(0.9) ? this.#fingerprint() : null,
-      tokenType: "Bearer",
-      grantedScopes: dice.pick([null, [], ["read", "write"]]),
-      captured: dice.pick<Record<string, string>>([{}, { account: "a1" }]),
-      issuedAt: new Date(nowMs - dice.pick([0, 40])),
-      expiresAt: at(null, -40, 0, 60_000, hourMs),
-      refreshTokenExpiresAt: at(null, 24 * hourMs),
-      keepsRefreshToken: dice.chance(0.3),
-      refreshDueAt: at(null, 45_000, 0.75 * hourMs),
-      keepAliveAt: at(null, null, 50_000, 12 * hourMs),
-    };
   }
 }

@@ -52,6 +52,7 @@ export abstract class StrictServer implements AsyncDisposable {
   readonly #server: Server;
   #origin = "";
   #clockAheadMs = 0;
+  #mayGoOn: Promise<void> = Promise.resolve();
 
   constructor(options: { switches: Partial<Switches>; client: Credentials; authorize: AuthorizeRules | null }) {
     this.switches = { ...defaultSwitches, ...options.switches };
@@ -131,6 +132,13 @@ export abstract class StrictServer implements AsyncDisposable {
     this.interfere({ kind: "reset", ...options });
   }
 
+  /** Token requests arrive, and are worked off no sooner than the function that it returns is called. */
+  holdTokens(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#mayGoOn = promise;
+    return resolve;
+  }
+
   interfere(interference: Interference): void {
     this.#interferences.add(interference);
   }
@@ -179,6 +187,7 @@ export abstract class StrictServer implements AsyncDisposable {
 
   async #work(route: Route, call: Call): Promise<Answer> {
     const slow = route.endpoint === "token";
+    if (slow) await this.#mayGoOn;
     if (slow && this.switches.delayMs > 0) await sleep(this.switches.delayMs);
     const answer = this.#handle(route, call);
     if (slow && this.switches.answerDelayMs > 0) await sleep(this.switches.answerDelayMs);

@@ -5,7 +5,7 @@ import { raceSchedule, randomSchedule, runSchedule, type Run } from "./run-sched
 
 type Batch = { kind: keyof typeof kinds; firstSeed: number; count: number };
 
-export type Failure = { seed: number; violations: readonly string[]; trace: readonly string[] };
+type Failure = { seed: number; violations: readonly string[]; trace: readonly string[] };
 
 export type BatchResult = Pick<Run, "events" | "sends" | "served" | "races" | "explained"> & {
   runs: number;
