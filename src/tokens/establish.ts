@@ -74,9 +74,6 @@ export function createEstablish(options: Options): Establish {
     const base = { ...row, captured, refreshToken: null, impliedScopes: row.scopes, authorizedAt: sentAt };
     return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
   };
-    const scheduler = schedulerFor(given.rules, random);
-    return sealGrant(vault, base, { grant: given.grant, sentAt: row.now, scheduler });
-  };
 
   /** An answer of a token endpoint like any other: kept whatever is away. */
   const keepGrant = async (sendable: Sendable, grant: Grant, captured: Record<string, string>) => {

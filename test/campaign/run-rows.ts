@@ -8,7 +8,8 @@ type Options = Given & { parallel: number };
 const limitMs = 60 * 60_000;
 
 /**
- * Starts rows: those that must be alone one by one, and then the others, several at a time, those that wait longest first.
+ * Starts rows: those that must be alone one by one, and then the others, several at a time. In the short size those that
+ * wait do so all at once, beside those that work.
  * @returns what each comes to
  */
 export function startRows(rows: readonly Row[], options: Options): Map<Row, Promise<Result>> {
@@ -25,7 +26,14 @@ export function startRows(rows: readonly Row[], options: Options): Map<Row, Prom
   const runAll = async () => {
     const [alone, others] = [rows.filter(isAlone), rows.filter((row) => !isAlone(row))];
     await pool(alone, 1);
-    await pool([...others.filter(({ waits }) => waits), ...others.filter(({ waits }) => !waits)], options.parallel);
+    const waiting = others.filter(({ waits }) => waits && options.scale === "short");
+    await Promise.all([
+      pool([...waiting], waiting.length),
+      pool(
+        others.filter((row) => !waiting.includes(row)),
+        options.parallel,
+      ),
+    ]);
   };
   void runAll();
   return new Map([...promised].map(([row, { promise }]) => [row, promise]));
