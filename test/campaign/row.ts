@@ -14,7 +14,7 @@ export type Row = {
   promised: string;
   /** It measures times that the work of other rows would spoil: nothing else runs beside it, in its full size at least. */
   alone?: boolean | "full";
-  /** Even its short size waits for a permit to run out (45 s): it is started before the others. */
+  /** Even its short size waits for a permit to run out (45 s): there it starts at once, and counts in no limit of rows at a time. */
   waits?: boolean;
   run(given: Given): Promise<Outcome>;
 };

@@ -27,13 +27,8 @@ export function startRows(rows: readonly Row[], options: Options): Map<Row, Prom
     const [alone, others] = [rows.filter(isAlone), rows.filter((row) => !isAlone(row))];
     await pool(alone, 1);
     const waiting = others.filter(({ waits }) => waits && options.scale === "short");
-    await Promise.all([
-      pool([...waiting], waiting.length),
-      pool(
-        others.filter((row) => !waiting.includes(row)),
-        options.parallel,
-      ),
-    ]);
+    const working = others.filter((row) => !waiting.includes(row));
+    await Promise.all([pool(waiting, waiting.length), pool(working, options.parallel)]);
   };
   void runAll();
   return new Map([...promised].map(([row, { promise }]) => [row, promise]));

@@ -4,8 +4,8 @@ import type { Row } from "../campaign/row.ts";
 import { type Result, startRows } from "../campaign/run-rows.ts";
 import { describeWithServices } from "../support/services/index.ts";
 
-/** Most rows wait more than they work: for permits, for tokens to end, for processes to start. */
-const parallel = 6;
+/** Beside those that wait for a permit: the others wait too, for tokens to end and for processes to start. */
+const parallel = 4;
 const seed = 20_261_121;
 
 const rows = await loadRows();

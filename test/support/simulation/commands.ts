@@ -1,4 +1,4 @@
-import type { SendFault } from "./sim-provider.ts";
+import type { SendFault } from "./sends.ts";
 
 /** Whatever may happen to replicas in a schedule. Replicas and connections are numbers, taken modulo how many there are. */
 export type Command =

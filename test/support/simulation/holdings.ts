@@ -1,7 +1,7 @@
 import type { SimRow } from "./sim-row.ts";
 import { plainText } from "./plain-vault.ts";
 import type { RefreshToken } from "./grant-model.ts";
-import type { Send } from "./sim-provider.ts";
+import type { Send } from "./sends.ts";
 import type { World } from "./world.ts";
 
 /** Where and since when there were copies of what a provider issued. */

@@ -2,7 +2,7 @@ import { isCurrent, type RefreshToken } from "./grant-model.ts";
 import { valueOf } from "./holdings.ts";
 import { plainText } from "./plain-vault.ts";
 import type { Replica } from "./replica.ts";
-import type { Send } from "./sim-provider.ts";
+import type { Send } from "./sends.ts";
 import type { SimRow } from "./sim-row.ts";
 import type { World } from "./world.ts";
 

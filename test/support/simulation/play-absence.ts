@@ -1,5 +1,5 @@
 import { keepReading } from "./callers.ts";
-import type { Send } from "./sim-provider.ts";
+import type { Send } from "./sends.ts";
 import { openStage } from "./stage.ts";
 import { valueOf } from "./holdings.ts";
 import { isCurrent } from "./grant-model.ts";

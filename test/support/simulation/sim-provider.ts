@@ -1,34 +1,12 @@
 import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
-import { processTokenResponse, type TokenResponse } from "../../../src/providers/token-response.ts";
+import type { TokenResponse } from "../../../src/providers/token-response.ts";
+import { Exchange, type ExchangeParts } from "./exchange.ts";
 import { GrantModel, type RefreshToken, type ReuseKind } from "./grant-model.ts";
 import type { Moments } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
-
-type Call = Parameters<OAuthClient["requestToken"]>[0];
-
-/** A request that was written to a socket. */
-export type Send = {
-  /** The refresh token; null: another grant. */
-  token: RefreshToken | null;
-  connection: string | null;
-  actor: Actor;
-  beganMs: number;
-  /** When the provider did it; null: it never came to that. */
-  doneMs: number | null;
-  issued: RefreshToken | null;
-  accessToken: string | null;
-  status: number;
-  /** When, and as what, the answer was read; null: never. */
-  read: { atMs: number; as: "granted" | "refused" | "unknown" } | null;
-};
-
-/** What befalls one request. */
-export type SendFault = "none" | "no_connection" | "lost_request" | "lost_answer" | "stall" | 429 | 500 | 503;
+import { respond, type Send, type SendFault } from "./sends.ts";
 
 type Options = { scheduler: Scheduler; moments: Moments };
-
-const totalMs = 25_000;
 
 /** A strict provider that keeps books. */
 export class SimProvider {
@@ -119,102 +97,4 @@ export class SimProvider {
       ...(isNew ? { refresh_token: issued.value } : {}),
     });
   }
-}
-
-type ExchangeParts = { actor: Actor; scheduler: Scheduler; moments: Moments; provider: SimProvider };
-
-/** One request, from connecting to the end of its answer, as src/providers/oauth-client.ts makes it. */
-class Exchange {
-  readonly #parts: ExchangeParts;
-  readonly #call: Call;
-  readonly #resolve: (answer: TokenAnswer) => void;
-  readonly #body: URLSearchParams;
-  #send: Send | null = null;
-  #isOver = false;
-
-  constructor(parts: ExchangeParts, call: Call, resolve: (answer: TokenAnswer) => void) {
-    this.#parts = parts;
-    this.#call = call;
-    this.#resolve = resolve;
-    this.#body = new URLSearchParams(call.request.body);
-  }
-
-  start(): void {
-    const { actor, scheduler, provider } = this.#parts;
-    if (!this.#call.mayStillSend()) return this.#fail("not_sent", "send_window_passed");
-    const fault = provider.faultOf();
-    const connectMs = scheduler.chance(0.03) ? scheduler.between(1500, 2900) : scheduler.magnitude(1, 60);
-    const begin = () => {
-      scheduler.after(totalMs, actor, () => this.#fail("unknown", "outcome_unknown"));
-      scheduler.after(connectMs, actor, () => this.#write(fault));
-    };
-    if (actor.isFrozen) actor.held.push(begin);
-    else begin();
-  }
-
-  #write(fault: SendFault): void {
-    const { actor, scheduler, moments, provider } = this.#parts;
-    if (fault === "no_connection") return this.#fail("not_sent", "connect_failed");
-    moments(actor, "about to send");
-    if (!actor.isAlive) return;
-    if (actor.isFrozen) return void actor.held.push(() => this.#write(fault));
-    if (!this.#call.mayStillSend()) return this.#fail("not_sent", "send_window_passed");
-    const send = provider.begin(actor, this.#body);
-    this.#send = send;
-    moments(actor, "sent");
-    if (fault === "lost_request") return void scheduler.after(provider.latencyMs(), actor, () => this.#reset());
-    const isEarly = scheduler.chance(0.5);
-    const stallMs = fault === "stall" ? scheduler.between(10_000, 29_000) : 0;
-    scheduler.after(provider.latencyMs() + (isEarly ? 0 : stallMs), null, () =>
-      this.#answer(send, { fault, delayMs: isEarly ? stallMs : 0 }),
-    );
-  }
-
-  #answer(send: Send, { fault, delayMs }: { fault: SendFault; delayMs: number }): void {
-    const { actor, scheduler, moments, provider } = this.#parts;
-    const lives = { accessSeconds: 300 };
-    const response = typeof fault === "number" ? respond(send, fault, {}) : provider.answer(send, this.#body, lives);
-    moments(actor, "done by provider");
-    const returnMs = provider.latencyMs() + delayMs;
-    if (fault === "lost_answer") return void scheduler.after(returnMs, actor, () => this.#reset());
-    scheduler.after(returnMs, actor, () => this.#read(send, response));
-  }
-
-  #read(send: Send, response: TokenResponse): void {
-    const { actor, scheduler, moments } = this.#parts;
-    if (this.#isOver) return;
-    moments(actor, "answer there");
-    if (!actor.isAlive) return;
-    if (actor.isFrozen) return void actor.held.push(() => this.#read(send, response));
-    const { definition, request } = this.#call;
-    const answer = processTokenResponse({ definition, response, secrets: request.secrets });
-    const isUnknown = answer.kind === "failed" && answer.failure.class === "unknown";
-    const as = answer.kind === "granted" ? "granted" : isUnknown ? "unknown" : "refused";
-    send.read = { atMs: scheduler.nowMs, as };
-    this.#end(answer);
-  }
-
-  #reset(): void {
-    this.#fail("unknown", "outcome_unknown");
-  }
-
-  #fail(kind: "not_sent" | "unknown", code: "send_window_passed" | "connect_failed" | "outcome_unknown"): void {
-    if (this.#isOver) return;
-    if (this.#send !== null) this.#send.read = { atMs: this.#parts.scheduler.nowMs, as: "unknown" };
-    const isUnsent = this.#send === null && kind === "unknown";
-    const failure = isUnsent
-      ? ({ class: "not_sent", code: "connect_failed", detail: "" } as const)
-      : ({ class: kind, code, detail: "" } as const);
-    this.#end({ kind: "failed", failure });
-  }
-
-  #end(answer: TokenAnswer): void {
-    this.#isOver = true;
-    this.#resolve(answer);
-  }
-}
-
-function respond(send: Send, status: number, body: Record<string, unknown>): TokenResponse {
-  send.status = status;
-  return { status, headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
 }
