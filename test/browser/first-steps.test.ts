@@ -92,7 +92,8 @@ describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, 
     expect(second.stderr).toMatch(/^freshet: DATA_DIR \S+ is held by another broker process[^\n]*\n$/);
 
     expect([await start.interrupt(), start.hasLeftovers]).toEqual([0, false]);
-    expect((await readdir(join(folder, "data"))).sort()).toEqual(["admin-key", "database", "encryption-key", "lock"]);
+    const kept = ["admin-key", "database", "encryption-key", "lock", "marks"];
+    expect((await readdir(join(folder, "data"))).sort()).toEqual(kept);
     await using again = await FirstStart.launch(folder, { port: await freePort() });
     await again.ready();
     expect(again.link).toMatch(/\/connect\/\S{20,}$/);

@@ -17,6 +17,16 @@ async function commandsIn(redis: Redis): Promise<string[]> {
   return lines.map((line) => line.split(",")[0] ?? "").filter((line) => !/^cmdstat_(info|config|client)/.test(line));
 }
 
+/** What goes on by itself, however much is read: sweeping, noting once what is read, tidying, the guard against restores. */
+const sweeping = [
+  /UPDATE connections c SET next_refresh_at = clock_timestamp\(\)/,
+  /UPDATE connections c SET in_use = true/,
+  /UPDATE tombstones/,
+  /DELETE FROM connection_events/,
+  /ORDER BY c\.id LIMIT/,
+];
+const isOnItsOwn = (statement: string) => sweeping.some((pattern) => pattern.test(statement));
+
 describeWithServices(["postgres", "redis"], "a fresh read", () => {
   it("runs no Redis command, no SQL when key and connection are cached, and else at most one read for each cache", async () => {
     await using postgres = await startPrivatePostgres({ logStatements: true });
@@ -25,7 +35,7 @@ describeWithServices(["postgres", "redis"], "a fresh read", () => {
     await stage.connect("acme");
     const key = await stage.first.api.createKey({ name: "reader", abilities: ["tokens"], connections: ["acme"] });
     const redis = new Redis(redisServer.url);
-    const statements = async () => statementsIn(await postgres.log());
+    const statements = async () => statementsIn(await postgres.log()).filter((text) => !isOnItsOwn(text));
     const read = async () => expect((await stage.first.api.token("acme", { key })).status).toBe(200);
 
     await read();

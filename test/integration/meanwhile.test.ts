@@ -37,7 +37,8 @@ describeWithServices(["postgres", "redis"], "while a refresh is under way", () =
     expect((await reading).status).toBe(404);
     expect((await stage.first.api.token("acme")).status).toBe(404);
     await stage.connect("acme");
-    expect((await stage.first.api.token("acme")).body.version).toBe(3);
+    // Version 2 may have been handed out by the refresh that was under way; a person's grant comes two after that.
+    expect((await stage.first.api.token("acme")).body.version).toBe(4);
   });
 
   it("a disabled connection hands nothing out, and after it is enabled the answer that came meanwhile is there", async () => {

@@ -11,6 +11,7 @@ export const row: Row = {
   number: 6,
   title: "SIGSTOP after the answer while a peer replays in a grace window",
   promised: "both sets kept, connection usable",
+  waits: true,
   async run({ scale, log }) {
     const count = scale === "full" ? 50 : 10;
     const databaseUrl = await useDatabase();

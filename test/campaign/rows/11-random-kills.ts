@@ -6,6 +6,7 @@ export const row: Row = {
   number: 11,
   title: "kill -9 at 200 random points, strict provider",
   promised: "0 losses outside W1–W3, each such case counted in the metric",
+  waits: true,
   async run(given) {
     const { points, permits, exposed, lost, counted, reuses, overlaps } = await killAtRandom(given, {});
     const outside = lost.filter((name) => !exposed.includes(name));

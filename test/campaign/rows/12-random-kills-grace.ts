@@ -5,6 +5,7 @@ export const row: Row = {
   number: 12,
   title: "the same, provider with a 10-minute grace",
   promised: "0 losses",
+  waits: true,
   async run(given) {
     const { points, permits, exposed, lost, counted, reuses } = await killAtRandom(given, {
       reuse: "grace",

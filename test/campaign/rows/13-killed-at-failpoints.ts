@@ -46,6 +46,7 @@ export const row: Row = {
   number: 13,
   title: "kill -9 at each failpoint × 20",
   promised: "the outcome that the protocol's table names",
+  waits: true,
   async run(given) {
     const found = new Set(
       findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url))).map(({ name }) => name),

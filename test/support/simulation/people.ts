@@ -82,7 +82,6 @@ export class People {
 
   /** Unless somebody else has opened it again meanwhile. */
   #closed({ what, name }: Deed): void {
-    if (what === "enable") this.#world.watch.closedMs.delete(name);
     if (what !== "delete" && what !== "disable") return;
     const { status = "disabled" } = this.#row(name) ?? {};
     if (status === "disabled") this.#world.watch.closedMs.set(name, this.#world.scheduler.nowMs);
@@ -140,12 +139,13 @@ export class People {
     if (this.#row(subject.name) !== undefined || !replica.isRunning) return;
     const { database, store, watch } = this.#world;
     const id = this.#newId();
-    watch.closedMs.delete(subject.name);
     await this.#act({ what: "create", name: subject.name, id, family: null }, async () => {
       await store.transact(replica, {
         name: "insert",
         effect: () => {
-          if (database.tables.byName(subject.name) === undefined) database.insert(newConnection(id, subject));
+          if (database.tables.byName(subject.name) !== undefined) return;
+          database.insert(newConnection(id, subject));
+          watch.closedMs.delete(subject.name);
         },
       });
     });
@@ -155,10 +155,15 @@ export class People {
     const row = this.#row(name);
     if (row === undefined || !replica.isRunning) return;
     const { database, store, watch } = this.#world;
-    if (!disabled) watch.closedMs.delete(name);
     const what = disabled ? "disable" : "enable";
     await this.#act({ what, name, id: row.id, family: null }, async () => {
-      const updated = await store.transact(replica, { name: what, effect: () => database.disable(row.id, disabled) });
+      const updated = await store.transact(replica, {
+        name: what,
+        effect: () => {
+          if (!disabled) watch.closedMs.delete(name);
+          return database.disable(row.id, disabled);
+        },
+      });
       if (updated !== null) replica.core.cache.learn(updated);
     });
   }

@@ -28,7 +28,7 @@ export class Replica {
   readonly folder = new SimFolder();
   wallOffsetMs = 0;
   monotonicLagMs = 0;
-  /** When Postgres last failed it. */
+  /** When Postgres last failed it, or it was frozen. */
   troubledMs = -Infinity;
   /** To be called when it runs again. */
   endTrouble: (nowMs: number) => void = () => {};

@@ -120,6 +120,9 @@ export class World {
   thaw(actor: Actor): void {
     if (!actor.isFrozen) return;
     this.note(`${actor.name} thaws`);
+    // What happened meanwhile it cannot know.
+    const replica = this.replicas.find((one) => one.actor === actor);
+    if (replica !== undefined) replica.troubledMs = this.scheduler.nowMs;
     this.scheduler.thaw(actor);
   }
 
