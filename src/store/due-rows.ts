@@ -6,6 +6,8 @@ import { tokenColumns, type TokenRow } from "./token-row.ts";
 /** A connection's newest generation and version, as a guard outside of the database remembers them. */
 export type GenerationMark = { connectionId: string; generation: number; version: number };
 
+/** An attempt that may not be taken over yet is looked at again soon. */
+const orphanClaimSeconds = 10;
 const keepDeletedHours = 24;
 const keepEventsDays = 90;
 /** Of the most frequent event, one for each refresh. */
@@ -26,7 +28,8 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
     }): Promise<TokenRow[]> {
       const { limit, claimSeconds, busyProviders } = given;
       return await prisma.$queryRaw`
-        UPDATE connections c SET next_refresh_at = clock_timestamp() + ${seconds(claimSeconds)}
+        UPDATE connections c SET next_refresh_at = clock_timestamp()
+          + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(orphanClaimSeconds)} END
         WHERE c.id IN (SELECT d.id FROM connections d
           WHERE d.next_refresh_at <= clock_timestamp() AND d.status IN ('connected', 'pending')
             AND d.gone_back_from IS NULL AND d.provider <> ALL(${busyProviders}::text[])

@@ -59,7 +59,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         backoff_until = NULL, next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
           + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
         authorization_seq = c.authorization_seq + 1,
-        authorized_at = ${grant.issuedAt}::timestamptz, last_attempt_id = ${row.attemptId}::uuid
+        authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
       // What was granted before a person's newest word is not tried any more.
       const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;

@@ -2,19 +2,6 @@ import type { Failure } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { Sendable } from "./sending.ts";
 
-/** How an attempt whose outcome nobody knew came to its end. */
-export type Resolution =
-  /** The token was sent again and its answer stored. */
-  | "replayed"
-  /** The first answer turned up in a spool. */
-  | "drained"
-  /** The first answer came after all, and is the newest set. */
-  | "promoted"
-  /** The same, beside a newer one; it is tried before the grant ends. */
-  | "candidate"
-  /** The grant has ended: the answer was lost for good. */
-  | "lost";
-
 /** What telemetry learns of refreshes. Calls must not throw; what they are given holds secrets, what they write must not. */
 export type RefreshObserver = {
   succeeded(sendable: Sendable, given: { replay: boolean; seconds: number }): void;

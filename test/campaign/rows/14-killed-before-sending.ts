@@ -13,6 +13,7 @@ type Successor = "a peer" | "its own next start";
 
 export const row: Row = {
   number: 14,
+  waits: true,
   title: "kill -9 between permit and send",
   promised: `serving again within ${limitSeconds} s`,
   async run(given) {

@@ -6,6 +6,7 @@ import type { Sync } from "./sync.ts";
 
 type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readByIds" | "readById">;
 
+const orphanClaimSeconds = 10;
 const keepDeletedMs = 24 * 3_600_000;
 
 export function readStatements(tables: SimTables): Sync<Reads> {
@@ -29,7 +30,8 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
     claimDue({ limit, claimSeconds, busyProviders }) {
       const due = all().filter((row) => isDue(row, tables.now) && !busyProviders.includes(row.provider));
       const first = due.sort((a, b) => dueMs(a) - dueMs(b)).slice(0, limit);
-      return first.map((row) => tables.put(row, { ...row, nextRefreshAt: after(tables.nowMs(), claimSeconds) }));
+      const claimedFor = ({ attemptId }: SimRow) => (attemptId === null ? claimSeconds : orphanClaimSeconds);
+      return first.map((row) => tables.put(row, { ...row, nextRefreshAt: after(tables.nowMs(), claimedFor(row)) }));
     },
 
     postpone({ id, generation }, afterSeconds) {

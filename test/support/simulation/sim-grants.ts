@@ -5,6 +5,7 @@ import {
   attemptVersion,
   freePermit,
   freeSchedule,
+  greatest,
   grantColumns,
   highestVersion,
   noPermit,
@@ -46,7 +47,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         nextRefreshAt: grant.keepAliveAt,
         version: highestVersion(row) + row.attemptReplays + (row.version === 0 ? 1 : 2),
         authorization: row.authorization + 1,
-        authorizedAt: grant.issuedAt,
+        authorizedAt: greatest(row.authorizedAt, grant.issuedAt),
         lastAttemptId: place.attemptId,
       }));
       if (stored === null) return null;
