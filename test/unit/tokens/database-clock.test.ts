@@ -52,3 +52,18 @@ it("an answer that comes late does not set the clock back: no token is taken for
   databaseClock.observe(new Date(answered), asked);
   expect(passedMs()).toBeGreaterThanOrEqual(2500);
 });
+
+it("is in doubt before Postgres has answered, and whenever this machine's clocks disagree since it did", () => {
+  const clock = fakeClock();
+  const databaseClock = createDatabaseClock(clock);
+  const doubts = [databaseClock.isDoubtful()];
+  const observe = () => databaseClock.observe(new Date(observed), databaseClock.ask());
+  for (const change of [() => clock.advance(3_600_000), () => (clock.wall += 2000), () => (clock.wall -= 2000)]) {
+    observe();
+    change();
+    doubts.push(databaseClock.isDoubtful());
+  }
+  observe();
+  doubts.push(databaseClock.isDoubtful());
+  expect(doubts).toEqual([true, false, true, true, false]);
+});
