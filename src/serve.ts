@@ -20,10 +20,10 @@ export async function serve(config: Config): Promise<void> {
   const log = createLogger(config.logLevel, output);
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metrics);
-  // What waits in spools goes first; that it fails or takes long keeps nobody from being served.
+  await listen(broker, config);
+  // Before it says that it is ready; that this fails or takes long keeps nobody from being served.
   const recovered = broker.core.recover().catch((err: unknown) => log.warn({ err }, "recovery at the start failed"));
   await withDeadline(recovered, recoveryPatienceMs, systemClock);
-  await listen(broker, config);
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");

@@ -178,8 +178,8 @@ export const guards: readonly Guard[] = [
   {
     name: "restored database: rows behind their marks are held",
     file: "src/tokens/refresh.ts",
-    find: "if (mark === null || mark.generation <= row.generation) return null;",
-    replace: "if (mark !== undefined) return null;",
+    find: "return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);",
+    replace: "return mark === undefined ? await hold(parts, row, row) : null;",
     caughtBy: contract("databases"),
   },
   {

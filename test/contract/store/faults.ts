@@ -9,7 +9,7 @@ export function faults(stage: () => StoreStage): void {
   it("a statement that is itself at fault is no outage", async () => {
     const { key } = await stage().permit();
     const faulty = [
-      stage().query("SELECT nothing FROM nowhere"),
+      stage().query("SELECT nothing FROM connections"),
       stage().query("SELECT 1 / 0 AS quotient"),
       stage().query("SELECT 'x'::uuid::text AS id"),
       stage().insert({ name: "a NUL \0 in a name" }),
