@@ -16,5 +16,7 @@ export type Row = {
   alone?: boolean | "full";
   /** Even its short size waits for a permit to run out (45 s): there it starts at once, and counts in no limit of rows at a time. */
   waits?: boolean;
+  /** Its figure is a time. The suite asserts no times: machines are shared and busy. */
+  timed?: boolean;
   run(given: Given): Promise<Outcome>;
 };

@@ -5,7 +5,7 @@ import { inBatches, offences } from "../tools.ts";
 
 const sizes = {
   full: { connections: 1000, replicas: 4, aheadSeconds: 60 },
-  short: { connections: 60, replicas: 2, aheadSeconds: 6 },
+  short: { connections: 60, replicas: 2, aheadSeconds: 20 },
 } as const;
 
 export const row: Row = {

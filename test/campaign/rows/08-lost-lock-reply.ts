@@ -9,6 +9,7 @@ const endings = ["silence", "reset"] as const;
 
 export const row: Row = {
   number: 8,
+  timed: true,
   title: "lock's SET applied, its reply dropped",
   promised: "no stall over 1 s",
   alone: "full",

@@ -14,6 +14,7 @@ const sizes = {
 
 export const row: Row = {
   number: 16,
+  timed: true,
   title: "rolling restart of 4 replicas at 200 reads/s",
   promised: "0 failed reads",
   async run({ seed, scale, log }) {

@@ -13,6 +13,7 @@ const width = 8;
 
 export const row: Row = {
   number: 17,
+  timed: true,
   title: "answer → first durable copy, 10,000 refreshes",
   promised: "p99 under 50 ms",
   alone: "full",

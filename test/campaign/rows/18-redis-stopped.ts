@@ -20,6 +20,7 @@ const control = 2;
 
 export const row: Row = {
   number: 18,
+  timed: true,
   title: "Redis stopped 30 s under load",
   promised: "0 failed reads, 0 duplicate refreshes, fresh-read p99 within 2× of before",
   alone: "full",

@@ -14,6 +14,7 @@ const endOfReads = 0.93;
 
 export const row: Row = {
   number: 19,
+  timed: true,
   title: "Postgres stopped 30 s, cached tokens",
   promised: "0 failed reads, 0 refreshes started",
   async run({ scale, log }) {
