@@ -17,6 +17,8 @@ export class PatientPool extends Pool {
     super(config);
     this.#gate = createGate(config.max);
     this.on("release", () => this.#gate.leave());
+    // Between the pool and who gets a connection nobody else listens; an error without a listener would end the process.
+    this.on("connect", (client) => client.on("error", () => {}));
   }
 
   override connect(): Promise<PoolClient>;

@@ -1,0 +1,110 @@
+import { ConnectedStage } from "../../support/connected-stage.ts";
+import { startPrivatePostgres, startPrivateRedis } from "../../support/services/index.ts";
+import { countedLosses, lostOnes, readUntilSettled, storedRows, until } from "../crash-tools.ts";
+import { CommandStage, drawCommands } from "../random-commands.ts";
+import type { Given, Row } from "../row.ts";
+import { ServedWatch } from "../served-watch.ts";
+import { connectMany, inBatches, offences } from "../tools.ts";
+
+/** In the short size nothing leaves a permit behind that must be waited out. */
+const sizes = { full: { sequences: 5, commands: 40 }, short: { sequences: 1, commands: 20 } } as const;
+const connections = 6;
+const lifeSeconds = 8;
+
+type Played = { commands: number; served: number; refreshes: number; lost: number; wrong: string[] };
+
+export const row: Row = {
+  number: 33,
+  title: "random commands on real replicas: people, kills, outages, lost answers",
+  promised: "the protocol's invariants hold; losses only in W1–W3, counted",
+  async run(given) {
+    const { sequences } = sizes[given.scale];
+    const played = await inBatches(sequences, sequences, (index) => playSequence(index, given));
+    const sum = (of: "commands" | "served" | "refreshes" | "lost") => played.reduce((all, one) => all + one[of], 0);
+    const wrong = played.flatMap((one) => one.wrong);
+    return {
+      ok: wrong.length === 0 && sum("served") > 0 && sum("refreshes") > 0,
+      figure: `${sum("commands")} commands in ${sequences} sequences, ${sum("refreshes")} refreshes, ${sum("served")} tokens served; ${played.filter((one) => one.wrong.length > 0).length} sequences with an invariant broken, ${sum("lost")} grants lost`,
+      notes: wrong,
+    };
+  },
+};
+
+async function playSequence(index: number, { seed, scale, log }: Given): Promise<Played> {
+  const commands = drawCommands(seed + index, sizes[scale].commands, scale === "full");
+  const isStrict = (seed + index) % 2 === 0;
+  const switches = isStrict ? {} : ({ reuse: "grace", graceSeconds: 600 } as const);
+  await using postgres = await startPrivatePostgres();
+  await using redis = await startPrivateRedis();
+  const provider = { switches: { ...switches, accessLifeSeconds: lifeSeconds, oldAccessTokenDies: false } };
+  const options = { replicas: 2, databaseUrl: postgres.url, redisUrl: redis.url, provider };
+  await using stage = await ConnectedStage.start(options);
+  const names = (await connectMany(stage, connections)).map(({ name }) => name);
+  const watch = new ServedWatch();
+  const readers = stage.brokers.flatMap((broker) => names.map((name) => watch.follow(broker, name)));
+  const commandStage = new CommandStage({ stage, postgres, redis, names, watch });
+  for (const command of commands) await commandStage.apply(command);
+  await commandStage.restore();
+  log(`sequence ${index}: ${commands.length} commands done, ${watch.served.length} tokens served`);
+  const { lost, wrong } = await settle(stage, { databaseUrl: postgres.url, commandStage, watch, isStrict });
+  watch.end();
+  await Promise.all(readers);
+
+  const { ledger } = stage.provider;
+  const broken = [...wrong, ...watch.check(ledger, lifeSeconds)];
+  return {
+    commands: commands.length,
+    served: watch.served.length,
+    refreshes: ledger.refreshes(),
+    lost,
+    wrong:
+      broken.length === 0
+        ? []
+        : [`sequence ${index}, ${isStrict ? "strict" : "grace"}:`, ...broken.slice(0, 20), JSON.stringify(commands)],
+  };
+}
+
+type Rest = { databaseUrl: string; commandStage: CommandStage; watch: ServedWatch; isStrict: boolean };
+
+/** Waits until every connection has a token or needs a person, and tries each refresh token that is left. */
+async function settle(stage: ConnectedStage, { databaseUrl, commandStage, watch, isStrict }: Rest) {
+  const { first, brokers, provider } = stage;
+  await until("the brokers to reach Postgres again", 30_000, () => isBack(stage));
+  const rows = [...(await storedRows(databaseUrl)).values()];
+  const disabled = rows.filter(({ status }) => status === "disabled");
+  for (const { name } of disabled) {
+    watch.opens(name);
+    await first.api.changeConnection(name, { disabled: false });
+  }
+  const names = rows.filter(({ status }) => status !== "pending").map(({ name }) => name);
+  await readUntilSettled(first, names);
+  const lost = await lostOnes(first, names);
+
+  const after = await storedRows(databaseUrl);
+  const unexplained = lost.filter((name) => after.get(name)?.errorCode !== "refresh_outcome_lost");
+  const counted = commandStage.countedBefore + (await countedLosses(brokers))[0];
+  const { reuses, overlaps, sentTwice } = offences(provider.ledger);
+  const { kills, lostAnswers } = commandStage;
+  // A kill may catch each connection once, and a lost answer is one connection's.
+  const mayRepeat = lostAnswers + kills * connections;
+  const crashed = brokers.filter(({ exitCode }) => exitCode !== null).length;
+  const checks = {
+    "connections ended by something else": unexplained.length,
+    "losses not counted": Math.max(0, lost.length - counted),
+    "sends at the same time": overlaps,
+    "tokens sent twice with nothing to explain it": Math.max(0, sentTwice - mayRepeat),
+    "spent tokens sent with nothing to explain it": Math.max(0, reuses - (isStrict ? mayRepeat : 0)),
+    "losses at a provider with a grace window": isStrict ? 0 : lost.length,
+    "brokers that ended by themselves": crashed,
+  };
+  const wrong = Object.entries(checks).flatMap(([what, count]) => (count === 0 ? [] : [`${count} ${what}`]));
+  return { lost: lost.length, wrong: [...wrong, ...(unexplained.length === 0 ? [] : [unexplained.join()])] };
+}
+
+/** Every broker answers what only Postgres knows. @throws with what it wrote, where one has ended by itself */
+async function isBack({ brokers }: ConnectedStage): Promise<boolean> {
+  const ended = brokers.find(({ exitCode }) => exitCode !== null);
+  if (ended !== undefined) throw new Error(`a broker ended by itself: ${ended.stderr.slice(-3000)}`);
+  const replies = await Promise.all(brokers.map(({ api }) => api.api("/connections")));
+  return replies.every(({ status }) => status === 200);
+}

@@ -1,0 +1,27 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, it } from "vitest";
+import { PatientPool } from "../../src/store/patient-pool.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
+
+const connectMs = 100;
+
+describeWithServices(["postgres"], "a pool of connections", () => {
+  it("lets who waits for its turn wait longer than connecting may take", async () => {
+    const max = 1;
+    const pool = new PatientPool({ connectionString: await useDatabase(), max, connectionTimeoutMillis: connectMs });
+    const first = await pool.connect();
+    const second = pool.query<{ one: number }>("SELECT 1 AS one");
+    await sleep(3 * connectMs);
+    first.release();
+    expect((await second).rows).toEqual([{ one: 1 }]);
+    await pool.end();
+  });
+
+  it("gives out no connection whose end would be an error that nobody hears", async () => {
+    const pool = new PatientPool({ connectionString: await useDatabase(), max: 1 });
+    const client = await pool.connect();
+    expect(client.listenerCount("error")).toBeGreaterThan(0);
+    client.release();
+    await pool.end();
+  });
+});
