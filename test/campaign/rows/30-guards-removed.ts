@@ -32,7 +32,7 @@ export const row: Row = {
       notes.push(line);
       log(line);
     }
-    const figure = `${chosen.length - survived.length} of ${chosen.length} guards are missed by the suite`;
+    const figure = `without each of ${chosen.length - survived.length} of ${chosen.length} guards the suite fails, naming what broke`;
     return { ok: survived.length === 0, figure, notes };
   },
 };
