@@ -18,5 +18,7 @@ export type Row = {
   waits?: boolean;
   /** Its figure is a time. The suite asserts no times: machines are shared and busy. */
   timed?: boolean;
+  /** Even its short size starts so many processes that the suite leaves it to the campaign. */
+  heavy?: boolean;
   run(given: Given): Promise<Outcome>;
 };

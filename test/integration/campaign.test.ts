@@ -8,7 +8,7 @@ import { describeWithServices } from "../support/services/index.ts";
 const parallel = 3;
 const seed = 20_261_121;
 
-const rows = (await loadRows()).filter(({ timed }) => timed !== true);
+const rows = (await loadRows()).filter(({ timed, heavy }) => timed !== true && heavy !== true);
 
 function log(line: string): void {
   if (process.env["CAMPAIGN_LOG"]) process.stderr.write(`${line}\n`);

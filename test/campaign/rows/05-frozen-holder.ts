@@ -38,6 +38,7 @@ const anyMoment = (afterMs: number): Point => ({
 
 export const row: Row = {
   number: 5,
+  heavy: true,
   title: "SIGSTOP of the holder for 120 s at any point from permit to write",
   promised: "0 sends by it after waking",
   async run(given) {

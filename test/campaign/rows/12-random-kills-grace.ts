@@ -3,6 +3,7 @@ import type { Row } from "../row.ts";
 
 export const row: Row = {
   number: 12,
+  heavy: true,
   title: "the same, provider with a 10-minute grace",
   promised: "0 losses",
   waits: true,

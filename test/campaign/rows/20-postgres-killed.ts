@@ -43,6 +43,7 @@ const sideBySide = 4;
 
 export const row: Row = {
   number: 20,
+  heavy: true,
   title:
     "Postgres killed between answer and store × 100, back after 1 s to 5 min, peers running; the same plus kill -9 after fdatasync",
   promised: "0 losses with Redis; without, only W3, counted",
