@@ -34,6 +34,17 @@ export default defineConfig({
       {
         plugins,
         test: {
+          name: "providers",
+          setupFiles,
+          include: ["test/providers/**/*.test.ts"],
+          isolate: false,
+          testTimeout: 10_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        plugins,
+        test: {
           name: "contract",
           setupFiles,
           include: ["test/contract/**/*.test.ts"],
@@ -66,7 +77,7 @@ export default defineConfig({
           globalSetup: services,
           testTimeout: 180_000,
           hookTimeout: 180_000,
-          sequence: { groupOrder: 4 }, // by itself: some of it measures times
+          sequence: { groupOrder: 4 }, // by itself: its fleets of brokers would starve the others
         },
       },
       {

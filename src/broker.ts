@@ -13,7 +13,6 @@ import { createKeyService } from "./registry/key-service.ts";
 import { createRecoveryService } from "./registry/recovery-service.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests } from "./store/authorization-requests.ts";
-import { createConsentLinks } from "./store/consent-links.ts";
 import type { Database } from "./store/database.ts";
 import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
 import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
@@ -70,6 +69,7 @@ export async function createBroker(config: Config, log: Logger) {
   return {
     ...registry,
     app,
+    catalog: providers.catalog,
     lifecycle,
     core,
     records,
@@ -100,9 +100,10 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
   const connections = createConnectionService({ ...parts, randomBytes });
   const consent = createConsentService({
     ...createConsentContext({ ...parts, records }),
-    links: createConsentLinks(database.prisma),
+    links: parts.links,
     requests: createAuthorizationRequests(database.prisma),
     vault: parts.vault,
+    devices: parts.devices,
     publicUrl: config.publicUrl,
     returnOrigins: config.returnOrigins,
     random: { bytes: randomBytes, uuid: randomUUID },
@@ -112,7 +113,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
   return {
     connections,
     consent,
-    consentCalls: createConsentCalls({ consent, connections }),
+    consentCalls: createConsentCalls({ consent, connections, devices: parts.devices, decide: parts.establish.decide }),
     recovery: createRecoveryService(parts),
     clients: createClientService(parts),
     keys: createKeyService({ keys: keyTable, adminKey: secrets.adminKey, clock, nowMs: parts.nowMs, randomBytes }),

@@ -1,3 +1,5 @@
+import { publicName } from "./chain-name.ts";
+
 /** Every code that an answer of this broker can carry. A closed set: the OpenAPI document lists it. */
 export const errorCodes = [
   "invalid_request",
@@ -11,6 +13,7 @@ export const errorCodes = [
   "connection_disabled",
   "conflict",
   "duplicate_grant",
+  "account_changed",
   "grant_not_applicable",
   "payload_too_large",
   "unsupported_media_type",
@@ -40,7 +43,8 @@ export class BrokerError extends Error {
     super(detail);
     this.name = "BrokerError";
     this.code = code;
-    this.context = context;
+    const { connection } = context;
+    this.context = connection === undefined ? context : { ...context, connection: publicName(connection) };
   }
 }
 

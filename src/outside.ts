@@ -10,16 +10,21 @@ import { createFileMarks } from "./marks/file-marks.ts";
 import { createRedisMarks } from "./marks/redis-marks.ts";
 import { loadCatalog } from "./providers/catalog.ts";
 import { createEgress, parseNetworks } from "./providers/egress.ts";
+import { createDiscovery } from "./providers/discovery.ts";
 import { createOAuthClient } from "./providers/oauth-client.ts";
 import { connectRedis } from "./redis.ts";
 import { createFileSpool } from "./spool/file-spool.ts";
 import { createRedisSpool } from "./spool/redis-spool.ts";
+import { createAccountRows } from "./store/account-rows.ts";
 import { createClients } from "./store/clients.ts";
 import { createConnections } from "./store/connections.ts";
+import { createConsentLinks } from "./store/consent-links.ts";
+import { createDeviceAuthorizations } from "./store/device-authorizations.ts";
 import { holdDataDir } from "./store/data-dir.ts";
 import { createDatabaseHealth } from "./store/database-health.ts";
 import { openEmbedded, openPostgres, type Database } from "./store/database.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
+import { createRequestLimits } from "./store/request-limits.ts";
 import { createTokenRows } from "./store/token-rows.ts";
 import { createTombstones } from "./store/tombstones.ts";
 import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
@@ -46,7 +51,9 @@ export function openProviders(config: Config) {
     networks: readNetworks(config.providerNetworks),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
   });
-  return { catalog, oauth: createOAuthClient({ egress }), sandboxAddress };
+  const oauth = createOAuthClient({ egress });
+  const redirectUri = (provider: string) => `${config.publicUrl}/callback/${provider}`;
+  return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
 }
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
@@ -62,6 +69,10 @@ export async function openStorage(config: Config) {
   await checkKeyring(database, keyring, secrets);
   const tables = {
     rows: createTokenRows(database),
+    requestLimits: createRequestLimits(database),
+    accounts: createAccountRows(database),
+    deviceCodes: createDeviceAuthorizations(database),
+    links: createConsentLinks(database.prisma),
     clients: createClients(database),
     connections: createConnections(database),
     tombstones: createTombstones(database),

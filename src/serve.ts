@@ -1,4 +1,4 @@
-import { pino } from "pino";
+import { pino, type Logger } from "pino";
 import { createBroker, type Broker } from "./broker.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import type { Config } from "./config.ts";
@@ -27,15 +27,26 @@ export async function serve(config: Config): Promise<void> {
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
+  const stopWarming = warmCatalog(broker, log);
   // Through the log's own stream, so that what a person is to read comes last.
   if (broker.sandbox !== null) output.write(await firstSteps(broker, config));
   const signals = listenForSignals();
   const first = await signals.next();
+  stopWarming();
   await stop(broker, config, { first, signals });
   await closeMetrics();
   log.info("stopped");
   // After the grace period nothing may keep the process, not even an answer that still waits to be stored.
   process.exit(0);
+}
+
+/** Whoever asks for all definitions would hold up everybody else for as long as it takes to read them. */
+function warmCatalog({ catalog }: Broker, log: Logger): () => void {
+  const stopping = new AbortController();
+  void catalog
+    .warm({ signal: stopping.signal })
+    .catch((err: unknown) => log.warn({ err }, "a definition cannot be read"));
+  return () => stopping.abort();
 }
 
 async function listen({ app }: Broker, { host, port }: Config): Promise<void> {

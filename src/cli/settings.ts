@@ -9,7 +9,10 @@ export type SecretVariable =
   | "FRESHET_CLIENT_SECRET"
   | "FRESHET_PASSWORD"
   | "FRESHET_ACCESS_TOKEN"
-  | "FRESHET_REFRESH_TOKEN";
+  | "FRESHET_REFRESH_TOKEN"
+  /** Of `providers try`: credentials beside a password, and inputs that are secrets, by their names in upper case. */
+  | `FRESHET_CREDENTIAL_${string}`
+  | `FRESHET_INPUT_${string}`;
 
 /** What the command line takes from the environment. Beside `src/config.ts` this is the only reader of it. */
 export type Settings = {
@@ -20,6 +23,8 @@ export type Settings = {
   secret: (variable: SecretVariable) => string | undefined;
   /** The broker's PROVIDERS_DIR, for definition files that extend one in there. */
   providersDir: string | null;
+  /** The broker's PROVIDER_NETWORKS, for providers in networks that are not public; as it stands there. */
+  providerNetworks: string | null;
 };
 
 /** @throws UsageError when FRESHET_URL is no address of a broker. */
@@ -30,6 +35,7 @@ export function readSettings(env: Environment): Settings {
     readKey: () => checkKey(findKey(env, isLoopback(new URL(brokerUrl).hostname))),
     secret: (variable) => env[variable] || undefined,
     providersDir: env["PROVIDERS_DIR"] || null,
+    providerNetworks: env["PROVIDER_NETWORKS"] || null,
   };
 }
 

@@ -11,6 +11,8 @@ export type Terminal = {
   /** True when a person can be asked. */
   interactive: boolean;
   readStdin: () => Promise<string>;
+  /** The next line of stdin, before its end has come. @throws CliError when it ends without one. */
+  readLine: () => Promise<string>;
   /** Asks for a line without showing what is typed. @throws CliError when the person gives up. */
   askHidden: (question: string) => Promise<string>;
 };
@@ -29,8 +31,21 @@ export function openTerminal({ stdin, stdout, stderr }: TerminalStreams): Termin
     err: (line) => void stderr.write(line),
     interactive: stdin.isTTY === true && stderr.isTTY === true,
     readStdin: () => text(stdin),
+    readLine: () => readLine(stdin),
     askHidden: (question) => askHidden(question, stdin, stderr),
   };
+}
+
+async function readLine(stdin: Readable): Promise<string> {
+  const lines = createInterface({ input: stdin, terminal: false });
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  lines.once("line", resolve);
+  lines.once("close", () => reject(new CliError("Nothing was entered", "cancelled")));
+  try {
+    return await promise;
+  } finally {
+    lines.close();
+  }
 }
 
 /** The line editor echoes into a sink: the question is written by hand, the answer is never written. */

@@ -6,21 +6,31 @@ import type { Session } from "./session.ts";
 const pollEveryMs = 1000;
 
 /** What was so before the link was shown: a connection that is reconnected has been `connected` all along. */
-export type Watch = { path: string; connectedBefore: boolean; lastEventId: unknown };
+export type Watch = {
+  path: string;
+  connectedBefore: boolean;
+  lastEventId: unknown;
+  /** Types of events after which nobody can connect it any more in the way that was shown, and how that is told. */
+  endings: Readonly<Record<string, CliError>>;
+};
 
 /** Failures that pass by themselves: a broker that restarts, or a replica that is being replaced. */
 const passing = new Set(["broker_unreachable", "timeout", "unexpected_answer", "storage_unavailable", "rate_limited"]);
 
-/** Looks at a connection before its link is shown. `path` is the connection's own. */
-export async function watchConnection(api: ApiClient, path: string): Promise<Watch> {
-  const connection = await api.get(path);
+/** Looks at a connection before its link or code is shown. `path` is the connection's own, `connection` what it answered. */
+export async function watchConnection(
+  api: ApiClient,
+  path: string,
+  { connection, endings = {} }: { connection: Resource; endings?: Watch["endings"] },
+): Promise<Watch> {
   const [newest] = await readEvents(api, path);
-  return { path, connectedBefore: connection["status"] === "connected", lastEventId: newest?.["id"] };
+  const connectedBefore = connection["status"] === "connected";
+  return { path, connectedBefore, lastEventId: newest?.["id"], endings };
 }
 
 /**
  * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection.
- * @throws CliError when it is disabled or deleted, or when `deadlineMs` (by `nowMs`) has passed.
+ * @throws CliError when it is disabled or deleted, after one of the watch's endings, or when `deadlineMs` (by `nowMs`) has passed.
  */
 export async function waitUntilConnected(
   session: Session,
@@ -43,6 +53,8 @@ async function look({ output }: Session, api: ApiClient, watch: Watch): Promise<
   const reconnected = events.some(({ type }) => type === "connected" || type === "reconnected");
   if (connection["status"] === "connected" && (reconnected || !watch.connectedBefore)) return connection;
   for (const event of events.toReversed()) output.note(describeEvent(event));
+  const ending = events.map(({ type }) => watch.endings[textOf(type)]).find((error) => error !== undefined);
+  if (ending !== undefined) throw ending;
   return undefined;
 }
 

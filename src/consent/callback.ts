@@ -12,7 +12,7 @@ type CallbackAnswer =
 /** Tells a code, a denial (RFC 6749, section 4.1.2.1) and a failure apart; another issuer's answer counts as a failure. */
 export function readAnswer(context: AuthorizationContext, query: Readonly<Record<string, unknown>>): CallbackAnswer {
   const { definition, clientId, inputs } = context;
-  const callback = readCallback(definition, query);
+  const callback = readCallback(definition, query, context.clientSecrets);
   const values = { client: { id: clientId }, inputs };
   if (callback.iss !== undefined && !issuerMatches({ definition, values, iss: callback.iss })) {
     const detail = `The answer names another issuer than ${definition.name}.`;

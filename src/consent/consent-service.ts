@@ -1,10 +1,12 @@
 import type { ProviderDefinition } from "../providers/definition.ts";
+import type { DeviceCode } from "../tokens/devices.ts";
 import { csrfToken, type BrowserAtLink } from "./browser.ts";
 import { completeManually, copiedCodeRequest, exchangeCopiedCode } from "./copied-code.ts";
 import { checkLinkRequest, defaultLinkSeconds, type LinkRequest } from "./link-request.ts";
-import { createLinkToken } from "./link-token.ts";
+import { createLinkToken, parseLinkToken, sha256 } from "./link-token.ts";
 import { openLink, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
+import { askAboutAccount, decideAccount, type AccountForm } from "./other-account.ts";
 import { begin, complete, type CallbackRequest } from "./round-trip.ts";
 
 /** What the consent page asks. `manual` is the address to copy a code from, where the link is for that. */
@@ -16,14 +18,30 @@ export type ConsentQuestion = {
   expiresAt: Date;
   csrf: string;
   manual: { authorizationUrl: string } | null;
+  /** The code to type in at the provider, where this browser has begun so. */
+  device: DeviceCode | null;
 };
 
 /** How a consent ended, when nothing went wrong: a denial is an answer too. */
 export type ConsentAnswer = {
-  outcome: "connected" | "denied";
   connectionName: string;
   providerName: string;
   returnTo: string | null;
+} & (
+  | { outcome: "connected" | "denied" }
+  /** The person wants what was there to stay. */
+  | { outcome: "kept" }
+  | { outcome: "other_account"; question: AccountQuestion }
+);
+
+/** Asked when a connection is reconnected with another account. `is` null: the provider did not say which one. */
+export type AccountQuestion = {
+  held: string;
+  link: string;
+  csrf: string;
+  was: string | null;
+  is: string | null;
+  action: string;
 };
 
 export type ConsentService = ReturnType<typeof createConsentService>;
@@ -38,6 +56,9 @@ export function createConsentService(parts: ConsentParts) {
     describe: async (at: BrowserAtLink) => await describe(parts, at),
     begin: async (form: ConsentForm) => await begin(parts, form),
     complete: async (given: CallbackRequest) => await complete(parts, given),
+    decideAccount: async (form: AccountForm) => await decideAccount(parts, form),
+    /** What came of the code that this browser was shown, if anything has: what its page waits for. */
+    outcomeOfCode: async (at: BrowserAtLink) => await outcomeOfCode(parts, at),
     completeManually: async (form: ConsentForm, pasted: string) => await completeManually(parts, form, pasted),
     exchangeCopiedCode: async (given: { connectionId: string; code: string }) => await exchangeCopiedCode(parts, given),
   };
@@ -61,6 +82,7 @@ async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<Consent
   const { row, context } = await openLink(parts, at);
   const { connectionName, clientId, definition, scopes } = context;
   const { formKey } = parts;
+  const device = context.grant === "device_code" ? await parts.devices.pending(row.connectionId) : null;
   return {
     connectionName,
     clientId,
@@ -69,6 +91,26 @@ async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<Consent
     expiresAt: row.expiresAt,
     csrf: csrfToken(formKey, at),
     manual: row.manual ? { authorizationUrl: copiedCodeRequest(context, { formKey, at }).authorizationUrl } : null,
+    device: device?.linkId === row.id ? device : null,
+  };
+}
+
+/** Where a code is typed in elsewhere, no callback tells the browser that has claimed the link. */
+async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLink): Promise<ConsentAnswer | null> {
+  const key = parseLinkToken(link);
+  const row = key && (await parts.links.find(key));
+  if (!row?.claimedBy || !Buffer.from(row.claimedBy).equals(sha256(browser))) return null;
+  const context = await parts.loadContext(row.connectionId);
+  if (context.grant !== "device_code") return null;
+  const { connectionName, definition } = context;
+  const ended = { connectionName, providerName: definition.name, returnTo: row.returnTo };
+  if (row.used) return { ...ended, outcome: "connected" };
+  const held = row.expired ? null : await parts.findHeld(row.connectionId, row.id);
+  if (held === null) return null;
+  return {
+    ...ended,
+    outcome: "other_account",
+    question: askAboutAccount(parts, { held, context, browser, linkId: row.id }),
   };
 }
 

@@ -1,15 +1,23 @@
+import type { AuthorizationRequest } from "../providers/authorization-request.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
+import type { DeviceCode } from "../tokens/devices.ts";
 
-/** What a consent needs to know of a connection. Holds no secret. */
+/** What a consent needs to know of a connection. */
 export type AuthorizationContext = {
   connectionId: string;
   connectionName: string;
   definition: ProviderDefinition;
   clientId: string;
+  /** Opens the client's secret, for callbacks that are signed with it, and the one before as long as that may count. */
+  clientSecrets: () => readonly string[];
   /** Those of connection and client together. */
   inputs: Record<string, string>;
   scopes: string[];
   disabled: boolean;
+  /** How its tokens are got: by a code, or by a user code that is typed in elsewhere. */
+  grant: string;
+  /** Who it is connected as; null: nobody, or nobody knows. */
+  account: string | null;
 };
 
 /** @throws BrokerError `connection_not_found`, `client_rejected` (no client) */
@@ -26,7 +34,32 @@ export type ExchangeCode = (given: {
   codeVerifier: string | null;
   redirectUri: string | null;
   captured: Record<string, string>;
-}) => Promise<{ connectionName: string }>;
+}) => Promise<ExchangedCode>;
+
+/** `held`: the account is another one than the connection's; nothing changes before the person has confirmed it. */
+export type ExchangedCode = { connectionName: string; held: OtherAccount | null };
+export type OtherAccount = { attemptId: string; account: string | null; label: string | null };
+
+/** A person's word on another account. @throws BrokerError `not_found` when it waits no more */
+export type DecideAccount = (
+  attemptId: string,
+  accepted: boolean,
+) => Promise<{ connectionName: string; providerName: string }>;
+
+/** The newest grant of another account that waits for a person's word on this connection. */
+export type FindHeld = (connectionId: string, linkId: string) => Promise<OtherAccount | null>;
+
+/** Sends an authorization request ahead of the person (RFC 9126); the address to go to. */
+export type PushRequest = (
+  context: AuthorizationContext,
+  request: Omit<AuthorizationRequest, "definition">,
+) => Promise<string>;
+
+/** Asks for, or looks up, the user code of a connection (RFC 8628). */
+export type DeviceCalls = {
+  begin(connectionId: string, linkId: string | null): Promise<DeviceCode>;
+  pending(connectionId: string): Promise<(DeviceCode & { linkId: string | null }) | null>;
+};
 
 /** Adds to a connection's history. */
 export type RecordConsentEvent = (event: {

@@ -3,7 +3,8 @@ import { buildAuthorizationUrl, createPkce } from "../providers/authorization-re
 import { derivedBytes, type BrowserAtLink } from "./browser.ts";
 import { readPastedCode } from "./callback.ts";
 import type { ConsentAnswer } from "./consent-service.ts";
-import type { AuthorizationContext } from "./context.ts";
+import { askAboutAccount } from "./other-account.ts";
+import type { AuthorizationContext, ExchangedCode } from "./context.ts";
 import { requireManualCode } from "./link-request.ts";
 import { claimLink, exchangeForLink, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
@@ -32,22 +33,20 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
   if (!row.manual) throw new ConsentError("malformed", "This link takes no code.");
   const code = readPastedCode(context.definition, pasted);
   const { codeVerifier, redirectUri } = copiedCodeRequest(context, { formKey: parts.formKey, at: form });
-  await exchangeForLink(parts, row.id, {
-    connectionId: row.connectionId,
-    code,
-    captured: {},
-    codeVerifier,
-    redirectUri,
-  });
+  const exchange = { connectionId: row.connectionId, code, captured: {}, codeVerifier, redirectUri };
+  const held = await exchangeForLink(parts, row.id, exchange);
   const { connectionName, definition } = context;
-  return { outcome: "connected", connectionName, providerName: definition.name, returnTo: row.returnTo };
+  const ended = { connectionName, providerName: definition.name, returnTo: row.returnTo };
+  if (held === null) return { ...ended, outcome: "connected" };
+  const question = askAboutAccount(parts, { held, context, browser: form.browser, linkId: row.id });
+  return { ...ended, outcome: "other_account", question };
 }
 
 /** A copied code that ops hand over without a browser. @throws BrokerError also where it would need PKCE */
 export async function exchangeCopiedCode(
   { loadContext, exchangeCode }: ConsentParts,
   given: { connectionId: string; code: string },
-): Promise<{ connectionName: string }> {
+): Promise<ExchangedCode> {
   const { definition } = await loadContext(given.connectionId);
   const { pkce, manualRedirectUri } = requireManualCode(definition);
   if (pkce === "required") {

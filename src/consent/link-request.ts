@@ -17,7 +17,7 @@ export type LinkRequest = {
 /** @throws BrokerError `invalid_request` naming the field and what is allowed, or why this connection takes no consent */
 export function checkLinkRequest(
   request: LinkRequest,
-  { definition, disabled, connectionName }: AuthorizationContext,
+  { definition, disabled, connectionName, grant }: AuthorizationContext,
   returnOrigins: readonly string[],
 ): void {
   if (disabled) {
@@ -25,7 +25,7 @@ export function checkLinkRequest(
       connection: connectionName,
     });
   }
-  requireAuthorization(definition);
+  if (grant !== "device_code") requireAuthorization(definition);
   const { expiresInSeconds = defaultLinkSeconds, returnTo = null, manual = false } = request;
   if (!Number.isInteger(expiresInSeconds) || expiresInSeconds < 1 || expiresInSeconds > longestLinkSeconds) {
     throw invalid(`expires_in must be a whole number of seconds from 1 to ${longestLinkSeconds} (7 days)`);

@@ -1,6 +1,6 @@
 import type { ConsentLinkRow, LinkKey } from "../store/consent-links.ts";
 import { csrfMatches, type BrowserAtLink } from "./browser.ts";
-import type { AuthorizationContext, ExchangeCode } from "./context.ts";
+import type { AuthorizationContext, ExchangeCode, OtherAccount } from "./context.ts";
 import { parseLinkToken, sha256 } from "./link-token.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
@@ -31,15 +31,17 @@ export async function claimLink(parts: ConsentParts, form: ConsentForm): Promise
   throw new ConsentError("unknown_link"); // deleted since it was opened
 }
 
-/** Exchanges a code, one at a time for a link: it is used from here on, unless the exchange fails. */
+/** Exchanges a code, one at a time for a link: it is used from here on, unless the exchange fails or the person is asked. */
 export async function exchangeForLink(
   { links, exchangeCode }: ConsentParts,
   linkId: string,
   given: Parameters<ExchangeCode>[0],
-): Promise<void> {
+): Promise<OtherAccount | null> {
   if (!(await links.reserve(linkId))) throw new ConsentError("used_link");
   try {
-    await exchangeCode(given);
+    const { held } = await exchangeCode(given);
+    if (held !== null) await links.release(linkId);
+    return held;
   } catch (error) {
     // With the database away the link stays used: a new one can be made, a code cannot be sent twice.
     await links.release(linkId).catch(() => undefined);

@@ -1,7 +1,15 @@
 import type { AuthorizationRequests } from "../store/authorization-requests.ts";
 import type { ConsentLinks } from "../store/consent-links.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
-import type { ExchangeCode, LoadAuthorizationContext, RecordConsentEvent } from "./context.ts";
+import type {
+  DecideAccount,
+  DeviceCalls,
+  FindHeld,
+  ExchangeCode,
+  LoadAuthorizationContext,
+  PushRequest,
+  RecordConsentEvent,
+} from "./context.ts";
 
 /** What a consent works with. */
 export type ConsentParts = {
@@ -10,6 +18,10 @@ export type ConsentParts = {
   vault: Pick<TokenVault, "sealVerifier" | "openVerifier">;
   loadContext: LoadAuthorizationContext;
   exchangeCode: ExchangeCode;
+  decideAccount: DecideAccount;
+  findHeld: FindHeld;
+  pushRequest: PushRequest;
+  devices: DeviceCalls;
   recordEvent: RecordConsentEvent;
   /** An origin, without a trailing slash. */
   publicUrl: string;

@@ -1,8 +1,9 @@
 import { buildAuthorizationUrl, createPkce } from "../providers/authorization-request.ts";
 import { readAnswer } from "./callback.ts";
 import type { ConsentAnswer } from "./consent-service.ts";
+import { askAboutAccount } from "./other-account.ts";
 import { sha256 } from "./link-token.ts";
-import { claimLink, exchangeForLink, type ConsentForm } from "./open-link.ts";
+import { claimLink, exchangeForLink, type ConsentForm, type OpenedLink } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
 
@@ -12,17 +13,35 @@ const stateBytes = 32;
 /** What came in at a redirect URI. `browser` null: without our cookie. */
 export type CallbackRequest = { provider: string; query: Readonly<Record<string, unknown>>; browser: string | null };
 
-/** Claims the link and makes the way to the provider (RFC 6749, section 4.1.1; RFC 7636, section 4.3). */
-export async function begin(parts: ConsentParts, form: ConsentForm): Promise<{ authorizationUrl: string }> {
-  const { random, publicUrl, vault } = parts;
+/** Where the person goes on: at the provider, or here, with a code to type in there. */
+export type Onward = { kind: "redirect"; authorizationUrl: string } | { kind: "device" };
+
+/** Claims the link and makes the way to the provider (RFC 6749, section 4.1.1; RFC 7636, section 4.3; RFC 8628, section 3.1). */
+export async function begin(parts: ConsentParts, form: ConsentForm): Promise<Onward> {
   const { row, context } = await claimLink(parts, form);
   if (row.manual) throw new ConsentError("malformed", "The code is missing.");
+  if (context.grant === "device_code") {
+    await parts.devices.begin(row.connectionId, row.id);
+    return { kind: "device" };
+  }
+  return { kind: "redirect", authorizationUrl: await beginRoundTrip(parts, form, { row, context }) };
+}
+
+async function beginRoundTrip(
+  parts: ConsentParts,
+  form: ConsentForm,
+  { row, context }: Pick<OpenedLink, "row" | "context">,
+): Promise<string> {
+  const { random, publicUrl, vault } = parts;
   const { definition, clientId, inputs, scopes } = context;
   const pkce = createPkce({ definition, randomBytes: random.bytes });
   const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
   const redirectUri = `${publicUrl}/callback/${definition.id}`;
   const values = { client: { id: clientId }, inputs, redirectUri };
-  const authorizationUrl = buildAuthorizationUrl({ definition, values, state, codeChallenge: pkce, scopes });
+  const request = { values, state, codeChallenge: pkce, scopes };
+  const authorizationUrl = definition.authorization?.pushed
+    ? await parts.pushRequest(context, request)
+    : buildAuthorizationUrl({ definition, ...request });
   const id = random.uuid();
   await parts.requests.insert({
     id,
@@ -34,7 +53,7 @@ export async function begin(parts: ConsentParts, form: ConsentForm): Promise<{ a
     redirectUri,
     expiresInSeconds: stateSeconds,
   });
-  return { authorizationUrl };
+  return authorizationUrl;
 }
 
 /** The callback (RFC 6749, section 4.1.2; RFC 9207): consumes the state, then exchanges the code at once. */
@@ -55,8 +74,14 @@ export async function complete(parts: ConsentParts, given: CallbackRequest): Pro
   if (context.disabled) throw new ConsentError("connection_disabled");
   const { code, captured } = answer;
   const codeVerifier = request.verifier && parts.vault.openVerifier(request.verifier, { requestId: request.id });
-  await exchangeForLink(parts, request.linkId, { connectionId, code, captured, codeVerifier, redirectUri });
-  return { ...ended, outcome: "connected" };
+  const exchange = { connectionId, code, captured, codeVerifier, redirectUri };
+  const held = await exchangeForLink(parts, request.linkId, exchange);
+  if (held === null) return { ...ended, outcome: "connected" };
+  return {
+    ...ended,
+    outcome: "other_account",
+    question: askAboutAccount(parts, { held, context, browser: given.browser ?? "", linkId: request.linkId }),
+  };
 }
 
 /** Hands the request of a state to exactly one callback, in the right browser and at the right redirect URI. */

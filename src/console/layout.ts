@@ -41,14 +41,22 @@ const mark = html`<svg
 </svg>`;
 
 /** A whole document. `hasForm`: browsers send `Origin: null` with a form under `no-referrer`, so such a page says otherwise. */
-export async function page(options: { title: string; body: Markup; hasForm?: boolean }): Promise<string> {
+export async function page(options: {
+  title: string;
+  body: Markup;
+  hasForm?: boolean;
+  /** The page is asked for again after so long: it waits for something. */
+  refreshSeconds?: number;
+}): Promise<string> {
+  const { refreshSeconds } = options;
+  const refresh = refreshSeconds ? html`<meta http-equiv="refresh" content="${refreshSeconds}" />` : "";
   const referrer = options.hasForm ? html`<meta name="referrer" content="same-origin" />` : "";
   const document = html`<!doctype html>
     <html lang="en">
       <head>
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width, initial-scale=1" />
-        ${referrer}
+        ${referrer} ${refresh}
         <title>${options.title}</title>
         <link rel="icon" href="${raw(icon)}" />
         ${styleElement}

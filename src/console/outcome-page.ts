@@ -1,5 +1,5 @@
 import { html, raw } from "hono/html";
-import type { ConsentAnswer } from "../consent/consent-service.ts";
+import type { AccountQuestion, ConsentAnswer } from "../consent/consent-service.ts";
 import type { ConsentProblem } from "../consent/problem.ts";
 import { page, type Markup } from "./layout.ts";
 
@@ -123,24 +123,65 @@ export async function problemPage(problem: ConsentProblem, detail: string | null
   return { status: status ?? words.status, html: await page({ title: words.title, body }) };
 }
 
-/** The page for an answer: connected, or denied. */
-export async function answerPage({ outcome: kind, connectionName, providerName, returnTo }: ConsentAnswer) {
-  const connected = kind === "connected";
-  const words: Omit<Words, "status"> = connected
-    ? {
+type Ended = Omit<Words, "status">;
+
+function wordsFor(answer: ConsentAnswer): Ended {
+  const { connectionName, providerName } = answer;
+  switch (answer.outcome) {
+    case "connected":
+      return {
         tone: "good",
         title: "Connected",
         what: `The account at ${providerName} is connected now, under the name “${connectionName}”.`,
         next: `You can close this page. The access can be withdrawn at ${providerName} at any time.`,
-      }
-    : {
+      };
+    case "denied":
+      return {
         tone: "calm",
         title: "Not connected",
         what: `You told ${providerName} not to give access, so “${connectionName}” was not connected. Nothing has changed.`,
         next: "You can close this page. If you change your mind, the link you were given still works until it expires.",
       };
-  const body = html`${outcome(words)}${returnTo === null ? "" : returnButton(returnTo, { connectionName, kind })}`;
-  return { status: 200, html: await page({ title: words.title, body }) };
+    case "kept":
+      return {
+        tone: "calm",
+        title: "Nothing has changed",
+        what: `“${connectionName}” stays connected with the account that it had.`,
+        next: `To connect that account again, open the link you were given once more and sign in to it at ${providerName}.`,
+      };
+    default: {
+      const isNamed = answer.question.is !== null;
+      return {
+        tone: "calm",
+        title: isNamed ? "That is another account" : "Is that the same account?",
+        what: isNamed
+          ? `You signed in to another account at ${providerName} than the one that “${connectionName}” is connected with.`
+          : `${providerName} does not say which account you signed in to, so it may not be the one that “${connectionName}” is connected with.`,
+        next: "Say below which of the two it is to be. Nothing has changed so far; the answer is waited for an hour.",
+      };
+    }
+  }
+}
+
+/** The page for an answer: connected, denied, or a question about the account. */
+export async function answerPage(answer: ConsentAnswer) {
+  const { outcome: kind, connectionName, returnTo } = answer;
+  const words = wordsFor(answer);
+  const question = answer.outcome === "other_account" ? accountForm(answer.question) : "";
+  const button = returnTo === null || question !== "" ? "" : returnButton(returnTo, { connectionName, kind });
+  const body = html`${outcome(words)}${question}${button}`;
+  return { status: 200, html: await page({ title: words.title, body, hasForm: question !== "" }) };
+}
+
+function accountForm({ held, link, csrf, was, is, action }: AccountQuestion): Markup {
+  const newOne = is === null ? "the account I just signed in to" : is;
+  return html`<form method="post" action="${action}" class="actions">
+    <input type="hidden" name="csrf" value="${csrf}" />
+    <input type="hidden" name="held" value="${held}" />
+    <input type="hidden" name="link" value="${link}" />
+    <button class="button" type="submit" name="accept" value="no">Keep ${was ?? "the account it had"}</button>
+    <button class="button quiet" type="submit" name="accept" value="yes">Use ${newOne} from now on</button>
+  </form>`;
 }
 
 function outcome({ tone, title, what, next }: Omit<Words, "status">): Markup {

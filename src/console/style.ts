@@ -71,6 +71,8 @@ code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; ove
   content: counter(step); position: absolute; left: 0; top: 0; width: 28px; height: 28px; border-radius: 50%;
   display: grid; place-items: center; background: var(--tint); color: var(--accent); font-size: .9375rem; font-weight: 700;
 }
+.user-code { margin: 12px 0; }
+.user-code code { font-size: 1.75rem; font-weight: 700; letter-spacing: .08em; overflow-wrap: anywhere; }
 label { display: block; margin-bottom: 8px; font-weight: 600; }
 input[type="text"] {
   width: 100%; min-height: 48px; margin-bottom: 12px; padding: 10px 12px; border: 1px solid var(--soft); border-radius: 10px;

@@ -15,6 +15,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   connection_disabled: 409,
   conflict: 409,
   duplicate_grant: 409,
+  account_changed: 409,
   grant_not_applicable: 409,
   payload_too_large: 413,
   unsupported_media_type: 415,

@@ -49,6 +49,7 @@ export const pageOf = <T extends TSchema>(item: T) =>
 
 export const tokenSchema = Type.Object({
   connection: Type.String(),
+  token: Type.Optional(Type.String({ description: "which further token of the connection this is" })),
   access_token: Type.String(),
   token_type: Type.String(),
   expires_at: nullable(timestamp),
@@ -72,6 +73,19 @@ const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_tok
 
 export const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
 
+const lastError = nullable(Type.Object({ code: literals(lastErrorCodes), at: timestamp, detail: Type.String() }));
+
+/** A further token of a connection. */
+const chainSchema = Type.Object({
+  status: literals(statuses),
+  granted_scopes: Type.Array(Type.String()),
+  version: Type.Integer(),
+  expires_at: nullable(timestamp),
+  refresh_token_expires_at: nullable(timestamp),
+  consecutive_failures: Type.Integer(),
+  last_error: lastError,
+});
+
 export const connectionSchema = Type.Object({
   name: Type.String(),
   provider: Type.String(),
@@ -83,14 +97,18 @@ export const connectionSchema = Type.Object({
   missing_scopes: Type.Array(Type.String()),
   inputs: Type.Record(Type.String(), Type.String()),
   labels: Type.Record(Type.String(), Type.String()),
-  account: nullable(Type.String()),
+  account: nullable(Type.String({ description: "who the provider says it is; compared on reconnect" })),
+  account_label: nullable(Type.String({ description: "the account's name for people" })),
+  tokens: Type.Optional(
+    Type.Record(Type.String(), chainSchema, { description: "further tokens of the same consent, by name" }),
+  ),
   version: Type.Integer(),
   expires_at: nullable(timestamp),
   refresh_token_expires_at: nullable(timestamp),
   last_refreshed_at: nullable(timestamp),
   next_refresh_at: nullable(timestamp),
   consecutive_failures: Type.Integer(),
-  last_error: nullable(Type.Object({ code: literals(lastErrorCodes), at: timestamp, detail: Type.String() })),
+  last_error: lastError,
   created_at: timestamp,
   updated_at: timestamp,
 });
@@ -146,6 +164,14 @@ export const heldSchema = Type.Object({
   status: literals(statuses),
   sets_lost: nullable(Type.Integer({ description: "newer token sets that were stored before; null: it was deleted" })),
   access_token_expires_at: nullable(timestamp),
+});
+
+export const deviceSchema = Type.Object({
+  user_code: Type.String({ description: "what the person types in" }),
+  verification_uri: Type.String({ description: "where" }),
+  verification_uri_complete: nullable(Type.String({ description: "the same, with the code in it" })),
+  expires_at: timestamp,
+  interval: Type.Integer({ description: "seconds between two questions of the broker" }),
 });
 
 export const linkSchema = Type.Object({ id: Type.String(), url: Type.String(), expires_at: timestamp });

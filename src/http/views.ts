@@ -3,7 +3,7 @@ import { missingScopes } from "../providers/scopes.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
-import type { ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
+import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import type { IssuedToken } from "../tokens/issued-token.ts";
 import type { HeldConnection } from "../registry/recovery-service.ts";
 import type {
@@ -20,6 +20,7 @@ import type {
 export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
   return {
     connection: token.connection,
+    ...(token.token !== null && { token: token.token }),
     access_token: token.accessToken,
     token_type: token.tokenType,
     expires_at: iso(token.expiresAt),
@@ -31,8 +32,6 @@ export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
 }
 
 export function viewConnection(record: ConnectionRecord): Static<typeof connectionSchema> {
-  const { lastErrorCode, lastErrorAt, lastErrorDetail } = record;
-  const hasError = lastErrorCode !== null && lastErrorAt !== null;
   const granted = record.generation === 0 ? null : record.grantedScopes;
   return {
     name: record.name,
@@ -46,22 +45,36 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     inputs: record.inputs,
     labels: record.labels,
     account: record.account,
+    account_label: record.accountLabel,
+    ...(record.chains && { tokens: Object.fromEntries(record.chains.map((chain) => [chain.chain, viewChain(chain)])) }),
     version: record.version,
     expires_at: iso(record.expiresAt),
     refresh_token_expires_at: iso(record.refreshTokenExpiresAt),
     last_refreshed_at: iso(record.lastRefreshedAt),
     next_refresh_at: iso(record.nextRefreshAt),
     consecutive_failures: record.consecutiveFailures,
-    last_error: hasError
-      ? {
-          code: lastErrorCode as "invalid_grant",
-          at: lastErrorAt.toISOString(),
-          detail: lastErrorDetail ?? "",
-        }
-      : null,
+    last_error: viewError(record),
     created_at: record.createdAt.toISOString(),
     updated_at: record.updatedAt.toISOString(),
   };
+}
+
+function viewChain(chain: ChainRecord) {
+  return {
+    status: chain.status,
+    granted_scopes: chain.grantedScopes,
+    version: chain.version,
+    expires_at: iso(chain.expiresAt),
+    refresh_token_expires_at: iso(chain.refreshTokenExpiresAt),
+    consecutive_failures: chain.consecutiveFailures,
+    last_error: viewError(chain),
+  };
+}
+
+function viewError(of: Pick<ConnectionRecord, "lastErrorCode" | "lastErrorAt" | "lastErrorDetail">) {
+  const { lastErrorCode, lastErrorAt, lastErrorDetail } = of;
+  if (lastErrorCode === null || lastErrorAt === null) return null;
+  return { code: lastErrorCode as "invalid_grant", at: lastErrorAt.toISOString(), detail: lastErrorDetail ?? "" };
 }
 
 export function viewEvent({ id, at, type, detail }: ConnectionEventRow): Static<typeof eventSchema> {

@@ -1,5 +1,5 @@
 import type { ErrorRule, ProviderDefinition } from "./definition.ts";
-import { fill, fillAll, fillUrl, type TemplateValues } from "./template.ts";
+import { fillHeaders, fillUrl, type TemplateValues } from "./template.ts";
 
 /** What to send with an API call, and on which answers to come back with `rejected_version`. Holds the access token. */
 export type ApiRequest = {
@@ -12,7 +12,7 @@ export type ApiRequest = {
 /**
  * The request that a definition describes (RFC 6750, section 2.1, unless it says otherwise), so that a caller needs to
  * know nothing about the provider. A 401 always counts as an access token that has run out (section 3.1).
- * @throws BrokerError naming a value that is lacking
+ * @throws BrokerError naming a value that is lacking, or that no header can carry
  */
 export function describeApiRequest(options: { definition: ProviderDefinition; values: TemplateValues }): ApiRequest {
   const { definition, values } = options;
@@ -20,8 +20,8 @@ export function describeApiRequest(options: { definition: ProviderDefinition; va
   return {
     base_url: api.baseUrl === null ? null : fillUrl(api.baseUrl, values),
     headers: {
-      [api.authorization.header]: fill(api.authorization.value, values) ?? "",
-      ...Object.fromEntries(fillAll(api.headers, values)),
+      [api.authorization.header]: "",
+      ...fillHeaders({ [api.authorization.header]: api.authorization.value, ...api.headers }, values),
     },
     expired_when: [{ status: 401 }, ...errors.filter((rule) => rule.endpoint === "api").map(answerOf)],
   };

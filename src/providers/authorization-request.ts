@@ -1,8 +1,9 @@
-import { createHash } from "node:crypto";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { BrokerError } from "../errors.ts";
 import type { AuthorizationDefinition, ProviderDefinition } from "./definition.ts";
 import { joinScopes } from "./scopes.ts";
 import { cut, scrub } from "./scrub.ts";
+import { readCaptured } from "./token-response.ts";
 import { fill, fillAll, fillUrl, type TemplateValues } from "./template.ts";
 
 /** A code verifier and what is shown of it beforehand (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
@@ -19,22 +20,31 @@ const standardParams = [
   "code_challenge_method",
 ] as const;
 
-/**
- * The address to send the person to (RFC 6749, section 4.1.1). Without `values.redirectUri` none is sent, and the
- * provider uses the one it knows.
- * @throws BrokerError `grant_not_applicable` where no code grant is offered, or naming a value that is lacking
- */
-export function buildAuthorizationUrl(options: {
+/** What an authorization request is made from. Without `values.redirectUri` none is sent, and the provider uses the one it knows. */
+export type AuthorizationRequest = {
   definition: ProviderDefinition;
   values: TemplateValues;
   state: string;
   codeChallenge: Pick<Pkce, "challenge" | "method"> | null;
   scopes: readonly string[];
-}): string {
-  const { definition, state, codeChallenge, scopes } = options;
+};
+
+/**
+ * The address to send the person to (RFC 6749, section 4.1.1).
+ * @throws BrokerError `grant_not_applicable` where no code grant is offered, or naming a value that is lacking
+ */
+export function buildAuthorizationUrl(request: AuthorizationRequest): string {
+  const { definition, values } = request;
+  const url = new URL(fillUrl(authorizationOf(definition).url, values));
+  for (const [name, value] of authorizationParams(request)) url.searchParams.set(name, value);
+  return url.href;
+}
+
+/** The parameters of an authorization request, as its definition names them. */
+export function authorizationParams(request: AuthorizationRequest): [string, string][] {
+  const { definition, state, codeChallenge, scopes } = request;
   const authorization = authorizationOf(definition);
-  const values = { ...options.values, scope: joinScopes(definition, scopes) };
-  const url = new URL(fillUrl(authorization.url, values));
+  const values = { ...request.values, scope: joinScopes(definition, scopes) };
   const standard: Record<(typeof standardParams)[number], string | null> = {
     response_type: "code",
     client_id: fill("{client.id}", values),
@@ -44,13 +54,12 @@ export function buildAuthorizationUrl(options: {
     code_challenge: codeChallenge?.challenge ?? null,
     code_challenge_method: codeChallenge?.method ?? null,
   };
-  for (const name of standardParams) {
+  const params = standardParams.flatMap((name): [string, string][] => {
     const sentAs = paramName(definition, authorization, name);
     const value = standard[name];
-    if (sentAs !== null && value !== null) url.searchParams.set(sentAs, value);
-  }
-  for (const [name, value] of fillAll(furtherParams(authorization), values)) url.searchParams.set(name, value);
-  return url.href;
+    return sentAs === null || value === null ? [] : [[sentAs, value]];
+  });
+  return [...params, ...fillAll(furtherParams(authorization), values)];
 }
 
 /** A fresh verifier and its challenge (RFC 7636); null where the definition turns PKCE off. */
@@ -72,8 +81,15 @@ export type Callback =
   /** `error` is the provider's code (RFC 6749, section 4.1.2.1), or `missing_code` for a callback with neither. */
   | { kind: "error"; error: string; description: string; iss?: string };
 
-/** Reads what the provider sent back with the browser. A parameter that comes twice counts as absent (section 3.1). */
-export function readCallback(definition: ProviderDefinition, query: Readonly<Record<string, unknown>>): Callback {
+/**
+ * Reads what the provider sent back with the browser. A parameter that comes twice counts as absent (section 3.1); one whose
+ * signature is wrong, or that does not fit its pattern, is an answer that was tampered with.
+ */
+export function readCallback(
+  definition: ProviderDefinition,
+  query: Readonly<Record<string, unknown>>,
+  clientSecrets: () => string | readonly string[] | null = () => null,
+): Callback {
   const { callback } = authorizationOf(definition);
   const read = (name: string): string | undefined => {
     const value = Object.hasOwn(query, name) ? query[name] : undefined;
@@ -90,14 +106,33 @@ export function readCallback(definition: ProviderDefinition, query: Readonly<Rec
       ...issuer,
     };
   }
+  if (callback.verify !== null && ![clientSecrets() ?? []].flat().some((secret) => isSigned(query, secret))) {
+    const description = "the signature of the provider's answer is wrong";
+    return { kind: "error", error: "invalid_signature", description, ...issuer };
+  }
   const code = read(callback.code);
   if (code === undefined) return { kind: "error", error: "missing_code", description: "no code came back", ...issuer };
-  const captured: Record<string, string> = {};
-  for (const [name, param] of Object.entries(callback.capture)) {
-    const value = read(param);
-    if (value !== undefined && /^\P{Cc}{1,2000}$/u.test(value)) captured[name] = value;
+  const captured = readCaptured(callback.capture, read);
+  const wrong = Object.entries(callback.capture).find(
+    ([name, { from, pattern }]) => pattern !== null && read(from) !== undefined && captured[name] === undefined,
+  );
+  if (wrong !== undefined) {
+    const description = `${wrong[1].from} is not what this provider sends`;
+    return { kind: "error", error: "unexpected_parameter", description, ...issuer };
   }
   return { kind: "code", code, captured, ...issuer };
+}
+
+/** `hmac_sha256_query`: the other parameters, sorted and joined as they stand in a query, signed with the client's secret. */
+function isSigned(query: Readonly<Record<string, unknown>>, clientSecret: string): boolean {
+  const { hmac, ...others } = query;
+  if (clientSecret === "" || typeof hmac !== "string" || !/^[0-9a-f]{64}$/i.test(hmac)) return false;
+  const message = Object.keys(others)
+    .sort()
+    .map((name) => `${name}=${String(others[name])}`)
+    .join("&");
+  const expected = createHmac("sha256", clientSecret).update(message, "utf8").digest();
+  return timingSafeEqual(expected, Buffer.from(hmac, "hex"));
 }
 
 /**

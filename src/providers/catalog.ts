@@ -1,40 +1,71 @@
 import { readdirSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { StartupError } from "../errors.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { loadFile, type LoadedFile, type SandboxAddress, settleFile } from "./load-file.ts";
 
-/** The definitions in force. */
+/** The definitions in force. Those that have not been read yet are read when they are asked for, while everybody waits. */
 export type Catalog = {
   get(id: string): ProviderDefinition | undefined;
   /** By id; those that are only there to be extended included (`usable: false`). */
   list(): readonly ProviderDefinition[];
 };
 
+export type LoadedCatalog = Catalog & {
+  /**
+   * Reads ahead what nobody has asked for yet, one file at a time after a pause, so that nobody waits for more than one;
+   * until `signal` aborts. @throws StartupError as `list` would
+   */
+  warm(options: { signal: AbortSignal; pause?: () => Promise<unknown> }): Promise<void>;
+};
+
+const warmPauseMs = 500;
+
 const sandboxFile = "sandbox.yaml";
 
+type Folders = { builtinFolder: string; extraFolder: string | null; sandbox: SandboxAddress | null };
+
 /**
- * Reads the built-in definitions and those of `extraFolder`, follows `extends`, applies defaults and checks everything.
- * Without `sandbox` there is no sandbox definition.
+ * Reads the definitions of `extraFolder`, follows `extends`, applies defaults and checks everything. The built-in ones, which
+ * the tests have checked, are read when they are asked for: most brokers use a handful of them. Without `sandbox` there
+ * is no sandbox definition.
  * @throws StartupError with file, line and column of the first fault, and what was expected
  */
-export function loadCatalog(options: {
-  builtinFolder: string;
-  extraFolder: string | null;
-  sandbox: SandboxAddress | null;
-}): Catalog {
-  const { files, problems } = readFolders(options);
-  stopOn([...problems, ...idProblems(files)]);
-  const definitions = new Map<string, ProviderDefinition>();
-  const faults: string[] = [];
-  for (const file of filesInForce(files)) {
-    const settled = settleFile(file, files);
-    faults.push(...settled.problems);
-    if (settled.definition) definitions.set(file.content.id, settled.definition);
-  }
-  stopOn(faults);
-  const sorted = [...definitions.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
-  return { get: (id) => definitions.get(id), list: () => sorted };
+export function loadCatalog(folders: Folders): LoadedCatalog {
+  const builtins = createBuiltins(folders);
+  const extras = readExtras(folders.extraFolder);
+  stopOn([...extras.problems, ...idProblems([...extras.files.flatMap(builtins.twinOf), ...extras.files])]);
+  const definitions = new Map<string, ProviderDefinition | undefined>();
+
+  const settle = (file: LoadedFile): ProviderDefinition | undefined => {
+    const settled = settleFile(file, [...builtins.above(file, extras.files), ...extras.files]);
+    stopOn(settled.problems);
+    return settled.definition ?? undefined;
+  };
+  for (const file of extras.files) definitions.set(file.content.id, settle(file));
+
+  const get = (id: string): ProviderDefinition | undefined => {
+    if (definitions.has(id)) return definitions.get(id);
+    const file = builtins.load(id);
+    if (file === null) return undefined; // and what is unknown is not kept: anybody can invent it
+    const definition = settle(file);
+    definitions.set(id, definition);
+    return definition;
+  };
+  const ids = [...new Set([...builtins.ids, ...definitions.keys()])].sort();
+  return {
+    get,
+    list: () => ids.flatMap((id) => get(id) ?? []),
+    async warm({ signal, pause = () => pauseUnlessAborted(signal) }) {
+      for (const id of ids) {
+        if (definitions.has(id)) continue;
+        await pause();
+        if (signal.aborted) return;
+        get(id);
+      }
+    },
+  };
 }
 
 /**
@@ -50,27 +81,67 @@ export function checkProviderFile(
   const loaded = loadFile(path, { builtin, sandbox: builtin && basename(path) === sandboxFile ? sandbox : null });
   if ("problems" in loaded) return loaded.problems;
   const { id } = loaded.file.content;
-  const others = readFolders({ ...options, sandbox }).files.filter(
-    (other) => absolute(other.source.file) !== absolute(path) && (builtin || other.builtin || other.content.id !== id),
-  );
-  const files = [...others, loaded.file];
+  const isOther = (other: LoadedFile) =>
+    absolute(other.source.file) !== absolute(path) && (builtin || other.builtin || other.content.id !== id);
+  const builtins = createBuiltins({ ...options, sandbox });
+  const extras = readExtras(options.extraFolder).files.filter(isOther);
+  const above = [...builtins.twinOf(loaded.file), ...builtins.above(loaded.file, extras)].filter(isOther);
+  const files = [...new Set(above), ...extras, loaded.file];
   return [...idProblems(files), ...settleFile(loaded.file, files).problems];
 }
 
-function readFolders(options: { builtinFolder: string; extraFolder: string | null; sandbox: SandboxAddress | null }): {
-  files: LoadedFile[];
-  problems: string[];
-} {
-  const { builtinFolder, extraFolder, sandbox } = options;
-  const builtins = filesIn(builtinFolder)
-    .filter((path) => sandbox !== null || basename(path) !== sandboxFile)
-    .map((path) => loadFile(path, { builtin: true, sandbox: basename(path) === sandboxFile ? sandbox : null }));
-  const extras =
-    extraFolder === null ? [] : filesIn(extraFolder).map((path) => loadFile(path, { builtin: false, sandbox: null }));
-  const all = [...builtins, ...extras];
+/** Keeps no process that is done. */
+async function pauseUnlessAborted(signal: AbortSignal): Promise<void> {
+  await setTimeout(warmPauseMs, undefined, { ref: false, signal }).catch(() => {}); // it rejects on an abort alone
+}
+
+/** The built-in files, each named by its id, and read once when it is needed. */
+function createBuiltins({ builtinFolder, sandbox }: Pick<Folders, "builtinFolder" | "sandbox">) {
+  const paths = filesIn(builtinFolder).filter((path) => sandbox !== null || basename(path) !== sandboxFile);
+  const pathOf = new Map(paths.map((path) => [basename(path).replace(/\.ya?ml$/, ""), path]));
+  const loaded = new Map<string, LoadedFile>();
+
+  const load = (id: string): LoadedFile | null => {
+    const path = pathOf.get(id);
+    if (path === undefined) return null;
+    const known = loaded.get(id);
+    if (known !== undefined) return known;
+    const read = loadFile(path, { builtin: true, sandbox: basename(path) === sandboxFile ? sandbox : null });
+    if ("problems" in read) throw new StartupError(read.problems.join("; "));
+    loaded.set(id, read.file);
+    return read.file;
+  };
+
+  /** Those that a file extends, through whatever files of the extra folder. All of them where one is not to be found. */
+  const above = (file: LoadedFile, extras: readonly LoadedFile[]): LoadedFile[] => {
+    const found: LoadedFile[] = file.builtin ? [file] : [];
+    const seen = new Set<LoadedFile>([file]);
+    for (let at: LoadedFile | undefined = file; at?.content.extends;) {
+      const id: string = at.content.extends;
+      const own: LoadedFile = at;
+      const builtin = load(id);
+      if (builtin !== null) found.push(builtin);
+      const next: LoadedFile | null = extras.find((other) => other.content.id === id && other !== own) ?? builtin;
+      if (next === null) return [...pathOf.keys()].flatMap((each) => load(each) ?? []);
+      if (seen.has(next)) break;
+      seen.add(next);
+      at = next;
+    }
+    return [...new Set(found)];
+  };
+
+  const twinOf = ({ content }: LoadedFile): LoadedFile[] => {
+    const twin = load(content.id);
+    return twin === null ? [] : [twin];
+  };
+  return { ids: [...pathOf.keys()], load, above, twinOf };
+}
+
+function readExtras(folder: string | null): { files: LoadedFile[]; problems: string[] } {
+  const all = folder === null ? [] : filesIn(folder).map((path) => loadFile(path, { builtin: false, sandbox: null }));
   return {
-    files: all.flatMap((loaded) => ("file" in loaded ? [loaded.file] : [])),
-    problems: all.flatMap((loaded) => ("problems" in loaded ? loaded.problems : [])),
+    files: all.flatMap((read) => ("file" in read ? [read.file] : [])),
+    problems: all.flatMap((read) => ("problems" in read ? read.problems : [])),
   };
 }
 
@@ -93,12 +164,6 @@ function idProblems(files: readonly LoadedFile[]): string[] {
     const advice = twin.builtin && !builtin ? `; to change that one, add "extends: ${id}"` : "";
     return [`${source.locate(["id"])}: the id ${id} is that of ${twin.source.file} too${advice}`];
   });
-}
-
-function filesInForce(files: readonly LoadedFile[]): LoadedFile[] {
-  return files.filter(
-    (file) => !file.builtin || !files.some((other) => !other.builtin && other.content.id === file.content.id),
-  );
 }
 
 function stopOn(problems: readonly string[]): void {

@@ -1,8 +1,10 @@
 import { validateHeaderName } from "node:http";
+import { checkAnswers } from "./check-answers.ts";
+import { checkFacts } from "./check-facts.ts";
+import { checkRequests } from "./check-requests.ts";
 import { checkTemplates } from "./check-templates.ts";
-import type { Exchange, ProviderDefinition } from "./definition.ts";
+import type { ProviderDefinition } from "./definition.ts";
 import type { ProviderFile } from "./provider-file.ts";
-import { templateNames } from "./template.ts";
 import type { Problem } from "./yaml-source.ts";
 
 /** What the shape of a merged file cannot say: knobs that need or exclude each other, patterns, templates. */
@@ -13,7 +15,9 @@ export function checkDefinition(file: ProviderFile, definition: ProviderDefiniti
     ...checkErrors(file),
     ...checkRest(file),
     ...checkHeaders(file),
-    ...(definition.usable ? checkExchanges(definition) : []),
+    ...checkAnswers(file),
+    ...checkFacts(file),
+    ...(definition.usable ? checkRequests(definition) : []),
   ];
 }
 
@@ -71,7 +75,12 @@ function ruleFault(rule: NonNullable<ProviderFile["errors"]>[number]): string | 
 function checkRest(file: ProviderFile): Problem[] {
   const problems: Problem[] = [];
   const grants = file.grants ?? ["authorization_code"];
-  if (file.token?.url !== undefined && grants.includes("authorization_code") && file.authorization?.url === undefined) {
+  if (
+    file.token?.url !== undefined &&
+    file.issuer === undefined &&
+    grants.includes("authorization_code") &&
+    !file.authorization?.url
+  ) {
     problems.push({ path: ["grants"], text: "authorization_code is offered, and `authorization.url` is missing" });
   }
   if (file.authorization?.params?.["state"] === null) {
@@ -82,12 +91,6 @@ function checkRest(file: ProviderFile): Problem[] {
   }
   if (file.refresh?.reuse === "grace" && !file.refresh.grace_s) {
     problems.push({ path: ["refresh", "reuse"], text: "`reuse: grace` needs a `grace_s` above 0" });
-  }
-  for (const knob of ["expires", "refresh_expires"] as const) {
-    const lifetime = file.response?.[knob];
-    if (lifetime?.from === "fixed" && lifetime.fallback === undefined) {
-      problems.push({ path: ["response", knob], text: "`from: fixed` needs the life in `fallback`" });
-    }
   }
   return problems;
 }
@@ -127,45 +130,4 @@ function headerProblems(path: string[], name: string, value: string | null): Pro
     return [{ path, text: `\`${name}\` is set by the broker itself` }];
   }
   return /\p{Cc}/u.test(value ?? "") ? [{ path, text: "must not hold control characters" }] : [];
-}
-
-function checkExchanges(definition: ProviderDefinition): Problem[] {
-  const grants = definition.file.token?.grants;
-  const first = Object.entries(definition.exchanges).map(([grant, exchange]) => ({
-    path: ["token", "grants", grant],
-    exchange,
-  }));
-  const later = Object.entries(definition.refreshes).map(([grant, exchange]) => {
-    const special = Object.entries(grants ?? {}).some(([name, knobs]) => name === grant && "refresh" in knobs);
-    return { path: special ? ["token", "grants", grant, "refresh"] : ["token", "grants", "refresh_token"], exchange };
-  });
-  const problems = [...first, ...later].flatMap(({ path, exchange }) => checkExchange(path, exchange));
-  // Grants that are refreshed alike have the same problem: it is told once.
-  return [...new Map(problems.map((problem) => [`${problem.path.join("/")} ${problem.text}`, problem])).values()];
-}
-
-const secretNames = /^(client\.secret|code|code_verifier|refresh_token|access_token|credentials\..*)$/;
-
-/** Secrets never stand in a URL: URLs are logged on the way. */
-function checkExchange(path: string[], exchange: Exchange): Problem[] {
-  const { encoding, method, clientAuth, fields } = exchange;
-  if (method === "GET" && encoding !== "query") {
-    return [{ path, text: "`method: GET` has no body: it goes with `encoding: query`" }];
-  }
-  if (encoding !== "query") return [];
-  const secret = Object.entries(fields).filter(([, value]) =>
-    templateNames(value).some((name) => secretNames.test(name)),
-  );
-  const problems = secret.map(([name]) => ({
-    path: [...path, "fields", name],
-    text: `\`${name}\` is a secret, and secrets are refused in \`encoding: query\``,
-  }));
-  if (clientAuth !== "body") return problems;
-  return [
-    ...problems,
-    {
-      path: [...path, "client_auth"],
-      text: "`client_auth: body` would put the secret in the URL with `encoding: query`",
-    },
-  ];
 }

@@ -49,10 +49,24 @@ function toProblems(error: ShapeError, key: string, schema: object): Problem[] {
         },
       ];
     case "pattern":
-      return [{ path, text: `must match ${error.params.pattern}` }];
+      return [{ path, text: patternText(String(error.params.pattern), path) }];
     default:
       return [{ path, text: error.message }];
   }
+}
+
+/** Maps that may stand in the place of a word. */
+const mapForms: Record<string, string> = {
+  client_auth: '{ header: NAME, value: "{client.secret}" } or { basic: "{client.id}:{client.secret}" }',
+  parallel_sets: "{ single_per: [user, client, inputs.X], max: 1 }",
+};
+
+/** A pattern of words alone is said as a list of them. */
+function patternText(pattern: string, path: readonly string[]): string {
+  const words = /^\^\(?([a-z_|]+)\)?\$$/.exec(pattern)?.[1]?.split("|");
+  if (words === undefined) return `must match ${pattern}`;
+  const forms = mapForms[path.at(-1) ?? ""];
+  return `must be one of: ${words.join(", ")}${forms === undefined ? "" : `; or a map: ${forms}`}`;
 }
 
 const typeNames: Record<string, string> = {
@@ -64,6 +78,26 @@ const typeNames: Record<string, string> = {
   object: "a map",
   null: "empty",
 };
+
+/** Why a dotted path leads to no knob; null: it leads to one, or to an entry that a file may name itself. */
+export function knobFault(path: string): string | null {
+  const steps = path.split(".");
+  let at: Schema = asSchema(providerFileSchema);
+  // Names of scopes, headers and error rules may hold dots of their own: what is below a free map is not looked at.
+  for (const [depth, step] of steps.entries()) {
+    if (at["properties"] === undefined) return null;
+    const known = Object.keys(asSchema(at["properties"]));
+    if (!known.includes(step)) {
+      const prefix = steps
+        .slice(0, depth)
+        .map((above) => `${above}.`)
+        .join("");
+      return `\`${path}\` is no knob; ${adviceOn(step, known, prefix)}`;
+    }
+    at = asSchema(asSchema(at["properties"])[step]);
+  }
+  return null;
+}
 
 function schemaAt(schema: object, path: readonly string[]): Schema {
   let at = asSchema(schema);
@@ -91,24 +125,37 @@ function unknownEntry(entry: { path: readonly string[]; name: string; schema: Sc
 }
 
 function unknownKnob(path: readonly string[], name: string, known: readonly string[]): Problem {
+  return { path: [...path, name], text: `unknown knob \`${name}\`; ${adviceOn(name, known)}` };
+}
+
+/** The name that may have been meant, or all that are known. `prefix` goes before the first. */
+export function adviceOn(name: string, known: readonly string[], prefix = ""): string {
+  const near = nearest(name, known);
+  return near ? `did you mean \`${prefix}${near}\`?` : `known here: ${known.join(", ")}`;
+}
+
+/** What somebody may have meant; undefined: nothing is like it. */
+export function nearest(name: string, known: readonly string[]): string | undefined {
   const [near] = known
     .map((candidate) => ({ candidate, distance: editDistance(name.toLowerCase(), candidate) }))
     .filter(({ candidate, distance }) => distance <= Math.max(1, Math.floor(candidate.length / 3)))
     .sort((a, b) => a.distance - b.distance);
-  const advice = near ? `did you mean \`${near.candidate}\`?` : `known here: ${known.join(", ")}`;
-  return { path: [...path, name], text: `unknown knob \`${name}\`; ${advice}` };
+  return near?.candidate;
 }
 
-/** Levenshtein's: how many letters to add, drop or change. */
+/** How many letters to add, drop, change, or swap with the next one. */
 function editDistance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, index) => index);
+  const rows = [Array.from({ length: to.length + 1 }, (_, index) => index)];
   for (const [index, letter] of from.split("").entries()) {
-    const next = [index + 1];
+    const [above = [], before = []] = [rows[index], rows[index - 1]];
+    const row = [index + 1];
     for (const [column, other] of to.split("").entries()) {
-      const change = (row[column] ?? 0) + (letter === other ? 0 : 1);
-      next.push(Math.min(change, (row[column + 1] ?? 0) + 1, (next[column] ?? 0) + 1));
+      const change = (above[column] ?? 0) + (letter === other ? 0 : 1);
+      const isSwap = letter === to[column - 1] && other === from[index - 1];
+      const swap = isSwap ? (before[column - 1] ?? 0) + 1 : Infinity;
+      row.push(Math.min(change, swap, (above[column + 1] ?? 0) + 1, (row[column] ?? 0) + 1));
     }
-    row = next;
+    rows.push(row);
   }
-  return row[to.length] ?? 0;
+  return rows.at(-1)?.at(-1) ?? 0;
 }

@@ -1,82 +1,45 @@
+import { domainIsPinned, isAnchored } from "./host-position.ts";
 import type { ProviderFile } from "./provider-file.ts";
-import { isAnchored } from "./host-position.ts";
+import { templatePlaces, type Place } from "./template-places.ts";
 import { hasLooseBraces, splitUrl, templateNames } from "./template.ts";
 import type { Problem } from "./yaml-source.ts";
 
-type Path = readonly string[];
-type Place = { path: Path; text: string; roots: readonly string[] };
-
-const common = ["client.id", "inputs", "callback", "response"];
-const anyField = [...common, "client.secret", "redirect_uri", "scope"];
-/** What may stand in the fields of each request: nothing that is not there yet when it is sent. */
-const fieldRoots: Record<string, readonly string[]> = {
-  authorization_code: [...anyField, "code", "code_verifier"],
-  client_credentials: [...anyField, "credentials"],
-  password: [...anyField, "credentials"],
-  refresh_token: [...anyField, "refresh_token", "access_token"],
-};
-
 /** Every text of a file that may hold templates: their names, and those in a host position. */
 export function checkTemplates(file: ProviderFile): Problem[] {
-  const urls = urlPlaces(file);
+  const places = templatePlaces(file);
   return [
-    ...[...urls, ...valuePlaces(file)].flatMap((place) => checkNames(file, place)),
-    ...urls.flatMap((place) => checkUrl(file, place)),
+    ...places.flatMap((place) => checkNames(file, place)),
+    ...places.flatMap((place) => checkShown(file, place)),
+    ...places.filter(({ isUrl }) => isUrl).flatMap((place) => checkUrl(file, place)),
   ];
 }
 
-function urlPlaces({ authorization, token, api, revocation }: ProviderFile): Place[] {
-  const grants = Object.entries(token?.grants ?? {});
-  const urls: [Path, string | null | undefined, string[]][] = [
-    [["authorization", "url"], authorization?.url, ["inputs"]],
-    [["authorization", "issuer"], authorization?.issuer, ["inputs"]],
-    [["authorization", "manual_redirect_uri"], authorization?.manual_redirect_uri, []],
-    [["token", "url"], token?.url, common],
-    [["api", "base_url"], api?.base_url, common],
-    [["revocation", "url"], revocation?.url, common],
-  ];
-  for (const [grant, knobs] of grants) {
-    urls.push([["token", "grants", grant, "url"], knobs.url, common]);
-    if ("refresh" in knobs) urls.push([["token", "grants", grant, "refresh", "url"], knobs.refresh?.url, common]);
-  }
-  return urls.flatMap(([path, text, roots]) => (typeof text === "string" ? [{ path, text, roots }] : []));
+/** The URLs of a file that would carry secrets over a network in plain text. */
+export function checkPlainHttp(file: ProviderFile): Problem[] {
+  const isLocal = /^http:\/\/(localhost|127(\.\d{1,3}){3}|\[::1\])(?=[:/?#]|$)/i;
+  return templatePlaces(file)
+    .filter(({ isUrl, text }) => isUrl && /^http:/i.test(text) && !isLocal.test(text))
+    .map(({ path }) => ({ path, text: "must be an https URL: http is for this machine alone" }));
 }
 
-function valuePlaces({ authorization, token, api }: ProviderFile): Place[] {
-  const header = [...common, "client.secret"];
-  const places = [
-    ...mapPlaces(["authorization", "params"], authorization?.params, ["client.id", "inputs", "redirect_uri", "scope"]),
-    ...mapPlaces(["token", "headers"], token?.headers, header),
-    ...mapPlaces(["api", "headers"], api?.headers, [...common, "access_token"]),
-  ];
-  const value = typeof api?.authorization === "string" ? api.authorization : api?.authorization?.value;
-  if (value !== undefined) {
-    places.push({ path: ["api", "authorization"], text: value, roots: [...common, "access_token"] });
-  }
-  for (const [grant, knobs] of Object.entries(token?.grants ?? {})) {
-    const path = ["token", "grants", grant];
-    places.push(...mapPlaces([...path, "headers"], knobs.headers, header));
-    places.push(...mapPlaces([...path, "fields"], knobs.fields, fieldRoots[grant] ?? []));
-    if (!("refresh" in knobs)) continue;
-    places.push(...mapPlaces([...path, "refresh", "headers"], knobs.refresh?.headers, header));
-    places.push(...mapPlaces([...path, "refresh", "fields"], knobs.refresh?.fields, fieldRoots["refresh_token"] ?? []));
-  }
-  return places;
+const secretParameter = /^(client_secret|client_assertion|password|refresh_token|access_token)$/i;
+const secretTemplate =
+  /^(client\.secret|code|code_verifier|device_code|token|refresh_token|access_token|credentials\..*)$/;
+const neverInUrl = "a secret never stands in a URL; use `client_auth`, `headers` or `fields`";
+
+/** A parameter of this name holds a secret, whatever its value. */
+export function isSecretParameter(name: string): boolean {
+  return secretParameter.test(name);
 }
 
-function mapPlaces(
-  path: Path,
-  map: Readonly<Record<string, string | null>> | undefined,
-  roots: readonly string[],
-): Place[] {
-  return Object.entries(map ?? {}).flatMap(([key, text]) =>
-    text === null ? [] : [{ path: [...path, key], text, roots }],
-  );
+/** What a template of this name stands for is a secret. */
+export function isSecretTemplate(name: string): boolean {
+  return secretTemplate.test(name);
 }
 
-function checkNames(file: ProviderFile, { path, text, roots }: Place): Problem[] {
+function checkNames(file: ProviderFile, { path, text, roots, isUrl }: Place): Problem[] {
   const problems = templateNames(text).flatMap((name) => {
-    const fault = nameFault(file, name, roots);
+    const fault = isUrl && isSecretTemplate(name) ? `is refused: ${neverInUrl}` : nameFault(file, name, roots);
     return fault === null ? [] : [{ path, text: `{${name}} ${fault}` }];
   });
   if (hasLooseBraces(text)) problems.push({ path, text: "has a brace outside a template such as {client.id}" });
@@ -89,29 +52,55 @@ function nameFault(file: ProviderFile, name: string, roots: readonly string[]): 
     const known = roots.map((allowed) => `{${mapRoots.has(allowed) ? `${allowed}.X` : allowed}}`);
     return `is not known here; ${known.length > 0 ? `allowed: ${known.join(", ")}` : "no template is allowed"}`;
   }
-  const declared = {
-    inputs: file.inputs,
-    callback: file.authorization?.callback?.capture,
-    response: file.response?.capture,
-  };
-  if (root !== "inputs" && root !== "callback" && root !== "response") return null;
-  if (key !== undefined && Object.hasOwn(declared[root] ?? {}, key)) return null;
+  if (!isDeclaredRoot(root) || (key !== undefined && Object.hasOwn(declaredIn(file, root), key))) return null;
   return {
     inputs: "is not declared in `inputs`",
     callback: "is not in `authorization.callback.capture`",
     response: "is not in `response.capture`",
+    account: "is not in the `capture` of any `after_connect`",
   }[root];
 }
 
-const mapRoots = new Set(["inputs", "callback", "response", "credentials"]);
+type DeclaredRoot = "inputs" | "callback" | "response" | "account";
+
+function isDeclaredRoot(root: string): root is DeclaredRoot {
+  return ["inputs", "callback", "response", "account"].includes(root);
+}
+
+type Declared = Readonly<Record<string, string | { pattern?: string; enum?: string[] }>>;
+
+function declaredIn(file: ProviderFile, root: DeclaredRoot): Declared {
+  const captures = file.after_connect?.map((lookup) => lookup.capture ?? {}) ?? [];
+  const declared: Record<DeclaredRoot, Declared | undefined> = {
+    inputs: file.inputs,
+    callback: file.authorization?.callback?.capture,
+    response: file.response?.capture,
+    account: Object.assign({}, ...captures),
+  };
+  return declared[root] ?? {};
+}
+
+const mapRoots = new Set(["inputs", "callback", "response", "account", "credentials"]);
+
+function checkShown({ inputs = {} }: ProviderFile, { path, text, isUrl, isShown }: Place): Problem[] {
+  if (!isUrl && !isShown) return [];
+  const secret = templateNames(text).find((name) => inputs[name.replace(/^inputs\./, "")]?.secret === true);
+  const why = isUrl ? "secrets never stand in an address" : "what stands here is shown to browsers or callers";
+  return secret === undefined ? [] : [{ path, text: `{${secret}} is a secret, and ${why}` }];
+}
 
 function checkUrl(file: ProviderFile, { path, text }: Place): Problem[] {
+  if (path.at(-1) === "manual_redirect_uri" && /^urn:[!-~]+$/.test(text)) return []; // names no page of the provider's
   const { authority } = splitUrl(text);
   const problems = templateNames(authority).flatMap((name) => {
-    const fault = hostFault(file, name);
+    const fault = hostFault(file, authority, name);
     return fault === null ? [] : [{ path, text: `{${name}} stands where the host is decided: ${fault}` }];
   });
   if (problems.length > 0) return problems;
+  const optional = templateNames(text).find((name) => file.inputs?.[name.replace(/^inputs\./, "")]?.optional === true);
+  if (optional !== undefined) {
+    return [{ path, text: `{${optional}} is optional, and an address needs all of its parts` }];
+  }
   if (text.startsWith("{") && !startsWithScheme(file, text)) {
     return [
       { path, text: "the input that it starts with must begin with https:// (a `pattern` of the form ^https://…$)" },
@@ -121,22 +110,31 @@ function checkUrl(file: ProviderFile, { path, text }: Place): Problem[] {
   const url = URL.parse(sample.replaceAll(/\{[^{}]*\}/g, "x"));
   if (!url || (url.protocol !== "https:" && url.protocol !== "http:")) return [{ path, text: "must be an https URL" }];
   if (url.username !== "" || url.password !== "") return [{ path, text: "must not hold a user name or password" }];
+  const secret = [...url.searchParams.keys()].find(isSecretParameter);
+  if (secret !== undefined) return [{ path, text: `\`${secret}\` names a secret, and ${neverInUrl}` }];
   return url.hash === "" ? [] : [{ path, text: "must not have a fragment (#…)" }];
 }
 
-function startsWithScheme({ inputs = {} }: ProviderFile, text: string): boolean {
-  const input = inputs[/^\{inputs\.(\w+)\}/.exec(text)?.[1] ?? ""];
-  return input?.enum
-    ? input.enum.every((value) => /^https?:\/\//.test(value))
-    : /^\^https\??:/.test(input?.pattern ?? "");
+function startsWithScheme(file: ProviderFile, text: string): boolean {
+  const [root = "", key = ""] = (/^\{([^{}]*)\}/.exec(text)?.[1] ?? "").split(".");
+  const known = isDeclaredRoot(root) ? declaredIn(file, root)[key] : undefined;
+  if (typeof known !== "object") return false;
+  return known.enum
+    ? known.enum.every((value) => /^https?:\/\//.test(value))
+    : /^\^https\??:/.test(known.pattern ?? "");
 }
 
-function hostFault(file: ProviderFile, name: string): string | null {
-  const input = name.startsWith("inputs.") ? file.inputs?.[name.slice(7)] : undefined;
-  if (!input) return "only an input may stand there";
-  if (input.enum) return null;
-  if (input.pattern === undefined) return "its input needs a `pattern` of the form ^…$, or an `enum`";
-  return isAnchored(input.pattern)
-    ? null
-    : "the `pattern` of its input must be anchored: ^…$, with any alternatives in parentheses";
+/** An input is set by ops, and may lie on the client; what a callback or an answer says has to stay within one domain. */
+function hostFault(file: ProviderFile, authority: string, name: string): string | null {
+  const [root = "", key = ""] = name.split(".");
+  const known = isDeclaredRoot(root) ? declaredIn(file, root)[key] : undefined;
+  if (known === undefined) return "only an input, or a capture with a `pattern`, may stand there";
+  if (typeof known === "string") return "this capture needs a `pattern` of the form ^…$ that stays within one domain";
+  if (known.enum) return null;
+  if (known.pattern === undefined) return "its input needs a `pattern` of the form ^…$, or an `enum`";
+  if (!isAnchored(known.pattern)) {
+    return "the `pattern` of its input must be anchored: ^…$, with any alternatives in parentheses";
+  }
+  if (root === "inputs" || domainIsPinned({ authority, name, input: { pattern: known.pattern } })) return null;
+  return "the `pattern` of this capture must keep it within one domain, such as ^https://[a-z0-9-]+\\.example\\.com$";
 }

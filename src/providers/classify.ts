@@ -27,25 +27,45 @@ export function classifyRefusal(options: {
   definition: ProviderDefinition;
   response: TokenResponse;
   body: unknown;
-}): Verdict & Pick<Failure, "retryAfterSeconds"> {
+}): Verdict & Pick<Failure, "retryAfterSeconds" | "oauthError"> {
   const { definition, response, body } = options;
+  const error = readPointer(body, "/error");
   const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, options));
   const verdict =
     rule && rule.means !== "access_token_expired"
       ? verdicts[rule.means]
-      : byProtocol(response.status, readPointer(body, "/error"));
+      : byProtocol(effectiveStatus(definition, { response, body }), error);
   const retryAfterSeconds = readRetryAfter(response.headers);
-  return { ...verdict, ...(retryAfterSeconds !== null && { retryAfterSeconds }) };
+  const oauthError = typeof error === "string" && /^[a-z_]{1,60}$/.test(error) ? error : undefined;
+  return {
+    ...verdict,
+    ...(retryAfterSeconds !== null && { retryAfterSeconds }),
+    ...(oauthError !== undefined && { oauthError }),
+  };
 }
 
 function matches(rule: ErrorRule, { response, body }: { response: TokenResponse; body: unknown }): boolean {
   if (rule.status !== undefined && rule.status !== response.status) return false;
   if (rule.body !== undefined && !new RegExp(rule.body, "u").test(response.body)) return false;
   if (rule.pointer === undefined) return true;
-  const value = readPointer(body, rule.pointer);
-  const text = typeof value === "number" || typeof value === "boolean" ? String(value) : value;
-  if (typeof text !== "string") return false;
+  const text = textAt(body, rule.pointer);
+  if (text === null) return false;
   return rule.regex === undefined ? text === rule.equals : new RegExp(rule.regex, "u").test(text);
+}
+
+/** A 2xx that does not hold what the definition expects of one is a refusal, whatever its status says. */
+function effectiveStatus(
+  { response: { okWhen } }: ProviderDefinition,
+  { response: { status }, body }: { response: TokenResponse; body: unknown },
+): number {
+  if (okWhen === null || status >= 300 || body === null) return status;
+  return textAt(body, okWhen.pointer) === okWhen.equals ? status : 400;
+}
+
+function textAt(body: unknown, pointer: string): string | null {
+  const value = readPointer(body, pointer);
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  return typeof value === "string" ? value : null;
 }
 
 /** A status of 500 and its like says that nobody knows what happened, whatever the body says. */

@@ -1,4 +1,6 @@
+import type { lifetimeSources } from "./answer-knobs.ts";
 import type { ConnectionGrant, ProviderFile } from "./provider-file.ts";
+import type { signingAlgorithms } from "./request-knobs.ts";
 
 export type { ConnectionGrant } from "./provider-file.ts";
 
@@ -8,24 +10,47 @@ export type InputDefinition = Readonly<{
   pattern?: string;
   enum?: readonly string[];
   default?: string;
+  /** May be lacking: what holds it is then left out. */
+  optional?: boolean;
+  /** Kept sealed, and never shown. */
+  secret?: boolean;
   description?: string;
 }>;
 
-/** One kind of request to a token endpoint, all layers of the file applied (RFC 6749, section 3.2). */
-export type Exchange = Readonly<{
+/** How a client shows who it is (RFC 6749, section 2.3; RFC 7523, section 2.2; RFC 8705, section 2). */
+export type ClientAuth =
+  | Readonly<{ kind: "none" | "body" | "tls" }>
+  /** `pair`: a template. `percentEncoding`: its values are encoded as forms do; few servers undo it. */
+  | Readonly<{ kind: "basic"; pair: string; percentEncoding: boolean }>
+  | Readonly<{ kind: "private_key_jwt"; algorithm: SigningAlgorithm; audience: string; lifeSeconds: number }>
+  /** `value`: a template. */
+  | Readonly<{ kind: "header"; header: string; value: string }>;
+
+type SigningAlgorithm = (typeof signingAlgorithms)[number];
+
+/** One kind of request to a provider, all layers of the file applied. */
+export type ProviderRequest = Readonly<{
   url: string;
-  method: "POST" | "GET";
+  method: "POST" | "GET" | "DELETE";
   encoding: "form" | "json" | "query";
-  clientAuth: "none" | "basic" | "body";
-  /** Encode id and secret as forms do before Basic joins them (RFC 6749, section 2.3.1); few servers undo it. */
-  basicPercentEncoding: boolean;
+  clientAuth: ClientAuth;
   headers: Readonly<Record<string, string>>;
-  grantType: string;
-  /** The fields beside `grant_type` and those of `clientAuth: body`, as templates. */
+  /** The fields beside those of `clientAuth`, as templates. */
   fields: Readonly<Record<string, string>>;
-  /** The client id that the definition fixes for this grant; null: the client's own. */
-  fixedClientId: string | null;
 }>;
+
+/** One kind of request to a token endpoint (RFC 6749, section 3.2). */
+export type Exchange = ProviderRequest &
+  Readonly<{
+    /** Null: none is sent. */
+    grantType: string | null;
+    /** The client id that the definition fixes for this grant; null: the client's own. */
+    fixedClientId: string | null;
+  }>;
+
+/** Where a value for later templates is, and what it must look like; null: anything that can stand in a URL or header. */
+type Capture = Readonly<{ from: string; pattern: string | null }>;
+export type Captures = Readonly<Record<string, Capture>>;
 
 export type AuthorizationDefinition = Readonly<{
   url: string;
@@ -36,10 +61,12 @@ export type AuthorizationDefinition = Readonly<{
   pkce: "off" | "optional" | "required";
   pkceMethod: "S256" | "plain";
   challengeEncoding: "base64url" | "base64";
-  callback: Readonly<{ code: string; capture: Readonly<Record<string, string>> }>;
+  callback: Readonly<{ code: string; capture: Captures; verify: "hmac_sha256_query" | null }>;
   manualCode: boolean;
   /** The `redirect_uri` of a code that a person copies; null: none is sent, and the provider uses its default. */
   manualRedirectUri: string | null;
+  /** Where the parameters are sent to first (RFC 9126); null: they stand in the address. */
+  pushed: ProviderRequest | null;
 }>;
 
 type ScopeRules = Readonly<{
@@ -49,24 +76,43 @@ type ScopeRules = Readonly<{
   required: readonly string[];
 }>;
 
-/** Where an answer says how long a token lives. `seconds` stands in where it does not say; null: nothing does. */
+/** Where an answer says how long a token lives. `fallbackSeconds` stands in where it does not say; null: nothing does. */
 export type Lifetime = Readonly<{
-  from: "expires_in" | "fixed" | "never";
+  from: (typeof lifetimeSources)[number];
   pointer: string;
-  unit: "s" | "ms";
+  unit: "s" | "ms" | "iso";
   fallbackSeconds: number | null;
 }>;
 
-export type ResponseRules = Readonly<{
-  format: "auto" | "json" | "form";
+/** Where the tokens of an answer are, as JSON pointers. */
+export type TokenPointers = Readonly<{
   accessToken: string;
   refreshToken: string;
   tokenType: string;
   scope: string;
   expires: Lifetime;
   refreshExpires: Lifetime;
-  capture: Readonly<Record<string, string>>;
 }>;
+
+/** A further token of the same consent, with a chain of its own. */
+export type ExtraToken = Readonly<{
+  name: string;
+  /** In the answer that holds the connection's own token; in that of `exchange`, where there is one. */
+  granted: TokenPointers;
+  /** In the answer to its own refresh. */
+  refreshed: TokenPointers;
+  /** How it is asked for with the connection's access token (RFC 8693); null: it comes with it. */
+  exchange: Exchange | null;
+}>;
+
+export type ResponseRules = TokenPointers &
+  Readonly<{
+    format: "auto" | "json" | "form";
+    scopeSeparator: string;
+    /** What a 2xx must say to be more than a refusal; null: nothing. */
+    okWhen: Readonly<{ pointer: string; equals: string }> | null;
+    capture: Captures;
+  }>;
 
 export type RefreshRules = Readonly<{
   rotation: "never" | "always" | "auto";
@@ -104,6 +150,38 @@ export type ApiDefinition = Readonly<{
   headers: Readonly<Record<string, string>>;
 }>;
 
+/** What a token endpoint bears. Null, or 0: no limit. */
+export type Limits = Readonly<{
+  per: "token_host" | "client" | "connection";
+  concurrency: number | null;
+  spacingMs: number;
+  coolDownSeconds: number;
+  maxPerWindow: Readonly<{ requests: number; seconds: number }> | null;
+}>;
+
+/** Whose token sets a provider counts together, and how many it keeps; null: they do not disturb each other. */
+type ParallelSets = Readonly<{ singlePer: readonly string[]; max: number }>;
+
+/** A call after connecting. The account's name is at `pointer`, or is the template `value`; null: it names none. */
+export type Lookup = Readonly<{
+  request: (Omit<ProviderRequest, "clientAuth"> & Readonly<{ clientAuth: ClientAuth | null }>) | null;
+  select: Readonly<{ list: string | null; where: string | null; equals: string | null }> | null;
+  pointer: string | null;
+  value: string | null;
+  label: string | null;
+  capture: Captures;
+}>;
+
+export type RevocationDefinition = ProviderRequest &
+  Readonly<{
+    token: "refresh_token" | "access_token" | "both";
+    /** What a revocation ends: the token that it names, or everything of the grant, newer sets included. */
+    kills: "token" | "all";
+  }>;
+
+export type IntrospectionDefinition = ProviderRequest &
+  Readonly<{ token: "access_token" | "refresh_token"; active: string; expires: Lifetime }>;
+
 /** A provider, resolved: `extends` followed, defaults applied, frozen. What each part is for: docs/provider-format.md. */
 export type ProviderDefinition = Readonly<{
   id: string;
@@ -122,16 +200,23 @@ export type ProviderDefinition = Readonly<{
   /** What scopes let one do, in plain words, where the definition says. */
   scopeDescriptions: Readonly<Record<string, string>>;
   /** How each offered grant (`import` aside) gets its first token. */
-  exchanges: Readonly<Partial<Record<ConnectionGrant, Exchange>>>;
+  exchanges: Readonly<Partial<Record<ConnectionGrant | "token_exchange", Exchange>>>;
   /** How sets obtained by each offered grant are refreshed; absent: a new one is fetched instead. */
   refreshes: Readonly<Partial<Record<ConnectionGrant, Exchange>>>;
   response: ResponseRules;
   refresh: RefreshRules;
   errors: readonly ErrorRule[];
   api: ApiDefinition;
-  revocation: Exchange | null;
-  /** What a revocation ends: the token that it names, or everything of the grant, newer sets included. */
-  revocationKills: "token" | "all";
+  revocation: RevocationDefinition | null;
+  introspection: IntrospectionDefinition | null;
+  /** The device authorization endpoint (RFC 8628, section 3.1); null where the grant is not offered. */
+  device: ProviderRequest | null;
+  extraTokens: readonly ExtraToken[];
+  limits: Limits;
+  parallelSets: ParallelSets | null;
+  lookups: readonly Lookup[];
+  /** Whose metadata fills in addresses that the file leaves out (empty here); null: nobody's. */
+  issuer: string | null;
   /** The file in force: merged, as written, for showing. */
   file: ProviderFile;
 }>;
@@ -144,4 +229,17 @@ export function defaultGrant(definition: ProviderDefinition): ConnectionGrant {
 /** The client id that the definition fixes for this grant, so that a connection needs no client; null: it needs one. */
 export function fixedClientId(definition: ProviderDefinition, grant: ConnectionGrant): string | null {
   return (definition.exchanges[grant] ?? definition.refreshes[grant])?.fixedClientId ?? null;
+}
+
+/**
+ * The definition as the chain of an extra token sees it: its answers are read, and its token is asked for, in its own way.
+ * @throws Error when there is no such chain
+ */
+export function forChain(definition: ProviderDefinition, name: string): ProviderDefinition {
+  const extra = definition.extraTokens.find((candidate) => candidate.name === name);
+  if (extra === undefined) throw new Error(`provider ${definition.id} has no extra token ${name}`);
+  const { exchange, refreshed } = extra;
+  const exchanges = exchange === null ? {} : { token_exchange: exchange };
+  const response = { ...definition.response, ...refreshed };
+  return { ...definition, exchanges, response, extraTokens: [], lookups: [] };
 }

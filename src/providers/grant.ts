@@ -11,6 +11,8 @@ export type Grant = {
   scopes?: string[];
   /** Values that later templates may use as `{response.X}`. */
   captured: Record<string, string>;
+  /** Further tokens of the same consent, by the name of their chain. */
+  extras?: Readonly<Record<string, Grant>>;
 };
 
 /** When a token runs out. `in` counts from the moment the request was sent, by Postgres's clock. */
@@ -38,8 +40,12 @@ export type Failure = {
   detail: string;
   /** HTTP status, where there was an answer. */
   status?: number;
+  /** The provider's own code (RFC 6749, section 5.2; RFC 8628, section 3.5), where it looks like one. */
+  oauthError?: string;
   /** As the provider asked (`Retry-After`), not yet capped. */
   retryAfterSeconds?: number;
+  /** Of `limit_reached`: true where all requests with the token host share the limit. */
+  isOfHost?: boolean;
   /** The raw answer of an `unknown` outcome, to be kept sealed. Non-enumerable, so that no logger can spill it. */
   rawAnswer?: string;
 };
@@ -47,6 +53,7 @@ export type Failure = {
 export const failureCodes = [
   "blocked_address", // the definition's URL leads to an address that must not be reached
   "connect_failed", // refused, DNS, TLS, connect timeout
+  "limit_reached", // the definition's `limits`: this broker held the request back itself
   "send_window_passed", // the permit was too old when the request was about to be written
   "rate_limited",
   "blocked", // the provider has blocked this broker's address

@@ -24,6 +24,8 @@ function hasOpenAlternative(pattern: string): boolean {
 /** Pieces of a pattern that match characters of host names alone: no `/`, `@`, `:`, `?` or `#` that would end the host. */
 const hostPieces = String.raw`(?:[a-z0-9_-]|\\[.dw-]|\[(?:[a-z0-9_.-]|\\[.dw-])+\]|\(\?:|[()|?*+]|\{\d+(?:,\d*)?\})`;
 const hostOnly = new RegExp(`^${hostPieces}*$`, "i");
+/** A host that ends in literal labels. */
+const literalHost = new RegExp(String.raw`^(${hostPieces}*?)((?:\\.[a-z0-9-]+)+)$`, "i");
 /** A whole address whose host ends in literal labels: `^https://` … `\.example\.com` and perhaps a path. */
 const literalEnd = new RegExp(String.raw`^https:\/\/(${hostPieces}*?)((?:\\\.[a-z0-9-]+)+)$`, "i");
 
@@ -38,8 +40,13 @@ export function domainIsPinned(options: { authority: string; name: string; input
   const inner = input.pattern.slice(1, -1);
   const after = authority.slice(authority.indexOf(`{${name}}`) + name.length + 2);
   if (after !== "") return hostOnly.test(inner) && isRegistrable(after);
-  const match = literalEnd.exec(inner.replaceAll("\\/", "/"));
-  return authority === `{${name}}` && match !== null && isRegistrable((match[2] ?? "").replaceAll("\\", ""));
+  const isAddress = authority === `{${name}}`;
+  const match = (isAddress ? literalEnd : literalHost).exec(inner.replaceAll("\\/", "/"));
+  return (
+    (isAddress || authority === `https://{${name}}`) &&
+    match !== null &&
+    isRegistrable((match[2] ?? "").replaceAll("\\", ""))
+  );
 }
 
 /** `.example.com`; not `.com`, and not `.co.uk` or `.com.au`, which look like the suffixes that anyone may register in. */

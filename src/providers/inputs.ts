@@ -60,6 +60,19 @@ export function checkInputChanges(options: {
   return checkInputs({ definition, given, onClient: hasClient ? clientInputs(definition) : [] });
 }
 
+/** Inputs apart from those that are secrets, which are kept sealed. */
+export function splitInputs(
+  definition: ProviderDefinition,
+  inputs: Readonly<Record<string, string>>,
+): { open: Record<string, string>; secret: Record<string, string> } {
+  const isSecret = ([name]: [string, string]) => definition.inputs[name]?.secret === true;
+  const entries = Object.entries(inputs);
+  return {
+    open: Object.fromEntries(entries.filter((entry) => !isSecret(entry))),
+    secret: Object.fromEntries(entries.filter(isSecret)),
+  };
+}
+
 function checkInputs(options: {
   definition: ProviderDefinition;
   given: Given;
@@ -98,6 +111,7 @@ function standIn(options: {
   const known = definition.inputs[name];
   if (known?.default !== undefined) return known.default;
   if (known?.generate === "uuid") return uuid(randomBytes(16));
+  if (known?.optional === true) return "";
   const allowed = known?.enum ? `, one of: ${known.enum.join(", ")}` : "";
   throw invalid(name, `is required by provider ${definition.id}${allowed}${hint(known)}`);
 }

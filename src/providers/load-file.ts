@@ -1,9 +1,14 @@
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { checkClientAuth } from "./check-client-auth.ts";
 import { checkDefinition } from "./check-definition.ts";
-import { checkShape } from "./check-shape.ts";
+import { checkShape, nearest } from "./check-shape.ts";
+import { checkPlainHttp } from "./check-templates.ts";
+import { explainSyntax } from "./check-yaml.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import type { ProviderFile } from "./provider-file.ts";
 import { resolveDefinition } from "./resolve.ts";
-import { readYaml, type YamlSource } from "./yaml-source.ts";
+import { type Problem, readYaml, type YamlSource } from "./yaml-source.ts";
 
 /** Where the built-in sandbox is: as browsers reach it, and as this process does. */
 export type SandboxAddress = { publicUrl: string; localUrl: string };
@@ -18,7 +23,7 @@ export function loadFile(
 ): { file: LoadedFile } | { problems: string[] } {
   const { builtin, sandbox } = options;
   const read = readYaml(path);
-  if ("problems" in read) return read;
+  if ("problems" in read) return { problems: explainSyntax(read.problems) };
   const { source } = read;
   const shape = checkShape(sandbox ? fillSandbox(source.value, sandbox) : source.value);
   if ("file" in shape) return { file: { source, content: shape.file, builtin, isSandbox: sandbox !== null } };
@@ -49,11 +54,13 @@ export function settleFile(
     (base, { content: own }) => ({ ...merge(base, own), id: own.id }),
     file.content,
   );
+  const told = ({ path, text }: Problem) => `${locate(chain, path)}: ${say({ path, text })}`;
+  const unresolvable = checkClientAuth(content);
+  if (unresolvable.length > 0) return { definition: null, problems: unresolvable.map(told) };
   const definition = resolveDefinition(content, file.isSandbox);
-  const problems = checkDefinition(content, definition).map(
-    (problem) => `${locate(chain, problem.path)}: ${say(problem)}`,
-  );
-  return { definition, problems };
+  // The sandbox is at the addresses of its broker. A file of one's own is held to PROVIDER_NETWORKS at each request.
+  const plain = file.builtin && !file.isSandbox ? checkPlainHttp(content) : [];
+  return { definition, problems: [...checkDefinition(content, definition), ...plain].map(told) };
 }
 
 /** What a file extends is the definition in force, save that one overriding a built-in extends that built-in. */
@@ -66,7 +73,23 @@ function parentOf(file: LoadedFile, files: readonly LoadedFile[]): LoadedFile | 
 function unknownParent(file: LoadedFile, files: readonly LoadedFile[]): string {
   if (file.content.extends === "sandbox") return "which there is none of while the sandbox is off";
   const ids = [...new Set(files.map((other) => other.content.id))].filter((id) => id !== file.content.id).sort();
-  return `which is no provider; there are ${ids.join(", ")}`;
+  const near = nearest(file.content.extends ?? "", ids);
+  const neighbour = adviceOnNeighbour(file);
+  if (neighbour !== null) return `which is no provider here; ${neighbour}`;
+  return `which is no provider; ${near ? `did you mean "${near}"?` : `there are ${ids.join(", ")}`}`;
+}
+
+/** A file beside this one that may define what it extends; null: there is none. */
+function adviceOnNeighbour({ source, content, builtin }: LoadedFile): string | null {
+  const { extends: id } = content;
+  const folder = dirname(source.file);
+  if (builtin || !id || !/^[a-z0-9-]+$/.test(id) || id === content.id) return null;
+  const path = [".yaml", ".yml"].map((ending) => join(folder, `${id}${ending}`)).find(existsSync);
+  if (path === undefined) return null;
+  const read = loadFile(path, { builtin: false, sandbox: null });
+  if ("problems" in read) return `${path} lies beside it and has faults of its own: check that one first`;
+  if (read.file.content.id !== id) return null;
+  return `${path} lies beside it, and counts with PROVIDERS_DIR=${folder}`;
 }
 
 function isMap(value: unknown): value is Record<string, unknown> {
@@ -90,7 +113,7 @@ function locate(chain: readonly LoadedFile[], path: readonly string[]): string {
   return file?.source.locate(path) ?? "";
 }
 
-function say({ path, text }: { path: readonly string[]; text: string }): string {
+function say({ path, text }: Problem): string {
   return path.length === 0 ? text : `${path.join(".")}: ${text}`;
 }
 

@@ -4,7 +4,9 @@ import type { ProviderDefinition } from "./definition.ts";
 import { BlockedAddressError, type Egress } from "./egress.ts";
 import { type ExchangeOutcome, HttpExchange } from "./http-exchange.ts";
 import type { Failure, TokenAnswer } from "./grant.ts";
-import type { TokenRequest } from "./token-request.ts";
+import { parseAnswer } from "./answer-body.ts";
+import { describeAnswer } from "./scrub.ts";
+import type { TokenRequest } from "./assemble.ts";
 import { processTokenResponse } from "./token-response.ts";
 
 /** Milliseconds. `totalMs` bounds the whole call and must stay below a permit's lease. */
@@ -22,34 +24,45 @@ export type OAuthClient = {
     request: TokenRequest;
     mayStillSend: () => boolean;
   }): Promise<TokenAnswer>;
-  /** Revokes a token, best effort (RFC 7009). Never rejects; `detail` says in plain words what came of it. */
-  revoke(call: {
-    definition: ProviderDefinition;
-    request: TokenRequest;
-  }): Promise<{ revoked: boolean; detail: string }>;
+  /** Any request that spends nothing: a lookup, an introspection, metadata, a revocation. Never rejects. */
+  ask(call: { definition: ProviderDefinition; request: TokenRequest }): Promise<Asked>;
 };
 
-/** A client of token endpoints that reaches what `egress` allows and nothing else. */
-export function createOAuthClient(options: { egress: Egress; timeouts?: Partial<OAuthTimeouts> }): OAuthClient {
-  const { egress } = options;
+/** `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets. */
+export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string };
+
+/**
+ * A client of token endpoints that reaches what `egress` allows and nothing else. `observe` sees what came of each exchange
+ * before it is read, secrets and all.
+ */
+export function createOAuthClient(options: {
+  egress: Egress;
+  timeouts?: Partial<OAuthTimeouts>;
+  observe?: (outcome: ExchangeOutcome) => void;
+}): OAuthClient {
+  const { egress, observe = () => {} } = options;
   const timeouts = { ...defaultTimeouts, ...options.timeouts };
   return {
     async requestToken({ definition, request, mayStillSend }) {
       const outcome = await send({ egress, timeouts, request, mayStillSend, trusted: definition.isSandbox });
+      observe(outcome);
       if (outcome.kind !== "answered") return { kind: "failed", failure: failureOf(outcome) };
       return processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
     },
-    async revoke({ definition, request }) {
-      const outcome = await send({
-        egress,
-        timeouts,
-        request,
-        mayStillSend: () => true,
-        trusted: definition.isSandbox,
-      });
-      if (outcome.kind !== "answered") return { revoked: false, detail: failureOf(outcome).detail };
-      const { status } = outcome.response;
-      return { revoked: status >= 200 && status < 300, detail: `the provider answered ${status}` };
+    async ask({ definition, request }) {
+      const trusted = definition.isSandbox;
+      const outcome = await send({ egress, timeouts, request, mayStillSend: () => true, trusted });
+      observe(outcome);
+      if (outcome.kind !== "answered") {
+        return { ok: false, status: null, body: null, detail: failureOf(outcome).detail };
+      }
+      const { response } = outcome;
+      const body = parseAnswer(response, "auto");
+      const ok = response.status >= 200 && response.status < 300;
+      const detail = ok
+        ? `the provider answered ${response.status}`
+        : describeAnswer({ response, body, secrets: request.secrets });
+      return { ok, status: response.status, body, detail };
     },
   };
 }
@@ -66,7 +79,7 @@ async function send(call: {
   let client: Client | undefined;
   try {
     const { url, lookup } = egress.route(request.url, { trusted });
-    client = openClient({ url, lookup, timeouts });
+    client = openClient({ url, lookup, timeouts, tls: request.tls });
     return await dispatch(client, dispatchOptions(url, request), new HttpExchange({ timeouts, mayStillSend }));
   } catch (error) {
     // An exchange never rejects: what is thrown here comes from before it, and nothing was written.
@@ -90,10 +103,16 @@ function dispatch(
 }
 
 /** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request. */
-function openClient(options: { url: URL; lookup: net.LookupFunction; timeouts: OAuthTimeouts }): Client {
-  const { url, lookup, timeouts } = options;
+function openClient(options: {
+  url: URL;
+  lookup: net.LookupFunction;
+  timeouts: OAuthTimeouts;
+  tls: string | undefined;
+}): Client {
+  const { url, lookup, timeouts, tls } = options;
+  const certificate = tls === undefined ? {} : { cert: tls, key: tls };
   return new Client(url.origin, {
-    connect: { lookup, timeout: timeouts.connectMs, autoSelectFamily: true },
+    connect: { lookup, timeout: timeouts.connectMs, autoSelectFamily: true, ...certificate },
     headersTimeout: timeouts.headersMs,
     bodyTimeout: timeouts.bodyMs,
     allowH2: false,
@@ -102,11 +121,16 @@ function openClient(options: { url: URL; lookup: net.LookupFunction; timeouts: O
   });
 }
 
+/** The headers that a request goes out with, but for those of HTTP itself. Hold secrets. */
+export function sentHeaders(request: TokenRequest): Record<string, string> {
+  return { accept: "application/json", ...request.headers, "accept-encoding": "identity" };
+}
+
 function dispatchOptions(url: URL, request: TokenRequest) {
   return {
     path: `${url.pathname}${url.search}`,
     method: request.method,
-    headers: { accept: "application/json", ...request.headers, "accept-encoding": "identity" },
+    headers: sentHeaders(request),
     body: request.body ?? null,
     reset: true,
   };

@@ -1,7 +1,31 @@
-import { type Static, type TSchema, Type } from "typebox";
+import { type Static, Type } from "typebox";
+import { introspection, lookup, response, revocation } from "./answer-knobs.ts";
+import {
+  captures,
+  choice,
+  count,
+  flag,
+  map,
+  namePattern,
+  nullable,
+  pointer,
+  seconds,
+  secondsOrNull,
+  strict,
+  templates,
+  text,
+  textOrNull,
+} from "./knob-types.ts";
+import { device, grantExchange, pushed, refreshExchange, requestKnobs } from "./request-knobs.ts";
 
-/** The grants by which a connection may get its tokens (RFC 6749, section 4; `import` is a set handed over by hand). */
-export const connectionGrants = ["authorization_code", "client_credentials", "password", "import"] as const;
+/** The grants by which a connection may get its tokens (RFC 6749, section 4; RFC 8628; `import` is a set handed over by hand). */
+export const connectionGrants = [
+  "authorization_code",
+  "client_credentials",
+  "password",
+  "device_code",
+  "import",
+] as const;
 export type ConnectionGrant = (typeof connectionGrants)[number];
 
 /** What a rule of `errors` may say that an answer means. The first is for API answers, the others for the token endpoint. */
@@ -14,49 +38,15 @@ const errorMeanings = [
   "transient",
 ] as const;
 
-const strict = { additionalProperties: false } as const;
-const nullable = <T>(type: string, more: Record<string, unknown> = {}) =>
-  Type.Unsafe<T | null>({ type: [type, "null"], ...more });
-
-const optionalObject = <T extends Record<string, TSchema>>(properties: T) =>
-  Type.Optional(Type.Object(properties, { ...strict }));
-const text = () => Type.Optional(Type.String({ minLength: 1 }));
-const seconds = () => Type.Optional(Type.Integer({ minimum: 0, maximum: 315_360_000 }));
-const lifeSeconds = () => Type.Optional(nullable<number>("integer", { minimum: 1, maximum: 315_360_000 }));
-const pointer = () => Type.Optional(Type.String({ pattern: "^(/[^/]*)+$" }));
-/** `null` takes out an entry that the extended definition has. */
-const templates = () => Type.Record(Type.String(), nullable<string>("string"));
-
-const exchangeKnobs = {
-  url: text(),
-  method: Type.Optional(Type.Enum(["POST", "GET"])),
-  encoding: Type.Optional(Type.Enum(["form", "json", "query"])),
-  client_auth: Type.Optional(Type.Enum(["none", "basic", "body"])),
-  basic_percent_encoding: Type.Optional(Type.Boolean()),
-  headers: Type.Optional(templates()),
-};
-
-const exchange = { ...exchangeKnobs, grant_type: text(), fields: Type.Optional(templates()) };
-const grantExchange = Type.Object({ ...exchange, client_id: text(), refresh: optionalObject(exchange) }, { ...strict });
-
-const lifetime = optionalObject({
-  from: Type.Optional(Type.Enum(["expires_in", "fixed", "never"])),
-  pointer: pointer(),
-  unit: Type.Optional(Type.Enum(["s", "ms"])),
-  fallback: seconds(),
-});
-
-const pointers = Type.Record(Type.String({ pattern: "^[a-z][a-z0-9_]*$" }), Type.String({ pattern: "^(/[^/]*)+$" }), {
-  ...strict,
-});
-
 const input = Type.Object(
   {
-    generate: Type.Optional(Type.Enum(["uuid"])),
-    pattern: text(),
-    enum: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { minItems: 1 })),
-    default: text(),
-    description: text(),
+    generate: choice(["uuid"], "Made by the broker where none is given."),
+    pattern: text("A regular expression that the value matches."),
+    enum: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { minItems: 1, description: "What is allowed." })),
+    default: text("What counts where none is given."),
+    optional: flag("May be left out: then the parameter, field or header that holds it is not sent."),
+    secret: flag("Kept encrypted and never shown."),
+    description: text("Shown where the input is asked for or refused."),
   },
   { ...strict },
 );
@@ -65,98 +55,202 @@ const errorRule = Type.Object(
   {
     endpoint: Type.Enum(["token", "api"]),
     status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599 })),
-    pointer: pointer(),
-    equals: Type.Optional(Type.String()),
-    regex: text(),
-    body: text(),
+    pointer: pointer("Goes with `equals` or `regex`."),
+    equals: Type.Optional(Type.String({ description: "The value at `pointer`, as text." })),
+    regex: text("A regular expression that the value at `pointer` matches."),
+    body: text("A regular expression that the raw body matches."),
     means: Type.Enum([...errorMeanings]),
   },
   { ...strict },
 );
 
+const listOfText = (description: string) => Type.Optional(Type.Array(Type.String({ minLength: 1 }), { description }));
+
+const authorization = map("The request that sends a person to the provider (RFC 6749, section 4.1.1).", {
+  url: text("The authorization endpoint."),
+  issuer: text("What `iss` in a callback must be (RFC 9207)."),
+  params: templates("Further parameters; under the name of a standard one, its new name, or null to leave it out."),
+  scope: map("How scopes are asked for.", {
+    param: text("The parameter's name."),
+    separator: text("What stands between scopes."),
+    default: listOfText("Asked for where client and connection name none."),
+    required: listOfText("Always asked for."),
+  }),
+  pkce: choice(["off", "optional", "required"], "RFC 7636."),
+  pkce_method: choice(["S256", "plain"], "RFC 7636, section 4.2."),
+  challenge_encoding: choice(["base64url", "base64"], "How the challenge is written."),
+  callback: map("What comes back with the browser.", {
+    code: text("The parameter that holds the code."),
+    capture: captures("param", "Name → parameter, kept for {callback.name}."),
+    verify: Type.Optional(
+      nullable<"hmac_sha256_query">("string", {
+        enum: ["hmac_sha256_query", null],
+        description:
+          "A signature of the callback: `hmac` holds the HMAC-SHA256 of the other parameters, sorted, in hex, by the client's secret.",
+      }),
+    ),
+  }),
+  manual_code: flag("The provider shows the code to the person, who hands it over."),
+  manual_redirect_uri: textOrNull("The redirect_uri of such a code."),
+  pushed,
+});
+
+const token = map("The token endpoint (RFC 6749, section 3.2).", {
+  ...requestKnobs,
+  grants: map("What differs by grant.", {
+    authorization_code: Type.Optional(grantExchange),
+    client_credentials: Type.Optional(grantExchange),
+    password: Type.Optional(grantExchange),
+    device_code: Type.Optional(grantExchange),
+    refresh_token: Type.Optional(refreshExchange),
+  }),
+});
+
+const refresh = map("What is known of refreshing (docs: reliability).", {
+  rotation: choice(["never", "always", "auto"], "Whether an answer holds a new refresh token."),
+  reuse: choice(
+    ["safe", "grace", "until_successor_used", "dead", "kills_family"],
+    "What a second use of a refresh token does.",
+  ),
+  grace_s: seconds("How long a used refresh token still works, with reuse: grace."),
+  old_access_token_dies: flag("Whether refreshing ends the access token in use."),
+  ahead: Type.Optional(
+    Type.Number({ minimum: 0, maximum: 0.9, description: "The last share of its life in which a token is refreshed." }),
+  ),
+  min_age_s: seconds("Nothing younger is refreshed."),
+  idle_life_s: secondsOrNull("A refresh token that is not used for so long dies."),
+  absolute_life_s: secondsOrNull("A grant dies so long after consent."),
+});
+
+const limits = map("What a token endpoint bears, kept over all replicas.", {
+  per: choice(["token_host", "client", "connection"], "What shares the limits."),
+  concurrency: count(1000, "Requests at a time."),
+  spacing_ms: Type.Optional(
+    Type.Integer({ minimum: 0, maximum: 600_000, description: "From one request to the next, in milliseconds." }),
+  ),
+  cool_down_s: seconds("How long nothing is asked after rate_limited or blocked."),
+  max_per_window: Type.Optional(
+    nullable<string>("string", {
+      pattern: "^[1-9][0-9]{0,4} in [1-9][0-9]{0,5} s$",
+      description: "So many requests in so many seconds: 10 in 600 s.",
+    }),
+  ),
+});
+
+const parallelSets = Type.Optional(
+  Type.Unsafe<"independent" | { single_per: string[]; max?: number }>({
+    type: ["string", "object"],
+    pattern: "^independent$",
+    properties: {
+      single_per: {
+        type: "array",
+        minItems: 1,
+        items: { type: "string", pattern: "^(user|client|inputs\\.[a-z][a-z0-9_]*)$" },
+      },
+      max: { type: "integer", minimum: 1, maximum: 100_000 },
+    },
+    required: ["single_per"],
+    additionalProperties: false,
+    description:
+      "independent: token sets do not disturb each other; { single_per: [user, client, inputs.X], max: 1 }: the provider keeps so many sets for the same of these.",
+  }),
+);
+
+const api = map("What callers send to the provider's API.", {
+  base_url: text("Where the API is."),
+  authorization: Type.Optional(
+    Type.Unsafe<string | { header: string; value: string }>({
+      type: ["string", "object"],
+      minLength: 1,
+      properties: { header: { type: "string", minLength: 1 }, value: { type: "string", minLength: 1 } },
+      required: ["header", "value"],
+      additionalProperties: false,
+      description: "The Authorization header, or { header, value }.",
+    }),
+  ),
+  headers: templates("Further headers of every call."),
+});
+
+/** A fact's sources: one, several that agree, or none: then it is a guess, and `guessed` says why it is this one. */
+const fact = Type.Unsafe<string | string[] | { from: string | string[]; note?: string } | { guessed: string }>({
+  type: ["string", "array", "object"],
+  minLength: 1,
+  items: { type: "string", minLength: 1 },
+  minItems: 1,
+  properties: {
+    from: { type: ["string", "array"], items: { type: "string" } },
+    note: { type: "string", minLength: 1 },
+    guessed: { type: "string", minLength: 1 },
+  },
+  additionalProperties: false,
+});
+
+const guide = map("What a person must know who sets this up, in plain words.", {
+  register: text("What to register, and where."),
+  redirect_uri: text("What is special about redirect URIs there."),
+  scopes: text("Which scopes to choose."),
+  quirks: listOfText("What surprises."),
+});
+
 /** A provider definition file, as written: every knob that exists. docs/provider-format.md says what each is for. */
 export const providerFileSchema = Type.Object(
   {
-    id: Type.String({ pattern: "^[a-z0-9][a-z0-9-]{0,62}$" }),
-    name: text(),
-    extends: Type.Optional(nullable<string>("string", { minLength: 1 })),
-    docs: text(),
-    inputs: Type.Optional(Type.Record(Type.String({ pattern: "^[a-z][a-z0-9_]*$" }), input, { ...strict })),
-    grants: Type.Optional(Type.Array(Type.Enum([...connectionGrants]), { minItems: 1, uniqueItems: true })),
-    scopes: Type.Optional(Type.Record(Type.String(), Type.String({ minLength: 1 }))),
-    authorization: optionalObject({
-      url: text(),
-      issuer: text(),
-      params: Type.Optional(templates()),
-      scope: optionalObject({
-        param: text(),
-        separator: text(),
-        default: Type.Optional(Type.Array(Type.String({ minLength: 1 }))),
-        required: Type.Optional(Type.Array(Type.String({ minLength: 1 }))),
-      }),
-      pkce: Type.Optional(Type.Enum(["off", "optional", "required"])),
-      pkce_method: Type.Optional(Type.Enum(["S256", "plain"])),
-      challenge_encoding: Type.Optional(Type.Enum(["base64url", "base64"])),
-      callback: optionalObject({
-        code: text(),
-        capture: Type.Optional(
-          Type.Record(Type.String({ pattern: "^[a-z][a-z0-9_]*$" }), Type.String({ minLength: 1 }), { ...strict }),
-        ),
-      }),
-      manual_code: Type.Optional(Type.Boolean()),
-      manual_redirect_uri: Type.Optional(nullable<string>("string", { minLength: 1 })),
-    }),
-    token: optionalObject({
-      ...exchangeKnobs,
-      grants: optionalObject({
-        authorization_code: Type.Optional(grantExchange),
-        client_credentials: Type.Optional(grantExchange),
-        password: Type.Optional(grantExchange),
-        refresh_token: Type.Optional(Type.Object({ ...exchange }, { ...strict })),
-      }),
-    }),
-    response: optionalObject({
-      format: Type.Optional(Type.Enum(["auto", "json", "form"])),
-      access_token: pointer(),
-      refresh_token: pointer(),
-      token_type: pointer(),
-      scope: pointer(),
-      expires: lifetime,
-      refresh_expires: lifetime,
-      capture: Type.Optional(pointers),
-    }),
-    refresh: optionalObject({
-      rotation: Type.Optional(Type.Enum(["never", "always", "auto"])),
-      reuse: Type.Optional(Type.Enum(["safe", "grace", "until_successor_used", "dead", "kills_family"])),
-      grace_s: seconds(),
-      old_access_token_dies: Type.Optional(Type.Boolean()),
-      ahead: Type.Optional(Type.Number({ minimum: 0, maximum: 0.9 })),
-      min_age_s: seconds(),
-      idle_life_s: lifeSeconds(),
-      absolute_life_s: lifeSeconds(),
-    }),
-    errors: Type.Optional(Type.Array(errorRule)),
-    api: optionalObject({
-      base_url: text(),
-      authorization: Type.Optional(
-        Type.Unsafe<string | { header: string; value: string }>({
-          type: ["string", "object"],
-          minLength: 1,
-          properties: { header: { type: "string", minLength: 1 }, value: { type: "string", minLength: 1 } },
-          required: ["header", "value"],
-          additionalProperties: false,
-        }),
-      ),
-      headers: Type.Optional(templates()),
-    }),
-    revocation: Type.Optional(
-      Type.Unsafe<{ url: string; kills?: "token" | "all" } | null>({
-        type: ["object", "null"],
-        properties: { url: { type: "string", minLength: 1 }, kills: { enum: ["token", "all"] } },
-        required: ["url"],
-        additionalProperties: false,
+    id: Type.String({ pattern: "^[a-z0-9][a-z0-9-]{0,62}$", description: "Lower-case letters, digits and -." }),
+    name: text("What people see."),
+    extends: Type.Optional(
+      nullable<string>("string", {
+        minLength: 1,
+        description: "The id of another definition, which this one changes.",
       }),
     ),
+    docs: text("Where the provider describes all this."),
+    issuer: text("Its metadata (RFC 8414, OpenID Connect Discovery) fills in the addresses that are not given."),
+    sources: Type.Optional(
+      Type.Record(Type.String({ pattern: namePattern }), Type.String({ minLength: 1 }), {
+        ...strict,
+        description: "Name → where facts of this file come from.",
+      }),
+    ),
+    facts: Type.Optional(
+      Type.Record(Type.String(), fact, {
+        description: "Knob → the names of its sources, or { guessed: why }. A knob also stands for those below it.",
+      }),
+    ),
+    guide,
+    inputs: Type.Optional(
+      Type.Record(Type.String({ pattern: namePattern }), input, {
+        ...strict,
+        description: "Values that differ between connections.",
+      }),
+    ),
+    grants: Type.Optional(
+      Type.Array(Type.Enum([...connectionGrants]), {
+        minItems: 1,
+        uniqueItems: true,
+        description: "How connections may get their tokens.",
+      }),
+    ),
+    scopes: Type.Optional(
+      Type.Record(Type.String(), Type.String({ minLength: 1 }), { description: "Scope → what it lets one do." }),
+    ),
+    authorization,
+    token,
+    device,
+    response,
+    refresh,
+    errors: Type.Optional(
+      Type.Array(errorRule, {
+        description: "Rules for answers that RFC 6749 does not explain; the first that matches wins.",
+      }),
+    ),
+    limits,
+    parallel_sets: parallelSets,
+    after_connect: Type.Optional(
+      Type.Array(lookup, { maxItems: 5, description: "What is looked up after connecting, in order." }),
+    ),
+    revocation,
+    introspection,
+    api,
   },
   { ...strict },
 );

@@ -1,4 +1,4 @@
-import type { ConnectionGrant, Exchange, ProviderDefinition } from "./definition.ts";
+import type { ConnectionGrant, Exchange, Lookup, ProviderDefinition, ProviderRequest } from "./definition.ts";
 import { domainIsPinned } from "./host-position.ts";
 import { splitUrl, templateNames } from "./template.ts";
 
@@ -17,19 +17,34 @@ export function requiredCredentials(definition: ProviderDefinition, grant: Conne
 export function needsClientSecret(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
   return exchangesOf(definition, grant).some(
     (exchange) =>
-      exchange.clientAuth !== "none" || exchangeTemplates(exchange).flatMap(templateNames).includes("client.secret"),
+      exchange.clientAuth.kind !== "none" ||
+      requestTemplates(exchange).flatMap(templateNames).includes("client.secret"),
   );
 }
 
-/** The inputs that stand in a host position of any URL of the definition: who sets one decides where secrets go. */
-export function hostInputs(definition: ProviderDefinition): string[] {
-  return named("inputs", authorities(definition), Object.keys(definition.inputs));
+/** Whether the definition has an address that only its issuer's metadata can fill in. */
+export function lacksAddress(definition: ProviderDefinition): boolean {
+  const { exchanges, refreshes, device, authorization, revocation, introspection } = definition;
+  const requests = [...Object.values(exchanges), ...Object.values(refreshes), device, authorization?.pushed];
+  return [...requests, authorization, revocation, introspection].some((request) => request?.url === "");
 }
 
-/** Whether every URL that an input decides the host of stays within one registrable domain, whatever its value. */
+/**
+ * The inputs that stand in a host position of any URL of the definition, or decide whose metadata name its addresses: who
+ * sets one decides where secrets go.
+ */
+export function hostInputs(definition: ProviderDefinition): string[] {
+  const texts = [...authorities(definition), decidingIssuer(definition)];
+  return named("inputs", texts, Object.keys(definition.inputs));
+}
+
+/**
+ * Whether every URL that an input decides the host of stays within one registrable domain, whatever its value. Never of an
+ * input that decides whose metadata are read: what they name may be anywhere.
+ */
 export function pinsDomain(definition: ProviderDefinition, input: string): boolean {
   const known = definition.inputs[input];
-  if (!known) return false;
+  if (!known || templateNames(decidingIssuer(definition)).includes(`inputs.${input}`)) return false;
   return authorities(definition)
     .filter((authority) => templateNames(authority).includes(`inputs.${input}`))
     .every((authority) => domainIsPinned({ authority, name: `inputs.${input}`, input: known }));
@@ -54,6 +69,11 @@ export function clientInputs(definition: ProviderDefinition): string[] {
   return hostInputs(definition).filter((name) => !pinsDomain(definition, name));
 }
 
+/** The issuer where its metadata fill in an address, else empty. */
+function decidingIssuer(definition: ProviderDefinition): string {
+  return lacksAddress(definition) ? (definition.issuer ?? "") : "";
+}
+
 function named(root: string, texts: readonly string[], declared: readonly string[]): string[] {
   const used = new Set(texts.flatMap(templateNames));
   return declared.filter((name) => used.has(`${root}.${name}`));
@@ -63,18 +83,35 @@ function exchangesOf(definition: ProviderDefinition, grant: ConnectionGrant): Ex
   return [definition.exchanges[grant], definition.refreshes[grant]].filter((exchange) => exchange !== undefined);
 }
 
-function exchangeTemplates(exchange: Exchange): string[] {
-  return [exchange.url, ...Object.values(exchange.headers), ...Object.values(exchange.fields)];
+function requestTemplates(request: Omit<ProviderRequest, "clientAuth">): string[] {
+  return [request.url, ...Object.values(request.headers), ...Object.values(request.fields)];
+}
+
+function lookupTemplates({ request, value, select }: Lookup): string[] {
+  return [...(request ? requestTemplates(request) : []), value ?? "", select?.equals ?? ""];
+}
+
+/** Beside the grant's own exchanges. */
+function sideRequests({ authorization, device, revocation, introspection, extraTokens }: ProviderDefinition) {
+  return [
+    authorization?.pushed,
+    device,
+    revocation,
+    introspection,
+    ...extraTokens.map((extra) => extra.exchange),
+  ].filter((request) => request !== null && request !== undefined);
 }
 
 function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
-  const { authorization, api, revocation } = definition;
-  const exchanges = exchangesOf(definition, grant);
+  const { authorization, api, lookups, issuer } = definition;
+  const requests = [...exchangesOf(definition, grant), ...sideRequests(definition)];
   return [
     ...(grant === "authorization_code" && authorization
       ? [authorization.url, ...Object.values(authorization.params)]
       : []),
-    ...[...exchanges, ...(revocation ? [revocation] : [])].flatMap(exchangeTemplates),
+    ...requests.flatMap(requestTemplates),
+    ...lookups.flatMap(lookupTemplates),
+    issuer ?? "",
     api.baseUrl ?? "",
     api.authorization.value,
     ...Object.values(api.headers),
@@ -82,11 +119,17 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
 }
 
 function authorities(definition: ProviderDefinition): string[] {
-  const exchanges = [
+  const requests = [
     ...Object.values(definition.exchanges),
     ...Object.values(definition.refreshes),
-    definition.revocation,
+    ...sideRequests(definition),
+    ...definition.lookups.flatMap(({ request }) => request ?? []),
   ];
-  const urls = [definition.authorization?.url, ...exchanges.map((exchange) => exchange?.url), definition.api.baseUrl];
+  const urls = [
+    definition.issuer,
+    definition.authorization?.url,
+    ...requests.map(({ url }) => url),
+    definition.api.baseUrl,
+  ];
   return urls.filter((url) => typeof url === "string").map((url) => splitUrl(url).authority);
 }

@@ -1,30 +1,38 @@
 import type {
   ApiDefinition,
-  AuthorizationDefinition,
   ConnectionGrant,
   Exchange,
-  Lifetime,
+  ExtraToken,
+  Limits,
   ProviderDefinition,
   RefreshRules,
-  ResponseRules,
 } from "./definition.ts";
 import type { ProviderFile } from "./provider-file.ts";
-
-type TokenKnobs = NonNullable<ProviderFile["token"]>;
-type GrantKnobs = NonNullable<NonNullable<TokenKnobs["grants"]>["password"]>;
-type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id">;
+import { resolveExtraToken, resolveResponse } from "./resolve-answer.ts";
+import {
+  firstExchange,
+  laterExchange,
+  lowerCaseKeys,
+  resolveAuthorization,
+  resolveDevice,
+  resolveIntrospection,
+  resolveLookup,
+  resolveRevocation,
+  tokenExchange,
+  withoutNull,
+} from "./resolve-request.ts";
 
 /** A merged file with every default applied. What a file leaves out has the strict default. */
 export function resolveDefinition(file: ProviderFile, isSandbox: boolean): ProviderDefinition {
   const grants = file.grants ?? ["authorization_code"];
   const offered = grants.filter((grant) => grant !== "import");
-  const usable = file.token?.url !== undefined;
-  const scope = file.authorization?.scope;
+  const { token = {}, authorization, parallel_sets: sets } = file;
+  const scope = authorization?.scope;
   return deepFreeze({
     id: file.id,
     name: file.name ?? file.id,
     docs: file.docs ?? null,
-    usable,
+    usable: token.url !== undefined || file.issuer !== undefined,
     isSandbox,
     inputs: file.inputs ?? {},
     grants,
@@ -36,31 +44,22 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
       required: scope?.required ?? [],
     },
     scopeDescriptions: file.scopes ?? {},
-    exchanges: byGrant(offered, (grant) => firstExchange(file.token ?? {}, grant)),
-    refreshes: byGrant(grants, (grant) => laterExchange(file.token ?? {}, grant)),
-    response: resolveResponse(file.response ?? {}),
+    exchanges: byGrant(offered, (grant) => firstExchange(token, grant)),
+    refreshes: byGrant(grants, (grant) => laterExchange(token, grant)),
+    response: resolveResponse(file.response ?? {}, scope?.separator ?? " "),
     refresh: resolveRefresh(file.refresh ?? {}),
     errors: file.errors ?? [],
     api: resolveApi(file.api ?? {}),
     revocation: resolveRevocation(file),
-    revocationKills: file.revocation?.kills ?? "all",
+    introspection: resolveIntrospection(file),
+    device: grants.includes("device_code") ? resolveDevice(file) : null,
+    extraTokens: resolveExtraTokens(file),
+    limits: resolveLimits(file.limits ?? {}),
+    parallelSets: typeof sets === "object" ? { singlePer: sets.single_per, max: sets.max ?? 1 } : null,
+    lookups: (file.after_connect ?? []).map((lookup) => resolveLookup(file, lookup)),
+    issuer: file.issuer ?? null,
     file,
   });
-}
-
-function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
-  const { authorization = {} } = file;
-  return {
-    url: authorization.url ?? "",
-    issuer: authorization.issuer ?? null,
-    params: authorization.params ?? {},
-    pkce: authorization.pkce ?? "required",
-    pkceMethod: authorization.pkce_method ?? "S256",
-    challengeEncoding: authorization.challenge_encoding ?? "base64url",
-    callback: { code: authorization.callback?.code ?? "code", capture: authorization.callback?.capture ?? {} },
-    manualCode: authorization.manual_code ?? false,
-    manualRedirectUri: authorization.manual_redirect_uri ?? null,
-  };
 }
 
 function byGrant(
@@ -71,90 +70,10 @@ function byGrant(
   return Object.fromEntries(entries);
 }
 
-function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
-  return grant === "import" ? undefined : token.grants?.[grant];
-}
-
-function firstExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange {
-  const knobs = grantKnobs(token, grant);
-  return resolveExchange({ token, layers: [knobs], name: grant, clientId: knobs?.client_id });
-}
-
-/** A client credentials grant has no refresh token (RFC 6749, section 4.4.3), unless the file describes its refresh. */
-function laterExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange | null {
-  const knobs = grantKnobs(token, grant);
-  if (grant === "client_credentials" && !knobs?.refresh) return null;
-  const layers = [token.grants?.refresh_token, knobs?.refresh];
-  return resolveExchange({ token, layers, name: "refresh_token", clientId: knobs?.client_id });
-}
-
-function resolveExchange(options: {
-  token: TokenKnobs;
-  layers: (ExchangeKnobs | undefined)[];
-  name: string;
-  clientId: string | undefined;
-}): Exchange {
-  const { token, name, clientId } = options;
-  const layers: ExchangeKnobs[] = [token, ...options.layers.filter((layer) => layer !== undefined)];
-  const knobs: ExchangeKnobs = Object.assign({}, ...layers);
-  const clientAuth = knobs.client_auth ?? "basic";
-  return {
-    url: knobs.url ?? "",
-    method: knobs.method ?? "POST",
-    encoding: knobs.encoding ?? "form",
-    clientAuth,
-    basicPercentEncoding: knobs.basic_percent_encoding ?? false,
-    headers: withoutNull(Object.assign({}, ...layers.map((layer) => lowerCaseKeys(layer.headers ?? {})))),
-    grantType: knobs.grant_type ?? name,
-    fields: withoutNull(knobs.fields ?? standardFields(name, clientAuth)),
-    fixedClientId: clientId ?? null,
-  };
-}
-
-/** The fields of RFC 6749 for a file that lists none; a client that does not authenticate names itself (section 3.2.1). */
-function standardFields(name: string, clientAuth: Exchange["clientAuth"]): Record<string, string> {
-  const fields: Record<string, Record<string, string>> = {
-    authorization_code: { code: "{code}", redirect_uri: "{redirect_uri}", code_verifier: "{code_verifier}" },
-    client_credentials: { scope: "{scope}" },
-    password: { username: "{credentials.username}", password: "{credentials.password}", scope: "{scope}" },
-    refresh_token: { refresh_token: "{refresh_token}" },
-  };
-  return { ...fields[name], ...(clientAuth === "none" && { client_id: "{client.id}" }) };
-}
-
-function resolveRevocation(file: ProviderFile): Exchange | null {
-  if (!file.revocation) return null;
-  const { url } = file.revocation;
-  const token = { ...file.token, url, method: "POST", encoding: "form" } as const;
-  return resolveExchange({ token, layers: [], name: "revocation", clientId: undefined });
-}
-
-function resolveResponse(response: NonNullable<ProviderFile["response"]>): ResponseRules {
-  return {
-    format: response.format ?? "auto",
-    accessToken: response.access_token ?? "/access_token",
-    refreshToken: response.refresh_token ?? "/refresh_token",
-    tokenType: response.token_type ?? "/token_type",
-    scope: response.scope ?? "/scope",
-    expires: resolveLifetime(response.expires, { pointer: "/expires_in", fallbackSeconds: 3600 }),
-    refreshExpires: resolveLifetime(response.refresh_expires, {
-      pointer: "/refresh_token_expires_in",
-      fallbackSeconds: null,
-    }),
-    capture: response.capture ?? {},
-  };
-}
-
-function resolveLifetime(
-  lifetime: NonNullable<ProviderFile["response"]>["expires"],
-  defaults: { pointer: string; fallbackSeconds: number | null },
-): Lifetime {
-  return {
-    from: lifetime?.from ?? "expires_in",
-    pointer: lifetime?.pointer ?? defaults.pointer,
-    unit: lifetime?.unit ?? "s",
-    fallbackSeconds: lifetime?.fallback ?? defaults.fallbackSeconds,
-  };
+function resolveExtraTokens({ token = {}, response = {} }: ProviderFile): ExtraToken[] {
+  return (response.extra_tokens ?? []).map((knobs) =>
+    resolveExtraToken(knobs, response, knobs.exchange ? tokenExchange(token, knobs.exchange) : null),
+  );
 }
 
 function resolveRefresh(refresh: NonNullable<ProviderFile["refresh"]>): RefreshRules {
@@ -170,6 +89,17 @@ function resolveRefresh(refresh: NonNullable<ProviderFile["refresh"]>): RefreshR
   };
 }
 
+function resolveLimits(limits: NonNullable<ProviderFile["limits"]>): Limits {
+  const [requests, seconds] = (limits.max_per_window ?? "").split(/ in | s$/).map(Number);
+  return {
+    per: limits.per ?? "token_host",
+    concurrency: limits.concurrency ?? null,
+    spacingMs: limits.spacing_ms ?? 0,
+    coolDownSeconds: limits.cool_down_s ?? 0,
+    maxPerWindow: requests && seconds ? { requests, seconds } : null,
+  };
+}
+
 function resolveApi(api: NonNullable<ProviderFile["api"]>): ApiDefinition {
   const authorization = api.authorization ?? "Bearer {access_token}";
   const header = typeof authorization === "string" ? { header: "authorization", value: authorization } : authorization;
@@ -178,15 +108,6 @@ function resolveApi(api: NonNullable<ProviderFile["api"]>): ApiDefinition {
     authorization: { header: header.header.toLowerCase(), value: header.value },
     headers: withoutNull(lowerCaseKeys(api.headers ?? {})),
   };
-}
-
-function withoutNull(map: Readonly<Record<string, string | null>>): Record<string, string> {
-  const entries = Object.entries(map).filter((entry): entry is [string, string] => entry[1] !== null);
-  return Object.fromEntries(entries);
-}
-
-function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<string, string | null> {
-  return Object.fromEntries(Object.entries(map).map(([key, value]) => [key.toLowerCase(), value]));
 }
 
 function deepFreeze<T>(value: T): T {

@@ -14,7 +14,7 @@ export function joinScopes(definition: ProviderDefinition, scopes: readonly stri
 /** Split at the provider's separator and at white space. */
 export function splitScopes(definition: ProviderDefinition, text: string): string[] {
   return text
-    .split(definition.scope.separator)
+    .split(definition.response.scopeSeparator)
     .flatMap((part) => part.split(/\s+/))
     .filter((part) => part !== "");
 }

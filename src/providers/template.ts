@@ -2,18 +2,25 @@ import { BrokerError } from "../errors.ts";
 
 /** What templates stand for. Holds plain secrets: never log one. */
 export type TemplateValues = {
-  client?: { id: string; secret?: string | null | undefined } | null | undefined;
+  client?: { id: string; secret?: string | null | undefined; assertion?: string | undefined } | null | undefined;
   inputs?: Readonly<Record<string, string>> | undefined;
+  /** Those of the inputs that are secrets. */
+  secretInputs?: Readonly<Record<string, string>> | undefined;
   /** Captured from the callback of the authorization request. */
   callback?: Readonly<Record<string, string>> | undefined;
   /** Captured from answers of the token endpoint. */
   response?: Readonly<Record<string, string>> | undefined;
+  /** Captured from lookups after connecting. */
+  account?: Readonly<Record<string, string>> | undefined;
   credentials?: Readonly<Record<string, string>> | undefined;
   code?: string | undefined;
   codeVerifier?: string | undefined;
   redirectUri?: string | undefined;
   refreshToken?: string | undefined;
   accessToken?: string | undefined;
+  deviceCode?: string | undefined;
+  /** The token that is revoked or asked about. */
+  token?: { value: string; hint: "access_token" | "refresh_token" } | undefined;
   /** Already joined with the definition's separator. */
   scope?: string | undefined;
 };
@@ -43,12 +50,13 @@ function lookUp(name: string, values: TemplateValues): string | null | undefined
   const [root = "", key] = name.split(".", 2);
   if (key !== undefined) {
     const map: Readonly<Record<string, string>> | undefined = {
-      inputs: values.inputs,
+      inputs: { ...values.inputs, ...values.secretInputs },
       callback: values.callback,
       response: values.response,
+      account: values.account,
       credentials: values.credentials,
     }[root];
-    if (root === "client") return key === "id" ? values.client?.id : values.client?.secret;
+    if (root === "client") return clientValue(key, values);
     return map && Object.hasOwn(map, key) ? map[key] : undefined;
   }
   const single: Record<string, string | undefined> = {
@@ -57,9 +65,16 @@ function lookUp(name: string, values: TemplateValues): string | null | undefined
     redirect_uri: values.redirectUri,
     refresh_token: values.refreshToken,
     access_token: values.accessToken,
+    device_code: values.deviceCode,
+    token: values.token?.value,
+    token_type_hint: values.token?.hint,
     scope: values.scope,
   };
   return single[root];
+}
+
+function clientValue(key: string, { client }: TemplateValues): string | null | undefined {
+  return { id: client?.id, secret: client?.secret, assertion: client?.assertion }[key];
 }
 
 function missing(name: string): BrokerError {
@@ -69,15 +84,21 @@ function missing(name: string): BrokerError {
 }
 
 /**
- * Fills a template. Null when an optional value (scope, redirect_uri, code_verifier) is lacking: what holds it is left out.
+ * Fills a template. Null when an optional value (scope, redirect_uri, code_verifier, an input that is empty) is lacking: what
+ * holds it is left out.
  * @throws BrokerError naming any other value that is lacking; never the value of one.
  */
-export function fill(text: string, values: TemplateValues, encode = (value: string) => value): string | null {
+export function fill(
+  text: string,
+  values: TemplateValues,
+  encode: (value: string, name: string) => string = (value) => value,
+): string | null {
   let left = false;
   const filled = text.replaceAll(templatePattern, (_match, name: string) => {
     const value = lookUp(name, values);
-    if (typeof value === "string" && value !== "") return encode(value);
-    if (!optionalNames.has(name)) throw missing(name);
+    if (typeof value === "string" && value !== "") return encode(value, name);
+    const isLeftOut = value === "" && name.startsWith("inputs.");
+    if (!isLeftOut && !optionalNames.has(name)) throw missing(name);
     left = true;
     return "";
   });
@@ -101,11 +122,35 @@ export function fillUrl(text: string, values: TemplateValues): string {
 }
 
 /** Fills every template of a map, leaving out the entries whose optional value is lacking. */
-export function fillAll(templates: Readonly<Record<string, string>>, values: TemplateValues): [string, string][] {
+export function fillAll(
+  templates: Readonly<Record<string, string>>,
+  values: TemplateValues,
+  encode?: (value: string, name: string) => string,
+): [string, string][] {
   const entries: [string, string][] = [];
   for (const [key, template] of Object.entries(templates)) {
-    const value = fill(template, values);
+    const value = fill(template, values, encode);
     if (value !== null) entries.push([key, value]);
   }
   return entries;
+}
+
+/**
+ * Fills the templates of headers, as `fillAll` does. No value can add a header or end them (RFC 9110, section 5.5).
+ * @throws BrokerError naming a value that is lacking, or that no header can carry; never the value itself
+ */
+export function fillHeaders(
+  templates: Readonly<Record<string, string>>,
+  values: TemplateValues,
+): Record<string, string> {
+  return Object.fromEntries(fillAll(templates, values, checkedForHeader));
+}
+
+function checkedForHeader(value: string, name: string): string {
+  if (/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) return value;
+  const detail = `${name} holds a character that no header can carry, such as a line break`;
+  if (name.startsWith("client.")) throw new BrokerError("client_rejected", detail);
+  if (/^(inputs|credentials)\./.test(name)) throw new BrokerError("invalid_request", detail);
+  // The provider gave it, and what it gives next may be a good one.
+  throw new BrokerError("provider_unavailable", detail, { retryAfterSeconds: 60 });
 }

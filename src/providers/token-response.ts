@@ -1,5 +1,5 @@
 import { classifyRefusal } from "./classify.ts";
-import type { ProviderDefinition } from "./definition.ts";
+import type { Captures, ProviderDefinition, TokenPointers } from "./definition.ts";
 import type { Grant, TokenAnswer } from "./grant.ts";
 import { parseAnswer, readPointer } from "./answer-body.ts";
 import { readLifetime } from "./lifetime.ts";
@@ -40,22 +40,47 @@ export function processTokenResponse(options: {
   return { kind: "failed", failure: whole };
 }
 
-/** The tokens of a 2xx; null when there is neither an access token nor a refresh token in it. */
+/** The tokens of a 2xx, extra ones included; null when there is no token in it at all. */
 function readGrant(definition: ProviderDefinition, body: unknown): Grant | null {
-  const { response } = definition;
-  const accessToken = readToken(body, response.accessToken);
-  const refreshToken = readToken(body, response.refreshToken);
+  const { response, extraTokens } = definition;
+  const extras = extraTokens
+    .filter(({ exchange }) => exchange === null)
+    .map(({ name, granted }) => [name, readTokens(definition, granted, body)] as const)
+    .filter((entry): entry is [string, Grant] => entry[1] !== null);
+  const own = readTokens(definition, response, body);
+  if (own === null && extras.length === 0) return null;
+  const captured = readCaptured(response.capture, (pointer) => readPointer(body, pointer));
+  return {
+    ...(own ?? noTokens),
+    captured,
+    ...(extras.length > 0 && {
+      extras: Object.fromEntries(extras.map(([name, extra]) => [name, { ...extra, captured }])),
+    }),
+  };
+}
+
+/** The answer held extra tokens alone: they are kept, and the connection's own token counts as run out. */
+const noTokens: Grant = {
+  tokenType: "Bearer",
+  accessExpiry: { kind: "unstated" },
+  refreshExpiry: { kind: "unstated" },
+  captured: {},
+};
+
+function readTokens(definition: ProviderDefinition, pointers: TokenPointers, body: unknown): Grant | null {
+  const accessToken = readToken(body, pointers.accessToken);
+  const refreshToken = readToken(body, pointers.refreshToken);
   if (accessToken === undefined && refreshToken === undefined) return null;
-  const scopes = readScopes(definition, body);
+  const scopes = readScopes(definition, readPointer(body, pointers.scope));
   return {
     ...(accessToken !== undefined && { accessToken }),
     ...(refreshToken !== undefined && { refreshToken }),
-    tokenType: readTokenType(readPointer(body, response.tokenType)),
-    accessExpiry: readLifetime(response.expires, body),
+    tokenType: readTokenType(readPointer(body, pointers.tokenType)),
+    accessExpiry: readLifetime(pointers.expires, body),
     // Without a new refresh token the one in use keeps the end that it has.
-    refreshExpiry: refreshToken === undefined ? { kind: "unstated" } : readLifetime(response.refreshExpires, body),
+    refreshExpiry: refreshToken === undefined ? { kind: "unstated" } : readLifetime(pointers.refreshExpires, body),
     ...(scopes && { scopes }),
-    captured: readCaptured(response.capture, body),
+    captured: {},
   };
 }
 
@@ -70,8 +95,7 @@ function readTokenType(value: unknown): string {
   return value.toLowerCase() === "bearer" ? "Bearer" : value;
 }
 
-function readScopes(definition: ProviderDefinition, body: unknown): string[] | null {
-  const value = readPointer(body, definition.response.scope);
+function readScopes(definition: ProviderDefinition, value: unknown): string[] | null {
   const scopes =
     typeof value === "string"
       ? splitScopes(definition, value)
@@ -82,13 +106,14 @@ function readScopes(definition: ProviderDefinition, body: unknown): string[] | n
   return readable.length > 0 ? [...new Set<string>(readable)] : null;
 }
 
-/** What later templates use. Values that could not stand in a header, a URL or the store are left out. */
-function readCaptured(capture: Readonly<Record<string, string>>, body: unknown): Record<string, string> {
+/** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */
+export function readCaptured(captures: Captures, read: (from: string) => unknown): Record<string, string> {
   const captured: Record<string, string> = {};
-  for (const [name, pointer] of Object.entries(capture)) {
-    const value = readPointer(body, pointer);
+  for (const [name, { from, pattern }] of Object.entries(captures)) {
+    const value = read(from);
     const text = typeof value === "number" ? String(value) : value;
-    if (typeof text === "string" && /^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(text)) captured[name] = text;
+    if (typeof text !== "string" || !/^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(text)) continue;
+    if (pattern === null || new RegExp(pattern, "u").test(text)) captured[name] = text;
   }
   return captured;
 }

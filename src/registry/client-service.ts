@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { BrokerError } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
+import { secretFault } from "../providers/client-assertion.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import { resolveClientInputs } from "../providers/inputs.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
@@ -57,6 +58,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     async create({ name, provider, clientId, clientSecret, scopes, inputs }) {
       const definition = usableDefinition(catalog, provider);
       const checkedInputs = resolveClientInputs({ definition, given: inputs });
+      if (clientSecret !== null) checkSecret(definition, clientSecret);
       const id = randomUUID();
       const secret = clientSecret === null ? null : vault.sealClientSecret(clientSecret, { clientId: id, revision: 0 });
       try {
@@ -77,6 +79,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
         inputs === undefined
           ? {}
           : { inputs: { ...client.inputs, ...resolveClientInputs({ definition, given: inputs }) } };
+      if (clientSecret !== undefined) checkSecret(definition, clientSecret);
       if (clientSecret !== undefined) client = await replaceSecret(client, clientSecret);
       const updated = await clients.update(client.id, { ...changes, ...checked });
       await clients.retryConnections(client.id);
@@ -95,6 +98,13 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       await clients.delete(client.id);
     },
   };
+}
+
+/** A client whose secret is a key has one that can be read. @throws BrokerError naming the field, never its value */
+function checkSecret({ exchanges, refreshes }: ProviderDefinition, secret: string): void {
+  const ways = [...Object.values(exchanges), ...Object.values(refreshes)].map(({ clientAuth }) => clientAuth);
+  const fault = ways.map((way) => secretFault(way, secret)).find((found) => found !== null);
+  if (fault) throw new BrokerError("invalid_request", `client_secret: ${fault}.`);
 }
 
 /** The definition of a provider that connections can be made at. @throws BrokerError naming the field `provider` */

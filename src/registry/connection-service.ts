@@ -1,16 +1,19 @@
 import { randomUUID } from "node:crypto";
+import { chainName } from "../chain-name.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
-import { checkInputChanges } from "../providers/inputs.ts";
+import { checkInputChanges, splitInputs } from "../providers/inputs.ts";
 import { hostInputs } from "../providers/requirements.ts";
+import type { AccountRows } from "../store/account-rows.ts";
 import type { ConnectionFilter, ConnectionEventRow, ConnectionRecord, Connections } from "../store/connections.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { joinEntrusted, openEntrusted } from "../tokens/credentials.ts";
 import type { Establish } from "../tokens/establish.ts";
 import { isRefused, refusal } from "../tokens/refusal.ts";
 import type { Sender } from "../tokens/sending.ts";
@@ -18,6 +21,7 @@ import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenService } from "../tokens/token-service.ts";
 import { isUnattended } from "../tokens/unavailable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { usableDefinition } from "./client-service.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
 import { mayUse, likePatterns, type Principal } from "./principal.ts";
 
@@ -47,6 +51,7 @@ export type ConnectionService = {
 
 export type ConnectionServiceParts = PlanParts & {
   connections: Connections;
+  accounts: Pick<AccountRows, "ensureChains">;
   rows: TokenRows;
   cache: TokenCache;
   catalog: Catalog;
@@ -58,12 +63,14 @@ export type ConnectionServiceParts = PlanParts & {
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
-  const { connections, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
+  const { connections, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
 
   const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = mayUse(principal, name) ? await connections.findByName(name) : null;
     if (record === null) throw connectionNotFound(name);
-    return record;
+    if (catalog.get(record.provider)?.extraTokens.length === 0) return record;
+    const chains = await connections.chains(record.id);
+    return chains.length === 0 ? record : { ...record, chains };
   };
 
   const tokenRow = async ({ id, name }: ConnectionRecord): Promise<TokenRow> => {
@@ -112,14 +119,17 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       }
       const plan = await planConnection(parts, request);
       const id = randomUUID();
-      const sealed =
-        plan.credentials === null ? null : vault.sealCredentials(plan.credentials, { connectionId: id, revision: 0 });
+      const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
+      const isEntrusted = Object.keys(entrusted).length > 0;
+      const sealed = isEntrusted ? vault.sealCredentials(entrusted, { connectionId: id, revision: 0 }) : null;
       try {
         await connections.insert({ ...plan, id, credentials: sealed });
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;
         throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
       }
+      const { extraTokens } = usableDefinition(catalog, plan.provider);
+      if (extraTokens.length > 0) await accounts.ensureChains({ id, name: plan.name }, extraTokens);
       if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
       return await get(principal, plan.name);
     },
@@ -129,11 +139,20 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     async patch(principal, name, patch) {
       const record = await get(principal, name);
       const { inputs: givenInputs, credentials: given } = patch;
-      const inputs = givenInputs === undefined ? {} : { inputs: await checkInputs(record, givenInputs) };
-      const credentials =
-        given === undefined
-          ? {}
-          : { credentials: sealedCredentials(vault, record, { definition: definitionOf(record), given }) };
+      const definition = definitionOf(record);
+      const checked = givenInputs === undefined ? {} : await checkInputs(record, givenInputs);
+      const { open: openInputs, secret: secretInputs } = splitInputs(definition, checked);
+      const inputs = givenInputs === undefined ? {} : { inputs: openInputs };
+      const isEntrusted = given !== undefined || Object.keys(secretInputs).length > 0;
+      const credentials = isEntrusted
+        ? {
+            credentials: sealedEntrusted(vault, await tokenRow(record), {
+              definition,
+              credentials: given,
+              secretInputs,
+            }),
+          }
+        : {};
       const { scopes, labels, disabled } = patch;
       const rest = {
         ...(scopes && { scopes }),
@@ -146,17 +165,24 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       );
       if (updated === null) throw new BrokerError("conflict", "The connection was just changed by somebody else.");
       cache.learn(updated);
+      for (const { chain } of record.chains ?? []) cache.expire(chainName(name, chain));
       if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
       return await get(principal, name);
     },
 
     async delete(principal, name, { revoke }) {
       const record = await get(principal, name);
+      // What waits for a person's word would be gone with the connection, and nobody could revoke it any more.
+      if (revoke) await establish.giveUpHeld(record.id);
       const deleted = await connections.delete(record.id);
-      cache.expire(name);
-      if (deleted === null) throw connectionNotFound(name);
-      marks.close(deleted.id, deleted.version);
-      if (revoke) await revokeGrant(sender, vault, deleted);
+      const [own] = deleted;
+      for (const row of deleted) {
+        cache.expire(row.name);
+        marks.close(row.id, row.version);
+      }
+      if (own === undefined) throw connectionNotFound(name);
+      if (!revoke) return;
+      for (const row of deleted) await revokeGrant(sender, vault, { row, owner: own });
     },
 
     async importGrant(principal, name, { grant, verify }) {
@@ -182,14 +208,24 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
   };
 }
 
-function sealedCredentials(
-  vault: TokenVault,
-  record: ConnectionRecord,
-  { definition, given }: { definition: ProviderDefinition; given: Record<string, string> },
-) {
-  const checked = requireCredentials(definition, record.grant as ConnectionGrant, given);
-  if (checked === null) throw notApplicable(record, "has no credentials");
-  return vault.sealCredentials(checked, { connectionId: record.id, revision: record.credentialsRevision + 1 });
+type Patched = {
+  definition: ProviderDefinition;
+  credentials: Record<string, string> | undefined;
+  secretInputs: Record<string, string>;
+};
+
+/** What a connection is entrusted with after a change: sealed as a whole, so what stays is sealed anew. */
+function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
+  const { definition, credentials, secretInputs } = given;
+  const before = openEntrusted(vault, row);
+  const checked =
+    credentials === undefined
+      ? before.credentials
+      : requireCredentials(definition, row.grant as ConnectionGrant, credentials);
+  if (checked === null) throw notApplicable(row, "has no credentials");
+  const entrusted = { credentials: checked, secretInputs: { ...before.secretInputs, ...secretInputs } };
+  const place = { connectionId: row.id, revision: row.credentialsRevision + 1 };
+  return vault.sealCredentials(joinEntrusted(entrusted), place);
 }
 
 async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> {
@@ -208,14 +244,21 @@ function stillPending(error: unknown): null {
 }
 
 /** Best effort, after the connection is gone here: the newest tokens are those that the DELETE returned. */
-async function revokeGrant(sender: Sender, vault: TokenVault, row: TokenRow): Promise<void> {
+async function revokeGrant(
+  sender: Sender,
+  vault: TokenVault,
+  { row, owner }: { row: TokenRow; owner: TokenRow },
+): Promise<void> {
   const place = { connectionId: row.id, generation: row.generation };
-  const sendable = await sender.prepare(row).catch(() => null); // without a definition there is nobody to tell
+  const sendable = await sender.prepareChain(row).catch(() => null); // without a definition there is nobody to tell
   if (sendable === null) return;
-  await sender.revokeGrant(sendable, {
-    ...(row.refreshToken === null ? {} : { refreshToken: vault.openRefreshToken(row.refreshToken, place) }),
-    ...(row.accessToken === null ? {} : { accessToken: vault.openAccessToken(row.accessToken, place) }),
-  });
+  await sender.revokeGrant(
+    { ...sendable, owner },
+    {
+      ...(row.refreshToken === null ? {} : { refreshToken: vault.openRefreshToken(row.refreshToken, place) }),
+      ...(row.accessToken === null ? {} : { accessToken: vault.openAccessToken(row.accessToken, place) }),
+    },
+  );
 }
 
 function requireEnabled(record: ConnectionRecord): void {
@@ -225,6 +268,6 @@ function requireEnabled(record: ConnectionRecord): void {
   });
 }
 
-function notApplicable({ name, grant }: ConnectionRecord, why: string): BrokerError {
+function notApplicable({ name, grant }: Pick<ConnectionRecord, "name" | "grant">, why: string): BrokerError {
   return new BrokerError("grant_not_applicable", `A ${grant} connection ${why}.`, { connection: name });
 }

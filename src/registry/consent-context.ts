@@ -1,48 +1,98 @@
-import type { ExchangeCode, LoadAuthorizationContext, RecordConsentEvent } from "../consent/context.ts";
+import type {
+  DecideAccount,
+  FindHeld,
+  ExchangeCode,
+  LoadAuthorizationContext,
+  PushRequest,
+  RecordConsentEvent,
+} from "../consent/context.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { fixedClientId, type ConnectionGrant } from "../providers/definition.ts";
+import type { Discovery } from "../providers/discovery.ts";
+import { buildPushedRequest, readPushedAnswer } from "../providers/pushed-request.ts";
+import type { TemplateValues } from "../providers/template.ts";
+import type { AccountRows } from "../store/account-rows.ts";
 import type { Clients } from "../store/clients.ts";
 import type { Connections } from "../store/connections.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import { askedInVain } from "../tokens/refusal.ts";
+import { openClientSecrets, type Sender } from "../tokens/sending.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
 import type { Establish } from "../tokens/establish.ts";
 
 export type ConsentContextParts = {
   records: Pick<Connections, "findById" | "addEvent">;
   clients: Pick<Clients, "findById">;
   catalog: Catalog;
-  establish: Pick<Establish, "exchangeCode">;
+  establish: Pick<Establish, "exchangeCode" | "decide">;
+  vault: TokenVault;
+  rows: Pick<TokenRows, "readById">;
+  accounts: Pick<AccountRows, "findHeld">;
+  sender: Pick<Sender, "prepare" | "ask">;
+  discovery: Discovery;
 };
 
 /** What consent needs to know of connections. */
-export function createConsentContext({ records, clients, catalog, establish }: ConsentContextParts) {
+export function createConsentContext(parts: ConsentContextParts) {
+  const { records, clients, catalog, establish, vault, sender, discovery } = parts;
   const loadContext: LoadAuthorizationContext = async (connectionId) => {
     const record = await records.findById(connectionId);
     if (record === null) throw connectionNotFound("");
-    const definition = catalog.get(record.provider);
-    if (definition === undefined) {
+    const known = catalog.get(record.provider);
+    if (known === undefined) {
       throw new BrokerError("conflict", `This broker has no definition of the provider "${record.provider}" any more.`);
     }
     const client = record.clientRef === null ? null : await clients.findById(record.clientRef);
-    const clientId = client?.clientId ?? fixedClientId(definition, record.grant as ConnectionGrant);
+    const clientId = client?.clientId ?? fixedClientId(known, record.grant as ConnectionGrant);
     if (clientId === null) throw new BrokerError("conflict", "This connection has no client.");
+    const inputs = { ...record.inputs, ...client?.inputs };
     return {
       connectionId,
       connectionName: record.name,
-      definition,
+      definition: await discovery.complete(known, { client: { id: clientId }, inputs }),
       clientId,
-      inputs: { ...record.inputs, ...client?.inputs },
+      clientSecrets: () => (client === null ? [] : openClientSecrets(vault, client)),
+      inputs,
       scopes: record.scopes,
       disabled: record.status === "disabled",
+      grant: record.grant,
+      account: record.accountLabel ?? record.account,
     };
   };
 
   const exchangeCode: ExchangeCode = async (given) => {
-    const { name } = await establish.exchangeCode(given);
-    return { connectionName: name };
+    const established = await establish.exchangeCode(given);
+    return {
+      connectionName: established.row.name,
+      held: established.kind === "held" ? established.held : null,
+    };
+  };
+
+  const decideAccount: DecideAccount = async (attemptId, accepted) => {
+    const row = await establish.decide({ attemptId }, accepted);
+    return { connectionName: row.name, providerName: catalog.get(row.provider)?.name ?? row.provider };
+  };
+
+  const findHeld: FindHeld = async (connectionId, linkId) => {
+    const held = await parts.accounts.findHeld({ connectionId, linkId });
+    return held && { attemptId: held.attemptId, account: held.account, label: held.accountLabel };
+  };
+
+  const pushRequest: PushRequest = async ({ connectionId, definition }, request) => {
+    const row = await parts.rows.readById(connectionId);
+    if (row === null) throw connectionNotFound("");
+    const sendable = await sender.prepare(row);
+    const { redirectUri } = request.values;
+    const build = (values: TemplateValues) =>
+      buildPushedRequest({ ...request, definition, values: { ...values, redirectUri } });
+    const asked = await sender.ask(sendable, definition.authorization?.pushed ?? null, build);
+    if (asked?.ok === false) throw askedInVain("The provider does not take the authorization request", asked);
+    return readPushedAnswer({ definition, values: request.values, body: asked?.body });
   };
 
   const recordEvent: RecordConsentEvent = async ({ connectionId, type, detail }) =>
     await records.addEvent(connectionId, type, detail);
 
-  return { loadContext, exchangeCode, recordEvent };
+  return { loadContext, exchangeCode, decideAccount, findHeld, pushRequest, recordEvent };
 }

@@ -1,7 +1,7 @@
 import { BrokerError } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { defaultGrant, fixedClientId, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
-import { resolveInputs } from "../providers/inputs.ts";
+import { resolveInputs, splitInputs } from "../providers/inputs.ts";
 import { needsClientSecret, requiredCredentials } from "../providers/requirements.ts";
 import { effectiveScopes } from "../providers/scopes.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
@@ -26,6 +26,8 @@ export type ConnectionPlan = {
   grant: ConnectionGrant;
   scopes: string[];
   inputs: Record<string, string>;
+  /** Those of the inputs that are secrets. */
+  secretInputs: Record<string, string>;
   labels: Record<string, string>;
   credentials: Record<string, string> | null;
 };
@@ -43,15 +45,17 @@ export async function planConnection(
   const client = await chooseClient(clients, definition, { grant, name: request.client });
   const credentials = requireCredentials(definition, grant, request.credentials);
   const requested = request.scopes ?? client?.scopes ?? null;
-  const inputs = resolveInputs({
+  const resolved = resolveInputs({
     definition,
     grant,
     given: request.inputs,
     clientInputs: client?.inputs ?? null,
     randomBytes,
   });
+  const { open: inputs, secret: secretInputs } = splitInputs(definition, resolved);
   const scopes = effectiveScopes(definition, requested);
-  return { name, provider, clientRef: client?.id ?? null, grant, scopes, inputs, labels, credentials };
+  const clientRef = client?.id ?? null;
+  return { name, provider, clientRef, grant, scopes, inputs, secretInputs, labels, credentials };
 }
 
 function offeredGrant(definition: ProviderDefinition, given: string | null): ConnectionGrant {

@@ -1,3 +1,4 @@
+import { publicName } from "../chain-name.ts";
 import type { Ability } from "../store/api-keys.ts";
 
 /** Who calls, and what they may. */
@@ -9,9 +10,9 @@ export type Principal = {
   connections: readonly string[];
 };
 
-/** Whether one of the principal's patterns covers the connection. */
+/** Whether one of the principal's patterns covers the connection. Rows of further tokens are reached through theirs alone. */
 export function mayUse({ connections }: Principal, name: string): boolean {
-  return connections.some((pattern) => matches(pattern, name));
+  return publicName(name) === name && connections.some((pattern) => matches(pattern, name));
 }
 
 /** The same as SQL's LIKE patterns. */

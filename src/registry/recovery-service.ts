@@ -1,3 +1,4 @@
+import { publicName } from "../chain-name.ts";
 import { BrokerError } from "../errors.ts";
 import { deletedGeneration } from "../marks/marks.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -49,15 +50,20 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
     list: async () => (await rows.goneBack()).map(describe),
     async release(names, by) {
       const held = await rows.goneBack();
-      const unknown = names?.find((name) => !held.some((row) => row.name === name));
+      const unknown = names?.find((name) => !held.some((row) => isNamed(row, name)));
       if (unknown !== undefined) {
         throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
       }
-      const chosen = held.filter(({ name }) => names === null || names.includes(name));
+      const chosen = held.filter((row) => names === null || names.some((name) => isNamed(row, name)));
       for (const row of chosen) await release(row, by);
       return chosen.map(({ name }) => name);
     },
   };
+}
+
+/** A connection's further tokens go with it, and may be named by themselves. */
+function isNamed(row: TokenRow, name: string): boolean {
+  return row.name === name || publicName(row.name) === name;
 }
 
 function describe({ name, provider, status, generation, goneBackFrom, expiresAt }: TokenRow): HeldConnection {

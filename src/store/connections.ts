@@ -17,6 +17,7 @@ export type ConnectionRecord = {
   inputs: Record<string, string>;
   labels: Record<string, string>;
   account: string | null;
+  accountLabel: string | null;
   credentialsRevision: number;
   generation: number;
   version: number;
@@ -30,7 +31,23 @@ export type ConnectionRecord = {
   lastErrorDetail: string | null;
   createdAt: Date;
   updatedAt: Date;
+  /** Its further tokens, where they were asked for and there are some. */
+  chains?: ChainRecord[];
 };
+
+/** A further token of a connection, as ops see it. */
+export type ChainRecord = Pick<
+  ConnectionRecord,
+  | "status"
+  | "version"
+  | "grantedScopes"
+  | "expiresAt"
+  | "refreshTokenExpiresAt"
+  | "consecutiveFailures"
+  | "lastErrorCode"
+  | "lastErrorAt"
+  | "lastErrorDetail"
+> & { chain: string };
 
 export type NewConnection = {
   id: string;
@@ -65,6 +82,7 @@ export type ConnectionEventRow = { id: bigint; at: Date; type: string; detail: R
 const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "clientName", c.client_ref::text AS "clientRef",
   c.grant_type AS "grant", c.status, c.scopes, c.granted_scopes AS "grantedScopes", c.inputs, c.labels, c.account,
+  c.account_label AS "accountLabel",
   c.credentials_revision AS "credentialsRevision", c.generation, c.version, c.expires_at AS "expiresAt",
   c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.last_refreshed_at AS "lastRefreshedAt",
   c.next_refresh_at AS "nextRefreshAt", c.consecutive_failures AS "consecutiveFailures",
@@ -117,16 +135,17 @@ export function createConnections({ prisma }: Database) {
         WITH c AS (UPDATE connections SET ${Sql.join(sets)}
           WHERE id = ${id}::uuid AND credentials_revision = ${credentialsRevision}
             ${generation === undefined ? Sql.empty : Sql.sql`AND generation = ${generation}`} RETURNING *),
+        chains AS (UPDATE connections SET ${Sql.join(changeColumns(forChains(changes)))} WHERE parent_id IN (SELECT c.id FROM c)),
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
       return rows[0] ?? null;
     },
 
-    /** Deletes and leaves a tombstone, in one statement; returns the row as it last was. */
-    async delete(id: string): Promise<TokenRow | null> {
-      const rows = await prisma.$queryRaw<TokenRow[]>`
-        WITH c AS (DELETE FROM connections WHERE id = ${id}::uuid RETURNING *),
+    /** Deletes, its further tokens included, and leaves tombstones, in one statement; returns the rows as they last were. */
+    async delete(id: string): Promise<TokenRow[]> {
+      return await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (DELETE FROM connections WHERE id = ${id}::uuid OR parent_id = ${id}::uuid RETURNING *),
         tombstone AS (
           INSERT INTO tombstones (name, connection_id, version, authorization_seq, provider, client_ref, inputs, captured)
           SELECT c.name, c.id, GREATEST(c.version, c.version_floor)
@@ -134,8 +153,16 @@ export function createConnections({ prisma }: Database) {
           ON CONFLICT (name) DO UPDATE SET connection_id = excluded.connection_id, version = excluded.version,
             authorization_seq = excluded.authorization_seq, provider = excluded.provider, client_ref = excluded.client_ref,
             inputs = excluded.inputs, captured = excluded.captured, deleted_at = clock_timestamp())
-        SELECT ${tokenColumns} FROM c`;
-      return rows[0] ?? null;
+        SELECT ${tokenColumns} FROM c ORDER BY c.parent_id NULLS FIRST`;
+    },
+
+    /** The further tokens of a connection, by name. */
+    async chains(parentId: string): Promise<ChainRecord[]> {
+      return await prisma.$queryRaw`
+        SELECT c.chain, c.status, c.version, c.granted_scopes AS "grantedScopes", c.expires_at AS "expiresAt",
+          c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.consecutive_failures AS "consecutiveFailures",
+          c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail"
+        FROM connections c WHERE c.parent_id = ${parentId}::uuid ORDER BY c.chain`;
     },
 
     /** Takes back a creation that came to nothing: no token was ever handed out, so no tombstone is needed. */
@@ -143,12 +170,15 @@ export function createConnections({ prisma }: Database) {
       await prisma.$executeRaw`DELETE FROM connections WHERE id = ${id}::uuid`;
     },
 
-    /** Newest first. */
+    /** Newest first; those of its further tokens say which one in their detail. */
     async events(connectionId: string, page: { limit: number; before: bigint | null }): Promise<ConnectionEventRow[]> {
       const { limit, before } = page;
       return await prisma.$queryRaw`
-        SELECT id, at, type, detail FROM connection_events WHERE connection_id = ${connectionId}::uuid
-          AND (${before}::bigint IS NULL OR id < ${before}::bigint) ORDER BY id DESC LIMIT ${limit}`;
+        SELECT e.id, e.at, e.type, CASE WHEN c.chain IS NULL THEN e.detail
+            ELSE e.detail || jsonb_build_object('token', c.chain) END AS detail
+        FROM connections c, LATERAL (SELECT * FROM connection_events WHERE connection_id = c.id
+          AND (${before}::bigint IS NULL OR id < ${before}::bigint) ORDER BY id DESC LIMIT ${limit}) e
+        WHERE c.id = ${connectionId}::uuid OR c.parent_id = ${connectionId}::uuid ORDER BY e.id DESC LIMIT ${limit}`;
     },
 
     async addEvent(connectionId: string, type: string, detail: Record<string, unknown>): Promise<void> {
@@ -160,7 +190,7 @@ export function createConnections({ prisma }: Database) {
 
 function conditions(filter: ConnectionFilter, after: PagePosition | null, namePatterns: string[]): Sql.Sql[] {
   const { status, provider, client, label, nameContains } = filter;
-  const all = [Sql.sql`c.name LIKE ANY(${namePatterns}::text[])`];
+  const all = [Sql.sql`c.parent_id IS NULL`, Sql.sql`c.name LIKE ANY(${namePatterns}::text[])`];
   if (status !== undefined) all.push(Sql.sql`c.status = ${status}`);
   if (provider !== undefined) all.push(Sql.sql`c.provider = ${provider}`);
   if (client !== undefined) all.push(Sql.sql`k.name = ${client}`);
@@ -172,7 +202,9 @@ function conditions(filter: ConnectionFilter, after: PagePosition | null, namePa
   return all;
 }
 
-/** New credentials open a password connection that needed them, and let it be tried at once. */
+const withoutPerson = Sql.sql`grant_type IN ('client_credentials', 'password')`;
+
+/** New credentials, or secret inputs, open a connection that needs no person, and let it be tried at once. */
 function changeColumns({ scopes, labels, inputs, credentials, disabled }: ConnectionChanges): Sql.Sql[] {
   const sets: Sql.Sql[] = [Sql.sql`updated_at = clock_timestamp()`];
   if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
@@ -181,9 +213,9 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
   const enabled =
     credentials === undefined
       ? Sql.sql`enabled_status`
-      : Sql.sql`CASE WHEN enabled_status = 'needs_reauthorization' THEN 'pending' ELSE enabled_status END`;
+      : Sql.sql`CASE WHEN enabled_status = 'needs_reauthorization' AND ${withoutPerson} THEN 'pending' ELSE enabled_status END`;
   if (credentials !== undefined) {
-    sets.push(Sql.sql`next_refresh_at = ${firstTry("password")}, credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
+    sets.push(Sql.sql`next_refresh_at = CASE WHEN ${withoutPerson} THEN ${firstTry("password")} ELSE next_refresh_at END, credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
       backoff_until = NULL, enabled_status = ${enabled}`);
   }
   const status =
@@ -192,6 +224,11 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
       : Sql.sql`${disabled ? Sql.sql`'disabled'` : enabled}`;
   sets.push(Sql.sql`status = ${status}`);
   return sets;
+}
+
+/** What further tokens share with their connection. */
+function forChains({ disabled }: ConnectionChanges): ConnectionChanges {
+  return disabled === undefined ? {} : { disabled };
 }
 
 /** Should who makes the connection not come to fetch its first token, the sweeper does. */

@@ -12,6 +12,9 @@ const keepDeletedHours = 24;
 const keepEventsDays = 90;
 /** Of the most frequent event, one for each refresh. */
 const keepRefreshedDays = 14;
+/** A limit that nobody has used for so long; longer where its window is. */
+const keepLimitsHours = 24;
+const keepCandidates = 10;
 const tidyBatch = 10_000;
 
 /** What the sweeper and the guard against restored databases ask. */
@@ -104,20 +107,37 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       return (await prisma.$queryRaw<TokenRow[]>(moved(update, event)))[0] ?? null;
     },
 
-    /** Lets go of what need not be kept: how to revoke for deleted connections, and old history. */
+    /** Lets go of what need not be kept: how to revoke for deleted connections, old history, and limits that nobody uses. */
     async tidy(): Promise<void> {
       await prisma.$executeRaw`
         UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
         WHERE deleted_at < clock_timestamp() - make_interval(hours => ${keepDeletedHours}::int)
           AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}')`;
-      let deleted: number;
-      do {
-        deleted = await prisma.$executeRaw`
+      await inBatches(
+        () => prisma.$executeRaw`
           DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
             WHERE at < clock_timestamp() - make_interval(days =>
               CASE WHEN type = 'refreshed' THEN ${keepRefreshedDays}::int ELSE ${keepEventsDays}::int END)
-            ORDER BY id LIMIT ${tidyBatch})`;
-      } while (deleted === tidyBatch);
+            ORDER BY id LIMIT ${tidyBatch})`,
+      );
+      // Of late answers the newest are tried first; a provider that sends some along with every refresh sends many.
+      await prisma.$executeRaw`
+        DELETE FROM candidates WHERE attempt_id IN (SELECT attempt_id FROM (
+          SELECT attempt_id, row_number() OVER (PARTITION BY connection_id ORDER BY created_at DESC, base_generation DESC) AS place
+          FROM candidates) t WHERE place > ${keepCandidates}::int)`;
+      // The lock keeps a limit that is used again at this moment.
+      await inBatches(
+        () => prisma.$executeRaw`
+          DELETE FROM request_limits WHERE key IN (SELECT key FROM request_limits
+            WHERE GREATEST(closed_until, asked_at + GREATEST(make_interval(hours => ${keepLimitsHours}::int),
+              make_interval(secs => keep_seconds))) < clock_timestamp() - interval '1 minute'
+            LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
+      );
     },
   };
+}
+
+/** Until there is no full batch any more. */
+async function inBatches(deleteSome: () => PromiseLike<number>): Promise<void> {
+  while ((await deleteSome()) === tidyBatch);
 }

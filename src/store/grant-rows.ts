@@ -27,6 +27,9 @@ export type Candidate = {
   record: Uint8Array<ArrayBuffer>;
 };
 
+/** Whose a grant is, as far as it is known when it is stored. */
+type KnownAccount = { account: string | null; label: string | null };
+
 /** The row as it was read when a late answer was found to fit it. */
 type Place = { id: string; generation: number; authorization: number; attemptId: string | null };
 
@@ -47,7 +50,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
     async replaceGrant(
       row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
       grant: SealedGrant,
-      given: { event: HistoryEvent; exclusive: boolean },
+      given: { event: HistoryEvent; exclusive: boolean; account?: KnownAccount | undefined },
     ): Promise<TokenRow | null> {
       const fingerprint = given.exclusive ? grant.refreshFingerprint : null;
       const unique =
@@ -58,12 +61,12 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row))}, ${freePermit},
         backoff_until = NULL, next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
           + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
-        authorization_seq = c.authorization_seq + 1,
+        authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}
         authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
       // What was granted before a person's newest word is not tried any more.
       const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;
-      const statement = moved(update, given.event, forget);
+      const statement = moved(update, given.event, Sql.sql`${forget}, ${endOlderChains}`);
       if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
       // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
       const lock = prisma.$queryRaw`
@@ -149,6 +152,31 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
     },
   };
 }
+
+/** With another account nothing counts any more that was looked up of the one before. */
+function accountColumns(known: KnownAccount | undefined): Sql.Sql {
+  if (known === undefined) return Sql.empty;
+  return Sql.sql`account = ${known.account}, account_label = ${known.label}, account_captured = '{}', looked_up = NULL,`;
+}
+
+/**
+ * Further tokens that a connection's new grant did not bring are the old one's, which may be another account's: they end with it,
+ * and so does what is asked for them. What came along with a refresh has no time of its own, and what is still on its way with one
+ * finds that the authorization has moved on.
+ */
+const endOlderChains = Sql.sql`ended AS (
+  UPDATE connections x SET generation = GREATEST(x.generation, COALESCE(x.gone_back_from, 0)) + 1,
+    authorization_seq = x.authorization_seq + 1, enabled_status = 'pending',
+    status = CASE WHEN x.status = 'disabled' THEN 'disabled' ELSE 'pending' END,
+    attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL, attempt_outcome = NULL, attempt_answer_sealed = NULL,
+    version_floor = GREATEST(x.version, x.version_floor) + x.attempt_replays, attempt_replays = 0,
+    access_token_sealed = NULL, refresh_token_sealed = NULL, refresh_fingerprint = NULL, granted_scopes = '{}',
+    issued_at = NULL, expires_at = NULL, refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL,
+    in_use = false, gone_back_from = NULL, backoff_until = NULL, next_refresh_at = NULL, consecutive_failures = 0,
+    last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL, updated_at = clock_timestamp()
+  FROM c WHERE x.parent_id = c.id AND CASE WHEN x.grant_type = 'token_exchange'
+    THEN COALESCE(x.issued_at, x.attempt_started_at) < c.last_refreshed_at
+    ELSE COALESCE(x.authorized_at, '-infinity') < c.authorized_at END)`;
 
 function first(rows: readonly TokenRow[]): TokenRow | null {
   return rows[0] ?? null;

@@ -13,6 +13,16 @@ export type TokenRow = {
   scopes: string[];
   inputs: Record<string, string>;
   captured: Record<string, string>;
+  /** The connection whose consent gave this further token; null: this is a connection itself. */
+  parentId: string | null;
+  /** Which further token of its parent this is. */
+  chain: string | null;
+  /** Who the provider says it is; null: nobody asked, or it did not say. */
+  account: string | null;
+  /** What lookups of the account gave for later templates. */
+  accountCaptured: Record<string, string>;
+  /** The authorization under which the account was looked up; null: not yet. */
+  lookedUp: number | null;
   credentials: Uint8Array | null;
   credentialsRevision: number;
   generation: number;
@@ -50,7 +60,8 @@ export type TokenRow = {
 /** The columns of a TokenRow, for the end of a SELECT or a RETURNING. */
 export const tokenColumns = Sql.sql`
   c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
-  c.inputs, c.captured, c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
+  c.inputs, c.captured, c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
+  c.looked_up AS "lookedUp", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
   c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",

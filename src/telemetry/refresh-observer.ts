@@ -21,10 +21,10 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
       metrics.refreshes.inc({ provider, outcome: failure.class });
       metrics.refreshSeconds.observe({ provider }, seconds);
       if (failure.class !== "client_rejected") {
-        log.warn(
-          { connection, provider, code: failure.code, status: failure.status, replay, seconds },
-          "refresh failed",
-        );
+        const told = { connection, provider, code: failure.code, status: failure.status, replay, seconds };
+        // That limits hold is what they are for, and they may hold back thousands.
+        if (failure.code === "limit_reached") log.debug(told, "held back by the provider's limits");
+        else log.warn(told, "refresh failed");
       } else if (client !== null && !clientsInTrouble.has(client.id)) {
         clientsInTrouble.add(client.id);
         metrics.clientTrouble.inc({ provider });

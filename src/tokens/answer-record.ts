@@ -3,8 +3,8 @@ import type { TokenVault } from "../vault/token-vault.ts";
 
 /** What a token endpoint granted, with all that is needed to put it into its row, now or after a restart. */
 export type AnswerRecord = {
-  /** `refresh`: got under a permit. `grant`: got by a person's code. */
-  kind: "refresh" | "grant";
+  /** `refresh`: got under a permit. `grant`: got by a person's code. `held`: the same, and it waits for the person's word. `further`: it came along with a refresh of its connection. */
+  kind: "refresh" | "grant" | "held" | "further";
   connectionId: string;
   /** The generation that it was asked for under, and the authorization that stood then. */
   generation: number;
@@ -15,6 +15,10 @@ export type AnswerRecord = {
   /** The generation that the tokens are sealed for. */
   sealedFor: number;
   grant: SealedGrant;
+  /** Whose it is, where a person has said so, or nobody can. */
+  account?: { account: string | null; label: string | null };
+  /** Records of further tokens that came with it, unless they are kept by themselves. */
+  further?: AnswerRecord[];
 };
 
 const dates = ["issuedAt", "expiresAt", "refreshTokenExpiresAt", "refreshDueAt", "keepAliveAt"] as const;
@@ -22,12 +26,16 @@ const binaries = ["accessToken", "refreshToken", "refreshFingerprint"] as const;
 
 /** Sealed as a whole: what is spooled cannot be read, nor moved to another connection or generation. */
 export function sealRecord(vault: TokenVault, record: AnswerRecord): Uint8Array<ArrayBuffer> {
+  return vault.sealRecord(JSON.stringify(toJson(record)), record);
+}
+
+function toJson({ further, ...record }: AnswerRecord): Record<string, unknown> {
   const grant: Record<string, unknown> = { ...record.grant };
   for (const name of binaries) {
     const bytes = record.grant[name];
     grant[name] = bytes === null ? null : Buffer.from(bytes).toString("base64");
   }
-  return vault.sealRecord(JSON.stringify({ ...record, grant }), record);
+  return { ...record, grant, ...(further && { further: further.map(toJson) }) };
 }
 
 /** @throws Error when it does not belong to this place, or its key is not in the ring */
@@ -36,13 +44,16 @@ export function openRecord(
   sealed: Uint8Array,
   at: { connectionId: string; generation: number },
 ): AnswerRecord {
-  const record = JSON.parse(vault.openRecord(sealed, at)) as AnswerRecord;
+  return fromJson(JSON.parse(vault.openRecord(sealed, at)) as AnswerRecord);
+}
+
+function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
   const grant: Record<string, unknown> = { ...record.grant };
   for (const name of dates) if (grant[name] !== null) grant[name] = new Date(grant[name] as string);
   for (const name of binaries) {
     if (grant[name] !== null) grant[name] = new Uint8Array(Buffer.from(grant[name] as string, "base64"));
   }
-  return { ...record, grant: grant as SealedGrant };
+  return { ...record, grant: grant as SealedGrant, ...(further && { further: further.map(fromJson) }) };
 }
 
 /** The tokens of a record, in the clear. */

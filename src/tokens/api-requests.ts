@@ -29,7 +29,14 @@ export function createRequestDescriber({ cache, catalog, clients, clock }: Optio
     const inputs = { ...row.inputs, ...client?.inputs };
     return describeApiRequest({
       definition,
-      values: { accessToken, inputs, callback: row.captured, response: row.captured },
+      values: {
+        client: client && { id: client.clientId },
+        accessToken,
+        inputs,
+        callback: row.captured,
+        response: row.captured,
+        account: row.accountCaptured,
+      },
     });
   };
 }

@@ -1,12 +1,13 @@
 import { randomUUID } from "node:crypto";
 import type { RefreshNews } from "../leases/lease.ts";
-import type { Failure, Grant } from "../providers/grant.ts";
+import type { Failure, Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import { isRefused } from "./refusal.ts";
 import { orphanRule } from "./takeover.ts";
 import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
+import { furtherGranted } from "./granted.ts";
 import { openRecord, resealFor, type AnswerRecord } from "./answer-record.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable, SendPlan } from "./sending.ts";
@@ -14,6 +15,7 @@ import type { Sendable, SendPlan } from "./sending.ts";
 /** The request by which a connection gets its next token; null: only a person can give it one. */
 export function firstPlan(row: Pick<TokenRow, "refreshToken" | "grant" | "credentials">): SendPlan | null {
   if (row.refreshToken !== null) return { grant: "refresh_token", secretIndex: 0 };
+  if (row.grant === "token_exchange") return { grant: "token_exchange", secretIndex: 0 };
   if (row.grant === "client_credentials") return { grant: "client_credentials", secretIndex: 0 };
   if (row.grant === "password" && row.credentials !== null) return { grant: "password", secretIndex: 0 };
   return null;
@@ -28,14 +30,13 @@ export async function attempt(
   first: Permit,
   { sendable, mayStartOver }: { sendable: Sendable; mayStartOver: boolean },
 ): Promise<RefreshOutcome | null> {
-  const { rows, sender, clock, observer } = parts;
+  const { rows, clock, observer } = parts;
   let permit = first;
-  let plan = firstPlan(permit.row);
+  let plan = planFor(parts, first, sendable);
   while (plan !== null) {
     const current = { ...sendable, row: permit.row };
-    announce(parts, permit, "started");
     const startedMs = clock.monotonicMs();
-    const answer = await sender.send(current, plan, { mayStillSend: permit.mayStillSend });
+    const answer = await send(parts, permit, { sendable: current, plan });
     const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
     if (answer.kind === "granted") {
       const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
@@ -45,6 +46,7 @@ export async function attempt(
       return outcome;
     }
     const refused: Refused = { failure: answer.failure, plan, sendable: current };
+    if (answer.failure.code === "limit_reached") parts.secondPlans.keep(current, plan);
     const next = await anotherWay(parts, permit, refused);
     if (next === null) {
       observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
@@ -56,6 +58,26 @@ export async function attempt(
   // The row lost its last way to a token between the caller's look and the permit.
   await rows.dropPermit(permit.key);
   return { kind: "failed", row: await rows.readById(permit.key.connectionId) };
+}
+
+/** Step 6, if the limits let it: nobody is told of what they hold back. */
+async function send(
+  parts: RefreshParts,
+  permit: Permit,
+  { sendable, plan }: { sendable: Sendable; plan: SendPlan },
+): Promise<TokenAnswer> {
+  return await parts.limits.keep(sendable, async () => {
+    announce(parts, permit, "started");
+    return await parts.sender.send(sendable, plan, { mayStillSend: permit.mayStillSend });
+  });
+}
+
+/** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */
+function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, sendable: Sendable): SendPlan | null {
+  const first = firstPlan(row);
+  const second = secondPlans.take({ ...sendable, row });
+  // What is replayed is the grant whose outcome nobody knows.
+  return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
 }
 
 /** Steps 8 and 9. Between the answer and its first durable copy nothing runs that can throw, log or wait. */
@@ -75,12 +97,22 @@ async function keep(
     event: "refreshed",
     sealedFor: key.generation + 1,
     grant: sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now, scheduler }),
+    ...(grant.extras && { further: furtherRecords(parts, sendable, grant) }),
   };
   const kept = await keeper.keep({ record, sendable, grant, answeredMs });
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced
+  if (kept.kind === "stored" && kept.row !== null) void parts.followUp(sendable, kept.row);
   return { kind, row: kept.row };
+}
+
+/** What came along, for rows of its own, to be stored with what was asked for. */
+function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): AnswerRecord[] {
+  const captured = sendable.row.captured;
+  return furtherGranted(parts, sendable, { grant, captured }).map(({ record }) =>
+    Object.assign(record, { kind: "further" as const }),
+  );
 }
 
 /** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */

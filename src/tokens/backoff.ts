@@ -1,6 +1,7 @@
 import { budgets } from "./budgets.ts";
 
-const longestRequestedSeconds = 3600;
+/** A longer Retry-After is not believed. */
+export const longestRequestedSeconds = 3600;
 
 /**
  * Seconds until the next try after the n-th failure in a row: exponential with full jitter, and never earlier than the

@@ -10,6 +10,8 @@ export const budgets = {
   permitsAtOnce: 6,
   /** From asking for the permit to writing the request. */
   sendWindowMs: 2000,
+  /** From its admission by the limits until the provider has got a request at the latest: `sendWindowMs`, and 3 s on its way. */
+  limitTravelSeconds: 5,
   /** How long a row is trusted without asking Postgres again. */
   cacheTrustMs: 4000,
   /** A waiter that finds nobody sending for so long asks for the permit itself. */
@@ -28,6 +30,10 @@ export const budgets = {
   spoolAfterMs: 200,
   /** On SIGTERM, how long reads go on before the listener closes. */
   lameDuckMs: 5000,
+  /** How long a person who connects waits for a database that does not take the grant at once. */
+  slowStoreMs: 3000,
+  /** How long a person who connects waits for the name of the account. */
+  lookupMs: 10_000,
   /** How often a replica looks for connections that are due. */
   sweepMs: 1000,
   /** When a place for spooled answers did not answer, it is looked at again after this. */

@@ -1,23 +1,15 @@
-import { randomUUID } from "node:crypto";
-import type { Clock } from "../clock.ts";
-import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
-import type { ProviderDefinition, RefreshRules } from "../providers/definition.ts";
-import type { Expiry, Grant, TokenAnswer } from "../providers/grant.ts";
-import type { TemplateValues } from "../providers/template.ts";
+import { withDeadline } from "../clock.ts";
+import { connectionNotFound } from "../errors.ts";
+import type { Grant } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { SealedGrant } from "../store/row-sql.ts";
-import type { TokenRows } from "../store/token-rows.ts";
-import type { TokenVault } from "../vault/token-vault.ts";
+import { isNews } from "./accounts.ts";
 import { budgets } from "./budgets.ts";
-import { schedulerFor, sealGrant } from "./sealed-set.ts";
-import type { AnswerRecord } from "./answer-record.ts";
-import { nextGeneration } from "../store/generation.ts";
-import type { Keeper } from "./keeping.ts";
-import type { Marks } from "../marks/marks.ts";
+import type { Granting } from "./granting.ts";
+import { createHeldGrants, type HeldAccount, type HeldGrants, type HeldParts } from "./held-grants.ts";
+import { createImport, type ImportParts } from "./imports.ts";
+import type { LimitKeeper } from "./limits.ts";
 import { refusal } from "./refusal.ts";
-import type { RefreshObserver } from "./observer.ts";
-import type { Sendable, Sender } from "./sending.ts";
-import type { TokenCache } from "./token-cache.ts";
+import type { Sendable } from "./sending.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
 type CodeExchange = {
@@ -29,170 +21,85 @@ type CodeExchange = {
   captured: Record<string, string>;
 };
 
+/** What came of a person's grant. `held`: it is another account's than the connection's, and waits for the person's word. */
+type Established = { kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount };
+
 export type Establish = {
   /**
    * Exchanges a code at once and puts the grant in the place of what the connection had.
    * @throws BrokerError provider_rejected, client_rejected, provider_unavailable, connection_disabled, connection_not_found
    */
-  exchangeCode(exchange: CodeExchange): Promise<TokenRow>;
+  exchangeCode(exchange: CodeExchange): Promise<Established>;
+  /** The connection with the rows of its further tokens, which are made before anything can be granted. */
+  prepareWithChains: Granting["prepare"];
+  /** Asks for what a person has agreed to. Never rejects. */
+  ask: Granting["ask"];
+  /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
+  keepGrant(
+    sendable: Sendable,
+    grant: Grant,
+    given: { captured: Record<string, string>; linkId: string | null },
+  ): Promise<Established>;
+  /** A person's word on a held grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
+  decide: HeldGrants["decide"];
+  /** Gives up all that waits for a person's word on this connection. Best effort: never rejects. */
+  giveUpHeld: HeldGrants["giveUpAll"];
+  /** Gives up held grants that nobody came for. */
+  forgetHeld: HeldGrants["forget"];
   /** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant */
   importGrant(row: TokenRow, grant: Grant): Promise<TokenRow>;
 };
 
-type Options = {
-  rows: TokenRows;
-  cache: TokenCache;
-  keeper: Pick<Keeper, "keep">;
-  marks: Pick<Marks, "raise">;
-  sender: Sender;
-  vault: TokenVault;
-  clock: Clock;
-  random: () => number;
-  observer: RefreshObserver;
-};
-
-/** Errors of the database that are not its absence: more of them are a fault of ours. */
-const mostFaults = 5;
+type Options = HeldParts &
+  ImportParts & {
+    /** Counts a request that a person waits for, which is never held back. */
+    limits: Pick<LimitKeeper, "note">;
+  };
 
 /** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
-  const { rows, cache, keeper, marks, sender, vault, random, clock } = options;
+  const { rows, cache, lookups, clock, granting } = options;
+  const held = createHeldGrants(options);
 
-  /** With the secret before the newest, too, as long as that one has not worked: a refused client spends no code. */
-  const sendCode = async (sendable: Sendable, values: TemplateValues): Promise<TokenAnswer> => {
-    for (let secretIndex = 0; ; secretIndex++) {
-      const plan = { grant: "authorization_code", secretIndex } as const;
-      const answer = await sender.send(sendable, plan, { values, mayStillSend: () => true });
-      const isClient = answer.kind === "failed" && answer.failure.class === "client_rejected";
-      if (!isClient || secretIndex + 1 >= sendable.clientSecrets.length) return answer;
-    }
-  };
-
-  /** The new grant stands on its own: nothing of the one before is kept. */
-  const seal = (row: TokenRow, given: Handed) => {
-    const { grant, captured, rules, sentAt } = given;
-    const base = { ...row, captured, refreshToken: null, impliedScopes: row.scopes, authorizedAt: sentAt };
-    return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
-  };
-
-  /** An answer of a token endpoint like any other: kept whatever is away. */
-  const keepGrant = async (sendable: Sendable, grant: Grant, captured: Record<string, string>) => {
-    const { row, definition } = sendable;
-    const answeredMs = clock.monotonicMs();
-    const record: AnswerRecord = {
-      kind: "grant",
-      connectionId: row.id,
-      generation: row.generation,
-      authorization: row.authorization,
-      attemptId: randomUUID(),
-      event: row.generation === 0 ? "connected" : "reconnected",
-      sealedFor: nextGeneration(row),
-      grant: seal(row, { grant, captured, rules: definition.refresh, sentAt: row.now }),
-    };
-    return await keeper.keep({ record, sendable, grant, answeredMs });
+  const keepGrant: Establish["keepGrant"] = async (sendable, grant, { captured, linkId }) => {
+    const all = granting.records(sendable, grant, captured);
+    if (mustCompare(sendable)) return await held.compare(sendable, all, linkId);
+    const row = await granting.keep(all);
+    const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
+    return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
 
   return {
+    keepGrant,
+    prepareWithChains: granting.prepare,
+    ask: granting.ask,
+    decide: held.decide,
+    giveUpHeld: held.giveUpAll,
+    forgetHeld: held.forget,
+    importGrant: createImport(options),
+
     async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured }) {
       const row = await rows.readById(connectionId);
       if (row === null) throw connectionNotFound("");
-      const sendable = await sender.prepare(row);
+      const sendable = await granting.prepare(row);
+      const settle = await options.limits.note(sendable);
       const values = {
         code,
         callback: captured,
         ...(codeVerifier === null ? {} : { codeVerifier }),
         ...(redirectUri === null ? {} : { redirectUri }),
       };
-      const answer = await sendCode(sendable, values);
-      if (answer.kind === "failed") throw refusal(row, answer.failure);
-      const kept = await keepGrant(sendable, answer.grant, captured);
-      if (kept.row === null) throw connectionNotFound(row.name); // deleted while the code was exchanged
-      // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
-      return kept.kind === "spooled" ? kept.row : cache.learn(kept.row).row;
-    },
-
-    async importGrant(row, given) {
-      const { definition } = await sender.prepare(row);
-      const exclusive = definition.refresh.rotation !== "never";
-      const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
-      // Its lives count from when it was handed over, however long the store takes.
-      const handed = { grant, captured: {}, rules: definition.refresh, sentAt: row.now };
-      const sealFor = (current: TokenRow) => seal(current, handed);
-      const stored = await replace(options, row, { grant, sealFor, exclusive });
-      if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
-      marks.raise(stored.id, stored);
-      return cache.learn(stored).row;
+      const answer = await granting.ask(sendable, "authorization_code", values);
+      if (answer.kind === "failed") {
+        void settle(answer);
+        throw refusal(row, answer.failure);
+      }
+      return await keepGrant(sendable, answer.grant, { captured, linkId: null }).finally(() => void settle(answer));
     },
   };
 }
 
-type Handed = { grant: Grant; captured: Record<string, string>; rules: RefreshRules; sentAt: Date };
-
-type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean };
-
-/** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
-async function replace(options: Options, first: TokenRow, given: Import): Promise<TokenRow | null> {
-  const { rows, vault, clock, random, observer } = options;
-  const { grant, sealFor, exclusive } = given;
-  const attemptId = randomUUID();
-  let row: TokenRow | null = first;
-  let delayMs = budgets.commitRetryFirstMs as number;
-  let faults = 0;
-  while (row !== null) {
-    const sealed = sealFor(row);
-    const event = { type: "imported", detail: { attempt: attemptId } };
-    try {
-      const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, { event, exclusive });
-      if (stored !== null) return stored;
-      // It may have been stored by a statement whose answer was lost, and been refreshed since.
-      if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
-      if (exclusive && (await isTaken(rows, row, sealed))) return null;
-      row = await rows.readById(row.id);
-      if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
-    } catch (error) {
-      observer.commitDelayed(first, error);
-      if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
-      await clock.sleep(delayMs * (0.5 + random()));
-      delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
-    }
-  }
-  return null;
-}
-
-async function refusedImport(
-  { rows, vault }: Pick<Options, "rows" | "vault">,
-  { id, name }: TokenRow,
-  grant: Grant,
-): Promise<BrokerError> {
-  const current = await rows.readById(id);
-  if (current === null) return connectionNotFound(name);
-  if (isBeingSent(vault, current, grant)) {
-    const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
-    return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
-  }
-  return new BrokerError(
-    "duplicate_grant",
-    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
-    { connection: name },
-  );
-}
-
-/** Whether the token is the row's own, and an attempt with it has not come to its end. */
-function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
-  if (row.attemptId === null || row.refreshToken === null) return false;
-  return (
-    vault.openRefreshToken(row.refreshToken, { connectionId: row.id, generation: row.generation }) === refreshToken
-  );
-}
-
-/** What the definition says of tokens whose life nobody states. */
-function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry {
-  if (expiry.kind !== "unstated") return expiry;
-  if (response.expires.from === "never") return { kind: "never" };
-  const seconds = response.expires.fallbackSeconds;
-  return seconds === null ? expiry : { kind: "in", seconds };
-}
-
-async function isTaken(rows: TokenRows, row: TokenRow, sealed: SealedGrant): Promise<boolean> {
-  return sealed.refreshFingerprint !== null && (await rows.isHeldElsewhere(row.id, sealed.refreshFingerprint));
+/** A grant that takes the place of one whose account is known may be another account's. */
+function mustCompare({ row, definition }: Sendable): boolean {
+  return row.account !== null && definition.lookups.length > 0;
 }

@@ -1,3 +1,4 @@
+import { publicName } from "../chain-name.ts";
 import type { FreshnessWarning } from "./freshness.ts";
 import type { KnownConnection } from "./token-cache.ts";
 
@@ -8,6 +9,8 @@ type Warning = { code: WarningCode; detail: string };
 /** What a caller gets. The only type that leaves the token core with a secret: the access token. */
 export type IssuedToken = {
   connection: string;
+  /** Which further token of the connection it is; null: its own. */
+  token: string | null;
   accessToken: string;
   tokenType: string;
   /** Null: it does not expire. */
@@ -35,7 +38,8 @@ export function issueToken(
   if (accessToken === null || remainingMs <= 0) return null;
   const failing: WarningCode[] = row.consecutiveFailures > 0 ? ["refresh_failing"] : [];
   return {
-    connection: row.name,
+    connection: publicName(row.name),
+    token: row.chain,
     accessToken,
     tokenType: row.tokenType ?? "Bearer",
     expiresAt: row.expiresAt,

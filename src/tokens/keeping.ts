@@ -2,11 +2,13 @@ import { withDeadline, type Clock } from "../clock.ts";
 import type { Leases } from "../leases/lease.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { Grant } from "../providers/grant.ts";
+import type { AccountRows } from "../store/account-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { sealRecord, type AnswerRecord } from "./answer-record.ts";
 import { budgets } from "./budgets.ts";
+import { livesBy } from "./granted.ts";
 import { placeAnswer, type Fate } from "./late-answers.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -22,7 +24,12 @@ export type Answer = {
 };
 
 /** `spooled`: durable, but Postgres does not know it yet; the row is as it will be. */
-export type Kept = { kind: Fate["kind"] | "spooled"; row: TokenRow | null };
+export type Kept = {
+  kind: Fate["kind"] | "spooled";
+  row: TokenRow | null;
+  /** Of a spooled one: resolves when Postgres has it. Never rejects. */
+  stored?: Promise<unknown>;
+};
 
 export type Keeper = {
   /** Steps 8 and 9: resolves with the first durable copy, and does not rest before the row has it. Never rejects. */
@@ -37,6 +44,7 @@ export type Keeper = {
 
 export type KeeperParts = {
   rows: TokenRows;
+  accounts: Pick<AccountRows, "holdGrant">;
   vault: TokenVault;
   leases: Pick<Leases, "announce">;
   spools: Spools;
@@ -54,7 +62,7 @@ type Held = { answer: Answer; spooling: Promise<boolean> | null; concluded: Prom
 
 /** Keeps every answer, whatever is away: in memory, in Postgres, and after 200 ms without it in the spools. */
 export function createKeeper(parts: KeeperParts): Keeper {
-  const { rows, vault, spools, marks, sender, clock, random, observer } = parts;
+  const { spools, marks, sender, clock, random, observer } = parts;
   const held = new Set<Held>();
 
   /** Postgres may be away for as long as it likes: the answer waits here, and in the spools. */
@@ -62,7 +70,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
     let delayMs = budgets.commitRetryFirstMs as number;
     for (;;) {
       try {
-        return await placeAnswer({ rows, vault }, record);
+        return await placeAnswer(parts, record);
       } catch (error) {
         observer.commitDelayed(row, error);
         await clock.sleep(delayMs * (0.5 + random()));
@@ -73,7 +81,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
 
   const spool = async (one: Held): Promise<boolean> => {
     const { record } = one.answer;
-    const put = async () => await spools.put({ ...record, record: sealRecord(vault, record) });
+    const put = async () => await spools.put({ ...record, record: sealRecord(parts.vault, record) });
     // What had no room before may have some now.
     one.spooling = one.spooling === null ? put() : one.spooling.then(async (safe) => safe || (await put()));
     const isSafe = await one.spooling;
@@ -91,9 +99,11 @@ export function createKeeper(parts: KeeperParts): Keeper {
       await one.spooling;
       await spools.remove(record);
       if (fate.row !== null) parts.learn(fate.row);
-      announceStored(parts, record);
     }
-    if (fate.kind === "unwanted" && isRevocable(sendable, fate)) await sender.revokeGrant(sendable, grant);
+    // A person who has just connected is told so: every replica is to know it.
+    if (one.spooling !== null || record.kind === "grant") announceStored(parts, record);
+    const isUnwanted = fate.kind === "unwanted" && isRevocable(parts.vault, sendable, { fate, tokens: grant });
+    if (isUnwanted) await sender.revokeGrant(sendable, grant);
   };
 
   return {
@@ -108,7 +118,9 @@ export function createKeeper(parts: KeeperParts): Keeper {
         .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
         .finally(() => void held.delete(one));
       const soon = await withDeadline(storing, budgets.spoolAfterMs, clock);
-      const spooled = soon === null ? spool(one).then((safe) => (safe ? asSpooled(answer) : storing)) : storing;
+      const asKept = async (safe: boolean): Promise<Kept> =>
+        safe ? { ...asSpooled(answer), stored: storing } : await storing;
+      const spooled = soon === null ? spool(one).then(asKept) : storing;
       const kept: Kept = soon ?? (await Promise.race([storing, spooled]));
       observer.durable(sendable.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
       // failpoint: durable
@@ -126,8 +138,13 @@ export function createKeeper(parts: KeeperParts): Keeper {
 }
 
 /** A grant that nobody wants any more is revoked where that cannot end the one that took its place. */
-export function isRevocable({ definition }: Pick<Sendable, "definition">, { row }: Fate): boolean {
-  return row === null || definition.revocationKills === "token";
+export function isRevocable(
+  vault: TokenVault,
+  { definition }: Pick<Sendable, "definition">,
+  { fate, tokens }: { fate: Fate; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
+): boolean {
+  if (fate.row === null) return true;
+  return definition.revocation?.kills === "token" && !livesBy(vault, fate.row, tokens);
 }
 
 function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerRecord): void {
@@ -138,6 +155,7 @@ function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerR
 /** The row as it will be: its version is this attempt's own, whoever else may store something meanwhile. */
 function asSpooled({ record, sendable: { row } }: Answer): Kept {
   const { grant } = record;
+  if (record.kind === "held") return { kind: "spooled", row };
   const isGrant = record.kind === "grant";
   const step = isGrant && row.version > 0 ? 2 : 1;
   const version = Math.max(row.version, row.versionFloor) + step + row.attemptReplays;

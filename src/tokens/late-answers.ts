@@ -1,7 +1,9 @@
+import type { AccountRows } from "../store/account-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
-import { resealFor, sealRecord, type AnswerRecord } from "./answer-record.ts";
+import { openTokens, resealFor, sealRecord, type AnswerRecord } from "./answer-record.ts";
+import { livesBy } from "./granted.ts";
 import { nextGeneration } from "../store/generation.ts";
 
 /**
@@ -13,11 +15,63 @@ import { nextGeneration } from "../store/generation.ts";
  */
 export type Fate = { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null };
 
-type Parts = { rows: TokenRows; vault: TokenVault };
+type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "holdGrant">; vault: TokenVault };
 
 /** Puts an answer where it belongs, by CAS: as often as one likes, from any replica. @throws while Postgres is gone */
 export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
-  return record.kind === "refresh" ? await placeRefresh(parts, record) : await placeGrant(parts, record);
+  switch (record.kind) {
+    case "held":
+      return await placeHeld(parts, record);
+    case "grant":
+      return await placeGrant(parts, record);
+    case "further":
+      return await placeFurther(parts, record);
+    default:
+      return await placeRefreshed(parts, record);
+  }
+}
+
+/** A refresh's own token first, then what came along with it, unless a person has replaced the grant. */
+async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const fate = await placeRefresh(parts, record);
+  if (fate.kind === "unwanted") return fate;
+  for (const further of record.further ?? []) await placeFurther(parts, further);
+  return fate;
+}
+
+/**
+ * A further token that came along may be older than what its row has by its own refreshes: where that still works, it waits to
+ * be tried; else it takes the place.
+ */
+async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { rows, vault } = parts;
+  const row = await rows.readById(record.connectionId);
+  if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
+  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (livesBy(vault, row, readTokens(vault, record))) return { kind: "stored", row };
+  if (refreshesItself(row)) {
+    return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
+  }
+  const generation = nextGeneration(row);
+  const event = { type: "came_along", detail: { generation, attempt: record.attemptId } };
+  const given = { attemptId: record.attemptId, generation, event };
+  const stored = await rows.promoteLate(row, resealFor(vault, record, generation), given);
+  return stored === null ? await placeFurther(parts, record) : { kind: "stored", row: stored };
+}
+
+function refreshesItself(row: TokenRow): boolean {
+  return row.status !== "needs_reauthorization" && row.generation > 0 && row.refreshToken !== null;
+}
+
+function readTokens(vault: TokenVault, record: AnswerRecord) {
+  const { accessToken, refreshToken } = openTokens(vault, record);
+  return { ...(accessToken !== null && { accessToken }), ...(refreshToken !== null && { refreshToken }) };
+}
+
+/** A grant that changes nothing before a person has said so. */
+async function placeHeld({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Fate> {
+  const isKept = await accounts.holdGrant({ ...record, record: sealRecord(vault, record) });
+  return isKept ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
 }
 
 /** Step 8: under the permit that it was got with, else as a late answer. */
@@ -41,10 +95,14 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
     const promoted = await rows.promoteLate(row, resealFor(vault, record, generation), given);
     return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
   }
+  return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeLate(parts, record);
+}
+
+/** False: a person has replaced the grant, or the row is gone. */
+async function keepCandidate({ rows, vault }: Parts, row: TokenRow, record: AnswerRecord): Promise<boolean> {
   const { authorization } = row;
   const candidate = { ...record, authorization, baseGeneration: record.generation, record: sealRecord(vault, record) };
-  const kept = await rows.addCandidate(candidate, { generation: record.generation + 1 });
-  return kept ? { kind: "candidate", row } : await placeLate(parts, record);
+  return await rows.addCandidate(candidate, { generation: record.generation + 1 });
 }
 
 /** Whether an answer is the newest thing known of its grant: nothing was stored since, or what was stored has ended. */
@@ -67,6 +125,6 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const event = { type: record.event, detail: { attempt: record.attemptId } };
   const sealed = resealFor(vault, record, nextGeneration(row));
   const place = { ...row, attemptId: record.attemptId };
-  const stored = await rows.replaceGrant(place, sealed, { event, exclusive: false });
+  const stored = await rows.replaceGrant(place, sealed, { event, exclusive: false, account: record.account });
   return stored === null ? await placeGrant(parts, record) : { kind: "stored", row: stored };
 }

@@ -9,10 +9,13 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { budgets } from "./budgets.ts";
+import type { Granting } from "./granting.ts";
 import type { Keeper } from "./keeping.ts";
+import type { LimitKeeper } from "./limits.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Recovery } from "./recovery.ts";
-import type { Sender } from "./sending.ts";
+import type { SecondPlans } from "./second-plans.ts";
+import type { Sendable, Sender } from "./sending.ts";
 import type { Waiting } from "./waiting.ts";
 
 /**
@@ -27,6 +30,12 @@ export type RefreshParts = {
   leases: Leases;
   waiting: Waiting;
   sender: Sender;
+  limits: Pick<LimitKeeper, "keep">;
+  secondPlans: SecondPlans;
+  /** The connection with the rows of its further tokens, which an answer may hold. */
+  prepare: Granting["prepare"];
+  /** What is to be found out about a set that has just been stored. Never rejects. */
+  followUp: (sendable: Sendable, stored: TokenRow) => Promise<void>;
   vault: TokenVault;
   keeper: Pick<Keeper, "keep">;
   recovery: Pick<Recovery, "clear">;

@@ -1,6 +1,7 @@
 import { isStorageUnavailable } from "../errors.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { SpoolEntry } from "../spool/spool.ts";
+import type { AccountRows } from "../store/account-rows.ts";
 import type { GenerationMark } from "../store/due-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
@@ -28,6 +29,7 @@ export type Recovery = {
 
 type Parts = {
   rows: TokenRows;
+  accounts: Pick<AccountRows, "holdGrant">;
   vault: TokenVault;
   tombstones: Tombstones;
   spools: Spools;
@@ -59,7 +61,7 @@ export function createRecovery(parts: Parts): Recovery {
     // What this process still holds is stored by its holder.
     const record = keeper.holds(entry.connectionId, entry.generation) ? null : open(entry);
     if (record === null) return;
-    const fate = await placeAnswer({ rows, vault }, record);
+    const fate = await placeAnswer(parts, record);
     await spools.remove(entry);
     if (fate.kind === "unwanted") await revokeLate(parts, record, fate);
     if (fate.row === null) return;
@@ -123,10 +125,8 @@ async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promi
   const { vault, sender, tombstones } = parts;
   const remains = fate.row ?? (await tombstones.find(record.connectionId));
   const sendable = remains === null ? null : await sender.prepare(remains).catch(() => null);
-  if (sendable === null || !isRevocable(sendable, fate)) return;
   const { accessToken, refreshToken } = openTokens(vault, record);
-  await sender.revokeGrant(sendable, {
-    ...(refreshToken === null ? {} : { refreshToken }),
-    ...(accessToken === null ? {} : { accessToken }),
-  });
+  const tokens = { ...(refreshToken !== null && { refreshToken }), ...(accessToken !== null && { accessToken }) };
+  if (sendable === null || !isRevocable(vault, sendable, { fate, tokens })) return;
+  await sender.revokeGrant(sendable, tokens);
 }

@@ -6,6 +6,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import { attempt } from "./attempt.ts";
 import { budgets } from "./budgets.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
+import { createSecondPlans } from "./second-plans.ts";
 import type { Sendable } from "./sending.ts";
 import { mayTakeOver, mustHearSpools, orphanRule, takeoverOf, type Need } from "./takeover.ts";
 import { isRefreshable, refreshableStatuses } from "./unavailable.ts";
@@ -20,7 +21,8 @@ type Flight = { row: TokenRow; need: Need; giveUpAtMs: number; startedOver: bool
 type Retry = { retry: TokenRow | null; isBarred: boolean };
 
 /** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
-export function createRefresh(parts: RefreshParts): Refresh {
+export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh {
+  const parts: RefreshParts = { ...given, secondPlans: createSecondPlans() };
   const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
   const permitGate = createGate(budgets.permitsAtOnce);
   const recoverer = (need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs() });
@@ -76,7 +78,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
   /** Asks for the permit until it is given, or somebody else's refresh makes it needless. */
   const contend = async (flight: Flight): Promise<RefreshOutcome> => {
     if (isDraining()) throw shuttingDown(flight.row);
-    const sendable = await sender.prepare(flight.row);
+    const sendable = await parts.prepare(flight.row);
     const outcome = await tryOnce(flight, sendable);
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;

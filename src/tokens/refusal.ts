@@ -1,5 +1,7 @@
 import { BrokerError } from "../errors.ts";
+import { readPointer } from "../providers/answer-body.ts";
 import type { Failure } from "../providers/grant.ts";
+import type { Asked } from "../providers/oauth-client.ts";
 
 /** What a caller is told when a request that may be made once was refused. */
 export function refusal({ name }: { name: string }, failure: Failure): BrokerError {
@@ -15,6 +17,21 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
     ...context,
     retryAfterSeconds,
   });
+}
+
+/** What is told of a request beside the token endpoint that came to nothing. `said`: the first words of what people read. */
+export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
+  const { status, detail } = asked;
+  const text = `${said}: ${detail}`;
+  const isAway = status === null || status === 429 || status >= 500;
+  if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: 5 });
+  return new BrokerError(isClientRefused(asked) ? "client_rejected" : "provider_rejected", text, context);
+}
+
+/** Whether it was the client's id or secret that the provider did not take (RFC 6749, section 5.2). */
+export function isClientRefused({ ok, body }: Pick<Asked, "ok" | "body">): boolean {
+  const error = ok ? null : readPointer(body, "/error");
+  return error === "invalid_client" || error === "unauthorized_client";
 }
 
 /** True when the provider said no to this very request; false when it is away, busy, or has blocked this broker. */

@@ -79,10 +79,11 @@ const unstatedSeconds = 3600;
 /** Ten years: whatever lives longer counts as that. */
 const longestSeconds = 315_360_000;
 
-function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date | null {
+/** When a token runs out that was asked for at `sentAt`; null: never. At most ten years, and never before it was asked for. */
+export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date | null {
   if (expiry.kind === "never") return null;
   const sentSeconds = sentAt.getTime() / 1000;
   const stated =
     expiry.kind === "at" ? expiry.epochSeconds - sentSeconds : expiry.kind === "in" ? expiry.seconds : unstated;
-  return stated === null ? null : new Date((sentSeconds + Math.min(stated, longestSeconds)) * 1000);
+  return stated === null ? null : new Date((sentSeconds + Math.min(Math.max(stated, 0), longestSeconds)) * 1000);
 }

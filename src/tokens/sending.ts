@@ -1,75 +1,163 @@
-import { BrokerError } from "../errors.ts";
+import type { Clock } from "../clock.ts";
+import { BrokerError, isStorageUnavailable } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
-import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
+import { withAssertion } from "../providers/client-assertion.ts";
+import {
+  forChain,
+  type ConnectionGrant,
+  type ProviderDefinition,
+  type ProviderRequest,
+} from "../providers/definition.ts";
+import type { TokenRequest } from "../providers/assemble.ts";
+import type { Discovery } from "../providers/discovery.ts";
 import type { TokenAnswer } from "../providers/grant.ts";
-import type { OAuthClient } from "../providers/oauth-client.ts";
+import type { Asked, OAuthClient } from "../providers/oauth-client.ts";
 import { joinScopes } from "../providers/scopes.ts";
+import { buildRevocationRequest, type NamedToken } from "../providers/side-requests.ts";
 import { fillUrl, type TemplateValues } from "../providers/template.ts";
-import { buildRevocationRequest, buildTokenRequest, type TokenGrant } from "../providers/token-request.ts";
+import { buildTokenRequest, exchangeFor, type TokenGrant } from "../providers/token-request.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { openEntrusted } from "./credentials.ts";
+import { isClientRefused } from "./refusal.ts";
 
 /** What a token request of one connection is made from. Holds plain secrets. */
 export type Sendable<Row = TokenRow> = {
   row: Row;
+  /** The connection itself, for a further token of it; else the row. */
+  owner: Row;
   definition: ProviderDefinition;
   client: ClientRow | null;
   /** The client's secret, and behind it the one before while the new one has not worked yet. */
   clientSecrets: readonly string[];
+  /** What a further token is exchanged for: the connection's own access token. */
+  subjectToken?: string;
+  /** The rows of its further tokens, where a grant may hold some. */
+  chains?: readonly Sendable[];
 };
 
 /** A single request: which grant, and with which of the client's secrets. */
 export type SendPlan = { grant: TokenGrant; secretIndex: number };
 
 export type Sender = {
-  /** Reads the client and opens its secrets. @throws BrokerError when the provider's definition is gone. */
+  /** Reads the client and opens its secrets. @throws BrokerError when the provider's definition is gone, or its metadata are away. */
   prepare<Row extends Owner>(row: Row): Promise<Sendable<Row>>;
+  /** The same for a further token that is only to be stored: nothing is asked of the connection's own. */
+  prepareChain(row: TokenRow): Promise<Sendable>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
   tokenHost(row: TokenRow): Promise<string>;
+  /** The same of a row that is prepared. */
+  hostOf(sendable: Sendable): string;
   /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
   send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
   /** Best effort (RFC 7009), where the provider has a way to revoke. Never rejects. */
   revokeGrant(sendable: Sendable<Place>, tokens: { refreshToken?: string; accessToken?: string }): Promise<void>;
+  /**
+   * Asks beside the token endpoint, as the client where `request` says how that authenticates; with the secret before the
+   * newest, too, when that one is refused. Null: `build` makes no request. @throws BrokerError naming a value that is lacking
+   */
+  ask(
+    sendable: Sendable<Place>,
+    request: ProviderRequest | null,
+    build: (values: TemplateValues) => TokenRequest | null,
+  ): Promise<Asked | null>;
 };
 
 /** Of a connection, or of what is left of a deleted one. */
-type Owner = Pick<TokenRow, "name" | "provider" | "clientRef">;
-type Place = Pick<TokenRow, "inputs" | "captured">;
+type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "captured"> &
+  Partial<Pick<TokenRow, "chain" | "parentId" | "grant" | "refreshToken">> &
+  Partial<Entrusting>;
+type Entrusting = Pick<TokenRow, "id" | "accountCaptured" | "credentials" | "credentialsRevision">;
+type Place = Pick<TokenRow, "inputs" | "captured"> & Partial<Entrusting>;
 
 type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
 
-type Options = {
+export type SenderParts = {
   catalog: Pick<Catalog, "get">;
-  oauth: Pick<OAuthClient, "requestToken" | "revoke">;
+  oauth: Pick<OAuthClient, "requestToken" | "ask">;
   clients: Pick<Clients, "findById">;
+  rows: Pick<TokenRows, "readById">;
   vault: TokenVault;
+  clock: Pick<Clock, "wallMs">;
+  discovery: Discovery;
+  /** Where the provider sends browsers back to: some want it in a refresh, too. */
+  redirectUri: (provider: string) => string;
+  /** A fresh access token of the connection with this name, for its further tokens. */
+  subjectToken: (connection: string) => Promise<string>;
 };
 
-export function createSender({ catalog, oauth, clients, vault }: Options): Sender {
-  const prepare: Sender["prepare"] = async (row) => {
-    const definition = catalog.get(row.provider);
-    if (definition === undefined) {
-      throw new BrokerError(
-        "provider_unavailable",
-        `This broker has no definition of the provider "${row.provider}" any more; see PROVIDERS_DIR.`,
-        { connection: row.name, retryAfterSeconds: 60 },
-      );
-    }
+export function createSender(parts: SenderParts): Sender {
+  const { catalog, oauth, clients, rows, vault, clock, discovery } = parts;
+
+  const ownerOf = async <Row extends Owner>(row: Row): Promise<Row> => {
+    const parent = row.parentId ? await rows.readById(row.parentId) : null;
+    return parent === null ? row : { ...row, ...parent }; // all of a row's own fields are the parent's then
+  };
+
+  const prepareChain = async <Row extends Owner>(row: Row): Promise<Sendable<Row>> => {
+    const known = catalog.get(row.provider);
+    if (known === undefined) throw definitionGone(row);
     const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
-    return { row, definition, client, clientSecrets: client === null ? [] : openSecrets(vault, client) };
+    const owner = await ownerOf(row);
+    const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
+    const values = valuesOf({ row, owner, definition: known, client, clientSecrets }, 0);
+    const complete = await discovery.complete(known, values);
+    if (row.chain && !complete.extraTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
+    const definition = row.chain ? forChain(complete, row.chain) : complete;
+    return { row, owner, definition, client, clientSecrets };
+  };
+
+  const prepare: Sender["prepare"] = async (row) => {
+    const sendable = await prepareChain(row);
+    const isExchanged = row.grant === "token_exchange" && !row.refreshToken;
+    return isExchanged ? { ...sendable, subjectToken: await parts.subjectToken(sendable.owner.name) } : sendable;
+  };
+
+  const authenticated = async (
+    request: ProviderRequest,
+    values: TemplateValues,
+    { authorization, issuer }: ProviderDefinition,
+  ): Promise<TemplateValues> => {
+    const given = { issuer: authorization?.issuer ?? issuer, nowMs: clock.wallMs() };
+    return await withAssertion(request, values, given);
+  };
+
+  const ask: Sender["ask"] = async (sendable, request, build) => {
+    const { definition, clientSecrets, owner } = sendable;
+    const { secretInputs } = openEntrusted(vault, owner);
+    for (let secretIndex = 0; ; secretIndex++) {
+      const known = { ...valuesOf(sendable, secretIndex), secretInputs };
+      const built = build(request === null ? known : await authenticated(request, known, definition));
+      if (built === null) return null;
+      const asked = await oauth.ask({ definition, request: built });
+      const isLast = request === null || secretIndex + 1 >= clientSecrets.length;
+      if (isLast || !isClientRefused(asked)) return asked;
+    }
+  };
+
+  const revoke = async (sendable: Sendable<Place>, token: NamedToken): Promise<void> => {
+    const { definition } = sendable;
+    if (token.value === "" || definition.revocation === null) return;
+    try {
+      await ask(sendable, definition.revocation, (values) => buildRevocationRequest({ definition, token, values }));
+    } catch {
+      // A value that the request needs is lacking: there is nothing to be done.
+    }
   };
 
   return {
     prepare,
+    prepareChain,
+    ask,
+    hostOf,
 
     async tokenHost(row) {
-      const { definition, ...rest } = await prepare(row);
-      const grant = row.grant as ConnectionGrant;
-      const url = (definition.refreshes[grant] ?? definition.exchanges[grant])?.url ?? "";
       try {
-        return new URL(fillUrl(url, valuesOf({ definition, ...rest }, 0))).host;
-      } catch {
+        return hostOf(await prepare(row));
+      } catch (error) {
+        if (isStorageUnavailable(error)) throw error;
         return row.provider;
       }
     },
@@ -77,18 +165,19 @@ export function createSender({ catalog, oauth, clients, vault }: Options): Sende
     async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
       const { row, definition } = sendable;
       try {
-        const request = buildTokenRequest({
-          definition,
-          grant,
-          obtainedBy: row.grant as ConnectionGrant,
-          values: {
-            ...valuesOf(sendable, secretIndex),
-            scope: joinScopes(definition, row.scopes),
-            ...ownSecrets(vault, row, grant),
-            ...values,
-          },
-        });
-        return await oauth.requestToken({ definition, request, mayStillSend });
+        const wanted = { definition, grant, obtainedBy: row.grant as ConnectionGrant };
+        const all = {
+          ...valuesOf(sendable, secretIndex),
+          scope: joinScopes(definition, row.scopes),
+          ...ownSecrets(vault, sendable, grant),
+          ...(grant === "refresh_token" && { redirectUri: parts.redirectUri(definition.id) }),
+          ...values,
+        };
+        const complete = await authenticated(exchangeFor(wanted), all, definition);
+        const request = buildTokenRequest({ ...wanted, values: complete });
+        const answer = await oauth.requestToken({ definition, request, mayStillSend });
+        if (isDoubtful(answer)) discovery.doubt(definition, all);
+        return answer;
       } catch (error) {
         // Only building the request throws, so nothing has left.
         const detail = error instanceof BrokerError ? error.message : "the request could not be made";
@@ -97,61 +186,67 @@ export function createSender({ catalog, oauth, clients, vault }: Options): Sende
     },
 
     async revokeGrant(sendable, { refreshToken, accessToken }) {
-      await revoke(oauth, sendable, { value: refreshToken, hint: "refresh_token" });
-      await revoke(oauth, sendable, { value: accessToken, hint: "access_token" });
+      await revoke(sendable, { value: refreshToken ?? "", hint: "refresh_token" });
+      await revoke(sendable, { value: accessToken ?? "", hint: "access_token" });
     },
   };
 }
 
-/** All but the scopes and the secret of the connection that a request spends. */
-function valuesOf({ row, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
+/** A token endpoint that is gone, or that cannot be reached, may have moved. */
+function isDoubtful(answer: TokenAnswer): boolean {
+  if (answer.kind === "granted") return false;
+  const { code, status } = answer.failure;
+  return code === "connect_failed" || status === 404 || status === 405 || status === 410;
+}
+
+function definitionGone({ provider, name }: Owner): BrokerError {
+  const detail = `This broker has no definition of the provider "${provider}" any more; see PROVIDERS_DIR.`;
+  return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+}
+
+function chainGone({ provider, name, chain }: Owner): BrokerError {
+  const detail = `The definition of the provider "${provider}" has no further token "${chain}" any more.`;
+  return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+}
+
+/** All but the scopes and the secrets that a request spends. */
+function valuesOf({ owner, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
   const secret = clientSecrets[secretIndex];
   return {
     client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
-    inputs: { ...row.inputs, ...client?.inputs },
-    callback: row.captured,
-    response: row.captured,
+    inputs: { ...owner.inputs, ...client?.inputs },
+    callback: owner.captured,
+    response: owner.captured,
+    account: owner.accountCaptured,
   };
 }
 
-function openSecrets(vault: TokenVault, client: ClientRow): string[] {
+/** The newest first. */
+export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, client: ClientRow): string[] {
   const open = (record: Uint8Array | null, revision: number) =>
     record === null ? [] : [vault.openClientSecret(record, { clientId: client.id, revision })];
   return [...open(client.secret, client.secretRevision), ...open(client.previousSecret, client.secretRevision - 1)];
 }
 
-/** The one secret of the connection that this kind of request spends. */
-function ownSecrets(vault: TokenVault, row: TokenRow, grant: TokenGrant): TemplateValues {
+/** The one secret that this kind of request spends, and the inputs that are secrets. */
+function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, grant: TokenGrant): TemplateValues {
+  const { credentials, secretInputs } = openEntrusted(vault, owner);
   if (grant === "refresh_token" && row.refreshToken !== null) {
     const place = { connectionId: row.id, generation: row.generation };
-    return { refreshToken: vault.openRefreshToken(row.refreshToken, place) };
+    return { secretInputs, refreshToken: vault.openRefreshToken(row.refreshToken, place) };
   }
-  if (grant === "password" && row.credentials !== null) {
-    const place = { connectionId: row.id, revision: row.credentialsRevision };
-    return { credentials: vault.openCredentials(row.credentials, place) };
-  }
-  return {};
+  if (grant === "token_exchange") return { secretInputs, accessToken: subjectToken };
+  return grant === "password" || grant === "client_credentials" ? { secretInputs, credentials } : { secretInputs };
 }
 
-type RevocableToken = { value: string | undefined; hint: "access_token" | "refresh_token" };
-
-async function revoke(
-  oauth: Pick<OAuthClient, "revoke">,
-  sendable: Sendable<Place>,
-  { value, hint }: RevocableToken,
-): Promise<void> {
-  if (value === undefined) return;
-  const { definition } = sendable;
-  const request = revocationOf(sendable, value, hint);
-  if (request !== null) await oauth.revoke({ definition, request });
-}
-
-/** Null also where a value that the request needs is lacking: then there is nothing to be done. */
-function revocationOf(sendable: Sendable<Place>, token: string, tokenTypeHint: RevocableToken["hint"]) {
-  const { definition } = sendable;
+/** The host that its token request goes to; the provider's id where that cannot be told. */
+function hostOf(sendable: Sendable): string {
+  const { row, definition } = sendable;
+  const grant = row.grant as ConnectionGrant;
+  const url = (definition.refreshes[grant] ?? definition.exchanges[grant])?.url ?? "";
   try {
-    return buildRevocationRequest({ definition, token, tokenTypeHint, values: valuesOf(sendable, 0) });
+    return new URL(fillUrl(url, valuesOf(sendable, 0))).host;
   } catch {
-    return null;
+    return row.provider;
   }
 }

@@ -25,6 +25,8 @@ export type SweeperParts = {
   refreshAhead: (row: TokenRow) => Promise<RefreshOutcome>;
   /** The host that a row's token request goes to. */
   tokenHost: (row: TokenRow) => Promise<string>;
+  /** Asks whether persons have confirmed their user codes. */
+  pollDevices: () => Promise<void>;
   /** What is to be done when Postgres or Redis has come back. */
   recover: () => Promise<void>;
   clock: Clock;
@@ -125,6 +127,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     await attempt(parts.recover);
     await attempt(markRead);
     const isMoreDue = await attempt(sweep);
+    await attempt(parts.pollDevices);
     await attempt(tidy);
     return isMoreDue ?? false;
   };
@@ -152,5 +155,6 @@ function troubleOf(failure: Failure | undefined): Trouble {
   if (failure === undefined) return undefined;
   const isBusy = failure.class === "refused_for_now" && (failure.status === 429 || (failure.status ?? 500) >= 500);
   const isAway = failure.code === "connect_failed" || failure.code === "outcome_unknown";
-  return isBusy || isAway ? { retryAfterSeconds: failure.retryAfterSeconds } : undefined;
+  const isHeldBack = failure.isOfHost === true;
+  return isBusy || isAway || isHeldBack ? { retryAfterSeconds: failure.retryAfterSeconds } : undefined;
 }

@@ -2,23 +2,32 @@ import type { Clock } from "../clock.ts";
 import type { Leases } from "../leases/lease.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { Catalog } from "../providers/catalog.ts";
+import type { Discovery } from "../providers/discovery.ts";
 import type { OAuthClient } from "../providers/oauth-client.ts";
 import type { SpoolPlace } from "../spool/spool.ts";
+import type { AccountRows } from "../store/account-rows.ts";
 import type { Clients } from "../store/clients.ts";
+import type { ConsentLinks } from "../store/consent-links.ts";
+import type { DeviceAuthorizations } from "../store/device-authorizations.ts";
 import type { DatabaseHealth } from "../store/database-health.ts";
+import type { RequestLimits } from "../store/request-limits.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Tombstones } from "../store/tombstones.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { createAccounts } from "./accounts.ts";
 import { budgets } from "./budgets.ts";
 import { createDatabaseClock } from "./database-clock.ts";
+import { createDevices } from "./devices.ts";
+import { createGranting } from "./granting.ts";
 import { createEstablish } from "./establish.ts";
 import { createKeeper } from "./keeping.ts";
+import { createLimitKeeper } from "./limits.ts";
 import type { RefreshObserver } from "./observer.ts";
 import { createReads } from "./reads.ts";
 import { createRecovery } from "./recovery.ts";
 import { createRefresh } from "./refresh.ts";
-import { createSender } from "./sending.ts";
+import { createSender, type Sendable } from "./sending.ts";
 import { createSpools } from "./spools.ts";
 import { createSweeper } from "./sweeper.ts";
 import { createTokenCache } from "./token-cache.ts";
@@ -28,10 +37,17 @@ import { createWaiting } from "./waiting.ts";
 /** Everything of the outside that the core touches: a simulation gives its own. */
 export type TokenCoreParts = {
   rows: TokenRows;
+  accounts: AccountRows;
+  deviceCodes: DeviceAuthorizations;
+  links: Pick<ConsentLinks, "reserve">;
   clients: Pick<Clients, "findById" | "forgetPreviousSecret">;
   tombstones: Tombstones;
-  catalog: Pick<Catalog, "get">;
-  oauth: Pick<OAuthClient, "requestToken" | "revoke">;
+  catalog: Pick<Catalog, "get" | "list">;
+  discovery: Discovery;
+  /** Where a provider sends browsers back to. */
+  redirectUri: (provider: string) => string;
+  oauth: Pick<OAuthClient, "requestToken" | "ask">;
+  requestLimits: RequestLimits;
   leases: Leases;
   spoolPlaces: readonly SpoolPlace[];
   marks: Marks;
@@ -56,17 +72,36 @@ export function createTokenCore(parts: TokenCoreParts) {
   const lifecycle = { draining: false };
   const isDraining = () => lifecycle.draining;
   const databaseClock = createDatabaseClock(clock);
-  const sender = createSender(parts);
-  const common = { ...parts, databaseClock, sender, isDraining };
+  const subjectToken = async (name: string) => (await tokens.get(name, subjectWish)).accessToken;
+  const sender = createSender({ ...parts, subjectToken });
+  const limits = createLimitKeeper({ limits: parts.requestLimits, sender, onError: onBackgroundError });
+  const lookups = createAccounts({ ...parts, sender });
+  const common = { ...parts, databaseClock, sender, limits, isDraining };
   const cache = createTokenCache(common);
   const learn = (row: TokenRow) => void cache.learn(row);
   const spools = createSpools({ places: parts.spoolPlaces, onError: parts.onSpoolError });
   const keeper = createKeeper({ ...common, spools, learn });
   const recovery = createRecovery({ ...common, spools, keeper, learn, onError: onBackgroundError });
-  const refresh = createRefresh({ ...common, keeper, recovery, waiting: createWaiting({ rows, leases, clock }) });
+  const followUp = async (sendable: Sendable, row: TokenRow) => learn(await lookups.followUp(sendable, row));
+  const granting = createGranting({ ...common, cache, keeper });
+  const refresh = createRefresh({
+    ...common,
+    prepare: granting.prepare,
+    keeper,
+    recovery,
+    followUp,
+    waiting: createWaiting({ rows, leases, clock }),
+  });
   const reads = createReads();
   const tokens = createTokenService({ ...common, cache, refresh, reads });
-  const establish = createEstablish({ ...common, cache, keeper });
+  const establish = createEstablish({ ...common, cache, lookups, granting });
+  const devices = createDevices({ ...common, establish });
+  let forgetting: Promise<void> = Promise.resolve();
+  const tidy = async () => {
+    // Beside the sweeper's loop: it waits for providers that revoke.
+    forgetting = establish.forgetHeld().catch(onBackgroundError);
+    await rows.tidy();
+  };
   const recover = onComeback(
     () => `${health.losses()} ${parts.redisEpoch()}`,
     () => recovery.run(),
@@ -74,7 +109,9 @@ export function createTokenCore(parts: TokenCoreParts) {
   );
   const sweeper = createSweeper({
     ...common,
+    rows: { ...rows, tidy },
     reads,
+    pollDevices: async () => await devices.round(),
     refreshAhead: async (row) => await tokens.refreshAhead(row),
     tokenHost: async (row) => await sender.tokenHost(row),
     recover,
@@ -85,6 +122,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     cache,
     tokens,
     establish,
+    devices,
     sender,
     sweeper,
     recovery,
@@ -102,12 +140,17 @@ export function createTokenCore(parts: TokenCoreParts) {
     async settled() {
       await sweeper.noteReads();
       await tokens.settled();
+      await devices.settled();
+      await forgetting;
       await keeper.settled();
     },
     spoolAll: () => keeper.spoolAll(),
     observer,
   };
 }
+
+/** Of a connection's own token, when a further one is exchanged for it. */
+const subjectWish = { minTtlSeconds: 60, rejectedVersion: null, waitSeconds: 10 };
 
 /** Runs `work` again when `epoch` has moved since it last succeeded, and a while after it was not complete. */
 function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Clock): () => Promise<void> {

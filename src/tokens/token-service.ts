@@ -1,3 +1,4 @@
+import { chainName } from "../chain-name.ts";
 import { withDeadline, type Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Leases } from "../leases/lease.ts";
@@ -18,7 +19,13 @@ import { abandonedAtMs, type Need } from "./takeover.ts";
 import type { KnownConnection, TokenCache } from "./token-cache.ts";
 import { explainUnavailable, isRefreshable } from "./unavailable.ts";
 
-type TokenWish = { minTtlSeconds: number; rejectedVersion: number | null; waitSeconds: number };
+type TokenWish = {
+  minTtlSeconds: number;
+  rejectedVersion: number | null;
+  waitSeconds: number;
+  /** A further token of the connection, by name; null: its own. */
+  chain?: string | null;
+};
 
 export type TokenService = {
   /** @throws BrokerError when there is no usable token, with the code of the contract's table. */
@@ -176,8 +183,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   return {
-    async get(name, wish) {
-      const found = await find(name, { bypass: wish.rejectedVersion !== null });
+    async get(connection, wish) {
+      const { chain = null } = wish;
+      const name = chain === null ? connection : chainName(connection, chain);
+      const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
+        throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
+      });
       const verdict = judgeFor(found, wish);
       if (verdict.kind === "stale") {
         return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
@@ -202,6 +213,23 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
     settled: () => flights.settled(),
   };
+}
+
+/** Why a connection has no further token of this name. A connection that is not there is told as such. */
+async function missingChain({ cache, catalog }: TokenServiceParts, name: string, chain: string): Promise<BrokerError> {
+  const found = await cache.read(name);
+  if (found === null) return connectionNotFound(name);
+  const known = catalog.get(found.row.provider)?.extraTokens.map((extra) => extra.name) ?? [];
+  if (known.includes(chain)) {
+    const detail = `The provider has given no token "${chain}" yet; connect the account with the scopes that it takes.`;
+    return new BrokerError("authorization_pending", detail, { connection: name });
+  }
+  const has = known.length === 0 ? "this provider gives none" : `this provider gives ${known.join(", ")}`;
+  return new BrokerError("invalid_request", `token: there is no further token "${chain}"; ${has}.`);
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof BrokerError && error.code === "connection_not_found";
 }
 
 /** Who needs a token does not share the run of somebody who needs none yet: it may end without one. */

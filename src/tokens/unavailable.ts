@@ -3,7 +3,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import { budgets } from "./budgets.ts";
 
 /** Grants that get tokens without a person. */
-const unattendedGrants = new Set(["client_credentials", "password"]);
+const unattendedGrants = new Set(["client_credentials", "password", "token_exchange"]);
 
 export function isUnattended(grant: string): boolean {
   return unattendedGrants.has(grant);
@@ -29,7 +29,7 @@ function retryAfterSeconds(untilMs: number, nowMs: number): number {
 /** Why there is no usable token, told from the row alone: every replica gives the same answer. */
 export function explainUnavailable(row: TokenRow, times: { nowMs: number; abandonedAtMs: number | null }): BrokerError {
   const context = { connection: row.name };
-  const because = row.lastErrorDetail === null ? "" : ` The provider's answer: ${row.lastErrorDetail}`;
+  const because = becauseOf(row);
   if (row.status === "disabled") {
     return new BrokerError("connection_disabled", "This connection is disabled; enable it to get tokens.", context);
   }
@@ -66,9 +66,16 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
   });
 }
 
+/** A request that the limits held back got no answer. */
+function becauseOf({ lastErrorCode, lastErrorDetail }: TokenRow): string {
+  if (lastErrorDetail === null) return "";
+  return lastErrorCode === "limit_reached" ? ` ${lastErrorDetail}` : ` The provider's answer: ${lastErrorDetail}`;
+}
+
 function reauthorizationAdvice(row: TokenRow): string {
   if (row.grant === "client_credentials") return "The provider ended this grant; correct the client at the provider.";
   if (row.grant === "password") return "The provider refuses the stored credentials; send new ones with PATCH.";
+  if (row.grant === "token_exchange") return "The provider gives no further token any more; connect the account again.";
   if (row.grant === "import") return "The grant has ended; import a new token set.";
   return "The grant has ended; a person must connect the account again through a new consent link.";
 }

@@ -29,6 +29,8 @@ export type TokenVault = {
   openClientSecret(record: Uint8Array, at: { clientId: string; revision: number }): string;
   sealVerifier(verifier: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
   openVerifier(record: Uint8Array, at: { requestId: string }): string;
+  sealDeviceCode(code: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
+  openDeviceCode(record: Uint8Array, at: { requestId: string }): string;
   /** SHA-256 over client and refresh token: tells equal tokens apart from different ones without opening any. */
   fingerprint(refreshToken: string, clientId: string): Uint8Array<ArrayBuffer>;
 };
@@ -61,6 +63,13 @@ const verifierPlace = ({ requestId }: { requestId: string }): Place => ({
   revision: 0,
 });
 
+const deviceCodePlace = ({ requestId }: { requestId: string }): Place => ({
+  table: "device_authorizations",
+  row: requestId,
+  column: "device_code_sealed",
+  revision: 0,
+});
+
 export function createTokenVault(keyring: Keyring): TokenVault {
   const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
   return {
@@ -79,6 +88,8 @@ export function createTokenVault(keyring: Keyring): TokenVault {
     openClientSecret: (record, at) => keyring.open(record, clientSecretPlace(at)),
     sealVerifier: (text, at) => keyring.seal(text, verifierPlace(at)),
     openVerifier: (record, at) => keyring.open(record, verifierPlace(at)),
+    sealDeviceCode: (text, at) => keyring.seal(text, deviceCodePlace(at)),
+    openDeviceCode: (record, at) => keyring.open(record, deviceCodePlace(at)),
     fingerprint: (refreshToken, clientId) =>
       new Uint8Array(
         createHash("sha256")

@@ -143,14 +143,14 @@ export const guards: readonly Guard[] = [
   {
     name: "persist first: the spool after 200 ms",
     file: "src/tokens/keeping.ts",
-    find: "spool(one).then((safe) => (safe ? asSpooled(answer) : storing))",
+    find: "spool(one).then(asKept)",
     replace: "storing",
     caughtBy: unit("tokens/keeping"),
   },
   {
     name: "spool: nothing is deleted before the row has it",
     file: "src/tokens/recovery.ts",
-    find: "const fate = await placeAnswer({ rows, vault }, record);\n    await spools.remove(entry);",
+    find: "const fate = await placeAnswer(parts, record);\n    await spools.remove(entry);",
     replace: "await spools.remove(entry);\n    const fate = await placeAnswer({ rows, vault }, record);",
     caughtBy: unit("tokens/recovery"),
   },

@@ -1,10 +1,13 @@
+import { chains } from "./store/chains.ts";
 import { clients } from "./store/clients.ts";
 import { connections } from "./store/connections.ts";
 import { faults } from "./store/faults.ts";
 import { grants } from "./store/grants.ts";
+import { heldGrants } from "./store/held-grants.ts";
 import { consent, keys } from "./store/keys-and-links.ts";
 import { permits } from "./store/permits.ts";
 import { answers } from "./refresh/answers.ts";
+import { further } from "./refresh/further.ts";
 import { lateAnswers } from "./refresh/late-answers.ts";
 import { secondWay } from "./refresh/second-way.ts";
 import { sending } from "./refresh/sending.ts";
@@ -20,6 +23,8 @@ describeOnBothDatabases([
   grants,
   takeover,
   lateSets,
+  chains,
+  heldGrants,
   dueness,
   tombstones,
   connections,
@@ -32,4 +37,5 @@ describeOnBothDatabases([
   secondWay,
   answers,
   lateAnswers,
+  further,
 ]);

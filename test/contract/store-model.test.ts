@@ -4,6 +4,7 @@ import { createConnections } from "../../src/store/connections.ts";
 import { createDatabaseHealth } from "../../src/store/database-health.ts";
 import { openEmbedded, type Database } from "../../src/store/database.ts";
 import { tokenColumns } from "../../src/store/token-row.ts";
+import { createRequestLimits } from "../../src/store/request-limits.ts";
 import { createTokenRows } from "../../src/store/token-rows.ts";
 import { createTombstones } from "../../src/store/tombstones.ts";
 import { seededRandom } from "../support/seeded-random.ts";
@@ -11,11 +12,13 @@ import { temporaryFolder } from "../support/services/guardian.ts";
 import { Scheduler } from "../support/simulation/scheduler.ts";
 import { SimDatabase } from "../support/simulation/sim-database.ts";
 import { ModelCalls, type StoreCall } from "./store/model-calls.ts";
+import { ModelLimits } from "./store/model-limits.ts";
 import { simulateClock } from "./store/simulated-clock.ts";
 
 const names = ["c1", "c2", "c3"];
 const steps = 200;
 const startMs = Date.UTC(2026, 10, 20, 12);
+const limitPauses = [0, 0, 1, 7, 500, 500, 3000, 3000, 3000, 11_000, 11_000, 31_000, 90_000, 600_000, 25 * 3_600_000];
 const pauses = [1, 7, 500, 3000, 11_000, 31_000, 45_000, 90_000, 600_000, 13 * 3_600_000];
 
 let database: Database;
@@ -89,7 +92,8 @@ class Twins {
     const row = this.model.tables.byName(name);
     if (row === undefined) return await this.#create(name);
     if (this.#dice.chance(0.4)) {
-      const [modelled, real] = [this.model.delete(row.id), await this.#connections.delete(row.id)];
+      const [deleted = null] = await this.#connections.delete(row.id);
+      const [modelled, real] = [this.model.delete(row.id), deleted];
       expect(plain(real), "what delete returns").toEqual(plain(modelled));
       const [kept, found] = [this.model.findTombstone(row.id), await createTombstones(database).find(row.id)];
       expect(found, "the tombstone").toEqual(kept);
@@ -121,6 +125,56 @@ class Twins {
     const candidates = Array.from(tables.candidates.values(), (kept) => ({ ...kept, order: undefined }));
     const tombstones = [...tables.tombstones.values()];
     expect(plain(await storedRest()), `the rest after ${step}`).toEqual(plain({ candidates, tombstones }));
+  }
+}
+
+const ms = (column: string) => Sql.raw(`(extract(epoch FROM ${column}) * 1000)::float8`);
+
+/** The limits on both sides, told the same in the same order. */
+class TwinLimits {
+  readonly met = { admitted: 0, heldBack: 0, settled: 0 };
+  readonly #dice: Scheduler;
+  readonly #calls: ModelLimits;
+  readonly #model: SimDatabase;
+  readonly #real = createRequestLimits(database);
+  #nowMs = startMs;
+
+  constructor(seed: number) {
+    this.#dice = new Scheduler(seededRandom(seed));
+    this.#calls = new ModelLimits(this.#dice);
+    this.#model = new SimDatabase(() => this.#nowMs);
+  }
+
+  async step(): Promise<string> {
+    this.#nowMs += this.#dice.chance(0.02) ? -this.#dice.pick(pauses) : this.#dice.pick(limitPauses);
+    await setClock(new Date(this.#nowMs));
+    if (this.#dice.chance(0.05)) {
+      this.#model.statements.tidy();
+      await createTokenRows(database).tidy();
+      return "tidy";
+    }
+    const { name, given } = this.#calls.next();
+    if (name === "settle") {
+      this.#model.limits.settle(...given);
+      await this.#real.settle(...given);
+      this.met.settled += 1;
+      return name;
+    }
+    const [modelled, real] = [this.#model.limits.admit(...given), await this.#real.admit(...given)];
+    expect(plain(real), `what is admitted of ${asText(given)}`).toEqual(plain(modelled));
+    if (modelled.admitted !== null) this.#calls.learn(modelled.admitted);
+    this.met[modelled.admitted === null ? "heldBack" : "admitted"] += 1;
+    return name;
+  }
+
+  async compare(step: string): Promise<void> {
+    const rows = Array.from(this.#model.tables.limits, ([key, limit]) => ({ key, ...limit }));
+    const list = (column: string) => Sql.sql`ARRAY(SELECT ${ms("at")} FROM unnest(${Sql.raw(column)}) AS u(at))`;
+    const stored = await database.prisma
+      .$queryRaw`SELECT key, ${list("seen_by")} AS "seenBy", ${list("running")} AS running,
+      keep_seconds AS "keepSeconds", ${ms("closed_until")} AS "closedUntil", ${ms("asked_at")} AS "askedAt",
+      wait_seconds AS "waitSeconds" FROM request_limits`;
+    expect(plain(stored), `the limits after ${step}`).toEqual(plain(rows));
   }
 }
 
@@ -176,6 +230,17 @@ describe("the simulated store", () => {
         const sum = met.get(name) ?? { something: 0, nothing: 0 };
         met.set(name, { something: sum.something + something, nothing: sum.nothing + nothing });
       }
+    },
+  );
+
+  it.each([1, 2, 3])(
+    "keeps limits as the database does, over random calls of seed %i",
+    { timeout: 60_000 },
+    async (seed) => {
+      await database.prisma.$executeRawUnsafe("TRUNCATE request_limits");
+      const twins = new TwinLimits(seed);
+      for (let index = 0; index < 2 * steps; index++) await twins.compare(`step ${index}, ${await twins.step()}`);
+      expect(Math.min(...Object.values(twins.met))).toBeGreaterThan(30);
     },
   );
 

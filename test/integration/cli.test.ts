@@ -1,34 +1,51 @@
 import { spawn } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type BrokerProcess, startBroker } from "../support/broker-process.ts";
+import { createKeyring } from "../../src/vault/keyring.ts";
+import { providersFolder } from "../support/providers/definition-files.ts";
 import { ScriptedBrowser } from "../support/scripted-browser.ts";
-import { walkConsent } from "../support/walk-consent.ts";
+import { temporaryFolder } from "../support/services/guardian.ts";
+import { approve, walkConsent } from "../support/walk-consent.ts";
+import { AbleProvider } from "./abilities/support/able-provider.ts";
 
 const entry = fileURLToPath(new URL("../../src/cli/freshet.ts", import.meta.url));
+const encryptionKey = randomBytes(32);
 let broker: BrokerProcess;
+let able: AbleProvider;
 
 beforeAll(async () => {
+  able = await new AbleProvider().start();
+  const device = { url: `${able.origin}/device` };
+  const definition = able.definition("able", { grants: ["device_code"], device, after_connect: [able.lookup()] });
   // The sandbox's client and connection are there after the first start.
-  broker = await startBroker();
+  broker = await startBroker({
+    providersDir: await providersFolder({ definitions: () => [definition] }),
+    env: { ENCRYPTION_KEYS: `k1:${encryptionKey.toString("base64")}` },
+  });
 });
 
 afterAll(async () => {
   await broker[Symbol.asyncDispose]();
+  await able.stop();
 });
 
 /** The command as a shell would start it. `result` comes when it has ended, `firstLine` when it has said something. */
-function freshet(args: string[], { stdin = "", env = {} }: { stdin?: string; env?: Record<string, string> } = {}) {
+function freshet(
+  args: string[],
+  { stdin = "", env = {} }: { stdin?: string | null; env?: Record<string, string> } = {},
+) {
   const child = spawn(process.execPath, [entry, ...args], {
     env: { FRESHET_URL: broker.url, FRESHET_KEY: broker.adminKey, ...env },
   });
   const said = { out: "", err: "" };
   child.stdout.on("data", (chunk) => (said.out += String(chunk)));
   child.stderr.on("data", (chunk) => (said.err += String(chunk)));
-  child.stdin.end(stdin);
+  if (stdin !== null) child.stdin.end(stdin);
   const ended = once(child, "close");
   const firstLine = async () => {
     while (!said.out.includes("\n") && child.exitCode === null) await Promise.race([once(child.stdout, "data"), ended]);
@@ -38,7 +55,8 @@ function freshet(args: string[], { stdin = "", env = {} }: { stdin?: string; env
     await ended;
     return { exitCode: child.exitCode, ...said };
   };
-  return { said, firstLine, result, isRunning: () => child.exitCode === null };
+  const type = (line: string) => void child.stdin.write(`${line}\n`);
+  return { said, firstLine, result, type, isRunning: () => child.exitCode === null };
 }
 
 const run = async (...given: Parameters<typeof freshet>) => await freshet(...given).result();
@@ -167,6 +185,73 @@ test("providers are listed with the address to register, and a file is checked w
   const result = await run(["providers", "check", wrong], { env: offline });
   expect(result).toMatchObject({ exitCode: 1, out: "", err: expect.stringMatching(/\(invalid_provider_file\)\n$/) });
   expect(result.err).toContain(`${wrong}:`);
+});
+
+test("a device_code connection is connected with a code, and another account waits for a word", async () => {
+  const client = ["clients", "add", "able", "--provider", "able", "--client-id", able.client.id];
+  await run(client, { env: { FRESHET_CLIENT_SECRET: able.client.secret } });
+  const add = ["connections", "add", "tv", "--provider", "able", "--client", "able", "--grant", "device_code"];
+  expect((await run(add)).out).toContain("Connect it with: freshet connect tv");
+  const connectAs = async (account: string) => {
+    able.account = account;
+    const waiting = freshet(["connect", "tv"]);
+    const [userCode = "", address] = (await waiting.firstLine()).split("  ");
+    expect(address).toBe(`${able.origin}/activate`);
+    expect(waiting.isRunning()).toBe(true);
+    able.devices.answer(userCode, "approved");
+    return await waiting.result();
+  };
+  expect(await connectAs("ada")).toMatchObject({ exitCode: 0, out: expect.stringContaining("tv is connected.\n") });
+  expect(await connectAs("bob")).toMatchObject({
+    exitCode: 1,
+    err: expect.stringMatching(/freshet connections confirm tv --accept, or --decline \(account_changed\)\n$/),
+  });
+  expect((await run(["connections", "show", "tv"])).out).toMatch(/^account: +ada$/m);
+  expect(await run(["connections", "confirm", "tv", "--accept"])).toEqual({
+    exitCode: 0,
+    out: "Connection tv has the other account from now on.\n",
+    err: "",
+  });
+  expect((await run(["connections", "show", "tv"])).out).toMatch(/^account: +bob$/m);
+  expect(await run(["connections", "confirm", "tv", "--decline"])).toMatchObject({
+    exitCode: 1,
+    err: expect.stringMatching(/\(not_found\)\n$/),
+  });
+});
+
+test("a definition is tried against a real server without the broker, and no secret is said", async () => {
+  const url = `${broker.publicUrl}/sandbox`;
+  const file = join((await temporaryFolder("try")).path, "own.yaml");
+  const definition = {
+    id: "own",
+    authorization: { url: `${url}/authorize`, scope: { default: ["read"] } },
+    token: { url: `${url}/token` },
+    refresh: { rotation: "always" },
+    revocation: { url: `${url}/revoke` },
+    after_connect: [{ request: { url: `${url}/api/me` }, pointer: "/account" }],
+  };
+  await writeFile(file, JSON.stringify(definition)); // JSON is YAML
+  const secret = Buffer.from(createKeyring([{ id: "k1", key: encryptionKey }]).derive("sandbox client")).toString(
+    "base64url",
+  );
+  const env = { FRESHET_CLIENT_SECRET: secret, FRESHET_KEY: "", PROVIDER_NETWORKS: "127.0.0.0/8,::1/128" };
+  const args = ["--client-id", "sandbox", "--redirect-uri", broker.redirectUri("sandbox"), "--revoke"];
+  const trying = freshet(["providers", "try", file, ...args], { stdin: null, env });
+  const address = () => /^http\S+\/authorize\?\S+$/m.exec(trying.said.out)?.[0];
+  await expect.poll(address, { timeout: 20_000 }).toBeDefined();
+  const callback = await approve(address() ?? "");
+  trying.type(callback.href);
+  const { exitCode, out, err } = await trying.result();
+  expect({ exitCode, err }).toEqual({ exitCode: 0, err: expect.stringContaining("Paste the whole address") });
+  expect(out).toContain("expires in 90 s");
+  expect(out).toContain("= the refresh token that was sent: replaced by a new one");
+  expect(out).toMatch(/^= account: sandbox$/m);
+  expect(out).toMatch(/revocation of the refresh_token answer\n< 200/);
+  const code = callback.searchParams.get("code") ?? "none";
+  for (const hidden of [secret, code, Buffer.from(`sandbox:${secret}`).toString("base64")]) {
+    expect(out + err).not.toContain(hidden);
+  }
+  expect(out.split("\n").filter((line) => /eyJ|frt_|[\w-]{60,}/.test(line) && !line.startsWith("http"))).toEqual([]);
 });
 
 test("on the broker's own machine its key file is enough", async () => {

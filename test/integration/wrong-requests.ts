@@ -107,7 +107,7 @@ const fields: Cases = {
   "a client secret with half a surrogate pair": patch("/clients/manual", {
     client_secret: `${canary("client-secret")}${halfPair}`,
   }),
-  "a client secret that is too long": patch("/clients/manual", { client_secret: canary("x").repeat(1000) }),
+  "a client secret that is too long": patch("/clients/manual", { client_secret: canary("x").repeat(3000) }),
   "an empty client id": newClient({ client_id: "" }),
   "a key's name with a NUL": newKey({ name: nul }),
   "a key without abilities": newKey({ abilities: [] }),
@@ -175,6 +175,10 @@ const granting: Cases = {
   "a link for a disabled connection": link({}, "acme-off"),
   "a copied code where none is shown": post("/connections/acme/code", { code: canary("code") }),
   "a code with a NUL": post("/connections/acme-copied/code", { code: `${canary("code")}${nul}` }),
+  "a word on another account that nobody signed in to": post("/connections/acme/account", { accept: true }),
+  "a word that is neither yes nor no": post("/connections/acme/account", { accept: "maybe" }),
+  "a user code for a connection that takes none": post("/connections/acme/device", {}),
+  "a copied code for a connection that takes none": post("/connections/acme-machine/code", { code: canary("code") }),
   "an import without a token": hand({}),
   "an import with two ends of life": hand({
     access_token: canary("access-token"),
@@ -213,6 +217,8 @@ const queries: Cases = {
   "`rejected_version` 0": token("rejected_version=0"),
   "`rejected_version` 1.5": token("rejected_version=1.5"),
   "`rejected_version` beyond 32 bits": token("rejected_version=2147483648"),
+  "a further token that there is not": token("token=user"),
+  "a further token by no name": token("token=../x"),
   "`rejected_version` beyond 64 bits": token("rejected_version=99999999999999999999"),
   "`include` of something else": token("include=other"),
   "`limit` 0": list("limit=0"),

@@ -8,6 +8,7 @@ import type { AuthorizationContext, ExchangeCode } from "../../src/consent/conte
 import { BrokerError } from "../../src/errors.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
 import { loadCatalog } from "../../src/providers/catalog.ts";
+import { folderOfBuiltins } from "./built-ins.ts";
 import type { ProviderDefinition } from "../../src/providers/definition.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
@@ -51,7 +52,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const folder = await mkdtemp(join(tmpdir(), "freshet-consent-"));
   const database = await openEmbedded(folder, { answered() {}, lost() {}, losses: () => 0, uninterruptedMs: () => 0 });
   const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
-  const builtinFolder = new URL("../../providers", import.meta.url).pathname;
+  const builtinFolder = folderOfBuiltins("apicbase", "sandbox", "shopware");
   const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox });
   const app = Fastify();
   const contexts: ConsentStage["contexts"] = new Map();
@@ -71,8 +72,12 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     exchangeCode: async (given) => {
       if (behaviour.exchange) return await behaviour.exchange(given);
       exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
-      return { connectionName: find(given.connectionId).connectionName };
+      return { connectionName: find(given.connectionId).connectionName, held: null };
     },
+    findHeld: async () => null,
+    decideAccount: () => Promise.reject(new BrokerError("not_found", "Nothing is held.")),
+    pushRequest: () => Promise.reject(new BrokerError("grant_not_applicable", "Nothing is pushed.")),
+    devices: { begin: () => Promise.reject(new Error("no device")), pending: async () => null },
     recordEvent: async (event) => void events.push(event),
     publicUrl,
     returnOrigins,
@@ -116,9 +121,12 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
         connectionName,
         definition,
         clientId,
+        clientSecrets: () => [client.clientSecret],
         inputs: {},
         scopes: ["read"],
         disabled: false,
+        grant: "authorization_code",
+        account: null,
       };
       contexts.set(connectionId, { ...context, ...given });
       return { ...context, ...given };

@@ -8,6 +8,10 @@ import type { DefinitionFile } from "./providers/strict-server.ts";
 export type OidcPeerOptions = {
   redirectUris: string[];
   accessLifeSeconds?: number;
+  /** Metadata of its client, beside or in the place of the usual. */
+  client?: Record<string, unknown>;
+  /** The same of its configuration; `features` are added to those that it has. */
+  configuration?: { features?: Record<string, unknown> } & Record<string, unknown>;
 };
 
 /**
@@ -24,6 +28,8 @@ export class OidcPeer implements AsyncDisposable {
   readonly refused: string[] = [];
   /** Grants that were revoked, which is what a reused refresh token or code does. */
   readonly revokedGrants: string[] = [];
+  /** The paths of all requests, in order. */
+  readonly paths: string[] = [];
   accessLifeSeconds: number;
   readonly #server: Server;
 
@@ -32,7 +38,11 @@ export class OidcPeer implements AsyncDisposable {
     this.accessLifeSeconds = options.accessLifeSeconds ?? 3600;
     const provider = new Provider(this.origin, this.#configuration(options));
     this.#watch(provider);
-    this.#server = createServer(provider.callback());
+    const handle = provider.callback();
+    this.#server = createServer((request, response) => {
+      this.paths.push(new URL(request.url ?? "/", this.origin).pathname);
+      handle(request, response);
+    });
   }
 
   async listen(): Promise<void> {
@@ -75,7 +85,7 @@ export class OidcPeer implements AsyncDisposable {
     ];
   }
 
-  #configuration({ redirectUris }: OidcPeerOptions): Record<string, unknown> {
+  #configuration({ redirectUris, client, configuration = {} }: OidcPeerOptions): Record<string, unknown> {
     const lifeSeconds = 86_400;
     return {
       clients: [
@@ -86,13 +96,15 @@ export class OidcPeer implements AsyncDisposable {
           grant_types: ["authorization_code", "refresh_token"],
           response_types: ["code"],
           token_endpoint_auth_method: "client_secret_basic",
+          ...client,
         },
       ],
       cookies: { keys: [randomBytes(16).toString("hex")] },
       pkce: { required: () => true },
       rotateRefreshToken: true,
       issueRefreshToken: () => true,
-      features: { devInteractions: { enabled: true } },
+      ...configuration,
+      features: { devInteractions: { enabled: true }, ...configuration.features },
       ttl: {
         AccessToken: () => this.accessLifeSeconds,
         RefreshToken: lifeSeconds,

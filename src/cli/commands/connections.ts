@@ -30,7 +30,7 @@ const columns: readonly Column[] = [
   ["LABELS", "labels"],
 ];
 
-/** `freshet connections add|list|show|delete` */
+/** `freshet connections add|list|show|confirm|delete` */
 export function addConnectionCommands(program: Command, cli: Cli): void {
   const connections = program.command("connections").description("accounts at providers, each with its tokens");
   defineAdd(connections, cli);
@@ -48,6 +48,12 @@ export function addConnectionCommands(program: Command, cli: Cli): void {
     .description("one connection; never its tokens")
     .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(pathOf(name)))));
   connections
+    .command("confirm <name>")
+    .description("say whether the other account that it was reconnected with takes its place")
+    .option("--accept", "it does")
+    .option("--decline", "it does not: the connection keeps what it had")
+    .action(handle(cli, confirmAccount));
+  connections
     .command("delete <name>")
     .description("revoke its tokens at the provider where that can be done, then delete it")
     .option("--no-revoke", "leave the tokens at the provider alone")
@@ -60,7 +66,7 @@ function defineAdd(connections: Command, cli: Cli): void {
     .description("create a connection; one that needs a person is then connected with: freshet connect NAME")
     .requiredOption("--provider <id>", "the provider of the account")
     .option("--client <name>", "the client to use")
-    .option("--grant <grant>", "authorization_code, client_credentials, password or import")
+    .option("--grant <grant>", "authorization_code, client_credentials, password, device_code or import")
     .option("--scope <scope>", "a scope to ask for; repeatable", collect)
     .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
     .option("--label <key=value>", "a label of your own; repeatable", collectPair)
@@ -87,7 +93,7 @@ async function addConnection(session: Session, { args: [name], options }: { args
 function nextStep({ status, grant, ...connection }: Resource): string {
   const name = textOf(connection["name"]);
   if (status !== "pending") return "";
-  if (grant === "authorization_code") return ` Connect it with: freshet connect ${name}`;
+  if (grant === "authorization_code" || grant === "device_code") return ` Connect it with: freshet connect ${name}`;
   if (grant === "import") return ` Hand over its tokens with: freshet import ${name}`;
   return " The provider is away; the broker tries again by itself.";
 }
@@ -106,6 +112,17 @@ async function readCredentials(
 
 async function listConnections({ api, output }: Session, { options }: { options: ListOptions }) {
   output.list(await collectItems(api(), "/connections", { ...options }), columns);
+}
+
+async function confirmAccount(
+  { api, output }: Session,
+  { args: [name = ""], options }: { args: string[]; options: { accept?: boolean; decline?: boolean } },
+) {
+  const accept = options.accept === true;
+  if (accept === (options.decline === true)) throw new UsageError("Give --accept or --decline");
+  const connection = await api().post(`${pathOf(name)}/account`, { accept });
+  const done = accept ? "has the other account from now on" : "keeps the account that it had";
+  output.done(`Connection ${name} ${done}.`, connection);
 }
 
 async function deleteConnection(

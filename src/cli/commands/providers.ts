@@ -1,9 +1,10 @@
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
-import { CliError } from "../errors.ts";
 import type { Column } from "../output.ts";
 import { handle, type Cli, type Session } from "../session.ts";
+import { endOnFaults } from "../try/faults.ts";
+import { addTryCommand } from "./try.ts";
 
 const columns: readonly Column[] = [
   ["ID", "id"],
@@ -14,7 +15,7 @@ const columns: readonly Column[] = [
 
 const builtinFolder = fileURLToPath(new URL("../../../providers", import.meta.url));
 
-/** `freshet providers list|show|check` */
+/** `freshet providers list|show|check|try` */
 export function addProviderCommands(program: Command, cli: Cli): void {
   const providers = program.command("providers").description("provider definitions");
   providers
@@ -26,6 +27,7 @@ export function addProviderCommands(program: Command, cli: Cli): void {
     .command("check <file>")
     .description("check a definition file; works offline (what it extends may stand in PROVIDERS_DIR)")
     .action(handle(cli, checkFile));
+  addTryCommand(providers, cli, builtinFolder);
 }
 
 async function showProvider({ api, output }: Session, { args: [id = ""] }: { args: string[] }) {
@@ -38,9 +40,5 @@ async function checkFile({ output, settings }: Session, { args: [file = ""] }: {
   const problems = checkProviderFile(file, { builtinFolder, extraFolder: settings.providersDir });
   if (problems.length === 0) return output.done(`${file} is right.`, { file, problems });
   if (output.json) output.show({ file, problems });
-  else problems.forEach(output.note);
-  throw new CliError(
-    `${file} is wrong in ${problems.length} place${problems.length === 1 ? "" : "s"}`,
-    "invalid_provider_file",
-  );
+  throw endOnFaults(file, problems, output.json ? () => undefined : output.note);
 }

@@ -4,7 +4,7 @@ import { wholeNumber } from "../options.ts";
 import { resourcesIn, textOf } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
-type TokenOptions = { minTtl?: number; rejectedVersion?: number; wait?: number };
+type TokenOptions = { minTtl?: number; rejectedVersion?: number; wait?: number; token?: string };
 
 /** `freshet token NAME` */
 export function addTokenCommand(program: Command, cli: Cli): void {
@@ -14,6 +14,7 @@ export function addTokenCommand(program: Command, cli: Cli): void {
     .option("--min-ttl <seconds>", "how long it must live at least", wholeNumber)
     .option("--rejected-version <version>", "the version that the provider answered 401 to", wholeNumber)
     .option("--wait <seconds>", "how long to wait for a refresh in flight", wholeNumber)
+    .option("--token <name>", "a further token of the connection, such as a user's own, by its name")
     .action(handle(cli, printToken));
 }
 
@@ -25,6 +26,7 @@ async function printToken(
     min_ttl: options.minTtl,
     rejected_version: options.rejectedVersion,
     wait: options.wait,
+    token: options.token,
   });
   for (const { code, detail } of resourcesIn(answer["warnings"])) {
     output.note(`freshet: warning: ${textOf(detail)} (${textOf(code)})`);

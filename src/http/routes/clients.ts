@@ -10,7 +10,11 @@ export type ClientRoutesOptions = { clients: ClientService; publicUrl: string };
 const tags = ["clients"];
 const params = Type.Object({ client: Type.String() });
 const clientId = Type.String({ minLength: 1, maxLength: 512 });
-const clientSecret = Type.String({ minLength: 1, maxLength: 4096, description: "write-only" });
+const clientSecret = Type.String({
+  minLength: 1,
+  maxLength: 32_768,
+  description: "write-only; a private key or certificate and key, as PEM, where the provider takes those",
+});
 
 const newClient = closed({
   name: resourceName,

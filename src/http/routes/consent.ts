@@ -2,6 +2,7 @@ import cookie from "@fastify/cookie";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { consentPage } from "../../console/consent-page.ts";
+import { devicePage } from "../../console/device-page.ts";
 import { pageHeaders } from "../../console/layout.ts";
 import { answerPage, problemPage } from "../../console/outcome-page.ts";
 import { browserCookie, createBrowser, readBrowser } from "../../consent/browser.ts";
@@ -10,7 +11,10 @@ import { ConsentError, type ConsentProblem } from "../../consent/problem.ts";
 import { BrokerError, type ErrorCode } from "../../errors.ts";
 
 export type ConsentRoutesOptions = {
-  consent: Pick<ConsentService, "describe" | "begin" | "complete" | "completeManually">;
+  consent: Pick<
+    ConsentService,
+    "describe" | "begin" | "complete" | "completeManually" | "outcomeOfCode" | "decideAccount"
+  >;
   /** An origin, without a trailing slash: where forms must come from. */
   publicUrl: string;
   randomBytes: (size: number) => Uint8Array;
@@ -27,25 +31,52 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   await app.register(formbody, { bodyLimit: largestFormBytes });
   app.setErrorHandler(async (error, request, reply) => await sendProblem(error, request, reply));
 
+  const requireOwnOrigin = ({ headers }: FastifyRequest): void => {
+    if (headers.origin === publicUrl) return;
+    throw new ConsentError("wrong_origin", `The address of this service is ${publicUrl}.`);
+  };
+
   app.get<{ Params: { link: string } }>("/connect/:link", { schema: { hide: true } }, async (request, reply) => {
     const browser = readBrowser(request.cookies, publicUrl) ?? createBrowser(randomBytes);
-    const question = await consent.describe({ link: request.params.link, browser });
+    const at = { link: request.params.link, browser };
+    const outcome = await consent.outcomeOfCode(at);
+    if (outcome !== null) return await send(reply, await answerPage(outcome));
+    const question = await consent.describe(at);
     reply.setCookie(cookieToSet.name, browser, cookieToSet.options);
-    return await send(reply, { status: 200, html: await consentPage({ question, host: new URL(publicUrl).host }) });
+    const { device } = question;
+    const html =
+      device === null
+        ? await consentPage({ question, host: new URL(publicUrl).host })
+        : await devicePage({ question, device });
+    return await send(reply, { status: 200, html });
   });
 
   app.post<{ Params: { link: string } }>("/connect/:link", { schema: { hide: true } }, async (request, reply) => {
-    if (request.headers.origin !== publicUrl) {
-      throw new ConsentError("wrong_origin", `The address of this service is ${publicUrl}.`);
-    }
+    requireOwnOrigin(request);
     const { csrf, code } = readForm(request.body);
     const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
     const form = { link: request.params.link, browser, csrf };
     if (code !== undefined) return await send(reply, await answerPage(await consent.completeManually(form, code)));
-    const { authorizationUrl } = await consent.begin(form);
-    return await reply.headers(redirectHeaders).redirect(authorizationUrl, 303);
+    const onward = await consent.begin(form);
+    const address = onward.kind === "redirect" ? onward.authorizationUrl : `/connect/${request.params.link}`;
+    return await reply.headers(redirectHeaders).redirect(address, 303);
   });
+
+  app.post<{ Params: { provider: string } }>(
+    "/callback/:provider",
+    { schema: { hide: true } },
+    async (request, reply) => {
+      requireOwnOrigin(request);
+      const { csrf, held, link, accept } = readForm(request.body);
+      const browser = readBrowser(request.cookies, publicUrl);
+      if (browser === null || csrf === undefined || held === undefined || link === undefined || !isUuid(held)) {
+        throw new ConsentError("stale_form");
+      }
+      const form = { held, link, csrf, browser, accepted: accept === "yes" };
+      return await send(reply, await answerPage(await consent.decideAccount(form)));
+    },
+  );
 
   // No HEAD: it would consume the state just as well.
   const callback = { schema: { hide: true }, exposeHeadRoute: false };
@@ -70,13 +101,18 @@ function readQuery(query: unknown): Record<string, unknown> {
   throw new ConsentError("malformed", "A parameter of the address came more than once.");
 }
 
-function readForm(body: unknown): { csrf?: string; code?: string } {
-  const { csrf, code } = fieldsOf(body);
-  if (Array.isArray(csrf) || Array.isArray(code)) throw new ConsentError("malformed", "A field came more than once.");
-  return {
-    ...(typeof csrf === "string" && { csrf }),
-    ...(typeof code === "string" && { code }),
-  };
+type Form = { csrf?: string; code?: string; held?: string; link?: string; accept?: string };
+
+function readForm(body: unknown): Form {
+  const fields = Object.entries(fieldsOf(body));
+  if (fields.some(([, value]) => Array.isArray(value))) {
+    throw new ConsentError("malformed", "A field came more than once.");
+  }
+  return Object.fromEntries(fields.filter(([, value]) => typeof value === "string"));
+}
+
+function isUuid(text: string): boolean {
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 }
 
 function fieldsOf(value: unknown): Record<string, unknown> {
@@ -90,6 +126,7 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
   connection_not_found: "unknown_link",
   connection_disabled: "connection_disabled",
   duplicate_grant: "duplicate_grant",
+  not_found: "stale_form",
   provider_rejected: "provider_refused",
   needs_reauthorization: "provider_refused",
   provider_unavailable: "provider_unavailable",

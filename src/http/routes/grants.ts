@@ -4,7 +4,7 @@ import type { Expiry, Grant } from "../../providers/grant.ts";
 import type { ConnectionService } from "../../registry/connection-service.ts";
 import type { ConsentCalls } from "../../registry/consent-calls.ts";
 import { principalOf } from "../auth.ts";
-import { closed, connectionSchema, linkSchema } from "../schemas.ts";
+import { closed, connectionSchema, deviceSchema, linkSchema } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewConnection } from "../views.ts";
 
@@ -75,6 +75,35 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
   app.post("/connections/:connection/code", { schema: code }, async (request) => {
     const { connection } = request.params;
     return viewConnection(await consentCalls.submitCode(principalOf(request), connection, request.body.code));
+  });
+
+  const account = {
+    summary: "Accept or decline the other account that a reconnect was made with",
+    tags,
+    params,
+    body: closed({ accept: Type.Boolean({ description: "true: it takes the connection's place" }) }),
+    response: answer,
+  };
+  app.post("/connections/:connection/account", { schema: account }, async (request) => {
+    const { connection } = request.params;
+    return viewConnection(await consentCalls.decideAccount(principalOf(request), connection, request.body.accept));
+  });
+
+  const device = {
+    summary: "A code that a person types in at the provider (device_code connections)",
+    tags,
+    params,
+    response: { 200: deviceSchema },
+  };
+  app.post("/connections/:connection/device", { schema: device }, async (request) => {
+    const shown = await consentCalls.beginDevice(principalOf(request), request.params.connection);
+    return {
+      user_code: shown.userCode,
+      verification_uri: shown.verificationUri,
+      verification_uri_complete: shown.verificationUriComplete,
+      expires_at: shown.expiresAt.toISOString(),
+      interval: shown.intervalSeconds,
+    };
   });
 
   const importSchema = { summary: "Hand over a token set", tags, params, body: tokenSet, response: answer };

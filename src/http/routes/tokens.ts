@@ -20,6 +20,9 @@ const query = closed({
   min_ttl: Type.Integer({ minimum: 0, maximum: tenYearsSeconds, default: 60, description: "seconds it must live" }),
   rejected_version: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })),
   include: Type.Optional(literals(["request"])),
+  token: Type.Optional(
+    Type.String({ pattern: "^[a-z][a-z0-9_]{0,62}$", description: "a further token of the connection, by name" }),
+  ),
   wait: Type.Number({ minimum: 0, maximum: 30, default: 10, description: "seconds to wait for a refresh" }),
 });
 
@@ -37,10 +40,10 @@ export async function tokenRoutes(
   };
   app.get("/tokens/:connection", { schema }, async (request) => {
     const { connection } = request.params;
-    const { min_ttl, rejected_version, include, wait } = request.query;
+    const { min_ttl, rejected_version, include, wait, token: chain } = request.query;
     if (!mayUse(principalOf(request), connection)) throw connectionNotFound(connection);
     const wish = { minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
-    const token = await tokens.get(connection, wish).catch((error: unknown) => {
+    const token = await tokens.get(connection, { ...wish, chain: chain ?? null }).catch((error: unknown) => {
       observeRead(error instanceof BrokerError ? error.code : "internal_error");
       throw error;
     });

@@ -6,9 +6,14 @@ import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
 import type { Catalog } from "../../../src/providers/catalog.ts";
 import type { Failure, Grant, TokenAnswer } from "../../../src/providers/grant.ts";
 import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
+import { createRequestLimits, type RequestLimits } from "../../../src/store/request-limits.ts";
+import { createAccountRows } from "../../../src/store/account-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
+import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
+import { createGranting } from "../../../src/tokens/granting.ts";
 import { createKeeper, type Keeper } from "../../../src/tokens/keeping.ts";
+import { createLimitKeeper } from "../../../src/tokens/limits.ts";
 import type { RefreshObserver } from "../../../src/tokens/observer.ts";
 import type { RefreshOutcome } from "../../../src/tokens/permit.ts";
 import { createRecovery, type Recovery } from "../../../src/tokens/recovery.ts";
@@ -17,6 +22,7 @@ import { schedulerFor, sealGrant } from "../../../src/tokens/sealed-set.ts";
 import { createSender } from "../../../src/tokens/sending.ts";
 import { createSpools } from "../../../src/tokens/spools.ts";
 import type { Need } from "../../../src/tokens/takeover.ts";
+import { createTokenCache } from "../../../src/tokens/token-cache.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
@@ -24,6 +30,7 @@ import { define } from "../../unit/providers/definitions.ts";
 import { fakeClock } from "../../unit/tokens/fake-clock.ts";
 import type { StoreStage } from "../store/stage.ts";
 import { memoryMarks, memorySpool, type MemoryMarks, type MemorySpool } from "../../unit/tokens/memory-places.ts";
+import { noAccounts, noDiscovery } from "../../support/unasked.ts";
 
 /** What a provider does with one request. */
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;
@@ -33,7 +40,12 @@ export type Sent = { fields: Record<string, string>; permit: string | null };
 
 export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
 
-const definitionOf = (reuse: string, revocationKills = "all") =>
+const outside = {
+  discovery: noDiscovery,
+  redirectUri: (id: string) => `https://broker.example/callback/${id}`,
+  subjectToken: () => Promise.reject(new Error("no further tokens here")),
+};
+const definitionOf = (reuse: string, { revocationKills = "all", limits = "{}", response = "{}" } = {}) =>
   define(
     `
 grants: [authorization_code, client_credentials, password, import]
@@ -44,9 +56,13 @@ token:
     client_credentials: { fields: {} }
     password: { fields: { username: "{credentials.username}", password: "{credentials.password}" } }
 revocation: { url: https://login.example/revoke, kills: ${revocationKills} }
-refresh: ${reuse}`,
+refresh: ${reuse}
+response: ${response}
+limits: ${limits}`,
     `id: own\nauthorization: { url: https://login.example/authorize }`,
   );
+
+const givingUser = `{ extra_tokens: [{ name: user, access_token: /user/access_token, refresh_token: /user/refresh_token }] }`;
 
 /** As if lease and quiet period of the attempt, and the back-off, were over. */
 export const abandoned = `lease_until = clock_timestamp() - interval '11 seconds',
@@ -85,6 +101,12 @@ type Options = {
   uninterruptedMs?: number;
   /** What a revocation at the provider ends. */
   revocationKills?: "token" | "all";
+  /** The `limits` of the provider, in YAML. */
+  limits?: string;
+  /** The provider also gives a token with the name "user". */
+  givesUser?: boolean;
+  /** Changes to what keeps them. */
+  requestLimits?: Partial<RequestLimits>;
   /** Another replica, with which this one shares locks, messages, spool and marks; else it is alone with the store. */
   beside?: RefreshBench;
   isDraining?: () => boolean;
@@ -128,17 +150,29 @@ export class RefreshBench {
     this.spool = beside?.spool ?? memorySpool();
     this.marks = beside?.marks ?? memoryMarks();
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
-    const definition = definitionOf(rules, options.revocationKills);
+    const { givesUser = false, revocationKills = "all", limits: limitRules = "{}" } = options;
+    const response = givesUser ? givingUser : "{}";
+    const definition = definitionOf(rules, { revocationKills, limits: limitRules, response });
     const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: () => [definition] };
     const { clients, tombstones } = stage;
     this.leases.listen((news) => void this.news.push(news));
     const common = {
       rows: this.rows,
+      accounts: givesUser ? createAccountRows(stage.database) : noAccounts,
+      followUp: async () => {},
       clients,
       tombstones,
       leases: this.leases,
       marks: this.marks,
-      sender: createSender({ catalog, oauth: this.#provider(), clients, vault }),
+      sender: createSender({
+        catalog,
+        oauth: this.#provider(),
+        clients,
+        vault,
+        clock: this.clock,
+        rows: this.rows,
+        ...outside,
+      }),
       spools: createSpools({ places: [this.spool], onError: (place) => void this.seen.push(`${place} fails`) }),
       vault,
       clock: this.clock,
@@ -146,11 +180,16 @@ export class RefreshBench {
       observer: this.#observer(),
       learn: (row: TokenRow) => void this.learnt.push(row),
     };
+    const limits = { ...createRequestLimits(stage.database), ...options.requestLimits };
     this.keeper = createKeeper({ ...common, clock: whoseDeadlinesPassWithIt(this.clock) });
     const onError = (error: unknown) => void this.seen.push(String(error));
     this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
+    const cache = createTokenCache({ ...common, databaseClock: createDatabaseClock(this.clock) });
+    const granting = createGranting({ ...common, cache, keeper: this.keeper });
     this.refresh = createRefresh({
       ...common,
+      prepare: granting.prepare,
+      limits: createLimitKeeper({ limits, sender: common.sender, onError }),
       keeper: this.keeper,
       recovery: this.recovery,
       waiting: createWaiting(common),
@@ -182,7 +221,7 @@ export class RefreshBench {
     return this.sent.map(({ fields }) => fields["refresh_token"] ?? fields["grant_type"] ?? "");
   }
 
-  #provider(): Pick<OAuthClient, "requestToken" | "revoke"> {
+  #provider(): Pick<OAuthClient, "requestToken" | "ask"> {
     return {
       requestToken: async ({ request, mayStillSend }) => {
         this.beforeSending();
@@ -197,9 +236,9 @@ export class RefreshBench {
         if (step === undefined) throw new Error("the provider was asked once more than the test foresees");
         return await step();
       },
-      revoke: async ({ request }) => {
+      ask: async ({ request }) => {
         this.revoked.push(new URLSearchParams(request.body).get("token") ?? "");
-        return { revoked: true, detail: "" };
+        return { ok: true, status: 200, body: null, detail: "" };
       },
     };
   }

@@ -57,7 +57,7 @@ export function connections(stage: () => StoreStage): void {
         createdBy: "tests",
         expiresInSeconds: 60,
       });
-      const deleted = await stage().connections.delete(row.id);
+      const [deleted] = await stage().connections.delete(row.id);
       expect(deleted).toMatchObject({ id: row.id, refreshToken: row.refreshToken, version: 1 });
       expect(await stage().events(row.id)).toEqual([]);
       expect(await stage().query("SELECT 1 AS found FROM consent_links WHERE id = $1", row.name)).toEqual([]);
@@ -69,7 +69,7 @@ export function connections(stage: () => StoreStage): void {
         provider: "own",
         inputs: { shop_url: "https://shop.example" },
       });
-      expect(await stage().connections.delete(row.id)).toBeNull();
+      expect(await stage().connections.delete(row.id)).toEqual([]);
     });
 
     it("is not brought back by an answer in flight", async () => {
@@ -108,7 +108,8 @@ export function connections(stage: () => StoreStage): void {
     });
 
     it("of credentials leaves a connected one connected and a disabled one disabled", async () => {
-      const [one, other] = [await stage().connect(), await stage().connect()];
+      const grant = "password";
+      const [one, other] = [await stage().connect({ grant }), await stage().connect({ grant })];
       expect(await stage().connections.update(one, { credentials: sealedBytes() })).toMatchObject({
         status: "connected",
       });
@@ -116,6 +117,18 @@ export function connections(stage: () => StoreStage): void {
       const changed = await stage().connections.update(other, { credentials: sealedBytes() });
       expect(changed?.status).toBe("disabled");
       expect(await stage().columns(other.id)).toMatchObject({ status: "disabled", enabled_status: "pending" });
+    });
+
+    it("of secret inputs, sealed with credentials, opens no connection that a person must connect again", async () => {
+      const row = await stage().connect();
+      await stage().set(row.id, "status = 'needs_reauthorization', enabled_status = 'needs_reauthorization'");
+      const due = async () => String((await stage().columns(row.id))["next_refresh_at"]);
+      await stage().set(row.id, "next_refresh_at = '2099-01-01 00:00:00+00'");
+      const before = await due();
+      expect(before).toContain("2099");
+      const changed = await stage().connections.update(row, { credentials: sealedBytes() });
+      expect(changed).toMatchObject({ status: "needs_reauthorization", credentialsRevision: 1 });
+      expect(await due()).toBe(before);
     });
 
     it("that crosses with a change of the credentials is refused, of eight at once seven", async () => {

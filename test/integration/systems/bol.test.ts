@@ -211,11 +211,13 @@ describeWithServices(["postgres", "redis"], "bol.com", () => {
         expect(Number(headers["retry-after"])).toBeGreaterThanOrEqual(1);
       }
       const { status, last_error } = await stage.api.connection(service.connection);
-      expect([status, last_error]).toEqual(["connected", expect.objectContaining({ code: "blocked" })]);
+      // The second one is not even asked for: what blocks one connection blocks all of the host.
+      const code = index === 0 ? expect.stringMatching(/^(blocked|limit_reached)$/) : "limit_reached";
+      expect([status, last_error]).toEqual(["connected", expect.objectContaining({ code })]);
     }
     const refused = ledger.requestsTo("token").slice(requestsBefore);
     expect(new Set(refused.map(({ status }) => status))).toEqual(new Set([404]));
-    expect(refused.length).toBeLessThan(services.length * reads);
+    expect(refused.length).toBeLessThanOrEqual(6);
     stage.server.blocked = false;
     for (const service of services) {
       const token = await service.untilToken({ rejected_version: 2 });

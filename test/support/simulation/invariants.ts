@@ -95,7 +95,8 @@ export class InvariantWatch {
       this.#violation(`${after.name}: a new set at generation ${after.generation}`);
     }
     const value = valueOf(after);
-    const twins = value === null ? [] : this.#holdersOf(value, after);
+    const isNew = value !== null && before?.refreshToken !== after.refreshToken;
+    const twins = isNew ? this.#holdersOf(value, after) : [];
     if (twins.length > 0) this.#violation(`${value} is held by ${after.name} and ${twins[0]?.name}`);
   }
 

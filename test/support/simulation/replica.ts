@@ -5,11 +5,12 @@ import { createTokenCore, type TokenCore } from "../../../src/tokens/token-core.
 import { createPlainVault } from "./plain-vault.ts";
 import type { Moments } from "./remote.ts";
 import { createActor, type Actor, type Scheduler } from "./scheduler.ts";
-import { simCatalog, simClient } from "./sim-catalog.ts";
+import { simClient, type createSimCatalog } from "./sim-catalog.ts";
 import { SimFolder } from "./sim-folder.ts";
 import type { SimProvider } from "./sim-provider.ts";
 import type { SimRedis } from "./sim-redis.ts";
 import type { SimStore } from "./sim-store.ts";
+import { noAccounts, noDeviceCodes, noDiscovery } from "../unasked.ts";
 
 /** What all replicas share. */
 export type Surroundings = {
@@ -18,6 +19,7 @@ export type Surroundings = {
   store: SimStore;
   redis: SimRedis;
   provider: SimProvider;
+  catalog: ReturnType<typeof createSimCatalog>;
   observer: RefreshObserver;
   onError: (replica: string, error: unknown) => void;
 };
@@ -93,7 +95,7 @@ export class Replica {
 
   #newCore(): TokenCore {
     const { actor, health } = this;
-    const { scheduler, store, redis, provider, observer, onError } = this.#around;
+    const { scheduler, store, redis, provider, catalog, observer, onError } = this.#around;
     const places = [this.folder.placeOf(actor, this.#around), redis.spoolOf(actor)];
     return createTokenCore({
       rows: store.rowsOf({ actor, health }),
@@ -101,8 +103,14 @@ export class Replica {
         findById: async () => await store.transact({ actor, health }, { name: "readById", effect: () => simClient }),
         forgetPreviousSecret: async () => {},
       },
+      accounts: noAccounts,
+      deviceCodes: noDeviceCodes,
+      links: { reserve: async () => true },
+      discovery: noDiscovery,
+      redirectUri: (id) => `https://broker.example/callback/${id}`,
       tombstones: store.tombstonesOf({ actor, health }),
-      catalog: simCatalog,
+      requestLimits: store.limitsOf({ actor, health }),
+      catalog,
       oauth: provider.clientOf(actor),
       leases: redis.leasesOf(actor),
       spoolPlaces: places,

@@ -1,6 +1,7 @@
 import type { Catalog } from "../../../src/providers/catalog.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
 import type { ClientRow } from "../../../src/store/clients.ts";
+import type { ProviderFile } from "../../../src/providers/provider-file.ts";
 import { resolveDefinition } from "../../../src/providers/resolve.ts";
 import { graceSeconds, type ReuseKind } from "./grant-model.ts";
 
@@ -14,7 +15,10 @@ const urls = {
   revocation: { url: "https://login.example/revoke", client_auth: "none", kills: "token" },
 } as const;
 
-function define(id: string, reuse: ReuseKind): ProviderDefinition {
+/** As a definition file says it. */
+export type SimLimits = ProviderFile["limits"];
+
+function define(id: string, reuse: ReuseKind, limits: SimLimits): ProviderDefinition {
   const file = {
     id,
     name: id,
@@ -27,17 +31,19 @@ function define(id: string, reuse: ReuseKind): ProviderDefinition {
       grace_s: graceSeconds,
       old_access_token_dies: reuse === "dead",
     },
+    ...(limits === undefined ? {} : { limits }),
   };
   return resolveDefinition(file as unknown as Parameters<typeof resolveDefinition>[0], false);
 }
 
-const definitions = new Map<string, ProviderDefinition>([
-  ...reuseKinds.map((kind) => [kind, define(kind, kind)] as const),
-  [machines, define(machines, "safe")] as const,
-]);
-
-/** One definition for each kind of `reuse`, by its name, and `machines`. */
-export const simCatalog: Pick<Catalog, "get"> = { get: (id) => definitions.get(id) };
+/** One definition for each kind of `reuse`, by its name, and `machines`; all with these limits. */
+export function createSimCatalog(limits?: SimLimits): Pick<Catalog, "get" | "list"> {
+  const definitions = new Map<string, ProviderDefinition>([
+    ...reuseKinds.map((kind) => [kind, define(kind, kind, limits)] as const),
+    [machines, define(machines, "safe", limits)] as const,
+  ]);
+  return { get: (id) => definitions.get(id), list: () => [...definitions.values()] };
+}
 
 /** The one client of all connections, which needs no secret. */
 export const simClient: ClientRow = {

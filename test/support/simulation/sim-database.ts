@@ -1,8 +1,10 @@
 import type { Tombstone } from "../../../src/store/tombstones.ts";
+import type { RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { dueStatements, readStatements } from "./sim-due.ts";
 import { grantStatements } from "./sim-grants.ts";
+import { limitStatements } from "./sim-limits.ts";
 import { permitStatements } from "./sim-permits.ts";
 import { after, highestVersion, newRow, viewOf, type SimRow } from "./sim-row.ts";
 import { SimTables } from "./sim-tables.ts";
@@ -15,9 +17,11 @@ const keepDeletedMs = 24 * 3_600_000;
 export class SimDatabase {
   readonly tables: SimTables;
   readonly statements: Sync<TokenRows>;
+  readonly limits: Sync<RequestLimits>;
 
   constructor(nowMs: () => number) {
     this.tables = new SimTables(nowMs);
+    this.limits = limitStatements(this.tables);
     this.statements = {
       ...readStatements(this.tables),
       ...permitStatements(this.tables),

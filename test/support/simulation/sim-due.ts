@@ -1,5 +1,6 @@
 import type { createDueRows } from "../../../src/store/due-rows.ts";
 import type { createTokenRows } from "../../../src/store/token-rows.ts";
+import { tidyLimits } from "./sim-limits.ts";
 import { after, freePermit, highestVersion, greatest, least, nextDue, viewOf, type SimRow } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
@@ -28,7 +29,8 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
 
   return {
     claimDue({ limit, claimSeconds, busyProviders }) {
-      const due = all().filter((row) => isDue(row, tables.now) && !busyProviders.includes(row.provider));
+      const { now } = tables;
+      const due = all().filter((row) => isDue(row, now) && !busyProviders.includes(row.provider));
       const first = due.sort((a, b) => dueMs(a) - dueMs(b)).slice(0, limit);
       const claimedFor = ({ attemptId }: SimRow) => (attemptId === null ? claimSeconds : orphanClaimSeconds);
       return first.map((row) => tables.put(row, { ...row, nextRefreshAt: after(tables.nowMs(), claimedFor(row)) }));
@@ -96,6 +98,7 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
         if (buried.deletedMs >= tables.nowMs() - keepDeletedMs) continue;
         Object.assign(buried, { clientRef: null, inputs: {}, captured: {} });
       }
+      tidyLimits(tables);
     },
   };
 }

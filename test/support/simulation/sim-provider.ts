@@ -35,13 +35,13 @@ export class SimProvider {
     return code;
   }
 
-  clientOf(actor: Actor): Pick<OAuthClient, "requestToken" | "revoke"> {
+  clientOf(actor: Actor): Pick<OAuthClient, "requestToken" | "ask"> {
     return {
       requestToken: (call) => new Promise((resolve) => new Exchange(this.#parts(actor), call, resolve).start()),
-      revoke: async ({ request }) => {
+      ask: async ({ request }) => {
         const value = new URLSearchParams(request.body).get("token") ?? "";
         this.#scheduler.after(this.latencyMs(), null, () => this.grants.revoke(value));
-        return { revoked: true, detail: "" };
+        return { ok: true, status: 200, body: null, detail: "" };
       },
     };
   }

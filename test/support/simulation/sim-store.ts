@@ -1,5 +1,6 @@
 import { BrokerError, isStorageUnavailable } from "../../../src/errors.ts";
 import type { DatabaseHealth } from "../../../src/store/database-health.ts";
+import type { RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import type { Tombstones } from "../../../src/store/tombstones.ts";
 import type { SimDatabase } from "./sim-database.ts";
@@ -82,6 +83,12 @@ export function createSimStore({ scheduler, moments, database, faults }: Options
       ]);
       return Object.fromEntries(statements) as TokenRows;
     },
+    limitsOf: (replica: { actor: Actor; health: DatabaseHealth }): RequestLimits => ({
+      admit: async (request) =>
+        await transact(replica, { name: "admit", effect: () => database.limits.admit(request) }),
+      settle: async (admitted, given) =>
+        await transact(replica, { name: "settle", effect: () => database.limits.settle(admitted, given) }),
+    }),
     tombstonesOf: (replica: { actor: Actor; health: DatabaseHealth }): Tombstones => ({
       find: async (id) => await transact(replica, { name: "readById", effect: () => database.findTombstone(id) }),
     }),

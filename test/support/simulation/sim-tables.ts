@@ -2,6 +2,7 @@ import type { Candidate } from "../../../src/store/grant-rows.ts";
 import type { Tombstone } from "../../../src/store/tombstones.ts";
 import type { PermitKey } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { SimLimit } from "./sim-limits.ts";
 import { viewOf, type SimRow } from "./sim-row.ts";
 
 type Buried = Tombstone & { connectionId: string; version: number; authorization: number; deletedMs: number };
@@ -14,6 +15,7 @@ export class SimTables {
   readonly rows = new Map<string, SimRow>();
   readonly candidates = new Map<string, Candidate & { order: number }>();
   readonly tombstones = new Map<string, Buried>();
+  readonly limits = new Map<string, SimLimit>();
   /** The attempts whose answers a connection's history names. */
   readonly storedAttempts = new Map<string, Set<string>>();
   readonly watchers: RowWatcher[] = [];

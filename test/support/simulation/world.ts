@@ -5,6 +5,7 @@ import { InvariantWatch } from "./invariants.ts";
 import type { Moments } from "./remote.ts";
 import { Replica } from "./replica.ts";
 import { Scheduler, type Actor } from "./scheduler.ts";
+import { createSimCatalog, type SimLimits } from "./sim-catalog.ts";
 import { SimDatabase } from "./sim-database.ts";
 import { SimProvider } from "./sim-provider.ts";
 import type { SendFault } from "./sends.ts";
@@ -15,7 +16,7 @@ import { Troubles } from "./troubles.ts";
 /** A fault that strikes when a replica comes to a moment. */
 export type Trap = { moment: string; spring: (replica: Replica) => void };
 
-type Options = { seed: number; replicas: number; traced?: boolean };
+type Options = { seed: number; replicas: number; traced?: boolean; limits?: SimLimits };
 
 /** Replicas of the core, and all that they touch, in virtual time. The same seed and commands give the same run. */
 export class World {
@@ -35,7 +36,7 @@ export class World {
   readonly #isTraced: boolean;
   readonly #startedMs: number;
 
-  constructor({ seed, replicas, traced = false }: Options) {
+  constructor({ seed, replicas, traced = false, limits }: Options) {
     this.scheduler = new Scheduler(seededRandom(seed));
     this.#startedMs = this.scheduler.nowMs;
     this.#isTraced = traced;
@@ -48,7 +49,8 @@ export class World {
     const { redis, provider } = this;
     const observer = this.#observer();
     const onError = (name: string, error: unknown) => this.#backgroundError(name, error);
-    const around = { scheduler, moments, store, redis, provider, observer, onError };
+    const catalog = createSimCatalog(limits);
+    const around = { scheduler, moments, store, redis, provider, catalog, observer, onError };
     this.replicas = Array.from({ length: replicas }, (_, index) => new Replica(`r${index + 1}`, around));
     this.store = store;
     this.holdings = new Holdings(this);

@@ -151,6 +151,23 @@ test("what a provider named cannot steer the terminal", async () => {
   expect(result.out).toBe("name:     a\naccount:   [2J evil\n");
 });
 
+test("a further token of a connection is read by its name", async () => {
+  await using broker = await startStubBroker({ "GET /tokens/acme": { body: { ...token, warnings: [] } } });
+  const result = await run(["token", "acme", "--token", "user"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toEqual({ exitCode: 0, out: "at-1\n", err: "" });
+  expect(broker.requests).toMatchObject([{ query: { token: "user" } }]);
+});
+
+test.each([
+  ["--accept", true, "Connection a has the other account from now on.\n"],
+  ["--decline", false, "Connection a keeps the account that it had.\n"],
+])("the other account of a reconnect gets the word %s", async (option, accept, said) => {
+  await using broker = await startStubBroker({ "POST /connections/a/account": { body: { name: "a" } } });
+  const result = await run(["connections", "confirm", "a", option], { env: { FRESHET_URL: broker.url } });
+  expect(result).toEqual({ exitCode: 0, out: said, err: "" });
+  expect(broker.requests.map(({ body }) => body)).toEqual([{ accept }]);
+});
+
 test("deleting a connection can leave the provider's tokens alone", async () => {
   await using broker = await startStubBroker({ "DELETE /connections/a": { status: 204 } });
   const env = { FRESHET_URL: broker.url };

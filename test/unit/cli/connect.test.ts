@@ -44,7 +44,7 @@ test("reconnecting waits for the new consent, not for the status that it has alr
 });
 
 test("--no-wait prints the link and leaves", async () => {
-  await using broker = await startStubBroker(made);
+  await using broker = await startStubBroker({ ...made, "GET /connections/a": connection("pending") });
   const args = ["connect", "a", "--no-wait", "--expires-in", "60", "--return-to", "https://x.example", "--manual"];
   const result = await run(args, { env: { FRESHET_URL: broker.url } });
   expect(result).toEqual({ exitCode: 0, out: `${link.url}\n`, err: "" });
@@ -89,4 +89,77 @@ test("a broker that restarts meanwhile is waited for", async () => {
   });
   const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
   expect(result).toMatchObject({ exitCode: 0 });
+});
+
+const deviceCode = {
+  user_code: "WDJB-MJHT",
+  verification_uri: "https://id.example/device",
+  verification_uri_complete: "https://id.example/device?user_code=WDJB-MJHT",
+  expires_at: "2026-11-20T12:10:00.000Z",
+  interval: 5,
+};
+const byDevice = (status: string) => ({ body: { name: "a", status, version: 1, grant: "device_code" } });
+
+test("a device_code connection is connected with a code, which is shown with the address to type it in at", async () => {
+  await using broker = await startStubBroker({
+    "GET /connections/a": [byDevice("pending"), byDevice("pending"), byDevice("connected")],
+    "GET /connections/a/events": events("created"),
+    "POST /connections/a/device": { body: deviceCode },
+  });
+  const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({
+    exitCode: 0,
+    out: "WDJB-MJHT  https://id.example/device\nConnection a is connected.\n",
+    err: expect.stringContaining(deviceCode.verification_uri_complete),
+  });
+  expect(broker.requests.map(({ method, path }) => `${method} ${path}`).slice(0, 3)).toEqual([
+    "GET /connections/a",
+    "GET /connections/a/events",
+    "POST /connections/a/device",
+  ]);
+});
+
+test("--json prints the code and, when it is connected, the connection", async () => {
+  await using broker = await startStubBroker({
+    "GET /connections/a": [byDevice("pending"), byDevice("connected")],
+    "GET /connections/a/events": events(),
+    "POST /connections/a/device": { body: deviceCode },
+  });
+  const result = await run(["connect", "a", "--json"], { env: { FRESHET_URL: broker.url } });
+  const lines = result.out.trim().split("\n");
+  expect(lines.map((line): unknown => JSON.parse(line))).toEqual([deviceCode, byDevice("connected").body]);
+});
+
+test.each([
+  ["consent_denied", /code works no more \(not_connected\)\n$/],
+  ["consent_failed", /code works no more \(not_connected\)\n$/],
+  ["other_account_held", /another account's owner: freshet connections confirm a .* \(account_changed\)\n$/],
+])("after %s the code works no more, and waiting ends", async (type, said) => {
+  await using broker = await startStubBroker({
+    "GET /connections/a": byDevice("pending"),
+    "GET /connections/a/events": [events("created"), events("created"), events(type, "created")],
+    "POST /connections/a/device": { body: deviceCode },
+  });
+  const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 1, err: expect.stringMatching(said) });
+  expect(result.err).toContain(type);
+  expect(broker.requests.filter(({ path }) => path.endsWith("/events"))).toHaveLength(3);
+});
+
+test("waiting for a code ends with the code", async () => {
+  await using broker = await startStubBroker({
+    "GET /connections/a": byDevice("pending"),
+    "GET /connections/a/events": events(),
+    "POST /connections/a/device": { body: { ...deviceCode, expires_at: "2026-11-20T12:00:05.000Z" } },
+  });
+  const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 1, err: expect.stringMatching(/in time \(not_connected\)\n$/) });
+  expect(broker.requests.filter(({ path }) => path.endsWith("/events"))).toHaveLength(1 + 5);
+});
+
+test("what is for links is refused where a code is typed in, before there is one", async () => {
+  await using broker = await startStubBroker({ "GET /connections/a": byDevice("pending") });
+  const result = await run(["connect", "a", "--return-to", "https://x.example"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 2, err: expect.stringContaining("are for links") });
+  expect(broker.requests.map(({ method }) => method)).toEqual(["GET"]);
 });

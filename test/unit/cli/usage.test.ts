@@ -30,6 +30,8 @@ test.each([
   ["an empty secret", ["import", "a", "--refresh-token-file", "-"], /stdin holds no secret/],
   ["two secrets on stdin", ["import", "a", "--refresh-token-file", "-", "--access-token-file", "-"], /Only one token/],
   ["an import of nothing", ["import", "a"], /No tokens/],
+  ["no word on an account", ["connections", "confirm", "a"], /Give --accept or --decline/],
+  ["both words on an account", ["connections", "confirm", "a", "--accept", "--decline"], /Give --accept or --decline/],
 ])("wrong usage is exit code 2 and nothing is sent: %s", async (_case, args, message) => {
   await using broker = await startStubBroker({});
   const result = await run(args, { env: { FRESHET_URL: broker.url } });

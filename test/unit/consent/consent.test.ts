@@ -496,7 +496,7 @@ describe("a code that is copied by hand", () => {
     taken.length = 0;
     stage.behaviour.exchange = async ({ code }) => {
       taken.push(code);
-      return { connectionName: "acme" };
+      return { connectionName: "acme", held: null };
     };
   };
 

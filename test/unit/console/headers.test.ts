@@ -13,6 +13,7 @@ const question: ConsentQuestion = {
   expiresAt: new Date(),
   csrf: "c",
   manual: null,
+  device: null,
 };
 
 const refuse = async () => await Promise.reject(new ConsentError("invalid_state"));
@@ -20,7 +21,9 @@ const refuse = async () => await Promise.reject(new ConsentError("invalid_state"
 async function start(publicUrl: string) {
   const consent: ConsentRoutesOptions["consent"] = {
     describe: async () => question,
-    begin: async () => ({ authorizationUrl: "https://provider.example/authorize?state=s" }),
+    begin: async () => ({ kind: "redirect", authorizationUrl: "https://provider.example/authorize?state=s" }),
+    outcomeOfCode: async () => null,
+    decideAccount: refuse,
     complete: refuse,
     completeManually: refuse,
   };

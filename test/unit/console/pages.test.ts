@@ -18,6 +18,7 @@ const question: ConsentQuestion = {
   expiresAt: new Date(Date.UTC(2026, 10, 21, 14, 5)),
   csrf: evil,
   manual: null,
+  device: null,
 };
 
 test("text from elsewhere stays text, on every page", async () => {

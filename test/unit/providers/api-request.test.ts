@@ -36,6 +36,25 @@ describe("what to send with an API call", () => {
     });
   });
 
+  test.each([
+    ["a line break", "t1\r\nx-evil: 1"],
+    ["a line feed alone", "t1\n"],
+    ["a NUL", "t\u00001"],
+    ["a character beyond Latin-1", "t\u01421"],
+    ["a delete", "t\u007f1"],
+  ])("a token with %s is in no header: the answer says so, without it", (_name, accessToken) => {
+    for (const knobs of ["", "api: { headers: { x-token: '{access_token}' } }"]) {
+      const describing = () => describeApiRequest({ definition: define(knobs), values: { accessToken } });
+      expect(describing).toThrow(
+        expect.objectContaining({
+          code: "provider_unavailable",
+          message: "access_token holds a character that no header can carry, such as a line break",
+          context: { retryAfterSeconds: 60 },
+        }),
+      );
+    }
+  });
+
   test("a header of its own takes the token where the definition says so", () => {
     const definition = define("api: { authorization: { header: X-Access-Token, value: '{access_token}' } }");
     expect(describeApiRequest({ definition, values: { accessToken: "t1" } })).toEqual({

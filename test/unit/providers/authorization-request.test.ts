@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, createHmac, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import {
   buildAuthorizationUrl,
@@ -126,6 +126,75 @@ describe("the callback", () => {
   test("a captured value that could not stand in a header is left out", () => {
     expect(readCallback(definition, { oauth_code: "c", realmId: "a\nb" })).toMatchObject({ captured: {} });
   });
+});
+
+const sign = (message: string, secret = "s3cr3t") => createHmac("sha256", secret).update(message).digest("hex");
+
+describe("a callback that a provider signs (hmac_sha256_query)", () => {
+  const definition = withAuthorization("callback: { verify: hmac_sha256_query, capture: { shop: shop } }");
+  const query = { state: "st", shop: "a.shops.example", code: "c1", timestamp: "1800000000" };
+  const sorted = "code=c1&shop=a.shops.example&state=st&timestamp=1800000000";
+  const read = (given: Record<string, unknown>, secret: string | string[] | null = "s3cr3t") =>
+    readCallback(definition, given, () => secret);
+
+  test("is taken with the signature of all other parameters, sorted, in either case", () => {
+    const taken = { kind: "code", code: "c1", captured: { shop: "a.shops.example" } };
+    expect(read({ hmac: sign(sorted), ...query })).toEqual(taken);
+    expect(read({ ...query, hmac: sign(sorted).toUpperCase() })).toEqual(taken);
+  });
+
+  test.each<[string, Record<string, unknown>]>([
+    ["no signature", query],
+    ["an empty one", { ...query, hmac: "" }],
+    ["one that is cut short", { ...query, hmac: sign(sorted).slice(0, 62) }],
+    ["one that is none", { ...query, hmac: "z".repeat(64) }],
+    ["two", { ...query, hmac: [sign(sorted), sign(sorted)] }],
+    ["one by another secret", { ...query, hmac: sign(sorted, "other") }],
+    [
+      "one of parameters in another order",
+      { ...query, hmac: sign("state=st&shop=a.shops.example&code=c1&timestamp=1800000000") },
+    ],
+    ["another code", { ...query, code: "c2", hmac: sign(sorted) }],
+    ["another shop", { ...query, shop: "evil.example", hmac: sign(sorted) }],
+    ["a parameter more", { ...query, more: "x", hmac: sign(sorted) }],
+    ["a parameter less", { code: "c1", shop: query.shop, state: "st", hmac: sign(sorted) }],
+  ])("with %s is refused, and its code is not read", (_name, given) => {
+    const callback = read(given);
+    expect(callback).toMatchObject({ kind: "error", error: "invalid_signature" });
+    expect(JSON.stringify(callback)).not.toMatch(/c1|c2/);
+  });
+
+  test("is refused where the client has no secret to check it by", () => {
+    expect(read({ ...query, hmac: sign(sorted) }, null)).toMatchObject({ kind: "error", error: "invalid_signature" });
+    expect(read({ ...query, hmac: sign(sorted, "") }, null)).toMatchObject({ kind: "error" });
+  });
+
+  test("is taken by either of two secrets while one takes the other's place, and by no third", () => {
+    const signed = { ...query, hmac: sign(sorted) };
+    expect(read(signed, ["new", "s3cr3t"])).toMatchObject({ kind: "code" });
+    expect(read(signed, ["s3cr3t", "old"])).toMatchObject({ kind: "code" });
+    expect(read(signed, ["new", "old"])).toMatchObject({ error: "invalid_signature" });
+    expect(read(signed, [])).toMatchObject({ error: "invalid_signature" });
+  });
+
+  test("is not asked for by a definition without it", () => {
+    expect(readCallback(withAuthorization(""), query)).toMatchObject({ kind: "code", code: "c1" });
+  });
+});
+
+test("a captured value that does not fit its pattern was tampered with; one that is lacking was not", () => {
+  const knobs = "callback: { capture: { shop: { param: shop, pattern: '^[a-z]+\\.shops\\.example$' } } }";
+  const definition = withAuthorization(knobs);
+  expect(readCallback(definition, { code: "c1", shop: "a.shops.example" })).toMatchObject({
+    kind: "code",
+    captured: { shop: "a.shops.example" },
+  });
+  expect(readCallback(definition, { code: "c1", shop: "evil.test/.shops.example" })).toMatchObject({
+    kind: "error",
+    error: "unexpected_parameter",
+    description: "shop is not what this provider sends",
+  });
+  expect(readCallback(definition, { code: "c1" })).toMatchObject({ kind: "code", captured: {} });
 });
 
 describe("the issuer of a callback (RFC 9207)", () => {

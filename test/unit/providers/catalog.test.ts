@@ -1,10 +1,15 @@
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { StartupError } from "../../../src/errors.ts";
 import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
-import { builtin, builtinFolder, catalogWith, folderOf, sandboxAddress } from "./definitions.ts";
+import { fileFrom } from "../../providers/knobs/base.ts";
+import { at } from "../../providers/knobs/row.ts";
+import { builtinFolder, builtins, sandboxAddress } from "../../support/built-ins.ts";
+import { builtin, catalogWith, fewBuiltins, folderOf } from "./definitions.ts";
 
 const token = "token: { url: https://login.example/token }";
+const withKey = `inputs: { key: { secret: true, pattern: "^[a-z]+$" } }\n`;
 const own = `id: own\nauthorization: { url: https://login.example/authorize }\n${token}\n`;
 
 function problemsOf(yaml: string | Uint8Array): string[] {
@@ -16,26 +21,48 @@ function problemsOf(yaml: string | Uint8Array): string[] {
 }
 
 describe("the built-in definitions", () => {
-  test("all of them load, and only oauth2 is there to be extended alone", () => {
-    const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox: sandboxAddress });
-    const ids = ["apicbase", "apicbase-basic", "bakeronline", "bol", "bol-form", "oauth2", "sandbox", "shopware"];
-    expect(catalog.list().map(({ id }) => id)).toEqual(ids);
-    expect(catalog.list().filter(({ usable }) => !usable)).toEqual([catalog.get("oauth2")]);
+  test("all of them load, each under its file's name, and two are there to be extended alone", () => {
+    const catalog = builtins();
+    const ids = catalog.list().map(({ id }) => id);
+    const names = readdirSync(builtinFolder).filter((name) => name.endsWith(".yaml"));
+    expect(ids.map((id) => `${id}.yaml`).toSorted()).toEqual(names.toSorted());
+    const promised = [
+      "apicbase",
+      "apicbase-basic",
+      "bakeronline",
+      "bol",
+      "bol-form",
+      "oauth2",
+      "oidc",
+      "sandbox",
+      "shopware",
+    ];
+    expect(ids).toEqual(expect.arrayContaining(promised));
+    const generic = catalog.list().filter(({ usable }) => !usable);
+    expect(generic.map(({ id }) => id)).toEqual(["oauth2", "oidc"]);
   });
 
   test("each file passes the check of the command line", () => {
-    for (const { id } of loadCatalog({ builtinFolder, extraFolder: null, sandbox: sandboxAddress }).list()) {
+    for (const { id } of builtins().list()) {
       expect(checkProviderFile(join(builtinFolder, `${id}.yaml`), { builtinFolder, extraFolder: null })).toEqual([]);
     }
   });
 
   test("the sandbox is at this broker's own addresses, and is not there when it is off", () => {
-    const sandbox = builtin("sandbox");
-    expect(sandbox.isSandbox).toBe(true);
-    expect(sandbox.authorization?.url).toBe("https://broker.example/sandbox/authorize");
-    expect(sandbox.exchanges.authorization_code?.url).toBe("http://127.0.0.1:8080/sandbox/token");
-    expect(sandbox.revocation?.url).toBe("http://127.0.0.1:8080/sandbox/revoke");
-    expect(loadCatalog({ builtinFolder, extraFolder: null, sandbox: null }).get("sandbox")).toBeUndefined();
+    const definition = builtin("sandbox");
+    expect(definition.isSandbox).toBe(true);
+    expect(definition.authorization?.url).toBe("https://broker.example/sandbox/authorize");
+    expect(definition.exchanges.authorization_code?.url).toBe("http://127.0.0.1:8080/sandbox/token");
+    expect(definition.revocation?.url).toBe("http://127.0.0.1:8080/sandbox/revoke");
+    const few = { builtinFolder: fewBuiltins, extraFolder: null };
+    expect(loadCatalog({ ...few, sandbox: sandboxAddress }).get("sandbox")).toBeDefined();
+    expect(loadCatalog({ ...few, sandbox: null }).get("sandbox")).toBeUndefined();
+  });
+
+  test("the sandbox is at its broker, however that is reached", () => {
+    const sandbox = { publicUrl: "http://broker.internal/sandbox", localUrl: "http://10.0.0.5:8080/sandbox" };
+    const catalog = loadCatalog({ builtinFolder: fewBuiltins, extraFolder: null, sandbox });
+    expect(catalog.get("sandbox")?.authorization?.url).toBe("http://broker.internal/sandbox/authorize");
   });
 
   test("a definition cannot be changed once it is loaded", () => {
@@ -88,11 +115,11 @@ describe("extends", () => {
     });
     expect(catalog.get("apicbase")?.exchanges.authorization_code).toMatchObject({
       url: "https://other.example/token/",
-      clientAuth: "body",
+      clientAuth: { kind: "body" },
     });
     expect(catalog.get("apicbase-basic")?.exchanges.authorization_code).toMatchObject({
       url: "https://other.example/token/",
-      clientAuth: "basic",
+      clientAuth: { kind: "basic" },
     });
   });
 
@@ -113,7 +140,8 @@ token: { headers: { x-version: null }, grants: { authorization_code: { fields: {
     expect(() => catalogWith({ "a.yaml": "id: a\nextends: a\n" })).toThrow(
       /a\.yaml:2:1: extends a, which is no provider/,
     );
-    expect(() => catalogWith({ "a.yaml": "id: a\nextends: oauth\n" })).toThrow(/there are apicbase, .*oauth2/);
+    expect(() => catalogWith({ "a.yaml": "id: a\nextends: oauth\n" })).toThrow(/did you mean "oauth2"\?/);
+    expect(() => catalogWith({ "a.yaml": "id: a\nextends: zzzzzzzz\n" })).toThrow(/there are .*apicbase, .*oauth2/);
     expect(() => catalogWith({ "a.yaml": own, "b.yaml": own })).toThrow(
       /b\.yaml:1:1: the id own is that of .*a\.yaml too/,
     );
@@ -123,7 +151,7 @@ token: { headers: { x-version: null }, grants: { authorization_code: { fields: {
 
   test("what extends the sandbox is told when the sandbox is off", () => {
     const extraFolder = folderOf({ "a.yaml": "id: a\nextends: sandbox\n" });
-    const load = () => loadCatalog({ builtinFolder, extraFolder, sandbox: null });
+    const load = () => loadCatalog({ builtinFolder: fewBuiltins, extraFolder, sandbox: null });
     expect(load).toThrow(/a\.yaml:2:1: extends sandbox, which there is none of while the sandbox is off/);
   });
 
@@ -132,10 +160,74 @@ token: { headers: { x-version: null }, grants: { authorization_code: { fields: {
       "base.yaml": "id: base\ntoken:\n  headers: { x: '{inputs.nope}' }\n",
       "top.yaml": "id: top\nextends: base\n",
     });
-    const load = () => loadCatalog({ builtinFolder, extraFolder: folder, sandbox: null });
+    const load = () => loadCatalog({ builtinFolder: fewBuiltins, extraFolder: folder, sandbox: null });
     expect(load).toThrow(/base\.yaml:3:14: token\.headers\.x: \{inputs\.nope\} is not declared in `inputs`/);
   });
 });
+
+const capturesOrg = "capture: { org: /org }";
+/** Where a template of a lookup may stand, a lookup with one there that is not known yet, and where that is told. */
+const lateLookups: [string, string, string][] = [
+  [
+    "in its address",
+    `after_connect: [{ request: { url: "https://x.example/{account.org}" }, ${capturesOrg} }]`,
+    "request\\.url",
+  ],
+  [
+    "in a field",
+    `after_connect: [{ request: { url: https://x.example, fields: { o: "{account.org}" } }, ${capturesOrg} }]`,
+    "request\\.fields\\.o",
+  ],
+  [
+    "in a header",
+    `after_connect: [{ request: { url: https://x.example, headers: { o: "{account.org}" } }, ${capturesOrg} }]`,
+    "request\\.headers\\.o",
+  ],
+  [
+    "in the header that authenticates",
+    `after_connect: [{ request: { url: https://x.example, client_auth: { header: o, value: "{account.org}" } }, ${capturesOrg} }]`,
+    "request",
+  ],
+  [
+    "in the pair of Basic",
+    `after_connect: [{ request: { url: https://x.example, client_auth: { basic: "{account.org}:" } }, ${capturesOrg} }]`,
+    "request",
+  ],
+  [
+    "in the authorization of api",
+    `api: { authorization: "Bearer {account.org}" }\nafter_connect: [{ request: { url: https://x.example }, ${capturesOrg} }]`,
+    "request",
+  ],
+  [
+    "as the account's name",
+    `after_connect: [{ value: "{account.org}" }, { request: { url: https://x.example }, ${capturesOrg} }]`,
+    "value",
+  ],
+  [
+    "in what it selects by",
+    `after_connect: [{ request: { url: https://x.example }, select: { where: /id, equals: "{account.org}" }, ${capturesOrg} }]`,
+    "select\\.equals",
+  ],
+];
+
+/** A header of api, and a lookup that captures its value. */
+const apiHeader = (headers: string) => `${own}api: { headers: { X-Org: "{account.org}" } }
+after_connect:
+  - request: { url: https://x.example/me${headers} }
+    capture: { org: /org }
+  - request: { url: "https://x.example/{account.org}" }
+    pointer: /name
+`;
+
+const codeFields = (pkce: string, fields: string) =>
+  `id: own\nauthorization: { url: https://x.example, pkce: "${pkce}" }\ntoken: { url: https://x.example, grants: { authorization_code: { fields: { ${fields} } } } }`;
+
+/** What the check says of a token endpoint, in a built-in file or in one's own. */
+const tokenUrlProblems = (url: string, isBuiltin: boolean) => {
+  const folder = folderOf({ "own.yaml": `id: own\ngrants: [import]\ntoken: { url: "${url}" }\n` });
+  const folders = { builtinFolder: isBuiltin ? folder : folderOf({}), extraFolder: null };
+  return checkProviderFile(join(folder, "own.yaml"), folders).map((text) => text.replace(`${folder}/`, ""));
+};
 
 describe("a wrong file stops the start with its line and what was expected", () => {
   const cases: [string, string | Uint8Array, RegExp][] = [
@@ -145,7 +237,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
     [
       "a tab for indentation",
       "id: own\ntoken:\n\turl: https://x.example\n",
-      /^3:1: Tabs are not allowed as indentation/,
+      /^3:1: this line is indented by a tab: use spaces$/,
     ],
     ["a key that stands twice", "id: own\nname: a\nname: b\n", /^3:1: this key stands twice/],
     ["bytes that are not UTF-8", Buffer.from("id: own\nname: caf\xe9\n", "latin1"), /^2:1: the file is not UTF-8/],
@@ -165,7 +257,6 @@ describe("a wrong file stops the start with its line and what was expected", () 
       /^4:1: respons: unknown knob `respons`; did you mean `response`\?/,
     ],
     ["a knob that is like no other", `${own}refresh: { zzz: 1 }\n`, /known here: rotation, reuse/],
-    ["a knob that is yet to come", `${own}introspection: { url: https://x.example }\n`, /unknown knob `introspection`/],
     [
       "a word that is not allowed",
       `${own}refresh: { reuse: maybe }\n`,
@@ -235,7 +326,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
     [
       "a host from an answer",
       `${own}response: { capture: { host: /host } }\napi: { base_url: "https://{response.host}" }\n`,
-      /only an input may stand there/,
+      /this capture needs a `pattern`/,
     ],
     [
       "an address whose input has no scheme",
@@ -328,6 +419,83 @@ describe("a wrong file stops the start with its line and what was expected", () 
       /`password` is a secret/,
     ],
     [
+      "the client's secret in an address",
+      `id: own\ngrants: [import]\ntoken: { url: "https://x.example/{client.secret}" }\n`,
+      /token\.url: \{client\.secret\} is refused: a secret never stands in a URL; use `client_auth`/,
+    ],
+    [
+      "the token to revoke in an address",
+      `${own}revocation: { url: "https://x.example/{access_token}" }\n`,
+      /revocation\.url: \{access_token\} is refused: a secret never stands in a URL/,
+    ],
+    [
+      "a secret input in the URL",
+      `id: own\ngrants: [client_credentials]\n${withKey}token: { url: https://x.example, encoding: query, grants: { client_credentials: { fields: { k: "{inputs.key}" } } } }`,
+      /token\.grants\.client_credentials\.fields\.k: `k` is a secret, and secrets are refused in `encoding: query`/,
+    ],
+    [
+      "a secret input in the URL of a lookup",
+      `${own}${withKey}after_connect: [{ request: { url: https://x.example, fields: { k: "{inputs.key}" } }, pointer: /id }]`,
+      /after_connect\.0\.request\.fields\.k: `k` is a secret/,
+    ],
+    [
+      "an access token in the URL of a lookup",
+      `${own}after_connect: [{ request: { url: https://x.example, fields: { t: "{access_token}" } }, pointer: /id }]`,
+      /after_connect\.0\.request\.fields\.t: `t` is a secret/,
+    ],
+    [
+      "a secret input in the address that a browser is sent to",
+      `id: own\nauthorization: { url: https://x.example, params: { k: "{inputs.key}" } }\n${withKey}${token}\n`,
+      /authorization\.params\.k: \{inputs\.key\} is a secret, and what stands here is shown to browsers or callers/,
+    ],
+    [
+      "a secret input in what callers get",
+      `${own}${withKey}api: { headers: { x: "a {inputs.key}" } }\n`,
+      /api\.headers\.x: \{inputs\.key\} is a secret, and what stands here is shown/,
+    ],
+    [
+      "a secret input in the authorization that callers get",
+      `${own}${withKey}api: { authorization: "Key {inputs.key}" }\n`,
+      /api\.authorization: \{inputs\.key\} is a secret, and what stands here is shown/,
+    ],
+    [
+      "a secret input in the header of its own that callers get",
+      `${own}${withKey}api: { authorization: { header: x-key, value: "{inputs.key}" } }\n`,
+      /api\.authorization: \{inputs\.key\} is a secret, and what stands here is shown/,
+    ],
+    [
+      "a secret input as the account's name",
+      `${own}${withKey}after_connect: [{ value: "{inputs.key}" }]\n`,
+      /after_connect\.0\.value: \{inputs\.key\} is a secret, and what stands here is shown/,
+    ],
+    [
+      "a code exchange that forgets the verifier of its challenge",
+      `id: own\nauthorization: { url: https://x.example }\ntoken: { url: https://x.example, grants: { authorization_code: { fields: { code: "{code}" } } } }`,
+      /^3:\d+: token\.grants\.authorization_code\.fields: must hold \{code_verifier\}, since a challenge is sent/,
+    ],
+    ...lateLookups.map(([where, lookup, said]): [string, string, RegExp] => [
+      `a lookup that needs what it captures itself, ${where}`,
+      `${own}${lookup}\n`,
+      new RegExp(
+        `^[45]:\\d+: after_connect\\.0\\.${said}: \\{account\\.org\\} is captured by this lookup or a later one`,
+      ),
+    ]),
+    [
+      "a lookup that needs what a later one captures",
+      `${own}after_connect: [{ request: { url: "https://x.example/{account.org}" }, pointer: /id }, { request: { url: https://x.example }, capture: { org: /org } }]`,
+      /after_connect\.0\.request\.url: \{account\.org\} is captured by this lookup or a later one/,
+    ],
+    [
+      "a literal secret among the fields of a URL",
+      `${own}after_connect: [{ request: { url: https://x.example, fields: { password: hunter2 } }, pointer: /id }]`,
+      /after_connect\.0\.request\.fields\.password: `password` is a secret/,
+    ],
+    [
+      "a literal secret among the parameters of the authorize page",
+      `id: own\nauthorization: { url: https://x.example, params: { client_secret: abc } }\n${token}\n`,
+      /^2:52: authorization\.params\.client_secret: `client_secret` names a secret, and a secret never stands in a URL/,
+    ],
+    [
       "a GET with a body",
       `id: own\ngrants: [client_credentials]\ntoken: { url: https://x.example, method: GET }\n`,
       /goes with `encoding: query`/,
@@ -338,9 +506,107 @@ describe("a wrong file stops the start with its line and what was expected", () 
     const problems = problemsOf(yaml);
     expect(problems.join("\n")).toMatch(new RegExp(expected.source, "m"));
     const folder = folderOf({ "own.yaml": yaml });
-    const load = () => loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null });
+    const load = () => loadCatalog({ builtinFolder: folderOf({}), extraFolder: folder, sandbox: null });
     expect(load).toThrow(StartupError);
     expect(load).toThrow(/^[^\n]+$/);
+  });
+
+  const addresses = [
+    "issuer",
+    "authorization.url",
+    "authorization.issuer",
+    "authorization.pushed.url",
+    "token.url",
+    "token.grants.authorization_code.url",
+    "token.grants.refresh_token.url",
+    "token.grants.password.refresh.url",
+    "device.url",
+    "revocation.url",
+    "introspection.url",
+    "response.extra_tokens[1].exchange.url",
+    "after_connect[0].request.url",
+    "api.base_url",
+  ];
+
+  test.each(addresses)("a secret input in %s, in the path and where the host is", (path) => {
+    const dotted = path.replaceAll(/\[(\d)\]/g, ".$1").replaceAll(".", "\\.");
+    const said = new RegExp(`${dotted}: \\{inputs\\.key\\} is a secret, and secrets never stand in an address`);
+    for (const url of ["https://x.example/{inputs.key}", "https://{inputs.key}.x.example/a"]) {
+      const file = fileFrom("full", at(path, url));
+      const problems = (secret: boolean) =>
+        problemsOf(JSON.stringify({ ...file, inputs: { key: { secret, pattern: "^[a-z]+$" } } }));
+      expect(problems(true).join("\n")).toMatch(said);
+      expect(problems(false)).toEqual([]);
+    }
+  });
+
+  test("a header of api that a lookup has yet to capture is named with the way to leave it out, which helps", () => {
+    expect(problemsOf(apiHeader(""))).toEqual([
+      "6:5: after_connect.0.request.headers.x-org: {account.org} is captured by this lookup or a later one, and is not there yet; `headers: { x-org: null }` here leaves this one of api.headers out",
+    ]);
+    expect(problemsOf(apiHeader(", headers: { x-org: null }"))).toEqual([]);
+  });
+
+  test("a lookup may use what one before it has captured, and capture it anew", () => {
+    const first = `{ request: { url: https://x.example }, ${capturesOrg} }`;
+    const second = `{ request: { url: "https://x.example/{account.org}" }, ${capturesOrg} }`;
+    expect(problemsOf(`${own}after_connect: [${first}, ${second}]\n`)).toEqual([]);
+    expect(problemsOf(`${own}after_connect: [${second}, ${first}]\n`)).toHaveLength(1);
+  });
+
+  test("a code exchange that lists its verifier, or has no challenge, needs no more", () => {
+    expect(problemsOf(codeFields("required", 'code: "{code}", verifier: "{code_verifier}"'))).toEqual([]);
+    expect(problemsOf(codeFields("off", 'code: "{code}"'))).toEqual([]);
+    expect(problemsOf(codeFields("required", 'code: "{code}"'))).toHaveLength(1);
+    expect(problemsOf(codeFields("optional", 'code: "{code}"'))).toHaveLength(1);
+  });
+
+  test.each(addresses)("a parameter in %s that is named as a secret, whatever its value and spelling", (path) => {
+    const dotted = path.replaceAll(/\[(\d)\]/g, ".$1").replaceAll(".", "\\.");
+    for (const name of [
+      "client_secret",
+      "client_assertion",
+      "password",
+      "refresh_token",
+      "access_token",
+      "Access%5FToken",
+    ]) {
+      const problems = problemsOf(JSON.stringify(fileFrom("full", at(path, `https://x.example/a?v=1&${name}=abc`))));
+      expect(problems.join("\n")).toMatch(
+        new RegExp(`${dotted}: \`${decodeURIComponent(name)}\` names a secret, and a secret never stands in a URL`),
+      );
+    }
+    expect(problemsOf(JSON.stringify(fileFrom("full", at(path, "https://x.example/a?v=1&scope=b"))))).toEqual([]);
+  });
+
+  test("http in a built-in file, save to this machine; a file of one's own says what its PROVIDER_NETWORKS allow", () => {
+    for (const url of [
+      "http://x.example/t",
+      "HTTP://x.example",
+      "http://localhost.x.example",
+      "http://127.0.0.1.x.example",
+    ]) {
+      expect(tokenUrlProblems(url, true)).toEqual([
+        expect.stringMatching(/^own\.yaml:3:10: token\.url: must be an https URL: /),
+      ]);
+      expect(tokenUrlProblems(url, false)).toEqual([]);
+    }
+    for (const url of ["https://x.example", "http://localhost:8080/t", "http://127.0.0.1:8080", "http://[::1]/t"]) {
+      expect(tokenUrlProblems(url, true)).toEqual([]);
+    }
+  });
+
+  test("a secret input may stand where nobody sees it: in headers, fields and client_auth of requests", () => {
+    const yaml = `id: own
+grants: [client_credentials]
+${withKey}token:
+  url: https://login.example/token
+  headers: { x-key: "{inputs.key}" }
+  client_auth: { basic: "{inputs.key}:" }
+  grants: { client_credentials: { fields: { k: "{inputs.key}" } } }
+after_connect: [{ request: { url: https://x.example, method: POST, encoding: form, headers: { x-key: "{inputs.key}" }, fields: { k: "{inputs.key}" } }, pointer: /id }]
+`;
+    expect(problemsOf(yaml)).toEqual([]);
   });
 
   test("the check lists every problem, the start the first and how many more", () => {
@@ -351,7 +617,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
 
   test("a folder that is not there is named", () => {
     const extraFolder = "/nowhere/at/all";
-    expect(() => loadCatalog({ builtinFolder, extraFolder, sandbox: null })).toThrow(
+    expect(() => loadCatalog({ builtinFolder: fewBuiltins, extraFolder, sandbox: null })).toThrow(
       /\/nowhere\/at\/all cannot be read \(ENOENT\)/,
     );
   });
@@ -360,5 +626,75 @@ describe("a wrong file stops the start with its line and what was expected", () 
     expect(checkProviderFile("/nowhere.yaml", { builtinFolder, extraFolder: null })).toEqual([
       "/nowhere.yaml: cannot be read (ENOENT)",
     ]);
+  });
+});
+
+const fileOf = (id: string) => `id: ${id}\nname: ${id} as read\n${token}\ngrants: [import]\n`;
+
+describe("reading ahead", () => {
+  const ids = ["a", "b", "c", "d"];
+  const broken = "id: {";
+
+  function setFiles() {
+    const folder = folderOf(Object.fromEntries(ids.map((id) => [`${id}.yaml`, broken])));
+    const catalog = loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null });
+    const put = (id: string | undefined, content = fileOf(id ?? "")) => {
+      if (id !== undefined) writeFileSync(join(folder, `${id}.yaml`), content);
+    };
+    return { catalog, put };
+  }
+
+  test("takes one file after each pause, and the whole list needs none of them any more", async () => {
+    const { catalog, put } = setFiles();
+    let pauses = 0;
+    // Each file is good during its own turn alone: whoever reads it at any other time cannot.
+    const pause = async () => {
+      put(ids[pauses - 1], broken);
+      put(ids[pauses]);
+      pauses += 1;
+    };
+    await catalog.warm({ signal: new AbortController().signal, pause });
+    put(ids.at(-1), broken);
+    expect(pauses).toBe(ids.length);
+    expect(catalog.list().map(({ name }) => name)).toEqual(ids.map((id) => `${id} as read`));
+    expect(catalog.get("b")).toBe(catalog.list()[1]);
+  });
+
+  test("does not pause for what is known, and leaves it as it is", async () => {
+    const { catalog, put } = setFiles();
+    for (const id of ids) put(id);
+    const known = [catalog.get("a"), catalog.get("c")];
+    let pauses = 0;
+    await catalog.warm({ signal: new AbortController().signal, pause: async () => void (pauses += 1) });
+    expect(pauses).toBe(2);
+    expect([catalog.get("a"), catalog.get("c")]).toEqual(known);
+    expect(catalog.get("a")).toBe(known[0]);
+  });
+
+  test("gives way to others, ends at once when it is told to, and may be joined by the list", async () => {
+    const { catalog, put } = setFiles();
+    for (const id of ids) put(id);
+    const stopping = new AbortController();
+    const warming = catalog.warm({ signal: stopping.signal });
+    stopping.abort();
+    await warming;
+    put("a", broken);
+    expect(() => catalog.get("a")).toThrow(StartupError); // so nothing had been read
+    put("a");
+    const again = catalog.warm({ signal: new AbortController().signal });
+    expect(catalog.list().map(({ id }) => id)).toEqual(ids);
+    await again;
+  });
+
+  test("has the built-in definitions come out the same as without it", async () => {
+    const folders = { builtinFolder: fewBuiltins, extraFolder: null, sandbox: sandboxAddress };
+    const [warmed, cold] = [loadCatalog(folders), loadCatalog(folders)];
+    await warmed.warm({ signal: new AbortController().signal });
+    expect(warmed.list()).toEqual(cold.list());
+  });
+
+  test("of a file that is no good fails as the list does", async () => {
+    const { catalog } = setFiles();
+    await expect(catalog.warm({ signal: new AbortController().signal })).rejects.toThrow(StartupError);
   });
 });

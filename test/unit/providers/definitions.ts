@@ -1,23 +1,20 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { type Catalog, loadCatalog } from "../../../src/providers/catalog.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import { builtins, folderOfBuiltins, sandboxAddress } from "../../support/built-ins.ts";
 import { guard } from "../../support/services/guardian.ts";
 
 const root = mkdtempSync(join(tmpdir(), "freshet-providers-"));
 guard({ kind: "folder", path: root }); // test files share this module
 
-export const builtinFolder = resolve(import.meta.dirname, "../../../providers");
+/** Those of the built-in definitions that tests extend or replace. */
+export const fewBuiltins = folderOfBuiltins("apicbase", "apicbase-basic", "bakeronline", "bol", "oauth2", "sandbox");
 
-export const sandboxAddress = {
-  publicUrl: "https://broker.example/sandbox",
-  localUrl: "http://127.0.0.1:8080/sandbox",
-};
-
-/** The built-in definitions, and those of `files` (name → YAML). */
+/** Definitions of `files` (name → YAML), beside a few of the built-in ones. */
 export function catalogWith(files: Record<string, string>): Catalog {
-  return loadCatalog({ builtinFolder, extraFolder: folderOf(files), sandbox: sandboxAddress });
+  return loadCatalog({ builtinFolder: fewBuiltins, extraFolder: folderOf(files), sandbox: sandboxAddress });
 }
 
 /** A folder with these files, which goes when the tests' process ends. */
@@ -27,10 +24,8 @@ export function folderOf(files: Record<string, string | Uint8Array>): string {
   return folder;
 }
 
-const builtins = loadCatalog({ builtinFolder, extraFolder: null, sandbox: sandboxAddress });
-
 export function builtin(id: string): ProviderDefinition {
-  const definition = builtins.get(id);
+  const definition = builtins().get(id);
   if (!definition) throw new Error(`no built-in ${id}`);
   return definition;
 }
@@ -38,7 +33,7 @@ export function builtin(id: string): ProviderDefinition {
 /** A definition from YAML whose first lines (id, authorize and token URL) are given. */
 export function define(yaml: string, head = defaultHead): ProviderDefinition {
   const folder = folderOf({ "own.yaml": `${head}\n${yaml}` });
-  const definition = loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null }).get("own");
+  const definition = loadCatalog({ builtinFolder: folderOf({}), extraFolder: folder, sandbox: null }).get("own");
   if (!definition) throw new Error("the file defines another id");
   return definition;
 }

@@ -148,6 +148,35 @@ api: { base_url: "https://{inputs.shop}.shops.example" }`);
   });
 
   test.each([
+    ["in its path, of one pattern", "https://login.example/{inputs.x}", '{ pattern: "^[a-z]+$" }'],
+    ["in its path, of anything", "https://login.example/{inputs.x}", "{}"],
+    ["in its host, within one domain", "https://{inputs.x}.logins.example", '{ pattern: "^[a-z]+$" }'],
+    ["in its host, of a list", "https://{inputs.x}", "{ enum: [eu.example, us.example] }"],
+  ])("nor whose metadata say where it is: an input %s", (_name, issuer, input) => {
+    const owners = (head: string, hasClient = true) => {
+      const definition = define(`issuer: "${issuer}"\ninputs: { x: ${input} }`, head);
+      return inputOwners({ definition, grant: "authorization_code", hasClient });
+    };
+    expect(owners("id: own")).toEqual({ client: ["x"], connection: [] });
+    expect(owners("id: own", false)).toEqual({ client: [], connection: ["x"] });
+    // The issuer of a definition that has all of its addresses is compared alone.
+    const whole = `id: own
+authorization: { url: https://login.example/authorize }
+token: { url: https://login.example/token }`;
+    expect(owners(`${whole}\nrevocation: {}`)).toEqual({ client: ["x"], connection: [] });
+    expect(owners(whole)).toEqual({ client: [], connection: ["x"] });
+  });
+
+  test("an input that decides the issuer is kept as long as what is stored for it", () => {
+    const definition = define('issuer: "https://login.example/{inputs.x}"\ninputs: { x: {} }', "id: own");
+    expect(hostInputs(definition)).toEqual(["x"]);
+    expect(resolveClientInputs({ definition, given: { x: "a" } })).toEqual({ x: "a" });
+    expect(() => checkInputChanges({ definition, given: { x: "a" }, hasClient: true })).toThrow(
+      invalid(/decides where the client's secret is sent/),
+    );
+  });
+
+  test.each([
     "ftp://shop.example",
     "https://shop.example/",
     "https://user@shop.example",

@@ -4,7 +4,8 @@ import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
 import { createOAuthClient, type OAuthTimeouts } from "../../../src/providers/oauth-client.ts";
-import { buildTokenRequest, type TokenRequest } from "../../../src/providers/token-request.ts";
+import type { TokenRequest } from "../../../src/providers/assemble.ts";
+import { buildTokenRequest } from "../../../src/providers/token-request.ts";
 import { builtin, define } from "./definitions.ts";
 
 const grant = JSON.stringify({ access_token: "a", refresh_token: "r2", expires_in: 60 });
@@ -362,22 +363,26 @@ describe("an answer that stops halfway", () => {
   });
 });
 
-describe("revocation", () => {
+describe("a request that spends nothing", () => {
   test("says what came of it, and never throws", async () => {
     const client = createOAuthClient({ egress: loopback });
     const definition = builtin("oauth2");
-    const { url } = await httpServer((response) => response.end());
-    expect(await client.revoke({ definition, request: requestTo(url) })).toEqual({
-      revoked: true,
+    const { url } = await httpServer((response) => response.end('{"id":7}'));
+    expect(await client.ask({ definition, request: requestTo(url) })).toEqual({
+      ok: true,
+      status: 200,
+      body: { id: 7 },
       detail: "the provider answered 200",
     });
     const refusing = await httpServer((response) => response.writeHead(400).end());
-    expect(await client.revoke({ definition, request: requestTo(refusing.url) })).toEqual({
-      revoked: false,
+    expect(await client.ask({ definition, request: requestTo(refusing.url) })).toEqual({
+      ok: false,
+      status: 400,
+      body: null,
       detail: "the provider answered 400",
     });
-    const away = await client.revoke({ definition, request: requestTo("http://127.0.0.1:1/") });
-    expect(away.revoked).toBe(false);
+    const away = await client.ask({ definition, request: requestTo("http://127.0.0.1:1/") });
+    expect(away).toMatchObject({ ok: false, status: null, body: null });
   });
 });
 

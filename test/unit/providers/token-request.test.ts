@@ -1,11 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { TemplateValues } from "../../../src/providers/template.ts";
-import {
-  buildRevocationRequest,
-  buildTokenRequest,
-  tokenHost,
-  type TokenRequest,
-} from "../../../src/providers/token-request.ts";
+import type { TokenRequest } from "../../../src/providers/assemble.ts";
+import { buildRevocationRequest } from "../../../src/providers/side-requests.ts";
+import { buildTokenRequest, tokenHost } from "../../../src/providers/token-request.ts";
 import { builtin, define } from "./definitions.ts";
 
 const client = { id: "my-client", secret: "s3cr3t" };
@@ -246,8 +243,7 @@ describe("any provider", () => {
   test("a revocation carries the token, its kind and the client (RFC 7009)", () => {
     const request = buildRevocationRequest({
       definition: builtin("sandbox"),
-      token: "r1",
-      tokenTypeHint: "refresh_token",
+      token: { value: "r1", hint: "refresh_token" },
       values: { client },
     });
     expect(request?.url).toBe("http://127.0.0.1:8080/sandbox/revoke");
@@ -255,8 +251,7 @@ describe("any provider", () => {
     expect(request?.body).toBe("token=r1&token_type_hint=refresh_token");
     const none = buildRevocationRequest({
       definition: builtin("bol"),
-      token: "r1",
-      tokenTypeHint: "refresh_token",
+      token: { value: "r1", hint: "refresh_token" },
       values: {},
     });
     expect(none).toBeNull();

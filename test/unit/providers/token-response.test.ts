@@ -105,6 +105,105 @@ authorization: { scope: { separator: "," } }`,
   });
 });
 
+describe("an answer with further tokens in it", () => {
+  const definition = define(`response:
+  scope_separator: ","
+  capture: { team: /team }
+  extra_tokens:
+    - { name: user, access_token: /user/access_token }
+    - { name: bot, access_token: /bot/token, refresh_token: /bot/refresh, token_type: /bot/type, scope: /bot/scope,
+        expires: { pointer: /bot/life }, refresh_expires: { pointer: /bot/refresh_life } }
+    - { name: later, exchange: {} }`);
+  const own = { access_token: "a", refresh_token: "r", scope: "x", token_type: "mac", expires_in: 60, team: "t1" };
+  const bot = { token: "ba", refresh: "br", type: "dpop", scope: "y,z", life: 5, refresh_life: 50 };
+
+  test("gives each under its name, as its own pointers say, with what the answer captures", () => {
+    const { extras } = granted({ json: { ...own, bot } }, definition);
+    expect(extras).toEqual({
+      bot: {
+        accessToken: "ba",
+        refreshToken: "br",
+        tokenType: "dpop",
+        scopes: ["y", "z"],
+        accessExpiry: { kind: "in", seconds: 5 },
+        refreshExpiry: { kind: "in", seconds: 50 },
+        captured: { team: "t1" },
+      },
+    });
+  });
+
+  test("gives them nothing that is the connection's own: above all not its refresh token", () => {
+    const { extras } = granted(
+      { json: { ...own, refresh_token_expires_in: 90, user: { access_token: "ua", refresh_token: "ur" } } },
+      definition,
+    );
+    expect(extras).toEqual({
+      user: {
+        accessToken: "ua",
+        tokenType: "Bearer",
+        accessExpiry: { kind: "in", seconds: 3600 },
+        refreshExpiry: { kind: "unstated" },
+        captured: { team: "t1" },
+      },
+    });
+  });
+
+  test("alone is a grant still: none of them is lost", () => {
+    expect(granted({ json: { user: { access_token: "ua" } } }, definition)).toEqual({
+      tokenType: "Bearer",
+      accessExpiry: { kind: "unstated" },
+      refreshExpiry: { kind: "unstated" },
+      captured: {},
+      extras: { user: expect.objectContaining({ accessToken: "ua" }) },
+    });
+  });
+
+  test("has none where the answer holds none, and one that is exchanged for is not looked for", () => {
+    expect("extras" in granted({ json: { ...own, user: {}, later: { access_token: "l" } } }, definition)).toBe(false);
+  });
+
+  test("with no token of any name is a refusal", () => {
+    expect(failed({ json: { user: { access_token: "" }, bot: { token: 5 } } }, definition).code).toBe(
+      "unreadable_answer",
+    );
+  });
+});
+
+describe("a 2xx that is one only if the definition's condition holds (ok_when)", () => {
+  const definition = define(`response: { ok_when: { pointer: /ok, equals: "true" } }
+errors: [{ endpoint: token, pointer: /why, equals: gone, means: needs_reauthorization }]`);
+
+  test.each<[unknown]>([[true], ["true"]])("and holds with %j: without a token nobody can read it", (ok) => {
+    expect(failed({ json: { ok } }, definition)).toMatchObject({ class: "unknown", code: "unreadable_answer" });
+  });
+
+  test.each<[unknown]>([[false], ["no"], [1], [null], [undefined]])("and does not with %j: it is a refusal", (ok) => {
+    expect(failed({ json: { ok, a: 1 } }, definition)).toMatchObject({
+      class: "refused_for_now",
+      code: "provider_unavailable",
+    });
+  });
+
+  test("says what its error and the rules say", () => {
+    expect(failed({ json: { ok: false, why: "gone" } }, definition).code).toBe("invalid_grant");
+    expect(failed({ json: { ok: false, error: "invalid_client" } }, definition).code).toBe("invalid_client");
+  });
+
+  test("is a grant whatever it says, where there is a token in it: the old one is spent", () => {
+    expect(granted({ json: { ok: false, error: "invalid_grant", access_token: "a" } }, definition).accessToken).toBe(
+      "a",
+    );
+  });
+
+  test("is unknown where it cannot be read at all, and no other status is made better by it", () => {
+    expect(failed({ body: "<html>" }, definition).class).toBe("unknown");
+    expect(failed({ status: 500, json: { ok: false } }, definition).class).toBe("unknown");
+    expect(failed({ status: 401, json: { ok: true, error: "invalid_client" } }, definition).code).toBe(
+      "invalid_client",
+    );
+  });
+});
+
 const life = (expires_in: unknown, rule = "") => {
   const definition = rule === "" ? plain : define(`response: { expires: { ${rule} } }`);
   return granted({ json: { access_token: "a", expires_in } }, definition).accessExpiry;

@@ -23,10 +23,16 @@ const client: ClientRow = {
   createdAt: new Date(0),
   updatedAt: new Date(0),
 };
-const sendable: Sendable = { row: tokenRow(), definition: define(""), client, clientSecrets: [secret] };
-const failure = (given: Pick<Failure, "class" | "code">): Failure => ({ ...given, detail: secret, status: 400 });
-const rejected = { failure: failure({ class: "client_rejected", code: "invalid_client" }), replay: false, seconds: 1 };
-const busy = { failure: failure({ class: "refused_for_now", code: "rate_limited" }), replay: false, seconds: 1 };
+const sendable: Sendable = {
+  row: tokenRow(),
+  owner: tokenRow(),
+  definition: define(""),
+  client,
+  clientSecrets: [secret],
+};
+const failed = (given: Pick<Failure, "class" | "code">): Failure => ({ ...given, detail: secret, status: 400 });
+const rejected = { failure: failed({ class: "client_rejected", code: "invalid_client" }), replay: false, seconds: 1 };
+const busy = { failure: failed({ class: "refused_for_now", code: "rate_limited" }), replay: false, seconds: 1 };
 
 function observing() {
   const metrics = createMetrics();
@@ -87,6 +93,15 @@ describe("what telemetry learns of refreshes", () => {
     observer.failed(sendable, rejected);
     expect(levels()).toEqual(["error", "debug", "error"]);
     expect(await figures(metrics)).toMatchObject({ 'freshet_client_rejected_total{provider="own"}': 2 });
+  });
+
+  it("what limits hold back is counted, and no warning: it may be thousands", async () => {
+    const { metrics, observer, levels } = observing();
+    const failure = { class: "not_sent", code: "limit_reached", detail: "" } as const;
+    observer.failed(sendable, { failure, replay: false, seconds: 0 });
+    observer.failed(sendable, { failure: { ...failure, code: "connect_failed" }, replay: false, seconds: 0 });
+    expect(levels()).toEqual(["debug", "warn"]);
+    expect(await figures(metrics)).toMatchObject({ 'freshet_refreshes_total{provider="own",outcome="not_sent"}': 2 });
   });
 
   it("nothing that a provider said and no secret gets into the log", () => {

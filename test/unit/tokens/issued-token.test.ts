@@ -8,6 +8,7 @@ it("a caller gets the token, its whole seconds left, and nothing of the refresh 
   const row = tokenRow({ expiresAt: inSeconds(299.9), grantedScopes: ["read"], tokenType: null });
   expect(issueToken({ row, accessToken: "secret" }, [], at)).toEqual({
     connection: "acme",
+    token: null,
     accessToken: "secret",
     tokenType: "Bearer",
     expiresAt: inSeconds(299.9),

@@ -10,9 +10,11 @@ import { createKeeper, type Answer, type Kept } from "../../../src/tokens/keepin
 import type { RefreshObserver } from "../../../src/tokens/observer.ts";
 import { createSpools } from "../../../src/tokens/spools.ts";
 import { answerTo, attemptId, vault } from "./answers.ts";
+import { define } from "../providers/definitions.ts";
 import { manualClock } from "./manual-clock.ts";
 import { memoryMarks, memorySpool } from "./memory-places.ts";
 import { tokenRow } from "./token-row.ts";
+import { noAccounts } from "../../support/unasked.ts";
 
 const row = tokenRow();
 const place = { connectionId: row.id, generation: row.generation };
@@ -53,6 +55,7 @@ class Stage {
     };
     this.keeper = createKeeper({
       rows: rows as TokenRows,
+      accounts: noAccounts,
       vault,
       leases: { announce: (news) => void this.news.push(news) },
       spools: createSpools({
@@ -97,6 +100,14 @@ describe("an answer that the store takes", () => {
     expect([stage.spooled, stage.durableSeconds, stage.triedMs]).toEqual([[0, 0], [0], [0]]);
     expect(stage.marks.known.get(row.id)).toEqual({ generation: stored.generation, version: stored.version });
     expect([stage.learnt, stage.news, stage.fates]).toEqual([[], [], []]);
+  });
+
+  it("of a person's code is told to the others at once, so that none of them serves what it has replaced", async () => {
+    const stage = new Stage();
+    stage.find = async () => stored;
+    stage.keep(answerTo(row, { kind: "grant", event: "reconnected" }));
+    await stage.clock.pass(0);
+    expect(stage.news).toMatchObject([{ connection: row.id, attempt: attemptId, outcome: "stored" }]);
   });
 
   it("after a delay of less than 200 ms touches no spool either", async () => {
@@ -304,7 +315,12 @@ describe("a process that ends", () => {
 });
 
 describe("an answer that nobody wants any more", () => {
-  const changed = tokenRow({ authorization: row.authorization + 1, generation: row.generation + 1 });
+  const changed = tokenRow({
+    accessToken: null,
+    refreshToken: null,
+    authorization: row.authorization + 1,
+    generation: row.generation + 1,
+  });
   it.each([
     ["the connection is gone", { found: null, kills: "all", times: 1 }],
     [
@@ -317,10 +333,27 @@ describe("an answer that nobody wants any more", () => {
     stage.commit = async () => null;
     stage.find = async () => found;
     const answer = answerTo(row);
-    const definition = { ...answer.sendable.definition, revocationKills: kills };
+    const definition = define(`revocation: { url: https://login.example/revoke, kills: ${kills} }`);
     const keeping = stage.keep({ ...answer, sendable: { ...answer.sendable, definition } });
     await stage.clock.pass(0);
     expect(keeping.kept).toEqual({ kind: "unwanted", row: found });
     expect([stage.fates, stage.revoked]).toEqual([["unwanted"], Array.from({ length: times }, () => answer.grant)]);
+  });
+
+  it("is not revoked where what took its place is the very same set: that would end what is in use", async () => {
+    for (const tokens of [
+      { accessToken: "a2", refreshToken: "newer" },
+      { accessToken: "newer", refreshToken: "second" },
+    ]) {
+      const stage = new Stage();
+      stage.commit = async () => null;
+      const sealed = vault.sealTokens(tokens, { connectionId: row.id, generation: changed.generation });
+      stage.find = async () => ({ ...changed, ...sealed });
+      const answer = answerTo(row);
+      const definition = define("revocation: { url: https://login.example/revoke, kills: token }");
+      stage.keep({ ...answer, sendable: { ...answer.sendable, definition } });
+      await stage.clock.pass(0);
+      expect([stage.fates, stage.revoked]).toEqual([["unwanted"], []]);
+    }
   });
 });

@@ -6,6 +6,7 @@ import { placeAnswer } from "../../../src/tokens/late-answers.ts";
 import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
 import { answerRecord, attemptId, vault } from "./answers.ts";
 import { inSeconds, tokenRow } from "./token-row.ts";
+import { noAccounts } from "../../support/unasked.ts";
 
 const base = tokenRow({ attemptId });
 const record = answerRecord(base);
@@ -37,7 +38,7 @@ async function place({ found, wasStored = false, changes = {}, of = record }: Gi
     },
     ...changes,
   };
-  const fate = await placeAnswer({ rows: rows as TokenRows, vault }, of);
+  const fate = await placeAnswer({ rows: rows as TokenRows, accounts: noAccounts, vault }, of);
   return { kind: fate.kind, calls, row: fate.row };
 }
 

@@ -14,6 +14,7 @@ import { define } from "../providers/definitions.ts";
 import { answerRecord, vault } from "./answers.ts";
 import { memoryMarks, memorySpool } from "./memory-places.ts";
 import { tokenRow } from "./token-row.ts";
+import { noAccounts } from "../../support/unasked.ts";
 
 const row = tokenRow();
 const stored = tokenRow({ generation: row.generation + 1 });
@@ -58,13 +59,14 @@ class Stage {
     const sender: Pick<Sender, "prepare" | "revokeGrant"> = {
       prepare: async (of) => {
         if (!this.isKnown) throw new BrokerError("provider_unavailable", "no definition");
-        const definition = { ...define(""), revocationKills: this.kills };
-        return { row: of, definition, client: null, clientSecrets: [] };
+        const definition = define(`revocation: { url: https://login.example/revoke, kills: ${this.kills} }`);
+        return { row: of, owner: of, definition, client: null, clientSecrets: [] };
       },
       revokeGrant: async (_sendable, tokens) => void this.revoked.push(tokens),
     };
     this.recovery = createRecovery({
       rows: new Proxy({}, { get: (_none, name) => Reflect.get(this.rows, name) as unknown }) as TokenRows,
+      accounts: noAccounts,
       vault,
       tombstones: { find: async () => this.tombstone },
       spools: createSpools({ places: [this.spool], onError: () => {} }),
@@ -163,7 +165,7 @@ describe("an attempt that may be taken over", () => {
 
 describe("an answer that waited, and that nobody wants any more", () => {
   const tokens = { accessToken: "a2", refreshToken: "second" };
-  const replaced = tokenRow({ authorization: row.authorization + 1 });
+  const replaced = tokenRow({ accessToken: null, refreshToken: null, authorization: row.authorization + 1 });
 
   it.each([
     ["of a deleted connection is revoked", { found: null, tombstone, kills: "all" }, [tokens]],

@@ -50,6 +50,7 @@ class Stage {
       reads: this.reads,
       refreshAhead: async (row) => await this.#refresh(row),
       tokenHost: async ({ provider }) => `${provider}.example`,
+      pollDevices: async () => {},
       recover: async () => await this.recover(),
       clock: this.clock,
       random,
@@ -206,6 +207,7 @@ describe("the sweeper", () => {
     ["429", failureOf({ class: "refused_for_now", code: "rate_limited", status: 429 })],
     ["500", failureOf({ class: "unknown", code: "outcome_unknown", status: 500 })],
     ["no connection", failureOf({ class: "not_sent", code: "connect_failed" })],
+    ["the host's own limit", failureOf({ class: "not_sent", code: "limit_reached", isOfHost: true })],
   ])("takes %s as trouble of the host", async (_is, failure) => {
     const stage = started({ random: () => 0.9 });
     stage.add("own", 1);
@@ -219,6 +221,7 @@ describe("the sweeper", () => {
   it.each<[string, Failure]>([
     ["the end of a grant", dead],
     ["a refused client", failureOf({ class: "client_rejected", code: "invalid_client", status: 401 })],
+    ["the limit of one connection", failureOf({ class: "not_sent", code: "limit_reached", isOfHost: false })],
     ["a 400 for one connection", failureOf({ class: "refused_for_now", code: "provider_unavailable", status: 400 })],
   ])("does not take %s as trouble of the host", async (_is, failure) => {
     const stage = started();

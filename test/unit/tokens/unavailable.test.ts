@@ -54,6 +54,12 @@ const cases: { is: string; row: TokenRow; code: string; says: RegExp }[] = [
     says: /imported/,
   },
   {
+    is: "a request that this broker held back itself: no answer of the provider's",
+    row: tokenRow({ ...failed, lastErrorCode: "limit_reached", lastErrorDetail: "The limits are used up." }),
+    code: "provider_unavailable",
+    says: /right now\. The limits are used up\.$/,
+  },
+  {
     is: "a connection that needs no person and whose provider is away: never a person's fault",
     row: tokenRow({ ...unattended, ...failed }),
     code: "provider_unavailable",

@@ -1,6 +1,6 @@
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Catalog, loadCatalog } from "../../../../src/providers/catalog.ts";
+import { folderOfBuiltins } from "../../../support/built-ins.ts";
 import { startOidcPeer } from "../../../support/oidc-peer.ts";
 import { Apicbase } from "../../../support/providers/apicbase.ts";
 import { Bakeronline } from "../../../support/providers/bakeronline.ts";
@@ -10,7 +10,8 @@ import { GenericProvider } from "../../../support/providers/generic.ts";
 import { Shopware } from "../../../support/providers/shopware.ts";
 import type { StrictServer } from "../../../support/providers/strict-server.ts";
 
-const builtinFolder = fileURLToPath(new URL("../../../../providers", import.meta.url));
+const ids = ["apicbase", "apicbase-basic", "bakeronline", "bol", "bol-form", "oauth2", "oidc", "shopware"];
+const builtinFolder = folderOfBuiltins(...ids);
 let servers: Record<string, StrictServer>;
 let folder: string;
 let catalog: Catalog;

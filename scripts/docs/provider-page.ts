@@ -1,0 +1,23 @@
+import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import { accessSections } from "./access.ts";
+import { endpointSections } from "./endpoints.ts";
+import { examples } from "./example.ts";
+import { knownSections } from "./known.ts";
+import { list, page, plain, section } from "./markdown.ts";
+import { refreshSections } from "./refreshing.ts";
+
+/** The page of one provider, all of it from its definition. */
+export function providerPage(definition: ProviderDefinition): string {
+  const { id, name, docs, file } = definition;
+  const where = docs === null ? "" : ` Documented at ${plain(docs)}.`;
+  return page([
+    `# ${plain(name)}`,
+    `The provider \`${id}\`, as [providers/${id}.yaml](../../providers/${id}.yaml) describes it.${where} All providers: [overview](README.md).`,
+    ...accessSections(definition),
+    ...section("## To begin", examples(definition)),
+    ...refreshSections(definition),
+    ...endpointSections(definition),
+    ...section("## What surprises", list((file.guide?.quirks ?? []).map(plain))),
+    ...knownSections(definition),
+  ]);
+}

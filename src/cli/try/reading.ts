@@ -1,0 +1,134 @@
+import { parseAnswer, readPointer } from "../../providers/answer-body.ts";
+import type { ProviderDefinition } from "../../providers/definition.ts";
+import { readPollState } from "../../providers/device-authorization.ts";
+import { explainRefusal, meanings } from "../../providers/explain-refusal.ts";
+import type { Expiry, Failure, Grant } from "../../providers/grant.ts";
+import { readLifetime } from "../../providers/lifetime.ts";
+import { missingScopes } from "../../providers/scopes.ts";
+import type { TokenResponse } from "../../providers/token-response.ts";
+import type { Resource } from "../resource.ts";
+
+/** The last moment that a date can hold. */
+const latestMs = 8.64e15;
+
+/** How an answer was read, for programs and for people. Holds no token. */
+export type Reading = { resource: Resource; lines: string[] };
+
+type Asked = { definition: ProviderDefinition; response: TokenResponse | null };
+
+/** What a token endpoint gave. `spent`: the refresh token that was sent for it; null: none. */
+export function readGrant(grant: Grant, given: Asked & { scopes: readonly string[]; spent: string | null }): Reading {
+  const { definition } = given;
+  const missing = missingScopes(given.scopes, grant.scopes ?? null);
+  const successor = describeSuccessor(grant.refreshToken, given.spent);
+  const captured = Object.keys(grant.captured).length > 0 ? [`= captured: ${pairs(grant.captured)}`] : [];
+  const lacking = Object.keys(definition.response.capture).filter((name) => grant.captured[name] === undefined);
+  const extras = Object.entries(grant.extras ?? {}).map(
+    ([name, extra]) => [name, { ...countTokens(extra), scopes: extra.scopes ?? null }] as const,
+  );
+  const isFallback = given.response !== null && usesFallback(definition, given.response);
+  return {
+    resource: {
+      result: "granted",
+      ...countTokens(grant),
+      ...(isFallback && { expires_from: "fallback" }),
+      ...(successor !== null && { successor }),
+      scopes: grant.scopes ?? null,
+      missing_scopes: missing,
+      captured: grant.captured,
+      not_captured: lacking,
+      extra_tokens: Object.fromEntries(extras),
+    },
+    lines: [
+      `= ${describeTokens(grant)}`,
+      ...(isFallback
+        ? [`= its end is the fallback: nothing readable stands at ${definition.response.expires.pointer}`]
+        : []),
+      ...(successor === null ? [] : [`= the refresh token that was sent: ${successor}`]),
+      `= scopes: ${grant.scopes?.join(" ") ?? "none named, so those that were asked for"}`,
+      ...(missing.length > 0 ? [`= asked for and not granted: ${missing.join(" ")}`] : []),
+      ...captured,
+      ...(lacking.length > 0 ? [`= not there, or not as its pattern says: ${lacking.join(", ")}`] : []),
+      ...Object.entries(grant.extras ?? {}).map(([name, extra]) => `= extra token ${name}: ${describeTokens(extra)}`),
+    ],
+  };
+}
+
+/** What a refusal was taken for, and why. */
+export function readRefusal(failure: Failure, { definition, response }: Asked): Reading {
+  const waiting = readPollState(failure.oauthError);
+  const meaning = waiting ?? meanings[failure.code] ?? failure.code;
+  const decidedBy = response === null ? "the lack of an answer" : explainRefusal(definition, response);
+  const retry = failure.retryAfterSeconds;
+  return {
+    resource: {
+      result: "refused",
+      class: failure.class,
+      code: failure.code,
+      means: meaning,
+      decided_by: decidedBy,
+      detail: failure.detail,
+      ...(retry !== undefined && { retry_after: retry }),
+    },
+    lines: [
+      `= refused: means ${meaning} (class ${failure.class}, code ${failure.code})`,
+      ...(waiting === null ? [`= decided by ${decidedBy}`] : []),
+      `= ${failure.detail}`,
+      ...(retry === undefined ? [] : [`= wants to be asked again after ${retry} s`]),
+    ],
+  };
+}
+
+/** When a token runs out, in words. */
+export function describeExpiry(expiry: Expiry): string {
+  switch (expiry.kind) {
+    case "never":
+      return "never expires";
+    case "in":
+      return `expires in ${expiry.seconds} s`;
+    case "at":
+      return `expires at ${new Date(Math.min(expiry.epochSeconds * 1000, latestMs)).toISOString()}`;
+    default:
+      return "its end is not said";
+  }
+}
+
+/** Name=value of a map, for a line. */
+export function pairs(map: Readonly<Record<string, string>>): string {
+  return Object.entries(map)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(" ");
+}
+
+function describeTokens({ accessToken, refreshToken, accessExpiry, refreshExpiry, tokenType }: Grant): string {
+  const access =
+    accessToken === undefined
+      ? "none"
+      : `${accessToken.length} characters, ${describeExpiry(accessExpiry)}, type ${tokenType}`;
+  const refresh =
+    refreshToken === undefined ? "no" : `yes, ${refreshToken.length} characters, ${describeExpiry(refreshExpiry)}`;
+  return `access token: ${access}; refresh token: ${refresh}`;
+}
+
+/** The same for programs. */
+function countTokens({ accessToken, refreshToken, accessExpiry, refreshExpiry, tokenType }: Grant): Resource {
+  const access = { characters: accessToken?.length, type: tokenType, expires: accessExpiry };
+  const refresh = { characters: refreshToken?.length, expires: refreshExpiry };
+  return {
+    access_token: accessToken === undefined ? null : access,
+    refresh_token: refreshToken === undefined ? null : refresh,
+  };
+}
+
+function describeSuccessor(refreshToken: string | undefined, spent: string | null): string | null {
+  if (spent === null) return null;
+  if (refreshToken === undefined) return "stays in force, no new one came";
+  return refreshToken === spent ? "stays in force, the same came again" : "replaced by a new one";
+}
+
+function usesFallback({ response: rules }: ProviderDefinition, response: TokenResponse): boolean {
+  const body = parseAnswer(response, rules.format);
+  if (rules.expires.fallbackSeconds === null || rules.expires.from === "fixed") return false;
+  if (readPointer(body, rules.accessToken) === undefined) return false;
+  return readLifetime({ ...rules.expires, fallbackSeconds: null }, body).kind === "unstated";
+}

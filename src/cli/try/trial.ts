@@ -1,0 +1,91 @@
+import { withAssertion } from "../../providers/client-assertion.ts";
+import type { ConnectionGrant, ProviderDefinition, ProviderRequest } from "../../providers/definition.ts";
+import type { Grant, TokenAnswer } from "../../providers/grant.ts";
+import { joinScopes } from "../../providers/scopes.ts";
+import type { TemplateValues } from "../../providers/template.ts";
+import { buildTokenRequest, exchangeFor, type TokenGrant } from "../../providers/token-request.ts";
+import type { Session } from "../session.ts";
+import type { Masker } from "./mask.ts";
+import type { TryOptions } from "./options.ts";
+import { readGrant, readRefusal } from "./reading.ts";
+import type { Report } from "./report.ts";
+import type { Witness } from "./witness.ts";
+
+/** One walk through a definition. Holds plain secrets, and keeps them nowhere else. */
+export type Trial = {
+  session: Session;
+  options: TryOptions;
+  report: Report;
+  masker: Masker;
+  witness: Witness;
+  definition: ProviderDefinition;
+  grant: ConnectionGrant;
+  /** Null for an import, which nobody is sent back from. */
+  redirectUri: string | null;
+  scopes: readonly string[];
+  client: { id: string; secret: string | undefined } | null;
+  inputs: Readonly<Record<string, string>>;
+  secretInputs: Readonly<Record<string, string>>;
+  credentials: Readonly<Record<string, string>>;
+  /** What has been granted so far; captured values of the callback and of all answers included. */
+  tokens: { accessToken?: string; refreshToken?: string; captured: Record<string, string> };
+  extras: Record<string, Grant>;
+  /** Captured by lookups. */
+  account: Record<string, string>;
+};
+
+/** What templates stand for beside the one secret that a request spends. */
+export function valuesOf(trial: Trial): TemplateValues {
+  const { client, inputs, secretInputs, tokens, account } = trial;
+  return { client, inputs, secretInputs, callback: tokens.captured, response: tokens.captured, account };
+}
+
+/** The same with the access token and what authenticates the client for this request. */
+export async function valuesFor(trial: Trial, request: ProviderRequest | null): Promise<TemplateValues> {
+  const values = { ...valuesOf(trial), accessToken: trial.tokens.accessToken };
+  return request === null ? values : await authenticated(trial, request, values);
+}
+
+/** One token request, told with how its answer was read. `heading` names it; `definition`: as an extra token sees it. */
+export async function requestToken(
+  trial: Trial,
+  call: {
+    heading: string;
+    grant: TokenGrant;
+    values: TemplateValues;
+    definition?: ProviderDefinition;
+  },
+): Promise<TokenAnswer> {
+  const { heading, grant, definition = trial.definition } = call;
+  const wanted = { definition, grant, obtainedBy: trial.grant };
+  const all = { ...valuesOf(trial), scope: joinScopes(definition, trial.scopes), ...call.values };
+  const values = await authenticated(trial, exchangeFor(wanted), all);
+  const request = buildTokenRequest({ ...wanted, values });
+  const oauth = trial.witness.client(heading);
+  const answer = await oauth.requestToken({ definition, request, mayStillSend: () => true });
+  const read = { definition, response: trial.witness.answer() };
+  const spent = grant === "refresh_token" ? (call.values.refreshToken ?? null) : null;
+  const { resource, lines } =
+    answer.kind === "granted"
+      ? readGrant(answer.grant, { ...read, scopes: definition === trial.definition ? trial.scopes : [], spent })
+      : readRefusal(answer.failure, read);
+  trial.report.step("read", { of: heading, ...resource }, lines);
+  return answer;
+}
+
+/** Puts a grant in the place of what there was. */
+export function keepGrant(trial: Trial, grant: Grant): void {
+  const { accessToken, refreshToken = trial.tokens.refreshToken, captured, extras } = grant;
+  trial.tokens = {
+    captured: { ...trial.tokens.captured, ...captured },
+    ...(accessToken !== undefined && { accessToken }),
+    ...(refreshToken !== undefined && { refreshToken }),
+  };
+  trial.extras = { ...trial.extras, ...extras };
+}
+
+async function authenticated(trial: Trial, request: ProviderRequest, values: TemplateValues): Promise<TemplateValues> {
+  const { authorization, issuer } = trial.definition;
+  const given = { issuer: authorization?.issuer ?? issuer, nowMs: trial.session.nowMs() };
+  return await withAssertion(request, values, given);
+}

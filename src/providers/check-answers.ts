@@ -1,0 +1,87 @@
+import type { ProviderFile } from "./provider-file.ts";
+import type { Problem } from "./yaml-source.ts";
+
+type ResponseKnobs = NonNullable<ProviderFile["response"]>;
+type ExtraKnobs = NonNullable<ResponseKnobs["extra_tokens"]>[number];
+type LifetimeKnobs = NonNullable<ResponseKnobs["expires"]>;
+
+/** Knobs of answers and lookups that need or exclude each other. */
+export function checkAnswers(file: ProviderFile): Problem[] {
+  return [...checkLifetimes(file), ...checkExtraTokens(file), ...checkLookups(file), ...checkParallelSets(file)];
+}
+
+type PlacedLifetime = [string[], LifetimeKnobs | undefined];
+
+function extraLifetimes(extra: ExtraKnobs, index: string): PlacedLifetime[] {
+  const path = ["response", "extra_tokens", index];
+  return [
+    [[...path, "expires"], extra.expires],
+    [[...path, "refresh_expires"], extra.refresh_expires],
+    [[...path, "refreshed", "expires"], extra.refreshed?.expires],
+    [[...path, "refreshed", "refresh_expires"], extra.refreshed?.refresh_expires],
+  ];
+}
+
+function checkLifetimes({ response = {}, introspection, issuer }: ProviderFile): Problem[] {
+  const lifetimes: PlacedLifetime[] = [
+    [["response", "expires"], response.expires],
+    [["response", "refresh_expires"], response.refresh_expires],
+    ...(response.extra_tokens ?? []).flatMap((extra, index) => extraLifetimes(extra, String(index))),
+    [["introspection", "expires"], introspection?.expires],
+  ];
+  return lifetimes.flatMap(([path, lifetime]) => {
+    if (lifetime === undefined) return [];
+    if (lifetime.from === "fixed" && lifetime.fallback === undefined) {
+      return [{ path, text: "`from: fixed` needs the life in `fallback`" }];
+    }
+    if (lifetime.unit === "iso" && lifetime.from !== "expires_at") {
+      return [{ path, text: "`unit: iso` goes with `from: expires_at`" }];
+    }
+    const canAsk = path[0] === "response" && path[1] === "expires" && (introspection || issuer !== undefined);
+    return lifetime.from === "introspect" && !canAsk
+      ? [{ path, text: "`from: introspect` is for the access token, and needs `introspection`" }]
+      : [];
+  });
+}
+
+function checkExtraTokens({ response = {} }: ProviderFile): Problem[] {
+  const extras = response.extra_tokens ?? [];
+  return extras.flatMap((extra, index) => {
+    const path = ["response", "extra_tokens", String(index)];
+    const problems: Problem[] = [];
+    if (extras.findIndex(({ name }) => name === extra.name) < index) {
+      problems.push({ path: [...path, "name"], text: `\`${extra.name}\` is the name of another extra token too` });
+    }
+    if (!extra.exchange && extra.access_token === undefined) {
+      problems.push({ path, text: "an extra token needs the `access_token` it is at, or an `exchange`" });
+    }
+    return problems;
+  });
+}
+
+function checkLookups({ after_connect: lookups = [] }: ProviderFile): Problem[] {
+  return lookups.flatMap((lookup, index) => {
+    const path = ["after_connect", String(index)];
+    const { request, value, pointer, label, select, capture } = lookup;
+    if ((request === undefined) === (value === undefined)) {
+      return [{ path, text: "a lookup has either a `request` or a `value`" }];
+    }
+    if (request === undefined && (pointer ?? label ?? select ?? capture) !== undefined) {
+      return [{ path, text: "`pointer`, `label`, `select` and `capture` read the answer of a `request`" }];
+    }
+    return select !== undefined && (select.where === undefined) !== (select.equals === undefined)
+      ? [{ path: [...path, "select"], text: "`where` goes with `equals`" }]
+      : [];
+  });
+}
+
+function checkParallelSets({ parallel_sets: sets, inputs = {} }: ProviderFile): Problem[] {
+  if (typeof sets !== "object") return [];
+  const path = ["parallel_sets", "single_per"];
+  return sets.single_per.flatMap((key) => {
+    if (!key.startsWith("inputs.")) return [];
+    const name = key.slice(7);
+    if (!Object.hasOwn(inputs, name)) return [{ path, text: `\`${key}\` is not declared in \`inputs\`` }];
+    return inputs[name]?.secret ? [{ path, text: `\`${key}\` is a secret, and secrets are not compared` }] : [];
+  });
+}

@@ -1,0 +1,172 @@
+import { randomUUID } from "node:crypto";
+import { chainName } from "../chain-name.ts";
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Database } from "./database.ts";
+import { json } from "./row-sql.ts";
+import { tokenColumns, type TokenRow } from "./token-row.ts";
+
+/** What was found out about the account of a connection. */
+export type FoundAccount = { account: string | null; label: string | null; captured: Record<string, string> };
+
+/** A grant that waits for a person's word: its account is not the connection's. */
+export type HeldGrant = {
+  attemptId: string;
+  connectionId: string;
+  generation: number;
+  record: Uint8Array<ArrayBuffer>;
+  account: string | null;
+  accountLabel: string | null;
+};
+
+const keepHeld = Sql.sql`clock_timestamp() - interval '1 hour'`;
+const heldColumns = Sql.sql`h.attempt_id::text AS "attemptId", h.connection_id::text AS "connectionId", h.generation,
+  h.record_sealed AS record, h.account, h.account_label AS "accountLabel"`;
+const isOpen = Sql.sql`h.created_at > ${keepHeld} AND NOT EXISTS (SELECT 1 FROM connections c
+  WHERE c.id = h.connection_id AND c.authorized_at > h.created_at)`;
+
+export type AccountRows = ReturnType<typeof createAccountRows>;
+
+/** Statements on accounts, further tokens, and grants that wait for a person's word. */
+export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
+  return {
+    /** Makes the rows of further tokens, where they are not there yet. */
+    async ensureChains(
+      row: { id: string; name: string },
+      chains: readonly { name: string; exchange: object | null }[],
+    ): Promise<void> {
+      for (const { name, exchange } of chains) {
+        const grant = exchange === null ? null : "token_exchange";
+        const full = chainName(row.name, name);
+        await prisma.$executeRaw`
+          INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
+            parent_id, chain, version)
+          SELECT ${randomUUID()}::uuid, ${full}, c.provider, c.client_ref, COALESCE(${grant}, c.grant_type), c.scopes, '{}', '{}', '{}',
+            c.id, ${name}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${full}), 0)
+          FROM connections c WHERE c.id = ${row.id}::uuid ON CONFLICT (name) DO NOTHING`;
+      }
+    },
+
+    async readChains(parentId: string): Promise<TokenRow[]> {
+      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.parent_id = ${parentId}::uuid`;
+    },
+
+    /** Notes whose account it is, unless a person has replaced the grant meanwhile. */
+    async learnAccount(row: { id: string; authorization: number }, found: FoundAccount): Promise<TokenRow | null> {
+      const detail = { account: found.account, label: found.label };
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections SET account = ${found.account}, account_label = ${found.label},
+            account_captured = ${json(found.captured)}, looked_up = authorization_seq, updated_at = clock_timestamp()
+          WHERE id = ${row.id}::uuid AND authorization_seq = ${row.authorization} RETURNING *),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'account_found', ${json(detail)} FROM c)
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
+    },
+
+    /** The end of the newest access token, where only the provider's introspection tells it. */
+    async learnExpiry(
+      row: { id: string; generation: number },
+      ends: { expiresAt: Date | null; refreshDueAt: Date | null },
+    ): Promise<TokenRow | null> {
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        UPDATE connections c SET expires_at = ${ends.expiresAt}::timestamptz,
+          refresh_due_at = ${ends.refreshDueAt}::timestamptz,
+          next_refresh_at = CASE WHEN c.in_use AND c.attempt_id IS NULL
+            THEN GREATEST(LEAST(${ends.refreshDueAt}::timestamptz, c.keep_alive_at), c.backoff_until)
+            ELSE c.next_refresh_at END
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} RETURNING ${tokenColumns}`;
+      return rows[0] ?? null;
+    },
+
+    /** Names of other connections that hold sets of the same account, newest first, and the client's name of their provider. */
+    async sharingAccount(
+      row: Pick<TokenRow, "id" | "provider" | "account" | "clientRef">,
+      inputs: Readonly<Record<string, string>>,
+      by: { account: boolean; client: boolean },
+    ): Promise<string[]> {
+      const rows = await prisma.$queryRaw<{ name: string }[]>`
+        SELECT o.name FROM connections o WHERE o.provider = ${row.provider} AND o.id <> ${row.id}::uuid
+          AND o.parent_id IS NULL AND o.generation > 0 AND o.enabled_status = 'connected'
+          AND (NOT ${by.account} OR o.account = ${row.account}) AND (NOT ${by.client} OR o.client_ref = ${row.clientRef}::uuid)
+          AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
+      return rows.map(({ name }) => name);
+    },
+
+    async addEvent(connectionId: string, type: string, detail: Record<string, unknown>): Promise<void> {
+      await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
+        SELECT c.id, ${type}, ${json(detail)} FROM connections c WHERE c.id = ${connectionId}::uuid`;
+    },
+
+    /** Keeps a grant for a person's word. False: the connection is gone. As often as one likes. */
+    async holdGrant(held: Pick<HeldGrant, "attemptId" | "connectionId" | "generation" | "record">): Promise<boolean> {
+      const rows = await commits.$queryRaw<unknown[]>`
+        WITH c AS (SELECT id FROM connections WHERE id = ${held.connectionId}::uuid),
+        kept AS (INSERT INTO held_grants (attempt_id, connection_id, generation, record_sealed)
+          SELECT ${held.attemptId}::uuid, c.id, ${held.generation}, ${held.record} FROM c ON CONFLICT (attempt_id) DO NOTHING)
+        SELECT id::text FROM c`;
+      return rows.length > 0;
+    },
+
+    /** `linkId`: the consent link whose page asks the person; null: the one that is asked has the answer already. */
+    async describeHeld(
+      attemptId: string,
+      found: { account: string | null; label: string | null; linkId: string | null },
+    ): Promise<void> {
+      await prisma.$executeRaw`UPDATE held_grants SET account = ${found.account}, account_label = ${found.label},
+        link_id = ${found.linkId} WHERE attempt_id = ${attemptId}::uuid`;
+    },
+
+    /** The newest grant that waits for a person's word; not those older than an hour, or than what a person has connected since. */
+    async findHeld(of: HeldBy): Promise<HeldGrant | null> {
+      const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
+        WHERE ${whichHeld(of)} AND ${isOpen} ORDER BY h.created_at DESC LIMIT 1`;
+      return rows[0] ?? null;
+    },
+
+    /** The person's yes, which nobody's no can take back. Null: it waits no more. As often as one likes. */
+    async acceptHeld(attemptId: string): Promise<HeldGrant | null> {
+      const rows = await prisma.$queryRaw<HeldGrant[]>`UPDATE held_grants h SET accepted = true
+        WHERE h.attempt_id = ${attemptId}::uuid AND ${isOpen} RETURNING ${heldColumns}`;
+      return rows[0] ?? null;
+    },
+
+    /** The person's no: true for who takes it, and only for what nobody has accepted. */
+    async declineHeld(attemptId: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`DELETE FROM held_grants
+        WHERE attempt_id = ${attemptId}::uuid AND NOT accepted`;
+      return count > 0;
+    },
+
+    /** After an accepted one has taken its place. */
+    async dropHeld(attemptId: string): Promise<void> {
+      await prisma.$executeRaw`DELETE FROM held_grants WHERE attempt_id = ${attemptId}::uuid`;
+    },
+
+    /** Takes all of one connection, so that they can be revoked. */
+    async takeHeld(connectionId: string): Promise<HeldGrant[]> {
+      return await prisma.$queryRaw`DELETE FROM held_grants h WHERE h.connection_id = ${connectionId}::uuid
+        RETURNING ${heldColumns}`;
+    },
+
+    /** Takes those for which nobody came, so that they can be revoked. */
+    async takeForgottenHeld(): Promise<HeldGrant[]> {
+      return await prisma.$queryRaw`DELETE FROM held_grants h
+        WHERE NOT h.accepted AND h.created_at < ${keepHeld} RETURNING ${heldColumns}`;
+    },
+
+    /** Those that somebody accepted a while ago, and whose process did not come to their end. */
+    async acceptedHeld(): Promise<HeldGrant[]> {
+      return await prisma.$queryRaw`SELECT ${heldColumns} FROM held_grants h
+        WHERE h.accepted AND h.created_at < clock_timestamp() - interval '5 minutes'`;
+    },
+  };
+}
+
+/** By connection: what was granted by way of one consent link. */
+type HeldBy = { connectionId: string; linkId?: string } | { attemptId: string };
+
+function whichHeld(of: HeldBy): Sql.Sql {
+  if ("attemptId" in of) return Sql.sql`h.attempt_id = ${of.attemptId}::uuid`;
+  const ofLink = of.linkId === undefined ? Sql.empty : Sql.sql`AND h.link_id = ${of.linkId}`;
+  return Sql.sql`h.connection_id = ${of.connectionId}::uuid ${ofLink}`;
+}

@@ -1,0 +1,86 @@
+import type { Database } from "./database.ts";
+import { seconds } from "./row-sql.ts";
+
+/** A person on the way to confirm a user code (RFC 8628, section 3.2). */
+export type DeviceRow = {
+  connectionId: string;
+  id: string;
+  deviceCode: Uint8Array<ArrayBuffer>;
+  /** The consent link by which the person came; null: without one. */
+  linkId: string | null;
+  userCode: string;
+  verificationUri: string;
+  verificationUriComplete: string | null;
+  intervalSeconds: number;
+  expiresAt: Date;
+  expired: boolean;
+};
+
+type NewDevice = Omit<DeviceRow, "expiresAt" | "expired"> & { expiresInSeconds: number };
+
+export type DeviceAuthorizations = ReturnType<typeof createDeviceAuthorizations>;
+
+/** User codes that wait for their persons; one for a connection. */
+export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">) {
+  return {
+    /** A new code takes the place of the one before. */
+    async put(device: NewDevice): Promise<{ expiresAt: Date }> {
+      const rows = await prisma.$queryRaw<{ expiresAt: Date }[]>`
+        INSERT INTO device_authorizations (connection_id, id, device_code_sealed, link_id, user_code, verification_uri,
+          verification_uri_complete, interval_s, next_poll_at, expires_at)
+        VALUES (${device.connectionId}::uuid, ${device.id}::uuid, ${device.deviceCode}, ${device.linkId}, ${device.userCode},
+          ${device.verificationUri}, ${device.verificationUriComplete}, ${device.intervalSeconds}::int,
+          clock_timestamp() + ${seconds(device.intervalSeconds)}, clock_timestamp() + ${seconds(device.expiresInSeconds)})
+        ON CONFLICT (connection_id) DO UPDATE SET id = excluded.id, device_code_sealed = excluded.device_code_sealed, link_id = excluded.link_id,
+          user_code = excluded.user_code, verification_uri = excluded.verification_uri,
+          verification_uri_complete = excluded.verification_uri_complete, interval_s = excluded.interval_s,
+          next_poll_at = excluded.next_poll_at, expires_at = excluded.expires_at, created_at = clock_timestamp()
+        RETURNING expires_at AS "expiresAt"`;
+      const [row] = rows;
+      if (row === undefined) throw new Error("an INSERT returned no row");
+      return row;
+    },
+
+    async find(connectionId: string): Promise<DeviceRow | null> {
+      const rows = await prisma.$queryRaw<DeviceRow[]>`
+        SELECT d.connection_id::text AS "connectionId", d.id::text AS id, d.device_code_sealed AS "deviceCode", d.link_id AS "linkId",
+          d.user_code AS "userCode", d.verification_uri AS "verificationUri",
+          d.verification_uri_complete AS "verificationUriComplete", d.interval_s AS "intervalSeconds",
+          d.expires_at AS "expiresAt", d.expires_at <= clock_timestamp() AS expired
+        FROM device_authorizations d WHERE d.connection_id = ${connectionId}::uuid`;
+      return rows[0] ?? null;
+    },
+
+    /** Those whose turn it is; nobody else polls them for `leaseSeconds`. */
+    async claimDue(given: { limit: number; leaseSeconds: number }): Promise<DeviceRow[]> {
+      return await prisma.$queryRaw`
+        UPDATE device_authorizations d SET next_poll_at = clock_timestamp() + ${seconds(given.leaseSeconds)}
+        WHERE d.connection_id IN (SELECT o.connection_id FROM device_authorizations o
+          WHERE o.next_poll_at <= clock_timestamp() ORDER BY o.next_poll_at LIMIT ${given.limit} FOR UPDATE SKIP LOCKED)
+        RETURNING d.connection_id::text AS "connectionId", d.id::text AS id, d.device_code_sealed AS "deviceCode", d.link_id AS "linkId",
+          d.user_code AS "userCode", d.verification_uri AS "verificationUri",
+          d.verification_uri_complete AS "verificationUriComplete", d.interval_s AS "intervalSeconds",
+          d.expires_at AS "expiresAt", d.expires_at <= clock_timestamp() AS expired`;
+    },
+
+    /** Seconds until the next one is due; null: nobody waits. */
+    async nextDueSeconds(): Promise<number | null> {
+      const rows = await prisma.$queryRaw<{ wait: number | null }[]>`
+        SELECT EXTRACT(EPOCH FROM MIN(next_poll_at) - clock_timestamp())::double precision AS wait
+        FROM device_authorizations`;
+      return rows[0]?.wait ?? null;
+    },
+
+    /** To be asked again after its interval, which grows where the provider asked for it. */
+    async postpone(device: Pick<DeviceRow, "connectionId" | "id">, intervalSeconds: number): Promise<void> {
+      await prisma.$executeRaw`UPDATE device_authorizations
+        SET interval_s = ${intervalSeconds}::int, next_poll_at = clock_timestamp() + ${seconds(intervalSeconds)}
+        WHERE connection_id = ${device.connectionId}::uuid AND id = ${device.id}::uuid`;
+    },
+
+    async drop(device: Pick<DeviceRow, "connectionId" | "id">): Promise<void> {
+      await prisma.$executeRaw`DELETE FROM device_authorizations
+        WHERE connection_id = ${device.connectionId}::uuid AND id = ${device.id}::uuid`;
+    },
+  };
+}

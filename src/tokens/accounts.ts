@@ -1,0 +1,182 @@
+import { isStorageUnavailable } from "../errors.ts";
+import type { Lookup, ProviderDefinition } from "../providers/definition.ts";
+import { readIntrospection } from "../providers/introspection.ts";
+import { readLookup } from "../providers/lookup.ts";
+import { buildIntrospectionRequest, buildLookupRequest } from "../providers/side-requests.ts";
+import type { TokenRequest } from "../providers/assemble.ts";
+import { fill, type TemplateValues } from "../providers/template.ts";
+import type { AccountRows, FoundAccount } from "../store/account-rows.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { expiryDate, schedulerFor } from "./sealed-set.ts";
+import type { Sendable, Sender } from "./sending.ts";
+
+/** A token whose account is asked for, and what came with it. */
+type AskedToken = { accessToken: string; captured: Readonly<Record<string, string>> };
+
+/** `failed`: the provider's API did not say; `detail` for people. */
+export type Identified = ({ kind: "found" } & FoundAccount) | { kind: "failed"; detail: string };
+
+export type Accounts = {
+  /** Whose account a token is, by the definition's lookups. Never rejects. */
+  identify(sendable: Sendable, token: AskedToken): Promise<Identified>;
+  /**
+   * What is to be found out about a set that has just been stored: its end, where only introspection tells it, and whose
+   * account it is, unless that is known. The newest row; never rejects.
+   */
+  followUp(sendable: Sendable, stored: TokenRow): Promise<TokenRow>;
+  /** Notes whose account the grant of a row is, and which other sets that has ended. The newest row. */
+  learn(sendable: Sendable, row: TokenRow, found: FoundAccount): Promise<TokenRow>;
+};
+
+export type AccountParts = {
+  accounts: Pick<AccountRows, "learnAccount" | "learnExpiry" | "sharingAccount" | "addEvent">;
+  sender: Pick<Sender, "ask">;
+  vault: TokenVault;
+  random: () => number;
+  onBackgroundError: (error: unknown) => void;
+};
+
+export function createAccounts(parts: AccountParts): Accounts {
+  const { accounts, vault, onBackgroundError } = parts;
+
+  const identify: Accounts["identify"] = async (sendable, token) => {
+    try {
+      return await runLookups(parts, sendable, token);
+    } catch (error) {
+      return { kind: "failed", detail: error instanceof Error ? error.message : "a value was lacking" };
+    }
+  };
+
+  const learn: Accounts["learn"] = async (sendable, row, found) => {
+    const learnt = await accounts.learnAccount(row, found);
+    if (learnt !== null) await noteSharedSets(parts, sendable.definition, learnt);
+    return learnt ?? row;
+  };
+
+  const learnAccount = async (sendable: Sendable, row: TokenRow, token: AskedToken): Promise<TokenRow> => {
+    const found = await identify(sendable, token);
+    if (found.kind === "failed") {
+      await accounts.addEvent(row.id, "account_lookup_failed", { detail: found.detail });
+      return row;
+    }
+    return await learn(sendable, row, found);
+  };
+
+  return {
+    identify,
+    learn,
+
+    async followUp(sendable, stored) {
+      const { definition } = sendable;
+      if (stored.accessToken === null || !hasFollowUp(definition, stored)) return stored;
+      try {
+        const place = { connectionId: stored.id, generation: stored.generation };
+        const token = { accessToken: vault.openAccessToken(stored.accessToken, place), captured: stored.captured };
+        const row = await learnExpiry(parts, sendable, { row: stored, token });
+        return isKnown(definition, row) ? row : await learnAccount(sendable, row, token);
+      } catch (error) {
+        // Nothing here is needed for the token to be served; the next stored set leads here again.
+        if (!isStorageUnavailable(error)) onBackgroundError(error);
+        return stored;
+      }
+    },
+  };
+}
+
+/** Whether something was found out and stored: a row that was not is not to be handed out yet. */
+export function isNews(before: TokenRow, after: TokenRow | null): after is TokenRow {
+  return after !== null && after !== before;
+}
+
+function hasFollowUp(definition: ProviderDefinition, row: TokenRow): boolean {
+  return isIntrospected(definition) || !isKnown(definition, row);
+}
+
+function isIntrospected({ response, introspection }: ProviderDefinition): boolean {
+  return response.expires.from === "introspect" && introspection?.token === "access_token";
+}
+
+/** Whose account it is was found out under the grant that stands, or there is no way to. */
+function isKnown({ lookups }: ProviderDefinition, row: TokenRow): boolean {
+  return lookups.length === 0 || row.lookedUp === row.authorization;
+}
+
+async function runLookups(parts: AccountParts, sendable: Sendable, token: AskedToken): Promise<Identified> {
+  const found: FoundAccount = { account: null, label: null, captured: {} };
+  for (const lookup of sendable.definition.lookups) {
+    const seen = { ...token, account: found.captured };
+    const one = await runLookup(parts, sendable, { lookup, seen });
+    if ("detail" in one) return { kind: "failed", detail: one.detail };
+    found.account ??= one.account;
+    found.label ??= one.label;
+    Object.assign(found.captured, one.captured);
+  }
+  return { kind: "found", ...found };
+}
+
+type Seen = AskedToken & { account: Readonly<Record<string, string>> };
+
+async function runLookup(
+  { sender }: AccountParts,
+  sendable: Sendable,
+  { lookup, seen }: { lookup: Lookup; seen: Seen },
+): Promise<FoundAccount | { detail: string }> {
+  const { definition } = sendable;
+  const { request } = lookup;
+  const authenticated = request?.clientAuth ? { ...request, clientAuth: request.clientAuth } : null;
+  let values: TemplateValues = {};
+  const build = (known: TemplateValues): TokenRequest | null => {
+    values = {
+      ...known,
+      accessToken: seen.accessToken,
+      callback: seen.captured,
+      response: seen.captured,
+      account: seen.account,
+    };
+    return request && buildLookupRequest(definition, request, values);
+  };
+  const asked = await sender.ask(sendable, authenticated, build);
+  if (asked === null) return { account: fill(lookup.value ?? "", values), label: null, captured: {} };
+  if (!asked.ok) return { detail: asked.detail };
+  return readLookup(lookup, asked.body, values) ?? { detail: "the answer does not hold what names the account" };
+}
+
+/** The end of the newest access token, asked for at the provider (RFC 7662). */
+async function learnExpiry(
+  { sender, accounts, random }: AccountParts,
+  sendable: Sendable,
+  { row, token }: { row: TokenRow; token: AskedToken },
+): Promise<TokenRow> {
+  const { definition } = sendable;
+  const { introspection } = definition;
+  if (introspection === null || !isIntrospected(definition)) return row;
+  const named = { value: token.accessToken, hint: "access_token" } as const;
+  const build = (values: TemplateValues) => buildIntrospectionRequest({ definition, token: named, values });
+  const asked = await sender.ask(sendable, introspection, build);
+  const { active, expiry } = readIntrospection(introspection, asked?.body);
+  if (!asked?.ok || !active || expiry.kind === "unstated" || row.issuedAt === null) return row;
+  const expiresAt = expiryDate(expiry, row.now, null);
+  const ends = { ...row, issuedAt: row.issuedAt, expiresAt };
+  const { refreshDueAt } = schedulerFor(definition.refresh, random)(ends);
+  return (await accounts.learnExpiry(row, { expiresAt, refreshDueAt })) ?? row;
+}
+
+/** Where a provider keeps only so many sets of the same account, another connection has just lost its own. */
+async function noteSharedSets(
+  { accounts }: AccountParts,
+  definition: ProviderDefinition,
+  row: TokenRow,
+): Promise<void> {
+  const { parallelSets } = definition;
+  if (parallelSets === null) return;
+  const { singlePer, max } = parallelSets;
+  const by = { account: singlePer.includes("user"), client: singlePer.includes("client") };
+  if (by.account && row.account === null) return;
+  const names = singlePer.filter((key) => key.startsWith("inputs.")).map((key) => key.slice(7));
+  const inputs = Object.fromEntries(names.map((name) => [name, row.inputs[name] ?? ""]));
+  const others = await accounts.sharingAccount(row, inputs, by);
+  const dropped = others.slice(max - 1);
+  if (dropped.length === 0) return;
+  await accounts.addEvent(row.id, "other_sets_dropped", { connections: dropped.slice(0, 20), kept: max });
+}

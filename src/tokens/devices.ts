@@ -1,0 +1,183 @@
+import { randomUUID } from "node:crypto";
+import type { Clock } from "../clock.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
+import { readDeviceAuthorization, readPollState } from "../providers/device-authorization.ts";
+import type { Failure } from "../providers/grant.ts";
+import { joinScopes } from "../providers/scopes.ts";
+import { sideRequest } from "../providers/side-requests.ts";
+import type { AccountRows } from "../store/account-rows.ts";
+import type { ConsentLinks } from "../store/consent-links.ts";
+import type { DeviceAuthorizations, DeviceRow } from "../store/device-authorizations.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import type { Establish } from "./establish.ts";
+import type { LimitKeeper } from "./limits.ts";
+import { askedInVain, isRefused } from "./refusal.ts";
+import type { Sendable, Sender } from "./sending.ts";
+
+/** What a person is shown (RFC 8628, section 3.3). */
+export type DeviceCode = {
+  userCode: string;
+  verificationUri: string;
+  verificationUriComplete: string | null;
+  expiresAt: Date;
+  intervalSeconds: number;
+};
+
+export type Devices = {
+  /**
+   * Asks the provider for a user code; one that was shown before counts no more.
+   * @throws BrokerError grant_not_applicable, connection_disabled, connection_not_found, provider_rejected, provider_unavailable
+   */
+  begin(connectionId: string, linkId: string | null): Promise<DeviceCode>;
+  /** The code that waits for its person; null: none does. */
+  pending(connectionId: string): Promise<(DeviceCode & { linkId: string | null }) | null>;
+  /** Begins to poll those whose turn it is, and does not wait for their providers. */
+  round(): Promise<void>;
+  /** Resolves when no poll is under way and every answer is kept. */
+  settled(): Promise<void>;
+};
+
+export type DeviceParts = {
+  deviceCodes: DeviceAuthorizations;
+  links: Pick<ConsentLinks, "reserve">;
+  accounts: Pick<AccountRows, "addEvent">;
+  rows: Pick<TokenRows, "readById">;
+  establish: Pick<Establish, "prepareWithChains" | "keepGrant" | "ask">;
+  sender: Pick<Sender, "ask">;
+  vault: TokenVault;
+  clock: Clock;
+  limits: Pick<LimitKeeper, "keep">;
+  /** True from the moment at which this process may not begin anything any more. */
+  isDraining: () => boolean;
+  onBackgroundError: (error: unknown) => void;
+};
+
+/** A poll and its store; nobody else polls the same code meanwhile. */
+const leaseSeconds = 60;
+const perRound = 8;
+/** How often a replica looks for codes that others have left behind. */
+const lookMs = 30_000;
+/** RFC 8628, section 3.5. */
+const slowDownSeconds = 5;
+const mostSeconds = 60;
+
+export function createDevices(parts: DeviceParts): Devices {
+  const { deviceCodes, rows, establish, sender, vault, clock, limits, isDraining, onBackgroundError } = parts;
+  const polling = new Set<Promise<void>>();
+  let nextLookMs = 0;
+
+  const prepare = async (connectionId: string): Promise<Sendable> => {
+    const row = await rows.readById(connectionId);
+    if (row === null) throw connectionNotFound("");
+    return await establish.prepareWithChains(row);
+  };
+
+  const poll = async (device: DeviceRow): Promise<void> => {
+    if (device.expired) return await giveUp(parts, device, "expired_token");
+    const sendable = await prepare(device.connectionId);
+    const deviceCode = vault.openDeviceCode(device.deviceCode, { requestId: device.id });
+    const ask = () => establish.ask(sendable, "device_code", { deviceCode });
+    const answer = await limits.keep(sendable, ask);
+    if (answer.kind === "failed") return await settle(parts, device, answer.failure);
+    const { kind } = await establish.keepGrant(sendable, answer.grant, { captured: {}, linkId: device.linkId });
+    await deviceCodes.drop(device);
+    // Another account's: the page asks the person, and the link is not used before they have said so.
+    if (kind === "connected" && device.linkId !== null) await parts.links.reserve(device.linkId);
+  };
+
+  /** One that fails is polled again when its lease has run out. */
+  const beginPoll = (device: DeviceRow): void => {
+    const work = poll(device)
+      .catch(onBackgroundError)
+      .finally(() => {
+        polling.delete(work);
+        nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + device.intervalSeconds * 1000);
+      });
+    polling.add(work);
+  };
+
+  return {
+    async settled() {
+      await Promise.all(polling);
+    },
+
+    async begin(connectionId, linkId) {
+      const sendable = await prepare(connectionId);
+      requireDeviceGrant(sendable.row);
+      const { definition, row } = sendable;
+      if (definition.device === null) throw notOffered(row);
+      const scope = joinScopes(definition, row.scopes);
+      const { device } = definition;
+      const asked = await sender.ask(sendable, device, (values) => sideRequest(device, { ...values, scope }));
+      const said = "The provider gives no user code";
+      if (asked?.ok === false) throw askedInVain(said, asked, { connection: row.name });
+      const read = readDeviceAuthorization(asked?.body);
+      if (read === null) {
+        throw new BrokerError("provider_rejected", `${said}: its answer holds none.`, { connection: row.name });
+      }
+      const id = randomUUID();
+      const sealed = vault.sealDeviceCode(read.deviceCode, { requestId: id });
+      const { expiresAt } = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed });
+      nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + read.intervalSeconds * 1000);
+      return { ...read, expiresAt };
+    },
+
+    async pending(connectionId) {
+      const device = await deviceCodes.find(connectionId);
+      return device === null || device.expired ? null : device;
+    },
+
+    async round() {
+      if (clock.monotonicMs() < nextLookMs) return;
+      nextLookMs = clock.monotonicMs() + lookMs;
+      const limit = isDraining() ? 0 : perRound - polling.size;
+      const due = limit > 0 ? await deviceCodes.claimDue({ limit, leaseSeconds }) : [];
+      for (const device of due) beginPoll(device);
+      const waitSeconds = await deviceCodes.nextDueSeconds();
+      const waitMs = waitSeconds === null ? lookMs : Math.max(waitSeconds, 1) * 1000;
+      nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + waitMs);
+    },
+  };
+}
+
+/** What an answer without a token asks for (RFC 8628, section 3.5). */
+async function settle(parts: DeviceParts, device: DeviceRow, failure: Failure): Promise<void> {
+  const state = readPollState(failure.oauthError);
+  if (state === "authorization_pending") return await parts.deviceCodes.postpone(device, device.intervalSeconds);
+  if (state === "slow_down") {
+    return await parts.deviceCodes.postpone(device, Math.min(device.intervalSeconds + slowDownSeconds, mostSeconds));
+  }
+  if (state !== null) return await giveUp(parts, device, state);
+  if (isRefused(failure)) return await giveUp(parts, device, failure.detail);
+  // Away or busy: twice as long, as the RFC says of timeouts.
+  const waitSeconds = Math.max(device.intervalSeconds * 2, failure.retryAfterSeconds ?? 0);
+  await parts.deviceCodes.postpone(device, Math.min(waitSeconds, mostSeconds));
+}
+
+async function giveUp({ deviceCodes, accounts }: DeviceParts, device: DeviceRow, error: string): Promise<void> {
+  await deviceCodes.drop(device);
+  const isDenied = error === "access_denied";
+  const detail = isDenied ? {} : { error };
+  await accounts.addEvent(device.connectionId, isDenied ? "consent_denied" : "consent_failed", detail);
+}
+
+function requireDeviceGrant(row: TokenRow): void {
+  if (row.status === "disabled") {
+    throw new BrokerError("connection_disabled", "This connection is disabled; enable it first.", {
+      connection: row.name,
+    });
+  }
+  if (row.grant !== "device_code") throw notOffered(row);
+}
+
+function notOffered({ name, grant }: TokenRow): BrokerError {
+  return new BrokerError(
+    "grant_not_applicable",
+    `Connections of the grant ${grant} are not connected with a user code.`,
+    {
+      connection: name,
+    },
+  );
+}

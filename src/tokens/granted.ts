@@ -1,0 +1,73 @@
+import { randomUUID } from "node:crypto";
+import type { RefreshRules } from "../providers/definition.ts";
+import type { Grant } from "../providers/grant.ts";
+import { nextGeneration } from "../store/generation.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import type { AnswerRecord } from "./answer-record.ts";
+import { schedulerFor, sealGrant } from "./sealed-set.ts";
+import type { Sendable } from "./sending.ts";
+
+/** One answer of a token endpoint, and the row that it is for. */
+export type Granted = { sendable: Sendable; grant: Grant; record: AnswerRecord };
+
+/** A set that a person handed over, or that was granted to one: nothing of the set before is kept with it. */
+type Handed = { grant: Grant; captured: Record<string, string>; rules: RefreshRules; sentAt: Date };
+
+export type Sealing = { vault: TokenVault; random: () => number };
+
+export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Handed): SealedGrant {
+  const { grant, captured, rules, sentAt } = handed;
+  const base = { ...row, captured, refreshToken: null, impliedScopes: row.scopes, authorizedAt: sentAt };
+  return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
+}
+
+/** A grant as it is kept. */
+export function granted(
+  sealing: Sealing,
+  sendable: Sendable,
+  { grant, captured }: { grant: Grant; captured: Record<string, string> },
+): Granted {
+  const { row, definition } = sendable;
+  const record: AnswerRecord = {
+    kind: "grant",
+    connectionId: row.id,
+    generation: row.generation,
+    authorization: row.authorization,
+    attemptId: randomUUID(),
+    event: row.generation === 0 ? "connected" : "reconnected",
+    sealedFor: nextGeneration(row),
+    grant: sealHanded(sealing, row, { grant, captured, rules: definition.refresh, sentAt: row.now }),
+  };
+  return { sendable, grant, record };
+}
+
+/** The further tokens that came with a grant, each for a row of its own. */
+export function furtherGranted(
+  sealing: Sealing,
+  { chains = [] }: Pick<Sendable, "chains">,
+  { grant, captured }: { grant: Grant; captured: Record<string, string> },
+): Granted[] {
+  return chains.flatMap((chain) => {
+    const extra = grant.extras?.[chain.row.chain ?? ""];
+    return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured })];
+  });
+}
+
+type Opening = Pick<TokenVault, "openAccessToken" | "openRefreshToken">;
+type Tokens = Pick<Grant, "accessToken" | "refreshToken">;
+
+/** Whether a row lives by one of these tokens: revoking them would end what is in use. */
+export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean {
+  const place = { connectionId: row.id, generation: row.generation };
+  try {
+    const refresh = row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place);
+    const access = row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place);
+    return (
+      (refreshToken !== undefined && refreshToken === refresh) || (accessToken !== undefined && accessToken === access)
+    );
+  } catch {
+    return false; // whose key is not in the ring is not in use here
+  }
+}

@@ -1,0 +1,95 @@
+import { chainName } from "../chain-name.ts";
+import { withDeadline, type Clock } from "../clock.ts";
+import { connectionNotFound } from "../errors.ts";
+import type { Grant, TokenAnswer } from "../providers/grant.ts";
+import type { TemplateValues } from "../providers/template.ts";
+import type { AccountRows } from "../store/account-rows.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import { budgets } from "./budgets.ts";
+import { furtherGranted, granted, type Granted } from "./granted.ts";
+import type { Keeper } from "./keeping.ts";
+import type { Sendable, Sender } from "./sending.ts";
+import type { TokenCache } from "./token-cache.ts";
+
+/** The steps by which grants that do not come from a refresh are asked for and kept. */
+export type Granting = {
+  /** The connection with the rows of its further tokens, which are made before anything can be granted. */
+  prepare: (row: TokenRow) => Promise<Sendable>;
+  /** Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked. */
+  ask: (
+    sendable: Sendable,
+    grant: "authorization_code" | "device_code",
+    values: TemplateValues,
+  ) => Promise<TokenAnswer>;
+  /** A grant and the further tokens that came with it, each for a row of its own; its own first. */
+  records(sendable: Sendable, grant: Grant, captured: Record<string, string>): [Granted, ...Granted[]];
+  /** Kept whatever is away, each by itself; the row of the first. @throws BrokerError connection_not_found */
+  keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
+};
+
+export type GrantingParts = {
+  accounts: Pick<AccountRows, "ensureChains" | "readChains">;
+  cache: TokenCache;
+  keeper: Pick<Keeper, "keep">;
+  sender: Sender;
+  vault: TokenVault;
+  clock: Clock;
+  random: () => number;
+};
+
+export function createGranting(parts: GrantingParts): Granting {
+  const { cache, keeper, sender, clock } = parts;
+
+  /** What a new grant has ended beside it is not served from memory. */
+  const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
+    if (record.kind !== "grant" || row.parentId !== null) return;
+    for (const { name } of definition.extraTokens) cache.expire(chainName(row.name, name));
+  };
+
+  return {
+    async keep(all) {
+      const answeredMs = clock.monotonicMs();
+      const kept = await Promise.all(all.map((one) => keeper.keep({ ...one, answeredMs })));
+      // A person is told "connected" and reads a token next: a database that is only slow is waited for.
+      await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), budgets.slowStoreMs, clock);
+      forgetChains(all[0]);
+      const stored = kept.map(({ kind, row }, index) => {
+        if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile
+        // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
+        return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
+      });
+      return stored[0] ?? all[0].sendable.row;
+    },
+
+    async prepare(row) {
+      const sendable = await sender.prepare(row);
+      return { ...sendable, chains: await prepareChains(parts, sendable) };
+    },
+
+    async ask(sendable, grant, values) {
+      for (let secretIndex = 0; ; secretIndex++) {
+        const answer = await sender.send(sendable, { grant, secretIndex }, { values, mayStillSend: () => true });
+        const isClient = answer.kind === "failed" && answer.failure.class === "client_rejected";
+        if (!isClient || secretIndex + 1 >= sendable.clientSecrets.length) return answer;
+      }
+    },
+
+    records: (sendable, grant, captured) => [
+      granted(parts, sendable, { grant, captured }),
+      ...furtherGranted(parts, sendable, { grant, captured }),
+    ],
+  };
+}
+
+async function prepareChains(
+  { accounts, sender }: Pick<GrantingParts, "accounts" | "sender">,
+  { row, definition }: Sendable,
+): Promise<Sendable[]> {
+  const { extraTokens } = definition;
+  if (extraTokens.length === 0) return [];
+  await accounts.ensureChains(row, extraTokens);
+  const known = new Set(extraTokens.map(({ name }) => name));
+  const present = (await accounts.readChains(row.id)).filter(({ chain }) => known.has(chain ?? ""));
+  return await Promise.all(present.map((chain) => sender.prepareChain(chain)));
+}

@@ -1,0 +1,125 @@
+import { randomUUID } from "node:crypto";
+import { chainName } from "../chain-name.ts";
+import { withDeadline, type Clock } from "../clock.ts";
+import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
+import type { Marks } from "../marks/marks.ts";
+import type { ProviderDefinition } from "../providers/definition.ts";
+import type { Expiry, Grant } from "../providers/grant.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
+import type { Accounts } from "./accounts.ts";
+import { budgets } from "./budgets.ts";
+import { sealHanded } from "./granted.ts";
+import type { RefreshObserver } from "./observer.ts";
+import type { Sender } from "./sending.ts";
+import type { TokenCache } from "./token-cache.ts";
+
+export type ImportParts = {
+  rows: TokenRows;
+  cache: TokenCache;
+  marks: Pick<Marks, "raise">;
+  sender: Sender;
+  lookups: Accounts;
+  vault: TokenVault;
+  clock: Clock;
+  random: () => number;
+  observer: RefreshObserver;
+};
+
+/** Errors of the database that are not its absence: more of them are a fault of ours. */
+const mostFaults = 5;
+
+/** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant, conflict, connection_not_found */
+export function createImport(parts: ImportParts) {
+  const { rows, cache, marks, sender, lookups, vault, clock } = parts;
+  return async (row: TokenRow, given: Grant): Promise<TokenRow> => {
+    const { definition } = await sender.prepare(row);
+    const exclusive = definition.refresh.rotation !== "never";
+    const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
+    // Its lives count from when it was handed over, however long the store takes.
+    const handed = { grant, captured: {}, rules: definition.refresh, sentAt: row.now };
+    const sealFor = (current: TokenRow) => sealHanded(parts, current, handed);
+    const stored = await replace(parts, row, { grant, sealFor, exclusive });
+    if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
+    marks.raise(stored.id, stored);
+    const learnt = cache.learn(stored).row;
+    for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
+    const sendable = await sender.prepare(learnt);
+    const known = await withDeadline(lookups.followUp(sendable, learnt), budgets.lookupMs, clock);
+    return known === null ? learnt : cache.learn(known).row;
+  };
+}
+
+/** Nobody has said whose tokens these are. */
+const nobodyKnown = { account: null, label: null };
+
+type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean };
+
+/** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
+async function replace(options: ImportParts, first: TokenRow, given: Import): Promise<TokenRow | null> {
+  const { rows, vault, clock, random, observer } = options;
+  const { grant, sealFor, exclusive } = given;
+  const attemptId = randomUUID();
+  let row: TokenRow | null = first;
+  let delayMs = budgets.commitRetryFirstMs as number;
+  let faults = 0;
+  while (row !== null) {
+    const sealed = sealFor(row);
+    const event = { type: "imported", detail: { attempt: attemptId } };
+    try {
+      const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, { event, exclusive, account: nobodyKnown });
+      if (stored !== null) return stored;
+      // It may have been stored by a statement whose answer was lost, and been refreshed since.
+      if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
+      if (exclusive && (await isTaken(rows, row, sealed))) return null;
+      row = await rows.readById(row.id);
+      if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
+    } catch (error) {
+      observer.commitDelayed(first, error);
+      if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
+      await clock.sleep(delayMs * (0.5 + random()));
+      delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
+    }
+  }
+  return null;
+}
+
+async function refusedImport(
+  { rows, vault }: Pick<ImportParts, "rows" | "vault">,
+  { id, name }: TokenRow,
+  grant: Grant,
+): Promise<BrokerError> {
+  const current = await rows.readById(id);
+  if (current === null) return connectionNotFound(name);
+  if (isBeingSent(vault, current, grant)) {
+    const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
+    return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
+  }
+  return new BrokerError(
+    "duplicate_grant",
+    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
+    { connection: name },
+  );
+}
+
+/** Whether the token is the row's own, and an attempt with it has not come to its end. */
+function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
+  if (row.attemptId === null || row.refreshToken === null) return false;
+  return (
+    vault.openRefreshToken(row.refreshToken, { connectionId: row.id, generation: row.generation }) === refreshToken
+  );
+}
+
+/** What the definition says of tokens whose life nobody states. */
+function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry {
+  if (expiry.kind !== "unstated") return expiry;
+  if (response.expires.from === "never") return { kind: "never" };
+  const seconds = response.expires.fallbackSeconds;
+  return seconds === null ? expiry : { kind: "in", seconds };
+}
+
+async function isTaken(rows: TokenRows, row: TokenRow, sealed: SealedGrant): Promise<boolean> {
+  return sealed.refreshFingerprint !== null && (await rows.isHeldElsewhere(row.id, sealed.refreshFingerprint));
+}

@@ -1,0 +1,212 @@
+import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import { passLimit } from "../store/request-limits.ts";
+import type { StoreStage } from "../store/stage.ts";
+import {
+  abandoned,
+  badSecret,
+  busy,
+  connectExpired,
+  dead,
+  failed,
+  granted,
+  makeClient,
+  RefreshBench,
+  silent,
+  vault,
+} from "./bench.ts";
+
+const seldom = "{ per: connection, max_per_window: 1 in 600 s }";
+const quiet = "{ per: client, cool_down_s: 900 }";
+const away = failed({ class: "not_sent", code: "connect_failed" });
+
+const secondsLeft = ({ backoffUntil, now }: TokenRow) => ((backoffUntil?.getTime() ?? 0) - now.getTime()) / 1000;
+
+const asked = () => Promise.reject(new Error("asked"));
+
+/** Two connections of one client, each with a replica of its own. */
+async function neighbours(stage: StoreStage, limits: string) {
+  const clientRef = await makeClient(stage, { changed: false });
+  const connect = async () => ({
+    id: (await connectExpired(stage, { clientRef })).id,
+    bench: new RefreshBench(stage, { limits }),
+  });
+  return [await connect(), await connect()] as const;
+}
+
+/** So that the next attempt begins at once, with its limit as it is after so many seconds. */
+async function pass(stage: StoreStage, id: string, seconds: number): Promise<void> {
+  await stage.set(id, "backoff_until = NULL");
+  await passLimit(stage, `connection:${id}`, seconds);
+}
+
+/** What the definition's limits do to refreshes. */
+export function heldBack(stage: () => StoreStage): void {
+  describe("a refresh that the limits hold back", () => {
+    it("sends nothing, gives its permit back, and is not tried before the limits let it", async () => {
+      const { id } = await connectExpired(stage());
+      const bench = new RefreshBench(stage(), { limits: seldom });
+      await bench.run(id, [granted({ refreshToken: "second" })]);
+      const { kind, row, failure } = await bench.run(id, []);
+      expect([kind, failure?.class, failure?.code, bench.requests]).toEqual([
+        "failed",
+        "not_sent",
+        "limit_reached",
+        ["first"],
+      ]);
+      expect(row).toMatchObject({ status: "connected", attemptId: null, lastErrorCode: "limit_reached" });
+      expect(failure?.retryAfterSeconds).toBeGreaterThan(590);
+      expect(row === null ? 0 : secondsLeft(row)).toBeGreaterThan(590);
+      await pass(stage(), id, 601);
+      expect((await bench.run(id, [granted()])).kind).toBe("moved");
+    });
+
+    it("of an attempt without a known outcome stays unresolved", async () => {
+      const { id } = await connectExpired(stage());
+      const bench = new RefreshBench(stage(), { limits: seldom });
+      await bench.run(id, [silent]);
+      await stage().set(id, abandoned);
+      const { row } = await bench.run(id, []);
+      expect(row).toMatchObject({ attemptOutcome: "unknown", lastErrorCode: "limit_reached", status: "connected" });
+      expect(row === null ? 0 : secondsLeft(row)).toBeGreaterThan(590);
+      expect(bench.requests).toEqual(["first"]);
+    });
+
+    it("is sent at once where the request before never left", async () => {
+      const { id } = await connectExpired(stage());
+      const bench = new RefreshBench(stage(), { limits: seldom });
+      await bench.run(id, [away]);
+      await stage().set(id, "backoff_until = NULL");
+      expect((await bench.run(id, [granted()])).kind).toBe("moved");
+    });
+
+    it.each([
+      { error: new BrokerError("storage_unavailable", "gone"), told: [] },
+      { error: new Error("a fault of ours"), told: ["Error: a fault of ours"] },
+    ])("is not sent either while the limits cannot be asked: $error.message", async ({ error, told }) => {
+      const { id } = await connectExpired(stage());
+      const bench = new RefreshBench(stage(), {
+        limits: seldom,
+        requestLimits: { admit: () => Promise.reject(error) },
+      });
+      const { row, failure } = await bench.run(id, []);
+      expect([failure?.code, bench.sent]).toEqual(["limit_reached", []]);
+      expect(row).toMatchObject({ attemptId: null, status: "connected" });
+      expect(bench.seen).toEqual([...told, "limit_reached"]);
+    });
+
+    it("does not know of limits where the definition has none: they are not asked", async () => {
+      const { id } = await connectExpired(stage());
+      const bench = new RefreshBench(stage(), { requestLimits: { admit: asked, settle: asked } });
+      expect([(await bench.run(id, [granted()])).kind, bench.seen]).toEqual(["moved", ["succeeded"]]);
+    });
+  });
+
+  describe("an answer that says to go slower", () => {
+    it.each([
+      { is: "429", answer: busy, seconds: 900 },
+      { is: "a block", answer: failed({ class: "refused_for_now", code: "blocked", status: 403 }), seconds: 900 },
+      {
+        is: "a longer Retry-After",
+        answer: failed({ class: "refused_for_now", code: "rate_limited", status: 429, retryAfterSeconds: 1200 }),
+        seconds: 1200,
+      },
+      {
+        is: "a Retry-After of a year, of which an hour is believed",
+        answer: failed({ class: "refused_for_now", code: "rate_limited", status: 429, retryAfterSeconds: 3e7 }),
+        seconds: 3600,
+      },
+    ])("silences all who share the limit: $is", async ({ answer, seconds }) => {
+      const [one, other] = await neighbours(stage(), quiet);
+      await one.bench.run(one.id, [answer]);
+      const { failure } = await other.bench.run(other.id, []);
+      expect([failure?.code, other.bench.sent]).toEqual(["limit_reached", []]);
+      expect(Math.abs((failure?.retryAfterSeconds ?? 0) - seconds)).toBeLessThan(10);
+    });
+
+    it("silences nobody who does not share it, and no other refusal does", async () => {
+      const [one, other] = await neighbours(stage(), quiet);
+      await one.bench.run(one.id, [failed({ class: "refused_for_now", code: "provider_unavailable", status: 503 })]);
+      expect((await other.bench.run(other.id, [busy])).failure?.code).toBe("rate_limited");
+      const [stranger] = await neighbours(stage(), quiet);
+      expect((await stranger.bench.run(stranger.id, [granted()])).kind).toBe("moved");
+    });
+  });
+
+  describe("one request at a time", () => {
+    const single = "{ per: client, concurrency: 1 }";
+
+    it("lets the next through when the answer is there", async () => {
+      const [one, other] = await neighbours(stage(), single);
+      const meanwhile = async () => {
+        expect((await other.bench.run(other.id, [])).failure?.code).toBe("limit_reached");
+        return busy;
+      };
+      await one.bench.run(one.id, [meanwhile]);
+      await stage().set(other.id, "backoff_until = NULL");
+      expect((await other.bench.run(other.id, [granted()])).kind).toBe("moved");
+    });
+
+    it("counts one without an answer, at which the provider may be still at work, until its lease ends", async () => {
+      const [one, other] = await neighbours(stage(), single);
+      await one.bench.run(one.id, [silent]);
+      expect((await other.bench.run(other.id, [])).failure?.code).toBe("limit_reached");
+    });
+
+    it("has room for the second request of an attempt", async () => {
+      const clientRef = await makeClient(stage(), { changed: true });
+      const { id } = await connectExpired(stage(), { clientRef });
+      const bench = new RefreshBench(stage(), { limits: single });
+      expect((await bench.run(id, [badSecret, granted()])).kind).toBe("moved");
+    });
+  });
+
+  describe("a second way that the limits hold back", () => {
+    it("is what the next attempt begins with: an older secret", async () => {
+      const clientRef = await makeClient(stage(), { changed: true });
+      const { id } = await connectExpired(stage(), { clientRef });
+      const bench = new RefreshBench(stage(), { limits: seldom });
+      const held = await bench.run(id, [badSecret]);
+      expect([held.failure?.code, held.row?.attemptId]).toEqual(["limit_reached", null]);
+      await pass(stage(), id, 601);
+      expect((await bench.run(id, [granted()])).kind).toBe("moved");
+      expect(bench.sent.map(({ fields }) => fields["client_secret"])).toEqual(["new", "old"]);
+    });
+
+    it("does not take the place of a replay: what is sent again is what nobody knows the outcome of", async () => {
+      const { id } = await connectExpired(stage(), { grant: "password" });
+      const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: id, revision: 1 });
+      await stage().connections.update({ id, credentialsRevision: 0 }, { credentials });
+      const [bench, other] = [
+        new RefreshBench(stage(), { limits: seldom }),
+        new RefreshBench(stage(), { limits: seldom }),
+      ];
+      expect((await bench.run(id, [dead])).failure?.code).toBe("limit_reached");
+      await pass(stage(), id, 601);
+      expect((await other.run(id, [silent])).failure?.code).toBe("outcome_unknown");
+      await stage().set(id, abandoned);
+      await pass(stage(), id, 606);
+      expect((await bench.run(id, [granted()])).kind).toBe("moved");
+      expect([bench.requests, other.requests]).toEqual([["first", "first"], ["first"]]);
+    });
+
+    it("is what the next attempt begins with: a login, unless there is another password by then", async () => {
+      const { id } = await connectExpired(stage(), { grant: "password" });
+      const give = async (credentialsRevision: number) => {
+        const place = { connectionId: id, revision: credentialsRevision + 1 };
+        const credentials = vault.sealCredentials({ username: "u", password: "p" }, place);
+        await stage().connections.update({ id, credentialsRevision }, { credentials });
+      };
+      await give(0);
+      const bench = new RefreshBench(stage(), { limits: seldom });
+      expect((await bench.run(id, [dead])).failure?.code).toBe("limit_reached");
+      await give(1);
+      await pass(stage(), id, 601);
+      expect((await bench.run(id, [dead])).failure?.code).toBe("limit_reached");
+      await pass(stage(), id, 601);
+      expect((await bench.run(id, [granted()])).kind).toBe("moved");
+      expect(bench.requests).toEqual(["first", "first", "password"]);
+    });
+  });
+}

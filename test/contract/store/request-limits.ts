@@ -1,0 +1,253 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import {
+  createRequestLimits,
+  type Admission,
+  type Admitted,
+  type LimitedRequest,
+  type LimitRules,
+  type RequestLimits,
+} from "../../../src/store/request-limits.ts";
+import type { StoreStage } from "./stage.ts";
+
+const noRules: LimitRules = { concurrency: null, spacingMs: 0, maxPerWindow: null };
+const came = { sent: true, closeSeconds: 0 };
+
+/** One key, and whoever asks for it. */
+class Limited {
+  readonly key = `client:${randomUUID()}`;
+  readonly limits: RequestLimits;
+  readonly #stage: StoreStage;
+  readonly #rules: LimitRules;
+
+  constructor(stage: StoreStage, rules: Partial<LimitRules>) {
+    this.#stage = stage;
+    this.#rules = { ...noRules, ...rules };
+    this.limits = createRequestLimits(stage.database);
+  }
+
+  request(changes: Partial<LimitedRequest> = {}): LimitedRequest {
+    const given = { key: this.key, rules: this.#rules, isNote: false, travelSeconds: 5, leaseSeconds: 30 };
+    return { ...given, ...changes };
+  }
+
+  async ask(changes?: Partial<LimitedRequest>): Promise<Admission> {
+    return await this.limits.admit(this.request(changes));
+  }
+
+  async admitted(changes?: Partial<LimitedRequest>): Promise<Admitted> {
+    const { admitted } = await this.ask(changes);
+    if (admitted === null) throw new Error("the request was held back");
+    return admitted;
+  }
+
+  /** Asks: it is let through, or told to wait for so long, less what passes while the test runs. */
+  async waits(seconds: number, changes?: Partial<LimitedRequest>): Promise<void> {
+    const admission = await this.ask(changes);
+    const told = admission.admitted === null ? admission.waitSeconds : 0;
+    const isAsExpected = seconds === 0 ? told === 0 : told > Math.max(0, seconds - 4) && told <= seconds + 0.001;
+    if (!isAsExpected) expect.fail(`the wait is ${told} s, not ${seconds} s`);
+  }
+
+  async settle(admitted: Admitted, given: Partial<typeof came> = {}): Promise<void> {
+    await this.limits.settle(admitted, { ...came, ...given });
+  }
+
+  async pass(seconds: number): Promise<void> {
+    await passLimit(this.#stage, this.key, seconds);
+  }
+
+  async row(): Promise<{ seen: number; running: number } | undefined> {
+    const [row] = await this.#stage.query<{ seen: number; running: number }>(
+      "SELECT cardinality(seen_by)::int AS seen, cardinality(running)::int AS running FROM request_limits WHERE key = $1",
+      this.key,
+    );
+    return row;
+  }
+}
+
+const older = (list: string) => `(SELECT COALESCE(array_agg(at - by), '{}') FROM unnest(${list}) AS u(at))`;
+
+/** As if all that a limit knows were so many seconds older. */
+export async function passLimit(stage: StoreStage, key: string, seconds: number): Promise<void> {
+  await stage.database.prisma.$executeRawUnsafe(
+    `UPDATE request_limits l SET seen_by = ${older("l.seen_by")}, running = ${older("l.running")},
+       closed_until = closed_until - by, asked_at = asked_at - by
+     FROM (SELECT make_interval(secs => $2::double precision) AS by) b WHERE key = $1`,
+    key,
+    seconds,
+  );
+}
+
+/** The limits that replicas keep together. */
+export function requestLimits(stage: () => StoreStage): void {
+  const limited = (rules: Partial<LimitRules>) => new Limited(stage(), rules);
+
+  describe("a limit of requests in a window", () => {
+    it("lets so many through, and tells the next when the first is out of it", async () => {
+      const host = limited({ maxPerWindow: { requests: 3, seconds: 600 } });
+      for (const passed of [0, 100, 100]) {
+        await host.pass(passed);
+        await host.settle(await host.admitted());
+      }
+      await host.waits(400);
+      await host.pass(390);
+      await host.waits(10);
+      await host.pass(11);
+      await host.waits(0);
+      await host.waits(99);
+    });
+
+    it("counts a request from when the provider has got it at the latest: with the answer, or after it has travelled", async () => {
+      const host = limited({ maxPerWindow: { requests: 1, seconds: 60 } });
+      const first = await host.admitted();
+      await host.waits(65);
+      await host.pass(2);
+      await host.settle({ ...first, at: new Date(first.at.getTime() - 2000) });
+      await host.waits(60);
+      await host.pass(61);
+      const slow = await host.admitted();
+      await host.pass(20);
+      await host.settle({ ...slow, at: new Date(slow.at.getTime() - 20_000) });
+      await host.waits(45);
+    });
+
+    it("does not count what never left", async () => {
+      const host = limited({ maxPerWindow: { requests: 2, seconds: 60 } });
+      const [stays, leaves] = [await host.admitted(), await host.admitted()];
+      await host.settle(leaves, { sent: false });
+      expect(await host.row()).toEqual({ seen: 1, running: 1 });
+      await host.waits(0);
+      await host.waits(65);
+      await host.settle(stays);
+    });
+
+    it("is not changed by what comes of a request that counts no more", async () => {
+      const host = limited({ maxPerWindow: { requests: 2, seconds: 60 } });
+      const old = await host.admitted();
+      await host.pass(70);
+      const young = await host.admitted();
+      await host.settle({ ...old, at: new Date(old.at.getTime() - 70_000) });
+      await host.settle({ ...old, at: new Date(old.at.getTime() - 70_000) }, { sent: false });
+      expect(await host.row()).toEqual({ seen: 1, running: 1 });
+      await host.settle(young);
+    });
+
+    it("keeps no more than counts", async () => {
+      const host = limited({ maxPerWindow: { requests: 2, seconds: 60 } });
+      for (let turn = 0; turn < 5; turn++) {
+        await host.waits(0);
+        await host.waits(0);
+        await host.pass(66);
+      }
+      await host.waits(0);
+      expect(await host.row()).toEqual({ seen: 1, running: 1 });
+    });
+
+    it("is not forgotten for one who asks with a shorter window", async () => {
+      const host = limited({ maxPerWindow: { requests: 1, seconds: 600 } });
+      await host.settle(await host.admitted());
+      await host.pass(100);
+      const short = { ...noRules, maxPerWindow: { requests: 5, seconds: 10 } };
+      await host.waits(0, { rules: short });
+      await host.waits(500, { rules: { ...noRules, maxPerWindow: { requests: 2, seconds: 600 } } });
+    });
+
+    it("is kept when the clock goes back, and no longer than from then on", async () => {
+      const host = limited({ maxPerWindow: { requests: 1, seconds: 600 } });
+      await host.settle(await host.admitted());
+      await host.pass(-7200);
+      await host.waits(605);
+    });
+  });
+
+  describe("a distance between requests", () => {
+    it("counts from the answer to the last one, and without one from when the provider must have got it", async () => {
+      const host = limited({ spacingMs: 10_000 });
+      const first = await host.admitted();
+      await host.waits(15);
+      await host.settle(first);
+      await host.waits(10);
+      await host.pass(5);
+      await host.waits(5);
+      await host.pass(6);
+      await host.waits(0);
+    });
+  });
+
+  describe("a number of requests at a time", () => {
+    it("lets the next through when one comes back, whether it had been sent or not", async () => {
+      const host = limited({ concurrency: 2 });
+      const [one, other] = [await host.admitted(), await host.admitted()];
+      await host.waits(1);
+      await host.settle(one);
+      await host.waits(0);
+      await host.waits(1);
+      await host.settle(other, { sent: false });
+      await host.waits(0);
+      await host.waits(1);
+    });
+
+    it("counts a request whose replica has died for 30 s", async () => {
+      const host = limited({ concurrency: 1 });
+      const dead = await host.admitted();
+      await host.pass(25);
+      await host.waits(1);
+      await host.pass(6);
+      const next = await host.admitted();
+      await host.settle(dead);
+      await host.waits(1);
+      await host.settle(next);
+      await host.waits(0);
+    });
+  });
+
+  describe("a limit that was closed", () => {
+    it("lets nobody through until then, and is never made shorter", async () => {
+      const host = limited({});
+      const [one, other] = [await host.admitted(), await host.admitted()];
+      await host.settle(one, { closeSeconds: 900 });
+      await host.settle(other, { closeSeconds: 10 });
+      await host.pass(100);
+      await host.waits(800);
+      await host.pass(801);
+      await host.waits(0);
+    });
+
+    it("is not closed by an answer that asks for nothing", async () => {
+      const host = limited({});
+      await host.settle(await host.admitted(), { closeSeconds: 0 });
+      await host.waits(0);
+    });
+  });
+
+  it("what a person does is let through whatever the limits say, and counts", async () => {
+    const host = limited({ maxPerWindow: { requests: 1, seconds: 600 }, concurrency: 1, spacingMs: 1000 });
+    await host.settle(await host.admitted({ isNote: true }), { closeSeconds: 30 });
+    await host.waits(0, { isNote: true });
+    expect(await host.row()).toEqual({ seen: 2, running: 1 });
+    await host.waits(605);
+  });
+
+  it("each key has its own", async () => {
+    const rules = { maxPerWindow: { requests: 1, seconds: 600 } };
+    const [one, other] = [limited(rules), limited(rules)];
+    await one.waits(0);
+    await other.waits(0);
+    await one.waits(605);
+  });
+
+  it("a limit that nobody has used for a day is let go of, unless its window or its silence is longer", async () => {
+    const day = 86_400;
+    const rules = { maxPerWindow: { requests: 1, seconds: 60 } };
+    const [unused, used, closed] = [limited(rules), limited(rules), limited(rules)];
+    const long = limited({ maxPerWindow: { requests: 1, seconds: 3 * day } });
+    for (const one of [unused, used, long]) await one.settle(await one.admitted());
+    await closed.settle(await closed.admitted(), { closeSeconds: 3 * day });
+    for (const one of [unused, long, closed]) await one.pass(day + 100);
+    await used.pass(day - 100);
+    await stage().rows.tidy();
+    const left = await Promise.all([unused, used, long, closed].map((one) => one.row()));
+    expect(left.map((row) => row !== undefined)).toEqual([false, true, true, true]);
+  });
+}

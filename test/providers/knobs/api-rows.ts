@@ -1,0 +1,83 @@
+import type { Row } from "./row.ts";
+
+const list = "after_connect: [{ select: { list: /entries } }]";
+
+export const lookupRows: Row[] = [
+  { knob: "after_connect.pointer", file: "after_connect: [{ pointer: /mail }]", shows: { account: ["1", "m@x"] } },
+  { knob: "after_connect.label", file: "after_connect: [{ label: /mail }]", shows: { "account: label": ["", "m@x"] } },
+  {
+    knob: "after_connect.value",
+    base: "bare",
+    file: "{ response: { capture: { host: /host } }, after_connect: [{ value: 'at {response.host}' }] }",
+    instead: "{ response: { capture: { host: /host } } }",
+    shows: { "account, without a request": ["", "at eu1"] },
+  },
+  {
+    knob: "after_connect.capture",
+    file: "after_connect: [{ capture: { site: /mail } }]",
+    shows: { "account: captured site": ["", "m@x"] },
+  },
+  {
+    knob: "after_connect.capture.pointer",
+    file: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '.' } } }]",
+    instead: "after_connect: [{ capture: { site: { pointer: /id, pattern: '.' } } }]",
+    shows: { "account: captured site": ["1", "m@x"] },
+  },
+  {
+    knob: "after_connect.capture.pattern",
+    file: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '^[0-9]+$' } } }]",
+    instead: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '@' } } }]",
+    shows: { "account: captured site": ["m@x", ""] },
+  },
+  { knob: "after_connect.select.list", file: list, shows: { account: ["1", "a"] } },
+  {
+    knob: "after_connect.select.where",
+    file: "after_connect: [{ select: { list: /entries, where: /kind, equals: y } }]",
+    instead: "after_connect: [{ select: { list: /entries, where: /name, equals: y } }]",
+    shows: { account: ["", "b"] },
+  },
+  {
+    knob: "after_connect.select.equals",
+    file: "after_connect: [{ select: { list: /entries, where: /kind, equals: y } }]",
+    instead: list,
+    shows: { account: ["a", "b"] },
+  },
+];
+
+export const apiRows: Row[] = [
+  {
+    knob: "api.base_url",
+    file: "api: { base_url: 'https://api.example/v2/{client.id}' }",
+    shows: { "api: address": ["https://api.example", "https://api.example/v2/app-1"] },
+  },
+  {
+    knob: "api.authorization",
+    file: "api: { authorization: 'Token {access_token}' }",
+    shows: {
+      "api: authorization": ["Bearer at-0", "Token at-0"],
+      "lookup: authorization": ["Bearer at-0", "Token at-0"],
+    },
+  },
+  {
+    knob: "api.authorization.header",
+    file: "api: { authorization: { header: X-Token, value: '{access_token}' } }",
+    instead: "api: { authorization: { header: X-Access, value: '{access_token}' } }",
+    shows: {
+      "api: x-token": ["", "at-0"],
+      "api: x-access": ["at-0", ""],
+      "lookup: x-token": ["", "at-0"],
+      "lookup: x-access": ["at-0", ""],
+    },
+  },
+  {
+    knob: "api.authorization.value",
+    file: "api: { authorization: { header: X-Token, value: 'Token {access_token}' } }",
+    instead: "api: { authorization: { header: X-Token, value: '{access_token}' } }",
+    shows: { "api: x-token": ["at-0", "Token at-0"], "lookup: x-token": ["at-0", "Token at-0"] },
+  },
+  {
+    knob: "api.headers",
+    file: "api: { headers: { X-Client: '{client.id}' } }",
+    shows: { "api: x-client": ["", "app-1"], "lookup: x-client": ["", "app-1"] },
+  },
+];

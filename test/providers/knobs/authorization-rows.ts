@@ -1,0 +1,181 @@
+import { each, type Row } from "./row.ts";
+
+const plainVerifier = "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s".slice(0, 43);
+const challenge = "0Rg1yn7b0R1hLInM2pf4BU3eT3hIX_W1iTNui9njUxU";
+const redirect = "redirect_uri=https%3A%2F%2Fbroker.example%2Fcallback%2Fown";
+const pushed = (scope: string, proof: string) =>
+  `response_type=code&client_id=app-1&${redirect}${scope}&state=state-1${proof}`;
+const bySha = `&code_challenge=${challenge}&code_challenge_method=S256`;
+const usual = pushed("&scope=read+write", bySha);
+
+const written = (text: string) => new URLSearchParams({ scope: text }).toString();
+
+/** Where scopes are sent: to the authorize page, pushed, and by the grants without a browser. */
+function scopes(before: string, after: string): Row["shows"] {
+  return {
+    "authorize: scope": [before, after],
+    "pushed: body": [pushed(`&${written(before)}`, bySha), pushed(`&${written(after)}`, bySha)],
+    "device: body": [`client_id=app-1&${written(before)}`, `client_id=app-1&${written(after)}`],
+    "fetch: body": [
+      `grant_type=client_credentials&${written(before)}`,
+      `grant_type=client_credentials&${written(after)}`,
+    ],
+    "login: body": [
+      `grant_type=password&username=ann&password=pw&${written(before)}`,
+      `grant_type=password&username=ann&password=pw&${written(after)}`,
+    ],
+  };
+}
+
+export const authorizationRows: Row[] = [
+  {
+    knob: "authorization.url",
+    file: "authorization: { url: https://other.example/go }",
+    shows: {
+      "authorize: address": ["https://login.example/authorize", "https://other.example/go"],
+      "a callback of https://login.example": ["is taken", "is refused"],
+    },
+  },
+  {
+    knob: "authorization.issuer",
+    file: "authorization: { issuer: https://issuer.example }",
+    shows: {
+      "a callback of https://issuer.example": ["is refused", "is taken"],
+      "a callback of https://login.example": ["is taken", "is refused"],
+    },
+  },
+  {
+    knob: "issuer",
+    file: "issuer: https://issuer.example",
+    shows: {
+      "a callback of https://issuer.example": ["is refused", "is taken"],
+      "a callback of https://login.example": ["is taken", "is refused"],
+    },
+  },
+  {
+    knob: "authorization.params",
+    file: "authorization: { params: { audience: all } }",
+    shows: { "authorize: audience": ["", "all"], "pushed: body": [usual, `${usual}&audience=all`] },
+  },
+  {
+    knob: "authorization.params",
+    file: "authorization: { params: { client_id: app, response_type: null } }",
+    shows: {
+      "authorize: client_id": ["app-1", ""],
+      "authorize: app": ["", "app-1"],
+      "authorize: response_type": ["code", ""],
+      "pushed: body": [usual, usual.replace("response_type=code&client_id", "app")],
+    },
+  },
+  {
+    knob: "authorization.scope.param",
+    file: "authorization: { scope: { param: permissions } }",
+    shows: {
+      "authorize: scope": ["read write", ""],
+      "authorize: permissions": ["", "read write"],
+      "pushed: body": [usual, usual.replace("&scope=", "&permissions=")],
+    },
+  },
+  {
+    knob: "authorization.scope.separator",
+    file: "authorization: { scope: { separator: ',' } }",
+    shows: {
+      ...scopes("read write", "read,write"),
+      ...each(["answer", "refreshed user", "second"], "scopes", ["read,write | all", "read | write | all"]),
+    },
+  },
+  {
+    knob: "authorization.scope.default",
+    file: "authorization: { scope: { default: [list] } }",
+    shows: scopes("read write", "list"),
+  },
+  {
+    knob: "authorization.scope.required",
+    file: "authorization: { scope: { required: [offline] } }",
+    shows: scopes("read write", "read write offline"),
+  },
+  {
+    knob: "authorization.pkce",
+    file: "authorization: { pkce: 'off' }",
+    shows: {
+      "authorize: code_challenge": [challenge, ""],
+      "authorize: code_challenge_method": ["S256", ""],
+      "pushed: body": [usual, pushed("&scope=read+write", "")],
+      "a code that was not asked for": ["is refused", "is exchanged"],
+    },
+  },
+  {
+    knob: "authorization.pkce",
+    file: "authorization: { pkce: optional }",
+    shows: { "a code that was not asked for": ["is refused", "is exchanged"] },
+  },
+  {
+    knob: "authorization.pkce_method",
+    file: "authorization: { pkce_method: plain }",
+    shows: {
+      "authorize: code_challenge": [challenge, plainVerifier],
+      "authorize: code_challenge_method": ["S256", "plain"],
+      "pushed: body": [
+        usual,
+        pushed("&scope=read+write", `&code_challenge=${plainVerifier}&code_challenge_method=plain`),
+      ],
+    },
+  },
+  {
+    knob: "authorization.challenge_encoding",
+    file: "authorization: { challenge_encoding: base64 }",
+    shows: {
+      "authorize: code_challenge": [challenge, "0Rg1yn7b0R1hLInM2pf4BU3eT3hIX/W1iTNui9njUxU="],
+      "pushed: body": [usual, usual.replace("X_W1", "X%2FW1").replace("jUxU&", "jUxU%3D&")],
+    },
+  },
+  {
+    knob: "authorization.callback.code",
+    file: "authorization: { callback: { code: other_code } }",
+    shows: {
+      "a callback": ["code-1", "code-2"],
+      "a signed callback": ["code-1", "missing_code"],
+      "a callback with a wrong signature": ["code-1", "missing_code"],
+    },
+  },
+  {
+    knob: "authorization.callback.capture",
+    file: "authorization: { callback: { capture: { realm: realmId } } }",
+    shows: { "a callback": ["code-1", "code-1 realm r1"] },
+  },
+  {
+    knob: "authorization.callback.capture.param",
+    file: "authorization: { callback: { capture: { realm: { param: state, pattern: '.' } } } }",
+    instead: "authorization: { callback: { capture: { realm: { param: realmId, pattern: '.' } } } }",
+    shows: {
+      "a callback": ["code-1 realm r1", "code-1 realm state-1"],
+      "a signed callback": ["code-1", "code-1 realm state-1"],
+      "a callback with a wrong signature": ["code-1", "code-1 realm state-1"],
+    },
+  },
+  {
+    knob: "authorization.callback.capture.pattern",
+    file: "authorization: { callback: { capture: { realm: { param: realmId, pattern: '^[0-9]+$' } } } }",
+    instead: "authorization: { callback: { capture: { realm: { param: realmId, pattern: '^r[0-9]$' } } } }",
+    shows: { "a callback": ["code-1 realm r1", "unexpected_parameter"] },
+  },
+  {
+    knob: "authorization.callback.verify",
+    file: "authorization: { callback: { verify: hmac_sha256_query } }",
+    shows: {
+      "a callback": ["code-1", "invalid_signature"],
+      "a callback with a wrong signature": ["code-1", "invalid_signature"],
+    },
+  },
+  {
+    knob: "authorization.manual_code",
+    file: "authorization: { manual_code: true }",
+    shows: { "a code that is copied": ["is refused", "goes to no page"] },
+  },
+  {
+    knob: "authorization.manual_redirect_uri",
+    file: "authorization: { manual_code: true, manual_redirect_uri: https://login.example/show }",
+    instead: "authorization: { manual_code: true }",
+    shows: { "a code that is copied": ["goes to no page", "goes to https://login.example/show"] },
+  },
+];

@@ -1,0 +1,174 @@
+import { createHmac } from "node:crypto";
+import { describeApiRequest } from "../../../src/providers/api-request.ts";
+import { issuerMatches, readCallback } from "../../../src/providers/authorization-request.ts";
+import { forChain, type ProviderDefinition } from "../../../src/providers/definition.ts";
+import type { Expiry, Grant } from "../../../src/providers/grant.ts";
+import { readIntrospection } from "../../../src/providers/introspection.ts";
+import { resolveInputs } from "../../../src/providers/inputs.ts";
+import { readLookup } from "../../../src/providers/lookup.ts";
+import { processTokenResponse } from "../../../src/providers/token-response.ts";
+import { fill } from "../../../src/providers/template.ts";
+import { valuesFor, type Observed } from "./values.ts";
+
+const claims = Buffer.from(JSON.stringify({ exp: 2_000_000_000 })).toString("base64url");
+const jwt = `x.${claims}.y`;
+const other = { life: 900, life_ms: 900_000, at: 2_000_000_000, date: "2033-05-18T03:33:20Z", jwt };
+const elsewhere = { access_token: "at-2", refresh_token: "rt-2", token_type: "dpop", scope: ["x"] };
+const user = { access_token: "ut-1", refresh_token: "urt-1", token_type: "pop", scope: "u", expires_in: 60 };
+const silent = { access_token: "at-1", refresh_token: "rt-1", user: { access_token: "ut-1", refresh_token: "urt-1" } };
+const said = {
+  token_type: "mac",
+  scope: "read,write all",
+  expires_in: 1800,
+  expires_at: 2_100_000_000,
+  refresh_token_expires_in: 86_400,
+};
+const answer = { ...silent, ...said, user, other: { ...other, ...elsewhere }, host: "eu1.example.com" };
+
+/** How the definition reads what comes back: of the same answers always. */
+export function observeAnswers(definition: ProviderDefinition): Observed {
+  return {
+    ...observeGrants(definition),
+    ...observeRefusals(definition),
+    ...observeCallbacks(definition),
+    ...observeLookups(definition),
+    ...observeIntrospection(definition),
+    ...observeInputs(definition),
+  };
+}
+
+function observeGrants(definition: ProviderDefinition): Observed {
+  const grant = read(definition, answer);
+  const quiet = read(definition, silent);
+  const chains = definition.extraTokens.flatMap(({ name, exchange }): Observed[] => {
+    const chain = forChain(definition, name);
+    const own = exchange === null ? grant?.extras?.[name] : read(chain, answer);
+    const ownQuiet = exchange === null ? quiet?.extras?.[name] : read(chain, silent);
+    const refreshed = exchange === null ? [chain] : [];
+    return [
+      describe(name, own, ownQuiet),
+      ...refreshed.map((later) => describe(`refreshed ${name}`, read(later, answer), read(later, silent))),
+    ];
+  });
+  return {
+    ...describe("answer", grant, quiet),
+    "answer in a form": read(definition, "access_token=at-1")?.accessToken ?? "unreadable",
+    ...Object.assign({}, ...chains),
+  };
+}
+
+function read(definition: ProviderDefinition, body: object | string): Grant | undefined {
+  const text = typeof body === "string" ? body : JSON.stringify(body);
+  const response = { status: 200, headers: {}, body: text };
+  const result = processTokenResponse({ definition, response, secrets: [] });
+  return result.kind === "granted" ? result.grant : undefined;
+}
+
+function describe(label: string, grant: Grant | undefined, quiet: Grant | undefined): Observed {
+  if (grant === undefined) return { [label]: "unreadable" };
+  const captured = Object.entries(grant.captured).map(
+    ([name, value]) => [`${label}: captured ${name}`, value] as const,
+  );
+  return {
+    [`${label}: access token`]: grant.accessToken ?? "",
+    [`${label}: refresh token`]: grant.refreshToken ?? "",
+    [`${label}: token type`]: grant.tokenType,
+    [`${label}: scopes`]: (grant.scopes ?? []).join(" | "),
+    [`${label}: ends`]: endOf(grant.accessExpiry),
+    [`${label}: refresh token ends`]: endOf(grant.refreshExpiry),
+    [`${label}, silent: ends`]: endOf(quiet?.accessExpiry),
+    [`${label}, silent: refresh token ends`]: endOf(quiet?.refreshExpiry),
+    ...Object.fromEntries(captured),
+  };
+}
+
+function endOf(expiry: Expiry | undefined): string {
+  if (expiry?.kind === "in") return `in ${expiry.seconds} s`;
+  return expiry?.kind === "at" ? `at ${expiry.epochSeconds}` : (expiry?.kind ?? "");
+}
+
+const refusals: Record<string, { status: number; body: string }> = {
+  "a page with 404": { status: 404, body: "<html>" },
+  "code 8 with 400": { status: 400, body: '{"errors":[{"code":"8"}]}' },
+  "an error with 200": { status: 200, body: '{"ok":false,"status":"true"}' },
+  "a 502": { status: 502, body: "bad gateway" },
+};
+
+function observeRefusals(definition: ProviderDefinition): Observed {
+  const entries = Object.entries(refusals).map(([name, sent]) => {
+    const result = processTokenResponse({ definition, response: { ...sent, headers: {} }, secrets: [] });
+    return [name, result.kind === "failed" ? result.failure.code : "granted"] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+const sorted = "code=code-1&state=state-1";
+const hmac = createHmac("sha256", "s3/cret").update(sorted).digest("hex");
+const callbacks: Record<string, Record<string, string>> = {
+  "a callback": { code: "code-1", other_code: "code-2", realmId: "r1", state: "state-1" },
+  "a signed callback": { code: "code-1", state: "state-1", hmac },
+  "a callback with a wrong signature": { code: "code-1", state: "state-1", hmac: hmac.replaceAll(/[0-9]/g, "0") },
+};
+
+function observeCallbacks(definition: ProviderDefinition): Observed {
+  if (definition.authorization === null) return {};
+  const taken = Object.entries(callbacks).map(([name, query]) => {
+    const callback = readCallback(definition, query, () => "s3/cret");
+    if (callback.kind === "error") return [name, callback.error] as const;
+    return [name, [callback.code, ...Object.entries(callback.captured).flat()].join(" ")] as const;
+  });
+  const issuers = ["https://login.example", "https://issuer.example"].map((iss) => {
+    const fits = issuerMatches({ definition, values: valuesFor(definition), iss });
+    return [`a callback of ${iss}`, fits ? "is taken" : "is refused"] as const;
+  });
+  return Object.fromEntries([...taken, ...issuers]);
+}
+
+const entries = [
+  { id: "a", name: "A", kind: "x" },
+  { id: "b", name: "B", kind: "y" },
+];
+
+function observeLookups(definition: ProviderDefinition): Observed {
+  const values = valuesFor(definition);
+  const found = definition.lookups.flatMap((lookup): Observed[] => {
+    if (lookup.value !== null) return [{ "account, without a request": fill(lookup.value, values) ?? "" }];
+    const { account, label, captured } = readLookup(lookup, { id: 1, mail: "m@x", entries }, values) ?? {};
+    const kept = Object.entries(captured ?? {}).map(([name, value]) => [`account: captured ${name}`, value] as const);
+    return [{ account: account ?? "", "account: label": label ?? "", ...Object.fromEntries(kept) }];
+  });
+  return Object.assign({}, ...found);
+}
+
+function observeIntrospection({ introspection }: ProviderDefinition): Observed {
+  if (introspection === null) return {};
+  const full = { active: true, revoked: false, exp: 1_900_000_000, other };
+  const told = readIntrospection(introspection, full);
+  const quiet = readIntrospection(introspection, { active: true });
+  return {
+    "asked about: active": String(told.active),
+    "asked about: ends": endOf(told.expiry),
+    "asked about, silent: ends": endOf(quiet.expiry),
+  };
+}
+
+const randomBytes = (size: number) => new Uint8Array(size).fill(7);
+
+function observeInputs(definition: ProviderDefinition): Observed {
+  const grant = definition.grants[0] ?? "authorization_code";
+  const given = { none: {}, munich: { shop: "munich" } };
+  const tried = Object.entries(given).flatMap(([name, inputs]) => {
+    const label = `inputs, given ${name}`;
+    try {
+      const resolved = resolveInputs({ definition, grant, given: inputs, clientInputs: null, randomBytes });
+      const { headers } = describeApiRequest({ definition, values: { ...valuesFor(definition), inputs: resolved } });
+      return [
+        [label, JSON.stringify(resolved)],
+        [`${label}: sent`, headers["x-shop"] ?? "nothing"],
+      ];
+    } catch (error) {
+      return [[label, error instanceof Error ? error.message : ""]];
+    }
+  });
+  return Object.keys(definition.inputs).length === 0 ? {} : Object.fromEntries(tried);
+}

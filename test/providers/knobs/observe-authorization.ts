@@ -1,0 +1,48 @@
+import { copiedCodeRequest } from "../../../src/consent/copied-code.ts";
+import { describeApiRequest } from "../../../src/providers/api-request.ts";
+import { authorizationParams, buildAuthorizationUrl } from "../../../src/providers/authorization-request.ts";
+import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+import { authorizationRequest, plainValues, valuesFor, type Observed } from "./values.ts";
+
+/** What a person is sent to, and which codes are taken. */
+export function observeAuthorization(definition: ProviderDefinition): Observed {
+  if (definition.authorization === null) return {};
+  const request = authorizationRequest(definition);
+  const params = authorizationParams(request).map(([name, value]) => [`authorize: ${name}`, value] as const);
+  const { codeVerifier: _, ...values } = valuesFor(definition);
+  const grant = "authorization_code";
+  return {
+    "authorize: address": buildAuthorizationUrl(request).replace(/\?.*/, ""),
+    ...Object.fromEntries(params),
+    "a code that is copied": refusalOf(() => copiedCode(definition)),
+    "a code that was not asked for": refusalOf(() =>
+      buildTokenRequest({ definition, grant, obtainedBy: grant, values }),
+    ),
+  };
+}
+
+/** What callers are told to send. */
+export function observeApi(definition: ProviderDefinition): Observed {
+  const { base_url: baseUrl, headers, expired_when: expired } = describeApiRequest({ definition, values: plainValues });
+  const named = Object.entries(headers).map(([name, value]) => [`api: ${name}`, value] as const);
+  return { "api: address": baseUrl ?? "", ...Object.fromEntries(named), "api: expired when": JSON.stringify(expired) };
+}
+
+/** As the page for it shows the address. */
+function copiedCode(definition: ProviderDefinition): string {
+  const own = { connectionId: "", connectionName: "", clientId: "app-1", clientSecrets: () => [], account: null };
+  const context = { ...own, definition, inputs: {}, scopes: [], disabled: false, grant: "authorization_code" };
+  const given = { formKey: new Uint8Array(32), at: { browser: "b", link: "l" } };
+  const { authorizationUrl } = copiedCodeRequest(context, given);
+  return `goes to ${new URL(authorizationUrl).searchParams.get("redirect_uri") ?? "no page"}`;
+}
+
+function refusalOf(act: () => unknown): string {
+  try {
+    const done = act();
+    return typeof done === "string" ? done : "is exchanged";
+  } catch {
+    return "is refused";
+  }
+}

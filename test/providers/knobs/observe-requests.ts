@@ -1,0 +1,158 @@
+import { generateKeyPairSync } from "node:crypto";
+import type { TokenRequest } from "../../../src/providers/assemble.ts";
+import { withAssertion } from "../../../src/providers/client-assertion.ts";
+import {
+  forChain,
+  type ClientAuth,
+  type ConnectionGrant,
+  type ProviderDefinition,
+  type ProviderRequest,
+} from "../../../src/providers/definition.ts";
+import { buildPushedRequest } from "../../../src/providers/pushed-request.ts";
+import {
+  buildIntrospectionRequest,
+  buildLookupRequest,
+  buildRevocationRequest,
+  sideRequest,
+} from "../../../src/providers/side-requests.ts";
+import type { TemplateValues } from "../../../src/providers/template.ts";
+import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+import { observeApi, observeAuthorization } from "./observe-authorization.ts";
+import { authorizationRequest, valuesFor, type Observed } from "./values.ts";
+
+const rsaKey = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
+const ecKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey;
+const labels = {
+  authorization_code: "exchange",
+  client_credentials: "fetch",
+  password: "login",
+  device_code: "poll",
+} as const;
+
+/** Every request that the definition describes, as it would be written. */
+export async function observeRequests(definition: ProviderDefinition): Promise<Observed> {
+  const parts = [
+    ...(await Promise.all(
+      Object.entries(labels).flatMap(([grant, label]) => [
+        firstRequest(definition, grant as keyof typeof labels, label),
+        refreshRequest(definition, grant as ConnectionGrant, label),
+      ]),
+    )),
+    await refreshRequest(definition, "import", "import"),
+    ...(await sideRequests(definition)),
+    observeAuthorization(definition),
+    observeApi(definition),
+  ];
+  return Object.assign({}, ...parts);
+}
+
+async function firstRequest(
+  definition: ProviderDefinition,
+  grant: keyof typeof labels,
+  label: string,
+): Promise<Observed> {
+  const exchange = definition.exchanges[grant];
+  if (!exchange) return {};
+  return await observe(label, exchange, {
+    definition,
+    build: (values) => buildTokenRequest({ definition, grant, obtainedBy: grant, values }),
+  });
+}
+
+async function refreshRequest(
+  definition: ProviderDefinition,
+  grant: ConnectionGrant,
+  label: string,
+): Promise<Observed> {
+  const exchange = definition.refreshes[grant];
+  if (!exchange) return {};
+  const build = (values: TemplateValues) =>
+    buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: grant, values });
+  return await observe(`refresh after ${label}`, exchange, { definition, build });
+}
+
+async function sideRequests(definition: ProviderDefinition): Promise<Observed[]> {
+  const { authorization, device, introspection, revocation, extraTokens, lookups } = definition;
+  const pushed = authorization?.pushed;
+  const accessToken = { value: "at-0", hint: "access_token" } as const;
+  const refreshToken = { value: "rt-0", hint: "refresh_token" } as const;
+  const all: [string, ProviderRequest | null | undefined, (values: TemplateValues) => TokenRequest | null][] = [
+    ["pushed", pushed, (values) => buildPushedRequest({ ...authorizationRequest(definition), values })],
+    ["device", device, (values) => device && sideRequest(device, values)],
+    [
+      "ask about access token",
+      introspection,
+      (values) => buildIntrospectionRequest({ definition, token: accessToken, values }),
+    ],
+    [
+      "ask about refresh token",
+      introspection,
+      (values) => buildIntrospectionRequest({ definition, token: refreshToken, values }),
+    ],
+    ["revoke access token", revocation, (values) => buildRevocationRequest({ definition, token: accessToken, values })],
+    [
+      "revoke refresh token",
+      revocation,
+      (values) => buildRevocationRequest({ definition, token: refreshToken, values }),
+    ],
+    ...extraTokens.map(({ name, exchange }): (typeof all)[number] => [
+      `get ${name}`,
+      exchange,
+      (values) =>
+        buildTokenRequest({
+          definition: forChain(definition, name),
+          grant: "token_exchange",
+          obtainedBy: "import",
+          values,
+        }),
+    ]),
+    ...lookups.map(({ request }): (typeof all)[number] => [
+      "lookup",
+      request && { ...request, clientAuth: request.clientAuth ?? { kind: "none" } },
+      (values) => request && buildLookupRequest(definition, request, values),
+    ]),
+  ];
+  return await Promise.all(
+    all.map(async ([label, request, build]) => (request ? await observe(label, request, { definition, build }) : {})),
+  );
+}
+
+async function observe(
+  label: string,
+  request: ProviderRequest,
+  { definition, build }: { definition: ProviderDefinition; build: (values: TemplateValues) => TokenRequest | null },
+): Promise<Observed> {
+  const given = { ...valuesFor(definition), client: { id: "app-1", secret: secretFor(request.clientAuth) } };
+  const issuer = definition.authorization?.issuer ?? definition.issuer;
+  const written = build(await withAssertion(request, given, { issuer, nowMs: 1_700_000_000_000 }));
+  if (written === null) return {};
+  const { method, url, headers, body, tls } = written;
+  const named = Object.entries(headers).map(([name, value]) => [`${label}: ${name}`, plainHeader(value)] as const);
+  const { text, assertion } = plainBody(body ?? "");
+  return {
+    [`${label}: address`]: `${method} ${url}`,
+    ...Object.fromEntries(named),
+    ...(body !== undefined && { [`${label}: body`]: text }),
+    ...(assertion !== null && { [`${label}: assertion`]: assertion }),
+    ...(tls !== undefined && { [`${label}: certificate`]: tls }),
+  };
+}
+
+function secretFor(auth: ClientAuth): string {
+  if (auth.kind === "tls") return "the client's certificate";
+  if (auth.kind !== "private_key_jwt") return "s3/cret";
+  return (auth.algorithm === "ES256" ? ecKey : rsaKey).export({ format: "pem", type: "pkcs8" }).toString();
+}
+
+const plainHeader = (value: string) =>
+  value.replace(/^Basic (.+)$/, (_whole, pair: string) => `Basic ${Buffer.from(pair, "base64").toString("utf8")}`);
+
+/** Without the signature, which differs each time. */
+function plainBody(body: string): { text: string; assertion: string | null } {
+  const jwt = /eyJ[\w-]+\.([\w-]+)\.[\w-]+/.exec(body);
+  if (jwt === null) return { text: body, assertion: null };
+  const [header, payload] = jwt[0].split(".").map((part) => Buffer.from(part, "base64url").toString("utf8"));
+  const { alg } = JSON.parse(header ?? "{}") as { alg: string };
+  const { aud, iat, exp } = JSON.parse(payload ?? "{}") as { aud: string; iat: number; exp: number };
+  return { text: body.replace(jwt[0], "JWT"), assertion: `${alg} for ${aud}, ${exp - iat} s` };
+}

@@ -1,0 +1,37 @@
+import type { Discovery } from "../../src/providers/discovery.ts";
+import type { AccountRows } from "../../src/store/account-rows.ts";
+import type { DeviceAuthorizations } from "../../src/store/device-authorizations.ts";
+
+const unasked = (name: string) => () => Promise.reject(new Error(`${name} was not expected to be asked for anything`));
+
+/** For definitions without lookups and further tokens: only what is asked of every connection answers. */
+export const noAccounts: AccountRows = {
+  ensureChains: async () => {},
+  readChains: async () => [],
+  learnAccount: unasked("learnAccount"),
+  learnExpiry: unasked("learnExpiry"),
+  sharingAccount: async () => [],
+  addEvent: async () => {},
+  holdGrant: unasked("holdGrant"),
+  describeHeld: unasked("describeHeld"),
+  findHeld: async () => null,
+  acceptHeld: async () => null,
+  declineHeld: async () => false,
+  dropHeld: async () => {},
+  acceptedHeld: async () => [],
+  takeHeld: async () => [],
+  takeForgottenHeld: async () => [],
+};
+
+/** For definitions that name all of their addresses. */
+export const noDiscovery: Discovery = { complete: async (definition) => definition, doubt() {} };
+
+/** Nobody types in a user code. */
+export const noDeviceCodes: DeviceAuthorizations = {
+  put: unasked("put"),
+  find: async () => null,
+  claimDue: async () => [],
+  nextDueSeconds: async () => null,
+  postpone: async () => {},
+  drop: async () => {},
+};

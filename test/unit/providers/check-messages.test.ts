@@ -1,0 +1,127 @@
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { checkProviderFile } from "../../../src/providers/catalog.ts";
+import { fewBuiltins, folderOf } from "./definitions.ts";
+
+const usable = `id: own\ngrants: [import]\ntoken: { url: https://x.example }\n`;
+
+/** The problems of `own.yaml` in a folder with these files, without the folder's name. */
+function problemsOf(files: Record<string, string>, { isExtraFolder } = { isExtraFolder: false }): string[] {
+  const folder = folderOf(files);
+  const folders = { builtinFolder: fewBuiltins, extraFolder: isExtraFolder ? folder : null };
+  return checkProviderFile(join(folder, "own.yaml"), folders).map((problem) => problem.replaceAll(folder, "HERE"));
+}
+
+const problemsIn = (yaml: string) => problemsOf({ "own.yaml": yaml });
+
+describe("client_auth", () => {
+  test("a word that is none of those allowed is refused with the words, and the maps in their place", () => {
+    expect(problemsIn(usable.replace("x.example", "x.example, client_auth: bazic"))).toEqual([
+      'HERE/own.yaml:3:34: token.client_auth: must be one of: none, basic, body, private_key_jwt, tls; or a map: { header: NAME, value: "{client.secret}" } or { basic: "{client.id}:{client.secret}" }',
+    ]);
+  });
+
+  test.each([
+    ["token", `token: { url: https://x.example, client_auth: AUTH }`],
+    ["token.grants.password", `token: { url: https://x.example, grants: { password: { client_auth: AUTH } } }`],
+    [
+      "token.grants.password.refresh",
+      `token: { url: https://x.example, grants: { password: { refresh: { client_auth: AUTH } } } }`,
+    ],
+    ["authorization.pushed", `authorization: { pushed: { url: https://x.example, client_auth: AUTH } }`],
+    ["device", `device: { url: https://x.example, client_auth: AUTH }`],
+    ["revocation", `revocation: { url: https://x.example, client_auth: AUTH }`],
+    ["introspection", `introspection: { url: https://x.example, client_auth: AUTH }`],
+    ["after_connect.0.request", `after_connect: [{ request: { url: https://x.example, client_auth: AUTH } }]`],
+    [
+      "response.extra_tokens.0.exchange",
+      `response: { extra_tokens: [{ name: a, exchange: { url: https://x.example, client_auth: AUTH } }] }`,
+    ],
+  ])("a map of it in %s that names no way, or two, is refused where it stands", (path, knob) => {
+    const problems = (auth: string) => problemsIn(`id: own\ngrants: [import]\n${knob.replace("AUTH", auth)}\n`);
+    const at = new RegExp(String.raw`^HERE/own\.yaml:3:\d+: ${path.replaceAll(".", String.raw`\.`)}\.client_auth: `);
+    const [none, ...afterNone] = problems("{ value: x }");
+    const [both, ...afterBoth] = problems("{ header: x, basic: y }");
+    expect([none, both]).toEqual([expect.stringMatching(at), expect.stringMatching(at)]);
+    expect(none).toContain("needs `header`, or `basic`");
+    expect(both).toContain("has both `header` and `basic`");
+    expect([...afterNone, ...afterBoth, ...problems("{ header: x }"), ...problems("{ basic: y }")]).toEqual([]);
+  });
+});
+
+describe("facts", () => {
+  test.each([
+    ["token.ul: docs", "token.ul: `token.ul` is no knob; did you mean `token.url`?"],
+    ["tokn: docs", "tokn: `tokn` is no knob; did you mean `token`?"],
+    ["refresh.qqqqqq: docs", "refresh.qqqqqq: `refresh.qqqqqq` is no knob; known here: rotation, reuse, grace_s, "],
+    ["token.url: dosc", "token.url: `dosc` is not in `sources`; did you mean `docs`?"],
+    ["token.url: [docs, qqqqqq]", "token.url: `qqqqqq` is not in `sources`; known here: docs, client"],
+  ])("%s is refused with what may have been meant, or all there is", (fact, said) => {
+    const problems = problemsIn(`${usable}sources: { docs: a, client: b }\nfacts: { ${fact} }\n`);
+    expect(problems).toEqual([expect.stringContaining(`HERE/own.yaml:5:10: facts.${said}`)]);
+  });
+
+  test("without any source it is said that there is none", () => {
+    expect(problemsIn(`${usable}facts: { token: docs }\n`)).toEqual([
+      "HERE/own.yaml:4:10: facts.token: `docs` is not in `sources`; there are none",
+    ]);
+  });
+});
+
+describe("what a file extends and is not known", () => {
+  const own = "id: own\nextends: base\n";
+  const base = "id: base\ngrants: [import]\ntoken: { url: https://x.example }\n";
+
+  test("but lies beside it, is found as soon as PROVIDERS_DIR is set as the message says", () => {
+    for (const name of ["base.yaml", "base.yml"]) {
+      const files = { "own.yaml": own, [name]: base };
+      expect(problemsOf(files)).toEqual([
+        `HERE/own.yaml:2:1: extends base, which is no provider here; HERE/${name} lies beside it, and counts with PROVIDERS_DIR=HERE`,
+      ]);
+      expect(problemsOf(files, { isExtraFolder: true })).toEqual([]);
+    }
+  });
+
+  test("since the file beside it has faults, is said so, wherever PROVIDERS_DIR is", () => {
+    for (const isExtraFolder of [true, false]) {
+      expect(problemsOf({ "own.yaml": own, "base.yaml": `${base}nonsense: 1\n` }, { isExtraFolder })).toEqual([
+        "HERE/own.yaml:2:1: extends base, which is no provider here; HERE/base.yaml lies beside it and has faults of its own: check that one first",
+      ]);
+    }
+  });
+
+  test("and of which the file beside it is not the definition, is told with those that there are", () => {
+    const files = { "own.yaml": own, "base.yaml": base.replace("id: base", "id: other") };
+    expect(problemsOf(files)).toEqual([
+      expect.stringMatching(/extends base, which is no provider; there are apicbase, /),
+    ]);
+  });
+});
+
+describe("faults of syntax are told once for a line, in plain words", () => {
+  test.each([
+    ["a tab", "token:\n\turl: x\n", /^3:1: this line is indented by a tab: use spaces$/],
+    ["a line too far right", "token:\n  url: x\n    method: GET\n", /^3:8: a value stands here, and the next line/],
+    ["a line too far left", "token:\n    url: x\n  method: GET\n", /^4:1: this line is indented otherwise than those/],
+    ["a list item's line too far left", "grants:\n  - a: x\n   b: y\n", /^4:1: .* than the list item/],
+    ["a colon without its space", "token:\n  url:x\n  method: GET\n", /^3:3: a colon and a space must follow a knob/],
+    ["a second colon", "name: a: b\n", /^2:7: .*a text that holds `: ` lacks its quotes$/],
+    ["a knob without its colon", "name\n", /^2:1: a colon and a value are missing here/],
+    ["a brace that is not closed", "token: { url: x\nname: y\n", /^3:1: a \{ or \[ is not closed/],
+    ["a list that is not closed", "grants: [import\n", /^3:1: a \{ or \[ is not closed/],
+    ["a template without quotes", "name: {inputs.x}/a\n", /^2:17: .*starts with a brace or a quote in quotes/],
+    ["a pattern in double quotes", `name: "^\\.x"\n`, /^2:9: .*put patterns in single quotes$/],
+    ["a quote that is not closed", `name: "abc\n`, /^3:1: a quote is not closed$/],
+    ["a reserved character", "name: @x\n", /^2:7: a text that starts with this character needs quotes$/],
+    ["two documents", "---\nid: two\n", /^2:1: the file holds a second document after ---/],
+  ])("%s", (_fault, yaml, said) => {
+    const problems = problemsIn(`id: own\n${yaml}`).map((problem) => problem.replace("HERE/own.yaml:", ""));
+    expect(problems).toEqual([expect.stringMatching(said)]);
+  });
+
+  test("the knobs of the top, indented", () => {
+    expect(problemsIn(" id: own\nname: x\n")).toEqual([
+      expect.stringMatching(/:2:1: .*do not indent the knobs of the top$/),
+    ]);
+  });
+});

@@ -1,0 +1,88 @@
+import { describe, expect, test } from "vitest";
+import { domainIsPinned } from "../../../src/providers/host-position.ts";
+import { define } from "./definitions.ts";
+
+const name = "response.host";
+const pinned = (authority: string, pattern?: string) =>
+  domainIsPinned({ authority, name, input: pattern === undefined ? {} : { pattern } });
+
+/** Loads a definition whose API is at `baseUrl`, with this pattern for what an answer says. */
+const load = (baseUrl: string, pattern: string) => () =>
+  define(`response: { capture: { host: { pointer: /host, pattern: '${pattern}' } } }\napi: { base_url: "${baseUrl}" }`);
+
+/** The same of a token endpoint. */
+const loadToken = (pattern: string) => () =>
+  define(
+    `grants: [import]\nresponse: { capture: { host: { pointer: /host, pattern: '${pattern}' } } }`,
+    'id: own\ntoken: { url: "https://{response.host}/token" }',
+  );
+
+describe("what an answer says decides a host", () => {
+  test.each([
+    ["https://{response.host}.example.com/v1", "^[a-z0-9-]+$"],
+    ["https://{response.host}.example.com/v1", "^(?:eu|us)[0-9]{1,2}$"],
+    ["https://{response.host}", "^[a-z0-9-]+\\.example\\.com$"],
+    ["https://{response.host}", "^[a-z0-9-]+\\.shops\\.example\\.co\\.uk$"],
+    ["{response.host}/api", "^https://[a-z0-9-]+\\.example\\.com$"],
+    ["{response.host}/api", "^https:\\/\\/[\\w-]+\\.example\\.com$"],
+  ])("at %s with %s, within one domain", (baseUrl, pattern) => {
+    expect(load(baseUrl, pattern)).not.toThrow();
+    expect(pinned(baseUrl.replace(/\}\/.*$/, "}").replace("/v1", ""), pattern)).toBe(true);
+  });
+
+  test.each([
+    ["https://{response.host}", "^[a-z0-9.-]+$"],
+    ["https://{response.host}", "^.+\\.example\\.com$"], // evil.test/.example.com
+    ["https://{response.host}", "^[a-z]+.example.com$"], // an open dot
+    ["https://{response.host}", "^[a-z]+\\.(example\\.com|evil\\.test)$"],
+    ["https://{response.host}", "^[a-z]+\\.com$"], // one label alone
+    ["https://{response.host}", "^[a-z]+\\.co\\.uk$"], // a suffix that anyone registers in
+    ["https://{response.host}.example.com", "^[^/]+$"], // evil.test#
+    ["https://{response.host}.example.com", "^[a-z@]+$"],
+    ["https://{response.host}.com", "^[a-z]+$"],
+    ["https://api.{response.host}", "^[a-z]+\\.example\\.com$"], // rather no than yes
+    ["{response.host}/api", "^https://[a-z.]+$"],
+    ["{response.host}/api", "^https://[a-z]+\\.example\\.com/.*$"],
+    ["{response.host}/api", "^https?://[a-z]+\\.example\\.com$"],
+  ])("not at %s with %s, which leaves the domain open", (baseUrl, pattern) => {
+    expect(load(baseUrl, pattern)).toThrow(/the `pattern` of this capture must keep it within one domain/);
+    expect(pinned(baseUrl.replace("/api", ""), pattern)).toBe(false);
+  });
+
+  test.each(["[a-z]+", "^[a-z]+", "[a-z]+$", "^a|b$"])("not with %s, which is not anchored", (pattern) => {
+    expect(load("https://{response.host}.example.com", pattern)).toThrow(/must be anchored/);
+    expect(pinned("https://{response.host}.example.com", pattern)).toBe(false);
+  });
+
+  test("not without a pattern", () => {
+    expect(() =>
+      define('response: { capture: { host: /host } }\napi: { base_url: "https://{response.host}" }'),
+    ).toThrow(/this capture needs a `pattern`/);
+    expect(pinned("https://{response.host}.example.com")).toBe(false);
+  });
+
+  test.each([
+    [
+      "a callback",
+      "authorization: { callback: { capture: { host: { param: h, pattern: '^[a-z.]+$' } } } }",
+      "callback",
+    ],
+    [
+      "a lookup",
+      "after_connect: [{ value: x }, { request: { url: https://x.example }, capture: { host: { pointer: /h, pattern: '^[a-z.]+$' } } }]",
+      "account",
+    ],
+  ])("%s is held to the same", (_name, capture, root) => {
+    const file = (pattern: string) =>
+      `${capture.replace("^[a-z.]+$", pattern)}\napi: { base_url: "https://{${root}.host}" }`;
+    const head =
+      root === "callback" ? "id: own\ngrants: [import]\ntoken: { url: https://login.example/token }" : undefined;
+    expect(() => define(file("^[a-z.]+$"), head)).toThrow(/must keep it within one domain/);
+    expect(() => define(file("^[a-z]+\\.example\\.com$"), head)).not.toThrow();
+  });
+
+  test("a token endpoint's address is held to the same: secrets are sent there", () => {
+    expect(loadToken("^[a-z.]+$")).toThrow(/token\.url: .*within one domain/);
+    expect(loadToken("^[a-z]+\\.example\\.com$")).not.toThrow();
+  });
+});

@@ -1,0 +1,143 @@
+import { afterEach, describe, expect, test, vi } from "vitest";
+import type { Lifetime } from "../../../src/providers/definition.ts";
+import { readLifetime } from "../../../src/providers/lifetime.ts";
+
+const tenYears = 10 * 365 * 86_400;
+
+/** The end that is read where the answer holds `stated`. */
+function end(stated: unknown, rule: Partial<Lifetime>) {
+  const lifetime: Lifetime = { from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77, ...rule };
+  return readLifetime(lifetime, stated === undefined ? {} : { end: stated });
+}
+
+const moment = 2_000_000_000;
+const at = (epochSeconds: number) => ({ kind: "at", epochSeconds });
+const fallback = { kind: "in", seconds: 77 };
+const jwt = (payload: unknown) => `h.${Buffer.from(JSON.stringify(payload) ?? "").toString("base64url")}.s`;
+
+describe("a moment (expires_at)", () => {
+  afterEach(() => void vi.unstubAllEnvs());
+
+  test.each<[unknown, Lifetime["unit"]]>([
+    [moment, "s"],
+    ["2000000000", "s"],
+    [" 2000000000 ", "s"],
+    [moment * 1000, "ms"],
+    ["2000000000000", "ms"],
+    ["2033-05-18T03:33:20Z", "iso"],
+    ["2033-05-18T03:33:20.000+00:00", "iso"],
+    ["2033-05-18T05:33:20+02:00", "iso"],
+    ["2033-05-18T05:33:20+0200", "iso"],
+    ["2033-05-17 20:33:20-07:00", "iso"],
+    [moment, "iso"],
+    ["2033-05-18T03:33:20Z", "s"],
+  ])("%j in %s is the same second", (stated, unit) => {
+    expect(end(stated, { from: "expires_at", unit })).toEqual(at(moment));
+  });
+
+  test.each(["2033-05-18T03:33:20", "2033-05-18 03:33:20"])(
+    "%s, without a zone, is one of UTC, wherever this runs",
+    (text) => {
+      vi.stubEnv("TZ", "Asia/Tokyo");
+      expect(new Date(0).getTimezoneOffset()).toBe(-540);
+      expect(end(text, { from: "expires_at", unit: "iso" })).toEqual(at(moment));
+    },
+  );
+
+  test("parts of a second are kept, and one that is over is told as it is", () => {
+    expect(end(moment * 1000 + 500, { from: "expires_at", unit: "ms" })).toEqual(at(moment + 0.5));
+    expect(end(5, { from: "expires_at" })).toEqual(at(5));
+  });
+
+  test.each<[unknown]>([
+    [undefined],
+    [null],
+    [""],
+    ["  "],
+    ["soon"],
+    ["18.05.2033"],
+    ["2033-13-45T00:00:00Z"],
+    ["May 18, 2033"],
+    [true],
+    [{}],
+    [[moment]],
+  ])("%j is none: the fallback counts", (stated) => {
+    expect(end(stated, { from: "expires_at", unit: "iso" })).toEqual(fallback);
+  });
+});
+
+describe("the `exp` of a JWT (jwt_exp)", () => {
+  test.each<[string, unknown]>([
+    ["a number", { exp: moment }],
+    ["a text", { exp: String(moment) }],
+    ["one beside others", { sub: "ä", iat: 1, exp: moment }],
+  ])("is read as %s", (_name, payload) => {
+    expect(end(jwt(payload), { from: "jwt_exp" })).toEqual(at(moment));
+  });
+
+  test.each<[string, unknown]>([
+    ["that has none", jwt({ iat: 5 })],
+    ["whose exp is no number", jwt({ exp: "soon" })],
+    ["whose payload is null", jwt(null)],
+    ["whose payload is a number", jwt(5)],
+    ["whose payload is no JSON", "h.bm90IGpzb24.s"],
+    ["without a payload", "opaque"],
+    ["that is empty", ""],
+    ["that is no text", 5],
+    ["that is not there", undefined],
+  ])("of a token %s is the fallback", (_name, token) => {
+    expect(end(token, { from: "jwt_exp" })).toEqual(fallback);
+  });
+});
+
+describe("where tokens never end (never)", () => {
+  const never = { kind: "never" };
+
+  test.each<[unknown]>([[undefined], [null], [0], ["0"], [0.4], [-1], ["never"]])(
+    "an answer that states %j says so too",
+    (stated) => {
+      expect(end(stated, { from: "never" })).toEqual(never);
+    },
+  );
+
+  test("a life that is stated counts nevertheless", () => {
+    expect(end(1, { from: "never" })).toEqual({ kind: "in", seconds: 1 });
+    expect(end("1500", { from: "never", unit: "ms" })).toEqual({ kind: "in", seconds: 1 });
+  });
+});
+
+describe("a life (expires_in)", () => {
+  test("is whole seconds, of milliseconds too, and never below 0", () => {
+    expect(end(1999, { unit: "ms" })).toEqual({ kind: "in", seconds: 1 });
+    expect(end(1.9, {})).toEqual({ kind: "in", seconds: 1 });
+    expect(end(-1, {})).toEqual({ kind: "in", seconds: 0 });
+  });
+
+  test("is no longer than ten years, stated or fallen back to", () => {
+    expect(end(tenYears * 2, {})).toEqual({ kind: "in", seconds: tenYears });
+    expect(end(tenYears * 1000 + 5000, { unit: "ms" })).toEqual({ kind: "in", seconds: tenYears });
+    expect(end(undefined, { fallbackSeconds: tenYears * 2 })).toEqual({ kind: "in", seconds: tenYears });
+  });
+
+  test("of which neither answer nor definition say anything is unstated", () => {
+    expect(end(undefined, { fallbackSeconds: null })).toEqual({ kind: "unstated" });
+    expect(end("soon", { from: "expires_at", fallbackSeconds: null })).toEqual({ kind: "unstated" });
+  });
+
+  test("that is fixed is the definition's, whatever an answer states", () => {
+    expect(end(5, { from: "fixed" })).toEqual(fallback);
+    expect(end(undefined, { from: "fixed" })).toEqual(fallback);
+  });
+
+  test("that is asked for elsewhere counts where the answer states one after all", () => {
+    expect(end(5, { from: "introspect" })).toEqual({ kind: "in", seconds: 5 });
+    expect(end(undefined, { from: "introspect" })).toEqual(fallback);
+  });
+
+  test("that nothing points at, or of an answer that is nothing, is the fallback", () => {
+    expect(end(5, { pointer: "" })).toEqual(fallback);
+    expect(readLifetime({ from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77 }, null)).toEqual(
+      fallback,
+    );
+  });
+});

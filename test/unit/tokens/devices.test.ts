@@ -1,0 +1,140 @@
+import { setImmediate } from "node:timers/promises";
+import { describe, expect, it } from "vitest";
+import type { TokenAnswer } from "../../../src/providers/grant.ts";
+import type { DeviceRow } from "../../../src/store/device-authorizations.ts";
+import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
+import { vault } from "./answers.ts";
+import { define } from "../providers/definitions.ts";
+import { manualClock } from "./manual-clock.ts";
+import { tokenRow } from "./token-row.ts";
+
+const row = tokenRow({ grant: "device_code", status: "pending" });
+const definition = define("grants: [device_code]\ndevice: { url: https://login.example/device }");
+const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
+
+function deviceRow(id: string): DeviceRow {
+  return {
+    id,
+    connectionId: row.id,
+    deviceCode: vault.sealDeviceCode(`code ${id}`, { requestId: id }),
+    linkId: null,
+    userCode: "ABCD",
+    verificationUri: "https://login.example/activate",
+    verificationUriComplete: null,
+    intervalSeconds: 5,
+    expiresAt: new Date(row.now.getTime() + 600_000),
+    expired: false,
+  };
+}
+
+const grant: TokenAnswer = {
+  kind: "granted",
+  grant: {
+    accessToken: "a1",
+    refreshToken: "r1",
+    tokenType: "Bearer",
+    accessExpiry: { kind: "in", seconds: 3600 },
+    refreshExpiry: { kind: "unstated" },
+    captured: {},
+  },
+};
+const heldBack: TokenAnswer = {
+  kind: "failed",
+  failure: { class: "not_sent", code: "limit_reached", detail: "used up", retryAfterSeconds: 20 },
+};
+
+/** Polling over codes that are due at once, each claimed once, with a provider and a store that answer when a test says so. */
+class Stage {
+  readonly clock = manualClock();
+  readonly order: string[] = [];
+  due: DeviceRow[] = [deviceRow("one")];
+  isDraining = false;
+  limits: DeviceParts["limits"] = { keep: async (_sendable, send) => await send() };
+  answer = Promise.withResolvers<TokenAnswer>();
+  stored = Promise.withResolvers<void>();
+  readonly devices;
+
+  constructor() {
+    const codes: Partial<DeviceParts["deviceCodes"]> = {
+      claimDue: async ({ limit }) => this.due.splice(0, limit),
+      nextDueSeconds: async () => null,
+      postpone: async (_device, seconds) => void this.order.push(`postponed ${seconds}`),
+      drop: async () => void this.order.push("dropped"),
+    };
+    this.devices = createDevices({
+      deviceCodes: codes as DeviceParts["deviceCodes"],
+      links: { reserve: async () => true },
+      accounts: { addEvent: async () => void this.order.push("given up") },
+      rows: { readById: async () => row },
+      establish: {
+        prepareWithChains: async () => sendable,
+        ask: async () => {
+          this.order.push("asked");
+          return await this.answer.promise;
+        },
+        keepGrant: async () => {
+          await this.stored.promise;
+          this.order.push("kept");
+          return { kind: "connected", row };
+        },
+      },
+      sender: { ask: async () => null },
+      vault,
+      clock: this.clock,
+      limits: { keep: async (...given) => await this.limits.keep(...given) },
+      isDraining: () => this.isDraining,
+      onBackgroundError: (error) => void this.order.push(String(error)),
+    });
+  }
+
+  /** Whether all polls are over by now. */
+  async isSettled(): Promise<boolean> {
+    let settled = false;
+    void this.devices.settled().then(() => (settled = true));
+    for (let turn = 0; turn < 5; turn++) await setImmediate();
+    return settled;
+  }
+}
+
+describe("polling for user codes", () => {
+  it("a round does not wait for a provider that does not answer", async () => {
+    const stage = new Stage();
+    await stage.devices.round();
+    expect([stage.order, await stage.isSettled()]).toEqual([["asked"], false]);
+  });
+
+  it("a process that is told to stop waits for the answer that is under way, and until it is kept", async () => {
+    const stage = new Stage();
+    await stage.devices.round();
+    stage.isDraining = true;
+    stage.answer.resolve(grant);
+    expect(await stage.isSettled()).toBe(false);
+    stage.stored.resolve();
+    await stage.devices.settled();
+    expect(stage.order).toEqual(["asked", "kept", "dropped"]);
+  });
+
+  it("a process that is told to stop claims no further code", async () => {
+    const stage = new Stage();
+    stage.isDraining = true;
+    await stage.devices.round();
+    expect([stage.order, stage.due.length]).toEqual([[], 1]);
+  });
+
+  it("no more than eight are under way at once, however slow their provider is", async () => {
+    const stage = new Stage();
+    stage.due = Array.from({ length: 12 }, (_, index) => deviceRow(String(index)));
+    await stage.devices.round();
+    await stage.clock.pass(60_000);
+    await stage.devices.round();
+    expect([stage.order.length, stage.due.length]).toEqual([8, 4]);
+  });
+
+  it("what the provider's limits hold back is not asked, and is asked again when they allow it", async () => {
+    const stage = new Stage();
+    stage.limits = { keep: async () => heldBack };
+    await stage.devices.round();
+    await stage.devices.settled();
+    expect(stage.order).toEqual(["postponed 20"]);
+  });
+});

@@ -1,0 +1,84 @@
+import { describe, expect, it } from "vitest";
+import { playLimits, type LedgerLine } from "../../support/simulation/play-limits.ts";
+
+/** The most requests that the provider got in any time so long, both ends included. */
+function mostIn(windowMs: number, ledger: readonly LedgerLine[]): number {
+  const times = ledger.map(({ gotMs }) => gotMs);
+  return Math.max(0, ...times.map((from) => times.filter((at) => at >= from && at <= from + windowMs).length));
+}
+
+function isUnderWay({ writtenMs, answeredMs }: LedgerLine, atMs: number): boolean {
+  return writtenMs <= atMs && atMs < (answeredMs ?? Infinity);
+}
+
+/** The most requests that were under way at the same moment. */
+function mostAtATime(ledger: readonly LedgerLine[]): number {
+  return Math.max(0, ...ledger.map(({ writtenMs }) => ledger.filter((line) => isUnderWay(line, writtenMs)).length));
+}
+
+/** Of those of each connection. */
+function byConnection(ledger: readonly LedgerLine[]): LedgerLine[][] {
+  const groups = Map.groupBy(ledger, ({ connection }) => connection);
+  return [...groups.values()];
+}
+
+describe("four replicas", () => {
+  it(
+    "with 1,000 connections of one host that bears 10 requests in 600 s never send it more, and use what it bears",
+    { timeout: 120_000 },
+    async () => {
+      const limits = { per: "token_host", max_per_window: "10 in 600 s" } as const;
+      const run = await playLimits({ seed: 1, limits, connections: 1000, minutes: 60 });
+      expect(run.violations).toEqual([]);
+      expect(mostIn(600_000, run.ledger)).toBe(10);
+      expect(run.ledger.length).toBeGreaterThanOrEqual(50);
+      // Each connection asks once in each window, not again and again.
+      expect(run.asked).toBeLessThan(8 * 1000);
+    },
+  );
+
+  it.each([1, 2, 3])(
+    "that crash, freeze and lose what Postgres says keep the limit all the same, seed %i",
+    { timeout: 120_000 },
+    async (seed) => {
+      const limits = { max_per_window: "10 in 600 s" };
+      const run = await playLimits({ seed, limits, connections: 60, minutes: 60, troubled: true });
+      expect(run.violations).toEqual([]);
+      expect(mostIn(600_000, run.ledger)).toBe(10);
+      expect(run.ledger.length).toBeGreaterThan(30);
+    },
+  );
+
+  it("keep requests apart, as the provider gets them", async () => {
+    const run = await playLimits({ seed: 1, limits: { spacing_ms: 3000 }, connections: 30, minutes: 20 });
+    expect([run.violations, mostIn(2999, run.ledger)]).toEqual([[], 1]);
+    expect(run.ledger.length).toBeGreaterThan(60);
+  });
+
+  it("have no more requests at a time than the limit", async () => {
+    const run = await playLimits({ seed: 1, limits: { concurrency: 2 }, connections: 100, minutes: 20 });
+    expect([run.violations, mostAtATime(run.ledger)]).toEqual([[], 2]);
+    expect(run.ledger.length).toBeGreaterThan(300);
+  });
+
+  it("keep a limit of each connection for each, whatever the others send", async () => {
+    const limits = { per: "connection", max_per_window: "1 in 600 s" } as const;
+    const run = await playLimits({ seed: 1, limits, connections: 50, minutes: 60 });
+    const groups = byConnection(run.ledger);
+    expect([run.violations, Math.max(...groups.map((group) => mostIn(600_000, group)))]).toEqual([[], 1]);
+    expect([groups.length, Math.min(...groups.map(({ length }) => length))]).toEqual([
+      50,
+      expect.toSatisfy((least) => least >= 4),
+    ]);
+  });
+
+  it("are silent together after one of them was told to go slower", async () => {
+    let answered = 0;
+    const fault = () => (++answered === 5 ? 429 : "none");
+    const run = await playLimits({ seed: 1, limits: { cool_down_s: 900 }, connections: 20, minutes: 40, fault });
+    const refusedMs = run.ledger[4]?.gotMs ?? 0;
+    const next = run.ledger.find(({ writtenMs }) => writtenMs > refusedMs + 1000);
+    expect(next?.writtenMs).toBeGreaterThan(refusedMs + 900_000);
+    expect(next?.writtenMs).toBeLessThan(refusedMs + 1_100_000);
+  });
+});

@@ -1,0 +1,128 @@
+import { setImmediate } from "node:timers/promises";
+import { describe, expect, it } from "vitest";
+import type { TokenAnswer } from "../../../src/providers/grant.ts";
+import type { Admission, Admitted, LimitedRequest } from "../../../src/store/request-limits.ts";
+import { createLimitKeeper } from "../../../src/tokens/limits.ts";
+import type { Sendable } from "../../../src/tokens/sending.ts";
+import { simClient } from "../../support/simulation/sim-catalog.ts";
+import { define } from "../providers/definitions.ts";
+import { tokenRow } from "./token-row.ts";
+
+const granted: TokenAnswer = {
+  kind: "granted",
+  grant: { tokenType: "Bearer", accessExpiry: { kind: "never" }, refreshExpiry: { kind: "never" }, captured: {} },
+};
+const busy: TokenAnswer = {
+  kind: "failed",
+  failure: { class: "refused_for_now", code: "rate_limited", detail: "", status: 429 },
+};
+
+/** A keeper over a store that lets everything through, or says what it is told to. */
+class Stage {
+  readonly asked: LimitedRequest[] = [];
+  readonly settled: { admitted: Admitted; sent: boolean; closeSeconds: number }[] = [];
+  readonly errors: unknown[] = [];
+  admission: () => Promise<Admission> = async () => this.#admit();
+  settling: Promise<void> = Promise.resolve();
+  readonly keeper = createLimitKeeper({
+    limits: {
+      admit: async (request) => {
+        this.asked.push(request);
+        return await this.admission();
+      },
+      settle: async (admitted, given) => {
+        this.settled.push({ admitted, ...given });
+        await this.settling;
+      },
+    },
+    sender: { hostOf: () => "login.example:8443" },
+    onError: (error) => void this.errors.push(error),
+  });
+
+  #admit(): Admission {
+    const { key, travelSeconds } = this.asked.at(-1) ?? { key: "", travelSeconds: 0 };
+    return { admitted: { key, at: new Date(0), travelSeconds } };
+  }
+}
+
+function sendable(limits: string, changes: Partial<Sendable> = {}): Sendable {
+  const definition = define(`limits: ${limits}`);
+  const row = tokenRow({ id: "chain" });
+  return { row, owner: tokenRow({ id: "owner" }), definition, client: simClient, clientSecrets: [], ...changes };
+}
+
+describe("limits", () => {
+  it.each([
+    { limits: "{ cool_down_s: 1 }", key: "token_host:login.example:8443" },
+    { limits: "{ per: token_host, spacing_ms: 1 }", key: "token_host:login.example:8443" },
+    { limits: "{ per: client, concurrency: 1 }", key: `client:${simClient.id}` },
+    { limits: "{ per: connection, max_per_window: 1 in 1 s }", key: "connection:owner" },
+  ])("of $limits are those of $key", async ({ limits, key }) => {
+    const stage = new Stage();
+    expect(await stage.keeper.keep(sendable(limits), async () => granted)).toBe(granted);
+    expect(stage.asked.map((request) => request.key)).toEqual([key]);
+    expect(stage.settled).toEqual([{ admitted: expect.objectContaining({ key }), sent: true, closeSeconds: 0 }]);
+  });
+
+  it("of clients are shared by all connections of a definition that fixes the client", async () => {
+    const stage = new Stage();
+    await stage.keeper.keep(sendable("{ per: client, concurrency: 1 }", { client: null }), async () => granted);
+    expect(stage.asked.map(({ key }) => key)).toEqual(["client:own"]);
+  });
+
+  it("ask for what the definition says, for 5 s of travel and 30 s under way", async () => {
+    const stage = new Stage();
+    const limits = "{ concurrency: 2, spacing_ms: 500, max_per_window: 10 in 600 s }";
+    await stage.keeper.keep(sendable(limits), async () => granted);
+    expect(stage.asked).toMatchObject([
+      {
+        rules: { concurrency: 2, spacingMs: 500, maxPerWindow: { requests: 10, seconds: 600 } },
+        isNote: false,
+        travelSeconds: 5,
+        leaseSeconds: 30,
+      },
+    ]);
+  });
+
+  it.each([
+    { is: "a refusal", answer: busy, waits: true },
+    { is: "a token, which is stored first", answer: granted, waits: false },
+  ])("are told of an answer before it goes on, unless it is a token: $is", async ({ answer, waits }) => {
+    const stage = new Stage();
+    const told = Promise.withResolvers<void>();
+    stage.settling = told.promise;
+    let isThrough = false;
+    const sent = stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => answer);
+    void sent.then(() => (isThrough = true));
+    await setImmediate();
+    expect([stage.settled.length, isThrough]).toEqual([1, !waits]);
+    told.resolve();
+    expect(await sent).toBe(answer);
+  });
+
+  describe("of a request that a person waits for", () => {
+    it("count it, hold it back in no case, and hear what came of it", async () => {
+      const stage = new Stage();
+      const settle = await stage.keeper.note(sendable("{ cool_down_s: 60 }"));
+      await settle(busy);
+      expect(stage.asked.map(({ isNote }) => isNote)).toEqual([true]);
+      expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 60 }]);
+    });
+
+    it("do not stop it when they cannot be asked", async () => {
+      const stage = new Stage();
+      stage.admission = () => Promise.reject(new Error("a fault"));
+      const settle = await stage.keeper.note(sendable("{ cool_down_s: 60 }"));
+      await settle(busy);
+      expect([stage.settled, stage.errors.map(String)]).toEqual([[], ["Error: a fault"]]);
+    });
+
+    it("are not asked where the definition has none", async () => {
+      const stage = new Stage();
+      await (
+        await stage.keeper.note(sendable("{}"))
+      )(busy);
+      expect([stage.asked, stage.settled]).toEqual([[], []]);
+    });
+  });
+});

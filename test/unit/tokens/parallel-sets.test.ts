@@ -1,0 +1,123 @@
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createAccountRows } from "../../../src/store/account-rows.ts";
+import { createDatabaseHealth } from "../../../src/store/database-health.ts";
+import { openEmbedded, type Database } from "../../../src/store/database.ts";
+import { createAccounts } from "../../../src/tokens/accounts.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { temporaryFolder } from "../../support/services/guardian.ts";
+import { define } from "../providers/definitions.ts";
+import { tokenRow } from "./token-row.ts";
+
+let database: Database;
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+
+beforeAll(async () => {
+  folder = await temporaryFolder("parallel-sets");
+  database = await openEmbedded(
+    folder.path,
+    createDatabaseHealth(() => performance.now()),
+  );
+});
+afterAll(async () => {
+  await database.close();
+  await folder.remove();
+});
+
+type Connected = { client?: string; shop?: string; account?: string; status?: string };
+
+/** Connections of a provider, the last one connected last. */
+async function connect(provider: string, connections: Record<string, Connected>) {
+  const clients = new Map<string, string>();
+  const rows = Object.entries(connections).map(([name, connected], index) => {
+    const { client = "one", shop = "a", account = "ada", status = "connected" } = connected;
+    const clientRef = clients.get(client) ?? randomUUID();
+    clients.set(client, clientRef);
+    return {
+      id: randomUUID(),
+      name: `${provider}/${name}`,
+      provider,
+      clientRef,
+      grant: "import",
+      inputs: { shop },
+      account,
+      status,
+      enabledStatus: status,
+      generation: 1,
+      authorization: 1,
+      authorizedAt: new Date(Date.UTC(2026, 10, 20, 12, index)),
+    };
+  });
+  const made = [...clients].map(([name, id]) => ({ id, name: `${provider}/${name}`, provider, clientId: name }));
+  await database.prisma.client.createMany({ data: made });
+  await database.prisma.connection.createMany({ data: rows });
+  return rows;
+}
+
+/** Whom the event of the newest connection names when its account is found. */
+async function droppedBy(parallelSets: string, connections: Record<string, Connected>): Promise<unknown[]> {
+  const provider = `own-${randomUUID()}`;
+  const rows = await connect(provider, connections);
+  const newest = rows.at(-1);
+  if (newest === undefined) throw new Error("no connection");
+  const definition = define(`inputs: { shop: {} }\nafter_connect: [{ value: x }]\nparallel_sets: ${parallelSets}`);
+  const row = tokenRow({ id: newest.id, provider, clientRef: newest.clientRef, authorization: 1 });
+  const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
+  await accounts().learn(sendable, row, { account: newest.account, label: null, captured: {} });
+  const events = await database.prisma.connectionEvent.findMany({
+    where: { connectionId: { in: rows.map(({ id }) => id) }, type: "other_sets_dropped" },
+  });
+  return events.map(({ connectionId, detail }) => {
+    expect(connectionId).toBe(newest.id);
+    return JSON.parse(JSON.stringify(detail).replaceAll(`${provider}/`, "")) as unknown;
+  });
+}
+
+const unasked = () => Promise.reject(new Error("nothing is asked for"));
+
+function accounts() {
+  return createAccounts({
+    accounts: createAccountRows(database),
+    sender: { ask: unasked },
+    vault: createTokenVault(createKeyring([{ id: "k1", key: Buffer.alloc(32, 1) }])),
+    random: () => 0,
+    onBackgroundError: (error) => expect.unreachable(String(error)),
+  });
+}
+
+const many = {
+  "other-account": { account: "bob" },
+  "other-client": { client: "two" },
+  "other-shop": { shop: "b" },
+  old: {},
+  newer: {},
+  newest: {},
+};
+
+test.each([
+  ["[user]", ["newer", "old", "other-shop", "other-client"]],
+  ["[client]", ["newer", "old", "other-shop", "other-account"]],
+  ["[inputs.shop]", ["newer", "old", "other-client", "other-account"]],
+  ["[user, client]", ["newer", "old", "other-shop"]],
+  ["[user, client, inputs.shop]", ["newer", "old"]],
+])("sets that have %s in common are counted together", async (singlePer, connections) => {
+  expect(await droppedBy(`{ single_per: ${singlePer} }`, many)).toEqual([{ connections, kept: 1 }]);
+});
+
+test.each([
+  [2, ["old", "other-shop", "other-client"]],
+  [4, ["other-client"]],
+])("of those beyond %d the oldest are the ones that are dropped", async (max, connections) => {
+  expect(await droppedBy(`{ single_per: [user], max: ${max} }`, many)).toEqual([{ connections, kept: max }]);
+});
+
+test("nobody is warned where there are no more than may be, or where sets do not disturb each other", async () => {
+  expect(await droppedBy("{ single_per: [user], max: 5 }", many)).toEqual([]);
+  expect(await droppedBy("independent", many)).toEqual([]);
+});
+
+test("a connection without a set has none to lose", async () => {
+  const others = { waiting: { status: "pending" }, ended: { status: "needs_reauthorization" }, newest: {} };
+  expect(await droppedBy("{ single_per: [user] }", others)).toEqual([]);
+});
