@@ -1,3 +1,5 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../support/broker-process.ts";
 import type { ConnectedStage } from "../support/connected-stage.ts";
@@ -32,6 +34,14 @@ export async function storedRows(databaseUrl: string): Promise<Map<string, Store
       FROM connections`,
   );
   return new Map(rows.map((row) => [row.name, row]));
+}
+
+/** What a broker has left in its folder or in Redis: `id.generation` of each answer. */
+export async function spooledAnswers({ dataDir }: BrokerProcess, redisUrl: string): Promise<Set<string>> {
+  const files = await readdir(join(dataDir, "spool")).catch(() => []); // it comes with the first file
+  const keys = await withRedis(redisUrl, (redis) => redis.keys("spool:*"));
+  const inFolder = files.filter((name) => !name.endsWith(".part")).map((name) => name.split(".").slice(0, 2).join("."));
+  return new Set([...inFolder, ...keys.map((key) => key.split(":").slice(1).join("."))]);
 }
 
 /** Starts a read of each, whose end nobody needs: its broker may be killed meanwhile. Resolves when all have ended. */
