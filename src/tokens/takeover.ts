@@ -66,10 +66,13 @@ function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
   return row.now.getTime() + budgets.leaseSeconds * 1000 < endsMs;
 }
 
-/** With Redis silent, an answer may wait there: these must not be sent again before it is known. */
+/**
+ * With Redis silent, an answer may wait there, and its successor may be in use already: nothing is sent again before that is
+ * known, except what is free of cost, and what waiting would only bring closer to the end of its grace.
+ */
 export function mustHearSpools(row: TokenRow, given: ReuseRules): boolean {
-  const { reuse } = rulesFor(row, given);
-  return reuse === "dead" || reuse === "kills_family";
+  const rules = rulesFor(row, given);
+  return rules.reuse !== "safe" && !isInGrace(row, rules);
 }
 
 /** A grant without a refresh token spends nothing, whatever its provider does with refresh tokens. */

@@ -201,8 +201,10 @@ export function lateAnswers(stage: () => StoreStage): void {
       ["kills_family", "{ reuse: kills_family }", 0],
       ["dead", "{ reuse: dead }", 0],
       ["safe", "{ reuse: safe }", 1],
-      ["until_successor_used", "{ reuse: until_successor_used }", 1],
-    ])("with the spool silent, the token is sent again only where that cannot kill: %s", async (_is, rules, times) => {
+      ["until_successor_used, whose successor may be in use", "{ reuse: until_successor_used }", 0],
+      ["grace that has passed", "{ reuse: grace, grace_s: 50 }", 0],
+      ["grace", "{ reuse: grace, grace_s: 600 }", 1],
+    ])("with the spool silent, the token is sent again only where that costs nothing: %s", async (_is, rules, times) => {
       const { id } = await connectExpired(stage());
       await stage().set(id, `attempt_id = gen_random_uuid(), ${abandoned}`);
       const bench = new RefreshBench(stage(), { rules });

@@ -99,7 +99,7 @@ export function consent(stage: () => StoreStage): void {
   };
   const passTime = async (table: string, id: string) =>
     await stage().query(
-      `UPDATE ${table} SET expires_at = clock_timestamp() WHERE id::text = $1 RETURNING 1 AS done`,
+      `UPDATE ${table} SET expires_at = clock_timestamp() - interval '1 ms' WHERE id::text = $1 RETURNING 1 AS done`,
       id,
     );
 

@@ -62,6 +62,14 @@ export class Holdings {
     if (isAway && (noRedis || redisMs > atMs - raceMs)) return "W3";
     return null;
   }
+
+  /** Whether `send` could not have learnt from Redis that somebody holds an answer to its token. */
+  wasUnheard({ actor, beganMs }: Send): boolean {
+    const lately = { fromMs: beganMs - raceMs, toMs: beganMs };
+    return (
+      this.#world.troubles.within("redis", "", lately) || this.#world.troubles.within("lost reply", actor.name, lately)
+    );
+  }
 }
 
 export function valueOf(row: SimRow | null): string | null {

@@ -4,7 +4,7 @@ import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/spool/spo
 import { call, type Moments, type Remote } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 
-type Options = { scheduler: Scheduler; moments: Moments };
+type Options = { scheduler: Scheduler; moments: Moments; onLostReply: (actor: Actor) => void };
 
 /** `stopped`: connections end at once; `silent`: commands run into their time limit. */
 export type RedisState = "up" | "stopped" | "silent";
@@ -22,7 +22,7 @@ export class SimRedis {
   #listeners: { actor: Actor; listener: (news: RefreshNews) => void }[] = [];
   readonly #remote: Remote;
 
-  constructor({ scheduler, moments }: Options) {
+  constructor({ scheduler, moments, onLostReply }: Options) {
     this.#remote = {
       scheduler,
       moments,
@@ -31,10 +31,12 @@ export class SimRedis {
         if (this.state === "up") return null;
         return { afterMs: this.state === "silent" ? 250 : 1, error: new Error("redis does not answer") };
       },
-      losesReply: ({ name }) => {
-        const left = this.repliesToLose.get(name) ?? 0;
-        if (left > 0) this.repliesToLose.set(name, left - 1);
-        return left > 0;
+      losesReply: (actor) => {
+        const left = this.repliesToLose.get(actor.name) ?? 0;
+        if (left === 0) return false;
+        this.repliesToLose.set(actor.name, left - 1);
+        onLostReply(actor);
+        return true;
       },
     };
   }

@@ -1,8 +1,8 @@
-type Kind = "replica" | "redis";
+type Kind = "replica" | "redis" | "lost reply";
 
 type Trouble = { kind: Kind; name: string; fromMs: number; toMs: number };
 
-/** When what was away: a replica dead, frozen or cut off from Postgres; Redis down or emptied. */
+/** When what was away: a replica dead, frozen or cut off from Postgres; Redis down or emptied; its reply to a replica lost. */
 export class Troubles {
   readonly #all: Trouble[] = [];
 
@@ -11,6 +11,11 @@ export class Troubles {
     const trouble = { kind, name, fromMs, toMs: Infinity };
     this.#all.push(trouble);
     return (nowMs) => void (trouble.toMs = Math.min(trouble.toMs, nowMs));
+  }
+
+  /** One that is over at once. */
+  strike(kind: Kind, name: string, atMs: number): void {
+    this.#all.push({ kind, name, fromMs: atMs, toMs: atMs });
   }
 
   endAll(nowMs: number): void {

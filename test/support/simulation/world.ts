@@ -43,7 +43,11 @@ export class World {
     const { scheduler } = this;
     const moments: Moments = (actor, moment) => this.#reached(actor, moment);
     this.database = new SimDatabase(() => scheduler.nowMs);
-    this.redis = new SimRedis({ scheduler, moments });
+    this.redis = new SimRedis({
+      scheduler,
+      moments,
+      onLostReply: ({ name }) => this.troubles.strike("lost reply", name, scheduler.nowMs),
+    });
     this.provider = new SimProvider({ scheduler, moments });
     const store = createSimStore({ scheduler, moments, database: this.database, faults: this.storeFaults });
     const { redis, provider } = this;
@@ -164,7 +168,7 @@ export class World {
 
   /** For a moment, or in what it held. */
   redisFailed(): void {
-    this.troubles.begin("redis", "", this.scheduler.nowMs)(this.scheduler.nowMs);
+    this.troubles.strike("redis", "", this.scheduler.nowMs);
   }
 
   /** Most requests meet this fault for a while. */
