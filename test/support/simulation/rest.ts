@@ -19,6 +19,8 @@ export async function rest({ world, people, subjects }: Stage): Promise<void> {
     await world.scheduler.pass(12_000);
     for (const name of restless) if (isAtRest(world, name)) restless.delete(name);
   }
+  // Who was still draining has ended meanwhile; what it left in its folder is stored by its next start.
+  world.startAll();
   await world.scheduler.pass(5000);
   // The sweeper goes on, and what it has just begun comes to its end.
   for (let seconds = 0; isSending(world) && seconds < longestLeaseSeconds; seconds++) await world.scheduler.pass(1000);

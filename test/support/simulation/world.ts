@@ -109,6 +109,10 @@ export class World {
     replica.endTrouble(this.scheduler.nowMs);
   }
 
+  startAll(): void {
+    for (const replica of this.replicas) this.restart(replica);
+  }
+
   /** A suspended machine's monotonic clock stands still; a stopped process's goes on. */
   freeze(replica: Replica, { ms, isSuspended }: { ms: number; isSuspended: boolean }): void {
     const { actor } = replica;
