@@ -82,8 +82,8 @@ export function createKeeper(parts: KeeperParts): Keeper {
   const spool = async (one: Held): Promise<boolean> => {
     const { record } = one.answer;
     const put = async () => await spools.put({ ...record, record: sealRecord(parts.vault, record) });
-    // What had no room before may have some now.
-    one.spooling = one.spooling === null ? put() : one.spooling.then(async (safe) => safe || (await put()));
+    // Again where it was spooled before: a place that had no room may have some now, and one that had it may have lost it.
+    one.spooling = one.spooling === null ? put() : one.spooling.then(async (safe) => (await put()) || safe);
     const isSafe = await one.spooling;
     // failpoint: spooled
     return isSafe;

@@ -138,8 +138,9 @@ export class InvariantWatch {
     const value = valueOf(row);
     const token = value === null ? undefined : this.#world.provider.grants.tokens.get(value);
     const state = row.status === "disabled" ? row.enabledStatus : row.status;
-    // What is disabled is not refreshed, so that an attempt whose outcome nobody knows stays.
-    if (state === "connected" && row.attemptId === null && token !== undefined && !isCurrent(token)) {
+    // What is disabled is not refreshed: an attempt whose outcome nobody knows stays, and that a grant is over shows later.
+    const mayBeOver = row.status === "disabled" && token?.family.isLive === false;
+    if (state === "connected" && row.attemptId === null && token !== undefined && !isCurrent(token) && !mayBeOver) {
       this.#violation(`${row.name} rests connected with ${token.value}, which is spent or over`);
     }
     if (row.attemptId !== null && row.status === "connected") {

@@ -271,6 +271,18 @@ describe("a process that ends", () => {
     expect(stage.spooled).toEqual([1, 0]);
   });
 
+  it("spools again where one place took it: that one may have lost it since, and the other may have room", async () => {
+    const stage = away();
+    stage.disk.isAway = true;
+    stage.keep();
+    await stage.clock.pass(1000);
+    expect(stage.spooled).toEqual([0, 1]);
+    stage.disk.isAway = false;
+    await stage.keeper.spoolAll();
+    await stage.clock.pass(0);
+    expect(stage.spooled).toEqual([1, 1]);
+  });
+
   it("waits until every answer is stored", async () => {
     const stage = away();
     stage.keep();
