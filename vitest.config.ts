@@ -25,6 +25,7 @@ export default defineConfig({
           setupFiles,
           include: ["test/unit/**/*.test.ts"],
           isolate: false, // half of the work would be loading the same modules for each file
+          maxWorkers: 2,
           testTimeout: 10_000,
           // The embedded database is compiled when the first test of a file opens it.
           hookTimeout: 60_000,
@@ -38,6 +39,7 @@ export default defineConfig({
           setupFiles,
           include: ["test/providers/**/*.test.ts"],
           isolate: false,
+          maxWorkers: 2,
           testTimeout: 10_000,
           sequence: { groupOrder: 1 },
         },
@@ -48,6 +50,7 @@ export default defineConfig({
           name: "contract",
           setupFiles,
           include: ["test/contract/**/*.test.ts"],
+          maxWorkers: 2,
           globalSetup: services,
           testTimeout: 30_000,
           hookTimeout: 60_000,

@@ -5,7 +5,7 @@ import { type Result, startRows } from "../campaign/run-rows.ts";
 import { describeWithServices } from "../support/services/index.ts";
 
 /** Beside those that wait for a permit: the others wait too, for tokens to end and for processes to start. */
-const parallel = 3;
+const parallel = 2;
 const seed = 20_261_121;
 
 const rows = (await loadRows()).filter(({ timed, heavy }) => timed !== true && heavy !== true);
