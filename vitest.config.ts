@@ -92,7 +92,7 @@ export default defineConfig({
           globalSetup: [services, "test/support/browser-setup.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,
-          maxWorkers: 1,
+          maxWorkers: 2,
           sequence: { groupOrder: 5 },
         },
       },

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type BrokerProcess, startBroker } from "../support/broker-process.ts";
+import { type BrokerProcess, compileCache, startBroker } from "../support/broker-process.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { providersFolder } from "../support/providers/definition-files.ts";
 import { ScriptedBrowser } from "../support/scripted-browser.ts";
@@ -40,7 +40,7 @@ function freshet(
   { stdin = "", env = {} }: { stdin?: string | null; env?: Record<string, string> } = {},
 ) {
   const child = spawn(process.execPath, [entry, ...args], {
-    env: { FRESHET_URL: broker.url, FRESHET_KEY: broker.adminKey, ...env },
+    env: { NODE_COMPILE_CACHE: compileCache, FRESHET_URL: broker.url, FRESHET_KEY: broker.adminKey, ...env },
   });
   const said = { out: "", err: "" };
   child.stdout.on("data", (chunk) => (said.out += String(chunk)));
