@@ -204,14 +204,17 @@ export function lateAnswers(stage: () => StoreStage): void {
       ["until_successor_used, whose successor may be in use", "{ reuse: until_successor_used }", 0],
       ["grace that has passed", "{ reuse: grace, grace_s: 50 }", 0],
       ["grace", "{ reuse: grace, grace_s: 600 }", 1],
-    ])("with the spool silent, the token is sent again only where that costs nothing: %s", async (_is, rules, times) => {
-      const { id } = await connectExpired(stage());
-      await stage().set(id, `attempt_id = gen_random_uuid(), ${abandoned}`);
-      const bench = new RefreshBench(stage(), { rules });
-      bench.spool.isAway = true;
-      await bench.run(id, [granted()]);
-      expect(bench.sent).toHaveLength(times);
-    });
+    ])(
+      "with the spool silent, the token is sent again only where that costs nothing: %s",
+      async (_is, rules, times) => {
+        const { id } = await connectExpired(stage());
+        await stage().set(id, `attempt_id = gen_random_uuid(), ${abandoned}`);
+        const bench = new RefreshBench(stage(), { rules });
+        bench.spool.isAway = true;
+        await bench.run(id, [granted()]);
+        expect(bench.sent).toHaveLength(times);
+      },
+    );
   });
 
   describe("a late answer that nobody wants any more", () => {
