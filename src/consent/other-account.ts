@@ -29,7 +29,7 @@ export async function decideAccount(parts: ConsentParts, form: AccountForm): Pro
   if (!csrfMatches(parts.formKey, { browser, link: formOf(held, link) }, csrf)) throw new ConsentError("stale_form");
   const decided = await parts.decideAccount(held, accepted);
   if (accepted) await parts.links.reserve(link);
-  return { ...decided, outcome: accepted ? "connected" : "kept", returnTo: null };
+  return { ...decided, outcome: accepted ? "connected" : "kept", returnTo: await parts.links.returnTo(link) };
 }
 
 /** In the place of a link: no link's token holds a space. */

@@ -52,6 +52,13 @@ export function createConsentLinks(prisma: Prisma) {
       return rows[0] ?? null;
     },
 
+    /** Where the person is led back to, of a link that this process itself has named; null: nowhere. */
+    async returnTo(id: string): Promise<string | null> {
+      const rows = await prisma.$queryRaw<{ returnTo: string | null }[]>`
+        SELECT return_to AS "returnTo" FROM consent_links WHERE id = ${id}`;
+      return rows[0]?.returnTo ?? null;
+    },
+
     /** The first browser wins, by this one UPDATE. False: it is not this browser's, or no longer open. */
     async claim({ id, secretHash }: LinkKey, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
       const count = await prisma.$executeRaw`UPDATE consent_links SET claimed_by = ${browserHash}

@@ -3,6 +3,7 @@ import type { Database } from "./database.ts";
 import {
   failureColumns,
   freePermit,
+  isHeldBack,
   moved,
   nextDue,
   orphanDue,
@@ -39,7 +40,7 @@ export type PermitRequest = {
 
 /** The statements that take, pass on and give back a permit. */
 export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
-  const move = async (update: Sql.Sql, event: HistoryEvent) => {
+  const move = async (update: Sql.Sql, event: HistoryEvent | null) => {
     const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event));
     return rows[0] ?? null;
   };
@@ -76,7 +77,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
       const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)},
         backoff_until = ${until}, next_refresh_at = ${nextDue(until)} WHERE ${owned(key)}`;
-      return await move(update, { type: "refresh_failed", detail: failure });
+      return await move(update, isHeldBack(failure) ? null : { type: "refresh_failed", detail: failure });
     },
 
     /** Nothing left this process and nobody is to blame: the permit goes back as if it had not been taken. */
@@ -107,7 +108,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         attempt_answer_sealed = COALESCE(${answer}, c.attempt_answer_sealed), lease_until = ${leaseEnd},
         backoff_until = ${until},
         next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)}`;
-      return await move(update, { type: "refresh_failed", detail: failure });
+      return await move(update, isHeldBack(failure) ? null : { type: "refresh_failed", detail: failure });
     },
 
     /**

@@ -44,19 +44,28 @@ export const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}
 
 export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 
-export const failureColumns = (failure: RecordedFailure) => Sql.sql`consecutive_failures = c.consecutive_failures + 1,
+/** What the definition's own limits held back has not failed: it is no reason for a longer back-off, nor for the history. */
+export const isHeldBack = ({ code }: RecordedFailure): boolean => code === "limit_reached";
+
+export const failureColumns = (failure: RecordedFailure) => Sql.sql`
+  consecutive_failures = c.consecutive_failures + ${isHeldBack(failure) ? 0 : 1},
   last_error_code = ${failure.code}, last_error_at = clock_timestamp(), last_error_detail = ${failure.detail},
   updated_at = clock_timestamp()`;
 
 export const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
   Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
 
-/** One statement: the update and its event, or neither. `also`: further parts, which may refer to the changed row as c. */
-export function moved(update: Sql.Sql, event: HistoryEvent, also: Sql.Sql = Sql.empty): Sql.Sql {
-  return Sql.sql`WITH c AS (${update} RETURNING c.*),
-    event AS (INSERT INTO connection_events (connection_id, type, detail)
-              SELECT c.id, ${event.type}, ${json(event.detail)} FROM c) ${also}
-    SELECT ${tokenColumns} FROM c`;
+/**
+ * One statement: the update and its event, or neither. Null: nothing that the history tells. `also`: further parts, which
+ * may refer to the changed row as c.
+ */
+export function moved(update: Sql.Sql, event: HistoryEvent | null, also: Sql.Sql = Sql.empty): Sql.Sql {
+  const told =
+    event === null
+      ? Sql.empty
+      : Sql.sql`, event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, ${event.type}, ${json(event.detail)} FROM c)`;
+  return Sql.sql`WITH c AS (${update} RETURNING c.*) ${told} ${also} SELECT ${tokenColumns} FROM c`;
 }
 
 /** A disabled connection stays disabled: what happens to it shows when it is enabled again. */

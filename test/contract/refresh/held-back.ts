@@ -55,7 +55,10 @@ export function heldBack(stage: () => StoreStage): void {
         "limit_reached",
         ["first"],
       ]);
-      expect(row).toMatchObject({ status: "connected", attemptId: null, lastErrorCode: "limit_reached" });
+      const free = { status: "connected", attemptId: null, lastErrorCode: "limit_reached" };
+      // Nothing has failed: neither the history nor the next back-off is to hear of it.
+      expect(row).toMatchObject({ ...free, consecutiveFailures: 0 });
+      expect(await stage().events(id)).toEqual(["created", "connected", "refreshed"]);
       expect(failure?.retryAfterSeconds).toBeGreaterThan(590);
       expect(row === null ? 0 : secondsLeft(row)).toBeGreaterThan(590);
       await pass(stage(), id, 601);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
-import { patience, startAccountStage } from "./support/account-stage.ts";
+import { patience, returnOrigin, startAccountStage } from "./support/account-stage.ts";
 
 type Stage = Awaited<ReturnType<typeof startAccountStage>>;
 let stage: Stage["stage"];
@@ -81,6 +81,19 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
     expect(await stage.api.connection("used")).toMatchObject({ account: "bob", account_label: "bob at work" });
     await stage.api.refresh("used");
     expect(server.accountOf((await stage.token("used")).access_token)).toBe("bob");
+  });
+
+  it.each([
+    ["use", "connected"],
+    ["keep", "kept"],
+  ])("after '%s' the person is led back to where the link came from, with status %s", async (word, status) => {
+    const name = `back-${status}`;
+    await connectAda(name);
+    const browser = new ScriptedBrowser();
+    const asked = await reconnectAsBob(name, browser, { return_to: `${returnOrigin}/done?tab=2` });
+    expect(asked.html).not.toContain(returnOrigin);
+    const { html } = await browser.submit(asked, { button: new RegExp(`^${word}`, "i") });
+    expect(html).toContain(`href="${returnOrigin}/done?tab=2&amp;connection=${name}&amp;status=${status}"`);
   });
 
   it("by the API a code of another account is a 409 account_changed, and POST /account says which it is to be", async () => {

@@ -1,5 +1,5 @@
 import type { ConnectionStatus, TokenRow } from "../../../src/store/token-row.ts";
-import type { OrphanRule, RecordedFailure, SealedGrant } from "../../../src/store/row-sql.ts";
+import { isHeldBack, type OrphanRule, type RecordedFailure, type SealedGrant } from "../../../src/store/row-sql.ts";
 
 /** A whole row of `connections`, as far as the refresh protocol goes. Rows are replaced, never changed. */
 export type SimRow = Omit<TokenRow, "now"> & {
@@ -105,7 +105,7 @@ export function after(nowMs: number, seconds: number): Date {
 
 export function failureColumns(row: SimRow, failure: RecordedFailure) {
   return {
-    consecutiveFailures: row.consecutiveFailures + 1,
+    consecutiveFailures: row.consecutiveFailures + (isHeldBack(failure) ? 0 : 1),
     lastErrorCode: failure.code,
     lastErrorDetail: failure.detail,
   };

@@ -67,8 +67,8 @@ export class AbilityStage<Server extends StrictServer> implements AsyncDisposabl
   }
 
   /** A person follows a new consent link; the last page. */
-  async consent(name: string, browser = new ScriptedBrowser()): Promise<Page> {
-    return await walkConsent((await this.api.consentLink(name)).url, { browser });
+  async consent(name: string, browser = new ScriptedBrowser(), link: Record<string, unknown> = {}): Promise<Page> {
+    return await walkConsent((await this.api.consentLink(name, link)).url, { browser });
   }
 
   /** @throws on any refusal */

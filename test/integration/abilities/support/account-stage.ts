@@ -21,13 +21,16 @@ function define(server: AbleProvider) {
   ];
 }
 
+/** Where a link may lead back to. */
+export const returnOrigin = "https://app.example";
+
 /** For what a broker does behind its answers. */
 export const patience = { timeout: 10_000 };
 
 /** A broker, and two persons with accounts: ada, who connects, and bob, who comes later. */
 export async function startAccountStage() {
   const server = new AbleProvider();
-  const stage = await AbilityStage.start(server, define);
+  const stage = await AbilityStage.start(server, define, { env: { RETURN_ORIGINS: returnOrigin } });
   return {
     stage,
     server,
@@ -37,9 +40,9 @@ export async function startAccountStage() {
       return await stage.token(name);
     },
     /** Bob reconnects it: the page that asks about that. */
-    reconnectAsBob: async (name: string, browser = new ScriptedBrowser()): Promise<Page> => {
+    reconnectAsBob: async (name: string, browser = new ScriptedBrowser(), link = {}): Promise<Page> => {
       server.account = "bob";
-      const page = await stage.consent(name, browser);
+      const page = await stage.consent(name, browser, link);
       server.account = "ada";
       return page;
     },
