@@ -27,9 +27,10 @@ export function askAboutAccount(
 export async function decideAccount(parts: ConsentParts, form: AccountForm): Promise<ConsentAnswer> {
   const { held, link, csrf, browser, accepted } = form;
   if (!csrfMatches(parts.formKey, { browser, link: formOf(held, link) }, csrf)) throw new ConsentError("stale_form");
+  const returnTo = await parts.links.returnTo(link); // before the decision: that must not look as if it had failed
   const decided = await parts.decideAccount(held, accepted);
   if (accepted) await parts.links.reserve(link);
-  return { ...decided, outcome: accepted ? "connected" : "kept", returnTo: await parts.links.returnTo(link) };
+  return { ...decided, outcome: accepted ? "connected" : "kept", returnTo };
 }
 
 /** In the place of a link: no link's token holds a space. */

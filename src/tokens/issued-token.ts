@@ -36,7 +36,7 @@ export function issueToken(
 ): IssuedToken | null {
   const remainingMs = row.expiresAt === null ? Infinity : row.expiresAt.getTime() - nowMs;
   if (accessToken === null || remainingMs <= 0) return null;
-  const failing: WarningCode[] = row.consecutiveFailures > 0 ? ["refresh_failing"] : [];
+  const failing: WarningCode[] = row.lastErrorCode === null ? [] : ["refresh_failing"];
   return {
     connection: publicName(row.name),
     token: row.chain,

@@ -55,7 +55,7 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
     );
   }
   const inBackoff = (row.backoffUntil?.getTime() ?? 0) > times.nowMs;
-  if (row.attemptOutcome === null && (row.attemptId !== null || (row.consecutiveFailures === 0 && !inBackoff))) {
+  if (row.attemptOutcome === null && (row.attemptId !== null || (row.lastErrorCode === null && !inBackoff))) {
     const detail = "A refresh of this connection is under way; try again shortly.";
     return new BrokerError("refresh_in_progress", detail, { ...context, retryAfterSeconds: 1 });
   }

@@ -29,8 +29,17 @@ it("none is handed out at or after its end, or where there is none", () => {
   expect(issueToken({ row: tokenRow({ expiresAt: null }), accessToken: null }, [], at)).toBeNull();
 });
 
-it("a token whose refresh is failing says so, once", () => {
-  const row = tokenRow({ consecutiveFailures: 1 });
-  const warnings = issueToken({ row, accessToken: "secret" }, ["refresh_failing", "recently_refreshed"], at)?.warnings;
-  expect(warnings?.map(({ code }) => code)).toEqual(["refresh_failing", "recently_refreshed"]);
+it.each([
+  ["fails", { consecutiveFailures: 1, lastErrorCode: "provider_unavailable" }],
+  ["is held back by the limits", { consecutiveFailures: 0, lastErrorCode: "limit_reached" }],
+])("a token whose refresh %s says so, once", (_is, changes) => {
+  const known = { row: tokenRow(changes), accessToken: "secret" };
+  const codes = (...given: Parameters<typeof issueToken>[1]) =>
+    issueToken(known, given, at)?.warnings.map(({ code }) => code);
+  expect(codes()).toEqual(["refresh_failing"]);
+  expect(codes("refresh_failing", "recently_refreshed")).toEqual(["refresh_failing", "recently_refreshed"]);
+});
+
+it("a token whose last refresh worked says nothing", () => {
+  expect(issueToken({ row: tokenRow(), accessToken: "secret" }, [], at)?.warnings).toEqual([]);
 });
