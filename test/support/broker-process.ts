@@ -8,6 +8,7 @@ import { request } from "undici";
 import { BrokerApi } from "./broker-api.ts";
 import type { Failpoints } from "./faults/failpoints.ts";
 import { freePort } from "./free-port.ts";
+import { hangMs, until } from "./patience.ts";
 import { guard, temporaryFolder } from "./services/guardian.ts";
 
 export type BrokerOptions = {
@@ -39,8 +40,6 @@ const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
 /** Where brokers that end in order leave their compiled code: a third of the work of a start is saved. */
 export const compileCache = fileURLToPath(new URL("../../node_modules/.cache/compiled", import.meta.url));
 const faultPreload = fileURLToPath(new URL("faults/preload.ts", import.meta.url));
-const startDeadlineMs = 60_000;
-const stopDeadlineMs = 90_000;
 
 /** One real broker in a process of its own. It never outlives the test file, whatever happens to the test. */
 export class BrokerProcess implements AsyncDisposable {
@@ -91,14 +90,12 @@ export class BrokerProcess implements AsyncDisposable {
   /** Starts it and waits until `/readyz` answers 200. @throws with its stderr when it ends instead. */
   async start(): Promise<this> {
     const child = this.launch();
-    const deadline = Date.now() + startDeadlineMs;
-    while (!(await isReady(this.url))) {
+    await until("the broker is ready", async () => {
       if (child.exitCode !== null || child.signalCode !== null) {
         throw new Error(`the broker ended with code ${child.exitCode}: ${this.stderr || this.stdout}`);
       }
-      if (Date.now() > deadline) throw new Error(`the broker is not ready: ${this.stderr}${this.stdout}`);
-      await sleep(25);
-    }
+      return await isReady(this.url);
+    });
     return this;
   }
 
@@ -128,7 +125,7 @@ export class BrokerProcess implements AsyncDisposable {
     this.#signal(signal);
     const late = setTimeout(() => {
       this.#signal("SIGKILL");
-    }, stopDeadlineMs);
+    }, hangMs);
     const code = await this.ended();
     clearTimeout(late);
     return code;
@@ -241,7 +238,7 @@ function faultEnvironment(failpointFile: string | null): Environment {
 
 async function isReady(url: string): Promise<boolean> {
   try {
-    const answer = await request(`${url}/readyz`, { headersTimeout: 1000, reset: true });
+    const answer = await request(`${url}/readyz`, { reset: true });
     await answer.body.dump();
     return answer.statusCode === 200;
   } catch {
