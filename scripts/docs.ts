@@ -8,7 +8,7 @@ import { readRefusals } from "./docs/refusals.ts";
 const root = resolve(import.meta.dirname, "..");
 const pages = join(root, "docs/providers");
 const catalog = loadCatalog({ builtinFolder: join(root, "providers"), extraFolder: null, sandbox: null });
-const files = generateDocs(catalog.list(), readRefusals(join(root, "test/providers/transcripts")));
+const files = generateDocs(await catalog.list(), readRefusals(join(root, "test/providers/transcripts")));
 
 mkdirSync(pages, { recursive: true });
 for (const name of readdirSync(pages)) if (!(`docs/providers/${name}` in files)) rmSync(join(pages, name));

@@ -67,3 +67,11 @@ export class StartupError extends Error {
     this.name = "StartupError";
   }
 }
+
+/** @returns what to tell of a port that cannot be had */
+export function cannotListen(variable: "PORT" | "METRICS_PORT", { host, port }: Address, error: unknown): StartupError {
+  const { code } = error as NodeJS.ErrnoException;
+  return new StartupError(`${variable} ${port} on HOST ${host} cannot be listened on (${code})`);
+}
+
+type Address = { host: string; port: number };

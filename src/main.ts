@@ -1,13 +1,53 @@
-import { readConfig } from "./config.ts";
-import { StartupError } from "./errors.ts";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import manifest from "../package.json" with { type: "json" };
+import { type Config, readConfig } from "./config.ts";
+import { cannotListen, StartupError } from "./errors.ts";
 
-try {
-  const config = readConfig();
-  // Loaded only now, so that a wrong setting is told at once.
-  const { serve } = await import("./serve.ts");
-  await serve(config);
-} catch (error) {
-  if (!(error instanceof StartupError)) throw error;
-  process.stderr.write(`freshet: ${error.message.replaceAll(/\s+/g, " ")}\n`);
-  process.exit(2);
+async function main(): Promise<void> {
+  try {
+    const config = readConfig();
+    announce(config);
+    await requireFreePorts(config);
+    // Loaded only now, so that a wrong setting is told at once.
+    const { serve } = await import("./serve.ts");
+    await serve(config);
+  } catch (error) {
+    if (!(error instanceof StartupError)) throw error;
+    process.stderr.write(`freshet: ${error.message.replaceAll(/\s+/g, " ")}\n`);
+    process.exit(2);
+  }
 }
+
+/** The first line, before anything is loaded that takes time. Logs of services are JSON and get none. */
+function announce({ databaseUrl, dataDir }: Config): void {
+  if (!process.stdout.isTTY) return;
+  const database =
+    databaseUrl !== null
+      ? "the database of DATABASE_URL"
+      : existsSync(join(dataDir, "database"))
+        ? `the embedded database in ${dataDir}`
+        : `a new embedded database in ${dataDir}, which takes some seconds this first time`;
+  process.stdout.write(`Freshet ${manifest.version} starts with ${database} …\n`);
+}
+
+/** Whoever starts a second broker by mistake is told before a database is made for it; the ports themselves are taken later. */
+async function requireFreePorts({ host, port, metricsPort }: Config): Promise<void> {
+  await requireFreePort("PORT", { host, port });
+  if (metricsPort !== null) await requireFreePort("METRICS_PORT", { host, port: metricsPort });
+}
+
+async function requireFreePort(variable: "PORT" | "METRICS_PORT", address: { host: string; port: number }): Promise<void> {
+  const probe = createServer();
+  try {
+    await once(probe.listen(address), "listening");
+  } catch (error) {
+    throw cannotListen(variable, address, error);
+  }
+  probe.close();
+  await once(probe, "close");
+}
+
+void main();

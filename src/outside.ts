@@ -13,6 +13,7 @@ import { createEgress, parseNetworks } from "./providers/egress.ts";
 import { createDiscovery } from "./providers/discovery.ts";
 import { createOAuthClient } from "./providers/oauth-client.ts";
 import { connectRedis } from "./redis.ts";
+import { projectRoot } from "./root.ts";
 import { createFileSpool } from "./spool/file-spool.ts";
 import { createRedisSpool } from "./spool/redis-spool.ts";
 import { createAccountRows } from "./store/account-rows.ts";
@@ -22,7 +23,8 @@ import { createConsentLinks } from "./store/consent-links.ts";
 import { createDeviceAuthorizations } from "./store/device-authorizations.ts";
 import { holdDataDir } from "./store/data-dir.ts";
 import { createDatabaseHealth } from "./store/database-health.ts";
-import { openEmbedded, openPostgres, type Database } from "./store/database.ts";
+import { openPostgres, type Database } from "./store/database.ts";
+import { openEmbedded } from "./store/embedded.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
 import { createRequestLimits } from "./store/request-limits.ts";
 import { createTokenRows } from "./store/token-rows.ts";
@@ -30,7 +32,7 @@ import { createTombstones } from "./store/tombstones.ts";
 import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
 import { createTokenVault } from "./vault/token-vault.ts";
 
-const builtinProviders = fileURLToPath(new URL("../providers", import.meta.url));
+const builtinProviders = fileURLToPath(new URL("providers", projectRoot));
 const redisPatienceMs = 2000;
 const clock = systemClock;
 

@@ -1,8 +1,8 @@
-import { pino, type Logger } from "pino";
+import { pino } from "pino";
 import { createBroker, type Broker } from "./broker.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import type { Config } from "./config.ts";
-import { StartupError } from "./errors.ts";
+import { cannotListen } from "./errors.ts";
 import { firstSteps } from "./first-steps.ts";
 import { startMetricsServer } from "./http/metrics-server.ts";
 import { createLogger } from "./telemetry/logger.ts";
@@ -27,12 +27,10 @@ export async function serve(config: Config): Promise<void> {
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
-  const stopWarming = warmCatalog(broker, log);
   // Through the log's own stream, so that what a person is to read comes last.
   if (broker.sandbox !== null) output.write(await firstSteps(broker, config));
   const signals = listenForSignals();
   const first = await signals.next();
-  stopWarming();
   await stop(broker, config, { first, signals });
   await closeMetrics();
   log.info("stopped");
@@ -40,22 +38,11 @@ export async function serve(config: Config): Promise<void> {
   process.exit(0);
 }
 
-/** Whoever asks for all definitions would hold up everybody else for as long as it takes to read them. */
-function warmCatalog({ catalog }: Broker, log: Logger): () => void {
-  const stopping = new AbortController();
-  void catalog
-    .warm({ signal: stopping.signal })
-    .catch((err: unknown) => log.warn({ err }, "a definition cannot be read"));
-  return () => stopping.abort();
-}
-
 async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
   try {
     await app.listen({ host, port });
   } catch (error) {
-    throw new StartupError(
-      `PORT ${port} on HOST ${host} cannot be listened on (${(error as NodeJS.ErrnoException).code})`,
-    );
+    throw cannotListen("PORT", { host, port }, error);
   }
 }
 

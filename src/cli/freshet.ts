@@ -6,9 +6,9 @@ import { openTerminal } from "./terminal.ts";
 // A reader that has seen enough (`| head`) is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
-process.exitCode = await runFreshet(process.argv.slice(2), {
+void runFreshet(process.argv.slice(2), {
   terminal: openTerminal(process),
   env: process.env,
   nowMs: Date.now,
   sleep: (milliseconds) => sleep(milliseconds),
-});
+}).then((code) => (process.exitCode = code));

@@ -1,5 +1,4 @@
 import swagger from "@fastify/swagger";
-import swaggerUi from "@fastify/swagger-ui";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import { fastify, LogController, type FastifyBaseLogger } from "fastify";
 import type { Logger } from "pino";
@@ -8,7 +7,7 @@ import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
 import type { Ability } from "../store/api-keys.ts";
 import { createRequireAbility } from "./auth.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
-import { openApi } from "./openapi.ts";
+import { apiReference, openApi } from "./openapi.ts";
 import { installRequestLog } from "./request-log.ts";
 import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
 import { connectionRoutes, type ConnectionRoutesOptions } from "./routes/connections.ts";
@@ -21,7 +20,7 @@ import { recoveryRoutes, type RecoveryRoutesOptions } from "./routes/recovery.ts
 import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
 import { problemSchema } from "./schemas.ts";
 import type { ApiScope } from "./scope.ts";
-import { installValidation, refuseControlCharacters, refuseUnknownFields } from "./validation.ts";
+import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./validation.ts";
 
 const largestBodyBytes = 64 * 1024;
 
@@ -58,12 +57,11 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   }).withTypeProvider<TypeBoxTypeProvider>();
 
   installRequestLog(app);
-  installValidation(app);
+  installSchemas(app);
   installErrorHandler(app);
   app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
   app.addSchema(problemSchema);
   await app.register(swagger, openApi);
-  await app.register(swaggerUi, { routePrefix: "/docs" });
 
   const requireAbility = createRequireAbility(parts.keys);
   const api = async (ability: Ability, routes: (scope: ApiScope) => Promise<void>) =>
@@ -91,6 +89,6 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   if (parts.sandbox !== null) await app.register(sandboxRoutes, { prefix: "/sandbox", ...parts.sandbox });
   await healthRoutes(app, parts);
   if (parts.metricsOnApi) await metricsRoute(app, parts);
-  app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
+  apiReference(app);
   return app;
 }

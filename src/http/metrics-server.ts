@@ -1,7 +1,7 @@
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import { fastify } from "fastify";
 import type { Config } from "../config.ts";
-import { StartupError } from "../errors.ts";
+import { cannotListen } from "../errors.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { metricsRoute } from "./routes/health.ts";
@@ -18,8 +18,7 @@ export async function startMetricsServer(
   try {
     await app.listen({ host, port: metricsPort });
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new StartupError(`METRICS_PORT ${metricsPort} on HOST ${host} cannot be listened on (${code})`);
+    throw cannotListen("METRICS_PORT", { host, port: metricsPort }, error);
   }
   return async () => await app.close();
 }

@@ -1,4 +1,6 @@
-import type { FastifyDynamicSwaggerOptions } from "@fastify/swagger";
+import swagger, { type FastifyDynamicSwaggerOptions, type StaticDocumentSpec } from "@fastify/swagger";
+import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { installErrorHandler } from "./error-handler.ts";
 import { noFields } from "./validation.ts";
 
 /** The frame of the OpenAPI document; the routes fill in the rest. */
@@ -31,7 +33,7 @@ export const openApi: FastifyDynamicSwaggerOptions = {
     const { body, ...rest } = whole;
     const schema = body === undefined || body === noFields ? rest : whole;
     const described = schema as { hide?: boolean; response?: Record<string, unknown> };
-    if (described.hide === true || url.startsWith("/docs")) return { schema, url };
+    if (described.hide === true) return { schema, url };
     const problem = {
       description: "A problem",
       content: { "application/problem+json": { schema: { $ref: "Problem#" } } },
@@ -39,3 +41,27 @@ export const openApi: FastifyDynamicSwaggerOptions = {
     return { schema: { ...schema, response: { ...described.response, default: problem } }, url };
   },
 };
+
+/** `/openapi.json`, and `/docs` to browse it. What shows it is loaded when somebody looks at it first. */
+export function apiReference(app: FastifyInstance): void {
+  const schema = { hide: true };
+  app.get("/openapi.json", { schema }, async () => app.swagger());
+
+  let viewer: Promise<FastifyInstance> | undefined;
+  const show = async ({ method, url, headers }: FastifyRequest, reply: FastifyReply) => {
+    viewer ??= createViewer(app.swagger());
+    const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
+    return await reply.code(answer.statusCode).headers(answer.headers).send(answer.rawPayload);
+  };
+  for (const path of ["/docs", "/docs/*"]) app.get(path, { schema }, show);
+}
+
+async function createViewer(document: ReturnType<FastifyInstance["swagger"]>): Promise<FastifyInstance> {
+  const viewer = fastify();
+  installErrorHandler(viewer);
+  // The types of the two modes name the same document differently.
+  const specification = { document } as StaticDocumentSpec;
+  await viewer.register(swagger, { mode: "static", specification });
+  await viewer.register((await import("@fastify/swagger-ui")).default, { routePrefix: "/docs" });
+  return viewer;
+}

@@ -1,5 +1,6 @@
 import addFormats from "ajv-formats";
-import { Ajv, type Options } from "ajv";
+import { Ajv, type Options, type ValidateFunction } from "ajv";
+import fastJsonStringify, { type Schema } from "fast-json-stringify";
 import type { FastifyInstance } from "fastify";
 import { BrokerError } from "../errors.ts";
 import { closed } from "./schemas.ts";
@@ -8,14 +9,20 @@ const strict: Options = { removeAdditional: false, useDefaults: true, allErrors:
 
 /**
  * Fastify's defaults would drop unknown fields and turn `{"name": 5}` into `"5"`. Here nothing is dropped, and only what comes
- * as text by nature (query and path) is converted. Bodies are JSON in UTF-8, and an empty one is the same as none.
+ * as text by nature (query and path) is converted. Bodies are JSON in UTF-8, and an empty one is the same as none. Each schema
+ * is compiled when it is used first.
  */
-export function installValidation(app: FastifyInstance): void {
+export function installSchemas(app: FastifyInstance): void {
   const forBodies = createAjv({ ...strict, coerceTypes: false });
   const forText = createAjv({ ...strict, coerceTypes: true });
   app.setValidatorCompiler(({ schema, httpPart }) =>
-    (httpPart === "body" ? forBodies : forText).compile(schema as object),
+    compiledWhenUsed(() => (httpPart === "body" ? forBodies : forText).compile(schema as object)),
   );
+
+  app.setSerializerCompiler(({ schema }) => {
+    let serialize: ((answer: unknown) => string) | undefined;
+    return (answer: unknown) => (serialize ??= fastJsonStringify(schema as Schema))(answer);
+  });
 
   const parseJson = app.getDefaultJsonParser("error", "error");
   app.removeAllContentTypeParsers();
@@ -26,6 +33,20 @@ export function installValidation(app: FastifyInstance): void {
     return void parseJson(request, text, done);
   });
 }
+
+/** A third of a start would go into the schemas of all routes, and most processes are asked for a few of them. */
+function compiledWhenUsed(compile: () => ValidateFunction): FastifyValidator {
+  let compiled: ValidateFunction | undefined;
+  const validate: FastifyValidator = (data) => {
+    compiled ??= compile();
+    const isValid = compiled(data);
+    validate.errors = compiled.errors ?? null;
+    return isValid;
+  };
+  return validate;
+}
+
+type FastifyValidator = ((data: unknown) => boolean) & Pick<ValidateFunction, "errors">;
 
 /** What a schema of the scope does not name is refused, also where a route has no schema for its query or body. */
 export function refuseUnknownFields(scope: FastifyInstance): void {

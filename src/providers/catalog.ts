@@ -1,26 +1,19 @@
 import { readdirSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
-import { setTimeout } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import { StartupError } from "../errors.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { loadFile, type LoadedFile, type SandboxAddress, settleFile } from "./load-file.ts";
 
-/** The definitions in force. Those that have not been read yet are read when they are asked for, while everybody waits. */
+/** The definitions in force. One that has not been read yet is read when it is asked for, while everybody waits. */
 export type Catalog = {
   get(id: string): ProviderDefinition | undefined;
-  /** By id; those that are only there to be extended included (`usable: false`). */
-  list(): readonly ProviderDefinition[];
-};
-
-export type LoadedCatalog = Catalog & {
   /**
-   * Reads ahead what nobody has asked for yet, one file at a time after a pause, so that nobody waits for more than one;
-   * until `signal` aborts. @throws StartupError as `list` would
+   * All by id; those that are only there to be extended included (`usable: false`). Between two files that nobody has asked for
+   * yet others get their turn, so that nobody waits for more than one. @throws StartupError for a faulty file
    */
-  warm(options: { signal: AbortSignal; pause?: () => Promise<unknown> }): Promise<void>;
+  list(): Promise<readonly ProviderDefinition[]>;
 };
-
-const warmPauseMs = 500;
 
 const sandboxFile = "sandbox.yaml";
 
@@ -32,7 +25,7 @@ type Folders = { builtinFolder: string; extraFolder: string | null; sandbox: San
  * is no sandbox definition.
  * @throws StartupError with file, line and column of the first fault, and what was expected
  */
-export function loadCatalog(folders: Folders): LoadedCatalog {
+export function loadCatalog(folders: Folders): Catalog {
   const builtins = createBuiltins(folders);
   const extras = readExtras(folders.extraFolder);
   stopOn([...extras.problems, ...idProblems([...extras.files.flatMap(builtins.twinOf), ...extras.files])]);
@@ -56,14 +49,13 @@ export function loadCatalog(folders: Folders): LoadedCatalog {
   const ids = [...new Set([...builtins.ids, ...definitions.keys()])].sort();
   return {
     get,
-    list: () => ids.flatMap((id) => get(id) ?? []),
-    async warm({ signal, pause = () => pauseUnlessAborted(signal) }) {
+    async list() {
       for (const id of ids) {
         if (definitions.has(id)) continue;
-        await pause();
-        if (signal.aborted) return;
+        await setImmediate();
         get(id);
       }
+      return ids.flatMap((id) => get(id) ?? []);
     },
   };
 }
@@ -88,11 +80,6 @@ export function checkProviderFile(
   const above = [...builtins.twinOf(loaded.file), ...builtins.above(loaded.file, extras)].filter(isOther);
   const files = [...new Set(above), ...extras, loaded.file];
   return [...idProblems(files), ...settleFile(loaded.file, files).problems];
-}
-
-/** Keeps no process that is done. */
-async function pauseUnlessAborted(signal: AbortSignal): Promise<void> {
-  await setTimeout(warmPauseMs, undefined, { ref: false, signal }).catch(() => {}); // it rejects on an abort alone
 }
 
 /** The built-in files, each named by its id, and read once when it is needed. */

@@ -56,7 +56,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     get,
 
     async create({ name, provider, clientId, clientSecret, scopes, inputs }) {
-      const definition = usableDefinition(catalog, provider);
+      const definition = await usableDefinition(catalog, provider);
       const checkedInputs = resolveClientInputs({ definition, given: inputs });
       if (clientSecret !== null) checkSecret(definition, clientSecret);
       const id = randomUUID();
@@ -74,7 +74,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
 
     async patch(name, { clientSecret, inputs, ...changes }) {
       let client = await get(name);
-      const definition = usableDefinition(catalog, client.provider);
+      const definition = await usableDefinition(catalog, client.provider);
       const checked =
         inputs === undefined
           ? {}
@@ -108,13 +108,10 @@ function checkSecret({ exchanges, refreshes }: ProviderDefinition, secret: strin
 }
 
 /** The definition of a provider that connections can be made at. @throws BrokerError naming the field `provider` */
-export function usableDefinition(catalog: Catalog, id: string): ProviderDefinition {
+export async function usableDefinition(catalog: Catalog, id: string): Promise<ProviderDefinition> {
   const definition = catalog.get(id);
   if (definition?.usable) return definition;
-  const known = catalog
-    .list()
-    .filter(({ usable }) => usable)
-    .map((each) => each.id);
+  const known = (await catalog.list()).filter(({ usable }) => usable).map((each) => each.id);
   const why = definition === undefined ? "is not known" : "is only there to be extended, it names no token endpoint";
   throw new BrokerError("invalid_request", `provider: "${id}" ${why}; known are ${known.join(", ")}.`);
 }

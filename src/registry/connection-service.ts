@@ -128,7 +128,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
         if (!isUniqueViolation(error)) throw error;
         throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
       }
-      const { extraTokens } = usableDefinition(catalog, plan.provider);
+      const { extraTokens } = await usableDefinition(catalog, plan.provider);
       if (extraTokens.length > 0) await accounts.ensureChains({ id, name: plan.name }, extraTokens);
       if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
       return await get(principal, plan.name);

@@ -40,7 +40,7 @@ export async function planConnection(
   request: NewConnectionRequest,
 ): Promise<ConnectionPlan> {
   const { name, provider, labels } = request;
-  const definition = usableDefinition(catalog, provider);
+  const definition = await usableDefinition(catalog, provider);
   const grant = offeredGrant(definition, request.grant);
   const client = await chooseClient(clients, definition, { grant, name: request.client });
   const credentials = requireCredentials(definition, grant, request.credentials);

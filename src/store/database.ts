@@ -1,13 +1,10 @@
-import { mkdir } from "node:fs/promises";
-import { PGlite } from "@electric-sql/pglite";
 import { PrismaPg } from "@prisma/adapter-pg";
-import { PrismaPGlite } from "pglite-prisma-adapter";
 import { BrokerError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { causeOf, isConnectionLoss, isGone } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { PatientPool } from "./patient-pool.ts";
-import { applyMigrations, applyMigrationsTo } from "./migrate.ts";
+import { applyMigrations } from "./migrate.ts";
 
 /** Prisma's client, with lost connections told apart from faulty queries. */
 export type Prisma = ReturnType<typeof watch>;
@@ -59,39 +56,8 @@ function withSettings(databaseUrl: string): string {
   return url.href;
 }
 
-/**
- * Opens the embedded database in a folder that this process must already hold: a second process would not be refused by
- * PGlite, and committed rows would vanish. @throws StartupError naming DATA_DIR.
- */
-export async function openEmbedded(folder: string, health: DatabaseHealth): Promise<Database> {
-  const pglite = await openFolder(folder);
-  await pglite.exec("SET timezone = 'UTC'");
-  await applyMigrationsTo({
-    execute: async (sql) => void (await pglite.exec(sql)),
-    query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query(sql, parameters)).rows as Row[],
-  });
-  const prisma = watch(new PrismaClient({ adapter: new PrismaPGlite(pglite) }), health);
-  return {
-    prisma,
-    commits: prisma,
-    async close() {
-      await prisma.$disconnect();
-      await pglite.close();
-    },
-  };
-}
-
-async function openFolder(folder: string): Promise<PGlite> {
-  try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    return await PGlite.create(folder);
-  } catch (error) {
-    throw new StartupError(`DATA_DIR: the embedded database in ${folder} cannot be opened (${causeOf(error)})`);
-  }
-}
-
 /** Notes for every query whether the database answered, and turns a lost one into `storage_unavailable`. */
-function watch(client: PrismaClient, health: DatabaseHealth) {
+export function watch(client: PrismaClient, health: DatabaseHealth) {
   return client.$extends({
     query: {
       async $allOperations({ args, query }) {

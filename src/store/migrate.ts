@@ -2,8 +2,9 @@ import { createHash, randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { Client } from "pg";
 import { StartupError } from "../errors.ts";
+import { projectRoot } from "../root.ts";
 
-const migrationsFolder = new URL("../../prisma/migrations/", import.meta.url);
+const migrationsFolder = new URL("prisma/migrations/", projectRoot);
 const advisoryLock = 5_721_990_142; // any constant of our own: all replicas that start at once ask for this one
 const oldestServer = 14;
 
@@ -58,7 +59,8 @@ async function requireServerVersion(session: MigrationSession): Promise<void> {
   }
 }
 
-async function readMigrations(): Promise<Migration[]> {
+/** What stands in prisma/migrations, in the order in which it is applied. */
+export async function readMigrations(): Promise<Migration[]> {
   const entries = await readdir(migrationsFolder, { withFileTypes: true });
   const names = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
   return await Promise.all(

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { createDatabaseHealth } from "../../src/store/database-health.ts";
-import { openEmbedded, openPostgres } from "../../src/store/database.ts";
+import { openPostgres } from "../../src/store/database.ts";
+import { openEmbedded } from "../../src/store/embedded.ts";
 import { sealedGrant, StoreStage } from "./store/stage.ts";
 
 /** Stores times in a process and a database of another time zone, and prints them as SQL and as JavaScript see them. */

@@ -13,7 +13,8 @@ import type { ProviderDefinition } from "../../src/providers/definition.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
 import { createConsentLinks } from "../../src/store/consent-links.ts";
-import { openEmbedded, type Database } from "../../src/store/database.ts";
+import type { Database } from "../../src/store/database.ts";
+import { openEmbedded } from "../../src/store/embedded.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault } from "../../src/vault/token-vault.ts";
 

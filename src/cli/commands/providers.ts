@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
+import { projectRoot } from "../../root.ts";
 import { collectItems, segment } from "../api-client.ts";
 import type { Column } from "../output.ts";
 import { handle, type Cli, type Session } from "../session.ts";
@@ -13,7 +14,7 @@ const columns: readonly Column[] = [
   ["REDIRECT URI", "redirect_uri"],
 ];
 
-const builtinFolder = fileURLToPath(new URL("../../../providers", import.meta.url));
+const builtinFolder = fileURLToPath(new URL("providers", projectRoot));
 
 /** `freshet providers list|show|check|try` */
 export function addProviderCommands(program: Command, cli: Cli): void {

@@ -16,7 +16,7 @@ export async function providerRoutes(app: ApiScope, { catalog, publicUrl }: Prov
     "/providers",
     { schema: { summary: "All definitions in force", tags, response: { 200: all } } },
     async () => ({
-      items: catalog.list().map((definition) => viewProvider(definition, publicUrl)),
+      items: (await catalog.list()).map((definition) => viewProvider(definition, publicUrl)),
       next_cursor: null,
     }),
   );

@@ -153,7 +153,7 @@ export class RefreshBench {
     const { givesUser = false, revocationKills = "all", limits: limitRules = "{}" } = options;
     const response = givesUser ? givingUser : "{}";
     const definition = definitionOf(rules, { revocationKills, limits: limitRules, response });
-    const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: () => [definition] };
+    const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: async () => [definition] };
     const { clients, tombstones } = stage;
     this.leases.listen((news) => void this.news.push(news));
     const common = {

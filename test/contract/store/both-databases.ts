@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe } from "vitest";
 import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database-health.ts";
-import { openEmbedded, openPostgres, type Database } from "../../../src/store/database.ts";
+import { openPostgres, type Database } from "../../../src/store/database.ts";
+import { openEmbedded } from "../../../src/store/embedded.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 import { describeWithServices, useDatabase } from "../../support/services/index.ts";
 import { StoreStage } from "./stage.ts";

@@ -42,7 +42,7 @@ export function createSimCatalog(limits?: SimLimits): Pick<Catalog, "get" | "lis
     ...reuseKinds.map((kind) => [kind, define(kind, kind, limits)] as const),
     [machines, define(machines, "safe", limits)] as const,
   ]);
-  return { get: (id) => definitions.get(id), list: () => [...definitions.values()] };
+  return { get: (id) => definitions.get(id), list: async () => [...definitions.values()] };
 }
 
 /** The one client of all connections, which needs no secret. */

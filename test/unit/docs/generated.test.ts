@@ -8,9 +8,7 @@ import { readRefusals } from "../../../scripts/docs/refusals.ts";
 import { builtinFolder, builtins } from "../../support/built-ins.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
-const definitions = builtins()
-  .list()
-  .filter(({ isSandbox }) => !isSandbox);
+const definitions = (await builtins().list()).filter(({ isSandbox }) => !isSandbox);
 const files = generateDocs(definitions, readRefusals(join(root, "test/providers/transcripts")));
 /** Only to be extended, or this broker's own. */
 const generic = new Set(["oauth2.yaml", "oidc.yaml", "sandbox.yaml"]);

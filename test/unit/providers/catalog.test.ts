@@ -1,5 +1,6 @@
-import { readdirSync, writeFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { StartupError } from "../../../src/errors.ts";
 import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
@@ -21,9 +22,9 @@ function problemsOf(yaml: string | Uint8Array): string[] {
 }
 
 describe("the built-in definitions", () => {
-  test("all of them load, each under its file's name, and two are there to be extended alone", () => {
+  test("all of them load, each under its file's name, and two are there to be extended alone", async () => {
     const catalog = builtins();
-    const ids = catalog.list().map(({ id }) => id);
+    const ids = (await catalog.list()).map(({ id }) => id);
     const names = readdirSync(builtinFolder).filter((name) => name.endsWith(".yaml"));
     expect(ids.map((id) => `${id}.yaml`).toSorted()).toEqual(names.toSorted());
     const promised = [
@@ -38,12 +39,12 @@ describe("the built-in definitions", () => {
       "shopware",
     ];
     expect(ids).toEqual(expect.arrayContaining(promised));
-    const generic = catalog.list().filter(({ usable }) => !usable);
+    const generic = (await catalog.list()).filter(({ usable }) => !usable);
     expect(generic.map(({ id }) => id)).toEqual(["oauth2", "oidc"]);
   });
 
-  test("each file passes the check of the command line", () => {
-    for (const { id } of builtins().list()) {
+  test("each file passes the check of the command line", async () => {
+    for (const { id } of await builtins().list()) {
       expect(checkProviderFile(join(builtinFolder, `${id}.yaml`), { builtinFolder, extraFolder: null })).toEqual([]);
     }
   });
@@ -631,70 +632,37 @@ after_connect: [{ request: { url: https://x.example, method: POST, encoding: for
 
 const fileOf = (id: string) => `id: ${id}\nname: ${id} as read\n${token}\ngrants: [import]\n`;
 
-describe("reading ahead", () => {
+describe("the list", () => {
   const ids = ["a", "b", "c", "d"];
-  const broken = "id: {";
 
-  function setFiles() {
-    const folder = folderOf(Object.fromEntries(ids.map((id) => [`${id}.yaml`, broken])));
-    const catalog = loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null });
-    const put = (id: string | undefined, content = fileOf(id ?? "")) => {
-      if (id !== undefined) writeFileSync(join(folder, `${id}.yaml`), content);
-    };
-    return { catalog, put };
+  function catalogOf(content: (id: string) => string) {
+    const folder = folderOf(Object.fromEntries(ids.map((id) => [`${id}.yaml`, content(id)])));
+    return loadCatalog({ builtinFolder: folder, extraFolder: null, sandbox: null });
   }
 
-  test("takes one file after each pause, and the whole list needs none of them any more", async () => {
-    const { catalog, put } = setFiles();
-    let pauses = 0;
-    // Each file is good during its own turn alone: whoever reads it at any other time cannot.
-    const pause = async () => {
-      put(ids[pauses - 1], broken);
-      put(ids[pauses]);
-      pauses += 1;
-    };
-    await catalog.warm({ signal: new AbortController().signal, pause });
-    put(ids.at(-1), broken);
-    expect(pauses).toBe(ids.length);
-    expect(catalog.list().map(({ name }) => name)).toEqual(ids.map((id) => `${id} as read`));
-    expect(catalog.get("b")).toBe(catalog.list()[1]);
+  test("gives way to others between two files that nobody has asked for yet, and takes what is known as it is", async () => {
+    const catalog = catalogOf(fileOf);
+    const known = catalog.get("a");
+    let turns = 0;
+    let isDone = false;
+    const others = (async () => {
+      for (; !isDone; turns++) await setImmediate();
+    })();
+    const list = await catalog.list();
+    isDone = true;
+    await others;
+    expect(turns).toBeGreaterThanOrEqual(ids.length - 1);
+    expect(list.map(({ name }) => name)).toEqual(ids.map((id) => `${id} as read`));
+    expect(list[0]).toBe(known);
   });
 
-  test("does not pause for what is known, and leaves it as it is", async () => {
-    const { catalog, put } = setFiles();
-    for (const id of ids) put(id);
-    const known = [catalog.get("a"), catalog.get("c")];
-    let pauses = 0;
-    await catalog.warm({ signal: new AbortController().signal, pause: async () => void (pauses += 1) });
-    expect(pauses).toBe(2);
-    expect([catalog.get("a"), catalog.get("c")]).toEqual(known);
-    expect(catalog.get("a")).toBe(known[0]);
+  test("is the same for two who ask at the same moment", async () => {
+    const catalog = catalogOf(fileOf);
+    const [first, second] = await Promise.all([catalog.list(), catalog.list()]);
+    expect(first.map((each, index) => each === second[index])).toEqual(ids.map(() => true));
   });
 
-  test("gives way to others, ends at once when it is told to, and may be joined by the list", async () => {
-    const { catalog, put } = setFiles();
-    for (const id of ids) put(id);
-    const stopping = new AbortController();
-    const warming = catalog.warm({ signal: stopping.signal });
-    stopping.abort();
-    await warming;
-    put("a", broken);
-    expect(() => catalog.get("a")).toThrow(StartupError); // so nothing had been read
-    put("a");
-    const again = catalog.warm({ signal: new AbortController().signal });
-    expect(catalog.list().map(({ id }) => id)).toEqual(ids);
-    await again;
-  });
-
-  test("has the built-in definitions come out the same as without it", async () => {
-    const folders = { builtinFolder: fewBuiltins, extraFolder: null, sandbox: sandboxAddress };
-    const [warmed, cold] = [loadCatalog(folders), loadCatalog(folders)];
-    await warmed.warm({ signal: new AbortController().signal });
-    expect(warmed.list()).toEqual(cold.list());
-  });
-
-  test("of a file that is no good fails as the list does", async () => {
-    const { catalog } = setFiles();
-    await expect(catalog.warm({ signal: new AbortController().signal })).rejects.toThrow(StartupError);
+  test("fails for a file that is no good", async () => {
+    await expect(catalogOf(() => "id: {").list()).rejects.toThrow(StartupError);
   });
 });

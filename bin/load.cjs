@@ -1,0 +1,65 @@
+"use strict";
+// Starts an entry of this project: from the bundle that `npm run build` has made of these very sources, or else, a second slower,
+// from the sources themselves. docs/decisions/0015-bundle.md says why. Plain JavaScript, so that nothing has to be loaded to read it.
+const { hash } = require("node:crypto");
+const { existsSync, readdirSync, readFileSync, writeFileSync } = require("node:fs");
+const { createRequire } = require("node:module");
+const { join } = require("node:path");
+const { pathToFileURL } = require("node:url");
+const vm = require("node:vm");
+
+const root = join(__dirname, "..");
+const build = join(root, "build");
+/** What the sources were when the bundle was made of them. Written last, so that half a build is none. */
+const record = join(build, "sources");
+
+/** @type {Map<string, { script: vm.Script, exports: unknown }>} */
+const parts = new Map();
+const requireInstalled = createRequire(join(build, "bundle.cjs"));
+
+/**
+ * @param {string} entry a name in build/, without its ending
+ * @param {string} source the same in src/
+ */
+async function load(entry, source) {
+  if (existsSync(record) && readFileSync(record, "utf8") === fingerprint()) requirePart(`./${entry}.cjs`);
+  else await import(pathToFileURL(join(root, source)).href);
+}
+
+/** Of all that the bundle is made of: a changed file, a new or a missing one, and other versions of what is installed. */
+function fingerprint() {
+  const files = readdirSync(join(root, "src"), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const paths = files.map((entry) => join(entry.parentPath, entry.name)).sort();
+  const contents = [...paths, join(root, "package-lock.json")].map((path) => `${path.slice(root.length)}\n${read(path)}`);
+  return hash("sha256", contents.join("\n"));
+}
+
+/** The image has no lockfile, and its node_modules never change. */
+function read(path) {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
+}
+
+/** As `require`, with the code that V8 compiled when the bundle was made. It compiles anew what does not fit it. */
+function requirePart(name) {
+  if (!name.startsWith("./")) return requireInstalled(name);
+  const known = parts.get(name);
+  if (known !== undefined) return known.exports;
+  const filename = join(build, name);
+  const source = `(function (exports, require, module, __filename, __dirname) {${readFileSync(filename, "latin1")}\n})`;
+  const script = new vm.Script(source, {
+    filename,
+    ...(existsSync(`${filename}.cache`) ? { cachedData: readFileSync(`${filename}.cache`) } : {}),
+  });
+  const module = { exports: {} };
+  parts.set(name, { script, exports: module.exports });
+  script.runInThisContext()(module.exports, requirePart, module, filename, build);
+  parts.set(name, { script, exports: module.exports });
+  return module.exports;
+}
+
+/** Keeps what V8 has compiled so far, for the next start. */
+function keepCompiled() {
+  for (const [name, { script }] of parts) writeFileSync(join(build, `${name}.cache`), script.createCachedData());
+}
+
+module.exports = { fingerprint, keepCompiled, load, record };

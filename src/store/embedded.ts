@@ -1,0 +1,90 @@
+import { chmodSync, cpSync, existsSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { PGlite } from "@electric-sql/pglite";
+import { StartupError } from "../errors.ts";
+import { PrismaClient } from "../generated/prisma/client.ts";
+import { projectRoot } from "../root.ts";
+import { causeOf } from "./database-errors.ts";
+import type { DatabaseHealth } from "./database-health.ts";
+import { type Database, watch } from "./database.ts";
+import { applyMigrationsTo, readMigrations } from "./migrate.ts";
+
+/** A freshly migrated folder, made by `npm run build`: making one takes seconds, copying it a quarter of one. */
+const snapshot = fileURLToPath(new URL("build/database", projectRoot));
+/** Whose migrations the snapshot has: their checksums. Written last, so that half a snapshot is none. */
+const snapshotRecord = `${snapshot}.json`;
+
+/**
+ * Opens the embedded database in a folder that this process must already hold: a second process would not be refused by
+ * PGlite, and committed rows would vanish. @throws StartupError naming DATA_DIR.
+ */
+export async function openEmbedded(folder: string, health: DatabaseHealth): Promise<Database> {
+  const pglite = await openFolder(folder);
+  const { PrismaPGlite } = await import("pglite-prisma-adapter");
+  const prisma = watch(new PrismaClient({ adapter: new PrismaPGlite(pglite) }), health);
+  return {
+    prisma,
+    commits: prisma,
+    async close() {
+      await prisma.$disconnect();
+      await pglite.close();
+    },
+  };
+}
+
+/** Makes the snapshot that new folders are copied from. */
+export async function makeSnapshot(): Promise<void> {
+  rmSync(snapshotRecord, { force: true });
+  rmSync(snapshot, { recursive: true, force: true });
+  await (await openMigrated(snapshot)).close();
+  await writeFile(snapshotRecord, JSON.stringify(await checksums()));
+}
+
+async function openFolder(folder: string): Promise<PGlite> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    if (readdirSync(folder).length === 0 && (await isSnapshotCurrent())) copySnapshot(folder);
+    return await openMigrated(folder);
+  } catch (error) {
+    if (error instanceof StartupError) throw error;
+    throw new StartupError(`DATA_DIR: the embedded database in ${folder} cannot be opened (${causeOf(error)})`);
+  }
+}
+
+/** Another version's snapshot is left alone: its schema may be one that no migration of ours leads away from. */
+async function isSnapshotCurrent(): Promise<boolean> {
+  if (!existsSync(snapshotRecord)) return false;
+  return (await readFile(snapshotRecord, "utf8")) === JSON.stringify(await checksums());
+}
+
+async function checksums(): Promise<string[]> {
+  return (await readMigrations()).map(({ checksum }) => checksum);
+}
+
+/** The folder has its name once all is there: a start that dies in between begins anew. */
+function copySnapshot(folder: string): void {
+  const draft = `${folder}.new`;
+  rmSync(draft, { recursive: true, force: true });
+  cpSync(snapshot, draft, { recursive: true });
+  // The snapshot may be read-only, as in an image; this copy is the broker's own.
+  for (const name of [".", ...readdirSync(draft, { recursive: true, encoding: "utf8" })]) {
+    const path = join(draft, name);
+    chmodSync(path, statSync(path).isDirectory() ? 0o700 : 0o600);
+  }
+  renameSync(draft, folder);
+}
+
+async function openMigrated(folder: string): Promise<PGlite> {
+  const { PGlite } = await import("@electric-sql/pglite");
+  // Its own 128 MB of buffers would be half of the process's memory, for a database of a few.
+  const startParams = [...PGlite.defaultStartParams, "-c", "shared_buffers=8MB"];
+  const pglite = await PGlite.create(folder, { startParams });
+  await pglite.exec("SET timezone = 'UTC'");
+  await applyMigrationsTo({
+    execute: async (sql) => void (await pglite.exec(sql)),
+    query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query(sql, parameters)).rows as Row[],
+  });
+  return pglite;
+}
