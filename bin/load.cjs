@@ -4,39 +4,44 @@
 const { hash } = require("node:crypto");
 const { existsSync, readdirSync, readFileSync, writeFileSync } = require("node:fs");
 const { createRequire } = require("node:module");
-const { join } = require("node:path");
+const path = require("node:path");
 const { pathToFileURL } = require("node:url");
+const { setFlagsFromString } = require("node:v8");
 const vm = require("node:vm");
 
-const root = join(__dirname, "..");
-const build = join(root, "build");
+const root = path.join(__dirname, "..");
+const build = path.join(root, "build");
 /** What the sources were when the bundle was made of them. Written last, so that half a build is none. */
-const record = join(build, "sources");
+const record = path.join(build, "sources");
 
 /** @type {Map<string, { script: vm.Script, exports: unknown }>} */
 const parts = new Map();
-const requireInstalled = createRequire(join(build, "bundle.cjs"));
+const requireInstalled = createRequire(path.join(build, "bundle.cjs"));
 
 /**
  * @param {string} entry a name in build/, without its ending
  * @param {string} source the same in src/
  */
-async function load(entry, source) {
+function load(entry, source) {
   if (existsSync(record) && readFileSync(record, "utf8") === fingerprint()) requirePart(`./${entry}.cjs`);
-  else await import(pathToFileURL(join(root, source)).href);
+  else void import(pathToFileURL(path.join(root, source)).href);
 }
 
 /** Of all that the bundle is made of: a changed file, a new or a missing one, and other versions of what is installed. */
 function fingerprint() {
-  const files = readdirSync(join(root, "src"), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const paths = files.map((entry) => join(entry.parentPath, entry.name)).sort();
-  const contents = [...paths, join(root, "package-lock.json")].map((path) => `${path.slice(root.length)}\n${read(path)}`);
+  const files = readdirSync(path.join(root, "src"), { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
+  const names = files.map((entry) => path.join(entry.parentPath, entry.name)).sort();
+  const contents = [...names, path.join(root, "package-lock.json")].map(
+    (name) => `${name.slice(root.length)}\n${read(name)}`,
+  );
   return hash("sha256", contents.join("\n"));
 }
 
 /** The image has no lockfile, and its node_modules never change. */
-function read(path) {
-  return existsSync(path) ? readFileSync(path, "utf8") : "";
+function read(name) {
+  return existsSync(name) ? readFileSync(name, "utf8") : "";
 }
 
 /** As `require`, with the code that V8 compiled when the bundle was made. It compiles anew what does not fit it. */
@@ -44,7 +49,7 @@ function requirePart(name) {
   if (!name.startsWith("./")) return requireInstalled(name);
   const known = parts.get(name);
   if (known !== undefined) return known.exports;
-  const filename = join(build, name);
+  const filename = path.join(build, name);
   const source = `(function (exports, require, module, __filename, __dirname) {${readFileSync(filename, "latin1")}\n})`;
   const script = new vm.Script(source, {
     filename,
@@ -59,7 +64,9 @@ function requirePart(name) {
 
 /** Keeps what V8 has compiled so far, for the next start. */
 function keepCompiled() {
-  for (const [name, { script }] of parts) writeFileSync(join(build, `${name}.cache`), script.createCachedData());
+  // Compiled code counts for the same flags alone, and src/store/embedded.ts has set this one.
+  for (const flag of ["--no-liftoff-only", "--wasm-tier-up", "--wasm-dynamic-tiering"]) setFlagsFromString(flag);
+  for (const [name, { script }] of parts) writeFileSync(path.join(build, `${name}.cache`), script.createCachedData());
 }
 
 module.exports = { fingerprint, keepCompiled, load, record };

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -15,15 +15,12 @@ import { makeSnapshot } from "../src/store/embedded.ts";
  */
 const root = resolve(import.meta.dirname, "..");
 const build = join(root, "build");
-const { fingerprint, record } = createRequire(import.meta.url)("../bin/load.cjs") as {
-  fingerprint(): string;
-  record: string;
-};
+const load = createRequire(import.meta.url)("../bin/load.cjs") as { fingerprint(): string; record: string };
 
 rmSync(build, { recursive: true, force: true });
 await bundle({ folder: build });
 await makeSnapshot();
-writeFileSync(record, fingerprint());
+writeFileSync(load.record, load.fingerprint());
 await compileBroker();
 await run("freshet", ["--help"], {}).ended;
 
@@ -49,10 +46,12 @@ function run(name: string, args: string[], env: Record<string, string>) {
     env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "ignore", "inherit"],
   });
-  const ended = once(child, "exit").then(([code]) => {
-    if (code !== 0) throw new Error(`${name} ended with code ${String(code)}`);
-  });
-  return { child, ended };
+  return { child, ended: succeeded(name, child) };
+}
+
+async function succeeded(name: string, child: ChildProcess): Promise<void> {
+  const [code] = (await once(child, "exit")) as [number | null];
+  if (code !== 0) throw new Error(`${name} ended with code ${String(code)}`);
 }
 
 async function statusOf(url: string, headers: Record<string, string> = {}): Promise<number | null> {

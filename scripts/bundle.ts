@@ -50,5 +50,6 @@ const queryCompiler: Plugin = {
 /** V8 keeps a source with any other character in two bytes a character. */
 const asciiOnly: Plugin = {
   name: "ASCII only",
-  renderChunk: (code) => code.replaceAll(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  renderChunk: (code) =>
+    code.replaceAll(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`),
 };

@@ -39,7 +39,10 @@ async function requireFreePorts({ host, port, metricsPort }: Config): Promise<vo
   if (metricsPort !== null) await requireFreePort("METRICS_PORT", { host, port: metricsPort });
 }
 
-async function requireFreePort(variable: "PORT" | "METRICS_PORT", address: { host: string; port: number }): Promise<void> {
+async function requireFreePort(
+  variable: "PORT" | "METRICS_PORT",
+  address: { host: string; port: number },
+): Promise<void> {
   const probe = createServer();
   try {
     await once(probe.listen(address), "listening");

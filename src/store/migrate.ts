@@ -38,7 +38,9 @@ export async function applyMigrations({ databaseUrl }: { databaseUrl: string }):
  */
 export async function applyMigrationsTo(session: MigrationSession): Promise<void> {
   await requireServerVersion(session);
-  for (const migration of await readMigrations()) {
+  const migrations = await readMigrations();
+  if (await areApplied(session, migrations)) return;
+  for (const migration of migrations) {
     await session.execute("BEGIN");
     try {
       await session.query("SELECT pg_advisory_xact_lock($1)::text", [advisoryLock]);
@@ -57,6 +59,21 @@ async function requireServerVersion(session: MigrationSession): Promise<void> {
   if (major < oldestServer) {
     throw new StartupError(`DATABASE_URL leads to Postgres ${major}; ${oldestServer} or later is needed`);
   }
+}
+
+/** At most starts nothing is to be done, and no lock is needed to see it. */
+async function areApplied(session: MigrationSession, migrations: readonly Migration[]): Promise<boolean> {
+  const [table] = await session.query<{ found: boolean }>(
+    "SELECT to_regclass('_prisma_migrations') IS NOT NULL AS found",
+  );
+  if (table?.found !== true) return false;
+  const applied = await session.query<{ name: string }>(
+    `SELECT migration_name AS name FROM _prisma_migrations
+     GROUP BY migration_name HAVING bool_and(finished_at IS NOT NULL OR rolled_back_at IS NOT NULL)
+       AND bool_or(finished_at IS NOT NULL AND rolled_back_at IS NULL)`,
+  );
+  const names = new Set(applied.map(({ name }) => name));
+  return migrations.every(({ name }) => names.has(name));
 }
 
 /** What stands in prisma/migrations, in the order in which it is applied. */

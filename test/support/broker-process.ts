@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { request } from "undici";
@@ -39,6 +40,8 @@ type Environment = Record<string, string | undefined>;
 const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
 /** Where brokers that end in order leave their compiled code: a third of the work of a start is saved. */
 export const compileCache = fileURLToPath(new URL("../../node_modules/.cache/compiled", import.meta.url));
+/** The broker with its failpoints armed, made by services/bundles.ts. One level below the root, as build/ is. */
+export const armedFolder = join(projectRoot, "build-armed");
 const faultPreload = fileURLToPath(new URL("faults/preload.ts", import.meta.url));
 
 /** One real broker in a process of its own. It never outlives the test file, whatever happens to the test. */
@@ -62,7 +65,7 @@ export class BrokerProcess implements AsyncDisposable {
     this.adminKey = options.adminKey;
     this.dataDir = options.dataDir;
     this.api = new BrokerApi(this.url, this.adminKey);
-    const entry = options.entry ?? fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+    const entry = options.entry ?? brokerEntry({ armed: options.failpoints !== undefined });
     this.#failpointFile = options.failpoints === undefined ? null : `${this.dataDir}.failpoints`;
     if (options.failpoints !== undefined) this.setFailpoints(options.failpoints);
     const faults = faultEnvironment(this.#failpointFile);
@@ -234,6 +237,12 @@ function faultEnvironment(failpointFile: string | null): Environment {
     ...(failpointFile === null ? {} : { FAILPOINTS: `@${failpointFile}` }),
     ...(mutation ? { MUTATION: mutation } : {}),
   };
+}
+
+/** Failpoints are armed in a bundle of their own; a guard can be taken out of the sources alone. */
+function brokerEntry({ armed }: { armed: boolean }): string {
+  if (process.env["MUTATION"]) return join(projectRoot, "src/main.ts");
+  return armed ? join(armedFolder, "broker.cjs") : join(projectRoot, "bin/broker.cjs");
 }
 
 async function isReady(url: string): Promise<boolean> {

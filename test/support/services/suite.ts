@@ -1,3 +1,4 @@
+import { makeBundles } from "./bundles.ts";
 import { choosePrivateSource, chooseSource, describeSource, type ServiceKind, type Source } from "./choice.ts";
 import { dropDatabases } from "./databases.ts";
 import { guard } from "./guardian.ts";
@@ -21,6 +22,7 @@ export type Suite = { services: Services; line: string; stop(): Promise<void> };
 
 /** Finds or starts the Postgres and the Redis that a run's tests share. */
 export async function startSuite(): Promise<Suite> {
+  await makeBundles();
   const postgres = await offer("postgres", startPostgres);
   const redis = await offer("redis", startRedis);
   const databasePrefix = `freshet_test_${process.pid}_${Date.now().toString(36)}_`;

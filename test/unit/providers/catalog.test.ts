@@ -643,15 +643,14 @@ describe("the list", () => {
   test("gives way to others between two files that nobody has asked for yet, and takes what is known as it is", async () => {
     const catalog = catalogOf(fileOf);
     const known = catalog.get("a");
-    let turns = 0;
-    let isDone = false;
-    const others = (async () => {
-      for (; !isDone; turns++) await setImmediate();
+    const others = { turns: 0, isDone: false };
+    const turning = (async () => {
+      for (; !others.isDone; others.turns++) await setImmediate();
     })();
     const list = await catalog.list();
-    isDone = true;
-    await others;
-    expect(turns).toBeGreaterThanOrEqual(ids.length - 1);
+    others.isDone = true;
+    await turning;
+    expect(others.turns).toBeGreaterThanOrEqual(ids.length - 1);
     expect(list.map(({ name }) => name)).toEqual(ids.map((id) => `${id} as read`));
     expect(list[0]).toBe(known);
   });

@@ -1,0 +1,27 @@
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bundle } from "../../../scripts/bundle.ts";
+import { armedFolder } from "../broker-process.ts";
+import { armFailpoints } from "../faults/failpoints.ts";
+
+const root = fileURLToPath(new URL("../../../", import.meta.url));
+const armedRecord = join(armedFolder, "sources");
+const load = createRequire(import.meta.url)("../../../bin/load.cjs") as { fingerprint(): string; record: string };
+
+/** What brokers under test run from, made anew where the sources have changed since. */
+export async function makeBundles(): Promise<void> {
+  const sources = load.fingerprint();
+  const isMadeOf = (path: string) => existsSync(path) && readFileSync(path, "utf8") === sources;
+  if (!isMadeOf(load.record)) execFileSync(process.execPath, ["scripts/build.ts"], { cwd: root, stdio: "inherit" });
+  if (isMadeOf(armedRecord)) return;
+  const arm = {
+    name: "failpoints",
+    transform: { filter: { id: /\/src\/.*\.ts$/ }, handler: (code: string) => armFailpoints(code) },
+  };
+  mkdirSync(armedFolder, { recursive: true });
+  await bundle({ folder: armedFolder, plugins: [arm] });
+  writeFileSync(armedRecord, sources);
+}
