@@ -7,16 +7,22 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 COPY prisma.config.ts ./
 COPY prisma ./prisma
-RUN node_modules/.bin/prisma generate
+COPY providers ./providers
+COPY scripts ./scripts
+COPY src ./src
+COPY bin ./bin
+# The bundle, what V8 makes of it, and a migrated folder for the embedded database: a start writes none of them.
+RUN node_modules/.bin/prisma generate && node scripts/build.ts
+# A link of our own, so that `docker compose exec broker freshet …` finds the command.
+RUN chmod 755 bin bin/*.cjs && ln -s freshet.cjs bin/freshet
 # An empty folder, for the final stage to take as the volume's first content.
 RUN mkdir -p empty
 
 FROM node:24.21-trixie-slim AS production
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci --omit=dev --omit=optional --ignore-scripts
-# A link of our own, so that `docker compose exec broker freshet …` finds the command.
-RUN mkdir -p bin && ln -s ../src/cli/freshet.ts bin/freshet
+COPY scripts ./scripts
+RUN npm ci --omit=dev --omit=optional --ignore-scripts && node scripts/prune.ts
 
 FROM node:24.21-trixie-slim
 LABEL org.opencontainers.image.title="Freshet" \
@@ -28,13 +34,14 @@ ENV NODE_ENV=production \
     DATA_DIR=/data \
     PATH=/app/bin:$PATH
 COPY --from=production /app/node_modules ./node_modules
-COPY --from=production /app/bin ./bin
+COPY --from=build /app/bin ./bin
 # The modes are set here, so that a checkout under a strict umask gives an image that its user can read.
-COPY --chmod=755 package.json ./
+COPY --chmod=755 package.json package-lock.json ./
 COPY --chmod=755 prisma/migrations ./prisma/migrations
 COPY --chmod=755 providers ./providers
 COPY --chmod=755 src ./src
 COPY --from=build --chmod=755 /app/src/generated ./src/generated
+COPY --from=build --chmod=755 /app/build ./build
 # 1000 is the base image's own user `node`. The broker writes nothing but DATA_DIR: the root filesystem can be read-only.
 COPY --from=build --chown=1000:1000 --chmod=700 /app/empty /data
 USER 1000:1000
@@ -43,4 +50,4 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT || 8080}/livez`).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "src/main.ts"]
+CMD ["node", "bin/broker.cjs"]

@@ -33,15 +33,9 @@ function fingerprint() {
     entry.isFile(),
   );
   const names = files.map((entry) => path.join(entry.parentPath, entry.name)).sort();
-  const contents = [...names, path.join(root, "package-lock.json")].map(
-    (name) => `${name.slice(root.length)}\n${read(name)}`,
-  );
+  names.push(path.join(root, "package-lock.json"));
+  const contents = names.map((name) => `${name.slice(root.length)}\n${readFileSync(name, "utf8")}`);
   return hash("sha256", contents.join("\n"));
-}
-
-/** The image has no lockfile, and its node_modules never change. */
-function read(name) {
-  return existsSync(name) ? readFileSync(name, "utf8") : "";
 }
 
 /** As `require`, with the code that V8 compiled when the bundle was made. It compiles anew what does not fit it. */
@@ -69,4 +63,4 @@ function keepCompiled() {
   for (const [name, { script }] of parts) writeFileSync(path.join(build, `${name}.cache`), script.createCachedData());
 }
 
-module.exports = { fingerprint, keepCompiled, load, record };
+module.exports = { fingerprint, keepCompiled, load, parts, record };

