@@ -15,6 +15,8 @@ import { makeSnapshot } from "../src/store/embedded.ts";
  */
 const root = resolve(import.meta.dirname, "..");
 const build = join(root, "build");
+/** Only a hang takes longer: an installation must come to an end. */
+const hangMs = 300_000;
 const load = createRequire(import.meta.url)("../bin/load.cjs") as { fingerprint(): string; record: string };
 
 rmSync(build, { recursive: true, force: true });
@@ -44,6 +46,7 @@ function run(name: string, args: string[], env: Record<string, string>) {
     cwd: root,
     env: { PATH: process.env["PATH"], ...env },
     stdio: ["ignore", "ignore", "inherit"],
+    timeout: hangMs,
   });
   return { child, ended: succeeded(name, child) };
 }

@@ -23,7 +23,7 @@ type Options = {
 /** A folder from which the broker starts as from a fresh clone: its data is not there yet. Removed when the test ends. */
 export async function freshFolder(): Promise<string> {
   const { path } = await temporaryFolder("first-start");
-  for (const name of ["src", "package.json"]) await symlink(join(project, name), join(path, name));
+  for (const name of ["bin", "package.json"]) await symlink(join(project, name), join(path, name));
   return path;
 }
 
