@@ -7,7 +7,7 @@ import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
-import { query } from "./support/query.ts";
+import { query } from "../../support/query.ts";
 
 const fallbackSeconds = 3600;
 const patience = { timeout: 10_000 };

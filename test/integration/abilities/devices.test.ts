@@ -4,7 +4,7 @@ import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
-import { query } from "./support/query.ts";
+import { query } from "../../support/query.ts";
 
 /** As the server's answers say; slow_down adds five seconds (RFC 8628, section 3.5). */
 const intervalMs = 1000;

@@ -6,7 +6,7 @@ import { describeWithServices } from "../../support/services/index.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
 import { deep, user } from "./support/further-tokens.ts";
-import { query } from "./support/query.ts";
+import { query } from "../../support/query.ts";
 
 const callersPerReplica = 25;
 const shortLifeSeconds = 3;

@@ -4,7 +4,7 @@ import { describeWithServices } from "../../support/services/index.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
 import { deep, user } from "./support/further-tokens.ts";
-import { query } from "./support/query.ts";
+import { query } from "../../support/query.ts";
 
 const patience = { timeout: 15_000, interval: 50 };
 /** Longer than an idle process takes to stop. */

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 import { patience, startAccountStage } from "./support/account-stage.ts";
-import { query } from "./support/query.ts";
+import { query } from "../../support/query.ts";
 
 /** How long a person waits for the name of the account. */
 const lookupMs = 10_000;

@@ -45,6 +45,7 @@ export abstract class StrictServer implements AsyncDisposable {
   readonly grants: GrantBook;
   readonly switches: Switches;
   readonly client: Credentials;
+  readonly #first: { switches: Switches; client: Credentials };
   /** Exactly these are accepted. */
   readonly redirectUris = new Set<string>();
   readonly #authorizePage: AuthorizePage | null;
@@ -57,6 +58,7 @@ export abstract class StrictServer implements AsyncDisposable {
   constructor(options: { switches: Partial<Switches>; client: Credentials; authorize: AuthorizeRules | null }) {
     this.switches = { ...defaultSwitches, ...options.switches };
     this.client = { ...options.client };
+    this.#first = { switches: { ...this.switches }, client: { ...this.client } };
     const now = () => Date.now() + this.#clockAheadMs;
     this.grants = new GrantBook({ rules: this.switches, ledger: this.ledger, now });
     const issue = (request: CodeRequest) => this.grants.issueCode(request);
@@ -146,6 +148,14 @@ export abstract class StrictServer implements AsyncDisposable {
   /** Forgets every interference that has not happened yet. */
   behave(): void {
     this.#interferences.clear();
+  }
+
+  /** As it was at first, with an empty ledger, for the next test. What it issued goes on working. */
+  startOver(): void {
+    Object.assign(this.switches, this.#first.switches);
+    Object.assign(this.client, this.#first.client);
+    this.behave();
+    this.ledger.startOver();
   }
 
   /** For subclasses: id and secret, compared with the client's own. */
