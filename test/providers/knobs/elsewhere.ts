@@ -9,7 +9,7 @@ const limits = "test/unit/tokens/limits-over-replicas.test.ts";
 const discovery = "test/unit/providers/discovery.test.ts";
 const abilities = "test/integration/abilities";
 const parallelSets = "test/unit/tokens/parallel-sets.test.ts";
-const refreshing = "test/integration/refresh-knobs.test.ts";
+const refreshing = "test/integration/refreshes.test.ts";
 
 /** Knobs whose effect lies beyond requests and answers. */
 export const elsewhere: Elsewhere[] = [

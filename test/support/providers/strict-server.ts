@@ -54,6 +54,7 @@ export abstract class StrictServer implements AsyncDisposable {
   #origin = "";
   #clockAheadMs = 0;
   #mayGoOn: Promise<void> = Promise.resolve();
+  #release: () => void = () => {};
 
   constructor(options: { switches: Partial<Switches>; client: Credentials; authorize: AuthorizeRules | null }) {
     this.switches = { ...defaultSwitches, ...options.switches };
@@ -138,6 +139,7 @@ export abstract class StrictServer implements AsyncDisposable {
   holdTokens(): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#mayGoOn = promise;
+    this.#release = resolve;
     return resolve;
   }
 
@@ -155,6 +157,7 @@ export abstract class StrictServer implements AsyncDisposable {
     Object.assign(this.switches, this.#first.switches);
     Object.assign(this.client, this.#first.client);
     this.behave();
+    this.#release();
     this.ledger.startOver();
   }
 
