@@ -10,6 +10,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { runFreshet } from "../../src/cli/program.ts";
 import { openTerminal } from "../../src/cli/terminal.ts";
+import { BrokerApi } from "../support/broker-api.ts";
 import { type BrokerProcess, compileCache, startBroker } from "../support/broker-process.ts";
 import { patience, until } from "../support/patience.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
@@ -30,12 +31,18 @@ beforeAll(async () => {
   able = await new AbleProvider().start();
   const device = { url: `${able.origin}/device` };
   const definition = able.definition("able", { grants: ["device_code"], device, after_connect: [able.lookup()] });
+  const byConsent = able.definition("long", {}); // its tokens live an hour, those of the sandbox a minute and a half
   // The sandbox's client and connection are there after the first start.
   broker = await startBroker({
-    providersDir: await providersFolder({ definitions: () => [definition] }),
+    providersDir: await providersFolder({ definitions: () => [definition, byConsent] }),
     env: { ENCRYPTION_KEYS: `k1:${encryptionKey.toString("base64")}`, ADMIN_KEY: undefined },
   });
   adminKey = (await readFile(join(broker.dataDir, "admin-key"), "utf8")).trim();
+  const api = new BrokerApi(broker.url, adminKey);
+  const { id: client_id, secret: client_secret } = able.client;
+  await api.createClient({ name: "long", provider: "long", client_id, client_secret });
+  await api.close();
+  able.redirectUris.add(broker.redirectUri("long"));
 });
 
 afterAll(async () => {
@@ -96,7 +103,7 @@ async function connect(name: string) {
 
 test("from nothing to a fresh token and back to nothing, by commands alone", async () => {
   expect(
-    await run(["connections", "add", "acme", "--provider", "sandbox", "--client", "sandbox", "--label", "team=a"]),
+    await run(["connections", "add", "acme", "--provider", "long", "--client", "long", "--label", "team=a"]),
   ).toEqual({
     exitCode: 0,
     out: "Connection acme is pending. Connect it with: freshet connect acme\n",
@@ -114,10 +121,10 @@ test("from nothing to a fresh token and back to nothing, by commands alone", asy
   expect(JSON.parse(whole.out)).toMatchObject({ access_token: token.out.trim(), connection: "acme", version: 1 });
 
   expect((await run(["connections", "list", "--label", "team:a"])).out).toMatch(
-    /^NAME +PROVIDER +STATUS .*\nacme +sandbox +connected .*team=a\n$/,
+    /^NAME +PROVIDER +STATUS .*\nacme +long +connected .*team=a\n$/,
   );
   expect((await run(["connections", "show", "acme"])).out).toMatch(/^status: +connected$/m);
-  expect(await run(["clients", "delete", "sandbox"])).toMatchObject({
+  expect(await run(["clients", "delete", "long"])).toMatchObject({
     exitCode: 1,
     err: expect.stringMatching(/^freshet: .* \(conflict\)\n$/),
   });
@@ -132,7 +139,7 @@ test("from nothing to a fresh token and back to nothing, by commands alone", asy
 });
 
 test("connect waits for a new consent where the connection is connected already", async () => {
-  await run(["connections", "add", "again", "--provider", "sandbox", "--client", "sandbox"]);
+  await run(["connections", "add", "again", "--provider", "long", "--client", "long"]);
   await connect("again");
   expect(await connect("again")).toMatchObject({ exitCode: 0 });
   expect(JSON.parse((await run(["token", "again", "--json"])).out)).toMatchObject({ version: 3 });
