@@ -37,7 +37,7 @@ export const elsewhere: Elsewhere[] = [
   {
     knob: "response.extra_tokens.name",
     test: `${abilities}/further-tokens.test.ts`,
-    title: "four replicas and two hundred callers cause one refresh of each chain, each with its own refresh token",
+    title: "two replicas and two hundred callers cause one refresh of each chain, each with its own refresh token",
   },
   {
     knob: "after_connect.pointer",
