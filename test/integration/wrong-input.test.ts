@@ -58,7 +58,7 @@ describeWithServices(["postgres"], "wrong input", () => {
       const headers = { "x-forwarded-for": "192.0.2.99" };
       const wrong = Array.from({ length: 32 }, () => stage.send({ path: "/tokens/acme", key: "wrong", headers }));
       const statuses = (await Promise.all(wrong)).map(({ status }) => status);
-      expect(statuses.sort()).toEqual([...Array<number>(30).fill(401), 429, 429]);
+      expect(statuses.toSorted((one, other) => one - other)).toEqual([...Array<number>(30).fill(401), 429, 429]);
       expect((await stage.send({ path: "/connections", headers })).status).toBe(200);
       const elsewhere = { "x-forwarded-for": "192.0.2.100" };
       expect((await stage.send({ path: "/tokens/acme", key: "wrong", headers: elsewhere })).status).toBe(401);

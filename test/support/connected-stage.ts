@@ -118,7 +118,7 @@ export class ConnectedStage implements AsyncDisposable {
   }
 
   /** Token requests that are sent from now on are held at the provider, until `release`. */
-  holdTokens(): { untilSent(): Promise<void>; release(): void } {
+  holdTokens(): { untilSent: () => Promise<void>; release: () => void } {
     const count = () => this.provider.ledger.requestsTo("token").length;
     const before = count();
     const release = this.provider.holdTokens();
