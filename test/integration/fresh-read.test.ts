@@ -37,6 +37,7 @@ describeWithServices(["postgres", "redis"], "a fresh read", () => {
   let stage: ConnectedStage;
   let key: string;
 
+  const statements = async () => statementsIn(await postgres.log()).filter((text) => !isOnItsOwn(text));
   const read = async () => expect((await stage.first.api.token("acme", { key })).status).toBe(200);
 
   beforeAll(async () => {
@@ -51,7 +52,6 @@ describeWithServices(["postgres", "redis"], "a fresh read", () => {
 
   it("runs no Redis command, no SQL when key and connection are cached, and else at most one read for each cache", async () => {
     const redis = new Redis(redisServer.url);
-    const statements = async () => statementsIn(await postgres.log()).filter((text) => !isOnItsOwn(text));
     /** How often two caches may ask again after `beganMs`, when both had just been filled: not at all, save on a slow machine. */
     const mayAskSince = (beganMs: number) => 2 * Math.floor((performance.now() - beganMs) / trustMs);
 

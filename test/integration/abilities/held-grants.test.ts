@@ -44,6 +44,31 @@ async function whileStoringIsSlow<Result>(name: string, work: () => Promise<Resu
   }
 }
 
+const ofThem = "connection_id IN (SELECT id FROM connections WHERE name IN ('forgotten', 'accepted'))";
+
+/** Two that are older than an hour; one of them was accepted, and its process did not come to dropping it. */
+async function leaveForgotten(): Promise<void> {
+  const columns = "attempt_id, connection_id, generation, record_sealed";
+  await holdBobs("forgotten");
+  await connectAda("accepted");
+  const other = new ScriptedBrowser();
+  const page = await reconnectAsBob("accepted", other);
+  await sql(`CREATE TABLE held_copy AS SELECT ${columns} FROM held_grants WHERE ${ofThem}`);
+  expect((await other.submit(page, { button: /^Use/ })).text).toContain("Connected");
+  await sql(`INSERT INTO held_grants (${columns}) SELECT ${columns} FROM held_copy ON CONFLICT DO NOTHING`);
+  await sql("DROP TABLE held_copy");
+  const age = `UPDATE held_grants SET created_at = created_at - interval '61 minutes' WHERE ${ofThem} RETURNING 1`;
+  expect(await sql(age)).toHaveLength(2);
+}
+
+/** One that was accepted, and whose process ended before it was stored. */
+async function leaveUnfinished(): Promise<void> {
+  await holdBobs("unfinished");
+  const done = `UPDATE held_grants h SET accepted = true, created_at = h.created_at - interval '6 minutes'
+    FROM connections c WHERE c.id = h.connection_id AND c.name = 'unfinished' RETURNING 1`;
+  expect(await sql(done)).toHaveLength(1);
+}
+
 describeWithServices(["postgres", "redis"], "a grant that is held, or meets another at the same moment", () => {
   beforeAll(async () => {
     ({ stage, server, connectAda, reconnectAsBob, revokedOf } = await startAccountStage());
@@ -239,7 +264,6 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
   });
 
   describe("through a kill and a start of the broker", () => {
-    const ofThem = "connection_id IN (SELECT id FROM connections WHERE name IN ('forgotten', 'accepted'))";
     const browser = new ScriptedBrowser();
     let waiting: { before: TokenBody; page: Page };
     let bobsBefore: string[];
@@ -254,29 +278,6 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
       await stage.first.kill();
       await stage.first.start(); // which begins with tidying
     });
-
-    /** Two that are older than an hour; one of them was accepted, and its process did not come to dropping it. */
-    async function leaveForgotten(): Promise<void> {
-      const columns = "attempt_id, connection_id, generation, record_sealed";
-      await holdBobs("forgotten");
-      await connectAda("accepted");
-      const other = new ScriptedBrowser();
-      const page = await reconnectAsBob("accepted", other);
-      await sql(`CREATE TABLE held_copy AS SELECT ${columns} FROM held_grants WHERE ${ofThem}`);
-      expect((await other.submit(page, { button: /^Use/ })).text).toContain("Connected");
-      await sql(`INSERT INTO held_grants (${columns}) SELECT ${columns} FROM held_copy ON CONFLICT DO NOTHING`);
-      await sql("DROP TABLE held_copy");
-      const age = `UPDATE held_grants SET created_at = created_at - interval '61 minutes' WHERE ${ofThem} RETURNING 1`;
-      expect(await sql(age)).toHaveLength(2);
-    }
-
-    /** One that was accepted, and whose process ended before it was stored. */
-    async function leaveUnfinished(): Promise<void> {
-      await holdBobs("unfinished");
-      const done = `UPDATE held_grants h SET accepted = true, created_at = h.created_at - interval '6 minutes'
-        FROM connections c WHERE c.id = h.connection_id AND c.name = 'unfinished' RETURNING 1`;
-      expect(await sql(done)).toHaveLength(1);
-    }
 
     it("a held grant waits", async () => {
       expect((await stage.token("waiting")).access_token).toBe(waiting.before.access_token);

@@ -111,8 +111,13 @@ export class Bol extends StrictServer {
     if (fields.get("redirect_uri") !== redirectUri) {
       throw new Fault("invalid_grant", "redirect_uri is not that of the code");
     }
-    const lifeSeconds = () => codeFlowLifeSeconds;
-    return this.grants.startFamily({ clientId, scope, family, lifeSeconds, grantType: "authorization_code" });
+    return this.grants.startFamily({
+      clientId,
+      scope,
+      family,
+      lifeSeconds: codeFlowLifeSeconds,
+      grantType: "authorization_code",
+    });
   }
 
   #refresh(call: Call, fields: Fields): TokenSet {
