@@ -3,6 +3,7 @@ import { type BrokerProcess, startBroker } from "./broker-process.ts";
 import { passTime } from "./pass-time.ts";
 import { providersFolder } from "./providers/definition-files.ts";
 import type { DefinitionFile, StrictServer } from "./providers/strict-server.ts";
+import { query } from "./query.ts";
 import { Service } from "./service.ts";
 import { useDatabase, useRedis } from "./services/index.ts";
 import { walkConsent } from "./walk-consent.ts";
@@ -94,6 +95,12 @@ export class ProviderStage<Server extends StrictServer> implements AsyncDisposab
     const { url } = await this.api.consentLink(name);
     const page = await walkConsent(url);
     if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
+  }
+
+  /** As if every back-off, and every time for which a host is left alone, were over. */
+  async endBackOffs(): Promise<void> {
+    await query(this.#databaseUrl, "UPDATE request_limits SET closed_until = NULL");
+    await query(this.#databaseUrl, "UPDATE connections SET backoff_until = NULL");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -61,11 +61,9 @@ export class Bol extends StrictServer {
     const authorization = { url: `${this.origin}/authorize` };
     const token = { url: `${this.origin}/token` };
     const api = { base_url: `${this.origin}/retailer` };
-    // A quarter of an hour in the catalogue: nobody waits so long here.
-    const limits = { cool_down_s: 3 };
     return [
-      { id: "bol", extends: "bol", authorization, token, api, limits },
-      { id: "bol-form", extends: "bol-form", authorization, token, api, limits },
+      { id: "bol", extends: "bol", authorization, token, api },
+      { id: "bol-form", extends: "bol-form", authorization, token, api },
     ];
   }
 
