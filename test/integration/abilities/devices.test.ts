@@ -68,7 +68,7 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     const device = await begin("api");
     expect(device).toMatchObject({ verification_uri: `${server.origin}/activate`, interval: 1 });
     expect(Date.parse(device.expires_at) - Date.now()).toBeGreaterThan(300_000);
-    await expect.poll(() => polls(device.user_code).length, patience).toBe(2);
+    await expect.poll(() => polls(device.user_code).length, patience).toBeGreaterThanOrEqual(2);
     const pending = await stage.api.token("api");
     expect([pending.status, pending.body.code]).toEqual([409, "authorization_pending"]);
     server.devices.answer(device.user_code, "approved");
@@ -89,10 +89,9 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     await stage.create("slow", "able");
     const { user_code } = await begin("slow");
     server.devices.answer(user_code, "slow_down");
-    await expect.poll(() => polls(user_code).length, patience).toBe(2);
+    await expect.poll(() => polls(user_code).length, patience).toBeGreaterThanOrEqual(2);
     server.devices.answer(user_code, "approved");
     await expect.poll(() => status("slow"), patience).toBe("connected");
-    expect(pauses(user_code)).toHaveLength(2);
     expect(Math.min(...pauses(user_code))).toBeGreaterThanOrEqual(intervalMs + slowDownMs);
   });
 
@@ -118,7 +117,9 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     await expect.poll(() => types("expired"), patience).toContain("consent_failed");
     const failed = (await stage.events("expired")).find(({ type }) => type === "consent_failed");
     expect(failed?.detail).toEqual({ error: "expired_token" });
-    expect(polls(user_code)).toHaveLength(1);
+    const count = polls(user_code).length;
+    await sleep(3 * intervalMs);
+    expect(polls(user_code)).toHaveLength(count);
   });
 
   it.concurrent("by the page: it shows the code, then says by itself that the account is connected, and the link is used up", async ({

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { TokenBody } from "../../support/broker-api.ts";
 import { patience } from "../../support/patience.ts";
@@ -7,7 +9,7 @@ import { describeWithServices } from "../../support/services/index.ts";
 import { startAccountStage } from "./support/account-stage.ts";
 
 /** Longer than an idle process takes to stop. */
-const slowAnswerMs = 1500;
+const idleStopMs = 1500;
 
 type Stage = Awaited<ReturnType<typeof startAccountStage>>;
 let stage: Stage["stage"];
@@ -30,17 +32,21 @@ async function holdBobs(name: string): Promise<void> {
   expect((await reconnectAsBob(name)).text).toContain("another account");
 }
 
-/** While `work` runs, Postgres takes its time with each new grant of this connection. */
-async function whileStoringIsSlow<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+/** While `work` runs, Postgres holds each new grant of this connection back. */
+async function whileStoringWaits<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+  const holder = new Client({ connectionString: stage.databaseUrl });
+  await holder.connect();
+  await holder.query("SELECT pg_advisory_lock(1)");
   await sql(
-    "CREATE FUNCTION slowly() RETURNS trigger AS $$ BEGIN PERFORM pg_sleep(0.7); RETURN NEW; END $$ LANGUAGE plpgsql",
+    "CREATE FUNCTION hold() RETURNS trigger AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$ LANGUAGE plpgsql",
   );
-  await sql(`CREATE TRIGGER slowly BEFORE UPDATE ON connections FOR EACH ROW
-    WHEN (NEW.name = '${name}' AND NEW.authorization_seq <> OLD.authorization_seq) EXECUTE FUNCTION slowly()`);
+  await sql(`CREATE TRIGGER hold BEFORE UPDATE ON connections FOR EACH ROW
+    WHEN (NEW.name = '${name}' AND NEW.authorization_seq <> OLD.authorization_seq) EXECUTE FUNCTION hold()`);
   try {
     return await work();
   } finally {
-    await sql("DROP FUNCTION slowly CASCADE");
+    await holder.end();
+    await sql("DROP FUNCTION hold CASCADE");
   }
 }
 
@@ -178,13 +184,12 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
     const earlier = server.revoked.length;
     const held =
       "SELECT 1 FROM held_grants h JOIN connections c ON c.id = h.connection_id WHERE c.name = 'both' AND h.accepted";
-    const [yes, no] = await whileStoringIsSlow("both", async () => {
+    const { accepting, no } = await whileStoringWaits("both", async () => {
       const accepting = decide("both", true);
       await expect.poll(() => sql(held), patience).toHaveLength(1);
-      const declined = await decide("both", false);
-      return [await accepting, declined] as const;
+      return { accepting, no: await decide("both", false) };
     });
-    expect([yes.status, no.status]).toEqual([200, 404]);
+    expect([(await accepting).status, no.status]).toEqual([200, 404]);
     await expect.poll(async () => (await stage.api.connection("both"))["account"], patience).toBe("bob");
     expect(accountOf(await stage.token("both"))).toBe("bob");
     expect(server.revoked.slice(earlier)).toEqual([]);
@@ -248,15 +253,17 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
 
   it("a person who has confirmed a user code is connected although the broker is told to stop before the provider has answered", async () => {
     await stage.create("coded", "able-device");
+    const release = server.holdTokens();
     const { body } = await stage.api.api<{ user_code: string }>("/connections/coded/device", { method: "POST" });
     server.devices.answer(body.user_code, "approved");
-    server.switches.answerDelayMs = slowAnswerMs;
     const code = server.devices.codeOf(body.user_code);
     const polls = () => server.ledger.requestsTo("token").filter(({ fields }) => fields["device_code"] === code);
     await expect.poll(() => polls().length, patience).toBe(1);
     // Not SIGTERM, after which a broker goes on for as long as a load balancer may not have seen it.
-    expect(await stage.first.stop("SIGINT")).toBe(0);
-    server.switches.answerDelayMs = 0;
+    const stopping = stage.first.stop("SIGINT");
+    await sleep(idleStopMs);
+    release();
+    expect(await stopping).toBe(0);
     await stage.first.start();
     expect(await statusOf("coded")).toBe("connected");
     expect(accountOf(await stage.token("coded"))).toBe("ada");
