@@ -184,12 +184,12 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
     const earlier = server.revoked.length;
     const held =
       "SELECT 1 FROM held_grants h JOIN connections c ON c.id = h.connection_id WHERE c.name = 'both' AND h.accepted";
-    const { accepting, no } = await whileStoringWaits("both", async () => {
+    const { yes, no } = await whileStoringWaits("both", async () => {
       const accepting = decide("both", true);
       await expect.poll(() => sql(held), patience).toHaveLength(1);
-      return { accepting, no: await decide("both", false) };
+      return { yes: accepting, no: await decide("both", false) };
     });
-    expect([(await accepting).status, no.status]).toEqual([200, 404]);
+    expect([(await yes).status, no.status]).toEqual([200, 404]);
     await expect.poll(async () => (await stage.api.connection("both"))["account"], patience).toBe("bob");
     expect(accountOf(await stage.token("both"))).toBe("bob");
     expect(server.revoked.slice(earlier)).toEqual([]);
