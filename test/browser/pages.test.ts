@@ -1,6 +1,6 @@
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { describeWithBrowser, screenshot } from "../support/browser.ts";
+import { describeWithBrowser, newProfile, screenshot } from "../support/browser.ts";
 import { setConsentStage, type ConsentStage } from "../support/consent-stage.ts";
 import { freePort } from "../support/free-port.ts";
 
@@ -41,7 +41,7 @@ describeWithBrowser("the pages of a consent", (openPage) => {
   const openOther = async (options: BrowserContextOptions): Promise<Page> => {
     const browser: Browser | null = (await openPage()).context().browser();
     if (!browser) throw new Error("the page has no browser");
-    return await (await browser.newContext(options)).newPage();
+    return await (await newProfile(browser, options)).newPage();
   };
 
   test.each([true, false])(

@@ -1,11 +1,18 @@
-import { spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { once } from "node:events";
+import { PassThrough } from "node:stream";
+import { finished } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { runFreshet } from "../../src/cli/program.ts";
+import { openTerminal } from "../../src/cli/terminal.ts";
+import { BrokerApi } from "../support/broker-api.ts";
 import { type BrokerProcess, compileCache, startBroker } from "../support/broker-process.ts";
+import { patience, until } from "../support/patience.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { providersFolder } from "../support/providers/definition-files.ts";
 import { ScriptedBrowser } from "../support/scripted-browser.ts";
@@ -16,17 +23,26 @@ import { AbleProvider } from "./abilities/support/able-provider.ts";
 const entry = fileURLToPath(new URL("../../src/cli/freshet.ts", import.meta.url));
 const encryptionKey = randomBytes(32);
 let broker: BrokerProcess;
+/** As the broker has made it. */
+let adminKey: string;
 let able: AbleProvider;
 
 beforeAll(async () => {
   able = await new AbleProvider().start();
   const device = { url: `${able.origin}/device` };
   const definition = able.definition("able", { grants: ["device_code"], device, after_connect: [able.lookup()] });
+  const byConsent = able.definition("long", {}); // its tokens live an hour, those of the sandbox a minute and a half
   // The sandbox's client and connection are there after the first start.
   broker = await startBroker({
-    providersDir: await providersFolder({ definitions: () => [definition] }),
-    env: { ENCRYPTION_KEYS: `k1:${encryptionKey.toString("base64")}` },
+    providersDir: await providersFolder({ definitions: () => [definition, byConsent] }),
+    env: { ENCRYPTION_KEYS: `k1:${encryptionKey.toString("base64")}`, ADMIN_KEY: undefined },
   });
+  adminKey = (await readFile(join(broker.dataDir, "admin-key"), "utf8")).trim();
+  const api = new BrokerApi(broker.url, adminKey);
+  const { id: client_id, secret: client_secret } = able.client;
+  await api.createClient({ name: "long", provider: "long", client_id, client_secret });
+  await api.close();
+  able.redirectUris.add(broker.redirectUri("long"));
 });
 
 afterAll(async () => {
@@ -34,29 +50,44 @@ afterAll(async () => {
   await able.stop();
 });
 
-/** The command as a shell would start it. `result` comes when it has ended, `firstLine` when it has said something. */
+/**
+ * A command line in this process, over streams of its own; test/unit/cli/entry.test.ts starts it as a shell does. `result` comes when
+ * it has ended, `firstLine` when it has said something.
+ */
 function freshet(
   args: string[],
   { stdin = "", env = {} }: { stdin?: string | null; env?: Record<string, string> } = {},
 ) {
-  const child = spawn(process.execPath, [entry, ...args], {
-    env: { NODE_COMPILE_CACHE: compileCache, FRESHET_URL: broker.url, FRESHET_KEY: broker.adminKey, ...env },
-  });
+  const streams = {
+    stdin: Object.assign(new PassThrough(), { isTTY: false }),
+    stdout: new PassThrough(),
+    stderr: Object.assign(new PassThrough(), { isTTY: false }),
+  };
   const said = { out: "", err: "" };
-  child.stdout.on("data", (chunk) => (said.out += String(chunk)));
-  child.stderr.on("data", (chunk) => (said.err += String(chunk)));
-  if (stdin !== null) child.stdin.end(stdin);
-  const ended = once(child, "close");
+  streams.stdout.on("data", (chunk) => (said.out += String(chunk)));
+  streams.stderr.on("data", (chunk) => (said.err += String(chunk)));
+  if (stdin !== null) streams.stdin.end(stdin);
+  let exitCode: number | null = null;
+  const ended = runFreshet(args, {
+    terminal: openTerminal(streams),
+    env: { FRESHET_URL: broker.url, FRESHET_KEY: adminKey, ...env },
+    nowMs: Date.now,
+    sleep: (milliseconds) => sleep(milliseconds),
+  }).then((code) => (exitCode = code));
+  const isRunning = () => exitCode === null;
   const firstLine = async () => {
-    while (!said.out.includes("\n") && child.exitCode === null) await Promise.race([once(child.stdout, "data"), ended]);
+    await until("a line", () => said.out.includes("\n") || !isRunning());
     return said.out.split("\n")[0] ?? "";
   };
   const result = async () => {
     await ended;
-    return { exitCode: child.exitCode, ...said };
+    streams.stdout.end();
+    streams.stderr.end();
+    await Promise.all([finished(streams.stdout), finished(streams.stderr)]);
+    return { exitCode, ...said };
   };
-  const type = (line: string) => void child.stdin.write(`${line}\n`);
-  return { said, firstLine, result, type, isRunning: () => child.exitCode === null };
+  const type = (line: string) => void streams.stdin.write(`${line}\n`);
+  return { said, firstLine, result, type, isRunning };
 }
 
 const run = async (...given: Parameters<typeof freshet>) => await freshet(...given).result();
@@ -72,7 +103,7 @@ async function connect(name: string) {
 
 test("from nothing to a fresh token and back to nothing, by commands alone", async () => {
   expect(
-    await run(["connections", "add", "acme", "--provider", "sandbox", "--client", "sandbox", "--label", "team=a"]),
+    await run(["connections", "add", "acme", "--provider", "long", "--client", "long", "--label", "team=a"]),
   ).toEqual({
     exitCode: 0,
     out: "Connection acme is pending. Connect it with: freshet connect acme\n",
@@ -90,10 +121,10 @@ test("from nothing to a fresh token and back to nothing, by commands alone", asy
   expect(JSON.parse(whole.out)).toMatchObject({ access_token: token.out.trim(), connection: "acme", version: 1 });
 
   expect((await run(["connections", "list", "--label", "team:a"])).out).toMatch(
-    /^NAME +PROVIDER +STATUS .*\nacme +sandbox +connected .*team=a\n$/,
+    /^NAME +PROVIDER +STATUS .*\nacme +long +connected .*team=a\n$/,
   );
   expect((await run(["connections", "show", "acme"])).out).toMatch(/^status: +connected$/m);
-  expect(await run(["clients", "delete", "sandbox"])).toMatchObject({
+  expect(await run(["clients", "delete", "long"])).toMatchObject({
     exitCode: 1,
     err: expect.stringMatching(/^freshet: .* \(conflict\)\n$/),
   });
@@ -108,7 +139,7 @@ test("from nothing to a fresh token and back to nothing, by commands alone", asy
 });
 
 test("connect waits for a new consent where the connection is connected already", async () => {
-  await run(["connections", "add", "again", "--provider", "sandbox", "--client", "sandbox"]);
+  await run(["connections", "add", "again", "--provider", "long", "--client", "long"]);
   await connect("again");
   expect(await connect("again")).toMatchObject({ exitCode: 0 });
   expect(JSON.parse((await run(["token", "again", "--json"])).out)).toMatchObject({ version: 3 });
@@ -121,7 +152,7 @@ test("a denial is told, and the link goes on", async () => {
   const link = await waiting.firstLine();
   const browser = new ScriptedBrowser();
   await walkConsent(link, { decision: "deny", browser });
-  await expect.poll(() => waiting.said.err, { timeout: 20_000 }).toContain("consent_denied");
+  await expect.poll(() => waiting.said.err, patience).toContain("consent_denied");
   expect((await walkConsent(link, { browser })).status).toBe(200);
   expect(await waiting.result()).toMatchObject({ exitCode: 0 });
 });
@@ -139,9 +170,7 @@ test("a service's key reads what it is for, and nothing after it is revoked", as
   });
   expect((await run(["keys", "list"])).out).toMatch(new RegExp(`^${id} +billing +tokens +svc-\\*`, "m"));
   expect(await run(["keys", "revoke", id])).toMatchObject({ exitCode: 0, out: `Key ${id} is revoked.\n` });
-  await expect
-    .poll(async () => (await run(["token", "svc-a"], { env })).err, { timeout: 20_000 })
-    .toContain("(unauthenticated)");
+  await expect.poll(async () => (await run(["token", "svc-a"], { env })).err, patience).toContain("(unauthenticated)");
 });
 
 test("a client is stored with a secret that no answer shows, and a token set is handed over", async () => {
@@ -238,7 +267,7 @@ test("a definition is tried against a real server without the broker, and no sec
   const args = ["--client-id", "sandbox", "--redirect-uri", broker.redirectUri("sandbox"), "--revoke"];
   const trying = freshet(["providers", "try", file, ...args], { stdin: null, env });
   const address = () => /^http\S+\/authorize\?\S+$/m.exec(trying.said.out)?.[0];
-  await expect.poll(address, { timeout: 20_000 }).toBeDefined();
+  await expect.poll(address, patience).toBeDefined();
   const callback = await approve(address() ?? "");
   trying.type(callback.href);
   const { exitCode, out, err } = await trying.result();
@@ -254,12 +283,11 @@ test("a definition is tried against a real server without the broker, and no sec
   expect(out.split("\n").filter((line) => /eyJ|frt_|[\w-]{60,}/.test(line) && !line.startsWith("http"))).toEqual([]);
 });
 
-test("on the broker's own machine its key file is enough", async () => {
-  await using own = await startBroker({ env: { ADMIN_KEY: undefined } });
-  const key = (await readFile(join(own.dataDir, "admin-key"), "utf8")).trim();
-  const env = { FRESHET_URL: own.url, FRESHET_KEY: "", DATA_DIR: own.dataDir };
-  expect(await run(["clients", "list"], { env })).toMatchObject({ exitCode: 0, err: "" });
-  expect(await run(["clients", "list"], { env: { FRESHET_URL: own.url, FRESHET_KEY: key } })).toMatchObject({
-    exitCode: 0,
-  });
+test("on the broker's own machine its key file is enough, which its log names without the key", async () => {
+  const given = { FRESHET_URL: broker.url, DATA_DIR: broker.dataDir };
+  const env = { ...given, NODE_COMPILE_CACHE: compileCache };
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, [entry, "clients", "list"], { env });
+  expect([stdout, stderr]).toEqual([expect.stringMatching(/^sandbox +sandbox /m), ""]);
+  expect(broker.stdout).toContain(join(broker.dataDir, "admin-key"));
+  expect(broker.stdout + broker.stderr).not.toContain(adminKey);
 });

@@ -1,10 +1,12 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer as createWebServer } from "node:http";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readConfig } from "../../src/config.ts";
 import { StartupError } from "../../src/errors.ts";
+import { openProviders, openStorage } from "../../src/outside.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";
 import { isSaid, readStartupTable } from "../support/error-table.ts";
 import { type BrokerOptions, type BrokerProcess, prepareBroker, startBroker } from "../support/broker-process.ts";
@@ -12,9 +14,8 @@ import { describeWithServices, useDatabase } from "../support/services/index.ts"
 import { temporaryFolder } from "../support/services/guardian.ts";
 
 type Folder = Awaited<ReturnType<typeof temporaryFolder>>;
-type Ended = { code: number | null; stdout: string; stderr: string };
+type Environment = Record<string, string | undefined>;
 
-const endDeadlineMs = 60_000;
 const newKey = (id: string) => `${id}:${randomBytes(32).toString("base64")}`;
 const encryptionKeys = newKey("k1");
 
@@ -25,6 +26,7 @@ const canaries = {
   password: "canary-password",
   encryptionKey: encryptionKeys.slice("k1:".length),
 };
+const secrets = { METRICS_KEY: canaries.metricsKey, REDIS_URL: `redis://:${canaries.password}@127.0.0.1:1` };
 const databaseAt = (port: number) => `postgresql://canary-user:${canaries.password}@127.0.0.1:${port}/freshet`;
 
 const rows = readStartupTable();
@@ -39,30 +41,44 @@ afterAll(async () => {
   await folder.remove();
 });
 
-/** Starts a broker that is expected not to get far, and waits for its end. */
-async function start(options: BrokerOptions): Promise<Ended> {
-  const secrets = { METRICS_KEY: canaries.metricsKey, REDIS_URL: `redis://:${canaries.password}@127.0.0.1:1` };
-  await using broker = await prepareBroker({
-    adminKey: canaries.adminKey,
-    encryptionKeys,
-    ...options,
-    env: { ...secrets, ...options.env },
-  });
-  const child = broker.launch();
-  const late = setTimeout(() => child.kill("SIGKILL"), endDeadlineMs);
-  const code = await broker.ended();
-  clearTimeout(late);
-  return { code, stdout: broker.stdout, stderr: broker.stderr };
+/** What docs/errors.md has for what was wrong, with `place` in it, and no secret. */
+function expectSaid(text: string, wrong: string, place = ""): void {
+  tried.add(wrong);
+  expect(isSaid(rows.get(wrong) ?? "no such row", text), text).toBe(true);
+  expect(text).toContain(place);
+  for (const canary of Object.values(canaries)) expect(text).not.toContain(canary);
 }
 
-/** One line on stderr, as docs/errors.md has it for what was wrong, with `place` in it; and nothing else. */
-function expectRefusal({ code, stdout, stderr }: Ended, wrong: string, place = ""): void {
-  tried.add(wrong);
-  expect(stderr).toMatch(/^freshet: [^\n]+\n$/);
-  expect(isSaid(rows.get(wrong) ?? "no such row", stderr), stderr).toBe(true);
-  expect(stderr).toContain(place);
-  expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
-  for (const canary of Object.values(canaries)) expect(stderr).not.toContain(canary);
+/** As far as a start goes before it listens, in this process. */
+async function open(env: Environment) {
+  const usual = { ADMIN_KEY: canaries.adminKey, ENCRYPTION_KEYS: encryptionKeys, ...secrets };
+  const config = readConfig({ ...usual, DATA_DIR: join(folder.path, randomUUID()), ...env });
+  openProviders(config);
+  return await openStorage(config);
+}
+
+async function openAndClose(env: Environment): Promise<void> {
+  const { database, dataDir } = await open(env);
+  await database.close();
+  dataDir.release();
+}
+
+/** What a start is refused with. A process has started for one refusal of each kind, by `expectEnd`. */
+async function expectRefused(env: Environment, wrong: string, place?: string): Promise<void> {
+  const error: unknown = await open(env).catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(StartupError);
+  expectSaid((error as StartupError).message, wrong, place);
+}
+
+/** Starts a process: one line on stderr, and nothing else. */
+async function expectEnd(options: BrokerOptions, wrong: string, place?: string): Promise<void> {
+  const env = { ...secrets, ...options.env };
+  await using broker = await prepareBroker({ adminKey: canaries.adminKey, encryptionKeys, ...options, env });
+  broker.launch();
+  const code = await broker.ended();
+  expect(broker.stderr).toMatch(/^freshet: [^\n]+\n$/);
+  expectSaid(broker.stderr, wrong, place);
+  expect({ code, stdout: broker.stdout }).toEqual({ code: 2, stdout: "" });
 }
 
 async function write(name: string, text: string): Promise<string> {
@@ -85,33 +101,31 @@ async function listening<S extends Server>(server: S): Promise<S & AsyncDisposab
   return Object.assign(server, { port, [Symbol.asyncDispose]: async () => void server.close() });
 }
 
-describe.concurrent("a wrong environment ends the start", () => {
-  it.for<[string, Record<string, string>]>([
+describe("a wrong environment ends the start", () => {
+  it.for<[string, Environment]>([
     ["a port that is none", { PORT: "http" }],
-    ["a value of two lines", { LOG_LEVEL: "loud\nlouder" }],
     ["a proxy that is none", { TRUST_PROXY: "everyone" }],
     ["a network that is none", { PROVIDER_NETWORKS: "10.0.0.0" }],
     ["an admin key that is short", { ADMIN_KEY: "canary-password" }],
     ["an address of Redis that is none", { REDIS_URL: "redis+cluster://:canary-password@a:1,b:x" }],
     ["an encryption key that is short", { ENCRYPTION_KEYS: "k1:Y2FuYXJ5LXBhc3N3b3Jk" }],
     ["a secret's file that is not there", { METRICS_KEY: "", METRICS_KEY_FILE: "/nowhere/key" }],
+    ["a database without a key to encrypt with", { DATABASE_URL: databaseAt(1), ENCRYPTION_KEYS: undefined }],
   ])("%s", async ([wrong, env]) => {
-    expectRefusal(await start({ env }), wrong);
+    await expectRefused(env, wrong);
   });
 
   it("a secret's file that is empty", async () => {
     const path = await write("empty", "\n");
-    const ended = await start({ env: { ADMIN_KEY: undefined, ADMIN_KEY_FILE: path } });
-    expectRefusal(ended, "a secret's file that is empty", path);
+    await expectRefused({ ADMIN_KEY: undefined, ADMIN_KEY_FILE: path }, "a secret's file that is empty", path);
   });
 
-  it("a database without a key to encrypt with", async () => {
-    const ended = await start({ databaseUrl: databaseAt(1), env: { ENCRYPTION_KEYS: undefined } });
-    expectRefusal(ended, "a database without a key to encrypt with");
+  it("in one line on stderr, whatever is in the value", async () => {
+    await expectEnd({ env: { LOG_LEVEL: "loud\nlouder" } }, "a value of two lines");
   });
 });
 
-describe.concurrent("a wrong provider file ends the start with its line", () => {
+describe("a wrong provider file ends the start with its line", () => {
   it.for<[string, string]>([
     ["a provider file that is no YAML", "id: acme\nname: [A\n"],
     ["a knob that is not known", "id: acme\nname: A\nextends: oauth2\nbanana: 1\n"],
@@ -121,74 +135,72 @@ describe.concurrent("a wrong provider file ends the start with its line", () => 
     ],
     ["the id of another provider", "id: bol\nname: A\n"],
   ])("%s", async ([wrong, yaml]) => {
-    const providersDir = await newFolder(wrong, { "acme.yaml": yaml });
-    expectRefusal(await start({ providersDir }), wrong, join(providersDir, "acme.yaml"));
+    const PROVIDERS_DIR = await newFolder(wrong, { "acme.yaml": yaml });
+    await expectRefused({ PROVIDERS_DIR }, wrong, join(PROVIDERS_DIR, "acme.yaml"));
   });
 
-  it("or with the folder that is missing", async () => {
+  it("or with the folder that is missing, in one line whatever it is called", async () => {
     const providersDir = join(folder.path, "no such\nfolder");
     const place = join(folder.path, "no such folder");
-    expectRefusal(await start({ providersDir }), "a folder of provider files that is not there", place);
+    await expectEnd({ providersDir }, "a folder of provider files that is not there", place);
   });
 });
 
-describe.concurrent("a folder that cannot serve ends the start", () => {
+describe("a folder that cannot serve ends the start", () => {
   it("one that is a file", async () => {
-    const dataDir = await write("a file", "");
-    expectRefusal(await start({ dataDir }), "a data folder that is a file", dataDir);
-    const below = join(dataDir, "below");
-    expectRefusal(await start({ dataDir: below }), "a data folder that cannot be made", below);
+    const file = await write("a file", "");
+    await expectRefused({ DATA_DIR: file }, "a data folder that is a file", file);
+    const below = join(file, "below");
+    await expectRefused({ DATA_DIR: below }, "a data folder that cannot be made", below);
   });
 
   it("one without room for the lock", async () => {
-    const dataDir = await newFolder("locked");
-    await mkdir(join(dataDir, "lock"));
-    expectRefusal(await start({ dataDir }), "a data folder that cannot be written", dataDir);
+    const locked = await newFolder("locked");
+    await mkdir(join(locked, "lock"));
+    await expectRefused({ DATA_DIR: locked }, "a data folder that cannot be written", locked);
   });
 
   it("one whose database is damaged", async () => {
-    const dataDir = await newFolder("damaged");
+    const damaged = await newFolder("damaged");
     await newFolder("damaged/database", { PG_VERSION: "9.1\n" });
-    expectRefusal(await start({ dataDir }), "a data folder whose database is damaged", dataDir);
+    await expectRefused({ DATA_DIR: damaged }, "a data folder whose database is damaged", damaged);
   });
 
   it("one whose kept secrets are damaged", async () => {
-    const dataDir = await newFolder("kept", { "encryption-key": "canary-password" });
-    expectRefusal(await start({ dataDir }), "a kept encryption key that is damaged", dataDir);
-    await writeFile(join(dataDir, "encryption-key"), newKey("k1"));
-    await writeFile(join(dataDir, "admin-key"), "canary-password");
-    const ended = await start({ dataDir, env: { ADMIN_KEY: undefined } });
-    expectRefusal(ended, "a kept admin key that is damaged", dataDir);
+    const sealing = await newFolder("sealing", { "encryption-key": "canary-password" });
+    const ofKey = { DATA_DIR: sealing, ENCRYPTION_KEYS: undefined };
+    await expectRefused(ofKey, "a kept encryption key that is damaged", sealing);
+    const ruling = await newFolder("ruling", { "admin-key": "canary-password" });
+    await expectRefused({ DATA_DIR: ruling, ADMIN_KEY: undefined }, "a kept admin key that is damaged", ruling);
   });
 });
 
-describe.concurrent("a database that cannot serve ends the start", () => {
-  it("one that nobody serves, at a known and at an unknown host", async () => {
-    const nobody = databaseAt(1);
-    expectRefusal(await start({ databaseUrl: nobody }), "a database that nobody serves");
-    const databaseUrl = nobody.replace("127.0.0.1", "database.invalid");
-    expectRefusal(await start({ databaseUrl }), "a database at a host that is not known");
+describe("a database that cannot serve ends the start", () => {
+  it("one that nobody serves", async () => {
+    await expectEnd({ databaseUrl: databaseAt(1) }, "a database that nobody serves");
   });
 
-  it("a password that holds a slash is not told as if it were a host", async () => {
-    const databaseUrl = "postgresql://user:p@canary-password/rest@127.0.0.1:1/freshet";
-    expectRefusal(await start({ databaseUrl }), "a database at a host that is not known");
+  it("one at an unknown host; a password that holds a slash is not told as if it were a host", async () => {
+    const unknown = databaseAt(1).replace("127.0.0.1", "database.invalid");
+    await expectRefused({ DATABASE_URL: unknown }, "a database at a host that is not known");
+    const slashed = "postgresql://user:p@canary-password/rest@127.0.0.1:1/freshet";
+    await expectRefused({ DATABASE_URL: slashed }, "a database at a host that is not known");
   });
 
   it("one that refuses the password", async () => {
     const refuse = createServer((socket) => void socket.once("data", () => socket.end(wrongPassword)));
     await using server = await listening(refuse);
-    expectRefusal(await start({ databaseUrl: databaseAt(server.port) }), "a database's password that is wrong");
+    await expectRefused({ DATABASE_URL: databaseAt(server.port) }, "a database's password that is wrong");
   });
 
   it("one that is no Postgres", async () => {
     await using web = await listening(createWebServer((_request, response) => void response.end("hello")));
-    expectRefusal(await start({ databaseUrl: databaseAt(web.port) }), "a server that is no Postgres");
+    await expectRefused({ DATABASE_URL: databaseAt(web.port) }, "a server that is no Postgres");
   });
 
   it("one that says nothing", async () => {
     await using silent = await listening(createServer(() => {}));
-    expectRefusal(await start({ databaseUrl: databaseAt(silent.port) }), "a server that says nothing");
+    await expectRefused({ DATABASE_URL: databaseAt(silent.port) }, "a server that says nothing");
   });
 
   it("one that is too old", async () => {
@@ -202,7 +214,23 @@ describeWithServices(["postgres"], "a real Postgres that cannot serve ends the s
   it("one without the database", async () => {
     const url = new URL(await useDatabase());
     url.pathname = "/no_such_database";
-    expectRefusal(await start({ databaseUrl: url.href }), "a database that there is not");
+    await expectRefused({ DATABASE_URL: url.href }, "a database that there is not");
+  });
+
+  it("one whose data other keys have sealed; with the right ones it starts again", async () => {
+    const DATABASE_URL = await useDatabase();
+    await openAndClose({ DATABASE_URL });
+    const missing = { DATABASE_URL, ENCRYPTION_KEYS: newKey("k2") };
+    await expectRefused(missing, "an encryption key that is missing");
+    const exchanged = { DATABASE_URL, ENCRYPTION_KEYS: newKey("k1") };
+    await expectRefused(exchanged, "an encryption key that was exchanged under its id");
+    await openAndClose({ DATABASE_URL });
+  });
+
+  it("and so does a port that is taken", async () => {
+    await using server = await listening(createServer());
+    const taken = { databaseUrl: await useDatabase(), port: server.port };
+    await expectEnd(taken, "a port that is taken", String(server.port));
   });
 });
 
@@ -210,8 +238,7 @@ describe("beside a broker that is there", () => {
   let first: BrokerProcess;
 
   beforeAll(async () => {
-    const env = { ENCRYPTION_KEYS: encryptionKeys, REDIS_URL: `redis://:${canaries.password}@127.0.0.1:1` };
-    first = await startBroker({ adminKey: canaries.adminKey, env });
+    first = await startBroker({ adminKey: canaries.adminKey, env: { ENCRYPTION_KEYS: encryptionKeys, ...secrets } });
   });
 
   afterAll(async () => {
@@ -227,25 +254,14 @@ describe("beside a broker that is there", () => {
 
   it("its folder is refused to a second one, and it goes on", async () => {
     const { dataDir } = first;
-    expectRefusal(await start({ dataDir }), "a data folder that another broker holds", dataDir);
+    await expectEnd({ dataDir }, "a data folder that another broker holds", dataDir);
     expect((await first.api.api("/connections")).status).toBe(200);
   });
 
-  it("keys that did not seal its data are refused, and so is a port that is taken; then it starts again", async () => {
-    const { dataDir } = first;
+  it("it ends in order, and what it has written holds no secret", async () => {
     expect(await first.stop("SIGINT")).toBe(0);
     expect(first.stderr).toBe("");
     for (const canary of Object.values(canaries)) expect(first.stdout).not.toContain(canary);
-
-    const unknown = await start({ dataDir, env: { ENCRYPTION_KEYS: newKey("k2") } });
-    expectRefusal(unknown, "an encryption key that is missing");
-    const other = await start({ dataDir, env: { ENCRYPTION_KEYS: newKey("k1") } });
-    expectRefusal(other, "an encryption key that was exchanged under its id");
-
-    await using server = await listening(createServer());
-    const taken = await start({ dataDir, port: server.port, env: { ENCRYPTION_KEYS: encryptionKeys } });
-    expectRefusal(taken, "a port that is taken", String(server.port));
-    await first.start();
   });
 });
 

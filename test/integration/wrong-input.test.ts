@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type ErrorRow, isSaid, readErrorTable } from "../support/error-table.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { type Answer, WrongInputStage } from "../support/wrong-input-stage.ts";
+import { sendRandomBodies, sendRandomQueries } from "./random-input.ts";
 import { wrongBytes, wrongPages } from "./wrong-pages.ts";
 import { type Cases, wrongRequests } from "./wrong-requests.ts";
 
@@ -10,30 +12,81 @@ const cases: Cases = { ...wrongRequests, ...wrongPages, ...wrongBytes };
 let stage: WrongInputStage;
 let stored: unknown;
 
-beforeAll(async () => {
-  stage = await WrongInputStage.start();
-  stored = await stage.stored();
-});
-
-afterAll(async () => {
-  await stage[Symbol.asyncDispose]();
-});
-
 it("every row of docs/errors.md has a case, and every case a row", () => {
   expect(Object.keys(cases)).toEqual(rows.map(({ wrong }) => wrong));
   expect(rows.length).toBeGreaterThanOrEqual(40);
 });
 
-describe("wrong input is answered as docs/errors.md says, and changes nothing", () => {
-  it.for(rows)("$wrong", async (row) => {
-    const answer = await cases[row.wrong]?.(stage);
-    if (answer === undefined) throw new Error("no such case");
-    if (row.code === "page") expectPage(answer, row);
-    else expectProblem(answer, row);
-    expect(answer.headers["cache-control"]).toBe("no-store");
-    expect(answer.text).not.toMatch(/canary-|^\s+at |node_modules/m);
-    expect(await stage.stored()).toEqual(stored);
-    expect((await stage.send({ path: "/livez", key: null })).status).toBe(200);
+describeWithServices(["postgres"], "wrong input", () => {
+  beforeAll(async () => {
+    stage = await WrongInputStage.start({ databaseUrl: await useDatabase() });
+    stored = await stage.stored();
+  });
+
+  afterAll(async () => {
+    await stage[Symbol.asyncDispose]();
+  });
+
+  describe("is answered as docs/errors.md says, and changes nothing", () => {
+    it.for(rows)("$wrong", async (row) => {
+      const answer = await cases[row.wrong]?.(stage);
+      if (answer === undefined) throw new Error("no such case");
+      if (row.code === "page") expectPage(answer, row);
+      else expectProblem(answer, row);
+      expect(answer.headers["cache-control"]).toBe("no-store");
+      expect(answer.text).not.toMatch(/canary-|^\s+at |node_modules/m);
+      expect(await stage.stored()).toEqual(stored);
+      expect((await stage.send({ path: "/livez", key: null })).status).toBe(200);
+    });
+  });
+
+  describe("beside the table", () => {
+    it("a foreign connection and one that does not exist are answered alike, byte for byte", async () => {
+      const { reader, provisioner } = stage.keys;
+      for (const [path, key] of [
+        ["/tokens/", reader],
+        ["/connections/", provisioner],
+      ] as const) {
+        const [foreign, unknown] = await Promise.all(
+          ["foreign", "nowhere"].map(async (name) => await stage.send({ path: path + name, key })),
+        );
+        expect(nameless(foreign as Answer)).toEqual(nameless(unknown as Answer));
+      }
+    });
+
+    it("a good key goes on working at an address whose wrong ones are held up", async () => {
+      const headers = { "x-forwarded-for": "192.0.2.99" };
+      const wrong = Array.from({ length: 32 }, () => stage.send({ path: "/tokens/acme", key: "wrong", headers }));
+      const statuses = (await Promise.all(wrong)).map(({ status }) => status);
+      expect(statuses.toSorted((one, other) => one - other)).toEqual([...Array<number>(30).fill(401), 429, 429]);
+      expect((await stage.send({ path: "/connections", headers })).status).toBe(200);
+      const elsewhere = { "x-forwarded-for": "192.0.2.100" };
+      expect((await stage.send({ path: "/tokens/acme", key: "wrong", headers: elsewhere })).status).toBe(401);
+    });
+
+    it("who began a consent before all this can still finish it", async () => {
+      const page = await stage.consents.claimed.finish();
+      expect({ status: page.status, text: page.text }).toMatchObject({
+        status: 200,
+        text: expect.stringContaining("Connected"),
+      });
+    });
+
+    it("no body that is made up by chance makes a POST or a PATCH fail", async () => {
+      await sendRandomBodies(stage);
+    });
+
+    it("no path and no query that is made up by chance makes a GET fail", async () => {
+      await sendRandomQueries(stage);
+    });
+
+    it("nothing of it was unexpected, and no secret got into the log", async () => {
+      const { broker, keys } = stage;
+      const written = broker.stdout + broker.stderr;
+      expect(written).not.toMatch(/"level":"(error|fatal)"|unexpected error/);
+      for (const secret of ["canary-", broker.adminKey, ...Object.values(keys)]) expect(written).not.toContain(secret);
+      expect(written).toContain('"msg":"answered"');
+    });
   });
 });
 
@@ -58,47 +111,3 @@ function expectPage({ status, headers, text }: Answer, row: ErrorRow): void {
 function nameless({ status, headers: { date: _date, ...headers }, text }: Answer) {
   return { status, headers, text: text.replaceAll(/"(foreign|nowhere)"/g, '"name"') };
 }
-
-describe("beside the table", () => {
-  it("a foreign connection and one that does not exist are answered alike, byte for byte", async () => {
-    const { reader, provisioner } = stage.keys;
-    for (const [path, key] of [
-      ["/tokens/", reader],
-      ["/connections/", provisioner],
-    ] as const) {
-      const [foreign, unknown] = await Promise.all(
-        ["foreign", "nowhere"].map(async (name) => await stage.send({ path: path + name, key })),
-      );
-      expect(nameless(foreign as Answer)).toEqual(nameless(unknown as Answer));
-    }
-  });
-
-  it("a good key goes on working at an address whose wrong ones are held up", async () => {
-    const headers = { "x-forwarded-for": "192.0.2.99" };
-    const statuses: number[] = [];
-    for (let count = 0; count < 32; count++) {
-      statuses.push((await stage.send({ path: "/tokens/acme", key: "wrong", headers })).status);
-    }
-    expect(statuses).toEqual([...Array<number>(30).fill(401), 429, 429]);
-    expect((await stage.send({ path: "/connections", headers })).status).toBe(200);
-    const elsewhere = { "x-forwarded-for": "192.0.2.100" };
-    expect((await stage.send({ path: "/tokens/acme", key: "wrong", headers: elsewhere })).status).toBe(401);
-  });
-
-  it("who began a consent before all this can still finish it", async () => {
-    const { browser, callback } = stage.consents.claimed;
-    const page = await browser.open(callback);
-    expect({ status: page.status, text: page.text }).toMatchObject({
-      status: 200,
-      text: expect.stringContaining("Connected"),
-    });
-  });
-
-  it("nothing of it was unexpected, and no secret got into the log", async () => {
-    const { broker, keys } = stage;
-    const written = broker.stdout + broker.stderr;
-    expect(written).not.toMatch(/"level":"(error|fatal)"|unexpected error/);
-    for (const secret of ["canary-", broker.adminKey, ...Object.values(keys)]) expect(written).not.toContain(secret);
-    expect(written).toContain('"msg":"answered"');
-  });
-});

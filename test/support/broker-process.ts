@@ -3,7 +3,6 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { request } from "undici";
 import { BrokerApi } from "./broker-api.ts";
@@ -151,7 +150,8 @@ export class BrokerProcess implements AsyncDisposable {
 
   /** Resolves when it has stopped itself at a failpoint. */
   async untilFrozen(): Promise<void> {
-    while (!/^State:\s+T/m.test(readFileSync(`/proc/${this.pid}/status`, "utf8"))) await sleep(10);
+    const isFrozen = () => /^State:\s+T/m.test(readFileSync(`/proc/${this.pid}/status`, "utf8"));
+    await until("the broker has stopped itself", isFrozen, { everyMs: 10 });
   }
 
   /** From now on its failpoints do this; they count arrivals from the start. Needs the option `failpoints`. */

@@ -1,19 +1,36 @@
+import { type BrowserServer, chromium } from "playwright-core";
 import type { TestProject } from "vitest/node";
+import { hangMs } from "./patience.ts";
 import { aptInstall, findOnPath, mayInstall } from "./services/surroundings.ts";
 
 const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-/** Where Chromium is, or what a person does so that there is one. */
-export type Chromium = { path: string } | { remedy: string };
+const flags = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 
-/** Finds Chromium for the browser tests; as root on Debian or Ubuntu it is installed. */
-export default async function setup(project: TestProject): Promise<void> {
-  const chromium = await findChromium();
-  process.stdout.write("path" in chromium ? `tests use ${chromium.path}\n` : `no browser: ${chromium.remedy}\n`);
-  project.provide("chromium", chromium);
+/** The address of the Chromium that all browser tests share, or what a person does so that there is one. */
+export type Chromium = { endpoint: string } | { remedy: string };
+
+/** Starts Chromium for the browser tests; as root on Debian or Ubuntu it is installed. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const found = await findChromium();
+  process.stdout.write("path" in found ? `tests use ${found.path}\n` : `no browser: ${found.remedy}\n`);
+  let server: BrowserServer | undefined;
+  if ("path" in found) {
+    server = await chromium.launchServer({ executablePath: found.path, headless: true, args: flags, timeout: hangMs });
+  }
+  project.provide("chromium", server ? { endpoint: server.wsEndpoint() } : (found as { remedy: string }));
+  return async () => await server?.close();
 }
 
-async function findChromium(): Promise<Chromium> {
+async function findChromium(): Promise<{ path: string } | { remedy: string }> {
   const path = (await firstOnPath()) ?? ((await installed()) ? await firstOnPath() : undefined);
   return path === undefined ? { remedy: "install chromium (Debian package chromium) on the PATH" } : { path };
 }

@@ -1,23 +1,13 @@
 import { mkdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Browser, type BrowserContext, type Page, chromium } from "playwright-core";
+import { type Browser, type BrowserContext, type BrowserContextOptions, type Page, chromium } from "playwright-core";
+import { hangMs } from "./patience.ts";
 import { afterAll, afterEach, beforeAll, describe, inject } from "vitest";
-
-const flags = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 
 /** Opens a page in a browser profile that no other test has used; the pages of one test share it. */
 export type OpenPage = () => Promise<Page>;
 
-/** `describe` with one Chromium for all its tests; skipped, naming the remedy, where there is none. */
+/** `describe` whose tests have a Chromium; skipped, naming the remedy, where there is none. */
 export function describeWithBrowser(name: string, body: (openPage: OpenPage) => void): void {
   const found = inject("chromium");
   if ("remedy" in found) {
@@ -27,24 +17,30 @@ export function describeWithBrowser(name: string, body: (openPage: OpenPage) => 
     return;
   }
   describe(name, () => {
-    body(useBrowser(found.path));
+    body(useBrowser(found.endpoint));
   });
 }
 
-/** Keeps a picture of a page in `SCREENSHOTS_DIR`, or in a folder of the temporary one, and returns its path. */
-export async function screenshot(page: Page, name: string): Promise<string> {
-  const folder = process.env["SCREENSHOTS_DIR"] ?? join(tmpdir(), "freshet-screenshots");
+/** Keeps a picture of a page in `SCREENSHOTS_DIR`, where that is set. */
+export async function screenshot(page: Page, name: string): Promise<void> {
+  const folder = process.env["SCREENSHOTS_DIR"];
+  if (!folder) return;
   await mkdir(folder, { recursive: true });
-  const path = join(folder, `${name}.png`);
-  await page.screenshot({ path, fullPage: true });
-  return path;
+  await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
 }
 
-function useBrowser(executablePath: string): OpenPage {
+/** A profile of its own. Playwright has limits of its own for what it waits for: none of them says anything about the broker. */
+export async function newProfile(browser: Browser, options: BrowserContextOptions = {}): Promise<BrowserContext> {
+  const context = await browser.newContext(options);
+  context.setDefaultTimeout(hangMs);
+  return context;
+}
+
+function useBrowser(endpoint: string): OpenPage {
   let browser: Browser | undefined;
   let context: BrowserContext | undefined;
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath, headless: true, args: flags });
+    browser = await chromium.connect(endpoint, { timeout: hangMs });
   });
   afterEach(async () => {
     await context?.close();
@@ -55,7 +51,7 @@ function useBrowser(executablePath: string): OpenPage {
   });
   return async () => {
     if (!browser) throw new Error("the browser starts before the first test: open pages inside tests");
-    context ??= await browser.newContext();
+    context ??= await newProfile(browser);
     return await context.newPage();
   };
 }

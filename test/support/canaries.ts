@@ -10,7 +10,12 @@ const base64Length = 16;
 const hexLength = 24;
 const decimalLength = 28;
 
-type Fragments = Map<number, Map<string, string>>;
+/** By their length; and for each way in which one begins, a mark, since most places of a text begin like none. */
+type Fragments = { known: Map<number, Map<string, string>>; marks: Uint8Array };
+
+/** How many characters are looked at before a text is cut; no fragment is shorter. */
+const startLength = 6;
+const bits = 22;
 
 /**
  * Where any twelve characters of a secret stand, in the clear (so also in JSON, URLs, forms and HTML, which leave letters and
@@ -22,27 +27,39 @@ export function findCanaries(canaries: Canary[], places: Place[]): string[] {
   return [...new Set(found)].sort();
 }
 
-function* meet(fragments: Fragments, text: string): Generator<string> {
-  for (const [length, known] of fragments) {
-    for (let at = 0; at + length <= text.length; at++) {
-      const what = known.get(text.slice(at, at + length));
+function* meet({ known, marks }: Fragments, text: string): Generator<string> {
+  for (let at = 0; at + startLength <= text.length; at++) {
+    if (marks[startOf(text, at)] === 0) continue;
+    for (const [length, fragments] of known) {
+      const what = fragments.get(text.slice(at, at + length));
       if (what !== undefined) yield what;
     }
   }
 }
 
+/** A number below 2 ** bits for the first characters of what stands there. */
+function startOf(text: string, at: number): number {
+  let hash = 0;
+  for (let index = at; index < at + startLength; index++) hash = Math.imul(hash, 31) + text.charCodeAt(index);
+  return Math.imul(hash, 0x9e3779b1) >>> (32 - bits);
+}
+
 /** Every fragment of every spelling of every secret, by its length. */
 function fragmentsOf(canaries: Canary[]): Fragments {
-  const all: Fragments = new Map();
+  const known = new Map<number, Map<string, string>>();
+  const marks = new Uint8Array(2 ** bits);
   for (const { what, value } of canaries) {
     for (const { text, length, as } of spellings(value)) {
       const size = Math.min(length, text.length);
-      const known = all.get(size) ?? new Map<string, string>();
-      all.set(size, known);
-      for (let at = 0; at + size <= text.length; at++) known.set(text.slice(at, at + size), `${what} (${as})`);
+      const ofSize = known.get(size) ?? new Map<string, string>();
+      known.set(size, ofSize);
+      for (let at = 0; at + size <= text.length; at++) {
+        ofSize.set(text.slice(at, at + size), `${what} (${as})`);
+        marks[startOf(text, at)] = 1;
+      }
     }
   }
-  return all;
+  return { known, marks };
 }
 
 function spellings(value: string | Buffer): { text: string; length: number; as: string }[] {

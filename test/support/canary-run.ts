@@ -86,7 +86,7 @@ export async function failRefreshes({ api, provider }: CanaryStage): Promise<num
       const { accessToken, refreshToken } = provider.issueTokenSet();
       const set = { access_token: accessToken, refresh_token: refreshToken ?? "", expires_in: 0 };
       await api.importTokens(name, set);
-      const { status } = await api.token(name, { wait: 2 });
+      const { status } = await api.token(name, { wait: 30 });
       await api.api(`/connections/${name}`);
       await api.api(`/connections/${name}/events`);
       return status;

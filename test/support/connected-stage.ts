@@ -1,5 +1,7 @@
 import { type BrokerOptions, type BrokerProcess, startBrokers } from "./broker-process.ts";
 import { type FaultProxy, startFaultProxy } from "./faults/tcp-proxy.ts";
+import { passTime } from "./pass-time.ts";
+import { until } from "./patience.ts";
 import type { RequestEntry } from "./providers/ledger.ts";
 import { providersFolder } from "./providers/definition-files.ts";
 import { GenericProvider, type GenericOptions } from "./providers/generic.ts";
@@ -13,6 +15,8 @@ export type StageOptions = {
   databaseUrl?: string;
   redisUrl?: string | null;
   provider?: GenericOptions;
+  /** Further definitions of the same server, each with a client of the same name; its own one is given. */
+  more?: (own: DefinitionFile) => DefinitionFile[];
   env?: Record<string, string | undefined>;
   /** What differs between replicas: a failpoint, a clock, a proxy on the way to Postgres or Redis. */
   each?: (replica: number) => Partial<BrokerOptions>;
@@ -24,35 +28,41 @@ export type StageOptions = {
 export class ConnectedStage implements AsyncDisposable {
   readonly provider: GenericProvider;
   readonly brokers: BrokerProcess[];
-
+  readonly databaseUrl: string;
   readonly #lines: readonly FaultProxy[];
 
-  constructor(provider: GenericProvider, brokers: BrokerProcess[], lines: readonly FaultProxy[] = []) {
+  constructor(
+    provider: GenericProvider,
+    brokers: BrokerProcess[],
+    { databaseUrl = "", lines = [] }: { databaseUrl?: string; lines?: readonly FaultProxy[] } = {},
+  ) {
     this.provider = provider;
     this.brokers = brokers;
+    this.databaseUrl = databaseUrl;
     this.#lines = lines;
   }
 
   static async start(given: StageOptions = {}): Promise<ConnectedStage> {
-    const { replicas = 1, databaseUrl, redisUrl, provider: options, env, each, withLines = false } = given;
+    const { replicas = 1, redisUrl, provider: options, more = () => [], env, each, withLines = false } = given;
     const provider = await new GenericProvider(options).start();
     const lines = await startLines(withLines ? replicas : 0, provider);
     const redis = redisUrl === undefined ? await useRedis() : redisUrl;
+    const databaseUrl = given.databaseUrl ?? (await useDatabase());
+    const further = provider.definitions().flatMap(more);
     const brokers = await startBrokers(replicas, {
-      databaseUrl: databaseUrl ?? (await useDatabase()),
-      providersDir: await providersFolder(provider),
+      databaseUrl,
+      providersDir: await providersFolder(provider, { definitions: () => further }),
       ...(redis === null ? {} : { redisUrl: redis }),
       ...(env === undefined ? {} : { env }),
       each: (replica) => ({ ...linked(lines[replica]), ...each?.(replica) }),
     });
-    const stage = new ConnectedStage(
-      provider,
-      brokers,
-      lines.map(({ proxy }) => proxy),
-    );
-    provider.redirectUris.add(stage.first.redirectUri(provider.id));
+    const stage = new ConnectedStage(provider, brokers, { databaseUrl, lines: lines.map(({ proxy }) => proxy) });
     const { id: client_id, secret: client_secret } = provider.client;
-    await stage.first.api.createClient({ name: "app", provider: provider.id, client_id, client_secret });
+    for (const id of [provider.id, ...further.map((definition) => definition.id)]) {
+      provider.redirectUris.add(stage.first.redirectUri(id));
+      const name = id === provider.id ? "app" : id;
+      await stage.first.api.createClient({ name, provider: id, client_id, client_secret });
+    }
     return stage;
   }
 
@@ -74,9 +84,15 @@ export class ConnectedStage implements AsyncDisposable {
     return this.brokers[0] as BrokerProcess;
   }
 
+  /** A connection that waits; of the server's own definition unless another is named. */
+  async create(name: string, provider = this.provider.id): Promise<void> {
+    const client = provider === this.provider.id ? "app" : provider;
+    await this.first.api.createConnection({ name, provider, client });
+  }
+
   /** A connection whose account a person has connected. */
-  async connect(name: string): Promise<void> {
-    await this.first.api.createConnection({ name, provider: this.provider.id, client: "app" });
+  async connect(name: string, provider?: string): Promise<void> {
+    await this.create(name, provider);
     await this.reconnect(name);
   }
 
@@ -87,12 +103,26 @@ export class ConnectedStage implements AsyncDisposable {
   }
 
   /** A connection whose access token has run out, and whose refresh token is good. */
-  async connectExpired(name: string): Promise<{ family: string; refreshToken: string }> {
-    await this.first.api.createConnection({ name, provider: this.provider.id, client: "app" });
+  async connectExpired(name: string, provider?: string): Promise<{ family: string; refreshToken: string }> {
+    await this.create(name, provider);
     const { accessToken, refreshToken = "" } = this.provider.issueTokenSet();
     const set = { access_token: accessToken, refresh_token: refreshToken, expires_in: 0 };
     await this.first.api.importTokens(name, set);
     return { family: this.provider.ledger.familyOf(refreshToken) ?? "", refreshToken };
+  }
+
+  /** As if so much time had passed since a connection got its tokens. */
+  async pass(seconds: number, name: string): Promise<void> {
+    const apis = this.brokers.map(({ api }) => api);
+    await passTime(seconds, { databaseUrl: this.databaseUrl, apis, names: [name] });
+  }
+
+  /** Token requests that are sent from now on are held at the provider, until `release`. */
+  holdTokens(): { untilSent: () => Promise<void>; release: () => void } {
+    const count = () => this.provider.ledger.requestsTo("token").length;
+    const before = count();
+    const release = this.provider.holdTokens();
+    return { release, untilSent: async () => void (await until("a token request", () => count() > before)) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

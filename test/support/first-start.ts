@@ -7,10 +7,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { request } from "undici";
 import { compileCache } from "./broker-process.ts";
+import { until } from "./patience.ts";
 import { guard, temporaryFolder } from "./services/guardian.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
-const startDeadlineMs = 60_000;
 
 type Options = {
   port: number;
@@ -60,12 +60,10 @@ export class FirstStart implements AsyncDisposable {
 
   /** Waits until `/readyz` answers 200 and the first steps stand there. @throws when it ends instead */
   async ready(): Promise<this> {
-    const deadline = Date.now() + startDeadlineMs;
-    while (!((await statusOf(`${this.url}/readyz`)) === 200 && this.stdout.includes("curl "))) {
-      const isLate = Date.now() > deadline;
-      if (isLate || this.#child.exitCode !== null) throw new Error(`not ready: ${this.stderr}${this.stdout}`);
-      await sleep(25);
-    }
+    await until("the first steps", async () => {
+      if (this.#child.exitCode !== null) throw new Error(`not ready: ${this.stderr}${this.stdout}`);
+      return (await statusOf(`${this.url}/readyz`)) === 200 && this.stdout.includes("curl ");
+    });
     return this;
   }
 
@@ -143,7 +141,7 @@ function programPath(): string {
 
 async function statusOf(url: string): Promise<number | null> {
   try {
-    const answer = await request(url, { headersTimeout: 1000, reset: true });
+    const answer = await request(url, { reset: true });
     await answer.body.dump();
     return answer.statusCode;
   } catch {

@@ -1,7 +1,9 @@
 import type { BrokerApi, ConnectionRequest } from "./broker-api.ts";
 import { type BrokerProcess, startBroker } from "./broker-process.ts";
+import { passTime } from "./pass-time.ts";
 import { providersFolder } from "./providers/definition-files.ts";
 import type { DefinitionFile, StrictServer } from "./providers/strict-server.ts";
+import { query } from "./query.ts";
 import { Service } from "./service.ts";
 import { useDatabase, useRedis } from "./services/index.ts";
 import { walkConsent } from "./walk-consent.ts";
@@ -16,16 +18,18 @@ type Options<Server> = {
 /** `server`: whose client it is; the stage's own unless named. */
 type ClientOptions = { server?: StrictServer; inputs?: Record<string, string> };
 
-/** A broker on real Postgres and Redis, and the strict server of one of the systems. Take it with `await using`. */
+/** A broker on real Postgres and Redis, and the strict server of one of the systems: for all tests of a file, one after the other. */
 export class ProviderStage<Server extends StrictServer> implements AsyncDisposable {
   readonly broker: BrokerProcess;
   readonly server: Server;
   readonly #beside: StrictServer[];
+  readonly #databaseUrl: string;
 
-  private constructor(parts: { broker: BrokerProcess; server: Server; beside: StrictServer[] }) {
+  private constructor(parts: { broker: BrokerProcess; server: Server; beside: StrictServer[]; databaseUrl: string }) {
     this.broker = parts.broker;
     this.server = parts.server;
     this.#beside = parts.beside;
+    this.#databaseUrl = parts.databaseUrl;
   }
 
   /** Starts the server, and a broker with its definitions whose redirect URIs every server knows. */
@@ -35,15 +39,31 @@ export class ProviderStage<Server extends StrictServer> implements AsyncDisposab
   ): Promise<ProviderStage<Server>> {
     await Promise.all([server, ...beside].map((each) => each.start()));
     const definitions = [...server.definitions(), ...more(server)];
+    const databaseUrl = await useDatabase();
     const broker = await startBroker({
-      databaseUrl: await useDatabase(),
+      databaseUrl,
       redisUrl: await useRedis(),
       providersDir: await providersFolder({ definitions: () => definitions }),
     });
     for (const each of [server, ...beside]) {
       for (const { id } of definitions) each.redirectUris.add(broker.redirectUri(id));
     }
-    return new ProviderStage({ broker, server, beside });
+    return new ProviderStage({ broker, server, beside, databaseUrl });
+  }
+
+  /** For the next test: no connections and no clients, and each server as it was at first. */
+  async startOver(): Promise<void> {
+    for (const kind of ["connections", "clients"]) {
+      const { body } = await this.api.api<{ items: { name: string }[] }>(`/${kind}`);
+      for (const { name } of body.items) await this.api.api(`/${kind}/${name}`, { method: "DELETE" });
+    }
+    for (const each of [this.server, ...this.#beside]) each.startOver();
+  }
+
+  /** As if so much time had passed for all tokens, at the providers and in the broker. */
+  async pass(seconds: number): Promise<void> {
+    for (const each of [this.server, ...this.#beside]) each.advance(seconds);
+    await passTime(seconds, { databaseUrl: this.#databaseUrl, apis: [this.api] });
   }
 
   get api(): BrokerApi {
@@ -75,6 +95,12 @@ export class ProviderStage<Server extends StrictServer> implements AsyncDisposab
     const { url } = await this.api.consentLink(name);
     const page = await walkConsent(url);
     if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
+  }
+
+  /** As if every back-off, and every time for which a host is left alone, were over. */
+  async endBackOffs(): Promise<void> {
+    await query(this.#databaseUrl, "UPDATE request_limits SET closed_until = NULL");
+    await query(this.#databaseUrl, "UPDATE connections SET backoff_until = NULL");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,14 +1,12 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { request } from "undici";
 import type { ApiRequest } from "../../src/providers/api-request.ts";
 import type { BrokerApi, Reply, TokenBody } from "./broker-api.ts";
+import { until } from "./patience.ts";
 
 /** A token with all that is to be sent along with it. */
 export type ServiceToken = TokenBody & { request: ApiRequest };
 
 export type ApiAnswer = { status: number; body: string };
-
-const pollMs = 100;
 
 /** A service that uses one connection as the contract tells it to: of the provider it knows a path of its API, no more. */
 export class Service {
@@ -41,32 +39,22 @@ export class Service {
     return { status: answer.statusCode, body: await answer.body.text() };
   }
 
-  /** Calls until the API says that this token has run out. */
-  async untilExpired(token: ServiceToken): Promise<void> {
-    for (;;) {
-      const answer = await this.call(token);
-      if (rulesMet(token, answer).length > 0) return;
-      if (answer.status !== 200) throw new Error(`the API answered ${answer.status}: ${answer.body}`);
-      await sleep(pollMs);
-    }
+  /** Is told by the API that this token has run out. @throws where it is told anything else */
+  async meetEnd(token: ServiceToken): Promise<void> {
+    const answer = await this.call(token);
+    if (rulesMet(token, answer).length === 0) throw new Error(`the API answered ${answer.status}: ${answer.body}`);
   }
 
-  /** Comes back with the version that the API refused, until the broker does not take it for a brand-new one any more. */
+  /** Comes back with the version that the API refused. */
   async report({ version }: ServiceToken): Promise<Reply<ServiceToken>> {
-    for (;;) {
-      const reply = await this.read({ rejected_version: version });
-      if (!reply.body.warnings?.some(({ code }) => code === "recently_refreshed")) return reply;
-      await sleep(pollMs);
-    }
+    return await this.read({ rejected_version: version });
   }
 
   /** Reads until there is a token: a back-off may have to pass. */
   async untilToken(query: Record<string, number> = {}): Promise<ServiceToken> {
-    for (;;) {
-      const { status } = await this.read(query);
-      if (status !== 503) return await this.token();
-      await sleep(pollMs);
-    }
+    const isThere = async () => (await this.read(query)).status !== 503;
+    await until(`a token of ${this.connection}`, isThere, { everyMs: 100 });
+    return await this.token();
   }
 }
 

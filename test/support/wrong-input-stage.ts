@@ -5,7 +5,8 @@ import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, type Dispatcher } from "undici";
 import { stringify } from "yaml";
-import { type BrokerOptions, type BrokerProcess, startBroker } from "./broker-process.ts";
+import { type BrokerProcess, startBroker } from "./broker-process.ts";
+import { query } from "./query.ts";
 import { type Page, ScriptedBrowser } from "./scripted-browser.ts";
 import { temporaryFolder } from "./services/guardian.ts";
 
@@ -29,7 +30,8 @@ type Keys = Record<"reader" | "provisioner" | "expired" | "revoked", string>;
 /** A consent that has been walked to its end, and one that is under way. */
 type Consents = {
   used: { link: string; browser: ScriptedBrowser; callback: URL };
-  claimed: { link: string; browser: ScriptedBrowser; callback: URL };
+  /** `finish`: the person agrees once more, with a code that is new then. */
+  claimed: { link: string; browser: ScriptedBrowser; callback: URL; finish(): Promise<Page> };
   expired: string;
   open: string;
 };
@@ -53,12 +55,11 @@ export class WrongInputStage implements AsyncDisposable {
     this.consents = consents;
   }
 
-  /** On the embedded database unless another is named. */
-  static async start(options: Pick<BrokerOptions, "databaseUrl"> = {}): Promise<WrongInputStage> {
+  static async start({ databaseUrl }: { databaseUrl: string }): Promise<WrongInputStage> {
     const env = { TRUST_PROXY: "127.0.0.1", RETURN_ORIGINS: origin, LOG_LEVEL: "info", SANDBOX: "true" };
-    const broker = await startBroker({ ...options, env, providersDir: await machineProvider() });
+    const broker = await startBroker({ databaseUrl, env, providersDir: await machineProvider() });
     await register(broker);
-    const [keys, consents] = await Promise.all([makeKeys(broker), makeConsents(broker)]);
+    const [keys, consents] = await Promise.all([makeKeys(broker, databaseUrl), makeConsents(broker)]);
     return new WrongInputStage(broker, keys, consents);
   }
 
@@ -147,25 +148,22 @@ async function register({ api }: BrokerProcess): Promise<void> {
   await api.importTokens("acme-short", { access_token: canary("access-token"), expires_in: 3600 });
 }
 
-async function makeKeys({ api }: BrokerProcess): Promise<Keys> {
-  const create = async (name: string, ability: string, expiresAt?: Date) =>
-    await api.createKey({
-      name,
-      abilities: [ability],
-      connections: ["acme", "acme-*"],
-      ...(expiresAt && { expires_at: expiresAt.toISOString() }),
-    });
-  const expired = await create("expired", "tokens", new Date(Date.now() + 1000));
+async function makeKeys({ api }: BrokerProcess, databaseUrl: string): Promise<Keys> {
+  const create = async (name: string, ability: string) =>
+    await api.createKey({ name, abilities: [ability], connections: ["acme", "acme-*"] });
+  const expired = await create("expired", "tokens");
+  await query(
+    databaseUrl,
+    "UPDATE api_keys SET expires_at = clock_timestamp() - interval '1 day' WHERE name = 'expired'",
+  );
   const revoked = await create("revoked", "tokens");
   await api.api(`/keys/${revoked.split("_")[1]}`, { method: "DELETE" });
-  const keys = {
+  return {
     reader: await create("reader", "tokens"),
     provisioner: await create("provisioner", "connections"),
     expired,
     revoked,
   };
-  await sleep(1100); // it has expired for everybody's clock
-  return keys;
 }
 
 async function makeConsents({ api }: BrokerProcess): Promise<Consents> {
@@ -188,5 +186,6 @@ async function walkToCallback(link: string) {
     button: "Authorize",
     stopAt: (url) => url.pathname.startsWith("/callback"),
   });
-  return { link, browser, callback };
+  const finish = async () => await browser.submit(page, { button: "Authorize" });
+  return { link, browser, callback, finish };
 }

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { patience } from "../../support/patience.ts";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
-import { patience, returnOrigin, startAccountStage } from "./support/account-stage.ts";
+import { returnOrigin, startAccountStage } from "./support/account-stage.ts";
 
 type Stage = Awaited<ReturnType<typeof startAccountStage>>;
 let stage: Stage["stage"];

@@ -149,16 +149,19 @@ describeWithServices(["postgres"], "client authentication", () => {
     await addClient("jwt", pkcs8(rsa.privateKey));
     expect(await connect("jwt")).toEqual([200, expect.any(String)]);
     for (let count = 0; count < 2; count++) await broker.api.refresh("jwt");
-    const sent = doors.ledger.requestsTo("jwt").map(({ fields }) => fields);
+    const requests = doors.ledger.requestsTo("jwt");
+    const sent = requests.map(({ fields }) => fields);
     expect(sent.map((fields) => Object.keys(fields).toSorted())).toEqual(
       sent.map(() => ["client_assertion", "client_assertion_type", "client_id", "grant_type"]),
     );
     expect(new Set(sent.map((fields) => fields["client_assertion_type"]))).toEqual(new Set([assertionType]));
     const claims = sent.map((fields) => claimsOf(fields["client_assertion"] ?? ""));
     expect(new Set(claims.map(({ jti }) => jti)).size).toBe(3);
-    for (const { iss, sub, aud, iat = 0, exp = 0 } of claims) {
+    for (const [index, { iss, sub, aud, iat = 0, exp = 0 }] of claims.entries()) {
       expect([iss, sub, aud, exp - iat]).toEqual(["door-client", "door-client", `${doors.origin}/jwt/token`, 60]);
-      expect(Math.abs(iat - Date.now() / 1000)).toBeLessThan(60);
+      // The request came within the assertion's life.
+      expect(iat).toBeLessThanOrEqual((requests[index]?.inAt ?? 0) / 1000);
+      expect(exp).toBeGreaterThan((requests[index]?.inAt ?? Infinity) / 1000);
     }
   });
 

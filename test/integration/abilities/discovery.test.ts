@@ -1,22 +1,19 @@
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { prepareBroker } from "../../support/broker-process.ts";
 import { freePort } from "../../support/free-port.ts";
-import { startOidcPeer } from "../../support/oidc-peer.ts";
-import { providersFolder } from "../../support/providers/definition-files.ts";
-import { describeWithServices, useDatabase } from "../../support/services/index.ts";
-import { walkConsent } from "../../support/walk-consent.ts";
+import { type OidcPeer, startOidcPeer } from "../../support/oidc-peer.ts";
+import { patience, until } from "../../support/patience.ts";
+import { describeWithServices } from "../../support/services/index.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
 
 const metadataPath = "/.well-known/openid-configuration";
 const clockAhead = fileURLToPath(new URL("support/clock-ahead-preload.ts", import.meta.url));
-const patience = { timeout: 10_000 };
 
 /** One server for each test, under its name; the broker knows of each the issuer alone. */
 const ids = ["evil", "down", "lacking", "moved", "gone"] as const;
 let stage: AbilityStage<AbleProvider>;
+let peer: OidcPeer;
 const servers = new Map<string, AbleProvider>();
 
 /** The server of one test, which publishes its addresses, with a connection of the same name. */
@@ -37,49 +34,51 @@ async function askForLink(name: string) {
 }
 
 async function pass(time: "minute" | "hour"): Promise<void> {
-  process.kill(stage.first.pid, time === "minute" ? "SIGUSR2" : "SIGPWR");
-  await sleep(100); // a signal has no answer
+  const { first } = stage;
+  const jumps = () => first.stderr.split("clock ahead").length;
+  const before = jumps();
+  process.kill(first.pid, time === "minute" ? "SIGUSR2" : "SIGPWR");
+  await until("the clock's jump", () => jumps() > before);
 }
 
 describeWithServices(["postgres", "redis"], "addresses that an issuer publishes", () => {
   beforeAll(async () => {
     const all = await Promise.all(ids.map(async (id) => [id, await new AbleProvider().start()] as const));
     for (const [id, server] of all) servers.set(id, server);
-    const define = () =>
-      all.map(([id, { origin }]) => ({
+    const port = await freePort();
+    const features = { revocation: { enabled: true } };
+    const redirectUris = [`http://127.0.0.1:${port}/callback/peer`];
+    peer = await startOidcPeer({ redirectUris, configuration: { features } });
+    const define = () => [
+      { id: "peer", extends: "oidc", issuer: peer.origin },
+      ...all.map(([id, { origin }]) => ({
         id,
         extends: "oidc",
         issuer: origin,
         authorization: { pkce: "off", scope: { default: [] } },
-      }));
+      })),
+    ];
     const nodeOptions = [`--import=${pathToFileURL(clockAhead).href}`];
-    stage = await AbilityStage.start(new AbleProvider(), define, { nodeOptions });
+    stage = await AbilityStage.start(new AbleProvider(), define, { nodeOptions, port });
     for (const [id, server] of all) server.redirectUris.add(stage.first.redirectUri(id));
   });
   afterAll(async () => {
     await stage[Symbol.asyncDispose]();
-    await Promise.all([...servers.values()].map((server) => server.stop()));
+    await Promise.all([...servers.values(), peer].map((server) => server[Symbol.asyncDispose]()));
   });
 
   it("`extends: oidc` and an issuer are enough for oidc-provider: consent, refreshes and revocation, with one read of its metadata", async () => {
-    const port = await freePort();
-    const redirectUris = [`http://127.0.0.1:${port}/callback/peer`];
-    const features = { revocation: { enabled: true } };
-    await using peer = await startOidcPeer({ redirectUris, configuration: { features } });
-    const file = { id: "peer", extends: "oidc", issuer: peer.origin };
-    const providersDir = await providersFolder({ definitions: () => [file] });
-    await using broker = await prepareBroker({ port, databaseUrl: await useDatabase(), providersDir });
-    await broker.start();
+    const { api } = stage;
     const { id: client_id, secret: client_secret } = peer.client;
-    await broker.api.createClient({ name: "app", provider: "peer", client_id, client_secret });
-    await broker.api.createConnection({ name: "acme", provider: "peer", client: "app" });
-    const page = await walkConsent((await broker.api.consentLink("acme")).url);
+    await api.createClient({ name: "app", provider: "peer", client_id, client_secret });
+    await api.createConnection({ name: "acme", provider: "peer", client: "app" });
+    const page = await stage.consent("acme");
     expect([page.status, page.text]).toEqual([200, expect.stringMatching(/^Connected/)]);
-    for (let count = 0; count < 5; count++) await broker.api.refresh("acme");
+    for (let count = 0; count < 5; count++) await api.refresh("acme");
     expect([peer.granted.length, peer.refused]).toEqual([6, []]);
-    expect((await broker.api.token("acme")).body.version).toBe(6);
+    expect((await api.token("acme")).body.version).toBe(6);
 
-    await broker.api.deleteConnection("acme");
+    await api.deleteConnection("acme");
     expect(peer.paths.filter((path) => path === "/token/revocation").length).toBeGreaterThan(0);
     expect(peer.revokedGrants).toHaveLength(1);
     expect(peer.paths.filter((path) => path.startsWith("/.well-known/"))).toEqual([metadataPath]);
@@ -97,7 +96,11 @@ describeWithServices(["postgres", "redis"], "addresses that an issuer publishes"
   it("an issuer that is down at first is a 503 with a time, is asked once a minute, and works when it is back", async () => {
     const { server, reads } = await serve("down", null);
     const down = await askForLink("down");
-    expect([down.status, down.code, down.retryAfter]).toEqual([503, "provider_unavailable", "60"]);
+    expect([down.status, down.code, down.retryAfter]).toEqual([
+      503,
+      "provider_unavailable",
+      expect.stringMatching(/^(5\d|60)$/),
+    ]);
     const asked = reads();
     server.metadata = {};
     for (let count = 0; count < 3; count++) expect((await askForLink("down")).status).toBe(503);

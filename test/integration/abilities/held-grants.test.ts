@@ -1,11 +1,15 @@
-import { afterAll, beforeAll, expect, it } from "vitest";
-import { ScriptedBrowser } from "../../support/scripted-browser.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client } from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { TokenBody } from "../../support/broker-api.ts";
+import { patience } from "../../support/patience.ts";
+import { query } from "../../support/query.ts";
+import { type Page, ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
-import { patience, startAccountStage } from "./support/account-stage.ts";
-import { query } from "./support/query.ts";
+import { startAccountStage } from "./support/account-stage.ts";
 
-/** How long a person waits for the name of the account. */
-const lookupMs = 10_000;
+/** Longer than an idle process takes to stop. */
+const idleStopMs = 1500;
 
 type Stage = Awaited<ReturnType<typeof startAccountStage>>;
 let stage: Stage["stage"];
@@ -14,9 +18,70 @@ let connectAda: Stage["connectAda"];
 let reconnectAsBob: Stage["reconnectAsBob"];
 let revokedOf: Stage["revokedOf"];
 
-describeWithServices(["postgres", "redis"], "a grant of another account", () => {
+const sql = async (text: string) => await query(stage.databaseUrl, text);
+const decide = async (name: string, accept: boolean) =>
+  await stage.api.api<{ account: string | null }>(`/connections/${name}/account`, { method: "POST", body: { accept } });
+const statusOf = async (name: string) => (await stage.api.connection(name)).status;
+const accountOf = ({ access_token }: TokenBody) => server.accountOf(access_token);
+const currentRefreshToken = ({ access_token }: TokenBody) =>
+  server.ledger.currentRefreshToken(server.ledger.familyOf(access_token) ?? "") ?? "";
+
+/** A connection of ada's, and bob's grant that waits for a word. */
+async function holdBobs(name: string): Promise<void> {
+  await connectAda(name);
+  expect((await reconnectAsBob(name)).text).toContain("another account");
+}
+
+/** While `work` runs, Postgres holds each new grant of this connection back. */
+async function whileStoringWaits<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+  const holder = new Client({ connectionString: stage.databaseUrl });
+  await holder.connect();
+  await holder.query("SELECT pg_advisory_lock(1)");
+  await sql(
+    "CREATE FUNCTION hold() RETURNS trigger AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$ LANGUAGE plpgsql",
+  );
+  await sql(`CREATE TRIGGER hold BEFORE UPDATE ON connections FOR EACH ROW
+    WHEN (NEW.name = '${name}' AND NEW.authorization_seq <> OLD.authorization_seq) EXECUTE FUNCTION hold()`);
+  try {
+    return await work();
+  } finally {
+    await holder.end();
+    await sql("DROP FUNCTION hold CASCADE");
+  }
+}
+
+const ofThem = "connection_id IN (SELECT id FROM connections WHERE name IN ('forgotten', 'accepted'))";
+
+/** Two that are older than an hour; one of them was accepted, and its process did not come to dropping it. */
+async function leaveForgotten(): Promise<void> {
+  const columns = "attempt_id, connection_id, generation, record_sealed";
+  await holdBobs("forgotten");
+  await connectAda("accepted");
+  const other = new ScriptedBrowser();
+  const page = await reconnectAsBob("accepted", other);
+  await sql(`CREATE TABLE held_copy AS SELECT ${columns} FROM held_grants WHERE ${ofThem}`);
+  expect((await other.submit(page, { button: /^Use/ })).text).toContain("Connected");
+  await sql(`INSERT INTO held_grants (${columns}) SELECT ${columns} FROM held_copy ON CONFLICT DO NOTHING`);
+  await sql("DROP TABLE held_copy");
+  const age = `UPDATE held_grants SET created_at = created_at - interval '61 minutes' WHERE ${ofThem} RETURNING 1`;
+  expect(await sql(age)).toHaveLength(2);
+}
+
+/** One that was accepted, and whose process ended before it was stored. */
+async function leaveUnfinished(): Promise<void> {
+  await holdBobs("unfinished");
+  const done = `UPDATE held_grants h SET accepted = true, created_at = h.created_at - interval '6 minutes'
+    FROM connections c WHERE c.id = h.connection_id AND c.name = 'unfinished' RETURNING 1`;
+  expect(await sql(done)).toHaveLength(1);
+}
+
+describeWithServices(["postgres", "redis"], "a grant that is held, or meets another at the same moment", () => {
   beforeAll(async () => {
     ({ stage, server, connectAda, reconnectAsBob, revokedOf } = await startAccountStage());
+  });
+  beforeEach(() => {
+    server.account = "ada";
+    server.givesUserToken = false;
   });
   afterAll(() => stage[Symbol.asyncDispose]());
 
@@ -43,9 +108,7 @@ describeWithServices(["postgres", "redis"], "a grant of another account", () => 
     await connectAda("unknown");
     server.hangNext({ endpoint: "whoami" });
     const browser = new ScriptedBrowser();
-    const askedMs = Date.now();
     const page = await reconnectAsBob("unknown", browser);
-    expect(Date.now() - askedMs).toBeLessThan(lookupMs + 5000);
     expect(page.forms[0]?.buttons.map(({ label }) => label)).toEqual([
       "Keep ada at work",
       "Use the account I just signed in to from now on",
@@ -60,17 +123,6 @@ describeWithServices(["postgres", "redis"], "a grant of another account", () => 
     expect(request.body.request?.base_url).not.toBe(`${server.origin}/api/t-ada`);
     await stage.api.refresh("unknown");
     await expect.poll(() => stage.api.connection("unknown"), patience).toMatchObject({ account: "bob" });
-  });
-
-  it("a held grant waits through a kill and a start of the broker", async () => {
-    const before = await connectAda("waiting");
-    const browser = new ScriptedBrowser();
-    const page = await reconnectAsBob("waiting", browser);
-    await stage.first.kill();
-    await stage.first.start();
-    expect((await stage.token("waiting")).access_token).toBe(before.access_token);
-    expect((await browser.submit(page, { button: /^Use/ })).text).toContain("Connected");
-    expect(server.accountOf((await stage.token("waiting")).access_token)).toBe("bob");
   });
 
   it("further tokens of another account are held with it: kept, all of them are revoked; used, all of them are served", async () => {
@@ -112,32 +164,6 @@ describeWithServices(["postgres", "redis"], "a grant of another account", () => 
       .toEqual(revoked.map((count) => count + 1));
   });
 
-  it("a grant that nobody answers for is revoked after an hour; one that was used is not, even if its process ended on the way", async () => {
-    const ofThem = "connection_id IN (SELECT id FROM connections WHERE name IN ('forgotten', 'accepted'))";
-    const columns = "attempt_id, connection_id, generation, record_sealed";
-    await connectAda("forgotten");
-    await reconnectAsBob("forgotten");
-    await connectAda("accepted");
-    const browser = new ScriptedBrowser();
-    const page = await reconnectAsBob("accepted", browser);
-    const sql = async (text: string) => await query(stage.databaseUrl, text);
-    await sql(`CREATE TABLE held_copy AS SELECT ${columns} FROM held_grants WHERE ${ofThem}`);
-    expect((await browser.submit(page, { button: /^Use/ })).text).toContain("Connected");
-    // As if the process had not come to dropping what it had accepted.
-    await sql(`INSERT INTO held_grants (${columns}) SELECT ${columns} FROM held_copy ON CONFLICT DO NOTHING`);
-    await sql("DROP TABLE held_copy");
-    const age = `UPDATE held_grants SET created_at = created_at - interval '61 minutes' WHERE ${ofThem} RETURNING 1`;
-    expect(await sql(age)).toHaveLength(2);
-    const earlier = revokedOf("bob").length;
-    await stage.first.kill();
-    await stage.first.start(); // which begins with tidying
-    await expect.poll(() => sql(`SELECT 1 FROM held_grants WHERE ${ofThem}`), patience).toEqual([]);
-    await expect.poll(() => revokedOf("bob").length, patience).toBe(earlier + 1);
-    await stage.api.refresh("accepted");
-    expect(server.accountOf((await stage.token("accepted")).access_token)).toBe("bob");
-    expect(server.accountOf((await stage.token("forgotten")).access_token)).toBe("ada");
-  });
-
   it("a held grant that a newer reconnect has overtaken cannot be accepted any more", async () => {
     await connectAda("overtaken");
     const browser = new ScriptedBrowser();
@@ -151,5 +177,135 @@ describeWithServices(["postgres", "redis"], "a grant of another account", () => 
     expect(status).toBe(404);
     expect((await browser.submit(page, { button: /^Use/ })).status).toBe(403);
     expect((await stage.token("overtaken")).version).toBe(version);
+  });
+
+  it("a no that comes while a yes is being stored is refused: what was accepted is served, refreshes, and was not revoked", async () => {
+    await holdBobs("both");
+    const earlier = server.revoked.length;
+    const held =
+      "SELECT 1 FROM held_grants h JOIN connections c ON c.id = h.connection_id WHERE c.name = 'both' AND h.accepted";
+    const { yes, no } = await whileStoringWaits("both", async () => {
+      const accepting = decide("both", true);
+      await expect.poll(() => sql(held), patience).toHaveLength(1);
+      return { yes: accepting, no: await decide("both", false) };
+    });
+    expect([(await yes).status, no.status]).toEqual([200, 404]);
+    await expect.poll(async () => (await stage.api.connection("both"))["account"], patience).toBe("bob");
+    expect(accountOf(await stage.token("both"))).toBe("bob");
+    expect(server.revoked.slice(earlier)).toEqual([]);
+    await stage.api.refresh("both");
+    expect(await stage.api.connection("both")).toMatchObject({ status: "connected", last_error: null });
+  });
+
+  it("a yes that comes after a no is refused, and the connection keeps what it had", async () => {
+    await holdBobs("declined");
+    const earlier = server.revoked.length;
+    const [no, yes] = [await decide("declined", false), await decide("declined", true)];
+    expect([no.status, yes.status]).toEqual([200, 404]);
+    expect(server.revoked.slice(earlier).map((token) => server.accountOf(token))).toEqual(["bob"]);
+    await stage.api.refresh("declined");
+    expect(accountOf(await stage.token("declined"))).toBe("ada");
+  });
+
+  it("a declined grant that holds the very tokens that are in use is not revoked", async () => {
+    await stage.connect("same", "able");
+    const inUse = await stage.token("same");
+    const refresh_token = currentRefreshToken(inUse);
+    const body = { access_token: inUse.access_token, refresh_token, expires_in: 3600 };
+    server.failNext({ status: 200, endpoint: "token", body });
+    server.failNext({ status: 500, endpoint: "whoami", body: {} });
+    expect((await stage.consent("same")).text).toContain("Is that the same account?");
+    const earlier = server.revoked.length;
+    expect((await decide("same", false)).status).toBe(200);
+    expect(server.revoked.slice(earlier)).toEqual([]);
+    await stage.api.refresh("same");
+    expect(await statusOf("same")).toBe("connected");
+  });
+
+  it("with an imported set nothing of the account before is left: no name, no further token, none that was exchanged for", async () => {
+    server.givesUserToken = true;
+    await stage.connect("handed", "able-many");
+    const before = await stage.token("handed", { token: "deep" });
+    expect((await stage.token("handed", { token: "user" })).version).toBe(1);
+    server.failNext({ status: 500, endpoint: "whoami", body: {} });
+    const { accessToken, refreshToken } = server.issueTokenSet();
+    const set = { access_token: accessToken, refresh_token: refreshToken, expires_in: 3600 };
+    await stage.api.importTokens("handed", set);
+    expect(await stage.api.connection("handed")).toMatchObject({ account: null, account_label: null });
+    const further = async () => {
+      const { body } = await stage.api.token("handed", { token: "user" });
+      const exchanged = await stage.token("handed", { token: "deep" });
+      return [body.code, exchanged.access_token === before.access_token, accountOf(exchanged)];
+    };
+    await expect.poll(further, patience).toEqual(["authorization_pending", false, ""]);
+  });
+
+  it("a further token that comes with a refresh is served beside it", async () => {
+    await stage.connect("later", "able-many");
+    expect((await stage.api.connection("later"))["tokens"]).toMatchObject({ user: { status: "pending" } });
+    const authed_user = { access_token: "came along", expires_in: 3600 };
+    const own = { access_token: "own", refresh_token: "own too", expires_in: 3600 };
+    server.failNext({ status: 200, endpoint: "token", body: { ...own, authed_user } });
+    await stage.api.refresh("later");
+    expect((await stage.token("later")).access_token).toBe("own");
+    expect((await stage.token("later", { token: "user" })).access_token).toBe("came along");
+  });
+
+  it("a person who has confirmed a user code is connected although the broker is told to stop before the provider has answered", async () => {
+    await stage.create("coded", "able-device");
+    const release = server.holdTokens();
+    const { body } = await stage.api.api<{ user_code: string }>("/connections/coded/device", { method: "POST" });
+    server.devices.answer(body.user_code, "approved");
+    const code = server.devices.codeOf(body.user_code);
+    const polls = () => server.ledger.requestsTo("token").filter(({ fields }) => fields["device_code"] === code);
+    await expect.poll(() => polls().length, patience).toBe(1);
+    // Not SIGTERM, after which a broker goes on for as long as a load balancer may not have seen it.
+    const stopping = stage.first.stop("SIGINT");
+    await sleep(idleStopMs);
+    release();
+    expect(await stopping).toBe(0);
+    await stage.first.start();
+    expect(await statusOf("coded")).toBe("connected");
+    expect(accountOf(await stage.token("coded"))).toBe("ada");
+    expect(polls()).toHaveLength(1);
+  });
+
+  describe("through a kill and a start of the broker", () => {
+    const browser = new ScriptedBrowser();
+    let waiting: { before: TokenBody; page: Page };
+    let bobsBefore: string[];
+    let adasBefore: string[];
+
+    beforeAll(async () => {
+      server.account = "ada";
+      waiting = { before: await connectAda("waiting"), page: await reconnectAsBob("waiting", browser) };
+      await leaveForgotten();
+      await leaveUnfinished();
+      [bobsBefore, adasBefore] = [revokedOf("bob"), revokedOf("ada")];
+      await stage.first.kill();
+      await stage.first.start(); // which begins with tidying
+    });
+
+    it("a held grant waits", async () => {
+      expect((await stage.token("waiting")).access_token).toBe(waiting.before.access_token);
+      expect((await browser.submit(waiting.page, { button: /^Use/ })).text).toContain("Connected");
+      expect(accountOf(await stage.token("waiting"))).toBe("bob");
+    });
+
+    it("one that nobody answers for is revoked after an hour; one that was used is not, even if its process ended on the way", async () => {
+      await expect.poll(() => sql(`SELECT 1 FROM held_grants WHERE ${ofThem}`), patience).toEqual([]);
+      await expect.poll(() => revokedOf("bob").length, patience).toBe(bobsBefore.length + 1);
+      await stage.api.refresh("accepted");
+      expect(accountOf(await stage.token("accepted"))).toBe("bob");
+      expect(accountOf(await stage.token("forgotten"))).toBe("ada");
+    });
+
+    it("a yes whose process ended before the grant was stored is carried out by the next one that tidies up, and nothing else is revoked", async () => {
+      await expect.poll(async () => (await stage.api.connection("unfinished"))["account"], patience).toBe("bob");
+      await stage.api.refresh("unfinished");
+      expect(accountOf(await stage.token("unfinished"))).toBe("bob");
+      expect(revokedOf("bob")).toHaveLength(bobsBefore.length + 1);
+      expect(revokedOf("ada").filter((token) => !adasBefore.includes(token))).toEqual([]);
+    });
   });
 });

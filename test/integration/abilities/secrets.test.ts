@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { basicCredentials } from "../../support/providers/call.ts";
 import type { RequestEntry } from "../../support/providers/ledger.ts";
+import { patience } from "../../support/patience.ts";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 import { dumpPostgres } from "../../support/dumps.ts";
@@ -35,8 +36,6 @@ function define(server: AbleProvider) {
     server.definition("login", { ...structuredClone({ inputs, token }), grants: ["password"] }),
   ];
 }
-
-const patience = { timeout: 10_000 };
 
 let stage: AbilityStage<AbleProvider>;
 let server: AbleProvider;

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { Client } from "pg";
 import type { Reply, TokenBody } from "../../support/broker-api.ts";
 import { type BrokerProcess, startBroker } from "../../support/broker-process.ts";
+import { until } from "../../support/patience.ts";
 import { providersFolder } from "../../support/providers/definition-files.ts";
 import type { DefinitionFile } from "../../support/providers/strict-server.ts";
 import { useDatabase } from "../../support/services/index.ts";
@@ -32,9 +32,8 @@ export type Played = {
 const probe = pathToFileURL(fileURLToPath(new URL("heap-probe.ts", import.meta.url))).href;
 /** What explodes does so before it takes the machine along. */
 const heapLimit = "--max-old-space-size=512";
-const waitSeconds = 20;
-/** What this replica has cached may be so old. */
-const cacheTrustMs = 5000;
+/** The longest that the API lets a caller wait. */
+const waitSeconds = 30;
 
 /** One broker on real Postgres, and for each hostile answer a server, a provider, a client and a connection. */
 export class HostileStage implements AsyncDisposable {
@@ -116,15 +115,11 @@ export class HostileStage implements AsyncDisposable {
     const { api } = this.broker;
     const server = this.#servers[index];
     const before = server?.requests.length ?? 0;
-    const endMs = Date.now() + cacheTrustMs;
     // As if the back-off of a token that was over from the start had passed.
     await this.#database.query("UPDATE connections SET backoff_until = NULL WHERE name = $1", [nameOf(index)]);
+    await api.changeConnection(nameOf(index), { labels: {} }); // so that this replica looks at the row
     await api.api(`/connections/${nameOf(index)}/refresh`, { method: "POST" });
-    let { status, body } = await api.token(nameOf(index), { wait: waitSeconds });
-    while (status !== 200 && Date.now() < endMs) {
-      await sleep(250);
-      ({ status, body } = await api.token(nameOf(index), { wait: waitSeconds }));
-    }
+    const { status, body } = await api.token(nameOf(index), { wait: waitSeconds });
     return { spent: server?.sent[before] ?? null, status, token: body.access_token };
   }
 
@@ -133,16 +128,10 @@ export class HostileStage implements AsyncDisposable {
     const { broker } = this;
     const from = broker.stderr.length;
     process.kill(broker.pid, "SIGUSR2");
-    const deadline = Date.now() + 10_000;
-    for (;;) {
-      const line = /^heap probe (.+)\n/m.exec(broker.stderr.slice(from))?.[1];
-      if (line !== undefined) {
-        const { heapUsed, external } = JSON.parse(line) as { heapUsed: number; external: number };
-        return heapUsed + external;
-      }
-      if (Date.now() > deadline) throw new Error("the broker does not say what it holds");
-      await sleep(20);
-    }
+    const said = () => /^heap probe (.+)\n/m.exec(broker.stderr.slice(from))?.[1];
+    const line = await until("what the broker holds", () => said() ?? broker.exitCode !== null);
+    const { heapUsed, external } = JSON.parse(String(line)) as { heapUsed: number; external: number };
+    return heapUsed + external;
   }
 
   /** The most memory that the process ever had, in bytes. */

@@ -1,8 +1,8 @@
-import { expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { Bakeronline } from "../../support/providers/bakeronline.ts";
 import type { RequestEntry } from "../../support/providers/ledger.ts";
 import { ProviderStage } from "../../support/provider-stage.ts";
-import { expectLife, rotate, shortLifeSeconds } from "../../support/rotations.ts";
+import { expectLife, rotate } from "../../support/rotations.ts";
 import { rulesMet } from "../../support/service.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 
@@ -16,32 +16,36 @@ const variants = [
   { id: "bakeronline-plain", extends: "bakeronline", authorization: { pkce_method: "plain" } },
 ];
 
-async function setStage() {
-  const stage = await ProviderStage.start(new Bakeronline(), { more: () => variants });
-  for (const provider of ["bakeronline", ...variants.map(({ id }) => id)]) await stage.addClient(provider, provider);
-  const connect = (name: string, provider = "bakeronline") =>
-    stage.connect({ name, provider, client: provider, scopes }, api);
-  return { stage, connect };
-}
+const lifeSeconds = 3600;
+let stage: ProviderStage<Bakeronline>;
 
-function sent({ server }: ProviderStage<Bakeronline>, grantType: string): RequestEntry[] {
-  return server.ledger.requestsTo("token").filter(({ fields }) => fields["grant_type"] === grantType);
+const connect = (name: string, provider = "bakeronline") =>
+  stage.connect({ name, provider, client: provider, scopes }, api);
+
+function sent(grantType: string): RequestEntry[] {
+  return stage.server.ledger.requestsTo("token").filter(({ fields }) => fields["grant_type"] === grantType);
 }
 
 describeWithServices(["postgres", "redis"], "Bakeronline", () => {
+  beforeAll(async () => {
+    stage = await ProviderStage.start(new Bakeronline(), { more: () => variants });
+  });
+  beforeEach(async () => {
+    await stage.startOver();
+    for (const provider of ["bakeronline", ...variants.map(({ id }) => id)]) await stage.addClient(provider, provider);
+  });
+  afterAll(async () => await stage[Symbol.asyncDispose]());
+
   it("each of several devices gets ten new tokens, by form and by JSON, with its refresh token and version header alone", async () => {
-    const { stage, connect } = await setStage();
-    await using _ = stage;
     const services = [
-      await connect("acme"),
-      await connect("acme-till"),
-      await connect("acme-json", "bakeronline-json"),
-      await connect("acme-plain", "bakeronline-plain"),
+      await connect("till-one"),
+      await connect("till-one-till"),
+      await connect("till-one-json", "bakeronline-json"),
+      await connect("till-one-plain", "bakeronline-plain"),
     ];
-    const { ledger, switches } = stage.server;
+    const { ledger } = stage.server;
     const first = await Promise.all(services.map((service) => service.token()));
-    for (const token of first) expectLife(token, 3600);
-    switches.accessLifeSeconds = shortLifeSeconds;
+    for (const token of first) expectLife(token, lifeSeconds);
     await rotate({ stage, services });
 
     expect(first.map(({ access_token }) => ledger.refreshes(ledger.familyOf(access_token)))).toEqual([10, 10, 10, 10]);
@@ -52,7 +56,7 @@ describeWithServices(["postgres", "redis"], "Bakeronline", () => {
     expect(new Set(requests.map(({ headers }) => headers["x-version"]))).toEqual(new Set(["1.9.0"]));
     const asked = ledger.requestsTo("authorize").filter(({ method }) => method === "GET");
     expect(asked.map(({ fields }) => fields["code_challenge_method"])).toEqual(["S256", "S256", "S256", "plain"]);
-    const refreshes = sent(stage, "refresh_token");
+    const refreshes = sent("refresh_token");
     expect(new Set(refreshes.map(({ fields }) => Object.keys(fields).sort().join()))).toEqual(
       new Set(["grant_type,refresh_token"]),
     );
@@ -62,23 +66,19 @@ describeWithServices(["postgres", "redis"], "Bakeronline", () => {
   });
 
   it("a connection is one device for good: a uuid of its own that stays the same over reconnects", async () => {
-    const { stage, connect } = await setStage();
-    await using _ = stage;
-    await connect("acme");
-    await connect("acme-till");
-    await stage.consent("acme");
-    const devices = sent(stage, "code").map(({ fields }) => fields["device_id"]);
+    await connect("owned");
+    await connect("owned-till");
+    await stage.consent("owned");
+    const devices = sent("code").map(({ fields }) => fields["device_id"]);
     expect(devices).toEqual([expect.stringMatching(uuid), expect.stringMatching(uuid), devices[0]]);
     expect(devices[1]).not.toBe(devices[0]);
-    expect(sent(stage, "code")[0]?.fields).toMatchObject({ client_id: stage.server.client.id, device_name: "Freshet" });
-    expect(sent(stage, "code")[0]?.fields).not.toHaveProperty("redirect_uri");
-    expect((await stage.api.connection("acme"))["inputs"]).toMatchObject({ device_id: devices[0] });
+    expect(sent("code")[0]?.fields).toMatchObject({ client_id: stage.server.client.id, device_name: "Freshet" });
+    expect(sent("code")[0]?.fields).not.toHaveProperty("redirect_uri");
+    expect((await stage.api.connection("owned"))["inputs"]).toMatchObject({ device_id: devices[0] });
   });
 
   it("the API's expired_access_token is named by expired_when, whatever status it comes with", async () => {
-    const { stage, connect } = await setStage();
-    await using _ = stage;
-    const service = await connect("acme");
+    const service = await connect("expiring");
     const token = await service.token();
     stage.server.killAccessTokens();
     for (const status of [401, 403, 400]) {
@@ -91,20 +91,17 @@ describeWithServices(["postgres", "redis"], "Bakeronline", () => {
   });
 
   it("a refresh token that has died ends the connection with a useful detail, and a reconnect under its name mends it", async () => {
-    const { stage, connect } = await setStage();
-    await using _ = stage;
-    const service = await connect("acme");
+    const service = await connect("dying");
     const { version } = await service.token();
-    stage.server.switches.accessLifeSeconds = shortLifeSeconds;
-    await stage.api.refresh("acme");
     stage.server.killRefreshTokens();
-    const refused = await stage.api.api("/connections/acme/refresh", { method: "POST" });
+    const refused = await stage.api.api("/connections/dying/refresh", { method: "POST" });
     expect([refused.status, refused.body["code"]]).toEqual([409, "needs_reauthorization"]);
 
     const valid = await service.token({ min_ttl: 0 });
     expect(valid.warnings.map(({ code }) => code)).toEqual(["refresh_failing"]);
     expect(await service.call(valid)).toMatchObject({ status: 200 });
-    await service.untilExpired(valid);
+    await stage.pass(lifeSeconds + 1);
+    await service.meetEnd(valid);
     const requests = stage.server.ledger.requestsTo("token").length;
     for (let count = 0; count < 5; count++) {
       const { status, body } = await service.read();
@@ -113,7 +110,7 @@ describeWithServices(["postgres", "redis"], "Bakeronline", () => {
     }
     expect(stage.server.ledger.requestsTo("token")).toHaveLength(requests);
 
-    await stage.consent("acme");
+    await stage.consent("dying");
     const token = await service.token();
     expect(token.version).toBeGreaterThan(version);
     expect(await service.call(token)).toMatchObject({ status: 200 });
@@ -121,15 +118,12 @@ describeWithServices(["postgres", "redis"], "Bakeronline", () => {
   });
 
   it("a token set that was handed over is refreshed like one of its own", async () => {
-    const { stage } = await setStage();
-    await using _ = stage;
     const service = await stage.create(
-      { name: "acme", provider: "bakeronline", client: "bakeronline", grant: "import" },
+      { name: "handed", provider: "bakeronline", client: "bakeronline", grant: "import" },
       api,
     );
     const { refreshToken = "" } = stage.server.issueTokenSet({ slot: "till" });
-    stage.server.switches.accessLifeSeconds = shortLifeSeconds;
-    await stage.api.importTokens("acme", { refresh_token: refreshToken, verify: true });
+    await stage.api.importTokens("handed", { refresh_token: refreshToken, verify: true });
     await rotate({ stage, services: [service], endings: ["order", "refusal"] });
     expect(stage.server.ledger.refreshes()).toBe(3);
     expect(stage.server.ledger.reuses).toEqual([]);

@@ -1,36 +1,33 @@
-import { expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import type { ConnectionRequest } from "../../support/broker-api.ts";
 import type { RequestEntry } from "../../support/providers/ledger.ts";
 import { Shopware } from "../../support/providers/shopware.ts";
 import { ProviderStage } from "../../support/provider-stage.ts";
-import { expectLife, rotate, shortLifeSeconds } from "../../support/rotations.ts";
+import { brandNewSeconds, expectLife, rotate } from "../../support/rotations.ts";
 import { Service, rulesMet } from "../../support/service.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 
 const api = "/product";
-const integration: ConnectionRequest = {
-  name: "integration",
-  provider: "shopware",
-  client: "shop",
-  grant: "client_credentials",
-};
+const lifeSeconds = 600;
 
 /** A shop with an integration, and another shop beside it. */
-async function setStage() {
-  const other = new Shopware();
-  const stage = await ProviderStage.start(new Shopware(), { beside: [other] });
-  for (const [name, server] of [["shop", stage.server] as const, ["other-shop", other] as const]) {
+const [shop, other] = [new Shopware(), new Shopware()];
+let stage: ProviderStage<Shopware>;
+let integration: ConnectionRequest;
+/** The admin user's connection: a password and no client. */
+let admin: ConnectionRequest;
+let round = 0;
+
+/** The name of a connection goes on from the version that it had: each test has names of its own. */
+async function startOver(): Promise<void> {
+  round += 1;
+  await stage.startOver();
+  for (const [name, server] of [["shop", shop] as const, ["other-shop", other] as const]) {
     await stage.addClient(name, "shopware", { server, inputs: { shop_url: server.origin } });
   }
-  /** The admin user's connection: a password and no client. */
-  const admin: ConnectionRequest = {
-    name: "admin",
-    provider: "shopware",
-    grant: "password",
-    inputs: { shop_url: stage.server.origin },
-    credentials: { ...stage.server.user },
-  };
-  return { stage, other, admin };
+  integration = { name: `integration-${round}`, provider: "shopware", client: "shop", grant: "client_credentials" };
+  const inputs = { shop_url: shop.origin };
+  admin = { name: `admin-${round}`, provider: "shopware", grant: "password", inputs, credentials: { ...shop.user } };
 }
 
 const shape = ({ headers, fields }: RequestEntry) =>
@@ -38,16 +35,19 @@ const shape = ({ headers, fields }: RequestEntry) =>
 const times = (count: number, text: string) => Array.from({ length: count }, () => text);
 
 describeWithServices(["postgres", "redis"], "Shopware", () => {
+  beforeAll(async () => {
+    stage = await ProviderStage.start(shop, { beside: [other] });
+  });
+  beforeEach(startOver);
+  afterAll(async () => await stage[Symbol.asyncDispose]());
+
   it("a user's token is refreshed ten times and those of two shops' integrations fetched ten times, each at its own host", async () => {
-    const { stage, other, admin } = await setStage();
-    await using _ = stage;
     const services = [
       await stage.create(admin, api),
       await stage.create(integration, api),
-      await stage.create({ ...integration, name: "other-integration", client: "other-shop" }, api),
+      await stage.create({ ...integration, name: `other-${integration.name}`, client: "other-shop" }, api),
     ];
-    for (const service of services) expectLife(await service.token(), 600);
-    for (const server of [stage.server, other]) server.switches.accessLifeSeconds = shortLifeSeconds;
+    for (const service of services) expectLife(await service.token(), lifeSeconds);
     await rotate({ stage, services, servers: [stage.server, other] });
 
     const json = "application/json | no header";
@@ -73,18 +73,15 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
   });
 
   it("a refresh token that has died, told by 401 or by 400, is made up for in the same read by logging in again", async () => {
-    const { stage, admin } = await setStage();
-    await using _ = stage;
     const { server } = stage;
     const service = await stage.create(admin, api);
-    server.switches.accessLifeSeconds = shortLifeSeconds;
-    await stage.api.refresh("admin");
     for (const library of [8, 9] as const) {
       server.library = library;
       const before = await service.token({ min_ttl: 0 });
       const requests = server.ledger.requestsTo("token").length;
       server.killRefreshTokens();
       server.killAccessTokens();
+      await stage.pass(brandNewSeconds + 1);
       const refusal = await service.call(before);
       expect(rulesMet(before, refusal)).toContainEqual(expect.objectContaining({ body: expect.any(String) }));
       const { status, body } = await service.report(before);
@@ -96,21 +93,18 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
         ["password", 200],
       ]);
     }
-    await stage.api.refresh("admin");
+    await stage.api.refresh(admin.name);
     expect(server.ledger.granted("password")).toBe(3);
     expect(server.ledger.reuses).toEqual([]);
   });
 
   it("a changed password is tried once, ends in needs_reauthorization, and is mended by new credentials", async () => {
-    const { stage, admin } = await setStage();
-    await using _ = stage;
     const { server } = stage;
     const service = await stage.create(admin, api);
-    server.switches.accessLifeSeconds = shortLifeSeconds;
-    await stage.api.refresh("admin");
     const before = await service.token({ min_ttl: 0 });
     const password = server.changePassword();
-    await service.untilExpired(before);
+    await stage.pass(lifeSeconds + 1);
+    await service.meetEnd(before);
     const refused = await service.report(before);
     expect([refused.status, refused.body.code]).toEqual([409, "needs_reauthorization"]);
     expect(refused.body.detail).toMatch(/credentials.*PATCH.*user credentials were incorrect/);
@@ -119,9 +113,9 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
     expect(logins().map(({ status }) => status)).toEqual([200, 400]);
 
     const { username } = server.user;
-    await stage.api.changeConnection("admin", { credentials: { username, password: "wrong-again" } });
+    await stage.api.changeConnection(admin.name, { credentials: { username, password: "wrong-again" } });
     expect((await service.report(before)).status).toBe(409);
-    await stage.api.changeConnection("admin", { credentials: { username, password } });
+    await stage.api.changeConnection(admin.name, { credentials: { username, password } });
     const token = await service.token({ min_ttl: 0 });
     expect(token.version).toBeGreaterThan(before.version);
     expect(await service.call(token)).toMatchObject({ status: 200 });
@@ -129,18 +123,15 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
   });
 
   it("after an integration's secret was changed, what is valid is served, then client_rejected, until the client is corrected", async () => {
-    const { stage } = await setStage();
-    await using _ = stage;
     const service = await stage.create(integration, api);
-    stage.server.switches.accessLifeSeconds = shortLifeSeconds;
-    await stage.api.refresh(service.connection);
     const client_secret = stage.server.changeSecret();
-    const refused = await stage.api.api("/connections/integration/refresh", { method: "POST" });
+    const refused = await stage.api.api(`/connections/${integration.name}/refresh`, { method: "POST" });
     expect([refused.status, refused.body["code"]]).toEqual([502, "client_rejected"]);
     const valid = await service.token({ min_ttl: 0 });
     expect(valid.warnings.map(({ code }) => code)).toEqual(["refresh_failing"]);
     expect(await service.call(valid)).toMatchObject({ status: 200 });
-    await service.untilExpired(valid);
+    await stage.pass(lifeSeconds + 1);
+    await service.meetEnd(valid);
     const { status, body } = await service.read();
     expect([status, body.code]).toEqual([502, "client_rejected"]);
     expect(body.detail).toMatch(/client id or secret.*Client authentication failed/);
@@ -152,8 +143,6 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
   });
 
   it("a wrong secret or password is refused when a connection is made, and nothing is stored", async () => {
-    const { stage, admin } = await setStage();
-    await using _ = stage;
     stage.server.changeSecret();
     stage.server.changePassword();
     for (const [body, reason] of [
@@ -169,8 +158,6 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
   });
 
   it("connections that are made while the shop is away wait, and connect once it is back", async () => {
-    const { stage, admin } = await setStage();
-    await using _ = stage;
     stage.server.failNext({ status: 503, body: "maintenance", times: 1000 });
     for (const request of [integration, admin]) {
       expect(await stage.api.createConnection(request)).toMatchObject({ status: "pending", version: 0 });
@@ -186,8 +173,6 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
   });
 
   it("a shop's address stands on the client, so that no connection can have its secret sent elsewhere", async () => {
-    const { stage, other } = await setStage();
-    await using _ = stage;
     const body = { ...integration, inputs: { shop_url: other.origin } };
     const refused = await stage.api.api("/connections", { method: "POST", body });
     expect([refused.status, refused.body["code"]]).toEqual([400, "invalid_request"]);
@@ -196,17 +181,15 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
   });
 
   it("the shop that a stored password is for stays, whatever state the connection is in", async () => {
-    const { stage, other, admin } = await setStage();
-    await using _ = stage;
     await stage.api.createConnection(admin);
     for (const changes of [{ disabled: true }, { disabled: false }]) {
-      await stage.api.changeConnection("admin", changes);
+      await stage.api.changeConnection(admin.name, changes);
       const body = { inputs: { shop_url: other.origin } };
-      const refused = await stage.api.api("/connections/admin", { method: "PATCH", body });
+      const refused = await stage.api.api(`/connections/${admin.name}`, { method: "PATCH", body });
       expect([refused.status, refused.body["code"]]).toEqual([409, "conflict"]);
       expect(refused.body["detail"]).toMatch(/inputs\.shop_url/);
     }
-    await stage.api.refresh("admin");
+    await stage.api.refresh(admin.name);
     expect(other.ledger.requests).toEqual([]);
   });
 });

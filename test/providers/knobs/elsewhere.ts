@@ -9,7 +9,7 @@ const limits = "test/unit/tokens/limits-over-replicas.test.ts";
 const discovery = "test/unit/providers/discovery.test.ts";
 const abilities = "test/integration/abilities";
 const parallelSets = "test/unit/tokens/parallel-sets.test.ts";
-const refreshing = "test/integration/refresh-knobs.test.ts";
+const refreshing = "test/integration/refreshes.test.ts";
 
 /** Knobs whose effect lies beyond requests and answers. */
 export const elsewhere: Elsewhere[] = [
@@ -37,7 +37,7 @@ export const elsewhere: Elsewhere[] = [
   {
     knob: "response.extra_tokens.name",
     test: `${abilities}/further-tokens.test.ts`,
-    title: "four replicas and two hundred callers cause one refresh of each chain, each with its own refresh token",
+    title: "two replicas and two hundred callers cause one refresh of each chain, each with its own refresh token",
   },
   {
     knob: "after_connect.pointer",

@@ -23,6 +23,11 @@ export class Bakeronline extends StrictServer {
     super({ switches, client, authorize: { path: "/oauth/authorize", required, optional, scopes, pkce: "required" } });
   }
 
+  override startOver(): void {
+    super.startOver();
+    this.expiredStatus = 401;
+  }
+
   protected routes(): Route[] {
     const token = { method: "POST", path: "/api/token", endpoint: "token", handle: (call: Call) => this.#token(call) };
     return [token, this.apiRoute("/company/shops", checkVersion)];

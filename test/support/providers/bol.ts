@@ -4,6 +4,8 @@ import type { TokenSet } from "./grant-book.ts";
 import type { Answer, Route } from "./route.ts";
 import { type DefinitionFile, StrictServer, type Switches } from "./strict-server.ts";
 
+/** How long access tokens of the code flow live. */
+const codeFlowLifeSeconds = 599;
 const apiMediaTypes = /^application\/(json|vnd\.retailer\.v\d+\+json)$/;
 
 /**
@@ -14,8 +16,6 @@ const apiMediaTypes = /^application\/(json|vnd\.retailer\.v\d+\+json)$/;
 export class Bol extends StrictServer {
   /** True: this address is blocked, and everything is answered with 404. */
   blocked = false;
-  /** How long access tokens of the code flow live. */
-  codeFlowLifeSeconds = 599;
 
   constructor(switches: Partial<Switches> = {}) {
     super({
@@ -29,6 +29,11 @@ export class Bol extends StrictServer {
         pkce: "off",
       },
     });
+  }
+
+  override startOver(): void {
+    super.startOver();
+    this.blocked = false;
   }
 
   protected routes(): Route[] {
@@ -56,11 +61,9 @@ export class Bol extends StrictServer {
     const authorization = { url: `${this.origin}/authorize` };
     const token = { url: `${this.origin}/token` };
     const api = { base_url: `${this.origin}/retailer` };
-    // A quarter of an hour in the catalogue: nobody waits so long here.
-    const limits = { cool_down_s: 3 };
     return [
-      { id: "bol", extends: "bol", authorization, token, api, limits },
-      { id: "bol-form", extends: "bol-form", authorization, token, api, limits },
+      { id: "bol", extends: "bol", authorization, token, api },
+      { id: "bol-form", extends: "bol-form", authorization, token, api },
     ];
   }
 
@@ -106,8 +109,13 @@ export class Bol extends StrictServer {
     if (fields.get("redirect_uri") !== redirectUri) {
       throw new Fault("invalid_grant", "redirect_uri is not that of the code");
     }
-    const lifeSeconds = () => this.codeFlowLifeSeconds;
-    return this.grants.startFamily({ clientId, scope, family, lifeSeconds, grantType: "authorization_code" });
+    return this.grants.startFamily({
+      clientId,
+      scope,
+      family,
+      lifeSeconds: codeFlowLifeSeconds,
+      grantType: "authorization_code",
+    });
   }
 
   #refresh(call: Call, fields: Fields): TokenSet {

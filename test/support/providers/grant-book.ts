@@ -36,7 +36,7 @@ type Family = {
   /** A set obtained for the same slot (a device, say) replaces this one. */
   slot?: string;
   /** Where its access tokens live otherwise than the rules say. */
-  lifeSeconds?: () => number;
+  lifeSeconds?: number;
   dead: boolean;
   accessTokens: string[];
   refreshToken?: string;
@@ -94,7 +94,7 @@ export class GrantBook {
     family?: string;
     slot?: string;
     withRefresh?: boolean;
-    lifeSeconds?: () => number;
+    lifeSeconds?: number;
   }): TokenSet {
     const { slot } = options;
     if (slot !== undefined) this.#replaceSlot(slot);
@@ -172,7 +172,7 @@ export class GrantBook {
   }
 
   #tokenSet(family: Family): TokenSet {
-    const expiresIn = family.lifeSeconds?.() ?? this.#rules.accessLifeSeconds;
+    const expiresIn = family.lifeSeconds ?? this.#rules.accessLifeSeconds;
     const accessToken = mint("access");
     family.accessTokens.push(accessToken);
     this.#access.set(accessToken, { family, expiresAt: this.#now() + expiresIn * 1000, dead: false });

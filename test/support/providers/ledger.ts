@@ -118,6 +118,12 @@ export class Ledger {
     this.#current.delete(family);
   }
 
+  /** Forgets what has happened so far. What was issued stays known. */
+  startOver(): void {
+    for (const list of [this.requests, this.tokens, this.reuses, this.#granted]) list.length = 0;
+    this.#peaks.clear();
+  }
+
   #enter(refreshToken: string): void {
     const running = (this.#inFlight.get(refreshToken) ?? 0) + 1;
     this.#inFlight.set(refreshToken, running);

@@ -6,6 +6,7 @@ import { type DefinitionFile, StrictServer, type Switches } from "./strict-serve
 
 /** The one client that needs no secret. */
 const administration = "administration";
+const firstUser = { username: "admin", password: "shopware-password-91d4" };
 
 /** Code, status and title of Shopware's errors, by what went wrong. */
 const errors: Partial<Record<FaultKind, [code: string, status: number, title: string]>> = {
@@ -28,7 +29,7 @@ const badRequest: [string, number, string] = [
  * one; errors in a list, a bad refresh token with 401 or 400 by the version of the library behind it.
  */
 export class Shopware extends StrictServer {
-  readonly user = { username: "admin", password: "shopware-password-91d4" };
+  readonly user = { ...firstUser };
   /** Which version of league/oauth2-server the shop runs: 8 answers a bad refresh token with 401, 9 with 400. */
   library: 8 | 9 = 8;
 
@@ -52,6 +53,12 @@ export class Shopware extends StrictServer {
     this.killRefreshTokens();
     this.killAccessTokens();
     return this.user.password;
+  }
+
+  override startOver(): void {
+    super.startOver();
+    Object.assign(this.user, firstUser);
+    this.library = 8;
   }
 
   protected routes(): Route[] {

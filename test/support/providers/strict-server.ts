@@ -45,6 +45,7 @@ export abstract class StrictServer implements AsyncDisposable {
   readonly grants: GrantBook;
   readonly switches: Switches;
   readonly client: Credentials;
+  readonly #first: { switches: Switches; client: Credentials };
   /** Exactly these are accepted. */
   readonly redirectUris = new Set<string>();
   readonly #authorizePage: AuthorizePage | null;
@@ -53,10 +54,12 @@ export abstract class StrictServer implements AsyncDisposable {
   #origin = "";
   #clockAheadMs = 0;
   #mayGoOn: Promise<void> = Promise.resolve();
+  #release: () => void = () => {};
 
   constructor(options: { switches: Partial<Switches>; client: Credentials; authorize: AuthorizeRules | null }) {
     this.switches = { ...defaultSwitches, ...options.switches };
     this.client = { ...options.client };
+    this.#first = { switches: { ...this.switches }, client: { ...this.client } };
     const now = () => Date.now() + this.#clockAheadMs;
     this.grants = new GrantBook({ rules: this.switches, ledger: this.ledger, now });
     const issue = (request: CodeRequest) => this.grants.issueCode(request);
@@ -136,6 +139,7 @@ export abstract class StrictServer implements AsyncDisposable {
   holdTokens(): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#mayGoOn = promise;
+    this.#release = resolve;
     return resolve;
   }
 
@@ -146,6 +150,15 @@ export abstract class StrictServer implements AsyncDisposable {
   /** Forgets every interference that has not happened yet. */
   behave(): void {
     this.#interferences.clear();
+  }
+
+  /** As it was at first, with an empty ledger, for the next test. What it issued goes on working. */
+  startOver(): void {
+    Object.assign(this.switches, this.#first.switches);
+    Object.assign(this.client, this.#first.client);
+    this.behave();
+    this.#release();
+    this.ledger.startOver();
   }
 
   /** For subclasses: id and secret, compared with the client's own. */

@@ -4,9 +4,10 @@ import { providersFolder } from "../../../support/providers/definition-files.ts"
 import type { DefinitionFile, StrictServer } from "../../../support/providers/strict-server.ts";
 import { ScriptedBrowser, type Page } from "../../../support/scripted-browser.ts";
 import { useDatabase, useRedis } from "../../../support/services/index.ts";
+import { passTime } from "../../../support/pass-time.ts";
 import { walkConsent } from "../../../support/walk-consent.ts";
 
-type Options = Pick<BrokerOptions, "env" | "nodeOptions"> & { replicas?: number };
+type Options = Pick<BrokerOptions, "env" | "nodeOptions" | "port"> & { replicas?: number };
 
 /** Replicas on real Postgres and Redis, one strict server, and definitions of it; each has a client of the same name. */
 export class AbilityStage<Server extends StrictServer> implements AsyncDisposable {
@@ -84,6 +85,12 @@ export class AbilityStage<Server extends StrictServer> implements AsyncDisposabl
       `/connections/${name}/events?limit=100`,
     );
     return body.items.toReversed();
+  }
+
+  /** As if so much time had passed since a connection got its tokens. */
+  async pass(seconds: number, name: string): Promise<void> {
+    const apis = this.brokers.map(({ api }) => api);
+    await passTime(seconds, { databaseUrl: this.databaseUrl, apis, names: [name] });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

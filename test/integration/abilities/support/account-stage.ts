@@ -2,11 +2,12 @@ import { ScriptedBrowser, type Page } from "../../../support/scripted-browser.ts
 import type { TokenBody } from "../../../support/broker-api.ts";
 import { AbilityStage } from "./ability-stage.ts";
 import { AbleProvider } from "./able-provider.ts";
-import { user } from "./further-tokens.ts";
+import { deep, user } from "./further-tokens.ts";
 
 /**
  * Definitions whose API names the account: `able` has its address there, and lets codes be copied; revoking ends only the token
- * that is named, but everything in `able-all`; an account has one set in `able-one`, and two tokens in `able-two`.
+ * that is named, but everything in `able-all`; an account has one set in `able-one`, two tokens in `able-two`, and three in
+ * `able-many`. Nobody is looked up for `able-device`.
  */
 function define(server: AbleProvider) {
   const after_connect = [server.lookup()];
@@ -18,14 +19,13 @@ function define(server: AbleProvider) {
     server.definition("able-all", { after_connect, revocation: server.revocation("all") }),
     server.definition("able-one", { after_connect, parallel_sets: { single_per: ["user"] } }),
     server.definition("able-two", { after_connect, revocation, response }),
+    server.definition("able-many", { after_connect, response: { extra_tokens: [user, deep] } }),
+    server.definition("able-device", { grants: ["device_code"], device: { url: `${server.origin}/device` } }),
   ];
 }
 
 /** Where a link may lead back to. */
 export const returnOrigin = "https://app.example";
-
-/** For what a broker does behind its answers. */
-export const patience = { timeout: 10_000 };
 
 /** A broker, and two persons with accounts: ada, who connects, and bob, who comes later. */
 export async function startAccountStage() {

@@ -1,7 +1,6 @@
 import * as fc from "fast-check";
-import { afterAll, beforeAll, expect, it } from "vitest";
-import { describeWithServices, useDatabase } from "../support/services/index.ts";
-import { type Answer, WrongInputStage } from "../support/wrong-input-stage.ts";
+import { expect } from "vitest";
+import type { Answer, WrongInputStage } from "../support/wrong-input-stage.ts";
 
 /** A JSON schema, as far as those of requests go. */
 type Schema = {
@@ -144,46 +143,37 @@ async function check(property: fc.IAsyncProperty<unknown[]>): Promise<void> {
   await fc.assert(property, { numRuns: runs, seed, endOnFailure: false });
 }
 
-describeWithServices(["postgres"], "random input", () => {
-  let stage: WrongInputStage;
-  let routes: Route[];
+async function routesOf({ broker }: WrongInputStage): Promise<Route[]> {
+  const { body } = await broker.api.api<{ paths: Record<string, Record<string, Operation>> }>("/openapi.json");
+  return Object.entries(body.paths).flatMap(([path, operations]) =>
+    Object.entries(operations).map(([method, { parameters = [], requestBody }]) => ({
+      method: method.toUpperCase() as Route["method"],
+      path,
+      query: parameters.filter((parameter) => parameter.in === "query"),
+      body: requestBody?.content["application/json"]?.schema ?? null,
+    })),
+  );
+}
 
-  beforeAll(async () => {
-    stage = await WrongInputStage.start({ databaseUrl: await useDatabase() });
-    const { body } = await stage.broker.api.api<{ paths: Record<string, Record<string, Operation>> }>("/openapi.json");
-    routes = Object.entries(body.paths).flatMap(([path, operations]) =>
-      Object.entries(operations).map(([method, { parameters = [], requestBody }]) => ({
-        method: method.toUpperCase() as Route["method"],
-        path,
-        query: parameters.filter((parameter) => parameter.in === "query"),
-        body: requestBody?.content["application/json"]?.schema ?? null,
-      })),
-    );
-  });
+/** POSTs and PATCHes with bodies made up by chance. */
+export async function sendRandomBodies(stage: WrongInputStage): Promise<void> {
+  const writing = (await routesOf(stage)).filter(({ method }) => method === "POST" || method === "PATCH");
+  const sending = fc
+    .constantFrom(...writing)
+    .chain((route) => fc.tuple(fc.constant(route.method), pathFor(route), bodyFor(route)));
+  const headers = { "content-type": "application/json" };
+  await check(
+    fc.asyncProperty(sending, async ([method, path, raw]) =>
+      expectAnswer(await stage.send({ method, path, raw, headers })),
+    ),
+  );
+}
 
-  afterAll(async () => {
-    expect(stage.broker.stdout).not.toContain("unexpected error");
-    await stage[Symbol.asyncDispose]();
-  });
-
-  it("no body makes a POST or a PATCH fail", async () => {
-    const writing = routes.filter(({ method }) => method === "POST" || method === "PATCH");
-    const sending = fc
-      .constantFrom(...writing)
-      .chain((route) => fc.tuple(fc.constant(route.method), pathFor(route), bodyFor(route)));
-    const headers = { "content-type": "application/json" };
-    await check(
-      fc.asyncProperty(sending, async ([method, path, raw]) =>
-        expectAnswer(await stage.send({ method, path, raw, headers })),
-      ),
-    );
-  });
-
-  it("no path and no query makes a GET fail", async () => {
-    const reading = routes.filter(({ method }) => method === "GET");
-    const sending = fc.constantFrom(...reading).chain((route) => fc.tuple(pathFor(route), queryFor(route)));
-    await check(
-      fc.asyncProperty(sending, async ([path, query]) => expectAnswer(await stage.send({ path: `${path}?${query}` }))),
-    );
-  });
-});
+/** GETs with paths and queries made up by chance. */
+export async function sendRandomQueries(stage: WrongInputStage): Promise<void> {
+  const reading = (await routesOf(stage)).filter(({ method }) => method === "GET");
+  const sending = fc.constantFrom(...reading).chain((route) => fc.tuple(pathFor(route), queryFor(route)));
+  await check(
+    fc.asyncProperty(sending, async ([path, query]) => expectAnswer(await stage.send({ path: `${path}?${query}` }))),
+  );
+}
