@@ -1,43 +1,49 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../support/broker-process.ts";
-import { ConnectedStage } from "../support/connected-stage.ts";
+import type { ConnectedStage } from "../support/connected-stage.ts";
 import { copyDatabase } from "../support/database-copy.ts";
-import { useDatabase } from "../support/services/index.ts";
-import { firstHasFailpoints, until, untilKilled } from "./crash-tools.ts";
+import { until } from "../support/patience.ts";
+import { untilKilled } from "./crash-tools.ts";
+import type { Ground } from "./fleets.ts";
 import { freshetRecover, type Restoring, VersionBook } from "./restored-database.ts";
 import { type Connected, connectMany } from "./tools.ts";
-
-/** For reads that must succeed in the end: a peer trusts what it knows for four seconds, and the machine may be busy. */
-const patienceMs = 15_000;
 
 /** `moved`, `imported`, `deleted`: what happened to them after the copy. `spooled`: their newest answer is in a spool only. */
 type Groups = Record<"still" | "moved" | "imported" | "deleted" | "spooled", readonly Connected[]>;
 
-/** How many of each group, and for how long callers ask. */
-export type SceneSize = { each: number; asksForSeconds: number };
+export type SceneOptions = {
+  /** How many of each group, and how often callers ask. */
+  size: { each: number; rounds: number };
+  log: (line: string) => void;
+  ground: Pick<Ground, "stage" | "databaseUrl">;
+};
 
 /** One way of restoring, from the first token to the last confirmation. */
 export class RestoreScene {
   readonly #way: Restoring;
-  readonly #size: SceneSize;
+  readonly #size: SceneOptions["size"];
   readonly #log: (line: string) => void;
   readonly #book = new VersionBook();
   readonly #wrongs: string[] = [];
-  #stage!: ConnectedStage;
+  readonly #stage: ConnectedStage;
+  readonly #databaseUrl: string;
   #groups!: Groups;
   #restoredAt = 0;
 
-  constructor(way: Restoring, given: { size: SceneSize; log: (line: string) => void }) {
+  constructor(way: Restoring, { size, log, ground }: SceneOptions) {
     this.#way = way;
-    this.#size = given.size;
-    this.#log = given.log;
+    this.#size = size;
+    this.#log = log;
+    this.#stage = ground.stage;
+    this.#databaseUrl = ground.databaseUrl;
+    // More lenient than its definition says: what an operator confirms works here.
+    Object.assign(this.#stage.provider.switches, { reuse: "grace", graceSeconds: 600 });
   }
 
   /** @returns what went wrong; nothing, if all is well */
   async play(): Promise<string[]> {
-    const databaseUrl = await useDatabase();
-    await using stage = await this.#start(databaseUrl);
-    this.#stage = stage;
+    const stage = this.#stage;
+    const databaseUrl = this.#databaseUrl;
     this.#groups = await this.#connect();
     const copy = await copyDatabase(databaseUrl);
     await this.#anHour();
@@ -64,20 +70,6 @@ export class RestoreScene {
   get #held(): readonly Connected[] {
     const { moved, imported, deleted } = this.#groups;
     return [...moved, ...imported, ...deleted];
-  }
-
-  async #start(databaseUrl: string): Promise<ConnectedStage> {
-    const { hasRedis } = this.#way;
-    const redis = hasRedis ? {} : { redisUrl: null };
-    const stage = await ConnectedStage.start({
-      replicas: hasRedis ? 2 : 1,
-      databaseUrl,
-      each: firstHasFailpoints,
-      ...redis,
-    });
-    // More lenient than its definition says: what an operator confirms works here.
-    Object.assign(stage.provider.switches, { reuse: "grace", graceSeconds: 600 });
-    return stage;
   }
 
   async #connect(): Promise<Groups> {
@@ -117,7 +109,7 @@ export class RestoreScene {
     const { spooled } = this.#groups;
     first.setFailpoints({ answered: { action: "hold" } });
     for (const { name } of spooled) first.api.refresh(name).catch(() => {});
-    await until("their answers", 10_000, () => spooled.every(({ family }) => provider.ledger.refreshes(family) === 4));
+    await until("their answers", () => spooled.every(({ family }) => provider.ledger.refreshes(family) === 4));
     await sleep(300);
   }
 
@@ -142,8 +134,7 @@ export class RestoreScene {
   async #ask(): Promise<void> {
     const { still, spooled } = this.#groups;
     const { brokers, first, provider } = this.#stage;
-    const endMs = performance.now() + this.#size.asksForSeconds * 1000;
-    while (performance.now() < endMs) {
+    for (let round = 0; round < this.#size.rounds; round++) {
       await Promise.all(brokers.flatMap((broker) => this.#held.map(({ name }) => this.#urge(broker, name))));
       await sleep(250);
     }
@@ -232,13 +223,8 @@ export class RestoreScene {
   }
 
   async #readOne(broker: BrokerProcess, name: string): Promise<void> {
-    const endMs = performance.now() + patienceMs;
-    let refusal = await this.#book.read(broker, name);
-    while (refusal !== null && performance.now() < endMs) {
-      await sleep(200);
-      refusal = await this.#book.read(broker, name);
-    }
-    if (refusal !== null) this.#note(`${name} could not be read: ${refusal}`);
+    const isRead = async () => (await this.#book.read(broker, name)) === null;
+    await until(`a token of ${name}`, isRead, { everyMs: 200 });
   }
 }
 

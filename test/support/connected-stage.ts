@@ -25,11 +25,19 @@ export class ConnectedStage implements AsyncDisposable {
   readonly provider: GenericProvider;
   readonly brokers: BrokerProcess[];
 
+  /** The name of the provider's client at the brokers. */
+  readonly client: string;
+
   readonly #lines: readonly FaultProxy[];
 
-  constructor(provider: GenericProvider, brokers: BrokerProcess[], lines: readonly FaultProxy[] = []) {
+  constructor(
+    provider: GenericProvider,
+    brokers: BrokerProcess[],
+    { client = "app", lines = [] }: { client?: string; lines?: readonly FaultProxy[] } = {},
+  ) {
     this.provider = provider;
     this.brokers = brokers;
+    this.client = client;
     this.#lines = lines;
   }
 
@@ -45,15 +53,16 @@ export class ConnectedStage implements AsyncDisposable {
       ...(env === undefined ? {} : { env }),
       each: (replica) => ({ ...linked(lines[replica]), ...each?.(replica) }),
     });
-    const stage = new ConnectedStage(
-      provider,
-      brokers,
-      lines.map(({ proxy }) => proxy),
-    );
-    provider.redirectUris.add(stage.first.redirectUri(provider.id));
-    const { id: client_id, secret: client_secret } = provider.client;
-    await stage.first.api.createClient({ name: "app", provider: provider.id, client_id, client_secret });
-    return stage;
+    return await new ConnectedStage(provider, brokers, { lines: lines.map(({ proxy }) => proxy) }).register();
+  }
+
+  /** Provider and brokers get to know each other. */
+  async register(): Promise<this> {
+    const { id: provider, client, redirectUris } = this.provider;
+    redirectUris.add(this.first.redirectUri(provider));
+    const secrets = { client_id: client.id, client_secret: client.secret };
+    await this.first.api.createClient({ name: this.client, provider, ...secrets });
+    return this;
   }
 
   /** Between a replica and the provider, where asked for. */
@@ -76,7 +85,7 @@ export class ConnectedStage implements AsyncDisposable {
 
   /** A connection whose account a person has connected. */
   async connect(name: string): Promise<void> {
-    await this.first.api.createConnection({ name, provider: this.provider.id, client: "app" });
+    await this.first.api.createConnection({ name, provider: this.provider.id, client: this.client });
     await this.reconnect(name);
   }
 
@@ -88,7 +97,7 @@ export class ConnectedStage implements AsyncDisposable {
 
   /** A connection whose access token has run out, and whose refresh token is good. */
   async connectExpired(name: string): Promise<{ family: string; refreshToken: string }> {
-    await this.first.api.createConnection({ name, provider: this.provider.id, client: "app" });
+    await this.first.api.createConnection({ name, provider: this.provider.id, client: this.client });
     const { accessToken, refreshToken = "" } = this.provider.issueTokenSet();
     const set = { access_token: accessToken, refresh_token: refreshToken, expires_in: 0 };
     await this.first.api.importTokens(name, set);

@@ -1,15 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../../support/broker-process.ts";
-import { ConnectedStage } from "../../support/connected-stage.ts";
+import type { ConnectedStage } from "../../support/connected-stage.ts";
+import { until } from "../../support/patience.ts";
+import { GenericProvider } from "../../support/providers/generic.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
-import { startPrivateRedis } from "../../support/services/index.ts";
 import { withRedis } from "../../support/services/redis.ts";
+import { openGround } from "../fleets.ts";
 import type { Row } from "../row.ts";
 import { connectMany, offences } from "../tools.ts";
 
 const sizes = {
   full: { connections: 60, replicas: 4, flushes: 100, restarts: 50 },
-  short: { connections: 15, replicas: 2, flushes: 8, restarts: 3 },
+  short: { connections: 6, replicas: 2, flushes: 4, restarts: 2 },
 } as const;
 const providerMs = 400;
 
@@ -17,12 +19,12 @@ export const row: Row = {
   number: 7,
   title: "Redis FLUSHALL × 100 in mid-refresh; Redis restarted empty × 50",
   promised: "0 duplicate sends",
-  async run({ seed, scale, log }) {
-    const { connections, replicas, flushes, restarts } = sizes[scale];
-    const random = seededRandom(seed);
-    await using redis = await startPrivateRedis();
-    const provider = { switches: { delayMs: providerMs } };
-    await using stage = await ConnectedStage.start({ replicas, redisUrl: redis.url, provider });
+  plays: { how: "in turn", provider: ({ id }) => new GenericProvider({ id, switches: { delayMs: providerMs } }) },
+  async run(given) {
+    const { connections, replicas, flushes, restarts } = sizes[given.scale];
+    const random = seededRandom(given.seed);
+    await using ground = await openGround(given, row, { replicas });
+    const { stage, redis } = ground;
     const names = (await connectMany(stage, connections)).map(({ name }) => name);
     const callers = startCallers(stage.brokers, names);
 
@@ -30,7 +32,7 @@ export const row: Row = {
       await withRedis(redis.url, async (client) => void (await client.flushall()));
       await sleep(random() * providerMs);
     });
-    log(`flushed ${flushes} times`);
+    given.log(`flushed ${flushes} times`);
     const restarted = await disturb(stage, restarts, async () => {
       await redis.kill();
       await sleep(random() * 2 * providerMs);
@@ -55,7 +57,7 @@ async function disturb({ provider }: ConnectedStage, times: number, act: () => P
   const underWay = () => provider.ledger.requestsTo("token").filter(({ outAt }) => outAt === undefined).length;
   let sum = 0;
   for (let count = 0; count < times; count++) {
-    while (underWay() === 0) await sleep(5);
+    await until("a request to be under way", () => underWay() > 0, { everyMs: 5 });
     sum += underWay();
     await act();
   }

@@ -1,5 +1,5 @@
-import { ConnectedStage } from "../../support/connected-stage.ts";
-import { useDatabase } from "../../support/services/index.ts";
+import type { ConnectedStage } from "../../support/connected-stage.ts";
+import { openGround } from "../fleets.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { connectMany, inBatches } from "../tools.ts";
@@ -37,10 +37,11 @@ export const row: Row = {
   number: 26,
   title: '`expires_in` absent, "3600", -1, 1e308, null',
   promised: "refresh token stored every time, sane expiry",
-  async run({ scale }) {
-    const rounds = scale === "full" ? 10 : 1;
-    const databaseUrl = await useDatabase();
-    await using stage = await ConnectedStage.start({ databaseUrl });
+  plays: { how: "beside" },
+  async run(given) {
+    const rounds = given.scale === "full" ? 10 : 1;
+    await using ground = await openGround(given, row, { replicas: 1 });
+    const { stage, databaseUrl } = ground;
     const connections = await connectMany(stage, cases.length * rounds);
     const problems: string[] = [];
     for (const [index, { name, refreshToken }] of connections.entries()) {
@@ -51,7 +52,7 @@ export const row: Row = {
       if (!isRight) problems.push(`expires_in ${json ?? "absent"}: ${JSON.stringify(stored)}`);
     }
     // A token that is over when it comes is not asked for again at once; as if that time had passed.
-    await queryRows(databaseUrl, "UPDATE connections SET backoff_until = NULL");
+    await queryRows(databaseUrl, `UPDATE connections SET backoff_until = NULL WHERE provider = '${stage.provider.id}'`);
     const lost = await inBatches(connections.length, 10, async (index) => {
       const { name = "", refreshToken = "" } = connections[index] ?? {};
       await stage.first.api.api(`/connections/${name}/refresh`, { method: "POST" });
@@ -77,7 +78,7 @@ async function refreshWith(
   const tokens = `"access_token":"access-${name}","refresh_token":"${refreshToken}","token_type":"Bearer"`;
   const body = json === null ? `{${tokens}}` : `{${tokens},"expires_in":${json}}`;
   provider.failNext({ status: 200, body, headers: { "content-type": "application/json" } });
-  await first.api.token(name, { wait: 5 });
+  await first.api.token(name, { wait: 30 });
 }
 
 async function storedOf(databaseUrl: string, name: string): Promise<Stored> {

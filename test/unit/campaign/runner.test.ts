@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { chooseRows } from "../../campaign/load-rows.ts";
 import { failuresOf, tableOf } from "../../campaign/report.ts";
 import type { Outcome, Row } from "../../campaign/row.ts";
-import { startRows } from "../../campaign/run-rows.ts";
+import { runRows } from "../../campaign/run-rows.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 
 const given = { seed: 5, scale: "short", log: () => {} } as const;
@@ -39,7 +39,7 @@ it("a row that must be alone has nothing beside it, and the others run together"
       number === 2,
     ),
   );
-  await Promise.all(startRows(rows, { ...given, parallel: 2 }).values());
+  await runRows(rows, { ...given, parallel: 2 });
   expect(seen).toEqual({ 1: 2, 2: 1, 3: 2 });
 });
 
@@ -50,7 +50,7 @@ it("a row that throws has failed, and the report says why and how to repeat it",
       throw new Error("the bench broke");
     }),
   ];
-  const results = await Promise.all(startRows(rows, { ...given, parallel: 1 }).values());
+  const results = await runRows(rows, { ...given, parallel: 1 });
   const table = tableOf(results).split("\n");
   expect(table[2]).toBe("| 3 | case 3 | nothing breaks | 0 broke | yes | 0 |");
   expect(table[3]).toBe("| 11 | case 11 | nothing breaks | broke off: Error: the bench broke | **no** | 0 |");
