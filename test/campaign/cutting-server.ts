@@ -96,7 +96,8 @@ export class CuttingProvider extends GenericProvider {
 
   override definitions(): DefinitionFile[] {
     const url = `${this.#server?.url}/token`;
-    return super.definitions().map((one) => ({ ...one, token: { ...(one["token"] as object), url } }));
+    const withUrl = (one: DefinitionFile) => ({ ...one, token: { ...(one["token"] as object), url } });
+    return super.definitions().map(withUrl);
   }
 }
 

@@ -88,8 +88,8 @@ class Fleet implements AsyncDisposable {
     this.#outside = outside;
   }
 
-  static async start(players: readonly Player[], given: Size & { seed: number }): Promise<Fleet> {
-    const { replicas = 2, victims = 1, seed } = given;
+  static async start(players: readonly Player[], size: Size & { seed: number }): Promise<Fleet> {
+    const { replicas = 2, victims = 1, seed } = size;
     const isShared = players[0]?.plays.how === "beside";
     const outside = isShared ? await sharedServers() : await privateServers();
     const make = ({ number, plays }: Player) => {
@@ -127,13 +127,13 @@ class Fleet implements AsyncDisposable {
       databaseUrl,
       redisUrl,
       get postgres() {
-        return given("Postgres", own.postgres);
+        return owned("Postgres", own.postgres);
       },
       get redis() {
-        return given("Redis", own.redis);
+        return owned("Redis", own.redis);
       },
       get toPostgres() {
-        return given("line to Postgres", own.toPostgres);
+        return owned("line to Postgres", own.toPostgres);
       },
       [Symbol.asyncDispose]: leave,
     };
@@ -172,7 +172,7 @@ async function sharedServers(): Promise<Outside> {
   return { databaseUrl: await useDatabase(), redisUrl: await useRedis() };
 }
 
-function given<Thing>(what: string, thing: Thing | undefined): Thing {
+function owned<Thing>(what: string, thing: Thing | undefined): Thing {
   if (thing === undefined) throw new Error(`rows that play beside others have no ${what} of their own`);
   return thing;
 }

@@ -2,7 +2,7 @@ import type { ConnectedStage } from "../../support/connected-stage.ts";
 import { until } from "../../support/patience.ts";
 import { GenericProvider } from "../../support/providers/generic.ts";
 import { openGround } from "../fleets.ts";
-import { queryRows } from "../query-rows.ts";
+import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { inBatches, offences } from "../tools.ts";
 
@@ -24,13 +24,11 @@ export const row: Row = {
     // Every other one has a reader and is refreshed ahead of its end; the others are asked for when they have ended.
     const ofReaders = names.filter((_, index) => index % 2 === 0);
     await Promise.all(ofReaders.map((name) => stage.first.api.token(name)));
-    await until("the reads to be noted", async () => {
-      return (await countOf(stage, databaseUrl, "in_use")) === ofReaders.length;
-    });
+    const countNow = async (condition: string) => await countOf(stage, databaseUrl, condition);
+    await until("the reads to be noted", async () => (await countNow("in_use")) === ofReaders.length, seldom);
     await endTogether(stage, databaseUrl, aheadSeconds);
-    await until("all to end, or to be refreshed ahead", async () => {
-      return (await countOf(stage, databaseUrl, "generation = 1 AND expires_at > now()")) === 0;
-    });
+    const haveEnded = async () => (await countNow("generation = 1 AND expires_at > now()")) === 0;
+    await until("all to end, or to be refreshed ahead", haveEnded, seldom);
     const { ledger } = stage.provider;
     const ahead = ledger.refreshes();
     given.log(`all have ended, ${ahead} refreshed ahead`);
@@ -76,8 +74,8 @@ async function readAll(stage: ConnectedStage, names: readonly string[]): Promise
     await until(`the next version of ${name}`, async () => {
       const { status, body } = await api.token(name, { min_ttl: 0, wait: 30 });
       const isNext = status === 200 && body.version === 2;
-      if (answers++ === 0 && !isNext)
-        late.push(status === 200 ? `200, version ${body.version}` : `${status} ${body.code}`);
+      const isLate = answers++ === 0 && !isNext;
+      if (isLate) late.push(status === 200 ? `200, version ${body.version}` : `${status} ${body.code}`);
       return isNext;
     });
   };

@@ -6,7 +6,7 @@ import { queryRows } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { connectMany, offences, readUntilServed } from "../tools.ts";
 
-const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 3, replicas: 2 } } as const;
+const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 1, replicas: 2 } } as const;
 const leaseAndQuietMs = 40_000;
 
 export const row: Row = {

@@ -3,7 +3,7 @@ import { until } from "../../support/patience.ts";
 import { GenericProvider } from "../../support/providers/generic.ts";
 import { pretendPermitsRanOut, readUntilSettled } from "../crash-tools.ts";
 import { openGround } from "../fleets.ts";
-import { queryRows } from "../query-rows.ts";
+import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
@@ -31,7 +31,7 @@ export const row: Row = {
     const replayed = await setsNow();
     stage.first.thaw();
     const woken = (await reading).filter(({ status }) => status === 200).length;
-    await until("every late answer to be kept", async () => (await setsNow()).candidates === count);
+    await until("every late answer to be kept", async () => (await setsNow()).candidates === count, seldom);
 
     const works = async (name: string) => await tryBothSets(stage, name);
     const usable = (await inBatches(count, 1, (index) => works(names[index] ?? ""))).filter(Boolean).length;

@@ -165,9 +165,8 @@ class TogetherScene {
   async #checkAsBefore(names: readonly string[]): Promise<void> {
     await readUntilServed(this.#peer, names);
     const replies = await Promise.all(names.map((name) => this.#peer.api.token(name)));
-    const versions = new Set(replies.map(({ body }) => body.version));
-    if ([...versions].join() !== "2")
-      this.#result.wrong.push(`"before permit": a peer has version ${[...versions].join()}`);
+    const versions = [...new Set(replies.map(({ body }) => body.version))].join();
+    if (versions !== "2") this.#result.wrong.push(`"before permit": a peer has version ${versions}`);
   }
 
   async #checkAfter(failpoint: string, group: readonly Connected[]): Promise<void> {

@@ -80,7 +80,7 @@ async function drain({ stage, databaseUrl }: Scene, count: number) {
 async function endWithoutPostgres({ stage, databaseUrl, postgres }: Scene, count: number) {
   const { calls, connections, release } = await startRefreshes(stage, { count, prefix: "spooled" });
   const broker = stage.first;
-  const spooled = async () => (await readdir(join(broker.dataDir, "spool")).catch(() => [])).length;
+  const spooled = async () => (await spooledFiles(broker)).length;
   await postgres.stop();
   process.kill(broker.pid, "SIGTERM");
   await until("the broker to drain", () => isDraining(broker));
@@ -109,6 +109,12 @@ async function startRefreshes(stage: ConnectedStage, { count, prefix }: { count:
   const calls = connections.map(({ name }) => call(name));
   await until("every request to arrive", () => requestsFor(stage, connections).length >= count);
   return { calls, connections, release };
+}
+
+/** Whole ones: what is half written counts for nothing, and may stay where a process ends while it writes. */
+async function spooledFiles({ dataDir }: BrokerProcess): Promise<string[]> {
+  const files = await readdir(join(dataDir, "spool")).catch(() => []);
+  return files.filter((name) => !name.endsWith(".part"));
 }
 
 /** It says that it is not ready, or takes no calls any more. */

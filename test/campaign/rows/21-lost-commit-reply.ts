@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ConnectedStage } from "../../support/connected-stage.ts";
 import { until } from "../../support/patience.ts";
 import { openGround } from "../fleets.ts";
-import { queryRows } from "../query-rows.ts";
+import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
@@ -55,7 +55,7 @@ async function movesSince(before: Generations, read: () => Promise<Generations>)
     const after = await read();
     return [...before].map(([name, generation]) => (after.get(name) ?? 0) - generation);
   };
-  await until("every generation to move", async () => (await moves()).every((by) => by > 0));
+  await until("every generation to move", async () => (await moves()).every((by) => by > 0), seldom);
   await sleep(1000);
   return await moves();
 }

@@ -4,7 +4,7 @@ import { until } from "../../support/patience.ts";
 import type { Ledger } from "../../support/providers/ledger.ts";
 import { answerBytes, bodyOf, type Cut, CuttingProvider, type Framing } from "../cutting-server.ts";
 import { openGround } from "../fleets.ts";
-import { queryRows } from "../query-rows.ts";
+import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { type Connected, connectMany, inBatches } from "../tools.ts";
 
@@ -33,7 +33,8 @@ export const row: Row = {
     const read = async (index: number) => await readOnce(stage, cases[index] as Case);
     const statuses = await inBatches(cases.length, 10, read);
     const permitsNow = async () => await readPermits(stage, databaseUrl);
-    await until("the outcome of each", async () => [...(await permitsNow()).values()].every(({ outcome }) => outcome));
+    const areKnown = async () => [...(await permitsNow()).values()].every(({ outcome }) => outcome !== null);
+    await until("the outcome of each", areKnown, seldom);
     const permits = await permitsNow();
     const problems = cases.flatMap((one, index) => {
       const isAsExpected = one.isWhole
@@ -46,7 +47,7 @@ export const row: Row = {
     given.log(`${cases.length} answers sent, ${permits.size} outcomes unknown`);
     await sleep(1500);
     // The sweeper sends again by itself where the provider lets it.
-    if (waitsOut) await until("the permits to run out", async () => (await permitsNow()).size === 0, { everyMs: 500 });
+    if (waitsOut) await until("the permits to run out", async () => (await permitsNow()).size === 0, seldom);
     const early = cases.filter(
       (one) => !isByTheRules(ledger, one, { permittedAt: permits.get(one.name)?.at, waitsOut }),
     ).length;
