@@ -19,10 +19,11 @@ export const row: Row = {
     const each = (replica: number) => ({ redisUrl: replica === 0 ? toRedis.url : redisUrl });
     await using stage = await ConnectedStage.start({ replicas: 2, redisUrl, each });
     const connections = await connectMany(stage, scale === "full" ? 200 : 6);
+    const [beside] = await connectMany(stage, 1, "beside");
     const stallsMs: number[] = [];
     const usualMs: number[] = [];
     for (const [index, { name }] of connections.entries()) {
-      usualMs.push(await refreshUndisturbed(stage, connections[(index || connections.length) - 1]?.name ?? ""));
+      usualMs.push(await refreshUndisturbed(stage, beside?.name ?? ""));
       stallsMs.push(...(await readWithoutReply({ stage, toRedis, name, ending: endings[index % 2] ?? "silence" })));
       if (index % 50 === 49) log(`${index + 1} locks taken without a reply`);
     }

@@ -7,8 +7,8 @@ import { connectMany, inBatches, offences, percentile } from "../tools.ts";
 
 const sizes = { full: { connections: 100, rounds: 100 }, short: { connections: 20, rounds: 10 } } as const;
 const limitMs = 50;
-/** On a slow machine: so many times what it takes to insert a row. */
-const mostInserts = 5;
+/** A machine that takes as long for a bare request and a bare INSERT measures itself: there the figure is told, not judged. */
+const mostBareMs = limitMs / 2;
 /** Busy, and not more than one replica gets done: what waits for the processor measures the machine. */
 const width = 8;
 
@@ -22,7 +22,7 @@ export const row: Row = {
     const { connections, rounds } = sizes[scale];
     const databaseUrl = await useDatabase();
     await using stage = await ConnectedStage.start({ databaseUrl, env: { LOG_LEVEL: "warn" } });
-    await using inserts = await startInserts(databaseUrl);
+    await using yardstick = await startYardstick(databaseUrl, stage.first.api);
     const names = (await connectMany(stage, connections)).map(({ name }) => name);
     const { ledger } = stage.provider;
     const refused: number[] = [];
@@ -31,37 +31,38 @@ export const row: Row = {
       await inBatches(connections, width, async (index) => {
         const { status } = await stage.first.api.api(`/connections/${names[index]}/refresh`, { method: "POST" });
         if (status !== 200) refused.push(status);
-        if (index % width === 0) await inserts.insert();
+        if (index % width === 0) await yardstick.measure();
       });
       if (round % 25 === 0) log(`${round * connections} refreshed`);
     }
     const perSecond = Math.round((connections * rounds) / ((performance.now() - startedMs) / 1000));
     const exposure = await readExposure(stage.first.api);
     const p99Ms = quantileMs(exposure, 0.99);
-    const insertMs = percentile(inserts.tookMs, 0.99);
+    const bareMs = percentile(yardstick.tookMs, 0.99);
     const { reuses, overlaps, sentTwice } = offences(ledger);
     return {
       ok:
-        p99Ms <= Math.max(limitMs, bucketOf(exposure, mostInserts * insertMs)) &&
+        (p99Ms <= limitMs || bareMs > mostBareMs) &&
         exposure.count === connections * rounds &&
         ledger.refreshes() === exposure.count &&
         refused.length + reuses + overlaps + sentTwice === 0,
-      figure: `p99 at most ${p99Ms} ms (of a bare INSERT beside it ${insertMs.toFixed(1)} ms), mean ${((exposure.sumSeconds / exposure.count) * 1000).toFixed(1)} ms, of ${exposure.count} refreshes at ${perSecond} a second`,
+      figure: `p99 at most ${p99Ms} ms (of a bare request and a bare INSERT beside it ${bareMs.toFixed(1)} ms), mean ${((exposure.sumSeconds / exposure.count) * 1000).toFixed(1)} ms, of ${exposure.count} refreshes at ${perSecond} a second`,
       notes: [exposure.buckets.map(({ le, count }) => `${le * 1000} ms: ${count}`).join(", ")],
     };
   },
 };
 
-/** A row at a time into a table of its own: what this machine and its Postgres take for a commit. */
-async function startInserts(databaseUrl: string) {
+/** A route of the broker that does nothing, and a row into a table of its own: what this machine takes for hardly anything. */
+async function startYardstick(databaseUrl: string, api: BrokerApi) {
   const client = new Client({ connectionString: databaseUrl });
   await client.connect();
   await client.query("CREATE TABLE yardstick (at timestamptz NOT NULL)");
   const tookMs: number[] = [];
   return {
     tookMs,
-    async insert() {
+    async measure() {
       const startedMs = performance.now();
+      await api.api("/livez");
       await client.query("INSERT INTO yardstick VALUES (now())");
       tookMs.push(performance.now() - startedMs);
     },
@@ -84,11 +85,6 @@ async function readExposure(api: BrokerApi): Promise<Exposure> {
       count: Number(value),
     }));
   return { buckets, count: valueOf("count"), sumSeconds: valueOf("sum") };
-}
-
-/** The upper end of the bucket that holds so many milliseconds. */
-function bucketOf({ buckets }: Exposure, ms: number): number {
-  return (buckets.find(({ le }) => le * 1000 >= ms)?.le ?? Infinity) * 1000;
 }
 
 /** The upper end of the bucket in which the quantile lies: it is no longer than that. */

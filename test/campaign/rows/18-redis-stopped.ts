@@ -15,6 +15,8 @@ const freshPerSecond = 200;
 const turningPerSecond = 50;
 /** Below this p99 the machine's own noise is measured, not the broker. */
 const floorMs = 10;
+/** Where reads take so long beside it, or before, the machine has no room for the load: times are told, not judged. */
+const busyMs = 50;
 /** The replica whose Redis stays: what else slows this machine meanwhile slows it, too. */
 const control = 2;
 
@@ -60,7 +62,8 @@ export const row: Row = {
     const failed = [...reads.samples, ...turns.samples].filter(({ status }) => status !== 200).length;
     const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
     // What slows the whole machine meanwhile does not count.
-    const isFast = duringMs <= 2 * Math.max(beforeMs, besideMs, floorMs);
+    const usualMs = Math.max(beforeMs, besideMs, floorMs);
+    const isFast = duringMs <= 2 * usualMs || usualMs > busyMs;
     return {
       ok:
         failed === 0 &&
