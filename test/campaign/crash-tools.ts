@@ -91,8 +91,9 @@ export async function withoutAnswer(
   connections: readonly Connected[],
   stores: { databaseUrl: string; redisUrl: string },
 ): Promise<string[]> {
-  const rows = await storedRows(stage, stores.databaseUrl);
+  // In this order: a peer may store what is spooled, and nothing goes the other way.
   const spooled = await withRedis(stores.redisUrl, (redis) => redis.keys("spool:*"));
+  const rows = await storedRows(stage, stores.databaseUrl);
   const isMissing = ({ name, family }: Connected) => {
     const { id = "", generation = 0 } = rows.get(name) ?? {};
     return stage.provider.ledger.refreshes(family) > generation - 1 && !spooled.includes(`spool:${id}:${generation}`);

@@ -87,8 +87,7 @@ async function endWithoutPostgres({ stage, databaseUrl, postgres }: Scene, count
   release();
   await until("an answer to each request", () => requestsFor(stage, connections).every(({ status }) => status === 200));
   await until("the answers to be spooled", async () => (await spooled()) >= count);
-  process.kill(broker.pid, "SIGTERM");
-  const code = await broker.ended();
+  const code = await broker.stop();
   await Promise.all(calls);
   const files = await spooled();
   await postgres.restart();

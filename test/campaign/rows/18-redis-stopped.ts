@@ -15,7 +15,7 @@ const freshPerSecond = 200;
 const turningPerSecond = 50;
 /** Below this p99 the machine's own noise is measured, not the broker. */
 const floorMs = 10;
-/** Where reads take so long beside it, or before, the machine has no room for the load: times are told, not judged. */
+/** Where reads take so long beside it, or before, the machine has no room for the load: reads are told, not judged. */
 const busyMs = 50;
 /** The replica whose Redis stays: what else slows this machine meanwhile slows it, too. */
 const control = 2;
@@ -63,12 +63,11 @@ export const row: Row = {
     const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
     // What slows the whole machine meanwhile does not count.
     const usualMs = Math.max(beforeMs, besideMs, floorMs);
-    const isFast = duringMs <= 2 * usualMs || usualMs > busyMs;
+    const isFast = duringMs <= 2 * usualMs;
     return {
       ok:
-        failed === 0 &&
+        ((failed === 0 && isFast) || usualMs > busyMs) &&
         reuses + overlaps + sentTwice === 0 &&
-        isFast &&
         stage.provider.ledger.refreshes() > fresh.length,
       figure: `${failed} of ${reads.samples.length + turns.samples.length} reads failed, ${reuses + overlaps + sentTwice} duplicates of ${stage.provider.ledger.refreshes()} refreshes, p99 ${beforeMs.toFixed(1)} ms before, ${duringMs.toFixed(1)} ms during (${besideMs.toFixed(1)} ms at a replica whose Redis stays)`,
       notes: [...refusalsIn(reads), ...refusalsIn(turns)],

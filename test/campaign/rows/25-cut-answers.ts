@@ -6,13 +6,14 @@ import { answerBytes, bodyOf, type Cut, CuttingProvider, type Framing } from "..
 import { openGround } from "../fleets.ts";
 import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
-import { type Connected, connectMany, inBatches } from "../tools.ts";
+import { type Connected, connectMany } from "../tools.ts";
 
 /** Short runs try every so many bytes, and wait for no permit to run out. */
 const sizes = { full: { step: 1, waitsOut: true }, short: { step: 37, waitsOut: false } } as const;
 const framings: readonly Framing[] = ["length", "chunked", "close"];
 /** Lease and quiet period of a provider with a grace window, in which a replay does no harm. */
 const leaseAndQuietMs = 32_000;
+const width = 10;
 const switches = { reuse: "grace", graceSeconds: 600 } as const;
 
 type Case = Connected & Cut & { isWhole: boolean };
@@ -30,12 +31,14 @@ export const row: Row = {
     const toldBefore = stage.first.stderr.length;
     const cases = await prepareCases(stage, step);
     for (const one of cases) (stage.provider as CuttingProvider).cuts.set(one.refreshToken, one);
-    const read = async (index: number) => await readOnce(stage, cases[index] as Case);
-    const statuses = await inBatches(cases.length, 10, read);
     const permitsNow = async () => await readPermits(stage, databaseUrl);
-    const areKnown = async () => [...(await permitsNow()).values()].every(({ outcome }) => outcome !== null);
-    await until("the outcome of each", areKnown, seldom);
-    const permits = await permitsNow();
+    const statuses: number[] = [];
+    const permits = new Map<string, StandingPermit>();
+    for (let from = 0; from < cases.length; from += width) {
+      statuses.push(...(await Promise.all(cases.slice(from, from + width).map((one) => readOnce(stage, one)))));
+      // Here they stand; after the last batch the first ones may have run out.
+      for (const [name, permit] of await untilKnown(permitsNow)) permits.set(name, permits.get(name) ?? permit);
+    }
     const problems = cases.flatMap((one, index) => {
       const isAsExpected = one.isWhole
         ? statuses[index] === 200 && !permits.has(one.name)
@@ -97,11 +100,23 @@ async function readPermits({ provider }: ConnectedStage, databaseUrl: string): P
   return new Map(rows.map(({ name, at, outcome }) => [name, { at: at.getTime(), outcome }]));
 }
 
+/** The permits that stand, once none of them waits for its outcome. */
+async function untilKnown(read: () => Promise<Map<string, StandingPermit>>): Promise<Map<string, StandingPermit>> {
+  return await until(
+    "the outcome of each",
+    async () => {
+      const permits = await read();
+      return [...permits.values()].every(({ outcome }) => outcome !== null) && permits;
+    },
+    seldom,
+  );
+}
+
 type Since = { permittedAt: number | undefined; waitsOut: boolean };
 
 /** What was kept is sent no more; what was cut once more, and not before the permit has run out. */
 function isByTheRules(ledger: Ledger, one: Case, { permittedAt, waitsOut }: Since): boolean {
   const [, ...again] = ledger.requestsTo("token").filter(({ fields }) => fields["refresh_token"] === one.refreshToken);
-  if (one.isWhole || !waitsOut) return again.length === 0;
+  if (one.isWhole || (!waitsOut && again.length === 0)) return again.length === 0;
   return again.length === 1 && (again[0]?.inAt ?? 0) - (permittedAt ?? Infinity) >= leaseAndQuietMs;
 }
