@@ -6,9 +6,6 @@ import { type Connected, connectMany, offences, readUntilServed } from "../tools
 
 const limitSeconds = 45;
 
-/** Connections without a permit: how long these take to be served tells how fast the machine is. */
-const besides = 5;
-
 /** Who serves after the kill: a replica that went on, or the killed one, started again at once. */
 type Successor = "a peer" | "its own next start";
 
@@ -35,7 +32,8 @@ async function playScene(successor: Successor, { scale }: Given) {
     each: firstHasFailpoints,
   });
   const connections = await connectMany(stage, count);
-  const others = (await connectMany(stage, besides, "beside")).map(({ name }) => name);
+  // As many without a permit: how long these take to be served tells how fast the machine is.
+  const others = (await connectMany(stage, count, "beside")).map(({ name }) => name);
   const names = connections.map(({ name }) => name);
 
   stage.first.setFailpoints({ "permit taken": { action: "kill", after: count } });
@@ -45,7 +43,9 @@ async function playScene(successor: Successor, { scale }: Given) {
   await reading;
   stage.first.setFailpoints({});
   const permits = [...(await storedRows(stage, databaseUrl)).values()].filter(({ hasPermit }) => hasPermit).length;
+  const startMs = performance.now();
   if (successor !== "a peer") await stage.first.start();
+  const startedSeconds = (performance.now() - startMs) / 1000;
 
   const server = stage.brokers.at(-1) ?? stage.first;
   const beginMs = performance.now();
@@ -53,8 +53,9 @@ async function playScene(successor: Successor, { scale }: Given) {
   const longestSeconds = Math.max(...servedMs) / 1000;
   const usualSeconds = Math.max(...(await readUntilServed(server, others))) / 1000;
   return {
-    isGood: longestSeconds <= limitSeconds + usualSeconds && permits === count && isOnce(stage, connections),
-    figure: `${permits} permits left behind, all served by ${successor} within ${longestSeconds.toFixed(1)} s`,
+    isGood:
+      longestSeconds <= limitSeconds + startedSeconds + usualSeconds && permits === count && isOnce(stage, connections),
+    figure: `${permits} permits left behind, all served by ${successor} within ${longestSeconds.toFixed(1)} s (as many without a permit within ${usualSeconds.toFixed(1)} s)`,
   };
 }
 
