@@ -43,6 +43,11 @@ export async function readUntilServed(
   return await Promise.all(names.map(untilServed));
 }
 
+/** Whether the provider has got a refresh token: on a slow machine a permit may pass with nothing sent, and the caller asks again. */
+export function wasSent(ledger: Ledger, refreshToken: string): boolean {
+  return ledger.requestsTo("token").some(({ fields }) => fields["refresh_token"] === refreshToken);
+}
+
 /** What the provider's books hold against the broker; all zero where nothing was sent twice. */
 export function offences(ledger: Ledger): { reuses: number; overlaps: number; sentTwice: number } {
   const sentTwice = ledger.tokens.filter(({ kind, seen }) => kind === "refresh" && seen > 1).length;

@@ -3,7 +3,7 @@ import { ConnectedStage } from "../../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/faults/tcp-proxy.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 import { useDatabase } from "../../support/services/index.ts";
-import { pretendPermitsRanOut } from "../crash-tools.ts";
+import { pretendPermitsRanOut, readRegardless } from "../crash-tools.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Given, Row } from "../row.ts";
 import { type Connected, connectMany, inBatches, offences, readUntilServed } from "../tools.ts";
@@ -67,8 +67,7 @@ async function playScene(point: Point, count: number, { scale, log }: Given) {
   const names = connections.map(({ name }) => name);
 
   const freezing = point.freeze({ stage, toPostgres, connections });
-  // Whoever called a process that then stood still for two minutes has left, or is cut off.
-  const reading = Promise.allSettled(names.map((name) => stage.first.api.token(name)));
+  const reading = readRegardless(stage.first, names);
   await freezing;
   const frozenAtMs = performance.now();
   const frozen = await standingPermits(databaseUrl);

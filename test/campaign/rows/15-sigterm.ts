@@ -7,7 +7,7 @@ import { startPrivatePostgres } from "../../support/services/index.ts";
 import { type Ground, openGround } from "../fleets.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Given, Row } from "../row.ts";
-import { type Connected, connectMany, offences, readUntilServed } from "../tools.ts";
+import { type Connected, connectMany, offences, readUntilServed, wasSent } from "../tools.ts";
 
 const sizes = { full: 50, short: 5 } as const;
 
@@ -104,8 +104,15 @@ async function endWithoutPostgres({ stage, databaseUrl, postgres }: Scene, count
 async function startRefreshes(stage: ConnectedStage, { count, prefix }: { count: number; prefix: string }) {
   const connections = await connectMany(stage, count, prefix);
   const release = stage.provider.holdTokens();
-  const call = async (name: string) => (await stage.first.api.token(name, { wait: 30 }).catch(() => null))?.status;
-  const calls = connections.map(({ name }) => call(name));
+  const call = async ({ name, refreshToken }: Connected) => {
+    const { status } = await until(`an answer for ${name}`, async () => {
+      const reply = await stage.first.api.token(name, { wait: 30 }).catch(() => null);
+      const isOver = reply === null || reply.status === 200 || wasSent(stage.provider.ledger, refreshToken);
+      return isOver && { status: reply?.status };
+    });
+    return status;
+  };
+  const calls = connections.map(call);
   await until("every request to arrive", () => requestsFor(stage, connections).length >= count);
   return { calls, connections, release };
 }

@@ -139,8 +139,7 @@ async function untilCandidates(databaseUrl: string, count: number): Promise<void
 async function holdAnswers({ first, provider }: ConnectedStage, connections: readonly Connected[]) {
   first.setFailpoints({ answered: { action: "hold" } });
   const read = async (name: string) => {
-    const { status } = await first.api.token(name, { wait: 30 });
-    if (status !== 200) throw new Error(`${name} was answered with ${status}`);
+    await until(`a token of ${name}`, async () => (await first.api.token(name, { wait: 30 })).status === 200);
   };
   const reading = Promise.allSettled(connections.map(({ name }) => read(name)));
   const isAnswered = () => connections.every(({ family }) => provider.ledger.refreshes(family) === 1);

@@ -28,9 +28,11 @@ export const row: Row = {
     const refresh = async (name: string, ending: "silence" | "reset") => {
       const lost = toPostgres.counts.lostAnswers;
       toPostgres.faults.lostAnswers = { from: commit, times: 1, ending };
-      await stage.first.api.token(name, { wait: 30 });
       // Served out of the spool, perhaps, while the statement still waits for a connection.
-      await until(`an acknowledgement for ${name} to be lost`, () => toPostgres.counts.lostAnswers > lost);
+      await until(`an acknowledgement for ${name} to be lost`, async () => {
+        await stage.first.api.token(name, { wait: 30 });
+        return toPostgres.counts.lostAnswers > lost;
+      });
     };
     for (const name of names.slice(silent)) await refresh(name, "reset");
     given.log(`${count - silent} refreshed, each over a line that was reset`);

@@ -6,7 +6,7 @@ import { answerBytes, bodyOf, type Cut, CuttingProvider, type Framing } from "..
 import { openGround } from "../fleets.ts";
 import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
-import { type Connected, connectMany } from "../tools.ts";
+import { type Connected, connectMany, wasSent } from "../tools.ts";
 
 /** Short runs try every so many bytes, and wait for no permit to run out. */
 const sizes = { full: { step: 1, waitsOut: true }, short: { step: 37, waitsOut: false } } as const;
@@ -65,11 +65,12 @@ export const row: Row = {
   },
 };
 
-/** A whole answer is waited for; what came of a cut one is told at once. @returns the status of the last read */
-async function readOnce({ first }: ConnectedStage, { name, isWhole }: Case): Promise<number> {
+/** A whole answer is waited for; what came of a cut one is told once it was sent. @returns the status of the last read */
+async function readOnce({ first, provider }: ConnectedStage, { name, isWhole, refreshToken }: Case): Promise<number> {
   return await until(`an answer for ${name}`, async () => {
     const { status } = await first.api.token(name, { wait: 30 });
-    return (!isWhole || status === 200) && status;
+    const isOver = isWhole ? status === 200 : wasSent(provider.ledger, refreshToken);
+    return isOver && status;
   });
 }
 
