@@ -4,7 +4,6 @@ import { faultPlugins, faultSetup, isInstrumented } from "./test/support/faults/
 // Only where the environment asks for failpoints, or for a guard to be removed.
 const plugins = faultPlugins();
 const setupFiles = faultSetup();
-const campaign = "test/integration/campaign.test.ts";
 const services = "test/support/services/global-setup.ts";
 
 /** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
@@ -63,24 +62,11 @@ export default defineConfig({
           name: "integration",
           setupFiles,
           include: ["test/integration/**/*.test.ts"],
-          exclude: [campaign],
           globalSetup: services,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 3, // they wait more than they work: for permits, tokens and processes
           sequence: { groupOrder: 3 },
-        },
-      },
-      {
-        plugins,
-        test: {
-          name: "campaign",
-          setupFiles,
-          include: [campaign],
-          globalSetup: services,
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
-          sequence: { groupOrder: 4 }, // by itself: its fleets of brokers would starve the others
         },
       },
       {
@@ -93,7 +79,7 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 2,
-          sequence: { groupOrder: 5 },
+          sequence: { groupOrder: 4 },
         },
       },
     ],

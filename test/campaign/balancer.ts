@@ -17,16 +17,19 @@ export class Balancer implements AsyncDisposable {
   readonly url: string;
   /** What went wrong between it and its targets. */
   readonly troubles: string[] = [];
+  /** Checks that came late, or were answered late: it may not have learnt in time that a target ends. */
+  lateChecks = 0;
   readonly #targets: Target[];
   readonly #server: Server;
   readonly #timer: NodeJS.Timeout;
   #turn = 0;
+  #checkedAtMs = performance.now();
 
   private constructor(port: number, origins: readonly string[]) {
     this.url = `http://127.0.0.1:${port}`;
     this.#targets = origins.map((origin) => ({ origin, agent: new Agent({ keepAlive: true }), isUp: true, others: 0 }));
     this.#server = createServer((incoming, outgoing) => this.#pass(incoming, outgoing)).listen(port, "127.0.0.1");
-    this.#timer = setInterval(() => this.#targets.forEach((target) => void check(target)), checkMs);
+    this.#timer = setInterval(() => this.#checkAll(), checkMs);
   }
 
   /** @param origins base URLs of targets that are ready */
@@ -45,6 +48,23 @@ export class Balancer implements AsyncDisposable {
     this.#server.closeAllConnections();
     await new Promise((closed) => void this.#server.close(closed));
     for (const { agent } of this.#targets) agent.destroy();
+  }
+
+  #checkAll(): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#checkedAtMs > 1.5 * checkMs) this.lateChecks++;
+    this.#checkedAtMs = nowMs;
+    for (const target of this.#targets) void this.#check(target);
+  }
+
+  async #check(target: Target): Promise<void> {
+    const askedMs = performance.now();
+    const isReady = await isTargetReady(target);
+    if (performance.now() - askedMs > checkMs / 2) this.lateChecks++;
+    target.others = isReady === target.isUp ? 0 : target.others + 1;
+    if (target.others < checksToChange) return;
+    target.isUp = isReady;
+    target.others = 0;
   }
 
   #pass(incoming: IncomingMessage, outgoing: ServerResponse): void {
@@ -66,16 +86,8 @@ export class Balancer implements AsyncDisposable {
   }
 }
 
-async function check(target: Target): Promise<void> {
-  const isReady = await fetch(`${target.origin}/readyz`, { signal: AbortSignal.timeout(checkMs) }).then(
-    async (answer) => {
-      await answer.body?.cancel();
-      return answer.status === 200;
-    },
-    () => false,
-  );
-  target.others = isReady === target.isUp ? 0 : target.others + 1;
-  if (target.others < checksToChange) return;
-  target.isUp = isReady;
-  target.others = 0;
+async function isTargetReady({ origin }: Target): Promise<boolean> {
+  const answer = await fetch(`${origin}/readyz`).catch(() => null);
+  await answer?.body?.cancel();
+  return answer?.status === 200;
 }

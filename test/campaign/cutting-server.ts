@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { createServer, type Server, type Socket } from "node:net";
 import { freePort } from "../support/free-port.ts";
-import type { GenericProvider } from "../support/providers/generic.ts";
+import { GenericProvider } from "../support/providers/generic.ts";
+import type { DefinitionFile } from "../support/providers/strict-server.ts";
 
 /** How the end of a body is told: by its length, by a last chunk, or by the end of the connection. */
 export type Framing = "length" | "chunked" | "close";
@@ -26,7 +27,7 @@ export function answerBytes(body: string, framing: Framing): string {
  * A token endpoint of raw TCP in front of a strict provider's books: it works requests off as that one does, and of the
  * answers to refresh tokens that have a cut it sends so many bytes. Take it with `await using`.
  */
-export class CuttingServer implements AsyncDisposable {
+class CuttingServer implements AsyncDisposable {
   readonly url: string;
   /** By refresh token; spent by the first request with it. */
   readonly cuts = new Map<string, Cut>();
@@ -70,6 +71,33 @@ export class CuttingServer implements AsyncDisposable {
     this.cuts.delete(refreshToken);
     close(200);
     socket.end(answerBytes(bodyOf(granted), framing).slice(0, bytes));
+  }
+}
+
+/** A strict provider whose token endpoint is a cutting server. */
+export class CuttingProvider extends GenericProvider {
+  #server: CuttingServer | undefined;
+
+  override async start(): Promise<this> {
+    await super.start();
+    this.#server = await CuttingServer.start(this);
+    return this;
+  }
+
+  override async stop(): Promise<void> {
+    await super.stop();
+    await this.#server?.[Symbol.asyncDispose]();
+  }
+
+  get cuts(): Map<string, Cut> {
+    if (this.#server === undefined) throw new Error("the provider was never started");
+    return this.#server.cuts;
+  }
+
+  override definitions(): DefinitionFile[] {
+    const url = `${this.#server?.url}/token`;
+    const withUrl = (one: DefinitionFile) => ({ ...one, token: { ...(one["token"] as object), url } });
+    return super.definitions().map(withUrl);
   }
 }
 

@@ -122,7 +122,7 @@ export class CommandStage {
   /** Postgres is brought back first: a broker does not start without. */
   async #kill(broker: BrokerProcess): Promise<void> {
     this.kills++;
-    this.countedBefore += (await countedLosses([broker]))[0];
+    this.countedBefore += (await countedLosses(this.#parts.stage, [broker]))[0];
     await broker.kill();
     await this.#turn("postgres", true);
     await broker.start();
@@ -157,7 +157,7 @@ export class CommandStage {
       watch.closed(name);
     } else if (kind === "create") {
       watch.opens(name);
-      await api.createConnection({ name, provider: stage.provider.id, client: "app" });
+      await api.createConnection({ name, provider: stage.provider.id, client: stage.client });
       await this.#import(broker, name);
     } else if (kind === "disable") {
       await api.changeConnection(name, { disabled: true });

@@ -1,43 +1,49 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../support/broker-process.ts";
-import { ConnectedStage } from "../support/connected-stage.ts";
+import type { ConnectedStage } from "../support/connected-stage.ts";
 import { copyDatabase } from "../support/database-copy.ts";
-import { useDatabase } from "../support/services/index.ts";
-import { firstHasFailpoints, until, untilKilled } from "./crash-tools.ts";
+import { until } from "../support/patience.ts";
+import { untilKilled } from "./crash-tools.ts";
+import type { Ground } from "./fleets.ts";
 import { freshetRecover, type Restoring, VersionBook } from "./restored-database.ts";
 import { type Connected, connectMany } from "./tools.ts";
-
-/** For reads that must succeed in the end: a peer trusts what it knows for four seconds, and the machine may be busy. */
-const patienceMs = 15_000;
 
 /** `moved`, `imported`, `deleted`: what happened to them after the copy. `spooled`: their newest answer is in a spool only. */
 type Groups = Record<"still" | "moved" | "imported" | "deleted" | "spooled", readonly Connected[]>;
 
-/** How many of each group, and for how long callers ask. */
-export type SceneSize = { each: number; asksForSeconds: number };
+export type SceneOptions = {
+  /** How many of each group, and how often callers ask. */
+  size: { each: number; rounds: number };
+  log: (line: string) => void;
+  ground: Pick<Ground, "stage" | "databaseUrl">;
+};
 
 /** One way of restoring, from the first token to the last confirmation. */
 export class RestoreScene {
   readonly #way: Restoring;
-  readonly #size: SceneSize;
+  readonly #size: SceneOptions["size"];
   readonly #log: (line: string) => void;
   readonly #book = new VersionBook();
   readonly #wrongs: string[] = [];
-  #stage!: ConnectedStage;
+  readonly #stage: ConnectedStage;
+  readonly #databaseUrl: string;
   #groups!: Groups;
   #restoredAt = 0;
 
-  constructor(way: Restoring, given: { size: SceneSize; log: (line: string) => void }) {
+  constructor(way: Restoring, { size, log, ground }: SceneOptions) {
     this.#way = way;
-    this.#size = given.size;
-    this.#log = given.log;
+    this.#size = size;
+    this.#log = log;
+    this.#stage = ground.stage;
+    this.#databaseUrl = ground.databaseUrl;
+    // More lenient than its definition says: what an operator confirms works here.
+    Object.assign(this.#stage.provider.switches, { reuse: "grace", graceSeconds: 600 });
   }
 
   /** @returns what went wrong; nothing, if all is well */
   async play(): Promise<string[]> {
-    const databaseUrl = await useDatabase();
-    await using stage = await this.#start(databaseUrl);
-    this.#stage = stage;
+    const stage = this.#stage;
+    const databaseUrl = this.#databaseUrl;
     this.#groups = await this.#connect();
     const copy = await copyDatabase(databaseUrl);
     await this.#anHour();
@@ -66,20 +72,6 @@ export class RestoreScene {
     return [...moved, ...imported, ...deleted];
   }
 
-  async #start(databaseUrl: string): Promise<ConnectedStage> {
-    const { hasRedis } = this.#way;
-    const redis = hasRedis ? {} : { redisUrl: null };
-    const stage = await ConnectedStage.start({
-      replicas: hasRedis ? 2 : 1,
-      databaseUrl,
-      each: firstHasFailpoints,
-      ...redis,
-    });
-    // More lenient than its definition says: what an operator confirms works here.
-    Object.assign(stage.provider.switches, { reuse: "grace", graceSeconds: 600 });
-    return stage;
-  }
-
   async #connect(): Promise<Groups> {
     const { each } = this.#size;
     const connect = (prefix: string) => connectMany(this.#stage, each, prefix);
@@ -99,7 +91,7 @@ export class RestoreScene {
     const { moved, imported, deleted, spooled } = this.#groups;
     const { first, provider } = this.#stage;
     for (let round = 0; round < 2; round++) {
-      await Promise.all([...moved, ...imported, ...deleted, ...spooled].map(({ name }) => first.api.refresh(name)));
+      await Promise.all([...moved, ...imported, ...deleted, ...spooled].map((one) => this.#refresh(one)));
       await this.#read(this.#held);
     }
     for (const { name } of imported) {
@@ -116,9 +108,29 @@ export class RestoreScene {
     const { first, provider } = this.#stage;
     const { spooled } = this.#groups;
     first.setFailpoints({ answered: { action: "hold" } });
-    for (const { name } of spooled) first.api.refresh(name).catch(() => {});
-    await until("their answers", 10_000, () => spooled.every(({ family }) => provider.ledger.refreshes(family) === 4));
+    const before = new Map(spooled.map(({ family }) => [family, provider.ledger.refreshes(family)]));
+    const isAnswered = ({ family }: Connected) => provider.ledger.refreshes(family) > (before.get(family) ?? 0);
+    const order = async (one: Connected) => {
+      // Nobody is told how it went before the answer may go on; a slow machine may have to be asked twice.
+      const ask = async () => isAnswered(one) || (await this.#order(one)) === 200 || isAnswered(one);
+      await until(`a request for ${one.name}`, ask);
+    };
+    for (const one of spooled) order(one).catch(() => {});
+    await until("their answers", () => spooled.every(isAnswered));
     await sleep(300);
+  }
+
+  /** @returns the status; null where the broker is gone */
+  async #order({ name }: Connected): Promise<number | null> {
+    const { api } = this.#stage.first;
+    return await api.api(`/connections/${name}/refresh`, { method: "POST" }).then(
+      ({ status }) => status,
+      () => null,
+    );
+  }
+
+  async #refresh(one: Connected): Promise<void> {
+    await until(`a refresh of ${one.name}`, async () => (await this.#order(one)) === 200);
   }
 
   /** Tokens that live are handed out although there is no database. */
@@ -141,9 +153,8 @@ export class RestoreScene {
   /** All that callers can do to have rows refreshed that have gone back. */
   async #ask(): Promise<void> {
     const { still, spooled } = this.#groups;
-    const { brokers, first, provider } = this.#stage;
-    const endMs = performance.now() + this.#size.asksForSeconds * 1000;
-    while (performance.now() < endMs) {
+    const { brokers, provider } = this.#stage;
+    for (let round = 0; round < this.#size.rounds; round++) {
       await Promise.all(brokers.flatMap((broker) => this.#held.map(({ name }) => this.#urge(broker, name))));
       await sleep(250);
     }
@@ -152,7 +163,7 @@ export class RestoreScene {
     await this.#read([...still, ...spooled]);
     const stuck = still.filter(({ family }) => provider.ledger.refreshes(family) < 2);
     if (stuck.length > 0) this.#note(`not refreshed although they had not moved: ${namesOf(stuck).join()}`);
-    for (const { name } of spooled) await first.api.refresh(name);
+    for (const one of spooled) await this.#refresh(one);
     await this.#checkList();
     await this.#checkExplanation();
   }
@@ -219,9 +230,15 @@ export class RestoreScene {
   }
 
   async #mustRefresh(connections: readonly Connected[]): Promise<void> {
+    const { api } = this.#stage.first;
     for (const { name } of connections) {
-      const { status, body } = await this.#stage.first.api.api(`/connections/${name}/refresh`, { method: "POST" });
-      if (status !== 200) this.#note(`${name}, confirmed, is refused with ${status} ${String(body["code"])}`);
+      await until(`an answer for ${name}`, async () => {
+        const { status, body } = await api.api(`/connections/${name}/refresh`, { method: "POST" });
+        // A slow machine has let the permit pass, and nothing was sent.
+        if (status === 503 && body["code"] === "provider_unavailable") return false;
+        if (status !== 200) this.#note(`${name}, confirmed, is refused with ${status} ${String(body["code"])}`);
+        return true;
+      });
     }
   }
 
@@ -232,13 +249,8 @@ export class RestoreScene {
   }
 
   async #readOne(broker: BrokerProcess, name: string): Promise<void> {
-    const endMs = performance.now() + patienceMs;
-    let refusal = await this.#book.read(broker, name);
-    while (refusal !== null && performance.now() < endMs) {
-      await sleep(200);
-      refusal = await this.#book.read(broker, name);
-    }
-    if (refusal !== null) this.#note(`${name} could not be read: ${refusal}`);
+    const isRead = async () => (await this.#book.read(broker, name)) === null;
+    await until(`a token of ${name}`, isRead, { everyMs: 200 });
   }
 }
 

@@ -1,9 +1,10 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { applyMigrations } from "../../src/store/migrate.ts";
 import type { BrokerProcess } from "../support/broker-process.ts";
 import { type DatabaseCopy, dropDatabase, renameDatabase, restoreTables } from "../support/database-copy.ts";
-import { useDatabase } from "../support/services/index.ts";
+import { createDatabase } from "../support/services/databases.ts";
 
 /** As if the copy had been made an hour ago. */
 const anHourAgo = ["issued_at", "expires_at", "refresh_due_at", "keep_alive_at", "next_refresh_at", "last_refreshed_at"]
@@ -27,7 +28,8 @@ export type Restoring = {
 
 /** The database is dropped, and its copy, made ready under another name, gets its name. */
 async function replace(databaseUrl: string, copy: DatabaseCopy, meanwhile: () => Promise<void>): Promise<void> {
-  const restoredUrl = await useDatabase();
+  const restoredUrl = await createDatabase(databaseUrl, `${new URL(databaseUrl).pathname.slice(1)}_restored`);
+  await applyMigrations({ databaseUrl: restoredUrl });
   await restoreTables(restoredUrl, copy, anHourPasses);
   await dropDatabase(databaseUrl);
   await meanwhile();
@@ -44,7 +46,7 @@ export const waysOfRestoring: readonly Restoring[] = [
     isShort: false,
     restore: (databaseUrl, copy) => restoreTables(databaseUrl, copy, anHourPasses),
   },
-  { name: "before brokers start", hasRedis: true, restarts: true, hasGap: true, isShort: true, restore: replace },
+  { name: "before brokers start", hasRedis: true, restarts: true, hasGap: true, isShort: false, restore: replace },
   {
     name: "before one broker without Redis starts",
     hasRedis: false,

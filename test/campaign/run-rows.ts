@@ -1,47 +1,49 @@
-import type { Given, Outcome, Row } from "./row.ts";
+import { hangMs } from "../support/patience.ts";
+import { Fleets } from "./fleets.ts";
+import type { Given, Outcome, Plays, Row } from "./row.ts";
 
 export type Result = { row: Row; outcome: Outcome; seconds: number };
 
-type Options = Given & { parallel: number };
+type Options = Omit<Given, "fleets"> & { parallel: number };
 
-/** Longer than any row takes: what hangs is reported, and the others still count. */
-const limitMs = 60 * 60_000;
+/** Many waits in a row may take long, one after the other; what hangs for hours is reported, and the others still count. */
+const limitMs = 24 * hangMs;
 
 /**
- * Starts rows: those that must be alone one by one, and then the others, several at a time. In the short size those that
- * wait do so all at once, beside those that work.
- * @returns what each comes to
+ * Runs rows: those that must be alone one by one, and then the others, several at a time. In the short size, where rows have
+ * brokers in common, those that play in turn do so one after the other, beside the rest.
+ * @returns what each came to, by number
  */
-export function startRows(rows: readonly Row[], options: Options): Map<Row, Promise<Result>> {
-  const promised = new Map(rows.map((row) => [row, Promise.withResolvers<Result>()]));
+export async function runRows(rows: readonly Row[], options: Options): Promise<Result[]> {
+  await using fleets = new Fleets(rows, options.seed);
+  const { seed, scale, log, parallel } = options;
+  const given = { seed, scale, log, fleets };
+  const results: Result[] = [];
   const pool = async (waiting: Row[], size: number) => {
     const work = async () => {
-      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
-        promised.get(row)?.resolve(await runRow(row, options));
-      }
+      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) results.push(await runRow(row, given));
     };
     await Promise.all(Array.from({ length: size }, work));
   };
-  const isAlone = ({ alone }: Row) => alone === true || alone === options.scale;
-  const runAll = async () => {
-    const [alone, others] = [rows.filter(isAlone), rows.filter((row) => !isAlone(row))];
-    await pool(alone, 1);
-    const waiting = others.filter(({ waits }) => waits && options.scale === "short");
-    const working = others.filter((row) => !waiting.includes(row));
-    await Promise.all([pool(waiting, waiting.length), pool(working, options.parallel)]);
-  };
-  void runAll();
-  return new Map([...promised].map(([row, { promise }]) => [row, promise]));
+  const isAlone = ({ alone }: Row) => alone === true || alone === scale;
+  const [alone, others] = [rows.filter(isAlone), rows.filter((row) => !isAlone(row))];
+  const playing = (how?: Plays["how"]) =>
+    others.filter(({ plays }) => (scale === "short" ? plays?.how : undefined) === how);
+  const [beside, inTurn, rest] = [playing("beside"), playing("in turn"), playing()];
+  await pool(alone, 1);
+  await Promise.all([pool(beside, beside.length), pool(inTurn, 1), pool(rest, parallel)]);
+  return results.toSorted((a, b) => a.row.number - b.row.number);
 }
 
 /** Never rejects: an error is a failed row. */
-async function runRow(row: Row, { seed, scale, log }: Given): Promise<Result> {
+async function runRow(row: Row, { log, ...given }: Given): Promise<Result> {
   const startedMs = performance.now();
-  const given = { seed, scale, log: (line: string) => log(`row ${row.number}: ${line}`) };
-  given.log("started");
-  const outcome = await Promise.race([guarded(row, given), late()]);
+  const own = { ...given, log: (line: string) => log(`row ${row.number}: ${line}`) };
+  own.log("started");
+  const outcome = await Promise.race([guarded(row, own), late()]);
   const seconds = (performance.now() - startedMs) / 1000;
-  given.log(`${outcome.ok ? "ok" : "FAILED"} in ${Math.round(seconds)} s: ${outcome.figure}`);
+  own.log(`${outcome.ok ? "ok" : "FAILED"} in ${Math.round(seconds)} s: ${outcome.figure}`);
+  if (!outcome.ok && row.plays?.how === "in turn") await given.fleets.discard("in turn");
   return { row, outcome, seconds };
 }
 

@@ -11,6 +11,8 @@ type Served = { reader: string; name: string; version: number; token: string; as
 type Closing = { name: string; from: number; to: number };
 
 const pauseMs = 300;
+/** Shorter than a broker waits for Postgres before it serves what it knows (500 ms). */
+const promptMs = 300;
 /** How long a connection may be served after it was deleted or disabled, while Postgres answers. */
 const staleMs = 5000;
 
@@ -46,6 +48,19 @@ export class ServedWatch {
 
   postgresIsBack(): void {
     for (const outage of this.#outages) outage.to = Math.min(outage.to, Date.now());
+  }
+
+  /** A Postgres that a broker has to wait for, on a slow machine, counts as gone: what is known is served meanwhile. */
+  async probe({ api }: BrokerProcess): Promise<void> {
+    while (!this.#isOver) {
+      const from = Date.now();
+      const isThere = await api.api("/connections").then(
+        ({ status }) => status === 200,
+        () => false,
+      );
+      if (!isThere || Date.now() - from > promptMs) this.#outages.push({ from, to: Date.now() });
+      await sleep(pauseMs);
+    }
   }
 
   /** Reads once and notes what is served. A replica that is killed meanwhile gives no answer. */

@@ -1,12 +1,16 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../support/broker-process.ts";
 import type { ConnectedStage } from "../support/connected-stage.ts";
+import { until } from "../support/patience.ts";
 import type { Ledger } from "../support/providers/ledger.ts";
 
 export type Connected = { name: string; family: string; refreshToken: string };
 
 /** Connections whose access tokens have run out, and whose refresh tokens are good. */
-export async function connectMany(stage: ConnectedStage, count: number, prefix = "acme"): Promise<Connected[]> {
+export async function connectMany(
+  stage: ConnectedStage,
+  count: number,
+  prefix = stage.provider.id,
+): Promise<Connected[]> {
   const connect = async (name: string) => ({ name, ...(await stage.connectExpired(name)) });
   return await inBatches(count, 10, (index) => connect(`${prefix}-${index}`));
 }
@@ -25,18 +29,23 @@ export async function inBatches<Result>(
   return results;
 }
 
-/** Reads each connection until it has a token. @throws when one has none after `limitMs` */
-export async function readUntilServed(broker: BrokerProcess, names: readonly string[], limitMs: number): Promise<void> {
-  const endMs = performance.now() + limitMs;
+/** Reads each connection until it has a token. @returns how long that took, each in milliseconds */
+export async function readUntilServed(
+  { api }: BrokerProcess,
+  names: readonly string[],
+  { everyMs = 200 } = {},
+): Promise<number[]> {
+  const startedMs = performance.now();
   const untilServed = async (name: string) => {
-    for (;;) {
-      const { status, body } = await broker.api.token(name);
-      if (status === 200) return;
-      if (performance.now() > endMs) throw new Error(`${name} is still answered with ${status} ${body.code}`);
-      await sleep(200);
-    }
+    await until(`a token of ${name}`, async () => (await api.token(name)).status === 200, { everyMs });
+    return performance.now() - startedMs;
   };
-  await Promise.all(names.map(untilServed));
+  return await Promise.all(names.map(untilServed));
+}
+
+/** Whether the provider has got a refresh token: on a slow machine a permit may pass with nothing sent, and the caller asks again. */
+export function wasSent(ledger: Ledger, refreshToken: string): boolean {
+  return ledger.requestsTo("token").some(({ fields }) => fields["refresh_token"] === refreshToken);
 }
 
 /** What the provider's books hold against the broker; all zero where nothing was sent twice. */

@@ -84,6 +84,10 @@ export class BrokerProcess implements AsyncDisposable {
     return this.#child?.exitCode ?? null;
   }
 
+  get isRunning(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
   /** The redirect URI that this broker uses for a provider. */
   redirectUri(provider: string): string {
     return `${this.publicUrl}/callback/${provider}`;

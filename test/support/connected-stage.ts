@@ -24,21 +24,26 @@ export type StageOptions = {
   withLines?: boolean;
 };
 
+type Settings = { databaseUrl?: string; client?: string; lines?: readonly FaultProxy[] };
+
 /** Replicas on real Postgres, a strict provider, and a client of it. Take it with `await using`. */
 export class ConnectedStage implements AsyncDisposable {
   readonly provider: GenericProvider;
   readonly brokers: BrokerProcess[];
   readonly databaseUrl: string;
+  /** The name of the provider's client at the brokers. */
+  readonly client: string;
   readonly #lines: readonly FaultProxy[];
 
   constructor(
     provider: GenericProvider,
     brokers: BrokerProcess[],
-    { databaseUrl = "", lines = [] }: { databaseUrl?: string; lines?: readonly FaultProxy[] } = {},
+    { databaseUrl = "", client = "app", lines = [] }: Settings = {},
   ) {
     this.provider = provider;
     this.brokers = brokers;
     this.databaseUrl = databaseUrl;
+    this.client = client;
     this.#lines = lines;
   }
 
@@ -57,13 +62,17 @@ export class ConnectedStage implements AsyncDisposable {
       each: (replica) => ({ ...linked(lines[replica]), ...each?.(replica) }),
     });
     const stage = new ConnectedStage(provider, brokers, { databaseUrl, lines: lines.map(({ proxy }) => proxy) });
-    const { id: client_id, secret: client_secret } = provider.client;
-    for (const id of [provider.id, ...further.map((definition) => definition.id)]) {
-      provider.redirectUris.add(stage.first.redirectUri(id));
-      const name = id === provider.id ? "app" : id;
-      await stage.first.api.createClient({ name, provider: id, client_id, client_secret });
+    return await stage.register(further.map((definition) => definition.id));
+  }
+
+  /** Provider and brokers get to know each other; definitions beside the server's own have clients of their own name. */
+  async register(further: readonly string[] = []): Promise<this> {
+    const { id: client_id, secret: client_secret } = this.provider.client;
+    for (const provider of [this.provider.id, ...further]) {
+      this.provider.redirectUris.add(this.first.redirectUri(provider));
+      await this.first.api.createClient({ name: this.#clientOf(provider), provider, client_id, client_secret });
     }
-    return stage;
+    return this;
   }
 
   /** Between a replica and the provider, where asked for. */
@@ -86,8 +95,7 @@ export class ConnectedStage implements AsyncDisposable {
 
   /** A connection that waits; of the server's own definition unless another is named. */
   async create(name: string, provider = this.provider.id): Promise<void> {
-    const client = provider === this.provider.id ? "app" : provider;
-    await this.first.api.createConnection({ name, provider, client });
+    await this.first.api.createConnection({ name, provider, client: this.#clientOf(provider) });
   }
 
   /** A connection whose account a person has connected. */
@@ -123,6 +131,11 @@ export class ConnectedStage implements AsyncDisposable {
     const before = count();
     const release = this.provider.holdTokens();
     return { release, untilSent: async () => void (await until("a token request", () => count() > before)) };
+  }
+
+  /** Its own definition's client, or the one that is named as its definition is. */
+  #clientOf(provider: string): string {
+    return provider === this.provider.id ? this.client : provider;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Reply, TokenBody } from "../../support/broker-api.ts";
-import { ConnectedStage } from "../../support/connected-stage.ts";
+import { openGround } from "../fleets.ts";
 import type { Row } from "../row.ts";
 import { connectMany, offences } from "../tools.ts";
 
-const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 10, replicas: 2 } } as const;
-const delayMs = 20_000;
+const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 4, replicas: 2 } } as const;
+const providerMs = 20_000;
 /** Callers that stay to the end, that use the default, and that hardly wait. */
 const waits = [30, 10, 1] as const;
 const callEveryMs = 2500;
@@ -14,18 +14,29 @@ export const row: Row = {
   number: 3,
   title: "provider takes 20 s",
   promised: "1 refresh; callers 200, or 503 with Retry-After; 0 double sends",
-  waits: true,
-  async run({ scale }) {
-    const { connections, replicas } = sizes[scale];
-    await using stage = await ConnectedStage.start({ replicas, provider: { switches: { delayMs } } });
+  plays: { how: "beside" },
+  async run(given) {
+    const { connections, replicas } = sizes[given.scale];
+    await using ground = await openGround(given, row, { replicas });
+    const { stage } = ground;
     const names = (await connectMany(stage, connections)).map(({ name }) => name);
+    const release = stage.provider.holdTokens();
     const replies: Promise<Reply<TokenBody>>[] = [];
-    const endMs = performance.now() + delayMs + callEveryMs;
-    for (; performance.now() < endMs; await sleep(callEveryMs)) {
-      for (const { api } of stage.brokers) {
-        for (const name of names) for (const wait of waits) replies.push(api.token(name, { wait }));
-      }
+    const callAll = async () => {
+      const calls = stage.brokers.flatMap(({ api }) =>
+        names.flatMap((name) => waits.map((wait) => ({ wait, reply: api.token(name, { wait }) }))),
+      );
+      replies.push(...calls.map(({ reply }) => reply));
+      await Promise.all(calls.filter(({ wait }) => wait === 1).map(({ reply }) => reply));
+    };
+    // In the short size for as long as those wait who hardly do.
+    if (given.scale === "short") await callAll();
+    for (let passedMs = 0; given.scale === "full" && passedMs < providerMs; passedMs += callEveryMs) {
+      void callAll();
+      await sleep(callEveryMs);
     }
+    release();
+    await callAll();
     const answers = await Promise.all(replies);
     const served = answers.filter(({ status }) => status === 200).length;
     const told = answers.filter(isToldToRetry).length;
@@ -35,7 +46,7 @@ export const row: Row = {
     const { reuses, overlaps, sentTwice } = offences(ledger);
     const doubles = reuses + overlaps + sentTwice;
     return {
-      ok: sent === connections && ledger.refreshes() === connections && doubles + other === 0 && served > 0,
+      ok: sent === connections && ledger.refreshes() === connections && doubles + other === 0 && served > 0 && told > 0,
       figure: `${ledger.refreshes()} refreshes of ${connections} connections by ${sent} requests, ${doubles} double sends; callers: ${served} × 200, ${told} × 503 with Retry-After, ${other} otherwise`,
     };
   },

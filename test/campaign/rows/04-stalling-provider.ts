@@ -1,47 +1,37 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { ConnectedStage } from "../../support/connected-stage.ts";
-import { useDatabase } from "../../support/services/index.ts";
+import type { ConnectedStage } from "../../support/connected-stage.ts";
+import { until } from "../../support/patience.ts";
+import { sumOfMetric } from "../crash-tools.ts";
+import { openGround } from "../fleets.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { connectMany, offences, readUntilServed } from "../tools.ts";
 
-const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 10, replicas: 2 } } as const;
+const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 1, replicas: 2 } } as const;
 const leaseAndQuietMs = 40_000;
-/** A back-off of the first failure, polls of readers, and a machine with other things to do. */
-const slackMs = 20_000;
-
-type Attempt = { refreshToken: string; permittedAt: number; isUnknown: boolean };
 
 export const row: Row = {
   number: 4,
   title: "provider stalls past 25 s",
   promised: "unknown outcome; the next send not before lease + quiet period",
-  waits: true,
-  async run({ scale, log }) {
-    const { connections, replicas } = sizes[scale];
-    const databaseUrl = await useDatabase();
-    await using stage = await ConnectedStage.start({ replicas, databaseUrl });
+  plays: { how: "beside" },
+  async run(given) {
+    const { connections, replicas } = sizes[given.scale];
+    await using ground = await openGround(given, row, { replicas });
+    const { stage, databaseUrl } = ground;
     const connected = await connectMany(stage, connections);
     const { ledger } = stage.provider;
     stage.provider.hangNext({ times: connections });
-    const served = Promise.all(
-      stage.brokers.map(async (broker) => {
-        await readUntilServed(
-          broker,
-          connected.map(({ name }) => name),
-          leaseAndQuietMs + slackMs,
-        );
-      }),
-    );
-    while (ledger.requestsTo("token").length < connections) await sleep(20);
-    await sleep(26_000);
-    const tokens = new Map(connected.map(({ name, refreshToken }) => [name, refreshToken]));
-    const attempts = await readAttempts(databaseUrl, tokens);
-    log("every request has been given up");
+    const names = connected.map(({ name }) => name);
+    const served = Promise.all(stage.brokers.map((broker) => readUntilServed(broker, names, { everyMs: 1000 })));
+    await until("every request to arrive", () => ledger.requestsTo("token").length >= connections);
+    const permittedAt = await readPermits(stage, databaseUrl);
+    given.log("every request hangs");
     await served;
 
-    const waitsMs = attempts.map(({ refreshToken, permittedAt }) => secondSend(stage, refreshToken) - permittedAt);
-    const unknown = attempts.filter(({ isUnknown }) => isUnknown).length;
+    const waitsMs = connected.map(
+      ({ name, refreshToken }) => secondSend(stage, refreshToken) - (permittedAt.get(name) ?? Infinity),
+    );
+    const unknown = await sumOfMetric(stage, "freshet_refresh_uncertain_total", 'resolution="replayed"');
     const soonestMs = Math.min(...waitsMs);
     const { reuses, overlaps } = offences(ledger);
     const sent = ledger.requestsTo("token").length;
@@ -57,17 +47,13 @@ export const row: Row = {
   },
 };
 
-/** Of every permit that stands in Postgres. */
-async function readAttempts(databaseUrl: string, tokens: ReadonlyMap<string, string>): Promise<Attempt[]> {
-  const rows = await queryRows<{ name: string; at: Date; outcome: string | null }>(
+/** When each permit was given. It stands from before its request leaves, and a takeover keeps the time. */
+async function readPermits({ provider }: ConnectedStage, databaseUrl: string): Promise<Map<string, number>> {
+  const rows = await queryRows<{ name: string; at: Date }>(
     databaseUrl,
-    "SELECT name, attempt_started_at AS at, attempt_outcome AS outcome FROM connections WHERE attempt_id IS NOT NULL",
+    `SELECT name, attempt_started_at AS at FROM connections WHERE provider = '${provider.id}' AND attempt_id IS NOT NULL`,
   );
-  return rows.map(({ name, at, outcome }) => ({
-    refreshToken: tokens.get(name) ?? "",
-    permittedAt: at.getTime(),
-    isUnknown: outcome === "unknown",
-  }));
+  return new Map(rows.map(({ name, at }) => [name, at.getTime()]));
 }
 
 /** When the provider got a token for the second time, by its own books. */

@@ -3,6 +3,7 @@ import { ConnectedStage } from "../../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/faults/tcp-proxy.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 import { useDatabase } from "../../support/services/index.ts";
+import { pretendPermitsRanOut, readRegardless } from "../crash-tools.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Given, Row } from "../row.ts";
 import { type Connected, connectMany, inBatches, offences, readUntilServed } from "../tools.ts";
@@ -38,9 +39,10 @@ const anyMoment = (afterMs: number): Point => ({
 
 export const row: Row = {
   number: 5,
-  heavy: true,
   title: "SIGSTOP of the holder for 120 s at any point from permit to write",
   promised: "0 sends by it after waking",
+  onlyFull:
+    "four brokers of its own; test/unit/providers/oauth-client and test/contract/refresh/sending prove each check before a send",
   async run(given) {
     const random = seededRandom(given.seed);
     const moments = Array.from({ length: given.scale === "full" ? 6 : 1 }, () => anyMoment(50 + random() * 400));
@@ -65,13 +67,12 @@ async function playScene(point: Point, count: number, { scale, log }: Given) {
   const names = connections.map(({ name }) => name);
 
   const freezing = point.freeze({ stage, toPostgres, connections });
-  // Whoever called a process that then stood still for two minutes has left, or is cut off.
-  const reading = Promise.allSettled(names.map((name) => stage.first.api.token(name)));
+  const reading = readRegardless(stage.first, names);
   await freezing;
   const frozenAtMs = performance.now();
   const frozen = await standingPermits(databaseUrl);
-  if (scale === "short") await pretendTimePassed(databaseUrl);
-  await readUntilServed(peer, names, frozenMs - 10_000);
+  if (scale === "short") await pretendPermitsRanOut(databaseUrl);
+  await readUntilServed(peer, names);
   if (scale === "full") await sleep(frozenMs - (performance.now() - frozenAtMs));
 
   const wokenAt = Date.now();
@@ -86,12 +87,4 @@ async function playScene(point: Point, count: number, { scale, log }: Given) {
 async function standingPermits(databaseUrl: string): Promise<number> {
   const text = "SELECT count(*)::int AS count FROM connections WHERE attempt_id IS NOT NULL";
   return (await queryRows<{ count: number }>(databaseUrl, text))[0]?.count ?? 0;
-}
-
-/** As if lease and quiet period of every permit were over: what the full size waits for. */
-async function pretendTimePassed(databaseUrl: string): Promise<void> {
-  const ago = "- interval '45 seconds'";
-  const text = `UPDATE connections SET lease_until = lease_until ${ago}, attempt_started_at = attempt_started_at ${ago}
-    WHERE attempt_id IS NOT NULL`;
-  await queryRows(databaseUrl, text);
 }

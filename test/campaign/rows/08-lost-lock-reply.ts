@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/faults/tcp-proxy.ts";
+import { until } from "../../support/patience.ts";
 import { useRedis } from "../../support/services/index.ts";
 import type { Row } from "../row.ts";
 import { connectMany, offences } from "../tools.ts";
@@ -9,27 +9,31 @@ const endings = ["silence", "reset"] as const;
 
 export const row: Row = {
   number: 8,
-  timed: true,
   title: "lock's SET applied, its reply dropped",
   promised: "no stall over 1 s",
-  alone: "full",
+  alone: true,
+  onlyFull: "its figure is a time",
   async run({ scale, log }) {
     const redisUrl = await useRedis();
     await using toRedis = await startFaultProxy(redisUrl);
     const each = (replica: number) => ({ redisUrl: replica === 0 ? toRedis.url : redisUrl });
     await using stage = await ConnectedStage.start({ replicas: 2, redisUrl, each });
     const connections = await connectMany(stage, scale === "full" ? 200 : 6);
+    const [beside] = await connectMany(stage, 1, "beside");
     const stallsMs: number[] = [];
+    const usualMs: number[] = [];
     for (const [index, { name }] of connections.entries()) {
+      usualMs.push(await refreshUndisturbed(stage, beside?.name ?? ""));
       stallsMs.push(...(await readWithoutReply({ stage, toRedis, name, ending: endings[index % 2] ?? "silence" })));
       if (index % 50 === 49) log(`${index + 1} locks taken without a reply`);
     }
     const { reuses, overlaps } = offences(stage.provider.ledger);
     const longestMs = Math.round(Math.max(...stallsMs));
+    const usualLongestMs = Math.round(Math.max(...usualMs));
     const { lostAnswers } = toRedis.counts;
     return {
-      ok: longestMs <= 1000 && lostAnswers === connections.length && reuses + overlaps === 0,
-      figure: `longest read ${longestMs} ms, of ${lostAnswers} lost replies; ${reuses + overlaps} duplicate sends`,
+      ok: longestMs <= 1000 + usualLongestMs && lostAnswers === connections.length && reuses + overlaps === 0,
+      figure: `longest read ${longestMs} ms, of ${lostAnswers} lost replies (a refresh without one took at most ${usualLongestMs} ms); ${reuses + overlaps} duplicate sends`,
     };
   },
 };
@@ -43,11 +47,18 @@ async function readWithoutReply({ stage, toRedis, name, ending }: Scene): Promis
   toRedis.faults.lostAnswers = { from: "refresh:", times: 1, ending };
   const first = timed(stage, 0, name);
   // The lock is there before the peer asks for it.
-  while (toRedis.counts.lostAnswers === before) await sleep(1);
+  await until("the reply to be lost", () => toRedis.counts.lostAnswers > before, { everyMs: 1 });
   const tookMs = await Promise.all([first, timed(stage, 1, name)]);
   toRedis.faults.lostAnswers = null;
   toRedis.reset();
   return tookMs;
+}
+
+/** What this machine takes for the same, with every reply. */
+async function refreshUndisturbed({ first }: ConnectedStage, name: string): Promise<number> {
+  const startedMs = performance.now();
+  await first.api.api(`/connections/${name}/refresh`, { method: "POST" });
+  return performance.now() - startedMs;
 }
 
 async function timed(stage: ConnectedStage, replica: number, name: string): Promise<number> {
@@ -63,5 +74,5 @@ async function untilConnected(stage: ConnectedStage, toRedis: FaultProxy): Promi
     const { body } = await stage.first.api.api<{ checks: { redis: string } }>("/readyz");
     return body.checks.redis === "ok" && toRedis.open >= 2;
   };
-  while (!(await isReady())) await sleep(20);
+  await until("Redis to be connected", isReady);
 }

@@ -6,9 +6,9 @@ export const row: Row = {
   number: 11,
   title: "kill -9 at 200 random points, strict provider",
   promised: "0 losses outside W1–W3, each such case counted in the metric",
-  waits: true,
+  plays: { how: "in turn" },
   async run(given) {
-    const { points, permits, exposed, lost, counted, reuses, overlaps } = await killAtRandom(given, {});
+    const { points, permits, exposed, lost, counted, reuses, overlaps } = await killAtRandom(given, row);
     const outside = lost.filter((name) => !exposed.includes(name));
     const isCounted = counted.every((count) => count === lost.length);
     const isEnough = points >= (given.scale === "full" ? 200 : 10);

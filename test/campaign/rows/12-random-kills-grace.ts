@@ -1,17 +1,17 @@
+import { GenericProvider } from "../../support/providers/generic.ts";
 import { killAtRandom } from "../random-kills.ts";
 import type { Row } from "../row.ts";
 
+const switches = { reuse: "grace", graceSeconds: 600 } as const;
+
 export const row: Row = {
   number: 12,
-  heavy: true,
   title: "the same, provider with a 10-minute grace",
   promised: "0 losses",
-  waits: true,
+  plays: { how: "in turn", provider: ({ id }) => new GenericProvider({ id, switches }) },
+  onlyFull: "row 11 kills so; test/unit/tokens/takeover and row 6 prove what a grace window adds",
   async run(given) {
-    const { points, permits, exposed, lost, counted, reuses } = await killAtRandom(given, {
-      reuse: "grace",
-      graceSeconds: 600,
-    });
+    const { points, permits, exposed, lost, counted, reuses } = await killAtRandom(given, row);
     const isEnough = points >= (given.scale === "full" ? 200 : 10);
     return {
       ok: isEnough && lost.length === 0 && reuses === 0 && counted.every((count) => count === 0),

@@ -1,24 +1,25 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import type { BrokerProcess } from "../../support/broker-process.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
-import { startPrivatePostgres, useDatabase } from "../../support/services/index.ts";
+import { until } from "../../support/patience.ts";
+import { startPrivatePostgres } from "../../support/services/index.ts";
+import { type Ground, openGround } from "../fleets.ts";
 import { queryRows } from "../query-rows.ts";
-import type { Row } from "../row.ts";
-import { connectMany, offences, readUntilServed } from "../tools.ts";
+import type { Given, Row } from "../row.ts";
+import { type Connected, connectMany, offences, readUntilServed, wasSent } from "../tools.ts";
 
-const sizes = { full: 50, short: 15 } as const;
-const providerMs = 2000;
-const provider = { switches: { delayMs: providerMs } };
+const sizes = { full: 50, short: 5 } as const;
 
 export const row: Row = {
   number: 15,
   title: "SIGTERM with 50 refreshes in flight",
   promised:
     "50 stored, 0 aborted sends; with Postgres away and a second SIGTERM: all spooled, and drained by the next start",
-  async run({ scale }) {
-    const count = sizes[scale];
-    const [drained, spooled] = await Promise.all([drain(count), endWithoutPostgres(count)]);
+  plays: { how: "in turn" },
+  async run(given) {
+    const count = sizes[given.scale];
+    const [drained, spooled] = given.scale === "full" ? await playBoth(given, count) : await playInTurn(given, count);
     return {
       ok:
         drained.stored === count &&
@@ -32,55 +33,117 @@ export const row: Row = {
   },
 };
 
+type Scene = Pick<Ground, "stage" | "databaseUrl" | "postgres">;
+
+async function playBoth(given: Given, count: number) {
+  const playDrain = async () => {
+    await using ground = await openGround(given, row, { replicas: 1 });
+    return await drain(ground, count);
+  };
+  const playEnd = async () => {
+    await using postgres = await startPrivatePostgres();
+    await using stage = await ConnectedStage.start({ databaseUrl: postgres.url, redisUrl: null });
+    return await endWithoutPostgres({ stage, databaseUrl: postgres.url, postgres }, count);
+  };
+  return await Promise.all([playDrain(), playEnd()]);
+}
+
+/** The peer stands still, so that nobody but the next start stores what is spooled. */
+async function playInTurn(given: Given, count: number) {
+  await using ground = await openGround(given, row);
+  const drained = await drain(ground, count);
+  const [, peer] = ground.stage.brokers;
+  peer?.freeze();
+  const spooled = await endWithoutPostgres(ground, count);
+  peer?.thaw();
+  return [drained, spooled] as const;
+}
+
 /** SIGTERM, once, while all is well. */
-async function drain(count: number) {
-  const databaseUrl = await useDatabase();
-  await using stage = await ConnectedStage.start({ databaseUrl, provider });
-  const { calls, names } = await startRefreshes(stage, count);
-  const code = await stage.first.stop();
+async function drain({ stage, databaseUrl }: Scene, count: number) {
+  const { calls, connections, release } = await startRefreshes(stage, { count, prefix: "drained" });
+  const ended = stage.first.stop();
+  await until("the broker to drain", () => isDraining(stage.first));
+  release();
+  const code = await ended;
   const served = (await Promise.all(calls)).filter((status) => status === 200).length;
-  const stored = await storedOnce(databaseUrl);
+  const stored = await storedOnce(databaseUrl, connections);
   await stage.first.start();
-  await readUntilServed(stage.first, names, 10_000);
-  return { stored, served, ...booksOf(stage, count, code) };
+  await readUntilServed(
+    stage.first,
+    connections.map(({ name }) => name),
+  );
+  return { stored, served, ...booksOf(stage, connections, code) };
 }
 
 /** Postgres goes while the provider works; SIGTERM comes before its answers, and another one after them. */
-async function endWithoutPostgres(count: number) {
-  await using postgres = await startPrivatePostgres();
-  await using stage = await ConnectedStage.start({ databaseUrl: postgres.url, redisUrl: null, provider });
-  const { calls, names } = await startRefreshes(stage, count);
-  await postgres.stop();
+async function endWithoutPostgres({ stage, databaseUrl, postgres }: Scene, count: number) {
+  const { calls, connections, release } = await startRefreshes(stage, { count, prefix: "spooled" });
   const broker = stage.first;
+  const spooled = async () => (await spooledFiles(broker)).length;
+  await postgres.stop();
   process.kill(broker.pid, "SIGTERM");
-  await sleep(providerMs + 1000);
-  const againMs = performance.now();
-  process.kill(broker.pid, "SIGTERM");
-  const code = await broker.ended();
-  const endedAfterMs = Math.round(performance.now() - againMs);
+  await until("the broker to drain", () => isDraining(broker));
+  release();
+  await until("an answer to each request", () => requestsFor(stage, connections).every(({ status }) => status === 200));
+  await until("the answers to be spooled", async () => (await spooled()) >= count);
+  const code = await broker.stop();
   await Promise.all(calls);
-  const files = (await readdir(join(broker.dataDir, "spool"))).length;
+  const files = await spooled();
   await postgres.restart();
   await broker.start();
-  await readUntilServed(broker, names, 10_000);
-  const left = (await readdir(join(broker.dataDir, "spool"))).length;
-  return { files, left, endedAfterMs, stored: await storedOnce(postgres.url), ...booksOf(stage, count, code) };
+  await readUntilServed(
+    broker,
+    connections.map(({ name }) => name),
+  );
+  await until("the spool to be empty", async () => (await spooled()) === 0);
+  return { files, stored: await storedOnce(databaseUrl, connections), ...booksOf(stage, connections, code) };
 }
 
-/** A caller for each connection; resolves when the provider has all requests, and none is answered. */
-async function startRefreshes(stage: ConnectedStage, count: number) {
-  const names = (await connectMany(stage, count)).map(({ name }) => name);
-  const calls = names.map(async (name) => (await stage.first.api.token(name, { wait: 30 }).catch(() => null))?.status);
-  while (stage.provider.ledger.requestsTo("token").length < count) await sleep(10);
-  return { calls, names };
+/** A caller for each connection; resolves when the provider has all requests, and none is answered before `release`. */
+async function startRefreshes(stage: ConnectedStage, { count, prefix }: { count: number; prefix: string }) {
+  const connections = await connectMany(stage, count, prefix);
+  const release = stage.provider.holdTokens();
+  const call = async ({ name, refreshToken }: Connected) => {
+    const { status } = await until(`an answer for ${name}`, async () => {
+      const reply = await stage.first.api.token(name, { wait: 30 }).catch(() => null);
+      const isOver = reply === null || reply.status === 200 || wasSent(stage.provider.ledger, refreshToken);
+      return isOver && { status: reply?.status };
+    });
+    return status;
+  };
+  const calls = connections.map(call);
+  await until("every request to arrive", () => requestsFor(stage, connections).length >= count);
+  return { calls, connections, release };
+}
+
+/** Whole ones: what is half written counts for nothing, and may stay where a process ends while it writes. */
+async function spooledFiles({ dataDir }: BrokerProcess): Promise<string[]> {
+  const files = await readdir(join(dataDir, "spool")).catch(() => []);
+  return files.filter((name) => !name.endsWith(".part"));
+}
+
+/** It says that it is not ready, or takes no calls any more. */
+async function isDraining({ api }: BrokerProcess): Promise<boolean> {
+  return await api.api("/readyz").then(
+    ({ status }) => status === 503,
+    () => true,
+  );
+}
+
+function requestsFor({ provider: { ledger } }: ConnectedStage, connections: readonly Connected[]) {
+  const families = new Set(connections.map(({ family }) => family));
+  return ledger
+    .requestsTo("token")
+    .filter(({ fields }) => families.has(ledger.familyOf(fields["refresh_token"] ?? "") ?? ""));
 }
 
 /** What the provider saw, after all has been read again. */
-function booksOf({ provider: { ledger } }: ConnectedStage, count: number, code: number | null) {
-  const requests = ledger.requestsTo("token");
+function booksOf(stage: ConnectedStage, connections: readonly Connected[], code: number | null) {
+  const requests = requestsFor(stage, connections);
   const aborted = requests.filter(({ status }) => status === undefined).length;
-  const { reuses, overlaps, sentTwice } = offences(ledger);
-  const others = requests.length - count;
+  const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
+  const others = requests.length - connections.length;
   return {
     aborted,
     others,
@@ -90,10 +153,12 @@ function booksOf({ provider: { ledger } }: ConnectedStage, count: number, code: 
 }
 
 /** How many connections have moved by one generation since they were imported. */
-async function storedOnce(databaseUrl: string): Promise<number> {
-  const [stored] = await queryRows<{ count: number }>(
+async function storedOnce(databaseUrl: string, connections: readonly Connected[]): Promise<number> {
+  const names = connections.map(({ name }) => `'${name}'`).join(", ");
+  const rows = await queryRows(
     databaseUrl,
-    "SELECT count(*)::int AS count FROM connections WHERE generation = 2 AND attempt_id IS NULL AND expires_at > now()",
+    `SELECT 1 AS one FROM connections
+      WHERE name IN (${names}) AND generation = 2 AND attempt_id IS NULL AND expires_at > now()`,
   );
-  return stored?.count ?? 0;
+  return rows.length;
 }

@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { BrokerProcess } from "../../support/broker-process.ts";
 import { ConnectedStage, type StageOptions } from "../../support/connected-stage.ts";
+import { until } from "../../support/patience.ts";
 import { seededRandom } from "../../support/seeded-random.ts";
 import { startPrivatePostgres } from "../../support/services/index.ts";
 import type { PrivateServer } from "../../support/services/private-server.ts";
-import { countedLosses, firstHasFailpoints, lostOnes, readUntilSettled, until, untilKilled } from "../crash-tools.ts";
+import { countedLosses, firstHasFailpoints, lostOnes, readUntilSettled, untilKilled } from "../crash-tools.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Given, Row } from "../row.ts";
 import { type Connected, connectMany, inBatches, offences } from "../tools.ts";
@@ -43,10 +44,11 @@ const sideBySide = 4;
 
 export const row: Row = {
   number: 20,
-  heavy: true,
   title:
     "Postgres killed between answer and store × 100, back after 1 s to 5 min, peers running; the same plus kill -9 after fdatasync",
   promised: "0 losses with Redis; without, only W3, counted",
+  onlyFull:
+    'minutes of outages; rows 13 ("spooled") and 15, test/contract/refresh/answers and test/unit/tokens/recovery prove it',
   async run(given) {
     const random = seededRandom(given.seed);
     const all = cases[given.scale].map((one) => ({ one, outageMs: between(one.outageSeconds, random) }));
@@ -82,6 +84,7 @@ async function playCase(one: Case, outageMs: number, { scale, log }: Given): Pro
   if (holder === "killed, back first") await stage.first.start();
   const outcome = await countLosses(stage, connections);
   if (holder === "killed, back last") await stage.first.start();
+  if (one.hasGrace === true) await untilCandidates(postgres.url, count);
 
   const { lost, counted, reuses } = outcome;
   const mayLose = !hasRedis && holder === "killed, back last" && one.hasGrace !== true;
@@ -90,7 +93,6 @@ async function playCase(one: Case, outageMs: number, { scale, log }: Given): Pro
     ...(reuses === lost && (lost === 0 || mayLose) && counted === lost && outcome.isCountedTwice
       ? []
       : [`${title}: ${JSON.stringify(outcome)}`]),
-    ...(one.hasGrace === true ? await missingCandidates(title, postgres.url, count) : []),
   ];
   log(`${title}: ${lost} of ${count} lost, ${counted} counted`);
   return { hasRedis, count, lost, counted, wrong };
@@ -116,36 +118,32 @@ async function losePostgres({ holder }: Case, { stage, postgres, connections }: 
 }
 
 /** As the peer sees it, when all is over. */
-async function countLosses({ brokers, provider }: ConnectedStage, connections: readonly Connected[]) {
+async function countLosses(stage: ConnectedStage, connections: readonly Connected[]) {
+  const { brokers, provider } = stage;
   const peer = brokers[1] as BrokerProcess;
   const names = connections.map(({ name }) => name);
   await readUntilSettled(peer, names);
   const { reuses } = offences(provider.ledger);
   const lost = (await lostOnes(peer, names)).length;
-  const [counted, alsoCounted] = await countedLosses([peer]);
+  const [counted, alsoCounted] = await countedLosses(stage, [peer]);
   return { lost, counted, reuses, isCountedTwice: alsoCounted === counted };
 }
 
 /** The answers on the disk of who came back last stand beside the ones that its peer got. */
-async function missingCandidates(title: string, databaseUrl: string, count: number): Promise<string[]> {
+async function untilCandidates(databaseUrl: string, count: number): Promise<void> {
   const found = async () => (await queryRows(databaseUrl, "SELECT 1 AS one FROM candidates")).length;
-  const isThere = until("the late answers", 20_000, async () => (await found()) === count);
-  return await isThere.then(
-    () => [],
-    async () => [`${title}: ${await found()} of ${count} late answers kept`],
-  );
+  await until(`${count} late answers to be kept`, async () => (await found()) === count);
 }
 
 /** Reads each; all answers come and none is stored yet. The reads themselves end later; a token or nothing. */
 async function holdAnswers({ first, provider }: ConnectedStage, connections: readonly Connected[]) {
   first.setFailpoints({ answered: { action: "hold" } });
   const read = async (name: string) => {
-    const { status } = await first.api.token(name, { wait: 30 });
-    if (status !== 200) throw new Error(`${name} was answered with ${status}`);
+    await until(`a token of ${name}`, async () => (await first.api.token(name, { wait: 30 })).status === 200);
   };
   const reading = Promise.allSettled(connections.map(({ name }) => read(name)));
   const isAnswered = () => connections.every(({ family }) => provider.ledger.refreshes(family) === 1);
-  await until("all answers", 20_000, isAnswered);
+  await until("all answers", isAnswered);
   await sleep(500);
   return { ended: reading };
 }

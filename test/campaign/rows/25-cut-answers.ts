@@ -1,21 +1,20 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { startBrokers } from "../../support/broker-process.ts";
-import { ConnectedStage } from "../../support/connected-stage.ts";
-import { providersFolder } from "../../support/providers/definition-files.ts";
-import { GenericProvider } from "../../support/providers/generic.ts";
-import type { DefinitionFile } from "../../support/providers/strict-server.ts";
-import { useDatabase, useRedis } from "../../support/services/index.ts";
-import { answerBytes, bodyOf, type Cut, CuttingServer, type Framing } from "../cutting-server.ts";
-import { queryRows } from "../query-rows.ts";
+import type { ConnectedStage } from "../../support/connected-stage.ts";
+import { until } from "../../support/patience.ts";
+import type { Ledger } from "../../support/providers/ledger.ts";
+import { answerBytes, bodyOf, type Cut, CuttingProvider, type Framing } from "../cutting-server.ts";
+import { openGround } from "../fleets.ts";
+import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
-import { type Connected, connectMany, inBatches } from "../tools.ts";
+import { type Connected, connectMany, wasSent } from "../tools.ts";
 
 /** Short runs try every so many bytes, and wait for no permit to run out. */
-const sizes = { full: { step: 1, waitsOut: true }, short: { step: 13, waitsOut: false } } as const;
+const sizes = { full: { step: 1, waitsOut: true }, short: { step: 37, waitsOut: false } } as const;
 const framings: readonly Framing[] = ["length", "chunked", "close"];
 /** Lease and quiet period of a provider with a grace window, in which a replay does no harm. */
 const leaseAndQuietMs = 32_000;
-const waitOutMs = 120_000;
+const width = 10;
+const switches = { reuse: "grace", graceSeconds: 600 } as const;
 
 type Case = Connected & Cut & { isWhole: boolean };
 
@@ -23,17 +22,23 @@ export const row: Row = {
   number: 25,
   title: "answer cut at every byte offset",
   promised: "0 crashes, all unknown, no send outside the rules",
-  async run({ scale, log }) {
-    const { step, waitsOut } = sizes[scale];
-    const databaseUrl = await useDatabase();
-    await using provider = await new GenericProvider({ switches: { reuse: "grace", graceSeconds: 600 } }).start();
-    await using server = await CuttingServer.start(provider);
-    await using stage = await startStage(databaseUrl, provider, server);
+  plays: { how: "beside", provider: ({ id }) => new CuttingProvider({ id, switches }) },
+  async run(given) {
+    const { step, waitsOut } = sizes[given.scale];
+    await using ground = await openGround(given, row, { replicas: 1 });
+    const { stage, databaseUrl } = ground;
+    const { ledger } = stage.provider;
+    const toldBefore = stage.first.stderr.length;
     const cases = await prepareCases(stage, step);
-    for (const one of cases) server.cuts.set(one.refreshToken, one);
-    const read = async (index: number) => await stage.first.api.token(cases[index]?.name ?? "", { wait: 10 });
-    const statuses = (await inBatches(cases.length, 10, read)).map(({ status }) => status);
-    const permits = await readPermits(databaseUrl);
+    for (const one of cases) (stage.provider as CuttingProvider).cuts.set(one.refreshToken, one);
+    const permitsNow = async () => await readPermits(stage, databaseUrl);
+    const statuses: number[] = [];
+    const permits = new Map<string, StandingPermit>();
+    for (let from = 0; from < cases.length; from += width) {
+      statuses.push(...(await Promise.all(cases.slice(from, from + width).map((one) => readOnce(stage, one)))));
+      // Here they stand; after the last batch the first ones may have run out.
+      for (const [name, permit] of await untilKnown(permitsNow)) permits.set(name, permits.get(name) ?? permit);
+    }
     const problems = cases.flatMap((one, index) => {
       const isAsExpected = one.isWhole
         ? statuses[index] === 200 && !permits.has(one.name)
@@ -42,42 +47,31 @@ export const row: Row = {
         ? []
         : [`${one.framing}, ${one.bytes} bytes: ${statuses[index]} ${permits.get(one.name)?.outcome}`];
     });
-    log(`${cases.length} answers sent, ${permits.size} outcomes unknown`);
+    given.log(`${cases.length} answers sent, ${permits.size} outcomes unknown`);
     await sleep(1500);
-    if (waitsOut) await untilSettled(databaseUrl);
+    // The sweeper sends again by itself where the provider lets it.
+    if (waitsOut) await until("the permits to run out", async () => (await permitsNow()).size === 0, seldom);
     const early = cases.filter(
-      (one) => !isByTheRules(provider, one, { permittedAt: permits.get(one.name)?.at, waitsOut }),
+      (one) => !isByTheRules(ledger, one, { permittedAt: permits.get(one.name)?.at, waitsOut }),
     ).length;
-    const { exitCode, stderr } = stage.first;
-    const crashes = exitCode === null && stderr === "" ? 0 : 1;
+    const told = stage.first.stderr.slice(toldBefore);
+    const crashes = stage.first.isRunning && told === "" ? 0 : 1;
     const whole = cases.filter(({ isWhole }) => isWhole).length;
     return {
-      ok:
-        problems.length + early + crashes + provider.ledger.reuses.length === 0 &&
-        permits.size === cases.length - whole,
+      ok: problems.length + early + crashes + ledger.reuses.length === 0 && permits.size === cases.length - whole,
       figure: `${crashes} crashes, ${permits.size} of ${cases.length - whole} cut answers unknown and ${whole} whole ones kept, ${early} sends outside the rules`,
-      notes: [...problems.slice(0, 10), stderr],
+      notes: [...problems.slice(0, 10), told],
     };
   },
 };
 
-/** One broker, whose token endpoint is the cutting server. */
-async function startStage(
-  databaseUrl: string,
-  provider: GenericProvider,
-  server: CuttingServer,
-): Promise<ConnectedStage> {
-  const definitions = () => provider.definitions().map((one) => withTokenUrl(one, `${server.url}/token`));
-  const providersDir = await providersFolder({ definitions });
-  const brokers = await startBrokers(1, { databaseUrl, redisUrl: await useRedis(), providersDir });
-  const stage = new ConnectedStage(provider, brokers);
-  const { id: client_id, secret: client_secret } = provider.client;
-  await stage.first.api.createClient({ name: "app", provider: provider.id, client_id, client_secret });
-  return stage;
-}
-
-function withTokenUrl(definition: DefinitionFile, url: string): DefinitionFile {
-  return { ...definition, token: { ...(definition["token"] as object), url } };
+/** A whole answer is waited for; what came of a cut one is told once it was sent. @returns the status of the last read */
+async function readOnce({ first, provider }: ConnectedStage, { name, isWhole, refreshToken }: Case): Promise<number> {
+  return await until(`an answer for ${name}`, async () => {
+    const { status } = await first.api.token(name, { wait: 30 });
+    const isOver = isWhole ? status === 200 : wasSent(provider.ledger, refreshToken);
+    return isOver && status;
+  });
 }
 
 /** A connection for each cut. All token sets are of the same length. */
@@ -98,28 +92,32 @@ async function prepareCases(stage: ConnectedStage, step: number): Promise<Case[]
 
 type StandingPermit = { at: number; outcome: string | null };
 
-async function readPermits(databaseUrl: string): Promise<Map<string, StandingPermit>> {
+async function readPermits({ provider }: ConnectedStage, databaseUrl: string): Promise<Map<string, StandingPermit>> {
   const rows = await queryRows<{ name: string; at: Date; outcome: string | null }>(
     databaseUrl,
-    "SELECT name, attempt_started_at AS at, attempt_outcome AS outcome FROM connections WHERE attempt_id IS NOT NULL",
+    `SELECT name, attempt_started_at AS at, attempt_outcome AS outcome FROM connections
+      WHERE provider = '${provider.id}' AND attempt_id IS NOT NULL`,
   );
   return new Map(rows.map(({ name, at, outcome }) => [name, { at: at.getTime(), outcome }]));
 }
 
-/** The sweeper sends again by itself where the provider lets it. @throws when it does not */
-async function untilSettled(databaseUrl: string): Promise<void> {
-  const endMs = performance.now() + waitOutMs;
-  while ((await readPermits(databaseUrl)).size > 0) {
-    if (performance.now() > endMs) throw new Error("permits are still there, long after they have run out");
-    await sleep(500);
-  }
+/** The permits that stand, once none of them waits for its outcome. */
+async function untilKnown(read: () => Promise<Map<string, StandingPermit>>): Promise<Map<string, StandingPermit>> {
+  return await until(
+    "the outcome of each",
+    async () => {
+      const permits = await read();
+      return [...permits.values()].every(({ outcome }) => outcome !== null) && permits;
+    },
+    seldom,
+  );
 }
 
 type Since = { permittedAt: number | undefined; waitsOut: boolean };
 
 /** What was kept is sent no more; what was cut once more, and not before the permit has run out. */
-function isByTheRules({ ledger }: GenericProvider, one: Case, { permittedAt, waitsOut }: Since): boolean {
+function isByTheRules(ledger: Ledger, one: Case, { permittedAt, waitsOut }: Since): boolean {
   const [, ...again] = ledger.requestsTo("token").filter(({ fields }) => fields["refresh_token"] === one.refreshToken);
-  if (one.isWhole || !waitsOut) return again.length === 0;
+  if (one.isWhole || (!waitsOut && again.length === 0)) return again.length === 0;
   return again.length === 1 && (again[0]?.inAt ?? 0) - (permittedAt ?? Infinity) >= leaseAndQuietMs;
 }

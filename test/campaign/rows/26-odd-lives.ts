@@ -1,8 +1,9 @@
-import { ConnectedStage } from "../../support/connected-stage.ts";
-import { useDatabase } from "../../support/services/index.ts";
+import type { ConnectedStage } from "../../support/connected-stage.ts";
+import { until } from "../../support/patience.ts";
+import { openGround } from "../fleets.ts";
 import { queryRows } from "../query-rows.ts";
 import type { Row } from "../row.ts";
-import { connectMany, inBatches } from "../tools.ts";
+import { connectMany, inBatches, wasSent } from "../tools.ts";
 
 const tenYearsSeconds = 10 * 365 * 86_400;
 /** What a token without a stated life is taken to live, unless its definition says otherwise. */
@@ -37,21 +38,22 @@ export const row: Row = {
   number: 26,
   title: '`expires_in` absent, "3600", -1, 1e308, null',
   promised: "refresh token stored every time, sane expiry",
-  async run({ scale }) {
-    const rounds = scale === "full" ? 10 : 1;
-    const databaseUrl = await useDatabase();
-    await using stage = await ConnectedStage.start({ databaseUrl });
+  plays: { how: "beside" },
+  async run(given) {
+    const rounds = given.scale === "full" ? 10 : 1;
+    await using ground = await openGround(given, row, { replicas: 1 });
+    const { stage, databaseUrl } = ground;
     const connections = await connectMany(stage, cases.length * rounds);
     const problems: string[] = [];
     for (const [index, { name, refreshToken }] of connections.entries()) {
       const { json, lifeSeconds } = cases[index % cases.length] as (typeof cases)[number];
-      await refreshWith(stage, name, { json, refreshToken: `next-${refreshToken}` });
+      await refreshWith(stage, { name, json, refreshToken });
       const stored = await storedOf(databaseUrl, name);
       const isRight = stored.generation === 2 && stored.lifeSeconds === lifeSeconds;
       if (!isRight) problems.push(`expires_in ${json ?? "absent"}: ${JSON.stringify(stored)}`);
     }
     // A token that is over when it comes is not asked for again at once; as if that time had passed.
-    await queryRows(databaseUrl, "UPDATE connections SET backoff_until = NULL");
+    await queryRows(databaseUrl, `UPDATE connections SET backoff_until = NULL WHERE provider = '${stage.provider.id}'`);
     const lost = await inBatches(connections.length, 10, async (index) => {
       const { name = "", refreshToken = "" } = connections[index] ?? {};
       await stage.first.api.api(`/connections/${name}/refresh`, { method: "POST" });
@@ -71,13 +73,15 @@ export const row: Row = {
 /** One refresh whose answer has this in it. */
 async function refreshWith(
   { first, provider }: ConnectedStage,
-  name: string,
-  { json, refreshToken }: { json: string | null; refreshToken: string },
+  { name, json, refreshToken }: { name: string; json: string | null; refreshToken: string },
 ) {
-  const tokens = `"access_token":"access-${name}","refresh_token":"${refreshToken}","token_type":"Bearer"`;
+  const tokens = `"access_token":"access-${name}","refresh_token":"next-${refreshToken}","token_type":"Bearer"`;
   const body = json === null ? `{${tokens}}` : `{${tokens},"expires_in":${json}}`;
   provider.failNext({ status: 200, body, headers: { "content-type": "application/json" } });
-  await first.api.token(name, { wait: 5 });
+  await until(`an answer for ${name}`, async () => {
+    await first.api.token(name, { wait: 30 });
+    return wasSent(provider.ledger, refreshToken);
+  });
 }
 
 async function storedOf(databaseUrl: string, name: string): Promise<Stored> {

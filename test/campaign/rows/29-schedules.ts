@@ -7,6 +7,7 @@ export const row: Row = {
   number: 29,
   title: "10,000 seeded schedules × 4 simulated replicas",
   promised: "0 invariant violations",
+  onlyFull: "test/unit/tokens/model plays 400 such schedules",
   async run(given) {
     const { count, threads } = sizes[given.scale];
     const results = await runSchedules("random", { count, threads }, given);

@@ -1,6 +1,8 @@
-import { ConnectedStage } from "../../support/connected-stage.ts";
-import { startPrivatePostgres, startPrivateRedis } from "../../support/services/index.ts";
-import { countedLosses, lostOnes, readUntilSettled, storedRows, until } from "../crash-tools.ts";
+import type { ConnectedStage } from "../../support/connected-stage.ts";
+import { until } from "../../support/patience.ts";
+import { GenericProvider } from "../../support/providers/generic.ts";
+import { countedLosses, lostOnes, readUntilSettled, storedRows } from "../crash-tools.ts";
+import { openGround } from "../fleets.ts";
 import { CommandStage, drawCommands } from "../random-commands.ts";
 import type { Given, Row } from "../row.ts";
 import { ServedWatch } from "../served-watch.ts";
@@ -11,12 +13,25 @@ const sizes = { full: { sequences: 5, commands: 40 }, short: { sequences: 1, com
 const connections = 6;
 const lifeSeconds = 8;
 
+/** Every other sequence meets a provider that takes no token twice. */
+const isStrictFor = (seed: number) => seed % 2 === 0;
+
 type Played = { commands: number; served: number; refreshes: number; lost: number; wrong: string[] };
 
 export const row: Row = {
   number: 33,
   title: "random commands on real replicas: people, kills, outages, lost answers",
   promised: "the protocol's invariants hold; losses only in W1–W3, counted",
+  plays: {
+    how: "in turn",
+    provider: ({ id, seed }) => {
+      const reuse = isStrictFor(seed) ? {} : ({ reuse: "grace", graceSeconds: 600 } as const);
+      return new GenericProvider({
+        id,
+        switches: { ...reuse, accessLifeSeconds: lifeSeconds, oldAccessTokenDies: false },
+      });
+    },
+  },
   async run(given) {
     const { sequences } = sizes[given.scale];
     const played = await inBatches(sequences, sequences, (index) => playSequence(index, given));
@@ -30,25 +45,24 @@ export const row: Row = {
   },
 };
 
-async function playSequence(index: number, { seed, scale, log }: Given): Promise<Played> {
-  const commands = drawCommands(seed + index, sizes[scale].commands, scale === "full");
-  const isStrict = (seed + index) % 2 === 0;
-  const switches = isStrict ? {} : ({ reuse: "grace", graceSeconds: 600 } as const);
-  await using postgres = await startPrivatePostgres();
-  await using redis = await startPrivateRedis();
-  const provider = { switches: { ...switches, accessLifeSeconds: lifeSeconds, oldAccessTokenDies: false } };
-  const options = { replicas: 2, databaseUrl: postgres.url, redisUrl: redis.url, provider };
-  await using stage = await ConnectedStage.start(options);
+async function playSequence(index: number, given: Given): Promise<Played> {
+  const { scale, log } = given;
+  const seed = given.seed + index;
+  const commands = drawCommands(seed, sizes[scale].commands, scale === "full");
+  const isStrict = isStrictFor(seed);
+  await using ground = await openGround({ ...given, seed }, row);
+  const { stage, postgres, redis, databaseUrl } = ground;
   const names = (await connectMany(stage, connections)).map(({ name }) => name);
   const watch = new ServedWatch();
+  const probes = stage.brokers.map((broker) => watch.probe(broker));
   const readers = stage.brokers.flatMap((broker) => names.map((name) => watch.follow(broker, name)));
   const commandStage = new CommandStage({ stage, postgres, redis, names, watch });
   for (const command of commands) await commandStage.apply(command);
   await commandStage.restore();
   log(`sequence ${index}: ${commands.length} commands done, ${watch.served.length} tokens served`);
-  const { lost, wrong } = await settle(stage, { databaseUrl: postgres.url, commandStage, watch, isStrict });
+  const { lost, wrong } = await settle(stage, { databaseUrl, commandStage, watch, isStrict });
   watch.end();
-  await Promise.all(readers);
+  await Promise.all([...readers, ...probes]);
 
   const { ledger } = stage.provider;
   const broken = [...wrong, ...watch.check(ledger, lifeSeconds)];
@@ -69,8 +83,8 @@ type Rest = { databaseUrl: string; commandStage: CommandStage; watch: ServedWatc
 /** Waits until every connection has a token or needs a person, and tries each refresh token that is left. */
 async function settle(stage: ConnectedStage, { databaseUrl, commandStage, watch, isStrict }: Rest) {
   const { first, brokers, provider } = stage;
-  await until("the brokers to reach Postgres again", 30_000, () => isBack(stage));
-  const rows = [...(await storedRows(databaseUrl)).values()];
+  await until("the brokers to reach Postgres again", () => isBack(stage));
+  const rows = [...(await storedRows(stage, databaseUrl)).values()];
   const disabled = rows.filter(({ status }) => status === "disabled");
   for (const { name } of disabled) {
     watch.opens(name);
@@ -80,14 +94,14 @@ async function settle(stage: ConnectedStage, { databaseUrl, commandStage, watch,
   await readUntilSettled(first, names);
   const lost = await lostOnes(first, names);
 
-  const after = await storedRows(databaseUrl);
+  const after = await storedRows(stage, databaseUrl);
   const unexplained = lost.filter((name) => after.get(name)?.errorCode !== "refresh_outcome_lost");
-  const counted = commandStage.countedBefore + (await countedLosses(brokers))[0];
+  const counted = commandStage.countedBefore + (await countedLosses(stage, brokers))[0];
   const { reuses, overlaps, sentTwice } = offences(provider.ledger);
   const { kills, lostAnswers } = commandStage;
   // A kill may catch each connection once, and a lost answer is one connection's.
   const mayRepeat = lostAnswers + kills * connections;
-  const crashed = brokers.filter(({ exitCode }) => exitCode !== null).length;
+  const crashed = brokers.filter(({ isRunning }) => !isRunning).length;
   const checks = {
     "connections ended by something else": unexplained.length,
     "losses not counted": Math.max(0, lost.length - counted),
@@ -103,7 +117,7 @@ async function settle(stage: ConnectedStage, { databaseUrl, commandStage, watch,
 
 /** Every broker answers what only Postgres knows. @throws with what it wrote, where one has ended by itself */
 async function isBack({ brokers }: ConnectedStage): Promise<boolean> {
-  const ended = brokers.find(({ exitCode }) => exitCode !== null);
+  const ended = brokers.find(({ isRunning }) => !isRunning);
   if (ended !== undefined) throw new Error(`a broker ended by itself: ${ended.stderr.slice(-3000)}`);
   const replies = await Promise.all(brokers.map(({ api }) => api.api("/connections")));
   return replies.every(({ status }) => status === 200);

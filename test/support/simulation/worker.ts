@@ -1,7 +1,10 @@
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { tasks, type Tasks } from "./tasks.ts";
 
-/** The thread's side of `simulate`. */
-const { name, given } = workerData as { name: keyof Tasks; given: unknown };
-const task = tasks[name] as (given: unknown) => Promise<unknown>;
-parentPort?.postMessage(await task(given), []);
+type Message = { name: keyof Tasks; given: unknown };
+
+/** The thread's side of `simulate`. An error ends the thread. */
+parentPort?.on("message", ({ name, given }: Message) => {
+  const task = tasks[name] as (given: unknown) => Promise<unknown>;
+  void task(given).then((result) => parentPort?.postMessage(result, []));
+});
