@@ -50,6 +50,7 @@ export default defineConfig({
           name: "contract",
           setupFiles,
           include: ["test/contract/**/*.test.ts"],
+          isolate: false, // its files share modules, and the embedded database of their worker
           maxWorkers: 2,
           globalSetup: services,
           testTimeout: 30_000,
