@@ -71,9 +71,9 @@ export function takeover(stage: () => StoreStage): void {
         expect(permitted !== null).toBe(foretold);
         seen[`${foretold}`]++;
       });
-      await fc.assert(property, { numRuns: 500 });
+      await fc.assert(property, { numRuns: 200 });
       // Neither answer is so rare that the agreement says nothing.
-      expect(Math.min(seen.true, seen.false)).toBeGreaterThan(50);
+      expect(Math.min(seen.true, seen.false)).toBeGreaterThan(20);
     });
   });
 }

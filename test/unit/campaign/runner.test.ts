@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { chooseRows } from "../../campaign/load-rows.ts";
 import { failuresOf, tableOf } from "../../campaign/report.ts";
@@ -23,24 +23,26 @@ it("rows are chosen by numbers and ranges; others are refused", () => {
 });
 
 it("a row that must be alone has nothing beside it, and the others run together", async () => {
-  let running = 0;
-  const seen: Record<number, number> = {};
+  const running = new Set<number>();
+  const seen: Record<number, number[]> = {};
+  const together = Promise.withResolvers<void>();
   const rows = [1, 2, 3].map((number) =>
     rowOf(
       number,
       async () => {
-        running++;
-        await sleep(20);
-        seen[number] = running;
-        await sleep(20);
-        running--;
+        running.add(number);
+        if (running.size === 2) together.resolve();
+        await (number === 2 ? setImmediate() : together.promise);
+        seen[number] = [...running].sort();
+        await setImmediate();
+        running.delete(number);
         return good;
       },
       number === 2,
     ),
   );
   await Promise.all(startRows(rows, { ...given, parallel: 2 }).values());
-  expect(seen).toEqual({ 1: 2, 2: 1, 3: 2 });
+  expect(seen).toEqual({ 1: [1, 3], 2: [2], 3: [1, 3] });
 });
 
 it("a row that throws has failed, and the report says why and how to repeat it", async () => {
