@@ -7,6 +7,9 @@ const setupFiles = faultSetup();
 const campaign = "test/integration/campaign.test.ts";
 const services = "test/support/services/global-setup.ts";
 
+/** The embedded database is compiled once, and not again to be faster: a test would not live to see it. */
+const plainWasm = ["--liftoff-only"];
+
 /** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
 export default defineConfig({
   test: {
@@ -25,6 +28,7 @@ export default defineConfig({
           setupFiles,
           include: ["test/unit/**/*.test.ts"],
           isolate: false, // half of the work would be loading the same modules for each file
+          execArgv: plainWasm,
           maxWorkers: 2,
           testTimeout: 10_000,
           // The embedded database is compiled when the first test of a file opens it.
@@ -50,6 +54,7 @@ export default defineConfig({
           name: "contract",
           setupFiles,
           include: ["test/contract/**/*.test.ts"],
+          execArgv: plainWasm,
           isolate: false, // its files share modules, and the embedded database of their worker
           maxWorkers: 2,
           globalSetup: services,

@@ -8,12 +8,13 @@ import {
   type LimitRules,
   type RequestLimits,
 } from "../../src/store/request-limits.ts";
-import { describeOnBothDatabases } from "./store/both-databases.ts";
+import { describeOnBothDatabases, describeOnPostgres } from "./store/both-databases.ts";
 import { requestLimits } from "./store/request-limits.ts";
 import { heldBack } from "./refresh/held-back.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 
-describeOnBothDatabases([requestLimits, heldBack]);
+describeOnBothDatabases([requestLimits]);
+describeOnPostgres([heldBack]);
 
 const admittedOf = (all: Admission[]) => all.filter(({ admitted }) => admitted !== null).length;
 

@@ -5,18 +5,25 @@ import { useEmbedded } from "../../support/services/embedded.ts";
 import { describeWithServices, useDatabase } from "../../support/services/index.ts";
 import { StoreStage } from "./stage.ts";
 
-/** Runs the same suites against Postgres and against the embedded database. */
-export function describeOnBothDatabases(suites: ((stage: () => StoreStage) => void)[]): void {
+type Suite = (stage: () => StoreStage) => void;
+
+/** Runs the same suites against Postgres and against the embedded database: what SQL does. */
+export function describeOnBothDatabases(suites: Suite[]): void {
   describe("embedded", () => {
     onDatabase(useEmbedded, suites);
   });
+  describeOnPostgres(suites);
+}
+
+/** Runs suites against Postgres alone: what is made of statements that others have tried on both. */
+export function describeOnPostgres(suites: Suite[]): void {
   describeWithServices(["postgres"], "on Postgres", () => {
     const health = createDatabaseHealth(() => performance.now());
     onDatabase(async () => await openPostgres(await useDatabase(), health), suites);
   });
 }
 
-function onDatabase(open: () => Promise<Database>, suites: ((stage: () => StoreStage) => void)[]): void {
+function onDatabase(open: () => Promise<Database>, suites: Suite[]): void {
   let stage: StoreStage;
   beforeAll(async () => {
     stage = new StoreStage(await open());
