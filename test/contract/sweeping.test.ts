@@ -7,7 +7,7 @@ import { createDueRows } from "../../src/store/due-rows.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { StoreStage } from "./store/stage.ts";
 
-const everything = { limit: 1000, claimSeconds: 60, busyProviders: [] };
+const everything = { limit: 1000, claimSeconds: 3600, busyProviders: [] };
 
 /** What the embedded database, which has one session, cannot show. */
 describeWithServices(["postgres"], "sweeping with several replicas", () => {
@@ -48,7 +48,7 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
     const claimed: string[] = [];
     const sweep = async ({ rows }: StoreStage): Promise<void> => {
       for (;;) {
-        const batch = await rows.claimDue({ limit: 16, claimSeconds: 60, busyProviders: [] });
+        const batch = await rows.claimDue({ limit: 16, claimSeconds: 3600, busyProviders: [] });
         claimed.push(...batch.map(({ id }) => id));
         if (batch.length === 0) return;
       }

@@ -26,7 +26,7 @@ class Limited {
 
   constructor(stage: StoreStage, rules: Partial<LimitRules>) {
     this.#stage = stage;
-    this.#rules = told(rules);
+    this.#rules = inStory(rules);
     this.limits = createRequestLimits(stage.database);
   }
 
@@ -83,7 +83,7 @@ class Limited {
 }
 
 /** The rules of a story, as the database is told them. */
-function told({ maxPerWindow = null, spacingMs = 0, concurrency = null }: Partial<LimitRules>): LimitRules {
+function inStory({ maxPerWindow = null, spacingMs = 0, concurrency = null }: Partial<LimitRules>): LimitRules {
   const window = maxPerWindow && { ...maxPerWindow, seconds: maxPerWindow.seconds * second };
   return { concurrency, spacingMs: spacingMs * second, maxPerWindow: window };
 }
@@ -170,8 +170,8 @@ export function requestLimits(stage: () => StoreStage): void {
       const host = limited({ maxPerWindow: { requests: 1, seconds: 600 } });
       await host.settle(await host.admitted());
       await host.pass(100);
-      await host.waits(0, { rules: told({ maxPerWindow: { requests: 5, seconds: 10 } }) });
-      await host.waits(500, { rules: told({ maxPerWindow: { requests: 2, seconds: 600 } }) });
+      await host.waits(0, { rules: inStory({ maxPerWindow: { requests: 5, seconds: 10 } }) });
+      await host.waits(500, { rules: inStory({ maxPerWindow: { requests: 2, seconds: 600 } }) });
     });
 
     it("is kept when the clock goes back, and no longer than from then on", async () => {

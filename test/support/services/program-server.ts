@@ -71,9 +71,12 @@ async function launch(options: ProgramServerOptions): Promise<ChildProcess> {
   if (child.pid === undefined) return await failed;
   const release = guard({ kind: "process", pid: child.pid });
   child.once("exit", release);
-  await untilAnswering(options.ping, async () => {
-    if (hasEnded(child)) await explain(options, child);
-  });
+  await untilAnswering(
+    () => options.ping(),
+    async () => {
+      if (hasEnded(child)) await explain(options, child);
+    },
+  );
   return child;
 }
 
@@ -101,9 +104,13 @@ function signalOne(pid: number | undefined, signal: NodeJS.Signals): void {
  */
 async function processesOf(child: ChildProcess, folder: string): Promise<number[]> {
   const own = child.pid === undefined || hasEnded(child) ? [] : [child.pid];
-  const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name));
-  const workingIn = async (pid: string) => await readlink(`/proc/${pid}/cwd`).catch(() => ""); // one that has ended has none
-  const found = await Promise.all(pids.map(async (pid) => ({ pid: Number(pid), cwd: await workingIn(pid) })));
-  const inside = found.filter(({ cwd }) => cwd === folder || cwd.startsWith(`${folder}/`));
-  return [...new Set([...own, ...inside.map(({ pid }) => pid)])];
+  const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name)).map(Number);
+  const cwds = await Promise.all(pids.map(workingFolder));
+  const inside = pids.filter((_pid, index) => cwds[index] === folder || cwds[index]?.startsWith(`${folder}/`));
+  return [...new Set([...own, ...inside])];
+}
+
+/** A process that has ended has none. */
+async function workingFolder(pid: number): Promise<string> {
+  return await readlink(`/proc/${pid}/cwd`).catch(() => "");
 }

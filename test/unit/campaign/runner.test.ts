@@ -33,7 +33,7 @@ it("a row that must be alone has nothing beside it, and the others run together"
         running.add(number);
         if (running.size === 2) together.resolve();
         await (number === 2 ? setImmediate() : together.promise);
-        seen[number] = [...running].sort();
+        seen[number] = [...running].sort((one, other) => one - other);
         await setImmediate();
         running.delete(number);
         return good;
