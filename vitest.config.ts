@@ -1,10 +1,14 @@
 import { defineConfig } from "vitest/config";
+import { hangMs } from "./test/support/patience.ts";
 import { faultPlugins, faultSetup, isInstrumented } from "./test/support/faults/vite-plugin.ts";
 
 // Only where the environment asks for failpoints, or for a guard to be removed.
 const plugins = faultPlugins();
 const setupFiles = faultSetup();
 const services = "test/support/services/global-setup.ts";
+
+/** Only a hang ends a test: test/support/patience.ts says why. */
+const patient = { testTimeout: hangMs, hookTimeout: hangMs };
 
 /** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
 export default defineConfig({
@@ -15,19 +19,17 @@ export default defineConfig({
     fsModuleCache: !isInstrumented(),
     // It warns of its own development settings, which are what a test wants.
     onConsoleLog: (text) => !text.startsWith("oidc-provider "),
-    teardownTimeout: 30_000,
+    teardownTimeout: hangMs,
     projects: [
       {
         plugins,
         test: {
           name: "unit",
           setupFiles,
+          ...patient,
           include: ["test/unit/**/*.test.ts"],
           isolate: false, // half of the work would be loading the same modules for each file
           maxWorkers: 2,
-          testTimeout: 10_000,
-          // The embedded database is compiled when the first test of a file opens it.
-          hookTimeout: 60_000,
           sequence: { groupOrder: 1 },
         },
       },
@@ -36,10 +38,10 @@ export default defineConfig({
         test: {
           name: "providers",
           setupFiles,
+          ...patient,
           include: ["test/providers/**/*.test.ts"],
           isolate: false,
           maxWorkers: 2,
-          testTimeout: 10_000,
           sequence: { groupOrder: 1 },
         },
       },
@@ -48,11 +50,11 @@ export default defineConfig({
         test: {
           name: "contract",
           setupFiles,
+          ...patient,
           include: ["test/contract/**/*.test.ts"],
+          isolate: false, // its files share modules, and the embedded database of their worker
           maxWorkers: 2,
           globalSetup: services,
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
           sequence: { groupOrder: 2 },
         },
       },
@@ -61,10 +63,9 @@ export default defineConfig({
         test: {
           name: "integration",
           setupFiles,
+          ...patient,
           include: ["test/integration/**/*.test.ts"],
           globalSetup: services,
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
           maxWorkers: 3, // they wait more than they work: for permits, tokens and processes
           sequence: { groupOrder: 3 },
         },
@@ -74,10 +75,9 @@ export default defineConfig({
         test: {
           name: "browser",
           setupFiles,
+          ...patient,
           include: ["test/browser/**/*.test.ts"],
           globalSetup: [services, "test/support/browser-setup.ts"],
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
           maxWorkers: 2,
           sequence: { groupOrder: 4 },
         },

@@ -30,15 +30,22 @@ export async function holdDataDir(path: string): Promise<DataDir> {
     throw new StartupError(`DATA_DIR ${path} cannot be written (${reasonOf(error)})`);
   }
   takeLock(lock, path);
+  held.add(lock);
   return {
     path,
     embeddedDatabase: join(path, "database"),
     spool: join(path, "spool"),
     marks: join(path, "marks"),
     secret: async (name, make) => await readOrMake(join(path, name), make),
-    release: () => lock.close(),
+    release() {
+      held.delete(lock);
+      lock.close();
+    },
   };
 }
+
+/** The garbage collector would close a lock, and so free the folder, that nothing leads to any more. */
+const held = new Set<DatabaseSync>();
 
 /** SQLite's exclusive lock is the kernel's file lock: it ends with the process, however that ends, and no other way. */
 function takeLock(lock: DatabaseSync, path: string): void {

@@ -12,7 +12,7 @@ import { lateAnswers } from "./refresh/late-answers.ts";
 import { secondWay } from "./refresh/second-way.ts";
 import { sending } from "./refresh/sending.ts";
 import { unknownOutcome } from "./refresh/unknown-outcome.ts";
-import { describeOnBothDatabases } from "./store/both-databases.ts";
+import { describeOnBothDatabases, describeOnPostgres } from "./store/both-databases.ts";
 import { dueness } from "./store/due-rows.ts";
 import { lateSets } from "./store/late-sets.ts";
 import { takeover } from "./store/takeover.ts";
@@ -32,10 +32,5 @@ describeOnBothDatabases([
   keys,
   consent,
   faults,
-  sending,
-  unknownOutcome,
-  secondWay,
-  answers,
-  lateAnswers,
-  further,
 ]);
+describeOnPostgres([sending, unknownOutcome, secondWay, answers, lateAnswers, further]);

@@ -5,6 +5,7 @@ import { Redis } from "ioredis";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { freePort } from "../support/free-port.ts";
 import { type FaultProxy, startFaultProxy } from "../support/faults/tcp-proxy.ts";
+import { until } from "../support/patience.ts";
 import { describeWithServices, useRedis } from "../support/services/index.ts";
 
 let server: Server;
@@ -28,10 +29,6 @@ beforeAll(async () => {
 
 afterAll(() => void server.close());
 
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await sleep(5);
-}
-
 /** A client that keeps what it is told, and how its connection ended. */
 async function dial(proxy: FaultProxy) {
   const socket: Socket = connect(proxy.port, "127.0.0.1");
@@ -48,9 +45,12 @@ it("without faults everything passes, the end of a connection included", async (
   await using proxy = await startFaultProxy(target);
   const { socket, heard } = await dial(proxy);
   socket.write("one;");
-  await until(() => heard.text === "answer to one;");
+  await until("the answer", () => heard.text === "answer to one;");
   socket.end("two;");
-  await until(() => heard.text === "answer to one;answer to two;" && heard.end === "ended");
+  await until(
+    "the second answer and the end",
+    () => heard.text === "answer to one;answer to two;" && heard.end === "ended",
+  );
   expect(proxy.counts).toEqual({ connections: 1, lostAnswers: 0, lostPushes: 0, cut: 0 });
 });
 
@@ -61,9 +61,9 @@ it("bytes are delayed in the direction that is asked for", async () => {
   received = "";
   const sentMs = performance.now();
   socket.write("slow;");
-  await until(() => received === "slow;");
+  await until("the server has it", () => received === "slow;");
   expect(heard.text).toBe("");
-  await until(() => heard.text !== "");
+  await until("the answer", () => heard.text !== "");
   expect(performance.now() - sentMs).toBeGreaterThanOrEqual(149);
 });
 
@@ -71,12 +71,12 @@ it("open connections are reset, and new ones too where that is asked for", async
   await using proxy = await startFaultProxy(target);
   const first = await dial(proxy);
   first.socket.write("hello;");
-  await until(() => first.heard.text !== "");
+  await until("the answer", () => first.heard.text !== "");
   proxy.faults.newConnections = "reset";
   proxy.reset();
-  await until(() => first.heard.end === "ECONNRESET");
+  await until("the open connection is reset", () => first.heard.end === "ECONNRESET");
   const second = await dial(proxy);
-  await until(() => second.heard.end === "ECONNRESET");
+  await until("the new connection is reset", () => second.heard.end === "ECONNRESET");
 });
 
 it("a black hole accepts, and nothing comes of it", async () => {
@@ -98,7 +98,7 @@ it("what a stalled line holds back follows when it is mended", async () => {
   await sleep(50);
   expect([received, heard.text]).toEqual(["", ""]);
   proxy.resume();
-  await until(() => heard.text === "answer to held;");
+  await until("the answer", () => heard.text === "answer to held;");
 });
 
 it("answers are cut after as many bytes as asked for, at every offset", async () => {
@@ -108,7 +108,7 @@ it("answers are cut after as many bytes as asked for, at every offset", async ()
     proxy.faults.cutAnswersAfterBytes = bytes;
     const { socket, heard } = await dial(proxy);
     socket.write("x");
-    await until(() => heard.end === "ended");
+    await until("the end", () => heard.end === "ended");
     expect(heard.text).toBe(whole.slice(0, bytes));
   }
 });
@@ -120,16 +120,16 @@ it("an answer is lost from a given text on, which the server has received, and t
   socket.setNoDelay(true);
   received = "";
   socket.write("BEGIN;");
-  await until(() => heard.text === "answer to BEGIN;");
+  await until("the answer", () => heard.text === "answer to BEGIN;");
   socket.write("COM");
-  await until(() => received === "BEGIN;COM");
+  await until("the server has it", () => received === "BEGIN;COM");
   socket.write("MIT;");
-  await until(() => heard.end === "ECONNRESET");
+  await until("the reset", () => heard.end === "ECONNRESET");
   expect(received).toBe("BEGIN;COMMIT;");
   expect(heard.text).not.toContain("MIT");
   const next = await dial(proxy);
   next.socket.write("COMMIT;");
-  await until(() => next.heard.text === "answer to COMMIT;");
+  await until("the answer", () => next.heard.text === "answer to COMMIT;");
   expect(proxy.counts.lostAnswers).toBe(1);
 });
 
@@ -139,7 +139,7 @@ it("a connection that loses its answers in silence stays open", async () => {
   const { socket, heard } = await dial(proxy);
   received = "";
   socket.write("a;");
-  await until(() => received === "a;");
+  await until("the server has it", () => received === "a;");
   await sleep(60);
   expect(heard).toEqual({ text: "", end: "open" });
 });
@@ -147,7 +147,7 @@ it("a connection that loses its answers in silence stays open", async () => {
 it("a server that is not there resets whoever connects", async () => {
   await using proxy = await startFaultProxy(`tcp://127.0.0.1:${await freePort()}`);
   const { heard } = await dial(proxy);
-  await until(() => heard.end !== "open");
+  await until("an end", () => heard.end !== "open");
 });
 
 describeWithServices(["redis"], "a fault proxy before Redis", () => {
@@ -161,10 +161,10 @@ describeWithServices(["redis"], "a fault proxy before Redis", () => {
     await subscriber.subscribe(channel);
     proxy.faults.losesPushes = true;
     expect(await commands.publish(channel, "lost")).toBe(1);
-    while (proxy.counts.lostPushes === 0) await sleep(5);
+    await until("a message is lost", () => proxy.counts.lostPushes > 0);
     proxy.faults.losesPushes = false;
     await commands.publish(channel, "heard");
-    while (heard.length === 0) await sleep(5);
+    await until("a message is heard", () => heard.length > 0);
     expect(heard).toEqual(["heard"]);
     commands.disconnect();
     subscriber.disconnect();

@@ -1,12 +1,15 @@
 import { holdDataDir } from "../../src/store/data-dir.ts";
 
-/** Takes a folder and holds it until it is killed; or says why it could not. */
+/** Takes a folder and holds it until it is killed, keeping nothing that leads to it; or says why it could not. */
 const [path = ""] = process.argv.slice(2);
 try {
   const dataDir = await holdDataDir(path);
   const { value } = await dataDir.secret("canary", () => "made by the child");
-  process.stdout.write(`held ${value}\n`);
   setInterval(() => {}, 60_000);
+  setImmediate(() => {
+    globalThis.gc?.();
+    setImmediate(() => process.stdout.write(`held ${value}\n`));
+  });
 } catch (error) {
   process.stdout.write(`${(error as Error).name}: ${(error as Error).message}\n`);
 }

@@ -13,7 +13,7 @@ import { eventually } from "./leases/bench.ts";
 const mark = (generation: number, version = generation): Mark => ({ generation, version });
 
 /** What is noted does not wait: it is there soon. */
-async function until(marks: Marks, id: string, expected: Mark): Promise<void> {
+async function untilNoted(marks: Marks, id: string, expected: Mark): Promise<void> {
   await eventually(async () => JSON.stringify(await marks.read(id)) === JSON.stringify(expected));
 }
 
@@ -23,14 +23,14 @@ function marking(place: () => Marks): void {
     const id = randomUUID();
     expect(await place().read(id)).toBeNull();
     place().raise(id, mark(3, 7));
-    await until(place(), id, mark(3, 7));
+    await untilNoted(place(), id, mark(3, 7));
   });
 
   it("a mark never goes down, whatever comes late", async () => {
     const id = randomUUID();
     const generations = [4, 2, 9, 1, 9, 5];
     for (const generation of generations) place().raise(id, mark(generation, generation * 10));
-    await until(place(), id, mark(9, 90));
+    await untilNoted(place(), id, mark(9, 90));
     place().raise(id, mark(8, 999));
     // The answer to a later question comes after what was noted before.
     expect(await place().compare(new Map([[id, mark(1)]]))).toEqual(new Map([[id, mark(9, 90)]]));
@@ -57,7 +57,7 @@ function marking(place: () => Marks): void {
     const id = randomUUID();
     place().raise(id, mark(5));
     place().close(id, 12);
-    await until(place(), id, mark(deletedGeneration, 12));
+    await untilNoted(place(), id, mark(deletedGeneration, 12));
     place().raise(id, mark(6));
     expect(await place().compare(new Map([[id, mark(1_000_000)]]))).toEqual(
       new Map([[id, mark(deletedGeneration, 12)]]),
@@ -125,7 +125,7 @@ describeWithServices(["redis"], "marks in Redis", () => {
     marks.raise(id, mark(3, 4));
     const other = connectRedis(url);
     await eventually(() => other.status === "ready");
-    await until(
+    await untilNoted(
       createRedisMarks(other, () => {}),
       id,
       mark(3, 4),

@@ -95,13 +95,12 @@ function migrating(empty: () => Promise<Subject>): void {
   });
 }
 
-describe("migrations, embedded", () => {
-  let pglite: PGlite;
-  beforeAll(async () => {
-    pglite = await PGlite.create();
-  });
-  afterAll(async () => await pglite.close());
+/** Emptied by each test that uses it. */
+let pglite: PGlite;
+beforeAll(async () => void (pglite = await PGlite.create()));
+afterAll(async () => await pglite.close());
 
+describe("migrations, embedded", () => {
   const session: MigrationSession = {
     execute: async (sql) => void (await pglite.exec(sql)),
     query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query<Row>(sql, parameters)).rows,
@@ -147,12 +146,12 @@ describeWithServices(["postgres"], "migrations, on Postgres", () => {
 describe("schema.prisma", () => {
   it("says what the migrations make", async () => {
     const all = (await migrations()).map(({ sql }) => sql);
-    expect((await diffToSchema(all)).trim()).toBe("-- This is an empty migration.");
+    expect((await diffToSchema(pglite, all)).trim()).toBe("-- This is an empty migration.");
   });
 
   it("and a schema that has drifted from them is noticed", async () => {
     const all = (await migrations()).map(({ sql }) => sql);
-    const drift = await diffToSchema([
+    const drift = await diffToSchema(pglite, [
       ...all,
       "ALTER TABLE clients DROP COLUMN provider; DROP INDEX api_keys_created_at_id_idx",
     ]);

@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { Client } from "pg";
-import { expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { isStorageUnavailable, StartupError } from "../../src/errors.ts";
 import { createDatabaseHealth } from "../../src/store/database-health.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivatePostgres } from "../support/services/index.ts";
+import type { PrivatePostgres } from "../support/services/postgres.ts";
 import { orphan, sealedGrant, StoreStage } from "./store/stage.ts";
 
 async function outcomeOf(statement: Promise<unknown>): Promise<string> {
@@ -16,8 +17,11 @@ async function outcomeOf(statement: Promise<unknown>): Promise<string> {
 }
 
 describeWithServices(["postgres"], "a Postgres that is gone", () => {
+  let server: PrivatePostgres;
+  beforeAll(async () => void (server = await startPrivatePostgres()));
+  afterAll(async () => await server[Symbol.asyncDispose]());
+
   it("is told from a fault by every kind of statement, and serves again when it is back", async () => {
-    await using server = await startPrivatePostgres();
     let nowMs = 0;
     const health = createDatabaseHealth(() => nowMs);
     const stage = new StoreStage(await openPostgres(server.url, health));
@@ -53,7 +57,6 @@ describeWithServices(["postgres"], "a Postgres that is gone", () => {
   });
 
   it("may cut idle connections without harm: the next statements work or say what is missing", async () => {
-    await using server = await startPrivatePostgres();
     const stage = new StoreStage(
       await openPostgres(
         server.url,

@@ -8,8 +8,9 @@ const connectMs = 100;
 describeWithServices(["postgres"], "a pool of connections", () => {
   it("lets who waits for its turn wait longer than connecting may take", async () => {
     const max = 1;
-    const pool = new PatientPool({ connectionString: await useDatabase(), max, connectionTimeoutMillis: connectMs });
+    const pool = new PatientPool({ connectionString: await useDatabase(), max });
     const first = await pool.connect();
+    pool.options.connectionTimeoutMillis = connectMs;
     const second = pool.query<{ one: number }>("SELECT 1 AS one");
     await sleep(3 * connectMs);
     first.release();

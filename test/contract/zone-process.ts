@@ -4,39 +4,45 @@ import { openPostgres } from "../../src/store/database.ts";
 import { openEmbedded } from "../../src/store/embedded.ts";
 import { sealedGrant, StoreStage } from "./store/stage.ts";
 
-/** Stores times in a process and a database of another time zone, and prints them as SQL and as JavaScript see them. */
-const [kind = "", target = "", ...times] = process.argv.slice(2);
-const open = kind === "postgres" ? openPostgres : openEmbedded;
+type Given = { targets: Record<string, { kind: "postgres" | "embedded"; target: string }>; times: string[] };
+
+/** Stores times in a process and databases of another time zone, and prints them as SQL and as JavaScript see them. */
+const { targets, times } = JSON.parse(process.argv[2] ?? "") as Given;
 const health = createDatabaseHealth(() => 0);
+const offset = new Date("2026-01-01").getTimezoneOffset();
+const reports: Record<string, object> = {};
+for (const [name, given] of Object.entries(targets)) reports[name] = { offset, ...(await storeIn(given)) };
+process.stdout.write(JSON.stringify(reports));
 
-const first = await open(target, health);
-const [name] = await first.prisma.$queryRaw<{ name: string }[]>`SELECT current_database()::text AS name`;
-// The embedded database has no other users, and looks at the settings of the whole server only.
-const scope = kind === "postgres" ? `DATABASE ${name?.name}` : "SYSTEM";
-await first.prisma.$executeRawUnsafe(`ALTER ${scope} SET timezone = 'Europe/Amsterdam'`);
-await first.close();
+async function storeIn({ kind, target }: Given["targets"][string]) {
+  const open = kind === "postgres" ? openPostgres : openEmbedded;
+  const first = await open(target, health);
+  const [name] = await first.prisma.$queryRaw<{ name: string }[]>`SELECT current_database()::text AS name`;
+  // The embedded database has no other users, and looks at the settings of the whole server only.
+  const scope = kind === "postgres" ? `DATABASE ${name?.name}` : "SYSTEM";
+  await first.prisma.$executeRawUnsafe(`ALTER ${scope} SET timezone = 'Europe/Amsterdam'`);
+  await first.close();
 
-const stage = new StoreStage(await open(target, health));
-const zoneSetting =
-  kind === "postgres"
-    ? "SELECT split_part(setting, '=', 2) AS zone FROM pg_db_role_setting, unnest(setconfig) AS setting WHERE setrole = 0"
-    : "SELECT reset_val AS zone FROM pg_settings WHERE name = 'TimeZone'";
-const [{ zone } = { zone: "" }] = await stage.query<{ zone: string }>(zoneSetting);
-const stored = [];
-for (const time of times) stored.push(await store(new Date(time)));
-const { row } = await stage.permit();
-const [lease] = await stage.query<{ ms: number }>(
-  "SELECT (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8 AS ms FROM connections WHERE id = $1::uuid",
-  row.id,
-);
-await stage.database.close();
-const offByMs = Date.now() - row.now.getTime();
-process.stdout.write(
-  JSON.stringify({ zone, offset: new Date("2026-01-01").getTimezoneOffset(), stored, leaseMs: lease?.ms, offByMs }),
-);
+  const stage = new StoreStage(await open(target, health));
+  const zoneSetting =
+    kind === "postgres"
+      ? `SELECT split_part(setting, '=', 2) AS zone FROM pg_db_role_setting, unnest(setconfig) AS setting
+         WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())`
+      : "SELECT reset_val AS zone FROM pg_settings WHERE name = 'TimeZone'";
+  const [{ zone } = { zone: "" }] = await stage.query<{ zone: string }>(zoneSetting);
+  const stored = [];
+  for (const time of times) stored.push(await store(stage, new Date(time)));
+  const { row } = await stage.permit();
+  const [lease] = await stage.query<{ ms: number }>(
+    "SELECT (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::float8 AS ms FROM connections WHERE id = $1::uuid",
+    row.id,
+  );
+  await stage.database.close();
+  return { zone, stored, leaseMs: lease?.ms, offByMs: Date.now() - row.now.getTime() };
+}
 
 /** Each time by a raw statement, as a Prisma value, and as a bound of a list. */
-async function store(at: Date) {
+async function store(stage: StoreStage, at: Date) {
   const { id } = await stage.insert();
   const given = { id, generation: 0, goneBackFrom: null, attemptId: randomUUID() };
   const grant = sealedGrant({ issuedAt: at, expiresAt: at, refreshTokenExpiresAt: at });

@@ -1,7 +1,4 @@
 import { createHash, randomBytes, randomUUID } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import Fastify, { type FastifyInstance } from "fastify";
 import { createConsentService, type ConsentService } from "../../src/consent/consent-service.ts";
 import type { AuthorizationContext, ExchangeCode } from "../../src/consent/context.ts";
@@ -9,12 +6,12 @@ import { BrokerError } from "../../src/errors.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
 import { loadCatalog } from "../../src/providers/catalog.ts";
 import { folderOfBuiltins } from "./built-ins.ts";
+import { useEmbedded } from "./services/embedded.ts";
 import type { ProviderDefinition } from "../../src/providers/definition.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
 import { createConsentLinks } from "../../src/store/consent-links.ts";
 import type { Database } from "../../src/store/database.ts";
-import { openEmbedded } from "../../src/store/embedded.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault } from "../../src/vault/token-vault.ts";
 
@@ -50,8 +47,7 @@ type StageOptions = {
 
 export async function setConsentStage(options: StageOptions): Promise<ConsentStage> {
   const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [] } = options;
-  const folder = await mkdtemp(join(tmpdir(), "freshet-consent-"));
-  const database = await openEmbedded(folder, { answered() {}, lost() {}, losses: () => 0, uninterruptedMs: () => 0 });
+  const database = await useEmbedded();
   const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
   const builtinFolder = folderOfBuiltins("apicbase", "sandbox", "shopware");
   const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox });
@@ -134,8 +130,6 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     },
     async close() {
       await app.close();
-      await database.close();
-      await rm(folder, { recursive: true });
     },
   };
 }

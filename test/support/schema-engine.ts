@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { PGlite } from "@electric-sql/pglite";
+import type { PGlite } from "@electric-sql/pglite";
 import type * as Bindings from "@prisma/schema-engine-wasm/schema_engine_bg";
 import { bindMigrationAwareSqlAdapterFactory } from "@prisma/driver-adapter-utils";
 import { PrismaPGlite } from "pglite-prisma-adapter";
@@ -16,11 +16,10 @@ const filters = { externalTables: ["public._prisma_migrations"], externalEnums: 
 
 /**
  * The SQL that leads from what `existingSql` makes to what prisma/schema.prisma says; a comment alone when they agree.
- * Uses Prisma's own schema engine as WebAssembly, because the native one would have to be downloaded.
+ * Empties the database first. Uses Prisma's own schema engine as WebAssembly, because the native one would have to be downloaded.
  */
-export async function diffToSchema(existingSql: readonly string[]): Promise<string> {
+export async function diffToSchema(database: PGlite, existingSql: readonly string[]): Promise<string> {
   const schema = await readFile(new URL("../../prisma/schema.prisma", import.meta.url), "utf8");
-  const database = await (shared ??= PGlite.create());
   await database.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
   for (const sql of existingSql) await database.exec(sql);
   const { SchemaEngine } = await (engine ??= instantiate());
@@ -40,9 +39,6 @@ export async function diffToSchema(existingSql: readonly string[]): Promise<stri
 
 /** One for all calls: its bindings keep views of the memory of the first one that was made. */
 let engine: Promise<Engine> | undefined;
-
-/** Takes seconds to make, and is emptied for every call. */
-let shared: Promise<PGlite> | undefined;
 
 /** The package expects a bundler that resolves `.wasm` imports; Node instantiates it by hand. */
 async function instantiate(): Promise<Engine> {

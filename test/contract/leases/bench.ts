@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
+import { until } from "../../support/patience.ts";
 
 /** The lock that was asked for, which must be ours. */
 export const lease = (result: Awaited<ReturnType<Leases["acquire"]>>) => {
@@ -17,23 +18,14 @@ export const newsOf = (changes: Partial<RefreshNews> = {}): RefreshNews => ({
   ...changes,
 });
 
-/** What a listener has heard, and a wait for a number of it. */
+/** What a listener has heard. */
 export function hearing(leases: Leases) {
   const heard: RefreshNews[] = [];
-  const waiting = new Set<{ count: number; resolve: () => void }>();
-  leases.listen((news) => {
-    heard.push(news);
-    for (const each of waiting) if (heard.length >= each.count) each.resolve();
-  });
-  const until = async (count: number) => {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    waiting.add({ count, resolve });
-    if (heard.length < count) await promise;
-  };
-  return { heard, until };
+  leases.listen((news) => void heard.push(news));
+  return { heard };
 }
 
 /** Asks until it is so. */
 export async function eventually(check: () => Promise<boolean> | boolean): Promise<void> {
-  while (!(await check())) await new Promise((resolve) => void setTimeout(resolve, 10));
+  await until("it is so", check);
 }

@@ -26,7 +26,7 @@ export function unknownOutcome(stage: () => StoreStage): void {
   describe("a send whose outcome nobody knows", () => {
     it("is taken over after its lease and quiet period: the same token once more, and not before", async () => {
       const { id, bench } = await unresolved(stage());
-      await stage().set(id, "lease_until = clock_timestamp() - interval '9 seconds', backoff_until = NULL");
+      await stage().set(id, "lease_until = clock_timestamp() - interval '1 second', backoff_until = NULL");
       expect((await bench.run(id, [])).kind).toBe("failed");
       await stage().set(id, abandoned);
       const outcome = await bench.run(id, [granted({ refreshToken: "second" })]);

@@ -32,6 +32,21 @@ describeWithServices(["postgres"], "Postgres for tests", () => {
     await expect(query(postgres.url, "SELECT 1")).rejects.toThrow(/ECONNREFUSED/);
   });
 
+  it("can be killed and started again at once, as often as one likes, in the middle of its clients' work", async () => {
+    await using postgres = await startPrivatePostgres();
+    for (let turn = 1; turn <= 5; turn++) {
+      const clients = Array.from({ length: 30 }, () => new Client({ connectionString: postgres.url }));
+      const ends = clients.map((client) => new Promise((resolve) => client.once("end", resolve)));
+      for (const client of clients) client.on("error", () => {});
+      await Promise.all(clients.map((client) => client.connect()));
+      for (const client of clients) client.query("SELECT pg_sleep(3600)").catch(() => {});
+      await postgres.kill();
+      await postgres.restart();
+      expect(await query(postgres.url, "SELECT 1 AS n")).toEqual([{ n: 1 }]);
+      await Promise.all(ends);
+    }
+  });
+
   it("tells which statements a private server was asked to run", async () => {
     await using postgres = await startPrivatePostgres({ logStatements: true });
     await query(postgres.url, "SELECT\n 41 + $1::int AS n", [1]);

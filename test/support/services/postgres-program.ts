@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { Client } from "pg";
 import { freePort } from "../free-port.ts";
+import { hangMs } from "../patience.ts";
 import { temporaryFolder } from "./guardian.ts";
 import { startProgramServer } from "./program-server.ts";
 import type { PostgresOptions, PrivatePostgres } from "./postgres.ts";
@@ -49,7 +50,7 @@ export function serverSettings({ logStatements = false, listen = "127.0.0.1" }: 
 
 /** @throws while the server takes no queries. */
 export async function pingPostgres(url: string): Promise<void> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 1000 });
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: hangMs });
   client.on("error", () => {
     // A server that is only starting cuts connections; the caller asks again.
   });

@@ -1,3 +1,6 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { hangMs } from "../patience.ts";
+
 /** A server that one test owns: it may stop, kill and freeze it. Its URL stays the same through restarts. */
 export type PrivateServer = AsyncDisposable & {
   url: string;
@@ -12,17 +15,21 @@ export type PrivateServer = AsyncDisposable & {
   resume(): Promise<void>;
 };
 
-const attempts = 300;
 const pauseMs = 50;
 
-/** Asks until the server answers. @throws the last refusal after 15 seconds. */
-export async function untilAnswering(ask: () => Promise<void>): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
+/**
+ * Asks until the server answers; before each time `check` may say that it never will.
+ * @throws the last refusal, when only a hang can explain it
+ */
+export async function untilAnswering(ask: () => Promise<void>, check = async () => {}): Promise<void> {
+  const endMs = performance.now() + hangMs;
+  for (;;) {
+    await check();
     try {
       return await ask();
     } catch (error) {
-      if (attempt === attempts) throw error;
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (performance.now() > endMs) throw error;
+      await sleep(pauseMs);
     }
   }
 }

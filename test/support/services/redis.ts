@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { freePort } from "../free-port.ts";
+import { hangMs } from "../patience.ts";
 import type { Source } from "./choice.ts";
 import { temporaryFolder } from "./guardian.ts";
 import type { PrivateServer } from "./private-server.ts";
@@ -35,7 +36,7 @@ async function startRedisProgram(binFolder: string): Promise<PrivateServer> {
 
 /** Runs `work` on a connection of its own, without retries. */
 export async function withRedis<Result>(url: string, work: (redis: Redis) => Promise<Result>): Promise<Result> {
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null, connectTimeout: 1000 });
+  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null, connectTimeout: hangMs });
   redis.on("error", () => {
     // The command that fails says so.
   });

@@ -151,7 +151,8 @@ test("nobody comes: the walk ends by itself and listens no more", async () => {
   const idle = Promise.withResolvers<void>();
   const onOpen = async () => {
     const unused = connect(port, "127.0.0.1").once("close", () => idle.resolve());
-    await once(unused, "connect");
+    // On a machine that is slow enough the walk has ended by now; then nobody listens already.
+    await once(unused, "connect").catch(() => {});
   };
   const result = await tryHere(["--port", String(port), "--timeout", "1"], { onOpen });
   expect(result).toMatchObject({ exitCode: 1, err: expect.stringMatching(/Nobody came back .*\(not_connected\)\n$/) });

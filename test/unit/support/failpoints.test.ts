@@ -6,6 +6,7 @@ import { expect, it } from "vitest";
 import { guards } from "../../campaign/guards.ts";
 import { armFailpoints, type Failpoints, findFailpoints } from "../../support/faults/failpoints.ts";
 import { mutate } from "../../support/faults/mutations.ts";
+import { until } from "../../support/patience.ts";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const program = fileURLToPath(new URL("../../support/faults/example/three-workers.ts", import.meta.url));
@@ -68,7 +69,7 @@ it("a stopped process goes on after SIGCONT, with all that stood there", async (
   const { child, ended } = await run({ failpoints: { here: { action: "stop", after: 3 } }, armed: true });
   await once(child.stderr, "data");
   const state = () => /^State:\s+(\w)/m.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1];
-  while (state() !== "T") await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("the process is stopped", () => state() === "T");
   child.kill("SIGCONT");
   const { code, output } = await ended;
   expect(code).toBe(0);

@@ -1,30 +1,17 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { createAccountRows } from "../../../src/store/account-rows.ts";
-import { createDatabaseHealth } from "../../../src/store/database-health.ts";
 import type { Database } from "../../../src/store/database.ts";
-import { openEmbedded } from "../../../src/store/embedded.ts";
 import { createAccounts } from "../../../src/tokens/accounts.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
-import { temporaryFolder } from "../../support/services/guardian.ts";
+import { useEmbedded } from "../../support/services/embedded.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "./token-row.ts";
 
 let database: Database;
-let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 
-beforeAll(async () => {
-  folder = await temporaryFolder("parallel-sets");
-  database = await openEmbedded(
-    folder.path,
-    createDatabaseHealth(() => performance.now()),
-  );
-});
-afterAll(async () => {
-  await database.close();
-  await folder.remove();
-});
+beforeAll(async () => void (database = await useEmbedded()));
 
 type Connected = { client?: string; shop?: string; account?: string; status?: string };
 
