@@ -80,7 +80,7 @@ export class VersionBook {
   }
 }
 
-const cli = fileURLToPath(new URL("../../src/cli/freshet.ts", import.meta.url));
+const cli = fileURLToPath(new URL("../../bin/freshet.cjs", import.meta.url));
 const run = promisify(execFile);
 
 /** `freshet recover` as an operator types it. @throws with what it wrote when it fails */

@@ -20,7 +20,7 @@ import { temporaryFolder } from "../support/services/guardian.ts";
 import { approve, walkConsent } from "../support/walk-consent.ts";
 import { AbleProvider } from "./abilities/support/able-provider.ts";
 
-const entry = fileURLToPath(new URL("../../src/cli/freshet.ts", import.meta.url));
+const entry = fileURLToPath(new URL("../../bin/freshet.cjs", import.meta.url));
 const encryptionKey = randomBytes(32);
 let broker: BrokerProcess;
 /** As the broker has made it. */

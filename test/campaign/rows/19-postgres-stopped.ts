@@ -21,7 +21,7 @@ export const row: Row = {
   promised: "0 failed reads, 0 refreshes started",
   alone: "full",
   onlyFull:
-    "it lives through a token's life; test/unit/store/read-cache and test/integration/meanwhile prove that cached tokens are served",
+    "it lives through a token's life; test/unit/store/read-cache and test/integration/fresh-read prove that cached tokens are served",
   async run({ scale, log }) {
     const size = sizes[scale];
     await using postgres = await startPrivatePostgres();

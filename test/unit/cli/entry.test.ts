@@ -7,7 +7,7 @@ import { expect, test } from "vitest";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 import { startStubBroker } from "./stub-broker.ts";
 
-const entry = fileURLToPath(new URL("../../../src/cli/freshet.ts", import.meta.url));
+const entry = fileURLToPath(new URL("../../../bin/freshet.cjs", import.meta.url));
 
 async function runProcess(program: string, args: string[], env: Record<string, string> = {}) {
   const child = spawn(process.execPath, [program, ...args], { env: { PATH: process.env["PATH"], ...env } });
