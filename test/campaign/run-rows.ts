@@ -43,6 +43,7 @@ async function runRow(row: Row, { log, ...given }: Given): Promise<Result> {
   const outcome = await Promise.race([guarded(row, own), late()]);
   const seconds = (performance.now() - startedMs) / 1000;
   own.log(`${outcome.ok ? "ok" : "FAILED"} in ${Math.round(seconds)} s: ${outcome.figure}`);
+  if (!outcome.ok) for (const note of outcome.notes ?? []) own.log(note);
   if (!outcome.ok && row.plays?.how === "in turn") await given.fleets.discard("in turn");
   return { row, outcome, seconds };
 }

@@ -15,7 +15,7 @@ export const row: Row = {
     const sent = await readOnly(given, ground);
     const kept = await fullDisks(given, ground);
     return {
-      ok: sent === 0 && kept.lost === 0 && kept.reuses === 0,
+      ok: sent === 0 && kept.count > 0 && kept.lost === 0 && kept.reuses === 0,
       figure: `${sent} requests while read-only; ${kept.lost} of ${kept.count} lost on full disks (Postgres's and the broker's), ${kept.reuses} reuses`,
     };
   },
@@ -53,14 +53,19 @@ async function fullDisks(given: Given, { stage, databaseUrl }: Ground) {
   const names = connections.map(({ name }) => name);
   await query(databaseUrl, noRoom);
   await fillDisk(stage.first.pid, true);
-  // Whoever has a token has one of which there is a durable copy.
-  await readUntilServed(stage.first, names);
-  given.log("full: all have a token");
+  // Who has a token has one of which there is a durable copy. Where a slow Redis has not taken it, there is none: W2.
+  const statuses = await Promise.all(
+    names.map(async (name) => (await stage.first.api.token(name, { wait: 30 })).status),
+  );
+  const copied = names.filter((_name, index) => statuses[index] === 200);
+  given.log(`full: ${copied.length} of ${names.length} have a token`);
   await stage.first.kill();
   await query(databaseUrl, roomAgain);
   await stage.first.start();
-  const lost = (await lostOnes(stage.first, names)).length;
-  return { lost, count: names.length, reuses: offences(stage.provider.ledger).reuses };
+  const allLost = await lostOnes(stage.first, names);
+  const lost = allLost.filter((name) => copied.includes(name)).length;
+  const { reuses } = offences(stage.provider.ledger);
+  return { lost, count: copied.length, reuses: reuses - (allLost.length - lost) };
 }
 
 /** What a full disk does to the statement that stores an answer, and to no other (disk_full, 53100). */
