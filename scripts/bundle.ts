@@ -47,9 +47,16 @@ const queryCompiler: Plugin = {
   },
 };
 
-/** V8 keeps a source with any other character in two bytes a character. */
+/** bin/load.cjs reads the bundle as Latin-1, since V8 keeps a source with any other character in two bytes a character. */
 const asciiOnly: Plugin = {
   name: "ASCII only",
-  renderChunk: (code) =>
-    code.replaceAll(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  generateBundle(_options, files) {
+    for (const file of Object.values(files)) {
+      if (file.type === "chunk") file.code = file.code.replaceAll(/[\u0080-\uffff]/g, escaped);
+    }
+  },
 };
+
+function escaped(char: string): string {
+  return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
