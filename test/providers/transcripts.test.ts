@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, test, vi } from "vitest";
 import { onlyWith } from "./support/catalog.ts";
 import { Player } from "./support/player.ts";
 import { openStrictServer, type StrictServer } from "./support/strict-server.ts";
@@ -7,6 +7,10 @@ import { readTranscripts } from "./support/transcript.ts";
 let server: StrictServer;
 beforeAll(async () => void (server = await openStrictServer()));
 afterAll(async () => await server.close());
+
+// The date stands still: moments that a transcript counts from now are as far away when they are read as when they were written.
+beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
+afterEach(() => void vi.useRealTimers());
 
 describe.each(readTranscripts())("$file", (transcript) => {
   test(`${transcript.provider}: every request is the documented one, every answer is read as documented`, async () => {

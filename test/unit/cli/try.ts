@@ -33,11 +33,13 @@ export async function runTry(args: string[], surroundings: TrySurroundings = {})
   streams.stderr.on("data", (chunk) => void (said.err += String(chunk)));
   streams.stdin.write(stdin);
   if (!interactive && !onOpen) streams.stdin.end();
+  // Time passes where the walk sleeps, and nowhere else.
+  const beganMs = Date.now();
   let sleptMs = 0;
   const exitCode = await runFreshet(["providers", "try", ...args], {
     terminal: openTerminal(streams),
     env: { PROVIDER_NETWORKS: "127.0.0.0/8", ...env },
-    nowMs: () => Date.now() + sleptMs,
+    nowMs: () => beganMs + sleptMs,
     sleep: async (milliseconds) => void (sleptMs += milliseconds),
   });
   await Promise.all(opened);

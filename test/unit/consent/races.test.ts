@@ -15,7 +15,7 @@ async function insertLink() {
   const { connectionId } = await stage.connect();
   const { id, secretHash } = createLinkToken(randomBytes);
   const links = createConsentLinks(stage.database.prisma);
-  const given = { connectionId, returnTo: null, manual: false, createdBy: "tests", expiresInSeconds: 60 };
+  const given = { connectionId, returnTo: null, manual: false, createdBy: "tests", expiresInSeconds: 3600 };
   await links.insert({ ...given, id, secretHash });
   return { connectionId, links, key: { id, secretHash } };
 }
@@ -58,7 +58,7 @@ test("a state is consumed by one of eight callbacks", async () => {
     linkId: key.id,
     verifier: null,
     redirectUri: "http://localhost:8080/callback/sandbox",
-    expiresInSeconds: 60,
+    expiresInSeconds: 3600,
   });
   const consume = async () => await requests.consume({ stateHash, browserHash, provider: "sandbox" });
   const answers = await Promise.all(browsers.map(consume));

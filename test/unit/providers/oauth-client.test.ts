@@ -1,3 +1,4 @@
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import http from "node:http";
 import net from "node:net";
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
@@ -6,7 +7,7 @@ import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
 import { createOAuthClient, type OAuthTimeouts } from "../../../src/providers/oauth-client.ts";
 import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import { buildTokenRequest } from "../../../src/providers/token-request.ts";
-import { patience } from "../../support/patience.ts";
+import { hangMs, patience } from "../../support/patience.ts";
 import { builtin, define } from "./definitions.ts";
 
 const grant = JSON.stringify({ access_token: "a", refresh_token: "r2", expires_in: 60 });
@@ -56,11 +57,20 @@ function requestTo(url: string): TokenRequest {
   return buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: "import", values });
 }
 
+/** Where a test names one limit, no other ends the call in its place. */
+const endless: OAuthTimeouts = {
+  connectMs: 2 * hangMs,
+  headersMs: 2 * hangMs,
+  bodyMs: 2 * hangMs,
+  totalMs: 2 * hangMs,
+};
+
 function ask(
   url: string,
   options: { timeouts?: Partial<OAuthTimeouts>; mayStillSend?: () => boolean; egress?: typeof loopback } = {},
 ) {
-  const { timeouts = {}, mayStillSend = () => true, egress = loopback } = options;
+  const { mayStillSend = () => true, egress = loopback } = options;
+  const timeouts = { ...endless, ...options.timeouts };
   return createOAuthClient({ egress, timeouts }).requestToken({
     definition: builtin("oauth2"),
     request: requestTo(url),
@@ -221,8 +231,14 @@ describe("nothing was written, for certain", () => {
 
   test("when connecting takes too long", async () => {
     const egress = createEgress({ networks: null, trustedOrigin: null, resolve: () => {} });
+    const errors: string[] = [];
+    const hear = (message: unknown) => void errors.push((message as { error: Error }).error.message);
+    subscribe("undici:client:connectError", hear);
+    onTestFinished(() => void unsubscribe("undici:client:connectError", hear));
     const asking = ask("https://slow.invalid/token", { egress, timeouts: { connectMs: 100 } });
     expect(await failureOf(asking)).toMatchObject({ class: "not_sent", code: "connect_failed" });
+    // The HTTP client has a limit of its own, which must not be the one.
+    expect(errors).toEqual([expect.stringContaining("timeout: 100ms")]);
     const whole = ask("https://slow.invalid/token", { egress, timeouts: { totalMs: 50 } });
     expect(await failureOf(whole)).toMatchObject({ class: "not_sent", code: "connect_failed" });
   });
@@ -298,10 +314,12 @@ describe("it may have been written", () => {
 
   test("when no headers come in time", async () => {
     const { url, seen } = await httpServer(() => {});
+    const beganMs = performance.now();
     expect(await failureOf(ask(url, { timeouts: { headersMs: 100 } }))).toMatchObject({
       class: "unknown",
       code: "outcome_unknown",
     });
+    expect(performance.now() - beganMs).toBeLessThan(hangMs / 2); // what the HTTP client would wait of its own accord
     await expect.poll(() => seen.length, patience).toBe(1);
   });
 
