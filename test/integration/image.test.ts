@@ -2,21 +2,19 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { access, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { freePort } from "../support/free-port.ts";
+import { until } from "../support/patience.ts";
 import { guard } from "../support/services/guardian.ts";
 import { playImage, setWritable, type PlayedImage } from "./play-image.ts";
 import { lastRest, readExecForm } from "./read-dockerfile.ts";
 
-const buildTimeoutMs = 300_000;
-const startDeadlineMs = 60_000;
 let image: PlayedImage;
 
 beforeAll(async () => {
   image = await playImage();
   await setWritable(image.workdir, false);
-}, buildTimeoutMs);
+});
 
 afterAll(async () => {
   await image[Symbol.asyncDispose]();
@@ -45,11 +43,10 @@ async function exitCode(child: ChildProcess): Promise<number | null> {
 }
 
 async function waitUntilReady(url: string, broker: ChildProcess & { output: string }): Promise<void> {
-  const deadline = performance.now() + startDeadlineMs;
-  while ((await fetch(`${url}/readyz`).catch(() => null))?.status !== 200) {
-    if (broker.exitCode !== null || performance.now() > deadline) throw new Error(`Not ready: ${broker.output}`);
-    await sleep(50);
-  }
+  await until("the image's broker is ready", async () => {
+    if (broker.exitCode !== null) throw new Error(`Not ready: ${broker.output}`);
+    return (await fetch(`${url}/readyz`).catch(() => null))?.status === 200;
+  });
 }
 
 test("the image holds production dependencies only, and no secret or data of the checkout", async () => {

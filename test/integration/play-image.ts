@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
+import { hangMs } from "../support/patience.ts";
 import { linkInstalled } from "./installed.ts";
 import { lastRest, readDockerfile, readEnv, type Instruction, type Stage } from "./read-dockerfile.ts";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 /** The earlier stage's. What runs in the image is always installed by npm. */
 const installAll = "npm ci --ignore-scripts";
-const runTimeoutMs = 180_000;
 const asRoot = process.getuid?.() === 0;
 
 /** The image's last stage on disk, ready to run. `root` stands for the image's `/`. */
@@ -116,7 +116,7 @@ async function playRun(command: string, workdir: string, path: string): Promise<
     cwd: workdir,
     env: buildEnv(path),
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: runTimeoutMs,
+    timeout: hangMs,
   });
   const [out, err, exitCode] = await Promise.all([
     text(child.stdout),
