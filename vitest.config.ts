@@ -63,6 +63,7 @@ export default defineConfig({
         test: {
           name: "integration",
           setupFiles,
+          isolate: false, // as for the unit tests
           ...patient,
           include: ["test/integration/**/*.test.ts"],
           globalSetup: services,

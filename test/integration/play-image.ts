@@ -1,9 +1,10 @@
-import { spawn } from "node:child_process";
-import { chmod, chown, copyFile, cp, lstat, mkdir, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { execFile, spawn } from "node:child_process";
+import { chmod, copyFile, cp, mkdir, mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { hangMs } from "../support/patience.ts";
 import { linkInstalled } from "./installed.ts";
 import { lastRest, readDockerfile, readEnv, type Instruction, type Stage } from "./read-dockerfile.ts";
@@ -11,6 +12,7 @@ import { lastRest, readDockerfile, readEnv, type Instruction, type Stage } from 
 const project = fileURLToPath(new URL("../..", import.meta.url));
 /** The earlier stage's. What runs in the image is always installed by npm. */
 const installAll = "npm ci --ignore-scripts";
+const run = promisify(execFile);
 const asRoot = process.getuid?.() === 0;
 
 /** The image's last stage on disk, ready to run. `root` stands for the image's `/`. */
@@ -56,7 +58,7 @@ export async function playImage(): Promise<PlayedImage> {
 
 /** Takes or gives the right to write, for everybody and everything below. */
 export async function setWritable(folder: string, writable: boolean): Promise<void> {
-  await walk(folder, async (path, mode) => chmod(path, writable ? mode | 0o200 : mode & ~0o222));
+  await run("chmod", ["-R", writable ? "u+w" : "a-w", folder]);
 }
 
 /** The base image has Node and the system's programs; nothing of this project's own `node_modules`. */
@@ -92,7 +94,7 @@ async function playCopy({ rest, flags }: Instruction, { folder, context, root, w
     // A folder's content is copied, a file goes into a folder whose name ends in a slash.
     const target = (await stat(from)).isFile() && destination.endsWith("/") ? join(into, basename(from)) : into;
     await mkdir(dirname(target), { recursive: true });
-    await cp(from, target, { recursive: true, verbatimSymlinks: true });
+    await copy(from, target);
     await applyFlags(target, flags);
   }
 }
@@ -100,12 +102,15 @@ async function playCopy({ rest, flags }: Instruction, { folder, context, root, w
 type Places = { root: string; workdir: string };
 
 async function applyFlags(target: string, flags: Record<string, string>): Promise<void> {
-  const mode = flags["chmod"];
-  const [uid, gid] = (flags["chown"] ?? "").split(":").map(Number);
-  await walk(target, async (path) => {
-    if (mode !== undefined) await chmod(path, Number.parseInt(mode, 8));
-    if (asRoot && uid !== undefined && gid !== undefined) await chown(path, uid, gid);
-  });
+  if (flags["chmod"] !== undefined) await run("chmod", ["-R", flags["chmod"], target]);
+  if (asRoot && flags["chown"] !== undefined) await run("chown", ["-R", flags["chown"], target]);
+}
+
+/** The programs of the system walk 20,000 files in a tenth of the time; links stay links. */
+async function copy(from: string, target: string): Promise<void> {
+  const isFolder = (await stat(from)).isDirectory();
+  if (isFolder) await mkdir(target, { recursive: true });
+  await run("cp", ["-R", "-P", "--preserve=mode,timestamps", isFolder ? `${from}/.` : from, target]);
 }
 
 /** In a container these commands have the disk to themselves; here one with an absolute path would hit this machine's. */
@@ -158,13 +163,4 @@ function readRule(line: string) {
   const prefix = letsIn ? line.slice(1) : line;
   const pattern = prefix.replaceAll(/[.+^$()|[\]{}]/g, String.raw`\$&`).replaceAll("*", "[^/]*");
   return { letsIn, prefix: `${prefix}/`, pattern: new RegExp(`^${pattern}(/|$)`) };
-}
-
-/** Everything below a path and the path itself, links left out, deepest first. */
-async function walk(path: string, visit: (path: string, mode: number) => Promise<void>): Promise<void> {
-  const found = await lstat(path);
-  if (found.isSymbolicLink()) return;
-  const names = found.isDirectory() ? await readdir(path) : [];
-  for (const name of names) await walk(join(path, name), visit);
-  await visit(path, found.mode & 0o7777);
 }

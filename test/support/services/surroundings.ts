@@ -3,7 +3,6 @@ import { constants } from "node:fs";
 import { access, readFile, readdir } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
-import { getContainerRuntimeClient } from "testcontainers";
 import { type ServiceKind, type Source, type Surroundings, chooseSource, remedyFor, urlVariable } from "./choice.ts";
 
 const run = promisify(execFile);
@@ -68,10 +67,13 @@ export async function findOnPath(program: string): Promise<string | undefined> {
 let engine: Promise<boolean> | undefined;
 
 function hasDockerEngine(): Promise<boolean> {
-  engine ??= getContainerRuntimeClient().then(
-    () => true,
-    () => false,
-  );
+  // Loaded by who asks: this file is read by every test that looks for a program.
+  engine ??= import("testcontainers")
+    .then(async ({ getContainerRuntimeClient }) => await getContainerRuntimeClient())
+    .then(
+      () => true,
+      () => false,
+    );
   return engine;
 }
 
