@@ -58,7 +58,7 @@ export type KeeperParts = {
 };
 
 /** `concluded`: the row has it, and nothing of it is left elsewhere. */
-type Held = { answer: Answer; spooling: Promise<boolean> | null; concluded: Promise<void> };
+type Held = { answer: Answer; spooling: Promise<boolean> | null; isStored: boolean; concluded: Promise<void> };
 
 /** Keeps every answer, whatever is away: in memory, in Postgres, and after 200 ms without it in the spools. */
 export function createKeeper(parts: KeeperParts): Keeper {
@@ -89,6 +89,15 @@ export function createKeeper(parts: KeeperParts): Keeper {
     return isSafe;
   };
 
+  /** Every place may refuse at first: they are asked again until one takes it, or Postgres has. */
+  const spoolPatiently = async (one: Held): Promise<boolean> => {
+    while (!one.isStored) {
+      if (await spool(one)) return true;
+      await clock.sleep(budgets.commitRetryMaxMs);
+    }
+    return false;
+  };
+
   /** After the row has it: nothing of it stays elsewhere. */
   const conclude = async (one: Held, fate: Fate): Promise<void> => {
     // failpoint: committed
@@ -111,16 +120,19 @@ export function createKeeper(parts: KeeperParts): Keeper {
       // failpoint: answered
       const { record, sendable, answeredMs } = answer;
       const storing = placePatiently(record, sendable);
-      const one: Held = { answer, spooling: null, concluded: Promise.resolve() };
+      const one: Held = { answer, spooling: null, isStored: false, concluded: Promise.resolve() };
       held.add(one);
       one.concluded = storing
-        .then((fate) => conclude(one, fate))
+        .then((fate) => {
+          one.isStored = true; // from here on nothing is spooled that would have to be removed again
+          return conclude(one, fate);
+        })
         .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
         .finally(() => void held.delete(one));
       const soon = await withDeadline(storing, budgets.spoolAfterMs, clock);
       const asKept = async (safe: boolean): Promise<Kept> =>
         safe ? { ...asSpooled(answer), stored: storing } : await storing;
-      const spooled = soon === null ? spool(one).then(asKept) : storing;
+      const spooled = soon === null ? spoolPatiently(one).then(asKept) : storing;
       const kept: Kept = soon ?? (await Promise.race([storing, spooled]));
       observer.durable(sendable.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
       // failpoint: durable

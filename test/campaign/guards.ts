@@ -143,7 +143,7 @@ export const guards: readonly Guard[] = [
   {
     name: "persist first: the spool after 200 ms",
     file: "src/tokens/keeping.ts",
-    find: "spool(one).then(asKept)",
+    find: "spoolPatiently(one).then(asKept)",
     replace: "storing",
     caughtBy: unit("tokens/keeping"),
   },

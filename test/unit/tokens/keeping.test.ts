@@ -171,6 +171,23 @@ describe("an answer that the store does not take", () => {
     expect(keeping.kept).toEqual({ kind: "stored", row: stored });
   });
 
+  it("is spooled and handed out as soon as a place has room, with the store still away", async () => {
+    const stage = away();
+    stage.disk.isAway = stage.redis.isAway = true;
+    const keeping = stage.keep();
+    await stage.clock.pass(5000);
+    expect([keeping.kept, stage.spooled]).toEqual([null, [0, 0]]);
+    stage.disk.isAway = false;
+    await stage.clock.pass(2000);
+    expect([keeping.kept?.kind, stage.spooled]).toEqual(["spooled", [1, 0]]);
+    stage.commit = async () => stored;
+    await stage.clock.pass(5000);
+    expect(stage.spooled).toEqual([0, 0]);
+    const errors = stage.spoolErrors.length;
+    await stage.clock.pass(60_000);
+    expect(stage.spoolErrors).toHaveLength(errors);
+  });
+
   it("is tried again ever more slowly, up to two seconds apart, for as long as it takes", async () => {
     const stage = away();
     stage.keep();
