@@ -19,16 +19,11 @@ const cases: readonly Case[] = hostileAnswers.map((answer, index) => ({ ...answe
 
 describeWithServices(["postgres"], "a token endpoint that answers", () => {
   let stage: HostileStage;
-  let rounds: (Played | Error)[][];
-  /** In bytes; not a number where the broker could not be asked. */
-  let held: number[];
+  let all: (Played | Error)[];
 
   beforeAll(async () => {
     stage = await HostileStage.start(hostileAnswers);
-    const first = await stage.playAll();
-    const between = await stage.heldBytes().catch(() => NaN);
-    rounds = [first, await stage.playAll()];
-    held = [between, await stage.heldBytes().catch(() => NaN)];
+    all = await stage.playAll();
   });
 
   afterAll(async () => {
@@ -39,14 +34,12 @@ describeWithServices(["postgres"], "a token endpoint that answers", () => {
     expect(new Set(hostileAnswers.map(({ is }) => is)).size).toBeGreaterThanOrEqual(60);
   });
 
-  it.each(cases)("with $is harms nobody, twice", ({ index, outcome }) => {
-    for (const round of rounds) {
-      const played = round[index];
-      if (played === undefined || played instanceof Error) throw played ?? new Error("it was not played");
-      expectHarmless(played);
-      if ("takes" in outcome) expectTaken(played, outcome);
-      else expectRefused(played, outcome);
-    }
+  it.each(cases)("with $is harms nobody", ({ index, outcome }) => {
+    const played = all[index];
+    if (played === undefined || played instanceof Error) throw played ?? new Error("it was not played");
+    expectHarmless(played);
+    if ("takes" in outcome) expectTaken(played, outcome);
+    else expectRefused(played, outcome);
   });
 
   it("leaves the broker running, and what it logs without secrets", () => {
@@ -58,14 +51,9 @@ describeWithServices(["postgres"], "a token endpoint that answers", () => {
     expect(lines.filter((line) => secrets.some((secret) => line.includes(secret))).slice(0, 3)).toEqual([]);
   });
 
-  it("leaves less than 5 MB more behind the second time, and never takes what a bomb holds", () => {
-    const [first = 0, second = 0] = held;
-    const peak = stage.peakBytes;
-    const mb = (bytes: number) => (bytes / megabyte).toFixed(1);
-    process.stdout.write(`held ${mb(first)} MB, then ${mb(second)} MB; at most ${mb(peak)} MB\n`);
-    expect(first).toBeGreaterThan(10 * megabyte);
-    expect(second - first).toBeLessThan(5 * megabyte);
-    expect(peak).toBeLessThan(mostBytes);
+  // That nothing of them is left behind tells row 34 of the campaign, which plays them twice.
+  it("never makes the broker take what a bomb holds", () => {
+    expect(stage.peakBytes).toBeLessThan(mostBytes);
   });
 });
 
