@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -42,6 +42,7 @@ test.each([
   ["a source that has changed", () => write("src/main.ts", `console.log("sources");\n`)],
   ["a source that is new", () => write("src/more.ts", "")],
   ["other versions of what is installed", () => write("package-lock.json", `{"packages": {}}`)],
+  ["a lockfile that is gone", () => rmSync(join(root, "package-lock.json"))],
   ["a build that did not come to its end", () => write("build/sources", "")],
 ])("%s: it starts from the sources", async (_what, change) => {
   change();
