@@ -16,6 +16,9 @@ const tenEndings: readonly Ending[] = "order time refusal order order refusal or
 /** A refused token that is younger may have been refreshed between the call and the report, and is given once more. */
 export const brandNewSeconds = 10;
 
+/** The broker counts a life from its request on, the provider from its answer: longer apart than the broker waits for one. */
+const onTheWaySeconds = 60;
+
 type Options = {
   stage: ProviderStage<StrictServer>;
   services: Service[];
@@ -37,7 +40,8 @@ export async function rotate({
     const before = tokens;
     if (ending === "refusal") for (const server of servers) server.killAccessTokens();
     if (ending === "refusal") await stage.pass(brandNewSeconds + 1);
-    if (ending === "time") await stage.pass(Math.max(...tokens.map(({ expires_in }) => expires_in ?? 0)) + 1);
+    if (ending === "time")
+      await stage.pass(Math.max(...tokens.map(({ expires_in }) => expires_in ?? 0)) + onTheWaySeconds);
     await Promise.all(services.map((service, index) => end(stage, service, { ending, token: before[index] })));
     tokens = await Promise.all(services.map((service) => useNewest(service, seen)));
     expect(tokens.map(({ version }) => version)).toEqual(before.map(({ version }) => version + 1));
