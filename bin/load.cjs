@@ -34,7 +34,9 @@ function fingerprint() {
   );
   const names = files.map((entry) => path.join(entry.parentPath, entry.name)).sort();
   names.push(path.join(root, "package-lock.json"));
-  const contents = names.filter((name) => existsSync(name)).map((name) => `${name.slice(root.length)}\n${readFileSync(name, "utf8")}`);
+  const contents = names
+    .filter((name) => existsSync(name))
+    .map((name) => `${name.slice(root.length)}\n${readFileSync(name, "utf8")}`);
   return hash("sha256", contents.join("\n"));
 }
 
