@@ -40,8 +40,8 @@ export async function rotate({
     const before = tokens;
     if (ending === "refusal") for (const server of servers) server.killAccessTokens();
     if (ending === "refusal") await stage.pass(brandNewSeconds + 1);
-    if (ending === "time")
-      await stage.pass(Math.max(...tokens.map(({ expires_in }) => expires_in ?? 0)) + onTheWaySeconds);
+    const longestSeconds = Math.max(...tokens.map(({ expires_in }) => expires_in ?? 0));
+    if (ending === "time") await stage.pass(longestSeconds + onTheWaySeconds);
     await Promise.all(services.map((service, index) => end(stage, service, { ending, token: before[index] })));
     tokens = await Promise.all(services.map((service) => useNewest(service, seen)));
     expect(tokens.map(({ version }) => version)).toEqual(before.map(({ version }) => version + 1));
