@@ -11,7 +11,7 @@ const vm = require("node:vm");
 
 const root = path.join(__dirname, "..");
 const build = path.join(root, "build");
-/** What the sources were when the bundle was made of them. Written last, so that half a build is none. */
+/** What the sources were when the bundle was made of them. Written when the bundle is whole, and gone if that did not start. */
 const record = path.join(build, "sources");
 
 /** @type {Map<string, { script: vm.Script, exports: unknown }>} */

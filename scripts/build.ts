@@ -23,8 +23,13 @@ rmSync(build, { recursive: true, force: true });
 await bundle({ folder: build });
 await makeSnapshot();
 writeFileSync(load.record, load.fingerprint());
-await compileBroker();
-await run("freshet", ["--help"], {}).ended;
+try {
+  await compileBroker();
+  await run("freshet", ["--help"], {}).ended;
+} catch (error) {
+  rmSync(load.record); // what does not start here is started from the sources
+  throw error;
+}
 
 /** One start with a folder of its own, until it is ready, and what a first caller asks. */
 async function compileBroker(): Promise<void> {

@@ -49,7 +49,10 @@ export function apiReference(app: FastifyInstance): void {
 
   let viewer: Promise<FastifyInstance> | undefined;
   const show = async ({ method, url, headers }: FastifyRequest, reply: FastifyReply) => {
-    viewer ??= createViewer(app.swagger());
+    viewer ??= createViewer(app.swagger()).catch((error: unknown) => {
+      viewer = undefined; // the next one tries again
+      throw error;
+    });
     const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
     return await reply.code(answer.statusCode).headers(answer.headers).send(answer.rawPayload);
   };
