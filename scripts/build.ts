@@ -37,7 +37,11 @@ async function compileBroker(): Promise<void> {
   const port = await freePort();
   const { child, ended } = run("broker", [], { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: "warn" });
   const url = `http://127.0.0.1:${port}`;
-  while (child.exitCode === null && (await statusOf(`${url}/readyz`)) !== 200) await sleep(20);
+  const ready = async () => {
+    while ((await statusOf(`${url}/readyz`)) !== 200) await sleep(20);
+  };
+  await Promise.race([ready(), ended]); // one that ends here has failed, or was ended as a hang
+  if (child.exitCode !== null) throw new Error("the broker has ended before it was ready");
   const authorization = `Bearer ${readFileSync(join(folder, "admin-key"), "utf8").trim()}`;
   for (const path of ["/tokens/sandbox", "/connections", "/connect/x"]) await statusOf(url + path, { authorization });
   child.kill("SIGINT");
