@@ -54,7 +54,9 @@ export function apiReference(app: FastifyInstance): void {
       throw error;
     });
     const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
-    return await reply.code(answer.statusCode).headers(answer.headers).send(answer.rawPayload);
+    // As every answer of the API; the viewer's own files would say otherwise.
+    reply.headers({ ...answer.headers, "cache-control": "no-store" });
+    return await reply.code(answer.statusCode).send(answer.rawPayload);
   };
   for (const path of ["/docs", "/docs/*"]) app.get(path, { schema }, show);
 }
