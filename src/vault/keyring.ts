@@ -1,4 +1,4 @@
-import { hkdfSync, randomBytes } from "node:crypto";
+import { createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { StartupError } from "../errors.ts";
 import { keyIdOf, open, seal, type Place } from "./envelope.ts";
 
@@ -10,7 +10,19 @@ export type Keyring = {
   open(record: Uint8Array, place: Place): string;
   /** 32 bytes for another purpose (RFC 5869), the same on all replicas; from the oldest key, so that adding one changes nothing. */
   derive(purpose: string): Uint8Array;
+  /**
+   * Proof that this broker wrote `text`: `<key id>.<HMAC-SHA-256 in base64url>` (RFC 2104), made with the first key. A proof for
+   * one purpose is none for another.
+   */
+  sign(purpose: string, text: string): string;
+  verify(purpose: string, text: string, proof: string): Authenticity;
 };
+
+/**
+ * `unknown_key`: made with a key that is not in this ring. Whoever asks must find out whether another replica may have that key
+ * (then nobody knows yet) or nobody has (then it is as good as forged).
+ */
+export type Authenticity = "authentic" | "forged" | "unknown_key";
 
 /** A keyring of at least one key, the first of which encrypts. */
 export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Keyring {
@@ -29,7 +41,21 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
       return open(record, key, place);
     },
     derive: (purpose) => new Uint8Array(hkdfSync("sha256", oldest.key, "freshet", purpose, 32)),
+    sign: (purpose, text) => `${current.id}.${hmac(current.key, purpose, text).toString("base64url")}`,
+    verify(purpose, text, proof) {
+      const end = proof.lastIndexOf("."); // base64url has no dot, a key id may have
+      const key = byId.get(proof.slice(0, Math.max(end, 0)));
+      if (key === undefined) return "unknown_key";
+      const given = Buffer.from(proof.slice(end + 1), "base64url");
+      const expected = hmac(key, purpose, text);
+      return given.length === expected.length && timingSafeEqual(given, expected) ? "authentic" : "forged";
+    },
   };
+}
+
+function hmac(key: Buffer, purpose: string, text: string): Buffer {
+  const derived = new Uint8Array(hkdfSync("sha256", key, "freshet proof", purpose, 32));
+  return createHmac("sha256", derived).update(text).digest();
 }
 
 const checkText = "freshet keyring check";

@@ -42,6 +42,27 @@ describe("a keyring", () => {
   });
 });
 
+describe("a proof", () => {
+  const ring = createKeyring([current, old]);
+
+  it("holds for its text and purpose alone, and says with which key it was made", () => {
+    const proof = ring.sign("marks", "7:9");
+    expect(proof).toMatch(/^2026\.[\w-]{43}$/);
+    expect(ring.verify("marks", "7:9", proof)).toBe("authentic");
+    expect(ring.verify("marks", "7:99", proof)).toBe("forged");
+    expect(ring.verify("links", "7:9", proof)).toBe("forged");
+    expect(ring.verify("marks", "7:9", proof.slice(0, -1))).toBe("forged");
+    expect(ring.verify("marks", "7:9", "2026.")).toBe("forged");
+  });
+
+  it("holds under every key of the ring; of a key that the ring lacks nobody can tell", () => {
+    expect(ring.verify("marks", "7:9", createKeyring([old]).sign("marks", "7:9"))).toBe("authentic");
+    expect(createKeyring([old]).verify("marks", "7:9", ring.sign("marks", "7:9"))).toBe("unknown_key");
+    expect(createKeyring([keyOf("2026", "other bytes")]).verify("marks", "7:9", ring.sign("marks", "7:9"))).toBe("forged");
+    for (const odd of ["", ".", "7:9", "2027.AAAA"]) expect(ring.verify("marks", "7:9", odd)).toBe("unknown_key");
+  });
+});
+
 describe("a keyring at start", () => {
   const known = [old, current].map((key) => ({ id: key.id, check: sealKeyCheck(key) }));
 
