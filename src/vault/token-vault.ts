@@ -70,7 +70,7 @@ const deviceCodePlace = ({ requestId }: { requestId: string }): Place => ({
   revision: 0,
 });
 
-export function createTokenVault(keyring: Keyring): TokenVault {
+export function createTokenVault(keyring: Pick<Keyring, "seal" | "open">): TokenVault {
   const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
   return {
     sealTokens: ({ accessToken, refreshToken }, at) => ({

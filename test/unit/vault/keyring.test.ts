@@ -58,7 +58,9 @@ describe("a proof", () => {
   it("holds under every key of the ring; of a key that the ring lacks nobody can tell", () => {
     expect(ring.verify("marks", "7:9", createKeyring([old]).sign("marks", "7:9"))).toBe("authentic");
     expect(createKeyring([old]).verify("marks", "7:9", ring.sign("marks", "7:9"))).toBe("unknown_key");
-    expect(createKeyring([keyOf("2026", "other bytes")]).verify("marks", "7:9", ring.sign("marks", "7:9"))).toBe("forged");
+    expect(createKeyring([keyOf("2026", "other bytes")]).verify("marks", "7:9", ring.sign("marks", "7:9"))).toBe(
+      "forged",
+    );
     for (const odd of ["", ".", "7:9", "2027.AAAA"]) expect(ring.verify("marks", "7:9", odd)).toBe("unknown_key");
   });
 });
