@@ -107,7 +107,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     publicUrl: config.publicUrl,
     returnOrigins: config.returnOrigins,
     random: { bytes: randomBytes, uuid: randomUUID },
-    formKey: parts.keyring.derive("consent forms"),
+    formKeys: parts.keyring,
   });
   const keyTable = createApiKeys(database);
   return {

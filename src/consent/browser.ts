@@ -1,4 +1,5 @@
-import { createHmac, hkdfSync, timingSafeEqual } from "node:crypto";
+import { hkdfSync } from "node:crypto";
+import type { Keyring } from "../vault/keyring.ts";
 
 const cookieSeconds = 7 * 24 * 3600; // the longest life of a link
 const cookieShape = /^[A-Za-z0-9_-]{43}$/;
@@ -28,20 +29,30 @@ export function browserCookie(publicUrl: string) {
   return { name: cookieName(publicUrl), options };
 }
 
+/** What forms are bound by. Their proofs carry the id of their key, so that a rotation of keys ends no form that is open. */
+export type FormKeys = Pick<Keyring, "sign" | "verify" | "deriveWith">;
+
+const formPurpose = "consent form";
+const formText = ({ browser, link }: BrowserAtLink) => JSON.stringify([browser, link]);
+
 /** The hidden field of a form: what another site cannot know, since it sees neither cookie nor page. */
-export function csrfToken(key: Uint8Array, { browser, link }: BrowserAtLink): string {
-  return createHmac("sha256", key)
-    .update(JSON.stringify(["csrf", browser, link]))
-    .digest("base64url");
+export function csrfToken(keys: FormKeys, at: BrowserAtLink): string {
+  return keys.sign(formPurpose, formText(at));
 }
 
-export function csrfMatches(key: Uint8Array, at: BrowserAtLink, given: string): boolean {
-  const expected = Buffer.from(csrfToken(key, at));
-  const actual = Buffer.from(given);
-  return actual.length === expected.length && timingSafeEqual(actual, expected);
+export function csrfMatches(keys: FormKeys, at: BrowserAtLink, given: string): boolean {
+  return keys.verify(formPurpose, formText(at), given) === "authentic";
 }
 
-/** Bytes that only this broker can make and that are the same at every look: for what a GET shows but must not store. */
-export function derivedBytes(key: Uint8Array, purpose: string, { browser, link }: BrowserAtLink) {
+/**
+ * Bytes that only this broker can make and that are the same at every look at one form: for what a GET shows but must not
+ * store. They come from the key that made the form's token, so that its POST finds them again after a rotation.
+ */
+export function derivedBytes(
+  keys: FormKeys,
+  purpose: string,
+  { browser, link, csrf }: BrowserAtLink & { csrf: string },
+) {
+  const key = keys.deriveWith(csrf, "consent forms");
   return (size: number) => Buffer.from(hkdfSync("sha256", key, link, JSON.stringify([purpose, browser]), size));
 }

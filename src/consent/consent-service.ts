@@ -81,7 +81,8 @@ async function createLink(parts: ConsentParts, request: LinkRequest) {
 async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<ConsentQuestion> {
   const { row, context } = await openLink(parts, at);
   const { connectionName, clientId, definition, scopes } = context;
-  const { formKey } = parts;
+  const { formKeys } = parts;
+  const form = { ...at, csrf: csrfToken(formKeys, at) };
   const device = context.grant === "device_code" ? await parts.devices.pending(row.connectionId) : null;
   return {
     connectionName,
@@ -89,8 +90,8 @@ async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<Consent
     providerName: definition.name,
     scopes: scopes.map((scope) => ({ scope, words: wordsFor(definition, scope) })),
     expiresAt: row.expiresAt,
-    csrf: csrfToken(formKey, at),
-    manual: row.manual ? { authorizationUrl: copiedCodeRequest(context, { formKey, at }).authorizationUrl } : null,
+    csrf: form.csrf,
+    manual: row.manual ? { authorizationUrl: copiedCodeRequest(context, { formKeys, form }).authorizationUrl } : null,
     device: device?.linkId === row.id ? device : null,
   };
 }

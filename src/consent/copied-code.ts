@@ -1,6 +1,6 @@
 import { BrokerError } from "../errors.ts";
 import { buildAuthorizationUrl, createPkce } from "../providers/authorization-request.ts";
-import { derivedBytes, type BrowserAtLink } from "./browser.ts";
+import { derivedBytes, type FormKeys } from "./browser.ts";
 import { readPastedCode } from "./callback.ts";
 import type { ConsentAnswer } from "./consent-service.ts";
 import { askAboutAccount } from "./other-account.ts";
@@ -10,17 +10,17 @@ import { claimLink, exchangeForLink, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
 
-/** Where a person gets a code to copy. The same at every look, since a GET stores nothing: all of it is derived. */
+/** Where a person gets a code to copy. The same for a form as for its POST, since a GET stores nothing: all of it is derived. */
 export function copiedCodeRequest(
   { definition, clientId, inputs, scopes }: AuthorizationContext,
-  { formKey, at }: { formKey: Uint8Array; at: BrowserAtLink },
+  { formKeys, form }: { formKeys: FormKeys; form: ConsentForm },
 ): { authorizationUrl: string; codeVerifier: string | null; redirectUri: string | null } {
   const { manualRedirectUri } = requireManualCode(definition);
-  const pkce = createPkce({ definition, randomBytes: derivedBytes(formKey, "verifier", at) });
+  const pkce = createPkce({ definition, randomBytes: derivedBytes(formKeys, "verifier", form) });
   const authorizationUrl = buildAuthorizationUrl({
     definition,
     values: { client: { id: clientId }, inputs, redirectUri: manualRedirectUri ?? undefined },
-    state: derivedBytes(formKey, "state", at)(32).toString("base64url"),
+    state: derivedBytes(formKeys, "state", form)(32).toString("base64url"),
     codeChallenge: pkce,
     scopes,
   });
@@ -32,7 +32,7 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
   const { row, context } = await claimLink(parts, form);
   if (!row.manual) throw new ConsentError("malformed", "This link takes no code.");
   const code = readPastedCode(context.definition, pasted);
-  const { codeVerifier, redirectUri } = copiedCodeRequest(context, { formKey: parts.formKey, at: form });
+  const { codeVerifier, redirectUri } = copiedCodeRequest(context, { formKeys: parts.formKeys, form });
   const exchange = { connectionId: row.connectionId, code, captured: {}, codeVerifier, redirectUri };
   const held = await exchangeForLink(parts, row.id, exchange);
   const { connectionName, definition } = context;

@@ -23,7 +23,7 @@ export async function openLink(parts: ConsentParts, { link, browser }: BrowserAt
 
 /** The same for a form, which also makes the link this browser's own. */
 export async function claimLink(parts: ConsentParts, form: ConsentForm): Promise<OpenedLink> {
-  if (!csrfMatches(parts.formKey, form, form.csrf)) throw new ConsentError("stale_form");
+  if (!csrfMatches(parts.formKeys, form, form.csrf)) throw new ConsentError("stale_form");
   const opened = await openLink(parts, form);
   if (await parts.links.claim(opened.key, sha256(form.browser))) return opened;
   const now = await parts.links.find(opened.key);

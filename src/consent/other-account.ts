@@ -9,14 +9,14 @@ export type AccountForm = { held: string; link: string; csrf: string; browser: s
 
 /** What the page asks when the person signed in to another account; its form is bound to the browser. */
 export function askAboutAccount(
-  { formKey }: Pick<ConsentParts, "formKey">,
+  { formKeys }: Pick<ConsentParts, "formKeys">,
   asked: { held: OtherAccount; context: AuthorizationContext; browser: string; linkId: string },
 ): AccountQuestion {
   const { held, context, browser, linkId } = asked;
   return {
     held: held.attemptId,
     link: linkId,
-    csrf: csrfToken(formKey, { browser, link: formOf(held.attemptId, linkId) }),
+    csrf: csrfToken(formKeys, { browser, link: formOf(held.attemptId, linkId) }),
     was: context.account,
     is: held.label ?? held.account,
     action: `/callback/${context.definition.id}`,
@@ -26,7 +26,7 @@ export function askAboutAccount(
 /** A person's word on another account (docs/consent.md, "Another account"). */
 export async function decideAccount(parts: ConsentParts, form: AccountForm): Promise<ConsentAnswer> {
   const { held, link, csrf, browser, accepted } = form;
-  if (!csrfMatches(parts.formKey, { browser, link: formOf(held, link) }, csrf)) throw new ConsentError("stale_form");
+  if (!csrfMatches(parts.formKeys, { browser, link: formOf(held, link) }, csrf)) throw new ConsentError("stale_form");
   const returnTo = await parts.links.returnTo(link); // before the decision: that must not look as if it had failed
   const decided = await parts.decideAccount(held, accepted);
   if (accepted) await parts.links.reserve(link);

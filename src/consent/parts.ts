@@ -1,6 +1,7 @@
 import type { AuthorizationRequests } from "../store/authorization-requests.ts";
 import type { ConsentLinks } from "../store/consent-links.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import type { FormKeys } from "./browser.ts";
 import type {
   DecideAccount,
   DeviceCalls,
@@ -27,6 +28,6 @@ export type ConsentParts = {
   publicUrl: string;
   returnOrigins: readonly string[];
   random: { bytes: (size: number) => Uint8Array; uuid: () => string };
-  /** 32 bytes that stay the same for all replicas and restarts: forms and hand-copied codes are bound by it. */
-  formKey: Uint8Array;
+  /** Forms and hand-copied codes are bound by them. */
+  formKeys: FormKeys;
 };

@@ -8,7 +8,12 @@ export type Keyring = {
   seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** @throws Error when the key is not in the ring or the record does not belong to this place. */
   open(record: Uint8Array, place: Place): string;
-  /** 32 bytes for another purpose (RFC 5869), the same on all replicas; from the oldest key, so that adding one changes nothing. */
+  /**
+   * 32 bytes for another purpose (RFC 5869), the same on all replicas, from the key that made `proof`: what hangs together with
+   * a proof stays the same for as long as the proof holds. @throws Error when that key is not in the ring
+   */
+  deriveWith(proof: string, purpose: string): Uint8Array;
+  /** The same from the last key, so that adding one in front changes nothing. Only for what may change when that key retires. */
   derive(purpose: string): Uint8Array;
   /**
    * Proof that this broker wrote `text`: `<key id>.<HMAC-SHA-256 in base64url>` (RFC 2104), made with the first key. A proof for
@@ -40,17 +45,27 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
       if (key === undefined) throw new Error(`sealed with key "${id}", which is not in ENCRYPTION_KEYS`);
       return open(record, key, place);
     },
+    deriveWith(proof, purpose) {
+      const key = byId.get(keyIdOfProof(proof));
+      if (key === undefined) throw new Error("the key that made this proof is not in ENCRYPTION_KEYS");
+      return new Uint8Array(hkdfSync("sha256", key, "freshet", purpose, 32));
+    },
     derive: (purpose) => new Uint8Array(hkdfSync("sha256", oldest.key, "freshet", purpose, 32)),
     sign: (purpose, text) => `${current.id}.${hmac(current.key, purpose, text).toString("base64url")}`,
     verify(purpose, text, proof) {
-      const end = proof.lastIndexOf("."); // base64url has no dot, a key id may have
-      const key = byId.get(proof.slice(0, Math.max(end, 0)));
+      const id = keyIdOfProof(proof);
+      const key = byId.get(id);
       if (key === undefined) return "unknown_key";
-      const given = Buffer.from(proof.slice(end + 1), "base64url");
+      const given = Buffer.from(proof.slice(id.length + 1), "base64url");
       const expected = hmac(key, purpose, text);
       return given.length === expected.length && timingSafeEqual(given, expected) ? "authentic" : "forged";
     },
   };
+}
+
+/** base64url has no dot, a key id may have. */
+function keyIdOfProof(proof: string): string {
+  return proof.slice(0, Math.max(proof.lastIndexOf("."), 0));
 }
 
 function hmac(key: Buffer, purpose: string, text: string): Buffer {

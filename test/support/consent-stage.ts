@@ -15,7 +15,9 @@ import type { Database } from "../../src/store/database.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault } from "../../src/vault/token-vault.ts";
 
-const formKey = createHash("sha256").update("form key of the tests").digest();
+const firstKey = { id: "k1", key: randomBytes(32) };
+const keyring = createKeyring([firstKey]);
+const rotated = createKeyring([{ id: "k2", key: randomBytes(32) }, firstKey]);
 const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
 
 /** What the sandbox answered, and to which connection it went. */
@@ -34,6 +36,8 @@ export type ConsentStage = {
   /** Set to take the exchange's place. */
   behaviour: { exchange: ExchangeCode | null };
   catalog: ReturnType<typeof loadCatalog>;
+  /** Puts another key in front of the one that forms were made with. */
+  rotateKeys(): void;
   close(): Promise<void>;
 };
 
@@ -56,6 +60,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const events: ConsentStage["events"] = [];
   const exchanged: Exchanged[] = [];
   const behaviour: ConsentStage["behaviour"] = { exchange: null };
+  const formKeys = { ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);
     if (context) return context;
@@ -64,7 +69,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const consent = createConsentService({
     links: createConsentLinks(database.prisma),
     requests: createAuthorizationRequests(database.prisma),
-    vault: createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }])),
+    vault: createTokenVault(keyring),
     loadContext: async (id) => find(id),
     exchangeCode: async (given) => {
       if (behaviour.exchange) return await behaviour.exchange(given);
@@ -79,7 +84,11 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     publicUrl,
     returnOrigins,
     random: { bytes: randomBytes, uuid: randomUUID },
-    formKey,
+    formKeys: {
+      sign: (...given) => formKeys.ring.sign(...given),
+      verify: (...given) => formKeys.ring.verify(...given),
+      deriveWith: (...given) => formKeys.ring.deriveWith(...given),
+    },
   });
   await app.register(consentRoutes, { consent, publicUrl, randomBytes });
   const signingKey = createHash("sha256").update("signing key of the tests").digest();
@@ -103,6 +112,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     exchanged,
     behaviour,
     catalog,
+    rotateKeys: () => void (formKeys.ring = rotated),
     async connect({ provider = "sandbox", ...given } = {}) {
       const known = catalog.get(provider);
       if (!known) throw new Error(`no provider ${provider}`);

@@ -1,8 +1,10 @@
+import { csrfToken } from "../../../src/consent/browser.ts";
 import { copiedCodeRequest } from "../../../src/consent/copied-code.ts";
 import { describeApiRequest } from "../../../src/providers/api-request.ts";
 import { authorizationParams, buildAuthorizationUrl } from "../../../src/providers/authorization-request.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
 import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
 import { authorizationRequest, plainValues, valuesFor, type Observed } from "./values.ts";
 
 /** What a person is sent to, and which codes are taken. */
@@ -33,7 +35,9 @@ export function observeApi(definition: ProviderDefinition): Observed {
 function copiedCode(definition: ProviderDefinition): string {
   const own = { connectionId: "", connectionName: "", clientId: "app-1", clientSecrets: () => [], account: null };
   const context = { ...own, definition, inputs: {}, scopes: [], disabled: false, grant: "authorization_code" };
-  const given = { formKey: new Uint8Array(32), at: { browser: "b", link: "l" } };
+  const formKeys = createKeyring([{ id: "k1", key: Buffer.alloc(32) }]);
+  const at = { browser: "b", link: "l" };
+  const given = { formKeys, form: { ...at, csrf: csrfToken(formKeys, at) } };
   const { authorizationUrl } = copiedCodeRequest(context, given);
   return `goes to ${new URL(authorizationUrl).searchParams.get("redirect_uri") ?? "no page"}`;
 }

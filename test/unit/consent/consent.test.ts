@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BrokerError, type ErrorCode } from "../../../src/errors.ts";
 import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
@@ -525,6 +526,34 @@ describe("a code that is copied by hand", () => {
       expect((await browser.get(url)).statusCode).toBe(410);
     },
   );
+
+  test("connects with the verifier of the page that was shown, also when the keys were rotated since", async () => {
+    const verifiers: (string | null)[] = [];
+    stage.behaviour.exchange = async ({ codeVerifier }) => {
+      verifiers.push(codeVerifier);
+      return { connectionName: "acme", held: null };
+    };
+    const { url, connectionId } = await manual();
+    const context = stage.contexts.get(connectionId);
+    const { definition } = context ?? {};
+    if (!definition?.authorization) throw new Error("no authorize page");
+    const authorization = { ...definition.authorization, pkce: "required" } as const;
+    Object.assign(context ?? {}, { definition: { ...definition, authorization } });
+    const browser = open();
+    const { body } = await browser.get(url);
+    const challenge = new URL((address(body) ?? "").replaceAll("&amp;", "&")).searchParams.get("code_challenge");
+    stage.rotateKeys();
+    const answer = await browser.post(url, { csrf: csrfOf(body), code: "one-minute-code" });
+    stage.behaviour.exchange = null;
+    expect(answer.statusCode).toBe(200);
+    expect(
+      verifiers.map((verifier) =>
+        createHash("sha256")
+          .update(verifier ?? "")
+          .digest("base64url"),
+      ),
+    ).toEqual([challenge]);
+  });
 
   test.each(["", "two words", "https://app.apicbase.com/done", "x".repeat(5000)])(
     "that is none is 400: %j",

@@ -65,6 +65,18 @@ describe("a proof", () => {
   });
 });
 
+describe("what hangs together with a proof", () => {
+  it("comes from the key that made the proof, after a rotation too, and ends with that key", () => {
+    const before = createKeyring([old]);
+    const proof = before.sign("forms", "a");
+    const derived = before.deriveWith(proof, "verifiers");
+    expect(derived).toHaveLength(32);
+    expect(createKeyring([current, old]).deriveWith(proof, "verifiers")).toEqual(derived);
+    expect(before.deriveWith(proof, "others")).not.toEqual(derived);
+    expect(() => createKeyring([current]).deriveWith(proof, "verifiers")).toThrow(/not in ENCRYPTION_KEYS/);
+  });
+});
+
 describe("a keyring at start", () => {
   const known = [old, current].map((key) => ({ id: key.id, check: sealKeyCheck(key) }));
 
