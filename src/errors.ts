@@ -23,6 +23,7 @@ export const errorCodes = [
   "provider_unavailable",
   "refresh_in_progress",
   "storage_unavailable",
+  "unreadable_secret",
   "internal_error",
 ] as const;
 

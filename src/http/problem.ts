@@ -21,6 +21,7 @@ export const statusOf: Readonly<Record<ErrorCode, number>> = {
   unsupported_media_type: 415,
   provider_rejected: 422,
   rate_limited: 429,
+  unreadable_secret: 500,
   internal_error: 500,
   client_rejected: 502,
   provider_unavailable: 503,

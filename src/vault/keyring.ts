@@ -1,12 +1,13 @@
 import { createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { StartupError } from "../errors.ts";
 import { keyIdOf, open, seal, type Place } from "./envelope.ts";
+import { UnreadableSecretError } from "./unreadable.ts";
 
 /** Seals with the first key and opens with all of them. */
 export type Keyring = {
   readonly ids: readonly string[];
   seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
-  /** @throws Error when the key is not in the ring or the record does not belong to this place. */
+  /** @throws UnreadableSecretError when the key is not in the ring or the record does not belong to this place. */
   open(record: Uint8Array, place: Place): string;
   /**
    * 32 bytes for another purpose (RFC 5869), the same on all replicas, from the key that made `proof`: what hangs together with
@@ -40,10 +41,16 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
     seal: (plaintext, place) =>
       new Uint8Array(seal(plaintext, { keyId: current.id, key: current.key, place, randomBytes })),
     open(record, place) {
-      const id = keyIdOf(record);
-      const key = byId.get(id);
-      if (key === undefined) throw new Error(`sealed with key "${id}", which is not in ENCRYPTION_KEYS`);
-      return open(record, key, place);
+      const keyId = readableKeyId(record);
+      const key = byId.get(keyId ?? "");
+      if (key === undefined) {
+        throw new UnreadableSecretError(place, { keyId, reason: keyId === null ? "no_record" : "unknown_key" });
+      }
+      try {
+        return open(record, key, place);
+      } catch {
+        throw new UnreadableSecretError(place, { keyId, reason: "does_not_open" });
+      }
     },
     deriveWith(proof, purpose) {
       const key = byId.get(keyIdOfProof(proof));
@@ -66,6 +73,16 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
 /** base64url has no dot, a key id may have. */
 function keyIdOfProof(proof: string): string {
   return proof.slice(0, Math.max(proof.lastIndexOf("."), 0));
+}
+
+/** What a log may repeat of a record: an id as ENCRYPTION_KEYS allows it, and no other bytes. */
+function readableKeyId(record: Uint8Array): string | null {
+  try {
+    const id = keyIdOf(record);
+    return /^[\w.-]{1,32}$/.test(id) ? id : null;
+  } catch {
+    return null;
+  }
 }
 
 function hmac(key: Buffer, purpose: string, text: string): Buffer {

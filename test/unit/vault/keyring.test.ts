@@ -2,12 +2,23 @@ import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { StartupError } from "../../../src/errors.ts";
 import { keyIdOf } from "../../../src/vault/envelope.ts";
-import { createKeyring, sealKeyCheck, verifyKeyring } from "../../../src/vault/keyring.ts";
+import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createKeyList, UnreadableSecretError } from "../../../src/vault/unreadable.ts";
 
 const keyOf = (id: string, seed = id) => ({ id, key: createHash("sha256").update(seed).digest() });
 const [old, current] = [keyOf("2025"), keyOf("2026")];
 const place = { table: "clients", row: "1", column: "secret_sealed", revision: 0 };
+
+function errorOf(ring: Keyring, record: Uint8Array) {
+  try {
+    return ring.open(record, place);
+  } catch (error) {
+    if (!(error instanceof UnreadableSecretError)) throw error;
+    expect(error.code).toBe("unreadable_secret");
+    return { keyId: error.keyId, reason: error.reason, place: error.place };
+  }
+}
 
 describe("a keyring", () => {
   it("the first key encrypts, and all decrypt", () => {
@@ -18,14 +29,28 @@ describe("a keyring", () => {
     expect(rotated.open(rotated.seal("new", place), place)).toBe("new");
   });
 
-  it("a record of a key that is not in the ring does not open, and the error names the key", () => {
+  const where = { table: "clients", row: "1", column: "secret_sealed" };
+
+  it("a record of a key that is not in the ring does not open, and the error names place and key", () => {
     const record = createKeyring([current]).seal("text", place);
-    expect(() => createKeyring([old]).open(record, place)).toThrow(/"2026".*ENCRYPTION_KEYS/);
+    expect(errorOf(createKeyring([old]), record)).toEqual({ keyId: "2026", reason: "unknown_key", place: where });
   });
 
-  it("a record does not open with other bytes under the same id", () => {
+  it("a record does not open with other bytes under the same id, nor with a bit changed", () => {
     const record = createKeyring([current]).seal("text", place);
-    expect(() => createKeyring([keyOf("2026", "other bytes")]).open(record, place)).toThrow();
+    const unopened = { keyId: "2026", reason: "does_not_open", place: where };
+    expect(errorOf(createKeyring([keyOf("2026", "other bytes")]), record)).toEqual(unopened);
+    record[record.length - 1]! ^= 1;
+    expect(errorOf(createKeyring([current]), record)).toEqual(unopened);
+  });
+
+  it("what is no record is told from one, and none of its bytes are repeated", () => {
+    const ring = createKeyring([current]);
+    for (const bytes of [Buffer.from(""), Buffer.from("garbage"), ring.seal("x", place).subarray(0, 20)]) {
+      expect(errorOf(ring, bytes)).toEqual({ keyId: null, reason: "no_record", place: where });
+    }
+    const odd = Buffer.concat([Buffer.from([1, 4]), Buffer.from("a\nb\0"), Buffer.alloc(64)]);
+    expect(errorOf(ring, odd)).toEqual({ keyId: null, reason: "no_record", place: where });
   });
 
   it("without a key the broker does not start", () => {
@@ -161,5 +186,33 @@ describe("the vault", () => {
     ].map((print) => Buffer.from(print).toString("hex"));
     expect(new Set(prints).size).toBe(prints.length);
     expect(vault.fingerprint("token", "client")).toEqual(vault.fingerprint("token", "client"));
+  });
+});
+
+describe("a key that this ring lacks", () => {
+  it("makes a record silent where the database names it, and absent where it does not", async () => {
+    const keys = createKeyList(async () => ["2025", "2026"]);
+    expect(await keys.absenceOf("2025")).toBe("silent");
+    expect(await keys.absenceOf("2031")).toBe("absent");
+    expect(await keys.absenceOf(null)).toBe("absent");
+  });
+
+  it("is silent as long as the database does not answer", async () => {
+    const keys = createKeyList(async () => await Promise.reject(new Error("away")));
+    expect(await keys.absenceOf("2031")).toBe("silent");
+  });
+
+  it("is looked for in a list that was read after the question, and all questions of a moment share one", async () => {
+    const answers: ((ids: string[]) => void)[] = [];
+    const keys = createKeyList(() => new Promise((resolve) => void answers.push(resolve)));
+    const early = keys.absenceOf("2026");
+    await Promise.resolve();
+    const late = [keys.absenceOf("2026"), keys.absenceOf("2026"), keys.absenceOf("2027")];
+    answers[0]?.([]); // read before the other replica named its key
+    expect(await early).toBe("absent");
+    await Promise.resolve();
+    answers[1]?.(["2026"]);
+    expect(await Promise.all(late)).toEqual(["silent", "silent", "absent"]);
+    expect(answers).toHaveLength(2);
   });
 });
