@@ -68,9 +68,10 @@ export function createConsentService(parts: ConsentParts) {
 async function createLink(parts: ConsentParts, request: LinkRequest) {
   checkLinkRequest(request, await parts.loadContext(request.connectionId), parts.returnOrigins);
   const { connectionId, createdBy, returnTo = null, manual = false } = request;
+  const purpose = request.purpose?.trim() ?? null;
   const { id, secretHash, token } = createLinkToken(parts.random.bytes);
   const expiresInSeconds = request.expiresInSeconds ?? defaultLinkSeconds;
-  const row = { id, secretHash, connectionId, createdBy, returnTo, manual, expiresInSeconds };
+  const row = { id, secretHash, connectionId, createdBy, returnTo, manual, purpose, expiresInSeconds };
   const { expiresAt } = await parts.links.insert(row);
   const detail = { link: id, created_by: createdBy, expires_at: expiresAt.toISOString() };
   await parts.recordEvent({ connectionId, type: "consent_link_created", detail });

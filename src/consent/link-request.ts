@@ -3,6 +3,7 @@ import type { AuthorizationContext } from "./context.ts";
 
 export const defaultLinkSeconds = 3600;
 const longestLinkSeconds = 7 * 24 * 3600;
+const longestPurpose = 200;
 
 /** What ops ask for when they make a link. Absent: the default. */
 export type LinkRequest = {
@@ -10,6 +11,8 @@ export type LinkRequest = {
   expiresInSeconds?: number | undefined;
   returnTo?: string | null | undefined;
   manual?: boolean | undefined;
+  /** What the person is asked for, shown to them as it is. */
+  purpose?: string | null | undefined;
   /** Who asked: the name of a key, for the history. */
   createdBy: string;
 };
@@ -26,12 +29,13 @@ export function checkLinkRequest(
     });
   }
   if (grant !== "device_code") requireAuthorization(definition);
-  const { expiresInSeconds = defaultLinkSeconds, returnTo = null, manual = false } = request;
+  const { expiresInSeconds = defaultLinkSeconds, returnTo = null, manual = false, purpose = null } = request;
   if (!Number.isInteger(expiresInSeconds) || expiresInSeconds < 1 || expiresInSeconds > longestLinkSeconds) {
     throw invalid(`expires_in must be a whole number of seconds from 1 to ${longestLinkSeconds} (7 days)`);
   }
   if (returnTo !== null) checkReturnTo(returnTo, returnOrigins);
   if (manual) requireManualCode(definition);
+  if (purpose !== null) checkPurpose(purpose);
 }
 
 /** The definition's authorize page. @throws BrokerError where the provider offers no authorization code grant */
@@ -51,6 +55,17 @@ export function requireManualCode(definition: AuthorizationContext["definition"]
     "grant_not_applicable",
     `The provider ${definition.id} shows no code to copy (its definition does not say manual_code); use a plain link.`,
   );
+}
+
+/** One line that a person reads: direction marks could show it as something else than it is. */
+const purposeShape = new RegExp(
+  String.raw`^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]{1,${longestPurpose}}$`,
+  "u",
+);
+
+function checkPurpose(purpose: string): void {
+  if (purpose.trim() !== "" && purposeShape.test(purpose)) return;
+  throw invalid(`purpose must be one line of 1 to ${longestPurpose} characters, without control characters`);
 }
 
 function checkReturnTo(returnTo: string, returnOrigins: readonly string[]): void {

@@ -7,7 +7,7 @@ import type { Establish } from "../tokens/establish.ts";
 import type { ConnectionService } from "./connection-service.ts";
 import type { Principal } from "./principal.ts";
 
-type LinkWish = { expiresInSeconds?: number; returnTo?: string; manual?: boolean };
+type LinkWish = { expiresInSeconds?: number; returnTo?: string; manual?: boolean; purpose?: string };
 
 /** How ops have a person's consent asked for, or hand in what it gave. All throw BrokerError. */
 export type ConsentCalls = {

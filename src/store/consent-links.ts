@@ -7,6 +7,7 @@ export type NewConsentLink = {
   secretHash: Uint8Array<ArrayBuffer>;
   returnTo: string | null;
   manual: boolean;
+  purpose: string | null;
   createdBy: string;
   expiresInSeconds: number;
 };
@@ -17,6 +18,8 @@ export type ConsentLinkRow = {
   connectionId: string;
   returnTo: string | null;
   manual: boolean;
+  /** What the person is asked for, in the words of whoever made the link. */
+  purpose: string | null;
   /** Hash of the cookie of the browser that posted first; null: nobody has. */
   claimedBy: Uint8Array | null;
   used: boolean;
@@ -37,16 +40,17 @@ export function createConsentLinks(prisma: Prisma) {
       await prisma.$executeRaw`DELETE FROM consent_links WHERE connection_id = ${link.connectionId}::uuid
         AND expires_at < clock_timestamp() - interval '30 days'`;
       const rows = await prisma.$queryRaw<{ expiresAt: Date }[]>`
-        INSERT INTO consent_links (id, connection_id, secret_hash, return_to, manual, created_by, expires_at)
+        INSERT INTO consent_links (id, connection_id, secret_hash, return_to, manual, purpose, created_by, expires_at)
         VALUES (${link.id}, ${link.connectionId}::uuid, ${link.secretHash}, ${link.returnTo}, ${link.manual},
-          ${link.createdBy}, clock_timestamp() + make_interval(secs => ${link.expiresInSeconds}::double precision))
+          ${link.purpose}, ${link.createdBy}, clock_timestamp() + make_interval(secs => ${link.expiresInSeconds}::double precision))
         RETURNING expires_at AS "expiresAt"`;
       return only(rows);
     },
 
     async find({ id, secretHash }: LinkKey): Promise<ConsentLinkRow | null> {
       const rows = await prisma.$queryRaw<ConsentLinkRow[]>`
-        SELECT id, connection_id AS "connectionId", return_to AS "returnTo", manual, claimed_by AS "claimedBy",
+        SELECT id, connection_id AS "connectionId", return_to AS "returnTo", manual, purpose,
+          claimed_by AS "claimedBy",
           used_at IS NOT NULL AS used, expires_at <= clock_timestamp() AS expired, expires_at AS "expiresAt"
         FROM consent_links WHERE id = ${id} AND secret_hash = ${secretHash}`;
       return rows[0] ?? null;

@@ -7,7 +7,14 @@ import { textOf, type Resource } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 import { waitUntilConnected, watchConnection, type Watch } from "../watch-connection.ts";
 
-type ConnectOptions = { wait: boolean; timeout?: number; expiresIn?: number; returnTo?: string; manual?: boolean };
+type ConnectOptions = {
+  wait: boolean;
+  timeout?: number;
+  expiresIn?: number;
+  returnTo?: string;
+  manual?: boolean;
+  purpose?: string;
+};
 
 /** `freshet connect NAME` */
 export function addConnectCommand(program: Command, cli: Cli): void {
@@ -21,6 +28,7 @@ export function addConnectCommand(program: Command, cli: Cli): void {
     .option("--expires-in <seconds>", "how long the link works (default: an hour)", wholeNumber)
     .option("--return-to <url>", "where the browser goes afterwards; one of RETURN_ORIGINS")
     .option("--manual", "the provider shows a code, which the person copies into the page")
+    .option("--purpose <text>", "what the account is connected for, shown to the person; at most 200 characters")
     .action(handle(cli, connect));
 }
 
@@ -40,6 +48,7 @@ async function connectByLink(session: Session, { name, path, connection, options
     expires_in: options.expiresIn,
     return_to: options.returnTo,
     manual: options.manual,
+    purpose: options.purpose,
   });
   // Before anybody can have seen the link: whatever happens through it comes after this look.
   const watch = options.wait ? await watchConnection(api(), path, { connection }) : null;
@@ -52,9 +61,10 @@ async function connectByLink(session: Session, { name, path, connection, options
 /** A code to type in at the provider (RFC 8628), which the broker asks about meanwhile. */
 async function connectByCode(session: Session, { name, path, connection, options }: Connecting) {
   const { api, output } = session;
-  const { expiresIn, returnTo, manual } = options;
-  if (expiresIn !== undefined || returnTo !== undefined || manual) {
-    throw new UsageError(`${name} is connected with a code: --expires-in, --return-to and --manual are for links`);
+  const { expiresIn, returnTo, manual, purpose } = options;
+  if (manual || [expiresIn, returnTo, purpose].some((given) => given !== undefined)) {
+    const forLinks = "--expires-in, --return-to, --manual and --purpose are for links";
+    throw new UsageError(`${name} is connected with a code: ${forLinks}`);
   }
   // Before the code is there: the broker may hear of a quick person before this program looks again.
   const watch = options.wait ? await watchConnection(api(), path, { connection, endings: endingsOfCode(name) }) : null;

@@ -26,6 +26,13 @@ const link = closed({
   ),
   return_to: Type.Optional(Type.String({ maxLength: 2000 })),
   manual: Type.Optional(Type.Boolean()),
+  purpose: Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 200,
+      description: "what the account is connected for, in one line; the person who opens the link reads it",
+    }),
+  ),
 });
 
 const tokenSet = closed({
@@ -51,11 +58,12 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
     response: { 201: linkSchema },
   };
   app.post("/connections/:connection/consent-links", { schema: createSchema }, async (request, reply) => {
-    const { expires_in, return_to, manual } = request.body;
+    const { expires_in, return_to, manual, purpose } = request.body;
     const wanted = {
       ...(expires_in === undefined ? {} : { expiresInSeconds: expires_in }),
       ...(return_to === undefined ? {} : { returnTo: return_to }),
       ...(manual === undefined ? {} : { manual }),
+      ...(purpose === undefined ? {} : { purpose }),
     };
     const { id, url, expiresAt } = await consentCalls.createLink(
       principalOf(request),

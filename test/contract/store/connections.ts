@@ -54,6 +54,7 @@ export function connections(stage: () => StoreStage): void {
         secretHash: sealedBytes(),
         returnTo: null,
         manual: false,
+        purpose: null,
         createdBy: "tests",
         expiresInSeconds: 60,
       });

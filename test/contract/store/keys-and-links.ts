@@ -76,7 +76,15 @@ export function consent(stage: () => StoreStage): void {
   const makeLink = async ({ expiresInSeconds = 60, manual = false, provider = "own" } = {}) => {
     const { id: connectionId } = await stage().insert({ provider });
     const key = { id: randomUUID(), secretHash: hash(connectionId) };
-    const given = { ...key, connectionId, returnTo: "https://app.example/", manual, createdBy: "k1", expiresInSeconds };
+    const given = {
+      ...key,
+      connectionId,
+      returnTo: "https://app.example/",
+      manual,
+      purpose: "Invoices",
+      createdBy: "k1",
+      expiresInSeconds,
+    };
     const { expiresAt } = await stage().links.insert(given);
     return { key, connectionId, expiresAt };
   };
@@ -111,6 +119,7 @@ export function consent(stage: () => StoreStage): void {
         connectionId,
         returnTo: "https://app.example/",
         manual: true,
+        purpose: "Invoices",
         claimedBy: null,
         used: false,
         expired: false,
@@ -161,7 +170,14 @@ export function consent(stage: () => StoreStage): void {
       await age(key.id, 31);
       await age(foreign.key.id, 31);
       const recent = { id: randomUUID(), secretHash: mine };
-      const given = { connectionId, returnTo: null, manual: false, createdBy: "k1", expiresInSeconds: 60 };
+      const given = {
+        connectionId,
+        returnTo: null,
+        manual: false,
+        purpose: null,
+        createdBy: "k1",
+        expiresInSeconds: 60,
+      };
       await stage().links.insert({ ...given, ...recent });
       await age(recent.id, 29);
       await stage().links.insert({ ...given, id: randomUUID(), secretHash: mine });

@@ -45,10 +45,26 @@ test("reconnecting waits for the new consent, not for the status that it has alr
 
 test("--no-wait prints the link and leaves", async () => {
   await using broker = await startStubBroker({ ...made, "GET /connections/a": connection("pending") });
-  const args = ["connect", "a", "--no-wait", "--expires-in", "60", "--return-to", "https://x.example", "--manual"];
+  const args = [
+    "connect",
+    "a",
+    "--no-wait",
+    "--expires-in",
+    "60",
+    "--return-to",
+    "https://x.example",
+    "--manual",
+    "--purpose",
+    "Invoices",
+  ];
   const result = await run(args, { env: { FRESHET_URL: broker.url } });
   expect(result).toEqual({ exitCode: 0, out: `${link.url}\n`, err: "" });
-  expect(broker.requests.at(-1)?.body).toEqual({ expires_in: 60, return_to: "https://x.example", manual: true });
+  expect(broker.requests.at(-1)?.body).toEqual({
+    expires_in: 60,
+    return_to: "https://x.example",
+    manual: true,
+    purpose: "Invoices",
+  });
 });
 
 test.each([

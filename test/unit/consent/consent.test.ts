@@ -14,7 +14,9 @@ beforeAll(async () => {
 });
 afterAll(async () => await stage.close());
 
-async function makeLink(request: { returnTo?: string; connectionId?: string; expiresInSeconds?: number } = {}) {
+async function makeLink(
+  request: { returnTo?: string; purpose?: string; connectionId?: string; expiresInSeconds?: number } = {},
+) {
   const connectionId = request.connectionId ?? (await stage.connect()).connectionId;
   return { connectionId, ...(await stage.consent.createLink({ ...request, connectionId, createdBy: "tests" })) };
 }
@@ -204,6 +206,15 @@ describe("making a link", () => {
     await expect(makeLink({ returnTo })).rejects.toThrow(
       `return_to must be an address at one of RETURN_ORIGINS: ${shop}`,
     );
+  });
+
+  test("takes a purpose of one line and at most 200 characters", async () => {
+    for (const purpose of ["Invoices for March", "é".repeat(200), "🧾".repeat(200)]) {
+      await expect(makeLink({ purpose })).resolves.toBeDefined();
+    }
+    for (const purpose of ["x".repeat(201), "", " ", "two\nlines", "bell\u0007", "\u202ebackwards", "half \ud83e"]) {
+      await expect(makeLink({ purpose })).rejects.toThrow("purpose must be one line of 1 to 200 characters");
+    }
   });
 
   test("refuses a disabled connection, a provider without authorize page, and manual where no code is shown", async () => {

@@ -15,7 +15,14 @@ async function insertLink() {
   const { connectionId } = await stage.connect();
   const { id, secretHash } = createLinkToken(randomBytes);
   const links = createConsentLinks(stage.database.prisma);
-  const given = { connectionId, returnTo: null, manual: false, createdBy: "tests", expiresInSeconds: 3600 };
+  const given = {
+    connectionId,
+    returnTo: null,
+    manual: false,
+    purpose: null,
+    createdBy: "tests",
+    expiresInSeconds: 3600,
+  };
   await links.insert({ ...given, id, secretHash });
   return { connectionId, links, key: { id, secretHash } };
 }
