@@ -5,7 +5,12 @@ import type { Principal } from "./registry/principal.ts";
 import { ensureSandbox } from "./sandbox/first-steps.ts";
 
 /** Who makes the sandbox's client and connection at the first start. */
-const starter: Principal = { keyId: "first start", abilities: ["connections", "admin"], connections: ["*"] };
+const starter: Principal = {
+  keyId: "first start",
+  abilities: ["connections", "admin"],
+  connections: ["*"],
+  expiresAt: null,
+};
 
 /** Makes sure that there is something to try, and says in plain text how. */
 export async function firstSteps(broker: Broker, config: Config): Promise<string> {

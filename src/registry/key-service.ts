@@ -4,18 +4,19 @@ import type { Ability, ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/page.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "./api-key.ts";
-import type { Principal } from "./principal.ts";
+import { bootstrapKeyId, likePatterns, requireMayGive, type Principal } from "./principal.ts";
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
 
 export type KeyService = {
   /** @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable */
   authenticate(key: string): Promise<Principal>;
-  /** The key itself is in the answer, once. */
-  create(key: NewKey): Promise<{ row: ApiKeyRow; key: string }>;
-  list(page: PageRequest): Promise<ApiKeyRow[]>;
-  /** @throws BrokerError not_found */
-  revoke(id: string): Promise<void>;
+  /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
+  create(giver: Principal, key: NewKey): Promise<{ row: ApiKeyRow; key: string }>;
+  /** Those whose patterns lie within the principal's own. */
+  list(principal: Principal, page: PageRequest): Promise<ApiKeyRow[]>;
+  /** @throws BrokerError not_found, for a key beyond the principal's patterns too */
+  revoke(principal: Principal, id: string): Promise<void>;
 };
 
 type Options = {
@@ -30,7 +31,12 @@ type Options = {
 /** How long a key is trusted without asking Postgres, and how long it outlives Postgres. */
 const trustMs = 4000;
 const outageMs = 120_000;
-const admin: Principal = { keyId: "admin", abilities: ["tokens", "connections", "admin"], connections: ["*"] };
+const bootstrap: Principal = {
+  keyId: bootstrapKeyId,
+  abilities: ["tokens", "connections", "admin"],
+  connections: ["*"],
+  expiresAt: null,
+};
 
 export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: Options): KeyService {
   const adminHash = adminKey === null ? null : hashKey(adminKey);
@@ -46,7 +52,7 @@ export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: 
   return {
     async authenticate(key) {
       const hash = hashKey(key);
-      if (adminHash !== null && isSameHash(hash, adminHash)) return admin;
+      if (adminHash !== null && isSameHash(hash, adminHash)) return bootstrap;
       const id = readKeyId(key);
       if (id === null || (cache.peek(id) === null && !hasGoodChecksum(key))) {
         throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
@@ -55,19 +61,23 @@ export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: 
       if (row === null || !isSameHash(hash, row.secretHash)) throw unauthenticated("The key is unknown.");
       if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
-      return { keyId: row.id, abilities: row.abilities, connections: row.connections };
+      const { abilities, connections, expiresAt } = row;
+      return { keyId: row.id, abilities, connections, expiresAt };
     },
 
-    async create({ name, abilities, connections, expiresAt }) {
+    async create(giver, { name, ...gift }) {
+      requireMayGive(giver, gift);
       const { id, key } = makeApiKey(randomBytes);
-      const row = await keys.insert({ id, name, abilities, connections, expiresAt, secretHash: hashKey(key) });
+      const by = giver.keyId === bootstrapKeyId ? null : giver.keyId;
+      const row = await keys.insert({ id, name, ...gift, secretHash: hashKey(key) }, by);
+      if (row === null) throw unauthenticated("The key has been revoked, or has expired.");
       return { row, key };
     },
 
-    list: (page) => keys.list(page),
+    list: (principal, page) => keys.list(page, likePatterns(principal)),
 
-    async revoke(id) {
-      const known = await keys.revoke(id);
+    async revoke(principal, id) {
+      const known = await keys.revoke(id, likePatterns(principal));
       cache.expire(id);
       if (!known) throw new BrokerError("not_found", `There is no key with the id "${id}".`);
     },

@@ -1,23 +1,87 @@
 import { publicName } from "../chain-name.ts";
+import { BrokerError } from "../errors.ts";
 import type { Ability } from "../store/api-keys.ts";
 
 /** Who calls, and what they may. */
 export type Principal = {
-  /** The key's id; `admin` for the bootstrap key. */
+  /** The key's id; `bootstrapKeyId` for the bootstrap key. */
   keyId: string;
   abilities: readonly Ability[];
   /** Names of connections, `*` standing for any characters. */
   connections: readonly string[];
+  /** When the key ends; null: never. */
+  expiresAt: Date | null;
 };
 
+/** What the bootstrap key (`ADMIN_KEY`) is called where others have an id. No key's id is so short. */
+export const bootstrapKeyId = "admin";
+
+/** What a new key may do, as its giver asks for it. */
+type Gift = { abilities: readonly Ability[]; connections: readonly string[]; expiresAt: Date | null };
+
+/** Of a client, what decides who may use it. */
+type Usable = { patterns: readonly string[]; scopes: readonly string[] };
+
 /** Whether one of the principal's patterns covers the connection. Rows of further tokens are reached through theirs alone. */
-export function mayUse({ connections }: Principal, name: string): boolean {
-  return publicName(name) === name && connections.some((pattern) => matches(pattern, name));
+export function mayUse({ connections }: Pick<Principal, "connections">, name: string): boolean {
+  return publicName(name) === name && isCovered(name, connections);
+}
+
+/**
+ * Whether the principal may have the client's secret work for a connection. With `admin`: any client, for connections that its own
+ * patterns cover. Without: the client's patterns must cover the connection too, and the client's scopes, where it has any, must
+ * hold all that are asked for. Asking for none is asking for whatever the provider gives then, so it must be some.
+ */
+export function mayUseClient(
+  principal: Principal,
+  client: Usable,
+  wanted: { connection: string; scopes: readonly string[] },
+): boolean {
+  if (!mayUse(principal, wanted.connection)) return false;
+  if (principal.abilities.includes("admin")) return true;
+  if (!isCovered(wanted.connection, client.patterns)) return false;
+  if (client.scopes.length === 0) return true;
+  return wanted.scopes.length > 0 && wanted.scopes.every((scope) => client.scopes.includes(scope));
+}
+
+/** The answer for a client that does not exist and for one that the caller may not use: the same, byte for byte. */
+export function unknownClient(name: string): BrokerError {
+  return new BrokerError("invalid_request", `client: there is no client named "${name}".`);
+}
+
+/**
+ * Nobody gives more than they have: neither abilities nor patterns, nor for longer than their own key lives.
+ * @throws BrokerError forbidden, naming the field and what is allowed
+ */
+export function requireMayGive(principal: Principal, { abilities, connections, expiresAt }: Gift): void {
+  const more = abilities.find((ability) => !principal.abilities.includes(ability));
+  if (more !== undefined) {
+    throw forbidden("abilities", `this key has no "${more}"; it may give ${principal.abilities.join(", ")}`);
+  }
+  requireMayCover(principal, connections);
+  const end = principal.expiresAt;
+  if (end !== null && (expiresAt === null || expiresAt > end)) {
+    throw forbidden("expires_at", `this key ends at ${end.toISOString()}; what it gives must end by then`);
+  }
+}
+
+/** @throws BrokerError forbidden for a pattern that covers names which none of the principal's own patterns covers */
+export function requireMayCover({ connections }: Principal, patterns: readonly string[]): void {
+  // A star of the inner pattern is matched as a character that no name has: only a star of the outer one takes it in.
+  const beyond = patterns.find((pattern) => !isCovered(pattern, connections));
+  if (beyond === undefined) return;
+  const own = connections.length === 0 ? "it has none" : `its own are ${connections.join(", ")}`;
+  throw forbidden("connections", `"${beyond}" goes beyond the patterns of this key; ${own}`);
 }
 
 /** The same as SQL's LIKE patterns. */
-export function likePatterns({ connections }: Principal): string[] {
+export function likePatterns({ connections }: Pick<Principal, "connections">): string[] {
   return connections.map((pattern) => pattern.replaceAll(/[\\%_]/g, String.raw`\$&`).replaceAll("*", "%"));
+}
+
+/** Whether one of the patterns covers a name, or all names that another pattern covers. */
+function isCovered(nameOrPattern: string, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => matches(pattern, nameOrPattern));
 }
 
 /** The parts between stars, found one after the other from the left. */
@@ -33,4 +97,8 @@ function matches(pattern: string, name: string): boolean {
     at = found + part.length;
   }
   return name.length - last.length >= at && name.endsWith(last);
+}
+
+function forbidden(field: string, problem: string): BrokerError {
+  return new BrokerError("forbidden", `${field}: ${problem}.`);
 }

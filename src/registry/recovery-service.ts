@@ -5,6 +5,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { mayUse, type Principal } from "./principal.ts";
 
 /** A connection whose row has gone back in time with a restored database. Its refresh token has most likely been spent. */
 export type HeldConnection = {
@@ -17,12 +18,13 @@ export type HeldConnection = {
 };
 
 export type RecoveryService = {
-  list(): Promise<HeldConnection[]>;
+  /** Of those that the principal's patterns cover. */
+  list(principal: Principal): Promise<HeldConnection[]>;
   /**
-   * Lets these be refreshed again, all of them where `names` is null; returns their names.
+   * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
    * @throws BrokerError not_found for a name that is not held, and then releases none
    */
-  release(names: readonly string[] | null, by: string): Promise<string[]>;
+  release(principal: Principal, names: readonly string[] | null): Promise<string[]>;
 };
 
 type Parts = {
@@ -46,16 +48,19 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
     if (released !== null) cache.learn(released);
   };
 
+  const heldFor = async (principal: Principal): Promise<TokenRow[]> =>
+    (await rows.goneBack()).filter(({ name }) => mayUse(principal, publicName(name)));
+
   return {
-    list: async () => (await rows.goneBack()).map(describe),
-    async release(names, by) {
-      const held = await rows.goneBack();
+    list: async (principal) => (await heldFor(principal)).map(describe),
+    async release(principal, names) {
+      const held = await heldFor(principal);
       const unknown = names?.find((name) => !held.some((row) => isNamed(row, name)));
       if (unknown !== undefined) {
         throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
       }
       const chosen = held.filter((row) => names === null || names.some((name) => isNamed(row, name)));
-      for (const row of chosen) await release(row, by);
+      for (const row of chosen) await release(row, principal.keyId);
       return chosen.map(({ name }) => name);
     },
   };

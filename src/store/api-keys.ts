@@ -1,3 +1,4 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
 
@@ -29,26 +30,41 @@ export function createApiKeys({ prisma }: Database) {
       return (await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[];
     },
 
-    /** Newest first, revoked ones too. */
-    async list({ limit, after }: PageRequest): Promise<ApiKeyRow[]> {
-      const older = after ? { OR: [{ createdAt: { lt: after.createdAt } }, { ...after, id: { lt: after.id } }] } : {};
-      const rows = await prisma.apiKey.findMany({
-        where: older,
-        orderBy: [{ createdAt: "desc" }, { id: "desc" }],
-        take: limit,
-      });
-      return rows as ApiKeyRow[];
+    /** Those whose patterns all lie within `patterns` (of LIKE), newest first, revoked ones too. */
+    async list({ limit, after }: PageRequest, patterns: string[]): Promise<ApiKeyRow[]> {
+      const older = after
+        ? Sql.sql`AND (k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id})`
+        : Sql.empty;
+      return await prisma.$queryRaw`SELECT ${columns} FROM api_keys k WHERE ${isWithin(patterns)} ${older}
+        ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
-    async insert(key: NewApiKey): Promise<ApiKeyRow> {
-      return (await prisma.apiKey.create({ data: key })) as ApiKeyRow;
+    /** `giver`: the id of the key that makes it; null: the bootstrap key does. Null: the giver has ended meanwhile. */
+    async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
+      const { id, name, secretHash, abilities: may, connections, expiresAt } = key;
+      // FOR SHARE: a revocation under way is waited for, and one that comes later finds the new key in the list.
+      const rows = await prisma.$queryRaw<ApiKeyRow[]>`
+        WITH giver AS (SELECT 1 FROM api_keys WHERE id = ${giver} AND revoked_at IS NULL
+          AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE)
+        INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, expires_at)
+        SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${expiresAt}::timestamptz
+        WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${columns}`;
+      return rows[0] ?? null;
     },
 
-    /** False: there is no such key. Revoking twice changes nothing. */
-    async revoke(id: string): Promise<boolean> {
-      const count = await prisma.$executeRaw`
-        UPDATE api_keys SET revoked_at = COALESCE(revoked_at, clock_timestamp()) WHERE id = ${id}`;
+    /** False: there is no such key whose patterns lie within `patterns`. Revoking twice changes nothing. */
+    async revoke(id: string, patterns: string[]): Promise<boolean> {
+      const count = await prisma.$executeRaw`UPDATE api_keys k
+        SET revoked_at = COALESCE(k.revoked_at, clock_timestamp()) WHERE k.id = ${id} AND ${isWithin(patterns)}`;
       return count === 1;
     },
   };
+}
+
+const columns = Sql.sql`k.id, k.name, k.secret_hash AS "secretHash", k.abilities, k.connections, k.expires_at AS "expiresAt",
+  k.revoked_at AS "revokedAt", k.created_at AS "createdAt"`;
+
+/** A star of a key's pattern is a character that no name has, so only a percent sign takes it in. */
+function isWithin(patterns: string[]): Sql.Sql {
+  return Sql.sql`NOT EXISTS (SELECT 1 FROM unnest(k.connections) own WHERE NOT own LIKE ANY(${patterns}::text[]))`;
 }

@@ -48,23 +48,18 @@ async function store(stage: StoreStage, at: Date) {
   const grant = sealedGrant({ issuedAt: at, expiresAt: at, refreshTokenExpiresAt: at });
   await stage.rows.replaceGrant(given, grant, { event: { type: "connected", detail: {} }, exclusive: false });
   await stage.set(id, `created_at = '${at.toISOString()}'`);
-  const key = await stage.keys.insert({
-    id: randomUUID(),
-    name: "zone",
-    secretHash: new Uint8Array(32),
-    abilities: [],
-    connections: [],
-    expiresAt: at,
-  });
+  const keyId = randomUUID();
+  const ofKey = { id: keyId, name: "zone", abilities: [], connections: [], expiresAt: at };
+  await stage.keys.insert({ ...ofKey, secretHash: new Uint8Array(32) }, null);
   const bySql = await stage.query<{ ms: number }>(
     `SELECT (extract(epoch FROM unnest(ARRAY[c.issued_at, c.expires_at, c.refresh_token_expires_at, k.expires_at])) * 1000)::float8 AS ms
      FROM connections c, api_keys k WHERE c.id = $1::uuid AND k.id = $2`,
     id,
-    key.id,
+    keyId,
   );
   const record = await stage.connections.findById(id);
   const read = await stage.row(id);
-  const [found] = await stage.keys.findMany([key.id]);
+  const [found] = await stage.keys.findMany([keyId]);
   const byAdapter = [read.issuedAt, read.expiresAt, record?.createdAt, record?.refreshTokenExpiresAt, found?.expiresAt];
   const after = { createdAt: new Date(at.getTime() + 1), id };
   const [next] = await stage.connections.list({ limit: 1, after }, {}, ["%"]);

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { KeyService } from "../../registry/key-service.ts";
 import { abilities } from "../../store/api-keys.ts";
+import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
 import { closed, cursor, keySchema, limit, literals, newKeySchema, pageOf } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
@@ -37,7 +38,7 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
     if (expiresAt !== null && expiresAt.getTime() <= nowMs()) {
       throw new BrokerError("invalid_request", "expires_at: must lie in the future.");
     }
-    const { row, key } = await keys.create({ ...wanted, expiresAt });
+    const { row, key } = await keys.create(principalOf(request), { ...wanted, expiresAt });
     return await reply.code(201).send({ ...viewKey(row), key });
   });
 
@@ -48,7 +49,7 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
     response: { 200: pageOf(keySchema) },
   };
   app.get("/keys", { schema: list }, async (request) => {
-    const items = await keys.list(readPage("keys", request.query));
+    const items = await keys.list(principalOf(request), readPage("keys", request.query));
     return { items: items.map(viewKey), next_cursor: nextCursor("keys", items, request.query) };
   });
 
@@ -57,7 +58,7 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
     "/keys/:id",
     { schema: { summary: "Revoke a key", tags, params, response: { 204: Type.Null() } } },
     async (request, reply) => {
-      await keys.revoke(request.params.id);
+      await keys.revoke(principalOf(request), request.params.id);
       return await reply.code(204).send(null);
     },
   );

@@ -22,7 +22,9 @@ export async function recoveryRoutes(app: ApiScope, { recovery }: RecoveryRoutes
     tags,
     response: { 200: Type.Object({ items: Type.Array(heldSchema) }) },
   };
-  app.get("/recovery", { schema: list }, async () => ({ items: (await recovery.list()).map(viewHeld) }));
+  app.get("/recovery", { schema: list }, async (request) => ({
+    items: (await recovery.list(principalOf(request))).map(viewHeld),
+  }));
 
   const confirm = {
     summary: "Let them be refreshed again, with the refresh tokens as restored",
@@ -35,6 +37,6 @@ export async function recoveryRoutes(app: ApiScope, { recovery }: RecoveryRoutes
     if ((connections === undefined) === !all) {
       throw new BrokerError("invalid_request", "Send either connections, a list of names, or all: true.");
     }
-    return { released: await recovery.release(connections ?? null, principalOf(request).keyId) };
+    return { released: await recovery.release(principalOf(request), connections ?? null) };
   });
 }

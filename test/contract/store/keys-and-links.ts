@@ -10,10 +10,17 @@ const passed = (answers: boolean[]) => answers.filter(Boolean).length;
 
 /** Every statement on API keys and on encryption keys. */
 export function keys(stage: () => StoreStage): void {
-  const insert = async (id: string = randomUUID()) => {
-    const fields = { id, name: "billing", connections: ["acme-*"], expiresAt: new Date("2030-01-01") };
-    return await stage().keys.insert({ ...fields, abilities: ["tokens", "admin"], secretHash: hash(id) });
+  const ask = async ({ giver = null, ...changes }: Partial<ApiKeyRow> & { giver?: string | null } = {}) => {
+    const id = randomUUID();
+    const fields = { id, name: "billing", connections: ["acme-*"], expiresAt: new Date("2030-01-01"), ...changes };
+    return await stage().keys.insert({ ...fields, abilities: ["tokens", "admin"], secretHash: hash(id) }, giver);
   };
+  const insert = async (changes: Partial<ApiKeyRow> & { giver?: string | null } = {}): Promise<ApiKeyRow> => {
+    const row = await ask(changes);
+    if (row === null) throw new Error("the key was not made");
+    return row;
+  };
+  const all = ["%"];
 
   describe("an API key", () => {
     it("is found by its id, with what it may do", async () => {
@@ -30,17 +37,17 @@ export function keys(stage: () => StoreStage): void {
 
     it("is revoked once: the second time changes nothing, and an unknown one is told", async () => {
       const key = await insert();
-      expect(await stage().keys.revoke(key.id)).toBe(true);
+      expect(await stage().keys.revoke(key.id, all)).toBe(true);
       const [first] = await stage().keys.findMany([key.id]);
       expect(first?.revokedAt).not.toBeNull();
-      expect(await stage().keys.revoke(key.id)).toBe(true);
+      expect(await stage().keys.revoke(key.id, all)).toBe(true);
       expect(await stage().keys.findMany([key.id])).toEqual([first]);
-      expect(await stage().keys.revoke("nobody")).toBe(false);
+      expect(await stage().keys.revoke("nobody", all)).toBe(false);
     });
 
     it("stands in a list in pages without gap or repetition, revoked ones too, though made at the same moment", async () => {
       const made = await Promise.all(Array.from({ length: 5 }, () => insert()));
-      await stage().keys.revoke(made[0]?.id ?? "");
+      await stage().keys.revoke(made[0]?.id ?? "", all);
       const ids = made.map(({ id }) => id);
       await stage().query(
         "UPDATE api_keys SET created_at = '2026-01-01' WHERE id = ANY($1::text[]) RETURNING 1 AS done",
@@ -49,15 +56,43 @@ export function keys(stage: () => StoreStage): void {
       const seen: string[] = [];
       for (let after: ApiKeyRow | null = null; ;) {
         const position: { createdAt: Date; id: string } | null = after && { createdAt: after.createdAt, id: after.id };
-        const page: ApiKeyRow[] = await stage().keys.list({ limit: 2, after: position });
+        const page: ApiKeyRow[] = await stage().keys.list({ limit: 2, after: position }, all);
         seen.push(...page.map(({ id }) => id));
         after = page.at(-1) ?? null;
         if (page.length < 2) break;
       }
       expect(new Set(seen).size).toBe(seen.length);
       expect(seen.filter((id) => ids.includes(id)).sort()).toEqual([...ids].sort());
-      const times = (await stage().keys.list({ limit: 100, after: null })).map(({ createdAt }) => createdAt.getTime());
+      const times = (await stage().keys.list({ limit: 100, after: null }, all)).map(({ createdAt }) =>
+        createdAt.getTime(),
+      );
       expect(times).toEqual([...times].sort((one, next) => next - one));
+    });
+  });
+
+  describe("keys beyond a caller's patterns", () => {
+    it("are neither listed nor revoked: all of a key's patterns must lie within one of the caller's each", async () => {
+      const run = randomUUID();
+      const within = [[`${run}-a-*`], [`${run}-a-x`, `${run}-b`], [], [`${run}-a-*-z`]];
+      const beyond = [[`${run}-*`], ["*"], [`${run}-a-x`, `${run}-c`], [`${run}-a*`]];
+      const made = await Promise.all([...within, ...beyond].map((connections) => insert({ connections })));
+      const patterns = [`${run}-a-%`, `${run}-b`];
+      const seen = new Set((await stage().keys.list({ limit: 200, after: null }, patterns)).map(({ id }) => id));
+      expect(made.map(({ id }) => seen.has(id))).toEqual([true, true, true, true, false, false, false, false]);
+      const revoked = await Promise.all(made.map(({ id }) => stage().keys.revoke(id, patterns)));
+      expect(revoked).toEqual([true, true, true, true, false, false, false, false]);
+      const rows = await stage().keys.findMany(made.map(({ id }) => id));
+      expect(rows.filter(({ revokedAt }) => revokedAt !== null)).toHaveLength(4);
+    });
+  });
+
+  describe("a key that makes keys", () => {
+    it("makes none once it is revoked or has expired, and none without being there", async () => {
+      const [good, revoked] = [await insert(), await insert()];
+      const expired = await insert({ expiresAt: new Date("2020-01-01") });
+      await stage().keys.revoke(revoked.id, all);
+      expect(await insert({ giver: good.id })).toMatchObject({ connections: ["acme-*"] });
+      for (const giver of [revoked.id, expired.id, "nobody"]) expect(await ask({ giver })).toBeNull();
     });
   });
 

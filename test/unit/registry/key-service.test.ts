@@ -3,16 +3,19 @@ import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import { makeApiKey } from "../../../src/registry/api-key.ts";
 import { createKeyService } from "../../../src/registry/key-service.ts";
+import { bootstrapKeyId, type Principal } from "../../../src/registry/principal.ts";
 import type { ApiKeyRow, ApiKeys } from "../../../src/store/api-keys.ts";
 import { fakeClock } from "../tokens/fake-clock.ts";
 
+const everywhere = ["tokens", "connections", "admin"] as const;
+const operator: Principal = { keyId: bootstrapKeyId, abilities: everywhere, connections: ["*"], expiresAt: null };
 const adminKey = "an admin key of at least 32 characters";
 
 /** The service on a table in memory, which can be away. */
 function serve() {
   const clock = fakeClock();
   const table = new Map<string, ApiKeyRow>();
-  const state = { isGone: false, queries: 0 };
+  const state = { isGone: false, hasEnded: false, queries: 0 };
   const answer = <Value>(value: Value): Value => {
     state.queries++;
     if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
@@ -21,6 +24,7 @@ function serve() {
   const keys = {
     findMany: async (ids: string[]) => answer(ids.flatMap((id) => table.get(id) ?? [])),
     insert: async (key: Omit<ApiKeyRow, "revokedAt" | "createdAt">) => {
+      if (state.hasEnded) return null;
       const row = { ...key, revokedAt: null, createdAt: new Date() };
       table.set(row.id, row);
       return row;
@@ -33,7 +37,7 @@ function serve() {
   } as unknown as ApiKeys;
   const service = createKeyService({ keys, adminKey, clock, nowMs: () => clock.wallMs(), randomBytes });
   const make = async (expiresAt: Date | null = null) =>
-    await service.create({ name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
+    await service.create(operator, { name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
   return { service, clock, state, make };
 }
 
@@ -58,7 +62,7 @@ describe("who calls", () => {
   it("a key stands for its id, abilities and patterns", async () => {
     const { service, make } = serve();
     const { key, row } = await make();
-    const principal = { keyId: row.id, abilities: ["tokens"], connections: ["acme-*"] };
+    const principal = { keyId: row.id, abilities: ["tokens"], connections: ["acme-*"], expiresAt: null };
     expect(await service.authenticate(key)).toEqual(principal);
   });
 
@@ -69,6 +73,7 @@ describe("who calls", () => {
       keyId: "admin",
       abilities: ["tokens", "connections", "admin"],
       connections: ["*"],
+      expiresAt: null,
     });
     expect((await refusalOf(service.authenticate(`${adminKey}x`)))[0]).toBe("unauthenticated");
   });
@@ -120,7 +125,7 @@ describe("who calls", () => {
     const { key, row } = await make();
     const otherReplica = serve();
     await service.authenticate(key);
-    await service.revoke(row.id);
+    await service.revoke(operator, row.id);
     expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/revoked/)]);
 
     const elsewhere = await otherReplica.make();
@@ -151,6 +156,49 @@ describe("who calls", () => {
 
   it("an unknown id cannot be revoked", async () => {
     const { service } = serve();
-    expect((await refusalOf(service.revoke("nobody")))[0]).toBe("not_found");
+    expect((await refusalOf(service.revoke(operator, "nobody")))[0]).toBe("not_found");
+  });
+});
+
+describe("who makes a key", () => {
+  const end = new Date("2027-01-31T00:00:00.000Z");
+  const giver: Principal = {
+    keyId: "k1",
+    abilities: ["tokens", "admin"],
+    connections: ["acme-*", "beta"],
+    expiresAt: end,
+  };
+  const modest = { name: "n", abilities: ["tokens" as const], connections: ["acme-b*", "beta"], expiresAt: end };
+
+  it("gives what it has, or less", async () => {
+    const { service } = serve();
+    const { row } = await service.create(giver, modest);
+    expect(row).toMatchObject({ abilities: ["tokens"], connections: ["acme-b*", "beta"], expiresAt: end });
+  });
+
+  it.each([
+    [
+      "an ability that it lacks",
+      { abilities: ["tokens" as const, "connections" as const] },
+      /^abilities: .*connections/,
+    ],
+    ["a pattern that is wider", { connections: ["acme-b*", "acme*"] }, /^connections: "acme\*"/],
+    ["all connections", { connections: ["*"] }, /^connections: "\*"/],
+    [
+      "a later end",
+      { expiresAt: new Date(end.getTime() + 1) },
+      /^expires_at: this key ends at 2027-01-31T00:00:00.000Z/,
+    ],
+    ["no end", { expiresAt: null }, /^expires_at: /],
+  ])("cannot give %s: the answer names the field and what is allowed", async (_what, more, text) => {
+    const { service } = serve();
+    const refusal = await refusalOf(service.create(giver, { ...modest, ...more }));
+    expect(refusal).toEqual(["forbidden", expect.stringMatching(text)]);
+  });
+
+  it("may end meanwhile: nothing is made, and the answer is that of a key that is no good", async () => {
+    const { service, state } = serve();
+    state.hasEnded = true;
+    expect((await refusalOf(service.create(giver, modest)))[0]).toBe("unauthenticated");
   });
 });

@@ -1,8 +1,20 @@
 import * as fc from "fast-check";
-import { expect, it } from "vitest";
-import { likePatterns, mayUse, type Principal } from "../../../src/registry/principal.ts";
+import { describe, expect, it } from "vitest";
+import {
+  likePatterns,
+  mayUse,
+  mayUseClient,
+  requireMayCover,
+  unknownClient,
+  type Principal,
+} from "../../../src/registry/principal.ts";
 
-const withPatterns = (...connections: string[]): Principal => ({ keyId: "k", abilities: ["tokens"], connections });
+const withPatterns = (...connections: string[]): Principal => ({
+  keyId: "k",
+  abilities: ["tokens"],
+  connections,
+  expiresAt: null,
+});
 
 it.each([
   ["acme-bol", "acme-bol", true],
@@ -45,4 +57,103 @@ it("a pattern covers what the regular expression of the same meaning does", () =
 
 it("for SQL's LIKE a star becomes a percent sign, and LIKE's own characters stand for themselves", () => {
   expect(likePatterns(withPatterns("acme-*", "a_b%c\\d*"))).toEqual(["acme-%", String.raw`a\_b\%c\\d%`]);
+});
+
+/** Whether somebody with the outer pattern may hand out the inner one. */
+function mayGiveOut(outer: string, inner: string): boolean {
+  try {
+    requireMayCover(withPatterns(outer), [inner]);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+it.each([
+  ["team-*", "team-a-*", true],
+  ["team-*", "team-*", true],
+  ["team-*", "team-", true],
+  ["team-*", "team*", false],
+  ["team-a-*", "team-*", false],
+  ["team-a-*", "*", false],
+  ["*", "*", true],
+  ["*a*", "x*a", true],
+  ["*a*", "a", true],
+  ["*a*", "*", false],
+  ["*a*", "*b*", false],
+  ["a*b", "a*b*b", true],
+  ["a*b", "a*b*", false],
+  ["a*b*c", "a*c", false],
+  ["a*c", "a*b*c", true],
+  ["**", "*", true],
+  ["*", "**", true],
+  ["a", "a*", false],
+  ["a", "a**", false],
+  ["", "*", false],
+])("whoever has %s may hand out %s: %s", (outer, inner, may) => {
+  expect(mayGiveOut(outer, inner)).toBe(may);
+});
+
+it("a pattern that may be handed out covers no name beyond one's own, and one that may not covers such a name", () => {
+  const piece = fc.constantFrom("a", "b", "ab", "-", ".");
+  const patterns = fc
+    .array(fc.oneof(piece, fc.constant("*")), { minLength: 1, maxLength: 6 })
+    .map((pieces) => pieces.join(""));
+  const fillings = fc.array(fc.array(piece, { maxLength: 4 }), { minLength: 6, maxLength: 6 });
+  const property = fc.property(patterns, patterns, fillings, (outer, inner, texts) => {
+    let star = 0;
+    const name = inner.replaceAll("*", () => texts[star++]?.join("") ?? "");
+    expect(mayUse(withPatterns(inner), name)).toBe(true);
+    if (mayGiveOut(outer, inner)) expect(mayUse(withPatterns(outer), name)).toBe(true);
+    // z stands in no pattern here, so only a star of the outer one can take it in.
+    else expect(mayUse(withPatterns(outer), inner.replaceAll("*", "z"))).toBe(false);
+  });
+  fc.assert(property, { numRuns: 5000 });
+});
+
+const key = (connections: string[], abilities: Principal["abilities"] = ["connections"]): Principal => ({
+  ...withPatterns(...connections),
+  abilities,
+});
+
+describe("a client", () => {
+  const client = { patterns: ["team-b-*", "shared-*"], scopes: ["read", "write"] };
+  const b = { connection: "team-b-app", scopes: ["read"] };
+
+  it.each([
+    ["its own connection, within the scopes", { by: key(["team-b-*"]), wanted: b }, true],
+    ["a connection that only the client's patterns cover", { by: key(["team-a-*"]), wanted: b }, false],
+    [
+      "a connection that only the key's patterns cover",
+      { by: key(["*"]), wanted: { ...b, connection: "team-c" } },
+      false,
+    ],
+    ["a scope beyond the client's", { by: key(["*"]), wanted: { ...b, scopes: ["read", "admin"] } }, false],
+    ["no scope at all, which is whatever the provider gives", { by: key(["*"]), wanted: { ...b, scopes: [] } }, false],
+    [
+      "anything, with admin",
+      { by: key(["*"], ["connections", "admin"]), wanted: { connection: "team-c", scopes: ["any"] } },
+      true,
+    ],
+    [
+      "a connection beyond its own patterns, with admin",
+      { by: key(["team-a-*"], ["connections", "admin"]), wanted: b },
+      false,
+    ],
+  ])("may be used for %s: %s", (_what, { by, wanted }, may) => {
+    expect(mayUseClient(by, client, wanted)).toBe(may);
+  });
+
+  it("without patterns is nobody's but those with admin; without scopes it sets no bounds to them", () => {
+    expect(mayUseClient(key(["*"]), { patterns: [], scopes: [] }, b)).toBe(false);
+    expect(mayUseClient(key(["*"]), { patterns: ["*"], scopes: [] }, { ...b, scopes: ["any"] })).toBe(true);
+    expect(mayUseClient(key(["*"]), { patterns: ["*"], scopes: [] }, { ...b, scopes: [] })).toBe(true);
+  });
+
+  it("that is not for the caller is answered as one that does not exist", () => {
+    expect(unknownClient("x")).toMatchObject({
+      code: "invalid_request",
+      message: 'client: there is no client named "x".',
+    });
+  });
 });
