@@ -5,6 +5,9 @@ import type { Config } from "./config.ts";
 import { createConsentService } from "./consent/consent-service.ts";
 import { buildApp } from "./http/app.ts";
 import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./outside.ts";
+import { wrongKeysPerMinute } from "./http/auth.ts";
+import { createConsentLimits } from "./http/consent-limits.ts";
+import { createMinuteLimit } from "./http/minute-limit.ts";
 import { createClientService } from "./registry/client-service.ts";
 import { createConnectionService } from "./registry/connection-service.ts";
 import { createConsentCalls } from "./registry/consent-calls.ts";
@@ -14,6 +17,7 @@ import { createRecoveryService } from "./registry/recovery-service.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests } from "./store/authorization-requests.ts";
 import type { Database } from "./store/database.ts";
+import { shareAnswer } from "./shared-answer.ts";
 import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
 import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
@@ -38,7 +42,13 @@ export async function createBroker(config: Config, log: Logger) {
   const { database, dataDir, keyring, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
   const sandbox = providers.sandboxAddress === null ? null : sandboxOptions(config, keyring);
+  const metricsRoute = {
+    render: shareAnswer(async () => await metrics.registry.metrics(), clock),
+    metricsKey: config.metricsKey,
+    wrongKeys: createMinuteLimit(wrongKeysPerMinute, clock),
+  };
   const app = await buildApp({
+    ...metricsRoute,
     ...registry,
     log,
     tokens: core.tokens,
@@ -49,12 +59,14 @@ export async function createBroker(config: Config, log: Logger) {
     randomBytes,
     nowMs: core.nowMs,
     isReady: () => lifecycle.ready,
-    check: async () => ({
-      database: (await withDeadline(canQuery(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
-      redis: config.redisUrl === null ? "not_configured" : shared.leases.available() ? "ok" : "unavailable",
-    }),
-    render: async () => await metrics.registry.metrics(),
-    metricsKey: config.metricsKey,
+    check: shareAnswer(
+      async () => ({
+        database: (await withDeadline(canQuery(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
+        redis: config.redisUrl === null ? "not_configured" : shared.leases.available() ? "ok" : "unavailable",
+      }),
+      clock,
+    ),
+    limits: createConsentLimits(config, clock),
     metricsOnApi: config.metricsPort === null,
     sandbox,
     trustProxy: config.trustProxy,
@@ -74,7 +86,7 @@ export async function createBroker(config: Config, log: Logger) {
     core,
     records,
     sandbox,
-    metrics,
+    metricsRoute,
     adminKeyFile: secrets.adminKeyFile,
     close,
   };
@@ -106,6 +118,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     devices: parts.devices,
     publicUrl: config.publicUrl,
     returnOrigins: config.returnOrigins,
+    openRequestsPerLink: config.linkOpenRequests,
     random: { bytes: randomBytes, uuid: randomUUID },
     formKeys: parts.keyring,
   });

@@ -38,6 +38,10 @@ export const environmentSchema = Type.Object({
   METRICS_KEY: Type.Optional(bearer(16)),
   RETURN_ORIGINS: Type.Optional(Type.String()),
   TRUST_PROXY: Type.Optional(Type.String()),
+  LINK_POSTS_PER_MINUTE: whole(1, 60_000, { default: 10 }),
+  LINK_OPEN_REQUESTS: whole(1, 1000, { default: 5 }),
+  LINK_PAGES_PER_MINUTE: whole(1, 60_000, { default: 120 }),
+  CALLBACKS_PER_MINUTE: whole(1, 60_000, { default: 60 }),
   SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
 });
 
@@ -74,6 +78,14 @@ export type Config = Readonly<{
   metricsKey: string | null;
   returnOrigins: readonly string[];
   trustProxy: readonly string[];
+  /** For each consent link. */
+  linkPostsPerMinute: number;
+  /** Authorization requests of one consent link that wait for their callback. */
+  linkOpenRequests: number;
+  /** For each address. */
+  linkPagesPerMinute: number;
+  /** For each address. */
+  callbacksPerMinute: number;
   shutdownGraceSeconds: number;
 }>;
 
@@ -107,6 +119,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     metricsKey: values.METRICS_KEY ?? null,
     returnOrigins: splitList(values.RETURN_ORIGINS).map((origin) => parseOrigin("RETURN_ORIGINS", origin)),
     trustProxy: splitList(values.TRUST_PROXY).map(parseProxy),
+    linkPostsPerMinute: values.LINK_POSTS_PER_MINUTE,
+    linkOpenRequests: values.LINK_OPEN_REQUESTS,
+    linkPagesPerMinute: values.LINK_PAGES_PER_MINUTE,
+    callbacksPerMinute: values.CALLBACKS_PER_MINUTE,
     shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   });
 }

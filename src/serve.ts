@@ -19,7 +19,7 @@ export async function serve(config: Config): Promise<void> {
   const output = pino.destination(1);
   const log = createLogger(config.logLevel, output);
   const broker = await createBroker(config, log);
-  const closeMetrics = await startMetricsServer(config, broker.metrics);
+  const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
   await listen(broker, config);
   // Before it says that it is ready; that this fails or takes long keeps nobody from being served.
   const recovered = broker.core.recover().catch((err: unknown) => log.warn({ err }, "recovery at the start failed"));

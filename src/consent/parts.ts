@@ -27,6 +27,8 @@ export type ConsentParts = {
   /** An origin, without a trailing slash. */
   publicUrl: string;
   returnOrigins: readonly string[];
+  /** Authorization requests of one link that may wait for their callback at a time. */
+  openRequestsPerLink: number;
   random: { bytes: (size: number) => Uint8Array; uuid: () => string };
   /** Forms and hand-copied codes are bound by them. */
   formKeys: FormKeys;

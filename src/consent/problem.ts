@@ -10,6 +10,7 @@ export type ConsentProblem =
   | "used_link"
   | "connection_disabled"
   | "duplicate_grant"
+  | "too_many_requests"
   | "provider_refused"
   | "provider_unavailable"
   | "client_rejected"

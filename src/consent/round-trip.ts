@@ -43,7 +43,7 @@ async function beginRoundTrip(
     ? await parts.pushRequest(context, request)
     : buildAuthorizationUrl({ definition, ...request });
   const id = random.uuid();
-  await parts.requests.insert({
+  const retryAfterSeconds = await parts.requests.insert({
     id,
     stateHash: sha256(state),
     connectionId: row.connectionId,
@@ -52,7 +52,9 @@ async function beginRoundTrip(
     verifier: pkce && vault.sealVerifier(pkce.verifier, { requestId: id }),
     redirectUri,
     expiresInSeconds: stateSeconds,
+    mostOpen: parts.openRequestsPerLink,
   });
+  if (retryAfterSeconds !== null) throw new ConsentError("too_many_requests", null, { retryAfterSeconds });
   return authorizationUrl;
 }
 

@@ -78,6 +78,13 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "A link connects one account, once, and this one has done so.",
     next: "If it was you, there is nothing left to do. If not, tell whoever sent it, and ask for a new link.",
   },
+  too_many_requests: {
+    status: 429,
+    tone: "calm",
+    title: "That was too often",
+    what: "This link, or your network, has asked this service more often than it answers in so short a time. Nothing was changed by it.",
+    next: "Wait a minute and load this page again. If you have begun to connect several times without finishing, wait ten minutes.",
+  },
   provider_refused: {
     status: 502,
     tone: "bad",

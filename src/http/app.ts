@@ -63,7 +63,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   app.addSchema(problemSchema);
   await app.register(swagger, openApi);
 
-  const requireAbility = createRequireAbility(parts.keys);
+  const requireAbility = createRequireAbility(parts.keys, parts.wrongKeys);
   const api = async (ability: Ability, routes: (scope: ApiScope) => Promise<void>) =>
     await app.register(async (scope) => {
       requireAbility(scope, ability);

@@ -3,14 +3,18 @@ import { BrokerError } from "../errors.ts";
 import type { Ability, ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/page.ts";
 import { createReadCache } from "../store/read-cache.ts";
+import { shareAnswer } from "../shared-answer.ts";
 import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "./api-key.ts";
 import { bootstrapKeyId, likePatterns, requireMayGive, type Principal } from "./principal.ts";
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
 
 export type KeyService = {
-  /** @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable */
-  authenticate(key: string): Promise<Principal>;
+  /**
+   * `sparing`: for a caller who has sent many wrong keys. An invented one then costs no query of its own.
+   * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable
+   */
+  authenticate(key: string, options?: { sparing: boolean }): Promise<Principal>;
   /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
   create(giver: Principal, key: NewKey): Promise<{ row: ApiKeyRow; key: string }>;
   /** Those whose patterns lie within the principal's own. */
@@ -48,16 +52,18 @@ export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: 
     maxEntries: 10_000,
     supersedes: () => true,
   });
+  const knownIds = shareAnswer(async () => await keys.ids(), clock);
 
   return {
-    async authenticate(key) {
+    async authenticate(key, { sparing } = { sparing: false }) {
       const hash = hashKey(key);
       if (adminHash !== null && isSameHash(hash, adminHash)) return bootstrap;
       const id = readKeyId(key);
       if (id === null || (cache.peek(id) === null && !hasGoodChecksum(key))) {
         throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
       }
-      const row = await cache.read(id);
+      const isInvented = sparing && cache.peek(id) === null && !(await knownIds()).has(id);
+      const row = isInvented ? null : await cache.read(id);
       if (row === null || !isSameHash(hash, row.secretHash)) throw unauthenticated("The key is unknown.");
       if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");

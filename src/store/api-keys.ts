@@ -26,6 +26,12 @@ export type ApiKeys = ReturnType<typeof createApiKeys>;
 /** Queries on API keys. */
 export function createApiKeys({ prisma }: Database) {
   return {
+    /** The ids of all keys that have not been revoked. */
+    async ids(): Promise<Set<string>> {
+      const rows = await prisma.$queryRaw<{ id: string }[]>`SELECT id FROM api_keys WHERE revoked_at IS NULL`;
+      return new Set(rows.map(({ id }) => id));
+    },
+
     async findMany(ids: string[]): Promise<ApiKeyRow[]> {
       return (await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[];
     },

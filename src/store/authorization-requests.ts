@@ -10,6 +10,8 @@ export type NewAuthorizationRequest = {
   verifier: Uint8Array<ArrayBuffer> | null;
   redirectUri: string;
   expiresInSeconds: number;
+  /** So many of the same link may be open. */
+  mostOpen: number;
 };
 
 /** A request that came back, gone from the table. */
@@ -27,15 +29,28 @@ export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequest
 /** The statements that move a state: docs/consent.md, "A state". */
 export function createAuthorizationRequests(prisma: Prisma) {
   return {
-    /** Stores a request and removes those that ran out. */
-    async insert(request: NewAuthorizationRequest): Promise<void> {
+    /**
+     * Stores a request and removes those that ran out. Null: it is stored; else its link has too many open ones, and so many
+     * seconds later the oldest of them is over.
+     */
+    async insert(request: NewAuthorizationRequest): Promise<number | null> {
       await prisma.$executeRaw`DELETE FROM authorization_requests WHERE expires_at <= clock_timestamp()`;
-      await prisma.$executeRaw`
+      // One at a time for a link: a statement that begins after the lock sees what its last holder has committed.
+      const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
+      const insert = prisma.$executeRaw`
         INSERT INTO authorization_requests
           (id, state_hash, connection_id, link_id, browser_hash, verifier_sealed, redirect_uri, expires_at)
-        VALUES (${request.id}::uuid, ${request.stateHash}, ${request.connectionId}::uuid, ${request.linkId},
+        SELECT ${request.id}::uuid, ${request.stateHash}, ${request.connectionId}::uuid, ${request.linkId},
           ${request.browserHash}, ${request.verifier}, ${request.redirectUri},
-          clock_timestamp() + make_interval(secs => ${request.expiresInSeconds}::double precision))`;
+          clock_timestamp() + make_interval(secs => ${request.expiresInSeconds}::double precision)
+        WHERE (SELECT count(*) FROM authorization_requests
+          WHERE link_id = ${request.linkId} AND expires_at > clock_timestamp()) < ${request.mostOpen}`;
+      const [, stored] = await prisma.$transaction([lock, insert]);
+      if (stored === 1) return null;
+      const rows = await prisma.$queryRaw<{ seconds: number }[]>`
+        SELECT ceil(extract(epoch FROM min(expires_at) - clock_timestamp()))::int AS seconds
+        FROM authorization_requests WHERE link_id = ${request.linkId} AND expires_at > clock_timestamp()`;
+      return Math.max(1, rows[0]?.seconds ?? 1);
     },
 
     /** Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. */

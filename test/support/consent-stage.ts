@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance } from "fastify";
 import { createConsentService, type ConsentService } from "../../src/consent/consent-service.ts";
 import type { AuthorizationContext, ExchangeCode } from "../../src/consent/context.ts";
 import { BrokerError } from "../../src/errors.ts";
+import { createConsentLimits } from "../../src/http/consent-limits.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
 import { loadCatalog } from "../../src/providers/catalog.ts";
 import { folderOfBuiltins } from "./built-ins.ts";
@@ -83,6 +84,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     recordEvent: async (event) => void events.push(event),
     publicUrl,
     returnOrigins,
+    openRequestsPerLink: 5,
     random: { bytes: randomBytes, uuid: randomUUID },
     formKeys: {
       sign: (...given) => formKeys.ring.sign(...given),
@@ -90,7 +92,10 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       deriveWith: (...given) => formKeys.ring.deriveWith(...given),
     },
   });
-  await app.register(consentRoutes, { consent, publicUrl, randomBytes });
+  // The tests of one file are one address.
+  const perMinute = { linkPagesPerMinute: 60_000, linkPostsPerMinute: 10, callbacksPerMinute: 60_000 };
+  const limits = createConsentLimits(perMinute, { monotonicMs: () => performance.now() });
+  await app.register(consentRoutes, { consent, publicUrl, limits, randomBytes });
   const signingKey = createHash("sha256").update("signing key of the tests").digest();
   const redirectUri = `${publicUrl}/callback/sandbox`;
   await app.register(sandboxRoutes, {

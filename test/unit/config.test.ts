@@ -50,6 +50,10 @@ describe("what is not set has its default", () => {
       metricsKey: null,
       returnOrigins: [],
       trustProxy: [],
+      linkPostsPerMinute: 10,
+      linkOpenRequests: 5,
+      linkPagesPerMinute: 120,
+      callbacksPerMinute: 60,
       shutdownGraceSeconds: 60,
     });
   });

@@ -9,6 +9,7 @@ import { browserCookie, createBrowser, readBrowser } from "../../consent/browser
 import type { ConsentService } from "../../consent/consent-service.ts";
 import { ConsentError, type ConsentProblem } from "../../consent/problem.ts";
 import { BrokerError, type ErrorCode } from "../../errors.ts";
+import { limitConsent, type ConsentLimits } from "../consent-limits.ts";
 
 export type ConsentRoutesOptions = {
   consent: Pick<
@@ -17,6 +18,7 @@ export type ConsentRoutesOptions = {
   >;
   /** An origin, without a trailing slash: where forms must come from. */
   publicUrl: string;
+  limits: ConsentLimits;
   randomBytes: (size: number) => Uint8Array;
 };
 
@@ -24,12 +26,13 @@ const largestFormBytes = 32 * 1024;
 
 /** The browser's routes: `/connect/:link` and `/callback/:provider`. Every answer of theirs is a page, or a redirect. */
 export async function consentRoutes(app: FastifyInstance, options: ConsentRoutesOptions): Promise<void> {
-  const { consent, publicUrl, randomBytes } = options;
+  const { consent, publicUrl, randomBytes, limits } = options;
   const cookieToSet = browserCookie(publicUrl);
   app.removeAllContentTypeParsers();
   await app.register(cookie);
   await app.register(formbody, { bodyLimit: largestFormBytes });
   app.setErrorHandler(async (error, request, reply) => await sendProblem(error, request, reply));
+  limitConsent(app, limits);
 
   const requireOwnOrigin = ({ headers }: FastifyRequest): void => {
     if (headers.origin === publicUrl) return;
@@ -136,7 +139,11 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
 };
 
 async function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  if (error instanceof ConsentError) return await send(reply, await problemPage(error.problem, error.detail));
+  if (error instanceof ConsentError) {
+    const { problem, detail, retryAfterSeconds } = error;
+    if (retryAfterSeconds !== null) reply.header("retry-after", String(retryAfterSeconds));
+    return await send(reply, await problemPage(problem, detail));
+  }
   if (error instanceof BrokerError) {
     const problem = problemOf[error.code];
     if (problem !== undefined) return await send(reply, await problemPage(problem, error.message));

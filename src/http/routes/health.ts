@@ -2,6 +2,8 @@ import { timingSafeEqual, createHash } from "node:crypto";
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import { literals } from "../schemas.ts";
+import { countWrongKey } from "../auth.ts";
+import type { MinuteLimit } from "../minute-limit.ts";
 import type { ApiScope } from "../scope.ts";
 
 type Check = "ok" | "unavailable" | "not_configured";
@@ -44,13 +46,17 @@ export async function healthRoutes(app: ApiScope, { isReady, check }: HealthRout
   });
 }
 
-export type MetricsRouteOptions = { render: () => Promise<string>; metricsKey: string | null };
+export type MetricsRouteOptions = { render: () => Promise<string>; metricsKey: string | null; wrongKeys: MinuteLimit };
 
 /** `/metrics` in Prometheus text, to everybody or only to a bearer. */
-export async function metricsRoute(app: ApiScope, { render, metricsKey }: MetricsRouteOptions): Promise<void> {
+export async function metricsRoute(
+  app: ApiScope,
+  { render, metricsKey, wrongKeys }: MetricsRouteOptions,
+): Promise<void> {
   const schema = { summary: "Prometheus text", tags: ["health"], security: [], response: { 200: Type.String() } };
   app.get("/metrics", { schema, logLevel: "silent" }, async (request, reply) => {
     if (metricsKey !== null && !isSame(request.headers.authorization ?? "", `Bearer ${metricsKey}`)) {
+      countWrongKey(request, wrongKeys);
       throw new BrokerError("unauthenticated", "Metrics need the bearer METRICS_KEY.");
     }
     return await reply.type("text/plain; version=0.0.4; charset=utf-8").send(await render());

@@ -124,11 +124,11 @@ export function consent(stage: () => StoreStage): void {
     return { key, connectionId, expiresAt };
   };
 
-  const makeRequest = async (changes: { expiresInSeconds?: number; provider?: string } = {}) => {
-    const link = await makeLink(changes);
+  type Link = Awaited<ReturnType<typeof makeLink>>;
+  const insertRequest = async (link: Link, { mostOpen = 5 } = {}) => {
     const stateHash = hash(randomUUID());
     const id = randomUUID();
-    await stage().requests.insert({
+    const retryAfterSeconds = await stage().requests.insert({
       id,
       stateHash,
       connectionId: link.connectionId,
@@ -137,9 +137,12 @@ export function consent(stage: () => StoreStage): void {
       verifier: hash("verifier"),
       redirectUri: "https://broker.example/callback/own",
       expiresInSeconds: 600,
+      mostOpen,
     });
-    return { ...link, id, stateHash };
+    return { ...link, id, stateHash, retryAfterSeconds };
   };
+  const makeRequest = async (changes: { expiresInSeconds?: number; provider?: string } = {}) =>
+    await insertRequest(await makeLink(changes));
   const passTime = async (table: string, id: string) =>
     await stage().query(
       `UPDATE ${table} SET expires_at = clock_timestamp() - interval '1 ms' WHERE id::text = $1 RETURNING 1 AS done`,
@@ -223,6 +226,22 @@ export function consent(stage: () => StoreStage): void {
   });
 
   describe("an authorization request", () => {
+    it("is refused beyond the number that one link may have open, of many at once too, until one is over", async () => {
+      const [link, neighbour] = [await makeLink(), await makeLink()];
+      const answers = await Promise.all(Array.from({ length: 12 }, () => insertRequest(link, { mostOpen: 3 })));
+      const [stored, refused] = [true, false].map((is) =>
+        answers.filter(({ retryAfterSeconds }) => (retryAfterSeconds === null) === is),
+      );
+      expect([stored?.length, refused?.length]).toEqual([3, 9]);
+      for (const { retryAfterSeconds } of refused ?? []) expect(retryAfterSeconds).toBeGreaterThan(0);
+      const count = "SELECT count(*)::int AS open FROM authorization_requests WHERE link_id = $1";
+      expect(await stage().query(count, link.key.id)).toEqual([{ open: 3 }]);
+      expect((await insertRequest(neighbour, { mostOpen: 3 })).retryAfterSeconds).toBeNull();
+      await passTime("authorization_requests", stored?.[0]?.id ?? "");
+      expect((await insertRequest(link, { mostOpen: 3 })).retryAfterSeconds).toBeNull();
+      expect((await insertRequest(link, { mostOpen: 3 })).retryAfterSeconds).not.toBeNull();
+    });
+
     it("is taken out once, by its browser, with what the exchange needs", async () => {
       const { id, stateHash, connectionId, key } = await makeRequest();
       const given = { stateHash, browserHash: mine, provider: "own" };

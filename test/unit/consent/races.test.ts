@@ -66,6 +66,7 @@ test("a state is consumed by one of eight callbacks", async () => {
     verifier: null,
     redirectUri: "http://localhost:8080/callback/sandbox",
     expiresInSeconds: 3600,
+    mostOpen: 5,
   });
   const consume = async () => await requests.consume({ stateHash, browserHash, provider: "sandbox" });
   const answers = await Promise.all(browsers.map(consume));

@@ -3,6 +3,7 @@ import Fastify from "fastify";
 import { expect, test } from "vitest";
 import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
 import { ConsentError } from "../../../src/consent/problem.ts";
+import { createConsentLimits } from "../../../src/http/consent-limits.ts";
 import { consentRoutes, type ConsentRoutesOptions } from "../../../src/http/routes/consent.ts";
 
 const question: ConsentQuestion = {
@@ -28,7 +29,9 @@ async function start(publicUrl: string) {
     completeManually: refuse,
   };
   const app = Fastify();
-  await app.register(consentRoutes, { consent, publicUrl, randomBytes });
+  const perMinute = { linkPagesPerMinute: 120, linkPostsPerMinute: 10, callbacksPerMinute: 60 };
+  const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
+  await app.register(consentRoutes, { consent, publicUrl, limits, randomBytes });
   return app;
 }
 

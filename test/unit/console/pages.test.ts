@@ -75,6 +75,7 @@ const statuses: [ConsentProblem, number][] = [
   ["unknown_link", 404],
   ["connection_disabled", 409],
   ["duplicate_grant", 409],
+  ["too_many_requests", 429],
   ["expired_link", 410],
   ["used_link", 410],
   ["provider_refused", 502],

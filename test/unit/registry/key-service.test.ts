@@ -22,6 +22,7 @@ function serve() {
     return value;
   };
   const keys = {
+    ids: async () => answer(new Set(table.keys())),
     findMany: async (ids: string[]) => answer(ids.flatMap((id) => table.get(id) ?? [])),
     insert: async (key: Omit<ApiKeyRow, "revokedAt" | "createdAt">) => {
       if (state.hasEnded) return null;
@@ -96,6 +97,22 @@ describe("who calls", () => {
       expect.stringMatching(/unknown/),
     ]);
     expect(state.queries).toBe(1);
+  });
+
+  it("sparing, invented keys cost one query a second together, and a right one is still let in", async () => {
+    const { service, clock, state, make } = serve();
+    const { key } = await make();
+    const sparing = { sparing: true };
+    const invent = async () => await refusalOf(service.authenticate(makeApiKey(randomBytes).key, sparing));
+    const refused = await Promise.all(Array.from({ length: 200 }, invent));
+    expect(new Set(refused.map(([code]) => code))).toEqual(new Set(["unauthenticated"]));
+    expect(state.queries).toBe(1);
+    expect((await service.authenticate(key, sparing)).abilities).toEqual(["tokens"]);
+    expect((await refusalOf(service.authenticate(withOtherSecret(key), sparing)))[0]).toBe("unauthenticated");
+    expect(state.queries).toBe(2);
+    clock.advance(1000);
+    const { key: newer } = await make();
+    await service.authenticate(newer, sparing);
   });
 
   it("a key with a known id and another secret is refused, whether or not the id has been seen before", async () => {
