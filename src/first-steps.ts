@@ -19,7 +19,7 @@ export async function firstSteps(broker: Broker, config: Config): Promise<string
   const { connectionName, status } = await ensureSandbox(
     {
       findConnection: (name) => records.findByName(name),
-      createClient: (client) => clients.create({ ...client, scopes: [], inputs: {} }),
+      createClient: (client) => clients.create(starter, { ...client, scopes: [], patterns: [], inputs: {} }),
       createConnection: (connection) =>
         connections.create(starter, {
           ...connection,

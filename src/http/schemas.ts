@@ -18,6 +18,12 @@ export const resourceName = Type.String({
   description: "a-z, 0-9, then also . _ -, at most 128 characters",
 });
 
+/** Which connections something is for. */
+export const patternList = Type.Array(
+  Type.String({ pattern: "^[a-z0-9._*-]{1,128}$", description: "a name; * stands for any characters" }),
+  { maxItems: 100 },
+);
+
 const timestamp = Type.String({ format: "date-time" });
 export const limit = Type.Integer({ minimum: 1, maximum: 200, default: 50 });
 export const cursor = Type.String({ maxLength: 200, description: "next_cursor of the page before" });
@@ -126,7 +132,8 @@ export const clientSchema = Type.Object({
   client_id: Type.String(),
   has_secret: Type.Boolean(),
   secret_rotating: Type.Boolean({ description: "the secret before is still kept as a second choice" }),
-  scopes: Type.Array(Type.String()),
+  scopes: Type.Array(Type.String(), { description: "where set, all that keys without `admin` may ask for" }),
+  connections: Type.Array(Type.String(), { description: "names that keys without `admin` may use it for" }),
   inputs: Type.Record(Type.String(), Type.String()),
   redirect_uri: Type.String({ description: "to be registered at the provider" }),
   created_at: timestamp,

@@ -89,6 +89,7 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
     has_secret: client.secret !== null,
     secret_rotating: client.previousSecret !== null,
     scopes: client.scopes,
+    connections: client.patterns,
     inputs: client.inputs,
     redirect_uri: redirectUri(client.provider, publicUrl),
     created_at: client.createdAt.toISOString(),

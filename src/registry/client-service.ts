@@ -8,6 +8,7 @@ import type { ClientRow, Clients } from "../store/clients.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { likePatterns, requireMayCover, type Principal } from "./principal.ts";
 
 type NewClientRequest = {
   name: string;
@@ -15,6 +16,8 @@ type NewClientRequest = {
   clientId: string;
   clientSecret: string | null;
   scopes: string[];
+  /** Names of connections that keys without `admin` may use it for. */
+  patterns: string[];
   inputs: Record<string, unknown>;
 };
 
@@ -22,18 +25,25 @@ type ClientPatch = {
   clientId?: string;
   clientSecret?: string;
   scopes?: string[];
+  patterns?: string[];
   inputs?: Record<string, unknown>;
 };
 
-/** OAuth clients, as registered at providers. All throw BrokerError. */
+/**
+ * OAuth clients, as registered at providers. Who has `admin` sees all of them, opens them for connections of their own patterns
+ * only, and changes none that serves connections beyond those. All throw BrokerError.
+ */
 export type ClientService = {
-  create(request: NewClientRequest): Promise<ClientRow>;
+  create(principal: Principal, request: NewClientRequest): Promise<ClientRow>;
   get(name: string): Promise<ClientRow>;
   list(page: PageRequest, filter: { provider?: string }): Promise<ClientRow[]>;
-  /** A new secret keeps the one before as a second choice until the new one has worked. */
-  patch(name: string, patch: ClientPatch): Promise<ClientRow>;
+  /**
+   * A new secret keeps the one before as a second choice until the new one has worked. Inputs, which decide hosts, change only with
+   * a new secret, after which none of the old ones is left, and not while a connection holds anything.
+   */
+  patch(principal: Principal, name: string, patch: ClientPatch): Promise<ClientRow>;
   /** Refused while connections use it. */
-  delete(name: string): Promise<void>;
+  delete(principal: Principal, name: string): Promise<void>;
 };
 
 type Options = { clients: Clients; catalog: Catalog; vault: TokenVault };
@@ -45,24 +55,47 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     return client;
   };
 
-  const replaceSecret = async (client: ClientRow, secret: string): Promise<ClientRow> => {
-    const sealed = vault.sealClientSecret(secret, { clientId: client.id, revision: client.secretRevision + 1 });
-    const replaced = await clients.replaceSecret(client.id, { revision: client.secretRevision, secret: sealed });
-    if (replaced === null) throw new BrokerError("conflict", `The secret of "${client.name}" was just changed.`);
-    return replaced;
+  /** The inputs after a change; undefined: they stay, and with them the hosts. */
+  const changedInputs = async (
+    client: ClientRow,
+    { inputs: given, clientSecret }: ClientPatch,
+  ): Promise<Record<string, string> | undefined> => {
+    const definition = await usableDefinition(catalog, client.provider);
+    const changed = Object.entries(resolveClientInputs({ definition, given: given ?? {} }));
+    const [name] = changed.find(([key, value]) => client.inputs[key] !== value) ?? [];
+    if (name === undefined) return undefined;
+    if (client.secret !== null && clientSecret === undefined) {
+      const why = `inputs.${name} decides where the secret is sent, and the stored one stays where it is`;
+      throw new BrokerError("invalid_request", `client_secret: a new one is required, since ${why}.`);
+    }
+    const holder = await clients.holder(client.id);
+    if (holder !== null) {
+      const detail = `inputs.${name}: decides the host, and the connection "${holder}" has tokens or credentials for the present one, or is about to get some; delete it first, or wait for its request or link to end.`;
+      throw new BrokerError("conflict", detail);
+    }
+    return { ...client.inputs, ...Object.fromEntries(changed) };
+  };
+
+  /** @throws BrokerError forbidden for a client that serves connections, or is open to some, beyond the principal's patterns */
+  const requireOwn = async (principal: Principal, client: ClientRow): Promise<void> => {
+    if (await clients.isWithin(client.id, likePatterns(principal))) return;
+    const own = principal.connections.join(", ");
+    const detail = `This client is there for connections beyond the patterns of this key (${own}).`;
+    throw new BrokerError("forbidden", detail);
   };
 
   return {
     get,
 
-    async create({ name, provider, clientId, clientSecret, scopes, inputs }) {
+    async create(principal, { name, provider, clientId, clientSecret, scopes, patterns, inputs }) {
+      requireMayCover(principal, patterns);
       const definition = await usableDefinition(catalog, provider);
       const checkedInputs = resolveClientInputs({ definition, given: inputs });
       if (clientSecret !== null) checkSecret(definition, clientSecret);
       const id = randomUUID();
       const secret = clientSecret === null ? null : vault.sealClientSecret(clientSecret, { clientId: id, revision: 0 });
       try {
-        const fields = { id, name, provider, clientId, scopes, secret, secretRevision: 0 };
+        const fields = { id, name, provider, clientId, scopes, patterns, secret, secretRevision: 0 };
         return await clients.insert({ ...fields, inputs: checkedInputs });
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;
@@ -72,22 +105,34 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
 
     list: (page, filter) => clients.list(page, filter),
 
-    async patch(name, { clientSecret, inputs, ...changes }) {
-      let client = await get(name);
+    async patch(principal, name, patch) {
+      const client = await get(name);
+      await requireOwn(principal, client);
+      const { clientSecret, inputs: _given, ...rest } = patch;
+      if (rest.patterns !== undefined) requireMayCover(principal, rest.patterns);
       const definition = await usableDefinition(catalog, client.provider);
-      const checked =
-        inputs === undefined
-          ? {}
-          : { inputs: { ...client.inputs, ...resolveClientInputs({ definition, given: inputs }) } };
       if (clientSecret !== undefined) checkSecret(definition, clientSecret);
-      if (clientSecret !== undefined) client = await replaceSecret(client, clientSecret);
-      const updated = await clients.update(client.id, { ...changes, ...checked });
+      const inputs = await changedInputs(client, patch);
+      const place = { clientId: client.id, revision: client.secretRevision + 1 };
+      const changes = {
+        ...rest,
+        ...(inputs && { inputs }),
+        ...(clientSecret !== undefined && { secret: vault.sealClientSecret(clientSecret, place) }),
+      };
+      const changed = await clients.change(client, changes, likePatterns(principal));
+      if (changed === null) {
+        throw new BrokerError(
+          "conflict",
+          `"${name}", or a connection of it, was just changed; look at it and try again.`,
+        );
+      }
       await clients.retryConnections(client.id);
-      return updated;
+      return changed;
     },
 
-    async delete(name) {
+    async delete(principal, name) {
       const client = await get(name);
+      await requireOwn(principal, client);
       const count = await clients.countConnections(client.id);
       if (count > 0) {
         throw new BrokerError(
@@ -95,7 +140,9 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
           `The client "${name}" is in use by ${count} connection(s); delete those first.`,
         );
       }
-      await clients.delete(client.id);
+      if (!(await clients.delete(client.id, likePatterns(principal)))) {
+        throw new BrokerError("conflict", `"${name}" was just changed; look at it and try again.`);
+      }
     },
   };
 }

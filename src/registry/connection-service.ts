@@ -8,6 +8,7 @@ import type { Grant } from "../providers/grant.ts";
 import { checkInputChanges, splitInputs } from "../providers/inputs.ts";
 import { hostInputs } from "../providers/requirements.ts";
 import type { AccountRows } from "../store/account-rows.ts";
+import type { ClientRow } from "../store/clients.ts";
 import type { ConnectionFilter, ConnectionEventRow, ConnectionRecord, Connections } from "../store/connections.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
@@ -23,7 +24,7 @@ import { isUnattended } from "../tokens/unavailable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { usableDefinition } from "./client-service.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
-import { mayUse, likePatterns, type Principal } from "./principal.ts";
+import { mayUse, mayUseClient, likePatterns, unknownClient, type Principal } from "./principal.ts";
 
 type ConnectionPatch = {
   scopes?: string[];
@@ -37,6 +38,8 @@ type ConnectionPatch = {
 export type ConnectionService = {
   create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord>;
   get(principal: Principal, name: string): Promise<ConnectionRecord>;
+  /** The same, if the principal may also have the connection's client work for it. */
+  getToUse(principal: Principal, name: string): Promise<ConnectionRecord>;
   list(principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]>;
   patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord>;
   delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<void>;
@@ -63,7 +66,7 @@ export type ConnectionServiceParts = PlanParts & {
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
-  const { connections, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
+  const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
 
   const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = mayUse(principal, name) ? await connections.findByName(name) : null;
@@ -87,6 +90,26 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     return definition;
   };
 
+  /** The connection's client, if the principal may use it so. @throws BrokerError that of a client that does not exist */
+  const clientFor = async (
+    principal: Principal,
+    record: ConnectionRecord,
+    scopes: readonly string[],
+  ): Promise<ClientRow | null> => {
+    if (record.clientRef === null) return null;
+    const client = await clients.findById(record.clientRef);
+    const required = catalog.get(record.provider)?.scope.required ?? [];
+    const use = { connection: record.name, scopes, required };
+    if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(record.clientName ?? "");
+    return client;
+  };
+
+  const getToUse = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+    const record = await get(principal, name);
+    await clientFor(principal, record, record.scopes);
+    return record;
+  };
+
   /** The first token of a connection that needs no person: refused → nothing stays; provider away → it stays pending. */
   const fetchFirst = async (id: string, name: string): Promise<void> => {
     const outcome = await tokens.tryRefresh(name).catch(stillPending);
@@ -99,16 +122,20 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
   /** What is stored for one host must not be sent to another: host inputs stay as long as there is anything to send. */
   const checkInputs = async (record: ConnectionRecord, given: Record<string, unknown>) => {
     const definition = definitionOf(record);
-    const host = hostInputs(definition).find((name) => Object.hasOwn(given, name));
-    if (host !== undefined && holdsSecrets(await tokenRow(record))) {
-      const detail = `inputs.${host}: decides the host, and cannot be changed once the connection has credentials or tokens.`;
+    const host = hostInputs(definition).find(
+      (name) => Object.hasOwn(given, name) && given[name] !== record.inputs[name],
+    );
+    if (host !== undefined && (await connections.holdsGrant(record.id))) {
+      const detail = `inputs.${host}: decides the host, and cannot be changed while the connection has credentials or tokens, or a person is on the way to bring some.`;
       throw new BrokerError("conflict", detail, { connection: record.name });
     }
-    return checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
+    const inputs = checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
+    return { inputs, movesHost: host !== undefined };
   };
 
   return {
     get,
+    getToUse,
 
     async create(principal, request) {
       if (!mayUse(principal, request.name)) {
@@ -117,13 +144,13 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
           `name: this key may only create connections named ${principal.connections.join(", ")}.`,
         );
       }
-      const plan = await planConnection(parts, request);
+      const plan = await planConnection(parts, principal, request);
       const id = randomUUID();
       const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
       const isEntrusted = Object.keys(entrusted).length > 0;
       const sealed = isEntrusted ? vault.sealCredentials(entrusted, { connectionId: id, revision: 0 }) : null;
       try {
-        await connections.insert({ ...plan, id, credentials: sealed });
+        if (!(await connections.insert({ ...plan, id, credentials: sealed }))) throw justChanged("The client");
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;
         throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
@@ -140,7 +167,14 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const record = await get(principal, name);
       const { inputs: givenInputs, credentials: given } = patch;
       const definition = definitionOf(record);
-      const checked = givenInputs === undefined ? {} : await checkInputs(record, givenInputs);
+      // Labels, and an end, are given to whoever may see the connection; all else has the client's secret work for it.
+      const usesClient = Object.keys(patch).some((field) => field !== "labels" && field !== "disabled");
+      const client =
+        usesClient || patch.disabled === false
+          ? await clientFor(principal, record, patch.scopes ?? record.scopes)
+          : null;
+      const { inputs: checked, movesHost } =
+        givenInputs === undefined ? noInputs : await checkInputs(record, givenInputs);
       const { open: openInputs, secret: secretInputs } = splitInputs(definition, checked);
       const inputs = givenInputs === undefined ? {} : { inputs: openInputs };
       const isEntrusted = given !== undefined || Object.keys(secretInputs).length > 0;
@@ -159,11 +193,9 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
         ...(labels && { labels }),
         ...(disabled !== undefined && { disabled }),
       };
-      const updated = await connections.update(
-        { ...record, ...(givenInputs && { generation: record.generation }) },
-        { ...rest, ...inputs, ...credentials },
-      );
-      if (updated === null) throw new BrokerError("conflict", "The connection was just changed by somebody else.");
+      const changes = { ...rest, ...inputs, ...credentials };
+      const updated = await connections.update(record, changes, { client, movesHost });
+      if (updated === null) throw justChanged("The connection, or its client,");
       cache.learn(updated);
       for (const { chain } of record.chains ?? []) cache.expire(chainName(name, chain));
       if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
@@ -186,7 +218,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     },
 
     async importGrant(principal, name, { grant, verify }) {
-      const record = await get(principal, name);
+      const record = await getToUse(principal, name);
       const offered = definitionOf(record).grants.includes("import");
       if (isUnattended(record.grant) || !offered) throw notApplicable(record, "takes no imported tokens");
       requireEnabled(record);
@@ -196,7 +228,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     },
 
     async refresh(principal, name) {
-      await get(principal, name);
+      await getToUse(principal, name);
       await tokens.refreshNow(name);
       return await get(principal, name);
     },
@@ -233,8 +265,10 @@ async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> 
   if (outcome.kind === "failed" && outcome.failure !== undefined) throw refusal(row, outcome.failure);
 }
 
-function holdsSecrets({ accessToken, refreshToken, credentials }: TokenRow): boolean {
-  return accessToken !== null || refreshToken !== null || credentials !== null;
+const noInputs = { inputs: {}, movesHost: false };
+
+function justChanged(what: string): BrokerError {
+  return new BrokerError("conflict", `${what} was just changed by somebody else; look at it and try again.`);
 }
 
 /** The provider takes its time, or the database is away: the connection waits, and is tried again when it is read. */

@@ -22,14 +22,14 @@ export type ConsentCalls = {
 
 type Options = {
   consent: Pick<ConsentService, "createLink" | "exchangeCopiedCode">;
-  connections: Pick<ConnectionService, "get">;
+  connections: Pick<ConnectionService, "get" | "getToUse">;
   devices: Pick<Devices, "begin">;
   decide: Establish["decide"];
 };
 
 export function createConsentCalls({ consent, connections, devices, decide }: Options): ConsentCalls {
   const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
-    const record = await connections.get(principal, name);
+    const record = await connections.getToUse(principal, name);
     if (record.grant === "authorization_code" || record.grant === "device_code") return record;
     const detail = `A ${record.grant} connection is not connected by consent.`;
     throw new BrokerError("grant_not_applicable", detail, { connection: name });
@@ -37,13 +37,13 @@ export function createConsentCalls({ consent, connections, devices, decide }: Op
 
   return {
     async decideAccount(principal, name, accepted) {
-      const { id } = await connections.get(principal, name);
+      const { id } = await (accepted ? connections.getToUse : connections.get)(principal, name);
       await decide({ connectionId: id }, accepted);
       return await connections.get(principal, name);
     },
 
     async beginDevice(principal, name) {
-      const { id } = await connections.get(principal, name);
+      const { id } = await connections.getToUse(principal, name);
       return await devices.begin(id, null);
     },
 

@@ -6,6 +6,7 @@ import { needsClientSecret, requiredCredentials } from "../providers/requirement
 import { effectiveScopes } from "../providers/scopes.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { usableDefinition } from "./client-service.ts";
+import { mayUseClient, unknownClient, type Principal } from "./principal.ts";
 
 export type NewConnectionRequest = {
   name: string;
@@ -22,7 +23,7 @@ export type NewConnectionRequest = {
 export type ConnectionPlan = {
   name: string;
   provider: string;
-  clientRef: string | null;
+  client: ClientRow | null;
   grant: ConnectionGrant;
   scopes: string[];
   inputs: Record<string, string>;
@@ -37,14 +38,16 @@ export type PlanParts = { catalog: Catalog; clients: Clients; randomBytes: (size
 /** @throws BrokerError invalid_request naming the field and what is allowed */
 export async function planConnection(
   { catalog, clients, randomBytes }: PlanParts,
+  principal: Principal,
   request: NewConnectionRequest,
 ): Promise<ConnectionPlan> {
   const { name, provider, labels } = request;
   const definition = await usableDefinition(catalog, provider);
   const grant = offeredGrant(definition, request.grant);
-  const client = await chooseClient(clients, definition, { grant, name: request.client });
+  const client = request.client === null ? null : await clients.findByName(request.client);
+  const scopes = effectiveScopes(definition, request.scopes ?? client?.scopes ?? null);
+  requireClient(principal, client, { definition, grant, request, scopes });
   const credentials = requireCredentials(definition, grant, request.credentials);
-  const requested = request.scopes ?? client?.scopes ?? null;
   const resolved = resolveInputs({
     definition,
     grant,
@@ -53,9 +56,7 @@ export async function planConnection(
     randomBytes,
   });
   const { open: inputs, secret: secretInputs } = splitInputs(definition, resolved);
-  const scopes = effectiveScopes(definition, requested);
-  const clientRef = client?.id ?? null;
-  return { name, provider, clientRef, grant, scopes, inputs, secretInputs, labels, credentials };
+  return { name, provider, client, grant, scopes, inputs, secretInputs, labels, credentials };
 }
 
 function offeredGrant(definition: ProviderDefinition, given: string | null): ConnectionGrant {
@@ -65,24 +66,29 @@ function offeredGrant(definition: ProviderDefinition, given: string | null): Con
   throw invalid("grant", `"${given}" is not offered by ${definition.id}; it offers ${definition.grants.join(", ")}`);
 }
 
-async function chooseClient(
-  clients: Clients,
-  definition: ProviderDefinition,
-  { grant, name }: { grant: ConnectionGrant; name: string | null },
-): Promise<ClientRow | null> {
-  if (name === null) {
-    if (fixedClientId(definition, grant) !== null) return null;
+type Choice = {
+  definition: ProviderDefinition;
+  grant: ConnectionGrant;
+  request: Pick<NewConnectionRequest, "name" | "client">;
+  scopes: readonly string[];
+};
+
+/** Whether the client that was asked for is there, for this caller, and fits. @throws BrokerError */
+function requireClient(principal: Principal, client: ClientRow | null, choice: Choice): void {
+  const { definition, grant, request, scopes } = choice;
+  if (request.client === null) {
+    if (fixedClientId(definition, grant) !== null) return;
     throw invalid("client", `is required: the name of a client of ${definition.id}`);
   }
-  const client = await clients.findByName(name);
-  if (client === null) throw invalid("client", `there is no client named "${name}"`);
+  // First of all, and with nothing said before that tells a foreign client from one that does not exist.
+  const use = { connection: request.name, scopes, required: definition.scope.required };
+  if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(request.client);
   if (client.provider !== definition.id) {
-    throw invalid("client", `"${name}" is a client of ${client.provider}, not of ${definition.id}`);
+    throw invalid("client", `"${client.name}" is a client of ${client.provider}, not of ${definition.id}`);
   }
   if (client.secret === null && needsClientSecret(definition, grant)) {
-    throw invalid("client", `"${name}" has no client_secret, which ${definition.id} needs for ${grant}`);
+    throw invalid("client", `"${client.name}" has no client_secret, which ${definition.id} needs for ${grant}`);
   }
-  return client;
 }
 
 /** Exactly the credentials that the grant needs; null where it needs none. @throws BrokerError invalid_request */

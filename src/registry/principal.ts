@@ -22,6 +22,9 @@ type Gift = { abilities: readonly Ability[]; connections: readonly string[]; exp
 /** Of a client, what decides who may use it. */
 type Usable = { patterns: readonly string[]; scopes: readonly string[] };
 
+/** What a client is to be used for. `required`: scopes that the provider's definition asks for in any case. */
+type WantedUse = { connection: string; scopes: readonly string[]; required?: readonly string[] };
+
 /** Whether one of the principal's patterns covers the connection. Rows of further tokens are reached through theirs alone. */
 export function mayUse({ connections }: Pick<Principal, "connections">, name: string): boolean {
   return publicName(name) === name && isCovered(name, connections);
@@ -32,16 +35,13 @@ export function mayUse({ connections }: Pick<Principal, "connections">, name: st
  * patterns cover. Without: the client's patterns must cover the connection too, and the client's scopes, where it has any, must
  * hold all that are asked for. Asking for none is asking for whatever the provider gives then, so it must be some.
  */
-export function mayUseClient(
-  principal: Principal,
-  client: Usable,
-  wanted: { connection: string; scopes: readonly string[] },
-): boolean {
+export function mayUseClient(principal: Principal, client: Usable, wanted: WantedUse): boolean {
   if (!mayUse(principal, wanted.connection)) return false;
   if (principal.abilities.includes("admin")) return true;
   if (!isCovered(wanted.connection, client.patterns)) return false;
   if (client.scopes.length === 0) return true;
-  return wanted.scopes.length > 0 && wanted.scopes.every((scope) => client.scopes.includes(scope));
+  const allowed = new Set([...client.scopes, ...(wanted.required ?? [])]);
+  return wanted.scopes.length > 0 && wanted.scopes.every((scope) => allowed.has(scope));
 }
 
 /** The answer for a client that does not exist and for one that the caller may not use: the same, byte for byte. */

@@ -1,5 +1,8 @@
+import { publicName } from "../chain-name.ts";
+import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
+import { holdsGrant, json } from "./row-sql.ts";
 
 /** A client's row; secrets sealed, the newer one under `secretRevision`, the older under the revision before. */
 export type ClientRow = {
@@ -11,6 +14,8 @@ export type ClientRow = {
   secret: Uint8Array | null;
   previousSecret: Uint8Array | null;
   scopes: string[];
+  /** Names of connections that keys without `admin` may use it for, `*` standing for any characters. */
+  patterns: string[];
   inputs: Record<string, string>;
   createdAt: Date;
   updatedAt: Date;
@@ -20,7 +25,15 @@ export type NewClient = Omit<ClientRow, "secret" | "previousSecret" | "createdAt
   secret: Uint8Array<ArrayBuffer> | null;
 };
 
-export type ClientChanges = { clientId?: string; scopes?: string[]; inputs?: Record<string, string> };
+export type ClientChanges = {
+  clientId?: string;
+  scopes?: string[];
+  patterns?: string[];
+  /** All of them. They decide where what the client's connections hold is sent. */
+  inputs?: Record<string, string>;
+  /** Sealed for the revision after the one that was read. */
+  secret?: Uint8Array<ArrayBuffer>;
+};
 
 export type Clients = ReturnType<typeof createClients>;
 
@@ -50,23 +63,48 @@ export function createClients({ prisma }: Database) {
       return (await prisma.client.create({ data: client })) as ClientRow;
     },
 
-    async update(id: string, changes: ClientChanges): Promise<ClientRow> {
-      return (await prisma.client.update({ where: { id }, data: { ...changes, updatedAt: new Date() } })) as ClientRow;
+    /**
+     * Changes what is named. A new secret keeps the one before as a second choice; with other inputs, which are other hosts, no
+     * secret stays, and nothing may wait to be sent to the old ones. Null: the client is not as it was read, or a connection holds
+     * something, or something of the client is beyond `patterns` (of LIKE).
+     */
+    async change(client: ClientRow, changes: ClientChanges, patterns: string[]): Promise<ClientRow | null> {
+      const { clientId, scopes, inputs, secret } = changes;
+      const sets = [Sql.sql`updated_at = clock_timestamp()`];
+      if (clientId !== undefined) sets.push(Sql.sql`client_id = ${clientId}`);
+      if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
+      if (changes.patterns !== undefined) sets.push(Sql.sql`connections = ${changes.patterns}::text[]`);
+      if (inputs !== undefined) sets.push(Sql.sql`inputs = ${json(inputs)}, previous_secret_sealed = NULL`);
+      else if (secret !== undefined) sets.push(Sql.sql`previous_secret_sealed = secret_sealed`);
+      if (secret !== undefined) sets.push(Sql.sql`secret_sealed = ${secret}, secret_revision = secret_revision + 1`);
+      const isFree = inputs === undefined ? Sql.empty : Sql.sql`AND NOT EXISTS (${holders(client.id)})`;
+      // Each lock in a statement of its own, so that the last one sees what those have committed that it has waited for.
+      const lockClient = prisma.$executeRaw`SELECT 1 FROM clients WHERE id = ${client.id}::uuid FOR UPDATE`;
+      const lockConnections = prisma.$executeRaw`SELECT 1 FROM connections WHERE ${inputs !== undefined}
+        AND client_ref = ${client.id}::uuid ORDER BY id FOR UPDATE`;
+      // A late answer to a deleted connection is not revoked at the new host: what would lead it there is forgotten.
+      const update = prisma.$queryRaw<{ id: string }[]>`
+        WITH k AS (UPDATE clients k SET ${Sql.join(sets)} WHERE k.id = ${client.id}::uuid
+            AND k.secret_revision = ${client.secretRevision} AND k.inputs = ${json(client.inputs)}
+            AND ${isWithin(patterns)} ${isFree} RETURNING k.id),
+        forgotten AS (UPDATE tombstones t SET client_ref = NULL FROM k
+          WHERE ${inputs !== undefined} AND t.client_ref = k.id)
+        SELECT k.id::text FROM k`;
+      const [, , changed] = await prisma.$transaction([lockClient, lockConnections, update]);
+      return changed.length === 0 ? null : await this.findById(client.id);
     },
 
-    /**
-     * Puts a new secret in place and keeps the one before as a second choice.
-     * Null: the secret has been changed by somebody else since `revision` was read.
-     */
-    async replaceSecret(
-      id: string,
-      { revision, secret }: { revision: number; secret: Uint8Array<ArrayBuffer> },
-    ): Promise<ClientRow | null> {
-      const changed = await prisma.$executeRaw`
-        UPDATE clients SET previous_secret_sealed = secret_sealed, secret_sealed = ${secret},
-          secret_revision = secret_revision + 1, updated_at = clock_timestamp()
-        WHERE id = ${id}::uuid AND secret_revision = ${revision}`;
-      return changed === 0 ? null : await this.findById(id);
+    /** The name of a connection of the client that holds tokens or credentials, or is about to get some; null: none does. */
+    async holder(id: string): Promise<string | null> {
+      const rows = await prisma.$queryRaw<{ name: string }[]>`${holders(id)} ORDER BY c.name LIMIT 1`;
+      return rows[0] === undefined ? null : publicName(rows[0].name);
+    },
+
+    /** Whether the client's patterns, and all of its connections, lie within `patterns` (of LIKE). */
+    async isWithin(id: string, patterns: string[]): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 FROM clients k
+        WHERE k.id = ${id}::uuid AND ${isWithin(patterns)}`;
+      return rows.length > 0;
     },
 
     /** The newest secret has worked: the one before is of no use any more. */
@@ -95,12 +133,23 @@ export function createClients({ prisma }: Database) {
       return await prisma.connection.count({ where: { clientRef: id } });
     },
 
-    async delete(id: string): Promise<void> {
-      await prisma.client.delete({ where: { id } });
+    /** False: it is gone, or something of it is beyond `patterns` (of LIKE). @throws while a connection uses it */
+    async delete(id: string, patterns: string[]): Promise<boolean> {
+      const count = await prisma.$executeRaw`DELETE FROM clients k WHERE k.id = ${id}::uuid AND ${isWithin(patterns)}`;
+      return count > 0;
     },
   };
 }
 
 function olderThan({ createdAt, id }: { createdAt: Date; id: string }) {
   return [{ createdAt: { lt: createdAt } }, { createdAt, id: { lt: id } }];
+}
+
+const holders = (id: string) =>
+  Sql.sql`SELECT c.name FROM connections c WHERE c.client_ref = ${id}::uuid AND ${holdsGrant}`;
+
+function isWithin(patterns: string[]): Sql.Sql {
+  return Sql.sql`NOT EXISTS (SELECT 1 FROM unnest(k.connections) own WHERE NOT own LIKE ANY(${patterns}::text[]))
+    AND NOT EXISTS (SELECT 1 FROM connections o
+      WHERE o.client_ref = k.id AND o.parent_id IS NULL AND NOT o.name LIKE ANY(${patterns}::text[]))`;
 }

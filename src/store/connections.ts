@@ -1,6 +1,8 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
 import type { PagePosition, PageRequest } from "./page.ts";
+import type { ClientRow } from "./clients.ts";
+import { holdsGrant, json } from "./row-sql.ts";
 import { tokenColumns, type ConnectionStatus, type TokenRow } from "./token-row.ts";
 
 /** A connection as ops see it: no secret, sealed or not. */
@@ -53,7 +55,8 @@ export type NewConnection = {
   id: string;
   name: string;
   provider: string;
-  clientRef: string | null;
+  /** As it was when its use was found to be allowed. */
+  client: ClientRow | null;
   grant: string;
   scopes: string[];
   inputs: Record<string, string>;
@@ -79,7 +82,6 @@ export type ConnectionChanges = {
 
 export type ConnectionEventRow = { id: bigint; at: Date; type: string; detail: Record<string, unknown> };
 
-const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "clientName", c.client_ref::text AS "clientRef",
   c.grant_type AS "grant", c.status, c.scopes, c.granted_scopes AS "grantedScopes", c.inputs, c.labels, c.account,
   c.account_label AS "accountLabel",
@@ -111,35 +113,52 @@ export function createConnections({ prisma }: Database) {
         WHERE ${where} ORDER BY c.created_at DESC, c.id DESC LIMIT ${page.limit}`;
     },
 
-    /** A name that has been used before goes on from the version it had. @throws a unique violation when it is in use */
-    async insert(connection: NewConnection): Promise<void> {
-      const { id, name, provider, clientRef, grant, scopes, inputs, labels, credentials } = connection;
-      await prisma.$queryRaw`
-        WITH c AS (
+    /**
+     * A name that has been used before goes on from the version it had. False: the client is not as it was read any more.
+     * @throws a unique violation when the name is in use
+     */
+    async insert(connection: NewConnection): Promise<boolean> {
+      const { id, name, provider, client, grant, scopes, inputs, labels, credentials } = connection;
+      const rows = await prisma.$queryRaw<unknown[]>`
+        WITH ${unchanged(client)}, c AS (
           INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
             credentials_sealed, version, next_refresh_at)
-          VALUES (${id}::uuid, ${name}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], '{}', ${json(inputs)},
-            ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0), ${firstTry(grant)})
-          RETURNING id)
+          SELECT ${id}::uuid, ${name}, ${provider}, ${client?.id ?? null}::uuid, ${grant}, ${scopes}::text[], '{}', ${json(inputs)},
+            ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0), ${firstTry(grant)}
+          FROM k RETURNING id)
         INSERT INTO connection_events (connection_id, type) SELECT c.id, 'created' FROM c RETURNING type`;
+      return rows.length > 0;
     },
 
-    /** Null: it is gone, or credentials (or, where named, tokens) have changed since the record was read. */
+    /**
+     * Null: it is gone, or its credentials or the client are not as they were read; or a host would change (`movesHost`) while
+     * there is something that was meant for the one before.
+     */
     async update(
-      { id, credentialsRevision, generation }: { id: string; credentialsRevision: number; generation?: number },
+      { id, credentialsRevision }: Pick<ConnectionRecord, "id" | "credentialsRevision">,
       changes: ConnectionChanges,
+      given: { client: ClientRow | null; movesHost: boolean },
     ): Promise<TokenRow | null> {
       const sets = changeColumns(changes);
       const detail = { changed: Object.keys(changes) };
-      const rows = await prisma.$queryRaw<TokenRow[]>`
-        WITH c AS (UPDATE connections SET ${Sql.join(sets)}
-          WHERE id = ${id}::uuid AND credentials_revision = ${credentialsRevision}
-            ${generation === undefined ? Sql.empty : Sql.sql`AND generation = ${generation}`} RETURNING *),
+      // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
+      const lock = prisma.$executeRaw`SELECT 1 FROM connections
+        WHERE ${given.movesHost} AND (id = ${id}::uuid OR parent_id = ${id}::uuid) ORDER BY id FOR UPDATE`;
+      const isFree = given.movesHost ? Sql.sql`AND NOT EXISTS (${holder(id)})` : Sql.empty;
+      const update = prisma.$queryRaw<TokenRow[]>`
+        WITH ${unchanged(given.client)}, c AS (UPDATE connections c SET ${Sql.join(sets)} FROM k
+          WHERE c.id = ${id}::uuid AND c.credentials_revision = ${credentialsRevision} ${isFree} RETURNING c.*),
         chains AS (UPDATE connections SET ${Sql.join(changeColumns(forChains(changes)))} WHERE parent_id IN (SELECT c.id FROM c)),
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
+      const [, rows] = await prisma.$transaction([lock, update]);
       return rows[0] ?? null;
+    },
+
+    /** Whether it has tokens or credentials, or is about to get some. */
+    async holdsGrant(id: string): Promise<boolean> {
+      return (await prisma.$queryRaw<unknown[]>`${holder(id)}`).length > 0;
     },
 
     /** Deletes, its further tokens included, and leaves tombstones, in one statement; returns the rows as they last were. */
@@ -187,6 +206,16 @@ export function createConnections({ prisma }: Database) {
     },
   };
 }
+
+/** One row as long as the client decides the same as when it was read, and stays so until this statement is done. */
+function unchanged(client: ClientRow | null): Sql.Sql {
+  if (client === null) return Sql.sql`k AS (SELECT 1)`;
+  return Sql.sql`k AS (SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND connections = ${client.patterns}::text[]
+    AND scopes = ${client.scopes}::text[] AND inputs = ${json(client.inputs)} FOR SHARE)`;
+}
+
+const holder = (id: string) => Sql.sql`SELECT 1 FROM connections c
+  WHERE (c.id = ${id}::uuid OR c.parent_id = ${id}::uuid) AND ${holdsGrant}`;
 
 function conditions(filter: ConnectionFilter, after: PagePosition | null, namePatterns: string[]): Sql.Sql[] {
   const { status, provider, client, label, nameContains } = filter;

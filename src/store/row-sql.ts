@@ -95,6 +95,19 @@ export function freeSchedule(grant: SealedGrant): Sql.Sql {
       THEN clock_timestamp() + ${seconds(deadOnArrivalSeconds)} END`;
 }
 
+/**
+ * Whether a row has anything that is sent to the provider's hosts, or is about to get it: tokens or credentials in any status, a
+ * request whose answer may bring some, a set that waits to be tried or confirmed, a person on the way.
+ */
+export const holdsGrant = Sql.sql`(c.access_token_sealed IS NOT NULL OR c.refresh_token_sealed IS NOT NULL
+  OR c.credentials_sealed IS NOT NULL OR c.attempt_id IS NOT NULL
+  OR EXISTS (SELECT 1 FROM candidates o WHERE o.connection_id = c.id)
+  OR EXISTS (SELECT 1 FROM held_grants h WHERE h.connection_id = c.id)
+  OR EXISTS (SELECT 1 FROM device_authorizations d WHERE d.connection_id = c.id)
+  OR EXISTS (SELECT 1 FROM authorization_requests r WHERE r.connection_id = c.id AND r.expires_at > clock_timestamp())
+  OR EXISTS (SELECT 1 FROM consent_links l WHERE l.connection_id = c.id AND l.manual AND l.used_at IS NULL
+    AND l.expires_at > clock_timestamp()))`;
+
 /** The version of a set that an attempt got: every attempt of a generation has one of its own, handed out before it is stored. */
 export function attemptVersion({ accessToken }: SealedGrant): Sql.Sql {
   return accessToken === null

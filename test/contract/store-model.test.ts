@@ -1,3 +1,4 @@
+import { freely } from "./store/stage.ts";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
 import { createConnections } from "../../src/store/connections.ts";
@@ -102,7 +103,7 @@ class Twins {
     }
     const disabled = row.status !== "disabled" && this.#dice.chance(0.4);
     const modelled = this.model.disable(row.id, disabled);
-    const real = await this.#connections.update(row, { disabled });
+    const real = await this.#connections.update(row, { disabled }, freely);
     expect(plain(real), "what disable returns").toEqual(plain(modelled));
     return "disable";
   }
@@ -111,7 +112,7 @@ class Twins {
     const grant = this.#dice.chance(0.3) ? "client_credentials" : "authorization_code";
     const given = { id: this.calls.newId(), name, provider: this.#dice.pick(["own", "other"]), clientRef: null, grant };
     this.model.insert(given);
-    await this.#connections.insert({ ...given, scopes: [], inputs: {}, labels: {}, credentials: null });
+    await this.#connections.insert({ ...given, client: null, scopes: [], inputs: {}, labels: {}, credentials: null });
     return "insert";
   }
 

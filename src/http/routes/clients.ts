@@ -1,7 +1,18 @@
 import { Type } from "typebox";
 import type { ClientService } from "../../registry/client-service.ts";
+import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import { clientSchema, closed, cursor, inputMap, limit, pageOf, resourceName, scopeList } from "../schemas.ts";
+import {
+  clientSchema,
+  closed,
+  cursor,
+  inputMap,
+  limit,
+  pageOf,
+  patternList,
+  resourceName,
+  scopeList,
+} from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewClient } from "../views.ts";
 
@@ -22,6 +33,7 @@ const newClient = closed({
   client_id: clientId,
   client_secret: Type.Optional(clientSecret),
   scopes: Type.Optional(scopeList),
+  connections: Type.Optional(patternList),
   inputs: Type.Optional(inputMap),
 });
 
@@ -30,6 +42,7 @@ const patch = closed(
     client_id: Type.Optional(clientId),
     client_secret: Type.Optional(clientSecret),
     scopes: Type.Optional(scopeList),
+    connections: Type.Optional(patternList),
     inputs: Type.Optional(inputMap),
   },
   { minProperties: 1 },
@@ -41,9 +54,18 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
 
   const create = { summary: "Create a client", tags, body: newClient, response: { 201: clientSchema } };
   app.post("/clients", { schema: create }, async (request, reply) => {
-    const { name, provider, client_id, client_secret = null, scopes = [], inputs = {} } = request.body;
-    const wanted = { name, provider, clientId: client_id, clientSecret: client_secret, scopes, inputs };
-    return await reply.code(201).send(viewClient(await clients.create(wanted), publicUrl));
+    const {
+      name,
+      provider,
+      client_id,
+      client_secret = null,
+      scopes = [],
+      connections = [],
+      inputs = {},
+    } = request.body;
+    const identity = { name, provider, clientId: client_id, clientSecret: client_secret };
+    const client = await clients.create(principalOf(request), { ...identity, scopes, patterns: connections, inputs });
+    return await reply.code(201).send(viewClient(client, publicUrl));
   });
 
   const list = {
@@ -66,25 +88,27 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
   );
 
   const change = {
-    summary: "Change a client; a new secret keeps the one before until it has worked",
+    summary:
+      "Change a client; a new secret keeps the one before until it has worked. Inputs change only with a new secret, and not while a connection of it holds anything",
     tags,
     params,
     body: patch,
   };
   app.patch("/clients/:client", { schema: { ...change, response: answer } }, async (request) => {
-    const { client_id, client_secret, scopes, inputs } = request.body;
+    const { client_id, client_secret, scopes, connections, inputs } = request.body;
     const changes = {
       ...(client_id === undefined ? {} : { clientId: client_id }),
       ...(client_secret === undefined ? {} : { clientSecret: client_secret }),
       ...(scopes === undefined ? {} : { scopes }),
+      ...(connections === undefined ? {} : { patterns: connections }),
       ...(inputs === undefined ? {} : { inputs }),
     };
-    return viewClient(await clients.patch(request.params.client, changes), publicUrl);
+    return viewClient(await clients.patch(principalOf(request), request.params.client, changes), publicUrl);
   });
 
   const remove = { summary: "Delete a client that no connection uses", tags, params, response: { 204: Type.Null() } };
   app.delete("/clients/:client", { schema: remove }, async (request, reply) => {
-    await clients.delete(request.params.client);
+    await clients.delete(principalOf(request), request.params.client);
     return await reply.code(204).send(null);
   });
 }

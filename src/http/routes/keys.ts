@@ -4,7 +4,7 @@ import type { KeyService } from "../../registry/key-service.ts";
 import { abilities } from "../../store/api-keys.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import { closed, cursor, keySchema, limit, literals, newKeySchema, pageOf } from "../schemas.ts";
+import { closed, cursor, keySchema, limit, literals, newKeySchema, pageOf, patternList } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewKey } from "../views.ts";
 
@@ -15,12 +15,7 @@ const tags = ["keys"];
 const newKey = closed({
   name: Type.String({ minLength: 1, maxLength: 128 }),
   abilities: Type.Array(literals(abilities), { minItems: 1, uniqueItems: true }),
-  connections: Type.Array(
-    Type.String({ pattern: "^[a-z0-9._*-]{1,128}$", description: "a name; * stands for any characters" }),
-    {
-      maxItems: 100,
-    },
-  ),
+  connections: patternList,
   expires_at: Type.Optional(Type.String({ format: "date-time" })),
 });
 

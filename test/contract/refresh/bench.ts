@@ -298,8 +298,8 @@ export async function connectExpired(
 export async function makeClient(stage: StoreStage, { changed }: { changed: boolean }): Promise<string> {
   const id = randomUUID();
   const seal = (secret: string, revision: number) => vault.sealClientSecret(secret, { clientId: id, revision });
-  const fields = { id, name: `app-${id}`, provider: "own", clientId: "app", secretRevision: 0, scopes: [], inputs: {} };
-  await stage.clients.insert({ ...fields, secret: seal(changed ? "old" : "new", 0) });
-  if (changed) await stage.clients.replaceSecret(id, { revision: 0, secret: seal("new", 1) });
+  const rest = { secretRevision: 0, scopes: [], patterns: [], inputs: {}, secret: seal(changed ? "old" : "new", 0) };
+  const client = await stage.clients.insert({ id, name: `app-${id}`, provider: "own", clientId: "app", ...rest });
+  if (changed) await stage.clients.change(client, { secret: seal("new", 1) }, ["%"]);
   return id;
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { passLimit } from "../store/request-limits.ts";
-import type { StoreStage } from "../store/stage.ts";
+import { freely, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
   badSecret,
@@ -183,7 +183,7 @@ export function heldBack(stage: () => StoreStage): void {
     it("does not take the place of a replay: what is sent again is what nobody knows the outcome of", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
       const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: id, revision: 1 });
-      await stage().connections.update({ id, credentialsRevision: 0 }, { credentials });
+      await stage().connections.update({ id, credentialsRevision: 0 }, { credentials }, freely);
       const [bench, other] = [
         new RefreshBench(stage(), { limits: seldom }),
         new RefreshBench(stage(), { limits: seldom }),
@@ -202,7 +202,7 @@ export function heldBack(stage: () => StoreStage): void {
       const give = async (credentialsRevision: number) => {
         const place = { connectionId: id, revision: credentialsRevision + 1 };
         const credentials = vault.sealCredentials({ username: "u", password: "p" }, place);
-        await stage().connections.update({ id, credentialsRevision }, { credentials });
+        await stage().connections.update({ id, credentialsRevision }, { credentials }, freely);
       };
       await give(0);
       const bench = new RefreshBench(stage(), { limits: seldom });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { StoreStage } from "../store/stage.ts";
+import { freely, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
   badSecret,
@@ -25,7 +25,7 @@ async function connectWithClient(stage: StoreStage, client: { changed: boolean }
 async function connectWithPassword(stage: StoreStage) {
   const { id } = await connectExpired(stage, { grant: "password" });
   const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: id, revision: 1 });
-  await stage.connections.update({ id, credentialsRevision: 0 }, { credentials });
+  await stage.connections.update({ id, credentialsRevision: 0 }, { credentials }, freely);
   return { id, bench: new RefreshBench(stage) };
 }
 
@@ -139,7 +139,7 @@ export function secondWay(stage: () => StoreStage): void {
       const { id, bench } = await connectWithPassword(stage());
       const change = async () => {
         const credentials = vault.sealCredentials({ username: "u", password: "p2" }, { connectionId: id, revision: 2 });
-        await stage().connections.update({ id, credentialsRevision: 1 }, { credentials });
+        await stage().connections.update({ id, credentialsRevision: 1 }, { credentials }, freely);
         return dead;
       };
       const { row } = await bench.run(id, [dead, change]);

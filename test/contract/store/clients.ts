@@ -2,8 +2,10 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { ClientRow, NewClient } from "../../../src/store/clients.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
+import { holding } from "./holding.ts";
 import { sealedBytes, type StoreStage } from "./stage.ts";
 
+const all = ["%"];
 const refused = { code: "invalid_client", detail: "bad secret", status: 401 };
 
 /** Every statement on OAuth clients. */
@@ -17,6 +19,7 @@ export function clients(stage: () => StoreStage): void {
       clientId: "id",
       secretRevision: 0,
       scopes: ["read"],
+      patterns: ["acme-*"],
       inputs: {},
     };
     return await stage().clients.insert({ ...fields, secret: sealedBytes(), ...changes });
@@ -49,20 +52,23 @@ export function clients(stage: () => StoreStage): void {
 
     it("is changed in what is named and in nothing else", async () => {
       const client = await insert();
-      const changed = await stage().clients.update(client.id, { clientId: "other", inputs: { a: "b" } });
-      expect(changed).toEqual({ ...client, clientId: "other", inputs: { a: "b" }, updatedAt: changed.updatedAt });
-      expect(changed.updatedAt.getTime()).toBeGreaterThanOrEqual(client.updatedAt.getTime());
+      const changes = { clientId: "other", patterns: ["beta-*", "gamma"] };
+      const changed = await stage().clients.change(client, changes, all);
+      expect(changed).toEqual({ ...client, ...changes, updatedAt: expect.any(Date) as unknown });
+      expect(changed?.updatedAt.getTime()).toBeGreaterThanOrEqual(client.updatedAt.getTime());
+      const scopes = await stage().clients.change(client, { scopes: ["write"] }, all);
+      expect(scopes).toMatchObject({ ...changes, scopes: ["write"], inputs: {} });
     });
 
     it("is not deleted while a connection uses it", async () => {
       const client = await insert();
       const row = await stage().insert({ clientRef: client.id });
       expect(await stage().clients.countConnections(client.id)).toBe(1);
-      await expect(stage().clients.delete(client.id)).rejects.toThrow();
+      await expect(stage().clients.delete(client.id, all)).rejects.toThrow();
       expect(await stage().clients.findById(client.id)).not.toBeNull();
       await stage().connections.delete(row.id);
       expect(await stage().clients.countConnections(client.id)).toBe(0);
-      await stage().clients.delete(client.id);
+      await stage().clients.delete(client.id, all);
       expect(await stage().clients.findById(client.id)).toBeNull();
     });
 
@@ -90,29 +96,109 @@ export function clients(stage: () => StoreStage): void {
     it("takes the first place, and the one before stays as a second choice", async () => {
       const client = await insert();
       const secret = sealedBytes();
-      const replaced = await stage().clients.replaceSecret(client.id, { revision: 0, secret });
+      const replaced = await stage().clients.change(client, { secret }, all);
       expect(replaced).toMatchObject({ secret, previousSecret: client.secret, secretRevision: 1 });
     });
 
     it("is refused when somebody else has changed it since: of eight at once one is stored", async () => {
       const client = await insert();
-      const given = Array.from({ length: 8 }, () => ({ revision: 0, secret: sealedBytes() }));
-      const answers = await Promise.all(given.map((each) => stage().clients.replaceSecret(client.id, each)));
+      const given = Array.from({ length: 8 }, () => ({ secret: sealedBytes() }));
+      const answers = await Promise.all(given.map((each) => stage().clients.change(client, each, all)));
       expect(answers.filter((answer) => answer !== null)).toHaveLength(1);
       expect(await stage().clients.findById(client.id)).toMatchObject({
         secretRevision: 1,
         previousSecret: client.secret,
       });
-      expect(await stage().clients.replaceSecret(randomUUID(), { revision: 0, secret: sealedBytes() })).toBeNull();
+      expect(await stage().clients.change({ ...client, id: randomUUID() }, { clientId: "other" }, all)).toBeNull();
     });
 
     it("once it has worked, the one before is forgotten; but not one that has become so since", async () => {
       const client = await insert();
-      await stage().clients.replaceSecret(client.id, { revision: 0, secret: sealedBytes() });
+      await stage().clients.change(client, { secret: sealedBytes() }, all);
       await stage().clients.forgetPreviousSecret(client.id, 0);
       expect((await stage().clients.findById(client.id))?.previousSecret).toEqual(client.secret);
       await stage().clients.forgetPreviousSecret(client.id, 1);
       expect(await stage().clients.findById(client.id)).toMatchObject({ previousSecret: null, secretRevision: 1 });
+    });
+  });
+
+  describe("another host of a client", () => {
+    const inputs = { shop_url: "https://other.example" };
+
+    it("leaves no secret that was meant for the one before", async () => {
+      const first = await insert();
+      const rotated = (await stage().clients.change(first, { secret: sealedBytes() }, all)) ?? first;
+      expect(rotated.previousSecret).not.toBeNull();
+      const secret = sealedBytes();
+      const moved = await stage().clients.change(rotated, { inputs, secret, clientId: "other" }, all);
+      expect(moved).toMatchObject({ inputs, secret, previousSecret: null, secretRevision: 2, clientId: "other" });
+    });
+
+    it("is refused while a connection of it holds anything, in any status, or is about to get something", async () => {
+      for (const [what, busy] of Object.entries(holding(stage()))) {
+        const client = await insert();
+        const { name } = await busy(client.id);
+        expect(await stage().clients.holder(client.id), what).toBe(name);
+        expect(await stage().clients.change(client, { inputs, secret: sealedBytes() }, all), what).toBeNull();
+        expect(await stage().clients.findById(client.id), what).toEqual(client);
+        expect(await stage().clients.change(client, { secret: sealedBytes() }, all), what).not.toBeNull();
+      }
+      const free = await insert();
+      await stage().insert({ clientRef: free.id });
+      expect(await stage().clients.holder(free.id)).toBeNull();
+      expect(await stage().clients.change(free, { inputs, secret: sealedBytes() }, all)).toMatchObject({ inputs });
+    });
+
+    it("gets no late answer of a connection that was deleted before", async () => {
+      const client = await insert();
+      const { id } = await stage().connect({ clientRef: client.id });
+      await stage().connections.delete(id);
+      const kept = await stage().clients.change(client, { secret: sealedBytes() }, all);
+      expect(await stage().tombstones.find(id)).toMatchObject({ clientRef: client.id });
+      await stage().clients.change(kept ?? client, { inputs, secret: sealedBytes() }, all);
+      expect(await stage().tombstones.find(id)).toMatchObject({ clientRef: null });
+    });
+
+    it("is refused when secret or inputs are not those that were read", async () => {
+      const client = await insert();
+      await stage().clients.change(client, { inputs: { shop_url: "https://third.example" } }, all);
+      expect(await stage().clients.change(client, { inputs }, all)).toBeNull();
+    });
+  });
+
+  describe("a client beyond a caller's patterns", () => {
+    it("is neither changed nor deleted: not where it is open to others, nor where a connection of others uses it", async () => {
+      const [open, used, own] = [await insert({ patterns: ["*"] }), await insert({ patterns: [] }), await insert()];
+      await stage().insert({ name: `beta-${used.id}`, clientRef: used.id });
+      await stage().insert({ name: `acme-${own.id}`, clientRef: own.id });
+      const patterns = ["acme-%"];
+      const within = [open, used, own].map(({ id }) => stage().clients.isWithin(id, patterns));
+      expect(await Promise.all(within)).toEqual([false, false, true]);
+      for (const client of [open, used]) {
+        expect(await stage().clients.change(client, { clientId: "other" }, patterns)).toBeNull();
+        expect(await stage().clients.delete(client.id, patterns)).toBe(false);
+      }
+      expect(await stage().clients.change(own, { clientId: "other" }, patterns)).toMatchObject({ clientId: "other" });
+    });
+  });
+
+  describe("a connection of a client", () => {
+    it.each([
+      ["patterns", { patterns: ["beta-*"] }],
+      ["scopes", { scopes: ["read", "write"] }],
+      ["inputs", { inputs: { shop_url: "https://other.example" } }],
+    ])("is not made, nor changed, once the client's %s are not those that allowed it", async (_what, changes) => {
+      const client = await insert();
+      const made = await stage().insert({ client });
+      const fields = { provider: "own", grant: "password", scopes: [], inputs: {}, labels: {}, credentials: null };
+      const late = { ...fields, id: randomUUID(), name: `late-${client.id}`, client };
+      await stage().clients.change(client, changes, all);
+      expect(await stage().connections.insert(late)).toBe(false);
+      const change = { client, movesHost: false };
+      expect(await stage().connections.update(made, { scopes: ["write"] }, change)).toBeNull();
+      const now = await stage().clients.findById(client.id);
+      expect(await stage().connections.update(made, { scopes: ["write"] }, { ...change, client: now })).not.toBeNull();
+      expect(await stage().connections.insert({ ...late, client: now })).toBe(true);
     });
   });
 

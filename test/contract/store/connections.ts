@@ -5,7 +5,8 @@ import { likePatterns, mayUse } from "../../../src/registry/principal.ts";
 import type { ConnectionFilter } from "../../../src/store/connections.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
 import type { PagePosition } from "../../../src/store/page.ts";
-import { sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { holding } from "./holding.ts";
+import { sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
 
 /** Every statement on connections but those that move tokens. */
 export function connections(stage: () => StoreStage): void {
@@ -88,7 +89,7 @@ export function connections(stage: () => StoreStage): void {
     it("of scopes and labels replaces them, of inputs adds to them, and each leaves its line of history", async () => {
       const row = await stage().connect({ inputs: { region: "eu", shop: "north" }, labels: { team: "a" } });
       const changes = { scopes: ["write"], labels: { stage: "test" }, inputs: { shop: "south" } };
-      await stage().connections.update(row, changes);
+      await stage().connections.update(row, changes, freely);
       expect(await stage().connections.findById(row.id)).toMatchObject({
         status: "connected",
         scopes: ["write"],
@@ -104,18 +105,18 @@ export function connections(stage: () => StoreStage): void {
       await stage().rows.endGrant(key, { code: "invalid_grant", detail: "wrong password" });
       await stage().set(row.id, "backoff_until = clock_timestamp() + interval '1 hour'");
       const credentials = sealedBytes();
-      const changed = await stage().connections.update(row, { credentials });
+      const changed = await stage().connections.update(row, { credentials }, freely);
       expect(changed).toMatchObject({ status: "pending", backoffUntil: null, credentials, credentialsRevision: 1 });
     });
 
     it("of credentials leaves a connected one connected and a disabled one disabled", async () => {
       const grant = "password";
       const [one, other] = [await stage().connect({ grant }), await stage().connect({ grant })];
-      expect(await stage().connections.update(one, { credentials: sealedBytes() })).toMatchObject({
+      expect(await stage().connections.update(one, { credentials: sealedBytes() }, freely)).toMatchObject({
         status: "connected",
       });
       await stage().set(other.id, "status = 'disabled', enabled_status = 'needs_reauthorization'");
-      const changed = await stage().connections.update(other, { credentials: sealedBytes() });
+      const changed = await stage().connections.update(other, { credentials: sealedBytes() }, freely);
       expect(changed?.status).toBe("disabled");
       expect(await stage().columns(other.id)).toMatchObject({ status: "disabled", enabled_status: "pending" });
     });
@@ -127,38 +128,44 @@ export function connections(stage: () => StoreStage): void {
       await stage().set(row.id, "next_refresh_at = '2099-01-01 00:00:00+00'");
       const before = await due();
       expect(before).toContain("2099");
-      const changed = await stage().connections.update(row, { credentials: sealedBytes() });
+      const changed = await stage().connections.update(row, { credentials: sealedBytes() }, freely);
       expect(changed).toMatchObject({ status: "needs_reauthorization", credentialsRevision: 1 });
       expect(await due()).toBe(before);
     });
 
     it("that crosses with a change of the credentials is refused, of eight at once seven", async () => {
       const row = await stage().connect();
-      const updates = Array.from({ length: 8 }, () => stage().connections.update(row, { credentials: sealedBytes() }));
+      const updates = Array.from({ length: 8 }, () =>
+        stage().connections.update(row, { credentials: sealedBytes() }, freely),
+      );
       expect((await Promise.all(updates)).filter((answer) => answer !== null)).toHaveLength(1);
-      expect(await stage().connections.update(row, { labels: { late: "yes" } })).toBeNull();
+      expect(await stage().connections.update(row, { labels: { late: "yes" } }, freely)).toBeNull();
       expect((await stage().connections.findById(row.id))?.labels).toEqual({});
       expect(await stage().events(row.id)).toEqual(["created", "connected", "updated"]);
     });
 
-    it("that names the generation it was thought of for is refused once that has moved", async () => {
-      const { row, key } = await stage().permit();
-      const change = { labels: { late: "yes" } };
-      expect(await stage().connections.update({ ...row, generation: 0 }, change)).toBeNull();
-      await stage().rows.commitRefresh(key, sealedGrant(), {});
-      expect(await stage().connections.update(row, change)).toBeNull();
-      const { id, credentialsRevision } = row;
-      expect(await stage().connections.update({ id, credentialsRevision }, change)).toMatchObject({ generation: 2 });
+    it("of a host is made as long as there is nothing that was meant for the one before", async () => {
+      const change = { inputs: { shop_url: "https://evil.example" } };
+      const moved = { client: null, movesHost: true };
+      const row = await stage().insert();
+      expect(await stage().connections.holdsGrant(row.id)).toBe(false);
+      expect(await stage().connections.update(row, change, moved)).not.toBeNull();
+      for (const [what, busy] of Object.entries(holding(stage()))) {
+        const { id, credentialsRevision } = await busy(null);
+        expect(await stage().connections.holdsGrant(id), what).toBe(true);
+        expect(await stage().connections.update({ id, credentialsRevision }, change, moved), what).toBeNull();
+        expect(await stage().connections.update({ id, credentialsRevision }, change, freely), what).not.toBeNull();
+      }
     });
 
     it("disables and enables without touching anything else, the permit of an answer in flight included", async () => {
       const { row, key } = await stage().permit();
       const before = await stage().columns(row.id);
-      expect((await stage().connections.update(row, { disabled: true }))?.status).toBe("disabled");
-      expect((await stage().connections.update(row, { disabled: true }))?.status).toBe("disabled");
-      expect((await stage().connections.update(row, { labels: {} }))?.status).toBe("disabled");
-      expect((await stage().connections.update(row, { disabled: false }))?.status).toBe("connected");
-      expect((await stage().connections.update(row, { disabled: false }))?.status).toBe("connected");
+      expect((await stage().connections.update(row, { disabled: true }, freely))?.status).toBe("disabled");
+      expect((await stage().connections.update(row, { disabled: true }, freely))?.status).toBe("disabled");
+      expect((await stage().connections.update(row, { labels: {} }, freely))?.status).toBe("disabled");
+      expect((await stage().connections.update(row, { disabled: false }, freely))?.status).toBe("connected");
+      expect((await stage().connections.update(row, { disabled: false }, freely))?.status).toBe("connected");
       expect(await stage().columns(row.id)).toEqual({ ...before, updated_at: expect.anything() as unknown });
       expect((await stage().row(row.id)).attemptId).toBe(key.attemptId);
       const changes = ["disabled", "disabled", "updated", "enabled", "enabled"];
@@ -173,7 +180,7 @@ export function connections(stage: () => StoreStage): void {
     const client = { id: randomUUID(), name: `client-${provider}` };
 
     beforeAll(async () => {
-      const empty = { clientId: "id", secretRevision: 0, scopes: [], inputs: {}, secret: null };
+      const empty = { clientId: "id", secretRevision: 0, scopes: [], patterns: [], inputs: {}, secret: null };
       await stage().clients.insert({ ...empty, ...client, provider });
       for (const name of names) {
         const labels = { team: name === eta || name === theta ? "a" : "b", [`only-${name}`]: "yes" };

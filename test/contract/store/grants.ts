@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
 
 const dead = { code: "invalid_grant", detail: "revoked" };
 
@@ -17,7 +17,7 @@ async function replace(
 
 async function disable(stage: StoreStage, row: TokenRow, disabled: boolean) {
   const { id, credentialsRevision } = row;
-  return await stage.connections.update({ id, credentialsRevision }, { disabled });
+  return await stage.connections.update({ id, credentialsRevision }, { disabled }, freely);
 }
 
 /** Every statement that stores a grant or ends one, each of its guards by a case that must not match. */

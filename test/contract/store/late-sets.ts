@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Candidate } from "../../../src/store/grant-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
 
 const lost = { code: "refresh_outcome_lost", detail: "refused" };
 
@@ -77,7 +77,7 @@ export function lateSets(stage: () => StoreStage): void {
 
     it("of a disabled connection shows when it is enabled", async () => {
       const row = await stage().connect();
-      await stage().connections.update(row, { disabled: true });
+      await stage().connections.update(row, { disabled: true }, freely);
       expect(await stage().rows.promoteLate(row, sealedGrant(), promotion(2))).toMatchObject({ status: "disabled" });
     });
 

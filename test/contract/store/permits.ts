@@ -4,7 +4,7 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { PermitRequest } from "../../../src/store/permit-rows.ts";
 import type { PermitKey } from "../../../src/store/row-sql.ts";
 import { hangMs } from "../../support/patience.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
 
 const statuses = ["connected"] as const;
 const busy = { code: "rate_limited", detail: "slow down", status: 429 };
@@ -347,7 +347,7 @@ export function permits(stage: () => StoreStage): void {
       it("when a person has given new credentials since: those may work", async () => {
         const { row, key } = await stage().permit({ grant: "password" });
         const { id, credentialsRevision } = row;
-        await stage().connections.update({ id, credentialsRevision }, { credentials: sealedBytes() });
+        await stage().connections.update({ id, credentialsRevision }, { credentials: sealedBytes() }, freely);
         expect(await stage().rows.endGrant({ ...key, credentialsRevision }, busy)).toBeNull();
         expect(await stage().row(id)).toMatchObject({ status: "connected", attemptId: key.attemptId });
         const tried = { ...key, credentialsRevision: credentialsRevision + 1 };

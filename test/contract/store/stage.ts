@@ -14,6 +14,11 @@ import { createTombstones } from "../../../src/store/tombstones.ts";
 /** A connection's columns as they stand, times in ISO 8601. */
 export type Columns = Record<string, unknown>;
 
+type ConnectionToMake = Partial<NewConnection> & { clientRef?: string | null };
+
+/** A change that no client and no host is in the way of. */
+export const freely = { client: null, movesHost: false };
+
 /** Every table's queries on one database, and what a test needs to look past them. */
 export class StoreStage {
   readonly database: Database;
@@ -68,13 +73,13 @@ export class StoreStage {
   }
 
   /** A pending connection that nobody has connected yet. */
-  async insert(changes: Partial<NewConnection> = {}): Promise<TokenRow> {
+  async insert({ clientRef, ...changes }: ConnectionToMake = {}): Promise<TokenRow> {
     const id = randomUUID();
-    await this.connections.insert({
+    const inserted = await this.connections.insert({
       id,
       name: `c-${id}`,
       provider: "own",
-      clientRef: null,
+      client: clientRef ? await this.clients.findById(clientRef) : null,
       grant: "authorization_code",
       scopes: ["read"],
       inputs: {},
@@ -82,11 +87,12 @@ export class StoreStage {
       credentials: null,
       ...changes,
     });
+    if (!inserted) throw new Error("the client has changed meanwhile");
     return await this.row(changes.id ?? id);
   }
 
   /** A connection with a token set of one hour, at generation 1 and version 1. */
-  async connect(changes: Partial<NewConnection> = {}): Promise<TokenRow> {
+  async connect(changes: ConnectionToMake = {}): Promise<TokenRow> {
     const row = await this.insert(changes);
     const event = { type: "connected", detail: {} };
     const attemptId = randomUUID();
@@ -96,7 +102,7 @@ export class StoreStage {
   }
 
   /** The same with a permit of 30 s, just taken. */
-  async permit(changes: Partial<NewConnection> = {}) {
+  async permit(changes: ConnectionToMake = {}) {
     const row = await this.connect(changes);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
     const statuses = ["connected"] as const;

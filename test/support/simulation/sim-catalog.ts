@@ -55,6 +55,7 @@ export const simClient: ClientRow = {
   secret: null,
   previousSecret: null,
   scopes: [],
+  patterns: [],
   inputs: {},
   createdAt: new Date(0),
   updatedAt: new Date(0),

@@ -19,6 +19,7 @@ const client: ClientRow = {
   secret: null,
   previousSecret: null,
   scopes: [],
+  patterns: [],
   inputs: {},
   createdAt: new Date(0),
   updatedAt: new Date(0),

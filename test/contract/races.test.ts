@@ -1,0 +1,129 @@
+import { PrismaPg } from "@prisma/adapter-pg";
+import { randomUUID } from "node:crypto";
+import { beforeAll, expect, it } from "vitest";
+import { PrismaClient } from "../../src/generated/prisma/client.ts";
+import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
+import type { ClientRow } from "../../src/store/clients.ts";
+import { createConnections } from "../../src/store/connections.ts";
+import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { watch, type Prisma } from "../../src/store/database.ts";
+import { applyMigrations } from "../../src/store/migrate.ts";
+import { hangMs, until } from "../support/patience.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
+import { freely, sealedBytes, StoreStage } from "./store/stage.ts";
+
+const all = ["%"];
+const inputs = { shop_url: "https://other.example" };
+const fields = { provider: "own", grant: "password", scopes: ["read"], inputs: {}, labels: {} };
+
+// What is decided and what is done are one statement, or one lock: whatever somebody else has done and not committed yet is waited for.
+describeWithServices(["postgres"], "a decision and a change under way", () => {
+  let stage: StoreStage;
+
+  beforeAll(async () => {
+    const databaseUrl = await useDatabase();
+    await applyMigrations({ databaseUrl });
+    // Without the broker's own lock timeout, which a slow machine would come to.
+    const adapter = new PrismaPg({ connectionString: databaseUrl, options: "-c timezone=UTC" });
+    const prisma = watch(
+      new PrismaClient({ adapter }),
+      createDatabaseHealth(() => performance.now()),
+    );
+    stage = new StoreStage({ prisma, commits: prisma, close: async () => await prisma.$disconnect() });
+    return async () => await stage.database.close();
+  });
+
+  const makeClient = async (): Promise<ClientRow> => {
+    const id = randomUUID();
+    const rest = { scopes: [], patterns: ["*"], inputs: {}, secretRevision: 0, secret: sealedBytes() };
+    return await stage.clients.insert({ id, name: `app-${id}`, provider: "own", clientId: "app", ...rest });
+  };
+
+  /** What `decide` comes to when `change` has been made before it and is committed only once it waits, or is done without. */
+  const decideDuring = async <Decision>(
+    change: (session: Prisma) => Promise<unknown>,
+    decide: () => Promise<Decision>,
+  ): Promise<Decision> => {
+    const state = { isDone: false };
+    const decision = await stage.database.prisma.$transaction(
+      async (session) => {
+        await change(session as unknown as Prisma);
+        const deciding = decide().finally(() => void (state.isDone = true));
+        await until("the decision waits, or is made", async () => state.isDone || (await isAnyoneWaiting()));
+        return { deciding };
+      },
+      { timeout: hangMs, maxWait: hangMs },
+    );
+    return await decision.deciding;
+  };
+
+  const isAnyoneWaiting = async (): Promise<boolean> =>
+    (
+      await stage.query(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+      )
+    ).length > 0;
+
+  it("a connection is neither made nor changed for a client that is just being closed to it", async () => {
+    const client = await makeClient();
+    const row = await stage.insert({ client });
+    const close = async (session: Prisma) =>
+      await session.$executeRaw`UPDATE clients SET connections = '{}' WHERE id = ${client.id}::uuid`;
+    const change = async () => await stage.connections.update(row, { scopes: ["admin"] }, { ...freely, client });
+    expect(await decideDuring(close, change)).toBeNull();
+
+    const open = await makeClient();
+    const late = { ...fields, id: randomUUID(), name: `c-${open.id}`, client: open, credentials: null };
+    const closeIt = async (session: Prisma) =>
+      await session.$executeRaw`UPDATE clients SET connections = '{}' WHERE id = ${open.id}::uuid`;
+    expect(await decideDuring(closeIt, async () => await stage.connections.insert(late))).toBe(false);
+  });
+
+  it("a key that is just being revoked makes no key", async () => {
+    const key = { name: "k", abilities: [], connections: [], expiresAt: null, secretHash: sealedBytes() };
+    const giver = randomUUID();
+    await stage.keys.insert({ ...key, id: giver }, null);
+    const revoke = async (session: Prisma) =>
+      await session.$executeRaw`UPDATE api_keys SET revoked_at = now() WHERE id = ${giver}`;
+    expect(
+      await decideDuring(revoke, async () => await stage.keys.insert({ ...key, id: randomUUID() }, giver)),
+    ).toBeNull();
+  });
+
+  it("a client's host does not change while a connection with credentials is just being made", async () => {
+    const client = await makeClient();
+    const connection = { ...fields, id: randomUUID(), name: `c-${client.id}`, client, credentials: sealedBytes() };
+    const make = async (prisma: Prisma) =>
+      await createConnections({ prisma } as StoreStage["database"]).insert(connection);
+    const move = async () => await stage.clients.change(client, { inputs, secret: sealedBytes() }, all);
+    expect(await decideDuring(make, move)).toBeNull();
+  });
+
+  it.each(["client", "connection"])("the host of a %s does not change while a person just sets out", async (whose) => {
+    const client = await makeClient();
+    const row = await stage.insert({ client });
+    const link = {
+      id: randomUUID(),
+      secretHash: sealedBytes(),
+      connectionId: row.id,
+      createdBy: "k1",
+      expiresInSeconds: 60,
+    };
+    await stage.links.insert({ ...link, returnTo: null, manual: false, purpose: null });
+    const request = { id: randomUUID(), stateHash: sealedBytes(), browserHash: sealedBytes(), expiresInSeconds: 60 };
+    const setOut = async (session: Prisma) =>
+      await createAuthorizationRequests(session).insert({
+        ...request,
+        connectionId: row.id,
+        linkId: link.id,
+        verifier: null,
+        mostOpen: 5,
+        redirectUri: "https://broker.example/callback/own",
+      });
+    const move = async () =>
+      whose === "client"
+        ? await stage.clients.change(client, { inputs, secret: sealedBytes() }, all)
+        : await stage.connections.update(row, { inputs }, { client: null, movesHost: true });
+    expect(await decideDuring(setOut, move)).toBeNull();
+  });
+});
