@@ -13,6 +13,7 @@ type Call = { method?: string; query?: Query; body?: Resource };
 export type ApiClient = {
   get: (path: string, query?: Query) => Promise<Resource>;
   post: (path: string, body: Resource) => Promise<Resource>;
+  patch: (path: string, body: Resource) => Promise<Resource>;
   delete: (path: string, query?: Query) => Promise<void>;
 };
 
@@ -23,6 +24,7 @@ export function createApiClient(settings: Settings): ApiClient {
   return {
     get: (path, query = {}) => call(path, { query }),
     post: (path, body) => call(path, { method: "POST", body }),
+    patch: (path, body) => call(path, { method: "PATCH", body }),
     delete: async (path, query = {}) => void (await call(path, { method: "DELETE", query })),
   };
 }

@@ -152,6 +152,9 @@ const registering: Cases = {
     inputs: { shop_url: "https://evil.example" },
   }),
   "an input that is not set on a client": newClient({ inputs: { device_id: "x" } }),
+  "another host of a client without a new secret": patch("/clients/shop", {
+    inputs: { shop_url: "https://evil.example" },
+  }),
   "credentials that are missing": post("/connections", { name: "new", provider: "shopware", grant: "password" }),
   "credentials that nobody asked for": post("/connections", {
     name: "new",
@@ -275,6 +278,11 @@ const withKey = (key: string | null, headers: Record<string, string> = {}): Send
   send({ path: "/tokens/acme", key, headers });
 const flipped = (key: string) => key.slice(0, -1) + (key.endsWith("a") ? "b" : "a");
 
+const byManager =
+  (method: "POST" | "PATCH", path: string, body: unknown): Send =>
+  async (stage) =>
+    await stage.send({ method, path, body, key: stage.keys.manager });
+
 const callers: Cases = {
   "no key": withKey(null),
   "another scheme than Bearer": withKey(null, { authorization: `Basic ${btoa(`admin:${canary("password")}`)}` }),
@@ -297,6 +305,29 @@ const callers: Cases = {
       key: stage.keys.provisioner,
       body: { ...connection, name: "other" },
     }),
+  "a client that is not for the key's connections": async (stage) =>
+    await stage.send({
+      method: "POST",
+      path: "/connections",
+      key: stage.keys.provisioner,
+      body: { ...connection, name: "acme-new" },
+    }),
+  "giving an ability that one's own key lacks": byManager("POST", "/keys", {
+    name: "new",
+    abilities: ["tokens"],
+    connections: ["acme-*"],
+  }),
+  "giving a pattern beyond one's own": byManager("POST", "/keys", {
+    name: "new",
+    abilities: ["admin"],
+    connections: ["*"],
+  }),
+  "opening a client to connections beyond one's own patterns": byManager("PATCH", "/clients/manual", {
+    connections: ["acme-*", "foreign"],
+  }),
+  "changing a client that serves connections beyond one's own patterns": byManager("PATCH", "/clients/sandbox", {
+    client_id: "other",
+  }),
   "a connection of somebody else": async (stage) =>
     await stage.send({ path: "/tokens/foreign", key: stage.keys.reader }),
   "changing a connection of somebody else": async (stage) =>

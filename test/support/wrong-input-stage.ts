@@ -25,7 +25,7 @@ export type Sending = {
   raw?: string | Buffer | Readable;
 };
 
-type Keys = Record<"reader" | "provisioner" | "expired" | "revoked", string>;
+type Keys = Record<"reader" | "provisioner" | "manager" | "expired" | "revoked", string>;
 
 /** A consent that has been walked to its end, and one that is under way. */
 type Consents = {
@@ -161,6 +161,7 @@ async function makeKeys({ api }: BrokerProcess, databaseUrl: string): Promise<Ke
   return {
     reader: await create("reader", "tokens"),
     provisioner: await create("provisioner", "connections"),
+    manager: await create("manager", "admin"),
     expired,
     revoked,
   };

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
+import { UsageError } from "../errors.ts";
 import { collect, collectPair } from "../options.ts";
 import type { Column } from "../output.ts";
 import { readSecret } from "../secrets.ts";
@@ -10,9 +11,14 @@ type AddOptions = {
   clientId: string;
   clientSecretFile?: string;
   public?: boolean;
-  scope?: string[];
-  input?: Record<string, string>;
-};
+} & SharedOptions;
+
+type SharedOptions = { scope?: string[]; connections?: string[]; input?: Record<string, string> };
+
+type UpdateOptions = { clientId?: string; clientSecretFile?: string; adminOnly?: boolean } & SharedOptions;
+
+const scopeHelp = "a scope to ask for by default, and all that keys without admin may ask for; repeatable";
+const patternHelp = "connections that keys without admin may use it for, such as acme-*; repeatable";
 
 const columns: readonly Column[] = [
   ["NAME", "name"],
@@ -20,10 +26,11 @@ const columns: readonly Column[] = [
   ["CLIENT ID", "client_id"],
   ["SECRET", "has_secret"],
   ["SCOPES", "scopes"],
+  ["CONNECTIONS", "connections"],
   ["CREATED", "created_at"],
 ];
 
-/** `freshet clients add|list|show|delete` */
+/** `freshet clients add|list|show|update|delete` */
 export function addClientCommands(program: Command, cli: Cli): void {
   const clients = program.command("clients").description("OAuth clients registered at providers");
   clients
@@ -33,7 +40,8 @@ export function addClientCommands(program: Command, cli: Cli): void {
     .requiredOption("--client-id <id>", "the id that the provider gave it")
     .option("--client-secret-file <file>", "file that holds its secret, - for stdin")
     .option("--public", "it has no secret: do not ask for one")
-    .option("--scope <scope>", "a scope to ask for by default; repeatable", collect)
+    .option("--scope <scope>", scopeHelp, collect)
+    .option("--connections <pattern>", patternHelp, collect)
     .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
     .action(handle(cli, addClient));
   clients
@@ -48,6 +56,16 @@ export function addClientCommands(program: Command, cli: Cli): void {
         output.show(await api().get(`/clients/${segment(name)}`)),
       ),
     );
+  clients
+    .command("update <name>")
+    .description("change what is given; a new secret comes from a file or FRESHET_CLIENT_SECRET")
+    .option("--client-id <id>", "the id that the provider gave it")
+    .option("--client-secret-file <file>", "file that holds its new secret, - for stdin")
+    .option("--scope <scope>", scopeHelp, collect)
+    .option("--connections <pattern>", patternHelp, collect)
+    .option("--admin-only", "from now on no key without admin may use it")
+    .option("--input <key=value>", "another host: needs a new secret, and connections that hold nothing", collectPair)
+    .action(handle(cli, updateClient));
   clients
     .command("delete <name>")
     .description("delete a client that no connection uses")
@@ -72,9 +90,27 @@ async function addClient(session: Session, { args: [name], options }: { args: st
     client_id: options.clientId,
     client_secret: secret,
     scopes: options.scope,
+    connections: options.connections,
     inputs: options.input,
   });
   session.output.done(`Client ${name} is stored${secret === undefined ? ", without a secret" : ""}.`, client);
+}
+
+async function updateClient(
+  session: Session,
+  { args: [name = ""], options }: { args: string[]; options: UpdateOptions },
+) {
+  if (options.adminOnly && options.connections) throw new UsageError("Give --connections or --admin-only, not both");
+  const api = session.api();
+  const secret = await readSecret({ file: options.clientSecretFile, variable: "FRESHET_CLIENT_SECRET" }, session);
+  const client = await api.patch(`/clients/${segment(name)}`, {
+    client_id: options.clientId,
+    client_secret: secret,
+    scopes: options.scope,
+    connections: options.adminOnly ? [] : options.connections,
+    inputs: options.input,
+  });
+  session.output.done(`Client ${name} is changed.`, client);
 }
 
 async function deleteClient({ api, output }: Session, { args: [name = ""] }: { args: string[] }) {

@@ -56,7 +56,8 @@ test("a client's secret comes from a file, without the newline an editor leaves"
   await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
   const file = await secretFile(" s3cret \n");
   const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "id-1", "--client-secret-file", file];
-  const more = ["--scope", "a", "--scope", "b", "--input", "shop_url=https://x.example/?a=b"];
+  const patterns = ["--connections", "acme-*", "--connections", "beta"];
+  const more = ["--scope", "a", "--scope", "b", ...patterns, "--input", "shop_url=https://x.example/?a=b"];
   const result = await run([...args, ...more], { env: { FRESHET_URL: broker.url } });
   expect(result).toEqual({ exitCode: 0, out: "Client bol is stored.\n", err: "" });
   expect(broker.requests[0]?.body).toEqual({
@@ -65,8 +66,33 @@ test("a client's secret comes from a file, without the newline an editor leaves"
     client_id: "id-1",
     client_secret: " s3cret ",
     scopes: ["a", "b"],
+    connections: ["acme-*", "beta"],
     inputs: { shop_url: "https://x.example/?a=b" },
   });
+});
+
+test.each([
+  [["--connections", "acme-*"], { connections: ["acme-*"] }, {}],
+  [["--admin-only"], { connections: [] }, {}],
+  [["--client-id", "id-2", "--scope", "a"], { client_id: "id-2", scopes: ["a"] }, {}],
+  [
+    ["--input", "shop_url=https://y.example"],
+    { client_secret: "s3cret", inputs: { shop_url: "https://y.example" } },
+    { FRESHET_CLIENT_SECRET: "s3cret" },
+  ],
+])("a client is changed in what is given alone: %j", async (args, body, env) => {
+  await using broker = await startStubBroker({ "PATCH /clients/bol": { body: { name: "bol" } } });
+  const result = await run(["clients", "update", "bol", ...args], { env: { ...env, FRESHET_URL: broker.url } });
+  expect(result).toEqual({ exitCode: 0, out: "Client bol is changed.\n", err: "" });
+  expect(broker.requests[0]?.body).toEqual(body);
+});
+
+test("a client is opened or closed to keys without admin, not both", async () => {
+  await using broker = await startStubBroker({});
+  const args = ["clients", "update", "bol", "--admin-only", "--connections", "acme-*"];
+  const result = await run(args, { env: { FRESHET_URL: broker.url } });
+  expect([result.exitCode, result.err]).toEqual([2, expect.stringMatching(/--connections or --admin-only/)]);
+  expect(broker.requests).toEqual([]);
 });
 
 test.each([
