@@ -2,6 +2,7 @@ import { Type, type TSchema } from "typebox";
 import { errorCodes } from "../errors.ts";
 import { failureCodes } from "../providers/grant.ts";
 import { connectionGrants } from "../providers/provider-file.ts";
+import { attentionCodes } from "../registry/attention.ts";
 import { warningCodes } from "../tokens/issued-token.ts";
 
 /** An object that refuses fields it does not know. */
@@ -61,6 +62,7 @@ export const tokenSchema = Type.Object({
   expires_at: nullable(timestamp),
   expires_in: nullable(Type.Integer()),
   scopes: Type.Array(Type.String()),
+  missing_scopes: Type.Array(Type.String({ description: "asked for and not granted" })),
   version: Type.Integer(),
   warnings: Type.Array(Type.Object({ code: literals(warningCodes), detail: Type.String() })),
   request: Type.Optional(
@@ -81,6 +83,13 @@ export const statuses = ["pending", "connected", "needs_reauthorization", "disab
 
 const lastError = nullable(Type.Object({ code: literals(lastErrorCodes), at: timestamp, detail: Type.String() }));
 
+const attention = nullable(
+  Type.Object(
+    { code: literals(attentionCodes), since: timestamp, detail: Type.String() },
+    { description: "what a person should look at though tokens may still be served" },
+  ),
+);
+
 /** A further token of a connection. */
 const chainSchema = Type.Object({
   status: literals(statuses),
@@ -90,6 +99,7 @@ const chainSchema = Type.Object({
   refresh_token_expires_at: nullable(timestamp),
   consecutive_failures: Type.Integer(),
   last_error: lastError,
+  attention,
 });
 
 export const connectionSchema = Type.Object({
@@ -115,6 +125,7 @@ export const connectionSchema = Type.Object({
   next_refresh_at: nullable(timestamp),
   consecutive_failures: Type.Integer(),
   last_error: lastError,
+  attention,
   created_at: timestamp,
   updated_at: timestamp,
 });

@@ -1,10 +1,10 @@
 import type { Static } from "typebox";
-import { missingScopes } from "../providers/scopes.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import type { IssuedToken } from "../tokens/issued-token.ts";
+import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
 import type { HeldConnection } from "../registry/recovery-service.ts";
 import type {
   clientSchema,
@@ -26,13 +26,13 @@ export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
     expires_at: iso(token.expiresAt),
     expires_in: token.expiresInSeconds,
     scopes: token.scopes,
+    missing_scopes: token.missingScopes,
     version: token.version,
     warnings: token.warnings,
   };
 }
 
 export function viewConnection(record: ConnectionRecord): Static<typeof connectionSchema> {
-  const granted = record.generation === 0 ? null : record.grantedScopes;
   return {
     name: record.name,
     provider: record.provider,
@@ -41,7 +41,7 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     status: record.status,
     scopes: record.scopes,
     granted_scopes: record.grantedScopes,
-    missing_scopes: missingScopes(record.scopes, granted),
+    missing_scopes: missingOf(record),
     inputs: record.inputs,
     labels: record.labels,
     account: record.account,
@@ -54,6 +54,7 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     next_refresh_at: iso(record.nextRefreshAt),
     consecutive_failures: record.consecutiveFailures,
     last_error: viewError(record),
+    attention: viewAttention(attentionOf(record)),
     created_at: record.createdAt.toISOString(),
     updated_at: record.updatedAt.toISOString(),
   };
@@ -68,7 +69,12 @@ function viewChain(chain: ChainRecord) {
     refresh_token_expires_at: iso(chain.refreshTokenExpiresAt),
     consecutive_failures: chain.consecutiveFailures,
     last_error: viewError(chain),
+    attention: viewAttention(attentionOfChain(chain)),
   };
+}
+
+function viewAttention(attention: Attention | null) {
+  return attention && { ...attention, since: attention.since.toISOString() };
 }
 
 function viewError(of: Pick<ConnectionRecord, "lastErrorCode" | "lastErrorAt" | "lastErrorDetail">) {

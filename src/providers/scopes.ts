@@ -19,7 +19,15 @@ export function splitScopes(definition: ProviderDefinition, text: string): strin
     .filter((part) => part !== "");
 }
 
-/** What was requested and not granted. Null: the provider named none, which means all (RFC 6749, section 5.1). */
-export function missingScopes(requested: readonly string[], granted: readonly string[] | null): string[] {
-  return granted === null ? [] : requested.filter((scope) => !granted.includes(scope));
+/**
+ * What was requested and not granted. `granted` null: the provider named none, which means all (RFC 6749, section 5.1). Whether
+ * offline_access (OpenID Connect Core, section 11) was granted, a refresh token tells, too: many answers do not name it.
+ */
+export function missingScopes(
+  requested: readonly string[],
+  { granted, hasRefreshToken }: { granted: readonly string[] | null; hasRefreshToken: boolean },
+): string[] {
+  const isGranted = (scope: string) =>
+    granted === null || granted.includes(scope) || (scope === "offline_access" && hasRefreshToken);
+  return requested.filter((scope) => !isGranted(scope));
 }

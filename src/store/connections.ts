@@ -31,6 +31,13 @@ export type ConnectionRecord = {
   lastErrorCode: string | null;
   lastErrorAt: Date | null;
   lastErrorDetail: string | null;
+  /** Whether it has a refresh token. */
+  holdsRefresh: boolean;
+  /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
+  noRefreshTokenSince: Date | null;
+  missingScopesSince: Date | null;
+  /** When it was found to have gone back in time with a restored database; null: it has not, or is released. */
+  goneBackAt: Date | null;
   createdAt: Date;
   updatedAt: Date;
   /** Its further tokens, where they were asked for and there are some. */
@@ -41,7 +48,9 @@ export type ConnectionRecord = {
 export type ChainRecord = Pick<
   ConnectionRecord,
   | "status"
+  | "grant"
   | "version"
+  | "scopes"
   | "grantedScopes"
   | "expiresAt"
   | "refreshTokenExpiresAt"
@@ -49,6 +58,8 @@ export type ChainRecord = Pick<
   | "lastErrorCode"
   | "lastErrorAt"
   | "lastErrorDetail"
+  | "holdsRefresh"
+  | "noRefreshTokenSince"
 > & { chain: string };
 
 export type NewConnection = {
@@ -89,6 +100,8 @@ const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "c
   c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.last_refreshed_at AS "lastRefreshedAt",
   c.next_refresh_at AS "nextRefreshAt", c.consecutive_failures AS "consecutiveFailures",
   c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
+  c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince",
+  c.missing_scopes_since AS "missingScopesSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
   c.created_at AS "createdAt", c.updated_at AS "updatedAt"`;
 
 export type Connections = ReturnType<typeof createConnections>;
@@ -178,7 +191,8 @@ export function createConnections({ prisma }: Database) {
     /** The further tokens of a connection, by name. */
     async chains(parentId: string): Promise<ChainRecord[]> {
       return await prisma.$queryRaw`
-        SELECT c.chain, c.status, c.version, c.granted_scopes AS "grantedScopes", c.expires_at AS "expiresAt",
+        SELECT c.chain, c.status, c.grant_type AS "grant", c.version, c.scopes, c.granted_scopes AS "grantedScopes",
+          c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince", c.expires_at AS "expiresAt",
           c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.consecutive_failures AS "consecutiveFailures",
           c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail"
         FROM connections c WHERE c.parent_id = ${parentId}::uuid ORDER BY c.chain`;
@@ -236,7 +250,10 @@ const withoutPerson = Sql.sql`grant_type IN ('client_credentials', 'password')`;
 /** New credentials, or secret inputs, open a connection that needs no person, and let it be tried at once. */
 function changeColumns({ scopes, labels, inputs, credentials, disabled }: ConnectionChanges): Sql.Sql[] {
   const sets: Sql.Sql[] = [Sql.sql`updated_at = clock_timestamp()`];
-  if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
+  if (scopes !== undefined) {
+    sets.push(Sql.sql`scopes = ${scopes}::text[], missing_scopes_since =
+      CASE WHEN generation > 0 AND NOT ${scopes}::text[] <@ granted_scopes THEN COALESCE(missing_scopes_since, clock_timestamp()) END`);
+  }
   if (labels !== undefined) sets.push(Sql.sql`labels = ${json(labels)}`);
   if (inputs !== undefined) sets.push(Sql.sql`inputs = inputs || ${json(inputs)}`);
   const enabled =

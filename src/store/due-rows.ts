@@ -67,7 +67,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       const generations = marks.map(({ generation }) => generation);
       const versions = marks.map(({ version }) => version);
       return await prisma.$queryRaw`
-        WITH c AS (UPDATE connections u SET gone_back_from = m.generation,
+        WITH c AS (UPDATE connections u SET gone_back_from = m.generation, gone_back_at = clock_timestamp(),
             version_floor = GREATEST(u.version_floor, m.version), updated_at = clock_timestamp()
           FROM unnest(${ids}::uuid[], ${generations}::int[], ${versions}::int[]) AS m(id, generation, version)
           WHERE u.id = m.id AND u.generation < m.generation AND u.gone_back_from IS DISTINCT FROM m.generation
@@ -104,7 +104,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         backoff_until = NULL, updated_at = clock_timestamp(), next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)}
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.gone_back_from = ${row.goneBackFrom}`;
       const event = { type: "released_after_restore", detail: { by } };
-      return (await prisma.$queryRaw<TokenRow[]>(moved(update, event)))[0] ?? null;
+      return (await prisma.$queryRaw<TokenRow[]>(moved(update, [event])))[0] ?? null;
     },
 
     /** Lets go of what need not be kept: how to revoke for deleted connections, old history, and limits that nobody uses. */

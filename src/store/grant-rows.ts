@@ -11,6 +11,7 @@ import {
   orphanDue,
   owned,
   seconds,
+  storedEvents,
   type HistoryEvent,
   type OrphanRule,
   type PermitKey,
@@ -40,17 +41,26 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
     async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, key.generation + 1)},
         ${freeSchedule(grant)}, version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)}`;
-      return first(await commits.$queryRaw<TokenRow[]>(moved(update, { type: "refreshed", detail: event })));
+      const events = storedEvents({ type: "refreshed", detail: event }, grant);
+      return first(await commits.$queryRaw<TokenRow[]>(moved(update, events)));
     },
 
     /**
      * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
-     * `exclusive`, another connection holds the same refresh token, or it is just being sent for this one.
+     * `exclusive`, another connection holds the same refresh token, or it is just being sent for this one, or, where
+     * `keptFor` names an account, it is not this account's living grant any more whose refresh token is in `grant`.
      */
     async replaceGrant(
       row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
       grant: SealedGrant,
-      given: { event: HistoryEvent; exclusive: boolean; account?: KnownAccount | undefined },
+      given: {
+        event: HistoryEvent;
+        exclusive: boolean;
+        /** What it was granted to; null: not known. */
+        clientId?: string | null | undefined;
+        account?: KnownAccount | undefined;
+        keptFor?: string;
+      },
     ): Promise<TokenRow | null> {
       const fingerprint = given.exclusive ? grant.refreshFingerprint : null;
       const unique =
@@ -58,15 +68,22 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
           ? Sql.empty
           : Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})
               AND (c.attempt_id IS NULL OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
+      const { keptFor } = given;
+      // None of these moves the generation. A request with the kept token that is on its way has its lease to itself.
+      const living =
+        keptFor === undefined
+          ? Sql.empty
+          : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${keptFor}`;
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row))}, ${freePermit},
-        backoff_until = NULL, next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
+        backoff_until = ${keptFor === undefined ? Sql.sql`NULL` : Sql.sql`c.lease_until`}, authorized_client_id = ${given.clientId ?? null},
+        next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
           + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
         authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}
         authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
-        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique}`;
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique} ${living}`;
       // What was granted before a person's newest word is not tried any more.
       const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;
-      const statement = moved(update, given.event, Sql.sql`${forget}, ${endOlderChains}`);
+      const statement = moved(update, storedEvents(given.event, grant), Sql.sql`${forget}, ${endOlderChains}`);
       if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
       // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
       const lock = prisma.$queryRaw`
@@ -104,7 +121,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
           AND c.authorization_seq = ${place.authorization}
           AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid`;
       const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.attemptId}::uuid)`;
-      return first(await commits.$queryRaw<TokenRow[]>(moved(update, given.event, forget)));
+      return first(await commits.$queryRaw<TokenRow[]>(moved(update, storedEvents(given.event, grant), forget)));
     },
 
     /** Keeps a late answer to be tried before the grant ends. False: a person has replaced the grant, or the row is gone. */
@@ -148,7 +165,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const detail = { generation: key.generation + 1, attempt: given.candidateId };
       const event = { type: "candidate_tried", detail };
-      return first(await prisma.$queryRaw<TokenRow[]>(moved(update, event, forget)));
+      return first(await prisma.$queryRaw<TokenRow[]>(moved(update, [event], forget)));
     },
   };
 }
@@ -172,7 +189,7 @@ const endOlderChains = Sql.sql`ended AS (
     version_floor = GREATEST(x.version, x.version_floor) + x.attempt_replays, attempt_replays = 0,
     access_token_sealed = NULL, refresh_token_sealed = NULL, refresh_fingerprint = NULL, granted_scopes = '{}',
     issued_at = NULL, expires_at = NULL, refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL,
-    in_use = false, gone_back_from = NULL, backoff_until = NULL, next_refresh_at = NULL, consecutive_failures = 0,
+    no_refresh_token_since = NULL, missing_scopes_since = NULL, in_use = false, gone_back_from = NULL, backoff_until = NULL, next_refresh_at = NULL, consecutive_failures = 0,
     last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL, updated_at = clock_timestamp()
   FROM c WHERE x.parent_id = c.id AND CASE WHEN x.grant_type = 'token_exchange'
     THEN COALESCE(x.issued_at, x.attempt_started_at) < c.last_refreshed_at

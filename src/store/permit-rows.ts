@@ -41,7 +41,7 @@ export type PermitRequest = {
 /** The statements that take, pass on and give back a permit. */
 export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   const move = async (update: Sql.Sql, event: HistoryEvent | null) => {
-    const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event));
+    const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event === null ? [] : [event]));
     return rows[0] ?? null;
   };
 

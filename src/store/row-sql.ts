@@ -15,6 +15,8 @@ export type SealedGrant = {
   refreshTokenExpiresAt: Date | null;
   /** The answer named no new refresh token: the one in use keeps its end. */
   keepsRefreshToken: boolean;
+  /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
+  noRefreshTokenSince: Date | null;
   /** When to refresh ahead of callers; null: only when one needs it. */
   refreshDueAt: Date | null;
   /** When to refresh so that the refresh token or the grant does not end unused; null: it does not. */
@@ -55,17 +57,21 @@ export const failureColumns = (failure: RecordedFailure) => Sql.sql`
 export const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
   Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
 
-/**
- * One statement: the update and its event, or neither. Null: nothing that the history tells. `also`: further parts, which
- * may refer to the changed row as c.
- */
-export function moved(update: Sql.Sql, event: HistoryEvent | null, also: Sql.Sql = Sql.empty): Sql.Sql {
+/** One statement: the update and its events, or neither. `also`: further parts, which may refer to the changed row as c. */
+export function moved(update: Sql.Sql, events: readonly HistoryEvent[], also: Sql.Sql = Sql.empty): Sql.Sql {
+  const lines = events.map(({ type, detail }, place) => Sql.sql`(${place}::int, ${type}::text, ${json(detail)})`);
   const told =
-    event === null
+    lines.length === 0
       ? Sql.empty
-      : Sql.sql`, event AS (INSERT INTO connection_events (connection_id, type, detail)
-          SELECT c.id, ${event.type}, ${json(event.detail)} FROM c)`;
+      : Sql.sql`, told AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, e.type, e.detail FROM c, (VALUES ${Sql.join(lines)}) AS e(place, type, detail) ORDER BY e.place)`;
   return Sql.sql`WITH c AS (${update} RETURNING c.*) ${told} ${also} SELECT ${tokenColumns} FROM c`;
+}
+
+/** What the history tells of a set that is stored: its own line, and that it lacks a refresh token where that is new. */
+export function storedEvents(event: HistoryEvent, grant: SealedGrant): HistoryEvent[] {
+  const isNew = grant.noRefreshTokenSince?.getTime() === grant.issuedAt.getTime();
+  return isNew ? [event, { type: "no_refresh_token", detail: { kept: grant.refreshToken !== null } }] : [event];
 }
 
 /** A disabled connection stays disabled: what happens to it shows when it is enabled again. */
@@ -83,6 +89,9 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
     refresh_token_expires_at = CASE WHEN ${grant.keepsRefreshToken} THEN c.refresh_token_expires_at
       ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,
     refresh_due_at = ${grant.refreshDueAt}::timestamptz, keep_alive_at = ${grant.keepAliveAt}::timestamptz,
+    no_refresh_token_since = ${grant.noRefreshTokenSince}::timestamptz,
+    missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}::text[], c.granted_scopes)
+      THEN COALESCE(c.missing_scopes_since, clock_timestamp()) END,
     in_use = false, gone_back_from = NULL,
     consecutive_failures = 0, last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL,
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;

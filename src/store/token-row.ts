@@ -38,6 +38,12 @@ export type TokenRow = {
   refreshTokenExpiresAt: Date | null;
   /** The grant's own first day. */
   authorizedAt: Date | null;
+  /** The client id that the grant was given to; null: not known. */
+  authorizedClientId: string | null;
+  /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
+  noRefreshTokenSince: Date | null;
+  /** When it is refreshed whoever reads it, so that the refresh token or the grant does not end unused; null: they do not end. */
+  keepAliveAt: Date | null;
   attemptId: string | null;
   attemptStartedAt: Date | null;
   leaseUntil: Date | null;
@@ -65,7 +71,8 @@ export const tokenColumns = Sql.sql`
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
   c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",
-  c.authorized_at AS "authorizedAt", c.attempt_id::text AS "attemptId",
+  c.authorized_at AS "authorizedAt", c.authorized_client_id AS "authorizedClientId",
+  c.no_refresh_token_since AS "noRefreshTokenSince", c.keep_alive_at AS "keepAliveAt", c.attempt_id::text AS "attemptId",
   c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",
   c.last_attempt_id::text AS "lastAttemptId", c.attempt_replays AS "attemptReplays", c.backoff_until AS "backoffUntil",
   c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",

@@ -15,13 +15,24 @@ export type AnswerRecord = {
   /** The generation that the tokens are sealed for. */
   sealedFor: number;
   grant: SealedGrant;
+  /** Of a person's grant: the client id that it was given to. */
+  clientId?: string | null;
+  /** It holds no refresh token, and at this provider the row's stays good: see late-answers. */
+  mayKeepRefreshToken?: boolean;
   /** Whose it is, where a person has said so, or nobody can. */
   account?: { account: string | null; label: string | null };
   /** Records of further tokens that came with it, unless they are kept by themselves. */
   further?: AnswerRecord[];
 };
 
-const dates = ["issuedAt", "expiresAt", "refreshTokenExpiresAt", "refreshDueAt", "keepAliveAt"] as const;
+const dates = [
+  "issuedAt",
+  "expiresAt",
+  "refreshTokenExpiresAt",
+  "refreshDueAt",
+  "keepAliveAt",
+  "noRefreshTokenSince",
+] as const;
 const binaries = ["accessToken", "refreshToken", "refreshFingerprint"] as const;
 
 /** Sealed as a whole: what is spooled cannot be read, nor moved to another connection or generation. */

@@ -4,6 +4,7 @@ import type { Failure, Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
+import { firstPlan } from "./refresh-token.ts";
 import { isRefused } from "./refusal.ts";
 import { orphanRule } from "./takeover.ts";
 import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
@@ -11,15 +12,6 @@ import { furtherGranted } from "./granted.ts";
 import { openRecord, resealFor, type AnswerRecord } from "./answer-record.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable, SendPlan } from "./sending.ts";
-
-/** The request by which a connection gets its next token; null: only a person can give it one. */
-export function firstPlan(row: Pick<TokenRow, "refreshToken" | "grant" | "credentials">): SendPlan | null {
-  if (row.refreshToken !== null) return { grant: "refresh_token", secretIndex: 0 };
-  if (row.grant === "token_exchange") return { grant: "token_exchange", secretIndex: 0 };
-  if (row.grant === "client_credentials") return { grant: "client_credentials", secretIndex: 0 };
-  if (row.grant === "password" && row.credentials !== null) return { grant: "password", secretIndex: 0 };
-  return null;
-}
 
 /**
  * Steps 5 to 11 under a permit: send, classify, store; once more under a new permit where there is a second way.
@@ -89,14 +81,18 @@ async function keep(
   const { vault, random, keeper, clock } = parts;
   const { row, key } = permit;
   const answeredMs = clock.monotonicMs();
-  const scheduler = schedulerFor(sendable.definition.refresh, random);
+  const rules = sendable.definition.refresh;
   const record: AnswerRecord = {
     kind: "refresh",
     ...key,
     authorization: row.authorization,
     event: "refreshed",
     sealedFor: key.generation + 1,
-    grant: sealGrant(vault, refreshBase(vault, row), { grant, sentAt: row.now, scheduler }),
+    grant: sealGrant(vault, refreshBase(vault, row, rules), {
+      grant,
+      sentAt: row.now,
+      scheduler: schedulerFor(rules, random),
+    }),
     ...(grant.extras && { further: furtherRecords(parts, sendable, grant) }),
   };
   const kept = await keeper.keep({ record, sendable, grant, answeredMs });

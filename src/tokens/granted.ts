@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import type { RefreshRules } from "../providers/definition.ts";
+import { fixedClientId, type ConnectionGrant, type RefreshRules } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
 import { nextGeneration } from "../store/generation.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
@@ -19,7 +19,15 @@ export type Sealing = { vault: TokenVault; random: () => number };
 
 export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Handed): SealedGrant {
   const { grant, captured, rules, sentAt } = handed;
-  const base = { ...row, captured, refreshToken: null, impliedScopes: row.scopes, authorizedAt: sentAt };
+  const base = {
+    ...row,
+    captured,
+    rotation: rules.rotation,
+    refreshToken: null,
+    noRefreshTokenSince: null,
+    impliedScopes: row.scopes,
+    authorizedAt: sentAt,
+  };
   return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
 }
 
@@ -30,6 +38,9 @@ export function granted(
   { grant, captured }: { grant: Grant; captured: Record<string, string> },
 ): Granted {
   const { row, definition } = sendable;
+  const rules = definition.refresh;
+  // A further token has no account of its own that could be the same.
+  const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
   const record: AnswerRecord = {
     kind: "grant",
     connectionId: row.id,
@@ -38,9 +49,16 @@ export function granted(
     attemptId: randomUUID(),
     event: row.generation === 0 ? "connected" : "reconnected",
     sealedFor: nextGeneration(row),
-    grant: sealHanded(sealing, row, { grant, captured, rules: definition.refresh, sentAt: row.now }),
+    grant: sealHanded(sealing, row, { grant, captured, rules, sentAt: row.now }),
+    clientId: clientIdOf(sendable),
+    ...(mayKeep && { mayKeepRefreshToken: true }),
   };
   return { sendable, grant, record };
+}
+
+/** The client id that a grant is given to; null: there is none. */
+export function clientIdOf({ row, client, definition }: Sendable): string | null {
+  return client?.clientId ?? fixedClientId(definition, row.grant as ConnectionGrant);
 }
 
 /** The further tokens that came with a grant, each for a row of its own. */

@@ -88,6 +88,8 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
       const { account, label } = found.kind === "found" ? found : { account: null, label: null };
       const { attemptId } = own.record;
       if (account !== null && account === row.account) {
+        // Whoever has to finish this, should this process end here, knows whose it is, too.
+        await accounts.describeHeld(attemptId, { account, label, linkId: null });
         return { kind: "connected", row: await accept(sendable, attemptId, found) };
       }
       await accounts.describeHeld(attemptId, { account, label, linkId });

@@ -11,7 +11,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import type { Accounts } from "./accounts.ts";
 import { budgets } from "./budgets.ts";
-import { sealHanded } from "./granted.ts";
+import { clientIdOf, sealHanded } from "./granted.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sender } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
@@ -35,13 +35,14 @@ const mostFaults = 5;
 export function createImport(parts: ImportParts) {
   const { rows, cache, marks, sender, lookups, vault, clock } = parts;
   return async (row: TokenRow, given: Grant): Promise<TokenRow> => {
-    const { definition } = await sender.prepare(row);
+    const prepared = await sender.prepare(row);
+    const { definition } = prepared;
     const exclusive = definition.refresh.rotation !== "never";
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
     // Its lives count from when it was handed over, however long the store takes.
     const handed = { grant, captured: {}, rules: definition.refresh, sentAt: row.now };
     const sealFor = (current: TokenRow) => sealHanded(parts, current, handed);
-    const stored = await replace(parts, row, { grant, sealFor, exclusive });
+    const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
     marks.raise(stored.id, stored);
     const learnt = cache.learn(stored).row;
@@ -55,12 +56,12 @@ export function createImport(parts: ImportParts) {
 /** Nobody has said whose tokens these are. */
 const nobodyKnown = { account: null, label: null };
 
-type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean };
+type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean; clientId: string | null };
 
 /** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
 async function replace(options: ImportParts, first: TokenRow, given: Import): Promise<TokenRow | null> {
   const { rows, vault, clock, random, observer } = options;
-  const { grant, sealFor, exclusive } = given;
+  const { grant, sealFor, exclusive, clientId } = given;
   const attemptId = randomUUID();
   let row: TokenRow | null = first;
   let delayMs = budgets.commitRetryFirstMs as number;
@@ -69,7 +70,12 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
     const sealed = sealFor(row);
     const event = { type: "imported", detail: { attempt: attemptId } };
     try {
-      const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, { event, exclusive, account: nobodyKnown });
+      const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, {
+        event,
+        exclusive,
+        clientId,
+        account: nobodyKnown,
+      });
       if (stored !== null) return stored;
       // It may have been stored by a statement whose answer was lost, and been refreshed since.
       if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);

@@ -1,10 +1,17 @@
 import { publicName } from "../chain-name.ts";
+import { missingScopes } from "../providers/scopes.ts";
 import type { FreshnessWarning } from "./freshness.ts";
+import { explainLacking, lacksRefreshToken } from "./refresh-token.ts";
 import type { KnownConnection } from "./token-cache.ts";
 
-export const warningCodes = ["min_ttl_exceeds_lifetime", "recently_refreshed", "refresh_failing"] as const;
+export const warningCodes = [
+  "min_ttl_exceeds_lifetime",
+  "recently_refreshed",
+  "refresh_failing",
+  "no_refresh_token",
+] as const;
 export type WarningCode = FreshnessWarning | "refresh_failing";
-type Warning = { code: WarningCode; detail: string };
+type Warning = { code: (typeof warningCodes)[number]; detail: string };
 
 /** What a caller gets. The only type that leaves the token core with a secret: the access token. */
 export type IssuedToken = {
@@ -18,6 +25,8 @@ export type IssuedToken = {
   /** Whole seconds left, by Postgres's clock. */
   expiresInSeconds: number | null;
   scopes: string[];
+  /** Asked for and not granted. */
+  missingScopes: string[];
   version: number;
   warnings: Warning[];
 };
@@ -45,7 +54,23 @@ export function issueToken(
     expiresAt: row.expiresAt,
     expiresInSeconds: row.expiresAt === null ? null : Math.floor(remainingMs / 1000),
     scopes: row.grantedScopes,
+    missingScopes: missingOf(row),
     version: row.version,
-    warnings: [...new Set([...codes, ...failing])].map((code) => ({ code, detail: details[code] })),
+    warnings: [
+      ...[...new Set([...codes, ...failing])].map((code) => ({ code, detail: details[code] })),
+      ...(lacksRefreshToken(row) ? [noRefreshToken(row)] : []),
+    ],
   };
+}
+
+/** A further token has scopes of its own, which nobody asked for by name. */
+function missingOf({ chain, scopes, grantedScopes, refreshToken }: KnownConnection["row"]): string[] {
+  return chain === null
+    ? missingScopes(scopes, { granted: grantedScopes, hasRefreshToken: refreshToken !== null })
+    : [];
+}
+
+/** This connection ends with this token, as far as anybody knows. */
+export function noRefreshToken(row: KnownConnection["row"]): Warning {
+  return { code: "no_refresh_token", detail: explainLacking({ ...row, hasRefreshToken: row.refreshToken !== null }) };
 }

@@ -171,7 +171,7 @@ function asSpooled({ record, sendable: { row } }: Answer): Kept {
   const isGrant = record.kind === "grant";
   const step = isGrant && row.version > 0 ? 2 : 1;
   const version = Math.max(row.version, row.versionFloor) + step + row.attemptReplays;
-  const { refreshDueAt: _due, keepAliveAt: _keep, keepsRefreshToken, grantedScopes, ...tokens } = grant;
+  const { refreshDueAt: _due, keepsRefreshToken, grantedScopes, ...tokens } = grant;
   return {
     kind: "spooled",
     row: {
@@ -181,6 +181,7 @@ function asSpooled({ record, sendable: { row } }: Answer): Kept {
       refreshTokenExpiresAt: keepsRefreshToken ? row.refreshTokenExpiresAt : grant.refreshTokenExpiresAt,
       generation: record.sealedFor,
       authorization: row.authorization + (isGrant ? 1 : 0),
+      authorizedClientId: isGrant ? (record.clientId ?? null) : row.authorizedClientId,
       version: grant.accessToken === null ? row.version : version,
       status: row.status === "disabled" ? "disabled" : "connected",
       attemptId: null,

@@ -1,4 +1,5 @@
 import type { AccountRows } from "../store/account-rows.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
@@ -53,9 +54,12 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
     return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }
   const generation = nextGeneration(row);
+  const sealed = resealFor(vault, record, generation);
+  // Told once, not with each of them.
+  const since = sealed.noRefreshTokenSince && (row.noRefreshTokenSince ?? sealed.noRefreshTokenSince);
   const event = { type: "came_along", detail: { generation, attempt: record.attemptId } };
   const given = { attemptId: record.attemptId, generation, event };
-  const stored = await rows.promoteLate(row, resealFor(vault, record, generation), given);
+  const stored = await rows.promoteLate(row, { ...sealed, noRefreshTokenSince: since }, given);
   return stored === null ? await placeFurther(parts, record) : { kind: "stored", row: stored };
 }
 
@@ -125,6 +129,45 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const event = { type: record.event, detail: { attempt: record.attemptId } };
   const sealed = resealFor(vault, record, nextGeneration(row));
   const place = { ...row, attemptId: record.attemptId };
-  const stored = await rows.replaceGrant(place, sealed, { event, exclusive: false, account: record.account });
+  const given = { event, exclusive: false, clientId: record.clientId, account: record.account };
+  const kept = keepRefreshToken(vault, row, { record, sealed });
+  const stored = await (kept === null
+    ? rows.replaceGrant(place, sealed, given)
+    : rows.replaceGrant(place, kept.sealed, { ...given, keptFor: kept.account }));
   return stored === null ? await placeGrant(parts, record) : { kind: "stored", row: stored };
+}
+
+/**
+ * A consent that brought no refresh token goes on with the one from before only where nothing speaks against it: at this provider
+ * a refresh token stays good, the account is known to be the same, the client id is the one that it was given to, the grant has
+ * not been refused, and the person grants now all that it stands for. It counts as lacking until it has worked.
+ */
+function keepRefreshToken(
+  vault: TokenVault,
+  row: TokenRow,
+  { record, sealed }: { record: AnswerRecord; sealed: SealedGrant },
+): { sealed: SealedGrant; account: string } | null {
+  const { account } = row;
+  const isSame = account !== null && record.account?.account === account;
+  const isSameClient = record.clientId != null && record.clientId === row.authorizedClientId;
+  const isLiving = row.status === "connected" && row.goneBackFrom === null;
+  const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
+  if (!record.mayKeepRefreshToken || !isSame || !isSameClient || !isLiving || !covers) return null;
+  const refreshToken = openKept(vault, row);
+  if (refreshToken === null) return null;
+  const place = { connectionId: row.id, generation: nextGeneration(row) };
+  const refreshFingerprint = vault.fingerprint(refreshToken, row.clientRef ?? row.provider);
+  const resealed = { refreshToken: vault.sealTokens({ accessToken: null, refreshToken }, place).refreshToken };
+  const stays = { keepsRefreshToken: true, keepAliveAt: row.keepAliveAt, refreshFingerprint };
+  return { sealed: { ...sealed, ...resealed, ...stays }, account };
+}
+
+/** Null: there is none, or no key of this process opens it; then it cannot be sealed for the new set either. */
+function openKept(vault: TokenVault, { id, generation, refreshToken }: TokenRow): string | null {
+  if (refreshToken === null) return null;
+  try {
+    return vault.openRefreshToken(refreshToken, { connectionId: id, generation });
+  } catch {
+    return null;
+  }
 }

@@ -4,10 +4,11 @@ import { nextGeneration } from "../store/generation.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { lackingSince, type LackingBase } from "./refresh-token.ts";
 import { scheduleRefresh, type Ends, type Schedule } from "./schedule.ts";
 
 /** The row that a grant is sealed for, and what of it carries over. */
-export type GrantBase = {
+export type GrantBase = LackingBase & {
   id: string;
   generation: number;
   goneBackFrom: number | null;
@@ -16,8 +17,6 @@ export type GrantBase = {
   captured: Record<string, string>;
   refreshTokenExpiresAt: Date | null;
   authorizedAt: Date | null;
-  /** Stays in force when the answer names no new one. */
-  refreshToken: string | null;
   /** What an answer that names no scopes grants (RFC 6749, section 5.1); null: what was granted before. */
   impliedScopes: string[] | null;
 };
@@ -30,10 +29,11 @@ export function schedulerFor(rules: RefreshRules, random: () => number): Schedul
 }
 
 /** What carries over when a token set is refreshed: all but the access token. */
-export function refreshBase(vault: TokenVault, row: TokenRow): GrantBase {
+export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick<RefreshRules, "rotation">): GrantBase {
   const place = { connectionId: row.id, generation: row.generation };
   return {
     ...row,
+    rotation,
     refreshToken: row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place),
     impliedScopes: row.generation === 0 ? row.scopes : null,
   };
@@ -71,6 +71,7 @@ export function sealGrant(
     expiresAt,
     refreshTokenExpiresAt,
     keepsRefreshToken,
+    noRefreshTokenSince: grant.refreshToken === undefined ? lackingSince(base, { sentAt, expiresAt }) : null,
     ...schedule,
   };
 }

@@ -3,11 +3,11 @@ import { isStorageUnavailable } from "../errors.ts";
 import type { Failure } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { firstPlan } from "./attempt.ts";
 import { budgets } from "./budgets.ts";
 import { createHostGates } from "./host-gates.ts";
 import type { RefreshOutcome } from "./permit.ts";
 import type { Reads } from "./reads.ts";
+import { firstPlan } from "./refresh-token.ts";
 
 export type Sweeper = {
   /** Sweeps until `stop`. */

@@ -8,12 +8,12 @@ import type { TokenRows } from "../store/token-rows.ts";
 import { budgets } from "./budgets.ts";
 import type { DatabaseClock } from "./database-clock.ts";
 import { judge, type Verdict } from "./freshness.ts";
-import { issueToken, type IssuedToken, type WarningCode } from "./issued-token.ts";
+import { issueToken, noRefreshToken, type IssuedToken, type WarningCode } from "./issued-token.ts";
 import { watchPeerRefreshes } from "./peer-refreshes.ts";
-import { firstPlan } from "./attempt.ts";
 import type { RefreshOutcome } from "./permit.ts";
 import type { Reads } from "./reads.ts";
 import type { Refresh } from "./refresh.ts";
+import { firstPlan, lacksRefreshToken } from "./refresh-token.ts";
 import { createSingleFlight } from "./single-flight.ts";
 import { abandonedAtMs, type Need } from "./takeover.ts";
 import type { KnownConnection, TokenCache } from "./token-cache.ts";
@@ -182,6 +182,27 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     });
   };
 
+  const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
+    const verdict = judgeFor(found, wish);
+    if (verdict.kind === "stale") {
+      return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
+    }
+    const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
+    const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
+    if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
+      return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
+    }
+    if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
+    return issue(found, verdict.warnings);
+  };
+
+  /** What is exchanged for a connection's own token ends with that connection. */
+  const warnOfOwner = async (connection: string, token: IssuedToken): Promise<IssuedToken> => {
+    const owner = await cache.read(connection).catch(() => null); // no reason to withhold the token
+    if (owner === null || !lacksRefreshToken(owner.row)) return token;
+    return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
+  };
+
   return {
     async get(connection, wish) {
       const { chain = null } = wish;
@@ -189,17 +210,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
         throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
       });
-      const verdict = judgeFor(found, wish);
-      if (verdict.kind === "stale") {
-        return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
-      }
-      const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
-      const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
-      if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
-        return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
-      }
-      if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
-      return issue(found, verdict.warnings);
+      const token = await serve(found, wish);
+      return found.row.grant === "token_exchange" ? await warnOfOwner(connection, token) : token;
     },
 
     tryRefresh,

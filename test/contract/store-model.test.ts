@@ -111,8 +111,10 @@ class Twins {
   async #create(name: string): Promise<string> {
     const grant = this.#dice.chance(0.3) ? "client_credentials" : "authorization_code";
     const given = { id: this.calls.newId(), name, provider: this.#dice.pick(["own", "other"]), clientRef: null, grant };
-    this.model.insert(given);
+    const account = this.#dice.pick([null, "a1", "a1"]);
+    this.model.insert({ ...given, account });
     await this.#connections.insert({ ...given, client: null, scopes: [], inputs: {}, labels: {}, credentials: null });
+    await database.prisma.$executeRaw`UPDATE connections SET account = ${account} WHERE id = ${given.id}::uuid`;
     return "insert";
   }
 
@@ -182,8 +184,7 @@ class TwinLimits {
 
 async function storedRows(): Promise<unknown[]> {
   const hidden = Sql.sql`c.enabled_status AS "enabledStatus", c.refresh_fingerprint AS "refreshFingerprint",
-    c.attempt_answer_sealed AS "attemptAnswer", c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt",
-    c.keep_alive_at AS "keepAliveAt"`;
+    c.attempt_answer_sealed AS "attemptAnswer", c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt"`;
   return await database.prisma.$queryRaw`SELECT ${tokenColumns}, ${hidden} FROM connections c`;
 }
 

@@ -19,7 +19,10 @@ type Asked = { definition: ProviderDefinition; response: TokenResponse | null };
 /** What a token endpoint gave. `spent`: the refresh token that was sent for it; null: none. */
 export function readGrant(grant: Grant, given: Asked & { scopes: readonly string[]; spent: string | null }): Reading {
   const { definition } = given;
-  const missing = missingScopes(given.scopes, grant.scopes ?? null);
+  const missing = missingScopes(given.scopes, {
+    granted: grant.scopes ?? null,
+    hasRefreshToken: grant.refreshToken !== undefined,
+  });
   const successor = describeSuccessor(grant.refreshToken, given.spent);
   const captured = Object.keys(grant.captured).length > 0 ? [`= captured: ${pairs(grant.captured)}`] : [];
   const lacking = Object.keys(definition.response.capture).filter((name) => grant.captured[name] === undefined);

@@ -284,8 +284,9 @@ export async function connectExpired(
     refreshExpiry: { kind: "unstated" },
     captured: {},
   };
-  const base = { ...row, refreshToken: null, impliedScopes: row.scopes };
-  const scheduler = schedulerFor(definitionOf("{}").refresh, () => 0.5);
+  const rules = definitionOf("{}").refresh;
+  const base = { ...row, rotation: rules.rotation, refreshToken: null, impliedScopes: row.scopes };
+  const scheduler = schedulerFor(rules, () => 0.5);
   const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler });
   const given = { ...row, attemptId: randomUUID() };
   const event = { type: "connected", detail: {} };

@@ -116,6 +116,101 @@ export function grants(stage: () => StoreStage): void {
       });
     });
 
+    describe("without a refresh token", () => {
+      const lacking = (changes: Partial<SealedGrant> = {}) => {
+        const issuedAt = new Date();
+        return sealedGrant({
+          refreshToken: null,
+          refreshFingerprint: null,
+          issuedAt,
+          noRefreshTokenSince: issuedAt,
+          ...changes,
+        });
+      };
+
+      it("says so in the history, by the statement that stores it, and in the row; one with a refresh token ends that", async () => {
+        const row = await stage().connect();
+        const grant = lacking();
+        const stored = await replace(stage(), row, { grant });
+        expect(stored).toMatchObject({ refreshToken: null, noRefreshTokenSince: grant.issuedAt });
+        const [newest] = await stage().connections.events(row.id, { limit: 1, before: null });
+        expect(newest).toMatchObject({ type: "no_refresh_token", detail: { kept: false } });
+        expect(await stage().connections.findById(row.id)).toMatchObject({ holdsRefresh: false });
+        expect((await replace(stage(), await stage().row(row.id)))?.noRefreshTokenSince).toBeNull();
+        const told = ["created", "connected", "reconnected", "no_refresh_token", "reconnected"];
+        expect(await stage().events(row.id)).toEqual(told);
+      });
+
+      it("is told once while it lasts: by the sets that came after the first, no more", async () => {
+        const { row, key } = await stage().permit();
+        const earlier = new Date(Date.now() - 60_000);
+        const stored = await stage().rows.commitRefresh(key, lacking({ noRefreshTokenSince: earlier }), {});
+        expect(stored?.noRefreshTokenSince).toEqual(earlier);
+        expect(await stage().events(row.id)).toEqual(["created", "connected", "refreshed"]);
+      });
+    });
+
+    describe("that keeps the refresh token of the account's former grant", () => {
+      const kept = () => {
+        const issuedAt = new Date();
+        return sealedGrant({ issuedAt, noRefreshTokenSince: issuedAt, keepsRefreshToken: true });
+      };
+      const put = async (row: TokenRow, grant = kept(), keptFor = "ada") => {
+        const given = { ...row, attemptId: randomUUID() };
+        const event = { type: "reconnected", detail: {} };
+        return await stage().rows.replaceGrant(given, grant, { event, exclusive: false, clientId: "app", keptFor });
+      };
+      const ofAda = async () => {
+        const row = await stage().connect();
+        await stage().set(row.id, "account = 'ada', refresh_token_expires_at = '2027-01-01T00:00:00Z'");
+        return await stage().row(row.id);
+      };
+
+      it("is stored with its end, the client id, and a word that it has not worked yet", async () => {
+        const row = await ofAda();
+        const grant = kept();
+        expect(await put(row, grant)).toMatchObject({
+          refreshToken: grant.refreshToken,
+          refreshTokenExpiresAt: new Date("2027-01-01T00:00:00Z"),
+          authorizedClientId: "app",
+          noRefreshTokenSince: grant.issuedAt,
+          backoffUntil: null,
+        });
+        const [newest] = await stage().connections.events(row.id, { limit: 1, before: null });
+        expect(newest).toMatchObject({ type: "no_refresh_token", detail: { kept: true } });
+      });
+
+      it("waits for the end of a request that is on its way with it: nobody sends it a second time meanwhile", async () => {
+        const row = await ofAda();
+        const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
+        const wish = { leaseSeconds: 30, statuses: ["connected"] as const, orphan, takeover: null };
+        const permitted = await stage().rows.takePermit({ ...key, ...wish });
+        const stored = await put(permitted ?? row);
+        expect(stored?.backoffUntil).toEqual(permitted?.leaseUntil);
+        const next = { connectionId: row.id, generation: row.generation + 1, attemptId: randomUUID() };
+        expect(await stage().rows.takePermit({ ...next, ...wish })).toBeNull();
+        // What that request brings, finds the grant replaced.
+        expect(await stage().rows.commitRefresh(key, sealedGrant(), {})).toBeNull();
+        expect(await stage().rows.endGrant(key, dead)).toBeNull();
+        await stage().set(row.id, "backoff_until = clock_timestamp() - interval '1 second'");
+        expect(await stage().rows.takePermit({ ...next, ...wish })).not.toBeNull();
+      });
+
+      it.each([
+        ["was refused meanwhile", "status = 'needs_reauthorization', enabled_status = 'needs_reauthorization'"],
+        ["is of a disabled connection", "status = 'disabled'"],
+        ["went back in time with its database", "gone_back_from = 5"],
+        ["is another account's meanwhile", "account = 'bob'"],
+        ["is nobody's known account's meanwhile", "account = NULL"],
+      ])("is not stored where that grant %s", async (_is, change) => {
+        const row = await ofAda();
+        await stage().set(row.id, change);
+        const before = await stage().columns(row.id);
+        expect(await put(row)).toBeNull();
+        expect(await stage().columns(row.id)).toEqual(before);
+      });
+    });
+
     describe("that a person brought", () => {
       it("takes the place of what was there: version 1 at first, then two further, with a new authorization", async () => {
         const row = await stage().insert();

@@ -148,7 +148,16 @@ export class ModelCalls {
     const event = { type: "connected", detail: { attempt: attemptId } };
     return {
       name: "replaceGrant",
-      given: [place, this.#seals.grant(this.#database.tables.nowMs()), { event, exclusive: this.#dice.chance(0.5) }],
+      given: [
+        place,
+        this.#seals.grant(this.#database.tables.nowMs()),
+        {
+          event,
+          exclusive: this.#dice.chance(0.5),
+          clientId: this.#dice.pick([null, "app"]),
+          ...(this.#dice.chance(0.3) && { keptFor: "a1" }),
+        },
+      ],
     };
   }
 

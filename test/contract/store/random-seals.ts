@@ -38,6 +38,7 @@ export class RandomSeals {
       expiresAt: at(null, -40, 0, 60_000, hourMs),
       refreshTokenExpiresAt: at(null, 24 * hourMs),
       keepsRefreshToken: dice.chance(0.3),
+      noRefreshTokenSince: at(null, null, -40),
       refreshDueAt: at(null, 45_000, 0.75 * hourMs),
       keepAliveAt: at(null, null, 50_000, 12 * hourMs),
     };

@@ -134,6 +134,7 @@ export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
     expiresAt: new Date(issuedAt.getTime() + 3_600_000),
     refreshTokenExpiresAt: null,
     keepsRefreshToken: false,
+    noRefreshTokenSince: null,
     refreshDueAt: new Date(issuedAt.getTime() + 2_700_000),
     keepAliveAt: null,
     ...changes,

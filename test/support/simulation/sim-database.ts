@@ -31,7 +31,9 @@ export class SimDatabase {
   }
 
   /** A name that has been used before goes on from the version it had. */
-  insert(given: Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant">): TokenRow {
+  insert(
+    given: Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant"> & { account?: string | null },
+  ): TokenRow {
     const version = this.tables.tombstones.get(given.name)?.version ?? 0;
     const nextRefreshAt = given.grant === "client_credentials" ? after(this.tables.nowMs(), firstTrySeconds) : null;
     return this.tables.put(null, { ...newRow({ ...given, version }), nextRefreshAt });

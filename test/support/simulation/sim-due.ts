@@ -61,7 +61,10 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
     holdGoneBack(marks) {
       return marks.flatMap(({ connectionId, generation, version }) => {
         const hold = (row: SimRow) => ({ goneBackFrom: generation, versionFloor: Math.max(row.versionFloor, version) });
-        return tables.update(connectionId, (row) => row.generation < generation, hold) ?? [];
+        return (
+          tables.update(connectionId, (row) => row.generation < generation && row.goneBackFrom !== generation, hold) ??
+          []
+        );
       });
     },
 

@@ -8,10 +8,9 @@ export type SimRow = Omit<TokenRow, "now"> & {
   attemptAnswer: Uint8Array | null;
   nextRefreshAt: Date | null;
   refreshDueAt: Date | null;
-  keepAliveAt: Date | null;
 };
 
-const hidden = ["enabledStatus", "refreshFingerprint", "attemptAnswer", "nextRefreshAt", "refreshDueAt", "keepAliveAt"];
+const hidden = ["enabledStatus", "refreshFingerprint", "attemptAnswer", "nextRefreshAt", "refreshDueAt"];
 
 /** As the statements return it. */
 export function viewOf(row: SimRow, nowMs: number): TokenRow {
@@ -20,7 +19,8 @@ export function viewOf(row: SimRow, nowMs: number): TokenRow {
   return view as TokenRow;
 }
 
-type NewRow = Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant" | "version">;
+type NewRow = Pick<SimRow, "id" | "name" | "provider" | "clientRef" | "grant" | "version"> &
+  Partial<Pick<SimRow, "account">>;
 
 /** What an INSERT leaves. */
 export function newRow(given: NewRow): SimRow {
@@ -48,6 +48,8 @@ export function newRow(given: NewRow): SimRow {
     expiresAt: null,
     refreshTokenExpiresAt: null,
     authorizedAt: null,
+    authorizedClientId: null,
+    noRefreshTokenSince: null,
     ...noPermit,
     lastAttemptId: null,
     backoffUntil: null,
@@ -130,6 +132,7 @@ export function grantColumns(row: SimRow, grant: SealedGrant, generation: number
     refreshTokenExpiresAt: grant.keepsRefreshToken ? row.refreshTokenExpiresAt : grant.refreshTokenExpiresAt,
     refreshDueAt: grant.refreshDueAt,
     keepAliveAt: grant.keepAliveAt,
+    noRefreshTokenSince: grant.noRefreshTokenSince,
     inUse: false,
     goneBackFrom: null,
     consecutiveFailures: 0,

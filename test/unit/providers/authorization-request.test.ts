@@ -228,7 +228,8 @@ describe("scopes", () => {
   });
 
   test("are missing where they were asked for and not granted, unless the provider names none", () => {
-    expect(missingScopes(["a", "b"], ["b", "c"])).toEqual(["a"]);
-    expect(missingScopes(["a", "b"], null)).toEqual([]);
+    const none = { hasRefreshToken: false };
+    expect(missingScopes(["a", "b"], { granted: ["b", "c"], ...none })).toEqual(["a"]);
+    expect(missingScopes(["a", "b"], { granted: null, ...none })).toEqual([]);
   });
 });

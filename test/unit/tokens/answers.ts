@@ -25,6 +25,7 @@ export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): Se
     expiresAt: inSeconds(3600),
     refreshTokenExpiresAt: inSeconds(86_400),
     keepsRefreshToken: false,
+    noRefreshTokenSince: null,
     refreshDueAt: inSeconds(2700),
     keepAliveAt: inSeconds(50_000),
     ...changes,

@@ -14,6 +14,7 @@ it("a caller gets the token, its whole seconds left, and nothing of the refresh 
     expiresAt: inSeconds(299.9),
     expiresInSeconds: 299,
     scopes: ["read"],
+    missingScopes: [],
     version: 5,
     warnings: [],
   });
@@ -42,4 +43,27 @@ it.each([
 
 it("a token whose last refresh worked says nothing", () => {
   expect(issueToken({ row: tokenRow(), accessToken: "secret" }, [], at)?.warnings).toEqual([]);
+});
+
+it("a token that no refresh token can follow says so, and what to do; one that never ends needs none", () => {
+  const since = inSeconds(-60);
+  const warned = (changes: Parameters<typeof tokenRow>[0]) =>
+    issueToken({ row: tokenRow({ noRefreshTokenSince: since, ...changes }), accessToken: "secret" }, [], at)?.warnings;
+  expect(warned({ refreshToken: null })).toEqual([
+    { code: "no_refresh_token", detail: expect.stringMatching(/ends with its access token.*connect it again/s) },
+  ]);
+  expect(warned({ refreshToken: null, scopes: ["offline_access"] })?.[0]?.detail).toContain("was not granted");
+  expect(warned({ refreshToken: null, grant: "import" })?.[0]?.detail).toContain("Import a token set");
+  expect(warned({})).toEqual([{ code: "no_refresh_token", detail: expect.stringContaining("is kept and sent next") }]);
+  expect(warned({ refreshToken: null, expiresAt: null })).toEqual([]);
+});
+
+it("what was asked for and not granted is listed, offline_access only where no refresh token shows that it was", () => {
+  const missing = (changes: Parameters<typeof tokenRow>[0]) => {
+    const row = tokenRow({ scopes: ["read", "write", "offline_access"], grantedScopes: ["read"], ...changes });
+    return issueToken({ row, accessToken: "secret" }, [], at)?.missingScopes;
+  };
+  expect(missing({})).toEqual(["write"]);
+  expect(missing({ refreshToken: null })).toEqual(["write", "offline_access"]);
+  expect(missing({ chain: "user" })).toEqual([]);
 });

@@ -134,3 +134,84 @@ describe("the answer to a person's code", () => {
     expect(await place({ of, found: [base], changes: { replaceGrant } })).toMatchObject({ kind: "stored" });
   });
 });
+
+describe("a consent of the same account that brought no refresh token", () => {
+  const held = { connectionId: base.id, generation: base.generation };
+  const old = vault.sealTokens({ accessToken: "a1", refreshToken: "first" }, held);
+  const row = (changes: Partial<TokenRow> = {}) =>
+    tokenRow({
+      ...old,
+      account: "ada",
+      authorizedClientId: "app",
+      grantedScopes: ["read"],
+      keepAliveAt: inSeconds(77),
+      lastAttemptId: others,
+      ...changes,
+    });
+  const consent = (changes: Partial<AnswerRecord> = {}): AnswerRecord => {
+    const lacking = { refreshToken: null, refreshFingerprint: null, noRefreshTokenSince: record.grant.issuedAt };
+    const grant = { ...record.grant, ...lacking, grantedScopes: ["read", "write"] };
+    const account = { account: "ada", label: "Ada" };
+    return { ...record, grant, kind: "grant", clientId: "app", mayKeepRefreshToken: true, account, ...changes };
+  };
+
+  type Stored = Parameters<TokenRows["replaceGrant"]>;
+  async function stored(found: TokenRow, of: AnswerRecord): Promise<{ grant: Stored[1]; given: Stored[2] }> {
+    const calls: { grant: Stored[1]; given: Stored[2] }[] = [];
+    const replaceGrant: TokenRows["replaceGrant"] = async (_row, grant, given) => {
+      calls.push({ grant, given });
+      return tokenRow({ generation: found.generation + 1 });
+    };
+    expect(await place({ found: [found], of, changes: { replaceGrant } })).toMatchObject({ kind: "stored" });
+    const [call] = calls;
+    if (call === undefined) throw new Error("nothing was stored");
+    return call;
+  }
+
+  it("goes on with the one from before, sealed anew, with its fingerprint and its keep-alive; it counts as lacking still", async () => {
+    const { grant, given } = await stored(row(), consent());
+    const next = { ...held, generation: base.generation + 1 };
+    expect(vault.openRefreshToken(grant.refreshToken ?? new Uint8Array(), next)).toBe("first");
+    expect(vault.openAccessToken(grant.accessToken ?? new Uint8Array(), next)).toBe("a2");
+    expect(grant).toMatchObject({
+      keepsRefreshToken: true,
+      refreshFingerprint: vault.fingerprint("first", base.provider),
+      keepAliveAt: inSeconds(77),
+      noRefreshTokenSince: record.grant.issuedAt,
+    });
+    expect(given).toMatchObject({ keptFor: "ada", clientId: "app" });
+  });
+
+  it.each<[string, { row?: Partial<TokenRow>; consent?: Partial<AnswerRecord> }]>([
+    ["the definition does not say that refresh tokens stay", { consent: { mayKeepRefreshToken: false } }],
+    ["the account was not known before", { row: { account: null } }],
+    ["nobody knows whose the new grant is", { consent: { account: { account: null, label: null } } }],
+    ["neither is known", { row: { account: null }, consent: { account: { account: null, label: null } } }],
+    ["it is another account's, accepted by a person", { consent: { account: { account: "bob", label: null } } }],
+    ["the client id is another one", { consent: { clientId: "app-2" } }],
+    ["nobody knows the client id of the former grant", { row: { authorizedClientId: null } }],
+    ["neither client id is known", { row: { authorizedClientId: null }, consent: { clientId: null } }],
+    ["the former grant was refused", { row: { status: "needs_reauthorization", lastErrorCode: "invalid_grant" } }],
+    ["its loss was found out", { row: { status: "needs_reauthorization", lastErrorCode: "refresh_outcome_lost" } }],
+    ["the connection is disabled", { row: { status: "disabled" } }],
+    ["the row went back in time", { row: { goneBackFrom: 9 } }],
+    ["it had scopes that are not granted now", { row: { grantedScopes: ["read", "admin"] } }],
+    ["there is none", { row: { refreshToken: null } }],
+    ["it does not open", { row: { refreshToken: new Uint8Array([1, 2, 3]) } }],
+  ])("does not keep it where %s", async (_why, changes) => {
+    const { grant, given } = await stored(row(changes.row), consent(changes.consent));
+    expect([grant.refreshToken, grant.keepsRefreshToken, given.keptFor]).toEqual([null, false, undefined]);
+    expect(grant.noRefreshTokenSince).toEqual(record.grant.issuedAt);
+  });
+
+  it("is judged by the row that it is stored into: what was read before may have been refused since", async () => {
+    const refused = row({ status: "needs_reauthorization", lastErrorCode: "invalid_grant" });
+    const kept: (string | undefined)[] = [];
+    const replaceGrant: TokenRows["replaceGrant"] = async (_row, _grant, { keptFor }) => {
+      kept.push(keptFor);
+      return kept.length === 1 ? null : tokenRow();
+    };
+    await place({ found: [row(), refused], of: consent(), changes: { replaceGrant } });
+    expect(kept).toEqual(["ada", undefined]);
+  });
+});

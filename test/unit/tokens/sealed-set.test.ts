@@ -32,11 +32,17 @@ const grant = (changes: Partial<Grant> = {}): Grant => ({
   ...changes,
 });
 
-const rules = { aheadFraction: 0.25, minAgeSeconds: 0, idleLifeSeconds: 1000, absoluteLifeSeconds: null };
-const scheduler = schedulerFor({ ...define("").refresh, ...rules }, () => 0.5);
+const rules = {
+  ...define("").refresh,
+  aheadFraction: 0.25,
+  minAgeSeconds: 0,
+  idleLifeSeconds: 1000,
+  absoluteLifeSeconds: null,
+};
+const scheduler = schedulerFor(rules, () => 0.5);
 
 const seal = (changes: Partial<Grant> = {}, of: TokenRow = row) =>
-  sealGrant(vault, refreshBase(vault, of), { grant: grant(changes), sentAt: now, scheduler });
+  sealGrant(vault, refreshBase(vault, of, rules), { grant: grant(changes), sentAt: now, scheduler });
 
 const openedTokens = ({ accessToken, refreshToken }: SealedGrant, at = next) => ({
   accessToken: accessToken === null ? null : vault.openAccessToken(accessToken, at),
@@ -88,7 +94,7 @@ describe("what is stored of a grant", () => {
   it("a refresh token without an access token is stored too, as an expired one", () => {
     const { tokenType, accessExpiry, refreshExpiry, captured } = grant();
     const answer = { refreshToken: "rotated", tokenType, accessExpiry, refreshExpiry, captured };
-    const sealed = sealGrant(vault, refreshBase(vault, row), { grant: answer, sentAt: now, scheduler });
+    const sealed = sealGrant(vault, refreshBase(vault, row, rules), { grant: answer, sentAt: now, scheduler });
     expect(openedTokens(sealed)).toEqual({ accessToken: null, refreshToken: "rotated" });
     expect(sealed.expiresAt).toEqual(now);
   });
@@ -144,5 +150,35 @@ describe("what is stored of a grant", () => {
 
   it("the first grant of a re-created name, whose version goes on, grants what was asked for as well", () => {
     expect(seal({}, { ...row, version: 7, generation: 0, refreshToken: null }).grantedScopes).toEqual(["asked"]);
+  });
+
+  describe("that holds no refresh token", () => {
+    const since = (changes: Partial<TokenRow>, answer: Partial<Grant> = {}, rotation: "always" | "auto" = "auto") =>
+      sealGrant(vault, refreshBase(vault, { ...row, ...changes }, { rotation }), {
+        grant: grant(answer),
+        sentAt: now,
+        scheduler,
+      }).noRefreshTokenSince;
+    const none = { refreshToken: null };
+
+    it("the connection lacks one from then on, unless the token never ends or nobody is needed for the next one", () => {
+      expect(since(none)).toEqual(now);
+      expect(since({ ...none, grant: "device_code" })).toEqual(now);
+      expect(since({ ...none, grant: "import" })).toEqual(now);
+      expect(since({ ...none, grant: "password", credentials: null })).toEqual(now);
+      expect(since(none, { accessExpiry: { kind: "never" } })).toBeNull();
+      expect(since({ ...none, grant: "client_credentials" })).toBeNull();
+      expect(since({ ...none, grant: "token_exchange" })).toBeNull();
+      expect(since({ ...none, grant: "password", credentials: new Uint8Array([1]) })).toBeNull();
+    });
+
+    it("the one that was sent has worked: nothing is lacking any more, but where each answer should hold a new one", () => {
+      const before = inSeconds(-500);
+      expect(since({ noRefreshTokenSince: before })).toBeNull();
+      expect(since({}, {}, "always")).toEqual(now);
+      expect(since({ noRefreshTokenSince: before }, {}, "always")).toEqual(before);
+      expect(since({ noRefreshTokenSince: before }, { refreshToken: "new" }, "always")).toBeNull();
+      expect(since({}, { accessExpiry: { kind: "never" } }, "always")).toBeNull();
+    });
   });
 });
