@@ -149,7 +149,7 @@ function keepRefreshToken(
 ): { sealed: SealedGrant; account: string } | null {
   const { account } = row;
   const isSame = account !== null && record.account?.account === account;
-  const isSameClient = record.clientId != null && record.clientId === row.authorizedClientId;
+  const isSameClient = row.authorizedClientId !== null && record.clientId === row.authorizedClientId;
   const isLiving = row.status === "connected" && row.goneBackFrom === null;
   const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
   if (!record.mayKeepRefreshToken || !isSame || !isSameClient || !isLiving || !covers) return null;

@@ -6,6 +6,35 @@ import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./sta
 
 const dead = { code: "invalid_grant", detail: "revoked" };
 
+const lacking = (changes: Partial<SealedGrant> = {}) => {
+  const issuedAt = new Date();
+  return sealedGrant({
+    refreshToken: null,
+    refreshFingerprint: null,
+    issuedAt,
+    noRefreshTokenSince: issuedAt,
+    ...changes,
+  });
+};
+
+const kept = () => {
+  const issuedAt = new Date();
+  return sealedGrant({ issuedAt, noRefreshTokenSince: issuedAt, keepsRefreshToken: true });
+};
+
+const ofAda = async (stage: StoreStage) => {
+  const row = await stage.connect();
+  await stage.set(row.id, "account = 'ada', refresh_token_expires_at = '2027-01-01T00:00:00Z'");
+  return await stage.row(row.id);
+};
+
+/** Ada comes again, and brings no refresh token. */
+async function putKept(stage: StoreStage, row: TokenRow, grant = kept()) {
+  const given = { ...row, attemptId: randomUUID() };
+  const event = { type: "reconnected", detail: {} };
+  return await stage.rows.replaceGrant(given, grant, { event, exclusive: false, clientId: "app", keptFor: "ada" });
+}
+
 async function replace(
   stage: StoreStage,
   row: Pick<TokenRow, "id" | "generation" | "goneBackFrom">,
@@ -117,17 +146,6 @@ export function grants(stage: () => StoreStage): void {
     });
 
     describe("without a refresh token", () => {
-      const lacking = (changes: Partial<SealedGrant> = {}) => {
-        const issuedAt = new Date();
-        return sealedGrant({
-          refreshToken: null,
-          refreshFingerprint: null,
-          issuedAt,
-          noRefreshTokenSince: issuedAt,
-          ...changes,
-        });
-      };
-
       it("says so in the history, by the statement that stores it, and in the row; one with a refresh token ends that", async () => {
         const row = await stage().connect();
         const grant = lacking();
@@ -151,25 +169,10 @@ export function grants(stage: () => StoreStage): void {
     });
 
     describe("that keeps the refresh token of the account's former grant", () => {
-      const kept = () => {
-        const issuedAt = new Date();
-        return sealedGrant({ issuedAt, noRefreshTokenSince: issuedAt, keepsRefreshToken: true });
-      };
-      const put = async (row: TokenRow, grant = kept(), keptFor = "ada") => {
-        const given = { ...row, attemptId: randomUUID() };
-        const event = { type: "reconnected", detail: {} };
-        return await stage().rows.replaceGrant(given, grant, { event, exclusive: false, clientId: "app", keptFor });
-      };
-      const ofAda = async () => {
-        const row = await stage().connect();
-        await stage().set(row.id, "account = 'ada', refresh_token_expires_at = '2027-01-01T00:00:00Z'");
-        return await stage().row(row.id);
-      };
-
       it("is stored with its end, the client id, and a word that it has not worked yet", async () => {
-        const row = await ofAda();
+        const row = await ofAda(stage());
         const grant = kept();
-        expect(await put(row, grant)).toMatchObject({
+        expect(await putKept(stage(), row, grant)).toMatchObject({
           refreshToken: grant.refreshToken,
           refreshTokenExpiresAt: new Date("2027-01-01T00:00:00Z"),
           authorizedClientId: "app",
@@ -181,11 +184,11 @@ export function grants(stage: () => StoreStage): void {
       });
 
       it("waits for the end of a request that is on its way with it: nobody sends it a second time meanwhile", async () => {
-        const row = await ofAda();
+        const row = await ofAda(stage());
         const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
         const wish = { leaseSeconds: 30, statuses: ["connected"] as const, orphan, takeover: null };
         const permitted = await stage().rows.takePermit({ ...key, ...wish });
-        const stored = await put(permitted ?? row);
+        const stored = await putKept(stage(), permitted ?? row);
         expect(stored?.backoffUntil).toEqual(permitted?.leaseUntil);
         const next = { connectionId: row.id, generation: row.generation + 1, attemptId: randomUUID() };
         expect(await stage().rows.takePermit({ ...next, ...wish })).toBeNull();
@@ -203,10 +206,10 @@ export function grants(stage: () => StoreStage): void {
         ["is another account's meanwhile", "account = 'bob'"],
         ["is nobody's known account's meanwhile", "account = NULL"],
       ])("is not stored where that grant %s", async (_is, change) => {
-        const row = await ofAda();
+        const row = await ofAda(stage());
         await stage().set(row.id, change);
         const before = await stage().columns(row.id);
-        expect(await put(row)).toBeNull();
+        expect(await putKept(stage(), row)).toBeNull();
         expect(await stage().columns(row.id)).toEqual(before);
       });
     });

@@ -58,11 +58,12 @@ it("a token that no refresh token can follow says so, and what to do; one that n
   expect(warned({ refreshToken: null, expiresAt: null })).toEqual([]);
 });
 
+const missing = (changes: Parameters<typeof tokenRow>[0]) => {
+  const row = tokenRow({ scopes: ["read", "write", "offline_access"], grantedScopes: ["read"], ...changes });
+  return issueToken({ row, accessToken: "secret" }, [], at)?.missingScopes;
+};
+
 it("what was asked for and not granted is listed, offline_access only where no refresh token shows that it was", () => {
-  const missing = (changes: Parameters<typeof tokenRow>[0]) => {
-    const row = tokenRow({ scopes: ["read", "write", "offline_access"], grantedScopes: ["read"], ...changes });
-    return issueToken({ row, accessToken: "secret" }, [], at)?.missingScopes;
-  };
   expect(missing({})).toEqual(["write"]);
   expect(missing({ refreshToken: null })).toEqual(["write", "offline_access"]);
   expect(missing({ chain: "user" })).toEqual([]);

@@ -135,6 +135,13 @@ describe("the answer to a person's code", () => {
   });
 });
 
+const consent = (changes: Partial<AnswerRecord> = {}): AnswerRecord => {
+  const lacking = { refreshToken: null, refreshFingerprint: null, noRefreshTokenSince: record.grant.issuedAt };
+  const grant = { ...record.grant, ...lacking, grantedScopes: ["read", "write"] };
+  const account = { account: "ada", label: "Ada" };
+  return { ...record, grant, kind: "grant", clientId: "app", mayKeepRefreshToken: true, account, ...changes };
+};
+
 describe("a consent of the same account that brought no refresh token", () => {
   const held = { connectionId: base.id, generation: base.generation };
   const old = vault.sealTokens({ accessToken: "a1", refreshToken: "first" }, held);
@@ -148,12 +155,6 @@ describe("a consent of the same account that brought no refresh token", () => {
       lastAttemptId: others,
       ...changes,
     });
-  const consent = (changes: Partial<AnswerRecord> = {}): AnswerRecord => {
-    const lacking = { refreshToken: null, refreshFingerprint: null, noRefreshTokenSince: record.grant.issuedAt };
-    const grant = { ...record.grant, ...lacking, grantedScopes: ["read", "write"] };
-    const account = { account: "ada", label: "Ada" };
-    return { ...record, grant, kind: "grant", clientId: "app", mayKeepRefreshToken: true, account, ...changes };
-  };
 
   type Stored = Parameters<TokenRows["replaceGrant"]>;
   async function stored(found: TokenRow, of: AnswerRecord): Promise<{ grant: Stored[1]; given: Stored[2] }> {

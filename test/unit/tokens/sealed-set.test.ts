@@ -49,6 +49,13 @@ const openedTokens = ({ accessToken, refreshToken }: SealedGrant, at = next) => 
   refreshToken: refreshToken === null ? null : vault.openRefreshToken(refreshToken, at),
 });
 
+const since = (changes: Partial<TokenRow>, answer: Partial<Grant> = {}, rotation: "always" | "auto" = "auto") =>
+  sealGrant(vault, refreshBase(vault, { ...row, ...changes }, { rotation }), {
+    grant: grant(answer),
+    sentAt: now,
+    scheduler,
+  }).noRefreshTokenSince;
+
 describe("what is stored of a grant", () => {
   it("a kept refresh token is sealed anew under the next generation, and opens under no other", () => {
     const sealed = seal();
@@ -153,12 +160,6 @@ describe("what is stored of a grant", () => {
   });
 
   describe("that holds no refresh token", () => {
-    const since = (changes: Partial<TokenRow>, answer: Partial<Grant> = {}, rotation: "always" | "auto" = "auto") =>
-      sealGrant(vault, refreshBase(vault, { ...row, ...changes }, { rotation }), {
-        grant: grant(answer),
-        sentAt: now,
-        scheduler,
-      }).noRefreshTokenSince;
     const none = { refreshToken: null };
 
     it("the connection lacks one from then on, unless the token never ends or nobody is needed for the next one", () => {
