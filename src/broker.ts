@@ -16,6 +16,7 @@ import { createKeyService } from "./registry/key-service.ts";
 import { createRecoveryService } from "./registry/recovery-service.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests } from "./store/authorization-requests.ts";
+import { createConsentAttempts } from "./store/consent-attempts.ts";
 import type { Database } from "./store/database.ts";
 import { shareAnswer } from "./shared-answer.ts";
 import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
@@ -56,6 +57,7 @@ export async function createBroker(config: Config, log: Logger) {
     describeRequest: createRequestDescriber({ ...providers, ...storage, ...core, clock }),
     observeRead: (result) => metrics.reads.inc({ result }),
     publicUrl: config.publicUrl,
+    organisation: config.organisation,
     randomBytes,
     nowMs: core.nowMs,
     isReady: () => lifecycle.ready,
@@ -114,6 +116,10 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     ...createConsentContext({ ...parts, records }),
     links: parts.links,
     requests: createAuthorizationRequests(database.prisma),
+    attempts: createConsentAttempts(database.prisma),
+    clock,
+    nowMs: parts.nowMs,
+    ticketKeys: parts.keyring,
     vault: parts.vault,
     devices: parts.devices,
     publicUrl: config.publicUrl,

@@ -13,6 +13,12 @@ const bearer = (length: number) =>
     pattern: `^[\\x21-\\x7E]{${length},}$`,
     allowed: `at least ${length} printable ASCII characters, no spaces`,
   });
+/** What people read on a page. */
+const line = (longest: number) =>
+  Type.String({
+    pattern: `^(?=.*\\S)[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]{1,${longest}}$`,
+    allowed: `one line of 1 to ${longest} characters, without control characters`,
+  });
 const url = (description: string) => Type.String({ description });
 const whole = (minimum: number, maximum: number, options: object) =>
   Type.Integer({ minimum, maximum, allowed: `a whole number from ${minimum} to ${maximum}`, ...options });
@@ -42,6 +48,8 @@ export const environmentSchema = Type.Object({
   LINK_OPEN_REQUESTS: whole(1, 1000, { default: 5 }),
   LINK_PAGES_PER_MINUTE: whole(1, 60_000, { default: 120 }),
   CALLBACKS_PER_MINUTE: whole(1, 60_000, { default: 60 }),
+  ORGANISATION_NAME: Type.Optional(line(100)),
+  ORGANISATION_CONTACT: Type.Optional(line(200)),
   SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
 });
 
@@ -86,6 +94,8 @@ export type Config = Readonly<{
   linkPagesPerMinute: number;
   /** For each address. */
   callbacksPerMinute: number;
+  /** Who asks, on pages that customers see. */
+  organisation: Readonly<{ name: string | null; contact: string | null }>;
   shutdownGraceSeconds: number;
 }>;
 
@@ -123,6 +133,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     linkOpenRequests: values.LINK_OPEN_REQUESTS,
     linkPagesPerMinute: values.LINK_PAGES_PER_MINUTE,
     callbacksPerMinute: values.CALLBACKS_PER_MINUTE,
+    organisation: Object.freeze({
+      name: values.ORGANISATION_NAME ?? null,
+      contact: values.ORGANISATION_CONTACT ?? null,
+    }),
     shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   });
 }

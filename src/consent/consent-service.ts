@@ -4,15 +4,19 @@ import { csrfToken, type BrowserAtLink } from "./browser.ts";
 import { completeManually, copiedCodeRequest, exchangeCopiedCode } from "./copied-code.ts";
 import { checkLinkRequest, defaultLinkSeconds, type LinkRequest } from "./link-request.ts";
 import { createLinkToken, parseLinkToken, sha256 } from "./link-token.ts";
-import { openLink, type ConsentForm } from "./open-link.ts";
+import { named, openLink, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
-import { askAboutAccount, decideAccount, type AccountForm } from "./other-account.ts";
+import { showEnding } from "./connected.ts";
+import { decideAccount, type AccountForm } from "./other-account.ts";
+import { sealTicket, type Ending } from "./ticket.ts";
 import { begin, complete, type CallbackRequest } from "./round-trip.ts";
 
 /** What the consent page asks. `manual` is the address to copy a code from, where the link is for that. */
 export type ConsentQuestion = {
   connectionName: string;
   providerName: string;
+  /** What the account is connected for, in the words of whoever made the link. */
+  purpose: string | null;
   clientId: string;
   scopes: { scope: string; words: string | null }[];
   expiresAt: Date;
@@ -22,27 +26,11 @@ export type ConsentQuestion = {
   device: DeviceCode | null;
 };
 
-/** How a consent ended, when nothing went wrong: a denial is an answer too. */
-export type ConsentAnswer = {
-  connectionName: string;
-  providerName: string;
-  returnTo: string | null;
-} & (
-  | { outcome: "connected" | "denied" }
-  /** The person wants what was there to stay. */
-  | { outcome: "kept" }
-  | { outcome: "other_account"; question: AccountQuestion }
-);
-
-/** Asked when a connection is reconnected with another account. `is` null: the provider did not say which one. */
-export type AccountQuestion = {
-  held: string;
-  link: string;
-  csrf: string;
-  was: string | null;
-  is: string | null;
-  action: string;
-};
+/** What the page of an attempt shows when nothing went wrong: a denial is an answer too. */
+export type ConsentAnswer =
+  | (Extract<Ending, { outcome: "connected" | "denied" | "kept" }> & { returnTo: string | null })
+  | (Extract<Ending, { outcome: "other_account" }> & { csrf: string })
+  | { outcome: "working" };
 
 export type ConsentService = ReturnType<typeof createConsentService>;
 
@@ -54,10 +42,12 @@ export function createConsentService(parts: ConsentParts) {
   return {
     createLink: async (request: LinkRequest) => await createLink(parts, request),
     describe: async (at: BrowserAtLink) => await describe(parts, at),
+    /** What came of an attempt, by the ticket in its page's address. */
+    showEnding: async (at: { ticket: string; browser: string | null }) => await showEnding(parts, at),
     begin: async (form: ConsentForm) => await begin(parts, form),
     complete: async (given: CallbackRequest) => await complete(parts, given),
     decideAccount: async (form: AccountForm) => await decideAccount(parts, form),
-    /** What came of the code that this browser was shown, if anything has: what its page waits for. */
+    /** The ticket of what came of the user code that this browser was shown; null: nothing has. */
     outcomeOfCode: async (at: BrowserAtLink) => await outcomeOfCode(parts, at),
     completeManually: async (form: ConsentForm, pasted: string) => await completeManually(parts, form, pasted),
     exchangeCopiedCode: async (given: { connectionId: string; code: string }) => await exchangeCopiedCode(parts, given),
@@ -89,6 +79,7 @@ async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<Consent
     connectionName,
     clientId,
     providerName: definition.name,
+    purpose: row.purpose,
     scopes: scopes.map((scope) => ({ scope, words: wordsFor(definition, scope) })),
     expiresAt: row.expiresAt,
     csrf: form.csrf,
@@ -98,22 +89,30 @@ async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<Consent
 }
 
 /** Where a code is typed in elsewhere, no callback tells the browser that has claimed the link. */
-async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLink): Promise<ConsentAnswer | null> {
+async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLink): Promise<string | null> {
   const key = parseLinkToken(link);
   const row = key && (await parts.links.find(key));
   if (!row?.claimedBy || !Buffer.from(row.claimedBy).equals(sha256(browser))) return null;
   const context = await parts.loadContext(row.connectionId);
   if (context.grant !== "device_code") return null;
-  const { connectionName, definition } = context;
-  const ended = { connectionName, providerName: definition.name, returnTo: row.returnTo };
-  if (row.used) return { ...ended, outcome: "connected" };
+  const { account } = context;
+  const subject = named(context);
+  const attempt = { browserHash: sha256(browser), linkId: row.id };
+  if (row.used) {
+    const connected = { ...attempt, attemptHash: sha256(`user code ${row.id}`) };
+    return sealTicket(parts, connected, { ...subject, outcome: "connected", account });
+  }
   const held = row.expired ? null : await parts.findHeld(row.connectionId, row.id);
   if (held === null) return null;
-  return {
-    ...ended,
+  const { attemptId, label } = held;
+  const asked = {
+    ...subject,
     outcome: "other_account",
-    question: askAboutAccount(parts, { held, context, browser, linkId: row.id }),
-  };
+    held: attemptId,
+    was: account,
+    is: label ?? held.account,
+  } as const;
+  return sealTicket(parts, { ...attempt, attemptHash: sha256(`user code ${attemptId}`) }, asked);
 }
 
 function wordsFor({ scopeDescriptions }: ProviderDefinition, scope: string): string | null {

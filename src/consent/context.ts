@@ -44,7 +44,10 @@ export type OtherAccount = { attemptId: string; account: string | null; label: s
 export type DecideAccount = (
   attemptId: string,
   accepted: boolean,
-) => Promise<{ connectionName: string; providerName: string }>;
+) => Promise<{ connectionName: string; providerName: string; account: string | null }>;
+
+/** Whether a grant of another account still waits for a person's word. */
+export type IsHeld = (attemptId: string) => Promise<boolean>;
 
 /** The newest grant of another account that waits for a person's word on this connection. */
 export type FindHeld = (connectionId: string, linkId: string) => Promise<OtherAccount | null>;

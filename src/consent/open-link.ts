@@ -1,9 +1,13 @@
+import { withDeadline } from "../clock.ts";
 import type { ConsentLinkRow, LinkKey } from "../store/consent-links.ts";
 import { csrfMatches, type BrowserAtLink } from "./browser.ts";
 import type { AuthorizationContext, ExchangeCode, OtherAccount } from "./context.ts";
 import { parseLinkToken, sha256 } from "./link-token.ts";
 import type { ConsentParts } from "./parts.ts";
-import { ConsentError } from "./problem.ts";
+import { ConsentError, type ConsentProblem, type ConsentSubject } from "./problem.ts";
+import type { Ending } from "./ticket.ts";
+
+const accountMs = 2000;
 
 /** A form that a browser sent. */
 export type ConsentForm = BrowserAtLink & { csrf: string };
@@ -15,9 +19,10 @@ export async function openLink(parts: ConsentParts, { link, browser }: BrowserAt
   const key = parseLinkToken(link);
   const row = key && (await parts.links.find(key));
   if (!key || !row) throw new ConsentError("unknown_link");
-  requireOpen(row, browser);
+  const problem = whyClosed(row, browser);
+  if (problem !== null) throw new ConsentError(problem, null, await subjectOf(parts, row.connectionId));
   const context = await parts.loadContext(row.connectionId);
-  if (context.disabled) throw new ConsentError("connection_disabled");
+  if (context.disabled) throw new ConsentError("connection_disabled", null, { subject: named(context) });
   return { key, row, context };
 }
 
@@ -27,8 +32,8 @@ export async function claimLink(parts: ConsentParts, form: ConsentForm): Promise
   const opened = await openLink(parts, form);
   if (await parts.links.claim(opened.key, sha256(form.browser))) return opened;
   const now = await parts.links.find(opened.key);
-  if (now) requireOpen(now, form.browser);
-  throw new ConsentError("unknown_link"); // deleted since it was opened
+  const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // deleted since it was opened
+  throw new ConsentError(problem, null, { subject: named(opened.context) });
 }
 
 /** Exchanges a code, one at a time for a link: it is used from here on, unless the exchange fails or the person is asked. */
@@ -49,8 +54,39 @@ export async function exchangeForLink(
   }
 }
 
-function requireOpen({ used, expired, claimedBy }: ConsentLinkRow, browser: string): void {
-  if (used) throw new ConsentError("used_link");
-  if (expired) throw new ConsentError("expired_link");
-  if (claimedBy && !Buffer.from(claimedBy).equals(sha256(browser))) throw new ConsentError("wrong_browser");
+/** What came of an exchange: connected as whom, or a question. */
+export async function endingOf(
+  { loadContext, clock }: ConsentParts,
+  context: AuthorizationContext,
+  held: OtherAccount | null,
+): Promise<Ending> {
+  const subject = named(context);
+  if (held !== null) {
+    const { attemptId, account, label } = held;
+    return { ...subject, outcome: "other_account", held: attemptId, was: context.account, is: label ?? account };
+  }
+  // Only a name: what is connected stays so, whoever is away now.
+  const now = await withDeadline(
+    loadContext(context.connectionId).catch(() => null),
+    accountMs,
+    clock,
+  );
+  return { ...subject, outcome: "connected", account: now?.account ?? null };
+}
+
+function whyClosed({ used, expired, claimedBy }: ConsentLinkRow, browser: string): ConsentProblem | null {
+  if (used) return "used_link";
+  if (expired) return "expired_link";
+  return claimedBy && !Buffer.from(claimedBy).equals(sha256(browser)) ? "wrong_browser" : null;
+}
+
+/** What a page may name to the holder of a link. */
+export function named({ connectionName, definition }: AuthorizationContext): ConsentSubject {
+  return { connectionName, providerName: definition.name };
+}
+
+/** Only names: a link that is over is told of without them, too. */
+async function subjectOf({ loadContext }: ConsentParts, connectionId: string): Promise<{ subject?: ConsentSubject }> {
+  const context = await loadContext(connectionId).catch(() => null);
+  return context === null ? {} : { subject: named(context) };
 }

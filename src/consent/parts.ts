@@ -1,4 +1,6 @@
 import type { AuthorizationRequests } from "../store/authorization-requests.ts";
+import type { Clock } from "../clock.ts";
+import type { ConsentAttempts } from "../store/consent-attempts.ts";
 import type { ConsentLinks } from "../store/consent-links.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import type { FormKeys } from "./browser.ts";
@@ -6,21 +8,26 @@ import type {
   DecideAccount,
   DeviceCalls,
   FindHeld,
+  IsHeld,
   ExchangeCode,
   LoadAuthorizationContext,
   PushRequest,
   RecordConsentEvent,
 } from "./context.ts";
+import type { TicketParts } from "./ticket.ts";
 
 /** What a consent works with. */
-export type ConsentParts = {
+export type ConsentParts = TicketParts & {
   links: ConsentLinks;
+  attempts: ConsentAttempts;
+  clock: Pick<Clock, "monotonicMs" | "sleep">;
   requests: AuthorizationRequests;
   vault: Pick<TokenVault, "sealVerifier" | "openVerifier">;
   loadContext: LoadAuthorizationContext;
   exchangeCode: ExchangeCode;
   decideAccount: DecideAccount;
   findHeld: FindHeld;
+  isHeld: IsHeld;
   pushRequest: PushRequest;
   devices: DeviceCalls;
   recordEvent: RecordConsentEvent;

@@ -1,13 +1,18 @@
+import { BrokerError, type ErrorCode } from "../errors.ts";
+
 /** Every way in which a consent can end badly. A closed set: `console/outcome-page.ts` has a page for each. */
 export type ConsentProblem =
   | "malformed"
   | "invalid_state"
+  | "invalid_ticket"
   | "wrong_browser"
   | "wrong_origin"
   | "stale_form"
   | "unknown_link"
   | "expired_link"
   | "used_link"
+  | "expired_page"
+  | "already_answered"
   | "connection_disabled"
   | "duplicate_grant"
   | "too_many_requests"
@@ -18,7 +23,7 @@ export type ConsentProblem =
   | "internal_error";
 
 /** What a page about a problem may name: only to whoever has shown that the link, or the state, is theirs. */
-type ConsentSubject = { connectionName: string; providerName: string };
+export type ConsentSubject = { connectionName: string; providerName: string };
 
 /** A consent that did not come about. `detail` is for people: never a code, a state or another secret. */
 export class ConsentError extends Error {
@@ -41,4 +46,28 @@ export class ConsentError extends Error {
     this.subject = more.subject ?? null;
     this.retryAfterSeconds = more.retryAfterSeconds ?? null;
   }
+}
+
+/** Codes of the broker that have a page of their own; every other one is a fault of ours. */
+const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
+  invalid_request: "malformed",
+  grant_not_applicable: "malformed",
+  connection_not_found: "unknown_link",
+  connection_disabled: "connection_disabled",
+  duplicate_grant: "duplicate_grant",
+  not_found: "already_answered",
+  provider_rejected: "provider_refused",
+  needs_reauthorization: "provider_refused",
+  provider_unavailable: "provider_unavailable",
+  rate_limited: "provider_unavailable",
+  client_rejected: "client_rejected",
+  storage_unavailable: "storage_unavailable",
+};
+
+/** What a person is told of a failure; null: nobody expected it. */
+export function toConsentError(error: unknown): ConsentError | null {
+  if (error instanceof ConsentError) return error;
+  if (!(error instanceof BrokerError)) return null;
+  const problem = problemOf[error.code];
+  return problem === undefined ? null : new ConsentError(problem, error.message);
 }

@@ -1,11 +1,14 @@
 import { buildAuthorizationUrl, createPkce } from "../providers/authorization-request.ts";
+import type { ConsumedRequest } from "../store/authorization-requests.ts";
+import type { NotedAttempt } from "../store/consent-attempts.ts";
+import { awaitEnding, conclude } from "./attempt.ts";
 import { readAnswer } from "./callback.ts";
-import type { ConsentAnswer } from "./consent-service.ts";
-import { askAboutAccount } from "./other-account.ts";
+import type { AuthorizationContext } from "./context.ts";
 import { sha256 } from "./link-token.ts";
-import { claimLink, exchangeForLink, type ConsentForm, type OpenedLink } from "./open-link.ts";
+import { claimLink, endingOf, exchangeForLink, named, type ConsentForm, type OpenedLink } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
+import { isBrowserOf, type Ending } from "./ticket.ts";
 
 const stateSeconds = 600;
 const stateBytes = 32;
@@ -58,16 +61,28 @@ async function beginRoundTrip(
   return authorizationUrl;
 }
 
-/** The callback (RFC 6749, section 4.1.2; RFC 9207): consumes the state, then exchanges the code at once. */
-export async function complete(parts: ConsentParts, given: CallbackRequest): Promise<ConsentAnswer> {
-  const request = await consumeState(parts, given);
-  const { connectionId, redirectUri, returnTo } = request;
-  const context = await parts.loadContext(connectionId);
-  const ended = { connectionName: context.connectionName, providerName: context.definition.name, returnTo };
+/**
+ * The callback (RFC 6749, section 4.1.2; RFC 9207): consumes the state, then exchanges the code at once. The ticket of the page
+ * that tells how it ended; to the same browser with the same state again and again.
+ */
+export async function complete(parts: ConsentParts, given: CallbackRequest): Promise<string> {
+  const { attempt, request } = await consumeState(parts, given);
+  if (request === null) return await awaitEnding(parts, attempt);
+  return await conclude(
+    parts,
+    { attempt, connectionId: request.connectionId },
+    async (context) => await endingOfCallback(parts, { given, request, context }),
+  );
+}
+
+type Returned = { given: CallbackRequest; request: ConsumedRequest; context: AuthorizationContext };
+
+async function endingOfCallback(parts: ConsentParts, { given, request, context }: Returned): Promise<Ending> {
+  const { connectionId, redirectUri } = request;
   const answer = readAnswer(context, given.query);
   if (answer.kind === "denied") {
     await parts.recordEvent({ connectionId, type: "consent_denied", detail: {} });
-    return { ...ended, outcome: "denied" };
+    return { ...named(context), outcome: "denied" };
   }
   if (answer.kind === "failed") {
     await parts.recordEvent({ connectionId, type: "consent_failed", detail: { error: answer.error } });
@@ -77,23 +92,28 @@ export async function complete(parts: ConsentParts, given: CallbackRequest): Pro
   const { code, captured } = answer;
   const codeVerifier = request.verifier && parts.vault.openVerifier(request.verifier, { requestId: request.id });
   const exchange = { connectionId, code, captured, codeVerifier, redirectUri };
-  const held = await exchangeForLink(parts, request.linkId, exchange);
-  if (held === null) return { ...ended, outcome: "connected" };
-  return {
-    ...ended,
-    outcome: "other_account",
-    question: askAboutAccount(parts, { held, context, browser: given.browser ?? "", linkId: request.linkId }),
-  };
+  return await endingOf(parts, context, await exchangeForLink(parts, request.linkId, exchange));
 }
 
-/** Hands the request of a state to exactly one callback, in the right browser and at the right redirect URI. */
-async function consumeState({ requests }: ConsentParts, { provider, query, browser }: CallbackRequest) {
+/** Hands the request of a state to exactly one callback, in the right browser and at the right redirect URI; to others the attempt. */
+async function consumeState(parts: ConsentParts, { provider, query, browser }: CallbackRequest): Promise<Consumed> {
+  const { requests, attempts } = parts;
   const { state } = query;
   if (typeof state !== "string" || state === "") throw new ConsentError("invalid_state");
   const stateHash = sha256(state);
   const browserHash = sha256(browser ?? "");
   const request = await requests.consume({ stateHash, browserHash, provider });
-  if (request) return request;
-  const elsewhere = await requests.waitsElsewhere(stateHash, browserHash);
-  throw new ConsentError(elsewhere ? "wrong_browser" : "invalid_state");
+  if (request) {
+    const { linkId } = request;
+    return { request, attempt: { attemptHash: stateHash, browserHash, linkId, ticket: null } };
+  }
+  const attempt = await attempts.find(stateHash);
+  const isElsewhere =
+    attempt === null ? await requests.waitsElsewhere(stateHash, browserHash) : !isBrowserOf(attempt, browser);
+  if (isElsewhere) throw new ConsentError("wrong_browser");
+  if (attempt === null) throw new ConsentError("invalid_state");
+  return { request: null, attempt };
 }
+
+/** `request` null: the state has come back before. */
+type Consumed = { request: ConsumedRequest | null; attempt: NotedAttempt };

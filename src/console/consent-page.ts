@@ -1,25 +1,25 @@
 import { html } from "hono/html";
 import type { ConsentQuestion } from "../consent/consent-service.ts";
+import { nameOf, purposeOf, whomToAsk, type Asker } from "./asker.ts";
 import { page, type Markup } from "./layout.ts";
 
-/** Everything the page shows besides the question itself. `host` is where this broker is reached. */
-type Shown = { question: ConsentQuestion; host: string };
-
-/** The page that asks: who will be able to do what, at which provider, under which name. */
-export async function consentPage({ question, host }: Shown): Promise<string> {
+/** The page that asks: who will be able to do what, at which provider, under which name, and what for. */
+export async function consentPage(question: ConsentQuestion, asker: Asker): Promise<string> {
   const { connectionName, providerName, clientId, manual } = question;
   const title = `Connect ${connectionName} at ${providerName}?`;
   const body = html`<h1>Connect <em>${connectionName}</em> at ${providerName}?</h1>
     <p>
-      <strong>${host}</strong> asks for access to an account at ${providerName}, where it is known as application
-      <code>${clientId}</code>.
+      <strong>${nameOf(asker)}</strong> asks for access to an account at ${providerName}, where it is known as
+      application <code>${clientId}</code>.
     </p>
-    <h2>${host} will be able to</h2>
+    ${purposeOf(question)}
+    <h2>${nameOf(asker)} will be able to</h2>
     ${permissions(question)} ${manual === null ? plainForm(question) : manualForm(question, manual.authorizationUrl)}
     <p class="soft">
       Not expecting this? Just close the page: nothing has been connected. The link works until
       ${time(question.expiresAt)}.
-    </p>`;
+    </p>
+    ${whomToAsk(asker)}`;
   return await page({ title, body, hasForm: true });
 }
 

@@ -1,19 +1,20 @@
 import { html } from "hono/html";
 import type { ConsentQuestion } from "../consent/consent-service.ts";
+import { nameOf, purposeOf, whomToAsk, type Asker } from "./asker.ts";
 import { page } from "./layout.ts";
 
 const refreshSeconds = 5;
 
 /** The page that shows a code to type in at the provider (RFC 8628, section 3.3), and that waits for it to be confirmed. */
-export async function devicePage({
-  question: { connectionName, providerName },
-  device,
-}: {
-  question: ConsentQuestion;
-  device: NonNullable<ConsentQuestion["device"]>;
-}): Promise<string> {
+export async function devicePage(
+  question: ConsentQuestion & { device: NonNullable<ConsentQuestion["device"]> },
+  asker: Asker,
+): Promise<string> {
+  const { connectionName, providerName, device } = question;
   const address = device.verificationUriComplete ?? device.verificationUri;
   const body = html`<h1>Connect <em>${connectionName}</em> at ${providerName}</h1>
+    <p><strong>${nameOf(asker)}</strong> asks for access to an account at ${providerName}.</p>
+    ${purposeOf(question)}
     <ol class="steps">
       <li>
         <p>
@@ -33,7 +34,8 @@ export async function devicePage({
       The code works until
       <time datetime="${device.expiresAt.toISOString()}">${words.format(device.expiresAt)} UTC</time>. Was it asked for
       by somebody else? Then do not enter it.
-    </p>`;
+    </p>
+    ${whomToAsk(asker)}`;
   return await page({ title: `Connect ${connectionName} at ${providerName}`, body, refreshSeconds });
 }
 

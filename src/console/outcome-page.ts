@@ -1,6 +1,7 @@
 import { html, raw } from "hono/html";
-import type { AccountQuestion, ConsentAnswer } from "../consent/consent-service.ts";
-import type { ConsentProblem } from "../consent/problem.ts";
+import type { ConsentAnswer } from "../consent/consent-service.ts";
+import type { ConsentError, ConsentProblem } from "../consent/problem.ts";
+import { aboutOf, whomToAsk, type Asker } from "./asker.ts";
 import { page, type Markup } from "./layout.ts";
 
 type Tone = "good" | "calm" | "bad";
@@ -19,8 +20,15 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 400,
     tone: "bad",
     title: "This attempt is no longer valid",
-    what: "An answer from the provider counts once, and for ten minutes. This one came late, came twice, or does not belong to an attempt made here. Nothing was connected by it.",
+    what: "An answer from the provider counts for ten minutes. This one came late, or does not belong to an attempt made here. Nothing was connected by it.",
     next: "Open the link you were given and start again. If you had already seen “Connected”, all is well: you are done.",
+  },
+  invalid_ticket: {
+    status: 400,
+    tone: "bad",
+    title: "This page cannot be shown",
+    what: "Its address is not complete, or was not made by this service. Nothing has been changed.",
+    next: "Open the link you were given. If you had already seen “Connected”, all is well: you are done.",
   },
   wrong_browser: {
     status: 403,
@@ -85,6 +93,20 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "This link, or your network, has asked this service more often than it answers in so short a time. Nothing was changed by it.",
     next: "Wait a minute and load this page again. If you have begun to connect several times without finishing, wait ten minutes.",
   },
+  expired_page: {
+    status: 410,
+    tone: "calm",
+    title: "This page is no longer shown",
+    what: "The page that tells how connecting went can be read for ten minutes.",
+    next: "If you had seen “Connected”, all is well: you are done. If not, open the link you were given and start again.",
+  },
+  already_answered: {
+    status: 410,
+    tone: "calm",
+    title: "That question has been answered",
+    what: "Somebody has said which account it is to be, or the question has waited for an hour and counts no more.",
+    next: "To connect an account again, open the link you were given once more, or ask whoever sent it.",
+  },
   provider_refused: {
     status: 502,
     tone: "bad",
@@ -122,24 +144,29 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
   },
 };
 
+type Problem = Pick<ConsentError, "problem" | "detail" | "subject">;
+
 /** The page for a consent that did not come about, and its status. `detail` goes to whoever runs the service. */
-export async function problemPage(problem: ConsentProblem, detail: string | null, status?: number) {
+export async function problemPage({ problem, detail, subject }: Problem, asker: Asker, status?: number) {
   const words = problems[problem];
   const said = detail === null || detail === "" ? "" : html`<p class="said">${detail}</p>`;
-  const body = html`${outcome(words)}${said}`;
+  const body = html`${outcome(words, aboutOf(subject))}${said}${whomToAsk(asker)}`;
   return { status: status ?? words.status, html: await page({ title: words.title, body }) };
 }
 
-type Ended = Omit<Words, "status">;
+type Ended = Exclude<ConsentAnswer, { outcome: "working" }>;
 
-function wordsFor(answer: ConsentAnswer): Ended {
+function wordsFor(answer: Ended): Omit<Words, "status"> {
   const { connectionName, providerName } = answer;
   switch (answer.outcome) {
     case "connected":
       return {
         tone: "good",
         title: "Connected",
-        what: `The account at ${providerName} is connected now, under the name “${connectionName}”.`,
+        what:
+          answer.account === null
+            ? `The account at ${providerName} is connected now, under the name “${connectionName}”.`
+            : `The account ${answer.account} at ${providerName} is connected now, under the name “${connectionName}”.`,
         next: `You can close this page. The access can be withdrawn at ${providerName} at any time.`,
       };
     case "denied":
@@ -157,7 +184,7 @@ function wordsFor(answer: ConsentAnswer): Ended {
         next: `To connect that account again, open the link you were given once more and sign in to it at ${providerName}.`,
       };
     default: {
-      const isNamed = answer.question.is !== null;
+      const isNamed = answer.is !== null;
       return {
         tone: "calm",
         title: isNamed ? "That is another account" : "Is that the same account?",
@@ -170,30 +197,43 @@ function wordsFor(answer: ConsentAnswer): Ended {
   }
 }
 
-/** The page for an answer: connected, denied, or a question about the account. */
-export async function answerPage(answer: ConsentAnswer) {
-  const { outcome: kind, connectionName, returnTo } = answer;
+/** The page for an answer: connected, denied, still under way, or a question about the account. */
+export async function answerPage(answer: ConsentAnswer, asker: Asker) {
+  if (answer.outcome === "working") return await workingPage(asker);
   const words = wordsFor(answer);
-  const question = answer.outcome === "other_account" ? accountForm(answer.question) : "";
-  const button = returnTo === null || question !== "" ? "" : returnButton(returnTo, { connectionName, kind });
-  const body = html`${outcome(words)}${question}${button}`;
-  return { status: 200, html: await page({ title: words.title, body, hasForm: question !== "" }) };
+  const hasForm = answer.outcome === "other_account";
+  const next = answer.outcome === "other_account" ? accountForm(answer) : returnButton(answer);
+  const body = html`${outcome(words)}${next}${whomToAsk(asker)}`;
+  return { status: 200, html: await page({ title: words.title, body, hasForm }) };
 }
 
-function accountForm({ held, link, csrf, was, is, action }: AccountQuestion): Markup {
+const refreshSeconds = 5;
+
+async function workingPage(asker: Asker) {
+  const words = {
+    tone: "calm",
+    title: "Still working on it",
+    what: "You have agreed, and this service is talking to the provider. That can take a minute when the provider is slow.",
+    next: "Leave this page open: it looks again by itself every few seconds. If it still says so after some minutes, ask whoever sent you the link for a new one.",
+  } as const;
+  const body = html`${outcome(words)}${whomToAsk(asker)}`;
+  return { status: 202, html: await page({ title: words.title, body, refreshSeconds }) };
+}
+
+/** It goes to the address of its own page. */
+function accountForm({ csrf, was, is }: Extract<ConsentAnswer, { outcome: "other_account" }>): Markup {
   const newOne = is === null ? "the account I just signed in to" : is;
-  return html`<form method="post" action="${action}" class="actions">
+  return html`<form method="post" class="actions">
     <input type="hidden" name="csrf" value="${csrf}" />
-    <input type="hidden" name="held" value="${held}" />
-    <input type="hidden" name="link" value="${link}" />
     <button class="button" type="submit" name="accept" value="no">Keep ${was ?? "the account it had"}</button>
     <button class="button quiet" type="submit" name="accept" value="yes">Use ${newOne} from now on</button>
   </form>`;
 }
 
-function outcome({ tone, title, what, next }: Omit<Words, "status">): Markup {
+function outcome({ tone, title, what, next }: Omit<Words, "status">, about: Markup | "" = ""): Markup {
   return html`<div class="badge ${tone}">${raw(signs[tone])}</div>
     <h1>${title}</h1>
+    ${about}
     <p>${what}</p>
     <div class="next">
       <h2>What now?</h2>
@@ -201,10 +241,13 @@ function outcome({ tone, title, what, next }: Omit<Words, "status">): Markup {
     </div>`;
 }
 
-function returnButton(returnTo: string, { connectionName, kind }: { connectionName: string; kind: string }): Markup {
+type Returning = Extract<ConsentAnswer, { returnTo: string | null }>;
+
+function returnButton({ returnTo, connectionName, outcome: status }: Returning): Markup | "" {
+  if (returnTo === null) return "";
   const url = new URL(returnTo);
   url.searchParams.set("connection", connectionName);
-  url.searchParams.set("status", kind);
+  url.searchParams.set("status", status);
   return html`<div class="actions"><a class="button" href="${url.href}">Continue to ${url.host}</a></div>`;
 }
 

@@ -1,6 +1,7 @@
 import type {
   DecideAccount,
   FindHeld,
+  IsHeld,
   ExchangeCode,
   LoadAuthorizationContext,
   PushRequest,
@@ -71,8 +72,12 @@ export function createConsentContext(parts: ConsentContextParts) {
 
   const decideAccount: DecideAccount = async (attemptId, accepted) => {
     const row = await establish.decide({ attemptId }, accepted);
-    return { connectionName: row.name, providerName: catalog.get(row.provider)?.name ?? row.provider };
+    const providerName = catalog.get(row.provider)?.name ?? row.provider;
+    const record = await records.findById(row.id).catch(() => null); // only a name: what was decided stays decided
+    return { connectionName: row.name, providerName, account: record?.accountLabel ?? record?.account ?? null };
   };
+
+  const isHeld: IsHeld = async (attemptId) => (await parts.accounts.findHeld({ attemptId })) !== null;
 
   const findHeld: FindHeld = async (connectionId, linkId) => {
     const held = await parts.accounts.findHeld({ connectionId, linkId });
@@ -94,5 +99,5 @@ export function createConsentContext(parts: ConsentContextParts) {
   const recordEvent: RecordConsentEvent = async ({ connectionId, type, detail }) =>
     await records.addEvent(connectionId, type, detail);
 
-  return { loadContext, exchangeCode, decideAccount, findHeld, pushRequest, recordEvent };
+  return { loadContext, exchangeCode, decideAccount, findHeld, isHeld, pushRequest, recordEvent };
 }

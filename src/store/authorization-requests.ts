@@ -21,7 +21,6 @@ export type ConsumedRequest = {
   linkId: string;
   verifier: Uint8Array | null;
   redirectUri: string | null;
-  returnTo: string | null;
 };
 
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
@@ -30,11 +29,12 @@ export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequest
 export function createAuthorizationRequests(prisma: Prisma) {
   return {
     /**
-     * Stores a request and removes those that ran out. Null: it is stored; else its link has too many open ones, and so many
+     * Stores a request and removes those, and attempts, that ran out. Null: it is stored; else its link has too many open ones, and so many
      * seconds later the oldest of them is over.
      */
     async insert(request: NewAuthorizationRequest): Promise<number | null> {
       await prisma.$executeRaw`DELETE FROM authorization_requests WHERE expires_at <= clock_timestamp()`;
+      await prisma.$executeRaw`DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp()`;
       // One at a time for a link: a statement that begins after the lock sees what its last holder has committed.
       const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
       const insert = prisma.$executeRaw`
@@ -53,19 +53,28 @@ export function createAuthorizationRequests(prisma: Prisma) {
       return Math.max(1, rows[0]?.seconds ?? 1);
     },
 
-    /** Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. */
+    /**
+     * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
+     * attempt (consent-attempts.ts), so that whoever finds nothing here finds that.
+     */
     async consume(given: {
       stateHash: Uint8Array<ArrayBuffer>;
       browserHash: Uint8Array<ArrayBuffer>;
       provider: string;
     }): Promise<ConsumedRequest | null> {
       const rows = await prisma.$queryRaw<ConsumedRequest[]>`
-        DELETE FROM authorization_requests r USING consent_links l, connections c
-        WHERE l.id = r.link_id AND c.id = r.connection_id AND c.provider = ${given.provider}
-          AND r.state_hash = ${given.stateHash} AND r.browser_hash = ${given.browserHash}
-          AND r.expires_at > clock_timestamp()
-        RETURNING r.id::text, r.connection_id::text AS "connectionId", r.link_id AS "linkId",
-          r.verifier_sealed AS verifier, r.redirect_uri AS "redirectUri", l.return_to AS "returnTo"`;
+        WITH consumed AS (
+          DELETE FROM authorization_requests r USING connections c
+          WHERE c.id = r.connection_id AND c.provider = ${given.provider}
+            AND r.state_hash = ${given.stateHash} AND r.browser_hash = ${given.browserHash}
+            AND r.expires_at > clock_timestamp()
+          RETURNING r.*
+        ), noted AS (
+          INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
+          SELECT state_hash, browser_hash, link_id, clock_timestamp() + interval '10 minutes' FROM consumed
+        )
+        SELECT id::text, connection_id::text AS "connectionId", link_id AS "linkId", verifier_sealed AS verifier,
+          redirect_uri AS "redirectUri" FROM consumed`;
       return rows[0] ?? null;
     },
 

@@ -2,6 +2,7 @@ import { createHash, randomBytes, randomUUID } from "node:crypto";
 import Fastify, { type FastifyInstance } from "fastify";
 import { createConsentService, type ConsentService } from "../../src/consent/consent-service.ts";
 import type { AuthorizationContext, ExchangeCode } from "../../src/consent/context.ts";
+import { systemClock } from "../../src/clock.ts";
 import { BrokerError } from "../../src/errors.ts";
 import { createConsentLimits } from "../../src/http/consent-limits.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
@@ -11,6 +12,7 @@ import { useEmbedded } from "./services/embedded.ts";
 import type { ProviderDefinition } from "../../src/providers/definition.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
+import { createConsentAttempts } from "../../src/store/consent-attempts.ts";
 import { createConsentLinks } from "../../src/store/consent-links.ts";
 import type { Database } from "../../src/store/database.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
@@ -70,6 +72,10 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const consent = createConsentService({
     links: createConsentLinks(database.prisma),
     requests: createAuthorizationRequests(database.prisma),
+    attempts: createConsentAttempts(database.prisma),
+    clock: systemClock,
+    nowMs: Date.now,
+    ticketKeys: keyring,
     vault: createTokenVault(keyring),
     loadContext: async (id) => find(id),
     exchangeCode: async (given) => {
@@ -78,6 +84,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       return { connectionName: find(given.connectionId).connectionName, held: null };
     },
     findHeld: async () => null,
+    isHeld: async () => false,
     decideAccount: () => Promise.reject(new BrokerError("not_found", "Nothing is held.")),
     pushRequest: () => Promise.reject(new BrokerError("grant_not_applicable", "Nothing is pushed.")),
     devices: { begin: () => Promise.reject(new Error("no device")), pending: async () => null },
@@ -95,7 +102,13 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   // The tests of one file are one address.
   const perMinute = { linkPagesPerMinute: 60_000, linkPostsPerMinute: 10, callbacksPerMinute: 60_000 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => performance.now() });
-  await app.register(consentRoutes, { consent, publicUrl, limits, randomBytes });
+  await app.register(consentRoutes, {
+    consent,
+    publicUrl,
+    limits,
+    randomBytes,
+    organisation: { name: null, contact: null },
+  });
   const signingKey = createHash("sha256").update("signing key of the tests").digest();
   const redirectUri = `${publicUrl}/callback/sandbox`;
   await app.register(sandboxRoutes, {

@@ -54,6 +54,7 @@ describe("what is not set has its default", () => {
       linkOpenRequests: 5,
       linkPagesPerMinute: 120,
       callbacksPerMinute: 60,
+      organisation: { name: null, contact: null },
       shutdownGraceSeconds: 60,
     });
   });

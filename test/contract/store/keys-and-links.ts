@@ -149,6 +149,13 @@ export function consent(stage: () => StoreStage): void {
       id,
     );
 
+  const makeAttempt = async () => {
+    const { key, connectionId } = await makeLink();
+    return { attempt: { attemptHash: hash(key.id), browserHash: mine, linkId: key.id }, connectionId };
+  };
+  const ticketOf = async ({ attemptHash }: { attemptHash: Uint8Array<ArrayBuffer> }) =>
+    (await stage().attempts.find(attemptHash))?.ticket;
+
   describe("a consent link", () => {
     it("opens with its id and secret, and with neither alone", async () => {
       const { key, connectionId, expiresAt } = await makeLink({ manual: true });
@@ -254,9 +261,21 @@ export function consent(stage: () => StoreStage): void {
           linkId: key.id,
           verifier: hash("verifier"),
           redirectUri: "https://broker.example/callback/own",
-          returnTo: "https://app.example/",
         },
       ]);
+    });
+
+    it("that was taken out is noted as an attempt of its browser, which all find who came too late", async () => {
+      const { stateHash, key } = await makeRequest();
+      const found = await Promise.all(
+        browsers.map(async () => {
+          const taken = await stage().requests.consume({ stateHash, browserHash: mine, provider: "own" });
+          return taken ?? (await stage().attempts.find(stateHash));
+        }),
+      );
+      const late = found.filter((answer) => answer !== null && "ticket" in answer);
+      const attempt = { attemptHash: stateHash, browserHash: mine, linkId: key.id, ticket: null };
+      expect(late).toEqual(Array.from({ length: browsers.length - 1 }, () => attempt));
     });
 
     it.each([
@@ -287,6 +306,45 @@ export function consent(stage: () => StoreStage): void {
       ];
       expect(await Promise.all(answers)).toEqual([true, false]);
       expect(await stage().requests.waitsElsewhere(hash("unknown"), other)).toBe(false);
+    });
+  });
+
+  describe("an attempt", () => {
+    it("begins once, and once more only by whoever knows how it ended", async () => {
+      const { attempt } = await makeAttempt();
+      const begun = await Promise.all(browsers.map(() => stage().attempts.begin(attempt)));
+      expect(begun.filter(Boolean)).toHaveLength(1);
+      await stage().attempts.end(attempt, "refused");
+      expect(await stage().attempts.begin(attempt)).toBe(false);
+      expect(await stage().attempts.beginAgain(attempt.attemptHash, "another")).toBe(false);
+      const again = browsers.map(() => stage().attempts.beginAgain(attempt.attemptHash, "refused"));
+      expect((await Promise.all(again)).filter(Boolean)).toHaveLength(1);
+      expect(await ticketOf(attempt)).toBeNull();
+    });
+
+    it("tells how it ended last, for ten minutes, also one that nobody saw begin", async () => {
+      const { attempt } = await makeAttempt();
+      for (const ticket of ["asked", "kept"]) {
+        await stage().attempts.end(attempt, ticket);
+        expect(await ticketOf(attempt)).toBe(ticket);
+      }
+      await stage().query(
+        "UPDATE consent_attempts SET expires_at = clock_timestamp() WHERE link_id = $1",
+        attempt.linkId,
+      );
+      expect(await stage().attempts.find(attempt.attemptHash)).toBeNull();
+      await makeRequest();
+      const left = "SELECT 1 AS found FROM consent_attempts WHERE link_id = $1";
+      expect(await stage().query(left, attempt.linkId)).toEqual([]);
+    });
+
+    it("goes with its connection, and its end is then noted nowhere", async () => {
+      const { attempt, connectionId } = await makeAttempt();
+      await stage().attempts.begin(attempt);
+      await stage().query("DELETE FROM connections WHERE id = $1::uuid RETURNING 1 AS done", connectionId);
+      expect(await stage().attempts.find(attempt.attemptHash)).toBeNull();
+      await stage().attempts.end(attempt, "connected");
+      expect(await stage().attempts.find(attempt.attemptHash)).toBeNull();
     });
   });
 }

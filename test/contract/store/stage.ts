@@ -3,6 +3,7 @@ import { createApiKeys } from "../../../src/store/api-keys.ts";
 import { createAuthorizationRequests } from "../../../src/store/authorization-requests.ts";
 import { createClients } from "../../../src/store/clients.ts";
 import { createConnections, type NewConnection } from "../../../src/store/connections.ts";
+import { createConsentAttempts } from "../../../src/store/consent-attempts.ts";
 import { createConsentLinks } from "../../../src/store/consent-links.ts";
 import type { Database } from "../../../src/store/database.ts";
 import { createEncryptionKeys } from "../../../src/store/encryption-keys.ts";
@@ -28,6 +29,7 @@ export class StoreStage {
   readonly keys;
   readonly links;
   readonly requests;
+  readonly attempts;
   readonly encryptionKeys;
   readonly tombstones;
 
@@ -39,6 +41,7 @@ export class StoreStage {
     this.keys = createApiKeys(database);
     this.links = createConsentLinks(database.prisma);
     this.requests = createAuthorizationRequests(database.prisma);
+    this.attempts = createConsentAttempts(database.prisma);
     this.encryptionKeys = createEncryptionKeys(database);
     this.tombstones = createTombstones(database);
   }

@@ -65,10 +65,24 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
     await stranger.open((await stage.api.consentLink("guarded")).url);
     expect((await stranger.submit(page, { button: /^Use/ })).status).toBe(403);
     expect((await browser.submit(page, { button: /^Use/, fields: { csrf: "x".repeat(43) } })).status).toBe(403);
-    const foreign = crypto.randomUUID();
-    expect((await browser.submit(page, { button: /^Use/, fields: { held: foreign } })).status).toBe(403);
+    // The same form at the page of another question of this browser's.
+    await connectAda("guarded-too");
+    const csrf = (await reconnectAsBob("guarded-too", browser)).forms[0]?.fields.get("csrf") ?? "";
+    expect((await browser.submit(page, { button: /^Use/, fields: { csrf } })).status).toBe(403);
     expect((await stage.token("guarded")).access_token).toBe(before.access_token);
     expect((await browser.submit(page, { button: /^Use/ })).text).toContain("Connected");
+  });
+
+  it("the question is asked again at a reload; answered twice at once, both see the same, and a reload shows that", async () => {
+    await connectAda("asked-twice");
+    const browser = new ScriptedBrowser();
+    const page = await reconnectAsBob("asked-twice", browser);
+    expect((await browser.open(page.url)).forms).toHaveLength(1);
+    const answers = await Promise.all([1, 2].map(() => browser.submit(page, { button: /^Keep/ })));
+    expect(answers.map(({ text }) => text)).toEqual(Array(2).fill(expect.stringContaining("Nothing has changed")));
+    expect((await browser.open(page.url)).text).toContain("Nothing has changed");
+    expect((await browser.submit(page, { button: /^Use/ })).text).toContain("Nothing has changed");
+    expect(server.accountOf((await stage.token("asked-twice")).access_token)).toBe("ada");
   });
 
   it("'use' serves the new account from then on, as version + 2", async () => {

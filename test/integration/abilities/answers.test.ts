@@ -166,8 +166,8 @@ describeWithServices(["postgres", "redis"], "what a provider answers", () => {
       const { browser, callback } = await agree("tampered");
       const page = await browser.open(tamper(callback));
       expect([page.status, page.text]).toEqual([502, expect.stringContaining("signature")]);
-      // Nor does what was signed count any more: its state has been used.
-      expect((await browser.open(sign(callback, fits))).status).toBe(400);
+      // Nor does what was signed count any more: its state has been used, and the page says how.
+      expect((await browser.open(sign(callback, fits))).status).toBe(502);
     }
     expect(server.ledger.granted("authorization_code")).toBe(before);
     const failed = (await stage.events("tampered")).filter(({ type }) => type === "consent_failed");

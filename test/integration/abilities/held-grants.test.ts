@@ -175,7 +175,7 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
       body: { accept: true },
     });
     expect(status).toBe(404);
-    expect((await browser.submit(page, { button: /^Use/ })).status).toBe(403);
+    expect((await browser.submit(page, { button: /^Use/ })).status).toBe(410);
     expect((await stage.token("overtaken")).version).toBe(version);
   });
 

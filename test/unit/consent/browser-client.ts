@@ -1,6 +1,6 @@
 import type { FastifyInstance, LightMyRequestResponse } from "fastify";
 
-/** A browser without scripts at `app`: keeps its cookie, sends forms as browsers do. */
+/** A browser without scripts at `app`: keeps its cookie, sends forms as browsers do, and follows the way to the page of an ending. */
 export type TestBrowser = {
   get(path: string): Promise<LightMyRequestResponse>;
   post(path: string, fields: Record<string, string>, headers?: Record<string, string>): Promise<LightMyRequestResponse>;
@@ -16,16 +16,22 @@ export function createTestBrowser(app: FastifyInstance, publicUrl: string): Test
     return answer;
   };
   const cookies = () => (browser.cookie === null ? {} : { cookie: browser.cookie });
+  const follow = async (answer: LightMyRequestResponse): Promise<LightMyRequestResponse> => {
+    const { location } = answer.headers;
+    return location?.startsWith("/connected/") ? await browser.get(location) : answer;
+  };
   const browser: TestBrowser = {
     cookie: null,
-    get: async (path) => keep(await app.inject({ method: "GET", url: pathOf(path), headers: cookies() })),
+    get: async (path) => await follow(keep(await app.inject({ method: "GET", url: pathOf(path), headers: cookies() }))),
     post: async (path, fields, headers = {}) =>
-      await app.inject({
-        method: "POST",
-        url: pathOf(path),
-        headers: { "content-type": "application/x-www-form-urlencoded", origin: publicUrl, ...cookies(), ...headers },
-        payload: new URLSearchParams(fields).toString(),
-      }),
+      await follow(
+        await app.inject({
+          method: "POST",
+          url: pathOf(path),
+          headers: { "content-type": "application/x-www-form-urlencoded", origin: publicUrl, ...cookies(), ...headers },
+          payload: new URLSearchParams(fields).toString(),
+        }),
+      ),
     async press(path, fields = {}) {
       const page = await browser.get(path);
       return await browser.post(path, { csrf: csrfOf(page.body), ...fields });

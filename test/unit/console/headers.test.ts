@@ -9,6 +9,7 @@ import { consentRoutes, type ConsentRoutesOptions } from "../../../src/http/rout
 const question: ConsentQuestion = {
   connectionName: "acme",
   providerName: "Bakery",
+  purpose: null,
   clientId: "app-1",
   scopes: [],
   expiresAt: new Date(),
@@ -24,6 +25,7 @@ async function start(publicUrl: string) {
     describe: async () => question,
     begin: async () => ({ kind: "redirect", authorizationUrl: "https://provider.example/authorize?state=s" }),
     outcomeOfCode: async () => null,
+    showEnding: refuse,
     decideAccount: refuse,
     complete: refuse,
     completeManually: refuse,
@@ -31,7 +33,13 @@ async function start(publicUrl: string) {
   const app = Fastify();
   const perMinute = { linkPagesPerMinute: 120, linkPostsPerMinute: 10, callbacksPerMinute: 60 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
-  await app.register(consentRoutes, { consent, publicUrl, limits, randomBytes });
+  await app.register(consentRoutes, {
+    consent,
+    publicUrl,
+    limits,
+    randomBytes,
+    organisation: { name: null, contact: null },
+  });
   return app;
 }
 

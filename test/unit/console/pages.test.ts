@@ -4,12 +4,13 @@ import { consentPage } from "../../../src/console/consent-page.ts";
 import { pageHeaders } from "../../../src/console/layout.ts";
 import { answerPage, problemPage } from "../../../src/console/outcome-page.ts";
 import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
-import type { ConsentProblem } from "../../../src/consent/problem.ts";
+import { ConsentError, type ConsentProblem } from "../../../src/consent/problem.ts";
 
 const evil = `"><script>alert(1)</script>&'`;
 const question: ConsentQuestion = {
   connectionName: evil,
   providerName: evil,
+  purpose: evil,
   clientId: evil,
   scopes: [
     { scope: evil, words: evil },
@@ -21,19 +22,25 @@ const question: ConsentQuestion = {
   device: null,
 };
 
+const asker = { host: evil, name: evil, contact: evil };
+const broker = { host: "broker.example", name: null, contact: null };
+const subject = { connectionName: evil, providerName: evil };
+const problem = (name: ConsentProblem) => new ConsentError(name, evil, { subject });
+
 test("text from elsewhere stays text, on every page", async () => {
   const manual = { authorizationUrl: `https://provider.example/?x=${evil}` };
   const answer = {
     outcome: "connected",
     connectionName: evil,
     providerName: evil,
+    account: evil,
     returnTo: `https://a.example/?q=${evil}`,
   } as const;
   const pages = [
-    await consentPage({ question, host: evil }),
-    await consentPage({ question: { ...question, manual }, host: evil }),
-    (await answerPage(answer)).html,
-    (await problemPage("provider_refused", evil)).html,
+    await consentPage(question, asker),
+    await consentPage({ ...question, manual }, asker),
+    (await answerPage(answer, asker)).html,
+    (await problemPage(problem("provider_refused"), asker)).html,
   ];
   for (const page of pages) expect(page).not.toContain("<script");
 });
@@ -44,20 +51,18 @@ test("the consent page says who will be able to do what, at which provider, unti
     { scope: "x:y", words: null },
   ];
   const named = { ...question, connectionName: "acme", providerName: "Bakery", clientId: "app-1", csrf: "c", scopes };
-  const text = (await consentPage({ question: named, host: "broker.example" }))
-    .replaceAll(/<[^>]*>|\s+/g, " ")
-    .replaceAll(/ +/g, " ");
+  const text = (await consentPage(named, broker)).replaceAll(/<[^>]*>|\s+/g, " ").replaceAll(/ +/g, " ");
   expect(text).toContain("Connect acme at Bakery?");
   expect(text).toContain("broker.example will be able to read orders orders use x:y");
   expect(text).toContain("21 November 2026 at 14:05 UTC");
 });
 
 test("a connection without scopes says that the provider decides", async () => {
-  expect(await consentPage({ question: { ...question, scopes: [] }, host: "h" })).toContain("allows this application");
+  expect(await consentPage({ ...question, scopes: [] }, broker)).toContain("allows this application");
 });
 
 test("styles are allowed by their hash and nothing else is: no scripts, no frames, no base, no limit on forms", async () => {
-  const { html } = await problemPage("used_link", null);
+  const { html } = await problemPage(problem("used_link"), broker);
   const style = /<style>(.*?)<\/style>/s.exec(html)?.[1] ?? "";
   const hash = createHash("sha256").update(style).digest("base64");
   expect(pageHeaders["content-security-policy"]).toBe(
@@ -69,6 +74,7 @@ test("styles are allowed by their hash and nothing else is: no scripts, no frame
 const statuses: [ConsentProblem, number][] = [
   ["malformed", 400],
   ["invalid_state", 400],
+  ["invalid_ticket", 400],
   ["wrong_browser", 403],
   ["wrong_origin", 403],
   ["stale_form", 403],
@@ -78,6 +84,8 @@ const statuses: [ConsentProblem, number][] = [
   ["too_many_requests", 429],
   ["expired_link", 410],
   ["used_link", 410],
+  ["expired_page", 410],
+  ["already_answered", 410],
   ["provider_refused", 502],
   ["provider_unavailable", 502],
   ["client_rejected", 502],
@@ -85,8 +93,8 @@ const statuses: [ConsentProblem, number][] = [
   ["internal_error", 500],
 ];
 
-test.each(statuses)("%s has a page with %i that says what to do next", async (problem, expected) => {
-  const { status, html } = await problemPage(problem, "Some <detail>");
+test.each(statuses)("%s has a page with %i that says what to do next", async (name, expected) => {
+  const { status, html } = await problemPage(new ConsentError(name, "Some <detail>"), broker);
   expect(status).toBe(expected);
   expect(html).toMatch(/<h1>[^<]+<\/h1>/);
   expect(html).toContain("What now?");

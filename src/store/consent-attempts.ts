@@ -1,0 +1,51 @@
+import type { Prisma } from "./database.ts";
+
+/** A state or a copied code that has come back, at the link that it is for. */
+export type Attempt = {
+  attemptHash: Uint8Array<ArrayBuffer>;
+  browserHash: Uint8Array<ArrayBuffer>;
+  linkId: string;
+};
+
+/** The same with how it ended, sealed; null: it has not ended. */
+export type NotedAttempt = Attempt & { ticket: string | null };
+
+export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
+
+/** The statements by which whoever comes back twice learns what came of the first time: docs/consent.md, "An attempt". */
+export function createConsentAttempts(prisma: Prisma) {
+  return {
+    /** Notes that an attempt begins. False: it has begun before. States are noted by the statement that consumes them. */
+    async begin({ attemptHash, browserHash, linkId }: Attempt): Promise<boolean> {
+      await prisma.$executeRaw`DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp()`;
+      const count = await prisma.$executeRaw`
+        INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
+        VALUES (${attemptHash}, ${browserHash}, ${linkId}, clock_timestamp() + interval '10 minutes')
+        ON CONFLICT (attempt_hash) DO NOTHING`;
+      return count === 1;
+    },
+
+    /** Begins one anew that ended with this ticket. True for one of those who try. */
+    async beginAgain(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`UPDATE consent_attempts SET ticket = NULL,
+        expires_at = clock_timestamp() + interval '10 minutes' WHERE attempt_hash = ${attemptHash} AND ticket = ${ticket}`;
+      return count === 1;
+    },
+
+    async find(attemptHash: Uint8Array<ArrayBuffer>): Promise<NotedAttempt | null> {
+      const rows = await prisma.$queryRaw<NotedAttempt[]>`
+        SELECT attempt_hash AS "attemptHash", browser_hash AS "browserHash", link_id AS "linkId", ticket
+        FROM consent_attempts WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;
+      return rows[0] ?? null;
+    },
+
+    /** Notes how an attempt ended, or how it ended after all. Nothing is noted of a link that is gone. */
+    async end({ attemptHash, browserHash, linkId }: Attempt, ticket: string): Promise<void> {
+      await prisma.$executeRaw`
+        INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, ticket, expires_at)
+        SELECT ${attemptHash}, ${browserHash}, l.id, ${ticket}, clock_timestamp() + interval '10 minutes'
+        FROM consent_links l WHERE l.id = ${linkId}
+        ON CONFLICT (attempt_hash) DO UPDATE SET ticket = excluded.ticket, expires_at = excluded.expires_at`;
+    },
+  };
+}
