@@ -33,7 +33,7 @@ export type Broker = Awaited<ReturnType<typeof createBroker>>;
 
 /** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
 export async function createBroker(config: Config, log: Logger) {
-  const providers = openProviders(config);
+  const providers = openProviders(config, log);
   const storage = await openStorage(config);
   const metrics = createMetrics();
   measurePermits(metrics, () => storage.rows.permitAges());
@@ -58,6 +58,7 @@ export async function createBroker(config: Config, log: Logger) {
     observeRead: (result) => metrics.reads.inc({ result }),
     publicUrl: config.publicUrl,
     organisation: config.organisation,
+    providerNetworks: config.providerNetworks,
     randomBytes,
     nowMs: core.nowMs,
     isReady: () => lifecycle.ready,

@@ -11,7 +11,7 @@ import { createRedisMarks } from "./marks/redis-marks.ts";
 import { loadCatalog } from "./providers/catalog.ts";
 import { createEgress, parseNetworks } from "./providers/egress.ts";
 import { createDiscovery } from "./providers/discovery.ts";
-import { createOAuthClient } from "./providers/oauth-client.ts";
+import { createOAuthClient, type Untold } from "./providers/oauth-client.ts";
 import { connectRedis } from "./redis.ts";
 import { projectRoot } from "./root.ts";
 import { createFileSpool } from "./spool/file-spool.ts";
@@ -42,7 +42,7 @@ export type Storage = Awaited<ReturnType<typeof openStorage>>;
 export type Shared = Awaited<ReturnType<typeof openShared>>;
 
 /** Provider definitions, and the way to their hosts. @throws StartupError for a faulty file or network */
-export function openProviders(config: Config) {
+export function openProviders(config: Config, log: Pick<Logger, "info">) {
   const sandboxAddress = sandboxAddressOf(config);
   const catalog = loadCatalog({
     builtinFolder: builtinProviders,
@@ -53,7 +53,15 @@ export function openProviders(config: Config) {
     networks: readNetworks(config.providerNetworks),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
   });
-  const oauth = createOAuthClient({ egress });
+  if (config.providerNetworks.length > 0) {
+    const networks = config.providerNetworks;
+    log.info(
+      { networks },
+      "PROVIDER_NETWORKS counts for every provider; `networks` in a definition's file counts for it alone",
+    );
+  }
+  const onUntold = (untold: Untold) => log.info(untold, "a request failed, and callers are not told how");
+  const oauth = createOAuthClient({ egress, onUntold });
   const redirectUri = (provider: string) => `${config.publicUrl}/callback/${provider}`;
   return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
 }

@@ -158,6 +158,9 @@ export const providerSchema = Type.Object({
   usable: Type.Boolean({ description: "false: only there to be extended" }),
   grants: Type.Array(Type.String()),
   redirect_uri: Type.String({ description: "to be registered at the provider" }),
+  networks: Type.Array(Type.String(), {
+    description: "CIDR blocks outside the public internet that it may reach: its own, or PROVIDER_NETWORKS",
+  }),
   definition: Type.Record(Type.String(), Type.Unknown(), { description: "the file in force, extends followed" }),
 });
 

@@ -103,8 +103,11 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
   };
 }
 
-export function viewProvider(definition: ProviderDefinition, publicUrl: string): Static<typeof providerSchema> {
-  const { id, name, docs, usable, grants, file } = definition;
+export function viewProvider(
+  definition: ProviderDefinition,
+  { publicUrl, providerNetworks }: { publicUrl: string; providerNetworks: readonly string[] },
+): Static<typeof providerSchema> {
+  const { id, name, docs, usable, grants, networks, file } = definition;
   return {
     id,
     name,
@@ -112,6 +115,7 @@ export function viewProvider(definition: ProviderDefinition, publicUrl: string):
     usable,
     grants: [...grants],
     redirect_uri: redirectUri(id, publicUrl),
+    networks: [...(networks ?? providerNetworks)],
     definition: { ...file },
   };
 }

@@ -4,6 +4,7 @@ import { checkFacts } from "./check-facts.ts";
 import { checkRequests } from "./check-requests.ts";
 import { checkTemplates } from "./check-templates.ts";
 import type { ProviderDefinition } from "./definition.ts";
+import { parseNetworks } from "./egress.ts";
 import type { ProviderFile } from "./provider-file.ts";
 import type { Problem } from "./yaml-source.ts";
 
@@ -12,6 +13,7 @@ export function checkDefinition(file: ProviderFile, definition: ProviderDefiniti
   return [
     ...checkTemplates(file),
     ...checkInputs(file),
+    ...checkNetworks(file),
     ...checkErrors(file),
     ...checkRest(file),
     ...checkHeaders(file),
@@ -32,6 +34,17 @@ function checkInputs({ inputs = {} }: ProviderFile): Problem[] {
     return input.default === undefined || fits
       ? []
       : [{ path: [...path, "default"], text: "does not fit this input's own pattern or enum" }];
+  });
+}
+
+function checkNetworks({ networks = [] }: ProviderFile): Problem[] {
+  return networks.flatMap((entry, index) => {
+    try {
+      parseNetworks(entry);
+      return entry.includes(",") ? [{ path: ["networks", String(index)], text: "must be one CIDR block" }] : [];
+    } catch (error) {
+      return [{ path: ["networks", String(index)], text: error instanceof Error ? error.message : "is no CIDR block" }];
+    }
   });
 }
 

@@ -61,6 +61,13 @@ function nameFault(file: ProviderFile, name: string, roots: readonly string[]): 
   }[root];
 }
 
+/** What the file says of a value that templates name, such as `inputs.shop` or `response.host`: its pattern, or what is allowed. */
+export function ruleOfValue(file: ProviderFile, name: string): { pattern?: string; enum?: string[] } | null {
+  const [root = "", key = ""] = name.split(".");
+  const known = isDeclaredRoot(root) ? declaredIn(file, root)[key] : undefined;
+  return typeof known === "object" ? known : null;
+}
+
 type DeclaredRoot = "inputs" | "callback" | "response" | "account";
 
 function isDeclaredRoot(root: string): root is DeclaredRoot {
@@ -116,9 +123,8 @@ function checkUrl(file: ProviderFile, { path, text }: Place): Problem[] {
 }
 
 function startsWithScheme(file: ProviderFile, text: string): boolean {
-  const [root = "", key = ""] = (/^\{([^{}]*)\}/.exec(text)?.[1] ?? "").split(".");
-  const known = isDeclaredRoot(root) ? declaredIn(file, root)[key] : undefined;
-  if (typeof known !== "object") return false;
+  const known = ruleOfValue(file, /^\{([^{}]*)\}/.exec(text)?.[1] ?? "");
+  if (known === null) return false;
   return known.enum
     ? known.enum.every((value) => /^https?:\/\//.test(value))
     : /^\^https\??:/.test(known.pattern ?? "");

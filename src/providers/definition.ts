@@ -191,6 +191,8 @@ export type ProviderDefinition = Readonly<{
   usable: boolean;
   /** The built-in sandbox, which alone may reach this broker's own origin. */
   isSandbox: boolean;
+  /** CIDR blocks outside the public internet that this provider alone may be at; null: those of PROVIDER_NETWORKS. */
+  networks: readonly string[] | null;
   inputs: Readonly<Record<string, InputDefinition>>;
   /** The grants offered, as listed. */
   grants: readonly ConnectionGrant[];

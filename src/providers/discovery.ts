@@ -52,30 +52,32 @@ export function createDiscovery(parts: {
   const isGood = ({ readMs, doubted }: Known): boolean => clock.monotonicMs() - readMs < (doubted ? againMs : keepMs);
 
   const read = async (definition: ProviderDefinition, issuer: string): Promise<Metadata> => {
+    const place = placeOf(definition, issuer);
     try {
       const metadata = await fetchMetadata(oauth, definition, issuer);
-      remember(known, issuer, { metadata, readMs: clock.monotonicMs(), doubted: false });
-      failed.delete(issuer);
+      remember(known, place, { metadata, readMs: clock.monotonicMs(), doubted: false });
+      failed.delete(place);
       return metadata;
     } catch (error) {
-      if (error instanceof BrokerError) remember(failed, issuer, { atMs: clock.monotonicMs(), error });
+      if (error instanceof BrokerError) remember(failed, place, { atMs: clock.monotonicMs(), error });
       // What was known is better than nothing: addresses hardly ever change.
-      const old = known.get(issuer);
+      const old = known.get(place);
       if (old) return old.metadata;
       throw error;
     }
   };
 
   const metadataOf = async (definition: ProviderDefinition, issuer: string): Promise<Metadata> => {
-    const current = known.get(issuer);
+    const place = placeOf(definition, issuer);
+    const current = known.get(place);
     if (current && isGood(current)) return current.metadata;
-    const failure = failed.get(issuer);
+    const failure = failed.get(place);
     if (failure && clock.monotonicMs() - failure.atMs < againMs) {
       if (current) return current.metadata;
       throw failure.error;
     }
-    const started = reading.get(issuer) ?? read(definition, issuer).finally(() => reading.delete(issuer));
-    reading.set(issuer, started);
+    const started = reading.get(place) ?? read(definition, issuer).finally(() => reading.delete(place));
+    reading.set(place, started);
     return await started;
   };
 
@@ -86,16 +88,24 @@ export function createDiscovery(parts: {
     },
     doubt(definition, values) {
       if (definition.issuer === null) return;
-      const current = known.get(fillUrl(definition.issuer, values));
+      const current = known.get(placeOf(definition, fillUrl(definition.issuer, values)));
       if (current) current.doubted = true;
     },
   };
 }
 
+/**
+ * Where an issuer's metadata are kept: for each provider apart. Another one may reach other networks, and neither what it was
+ * told nor that it was turned away may count for this one.
+ */
+function placeOf({ id }: ProviderDefinition, issuer: string): string {
+  return `${id} ${issuer}`;
+}
+
 /** As the newest of its map. */
-function remember<Value>(map: Map<string, Value>, issuer: string, value: Value): void {
-  map.delete(issuer);
-  map.set(issuer, value);
+function remember<Value>(map: Map<string, Value>, place: string, value: Value): void {
+  map.delete(place);
+  map.set(place, value);
   const [oldest] = map.keys();
   if (map.size > mostIssuers && oldest !== undefined) map.delete(oldest);
 }

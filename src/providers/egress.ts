@@ -1,11 +1,19 @@
 import dns from "node:dns";
 import net from "node:net";
+import type { ProviderDefinition } from "./definition.ts";
 
-/** A URL leads to an address that this broker must not reach. Nothing was sent. */
+/**
+ * A URL leads to an address that this broker must not reach. Nothing was sent. The message names the host of the URL, and
+ * never what it resolves to.
+ */
 export class BlockedAddressError extends Error {
-  constructor(message: string) {
+  /** What the host resolves to, for the broker's log alone; null: the URL itself is refused. */
+  readonly resolved: string | null;
+
+  constructor(message: string, resolved: string | null = null) {
     super(message);
     this.name = "BlockedAddressError";
+    this.resolved = resolved;
   }
 }
 
@@ -14,27 +22,40 @@ type Resolve = (host: string, answer: (error: Error | null, addresses: Address[]
 
 export type Egress = {
   /**
-   * Checks a URL after parsing, IP literals in all their spellings included, and gives the lookup that checks every
-   * resolved address when connecting. `trusted`: this broker's own origin is exempt (the sandbox).
+   * Checks a URL of a provider after parsing, IP literals in all their spellings included, and gives the lookup that checks
+   * every resolved address when connecting. For the sandbox this broker's own origin is exempt.
    * @throws BlockedAddressError
    */
-  route(url: string, options: { trusted: boolean }): { url: URL; lookup: net.LookupFunction };
+  route(url: string, provider: EgressProvider): { url: URL; lookup: net.LookupFunction };
 };
 
-/** https to public addresses only; `networks` names others that may be reached, by http too. */
+type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
+
+/**
+ * https to public addresses only. `networks` names others that may be reached, by http too, by every provider whose
+ * definition names none of its own.
+ */
 export function createEgress(options: {
   networks: net.BlockList | null;
   trustedOrigin: string | null;
   resolve?: Resolve;
 }): Egress {
-  const { networks, trustedOrigin, resolve = systemResolve } = options;
+  const { trustedOrigin, resolve = systemResolve } = options;
+  const parsed = new WeakMap<readonly string[], net.BlockList>();
+  const networksOf = ({ networks }: EgressProvider): net.BlockList | null => {
+    if (networks === null) return options.networks;
+    const own = parsed.get(networks) ?? parseNetworks(networks.join(","));
+    parsed.set(networks, own);
+    return own;
+  };
   return {
-    route(text, { trusted }) {
+    route(text, provider) {
       const url = parseUrl(text);
-      const exempt = trusted && url.origin === trustedOrigin;
+      const networks = networksOf(provider);
+      const exempt = provider.isSandbox && url.origin === trustedOrigin;
       const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
       const literal = url.hostname.replace(/^\[(.*)\]$/, "$1");
-      if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, literal);
+      if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, null);
       return { url, lookup: checkedLookup({ url, allowed, resolve }) };
     },
   };
@@ -104,11 +125,10 @@ const systemResolve: Resolve = (host, answer) => {
   dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));
 };
 
-function blocked(url: URL, address: string): BlockedAddressError {
+function blocked(url: URL, resolved: string | null): BlockedAddressError {
   const scheme = url.protocol === "https:" ? "" : " by http";
-  return new BlockedAddressError(
-    `${url.hostname} (${address}) may not be reached${scheme}: only https to public addresses is, and what PROVIDER_NETWORKS names`,
-  );
+  const allowed = "only https to public addresses is, and the `networks` of the definition or PROVIDER_NETWORKS";
+  return new BlockedAddressError(`${url.hostname} may not be reached${scheme}: ${allowed}`, resolved);
 }
 
 /** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */

@@ -29,24 +29,28 @@ const literalHost = new RegExp(String.raw`^(${hostPieces}*?)((?:\\.[a-z0-9-]+)+)
 /** A whole address whose host ends in literal labels: `^https://` … `\.example\.com` and perhaps a path. */
 const literalEnd = new RegExp(String.raw`^https:\/\/(${hostPieces}*?)((?:\\\.[a-z0-9-]+)+)$`, "i");
 
+type HostValue = { authority: string; name: string; input: Pick<InputDefinition, "enum" | "pattern"> };
+
+/** Whether a host stays within one registrable domain whatever value an input has: it is one of a list, or pinned to a domain. */
+export function domainIsPinned(options: HostValue): boolean {
+  return options.input.enum !== undefined || pinnedDomain(options) !== null;
+}
+
 /**
- * Whether a host stays within one registrable domain whatever value an input has: it is one of a list; or its characters
- * are those of host names and the URL goes on with the domain; or its pattern ends with the domain. Rather no than yes.
+ * The registrable domain, such as `.example.com`, with its port where there is one, that a host stays within whatever matches
+ * the pattern: its characters are those of host names and the URL goes on with the domain; or the pattern ends with the domain.
+ * Null: nothing is sure.
  */
-export function domainIsPinned(options: { authority: string; name: string; input: InputDefinition }): boolean {
-  const { authority, name, input } = options;
-  if (input.enum) return true;
-  if (!input.pattern || !isAnchored(input.pattern)) return false;
+export function pinnedDomain({ authority, name, input }: HostValue): string | null {
+  if (!input.pattern || !isAnchored(input.pattern)) return null;
   const inner = input.pattern.slice(1, -1);
   const after = authority.slice(authority.indexOf(`{${name}}`) + name.length + 2);
-  if (after !== "") return hostOnly.test(inner) && isRegistrable(after);
+  if (after !== "") return hostOnly.test(inner) && isRegistrable(after) ? after : null;
   const isAddress = authority === `{${name}}`;
+  if (!isAddress && authority !== `https://{${name}}`) return null;
   const match = (isAddress ? literalEnd : literalHost).exec(inner.replaceAll("\\/", "/"));
-  return (
-    (isAddress || authority === `https://{${name}}`) &&
-    match !== null &&
-    isRegistrable((match[2] ?? "").replaceAll("\\", ""))
-  );
+  const domain = (match?.[2] ?? "").replaceAll("\\", "");
+  return isRegistrable(domain) ? domain : null;
 }
 
 /** `.example.com`; not `.com`, and not `.co.uk` or `.com.au`, which look like the suffixes that anyone may register in. */

@@ -50,17 +50,25 @@ export function settleFile(
     at = parent;
   }
   // Two files of the right shape merge into one of the right shape.
-  const content = chain.reduceRight<ProviderFile>(
-    (base, { content: own }) => ({ ...merge(base, own), id: own.id }),
-    file.content,
-  );
+  const content = chain.reduceRight<ProviderFile>((base, { content: own }) => inherit(base, own), file.content);
   const told = ({ path, text }: Problem) => `${locate(chain, path)}: ${say({ path, text })}`;
   const unresolvable = checkClientAuth(content);
   if (unresolvable.length > 0) return { definition: null, problems: unresolvable.map(told) };
   const definition = resolveDefinition(content, file.isSandbox);
-  // The sandbox is at the addresses of its broker. A file of one's own is held to PROVIDER_NETWORKS at each request.
+  // The sandbox is at the addresses of its broker. A file of one's own is held to its networks at each request.
   const plain = file.builtin && !file.isSandbox ? checkPlainHttp(content) : [];
-  return { definition, problems: [...checkDefinition(content, definition), ...plain].map(told) };
+  const networks = file.builtin && content.networks !== undefined ? [builtinNetworks] : [];
+  return { definition, problems: [...checkDefinition(content, definition), ...plain, ...networks].map(told) };
+}
+
+const builtinNetworks: Problem = {
+  path: ["networks"],
+  text: "is for files of PROVIDERS_DIR: a built-in definition reaches public addresses only",
+};
+
+/** An exception from the egress rules counts for the one file that names it: whoever extends that file must name it again. */
+function inherit({ networks: _others, ...base }: ProviderFile, own: ProviderFile): ProviderFile {
+  return { ...merge(base, own), id: own.id };
 }
 
 /** What a file extends is the definition in force, save that one overriding a built-in extends that built-in. */

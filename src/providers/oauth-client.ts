@@ -8,6 +8,7 @@ import { parseAnswer } from "./answer-body.ts";
 import { describeAnswer } from "./scrub.ts";
 import type { TokenRequest } from "./assemble.ts";
 import { processTokenResponse } from "./token-response.ts";
+import { isUsualHost } from "./usual-host.ts";
 
 /** Milliseconds. `totalMs` bounds the whole call and must stay below a permit's lease. */
 export type OAuthTimeouts = { connectMs: number; headersMs: number; bodyMs: number; totalMs: number };
@@ -25,44 +26,66 @@ export type OAuthClient = {
     mayStillSend: () => boolean;
   }): Promise<TokenAnswer>;
   /** Any request that spends nothing: a lookup, an introspection, metadata, a revocation. Never rejects. */
-  ask(call: { definition: ProviderDefinition; request: TokenRequest }): Promise<Asked>;
+  ask(call: AskedCall): Promise<Asked>;
 };
+
+type AskedCall = { definition: ProviderDefinition; request: TokenRequest };
 
 /** `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets. */
 export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string };
 
+/** What callers are not told of a request that failed, for the broker's own log. Holds no secret. */
+export type Untold = { provider: string; host: string; detail: string };
+
 /**
  * A client of token endpoints that reaches what `egress` allows and nothing else. `observe` sees what came of each exchange
- * before it is read, secrets and all.
+ * before it is read, secrets and all. Details are for callers: of a host that the definition does not fix they say what kind of
+ * failure it was and nothing of what is there; that goes to `onUntold`.
  */
 export function createOAuthClient(options: {
   egress: Egress;
   timeouts?: Partial<OAuthTimeouts>;
   observe?: (outcome: ExchangeOutcome) => void;
+  onUntold?: (untold: Untold) => void;
 }): OAuthClient {
-  const { egress, observe = () => {} } = options;
+  const { egress, observe = () => {}, onUntold = () => {} } = options;
   const timeouts = { ...defaultTimeouts, ...options.timeouts };
+  /** Makes a failure what callers may see of it. */
+  const tell = <Failed extends { detail: string }>(
+    call: AskedCall,
+    failed: Failed,
+    outcome: ExchangeOutcome,
+  ): Failed => {
+    const { definition, request } = call;
+    const isUsual = isUsualHost(definition, request.url);
+    if (isUsual && resolvedIn(outcome) === null) return failed;
+    const detail = whatHappened(outcome, request.secrets);
+    onUntold({ provider: definition.id, host: new URL(request.url).host, detail });
+    return isUsual ? failed : Object.assign(failed, withheld(outcome));
+  };
   return {
-    async requestToken({ definition, request, mayStillSend }) {
-      const outcome = await send({ egress, timeouts, request, mayStillSend, trusted: definition.isSandbox });
+    async requestToken({ mayStillSend, ...call }) {
+      const { definition, request } = call;
+      const outcome = await send({ ...call, egress, timeouts, mayStillSend });
       observe(outcome);
-      if (outcome.kind !== "answered") return { kind: "failed", failure: failureOf(outcome) };
-      return processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
+      if (outcome.kind !== "answered") return { kind: "failed", failure: tell(call, failureOf(outcome), outcome) };
+      const answer = processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
+      if (answer.kind === "failed") tell(call, answer.failure, outcome);
+      return answer;
     },
-    async ask({ definition, request }) {
-      const trusted = definition.isSandbox;
-      const outcome = await send({ egress, timeouts, request, mayStillSend: () => true, trusted });
+    async ask(call) {
+      const outcome = await send({ ...call, egress, timeouts, mayStillSend: () => true });
       observe(outcome);
       if (outcome.kind !== "answered") {
-        return { ok: false, status: null, body: null, detail: failureOf(outcome).detail };
+        const { detail } = tell(call, failureOf(outcome), outcome);
+        return { ok: false, status: null, body: null, detail };
       }
       const { response } = outcome;
+      const { status } = response;
       const body = parseAnswer(response, "auto");
-      const ok = response.status >= 200 && response.status < 300;
-      const detail = ok
-        ? `the provider answered ${response.status}`
-        : describeAnswer({ response, body, secrets: request.secrets });
-      return { ok, status: response.status, body, detail };
+      if (status >= 200 && status < 300) return { ok: true, status, body, detail: `the provider answered ${status}` };
+      const detail = describeAnswer({ response, body, secrets: call.request.secrets });
+      return tell(call, { ok: false, status, body, detail }, outcome);
     },
   };
 }
@@ -70,15 +93,15 @@ export function createOAuthClient(options: {
 async function send(call: {
   egress: Egress;
   timeouts: OAuthTimeouts;
+  definition: ProviderDefinition;
   request: TokenRequest;
   mayStillSend: () => boolean;
-  trusted: boolean;
 }): Promise<ExchangeOutcome> {
-  const { egress, timeouts, request, mayStillSend, trusted } = call;
+  const { egress, timeouts, definition, request, mayStillSend } = call;
   if (!mayStillSend()) return { kind: "window_passed" };
   let client: Client | undefined;
   try {
-    const { url, lookup } = egress.route(request.url, { trusted });
+    const { url, lookup } = egress.route(request.url, definition);
     client = openClient({ url, lookup, timeouts, tls: request.tls });
     return await dispatch(client, dispatchOptions(url, request), new HttpExchange({ timeouts, mayStillSend }));
   } catch (error) {
@@ -151,6 +174,44 @@ function notSent(error: unknown): Failure {
     return { class: "not_sent", code: "blocked_address", detail: error.message };
   }
   return { class: "not_sent", code: "connect_failed", detail: `the provider could not be reached (${reason(error)})` };
+}
+
+/** What a name resolved to, where that may not be reached; null: that is not what happened. */
+function resolvedIn(outcome: ExchangeOutcome): string | null {
+  return outcome.kind === "not_sent" && outcome.error instanceof BlockedAddressError ? outcome.error.resolved : null;
+}
+
+/**
+ * What is told of a host that the definition does not fix. Whether nothing listens there, a packet filter is in front of it, its
+ * TLS is not good or its name leads to a private address makes no difference: else this broker would scan its own network for
+ * whoever may name a host.
+ */
+function withheld(outcome: ExchangeOutcome): Partial<Pick<Failure, "code" | "detail">> {
+  const more = "the definition does not fix its host, so that only the broker's log says more";
+  switch (outcome.kind) {
+    case "answered":
+      return { detail: `the provider answered ${outcome.response.status}; ${more}` };
+    case "cut_off":
+      return { detail: `the request was sent and no answer came; ${more}` };
+    case "window_passed":
+      return {};
+    default:
+      if (!(outcome.error instanceof BlockedAddressError) || resolvedIn(outcome) !== null) {
+        return { code: "connect_failed", detail: `the provider could not be reached, or may not be; ${more}` };
+      }
+      return { detail: `the provider's address may not be reached; ${more}` };
+  }
+}
+
+/** In full, but for secrets. */
+function whatHappened(outcome: ExchangeOutcome, secrets: readonly string[]): string {
+  if (outcome.kind === "answered") {
+    const { response } = outcome;
+    return describeAnswer({ response, body: parseAnswer(response, "auto"), secrets });
+  }
+  const { detail } = failureOf(outcome);
+  const resolved = resolvedIn(outcome);
+  return resolved === null ? detail : `${detail} (it resolves to ${resolved})`;
 }
 
 /** A code such as ECONNREFUSED, never a message: those may quote what was sent. */

@@ -204,6 +204,12 @@ export const providerFileSchema = Type.Object(
       }),
     ),
     docs: text("Where the provider describes all this."),
+    networks: Type.Optional(
+      Type.Array(Type.String({ minLength: 1 }), {
+        description:
+          "CIDR blocks outside the public internet that this definition alone may reach, in place of PROVIDER_NETWORKS; never in a built-in file, and never passed on by `extends`.",
+      }),
+    ),
     issuer: text("Its metadata (RFC 8414, OpenID Connect Discovery) fills in the addresses that are not given."),
     sources: Type.Optional(
       Type.Record(Type.String({ pattern: namePattern }), Type.String({ minLength: 1 }), {

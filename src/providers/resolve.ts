@@ -34,6 +34,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
     docs: file.docs ?? null,
     usable: token.url !== undefined || file.issuer !== undefined,
     isSandbox,
+    networks: file.networks ?? null,
     inputs: file.inputs ?? {},
     grants,
     authorization: grants.includes("authorization_code") ? resolveAuthorization(file) : null,

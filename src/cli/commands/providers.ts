@@ -11,6 +11,7 @@ const columns: readonly Column[] = [
   ["ID", "id"],
   ["NAME", "name"],
   ["GRANTS", "grants"],
+  ["NETWORKS", "networks"],
   ["REDIRECT URI", "redirect_uri"],
 ];
 

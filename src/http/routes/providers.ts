@@ -5,18 +5,23 @@ import { providerSchema } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewProvider } from "../views.ts";
 
-export type ProviderRoutesOptions = { catalog: Catalog; publicUrl: string };
+export type ProviderRoutesOptions = {
+  catalog: Catalog;
+  publicUrl: string;
+  /** For every provider whose definition names none of its own. */
+  providerNetworks: readonly string[];
+};
 
 const tags = ["providers"];
 
 /** `/providers`: the definitions in force. */
-export async function providerRoutes(app: ApiScope, { catalog, publicUrl }: ProviderRoutesOptions): Promise<void> {
+export async function providerRoutes(app: ApiScope, { catalog, ...settings }: ProviderRoutesOptions): Promise<void> {
   const all = Type.Object({ items: Type.Array(providerSchema), next_cursor: Type.Null() });
   app.get(
     "/providers",
     { schema: { summary: "All definitions in force", tags, response: { 200: all } } },
     async () => ({
-      items: (await catalog.list()).map((definition) => viewProvider(definition, publicUrl)),
+      items: (await catalog.list()).map((definition) => viewProvider(definition, settings)),
       next_cursor: null,
     }),
   );
@@ -28,6 +33,6 @@ export async function providerRoutes(app: ApiScope, { catalog, publicUrl }: Prov
     if (definition === undefined) {
       throw new BrokerError("not_found", `There is no provider "${request.params.provider}".`);
     }
-    return viewProvider(definition, publicUrl);
+    return viewProvider(definition, settings);
   });
 }

@@ -16,6 +16,11 @@ export const elsewhere: Elsewhere[] = [
   { knob: "id", test: consent, title: "goes from the link by way of the provider to Connected" },
   { knob: "id", test: catalog, title: "a circle, an unknown id and two files with one id are named" },
   { knob: "extends", test: catalog, title: "maps merge, everything else replaces" },
+  {
+    knob: "networks",
+    test: "test/unit/providers/oauth-client.test.ts",
+    title: "networks of one definition count for it alone, and in place of those for all",
+  },
   { knob: "issuer", test: discovery, title: "fill in the addresses that a file leaves out, and none that it has" },
   { knob: "issuer", test: discovery, title: "happens after an hour, and not before" },
   { knob: "issuer", test: discovery, title: "follows a doubt, once they are a minute old, and once for each doubt" },

@@ -597,6 +597,35 @@ describe("a wrong file stops the start with its line and what was expected", () 
     }
   });
 
+  test("networks: those of a file count for it, are not passed on, and are CIDR blocks", () => {
+    const first =
+      "id: own\nnetworks: [10.0.0.0/8, 'fd00::/8']\ntoken: { url: https://login.example/token }\ngrants: [import]";
+    const catalog = catalogWith({
+      "own.yaml": first,
+      "heir.yaml": "id: heir\nextends: own",
+      "none.yaml": "id: none\nextends: own\nnetworks: []",
+    });
+    const networksOf = (id: string) => catalog.get(id)?.networks;
+    expect(networksOf("own")).toEqual(["10.0.0.0/8", "fd00::/8"]);
+    expect([networksOf("heir"), networksOf("none"), networksOf("bol")]).toEqual([null, [], null]);
+    expect(catalog.get("heir")?.file).not.toHaveProperty("networks");
+    expect(problemsOf(first.replace("10.0.0.0/8", "10.0.0.0"))).toEqual([
+      expect.stringMatching(/^2:12: networks\.0: "10\.0\.0\.0" is not a CIDR block such as/),
+    ]);
+    expect(problemsOf(first.replace("[10.0.0.0/8,", "['10.0.0.0/8, 10.1.0.0/16',"))).toEqual([
+      expect.stringMatching(/networks\.0: must be one CIDR block/),
+    ]);
+  });
+
+  test("networks in a built-in file are refused: there exceptions would count for everybody", () => {
+    const yaml = "id: own\nnetworks: [10.0.0.0/8]\ntoken: { url: https://login.example/token }\ngrants: [import]";
+    const folder = folderOf({ "own.yaml": yaml });
+    const path = join(folder, "own.yaml");
+    expect(checkProviderFile(path, { builtinFolder: folder, extraFolder: null })).toEqual([
+      expect.stringMatching(/own\.yaml:2:1: networks: is for files of PROVIDERS_DIR/),
+    ]);
+  });
+
   test("a secret input may stand where nobody sees it: in headers, fields and client_auth of requests", () => {
     const yaml = `id: own
 grants: [client_credentials]

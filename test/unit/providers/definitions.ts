@@ -31,9 +31,9 @@ export function builtin(id: string): ProviderDefinition {
 }
 
 /** A definition from YAML whose first lines (id, authorize and token URL) are given. */
-export function define(yaml: string, head = defaultHead): ProviderDefinition {
+export function define(yaml: string, head = defaultHead, id = "own"): ProviderDefinition {
   const folder = folderOf({ "own.yaml": `${head}\n${yaml}` });
-  const definition = loadCatalog({ builtinFolder: folderOf({}), extraFolder: folder, sandbox: null }).get("own");
+  const definition = loadCatalog({ builtinFolder: folderOf({}), extraFolder: folder, sandbox: null }).get(id);
   if (!definition) throw new Error("the file defines another id");
   return definition;
 }

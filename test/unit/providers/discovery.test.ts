@@ -256,6 +256,16 @@ describe("reading them again", () => {
     expect(tokenUrl(await complete())).toBe("https://login.example/moved");
   });
 
+  test("is each provider's own: neither what one was told nor that it failed counts for another at the same issuer", async () => {
+    const { complete, asked, pages } = setStage({});
+    const other = define("revocation: {}", `id: other\nissuer: "${issuer}"`, "other");
+    await expect(complete()).rejects.toMatchObject({ code: "provider_unavailable" });
+    pages[openid] = metadata;
+    expect(tokenUrl(await complete(other))).toBe("https://login.example/token");
+    await expect(complete()).rejects.toMatchObject({ code: "provider_unavailable" });
+    expect(asked).toEqual([openid, oauth, openid]);
+  });
+
   test("where none were ever read, happens once a minute, and everybody hears why in the meantime", async () => {
     const { complete, asked, clock, pages } = setStage({});
     const failure = expect.objectContaining({

@@ -6,7 +6,7 @@ const open = { networks: null, trustedOrigin: null };
 
 function reaches(url: string, networks = ""): boolean {
   try {
-    createEgress({ ...open, networks: parseNetworks(networks) }).route(url, { trusted: false });
+    createEgress({ ...open, networks: parseNetworks(networks) }).route(url, { isSandbox: false, networks: null });
     return true;
   } catch (error) {
     expect(error).toBeInstanceOf(BlockedAddressError);
@@ -82,12 +82,18 @@ describe("this broker's own origin", () => {
   const egress = createEgress({ networks: null, trustedOrigin: "http://127.0.0.1:8080" });
 
   test("is reached by the sandbox alone", () => {
-    expect(egress.route("http://127.0.0.1:8080/sandbox/token", { trusted: true }).url.port).toBe("8080");
-    expect(() => egress.route("http://127.0.0.1:8080/sandbox/token", { trusted: false })).toThrow(BlockedAddressError);
+    expect(egress.route("http://127.0.0.1:8080/sandbox/token", { isSandbox: true, networks: null }).url.port).toBe(
+      "8080",
+    );
+    expect(() => egress.route("http://127.0.0.1:8080/sandbox/token", { isSandbox: false, networks: null })).toThrow(
+      BlockedAddressError,
+    );
   });
 
   test("does not open another port", () => {
-    expect(() => egress.route("http://127.0.0.1:8081/", { trusted: true })).toThrow(BlockedAddressError);
+    expect(() => egress.route("http://127.0.0.1:8081/", { isSandbox: true, networks: null })).toThrow(
+      BlockedAddressError,
+    );
   });
 });
 
@@ -107,7 +113,7 @@ function lookUp(options: {
     trustedOrigin: null,
     resolve: (_host, answer) => answer(error, addresses),
   });
-  const { lookup } = egress.route(url, { trusted: false });
+  const { lookup } = egress.route(url, { isSandbox: false, networks: null });
   return new Promise((resolve) => {
     lookup("name.example", { all }, (failure, answer) => resolve({ error: failure, addresses: answer }));
   });
@@ -129,12 +135,17 @@ describe("addresses that a name resolves to", () => {
   test.each([
     ["https://name.example", "169.254.169.254"],
     ["http://name.example", "8.8.8.8"],
-  ])("%s at %s is blocked, and the text names the address and the remedy", async (url, address) => {
-    const { error } = await lookUp({ url, found: [address] });
-    expect(error).toBeInstanceOf(BlockedAddressError);
-    expect(error?.message).toContain(`name.example (${address})`);
-    expect(error?.message).toContain("PROVIDER_NETWORKS");
-  });
+  ])(
+    "%s at %s is blocked, and the text names the host and the remedy, and not what it resolves to",
+    async (url, address) => {
+      const { error } = await lookUp({ url, found: [address] });
+      expect(error).toBeInstanceOf(BlockedAddressError);
+      expect(error?.message).toContain("name.example may not be reached");
+      expect(error?.message).not.toContain(address);
+      expect(error).toHaveProperty("resolved", address);
+      expect(error?.message).toContain("PROVIDER_NETWORKS");
+    },
+  );
 
   test("http goes to the addresses of a named network alone", async () => {
     const answer = await lookUp({ url: "http://name.example", found: ["8.8.8.8", "10.0.0.1"], networks: "10.0.0.0/8" });

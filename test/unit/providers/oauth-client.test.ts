@@ -4,9 +4,10 @@ import net from "node:net";
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
-import { createOAuthClient, type OAuthTimeouts } from "../../../src/providers/oauth-client.ts";
+import { createOAuthClient, type OAuthTimeouts, type Untold } from "../../../src/providers/oauth-client.ts";
 import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+import { isUsualHost } from "../../../src/providers/usual-host.ts";
 import { hangMs, patience } from "../../support/patience.ts";
 import { builtin, define } from "./definitions.ts";
 
@@ -51,8 +52,10 @@ async function tcpServer(
   return { url: `http://127.0.0.1:${await listen(server)}/token`, bytes };
 }
 
+const definitionAt = (url: string) => define("grants: [import]", `id: own\ntoken: { url: "${url}" }`);
+
 function requestTo(url: string): TokenRequest {
-  const definition = define("grants: [import]", `id: own\ntoken: { url: "${url}" }`);
+  const definition = definitionAt(url);
   const values = { client: { id: "c", secret: "s3cr3t" }, refreshToken: "r1-s3cret" };
   return buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: "import", values });
 }
@@ -72,7 +75,7 @@ function ask(
   const { mayStillSend = () => true, egress = loopback } = options;
   const timeouts = { ...endless, ...options.timeouts };
   return createOAuthClient({ egress, timeouts }).requestToken({
-    definition: builtin("oauth2"),
+    definition: definitionAt(url),
     request: requestTo(url),
     mayStillSend,
   });
@@ -388,22 +391,22 @@ describe("an answer that stops halfway", () => {
 describe("a request that spends nothing", () => {
   test("says what came of it, and never throws", async () => {
     const client = createOAuthClient({ egress: loopback });
-    const definition = builtin("oauth2");
     const { url } = await httpServer((response) => response.end('{"id":7}'));
-    expect(await client.ask({ definition, request: requestTo(url) })).toEqual({
+    expect(await client.ask({ definition: definitionAt(url), request: requestTo(url) })).toEqual({
       ok: true,
       status: 200,
       body: { id: 7 },
       detail: "the provider answered 200",
     });
     const refusing = await httpServer((response) => response.writeHead(400).end());
-    expect(await client.ask({ definition, request: requestTo(refusing.url) })).toEqual({
+    expect(await client.ask({ definition: definitionAt(refusing.url), request: requestTo(refusing.url) })).toEqual({
       ok: false,
       status: 400,
       body: null,
       detail: "the provider answered 400",
     });
-    const away = await client.ask({ definition, request: requestTo("http://127.0.0.1:1/") });
+    const nowhere = "http://127.0.0.1:1/";
+    const away = await client.ask({ definition: definitionAt(nowhere), request: requestTo(nowhere) });
     expect(away).toMatchObject({ ok: false, status: null, body: null });
   });
 });
@@ -418,4 +421,132 @@ test("the sandbox reaches this broker's own origin, and no other definition does
   });
   expect(seen).toHaveLength(0);
   expect(await client.requestToken({ definition: builtin("sandbox"), ...call })).toMatchObject({ kind: "granted" });
+});
+
+const withInput = () =>
+  define(`grants: [import]\ninputs: { at: { pattern: "^https?://.+$" } }`, 'id: own\ntoken: { url: "{inputs.at}" }');
+
+const resolving = (address: string | null) =>
+  createEgress({
+    networks: null,
+    trustedOrigin: null,
+    resolve: (_host, answer) =>
+      address === null
+        ? answer(Object.assign(new Error("no such name"), { code: "ENOTFOUND" }), [])
+        : answer(null, [{ address, family: 4 }]),
+  });
+
+/** What callers and the log are told of one token request. */
+async function tell(url: string, options: { egress?: typeof loopback; timeouts?: Partial<OAuthTimeouts> } = {}) {
+  const untold: Untold[] = [];
+  const timeouts = { ...endless, ...options.timeouts };
+  const onUntold = (one: Untold) => void untold.push(one);
+  const client = createOAuthClient({ egress: options.egress ?? loopback, timeouts, onUntold });
+  const call = { definition: withInput(), request: requestTo(url) };
+  const answer = await client.requestToken({ ...call, mayStillSend: () => true });
+  const asked = await client.ask(call);
+  return {
+    failure: answer.kind === "failed" ? answer.failure : null,
+    asked,
+    log: untold.map(({ detail }) => detail),
+  };
+}
+
+describe("of a host that the definition does not fix, callers learn no more than the kind of a failure", () => {
+  test("closed, silent, without good TLS, without a name, at a private address: it is told alike", async () => {
+    const plain = await tcpServer((socket) => socket.once("data", () => socket.end("HTTP/1.1 400 no TLS\r\n\r\n")));
+    const silent = createEgress({ networks: null, trustedOrigin: null, resolve: () => {} });
+    const told = [
+      await tell("http://127.0.0.1:1/token"),
+      await tell("https://slow.invalid/token", { egress: silent, timeouts: { totalMs: 50 } }),
+      await tell(plain.url.replace("http:", "https:")),
+      await tell("https://nowhere.invalid/token", { egress: resolving(null) }),
+      await tell("https://inside.example/token", { egress: resolving("10.20.30.40") }),
+    ];
+    const [first] = told;
+    expect(first?.failure).toMatchObject({ class: "not_sent", code: "connect_failed" });
+    for (const { failure, asked } of told) {
+      expect(failure).toEqual(first?.failure);
+      expect(asked).toEqual(first?.asked);
+    }
+    const logs = told.map(({ log }) => log.join());
+    expect(logs.map((log) => /ECONNREFUSED|TOTAL_TIMEOUT|ENOTFOUND|10\.20\.30\.40|ERR_SSL/.exec(log)?.[0])).toEqual([
+      "ECONNREFUSED",
+      "TOTAL_TIMEOUT",
+      "ERR_SSL",
+      "ENOTFOUND",
+      "10.20.30.40",
+    ]);
+  });
+
+  test("an address that may not be reached is refused for what stands in it, and is not repeated", async () => {
+    const { failure, log } = await tell("https://10.20.30.40/token");
+    expect(failure).toMatchObject({ class: "not_sent", code: "blocked_address" });
+    expect(failure?.detail).not.toContain("10.20");
+    expect(log.join()).toContain("10.20.30.40");
+  });
+
+  test.each([
+    ["a refusal", 400, '{"error":"invalid_grant","error_description":"inside-words"}'],
+    ["a page", 200, "<html>inside-words</html>"],
+    ["a redirect", 302, "inside-words"],
+    ["a failure", 500, "inside-words"],
+  ])("%s is told by its status, and only the log quotes it", async (_name, status, body) => {
+    const { url } = await httpServer((response) => response.writeHead(status, { location: "/inside-words" }).end(body));
+    const { failure, asked, log } = await tell(url);
+    expect(failure?.detail).toContain(`answered ${status};`);
+    expect(JSON.stringify([failure, asked.detail])).not.toContain("inside-words");
+    if (status === 400) expect(log.join()).toContain("inside-words");
+    expect(log.join()).not.toContain("s3cr3t");
+  });
+
+  test("where a pattern keeps to one domain, or the file names the host, the provider's words are quoted", () => {
+    const pinned = define(
+      `grants: [import]
+inputs: { shop: { pattern: "^[a-z0-9-]+$" }, region: { enum: [eu, us] }, both: { pattern: "^[a-z]+$" } }
+issuer: https://{inputs.shop}.shops.example.com:8443
+revocation: { url: "https://{inputs.region}.region.example/revoke" }
+introspection: { url: "https://{inputs.shop}.{inputs.both}.example.net/ask" }`,
+    );
+    const usual = (url: string) => isUsualHost(pinned, url);
+    expect(
+      ["https://login.example/other", "https://eu.region.example/x", "https://a.shops.example.com:8443/"].map(usual),
+    ).toEqual([true, true, true]);
+    const others = [
+      "https://login.example:8443/token",
+      "https://xlogin.example/token",
+      "https://ap.region.example/",
+      "https://a.shops.example.com/",
+      "https://shops.example.com:8443/",
+      "https://a.shops.example.com.evil.example:8443/",
+      "https://evilshops.example.com:8443/",
+      "https://a.b.example.net/",
+      "nonsense",
+    ];
+    expect(others.map(usual)).toEqual(others.map(() => false));
+  });
+});
+
+test("networks of one definition count for it alone, and in place of those for all", async () => {
+  const { url, seen } = await httpServer((response) => response.end(grant));
+  const elsewhere = await httpServer((response) => response.end(grant));
+  const port = new URL(elsewhere.url).port;
+  const egress = createEgress({ networks: null, trustedOrigin: null });
+  const reach = async (definition: ReturnType<typeof define>, given: string, over = egress) => {
+    const answer = await createOAuthClient({ egress: over }).requestToken({
+      definition,
+      request: requestTo(given),
+      mayStillSend: () => true,
+    });
+    return answer.kind === "failed" ? answer.failure.code : answer.kind;
+  };
+  const withNetworks = (networks: string) =>
+    define(`grants: [import]\nnetworks: [${networks}]`, `id: own\ntoken: { url: "${url}" }`);
+  expect(await reach(withNetworks("127.0.0.1/32"), url)).toBe("granted");
+  expect(await reach(definitionAt(url), url)).toBe("blocked_address");
+  expect(await reach(withNetworks("10.0.0.0/8"), url, loopback)).toBe("blocked_address");
+  expect(await reach(withNetworks(""), url, loopback)).toBe("blocked_address");
+  expect(await reach(withNetworks("127.0.0.1/32"), `http://127.0.0.2:${port}/token`)).toBe("blocked_address");
+  expect(seen).toHaveLength(1);
+  expect(elsewhere.seen).toEqual([]);
 });
