@@ -53,14 +53,8 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
     networks: readNetworks(config.providerNetworks),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
   });
-  if (config.providerNetworks.length > 0) {
-    const networks = config.providerNetworks;
-    log.info(
-      { networks },
-      "PROVIDER_NETWORKS counts for every provider; `networks` in a definition's file counts for it alone",
-    );
-  }
-  const onUntold = (untold: Untold) => log.info(untold, "a request failed, and callers are not told how");
+  const onUntold = ({ provider, host, detail }: Untold) =>
+    log.info({ provider, host, said: detail }, "a request failed, and callers are not told how");
   const oauth = createOAuthClient({ egress, onUntold });
   const redirectUri = (provider: string) => `${config.publicUrl}/callback/${provider}`;
   return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };

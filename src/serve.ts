@@ -26,6 +26,9 @@ export async function serve(config: Config): Promise<void> {
   await withDeadline(recovered, recoveryPatienceMs, systemClock);
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;
+  if (config.providerNetworks.length > 0) {
+    log.info("PROVIDER_NETWORKS counts for every provider; `networks` in a definition's file counts for it alone");
+  }
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
   // Through the log's own stream, so that what a person is to read comes last.
   if (broker.sandbox !== null) output.write(await firstSteps(broker, config));

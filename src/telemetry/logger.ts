@@ -31,6 +31,8 @@ const allowedFields = new Set([
   "path",
   "place",
   "signal",
+  "host",
+  "said",
 ]);
 
 /** JSON lines on stdout, without secrets: only listed fields of plain values, and of errors all but the message. */

@@ -107,7 +107,9 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
     await service.meetEnd(before);
     const refused = await service.report(before);
     expect([refused.status, refused.body.code]).toEqual([409, "needs_reauthorization"]);
-    expect(refused.body.detail).toMatch(/credentials.*PATCH.*user credentials were incorrect/);
+    expect(refused.body.detail).toMatch(
+      /credentials.*PATCH.*the provider answered 400; the definition does not fix its host/,
+    );
     for (let count = 0; count < 5; count++) expect((await service.report(before)).status).toBe(409);
     const logins = () => server.ledger.requestsTo("token").filter(({ fields }) => fields["grant_type"] === "password");
     expect(logins().map(({ status }) => status)).toEqual([200, 400]);
@@ -134,7 +136,7 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
     await service.meetEnd(valid);
     const { status, body } = await service.read();
     expect([status, body.code]).toEqual([502, "client_rejected"]);
-    expect(body.detail).toMatch(/client id or secret.*Client authentication failed/);
+    expect(body.detail).toMatch(/client id or secret.*the provider answered 401; the definition does not fix its host/);
 
     await stage.api.changeClient("shop", { client_secret });
     const mended = await service.token({ min_ttl: 0 });
@@ -146,8 +148,8 @@ describeWithServices(["postgres", "redis"], "Shopware", () => {
     stage.server.changeSecret();
     stage.server.changePassword();
     for (const [body, reason] of [
-      [integration, /Client authentication failed/],
-      [admin, /user credentials were incorrect/],
+      [integration, /the provider answered 401; the definition does not fix its host/],
+      [admin, /the provider answered 400; the definition does not fix its host/],
     ] as const) {
       const refused = await stage.api.api("/connections", { method: "POST", body });
       expect([refused.status, refused.body["code"]]).toEqual([422, "provider_rejected"]);
