@@ -50,7 +50,13 @@ export async function setCanaryStage() {
     providersDir: await providersFolder(...Object.values(servers)),
     adminKey: keys.adminKey,
     encryptionKeys: `k1:${keys.encryptionKey.toString("base64")}`,
-    env: { LOG_LEVEL: "trace", METRICS_KEY: keys.metricsKey },
+    // One link is tried in every bad way there is, all from one address.
+    env: {
+      LOG_LEVEL: "trace",
+      METRICS_KEY: keys.metricsKey,
+      LINK_POSTS_PER_MINUTE: "1000",
+      LINK_OPEN_REQUESTS: "1000",
+    },
   });
   for (const broker of brokers) {
     stack.use(broker);
