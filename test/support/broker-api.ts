@@ -46,6 +46,7 @@ export type ClientRequest = {
   client_id: string;
   client_secret?: string;
   scopes?: string[];
+  connections?: string[];
   inputs?: Record<string, string>;
 };
 

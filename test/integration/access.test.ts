@@ -1,0 +1,61 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
+import { AccessStage, kindsOfKey } from "./support/access-stage.ts";
+import { tries } from "./support/access-tries.ts";
+
+/** A line of the table in docs/access.md. */
+type Row = { route: string; about: string; cells: string[] };
+
+function readAccessTable(): Row[] {
+  const text = readFileSync(new URL("../../docs/access.md", import.meta.url), "utf8");
+  const lines = text.split("\n").filter((line) => /^\| `[A-Z]+ \//.test(line));
+  return lines.map((line) => {
+    const [route = "", about = "", ...cells] = line
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim());
+    return { route: route.replaceAll("`", ""), about, cells };
+  });
+}
+
+const rows = readAccessTable();
+const nameOf = ({ route, about }: { route: string; about: string }): string => `${route} | ${about}`;
+
+describeWithServices(["postgres"], "who may do what, as docs/access.md says", () => {
+  let stage: AccessStage;
+
+  beforeAll(async () => {
+    stage = await AccessStage.start(await useDatabase());
+  });
+
+  afterAll(async () => {
+    await stage.stop();
+  });
+
+  it("every route that is served has a row, those of the OpenAPI document and the browser's alike", async () => {
+    const { body } = await stage.api.api<{ paths: Record<string, Record<string, unknown>> }>("/openapi.json");
+    const described = Object.entries(body.paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ":$1")}`),
+    );
+    const served = new Set(stage.routes);
+    expect(described.filter((route) => !served.has(route))).toEqual([]);
+    expect([...new Set(rows.map(({ route }) => route))].sort()).toEqual([...served].sort());
+  });
+
+  it("every row is tried, and everything that is tried has a row", () => {
+    expect(rows.map(nameOf)).toEqual(tries.map(nameOf));
+    expect(rows.every(({ cells }) => cells.length === kindsOfKey.length)).toBe(true);
+  });
+
+  it.for(rows)("$route, $about", async (row) => {
+    const tried = tries.find((each) => nameOf(each) === nameOf(row));
+    if (tried === undefined) throw new Error("nothing is tried for this row");
+    const cells: string[] = [];
+    for (const kind of kindsOfKey) cells.push(await stage.ask(await tried.ask(stage), kind));
+    // A cell may leave out the code; where it names one, that counts too.
+    expect(
+      cells.map((cell, index) => (row.cells[index]?.includes(" ") ? cell : cell.replace(/^(\d+) .*/, "$1"))),
+    ).toEqual(row.cells);
+  });
+});

@@ -1,0 +1,165 @@
+import { randomBytes } from "node:crypto";
+import { pino } from "pino";
+import { request } from "undici";
+import { createBroker, type Broker } from "../../../src/broker.ts";
+import { readConfig } from "../../../src/config.ts";
+import { BrokerApi } from "../../support/broker-api.ts";
+import { freePort } from "../../support/free-port.ts";
+import { query } from "../../support/query.ts";
+import { temporaryFolder } from "../../support/services/guardian.ts";
+
+/** The kinds of key, in the order of the columns of docs/access.md. */
+export const kindsOfKey = ["none", "tokens", "connections", "admin", "connections and admin", "ADMIN_KEY"] as const;
+export type KindOfKey = (typeof kindsOfKey)[number];
+
+/** A request, and where it asks for a list, the name or id that is looked for in it. */
+export type Asked = { method: string; path: string; body?: unknown; form?: boolean; shows?: string };
+
+/** Whether the caller's patterns cover a thing; `closed`: its own connection, on a client that is for others. */
+export type Whose = "own" | "closed" | "foreign";
+
+/** A broker in this process, on real Postgres: its routes are known, and every request goes over HTTP. */
+export class AccessStage {
+  readonly api: BrokerApi;
+  readonly routes: string[];
+  readonly #broker: Broker;
+  readonly #databaseUrl: string;
+  readonly #keys: Partial<Record<KindOfKey, string>>;
+  #count = 0;
+
+  private constructor(parts: { broker: Broker; api: BrokerApi; databaseUrl: string; keys: AccessStage["keys"] }) {
+    this.#broker = parts.broker;
+    this.api = parts.api;
+    this.#databaseUrl = parts.databaseUrl;
+    this.#keys = parts.keys;
+    this.routes = readRoutes(parts.broker.app.printRoutes({ commonPrefix: false }));
+  }
+
+  get keys(): Partial<Record<KindOfKey, string>> {
+    return this.#keys;
+  }
+
+  static async start(databaseUrl: string): Promise<AccessStage> {
+    const port = await freePort();
+    const adminKey = randomBytes(32).toString("base64url");
+    const config = readConfig({
+      PORT: String(port),
+      DATABASE_URL: databaseUrl,
+      DATA_DIR: (await temporaryFolder("data")).path,
+      ENCRYPTION_KEYS: `k1:${randomBytes(32).toString("base64")}`,
+      ADMIN_KEY: adminKey,
+      SANDBOX: "true",
+      TRUST_PROXY: "127.0.0.0/8",
+    });
+    const broker = await createBroker(config, pino({ level: "silent" }));
+    await broker.app.listen({ host: "127.0.0.1", port });
+    broker.lifecycle.ready = true;
+    const api = new BrokerApi(`http://127.0.0.1:${port}`, adminKey);
+    for (const [name, pattern] of [
+      ["own", "acme-*"],
+      ["foreign", "other-*"],
+    ] as const) {
+      await api.createClient({ name, provider: "sandbox", client_id: "x", client_secret: "x", connections: [pattern] });
+    }
+    const make = async (...abilities: string[]) =>
+      await api.createKey({ name: abilities.join(), abilities, connections: ["acme-*"] });
+    const keys = {
+      tokens: await make("tokens"),
+      connections: await make("connections"),
+      admin: await make("admin"),
+      "connections and admin": await make("connections", "admin"),
+      ADMIN_KEY: adminKey,
+    };
+    return new AccessStage({ broker, api, databaseUrl, keys });
+  }
+
+  /** Never the same twice. */
+  next(whose: Whose): string {
+    return `${whose === "foreign" ? "other" : "acme"}-${++this.#count}`;
+  }
+
+  /** A connection that nobody has connected. */
+  async connection(whose: Whose): Promise<string> {
+    const name = this.next(whose);
+    const client = whose === "own" ? "own" : "foreign";
+    await this.api.createConnection({ name, provider: "sandbox", client, scopes: ["read"] });
+    return name;
+  }
+
+  /** A connection with a token. */
+  async connected(whose: Whose): Promise<string> {
+    const name = await this.connection(whose);
+    await this.api.importTokens(name, { access_token: "a-token", expires_in: 3600 });
+    return name;
+  }
+
+  /** A connection whose row has gone back in time with its database. */
+  async held(whose: Whose): Promise<string> {
+    const name = await this.connected(whose);
+    await query(this.#databaseUrl, "UPDATE connections SET gone_back_from = generation + 1 WHERE name = $1", [name]);
+    return name;
+  }
+
+  /** A client that nobody uses. */
+  async client(whose: Whose): Promise<string> {
+    const name = `app-${this.next(whose)}`;
+    const connections = [whose === "foreign" ? "other-*" : "acme-x-*"];
+    await this.api.createClient({ name, provider: "sandbox", client_id: "x", client_secret: "x", connections });
+    return name;
+  }
+
+  /** The id of a key. */
+  async key(whose: Whose): Promise<string> {
+    const connections = [whose === "foreign" ? "other-*" : "acme-x-*"];
+    const key = await this.api.createKey({ name: this.next(whose), abilities: ["tokens"], connections });
+    return key.split("_")[1] ?? "";
+  }
+
+  /** What came of it, as a cell of the table says it. */
+  async ask({ method, path, body, form = false, shows }: Asked, kind: KindOfKey): Promise<string> {
+    const key = this.#keys[kind];
+    const headers: Record<string, string> = {
+      // An address of its own: what is tried here without a key is more than one may try in a minute.
+      "x-forwarded-for": `192.0.${Math.floor(++this.#count / 250)}.${1 + (this.#count % 250)}`,
+      ...(key !== undefined && { authorization: `Bearer ${key}` }),
+      ...(body !== undefined && { "content-type": form ? "application/x-www-form-urlencoded" : "application/json" }),
+    };
+    const answer = await request(new URL(path, this.api.url), {
+      method: method as "GET",
+      headers,
+      body: body === undefined ? null : form ? String(body) : JSON.stringify(body),
+    });
+    const text = await answer.body.text();
+    if (shows !== undefined && answer.statusCode === 200) {
+      return text.includes(`"${shows}"`) ? "listed" : "not listed";
+    }
+    const isProblem = String(answer.headers["content-type"]).startsWith("application/problem+json");
+    const { code } = isProblem ? (JSON.parse(text) as { code: string }) : { code: "" };
+    return `${answer.statusCode} ${code}`.trim();
+  }
+
+  async stop(): Promise<void> {
+    await this.api.close();
+    await this.#broker.app.close();
+    await this.#broker.core.settled();
+    await this.#broker.close();
+  }
+}
+
+/** `GET /path` of every route that was registered, from the tree that the router prints. HEAD goes with GET. */
+function readRoutes(tree: string): string[] {
+  const above: string[] = [];
+  return tree.split("\n").flatMap((line) => {
+    const [, indent = "", piece = "", methods = ""] = /^([│├└─ ]*)(\S*)(?: \(([A-Z, ]+)\))?/.exec(line) ?? [];
+    const depth = indent.length / 4;
+    above.length = Math.max(0, depth - 1);
+    above.push(piece);
+    const path = above.join("").replaceAll("//", "/") || "/";
+    return methods === ""
+      ? []
+      : methods
+          .split(", ")
+          .filter((method) => !["HEAD", "OPTIONS"].includes(method))
+          .map((method) => `${method} ${path}`);
+  });
+}

@@ -1,0 +1,162 @@
+import type { AccessStage, Asked, Whose } from "./access-stage.ts";
+
+/** What is asked, made anew for each kind of key: a route of docs/access.md and what it is asked about. */
+export type Try = { route: string; about: string; ask: (stage: AccessStage) => Promise<Asked> };
+
+const about: Record<Whose, string> = {
+  own: "own",
+  closed: "own, on a client that is for others",
+  foreign: "foreign",
+};
+const everyone: readonly Whose[] = ["own", "closed", "foreign"];
+const sides: readonly Whose[] = ["own", "foreign"];
+
+type Make = (stage: AccessStage, whose: Whose) => Promise<string>;
+type Rest = { body?: unknown; make?: Make; note?: string };
+
+const plain: Make = async (stage, whose) => await stage.connection(whose);
+const connected: Make = async (stage, whose) => await stage.connected(whose);
+
+/** A route with the name of a connection in its path. */
+const onConnection = (route: string, { body, make = plain, note = "" }: Rest = {}): Try[] =>
+  everyone.map((whose) => ({
+    route,
+    about: about[whose] + note,
+    ask: async (stage) => asked(route, await make(stage, whose), body),
+  }));
+
+function asked(route: string, name: string, body?: unknown): Asked {
+  const [method = "", path = ""] = route.split(" ");
+  return { method, path: path.replace(/:\w+/, name), ...(body !== undefined && { body }) };
+}
+
+const onOwnOrForeign = (route: string, ask: (stage: AccessStage, whose: Whose) => Promise<Asked>): Try[] =>
+  sides.map((whose) => ({ route, about: about[whose], ask: async (stage) => await ask(stage, whose) }));
+
+/** A route that asks nobody who they are, or whose answer is the same whatever it is about. */
+const same = (route: string, what = "", rest: Partial<Asked> = {}): Try => ({
+  route,
+  about: what,
+  ask: async () => ({ ...asked(route, "unknown"), ...rest }),
+});
+
+const ofConnections: Try[] = [
+  ...onConnection("GET /tokens/:connection", { make: connected }),
+  ...everyone.map((whose): Try => ({
+    route: "POST /connections",
+    about: about[whose],
+    ask: async (stage) => {
+      const client = whose === "own" ? "own" : "foreign";
+      const body = { name: stage.next(whose), provider: "sandbox", client, scopes: ["read"] };
+      return { method: "POST", path: "/connections", body };
+    },
+  })),
+  ...onConnection("GET /connections/:connection"),
+  ...everyone.map((whose): Try => ({
+    route: "GET /connections",
+    about: about[whose],
+    ask: async (stage) => ({ method: "GET", path: "/connections", shows: await stage.connection(whose) }),
+  })),
+  ...onConnection("PATCH /connections/:connection", {
+    body: { labels: { a: "b" }, disabled: true },
+    note: ": labels, an end",
+  }),
+  ...onConnection("PATCH /connections/:connection", { body: { scopes: ["read", "write"] }, note: ": scopes" }),
+  ...onConnection("PATCH /connections/:connection", { body: { disabled: false }, note: ": a new beginning" }),
+  ...onConnection("DELETE /connections/:connection"),
+  ...onConnection("GET /connections/:connection/events"),
+  ...onConnection("POST /connections/:connection/consent-links", { body: {} }),
+  ...onConnection("POST /connections/:connection/code", { body: { code: "x" } }),
+  ...onConnection("POST /connections/:connection/device"),
+  ...onConnection("POST /connections/:connection/import", { body: { access_token: "x", expires_in: 60 } }),
+  ...onConnection("POST /connections/:connection/account", { body: { accept: true }, note: ": a yes" }),
+  ...onConnection("POST /connections/:connection/account", { body: { accept: false }, note: ": a no" }),
+  ...onConnection("POST /connections/:connection/refresh"),
+];
+
+const administration: Try[] = [
+  ...onOwnOrForeign("POST /clients", async (stage, whose) => {
+    const name = `app-${stage.next(whose)}`;
+    const patterns = [whose === "own" ? "acme-x-*" : "other-*"];
+    return { method: "POST", path: "/clients", body: { name, provider: "bol", client_id: "x", connections: patterns } };
+  }),
+  ...onOwnOrForeign("GET /clients", async (stage, whose) => ({
+    method: "GET",
+    path: "/clients",
+    shows: await stage.client(whose),
+  })),
+  ...["GET", "DELETE"].flatMap((method) =>
+    onOwnOrForeign(`${method} /clients/:client`, async (stage, whose) =>
+      asked(`${method} /clients/:client`, await stage.client(whose)),
+    ),
+  ),
+  ...onOwnOrForeign("PATCH /clients/:client", async (stage, whose) =>
+    asked("PATCH /clients/:client", await stage.client(whose), { client_secret: "other" }),
+  ),
+  {
+    route: "PATCH /clients/:client",
+    about: "own, opened to foreign connections",
+    ask: async (stage) => asked("PATCH /clients/:client", await stage.client("own"), { connections: ["*"] }),
+  },
+  {
+    route: "PATCH /clients/:client",
+    about: "own, used by a foreign connection",
+    ask: async (stage) => {
+      const client = await stage.client("own");
+      await stage.api.createConnection({ name: stage.next("foreign"), provider: "sandbox", client });
+      return asked("PATCH /clients/:client", client, { client_id: "other" });
+    },
+  },
+  same("GET /providers"),
+  same("GET /providers/:provider", "", { path: "/providers/bol" }),
+  ...onOwnOrForeign("POST /keys", async (stage, whose) => {
+    const connections = [whose === "own" ? "acme-x-*" : "other-*"];
+    return { method: "POST", path: "/keys", body: { name: stage.next(whose), abilities: ["admin"], connections } };
+  }),
+  {
+    route: "POST /keys",
+    about: "own, with `tokens`",
+    ask: async (stage) => ({
+      method: "POST",
+      path: "/keys",
+      body: { name: stage.next("own"), abilities: ["admin", "tokens"], connections: ["acme-x-*"] },
+    }),
+  },
+  ...onOwnOrForeign("GET /keys", async (stage, whose) => ({
+    method: "GET",
+    path: "/keys",
+    shows: await stage.key(whose),
+  })),
+  ...onOwnOrForeign("DELETE /keys/:id", async (stage, whose) => asked("DELETE /keys/:id", await stage.key(whose))),
+  ...onOwnOrForeign("GET /recovery", async (stage, whose) => ({
+    method: "GET",
+    path: "/recovery",
+    shows: await stage.held(whose),
+  })),
+  ...onOwnOrForeign("POST /recovery", async (stage, whose) => ({
+    method: "POST",
+    path: "/recovery",
+    body: { connections: [await stage.held(whose)] },
+  })),
+];
+
+/** What browsers and machines ask without a key: the key changes nothing. */
+const open: Try[] = [
+  same("GET /livez"),
+  same("GET /readyz"),
+  same("GET /metrics"),
+  same("GET /openapi.json"),
+  same("GET /docs"),
+  same("GET /docs*", "", { path: "/docs/static/index.html" }),
+  same("GET /connect/:link", "an unknown link"),
+  same("POST /connect/:link", "a form of another origin", { body: "csrf=x", form: true }),
+  same("GET /callback/:provider", "an unknown state", { path: "/callback/sandbox?code=x&state=x" }),
+  same("POST /callback/:provider", "a form of another origin", { body: "csrf=x", form: true }),
+  same("GET /sandbox/authorize", "a request without parameters"),
+  same("POST /sandbox/authorize", "a form without fields", { body: "x=y", form: true }),
+  same("POST /sandbox/token", "no client", { body: "x=y", form: true }),
+  same("POST /sandbox/revoke", "no client", { body: "x=y", form: true }),
+  same("GET /sandbox/api/me", "no token of the sandbox"),
+];
+
+export const tries: readonly Try[] = [...ofConnections, ...administration, ...open];
