@@ -1,7 +1,8 @@
 import { BrokerError } from "../errors.ts";
-import { issuerMatches, readCallback } from "../providers/authorization-request.ts";
+import { isDenial, issuerMatches, readCallback } from "../providers/authorization-request.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { AuthorizationContext } from "./context.ts";
+import { ConsentError } from "./problem.ts";
 
 /** What came back with the browser, judged. `detail` is for people. */
 type CallbackAnswer =
@@ -19,9 +20,24 @@ export function readAnswer(context: AuthorizationContext, query: Readonly<Record
     return { kind: "failed", error: "issuer_mismatch", detail };
   }
   if (callback.kind === "code") return callback;
-  if (callback.error === "access_denied") return { kind: "denied" };
+  if (isDenial(definition, callback.error)) return { kind: "denied" };
   const said = withoutSecrets([callback.error, callback.description].filter((part) => part !== "").join(": "), query);
   return { kind: "failed", error: withoutSecrets(callback.error, query), detail: said };
+}
+
+/**
+ * What a provider said where nobody can tell which attempt it is about; null: it said nothing of an error. Anybody can write such
+ * an address: it is shown as text, and changes nothing.
+ */
+export function readLostError(
+  definition: ProviderDefinition | undefined,
+  query: Readonly<Record<string, unknown>>,
+): ConsentError | null {
+  if (!definition?.authorization) return null;
+  const callback = readCallback(definition, { ...query, code: undefined });
+  if (callback.kind !== "error" || query["error"] === undefined || query["error"] === "") return null;
+  const said = withoutSecrets([callback.error, callback.description].filter((part) => part !== "").join(": "), query);
+  return new ConsentError(isDenial(definition, callback.error) ? "lost_denial" : "lost_error", said);
 }
 
 const longestCode = 4096;

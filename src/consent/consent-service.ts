@@ -8,6 +8,7 @@ import { named, openLink, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { showEnding } from "./connected.ts";
 import { decideAccount, type AccountForm } from "./other-account.ts";
+import { openPosted, sealPosted } from "./posted-answer.ts";
 import { sealTicket, type Ending } from "./ticket.ts";
 import { begin, complete, type CallbackRequest } from "./round-trip.ts";
 
@@ -45,6 +46,10 @@ export function createConsentService(parts: ConsentParts) {
     /** What came of an attempt, by the ticket in its page's address. */
     showEnding: async (at: { ticket: string; browser: string | null }) => await showEnding(parts, at),
     begin: async (form: ConsentForm) => await begin(parts, form),
+    /** Whether a provider's answer may come as a POST. */
+    takesPost: (provider: string) => parts.findDefinition(provider)?.authorization?.responseMode === "form_post",
+    sealPosted: (given: Parameters<typeof sealPosted>[1]) => sealPosted(parts, given),
+    openPosted: (given: Parameters<typeof openPosted>[1]) => openPosted(parts, given),
     complete: async (given: CallbackRequest) => await complete(parts, given),
     decideAccount: async (form: AccountForm) => await decideAccount(parts, form),
     /** The ticket of what came of the user code that this browser was shown; null: nothing has. */

@@ -1,5 +1,6 @@
 import type { AuthorizationRequests } from "../store/authorization-requests.ts";
 import type { Clock } from "../clock.ts";
+import type { ProviderDefinition } from "../providers/definition.ts";
 import type { ConsentAttempts } from "../store/consent-attempts.ts";
 import type { ConsentLinks } from "../store/consent-links.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
@@ -24,6 +25,8 @@ export type ConsentParts = TicketParts & {
   requests: AuthorizationRequests;
   vault: Pick<TokenVault, "sealVerifier" | "openVerifier">;
   loadContext: LoadAuthorizationContext;
+  /** The definition in force of a provider. */
+  findDefinition: (provider: string) => ProviderDefinition | undefined;
   exchangeCode: ExchangeCode;
   decideAccount: DecideAccount;
   findHeld: FindHeld;

@@ -4,6 +4,8 @@ import { BrokerError, type ErrorCode } from "../errors.ts";
 export type ConsentProblem =
   | "malformed"
   | "invalid_state"
+  | "lost_denial"
+  | "lost_error"
   | "invalid_ticket"
   | "wrong_browser"
   | "wrong_origin"

@@ -2,7 +2,7 @@ import { buildAuthorizationUrl, createPkce } from "../providers/authorization-re
 import type { ConsumedRequest } from "../store/authorization-requests.ts";
 import type { NotedAttempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
-import { readAnswer } from "./callback.ts";
+import { readAnswer, readLostError } from "./callback.ts";
 import type { AuthorizationContext } from "./context.ts";
 import { sha256 } from "./link-token.ts";
 import { claimLink, endingOf, exchangeForLink, named, type ConsentForm, type OpenedLink } from "./open-link.ts";
@@ -99,7 +99,8 @@ async function endingOfCallback(parts: ConsentParts, { given, request, context }
 async function consumeState(parts: ConsentParts, { provider, query, browser }: CallbackRequest): Promise<Consumed> {
   const { requests, attempts } = parts;
   const { state } = query;
-  if (typeof state !== "string" || state === "") throw new ConsentError("invalid_state");
+  const unknown = () => readLostError(parts.findDefinition(provider), query) ?? new ConsentError("invalid_state");
+  if (typeof state !== "string" || state === "") throw unknown();
   const stateHash = sha256(state);
   const browserHash = sha256(browser ?? "");
   const request = await requests.consume({ stateHash, browserHash, provider });
@@ -111,7 +112,7 @@ async function consumeState(parts: ConsentParts, { provider, query, browser }: C
   const isElsewhere =
     attempt === null ? await requests.waitsElsewhere(stateHash, browserHash) : !isBrowserOf(attempt, browser);
   if (isElsewhere) throw new ConsentError("wrong_browser");
-  if (attempt === null) throw new ConsentError("invalid_state");
+  if (attempt === null) throw unknown();
   return { request: null, attempt };
 }
 

@@ -23,6 +23,20 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "An answer from the provider counts for ten minutes. This one came late, or does not belong to an attempt made here. Nothing was connected by it.",
     next: "Open the link you were given and start again. If you had already seen “Connected”, all is well: you are done.",
   },
+  lost_denial: {
+    status: 400,
+    tone: "calm",
+    title: "Not connected",
+    what: "The provider says that access was not given. It does not say in which attempt, so nothing has changed here.",
+    next: "You can close this page. To connect the account, open the link you were given and start again.",
+  },
+  lost_error: {
+    status: 400,
+    tone: "bad",
+    title: "The provider sent you back with an error",
+    what: "It does not say which attempt it is about, so nothing has changed here.",
+    next: "Open the link you were given and try again. If the same happens, send what stands below to whoever gave you the link.",
+  },
   invalid_ticket: {
     status: 400,
     tone: "bad",

@@ -59,6 +59,8 @@ export function authorizationParams(request: AuthorizationRequest): [string, str
     const value = standard[name];
     return sentAs === null || value === null ? [] : [[sentAs, value]];
   });
+  const { responseMode } = authorization;
+  if (responseMode !== null) params.push(["response_mode", responseMode]); // OAuth 2.0 Form Post Response Mode, section 2
   return [...params, ...fillAll(furtherParams(authorization), values)];
 }
 
@@ -121,6 +123,11 @@ export function readCallback(
     return { kind: "error", error: "unexpected_parameter", description, ...issuer };
   }
   return { kind: "code", code, captured, ...issuer };
+}
+
+/** Whether an error (RFC 6749, section 4.1.2.1; RFC 8628, section 3.5) is a person's no, in whatever case it is written. */
+export function isDenial({ authorization }: ProviderDefinition, error: string): boolean {
+  return (authorization?.callback.denied ?? ["access_denied"]).includes(error.toLowerCase());
 }
 
 /** `hmac_sha256_query`: the other parameters, sorted and joined as they stand in a query, signed with the client's secret. */

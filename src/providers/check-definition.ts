@@ -102,6 +102,12 @@ function checkRest(file: ProviderFile): Problem[] {
       text: "state cannot be left out: it binds the callback to its browser",
     });
   }
+  if (file.authorization?.params?.["response_mode"] === "form_post") {
+    problems.push({
+      path: ["authorization", "params", "response_mode"],
+      text: "an answer that is posted is taken with `authorization.response_mode: form_post` only",
+    });
+  }
   if (file.refresh?.reuse === "grace" && !file.refresh.grace_s) {
     problems.push({ path: ["refresh", "reuse"], text: "`reuse: grace` needs a `grace_s` above 0" });
   }

@@ -61,7 +61,15 @@ export type AuthorizationDefinition = Readonly<{
   pkce: "off" | "optional" | "required";
   pkceMethod: "S256" | "plain";
   challengeEncoding: "base64url" | "base64";
-  callback: Readonly<{ code: string; capture: Captures; verify: "hmac_sha256_query" | null }>;
+  /** How the answer is asked to come back; null: nothing is asked, it is the query. */
+  responseMode: "query" | "form_post" | null;
+  /** `denied`: what a person's no is called, in lower case. */
+  callback: Readonly<{
+    code: string;
+    denied: readonly string[];
+    capture: Captures;
+    verify: "hmac_sha256_query" | null;
+  }>;
   manualCode: boolean;
   /** The `redirect_uri` of a code that a person copies; null: none is sent, and the provider uses its default. */
   manualRedirectUri: string | null;

@@ -1,3 +1,5 @@
+import { isDenial } from "./authorization-request.ts";
+import type { ProviderDefinition } from "./definition.ts";
 import { readPointer } from "./answer-body.ts";
 
 /** What a person is shown, and what the broker asks with (RFC 8628, section 3.2). `deviceCode` is a secret. */
@@ -46,12 +48,13 @@ function webAddress(text: string | null): string | null {
 
 /** What an answer to a poll asks for (RFC 8628, section 3.5); null: it is not about waiting. */
 export function readPollState(
+  definition: ProviderDefinition,
   oauthError: string | undefined,
 ): "authorization_pending" | "slow_down" | "access_denied" | "expired_token" | null {
+  if (oauthError !== undefined && isDenial(definition, oauthError)) return "access_denied";
   switch (oauthError) {
     case "authorization_pending":
     case "slow_down":
-    case "access_denied":
     case "expired_token":
       return oauthError;
     default:

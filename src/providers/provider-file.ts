@@ -79,8 +79,13 @@ const authorization = map("The request that sends a person to the provider (RFC 
   pkce: choice(["off", "optional", "required"], "RFC 7636."),
   pkce_method: choice(["S256", "plain"], "RFC 7636, section 4.2."),
   challenge_encoding: choice(["base64url", "base64"], "How the challenge is written."),
+  response_mode: choice(
+    ["query", "form_post"],
+    "How the answer comes back: asked for, and a POST is taken where it is form_post.",
+  ),
   callback: map("What comes back with the browser.", {
     code: text("The parameter that holds the code."),
+    denied: listOfText("What a person's no is called beside access_denied, in any case."),
     capture: captures("param", "Name → parameter, kept for {callback.name}."),
     verify: Type.Optional(
       nullable<"hmac_sha256_query">("string", {

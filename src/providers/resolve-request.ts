@@ -27,8 +27,10 @@ export function resolveAuthorization(file: ProviderFile): AuthorizationDefinitio
     pkce: authorization.pkce ?? "required",
     pkceMethod: authorization.pkce_method ?? "S256",
     challengeEncoding: authorization.challenge_encoding ?? "base64url",
+    responseMode: authorization.response_mode ?? null,
     callback: {
       code: callback.code ?? "code",
+      denied: ["access_denied", ...(callback.denied ?? []).map((code) => code.toLowerCase())],
       capture: resolveCaptures(callback.capture ?? {}),
       verify: callback.verify ?? null,
     },

@@ -99,5 +99,14 @@ export function createConsentContext(parts: ConsentContextParts) {
   const recordEvent: RecordConsentEvent = async ({ connectionId, type, detail }) =>
     await records.addEvent(connectionId, type, detail);
 
-  return { loadContext, exchangeCode, decideAccount, findHeld, isHeld, pushRequest, recordEvent };
+  return {
+    loadContext,
+    findDefinition: (provider: string) => catalog.get(provider),
+    exchangeCode,
+    decideAccount,
+    findHeld,
+    isHeld,
+    pushRequest,
+    recordEvent,
+  };
 }

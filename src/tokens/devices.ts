@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import { readDeviceAuthorization, readPollState } from "../providers/device-authorization.ts";
+import type { ProviderDefinition } from "../providers/definition.ts";
 import type { Failure } from "../providers/grant.ts";
 import { joinScopes } from "../providers/scopes.ts";
 import { sideRequest } from "../providers/side-requests.ts";
@@ -80,7 +81,8 @@ export function createDevices(parts: DeviceParts): Devices {
     const deviceCode = vault.openDeviceCode(device.deviceCode, { requestId: device.id });
     const ask = () => establish.ask(sendable, "device_code", { deviceCode });
     const answer = await limits.keep(sendable, ask);
-    if (answer.kind === "failed") return await settle(parts, device, answer.failure);
+    if (answer.kind === "failed")
+      return await settle(parts, { device, definition: sendable.definition }, answer.failure);
     const { kind } = await establish.keepGrant(sendable, answer.grant, { captured: {}, linkId: device.linkId });
     await deviceCodes.drop(device);
     // Another account's: the page asks the person, and the link is not used before they have said so.
@@ -143,8 +145,12 @@ export function createDevices(parts: DeviceParts): Devices {
 }
 
 /** What an answer without a token asks for (RFC 8628, section 3.5). */
-async function settle(parts: DeviceParts, device: DeviceRow, failure: Failure): Promise<void> {
-  const state = readPollState(failure.oauthError);
+async function settle(
+  parts: DeviceParts,
+  { device, definition }: { device: DeviceRow; definition: ProviderDefinition },
+  failure: Failure,
+): Promise<void> {
+  const state = readPollState(definition, failure.oauthError);
   if (state === "authorization_pending") return await parts.deviceCodes.postpone(device, device.intervalSeconds);
   if (state === "slow_down") {
     return await parts.deviceCodes.postpone(device, Math.min(device.intervalSeconds + slowDownSeconds, mostSeconds));

@@ -56,8 +56,21 @@ export const wrongPages: Cases = {
     await comeBack(stage, (url) => url.searchParams.set("state", "x".repeat(43))),
   "an answer with its state twice": async (stage) =>
     await comeBack(stage, (url) => url.searchParams.append("state", "x")),
-  "an answer that came before": async (stage) =>
-    await open(stage.consents.used.callback.href, stage.consents.used.browser),
+  "an answer that came before, in another browser": async (stage) => await open(stage.consents.used.callback.href),
+  "a no without a state": async (stage) => await open(`${stage.broker.url}/callback/sandbox?error=Access_Denied`),
+  "an error without a state": async (stage) =>
+    await open(`${stage.broker.url}/callback/sandbox?error=server_error&error_description=later`),
+  "an error of a provider that is not known": async (stage) =>
+    await open(`${stage.broker.url}/callback/nope?error=server_error`),
+  "an answer that is posted": async (stage) =>
+    await stage.send({
+      method: "POST",
+      path: "/callback/sandbox",
+      key: null,
+      headers: { "content-type": "application/x-www-form-urlencoded" },
+      raw: "code=c&state=s",
+    }),
+  "a page of an ending that is cut off": async (stage) => await open(`${stage.broker.url}/connected/AQJr`),
   "an answer in another browser": async (stage) => await comeBack(stage, () => {}, new ScriptedBrowser()),
   "an answer at another provider's address": async (stage) =>
     await comeBack(stage, (url) => (url.pathname = "/callback/bol")),

@@ -36,8 +36,8 @@ export type ConsentStage = {
   contexts: Map<string, AuthorizationContext>;
   events: { connectionId: string; type: string; detail: Record<string, string> }[];
   exchanged: Exchanged[];
-  /** Set to take the exchange's place. */
-  behaviour: { exchange: ExchangeCode | null };
+  /** Set `exchange` to take the exchange's place; `passedMs` is added to the clocks. */
+  behaviour: { exchange: ExchangeCode | null; passedMs: number };
   catalog: ReturnType<typeof loadCatalog>;
   /** Puts another key in front of the one that forms were made with. */
   rotateKeys(): void;
@@ -50,19 +50,21 @@ type StageOptions = {
   /** Where they reach the sandbox's: another name of the same server makes it another site. */
   authorizeOrigin?: string;
   returnOrigins?: string[];
+  /** Provider files beside the built-in ones. */
+  extraFolder?: string;
 };
 
 export async function setConsentStage(options: StageOptions): Promise<ConsentStage> {
-  const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [] } = options;
+  const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [], extraFolder = null } = options;
   const database = await useEmbedded();
   const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
   const builtinFolder = folderOfBuiltins("apicbase", "sandbox", "shopware");
-  const catalog = loadCatalog({ builtinFolder, extraFolder: null, sandbox });
+  const catalog = loadCatalog({ builtinFolder, extraFolder, sandbox });
   const app = Fastify();
   const contexts: ConsentStage["contexts"] = new Map();
   const events: ConsentStage["events"] = [];
   const exchanged: Exchanged[] = [];
-  const behaviour: ConsentStage["behaviour"] = { exchange: null };
+  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0 };
   const formKeys = { ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);
@@ -73,10 +75,11 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     links: createConsentLinks(database.prisma),
     requests: createAuthorizationRequests(database.prisma),
     attempts: createConsentAttempts(database.prisma),
-    clock: systemClock,
-    nowMs: Date.now,
+    clock: { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + behaviour.passedMs },
+    nowMs: () => Date.now() + behaviour.passedMs,
     ticketKeys: keyring,
     vault: createTokenVault(keyring),
+    findDefinition: (provider) => catalog.get(provider),
     loadContext: async (id) => find(id),
     exchangeCode: async (given) => {
       if (behaviour.exchange) return await behaviour.exchange(given);

@@ -40,14 +40,14 @@ async function poll(
   trial: Trial,
   given: { deviceCode: string; intervalSeconds: number; deadlineMs: number },
 ): Promise<TokenAnswer> {
-  const { session, report } = trial;
+  const { session, report, definition } = trial;
   const { deviceCode, deadlineMs } = given;
   let { intervalSeconds } = given;
   for (let polls = 0; session.nowMs() < deadlineMs; polls++) {
     await session.sleep(intervalSeconds * 1000);
     const held = report.hold();
     const answer = await requestToken(trial, { heading: "token", grant: "device_code", values: { deviceCode } });
-    const state = answer.kind === "failed" ? readPollState(answer.failure.oauthError) : null;
+    const state = answer.kind === "failed" ? readPollState(definition, answer.failure.oauthError) : null;
     const isWaiting = state === "authorization_pending" || state === "slow_down";
     if (isWaiting && polls > 0) held.drop();
     else held.show();

@@ -59,7 +59,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
 
 /** What a refusal was taken for, and why. */
 export function readRefusal(failure: Failure, { definition, response }: Asked): Reading {
-  const waiting = readPollState(failure.oauthError);
+  const waiting = readPollState(definition, failure.oauthError);
   const meaning = waiting ?? meanings[failure.code] ?? failure.code;
   const decidedBy = response === null ? "the lack of an answer" : explainRefusal(definition, response);
   const retry = failure.retryAfterSeconds;

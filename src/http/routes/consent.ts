@@ -6,6 +6,7 @@ import { consentPage } from "../../console/consent-page.ts";
 import { devicePage } from "../../console/device-page.ts";
 import { pageHeaders } from "../../console/layout.ts";
 import { answerPage, problemPage } from "../../console/outcome-page.ts";
+import { relayHeaders, relayPage } from "../../console/relay-page.ts";
 import { browserCookie, createBrowser, readBrowser } from "../../consent/browser.ts";
 import type { ConsentService } from "../../consent/consent-service.ts";
 import { ConsentError, toConsentError } from "../../consent/problem.ts";
@@ -14,7 +15,16 @@ import { limitConsent, type ConsentLimits } from "../consent-limits.ts";
 export type ConsentRoutesOptions = {
   consent: Pick<
     ConsentService,
-    "describe" | "begin" | "complete" | "completeManually" | "outcomeOfCode" | "showEnding" | "decideAccount"
+    | "takesPost"
+    | "sealPosted"
+    | "openPosted"
+    | "describe"
+    | "begin"
+    | "complete"
+    | "completeManually"
+    | "outcomeOfCode"
+    | "showEnding"
+    | "decideAccount"
   >;
   /** An origin, without a trailing slash: where forms must come from. */
   publicUrl: string;
@@ -25,6 +35,8 @@ export type ConsentRoutesOptions = {
 };
 
 const largestFormBytes = 32 * 1024;
+/** Sealed and written as a field, it is no larger than a form may be. */
+const largestAnswerBytes = 16 * 1024;
 
 /** The browser's routes: `/connect/:link`, `/callback/:provider` and `/connected/:ticket`. Every answer of theirs is a page, or a redirect. */
 export async function consentRoutes(app: FastifyInstance, options: ConsentRoutesOptions): Promise<void> {
@@ -78,6 +90,32 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     return await leadOn(reply, `/connected/${ticket}`);
   });
 
+  const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
+  app.post<{ Params: { provider: string } }>("/callback/:provider", posted, async (request, reply) => {
+    const { provider } = request.params;
+    if (!consent.takesPost(provider)) {
+      return await send(reply.header("allow", "GET"), await problemPage(new ConsentError("malformed"), asker, 405));
+    }
+    const path = `/callback/${provider}`;
+    const sealed = consent.sealPosted({ path, fields: readForm(request.body) });
+    const html = await relayPage({ action: `${path}/continue`, sealed }, asker);
+    return await reply.headers(relayHeaders).send(html);
+  });
+
+  app.post<{ Params: { provider: string } }>(
+    "/callback/:provider/continue",
+    { schema: { hide: true } },
+    async (request, reply) => {
+      requireOwnOrigin(request);
+      const { provider } = request.params;
+      const { answer: sealed } = readForm(request.body);
+      if (sealed === undefined) throw new ConsentError("stale_form");
+      const query = consent.openPosted({ path: `/callback/${provider}`, sealed });
+      const browser = readBrowser(request.cookies, publicUrl);
+      return await leadOn(reply, `/connected/${await consent.complete({ provider, query, browser })}`);
+    },
+  );
+
   // A wildcard: tickets are longer than the parameters of a path may be.
   app.get<{ Params: { "*": string } }>("/connected/*", { schema: { hide: true } }, async (request, reply) => {
     const at = { ticket: request.params["*"], browser: readBrowser(request.cookies, publicUrl) };
@@ -114,7 +152,7 @@ function readQuery(query: unknown): Record<string, unknown> {
   throw new ConsentError("malformed", "A parameter of the address came more than once.");
 }
 
-type Form = { csrf?: string; code?: string; accept?: string };
+type Form = { csrf?: string; code?: string; accept?: string; answer?: string };
 
 function readForm(body: unknown): Form {
   const fields = Object.entries(fieldsOf(body));

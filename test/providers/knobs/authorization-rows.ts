@@ -139,6 +139,22 @@ export const authorizationRows: Row[] = [
     },
   },
   {
+    knob: "authorization.callback.denied",
+    file: "authorization: { callback: { denied: [User_Cancelled] } }",
+    shows: {
+      "a callback with user_cancelled": ["is a failure", "is a no"],
+      "a poll with user_cancelled": ["is a failure", "is a no"],
+    },
+  },
+  {
+    knob: "authorization.response_mode",
+    file: "authorization: { response_mode: form_post }",
+    shows: {
+      "authorize: response_mode": ["", "form_post"],
+      "pushed: body": [usual, `${usual}&response_mode=form_post`],
+    },
+  },
+  {
     knob: "authorization.callback.capture",
     file: "authorization: { callback: { capture: { realm: realmId } } }",
     shows: { "a callback": ["code-1", "code-1 realm r1"] },

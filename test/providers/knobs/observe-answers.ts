@@ -1,7 +1,8 @@
 import { createHmac } from "node:crypto";
 import { describeApiRequest } from "../../../src/providers/api-request.ts";
-import { issuerMatches, readCallback } from "../../../src/providers/authorization-request.ts";
+import { isDenial, issuerMatches, readCallback } from "../../../src/providers/authorization-request.ts";
 import { forChain, type ProviderDefinition } from "../../../src/providers/definition.ts";
+import { readPollState } from "../../../src/providers/device-authorization.ts";
 import type { Expiry, Grant } from "../../../src/providers/grant.ts";
 import { readIntrospection } from "../../../src/providers/introspection.ts";
 import { resolveInputs } from "../../../src/providers/inputs.ts";
@@ -121,7 +122,13 @@ function observeCallbacks(definition: ProviderDefinition): Observed {
     const fits = issuerMatches({ definition, values: valuesFor(definition), iss });
     return [`a callback of ${iss}`, fits ? "is taken" : "is refused"] as const;
   });
-  return Object.fromEntries([...taken, ...issuers]);
+  const denied = isDenial(definition, "user_cancelled");
+  const declined = readPollState(definition, "user_cancelled") === "access_denied";
+  const nos = [
+    ["a callback with user_cancelled", denied ? "is a no" : "is a failure"],
+    ["a poll with user_cancelled", declined ? "is a no" : "is a failure"],
+  ] as const;
+  return Object.fromEntries([...taken, ...issuers, ...nos]);
 }
 
 const entries = [

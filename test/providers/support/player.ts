@@ -308,7 +308,8 @@ export class Player {
   #expect(answer: TokenAnswer, reads: Reads, isPoll = false): void {
     if (answer.kind === "failed") {
       const { failure } = answer;
-      const read = (isPoll ? readPollState(failure.oauthError) : null) ?? meanings[failure.code] ?? failure.code;
+      const read =
+        (isPoll ? readPollState(this.#definition, failure.oauthError) : null) ?? meanings[failure.code] ?? failure.code;
       expect(`refused: ${read} (${failure.detail})`).toContain(`refused: ${reads.refused ?? "not at all"} `);
       return;
     }

@@ -22,6 +22,9 @@ const refuse = async () => await Promise.reject(new ConsentError("invalid_state"
 
 async function start(publicUrl: string) {
   const consent: ConsentRoutesOptions["consent"] = {
+    takesPost: () => false,
+    sealPosted: () => "",
+    openPosted: () => ({}),
     describe: async () => question,
     begin: async () => ({ kind: "redirect", authorizationUrl: "https://provider.example/authorize?state=s" }),
     outcomeOfCode: async () => null,

@@ -74,6 +74,8 @@ test("styles are allowed by their hash and nothing else is: no scripts, no frame
 const statuses: [ConsentProblem, number][] = [
   ["malformed", 400],
   ["invalid_state", 400],
+  ["lost_denial", 400],
+  ["lost_error", 400],
   ["invalid_ticket", 400],
   ["wrong_browser", 403],
   ["wrong_origin", 403],

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { define } from "./definitions.ts";
 import { readDeviceAuthorization, readPollState } from "../../../src/providers/device-authorization.ts";
 
 const needed = { device_code: "dc-1", user_code: "WDJB-MJHT", verification_uri: "https://login.example/device" };
@@ -85,9 +86,16 @@ describe("the answer of a device authorization endpoint (RFC 8628, section 3.2)"
   });
 });
 
-test("what a poll is told are the four codes of RFC 8628, section 3.5, and nothing else", () => {
+test("what a poll is told are the four codes of RFC 8628, section 3.5, the provider's words for no, and nothing else", () => {
+  const urls = "url: https://login.example/authorize, callback: { denied: [User_Said_No] }";
+  const own = define("", `id: own\nauthorization: { ${urls} }\ntoken: { url: https://login.example/token }`);
   for (const code of ["authorization_pending", "slow_down", "access_denied", "expired_token"]) {
-    expect(readPollState(code)).toBe(code);
+    expect(readPollState(own, code)).toBe(code);
   }
-  for (const code of ["invalid_grant", "AUTHORIZATION_PENDING", "", undefined]) expect(readPollState(code)).toBeNull();
+  for (const code of ["Access_Denied", "user_said_no", "USER_SAID_NO"]) {
+    expect(readPollState(own, code)).toBe("access_denied");
+  }
+  for (const code of ["invalid_grant", "AUTHORIZATION_PENDING", "", undefined]) {
+    expect(readPollState(own, code)).toBeNull();
+  }
 });
