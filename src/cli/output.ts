@@ -1,7 +1,7 @@
 import { isResource, textOf, type Resource } from "./resource.ts";
 import type { Terminal } from "./terminal.ts";
 
-/** A column of a table: its heading, and the field it shows. */
+/** A column of a table: its heading, and the field it shows, `outer.inner` for one of a map. */
 export type Column = readonly [heading: string, field: string];
 
 /** How a command answers: tables and sentences for people, one JSON document per line with `--json`. */
@@ -10,31 +10,43 @@ export type Output = {
   /** One resource, a line per field. */
   show: (resource: Resource) => void;
   list: (page: { items: Resource[]; next_cursor?: unknown }, columns: readonly Column[]) => void;
-  /** What was done: `sentence` for people, `resource` for programs. */
+  /** What was done: `sentence` for people, `resource` for programs. What of it needs attention is told on stderr. */
   done: (sentence: string, resource: Resource) => void;
   /** One bare value on stdout, for `$(…)`. */
   value: (value: string, resource: Resource) => void;
   /** A remark for people, on stderr, so that it never mixes with an answer. */
   note: (sentence: string) => void;
+  /** The same about something of the API's with a `code` and a `detail`. */
+  warn: (about: Resource) => void;
 };
 
 export function createOutput(terminal: Terminal, json: boolean): Output {
   const print = (value: unknown, human: () => string) => terminal.out(`${json ? JSON.stringify(value) : human()}\n`);
+  const note = (sentence: string) => terminal.err(`${printable(sentence)}\n`);
+  const warn = ({ code, detail }: Resource) => note(`freshet: warning: ${textOf(detail)} (${textOf(code)})`);
   return {
     json,
+    note,
+    warn,
     show: (resource) => print(resource, () => formatFields(resource)),
     list: (page, columns) => print(page, () => formatTable(page.items, columns)),
-    done: (sentence, resource) => print(resource, () => sentence),
+    done(sentence, resource) {
+      print(resource, () => sentence);
+      if (isResource(resource["attention"])) warn(resource["attention"]);
+    },
     value: (value, resource) => print(resource, () => value),
-    note: (sentence) => terminal.err(`${printable(sentence)}\n`),
   };
 }
 
 /** Columns as wide as their widest cell, two spaces apart. */
 function formatTable(items: readonly Resource[], columns: readonly Column[]): string {
   if (items.length === 0) return "None.";
-  const rows = items.map((item) => columns.map(([, field]) => formatValue(item[field])));
+  const rows = items.map((item) => columns.map(([, field]) => formatValue(fieldOf(item, field))));
   return alignColumns([columns.map(([heading]) => heading), ...rows]);
+}
+
+function fieldOf(item: Resource, path: string): unknown {
+  return path.split(".").reduce<unknown>((value, name) => (isResource(value) ? value[name] : undefined), item);
 }
 
 /** One line per field: its name, then its value. */

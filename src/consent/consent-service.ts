@@ -100,12 +100,12 @@ async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLi
   if (!row?.claimedBy || !Buffer.from(row.claimedBy).equals(sha256(browser))) return null;
   const context = await parts.loadContext(row.connectionId);
   if (context.grant !== "device_code") return null;
-  const { account } = context;
+  const { account, endsSoon } = context;
   const subject = named(context);
   const attempt = { browserHash: sha256(browser), linkId: row.id };
   if (row.used) {
     const connected = { ...attempt, attemptHash: sha256(`user code ${row.id}`) };
-    return sealTicket(parts, connected, { ...subject, outcome: "connected", account });
+    return sealTicket(parts, connected, { ...subject, outcome: "connected", account, endsSoon });
   }
   const held = row.expired ? null : await parts.findHeld(row.connectionId, row.id);
   if (held === null) return null;

@@ -18,6 +18,8 @@ export type AuthorizationContext = {
   grant: string;
   /** Who it is connected as; null: nobody, or nobody knows. */
   account: string | null;
+  /** It is connected without a refresh token: the access ends with its first token. */
+  endsSoon: boolean;
 };
 
 /** @throws BrokerError `connection_not_found`, `client_rejected` (no client) */
@@ -37,14 +39,15 @@ export type ExchangeCode = (given: {
 }) => Promise<ExchangedCode>;
 
 /** `held`: the account is another one than the connection's; nothing changes before the person has confirmed it. */
-export type ExchangedCode = { connectionName: string; held: OtherAccount | null };
+/** `endsSoon`: no refresh token came, so that the access ends with its first token. */
+export type ExchangedCode = { connectionName: string; held: OtherAccount | null; endsSoon: boolean };
 export type OtherAccount = { attemptId: string; account: string | null; label: string | null };
 
 /** A person's word on another account. @throws BrokerError `not_found` when it waits no more */
 export type DecideAccount = (
   attemptId: string,
   accepted: boolean,
-) => Promise<{ connectionName: string; providerName: string; account: string | null }>;
+) => Promise<{ connectionName: string; providerName: string; account: string | null; endsSoon: boolean }>;
 
 /** Whether a grant of another account still waits for a person's word. */
 export type IsHeld = (attemptId: string) => Promise<boolean>;

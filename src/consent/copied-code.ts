@@ -49,8 +49,8 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
   const { codeVerifier, redirectUri } = copiedCodeRequest(context, { formKeys: parts.formKeys, form });
   const exchange = { connectionId: row.connectionId, code, captured: {}, codeVerifier, redirectUri };
   return await conclude(parts, { attempt, connectionId: row.connectionId }, async () => {
-    const held = await exchangeForLink(parts, row.id, exchange);
-    return await endingOf(parts, context, held);
+    const exchanged = await exchangeForLink(parts, row.id, exchange);
+    return await endingOf(parts, context, exchanged);
   });
 }
 

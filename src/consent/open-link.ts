@@ -1,7 +1,7 @@
 import { withDeadline } from "../clock.ts";
 import type { ConsentLinkRow, LinkKey } from "../store/consent-links.ts";
 import { csrfMatches, type BrowserAtLink } from "./browser.ts";
-import type { AuthorizationContext, ExchangeCode, OtherAccount } from "./context.ts";
+import type { AuthorizationContext, ExchangeCode, ExchangedCode } from "./context.ts";
 import { parseLinkToken, sha256 } from "./link-token.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError, type ConsentProblem, type ConsentSubject } from "./problem.ts";
@@ -41,12 +41,12 @@ export async function exchangeForLink(
   { links, exchangeCode }: ConsentParts,
   linkId: string,
   given: Parameters<ExchangeCode>[0],
-): Promise<OtherAccount | null> {
+): Promise<ExchangedCode> {
   if (!(await links.reserve(linkId))) throw new ConsentError("used_link");
   try {
-    const { held } = await exchangeCode(given);
-    if (held !== null) await links.release(linkId);
-    return held;
+    const exchanged = await exchangeCode(given);
+    if (exchanged.held !== null) await links.release(linkId);
+    return exchanged;
   } catch (error) {
     // With the database away the link stays used: a new one can be made, a code cannot be sent twice.
     await links.release(linkId).catch(() => undefined);
@@ -58,7 +58,7 @@ export async function exchangeForLink(
 export async function endingOf(
   { loadContext, clock }: ConsentParts,
   context: AuthorizationContext,
-  held: OtherAccount | null,
+  { held, endsSoon }: ExchangedCode,
 ): Promise<Ending> {
   const subject = named(context);
   if (held !== null) {
@@ -71,7 +71,7 @@ export async function endingOf(
     accountMs,
     clock,
   );
-  return { ...subject, outcome: "connected", account: now?.account ?? null };
+  return { ...subject, outcome: "connected", account: now?.account ?? null, endsSoon };
 }
 
 function whyClosed({ used, expired, claimedBy }: ConsentLinkRow, browser: string): ConsentProblem | null {

@@ -29,9 +29,9 @@ export async function decideAccount(parts: ConsentParts, form: AccountForm): Pro
   });
   // Pressed twice: the first one is under way, or has just been.
   if (decided === null) return await awaitEnding(parts, { ...attempt, ticket: null }, form.ticket);
-  const { connectionName, providerName, account } = decided;
+  const { connectionName, providerName, account, endsSoon } = decided;
   if (!form.accepted) return await note(parts, attempt, { outcome: "kept", connectionName, providerName });
   // What was decided must not look as if it had failed: a link that stays open is this browser's.
   await parts.links.reserve(attempt.linkId).catch(() => false);
-  return await note(parts, attempt, { outcome: "connected", connectionName, providerName, account });
+  return await note(parts, attempt, { outcome: "connected", connectionName, providerName, account, endsSoon });
 }

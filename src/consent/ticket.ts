@@ -6,8 +6,8 @@ import { ConsentError, type ConsentProblem, type ConsentSubject } from "./proble
 
 /** How an attempt ended, as its page tells it. */
 export type Ending =
-  /** `account`: who it is connected as; null: nobody knows. */
-  | (ConsentSubject & { outcome: "connected"; account: string | null })
+  /** `account`: who it is connected as; null: nobody knows. `endsSoon`: no refresh token came, it ends with its first token. */
+  | (ConsentSubject & { outcome: "connected"; account: string | null; endsSoon: boolean })
   | (ConsentSubject & { outcome: "denied" | "kept" })
   /** `held` names the grant that waits for the person's word; `is` null: the provider did not say which account it is. */
   | (ConsentSubject & { outcome: "other_account"; held: string; was: string | null; is: string | null })

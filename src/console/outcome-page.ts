@@ -170,19 +170,27 @@ export async function problemPage({ problem, detail, subject }: Problem, asker: 
 
 type Ended = Exclude<ConsentAnswer, { outcome: "working" }>;
 
+function connectedWords(answer: Extract<Ended, { outcome: "connected" }>): Omit<Words, "status"> {
+  const { connectionName, providerName, account } = answer;
+  const whose = account === null ? "The account" : `The account ${account}`;
+  const what = `${whose} at ${providerName} is connected now, under the name “${connectionName}”.`;
+  if (!answer.endsSoon) {
+    const next = `You can close this page. The access can be withdrawn at ${providerName} at any time.`;
+    return { tone: "good", title: "Connected", what, next };
+  }
+  return {
+    tone: "calm",
+    title: "Connected, but not for long",
+    what: `${what} But ${providerName} gave access for a limited time and no way to renew it: it ends by itself, and the account must be connected again then.`,
+    next: `Tell whoever sent you the link. What often helps: remove this service’s access in your account’s settings at ${providerName}, then connect again with a new link.`,
+  };
+}
+
 function wordsFor(answer: Ended): Omit<Words, "status"> {
   const { connectionName, providerName } = answer;
   switch (answer.outcome) {
     case "connected":
-      return {
-        tone: "good",
-        title: "Connected",
-        what:
-          answer.account === null
-            ? `The account at ${providerName} is connected now, under the name “${connectionName}”.`
-            : `The account ${answer.account} at ${providerName} is connected now, under the name “${connectionName}”.`,
-        next: `You can close this page. The access can be withdrawn at ${providerName} at any time.`,
-      };
+      return connectedWords(answer);
     case "denied":
       return {
         tone: "calm",

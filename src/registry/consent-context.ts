@@ -17,6 +17,7 @@ import type { AccountRows } from "../store/account-rows.ts";
 import type { Clients } from "../store/clients.ts";
 import type { Connections } from "../store/connections.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { endsWithItsToken, lacksRefreshToken } from "../tokens/refresh-token.ts";
 import { askedInVain } from "../tokens/refusal.ts";
 import { openClientSecrets, type Sender } from "../tokens/sending.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
@@ -59,6 +60,7 @@ export function createConsentContext(parts: ConsentContextParts) {
       disabled: record.status === "disabled",
       grant: record.grant,
       account: record.accountLabel ?? record.account,
+      endsSoon: !record.holdsRefresh && lacksRefreshToken(record),
     };
   };
 
@@ -67,6 +69,7 @@ export function createConsentContext(parts: ConsentContextParts) {
     return {
       connectionName: established.row.name,
       held: established.kind === "held" ? established.held : null,
+      endsSoon: endsWithItsToken(established.row),
     };
   };
 
@@ -74,7 +77,8 @@ export function createConsentContext(parts: ConsentContextParts) {
     const row = await establish.decide({ attemptId }, accepted);
     const providerName = catalog.get(row.provider)?.name ?? row.provider;
     const record = await records.findById(row.id).catch(() => null); // only a name: what was decided stays decided
-    return { connectionName: row.name, providerName, account: record?.accountLabel ?? record?.account ?? null };
+    const account = record?.accountLabel ?? record?.account ?? null;
+    return { connectionName: row.name, providerName, account, endsSoon: endsWithItsToken(row) };
   };
 
   const isHeld: IsHeld = async (attemptId) => (await parts.accounts.findHeld({ attemptId })) !== null;

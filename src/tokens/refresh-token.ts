@@ -36,6 +36,11 @@ export function lacksRefreshToken({ noRefreshTokenSince, expiresAt }: Lacking): 
   return noRefreshTokenSince !== null && expiresAt !== null;
 }
 
+/** The same where there is none at all: nothing of an earlier consent is left to be tried. */
+export function endsWithItsToken(row: Pick<TokenRow, "noRefreshTokenSince" | "expiresAt" | "refreshToken">): boolean {
+  return row.refreshToken === null && lacksRefreshToken(row);
+}
+
 type Told = Pick<TokenRow, "grant" | "scopes" | "grantedScopes"> & { hasRefreshToken: boolean };
 
 /** What that means, and what a person can do about it. */

@@ -16,6 +16,7 @@ export type TokenBody = {
   expires_at: string | null;
   expires_in: number | null;
   scopes: string[];
+  missing_scopes: string[];
   version: number;
   warnings: { code: string; detail: string }[];
   /** Of a problem, instead of the above. */

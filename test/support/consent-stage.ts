@@ -84,7 +84,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     exchangeCode: async (given) => {
       if (behaviour.exchange) return await behaviour.exchange(given);
       exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
-      return { connectionName: find(given.connectionId).connectionName, held: null };
+      return { connectionName: find(given.connectionId).connectionName, held: null, endsSoon: false };
     },
     findHeld: async () => null,
     isHeld: async () => false,
@@ -155,6 +155,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
         disabled: false,
         grant: "authorization_code",
         account: null,
+        endsSoon: false,
       };
       contexts.set(connectionId, { ...context, ...given });
       return { ...context, ...given };

@@ -27,6 +27,7 @@ const columns: readonly Column[] = [
   ["VERSION", "version"],
   ["EXPIRES", "expires_at"],
   ["ACCOUNT", "account"],
+  ["ATTENTION", "attention.code"],
   ["LABELS", "labels"],
 ];
 

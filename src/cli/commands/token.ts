@@ -28,8 +28,6 @@ async function printToken(
     wait: options.wait,
     token: options.token,
   });
-  for (const { code, detail } of resourcesIn(answer["warnings"])) {
-    output.note(`freshet: warning: ${textOf(detail)} (${textOf(code)})`);
-  }
+  for (const warning of resourcesIn(answer["warnings"])) output.warn(warning);
   output.value(textOf(answer["access_token"]), answer);
 }

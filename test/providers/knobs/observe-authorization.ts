@@ -33,7 +33,14 @@ export function observeApi(definition: ProviderDefinition): Observed {
 
 /** As the page for it shows the address. */
 function copiedCode(definition: ProviderDefinition): string {
-  const own = { connectionId: "", connectionName: "", clientId: "app-1", clientSecrets: () => [], account: null };
+  const own = {
+    connectionId: "",
+    connectionName: "",
+    clientId: "app-1",
+    clientSecrets: () => [],
+    account: null,
+    endsSoon: false,
+  };
   const context = { ...own, definition, inputs: {}, scopes: [], disabled: false, grant: "authorization_code" };
   const formKeys = createKeyring([{ id: "k1", key: Buffer.alloc(32) }]);
   const at = { browser: "b", link: "l" };

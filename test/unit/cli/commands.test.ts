@@ -146,20 +146,22 @@ test("a list is a table of aligned columns over all pages", async () => {
     version: 3,
     expires_at: null,
     account: null,
+    attention: null,
     labels: { team: "a" },
   };
+  const attention = { code: "no_refresh_token", since: "2026-11-20T12:00:00.000Z", detail: "It ends." };
   await using broker = await startStubBroker({
     "GET /connections": [
       { body: { items: [{ ...item, name: "a" }], next_cursor: "c1" } },
-      { body: { items: [{ ...item, name: "a-longer-name", labels: {} }], next_cursor: null } },
+      { body: { items: [{ ...item, name: "a-longer-name", attention, labels: {} }], next_cursor: null } },
     ],
   });
   const result = await run(["connections", "list", "--status", "connected"], { env: { FRESHET_URL: broker.url } });
   expect(result.out).toBe(
     [
-      "NAME           PROVIDER  STATUS     VERSION  EXPIRES  ACCOUNT  LABELS",
-      "a              bol       connected  3        -        -        team=a",
-      "a-longer-name  bol       connected  3        -        -        -",
+      "NAME           PROVIDER  STATUS     VERSION  EXPIRES  ACCOUNT  ATTENTION         LABELS",
+      "a              bol       connected  3        -        -        -                 team=a",
+      "a-longer-name  bol       connected  3        -        -        no_refresh_token  -",
       "",
     ].join("\n"),
   );

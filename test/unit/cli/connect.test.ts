@@ -24,6 +24,19 @@ test("connect prints the link, waits, and says when it is connected", async () =
   expect(result.err.match(/consent_denied/g)).toHaveLength(1);
 });
 
+test("connect says at once what a new connection lacks", async () => {
+  const attention = { code: "no_refresh_token", since: "2026-11-20T12:00:00.000Z", detail: "It ends with its token." };
+  const connected = { body: { ...connection("connected").body, attention } };
+  await using broker = await startStubBroker({
+    ...made,
+    "GET /connections/a": [connection("pending"), connected],
+    "GET /connections/a/events": [events("created"), events("no_refresh_token", "connected", "created")],
+  });
+  const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 0, out: `${link.url}\nConnection a is connected.\n` });
+  expect(result.err).toContain("freshet: warning: It ends with its token. (no_refresh_token)\n");
+});
+
 test("reconnecting waits for the new consent, not for the status that it has already", async () => {
   await using broker = await startStubBroker({
     ...made,

@@ -511,7 +511,7 @@ describe("a code that is copied by hand", () => {
     taken.length = 0;
     stage.behaviour.exchange = async ({ code }) => {
       taken.push(code);
-      return { connectionName: "acme", held: null };
+      return { connectionName: "acme", held: null, endsSoon: false };
     };
   };
 
@@ -544,7 +544,7 @@ describe("a code that is copied by hand", () => {
     const verifiers: (string | null)[] = [];
     stage.behaviour.exchange = async ({ codeVerifier }) => {
       verifiers.push(codeVerifier);
-      return { connectionName: "acme", held: null };
+      return { connectionName: "acme", held: null, endsSoon: false };
     };
     const { url, connectionId } = await manual();
     const context = stage.contexts.get(connectionId);

@@ -31,6 +31,7 @@ test("text from elsewhere stays text, on every page", async () => {
   const manual = { authorizationUrl: `https://provider.example/?x=${evil}` };
   const answer = {
     outcome: "connected",
+    endsSoon: true,
     connectionName: evil,
     providerName: evil,
     account: evil,
@@ -101,4 +102,13 @@ test.each(statuses)("%s has a page with %i that says what to do next", async (na
   expect(html).toMatch(/<h1>[^<]+<\/h1>/);
   expect(html).toContain("What now?");
   expect(html).toContain("Some &lt;detail&gt;");
+});
+
+test("who has connected an account that ends by itself is told so, and what to do", async () => {
+  const named = { connectionName: "acme", providerName: "Bol", account: null, returnTo: null };
+  const answer = { outcome: "connected", ...named } as const;
+  const { html } = await answerPage({ ...answer, endsSoon: true }, broker);
+  expect(html).toContain("Connected, but not for long");
+  expect(html).toContain("must be connected again");
+  expect((await answerPage({ ...answer, endsSoon: false }, broker)).html).not.toContain("but not for long");
 });

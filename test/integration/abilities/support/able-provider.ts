@@ -29,6 +29,8 @@ export class AbleProvider extends StrictServer {
   password = "first-password";
   /** Whether a code also gives the person's own token. */
   givesUserToken = false;
+  /** What stands in the answers where a refresh token could be; "given": one. */
+  refreshToken: "given" | "" | null | undefined = "given";
   /** Seconds left that introspection names; null: the token counts as not active. */
   introspectedSeconds: number | null = 1800;
   /** The answers of the token endpoint name no life. */
@@ -230,7 +232,12 @@ export class AbleProvider extends StrictServer {
 
   #body({ accessToken, refreshToken, expiresIn }: TokenSet): Record<string, unknown> {
     const life = this.namesLife ? { expires_in: expiresIn } : {};
-    return { access_token: accessToken, token_type: "Bearer", refresh_token: refreshToken, ...life };
+    return {
+      access_token: accessToken,
+      token_type: "Bearer",
+      refresh_token: this.refreshToken === "given" ? refreshToken : this.refreshToken,
+      ...life,
+    };
   }
 
   #answer(set: TokenSet, more: Record<string, unknown> = {}): Answer {
