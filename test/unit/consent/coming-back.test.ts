@@ -39,7 +39,7 @@ function holdExchange() {
   stage.behaviour.exchange = async ({ connectionId }) => {
     held.begun += 1;
     await promise;
-    return { connectionName: stage.contexts.get(connectionId)?.connectionName ?? "", held: null };
+    return { connectionName: stage.contexts.get(connectionId)?.connectionName ?? "", held: null, endsSoon: false };
   };
   return held;
 }
@@ -87,7 +87,7 @@ describe("a callback that comes while the first is under way", () => {
 describe("the page of an ending", () => {
   test("has neither code nor state in its address, and its browser may reload it for ten minutes", async () => {
     const { browser, callback, state, connectionName } = await comingBack("sandbox", `${shop}/done`);
-    stage.behaviour.exchange = async () => ({ connectionName, held: null });
+    stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: false });
     const page = await ticketOf(browser, callback);
     expect(page).toMatch(/^\/connected\/[\w-]+$/);
     for (const secret of [state, "code-of", connectionName, "shop.example"]) expect(page).not.toContain(secret);
@@ -103,7 +103,7 @@ describe("the page of an ending", () => {
 
   test("tells another browser nothing, nor one without a cookie; an altered one opens for nobody", async () => {
     const { browser, callback, connectionName } = await comingBack();
-    stage.behaviour.exchange = async () => ({ connectionName, held: null });
+    stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: false });
     const page = await ticketOf(browser, callback);
     const other = open();
     await other.get((await comingBack()).url);
@@ -126,7 +126,7 @@ describe("the page of an ending", () => {
     stage.behaviour.exchange = async () => {
       await rename("consent_attempts", "attempts_gone");
       await rename("consent_links", "links_gone");
-      return { connectionName, held: null };
+      return { connectionName, held: null, endsSoon: false };
     };
     const page = await browser.get(callback);
     await rename("attempts_gone", "consent_attempts");
@@ -218,7 +218,7 @@ describe("an answer that is posted (OAuth 2.0 Form Post Response Mode)", () => {
 
   test("is asked for, consumes nothing, and is sent on from our own page, where cookie, state and Origin count", async () => {
     const { browser, state, toProvider, connectionName } = await comingBack("posted");
-    stage.behaviour.exchange = async () => ({ connectionName, held: null });
+    stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: false });
     expect(toProvider.searchParams.get("response_mode")).toBe("form_post");
     const page = await post("/callback/posted", { code: "posted-code", state });
     expect([page.statusCode, page.headers["cache-control"]]).toEqual([200, "no-store"]);
