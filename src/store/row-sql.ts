@@ -114,6 +114,8 @@ export const holdsGrant = Sql.sql`(c.access_token_sealed IS NOT NULL OR c.refres
   OR EXISTS (SELECT 1 FROM held_grants h WHERE h.connection_id = c.id)
   OR EXISTS (SELECT 1 FROM device_authorizations d WHERE d.connection_id = c.id)
   OR EXISTS (SELECT 1 FROM authorization_requests r WHERE r.connection_id = c.id AND r.expires_at > clock_timestamp())
+  OR EXISTS (SELECT 1 FROM consent_links l JOIN consent_attempts a ON a.link_id = l.id
+    WHERE l.connection_id = c.id AND a.ticket IS NULL AND a.expires_at > clock_timestamp())
   OR EXISTS (SELECT 1 FROM consent_links l WHERE l.connection_id = c.id AND l.manual AND l.used_at IS NULL
     AND l.expires_at > clock_timestamp()))`;
 
