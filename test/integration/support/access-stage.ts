@@ -1,4 +1,6 @@
+import type { FastifyInstance } from "fastify";
 import { randomBytes } from "node:crypto";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { pino } from "pino";
 import { request } from "undici";
 import { createBroker, type Broker } from "../../../src/broker.ts";
@@ -27,12 +29,12 @@ export class AccessStage {
   readonly #keys: Partial<Record<KindOfKey, string>>;
   #count = 0;
 
-  private constructor(parts: { broker: Broker; api: BrokerApi; databaseUrl: string; keys: AccessStage["keys"] }) {
+  private constructor(parts: Pick<AccessStage, "api" | "keys" | "routes"> & { broker: Broker; databaseUrl: string }) {
     this.#broker = parts.broker;
     this.api = parts.api;
     this.#databaseUrl = parts.databaseUrl;
     this.#keys = parts.keys;
-    this.routes = readRoutes(parts.broker.app.printRoutes({ commonPrefix: false }));
+    this.routes = parts.routes;
   }
 
   get keys(): Partial<Record<KindOfKey, string>> {
@@ -51,6 +53,7 @@ export class AccessStage {
       SANDBOX: "true",
       TRUST_PROXY: "127.0.0.0/8",
     });
+    const routes = noteRoutes();
     const broker = await createBroker(config, pino({ level: "silent" }));
     await broker.app.listen({ host: "127.0.0.1", port });
     broker.lifecycle.ready = true;
@@ -70,7 +73,7 @@ export class AccessStage {
       "connections and admin": await make("connections", "admin"),
       ADMIN_KEY: adminKey,
     };
-    return new AccessStage({ broker, api, databaseUrl, keys });
+    return new AccessStage({ broker, api, databaseUrl, keys, routes });
   }
 
   /** Never the same twice. */
@@ -146,20 +149,16 @@ export class AccessStage {
   }
 }
 
-/** `GET /path` of every route that was registered, from the tree that the router prints. HEAD goes with GET. */
-function readRoutes(tree: string): string[] {
-  const above: string[] = [];
-  return tree.split("\n").flatMap((line) => {
-    const [, indent = "", piece = "", methods = ""] = /^([│├└─ ]*)(\S*)(?: \(([A-Z, ]+)\))?/.exec(line) ?? [];
-    const depth = indent.length / 4;
-    above.length = Math.max(0, depth - 1);
-    above.push(piece);
-    const path = above.join("").replaceAll("//", "/") || "/";
-    return methods === ""
-      ? []
-      : methods
-          .split(", ")
-          .filter((method) => !["HEAD", "OPTIONS"].includes(method))
-          .map((method) => `${method} ${path}`);
-  });
+/** `GET /path` of every route that the app of a broker registers from here on; HEAD goes with GET. */
+function noteRoutes(): string[] {
+  const routes: string[] = [];
+  const note = (message: unknown) => {
+    const { fastify } = message as { fastify: FastifyInstance };
+    fastify.addHook("onRoute", ({ method, url }) => {
+      for (const one of [method].flat()) if (one !== "HEAD") routes.push(`${one} ${url}`);
+    });
+    unsubscribe("fastify.initialization", note);
+  };
+  subscribe("fastify.initialization", note);
+  return routes;
 }

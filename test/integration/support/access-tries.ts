@@ -147,7 +147,7 @@ const open: Try[] = [
   same("GET /metrics"),
   same("GET /openapi.json"),
   same("GET /docs"),
-  same("GET /docs*", "", { path: "/docs/static/index.html" }),
+  same("GET /docs/*", "", { path: "/docs/static/index.html" }),
   same("GET /connect/:link", "an unknown link"),
   same("POST /connect/:link", "a form of another origin", { body: "csrf=x", form: true }),
   same("GET /callback/:provider", "an unknown state", { path: "/callback/sandbox?code=x&state=x" }),
