@@ -19,11 +19,14 @@ import { createAuthorizationRequests } from "./store/authorization-requests.ts";
 import { createConsentAttempts } from "./store/consent-attempts.ts";
 import type { Database } from "./store/database.ts";
 import { shareAnswer } from "./shared-answer.ts";
+import { createAlarms } from "./telemetry/alarms.ts";
 import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
 import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
+import type { Alarms } from "./tokens/observer.ts";
 import { createTokenCore, type TokenCore } from "./tokens/token-core.ts";
 import type { Keyring } from "./vault/keyring.ts";
+import { UnreadableSecretError } from "./unreadable.ts";
 
 const healthCheckMs = 1000;
 const clock = systemClock;
@@ -37,8 +40,9 @@ export async function createBroker(config: Config, log: Logger) {
   const storage = await openStorage(config);
   const metrics = createMetrics();
   measurePermits(metrics, () => storage.rows.permitAges());
-  const shared = await openShared(config, storage, log);
-  const core = openCore({ ...providers, ...storage, ...shared, log, metrics });
+  const alarms = createAlarms(metrics, log, () => clock.monotonicMs());
+  const shared = await openShared(config, storage, { log, alarms });
+  const core = openCore({ ...providers, ...storage, ...shared, log, metrics, alarms });
   const registry = createRegistry(config, { ...providers, ...storage, ...core });
   const { database, dataDir, keyring, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
@@ -55,6 +59,7 @@ export async function createBroker(config: Config, log: Logger) {
     tokens: core.tokens,
     catalog: providers.catalog,
     describeRequest: createRequestDescriber({ ...providers, ...storage, ...core, clock }),
+    onUnreadable: (error) => alarms.unreadable(error),
     observeRead: (result) => metrics.reads.inc({ result }),
     publicUrl: config.publicUrl,
     organisation: config.organisation,
@@ -95,8 +100,8 @@ export async function createBroker(config: Config, log: Logger) {
   };
 }
 
-function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: Metrics }): TokenCore {
-  const { log, metrics } = parts;
+function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: Metrics; alarms: Alarms }): TokenCore {
+  const { log, metrics, alarms } = parts;
   return createTokenCore({
     ...parts,
     clock,
@@ -106,7 +111,10 @@ function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: 
       metrics.spoolFailures.inc({ place });
       log.error({ place, err }, "a place for answers that wait to be stored does not work");
     },
-    onBackgroundError: (err) => log.warn({ err }, "work in the background failed"),
+    onBackgroundError(err) {
+      if (err instanceof UnreadableSecretError) alarms.unreadable(err);
+      else log.warn({ err }, "work in the background failed");
+    },
   });
 }
 

@@ -23,14 +23,19 @@ import { createConsentLinks } from "./store/consent-links.ts";
 import { createDeviceAuthorizations } from "./store/device-authorizations.ts";
 import { holdDataDir } from "./store/data-dir.ts";
 import { createDatabaseHealth } from "./store/database-health.ts";
-import { openPostgres, type Database } from "./store/database.ts";
+import { openPostgres } from "./store/database.ts";
 import { openEmbedded } from "./store/embedded.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
 import { createRequestLimits } from "./store/request-limits.ts";
 import { createTokenRows } from "./store/token-rows.ts";
 import { createTombstones } from "./store/tombstones.ts";
 import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
-import { createTokenVault } from "./vault/token-vault.ts";
+import type { SpoolEntry } from "./spool/spool.ts";
+import type { Alarms } from "./tokens/observer.ts";
+import { createSharedProofs } from "./vault/shared-proofs.ts";
+import { createTokenVault, type TokenVault } from "./vault/token-vault.ts";
+import { UnreadableSecretError } from "./unreadable.ts";
+import { createKeyList } from "./vault/key-list.ts";
 
 const builtinProviders = fileURLToPath(new URL("providers", projectRoot));
 const redisPatienceMs = 2000;
@@ -70,7 +75,8 @@ export async function openStorage(config: Config) {
     config.databaseUrl === null
       ? await openEmbedded(dataDir.embeddedDatabase, health)
       : await openPostgres(config.databaseUrl, health);
-  await checkKeyring(database, keyring, secrets);
+  const known = createEncryptionKeys(database);
+  await checkKeyring(known, keyring, secrets);
   const tables = {
     rows: createTokenRows(database),
     requestLimits: createRequestLimits(database),
@@ -81,13 +87,16 @@ export async function openStorage(config: Config) {
     connections: createConnections(database),
     tombstones: createTombstones(database),
   };
-  return { ...tables, dataDir, secrets, keyring, vault: createTokenVault(keyring), health, database };
+  const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
+  return { ...tables, dataDir, secrets, keyring, keys, vault: createTokenVault(keyring), health, database };
 }
 
 /** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
-export async function openShared({ redisUrl }: Config, { dataDir }: Storage, log: Logger) {
+export async function openShared({ redisUrl }: Config, storage: Storage, { log, alarms }: Telling) {
+  const { dataDir, keyring, keys, vault } = storage;
   const onError = (err: Error) => log.debug({ err }, "redis");
-  const files = createFileSpool(dataDir.spool);
+  const files = createFileSpool(dataDir.spool, (err) => log.error({ err }, "a file of the spool in DATA_DIR"));
+  await files.finishParts((entry) => isWhole(vault, entry));
   if (redisUrl === null) {
     const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
     const marks = createFileMarks(dataDir.marks, (err) => log.warn({ err }, "the marks in DATA_DIR"));
@@ -98,18 +107,37 @@ export async function openShared({ redisUrl }: Config, { dataDir }: Storage, log
     return { leases, marks, spoolPlaces: [files], redisEpoch: () => 0, close };
   }
   const redis = connectRedis(redisUrl);
-  const leases = createRedisLeases({ redis, subscriber: connectRedis(redisUrl), onError });
+  const proofs = createSharedProofs(keyring, keys);
+  const leases = createRedisLeases({
+    redis,
+    subscriber: connectRedis(redisUrl),
+    keyring,
+    onError,
+    onRejected: () => alarms.rejected("news", null),
+  });
   let epoch = 0;
   redis.on("ready", () => void (epoch += 1));
   // So that what waits in its spool is found at once; a Redis that is away must not keep the broker from starting.
   await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
   return {
     leases,
-    marks: createRedisMarks(redis, onError),
-    spoolPlaces: [files, createRedisSpool(redis)],
+    marks: createRedisMarks({ redis, proofs, onError, onRejected: (row) => alarms.rejected("mark", row) }),
+    spoolPlaces: [files, createRedisSpool(redis, (row) => alarms.rejected("spool", row))],
     redisEpoch: () => epoch,
     close: () => leases.close(),
   };
+}
+
+type Telling = { log: Logger; alarms: Alarms };
+
+/** What only another key opens is whole as far as anybody can tell here. */
+function isWhole(vault: TokenVault, entry: SpoolEntry): boolean {
+  try {
+    vault.openRecord(entry.record, entry);
+    return true;
+  } catch (error) {
+    return error instanceof UnreadableSecretError && error.reason === "unknown_key";
+  }
 }
 
 function readNetworks(networks: readonly string[]) {
@@ -129,8 +157,11 @@ function sandboxAddressOf({ sandbox, publicUrl, host, port }: Config) {
 }
 
 /** Data that this keyring cannot open must be found at the start, not at the first refresh. */
-async function checkKeyring(database: Database, keyring: Keyring, { encryptionKeys }: FirstSecrets): Promise<void> {
-  const known = createEncryptionKeys(database);
+async function checkKeyring(
+  known: ReturnType<typeof createEncryptionKeys>,
+  keyring: Keyring,
+  { encryptionKeys }: FirstSecrets,
+): Promise<void> {
   verifyKeyring(keyring, await known.list());
   for (const key of encryptionKeys) await known.remember({ id: key.id, check: sealKeyCheck(key) });
 }

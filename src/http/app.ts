@@ -5,6 +5,7 @@ import type { Logger } from "pino";
 import type { KeyService } from "../registry/key-service.ts";
 import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
 import type { Ability } from "../store/api-keys.ts";
+import type { UnreadableSecretError } from "../unreadable.ts";
 import { createRequireAbility } from "./auth.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { apiReference, openApi } from "./openapi.ts";
@@ -37,6 +38,8 @@ export type AppParts = TokenRoutesOptions &
   MetricsRouteOptions & {
     log: Logger;
     keys: KeyService;
+    /** Told of secrets that do not open, where nobody has been told yet. */
+    onUnreadable: (error: UnreadableSecretError) => void;
     /** Null: the sandbox provider is off. */
     sandbox: SandboxOptions | null;
     /** Addresses of proxies whose forwarded headers count. */
@@ -58,7 +61,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
 
   installRequestLog(app);
   installSchemas(app);
-  installErrorHandler(app);
+  installErrorHandler(app, parts.onUnreadable);
   app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
   app.addSchema(problemSchema);
   await app.register(swagger, openApi);

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { BrokerError } from "../errors.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import { rawProblem, sendProblem, statusOf } from "./problem.ts";
 import { shown } from "./validation.ts";
 
@@ -42,11 +43,15 @@ function answerClientError(error: Error & { code?: string }, socket: Socket): vo
 }
 
 /** One error handler for everything: whatever is thrown becomes a problem, and what is nobody's fault is logged. */
-export function installErrorHandler(app: FastifyInstance): void {
+export function installErrorHandler(
+  app: FastifyInstance,
+  onUnreadable: (error: UnreadableSecretError) => void = () => {},
+): void {
   const allowedMethods = collectMethods(app);
 
   app.setErrorHandler<FastifyError>(async (error, request, reply) => {
     const problem = toBrokerError(error);
+    if (problem instanceof UnreadableSecretError) onUnreadable(problem);
     if (problem.code === "internal_error") {
       request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
     }

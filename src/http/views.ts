@@ -6,6 +6,7 @@ import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store
 import type { IssuedToken } from "../tokens/issued-token.ts";
 import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
 import type { HeldConnection } from "../registry/recovery-service.ts";
+import { lastErrorCodes } from "./schemas.ts";
 import type {
   clientSchema,
   connectionSchema,
@@ -42,8 +43,8 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     scopes: record.scopes,
     granted_scopes: record.grantedScopes,
     missing_scopes: missingOf(record),
-    inputs: record.inputs,
-    labels: record.labels,
+    inputs: textsOf(record.inputs),
+    labels: textsOf(record.labels),
     account: record.account,
     account_label: record.accountLabel,
     ...(record.chains && { tokens: Object.fromEntries(record.chains.map((chain) => [chain.chain, viewChain(chain)])) }),
@@ -55,8 +56,8 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     consecutive_failures: record.consecutiveFailures,
     last_error: viewError(record),
     attention: viewAttention(attentionOf(record)),
-    created_at: record.createdAt.toISOString(),
-    updated_at: record.updatedAt.toISOString(),
+    created_at: iso(record.createdAt) ?? unknownTime,
+    updated_at: iso(record.updatedAt) ?? unknownTime,
   };
 }
 
@@ -74,17 +75,17 @@ function viewChain(chain: ChainRecord) {
 }
 
 function viewAttention(attention: Attention | null) {
-  return attention && { ...attention, since: attention.since.toISOString() };
+  return attention && { ...attention, since: iso(attention.since) ?? unknownTime };
 }
 
 function viewError(of: Pick<ConnectionRecord, "lastErrorCode" | "lastErrorAt" | "lastErrorDetail">) {
   const { lastErrorCode, lastErrorAt, lastErrorDetail } = of;
-  if (lastErrorCode === null || lastErrorAt === null) return null;
-  return { code: lastErrorCode as "invalid_grant", at: lastErrorAt.toISOString(), detail: lastErrorDetail ?? "" };
+  const code = lastErrorCodes.find((known) => known === lastErrorCode);
+  return code === undefined ? null : { code, at: iso(lastErrorAt) ?? unknownTime, detail: lastErrorDetail ?? "" };
 }
 
 export function viewEvent({ id, at, type, detail }: ConnectionEventRow): Static<typeof eventSchema> {
-  return { id: String(id), at: at.toISOString(), type, detail };
+  return { id: String(id), at: iso(at) ?? unknownTime, type, detail: isMap(detail) ? detail : {} };
 }
 
 export function viewClient(client: ClientRow, publicUrl: string): Static<typeof clientSchema> {
@@ -96,10 +97,10 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
     secret_rotating: client.previousSecret !== null,
     scopes: client.scopes,
     connections: client.patterns,
-    inputs: client.inputs,
+    inputs: textsOf(client.inputs),
     redirect_uri: redirectUri(client.provider, publicUrl),
-    created_at: client.createdAt.toISOString(),
-    updated_at: client.updatedAt.toISOString(),
+    created_at: iso(client.createdAt) ?? unknownTime,
+    updated_at: iso(client.updatedAt) ?? unknownTime,
   };
 }
 
@@ -128,7 +129,7 @@ export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
     connections: key.connections,
     expires_at: iso(key.expiresAt),
     revoked_at: iso(key.revokedAt),
-    created_at: key.createdAt.toISOString(),
+    created_at: iso(key.createdAt) ?? unknownTime,
   };
 }
 
@@ -146,6 +147,22 @@ function redirectUri(provider: string, publicUrl: string): string {
   return `${publicUrl}/callback/${provider}`;
 }
 
+/** A column of JSON may hold anything that somebody has written there: what is no text is left out, and fails no list. */
+function textsOf(value: unknown): Record<string, string> {
+  if (!isMap(value)) return {};
+  return Object.fromEntries(
+    Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Stands for a time that is always there, where somebody has written one that cannot be shown. */
+const unknownTime = new Date(0).toISOString();
+
+/** Null: none, or one that cannot be told. */
 function iso(date: Date | null): string | null {
   return date?.toISOString() ?? null;
 }

@@ -7,22 +7,46 @@ const channel = "freshet:refresh";
 /** Deletes the lock only while it is still ours: a successor's lock is never freed. */
 const compareAndDelete = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
 
+type Proofs = {
+  sign(purpose: string, text: string): string;
+  verify(purpose: string, text: string, proof: string): "authentic" | "forged" | "unknown_key";
+};
+
 type Options = {
   redis: RedisClient;
   /** A connection of its own: while it listens it takes no other commands. */
   subscriber: RedisClient;
+  /** Messages carry a proof: a made-up one could end a wait, or cause a refresh. */
+  keyring: Proofs;
   onError: (error: Error) => void;
+  /** Told of a message that nobody of ours sent. */
+  onRejected: () => void;
 };
 
+const purpose = "news";
+/** Longer than any of ours. */
+const mostCharacters = 1000;
+/** So that a message that is sent again counts once. */
+const mostRemembered = 20_000;
+
 /** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
-export function createRedisLeases({ redis, subscriber, onError }: Options): Leases {
+export function createRedisLeases({ redis, subscriber, keyring, onError, onRejected }: Options): Leases {
   const listeners: ((news: RefreshNews) => void)[] = [];
+  const heard = new Set<string>();
   redis.on("error", onError);
   subscriber.on("error", onError);
   subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
   subscriber.on("message", (_channel: string, text: string) => {
-    const news = parseNews(text);
-    if (news !== null) for (const listener of listeners) listener(news);
+    const message = parseMessage(text);
+    if (message === null) return onRejected();
+    const { news, nonce, proof } = message;
+    const judged = keyring.verify(purpose, signedText(news, nonce), proof);
+    if (judged === "forged") return onRejected();
+    if (judged === "unknown_key") return; // a replica with another key: who waits for it asks Postgres
+    if (heard.has(proof)) return;
+    heard.add(proof);
+    if (heard.size > mostRemembered) heard.delete(heard.values().next().value as string);
+    for (const listener of listeners) listener(news);
   });
 
   const deleteOwn = (key: string, owner: string) => void redis.eval(compareAndDelete, 1, key, owner).catch(onError);
@@ -32,7 +56,7 @@ export function createRedisLeases({ redis, subscriber, onError }: Options): Leas
       const owner = randomUUID();
       try {
         const reply = await redis.set(key, owner, "PX", leaseMs, "NX");
-        if (reply === null) return { state: "held" };
+        if (reply !== "OK") return { state: "held" };
         return { state: "owned", release: () => deleteOwn(key, owner) };
       } catch (error) {
         onError(error as Error);
@@ -41,7 +65,11 @@ export function createRedisLeases({ redis, subscriber, onError }: Options): Leas
         return { state: "unavailable" };
       }
     },
-    announce: (news) => void redis.publish(channel, JSON.stringify(news)).catch(onError),
+    announce(news) {
+      const nonce = randomUUID();
+      const message = { ...news, nonce, proof: keyring.sign(purpose, signedText(news, nonce)) };
+      void redis.publish(channel, JSON.stringify(message)).catch(onError);
+    },
     listen: (listener) => void listeners.push(listener),
     available: () => redis.status === "ready",
     async close() {
@@ -51,12 +79,27 @@ export function createRedisLeases({ redis, subscriber, onError }: Options): Leas
   };
 }
 
-function parseNews(text: string): RefreshNews | null {
+function signedText({ connection, generation, attempt, outcome }: RefreshNews, nonce: string): string {
+  return JSON.stringify([connection, generation, attempt, outcome, nonce]);
+}
+
+/** Null: it has not the form of a message; whoever shares this Redis may publish what they like. */
+function parseMessage(text: string): { news: RefreshNews; nonce: string; proof: string } | null {
+  if (text.length > mostCharacters) return null;
   try {
-    const { connection, generation, attempt, outcome } = JSON.parse(text) as RefreshNews;
-    const isNews = typeof connection === "string" && typeof generation === "number" && typeof attempt === "string";
-    return isNews ? { connection, generation, attempt, outcome } : null;
+    const { connection, generation, attempt, outcome, nonce, proof } = JSON.parse(text) as RefreshNews & {
+      nonce: string;
+      proof: string;
+    };
+    const isNews =
+      typeof connection === "string" &&
+      typeof generation === "number" &&
+      typeof attempt === "string" &&
+      ["started", "stored", "failed"].includes(outcome) &&
+      typeof nonce === "string" &&
+      typeof proof === "string";
+    return isNews ? { news: { connection, generation, attempt, outcome }, nonce, proof } : null;
   } catch {
-    return null; // whoever shares this Redis may publish what they like
+    return null;
   }
 }

@@ -3,7 +3,10 @@ import { deletedGeneration, type Mark, type Marks } from "./marks.ts";
 
 type FileMarks = Marks & { end(): void };
 
-/** Marks in a file of this broker's own folder: they guard a deployment of one replica. Without a working disk they guard nothing. */
+/**
+ * Marks in a file of this broker's own folder: they guard a deployment of one replica. Without a working disk they guard nothing.
+ * They carry no proof: who can write there has the keys beside it, or could run another broker in its place.
+ */
 export function createFileMarks(path: string, onError: (error: Error) => void): FileMarks {
   try {
     return openMarks(new DatabaseSync(path), onError);

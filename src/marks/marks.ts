@@ -17,14 +17,3 @@ export type Marks = {
 
 /** No row reaches it by refreshing, and there is room above it. */
 export const deletedGeneration = 2_000_000_000;
-
-/** As it is kept. */
-export function formatMark({ generation, version }: Mark): string {
-  return `${generation}:${version}`;
-}
-
-/** Null: not a mark. */
-export function parseMark(text: string | null | undefined): Mark | null {
-  const [, generation, version] = /^(\d{1,10}):(\d{1,10})$/.exec(text ?? "") ?? [];
-  return generation === undefined ? null : { generation: Number(generation), version: Number(version) };
-}

@@ -61,6 +61,7 @@ export const failureCodes = [
   "invalid_grant",
   "invalid_client",
   "outcome_unknown", // 500, 502, 504, reset, timeout
+  "unreadable_secret", // what is stored of the tokens, credentials or client secret does not open; nothing was sent
   "unreadable_answer", // a 2xx without a token that could be read
 ] as const;
 

@@ -286,13 +286,21 @@ async function revokeGrant(
   const place = { connectionId: row.id, generation: row.generation };
   const sendable = await sender.prepareChain(row).catch(() => null); // without a definition there is nobody to tell
   if (sendable === null) return;
+  const refreshToken = openedOrNone(row.refreshToken, (record) => vault.openRefreshToken(record, place));
+  const accessToken = openedOrNone(row.accessToken, (record) => vault.openAccessToken(record, place));
   await sender.revokeGrant(
     { ...sendable, owner },
-    {
-      ...(row.refreshToken === null ? {} : { refreshToken: vault.openRefreshToken(row.refreshToken, place) }),
-      ...(row.accessToken === null ? {} : { accessToken: vault.openAccessToken(row.accessToken, place) }),
-    },
+    { ...(refreshToken && { refreshToken }), ...(accessToken && { accessToken }) },
   );
+}
+
+/** What does not open cannot be revoked; the connection is gone all the same. */
+function openedOrNone(record: Uint8Array | null, open: (record: Uint8Array) => string): string | undefined {
+  try {
+    return record === null ? undefined : open(record);
+  } catch {
+    return undefined;
+  }
 }
 
 function requireEnabled(record: ConnectionRecord): void {

@@ -1,9 +1,20 @@
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { eachAlone } from "../each-alone.ts";
 import { keyOf, nameOf, type SpoolEntry, type SpoolKey, type SpoolPlace } from "./spool.ts";
 
-/** Records as files of a folder that this process alone holds, readable by its user only. One file each. */
-export function createFileSpool(folder: string): SpoolPlace {
+type FileSpool = SpoolPlace & {
+  /** At the start: what a process that has ended left unfinished is finished where it is whole, and else removed. */
+  finishParts(isWhole: (entry: SpoolEntry) => boolean): Promise<void>;
+};
+
+const unfinished = ".part";
+
+/**
+ * Records as files of a folder that this process alone holds, readable by its user only. One file each.
+ * @param onError told of a file that cannot be read: the others are listed without it
+ */
+export function createFileSpool(folder: string, onError: (error: unknown) => void): FileSpool {
   const entryOf = async (name: string): Promise<SpoolEntry[]> => {
     const key = keyOf(name);
     if (key === null) return [];
@@ -27,18 +38,31 @@ export function createFileSpool(folder: string): SpoolPlace {
     async put(entry) {
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const path = join(folder, nameOf(entry));
-      await writeDurably(`${path}.part`, entry.record);
+      await writeDurably(`${path}${unfinished}`, entry.record);
       // Under its name only when it is whole: a start after a crash in between finds no half record.
-      await rename(`${path}.part`, path);
+      await rename(`${path}${unfinished}`, path);
       await syncFolder(folder);
     },
     async remove(key: SpoolKey) {
       await rm(join(folder, nameOf(key)), { force: true });
     },
     async list() {
-      return (await Promise.all((await names()).map(entryOf))).flat();
+      const entries: SpoolEntry[] = [];
+      await eachAlone(await names(), async (name) => entries.push(...(await entryOf(name))), { onError });
+      return entries;
     },
-    async find(connectionId, generation) {
+    async finishParts(isWhole) {
+      const parts = (await names()).filter((name) => name.endsWith(unfinished));
+      const finish = async (name: string): Promise<void> => {
+        const [path, key] = [join(folder, name), keyOf(name.slice(0, -unfinished.length))];
+        if (key === null) return;
+        const record = new Uint8Array(await readFile(path));
+        if (isWhole({ ...key, record })) await rename(path, join(folder, nameOf(key)));
+        else await rm(path);
+      };
+      await eachAlone(parts, finish, { onError });
+    },
+    async find({ connectionId, generation }) {
       const own = (await names()).filter((name) => name.startsWith(`${connectionId}.${generation}.`));
       return (await Promise.all(own.map(entryOf))).flat();
     },

@@ -12,8 +12,11 @@ export type SpoolPlace = {
   /** Everything that waits there, in no order. */
   list(): Promise<SpoolEntry[]>;
   /** The records of one generation. @throws when the place does not answer */
-  find(connectionId: string, generation: number): Promise<SpoolEntry[]>;
+  find(wanted: WantedSpool): Promise<SpoolEntry[]>;
 };
+
+/** `attemptId`: the attempt that stands in the row, whose answer is looked for first. */
+export type WantedSpool = { connectionId: string; generation: number; attemptId: string | null };
 
 const uuid = String.raw`[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`;
 const namePattern = new RegExp(`^(${uuid})\\.(\\d{1,10})\\.(${uuid})$`);

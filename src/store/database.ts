@@ -64,7 +64,7 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
         try {
           const result: unknown = await query(args);
           health.answered();
-          return result;
+          return withoutOddDates(result);
         } catch (error) {
           if (isGone(error)) throw new BrokerError("conflict", "What this refers to was changed at the same moment.");
           if (!isConnectionLoss(error)) throw error;
@@ -76,4 +76,18 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
       },
     },
   });
+}
+
+/**
+ * A column may hold times that no Date can (`infinity`, the year 294276): they are read as null. A later use of such a Date
+ * would throw, in the middle of a list, or between an answer and its store.
+ */
+function withoutOddDates(result: unknown): unknown {
+  for (const row of Array.isArray(result) ? (result as unknown[]) : [result]) {
+    if (typeof row !== "object" || row === null) continue;
+    for (const [name, value] of Object.entries(row)) {
+      if (value instanceof Date && Number.isNaN(value.getTime())) Object.assign(row, { [name]: null });
+    }
+  }
+  return result;
 }

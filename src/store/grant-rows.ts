@@ -139,12 +139,17 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return rows.length > 0;
     },
 
-    /** The newest late answer that has not been tried yet. */
-    async newestCandidate(connectionId: string, authorization: number): Promise<Candidate | null> {
+    /** The newest late answer that has not been tried yet, but for those `passedOver`. */
+    async newestCandidate(
+      connectionId: string,
+      authorization: number,
+      passedOver: readonly string[] = [],
+    ): Promise<Candidate | null> {
       const rows = await prisma.$queryRaw<Candidate[]>`
         SELECT attempt_id::text AS "attemptId", connection_id::text AS "connectionId", authorization_seq AS "authorization",
           base_generation AS "baseGeneration", record_sealed AS record
         FROM candidates WHERE connection_id = ${connectionId}::uuid AND authorization_seq = ${authorization}
+          AND attempt_id <> ALL(${passedOver}::uuid[])
         ORDER BY created_at DESC, base_generation DESC LIMIT 1`;
       return rows[0] ?? null;
     },

@@ -61,6 +61,17 @@ export function createMetrics() {
     help: "Tries to store an answer that the database did not take at once",
     registers: [registry],
   });
+  const unreadableSecrets = new Counter({
+    name: "freshet_unreadable_secrets_total",
+    help: "Times that a sealed value of the database or of a spool did not open",
+    registers: [registry],
+  });
+  const redisRejected = new Counter({
+    name: "freshet_redis_rejected_total",
+    help: "What was read from Redis and not written by this broker, by kind: mark, spool, news. It counted as absent",
+    labelNames: ["kind"],
+    registers: [registry],
+  });
   return {
     registry,
     reads,
@@ -72,6 +83,8 @@ export function createMetrics() {
     spoolFailures,
     clientTrouble,
     delayedCommits,
+    unreadableSecrets,
+    redisRejected,
   };
 }
 

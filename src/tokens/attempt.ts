@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { RefreshNews } from "../leases/lease.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import { firstPlan } from "./refresh-token.ts";
@@ -113,20 +114,44 @@ function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): 
 
 /** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */
 async function tryCandidate(parts: RefreshParts, permit: Permit, { definition }: Sendable): Promise<Permit | null> {
-  const { rows, vault, clock, marks } = parts;
+  const { rows, clock, marks } = parts;
   const { row, key } = permit;
-  const candidate = await rows.newestCandidate(row.id, row.authorization);
+  const candidate = await openNewest(parts, row, key.generation + 1);
   if (candidate === null) return null;
-  const at = { connectionId: row.id, generation: candidate.baseGeneration };
-  const grant = resealFor(vault, openRecord(vault, candidate.record, at), key.generation + 1);
   const mayStillSend = openSendWindow(clock);
   const attemptId = randomUUID();
   const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: budgets.leaseSeconds };
-  const tried = await rows.tryCandidate(key, grant, { ...given, orphan: orphanRule(row, definition.refresh) });
+  const tried = await rows.tryCandidate(key, candidate.grant, {
+    ...given,
+    orphan: orphanRule(row, definition.refresh),
+  });
   if (tried === null) return null;
   marks.raise(tried.id, tried);
   const nextKey = { ...key, generation: tried.generation, attemptId };
   return { row: tried, key: nextKey, isReplay: false, followsLoss: permit.followsLoss, mayStillSend };
+}
+
+/**
+ * The newest candidate that opens, sealed for the generation that it becomes. @throws UnreadableSecretError for one that another
+ * replica can open: the permit is left to it, since the grant may live on by that candidate
+ */
+async function openNewest(parts: RefreshParts, row: TokenRow, generation: number) {
+  const { rows, vault, keys, alarms } = parts;
+  const passedOver: string[] = [];
+  for (;;) {
+    const candidate = await rows.newestCandidate(row.id, row.authorization, passedOver);
+    if (candidate === null) return null;
+    const { attemptId, baseGeneration, record } = candidate;
+    try {
+      const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
+      return { attemptId, grant: resealFor(vault, opened, generation) };
+    } catch (error) {
+      if (!(error instanceof UnreadableSecretError)) throw error;
+      alarms.unreadable(error.of(row.name));
+      if (await keys.isSilent(error)) throw error;
+      passedOver.push(attemptId);
+    }
+  }
 }
 
 /** Step 5, "otherwise". */
@@ -156,13 +181,14 @@ async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused)
   return candidate === null ? null : { permit: candidate, plan: firstPlan(candidate.row) };
 }
 
-/** The second way, if there is one: the secret before the newest, or logging in again when the refresh token has died. */
+/** The second way, if there is one: the secret before the newest, or logging in again when the refresh token has died or does not open. */
 function secondPlan(failure: Failure, plan: SendPlan, { row, clientSecrets }: Sendable): SendPlan | null {
   if (failure.class === "client_rejected" && plan.secretIndex + 1 < clientSecrets.length) {
     return { ...plan, secretIndex: plan.secretIndex + 1 };
   }
   const canLogIn = row.grant === "password" && row.credentials !== null && plan.grant === "refresh_token";
-  return failure.class === "refused_for_good" && canLogIn ? { grant: "password", secretIndex: 0 } : null;
+  const isOver = failure.class === "refused_for_good" || failure.code === "unreadable_secret";
+  return isOver && canLogIn ? { grant: "password", secretIndex: 0 } : null;
 }
 
 /**

@@ -76,8 +76,11 @@ export function furtherGranted(
 type Opening = Pick<TokenVault, "openAccessToken" | "openRefreshToken">;
 type Tokens = Pick<Grant, "accessToken" | "refreshToken">;
 
-/** Whether a row lives by one of these tokens: revoking them would end what is in use. */
-export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean {
+/**
+ * Whether a row lives by one of these tokens: revoking them would end what is in use. Null: nobody can tell, what the row holds
+ * does not open here.
+ */
+export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean | null {
   const place = { connectionId: row.id, generation: row.generation };
   try {
     const refresh = row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place);
@@ -86,6 +89,6 @@ export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshTok
       (refreshToken !== undefined && refreshToken === refresh) || (accessToken !== undefined && accessToken === access)
     );
   } catch {
-    return false; // whose key is not in the ring is not in use here
+    return null;
   }
 }

@@ -1,4 +1,5 @@
 import { withDeadline, type Clock } from "../clock.ts";
+import { eachAlone } from "../each-alone.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Grant } from "../providers/grant.ts";
 import type { AccountRows, HeldGrant } from "../store/account-rows.ts";
@@ -42,10 +43,11 @@ export type HeldParts = {
   vault: TokenVault;
   clock: Clock;
   granting: Granting;
+  onBackgroundError: (error: unknown) => void;
 };
 
 export function createHeldGrants(parts: HeldParts): HeldGrants {
-  const { rows, accounts, cache, sender, lookups, vault, clock, granting } = parts;
+  const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
 
   const accept = async (sendable: Sendable, attemptId: string, found: Identified | null): Promise<TokenRow> => {
     // From here on nobody's no, and no tidying up, can revoke what the connection is about to live by.
@@ -64,7 +66,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
     const sendable = await granting.prepare(row).catch(() => null); // nobody is there to be told
     if (sendable?.definition.revocation?.kills !== "token") return;
     for (const one of reopen(vault, held, sendable)) {
-      if (!livesBy(vault, one.sendable.row, one.grant)) await sender.revokeGrant(one.sendable, one.grant);
+      if (livesBy(vault, one.sendable.row, one.grant) === false) await sender.revokeGrant(one.sendable, one.grant);
     }
   };
 
@@ -112,20 +114,17 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
       try {
         const all = await accounts.takeHeld(connectionId);
         const row = all.length === 0 ? null : await rows.readById(connectionId);
-        for (const held of all) await giveUp(held, row);
+        await eachAlone(all, async (held) => await giveUp(held, row), { onError: onBackgroundError });
       } catch {
         // Those that are left are gone with the connection, or an hour later.
       }
     },
 
     async forget() {
-      for (const held of await accounts.takeForgottenHeld()) {
-        await giveUp(held, await rows.readById(held.connectionId));
-      }
-      // One that cannot be finished keeps no other from it.
-      const finished = await Promise.allSettled((await accounts.acceptedHeld()).map(finish));
-      const failed = finished.find((each) => each.status === "rejected");
-      if (failed) throw failed.reason;
+      const others = { onError: onBackgroundError };
+      const forgotten = await accounts.takeForgottenHeld();
+      await eachAlone(forgotten, async (held) => await giveUp(held, await rows.readById(held.connectionId)), others);
+      await eachAlone(await accounts.acceptedHeld(), finish, others);
     },
   };
 }

@@ -11,7 +11,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import type { Accounts } from "./accounts.ts";
 import { budgets } from "./budgets.ts";
-import { clientIdOf, sealHanded } from "./granted.ts";
+import { clientIdOf, livesBy, sealHanded } from "./granted.ts";
 import type { RefreshObserver } from "./observer.ts";
 import type { Sender } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
@@ -112,10 +112,8 @@ async function refusedImport(
 
 /** Whether the token is the row's own, and an attempt with it has not come to its end. */
 function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
-  if (row.attemptId === null || row.refreshToken === null) return false;
-  return (
-    vault.openRefreshToken(row.refreshToken, { connectionId: row.id, generation: row.generation }) === refreshToken
-  );
+  if (row.attemptId === null || row.refreshToken === null || refreshToken === undefined) return false;
+  return livesBy(vault, row, { refreshToken }) === true; // what does not open is not being sent
 }
 
 /** What the definition says of tokens whose life nobody states. */

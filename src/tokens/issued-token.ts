@@ -39,7 +39,7 @@ const details: Record<WarningCode, string> = {
 
 /** The newest token with its warnings; null when there is none or it has run out: an expired one is never handed out. */
 export function issueToken(
-  { row, accessToken }: KnownConnection,
+  { row, accessToken }: Pick<KnownConnection, "row" | "accessToken">,
   codes: readonly WarningCode[],
   nowMs: number,
 ): IssuedToken | null {

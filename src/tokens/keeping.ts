@@ -156,7 +156,7 @@ export function isRevocable(
   { fate, tokens }: { fate: Fate; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
 ): boolean {
   if (fate.row === null) return true;
-  return definition.revocation?.kills === "token" && !livesBy(vault, fate.row, tokens);
+  return definition.revocation?.kills === "token" && livesBy(vault, fate.row, tokens) === false;
 }
 
 function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerRecord): void {

@@ -5,6 +5,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { openTokens, resealFor, sealRecord, type AnswerRecord } from "./answer-record.ts";
 import { livesBy } from "./granted.ts";
+import { openedOrNull } from "./sealed-set.ts";
 import { nextGeneration } from "../store/generation.ts";
 
 /**
@@ -49,7 +50,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const row = await rows.readById(record.connectionId);
   if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
   if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
-  if (livesBy(vault, row, readTokens(vault, record))) return { kind: "stored", row };
+  if (livesBy(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
   if (refreshesItself(row)) {
     return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }
@@ -153,21 +154,11 @@ function keepRefreshToken(
   const isLiving = row.status === "connected" && row.goneBackFrom === null;
   const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
   if (!record.mayKeepRefreshToken || !isSame || !isSameClient || !isLiving || !covers) return null;
-  const refreshToken = openKept(vault, row);
+  const refreshToken = openedOrNull(vault, row);
   if (refreshToken === null) return null;
   const place = { connectionId: row.id, generation: nextGeneration(row) };
   const refreshFingerprint = vault.fingerprint(refreshToken, row.clientRef ?? row.provider);
   const resealed = { refreshToken: vault.sealTokens({ accessToken: null, refreshToken }, place).refreshToken };
   const stays = { keepsRefreshToken: true, keepAliveAt: row.keepAliveAt, refreshFingerprint };
   return { sealed: { ...sealed, ...resealed, ...stays }, account };
-}
-
-/** Null: there is none, or no key of this process opens it; then it cannot be sealed for the new set either. */
-function openKept(vault: TokenVault, { id, generation, refreshToken }: TokenRow): string | null {
-  if (refreshToken === null) return null;
-  try {
-    return vault.openRefreshToken(refreshToken, { connectionId: id, generation });
-  } catch {
-    return null;
-  }
 }

@@ -1,5 +1,6 @@
 import type { Failure } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
+import type { UnreadableSecretError } from "../unreadable.ts";
 import type { Sendable } from "./sending.ts";
 
 /** What telemetry learns of refreshes. Calls must not throw; what they are given holds secrets, what they write must not. */
@@ -18,4 +19,12 @@ export type RefreshObserver = {
   lost(row: TokenRow): void;
   /** The database has gone back in time; the row is held. */
   heldAfterRestore(row: TokenRow): void;
+};
+
+/** What an operator is to look at because somebody else may have written it, or a disk. Calls must not throw. */
+export type Alarms = {
+  /** A sealed value does not open. */
+  unreadable(error: UnreadableSecretError): void;
+  /** What stands in Redis is not ours. `row`: the connection that it claims to be of. */
+  rejected(kind: "mark" | "spool" | "news", row: string | null): void;
 };

@@ -8,11 +8,12 @@ import type { PermitKey } from "../store/row-sql.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import type { KeyList } from "../vault/key-list.ts";
 import { budgets } from "./budgets.ts";
 import type { Granting } from "./granting.ts";
 import type { Keeper } from "./keeping.ts";
 import type { LimitKeeper } from "./limits.ts";
-import type { RefreshObserver } from "./observer.ts";
+import type { Alarms, RefreshObserver } from "./observer.ts";
 import type { Recovery } from "./recovery.ts";
 import type { SecondPlans } from "./second-plans.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -37,6 +38,7 @@ export type RefreshParts = {
   /** What is to be found out about a set that has just been stored. Never rejects. */
   followUp: (sendable: Sendable, stored: TokenRow) => Promise<void>;
   vault: TokenVault;
+  keys: KeyList;
   keeper: Pick<Keeper, "keep">;
   recovery: Pick<Recovery, "clear">;
   marks: Pick<Marks, "read" | "raise">;
@@ -44,6 +46,7 @@ export type RefreshParts = {
   clock: Clock;
   random: () => number;
   observer: RefreshObserver;
+  alarms: Pick<Alarms, "unreadable">;
   /** True from the moment at which this process may not begin anything any more. */
   isDraining: () => boolean;
 };

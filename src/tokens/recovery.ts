@@ -1,18 +1,20 @@
+import { eachAlone } from "../each-alone.ts";
 import { isStorageUnavailable } from "../errors.ts";
 import type { Marks } from "../marks/marks.ts";
-import type { SpoolEntry } from "../spool/spool.ts";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { GenerationMark } from "../store/due-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Tombstones } from "../store/tombstones.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
+import type { Absence, KeyList } from "../vault/key-list.ts";
 import { openRecord, openTokens, type AnswerRecord } from "./answer-record.ts";
 import { isRevocable, type Keeper } from "./keeping.ts";
 import { placeAnswer, type Fate } from "./late-answers.ts";
-import type { RefreshObserver } from "./observer.ts";
+import type { Alarms, RefreshObserver } from "./observer.ts";
 import type { Sender } from "./sending.ts";
-import type { Spools } from "./spools.ts";
+import type { FoundEntry, Spools } from "./spools.ts";
 
 export type Recovery = {
   /**
@@ -22,58 +24,70 @@ export type Recovery = {
   run(): Promise<boolean>;
   /**
    * Whether an attempt may be taken over as far as spools tell. `drained`: its answer was there, and the row has it now;
-   * `silent`: a place that may hold it does not answer.
+   * `silent`: a place that may hold it does not answer, or it holds one that only another replica can open.
    */
-  clear(connectionId: string, generation: number): Promise<"clear" | "drained" | "silent">;
+  clear(row: Pick<TokenRow, "id" | "generation" | "attemptId">): Promise<"clear" | "drained" | "silent">;
 };
 
 type Parts = {
   rows: TokenRows;
   accounts: Pick<AccountRows, "holdGrant">;
   vault: TokenVault;
+  keys: KeyList;
   tombstones: Tombstones;
   spools: Spools;
   marks: Marks;
   keeper: Pick<Keeper, "holds">;
   sender: Pick<Sender, "prepare" | "revokeGrant">;
   observer: RefreshObserver;
+  alarms: Alarms;
   learn: (row: TokenRow) => void;
-  /** Told of records that cannot be opened, which stay where they are. */
+  /** Told of records that cannot be placed, which stay where they are. */
   onError: (error: unknown) => void;
 };
 
 const markBatch = 1000;
 
 export function createRecovery(parts: Parts): Recovery {
-  const { rows, vault, spools, marks, keeper, observer, learn, onError } = parts;
+  const { rows, vault, keys, spools, marks, keeper, observer, alarms, learn, onError } = parts;
 
-  const open = (entry: SpoolEntry): AnswerRecord | null => {
+  /** `absent`: nobody of ours wrote it, or nobody can open it. It stays where it is, and holds up nothing. */
+  const open = async (entry: FoundEntry): Promise<AnswerRecord | Absence> => {
     try {
       return openRecord(vault, entry.record, entry);
     } catch (error) {
-      onError(error);
-      return null;
+      if (error instanceof UnreadableSecretError && (await keys.isSilent(error))) return "silent";
+      if (entry.place === "redis") alarms.rejected("spool", entry.connectionId);
+      else if (error instanceof UnreadableSecretError) alarms.unreadable(error);
+      return "absent";
     }
   };
 
   /** @throws while Postgres is gone: the record stays where it is */
-  const drain = async (entry: SpoolEntry): Promise<void> => {
+  const drainOne = async (entry: FoundEntry): Promise<"drained" | Absence> => {
     // What this process still holds is stored by its holder.
-    const record = keeper.holds(entry.connectionId, entry.generation) ? null : open(entry);
-    if (record === null) return;
+    if (keeper.holds(entry.connectionId, entry.generation)) return "drained";
+    const record = await open(entry);
+    if (record === "absent" || record === "silent") return record;
     const fate = await placeAnswer(parts, record);
     await spools.remove(entry);
-    if (fate.kind === "unwanted") await revokeLate(parts, record, fate);
-    if (fate.row === null) return;
+    if (fate.kind === "unwanted") await revokeLate(parts, record, fate).catch(onError);
+    if (fate.row === null) return "drained";
     marks.raise(fate.row.id, fate.row);
     learn(fate.row);
     observer.drained(fate.row);
+    return "drained";
   };
 
-  /** One record that cannot be placed keeps no other from it. */
-  const reportFault = (error: unknown): void => {
-    if (isStorageUnavailable(error)) throw error;
-    onError(error);
+  /** Two places may hold copies of an answer: the first that opens counts. */
+  const drainer = () => {
+    const done = new Set<string>();
+    return async (entry: FoundEntry): Promise<"drained" | Absence> => {
+      if (done.has(entry.attemptId)) return "drained";
+      const end = await drainOne(entry);
+      if (end === "drained") done.add(entry.attemptId);
+      return end;
+    };
   };
 
   /** Rows behind their marks are held; marks that are missing are noted. False: the marks do not answer. */
@@ -107,15 +121,17 @@ export function createRecovery(parts: Parts): Recovery {
   return {
     async run() {
       const { entries, isComplete } = await spools.list();
-      for (const entry of entries) await drain(entry).catch(reportFault);
+      await eachAlone(entries, drainer(), { onError, isForAll: isStorageUnavailable });
       return (await compareAll()) && isComplete;
     },
-    async clear(connectionId, generation) {
+    async clear({ id: connectionId, generation, attemptId }) {
       if (keeper.holds(connectionId, generation)) return "drained";
-      const found = await spools.find(connectionId, generation);
-      if (found === "silent") return "silent";
-      for (const entry of found) await drain(entry);
-      return found.length === 0 ? "clear" : "drained";
+      const { entries, isComplete } = await spools.find({ connectionId, generation, attemptId });
+      const ends = new Set<"drained" | Absence>();
+      const drain = drainer();
+      for (const entry of entries) ends.add(await drain(entry));
+      if (ends.has("drained")) return "drained";
+      return ends.has("silent") || !isComplete ? "silent" : "clear";
     },
   };
 }

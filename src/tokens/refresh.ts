@@ -4,10 +4,11 @@ import { createGate, type Gate } from "../gate.ts";
 import type { Mark } from "../marks/marks.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { attempt } from "./attempt.ts";
+import { firstPlan } from "./refresh-token.ts";
 import { budgets } from "./budgets.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import { createSecondPlans } from "./second-plans.ts";
-import type { Sendable } from "./sending.ts";
+import { leaveToOthers, type Sendable } from "./sending.ts";
 import { mayTakeOver, mustHearSpools, orphanRule, takeoverOf, type Need } from "./takeover.ts";
 import { isRefreshable, refreshableStatuses } from "./unavailable.ts";
 import type { WaitResult } from "./waiting.ts";
@@ -46,7 +47,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
 
   /** "After a crash": the answer to the attempt that stands in the row may wait in a spool. */
   const isCleared = async ({ row }: Flight, { definition }: Sendable): Promise<boolean> => {
-    const cleared = await recovery.clear(row.id, row.generation);
+    const cleared = await recovery.clear(row);
     return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
   };
 
@@ -79,6 +80,8 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
   const contend = async (flight: Flight): Promise<RefreshOutcome> => {
     if (isDraining()) throw shuttingDown(flight.row);
     const sendable = await parts.prepare(flight.row);
+    const plan = firstPlan(flight.row);
+    if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
     const outcome = await tryOnce(flight, sendable);
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;
@@ -137,7 +140,7 @@ async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<Refre
 
 /** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
 async function meetOlder(parts: RefreshParts, row: TokenRow, known: TokenRow): Promise<RefreshOutcome> {
-  const isOnItsWay = (await parts.recovery.clear(row.id, row.generation)) !== "clear";
+  const isOnItsWay = (await parts.recovery.clear(row)) !== "clear";
   return isOnItsWay ? settled(await parts.rows.readById(row.id), known) : await hold(parts, row, known);
 }
 

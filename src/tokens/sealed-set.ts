@@ -28,15 +28,23 @@ export function schedulerFor(rules: RefreshRules, random: () => number): Schedul
   return (ends) => scheduleRefresh(ends, rules, random);
 }
 
-/** What carries over when a token set is refreshed: all but the access token. */
+/** What carries over when a token set is refreshed: all but the access token, and a refresh token that does not open. */
 export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick<RefreshRules, "rotation">): GrantBase {
-  const place = { connectionId: row.id, generation: row.generation };
   return {
     ...row,
     rotation,
-    refreshToken: row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place),
+    refreshToken: openedOrNull(vault, row),
     impliedScopes: row.generation === 0 ? row.scopes : null,
   };
+}
+
+/** Null: there is none, or it does not open. Between an answer and its first copy nothing may throw: that is not kept with it. */
+export function openedOrNull(vault: TokenVault, { id, generation, refreshToken }: TokenRow): string | null {
+  try {
+    return refreshToken === null ? null : vault.openRefreshToken(refreshToken, { connectionId: id, generation });
+  } catch {
+    return null;
+  }
 }
 
 /**

@@ -10,7 +10,7 @@ import {
 } from "../providers/definition.ts";
 import type { TokenRequest } from "../providers/assemble.ts";
 import type { Discovery } from "../providers/discovery.ts";
-import type { TokenAnswer } from "../providers/grant.ts";
+import type { Failure, TokenAnswer } from "../providers/grant.ts";
 import type { Asked, OAuthClient } from "../providers/oauth-client.ts";
 import { joinScopes } from "../providers/scopes.ts";
 import { buildRevocationRequest, type NamedToken } from "../providers/side-requests.ts";
@@ -20,7 +20,9 @@ import type { ClientRow, Clients } from "../store/clients.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import { openEntrusted } from "./credentials.ts";
+import type { Alarms } from "./observer.ts";
 import { isClientRefused } from "./refusal.ts";
 
 /** What a token request of one connection is made from. Holds plain secrets. */
@@ -86,10 +88,11 @@ export type SenderParts = {
   redirectUri: (provider: string) => string;
   /** A fresh access token of the connection with this name, for its further tokens. */
   subjectToken: (connection: string) => Promise<string>;
+  alarms: Pick<Alarms, "unreadable">;
 };
 
 export function createSender(parts: SenderParts): Sender {
-  const { catalog, oauth, clients, rows, vault, clock, discovery } = parts;
+  const { catalog, oauth, clients, rows, vault, clock, discovery, alarms } = parts;
 
   const ownerOf = async <Row extends Owner>(row: Row): Promise<Row> => {
     const parent = row.parentId ? await rows.readById(row.parentId) : null;
@@ -180,8 +183,8 @@ export function createSender(parts: SenderParts): Sender {
         return answer;
       } catch (error) {
         // Only building the request throws, so nothing has left.
-        const detail = error instanceof BrokerError ? error.message : "the request could not be made";
-        return { kind: "failed", failure: { class: "not_sent", code: "connect_failed", detail } };
+        if (error instanceof UnreadableSecretError) alarms.unreadable(error.of(row.name));
+        return { kind: "failed", failure: unsent(error) };
       }
     },
 
@@ -190,6 +193,12 @@ export function createSender(parts: SenderParts): Sender {
       await revoke(sendable, { value: accessToken ?? "", hint: "access_token" });
     },
   };
+}
+
+function unsent(error: unknown): Failure {
+  const detail = error instanceof BrokerError ? error.message : "the request could not be made";
+  const code = error instanceof UnreadableSecretError ? "unreadable_secret" : "connect_failed";
+  return { class: "not_sent", code, detail };
 }
 
 /** A token endpoint that is gone, or that cannot be reached, may have moved. */
@@ -221,11 +230,28 @@ function valuesOf({ owner, client, clientSecrets }: Sendable<Place>, secretIndex
   };
 }
 
-/** The newest first. */
+/** The newest first. The one before is a second choice: where it does not open, there is none. @throws UnreadableSecretError */
 export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, client: ClientRow): string[] {
   const open = (record: Uint8Array | null, revision: number) =>
     record === null ? [] : [vault.openClientSecret(record, { clientId: client.id, revision })];
-  return [...open(client.secret, client.secretRevision), ...open(client.previousSecret, client.secretRevision - 1)];
+  const newest = open(client.secret, client.secretRevision);
+  try {
+    return [...newest, ...open(client.previousSecret, client.secretRevision - 1)];
+  } catch {
+    return newest;
+  }
+}
+
+/**
+ * What only a key opens that this ring lacks is left to a replica that may have it: no permit is taken, which would keep that one
+ * from it. @throws UnreadableSecretError
+ */
+export function leaveToOthers(vault: TokenVault, sendable: Sendable, grant: TokenGrant): void {
+  try {
+    ownSecrets(vault, sendable, grant);
+  } catch (error) {
+    if (error instanceof UnreadableSecretError && error.reason === "unknown_key") throw error.of(sendable.row.name);
+  }
 }
 
 /** The one secret that this kind of request spends, and the inputs that are secrets. */

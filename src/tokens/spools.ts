@@ -1,4 +1,7 @@
-import type { SpoolEntry, SpoolKey, SpoolPlace } from "../spool/spool.ts";
+import type { SpoolEntry, SpoolKey, SpoolPlace, WantedSpool } from "../spool/spool.ts";
+
+/** What was found, and where: two places may hold the same answer, or one of them something that claims to be it. */
+export type FoundEntry = SpoolEntry & { place: SpoolPlace["name"] };
 
 /** All places that take answers while Postgres cannot. */
 export type Spools = {
@@ -6,10 +9,10 @@ export type Spools = {
   put(entry: SpoolEntry): Promise<boolean>;
   /** From all places, best effort: what stays behind is found to be stored already when it is drained. */
   remove(key: SpoolKey): Promise<void>;
-  /** What waits anywhere, each answer once. `isComplete` false: a place does not answer. */
-  list(): Promise<{ entries: SpoolEntry[]; isComplete: boolean }>;
-  /** What waits of one generation; `silent`: a place does not answer, and found nothing elsewhere. */
-  find(connectionId: string, generation: number): Promise<SpoolEntry[] | "silent">;
+  /** What waits anywhere. `isComplete` false: a place does not answer. */
+  list(): Promise<{ entries: FoundEntry[]; isComplete: boolean }>;
+  /** The same of one generation. */
+  find(wanted: WantedSpool): Promise<{ entries: FoundEntry[]; isComplete: boolean }>;
 };
 
 type Options = { places: readonly SpoolPlace[]; onError: (place: SpoolPlace["name"], error: unknown) => void };
@@ -20,6 +23,16 @@ export function createSpools({ places, onError }: Options): Spools {
   const report = (place: SpoolPlace) => (error: unknown) => {
     onError(place.name, error);
     throw error;
+  };
+  const gather = async (ask: (place: SpoolPlace) => Promise<SpoolEntry[]>) => {
+    const answers = await Promise.allSettled(
+      places.map(async (place) => {
+        const found = await ask(place).catch(report(place));
+        return found.map((entry): FoundEntry => Object.assign(entry, { place: place.name }));
+      }),
+    );
+    const entries = answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
+    return { entries, isComplete: answers.every(({ status }) => status === "fulfilled") };
   };
   return {
     async put(entry) {
@@ -36,20 +49,7 @@ export function createSpools({ places, onError }: Options): Spools {
       await writing.get(key.attemptId); // a copy that is written after its removal would stay
       await Promise.allSettled(places.map((place) => place.remove(key).catch(report(place))));
     },
-    async list() {
-      const lists = await Promise.allSettled(places.map((place) => place.list().catch(report(place))));
-      const entries = once(lists.flatMap((list) => (list.status === "fulfilled" ? list.value : [])));
-      return { entries, isComplete: lists.every(({ status }) => status === "fulfilled") };
-    },
-    async find(connectionId, generation) {
-      const asked = places.map((place) => place.find(connectionId, generation).catch(report(place)));
-      const finds = await Promise.allSettled(asked);
-      const found = once(finds.flatMap((find) => (find.status === "fulfilled" ? find.value : [])));
-      return found.length === 0 && finds.some(({ status }) => status === "rejected") ? "silent" : found;
-    },
+    list: async () => await gather(async (place) => await place.list()),
+    find: async (wanted) => await gather(async (place) => await place.find(wanted)),
   };
-}
-
-function once(entries: readonly SpoolEntry[]): SpoolEntry[] {
-  return [...new Map(entries.map((entry) => [entry.attemptId, entry])).values()];
 }

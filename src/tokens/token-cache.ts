@@ -3,11 +3,18 @@ import { createReadCache } from "../store/read-cache.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import { budgets } from "./budgets.ts";
 import type { DatabaseClock } from "./database-clock.ts";
+import type { Alarms } from "./observer.ts";
 
 /** A connection as this replica last saw it, its access token in the clear. */
-export type KnownConnection = { row: TokenRow; accessToken: string | null };
+export type KnownConnection = {
+  row: TokenRow;
+  accessToken: string | null;
+  /** Why the access token that stands in the row does not open: it counts as not being there, for this connection alone. */
+  unreadable: UnreadableSecretError | null;
+};
 
 export type TokenCache = {
   /** @throws BrokerError storage_unavailable when it is not known here and Postgres is gone. */
@@ -20,18 +27,31 @@ export type TokenCache = {
   expireOlder(connectionId: string, generation: number): void;
 };
 
-type Options = { rows: TokenRows; vault: TokenVault; clock: Clock; databaseClock: DatabaseClock };
+type Options = {
+  rows: TokenRows;
+  vault: TokenVault;
+  clock: Clock;
+  databaseClock: DatabaseClock;
+  alarms: Pick<Alarms, "unreadable">;
+};
 
 const maxConnections = 100_000;
 
-export function createTokenCache({ rows, vault, clock, databaseClock }: Options): TokenCache {
+export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
   const known = new Map<string, { name: string; generation: number }>();
 
   const openRow = (row: TokenRow): KnownConnection => {
     known.set(row.id, { name: row.name, generation: row.generation });
     if (known.size > maxConnections) known.delete(known.keys().next().value as string);
-    const place = { connectionId: row.id, generation: row.generation };
-    return { row, accessToken: row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place) };
+    if (row.accessToken === null) return { row, accessToken: null, unreadable: null };
+    try {
+      const place = { connectionId: row.id, generation: row.generation };
+      return { row, accessToken: vault.openAccessToken(row.accessToken, place), unreadable: null };
+    } catch (error) {
+      if (!(error instanceof UnreadableSecretError)) throw error;
+      alarms.unreadable(error.of(row.name));
+      return { row, accessToken: null, unreadable: error };
+    }
   };
 
   const cache = createReadCache<KnownConnection>({

@@ -15,6 +15,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Tombstones } from "../store/tombstones.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import type { KeyList } from "../vault/key-list.ts";
 import { createAccounts } from "./accounts.ts";
 import { budgets } from "./budgets.ts";
 import { createDatabaseClock } from "./database-clock.ts";
@@ -23,7 +24,7 @@ import { createGranting } from "./granting.ts";
 import { createEstablish } from "./establish.ts";
 import { createKeeper } from "./keeping.ts";
 import { createLimitKeeper } from "./limits.ts";
-import type { RefreshObserver } from "./observer.ts";
+import type { Alarms, RefreshObserver } from "./observer.ts";
 import { createReads } from "./reads.ts";
 import { createRecovery } from "./recovery.ts";
 import { createRefresh } from "./refresh.ts";
@@ -52,6 +53,7 @@ export type TokenCoreParts = {
   spoolPlaces: readonly SpoolPlace[];
   marks: Marks;
   vault: TokenVault;
+  keys: KeyList;
   health: DatabaseHealth;
   /** Moves when Redis, which was away, has come back. */
   redisEpoch: () => number;
@@ -59,6 +61,7 @@ export type TokenCoreParts = {
   /** For jitter. */
   random: () => number;
   observer: RefreshObserver;
+  alarms: Alarms;
   onSpoolError: (place: SpoolPlace["name"], error: unknown) => void;
   /** Told of errors in work that nobody waits for. */
   onBackgroundError: (error: unknown) => void;

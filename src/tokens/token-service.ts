@@ -148,6 +148,10 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       if (usable) return issue(found, warnings);
       throw unavailable(found.row);
     }
+    // A good refresh token gets another access token; one that only another replica can open may be good as it is.
+    const { unreadable } = found;
+    const isLost = unreadable !== null && (firstPlan(found.row) === null || unreadable.reason === "unknown_key");
+    if (isLost) throw unreadable;
     if (firstPlan(found.row) === null) return usable ? issue(found, []) : await endUnrefreshable(found);
     if (isInBackoff(found.row)) {
       if (usable) return issue(found, warnings);

@@ -54,6 +54,10 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
       context,
     );
   }
+  if (row.lastErrorCode === "unreadable_secret") {
+    const detail = `${row.lastErrorDetail ?? ""} Correct the client's secret or the credentials, or connect the account again.`;
+    return new BrokerError("unreadable_secret", detail.trim(), context);
+  }
   const inBackoff = (row.backoffUntil?.getTime() ?? 0) > times.nowMs;
   if (row.attemptOutcome === null && (row.attemptId !== null || (row.lastErrorCode === null && !inBackoff))) {
     const detail = "A refresh of this connection is under way; try again shortly.";

@@ -1,7 +1,7 @@
 import { createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { StartupError } from "../errors.ts";
 import { keyIdOf, open, seal, type Place } from "./envelope.ts";
-import { UnreadableSecretError } from "./unreadable.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 
 /** Seals with the first key and opens with all of them. */
 export type Keyring = {

@@ -1,8 +1,10 @@
+import { randomBytes, randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Leases } from "../../src/leases/lease.ts";
 import { createMemoryLeases } from "../../src/leases/memory-lease.ts";
 import { createRedisLeases } from "../../src/leases/redis-lease.ts";
+import { createKeyring } from "../../src/vault/keyring.ts";
 import { connectRedis } from "../../src/redis.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
@@ -93,8 +95,12 @@ describe("leases in the process", () => {
   });
 });
 
+const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
+let rejected = 0;
+const onRejected = () => void rejected++;
+
 function leasesAt(url: string, onError: (error: Error) => void): Leases {
-  return createRedisLeases({ redis: connectRedis(url), subscriber: connectRedis(url), onError });
+  return createRedisLeases({ redis: connectRedis(url), subscriber: connectRedis(url), keyring, onError, onRejected });
 }
 
 /** Leases on a Redis that answer. */
@@ -144,18 +150,48 @@ describeWithServices(["redis"], "leases in Redis", () => {
     await replica.leases.close();
   });
 
-  it("what somebody else publishes there is passed over unless it is news", async () => {
+  it("what somebody else publishes there is passed over: made up, changed, sent again, in another form, endless", async () => {
     const replica = await connected(url);
     const { heard } = hearing(replica.leases);
+    const sent: string[] = [];
+    const spy = connectRedis(url);
+    spy.on("message", (_channel, text: string) => void sent.push(text));
+    await eventually(() => spy.status === "ready");
+    await spy.subscribe("freshet:refresh");
     const news = newsOf();
-    await withRedis(url, async (redis) => {
-      await eventually(async () => (await redis.publish("freshet:refresh", "not JSON")) > 0);
-      for (const text of ["", "null", "[]", '"text"', '{"connection":1}', '{"generation":"x"}', JSON.stringify(news)]) {
-        await redis.publish("freshet:refresh", text);
-      }
+    await eventually(() => {
+      if (sent.length === 0) leases.announce(news);
+      return heard.length > 0 && sent.length > 0;
     });
-    await eventually(() => heard.length > 0);
-    expect(heard).toEqual([news]);
+    spy.disconnect();
+    const [authentic = ""] = sent;
+    const before = [heard.length, rejected];
+    const message = JSON.parse(authentic) as Record<string, unknown>;
+    const another = createKeyring([{ id: "k1", key: randomBytes(32) }]);
+    const forged = [
+      "not JSON",
+      "",
+      "null",
+      "[]",
+      '"text"',
+      '{"connection":1}',
+      '{"generation":"x"}',
+      JSON.stringify(news),
+      ...[{ outcome: "failed" }, { generation: 4 }, { connection: randomUUID() }, { nonce: "x" }, { proof: "k1." }].map(
+        (change) => JSON.stringify({ ...message, ...change }),
+      ),
+      JSON.stringify({ ...message, proof: another.sign("news", "x") }),
+      JSON.stringify({ ...message, padding: "x".repeat(100_000) }),
+    ];
+    const last = newsOf();
+    await withRedis(url, async (redis) => {
+      for (const text of [authentic, ...forged]) await redis.publish("freshet:refresh", text);
+    });
+    leases.announce(last);
+    await eventually(() => heard.some(({ attempt }) => attempt === last.attempt));
+    expect(heard.slice(before[0])).toEqual([last]);
+    // Both replicas of this process heard them.
+    expect(rejected - (before[1] ?? 0)).toBe(2 * forged.length);
     await replica.leases.close();
   });
 });

@@ -1,4 +1,4 @@
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -6,11 +6,19 @@ import { createFileMarks } from "../../src/marks/file-marks.ts";
 import { deletedGeneration, type Mark, type Marks } from "../../src/marks/marks.ts";
 import { createRedisMarks } from "../../src/marks/redis-marks.ts";
 import { connectRedis, type RedisClient } from "../../src/redis.ts";
+import { createKeyring } from "../../src/vault/keyring.ts";
+import { createSharedProofs } from "../../src/vault/shared-proofs.ts";
+import { createKeyList } from "../../src/vault/key-list.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
 import { eventually } from "./leases/bench.ts";
 
 const mark = (generation: number, version = generation): Mark => ({ generation, version });
+
+const key = "freshet:generations";
+const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
+/** The database names a key that this ring lacks. */
+const keys = createKeyList(async () => ["k1", "k2"]);
 
 /** What is noted does not wait: it is there soon. */
 async function untilNoted(marks: Marks, id: string, expected: Mark): Promise<void> {
@@ -111,11 +119,23 @@ describeWithServices(["redis"], "marks in Redis", () => {
   let redis: RedisClient;
   let marks: Marks;
   const errors: Error[] = [];
+  const rejected: string[] = [];
+  const marksAt = (at: RedisClient, ring = keyring) =>
+    createRedisMarks({
+      redis: at,
+      proofs: createSharedProofs(ring, keys),
+      onError: (error) => void errors.push(error),
+      onRejected: (id) => void rejected.push(id),
+    });
   beforeAll(async () => {
     url = await useRedis();
     redis = connectRedis(url);
     await eventually(() => redis.status === "ready");
-    marks = createRedisMarks(redis, (error) => void errors.push(error));
+    marks = marksAt(redis);
+  });
+  beforeEach(() => {
+    errors.splice(0);
+    rejected.splice(0);
   });
   afterAll(() => redis.disconnect());
   marking(() => marks);
@@ -125,22 +145,80 @@ describeWithServices(["redis"], "marks in Redis", () => {
     marks.raise(id, mark(3, 4));
     const other = connectRedis(url);
     await eventually(() => other.status === "ready");
-    await untilNoted(
-      createRedisMarks(other, () => {}),
-      id,
-      mark(3, 4),
-    );
-    expect(await redis.hget("freshet:generations", id)).toBe("3:4");
+    await untilNoted(marksAt(other), id, mark(3, 4));
+    expect(await redis.hget("freshet:generations", id)).toMatch(/^3:4:k1\.[\w-]{43}$/);
     other.disconnect();
   });
 
-  it("that somebody has overwritten with something else count as none", async () => {
-    const id = randomUUID();
-    await redis.hset("freshet:generations", id, "nonsense");
-    expect(await marks.read(id)).toBeNull();
-    expect(await marks.compare(new Map([[id, mark(2)]]))).toEqual(new Map());
-    expect(await marks.read(id)).toEqual(mark(2));
+  it("that nobody of ours wrote count as none, are told, and are written over: too high, garbage, bytes, another's, an unknown key's", async () => {
+    const [id, other] = [randomUUID(), randomUUID()];
+    marks.raise(other, mark(90));
+    await untilNoted(marks, other, mark(90));
+    const authentic = (await redis.hget(key, other)) ?? "";
+    const forged: (string | Buffer)[] = [
+      "nonsense",
+      "9999999999:1",
+      "2000000000:1",
+      "90:90:",
+      authentic,
+      authentic.replace("90:", "91:"),
+      "",
+      authentic.replace("k1.", "k9."),
+      randomBytes(300),
+      Buffer.from([0xff, 0xfe]),
+      "9".repeat(1_000_000),
+    ];
+    for (const value of forged) {
+      rejected.splice(0);
+      await redis.hset(key, id, value);
+      expect(await marks.read(id)).toBeNull();
+      expect(rejected).toEqual([id]);
+      expect(await marks.compare(new Map([[id, mark(2)]]))).toEqual(new Map());
+      expect(await marks.read(id)).toEqual(mark(2));
+    }
     expect(errors).toEqual([]);
+  });
+
+  it("a forged one changes nothing for the others of a comparison", async () => {
+    const ids = Array.from({ length: 20 }, () => randomUUID());
+    marks.raise(ids[3] ?? "", mark(9));
+    await untilNoted(marks, ids[3] ?? "", mark(9));
+    await redis.hset(key, ids[5] ?? "", "9999999999:1");
+    expect(await marks.compare(new Map(ids.map((id) => [id, mark(5)])))).toEqual(new Map([[ids[3], mark(9)]]));
+    expect(await marks.read(ids[6] ?? "")).toEqual(mark(5));
+  });
+
+  it("an older one that is put back is only lower", async () => {
+    const id = randomUUID();
+    marks.raise(id, mark(3));
+    await untilNoted(marks, id, mark(3));
+    const old = (await redis.hget(key, id)) ?? "";
+    marks.raise(id, mark(7));
+    await untilNoted(marks, id, mark(7));
+    await redis.hset(key, id, old);
+    expect(await marks.compare(new Map([[id, mark(7)]]))).toEqual(new Map());
+    expect([await marks.read(id), rejected]).toEqual([mark(7), []]);
+  });
+
+  it("one whose key only another replica has is no mark here, and is left to that one", async () => {
+    const id = randomUUID();
+    const theirs = marksAt(redis, createKeyring([{ id: "k2", key: randomBytes(32) }]));
+    theirs.raise(id, mark(8));
+    await untilNoted(theirs, id, mark(8));
+    expect(await marks.read(id)).toBeNull();
+    expect(await marks.compare(new Map([[id, mark(5)]]))).toEqual(new Map());
+    expect([await theirs.read(id), rejected]).toEqual([mark(8), []]);
+  });
+
+  it("whatever else stands under their key gives way to them", async () => {
+    const id = randomUUID();
+    for (const put of [() => redis.set(key, "text"), () => redis.rpush(key, "a", "b"), () => redis.sadd(key, id)]) {
+      await redis.del(key);
+      await put();
+      expect(await marks.read(id)).toBeNull();
+      expect(await marks.compare(new Map([[id, mark(2)]]))).toEqual(new Map());
+      expect(await marks.read(id)).toEqual(mark(2));
+    }
   });
 });
 
@@ -150,7 +228,12 @@ describeWithServices(["redis"], "marks in a Redis that is gone", () => {
     const redis = connectRedis(server.url);
     redis.on("error", () => {});
     const errors: Error[] = [];
-    const marks = createRedisMarks(redis, (error) => void errors.push(error));
+    const marks = createRedisMarks({
+      redis,
+      proofs: createSharedProofs(keyring, keys),
+      onError: (error) => void errors.push(error),
+      onRejected: () => {},
+    });
     await eventually(() => redis.status === "ready");
     await server.stop();
     await eventually(() => redis.status !== "ready");

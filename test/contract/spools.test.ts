@@ -16,13 +16,15 @@ function entryOf(changes: Partial<SpoolEntry> = {}): SpoolEntry {
   return { connectionId: randomUUID(), generation: 3, attemptId: randomUUID(), record, ...changes };
 }
 
+const wanted = (connectionId: string, generation: number) => ({ connectionId, generation, attemptId: null });
+
 const byAttempt = (entries: SpoolEntry[]) =>
   [...entries].sort((one, other) => one.attemptId.localeCompare(other.attemptId));
 
 /** What every place promises. Each test finds it empty. */
 function spooling(place: () => SpoolPlace): void {
   it("an empty one holds nothing, and there is nothing to remove", async () => {
-    expect([await place().list(), await place().find(randomUUID(), 1)]).toEqual([[], []]);
+    expect([await place().list(), await place().find(wanted(randomUUID(), 1))]).toEqual([[], []]);
     await place().remove(entryOf());
   });
 
@@ -37,9 +39,9 @@ function spooling(place: () => SpoolPlace): void {
     const again = { ...entryOf(), connectionId: one.connectionId };
     const next = { ...entryOf({ generation: 30 }), connectionId: one.connectionId };
     for (const entry of [one, other, again, next]) await place().put(entry);
-    expect(byAttempt(await place().find(one.connectionId, 3))).toEqual(byAttempt([one, again]));
-    expect(await place().find(one.connectionId, 30)).toEqual([next]);
-    expect(await place().find(other.connectionId, 30)).toEqual([]);
+    expect(byAttempt(await place().find(wanted(one.connectionId, 3)))).toEqual(byAttempt([one, again]));
+    expect(await place().find(wanted(one.connectionId, 30))).toEqual([next]);
+    expect(await place().find(wanted(other.connectionId, 30))).toEqual([]);
   });
 
   it("a removed record is gone, and those beside it stay", async () => {
@@ -50,7 +52,7 @@ function spooling(place: () => SpoolPlace): void {
     await place().remove(one);
     await place().remove(one);
     expect(await place().list()).toEqual([beside]);
-    expect(await place().find(one.connectionId, 3)).toEqual([beside]);
+    expect(await place().find(wanted(one.connectionId, 3))).toEqual([beside]);
   });
 
   it("a record that is put again takes the place of the first", async () => {
@@ -69,7 +71,7 @@ describe("a spool in a folder", () => {
   beforeEach(async () => {
     folder = await temporaryFolder("spool");
     path = join(folder.path, "spool");
-    place = createFileSpool(path);
+    place = createFileSpool(path, () => {});
     return async () => await folder.remove();
   });
   spooling(() => place);
@@ -86,7 +88,7 @@ describe("a spool in a folder", () => {
     await place.put(whole);
     await writeFile(join(path, `${nameOf(half)}.part`), half.record.slice(0, 10));
     expect(await place.list()).toEqual([whole]);
-    expect(await place.find(half.connectionId, half.generation)).toEqual([]);
+    expect(await place.find(wanted(half.connectionId, half.generation))).toEqual([]);
     await place.put(half);
     expect(byAttempt(await place.list())).toEqual(byAttempt([half, whole]));
     expect((await readdir(path)).filter((name) => name.endsWith(".part"))).toEqual([]);
@@ -114,7 +116,7 @@ describe("a spool in a folder", () => {
   it("survives the process that wrote it", async () => {
     const entry = entryOf();
     await place.put(entry);
-    expect(await createFileSpool(path).list()).toEqual([entry]);
+    expect(await createFileSpool(path, () => {}).list()).toEqual([entry]);
   });
 
   it("a record that goes while somebody looks at the others is no fault", async () => {
@@ -123,7 +125,7 @@ describe("a spool in a folder", () => {
     // Its name is there when the folder is read, and its file is gone when that is opened.
     await symlink(join(path, "gone"), join(path, nameOf(goes)));
     expect(await place.list()).toEqual([stays]);
-    expect(await place.find(goes.connectionId, goes.generation)).toEqual([]);
+    expect(await place.find(wanted(goes.connectionId, goes.generation))).toEqual([]);
   });
 
   it("says so when its folder cannot be written or read", async () => {
@@ -131,7 +133,7 @@ describe("a spool in a folder", () => {
     await writeFile(path, "a file in the folder's place");
     await expect(place.put(entryOf())).rejects.toThrow();
     await expect(place.list()).rejects.toThrow();
-    await expect(place.find(randomUUID(), 1)).rejects.toThrow();
+    await expect(place.find(wanted(randomUUID(), 1))).rejects.toThrow();
   });
 
   it("says so when the disk is full, and leaves nothing that looks like a record", async () => {
@@ -152,7 +154,7 @@ describeWithServices(["redis"], "a spool in Redis", () => {
     url = await useRedis();
     redis = connectRedis(url);
     await eventually(() => redis.status === "ready");
-    place = createRedisSpool(redis);
+    place = createRedisSpool(redis, () => {});
   });
   beforeEach(async () => void (await redis.flushdb()));
   afterAll(() => redis.disconnect());
@@ -182,7 +184,7 @@ describeWithServices(["redis"], "a spool in Redis", () => {
     await place.put(entry);
     const other = connectRedis(url);
     await eventually(() => other.status === "ready");
-    expect(await createRedisSpool(other).find(entry.connectionId, 3)).toEqual([entry]);
+    expect(await createRedisSpool(other, () => {}).find(wanted(entry.connectionId, 3))).toEqual([entry]);
     other.disconnect();
   });
 });
@@ -193,11 +195,11 @@ describeWithServices(["redis"], "a spool in a Redis that is gone", () => {
     const redis = connectRedis(server.url);
     redis.on("error", () => {});
     await eventually(() => redis.status === "ready");
-    const place = createRedisSpool(redis);
+    const place = createRedisSpool(redis, () => {});
     const entry = entryOf();
     await server.stop();
     await eventually(() => redis.status !== "ready");
-    const questions = [place.put(entry), place.remove(entry), place.list(), place.find(entry.connectionId, 3)];
+    const questions = [place.put(entry), place.remove(entry), place.list(), place.find(wanted(entry.connectionId, 3))];
     const outcomes = await Promise.allSettled(questions);
     expect(outcomes.map(({ status }) => status)).toEqual(questions.map(() => "rejected"));
     await server.restart();
@@ -213,7 +215,7 @@ describeWithServices(["redis"], "a spool in a Redis that is gone", () => {
     redis.on("error", () => {});
     await eventually(() => redis.status === "ready");
     await server.pause();
-    await expect(createRedisSpool(redis).find(randomUUID(), 1)).rejects.toThrow();
+    await expect(createRedisSpool(redis, () => {}).find(wanted(randomUUID(), 1))).rejects.toThrow();
     await server.resume();
     redis.disconnect();
   });

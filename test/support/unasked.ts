@@ -1,6 +1,8 @@
 import type { Discovery } from "../../src/providers/discovery.ts";
 import type { AccountRows } from "../../src/store/account-rows.ts";
 import type { DeviceAuthorizations } from "../../src/store/device-authorizations.ts";
+import type { Alarms } from "../../src/tokens/observer.ts";
+import type { KeyList } from "../../src/vault/key-list.ts";
 
 const unasked = (name: string) => () => Promise.reject(new Error(`${name} was not expected to be asked for anything`));
 
@@ -25,6 +27,11 @@ export const noAccounts: AccountRows = {
 
 /** For definitions that name all of their addresses. */
 export const noDiscovery: Discovery = { complete: async (definition) => definition, doubt() {} };
+
+/** Whatever does not open counts as not being there. */
+export const noOtherKeys: KeyList = { absenceOf: async () => "absent", isSilent: async () => false };
+
+export const noAlarms: Alarms = { unreadable() {}, rejected() {} };
 
 /** Nobody types in a user code. */
 export const noDeviceCodes: DeviceAuthorizations = {

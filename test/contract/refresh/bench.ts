@@ -30,7 +30,7 @@ import { define } from "../../unit/providers/definitions.ts";
 import { fakeClock } from "../../unit/tokens/fake-clock.ts";
 import type { StoreStage } from "../store/stage.ts";
 import { memoryMarks, memorySpool, type MemoryMarks, type MemorySpool } from "../../unit/tokens/memory-places.ts";
-import { noAccounts, noDiscovery } from "../../support/unasked.ts";
+import { noAccounts, noAlarms, noDiscovery, noOtherKeys } from "../../support/unasked.ts";
 
 /** What a provider does with one request. */
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;
@@ -171,10 +171,13 @@ export class RefreshBench {
         vault,
         clock: this.clock,
         rows: this.rows,
+        alarms: noAlarms,
         ...outside,
       }),
       spools: createSpools({ places: [this.spool], onError: (place) => void this.seen.push(`${place} fails`) }),
       vault,
+      keys: noOtherKeys,
+      alarms: noAlarms,
       clock: this.clock,
       random: () => 0.5,
       observer: this.#observer(),

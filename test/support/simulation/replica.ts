@@ -10,7 +10,7 @@ import { SimFolder } from "./sim-folder.ts";
 import type { SimProvider } from "./sim-provider.ts";
 import type { SimRedis } from "./sim-redis.ts";
 import type { SimStore } from "./sim-store.ts";
-import { noAccounts, noDeviceCodes, noDiscovery } from "../unasked.ts";
+import { noAccounts, noAlarms, noDeviceCodes, noDiscovery, noOtherKeys } from "../unasked.ts";
 
 /** What all replicas share. */
 export type Surroundings = {
@@ -116,6 +116,8 @@ export class Replica {
       spoolPlaces: places,
       marks: redis.marksOf(actor),
       vault: createPlainVault(),
+      keys: noOtherKeys,
+      alarms: noAlarms,
       health,
       redisEpoch: () => redis.epoch,
       clock: this.#clock(actor),

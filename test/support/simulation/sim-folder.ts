@@ -24,7 +24,7 @@ export class SimFolder {
       put: async (entry) => void (await act("write file", () => this.files.set(nameOf(entry), entry))),
       remove: async (key) => void (await act("remove file", () => this.files.delete(nameOf(key)))),
       list: async () => await act("list files", () => all(() => true)),
-      find: async (id, generation) =>
+      find: async ({ connectionId: id, generation }) =>
         await act("find files", () => all((one) => one.connectionId === id && one.generation === generation)),
     };
   }

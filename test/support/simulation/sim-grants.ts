@@ -94,9 +94,12 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       return true;
     },
 
-    newestCandidate(connectionId, authorization) {
+    newestCandidate(connectionId, authorization, passedOver = []) {
       const all = [...tables.candidates.values()].filter(
-        (one) => one.connectionId === connectionId && one.authorization === authorization,
+        (one) =>
+          one.connectionId === connectionId &&
+          one.authorization === authorization &&
+          !passedOver.includes(one.attemptId),
       );
       const newest = all.sort((a, b) => b.order - a.order)[0];
       if (newest === undefined) return null;

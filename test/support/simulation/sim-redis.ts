@@ -97,7 +97,7 @@ export class SimRedis {
       put: async (entry) => void (await this.#do(actor, "spool", () => this.spool.set(nameOf(entry), entry))),
       remove: async (key) => void (await this.#do(actor, "unspool", () => this.spool.delete(nameOf(key)))),
       list: async () => await this.#do(actor, "list spool", () => all(() => true)),
-      find: async (id, generation) =>
+      find: async ({ connectionId: id, generation }) =>
         await this.#do(actor, "find in spool", () =>
           all((one) => one.connectionId === id && one.generation === generation),
         ),

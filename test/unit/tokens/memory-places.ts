@@ -14,7 +14,7 @@ export function memorySpool(name: SpoolPlace["name"] = "redis"): MemorySpool {
     put: (entry) => there(() => void place.entries.set(nameOf(entry), entry)),
     remove: (key) => there(() => void place.entries.delete(nameOf(key))),
     list: () => there(() => [...place.entries.values()]),
-    find: (connectionId, generation) =>
+    find: ({ connectionId, generation }) =>
       there(() =>
         [...place.entries.values()].filter((it) => it.connectionId === connectionId && it.generation === generation),
       ),

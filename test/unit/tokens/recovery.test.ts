@@ -14,7 +14,7 @@ import { define } from "../providers/definitions.ts";
 import { answerRecord, vault } from "./answers.ts";
 import { memoryMarks, memorySpool } from "./memory-places.ts";
 import { tokenRow } from "./token-row.ts";
-import { noAccounts } from "../../support/unasked.ts";
+import { noAccounts, noAlarms, noOtherKeys } from "../../support/unasked.ts";
 
 const row = tokenRow();
 const stored = tokenRow({ generation: row.generation + 1 });
@@ -35,6 +35,9 @@ class Stage {
   generations: GenerationMark[] = [];
   kills: "token" | "all" = "all";
   isKnown = true;
+  /** Whether another replica has the keys that this one lacks. */
+  isForeign = false;
+  readonly alarms: string[] = [];
   rows: Partial<TokenRows> = {
     commitRefresh: async () => {
       this.order.push("stored");
@@ -74,6 +77,8 @@ class Stage {
       keeper: { holds: () => this.held },
       sender,
       observer: observer as RefreshObserver,
+      keys: { ...noOtherKeys, isSilent: async () => this.isForeign },
+      alarms: { ...noAlarms, rejected: (kind) => void this.alarms.push(kind) },
       learn: (learnt) => void this.learnt.push(learnt),
       onError: (error) => void this.errors.push(error),
     });
@@ -114,7 +119,7 @@ describe("what waits in a spool", () => {
     await stage.spool.put(foreign);
     await stage.spoolOne();
     await stage.recovery.run();
-    expect([[...stage.spool.entries.values()], stage.errors.length]).toEqual([[foreign], 1]);
+    expect([[...stage.spool.entries.values()], stage.alarms]).toEqual([[foreign], ["spool"]]);
     expect(stage.order).toContain("stored");
   });
 
@@ -138,7 +143,7 @@ describe("what waits in a spool", () => {
     await stage.recovery.run();
     expect([stage.spool.entries.size, stage.order]).toEqual([1, ["compared"]]);
     stage.spool.entries.clear();
-    expect(await stage.recovery.clear(row.id, row.generation)).toBe("drained");
+    expect(await stage.recovery.clear(row)).toBe("drained");
   });
 });
 
@@ -146,20 +151,20 @@ describe("an attempt that may be taken over", () => {
   it("is clear where no spool holds its answer", async () => {
     const stage = new Stage();
     await stage.spoolOne();
-    expect(await stage.recovery.clear(row.id, row.generation + 1)).toBe("clear");
+    expect(await stage.recovery.clear(stored)).toBe("clear");
   });
 
   it("is not needed where its answer was in a spool, which is stored first", async () => {
     const stage = new Stage();
     await stage.spoolOne();
-    expect(await stage.recovery.clear(row.id, row.generation)).toBe("drained");
+    expect(await stage.recovery.clear(row)).toBe("drained");
     expect([stage.order, stage.spool.entries.size]).toEqual([["stored", "drained"], 0]);
   });
 
   it("is uncertain where a place that may hold its answer does not answer", async () => {
     const stage = new Stage();
     stage.spool.isAway = true;
-    expect(await stage.recovery.clear(row.id, row.generation)).toBe("silent");
+    expect(await stage.recovery.clear(row)).toBe("silent");
   });
 });
 

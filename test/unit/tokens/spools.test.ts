@@ -64,28 +64,34 @@ describe("the spools", () => {
     expect([failed, redis.entries.size]).toEqual([["data_dir"], 0]);
   });
 
-  it("list each answer once, from the places that answer", async () => {
+  it("list what each place holds, and say where, from the places that answer", async () => {
     const [disk, redis] = [memorySpool("data_dir"), memorySpool("redis")];
     const { spools, failed } = spoolsIn([disk, redis]);
-    const other = { ...entry, attemptId: "another" };
     await spools.put(entry);
-    await redis.put(other);
-    expect((await spools.list()).entries.map((each) => each.attemptId).sort()).toEqual([attemptId, "another"].sort());
+    const inFolder = { ...entry, place: "data_dir" };
+    expect(await spools.list()).toEqual({ entries: [inFolder, { ...entry, place: "redis" }], isComplete: true });
     redis.isAway = true;
-    expect(await spools.list()).toEqual({ entries: [entry], isComplete: false });
+    expect(await spools.list()).toEqual({ entries: [inFolder], isComplete: false });
     expect(failed).toEqual(["redis"]);
   });
 
-  it("find what waits of one generation; a silent place counts only where nothing was found", async () => {
+  it("find what waits of one generation, and say whether every place has answered", async () => {
     const [disk, redis] = [memorySpool("data_dir"), memorySpool("redis")];
     const { spools } = spoolsIn([disk, redis]);
-    expect(await spools.find("c", 3)).toEqual([]);
+    const found = async (connectionId: string, generation: number) => {
+      const { entries, isComplete } = await spools.find({ connectionId, generation, attemptId: null });
+      return [entries.map(({ place }) => place), isComplete];
+    };
+    expect(await found("c", 3)).toEqual([[], true]);
     await spools.put(entry);
-    expect(await spools.find("c", 3)).toEqual([entry]);
-    expect(await spools.find("c", 4)).toEqual([]);
+    expect([await found("c", 3), await found("c", 4)]).toEqual([
+      [["data_dir", "redis"], true],
+      [[], true],
+    ]);
     redis.isAway = true;
-    expect(await spools.find("c", 3)).toEqual([entry]);
-    expect(await spools.find("c", 4)).toBe("silent");
-    expect(await spools.find("d", 3)).toBe("silent");
+    expect([await found("c", 3), await found("d", 3)]).toEqual([
+      [["data_dir"], false],
+      [[], false],
+    ]);
   });
 });

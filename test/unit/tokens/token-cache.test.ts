@@ -7,6 +7,7 @@ import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
 import { createTokenCache } from "../../../src/tokens/token-cache.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { noAlarms } from "../../support/unasked.ts";
 import { fakeClock } from "./fake-clock.ts";
 import { inSeconds, tokenRow } from "./token-row.ts";
 
@@ -30,7 +31,7 @@ function caching() {
     },
   } as unknown as TokenRows;
   const databaseClock = createDatabaseClock(clock);
-  const cache = createTokenCache({ rows, vault, clock, databaseClock });
+  const cache = createTokenCache({ rows, vault, clock, databaseClock, alarms: noAlarms });
   const generation = async () => (await cache.read("acme"))?.row.generation;
   return { cache, clock, state, databaseClock, generation };
 }

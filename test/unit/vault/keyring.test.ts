@@ -4,7 +4,8 @@ import { StartupError } from "../../../src/errors.ts";
 import { keyIdOf } from "../../../src/vault/envelope.ts";
 import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
-import { createKeyList, UnreadableSecretError } from "../../../src/vault/unreadable.ts";
+import { UnreadableSecretError } from "../../../src/unreadable.ts";
+import { createKeyList } from "../../../src/vault/key-list.ts";
 
 const keyOf = (id: string, seed = id) => ({ id, key: createHash("sha256").update(seed).digest() });
 const [old, current] = [keyOf("2025"), keyOf("2026")];
