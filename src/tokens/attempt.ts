@@ -139,9 +139,9 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
   const { rows, vault, keys, alarms } = parts;
   const passedOver: string[] = [];
   for (;;) {
-    const candidate = await rows.newestCandidate(row.id, row.authorization, passedOver);
-    if (candidate === null) return null;
-    const { attemptId, baseGeneration, record } = candidate;
+    const newest = await rows.newestCandidate(row.id, row.authorization, passedOver);
+    if (newest === null) return null;
+    const { attemptId, baseGeneration, record } = newest;
     try {
       const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
       return { attemptId, grant: resealFor(vault, opened, generation) };

@@ -28,7 +28,7 @@ export function createSpools({ places, onError }: Options): Spools {
     const answers = await Promise.allSettled(
       places.map(async (place) => {
         const found = await ask(place).catch(report(place));
-        return found.map((entry): FoundEntry => Object.assign(entry, { place: place.name }));
+        return found.map((entry) => foundAt(place, entry));
       }),
     );
     const entries = answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
@@ -52,4 +52,8 @@ export function createSpools({ places, onError }: Options): Spools {
     list: async () => await gather(async (place) => await place.list()),
     find: async (wanted) => await gather(async (place) => await place.find(wanted)),
   };
+}
+
+function foundAt({ name }: SpoolPlace, entry: SpoolEntry): FoundEntry {
+  return { ...entry, place: name };
 }

@@ -55,7 +55,9 @@ async function withCandidate(stage: StoreStage) {
 async function reconnect(stage: StoreStage, id: string): Promise<void> {
   const row = await stage.row(id);
   const event = { type: "reconnected", detail: {} };
-  await stage.rows.replaceGrant({ ...row, attemptId: randomUUID() }, sealedGrant(), { event, exclusive: false });
+  const place = { connectionId: id, generation: row.generation + 1 };
+  const sealed = sealedGrant(vault.sealTokens({ accessToken: "a person's", refreshToken: "a person's own" }, place));
+  await stage.rows.replaceGrant({ ...row, attemptId: randomUUID() }, sealed, { event, exclusive: false });
 }
 
 /** Answers that come when their row has moved on: steps 8 and 9, and "After a crash". */
