@@ -3,6 +3,7 @@ import { errorCodes } from "../errors.ts";
 import { failureCodes } from "../providers/grant.ts";
 import { connectionGrants } from "../providers/provider-file.ts";
 import { attentionCodes } from "../registry/attention.ts";
+import { eventTypes } from "../store/event-types.ts";
 import { warningCodes } from "../tokens/issued-token.ts";
 
 /** An object that refuses fields it does not know. */
@@ -133,7 +134,7 @@ export const connectionSchema = Type.Object({
 export const eventSchema = Type.Object({
   id: Type.String(),
   at: timestamp,
-  type: Type.String(),
+  type: literals(eventTypes),
   detail: Type.Record(Type.String(), Type.Unknown()),
 });
 

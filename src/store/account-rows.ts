@@ -4,6 +4,7 @@ import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
 import { json } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
+import type { EventType } from "./event-types.ts";
 
 /** What was found out about the account of a connection. */
 export type FoundAccount = { account: string | null; label: string | null; captured: Record<string, string> };
@@ -92,7 +93,7 @@ export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" |
       return rows.map(({ name }) => name);
     },
 
-    async addEvent(connectionId: string, type: string, detail: Record<string, unknown>): Promise<void> {
+    async addEvent(connectionId: string, type: EventType, detail: Record<string, unknown>): Promise<void> {
       await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
         SELECT c.id, ${type}, ${json(detail)} FROM connections c WHERE c.id = ${connectionId}::uuid`;
     },

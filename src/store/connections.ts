@@ -4,6 +4,7 @@ import type { PagePosition, PageRequest } from "./page.ts";
 import type { ClientRow } from "./clients.ts";
 import { holdsGrant, json } from "./row-sql.ts";
 import { tokenColumns, type ConnectionStatus, type TokenRow } from "./token-row.ts";
+import type { EventType } from "./event-types.ts";
 
 /** A connection as ops see it: no secret, sealed or not. */
 export type ConnectionRecord = {
@@ -91,7 +92,7 @@ export type ConnectionChanges = {
   disabled?: boolean;
 };
 
-export type ConnectionEventRow = { id: bigint; at: Date; type: string; detail: Record<string, unknown> };
+export type ConnectionEventRow = { id: bigint; at: Date; type: EventType; detail: Record<string, unknown> };
 
 const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "clientName", c.client_ref::text AS "clientRef",
   c.grant_type AS "grant", c.status, c.scopes, c.granted_scopes AS "grantedScopes", c.inputs, c.labels, c.account,
@@ -214,7 +215,7 @@ export function createConnections({ prisma }: Database) {
         WHERE c.id = ${connectionId}::uuid OR c.parent_id = ${connectionId}::uuid ORDER BY e.id DESC LIMIT ${limit}`;
     },
 
-    async addEvent(connectionId: string, type: string, detail: Record<string, unknown>): Promise<void> {
+    async addEvent(connectionId: string, type: EventType, detail: Record<string, unknown>): Promise<void> {
       await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
         VALUES (${connectionId}::uuid, ${type}, ${json(detail)})`;
     },
@@ -283,7 +284,7 @@ function firstTry(grant: string): Sql.Sql {
   return needsNobody ? Sql.sql`clock_timestamp() + interval '60 seconds'` : Sql.sql`NULL::timestamptz`;
 }
 
-function eventType({ disabled }: ConnectionChanges): string {
+function eventType({ disabled }: ConnectionChanges): EventType {
   if (disabled === undefined) return "updated";
   return disabled ? "disabled" : "enabled";
 }

@@ -103,7 +103,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         access_token_sealed = ${tokens.accessToken}, refresh_token_sealed = ${tokens.refreshToken},
         backoff_until = NULL, updated_at = clock_timestamp(), next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)}
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.gone_back_from = ${row.goneBackFrom}`;
-      const event = { type: "released_after_restore", detail: { by } };
+      const event = { type: "released_after_restore" as const, detail: { by } };
       return (await prisma.$queryRaw<TokenRow[]>(moved(update, [event])))[0] ?? null;
     },
 

@@ -169,7 +169,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const detail = { generation: key.generation + 1, attempt: given.candidateId };
-      const event = { type: "candidate_tried", detail };
+      const event = { type: "candidate_tried" as const, detail };
       return first(await prisma.$queryRaw<TokenRow[]>(moved(update, [event], forget)));
     },
   };

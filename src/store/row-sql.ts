@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { EventType } from "./event-types.ts";
 import { tokenColumns, type ConnectionStatus } from "./token-row.ts";
 
 /** A set to be stored. `accessToken` null: the answer held none, what is stored counts as expired. */
@@ -29,7 +30,7 @@ export type PermitKey = { connectionId: string; generation: number; attemptId: s
 export type RecordedFailure = { code: string; detail: string; status?: number };
 
 /** A line of a connection's history. Its detail holds no secret. */
-export type HistoryEvent = { type: string; detail: unknown };
+export type HistoryEvent = { type: EventType; detail: unknown };
 
 /** When an attempt that its owner leaves behind may be looked at: after lease and quiet period, or not before the access token ends. */
 export type OrphanRule = { quietSeconds: number; promptly: boolean };

@@ -1,5 +1,6 @@
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import type { EventType } from "../store/event-types.ts";
 
 /** What a token endpoint granted, with all that is needed to put it into its row, now or after a restart. */
 export type AnswerRecord = {
@@ -11,7 +12,7 @@ export type AnswerRecord = {
   authorization: number;
   attemptId: string;
   /** The type of its line in the history. */
-  event: string;
+  event: EventType;
   /** The generation that the tokens are sealed for. */
   sealedFor: number;
   grant: SealedGrant;

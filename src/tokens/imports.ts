@@ -68,7 +68,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
   let faults = 0;
   while (row !== null) {
     const sealed = sealFor(row);
-    const event = { type: "imported", detail: { attempt: attemptId } };
+    const event = { type: "imported" as const, detail: { attempt: attemptId } };
     try {
       const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, {
         event,

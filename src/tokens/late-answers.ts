@@ -58,7 +58,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const sealed = resealFor(vault, record, generation);
   // Told once, not with each of them.
   const since = sealed.noRefreshTokenSince && (row.noRefreshTokenSince ?? sealed.noRefreshTokenSince);
-  const event = { type: "came_along", detail: { generation, attempt: record.attemptId } };
+  const event = { type: "came_along" as const, detail: { generation, attempt: record.attemptId } };
   const given = { attemptId: record.attemptId, generation, event };
   const stored = await rows.promoteLate(row, { ...sealed, noRefreshTokenSince: since }, given);
   return stored === null ? await placeFurther(parts, record) : { kind: "stored", row: stored };
@@ -95,7 +95,7 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
   if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
   if (isPromotable(row, record)) {
     const generation = Math.max(row.generation, record.generation) + 1;
-    const event = { type: "late_answer_stored", detail: { generation, attempt: record.attemptId } };
+    const event = { type: "late_answer_stored" as const, detail: { generation, attempt: record.attemptId } };
     const given = { attemptId: record.attemptId, generation, event };
     const promoted = await rows.promoteLate(row, resealFor(vault, record, generation), given);
     return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };

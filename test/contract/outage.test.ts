@@ -26,7 +26,7 @@ describeWithServices(["postgres"], "a Postgres that is gone", () => {
     const health = createDatabaseHealth(() => nowMs);
     const stage = new StoreStage(await openPostgres(server.url, health));
     const { row, key } = await stage.permit();
-    const event = { type: "reconnected", detail: {} };
+    const event = { type: "reconnected" as const, detail: {} };
     const given = { ...row, attemptId: randomUUID() };
     const statements = () => [
       stage.rows.readByName([row.name]),

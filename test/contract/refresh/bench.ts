@@ -292,7 +292,7 @@ export async function connectExpired(
   const scheduler = schedulerFor(rules, () => 0.5);
   const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler });
   const given = { ...row, attemptId: randomUUID() };
-  const event = { type: "connected", detail: {} };
+  const event = { type: "connected" as const, detail: {} };
   const stored = await stage.rows.replaceGrant(given, sealed, { event, exclusive: false });
   if (stored === null) throw new Error("the connection did not take its grant");
   return stored;

@@ -23,7 +23,7 @@ function along(name: string, { refreshes = true } = {}): TokenAnswer {
 
 async function reconnect(stage: StoreStage, id: string): Promise<void> {
   const row = await stage.row(id);
-  const event = { type: "reconnected", detail: {} };
+  const event = { type: "reconnected" as const, detail: {} };
   await stage.rows.replaceGrant({ ...row, attemptId: randomUUID() }, sealedGrant(), { event, exclusive: false });
 }
 

@@ -54,7 +54,7 @@ async function withCandidate(stage: StoreStage) {
 
 async function reconnect(stage: StoreStage, id: string): Promise<void> {
   const row = await stage.row(id);
-  const event = { type: "reconnected", detail: {} };
+  const event = { type: "reconnected" as const, detail: {} };
   const place = { connectionId: id, generation: row.generation + 1 };
   const sealed = sealedGrant(vault.sealTokens({ accessToken: "a person's", refreshToken: "a person's own" }, place));
   await stage.rows.replaceGrant({ ...row, attemptId: randomUUID() }, sealed, { event, exclusive: false });

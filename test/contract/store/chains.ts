@@ -9,7 +9,7 @@ const ended = { status: "pending", accessToken: null, refreshToken: null, expire
 type Given = { issuedAt: Date; account?: { account: string | null; label: string | null } };
 
 async function put(stage: StoreStage, { id }: TokenRow, { issuedAt, account }: Given) {
-  const given = { event: { type: "reconnected", detail: {} }, exclusive: false, account };
+  const given = { event: { type: "reconnected" as const, detail: {} }, exclusive: false, account };
   const place = { ...(await stage.row(id)), attemptId: randomUUID() };
   return await stage.rows.replaceGrant(place, sealedGrant({ issuedAt }), given);
 }

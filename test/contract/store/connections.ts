@@ -78,7 +78,7 @@ export function connections(stage: () => StoreStage): void {
       const { row, key } = await stage().permit();
       await stage().connections.delete(row.id);
       expect(await stage().rows.commitRefresh(key, sealedGrant(), {})).toBeNull();
-      const event = { type: "connected", detail: {} };
+      const event = { type: "connected" as const, detail: {} };
       const given = { ...row, attemptId: randomUUID() };
       expect(await stage().rows.replaceGrant(given, sealedGrant(), { event, exclusive: false })).toBeNull();
       expect(await stage().rows.readById(row.id)).toBeNull();
@@ -266,11 +266,11 @@ export function connections(stage: () => StoreStage): void {
   it("a history is paged newest first and takes what a provider said as it is", async () => {
     const row = await stage().insert();
     const texts = ["one", 'a "quote" and a \\', "née ✓", "four"];
-    for (const text of texts) await stage().connections.addEvent(row.id, "noted", { text });
+    for (const text of texts) await stage().connections.addEvent(row.id, "account_lookup_failed", { text });
     const first = await stage().connections.events(row.id, { limit: 3, before: null });
     expect(first.map(({ detail }) => detail["text"])).toEqual(texts.toReversed().slice(0, 3));
     const rest = await stage().connections.events(row.id, { limit: 3, before: first.at(-1)?.id ?? null });
-    expect(rest.map(({ type }) => type)).toEqual(["noted", "created"]);
+    expect(rest.map(({ type }) => type)).toEqual(["account_lookup_failed", "created"]);
     expect(Math.abs((rest[0]?.at.getTime() ?? 0) - (await stage().row(row.id)).now.getTime())).toBeLessThan(60_000);
   });
 }

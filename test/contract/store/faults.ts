@@ -31,7 +31,7 @@ export function faults(stage: () => StoreStage): void {
   it("what was deleted at the same moment is a conflict, whoever refers to it", async () => {
     const row = await stage().connect();
     await stage().connections.delete(row.id);
-    const late = stage().connections.addEvent(row.id, "noted", {});
+    const late = stage().connections.addEvent(row.id, "account_lookup_failed", {});
     expect(await late.then(() => "none", codeOf)).toBe("conflict");
   });
 }

@@ -31,7 +31,7 @@ const ofAda = async (stage: StoreStage) => {
 /** Ada comes again, and brings no refresh token. */
 async function putKept(stage: StoreStage, row: TokenRow, grant = kept()) {
   const given = { ...row, attemptId: randomUUID() };
-  const event = { type: "reconnected", detail: {} };
+  const event = { type: "reconnected" as const, detail: {} };
   return await stage.rows.replaceGrant(given, grant, { event, exclusive: false, clientId: "app", keptFor: "ada" });
 }
 

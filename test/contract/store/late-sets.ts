@@ -12,7 +12,11 @@ function candidateOf(row: TokenRow, changes: Partial<Candidate> = {}): Candidate
 }
 
 function promotion(generation: number, attemptId: string = randomUUID()) {
-  return { attemptId, generation, event: { type: "late_answer_stored", detail: { generation, attempt: attemptId } } };
+  return {
+    attemptId,
+    generation,
+    event: { type: "late_answer_stored" as const, detail: { generation, attempt: attemptId } },
+  };
 }
 
 function trial({ attemptId }: Candidate) {
@@ -50,7 +54,7 @@ export function lateSets(stage: () => StoreStage): void {
         lastErrorCode: null,
       });
       const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
-      expect(event).toMatchObject({ type: "late_answer_stored", detail: { attempt: given.attemptId } });
+      expect(event).toMatchObject({ type: "late_answer_stored" as const, detail: { attempt: given.attemptId } });
     });
 
     it("takes the row from an attempt that stands there, whose own answer is then late in its turn", async () => {

@@ -145,7 +145,7 @@ export class ModelCalls {
     }
     const attemptId = this.newId();
     const place = { id: row.id, generation: key.generation, goneBackFrom: row.goneBackFrom, attemptId };
-    const event = { type: "connected", detail: { attempt: attemptId } };
+    const event = { type: "connected" as const, detail: { attempt: attemptId } };
     return {
       name: "replaceGrant",
       given: [
@@ -170,7 +170,7 @@ export class ModelCalls {
       case "promote": {
         const generation = row.generation + dice.pick([1, 2]);
         const place = { ...this.#asRead(row), authorization, attemptId: this.#rarely(row.attemptId, null) };
-        const event = { type: "late_answer_stored", detail: { attempt: candidateId } };
+        const event = { type: "late_answer_stored" as const, detail: { attempt: candidateId } };
         return {
           name: "promoteLate",
           given: [

@@ -97,7 +97,7 @@ export class StoreStage {
   /** A connection with a token set of one hour, at generation 1 and version 1. */
   async connect(changes: ConnectionToMake = {}): Promise<TokenRow> {
     const row = await this.insert(changes);
-    const event = { type: "connected", detail: {} };
+    const event = { type: "connected" as const, detail: {} };
     const attemptId = randomUUID();
     const stored = await this.rows.replaceGrant({ ...row, attemptId }, sealedGrant(), { event, exclusive: false });
     if (stored === null) throw new Error("the connection did not take its grant");

@@ -1,0 +1,29 @@
+/** Every type that a line of a connection's history can have. A closed set: the OpenAPI document lists it. */
+export const eventTypes = [
+  "created",
+  "updated",
+  "disabled",
+  "enabled",
+  "consent_link_created",
+  "consent_denied",
+  "consent_failed",
+  "connected",
+  "reconnected",
+  "imported",
+  "no_refresh_token", // of a set that was just stored; `kept`: the one from before stays, and has not worked since
+  "account_found",
+  "account_lookup_failed",
+  "other_account_held",
+  "other_sets_dropped",
+  "refreshed",
+  "refresh_failed",
+  "needs_reauthorization",
+  "answer_kept", // a late answer, to be tried before the grant ends
+  "candidate_tried",
+  "late_answer_stored",
+  "came_along", // a further token, with a refresh of its connection
+  "held_after_restore",
+  "released_after_restore",
+] as const;
+
+export type EventType = (typeof eventTypes)[number];
