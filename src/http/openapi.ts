@@ -45,7 +45,11 @@ export const openApi: FastifyDynamicSwaggerOptions = {
 /** `/openapi.json`, and `/docs` to browse it. What shows it is loaded when somebody looks at it first. */
 export function apiReference(app: FastifyInstance): void {
   const schema = { hide: true };
-  app.get("/openapi.json", { schema }, async () => app.swagger());
+  let document: string | undefined; // written once: anybody may ask for it, and it is long
+  app.get("/openapi.json", { schema }, async (_request, reply) => {
+    document ??= JSON.stringify(app.swagger());
+    return await reply.type("application/json; charset=utf-8").send(document);
+  });
 
   let viewer: Promise<FastifyInstance> | undefined;
   const show = async ({ method, url, headers }: FastifyRequest, reply: FastifyReply) => {

@@ -26,6 +26,30 @@ type Answer = { status: number; headers: Record<string, string | string[] | unde
 
 const neighbours = ["bakery", "florist"];
 
+/** How many answers have which status. */
+const count = (given: readonly Answer[]) =>
+  Object.fromEntries(
+    [...new Set(given.map(({ status }) => status))]
+      .toSorted((one, other) => one - other)
+      .map((each) => [each, given.filter(({ status }) => status === each).length]),
+  );
+
+const guess = (from: string): Sending => ({
+  path: "/tokens/bakery",
+  from,
+  headers: { authorization: `Bearer ${makeApiKey(randomBytes).key}` },
+});
+
+/** Addresses of one /64. */
+const spelt = (index: number) =>
+  `2001:${["db8", "0db8", "DB8", "0DB8"][index % 4]}:0:7:${index.toString(16)}::%e${index}`;
+
+/** As a link's last part looks. */
+const unknownLink = () => `${randomBytes(8).toString("hex")}-${randomBytes(16).toString("hex")}`;
+
+const authorize = (redirect: string) =>
+  `/sandbox/authorize?client_id=sandbox&response_type=code&redirect_uri=${encodeURIComponent(redirect)}`;
+
 describeWithServices(["postgres", "redis"], "an attacker without any key", () => {
   const stack = new AsyncDisposableStack();
   const provider = new GenericProvider();
@@ -73,14 +97,8 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
     answers.push({ where: `${answer.statusCode} to ${method} ${path}`, text: JSON.stringify(answer.headers) + text });
     return { status: answer.statusCode, headers: answer.headers, text };
   };
-  const flood = async (count: number, each: (index: number) => Sending) =>
-    await Promise.all(Array.from({ length: count }, (_, index) => send(each(index))));
-  const count = (given: readonly Answer[]) =>
-    Object.fromEntries(
-      [...new Set(given.map(({ status }) => status))]
-        .sort()
-        .map((each) => [each, given.filter(({ status }) => status === each).length]),
-    );
+  const flood = async (times: number, each: (index: number) => Sending) =>
+    await Promise.all(Array.from({ length: times }, (_, index) => send(each(index))));
   /** So many of the statements that Postgres has got while `work` was done are like this. */
   const statementsDuring = async (work: () => Promise<unknown>, like: RegExp): Promise<number> => {
     const mark = async () => {
@@ -101,22 +119,13 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
   const rowsOf = async (table: string) => (await query(postgres.url, `SELECT 1 FROM ${table}`)).length;
 
   it("guesses keys: ten a minute from a /64 however it is spelt, the next ones ask no database, and a right key is let in", async () => {
-    const guess = (from: string): Sending => ({
-      path: "/tokens/bakery",
-      from,
-      headers: { authorization: `Bearer ${makeApiKey(randomBytes).key}` },
-    });
-    const spelt = (index: number) =>
-      `2001:${["db8", "0db8", "DB8", "0DB8"][index % 4]}:0:7:${index.toString(16)}::%e${index}`;
     let guesses: Answer[] = [];
     const asked = await statementsDuring(async () => {
       for (let index = 0; index < 10; index++) guesses.push(await send(guess(spelt(index))));
       guesses = [...guesses, ...(await flood(90, (index) => guess(spelt(index + 10))))];
     }, /FROM "?(public"?\."?)?api_keys.* IN |FROM .*api_keys.*"id" *=/s);
     expect(count(guesses)).toEqual({ 401: 10, 429: 90 });
-    for (const { status, headers } of guesses.filter(({ status }) => status === 429)) {
-      expect([status, Number(headers["retry-after"]) > 0]).toEqual([429, true]);
-    }
+    for (const { headers } of guesses.slice(10)) expect(Number(headers["retry-after"])).toBeGreaterThan(0);
     expect(asked).toBe(10);
     const right = { authorization: `Bearer ${serviceKey}` };
     const read = await request(`${broker.url}/tokens/bakery`, { headers: { ...right, "x-forwarded-for": spelt(1) } });
@@ -127,8 +136,11 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
   });
 
   it("guesses links and comes back without a state: so many a minute, nothing is stored, and another address is served", async () => {
-    const token = () => `${randomBytes(8).toString("hex")}-${randomBytes(32).toString("hex")}`;
-    const pages = await flood(90, () => ({ path: `/connect/${token()}`, from: "203.0.113.5" }));
+    let pages: Answer[] = [];
+    const asked = await statementsDuring(async () => {
+      pages = await flood(90, () => ({ path: `/connect/${unknownLink()}`, from: "203.0.113.5" }));
+    }, /FROM consent_links/);
+    expect([asked > 0, asked <= 2 * 60]).toEqual([true, true]);
     expect(count(pages)).toEqual({ 404: 60, 429: 30 });
     const backs = await flood(50, (index) => ({
       path: `/callback/${provider.id}?${index % 2 === 0 ? "code=x" : `code=x&state=${randomBytes(32).toString("base64url")}`}`,
@@ -139,7 +151,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
       expect(text).toContain("That was too often");
       expect(Number(headers["retry-after"])).toBeGreaterThan(0);
     }
-    expect((await send({ path: `/connect/${token()}`, from: "203.0.113.6" })).status).toBe(404);
+    expect((await send({ path: `/connect/${unknownLink()}`, from: "203.0.113.6" })).status).toBe(404);
     for (const table of ["authorization_requests", "consent_attempts"]) expect(await rowsOf(table)).toBe(0);
     await readNeighbours(broker.api, neighbours);
   });
@@ -166,14 +178,12 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
       });
     }, /^SELECT 1$|oldest/i);
     const seconds = (performance.now() - beganMs) / 1000;
-    expect(asked).toBeGreaterThanOrEqual(2);
+    expect(asked).toBeGreaterThanOrEqual(1);
     expect(asked).toBeLessThanOrEqual(2 * (2 + Math.floor(seconds)));
     await readNeighbours(broker.api, neighbours);
   });
 
   it("tries the sandbox and every route of the document: 401, and nowhere to lead anybody", async () => {
-    const authorize = (redirect: string) =>
-      `/sandbox/authorize?client_id=sandbox&response_type=code&redirect_uri=${encodeURIComponent(redirect)}`;
     for (const redirect of [
       foreign.origin,
       `${broker.url}.evil.example/callback/sandbox`,
@@ -271,7 +281,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
     expect([foreign.connections, foreign.requests]).toEqual([0, []]);
     const written = broker.stdout + broker.stderr;
     expect(written).not.toMatch(/"level":"(error|fatal)"|unexpected error/);
-    for (const secret of [serviceKey, broker.adminKey])
-      expect(answers.map(({ text }) => text).join()).not.toContain(secret);
+    const received = answers.map(({ text }) => text).join();
+    for (const secret of [serviceKey, broker.adminKey]) expect(received).not.toContain(secret);
   });
 });
