@@ -1,0 +1,134 @@
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { describeWithServices } from "../../support/services/index.ts";
+import { nothing, TwoTeams } from "./support/two-teams.ts";
+
+// Team A's key may read and connect its own connections, and knows the names of all that team B has.
+describeWithServices(["postgres", "redis"], "an attacker with a connections key", () => {
+  let stage: TwoTeams;
+  let key: string;
+
+  beforeAll(async () => {
+    stage = await TwoTeams.start();
+    key = await stage.api.createKey({
+      name: "team-a",
+      abilities: ["tokens", "connections"],
+      connections: ["team-a-*"],
+    });
+  });
+
+  afterAll(async () => {
+    await stage[Symbol.asyncDispose]();
+  });
+
+  const post = async (path: string, body: unknown) => await stage.attack(key, path, { method: "POST", body });
+  const patch = async (path: string, body: unknown) => await stage.attack(key, path, { method: "PATCH", body });
+
+  it("makes no connection with team B's clients, and is not told that they are there", async () => {
+    const clients = ["shop-b", "accounts-b", "tenant-b", "shop-idle"];
+    const wishes = [
+      { grant: "client_credentials" },
+      {},
+      { scopes: ["read"] },
+      { scopes: [] },
+      { inputs: { shop_url: stage.foreign.origin } },
+      { credentials: { username: "x" } },
+      { grant: "password" },
+      { grant: "import" },
+    ];
+    for (const provider of ["shopware", "strict", "tenant", "bol"]) {
+      for (const wish of wishes) {
+        const ask = async (client: string) => {
+          const { status, body } = await post("/connections", { name: "team-a-steal", provider, client, ...wish });
+          return JSON.stringify([status, body]).replaceAll(client, "CLIENT");
+        };
+        const unknown = await ask("no-such-client");
+        for (const client of clients) expect(await ask(client), `${provider} ${JSON.stringify(wish)}`).toBe(unknown);
+      }
+    }
+    expect((await stage.attack(key, "/connections/team-a-steal")).status).toBe(404);
+  });
+
+  it("makes no connection under team B's names, nor under names that stand for several", async () => {
+    for (const name of ["team-b-new", "team-b-account", "team-a", "xteam-a-x"]) {
+      expect((await post("/connections", { name, provider: "strict", client: "accounts-b" })).status).toBe(403);
+    }
+    for (const name of ["team-a-*", "team-a-x#user", "team-a-%", "team-a-/../team-b-account", "*"]) {
+      const { status } = await post("/connections", { name, provider: "strict", client: "accounts-b" });
+      expect([400, 403]).toContain(status);
+    }
+  });
+
+  it("sees nothing of team B's connections, and does nothing to them", async () => {
+    const bodies = { PATCH: { disabled: true }, POST: {} };
+    for (const name of [...stage.neighbours, "team-b-account%23user", "team-b-acc*", "%2e%2e%2fteam-b-account"]) {
+      const paths = ["", "/events", "/consent-links", "/code", "/import", "/refresh", "/account", "/device"];
+      for (const path of paths) {
+        for (const method of ["GET", "POST", "PATCH", "DELETE"] as const) {
+          const body = method === "PATCH" || method === "POST" ? bodies[method] : undefined;
+          const { status } = await stage.attack(key, `/connections/${name}${path}`, { method, body });
+          expect([400, 404, 405], `${method} ${name}${path}`).toContain(status);
+        }
+      }
+      const { status } = await stage.attack(key, `/tokens/${name}?include=request`);
+      expect([400, 404]).toContain(status);
+    }
+    for (const filter of ["", "?client=accounts-b", "?q=team-b", "?provider=shopware", "?q=%25", "?q=_"]) {
+      const { body } = await stage.attack(key, `/connections${filter}`);
+      expect(JSON.stringify(body)).not.toContain("team-b");
+    }
+  });
+
+  it("has no way to clients, keys, definitions, or what is held", async () => {
+    for (const path of ["/clients", "/clients/shop-b", "/keys", "/providers", "/providers/shopware", "/recovery"]) {
+      for (const method of ["GET", "POST", "PATCH", "DELETE"] as const) {
+        const { status } = await stage.attack(key, path, { method, ...(method !== "GET" && { body: {} }) });
+        expect([403, 405, 404], `${method} ${path}`).toContain(status);
+      }
+    }
+  });
+
+  it("uses no client for a connection that ops made for it while the client is not open to it", async () => {
+    await stage.api.createConnection({
+      name: "team-a-lent",
+      provider: "strict",
+      client: "accounts-b",
+      scopes: ["read"],
+    });
+    const tries: [string, unknown][] = [
+      ["consent-links", {}],
+      ["consent-links", { return_to: stage.foreign.origin }],
+      ["code", { code: "x" }],
+      ["import", { access_token: "x", refresh_token: "y", verify: true }],
+      ["refresh", undefined],
+      ["device", undefined],
+      ["account", { accept: true }],
+    ];
+    for (const [path, body] of tries) {
+      const { status, body: said } = await post(`/connections/team-a-lent/${path}`, body);
+      expect([status, said["detail"]], path).toEqual([400, 'client: there is no client named "accounts-b".']);
+    }
+    for (const change of [{ scopes: ["write"] }, { disabled: false }, { inputs: { x: "y" } }]) {
+      expect((await patch("/connections/team-a-lent", change)).status, JSON.stringify(change)).toBe(400);
+    }
+  });
+
+  it("asks with a client that is open to it for the client's scopes, and never for whatever the provider would give", async () => {
+    const client = { provider: "strict", client_id: "open", client_secret: "open-secret" };
+    await stage.api.createClient({ name: "open", ...client, scopes: ["read"], connections: ["team-a-*"] });
+    const create = { provider: "strict", client: "open" };
+    expect((await post("/connections", { name: "team-a-1", ...create, scopes: ["read", "write"] })).status).toBe(400);
+    expect((await post("/connections", { name: "team-a-2", ...create, scopes: [] })).status).toBe(400);
+    const made = await post("/connections", { name: "team-a-3", ...create });
+    expect([made.status, made.body["scopes"]]).toEqual([201, ["read"]]);
+    for (const scopes of [["write"], ["read", "write"], []]) {
+      expect((await patch("/connections/team-a-3", { scopes })).status).toBe(400);
+    }
+    expect((await patch("/connections/team-a-3", { scopes: ["read"] })).status).toBe(200);
+    expect((await post("/connections/team-a-3/consent-links", { return_to: stage.foreign.origin })).status).toBe(400);
+    expect((await post("/connections", { name: "team-b-3", ...create })).status).toBe(403);
+  });
+  it("all in all has got no token and no secret, and has had nobody else asked", () => {
+    expect(stage.answers.length).toBeGreaterThan(200);
+    expect(stage.loot()).toEqual(nothing);
+  });
+});

@@ -1,0 +1,126 @@
+import type { ApiOptions, BrokerApi, Reply } from "../../../support/broker-api.ts";
+import { type BrokerProcess, startBroker } from "../../../support/broker-process.ts";
+import type { Place } from "../../../support/canaries.ts";
+import { providersFolder } from "../../../support/providers/definition-files.ts";
+import { GenericProvider } from "../../../support/providers/generic.ts";
+import { Shopware } from "../../../support/providers/shopware.ts";
+import { useDatabase, useRedis } from "../../../support/services/index.ts";
+import { walkConsent } from "../../../support/walk-consent.ts";
+import { ForeignHost } from "./foreign-host.ts";
+import { readNeighbours, stolenFrom } from "./neighbours.ts";
+
+const pattern = String.raw`^https?://127\.0\.0\.1:[0-9]{1,5}$`;
+
+/**
+ * One broker for two teams. Team B has a shop whose client proves itself with a secret, an account that a person connected, and one
+ * at a provider whose host its client's input decides. Whoever attacks is not of team B.
+ */
+export class TwoTeams implements AsyncDisposable {
+  readonly broker: BrokerProcess;
+  readonly databaseUrl: string;
+  readonly shop: Shopware;
+  readonly accounts: GenericProvider;
+  readonly tenant: GenericProvider;
+  readonly foreign: ForeignHost;
+  /** All that the attacker was told. */
+  readonly answers: Place[] = [];
+  readonly neighbours = ["team-b-shop", "team-b-account", "team-b-tenant"];
+
+  private constructor(parts: Pick<TwoTeams, "broker" | "databaseUrl" | "shop" | "accounts" | "tenant" | "foreign">) {
+    this.broker = parts.broker;
+    this.databaseUrl = parts.databaseUrl;
+    this.shop = parts.shop;
+    this.accounts = parts.accounts;
+    this.tenant = parts.tenant;
+    this.foreign = parts.foreign;
+  }
+
+  static async start(): Promise<TwoTeams> {
+    const databaseUrl = await useDatabase();
+    const shop = await new Shopware().start();
+    const accounts = await new GenericProvider().start();
+    const tenant = await new GenericProvider().start();
+    const [fixed = { id: "", extends: "" }] = tenant.definitions();
+    const anywhere = {
+      ...fixed,
+      id: "tenant",
+      inputs: { host_url: { pattern } },
+      authorization: { url: "{inputs.host_url}/authorize", pkce: "required" },
+      token: { url: "{inputs.host_url}/token", client_auth: "basic", encoding: "form" },
+      api: { base_url: "{inputs.host_url}/api" },
+    };
+    const definitions = [...shop.definitions(), ...accounts.definitions(), anywhere];
+    const broker = await startBroker({
+      databaseUrl,
+      redisUrl: await useRedis(),
+      providersDir: await providersFolder({ definitions: () => definitions }),
+    });
+    const foreign = await ForeignHost.start();
+    const stage = new TwoTeams({ broker, databaseUrl, shop, accounts, tenant, foreign });
+    await stage.#settle();
+    return stage;
+  }
+
+  get api(): BrokerApi {
+    return this.broker.api;
+  }
+
+  async #settle(): Promise<void> {
+    const { api, broker } = this;
+    // Their first secrets have words in common with their names, which are no secrets.
+    for (const server of [this.shop, this.accounts, this.tenant]) server.changeSecret();
+    this.accounts.redirectUris.add(broker.redirectUri("strict"));
+    this.tenant.redirectUris.add(broker.redirectUri("tenant"));
+    const connections = ["team-b-*"];
+    const shop = { provider: "shopware", client_id: this.shop.client.id, client_secret: this.shop.client.secret };
+    await api.createClient({ name: "shop-b", ...shop, connections, inputs: { shop_url: this.shop.origin } });
+    await api.createClient({ name: "shop-idle", ...shop, connections, inputs: { shop_url: this.shop.origin } });
+    const account = { client_id: this.accounts.client.id, client_secret: this.accounts.client.secret };
+    await api.createClient({ name: "accounts-b", provider: "strict", ...account, connections, scopes: ["read"] });
+    const tenant = { client_id: this.tenant.client.id, client_secret: this.tenant.client.secret };
+    const inputs = { host_url: this.tenant.origin };
+    await api.createClient({ name: "tenant-b", provider: "tenant", ...tenant, connections, inputs });
+    await api.createConnection({
+      name: "team-b-shop",
+      provider: "shopware",
+      client: "shop-b",
+      grant: "client_credentials",
+    });
+    await api.createConnection({ name: "team-b-account", provider: "strict", client: "accounts-b", scopes: ["read"] });
+    await api.createConnection({ name: "team-b-tenant", provider: "tenant", client: "tenant-b", scopes: ["read"] });
+    for (const name of ["team-b-account", "team-b-tenant"]) await this.connect(name);
+  }
+
+  async connect(name: string): Promise<void> {
+    const { url } = await this.api.consentLink(name);
+    const page = await walkConsent(url);
+    if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
+  }
+
+  /** What an attacker asks, and that team B is served all the while. */
+  async attack(key: string, path: string, options: Omit<ApiOptions, "key"> = {}): Promise<Reply> {
+    const answer = await this.api.api(path, { ...options, key });
+    const where = `${options.method ?? "GET"} ${path}`;
+    this.answers.push({ where, text: JSON.stringify([answer.headers, answer.body]) });
+    await readNeighbours(this.api, this.neighbours);
+    return answer;
+  }
+
+  /** What the attacker has got. Nothing is right. */
+  loot(): { stolen: string[]; foreignRequests: string[]; foreignConnections: number } {
+    const servers = [this.shop, this.accounts, this.tenant];
+    return {
+      stolen: servers.flatMap((server) => stolenFrom(server, this.answers)),
+      foreignRequests: this.foreign.requests,
+      foreignConnections: this.foreign.connections,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.broker[Symbol.asyncDispose]();
+    await Promise.all([this.shop, this.accounts, this.tenant].map(async (server) => await server.stop()));
+    await this.foreign[Symbol.asyncDispose]();
+  }
+}
+
+export const nothing = { stolen: [], foreignRequests: [], foreignConnections: 0 };
