@@ -96,6 +96,35 @@ function migrating(empty: () => Promise<Subject>): void {
     await subject.migrate();
     expect(await tablesIn(subject)).toContain("connections");
   });
+
+  it("connections that lack a refresh token, or scopes, when the broker learns to tell are known to do so from then on", async () => {
+    const subject = await empty();
+    await subject.migrate();
+    const old = [
+      "('none', 'authorization_code', NULL, now(), '{read}', '{read}', NULL)",
+      "('has', 'authorization_code', 'r', now(), '{read,write}', '{read}', NULL)",
+      "('endless', 'authorization_code', NULL, NULL, '{read}', '{read}', NULL)",
+      "('unattended', 'client_credentials', NULL, now(), '{read}', '{read}', NULL)",
+      "('logs-in', 'password', NULL, now(), '{read}', '{read}', 'c')",
+    ];
+    await subject.query(`INSERT INTO connections (id, name, provider, grant_type, refresh_token_sealed, expires_at, scopes, granted_scopes,
+        credentials_sealed, generation, status, enabled_status, access_token_sealed, issued_at, authorized_at)
+      SELECT gen_random_uuid(), o.name, 'own', o.grant_type, o.refresh::bytea, o.expires_at, o.scopes::text[], o.granted::text[],
+        o.credentials::bytea, 1, 'connected', 'connected', 'a', '2026-11-20T12:00:00Z', '2026-11-20T12:00:00Z'
+      FROM (VALUES ${old.join(", ")}) AS o(name, grant_type, refresh, expires_at, scopes, granted, credentials)`);
+    const { sql = "" } = (await migrations()).find(({ name }) => name.endsWith("_no_refresh_token")) ?? {};
+    const updates = sql.split(";").filter((statement) => statement.includes("UPDATE"));
+    expect(updates).toHaveLength(3);
+    for (const update of updates) await subject.query(update);
+    const lacking = async (column: string) =>
+      (
+        await subject.query<{ name: string }>(`SELECT name FROM connections WHERE ${column} = '2026-11-20T12:00:00Z'`)
+      ).map(({ name }) => name);
+    expect([await lacking("no_refresh_token_since"), await lacking("missing_scopes_since")]).toEqual([
+      ["none"],
+      ["has"],
+    ]);
+  });
 }
 
 /** Emptied by each test that uses it, and so as good as new: to make one from nothing takes seconds. */
