@@ -219,6 +219,20 @@ describeWithServices(["postgres", "redis"], "a connection without a refresh toke
       expect([status, body["code"]]).toEqual([409, "grant_not_applicable"]);
     });
 
+    it("of the same account keeps it as well where the process that knew so ended before it was stored", async () => {
+      await stage.connect("unfinished", "keeps");
+      server.failNext({ endpoint: "whoami", status: 503, body: {} });
+      expect((await reconnectWithout("unfinished")).text).toContain("Is that the same account?");
+      const known = `UPDATE held_grants h SET account = 'ada', accepted = true, created_at = h.created_at - interval '6 minutes'
+        FROM connections c WHERE c.id = h.connection_id AND c.name = 'unfinished' RETURNING 1`;
+      expect(await sql(known)).toHaveLength(1);
+      await stage.first.kill();
+      await stage.first.start(); // which begins with tidying
+      await expect.poll(() => attentionOf("unfinished"), patience).toEqual(lacks);
+      await stage.api.refresh("unfinished");
+      expect([await warningsOf("unfinished"), await attentionOf("unfinished")]).toEqual([[], null]);
+    });
+
     it("it is not kept where a person has accepted another account, whose page says so", async () => {
       await stage.connect("other", "keeps");
       server.account = "bob";
