@@ -122,7 +122,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
   const { database, secrets, connections: records } = parts;
   const connections = createConnectionService({ ...parts, randomBytes });
   const consent = createConsentService({
-    ...createConsentContext({ ...parts, records }),
+    ...createConsentContext({ ...parts, records, publicUrl: config.publicUrl }),
     links: parts.links,
     requests: createAuthorizationRequests(database.prisma),
     attempts: createConsentAttempts(database.prisma),

@@ -12,6 +12,7 @@ import { loadCatalog } from "./providers/catalog.ts";
 import { createEgress, parseNetworks } from "./providers/egress.ts";
 import { createDiscovery } from "./providers/discovery.ts";
 import { createOAuthClient, type Untold } from "./providers/oauth-client.ts";
+import { redirectUriOf } from "./providers/redirect-uri.ts";
 import { connectRedis } from "./redis.ts";
 import { projectRoot } from "./root.ts";
 import { createFileSpool } from "./spool/file-spool.ts";
@@ -61,7 +62,7 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
   const onUntold = ({ provider, host, detail }: Untold) =>
     log.info({ provider, host, said: detail }, "a request failed, and callers are not told how");
   const oauth = createOAuthClient({ egress, onUntold });
-  const redirectUri = (provider: string) => `${config.publicUrl}/callback/${provider}`;
+  const redirectUri = (provider: string) => redirectUriOf(config.publicUrl, { provider, client: null });
   return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
 }
 

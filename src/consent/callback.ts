@@ -1,28 +1,66 @@
 import { BrokerError } from "../errors.ts";
-import { isDenial, issuerMatches, readCallback } from "../providers/authorization-request.ts";
+import { isDenial, readCallback } from "../providers/authorization-request.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
+import { judgeIssuer, type ExpectedIssuer } from "../providers/issuer.ts";
 import type { AuthorizationContext } from "./context.ts";
+import { named } from "./open-link.ts";
+import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
+import type { Ending } from "./ticket.ts";
 
-/** What came back with the browser, judged. `detail` is for people. */
-type CallbackAnswer =
-  | { kind: "code"; code: string; captured: Record<string, string> }
-  | { kind: "denied" }
-  | { kind: "failed"; error: string; detail: string };
+export type CodeAnswer = { kind: "code"; code: string; captured: Record<string, string> };
 
-/** Tells a code, a denial (RFC 6749, section 4.1.2.1) and a failure apart; another issuer's answer counts as a failure. */
-export function readAnswer(context: AuthorizationContext, query: Readonly<Record<string, unknown>>): CallbackAnswer {
-  const { definition, clientId, inputs } = context;
+/** `detail` is for people. */
+type Refusal = { kind: "denied" } | { kind: "failed"; error: string; detail: string };
+
+/** What came back with the browser, judged. */
+type CallbackAnswer = CodeAnswer | Refusal;
+
+/** `isProven` false: an error that does not say whose it is where it must. Anybody may have made it up, so it ends nothing. */
+type JudgedAnswer = (CodeAnswer & { isProven: true }) | (Refusal & { isProven: boolean });
+
+/**
+ * Tells a code, a denial (RFC 6749, section 4.1.2.1) and a failure apart. An answer that names another issuer than the one
+ * asked, and a code that names none where it must, are failures (RFC 9207, section 2.4), whatever else they say: the name is
+ * not repeated.
+ */
+export function readAnswer(
+  context: AuthorizationContext,
+  { query, issuer }: { query: Readonly<Record<string, unknown>>; issuer: ExpectedIssuer },
+): JudgedAnswer {
+  const { definition } = context;
   const callback = readCallback(definition, query, context.clientSecrets);
-  const values = { client: { id: clientId }, inputs };
-  if (callback.iss !== undefined && !issuerMatches({ definition, values, iss: callback.iss })) {
+  const whose = judgeIssuer(issuer, callback.iss);
+  const isProven = whose === "ours";
+  if (whose === "other") {
     const detail = `The answer names another issuer than ${definition.name}.`;
-    return { kind: "failed", error: "issuer_mismatch", detail };
+    return { kind: "failed", error: "issuer_mismatch", detail, isProven: true };
   }
-  if (callback.kind === "code") return callback;
-  if (isDenial(definition, callback.error)) return { kind: "denied" };
+  if (callback.kind === "code") {
+    if (isProven) return { ...callback, isProven };
+    const detail = `The answer does not name its issuer (iss), as those of ${definition.name} do.`;
+    return { kind: "failed", error: "issuer_missing", detail, isProven: true };
+  }
+  if (isDenial(definition, callback.error)) return { kind: "denied", isProven };
   const said = withoutSecrets([callback.error, callback.description].filter((part) => part !== "").join(": "), query);
-  return { kind: "failed", error: withoutSecrets(callback.error, query), detail: said };
+  return { kind: "failed", error: withoutSecrets(callback.error, query), detail: said, isProven };
+}
+
+/** What a person is told of an answer without a code, which the history has, too. */
+export async function endingOfRefusal(
+  { recordEvent }: Pick<ConsentParts, "recordEvent">,
+  context: AuthorizationContext,
+  answer: Refusal,
+): Promise<Ending> {
+  const { connectionId } = context;
+  const subject = named(context);
+  if (answer.kind === "denied") {
+    await recordEvent({ connectionId, type: "consent_denied", detail: {} });
+    return { ...subject, outcome: "denied" };
+  }
+  const { error, detail } = answer;
+  await recordEvent({ connectionId, type: "consent_failed", detail: { error } });
+  return { outcome: "problem", problem: "provider_refused", detail, subject };
 }
 
 /**
@@ -42,15 +80,66 @@ export function readLostError(
 
 const longestCode = 4096;
 
-/** Takes the code out of what a person pasted. @throws BrokerError `invalid_request` when there is none */
-export function readPastedCode({ authorization }: ProviderDefinition, pasted: string): string {
+/**
+ * What a person pasted: a code, or the whole address that the browser ended at, which is judged like a callback. `state`: that of
+ * the request, where the page that asks knows it.
+ * @throws BrokerError `invalid_request` for what is neither, for another page's address, and for one with another state
+ */
+export function readPasted(
+  context: AuthorizationContext,
+  pasted: string,
+  { state, issuer }: { state: string | null; issuer: ExpectedIssuer },
+): CallbackAnswer {
+  const { authorization } = context.definition;
   const text = pasted.trim();
-  const query = /^https?:\/\//i.test(text) ? URL.parse(text)?.searchParams : undefined;
-  const code = query ? (query.get(authorization?.callback.code ?? "code") ?? "") : text;
-  if (/^[\x21-\x7e]+$/.test(code) && code.length <= longestCode) return code;
-  const allowed = `the code that the provider showed (up to ${longestCode} characters, no spaces), or the address that holds it`;
-  throw new BrokerError("invalid_request", `code must be ${allowed}`);
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) {
+    return { kind: "code", code: checkedCode(text), captured: {} };
+  }
+  const address = URL.parse(text);
+  if (address === null) throw noCode();
+  requirePage(address, authorization?.manualRedirectUri ?? null);
+  const query = readQuery(address.searchParams);
+  if (query["state"] !== undefined && query["state"] !== state) throw otherState(state);
+  const isAnswer = query["error"] !== undefined || query[authorization?.callback.code ?? "code"] !== undefined;
+  if (!isAnswer) throw noCode();
+  const answer = readAnswer(context, { query, issuer });
+  return answer.kind === "code" ? { ...answer, code: checkedCode(answer.code) } : answer;
 }
+
+function checkedCode(code: string): string {
+  if (/^[\x21-\x7e]+$/.test(code) && code.length <= longestCode) return code;
+  throw noCode();
+}
+
+/** Where the definition says which page shows the code, another one's address is none. */
+function requirePage({ origin, pathname }: URL, manualRedirectUri: string | null): void {
+  const page = manualRedirectUri === null ? null : URL.parse(manualRedirectUri);
+  if (page === null || (page.origin === origin && page.pathname === pathname)) return;
+  throw invalid(`code: the address must be that of the page that shows the code, ${page.origin}${page.pathname}`);
+}
+
+/** A parameter that comes twice counts for nothing (RFC 6749, section 3.1). */
+function readQuery(params: URLSearchParams): Record<string, string> {
+  const names = [...params.keys()];
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice === undefined) return Object.fromEntries(params);
+  throw invalid("code: a parameter of the address comes more than once");
+}
+
+function otherState(state: string | null): BrokerError {
+  const detail =
+    state === null
+      ? "code: the address has a state, which belongs to the page of a consent link: paste it there"
+      : "code: the address belongs to another sign-in than the one that this page has begun; open the address that this page shows, and paste what it leads to";
+  return invalid(detail);
+}
+
+function noCode(): BrokerError {
+  const allowed = `the code that the provider showed (up to ${longestCode} characters, no spaces), or the address that holds it`;
+  return invalid(`code must be ${allowed}`);
+}
+
+const invalid = (detail: string) => new BrokerError("invalid_request", detail);
 
 /** A provider may repeat in its message what it was sent. */
 function withoutSecrets(text: string, { state, code }: Readonly<Record<string, unknown>>): string {

@@ -4,7 +4,7 @@ import { csrfToken, type BrowserAtLink } from "./browser.ts";
 import { completeManually, copiedCodeRequest, exchangeCopiedCode } from "./copied-code.ts";
 import { checkLinkRequest, defaultLinkSeconds, type LinkRequest } from "./link-request.ts";
 import { createLinkToken, parseLinkToken, sha256 } from "./link-token.ts";
-import { named, openLink, type ConsentForm } from "./open-link.ts";
+import { formOf, named, openLink, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { showEnding } from "./connected.ts";
 import { decideAccount, type AccountForm } from "./other-account.ts";
@@ -75,10 +75,11 @@ async function createLink(parts: ConsentParts, request: LinkRequest) {
 
 /** What to ask the person. Changes nothing. */
 async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<ConsentQuestion> {
-  const { row, context } = await openLink(parts, at);
+  const opened = await openLink(parts, at);
+  const { row, context } = opened;
   const { connectionName, clientId, definition, scopes } = context;
   const { formKeys } = parts;
-  const form = { ...at, csrf: csrfToken(formKeys, at) };
+  const form = { ...at, csrf: csrfToken(formKeys, formOf(at, opened)) };
   const device = context.grant === "device_code" ? await parts.devices.pending(row.connectionId) : null;
   return {
     connectionName,
@@ -88,7 +89,7 @@ async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<Consent
     scopes: scopes.map((scope) => ({ scope, words: wordsFor(definition, scope) })),
     expiresAt: row.expiresAt,
     csrf: form.csrf,
-    manual: row.manual ? { authorizationUrl: copiedCodeRequest(context, { formKeys, form }).authorizationUrl } : null,
+    manual: row.manual ? { authorizationUrl: copiedCodeRequest(opened, { formKeys, form }).authorizationUrl } : null,
     device: device?.linkId === row.id ? device : null,
   };
 }

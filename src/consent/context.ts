@@ -1,5 +1,7 @@
 import type { AuthorizationRequest } from "../providers/authorization-request.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
+import type { Destination } from "../providers/destination.ts";
+import type { ExpectedIdToken } from "../providers/id-token.ts";
 import type { DeviceCode } from "../tokens/devices.ts";
 
 /** What a consent needs to know of a connection. */
@@ -20,6 +22,9 @@ export type AuthorizationContext = {
   account: string | null;
   /** It is connected without a refresh token: the access ends with its first token. */
   endsSoon: boolean;
+  /** Where the provider sends the browser back to. */
+  redirectUri: string;
+  destination: Destination;
 };
 
 /** @throws BrokerError `connection_not_found`, `client_rejected` (no client) */
@@ -28,7 +33,7 @@ export type LoadAuthorizationContext = (connectionId: string) => Promise<Authori
 /**
  * Exchanges a code (RFC 6749, section 4.1.3) and stores what it gave.
  * @throws BrokerError `provider_rejected`, `provider_unavailable`, `client_rejected`, `connection_disabled`, `duplicate_grant`,
- * `storage_unavailable`
+ * `storage_unavailable`, `conflict` (client or inputs have changed since the consent began)
  */
 export type ExchangeCode = (given: {
   connectionId: string;
@@ -36,6 +41,8 @@ export type ExchangeCode = (given: {
   codeVerifier: string | null;
   redirectUri: string | null;
   captured: Record<string, string>;
+  destination: Destination;
+  idToken: ExpectedIdToken;
 }) => Promise<ExchangedCode>;
 
 /** `held`: the account is another one than the connection's; nothing changes before the person has confirmed it. */

@@ -1,32 +1,32 @@
 import { BrokerError } from "../errors.ts";
-import { buildAuthorizationUrl, createPkce } from "../providers/authorization-request.ts";
-import { derivedBytes, type FormKeys } from "./browser.ts";
+import { buildAuthorizationUrl, createNonce, createPkce } from "../providers/authorization-request.ts";
+import { expectedIssuer } from "../providers/issuer.ts";
 import type { Attempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
-import { readPastedCode } from "./callback.ts";
-import type { AuthorizationContext, ExchangedCode } from "./context.ts";
+import { derivedBytes, type FormKeys } from "./browser.ts";
+import { endingOfRefusal, readPasted } from "./callback.ts";
+import type { ExchangedCode } from "./context.ts";
 import { requireManualCode } from "./link-request.ts";
-import { claimLink, endingOf, exchangeForLink, type ConsentForm } from "./open-link.ts";
+import { parseLinkToken, sha256 } from "./link-token.ts";
+import { claimLink, endingOf, exchangeForLink, formOf, type ConsentForm, type LinkPage } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
-import { parseLinkToken, sha256 } from "./link-token.ts";
 import { openTicket } from "./ticket.ts";
 
 /** Where a person gets a code to copy. The same for a form as for its POST, since a GET stores nothing: all of it is derived. */
-export function copiedCodeRequest(
-  { definition, clientId, inputs, scopes }: AuthorizationContext,
-  { formKeys, form }: { formKeys: FormKeys; form: ConsentForm },
-): { authorizationUrl: string; codeVerifier: string | null; redirectUri: string | null } {
-  const { manualRedirectUri } = requireManualCode(definition);
-  const pkce = createPkce({ definition, randomBytes: derivedBytes(formKeys, "verifier", form) });
-  const authorizationUrl = buildAuthorizationUrl({
-    definition,
-    values: { client: { id: clientId }, inputs, redirectUri: manualRedirectUri ?? undefined },
-    state: derivedBytes(formKeys, "state", form)(32).toString("base64url"),
-    codeChallenge: pkce,
-    scopes,
-  });
-  return { authorizationUrl, codeVerifier: pkce?.verifier ?? null, redirectUri: manualRedirectUri };
+export function copiedCodeRequest(opened: LinkPage, { formKeys, form }: { formKeys: FormKeys; form: ConsentForm }) {
+  const { context } = opened;
+  const { definition, clientId, inputs, scopes } = context;
+  const { manualRedirectUri: redirectUri } = requireManualCode(definition);
+  const { browser, link } = formOf(form, opened);
+  const derived = (purpose: string) => derivedBytes(formKeys, purpose, { browser, link, csrf: form.csrf });
+  const pkce = createPkce({ definition, randomBytes: derived("verifier") });
+  const nonce = createNonce({ definition, scopes, randomBytes: derived("nonce") });
+  const state = derived("state")(32).toString("base64url");
+  const values = { client: { id: clientId }, inputs, redirectUri: redirectUri ?? undefined };
+  const authorizationUrl = buildAuthorizationUrl({ definition, values, state, nonce, codeChallenge: pkce, scopes });
+  const issuer = expectedIssuer(definition, values);
+  return { authorizationUrl, state, nonce, codeVerifier: pkce?.verifier ?? null, redirectUri, issuer };
 }
 
 /**
@@ -43,14 +43,19 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
   if ("ticket" in opened) return await awaitEnding(parts, opened);
   const { row, context } = opened;
   if (!row.manual) throw new ConsentError("malformed", "This link takes no code.");
-  const code = readPastedCode(context.definition, pasted);
+  const asked = copiedCodeRequest(opened, { formKeys: parts.formKeys, form });
+  const answer = readPasted(context, pasted, asked);
   const isFirst = await beginOrAgain(parts, attempt, form.browser);
   if (!isFirst) return await awaitEnding(parts, { ...attempt, ticket: null });
-  const { codeVerifier, redirectUri } = copiedCodeRequest(context, { formKeys: parts.formKeys, form });
-  const exchange = { connectionId: row.connectionId, code, captured: {}, codeVerifier, redirectUri };
-  return await conclude(parts, { attempt, connectionId: row.connectionId }, async () => {
-    const exchanged = await exchangeForLink(parts, row.id, exchange);
-    return await endingOf(parts, context, exchanged);
+  const { connectionId } = row;
+  return await conclude(parts, { attempt, connectionId }, async () => {
+    if (answer.kind !== "code") return await endingOfRefusal(parts, context, answer);
+    const { code, captured } = answer;
+    const { codeVerifier, redirectUri, nonce } = asked;
+    const idToken = { nonce, issuer: asked.issuer.issuer };
+    const { destination } = context;
+    const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken };
+    return await endingOf(parts, context, await exchangeForLink(parts, row.id, exchange));
   });
 }
 
@@ -76,15 +81,27 @@ function isUsedLink(error: unknown): boolean {
 
 /** A copied code that ops hand over without a browser. @throws BrokerError also where it would need PKCE */
 export async function exchangeCopiedCode(
-  { loadContext, exchangeCode }: ConsentParts,
-  given: { connectionId: string; code: string },
+  { loadContext, exchangeCode, recordEvent }: ConsentParts,
+  { connectionId, code: pasted }: { connectionId: string; code: string },
 ): Promise<ExchangedCode> {
-  const { definition } = await loadContext(given.connectionId);
-  const { pkce, manualRedirectUri } = requireManualCode(definition);
+  const context = await loadContext(connectionId);
+  const { definition, clientId, inputs, destination } = context;
+  const { pkce, manualRedirectUri: redirectUri } = requireManualCode(definition);
   if (pkce === "required") {
     const detail = `The provider ${definition.id} wants PKCE: use a consent link with manual.`;
     throw new BrokerError("grant_not_applicable", detail);
   }
-  const code = readPastedCode(definition, given.code);
-  return await exchangeCode({ ...given, code, codeVerifier: null, redirectUri: manualRedirectUri, captured: {} });
+  const issuer = expectedIssuer(definition, { client: { id: clientId }, inputs });
+  const answer = readPasted(context, pasted, { state: null, issuer });
+  if (answer.kind !== "code") {
+    const [error, said] =
+      answer.kind === "denied" ? ["access_denied", "access was denied"] : [answer.error, answer.detail];
+    const type = answer.kind === "denied" ? "consent_denied" : "consent_failed";
+    await recordEvent({ connectionId, type, detail: answer.kind === "denied" ? {} : { error } });
+    throw new BrokerError("provider_rejected", `The address holds no code that counts: ${said}`);
+  }
+  const { code, captured } = answer;
+  // Nobody knows which nonce it was asked for with; whose and for whom an id_token is can be told.
+  const idToken = { nonce: null, issuer: issuer.issuer };
+  return await exchangeCode({ connectionId, code, captured, codeVerifier: null, redirectUri, destination, idToken });
 }

@@ -13,6 +13,8 @@ const accountMs = 2000;
 export type ConsentForm = BrowserAtLink & { csrf: string };
 
 export type OpenedLink = { key: LinkKey; row: ConsentLinkRow; context: AuthorizationContext };
+/** What the forms of a link's page depend on. */
+export type LinkPage = { row: Pick<ConsentLinkRow, "manual">; context: AuthorizationContext };
 
 /** The row of a link and what it is for, if this browser may go on with it. Changes nothing. */
 export async function openLink(parts: ConsentParts, { link, browser }: BrowserAtLink): Promise<OpenedLink> {
@@ -26,10 +28,18 @@ export async function openLink(parts: ConsentParts, { link, browser }: BrowserAt
   return { key, row, context };
 }
 
+/**
+ * What the form of a link's page is bound to. One that asks for a code is bound to where the code will go, too: after a change of
+ * client or inputs it is stale, so that a code of the one server never goes to the other.
+ */
+export function formOf({ browser, link }: BrowserAtLink, { row, context }: LinkPage): BrowserAtLink {
+  return row.manual ? { browser, link: JSON.stringify([link, context.destination]) } : { browser, link };
+}
+
 /** The same for a form, which also makes the link this browser's own. */
 export async function claimLink(parts: ConsentParts, form: ConsentForm): Promise<OpenedLink> {
-  if (!csrfMatches(parts.formKeys, form, form.csrf)) throw new ConsentError("stale_form");
   const opened = await openLink(parts, form);
+  if (!csrfMatches(parts.formKeys, formOf(form, opened), form.csrf)) throw new ConsentError("stale_form");
   if (await parts.links.claim(opened.key, sha256(form.browser))) return opened;
   const now = await parts.links.find(opened.key);
   const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // deleted since it was opened

@@ -23,7 +23,7 @@ export type ConsentParts = TicketParts & {
   attempts: ConsentAttempts;
   clock: Pick<Clock, "monotonicMs" | "sleep">;
   requests: AuthorizationRequests;
-  vault: Pick<TokenVault, "sealVerifier" | "openVerifier">;
+  vault: Pick<TokenVault, "sealRequest" | "openRequest">;
   loadContext: LoadAuthorizationContext;
   /** The definition in force of a provider. */
   findDefinition: (provider: string) => ProviderDefinition | undefined;

@@ -56,6 +56,7 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
   grant_not_applicable: "malformed",
   connection_not_found: "unknown_link",
   connection_disabled: "connection_disabled",
+  conflict: "invalid_state",
   duplicate_grant: "duplicate_grant",
   not_found: "already_answered",
   provider_rejected: "provider_refused",

@@ -1,20 +1,29 @@
-import { buildAuthorizationUrl, createPkce } from "../providers/authorization-request.ts";
-import type { ConsumedRequest } from "../store/authorization-requests.ts";
+import { buildAuthorizationUrl, createNonce, createPkce } from "../providers/authorization-request.ts";
+import { isSameDestination } from "../providers/destination.ts";
+import { expectedIssuer } from "../providers/issuer.ts";
+import { redirectUriOf } from "../providers/redirect-uri.ts";
 import type { NotedAttempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
-import { readAnswer, readLostError } from "./callback.ts";
+import { hex, openBound, sealBound, type BoundRequest } from "./bound-request.ts";
+import { endingOfRefusal, readAnswer, readLostError, type CodeAnswer } from "./callback.ts";
 import type { AuthorizationContext } from "./context.ts";
 import { sha256 } from "./link-token.ts";
-import { claimLink, endingOf, exchangeForLink, named, type ConsentForm, type OpenedLink } from "./open-link.ts";
+import { claimLink, endingOf, exchangeForLink, type ConsentForm, type OpenedLink } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
-import { isBrowserOf, type Ending } from "./ticket.ts";
+import { isBrowserOf, sealTicket, type Ending } from "./ticket.ts";
 
 const stateSeconds = 600;
 const stateBytes = 32;
 
 /** What came in at a redirect URI. `browser` null: without our cookie. */
-export type CallbackRequest = { provider: string; query: Readonly<Record<string, unknown>>; browser: string | null };
+export type CallbackRequest = {
+  provider: string;
+  /** Whose own redirect URI it is; null: that of all clients of the provider. */
+  client: string | null;
+  query: Readonly<Record<string, unknown>>;
+  browser: string | null;
+};
 
 /** Where the person goes on: at the provider, or here, with a code to type in there. */
 export type Onward = { kind: "redirect"; authorizationUrl: string } | { kind: "device" };
@@ -35,26 +44,34 @@ async function beginRoundTrip(
   form: ConsentForm,
   { row, context }: Pick<OpenedLink, "row" | "context">,
 ): Promise<string> {
-  const { random, publicUrl, vault } = parts;
-  const { definition, clientId, inputs, scopes } = context;
+  const { random, vault } = parts;
+  const { definition, clientId, inputs, scopes, redirectUri, destination } = context;
   const pkce = createPkce({ definition, randomBytes: random.bytes });
+  const nonce = createNonce({ definition, scopes, randomBytes: random.bytes });
   const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
-  const redirectUri = `${publicUrl}/callback/${definition.id}`;
   const values = { client: { id: clientId }, inputs, redirectUri };
-  const request = { values, state, codeChallenge: pkce, scopes };
+  const request = { values, state, nonce, codeChallenge: pkce, scopes };
   const authorizationUrl = definition.authorization?.pushed
     ? await parts.pushRequest(context, request)
     : buildAuthorizationUrl({ definition, ...request });
   const id = random.uuid();
-  const retryAfterSeconds = await parts.requests.insert({
-    id,
-    stateHash: sha256(state),
-    connectionId: row.connectionId,
-    linkId: row.id,
-    browserHash: sha256(form.browser),
-    verifier: pkce && vault.sealVerifier(pkce.verifier, { requestId: id }),
+  const [stateHash, browserHash] = [sha256(state), sha256(form.browser)];
+  const { connectionId, id: linkId } = row;
+  const bound = sealBound(vault, id, {
+    stateHash: hex(stateHash),
+    connectionId,
+    linkId,
+    browserHash: hex(browserHash),
     redirectUri,
-    expiresInSeconds: stateSeconds,
+    codeVerifier: pkce?.verifier ?? null,
+    nonce,
+    issuer: expectedIssuer(definition, values),
+    destination,
+  });
+  const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: stateSeconds };
+  const retryAfterSeconds = await parts.requests.insert({
+    ...plain,
+    request: bound,
     mostOpen: parts.openRequestsPerLink,
   });
   if (retryAfterSeconds !== null) throw new ConsentError("too_many_requests", null, { retryAfterSeconds });
@@ -62,59 +79,64 @@ async function beginRoundTrip(
 }
 
 /**
- * The callback (RFC 6749, section 4.1.2; RFC 9207): consumes the state, then exchanges the code at once. The ticket of the page
- * that tells how it ended; to the same browser with the same state again and again.
+ * The callback (RFC 6749, section 4.1.2; RFC 9207): judged by what was bound when the person was sent away; then the state is
+ * consumed, and the code exchanged at once. The ticket of the page that tells how it ended; to the same browser with the same
+ * state again and again.
  */
 export async function complete(parts: ConsentParts, given: CallbackRequest): Promise<string> {
-  const { attempt, request } = await consumeState(parts, given);
+  const { attempt, request } = await findRequest(parts, given);
   if (request === null) return await awaitEnding(parts, attempt);
-  return await conclude(
-    parts,
-    { attempt, connectionId: request.connectionId },
-    async (context) => await endingOfCallback(parts, { given, request, context }),
+  const { id, bound } = request;
+  const { connectionId } = bound;
+  const context = await parts.loadContext(connectionId);
+  const answer = readAnswer(context, { query: given.query, issuer: bound.issuer });
+  // Shown, and noted nowhere: the state goes on waiting for the answer of the server that was asked.
+  if (!answer.isProven) return sealTicket(parts, attempt, await endingOfRefusal(parts, context, answer));
+  if (!(await parts.requests.consume(id))) return await awaitEnding(parts, attempt);
+  return await conclude(parts, { attempt, connectionId }, async (now) =>
+    answer.kind === "code"
+      ? await endingOfCode(parts, { context: now, bound, answer })
+      : await endingOfRefusal(parts, now, answer),
   );
 }
 
-type Returned = { given: CallbackRequest; request: ConsumedRequest; context: AuthorizationContext };
+type Returned = { context: AuthorizationContext; bound: BoundRequest; answer: CodeAnswer };
 
-async function endingOfCallback(parts: ConsentParts, { given, request, context }: Returned): Promise<Ending> {
-  const { connectionId, redirectUri } = request;
-  const answer = readAnswer(context, given.query);
-  if (answer.kind === "denied") {
-    await parts.recordEvent({ connectionId, type: "consent_denied", detail: {} });
-    return { ...named(context), outcome: "denied" };
-  }
-  if (answer.kind === "failed") {
-    await parts.recordEvent({ connectionId, type: "consent_failed", detail: { error: answer.error } });
-    throw new ConsentError("provider_refused", answer.detail);
-  }
+async function endingOfCode(parts: ConsentParts, { context, bound, answer }: Returned): Promise<Ending> {
   if (context.disabled) throw new ConsentError("connection_disabled");
+  const { connectionId, linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
+  if (!isSameDestination(destination, context.destination)) {
+    await parts.recordEvent({ connectionId, type: "consent_failed", detail: { error: "changed_meanwhile" } });
+    throw new ConsentError("invalid_state", "The client or the inputs of this connection were changed meanwhile.");
+  }
   const { code, captured } = answer;
-  const codeVerifier = request.verifier && parts.vault.openVerifier(request.verifier, { requestId: request.id });
-  const exchange = { connectionId, code, captured, codeVerifier, redirectUri };
-  return await endingOf(parts, context, await exchangeForLink(parts, request.linkId, exchange));
+  const idToken = { nonce, issuer: issuer.issuer };
+  const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken };
+  return await endingOf(parts, context, await exchangeForLink(parts, linkId, exchange));
 }
 
-/** Hands the request of a state to exactly one callback, in the right browser and at the right redirect URI; to others the attempt. */
-async function consumeState(parts: ConsentParts, { provider, query, browser }: CallbackRequest): Promise<Consumed> {
-  const { requests, attempts } = parts;
+/** `request` null: the state has come back before. */
+type Found = { attempt: NotedAttempt; request: { id: string; bound: BoundRequest } | null };
+
+/** The request of a state, in the right browser and at its own redirect URI. Changes nothing. */
+async function findRequest(parts: ConsentParts, { provider, client, query, browser }: CallbackRequest): Promise<Found> {
+  const { requests, attempts, vault, publicUrl } = parts;
   const { state } = query;
   const unknown = () => readLostError(parts.findDefinition(provider), query) ?? new ConsentError("invalid_state");
   if (typeof state !== "string" || state === "") throw unknown();
   const stateHash = sha256(state);
-  const browserHash = sha256(browser ?? "");
-  const request = await requests.consume({ stateHash, browserHash, provider });
-  if (request) {
-    const { linkId } = request;
-    return { request, attempt: { attemptHash: stateHash, browserHash, linkId, ticket: null } };
+  const row = await requests.find(stateHash);
+  if (row === null) {
+    const attempt = await attempts.find(stateHash);
+    if (attempt === null) throw unknown();
+    if (!isBrowserOf(attempt, browser)) throw new ConsentError("wrong_browser");
+    return { attempt, request: null };
   }
-  const attempt = await attempts.find(stateHash);
-  const isElsewhere =
-    attempt === null ? await requests.waitsElsewhere(stateHash, browserHash) : !isBrowserOf(attempt, browser);
-  if (isElsewhere) throw new ConsentError("wrong_browser");
-  if (attempt === null) throw unknown();
-  return { request: null, attempt };
+  const bound = openBound(vault, row, stateHash);
+  if (bound === null) throw unknown();
+  const { linkId } = bound;
+  const attempt = { attemptHash: stateHash, browserHash: sha256(browser ?? ""), linkId, ticket: null };
+  if (bound.browserHash !== hex(attempt.browserHash)) throw new ConsentError("wrong_browser");
+  if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
+  return { attempt, request: { id: row.id, bound } };
 }
-
-/** `request` null: the state has come back before. */
-type Consumed = { request: ConsumedRequest | null; attempt: NotedAttempt };

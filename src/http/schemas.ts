@@ -147,6 +147,9 @@ export const clientSchema = Type.Object({
   scopes: Type.Array(Type.String(), { description: "where set, all that keys without `admin` may ask for" }),
   connections: Type.Array(Type.String(), { description: "names that keys without `admin` may use it for" }),
   inputs: Type.Record(Type.String(), Type.String()),
+  own_redirect_uri: Type.Boolean({
+    description: "its redirect_uri is its own; false: that of all clients of the provider, as before there were others",
+  }),
   redirect_uri: Type.String({ description: "to be registered at the provider" }),
   created_at: timestamp,
   updated_at: timestamp,
@@ -158,7 +161,9 @@ export const providerSchema = Type.Object({
   docs: nullable(Type.String()),
   usable: Type.Boolean({ description: "false: only there to be extended" }),
   grants: Type.Array(Type.String()),
-  redirect_uri: Type.String({ description: "to be registered at the provider" }),
+  redirect_uri: Type.String({
+    description: "to be registered at the provider; {client} stands for the name of the client, where each has its own",
+  }),
   networks: Type.Array(Type.String(), {
     description: "CIDR blocks outside the public internet that it may reach: its own, or PROVIDER_NETWORKS",
   }),

@@ -1,4 +1,5 @@
 import type { Static } from "typebox";
+import { redirectUriOf, wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
@@ -98,7 +99,11 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
     scopes: client.scopes,
     connections: client.patterns,
     inputs: textsOf(client.inputs),
-    redirect_uri: redirectUri(client.provider, publicUrl),
+    own_redirect_uri: client.ownRedirectUri,
+    redirect_uri: redirectUriOf(publicUrl, {
+      provider: client.provider,
+      client: client.ownRedirectUri ? client.name : null,
+    }),
     created_at: iso(client.createdAt) ?? unknownTime,
     updated_at: iso(client.updatedAt) ?? unknownTime,
   };
@@ -115,7 +120,10 @@ export function viewProvider(
     docs,
     usable,
     grants: [...grants],
-    redirect_uri: redirectUri(id, publicUrl),
+    redirect_uri: redirectUriOf(publicUrl, {
+      provider: id,
+      client: wantsOwnRedirectUri(definition) ? "{client}" : null,
+    }),
     networks: [...(networks ?? providerNetworks)],
     definition: { ...file },
   };
@@ -141,10 +149,6 @@ export function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
     sets_lost: held.setsLost,
     access_token_expires_at: iso(held.accessTokenExpiresAt),
   };
-}
-
-function redirectUri(provider: string, publicUrl: string): string {
-  return `${publicUrl}/callback/${provider}`;
 }
 
 /** A column of JSON may hold anything that somebody has written there: what is no text is left out, and fails no list. */

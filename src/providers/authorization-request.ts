@@ -1,6 +1,7 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { BrokerError } from "../errors.ts";
 import type { AuthorizationDefinition, ProviderDefinition } from "./definition.ts";
+import { withoutNull } from "./resolve-request.ts";
 import { joinScopes } from "./scopes.ts";
 import { cut, scrub } from "./scrub.ts";
 import { readCaptured } from "./token-response.ts";
@@ -9,13 +10,17 @@ import { fill, fillAll, fillUrl, type TemplateValues } from "./template.ts";
 /** A code verifier and what is shown of it beforehand (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
 export type Pkce = { verifier: string; challenge: string; method: "S256" | "plain" };
 
-/** The parameters of RFC 6749, section 4.1.1, and RFC 7636, section 4.3, that `params` may rename or leave out. */
-const standardParams = [
+/**
+ * The parameters of RFC 6749, section 4.1.1, RFC 7636, section 4.3, and OpenID Connect Core, section 3.1.2.1, that `params`
+ * may rename or leave out.
+ */
+export const standardParams = [
   "response_type",
   "client_id",
   "redirect_uri",
   "scope",
   "state",
+  "nonce",
   "code_challenge",
   "code_challenge_method",
 ] as const;
@@ -25,6 +30,8 @@ export type AuthorizationRequest = {
   definition: ProviderDefinition;
   values: TemplateValues;
   state: string;
+  /** Comes back in the id_token (OpenID Connect Core, section 3.1.2.1); null: none is sent. */
+  nonce: string | null;
   codeChallenge: Pick<Pkce, "challenge" | "method"> | null;
   scopes: readonly string[];
 };
@@ -42,7 +49,7 @@ export function buildAuthorizationUrl(request: AuthorizationRequest): string {
 
 /** The parameters of an authorization request, as its definition names them. */
 export function authorizationParams(request: AuthorizationRequest): [string, string][] {
-  const { definition, state, codeChallenge, scopes } = request;
+  const { definition, state, nonce, codeChallenge, scopes } = request;
   const authorization = authorizationOf(definition);
   const values = { ...request.values, scope: joinScopes(definition, scopes) };
   const standard: Record<(typeof standardParams)[number], string | null> = {
@@ -51,6 +58,7 @@ export function authorizationParams(request: AuthorizationRequest): [string, str
     redirect_uri: values.redirectUri ?? null,
     scope: values.scope === "" ? null : values.scope,
     state,
+    nonce,
     code_challenge: codeChallenge?.challenge ?? null,
     code_challenge_method: codeChallenge?.method ?? null,
   };
@@ -61,7 +69,23 @@ export function authorizationParams(request: AuthorizationRequest): [string, str
   });
   const { responseMode } = authorization;
   if (responseMode !== null) params.push(["response_mode", responseMode]); // OAuth 2.0 Form Post Response Mode, section 2
-  return [...params, ...fillAll(furtherParams(authorization), values)];
+  const withScopes = Object.assign({}, ...scopes.map((scope) => ownEntry(authorization.paramsWithScope, scope)));
+  const further = { ...furtherParams(authorization), ...withScopes } as Record<string, string | null>;
+  return [...params, ...fillAll(withoutNull(further), values)];
+}
+
+/**
+ * A nonce for a request that asks for an id_token; null for one that does not, and where the definition leaves it out by its
+ * `params`, since its id_tokens repeat none.
+ */
+export function createNonce(options: {
+  definition: ProviderDefinition;
+  scopes: readonly string[];
+  randomBytes: (size: number) => Uint8Array;
+}): string | null {
+  const { definition, scopes, randomBytes } = options;
+  const isSent = scopes.includes("openid") && authorizationOf(definition).params["nonce"] !== null;
+  return isSent ? Buffer.from(randomBytes(32)).toString("base64url") : null;
 }
 
 /** A fresh verifier and its challenge (RFC 7636); null where the definition turns PKCE off. */
@@ -97,8 +121,8 @@ export function readCallback(
     const value = Object.hasOwn(query, name) ? query[name] : undefined;
     return typeof value === "string" && value !== "" ? value : undefined;
   };
-  const iss = read("iss");
-  const issuer = iss === undefined ? {} : { iss };
+  // An `iss` that is empty, or comes twice, is one that names nobody.
+  const issuer = Object.hasOwn(query, "iss") ? { iss: typeof query["iss"] === "string" ? query["iss"] : "" } : {};
   const error = read("error");
   if (error !== undefined) {
     return {
@@ -142,21 +166,6 @@ function isSigned(query: Readonly<Record<string, unknown>>, clientSecret: string
   return timingSafeEqual(expected, Buffer.from(hmac, "hex"));
 }
 
-/**
- * Whether a callback's `iss` names the server that was asked (RFC 9207, section 2.4): the definition's `issuer`, or where
- * it has none, anything of the authorization endpoint's origin.
- */
-export function issuerMatches(options: {
-  definition: ProviderDefinition;
-  values: TemplateValues;
-  iss: string;
-}): boolean {
-  const { definition, values, iss } = options;
-  const authorization = authorizationOf(definition);
-  if (authorization.issuer !== null) return iss === fillUrl(authorization.issuer, values);
-  return URL.parse(iss)?.origin === new URL(fillUrl(authorization.url, values)).origin;
-}
-
 function authorizationOf(definition: ProviderDefinition): AuthorizationDefinition {
   if (definition.authorization) return definition.authorization;
   throw new BrokerError(
@@ -172,6 +181,10 @@ function paramName(
 ): string | null {
   const renamed = authorization.params[name];
   return renamed === undefined ? (name === "scope" ? definition.scope.param : name) : renamed;
+}
+
+function ownEntry<Value>(map: Readonly<Record<string, Value>>, name: string): Value | undefined {
+  return Object.hasOwn(map, name) ? map[name] : undefined;
 }
 
 function furtherParams(authorization: AuthorizationDefinition): Record<string, string> {

@@ -1,4 +1,5 @@
 import { validateHeaderName } from "node:http";
+import { standardParams } from "./authorization-request.ts";
 import { checkAnswers } from "./check-answers.ts";
 import { checkFacts } from "./check-facts.ts";
 import { checkRequests } from "./check-requests.ts";
@@ -108,10 +109,29 @@ function checkRest(file: ProviderFile): Problem[] {
       text: "an answer that is posted is taken with `authorization.response_mode: form_post` only",
     });
   }
+  for (const [name, value] of Object.entries(file.authorization?.params ?? {})) {
+    if (!isStandard(name) || !value?.includes("{")) continue;
+    const text = `the broker sends ${name} itself: what stands here is its name at this provider, or null`;
+    problems.push({ path: ["authorization", "params", name], text });
+  }
+  for (const [scope, params] of Object.entries(file.authorization?.params_with_scope ?? {})) {
+    for (const name of Object.keys(params).filter((each) => isStandard(each) || each === "response_mode")) {
+      const path = ["authorization", "params_with_scope", scope, name];
+      problems.push({ path, text: `${name} is sent with every scope, or with none` });
+    }
+  }
+  if (file.authorization?.iss === "required" && !(file.authorization.issuer ?? file.issuer)) {
+    const text = "`iss: required` needs an `issuer` that it is compared with, here or at the top of the file";
+    problems.push({ path: ["authorization", "iss"], text });
+  }
   if (file.refresh?.reuse === "grace" && !file.refresh.grace_s) {
     problems.push({ path: ["refresh", "reuse"], text: "`reuse: grace` needs a `grace_s` above 0" });
   }
   return problems;
+}
+
+function isStandard(name: string): boolean {
+  return standardParams.some((standard) => standard === name);
 }
 
 /** Headers that the HTTP client sets itself. */

@@ -54,10 +54,14 @@ export type Captures = Readonly<Record<string, Capture>>;
 
 export type AuthorizationDefinition = Readonly<{
   url: string;
-  /** What `iss` must be when a callback carries it (RFC 9207); null: anything of the authorization endpoint's origin. */
+  /** What `iss` must be in a callback (RFC 9207); null: nobody says. */
   issuer: string | null;
+  /** Whether a callback must carry it. `as_announced`: if the metadata say that it will. */
+  iss: "required" | "if_present" | "as_announced";
   /** Templates of further parameters; under the name of a standard one, its new name, or null to leave it out. */
   params: Readonly<Record<string, string | null>>;
+  /** Scope → parameters that are sent while it is asked for, as they stand; null: not that one. */
+  paramsWithScope: Readonly<Record<string, Readonly<Record<string, string | null>>>>;
   pkce: "off" | "optional" | "required";
   pkceMethod: "S256" | "plain";
   challengeEncoding: "base64url" | "base64";

@@ -28,8 +28,8 @@ const endpointNames = [
 
 type EndpointName = (typeof endpointNames)[number];
 type Endpoints = Readonly<Partial<Record<EndpointName, string>>>;
-/** What is kept of metadata: the addresses that can be used, and those for clients with a certificate. */
-type Metadata = { plain: Endpoints; mtls: Endpoints };
+/** What is kept of metadata: the addresses that can be used, those for clients with a certificate, and whether callbacks carry `iss`. */
+type Metadata = { plain: Endpoints; mtls: Endpoints; announcesIss: boolean };
 type Known = { metadata: Metadata; readMs: number; doubted: boolean };
 
 const keepMs = 3_600_000;
@@ -168,6 +168,7 @@ function fillIn(definition: ProviderDefinition, metadata: Metadata): ProviderDef
     authorization: authorization && {
       ...authorization,
       url: authorization.url || (authorizeUrl ?? missing(definition, "authorization_endpoint")),
+      iss: authorization.iss === "as_announced" && metadata.announcesIss ? "required" : authorization.iss,
       pushed: find(authorization.pushed, "pushed_authorization_request_endpoint"),
     },
     device: find(device, "device_authorization_endpoint"),
@@ -194,7 +195,8 @@ function addressesIn(body: unknown, issuer: string): Metadata {
         return isAddress(address, issuer) ? [[name, address]] : [];
       }),
     );
-  return { plain: read(""), mtls: read("/mtls_endpoint_aliases") };
+  const announcesIss = readPointer(body, "/authorization_response_iss_parameter_supported") === true; // RFC 9207, section 3
+  return { plain: read(""), mtls: read("/mtls_endpoint_aliases"), announcesIss };
 }
 
 /**

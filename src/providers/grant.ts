@@ -11,6 +11,8 @@ export type Grant = {
   scopes?: string[];
   /** Values that later templates may use as `{response.X}`. */
   captured: Record<string, string>;
+  /** Says who signed in (OpenID Connect Core, section 2). Read once, kept nowhere. */
+  idToken?: string;
   /** Further tokens of the same consent, by the name of their chain. */
   extras?: Readonly<Record<string, Grant>>;
 };

@@ -69,7 +69,16 @@ const listOfText = (description: string) => Type.Optional(Type.Array(Type.String
 const authorization = map("The request that sends a person to the provider (RFC 6749, section 4.1.1).", {
   url: text("The authorization endpoint."),
   issuer: text("What `iss` in a callback must be (RFC 9207)."),
+  iss: choice(
+    ["required", "if_present"],
+    "Whether a callback must carry it; without this knob, if the metadata announce it.",
+  ),
   params: templates("Further parameters; under the name of a standard one, its new name, or null to leave it out."),
+  params_with_scope: Type.Optional(
+    Type.Record(Type.String(), Type.Record(Type.String(), nullable<string>("string")), {
+      description: "Scope → parameters that are sent while it is asked for, in the place of those of the same name.",
+    }),
+  ),
   scope: map("How scopes are asked for.", {
     param: text("The parameter's name."),
     separator: text("What stands between scopes."),

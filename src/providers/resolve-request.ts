@@ -23,7 +23,9 @@ export function resolveAuthorization(file: ProviderFile): AuthorizationDefinitio
   return {
     url: authorization.url ?? "",
     issuer: authorization.issuer ?? file.issuer ?? null,
+    iss: authorization.iss ?? "as_announced",
     params: authorization.params ?? {},
+    paramsWithScope: authorization.params_with_scope ?? {},
     pkce: authorization.pkce ?? "required",
     pkceMethod: authorization.pkce_method ?? "S256",
     challengeEncoding: authorization.challenge_encoding ?? "base64url",

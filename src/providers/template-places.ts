@@ -53,6 +53,9 @@ function authorizationPlaces({ authorization = {}, issuer }: ProviderFile): Plac
     ...urlPlace([...path, "issuer"], authorization.issuer, ["inputs"]),
     ...urlPlace([...path, "manual_redirect_uri"], authorization.manual_redirect_uri, []),
     ...shown(mapPlaces([...path, "params"], authorization.params, ["client.id", "inputs", "redirect_uri", "scope"])),
+    ...Object.entries(authorization.params_with_scope ?? {}).flatMap(([scope, params]) =>
+      mapPlaces([...path, "params_with_scope", scope], params, []),
+    ),
     ...knobPlaces([...path, "pushed"], authorization.pushed, { all: ["client.id", "inputs"], fields: [] }),
   ];
 }

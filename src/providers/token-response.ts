@@ -50,8 +50,10 @@ function readGrant(definition: ProviderDefinition, body: unknown): Grant | null 
   const own = readTokens(definition, response, body);
   if (own === null && extras.length === 0) return null;
   const captured = readCaptured(response.capture, (pointer) => readPointer(body, pointer));
+  const idToken = readToken(body, "/id_token");
   return {
     ...(own ?? noTokens),
+    ...(idToken !== undefined && { idToken }),
     captured,
     ...(extras.length > 0 && {
       extras: Object.fromEntries(extras.map(([name, extra]) => [name, { ...extra, captured }])),

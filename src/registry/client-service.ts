@@ -4,6 +4,7 @@ import type { Catalog } from "../providers/catalog.ts";
 import { secretFault } from "../providers/client-assertion.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import { resolveClientInputs } from "../providers/inputs.ts";
+import { wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
@@ -27,6 +28,7 @@ type ClientPatch = {
   scopes?: string[];
   patterns?: string[];
   inputs?: Record<string, unknown>;
+  ownRedirectUri?: boolean;
 };
 
 /**
@@ -95,7 +97,8 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const id = randomUUID();
       const secret = clientSecret === null ? null : vault.sealClientSecret(clientSecret, { clientId: id, revision: 0 });
       try {
-        const fields = { id, name, provider, clientId, scopes, patterns, secret, secretRevision: 0 };
+        const ownRedirectUri = wantsOwnRedirectUri(definition);
+        const fields = { id, name, provider, clientId, scopes, patterns, secret, secretRevision: 0, ownRedirectUri };
         return await clients.insert({ ...fields, inputs: checkedInputs });
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;

@@ -10,8 +10,10 @@ import type {
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { fixedClientId, type ConnectionGrant } from "../providers/definition.ts";
+import { destinationOf } from "../providers/destination.ts";
 import type { Discovery } from "../providers/discovery.ts";
 import { buildPushedRequest, readPushedAnswer } from "../providers/pushed-request.ts";
+import { redirectUriOf } from "../providers/redirect-uri.ts";
 import type { TemplateValues } from "../providers/template.ts";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { Clients } from "../store/clients.ts";
@@ -33,11 +35,12 @@ export type ConsentContextParts = {
   accounts: Pick<AccountRows, "findHeld">;
   sender: Pick<Sender, "prepare" | "ask">;
   discovery: Discovery;
+  publicUrl: string;
 };
 
 /** What consent needs to know of connections. */
 export function createConsentContext(parts: ConsentContextParts) {
-  const { records, clients, catalog, establish, vault, sender, discovery } = parts;
+  const { records, clients, catalog, establish, vault, sender, discovery, publicUrl } = parts;
   const loadContext: LoadAuthorizationContext = async (connectionId) => {
     const record = await records.findById(connectionId);
     if (record === null) throw connectionNotFound("");
@@ -48,7 +51,8 @@ export function createConsentContext(parts: ConsentContextParts) {
     const client = record.clientRef === null ? null : await clients.findById(record.clientRef);
     const clientId = client?.clientId ?? fixedClientId(known, record.grant as ConnectionGrant);
     if (clientId === null) throw new BrokerError("conflict", "This connection has no client.");
-    const inputs = { ...record.inputs, ...client?.inputs };
+    const destination = destinationOf(record, client);
+    const { inputs } = destination;
     return {
       connectionId,
       connectionName: record.name,
@@ -61,6 +65,11 @@ export function createConsentContext(parts: ConsentContextParts) {
       grant: record.grant,
       account: record.accountLabel ?? record.account,
       endsSoon: !record.holdsRefresh && lacksRefreshToken(record),
+      redirectUri: redirectUriOf(publicUrl, {
+        provider: record.provider,
+        client: client?.ownRedirectUri ? client.name : null,
+      }),
+      destination,
     };
   };
 

@@ -1,26 +1,25 @@
 import type { Prisma } from "./database.ts";
 
-/** A browser about to leave for the provider. State and cookie come hashed, the verifier sealed. */
+/** A browser about to leave for the provider. State and cookie come hashed, what the consent binds sealed. */
 export type NewAuthorizationRequest = {
   id: string;
   stateHash: Uint8Array<ArrayBuffer>;
   connectionId: string;
   linkId: string;
   browserHash: Uint8Array<ArrayBuffer>;
-  verifier: Uint8Array<ArrayBuffer> | null;
-  redirectUri: string;
+  request: Uint8Array<ArrayBuffer>;
   expiresInSeconds: number;
   /** So many of the same link may be open. */
   mostOpen: number;
 };
 
-/** A request that came back, gone from the table. */
-export type ConsumedRequest = {
+/** A request that is still waited for. */
+export type WaitingRequest = {
   id: string;
   connectionId: string;
   linkId: string;
-  verifier: Uint8Array | null;
-  redirectUri: string | null;
+  browserHash: Uint8Array;
+  request: Uint8Array;
 };
 
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
@@ -39,9 +38,9 @@ export function createAuthorizationRequests(prisma: Prisma) {
       const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
       const insert = prisma.$executeRaw`
         INSERT INTO authorization_requests
-          (id, state_hash, connection_id, link_id, browser_hash, verifier_sealed, redirect_uri, expires_at)
+          (id, state_hash, connection_id, link_id, browser_hash, request_sealed, expires_at)
         SELECT ${request.id}::uuid, ${request.stateHash}, ${request.connectionId}::uuid, ${request.linkId},
-          ${request.browserHash}, ${request.verifier}, ${request.redirectUri},
+          ${request.browserHash}, ${request.request},
           clock_timestamp() + make_interval(secs => ${request.expiresInSeconds}::double precision)
         WHERE (SELECT count(*) FROM authorization_requests
           WHERE link_id = ${request.linkId} AND expires_at > clock_timestamp()) < ${request.mostOpen}`;
@@ -53,35 +52,28 @@ export function createAuthorizationRequests(prisma: Prisma) {
       return Math.max(1, rows[0]?.seconds ?? 1);
     },
 
+    /** The request of a state. Changes nothing. */
+    async find(stateHash: Uint8Array<ArrayBuffer>): Promise<WaitingRequest | null> {
+      const rows = await prisma.$queryRaw<WaitingRequest[]>`
+        SELECT id::text, connection_id::text AS "connectionId", link_id AS "linkId", browser_hash AS "browserHash",
+          request_sealed AS request
+        FROM authorization_requests WHERE state_hash = ${stateHash} AND expires_at > clock_timestamp()`;
+      return rows[0] ?? null;
+    },
+
     /**
      * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
      * attempt (consent-attempts.ts), so that whoever finds nothing here finds that.
      */
-    async consume(given: {
-      stateHash: Uint8Array<ArrayBuffer>;
-      browserHash: Uint8Array<ArrayBuffer>;
-      provider: string;
-    }): Promise<ConsumedRequest | null> {
-      const rows = await prisma.$queryRaw<ConsumedRequest[]>`
+    async consume(id: string): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`
         WITH consumed AS (
-          DELETE FROM authorization_requests r USING connections c
-          WHERE c.id = r.connection_id AND c.provider = ${given.provider}
-            AND r.state_hash = ${given.stateHash} AND r.browser_hash = ${given.browserHash}
-            AND r.expires_at > clock_timestamp()
-          RETURNING r.*
+          DELETE FROM authorization_requests WHERE id = ${id}::uuid AND expires_at > clock_timestamp() RETURNING *
         ), noted AS (
           INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
           SELECT state_hash, browser_hash, link_id, clock_timestamp() + interval '10 minutes' FROM consumed
         )
-        SELECT id::text, connection_id::text AS "connectionId", link_id AS "linkId", verifier_sealed AS verifier,
-          redirect_uri AS "redirectUri" FROM consumed`;
-      return rows[0] ?? null;
-    },
-
-    /** Whether a state is waiting for another browser. */
-    async waitsElsewhere(stateHash: Uint8Array<ArrayBuffer>, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
-      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 AS found FROM authorization_requests
-        WHERE state_hash = ${stateHash} AND browser_hash <> ${browserHash} AND expires_at > clock_timestamp()`;
+        SELECT id::text FROM consumed`;
       return rows.length > 0;
     },
   };

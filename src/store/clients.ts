@@ -17,6 +17,8 @@ export type ClientRow = {
   /** Names of connections that keys without `admin` may use it for, `*` standing for any characters. */
   patterns: string[];
   inputs: Record<string, string>;
+  /** Whether the provider sends browsers back to an address of this client alone. */
+  ownRedirectUri: boolean;
   createdAt: Date;
   updatedAt: Date;
 };
@@ -33,6 +35,7 @@ export type ClientChanges = {
   inputs?: Record<string, string>;
   /** Sealed for the revision after the one that was read. */
   secret?: Uint8Array<ArrayBuffer>;
+  ownRedirectUri?: boolean;
 };
 
 export type Clients = ReturnType<typeof createClients>;
@@ -74,6 +77,7 @@ export function createClients({ prisma }: Database) {
       if (clientId !== undefined) sets.push(Sql.sql`client_id = ${clientId}`);
       if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
       if (changes.patterns !== undefined) sets.push(Sql.sql`connections = ${changes.patterns}::text[]`);
+      if (changes.ownRedirectUri !== undefined) sets.push(Sql.sql`own_redirect_uri = ${changes.ownRedirectUri}`);
       if (inputs !== undefined) sets.push(Sql.sql`inputs = ${json(inputs)}, previous_secret_sealed = NULL`);
       else if (secret !== undefined) sets.push(Sql.sql`previous_secret_sealed = secret_sealed`);
       if (secret !== undefined) sets.push(Sql.sql`secret_sealed = ${secret}, secret_revision = secret_revision + 1`);

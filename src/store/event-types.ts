@@ -14,6 +14,8 @@ export const eventTypes = [
   "account_found",
   "account_lookup_failed",
   "other_account_held",
+  "id_token_unchecked",
+  "id_token_refused",
   "other_sets_dropped",
   "refreshed",
   "refresh_failed",

@@ -11,6 +11,8 @@ export type SealedGrant = {
   /** Null: not said, the former ones stay. */
   grantedScopes: string[] | null;
   captured: Record<string, string>;
+  /** The redirect URI that it was got with; null: none, or nobody knows. */
+  redirectUri: string | null;
   issuedAt: Date;
   expiresAt: Date | null;
   refreshTokenExpiresAt: Date | null;
@@ -86,6 +88,7 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
     access_token_sealed = ${grant.accessToken}, refresh_token_sealed = ${grant.refreshToken},
     refresh_fingerprint = ${grant.refreshFingerprint}, token_type = ${grant.tokenType},
     granted_scopes = COALESCE(${grant.grantedScopes}::text[], c.granted_scopes), captured = ${json(grant.captured)},
+    redirect_uri = ${grant.redirectUri},
     issued_at = ${grant.issuedAt}::timestamptz, expires_at = ${grant.expiresAt}::timestamptz,
     refresh_token_expires_at = CASE WHEN ${grant.keepsRefreshToken} THEN c.refresh_token_expires_at
       ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,

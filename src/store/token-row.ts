@@ -13,6 +13,8 @@ export type TokenRow = {
   scopes: string[];
   inputs: Record<string, string>;
   captured: Record<string, string>;
+  /** The redirect URI that its grant was got with; null: none, or nobody has noted it. */
+  redirectUri: string | null;
   /** The connection whose consent gave this further token; null: this is a connection itself. */
   parentId: string | null;
   /** Which further token of its parent this is. */
@@ -70,7 +72,7 @@ const endOfAccess = Sql.sql`CASE WHEN c.expires_at IS NOT NULL
 /** The columns of a TokenRow, for the end of a SELECT or a RETURNING. */
 export const tokenColumns = Sql.sql`
   c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
-  c.inputs, c.captured, c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
+  c.inputs, c.captured, c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
   c.looked_up AS "lookedUp", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",

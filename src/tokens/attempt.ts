@@ -106,8 +106,8 @@ async function keep(
 
 /** What came along, for rows of its own, to be stored with what was asked for. */
 function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): AnswerRecord[] {
-  const captured = sendable.row.captured;
-  return furtherGranted(parts, sendable, { grant, captured }).map(({ record }) =>
+  const { captured, redirectUri } = sendable.row;
+  return furtherGranted(parts, sendable, { grant, captured, redirectUri }).map(({ record }) =>
     Object.assign(record, { kind: "further" as const }),
   );
 }

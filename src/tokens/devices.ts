@@ -81,9 +81,13 @@ export function createDevices(parts: DeviceParts): Devices {
     const deviceCode = vault.openDeviceCode(device.deviceCode, { requestId: device.id });
     const ask = () => establish.ask(sendable, "device_code", { deviceCode });
     const answer = await limits.keep(sendable, ask);
-    if (answer.kind === "failed")
-      return await settle(parts, { device, definition: sendable.definition }, answer.failure);
-    const { kind } = await establish.keepGrant(sendable, answer.grant, { captured: {}, linkId: device.linkId });
+    const { definition } = sendable;
+    if (answer.kind === "failed") return await settle(parts, { device, definition }, answer.failure);
+    const { kind } = await establish.keepGrant(sendable, answer.grant, {
+      captured: {},
+      redirectUri: null,
+      linkId: device.linkId,
+    });
     await deviceCodes.drop(device);
     // Another account's: the page asks the person, and the link is not used before they have said so.
     if (kind === "connected" && device.linkId !== null) await parts.links.reserve(device.linkId);

@@ -1,12 +1,17 @@
 import { withDeadline } from "../clock.ts";
-import { connectionNotFound } from "../errors.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
+import { destinationOf, isSameDestination, type Destination } from "../providers/destination.ts";
 import type { Grant } from "../providers/grant.ts";
+import { judgeIdToken, type ExpectedIdToken } from "../providers/id-token.ts";
+import type { EventType } from "../store/event-types.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { isNews } from "./accounts.ts";
 import { budgets } from "./budgets.ts";
+import { clientIdOf, type Granted } from "./granted.ts";
 import type { Granting } from "./granting.ts";
 import { createHeldGrants, type HeldAccount, type HeldGrants, type HeldParts } from "./held-grants.ts";
 import { createImport, type ImportParts } from "./imports.ts";
+import { isRevocable } from "./keeping.ts";
 import type { LimitKeeper } from "./limits.ts";
 import { refusal } from "./refusal.ts";
 import type { Sendable } from "./sending.ts";
@@ -19,15 +24,22 @@ type CodeExchange = {
   redirectUri: string | null;
   /** What the definition takes from the callback's query. */
   captured: Record<string, string>;
+  /** Where it may be sent: what it was asked for with. */
+  destination: Destination;
+  idToken: ExpectedIdToken;
 };
 
 /** What came of a person's grant. `held`: it is another account's than the connection's, and waits for the person's word. */
 type Established = { kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount };
 
+/** What the browser brought, and where to. `redirectUri`: null, none was sent. */
+type Given = { captured: Record<string, string>; redirectUri: string | null; linkId: string | null };
+
 export type Establish = {
   /**
    * Exchanges a code at once and puts the grant in the place of what the connection had.
-   * @throws BrokerError provider_rejected, client_rejected, provider_unavailable, connection_disabled, connection_not_found
+   * @throws BrokerError provider_rejected, client_rejected, provider_unavailable, connection_disabled, connection_not_found,
+   * conflict (client or inputs have changed since the code was asked for)
    */
   exchangeCode(exchange: CodeExchange): Promise<Established>;
   /** The connection with the rows of its further tokens, which are made before anything can be granted. */
@@ -35,11 +47,7 @@ export type Establish = {
   /** Asks for what a person has agreed to. Never rejects. */
   ask: Granting["ask"];
   /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
-  keepGrant(
-    sendable: Sendable,
-    grant: Grant,
-    given: { captured: Record<string, string>; linkId: string | null },
-  ): Promise<Established>;
+  keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Established>;
   /** A person's word on a held grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
   decide: HeldGrants["decide"];
   /** Gives up all that waits for a person's word on this connection. Best effort: never rejects. */
@@ -60,13 +68,36 @@ type Options = HeldParts &
 export function createEstablish(options: Options): Establish {
   const { rows, cache, lookups, clock, granting } = options;
   const held = createHeldGrants(options);
+  // A line of the history is no reason for a consent to fail.
+  const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
+    await options.accounts.addEvent(id, type, detail).catch(() => undefined);
 
-  const keepGrant: Establish["keepGrant"] = async (sendable, grant, { captured, linkId }) => {
-    const all = granting.records(sendable, grant, captured);
+  const keepGrant: Establish["keepGrant"] = async (sendable, grant, { captured, redirectUri, linkId }) => {
+    const all = granting.records(sendable, grant, { captured, redirectUri });
     if (mustCompare(sendable)) return await held.compare(sendable, all, linkId);
     const row = await granting.keep(all);
     const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
+  };
+
+  /** Keeps what belongs to the request by its id_token (docs/consent.md, "An id_token"). `isBound`: by PKCE, too. */
+  const keepJudged = async (
+    sendable: Sendable,
+    grant: Grant,
+    { given, idToken, isBound }: { given: Given; idToken: ExpectedIdToken; isBound: boolean },
+  ): Promise<Established> => {
+    const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(sendable) });
+    if (verdict.kind === "fits") return await keepGrant(sendable, grant, given);
+    // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1); without either nothing does.
+    if (verdict.kind === "unchecked" && isBound) {
+      const established = await keepGrant(sendable, grant, given);
+      await note(sendable.row, "id_token_unchecked", { reason: verdict.why });
+      return established;
+    }
+    await giveUpForeign(options, granting.records(sendable, grant, given));
+    const why = verdict.kind === "foreign" ? { claim: verdict.claim } : { reason: verdict.why };
+    await note(sendable.row, "id_token_refused", why);
+    throw foreignIdToken(sendable.row);
   };
 
   return {
@@ -78,10 +109,11 @@ export function createEstablish(options: Options): Establish {
     forgetHeld: held.forget,
     importGrant: createImport(options),
 
-    async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured }) {
+    async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken }) {
       const row = await rows.readById(connectionId);
       if (row === null) throw connectionNotFound("");
       const sendable = await granting.prepare(row);
+      if (!isSameDestination(destination, destinationOf(row, sendable.client))) throw changedMeanwhile(row);
       const settle = await options.limits.note(sendable);
       const values = {
         code,
@@ -94,9 +126,33 @@ export function createEstablish(options: Options): Establish {
         void settle(answer);
         throw refusal(row, answer.failure);
       }
-      return await keepGrant(sendable, answer.grant, { captured, linkId: null }).finally(() => void settle(answer));
+      const given = { captured, redirectUri, linkId: null };
+      return await keepJudged(sendable, answer.grant, { given, idToken, isBound: codeVerifier !== null }).finally(
+        () => void settle(answer),
+      );
     },
   };
+}
+
+/** Revokes what its provider can end without ending what the connection lives by. Best effort. */
+async function giveUpForeign({ rows, sender, vault }: Options, all: readonly Granted[]): Promise<void> {
+  for (const { sendable, grant } of all) {
+    const row = await rows.readById(sendable.row.id).catch(() => sendable.row); // unknown: as it was
+    const fate = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
+    if (isRevocable(vault, sendable, { fate, tokens: grant })) await sender.revokeGrant(sendable, grant);
+  }
+}
+
+function foreignIdToken({ name }: TokenRow): BrokerError {
+  const detail =
+    "The provider's answer belongs to another sign-in than the one that began here (its id_token says so, or does not say). Nothing was kept, and nothing has changed. Open the link again.";
+  return new BrokerError("provider_rejected", detail, { connection: name });
+}
+
+function changedMeanwhile({ name }: TokenRow): BrokerError {
+  const detail =
+    "The client or the inputs of this connection were changed meanwhile; the code was not used. Start again.";
+  return new BrokerError("conflict", detail, { connection: name });
 }
 
 /** A grant that takes the place of one whose account is known may be another account's. */

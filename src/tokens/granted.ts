@@ -13,15 +13,22 @@ import type { Sendable } from "./sending.ts";
 export type Granted = { sendable: Sendable; grant: Grant; record: AnswerRecord };
 
 /** A set that a person handed over, or that was granted to one: nothing of the set before is kept with it. */
-type Handed = { grant: Grant; captured: Record<string, string>; rules: RefreshRules; sentAt: Date };
+type Handed = {
+  grant: Grant;
+  captured: Record<string, string>;
+  redirectUri: string | null;
+  rules: RefreshRules;
+  sentAt: Date;
+};
 
 export type Sealing = { vault: TokenVault; random: () => number };
 
 export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Handed): SealedGrant {
-  const { grant, captured, rules, sentAt } = handed;
+  const { grant, captured, redirectUri, rules, sentAt } = handed;
   const base = {
     ...row,
     captured,
+    redirectUri,
     rotation: rules.rotation,
     refreshToken: null,
     noRefreshTokenSince: null,
@@ -31,12 +38,10 @@ export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Ha
   return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
 }
 
+type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
+
 /** A grant as it is kept. */
-export function granted(
-  sealing: Sealing,
-  sendable: Sendable,
-  { grant, captured }: { grant: Grant; captured: Record<string, string> },
-): Granted {
+export function granted(sealing: Sealing, sendable: Sendable, { grant, captured, redirectUri }: Asked): Granted {
   const { row, definition } = sendable;
   const rules = definition.refresh;
   // A further token has no account of its own that could be the same.
@@ -49,7 +54,7 @@ export function granted(
     attemptId: randomUUID(),
     event: row.generation === 0 ? "connected" : "reconnected",
     sealedFor: nextGeneration(row),
-    grant: sealHanded(sealing, row, { grant, captured, rules, sentAt: row.now }),
+    grant: sealHanded(sealing, row, { grant, captured, redirectUri, rules, sentAt: row.now }),
     clientId: clientIdOf(sendable),
     ...(mayKeep && { mayKeepRefreshToken: true }),
   };
@@ -65,11 +70,11 @@ export function clientIdOf({ row, client, definition }: Sendable): string | null
 export function furtherGranted(
   sealing: Sealing,
   { chains = [] }: Pick<Sendable, "chains">,
-  { grant, captured }: { grant: Grant; captured: Record<string, string> },
+  { grant, captured, redirectUri }: Asked,
 ): Granted[] {
   return chains.flatMap((chain) => {
     const extra = grant.extras?.[chain.row.chain ?? ""];
-    return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured })];
+    return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured, redirectUri })];
   });
 }
 

@@ -23,10 +23,13 @@ export type Granting = {
     values: TemplateValues,
   ) => Promise<TokenAnswer>;
   /** A grant and the further tokens that came with it, each for a row of its own; its own first. */
-  records(sendable: Sendable, grant: Grant, captured: Record<string, string>): [Granted, ...Granted[]];
+  records(sendable: Sendable, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
   /** Kept whatever is away, each by itself; the row of the first. @throws BrokerError connection_not_found */
   keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
 };
+
+/** What the browser brought, and where to. `redirectUri` null: none was sent. */
+type GivenByPerson = { captured: Record<string, string>; redirectUri: string | null };
 
 export type GrantingParts = {
   accounts: Pick<AccountRows, "ensureChains" | "readChains">;
@@ -75,9 +78,9 @@ export function createGranting(parts: GrantingParts): Granting {
       }
     },
 
-    records: (sendable, grant, captured) => [
-      granted(parts, sendable, { grant, captured }),
-      ...furtherGranted(parts, sendable, { grant, captured }),
+    records: (sendable, grant, { captured, redirectUri }) => [
+      granted(parts, sendable, { grant, captured, redirectUri }),
+      ...furtherGranted(parts, sendable, { grant, captured, redirectUri }),
     ],
   };
 }

@@ -15,6 +15,7 @@ export type GrantBase = LackingBase & {
   provider: string;
   clientRef: string | null;
   captured: Record<string, string>;
+  redirectUri: string | null;
   refreshTokenExpiresAt: Date | null;
   authorizedAt: Date | null;
   /** What an answer that names no scopes grants (RFC 6749, section 5.1); null: what was granted before. */
@@ -75,6 +76,7 @@ export function sealGrant(
     tokenType: grant.tokenType,
     grantedScopes: grant.scopes ?? base.impliedScopes,
     captured: { ...base.captured, ...grant.captured },
+    redirectUri: base.redirectUri,
     issuedAt: sentAt,
     expiresAt,
     refreshTokenExpiresAt,

@@ -84,7 +84,7 @@ export type SenderParts = {
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;
   discovery: Discovery;
-  /** Where the provider sends browsers back to: some want it in a refresh, too. */
+  /** Where the provider sends browsers back to: some want it in a refresh, too. Of grants that do not know theirs. */
   redirectUri: (provider: string) => string;
   /** A fresh access token of the connection with this name, for its further tokens. */
   subjectToken: (connection: string) => Promise<string>;
@@ -173,7 +173,9 @@ export function createSender(parts: SenderParts): Sender {
           ...valuesOf(sendable, secretIndex),
           scope: joinScopes(definition, row.scopes),
           ...ownSecrets(vault, sendable, grant),
-          ...(grant === "refresh_token" && { redirectUri: parts.redirectUri(definition.id) }),
+          ...(grant === "refresh_token" && {
+            redirectUri: sendable.owner.redirectUri ?? parts.redirectUri(definition.id),
+          }),
           ...values,
         };
         const complete = await authenticated(exchangeFor(wanted), all, definition);

@@ -27,8 +27,9 @@ export type TokenVault = {
   openCredentials(record: Uint8Array, at: { connectionId: string; revision: number }): Record<string, string>;
   sealClientSecret(secret: string, at: { clientId: string; revision: number }): Uint8Array<ArrayBuffer>;
   openClientSecret(record: Uint8Array, at: { clientId: string; revision: number }): string;
-  sealVerifier(verifier: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
-  openVerifier(record: Uint8Array, at: { requestId: string }): string;
+  /** An authorization request with all that it binds, its code verifier included. */
+  sealRequest(text: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
+  openRequest(record: Uint8Array, at: { requestId: string }): string;
   sealDeviceCode(code: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
   openDeviceCode(record: Uint8Array, at: { requestId: string }): string;
   /** SHA-256 over client and refresh token: tells equal tokens apart from different ones without opening any. */
@@ -56,10 +57,10 @@ const clientSecretPlace = ({ clientId, revision }: { clientId: string; revision:
   column: "secret_sealed",
   revision,
 });
-const verifierPlace = ({ requestId }: { requestId: string }): Place => ({
+const requestPlace = ({ requestId }: { requestId: string }): Place => ({
   table: "authorization_requests",
   row: requestId,
-  column: "verifier_sealed",
+  column: "request_sealed",
   revision: 0,
 });
 
@@ -86,8 +87,8 @@ export function createTokenVault(keyring: Pick<Keyring, "seal" | "open">): Token
     openCredentials: (record, at) => JSON.parse(keyring.open(record, credentialsPlace(at))) as Record<string, string>,
     sealClientSecret: (secret, at) => keyring.seal(secret, clientSecretPlace(at)),
     openClientSecret: (record, at) => keyring.open(record, clientSecretPlace(at)),
-    sealVerifier: (text, at) => keyring.seal(text, verifierPlace(at)),
-    openVerifier: (record, at) => keyring.open(record, verifierPlace(at)),
+    sealRequest: (text, at) => keyring.seal(text, requestPlace(at)),
+    openRequest: (record, at) => keyring.open(record, requestPlace(at)),
     sealDeviceCode: (text, at) => keyring.seal(text, deviceCodePlace(at)),
     openDeviceCode: (record, at) => keyring.open(record, deviceCodePlace(at)),
     fingerprint: (refreshToken, clientId) =>

@@ -35,7 +35,7 @@ describeWithServices(["postgres"], "a Postgres that is gone", () => {
       stage.rows.replaceGrant({ ...given, generation: 0 }, sealedGrant(), { event, exclusive: true }),
       stage.keys.findMany(["any"]),
       stage.clients.findByName("any"),
-      stage.requests.waitsElsewhere(new Uint8Array(32), new Uint8Array(32)),
+      stage.requests.find(new Uint8Array(32)),
     ];
     const outcomes = async () => new Set(await Promise.all(statements().map(outcomeOf)));
     expect(await outcomes()).toEqual(new Set(["done"]));

@@ -35,7 +35,14 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
 
   const makeClient = async (): Promise<ClientRow> => {
     const id = randomUUID();
-    const rest = { scopes: [], patterns: ["*"], inputs: {}, secretRevision: 0, secret: sealedBytes() };
+    const rest = {
+      scopes: [],
+      patterns: ["*"],
+      inputs: {},
+      ownRedirectUri: false,
+      secretRevision: 0,
+      secret: sealedBytes(),
+    };
     return await stage.clients.insert({ id, name: `app-${id}`, provider: "own", clientId: "app", ...rest });
   };
 
@@ -116,9 +123,8 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
         ...request,
         connectionId: row.id,
         linkId: link.id,
-        verifier: null,
+        request: sealedBytes(),
         mostOpen: 5,
-        redirectUri: "https://broker.example/callback/own",
       });
     const move = async () =>
       whose === "client"

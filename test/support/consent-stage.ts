@@ -10,6 +10,7 @@ import { loadCatalog } from "../../src/providers/catalog.ts";
 import { folderOfBuiltins } from "./built-ins.ts";
 import { useEmbedded } from "./services/embedded.ts";
 import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import { redirectUriOf } from "../../src/providers/redirect-uri.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
 import { createConsentAttempts } from "../../src/store/consent-attempts.ts";
@@ -156,6 +157,8 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
         grant: "authorization_code",
         account: null,
         endsSoon: false,
+        redirectUri: redirectUriOf(publicUrl, { provider, client: null }),
+        destination: { provider, clientRef: null, clientId, inputs: {} },
       };
       contexts.set(connectionId, { ...context, ...given });
       return { ...context, ...given };

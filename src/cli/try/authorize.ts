@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import {
   buildAuthorizationUrl,
+  createNonce,
   createPkce,
-  issuerMatches,
   readCallback,
   type AuthorizationRequest,
 } from "../../providers/authorization-request.ts";
 import type { TokenAnswer } from "../../providers/grant.ts";
+import { expectedIssuer, judgeIssuer } from "../../providers/issuer.ts";
 import { buildPushedRequest, readPushedAnswer } from "../../providers/pushed-request.ts";
 import type { TemplateValues } from "../../providers/template.ts";
 import { CliError } from "../errors.ts";
@@ -24,7 +25,8 @@ export async function tryAuthorizationCode(trial: Trial, loopback: Loopback | nu
   const state = randomBytes(32).toString("base64url");
   masker.learn([pkce?.verifier]);
   const values: TemplateValues = { ...valuesOf(trial), redirectUri: redirectUri ?? undefined };
-  const url = await authorizationUrl(trial, { definition, values, state, codeChallenge: pkce, scopes });
+  const nonce = createNonce({ definition, scopes, randomBytes });
+  const url = await authorizationUrl(trial, { definition, values, state, nonce, codeChallenge: pkce, scopes });
   trial.report.plain("open", { url }, [`Open this address and allow the access:`, url]);
   const timeoutMs = (options.timeout ?? usualTimeoutSeconds) * 1000;
   const query = loopback === null ? await readPasted(trial, state) : await loopback.wait({ state, timeoutMs });
@@ -76,8 +78,8 @@ function readCode(
   const { definition, client, masker } = trial;
   masker.learn([query[definition.authorization?.callback.code ?? "code"]].flat());
   const read = readCallback(definition, query, () => client?.secret ?? null);
-  const isOthers = read.iss !== undefined && !issuerMatches({ definition, values, iss: read.iss });
-  if (read.kind === "code" && !isOthers) {
+  const whose = judgeIssuer(expectedIssuer(definition, values), read.iss);
+  if (read.kind === "code" && whose === "ours") {
     const { code, captured } = read;
     tellCallback(trial, query, [
       `= code: ${code.length} characters`,
@@ -85,7 +87,7 @@ function readCode(
     ]);
     return { code, captured };
   }
-  const error = read.kind === "error" ? read.error : "issuer_mismatch";
+  const error = read.kind === "error" ? read.error : whose === "unsaid" ? "issuer_missing" : "issuer_mismatch";
   tellCallback(trial, query, [`= refused: ${error}`]);
   const said = read.kind === "error" && read.description !== "" ? `: ${read.description}` : "";
   throw new CliError(`The callback was read as ${error}${said}`, "try_failed");

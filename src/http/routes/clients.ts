@@ -2,17 +2,7 @@ import { Type } from "typebox";
 import type { ClientService } from "../../registry/client-service.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import {
-  clientSchema,
-  closed,
-  cursor,
-  inputMap,
-  limit,
-  pageOf,
-  patternList,
-  resourceName,
-  scopeList,
-} from "../schemas.ts";
+import { clientSchema, closed, cursor, inputMap, limit, pageOf, patternList, scopeList } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewClient } from "../views.ts";
 
@@ -27,8 +17,14 @@ const clientSecret = Type.String({
   description: "write-only; a private key or certificate and key, as PEM, where the provider takes those",
 });
 
+/** It may stand at the end of a redirect URI, where `continue` is a page of this broker's. */
+const clientName = Type.String({
+  pattern: "^(?!continue$)[a-z0-9][a-z0-9._-]{0,127}$",
+  description: "a-z, 0-9, then also . _ -, at most 128 characters; not continue",
+});
+
 const newClient = closed({
-  name: resourceName,
+  name: clientName,
   provider: Type.String({ maxLength: 128 }),
   client_id: clientId,
   client_secret: Type.Optional(clientSecret),
@@ -44,6 +40,9 @@ const patch = closed(
     scopes: Type.Optional(scopeList),
     connections: Type.Optional(patternList),
     inputs: Type.Optional(inputMap),
+    own_redirect_uri: Type.Optional(
+      Type.Boolean({ description: "register the redirect_uri of the answer at the provider before the next consent" }),
+    ),
   },
   { minProperties: 1 },
 );
@@ -95,13 +94,14 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     body: patch,
   };
   app.patch("/clients/:client", { schema: { ...change, response: answer } }, async (request) => {
-    const { client_id, client_secret, scopes, connections, inputs } = request.body;
+    const { client_id, client_secret, scopes, connections, inputs, own_redirect_uri } = request.body;
     const changes = {
       ...(client_id === undefined ? {} : { clientId: client_id }),
       ...(client_secret === undefined ? {} : { clientSecret: client_secret }),
       ...(scopes === undefined ? {} : { scopes }),
       ...(connections === undefined ? {} : { patterns: connections }),
       ...(inputs === undefined ? {} : { inputs }),
+      ...(own_redirect_uri === undefined ? {} : { ownRedirectUri: own_redirect_uri }),
     };
     return viewClient(await clients.patch(principalOf(request), request.params.client, changes), publicUrl);
   });

@@ -34,11 +34,14 @@ export type ConsentRoutesOptions = {
   organisation: Omit<Asker, "host">;
 };
 
+/** `client` where it is the redirect URI of one client alone. */
+type CallbackRoute = FastifyRequest<{ Params: { provider: string; client?: string } }>;
+
 const largestFormBytes = 32 * 1024;
 /** Sealed and written as a field, it is no larger than a form may be. */
 const largestAnswerBytes = 16 * 1024;
 
-/** The browser's routes: `/connect/:link`, `/callback/:provider` and `/connected/:ticket`. Every answer of theirs is a page, or a redirect. */
+/** The browser's routes: `/connect/:link`, `/callback/:provider[/:client]` and `/connected/:ticket`. Every answer of theirs is a page, or a redirect. */
 export async function consentRoutes(app: FastifyInstance, options: ConsentRoutesOptions): Promise<void> {
   const { consent, publicUrl, randomBytes, limits } = options;
   const asker = { ...options.organisation, host: new URL(publicUrl).host };
@@ -83,38 +86,37 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
 
   // No HEAD: it would consume the state just as well.
   const callback = { schema: { hide: true }, exposeHeadRoute: false };
-  app.get<{ Params: { provider: string } }>("/callback/:provider", callback, async (request, reply) => {
+  const complete = async (request: CallbackRoute, reply: FastifyReply) => {
     const query = readQuery(request.query);
     const browser = readBrowser(request.cookies, publicUrl);
-    const ticket = await consent.complete({ provider: request.params.provider, query, browser });
-    return await leadOn(reply, `/connected/${ticket}`);
-  });
+    return await leadOn(reply, `/connected/${await consent.complete({ ...whereOf(request), query, browser })}`);
+  };
 
   const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
-  app.post<{ Params: { provider: string } }>("/callback/:provider", posted, async (request, reply) => {
-    const { provider } = request.params;
-    if (!consent.takesPost(provider)) {
+  const relay = async (request: CallbackRoute, reply: FastifyReply) => {
+    if (!consent.takesPost(request.params.provider)) {
       return await send(reply.header("allow", "GET"), await problemPage(new ConsentError("malformed"), asker, 405));
     }
-    const path = `/callback/${provider}`;
+    const path = pathOf(request);
     const sealed = consent.sealPosted({ path, fields: readForm(request.body) });
     const html = await relayPage({ action: `${path}/continue`, sealed }, asker);
     return await reply.headers(relayHeaders).send(html);
-  });
+  };
 
-  app.post<{ Params: { provider: string } }>(
-    "/callback/:provider/continue",
-    { schema: { hide: true } },
-    async (request, reply) => {
-      requireOwnOrigin(request);
-      const { provider } = request.params;
-      const { answer: sealed } = readForm(request.body);
-      if (sealed === undefined) throw new ConsentError("stale_form");
-      const query = consent.openPosted({ path: `/callback/${provider}`, sealed });
-      const browser = readBrowser(request.cookies, publicUrl);
-      return await leadOn(reply, `/connected/${await consent.complete({ provider, query, browser })}`);
-    },
-  );
+  const completePosted = async (request: CallbackRoute, reply: FastifyReply) => {
+    requireOwnOrigin(request);
+    const { answer: sealed } = readForm(request.body);
+    if (sealed === undefined) throw new ConsentError("stale_form");
+    const query = consent.openPosted({ path: pathOf(request), sealed });
+    const browser = readBrowser(request.cookies, publicUrl);
+    return await leadOn(reply, `/connected/${await consent.complete({ ...whereOf(request), query, browser })}`);
+  };
+
+  for (const path of ["/callback/:provider", "/callback/:provider/:client"]) {
+    app.get(path, callback, complete);
+    app.post(path, posted, relay);
+    app.post(`${path}/continue`, { schema: { hide: true } }, completePosted);
+  }
 
   // A wildcard: tickets are longer than the parameters of a path may be.
   app.get<{ Params: { "*": string } }>("/connected/*", { schema: { hide: true } }, async (request, reply) => {
@@ -132,6 +134,17 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     const form = { ticket: request.params["*"], browser, csrf, accepted: readWord(accept) };
     return await leadOn(reply, `/connected/${await consent.decideAccount(form)}`);
   });
+}
+
+function whereOf({ params: { provider, client } }: CallbackRoute): { provider: string; client: string | null } {
+  return { provider, client: client ?? null };
+}
+
+/** Of the redirect URI. */
+function pathOf(request: CallbackRoute): string {
+  const { provider, client } = whereOf(request);
+  const parts = client === null ? [provider] : [provider, client];
+  return `/callback/${parts.map(encodeURIComponent).join("/")}`;
 }
 
 const redirectHeaders = { "referrer-policy": "no-referrer", "cache-control": "no-store", "x-robots-tag": "noindex" };

@@ -302,7 +302,14 @@ export async function connectExpired(
 export async function makeClient(stage: StoreStage, { changed }: { changed: boolean }): Promise<string> {
   const id = randomUUID();
   const seal = (secret: string, revision: number) => vault.sealClientSecret(secret, { clientId: id, revision });
-  const rest = { secretRevision: 0, scopes: [], patterns: [], inputs: {}, secret: seal(changed ? "old" : "new", 0) };
+  const rest = {
+    secretRevision: 0,
+    scopes: [],
+    patterns: [],
+    inputs: {},
+    ownRedirectUri: false,
+    secret: seal(changed ? "old" : "new", 0),
+  };
   const client = await stage.clients.insert({ id, name: `app-${id}`, provider: "own", clientId: "app", ...rest });
   if (changed) await stage.clients.change(client, { secret: seal("new", 1) }, ["%"]);
   return id;

@@ -21,6 +21,7 @@ export function clients(stage: () => StoreStage): void {
       scopes: ["read"],
       patterns: ["acme-*"],
       inputs: {},
+      ownRedirectUri: false,
     };
     return await stage().clients.insert({ ...fields, secret: sealedBytes(), ...changes });
   };

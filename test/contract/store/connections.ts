@@ -180,7 +180,15 @@ export function connections(stage: () => StoreStage): void {
     const client = { id: randomUUID(), name: `client-${provider}` };
 
     beforeAll(async () => {
-      const empty = { clientId: "id", secretRevision: 0, scopes: [], patterns: [], inputs: {}, secret: null };
+      const empty = {
+        clientId: "id",
+        secretRevision: 0,
+        scopes: [],
+        patterns: [],
+        inputs: {},
+        secret: null,
+        ownRedirectUri: false,
+      };
       await stage().clients.insert({ ...empty, ...client, provider });
       for (const name of names) {
         const labels = { team: name === eta || name === theta ? "a" : "b", [`only-${name}`]: "yes" };

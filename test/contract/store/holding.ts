@@ -61,8 +61,8 @@ export function holding(stage: StoreStage): Record<string, Make> {
         interval_s, next_poll_at, expires_at)
       VALUES ($1::uuid, gen_random_uuid(), 'x', 'u', 'v', 5, clock_timestamp(), clock_timestamp())`),
     "a person at the provider":
-      beside(`INSERT INTO authorization_requests (id, state_hash, connection_id, link_id, browser_hash, expires_at)
-      VALUES (gen_random_uuid(), decode(md5($2), 'hex'), $1::uuid, $2, 'x', clock_timestamp() + interval '1 minute')`),
+      beside(`INSERT INTO authorization_requests (id, state_hash, connection_id, link_id, browser_hash, request_sealed, expires_at)
+      VALUES (gen_random_uuid(), decode(md5($2), 'hex'), $1::uuid, $2, 'x', 'y', clock_timestamp() + interval '1 minute')`),
     "a code that is being exchanged":
       beside(`INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
       SELECT decode(md5($2), 'hex'), 'x', $2, clock_timestamp() + interval '1 minute' WHERE $1::uuid IS NOT NULL`),

@@ -134,8 +134,7 @@ export function consent(stage: () => StoreStage): void {
       connectionId: link.connectionId,
       linkId: link.key.id,
       browserHash: mine,
-      verifier: hash("verifier"),
-      redirectUri: "https://broker.example/callback/own",
+      request: hash("request"),
       expiresInSeconds: 600,
       mostOpen,
     });
@@ -249,63 +248,38 @@ export function consent(stage: () => StoreStage): void {
       expect((await insertRequest(link, { mostOpen: 3 })).retryAfterSeconds).not.toBeNull();
     });
 
-    it("is taken out once, by its browser, with what the exchange needs", async () => {
+    it("is found by its state as often as wanted, with what it binds, and taken out once", async () => {
       const { id, stateHash, connectionId, key } = await makeRequest();
-      const given = { stateHash, browserHash: mine, provider: "own" };
-      const answers = await Promise.all(browsers.map(() => stage().requests.consume(given)));
-      const taken = answers.filter((answer) => answer !== null);
-      expect(taken).toEqual([
-        {
-          id,
-          connectionId,
-          linkId: key.id,
-          verifier: hash("verifier"),
-          redirectUri: "https://broker.example/callback/own",
-        },
-      ]);
+      const found = { id, connectionId, linkId: key.id, browserHash: mine, request: hash("request") };
+      for (let look = 0; look < 2; look++) {
+        expect(await stage().requests.find(stateHash)).toEqual(found);
+      }
+      expect(await stage().requests.find(other)).toBeNull();
+      const taken = await Promise.all(browsers.map(() => stage().requests.consume(id)));
+      expect(passed(taken)).toBe(1);
+      expect(await stage().requests.find(stateHash)).toBeNull();
+      expect(await stage().requests.consume(randomUUID())).toBe(false);
     });
 
     it("that was taken out is noted as an attempt of its browser, which all find who came too late", async () => {
-      const { stateHash, key } = await makeRequest();
+      const { id, stateHash, key } = await makeRequest();
       const found = await Promise.all(
-        browsers.map(async () => {
-          const taken = await stage().requests.consume({ stateHash, browserHash: mine, provider: "own" });
-          return taken ?? (await stage().attempts.find(stateHash));
-        }),
+        browsers.map(async () =>
+          (await stage().requests.consume(id)) ? null : await stage().attempts.find(stateHash),
+        ),
       );
-      const late = found.filter((answer) => answer !== null && "ticket" in answer);
       const attempt = { attemptHash: stateHash, browserHash: mine, linkId: key.id, ticket: null };
+      const late = found.filter((answer) => answer !== null);
       expect(late).toEqual(Array.from({ length: browsers.length - 1 }, () => attempt));
     });
 
-    it.each([
-      ["another browser", { browserHash: other }],
-      ["another state", { stateHash: other }],
-      ["another provider's callback", { provider: "another" }],
-    ])("is not taken out by %s, and stays for its own", async (_who, change) => {
-      const { stateHash } = await makeRequest();
-      const given = { stateHash, browserHash: mine, provider: "own" };
-      expect(await stage().requests.consume({ ...given, ...change })).toBeNull();
-      expect(await stage().requests.consume(given)).not.toBeNull();
-    });
-
-    it("that has run out is not taken out, and is swept away by the next one", async () => {
+    it("that has run out is neither found nor taken out, and is swept away by the next one", async () => {
       const { id, stateHash } = await makeRequest();
       await passTime("authorization_requests", id);
-      expect(await stage().requests.consume({ stateHash, browserHash: mine, provider: "own" })).toBeNull();
-      expect(await stage().requests.waitsElsewhere(stateHash, other)).toBe(false);
+      expect(await stage().requests.find(stateHash)).toBeNull();
+      expect(await stage().requests.consume(id)).toBe(false);
       await makeRequest();
       expect(await stage().query("SELECT 1 AS found FROM authorization_requests WHERE id = $1::uuid", id)).toEqual([]);
-    });
-
-    it("that waits for another browser is told from one that nobody knows", async () => {
-      const { stateHash } = await makeRequest();
-      const answers = [
-        stage().requests.waitsElsewhere(stateHash, other),
-        stage().requests.waitsElsewhere(stateHash, mine),
-      ];
-      expect(await Promise.all(answers)).toEqual([true, false]);
-      expect(await stage().requests.waitsElsewhere(hash("unknown"), other)).toBe(false);
     });
   });
 

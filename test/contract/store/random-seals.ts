@@ -34,6 +34,7 @@ export class RandomSeals {
       tokenType: "Bearer",
       grantedScopes: dice.pick([null, [], ["read", "write"]]),
       captured: dice.pick<Record<string, string>>([{}, { account: "a1" }]),
+      redirectUri: this.#count % 2 === 0 ? null : "https://broker.example/callback/own",
       issuedAt: new Date(nowMs - dice.pick([0, 40])),
       expiresAt: at(null, -40, 0, 60_000, hourMs),
       refreshTokenExpiresAt: at(null, 24 * hourMs),

@@ -133,6 +133,7 @@ export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
     tokenType: "Bearer",
     grantedScopes: ["read"],
     captured: {},
+    redirectUri: null,
     issuedAt,
     expiresAt: new Date(issuedAt.getTime() + 3_600_000),
     refreshTokenExpiresAt: null,

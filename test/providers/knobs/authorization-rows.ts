@@ -53,6 +53,12 @@ export const authorizationRows: Row[] = [
     },
   },
   {
+    knob: "authorization.iss",
+    file: "authorization: { issuer: https://issuer.example, iss: required }",
+    instead: "authorization: { issuer: https://issuer.example }",
+    shows: { "a callback of nobody": ["is taken", "is refused"] },
+  },
+  {
     knob: "authorization.params",
     file: "authorization: { params: { audience: all } }",
     shows: { "authorize: audience": ["", "all"], "pushed: body": [usual, `${usual}&audience=all`] },
@@ -66,6 +72,11 @@ export const authorizationRows: Row[] = [
       "authorize: response_type": ["code", ""],
       "pushed: body": [usual, usual.replace("response_type=code&client_id", "app")],
     },
+  },
+  {
+    knob: "authorization.params_with_scope",
+    file: "authorization: { params_with_scope: { write: { prompt: consent }, other: { prompt: none } } }",
+    shows: { "authorize: prompt": ["", "consent"], "pushed: body": [usual, `${usual}&prompt=consent`] },
   },
   {
     knob: "authorization.scope.param",

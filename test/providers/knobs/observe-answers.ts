@@ -1,11 +1,12 @@
 import { createHmac } from "node:crypto";
 import { describeApiRequest } from "../../../src/providers/api-request.ts";
-import { isDenial, issuerMatches, readCallback } from "../../../src/providers/authorization-request.ts";
+import { isDenial, readCallback } from "../../../src/providers/authorization-request.ts";
 import { forChain, type ProviderDefinition } from "../../../src/providers/definition.ts";
 import { readPollState } from "../../../src/providers/device-authorization.ts";
 import type { Expiry, Grant } from "../../../src/providers/grant.ts";
 import { readIntrospection } from "../../../src/providers/introspection.ts";
 import { resolveInputs } from "../../../src/providers/inputs.ts";
+import { expectedIssuer, judgeIssuer } from "../../../src/providers/issuer.ts";
 import { readLookup } from "../../../src/providers/lookup.ts";
 import { processTokenResponse } from "../../../src/providers/token-response.ts";
 import { fill } from "../../../src/providers/template.ts";
@@ -118,9 +119,10 @@ function observeCallbacks(definition: ProviderDefinition): Observed {
     if (callback.kind === "error") return [name, callback.error] as const;
     return [name, [callback.code, ...Object.entries(callback.captured).flat()].join(" ")] as const;
   });
-  const issuers = ["https://login.example", "https://issuer.example"].map((iss) => {
-    const fits = issuerMatches({ definition, values: valuesFor(definition), iss });
-    return [`a callback of ${iss}`, fits ? "is taken" : "is refused"] as const;
+  const expected = definition.authorization && expectedIssuer(definition, valuesFor(definition));
+  const issuers = ["https://login.example", "https://issuer.example", undefined].map((iss) => {
+    const fits = expected !== null && judgeIssuer(expected, iss) === "ours";
+    return [`a callback of ${iss ?? "nobody"}`, fits ? "is taken" : "is refused"] as const;
   });
   const denied = isDenial(definition, "user_cancelled");
   const declined = readPollState(definition, "user_cancelled") === "access_denied";

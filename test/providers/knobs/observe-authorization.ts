@@ -33,19 +33,26 @@ export function observeApi(definition: ProviderDefinition): Observed {
 
 /** As the page for it shows the address. */
 function copiedCode(definition: ProviderDefinition): string {
-  const own = {
+  const destination = { provider: definition.id, clientRef: null, clientId: "app-1", inputs: {} };
+  const context = {
     connectionId: "",
     connectionName: "",
     clientId: "app-1",
     clientSecrets: () => [],
     account: null,
     endsSoon: false,
+    redirectUri: "https://broker.example/callback/own",
+    destination,
+    definition,
+    inputs: {},
+    scopes: [],
+    disabled: false,
+    grant: "authorization_code",
   };
-  const context = { ...own, definition, inputs: {}, scopes: [], disabled: false, grant: "authorization_code" };
   const formKeys = createKeyring([{ id: "k1", key: Buffer.alloc(32) }]);
   const at = { browser: "b", link: "l" };
   const given = { formKeys, form: { ...at, csrf: csrfToken(formKeys, at) } };
-  const { authorizationUrl } = copiedCodeRequest(context, given);
+  const { authorizationUrl } = copiedCodeRequest({ row: { manual: true }, context }, given);
   return `goes to ${new URL(authorizationUrl).searchParams.get("redirect_uri") ?? "no page"}`;
 }
 

@@ -32,5 +32,12 @@ export const valuesFor = (definition: ProviderDefinition): TemplateValues => ({
 export function authorizationRequest(definition: ProviderDefinition) {
   const codeChallenge = createPkce({ definition, randomBytes: (size) => new Uint8Array(size).fill(251) });
   const { code: _code, codeVerifier: _verifier, ...values } = valuesFor(definition);
-  return { definition, values, state: "state-1", codeChallenge, scopes: effectiveScopes(definition, null) };
+  return {
+    definition,
+    values,
+    state: "state-1",
+    nonce: null,
+    codeChallenge,
+    scopes: effectiveScopes(definition, null),
+  };
 }

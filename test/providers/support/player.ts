@@ -3,6 +3,7 @@ import { describeApiRequest } from "../../../src/providers/api-request.ts";
 import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import {
   buildAuthorizationUrl,
+  createNonce,
   createPkce,
   readCallback,
   type Pkce,
@@ -49,6 +50,7 @@ export class Player {
   readonly #oauth: OAuthClient;
   readonly #scopes: string[];
   readonly #pkce: Pkce | null;
+  readonly #nonce: string | null;
   #values: TemplateValues;
   #grant: ConnectionGrant;
   #extras: Record<string, Grant> = {};
@@ -64,6 +66,9 @@ export class Player {
     this.#scopes = effectiveScopes(definition, transcript.scopes ?? null);
     this.#pkce =
       definition.authorization && createPkce({ definition, randomBytes: (size) => new Uint8Array(size).fill(7) });
+    this.#nonce =
+      definition.authorization &&
+      createNonce({ definition, scopes: this.#scopes, randomBytes: (size) => new Uint8Array(size).fill(9) });
     this.#grant = definition.grants[0] ?? "authorization_code";
     this.#values = {
       client: { id: transcript.client.id, secret: transcript.client.secret },
@@ -132,6 +137,7 @@ export class Player {
       definition: this.#definition,
       values,
       state,
+      nonce: this.#nonce,
       codeChallenge: this.#pkce,
       scopes: this.#scopes,
     });
@@ -140,7 +146,13 @@ export class Player {
   async #pushed(talk: Talk): Promise<void> {
     const { authorization } = this.#definition;
     if (!authorization?.pushed) throw new Error("the definition pushes no authorization requests");
-    const given = { definition: this.#definition, state, codeChallenge: this.#pkce, scopes: this.#scopes };
+    const given = {
+      definition: this.#definition,
+      state,
+      nonce: this.#nonce,
+      codeChallenge: this.#pkce,
+      scopes: this.#scopes,
+    };
     const values = await this.#authenticated(authorization.pushed, this.#values);
     const { body, ok } = await this.#ask(talk, buildPushedRequest({ ...given, values }), values);
     expect(ok).toBe(true);
@@ -292,7 +304,7 @@ export class Player {
 
   #filled(text: string, more: Placeholders = {}): string {
     const pkce = this.#pkce && { code_verifier: this.#pkce.verifier, code_challenge: this.#pkce.challenge };
-    return fillPlaceholders(text, { state, ...pkce, ...more });
+    return fillPlaceholders(text, { state, ...(this.#nonce && { nonce: this.#nonce }), ...pkce, ...more });
   }
 
   #keep(grant: Grant): void {

@@ -71,7 +71,7 @@ export type Placeholders = Record<string, string>;
 export function fillPlaceholders(text: string, values: Placeholders): string {
   return text
     .replaceAll(
-      /\{(state|code_challenge|code_verifier|client_assertion)\}/g,
+      /\{(state|nonce|code_challenge|code_verifier|client_assertion)\}/g,
       (whole, name: string) => values[name] ?? whole,
     )
     .replaceAll(/\{(now|now_ms|iso)([+-]\d+)\}/g, (_whole, form: string, seconds: string) => {

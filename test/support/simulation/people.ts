@@ -1,3 +1,4 @@
+import { destinationOf } from "../../../src/providers/destination.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Family, ReuseKind } from "./grant-model.ts";
 import type { Replica } from "./replica.ts";
@@ -98,7 +99,15 @@ export class People {
     if (row === undefined || row.status === "disabled") return;
     const code = this.#world.provider.consent(subject.kind, subject.accessLifeSeconds);
     const family = this.#world.provider.codes.get(code)?.family ?? null;
-    const exchange = { connectionId: row.id, code, codeVerifier: null, redirectUri: null, captured: {} };
+    const exchange = {
+      connectionId: row.id,
+      code,
+      codeVerifier: null,
+      redirectUri: null,
+      captured: {},
+      destination: destinationOf(row, simClient),
+      idToken: { nonce: null, issuer: null },
+    };
     await this.#act(
       { what: "grant", name: subject.name, id: row.id, family },
       async () => await replica.core.establish.exchangeCode(exchange),

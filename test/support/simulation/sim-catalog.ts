@@ -57,6 +57,7 @@ export const simClient: ClientRow = {
   scopes: [],
   patterns: [],
   inputs: {},
+  ownRedirectUri: false,
   createdAt: new Date(0),
   updatedAt: new Date(0),
 };

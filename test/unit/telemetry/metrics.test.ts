@@ -21,6 +21,7 @@ const client: ClientRow = {
   scopes: [],
   patterns: [],
   inputs: {},
+  ownRedirectUri: false,
   createdAt: new Date(0),
   updatedAt: new Date(0),
 };

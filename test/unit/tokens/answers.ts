@@ -21,6 +21,7 @@ export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): Se
     tokenType: "Bearer",
     grantedScopes: ["read"],
     captured: { shop: "north" },
+    redirectUri: null,
     issuedAt: now,
     expiresAt: inSeconds(3600),
     refreshTokenExpiresAt: inSeconds(86_400),

@@ -19,6 +19,7 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     scopes: [],
     inputs: {},
     captured: {},
+    redirectUri: null,
     parentId: null,
     chain: null,
     account: null,

@@ -158,7 +158,7 @@ describe("the vault", () => {
     expect(none).toEqual({ accessToken: null, refreshToken: null });
   });
 
-  it("credentials, client secrets and verifiers open at their own revision and row only", () => {
+  it("credentials, client secrets and authorization requests open at their own revision and row only", () => {
     const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: "c1", revision: 2 });
     expect(vault.openCredentials(credentials, { connectionId: "c1", revision: 2 })).toEqual({
       username: "u",
@@ -170,9 +170,9 @@ describe("the vault", () => {
     expect(vault.openClientSecret(secret, { clientId: "k1", revision: 0 })).toBe("s");
     expect(() => vault.openClientSecret(secret, { clientId: "k1", revision: 1 })).toThrow();
     expect(() => vault.openClientSecret(secret, { clientId: "k2", revision: 0 })).toThrow();
-    const verifier = vault.sealVerifier("v", { requestId: "r1" });
-    expect(vault.openVerifier(verifier, { requestId: "r1" })).toBe("v");
-    expect(() => vault.openVerifier(verifier, { requestId: "r2" })).toThrow();
+    const request = vault.sealRequest("v", { requestId: "r1" });
+    expect(vault.openRequest(request, { requestId: "r1" })).toBe("v");
+    expect(() => vault.openRequest(request, { requestId: "r2" })).toThrow();
     const answer = vault.sealAnswer("raw", at);
     expect(() => vault.openAccessToken(answer, at)).toThrow();
   });
