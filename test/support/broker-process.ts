@@ -228,6 +228,9 @@ function environmentFor(options: BrokerOptions & { port: number; dataDir: string
     PROVIDERS_DIR: options.providersDir,
     PROVIDER_NETWORKS: "127.0.0.0/8",
     ADMIN_KEY: options.adminKey,
+    // All browsers of the tests come from one address, and look at their pages as often as they like.
+    LINK_PAGES_PER_MINUTE: "60000",
+    CALLBACKS_PER_MINUTE: "60000",
     ENCRYPTION_KEYS: databaseUrl === undefined ? undefined : options.encryptionKeys,
     ...options.env,
   };
