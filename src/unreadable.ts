@@ -37,3 +37,13 @@ export class UnreadableSecretError extends BrokerError {
 
 /** A row by its primary key, and the column. */
 type SealedPlace = { table: string; row: string; column: string };
+
+/** What `open` gives; null where that does not open, for who can do without it. */
+export function openedOrNull(open: () => string | null): string | null {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof UnreadableSecretError) return null;
+    throw error;
+  }
+}

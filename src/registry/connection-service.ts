@@ -6,7 +6,7 @@ import type { Marks } from "../marks/marks.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
 import { checkInputChanges, splitInputs } from "../providers/inputs.ts";
-import { hostInputs } from "../providers/requirements.ts";
+import { hostInputs, requiredCredentials } from "../providers/requirements.ts";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ConnectionFilter, ConnectionEventRow, ConnectionRecord, Connections } from "../store/connections.ts";
@@ -14,13 +14,14 @@ import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { joinEntrusted, openEntrusted } from "../tokens/credentials.ts";
+import { joinEntrusted, openEntrusted, type Entrusted } from "../tokens/credentials.ts";
 import type { Establish } from "../tokens/establish.ts";
 import { isRefused, refusal } from "../tokens/refusal.ts";
 import type { Sender } from "../tokens/sending.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenService } from "../tokens/token-service.ts";
 import { isUnattended } from "../tokens/unavailable.ts";
+import { openedOrNull, UnreadableSecretError } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { usableDefinition } from "./client-service.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
@@ -249,7 +250,7 @@ type Patched = {
 /** What a connection is entrusted with after a change: sealed as a whole, so what stays is sealed anew. */
 function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
   const { definition, credentials, secretInputs } = given;
-  const before = openEntrusted(vault, row);
+  const before = entrustedBefore(vault, row, given);
   const checked =
     credentials === undefined
       ? before.credentials
@@ -258,6 +259,23 @@ function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
   const entrusted = { credentials: checked, secretInputs: { ...before.secretInputs, ...secretInputs } };
   const place = { connectionId: row.id, revision: row.credentialsRevision + 1 };
   return vault.sealCredentials(joinEntrusted(entrusted), place);
+}
+
+/** What does not open is replaced as a whole, or stays as it is. @throws UnreadableSecretError where something of it would be lost */
+function entrustedBefore(
+  vault: TokenVault,
+  row: TokenRow,
+  { definition, credentials, secretInputs }: Patched,
+): Entrusted {
+  try {
+    return openEntrusted(vault, row);
+  } catch (error) {
+    const secrets = Object.entries(definition.inputs).filter(([, input]) => input.secret && !input.optional);
+    const needsCredentials = requiredCredentials(definition, row.grant as ConnectionGrant).length > 0;
+    const isWhole = secrets.every(([name]) => Object.hasOwn(secretInputs, name));
+    if (isWhole && (credentials !== undefined || !needsCredentials)) return { credentials: {}, secretInputs: {} };
+    throw error instanceof UnreadableSecretError ? error.of(row.name) : error;
+  }
 }
 
 async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> {
@@ -286,21 +304,13 @@ async function revokeGrant(
   const place = { connectionId: row.id, generation: row.generation };
   const sendable = await sender.prepareChain(row).catch(() => null); // without a definition there is nobody to tell
   if (sendable === null) return;
-  const refreshToken = openedOrNone(row.refreshToken, (record) => vault.openRefreshToken(record, place));
-  const accessToken = openedOrNone(row.accessToken, (record) => vault.openAccessToken(record, place));
+  // What does not open cannot be revoked; the connection is gone all the same.
+  const refreshToken = openedOrNull(() => row.refreshToken && vault.openRefreshToken(row.refreshToken, place));
+  const accessToken = openedOrNull(() => row.accessToken && vault.openAccessToken(row.accessToken, place));
   await sender.revokeGrant(
     { ...sendable, owner },
     { ...(refreshToken && { refreshToken }), ...(accessToken && { accessToken }) },
   );
-}
-
-/** What does not open cannot be revoked; the connection is gone all the same. */
-function openedOrNone(record: Uint8Array | null, open: (record: Uint8Array) => string): string | undefined {
-  try {
-    return record === null ? undefined : open(record);
-  } catch {
-    return undefined;
-  }
 }
 
 function requireEnabled(record: ConnectionRecord): void {

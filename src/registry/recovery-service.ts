@@ -1,10 +1,12 @@
 import { publicName } from "../chain-name.ts";
-import { BrokerError } from "../errors.ts";
+import { eachAlone } from "../each-alone.ts";
+import { BrokerError, isStorageUnavailable } from "../errors.ts";
 import { deletedGeneration } from "../marks/marks.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { openedOrNull, UnreadableSecretError } from "../unreadable.ts";
 import { mayUse, type Principal } from "./principal.ts";
 
 /** A connection whose row has gone back in time with a restored database. Its refresh token has most likely been spent. */
@@ -22,7 +24,8 @@ export type RecoveryService = {
   list(principal: Principal): Promise<HeldConnection[]>;
   /**
    * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
-   * @throws BrokerError not_found for a name that is not held, and then releases none
+   * @throws BrokerError not_found for a name that is not held, and then releases none; unreadable_secret for one whose refresh
+   * token does not open, when the others are released
    */
   release(principal: Principal, names: readonly string[] | null): Promise<string[]>;
 };
@@ -37,13 +40,8 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
   const release = async (row: TokenRow, by: string): Promise<void> => {
     const { goneBackFrom } = row;
     if (goneBackFrom === null) return;
-    const place = { connectionId: row.id, generation: row.generation };
-    const tokens = {
-      accessToken: row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place),
-      refreshToken: row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place),
-    };
     // Under the generation of its mark, so that it is behind nothing any more.
-    const sealed = vault.sealTokens(tokens, { ...place, generation: goneBackFrom });
+    const sealed = vault.sealTokens(openTokens(vault, row), { connectionId: row.id, generation: goneBackFrom });
     const released = await rows.releaseGoneBack({ ...row, goneBackFrom }, sealed, by);
     if (released !== null) cache.learn(released);
   };
@@ -60,10 +58,26 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
         throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
       }
       const chosen = held.filter((row) => names === null || names.some((name) => isNamed(row, name)));
-      for (const row of chosen) await release(row, principal.keyId);
+      // One that cannot be released keeps no other held; who asks is told of it.
+      const failed: unknown[] = [];
+      const one = async (row: TokenRow) => await release(row, principal.keyId);
+      await eachAlone(chosen, one, { onError: (error) => failed.push(error), isForAll: isStorageUnavailable });
+      if (failed.length > 0) throw failed[0];
       return chosen.map(({ name }) => name);
     },
   };
+}
+
+/** An access token that does not open is left out where a refresh gets another one. @throws UnreadableSecretError */
+function openTokens(vault: TokenVault, row: TokenRow) {
+  const place = { connectionId: row.id, generation: row.generation };
+  const openAccess = () => row.accessToken && vault.openAccessToken(row.accessToken, place);
+  try {
+    const refreshToken = row.refreshToken && vault.openRefreshToken(row.refreshToken, place);
+    return { refreshToken, accessToken: refreshToken === null ? openAccess() : openedOrNull(openAccess) };
+  } catch (error) {
+    throw error instanceof UnreadableSecretError ? error.of(row.name) : error;
+  }
 }
 
 /** A connection's further tokens go with it, and may be named by themselves. */

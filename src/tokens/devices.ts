@@ -11,8 +11,10 @@ import type { ConsentLinks } from "../store/consent-links.ts";
 import type { DeviceAuthorizations, DeviceRow } from "../store/device-authorizations.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import type { Establish } from "./establish.ts";
+import type { Alarms } from "./observer.ts";
 import type { LimitKeeper } from "./limits.ts";
 import { askedInVain, isRefused } from "./refusal.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -52,6 +54,7 @@ export type DeviceParts = {
   limits: Pick<LimitKeeper, "keep">;
   /** True from the moment at which this process may not begin anything any more. */
   isDraining: () => boolean;
+  alarms: Pick<Alarms, "unreadable">;
   onBackgroundError: (error: unknown) => void;
 };
 
@@ -65,7 +68,7 @@ const slowDownSeconds = 5;
 const mostSeconds = 60;
 
 export function createDevices(parts: DeviceParts): Devices {
-  const { deviceCodes, rows, establish, sender, vault, clock, limits, isDraining, onBackgroundError } = parts;
+  const { deviceCodes, rows, establish, sender, vault, clock, limits, isDraining, alarms, onBackgroundError } = parts;
   const polling = new Set<Promise<void>>();
   let nextLookMs = 0;
 
@@ -75,10 +78,23 @@ export function createDevices(parts: DeviceParts): Devices {
     return await establish.prepareWithChains(row);
   };
 
+  /** One that only another replica can open is left to that. @throws UnreadableSecretError */
+  const openCode = (device: DeviceRow): string | null => {
+    try {
+      return vault.openDeviceCode(device.deviceCode, { requestId: device.id });
+    } catch (error) {
+      if (!(error instanceof UnreadableSecretError)) throw error;
+      if (error.reason === "unknown_key") throw error;
+      alarms.unreadable(error);
+      return null;
+    }
+  };
+
   const poll = async (device: DeviceRow): Promise<void> => {
     if (device.expired) return await giveUp(parts, device, "expired_token");
     const sendable = await prepare(device.connectionId);
-    const deviceCode = vault.openDeviceCode(device.deviceCode, { requestId: device.id });
+    const deviceCode = openCode(device);
+    if (deviceCode === null) return await giveUp(parts, device, "unreadable_secret");
     const ask = () => establish.ask(sendable, "device_code", { deviceCode });
     const answer = await limits.keep(sendable, ask);
     const { definition } = sendable;

@@ -5,7 +5,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { openTokens, resealFor, sealRecord, type AnswerRecord } from "./answer-record.ts";
 import { livesBy } from "./granted.ts";
-import { openedOrNull } from "./sealed-set.ts";
+import { openedRefreshToken } from "./sealed-set.ts";
 import { nextGeneration } from "../store/generation.ts";
 
 /**
@@ -154,7 +154,7 @@ function keepRefreshToken(
   const isLiving = row.status === "connected" && row.goneBackFrom === null;
   const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
   if (!record.mayKeepRefreshToken || !isSame || !isSameClient || !isLiving || !covers) return null;
-  const refreshToken = openedOrNull(vault, row);
+  const refreshToken = openedRefreshToken(vault, row);
   if (refreshToken === null) return null;
   const place = { connectionId: row.id, generation: nextGeneration(row) };
   const refreshFingerprint = vault.fingerprint(refreshToken, row.clientRef ?? row.provider);

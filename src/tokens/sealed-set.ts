@@ -3,6 +3,7 @@ import type { Expiry, Grant } from "../providers/grant.ts";
 import { nextGeneration } from "../store/generation.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
+import { openedOrNull } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { lackingSince, type LackingBase } from "./refresh-token.ts";
 import { scheduleRefresh, type Ends, type Schedule } from "./schedule.ts";
@@ -34,18 +35,15 @@ export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick
   return {
     ...row,
     rotation,
-    refreshToken: openedOrNull(vault, row),
+    refreshToken: openedRefreshToken(vault, row),
     impliedScopes: row.generation === 0 ? row.scopes : null,
   };
 }
 
 /** Null: there is none, or it does not open. Between an answer and its first copy nothing may throw: that is not kept with it. */
-export function openedOrNull(vault: TokenVault, { id, generation, refreshToken }: TokenRow): string | null {
-  try {
-    return refreshToken === null ? null : vault.openRefreshToken(refreshToken, { connectionId: id, generation });
-  } catch {
-    return null;
-  }
+export function openedRefreshToken(vault: TokenVault, { id, generation, refreshToken }: TokenRow): string | null {
+  const place = { connectionId: id, generation };
+  return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, place));
 }
 
 /**

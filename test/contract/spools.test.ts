@@ -128,6 +128,28 @@ describe("a spool in a folder", () => {
     expect(await place.find(wanted(goes.connectionId, goes.generation))).toEqual([]);
   });
 
+  it("a file that cannot be read is told, keeps no other from the list, and makes its own generation uncertain", async () => {
+    const errors: unknown[] = [];
+    place = createFileSpool(path, (error) => void errors.push(error));
+    const [bad, other] = [entryOf(), entryOf()];
+    await place.put(other);
+    await mkdir(join(path, nameOf(bad))); // a file whose blocks are gone cannot be read either
+    expect([await place.list(), errors.length]).toEqual([[other], 1]);
+    await expect(place.find(wanted(bad.connectionId, bad.generation))).rejects.toThrow();
+    expect(await place.find(wanted(other.connectionId, other.generation))).toEqual([other]);
+  });
+
+  it("what a process that ended left unfinished is finished where it is whole, and else removed", async () => {
+    const [whole, half] = [entryOf(), entryOf()];
+    const spool = createFileSpool(path, () => {});
+    await mkdir(path, { recursive: true });
+    await writeFile(join(path, `${nameOf(whole)}.part`), whole.record);
+    await writeFile(join(path, `${nameOf(half)}.part`), half.record.slice(0, 10));
+    await writeFile(join(path, "notes.part"), "x");
+    await spool.finishParts(({ record }) => record.length === whole.record.length);
+    expect([await spool.list(), (await readdir(path)).sort()]).toEqual([[whole], [nameOf(whole), "notes.part"].sort()]);
+  });
+
   it("says so when its folder cannot be written or read", async () => {
     await rm(path, { recursive: true, force: true });
     await writeFile(path, "a file in the folder's place");
@@ -147,6 +169,7 @@ describe("a spool in a folder", () => {
 });
 
 describeWithServices(["redis"], "a spool in Redis", () => {
+  const rejected: (string | null)[] = [];
   let url: string;
   let redis: RedisClient;
   let place: SpoolPlace;
@@ -154,7 +177,7 @@ describeWithServices(["redis"], "a spool in Redis", () => {
     url = await useRedis();
     redis = connectRedis(url);
     await eventually(() => redis.status === "ready");
-    place = createRedisSpool(redis, () => {});
+    place = createRedisSpool(redis, (id) => void rejected.push(id));
   });
   beforeEach(async () => void (await redis.flushdb()));
   afterAll(() => redis.disconnect());
@@ -177,6 +200,31 @@ describeWithServices(["redis"], "a spool in Redis", () => {
     await redis.set("spool:notes", "x");
     await redis.set("refresh:x:1", "x");
     expect(await place.list()).toHaveLength(2000);
+  });
+
+  it("what cannot be a record is passed over and told: text, endless text, another type in the place of the hash", async () => {
+    const entry = entryOf();
+    const key = `spool:${entry.connectionId}:3`;
+    await place.put(entry);
+    rejected.splice(0);
+    await redis.hset(key, { x: "not base64!", y: "A".repeat(2_000_000), z: "" });
+    expect([await place.list(), rejected]).toEqual([[entry], Array.from({ length: 3 }, () => entry.connectionId)]);
+    await redis.del(key);
+    await redis.set(key, "text");
+    expect([await place.find(wanted(entry.connectionId, 3)), await place.list()]).toEqual([[], []]);
+    await place.put(entry);
+    expect(await place.find(wanted(entry.connectionId, 3))).toEqual([entry]);
+  });
+
+  it("a flood of fields hides no answer of the attempt that is looked for, and is not read as a whole", async () => {
+    const entry = entryOf();
+    await place.put(entry);
+    const key = `spool:${entry.connectionId}:3`;
+    const flood = Array.from({ length: 20_000 }, () => [randomUUID(), randomBytes(60).toString("base64")] as const);
+    await redis.hset(key, Object.fromEntries(flood));
+    const found = await place.find({ connectionId: entry.connectionId, generation: 3, attemptId: entry.attemptId });
+    expect(found).toContainEqual(entry);
+    expect(found.length).toBeLessThanOrEqual(256);
   });
 
   it("is shared with other replicas", async () => {

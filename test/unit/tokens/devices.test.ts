@@ -1,8 +1,12 @@
+import { randomBytes } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
 import type { DeviceRow } from "../../../src/store/device-authorizations.ts";
 import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { noAlarms } from "../../support/unasked.ts";
 import { vault } from "./answers.ts";
 import { define } from "../providers/definitions.ts";
 import { manualClock } from "./manual-clock.ts";
@@ -83,6 +87,7 @@ class Stage {
       clock: this.clock,
       limits: { keep: async (...given) => await this.limits.keep(...given) },
       isDraining: () => this.isDraining,
+      alarms: noAlarms,
       onBackgroundError: (error) => void this.order.push(String(error)),
     });
   }
@@ -112,6 +117,19 @@ describe("polling for user codes", () => {
     stage.stored.resolve();
     await stage.devices.settled();
     expect(stage.order).toEqual(["asked", "kept", "dropped"]);
+  });
+
+  it("a code that does not open is given up, and the others are polled; one that another replica can open is left to it", async () => {
+    const stage = new Stage();
+    const damaged = { ...deviceRow("1"), deviceCode: new Uint8Array(60) };
+    const theirs = createTokenVault(createKeyring([{ id: "theirs", key: randomBytes(32) }]));
+    const foreign = { ...deviceRow("2"), deviceCode: theirs.sealDeviceCode("code 2", { requestId: "2" }) };
+    stage.due = [damaged, foreign, deviceRow("3")];
+    await stage.devices.round();
+    expect(await stage.isSettled()).toBe(false);
+    const expected = ["asked", "dropped", "given up", expect.stringContaining("UnreadableSecretError")];
+    expect(stage.order).toHaveLength(4);
+    expect(stage.order).toEqual(expect.arrayContaining(expected));
   });
 
   it("a process that is told to stop claims no further code", async () => {

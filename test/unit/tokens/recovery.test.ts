@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
+import type { SpoolEntry } from "../../../src/spool/spool.ts";
 import type { GenerationMark } from "../../../src/store/due-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
@@ -23,6 +24,7 @@ const tombstone: Tombstone = { name: "acme", provider: "own", clientRef: null, i
 /** A recovery over a store of the test's making. */
 class Stage {
   readonly spool = memorySpool();
+  readonly folder = memorySpool("data_dir");
   readonly marks = memoryMarks();
   readonly order: string[] = [];
   readonly learnt: TokenRow[] = [];
@@ -72,7 +74,7 @@ class Stage {
       accounts: noAccounts,
       vault,
       tombstones: { find: async () => this.tombstone },
-      spools: createSpools({ places: [this.spool], onError: () => {} }),
+      spools: createSpools({ places: [this.spool, this.folder], onError: () => {} }),
       marks: this.marks,
       keeper: { holds: () => this.held },
       sender,
@@ -159,6 +161,57 @@ describe("an attempt that may be taken over", () => {
     await stage.spoolOne();
     expect(await stage.recovery.clear(row)).toBe("drained");
     expect([stage.order, stage.spool.entries.size]).toEqual([["stored", "drained"], 0]);
+  });
+
+  it("is clear where only what nobody of ours wrote stands there, however much", async () => {
+    const stage = new Stage();
+    const other = tokenRow({ id: randomUUID() });
+    const theirs = answerRecord(other, { attemptId: "other" });
+    const place = { connectionId: row.id, generation: row.generation };
+    for (const [attemptId, record] of [
+      ["x", new Uint8Array(40)],
+      ["y", new Uint8Array(0)],
+      [randomUUID(), sealRecord(vault, theirs)],
+    ] as const) {
+      await stage.spool.put({ ...place, attemptId, record: new Uint8Array(record) });
+    }
+    expect(await stage.recovery.clear(row)).toBe("clear");
+    expect([stage.spool.entries.size, stage.order, stage.alarms]).toEqual([3, [], ["spool", "spool", "spool"]]);
+  });
+
+  it("is uncertain where a record stands there that another replica can open", async () => {
+    const stage = new Stage();
+    stage.isForeign = true;
+    await stage.spool.put({
+      connectionId: row.id,
+      generation: row.generation,
+      attemptId: "x",
+      record: new Uint8Array(40),
+    });
+    expect([await stage.recovery.clear(row), stage.alarms]).toEqual(["silent", []]);
+  });
+
+  it("is not needed where a place holds its answer, whatever another place holds under its name", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    const [authentic] = stage.spool.entries.values();
+    for (const first of [true, false]) {
+      const forged = { ...(authentic as SpoolEntry), record: new Uint8Array(40) };
+      stage.order.length = 0;
+      stage.spool.entries.clear();
+      await stage.spool.put(first ? forged : (authentic as SpoolEntry));
+      stage.folder.entries.clear();
+      await stage.folder.put(first ? (authentic as SpoolEntry) : forged);
+      expect([await stage.recovery.clear(row), stage.order]).toEqual(["drained", ["stored", "drained"]]);
+    }
+  });
+
+  it("copies of one answer in two places are stored once", async () => {
+    const stage = new Stage();
+    await stage.spoolOne();
+    for (const entry of stage.spool.entries.values()) await stage.folder.put(entry);
+    await stage.recovery.run();
+    expect(stage.order).toEqual(["stored", "drained", "compared"]);
   });
 
   it("is uncertain where a place that may hold its answer does not answer", async () => {
