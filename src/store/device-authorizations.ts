@@ -1,5 +1,7 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { ClientRow } from "./clients.ts";
 import type { Database } from "./database.ts";
-import { seconds } from "./row-sql.ts";
+import { json, seconds } from "./row-sql.ts";
 
 /** A person on the way to confirm a user code (RFC 8628, section 3.2). */
 export type DeviceRow = {
@@ -23,22 +25,34 @@ export type DeviceAuthorizations = ReturnType<typeof createDeviceAuthorizations>
 /** User codes that wait for their persons; one for a connection. */
 export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">) {
   return {
-    /** A new code takes the place of the one before. */
-    async put(device: NewDevice): Promise<{ expiresAt: Date }> {
+    /**
+     * A new code takes the place of the one before. `asked`: the inputs with which it was asked for, which decide the host. Null: they
+     * have changed since, or the connection is gone.
+     */
+    async put(
+      device: NewDevice,
+      asked: { inputs: Record<string, string>; client: Pick<ClientRow, "id" | "inputs"> | null },
+    ): Promise<{ expiresAt: Date } | null> {
+      const { client } = asked;
+      const sameClient =
+        client === null
+          ? Sql.sql`SELECT 1`
+          : Sql.sql`SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND inputs = ${json(client.inputs)} FOR SHARE`;
       const rows = await prisma.$queryRaw<{ expiresAt: Date }[]>`
+        WITH k AS (${sameClient}), c AS (SELECT id FROM connections
+          WHERE id = ${device.connectionId}::uuid AND inputs = ${json(asked.inputs)} FOR SHARE)
         INSERT INTO device_authorizations (connection_id, id, device_code_sealed, link_id, user_code, verification_uri,
           verification_uri_complete, interval_s, next_poll_at, expires_at)
-        VALUES (${device.connectionId}::uuid, ${device.id}::uuid, ${device.deviceCode}, ${device.linkId}, ${device.userCode},
+        SELECT c.id, ${device.id}::uuid, ${device.deviceCode}, ${device.linkId}, ${device.userCode},
           ${device.verificationUri}, ${device.verificationUriComplete}, ${device.intervalSeconds}::int,
-          clock_timestamp() + ${seconds(device.intervalSeconds)}, clock_timestamp() + ${seconds(device.expiresInSeconds)})
+          clock_timestamp() + ${seconds(device.intervalSeconds)}, clock_timestamp() + ${seconds(device.expiresInSeconds)}
+        FROM c, k
         ON CONFLICT (connection_id) DO UPDATE SET id = excluded.id, device_code_sealed = excluded.device_code_sealed, link_id = excluded.link_id,
           user_code = excluded.user_code, verification_uri = excluded.verification_uri,
           verification_uri_complete = excluded.verification_uri_complete, interval_s = excluded.interval_s,
           next_poll_at = excluded.next_poll_at, expires_at = excluded.expires_at, created_at = clock_timestamp()
         RETURNING expires_at AS "expiresAt"`;
-      const [row] = rows;
-      if (row === undefined) throw new Error("an INSERT returned no row");
-      return row;
+      return rows[0] ?? null;
     },
 
     async find(connectionId: string): Promise<DeviceRow | null> {

@@ -132,18 +132,20 @@ export function createDevices(parts: DeviceParts): Devices {
       if (definition.device === null) throw notOffered(row);
       const scope = joinScopes(definition, row.scopes);
       const { device } = definition;
-      const asked = await sender.ask(sendable, device, (values) => sideRequest(device, { ...values, scope }));
+      const answer = await sender.ask(sendable, device, (values) => sideRequest(device, { ...values, scope }));
       const said = "The provider gives no user code";
-      if (asked?.ok === false) throw askedInVain(said, asked, { connection: row.name });
-      const read = readDeviceAuthorization(asked?.body);
+      if (answer?.ok === false) throw askedInVain(said, answer, { connection: row.name });
+      const read = readDeviceAuthorization(answer?.body);
       if (read === null) {
         throw new BrokerError("provider_rejected", `${said}: its answer holds none.`, { connection: row.name });
       }
       const id = randomUUID();
       const sealed = vault.sealDeviceCode(read.deviceCode, { requestId: id });
-      const { expiresAt } = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed });
+      const asked = { inputs: row.inputs, client: sendable.client };
+      const kept = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed }, asked);
+      if (kept === null) throw hostChanged(row);
       nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + read.intervalSeconds * 1000);
-      return { ...read, expiresAt };
+      return { ...read, ...kept };
     },
 
     async pending(connectionId) {
@@ -196,6 +198,10 @@ function requireDeviceGrant(row: TokenRow): void {
     });
   }
   if (row.grant !== "device_code") throw notOffered(row);
+}
+
+function hostChanged({ name }: TokenRow): BrokerError {
+  return new BrokerError("conflict", "The provider's host was just changed here; begin again.", { connection: name });
 }
 
 function notOffered({ name, grant }: TokenRow): BrokerError {

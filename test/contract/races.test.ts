@@ -5,6 +5,7 @@ import { PrismaClient } from "../../src/generated/prisma/client.ts";
 import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
 import type { ClientRow } from "../../src/store/clients.ts";
 import { createConnections } from "../../src/store/connections.ts";
+import { createDeviceAuthorizations } from "../../src/store/device-authorizations.ts";
 import { createDatabaseHealth } from "../../src/store/database-health.ts";
 import { watch, type Prisma } from "../../src/store/database.ts";
 import { applyMigrations } from "../../src/store/migrate.ts";
@@ -131,5 +132,26 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
         ? await stage.clients.change(client, { inputs, secret: sealedBytes() }, all)
         : await stage.connections.update(row, { inputs }, { client: null, movesHost: true });
     expect(await decideDuring(setOut, move)).toBeNull();
+  });
+
+  it("a user code is not kept for another host than it was asked for at", async () => {
+    const client = await makeClient();
+    const row = await stage.insert({ client });
+    const code = { id: randomUUID(), deviceCode: sealedBytes(), linkId: null, userCode: "u", verificationUri: "v" };
+    const rest = { verificationUriComplete: null, intervalSeconds: 5, expiresInSeconds: 60 };
+    const put = async () =>
+      await createDeviceAuthorizations(stage.database).put(
+        { ...code, ...rest, connectionId: row.id },
+        { inputs: row.inputs, client },
+      );
+    const moveClient = async (session: Prisma) =>
+      await session.$executeRaw`UPDATE clients SET inputs = '{"host": "other"}' WHERE id = ${client.id}::uuid`;
+    const moveConnection = async (session: Prisma) =>
+      await session.$executeRaw`UPDATE connections SET inputs = '{"host": "other"}' WHERE id = ${row.id}::uuid`;
+    expect(await put()).not.toBeNull();
+    expect(await decideDuring(moveClient, put)).toBeNull();
+    await stage.database.prisma.$executeRaw`UPDATE clients SET inputs = '{}' WHERE id = ${client.id}::uuid`;
+    expect(await put()).not.toBeNull();
+    expect(await decideDuring(moveConnection, put)).toBeNull();
   });
 });

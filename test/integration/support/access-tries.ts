@@ -151,6 +151,16 @@ const open: Try[] = [
   same("GET /connect/:link", "an unknown link"),
   same("POST /connect/:link", "a form of another origin", { body: "csrf=x", form: true }),
   same("GET /callback/:provider", "an unknown state", { path: "/callback/sandbox?code=x&state=x" }),
+  same("POST /callback/:provider", "a provider that posts nothing", {
+    path: "/callback/sandbox",
+    body: "state=x",
+    form: true,
+  }),
+  same("POST /callback/:provider/continue", "a form of another origin", {
+    path: "/callback/sandbox/continue",
+    body: "x=y",
+    form: true,
+  }),
   same("GET /connected/*", "an unknown ticket", { path: "/connected/x" }),
   same("POST /connected/*", "a form of another origin", { path: "/connected/x", body: "csrf=x", form: true }),
   same("GET /sandbox/authorize", "a request without parameters"),
