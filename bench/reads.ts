@@ -1,12 +1,14 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import autocannon from "autocannon";
+import { request } from "undici";
 import { prepareBroker } from "../test/support/broker-process.ts";
 import { freePort } from "../test/support/free-port.ts";
 
 /**
- * Fresh reads side by side with a bare Fastify route, on the embedded database: `node bench/reads.ts [rounds] [seconds]`.
- * Rounds alternate, so that a noisy machine is noisy for both; what counts is the ratio of the medians.
+ * Fresh reads side by side with a bare Fastify route, and with the same while somebody asks for metrics as fast as the broker
+ * answers, on the embedded database: `node bench/reads.ts [rounds] [seconds]`. Rounds alternate, so that a noisy machine is noisy
+ * for all; what counts is the ratio of the medians.
  */
 const rounds = Number(process.argv[2] ?? 5);
 const seconds = Number(process.argv[3] ?? 4);
@@ -33,16 +35,32 @@ const perSecond = async (url: string): Promise<number> => {
   return result.requests.average;
 };
 
+/** Ten callers without a key ask for metrics for as long as `work` takes. */
+const whileHammered = async <Value>(work: () => Promise<Value>): Promise<Value> => {
+  const done = new AbortController();
+  const hammer = async () => {
+    while (!done.signal.aborted) await (await request(`${broker.url}/metrics`)).body.dump();
+  };
+  const hammers = Array.from({ length: 10 }, hammer);
+  const value = await work();
+  done.abort();
+  await Promise.all(hammers);
+  return value;
+};
+
 const readsPerSecond: number[] = [];
+const hammeredPerSecond: number[] = [];
 const barePerSecond: number[] = [];
 for (let round = 0; round < rounds; round++) {
   readsPerSecond.push(await perSecond(`${broker.url}/tokens/bench`));
+  hammeredPerSecond.push(await whileHammered(async () => await perSecond(`${broker.url}/tokens/bench`)));
   barePerSecond.push(await perSecond(`http://127.0.0.1:${barePort}/tokens/bench`));
 }
 bare.kill();
 
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
-const [reads, yardstick] = [median(readsPerSecond), median(barePerSecond)];
+const [reads, hammered, yardstick] = [median(readsPerSecond), median(hammeredPerSecond), median(barePerSecond)];
 process.stdout.write(
-  `fresh reads ${Math.round(reads)}/s, bare route ${Math.round(yardstick)}/s, ratio ${(reads / yardstick).toFixed(2)}\n`,
+  `fresh reads ${Math.round(reads)}/s, bare route ${Math.round(yardstick)}/s, ratio ${(reads / yardstick).toFixed(2)}; ` +
+    `while /metrics is hammered ${Math.round(hammered)}/s, ratio ${(hammered / reads).toFixed(2)}\n`,
 );

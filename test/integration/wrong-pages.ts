@@ -1,5 +1,5 @@
 import { ScriptedBrowser } from "../support/scripted-browser.ts";
-import { type Answer, answerOf, canary, type WrongInputStage } from "../support/wrong-input-stage.ts";
+import { type Answer, answerOf, canary, type Sending, type WrongInputStage } from "../support/wrong-input-stage.ts";
 import type { Cases } from "./wrong-requests.ts";
 
 type Fields = { csrf?: string; origin?: string; cookie?: boolean; type?: string; body?: string };
@@ -30,6 +30,15 @@ async function comeBack(stage: WrongInputStage, edit: (url: URL) => void, browse
   edit(url);
   return answerOf(await browser.open(url));
 }
+
+/** Sends so many in vain, from one address, and returns what comes then. */
+async function afterSoMany(stage: WrongInputStage, times: number, sending: Sending): Promise<Answer> {
+  const again = async () => await stage.send({ ...sending, key: null });
+  await Promise.all(Array.from({ length: times }, again));
+  return await again();
+}
+
+const from = (address: string) => ({ "x-forwarded-for": address });
 
 const open = async (url: string, browser = new ScriptedBrowser()) => answerOf(await browser.open(url));
 
@@ -71,6 +80,12 @@ export const wrongPages: Cases = {
       raw: "code=c&state=s",
     }),
   "a page of an ending that is cut off": async (stage) => await open(`${stage.broker.url}/connected/AQJr`),
+  "a link that is posted more than 10 times in a minute": async (stage) =>
+    await afterSoMany(stage, 10, { method: "POST", path: `/connect/${"1".repeat(16)}-${"1".repeat(32)}` }),
+  "more than 120 link pages in a minute from one address": async (stage) =>
+    await afterSoMany(stage, 120, { path: "/connect/x", headers: from("192.0.2.31") }),
+  "more than 60 answers in a minute from one address": async (stage) =>
+    await afterSoMany(stage, 60, { path: "/callback/sandbox?code=c", headers: from("192.0.2.32") }),
   "an answer in another browser": async (stage) => await comeBack(stage, () => {}, new ScriptedBrowser()),
   "an answer at another provider's address": async (stage) =>
     await comeBack(stage, (url) => (url.pathname = "/callback/bol")),
