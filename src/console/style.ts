@@ -50,7 +50,7 @@ a { color: var(--accent); text-underline-offset: 3px; }
 }
 code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .can code { color: var(--soft); }
-.next { margin: 20px 0 0; padding: 14px 16px; border-radius: 10px; background: var(--tint); }
+.next { margin: 20px 0 16px; padding: 14px 16px; border-radius: 10px; background: var(--tint); }
 .next h2 { margin: 0 0 4px; }
 .next p:last-child { margin: 0; }
 .said { margin: 16px 0 0; padding: 2px 0 2px 14px; border-left: 3px solid var(--line); color: var(--soft); font-size: .9375rem; }
@@ -64,7 +64,7 @@ code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; ove
 .button.quiet:hover { background: var(--tint); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 3px; }
 .actions { display: grid; gap: 12px; margin: 20px 0 16px; }
-.steps { margin: 0 0 24px; padding: 0; list-style: none; counter-reset: step; }
+.steps { margin: 16px 0 24px; padding: 0; list-style: none; counter-reset: step; }
 .steps > li { position: relative; padding: 0 0 20px 44px; counter-increment: step; }
 .steps > li:last-child { padding-bottom: 0; }
 .steps > li::before {

@@ -21,7 +21,7 @@ async function connect(page: Page, link: string): Promise<void> {
   await page.goto(link);
   await page.getByRole("button", { name: "Continue" }).click();
   await page.getByRole("button", { name: "Authorize" }).click();
-  await page.waitForURL("**/callback/sandbox?**");
+  await page.waitForURL("**/connected/**");
   expect(await page.locator("h1").textContent()).toBe("Connected");
 }
 

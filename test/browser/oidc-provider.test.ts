@@ -55,7 +55,7 @@ async function consent(page: Page, link: string): Promise<string | null> {
   await page.fill('input[name="password"]', "any");
   await page.click("button");
   await page.click("text=Continue");
-  await page.waitForURL("**/callback/oidc-peer?**");
+  await page.waitForURL("**/connected/**");
   return await page.locator("h1").textContent();
 }
 

@@ -53,7 +53,7 @@ describeWithBrowser("the pages of a consent", (openPage) => {
       await page.getByRole("button", { name: "Continue to Sandbox" }).click();
       await page.waitForURL("http://127.0.0.1:*/sandbox/authorize?**");
       await page.getByRole("button", { name: "Authorize" }).click();
-      await page.waitForURL(`${publicUrl}/callback/sandbox?**`);
+      await page.waitForURL(`${publicUrl}/connected/**`);
       expect(await heading(page)).toBe("Connected");
       const back = await page.getByRole("link", { name: "Continue to shop.example" }).getAttribute("href");
       expect(back).toMatch(/^https:\/\/shop\.example\/done\?connection=acme-[0-9a-f]+&status=connected$/);
@@ -72,15 +72,15 @@ describeWithBrowser("the pages of a consent", (openPage) => {
     await page.keyboard.press("Tab");
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
-    await page.waitForURL(`${publicUrl}/callback/sandbox?**`);
+    await page.waitForURL(`${publicUrl}/connected/**`);
     expect(await heading(page)).toBe("Not connected");
     await page.goto(link);
     await page.getByRole("button").click();
     await page.getByRole("button", { name: "Authorize" }).click();
-    await page.waitForURL(`${publicUrl}/callback/sandbox?**`);
+    await page.waitForURL(`${publicUrl}/connected/**`);
     expect(await heading(page)).toBe("Connected");
     await page.reload();
-    expect(await heading(page)).toBe("This attempt is no longer valid");
+    expect(await heading(page)).toBe("Connected");
     await page.goto(link);
     expect(await heading(page)).toBe("This link has been used");
   });

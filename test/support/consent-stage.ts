@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance } from "fastify";
 import { createConsentService, type ConsentService } from "../../src/consent/consent-service.ts";
 import type { AuthorizationContext, ExchangeCode } from "../../src/consent/context.ts";
 import { systemClock } from "../../src/clock.ts";
+import type { DeviceCode } from "../../src/tokens/devices.ts";
 import { BrokerError } from "../../src/errors.ts";
 import { createConsentLimits } from "../../src/http/consent-limits.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
@@ -38,7 +39,14 @@ export type ConsentStage = {
   events: { connectionId: string; type: string; detail: Record<string, string> }[];
   exchanged: Exchanged[];
   /** Set `exchange` to take the exchange's place; `passedMs` is added to the clocks. */
-  behaviour: { exchange: ExchangeCode | null; passedMs: number };
+  behaviour: {
+    exchange: ExchangeCode | null;
+    passedMs: number;
+    /** The grants that wait for a person's word. */
+    held: Set<string>;
+    /** The user code that every connection has been given. */
+    device: (DeviceCode & { linkId: string }) | null;
+  };
   catalog: ReturnType<typeof loadCatalog>;
   /** Puts another key in front of the one that forms were made with. */
   rotateKeys(): void;
@@ -53,10 +61,12 @@ type StageOptions = {
   returnOrigins?: string[];
   /** Provider files beside the built-in ones. */
   extraFolder?: string;
+  organisation?: { name: string | null; contact: string | null };
 };
 
 export async function setConsentStage(options: StageOptions): Promise<ConsentStage> {
   const { publicUrl, authorizeOrigin = publicUrl, returnOrigins = [], extraFolder = null } = options;
+  const { organisation = { name: null, contact: null } } = options;
   const database = await useEmbedded();
   const sandbox = { publicUrl: `${authorizeOrigin}/sandbox`, localUrl: `${publicUrl}/sandbox` };
   const builtinFolder = folderOfBuiltins("apicbase", "sandbox", "shopware");
@@ -65,7 +75,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const contexts: ConsentStage["contexts"] = new Map();
   const events: ConsentStage["events"] = [];
   const exchanged: Exchanged[] = [];
-  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0 };
+  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0, held: new Set(), device: null };
   const formKeys = { ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);
@@ -88,10 +98,10 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       return { connectionName: find(given.connectionId).connectionName, held: null, endsSoon: false };
     },
     findHeld: async () => null,
-    isHeld: async () => false,
+    isHeld: async (attemptId) => behaviour.held.has(attemptId),
     decideAccount: () => Promise.reject(new BrokerError("not_found", "Nothing is held.")),
     pushRequest: () => Promise.reject(new BrokerError("grant_not_applicable", "Nothing is pushed.")),
-    devices: { begin: () => Promise.reject(new Error("no device")), pending: async () => null },
+    devices: { begin: () => Promise.reject(new Error("no device")), pending: async () => behaviour.device },
     recordEvent: async (event) => void events.push(event),
     publicUrl,
     returnOrigins,
@@ -111,7 +121,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     publicUrl,
     limits,
     randomBytes,
-    organisation: { name: null, contact: null },
+    organisation,
   });
   const signingKey = createHash("sha256").update("signing key of the tests").digest();
   const redirectUri = `${publicUrl}/callback/sandbox`;

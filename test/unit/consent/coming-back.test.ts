@@ -202,20 +202,22 @@ describe("an error that comes back", () => {
   });
 });
 
-describe("an answer that is posted (OAuth 2.0 Form Post Response Mode)", () => {
-  /** As another site's page posts it: without our cookie. */
-  const post = async (path: string, fields: Record<string, string> | string) =>
-    await stage.app.inject({
-      method: "POST",
-      url: path,
-      headers: { "content-type": "application/x-www-form-urlencoded", origin: "https://login.example" },
-      payload: typeof fields === "string" ? fields : new URLSearchParams(fields).toString(),
-    });
-  const relayed = ({ body }: { body: string }) => ({
-    action: /<form method="post" action="([^"]*)"/.exec(body)?.[1] ?? "",
-    answer: /name="answer" value="([^"]*)"/.exec(body)?.[1] ?? "",
+/** As another site's page posts it: without our cookie. */
+const post = async (path: string, fields: Record<string, string> | string) =>
+  await stage.app.inject({
+    method: "POST",
+    url: path,
+    headers: { "content-type": "application/x-www-form-urlencoded", origin: "https://login.example" },
+    payload: typeof fields === "string" ? fields : new URLSearchParams(fields).toString(),
   });
+const relayed = ({ body }: { body: string }) => ({
+  action: /<form method="post" action="([^"]*)"/.exec(body)?.[1] ?? "",
+  answer: /name="answer" value="([^"]*)"/.exec(body)?.[1] ?? "",
+});
 
+const countAttempts = async () => await stage.database.prisma.consentAttempt.count();
+
+describe("an answer that is posted (OAuth 2.0 Form Post Response Mode)", () => {
   test("is asked for, consumes nothing, and is sent on from our own page, where cookie, state and Origin count", async () => {
     const { browser, state, toProvider, connectionName } = await comingBack("posted");
     stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: false });
@@ -265,13 +267,12 @@ describe("an answer that is posted (OAuth 2.0 Form Post Response Mode)", () => {
   });
 
   test("leaves no rows, whatever is posted", async () => {
-    const count = async () => await stage.database.prisma.consentAttempt.count();
-    const before = await count();
+    const before = await countAttempts();
     const browser = open();
     await browser.get((await comingBack()).url);
     const { action, answer } = relayed(await post("/callback/posted", { code: "c", state: "made-up" }));
     expect((await browser.post(action, { answer })).statusCode).toBe(400);
     await browser.get("/callback/posted?state=made-up&code=c");
-    expect(await count()).toBe(before);
+    expect(await countAttempts()).toBe(before);
   });
 });
