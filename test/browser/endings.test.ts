@@ -123,14 +123,14 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
     const attemptId = randomUUID();
     stage.behaviour.held.add(attemptId);
     const held = { attemptId, account: "42", label: "bob@bakery.example" };
-    stage.behaviour.exchange = async () => ({ connectionName: "", held });
+    stage.behaviour.exchange = async () => ({ connectionName: "", held, endsSoon: false });
     await walk(page, url);
     return ["That is another account", "Keep ada@bakery.example", "Use bob@bakery.example from now on"];
   },
   async "an answered question"(page) {
     const { url } = await makeLink({ account: "ada@bakery.example" });
     const held = { attemptId: randomUUID(), account: "42", label: null };
-    stage.behaviour.exchange = async () => ({ connectionName: "", held });
+    stage.behaviour.exchange = async () => ({ connectionName: "", held, endsSoon: false });
     await walk(page, url);
     return ["That question has been answered"];
   },
@@ -231,7 +231,7 @@ describeWithBrowser("the pages on which a consent ends", (openPage) => {
       const exchanges: string[] = [];
       stage.behaviour.exchange = async ({ code }) => {
         exchanges.push(code);
-        return { connectionName, held: null };
+        return { connectionName, held: null, endsSoon: false };
       };
       await page.goto(url);
       await page.getByRole("button", { name: "Continue to" }).click();
