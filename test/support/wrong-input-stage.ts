@@ -56,7 +56,8 @@ export class WrongInputStage implements AsyncDisposable {
   }
 
   static async start({ databaseUrl }: { databaseUrl: string }): Promise<WrongInputStage> {
-    const env = { TRUST_PROXY: "127.0.0.1", RETURN_ORIGINS: origin, LOG_LEVEL: "info", SANDBOX: "true" };
+    const proxied = { TRUST_PROXY: "127.0.0.1", LINK_PAGES_PER_MINUTE: undefined, CALLBACKS_PER_MINUTE: undefined };
+    const env = { ...proxied, RETURN_ORIGINS: origin, LOG_LEVEL: "info", SANDBOX: "true" };
     const broker = await startBroker({ databaseUrl, env, providersDir: await machineProvider() });
     await register(broker);
     const [keys, consents] = await Promise.all([makeKeys(broker, databaseUrl), makeConsents(broker)]);
