@@ -236,7 +236,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
     async events(principal, name, page) {
       const { id } = await get(principal, name);
-      return await connections.events(id, page);
+      return (await connections.events(id, page)).map((event) => withoutForeignNames(principal, event));
     },
   };
 }
@@ -281,6 +281,14 @@ function entrustedBefore(
 async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> {
   const outcome = await tokens.tryRefresh(row.name);
   if (outcome.kind === "failed" && outcome.failure !== undefined) throw refusal(row, outcome.failure);
+}
+
+/** What happened to a connection may name others, of which the caller is not to know. */
+function withoutForeignNames(principal: Principal, event: ConnectionEventRow): ConnectionEventRow {
+  const { connections: names } = event.detail;
+  if (!Array.isArray(names)) return event;
+  const known = names.filter((name) => typeof name === "string" && mayUse(principal, name));
+  return { ...event, detail: { ...event.detail, connections: known } };
 }
 
 const noInputs = { inputs: {}, movesHost: false };

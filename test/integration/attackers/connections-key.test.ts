@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { describeWithServices } from "../../support/services/index.ts";
+import { query } from "../../support/query.ts";
 import { nothing, TwoTeams } from "./support/two-teams.ts";
 
 // Team A's key may read and connect its own connections, and knows the names of all that team B has.
@@ -127,6 +128,20 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     expect((await post("/connections/team-a-3/consent-links", { return_to: stage.foreign.origin })).status).toBe(400);
     expect((await post("/connections", { name: "team-b-3", ...create })).status).toBe(403);
   });
+  it("is not told the names of others by its own connection's history", async () => {
+    await stage.api.createConnection({ name: "team-a-history", provider: "strict", client: "accounts-b" });
+    const detail = JSON.stringify({ connections: ["team-b-account", "team-a-lent"], kept: 1 });
+    await query(
+      stage.databaseUrl,
+      `INSERT INTO connection_events (connection_id, type, detail)
+        SELECT id, 'other_sets_dropped', $1::jsonb FROM connections WHERE name = 'team-a-history'`,
+      [detail],
+    );
+    const { body } = await stage.attack(key, "/connections/team-a-history/events");
+    const [event] = body["items"] as { detail: unknown }[];
+    expect(event?.detail).toEqual({ connections: ["team-a-lent"], kept: 1 });
+  });
+
   it("all in all has got no token and no secret, and has had nobody else asked", () => {
     expect(stage.answers.length).toBeGreaterThan(200);
     expect(stage.loot()).toEqual(nothing);
