@@ -86,9 +86,7 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
 
   /** A client at a host that its input decides, and a connection that a person is about to connect. */
   const aboutToConnect = async (name: string) => {
-    const client = { client_id: stage.tenant.client.id, client_secret: stage.tenant.client.secret };
-    const inputs = { host_url: stage.tenant.origin };
-    await stage.api.createClient({ name, provider: "tenant", ...client, inputs });
+    await stage.addTenantClient(name);
     await stage.api.createConnection({ name, provider: "tenant", client: name, scopes: ["read"] });
     const browser = new ScriptedBrowser();
     const page = await browser.open((await stage.api.consentLink(name)).url);

@@ -161,6 +161,17 @@ const open: Try[] = [
     body: "x=y",
     form: true,
   }),
+  same("GET /callback/:provider/:client", "an unknown state", { path: "/callback/sandbox/x?code=x&state=x" }),
+  same("POST /callback/:provider/:client", "a provider that posts nothing", {
+    path: "/callback/sandbox/x",
+    body: "state=x",
+    form: true,
+  }),
+  same("POST /callback/:provider/:client/continue", "a form of another origin", {
+    path: "/callback/sandbox/x/continue",
+    body: "x=y",
+    form: true,
+  }),
   same("GET /connected/*", "an unknown ticket", { path: "/connected/x" }),
   same("POST /connected/*", "a form of another origin", { path: "/connected/x", body: "csrf=x", form: true }),
   same("GET /sandbox/authorize", "a request without parameters"),

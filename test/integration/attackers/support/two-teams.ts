@@ -70,16 +70,13 @@ export class TwoTeams implements AsyncDisposable {
     // Their first secrets have words in common with their names, which are no secrets.
     for (const server of [this.shop, this.accounts, this.tenant]) server.changeSecret();
     this.accounts.redirectUris.add(broker.redirectUri("strict"));
-    this.tenant.redirectUris.add(broker.redirectUri("tenant"));
     const connections = ["team-b-*"];
     const shop = { provider: "shopware", client_id: this.shop.client.id, client_secret: this.shop.client.secret };
     await api.createClient({ name: "shop-b", ...shop, connections, inputs: { shop_url: this.shop.origin } });
     await api.createClient({ name: "shop-idle", ...shop, connections, inputs: { shop_url: this.shop.origin } });
     const account = { client_id: this.accounts.client.id, client_secret: this.accounts.client.secret };
     await api.createClient({ name: "accounts-b", provider: "strict", ...account, connections, scopes: ["read"] });
-    const tenant = { client_id: this.tenant.client.id, client_secret: this.tenant.client.secret };
-    const inputs = { host_url: this.tenant.origin };
-    await api.createClient({ name: "tenant-b", provider: "tenant", ...tenant, connections, inputs });
+    await this.addTenantClient("tenant-b", { connections });
     await api.createConnection({
       name: "team-b-shop",
       provider: "shopware",
@@ -89,6 +86,14 @@ export class TwoTeams implements AsyncDisposable {
     await api.createConnection({ name: "team-b-account", provider: "strict", client: "accounts-b", scopes: ["read"] });
     await api.createConnection({ name: "team-b-tenant", provider: "tenant", client: "tenant-b", scopes: ["read"] });
     for (const name of ["team-b-account", "team-b-tenant"]) await this.connect(name);
+  }
+
+  /** A client at the host that its input names, where its own redirect URI is registered. */
+  async addTenantClient(name: string, rest: { connections?: string[] } = {}): Promise<void> {
+    const client = { client_id: this.tenant.client.id, client_secret: this.tenant.client.secret };
+    const inputs = { host_url: this.tenant.origin };
+    const made = await this.api.createClient({ name, provider: "tenant", ...client, inputs, ...rest });
+    this.tenant.redirectUris.add(String(made["redirect_uri"]));
   }
 
   async connect(name: string): Promise<void> {
