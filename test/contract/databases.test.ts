@@ -12,6 +12,7 @@ import { lateAnswers } from "./refresh/late-answers.ts";
 import { secondWay } from "./refresh/second-way.ts";
 import { sending } from "./refresh/sending.ts";
 import { unknownOutcome } from "./refresh/unknown-outcome.ts";
+import { unreadable } from "./refresh/unreadable.ts";
 import { describeOnBothDatabases, describeOnPostgres } from "./store/both-databases.ts";
 import { dueness } from "./store/due-rows.ts";
 import { lateSets } from "./store/late-sets.ts";
@@ -33,4 +34,4 @@ describeOnBothDatabases([
   consent,
   faults,
 ]);
-describeOnPostgres([sending, unknownOutcome, secondWay, answers, lateAnswers, further]);
+describeOnPostgres([sending, unknownOutcome, secondWay, answers, lateAnswers, further, unreadable]);

@@ -208,6 +208,7 @@ const granting: Cases = {
   "a refresh of what came without a refresh token": send({ method: "POST", path: "/connections/acme-short/refresh" }),
   "a token of what nobody has connected": get("/tokens/acme"),
   "a token of a disabled connection": get("/tokens/acme-off"),
+  "a token whose stored bytes somebody has changed": get("/tokens/acme-torn"),
 };
 
 const queries: Cases = {

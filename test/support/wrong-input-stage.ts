@@ -60,6 +60,7 @@ export class WrongInputStage implements AsyncDisposable {
     const env = { ...proxied, RETURN_ORIGINS: origin, LOG_LEVEL: "info", SANDBOX: "true" };
     const broker = await startBroker({ databaseUrl, env, providersDir: await machineProvider() });
     await register(broker);
+    await damageOne(broker, databaseUrl);
     const [keys, consents] = await Promise.all([makeKeys(broker, databaseUrl), makeConsents(broker)]);
     return new WrongInputStage(broker, keys, consents);
   }
@@ -147,6 +148,19 @@ async function register({ api }: BrokerProcess): Promise<void> {
   await api.importTokens("acme-held", held);
   await api.createConnection({ name: "acme-short", provider: "sandbox", client: "sandbox" });
   await api.importTokens("acme-short", { access_token: canary("access-token"), expires_in: 3600 });
+}
+
+/** A connection whose stored token somebody has changed by a bit. */
+async function damageOne({ api }: BrokerProcess, databaseUrl: string): Promise<void> {
+  await api.createConnection({ name: "acme-torn", provider: "sandbox", client: "sandbox" });
+  await api.importTokens("acme-torn", { access_token: canary("access-token"), expires_in: 3600 });
+  const last = "length(access_token_sealed) - 1";
+  await query(
+    databaseUrl,
+    `UPDATE connections SET access_token_sealed = set_byte(access_token_sealed, ${last},
+      get_byte(access_token_sealed, ${last}) # 1) WHERE name = 'acme-torn'`,
+  );
+  await api.changeConnection("acme-torn", { labels: {} }); // what the broker remembers of it is old
 }
 
 async function makeKeys({ api }: BrokerProcess, databaseUrl: string): Promise<Keys> {

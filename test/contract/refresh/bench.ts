@@ -24,6 +24,7 @@ import { createSpools } from "../../../src/tokens/spools.ts";
 import type { Need } from "../../../src/tokens/takeover.ts";
 import { createTokenCache } from "../../../src/tokens/token-cache.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";
+import type { UnreadableSecretError } from "../../../src/unreadable.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { define } from "../../unit/providers/definitions.ts";
@@ -110,6 +111,8 @@ type Options = {
   /** Another replica, with which this one shares locks, messages, spool and marks; else it is alone with the store. */
   beside?: RefreshBench;
   isDraining?: () => boolean;
+  /** Whether another replica has the keys that this one lacks. */
+  othersHaveKeys?: boolean;
   /** Changes to what the store does. */
   rows?: (rows: TokenRows) => Partial<TokenRows>;
 };
@@ -150,6 +153,7 @@ export class RefreshBench {
     this.spool = beside?.spool ?? memorySpool();
     this.marks = beside?.marks ?? memoryMarks();
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
+    const { othersHaveKeys = false } = options;
     const { givesUser = false, revocationKills = "all", limits: limitRules = "{}" } = options;
     const response = givesUser ? givingUser : "{}";
     const definition = definitionOf(rules, { revocationKills, limits: limitRules, response });
@@ -176,7 +180,10 @@ export class RefreshBench {
       }),
       spools: createSpools({ places: [this.spool], onError: (place) => void this.seen.push(`${place} fails`) }),
       vault,
-      keys: noOtherKeys,
+      keys: {
+        ...noOtherKeys,
+        isSilent: async (error: UnreadableSecretError) => othersHaveKeys && error.reason === "unknown_key",
+      },
       alarms: noAlarms,
       clock: this.clock,
       random: () => 0.5,
