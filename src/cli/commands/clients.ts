@@ -15,7 +15,12 @@ type AddOptions = {
 
 type SharedOptions = { scope?: string[]; connections?: string[]; input?: Record<string, string> };
 
-type UpdateOptions = { clientId?: string; clientSecretFile?: string; adminOnly?: boolean } & SharedOptions;
+type UpdateOptions = {
+  clientId?: string;
+  clientSecretFile?: string;
+  adminOnly?: boolean;
+  ownRedirectUri?: boolean;
+} & SharedOptions;
 
 const scopeHelp = "a scope to ask for by default, and all that keys without admin may ask for; repeatable";
 const patternHelp = "connections that keys without admin may use it for, such as acme-*; repeatable";
@@ -64,6 +69,7 @@ export function addClientCommands(program: Command, cli: Cli): void {
     .option("--scope <scope>", scopeHelp, collect)
     .option("--connections <pattern>", patternHelp, collect)
     .option("--admin-only", "from now on no key without admin may use it")
+    .option("--own-redirect-uri", "from now on it has a redirect URI of its own: register that one first")
     .option("--input <key=value>", "another host: needs a new secret, and connections that hold nothing", collectPair)
     .action(handle(cli, updateClient));
   clients
@@ -93,7 +99,8 @@ async function addClient(session: Session, { args: [name], options }: { args: st
     connections: options.connections,
     inputs: options.input,
   });
-  session.output.done(`Client ${name} is stored${secret === undefined ? ", without a secret" : ""}.`, client);
+  const stored = `Client ${name} is stored${secret === undefined ? ", without a secret" : ""}.`;
+  session.output.done(`${stored} ${redirectUriOf(client)}`, client);
 }
 
 async function updateClient(
@@ -109,8 +116,16 @@ async function updateClient(
     scopes: options.scope,
     connections: options.adminOnly ? [] : options.connections,
     inputs: options.input,
+    own_redirect_uri: options.ownRedirectUri,
   });
-  session.output.done(`Client ${name} is changed.`, client);
+  const moved = options.ownRedirectUri === undefined ? "" : ` ${redirectUriOf(client)}`;
+  session.output.done(`Client ${name} is changed.${moved}`, client);
+}
+
+/** What is to be registered at the provider. */
+function redirectUriOf(client: unknown): string {
+  const { redirect_uri: uri } = client as { redirect_uri: string };
+  return `Where its provider sends people back to, to be registered there: ${uri}`;
 }
 
 async function deleteClient({ api, output }: Session, { args: [name = ""] }: { args: string[] }) {

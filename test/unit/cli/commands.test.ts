@@ -53,13 +53,18 @@ test("a failure is one line on stderr with the broker's detail and code, and exi
 });
 
 test("a client's secret comes from a file, without the newline an editor leaves", async () => {
-  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
+  const redirect_uri = "https://broker.example/callback/bol";
+  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol", redirect_uri } } });
   const file = await secretFile(" s3cret \n");
   const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "id-1", "--client-secret-file", file];
   const patterns = ["--connections", "acme-*", "--connections", "beta"];
   const more = ["--scope", "a", "--scope", "b", ...patterns, "--input", "shop_url=https://x.example/?a=b"];
   const result = await run([...args, ...more], { env: { FRESHET_URL: broker.url } });
-  expect(result).toEqual({ exitCode: 0, out: "Client bol is stored.\n", err: "" });
+  expect(result).toEqual({
+    exitCode: 0,
+    out: `Client bol is stored. Where its provider sends people back to, to be registered there: ${redirect_uri}\n`,
+    err: "",
+  });
   expect(broker.requests[0]?.body).toEqual({
     name: "bol",
     provider: "bol",
@@ -110,6 +115,17 @@ test.each([
   expect(result.exitCode).toBe(0);
   expect(broker.requests[0]?.body).toEqual({ name: "bol", provider: "bol", client_id: "i", client_secret: secret });
   expect(result.out + result.err).not.toContain(secret ?? "never");
+});
+
+test("a client is switched to a redirect URI of its own, which is told", async () => {
+  const redirect_uri = "https://broker.example/callback/keycloak/sso";
+  await using broker = await startStubBroker({
+    "PATCH /clients/sso": { status: 200, body: { name: "sso", redirect_uri } },
+  });
+  const result = await run(["clients", "update", "sso", "--own-redirect-uri"], { env: { FRESHET_URL: broker.url } });
+  expect([result.exitCode, result.err]).toEqual([0, ""]);
+  expect(result.out).toContain(redirect_uri);
+  expect(broker.requests[0]?.body).toEqual({ own_redirect_uri: true });
 });
 
 test("a person who ends the prompt sends nothing", async () => {
