@@ -253,6 +253,11 @@ describe("beside a broker that is there", () => {
     expect((await first.api.api("/connections")).status).toBe(200);
   });
 
+  it("it says that PROVIDER_NETWORKS counts for every provider, and shows it with each", async () => {
+    expect(first.stdout).toContain("PROVIDER_NETWORKS counts for every provider");
+    expect((await first.api.api("/providers/bol")).body["networks"]).toEqual(["127.0.0.0/8"]);
+  });
+
   it("its folder is refused to a second one, and it goes on", async () => {
     const { dataDir } = first;
     await expectEnd({ dataDir }, "a data folder that another broker holds", dataDir);
