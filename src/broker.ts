@@ -144,7 +144,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     consentCalls: createConsentCalls({ consent, connections, devices: parts.devices, decide: parts.establish.decide }),
     recovery: createRecoveryService(parts),
     clients: createClientService(parts),
-    keys: createKeyService({ keys: keyTable, adminKey: secrets.adminKey, clock, nowMs: parts.nowMs, randomBytes }),
+    keys: createKeyService({ keys: keyTable, adminKeys: secrets.adminKeys, clock, nowMs: parts.nowMs, randomBytes }),
   };
 }
 

@@ -31,7 +31,14 @@ export const environmentSchema = Type.Object({
   DATABASE_URL: Type.Optional(Type.String({ ...secret })),
   REDIS_URL: Type.Optional(Type.String({ ...secret })),
   ENCRYPTION_KEYS: Type.Optional(Type.String({ ...secret })),
-  ADMIN_KEY: Type.Optional(bearer(32)),
+  ADMIN_KEY: Type.Optional(
+    Type.String({
+      ...secret,
+      pattern: "^[\\x21-\\x2B\\x2D-\\x7E]{32,}(,[\\x21-\\x2B\\x2D-\\x7E]{32,})?$",
+      allowed:
+        "at least 32 printable ASCII characters, no spaces or commas; or two such keys with a comma between them",
+    }),
+  ),
   DATA_DIR: Type.String({ default: "./data", minLength: 1, allowed: "a folder" }),
   PROVIDERS_DIR: Type.Optional(Type.String({ minLength: 1, allowed: "a folder" })),
   PROVIDER_NETWORKS: Type.Optional(Type.String()),
@@ -75,7 +82,8 @@ export type Config = Readonly<{
   databaseUrl: string | null;
   redisUrl: string | null;
   encryptionKeys: readonly EncryptionKeySetting[] | null;
-  adminKey: string | null;
+  /** Two while one takes the other's place; none: there is no bootstrap key, or one is made. */
+  adminKeys: readonly string[];
   dataDir: string;
   providersDir: string | null;
   /** CIDR ranges, not yet parsed further than their shape. */
@@ -119,7 +127,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     databaseUrl,
     redisUrl: parseServiceUrl("REDIS_URL", values.REDIS_URL, redisSchemes),
     encryptionKeys,
-    adminKey: values.ADMIN_KEY ?? null,
+    adminKeys: values.ADMIN_KEY?.split(",") ?? [],
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
     providerNetworks: splitList(values.PROVIDER_NETWORKS),

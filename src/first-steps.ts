@@ -46,7 +46,7 @@ type FirstSteps = {
 };
 
 function describe({ link, keyFile, config, connectionName }: FirstSteps): string {
-  const bearer = keyFile === null ? "$ADMIN_KEY" : `$(cat ${shellWord(nearPath(keyFile.path))})`;
+  const bearer = keyFile === null ? "${ADMIN_KEY%%,*}" : `$(cat ${shellWord(nearPath(keyFile.path))})`;
   const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/${connectionName}`;
   const ready = `Freshet is ready at ${config.publicUrl} (the API: ${config.publicUrl}/docs)`;
   const steps =

@@ -55,11 +55,16 @@ function findKey(env: Environment, local: boolean): string {
   if (env["FRESHET_KEY"]) return env["FRESHET_KEY"];
   if (env["FRESHET_KEY_FILE"]) return readKeyFile(env["FRESHET_KEY_FILE"]);
   const dataFile = join(env["DATA_DIR"] || "data", "admin-key");
-  if (local && env["ADMIN_KEY"]) return env["ADMIN_KEY"];
-  if (local && env["ADMIN_KEY_FILE"]) return readKeyFile(env["ADMIN_KEY_FILE"]);
+  if (local && env["ADMIN_KEY"]) return firstKey(env["ADMIN_KEY"]);
+  if (local && env["ADMIN_KEY_FILE"]) return firstKey(readKeyFile(env["ADMIN_KEY_FILE"]));
   if (local && existsSync(dataFile)) return readKeyFile(dataFile);
   const looked = local ? `, and there is no file ${dataFile}` : "";
   throw new UsageError(`No key: set FRESHET_KEY, or FRESHET_KEY_FILE to a file that holds one${looked}`);
+}
+
+/** Of two, while one takes the other's place. */
+function firstKey(keys: string): string {
+  return keys.split(",", 1)[0] ?? "";
 }
 
 function readKeyFile(path: string): string {

@@ -25,8 +25,8 @@ export type KeyService = {
 
 type Options = {
   keys: ApiKeys;
-  /** The bootstrap key, which has every ability on every connection; null: there is none. */
-  adminKey: string | null;
+  /** The bootstrap keys, which have every ability on every connection. */
+  adminKeys: readonly string[];
   clock: Clock;
   nowMs: () => number;
   randomBytes: (size: number) => Uint8Array;
@@ -42,8 +42,8 @@ const bootstrap: Principal = {
   expiresAt: null,
 };
 
-export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: Options): KeyService {
-  const adminHash = adminKey === null ? null : hashKey(adminKey);
+export function createKeyService({ keys, adminKeys, clock, nowMs, randomBytes }: Options): KeyService {
+  const adminHashes = adminKeys.map(hashKey);
   const cache = createReadCache<ApiKeyRow>({
     load: async (ids) => new Map((await keys.findMany(ids)).map((row) => [row.id, row])),
     clock,
@@ -57,7 +57,7 @@ export function createKeyService({ keys, adminKey, clock, nowMs, randomBytes }: 
   return {
     async authenticate(key, { sparing } = { sparing: false }) {
       const hash = hashKey(key);
-      if (adminHash !== null && isSameHash(hash, adminHash)) return bootstrap;
+      if (adminHashes.some((adminHash) => isSameHash(hash, adminHash))) return bootstrap;
       const id = readKeyId(key);
       if (id === null || (cache.peek(id) === null && !hasGoodChecksum(key))) {
         throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");

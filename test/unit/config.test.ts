@@ -40,7 +40,7 @@ describe("what is not set has its default", () => {
       databaseUrl: null,
       redisUrl: null,
       encryptionKeys: null,
-      adminKey: null,
+      adminKeys: [],
       dataDir: resolve("data"),
       providersDir: null,
       providerNetworks: [],
@@ -164,7 +164,12 @@ describe("a wrong value stops the start with the variable's name and what is all
     ],
     [{ TRUST_PROXY: "10.0.0.0/33" }, 'not "10.0.0.0/33"'],
     [{ TRUST_PROXY: "10.0.0.0/8/8" }, 'not "10.0.0.0/8/8"'],
-    [{ ADMIN_KEY: "short" }, "ADMIN_KEY must be at least 32 printable ASCII characters, no spaces"],
+    [{ ADMIN_KEY: "short" }, "ADMIN_KEY must be at least 32 printable ASCII characters, no spaces or commas; or two"],
+    [{ ADMIN_KEY: `${"a".repeat(32)},short` }, "ADMIN_KEY must be at least 32 printable ASCII characters, no spaces"],
+    [
+      { ADMIN_KEY: ["a", "b", "c"].map((letter) => letter.repeat(32)).join() },
+      "ADMIN_KEY must be at least 32 printable ASCII characters",
+    ],
     [
       { ADMIN_KEY: "a key that no header can carry \u{1f511}" },
       "ADMIN_KEY must be at least 32 printable ASCII characters",

@@ -10,6 +10,7 @@ import { fakeClock } from "../tokens/fake-clock.ts";
 
 const everywhere = ["tokens", "connections", "admin"] as const;
 const operator: Principal = { keyId: bootstrapKeyId, abilities: everywhere, connections: ["*"], expiresAt: null };
+const nextAdminKey = "the admin key that takes its place, likewise";
 const adminKey = "an admin key of at least 32 characters";
 
 /** The service on a table in memory, which can be away. */
@@ -37,7 +38,13 @@ function serve() {
       return row !== undefined;
     },
   } as unknown as ApiKeys;
-  const service = createKeyService({ keys, adminKey, clock, nowMs: () => clock.wallMs(), randomBytes });
+  const service = createKeyService({
+    keys,
+    adminKeys: [adminKey, nextAdminKey],
+    clock,
+    nowMs: () => clock.wallMs(),
+    randomBytes,
+  });
   const make = async (expiresAt: Date | null = null) =>
     await service.create(operator, { name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
   return { service, clock, state, make };
@@ -77,7 +84,10 @@ describe("who calls", () => {
       connections: ["*"],
       expiresAt: null,
     });
-    expect((await refusalOf(service.authenticate(`${adminKey}x`)))[0]).toBe("unauthenticated");
+    expect((await service.authenticate(nextAdminKey)).keyId).toBe("admin");
+    for (const other of [`${adminKey}x`, `${adminKey},${nextAdminKey}`, ""]) {
+      expect((await refusalOf(service.authenticate(other)))[0]).toBe("unauthenticated");
+    }
   });
 
   it("a mistyped key is refused without a query, an unknown one with a query", async () => {
