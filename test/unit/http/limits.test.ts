@@ -1,6 +1,10 @@
+import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
+import { fastify } from "fastify";
 import { expect, test } from "vitest";
+import { installErrorHandler } from "../../../src/http/error-handler.ts";
 import { createMinuteLimit } from "../../../src/http/minute-limit.ts";
 import { networkOf } from "../../../src/http/network.ts";
+import { metricsRoute } from "../../../src/http/routes/health.ts";
 import { shareAnswer } from "../../../src/shared-answer.ts";
 
 function clockAt() {
@@ -101,4 +105,16 @@ test("an answer is worked out once a second, however many ask, and once while it
   await expect(third).rejects.toThrow("gone");
   await expect(ask()).rejects.toThrow("gone");
   expect(work).toHaveLength(3);
+});
+
+test("METRICS_KEY is guessed ten times a minute, and the right one gets its metrics all the while", async () => {
+  const app = fastify().withTypeProvider<TypeBoxTypeProvider>();
+  installErrorHandler(app);
+  const wrongKeys = createMinuteLimit(10, clockAt());
+  await metricsRoute(app, { render: async () => "figures", metricsKey: "right", wrongKeys });
+  const ask = async (key: string) => await app.inject({ url: "/metrics", headers: { authorization: `Bearer ${key}` } });
+  const guesses = await Promise.all(Array.from({ length: 12 }, () => ask("wrong")));
+  expect(guesses.map(({ statusCode }) => statusCode)).toEqual([...Array<number>(10).fill(401), 429, 429]);
+  expect(Number(guesses.at(-1)?.headers["retry-after"])).toBeGreaterThan(0);
+  expect((await ask("right")).body).toBe("figures");
 });
