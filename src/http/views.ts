@@ -57,8 +57,8 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     consecutive_failures: record.consecutiveFailures,
     last_error: viewError(record),
     attention: viewAttention(attentionOf(record)),
-    created_at: iso(record.createdAt) ?? unknownTime,
-    updated_at: iso(record.updatedAt) ?? unknownTime,
+    created_at: record.createdAt.toISOString(),
+    updated_at: record.updatedAt.toISOString(),
   };
 }
 
@@ -76,17 +76,18 @@ function viewChain(chain: ChainRecord) {
 }
 
 function viewAttention(attention: Attention | null) {
-  return attention && { ...attention, since: iso(attention.since) ?? unknownTime };
+  return attention && { ...attention, since: attention.since.toISOString() };
 }
 
 function viewError(of: Pick<ConnectionRecord, "lastErrorCode" | "lastErrorAt" | "lastErrorDetail">) {
   const { lastErrorCode, lastErrorAt, lastErrorDetail } = of;
   const code = lastErrorCodes.find((known) => known === lastErrorCode);
-  return code === undefined ? null : { code, at: iso(lastErrorAt) ?? unknownTime, detail: lastErrorDetail ?? "" };
+  if (code === undefined || lastErrorAt === null) return null;
+  return { code, at: lastErrorAt.toISOString(), detail: lastErrorDetail ?? "" };
 }
 
 export function viewEvent({ id, at, type, detail }: ConnectionEventRow): Static<typeof eventSchema> {
-  return { id: String(id), at: iso(at) ?? unknownTime, type, detail: isMap(detail) ? detail : {} };
+  return { id: String(id), at: at.toISOString(), type, detail: isMap(detail) ? detail : {} };
 }
 
 export function viewClient(client: ClientRow, publicUrl: string): Static<typeof clientSchema> {
@@ -104,8 +105,8 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
       provider: client.provider,
       client: client.ownRedirectUri ? client.name : null,
     }),
-    created_at: iso(client.createdAt) ?? unknownTime,
-    updated_at: iso(client.updatedAt) ?? unknownTime,
+    created_at: client.createdAt.toISOString(),
+    updated_at: client.updatedAt.toISOString(),
   };
 }
 
@@ -137,7 +138,7 @@ export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
     connections: key.connections,
     expires_at: iso(key.expiresAt),
     revoked_at: iso(key.revokedAt),
-    created_at: iso(key.createdAt) ?? unknownTime,
+    created_at: key.createdAt.toISOString(),
   };
 }
 
@@ -163,10 +164,6 @@ function isMap(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Stands for a time that is always there, where somebody has written one that cannot be shown. */
-const unknownTime = new Date(0).toISOString();
-
-/** Null: none, or one that cannot be told. */
 function iso(date: Date | null): string | null {
   return date?.toISOString() ?? null;
 }

@@ -78,15 +78,19 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
   });
 }
 
+/** Ends and beginnings that may be lacking: one that no Date can hold is none. */
+const mayLack = new Set(["refreshTokenExpiresAt", "authorizedAt", "backoffUntil", "nextRefreshAt", "keepAliveAt"]);
+
 /**
- * A column may hold times that no Date can (`infinity`, the year 294276): they are read as null. A later use of such a Date
- * would throw, in the middle of a list, or between an answer and its store.
+ * A column may hold times that no Date can (`infinity`, the year 294276): a later use of them would throw, in the middle of a list,
+ * or between an answer and its store. They read as long ago: what ends is over, and what was revoked stays so.
  */
 function withoutOddDates(result: unknown): unknown {
   for (const row of Array.isArray(result) ? (result as unknown[]) : [result]) {
     if (typeof row !== "object" || row === null) continue;
     for (const [name, value] of Object.entries(row)) {
-      if (value instanceof Date && Number.isNaN(value.getTime())) Object.assign(row, { [name]: null });
+      const isOdd = value instanceof Date && Number.isNaN(value.getTime());
+      if (isOdd) Object.assign(row, { [name]: mayLack.has(name) ? null : new Date(0) });
     }
   }
   return result;

@@ -65,10 +65,6 @@ export type TokenRow = {
   now: Date;
 };
 
-/** An end that no Date can hold must not read as none. */
-const endOfAccess = Sql.sql`CASE WHEN c.expires_at IS NOT NULL
-  THEN LEAST(GREATEST(c.expires_at, '1970-01-01Z'::timestamptz), '9999-12-31Z'::timestamptz) END`;
-
 /** The columns of a TokenRow, for the end of a SELECT or a RETURNING. */
 export const tokenColumns = Sql.sql`
   c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
@@ -76,7 +72,7 @@ export const tokenColumns = Sql.sql`
   c.looked_up AS "lookedUp", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
-  c.issued_at AS "issuedAt", ${endOfAccess} AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",
+  c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",
   c.authorized_at AS "authorizedAt", c.authorized_client_id AS "authorizedClientId",
   c.no_refresh_token_since AS "noRefreshTokenSince", c.keep_alive_at AS "keepAliveAt", c.attempt_id::text AS "attemptId",
   c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",

@@ -170,6 +170,20 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
       const { status, body } = await reader.api.api(`/connections/${name}`);
       expect({ name, status, body }).toMatchObject({ name, status: 200 });
     }
+    await sql("UPDATE connections SET created_at = 'infinity' WHERE name = 'updated-never'");
+    for (const limit of [1, 7]) {
+      const paged: string[] = [];
+      let cursor: string | null = "";
+      while (cursor !== null) {
+        const after: string = cursor === "" ? "" : `&cursor=${cursor}`;
+        const { body } = await reader.api.api<{ items: { name: string }[]; next_cursor: string | null }>(
+          `/connections?limit=${limit}${after}`,
+        );
+        paged.push(...body.items.map(({ name }) => name));
+        cursor = body.next_cursor;
+      }
+      expect(paged.length).toBe(good.length + bad.length);
+    }
     expect((await reader.api.connection("labels-list"))["labels"]).toEqual({});
     const events = await reader.api.api(`/connections/${bad[0]}/events`);
     expect(events.status).toBe(200);
@@ -189,8 +203,9 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
     await damage("clients", odd);
     const clients = await list("/clients?limit=200");
     expect([clients.status, clients.names]).toEqual([200, expect.arrayContaining(["app", ...Object.keys(odd)])]);
+    const keys: string[] = [];
     for (const name of ["key-created", "key-expires", "key-revoked"]) {
-      await stage.first.api.createKey({ name, abilities: ["tokens"], connections: ["*"] });
+      keys.push(await stage.first.api.createKey({ name, abilities: ["tokens"], connections: ["*"] }));
     }
     await damage("api_keys", {
       "key-created": "created_at = '-infinity'",
@@ -198,6 +213,8 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
       "key-revoked": "revoked_at = 'infinity'",
     });
     expect((await list("/keys?limit=200")).status).toBe(200);
+    const reads = await Promise.all(keys.map(async (key) => (await reader.api.token("good-1", { key })).status));
+    expect(reads).toEqual([200, 401, 401]);
   });
 
   it("that is due keeps the sweeper from no other: all that are due get their tokens", async () => {
