@@ -13,13 +13,15 @@ type Answered = { status: number; location?: string; body?: unknown };
 export class Issuer implements AsyncDisposable {
   readonly seen: Seen[] = [];
   readonly redirectUris = new Set<string>();
-  /** Codes that it issued, with the challenge that came with each. */
-  readonly codes = new Map<string, string>();
+  /** Codes that it issued, with what was asked for each. */
+  readonly codes = new Map<string, URLSearchParams>();
   readonly clientId: string;
   /** Whether its answers carry `iss`, which its metadata announce then. */
   namesItself = true;
   /** In the place of what its metadata would say. */
   metadata: Record<string, unknown> = {};
+  /** The claims of the id_token for a code, or a text in its place; null: none comes. */
+  idToken: ((asked: URLSearchParams) => Record<string, unknown> | string) | null = null;
   /** In the place of what its authorize page would do: where the browser is sent. */
   misleads: ((asked: URLSearchParams) => string) | null = null;
   readonly #server = createServer((request, response) => void this.#serve(request, response));
@@ -51,6 +53,12 @@ export class Issuer implements AsyncDisposable {
     this.seen.length = 0;
     this.metadata = {};
     this.misleads = null;
+    this.idToken = null;
+  }
+
+  /** What came to one of its addresses, in order. */
+  seenAt(path: string): URLSearchParams[] {
+    return this.seen.filter((one) => one.path === path).map(({ fields }) => fields);
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -67,6 +75,7 @@ export class Issuer implements AsyncDisposable {
     if (endpoint === "/.well-known/openid-configuration") return { status: 200, body: this.#metadata(tenant) };
     if (endpoint === "/authorize") return this.#authorize(fields, tenant);
     if (endpoint === "/token") return this.#token(fields);
+    if (endpoint === "/revoke") return { status: 200 };
     return { status: 404 };
   }
 
@@ -77,6 +86,7 @@ export class Issuer implements AsyncDisposable {
       issuer,
       authorization_endpoint: `${issuer}/authorize`,
       token_endpoint: `${issuer}/token`,
+      revocation_endpoint: `${issuer}/revoke`,
       authorization_response_iss_parameter_supported: this.namesItself,
       ...this.metadata,
     };
@@ -89,18 +99,25 @@ export class Issuer implements AsyncDisposable {
       return { status: 400, body: { error: "invalid_request" } };
     }
     const code = `code-${randomUUID()}`;
-    this.codes.set(code, asked.get("code_challenge") ?? "");
+    this.codes.set(code, asked);
     const answer = new URLSearchParams({ code, state: asked.get("state") ?? "" });
     if (this.namesItself) answer.set("iss", `${this.origin}${tenant}`);
     return { status: 303, location: `${redirectUri}?${answer.toString()}` };
   }
 
   #token(fields: URLSearchParams): Answered {
-    const challenge = this.codes.get(fields.get("code") ?? "");
-    if (challenge === undefined || challenge !== challengeOf(fields.get("code_verifier") ?? "")) {
-      return { status: 400, body: { error: "invalid_grant" } };
-    }
-    return { status: 200, body: { access_token: randomUUID(), refresh_token: randomUUID(), token_type: "Bearer" } };
+    const tokens = { access_token: randomUUID(), refresh_token: randomUUID(), token_type: "Bearer", expires_in: 3600 };
+    if (fields.get("grant_type") === "refresh_token") return { status: 200, body: tokens };
+    const asked = this.codes.get(fields.get("code") ?? "");
+    const challenge = asked?.get("code_challenge") ?? null;
+    const isRight = challenge === null || challenge === challengeOf(fields.get("code_verifier") ?? "");
+    if (asked === undefined || !isRight) return { status: 400, body: { error: "invalid_grant" } };
+    if (this.idToken === null) return { status: 200, body: tokens };
+    const said = this.idToken(asked);
+    const usual = { iss: this.origin, aud: this.clientId, sub: "ada" };
+    const claims = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const id_token = typeof said === "string" ? said : `e30.${claims({ ...usual, ...said })}.signature`;
+    return { status: 200, body: { ...tokens, id_token } };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
