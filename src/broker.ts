@@ -37,7 +37,7 @@ export type Broker = Awaited<ReturnType<typeof createBroker>>;
 /** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
 export async function createBroker(config: Config, log: Logger) {
   const providers = openProviders(config, log);
-  const storage = await openStorage(config);
+  const storage = await openStorage(config, providers);
   const metrics = createMetrics();
   measurePermits(metrics, () => storage.rows.permitAges());
   const alarms = createAlarms(metrics, log, () => clock.monotonicMs());
@@ -137,7 +137,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     random: { bytes: randomBytes, uuid: randomUUID },
     formKeys: parts.keyring,
   });
-  const keyTable = createApiKeys(database);
+  const keyTable = createApiKeys(database, parts.vault);
   return {
     connections,
     consent,

@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import { systemClock, withDeadline } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { StartupError } from "./errors.ts";
-import { findSecrets, type FirstSecrets } from "./first-secrets.ts";
+import { findSecrets } from "./first-secrets.ts";
 import { createMemoryLeases } from "./leases/memory-lease.ts";
 import { createRedisLeases } from "./leases/redis-lease.ts";
 import { createFileMarks } from "./marks/file-marks.ts";
@@ -27,11 +27,13 @@ import { createDatabaseHealth } from "./store/database-health.ts";
 import { openPostgres } from "./store/database.ts";
 import { openEmbedded } from "./store/embedded.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
+import type { MigrationSession } from "./store/migrate.ts";
 import { createRequestLimits } from "./store/request-limits.ts";
 import { createTokenRows } from "./store/token-rows.ts";
 import { createTombstones } from "./store/tombstones.ts";
-import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "./vault/keyring.ts";
-import type { SpoolEntry } from "./spool/spool.ts";
+import { createFormatMemory, establishSealedFormat } from "./upgrade/sealed-format.ts";
+import { createKeyring } from "./vault/keyring.ts";
+import type { SpoolEntry, SpoolPlace } from "./spool/spool.ts";
 import type { Alarms } from "./tokens/observer.ts";
 import { createSharedProofs } from "./vault/shared-proofs.ts";
 import { createTokenVault, type TokenVault } from "./vault/token-vault.ts";
@@ -67,29 +69,37 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
 }
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
-export async function openStorage(config: Config) {
+export async function openStorage(config: Config, { catalog }: Pick<Providers, "catalog">) {
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
+  const vault = createTokenVault(keyring);
+  const afterwards = (session: MigrationSession) =>
+    establishSealedFormat(session, {
+      keys: secrets.encryptionKeys,
+      definitions: (id) => catalog.get(id),
+      memory: createFormatMemory(dataDir.sealedFormat),
+      files: createFileSpool(dataDir.spool, () => {}),
+      shared: async () => await openSharedSpool(config.redisUrl),
+    });
   const health = createDatabaseHealth(() => clock.monotonicMs());
   const database =
     config.databaseUrl === null
-      ? await openEmbedded(dataDir.embeddedDatabase, health)
-      : await openPostgres(config.databaseUrl, health);
+      ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards })
+      : await openPostgres(config.databaseUrl, health, afterwards);
   const known = createEncryptionKeys(database);
-  await checkKeyring(known, keyring, secrets);
   const tables = {
     rows: createTokenRows(database),
     requestLimits: createRequestLimits(database),
-    accounts: createAccountRows(database),
+    accounts: createAccountRows(database, vault),
     deviceCodes: createDeviceAuthorizations(database),
-    links: createConsentLinks(database.prisma),
-    clients: createClients(database),
-    connections: createConnections(database),
+    links: createConsentLinks(database.prisma, vault),
+    clients: createClients(database, vault),
+    connections: createConnections(database, vault),
     tombstones: createTombstones(database),
   };
   const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
-  return { ...tables, dataDir, secrets, keyring, keys, vault: createTokenVault(keyring), health, database };
+  return { ...tables, dataDir, secrets, keyring, keys, vault, health, database };
 }
 
 /** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
@@ -157,12 +167,15 @@ function sandboxAddressOf({ sandbox, publicUrl, host, port }: Config) {
   return { publicUrl: `${publicUrl}/sandbox`, localUrl: `http://${local}:${port}/sandbox` };
 }
 
-/** Data that this keyring cannot open must be found at the start, not at the first refresh. */
-async function checkKeyring(
-  known: ReturnType<typeof createEncryptionKeys>,
-  keyring: Keyring,
-  { encryptionKeys }: FirstSecrets,
-): Promise<void> {
-  verifyKeyring(keyring, await known.list());
-  for (const key of encryptionKeys) await known.remember({ id: key.id, check: sealKeyCheck(key) });
+/** Answers that wait in Redis, for the one start that seals them anew: none may be missed then. */
+async function openSharedSpool(redisUrl: string | null): Promise<(SpoolPlace & AsyncDisposable) | null> {
+  if (redisUrl === null) return null;
+  const redis = connectRedis(redisUrl);
+  redis.on("error", () => {}); // said below
+  const ready = new Promise((resolve) => void redis.once("ready", () => resolve(true)));
+  if ((await withDeadline(ready, redisPatienceMs, clock)) === null) {
+    redis.disconnect();
+    throw new StartupError("REDIS_URL must be reachable at this start: it seals anew what waits there to be stored");
+  }
+  return { ...createRedisSpool(redis, () => {}), [Symbol.asyncDispose]: async () => redis.disconnect() };
 }

@@ -8,6 +8,7 @@ import { wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
+import { clientDestination } from "../tokens/destination.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { likePatterns, requireMayCover, type Principal } from "./principal.ts";
 
@@ -95,7 +96,9 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const checkedInputs = resolveClientInputs({ definition, given: inputs });
       if (clientSecret !== null) checkSecret(definition, clientSecret);
       const id = randomUUID();
-      const secret = clientSecret === null ? null : vault.sealClientSecret(clientSecret, { clientId: id, revision: 0 });
+      const destination = clientDestination({ id, name, provider, inputs: checkedInputs });
+      const place = { clientId: id, revision: 0, destination };
+      const secret = clientSecret === null ? null : vault.sealClientSecret(clientSecret, place);
       try {
         const ownRedirectUri = wantsOwnRedirectUri(definition);
         const fields = { id, name, provider, clientId, scopes, patterns, secret, secretRevision: 0, ownRedirectUri };
@@ -116,7 +119,8 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const definition = await usableDefinition(catalog, client.provider);
       if (clientSecret !== undefined) checkSecret(definition, clientSecret);
       const inputs = await changedInputs(client, patch);
-      const place = { clientId: client.id, revision: client.secretRevision + 1 };
+      const destination = clientDestination({ ...client, ...(inputs && { inputs }) });
+      const place = { clientId: client.id, revision: client.secretRevision + 1, destination };
       const changes = {
         ...rest,
         ...(inputs && { inputs }),

@@ -15,6 +15,7 @@ import type { PageRequest } from "../store/page.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { joinEntrusted, openEntrusted, type Entrusted } from "../tokens/credentials.ts";
+import { entrustedPlace, placeOf } from "../tokens/destination.ts";
 import type { Establish } from "../tokens/establish.ts";
 import { isRefused, refusal } from "../tokens/refusal.ts";
 import type { Sender } from "../tokens/sending.ts";
@@ -55,7 +56,7 @@ export type ConnectionService = {
 
 export type ConnectionServiceParts = PlanParts & {
   connections: Connections;
-  accounts: Pick<AccountRows, "ensureChains">;
+  accounts: Pick<AccountRows, "ensureChains" | "readChains">;
   rows: TokenRows;
   cache: TokenCache;
   catalog: Catalog;
@@ -69,9 +70,15 @@ export type ConnectionServiceParts = PlanParts & {
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
   const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
 
-  const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+  const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = mayUse(principal, name) ? await connections.findByName(name) : null;
     if (record === null) throw connectionNotFound(name);
+    return record;
+  };
+
+  /** As it stands in the table: nothing of it is used before it is known to be ours. */
+  const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+    const record = await find(principal, name);
     if (catalog.get(record.provider)?.extraTokens.length === 0) return record;
     const chains = await connections.chains(record.id);
     return chains.length === 0 ? record : { ...record, chains };
@@ -107,6 +114,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
   const getToUse = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = await get(principal, name);
+    vault.connections.check(record);
     await clientFor(principal, record, record.scopes);
     return record;
   };
@@ -123,9 +131,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
   /** What is stored for one host must not be sent to another: host inputs stay as long as there is anything to send. */
   const checkInputs = async (record: ConnectionRecord, given: Record<string, unknown>) => {
     const definition = definitionOf(record);
-    const host = hostInputs(definition).find(
-      (name) => Object.hasOwn(given, name) && given[name] !== record.inputs[name],
-    );
+    const hosts = [...hostInputs(definition), ...boundInputs(vault, await tokenRow(record))];
+    const host = hosts.find((name) => Object.hasOwn(given, name) && given[name] !== record.inputs[name]);
     if (host !== undefined && (await connections.holdsGrant(record.id))) {
       const detail = `inputs.${host}: decides the host, and cannot be changed while the connection has credentials or tokens, or a person is on the way to bring some.`;
       throw new BrokerError("conflict", detail, { connection: record.name });
@@ -149,15 +156,19 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const id = randomUUID();
       const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
       const isEntrusted = Object.keys(entrusted).length > 0;
-      const sealed = isEntrusted ? vault.sealCredentials(entrusted, { connectionId: id, revision: 0 }) : null;
+      const { inputs, client } = plan;
+      const inputsInForce = { ...inputs, ...client?.inputs };
+      const row = { ...plan, id, parentId: null, clientRef: client?.id ?? null, inputsInForce };
+      const definition = await usableDefinition(catalog, plan.provider);
+      const place = entrustedPlace(row, { revision: 0, hosts: hostInputs(definition) });
+      const sealed = isEntrusted ? vault.sealCredentials(entrusted, place) : null;
       try {
         if (!(await connections.insert({ ...plan, id, credentials: sealed }))) throw justChanged("The client");
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;
         throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
       }
-      const { extraTokens } = await usableDefinition(catalog, plan.provider);
-      if (extraTokens.length > 0) await accounts.ensureChains({ id, name: plan.name }, extraTokens);
+      if (definition.extraTokens.length > 0) await accounts.ensureChains(row, definition.extraTokens);
       if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
       return await get(principal, plan.name);
     },
@@ -166,6 +177,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
     async patch(principal, name, patch) {
       const record = await get(principal, name);
+      vault.connections.check(record);
       const { inputs: givenInputs, credentials: given } = patch;
       const definition = definitionOf(record);
       // Labels, and an end, are given to whoever may see the connection; all else has the client's secret work for it.
@@ -185,6 +197,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
               definition,
               credentials: given,
               secretInputs,
+              openInputs,
             }),
           }
         : {};
@@ -195,7 +208,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
         ...(disabled !== undefined && { disabled }),
       };
       const changes = { ...rest, ...inputs, ...credentials };
-      const updated = await connections.update(record, changes, { client, movesHost });
+      const chains = disabled === undefined ? [] : await accounts.readChains(record.id);
+      const updated = await connections.update(record, changes, { client, movesHost, chains });
       if (updated === null) throw justChanged("The connection, or its client,");
       cache.learn(updated);
       for (const { chain } of record.chains ?? []) cache.expire(chainName(name, chain));
@@ -204,7 +218,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     },
 
     async delete(principal, name, { revoke }) {
-      const record = await get(principal, name);
+      const record = await find(principal, name); // one that somebody else has written can be deleted, too
       // What waits for a person's word would be gone with the connection, and nobody could revoke it any more.
       if (revoke) await establish.giveUpHeld(record.id);
       const deleted = await connections.delete(record.id);
@@ -245,11 +259,24 @@ type Patched = {
   definition: ProviderDefinition;
   credentials: Record<string, string> | undefined;
   secretInputs: Record<string, string>;
+  /** Those that change beside them. */
+  openInputs: Record<string, string>;
 };
+
+/** The inputs that what a row holds is bound to, whatever its definition says now. */
+function boundInputs(vault: TokenVault, { accessToken, refreshToken, credentials }: TokenRow): string[] {
+  return [accessToken, refreshToken, credentials].flatMap((record) => {
+    try {
+      return record === null ? [] : vault.hostsOf(record);
+    } catch {
+      return []; // it does not open, whatever the inputs are
+    }
+  });
+}
 
 /** What a connection is entrusted with after a change: sealed as a whole, so what stays is sealed anew. */
 function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
-  const { definition, credentials, secretInputs } = given;
+  const { definition, credentials, secretInputs, openInputs } = given;
   const before = entrustedBefore(vault, row, given);
   const checked =
     credentials === undefined
@@ -257,7 +284,8 @@ function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
       : requireCredentials(definition, row.grant as ConnectionGrant, credentials);
   if (checked === null) throw notApplicable(row, "has no credentials");
   const entrusted = { credentials: checked, secretInputs: { ...before.secretInputs, ...secretInputs } };
-  const place = { connectionId: row.id, revision: row.credentialsRevision + 1 };
+  const after = { ...row, inputsInForce: { ...row.inputsInForce, ...openInputs } };
+  const place = entrustedPlace(after, { revision: row.credentialsRevision + 1, hosts: hostInputs(definition) });
   return vault.sealCredentials(joinEntrusted(entrusted), place);
 }
 
@@ -309,10 +337,10 @@ async function revokeGrant(
   vault: TokenVault,
   { row, owner }: { row: TokenRow; owner: TokenRow },
 ): Promise<void> {
-  const place = { connectionId: row.id, generation: row.generation };
   const sendable = await sender.prepareChain(row).catch(() => null); // without a definition there is nobody to tell
   if (sendable === null) return;
   // What does not open cannot be revoked; the connection is gone all the same.
+  const place = placeOf(row);
   const refreshToken = openedOrNull(() => row.refreshToken && vault.openRefreshToken(row.refreshToken, place));
   const accessToken = openedOrNull(() => row.accessToken && vault.openAccessToken(row.accessToken, place));
   await sender.revokeGrant(

@@ -44,6 +44,7 @@ export function createConsentContext(parts: ConsentContextParts) {
   const loadContext: LoadAuthorizationContext = async (connectionId) => {
     const record = await records.findById(connectionId);
     if (record === null) throw connectionNotFound("");
+    vault.connections.check(record);
     const known = catalog.get(record.provider);
     if (known === undefined) {
       throw new BrokerError("conflict", `This broker has no definition of the provider "${record.provider}" any more.`);

@@ -4,6 +4,7 @@ import { BrokerError, isStorageUnavailable } from "../errors.ts";
 import { deletedGeneration } from "../marks/marks.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { placeOf } from "../tokens/destination.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { openedOrNull, UnreadableSecretError } from "../unreadable.ts";
@@ -41,7 +42,15 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
     const { goneBackFrom } = row;
     if (goneBackFrom === null) return;
     // Under the generation of its mark, so that it is behind nothing any more.
-    const sealed = vault.sealTokens(openTokens(vault, row), { connectionId: row.id, generation: goneBackFrom });
+    const opened = openTokens(vault, row);
+    const sealed = vault.resealTokens(
+      {
+        accessToken: opened.accessToken === null ? null : row.accessToken,
+        refreshToken: opened.refreshToken === null ? null : row.refreshToken,
+      },
+      placeOf(row),
+      { ...placeOf(row), generation: goneBackFrom },
+    );
     const released = await rows.releaseGoneBack({ ...row, goneBackFrom }, sealed, by);
     if (released !== null) cache.learn(released);
   };
@@ -70,7 +79,7 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
 
 /** An access token that does not open is left out where a refresh gets another one. @throws UnreadableSecretError */
 function openTokens(vault: TokenVault, row: TokenRow) {
-  const place = { connectionId: row.id, generation: row.generation };
+  const place = placeOf(row);
   const openAccess = () => row.accessToken && vault.openAccessToken(row.accessToken, place);
   try {
     const refreshToken = row.refreshToken && vault.openRefreshToken(row.refreshToken, place);

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { chainName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
+import type { ProvenHeldGrant, Read, RowProofs } from "../proven-rows.ts";
 import { json } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 import type { EventType } from "./event-types.ts";
@@ -10,39 +11,72 @@ import type { EventType } from "./event-types.ts";
 export type FoundAccount = { account: string | null; label: string | null; captured: Record<string, string> };
 
 /** A grant that waits for a person's word: its account is not the connection's. */
-export type HeldGrant = {
-  attemptId: string;
-  connectionId: string;
-  generation: number;
-  record: Uint8Array<ArrayBuffer>;
-  account: string | null;
-  accountLabel: string | null;
-};
+export type HeldGrant = Read<ProvenHeldGrant> & { record: Uint8Array<ArrayBuffer> };
 
 const keepHeld = Sql.sql`clock_timestamp() - interval '1 hour'`;
 const heldColumns = Sql.sql`h.attempt_id::text AS "attemptId", h.connection_id::text AS "connectionId", h.generation,
-  h.record_sealed AS record, h.account, h.account_label AS "accountLabel"`;
+  h.record_sealed AS record, h.account, h.account_label AS "accountLabel", h.link_id AS "linkId", h.accepted, h.mac`;
 const isOpen = Sql.sql`h.created_at > ${keepHeld} AND NOT EXISTS (SELECT 1 FROM connections c
   WHERE c.id = h.connection_id AND c.authorized_at > h.created_at)`;
 
 export type AccountRows = ReturnType<typeof createAccountRows>;
 
 /** Statements on accounts, further tokens, and grants that wait for a person's word. */
-export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
+export function createAccountRows(
+  { prisma, commits }: Pick<Database, "prisma" | "commits">,
+  proofs: Pick<RowProofs, "connections" | "heldGrants">,
+) {
+  /** A row that somebody else has written is as good as none. */
+  const isOurs = (held: HeldGrant): boolean => {
+    try {
+      proofs.heldGrants.check(held);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+
+  /** Changes a grant that is as it was read. Null: it waits no more, or is another one now. */
+  const change = async (held: HeldGrant, changes: Partial<ProvenHeldGrant>): Promise<HeldGrant | null> => {
+    const next = { ...held, ...changes };
+    const rows = await prisma.$queryRaw<HeldGrant[]>`UPDATE held_grants h SET account = ${next.account},
+        account_label = ${next.accountLabel}, link_id = ${next.linkId}, accepted = ${next.accepted},
+        mac = ${proofs.heldGrants.sign(next)}
+      WHERE h.attempt_id = ${held.attemptId}::uuid AND h.mac = ${held.mac} RETURNING ${heldColumns}`;
+    return rows[0] ?? null;
+  };
+
+  const findOpen = async (which: Sql.Sql): Promise<HeldGrant | null> => {
+    const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
+      WHERE ${which} AND ${isOpen} ORDER BY h.created_at DESC`;
+    return rows.find(isOurs) ?? null;
+  };
+
   return {
     /** Makes the rows of further tokens, where they are not there yet. */
     async ensureChains(
-      row: { id: string; name: string },
+      row: Pick<TokenRow, "id" | "name" | "provider" | "clientRef" | "grant" | "scopes">,
       chains: readonly { name: string; exchange: object | null }[],
     ): Promise<void> {
       for (const { name, exchange } of chains) {
-        const grant = exchange === null ? null : "token_exchange";
+        const grant = exchange === null ? row.grant : "token_exchange";
         const full = chainName(row.name, name);
+        const id = randomUUID();
+        const { provider, clientRef, scopes } = row;
+        const own = {
+          parentId: row.id,
+          chain: name,
+          inputs: {},
+          labels: {},
+          status: "pending",
+          credentialsRevision: 0,
+        };
+        const mac = proofs.connections.sign({ id, name: full, provider, clientRef, grant, scopes, ...own });
         await prisma.$executeRaw`
           INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
-            parent_id, chain, version)
-          SELECT ${randomUUID()}::uuid, ${full}, c.provider, c.client_ref, COALESCE(${grant}, c.grant_type), c.scopes, '{}', '{}', '{}',
-            c.id, ${name}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${full}), 0)
+            parent_id, chain, mac, version)
+          SELECT ${id}::uuid, ${full}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], '{}', '{}', '{}',
+            c.id, ${name}, ${mac}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${full}), 0)
           FROM connections c WHERE c.id = ${row.id}::uuid ON CONFLICT (name) DO NOTHING`;
       }
     },
@@ -51,13 +85,22 @@ export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" |
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.parent_id = ${parentId}::uuid`;
     },
 
-    /** Notes whose account it is, unless a person has replaced the grant meanwhile. */
-    async learnAccount(row: { id: string; authorization: number }, found: FoundAccount): Promise<TokenRow | null> {
+    /**
+     * Notes whose account it is, unless its tokens have changed meanwhile. `tokens`: the same ones, bound to what was found. While
+     * a request is under way, whose answer is bound to what was known before, only what does not differ is noted.
+     */
+    async learnAccount(
+      row: { id: string; authorization: number; generation: number },
+      found: FoundAccount,
+      tokens: { accessToken: Uint8Array<ArrayBuffer> | null; refreshToken: Uint8Array<ArrayBuffer> | null },
+    ): Promise<TokenRow | null> {
       const detail = { account: found.account, label: found.label };
       const rows = await prisma.$queryRaw<TokenRow[]>`
         WITH c AS (UPDATE connections SET account = ${found.account}, account_label = ${found.label},
-            account_captured = ${json(found.captured)}, looked_up = authorization_seq, updated_at = clock_timestamp()
-          WHERE id = ${row.id}::uuid AND authorization_seq = ${row.authorization} RETURNING *),
+            account_captured = ${json(found.captured)}, looked_up = authorization_seq, updated_at = clock_timestamp(),
+            access_token_sealed = ${tokens.accessToken}, refresh_token_sealed = ${tokens.refreshToken}
+          WHERE id = ${row.id}::uuid AND authorization_seq = ${row.authorization} AND generation = ${row.generation}
+            AND (attempt_id IS NULL OR account_captured = ${json(found.captured)}) RETURNING *),
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, 'account_found', ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
@@ -100,10 +143,11 @@ export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" |
 
     /** Keeps a grant for a person's word. False: the connection is gone. As often as one likes. */
     async holdGrant(held: Pick<HeldGrant, "attemptId" | "connectionId" | "generation" | "record">): Promise<boolean> {
+      const mac = proofs.heldGrants.sign({ ...held, account: null, accountLabel: null, linkId: null, accepted: false });
       const rows = await commits.$queryRaw<unknown[]>`
         WITH c AS (SELECT id FROM connections WHERE id = ${held.connectionId}::uuid),
-        kept AS (INSERT INTO held_grants (attempt_id, connection_id, generation, record_sealed)
-          SELECT ${held.attemptId}::uuid, c.id, ${held.generation}, ${held.record} FROM c ON CONFLICT (attempt_id) DO NOTHING)
+        kept AS (INSERT INTO held_grants (attempt_id, connection_id, generation, record_sealed, mac)
+          SELECT ${held.attemptId}::uuid, c.id, ${held.generation}, ${held.record}, ${mac} FROM c ON CONFLICT (attempt_id) DO NOTHING)
         SELECT id::text FROM c`;
       return rows.length > 0;
     },
@@ -113,22 +157,24 @@ export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" |
       attemptId: string,
       found: { account: string | null; label: string | null; linkId: string | null },
     ): Promise<void> {
-      await prisma.$executeRaw`UPDATE held_grants SET account = ${found.account}, account_label = ${found.label},
-        link_id = ${found.linkId} WHERE attempt_id = ${attemptId}::uuid`;
+      const held = await findOpen(whichHeld({ attemptId }));
+      const { account, label: accountLabel, linkId } = found;
+      if (held !== null) await change(held, { account, accountLabel, linkId });
     },
 
     /** The newest grant that waits for a person's word; not those older than an hour, or than what a person has connected since. */
     async findHeld(of: HeldBy): Promise<HeldGrant | null> {
-      const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
-        WHERE ${whichHeld(of)} AND ${isOpen} ORDER BY h.created_at DESC LIMIT 1`;
-      return rows[0] ?? null;
+      return await findOpen(whichHeld(of));
     },
 
     /** The person's yes, which nobody's no can take back. Null: it waits no more. As often as one likes. */
     async acceptHeld(attemptId: string): Promise<HeldGrant | null> {
-      const rows = await prisma.$queryRaw<HeldGrant[]>`UPDATE held_grants h SET accepted = true
-        WHERE h.attempt_id = ${attemptId}::uuid AND ${isOpen} RETURNING ${heldColumns}`;
-      return rows[0] ?? null;
+      for (;;) {
+        const held = await findOpen(whichHeld({ attemptId }));
+        if (held === null || held.accepted) return held;
+        const accepted = await change(held, { accepted: true });
+        if (accepted !== null) return accepted;
+      }
     },
 
     /** The person's no: true for who takes it, and only for what nobody has accepted. */
@@ -157,8 +203,9 @@ export function createAccountRows({ prisma, commits }: Pick<Database, "prisma" |
 
     /** Those that somebody accepted a while ago, and whose process did not come to their end. */
     async acceptedHeld(): Promise<HeldGrant[]> {
-      return await prisma.$queryRaw`SELECT ${heldColumns} FROM held_grants h
+      const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
         WHERE h.accepted AND h.created_at < clock_timestamp() - interval '5 minutes'`;
+      return rows.filter(isOurs);
     },
   };
 }

@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { ProvenKey, Read, RowProofs } from "../proven-rows.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
 
@@ -6,25 +7,35 @@ export const abilities = ["tokens", "connections", "admin"] as const;
 export type Ability = (typeof abilities)[number];
 
 /** A caller's key; of its secret only the hash is known. */
-export type ApiKeyRow = {
-  id: string;
-  name: string;
-  secretHash: Uint8Array;
-  abilities: Ability[];
-  connections: string[];
-  expiresAt: Date | null;
-  revokedAt: Date | null;
-  createdAt: Date;
-};
+export type ApiKeyRow = Read<ProvenKey> & { abilities: Ability[]; connections: string[] };
 
-export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt"> & {
+export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt" | "mac"> & {
   secretHash: Uint8Array<ArrayBuffer>;
 };
 
 export type ApiKeys = ReturnType<typeof createApiKeys>;
 
 /** Queries on API keys. */
-export function createApiKeys({ prisma }: Database) {
+export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowProofs, "keys">) {
+  /** A key that this broker did not write so is as good as unknown. */
+  const isOurs = (row: ApiKeyRow): boolean => {
+    try {
+      proofs.check(row);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+
+  /** By Postgres's clock, as the row will have it. */
+  const now = async (): Promise<Date> => {
+    const [time] = await prisma.$queryRaw<{ now: Date }[]>`SELECT clock_timestamp()::timestamptz(3) AS now`;
+    return time?.now ?? new Date();
+  };
+
+  const findMany = async (ids: string[]): Promise<ApiKeyRow[]> =>
+    ((await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[]).filter(isOurs);
+
   return {
     /** The ids of all keys that have not been revoked. */
     async ids(): Promise<Set<string>> {
@@ -32,11 +43,9 @@ export function createApiKeys({ prisma }: Database) {
       return new Set(rows.map(({ id }) => id));
     },
 
-    async findMany(ids: string[]): Promise<ApiKeyRow[]> {
-      return (await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[];
-    },
+    findMany,
 
-    /** Those whose patterns all lie within `patterns` (of LIKE), newest first, revoked ones too. */
+    /** As they stand in the table: each is checked when it is used. Those whose patterns all lie within `patterns` (of LIKE), newest first, revoked ones too. */
     async list({ limit, after }: PageRequest, patterns: string[]): Promise<ApiKeyRow[]> {
       const older = after
         ? Sql.sql`AND (k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id})`
@@ -48,27 +57,45 @@ export function createApiKeys({ prisma }: Database) {
     /** `giver`: the id of the key that makes it; null: the bootstrap key does. Null: the giver has ended meanwhile. */
     async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
       const { id, name, secretHash, abilities: may, connections, expiresAt } = key;
+      const [by] = giver === null ? [] : await findMany([giver]);
+      if (giver !== null && by === undefined) return null;
+      const createdAt = await now();
+      const mac = proofs.sign({ ...key, createdAt, revokedAt: null });
       // FOR SHARE: a revocation under way is waited for, and one that comes later finds the new key in the list.
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`
-        WITH giver AS (SELECT 1 FROM api_keys WHERE id = ${giver} AND revoked_at IS NULL
+        WITH giver AS (SELECT 1 FROM api_keys WHERE id = ${giver} AND mac = ${by?.mac ?? null} AND revoked_at IS NULL
           AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE)
-        INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, expires_at)
-        SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${expiresAt}::timestamptz
+        INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, expires_at, created_at, mac)
+        SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${expiresAt}::timestamptz,
+          ${createdAt}::timestamptz, ${mac}
         WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${columns}`;
       return rows[0] ?? null;
     },
 
-    /** False: there is no such key whose patterns lie within `patterns`. Revoking twice changes nothing. */
+    /**
+     * False: there is no such key whose patterns lie within `patterns`. Revoking twice changes nothing. A row that is not ours
+     * counts for nothing already; it is marked all the same.
+     */
     async revoke(id: string, patterns: string[]): Promise<boolean> {
-      const count = await prisma.$executeRaw`UPDATE api_keys k
-        SET revoked_at = COALESCE(k.revoked_at, clock_timestamp()) WHERE k.id = ${id} AND ${isWithin(patterns)}`;
-      return count === 1;
+      const at = await now();
+      for (;;) {
+        const [row] = await prisma.$queryRaw<ApiKeyRow[]>`
+          SELECT ${columns} FROM api_keys k WHERE k.id = ${id} AND ${isWithin(patterns)}`;
+        if (row === undefined) return false;
+        const ours = isOurs(row);
+        if (row.revokedAt !== null && ours) return true;
+        const mac = ours ? proofs.sign({ ...row, revokedAt: at }) : row.mac;
+        // By compare-and-swap: nobody's change in between is undone, and none undoes this one.
+        const count = await prisma.$executeRaw`UPDATE api_keys k SET revoked_at = ${at}::timestamptz, mac = ${mac}
+          WHERE k.id = ${id} AND k.mac IS NOT DISTINCT FROM ${row.mac}`;
+        if (count === 1) return true;
+      }
     },
   };
 }
 
 const columns = Sql.sql`k.id, k.name, k.secret_hash AS "secretHash", k.abilities, k.connections, k.expires_at AS "expiresAt",
-  k.revoked_at AS "revokedAt", k.created_at AS "createdAt"`;
+  k.revoked_at AS "revokedAt", k.created_at AS "createdAt", k.mac`;
 
 /** A star of a key's pattern is a character that no name has, so only a percent sign takes it in. */
 function isWithin(patterns: string[]): Sql.Sql {

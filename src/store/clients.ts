@@ -1,5 +1,6 @@
 import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { RowProofs } from "../proven-rows.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
 import { holdsGrant, json } from "./row-sql.ts";
@@ -21,9 +22,11 @@ export type ClientRow = {
   ownRedirectUri: boolean;
   createdAt: Date;
   updatedAt: Date;
+  /** Proof that this broker wrote what people set of it; see proven-rows.ts. */
+  mac: string | null;
 };
 
-export type NewClient = Omit<ClientRow, "secret" | "previousSecret" | "createdAt" | "updatedAt"> & {
+export type NewClient = Omit<ClientRow, "secret" | "previousSecret" | "createdAt" | "updatedAt" | "mac"> & {
   secret: Uint8Array<ArrayBuffer> | null;
 };
 
@@ -41,17 +44,24 @@ export type ClientChanges = {
 export type Clients = ReturnType<typeof createClients>;
 
 /** Queries on OAuth clients. */
-export function createClients({ prisma }: Database) {
+export function createClients({ prisma }: Database, { clients: proofs }: Pick<RowProofs, "clients">) {
+  /** Nothing of a row is believed that this broker did not write so. @throws UnreadableSecretError */
+  const proven = (row: unknown): ClientRow | null => {
+    const client = row as ClientRow | null;
+    if (client !== null) proofs.check(client);
+    return client;
+  };
+
   return {
     async findById(id: string): Promise<ClientRow | null> {
-      return (await prisma.client.findUnique({ where: { id } })) as ClientRow | null;
+      return proven(await prisma.client.findUnique({ where: { id } }));
     },
 
     async findByName(name: string): Promise<ClientRow | null> {
-      return (await prisma.client.findUnique({ where: { name } })) as ClientRow | null;
+      return proven(await prisma.client.findUnique({ where: { name } }));
     },
 
-    /** Newest first. */
+    /** Newest first, as they stand in the table: each is checked when it is used. */
     async list({ limit, after }: PageRequest, filter: { provider?: string } = {}): Promise<ClientRow[]> {
       const rows = await prisma.client.findMany({
         where: { ...filter, ...(after ? { OR: olderThan(after) } : {}) },
@@ -63,7 +73,7 @@ export function createClients({ prisma }: Database) {
 
     /** @throws a unique violation when the name is taken */
     async insert(client: NewClient): Promise<ClientRow> {
-      return (await prisma.client.create({ data: client })) as ClientRow;
+      return (await prisma.client.create({ data: { ...client, mac: proofs.sign(client) } })) as ClientRow;
     },
 
     /**
@@ -72,7 +82,8 @@ export function createClients({ prisma }: Database) {
      * something, or something of the client is beyond `patterns` (of LIKE).
      */
     async change(client: ClientRow, changes: ClientChanges, patterns: string[]): Promise<ClientRow | null> {
-      const { clientId, scopes, inputs, secret } = changes;
+      const { secret, ...withoutSecret } = changes;
+      const { clientId, scopes, inputs } = changes;
       const sets = [Sql.sql`updated_at = clock_timestamp()`];
       if (clientId !== undefined) sets.push(Sql.sql`client_id = ${clientId}`);
       if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
@@ -81,6 +92,12 @@ export function createClients({ prisma }: Database) {
       if (inputs !== undefined) sets.push(Sql.sql`inputs = ${json(inputs)}, previous_secret_sealed = NULL`);
       else if (secret !== undefined) sets.push(Sql.sql`previous_secret_sealed = secret_sealed`);
       if (secret !== undefined) sets.push(Sql.sql`secret_sealed = ${secret}, secret_revision = secret_revision + 1`);
+      const next = {
+        ...client,
+        ...withoutSecret,
+        secretRevision: client.secretRevision + (secret === undefined ? 0 : 1),
+      };
+      sets.push(Sql.sql`mac = ${proofs.sign(next)}`);
       const isFree = inputs === undefined ? Sql.empty : Sql.sql`AND NOT EXISTS (${holders(client.id)})`;
       // Each lock in a statement of its own, so that the last one sees what those have committed that it has waited for.
       const lockClient = prisma.$executeRaw`SELECT 1 FROM clients WHERE id = ${client.id}::uuid FOR UPDATE`;
@@ -89,8 +106,7 @@ export function createClients({ prisma }: Database) {
       // A late answer to a deleted connection is not revoked at the new host: what would lead it there is forgotten.
       const update = prisma.$queryRaw<{ id: string }[]>`
         WITH k AS (UPDATE clients k SET ${Sql.join(sets)} WHERE k.id = ${client.id}::uuid
-            AND k.secret_revision = ${client.secretRevision} AND k.inputs = ${json(client.inputs)}
-            AND ${isWithin(patterns)} ${isFree} RETURNING k.id),
+            AND k.mac = ${client.mac} AND ${isWithin(patterns)} ${isFree} RETURNING k.id),
         forgotten AS (UPDATE tombstones t SET client_ref = NULL FROM k
           WHERE ${inputs !== undefined} AND t.client_ref = k.id)
         SELECT k.id::text FROM k`;

@@ -3,6 +3,7 @@ import type { Database } from "./database.ts";
 import type { PagePosition, PageRequest } from "./page.ts";
 import type { ClientRow } from "./clients.ts";
 import { holdsGrant, json } from "./row-sql.ts";
+import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
 import { tokenColumns, type ConnectionStatus, type TokenRow } from "./token-row.ts";
 import type { EventType } from "./event-types.ts";
 
@@ -41,6 +42,10 @@ export type ConnectionRecord = {
   goneBackAt: Date | null;
   createdAt: Date;
   updatedAt: Date;
+  parentId: string | null;
+  chain: string | null;
+  /** Proof that this broker wrote what people set of it; see proven-rows.ts. */
+  mac: string | null;
   /** Its further tokens, where they were asked for and there are some. */
   chains?: ChainRecord[];
 };
@@ -103,12 +108,12 @@ const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "c
   c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
   c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince",
   c.missing_scopes_since AS "missingScopesSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
-  c.created_at AS "createdAt", c.updated_at AS "updatedAt"`;
+  c.created_at AS "createdAt", c.updated_at AS "updatedAt", c.parent_id::text AS "parentId", c.chain, c.mac`;
 
 export type Connections = ReturnType<typeof createConnections>;
 
 /** Queries on connections, apart from their tokens. */
-export function createConnections({ prisma }: Database) {
+export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, "connections">) {
   const find = async (condition: Sql.Sql): Promise<ConnectionRecord | null> => {
     const rows = await prisma.$queryRaw<ConnectionRecord[]>`
       SELECT ${recordColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref WHERE ${condition}`;
@@ -133,27 +138,42 @@ export function createConnections({ prisma }: Database) {
      */
     async insert(connection: NewConnection): Promise<boolean> {
       const { id, name, provider, client, grant, scopes, inputs, labels, credentials } = connection;
+      const mac = proofs.connections.sign({ ...connection, clientRef: client?.id ?? null, ...newlyMade });
       const rows = await prisma.$queryRaw<unknown[]>`
         WITH ${unchanged(client)}, c AS (
           INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
-            credentials_sealed, version, next_refresh_at)
+            credentials_sealed, mac, version, next_refresh_at)
           SELECT ${id}::uuid, ${name}, ${provider}, ${client?.id ?? null}::uuid, ${grant}, ${scopes}::text[], '{}', ${json(inputs)},
-            ${json(labels)}, ${credentials}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0), ${firstTry(grant)}
+            ${json(labels)}, ${credentials}, ${mac}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${name}), 0), ${firstTry(grant)}
           FROM k RETURNING id)
         INSERT INTO connection_events (connection_id, type) SELECT c.id, 'created' FROM c RETURNING type`;
       return rows.length > 0;
     },
 
     /**
-     * Null: it is gone, or its credentials or the client are not as they were read; or a host would change (`movesHost`) while
-     * there is something that was meant for the one before.
+     * Null: it is gone, or somebody has set something of it since it was read, or the client is not as it was; or a host would
+     * change (`movesHost`) while there is something that was meant for the one before. `chains`: the rows of its further tokens,
+     * which are disabled and enabled with it.
      */
     async update(
-      { id, credentialsRevision }: Pick<ConnectionRecord, "id" | "credentialsRevision">,
+      record: ProvenConnection & Pick<TokenRow, "mac">,
       changes: ConnectionChanges,
-      given: { client: ClientRow | null; movesHost: boolean },
+      given: { client: ClientRow | null; movesHost: boolean; chains?: readonly TokenRow[] },
     ): Promise<TokenRow | null> {
-      const sets = changeColumns(changes);
+      const { id, mac } = record;
+      const { disabled } = changes;
+      const { chains = [] } = given;
+      const sets = [...changeColumns(changes), Sql.sql`mac = ${proofs.connections.sign(changed(record, changes))}`];
+      const ids = chains.map((chain) => chain.id);
+      const seen = chains.map((chain) => chain.mac);
+      const next = chains.map((chain) => proofs.connections.sign(changed(chain, { disabled: disabled ?? false })));
+      const ofChains =
+        disabled === undefined
+          ? Sql.empty
+          : Sql.sql`chains AS (UPDATE connections x SET
+          ${Sql.join(changeColumns({ disabled }))}, mac = m.next
+          FROM unnest(${ids}::uuid[], ${seen}::text[], ${next}::text[]) AS m(id, seen, next)
+          WHERE x.id = m.id AND x.mac = m.seen AND x.parent_id IN (SELECT c.id FROM c)),`;
       const detail = { changed: Object.keys(changes) };
       // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
       const lock = prisma.$executeRaw`SELECT 1 FROM connections
@@ -161,8 +181,8 @@ export function createConnections({ prisma }: Database) {
       const isFree = given.movesHost ? Sql.sql`AND NOT EXISTS (${holder(id)})` : Sql.empty;
       const update = prisma.$queryRaw<TokenRow[]>`
         WITH ${unchanged(given.client)}, c AS (UPDATE connections c SET ${Sql.join(sets)} FROM k
-          WHERE c.id = ${id}::uuid AND c.credentials_revision = ${credentialsRevision} ${isFree} RETURNING c.*),
-        chains AS (UPDATE connections SET ${Sql.join(changeColumns(forChains(changes)))} WHERE parent_id IN (SELECT c.id FROM c)),
+          WHERE c.id = ${id}::uuid AND c.mac = ${mac} ${isFree} RETURNING c.*),
+        ${ofChains}
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
@@ -225,8 +245,7 @@ export function createConnections({ prisma }: Database) {
 /** One row as long as the client decides the same as when it was read, and stays so until this statement is done. */
 function unchanged(client: ClientRow | null): Sql.Sql {
   if (client === null) return Sql.sql`k AS (SELECT 1)`;
-  return Sql.sql`k AS (SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND connections = ${client.patterns}::text[]
-    AND scopes = ${client.scopes}::text[] AND inputs = ${json(client.inputs)} FOR SHARE)`;
+  return Sql.sql`k AS (SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND mac = ${client.mac} FOR SHARE)`;
 }
 
 const holder = (id: string) => Sql.sql`SELECT 1 FROM connections c
@@ -273,9 +292,19 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
   return sets;
 }
 
-/** What further tokens share with their connection. */
-function forChains({ disabled }: ConnectionChanges): ConnectionChanges {
-  return disabled === undefined ? {} : { disabled };
+const newlyMade = { parentId: null, chain: null, status: "pending", credentialsRevision: 0 };
+
+/** What people will have set of a row. */
+function changed<Row extends ProvenConnection>(row: Row, changes: ConnectionChanges): Row {
+  const { scopes = row.scopes, labels = row.labels, disabled = row.status === "disabled" } = changes;
+  return {
+    ...row,
+    scopes,
+    labels,
+    inputs: { ...row.inputs, ...changes.inputs },
+    status: disabled ? "disabled" : "enabled",
+    credentialsRevision: row.credentialsRevision + (changes.credentials === undefined ? 0 : 1),
+  };
 }
 
 /** Should who makes the connection not come to fetch its first token, the sweeper does. */

@@ -12,6 +12,8 @@ export type DataDir = {
   readonly spool: string;
   /** What has been stored, remembered outside of the database. */
   readonly marks: string;
+  /** Where it is remembered that this folder has seen a database of the sealed format. */
+  readonly sealedFormat: string;
   /** Reads a secret kept in the folder, or makes it on first use, readable by this user only. */
   secret(name: string, make: () => string): Promise<{ value: string; path: string; isNew: boolean }>;
   release(): void;
@@ -36,6 +38,7 @@ export async function holdDataDir(path: string): Promise<DataDir> {
     embeddedDatabase: join(path, "database"),
     spool: join(path, "spool"),
     marks: join(path, "marks"),
+    sealedFormat: join(path, "sealed-format"),
     secret: async (name, make) => await readOrMake(join(path, name), make),
     release() {
       held.delete(lock);

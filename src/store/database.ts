@@ -4,7 +4,7 @@ import { PrismaClient } from "../generated/prisma/client.ts";
 import { causeOf, isConnectionLoss, isGone } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { PatientPool } from "./patient-pool.ts";
-import { applyMigrations } from "./migrate.ts";
+import { applyMigrations, type Afterwards } from "./migrate.ts";
 
 /** Prisma's client, with lost connections told apart from faulty queries. */
 export type Prisma = ReturnType<typeof watch>;
@@ -19,9 +19,13 @@ export type Database = {
 const session = { connectionTimeoutMillis: 3000, query_timeout: 10_000 };
 
 /** Connects to Postgres 14 or later and brings its schema up to date. @throws StartupError naming DATABASE_URL. */
-export async function openPostgres(databaseUrl: string, health: DatabaseHealth): Promise<Database> {
+export async function openPostgres(
+  databaseUrl: string,
+  health: DatabaseHealth,
+  afterwards?: Afterwards,
+): Promise<Database> {
   try {
-    await applyMigrations({ databaseUrl });
+    await applyMigrations({ databaseUrl, afterwards });
   } catch (error) {
     throw error instanceof StartupError
       ? error

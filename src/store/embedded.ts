@@ -10,7 +10,7 @@ import { projectRoot } from "../root.ts";
 import { causeOf } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { type Database, watch } from "./database.ts";
-import { applyMigrationsTo, readMigrations } from "./migrate.ts";
+import { applyMigrationsTo, readMigrations, type Afterwards, type MigrationSession } from "./migrate.ts";
 
 /** A freshly migrated folder, made by `npm run build`: making one takes seconds, copying it a quarter of one. */
 const builtSnapshot = fileURLToPath(new URL("build/database", projectRoot));
@@ -24,9 +24,15 @@ const recordOf = (snapshot: string) => `${snapshot}.json`;
 export async function openEmbedded(
   folder: string,
   health: DatabaseHealth,
-  snapshot: string = builtSnapshot,
+  { snapshot = builtSnapshot, afterwards }: { snapshot?: string | undefined; afterwards?: Afterwards } = {},
 ): Promise<Database> {
   const pglite = await openFolder(folder, snapshot);
+  try {
+    await afterwards?.(sessionOf(pglite));
+  } catch (error) {
+    await pglite.close();
+    throw error;
+  }
   const { PrismaPGlite } = await import("pglite-prisma-adapter");
   const prisma = watch(new PrismaClient({ adapter: new PrismaPGlite(pglite) }), health);
   return {
@@ -94,9 +100,13 @@ async function openMigrated(folder: string): Promise<PGlite> {
   const startParams = [...PGlite.defaultStartParams, "-c", "shared_buffers=8MB"];
   const pglite = await PGlite.create(folder, { startParams });
   await pglite.exec("SET timezone = 'UTC'");
-  await applyMigrationsTo({
+  await applyMigrationsTo(sessionOf(pglite));
+  return pglite;
+}
+
+function sessionOf(pglite: PGlite): MigrationSession {
+  return {
     execute: async (sql) => void (await pglite.exec(sql)),
     query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query(sql, parameters)).rows as Row[],
-  });
-  return pglite;
+  };
 }

@@ -9,10 +9,5 @@ export function createEncryptionKeys({ prisma }: Database) {
     async list(): Promise<KnownKey[]> {
       return await prisma.encryptionKey.findMany({ select: { id: true, check: true } });
     },
-
-    /** Replicas that start at once may all try; the first one's record stays. */
-    async remember(key: { id: string; check: Uint8Array<ArrayBuffer> }): Promise<void> {
-      await prisma.encryptionKey.createMany({ data: [key], skipDuplicates: true });
-    },
   };
 }

@@ -175,10 +175,10 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
   };
 }
 
-/** With another account nothing counts any more that was looked up of the one before. */
+/** What was looked up of the account before counts no more: the set that comes with it is bound to none of it. */
 function accountColumns(known: KnownAccount | undefined): Sql.Sql {
   if (known === undefined) return Sql.empty;
-  return Sql.sql`account = ${known.account}, account_label = ${known.label}, account_captured = '{}', looked_up = NULL,`;
+  return Sql.sql`account = ${known.account}, account_label = ${known.label}, looked_up = NULL,`;
 }
 
 /**

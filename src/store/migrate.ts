@@ -5,7 +5,8 @@ import { StartupError } from "../errors.ts";
 import { projectRoot } from "../root.ts";
 
 const migrationsFolder = new URL("prisma/migrations/", projectRoot);
-const advisoryLock = 5_721_990_142; // any constant of our own: all replicas that start at once ask for this one
+/** Any constant of our own: all replicas that start at once ask for this one. */
+export const migrationLock = 5_721_990_142;
 const oldestServer = 14;
 
 /** What migrations need of a database session: several statements in one call, outside of any pool. */
@@ -16,17 +17,24 @@ export type MigrationSession = {
 
 type Migration = { name: string; sql: string; checksum: string };
 
+/** What is to be done on the same session when the schema is this version's. */
+export type Afterwards = (session: MigrationSession) => Promise<void>;
+
+type Target = { databaseUrl: string; afterwards?: Afterwards | undefined };
+
 /** Brings a Postgres database to this version's schema. @throws StartupError when it is too old or half migrated. */
-export async function applyMigrations({ databaseUrl }: { databaseUrl: string }): Promise<void> {
+export async function applyMigrations({ databaseUrl, afterwards }: Target): Promise<void> {
   const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000 });
   client.on("error", () => {}); // a lost connection fails the query that waits, too
   await client.connect();
   try {
-    await applyMigrationsTo({
+    const session: MigrationSession = {
       execute: async (sql) => void (await client.query(sql)),
       query: async <Row>(sql: string, parameters: unknown[] = []) =>
         (await client.query(sql, parameters)).rows as Row[],
-    });
+    };
+    await applyMigrationsTo(session);
+    await afterwards?.(session);
   } finally {
     await client.end();
   }
@@ -43,7 +51,7 @@ export async function applyMigrationsTo(session: MigrationSession): Promise<void
   for (const migration of migrations) {
     await session.execute("BEGIN");
     try {
-      await session.query("SELECT pg_advisory_xact_lock($1)::text", [advisoryLock]);
+      await session.query("SELECT pg_advisory_xact_lock($1)::text", [migrationLock]);
       await applyOnce(session, migration);
       await session.execute("COMMIT");
     } catch (error) {

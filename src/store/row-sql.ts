@@ -13,6 +13,8 @@ export type SealedGrant = {
   captured: Record<string, string>;
   /** The redirect URI that it was got with; null: none, or nobody knows. */
   redirectUri: string | null;
+  /** What lookups gave, which the tokens are bound to as well. */
+  accountCaptured: Record<string, string>;
   issuedAt: Date;
   expiresAt: Date | null;
   refreshTokenExpiresAt: Date | null;
@@ -89,6 +91,7 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
     refresh_fingerprint = ${grant.refreshFingerprint}, token_type = ${grant.tokenType},
     granted_scopes = COALESCE(${grant.grantedScopes}::text[], c.granted_scopes), captured = ${json(grant.captured)},
     redirect_uri = ${grant.redirectUri},
+    account_captured = ${json(grant.accountCaptured)},
     issued_at = ${grant.issuedAt}::timestamptz, expires_at = ${grant.expiresAt}::timestamptz,
     refresh_token_expires_at = CASE WHEN ${grant.keepsRefreshToken} THEN c.refresh_token_expires_at
       ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,

@@ -12,6 +12,9 @@ export type TokenRow = {
   status: ConnectionStatus;
   scopes: string[];
   inputs: Record<string, string>;
+  /** With those of its client over them; of a further token its connection's. */
+  inputsInForce: Record<string, string>;
+  labels: Record<string, string>;
   captured: Record<string, string>;
   /** The redirect URI that its grant was got with; null: none, or nobody has noted it. */
   redirectUri: string | null;
@@ -61,6 +64,8 @@ export type TokenRow = {
   /** The generation that was stored before the database went back in time; null: it did not. */
   goneBackFrom: number | null;
   versionFloor: number;
+  /** Proof that this broker wrote what people set of it; see proven-rows.ts. */
+  mac: string | null;
   /** Postgres's clock when the row was read. */
   now: Date;
 };
@@ -68,7 +73,9 @@ export type TokenRow = {
 /** The columns of a TokenRow, for the end of a SELECT or a RETURNING. */
 export const tokenColumns = Sql.sql`
   c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
-  c.inputs, c.captured, c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
+  c.inputs, COALESCE((SELECT p.inputs FROM connections p WHERE p.id = c.parent_id), c.inputs)
+    || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = c.client_ref), '{}') AS "inputsInForce", c.labels, c.captured,
+  c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
   c.looked_up AS "lookedUp", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
@@ -79,4 +86,4 @@ export const tokenColumns = Sql.sql`
   c.last_attempt_id::text AS "lastAttemptId", c.attempt_replays AS "attemptReplays", c.backoff_until AS "backoffUntil",
   c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",
   c.last_error_detail AS "lastErrorDetail", c.in_use AS "inUse", c.gone_back_from AS "goneBackFrom",
-  c.version_floor AS "versionFloor", clock_timestamp() AS now`;
+  c.version_floor AS "versionFloor", c.mac, clock_timestamp() AS now`;

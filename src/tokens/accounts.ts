@@ -8,6 +8,7 @@ import { fill, type TemplateValues } from "../providers/template.ts";
 import type { AccountRows, FoundAccount } from "../store/account-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { placeOf } from "./destination.ts";
 import { expiryDate, schedulerFor } from "./sealed-set.ts";
 import type { Sendable, Sender } from "./sending.ts";
 
@@ -49,7 +50,9 @@ export function createAccounts(parts: AccountParts): Accounts {
   };
 
   const learn: Accounts["learn"] = async (sendable, row, found) => {
-    const learnt = await accounts.learnAccount(row, found);
+    // The tokens are bound to what was looked up: they are sealed anew by the statement that changes it.
+    const to = placeOf({ ...row, accountCaptured: found.captured });
+    const learnt = await accounts.learnAccount(row, found, vault.resealTokens(row, placeOf(row), to));
     if (learnt !== null) await noteSharedSets(parts, sendable.definition, learnt);
     return learnt ?? row;
   };
@@ -71,8 +74,8 @@ export function createAccounts(parts: AccountParts): Accounts {
       const { definition } = sendable;
       if (stored.accessToken === null || !hasFollowUp(definition, stored)) return stored;
       try {
-        const place = { connectionId: stored.id, generation: stored.generation };
-        const token = { accessToken: vault.openAccessToken(stored.accessToken, place), captured: stored.captured };
+        const accessToken = vault.openAccessToken(stored.accessToken, placeOf(stored));
+        const token = { accessToken, captured: stored.captured };
         const row = await learnExpiry(parts, sendable, { row: stored, token });
         return isKnown(definition, row) ? row : await learnAccount(sendable, row, token);
       } catch (error) {

@@ -1,6 +1,9 @@
 import type { SealedGrant } from "../store/row-sql.ts";
-import type { TokenVault } from "../vault/token-vault.ts";
 import type { EventType } from "../store/event-types.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { Destination } from "../vault/envelope.ts";
+import type { TokenPlace, TokenVault } from "../vault/token-vault.ts";
+import { provenCaptures } from "./destination.ts";
 
 /** What a token endpoint granted, with all that is needed to put it into its row, now or after a restart. */
 export type AnswerRecord = {
@@ -15,6 +18,8 @@ export type AnswerRecord = {
   event: EventType;
   /** The generation that the tokens are sealed for. */
   sealedFor: number;
+  /** Where the tokens are sent, beside what is captured: they are never sealed for another. */
+  destination: Omit<Destination, "captured" | "account">;
   grant: SealedGrant;
   /** Of a person's grant: the client id that it was given to. */
   clientId?: string | null;
@@ -56,7 +61,11 @@ export function openRecord(
   sealed: Uint8Array,
   at: { connectionId: string; generation: number },
 ): AnswerRecord {
-  return fromJson(JSON.parse(vault.openRecord(sealed, at)) as AnswerRecord);
+  return readRecord(vault.openRecord(sealed, at));
+}
+
+export function readRecord(text: string): AnswerRecord {
+  return fromJson(JSON.parse(text) as AnswerRecord);
 }
 
 function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
@@ -69,17 +78,33 @@ function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
 }
 
 /** The tokens of a record, in the clear. */
-export function openTokens(vault: TokenVault, { connectionId, sealedFor, grant }: AnswerRecord) {
-  const place = { connectionId, generation: sealedFor };
+export function openTokens(vault: TokenVault, record: AnswerRecord) {
+  const { accessToken, refreshToken } = record.grant;
+  const place = placeIn(record, record.sealedFor, record.grant.accountCaptured);
   return {
-    accessToken: grant.accessToken === null ? null : vault.openAccessToken(grant.accessToken, place),
-    refreshToken: grant.refreshToken === null ? null : vault.openRefreshToken(grant.refreshToken, place),
+    accessToken: accessToken === null ? null : vault.openAccessToken(accessToken, place),
+    refreshToken: refreshToken === null ? null : vault.openRefreshToken(refreshToken, place),
   };
 }
 
-/** The same set, sealed for another generation of its row. */
-export function resealFor(vault: TokenVault, record: AnswerRecord, generation: number): SealedGrant {
-  if (generation === record.sealedFor) return record.grant;
-  const place = { connectionId: record.connectionId, generation };
-  return { ...record.grant, ...vault.sealTokens(openTokens(vault, record), place) };
+/**
+ * The same set for another generation of its row. It stays bound to the inputs that it was got with: in a row that has others
+ * now, it does not open. What was looked up is the row's, unless the set comes with an account of its own.
+ */
+export function resealFor(vault: TokenVault, record: AnswerRecord, row: TokenRow, generation: number): SealedGrant {
+  const accountCaptured = record.account === undefined ? provenCaptures(vault, row).accountCaptured : {};
+  if (generation === record.sealedFor && isSame(accountCaptured, record.grant.accountCaptured)) return record.grant;
+  const from = placeIn(record, record.sealedFor, record.grant.accountCaptured);
+  const to = placeIn(record, generation, accountCaptured);
+  return { ...record.grant, accountCaptured, ...vault.resealTokens(record.grant, from, to) };
+}
+
+function isSame(one: Record<string, string>, other: Record<string, string>): boolean {
+  const names = Object.keys(one);
+  return names.length === Object.keys(other).length && names.every((name) => one[name] === other[name]);
+}
+
+function placeIn(record: AnswerRecord, generation: number, account: Record<string, string>): TokenPlace {
+  const destination = { ...record.destination, captured: record.grant.captured, account };
+  return { connectionId: record.connectionId, generation, destination };
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { RefreshNews } from "../leases/lease.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/grant.ts";
+import { hostInputs } from "../providers/requirements.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import { backoffSeconds } from "./backoff.ts";
@@ -11,6 +12,7 @@ import { orphanRule } from "./takeover.ts";
 import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
 import { furtherGranted } from "./granted.ts";
 import { openRecord, resealFor, type AnswerRecord } from "./answer-record.ts";
+import { grantedFor, provenCaptures } from "./destination.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable, SendPlan } from "./sending.ts";
 
@@ -83,16 +85,19 @@ async function keep(
   const { row, key } = permit;
   const answeredMs = clock.monotonicMs();
   const rules = sendable.definition.refresh;
+  const hosts = hostInputs(sendable.definition);
   const record: AnswerRecord = {
     kind: "refresh",
     ...key,
     authorization: row.authorization,
     event: "refreshed",
     sealedFor: key.generation + 1,
+    destination: grantedFor(row, hosts),
     grant: sealGrant(vault, refreshBase(vault, row, rules), {
       grant,
       sentAt: row.now,
       scheduler: schedulerFor(rules, random),
+      hosts,
     }),
     ...(grant.extras && { further: furtherRecords(parts, sendable, grant) }),
   };
@@ -106,7 +111,8 @@ async function keep(
 
 /** What came along, for rows of its own, to be stored with what was asked for. */
 function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): AnswerRecord[] {
-  const { captured, redirectUri } = sendable.row;
+  const { captured } = provenCaptures(parts.vault, sendable.row);
+  const { redirectUri } = sendable.row;
   return furtherGranted(parts, sendable, { grant, captured, redirectUri }).map(({ record }) =>
     Object.assign(record, { kind: "further" as const }),
   );
@@ -144,7 +150,11 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
     const { attemptId, baseGeneration, record } = newest;
     try {
       const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
-      return { attemptId, grant: resealFor(vault, opened, generation) };
+      // Whoever changes the column beside a record does not change what stands in it.
+      if (opened.authorization === row.authorization) {
+        return { attemptId, grant: resealFor(vault, opened, row, generation) };
+      }
+      passedOver.push(attemptId);
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       alarms.unreadable(error.of(row.name));

@@ -1,5 +1,6 @@
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { entrustedPlace } from "./destination.ts";
 
 /** What a person entrusted a connection with: what a login needs, and inputs that are secrets. In the clear. */
 export type Entrusted = { credentials: Record<string, string>; secretInputs: Record<string, string> };
@@ -21,12 +22,14 @@ function splitEntrusted(joined: Readonly<Record<string, string>>): Entrusted {
   };
 }
 
+type EntrustedRow = Parameters<typeof entrustedPlace>[0] & Pick<TokenRow, "credentials" | "credentialsRevision">;
+
 /** Opens what a connection was entrusted with; nothing where there is nothing. */
 export function openEntrusted(
   vault: Pick<TokenVault, "openCredentials">,
-  row: Partial<Pick<TokenRow, "id" | "credentials" | "credentialsRevision">>,
+  row: EntrustedRow | { credentials?: never },
 ): Entrusted {
-  const { id, credentials, credentialsRevision } = row;
-  if (!credentials || id === undefined || credentialsRevision === undefined) return splitEntrusted({});
-  return splitEntrusted(vault.openCredentials(credentials, { connectionId: id, revision: credentialsRevision }));
+  if (!row.credentials) return splitEntrusted({});
+  const place = entrustedPlace(row, { revision: row.credentialsRevision });
+  return splitEntrusted(vault.openCredentials(row.credentials, place));
 }

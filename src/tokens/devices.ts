@@ -4,6 +4,7 @@ import { BrokerError, connectionNotFound } from "../errors.ts";
 import { readDeviceAuthorization, readPollState } from "../providers/device-authorization.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { Failure } from "../providers/grant.ts";
+import { hostInputs } from "../providers/requirements.ts";
 import { joinScopes } from "../providers/scopes.ts";
 import { sideRequest } from "../providers/side-requests.ts";
 import type { AccountRows } from "../store/account-rows.ts";
@@ -13,6 +14,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
+import { entrustedDestination } from "./destination.ts";
 import type { Establish } from "./establish.ts";
 import type { Alarms } from "./observer.ts";
 import type { LimitKeeper } from "./limits.ts";
@@ -79,9 +81,9 @@ export function createDevices(parts: DeviceParts): Devices {
   };
 
   /** One that only another replica can open is left to that. @throws UnreadableSecretError */
-  const openCode = (device: DeviceRow): string | null => {
+  const openCode = (device: DeviceRow, owner: TokenRow): SealedDevice | null => {
     try {
-      return vault.openDeviceCode(device.deviceCode, { requestId: device.id });
+      return openDevice(vault, device, owner);
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       if (error.reason === "unknown_key") throw error;
@@ -93,20 +95,18 @@ export function createDevices(parts: DeviceParts): Devices {
   const poll = async (device: DeviceRow): Promise<void> => {
     if (device.expired) return await giveUp(parts, device, "expired_token");
     const sendable = await prepare(device.connectionId);
-    const deviceCode = openCode(device);
-    if (deviceCode === null) return await giveUp(parts, device, "unreadable_secret");
+    const opened = openCode(device, sendable.owner);
+    if (opened === null) return await giveUp(parts, device, "unreadable_secret");
+    const { deviceCode, linkId } = opened;
     const ask = () => establish.ask(sendable, "device_code", { deviceCode });
     const answer = await limits.keep(sendable, ask);
     const { definition } = sendable;
     if (answer.kind === "failed") return await settle(parts, { device, definition }, answer.failure);
-    const { kind } = await establish.keepGrant(sendable, answer.grant, {
-      captured: {},
-      redirectUri: null,
-      linkId: device.linkId,
-    });
+    const given = { captured: {}, redirectUri: null, linkId };
+    const { kind } = await establish.keepGrant(sendable, answer.grant, given);
     await deviceCodes.drop(device);
     // Another account's: the page asks the person, and the link is not used before they have said so.
-    if (kind === "connected" && device.linkId !== null) await parts.links.reserve(device.linkId);
+    if (kind === "connected" && linkId !== null) await parts.links.reserve(linkId);
   };
 
   /** One that fails is polled again when its lease has run out. */
@@ -140,7 +140,8 @@ export function createDevices(parts: DeviceParts): Devices {
         throw new BrokerError("provider_rejected", `${said}: its answer holds none.`, { connection: row.name });
       }
       const id = randomUUID();
-      const sealed = vault.sealDeviceCode(read.deviceCode, { requestId: id });
+      const place = { requestId: id, destination: entrustedDestination(sendable.owner, hostInputs(definition)) };
+      const sealed = vault.sealDeviceCode(JSON.stringify({ ...read, linkId } satisfies SealedDevice), place);
       const asked = { inputs: row.inputs, client: sendable.client };
       const kept = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed }, asked);
       if (kept === null) throw hostChanged(row);
@@ -150,7 +151,8 @@ export function createDevices(parts: DeviceParts): Devices {
 
     async pending(connectionId) {
       const device = await deviceCodes.find(connectionId);
-      return device === null || device.expired ? null : device;
+      const row = device === null || device.expired ? null : await rows.readById(connectionId);
+      return device === null || row === null ? null : { ...device, ...openDevice(vault, device, row) };
     },
 
     async round() {
@@ -164,6 +166,14 @@ export function createDevices(parts: DeviceParts): Devices {
       nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + waitMs);
     },
   };
+}
+
+type SealedDevice = ReturnType<typeof readDeviceAuthorization> & { linkId: string | null };
+
+/** The code with what the person is shown of it: what stands beside it in the row is not believed. */
+function openDevice(vault: TokenVault, { id, deviceCode }: DeviceRow, owner: TokenRow): SealedDevice {
+  const place = { requestId: id, destination: entrustedDestination(owner) };
+  return JSON.parse(vault.openDeviceCode(deviceCode, place)) as SealedDevice;
 }
 
 /** What an answer without a token asks for (RFC 8628, section 3.5). */

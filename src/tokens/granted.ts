@@ -1,12 +1,14 @@
 import { randomUUID } from "node:crypto";
-import { fixedClientId, type ConnectionGrant, type RefreshRules } from "../providers/definition.ts";
+import { fixedClientId, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
+import { hostInputs } from "../providers/requirements.ts";
 import { nextGeneration } from "../store/generation.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import type { AnswerRecord } from "./answer-record.ts";
 import { schedulerFor, sealGrant } from "./sealed-set.ts";
+import { grantedFor, placeOf, provenCaptures } from "./destination.ts";
 import type { Sendable } from "./sending.ts";
 
 /** One answer of a token endpoint, and the row that it is for. */
@@ -17,14 +19,15 @@ type Handed = {
   grant: Grant;
   captured: Record<string, string>;
   redirectUri: string | null;
-  rules: RefreshRules;
+  definition: ProviderDefinition;
   sentAt: Date;
 };
 
 export type Sealing = { vault: TokenVault; random: () => number };
 
 export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Handed): SealedGrant {
-  const { grant, captured, redirectUri, rules, sentAt } = handed;
+  const { grant, captured, redirectUri, definition, sentAt } = handed;
+  const rules = definition.refresh;
   const base = {
     ...row,
     captured,
@@ -35,7 +38,12 @@ export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Ha
     impliedScopes: row.scopes,
     authorizedAt: sentAt,
   };
-  return sealGrant(vault, base, { grant, sentAt, scheduler: schedulerFor(rules, random) });
+  return sealGrant(vault, base, {
+    grant,
+    sentAt,
+    scheduler: schedulerFor(rules, random),
+    hosts: hostInputs(definition),
+  });
 }
 
 type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
@@ -54,7 +62,12 @@ export function granted(sealing: Sealing, sendable: Sendable, { grant, captured,
     attemptId: randomUUID(),
     event: row.generation === 0 ? "connected" : "reconnected",
     sealedFor: nextGeneration(row),
-    grant: sealHanded(sealing, row, { grant, captured, redirectUri, rules, sentAt: row.now }),
+    destination: grantedFor(row, hostInputs(definition)),
+    grant: sealHanded(
+      sealing,
+      { ...row, ...provenCaptures(sealing.vault, row) },
+      { grant, captured, redirectUri, definition, sentAt: row.now },
+    ),
     clientId: clientIdOf(sendable),
     ...(mayKeep && { mayKeepRefreshToken: true }),
   };
@@ -86,7 +99,7 @@ type Tokens = Pick<Grant, "accessToken" | "refreshToken">;
  * does not open here.
  */
 export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean | null {
-  const place = { connectionId: row.id, generation: row.generation };
+  const place = placeOf(row);
   try {
     const refresh = row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place);
     const access = row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place);

@@ -9,6 +9,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { isNews, type Accounts, type Identified } from "./accounts.ts";
 import { openRecord, openTokens, type AnswerRecord } from "./answer-record.ts";
 import { budgets } from "./budgets.ts";
+import { mayBeSentTo } from "./destination.ts";
 import { livesBy, type Granted } from "./granted.ts";
 import type { Granting } from "./granting.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -65,8 +66,9 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
     if (row === null) return;
     const sendable = await granting.prepare(row).catch(() => null); // nobody is there to be told
     if (sendable?.definition.revocation?.kills !== "token") return;
-    for (const one of reopen(vault, held, sendable)) {
-      if (livesBy(vault, one.sendable.row, one.grant) === false) await sender.revokeGrant(one.sendable, one.grant);
+    for (const { sendable: to, grant, record } of reopen(vault, held, sendable)) {
+      if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
+      if (livesBy(vault, to.row, grant) === false) await sender.revokeGrant(to, grant);
     }
   };
 

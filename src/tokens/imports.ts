@@ -40,8 +40,8 @@ export function createImport(parts: ImportParts) {
     const exclusive = definition.refresh.rotation !== "never";
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
     // Its lives count from when it was handed over, however long the store takes.
-    const handed = { grant, captured: {}, redirectUri: null, rules: definition.refresh, sentAt: row.now };
-    const sealFor = (current: TokenRow) => sealHanded(parts, current, handed);
+    const handed = { grant, captured: {}, redirectUri: null, definition, sentAt: row.now };
+    const sealFor = (current: TokenRow) => sealHanded(parts, { ...current, accountCaptured: {} }, handed);
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
     marks.raise(stored.id, stored);

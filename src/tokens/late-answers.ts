@@ -4,6 +4,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { openTokens, resealFor, sealRecord, type AnswerRecord } from "./answer-record.ts";
+import { placeOf } from "./destination.ts";
 import { livesBy } from "./granted.ts";
 import { openedRefreshToken } from "./sealed-set.ts";
 import { nextGeneration } from "../store/generation.ts";
@@ -55,7 +56,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
     return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }
   const generation = nextGeneration(row);
-  const sealed = resealFor(vault, record, generation);
+  const sealed = resealFor(vault, record, row, generation);
   // Told once, not with each of them.
   const since = sealed.noRefreshTokenSince && (row.noRefreshTokenSince ?? sealed.noRefreshTokenSince);
   const event = { type: "came_along" as const, detail: { generation, attempt: record.attemptId } };
@@ -97,7 +98,7 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
     const generation = Math.max(row.generation, record.generation) + 1;
     const event = { type: "late_answer_stored" as const, detail: { generation, attempt: record.attemptId } };
     const given = { attemptId: record.attemptId, generation, event };
-    const promoted = await rows.promoteLate(row, resealFor(vault, record, generation), given);
+    const promoted = await rows.promoteLate(row, resealFor(vault, record, row, generation), given);
     return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
   }
   return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeLate(parts, record);
@@ -128,7 +129,7 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
   if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };
   const event = { type: record.event, detail: { attempt: record.attemptId } };
-  const sealed = resealFor(vault, record, nextGeneration(row));
+  const sealed = resealFor(vault, record, row, nextGeneration(row));
   const place = { ...row, attemptId: record.attemptId };
   const given = { event, exclusive: false, clientId: record.clientId, account: record.account };
   const kept = keepRefreshToken(vault, row, { record, sealed });
@@ -156,9 +157,11 @@ function keepRefreshToken(
   if (!record.mayKeepRefreshToken || !isSame || !isSameClient || !isLiving || !covers) return null;
   const refreshToken = openedRefreshToken(vault, row);
   if (refreshToken === null) return null;
-  const place = { connectionId: row.id, generation: nextGeneration(row) };
+  const { captured, accountCaptured } = sealed;
+  const to = placeOf({ ...row, captured, accountCaptured, generation: nextGeneration(row) });
   const refreshFingerprint = vault.fingerprint(refreshToken, row.clientRef ?? row.provider);
-  const resealed = { refreshToken: vault.sealTokens({ accessToken: null, refreshToken }, place).refreshToken };
+  const own = { accessToken: null, refreshToken: row.refreshToken };
+  const resealed = { refreshToken: vault.resealTokens(own, placeOf(row), to).refreshToken };
   const stays = { keepsRefreshToken: true, keepAliveAt: row.keepAliveAt, refreshFingerprint };
   return { sealed: { ...sealed, ...resealed, ...stays }, account };
 }

@@ -10,6 +10,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import type { Absence, KeyList } from "../vault/key-list.ts";
 import { openRecord, openTokens, type AnswerRecord } from "./answer-record.ts";
+import { mayBeSentTo } from "./destination.ts";
 import { isRevocable, type Keeper } from "./keeping.ts";
 import { placeAnswer, type Fate } from "./late-answers.ts";
 import type { Alarms, RefreshObserver } from "./observer.ts";
@@ -38,7 +39,7 @@ type Parts = {
   spools: Spools;
   marks: Marks;
   keeper: Pick<Keeper, "holds">;
-  sender: Pick<Sender, "prepare" | "revokeGrant">;
+  sender: Pick<Sender, "prepare" | "prepareRemains" | "revokeGrant">;
   observer: RefreshObserver;
   alarms: Alarms;
   learn: (row: TokenRow) => void;
@@ -139,10 +140,15 @@ export function createRecovery(parts: Parts): Recovery {
 /** A late answer whose connection is gone, or whose grant a person has replaced. Best effort, and within a day of a deletion. */
 async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promise<void> {
   const { vault, sender, tombstones } = parts;
-  const remains = fate.row ?? (await tombstones.find(record.connectionId));
-  const sendable = remains === null ? null : await sender.prepare(remains).catch(() => null);
+  const tombstone = fate.row === null ? await tombstones.find(record.connectionId) : null;
+  const { captured } = record.grant; // the record's own: nothing vouches for the tombstone's
+  const preparing = fate.row
+    ? sender.prepare(fate.row)
+    : tombstone && sender.prepareRemains({ ...tombstone, captured });
+  const sendable = await Promise.resolve(preparing).catch(() => null);
+  if (sendable === null || !mayBeSentTo(record, sendable.owner, sendable.definition)) return;
   const { accessToken, refreshToken } = openTokens(vault, record);
   const tokens = { ...(refreshToken !== null && { refreshToken }), ...(accessToken !== null && { accessToken }) };
-  if (sendable === null || !isRevocable(vault, sendable, { fate, tokens })) return;
+  if (!isRevocable(vault, sendable, { fate, tokens })) return;
   await sender.revokeGrant(sendable, tokens);
 }

@@ -6,17 +6,22 @@ import type { TokenRow } from "../store/token-row.ts";
 import { openedOrNull } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { lackingSince, type LackingBase } from "./refresh-token.ts";
+import { destinationOf, placeOf, provenCaptures } from "./destination.ts";
 import { scheduleRefresh, type Ends, type Schedule } from "./schedule.ts";
 
 /** The row that a grant is sealed for, and what of it carries over. */
 export type GrantBase = LackingBase & {
   id: string;
+  name: string;
+  parentId: string | null;
   generation: number;
   goneBackFrom: number | null;
   provider: string;
   clientRef: string | null;
+  inputsInForce: Record<string, string>;
   captured: Record<string, string>;
   redirectUri: string | null;
+  accountCaptured: Record<string, string>;
   refreshTokenExpiresAt: Date | null;
   authorizedAt: Date | null;
   /** What an answer that names no scopes grants (RFC 6749, section 5.1); null: what was granted before. */
@@ -34,6 +39,7 @@ export function schedulerFor(rules: RefreshRules, random: () => number): Schedul
 export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick<RefreshRules, "rotation">): GrantBase {
   return {
     ...row,
+    ...provenCaptures(vault, row),
     rotation,
     refreshToken: openedRefreshToken(vault, row),
     impliedScopes: row.generation === 0 ? row.scopes : null,
@@ -41,23 +47,27 @@ export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick
 }
 
 /** Null: there is none, or it does not open. Between an answer and its first copy nothing may throw: that is not kept with it. */
-export function openedRefreshToken(vault: TokenVault, { id, generation, refreshToken }: TokenRow): string | null {
-  const place = { connectionId: id, generation };
-  return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, place));
+export function openedRefreshToken(vault: TokenVault, row: TokenRow): string | null {
+  const { refreshToken } = row;
+  return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, placeOf(row)));
 }
 
 /**
  * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
  * @param sentAt Postgres's time when the request was permitted: lives are counted from no later than the sending.
+ * @param hosts the inputs that fill a host: with others the tokens do not open.
  */
 export function sealGrant(
   vault: TokenVault,
   base: GrantBase,
-  { grant, sentAt, scheduler }: { grant: Grant; sentAt: Date; scheduler: Scheduler },
+  { grant, sentAt, scheduler, hosts }: { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonly string[] },
 ): SealedGrant {
   const accessToken = grant.accessToken ?? null;
   const refreshToken = grant.refreshToken ?? base.refreshToken;
-  const place = { connectionId: base.id, generation: nextGeneration(base) };
+  const { accountCaptured } = base;
+  const captured = { ...base.captured, ...grant.captured };
+  const destination = destinationOf({ ...base, captured }, hosts);
+  const place = { connectionId: base.id, generation: nextGeneration(base), destination };
   const expiresAt = accessToken === null ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
   const keepsRefreshToken = grant.refreshToken === undefined && base.refreshToken !== null;
   const refreshTokenExpiresAt = expiryDate(grant.refreshExpiry, sentAt, null);
@@ -73,7 +83,8 @@ export function sealGrant(
     refreshFingerprint: refreshToken === null ? null : vault.fingerprint(refreshToken, base.clientRef ?? base.provider),
     tokenType: grant.tokenType,
     grantedScopes: grant.scopes ?? base.impliedScopes,
-    captured: { ...base.captured, ...grant.captured },
+    captured,
+    accountCaptured,
     redirectUri: base.redirectUri,
     issuedAt: sentAt,
     expiresAt,

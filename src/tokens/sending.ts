@@ -19,10 +19,12 @@ import { buildTokenRequest, exchangeFor, type TokenGrant } from "../providers/to
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import type { Tombstone } from "../store/tombstones.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import { openEntrusted } from "./credentials.ts";
 import type { Alarms } from "./observer.ts";
+import { clientDestination, placeOf, provenCaptures } from "./destination.ts";
 import { isClientRefused } from "./refusal.ts";
 
 /** What a token request of one connection is made from. Holds plain secrets. */
@@ -44,8 +46,14 @@ export type Sendable<Row = TokenRow> = {
 export type SendPlan = { grant: TokenGrant; secretIndex: number };
 
 export type Sender = {
-  /** Reads the client and opens its secrets. @throws BrokerError when the provider's definition is gone, or its metadata are away. */
-  prepare<Row extends Owner>(row: Row): Promise<Sendable<Row>>;
+  /**
+   * Reads the client and opens its secrets. Of the row only what this broker has written counts, and of what was captured what a
+   * token vouches for. @throws BrokerError when the provider's definition is gone, or its metadata are away; `unreadable_secret`
+   * when somebody else has written the row
+   */
+  prepare(row: TokenRow): Promise<Sendable>;
+  /** What is left of a deleted connection, for tokens that may be sent where it says alone (`mayBeSentTo`). */
+  prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<Sendable<Place & Owner>>;
   /** The same for a further token that is only to be stored: nothing is asked of the connection's own. */
   prepareChain(row: TokenRow): Promise<Sendable>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
@@ -68,11 +76,8 @@ export type Sender = {
 };
 
 /** Of a connection, or of what is left of a deleted one. */
-type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "captured"> &
-  Partial<Pick<TokenRow, "chain" | "parentId" | "grant" | "refreshToken">> &
-  Partial<Entrusting>;
-type Entrusting = Pick<TokenRow, "id" | "accountCaptured" | "credentials" | "credentialsRevision">;
-type Place = Pick<TokenRow, "inputs" | "captured"> & Partial<Entrusting>;
+type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "inputsInForce" | "chain">;
+type Place = Pick<TokenRow, "inputs" | "captured"> & (TokenRow | { accountCaptured?: never; credentials?: never });
 
 type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
 
@@ -94,22 +99,29 @@ export type SenderParts = {
 export function createSender(parts: SenderParts): Sender {
   const { catalog, oauth, clients, rows, vault, clock, discovery, alarms } = parts;
 
-  const ownerOf = async <Row extends Owner>(row: Row): Promise<Row> => {
-    const parent = row.parentId ? await rows.readById(row.parentId) : null;
-    return parent === null ? row : { ...row, ...parent }; // all of a row's own fields are the parent's then
+  const proven = (row: TokenRow): TokenRow => {
+    vault.connections.check(row);
+    return { ...row, ...provenCaptures(vault, row) };
   };
 
-  const prepareChain = async <Row extends Owner>(row: Row): Promise<Sendable<Row>> => {
+  const assemble = async <Row extends Owner & Place>(row: Row, owner: Row): Promise<Sendable<Row>> => {
     const known = catalog.get(row.provider);
     if (known === undefined) throw definitionGone(row);
     const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
-    const owner = await ownerOf(row);
+    // What fills the requests, and nothing else, is what the secrets are opened for.
+    const inForce = { inputsInForce: { ...owner.inputs, ...client?.inputs } };
+    const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
     const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
-    const values = valuesOf({ row, owner, definition: known, client, clientSecrets }, 0);
-    const complete = await discovery.complete(known, values);
+    const complete = await discovery.complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
     if (row.chain && !complete.extraTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
     const definition = row.chain ? forChain(complete, row.chain) : complete;
-    return { row, owner, definition, client, clientSecrets };
+    return { ...prepared, definition, clientSecrets };
+  };
+
+  const prepareChain = async (row: TokenRow): Promise<Sendable> => {
+    const parent = row.parentId === null ? null : await rows.readById(row.parentId);
+    const own = proven(row);
+    return await assemble(own, parent === null ? own : proven(parent));
   };
 
   const prepare: Sender["prepare"] = async (row) => {
@@ -153,6 +165,10 @@ export function createSender(parts: SenderParts): Sender {
   return {
     prepare,
     prepareChain,
+    prepareRemains: async ({ name, provider, clientRef, inputs, captured }) => {
+      const remains = { name, provider, clientRef, inputs, inputsInForce: inputs, captured, chain: null };
+      return await assemble<Place & Owner>(remains, remains);
+    },
     ask,
     hostOf,
 
@@ -235,7 +251,9 @@ function valuesOf({ owner, client, clientSecrets }: Sendable<Place>, secretIndex
 /** The newest first. The one before is a second choice: where it does not open, there is none. @throws UnreadableSecretError */
 export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, client: ClientRow): string[] {
   const open = (record: Uint8Array | null, revision: number) =>
-    record === null ? [] : [vault.openClientSecret(record, { clientId: client.id, revision })];
+    record === null
+      ? []
+      : [vault.openClientSecret(record, { clientId: client.id, revision, destination: clientDestination(client) })];
   const newest = open(client.secret, client.secretRevision);
   try {
     return [...newest, ...open(client.previousSecret, client.secretRevision - 1)];
@@ -260,7 +278,7 @@ export function leaveToOthers(vault: TokenVault, sendable: Sendable, grant: Toke
 function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, grant: TokenGrant): TemplateValues {
   const { credentials, secretInputs } = openEntrusted(vault, owner);
   if (grant === "refresh_token" && row.refreshToken !== null) {
-    const place = { connectionId: row.id, generation: row.generation };
+    const place = placeOf({ ...row, inputsInForce: owner.inputsInForce });
     return { secretInputs, refreshToken: vault.openRefreshToken(row.refreshToken, place) };
   }
   if (grant === "token_exchange") return { secretInputs, accessToken: subjectToken };

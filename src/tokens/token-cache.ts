@@ -5,6 +5,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import { budgets } from "./budgets.ts";
+import { placeOf } from "./destination.ts";
 import type { DatabaseClock } from "./database-clock.ts";
 import type { Alarms } from "./observer.ts";
 
@@ -43,10 +44,10 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   const openRow = (row: TokenRow): KnownConnection => {
     known.set(row.id, { name: row.name, generation: row.generation });
     if (known.size > maxConnections) known.delete(known.keys().next().value as string);
-    if (row.accessToken === null) return { row, accessToken: null, unreadable: null };
     try {
-      const place = { connectionId: row.id, generation: row.generation };
-      return { row, accessToken: vault.openAccessToken(row.accessToken, place), unreadable: null };
+      vault.connections.check(row);
+      const { accessToken } = row;
+      return { row, accessToken: accessToken && vault.openAccessToken(accessToken, placeOf(row)), unreadable: null };
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       alarms.unreadable(error.of(row.name));

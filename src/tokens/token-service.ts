@@ -119,6 +119,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const find = async (name: string, { bypass }: { bypass: boolean }): Promise<KnownConnection> => {
     const found = await look(name, bypass);
     if (found === null) throw connectionNotFound(name);
+    // Of a row that somebody else has written nothing is believed.
+    if (found.unreadable?.place.column === "mac") throw found.unreadable;
     if (found.row.status === "disabled") throw unavailable(found.row);
     return found;
   };

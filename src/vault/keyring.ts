@@ -1,6 +1,6 @@
 import { createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { StartupError } from "../errors.ts";
-import { keyIdOf, open, seal, type Place } from "./envelope.ts";
+import { hostsOf, keyIdOf, open, seal, type Place } from "./envelope.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 
 /** Seals with the first key and opens with all of them. */
@@ -9,6 +9,8 @@ export type Keyring = {
   seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** @throws UnreadableSecretError when the key is not in the ring or the record does not belong to this place. */
   open(record: Uint8Array, place: Place): string;
+  /** The inputs that a record is bound to: with others it does not open. @throws Error when it is no record */
+  hostsOf(record: Uint8Array): string[];
   /**
    * 32 bytes for another purpose (RFC 5869), the same on all replicas, from the key that made `proof`: what hangs together with
    * a proof stays the same for as long as the proof holds. @throws Error when that key is not in the ring
@@ -36,6 +38,8 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
   if (current === undefined) throw new StartupError("ENCRYPTION_KEYS must hold at least one key");
   const oldest = keys.at(-1) ?? current;
   const byId = new Map(keys.map(({ id, key }) => [id, key]));
+  const proofKeysById = new Map(keys.map(({ id, key }) => [id, proofKeys(key)]));
+  const currentProofKey = proofKeys(current.key);
   return {
     ids: keys.map(({ id }) => id),
     seal: (plaintext, place) =>
@@ -52,19 +56,20 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
         throw new UnreadableSecretError(place, { keyId, reason: "does_not_open" });
       }
     },
+    hostsOf,
     deriveWith(proof, purpose) {
       const key = byId.get(keyIdOfProof(proof));
       if (key === undefined) throw new Error("the key that made this proof is not in ENCRYPTION_KEYS");
       return new Uint8Array(hkdfSync("sha256", key, "freshet", purpose, 32));
     },
     derive: (purpose) => new Uint8Array(hkdfSync("sha256", oldest.key, "freshet", purpose, 32)),
-    sign: (purpose, text) => `${current.id}.${hmac(current.key, purpose, text).toString("base64url")}`,
+    sign: (purpose, text) => `${current.id}.${hmac(currentProofKey(purpose), text).toString("base64url")}`,
     verify(purpose, text, proof) {
       const id = keyIdOfProof(proof);
-      const key = byId.get(id);
-      if (key === undefined) return "unknown_key";
+      const keyFor = proofKeysById.get(id);
+      if (keyFor === undefined) return "unknown_key";
       const given = Buffer.from(proof.slice(id.length + 1), "base64url");
-      const expected = hmac(key, purpose, text);
+      const expected = hmac(keyFor(purpose), text);
       return given.length === expected.length && timingSafeEqual(given, expected) ? "authentic" : "forged";
     },
   };
@@ -85,31 +90,49 @@ function readableKeyId(record: Uint8Array): string | null {
   }
 }
 
-function hmac(key: Buffer, purpose: string, text: string): Buffer {
-  const derived = new Uint8Array(hkdfSync("sha256", key, "freshet proof", purpose, 32));
-  return createHmac("sha256", derived).update(text).digest();
+/** Purposes are few and fixed, and proofs are checked at every read: each key is derived once. */
+function proofKeys(key: Buffer): (purpose: string) => Uint8Array {
+  const derived = new Map<string, Uint8Array>();
+  return (purpose) => {
+    const known = derived.get(purpose) ?? new Uint8Array(hkdfSync("sha256", key, "freshet proof", purpose, 32));
+    derived.set(purpose, known);
+    return known;
+  };
 }
 
+function hmac(key: Uint8Array, text: string): Buffer {
+  return createHmac("sha256", key).update(text).digest();
+}
+
+/** The mark of the sealed format (upgrade/sealed-format.ts): a database that holds it in this form takes no older one. */
 const checkText = "freshet keyring check";
-const checkPlace = (id: string): Place => ({ table: "encryption_keys", row: id, column: "check_sealed", revision: 0 });
+export const keyCheckPlace = (id: string): Place => ({
+  table: "encryption_keys",
+  row: id,
+  column: "check_sealed",
+  revision: 0,
+});
 
 /** A sealed constant by which a later start can tell that a key of this id still has the same bytes. */
 export function sealKeyCheck(key: { id: string; key: Buffer }): Uint8Array<ArrayBuffer> {
-  return createKeyring([key]).seal(checkText, checkPlace(key.id));
+  return createKeyring([key]).seal(checkText, keyCheckPlace(key.id));
 }
 
 /**
  * Compares the keyring with the keys that the database knows.
  * @throws StartupError naming the key that is missing, or that has other bytes than the one that sealed the data.
  */
-export function verifyKeyring(keyring: Keyring, known: readonly { id: string; check: Uint8Array }[]): void {
+export function verifyKeyring(
+  keyring: Pick<Keyring, "ids" | "open">,
+  known: readonly { id: string; check: Uint8Array }[],
+): void {
   for (const { id, check } of known) {
     if (!keyring.ids.includes(id)) {
       throw new StartupError(
         `ENCRYPTION_KEYS lacks the key "${id}", with which data in the database is sealed; it has ${keyring.ids.join(", ")}`,
       );
     }
-    if (!opens(keyring, check, checkPlace(id))) {
+    if (!opens(keyring, check, keyCheckPlace(id))) {
       throw new StartupError(
         `ENCRYPTION_KEYS has other bytes for the key "${id}" than those that sealed the data in the database`,
       );
@@ -117,7 +140,7 @@ export function verifyKeyring(keyring: Keyring, known: readonly { id: string; ch
   }
 }
 
-function opens(keyring: Keyring, record: Uint8Array, place: Place): boolean {
+function opens(keyring: Pick<Keyring, "open">, record: Uint8Array, place: Place): boolean {
   try {
     return keyring.open(record, place) === checkText;
   } catch {

@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
-import type { Place } from "./envelope.ts";
+import type { RowProofs } from "../proven-rows.ts";
+import type { Destination, Place } from "./envelope.ts";
 import type { Keyring } from "./keyring.ts";
+import { createRowProofs } from "./row-proofs.ts";
 
 /** The two tokens of one generation, in the clear. */
 type TokenSet = { accessToken: string | null; refreshToken: string | null };
@@ -11,51 +13,68 @@ type SealedTokenSet = {
   refreshToken: Uint8Array<ArrayBuffer> | null;
 };
 
-/** Turns secrets into sealed records for one place, and back. The only room that knows both. */
-export type TokenVault = {
-  sealTokens(tokens: TokenSet, at: { connectionId: string; generation: number }): SealedTokenSet;
-  openAccessToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
-  openRefreshToken(record: Uint8Array, at: { connectionId: string; generation: number }): string;
+/** Where the tokens of one generation lie, and whom they are sent to. */
+export type TokenPlace = { connectionId: string; generation: number; destination: Destination };
+/** The same of what a connection was entrusted with. */
+export type EntrustedPlace = { connectionId: string; revision: number; destination: Destination };
+type RecordPlace = { connectionId: string; generation: number };
+type ClientPlace = { clientId: string; revision: number; destination: Destination };
+type DevicePlace = { requestId: string; destination: Destination };
+
+/** Turns secrets into sealed records for one place and one destination, and back. The only room that knows both. */
+export type TokenVault = RowProofs & {
+  sealTokens(tokens: TokenSet, at: TokenPlace): SealedTokenSet;
+  openAccessToken(record: Uint8Array, at: TokenPlace): string;
+  openRefreshToken(record: Uint8Array, at: TokenPlace): string;
+  /** The same tokens for another place of their connection, bound to the same inputs. */
+  resealTokens(
+    sealed: { accessToken: Uint8Array | null; refreshToken: Uint8Array | null },
+    from: TokenPlace,
+    to: TokenPlace,
+  ): SealedTokenSet;
+  /** The inputs that a record is bound to: with others it does not open. */
+  hostsOf(record: Uint8Array): string[];
   /** An answer on its way to the row, with all that belongs to it. */
-  sealRecord(text: string, at: { connectionId: string; generation: number }): Uint8Array<ArrayBuffer>;
-  openRecord(record: Uint8Array, at: { connectionId: string; generation: number }): string;
-  sealAnswer(rawAnswer: string, at: { connectionId: string; generation: number }): Uint8Array<ArrayBuffer>;
-  sealCredentials(
-    values: Record<string, string>,
-    at: { connectionId: string; revision: number },
-  ): Uint8Array<ArrayBuffer>;
-  openCredentials(record: Uint8Array, at: { connectionId: string; revision: number }): Record<string, string>;
-  sealClientSecret(secret: string, at: { clientId: string; revision: number }): Uint8Array<ArrayBuffer>;
-  openClientSecret(record: Uint8Array, at: { clientId: string; revision: number }): string;
+  sealRecord(text: string, at: RecordPlace): Uint8Array<ArrayBuffer>;
+  openRecord(record: Uint8Array, at: RecordPlace): string;
+  sealAnswer(rawAnswer: string, at: RecordPlace): Uint8Array<ArrayBuffer>;
+  sealCredentials(values: Record<string, string>, at: EntrustedPlace): Uint8Array<ArrayBuffer>;
+  openCredentials(record: Uint8Array, at: EntrustedPlace): Record<string, string>;
+  sealClientSecret(secret: string, at: ClientPlace): Uint8Array<ArrayBuffer>;
+  openClientSecret(record: Uint8Array, at: ClientPlace): string;
   /** An authorization request with all that it binds, its code verifier included. */
   sealRequest(text: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
   openRequest(record: Uint8Array, at: { requestId: string }): string;
-  sealDeviceCode(code: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
-  openDeviceCode(record: Uint8Array, at: { requestId: string }): string;
+  sealDeviceCode(code: string, at: DevicePlace): Uint8Array<ArrayBuffer>;
+  openDeviceCode(record: Uint8Array, at: DevicePlace): string;
   /** SHA-256 over client and refresh token: tells equal tokens apart from different ones without opening any. */
   fingerprint(refreshToken: string, clientId: string): Uint8Array<ArrayBuffer>;
 };
 
-type TokenPlace = { connectionId: string; generation: number };
-type SecretPlace = { connectionId: string; revision: number };
-
-const tokenPlace = (column: string, { connectionId, generation }: TokenPlace): Place => ({
-  table: "connections",
-  row: connectionId,
-  column,
-  revision: generation,
-});
-const credentialsPlace = ({ connectionId, revision }: SecretPlace): Place => ({
+export const accessTokenPlace = (at: TokenPlace) => tokenPlace("access_token_sealed", at);
+export const refreshTokenPlace = (at: TokenPlace) => tokenPlace("refresh_token_sealed", at);
+export const recordPlace = (at: RecordPlace) => rowPlace("record", at);
+export const answerPlace = (at: RecordPlace) => rowPlace("attempt_answer_sealed", at);
+export const credentialsPlace = ({ connectionId, revision, destination }: EntrustedPlace): Place => ({
   table: "connections",
   row: connectionId,
   column: "credentials_sealed",
   revision,
+  destination,
 });
-const clientSecretPlace = ({ clientId, revision }: { clientId: string; revision: number }): Place => ({
+export const clientSecretPlace = ({ clientId, revision, destination }: ClientPlace): Place => ({
   table: "clients",
   row: clientId,
   column: "secret_sealed",
   revision,
+  destination,
+});
+export const deviceCodePlace = ({ requestId, destination }: DevicePlace): Place => ({
+  table: "device_authorizations",
+  row: requestId,
+  column: "device_code_sealed",
+  revision: 0,
+  destination,
 });
 const requestPlace = ({ requestId }: { requestId: string }): Place => ({
   table: "authorization_requests",
@@ -64,25 +83,37 @@ const requestPlace = ({ requestId }: { requestId: string }): Place => ({
   revision: 0,
 });
 
-const deviceCodePlace = ({ requestId }: { requestId: string }): Place => ({
-  table: "device_authorizations",
-  row: requestId,
-  column: "device_code_sealed",
-  revision: 0,
-});
+function rowPlace(column: string, { connectionId, generation }: RecordPlace): Place {
+  return { table: "connections", row: connectionId, column, revision: generation };
+}
 
-export function createTokenVault(keyring: Pick<Keyring, "seal" | "open">): TokenVault {
+function tokenPlace(column: string, at: TokenPlace): Place & { destination: Destination } {
+  return { ...rowPlace(column, at), destination: at.destination };
+}
+
+export function createTokenVault(keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify">): TokenVault {
   const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
+  const reseal = (record: Uint8Array | null, from: Place, to: Place & { destination: Destination }) => {
+    if (record === null) return null;
+    const text = keyring.open(record, from);
+    return keyring.seal(text, { ...to, destination: { ...to.destination, hosts: keyring.hostsOf(record) } });
+  };
   return {
+    ...createRowProofs(keyring),
+    hostsOf: (record) => keyring.hostsOf(record),
     sealTokens: ({ accessToken, refreshToken }, at) => ({
-      accessToken: sealOrNull(accessToken, tokenPlace("access_token_sealed", at)),
-      refreshToken: sealOrNull(refreshToken, tokenPlace("refresh_token_sealed", at)),
+      accessToken: sealOrNull(accessToken, accessTokenPlace(at)),
+      refreshToken: sealOrNull(refreshToken, refreshTokenPlace(at)),
     }),
-    openAccessToken: (record, at) => keyring.open(record, tokenPlace("access_token_sealed", at)),
-    openRefreshToken: (record, at) => keyring.open(record, tokenPlace("refresh_token_sealed", at)),
-    sealRecord: (text, at) => keyring.seal(text, tokenPlace("record", at)),
-    openRecord: (record, at) => keyring.open(record, tokenPlace("record", at)),
-    sealAnswer: (rawAnswer, at) => keyring.seal(rawAnswer, tokenPlace("attempt_answer_sealed", at)),
+    openAccessToken: (record, at) => keyring.open(record, accessTokenPlace(at)),
+    openRefreshToken: (record, at) => keyring.open(record, refreshTokenPlace(at)),
+    resealTokens: ({ accessToken, refreshToken }, from, to) => ({
+      accessToken: reseal(accessToken, accessTokenPlace(from), accessTokenPlace(to)),
+      refreshToken: reseal(refreshToken, refreshTokenPlace(from), refreshTokenPlace(to)),
+    }),
+    sealRecord: (text, at) => keyring.seal(text, recordPlace(at)),
+    openRecord: (record, at) => keyring.open(record, recordPlace(at)),
+    sealAnswer: (rawAnswer, at) => keyring.seal(rawAnswer, answerPlace(at)),
     sealCredentials: (values, at) => keyring.seal(JSON.stringify(values), credentialsPlace(at)),
     openCredentials: (record, at) => JSON.parse(keyring.open(record, credentialsPlace(at))) as Record<string, string>,
     sealClientSecret: (secret, at) => keyring.seal(secret, clientSecretPlace(at)),

@@ -11,7 +11,7 @@ import { watch, type Prisma } from "../../src/store/database.ts";
 import { applyMigrations } from "../../src/store/migrate.ts";
 import { hangMs, until } from "../support/patience.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
-import { freely, sealedBytes, StoreStage } from "./store/stage.ts";
+import { freely, sealedBytes, StoreStage, vault } from "./store/stage.ts";
 
 const all = ["%"];
 const inputs = { shop_url: "https://other.example" };
@@ -76,14 +76,14 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
     const client = await makeClient();
     const row = await stage.insert({ client });
     const close = async (session: Prisma) =>
-      await session.$executeRaw`UPDATE clients SET connections = '{}' WHERE id = ${client.id}::uuid`;
+      await session.$executeRaw`UPDATE clients SET connections = '{}', mac = 'another' WHERE id = ${client.id}::uuid`;
     const change = async () => await stage.connections.update(row, { scopes: ["admin"] }, { ...freely, client });
     expect(await decideDuring(close, change)).toBeNull();
 
     const open = await makeClient();
     const late = { ...fields, id: randomUUID(), name: `c-${open.id}`, client: open, credentials: null };
     const closeIt = async (session: Prisma) =>
-      await session.$executeRaw`UPDATE clients SET connections = '{}' WHERE id = ${open.id}::uuid`;
+      await session.$executeRaw`UPDATE clients SET connections = '{}', mac = 'another' WHERE id = ${open.id}::uuid`;
     expect(await decideDuring(closeIt, async () => await stage.connections.insert(late))).toBe(false);
   });
 
@@ -102,7 +102,7 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
     const client = await makeClient();
     const connection = { ...fields, id: randomUUID(), name: `c-${client.id}`, client, credentials: sealedBytes() };
     const make = async (prisma: Prisma) =>
-      await createConnections({ prisma } as StoreStage["database"]).insert(connection);
+      await createConnections({ prisma } as StoreStage["database"], vault).insert(connection);
     const move = async () => await stage.clients.change(client, { inputs, secret: sealedBytes() }, all);
     expect(await decideDuring(make, move)).toBeNull();
   });

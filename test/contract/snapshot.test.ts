@@ -16,7 +16,7 @@ function identifierOf(folder: string): bigint {
 }
 
 async function tableNames(folder: string, snapshot?: string): Promise<string[]> {
-  const database = await openEmbedded(folder, health, snapshot);
+  const database = await openEmbedded(folder, health, { snapshot });
   const rows = await database.prisma.$queryRaw<{ name: string }[]>`
     SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY 1`;
   await database.close();

@@ -53,8 +53,7 @@ function expectSaid(text: string, wrong: string, place = ""): void {
 async function open(env: Environment) {
   const usual = { ADMIN_KEY: canaries.adminKey, ENCRYPTION_KEYS: encryptionKeys, ...secrets };
   const config = readConfig({ ...usual, DATA_DIR: join(folder.path, randomUUID()), ...env });
-  openProviders(config, { info: () => undefined });
-  return await openStorage(config);
+  return await openStorage(config, openProviders(config, { info: () => undefined }));
 }
 
 async function openAndClose(env: Environment): Promise<void> {

@@ -49,6 +49,7 @@ export class BrokerProcess implements AsyncDisposable {
   readonly publicUrl: string;
   readonly adminKey: string;
   readonly dataDir: string;
+  readonly encryptionKeys: string;
   readonly api: BrokerApi;
   /** All that it has written, over restarts. */
   stdout = "";
@@ -63,6 +64,7 @@ export class BrokerProcess implements AsyncDisposable {
     this.publicUrl = options.publicUrl ?? this.url;
     this.adminKey = options.adminKey;
     this.dataDir = options.dataDir;
+    this.encryptionKeys = options.encryptionKeys;
     this.api = new BrokerApi(this.url, this.adminKey);
     const entry = options.entry ?? brokerEntry({ armed: options.failpoints !== undefined });
     this.#failpointFile = options.failpoints === undefined ? null : `${this.dataDir}.failpoints`;

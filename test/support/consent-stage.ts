@@ -18,10 +18,11 @@ import { createConsentAttempts } from "../../src/store/consent-attempts.ts";
 import { createConsentLinks } from "../../src/store/consent-links.ts";
 import type { Database } from "../../src/store/database.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
-import { createTokenVault } from "../../src/vault/token-vault.ts";
+import { createTokenVault, type TokenVault } from "../../src/vault/token-vault.ts";
 
 const firstKey = { id: "k1", key: randomBytes(32) };
 const keyring = createKeyring([firstKey]);
+const vault = createTokenVault(keyring);
 const rotated = createKeyring([{ id: "k2", key: randomBytes(32) }, firstKey]);
 const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
 
@@ -48,6 +49,7 @@ export type ConsentStage = {
     device: (DeviceCode & { linkId: string }) | null;
   };
   catalog: ReturnType<typeof loadCatalog>;
+  vault: TokenVault;
   /** Puts another key in front of the one that forms were made with. */
   rotateKeys(): void;
   close(): Promise<void>;
@@ -83,13 +85,13 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     throw new BrokerError("connection_not_found", "There is no such connection.");
   };
   const consent = createConsentService({
-    links: createConsentLinks(database.prisma),
+    links: createConsentLinks(database.prisma, vault),
     requests: createAuthorizationRequests(database.prisma),
     attempts: createConsentAttempts(database.prisma),
     clock: { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + behaviour.passedMs },
     nowMs: () => Date.now() + behaviour.passedMs,
     ticketKeys: keyring,
-    vault: createTokenVault(keyring),
+    vault,
     findDefinition: (provider) => catalog.get(provider),
     loadContext: async (id) => find(id),
     exchangeCode: async (given) => {
@@ -144,6 +146,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     exchanged,
     behaviour,
     catalog,
+    vault,
     rotateKeys: () => void (formKeys.ring = rotated),
     async connect({ provider = "sandbox", ...given } = {}) {
       const known = catalog.get(provider);

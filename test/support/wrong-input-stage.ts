@@ -1,3 +1,4 @@
+import { proveByHand, vaultOf } from "./prove-by-hand.ts";
 import { writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -163,7 +164,7 @@ async function damageOne({ api }: BrokerProcess, databaseUrl: string): Promise<v
   await api.changeConnection("acme-torn", { labels: {} }); // what the broker remembers of it is old
 }
 
-async function makeKeys({ api }: BrokerProcess, databaseUrl: string): Promise<Keys> {
+async function makeKeys({ api, encryptionKeys }: BrokerProcess, databaseUrl: string): Promise<Keys> {
   const create = async (name: string, ability: string) =>
     await api.createKey({ name, abilities: [ability], connections: ["acme", "acme-*"] });
   const expired = await create("expired", "tokens");
@@ -171,6 +172,7 @@ async function makeKeys({ api }: BrokerProcess, databaseUrl: string): Promise<Ke
     databaseUrl,
     "UPDATE api_keys SET expires_at = clock_timestamp() - interval '1 day' WHERE name = 'expired'",
   );
+  await proveByHand((sql, values) => query(databaseUrl, sql, values), vaultOf(encryptionKeys));
   const revoked = await create("revoked", "tokens");
   await api.api(`/keys/${revoked.split("_")[1]}`, { method: "DELETE" });
   return {

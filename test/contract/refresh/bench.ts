@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 import type { Clock } from "../../../src/clock.ts";
 import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
@@ -24,12 +24,11 @@ import { createSpools } from "../../../src/tokens/spools.ts";
 import type { Need } from "../../../src/tokens/takeover.ts";
 import { createTokenCache } from "../../../src/tokens/token-cache.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";
+import { clientDestination, placeOf } from "../../../src/tokens/destination.ts";
 import type { UnreadableSecretError } from "../../../src/unreadable.ts";
-import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { define } from "../../unit/providers/definitions.ts";
 import { fakeClock } from "../../unit/tokens/fake-clock.ts";
-import type { StoreStage } from "../store/stage.ts";
+import { vault, type StoreStage } from "../store/stage.ts";
 import { memoryMarks, memorySpool, type MemoryMarks, type MemorySpool } from "../../unit/tokens/memory-places.ts";
 import { noAccounts, noAlarms, noDiscovery, noOtherKeys } from "../../support/unasked.ts";
 
@@ -39,7 +38,7 @@ export type Step = () => Promise<TokenAnswer> | TokenAnswer;
 /** A token request as it left, and the permit that stood in the row at that moment. */
 export type Sent = { fields: Record<string, string>; permit: string | null };
 
-export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
+export { vault };
 
 const outside = {
   discovery: noDiscovery,
@@ -73,7 +72,7 @@ export const abandoned = `lease_until = clock_timestamp() - interval '11 seconds
 export function tokensOf(row: TokenRow | null): [string, string] | null {
   const { accessToken = null, refreshToken = null } = row ?? {};
   if (row === null || accessToken === null || refreshToken === null) return null;
-  const place = { connectionId: row.id, generation: row.generation };
+  const place = placeOf(row);
   return [vault.openAccessToken(accessToken, place), vault.openRefreshToken(refreshToken, place)];
 }
 
@@ -162,7 +161,7 @@ export class RefreshBench {
     this.leases.listen((news) => void this.news.push(news));
     const common = {
       rows: this.rows,
-      accounts: givesUser ? createAccountRows(stage.database) : noAccounts,
+      accounts: givesUser ? createAccountRows(stage.database, vault) : noAccounts,
       followUp: async () => {},
       clients,
       tombstones,
@@ -297,7 +296,7 @@ export async function connectExpired(
   const rules = definitionOf("{}").refresh;
   const base = { ...row, rotation: rules.rotation, refreshToken: null, impliedScopes: row.scopes };
   const scheduler = schedulerFor(rules, () => 0.5);
-  const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler });
+  const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler, hosts: [] });
   const given = { ...row, attemptId: randomUUID() };
   const event = { type: "connected" as const, detail: {} };
   const stored = await stage.rows.replaceGrant(given, sealed, { event, exclusive: false });
@@ -308,7 +307,9 @@ export async function connectExpired(
 /** A client with the secrets "new", and "old" where it has been changed. */
 export async function makeClient(stage: StoreStage, { changed }: { changed: boolean }): Promise<string> {
   const id = randomUUID();
-  const seal = (secret: string, revision: number) => vault.sealClientSecret(secret, { clientId: id, revision });
+  const destination = clientDestination({ id, name: `app-${id}`, provider: "own", inputs: {} });
+  const seal = (secret: string, revision: number) =>
+    vault.sealClientSecret(secret, { clientId: id, revision, destination });
   const rest = {
     secretRevision: 0,
     scopes: [],

@@ -1,3 +1,4 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
@@ -28,7 +29,7 @@ async function reconnect(stage: StoreStage, id: string): Promise<void> {
 }
 
 async function userRow(stage: StoreStage, id: string): Promise<TokenRow> {
-  const [row] = await createAccountRows(stage.database).readChains(id);
+  const [row] = await createAccountRows(stage.database, vault).readChains(id);
   if (row === undefined) throw new Error("there is no row of it");
   return row;
 }
@@ -41,8 +42,8 @@ async function countCandidates(stage: StoreStage, { id }: TokenRow): Promise<num
 export function further(stage: () => StoreStage): void {
   const userOf = async (id: string) => await userRow(stage(), id);
   const servedTo = async (id: string): Promise<string | null> => {
-    const { id: connectionId, generation, accessToken } = await userOf(id);
-    return accessToken === null ? null : vault.openAccessToken(accessToken, { connectionId, generation });
+    const row = await userOf(id);
+    return row.accessToken === null ? null : vault.openAccessToken(row.accessToken, placeOf(row));
   };
 
   describe("a further token that comes along with a refresh", () => {

@@ -1,3 +1,4 @@
+import { entrustedPlace } from "../../../src/tokens/destination.ts";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
@@ -182,8 +183,9 @@ export function heldBack(stage: () => StoreStage): void {
 
     it("does not take the place of a replay: what is sent again is what nobody knows the outcome of", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
-      const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: id, revision: 1 });
-      await stage().connections.update({ id, credentialsRevision: 0 }, { credentials }, freely);
+      const row = await stage().row(id);
+      const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(row, { revision: 1 }));
+      await stage().connections.update(row, { credentials }, freely);
       const [bench, other] = [
         new RefreshBench(stage(), { limits: seldom }),
         new RefreshBench(stage(), { limits: seldom }),
@@ -200,9 +202,10 @@ export function heldBack(stage: () => StoreStage): void {
     it("is what the next attempt begins with: a login, unless there is another password by then", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
       const give = async (credentialsRevision: number) => {
-        const place = { connectionId: id, revision: credentialsRevision + 1 };
+        const row = await stage().row(id);
+        const place = entrustedPlace(row, { revision: credentialsRevision + 1 });
         const credentials = vault.sealCredentials({ username: "u", password: "p" }, place);
-        await stage().connections.update({ id, credentialsRevision }, { credentials }, freely);
+        await stage().connections.update(row, { credentials }, freely);
       };
       await give(0);
       const bench = new RefreshBench(stage(), { limits: seldom });

@@ -1,8 +1,9 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
-import { openRecord } from "../../../src/tokens/answer-record.ts";
+import { openRecord, openTokens } from "../../../src/tokens/answer-record.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
@@ -55,7 +56,7 @@ async function withCandidate(stage: StoreStage) {
 async function reconnect(stage: StoreStage, id: string): Promise<void> {
   const row = await stage.row(id);
   const event = { type: "reconnected" as const, detail: {} };
-  const place = { connectionId: id, generation: row.generation + 1 };
+  const place = placeOf({ ...row, generation: row.generation + 1 });
   const sealed = sealedGrant(vault.sealTokens({ accessToken: "a person's", refreshToken: "a person's own" }, place));
   await stage.rows.replaceGrant({ ...row, attemptId: randomUUID() }, sealed, { event, exclusive: false });
 }
@@ -69,12 +70,8 @@ export function lateAnswers(stage: () => StoreStage): void {
       expect([tokensOf(row)?.[1], row.status]).toEqual(["the other's", "connected"]);
       const candidate = await stage().rows.newestCandidate(id, row.authorization);
       const place = { connectionId: id, generation: candidate?.baseGeneration ?? -1 };
-      const { grant, sealedFor } = openRecord(vault, candidate?.record ?? new Uint8Array(), place);
-      const opened = vault.openRefreshToken(grant.refreshToken ?? new Uint8Array(), {
-        ...place,
-        generation: sealedFor,
-      });
-      expect(opened).toBe("the late one's");
+      const record = openRecord(vault, candidate?.record ?? new Uint8Array(), place);
+      expect(openTokens(vault, record).refreshToken).toBe("the late one's");
     });
 
     it("the waiting one takes over where the other is refused for good, under a permit of its own", async () => {

@@ -1,3 +1,4 @@
+import { entrustedPlace } from "../../../src/tokens/destination.ts";
 import { describe, expect, it } from "vitest";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {
@@ -24,8 +25,9 @@ async function connectWithClient(stage: StoreStage, client: { changed: boolean }
 
 async function connectWithPassword(stage: StoreStage) {
   const { id } = await connectExpired(stage, { grant: "password" });
-  const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: id, revision: 1 });
-  await stage.connections.update({ id, credentialsRevision: 0 }, { credentials }, freely);
+  const row = await stage.row(id);
+  const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(row, { revision: 1 }));
+  await stage.connections.update(row, { credentials }, freely);
   return { id, bench: new RefreshBench(stage) };
 }
 
@@ -138,8 +140,10 @@ export function secondWay(stage: () => StoreStage): void {
     it("whose password was changed while the old one was refused may be tried at once", async () => {
       const { id, bench } = await connectWithPassword(stage());
       const change = async () => {
-        const credentials = vault.sealCredentials({ username: "u", password: "p2" }, { connectionId: id, revision: 2 });
-        await stage().connections.update({ id, credentialsRevision: 1 }, { credentials }, freely);
+        const row = await stage().row(id);
+        const place = entrustedPlace(row, { revision: 2 });
+        const credentials = vault.sealCredentials({ username: "u", password: "p2" }, place);
+        await stage().connections.update(row, { credentials }, freely);
         return dead;
       };
       const { row } = await bench.run(id, [dead, change]);

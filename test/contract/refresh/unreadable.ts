@@ -1,3 +1,4 @@
+import { entrustedPlace, placeOf } from "../../../src/tokens/destination.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { createKeyring } from "../../../src/vault/keyring.ts";
@@ -29,11 +30,8 @@ async function withCandidates(stage: StoreStage, record: (sealed: Uint8Array) =>
 }
 
 async function foreignSet(stage: StoreStage, id: string): Promise<void> {
-  const { generation } = await stage.row(id);
-  const { refreshToken } = theirs.sealTokens(
-    { accessToken: null, refreshToken: "first" },
-    { connectionId: id, generation },
-  );
+  const place = placeOf(await stage.row(id));
+  const { refreshToken } = theirs.sealTokens({ accessToken: null, refreshToken: "first" }, place);
   await stage.set(id, `refresh_token_sealed = decode('${Buffer.from(refreshToken ?? []).toString("hex")}', 'hex')`);
 }
 
@@ -62,8 +60,9 @@ export function unreadable(stage: () => StoreStage): void {
 
     it("gives way to a login with the stored credentials", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
-      const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: id, revision: 1 });
-      await stage().connections.update({ id, credentialsRevision: 0 }, { credentials }, freely);
+      const own = await stage().row(id);
+      const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(own, { revision: 1 }));
+      await stage().connections.update(own, { credentials }, freely);
       await stage().set(id, flip("refresh_token_sealed"));
       const bench = new RefreshBench(stage());
       const { kind, row } = await bench.run(id, [granted({ refreshToken: "logged in" })]);

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type AccountRows, createAccountRows } from "../../../src/store/account-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { sealedGrant, type StoreStage } from "./stage.ts";
+import { sealedGrant, vault, type StoreStage } from "./stage.ts";
 
 const ended = { status: "pending", accessToken: null, refreshToken: null, expiresAt: null, attemptId: null };
 
@@ -19,7 +19,7 @@ export function chains(stage: () => StoreStage): void {
   describe("a new grant of a connection with further tokens", () => {
     let accounts: AccountRows;
     beforeAll(() => {
-      accounts = createAccountRows(stage().database);
+      accounts = createAccountRows(stage().database, vault);
     });
 
     /** A connection with a token that came along and one that was exchanged for, all of them of a minute ago. */
@@ -73,7 +73,7 @@ export function chains(stage: () => StoreStage): void {
 
     it("that nobody knows the account of leaves no name, nor what was looked up, of the account before", async () => {
       const { row } = await connect();
-      await accounts.learnAccount(row, { account: "ada", label: "Ada", captured: { tenant: "t-ada" } });
+      await accounts.learnAccount(row, { account: "ada", label: "Ada", captured: { tenant: "t-ada" } }, sealedGrant());
       expect(await stage().row(row.id)).toMatchObject({ account: "ada", accountCaptured: { tenant: "t-ada" } });
       const stored = await put(stage(), row, { issuedAt: new Date(), account: { account: null, label: null } });
       expect(stored).toMatchObject({ account: null, accountCaptured: {}, lookedUp: null });
@@ -82,7 +82,7 @@ export function chains(stage: () => StoreStage): void {
 
     it("of the account that it had keeps its name", async () => {
       const { row } = await connect();
-      await accounts.learnAccount(row, { account: "ada", label: "Ada", captured: {} });
+      await accounts.learnAccount(row, { account: "ada", label: "Ada", captured: {} }, sealedGrant());
       expect(await put(stage(), row, { issuedAt: new Date() })).toMatchObject({ account: "ada" });
     });
   });

@@ -1,3 +1,4 @@
+import type { ConnectionChanges } from "../../../src/store/connections.ts";
 import { randomUUID } from "node:crypto";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -115,8 +116,9 @@ export function connections(stage: () => StoreStage): void {
       expect(await stage().connections.update(one, { credentials: sealedBytes() }, freely)).toMatchObject({
         status: "connected",
       });
-      await stage().set(other.id, "status = 'disabled', enabled_status = 'needs_reauthorization'");
-      const changed = await stage().connections.update(other, { credentials: sealedBytes() }, freely);
+      const disabled = await stage().connections.update(other, { disabled: true }, freely);
+      await stage().set(other.id, "enabled_status = 'needs_reauthorization'");
+      const changed = await stage().connections.update(disabled ?? other, { credentials: sealedBytes() }, freely);
       expect(changed?.status).toBe("disabled");
       expect(await stage().columns(other.id)).toMatchObject({ status: "disabled", enabled_status: "pending" });
     });
@@ -151,21 +153,24 @@ export function connections(stage: () => StoreStage): void {
       expect(await stage().connections.holdsGrant(row.id)).toBe(false);
       expect(await stage().connections.update(row, change, moved)).not.toBeNull();
       for (const [what, busy] of Object.entries(holding(stage()))) {
-        const { id, credentialsRevision } = await busy(null);
+        const { id } = await busy(null);
+        const record = await stage().row(id);
         expect(await stage().connections.holdsGrant(id), what).toBe(true);
-        expect(await stage().connections.update({ id, credentialsRevision }, change, moved), what).toBeNull();
-        expect(await stage().connections.update({ id, credentialsRevision }, change, freely), what).not.toBeNull();
+        expect(await stage().connections.update(record, change, moved), what).toBeNull();
+        expect(await stage().connections.update(record, change, freely), what).not.toBeNull();
       }
     });
 
     it("disables and enables without touching anything else, the permit of an answer in flight included", async () => {
       const { row, key } = await stage().permit();
       const before = await stage().columns(row.id);
-      expect((await stage().connections.update(row, { disabled: true }, freely))?.status).toBe("disabled");
-      expect((await stage().connections.update(row, { disabled: true }, freely))?.status).toBe("disabled");
-      expect((await stage().connections.update(row, { labels: {} }, freely))?.status).toBe("disabled");
-      expect((await stage().connections.update(row, { disabled: false }, freely))?.status).toBe("connected");
-      expect((await stage().connections.update(row, { disabled: false }, freely))?.status).toBe("connected");
+      const change = async (changes: ConnectionChanges) =>
+        (await stage().connections.update(await stage().row(row.id), changes, freely))?.status;
+      expect(await change({ disabled: true })).toBe("disabled");
+      expect(await change({ disabled: true })).toBe("disabled");
+      expect(await change({ labels: {} })).toBe("disabled");
+      expect(await change({ disabled: false })).toBe("connected");
+      expect(await change({ disabled: false })).toBe("connected");
       expect(await stage().columns(row.id)).toEqual({ ...before, updated_at: expect.anything() as unknown });
       expect((await stage().row(row.id)).attemptId).toBe(key.attemptId);
       const changes = ["disabled", "disabled", "updated", "enabled", "enabled"];

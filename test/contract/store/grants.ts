@@ -44,9 +44,8 @@ async function replace(
   return await stage.rows.replaceGrant(given, grant, { event: { type: "reconnected", detail: {} }, exclusive });
 }
 
-async function disable(stage: StoreStage, row: TokenRow, disabled: boolean) {
-  const { id, credentialsRevision } = row;
-  return await stage.connections.update({ id, credentialsRevision }, { disabled }, freely);
+async function disable(stage: StoreStage, { id }: TokenRow, disabled: boolean) {
+  return await stage.connections.update(await stage.row(id), { disabled }, freely);
 }
 
 /** Every statement that stores a grant or ends one, each of its guards by a case that must not match. */

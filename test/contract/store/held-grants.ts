@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type AccountRows, createAccountRows } from "../../../src/store/account-rows.ts";
-import { sealedBytes, type StoreStage } from "./stage.ts";
+import { sealedBytes, vault, type StoreStage } from "./stage.ts";
 
 const ids = (held: readonly { attemptId: string }[]) => held.map(({ attemptId }) => attemptId);
 
@@ -17,7 +17,7 @@ export function heldGrants(stage: () => StoreStage): void {
   describe("a grant that waits for a person's word", () => {
     let accounts: AccountRows;
     beforeAll(() => {
-      accounts = createAccountRows(stage().database);
+      accounts = createAccountRows(stage().database, vault);
     });
 
     /** A connection, and a grant that came by way of this consent link. */

@@ -347,7 +347,7 @@ export function permits(stage: () => StoreStage): void {
       it("when a person has given new credentials since: those may work", async () => {
         const { row, key } = await stage().permit({ grant: "password" });
         const { id, credentialsRevision } = row;
-        await stage().connections.update({ id, credentialsRevision }, { credentials: sealedBytes() }, freely);
+        await stage().connections.update(row, { credentials: sealedBytes() }, freely);
         expect(await stage().rows.endGrant({ ...key, credentialsRevision }, busy)).toBeNull();
         expect(await stage().row(id)).toMatchObject({ status: "connected", attemptId: key.attemptId });
         const tried = { ...key, credentialsRevision: credentialsRevision + 1 };

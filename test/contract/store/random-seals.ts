@@ -35,6 +35,7 @@ export class RandomSeals {
       grantedScopes: dice.pick([null, [], ["read", "write"]]),
       captured: dice.pick<Record<string, string>>([{}, { account: "a1" }]),
       redirectUri: this.#count % 2 === 0 ? null : "https://broker.example/callback/own",
+      accountCaptured: this.#count % 3 === 0 ? { tenant: "t1" } : {},
       issuedAt: new Date(nowMs - dice.pick([0, 40])),
       expiresAt: at(null, -40, 0, 60_000, hourMs),
       refreshTokenExpiresAt: at(null, 24 * hourMs),

@@ -11,11 +11,16 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import { createTokenRows } from "../../../src/store/token-rows.ts";
 import { createTombstones } from "../../../src/store/tombstones.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
 
 /** A connection's columns as they stand, times in ISO 8601. */
 export type Columns = Record<string, unknown>;
 
 type ConnectionToMake = Partial<NewConnection> & { clientRef?: string | null };
+
+/** What proves the rows of these tests, and seals their secrets. */
+export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
 
 /** A change that no client and no host is in the way of. */
 export const freely = { client: null, movesHost: false };
@@ -36,10 +41,10 @@ export class StoreStage {
   constructor(database: Database) {
     this.database = database;
     this.rows = createTokenRows(database);
-    this.connections = createConnections(database);
-    this.clients = createClients(database);
-    this.keys = createApiKeys(database);
-    this.links = createConsentLinks(database.prisma);
+    this.connections = createConnections(database, vault);
+    this.clients = createClients(database, vault);
+    this.keys = createApiKeys(database, vault);
+    this.links = createConsentLinks(database.prisma, vault);
     this.requests = createAuthorizationRequests(database.prisma);
     this.attempts = createConsentAttempts(database.prisma);
     this.encryptionKeys = createEncryptionKeys(database);
@@ -134,6 +139,7 @@ export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
     grantedScopes: ["read"],
     captured: {},
     redirectUri: null,
+    accountCaptured: {},
     issuedAt,
     expiresAt: new Date(issuedAt.getTime() + 3_600_000),
     refreshTokenExpiresAt: null,

@@ -1,4 +1,6 @@
-import { createHmac } from "node:crypto";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createHmac, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { createAccountRows } from "../../../src/store/account-rows.ts";
 import { openPostgres } from "../../../src/store/database.ts";
@@ -117,8 +119,9 @@ describeWithServices(["postgres", "redis"], "what a provider answers", () => {
     await expect.poll(async () => (await dueSeconds())?.in_use, patience).toBe(true);
     const { id = "", generation = 0 } = (await dueSeconds()) ?? {};
     const database = await openPostgres(stage.databaseUrl, unwatched);
+    const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }])); // no row is proven here
     const ends = { expiresAt: inSeconds(400), refreshDueAt: inSeconds(300) };
-    await createAccountRows(database).learnExpiry({ id, generation }, ends);
+    await createAccountRows(database, vault).learnExpiry({ id, generation }, ends);
     await database.close();
     expect((await dueSeconds())?.due).toEqual(between(200, 301));
   });

@@ -1,3 +1,4 @@
+import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -54,7 +55,7 @@ const ofThem = "connection_id IN (SELECT id FROM connections WHERE name IN ('for
 
 /** Two that are older than an hour; one of them was accepted, and its process did not come to dropping it. */
 async function leaveForgotten(): Promise<void> {
-  const columns = "attempt_id, connection_id, generation, record_sealed";
+  const columns = "attempt_id, connection_id, generation, record_sealed, mac";
   await holdBobs("forgotten");
   await connectAda("accepted");
   const other = new ScriptedBrowser();
@@ -73,6 +74,10 @@ async function leaveUnfinished(): Promise<void> {
   const done = `UPDATE held_grants h SET accepted = true, created_at = h.created_at - interval '6 minutes'
     FROM connections c WHERE c.id = h.connection_id AND c.name = 'unfinished' RETURNING 1`;
   expect(await sql(done)).toHaveLength(1);
+  await proveByHand(
+    (text, values) => query(stage.databaseUrl, text, values),
+    vaultOf(stage.brokers[0]?.encryptionKeys ?? ""),
+  );
 }
 
 describeWithServices(["postgres", "redis"], "a grant that is held, or meets another at the same moment", () => {

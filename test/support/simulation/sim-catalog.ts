@@ -60,4 +60,5 @@ export const simClient: ClientRow = {
   ownRedirectUri: false,
   createdAt: new Date(0),
   updatedAt: new Date(0),
+  mac: null,
 };

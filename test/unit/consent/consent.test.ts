@@ -1,3 +1,4 @@
+import { proveByHand } from "../../support/prove-by-hand.ts";
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BrokerError, type ErrorCode } from "../../../src/errors.ts";
@@ -31,13 +32,16 @@ async function callbackOf(browser: TestBrowser, link: string, decision = "author
 async function expire(table: "consent_links" | "authorization_requests", connectionId: string) {
   const query = `UPDATE ${table} SET expires_at = clock_timestamp() - interval '1 second' WHERE connection_id = $1::uuid`;
   expect(await stage.database.prisma.$executeRawUnsafe(query, connectionId)).toBeGreaterThan(0);
+  await proveByHand((sql, values) => stage.database.prisma.$queryRawUnsafe(sql, ...values), stage.vault);
 }
 
 const refusal = async (promise: Promise<unknown>) => await promise.catch((error: BrokerError) => error.code);
 
-const age = (id: string, days: number) =>
-  stage.database.prisma
+const age = async (id: string, days: number) => {
+  await stage.database.prisma
     .$executeRaw`UPDATE consent_links SET expires_at = clock_timestamp() - make_interval(days => ${days}) WHERE id = ${id}`;
+  await proveByHand((sql, values) => stage.database.prisma.$queryRawUnsafe(sql, ...values), stage.vault);
+};
 
 const answering = async (change: (callback: URL) => void) => {
   const { url, connectionId } = await makeLink();

@@ -14,7 +14,7 @@ afterAll(async () => await stage.close());
 async function insertLink() {
   const { connectionId } = await stage.connect();
   const { id, secretHash } = createLinkToken(randomBytes);
-  const links = createConsentLinks(stage.database.prisma);
+  const links = createConsentLinks(stage.database.prisma, stage.vault);
   const given = {
     connectionId,
     returnTo: null,

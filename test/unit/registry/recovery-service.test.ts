@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Principal } from "../../../src/registry/principal.ts";
 import { createRecoveryService } from "../../../src/registry/recovery-service.ts";
+import { placeOf } from "../../../src/tokens/destination.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { vault } from "../tokens/answers.ts";
 import { tokenRow } from "../tokens/token-row.ts";
@@ -10,7 +11,7 @@ const admin = { keyId: "admin", abilities: ["admin"], connections: ["*"] } as un
 /** A row that is held, whose tokens open unless they are damaged. */
 function heldRow(name: string, damaged: { accessToken?: Uint8Array; refreshToken?: Uint8Array } = {}): TokenRow {
   const row = tokenRow({ name, id: name, generation: 3, goneBackFrom: 5 });
-  const sealed = vault.sealTokens({ accessToken: "a", refreshToken: "r" }, { connectionId: name, generation: 3 });
+  const sealed = vault.sealTokens({ accessToken: "a", refreshToken: "r" }, placeOf(row));
   return { ...row, ...sealed, ...damaged };
 }
 
@@ -20,7 +21,7 @@ function recovering(rows: TokenRow[]) {
     rows: {
       goneBack: async () => rows,
       releaseGoneBack: async ({ id, goneBackFrom }, { accessToken, refreshToken }) => {
-        const at = { connectionId: id, generation: goneBackFrom };
+        const at = placeOf(tokenRow({ name: id, id, generation: goneBackFrom }));
         released.push({
           name: id,
           accessToken: accessToken && vault.openAccessToken(accessToken, at),

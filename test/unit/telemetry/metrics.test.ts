@@ -24,6 +24,7 @@ const client: ClientRow = {
   ownRedirectUri: false,
   createdAt: new Date(0),
   updatedAt: new Date(0),
+  mac: null,
 };
 const sendable: Sendable = {
   row: tokenRow(),

@@ -1,3 +1,4 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { openRecord, openTokens, resealFor, sealRecord } from "../../../src/tokens/answer-record.ts";
@@ -55,7 +56,7 @@ describe("the record of an answer", () => {
 
   it("is sealed anew for another generation, where its tokens open, and nowhere else", () => {
     const record = answerRecord(row);
-    const grant = resealFor(vault, record, 9);
+    const grant = resealFor(vault, record, row, 9);
     expect(openTokens(vault, { ...record, sealedFor: 9, grant })).toEqual({
       accessToken: "a2",
       refreshToken: "second",
@@ -66,17 +67,17 @@ describe("the record of an answer", () => {
       accessToken: null,
       refreshToken: null,
     });
-    expect(resealFor(vault, record, record.sealedFor)).toBe(record.grant);
+    expect(resealFor(vault, record, row, record.sealedFor)).toBe(record.grant);
   });
 
   it("without an access token, or without a refresh token, is sealed anew all the same", () => {
-    const place = { connectionId: row.id, generation: row.generation + 1 };
+    const place = placeOf({ ...row, captured: { shop: "north" }, generation: row.generation + 1 });
     for (const tokens of [
       { accessToken: null, refreshToken: "second" },
       { accessToken: "a2", refreshToken: null },
     ]) {
       const record = answerRecord(row, { grant: sealedFor(row, vault.sealTokens(tokens, place)) });
-      const again = { ...record, sealedFor: 9, grant: resealFor(vault, record, 9) };
+      const again = { ...record, sealedFor: 9, grant: resealFor(vault, record, row, 9) };
       expect(openTokens(vault, again)).toEqual(tokens);
     }
   });

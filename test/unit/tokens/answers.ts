@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
+import { grantedFor, placeOf } from "../../../src/tokens/destination.ts";
 import type { Answer } from "../../../src/tokens/keeping.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
@@ -14,13 +15,15 @@ export const attemptId = "3c1e0e5c-6a3b-4a44-9b7e-5f6a7b8c9d10";
 
 /** Tokens "a2" and "second", sealed for the generation after the row's. */
 export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): SealedGrant {
-  const place = { connectionId: row.id, generation: row.generation + 1 };
+  const { captured = { shop: "north" }, accountCaptured = row.accountCaptured } = changes;
+  const place = placeOf({ ...row, captured, accountCaptured, generation: row.generation + 1 });
   return {
     ...vault.sealTokens({ accessToken: "a2", refreshToken: "second" }, place),
     refreshFingerprint: vault.fingerprint("second", row.provider),
     tokenType: "Bearer",
     grantedScopes: ["read"],
-    captured: { shop: "north" },
+    captured,
+    accountCaptured,
     redirectUri: null,
     issuedAt: now,
     expiresAt: inSeconds(3600),
@@ -39,6 +42,7 @@ export function answerRecord(row: TokenRow = tokenRow(), changes: Partial<Answer
     connectionId: row.id,
     generation: row.generation,
     authorization: row.authorization,
+    destination: grantedFor(row, []),
     attemptId,
     event: "refreshed",
     sealedFor: row.generation + 1,

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { entrustedDestination } from "../../../src/tokens/destination.ts";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
@@ -16,16 +17,23 @@ const row = tokenRow({ grant: "device_code", status: "pending" });
 const definition = define("grants: [device_code]\ndevice: { url: https://login.example/device }");
 const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
 
+const shown = {
+  linkId: null,
+  userCode: "ABCD",
+  verificationUri: "https://login.example/activate",
+  verificationUriComplete: null,
+  intervalSeconds: 5,
+};
+
 function deviceRow(id: string): DeviceRow {
   return {
     id,
     connectionId: row.id,
-    deviceCode: vault.sealDeviceCode(`code ${id}`, { requestId: id }),
-    linkId: null,
-    userCode: "ABCD",
-    verificationUri: "https://login.example/activate",
-    verificationUriComplete: null,
-    intervalSeconds: 5,
+    deviceCode: vault.sealDeviceCode(JSON.stringify({ ...shown, deviceCode: `code ${id}` }), {
+      requestId: id,
+      destination: entrustedDestination(row),
+    }),
+    ...shown,
     expiresAt: new Date(row.now.getTime() + 600_000),
     expired: false,
   };
@@ -123,7 +131,10 @@ describe("polling for user codes", () => {
     const stage = new Stage();
     const damaged = { ...deviceRow("1"), deviceCode: new Uint8Array(60) };
     const theirs = createTokenVault(createKeyring([{ id: "theirs", key: randomBytes(32) }]));
-    const foreign = { ...deviceRow("2"), deviceCode: theirs.sealDeviceCode("code 2", { requestId: "2" }) };
+    const foreign = {
+      ...deviceRow("2"),
+      deviceCode: theirs.sealDeviceCode("code 2", { requestId: "2", destination: entrustedDestination(row) }),
+    };
     stage.due = [damaged, foreign, deviceRow("3")];
     await stage.devices.round();
     expect(await stage.isSettled()).toBe(false);

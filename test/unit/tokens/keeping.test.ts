@@ -1,3 +1,4 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { setTimeout } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
@@ -376,7 +377,7 @@ describe("an answer that nobody wants any more", () => {
     ]) {
       const stage = new Stage();
       stage.commit = async () => null;
-      const sealed = vault.sealTokens(tokens, { connectionId: row.id, generation: changed.generation });
+      const sealed = vault.sealTokens(tokens, placeOf({ ...row, generation: changed.generation }));
       stage.find = async () => ({ ...changed, ...sealed });
       const answer = answerTo(row);
       const definition = define("revocation: { url: https://login.example/revoke, kills: token }");

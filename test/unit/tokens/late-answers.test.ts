@@ -1,3 +1,4 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
@@ -143,7 +144,7 @@ const consent = (changes: Partial<AnswerRecord> = {}): AnswerRecord => {
 };
 
 describe("a consent of the same account that brought no refresh token", () => {
-  const held = { connectionId: base.id, generation: base.generation };
+  const held = placeOf(base);
   const old = vault.sealTokens({ accessToken: "a1", refreshToken: "first" }, held);
   const row = (changes: Partial<TokenRow> = {}) =>
     tokenRow({
@@ -171,7 +172,7 @@ describe("a consent of the same account that brought no refresh token", () => {
 
   it("goes on with the one from before, sealed anew, with its fingerprint and its keep-alive; it counts as lacking still", async () => {
     const { grant, given } = await stored(row(), consent());
-    const next = { ...held, generation: base.generation + 1 };
+    const next = placeOf({ ...base, captured: grant.captured, generation: base.generation + 1 });
     expect(vault.openRefreshToken(grant.refreshToken ?? new Uint8Array(), next)).toBe("first");
     expect(vault.openAccessToken(grant.accessToken ?? new Uint8Array(), next)).toBe("a2");
     expect(grant).toMatchObject({

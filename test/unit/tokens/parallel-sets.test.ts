@@ -50,7 +50,8 @@ async function droppedBy(parallelSets: string, connections: Record<string, Conne
   const newest = rows.at(-1);
   if (newest === undefined) throw new Error("no connection");
   const definition = define(`inputs: { shop: {} }\nafter_connect: [{ value: x }]\nparallel_sets: ${parallelSets}`);
-  const row = tokenRow({ id: newest.id, provider, clientRef: newest.clientRef, authorization: 1 });
+  const own = { id: newest.id, provider, clientRef: newest.clientRef, generation: 1, authorization: 1 };
+  const row = tokenRow({ ...own, accessToken: null, refreshToken: null });
   const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
   await accounts().learn(sendable, row, { account: newest.account, label: null, captured: {} });
   const events = await database.prisma.connectionEvent.findMany({
@@ -64,11 +65,13 @@ async function droppedBy(parallelSets: string, connections: Record<string, Conne
 
 const unasked = () => Promise.reject(new Error("nothing is asked for"));
 
+const vault = createTokenVault(createKeyring([{ id: "k1", key: Buffer.alloc(32, 1) }]));
+
 function accounts() {
   return createAccounts({
-    accounts: createAccountRows(database),
+    accounts: createAccountRows(database, vault),
     sender: { ask: unasked },
-    vault: createTokenVault(createKeyring([{ id: "k1", key: Buffer.alloc(32, 1) }])),
+    vault,
     random: () => 0,
     onBackgroundError: (error) => expect.unreachable(String(error)),
   });

@@ -61,11 +61,16 @@ class Stage {
       drained: () => void this.order.push("drained"),
       heldAfterRestore: ({ id }) => void this.order.push(`held ${id}`),
     };
-    const sender: Pick<Sender, "prepare" | "revokeGrant"> = {
+    const sender: Pick<Sender, "prepare" | "prepareRemains" | "revokeGrant"> = {
       prepare: async (of) => {
         if (!this.isKnown) throw new BrokerError("provider_unavailable", "no definition");
         const definition = define(`revocation: { url: https://login.example/revoke, kills: ${this.kills} }`);
         return { row: of, owner: of, definition, client: null, clientSecrets: [] };
+      },
+      prepareRemains: async (remains) => {
+        const { row: _, ...rest } = await sender.prepare(row);
+        const left = { ...remains, inputsInForce: remains.inputs, chain: null };
+        return { ...rest, row: left, owner: left };
       },
       revokeGrant: async (_sendable, tokens) => void this.revoked.push(tokens),
     };

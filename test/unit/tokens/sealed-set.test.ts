@@ -1,3 +1,4 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Expiry, Grant } from "../../../src/providers/grant.ts";
@@ -12,16 +13,12 @@ import { inSeconds, now, tokenRow } from "./token-row.ts";
 const vault = createTokenVault(
   createKeyring([{ id: "k1", key: createHash("sha256").update("sealed-set tests").digest() }]),
 );
-const { id, generation } = tokenRow();
-const here = { connectionId: id, generation };
-const next = { connectionId: id, generation: generation + 1 };
+const plain = tokenRow({ captured: { account: "1", shop: "north" }, scopes: ["asked"], now });
+const { generation } = plain;
+const here = placeOf(plain);
+const next = placeOf({ ...plain, generation: generation + 1 });
 
-const row = tokenRow({
-  ...vault.sealTokens({ accessToken: "old access", refreshToken: "kept" }, here),
-  captured: { account: "1", shop: "north" },
-  scopes: ["asked"],
-  now,
-});
+const row: TokenRow = { ...plain, ...vault.sealTokens({ accessToken: "old access", refreshToken: "kept" }, here) };
 
 const grant = (changes: Partial<Grant> = {}): Grant => ({
   accessToken: "new access",
@@ -42,7 +39,7 @@ const rules = {
 const scheduler = schedulerFor(rules, () => 0.5);
 
 const seal = (changes: Partial<Grant> = {}, of: TokenRow = row) =>
-  sealGrant(vault, refreshBase(vault, of, rules), { grant: grant(changes), sentAt: now, scheduler });
+  sealGrant(vault, refreshBase(vault, of, rules), { grant: grant(changes), sentAt: now, scheduler, hosts: [] });
 
 const openedTokens = ({ accessToken, refreshToken }: SealedGrant, at = next) => ({
   accessToken: accessToken === null ? null : vault.openAccessToken(accessToken, at),
@@ -54,6 +51,7 @@ const since = (changes: Partial<TokenRow>, answer: Partial<Grant> = {}, rotation
     grant: grant(answer),
     sentAt: now,
     scheduler,
+    hosts: [],
   }).noRefreshTokenSince;
 
 describe("what is stored of a grant", () => {
@@ -94,14 +92,21 @@ describe("what is stored of a grant", () => {
 
   it("a fingerprint tells clients apart, and falls back to the provider where there is none", () => {
     const clientRef = "8c1a7f7e-6a55-4a3b-8a60-0a9a2a1b3c4d";
-    expect(seal({}, { ...row, clientRef }).refreshFingerprint).toEqual(vault.fingerprint("kept", clientRef));
+    const of = { ...plain, clientRef };
+    const tokens = vault.sealTokens({ accessToken: "old access", refreshToken: "kept" }, placeOf(of));
+    expect(seal({}, { ...of, ...tokens }).refreshFingerprint).toEqual(vault.fingerprint("kept", clientRef));
     expect(vault.fingerprint("kept", clientRef)).not.toEqual(vault.fingerprint("kept", row.provider));
   });
 
   it("a refresh token without an access token is stored too, as an expired one", () => {
     const { tokenType, accessExpiry, refreshExpiry, captured } = grant();
     const answer = { refreshToken: "rotated", tokenType, accessExpiry, refreshExpiry, captured };
-    const sealed = sealGrant(vault, refreshBase(vault, row, rules), { grant: answer, sentAt: now, scheduler });
+    const sealed = sealGrant(vault, refreshBase(vault, row, rules), {
+      grant: answer,
+      sentAt: now,
+      scheduler,
+      hosts: [],
+    });
     expect(openedTokens(sealed)).toEqual({ accessToken: null, refreshToken: "rotated" });
     expect(sealed.expiresAt).toEqual(now);
   });

@@ -1,3 +1,4 @@
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
@@ -17,7 +18,7 @@ const vault = createTokenVault(createKeyring([{ id: "k1", key: createHash("sha25
 function row(generation: number, readSeconds: number, changes: Partial<TokenRow> = {}): TokenRow {
   const plain = tokenRow({ generation, now: inSeconds(readSeconds), ...changes });
   const tokens = { accessToken: `${plain.id} ${generation}`, refreshToken: null };
-  return { ...plain, ...vault.sealTokens(tokens, { connectionId: plain.id, generation }) };
+  return { ...plain, ...vault.sealTokens(tokens, placeOf(plain)), mac: vault.connections.sign(plain) };
 }
 
 function caching() {

@@ -18,6 +18,8 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     status: "connected",
     scopes: [],
     inputs: {},
+    inputsInForce: {},
+    labels: {},
     captured: {},
     redirectUri: null,
     parentId: null,
@@ -54,6 +56,7 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     inUse: false,
     goneBackFrom: null,
     versionFloor: 0,
+    mac: null,
     now,
     ...changes,
   };

@@ -1,14 +1,25 @@
-import { createCipheriv, createHash, randomBytes } from "node:crypto";
+import { createCipheriv, createHash, hkdfSync, randomBytes } from "node:crypto";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { keyIdOf, open, seal, type Place } from "../../../src/vault/envelope.ts";
+import { hostsOf, keyIdOf, open, seal, type Destination, type Place } from "../../../src/vault/envelope.ts";
 
 const key = createHash("sha256").update("envelope tests").digest();
 const place: Place = { table: "connections", row: "row-1", column: "access_token_sealed", revision: 7 };
+const destination: Destination = {
+  name: "acme",
+  parent: null,
+  provider: "shop",
+  client: "client-1",
+  inputs: { host: "north.example", note: "n" },
+  hosts: ["host"],
+  captured: { tenant: "t1" },
+  account: { dc: "us1" },
+};
 const sealed = (plaintext = "a secret token") => seal(plaintext, { keyId: "k1", key, place, randomBytes });
 
-/** Version, length of the key id, key id, nonce. */
-const tagStart = 1 + 1 + 2 + 12;
+/** Version, length of the key id, key id, length of names, names, salt. */
+const saltStart = 1 + 1 + 2 + 2 + 2;
+const tagStart = saltStart + 32;
 
 describe("a sealed record", () => {
   it("opens where it was sealed, whatever the text", () => {
@@ -44,9 +55,12 @@ describe("a sealed record", () => {
     const whole = sealed("");
     expect(whole).toHaveLength(tagStart + 16);
     const header = whole.subarray(0, tagStart);
-    const additional = Buffer.concat([whole.subarray(0, 4), Buffer.from(JSON.stringify(Object.values(place)))]);
+    const additional = Buffer.concat([header, Buffer.from(JSON.stringify([...Object.values(place), null]))]);
+    const derived = Buffer.from(
+      hkdfSync("sha256", key, whole.subarray(saltStart, tagStart), "freshet sealed record 2", 44),
+    );
     for (const authTagLength of [4, 8, 12, 13, 14, 15, 16]) {
-      const cipher = createCipheriv("aes-256-gcm", key, whole.subarray(4, tagStart), { authTagLength });
+      const cipher = createCipheriv("aes-256-gcm", derived.subarray(0, 32), derived.subarray(32), { authTagLength });
       cipher.setAAD(additional);
       cipher.final();
       const record = Buffer.concat([header, cipher.getAuthTag()]);
@@ -76,9 +90,9 @@ describe("a sealed record", () => {
     expect(() => open(sealed(), randomBytes(32), place)).toThrow();
   });
 
-  it("is never the same twice, nor is its nonce", () => {
+  it("is never the same twice, nor is the salt that its key comes from", () => {
     const records = Array.from({ length: 200 }, () => sealed());
-    const nonces = records.map((record) => record.subarray(4, tagStart).toString("hex"));
+    const nonces = records.map((record) => record.subarray(saltStart, tagStart).toString("hex"));
     expect(new Set(nonces).size).toBe(200);
     expect(new Set(records.map((record) => record.toString("hex"))).size).toBe(200);
   });
@@ -95,5 +109,50 @@ describe("a sealed record", () => {
     const around = Buffer.concat([Buffer.alloc(5, 1), record, Buffer.alloc(5, 2)]);
     const view = new Uint8Array(around.buffer, around.byteOffset + 5, record.length);
     expect(open(view, key, place)).toBe("a secret token");
+  });
+});
+
+describe("a record that is bound to a destination", () => {
+  const bound = (text = "secret", at: Destination = destination) =>
+    seal(text, { keyId: "k1", key, place: { ...place, destination: at }, randomBytes });
+  const openFor = (record: Buffer, at?: Destination) => open(record, key, at ? { ...place, destination: at } : place);
+
+  it("opens for it, whatever the order of names, and whichever inputs fill hosts by now", () => {
+    const captured = { tenant: "t1", zone: "z" };
+    const record = bound("text", { ...destination, captured });
+    expect(openFor(record, { ...destination, captured: { zone: "z", tenant: "t1" }, hosts: [] })).toBe("text");
+    expect(hostsOf(record)).toEqual(["host"]);
+  });
+
+  it("leaves those inputs free that filled no host when it was sealed", () => {
+    expect(openFor(bound("text"), { ...destination, inputs: { host: "north.example", note: "other" } })).toBe("text");
+  });
+
+  it.each<Partial<Destination>>([
+    { name: "other" },
+    { parent: "p" },
+    { provider: "evil" },
+    { client: "client-2" },
+    { client: null },
+    { inputs: { host: "evil.example", note: "n" } },
+    { inputs: { note: "n" } },
+    { captured: {} },
+    { captured: { tenant: "t2" } },
+    { captured: { tenant: "t1", host: "evil.example" } },
+    { account: { dc: "evil.example/" } },
+    { account: {} },
+  ])("opens for no other: %o", (change) => {
+    expect(() => openFor(bound(), { ...destination, ...change })).toThrow();
+  });
+
+  it("opens not without one, nor does one that was sealed without open with one", () => {
+    expect(() => openFor(bound())).toThrow();
+    expect(() => openFor(sealed(), destination)).toThrow();
+  });
+
+  it("cannot be told of other inputs: their names are part of what is sealed", () => {
+    const [one, other] = [bound("text", { ...destination, hosts: [] }), bound("text")];
+    const renamed = Buffer.concat([other.subarray(0, 4), one.subarray(4, 8), other.subarray(saltStart)]);
+    expect(() => openFor(renamed, destination)).toThrow();
   });
 });

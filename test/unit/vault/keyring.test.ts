@@ -134,7 +134,17 @@ describe("a keyring at start", () => {
 
 describe("the vault", () => {
   const vault = createTokenVault(createKeyring([current]));
-  const at = { connectionId: "c1", generation: 4 };
+  const destination = {
+    name: "acme",
+    parent: null,
+    provider: "own",
+    client: null,
+    inputs: {},
+    hosts: [],
+    captured: {},
+    account: {},
+  };
+  const at = { connectionId: "c1", generation: 4, destination };
 
   it("a token opens in its own generation, column and row only", () => {
     const { accessToken, refreshToken } = vault.sealTokens({ accessToken: "access", refreshToken: "refresh" }, at);
@@ -159,17 +169,20 @@ describe("the vault", () => {
   });
 
   it("credentials, client secrets and authorization requests open at their own revision and row only", () => {
-    const credentials = vault.sealCredentials({ username: "u", password: "p" }, { connectionId: "c1", revision: 2 });
-    expect(vault.openCredentials(credentials, { connectionId: "c1", revision: 2 })).toEqual({
+    const credentials = vault.sealCredentials(
+      { username: "u", password: "p" },
+      { connectionId: "c1", revision: 2, destination },
+    );
+    expect(vault.openCredentials(credentials, { connectionId: "c1", revision: 2, destination })).toEqual({
       username: "u",
       password: "p",
     });
-    expect(() => vault.openCredentials(credentials, { connectionId: "c1", revision: 1 })).toThrow();
-    expect(() => vault.openCredentials(credentials, { connectionId: "c2", revision: 2 })).toThrow();
-    const secret = vault.sealClientSecret("s", { clientId: "k1", revision: 0 });
-    expect(vault.openClientSecret(secret, { clientId: "k1", revision: 0 })).toBe("s");
-    expect(() => vault.openClientSecret(secret, { clientId: "k1", revision: 1 })).toThrow();
-    expect(() => vault.openClientSecret(secret, { clientId: "k2", revision: 0 })).toThrow();
+    expect(() => vault.openCredentials(credentials, { connectionId: "c1", revision: 1, destination })).toThrow();
+    expect(() => vault.openCredentials(credentials, { connectionId: "c2", revision: 2, destination })).toThrow();
+    const secret = vault.sealClientSecret("s", { clientId: "k1", revision: 0, destination });
+    expect(vault.openClientSecret(secret, { clientId: "k1", revision: 0, destination })).toBe("s");
+    expect(() => vault.openClientSecret(secret, { clientId: "k1", revision: 1, destination })).toThrow();
+    expect(() => vault.openClientSecret(secret, { clientId: "k2", revision: 0, destination })).toThrow();
     const request = vault.sealRequest("v", { requestId: "r1" });
     expect(vault.openRequest(request, { requestId: "r1" })).toBe("v");
     expect(() => vault.openRequest(request, { requestId: "r2" })).toThrow();

@@ -1,0 +1,248 @@
+import type { ProviderDefinition } from "../providers/definition.ts";
+import { hostInputs } from "../providers/requirements.ts";
+import type { SpoolPlace } from "../spool/spool.ts";
+import type { MigrationSession } from "../store/migrate.ts";
+import { tokenColumns, type TokenRow } from "../store/token-row.ts";
+import { readRecord, sealRecord, type AnswerRecord } from "../tokens/answer-record.ts";
+import { clientDestination, entrustedDestination, entrustedPlace, grantedFor, placeOf } from "../tokens/destination.ts";
+import type { Place } from "../vault/envelope.ts";
+import type { Keyring } from "../vault/keyring.ts";
+import { isOldFormat } from "../vault/old-format.ts";
+import type { ProvenClient, ProvenHeldGrant, ProvenKey, ProvenLink } from "../proven-rows.ts";
+import * as places from "../vault/token-vault.ts";
+
+export type Resealing = {
+  session: MigrationSession;
+  keyring: Keyring;
+  /** By the provider's id; undefined: it is gone. */
+  definitions: (id: string) => ProviderDefinition | undefined;
+  /** Opens a record of the form from before. @throws when it does not open */
+  openOld: (record: Uint8Array, place: Place) => string;
+};
+
+type Sealed = Uint8Array | null;
+const batchSize = 500;
+
+/** Seals everything in the database for its destination, and proves every row. What did not open before does not open after. */
+export async function resealDatabase(given: Resealing): Promise<void> {
+  const vault = places.createTokenVault(given.keyring);
+  const reseal = resealer(given);
+  const { session } = given;
+  const bound = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
+
+  await eachRow<TokenRow & { attemptAnswer: Sealed }>(
+    given,
+    `SELECT ${tokenColumns.sql}, c.attempt_answer_sealed AS "attemptAnswer" FROM connections c`,
+    "c.id",
+    async (row) => {
+      const hosts = hostsFor(given, row);
+      const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
+      await session.query(
+        `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
+           attempt_answer_sealed = $5, mac = $6 WHERE id = $1::uuid`,
+        [
+          row.id,
+          reseal(row.accessToken, places.accessTokenPlace(bound(row))),
+          reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
+          reseal(row.credentials, places.credentialsPlace(entrusted)),
+          reseal(row.attemptAnswer, places.answerPlace({ connectionId: row.id, generation: row.generation })),
+          vault.connections.sign(row),
+        ],
+      );
+    },
+  );
+
+  await eachRow<ProvenClient & { secret: Sealed; previousSecret: Sealed }>(
+    given,
+    `SELECT c.id::text AS id, c.name, c.provider, c.client_id AS "clientId", c.connections AS patterns, c.scopes, c.inputs, c.own_redirect_uri AS "ownRedirectUri",
+       c.secret_revision AS "secretRevision", c.secret_sealed AS secret, c.previous_secret_sealed AS "previousSecret"
+     FROM clients c`,
+    "c.id",
+    async (client) => {
+      const destination = clientDestination(client);
+      const at = (revision: number) => places.clientSecretPlace({ clientId: client.id, revision, destination });
+      await session.query(
+        "UPDATE clients SET secret_sealed = $2, previous_secret_sealed = $3, mac = $4 WHERE id = $1::uuid",
+        [
+          client.id,
+          reseal(client.secret, at(client.secretRevision)),
+          reseal(client.previousSecret, at(client.secretRevision - 1)),
+          vault.clients.sign(client),
+        ],
+      );
+    },
+  );
+
+  await eachRow<ProvenKey>(
+    given,
+    `SELECT c.id, c.name, c.secret_hash AS "secretHash", c.abilities, c.connections, c.expires_at AS "expiresAt",
+       c.revoked_at AS "revokedAt", c.created_at AS "createdAt" FROM api_keys c`,
+    "c.id",
+    async (key) =>
+      void (await session.query("UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)])),
+  );
+
+  await eachRow<ProvenLink>(
+    given,
+    `SELECT c.id, c.connection_id::text AS "connectionId", c.secret_hash AS "secretHash", c.return_to AS "returnTo", c.manual,
+       c.purpose, c.created_by AS "createdBy", c.expires_at AS "expiresAt", c.claimed_by AS "claimedBy" FROM consent_links c`,
+    "c.id",
+    async (link) =>
+      void (await session.query("UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)])),
+  );
+
+  await eachRow<{ id: string; connectionId: string; generation: number; record: Uint8Array }>(
+    given,
+    `SELECT c.attempt_id::text AS id, c.connection_id::text AS "connectionId", c.base_generation AS generation,
+       c.record_sealed AS record FROM candidates c`,
+    "c.attempt_id",
+    async ({ id, ...candidate }) => {
+      const record = await resealRecord(given, candidate);
+      await session.query("UPDATE candidates SET record_sealed = $2 WHERE attempt_id = $1::uuid", [id, record]);
+    },
+  );
+
+  await eachRow<ProvenHeldGrant & { id: string; record: Uint8Array }>(
+    given,
+    `SELECT c.attempt_id::text AS id, c.attempt_id::text AS "attemptId", c.connection_id::text AS "connectionId", c.generation,
+       c.account, c.account_label AS "accountLabel", c.link_id AS "linkId", c.accepted, c.record_sealed AS record
+     FROM held_grants c`,
+    "c.attempt_id",
+    async (held) => {
+      const record = await resealRecord(given, held);
+      await session.query("UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid", [
+        held.id,
+        record,
+        vault.heldGrants.sign(held),
+      ]);
+    },
+  );
+
+  await resealDeviceCodes(given);
+}
+
+/** A code with what its person is shown of it, which stood beside it. */
+async function resealDeviceCodes(given: Resealing): Promise<void> {
+  type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Record<string, unknown>;
+  await eachRow<Device>(
+    given,
+    `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.device_code_sealed AS "deviceCode", c.link_id AS "linkId",
+       c.user_code AS "userCode", c.verification_uri AS "verificationUri",
+       c.verification_uri_complete AS "verificationUriComplete", c.interval_s AS "intervalSeconds",
+       EXTRACT(EPOCH FROM c.expires_at - c.created_at)::int AS "expiresInSeconds" FROM device_authorizations c`,
+    "c.id",
+    async ({ id, connectionId, deviceCode, ...shown }) => {
+      const row = await rowOf(given, connectionId);
+      if (row === null) return;
+      const destination = entrustedDestination(row, hostsFor(given, row));
+      const place = places.deviceCodePlace({ requestId: id, destination });
+      const joined = (code: string) => JSON.stringify({ ...shown, deviceCode: code });
+      await given.session.query("UPDATE device_authorizations SET device_code_sealed = $2 WHERE id = $1::uuid", [
+        id,
+        resealer(given)(deviceCode, place, joined),
+      ]);
+    },
+  );
+}
+
+/** Answers that wait outside of the database are sealed anew where they wait. */
+export async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Promise<void> {
+  for (const spool of spools) {
+    for (const entry of (await spool.list()).filter(({ record }) => isOldFormat(record))) {
+      await spool.put({ ...entry, record: new Uint8Array(await resealRecord(given, entry)) });
+    }
+  }
+}
+
+type Kept = { connectionId: string; generation: number; record: Uint8Array };
+
+/** A kept answer, and the tokens in it, for the destination that its row has. One that does not open stays as it is. */
+async function resealRecord(given: Resealing, kept: Kept): Promise<Uint8Array> {
+  const vault = places.createTokenVault(given.keyring);
+  try {
+    const record = readRecord(given.openOld(kept.record, places.recordPlace(kept)));
+    return sealRecord(vault, await bind(given, record));
+  } catch {
+    return kept.record;
+  }
+}
+
+async function bind(given: Resealing, record: AnswerRecord): Promise<AnswerRecord> {
+  const row = (await rowOf(given, record.connectionId)) ?? (await remainsOf(given, record.connectionId));
+  const hosts = hostsFor(given, row);
+  const accountCaptured = record.account === undefined ? row.accountCaptured : {};
+  const { captured } = record.grant;
+  const at = { ...row, id: record.connectionId, generation: record.sealedFor, captured, accountCaptured };
+  const place = withHosts(placeOf(at), hosts);
+  const reseal = resealer(given);
+  const grant = {
+    ...record.grant,
+    accountCaptured,
+    accessToken: reseal(record.grant.accessToken, places.accessTokenPlace(place)),
+    refreshToken: reseal(record.grant.refreshToken, places.refreshTokenPlace(place)),
+  };
+  const further = await Promise.all((record.further ?? []).map((one) => bind(given, one)));
+  return { ...record, grant, destination: grantedFor(row, hosts), ...(record.further && { further }) };
+}
+
+type Bound = Parameters<typeof grantedFor>[0] & Pick<TokenRow, "accountCaptured">;
+
+async function rowOf({ session }: Resealing, id: string): Promise<TokenRow | null> {
+  const sql = `SELECT ${tokenColumns.sql} FROM connections c WHERE c.id = $1::uuid`;
+  return (await session.query<TokenRow>(sql, [id]))[0] ?? null;
+}
+
+/** Of a deleted connection: its answer is revoked within a day, and then of no use any more. */
+async function remainsOf({ session }: Resealing, id: string): Promise<Bound> {
+  const [tombstone] = await session.query<Bound>(
+    `SELECT name, NULL AS "parentId", provider, client_ref::text AS "clientRef", inputs
+       || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = client_ref), '{}') AS "inputsInForce",
+       '{}'::jsonb AS "accountCaptured" FROM tombstones WHERE connection_id = $1::uuid`,
+    [id],
+  );
+  return (
+    tombstone ?? { name: "", parentId: null, provider: "", clientRef: null, inputsInForce: {}, accountCaptured: {} }
+  );
+}
+
+/** Of a provider whose definition is gone, all inputs may fill a host. */
+function hostsFor({ definitions }: Resealing, { provider, inputsInForce }: Pick<Bound, "provider" | "inputsInForce">) {
+  const definition = definitions(provider);
+  return definition === undefined ? Object.keys(inputsInForce) : hostInputs(definition);
+}
+
+function withHosts(at: places.TokenPlace, hosts: readonly string[]): places.TokenPlace {
+  return { ...at, destination: { ...at.destination, hosts } };
+}
+
+/** What does not open under the old form stays as it is: it is one row's trouble, and is told when that row is used. */
+function resealer({ keyring, openOld }: Resealing) {
+  return <Record extends Sealed>(record: Record, place: Place, change = (text: string) => text) => {
+    type Result = Record extends null ? null : Uint8Array<ArrayBuffer>;
+    if (record === null) return null as Result;
+    try {
+      return keyring.seal(change(openOld(record, place)), place) as Result;
+    } catch {
+      return new Uint8Array(record) as Result;
+    }
+  };
+}
+
+/** In batches, in the order of ids. */
+async function eachRow<Row extends { id: string }>(
+  { session }: Resealing,
+  select: string,
+  id: string,
+  change: (row: Row) => Promise<void>,
+): Promise<void> {
+  let rows: Row[] = [];
+  do {
+    const last = rows.at(-1)?.id ?? null;
+    rows = await session.query<Row>(
+      `${select} WHERE $1::text IS NULL OR ${id}::text > $1::text ORDER BY ${id}::text LIMIT ${batchSize}`,
+      [last],
+    );
+    for (const row of rows) await change(row);
+    // failpoint: rows sealed anew
+  } while (rows.length === batchSize);
+}
