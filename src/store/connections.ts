@@ -178,6 +178,9 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
       // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
       const lock = prisma.$executeRaw`SELECT 1 FROM connections
         WHERE ${given.movesHost} AND (id = ${id}::uuid OR parent_id = ${id}::uuid) ORDER BY id FOR UPDATE`;
+      // The client's comes first, as wherever both are locked.
+      const lockClient = prisma.$executeRaw`SELECT 1 FROM clients
+        WHERE ${given.movesHost} AND id = ${given.client?.id ?? null}::uuid FOR SHARE`;
       const isFree = given.movesHost ? Sql.sql`AND NOT EXISTS (${holder(id)})` : Sql.empty;
       const update = prisma.$queryRaw<TokenRow[]>`
         WITH ${unchanged(given.client)}, c AS (UPDATE connections c SET ${Sql.join(sets)} FROM k
@@ -186,7 +189,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
-      const [, rows] = await prisma.$transaction([lock, update]);
+      const [, , rows] = await prisma.$transaction([lockClient, lock, update]);
       return rows[0] ?? null;
     },
 

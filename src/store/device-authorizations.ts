@@ -39,14 +39,14 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
           ? Sql.sql`SELECT 1`
           : Sql.sql`SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND inputs = ${json(client.inputs)} FOR SHARE`;
       const rows = await prisma.$queryRaw<{ expiresAt: Date }[]>`
-        WITH k AS (${sameClient}), c AS (SELECT id FROM connections
-          WHERE id = ${device.connectionId}::uuid AND inputs = ${json(asked.inputs)} FOR SHARE)
+        WITH k AS (${sameClient}), c AS (SELECT c.id FROM k, connections c
+          WHERE c.id = ${device.connectionId}::uuid AND c.inputs = ${json(asked.inputs)} FOR SHARE OF c)
         INSERT INTO device_authorizations (connection_id, id, device_code_sealed, link_id, user_code, verification_uri,
           verification_uri_complete, interval_s, next_poll_at, expires_at)
         SELECT c.id, ${device.id}::uuid, ${device.deviceCode}, ${device.linkId}, ${device.userCode},
           ${device.verificationUri}, ${device.verificationUriComplete}, ${device.intervalSeconds}::int,
           clock_timestamp() + ${seconds(device.intervalSeconds)}, clock_timestamp() + ${seconds(device.expiresInSeconds)}
-        FROM c, k
+        FROM c
         ON CONFLICT (connection_id) DO UPDATE SET id = excluded.id, device_code_sealed = excluded.device_code_sealed, link_id = excluded.link_id,
           user_code = excluded.user_code, verification_uri = excluded.verification_uri,
           verification_uri_complete = excluded.verification_uri_complete, interval_s = excluded.interval_s,

@@ -189,4 +189,32 @@ export const guards: readonly Guard[] = [
     replace: "GREATEST(c.version, c.version_floor) + 1",
     caughtBy: contract("databases"),
   },
+  {
+    name: "access: a client is as it was read while a connection of it is made or changed",
+    file: "src/store/connections.ts",
+    find: "inputs = ${json(client.inputs)} FOR SHARE",
+    replace: "inputs = ${json(client.inputs)}",
+    caughtBy: contract("races"),
+  },
+  {
+    name: "access: who makes a key is not just being revoked",
+    file: "src/store/api-keys.ts",
+    find: "clock_timestamp()) FOR SHARE",
+    replace: "clock_timestamp())",
+    caughtBy: contract("races"),
+  },
+  {
+    name: "access: a client's host waits for connections that are being made",
+    file: "src/store/clients.ts",
+    find: "$transaction([lockClient, lockConnections, update])",
+    replace: "$transaction([lockConnections, lockConnections, update])",
+    caughtBy: contract("races"),
+  },
+  {
+    name: "access: a client's host waits for persons who just set out",
+    file: "src/store/clients.ts",
+    find: "$transaction([lockClient, lockConnections, update])",
+    replace: "$transaction([lockClient, lockClient, update])",
+    caughtBy: contract("races"),
+  },
 ];
