@@ -2,7 +2,10 @@ import { randomUUID } from "node:crypto";
 import type { Leases, RefreshNews } from "./lease.ts";
 import type { RedisClient } from "../redis.ts";
 
-const channel = "freshet:refresh";
+/** Redis delivers what is published to subscribers in all of its databases: another installation may have another one. */
+export function newsChannel(redis: RedisClient): string {
+  return `freshet:refresh:${"db" in redis.options ? redis.options.db : 0}`;
+}
 
 /** Deletes the lock only while it is still ours: a successor's lock is never freed. */
 const compareAndDelete = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
@@ -31,6 +34,7 @@ const mostRemembered = 20_000;
 
 /** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
 export function createRedisLeases({ redis, subscriber, keyring, onError, onRejected }: Options): Leases {
+  const channel = newsChannel(redis);
   const listeners: ((news: RefreshNews) => void)[] = [];
   const heard = new Set<string>();
   redis.on("error", onError);

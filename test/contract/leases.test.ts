@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Leases } from "../../src/leases/lease.ts";
 import { createMemoryLeases } from "../../src/leases/memory-lease.ts";
-import { createRedisLeases } from "../../src/leases/redis-lease.ts";
+import { createRedisLeases, newsChannel } from "../../src/leases/redis-lease.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { connectRedis } from "../../src/redis.ts";
 import { freePort } from "../support/free-port.ts";
@@ -150,6 +150,20 @@ describeWithServices(["redis"], "leases in Redis", () => {
     await replica.leases.close();
   });
 
+  it("news of an installation with another database of the same Redis are not heard", async () => {
+    const [other, replica] = [await connected(await useRedis()), await connected(url)];
+    const [elsewhere, here] = [hearing(other.leases), hearing(replica.leases)];
+    const news = newsOf();
+    await eventually(() => {
+      other.leases.announce(newsOf());
+      leases.announce(news);
+      return elsewhere.heard.length > 0 && here.heard.length > 0;
+    });
+    expect(here.heard).toEqual(here.heard.map(() => news));
+    expect(elsewhere.heard).not.toContainEqual(news);
+    await Promise.all([other.leases.close(), replica.leases.close()]);
+  });
+
   it("what somebody else publishes there is passed over: made up, changed, sent again, in another form, endless", async () => {
     const replica = await connected(url);
     const { heard } = hearing(replica.leases);
@@ -157,7 +171,7 @@ describeWithServices(["redis"], "leases in Redis", () => {
     const spy = connectRedis(url);
     spy.on("message", (_channel, text: string) => void sent.push(text));
     await eventually(() => spy.status === "ready");
-    await spy.subscribe("freshet:refresh");
+    await spy.subscribe(newsChannel(spy));
     const news = newsOf();
     await eventually(() => {
       if (sent.length === 0) leases.announce(news);
@@ -185,7 +199,7 @@ describeWithServices(["redis"], "leases in Redis", () => {
     ];
     const last = newsOf();
     await withRedis(url, async (redis) => {
-      for (const text of [authentic, ...forged]) await redis.publish("freshet:refresh", text);
+      for (const text of [authentic, ...forged]) await redis.publish(newsChannel(redis), text);
     });
     leases.announce(last);
     await eventually(() => heard.some(({ attempt }) => attempt === last.attempt));

@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { newsChannel } from "../../../src/leases/redis-lease.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/faults/tcp-proxy.ts";
 import { until } from "../../support/patience.ts";
@@ -12,7 +13,6 @@ import { ForeignHost } from "./support/foreign-host.ts";
 
 const names = ["one", "two", "three"];
 const marks = "freshet:generations";
-const channel = "freshet:refresh";
 
 let server: PrivateServer;
 let databaseUrl: string;
@@ -165,7 +165,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
   it("made-up and repeated messages end no wait, cause no request and empty no cache", async () => {
     await redis(async (client) => {
       const spy = client.duplicate();
-      await spy.subscribe(channel);
+      await spy.subscribe(newsChannel(spy));
       spy.on("message", (_channel, text: string) => void seen.push(text));
       await refreshAll();
       await until("the messages of three refreshes", () => seen.length >= 6);
@@ -183,7 +183,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
         const pipeline = client.pipeline();
         for (let count = 0; count < 1000; count++) {
           for (const text of ["garbage", "x".repeat(5000), authentic[count % authentic.length] ?? "", ...forged]) {
-            pipeline.publish(channel, text);
+            pipeline.publish(newsChannel(client), text);
           }
         }
         await pipeline.exec();
