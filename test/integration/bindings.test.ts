@@ -28,6 +28,27 @@ async function eventsOf(name: string) {
   return body.items.filter(({ type }) => type.startsWith("id_token") || type.startsWith("consent_failed"));
 }
 
+/** Opens a manual link and follows the address that its page shows: to paste, the address that it leads to. */
+async function copy(name: string) {
+  const { url } = await broker.api.consentLink(name, { manual: true });
+  const browser = new ScriptedBrowser();
+  const page = await browser.open(url);
+  const href = /href="([^"]*\/authorize\?[^"]*)"/.exec(page.html)?.[1]?.replaceAll("&amp;", "&") ?? "";
+  const answer = await request(href);
+  await answer.body.dump();
+  const address = new URL(String(answer.headers["location"]));
+  return { page, address, paste: async (code: string) => await browser.submit(page, { fields: { code } }) };
+}
+
+function changed(address: URL, change: (query: URLSearchParams) => void): string {
+  const other = new URL(address);
+  change(other.searchParams);
+  return other.href;
+}
+
+const isUnused = () => issuer.seenAt("/token").length === 0;
+const nonceOf = (asked: URLSearchParams) => ({ nonce: asked.get("nonce") });
+
 describeWithServices(["postgres", "redis"], "what a consent binds", () => {
   beforeAll(async () => {
     issuer = await Issuer.start("app-1");
@@ -66,8 +87,6 @@ describeWithServices(["postgres", "redis"], "what a consent binds", () => {
   });
 
   describe("a nonce", () => {
-    const nonceOf = (asked: URLSearchParams) => ({ nonce: asked.get("nonce") });
-
     it("is a fresh one for each consent that asks for openid, and an id_token that repeats it connects", async () => {
       issuer.idToken = nonceOf;
       const names = [await create("signed"), await create("signed-without-pkce"), await create("signed")];
@@ -147,26 +166,6 @@ describeWithServices(["postgres", "redis"], "what a consent binds", () => {
   });
 
   describe("an address that is pasted", () => {
-    /** Opens a manual link and follows the address that its page shows: to paste, the address that it leads to. */
-    async function copy(name: string) {
-      const { url } = await broker.api.consentLink(name, { manual: true });
-      const browser = new ScriptedBrowser();
-      const page = await browser.open(url);
-      const href = /href="([^"]*\/authorize\?[^"]*)"/.exec(page.html)?.[1]?.replaceAll("&amp;", "&") ?? "";
-      const answer = await request(href);
-      await answer.body.dump();
-      const address = new URL(String(answer.headers["location"]));
-      return { page, address, paste: async (code: string) => await browser.submit(page, { fields: { code } }) };
-    }
-
-    const changed = (address: URL, change: (query: URLSearchParams) => void): string => {
-      const other = new URL(address);
-      change(other.searchParams);
-      return other.href;
-    };
-
-    const isUnused = () => issuer.seenAt("/token").length === 0;
-
     it("connects as it came, by the page; a code alone does so, too", async () => {
       issuer.idToken = (asked) => ({ nonce: asked.get("nonce") });
       for (const pick of [(address: URL) => address.href, ({ searchParams }: URL) => searchParams.get("code") ?? ""]) {
@@ -183,13 +182,13 @@ describeWithServices(["postgres", "redis"], "what a consent binds", () => {
       expect((await paste(address.href)).status).toBe(502);
     });
 
-    it.each([
-      ["another state", (query: URLSearchParams) => query.set("state", "another"), 400, "another sign-in"],
-      ["a state twice", (query: URLSearchParams) => query.append("state", "another"), 400, "more than once"],
-      ["another issuer", (query: URLSearchParams) => query.set("iss", "https://evil.example"), 502, "another issuer"],
-      ["no issuer where one must be named", (query: URLSearchParams) => query.delete("iss"), 502, "does not name"],
-      ["no code", (query: URLSearchParams) => query.delete("code"), 400, "code must be"],
-    ])("with %s is refused in words, and its code sent nowhere", async (_what, change, status, words) => {
+    it.each<[string, (query: URLSearchParams) => void, [number, string]]>([
+      ["another state", (query: URLSearchParams) => query.set("state", "another"), [400, "another sign-in"]],
+      ["a state twice", (query: URLSearchParams) => query.append("state", "another"), [400, "more than once"]],
+      ["another issuer", (query: URLSearchParams) => query.set("iss", "https://evil.example"), [502, "another issuer"]],
+      ["no issuer where one must be named", (query: URLSearchParams) => query.delete("iss"), [502, "does not name"]],
+      ["no code", (query: URLSearchParams) => query.delete("code"), [400, "code must be"]],
+    ])("with %s is refused in words, and its code sent nowhere", async (_what, change, [status, words]) => {
       const name = await create("shown");
       const { address, paste } = await copy(name);
       const page = await paste(changed(address, change));
@@ -233,13 +232,13 @@ describeWithServices(["postgres", "redis"], "what a consent binds", () => {
       expect((await paste(address.href)).text).toMatch(/^Connected/);
     });
 
-    it.each([
-      ["a state, which only its page can check", "?code=c-1&state=any", 400, "paste it there"],
-      ["another issuer", "?code=c-1&iss=https%3A%2F%2Fevil.example", 422, "another issuer"],
-      ["an error", "?error=access_denied", 422, "denied"],
-      ["an error in words", "?error=invalid_scope&error_description=no+such", 422, "invalid_scope: no such"],
-      ["no code", "?x=1", 400, "code must be"],
-    ])("that ops hand over counts the same: %s", async (_what, query, status, words) => {
+    it.each<[string, string, [number, string]]>([
+      ["a state, which only its page can check", "?code=c-1&state=any", [400, "paste it there"]],
+      ["another issuer", "?code=c-1&iss=https%3A%2F%2Fevil.example", [422, "another issuer"]],
+      ["an error", "?error=access_denied", [422, "denied"]],
+      ["an error in words", "?error=invalid_scope&error_description=no+such", [422, "invalid_scope: no such"]],
+      ["no code", "?x=1", [400, "code must be"]],
+    ])("that ops hand over counts the same: %s", async (_what, query, [status, words]) => {
       const name = await create("shown-to-ops");
       const body = { code: `${issuer.origin}/shows${query}` };
       const answer = await broker.api.api(`/connections/${name}/code`, { method: "POST", body });

@@ -115,8 +115,7 @@ export class Issuer implements AsyncDisposable {
     if (this.idToken === null) return { status: 200, body: tokens };
     const said = this.idToken(asked);
     const usual = { iss: this.origin, aud: this.clientId, sub: "ada" };
-    const claims = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
-    const id_token = typeof said === "string" ? said : `e30.${claims({ ...usual, ...said })}.signature`;
+    const id_token = typeof said === "string" ? said : `e30.${encode({ ...usual, ...said })}.signature`;
     return { status: 200, body: { ...tokens, id_token } };
   }
 
@@ -124,6 +123,10 @@ export class Issuer implements AsyncDisposable {
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
   }
+}
+
+function encode(claims: object): string {
+  return Buffer.from(JSON.stringify(claims)).toString("base64url");
 }
 
 /** RFC 7636, section 4.2. */
