@@ -53,7 +53,7 @@ code { font: .9em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; ove
 .next { margin: 20px 0 16px; padding: 14px 16px; border-radius: 10px; background: var(--tint); }
 .next h2 { margin: 0 0 4px; }
 .next p:last-child { margin: 0; }
-.said { margin: 16px 0 0; padding: 2px 0 2px 14px; border-left: 3px solid var(--line); color: var(--soft); font-size: .9375rem; }
+.said { margin: 16px 0; padding: 2px 0 2px 14px; border-left: 3px solid var(--line); color: var(--soft); font-size: .9375rem; }
 .button {
   display: block; width: 100%; min-height: 48px; padding: 12px 20px; border: 1px solid transparent; border-radius: 10px;
   background: var(--accent); color: var(--accent-ink); font: inherit; font-weight: 600; text-align: center;

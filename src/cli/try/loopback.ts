@@ -14,16 +14,33 @@ export type Loopback = {
 };
 
 const lingerMs = 1000;
+const longestForm = 16 * 1024;
 
-/** Listens for `http://localhost:PORT/callback/ID`. Port 0: any that is free. @throws UsageError when the port is taken */
-export async function openLoopback({ port, id }: { port: number; id: string }): Promise<Loopback> {
+/**
+ * Listens for `http://localhost:PORT/callback/ID`. Port 0: any that is free. `takesPost`: the answer may come as a form (OAuth 2.0
+ * Form Post Response Mode). @throws UsageError when the port is taken
+ */
+export async function openLoopback({
+  port,
+  id,
+  takesPost,
+}: {
+  port: number;
+  id: string;
+  takesPost: boolean;
+}): Promise<Loopback> {
   const path = `/callback/${id}`;
   const came = Promise.withResolvers<Query>();
   let expected: string | null = null;
-  const answer = (request: IncomingMessage, response: ServerResponse) => {
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
     const url = URL.parse(request.url ?? "", "http://localhost");
-    if (request.method !== "GET" || url?.pathname !== path) return reply(response, 404, "There is nothing here.");
-    const query = readQuery(url.searchParams);
+    const isPosted = takesPost && request.method === "POST";
+    if ((request.method !== "GET" && !isPosted) || url?.pathname !== path) {
+      return reply(response, 404, "There is nothing here.");
+    }
+    const params = isPosted ? await readForm(request) : url.searchParams;
+    if (params === null) return reply(response, 413, "The answer is larger than 16 KiB.");
+    const query = readQuery(params);
     if (expected === null || query["state"] !== expected) {
       return reply(response, 400, "This is not the answer that freshet waits for: its state is another one.");
     }
@@ -48,6 +65,16 @@ export async function openLoopback({ port, id }: { port: number; id: string }): 
   };
 }
 
+/** Null: it is too large. */
+async function readForm(request: IncomingMessage): Promise<URLSearchParams | null> {
+  let body = "";
+  for await (const chunk of request.setEncoding("utf8")) {
+    body += String(chunk);
+    if (body.length > longestForm) return null;
+  }
+  return new URLSearchParams(body);
+}
+
 /** The parameters of a query. */
 export function readQuery(params: URLSearchParams): Query {
   const names = [...new Set(params.keys())];
@@ -62,9 +89,10 @@ export function readQuery(params: URLSearchParams): Query {
 async function listen(
   host: string,
   port: number,
-  answer: (request: IncomingMessage, response: ServerResponse) => void,
+  answer: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
 ): Promise<Server> {
-  const server = createServer(answer);
+  // Who hangs up in the middle of a form is told nothing.
+  const server = createServer((request, response) => void answer(request, response).catch(() => response.destroy()));
   const { promise, resolve, reject } = Promise.withResolvers<Server>();
   server.once("error", (error) => {
     reject(new UsageError(`Port ${port} cannot be listened on (${errorCode(error)}): name another one with --port`));

@@ -34,7 +34,9 @@ export async function tryDefinition(
   const report = createReport(session.terminal, { json: session.output.json, masker });
   const witness = createWitness({ egress: openEgress(session), masker, report });
   const opened = grant === "authorization_code" && !isPasted(options);
-  const loopback = opened ? await openLoopback({ port: options.port ?? usualPort, id: definition.id }) : null;
+  const loopback = opened
+    ? await openLoopback({ port: options.port ?? usualPort, id: definition.id, takesPost: takesPost(definition) })
+    : null;
   try {
     const redirectUri = loopback?.redirectUri ?? options.redirectUri ?? manualRedirectUri(definition, options);
     const trial = await prepareTrial({ session, options, report, masker, witness }, { definition, grant, redirectUri });
@@ -51,6 +53,10 @@ export async function tryDefinition(
   const [first, ...more] = report.problems;
   if (first === undefined) return;
   throw new CliError(more.length === 0 ? first : `${first}, and ${more.length} more`, "try_failed");
+}
+
+function takesPost({ authorization }: ProviderDefinition): boolean {
+  return authorization?.responseMode === "form_post";
 }
 
 /** Null: none is sent, and the provider uses the one it knows. */

@@ -93,28 +93,32 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   };
 
   const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
-  const relay = async (request: CallbackRoute, reply: FastifyReply) => {
-    if (!consent.takesPost(request.params.provider)) {
+  const relay = async (request: FastifyRequest, reply: FastifyReply, where: RedirectUri) => {
+    if (!consent.takesPost(where.provider)) {
       return await send(reply.header("allow", "GET"), await problemPage(new ConsentError("malformed"), asker, 405));
     }
-    const path = pathOf(request);
+    const path = pathOf(where);
     const sealed = consent.sealPosted({ path, fields: readForm(request.body) });
     const html = await relayPage({ action: `${path}/continue`, sealed }, asker);
     return await reply.headers(relayHeaders).send(html);
   };
 
   const completePosted = async (request: CallbackRoute, reply: FastifyReply) => {
-    requireOwnOrigin(request);
+    const where = whereOf(request);
     const { answer: sealed } = readForm(request.body);
+    // A client may be called "continue": what comes to its own redirect URI is what a provider posts.
+    const isItsOwn = sealed === undefined && where.client === null;
+    if (isItsOwn) return await relay(request, reply, { ...where, client: "continue" });
+    requireOwnOrigin(request);
     if (sealed === undefined) throw new ConsentError("stale_form");
-    const query = consent.openPosted({ path: pathOf(request), sealed });
+    const query = consent.openPosted({ path: pathOf(where), sealed });
     const browser = readBrowser(request.cookies, publicUrl);
-    return await leadOn(reply, `/connected/${await consent.complete({ ...whereOf(request), query, browser })}`);
+    return await leadOn(reply, `/connected/${await consent.complete({ ...where, query, browser })}`);
   };
 
   for (const path of ["/callback/:provider", "/callback/:provider/:client"]) {
     app.get(path, callback, complete);
-    app.post(path, posted, relay);
+    app.post(path, posted, async (request: CallbackRoute, reply) => await relay(request, reply, whereOf(request)));
     app.post(`${path}/continue`, { schema: { hide: true } }, completePosted);
   }
 
@@ -136,13 +140,14 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   });
 }
 
-function whereOf({ params: { provider, client } }: CallbackRoute): { provider: string; client: string | null } {
+type RedirectUri = { provider: string; client: string | null };
+
+function whereOf({ params: { provider, client } }: CallbackRoute): RedirectUri {
   return { provider, client: client ?? null };
 }
 
 /** Of the redirect URI. */
-function pathOf(request: CallbackRoute): string {
-  const { provider, client } = whereOf(request);
+function pathOf({ provider, client }: RedirectUri): string {
   const parts = client === null ? [provider] : [provider, client];
   return `/callback/${parts.map(encodeURIComponent).join("/")}`;
 }

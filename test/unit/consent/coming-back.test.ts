@@ -237,6 +237,18 @@ describe("an answer that is posted (OAuth 2.0 Form Post Response Mode)", () => {
     expect(seen(await browser.post(action, { answer }))).toEqual(connected);
   });
 
+  test("of a client with a redirect URI of its own goes on there, also of one that is called continue", async () => {
+    for (const client of ["acme", "continue"]) {
+      const { action } = relayed(await post(`/callback/posted/${client}`, { code: "c", state: "s" }));
+      expect(action).toBe(`/callback/posted/${client}/continue`);
+      const { browser } = await comingBack("posted");
+      const { answer } = relayed(await post(`/callback/posted/${client}`, { code: "c", state: "made-up" }));
+      expect((await browser.post(action, { answer })).statusCode).toBe(400);
+      expect((await browser.post("/callback/posted/continue", { answer })).statusCode).toBe(403);
+    }
+    expect((await post("/callback/sandbox/continue", { code: "c" })).statusCode).toBe(405);
+  });
+
   test("runs the script of its page by a hash, and no other", async () => {
     const page = await post("/callback/posted", { code: "c", state: "s" });
     const script = /<script>(.*?)<\/script>/s.exec(page.body)?.[1] ?? "";

@@ -14,6 +14,13 @@ function problemsOf(files: Record<string, string>, { isExtraFolder } = { isExtra
 
 const problemsIn = (yaml: string) => problemsOf({ "own.yaml": yaml });
 
+test("an answer that is posted is asked for by the knob, so that it is taken", () => {
+  const authorization = "authorization: { url: https://x.example/a, params: { response_mode: form_post } }\n";
+  expect(problemsIn(`id: own\n${authorization}token: { url: https://x.example }\n`)).toEqual([
+    expect.stringContaining("taken with `authorization.response_mode: form_post` only"),
+  ]);
+});
+
 describe("client_auth", () => {
   test("a word that is none of those allowed is refused with the words, and the maps in their place", () => {
     expect(problemsIn(usable.replace("x.example", "x.example, client_auth: bazic"))).toEqual([
