@@ -217,4 +217,32 @@ export const guards: readonly Guard[] = [
     replace: "$transaction([lockClient, lockClient, update])",
     caughtBy: contract("races"),
   },
+  {
+    name: "marks: one without a proof counts as absent",
+    file: "src/marks/redis-marks.ts",
+    find: 'if (end === "authentic" && read !== null) return',
+    replace: "if (read !== null) return",
+    caughtBy: contract("marks"),
+  },
+  {
+    name: "news: a message without a proof is passed over",
+    file: "src/leases/redis-lease.ts",
+    find: 'if (judged === "forged") return onRejected();',
+    replace: 'if (judged === "forged") onRejected();',
+    caughtBy: contract("leases"),
+  },
+  {
+    name: "spool: what nobody of ours wrote keeps nobody from a takeover",
+    file: "src/tokens/recovery.ts",
+    find: 'if (record === "absent" || record === "silent") return record;',
+    replace: 'if (record === "absent" || record === "silent") return "drained";',
+    caughtBy: unit("tokens/recovery"),
+  },
+  {
+    name: "keys: what only another replica opens is left to it",
+    file: "src/tokens/refresh.ts",
+    find: "if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);",
+    replace: "",
+    caughtBy: contract("databases"),
+  },
 ];

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { basicCredentials } from "../../support/providers/call.ts";
 import type { RequestEntry } from "../../support/providers/ledger.ts";
+import { query } from "../../support/query.ts";
 import { patience } from "../../support/patience.ts";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
@@ -205,6 +206,26 @@ describeWithServices(["postgres", "redis"], "secrets", () => {
       fields: { password: "third-password" },
       headers: { "x-store": firstKey },
     });
+  });
+
+  it("credentials that do not open send nothing, and are mended by new ones with every secret input, so that none is lost", async () => {
+    const credentials = { username: "ada", password };
+    await stage.create("torn", "login", { inputs: { store_key: firstKey }, credentials });
+    await query(
+      stage.databaseUrl,
+      "UPDATE connections SET credentials_sealed = set_byte(credentials_sealed, 20, get_byte(credentials_sealed, 20) # 1) WHERE name = 'torn'",
+    );
+    const before = sent().length;
+    expect((await refresh("torn")).body["code"]).toBe("unreadable_secret");
+    expect(sent().length).toBe(before);
+    const patch = async (body: object) => await stage.api.api("/connections/torn", { method: "PATCH", body });
+    for (const part of [{ credentials }, { inputs: { store_key: firstKey } }]) {
+      expect((await patch(part)).body).toMatchObject({ code: "unreadable_secret", connection: "torn" });
+    }
+    expect((await patch({ credentials, inputs: { store_key: secondKey } })).status).toBe(200);
+    server.killRefreshTokens();
+    await stage.api.refresh("torn");
+    expect(last()).toMatchObject({ fields: { password }, headers: { "x-store": secondKey } });
   });
 
   it("a connection that a person must connect again stays so when a secret input is changed", async () => {
