@@ -1,4 +1,5 @@
 import type { ClientAuth, Exchange, ProviderDefinition } from "../../src/providers/definition.ts";
+import { redirectUriOf, wantsOwnRedirectUri } from "../../src/providers/redirect-uri.ts";
 import { clientInputs, requiredInputs } from "../../src/providers/requirements.ts";
 import { code, list, plain, section, table } from "./markdown.ts";
 import { grantName } from "./words.ts";
@@ -17,9 +18,13 @@ export function accessSections(definition: ProviderDefinition): string[] {
 
 const words = (text: string | undefined) => (text === undefined ? null : plain(text));
 
-function redirectSection({ id, grants, file }: ProviderDefinition): string[] {
+function redirectSection(definition: ProviderDefinition): string[] {
+  const { id, grants, file } = definition;
   if (!grants.includes("authorization_code")) return [];
-  return section("## Redirect URI", `\`https://YOUR-BROKER/callback/${id}\``, words(file.guide?.redirect_uri));
+  const isOwn = wantsOwnRedirectUri(definition);
+  const uri = redirectUriOf("https://YOUR-BROKER", { provider: id, client: isOwn ? "YOUR-CLIENT" : null });
+  const whose = isOwn ? "Each client has its own, which `freshet clients add` tells." : null;
+  return section("## Redirect URI", `\`${uri}\``, whose, words(file.guide?.redirect_uri));
 }
 
 function inputSection(definition: ProviderDefinition): string[] {

@@ -1,4 +1,4 @@
-import type { Destination } from "../providers/destination.ts";
+import type { CodeDestination } from "../providers/code-destination.ts";
 import type { ExpectedIssuer } from "../providers/issuer.ts";
 import type { WaitingRequest } from "../store/authorization-requests.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
@@ -14,7 +14,7 @@ export type BoundRequest = {
   /** What an id_token must repeat; null: none was asked for. */
   nonce: string | null;
   issuer: ExpectedIssuer;
-  destination: Destination;
+  destination: CodeDestination;
 };
 
 type Vault = Pick<TokenVault, "sealRequest" | "openRequest">;

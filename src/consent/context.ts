@@ -1,6 +1,6 @@
 import type { AuthorizationRequest } from "../providers/authorization-request.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
-import type { Destination } from "../providers/destination.ts";
+import type { CodeDestination } from "../providers/code-destination.ts";
 import type { ExpectedIdToken } from "../providers/id-token.ts";
 import type { DeviceCode } from "../tokens/devices.ts";
 
@@ -24,7 +24,7 @@ export type AuthorizationContext = {
   endsSoon: boolean;
   /** Where the provider sends the browser back to. */
   redirectUri: string;
-  destination: Destination;
+  destination: CodeDestination;
 };
 
 /** @throws BrokerError `connection_not_found`, `client_rejected` (no client) */
@@ -41,7 +41,7 @@ export type ExchangeCode = (given: {
   codeVerifier: string | null;
   redirectUri: string | null;
   captured: Record<string, string>;
-  destination: Destination;
+  destination: CodeDestination;
   idToken: ExpectedIdToken;
 }) => Promise<ExchangedCode>;
 

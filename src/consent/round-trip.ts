@@ -1,5 +1,5 @@
 import { buildAuthorizationUrl, createNonce, createPkce } from "../providers/authorization-request.ts";
-import { isSameDestination } from "../providers/destination.ts";
+import { isSameCodeDestination } from "../providers/code-destination.ts";
 import { expectedIssuer } from "../providers/issuer.ts";
 import { redirectUriOf } from "../providers/redirect-uri.ts";
 import type { NotedAttempt } from "../store/consent-attempts.ts";
@@ -105,7 +105,7 @@ type Returned = { context: AuthorizationContext; bound: BoundRequest; answer: Co
 async function endingOfCode(parts: ConsentParts, { context, bound, answer }: Returned): Promise<Ending> {
   if (context.disabled) throw new ConsentError("connection_disabled");
   const { connectionId, linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
-  if (!isSameDestination(destination, context.destination)) {
+  if (!isSameCodeDestination(destination, context.destination)) {
     await parts.recordEvent({ connectionId, type: "consent_failed", detail: { error: "changed_meanwhile" } });
     throw new ConsentError("invalid_state", "The client or the inputs of this connection were changed meanwhile.");
   }

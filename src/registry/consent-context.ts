@@ -10,7 +10,7 @@ import type {
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { fixedClientId, type ConnectionGrant } from "../providers/definition.ts";
-import { destinationOf } from "../providers/destination.ts";
+import { codeDestinationOf } from "../providers/code-destination.ts";
 import type { Discovery } from "../providers/discovery.ts";
 import { buildPushedRequest, readPushedAnswer } from "../providers/pushed-request.ts";
 import { redirectUriOf } from "../providers/redirect-uri.ts";
@@ -52,7 +52,7 @@ export function createConsentContext(parts: ConsentContextParts) {
     const client = record.clientRef === null ? null : await clients.findById(record.clientRef);
     const clientId = client?.clientId ?? fixedClientId(known, record.grant as ConnectionGrant);
     if (clientId === null) throw new BrokerError("conflict", "This connection has no client.");
-    const destination = destinationOf(record, client);
+    const destination = codeDestinationOf(record, client);
     const { inputs } = destination;
     return {
       connectionId,

@@ -1,6 +1,6 @@
 import { withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
-import { destinationOf, isSameDestination, type Destination } from "../providers/destination.ts";
+import { codeDestinationOf, isSameCodeDestination, type CodeDestination } from "../providers/code-destination.ts";
 import type { Grant } from "../providers/grant.ts";
 import { judgeIdToken, type ExpectedIdToken } from "../providers/id-token.ts";
 import type { EventType } from "../store/event-types.ts";
@@ -25,7 +25,7 @@ type CodeExchange = {
   /** What the definition takes from the callback's query. */
   captured: Record<string, string>;
   /** Where it may be sent: what it was asked for with. */
-  destination: Destination;
+  destination: CodeDestination;
   idToken: ExpectedIdToken;
 };
 
@@ -113,7 +113,7 @@ export function createEstablish(options: Options): Establish {
       const row = await rows.readById(connectionId);
       if (row === null) throw connectionNotFound("");
       const sendable = await granting.prepare(row);
-      if (!isSameDestination(destination, destinationOf(row, sendable.client))) throw changedMeanwhile(row);
+      if (!isSameCodeDestination(destination, codeDestinationOf(row, sendable.client))) throw changedMeanwhile(row);
       const settle = await options.limits.note(sendable);
       const values = {
         code,

@@ -1,4 +1,4 @@
-import { destinationOf } from "../../../src/providers/destination.ts";
+import { codeDestinationOf } from "../../../src/providers/code-destination.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Family, ReuseKind } from "./grant-model.ts";
 import type { Replica } from "./replica.ts";
@@ -105,7 +105,7 @@ export class People {
       codeVerifier: null,
       redirectUri: null,
       captured: {},
-      destination: destinationOf(row, simClient),
+      destination: codeDestinationOf(row, simClient),
       idToken: { nonce: null, issuer: null },
     };
     await this.#act(
