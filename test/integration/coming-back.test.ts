@@ -47,10 +47,8 @@ describeWithServices(["postgres"], "coming back when the database goes away in t
       await once(between, "listening");
       stack.defer(() => void between.close());
       const { port } = between.address() as AddressInfo;
-      const definitions = provider.definitions().map((definition) => ({
-        ...definition,
-        token: { url: `http://127.0.0.1:${port}/token`, client_auth: "basic", encoding: "form" },
-      }));
+      const token = { url: `http://127.0.0.1:${port}/token`, client_auth: "basic", encoding: "form" };
+      const definitions = provider.definitions().map((definition) => Object.assign(definition, { token }));
       const providersDir = await providersFolder({ definitions: () => definitions });
       const broker = stack.use(await startBroker({ databaseUrl: toPostgres.url, providersDir }));
       provider.redirectUris.add(broker.redirectUri(provider.id));
