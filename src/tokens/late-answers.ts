@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -141,8 +142,8 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
 
 /**
  * A consent that brought no refresh token goes on with the one from before only where nothing speaks against it: at this provider
- * a refresh token stays good, the account is known to be the same, the client id is the one that it was given to, the grant has
- * not been refused, and the person grants now all that it stands for. It counts as lacking until it has worked.
+ * a refresh token stays good, the account is known to be the same, the client id is the one that it was given to, no host is another
+ * one now, the grant has not been refused, and the person grants now all that it stands for. It counts as lacking until it has worked.
  */
 function keepRefreshToken(
   vault: TokenVault,
@@ -154,7 +155,10 @@ function keepRefreshToken(
   const isSameClient = row.authorizedClientId !== null && record.clientId === row.authorizedClientId;
   const isLiving = row.status === "connected" && row.goneBackFrom === null;
   const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
-  if (!record.mayKeepRefreshToken || !isSame || !isSameClient || !isLiving || !covers) return null;
+  // What came with the new consent may fill a host: a token from before is not sent to where that one says.
+  const isSamePlace = isDeepStrictEqual(row.captured, sealed.captured);
+  const isKept = isSame && isSameClient && isSamePlace && isLiving && covers;
+  if (!record.mayKeepRefreshToken || !isKept) return null;
   const refreshToken = openedRefreshToken(vault, row);
   if (refreshToken === null) return null;
   const { captured, accountCaptured } = sealed;

@@ -144,11 +144,12 @@ const consent = (changes: Partial<AnswerRecord> = {}): AnswerRecord => {
 };
 
 describe("a consent of the same account that brought no refresh token", () => {
-  const held = placeOf(base);
+  const held = placeOf({ ...base, captured: record.grant.captured });
   const old = vault.sealTokens({ accessToken: "a1", refreshToken: "first" }, held);
   const row = (changes: Partial<TokenRow> = {}) =>
     tokenRow({
       ...old,
+      captured: record.grant.captured,
       account: "ada",
       authorizedClientId: "app",
       grantedScopes: ["read"],
@@ -204,6 +205,13 @@ describe("a consent of the same account that brought no refresh token", () => {
     const { grant, given } = await stored(row(changes.row), consent(changes.consent));
     expect([grant.refreshToken, grant.keepsRefreshToken, given.keptFor]).toEqual([null, false, undefined]);
     expect(grant.noRefreshTokenSince).toEqual(record.grant.issuedAt);
+  });
+
+  it("does not send it to a host that the new consent names", async () => {
+    const captured = { shop: "south" };
+    const south = vault.sealTokens({ accessToken: "a1", refreshToken: "first" }, placeOf({ ...base, captured }));
+    const { grant, given } = await stored(row({ ...south, captured }), consent());
+    expect([grant.refreshToken, given.keptFor]).toEqual([null, undefined]);
   });
 
   it("is judged by the row that it is stored into: what was read before may have been refused since", async () => {
