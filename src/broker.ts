@@ -37,10 +37,10 @@ export type Broker = Awaited<ReturnType<typeof createBroker>>;
 /** Puts the parts together: the only place where they meet. @throws StartupError for what the operator must mend */
 export async function createBroker(config: Config, log: Logger) {
   const providers = openProviders(config, log);
-  const storage = await openStorage(config, providers);
   const metrics = createMetrics();
-  measurePermits(metrics, () => storage.rows.permitAges());
   const alarms = createAlarms(metrics, log, () => clock.monotonicMs());
+  const storage = await openStorage(config, { ...providers, alarms });
+  measurePermits(metrics, () => storage.rows.permitAges());
   const shared = await openShared(config, storage, { log, alarms });
   const core = openCore({ ...providers, ...storage, ...shared, log, metrics, alarms });
   const registry = createRegistry(config, { ...providers, ...storage, ...core });

@@ -69,11 +69,14 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
 }
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
-export async function openStorage(config: Config, { catalog }: Pick<Providers, "catalog">) {
+export async function openStorage(
+  config: Config,
+  { catalog, alarms }: Pick<Providers, "catalog"> & Pick<Telling, "alarms">,
+) {
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
-  const vault = createTokenVault(keyring);
+  const vault = createTokenVault(keyring, (error) => alarms.unreadable(error));
   const afterwards = (session: MigrationSession) =>
     establishSealedFormat(session, {
       keys: secrets.encryptionKeys,

@@ -66,6 +66,8 @@ export type Proofs<Row> = {
   sign(row: Row): string;
   /** @throws UnreadableSecretError for a row that this broker did not write so */
   check(row: Read<Row>): void;
+  /** The same as an answer, where such a row counts as none; an operator is told of it. */
+  isOurs(row: Read<Row>): boolean;
 };
 
 /** Proofs over rows, by which the broker knows its own: whoever writes the database by hand cannot make one. */

@@ -27,14 +27,7 @@ export function createAccountRows(
   proofs: Pick<RowProofs, "connections" | "heldGrants">,
 ) {
   /** A row that somebody else has written is as good as none. */
-  const isOurs = (held: HeldGrant): boolean => {
-    try {
-      proofs.heldGrants.check(held);
-      return true;
-    } catch {
-      return false;
-    }
-  };
+  const isOurs = (held: HeldGrant): boolean => proofs.heldGrants.isOurs(held);
 
   /** Changes a grant that is as it was read. Null: it waits no more, or is another one now. */
   const change = async (held: HeldGrant, changes: Partial<ProvenHeldGrant>): Promise<HeldGrant | null> => {

@@ -17,16 +17,6 @@ export type ApiKeys = ReturnType<typeof createApiKeys>;
 
 /** Queries on API keys. */
 export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowProofs, "keys">) {
-  /** A key that this broker did not write so is as good as unknown. */
-  const isOurs = (row: ApiKeyRow): boolean => {
-    try {
-      proofs.check(row);
-      return true;
-    } catch {
-      return false;
-    }
-  };
-
   /** By Postgres's clock, as the row will have it. */
   const now = async (): Promise<Date> => {
     const [time] = await prisma.$queryRaw<{ now: Date }[]>`SELECT clock_timestamp()::timestamptz(3) AS now`;
@@ -34,7 +24,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
   };
 
   const findMany = async (ids: string[]): Promise<ApiKeyRow[]> =>
-    ((await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[]).filter(isOurs);
+    ((await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[]).filter((row) => proofs.isOurs(row)); // any other is as good as unknown
 
   return {
     /** The ids of all keys that have not been revoked. */
@@ -82,7 +72,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         const [row] = await prisma.$queryRaw<ApiKeyRow[]>`
           SELECT ${columns} FROM api_keys k WHERE k.id = ${id} AND ${isWithin(patterns)}`;
         if (row === undefined) return false;
-        const ours = isOurs(row);
+        const ours = proofs.isOurs(row);
         if (row.revokedAt !== null && ours) return true;
         const mac = ours ? proofs.sign({ ...row, revokedAt: at }) : row.mac;
         // By compare-and-swap: nobody's change in between is undone, and none undoes this one.

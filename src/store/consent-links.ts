@@ -25,14 +25,8 @@ export type ConsentLinks = ReturnType<typeof createConsentLinks>;
 /** The statements that move a consent link: docs/consent.md, "A link". */
 export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowProofs, "links">) {
   /** A link that this broker did not write so is as good as unknown. */
-  const only = ([row]: ConsentLinkRow[]): ConsentLinkRow | null => {
-    try {
-      if (row !== undefined) proofs.check(row);
-      return row ?? null;
-    } catch {
-      return null;
-    }
-  };
+  const only = ([row]: ConsentLinkRow[]): ConsentLinkRow | null =>
+    row !== undefined && proofs.isOurs(row) ? row : null;
 
   return {
     /** Stores a link and forgets those of the same connection that ran out 30 days ago. */

@@ -91,7 +91,11 @@ export function openTokens(vault: TokenVault, record: AnswerRecord) {
  * The same set for another generation of its row. It stays bound to the inputs that it was got with: in a row that has others
  * now, it does not open. What was looked up is the row's, unless the set comes with an account of its own.
  */
-export function resealFor(vault: TokenVault, record: AnswerRecord, row: TokenRow, generation: number): SealedGrant {
+export function resealFor(
+  vault: TokenVault,
+  record: AnswerRecord,
+  { row, generation }: { row: TokenRow; generation: number },
+): SealedGrant {
   const accountCaptured = record.account === undefined ? provenCaptures(vault, row).accountCaptured : {};
   if (generation === record.sealedFor && isSame(accountCaptured, record.grant.accountCaptured)) return record.grant;
   const from = placeIn(record, record.sealedFor, record.grant.accountCaptured);

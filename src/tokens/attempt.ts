@@ -152,7 +152,7 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
       const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
       // Whoever changes the column beside a record does not change what stands in it.
       if (opened.authorization === row.authorization) {
-        return { attemptId, grant: resealFor(vault, opened, row, generation) };
+        return { attemptId, grant: resealFor(vault, opened, { row, generation }) };
       }
       passedOver.push(attemptId);
     } catch (error) {

@@ -57,7 +57,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
     return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }
   const generation = nextGeneration(row);
-  const sealed = resealFor(vault, record, row, generation);
+  const sealed = resealFor(vault, record, { row, generation });
   // Told once, not with each of them.
   const since = sealed.noRefreshTokenSince && (row.noRefreshTokenSince ?? sealed.noRefreshTokenSince);
   const event = { type: "came_along" as const, detail: { generation, attempt: record.attemptId } };
@@ -99,7 +99,7 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
     const generation = Math.max(row.generation, record.generation) + 1;
     const event = { type: "late_answer_stored" as const, detail: { generation, attempt: record.attemptId } };
     const given = { attemptId: record.attemptId, generation, event };
-    const promoted = await rows.promoteLate(row, resealFor(vault, record, row, generation), given);
+    const promoted = await rows.promoteLate(row, resealFor(vault, record, { row, generation }), given);
     return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
   }
   return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeLate(parts, record);
@@ -130,7 +130,7 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
   if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };
   const event = { type: record.event, detail: { attempt: record.attemptId } };
-  const sealed = resealFor(vault, record, row, nextGeneration(row));
+  const sealed = resealFor(vault, record, { row, generation: nextGeneration(row) });
   const place = { ...row, attemptId: record.attemptId };
   const given = { event, exclusive: false, clientId: record.clientId, account: record.account };
   const kept = keepRefreshToken(vault, row, { record, sealed });

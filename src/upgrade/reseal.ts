@@ -32,8 +32,7 @@ export async function resealDatabase(given: Resealing): Promise<void> {
 
   await eachRow<TokenRow & { attemptAnswer: Sealed }>(
     given,
-    `SELECT ${tokenColumns.sql}, c.attempt_answer_sealed AS "attemptAnswer" FROM connections c`,
-    "c.id",
+    { select: `SELECT ${tokenColumns.sql}, c.attempt_answer_sealed AS "attemptAnswer" FROM connections c` },
     async (row) => {
       const hosts = hostsFor(given, row);
       const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
@@ -54,10 +53,11 @@ export async function resealDatabase(given: Resealing): Promise<void> {
 
   await eachRow<ProvenClient & { secret: Sealed; previousSecret: Sealed }>(
     given,
-    `SELECT c.id::text AS id, c.name, c.provider, c.client_id AS "clientId", c.connections AS patterns, c.scopes, c.inputs, c.own_redirect_uri AS "ownRedirectUri",
+    {
+      select: `SELECT c.id::text AS id, c.name, c.provider, c.client_id AS "clientId", c.connections AS patterns, c.scopes, c.inputs, c.own_redirect_uri AS "ownRedirectUri",
        c.secret_revision AS "secretRevision", c.secret_sealed AS secret, c.previous_secret_sealed AS "previousSecret"
      FROM clients c`,
-    "c.id",
+    },
     async (client) => {
       const destination = clientDestination(client);
       const at = (revision: number) => places.clientSecretPlace({ clientId: client.id, revision, destination });
@@ -75,27 +75,31 @@ export async function resealDatabase(given: Resealing): Promise<void> {
 
   await eachRow<ProvenKey>(
     given,
-    `SELECT c.id, c.name, c.secret_hash AS "secretHash", c.abilities, c.connections, c.expires_at AS "expiresAt",
+    {
+      select: `SELECT c.id, c.name, c.secret_hash AS "secretHash", c.abilities, c.connections, c.expires_at AS "expiresAt",
        c.revoked_at AS "revokedAt", c.created_at AS "createdAt" FROM api_keys c`,
-    "c.id",
+    },
     async (key) =>
       void (await session.query("UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)])),
   );
 
   await eachRow<ProvenLink>(
     given,
-    `SELECT c.id, c.connection_id::text AS "connectionId", c.secret_hash AS "secretHash", c.return_to AS "returnTo", c.manual,
+    {
+      select: `SELECT c.id, c.connection_id::text AS "connectionId", c.secret_hash AS "secretHash", c.return_to AS "returnTo", c.manual,
        c.purpose, c.created_by AS "createdBy", c.expires_at AS "expiresAt", c.claimed_by AS "claimedBy" FROM consent_links c`,
-    "c.id",
+    },
     async (link) =>
       void (await session.query("UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)])),
   );
 
   await eachRow<{ id: string; connectionId: string; generation: number; record: Uint8Array }>(
     given,
-    `SELECT c.attempt_id::text AS id, c.connection_id::text AS "connectionId", c.base_generation AS generation,
+    {
+      select: `SELECT c.attempt_id::text AS id, c.connection_id::text AS "connectionId", c.base_generation AS generation,
        c.record_sealed AS record FROM candidates c`,
-    "c.attempt_id",
+      id: "c.attempt_id",
+    },
     async ({ id, ...candidate }) => {
       const record = await resealRecord(given, candidate);
       await session.query("UPDATE candidates SET record_sealed = $2 WHERE attempt_id = $1::uuid", [id, record]);
@@ -104,10 +108,12 @@ export async function resealDatabase(given: Resealing): Promise<void> {
 
   await eachRow<ProvenHeldGrant & { id: string; record: Uint8Array }>(
     given,
-    `SELECT c.attempt_id::text AS id, c.attempt_id::text AS "attemptId", c.connection_id::text AS "connectionId", c.generation,
+    {
+      select: `SELECT c.attempt_id::text AS id, c.attempt_id::text AS "attemptId", c.connection_id::text AS "connectionId", c.generation,
        c.account, c.account_label AS "accountLabel", c.link_id AS "linkId", c.accepted, c.record_sealed AS record
      FROM held_grants c`,
-    "c.attempt_id",
+      id: "c.attempt_id",
+    },
     async (held) => {
       const record = await resealRecord(given, held);
       await session.query("UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid", [
@@ -126,11 +132,12 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
   type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Record<string, unknown>;
   await eachRow<Device>(
     given,
-    `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.device_code_sealed AS "deviceCode", c.link_id AS "linkId",
+    {
+      select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.device_code_sealed AS "deviceCode", c.link_id AS "linkId",
        c.user_code AS "userCode", c.verification_uri AS "verificationUri",
        c.verification_uri_complete AS "verificationUriComplete", c.interval_s AS "intervalSeconds",
        EXTRACT(EPOCH FROM c.expires_at - c.created_at)::int AS "expiresInSeconds" FROM device_authorizations c`,
-    "c.id",
+    },
     async ({ id, connectionId, deviceCode, ...shown }) => {
       const row = await rowOf(given, connectionId);
       if (row === null) return;
@@ -231,9 +238,8 @@ function resealer({ keyring, openOld }: Resealing) {
 /** In batches, in the order of ids. */
 async function eachRow<Row extends { id: string }>(
   { session }: Resealing,
-  select: string,
-  id: string,
-  change: (row: Row) => Promise<void>,
+  { select, id = "c.id" }: { select: string; id?: string },
+  change: (row: Row) => Promise<unknown>,
 ): Promise<void> {
   let rows: Row[] = [];
   do {

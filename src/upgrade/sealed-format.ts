@@ -70,8 +70,9 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
     if (await finds(session, anything)) throw robbed("its table encryption_keys is empty, and other tables are not");
   } else if (marks.every(({ check }) => isOldFormat(check))) {
     verifyOldMarks(keys, marks);
-    if (await finds(session, anythingNew))
+    if (await finds(session, anythingNew)) {
       throw robbed("its encryption_keys have the form from before, and other rows do not");
+    }
     if (memory.isKept()) {
       throw robbed(
         "its encryption_keys have the form from before; delete the file sealed-format in DATA_DIR if it is an old backup",

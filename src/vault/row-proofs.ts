@@ -4,7 +4,10 @@ import type { Authenticity, Keyring } from "./keyring.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 
 /** Every row has one proof for its table. An older row of the same id holds as well: a replay is not told apart (docs/security.md). */
-export function createRowProofs({ sign, verify }: Pick<Keyring, "sign" | "verify">): RowProofs {
+export function createRowProofs(
+  { sign, verify }: Pick<Keyring, "sign" | "verify">,
+  onForged: (error: UnreadableSecretError) => void,
+): RowProofs {
   const proofs = <Row>(table: string, idOf: (row: Row) => string, partsOf: (row: Row) => unknown[]): Proofs<Row> => {
     const textOf = (row: Row) => JSON.stringify(partsOf(row));
     const judge = (row: Read<Row>): Authenticity => {
@@ -14,17 +17,28 @@ export function createRowProofs({ sign, verify }: Pick<Keyring, "sign" | "verify
         return "forged"; // a column holds what this broker never writes there
       }
     };
+    const check = (row: Read<Row>): void => {
+      const authenticity = judge(row);
+      if (authenticity === "authentic") return;
+      const keyId = row.mac === null ? null : row.mac.slice(0, Math.max(row.mac.lastIndexOf("."), 0));
+      const reason = authenticity === "unknown_key" ? "unknown_key" : "does_not_open";
+      throw new UnreadableSecretError(
+        { table, row: idOf(row), column: "mac" },
+        { keyId: keyId !== null && /^[\w.-]{1,32}$/.test(keyId) ? keyId : null, reason },
+      );
+    };
     return {
       sign: (row) => sign(table, textOf(row)),
-      check(row) {
-        const authenticity = judge(row);
-        if (authenticity === "authentic") return;
-        const keyId = row.mac === null ? null : row.mac.slice(0, Math.max(row.mac.lastIndexOf("."), 0));
-        const reason = authenticity === "unknown_key" ? "unknown_key" : "does_not_open";
-        throw new UnreadableSecretError(
-          { table, row: idOf(row), column: "mac" },
-          { keyId: keyId !== null && /^[\w.-]{1,32}$/.test(keyId) ? keyId : null, reason },
-        );
+      check,
+      isOurs(row) {
+        try {
+          check(row);
+          return true;
+        } catch (error) {
+          if (!(error instanceof UnreadableSecretError)) throw error;
+          onForged(error);
+          return false;
+        }
       },
     };
   };
@@ -32,40 +46,51 @@ export function createRowProofs({ sign, verify }: Pick<Keyring, "sign" | "verify
     connections: proofs(
       "connections",
       ({ id }) => id,
-      (row) => [
-        ...[row.id, row.name, row.parentId, row.chain, row.provider, row.clientRef, row.grant, row.scopes],
-        ...[sorted(row.inputs), sorted(row.labels), row.status === "disabled", row.credentialsRevision],
+      ({
+        id,
+        name,
+        parentId,
+        chain,
+        provider,
+        clientRef,
+        grant,
+        scopes,
+        inputs,
+        labels,
+        status,
+        credentialsRevision,
+      }) => [
+        { id, name, parentId, chain, provider, clientRef, grant, scopes, credentialsRevision },
+        { inputs: sorted(inputs), labels: sorted(labels), disabled: status === "disabled" },
       ],
     ),
     clients: proofs(
       "clients",
       ({ id }) => id,
-      (row) => [
-        ...[row.id, row.name, row.provider, row.clientId, row.patterns, row.scopes],
-        ...[sorted(row.inputs), row.ownRedirectUri, row.secretRevision],
+      ({ id, name, provider, clientId, patterns, scopes, inputs, ownRedirectUri, secretRevision }) => [
+        { id, name, provider, clientId, patterns, scopes, ownRedirectUri, secretRevision, inputs: sorted(inputs) },
       ],
     ),
     keys: proofs(
       "api_keys",
       ({ id }) => id,
-      (row) => [
-        ...[row.id, row.name, hex(row.secretHash), row.abilities, row.connections],
-        ...[row.expiresAt, row.revokedAt, row.createdAt].map((time) => time?.toISOString() ?? null),
+      ({ id, name, secretHash, abilities, connections, expiresAt, revokedAt, createdAt }) => [
+        { id, name, secretHash: hex(secretHash), abilities, connections, expiresAt, revokedAt, createdAt },
       ],
     ),
     links: proofs(
       "consent_links",
       ({ id }) => id,
-      (row) => [
-        ...[row.id, row.connectionId, hex(row.secretHash), row.returnTo, row.manual, row.purpose, row.createdBy],
-        ...[row.expiresAt.toISOString(), row.claimedBy === null ? null : hex(row.claimedBy)],
+      ({ id, connectionId, secretHash, returnTo, manual, purpose, createdBy, expiresAt, claimedBy }) => [
+        { id, connectionId, returnTo, manual, purpose, createdBy, expiresAt },
+        { secretHash: hex(secretHash), claimedBy: claimedBy && hex(claimedBy) },
       ],
     ),
     heldGrants: proofs(
       "held_grants",
       ({ attemptId }) => attemptId,
-      (row) => [
-        ...[row.attemptId, row.connectionId, row.generation, row.account, row.accountLabel, row.linkId, row.accepted],
+      ({ attemptId, connectionId, generation, account, accountLabel, linkId, accepted }) => [
+        { attemptId, connectionId, generation, account, accountLabel, linkId, accepted },
       ],
     ),
   };

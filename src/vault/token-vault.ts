@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { RowProofs } from "../proven-rows.ts";
+import type { UnreadableSecretError } from "../unreadable.ts";
 import type { Destination, Place } from "./envelope.ts";
 import type { Keyring } from "./keyring.ts";
 import { createRowProofs } from "./row-proofs.ts";
@@ -91,7 +92,11 @@ function tokenPlace(column: string, at: TokenPlace): Place & { destination: Dest
   return { ...rowPlace(column, at), destination: at.destination };
 }
 
-export function createTokenVault(keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify">): TokenVault {
+/** @param onForged told of rows that somebody else has written and that count as none */
+export function createTokenVault(
+  keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify">,
+  onForged: (error: UnreadableSecretError) => void = () => undefined,
+): TokenVault {
   const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
   const reseal = (record: Uint8Array | null, from: Place, to: Place & { destination: Destination }) => {
     if (record === null) return null;
@@ -99,7 +104,7 @@ export function createTokenVault(keyring: Pick<Keyring, "seal" | "open" | "hosts
     return keyring.seal(text, { ...to, destination: { ...to.destination, hosts: keyring.hostsOf(record) } });
   };
   return {
-    ...createRowProofs(keyring),
+    ...createRowProofs(keyring, onForged),
     hostsOf: (record) => keyring.hostsOf(record),
     sealTokens: ({ accessToken, refreshToken }, at) => ({
       accessToken: sealOrNull(accessToken, accessTokenPlace(at)),

@@ -1,3 +1,4 @@
+import { noAlarms } from "../support/unasked.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer as createWebServer } from "node:http";
@@ -53,7 +54,7 @@ function expectSaid(text: string, wrong: string, place = ""): void {
 async function open(env: Environment) {
   const usual = { ADMIN_KEY: canaries.adminKey, ENCRYPTION_KEYS: encryptionKeys, ...secrets };
   const config = readConfig({ ...usual, DATA_DIR: join(folder.path, randomUUID()), ...env });
-  return await openStorage(config, openProviders(config, { info: () => undefined }));
+  return await openStorage(config, { ...openProviders(config, { info: () => undefined }), alarms: noAlarms });
 }
 
 async function openAndClose(env: Environment): Promise<void> {

@@ -221,7 +221,7 @@ describe("a database of the version before", () => {
       async on(work) {
         const database = await PGlite.create(join(path, "database"));
         const run: Run = async (sql) => (await database.exec(sql)).at(-1)?.rows as Record<string, unknown>[];
-        await work(run).finally(() => database.close());
+        await work(run).finally(async () => await database.close());
       },
     };
   });
@@ -236,7 +236,7 @@ describeWithServices(["postgres"], "a database of the version before, on Postgre
         const client = new Client({ connectionString: databaseUrl });
         await client.connect();
         const run: Run = async (sql) => (await client.query(sql)).rows as Record<string, unknown>[];
-        await work(run).finally(() => client.end());
+        await work(run).finally(async () => await client.end());
       },
     };
   });

@@ -23,8 +23,9 @@ export async function proveByHand(
        created_by AS "createdBy", expires_at AS "expiresAt", claimed_by AS "claimedBy" FROM consent_links`,
     [],
   );
-  for (const link of links)
+  for (const link of links) {
     await query("UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)]);
+  }
   const keys = await query<ProvenKey>(
     `SELECT id, name, secret_hash AS "secretHash", abilities, connections, expires_at AS "expiresAt", revoked_at AS "revokedAt",
        created_at AS "createdAt" FROM api_keys`,

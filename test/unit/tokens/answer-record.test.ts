@@ -56,7 +56,7 @@ describe("the record of an answer", () => {
 
   it("is sealed anew for another generation, where its tokens open, and nowhere else", () => {
     const record = answerRecord(row);
-    const grant = resealFor(vault, record, row, 9);
+    const grant = resealFor(vault, record, { row, generation: 9 });
     expect(openTokens(vault, { ...record, sealedFor: 9, grant })).toEqual({
       accessToken: "a2",
       refreshToken: "second",
@@ -67,7 +67,7 @@ describe("the record of an answer", () => {
       accessToken: null,
       refreshToken: null,
     });
-    expect(resealFor(vault, record, row, record.sealedFor)).toBe(record.grant);
+    expect(resealFor(vault, record, { row, generation: record.sealedFor })).toBe(record.grant);
   });
 
   it("without an access token, or without a refresh token, is sealed anew all the same", () => {
@@ -77,7 +77,7 @@ describe("the record of an answer", () => {
       { accessToken: "a2", refreshToken: null },
     ]) {
       const record = answerRecord(row, { grant: sealedFor(row, vault.sealTokens(tokens, place)) });
-      const again = { ...record, sealedFor: 9, grant: resealFor(vault, record, row, 9) };
+      const again = { ...record, sealedFor: 9, grant: resealFor(vault, record, { row, generation: 9 }) };
       expect(openTokens(vault, again)).toEqual(tokens);
     }
   });

@@ -112,11 +112,11 @@ describe("a sealed record", () => {
   });
 });
 
-describe("a record that is bound to a destination", () => {
-  const bound = (text = "secret", at: Destination = destination) =>
-    seal(text, { keyId: "k1", key, place: { ...place, destination: at }, randomBytes });
-  const openFor = (record: Buffer, at?: Destination) => open(record, key, at ? { ...place, destination: at } : place);
+const bound = (text = "secret", at: Destination = destination) =>
+  seal(text, { keyId: "k1", key, place: { ...place, destination: at }, randomBytes });
+const openFor = (record: Buffer, at?: Destination) => open(record, key, at ? { ...place, destination: at } : place);
 
+describe("a record that is bound to a destination", () => {
   it("opens for it, whatever the order of names, and whichever inputs fill hosts by now", () => {
     const captured = { tenant: "t1", zone: "z" };
     const record = bound("text", { ...destination, captured });
