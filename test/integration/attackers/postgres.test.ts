@@ -1,0 +1,166 @@
+import { createHash, randomBytes } from "node:crypto";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { makeApiKey } from "../../../src/registry/api-key.ts";
+import { query } from "../../support/query.ts";
+import { describeWithServices } from "../../support/services/index.ts";
+import { nothing, TwoTeams } from "./support/two-teams.ts";
+
+// Whoever attacks writes to every table of Postgres, has the key of another team, and no key of the ring.
+describeWithServices(["postgres", "redis"], "an attacker with write access to Postgres", () => {
+  let stage: TwoTeams;
+  /** Of team A: reads and makes connections of its own. */
+  let key: string;
+
+  const sql = async (text: string, values: unknown[] = []) => await query(stage.databaseUrl, text, values);
+  const read = async (name: string, by = key) => await stage.attack(by, `/tokens/${name}?min_ttl=3000`);
+  /** A victim of its own for each case: connected like those of team B, and changed by hand afterwards. */
+  const victim = async (name: string, client = "tenant-b") => {
+    const provider = client === "tenant-b" ? "tenant" : "strict";
+    await stage.api.createConnection({ name, provider, client, scopes: ["read"] });
+    await stage.connect(name);
+  };
+  /** What the broker remembers of a row for some seconds is not what is asked for here. */
+  const forget = async () => await restart(stage);
+
+  beforeAll(async () => {
+    stage = await TwoTeams.start();
+    key = await stage.api.createKey({
+      name: "team-a",
+      abilities: ["tokens", "connections"],
+      connections: ["team-a-*"],
+    });
+  });
+  afterAll(async () => await stage[Symbol.asyncDispose]());
+
+  it("makes no key of its own, and widens, lengthens or revives none", async () => {
+    const own = makeApiKey(randomBytes);
+    const hash = createHash("sha256").update(own.key).digest();
+    await sql(
+      "INSERT INTO api_keys (id, name, secret_hash, abilities, connections) VALUES ($1, 'own', $2, '{tokens,connections,admin}', '{*}')",
+      [own.id, hash],
+    );
+    const copied = makeApiKey(randomBytes);
+    await sql(
+      `INSERT INTO api_keys (id, name, secret_hash, abilities, connections, created_at, mac)
+       SELECT $1, name, $2, abilities, connections, created_at, mac FROM api_keys WHERE name = 'team-a'`,
+      [copied.id, createHash("sha256").update(copied.key).digest()],
+    );
+    const make = async (name: string, more = {}) =>
+      await stage.api.createKey({ name, abilities: ["tokens"], connections: ["team-a-*"], ...more });
+    const [wide, able, revoked, ended] = [
+      await make("wide"),
+      await make("able"),
+      await make("revoked", { connections: ["*"] }),
+      await make("ended", { connections: ["*"], expires_at: new Date(Date.now() + 86_400_000).toISOString() }),
+    ];
+    await stage.api.api(`/keys/${revoked.split("_")[1]}`, { method: "DELETE" });
+    await sql("UPDATE api_keys SET connections = '{*}' WHERE name = 'wide'");
+    await sql("UPDATE api_keys SET abilities = '{tokens,connections,admin}' WHERE name = 'able'");
+    await sql("UPDATE api_keys SET revoked_at = NULL WHERE name = 'revoked'");
+    await sql("UPDATE api_keys SET expires_at = NULL WHERE name = 'ended'");
+    await forget();
+    for (const bearer of [own.key, copied.key, wide, able, revoked, ended]) {
+      expect((await read("team-b-account", bearer)).status).toBe(401);
+    }
+  });
+
+  it.each([
+    ["the name of another team's connection", "name = 'team-a-renamed'"],
+    ["its provider", "provider = 'strict'"],
+    ["its client", "client_ref = (SELECT id FROM clients WHERE name = 'accounts-b')"],
+    ["no client", "client_ref = NULL"],
+    ["its parent", "parent_id = (SELECT id FROM connections WHERE name = 'team-b-account'), chain = 'user'"],
+    ["its grant", "grant_type = 'client_credentials'"],
+    ["its host", "inputs = jsonb_build_object('host_url', '$FOREIGN')"],
+    ["what is captured", "captured = jsonb_build_object('host_url', '$FOREIGN')"],
+    ["what was looked up", "account_captured = jsonb_build_object('host_url', '$FOREIGN')"],
+    ["no proof", "mac = NULL"],
+    ["another's proof", "mac = (SELECT mac FROM connections WHERE name = 'team-b-account')"],
+    [
+      "another's tokens",
+      `access_token_sealed = (SELECT access_token_sealed FROM connections WHERE name = 'team-b-account'),
+       refresh_token_sealed = (SELECT refresh_token_sealed FROM connections WHERE name = 'team-b-account')`,
+    ],
+  ])("gets nothing by giving a connection %s", async (what, change) => {
+    const name = `team-b-victim-${createHash("sha256").update(what).digest("hex").slice(0, 8)}`;
+    await victim(name);
+    await sql(`UPDATE connections SET ${change.replaceAll("$FOREIGN", stage.foreign.origin)} WHERE name = '${name}'`);
+    await forget();
+    // Team B's own read may have it refreshed: what is sent then goes to the host that it was meant for.
+    await stage.broker.api.token(name, { min_ttl: 3000 });
+    expect((await read("team-a-renamed")).status).not.toBe(200);
+    expect(stage.loot()).toEqual(nothing);
+    await sql("DELETE FROM connections WHERE name = $1 OR name = 'team-a-renamed'", [name]);
+  });
+
+  it("makes no connection of its own on another team's client", async () => {
+    await sql(
+      `INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels)
+       SELECT gen_random_uuid(), 'team-a-own', provider, id, 'client_credentials', '{read}', '{}',
+         jsonb_build_object('host_url', $1::text), '{}' FROM clients WHERE name = 'shop-b'`,
+      [stage.foreign.origin],
+    );
+    expect((await read("team-a-own")).body["code"]).toBe("unreadable_secret");
+    for (const path of ["/refresh", "/consent-links"]) {
+      const { status } = await stage.attack(key, `/connections/team-a-own${path}`, { method: "POST", body: {} });
+      expect(status).not.toBe(200);
+    }
+    expect(stage.loot()).toEqual(nothing);
+  });
+
+  it("has no client's secret sent elsewhere, nor opened for another client", async () => {
+    await victim("team-b-of-client", "tenant-b");
+    const changes: [string, string][] = [
+      ["inputs", `jsonb_build_object('host_url', '${stage.foreign.origin}')`],
+      ["connections", "'{*}'"],
+      ["client_id", "'other'"],
+      ["provider", "'strict'"],
+      ["secret_sealed", "(SELECT secret_sealed FROM clients WHERE name = 'shop-b')"],
+    ];
+    for (const [column, value] of changes) {
+      await sql(`CREATE TABLE kept AS SELECT ${column} AS kept FROM clients WHERE name = 'shop-idle'`);
+      await sql(`UPDATE clients SET ${column} = ${value} WHERE name = 'shop-idle'`);
+      const made = await stage.attack(key, "/connections", {
+        method: "POST",
+        body: {
+          name: `team-a-${column.replace("_", "-")}`,
+          provider: "shopware",
+          client: "shop-idle",
+          grant: "client_credentials",
+        },
+      });
+      expect([column, made.status >= 400]).toEqual([column, true]);
+      await sql(`UPDATE clients SET ${column} = (SELECT kept FROM kept) WHERE name = 'shop-idle'`);
+      await sql("DROP TABLE kept");
+    }
+    expect(stage.loot()).toEqual(nothing);
+  });
+
+  it("points no link at another connection, and lengthens none", async () => {
+    await stage.api.createConnection({
+      name: "team-a-mine",
+      provider: "strict",
+      client: "accounts-b",
+      scopes: ["read"],
+    });
+    for (const change of [
+      "connection_id = (SELECT id FROM connections WHERE name = 'team-b-account')",
+      "expires_at = expires_at + interval '1 year'",
+      "return_to = 'https://evil.example/'",
+      "mac = NULL",
+    ]) {
+      const { url, id } = await stage.api.consentLink("team-a-mine");
+      expect((await fetch(url)).status).toBe(200);
+      await sql(`UPDATE consent_links SET ${change} WHERE id = $1`, [id]);
+      expect([change, (await fetch(url)).status]).toEqual([change, 404]);
+    }
+  });
+
+  it("ends with nothing", () => expect(stage.loot()).toEqual(nothing));
+});
+
+/** The same broker, which has seen nothing. */
+async function restart(stage: TwoTeams): Promise<void> {
+  await stage.broker.stop("SIGINT");
+  await stage.broker.start();
+}
