@@ -192,8 +192,8 @@ export const guards: readonly Guard[] = [
   {
     name: "access: a client is as it was read while a connection of it is made or changed",
     file: "src/store/connections.ts",
-    find: "inputs = ${json(client.inputs)} FOR SHARE",
-    replace: "inputs = ${json(client.inputs)}",
+    find: "AND mac = ${client.mac} FOR SHARE)",
+    replace: "AND mac = ${client.mac})",
     caughtBy: contract("races"),
   },
   {
