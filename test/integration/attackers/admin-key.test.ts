@@ -4,7 +4,7 @@ import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 import { approve } from "../../support/walk-consent.ts";
 import { ForeignHost } from "./support/foreign-host.ts";
-import { nothing, TwoTeams } from "./support/two-teams.ts";
+import { nothing, shownAt, TwoTeams } from "./support/two-teams.ts";
 
 // The key has the ability `admin` for all connections, and none of the others.
 describeWithServices(["postgres", "redis"], "an attacker with an admin key", () => {
@@ -115,6 +115,31 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
     goOn();
     expect((await page).status).toBe(200);
     expect((await stage.api.connection("exchanging")).status).toBe("connected");
+  });
+
+  it("gets no code that ops hand in while it moves the host, nor what the code was exchanged for", async () => {
+    const { copied, api } = stage;
+    const client = { client_id: copied.client.id, client_secret: copied.client.secret };
+    await api.createClient({ name: "copied", provider: "copied", ...client, inputs: { host_url: copied.origin } });
+    await api.createConnection({ name: "copied", provider: "copied", client: "copied", scopes: ["read"] });
+    copied.redirectUris.add(shownAt);
+    const query = new URLSearchParams({ response_type: "code", client_id: client.client_id, redirect_uri: shownAt });
+    const shown = await approve(`${copied.origin}/authorize?${query}&scope=read`);
+    const goOn = copied.holdTokens();
+    const sent = copied.ledger.requests.length;
+    const handedIn = api.api("/connections/copied/code", {
+      method: "POST",
+      body: { code: shown.searchParams.get("code") },
+    });
+    await until("the code is at the provider", () => copied.ledger.requests.length > sent);
+    // Nothing in the database tells that a code is on its way: the host may move. What comes back was meant for the old one.
+    expect((await move("copied")).status).toBe(200);
+    goOn();
+    await handedIn;
+    const refreshed = await api.api("/connections/copied/refresh", { method: "POST" });
+    expect([refreshed.body["code"], (await api.token("copied")).body.code]).toEqual(Array(2).fill("unreadable_secret"));
+    await api.api("/connections/copied", { method: "DELETE" });
+    expect(stage.foreign.connections).toBe(0);
   });
 
   it("may move a client that nobody uses, with a secret of its own: none of the secrets before goes there", async () => {

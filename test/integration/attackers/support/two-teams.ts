@@ -9,6 +9,8 @@ import { walkConsent } from "../../../support/walk-consent.ts";
 import { ForeignHost } from "./foreign-host.ts";
 import { readNeighbours, stolenFrom } from "./neighbours.ts";
 
+/** Where the provider's page shows a code. */
+export const shownAt = "https://team-b.example/code";
 const pattern = String.raw`^https?://127\.0\.0\.1:[0-9]{1,5}$`;
 
 /**
@@ -21,17 +23,22 @@ export class TwoTeams implements AsyncDisposable {
   readonly shop: Shopware;
   readonly accounts: GenericProvider;
   readonly tenant: GenericProvider;
+  /** Shows codes to be copied, at a host that the client's input decides. */
+  readonly copied: GenericProvider;
   readonly foreign: ForeignHost;
   /** All that the attacker was told. */
   readonly answers: Place[] = [];
   readonly neighbours = ["team-b-shop", "team-b-account", "team-b-tenant"];
 
-  private constructor(parts: Pick<TwoTeams, "broker" | "databaseUrl" | "shop" | "accounts" | "tenant" | "foreign">) {
+  private constructor(
+    parts: Pick<TwoTeams, "broker" | "databaseUrl" | "shop" | "accounts" | "tenant" | "copied" | "foreign">,
+  ) {
     this.broker = parts.broker;
     this.databaseUrl = parts.databaseUrl;
     this.shop = parts.shop;
     this.accounts = parts.accounts;
     this.tenant = parts.tenant;
+    this.copied = parts.copied;
     this.foreign = parts.foreign;
   }
 
@@ -40,6 +47,7 @@ export class TwoTeams implements AsyncDisposable {
     const shop = await new Shopware().start();
     const accounts = await new GenericProvider().start();
     const tenant = await new GenericProvider().start();
+    const copied = await new GenericProvider({ pkce: "off" }).start();
     const [fixed = { id: "", extends: "" }] = tenant.definitions();
     const anywhere = {
       ...fixed,
@@ -49,14 +57,17 @@ export class TwoTeams implements AsyncDisposable {
       token: { url: "{inputs.host_url}/token", client_auth: "basic", encoding: "form" },
       api: { base_url: "{inputs.host_url}/api" },
     };
-    const definitions = [...shop.definitions(), ...accounts.definitions(), anywhere];
+    const manual = { manual_code: true, manual_redirect_uri: shownAt };
+    const shown = { ...anywhere.authorization, pkce: "off", ...manual };
+    const toCopy = { ...anywhere, id: "copied", authorization: shown };
+    const definitions = [...shop.definitions(), ...accounts.definitions(), anywhere, toCopy];
     const broker = await startBroker({
       databaseUrl,
       redisUrl: await useRedis(),
       providersDir: await providersFolder({ definitions: () => definitions }),
     });
     const foreign = await ForeignHost.start();
-    const stage = new TwoTeams({ broker, databaseUrl, shop, accounts, tenant, foreign });
+    const stage = new TwoTeams({ broker, databaseUrl, shop, accounts, tenant, copied, foreign });
     await stage.#settle();
     return stage;
   }
@@ -68,7 +79,7 @@ export class TwoTeams implements AsyncDisposable {
   async #settle(): Promise<void> {
     const { api, broker } = this;
     // Their first secrets have words in common with their names, which are no secrets.
-    for (const server of [this.shop, this.accounts, this.tenant]) server.changeSecret();
+    for (const server of [this.shop, this.accounts, this.tenant, this.copied]) server.changeSecret();
     this.accounts.redirectUris.add(broker.redirectUri("strict"));
     const connections = ["team-b-*"];
     const shop = { provider: "shopware", client_id: this.shop.client.id, client_secret: this.shop.client.secret };
@@ -113,7 +124,7 @@ export class TwoTeams implements AsyncDisposable {
 
   /** What the attacker has got. Nothing is right. */
   loot(): { stolen: string[]; foreignRequests: string[]; foreignConnections: number } {
-    const servers = [this.shop, this.accounts, this.tenant];
+    const servers = [this.shop, this.accounts, this.tenant, this.copied];
     return {
       stolen: servers.flatMap((server) => stolenFrom(server, this.answers)),
       foreignRequests: this.foreign.requests,
@@ -123,7 +134,7 @@ export class TwoTeams implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.broker[Symbol.asyncDispose]();
-    await Promise.all([this.shop, this.accounts, this.tenant].map(async (server) => await server.stop()));
+    await Promise.all([this.shop, this.accounts, this.tenant, this.copied].map(async (server) => await server.stop()));
     await this.foreign[Symbol.asyncDispose]();
   }
 }
