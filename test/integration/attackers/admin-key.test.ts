@@ -124,7 +124,7 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
     await api.createConnection({ name: "copied", provider: "copied", client: "copied", scopes: ["read"] });
     copied.redirectUris.add(shownAt);
     const query = new URLSearchParams({ response_type: "code", client_id: client.client_id, redirect_uri: shownAt });
-    const shown = await approve(`${copied.origin}/authorize?${query}&scope=read`);
+    const shown = await approve(`${copied.origin}/authorize?${query.toString()}&scope=read`);
     const goOn = copied.holdTokens();
     const sent = copied.ledger.requests.length;
     const handedIn = api.api("/connections/copied/code", {
