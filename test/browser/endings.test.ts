@@ -6,6 +6,7 @@ import type { Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { describeWithBrowser, newProfile, screenshot } from "../support/browser.ts";
 import { setConsentStage, type ConsentStage } from "../support/consent-stage.ts";
+import { proveByHand } from "../support/prove-by-hand.ts";
 import { freePort } from "../support/free-port.ts";
 import { folderOf } from "../unit/providers/definitions.ts";
 
@@ -159,6 +160,7 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
   async "an expired link"(page) {
     const { url, id, connectionName } = await makeLink();
     await stage.database.prisma.$executeRaw`UPDATE consent_links SET expires_at = clock_timestamp() WHERE id = ${id}`;
+    await proveByHand((sql, values) => stage.database.prisma.$queryRawUnsafe(sql, ...values), stage.vault);
     await page.goto(url);
     return ["This link has expired", connectionName, "help@bakery.example"];
   },
