@@ -236,6 +236,7 @@ function resealer({ keyring, openOld }: Resealing) {
 }
 
 /** In batches, in the order of ids. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- said by who writes the SELECT, as with `query`
 async function eachRow<Row extends { id: string }>(
   { session }: Resealing,
   { select, id = "c.id" }: { select: string; id?: string },

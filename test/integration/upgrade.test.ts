@@ -221,7 +221,11 @@ describe("a database of the version before", () => {
       async on(work) {
         const database = await PGlite.create(join(path, "database"));
         const run: Run = async (sql) => (await database.exec(sql)).at(-1)?.rows as Record<string, unknown>[];
-        await work(run).finally(async () => await database.close());
+        try {
+          await work(run);
+        } finally {
+          await database.close();
+        }
       },
     };
   });
@@ -236,7 +240,11 @@ describeWithServices(["postgres"], "a database of the version before, on Postgre
         const client = new Client({ connectionString: databaseUrl });
         await client.connect();
         const run: Run = async (sql) => (await client.query(sql)).rows as Record<string, unknown>[];
-        await work(run).finally(async () => await client.end());
+        try {
+          await work(run);
+        } finally {
+          await client.end();
+        }
       },
     };
   });
