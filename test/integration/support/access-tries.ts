@@ -158,7 +158,7 @@ const open: Try[] = [
   }),
   same("POST /callback/:provider/continue", "a form of another origin", {
     path: "/callback/sandbox/continue",
-    body: "x=y",
+    body: "answer=x",
     form: true,
   }),
   same("GET /callback/:provider/:client", "an unknown state", { path: "/callback/sandbox/x?code=x&state=x" }),
@@ -169,7 +169,7 @@ const open: Try[] = [
   }),
   same("POST /callback/:provider/:client/continue", "a form of another origin", {
     path: "/callback/sandbox/x/continue",
-    body: "x=y",
+    body: "answer=x",
     form: true,
   }),
   same("GET /connected/*", "an unknown ticket", { path: "/connected/x" }),
