@@ -90,6 +90,7 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
     const browser = new ScriptedBrowser();
     const page = await browser.submit(await reconnectAsBob("used", browser), { button: /^Use/ });
     expect([page.status, page.text]).toEqual([200, expect.stringContaining("Connected")]);
+    expect(page.text).toContain("The account bob at work at");
     const after = await stage.token("used", { include: "request" });
     expect([server.accountOf(after.access_token), after.version]).toEqual(["bob", before.version + 2]);
     expect(after).toMatchObject({ request: { base_url: `${server.origin}/api/t-bob` } });
