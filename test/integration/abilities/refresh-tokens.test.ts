@@ -4,6 +4,7 @@ import { patience } from "../../support/patience.ts";
 import { query } from "../../support/query.ts";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
+import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
 import { deep } from "./support/further-tokens.ts";
@@ -226,6 +227,10 @@ describeWithServices(["postgres", "redis"], "a connection without a refresh toke
       const known = `UPDATE held_grants h SET account = 'ada', accepted = true, created_at = h.created_at - interval '6 minutes'
         FROM connections c WHERE c.id = h.connection_id AND c.name = 'unfinished' RETURNING 1`;
       expect(await sql(known)).toHaveLength(1);
+      await proveByHand(
+        (text, values) => query(stage.databaseUrl, text, values),
+        vaultOf(stage.first.encryptionKeys ?? ""),
+      );
       await stage.first.kill();
       await stage.first.start(); // which begins with tidying
       await expect.poll(() => attentionOf("unfinished"), patience).toEqual(lacks);
