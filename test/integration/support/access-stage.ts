@@ -14,8 +14,8 @@ import { temporaryFolder } from "../../support/services/guardian.ts";
 export const kindsOfKey = ["none", "tokens", "connections", "admin", "connections and admin", "ADMIN_KEY"] as const;
 export type KindOfKey = (typeof kindsOfKey)[number];
 
-/** A request, and where it asks for a list, the name or id that is looked for in it. */
-export type Asked = { method: string; path: string; body?: unknown; form?: boolean; shows?: string };
+/** A request, a text being a form, and where it asks for a list, the name or id that is looked for in it. */
+export type Asked = { method: string; path: string; body?: unknown; shows?: string };
 
 /** Whether the caller's patterns cover a thing; `closed`: its own connection, on a client that is for others. */
 export type Whose = "own" | "closed" | "foreign";
@@ -119,18 +119,20 @@ export class AccessStage {
   }
 
   /** What came of it, as a cell of the table says it. */
-  async ask({ method, path, body, form = false, shows }: Asked, kind: KindOfKey): Promise<string> {
+  async ask({ method, path, body, shows }: Asked, kind: KindOfKey): Promise<string> {
     const key = this.#keys[kind];
     const headers: Record<string, string> = {
       // An address of its own: what is tried here without a key is more than one may try in a minute.
       "x-forwarded-for": `192.0.${Math.floor(++this.#count / 250)}.${1 + (this.#count % 250)}`,
       ...(key !== undefined && { authorization: `Bearer ${key}` }),
-      ...(body !== undefined && { "content-type": form ? "application/x-www-form-urlencoded" : "application/json" }),
+      ...(body !== undefined && {
+        "content-type": typeof body === "string" ? "application/x-www-form-urlencoded" : "application/json",
+      }),
     };
     const answer = await request(new URL(path, this.api.url), {
       method: method as "GET",
       headers,
-      body: body === undefined ? null : form ? String(body) : JSON.stringify(body),
+      body: body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body),
     });
     const text = await answer.body.text();
     if (shows !== undefined && answer.statusCode === 200) {
