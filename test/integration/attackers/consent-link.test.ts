@@ -241,8 +241,9 @@ describeWithServices(["postgres", "redis"], "an attacker with a consent link tha
     expect(stolenFrom(provider, answers)).toEqual([]);
     expect([foreign.connections, foreign.requests]).toEqual([0, []]);
     expect(provider.ledger.reuses).toEqual([]);
-    for (const { stdout, stderr } of replicas)
+    for (const { stdout, stderr } of replicas) {
       expect(stdout + stderr).not.toMatch(/unexpected error|a browser page failed/);
+    }
     const received = answers.map(({ text }) => text).join();
     expect(received).not.toContain(broker.adminKey);
   });

@@ -221,7 +221,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
       return Object.keys(fields).length > 0 && fields;
     });
     seen.push(JSON.stringify(found));
-    const [[attempt = "", authentic = ""] = []] = Object.entries(found);
+    const [[attempt, authentic] = ["", ""]] = Object.entries(found);
     toPostgres.heal();
     expect((await reading).status).toBe(200);
     await until("it is stored", async () => (await rowOf("two")).generation === two.generation + 1);
