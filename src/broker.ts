@@ -142,7 +142,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     connections,
     consent,
     consentCalls: createConsentCalls({ consent, connections, devices: parts.devices, decide: parts.establish.decide }),
-    recovery: createRecoveryService(parts),
+    recovery: createRecoveryService({ ...parts, keys: keyTable }),
     clients: createClientService(parts),
     keys: createKeyService({ keys: keyTable, adminKeys: secrets.adminKeys, clock, nowMs: parts.nowMs, randomBytes }),
   };

@@ -193,6 +193,16 @@ export const heldSchema = Type.Object({
   access_token_expires_at: nullable(timestamp),
 });
 
+export const recoverySchema = Type.Object({
+  items: Type.Array(heldSchema),
+  notice: nullable(
+    Type.String({ description: "what else the restored database may have brought back; null: nothing is held" }),
+  ),
+  keys: Type.Array(Type.Pick(keySchema, ["id", "name", "abilities", "created_at", "expires_at"]), {
+    description: "while anything is held: the keys that work, oldest first, of those that GET /keys lists",
+  }),
+});
+
 export const deviceSchema = Type.Object({
   user_code: Type.String({ description: "what the person types in" }),
   verification_uri: Type.String({ description: "where" }),

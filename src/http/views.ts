@@ -6,13 +6,14 @@ import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import type { IssuedToken } from "../tokens/issued-token.ts";
 import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
-import type { HeldConnection } from "../registry/recovery-service.ts";
+import type { HeldConnection, RecoveryService } from "../registry/recovery-service.ts";
 import { lastErrorCodes } from "./schemas.ts";
 import type {
   clientSchema,
   connectionSchema,
   eventSchema,
   heldSchema,
+  recoverySchema,
   keySchema,
   providerSchema,
   tokenSchema,
@@ -142,7 +143,7 @@ export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
   };
 }
 
-export function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
+function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
   return {
     name: held.name,
     provider: held.provider,
@@ -151,6 +152,27 @@ export function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
     access_token_expires_at: iso(held.accessTokenExpiresAt),
   };
 }
+
+export function viewRecovery({
+  held,
+  keys,
+}: Awaited<ReturnType<RecoveryService["list"]>>): Static<typeof recoverySchema> {
+  return {
+    items: held.map(viewHeld),
+    notice: keys === null ? null : keysMayBeBack,
+    keys: (keys ?? []).map(({ id, name, abilities, createdAt, expiresAt }) => ({
+      id,
+      name,
+      abilities,
+      created_at: createdAt.toISOString(),
+      expires_at: iso(expiresAt),
+    })),
+  };
+}
+
+const keysMayBeBack =
+  "The database is from before: keys that were revoked since work again. Look through keys, and revoke again which should not " +
+  "work: DELETE /keys/:id, or freshet keys revoke ID.";
 
 /** A column of JSON may hold anything that somebody has written there: what is no text is left out, and fails no list. */
 function textsOf(value: unknown): Record<string, string> {

@@ -2,13 +2,14 @@ import { publicName } from "../chain-name.ts";
 import { eachAlone } from "../each-alone.ts";
 import { BrokerError, isStorageUnavailable } from "../errors.ts";
 import { deletedGeneration } from "../marks/marks.ts";
+import type { ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { placeOf } from "../tokens/destination.ts";
 import type { TokenCache } from "../tokens/token-cache.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { openedOrNull, UnreadableSecretError } from "../unreadable.ts";
-import { mayUse, type Principal } from "./principal.ts";
+import { likePatterns, mayUse, type Principal } from "./principal.ts";
 
 /** A connection whose row has gone back in time with a restored database. Its refresh token has most likely been spent. */
 export type HeldConnection = {
@@ -21,8 +22,11 @@ export type HeldConnection = {
 };
 
 export type RecoveryService = {
-  /** Of those that the principal's patterns cover. */
-  list(principal: Principal): Promise<HeldConnection[]>;
+  /**
+   * Of those that the principal's patterns cover. `keys`: those that work and whose patterns lie within the principal's, oldest
+   * first: the database is from before, so what was revoked since works again. Null: nothing is held, not even of others.
+   */
+  list(principal: Principal): Promise<{ held: HeldConnection[]; keys: ApiKeyRow[] | null }>;
   /**
    * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
    * @throws BrokerError not_found for a name that is not held, and then releases none; unreadable_secret for one whose refresh
@@ -35,9 +39,11 @@ type Parts = {
   rows: Pick<TokenRows, "goneBack" | "releaseGoneBack">;
   vault: TokenVault;
   cache: Pick<TokenCache, "learn">;
+  keys: Pick<ApiKeys, "working">;
+  nowMs: () => number;
 };
 
-export function createRecoveryService({ rows, vault, cache }: Parts): RecoveryService {
+export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts): RecoveryService {
   const release = async (row: TokenRow, by: string): Promise<void> => {
     const { goneBackFrom } = row;
     if (goneBackFrom === null) return;
@@ -55,13 +61,14 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
     if (released !== null) cache.learn(released);
   };
 
-  const heldFor = async (principal: Principal): Promise<TokenRow[]> =>
-    (await rows.goneBack()).filter(({ name }) => mayUse(principal, publicName(name)));
-
   return {
-    list: async (principal) => (await heldFor(principal)).map(describe),
+    async list(principal) {
+      const all = await rows.goneBack();
+      const working = all.length === 0 ? null : await keys.working(nowMs(), likePatterns(principal));
+      return { held: covered(principal, all).map(describe), keys: working };
+    },
     async release(principal, names) {
-      const held = await heldFor(principal);
+      const held = covered(principal, await rows.goneBack());
       const unknown = names?.find((name) => !held.some((row) => isNamed(row, name)));
       if (unknown !== undefined) {
         throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
@@ -75,6 +82,10 @@ export function createRecoveryService({ rows, vault, cache }: Parts): RecoverySe
       return chosen.map(({ name }) => name);
     },
   };
+}
+
+function covered(principal: Principal, held: readonly TokenRow[]): TokenRow[] {
+  return held.filter(({ name }) => mayUse(principal, publicName(name)));
 }
 
 /** An access token that does not open is left out where a refresh gets another one. @throws UnreadableSecretError */

@@ -44,6 +44,14 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
+    /** Those that work at `nowMs` and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
+    async working(nowMs: number, patterns: string[]): Promise<ApiKeyRow[]> {
+      const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k
+        WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz) AND ${isWithin(patterns)}
+        ORDER BY k.created_at, k.id LIMIT 10000`;
+      return rows.filter((row) => proofs.isOurs(row));
+    },
+
     /** `giver`: the id of the key that makes it; null: the bootstrap key does. Null: the giver has ended meanwhile. */
     async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
       const { id, name, secretHash, abilities: may, connections, expiresAt } = key;

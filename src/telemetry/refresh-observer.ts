@@ -58,7 +58,7 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
     heldAfterRestore({ name, provider, generation }) {
       log.error(
         { connection: name, provider, generation },
-        "the database has gone back in time; this connection is not refreshed until an operator runs freshet recover",
+        "the database has gone back in time; this connection is not refreshed until an operator runs freshet recover; keys that were revoked since may work again, and are listed there",
       );
     },
   };

@@ -12,6 +12,14 @@ const columns: readonly Column[] = [
   ["ACCESS TOKEN UNTIL", "access_token_expires_at"],
 ];
 
+const keyColumns: readonly Column[] = [
+  ["ID", "id"],
+  ["NAME", "name"],
+  ["ABILITIES", "abilities"],
+  ["CREATED", "created_at"],
+  ["EXPIRES", "expires_at"],
+];
+
 const explanation =
   "These rows are older than what was stored before the database was restored: their refresh tokens have most likely been " +
   "spent, and many providers end a grant whose token is sent twice. Better: freshet connect NAME. " +
@@ -21,7 +29,9 @@ const explanation =
 export function addRecoverCommand(program: Command, cli: Cli): void {
   program
     .command("recover [names...]")
-    .description("after a restored database: show the connections that are held, or let them be refreshed again")
+    .description(
+      "after a restored database: show the connections that are held and the keys that may be back, or let them be refreshed again",
+    )
     .option("--all", "all that are held")
     .action(handle(cli, recover));
 }
@@ -34,9 +44,13 @@ async function recover(
   const all = options.all ?? false;
   if (all && names.length > 0) throw new UsageError("name connections, or give --all, not both");
   if (!all && names.length === 0) {
-    const items = resourcesIn((await api().get("/recovery"))["items"]);
-    output.list({ items }, columns);
+    const answer = await api().get("/recovery");
+    const items = resourcesIn(answer["items"]);
+    output.list({ ...answer, items }, columns);
     if (items.length > 0) output.note(explanation);
+    if (typeof answer["notice"] !== "string") return;
+    output.note(answer["notice"]);
+    if (!output.json) output.list({ items: resourcesIn(answer["keys"]) }, keyColumns);
     return;
   }
   const answer = await api().post("/recovery", all ? { all } : { connections: names });

@@ -2,9 +2,9 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { RecoveryService } from "../../registry/recovery-service.ts";
 import { principalOf } from "../auth.ts";
-import { closed, heldSchema, resourceName } from "../schemas.ts";
+import { closed, recoverySchema, resourceName } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
-import { viewHeld } from "../views.ts";
+import { viewRecovery } from "../views.ts";
 
 export type RecoveryRoutesOptions = { recovery: RecoveryService };
 
@@ -15,16 +15,14 @@ const release = closed({
   all: Type.Optional(Type.Boolean()),
 });
 
-/** `/recovery`: connections that are held since the database went back in time. */
+/** `/recovery`: connections that are held since the database went back in time, and keys that may be back with it. */
 export async function recoveryRoutes(app: ApiScope, { recovery }: RecoveryRoutesOptions): Promise<void> {
   const list = {
     summary: "Connections that are not refreshed since the database was restored",
     tags,
-    response: { 200: Type.Object({ items: Type.Array(heldSchema) }) },
+    response: { 200: recoverySchema },
   };
-  app.get("/recovery", { schema: list }, async (request) => ({
-    items: (await recovery.list(principalOf(request))).map(viewHeld),
-  }));
+  app.get("/recovery", { schema: list }, async (request) => viewRecovery(await recovery.list(principalOf(request))));
 
   const confirm = {
     summary: "Let them be refreshed again, with the refresh tokens as restored",

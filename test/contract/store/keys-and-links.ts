@@ -46,6 +46,23 @@ export function keys(stage: () => StoreStage): void {
       expect(await stage().keys.revoke("nobody", all)).toBe(false);
     });
 
+    it("works until it is revoked or over, and only one of ours does", async () => {
+      const wide = ["mine-%"];
+      const of = async (changes: Partial<ApiKeyRow>) => (await insert({ connections: ["mine-*"], ...changes })).id;
+      const [first, revoked, , forged, last] = [
+        await of({}),
+        await of({}),
+        await of({ expiresAt: new Date("2027-01-01") }),
+        await of({}),
+        await of({ expiresAt: null }),
+      ];
+      await insert();
+      await stage().keys.revoke(revoked, wide);
+      await stage().query("UPDATE api_keys SET name = 'forged' WHERE id = $1 RETURNING 1 AS done", forged);
+      const working = await stage().keys.working(Date.parse("2027-01-01"), wide);
+      expect(working.map(({ id }) => id)).toEqual([first, last]);
+    });
+
     it("stands in a list in pages without gap or repetition, revoked ones too, though made at the same moment", async () => {
       const made = await Promise.all(Array.from({ length: 5 }, () => insert()));
       await stage().keys.revoke(made[0]?.id ?? "", all);

@@ -68,6 +68,23 @@ async function abandon(name: string): Promise<Row> {
   return await rowOf(name);
 }
 
+/** Of the keys that may be back with a database from before, those that work, oldest first, and nothing secret. */
+async function expectKeysListed(): Promise<void> {
+  const { api } = stage.first;
+  const made = async (name: string) => {
+    const key = await api.createKey({ name, abilities: ["tokens"], connections: ["*"] });
+    return { key, id: key.split("_")[1] ?? "" };
+  };
+  const [older, ended, newer] = [await made("older"), await made("ended"), await made("newer")];
+  await api.api(`/keys/${ended.id}`, { method: "DELETE" });
+  const { body } = await api.api<{ notice: string; keys: Record<string, unknown>[] }>("/recovery");
+  expect(body.notice).toContain("keys that were revoked since work again");
+  expect(body.keys.map(({ id }) => id)).toEqual([older.id, newer.id]);
+  for (const key of body.keys) {
+    expect(Object.keys(key).sort()).toEqual(["abilities", "created_at", "expires_at", "id", "name"]);
+  }
+}
+
 const untilServed = async (name: string) =>
   await until(`a token of ${name}`, async () => (await stage.first.api.token(name, { wait: 5 })).status === 200);
 
@@ -145,7 +162,12 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
     const held = async () => (await stage.first.api.api<{ items: { name: string }[] }>("/recovery")).body.items;
     await until("it is held", async () => (await held()).length > 0);
     expect((await held()).map(({ name }) => name)).toEqual(["restored"]);
+    await expectKeysListed();
+    expect(stage.brokers.some(({ stdout }) => stdout.includes("keys that were revoked since may work again"))).toBe(
+      true,
+    );
     await stage.first.api.deleteConnection("restored");
+    expect((await stage.first.api.api("/recovery")).body).toEqual({ items: [], notice: null, keys: [] });
     await expectNoHarm();
   });
 

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Principal } from "../../../src/registry/principal.ts";
 import { createRecoveryService } from "../../../src/registry/recovery-service.ts";
 import { placeOf } from "../../../src/tokens/destination.ts";
+import type { ApiKeyRow } from "../../../src/store/api-keys.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { vault } from "../tokens/answers.ts";
 import { tokenRow } from "../tokens/token-row.ts";
@@ -30,6 +31,10 @@ function recovering(rows: TokenRow[]) {
         return null;
       },
     },
+    keys: {
+      working: async (nowMs, patterns) => [{ id: `at ${nowMs} for ${patterns.join()}` } as ApiKeyRow],
+    },
+    nowMs: () => 7,
     vault,
     cache: { learn: () => ({ row: tokenRow(), accessToken: null, unreadable: null }) },
   });
@@ -60,5 +65,19 @@ describe("releasing connections that a restored database holds", () => {
     const { service, released } = recovering([{ ...heldRow("one", { accessToken: garbage }), refreshToken: null }]);
     await expect(service.release(admin, ["one"])).rejects.toMatchObject({ code: "unreadable_secret" });
     expect(released).toEqual([]);
+  });
+});
+
+describe("listing what a restored database holds", () => {
+  it("lists the keys of the caller's patterns while anything is held, of others as well", async () => {
+    const { service } = recovering([heldRow("other")]);
+    const team = { ...admin, connections: ["team-*"] };
+    const { held, keys } = await service.list(team);
+    expect(held).toEqual([]);
+    expect(keys).toEqual([{ id: "at 7 for team-%" }]);
+  });
+
+  it("lists none while nothing is held", async () => {
+    expect(await recovering([]).service.list(admin)).toEqual({ held: [], keys: null });
   });
 });
