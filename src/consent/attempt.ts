@@ -3,7 +3,7 @@ import type { Attempt, NotedAttempt } from "../store/consent-attempts.ts";
 import type { AuthorizationContext } from "./context.ts";
 import { named } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
-import { ConsentError, toConsentError, type ConsentSubject } from "./problem.ts";
+import { ConsentError, toConsentError, type ConsentProblem, type ConsentSubject } from "./problem.ts";
 import { openTicket, sealTicket, type Ending } from "./ticket.ts";
 
 const noteMs = 2000;
@@ -28,10 +28,20 @@ export async function conclude(
   } catch (error) {
     const known = toConsentError(error);
     const { problem, detail } = known ?? new ConsentError("internal_error");
+    await recordProblem(parts, connectionId, problem);
     const ticket = await note(parts, attempt, { outcome: "problem", problem, detail, subject });
     if (known === null) throw error;
     return ticket;
   }
+}
+
+/** A line of the history is no reason for a page to fail, or to come late. */
+async function recordProblem(parts: ConsentParts, connectionId: string, problem: ConsentProblem): Promise<void> {
+  const error = problem === "invalid_state" ? "changed_meanwhile" : problem;
+  const recorded = parts
+    .recordEvent({ connectionId, type: "consent_failed", detail: { error } })
+    .catch(() => undefined);
+  await withDeadline(recorded, noteMs, parts.clock);
 }
 
 /** Seals an ending and notes it for whoever comes again. With Postgres away the ticket alone tells. */
@@ -42,7 +52,10 @@ export async function note(parts: ConsentParts, attempt: Attempt, ending: Ending
   return ticket;
 }
 
-/** Whoever comes while an attempt is under way waits for it, wherever it runs; after a while they are told that it is. */
+/**
+ * Whoever comes while an attempt is under way waits for it, wherever it runs; after a while they are told that it is. The same
+ * page tells when it can end no more.
+ */
 export async function awaitEnding(
   parts: ConsentParts,
   attempt: NotedAttempt,
@@ -51,24 +64,31 @@ export async function awaitEnding(
 ): Promise<string> {
   const { attempts, clock } = parts;
   const deadlineMs = clock.monotonicMs() + waitMs;
-  for (let lookMs = firstLookMs, { ticket } = attempt; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
+  for (let lookMs = firstLookMs, { ticket, isOverdue } = attempt; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
     if (ticket !== null && ticket !== known) return ticket;
-    if (clock.monotonicMs() >= deadlineMs) break;
+    if (isOverdue || clock.monotonicMs() >= deadlineMs) break;
     await clock.sleep(lookMs);
-    ticket = (await attempts.find(attempt.attemptHash))?.ticket ?? null;
+    ({ ticket, isOverdue } = (await attempts.find(attempt.attemptHash)) ?? gone);
   }
   if (known !== null) throw new ConsentError("already_answered");
   return sealTicket(parts, attempt, { outcome: "working" });
 }
 
-/** The ticket that tells of the same attempt what this one cannot know yet; null: there is none. */
+/** Of an attempt that is noted no more: its time is over, or its link is deleted. */
+const gone: Pick<NotedAttempt, "ticket" | "isOverdue"> = { ticket: null, isOverdue: true };
+
+/**
+ * The ticket that tells of the same attempt what this one cannot know yet; null: there is none.
+ * @throws ConsentError `interrupted` where there will be none
+ */
 export async function newerTicket(
   parts: ConsentParts,
   { ticket, browser }: { ticket: string; browser: string | null },
 ): Promise<string | null> {
-  const { attempt } = openTicket(parts, { ticket, browser });
-  const noted = await parts.attempts.find(attempt.attemptHash);
-  if (noted === null || noted.ticket === null || noted.ticket === ticket) return null;
+  const { attempt, ending } = openTicket(parts, { ticket, browser });
+  const noted = (await parts.attempts.find(attempt.attemptHash)) ?? gone;
+  if (noted.isOverdue && ending.outcome === "working") throw new ConsentError("interrupted");
+  if (noted.ticket === null || noted.ticket === ticket) return null;
   const newer = openTicket(parts, { ticket: noted.ticket, browser });
   // Tickets lie in a table that others may write: one of another attempt counts as none.
   return Buffer.from(newer.attempt.attemptHash).equals(attempt.attemptHash) ? noted.ticket : null;

@@ -11,7 +11,7 @@ import type { Ending } from "./ticket.ts";
 export type CodeAnswer = { kind: "code"; code: string; captured: Record<string, string> };
 
 /** `detail` is for people. */
-type Refusal = { kind: "denied" } | { kind: "failed"; error: string; detail: string };
+export type Refusal = { kind: "denied" } | { kind: "failed"; error: string; detail: string };
 
 /** What came back with the browser, judged. */
 type CallbackAnswer = CodeAnswer | Refusal;
@@ -46,21 +46,26 @@ export function readAnswer(
   return { kind: "failed", error: withoutSecrets(callback.error, query), detail: said, isProven };
 }
 
-/** What a person is told of an answer without a code, which the history has, too. */
-export async function endingOfRefusal(
+/** What a person is told of an answer without a code. */
+export function endingOfRefusal(context: AuthorizationContext, answer: Refusal): Ending {
+  const subject = named(context);
+  if (answer.kind === "denied") return { ...subject, outcome: "denied" };
+  return { outcome: "problem", problem: "provider_refused", detail: answer.detail, subject };
+}
+
+/** The same for one that ends its attempt, which the history has, too. */
+export async function refuse(
   { recordEvent }: Pick<ConsentParts, "recordEvent">,
   context: AuthorizationContext,
   answer: Refusal,
 ): Promise<Ending> {
   const { connectionId } = context;
-  const subject = named(context);
-  if (answer.kind === "denied") {
-    await recordEvent({ connectionId, type: "consent_denied", detail: {} });
-    return { ...subject, outcome: "denied" };
-  }
-  const { error, detail } = answer;
-  await recordEvent({ connectionId, type: "consent_failed", detail: { error } });
-  return { outcome: "problem", problem: "provider_refused", detail, subject };
+  await recordEvent(
+    answer.kind === "denied"
+      ? { connectionId, type: "consent_denied", detail: {} }
+      : { connectionId, type: "consent_failed", detail: { error: answer.error } },
+  );
+  return endingOfRefusal(context, answer);
 }
 
 /**

@@ -4,7 +4,7 @@ import { expectedIssuer } from "../providers/issuer.ts";
 import type { Attempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
 import { derivedBytes, type FormKeys } from "./browser.ts";
-import { endingOfRefusal, readPasted } from "./callback.ts";
+import { readPasted, refuse } from "./callback.ts";
 import type { ExchangedCode } from "./context.ts";
 import { requireManualCode } from "./link-request.ts";
 import { parseLinkToken, sha256 } from "./link-token.ts";
@@ -46,10 +46,10 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
   const asked = copiedCodeRequest(opened, { formKeys: parts.formKeys, form });
   const answer = readPasted(context, pasted, asked);
   const isFirst = await beginOrAgain(parts, attempt, form.browser);
-  if (!isFirst) return await awaitEnding(parts, { ...attempt, ticket: null });
+  if (!isFirst) return await awaitEnding(parts, { ...attempt, ticket: null, isOverdue: false });
   const { connectionId } = row;
   return await conclude(parts, { attempt, connectionId }, async () => {
-    if (answer.kind !== "code") return await endingOfRefusal(parts, context, answer);
+    if (answer.kind !== "code") return await refuse(parts, context, answer);
     const { code, captured } = answer;
     const { codeVerifier, redirectUri, nonce } = asked;
     const idToken = { nonce, issuer: asked.issuer.issuer };

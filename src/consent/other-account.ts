@@ -28,7 +28,7 @@ export async function decideAccount(parts: ConsentParts, form: AccountForm): Pro
     throw error;
   });
   // Pressed twice: the first one is under way, or has just been.
-  if (decided === null) return await awaitEnding(parts, { ...attempt, ticket: null }, form.ticket);
+  if (decided === null) return await awaitEnding(parts, { ...attempt, ticket: null, isOverdue: false }, form.ticket);
   const { connectionName, providerName, account, endsSoon } = decided;
   if (!form.accepted) return await note(parts, attempt, { outcome: "kept", connectionName, providerName });
   // What was decided must not look as if it had failed: a link that stays open is this browser's.

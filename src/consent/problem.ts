@@ -15,6 +15,7 @@ export type ConsentProblem =
   | "used_link"
   | "expired_page"
   | "already_answered"
+  | "interrupted"
   | "connection_disabled"
   | "duplicate_grant"
   | "too_many_requests"

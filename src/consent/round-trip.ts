@@ -5,7 +5,7 @@ import { redirectUriOf } from "../providers/redirect-uri.ts";
 import type { NotedAttempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
 import { hex, openBound, sealBound, type BoundRequest } from "./bound-request.ts";
-import { endingOfRefusal, readAnswer, readLostError, type CodeAnswer } from "./callback.ts";
+import { endingOfRefusal, readAnswer, readLostError, refuse, type CodeAnswer, type Refusal } from "./callback.ts";
 import type { AuthorizationContext } from "./context.ts";
 import { sha256 } from "./link-token.ts";
 import { claimLink, endingOf, exchangeForLink, type ConsentForm, type OpenedLink } from "./open-link.ts";
@@ -90,14 +90,28 @@ export async function complete(parts: ConsentParts, given: CallbackRequest): Pro
   const { connectionId } = bound;
   const context = await parts.loadContext(connectionId);
   const answer = readAnswer(context, { query: given.query, issuer: bound.issuer });
-  // Shown, and noted nowhere: the state goes on waiting for the answer of the server that was asked.
-  if (!answer.isProven) return sealTicket(parts, attempt, await endingOfRefusal(parts, context, answer));
+  // Shown, and ends nothing: the state goes on waiting for the answer of the server that was asked.
+  if (answer.kind !== "code" && !answer.isProven) {
+    await recordUnproven(parts, request, answer);
+    return sealTicket(parts, attempt, endingOfRefusal(context, answer));
+  }
   if (!(await parts.requests.consume(id))) return await awaitEnding(parts, attempt);
   return await conclude(parts, { attempt, connectionId }, async (now) =>
     answer.kind === "code"
       ? await endingOfCode(parts, { context: now, bound, answer })
-      : await endingOfRefusal(parts, now, answer),
+      : await refuse(parts, now, answer),
   );
+}
+
+/** Once for a request, of which a link has few: whoever has made it up may come with it again and again. */
+async function recordUnproven(
+  { requests, recordEvent }: ConsentParts,
+  { id, bound: { connectionId } }: NonNullable<Found["request"]>,
+  answer: Refusal,
+): Promise<void> {
+  if (!(await requests.noteError(id))) return;
+  const said = answer.kind === "denied" ? "access_denied" : answer.error;
+  await recordEvent({ connectionId, type: "consent_failed", detail: { error: "issuer_missing", said } });
 }
 
 type Returned = { context: AuthorizationContext; bound: BoundRequest; answer: CodeAnswer };
@@ -106,7 +120,6 @@ async function endingOfCode(parts: ConsentParts, { context, bound, answer }: Ret
   if (context.disabled) throw new ConsentError("connection_disabled");
   const { connectionId, linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
   if (!isSameCodeDestination(destination, context.destination)) {
-    await parts.recordEvent({ connectionId, type: "consent_failed", detail: { error: "changed_meanwhile" } });
     throw new ConsentError("invalid_state", "The client or the inputs of this connection were changed meanwhile.");
   }
   const { code, captured } = answer;
@@ -135,7 +148,13 @@ async function findRequest(parts: ConsentParts, { provider, client, query, brows
   const bound = openBound(vault, row, stateHash);
   if (bound === null) throw unknown();
   const { linkId } = bound;
-  const attempt = { attemptHash: stateHash, browserHash: sha256(browser ?? ""), linkId, ticket: null };
+  const attempt = {
+    attemptHash: stateHash,
+    browserHash: sha256(browser ?? ""),
+    linkId,
+    ticket: null,
+    isOverdue: false,
+  };
   if (bound.browserHash !== hex(attempt.browserHash)) throw new ConsentError("wrong_browser");
   if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
   return { attempt, request: { id: row.id, bound } };

@@ -149,6 +149,13 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "Its database cannot be reached, so nothing can be connected at the moment.",
     next: "Wait a minute, then open the link you were given and try again.",
   },
+  interrupted: {
+    status: 500,
+    tone: "bad",
+    title: "This attempt was interrupted",
+    what: "You have agreed, but this service was stopped while it talked to the provider, so it cannot say here what came of it. What the provider gave cannot be asked for twice.",
+    next: "If you had already seen “Connected”, all is well: you are done. If not, open the link you were given and start again; if it says that it has been used, ask whoever sent it for a new one.",
+  },
   internal_error: {
     status: 500,
     tone: "bad",

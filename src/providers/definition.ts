@@ -86,6 +86,8 @@ type ScopeRules = Readonly<{
   separator: string;
   default: readonly string[];
   required: readonly string[];
+  /** A scope's name → another one, by which answers may name it. */
+  aliases: Readonly<Record<string, string>>;
 }>;
 
 /** Where an answer says how long a token lives. `fallbackSeconds` stands in where it does not say; null: nothing does. */

@@ -13,7 +13,7 @@ import { isUsualHost } from "./usual-host.ts";
 /** Milliseconds. `totalMs` bounds the whole call and must stay below a permit's lease. */
 export type OAuthTimeouts = { connectMs: number; headersMs: number; bodyMs: number; totalMs: number };
 
-const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, bodyMs: 5_000, totalMs: 25_000 };
+export const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, bodyMs: 5_000, totalMs: 25_000 };
 
 export type OAuthClient = {
   /**

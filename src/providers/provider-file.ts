@@ -84,6 +84,11 @@ const authorization = map("The request that sends a person to the provider (RFC 
     separator: text("What stands between scopes."),
     default: listOfText("Asked for where client and connection name none."),
     required: listOfText("Always asked for."),
+    aliases: Type.Optional(
+      Type.Record(Type.String(), Type.String(), {
+        description: "Scope → another name of the same, by which answers may name it.",
+      }),
+    ),
   }),
   pkce: choice(["off", "optional", "required"], "RFC 7636."),
   pkce_method: choice(["S256", "plain"], "RFC 7636, section 4.2."),

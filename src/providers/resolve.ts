@@ -43,6 +43,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
       separator: scope?.separator ?? " ",
       default: scope?.default ?? [],
       required: scope?.required ?? [],
+      aliases: scope?.aliases ?? {},
     },
     scopeDescriptions: file.scopes ?? {},
     exchanges: byGrant(offered, (grant) => firstExchange(token, grant)),

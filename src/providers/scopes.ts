@@ -19,6 +19,12 @@ export function splitScopes(definition: ProviderDefinition, text: string): strin
     .filter((part) => part !== "");
 }
 
+/** What an answer names, and by their other names those that have two in the definition: whichever of them was asked for. */
+export function withAliases({ scope: { aliases } }: ProviderDefinition, answered: readonly string[]): string[] {
+  const pairs = Object.entries(aliases).filter((names) => names.some((name) => answered.includes(name)));
+  return [...new Set([...answered, ...pairs.flat()])];
+}
+
 /**
  * What was requested and not granted. `granted` null: the provider named none, which means all (RFC 6749, section 5.1). Whether
  * offline_access (OpenID Connect Core, section 11) was granted, a refresh token tells, too: many answers do not name it.

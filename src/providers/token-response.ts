@@ -3,7 +3,7 @@ import type { Captures, ProviderDefinition, TokenPointers } from "./definition.t
 import type { Grant, TokenAnswer } from "./grant.ts";
 import { parseAnswer, readPointer } from "./answer-body.ts";
 import { readLifetime } from "./lifetime.ts";
-import { splitScopes } from "./scopes.ts";
+import { splitScopes, withAliases } from "./scopes.ts";
 import { describeAnswer } from "./scrub.ts";
 
 /** An answer of a token endpoint. Header names in lower case. Its body may hold tokens. */
@@ -105,7 +105,7 @@ function readScopes(definition: ProviderDefinition, value: unknown): string[] | 
         ? value.filter((scope) => typeof scope === "string" && scope !== "")
         : [];
   const readable = scopes.filter((scope) => !/[\p{Cc}\p{Cs}]/u.test(scope)); // the store cannot keep the others
-  return readable.length > 0 ? [...new Set<string>(readable)] : null;
+  return readable.length > 0 ? withAliases(definition, readable) : null;
 }
 
 /** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */

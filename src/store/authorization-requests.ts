@@ -61,6 +61,13 @@ export function createAuthorizationRequests(prisma: Prisma) {
       return rows[0] ?? null;
     },
 
+    /** Notes that an error has come back that ends nothing. True: the first of this request. */
+    async noteError(id: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`
+        UPDATE authorization_requests SET error_noted = true WHERE id = ${id}::uuid AND NOT error_noted`;
+      return count === 1;
+    },
+
     /**
      * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
      * attempt (consent-attempts.ts), so that whoever finds nothing here finds that.

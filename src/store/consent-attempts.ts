@@ -7,8 +7,14 @@ export type Attempt = {
   linkId: string;
 };
 
-/** The same with how it ended, sealed; null: it has not ended. */
-export type NotedAttempt = Attempt & { ticket: string | null };
+/** The same with how it ended, sealed; null: it has not ended. `isOverdue`: nor will it, whoever began it is gone. */
+export type NotedAttempt = Attempt & { ticket: string | null; isOverdue: boolean };
+
+/**
+ * No attempt takes longer: two requests to the token endpoint (25 s each, the second with the secret from before), one for metadata
+ * and one that revokes what may not be kept (25 s each), 3 s for storing, 10 s for the account's name; the rest for statements.
+ */
+export const longestAttemptSeconds = 150;
 
 export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
 
@@ -34,7 +40,9 @@ export function createConsentAttempts(prisma: Prisma) {
 
     async find(attemptHash: Uint8Array<ArrayBuffer>): Promise<NotedAttempt | null> {
       const rows = await prisma.$queryRaw<NotedAttempt[]>`
-        SELECT attempt_hash AS "attemptHash", browser_hash AS "browserHash", link_id AS "linkId", ticket
+        SELECT attempt_hash AS "attemptHash", browser_hash AS "browserHash", link_id AS "linkId", ticket,
+          ticket IS NULL AND expires_at <= clock_timestamp()
+            + make_interval(mins => 10, secs => -${longestAttemptSeconds}::double precision) AS "isOverdue"
         FROM consent_attempts WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;
       return rows[0] ?? null;
     },

@@ -106,6 +106,11 @@ export const authorizationRows: Row[] = [
     shows: scopes("read write", "read write offline"),
   },
   {
+    knob: "authorization.scope.aliases",
+    file: "authorization: { scope: { aliases: { every: all, none: nothing } } }",
+    shows: each(["answer", "refreshed user", "second"], "scopes", ["read,write | all", "read,write | all | every"]),
+  },
+  {
     knob: "authorization.pkce",
     file: "authorization: { pkce: 'off' }",
     shows: {

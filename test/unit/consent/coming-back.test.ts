@@ -1,5 +1,9 @@
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
+import { defaultTimeouts } from "../../../src/providers/oauth-client.ts";
+import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
+import { budgets } from "../../../src/tokens/budgets.ts";
 import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
 import { folderOf } from "../providers/definitions.ts";
 import { createTestBrowser, csrfOf, type TestBrowser } from "./browser-client.ts";
@@ -81,6 +85,114 @@ describe("a callback that comes while the first is under way", () => {
     expect(seen(await first)).toEqual(connected);
     expect(seen(await browser.get(await second))).toEqual(connected);
     expect(held.begun).toBe(1);
+  });
+});
+
+/** As if an attempt had begun so long ago. */
+const age = async (seconds: number) =>
+  await stage.database.prisma
+    .$executeRaw`UPDATE consent_attempts SET expires_at = expires_at - make_interval(secs => ${seconds}::double precision)`;
+
+/** A broker that is killed in the middle of an exchange, and never notes how that ended. */
+function killExchange() {
+  const { promise: never } = Promise.withResolvers<never>();
+  const killed = { begun: 0 };
+  stage.behaviour.exchange = async () => {
+    killed.begun += 1;
+    return await never;
+  };
+  return killed;
+}
+
+const interrupted = [500, expect.stringContaining("This attempt was interrupted")];
+
+describe("an attempt whose broker was killed in the middle", () => {
+  test("is told as interrupted once no exchange can take that long, also on a page that said it was under way", async () => {
+    const killed = killExchange();
+    const { browser, callback } = await comingBack();
+    void browser.get(callback);
+    while (killed.begun === 0) await new Promise(setImmediate);
+    const second = ticketOf(browser, callback);
+    stage.behaviour.passedMs = 60_000;
+    const page = await second;
+    await age(longestAttemptSeconds - 60);
+    expect((await browser.get(page)).statusCode).toBe(202);
+    await age(60);
+    expect(seen(await browser.get(page))).toEqual(interrupted);
+    expect(seen(await browser.get(callback))).toEqual(interrupted);
+    expect(killed.begun).toBe(1);
+  });
+
+  test("is told as interrupted at a copied code, too, and of a connection that is deleted meanwhile", async () => {
+    const { connectionId } = await stage.connect({ provider: "apicbase" });
+    const { url } = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
+    const killed = killExchange();
+    const browser = open();
+    const csrf = csrfOf((await browser.get(url)).body);
+    void browser.post(url, { csrf, code: "copied" });
+    while (killed.begun === 0) await new Promise(setImmediate);
+    const send = async () =>
+      await stage.app.inject({
+        method: "POST",
+        url: new URL(url).pathname,
+        headers: {
+          "content-type": "application/x-www-form-urlencoded",
+          origin: publicUrl,
+          cookie: browser.cookie ?? "",
+        },
+        payload: new URLSearchParams({ csrf, code: "copied" }).toString(),
+      });
+    await age(longestAttemptSeconds);
+    const page = String((await send()).headers["location"]);
+    expect(seen(await browser.get(page))).toEqual(interrupted);
+    await stage.database.prisma.$executeRaw`DELETE FROM connections WHERE id = ${connectionId}::uuid`;
+    expect(seen(await browser.get(page))).toEqual(interrupted);
+    expect(killed.begun).toBe(1);
+  });
+
+  test("that ends late after all is told as it ended", async () => {
+    const held = holdExchange();
+    const { browser, callback } = await comingBack();
+    const first = browser.get(callback);
+    while (held.begun === 0) await new Promise(setImmediate);
+    await age(longestAttemptSeconds);
+    const page = await ticketOf(browser, callback);
+    expect(seen(await browser.get(page))).toEqual(interrupted);
+    held.finish();
+    await first;
+    expect(seen(await browser.get(page))).toEqual(connected);
+  });
+
+  test("is given the time that the longest exchange takes", () => {
+    const requests = 4; // metadata, the code with either secret, a revocation
+    const { slowStoreMs, lookupMs } = budgets;
+    expect(longestAttemptSeconds * 1000).toBeGreaterThan(requests * defaultTimeouts.totalMs + slowStoreMs + lookupMs);
+  });
+});
+
+const details = (connectionId: string) =>
+  stage.events.filter((event) => event.connectionId === connectionId).map(({ type, detail }) => [type, detail]);
+
+describe("a consent that ends badly stands in the history", () => {
+  test("when the link was used meanwhile in another tab", async () => {
+    const { browser, callback, connectionId, connectionName, url } = await comingBack();
+    const other = new URL(String((await browser.press(url)).headers["location"])).searchParams.get("state") ?? "";
+    stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: false });
+    expect((await browser.get(callback)).statusCode).toBe(200);
+    expect((await browser.get(`/callback/sandbox?code=c&state=${other}`)).statusCode).toBe(410);
+    expect(details(connectionId).slice(1)).toEqual([["consent_failed", { error: "used_link" }]]);
+  });
+
+  test.each([
+    ["connection_disabled", 409, { error: "connection_disabled" }],
+    ["provider_rejected", 502, { error: "provider_refused" }],
+    ["conflict", 400, { error: "changed_meanwhile" }],
+    ["duplicate_grant", 409, { error: "duplicate_grant" }],
+  ] as const)("when the exchange ends with %s, and once", async (code, status, detail) => {
+    const { browser, callback, connectionId } = await comingBack();
+    stage.behaviour.exchange = () => Promise.reject(new BrokerError(code, "not so"));
+    for (let again = 0; again < 2; again++) expect((await browser.get(callback)).statusCode).toBe(status);
+    expect(details(connectionId).slice(1)).toEqual([["consent_failed", detail]]);
   });
 });
 

@@ -85,6 +85,27 @@ describe("the issuer of an answer (RFC 9207, section 2.4)", () => {
     expect(exchanged()).toBe(1);
   });
 
+  test("an error without it stands in the history once, however often it comes back; the answer that counts is added", async () => {
+    const {
+      browser,
+      good,
+      events: first,
+    } = await answer(required, (query) => {
+      query.delete("code");
+      query.set("error", "server_error");
+    });
+    const [{ connectionId = "" } = {}] = first;
+    const events = () => stage.events.filter((each) => each.connectionId === connectionId).map(({ detail }) => detail);
+    const wrong = new URL(good);
+    for (const name of ["iss", "code"]) wrong.searchParams.delete(name);
+    wrong.searchParams.set("error", "access_denied");
+    for (let again = 0; again < 3; again++) expect((await browser.get(wrong.href)).statusCode).toBe(200);
+    expect(events().slice(1)).toEqual([{ error: "issuer_missing", said: "server_error" }]);
+    wrong.searchParams.set("iss", ours);
+    expect((await browser.get(wrong.href)).statusCode).toBe(200);
+    expect(events().slice(1)).toEqual([{ error: "issuer_missing", said: "server_error" }, {}]);
+  });
+
   test("a denial without it likewise", async () => {
     const { page, browser, good } = await answer(required, (query) => {
       query.delete("code");
