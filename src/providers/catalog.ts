@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { StartupError } from "../errors.ts";
@@ -7,6 +7,7 @@ import { loadFile, type LoadedFile, type SandboxAddress, settleFile } from "./lo
 
 /** The definitions in force. One that has not been read yet is read when it is asked for, while everybody waits. */
 export type Catalog = {
+  /** By its id, or by one that it had before. */
   get(id: string): ProviderDefinition | undefined;
   /**
    * All by id; those that are only there to be extended included (`usable: false`). Between two files that nobody has asked for
@@ -37,8 +38,10 @@ export function loadCatalog(folders: Folders): Catalog {
     return settled.definition ?? undefined;
   };
   for (const file of extras.files) definitions.set(file.content.id, settle(file));
+  const former = formerIds([...builtins.renamed(), ...extras.files], new Set([...builtins.ids, ...definitions.keys()]));
+  stopOn(former.problems);
 
-  const get = (id: string): ProviderDefinition | undefined => {
+  const find = (id: string): ProviderDefinition | undefined => {
     if (definitions.has(id)) return definitions.get(id);
     const file = builtins.load(id);
     if (file === null) return undefined; // and what is unknown is not kept: anybody can invent it
@@ -46,6 +49,7 @@ export function loadCatalog(folders: Folders): Catalog {
     definitions.set(id, definition);
     return definition;
   };
+  const get = (id: string): ProviderDefinition | undefined => find(former.nowOf.get(id) ?? id);
   const ids = [...new Set([...builtins.ids, ...definitions.keys()])].sort();
   return {
     get,
@@ -79,7 +83,13 @@ export function checkProviderFile(
   const extras = readExtras(options.extraFolder).files.filter(isOther);
   const above = [...builtins.twinOf(loaded.file), ...builtins.above(loaded.file, extras)].filter(isOther);
   const files = [...new Set(above), ...extras, loaded.file];
-  return [...idProblems(files), ...settleFile(loaded.file, files).problems];
+  const ids = new Set([...builtins.ids, ...files.map(({ content }) => content.id)]);
+  const renamed = [
+    ...builtins.renamed().filter(isOther),
+    ...files.filter((file) => !file.builtin || file === loaded.file),
+  ];
+  const { problems } = formerIds(renamed, ids);
+  return [...idProblems(files), ...problems, ...settleFile(loaded.file, files).problems];
 }
 
 /** The built-in files, each named by its id, and read once when it is needed. */
@@ -121,7 +131,10 @@ function createBuiltins({ builtinFolder, sandbox }: Pick<Folders, "builtinFolder
     const twin = load(content.id);
     return twin === null ? [] : [twin];
   };
-  return { ids: [...pathOf.keys()], load, above, twinOf };
+  /** Those that had another id before. The others are not parsed for it. */
+  const renamed = (): LoadedFile[] =>
+    [...pathOf].flatMap(([id, path]) => (/^formerly:/m.test(readFileSync(path, "utf8")) ? (load(id) ?? []) : []));
+  return { ids: [...pathOf.keys()], load, above, twinOf, renamed };
 }
 
 function readExtras(folder: string | null): { files: LoadedFile[]; problems: string[] } {
@@ -151,6 +164,23 @@ function idProblems(files: readonly LoadedFile[]): string[] {
     const advice = twin.builtin && !builtin ? `; to change that one, add "extends: ${id}"` : "";
     return [`${source.locate(["id"])}: the id ${id} is that of ${twin.source.file} too${advice}`];
   });
+}
+
+/** Which definition has the ids from before now: of two files for one id, the one that says so last counts. */
+function formerIds(files: readonly LoadedFile[], ids: ReadonlySet<string>) {
+  const saying = new Map(files.filter(({ content }) => content.formerly).map((file) => [file.content.id, file]));
+  const nowOf = new Map<string, string>();
+  const problems = [...saying.values()].flatMap(({ source, content }) =>
+    (content.formerly ?? []).flatMap((id, index) => {
+      const at = `${source.locate(["formerly", String(index)])}: formerly: ${id}`;
+      if (ids.has(id)) return [`${at} is the id of a definition that is there; a former id is nobody's id now`];
+      const other = nowOf.get(id);
+      if (other !== undefined) return [`${at} is a former id of ${other} too; only one definition can go on with it`];
+      nowOf.set(id, content.id);
+      return [];
+    }),
+  );
+  return { nowOf, problems };
 }
 
 function stopOn(problems: readonly string[]): void {

@@ -66,9 +66,13 @@ const builtinNetworks: Problem = {
   text: "is for files of PROVIDERS_DIR: a built-in definition reaches public addresses only",
 };
 
-/** An exception from the egress rules counts for the one file that names it: whoever extends that file must name it again. */
-function inherit({ networks: _others, ...base }: ProviderFile, own: ProviderFile): ProviderFile {
-  return { ...merge(base, own), id: own.id };
+/**
+ * An exception from the egress rules counts for the one file that names it: whoever extends that file must name it again. Former
+ * ids are those of one id, whichever file it is defined by.
+ */
+function inherit({ networks: _others, formerly, ...base }: ProviderFile, own: ProviderFile): ProviderFile {
+  const former = base.id === own.id && formerly !== undefined && { formerly };
+  return { ...merge({ ...base, ...former }, own), id: own.id };
 }
 
 /** What a file extends is the definition in force, save that one overriding a built-in extends that built-in. */

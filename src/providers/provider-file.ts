@@ -211,10 +211,19 @@ const guide = map("What a person must know who sets this up, in plain words.", {
   quirks: listOfText("What surprises."),
 });
 
+const idPattern = "^[a-z0-9][a-z0-9-]{0,62}$";
+
 /** A provider definition file, as written: every knob that exists. docs/provider-format.md says what each is for. */
 export const providerFileSchema = Type.Object(
   {
-    id: Type.String({ pattern: "^[a-z0-9][a-z0-9-]{0,62}$", description: "Lower-case letters, digits and -." }),
+    id: Type.String({ pattern: idPattern, description: "Lower-case letters, digits and -." }),
+    formerly: Type.Optional(
+      Type.Array(Type.String({ pattern: idPattern }), {
+        uniqueItems: true,
+        description:
+          "Ids that this definition had before: connections and clients that were made under them go on with it. Never passed on by `extends` to another id.",
+      }),
+    ),
     name: text("What people see."),
     extends: Type.Optional(
       nullable<string>("string", {

@@ -33,6 +33,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
     name: file.name ?? file.id,
     docs: file.docs ?? null,
     usable: token.url !== undefined || file.issuer !== undefined,
+    formerly: file.formerly ?? [],
     isSandbox,
     networks: file.networks ?? null,
     inputs: file.inputs ?? {},

@@ -90,9 +90,10 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
   return {
     get,
 
-    async create(principal, { name, provider, clientId, clientSecret, scopes, patterns, inputs }) {
+    async create(principal, { name, provider: given, clientId, clientSecret, scopes, patterns, inputs }) {
       requireMayCover(principal, patterns);
-      const definition = await usableDefinition(catalog, provider);
+      const definition = await usableDefinition(catalog, given);
+      const { id: provider } = definition;
       const checkedInputs = resolveClientInputs({ definition, given: inputs });
       if (clientSecret !== null) checkSecret(definition, clientSecret);
       const id = randomUUID();

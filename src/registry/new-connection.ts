@@ -41,12 +41,18 @@ export async function planConnection(
   principal: Principal,
   request: NewConnectionRequest,
 ): Promise<ConnectionPlan> {
-  const { name, provider, labels } = request;
-  const definition = await usableDefinition(catalog, provider);
+  const { name, labels } = request;
+  const definition = await usableDefinition(catalog, request.provider);
   const grant = offeredGrant(definition, request.grant);
   const client = request.client === null ? null : await clients.findByName(request.client);
   const scopes = effectiveScopes(definition, request.scopes ?? client?.scopes ?? null);
-  requireClient(principal, client, { definition, grant, request, scopes });
+  requireClient(principal, client, {
+    definition,
+    grant,
+    request,
+    scopes,
+    isOurs: catalog.get(client?.provider ?? "") === definition,
+  });
   const credentials = requireCredentials(definition, grant, request.credentials);
   const resolved = resolveInputs({
     definition,
@@ -56,6 +62,8 @@ export async function planConnection(
     randomBytes,
   });
   const { open: inputs, secret: secretInputs } = splitInputs(definition, resolved);
+  // A client goes on under the id that it was made with, and so do its redirect URI and its connections.
+  const provider = client?.provider ?? definition.id;
   return { name, provider, client, grant, scopes, inputs, secretInputs, labels, credentials };
 }
 
@@ -71,11 +79,13 @@ type Choice = {
   grant: ConnectionGrant;
   request: Pick<NewConnectionRequest, "name" | "client">;
   scopes: readonly string[];
+  /** Whether the client is one of this definition. */
+  isOurs: boolean;
 };
 
 /** Whether the client that was asked for is there, for this caller, and fits. @throws BrokerError */
 function requireClient(principal: Principal, client: ClientRow | null, choice: Choice): void {
-  const { definition, grant, request, scopes } = choice;
+  const { definition, grant, request, scopes, isOurs } = choice;
   if (request.client === null) {
     if (fixedClientId(definition, grant) !== null) return;
     throw invalid("client", `is required: the name of a client of ${definition.id}`);
@@ -83,7 +93,7 @@ function requireClient(principal: Principal, client: ClientRow | null, choice: C
   // First of all, and with nothing said before that tells a foreign client from one that does not exist.
   const use = { connection: request.name, scopes, required: definition.scope.required };
   if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(request.client);
-  if (client.provider !== definition.id) {
+  if (!isOurs) {
     throw invalid("client", `"${client.name}" is a client of ${client.provider}, not of ${definition.id}`);
   }
   if (client.secret === null && needsClientSecret(definition, grant)) {

@@ -115,14 +115,14 @@ export function createAccountRows(
       return rows[0] ?? null;
     },
 
-    /** Names of other connections that hold sets of the same account, newest first, and the client's name of their provider. */
+    /** Names of other connections that hold sets of the same account, newest first. `providers`: the ids of their provider. */
     async sharingAccount(
-      row: Pick<TokenRow, "id" | "provider" | "account" | "clientRef">,
+      row: Pick<TokenRow, "id" | "account" | "clientRef">,
       inputs: Readonly<Record<string, string>>,
-      by: { account: boolean; client: boolean },
+      by: { account: boolean; client: boolean; providers: readonly string[] },
     ): Promise<string[]> {
       const rows = await prisma.$queryRaw<{ name: string }[]>`
-        SELECT o.name FROM connections o WHERE o.provider = ${row.provider} AND o.id <> ${row.id}::uuid
+        SELECT o.name FROM connections o WHERE o.provider = ANY(${[...by.providers]}::text[]) AND o.id <> ${row.id}::uuid
           AND o.parent_id IS NULL AND o.generation > 0 AND o.enabled_status = 'connected'
           AND (NOT ${by.account} OR o.account = ${row.account}) AND (NOT ${by.client} OR o.client_ref = ${row.clientRef}::uuid)
           AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;

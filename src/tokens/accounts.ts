@@ -174,7 +174,8 @@ async function noteSharedSets(
   const { parallelSets } = definition;
   if (parallelSets === null) return;
   const { singlePer, max } = parallelSets;
-  const by = { account: singlePer.includes("user"), client: singlePer.includes("client") };
+  const providers = [definition.id, ...definition.formerly];
+  const by = { account: singlePer.includes("user"), client: singlePer.includes("client"), providers };
   if (by.account && row.account === null) return;
   const names = singlePer.filter((key) => key.startsWith("inputs.")).map((key) => key.slice(7));
   const inputs = Object.fromEntries(names.map((name) => [name, row.inputs[name] ?? ""]));

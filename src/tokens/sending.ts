@@ -190,7 +190,7 @@ export function createSender(parts: SenderParts): Sender {
           scope: joinScopes(definition, row.scopes),
           ...ownSecrets(vault, sendable, grant),
           ...(grant === "refresh_token" && {
-            redirectUri: sendable.owner.redirectUri ?? parts.redirectUri(definition.id),
+            redirectUri: sendable.owner.redirectUri ?? parts.redirectUri(sendable.owner.provider),
           }),
           ...values,
         };

@@ -15,6 +15,12 @@ const refreshing = "test/integration/refreshes.test.ts";
 export const elsewhere: Elsewhere[] = [
   { knob: "id", test: consent, title: "goes from the link by way of the provider to Connected" },
   { knob: "id", test: catalog, title: "a circle, an unknown id and two files with one id are named" },
+  { knob: "formerly", test: catalog, title: "a definition is found by the ids that it had" },
+  {
+    knob: "formerly",
+    test: "test/integration/renamed.test.ts",
+    title: "goes on with its tokens, its client and its redirect URI",
+  },
   { knob: "extends", test: catalog, title: "maps merge, everything else replaces" },
   {
     knob: "networks",

@@ -617,6 +617,43 @@ describe("a wrong file stops the start with its line and what was expected", () 
     ]);
   });
 
+  test("formerly: a definition is found by the ids that it had, which no heir gets and an override keeps", async () => {
+    const catalog = catalogWith({
+      "own.yaml": `${own}formerly: [older, oldest]\n`,
+      "heir.yaml": "id: heir\nextends: own\n",
+    });
+    expect([catalog.get("older"), catalog.get("oldest")]).toEqual([catalog.get("own"), catalog.get("own")]);
+    expect([catalog.get("own")?.formerly, catalog.get("heir")?.formerly]).toEqual([["older", "oldest"], []]);
+    expect((await catalog.list()).map(({ id }) => id)).not.toContain("older");
+    const folders = { builtinFolder: folderOf({ "own.yaml": `${own}formerly: [older]\n` }), sandbox: null };
+    const loaded = (override: string) =>
+      loadCatalog({ ...folders, extraFolder: folderOf({ "own.yaml": `id: own\nextends: own\n${override}` }) });
+    expect(loadCatalog({ ...folders, extraFolder: null }).get("older")?.id).toBe("own");
+    expect(loaded("name: mine").get("older")?.name).toBe("mine");
+    expect(loaded("formerly: [other]").get("older")).toBeUndefined();
+    expect(loaded("formerly: [other]").get("other")?.id).toBe("own");
+  });
+
+  test("formerly: an id that two claim, or that a definition has, is told at its place by the start and by the check", () => {
+    const files = (former: string) => ({
+      "a.yaml": `${own.replace("own", "a")}formerly: [was]\n`,
+      "b.yaml": `${own.replace("own", "b")}formerly: [fine, ${former}]\n`,
+    });
+    const told: [string, RegExp][] = [
+      ["was", /b\.yaml:4:18: formerly: was is a former id of a too/],
+      ["a", /b\.yaml:4:18: formerly: a is the id of a definition that is there/],
+      ["b", /b\.yaml:4:18: formerly: b is the id of a definition that is there/],
+      ["bol", /b\.yaml:4:18: formerly: bol is the id of a definition that is there/],
+    ];
+    for (const [former, expected] of told) {
+      expect(() => catalogWith(files(former))).toThrow(expected);
+      const folder = folderOf(files(former));
+      const checked = checkProviderFile(join(folder, "b.yaml"), { builtinFolder: fewBuiltins, extraFolder: folder });
+      expect(checked).toEqual([expect.stringMatching(expected)]);
+    }
+    expect(problemsOf(`${own}formerly: [Old]\n`)).toEqual([expect.stringMatching(/^4:12: formerly\.0: /)]);
+  });
+
   test("networks in a built-in file are refused: there exceptions would count for everybody", () => {
     const yaml = "id: own\nnetworks: [10.0.0.0/8]\ntoken: { url: https://login.example/token }\ngrants: [import]";
     const folder = folderOf({ "own.yaml": yaml });

@@ -13,19 +13,19 @@ let database: Database;
 
 beforeAll(async () => void (database = await useEmbedded()));
 
-type Connected = { client?: string; shop?: string; account?: string; status?: string };
+type Connected = { client?: string; shop?: string; account?: string; status?: string; former?: true };
 
 /** Connections of a provider, the last one connected last. */
 async function connect(provider: string, connections: Record<string, Connected>) {
   const clients = new Map<string, string>();
   const rows = Object.entries(connections).map(([name, connected], index) => {
-    const { client = "one", shop = "a", account = "ada", status = "connected" } = connected;
+    const { client = "one", shop = "a", account = "ada", status = "connected", former } = connected;
     const clientRef = clients.get(client) ?? randomUUID();
     clients.set(client, clientRef);
     return {
       id: randomUUID(),
       name: `${provider}/${name}`,
-      provider,
+      provider: former ? `former-${provider}` : provider,
       clientRef,
       grant: "import",
       inputs: { shop },
@@ -49,7 +49,8 @@ async function droppedBy(parallelSets: string, connections: Record<string, Conne
   const rows = await connect(provider, connections);
   const newest = rows.at(-1);
   if (newest === undefined) throw new Error("no connection");
-  const definition = define(`inputs: { shop: {} }\nafter_connect: [{ value: x }]\nparallel_sets: ${parallelSets}`);
+  const file = define(`inputs: { shop: {} }\nafter_connect: [{ value: x }]\nparallel_sets: ${parallelSets}`);
+  const definition = { ...file, id: provider, formerly: [`former-${provider}`] };
   const own = { id: newest.id, provider, clientRef: newest.clientRef, generation: 1, authorization: 1 };
   const row = tokenRow({ ...own, accessToken: null, refreshToken: null });
   const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
@@ -111,4 +112,9 @@ test("nobody is warned where there are no more than may be, or where sets do not
 test("a connection without a set has none to lose", async () => {
   const others = { waiting: { status: "pending" }, ended: { status: "needs_reauthorization" }, newest: {} };
   expect(await droppedBy("{ single_per: [user] }", others)).toEqual([]);
+});
+
+test("those that stand under an id that the definition had before are counted as well", async () => {
+  const connections = { before: { former: true as const }, newest: {} };
+  expect(await droppedBy("{ single_per: [user] }", connections)).toEqual([{ connections: ["before"], kept: 1 }]);
 });
