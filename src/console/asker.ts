@@ -19,7 +19,8 @@ export function nameOf({ name, host }: Asker): string {
 export function whomToAsk({ name, contact }: Asker): Markup | "" {
   if (name === null && contact === null) return "";
   const at = contact === null ? "" : html`: ${contactOf(contact)}`;
-  return html`<p class="soft">Questions about this page? Ask ${name ?? "whoever runs this service"}${at}.</p>`;
+  // No full stop: it would stand behind "B.V." as a second one, and behind an address as if it were part of it.
+  return html`<p class="soft">Questions about this page? Ask ${name ?? "whoever runs this service"}${at}</p>`;
 }
 
 /** What the account is connected for: text of whoever made the link, and nothing but text. */

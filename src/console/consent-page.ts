@@ -50,7 +50,7 @@ function manualForm({ csrf, providerName }: ConsentQuestion, authorizationUrl: s
     <li>
       <p>
         <a href="${authorizationUrl}" target="_blank" rel="noopener noreferrer">Open ${providerName}</a> in a new tab,
-        sign in and confirm. It then shows you a code, or carries it in the address of its last page.
+        sign in and confirm. It then shows you a code, or the code is in the address of its last page.
       </p>
     </li>
     <li>

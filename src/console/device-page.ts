@@ -32,8 +32,8 @@ export async function devicePage(
     </ol>
     <p class="soft">
       The code works until
-      <time datetime="${device.expiresAt.toISOString()}">${words.format(device.expiresAt)} UTC</time>. Was it asked for
-      by somebody else? Then do not enter it.
+      <time datetime="${device.expiresAt.toISOString()}">${words.format(device.expiresAt)} UTC</time>. Not expecting
+      this? Then do not enter it.
     </p>
     ${whomToAsk(asker)}`;
   return await page({ title: `Connect ${connectionName} at ${providerName}`, body, refreshSeconds });

@@ -13,7 +13,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 400,
     tone: "bad",
     title: "That request could not be read",
-    what: "Something in the address or the form was missing, doubled or altered on its way. Nothing has been connected.",
+    what: "Something in the address or the form is missing, came twice or was changed on its way. Nothing has been connected.",
     next: "Open the link you were given once more and start from there.",
   },
   invalid_state: {
@@ -35,7 +35,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     tone: "bad",
     title: "The provider sent you back with an error",
     what: "It does not say which attempt it is about, so nothing has changed here.",
-    next: "Open the link you were given and try again. If the same happens, send what stands below to whoever gave you the link.",
+    next: "Open the link you were given and try again. If it happens again, send the text below to whoever gave you the link.",
   },
   invalid_ticket: {
     status: 400,
@@ -83,7 +83,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 409,
     tone: "calm",
     title: "This account is connected already",
-    what: "The provider gave the same access that another connection here holds, and two cannot share it.",
+    what: "Another connection of this service has this access already, and two connections cannot share it.",
     next: "Tell whoever sent you the link, or start again and sign in to another account.",
   },
   expired_link: {
@@ -91,42 +91,42 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     tone: "calm",
     title: "This link has expired",
     what: "Links work for a limited time, so that a forgotten one cannot be misused.",
-    next: "Ask whoever sent it for a new one. It takes them a moment.",
+    next: "Ask whoever sent it for a new one.",
   },
   used_link: {
     status: 410,
     tone: "calm",
     title: "This link has been used",
-    what: "A link connects one account, once, and this one has done so.",
+    what: "Each link works once, and this one has been used already.",
     next: "If it was you, there is nothing left to do. If not, tell whoever sent it, and ask for a new link.",
   },
   too_many_requests: {
     status: 429,
     tone: "calm",
-    title: "That was too often",
-    what: "This link, or your network, has asked this service more often than it answers in so short a time. Nothing was changed by it.",
+    title: "Too many requests",
+    what: "Too many requests came in a short time, with this link or from your network. Nothing has changed.",
     next: "Wait a minute and load this page again. If you have begun to connect several times without finishing, wait ten minutes.",
   },
   expired_page: {
     status: 410,
     tone: "calm",
     title: "This page is no longer shown",
-    what: "The page that tells how connecting went can be read for ten minutes.",
+    what: "The page that shows how connecting ended is kept for a short time only.",
     next: "If you had seen “Connected”, all is well: you are done. If not, open the link you were given and start again.",
   },
   already_answered: {
     status: 410,
     tone: "calm",
     title: "That question has been answered",
-    what: "Somebody has said which account it is to be, or the question has waited for an hour and counts no more.",
+    what: "Somebody has already chosen the account, or nobody answered within an hour.",
     next: "To connect an account again, open the link you were given once more, or ask whoever sent it.",
   },
   provider_refused: {
     status: 502,
     tone: "bad",
-    title: "The provider did not go along",
-    what: "It answered with an error instead of access, so nothing has been connected.",
-    next: "Open the link you were given and try again. If the same happens, send what stands below to whoever gave you the link.",
+    title: "The provider did not give access",
+    what: "It answered with an error, or with something that this service cannot accept. Nothing has been connected.",
+    next: "Open the link you were given and try again. If it happens again, send the text below to whoever gave you the link.",
   },
   provider_unavailable: {
     status: 502,
@@ -140,7 +140,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     tone: "bad",
     title: "The provider does not accept this service",
     what: "You did nothing wrong: the provider refuses this service’s own id or secret, so nothing could be connected.",
-    next: "Tell whoever gave you the link, with what stands below. The link keeps working until it expires.",
+    next: "Send the text below to whoever gave you the link. The link works until it expires.",
   },
   storage_unavailable: {
     status: 503,
@@ -161,7 +161,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     tone: "bad",
     title: "Something went wrong here",
     what: "The fault is in this service, not with you.",
-    next: "Open the link you were given and try again. If the same happens, tell whoever sent it.",
+    next: "Open the link you were given and try again. If it happens again, tell whoever sent it.",
   },
 };
 
@@ -188,7 +188,7 @@ function connectedWords(answer: Extract<Ended, { outcome: "connected" }>): Omit<
   return {
     tone: "calm",
     title: "Connected, but not for long",
-    what: `${what} But ${providerName} gave access for a limited time and no way to renew it: it ends by itself, and the account must be connected again then.`,
+    what: `${what} But ${providerName} gave access for a limited time only. When that time is over, the account must be connected again.`,
     next: `Tell whoever sent you the link. What often helps: remove this service’s access in your account’s settings at ${providerName}, then connect again with a new link.`,
   };
 }
@@ -220,7 +220,7 @@ function wordsFor(answer: Ended): Omit<Words, "status"> {
         what: isNamed
           ? `You signed in to another account at ${providerName} than the one that “${connectionName}” is connected with.`
           : `${providerName} does not say which account you signed in to, so it may not be the one that “${connectionName}” is connected with.`,
-        next: "Say below which of the two it is to be. Nothing has changed so far; the answer is waited for an hour.",
+        next: "Choose below which account to use. Nothing has changed so far. You have an hour to answer.",
       };
     }
   }
@@ -243,7 +243,7 @@ async function workingPage(asker: Asker) {
     tone: "calm",
     title: "Still working on it",
     what: "You have agreed, and this service is talking to the provider. That can take a minute when the provider is slow.",
-    next: "Leave this page open: it looks again by itself every few seconds. If it still says so after some minutes, ask whoever sent you the link for a new one.",
+    next: "Leave this page open: it checks again by itself every few seconds. If nothing has changed after some minutes, ask whoever sent you the link for a new one.",
   } as const;
   const body = html`${outcome(words)}${whomToAsk(asker)}`;
   return { status: 202, html: await page({ title: words.title, body, refreshSeconds }) };

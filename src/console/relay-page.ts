@@ -16,7 +16,7 @@ export const relayHeaders: Readonly<Record<string, string>> = {
 /** Sends on from our own address what the provider's page has posted to it (src/consent/posted-answer.ts). */
 export async function relayPage({ action, sealed }: { action: string; sealed: string }, asker: Asker): Promise<string> {
   const body = html`<h1>One more step</h1>
-    <p>The provider has sent you back with its answer.</p>
+    <p>The provider has sent you back with its answer. Press “Continue” to finish.</p>
     <form method="post" action="${action}" class="actions">
       <input type="hidden" name="answer" value="${sealed}" />
       <button class="button" type="submit">Continue</button>

@@ -46,7 +46,10 @@ export function mayUseClient(principal: Principal, client: Usable, wanted: Wante
 
 /** The answer for a client that does not exist and for one that the caller may not use: the same, byte for byte. */
 export function unknownClient(name: string): BrokerError {
-  return new BrokerError("invalid_request", `client: there is no client named "${name}".`);
+  return new BrokerError(
+    "invalid_request",
+    `client: there is no client named "${name}" that this key may use for this connection.`,
+  );
 }
 
 /**

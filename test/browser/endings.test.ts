@@ -128,6 +128,12 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
     await walk(page, url);
     return ["That is another account", "Keep ada@bakery.example", "Use bob@bakery.example from now on"];
   },
+  async "connected for a while"(page) {
+    const { url, connectionName } = await makeLink();
+    stage.behaviour.exchange = async () => ({ connectionName, held: null, endsSoon: true });
+    await walk(page, url);
+    return ["Connected, but not for long", "must be connected again", "with a new link", "help@bakery.example"];
+  },
   async "an answered question"(page) {
     const { url } = await makeLink({ account: "ada@bakery.example" });
     const held = { attemptId: randomUUID(), account: "42", label: null };
@@ -142,7 +148,7 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
     await page.getByRole("button").click();
     const state = new URL(page.url()).searchParams.get("state") ?? "";
     await page.goto(`${publicUrl}/callback/sandbox?error=server_error&error_description=try+later&state=${state}`);
-    return ["The provider did not go along", connectionName, "server_error: try later", "help@bakery.example"];
+    return ["The provider did not give access", connectionName, "server_error: try later", "help@bakery.example"];
   },
   async "a page that is over"(page) {
     const { url, connectionName } = await makeLink();
@@ -173,6 +179,34 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
   async "an unknown link"(page) {
     await page.goto(`${publicUrl}/connect/${"0".repeat(16)}-${"0".repeat(32)}`);
     return ["This link is not known here", "help@bakery.example"];
+  },
+  async "too many requests"(page) {
+    const { url } = await makeLink();
+    for (let open = 0; open <= 5; open++) {
+      await page.goto(url);
+      await page.getByRole("button", { name: "Continue to" }).click();
+    }
+    return ["Too many requests", "wait ten minutes", "help@bakery.example"];
+  },
+  async "another browser"(page) {
+    const { url } = await makeLink();
+    await page.goto(url);
+    await page.getByRole("button", { name: "Continue to" }).click();
+    const callback = `${publicUrl}/callback/sandbox?code=c&state=${new URL(page.url()).searchParams.get("state")}`;
+    await page.context().clearCookies();
+    await page.goto(callback);
+    return ["This belongs to another browser", "ask for a new link", "help@bakery.example"];
+  },
+  async "a form without its cookie"(page) {
+    const { url } = await makeLink();
+    await page.goto(url);
+    await page.context().clearCookies();
+    await page.getByRole("button", { name: "Continue to" }).click();
+    return ["This page is out of date", "Allow cookies", "help@bakery.example"];
+  },
+  async "an unknown state"(page) {
+    await page.goto(`${publicUrl}/callback/sandbox?code=c&state=${"A".repeat(43)}`);
+    return ["This attempt is no longer valid", "start again", "help@bakery.example"];
   },
   async "a no without a state"(page) {
     await page.goto(`${publicUrl}/callback/sandbox?error=access_denied`);

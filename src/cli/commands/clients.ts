@@ -101,6 +101,10 @@ async function addClient(session: Session, { args: [name], options }: { args: st
   });
   const stored = `Client ${name} is stored${secret === undefined ? ", without a secret" : ""}.`;
   session.output.done(`${stored} ${redirectUriOf(client)}`, client);
+  if (options.connections) return;
+  session.output.note(
+    `Only keys with "admin" can use this client. To open it to others: freshet clients update ${name} --connections PATTERN`,
+  );
 }
 
 async function updateClient(
@@ -125,7 +129,7 @@ async function updateClient(
 /** What is to be registered at the provider. */
 function redirectUriOf(client: unknown): string {
   const { redirect_uri: uri } = client as { redirect_uri: string };
-  return `Where its provider sends people back to, to be registered there: ${uri}`;
+  return `Register this redirect URI at its provider: ${uri}`;
 }
 
 async function deleteClient({ api, output }: Session, { args: [name = ""] }: { args: string[] }) {

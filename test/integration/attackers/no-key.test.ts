@@ -154,7 +154,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
     }));
     expect(count(backs)).toEqual({ 400: 20, 429: 30 });
     for (const { text, headers } of [...pages, ...backs].filter(({ status }) => status === 429)) {
-      expect(text).toContain("That was too often");
+      expect(text).toContain("Too many requests");
       expect(Number(headers["retry-after"])).toBeGreaterThan(0);
     }
     expect((await send({ path: `/connect/${unknownLink()}`, from: "203.0.113.6" })).status).toBe(404);

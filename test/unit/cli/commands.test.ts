@@ -62,7 +62,7 @@ test("a client's secret comes from a file, without the newline an editor leaves"
   const result = await run([...args, ...more], { env: { FRESHET_URL: broker.url } });
   expect(result).toEqual({
     exitCode: 0,
-    out: `Client bol is stored. Where its provider sends people back to, to be registered there: ${redirect_uri}\n`,
+    out: `Client bol is stored. Register this redirect URI at its provider: ${redirect_uri}\n`,
     err: "",
   });
   expect(broker.requests[0]?.body).toEqual({
@@ -74,6 +74,14 @@ test("a client's secret comes from a file, without the newline an editor leaves"
     connections: ["acme-*", "beta"],
     inputs: { shop_url: "https://x.example/?a=b" },
   });
+});
+
+test("a client without patterns of connections: who may use it is said, and how to open it", async () => {
+  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
+  const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "id-1", "--public"];
+  const { exitCode, err } = await run(args, { env: { FRESHET_URL: broker.url } });
+  expect(exitCode).toBe(0);
+  expect(err).toContain("freshet clients update bol --connections PATTERN");
 });
 
 test.each([

@@ -153,7 +153,7 @@ describe("a client", () => {
   it("that is not for the caller is answered as one that does not exist", () => {
     expect(unknownClient("x")).toMatchObject({
       code: "invalid_request",
-      message: 'client: there is no client named "x".',
+      message: 'client: there is no client named "x" that this key may use for this connection.',
     });
   });
 });
