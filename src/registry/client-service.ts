@@ -68,7 +68,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     const [name] = changed.find(([key, value]) => client.inputs[key] !== value) ?? [];
     if (name === undefined) return undefined;
     if (client.secret !== null && clientSecret === undefined) {
-      const why = `inputs.${name} decides where the secret is sent, and the stored one stays where it is`;
+      const why = `inputs.${name} decides where the secret is sent, and the stored one is sent to no other host`;
       throw new BrokerError("invalid_request", `client_secret: a new one is required, since ${why}.`);
     }
     const holder = await clients.holder(client.id);

@@ -13,7 +13,7 @@ export function vaultOf(encryptionKeys: string): TokenVault {
   return createTokenVault(createKeyring(keys));
 }
 
-/** After a test has moved times by hand: as if the broker itself had written all links, keys and held grants so. */
+/** After a test has moved times by hand: as if the broker itself had written all links, keys and held grants so. Nothing else may write them meanwhile. */
 export async function proveByHand(
   query: Query,
   vault: Pick<TokenVault, "links" | "keys" | "heldGrants">,

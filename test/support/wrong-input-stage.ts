@@ -62,7 +62,9 @@ export class WrongInputStage implements AsyncDisposable {
     const broker = await startBroker({ databaseUrl, env, providersDir: await machineProvider() });
     await register(broker);
     await damageOne(broker, databaseUrl);
-    const [keys, consents] = await Promise.all([makeKeys(broker, databaseUrl), makeConsents(broker)]);
+    // One after the other: the proofs of all links are written by hand in between.
+    const keys = await makeKeys(broker, databaseUrl);
+    const consents = await makeConsents(broker);
     return new WrongInputStage(broker, keys, consents);
   }
 
