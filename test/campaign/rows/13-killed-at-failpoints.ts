@@ -50,9 +50,9 @@ export const row: Row = {
   promised: "the outcome that the protocol's table names",
   plays: { how: "in turn" },
   async run(given) {
-    const found = new Set(
-      findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url))).map(({ name }) => name),
-    );
+    const failpoints = findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url)));
+    // A kill in the middle of the upgrade is test/integration/upgrade.test.ts's: no refresh runs then.
+    const found = new Set(failpoints.filter(({ file }) => !file.startsWith("upgrade/")).map(({ name }) => name));
     if (!isSame([...found], Object.keys(expected))) {
       return { ok: false, figure: `cases and failpoints differ: in src/ there are ${[...found].join(", ")}` };
     }
