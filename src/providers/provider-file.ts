@@ -217,18 +217,18 @@ const idPattern = "^[a-z0-9][a-z0-9-]{0,62}$";
 export const providerFileSchema = Type.Object(
   {
     id: Type.String({ pattern: idPattern, description: "Lower-case letters, digits and -." }),
-    formerly: Type.Optional(
-      Type.Array(Type.String({ pattern: idPattern }), {
-        uniqueItems: true,
-        description:
-          "Ids that this definition had before: connections and clients that were made under them go on with it. Never passed on by `extends` to another id.",
-      }),
-    ),
     name: text("What people see."),
     extends: Type.Optional(
       nullable<string>("string", {
         minLength: 1,
         description: "The id of another definition, which this one changes.",
+      }),
+    ),
+    formerly: Type.Optional(
+      Type.Array(Type.String({ pattern: idPattern }), {
+        uniqueItems: true,
+        description:
+          "Ids that this definition had before: connections and clients that were made under them go on with it. Never passed on by `extends` to another id.",
       }),
     ),
     docs: text("Where the provider describes all this."),

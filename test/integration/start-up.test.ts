@@ -11,6 +11,8 @@ import { openProviders, openStorage } from "../../src/outside.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";
 import { isSaid, readStartupTable } from "../support/error-table.ts";
 import { type BrokerOptions, type BrokerProcess, prepareBroker, startBroker } from "../support/broker-process.ts";
+import { readDump } from "../contract/upgrade/dump.ts";
+import { query } from "../support/query.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 
@@ -135,6 +137,7 @@ describe("a wrong provider file ends the start with its line", () => {
       "id: acme\nextends: oauth2\ntoken:\n  url: https://a.example\n  encoding: xml\n",
     ],
     ["the id of another provider", "id: bol\nname: A\n"],
+    ["a former id that is another provider's", "id: acme\nextends: oauth2\nformerly:\n  - bol\n"],
   ])("%s", async ([wrong, yaml]) => {
     const PROVIDERS_DIR = await newFolder(wrong, { "acme.yaml": yaml });
     await expectRefused({ PROVIDERS_DIR }, wrong, join(PROVIDERS_DIR, "acme.yaml"));
@@ -226,6 +229,29 @@ describeWithServices(["postgres"], "a real Postgres that cannot serve ends the s
     const exchanged = { DATABASE_URL, ENCRYPTION_KEYS: newKey("k1") };
     await expectRefused(exchanged, "an encryption key that was exchanged under its id");
     await openAndClose({ DATABASE_URL });
+  });
+
+  it("one that has lost the mark of its sealed format", async () => {
+    const DATABASE_URL = await useDatabase();
+    await openAndClose({ DATABASE_URL });
+    await query(
+      DATABASE_URL,
+      "INSERT INTO clients (id, name, provider, client_id) VALUES (gen_random_uuid(), 'a', 'a', 'a')",
+    );
+    await query(DATABASE_URL, "DELETE FROM encryption_keys");
+    await expectRefused({ DATABASE_URL }, "a database that has lost its list of keys");
+  });
+
+  it("one of the version before, unless nothing of it is newer and all that waits can be sealed anew", async () => {
+    const [DATABASE_URL, dump] = [await useDatabase({ empty: true }), await readDump()];
+    await query(DATABASE_URL, dump.sql);
+    const env = { DATABASE_URL, ENCRYPTION_KEYS: dump.encryptionKey };
+    await expectRefused(env, "a Redis that is away while a database is sealed anew");
+    const DATA_DIR = await newFolder("knows better", { "sealed-format": "2\n" });
+    await expectRefused({ ...env, REDIS_URL: undefined, DATA_DIR }, "an old database where a newer one was");
+    await query(DATABASE_URL, "ALTER TABLE api_keys ADD COLUMN IF NOT EXISTS mac text");
+    await query(DATABASE_URL, "UPDATE api_keys SET mac = 'k1.x'");
+    await expectRefused({ ...env, REDIS_URL: undefined }, "a database whose list of keys is an old one");
   });
 
   it("and so does a port that is taken", async () => {

@@ -10,11 +10,14 @@ import { prepareBroker, type BrokerProcess } from "../support/broker-process.ts"
 import { until } from "../support/patience.ts";
 import { providersFolder } from "../support/providers/definition-files.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
-import { describeWithServices, useDatabase } from "../support/services/index.ts";
+import { describeWithServices, useDatabase, useRedis } from "../support/services/index.ts";
+import { withRedis } from "../support/services/redis.ts";
 
 type Run = (sql: string) => Promise<Record<string, unknown>[]>;
 type Subject = {
-  env: { databaseUrl?: string; dataDir: string };
+  env: { databaseUrl?: string; redisUrl?: string; dataDir: string };
+  /** Puts an answer of that version where its broker left it to wait. */
+  leave: (spool: { name: string; base64: string }) => Promise<void>;
   /** One session, while no broker holds an embedded database. */
   on: (work: (run: Run) => Promise<void>) => Promise<void>;
 };
@@ -87,8 +90,7 @@ function upgrading(kind: string, prepare: () => Promise<Subject>): void {
         await run("SET search_path = public");
         for (const statement of asOfNow.split(";")) await run(statement);
       });
-      await mkdir(join(subject.env.dataDir, "spool"), { recursive: true });
-      await writeFile(join(subject.env.dataDir, "spool", dump.spool.name), Buffer.from(dump.spool.base64, "base64"));
+      await subject.leave(dump.spool);
       broker = await open({});
     });
     afterAll(async () => {
@@ -218,6 +220,10 @@ describe("a database of the version before", () => {
     const { path } = await temporaryFolder("upgrade");
     return {
       env: { dataDir: path },
+      async leave({ name, base64 }) {
+        await mkdir(join(path, "spool"), { recursive: true });
+        await writeFile(join(path, "spool", name), Buffer.from(base64, "base64"));
+      },
       async on(work) {
         const database = await PGlite.create(join(path, "database"));
         const run: Run = async (sql) => (await database.exec(sql)).at(-1)?.rows as Record<string, unknown>[];
@@ -231,11 +237,16 @@ describe("a database of the version before", () => {
   });
 });
 
-describeWithServices(["postgres"], "a database of the version before, on Postgres", () => {
-  upgrading("Postgres", async () => {
+describeWithServices(["postgres", "redis"], "a database of the version before, on Postgres", () => {
+  upgrading("Postgres, with an answer that waits in Redis", async () => {
     const [{ path }, databaseUrl] = [await temporaryFolder("upgrade"), await useDatabase({ empty: true })];
+    const redisUrl = await useRedis();
     return {
-      env: { dataDir: path, databaseUrl },
+      env: { dataDir: path, databaseUrl, redisUrl },
+      async leave({ name, base64 }) {
+        const [id, generation, attempt = ""] = name.split(".");
+        await withRedis(redisUrl, async (redis) => await redis.hset(`spool:${id}:${generation}`, attempt, base64));
+      },
       async on(work) {
         const client = new Client({ connectionString: databaseUrl });
         await client.connect();

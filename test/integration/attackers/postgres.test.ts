@@ -1,8 +1,11 @@
 import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { makeApiKey } from "../../../src/registry/api-key.ts";
+import { patience } from "../../support/patience.ts";
+import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
 import { query } from "../../support/query.ts";
 import { describeWithServices } from "../../support/services/index.ts";
+import { startAccountStage } from "../abilities/support/account-stage.ts";
 import { nothing, TwoTeams } from "./support/two-teams.ts";
 
 // Whoever attacks writes to every table of Postgres, has the key of another team, and no key of the ring.
@@ -158,6 +161,42 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
 
   it("ends with nothing", () => expect(stage.loot()).toEqual(nothing));
 });
+
+describeWithServices(
+  ["postgres", "redis"],
+  "an attacker with write access to Postgres, and another account's grant",
+  () => {
+    it("says no person's yes: what somebody else has accepted is not stored, and what a person has is", async () => {
+      const { stage, server, connectAda, reconnectAsBob } = await startAccountStage();
+      await using _ = stage;
+      server.account = "ada";
+      const names = ["said", "forged", "copied"];
+      for (const name of names) {
+        await connectAda(name);
+        expect((await reconnectAsBob(name)).text).toContain("another account");
+      }
+      const sql = async (text: string) => await query(stage.databaseUrl, text);
+      const of = (name: string) => `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
+      const old = "accepted = true, created_at = created_at - interval '6 minutes'";
+      await sql(`UPDATE held_grants SET ${old} WHERE ${of("said")}`);
+      await proveByHand((text, values) => query(stage.databaseUrl, text, values), vaultOf(stage.first.encryptionKeys));
+      await sql(`UPDATE held_grants SET ${old} WHERE ${of("forged")}`);
+      await sql(`UPDATE held_grants SET ${old}, account = 'ada', mac = (SELECT mac FROM held_grants WHERE ${of("said")})
+      WHERE ${of("copied")}`);
+      await stage.first.kill();
+      await stage.first.start(); // which begins with tidying
+      await expect.poll(async () => (await stage.api.connection("said"))["account"], patience).toBe("bob");
+      const accounts = await Promise.all(
+        names.map(async (name) => {
+          await stage.api.refresh(name);
+          return server.accountOf((await stage.token(name)).access_token);
+        }),
+      );
+      expect(accounts).toEqual(["bob", "ada", "ada"]);
+      expect(stage.first.stdout).toContain("held_grants");
+    });
+  },
+);
 
 /** The same broker, which has seen nothing. */
 async function restart(stage: TwoTeams): Promise<void> {
