@@ -3,6 +3,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { ApiKeyRow } from "../../../src/store/api-keys.ts";
 import { type StoreStage, vault } from "./stage.ts";
+import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
 
 const hash = (text: string) => new Uint8Array(createHash("sha256").update(text).digest());
 const browsers = Array.from({ length: 8 }, (_, number) => hash(`browser ${number}`));
@@ -282,9 +283,17 @@ export function consent(stage: () => StoreStage): void {
           (await stage().requests.consume(id)) ? null : await stage().attempts.find(stateHash),
         ),
       );
-      const attempt = { attemptHash: stateHash, browserHash: mine, linkId: key.id, ticket: null };
+      const attempt = { attemptHash: stateHash, browserHash: mine, linkId: key.id, ticket: null, isOverdue: false };
       const late = found.filter((answer) => answer !== null);
       expect(late).toEqual(Array.from({ length: browsers.length - 1 }, () => attempt));
+    });
+
+    it("notes one error of many that end nothing, and none of a request that was taken out", async () => {
+      const [{ id }, neighbour] = [await makeRequest(), await makeRequest()];
+      expect(passed(await Promise.all(browsers.map(() => stage().requests.noteError(id))))).toBe(1);
+      expect(await stage().requests.noteError(neighbour.id)).toBe(true);
+      expect(await stage().requests.consume(id)).toBe(true);
+      expect(await stage().requests.noteError(id)).toBe(false);
     });
 
     it("that has run out is neither found nor taken out, and is swept away by the next one", async () => {
@@ -317,13 +326,33 @@ export function consent(stage: () => StoreStage): void {
         expect(await ticketOf(attempt)).toBe(ticket);
       }
       await stage().query(
-        "UPDATE consent_attempts SET expires_at = clock_timestamp() WHERE link_id = $1",
+        "UPDATE consent_attempts SET expires_at = clock_timestamp() - interval '1 second' WHERE link_id = $1",
         attempt.linkId,
       );
       expect(await stage().attempts.find(attempt.attemptHash)).toBeNull();
       await makeRequest();
       const left = "SELECT 1 AS found FROM consent_attempts WHERE link_id = $1";
       expect(await stage().query(left, attempt.linkId)).toEqual([]);
+    });
+
+    it("is overdue once none can be under way for so long, and not when its end is known, or it was begun again", async () => {
+      const { attempt } = await makeAttempt();
+      const seen = async () => (await stage().attempts.find(attempt.attemptHash))?.isOverdue;
+      const age = async (seconds: number) =>
+        await stage().query(
+          `UPDATE consent_attempts SET expires_at = expires_at - make_interval(secs => ${seconds}) WHERE link_id = $1`,
+          attempt.linkId,
+        );
+      await stage().attempts.begin(attempt);
+      await age(longestAttemptSeconds - 60);
+      expect(await seen()).toBe(false);
+      await age(60);
+      expect(await seen()).toBe(true);
+      await stage().attempts.end(attempt, "refused");
+      await age(longestAttemptSeconds);
+      expect(await seen()).toBe(false);
+      await stage().attempts.beginAgain(attempt.attemptHash, "refused");
+      expect(await seen()).toBe(false);
     });
 
     it("goes with its connection, and its end is then noted nowhere", async () => {
