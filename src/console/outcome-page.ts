@@ -117,7 +117,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
   already_answered: {
     status: 410,
     tone: "calm",
-    title: "That question has been answered",
+    title: "That question is closed",
     what: "Somebody has already chosen the account, or nobody answered within an hour.",
     next: "To connect an account again, open the link you were given once more, or ask whoever sent it.",
   },
@@ -153,7 +153,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 500,
     tone: "bad",
     title: "This attempt was interrupted",
-    what: "You have agreed, but this service was stopped while it talked to the provider, so it cannot say here what came of it. What the provider gave cannot be asked for twice.",
+    what: "You have agreed, but this service was stopped while it talked to the provider, so it does not know whether the account is connected. The provider’s answer cannot be asked for a second time.",
     next: "If you had already seen “Connected”, all is well: you are done. If not, open the link you were given and start again; if it says that it has been used, ask whoever sent it for a new one.",
   },
   internal_error: {

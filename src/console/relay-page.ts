@@ -21,6 +21,6 @@ export async function relayPage({ action, sealed }: { action: string; sealed: st
       <input type="hidden" name="answer" value="${sealed}" />
       <button class="button" type="submit">Continue</button>
     </form>
-    ${whomToAsk(asker)} ${raw(`<script>${script}</script>`)}`;
+    ${raw(`<script>${script}</script>`)} ${whomToAsk(asker)}`;
   return await page({ title: "One more step", body, hasForm: true });
 }

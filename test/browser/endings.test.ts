@@ -139,7 +139,7 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
     const held = { attemptId: randomUUID(), account: "42", label: null };
     stage.behaviour.exchange = async () => ({ connectionName: "", held, endsSoon: false });
     await walk(page, url);
-    return ["That question has been answered"];
+    return ["That question is closed"];
   },
   async "a refusal"(page) {
     const { url, connectionName } = await makeLink();

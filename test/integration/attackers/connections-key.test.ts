@@ -106,7 +106,10 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     ];
     for (const [path, body] of tries) {
       const { status, body: said } = await post(`/connections/team-a-lent/${path}`, body);
-      expect([status, said["detail"]], path).toEqual([400, 'client: there is no client named "accounts-b" that this key may use for this connection.']);
+      expect([status, said["detail"]], path).toEqual([
+        400,
+        'client: there is no client named "accounts-b" that this key may use for this connection.',
+      ]);
     }
     for (const change of [{ scopes: ["write"] }, { disabled: false }, { inputs: { x: "y" } }]) {
       expect((await patch("/connections/team-a-lent", change)).status, JSON.stringify(change)).toBe(400);
