@@ -98,7 +98,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     tone: "calm",
     title: "This link has been used",
     what: "Each link works once, and this one has been used already.",
-    next: "If it was you, there is nothing left to do. If not, tell whoever sent it, and ask for a new link.",
+    next: "If you saw “Connected”, there is nothing left to do. If not, tell whoever sent it, and ask for a new link.",
   },
   too_many_requests: {
     status: 429,

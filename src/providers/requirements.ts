@@ -22,6 +22,13 @@ export function needsClientSecret(definition: ProviderDefinition, grant: Connect
   );
 }
 
+/** Whether a request of this grant says which scopes are wanted; if not, the provider gives what it gives. */
+export function asksForScopes(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
+  if (grant === "authorization_code" || grant === "import") return true;
+  const asking = grant === "device_code" ? definition.device : definition.exchanges[grant];
+  return asking ? requestTemplates(asking).flatMap(templateNames).includes("scope") : false;
+}
+
 /** Whether the definition has an address that only its issuer's metadata can fill in. */
 export function lacksAddress(definition: ProviderDefinition): boolean {
   const { exchanges, refreshes, device, authorization, revocation, introspection } = definition;

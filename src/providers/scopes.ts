@@ -1,9 +1,19 @@
-import type { ProviderDefinition } from "./definition.ts";
+import type { ConnectionGrant, ProviderDefinition } from "./definition.ts";
+import { asksForScopes } from "./requirements.ts";
 
 /** The scopes to ask for: those requested, else the definition's defaults, and always those that it requires. */
 export function effectiveScopes(definition: ProviderDefinition, requested: readonly string[] | null): string[] {
   const { scope } = definition;
   return [...new Set([...(requested && requested.length > 0 ? requested : scope.default), ...scope.required])];
+}
+
+/** The same for one grant: where its request names no scopes nothing is asked for by default, so nothing can be missing. */
+export function scopesFor(
+  definition: ProviderDefinition,
+  grant: ConnectionGrant,
+  requested: readonly string[] | null,
+): string[] {
+  return asksForScopes(definition, grant) ? effectiveScopes(definition, requested) : [...new Set(requested)];
 }
 
 /** Joined as the provider writes them (RFC 6749, section 3.3, says a space; some say otherwise). */
@@ -27,13 +37,16 @@ export function withAliases({ scope: { aliases } }: ProviderDefinition, answered
 
 /**
  * What was requested and not granted. `granted` null: the provider named none, which means all (RFC 6749, section 5.1). Whether
- * offline_access (OpenID Connect Core, section 11) was granted, a refresh token tells, too: many answers do not name it.
+ * offline_access (OpenID Connect Core, section 11) was granted, a refresh token tells, too: many answers do not name it. Where the
+ * client itself is asked for (RFC 6749, section 4.4.3) there is none to be had.
  */
 export function missingScopes(
   requested: readonly string[],
-  { granted, hasRefreshToken }: { granted: readonly string[] | null; hasRefreshToken: boolean },
+  given: { granted: readonly string[] | null; hasRefreshToken: boolean; grant?: string },
 ): string[] {
+  const { granted, hasRefreshToken, grant } = given;
+  const isOffline = hasRefreshToken || grant === "client_credentials";
   const isGranted = (scope: string) =>
-    granted === null || granted.includes(scope) || (scope === "offline_access" && hasRefreshToken);
+    granted === null || granted.includes(scope) || (scope === "offline_access" && isOffline);
   return requested.filter((scope) => !isGranted(scope));
 }

@@ -10,7 +10,7 @@ export type Attention = { code: (typeof attentionCodes)[number]; since: Date; de
 /** What was asked for and not granted; nothing before the first grant. */
 export function missingOf(record: ConnectionRecord): string[] {
   const granted = record.generation === 0 ? null : record.grantedScopes;
-  return missingScopes(record.scopes, { granted, hasRefreshToken: record.holdsRefresh });
+  return missingScopes(record.scopes, { granted, hasRefreshToken: record.holdsRefresh, grant: record.grant });
 }
 
 /** The gravest of what there is; null: nothing, or the status says already that a person must act. */

@@ -3,7 +3,7 @@ import type { Catalog } from "../providers/catalog.ts";
 import { defaultGrant, fixedClientId, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
 import { resolveInputs, splitInputs } from "../providers/inputs.ts";
 import { needsClientSecret, requiredCredentials } from "../providers/requirements.ts";
-import { effectiveScopes } from "../providers/scopes.ts";
+import { scopesFor } from "../providers/scopes.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { usableDefinition } from "./client-service.ts";
 import { mayUseClient, unknownClient, type Principal } from "./principal.ts";
@@ -45,7 +45,7 @@ export async function planConnection(
   const definition = await usableDefinition(catalog, request.provider);
   const grant = offeredGrant(definition, request.grant);
   const client = request.client === null ? null : await clients.findByName(request.client);
-  const scopes = effectiveScopes(definition, request.scopes ?? client?.scopes ?? null);
+  const scopes = scopesFor(definition, grant, request.scopes ?? client?.scopes ?? null);
   requireClient(principal, client, {
     definition,
     grant,

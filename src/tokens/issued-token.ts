@@ -64,9 +64,9 @@ export function issueToken(
 }
 
 /** A further token has scopes of its own, which nobody asked for by name. */
-function missingOf({ chain, scopes, grantedScopes, refreshToken }: KnownConnection["row"]): string[] {
+function missingOf({ chain, scopes, grantedScopes, refreshToken, grant }: KnownConnection["row"]): string[] {
   return chain === null
-    ? missingScopes(scopes, { granted: grantedScopes, hasRefreshToken: refreshToken !== null })
+    ? missingScopes(scopes, { granted: grantedScopes, hasRefreshToken: refreshToken !== null, grant })
     : [];
 }
 

@@ -9,7 +9,7 @@ import {
 import { createEgress, parseNetworks, type Egress } from "../../providers/egress.ts";
 import { resolveInputs, splitInputs } from "../../providers/inputs.ts";
 import { readDefinition } from "../../providers/read-definition.ts";
-import { effectiveScopes } from "../../providers/scopes.ts";
+import { scopesFor } from "../../providers/scopes.ts";
 import { UsageError } from "../errors.ts";
 import type { Session } from "../session.ts";
 import { endOnFaults } from "./faults.ts";
@@ -68,7 +68,7 @@ export async function prepareTrial(
   return {
     ...parts,
     ...given,
-    scopes: effectiveScopes(definition, options.scope ?? null),
+    scopes: scopesFor(definition, grant, options.scope ?? null),
     client: { id: clientId, secret },
     inputs: inputs.open,
     secretInputs: inputs.secret,

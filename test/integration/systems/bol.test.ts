@@ -56,7 +56,8 @@ describeWithServices(["postgres", "redis"], "bol.com", () => {
     ];
     for (const service of retailers) {
       expectLife(await service.token(), retailerLife);
-      expect((await service.token()).scopes).toEqual(["RETAILER"]);
+      expect(await service.token()).toMatchObject({ scopes: ["RETAILER"], missing_scopes: [], warnings: [] });
+      expect(await stage.api.connection(service.connection)).toMatchObject({ missing_scopes: [], attention: null });
     }
     for (const service of intermediaries) expectLife(await service.token(), codeFlowLife);
     await rotate({ stage, services: [...retailers, ...intermediaries], servers: [methodOne, methodTwo] });

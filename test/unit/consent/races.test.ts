@@ -49,7 +49,7 @@ test("a used or expired link is claimed by nobody", async () => {
   const [used, expired] = [await insertLink(), await insertLink()];
   await used.links.reserve(used.key.id);
   await stage.database.prisma
-    .$executeRaw`UPDATE consent_links SET expires_at = clock_timestamp() WHERE id = ${expired.key.id}`;
+    .$executeRaw`UPDATE consent_links SET expires_at = clock_timestamp() - interval '1 second' WHERE id = ${expired.key.id}`;
   for (const { links, key } of [used, expired]) expect(await links.claim(key, sha256("browser"))).toBe(false);
 });
 

@@ -2,7 +2,7 @@ import { createHash, createHmac, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { buildAuthorizationUrl, createPkce, readCallback } from "../../../src/providers/authorization-request.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
-import { effectiveScopes, joinScopes, missingScopes, splitScopes } from "../../../src/providers/scopes.ts";
+import { effectiveScopes, joinScopes, missingScopes, scopesFor, splitScopes } from "../../../src/providers/scopes.ts";
 import { builtin, define } from "./definitions.ts";
 
 const redirectUri = "https://broker.example/callback/own";
@@ -201,6 +201,18 @@ describe("scopes", () => {
     expect(effectiveScopes(definition, null)).toEqual(["a", "offline"]);
     expect(effectiveScopes(definition, [])).toEqual(["a", "offline"]);
     expect(effectiveScopes(definition, ["b", "offline"])).toEqual(["b", "offline"]);
+  });
+
+  test("are those requested alone where the grant's request names none", () => {
+    const silent = builtin("bol");
+    const naming = define(
+      "",
+      "id: own\ngrants: [client_credentials]\nauthorization: { scope: { default: [a], required: [offline] } }\ntoken: { url: https://login.example/token }",
+    );
+    expect(scopesFor(silent, "client_credentials", null)).toEqual([]);
+    expect(scopesFor(silent, "client_credentials", ["b", "b"])).toEqual(["b"]);
+    expect(scopesFor(silent, "authorization_code", null)).toEqual(["offline_access"]);
+    expect(scopesFor(naming, "client_credentials", null)).toEqual(["a", "offline"]);
   });
 
   test("are joined and split as the provider writes them", () => {
