@@ -10,7 +10,7 @@ export const eventTypes = [
   "connected",
   "reconnected",
   "imported",
-  "no_refresh_token", // of a set that was just stored; `kept`: the one from before stays, and has not worked since
+  "no_refresh_token", // of the newest set; `kept`: the one from before stays, and has not worked since; `reason`: another connection sends it
   "account_found",
   "account_lookup_failed",
   "other_account_held",

@@ -4,6 +4,7 @@ import {
   failureColumns,
   freePermit,
   isHeldBack,
+  json,
   moved,
   nextDue,
   orphanDue,
@@ -24,6 +25,8 @@ export type PermitRequest = {
   attemptId: string;
   leaseSeconds: number;
   statuses: readonly ConnectionStatus[];
+  /** True where a refresh token is spent when it is sent: no two connections may send the same one. */
+  exclusive: boolean;
   /** When the sweeper looks at this attempt, should its owner not come back. */
   orphan: OrphanRule;
   /** Null: only a free row is wanted. */
@@ -46,20 +49,24 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   };
 
   return {
-    /** Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. */
+    /**
+     * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Where
+     * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy.
+     */
     async takePermit(request: PermitRequest): Promise<TokenRow | null> {
-      const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan } = request;
+      const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan, exclusive } = request;
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
-      const rows = await prisma.$queryRaw<TokenRow[]>`
-        UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
+      const update = Sql.sql`UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
           attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
           attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
           lease_until = ${leaseEnd}, next_refresh_at = ${orphanDue(leaseEnd, orphan)}
         WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
           AND c.gone_back_from IS NULL
           AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp())
-          AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})
-        RETURNING ${tokenColumns}`;
+          AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})`;
+      const rows = await prisma.$queryRaw<TokenRow[]>(
+        exclusive ? withoutSharing({ connectionId, generation }, update) : Sql.sql`${update} RETURNING ${tokenColumns}`,
+      );
       return rows[0] ?? null;
     },
 
@@ -155,4 +162,27 @@ function abandoned(takeover: NonNullable<PermitRequest["takeover"]>): Sql.Sql {
     AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover.graceQuietSeconds)}
       ELSE ${seconds(takeover.quietSeconds)} END <= clock_timestamp()
     AND (${takeover.promptly} OR ${inGrace} OR c.expires_at <= clock_timestamp()))`;
+}
+
+/**
+ * A permit, and an end to sharing its refresh token. All rows that hold the token are locked, in one order, so that of two that ask
+ * at once the second sees the permit of the first: a row that is locked is read as its last holder has committed it. Whoever sends
+ * spends the token, so the copy of every other row is worth nothing: it goes, and that row ends with its access token.
+ */
+function withoutSharing(asking: { connectionId: string; generation: number }, permit: Sql.Sql): Sql.Sql {
+  const own = Sql.sql`${asking.connectionId}::uuid`;
+  const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
+  return Sql.sql`WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o
+      WHERE o.refresh_fingerprint = (SELECT s.refresh_fingerprint FROM connections s WHERE s.id = ${own})
+      ORDER BY o.id FOR NO KEY UPDATE),
+    c AS (${permit} AND NOT ${isBusy} RETURNING c.*),
+    parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
+        refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,
+        no_refresh_token_since = CASE WHEN o.grant_type NOT IN ('client_credentials', 'password', 'token_exchange')
+          THEN clock_timestamp() END, updated_at = clock_timestamp()
+      FROM sharing s WHERE o.id = s.id AND o.attempt_id IS NULL AND CASE WHEN o.id = ${own}
+        THEN o.generation = ${asking.generation} AND ${isBusy} ELSE EXISTS (SELECT 1 FROM c) END RETURNING o.id),
+    told AS (INSERT INTO connection_events (connection_id, type, detail)
+      SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
+    SELECT ${tokenColumns} FROM c`;
 }

@@ -37,6 +37,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
       ...key,
       leaseSeconds: budgets.leaseSeconds,
       statuses: refreshableStatuses(row.grant),
+      exclusive: definition.refresh.rotation !== "never",
       orphan: orphanRule(row, definition.refresh),
       takeover: takesOver ? takeoverOf(row, definition.refresh, recoverer(need)) : null,
     });
@@ -90,8 +91,12 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
     const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
     if (outcome.isBarred || isHeldBack(seen) || isTooLate) return settled(seen, flight.row);
     const isFree = seen.attemptId === null;
-    const next = { ...flight, row: seen, startedOver: flight.startedOver || isFree };
-    if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) return await contend(next);
+    const next = { ...flight, row: seen };
+    if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) {
+      // Refused once more for what the row does not show, such as another connection's request with the same refresh token.
+      if (flight.startedOver) await clock.sleep(budgets.pollFirstMs);
+      return await contend({ ...next, startedOver: true });
+    }
     // Of an attempt whose outcome nobody knows, or whose owner is gone, no news will come.
     return seen.attemptOutcome === "unknown" || isVain(seen, flight.need)
       ? settled(seen, flight.row)

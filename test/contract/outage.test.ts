@@ -30,7 +30,14 @@ describeWithServices(["postgres"], "a Postgres that is gone", () => {
     const given = { ...row, attemptId: randomUUID() };
     const statements = () => [
       stage.rows.readByName([row.name]),
-      stage.rows.takePermit({ ...key, leaseSeconds: 30, statuses: ["connected"], orphan, takeover: null }),
+      stage.rows.takePermit({
+        ...key,
+        leaseSeconds: 30,
+        statuses: ["connected"],
+        orphan,
+        exclusive: true,
+        takeover: null,
+      }),
       stage.rows.commitRefresh({ ...key, generation: 0 }, sealedGrant(), {}),
       stage.rows.replaceGrant({ ...given, generation: 0 }, sealedGrant(), { event, exclusive: true }),
       stage.keys.findMany(["any"]),

@@ -134,6 +134,7 @@ export function dueness(stage: () => StoreStage): void {
         generation: 1,
         attemptId: randomUUID(),
         leaseSeconds: 30,
+        exclusive: true,
         takeover: null,
       };
       await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan: prompt });
@@ -240,6 +241,7 @@ export function dueness(stage: () => StoreStage): void {
         generation: 1,
         attemptId: randomUUID(),
         leaseSeconds: 30,
+        exclusive: true,
         takeover: null,
       };
       expect(await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan })).toBeNull();

@@ -185,7 +185,7 @@ export function grants(stage: () => StoreStage): void {
       it("waits for the end of a request that is on its way with it: nobody sends it a second time meanwhile", async () => {
         const row = await ofAda(stage());
         const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
-        const wish = { leaseSeconds: 30, statuses: ["connected"] as const, orphan, takeover: null };
+        const wish = { leaseSeconds: 30, statuses: ["connected"] as const, orphan, exclusive: true, takeover: null };
         const permitted = await stage().rows.takePermit({ ...key, ...wish });
         const stored = await putKept(stage(), permitted ?? row);
         expect(stored?.backoffUntil).toEqual(permitted?.leaseUntil);
@@ -340,6 +340,7 @@ export function grants(stage: () => StoreStage): void {
           attemptId: randomUUID(),
           leaseSeconds: 30,
           orphan,
+          exclusive: true,
           takeover: null,
         };
         expect(await stage().rows.takePermit({ ...request, statuses: ["connected", "pending"] })).toBeNull();

@@ -100,7 +100,14 @@ export function lateSets(stage: () => StoreStage): void {
       expect(await stage().rows.wasStored(key)).toBe(false);
       await stage().rows.commitRefresh(key, sealedGrant(), { generation: 2, attempt: key.attemptId });
       const next = { ...key, generation: 2, attemptId: randomUUID() };
-      await stage().rows.takePermit({ ...next, leaseSeconds: 30, statuses: ["connected"], orphan, takeover: null });
+      await stage().rows.takePermit({
+        ...next,
+        leaseSeconds: 30,
+        statuses: ["connected"],
+        orphan,
+        exclusive: true,
+        takeover: null,
+      });
       await stage().rows.commitRefresh(next, sealedGrant(), { generation: 3, attempt: next.attemptId });
       expect(await stage().rows.wasStored(key)).toBe(true);
       expect(await stage().rows.wasStored({ ...key, connectionId: randomUUID() })).toBe(false);

@@ -130,6 +130,7 @@ export class ModelCalls {
       attemptId: this.newId(),
       leaseSeconds: 30,
       statuses: this.#rarely(refreshable, ["connected"]),
+      exclusive: this.#ids % 3 !== 0,
       orphan: this.#orphan(),
       takeover: dice.chance(0.25) ? null : takeover,
     };

@@ -15,6 +15,7 @@ const ask = (row: TokenRow, changes: Partial<PermitRequest> = {}): PermitRequest
   attemptId: randomUUID(),
   leaseSeconds: 30,
   statuses,
+  exclusive: true,
   orphan,
   takeover: null,
   ...changes,
@@ -53,6 +54,18 @@ const differentKeys: { is: string; change: (key: PermitKey) => Partial<PermitKey
   { is: "of another connection", change: () => ({ connectionId: randomUUID() }) },
 ];
 
+/** Connections that hold the same refresh token, as no statement of today lets them. */
+async function sharing(stage: StoreStage, count: number): Promise<TokenRow[]> {
+  const { refreshFingerprint } = sealedGrant();
+  const rows: TokenRow[] = [];
+  while (rows.length < count) {
+    const row = await stage.connect();
+    await stage.set(row.id, `refresh_fingerprint = '\\x${Buffer.from(refreshFingerprint ?? []).toString("hex")}'`);
+    rows.push(row);
+  }
+  return rows;
+}
+
 /** Every statement that moves a permit, each of its guards by a case that must not match. */
 export function permits(stage: () => StoreStage): void {
   describe("a permit to send", () => {
@@ -89,6 +102,38 @@ export function permits(stage: () => StoreStage): void {
         const given = answers.flatMap((answer, index) => (answer === null ? [] : [requests[index]?.attemptId]));
         expect(given).toHaveLength(1);
         expect((await stage().row(row.id)).attemptId).toBe(given[0]);
+      });
+
+      it("to one of ten connections that hold the same refresh token; the others lose their copy of it", async () => {
+        const rows = await sharing(stage(), 10);
+        const answers = await Promise.all(rows.map((row) => stage().rows.takePermit(ask(row))));
+        // Who comes later than the first may still get a permit, with which there is nothing to be sent.
+        const senders = answers.filter((answer) => answer !== null && answer.refreshToken !== null);
+        expect(senders).toHaveLength(1);
+        const after = await Promise.all(rows.map(({ id }) => stage().row(id)));
+        const holders = after.filter(({ refreshToken }) => refreshToken !== null);
+        expect(holders.map(({ id }) => id)).toEqual([senders[0]?.id]);
+        for (const row of after.filter(({ id }) => id !== holders[0]?.id)) {
+          // What they have is served to its end; then a person is needed.
+          expect(row).toMatchObject({ status: "connected", accessToken: expect.anything() });
+          expect(row.noRefreshTokenSince).not.toBeNull();
+          expect((await stage().events(row.id)).at(-1)).toBe("no_refresh_token");
+        }
+      });
+
+      it("to none while another connection has one for the same refresh token, which stays the other's", async () => {
+        const [one, other] = (await sharing(stage(), 2)) as [TokenRow, TokenRow];
+        await stage().rows.takePermit(ask(one, { exclusive: false }));
+        expect(await stage().rows.takePermit(ask(other))).toBeNull();
+        expect((await stage().row(one.id)).refreshToken).not.toBeNull();
+        expect((await stage().row(other.id)).refreshToken).toBeNull();
+      });
+
+      it("to each of them where a refresh token is not spent when it is sent", async () => {
+        for (const row of await sharing(stage(), 3)) {
+          expect(await stage().rows.takePermit(ask(row, { exclusive: false }))).not.toBeNull();
+          expect((await stage().row(row.id)).refreshToken).not.toBeNull();
+        }
       });
 
       it.each<{ is: string; set?: string; request?: (row: TokenRow) => Partial<PermitRequest>; given: boolean }>([

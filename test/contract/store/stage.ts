@@ -114,7 +114,14 @@ export class StoreStage {
     const row = await this.connect(changes);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
     const statuses = ["connected"] as const;
-    const permitted = await this.rows.takePermit({ ...key, leaseSeconds: 30, statuses, orphan, takeover: null });
+    const permitted = await this.rows.takePermit({
+      ...key,
+      leaseSeconds: 30,
+      statuses,
+      orphan,
+      exclusive: true,
+      takeover: null,
+    });
     if (permitted === null) throw new Error("the free connection gave no permit");
     return { row: permitted, key };
   }

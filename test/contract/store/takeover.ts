@@ -65,6 +65,7 @@ export function takeover(stage: () => StoreStage): void {
           leaseSeconds: 30,
           statuses: refreshableStatuses(row.grant),
           orphan: orphanRule(row, reuse),
+          exclusive: true,
           takeover: takeoverOf(row, reuse, recoverer),
         });
         // As the row was seen, and as it is seen with the time after the statement: where time has decided between them, either holds.

@@ -18,7 +18,13 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
     takePermit(request) {
       const { attemptId, leaseSeconds, orphan } = request;
       const leaseUntil = after(tables.nowMs(), leaseSeconds);
-      return tables.update(
+      const sharing = request.exclusive ? sharingWith(tables, request.connectionId) : [];
+      if (sharing.some(({ attemptId: busy }) => busy !== null)) {
+        const isAsked = (row: SimRow) => row.generation === request.generation && row.attemptId === null;
+        tables.update(request.connectionId, isAsked, (row) => parted(row, tables.now));
+        return null;
+      }
+      const permitted = tables.update(
         request.connectionId,
         (row) => mayTake(row, request, tables.now),
         (row) => ({
@@ -30,6 +36,14 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
           nextRefreshAt: orphanDue(row, leaseUntil, orphan),
         }),
       );
+      for (const { id } of permitted === null ? [] : sharing) {
+        tables.update(
+          id,
+          () => true,
+          (row) => parted(row, tables.now),
+        );
+      }
+      return permitted;
     },
 
     swapPermit(key, { attemptId, leaseSeconds }) {
@@ -117,4 +131,27 @@ function isAbandoned(row: SimRow, takeover: NonNullable<PermitRequest["takeover"
   const quietSeconds = inGrace ? takeover.graceQuietSeconds : takeover.quietSeconds;
   if (after(leaseUntil.getTime(), quietSeconds) > now) return false;
   return takeover.promptly || inGrace || (row.expiresAt !== null && row.expiresAt <= now);
+}
+
+/** The other rows with the same refresh token. */
+function sharingWith(tables: SimTables, id: string): SimRow[] {
+  const token = tables.rows.get(id)?.refreshFingerprint ?? null;
+  if (token === null) return [];
+  return [...tables.rows.values()].filter(
+    (row) => row.id !== id && row.refreshFingerprint !== null && Buffer.compare(row.refreshFingerprint, token) === 0,
+  );
+}
+
+/** What is left of a row whose refresh token another one sends. */
+function parted({ grant }: SimRow, now: Date): Partial<SimRow> {
+  const goesOn = ["client_credentials", "password", "token_exchange"].includes(grant);
+  return {
+    refreshToken: null,
+    refreshFingerprint: null,
+    refreshTokenExpiresAt: null,
+    refreshDueAt: null,
+    keepAliveAt: null,
+    nextRefreshAt: null,
+    noRefreshTokenSince: goesOn ? null : now,
+  };
 }
