@@ -176,13 +176,12 @@ describeWithServices(
         expect((await reconnectAsBob(name)).text).toContain("another account");
       }
       const sql = async (text: string) => await query(stage.databaseUrl, text);
-      const of = (name: string) => `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
       const old = "accepted = true, created_at = created_at - interval '6 minutes'";
-      await sql(`UPDATE held_grants SET ${old} WHERE ${of("said")}`);
+      await sql(`UPDATE held_grants SET ${old} WHERE ${heldOf("said")}`);
       await proveByHand((text, values) => query(stage.databaseUrl, text, values), vaultOf(stage.first.encryptionKeys));
-      await sql(`UPDATE held_grants SET ${old} WHERE ${of("forged")}`);
-      await sql(`UPDATE held_grants SET ${old}, account = 'ada', mac = (SELECT mac FROM held_grants WHERE ${of("said")})
-      WHERE ${of("copied")}`);
+      await sql(`UPDATE held_grants SET ${old} WHERE ${heldOf("forged")}`);
+      await sql(`UPDATE held_grants SET ${old}, account = 'ada', mac = (SELECT mac FROM held_grants WHERE ${heldOf("said")})
+      WHERE ${heldOf("copied")}`);
       await stage.first.kill();
       await stage.first.start(); // which begins with tidying
       await expect.poll(async () => (await stage.api.connection("said"))["account"], patience).toBe("bob");
@@ -199,6 +198,11 @@ describeWithServices(
 );
 
 /** The same broker, which has seen nothing. */
+/** Which rows of `held_grants` are a connection's. */
+function heldOf(name: string): string {
+  return `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
+}
+
 async function restart(stage: TwoTeams): Promise<void> {
   await stage.broker.stop("SIGINT");
   await stage.broker.start();

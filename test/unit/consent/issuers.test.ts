@@ -94,8 +94,9 @@ describe("the issuer of an answer (RFC 9207, section 2.4)", () => {
       query.delete("code");
       query.set("error", "server_error");
     });
-    const [{ connectionId = "" } = {}] = first;
-    const events = () => stage.events.filter((each) => each.connectionId === connectionId).map(({ detail }) => detail);
+    const connection = first[0]?.connectionId;
+    const events = () =>
+      stage.events.filter(({ connectionId }) => connectionId === connection).map(({ detail }) => detail);
     const wrong = new URL(good);
     for (const name of ["iss", "code"]) wrong.searchParams.delete(name);
     wrong.searchParams.set("error", "access_denied");
