@@ -145,7 +145,9 @@ export const clientSchema = Type.Object({
   has_secret: Type.Boolean(),
   secret_rotating: Type.Boolean({ description: "the secret before is still kept as a second choice" }),
   scopes: Type.Array(Type.String(), { description: "where set, all that keys without `admin` may ask for" }),
-  connections: Type.Array(Type.String(), { description: "names that keys without `admin` may use it for" }),
+  connections: Type.Array(Type.String(), {
+    description: "names that keys without `admin` may use it for; none counts as * where somebody changes it",
+  }),
   inputs: Type.Record(Type.String(), Type.String()),
   own_redirect_uri: Type.Boolean({
     description: "its redirect_uri is its own; false: that of all clients of the provider, as before there were others",

@@ -34,7 +34,7 @@ type ClientPatch = {
 
 /**
  * OAuth clients, as registered at providers. Who has `admin` sees all of them, opens them for connections of their own patterns
- * only, and changes none that serves connections beyond those. All throw BrokerError.
+ * only, and changes none that serves connections beyond those, or names none. All throw BrokerError.
  */
 export type ClientService = {
   create(principal: Principal, request: NewClientRequest): Promise<ClientRow>;
@@ -54,7 +54,7 @@ type Options = { clients: Clients; catalog: Catalog; vault: TokenVault };
 export function createClientService({ clients, catalog, vault }: Options): ClientService {
   const get = async (name: string): Promise<ClientRow> => {
     const client = await clients.findByName(name);
-    if (client === null) throw new BrokerError("not_found", `There is no client named "${name}".`);
+    if (client === null) throw clientNotFound(name);
     return client;
   };
 
@@ -79,11 +79,19 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     return { ...client.inputs, ...Object.fromEntries(changed) };
   };
 
-  /** @throws BrokerError forbidden for a client that serves connections, or is open to some, beyond the principal's patterns */
-  const requireOwn = async (principal: Principal, client: ClientRow): Promise<void> => {
-    if (await clients.isWithin(client.id, likePatterns(principal))) return;
+  /**
+   * @throws BrokerError forbidden for a client that serves connections, or is open to some, beyond the principal's patterns, or is
+   * open to none; not_found for one that somebody has just deleted
+   */
+  const requireOwn = async (principal: Principal, { id, name, patterns }: ClientRow): Promise<void> => {
+    const within = await clients.isWithin(id, likePatterns(principal));
+    if (within === null) throw clientNotFound(name);
+    if (within) return;
     const own = principal.connections.join(", ");
-    const detail = `This client is there for connections beyond the patterns of this key (${own}).`;
+    const detail =
+      patterns.length === 0
+        ? `This client names no connections: only a key whose patterns cover * changes it, and this key has ${own}.`
+        : `This client is there for connections beyond the patterns of this key (${own}).`;
     throw new BrokerError("forbidden", detail);
   };
 
@@ -153,6 +161,10 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       }
     },
   };
+}
+
+function clientNotFound(name: string): BrokerError {
+  return new BrokerError("not_found", `There is no client named "${name}".`);
 }
 
 /** A client whose secret is a key has one that can be read. @throws BrokerError naming the field, never its value */

@@ -68,8 +68,16 @@ export function requireMayGive(principal: Principal, { abilities, connections, e
   }
 }
 
-/** @throws BrokerError forbidden for a pattern that covers names which none of the principal's own patterns covers */
+/**
+ * What serves no connections is nobody's own: it counts as `*`, here and where a query asks what lies within patterns, so that only
+ * who covers all of them makes, changes or ends it.
+ * @throws BrokerError forbidden for a pattern that covers names which none of the principal's own patterns covers, and for none
+ */
 export function requireMayCover({ connections }: Principal, patterns: readonly string[]): void {
+  if (patterns.length === 0 && !isCovered("*", connections)) {
+    const own = connections.join(", ");
+    throw forbidden("connections", `none at all is for a key whose patterns cover *; name some within ${own}`);
+  }
   // A star of the inner pattern is matched as a character that no name has: only a star of the outer one takes it in.
   const beyond = patterns.find((pattern) => !isCovered(pattern, connections));
   if (beyond === undefined) return;

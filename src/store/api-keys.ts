@@ -2,6 +2,7 @@ import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenKey, Read, RowProofs } from "../proven-rows.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
+import { liesWithin } from "./row-sql.ts";
 
 export const abilities = ["tokens", "connections", "admin"] as const;
 export type Ability = (typeof abilities)[number];
@@ -96,6 +97,4 @@ const columns = Sql.sql`k.id, k.name, k.secret_hash AS "secretHash", k.abilities
   k.revoked_at AS "revokedAt", k.created_at AS "createdAt", k.mac`;
 
 /** A star of a key's pattern is a character that no name has, so only a percent sign takes it in. */
-function isWithin(patterns: string[]): Sql.Sql {
-  return Sql.sql`NOT EXISTS (SELECT 1 FROM unnest(k.connections) own WHERE NOT own LIKE ANY(${patterns}::text[]))`;
-}
+const isWithin = (patterns: string[]) => liesWithin(Sql.sql`k.connections`, patterns);

@@ -3,7 +3,7 @@ import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { RowProofs } from "../proven-rows.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
-import { holdsGrant, json } from "./row-sql.ts";
+import { holdsGrant, json, liesWithin } from "./row-sql.ts";
 
 /** A client's row; secrets sealed, the newer one under `secretRevision`, the older under the revision before. */
 export type ClientRow = {
@@ -120,11 +120,11 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return rows[0] === undefined ? null : publicName(rows[0].name);
     },
 
-    /** Whether the client's patterns, and all of its connections, lie within `patterns` (of LIKE). */
-    async isWithin(id: string, patterns: string[]): Promise<boolean> {
-      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 FROM clients k
-        WHERE k.id = ${id}::uuid AND ${isWithin(patterns)}`;
-      return rows.length > 0;
+    /** Whether the client's patterns, and all of its connections, lie within `patterns` (of LIKE); null: it is gone. */
+    async isWithin(id: string, patterns: string[]): Promise<boolean | null> {
+      const rows = await prisma.$queryRaw<{ within: boolean }[]>`
+        SELECT (${isWithin(patterns)}) AS within FROM clients k WHERE k.id = ${id}::uuid`;
+      return rows[0]?.within ?? null;
     },
 
     /** The newest secret has worked: the one before is of no use any more. */
@@ -169,7 +169,6 @@ const holders = (id: string) =>
   Sql.sql`SELECT c.name FROM connections c WHERE c.client_ref = ${id}::uuid AND ${holdsGrant}`;
 
 function isWithin(patterns: string[]): Sql.Sql {
-  return Sql.sql`NOT EXISTS (SELECT 1 FROM unnest(k.connections) own WHERE NOT own LIKE ANY(${patterns}::text[]))
-    AND NOT EXISTS (SELECT 1 FROM connections o
+  return Sql.sql`${liesWithin(Sql.sql`k.connections`, patterns)} AND NOT EXISTS (SELECT 1 FROM connections o
       WHERE o.client_ref = k.id AND o.parent_id IS NULL AND NOT o.name LIKE ANY(${patterns}::text[]))`;
 }

@@ -326,8 +326,16 @@ const callers: Cases = {
   "opening a client to connections beyond one's own patterns": byManager("PATCH", "/clients/manual", {
     connections: ["acme-*", "foreign"],
   }),
-  "changing a client that serves connections beyond one's own patterns": byManager("PATCH", "/clients/sandbox", {
+  "changing a client that serves connections beyond one's own patterns": byManager("PATCH", "/clients/others", {
     client_id: "other",
+  }),
+  "making a client or a key for no connections at all, with a key for some": byManager("POST", "/keys", {
+    name: "new",
+    abilities: ["admin"],
+    connections: [],
+  }),
+  "changing a client that names no connections, with a key for some": byManager("PATCH", "/clients/secretless", {
+    connections: ["acme-*"],
   }),
   "a connection of somebody else": async (stage) =>
     await stage.send({ path: "/tokens/foreign", key: stage.keys.reader }),

@@ -129,7 +129,8 @@ async function machineProvider(): Promise<string> {
 
 async function register({ api }: BrokerProcess): Promise<void> {
   const secret = { client_id: "id", client_secret: canary("client-secret") };
-  await api.createClient({ name: "manual", provider: "apicbase", ...secret });
+  await api.createClient({ name: "manual", provider: "apicbase", ...secret, connections: ["acme-*"] });
+  await api.createClient({ name: "others", provider: "apicbase", ...secret, connections: ["other-*"] });
   await api.createClient({ name: "secretless", provider: "bol", client_id: "id" });
   await api.createClient({
     name: "shop",

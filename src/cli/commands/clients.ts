@@ -68,7 +68,7 @@ export function addClientCommands(program: Command, cli: Cli): void {
     .option("--client-secret-file <file>", "file that holds its new secret, - for stdin")
     .option("--scope <scope>", scopeHelp, collect)
     .option("--connections <pattern>", patternHelp, collect)
-    .option("--admin-only", "from now on no key without admin may use it")
+    .option("--admin-only", "from now on no key without admin may use it; for a key whose patterns cover *")
     .option("--own-redirect-uri", "from now on it has a redirect URI of its own: register that one first")
     .option("--input <key=value>", "another host: needs a new secret, and connections that hold nothing", collectPair)
     .action(handle(cli, updateClient));

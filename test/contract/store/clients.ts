@@ -169,14 +169,19 @@ export function clients(stage: () => StoreStage): void {
   });
 
   describe("a client beyond a caller's patterns", () => {
-    it("is neither changed nor deleted: not where it is open to others, nor where a connection of others uses it", async () => {
-      const [open, used, own] = [await insert({ patterns: ["*"] }), await insert({ patterns: [] }), await insert()];
+    it("is neither changed nor deleted: not where it is open to others or to none, nor where a connection of others uses it", async () => {
+      const [open, used, own] = [await insert({ patterns: ["*"] }), await insert(), await insert()];
+      const closed = await insert({ patterns: [] });
       await stage().insert({ name: `beta-${used.id}`, clientRef: used.id });
       await stage().insert({ name: `acme-${own.id}`, clientRef: own.id });
       const patterns = ["acme-%"];
-      const within = [open, used, own].map(({ id }) => stage().clients.isWithin(id, patterns));
-      expect(await Promise.all(within)).toEqual([false, false, true]);
-      for (const client of [open, used]) {
+      const within = async (...those: string[]) =>
+        await Promise.all([open, used, closed, own].map(({ id }) => stage().clients.isWithin(id, those)));
+      expect(await within(...patterns)).toEqual([false, false, false, true]);
+      expect(await within(...all)).toEqual([true, true, true, true]);
+      expect(await within()).toEqual([false, false, false, false]);
+      expect(await stage().clients.isWithin(randomUUID(), all)).toBeNull();
+      for (const client of [open, used, closed]) {
         expect(await stage().clients.change(client, { clientId: "other" }, patterns)).toBeNull();
         expect(await stage().clients.delete(client.id, patterns)).toBe(false);
       }

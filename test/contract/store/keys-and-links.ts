@@ -92,16 +92,16 @@ export function keys(stage: () => StoreStage): void {
   describe("keys beyond a caller's patterns", () => {
     it("are neither listed nor revoked: all of a key's patterns must lie within one of the caller's each", async () => {
       const run = randomUUID();
-      const within = [[`${run}-a-*`], [`${run}-a-x`, `${run}-b`], [], [`${run}-a-*-z`]];
-      const beyond = [[`${run}-*`], ["*"], [`${run}-a-x`, `${run}-c`], [`${run}-a*`]];
+      const within = [[`${run}-a-*`], [`${run}-a-x`, `${run}-b`], [`${run}-a-*-z`]];
+      const beyond = [[`${run}-*`], ["*"], [], [`${run}-a-x`, `${run}-c`], [`${run}-a*`]];
       const made = await Promise.all([...within, ...beyond].map((connections) => insert({ connections })));
       const patterns = [`${run}-a-%`, `${run}-b`];
       const seen = new Set((await stage().keys.list({ limit: 200, after: null }, patterns)).map(({ id }) => id));
-      expect(made.map(({ id }) => seen.has(id))).toEqual([true, true, true, true, false, false, false, false]);
+      expect(made.map(({ id }) => seen.has(id))).toEqual([true, true, true, false, false, false, false, false]);
       const revoked = await Promise.all(made.map(({ id }) => stage().keys.revoke(id, patterns)));
-      expect(revoked).toEqual([true, true, true, true, false, false, false, false]);
+      expect(revoked).toEqual([true, true, true, false, false, false, false, false]);
       const rows = await stage().keys.findMany(made.map(({ id }) => id));
-      expect(rows.filter(({ revokedAt }) => revokedAt !== null)).toHaveLength(4);
+      expect(rows.filter(({ revokedAt }) => revokedAt !== null)).toHaveLength(3);
     });
   });
 

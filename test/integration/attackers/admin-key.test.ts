@@ -168,6 +168,46 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
     expect((await stage.api.token("team-b-account", { key: reader })).status).toBe(200);
   });
 
+  it("for some connections alone takes no client and no key that names no connections", async () => {
+    const bounded = await stage.api.createKey({
+      name: "narrow",
+      abilities: ["admin", "connections"],
+      connections: ["team-a-*"],
+    });
+    const idle = await stage.api.createKey({ name: "idle", abilities: ["connections"], connections: [] });
+    const secret = { client_id: stage.shop.client.id, client_secret: stage.shop.client.secret };
+    const client = { name: "unclaimed", provider: "shopware", ...secret, inputs: { shop_url: stage.shop.origin } };
+    await stage.api.createClient(client);
+    const ask = async (method: "PATCH" | "DELETE" | "POST", path: string, body?: unknown) => {
+      const reply = await stage.attack(bounded, path, { method, ...(body !== undefined && { body }) });
+      return [reply.status, reply.body?.["code"]];
+    };
+    const hosts = { inputs: { shop_url: stage.foreign.origin }, client_secret: "own" };
+    for (const change of [
+      hosts,
+      { connections: ["team-a-*"] },
+      { client_id: "own" },
+      { ...hosts, connections: ["team-a-*"] },
+    ]) {
+      expect(await ask("PATCH", "/clients/unclaimed", change)).toEqual([403, "forbidden"]);
+    }
+    expect(await ask("DELETE", "/clients/unclaimed")).toEqual([403, "forbidden"]);
+    expect(await ask("DELETE", `/keys/${idle.split("_")[1]}`)).toEqual([404, "not_found"]);
+    expect(JSON.stringify((await stage.attack(bounded, "/keys")).body)).not.toContain(idle.split("_")[1]);
+    // Nor does it make some that it could not get back.
+    const own = { name: "own-a", provider: "strict", client_id: "a" };
+    for (const [path, body] of [
+      ["/clients", own],
+      ["/keys", { name: "own-a", abilities: ["admin"], connections: [] }],
+    ] as const) {
+      const { status, body: said } = await stage.attack(bounded, path, { method: "POST", body });
+      expect([status, said["detail"]]).toEqual([403, expect.stringMatching(/^connections: .*team-a-\*/)]);
+    }
+    expect(await ask("POST", "/clients", { ...own, connections: ["team-a-*"] })).toEqual([201, undefined]);
+    expect(await ask("PATCH", "/clients/own-a", { connections: [] })).toEqual([403, "forbidden"]);
+    expect(await ask("DELETE", "/clients/own-a")).toEqual([204, undefined]);
+  });
+
   it("all in all has got no token and no secret, and has had nobody else asked", () => {
     expect(stage.answers.length).toBeGreaterThan(60);
     expect(stage.loot()).toEqual(nothing);

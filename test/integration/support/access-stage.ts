@@ -20,6 +20,9 @@ export type Asked = { method: string; path: string; body?: unknown; shows?: stri
 /** Whether the caller's patterns cover a thing; `closed`: its own connection, on a client that is for others. */
 export type Whose = "own" | "closed" | "foreign";
 
+/** Of clients and keys. */
+const patternsOf = { own: ["acme-x-*"], foreign: ["other-*"], nobody: [] };
+
 /** A broker in this process, on real Postgres: its routes are known, and every request goes over HTTP. */
 export class AccessStage {
   readonly api: BrokerApi;
@@ -104,17 +107,17 @@ export class AccessStage {
   }
 
   /** A client that nobody uses. */
-  async client(whose: Whose): Promise<string> {
-    const name = `app-${this.next(whose)}`;
-    const connections = [whose === "foreign" ? "other-*" : "acme-x-*"];
+  async client(whose: "own" | "foreign" | "nobody"): Promise<string> {
+    const name = `app-${this.next("own")}`;
+    const connections = patternsOf[whose];
     await this.api.createClient({ name, provider: "sandbox", client_id: "x", client_secret: "x", connections });
     return name;
   }
 
   /** The id of a key. */
-  async key(whose: Whose): Promise<string> {
-    const connections = [whose === "foreign" ? "other-*" : "acme-x-*"];
-    const key = await this.api.createKey({ name: this.next(whose), abilities: ["tokens"], connections });
+  async key(whose: "own" | "foreign" | "nobody"): Promise<string> {
+    const connections = patternsOf[whose];
+    const key = await this.api.createKey({ name: this.next("own"), abilities: ["tokens"], connections });
     return key.split("_")[1] ?? "";
   }
 

@@ -9,7 +9,8 @@ const about: Record<Whose, string> = {
   foreign: "foreign",
 };
 const everyone: readonly Whose[] = ["own", "closed", "foreign"];
-const sides: readonly Whose[] = ["own", "foreign"];
+type Side = Exclude<Whose, "closed">;
+const sides: readonly Side[] = ["own", "foreign"];
 
 type Make = (stage: AccessStage, whose: Whose) => Promise<string>;
 type Rest = { body?: unknown; make?: Make; note?: string };
@@ -30,8 +31,15 @@ function asked(route: string, name: string, body?: unknown): Asked {
   return { method, path: path.replace(/:\w+/, name), ...(body !== undefined && { body }) };
 }
 
-const onOwnOrForeign = (route: string, ask: (stage: AccessStage, whose: Whose) => Promise<Asked>): Try[] =>
+const onOwnOrForeign = (route: string, ask: (stage: AccessStage, whose: Side) => Promise<Asked>): Try[] =>
   sides.map((whose) => ({ route, about: about[whose], ask: async (stage) => await ask(stage, whose) }));
+
+/** A route about a client or a key that names no connections. */
+const onIdle = (route: string, make: (stage: AccessStage) => Promise<string>, body?: unknown): Try => ({
+  route,
+  about: "for no connections",
+  ask: async (stage) => asked(route, await make(stage), body),
+});
 
 /** A route that asks nobody who they are, or whose answer is the same whatever it is about. */
 const same = (route: string, what = "", rest: Partial<Asked> = {}): Try => ({
@@ -80,6 +88,14 @@ const administration: Try[] = [
     const patterns = [whose === "own" ? "acme-x-*" : "other-*"];
     return { method: "POST", path: "/clients", body: { name, provider: "bol", client_id: "x", connections: patterns } };
   }),
+  {
+    route: "POST /clients",
+    about: "for no connections",
+    ask: async (stage) => {
+      const body = { name: `app-${stage.next("own")}`, provider: "bol", client_id: "x" };
+      return { method: "POST", path: "/clients", body };
+    },
+  },
   ...onOwnOrForeign("GET /clients", async (stage, whose) => ({
     method: "GET",
     path: "/clients",
@@ -90,6 +106,7 @@ const administration: Try[] = [
       asked(`${method} /clients/:client`, await stage.client(whose)),
     ),
   ),
+  onIdle("DELETE /clients/:client", async (stage) => await stage.client("nobody")),
   ...onOwnOrForeign("PATCH /clients/:client", async (stage, whose) =>
     asked("PATCH /clients/:client", await stage.client(whose), { client_secret: "other" }),
   ),
@@ -98,6 +115,12 @@ const administration: Try[] = [
     about: "own, opened to foreign connections",
     ask: async (stage) => asked("PATCH /clients/:client", await stage.client("own"), { connections: ["*"] }),
   },
+  {
+    route: "PATCH /clients/:client",
+    about: "own, closed to all connections",
+    ask: async (stage) => asked("PATCH /clients/:client", await stage.client("own"), { connections: [] }),
+  },
+  onIdle("PATCH /clients/:client", async (stage) => await stage.client("nobody"), { connections: ["acme-x-*"] }),
   {
     route: "PATCH /clients/:client",
     about: "own, used by a foreign connection",
@@ -122,12 +145,27 @@ const administration: Try[] = [
       body: { name: stage.next("own"), abilities: ["admin", "tokens"], connections: ["acme-x-*"] },
     }),
   },
+  {
+    route: "POST /keys",
+    about: "for no connections",
+    ask: async (stage) => ({
+      method: "POST",
+      path: "/keys",
+      body: { name: stage.next("own"), abilities: ["admin"], connections: [] },
+    }),
+  },
   ...onOwnOrForeign("GET /keys", async (stage, whose) => ({
     method: "GET",
     path: "/keys",
     shows: await stage.key(whose),
   })),
+  {
+    route: "GET /keys",
+    about: "for no connections",
+    ask: async (stage) => ({ method: "GET", path: "/keys", shows: await stage.key("nobody") }),
+  },
   ...onOwnOrForeign("DELETE /keys/:id", async (stage, whose) => asked("DELETE /keys/:id", await stage.key(whose))),
+  onIdle("DELETE /keys/:id", async (stage) => await stage.key("nobody")),
   ...onOwnOrForeign("GET /recovery", async (stage, whose) => ({
     method: "GET",
     path: "/recovery",

@@ -94,6 +94,17 @@ it.each([
   expect(mayGiveOut(outer, inner)).toBe(may);
 });
 
+it.each([
+  [["*"], true],
+  [["team-*", "**"], true],
+  [["team-*"], false],
+  [[], false],
+])("whoever has %j may hand out no patterns at all, which count as *: %s", (own, may) => {
+  const give = () => requireMayCover(withPatterns(...own), []);
+  if (may) expect(give).not.toThrow();
+  else expect(give).toThrow(/^connections: /);
+});
+
 it("a pattern that may be handed out covers no name beyond one's own, and one that may not covers such a name", () => {
   const piece = fc.constantFrom("a", "b", "ab", "-", ".");
   const patterns = fc
