@@ -1,3 +1,4 @@
+import { forgetAttempts } from "./consent-attempts.ts";
 import type { Prisma } from "./database.ts";
 
 /** A browser about to leave for the provider. State and cookie come hashed, what the consent binds sealed. */
@@ -33,7 +34,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
      */
     async insert(request: NewAuthorizationRequest): Promise<number | null> {
       await prisma.$executeRaw`DELETE FROM authorization_requests WHERE expires_at <= clock_timestamp()`;
-      await prisma.$executeRaw`DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp()`;
+      await forgetAttempts(prisma);
       // One at a time for a link: a statement that begins after the lock sees what its last holder has committed.
       const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
       const insert = prisma.$executeRaw`

@@ -18,12 +18,26 @@ export const longestAttemptSeconds = 150;
 
 export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
 
+/**
+ * Forgets attempts whose time is over. One that never ended, since its broker was killed, gets its line of the history then, unless
+ * the connection has been connected since it began. Nothing depends on it: it never rejects.
+ */
+export async function forgetAttempts(prisma: Prisma): Promise<void> {
+  const forgotten = prisma.$executeRaw`
+    WITH gone AS (DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp() RETURNING link_id, ticket, expires_at)
+    INSERT INTO connection_events (connection_id, type, detail)
+    SELECT c.id, 'consent_failed', '{"error": "interrupted"}'::jsonb
+    FROM gone g JOIN consent_links l ON l.id = g.link_id JOIN connections c ON c.id = l.connection_id
+    WHERE g.ticket IS NULL AND NOT COALESCE(c.authorized_at >= g.expires_at - interval '10 minutes', false)`;
+  await forgotten.catch(() => undefined);
+}
+
 /** The statements by which whoever comes back twice learns what came of the first time: docs/consent.md, "An attempt". */
 export function createConsentAttempts(prisma: Prisma) {
   return {
     /** Notes that an attempt begins. False: it has begun before. States are noted by the statement that consumes them. */
     async begin({ attemptHash, browserHash, linkId }: Attempt): Promise<boolean> {
-      await prisma.$executeRaw`DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp()`;
+      await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`
         INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
         VALUES (${attemptHash}, ${browserHash}, ${linkId}, clock_timestamp() + interval '10 minutes')

@@ -355,6 +355,26 @@ export function consent(stage: () => StoreStage): void {
       expect(await seen()).toBe(false);
     });
 
+    it("that never ended stands in the history once its time is over, unless the connection was connected since", async () => {
+      const made = [await makeAttempt(), await makeAttempt(), await makeAttempt()];
+      const [killed, ended, connected] = made as [(typeof made)[0], (typeof made)[0], (typeof made)[0]];
+      for (const { attempt } of made) await stage().attempts.begin(attempt);
+      await stage().attempts.end(ended.attempt, "refused");
+      const since = "UPDATE connections SET authorized_at = clock_timestamp() WHERE id = $1::uuid";
+      await stage().query(since, connected.connectionId);
+      for (const { attempt } of made) {
+        const over = "UPDATE consent_attempts SET expires_at = expires_at - interval '11 minutes' WHERE link_id = $1";
+        await stage().query(over, attempt.linkId);
+      }
+      await Promise.all([makeRequest(), makeRequest(), stage().attempts.begin((await makeAttempt()).attempt)]);
+      const failed = async ({ connectionId }: { connectionId: string }) =>
+        (await stage().connections.events(connectionId, { limit: 10, before: null }))
+          .filter(({ type }) => type === "consent_failed")
+          .map(({ detail }) => detail);
+      expect(await failed(killed)).toEqual([{ error: "interrupted" }]);
+      expect([await failed(ended), await failed(connected)]).toEqual([[], []]);
+    });
+
     it("goes with its connection, and its end is then noted nowhere", async () => {
       const { attempt, connectionId } = await makeAttempt();
       await stage().attempts.begin(attempt);

@@ -93,6 +93,7 @@ const statuses: [ConsentProblem, number][] = [
   ["provider_unavailable", 502],
   ["client_rejected", 502],
   ["storage_unavailable", 503],
+  ["interrupted", 500],
   ["internal_error", 500],
 ];
 
