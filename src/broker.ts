@@ -132,6 +132,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore) 
     vault: parts.vault,
     devices: parts.devices,
     publicUrl: config.publicUrl,
+    organisation: config.organisation,
     returnOrigins: config.returnOrigins,
     openRequestsPerLink: config.linkOpenRequests,
     random: { bytes: randomBytes, uuid: randomUUID },

@@ -1,7 +1,7 @@
 import { withDeadline } from "../clock.ts";
 import { newerTicket } from "./attempt.ts";
 import type { ConsentAnswer } from "./consent-service.ts";
-import { accountCsrf } from "./other-account.ts";
+import { accountCsrf, askedNow } from "./other-account.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
 import { openTicket } from "./ticket.ts";
@@ -24,9 +24,10 @@ export async function showEnding(
   }
   if (ending.outcome === "working") return { kind: "page", answer: ending };
   if (ending.outcome === "other_account") {
-    if (!(await parts.isHeld(ending.held))) throw new ConsentError("already_answered", null, { subject: ending });
-    const csrf = accountCsrf(parts, { ticket: at.ticket, browser: at.browser ?? "" });
-    return { kind: "page", answer: { ...ending, csrf } };
+    const asked = await askedNow(parts, ending);
+    if (asked === null) throw new ConsentError("already_answered", null, { subject: ending });
+    const csrf = accountCsrf(parts, { ticket: at.ticket, browser: at.browser ?? "", asked });
+    return { kind: "page", answer: { ...asked, csrf } };
   }
   return { kind: "page", answer: { ...ending, returnTo: await returnToOf(parts, attempt.linkId) } };
 }

@@ -1,10 +1,9 @@
-import type { ProviderDefinition } from "../providers/definition.ts";
 import type { DeviceCode } from "../tokens/devices.ts";
 import { csrfToken, type BrowserAtLink } from "./browser.ts";
 import { completeManually, copiedCodeRequest, exchangeCopiedCode } from "./copied-code.ts";
 import { checkLinkRequest, defaultLinkSeconds, type LinkRequest } from "./link-request.ts";
 import { createLinkToken, parseLinkToken, sha256 } from "./link-token.ts";
-import { formOf, named, openLink, type ConsentForm } from "./open-link.ts";
+import { formOf, named, openLink, scopesInWords, type ConsentForm } from "./open-link.ts";
 import type { ConsentParts } from "./parts.ts";
 import { showEnding } from "./connected.ts";
 import { decideAccount, type AccountForm } from "./other-account.ts";
@@ -77,19 +76,18 @@ async function createLink(parts: ConsentParts, request: LinkRequest) {
 async function describe(parts: ConsentParts, at: BrowserAtLink): Promise<ConsentQuestion> {
   const opened = await openLink(parts, at);
   const { row, context } = opened;
-  const { connectionName, clientId, definition, scopes } = context;
-  const { formKeys } = parts;
-  const form = { ...at, csrf: csrfToken(formKeys, formOf(at, opened)) };
+  const { connectionName, clientId, definition } = context;
+  const form = { ...at, csrf: csrfToken(parts.formKeys, formOf(parts, at, opened)) };
   const device = context.grant === "device_code" ? await parts.devices.pending(row.connectionId) : null;
   return {
     connectionName,
     clientId,
     providerName: definition.name,
     purpose: row.purpose,
-    scopes: scopes.map((scope) => ({ scope, words: wordsFor(definition, scope) })),
+    scopes: scopesInWords(context),
     expiresAt: row.expiresAt,
     csrf: form.csrf,
-    manual: row.manual ? { authorizationUrl: copiedCodeRequest(opened, { formKeys, form }).authorizationUrl } : null,
+    manual: row.manual ? { authorizationUrl: copiedCodeRequest(parts, opened, form).authorizationUrl } : null,
     device: device?.linkId === row.id ? device : null,
   };
 }
@@ -108,19 +106,15 @@ async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLi
     const connected = { ...attempt, attemptHash: sha256(`user code ${row.id}`) };
     return sealTicket(parts, connected, { ...subject, outcome: "connected", account, endsSoon });
   }
-  const held = row.expired ? null : await parts.findHeld(row.connectionId, row.id);
+  const held = row.expired ? null : await parts.findHeld({ connectionId: row.connectionId, linkId: row.id });
   if (held === null) return null;
-  const { attemptId, label } = held;
+  const { attemptId } = held;
   const asked = {
     ...subject,
     outcome: "other_account",
     held: attemptId,
     was: account,
-    is: label ?? held.account,
+    is: held.label ?? held.account,
   } as const;
   return sealTicket(parts, { ...attempt, attemptHash: sha256(`user code ${attemptId}`) }, asked);
-}
-
-function wordsFor({ scopeDescriptions }: ProviderDefinition, scope: string): string | null {
-  return Object.hasOwn(scopeDescriptions, scope) ? (scopeDescriptions[scope] ?? null) : null;
 }

@@ -56,11 +56,10 @@ export type DecideAccount = (
   accepted: boolean,
 ) => Promise<{ connectionName: string; providerName: string; account: string | null; endsSoon: boolean }>;
 
-/** Whether a grant of another account still waits for a person's word. */
-export type IsHeld = (attemptId: string) => Promise<boolean>;
-
-/** The newest grant of another account that waits for a person's word on this connection. */
-export type FindHeld = (connectionId: string, linkId: string) => Promise<OtherAccount | null>;
+/** A grant of another account that waits for a person's word: the newest of a link, or a certain one. `accepted`: it has it. */
+export type FindHeld = (
+  of: { connectionId: string; linkId: string } | { attemptId: string },
+) => Promise<(OtherAccount & { connectionId: string; accepted: boolean }) | null>;
 
 /** Sends an authorization request ahead of the person (RFC 9126); the address to go to. */
 export type PushRequest = (
@@ -70,7 +69,8 @@ export type PushRequest = (
 
 /** Asks for, or looks up, the user code of a connection (RFC 8628). */
 export type DeviceCalls = {
-  begin(connectionId: string, linkId: string | null): Promise<DeviceCode>;
+  /** @throws BrokerError `conflict` where the scopes are no longer those that the link's page showed */
+  begin(connectionId: string, link: { id: string; scopes: readonly string[] } | null): Promise<DeviceCode>;
   pending(connectionId: string): Promise<(DeviceCode & { linkId: string | null }) | null>;
 };
 

@@ -3,7 +3,7 @@ import { buildAuthorizationUrl, createNonce, createPkce } from "../providers/aut
 import { expectedIssuer } from "../providers/issuer.ts";
 import type { Attempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
-import { derivedBytes, type FormKeys } from "./browser.ts";
+import { derivedBytes } from "./browser.ts";
 import { readPasted, refuse } from "./callback.ts";
 import type { ExchangedCode } from "./context.ts";
 import { requireManualCode } from "./link-request.ts";
@@ -14,12 +14,16 @@ import { ConsentError } from "./problem.ts";
 import { openTicket } from "./ticket.ts";
 
 /** Where a person gets a code to copy. The same for a form as for its POST, since a GET stores nothing: all of it is derived. */
-export function copiedCodeRequest(opened: LinkPage, { formKeys, form }: { formKeys: FormKeys; form: ConsentForm }) {
+export function copiedCodeRequest(
+  parts: Pick<ConsentParts, "formKeys" | "organisation">,
+  opened: LinkPage,
+  form: ConsentForm,
+) {
   const { context } = opened;
   const { definition, clientId, inputs, scopes } = context;
   const { manualRedirectUri: redirectUri } = requireManualCode(definition);
-  const { browser, link } = formOf(form, opened);
-  const derived = (purpose: string) => derivedBytes(formKeys, purpose, { browser, link, csrf: form.csrf });
+  const { browser, link } = formOf(parts, form, opened);
+  const derived = (purpose: string) => derivedBytes(parts.formKeys, purpose, { browser, link, csrf: form.csrf });
   const pkce = createPkce({ definition, randomBytes: derived("verifier") });
   const nonce = createNonce({ definition, scopes, randomBytes: derived("nonce") });
   const state = derived("state")(32).toString("base64url");
@@ -43,7 +47,7 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
   if ("ticket" in opened) return await awaitEnding(parts, opened);
   const { row, context } = opened;
   if (!row.manual) throw new ConsentError("malformed", "This link takes no code.");
-  const asked = copiedCodeRequest(opened, { formKeys: parts.formKeys, form });
+  const asked = copiedCodeRequest(parts, opened, form);
   const answer = readPasted(context, pasted, asked);
   const isFirst = await beginOrAgain(parts, attempt, form.browser);
   if (!isFirst) return await awaitEnding(parts, { ...attempt, ticket: null, isOverdue: false });

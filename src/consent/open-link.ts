@@ -14,7 +14,7 @@ export type ConsentForm = BrowserAtLink & { csrf: string };
 
 export type OpenedLink = { key: LinkKey; row: ConsentLinkRow; context: AuthorizationContext };
 /** What the forms of a link's page depend on. */
-export type LinkPage = { row: Pick<ConsentLinkRow, "manual">; context: AuthorizationContext };
+export type LinkPage = { row: Pick<ConsentLinkRow, "manual" | "purpose">; context: AuthorizationContext };
 
 /** The row of a link and what it is for, if this browser may go on with it. Changes nothing. */
 export async function openLink(parts: ConsentParts, { link, browser }: BrowserAtLink): Promise<OpenedLink> {
@@ -29,17 +29,33 @@ export async function openLink(parts: ConsentParts, { link, browser }: BrowserAt
 }
 
 /**
- * What the form of a link's page is bound to. One that asks for a code is bound to where the code will go, too: after a change of
- * client or inputs it is stale, so that a code of the one server never goes to the other.
+ * What the form of a link's page is bound to: all that the page shows, and where a code will go. A change of any of it makes the
+ * form stale: what was read is what is agreed to, and a code that was asked for at one server never goes to another.
  */
-export function formOf({ browser, link }: BrowserAtLink, { row, context }: LinkPage): BrowserAtLink {
-  return row.manual ? { browser, link: JSON.stringify([link, context.destination]) } : { browser, link };
+export function formOf(
+  { organisation }: Pick<ConsentParts, "organisation">,
+  { browser, link }: BrowserAtLink,
+  { row, context }: LinkPage,
+): BrowserAtLink {
+  const { connectionName, definition, clientId, grant, redirectUri, destination } = context;
+  const { name, contact } = organisation;
+  const shown = [name, contact, connectionName, definition.name, clientId, row.purpose, scopesInWords(context)];
+  return { browser, link: JSON.stringify([link, shown, row.manual, grant, redirectUri, destination]) };
+}
+
+/** The scopes as the page shows them; `words` null: its definition has none for that one. */
+export function scopesInWords({ scopes, definition }: AuthorizationContext): { scope: string; words: string | null }[] {
+  const { scopeDescriptions } = definition;
+  const wordsFor = (scope: string) => (Object.hasOwn(scopeDescriptions, scope) ? scopeDescriptions[scope] : undefined);
+  return scopes.map((scope) => ({ scope, words: wordsFor(scope) ?? null }));
 }
 
 /** The same for a form, which also makes the link this browser's own. */
 export async function claimLink(parts: ConsentParts, form: ConsentForm): Promise<OpenedLink> {
   const opened = await openLink(parts, form);
-  if (!csrfMatches(parts.formKeys, formOf(form, opened), form.csrf)) throw new ConsentError("stale_form");
+  if (!csrfMatches(parts.formKeys, formOf(parts, form, opened), form.csrf)) {
+    throw new ConsentError("stale_form", null, { subject: named(opened.context) });
+  }
   if (await parts.links.claim(opened.key, sha256(form.browser))) return opened;
   const now = await parts.links.find(opened.key);
   const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // deleted since it was opened

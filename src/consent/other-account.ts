@@ -3,26 +3,53 @@ import { awaitEnding, newerTicket, note } from "./attempt.ts";
 import { csrfMatches, csrfToken } from "./browser.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
-import { openTicket } from "./ticket.ts";
+import { named } from "./open-link.ts";
+import { openTicket, type Ending } from "./ticket.ts";
 
 /** What a browser sends back when it is asked about another account. */
 export type AccountForm = { ticket: string; csrf: string; browser: string; accepted: boolean };
 
-/** In the place of a link: no link's token holds a space. One question, one form: its token fits no other ticket. */
-const formOf = ({ ticket, browser }: { ticket: string; browser: string }) => ({ browser, link: `account ${ticket}` });
+type Question = Extract<Ending, { outcome: "other_account" }>;
+type Asked = { ticket: string; browser: string; asked: Question };
+
+/**
+ * In the place of a link: no link's token holds a space. One question, one form: its token fits no other ticket, and no other
+ * names than those that the page showed.
+ */
+const formOf = ({ ticket, browser, asked }: Asked) => {
+  const { connectionName, providerName, held, was, is } = asked;
+  return { browser, link: `account ${JSON.stringify([ticket, connectionName, providerName, held, was, is])}` };
+};
 
 /** The hidden field of the form that asks which account it is to be. */
-export function accountCsrf({ formKeys }: Pick<ConsentParts, "formKeys">, at: { ticket: string; browser: string }) {
+export function accountCsrf({ formKeys }: Pick<ConsentParts, "formKeys">, at: Asked) {
   return csrfToken(formKeys, formOf(at));
+}
+
+/** The question with the names as they are now; null: nothing waits for its answer any more. */
+export async function askedNow(
+  { findHeld, loadContext }: Pick<ConsentParts, "findHeld" | "loadContext">,
+  question: Question,
+): Promise<(Question & { isAccepted: boolean }) | null> {
+  const held = await findHeld({ attemptId: question.held });
+  if (held === null) return null;
+  const context = await loadContext(held.connectionId);
+  const { account: was } = context;
+  return { ...question, ...named(context), was, is: held.label ?? held.account, isAccepted: held.accepted };
 }
 
 /** A person's word on another account (docs/consent.md, "Another account"); the ticket of the page that tells what it did. */
 export async function decideAccount(parts: ConsentParts, form: AccountForm): Promise<string> {
   const { attempt, ending } = openTicket(parts, form);
-  if (!csrfMatches(parts.formKeys, formOf(form), form.csrf)) throw new ConsentError("stale_form");
-  if (ending.outcome !== "other_account") throw new ConsentError("malformed");
+  if (ending.outcome !== "other_account") throw new ConsentError("stale_form");
   const answered = await newerTicket(parts, form);
   if (answered !== null) return answered;
+  const asked = await askedNow(parts, ending);
+  // A yes is final, and to say it again changes nothing: by then the names may be the new ones.
+  const isOpen = asked !== null && !asked.isAccepted;
+  if (isOpen && !csrfMatches(parts.formKeys, formOf({ ...form, asked }), form.csrf)) {
+    throw new ConsentError("stale_form", null, { subject: asked });
+  }
   const decided = await parts.decideAccount(ending.held, form.accepted).catch((error: unknown) => {
     if (error instanceof BrokerError && error.code === "not_found") return null;
     throw error;

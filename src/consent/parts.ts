@@ -9,7 +9,6 @@ import type {
   DecideAccount,
   DeviceCalls,
   FindHeld,
-  IsHeld,
   ExchangeCode,
   LoadAuthorizationContext,
   PushRequest,
@@ -30,12 +29,13 @@ export type ConsentParts = TicketParts & {
   exchangeCode: ExchangeCode;
   decideAccount: DecideAccount;
   findHeld: FindHeld;
-  isHeld: IsHeld;
   pushRequest: PushRequest;
   devices: DeviceCalls;
   recordEvent: RecordConsentEvent;
   /** An origin, without a trailing slash. */
   publicUrl: string;
+  /** Who asks, as the pages say it. */
+  organisation: { name: string | null; contact: string | null };
   returnOrigins: readonly string[];
   /** Authorization requests of one link that may wait for their callback at a time. */
   openRequestsPerLink: number;

@@ -33,7 +33,7 @@ export async function begin(parts: ConsentParts, form: ConsentForm): Promise<Onw
   const { row, context } = await claimLink(parts, form);
   if (row.manual) throw new ConsentError("malformed", "The code is missing.");
   if (context.grant === "device_code") {
-    await parts.devices.begin(row.connectionId, row.id);
+    await parts.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
     return { kind: "device" };
   }
   return { kind: "redirect", authorizationUrl: await beginRoundTrip(parts, form, { row, context }) };

@@ -10,19 +10,40 @@ const icon =
   "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='%230b6e63' " +
   "stroke-width='2.4' stroke-linecap='round'%3E%3Cpath d='M2 8c3.5-3 6.5-3 10 0s6.5 3 10 0M2 16c3.5-3 6.5-3 10 0s6.5 3 10 0'/%3E%3C/svg%3E";
 
+/** Where the forms of a page lead: there are none, to our own pages, or from there on to another site. */
+export type FormsLead = "nowhere" | "here" | "away";
+
 /**
- * What every page carries. `form-action` is left out on purpose: it would also judge the redirect that follows a form, and
- * browsers would silently stop the way to the provider.
+ * Browsers also judge the redirects that follow a form (CSP Level 3, section 6.4.1.1), and silently stop the way to a provider that
+ * is not named. A provider may send the person on to hosts that nobody knows beforehand, so that "away" names only the schemes.
  */
-export const pageHeaders: Readonly<Record<string, string>> = {
-  "content-type": "text/html; charset=utf-8",
-  "content-security-policy": `default-src 'none'; style-src 'sha256-${styleHash}'; img-src data:; frame-ancestors 'none'; base-uri 'none'`,
-  "referrer-policy": "no-referrer",
-  "cache-control": "no-store",
-  "x-content-type-options": "nosniff",
-  "x-frame-options": "DENY",
-  "x-robots-tag": "noindex, nofollow",
+const formAction: Readonly<Record<FormsLead, string>> = {
+  nowhere: "'none'",
+  here: "'self'",
+  away: "'self' https: http:",
 };
+
+/** What every page carries. `script`: the source of the one script that it may run. */
+export function pageHeaders(forms: FormsLead, script = "'none'"): Record<string, string> {
+  const policy = [
+    "default-src 'none'",
+    `script-src ${script}`,
+    `style-src 'sha256-${styleHash}'`,
+    "img-src data:",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+    `form-action ${formAction[forms]}`,
+  ];
+  return {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": policy.join("; "),
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "x-robots-tag": "noindex, nofollow",
+  };
+}
 
 /** As one piece, so that nothing comes between the element and the text that the hash is of. */
 const styleElement = raw(`<style>${style}</style>`);

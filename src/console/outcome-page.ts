@@ -2,7 +2,7 @@ import { html, raw } from "hono/html";
 import type { ConsentAnswer } from "../consent/consent-service.ts";
 import type { ConsentError, ConsentProblem } from "../consent/problem.ts";
 import { aboutOf, whomToAsk, type Asker } from "./asker.ts";
-import { page, type Markup } from "./layout.ts";
+import { page, type FormsLead, type Markup } from "./layout.ts";
 
 type Tone = "good" | "calm" | "bad";
 type Words = { status: number; tone: Tone; title: string; what: string; next: string };
@@ -62,8 +62,8 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 403,
     tone: "bad",
     title: "This page is out of date",
-    what: "The form does not fit this browser any more: its cookie was deleted or blocked, or the page was copied. Nothing has been connected.",
-    next: "Allow cookies for this site, open the link you were given again, and press the button there.",
+    what: "What it asks for has been changed since it was shown, or the form does not fit this browser any more: its cookie was deleted or blocked, or the page was copied. Nothing has been connected.",
+    next: "Open the page again, read what it asks for now, and press the button there. Allow cookies for this site if you come back to this page.",
   },
   unknown_link: {
     status: 404,
@@ -167,12 +167,17 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
 
 type Problem = Pick<ConsentError, "problem" | "detail" | "subject">;
 
+/** `status`: instead of the problem's own. `again`: the address of the page as it is now, where there is one. */
+type More = { status?: number; again?: string | null };
+
 /** The page for a consent that did not come about, and its status. `detail` goes to whoever runs the service. */
-export async function problemPage({ problem, detail, subject }: Problem, asker: Asker, status?: number) {
+export async function problemPage({ problem, detail, subject }: Problem, asker: Asker, more: More = {}) {
   const words = problems[problem];
   const said = detail === null || detail === "" ? "" : html`<p class="said">${detail}</p>`;
-  const body = html`${outcome(words, aboutOf(subject))}${said}${whomToAsk(asker)}`;
-  return { status: status ?? words.status, html: await page({ title: words.title, body }) };
+  const { status = words.status, again = null } = more;
+  const button = again && html`<div class="actions"><a class="button" href="${again}">Open the page again</a></div>`;
+  const body = html`${outcome(words, aboutOf(subject))}${said}${button ?? ""}${whomToAsk(asker)}`;
+  return { status, forms: "nowhere" as const, html: await page({ title: words.title, body }) };
 }
 
 type Ended = Exclude<ConsentAnswer, { outcome: "working" }>;
@@ -233,7 +238,8 @@ export async function answerPage(answer: ConsentAnswer, asker: Asker) {
   const hasForm = answer.outcome === "other_account";
   const next = answer.outcome === "other_account" ? accountForm(answer) : returnButton(answer);
   const body = html`${outcome(words)}${next}${whomToAsk(asker)}`;
-  return { status: 200, html: await page({ title: words.title, body, hasForm }) };
+  const forms: FormsLead = hasForm ? "here" : "nowhere";
+  return { status: 200, forms, html: await page({ title: words.title, body, hasForm }) };
 }
 
 const refreshSeconds = 5;
@@ -246,7 +252,7 @@ async function workingPage(asker: Asker) {
     next: "Leave this page open: it checks again by itself every few seconds. If nothing has changed after some minutes, ask whoever sent you the link for a new one.",
   } as const;
   const body = html`${outcome(words)}${whomToAsk(asker)}`;
-  return { status: 202, html: await page({ title: words.title, body, refreshSeconds }) };
+  return { status: 202, forms: "nowhere" as const, html: await page({ title: words.title, body, refreshSeconds }) };
 }
 
 /** It goes to the address of its own page. */

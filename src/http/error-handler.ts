@@ -58,6 +58,8 @@ export function installErrorHandler(
     return await sendProblem(reply, problem);
   });
 
+  app.addHook("onRequest", async (_request, reply) => void reply.header("x-content-type-options", "nosniff"));
+
   // A connection that is closed while the client still writes is reset, and the client never reads why.
   app.addHook("onSend", async (_request, reply) => {
     if (reply.statusCode === statusOf.payload_too_large) reply.removeHeader("connection");

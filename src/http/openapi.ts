@@ -59,11 +59,20 @@ export function apiReference(app: FastifyInstance): void {
     });
     const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
     // As every answer of the API; the viewer's own files would say otherwise.
-    reply.headers({ ...answer.headers, "cache-control": "no-store" });
+    reply.headers({ ...answer.headers, ...viewerHeaders, "cache-control": "no-store" });
     return await reply.code(answer.statusCode).send(answer.rawPayload);
   };
   for (const path of ["/docs", "/docs/*"]) app.get(path, { schema }, show);
 }
+
+/** The viewer runs its own scripts and asks this broker alone; it stands in no frame, since it shares its origin with consent pages. */
+const viewerHeaders = {
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+  "referrer-policy": "no-referrer",
+  "x-frame-options": "DENY",
+  "x-robots-tag": "noindex, nofollow",
+};
 
 async function createViewer(document: ReturnType<FastifyInstance["swagger"]>): Promise<FastifyInstance> {
   const viewer = fastify();

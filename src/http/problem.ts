@@ -62,7 +62,7 @@ export async function sendProblem(reply: FastifyReply, error: BrokerError): Prom
   const { retryAfterSeconds } = error.context;
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
-  reply.header("cache-control", "no-store"); // faults before routing meet no hook
+  reply.headers({ "cache-control": "no-store", "x-content-type-options": "nosniff" }); // faults before routing meet no hook
   const body = JSON.stringify(problemOf(error));
   return await reply.code(statusOf[error.code]).type(mediaType).serializer(String).send(body);
 }
@@ -75,6 +75,7 @@ export function rawProblem(error: BrokerError): string {
     `content-type: ${mediaType}`,
     `content-length: ${Buffer.byteLength(body)}`,
     "cache-control: no-store",
+    "x-content-type-options: nosniff",
     "connection: close",
   ];
   return [`HTTP/1.1 ${problem.status} ${problem.title}`, ...headers, "", body].join("\r\n");

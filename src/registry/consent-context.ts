@@ -1,7 +1,6 @@
 import type {
   DecideAccount,
   FindHeld,
-  IsHeld,
   ExchangeCode,
   LoadAuthorizationContext,
   PushRequest,
@@ -91,11 +90,11 @@ export function createConsentContext(parts: ConsentContextParts) {
     return { connectionName: row.name, providerName, account, endsSoon: endsWithItsToken(row) };
   };
 
-  const isHeld: IsHeld = async (attemptId) => (await parts.accounts.findHeld({ attemptId })) !== null;
-
-  const findHeld: FindHeld = async (connectionId, linkId) => {
-    const held = await parts.accounts.findHeld({ connectionId, linkId });
-    return held && { attemptId: held.attemptId, account: held.account, label: held.accountLabel };
+  const findHeld: FindHeld = async (of) => {
+    const held = await parts.accounts.findHeld(of);
+    if (held === null) return null;
+    const { attemptId, connectionId, account, accountLabel, accepted } = held;
+    return { attemptId, connectionId, account, label: accountLabel, accepted };
   };
 
   const pushRequest: PushRequest = async ({ connectionId, definition }, request) => {
@@ -119,7 +118,6 @@ export function createConsentContext(parts: ConsentContextParts) {
     exchangeCode,
     decideAccount,
     findHeld,
-    isHeld,
     pushRequest,
     recordEvent,
   };

@@ -1,6 +1,6 @@
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply } from "fastify";
-import { pageHeaders } from "../console/layout.ts";
+import { pageHeaders, type FormsLead } from "../console/layout.ts";
 import { authorizePage, refusedPage } from "./authorize-page.ts";
 import { answerUrl, readAuthorizeRequest } from "./authorize-request.ts";
 import { createFamilies } from "./families.ts";
@@ -49,7 +49,9 @@ async function authorizeRoutes(
   app.get("/authorize", hidden, async (request, reply) => {
     const asked = readAuthorizeRequest(request.query, options);
     if (asked.kind === "untrusted") return await sendRefused(reply, asked.description);
-    if (asked.kind === "valid") return await sendPage(reply, { status: 200, html: await authorizePage(asked.scope) });
+    if (asked.kind === "valid") {
+      return await sendPage(reply, { status: 200, html: await authorizePage(asked.scope), forms: "away" });
+    }
     return await sendBack(reply, answerUrl(asked, { error: asked.error, error_description: asked.description, iss }));
   });
 
@@ -105,12 +107,15 @@ async function tokenRoutes(app: FastifyInstance, options: SandboxOptions & { par
   });
 }
 
-async function sendPage(reply: FastifyReply, { status, html }: { status: number; html: string }) {
-  return await reply.code(status).headers(pageHeaders).send(html);
+async function sendPage(
+  reply: FastifyReply,
+  { status, html, forms }: { status: number; html: string; forms: FormsLead },
+) {
+  return await reply.code(status).headers(pageHeaders(forms)).send(html);
 }
 
 async function sendRefused(reply: FastifyReply, description: string, status = 400) {
-  return await sendPage(reply, { status, html: await refusedPage(description) });
+  return await sendPage(reply, { status, html: await refusedPage(description), forms: "nowhere" });
 }
 
 async function sendBack(reply: FastifyReply, url: string) {

@@ -26,12 +26,12 @@ export type DeviceAuthorizations = ReturnType<typeof createDeviceAuthorizations>
 export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">) {
   return {
     /**
-     * A new code takes the place of the one before. `asked`: the inputs with which it was asked for, which decide the host. Null: they
+     * A new code takes the place of the one before. `asked`: the scopes and the inputs with which it was asked for. Null: they
      * have changed since, or the connection is gone.
      */
     async put(
       device: NewDevice,
-      asked: { inputs: Record<string, string>; client: Pick<ClientRow, "id" | "inputs"> | null },
+      asked: { inputs: Record<string, string>; scopes: string[]; client: Pick<ClientRow, "id" | "inputs"> | null },
     ): Promise<{ expiresAt: Date } | null> {
       const { client } = asked;
       const sameClient =
@@ -40,7 +40,8 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
           : Sql.sql`SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND inputs = ${json(client.inputs)} FOR SHARE`;
       const rows = await prisma.$queryRaw<{ expiresAt: Date }[]>`
         WITH k AS (${sameClient}), c AS (SELECT c.id FROM k, connections c
-          WHERE c.id = ${device.connectionId}::uuid AND c.inputs = ${json(asked.inputs)} FOR SHARE OF c)
+          WHERE c.id = ${device.connectionId}::uuid AND c.inputs = ${json(asked.inputs)}
+            AND c.scopes = ${asked.scopes}::text[] FOR SHARE OF c)
         INSERT INTO device_authorizations (connection_id, id, device_code_sealed, link_id, user_code, verification_uri,
           verification_uri_complete, interval_s, next_poll_at, expires_at)
         SELECT c.id, ${device.id}::uuid, ${device.deviceCode}, ${device.linkId}, ${device.userCode},

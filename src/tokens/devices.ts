@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import { readDeviceAuthorization, readPollState } from "../providers/device-authorization.ts";
@@ -30,13 +31,17 @@ export type DeviceCode = {
   intervalSeconds: number;
 };
 
+/** The consent link by which a person came, and the scopes that its page showed. */
+type AskedLink = { id: string; scopes: readonly string[] };
+
 export type Devices = {
   /**
    * Asks the provider for a user code; one that was shown before counts no more.
-   * @throws BrokerError grant_not_applicable, connection_disabled, connection_not_found, provider_rejected, provider_unavailable
+   * @throws BrokerError grant_not_applicable, connection_disabled, connection_not_found, provider_rejected, provider_unavailable,
+   * conflict (host or scopes were changed meanwhile)
    */
-  begin(connectionId: string, linkId: string | null): Promise<DeviceCode>;
-  /** The code that waits for its person; null: none does. */
+  begin(connectionId: string, link: AskedLink | null): Promise<DeviceCode>;
+  /** The code that waits for its person; null: none does, or the connection's scopes are no longer those it was asked for with. */
   pending(connectionId: string): Promise<(DeviceCode & { linkId: string | null }) | null>;
   /** Begins to poll those whose turn it is, and does not wait for their providers. */
   round(): Promise<void>;
@@ -97,6 +102,7 @@ export function createDevices(parts: DeviceParts): Devices {
     const sendable = await prepare(device.connectionId);
     const opened = openCode(device, sendable.owner);
     if (opened === null) return await giveUp(parts, device, "unreadable_secret");
+    if (!isAskedFor(opened, sendable.row)) return await giveUp(parts, device, "changed_meanwhile");
     const { deviceCode, linkId } = opened;
     const ask = () => establish.ask(sendable, "device_code", { deviceCode });
     const answer = await limits.keep(sendable, ask);
@@ -125,9 +131,10 @@ export function createDevices(parts: DeviceParts): Devices {
       await Promise.all(polling);
     },
 
-    async begin(connectionId, linkId) {
+    async begin(connectionId, link) {
       const sendable = await prepare(connectionId);
       requireDeviceGrant(sendable.row);
+      if (link !== null && !isAskedFor(link, sendable.row)) throw justChanged(sendable.row);
       const { definition, row } = sendable;
       if (definition.device === null) throw notOffered(row);
       const scope = joinScopes(definition, row.scopes);
@@ -141,10 +148,12 @@ export function createDevices(parts: DeviceParts): Devices {
       }
       const id = randomUUID();
       const place = { requestId: id, destination: entrustedDestination(sendable.owner, hostInputs(definition)) };
-      const sealed = vault.sealDeviceCode(JSON.stringify({ ...read, linkId } satisfies SealedDevice), place);
-      const asked = { inputs: row.inputs, client: sendable.client };
+      const linkId = link?.id ?? null;
+      const known: SealedDevice = { ...read, linkId, scopes: row.scopes };
+      const sealed = vault.sealDeviceCode(JSON.stringify(known), place);
+      const asked = { inputs: row.inputs, scopes: row.scopes, client: sendable.client };
       const kept = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed }, asked);
-      if (kept === null) throw hostChanged(row);
+      if (kept === null) throw justChanged(row);
       nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + read.intervalSeconds * 1000);
       return { ...read, ...kept };
     },
@@ -152,7 +161,9 @@ export function createDevices(parts: DeviceParts): Devices {
     async pending(connectionId) {
       const device = await deviceCodes.find(connectionId);
       const row = device === null || device.expired ? null : await rows.readById(connectionId);
-      return device === null || row === null ? null : { ...device, ...openDevice(vault, device, row) };
+      if (device === null || row === null) return null;
+      const opened = openDevice(vault, device, row);
+      return isAskedFor(opened, row) ? { ...device, ...opened } : null;
     },
 
     async round() {
@@ -168,12 +179,20 @@ export function createDevices(parts: DeviceParts): Devices {
   };
 }
 
-type SealedDevice = ReturnType<typeof readDeviceAuthorization> & { linkId: string | null };
+type SealedDevice = NonNullable<ReturnType<typeof readDeviceAuthorization>> & {
+  linkId: string | null;
+  scopes: string[];
+};
 
 /** The code with what the person is shown of it: what stands beside it in the row is not believed. */
 function openDevice(vault: TokenVault, { id, deviceCode }: DeviceRow, owner: TokenRow): SealedDevice {
   const place = { requestId: id, destination: entrustedDestination(owner) };
   return JSON.parse(vault.openDeviceCode(deviceCode, place)) as SealedDevice;
+}
+
+/** Whether a connection's scopes are still those that a person was shown, or that a code was asked for with. */
+function isAskedFor({ scopes }: { scopes: readonly string[] }, row: Pick<TokenRow, "scopes">): boolean {
+  return isDeepStrictEqual(scopes, row.scopes);
 }
 
 /** What an answer without a token asks for (RFC 8628, section 3.5). */
@@ -210,8 +229,10 @@ function requireDeviceGrant(row: TokenRow): void {
   if (row.grant !== "device_code") throw notOffered(row);
 }
 
-function hostChanged({ name }: TokenRow): BrokerError {
-  return new BrokerError("conflict", "The provider's host was just changed here; begin again.", { connection: name });
+function justChanged({ name }: TokenRow): BrokerError {
+  return new BrokerError("conflict", "The provider's host, or the scopes, were just changed here; begin again.", {
+    connection: name,
+  });
 }
 
 function notOffered({ name, grant }: TokenRow): BrokerError {

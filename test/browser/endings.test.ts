@@ -120,10 +120,9 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
     return ["Not connected", "help@bakery.example"];
   },
   async "another account"(page) {
-    const { url } = await makeLink({ account: "ada@bakery.example" });
-    const attemptId = randomUUID();
-    stage.behaviour.held.add(attemptId);
-    const held = { attemptId, account: "42", label: "bob@bakery.example" };
+    const { url, connectionId } = await makeLink({ account: "ada@bakery.example" });
+    const held = { attemptId: randomUUID(), account: "42", label: "bob@bakery.example" };
+    stage.behaviour.held.set(held.attemptId, { ...held, connectionId, accepted: false });
     stage.behaviour.exchange = async () => ({ connectionName: "", held, endsSoon: false });
     await walk(page, url);
     return ["That is another account", "Keep ada@bakery.example", "Use bob@bakery.example from now on"];

@@ -104,6 +104,28 @@ describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, 
   );
 });
 
+describeWithBrowser("the API reference", (openPage) => {
+  test("shows itself under a policy that lets it run its own scripts alone, and stands in no frame", async () => {
+    await using start = await FirstStart.launch(await freshFolder(), { port: await freePort() });
+    await start.ready();
+    const page = await openPage();
+    const complaints: string[] = [];
+    page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
+    page.on("pageerror", (error) => complaints.push(error.message));
+    const answer = await page.goto(`${start.url}/docs`);
+    const headers = answer?.headers() ?? {};
+    expect(headers["content-security-policy"]).toMatch(
+      /script-src 'self';.* frame-ancestors 'none'.* form-action 'none'/,
+    );
+    expect([headers["x-frame-options"], headers["x-content-type-options"]]).toEqual(["DENY", "nosniff"]);
+    await page.getByRole("heading", { name: "Freshet" }).waitFor();
+    await page.locator("#operations-tokens-getToken, .opblock").first().click();
+    await page.getByRole("button", { name: "Try it out" }).first().waitFor();
+    expect(complaints).toEqual([]);
+    expect(await start.interrupt()).toBe(0);
+  });
+});
+
 function secretOf(link: string | null): string | undefined {
   return link?.split("/").at(-1);
 }

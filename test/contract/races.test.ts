@@ -142,7 +142,7 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
     const put = async () =>
       await createDeviceAuthorizations(stage.database).put(
         { ...code, ...rest, connectionId: row.id },
-        { inputs: row.inputs, client },
+        { inputs: row.inputs, scopes: row.scopes, client },
       );
     const moveClient = async (session: Prisma) =>
       await session.$executeRaw`UPDATE clients SET inputs = '{"host": "other"}' WHERE id = ${client.id}::uuid`;

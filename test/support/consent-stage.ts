@@ -1,7 +1,8 @@
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import Fastify, { type FastifyInstance } from "fastify";
 import { createConsentService, type ConsentService } from "../../src/consent/consent-service.ts";
-import type { AuthorizationContext, ExchangeCode } from "../../src/consent/context.ts";
+import type { AuthorizationContext, ExchangeCode, OtherAccount } from "../../src/consent/context.ts";
+import type { ConsentParts } from "../../src/consent/parts.ts";
 import { systemClock } from "../../src/clock.ts";
 import type { DeviceCode } from "../../src/tokens/devices.ts";
 import { BrokerError } from "../../src/errors.ts";
@@ -36,6 +37,7 @@ export type ConsentStage = {
   database: Database;
   /** A connection that waits for consent. */
   connect(context?: Partial<AuthorizationContext> & { provider?: string }): Promise<AuthorizationContext>;
+  parts: ConsentParts;
   contexts: Map<string, AuthorizationContext>;
   events: { connectionId: string; type: string; detail: Record<string, string> }[];
   exchanged: Exchanged[];
@@ -44,7 +46,7 @@ export type ConsentStage = {
     exchange: ExchangeCode | null;
     passedMs: number;
     /** The grants that wait for a person's word. */
-    held: Set<string>;
+    held: Map<string, OtherAccount & { connectionId: string; accepted: boolean }>;
     /** The user code that every connection has been given. */
     device: (DeviceCode & { linkId: string }) | null;
   };
@@ -77,14 +79,14 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const contexts: ConsentStage["contexts"] = new Map();
   const events: ConsentStage["events"] = [];
   const exchanged: Exchanged[] = [];
-  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0, held: new Set(), device: null };
+  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0, held: new Map(), device: null };
   const formKeys = { ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);
     if (context) return context;
     throw new BrokerError("connection_not_found", "There is no such connection.");
   };
-  const consent = createConsentService({
+  const parts: ConsentParts = {
     links: createConsentLinks(database.prisma, vault),
     requests: createAuthorizationRequests(database.prisma),
     attempts: createConsentAttempts(database.prisma),
@@ -99,13 +101,19 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
       return { connectionName: find(given.connectionId).connectionName, held: null, endsSoon: false };
     },
-    findHeld: async () => null,
-    isHeld: async (attemptId) => behaviour.held.has(attemptId),
-    decideAccount: () => Promise.reject(new BrokerError("not_found", "Nothing is held.")),
+    findHeld: async (of) => ("attemptId" in of ? (behaviour.held.get(of.attemptId) ?? null) : null),
+    decideAccount: async (attemptId) => {
+      const held = behaviour.held.get(attemptId);
+      if (held === undefined) throw new BrokerError("not_found", "Nothing is held.");
+      behaviour.held.delete(attemptId);
+      const { connectionName, definition } = find(held.connectionId);
+      return { connectionName, providerName: definition.name, account: held.label, endsSoon: false };
+    },
     pushRequest: () => Promise.reject(new BrokerError("grant_not_applicable", "Nothing is pushed.")),
     devices: { begin: () => Promise.reject(new Error("no device")), pending: async () => behaviour.device },
     recordEvent: async (event) => void events.push(event),
     publicUrl,
+    organisation,
     returnOrigins,
     openRequestsPerLink: 5,
     random: { bytes: randomBytes, uuid: randomUUID },
@@ -114,7 +122,8 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       verify: (...given) => formKeys.ring.verify(...given),
       deriveWith: (...given) => formKeys.ring.deriveWith(...given),
     },
-  });
+  };
+  const consent = createConsentService(parts);
   // The tests of one file are one address.
   const perMinute = { linkPagesPerMinute: 60_000, linkPostsPerMinute: 10, callbacksPerMinute: 60_000 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
@@ -140,6 +149,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   return {
     app,
     consent,
+    parts,
     database,
     contexts,
     events,

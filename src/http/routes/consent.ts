@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Asker } from "../../console/asker.ts";
 import { consentPage } from "../../console/consent-page.ts";
 import { devicePage } from "../../console/device-page.ts";
-import { pageHeaders } from "../../console/layout.ts";
+import { pageHeaders, type FormsLead } from "../../console/layout.ts";
 import { answerPage, problemPage } from "../../console/outcome-page.ts";
 import { relayHeaders, relayPage } from "../../console/relay-page.ts";
 import { browserCookie, createBrowser, readBrowser } from "../../consent/browser.ts";
@@ -64,10 +64,13 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     if (outcome !== null) return await leadOn(reply, `/connected/${outcome}`);
     const question = await consent.describe(at);
     reply.setCookie(cookieToSet.name, browser, cookieToSet.options);
-    const { device } = question;
-    const html =
-      device === null ? await consentPage(question, asker) : await devicePage({ ...question, device }, asker);
-    return await send(reply, { status: 200, html });
+    const { device, manual } = question;
+    if (device !== null) {
+      const html = await devicePage({ ...question, device }, asker);
+      return await send(reply, { status: 200, html, forms: "nowhere" });
+    }
+    const html = await consentPage(question, asker);
+    return await send(reply, { status: 200, html, forms: manual === null ? "away" : "here" });
   });
 
   app.post<{ Params: { link: string } }>("/connect/:link", { schema: { hide: true } }, async (request, reply) => {
@@ -95,7 +98,10 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
   const relay = async (request: FastifyRequest, reply: FastifyReply, where: RedirectUri) => {
     if (!consent.takesPost(where.provider)) {
-      return await send(reply.header("allow", "GET"), await problemPage(new ConsentError("malformed"), asker, 405));
+      return await send(
+        reply.header("allow", "GET"),
+        await problemPage(new ConsentError("malformed"), asker, { status: 405 }),
+      );
     }
     const path = pathOf(where);
     const sealed = consent.sealPosted({ path, fields: readForm(request.body) });
@@ -159,8 +165,10 @@ async function leadOn(reply: FastifyReply, address: string): Promise<FastifyRepl
   return await reply.headers(redirectHeaders).redirect(address, 303);
 }
 
-async function send(reply: FastifyReply, { status, html }: { status: number; html: string }): Promise<FastifyReply> {
-  return await reply.code(status).headers(pageHeaders).send(html);
+type Page = { status: number; html: string; forms: FormsLead };
+
+async function send(reply: FastifyReply, { status, html, forms }: Page): Promise<FastifyReply> {
+  return await reply.code(status).headers(pageHeaders(forms)).send(html);
 }
 
 /** A parameter that comes twice is refused before anything is consumed (RFC 6749, section 3.1). */
@@ -189,6 +197,12 @@ function fieldsOf(value: unknown): Record<string, unknown> {
   return typeof value === "object" ? { ...value } : {};
 }
 
+/** A form that is out of date is shown anew at its own address. */
+function againOf({ problem }: ConsentError, { url, method, routeOptions }: FastifyRequest): string | null {
+  const isForm = method === "POST" && ["/connect/:link", "/connected/*"].includes(routeOptions.url ?? "");
+  return problem === "stale_form" && isForm ? url : null;
+}
+
 async function sendProblem(
   { error, asker }: { error: unknown; asker: Asker },
   request: FastifyRequest,
@@ -197,11 +211,11 @@ async function sendProblem(
   const known = toConsentError(error);
   if (known !== null) {
     if (known.retryAfterSeconds !== null) reply.header("retry-after", String(known.retryAfterSeconds));
-    return await send(reply, await problemPage(known, asker));
+    return await send(reply, await problemPage(known, asker, { again: againOf(known, request) }));
   }
   const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 500;
   if (status >= 400 && status < 500) {
-    return await send(reply, await problemPage(new ConsentError("malformed"), asker, status)); // broken, oversized or foreign bodies
+    return await send(reply, await problemPage(new ConsentError("malformed"), asker, { status })); // broken, oversized or foreign bodies
   }
   request.log.error({ err: error }, "a browser page failed");
   return await send(reply, await problemPage(new ConsentError("internal_error"), asker));

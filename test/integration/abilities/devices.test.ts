@@ -183,6 +183,24 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     expect((await browser.open(url)).text).toMatch(/^Connected/);
   });
 
+  it.concurrent("scopes that are changed after the code was shown end it, unasked, and the page asks anew", async ({
+    expect,
+  }) => {
+    await stage.create("rescoped", "able", { scopes: ["read"] });
+    const { url, browser, userCode } = await showCode("rescoped");
+    const { status: changed } = await stage.api.api("/connections/rescoped", {
+      method: "PATCH",
+      body: { scopes: ["read", "write"] },
+    });
+    expect(changed).toBe(200);
+    const page = await browser.open(url);
+    expect([page.text.includes(userCode), page.text.includes("write")]).toEqual([false, true]);
+    server.devices.answer(userCode, "approved");
+    await expect.poll(() => types("rescoped"), patience).toContain("consent_failed");
+    const failed = (await stage.events("rescoped")).find(({ type }) => type === "consent_failed");
+    expect([failed?.detail, await status("rescoped")]).toEqual([{ error: "changed_meanwhile" }, "pending"]);
+  });
+
   it.concurrent("the device code is stored sealed, and shown nowhere", async ({ expect }) => {
     await stage.create("sealed", "able");
     const { user_code } = await begin("sealed");

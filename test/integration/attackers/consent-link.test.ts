@@ -113,6 +113,20 @@ describeWithServices(["postgres", "redis"], "an attacker with a consent link tha
     await readNeighbours(broker.api, neighbours);
   });
 
+  it("has a friend with a key who widens what was shown before the owner presses Continue: the form is out of date", async () => {
+    const { name, url } = await invite();
+    const owner = new ScriptedBrowser();
+    const page = await owner.open(url);
+    const path = `/connections/${name}`;
+    expect((await broker.api.api(path, { method: "PATCH", body: { scopes: ["read", "admin"] } })).status).toBe(200);
+    const late = await owner.submit(page, { stopAt: ({ origin }) => origin !== broker.url });
+    expect([late.status, late.text]).toEqual([403, expect.stringContaining("This page is out of date")]);
+    const anew = await owner.open(url);
+    expect(anew.text).toContain("admin");
+    const away = await owner.submit(anew, { stopAt: ({ origin }) => origin !== broker.url });
+    expect(away.url.searchParams.get("scope")).toBe("read admin");
+  });
+
   it("comes in another browser once its owner has begun: 403 at every step, and the owner finishes", async () => {
     const { name, url } = await invite();
     const before = exchanges();

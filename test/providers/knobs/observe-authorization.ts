@@ -51,8 +51,9 @@ function copiedCode(definition: ProviderDefinition): string {
   };
   const formKeys = createKeyring([{ id: "k1", key: Buffer.alloc(32) }]);
   const at = { browser: "b", link: "l" };
-  const given = { formKeys, form: { ...at, csrf: csrfToken(formKeys, at) } };
-  const { authorizationUrl } = copiedCodeRequest({ row: { manual: true }, context }, given);
+  const form = { ...at, csrf: csrfToken(formKeys, at) };
+  const given = { formKeys, organisation: { name: null, contact: null } };
+  const { authorizationUrl } = copiedCodeRequest(given, { row: { manual: true, purpose: null }, context }, form);
   return `goes to ${new URL(authorizationUrl).searchParams.get("redirect_uri") ?? "no page"}`;
 }
 

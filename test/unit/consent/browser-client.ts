@@ -4,6 +4,8 @@ import type { FastifyInstance, LightMyRequestResponse } from "fastify";
 export type TestBrowser = {
   get(path: string): Promise<LightMyRequestResponse>;
   post(path: string, fields: Record<string, string>, headers?: Record<string, string>): Promise<LightMyRequestResponse>;
+  /** The address of the page that tells how what comes back ended. */
+  ticketOf(callback: string): Promise<string>;
   /** Opens a link and presses its button. */
   press(path: string, fields?: Record<string, string>): Promise<LightMyRequestResponse>;
   cookie: string | null;
@@ -32,6 +34,10 @@ export function createTestBrowser(app: FastifyInstance, publicUrl: string): Test
           payload: new URLSearchParams(fields).toString(),
         }),
       ),
+    async ticketOf(callback) {
+      const { headers } = await app.inject({ method: "GET", url: pathOf(callback), headers: cookies() });
+      return String(headers["location"]);
+    },
     async press(path, fields = {}) {
       const page = await browser.get(path);
       return await browser.post(path, { csrf: csrfOf(page.body), ...fields });

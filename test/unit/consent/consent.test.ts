@@ -1,6 +1,8 @@
 import { proveByHand } from "../../support/prove-by-hand.ts";
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { AuthorizationContext } from "../../../src/consent/context.ts";
+import { formOf, openLink } from "../../../src/consent/open-link.ts";
 import { BrokerError, type ErrorCode } from "../../../src/errors.ts";
 import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
 import { createTestBrowser, csrfOf, pathOf, type TestBrowser } from "./browser-client.ts";
@@ -34,6 +36,8 @@ async function expire(table: "consent_links" | "authorization_requests", connect
   expect(await stage.database.prisma.$executeRawUnsafe(query, connectionId)).toBeGreaterThan(0);
   await proveByHand((sql, values) => stage.database.prisma.$queryRawUnsafe(sql, ...values), stage.vault);
 }
+
+const tokenOf = (url: string) => new URL(url).pathname.split("/").at(-1) ?? "";
 
 const refusal = async (promise: Promise<unknown>) => await promise.catch((error: BrokerError) => error.code);
 
@@ -506,6 +510,72 @@ describe("a form", () => {
     const answer = await stage.app.inject({ method: "POST", url: pathOf(url), headers, payload });
     expect(answer.statusCode).toBe(status);
     expect(answer.headers["content-type"]).toBe("text/html; charset=utf-8");
+  });
+});
+
+describe("a form counts for what its page showed", () => {
+  const changes: [string, (context: AuthorizationContext) => Partial<AuthorizationContext>][] = [
+    ["scopes", () => ({ scopes: ["read", "write", "admin"] })],
+    ["the order of scopes", ({ scopes }) => ({ scopes: [...scopes, "write"].toReversed() })],
+    ["name", () => ({ connectionName: "somebody-else" })],
+    ["provider", ({ definition }) => ({ definition: { ...definition, name: "Other" } })],
+    ["words", ({ definition }) => ({ definition: { ...definition, scopeDescriptions: { read: "do anything" } } })],
+    ["client id", () => ({ clientId: "other-app" })],
+    ["host", ({ destination }) => ({ destination: { ...destination, inputs: { shop_url: "https://other.example" } } })],
+    ["client", ({ destination }) => ({ destination: { ...destination, clientRef: "other" } })],
+    ["redirect URI", () => ({ redirectUri: `${publicUrl}/callback/sandbox/other` })],
+  ];
+
+  test.each(changes)("and not for a changed one: %s", async (_what, change) => {
+    for (const given of [{}, { provider: "apicbase", scopes: ["accounts"] }]) {
+      const context = await stage.connect(given);
+      const { connectionId } = context;
+      const link = { connectionId, createdBy: "tests", manual: given.provider !== undefined };
+      const { url } = await stage.consent.createLink(link);
+      const browser = open();
+      const code = link.manual ? { code: "c-1" } : {};
+      const csrf = csrfOf((await browser.get(url)).body);
+      stage.contexts.set(connectionId, { ...context, ...change(context) });
+      const late = await browser.post(url, { csrf, ...code });
+      expect([late.statusCode, late.body]).toEqual([403, expect.stringContaining("This page is out of date")]);
+      expect(late.body).toContain(`href="${pathOf(url)}"`);
+      // Nobody has claimed the link; its page as it is now counts.
+      expect((await open().get(url)).statusCode).toBe(200);
+      stage.contexts.set(connectionId, context);
+      expect((await browser.get(url)).body).toContain(context.connectionName);
+      if (!link.manual) expect((await browser.press(url)).statusCode).toBe(303);
+    }
+  });
+
+  test("nor for another purpose, or another organisation, than was read", async () => {
+    const { url } = await makeLink({ purpose: "Read your orders" });
+    const { row, context } = await openLink(stage.parts, { link: tokenOf(url), browser: "b" });
+    const at = { browser: "b", link: tokenOf(url) };
+    const form = formOf(stage.parts, at, { row, context });
+    expect(formOf(stage.parts, at, { row: { ...row, purpose: "Anything" }, context })).not.toEqual(form);
+    const organisation = { name: "Other", contact: null };
+    expect(formOf({ organisation }, at, { row, context })).not.toEqual(form);
+  });
+
+  test("nor for another account than the question named", async () => {
+    const context = await stage.connect({ account: "ada" });
+    const { connectionId } = context;
+    const { url } = await makeLink({ connectionId });
+    const held = { attemptId: randomUUID(), account: "42", label: "bob" };
+    stage.behaviour.held.set(held.attemptId, { ...held, connectionId, accepted: false });
+    stage.behaviour.exchange = async () => ({ connectionName: "", held, endsSoon: false });
+    const browser = open();
+    const location = await browser.ticketOf(await callbackOf(browser, url));
+    stage.behaviour.exchange = null;
+    const old = csrfOf((await browser.get(location)).body);
+    stage.contexts.set(connectionId, { ...context, account: "carol" });
+    const late = await browser.post(location, { csrf: old, accept: "yes" });
+    expect([late.statusCode, late.body]).toEqual([403, expect.stringContaining(`href="${location}"`)]);
+    stage.behaviour.held.set(held.attemptId, { ...held, label: "mallory", connectionId, accepted: false });
+    const page = await browser.get(location);
+    expect(page.body).toMatch(/Keep carol.*Use mallory from now on/s);
+    const done = await browser.post(location, { csrf: csrfOf(page.body), accept: "yes" });
+    expect([done.statusCode, done.body]).toEqual([200, expect.stringContaining("The account mallory")]);
   });
 });
 

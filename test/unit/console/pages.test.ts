@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import { consentPage } from "../../../src/console/consent-page.ts";
-import { pageHeaders } from "../../../src/console/layout.ts";
+import { pageHeaders, type FormsLead } from "../../../src/console/layout.ts";
 import { answerPage, problemPage } from "../../../src/console/outcome-page.ts";
 import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
 import { ConsentError, type ConsentProblem } from "../../../src/consent/problem.ts";
@@ -62,13 +62,16 @@ test("a connection without scopes says that the provider decides", async () => {
   expect(await consentPage({ ...question, scopes: [] }, broker)).toContain("allows this application");
 });
 
-test("styles are allowed by their hash and nothing else is: no scripts, no frames, no base, no limit on forms", async () => {
+test("styles are allowed by their hash and nothing else is: no scripts, no frames, no base, and forms lead where they must", async () => {
   const { html } = await problemPage(problem("used_link"), broker);
   const style = /<style>(.*?)<\/style>/s.exec(html)?.[1] ?? "";
   const hash = createHash("sha256").update(style).digest("base64");
-  expect(pageHeaders["content-security-policy"]).toBe(
-    `default-src 'none'; style-src 'sha256-${hash}'; img-src data:; frame-ancestors 'none'; base-uri 'none'`,
-  );
+  const forms = { nowhere: "'none'", here: "'self'", away: "'self' https: http:" };
+  for (const [lead, allowed] of Object.entries(forms)) {
+    expect(pageHeaders(lead as FormsLead)["content-security-policy"]).toBe(
+      `default-src 'none'; script-src 'none'; style-src 'sha256-${hash}'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action ${allowed}`,
+    );
+  }
   expect(html).not.toMatch(/ style=| on[a-z]+=/);
 });
 

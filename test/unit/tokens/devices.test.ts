@@ -19,6 +19,7 @@ const sendable = { row, owner: row, definition, client: null, clientSecrets: [] 
 
 const shown = {
   linkId: null,
+  scopes: row.scopes,
   userCode: "ABCD",
   verificationUri: "https://login.example/activate",
   verificationUriComplete: null,
