@@ -144,9 +144,10 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
         WHERE client_ref = ${id}::uuid AND (last_error_code = 'invalid_client' OR grant_type = 'client_credentials')`;
     },
 
-    /** Inputs and client ids of several clients, for callers that need no secret. */
+    /** Several clients, for callers that need no secret. Those that this broker did not write so are left out. */
     async findMany(ids: string[]): Promise<ClientRow[]> {
-      return (await prisma.client.findMany({ where: { id: { in: ids } } })) as ClientRow[];
+      const rows = (await prisma.client.findMany({ where: { id: { in: ids } } })) as ClientRow[];
+      return rows.filter((client) => proofs.isOurs(client));
     },
 
     async countConnections(id: string): Promise<number> {

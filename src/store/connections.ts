@@ -162,7 +162,8 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
     ): Promise<TokenRow | null> {
       const { id, mac } = record;
       const { disabled } = changes;
-      const { chains = [] } = given;
+      // Nothing is signed anew that is not ours already: a row may be called a further token of this one by whoever writes here.
+      const chains = (given.chains ?? []).filter((chain) => proofs.connections.isOurs(chain));
       const sets = [...changeColumns(changes), Sql.sql`mac = ${proofs.connections.sign(changed(record, changes))}`];
       const ids = chains.map((chain) => chain.id);
       const seen = chains.map((chain) => chain.mac);

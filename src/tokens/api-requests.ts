@@ -1,15 +1,19 @@
-import { connectionNotFound } from "../errors.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Clock } from "../clock.ts";
 import { describeApiRequest, type ApiRequest } from "../providers/api-request.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { createReadCache } from "../store/read-cache.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import { budgets } from "./budgets.ts";
 import type { TokenCache } from "./token-cache.ts";
 
 type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
 
-/** For `include=request`: what to send along with an API call, so that callers need to know nothing about the provider. */
+/**
+ * For `include=request`: what to send along with an API call, so that callers need to know nothing about the provider. It decides
+ * where they send the token: what fills it is vouched for by a token that opens with it, or proven.
+ */
 export function createRequestDescriber({ cache, catalog, clients, clock }: Options) {
   const clientCache = createReadCache<ClientRow>({
     load: async (ids) => new Map((await clients.findMany(ids)).map((client) => [client.id, client])),
@@ -24,8 +28,11 @@ export function createRequestDescriber({ cache, catalog, clients, clock }: Optio
     const found = await cache.read(connection);
     const definition = found === null ? undefined : catalog.get(found.row.provider);
     if (found === null || definition === undefined) throw connectionNotFound(connection);
-    const { row } = found;
+    const { row, unreadable } = found;
+    if (unreadable !== null) throw unreadable;
+    if (found.accessToken === null) throw justChanged(connection); // nothing vouches for what was captured
     const client = row.clientRef === null ? null : await clientCache.read(row.clientRef);
+    if (row.clientRef !== null && client === null) throw unreadableClient(row.clientRef).of(connection);
     const inputs = { ...row.inputs, ...client?.inputs };
     return describeApiRequest({
       definition,
@@ -39,4 +46,16 @@ export function createRequestDescriber({ cache, catalog, clients, clock }: Optio
       },
     });
   };
+}
+
+function unreadableClient(id: string): UnreadableSecretError {
+  return new UnreadableSecretError(
+    { table: "clients", row: id, column: "mac" },
+    { keyId: null, reason: "does_not_open" },
+  );
+}
+
+function justChanged(connection: string): BrokerError {
+  const detail = "The connection was changed while its token was read; ask again.";
+  return new BrokerError("refresh_in_progress", detail, { connection, retryAfterSeconds: 1 });
 }

@@ -5,6 +5,7 @@ import type { Grant } from "../providers/grant.ts";
 import type { AccountRows, HeldGrant } from "../store/account-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { UnreadableSecretError } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { isNews, type Accounts, type Identified } from "./accounts.ts";
 import { openRecord, openTokens, type AnswerRecord } from "./answer-record.ts";
@@ -134,6 +135,8 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
 /** The records as they were granted, for the rows as they are now. */
 function reopen(vault: TokenVault, held: HeldGrant, sendable: Sendable): [Granted, ...Granted[]] {
   const record = openRecord(vault, held.record, held);
+  // The person's word is about this grant: another one's record in its place is not stored by it.
+  if (record.attemptId !== held.attemptId) throw otherRecord(held);
   const further = (record.further ?? []).flatMap((one): Granted[] => {
     const chain = sendable.chains?.find(({ row }) => row.id === one.connectionId);
     return chain === undefined ? [] : [{ sendable: chain, grant: grantOf(vault, one), record: one }];
@@ -143,6 +146,11 @@ function reopen(vault: TokenVault, held: HeldGrant, sendable: Sendable): [Grante
 }
 
 const noAnswer: Identified = { kind: "failed", detail: "the provider took too long" };
+
+function otherRecord({ attemptId }: HeldGrant): UnreadableSecretError {
+  const place = { table: "held_grants", row: attemptId, column: "record_sealed" };
+  return new UnreadableSecretError(place, { keyId: null, reason: "does_not_open" });
+}
 
 function nothingHeld(): BrokerError {
   const detail = "No grant of another account waits to be confirmed; those that do are kept for an hour.";

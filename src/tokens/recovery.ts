@@ -5,7 +5,7 @@ import type { AccountRows } from "../store/account-rows.ts";
 import type { GenerationMark } from "../store/due-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import type { Tombstones } from "../store/tombstones.ts";
+import type { Tombstone, Tombstones } from "../store/tombstones.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import type { Absence, KeyList } from "../vault/key-list.ts";
@@ -141,14 +141,19 @@ export function createRecovery(parts: Parts): Recovery {
 async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promise<void> {
   const { vault, sender, tombstones } = parts;
   const tombstone = fate.row === null ? await tombstones.find(record.connectionId) : null;
-  const { captured } = record.grant; // the record's own: nothing vouches for the tombstone's
-  const preparing = fate.row
-    ? sender.prepare(fate.row)
-    : tombstone && sender.prepareRemains({ ...tombstone, captured });
+  const preparing = fate.row ? sender.prepare(fate.row) : tombstone && prepareRemains(parts, record, tombstone);
   const sendable = await Promise.resolve(preparing).catch(() => null);
   if (sendable === null || !mayBeSentTo(record, sendable.owner, sendable.definition)) return;
   const { accessToken, refreshToken } = openTokens(vault, record);
   const tokens = { ...(refreshToken !== null && { refreshToken }), ...(accessToken !== null && { accessToken }) };
   if (!isRevocable(vault, sendable, { fate, tokens })) return;
   await sender.revokeGrant(sendable, tokens);
+}
+
+/** Nothing vouches for a tombstone: whose hosts are asked, be it only for metadata, is the record's own word. */
+function prepareRemains({ sender }: Parts, { destination, grant }: AnswerRecord, tombstone: Tombstone) {
+  const { name, provider, client, inputs } = destination;
+  const isIts = tombstone.name === name && tombstone.provider === provider && tombstone.clientRef === client;
+  const own = { inputs: { ...tombstone.inputs, ...inputs }, captured: grant.captured };
+  return isIts ? sender.prepareRemains({ ...tombstone, ...own }) : null;
 }

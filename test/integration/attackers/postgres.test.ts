@@ -18,7 +18,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
   const read = async (name: string, by = key) => await stage.attack(by, `/tokens/${name}?min_ttl=3000`);
   /** A victim of its own for each case: connected like those of team B, and changed by hand afterwards. */
   const victim = async (name: string, client = "tenant-b") => {
-    const provider = client === "tenant-b" ? "tenant" : "strict";
+    const provider = client.startsWith("tenant") ? "tenant" : "strict";
     await stage.api.createConnection({ name, provider, client, scopes: ["read"] });
     await stage.connect(name);
   };
@@ -159,6 +159,41 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
     }
   });
 
+  it("has no row signed by way of one that it may change", async () => {
+    const { id: client_id, secret: client_secret } = stage.accounts.client;
+    const client = { name: "accounts-a", provider: "strict", client_id, client_secret, scopes: ["read"] };
+    await stage.api.createClient({ ...client, connections: ["team-a-*"] });
+    const parent = { name: "team-a-parent", provider: "strict", client: "accounts-a", scopes: ["read"] };
+    expect((await stage.attack(key, "/connections", { method: "POST", body: parent })).status).toBe(201);
+    // As if it were a further token of its own connection: those are disabled and enabled with it.
+    await sql(
+      `INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels, parent_id, mac)
+       SELECT gen_random_uuid(), 'team-a-signed', k.provider, k.id, 'client_credentials', '{}', '{}', '{}', '{}', c.id, 'k1.x'
+       FROM clients k, connections c WHERE k.name = 'shop-b' AND c.name = 'team-a-parent'`,
+    );
+    for (const disabled of [true, false]) {
+      const { status } = await stage.attack(key, "/connections/team-a-parent", { method: "PATCH", body: { disabled } });
+      expect(status).toBe(200); // its own is not held up by what is no row of this broker
+    }
+    await forget();
+    expect((await read("team-a-signed")).body["code"]).toBe("unreadable_secret");
+    expect(stage.loot()).toEqual(nothing);
+    await sql("DELETE FROM connections WHERE name = 'team-a-signed'");
+  });
+
+  it("sends no caller elsewhere with a token that is remembered", async () => {
+    await stage.addTenantClient("tenant-fresh", { connections: ["team-b-*"] });
+    await victim("team-b-remembered", "tenant-fresh");
+    expect((await stage.api.token("team-b-remembered")).status).toBe(200);
+    const { origin } = stage.foreign;
+    await sql("UPDATE clients SET inputs = jsonb_build_object('host_url', $1::text) WHERE name = 'tenant-fresh'", [
+      origin,
+    ]);
+    const { status, body } = await stage.api.api("/tokens/team-b-remembered?include=request");
+    expect(JSON.stringify(body)).not.toContain(origin);
+    expect([status, body["code"]]).toEqual([500, "unreadable_secret"]);
+  });
+
   it("ends with nothing", () => expect(stage.loot()).toEqual(nothing));
 });
 
@@ -193,9 +228,25 @@ describeWithServices(
       );
       expect(accounts).toEqual(["bob", "ada", "ada"]);
       expect(stage.first.stdout).toContain("held_grants");
+
+      // Two that wait for the same word: the record of the one beside the account of the other.
+      await connectAda("swapped");
+      for (const account of ["bob", "carol"]) {
+        server.account = account;
+        expect((await stage.consent("swapped")).text).toContain("another account");
+      }
+      server.account = "ada";
+      await sql(`UPDATE held_grants h SET record_sealed = o.record_sealed FROM held_grants o
+      WHERE h.connection_id = o.connection_id AND h.attempt_id <> o.attempt_id AND h.${of("swapped")}`);
+      const yes = { method: "POST", body: { accept: true } } as const;
+      expect((await stage.api.api("/connections/swapped/account", yes)).body["code"]).toBe("unreadable_secret");
+      expect(server.accountOf((await stage.token("swapped")).access_token)).toBe("ada");
     });
   },
 );
+
+/** Of a table whose rows belong to connections. */
+const of = (name: string) => `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
 
 /** The same broker, which has seen nothing. */
 /** Which rows of `held_grants` are a connection's. */

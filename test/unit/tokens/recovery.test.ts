@@ -5,6 +5,8 @@ import type { SpoolEntry } from "../../../src/spool/spool.ts";
 import type { GenerationMark } from "../../../src/store/due-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
+import { grantedFor } from "../../../src/tokens/destination.ts";
 import type { Tombstone } from "../../../src/store/tombstones.ts";
 import { sealRecord } from "../../../src/tokens/answer-record.ts";
 import { createRecovery } from "../../../src/tokens/recovery.ts";
@@ -33,6 +35,8 @@ class Stage {
   /** What is in this process's hands. */
   held = false;
   tombstone: Tombstone | null = null;
+  /** The inputs with which a deleted connection's provider was looked for. */
+  readonly asked: unknown[] = [];
   /** Generations as Postgres has them. */
   generations: GenerationMark[] = [];
   kills: "token" | "all" = "all";
@@ -68,6 +72,7 @@ class Stage {
         return { row: of, owner: of, definition, client: null, clientSecrets: [] };
       },
       prepareRemains: async (remains) => {
+        this.asked.push(remains.inputs);
         const { row: _, ...rest } = await sender.prepare(row);
         const left = { ...remains, inputsInForce: remains.inputs, chain: null };
         return { ...rest, row: left, owner: left };
@@ -91,15 +96,15 @@ class Stage {
     });
   }
 
-  async spoolOne(of: TokenRow = row): Promise<void> {
-    const record = answerRecord(of, { attemptId: randomUUID() });
+  async spoolOne(of: TokenRow = row, destination = grantedFor(of, [])): Promise<void> {
+    const record = answerRecord(of, { attemptId: randomUUID(), destination });
     await this.spool.put({ ...record, record: sealRecord(vault, record) });
   }
 
   /** Its answer's connection is as `found`. */
-  async unwanted(found: TokenRow | null): Promise<void> {
+  async unwanted(found: TokenRow | null, destination?: AnswerRecord["destination"]): Promise<void> {
     this.rows = { ...this.rows, commitRefresh: async () => null, readById: async () => found };
-    await this.spoolOne();
+    await this.spoolOne(row, destination);
   }
 }
 
@@ -242,6 +247,22 @@ describe("an answer that waited, and that nobody wants any more", () => {
     await stage.unwanted(given.found);
     await stage.recovery.run();
     expect([stage.revoked, stage.spool.entries.size]).toEqual([revoked, 0]);
+  });
+
+  it("asks nobody whom a tombstone alone names: the record tells the hosts", async () => {
+    const inForce = { ...row, inputs: { shop: "ours.example" }, inputsInForce: { shop: "ours.example" } };
+    for (const change of [{ provider: "other" }, { clientRef: randomUUID() }, { name: "other" }]) {
+      const stage = new Stage();
+      stage.tombstone = { ...tombstone, ...change };
+      await stage.unwanted(null);
+      await stage.recovery.run();
+      expect([stage.asked, stage.revoked]).toEqual([[], []]);
+    }
+    const stage = new Stage();
+    stage.tombstone = { ...tombstone, inputs: { shop: "evil.example", kept: "as it is" } };
+    await stage.unwanted(null, grantedFor(inForce, ["shop"]));
+    await stage.recovery.run();
+    expect(stage.asked).toEqual([{ shop: "ours.example", kept: "as it is" }]);
   });
 
   it("is dropped where the provider's definition is gone", async () => {
