@@ -56,6 +56,14 @@ export function connectionNotFound(name: string): BrokerError {
   });
 }
 
+export function duplicateGrant(name: string): BrokerError {
+  return new BrokerError(
+    "duplicate_grant",
+    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
+    { connection: name },
+  );
+}
+
 /** True for the absence of the database, which passes. */
 export function isStorageUnavailable(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "storage_unavailable";

@@ -47,8 +47,8 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
 
     /**
      * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
-     * `exclusive`, another connection holds the same refresh token, or it is just being sent for this one, or, where
-     * `keptFor` names an account, it is not this account's living grant any more whose refresh token is in `grant`.
+     * `exclusive`, another connection holds the same refresh token, or, where `unlessSent` says so, too, it is just being sent
+     * for this one, or, where `keptFor` names an account, it is not this account's living grant any more whose refresh token is in `grant`.
      */
     async replaceGrant(
       row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
@@ -56,6 +56,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       given: {
         event: HistoryEvent;
         exclusive: boolean;
+        unlessSent?: boolean;
         /** What it was granted to; null: not known. */
         clientId?: string | null | undefined;
         account?: KnownAccount | undefined;
@@ -67,15 +68,17 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         fingerprint === null
           ? Sql.empty
           : Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})
-              AND (c.attempt_id IS NULL OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
+              AND (${given.unlessSent !== true} OR c.attempt_id IS NULL
+                OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
       const { keptFor } = given;
       // None of these moves the generation. A request with the kept token that is on its way has its lease to itself.
       const living =
         keptFor === undefined
           ? Sql.empty
           : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${keptFor}`;
+      const isSent = fingerprint === null ? keptFor !== undefined : Sql.sql`c.refresh_fingerprint = ${fingerprint}`;
       const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row))}, ${freePermit},
-        backoff_until = ${keptFor === undefined ? Sql.sql`NULL` : Sql.sql`c.lease_until`}, authorized_client_id = ${given.clientId ?? null},
+        backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},
         next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
           + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
         authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}

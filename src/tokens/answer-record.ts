@@ -25,6 +25,8 @@ export type AnswerRecord = {
   clientId?: string | null;
   /** It holds no refresh token, and at this provider the row's stays good: see late-answers. */
   mayKeepRefreshToken?: boolean;
+  /** Of a person's grant: another connection that holds its refresh token is in its way. */
+  exclusive?: boolean;
   /** Whose it is, where a person has said so, or nobody can. */
   account?: { account: string | null; label: string | null };
   /** Records of further tokens that came with it, unless they are kept by themselves. */

@@ -109,7 +109,12 @@ export function createDevices(parts: DeviceParts): Devices {
     const { definition } = sendable;
     if (answer.kind === "failed") return await settle(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
-    const { kind } = await establish.keepGrant(sendable, answer.grant, given);
+    const established = await establish.keepGrant(sendable, answer.grant, given).catch((error: unknown) => {
+      if (error instanceof BrokerError && error.code === "duplicate_grant") return null;
+      throw error;
+    });
+    if (established === null) return await giveUp(parts, device, "duplicate_grant");
+    const { kind } = established;
     await deviceCodes.drop(device);
     // Another account's: the page asks the person, and the link is not used before they have said so.
     if (kind === "connected" && linkId !== null) await parts.links.reserve(linkId);

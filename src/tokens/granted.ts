@@ -69,6 +69,7 @@ export function granted(sealing: Sealing, sendable: Sendable, { grant, captured,
       { grant, captured, redirectUri, definition, sentAt: row.now },
     ),
     clientId: clientIdOf(sendable),
+    ...(rules.rotation !== "never" && { exclusive: true }),
     ...(mayKeep && { mayKeepRefreshToken: true }),
   };
   return { sendable, grant, record };

@@ -1,6 +1,6 @@
 import { chainName } from "../chain-name.ts";
 import { withDeadline, type Clock } from "../clock.ts";
-import { connectionNotFound } from "../errors.ts";
+import { connectionNotFound, duplicateGrant } from "../errors.ts";
 import type { Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TemplateValues } from "../providers/template.ts";
 import type { AccountRows } from "../store/account-rows.ts";
@@ -24,7 +24,7 @@ export type Granting = {
   ) => Promise<TokenAnswer>;
   /** A grant and the further tokens that came with it, each for a row of its own; its own first. */
   records(sendable: Sendable, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
-  /** Kept whatever is away, each by itself; the row of the first. @throws BrokerError connection_not_found */
+  /** Kept whatever is away, each by itself; the row of the first. @throws BrokerError connection_not_found, duplicate_grant */
   keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
 };
 
@@ -59,6 +59,7 @@ export function createGranting(parts: GrantingParts): Granting {
       forgetChains(all[0]);
       const stored = kept.map(({ kind, row }, index) => {
         if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile
+        if (kind === "duplicate" && index === 0) throw duplicateGrant(row.name);
         // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
         return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
       });

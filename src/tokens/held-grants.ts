@@ -51,12 +51,23 @@ export type HeldParts = {
 export function createHeldGrants(parts: HeldParts): HeldGrants {
   const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
 
+  /** What another connection lives by is not put into this one, and waits no longer either. */
+  const keepAccepted = async (held: HeldGrant, sendable: Sendable): Promise<TokenRow> => {
+    try {
+      const row = await granting.keep(reopen(vault, held, sendable));
+      await accounts.dropHeld(held.attemptId);
+      return row;
+    } catch (error) {
+      if (error instanceof BrokerError && error.code === "duplicate_grant") await accounts.dropHeld(held.attemptId);
+      throw error;
+    }
+  };
+
   const accept = async (sendable: Sendable, attemptId: string, found: Identified | null): Promise<TokenRow> => {
     // From here on nobody's no, and no tidying up, can revoke what the connection is about to live by.
     const held = await accounts.acceptHeld(attemptId);
     if (held === null) throw nothingHeld();
-    const row = await granting.keep(reopen(vault, held, sendable));
-    await accounts.dropHeld(attemptId);
+    const row = await keepAccepted(held, sendable);
     if (found?.kind === "found") return cache.learn(await lookups.learn(sendable, row, found)).row;
     const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
     return isNews(row, known) ? cache.learn(known).row : row;
@@ -76,8 +87,8 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
   /** Accepted by a process that did not come to the end of it. */
   const finish = async (held: HeldGrant): Promise<void> => {
     const row = await rows.readById(held.connectionId);
-    if (row !== null) await granting.keep(reopen(vault, held, await granting.prepare(row)));
-    await accounts.dropHeld(held.attemptId);
+    if (row === null) return await accounts.dropHeld(held.attemptId);
+    await keepAccepted(held, await granting.prepare(row));
   };
 
   return {

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { chainName } from "../chain-name.ts";
 import { withDeadline, type Clock } from "../clock.ts";
-import { BrokerError, connectionNotFound, isStorageUnavailable } from "../errors.ts";
+import { BrokerError, connectionNotFound, duplicateGrant, isStorageUnavailable } from "../errors.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { Expiry, Grant } from "../providers/grant.ts";
@@ -73,6 +73,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
       const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, {
         event,
         exclusive,
+        unlessSent: true,
         clientId,
         account: nobodyKnown,
       });
@@ -103,11 +104,7 @@ async function refusedImport(
     const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
     return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
   }
-  return new BrokerError(
-    "duplicate_grant",
-    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
-    { connection: name },
-  );
+  return duplicateGrant(name);
 }
 
 /** Whether the token is the row's own, and an attempt with it has not come to its end. */

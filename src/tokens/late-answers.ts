@@ -15,9 +15,12 @@ import { nextGeneration } from "../store/generation.ts";
  * - `stored`: it is, or has been, the row's newest set.
  * - `promoted`: it came late, and is the newest set now.
  * - `candidate`: it came late; it is tried before the grant ends.
+ * - `duplicate`: another connection holds its refresh token and goes on with it; nothing was stored here, and nothing may be revoked.
  * - `unwanted`: the connection is gone (`row` null), or a person has replaced its grant.
  */
-export type Fate = { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null };
+export type Fate =
+  | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
+  | { kind: "duplicate"; row: TokenRow };
 
 type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "holdGrant">; vault: TokenVault };
 
@@ -132,12 +135,20 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const event = { type: record.event, detail: { attempt: record.attemptId } };
   const sealed = resealFor(vault, record, { row, generation: nextGeneration(row) });
   const place = { ...row, attemptId: record.attemptId };
-  const given = { event, exclusive: false, clientId: record.clientId, account: record.account };
+  const given = { event, exclusive: record.exclusive === true, clientId: record.clientId, account: record.account };
   const kept = keepRefreshToken(vault, row, { record, sealed });
   const stored = await (kept === null
     ? rows.replaceGrant(place, sealed, given)
     : rows.replaceGrant(place, kept.sealed, { ...given, keptFor: kept.account }));
-  return stored === null ? await placeGrant(parts, record) : { kind: "stored", row: stored };
+  if (stored !== null) return { kind: "stored", row: stored };
+  return (await isDuplicate(rows, record)) ? { kind: "duplicate", row } : await placeGrant(parts, record);
+}
+
+async function isDuplicate(rows: TokenRows, { connectionId, exclusive, grant }: AnswerRecord): Promise<boolean> {
+  const { refreshFingerprint } = grant;
+  return (
+    exclusive === true && refreshFingerprint !== null && (await rows.isHeldElsewhere(connectionId, refreshFingerprint))
+  );
 }
 
 /**

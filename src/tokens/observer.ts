@@ -12,7 +12,7 @@ export type RefreshObserver = {
   /** A received answer has its first durable copy, so long after it came. */
   durable(row: TokenRow, given: { seconds: number }): void;
   /** A received answer found the row moved on. */
-  cameLate(row: TokenRow, fate: "promoted" | "candidate" | "unwanted"): void;
+  cameLate(row: TokenRow, fate: "promoted" | "candidate" | "duplicate" | "unwanted"): void;
   /** An answer was found in a spool and put where it belongs. */
   drained(row: Pick<TokenRow, "name" | "provider">): void;
   /** A grant has ended because a rotation's answer never reached the store. */

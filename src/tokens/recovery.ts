@@ -73,7 +73,8 @@ export function createRecovery(parts: Parts): Recovery {
     const fate = await placeAnswer(parts, record);
     await spools.remove(entry);
     if (fate.kind === "unwanted") await revokeLate(parts, record, fate).catch(onError);
-    if (fate.row === null) return "drained";
+    if (fate.kind === "duplicate") observer.cameLate(fate.row, fate.kind);
+    if (fate.row === null || fate.kind === "duplicate") return "drained";
     marks.raise(fate.row.id, fate.row);
     learn(fate.row);
     observer.drained(fate.row);

@@ -41,7 +41,11 @@ async function replace(
   { grant = sealedGrant(), exclusive = false }: { grant?: SealedGrant; exclusive?: boolean } = {},
 ) {
   const given = { ...row, attemptId: randomUUID() };
-  return await stage.rows.replaceGrant(given, grant, { event: { type: "reconnected", detail: {} }, exclusive });
+  return await stage.rows.replaceGrant(given, grant, {
+    event: { type: "reconnected", detail: {} },
+    exclusive,
+    unlessSent: true,
+  });
 }
 
 async function disable(stage: StoreStage, { id }: TokenRow, disabled: boolean) {

@@ -155,6 +155,7 @@ export class ModelCalls {
         {
           event,
           exclusive: this.#dice.chance(0.5),
+          unlessSent: this.#ids % 2 === 0,
           clientId: this.#dice.pick([null, "app"]),
           ...(this.#dice.chance(0.3) && { keptFor: "a1" }),
         },

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { describeWithServices } from "../../support/services/index.ts";
 import { query } from "../../support/query.ts";
+import { walkConsent } from "../../support/walk-consent.ts";
 import { nothing, TwoTeams } from "./support/two-teams.ts";
 
 // Team A's key may read and connect its own connections, and knows the names of all that team B has.
@@ -143,6 +144,29 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     const { body } = await stage.attack(key, "/connections/team-a-history/events");
     const [event] = body["items"] as { detail: unknown }[];
     expect(event?.detail).toEqual({ connections: ["team-a-lent"], kept: 1 });
+  });
+
+  it("gets no second hold of a refresh token that team B's connection lives by", async () => {
+    const client = { client_id: stage.accounts.client.id, client_secret: stage.accounts.client.secret };
+    const shared = { provider: "strict", ...client, scopes: ["read"], connections: ["team-a-*", "team-b-*"] };
+    await stage.api.createClient({ name: "shared", ...shared });
+    for (const name of ["team-b-first", "team-a-second"]) {
+      await stage.api.createConnection({ name, provider: "strict", client: "shared" });
+    }
+    stage.accounts.repeated =
+      stage.accounts.grants.startFamily({
+        clientId: client.client_id,
+        scope: "read",
+        grantType: "authorization_code",
+      }).refreshToken ?? null;
+    await stage.connect("team-b-first");
+    const page = await walkConsent((await stage.api.consentLink("team-a-second")).url);
+    stage.accounts.repeated = null;
+    expect([page.status, page.text]).toEqual([409, expect.stringContaining("This account is connected already")]);
+    expect((await stage.attack(key, "/connections/team-a-second")).body["status"]).toBe("pending");
+    // Nothing was revoked or spent: team B goes on.
+    expect((await stage.api.api("/connections/team-b-first/refresh", { method: "POST" })).status).toBe(200);
+    expect(stage.accounts.ledger.reuses).toEqual([]);
   });
 
   it("all in all has got no token and no secret, and has had nobody else asked", () => {

@@ -20,6 +20,8 @@ export class GenericProvider extends StrictServer {
   readonly id: string;
   /** The `iss` that callbacks carry; a test of mix-ups sets another. */
   issuer = "";
+  /** What codes are exchanged for, in place of a new refresh token: a grant that the account has given before. */
+  repeated: string | null = null;
   readonly #options: GenericOptions;
 
   constructor(options: GenericOptions = {}) {
@@ -93,7 +95,8 @@ export class GenericProvider extends StrictServer {
     }
     if (code.challenge !== undefined) checkVerifier(fields.get("code_verifier") ?? "", code);
     const { family, scope } = code;
-    return this.grants.startFamily({ clientId, scope, family, grantType: "authorization_code" });
+    const set = this.grants.startFamily({ clientId, scope, family, grantType: "authorization_code" });
+    return this.repeated === null ? set : { ...set, refreshToken: this.repeated };
   }
 
   #refresh(call: Call, fields: Fields): TokenSet {

@@ -33,19 +33,21 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       return stored;
     },
 
-    replaceGrant(place, grant, { event, exclusive, clientId = null, keptFor }) {
+    replaceGrant(place, grant, { event, exclusive, unlessSent = false, clientId = null, keptFor }) {
       const fingerprint = exclusive ? grant.refreshFingerprint : null;
       const isFree = (row: SimRow) =>
         fingerprint === null ||
         (holders(place.id, fingerprint).length === 0 &&
-          (row.attemptId === null || !isSame(row.refreshFingerprint, fingerprint)));
+          (!unlessSent || row.attemptId === null || !isSame(row.refreshFingerprint, fingerprint)));
+      const isSent = (row: SimRow) =>
+        fingerprint === null ? keptFor !== undefined : isSame(row.refreshFingerprint, fingerprint);
       const isLiving = (row: SimRow) =>
         keptFor === undefined || (row.status === "connected" && row.goneBackFrom === null && row.account === keptFor);
       const isMine = (row: SimRow) => row.generation === place.generation && isFree(row) && isLiving(row);
       const stored = tables.update(place.id, isMine, (row) => ({
         ...grantColumns(row, grant, nextGeneration(place)),
         ...freePermit(row),
-        backoffUntil: keptFor === undefined ? null : row.leaseUntil,
+        backoffUntil: isSent(row) ? row.leaseUntil : null,
         authorizedClientId: clientId,
         nextRefreshAt: grant.keepAliveAt,
         version: highestVersion(row) + row.attemptReplays + (row.version === 0 ? 1 : 2),
