@@ -188,7 +188,10 @@ test("a client is stored with a secret that no answer shows, and a token set is 
     "--json",
   ];
   const added = await run(add, { stdin: `${secret}\n` });
-  expect(added).toMatchObject({ exitCode: 0, err: "" });
+  expect(added).toMatchObject({
+    exitCode: 0,
+    err: expect.stringContaining("clients update mine --connections PATTERN"),
+  });
   const shown = await run(["clients", "show", "mine", "--json"]);
   const listed = await run(["clients", "list"]);
   expect(listed.out).toMatch(/^mine +sandbox +my-id +true /m);
