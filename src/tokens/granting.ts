@@ -94,6 +94,9 @@ async function prepareChains(
   if (extraTokens.length === 0) return [];
   await accounts.ensureChains(row, extraTokens);
   const known = new Set(extraTokens.map(({ name }) => name));
-  const present = (await accounts.readChains(row.id)).filter(({ chain }) => known.has(chain ?? ""));
+  // Its name makes it a further token of this connection, not what somebody has written beside it.
+  const isIts = ({ name, chain }: TokenRow) =>
+    chain !== null && known.has(chain) && name === chainName(row.name, chain);
+  const present = (await accounts.readChains(row.id)).filter(isIts);
   return await Promise.all(present.map((chain) => sender.prepareChain(chain)));
 }

@@ -229,6 +229,13 @@ describeWithServices(
       expect(accounts).toEqual(["bob", "ada", "ada"]);
       expect(stage.first.stdout).toContain("held_grants");
 
+      // What is called a further token by hand, and is none by its name, holds up no connection.
+      await connectAda("beside", "able-two");
+      await sql(`INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels, parent_id, chain, mac)
+      SELECT gen_random_uuid(), 'made-up', provider, client_ref, grant_type, '{}', '{}', '{}', '{}', id, 'user', 'k1.x'
+      FROM connections WHERE name = 'beside'`);
+      expect((await stage.consent("beside")).text).toContain("Connected");
+
       // Two that wait for the same word: the record of the one beside the account of the other.
       await connectAda("swapped");
       for (const account of ["bob", "carol"]) {
