@@ -1,6 +1,8 @@
 import { relative } from "node:path";
+import type { Logger } from "pino";
 import type { Broker } from "./broker.ts";
 import type { Config } from "./config.ts";
+import { BrokerError } from "./errors.ts";
 import type { Principal } from "./registry/principal.ts";
 import { ensureSandbox } from "./sandbox/first-steps.ts";
 
@@ -12,11 +14,32 @@ const starter: Principal = {
   expiresAt: null,
 };
 
-/** Makes sure that there is something to try, and says in plain text how. */
-export async function firstSteps(broker: Broker, config: Config): Promise<string> {
+/** What there is to try. `link`: where the sandbox's account is connected; null: it is. `obstacle`: why there is nothing. */
+type Sandbox = { link: string | null } | { obstacle: string };
+
+/**
+ * Makes sure that there is something to try, and says in plain text how. Never rejects: whoever may write connections and clients can
+ * put others in the place of the sandbox's, and the broker serves all the same.
+ */
+export async function firstSteps(broker: Broker, config: Config, log: Pick<Logger, "warn">): Promise<string> {
   if (broker.sandbox === null) return "";
-  const { connections, clients, records, consent } = broker;
-  const { connectionName, status } = await ensureSandbox(
+  const sandbox = await prepare(broker, broker.sandbox).catch((err: unknown) => {
+    const why = err instanceof BrokerError ? err.message : "What was wrong is not known.";
+    const obstacle = `the sandbox cannot be tried. ${why} ${remedy}`;
+    log.warn({ err }, obstacle);
+    return { obstacle };
+  });
+  return describe({ sandbox, keyFile: broker.adminKeyFile, config });
+}
+
+const remedy =
+  'Delete the connection "sandbox" and the client "sandbox" and start again, which makes both anew; or set SANDBOX=false.';
+
+async function prepare(
+  { connections, clients, records, consent }: Broker,
+  credentials: { clientId: string; clientSecret: string },
+): Promise<Sandbox> {
+  const { id, status } = await ensureSandbox(
     {
       findConnection: (name) => records.findByName(name),
       createClient: (client) => clients.create(starter, { ...client, scopes: [], patterns: [], inputs: {} }),
@@ -30,37 +53,35 @@ export async function firstSteps(broker: Broker, config: Config): Promise<string
           labels: {},
         }),
     },
-    broker.sandbox,
+    credentials,
   );
-  const record = await records.findByName(connectionName);
-  const mustConnect = record !== null && (status === "pending" || status === "needs_reauthorization");
-  const link = mustConnect ? await consent.createLink({ connectionId: record.id, createdBy: starter.keyId }) : null;
-  return describe({ link: link?.url ?? null, keyFile: broker.adminKeyFile, config, connectionName });
+  const mustConnect = status === "pending" || status === "needs_reauthorization";
+  const link = mustConnect ? await consent.createLink({ connectionId: id, createdBy: starter.keyId }) : null;
+  return { link: link?.url ?? null };
 }
 
-type FirstSteps = {
-  link: string | null;
-  keyFile: Broker["adminKeyFile"];
-  config: Config;
-  connectionName: string;
-};
+type FirstSteps = { sandbox: Sandbox; keyFile: Broker["adminKeyFile"]; config: Config };
 
-function describe({ link, keyFile, config, connectionName }: FirstSteps): string {
-  const bearer = keyFile === null ? "${ADMIN_KEY%%,*}" : `$(cat ${shellWord(nearPath(keyFile.path))})`;
-  const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/${connectionName}`;
+function describe({ sandbox, keyFile, config }: FirstSteps): string {
   const ready = `Freshet is ready at ${config.publicUrl} (the API: ${config.publicUrl}/docs)`;
-  const steps =
-    link === null
-      ? ["Get a token of the sandbox account (in a second terminal, in this folder):", curl]
-      : [
-          "Try it with the built-in sandbox provider.",
-          '1. Open this link in your browser, press "Continue", then "Authorize":',
-          `   ${link}`,
-          "2. Get a token (in a second terminal, in this folder):",
-          curl,
-          "3. Run the same line again after 90 seconds: that token is over, and Freshet hands out the next one.",
-        ];
-  return `\n${[ready, ...describeKey(keyFile), "", ...steps].join("\n")}\n\n`;
+  return `\n${[ready, ...describeKey(keyFile), "", ...describeSandbox({ sandbox, keyFile, config })].join("\n")}\n\n`;
+}
+
+function describeSandbox({ sandbox, keyFile, config }: FirstSteps): string[] {
+  if ("obstacle" in sandbox) return [`But ${sandbox.obstacle}`];
+  const bearer = keyFile === null ? "${ADMIN_KEY%%,*}" : `$(cat ${shellWord(nearPath(keyFile.path))})`;
+  const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/sandbox`;
+  if (sandbox.link === null) {
+    return ["Get a token of the sandbox account (in a second terminal, in this folder):", curl];
+  }
+  return [
+    "Try it with the built-in sandbox provider.",
+    '1. Open this link in your browser, press "Continue", then "Authorize":',
+    `   ${sandbox.link}`,
+    "2. Get a token (in a second terminal, in this folder):",
+    curl,
+    "3. Run the same line again after 90 seconds: that token is over, and Freshet hands out the next one.",
+  ];
 }
 
 /** Logs are kept and shipped: only a person at a terminal is shown the key itself. */

@@ -30,9 +30,9 @@ export async function serve(config: Config): Promise<void> {
     log.info("PROVIDER_NETWORKS counts for every provider; `networks` in a definition's file counts for it alone");
   }
   log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
-  // Through the log's own stream, so that what a person is to read comes last.
-  if (broker.sandbox !== null) output.write(await firstSteps(broker, config));
   const signals = listenForSignals();
+  // Through the log's own stream, so that what a person is to read comes last. Nobody waits for it.
+  if (broker.sandbox !== null) void firstSteps(broker, config, log).then((text) => output.write(text));
   const first = await signals.next();
   await stop(broker, config, { first, signals });
   await closeMetrics();

@@ -52,7 +52,11 @@ export function createFileSpool(folder: string, onError: (error: unknown) => voi
       return entries;
     },
     async finishParts(isWhole) {
-      const parts = (await names()).filter((name) => name.endsWith(unfinished));
+      const all = await names().catch((error: unknown): string[] => {
+        onError(error); // what is done with the folder later says so again
+        return [];
+      });
+      const parts = all.filter((name) => name.endsWith(unfinished));
       const finish = async (name: string): Promise<void> => {
         const [path, key] = [join(folder, name), keyOf(name.slice(0, -unfinished.length))];
         if (key === null) return;

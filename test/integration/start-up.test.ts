@@ -9,6 +9,7 @@ import { readConfig } from "../../src/config.ts";
 import { StartupError } from "../../src/errors.ts";
 import { openProviders, openStorage } from "../../src/outside.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";
+import { until } from "../support/patience.ts";
 import { isSaid, readStartupTable } from "../support/error-table.ts";
 import { type BrokerOptions, type BrokerProcess, prepareBroker, startBroker } from "../support/broker-process.ts";
 import { readDump } from "../contract/upgrade/dump.ts";
@@ -294,6 +295,77 @@ describe("beside a broker that is there", () => {
     expect(await first.stop("SIGINT")).toBe(0);
     expect(first.stderr).toBe("");
     for (const canary of Object.values(canaries)) expect(first.stdout).not.toContain(canary);
+  });
+});
+
+describeWithServices(["postgres"], "what callers have put in the place of the sandbox", () => {
+  const remedy = 'Delete the connection "sandbox" and the client "sandbox" and start again';
+
+  it("keeps no broker from starting: it says what stands in the way, and serves", async () => {
+    const databaseUrl = await useDatabase();
+    const env = { SANDBOX: "true", LOG_LEVEL: "info" };
+    await using broker = await startBroker({ databaseUrl, env });
+    const { api } = broker;
+    const startAgain = async (): Promise<string> => {
+      await broker.stop("SIGTERM");
+      broker.stdout = "";
+      await broker.start();
+      await until("the first steps", () => broker.stdout.includes("Freshet is ready at"));
+      expect((await api.api("/connections")).status).toBe(200);
+      return broker.stdout;
+    };
+    /** One line of the log and the first steps say `why` and what to do. */
+    const expectSkipped = (said: string, why: string) => {
+      const warnings = said.split("\n").filter((line) => line.includes('"level":"warn"') && line.includes("sandbox"));
+      expect(warnings).toHaveLength(1);
+      const { msg } = JSON.parse(warnings[0] ?? "") as { msg: string };
+      expect(msg).toContain(why);
+      expect(msg).toContain(remedy);
+      expect(said.slice(said.indexOf("Freshet is ready at"))).toContain(`But ${msg}`);
+      expect(said).not.toContain("/connect/");
+      expect(broker.stderr).toBe("");
+    };
+    const remove = async (path: string) => expect((await api.api(path, { method: "DELETE" })).status).toBe(204);
+    await until("the first steps", () => broker.stdout.includes("/connect/"));
+
+    // By a key for connections alone: another provider's, which nobody consents to, and which is not there.
+    const key = await api.createKey({ name: "team", abilities: ["connections"], connections: ["*"] });
+    await remove("/connections/sandbox");
+    const made = await api.api("/connections", {
+      method: "POST",
+      key,
+      body: {
+        name: "sandbox",
+        provider: "shopware",
+        grant: "password",
+        inputs: { shop_url: "http://127.0.0.1:1" },
+        credentials: { username: "x", password: canaries.password },
+      },
+    });
+    expect(made.status, JSON.stringify(made.body)).toBe(201);
+    expectSkipped(await startAgain(), 'The connection "sandbox" is one of the provider "shopware".');
+
+    await remove("/connections/sandbox");
+    await remove("/clients/sandbox");
+    await api.createClient({ name: "sandbox", provider: "bol", client_id: "x", client_secret: "x" });
+    expectSkipped(await startAgain(), "bol");
+
+    await remove("/clients/sandbox");
+    expect(await startAgain()).toContain("/connect/");
+    await query(databaseUrl, `UPDATE connections SET labels = '{"by":"hand"}' WHERE name = 'sandbox'`);
+    expectSkipped(await startAgain(), "cannot be opened");
+    await query(databaseUrl, `UPDATE connections SET labels = 'null' WHERE name = 'sandbox'`);
+    expectSkipped(await startAgain(), "cannot be opened");
+    await remove("/connections/sandbox");
+    expect(await startAgain()).toContain("/connect/");
+    expect(broker.stdout).not.toContain(canaries.password);
+    expect(await broker.stop("SIGTERM")).toBe(0);
+  });
+
+  it("nor does a spool in DATA_DIR that is no folder", async () => {
+    const dataDir = await newFolder("no spool", { spool: "" });
+    await using broker = await startBroker({ databaseUrl: await useDatabase(), dataDir });
+    expect((await broker.api.api("/connections")).status).toBe(200);
   });
 });
 

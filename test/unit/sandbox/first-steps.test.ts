@@ -2,14 +2,15 @@ import { expect, test } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import { ensureSandbox, type FirstStepServices } from "../../../src/sandbox/first-steps.ts";
 
+const sandbox = { id: "sandbox", provider: "sandbox" };
 const credentials = { clientId: "sandbox", clientSecret: "secret" };
 
 /** A broker's clients and connections, as far as the first steps go. */
-function createBroker(connections: Record<string, string> = {}, clients: string[] = []) {
+function createBroker(connections: Record<string, string> = {}, clients: string[] = [], provider = "sandbox") {
   const services: FirstStepServices = {
     findConnection: async (name) => {
       const status = connections[name];
-      return status === undefined ? null : { status };
+      return status === undefined ? null : { id: name, provider, status };
     },
     createClient: async ({ name }) => {
       if (clients.includes(name)) throw new BrokerError("conflict", "taken");
@@ -26,13 +27,13 @@ function createBroker(connections: Record<string, string> = {}, clients: string[
 
 test("a first start makes client and connection", async () => {
   const { services, connections, clients } = createBroker();
-  expect(await ensureSandbox(services, credentials)).toEqual({ connectionName: "sandbox", status: "pending" });
+  expect(await ensureSandbox(services, credentials)).toEqual({ ...sandbox, status: "pending" });
   expect({ connections, clients }).toEqual({ connections: { sandbox: "pending" }, clients: ["sandbox"] });
 });
 
 test("a later start changes nothing", async () => {
   const { services, clients } = createBroker({ sandbox: "connected" });
-  expect(await ensureSandbox(services, credentials)).toEqual({ connectionName: "sandbox", status: "connected" });
+  expect(await ensureSandbox(services, credentials)).toEqual({ ...sandbox, status: "connected" });
   expect(clients).toEqual([]);
 });
 
@@ -46,6 +47,13 @@ test("two starts at once end with one of each", async () => {
   const { services, connections, clients } = createBroker();
   await Promise.all([ensureSandbox(services, credentials), ensureSandbox(services, credentials)]);
   expect({ connections, clients }).toEqual({ connections: { sandbox: "pending" }, clients: ["sandbox"] });
+});
+
+test("a connection of that name at another provider is not the sandbox's: no link to it is printed", async () => {
+  const { services, clients } = createBroker({ sandbox: "pending" }, [], "foreign");
+  const problem = 'The connection "sandbox" is one of the provider "foreign".';
+  await expect(ensureSandbox(services, credentials)).rejects.toThrow(new BrokerError("conflict", problem));
+  expect(clients).toEqual([]);
 });
 
 test("any other fault is reported", async () => {
