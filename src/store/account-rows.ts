@@ -21,6 +21,17 @@ const isOpen = Sql.sql`h.created_at > ${keepHeld} AND NOT EXISTS (SELECT 1 FROM 
 
 export type AccountRows = ReturnType<typeof createAccountRows>;
 
+/** A grant that is about to be revoked. */
+export type GrantInUse = {
+  /** Whose it was; null: nobody knows any more. */
+  connectionId: string | null;
+  provider: string;
+  clientRef: string | null;
+  refreshFingerprint: Uint8Array<ArrayBuffer> | null;
+  /** Whose grants all end with it; null: not known, or a revocation ends one token alone. */
+  account: string | null;
+};
+
 /** Statements on accounts, further tokens, and grants that wait for a person's word. */
 export function createAccountRows(
   { prisma, commits }: Pick<Database, "prisma" | "commits">,
@@ -178,6 +189,21 @@ export function createAccountRows(
     },
 
     /** After an accepted one has taken its place. */
+    /**
+     * Whether a connection lives by a grant: it holds this refresh token, or, where `account` is given, another token of the same
+     * client for that account, and is not the one that gives the grant up.
+     */
+    async isLivedBy(grant: GrantInUse): Promise<boolean> {
+      const { connectionId, provider, clientRef, refreshFingerprint, account } = grant;
+      const rows = await prisma.$queryRaw<unknown[]>`
+        SELECT 1 FROM connections o WHERE o.refresh_fingerprint = ${refreshFingerprint}
+        UNION ALL SELECT 1 FROM connections o
+          WHERE o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ${provider} AND o.account = ${account}
+            AND o.id IS DISTINCT FROM ${connectionId}::uuid AND o.enabled_status = 'connected'
+        LIMIT 1`;
+      return rows.length > 0;
+    },
+
     async dropHeld(attemptId: string): Promise<void> {
       await prisma.$executeRaw`DELETE FROM held_grants WHERE attempt_id = ${attemptId}::uuid`;
     },

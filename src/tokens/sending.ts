@@ -17,6 +17,7 @@ import { buildRevocationRequest, type NamedToken } from "../providers/side-reque
 import { fillUrl, type TemplateValues } from "../providers/template.ts";
 import { buildTokenRequest, exchangeFor, type TokenGrant } from "../providers/token-request.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
+import type { AccountRows } from "../store/account-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Tombstone } from "../store/tombstones.ts";
@@ -62,8 +63,14 @@ export type Sender = {
   hostOf(sendable: Sendable): string;
   /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
   send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
-  /** Best effort (RFC 7009), where the provider has a way to revoke. Never rejects. */
-  revokeGrant(sendable: Sendable<Place>, tokens: { refreshToken?: string; accessToken?: string }): Promise<void>;
+  /**
+   * Best effort (RFC 7009), where the provider has a way to revoke, and never what another connection lives by: whoever gives up a
+   * grant has no say in that. Never rejects.
+   */
+  revokeGrant(
+    sendable: Sendable<Place & Owner>,
+    tokens: { refreshToken?: string; accessToken?: string },
+  ): Promise<void>;
   /**
    * Asks beside the token endpoint, as the client where `request` says how that authenticates; with the secret before the
    * newest, too, when that one is refused. Null: `build` makes no request. @throws BrokerError naming a value that is lacking
@@ -86,6 +93,7 @@ export type SenderParts = {
   oauth: Pick<OAuthClient, "requestToken" | "ask">;
   clients: Pick<Clients, "findById">;
   rows: Pick<TokenRows, "readById">;
+  accounts: Pick<AccountRows, "isLivedBy">;
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;
   discovery: Discovery;
@@ -97,7 +105,7 @@ export type SenderParts = {
 };
 
 export function createSender(parts: SenderParts): Sender {
-  const { catalog, oauth, clients, rows, vault, clock, discovery, alarms } = parts;
+  const { catalog, oauth, clients, rows, accounts, vault, clock, discovery, alarms } = parts;
 
   const proven = (row: TokenRow): TokenRow => {
     vault.connections.check(row);
@@ -162,6 +170,19 @@ export function createSender(parts: SenderParts): Sender {
     }
   };
 
+  const isLivedBy = async (
+    { owner, definition: { revocation } }: Sendable<Place & Owner>,
+    refreshToken: string | undefined,
+  ): Promise<boolean> => {
+    const { provider, clientRef } = owner;
+    const refreshFingerprint =
+      refreshToken === undefined ? null : vault.fingerprint(refreshToken, clientRef ?? provider);
+    const whole = revocation?.kills === "all" && "account" in owner ? owner : null;
+    const given = { provider, clientRef, refreshFingerprint, account: whole?.account ?? null };
+    // While nobody can tell, nothing is revoked.
+    return await accounts.isLivedBy({ ...given, connectionId: whole?.id ?? null }).catch(() => true);
+  };
+
   return {
     prepare,
     prepareChain,
@@ -207,6 +228,7 @@ export function createSender(parts: SenderParts): Sender {
     },
 
     async revokeGrant(sendable, { refreshToken, accessToken }) {
+      if (sendable.definition.revocation === null || (await isLivedBy(sendable, refreshToken))) return;
       await revoke(sendable, { value: refreshToken ?? "", hint: "refresh_token" });
       await revoke(sendable, { value: accessToken ?? "", hint: "access_token" });
     },

@@ -14,6 +14,7 @@ export const noAccounts: AccountRows = {
   learnExpiry: unasked("learnExpiry"),
   sharingAccount: async () => [],
   addEvent: async () => {},
+  isLivedBy: async () => false,
   holdGrant: unasked("holdGrant"),
   describeHeld: unasked("describeHeld"),
   findHeld: async () => null,

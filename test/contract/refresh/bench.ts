@@ -174,6 +174,7 @@ export class RefreshBench {
         vault,
         clock: this.clock,
         rows: this.rows,
+        accounts: createAccountRows(stage.database, vault),
         alarms: noAlarms,
         ...outside,
       }),

@@ -169,6 +169,24 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     expect(stage.accounts.ledger.reuses).toEqual([]);
   });
 
+  it("revokes nothing that team B's connection lives by when it deletes its own", async () => {
+    const client = { client_id: stage.accounts.client.id, client_secret: stage.accounts.client.secret };
+    const shared = { provider: "lent", ...client, scopes: ["read"], connections: ["team-a-*", "team-b-*"] };
+    await stage.api.createClient({ name: "lent", ...shared });
+    const set = stage.accounts.grants.startFamily({ clientId: client.client_id, scope: "read", grantType: "import" });
+    const body = { access_token: set.accessToken, refresh_token: set.refreshToken, expires_in: set.expiresIn };
+    for (const name of ["team-b-lent", "team-a-lent-too"]) {
+      await stage.api.createConnection({ name, provider: "lent", client: "lent", grant: "import" });
+      expect((await stage.api.api(`/connections/${name}/import`, { method: "POST", body })).status).toBe(200);
+    }
+    const revoked = () => stage.accounts.ledger.requests.filter(({ path }) => path === "/revoke").length;
+    expect((await stage.attack(key, "/connections/team-a-lent-too", { method: "DELETE" })).status).toBe(204);
+    expect(revoked()).toBe(0);
+    // The last one that holds it revokes it.
+    expect((await stage.api.api("/connections/team-b-lent", { method: "DELETE" })).status).toBe(204);
+    expect(revoked()).toBeGreaterThan(0);
+  });
+
   it("all in all has got no token and no secret, and has had nobody else asked", () => {
     expect(stage.answers.length).toBeGreaterThan(200);
     expect(stage.loot()).toEqual(nothing);

@@ -60,7 +60,14 @@ export class TwoTeams implements AsyncDisposable {
     const manual = { manual_code: true, manual_redirect_uri: shownAt };
     const shown = { ...anywhere.authorization, pkce: "off", ...manual };
     const toCopy = { ...anywhere, id: "copied", authorization: shown };
-    const definitions = [...shop.definitions(), ...accounts.definitions(), anywhere, toCopy];
+    // Its refresh tokens are never spent, so that several connections may hold one.
+    const lent = accounts.definitions().map((strict) => ({
+      ...strict,
+      id: "lent",
+      refresh: { rotation: "never", reuse: "safe" },
+      revocation: { url: `${accounts.origin}/revoke` },
+    }));
+    const definitions = [...shop.definitions(), ...accounts.definitions(), ...lent, anywhere, toCopy];
     const broker = await startBroker({
       databaseUrl,
       redisUrl: await useRedis(),
