@@ -1,6 +1,7 @@
 import type { DeviceCode } from "../tokens/devices.ts";
 import { csrfToken, type BrowserAtLink } from "./browser.ts";
-import { completeManually, copiedCodeRequest, exchangeCopiedCode } from "./copied-code.ts";
+import { completeManually, copiedCodeRequest } from "./copied-code.ts";
+import { exchangeHandedCode } from "./handed-code.ts";
 import { checkLinkRequest, defaultLinkSeconds, type LinkRequest } from "./link-request.ts";
 import { createLinkToken, parseLinkToken, sha256 } from "./link-token.ts";
 import { formOf, named, openLink, scopesInWords, type ConsentForm } from "./open-link.ts";
@@ -54,7 +55,7 @@ export function createConsentService(parts: ConsentParts) {
     /** The ticket of what came of the user code that this browser was shown; null: nothing has. */
     outcomeOfCode: async (at: BrowserAtLink) => await outcomeOfCode(parts, at),
     completeManually: async (form: ConsentForm, pasted: string) => await completeManually(parts, form, pasted),
-    exchangeCopiedCode: async (given: { connectionId: string; code: string }) => await exchangeCopiedCode(parts, given),
+    exchangeHandedCode: async (given: { connectionId: string; code: string }) => await exchangeHandedCode(parts, given),
   };
 }
 

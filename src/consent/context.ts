@@ -43,6 +43,8 @@ export type ExchangeCode = (given: {
   captured: Record<string, string>;
   destination: CodeDestination;
   idToken: ExpectedIdToken;
+  /** Nobody can bring this code again: limits count it and do not hold it back. */
+  cannotWait: boolean;
 }) => Promise<ExchangedCode>;
 
 /** `held`: the account is another one than the connection's; nothing changes before the person has confirmed it. */

@@ -1,11 +1,9 @@
-import { BrokerError } from "../errors.ts";
 import { buildAuthorizationUrl, createNonce, createPkce } from "../providers/authorization-request.ts";
 import { expectedIssuer } from "../providers/issuer.ts";
 import type { Attempt } from "../store/consent-attempts.ts";
 import { awaitEnding, conclude } from "./attempt.ts";
 import { derivedBytes } from "./browser.ts";
 import { readPasted, refuse } from "./callback.ts";
-import type { ExchangedCode } from "./context.ts";
 import { requireManualCode } from "./link-request.ts";
 import { parseLinkToken, sha256 } from "./link-token.ts";
 import { claimLink, endingOf, exchangeForLink, formOf, type ConsentForm, type LinkPage } from "./open-link.ts";
@@ -58,7 +56,16 @@ export async function completeManually(parts: ConsentParts, form: ConsentForm, p
     const { codeVerifier, redirectUri, nonce } = asked;
     const idToken = { nonce, issuer: asked.issuer.issuer };
     const { destination } = context;
-    const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken };
+    const exchange = {
+      connectionId,
+      code,
+      captured,
+      codeVerifier,
+      redirectUri,
+      destination,
+      idToken,
+      cannotWait: false,
+    };
     return await endingOf(parts, context, await exchangeForLink(parts, row.id, exchange));
   });
 }
@@ -81,31 +88,4 @@ async function beginOrAgain(parts: ConsentParts, attempt: Attempt, browser: stri
 
 function isUsedLink(error: unknown): boolean {
   return error instanceof ConsentError && error.problem === "used_link";
-}
-
-/** A copied code that ops hand over without a browser. @throws BrokerError also where it would need PKCE */
-export async function exchangeCopiedCode(
-  { loadContext, exchangeCode, recordEvent }: ConsentParts,
-  { connectionId, code: pasted }: { connectionId: string; code: string },
-): Promise<ExchangedCode> {
-  const context = await loadContext(connectionId);
-  const { definition, clientId, inputs, destination } = context;
-  const { pkce, manualRedirectUri: redirectUri } = requireManualCode(definition);
-  if (pkce === "required") {
-    const detail = `The provider ${definition.id} wants PKCE: use a consent link with manual.`;
-    throw new BrokerError("grant_not_applicable", detail);
-  }
-  const issuer = expectedIssuer(definition, { client: { id: clientId }, inputs });
-  const answer = readPasted(context, pasted, { state: null, issuer });
-  if (answer.kind !== "code") {
-    const [error, said] =
-      answer.kind === "denied" ? ["access_denied", "access was denied"] : [answer.error, answer.detail];
-    const type = answer.kind === "denied" ? "consent_denied" : "consent_failed";
-    await recordEvent({ connectionId, type, detail: answer.kind === "denied" ? {} : { error } });
-    throw new BrokerError("provider_rejected", `The address holds no code that counts: ${said}`);
-  }
-  const { code, captured } = answer;
-  // Nobody knows which nonce it was asked for with; whose and for whom an id_token is can be told.
-  const idToken = { nonce: null, issuer: issuer.issuer };
-  return await exchangeCode({ connectionId, code, captured, codeVerifier: null, redirectUri, destination, idToken });
 }

@@ -124,7 +124,7 @@ async function endingOfCode(parts: ConsentParts, { context, bound, answer }: Ret
   }
   const { code, captured } = answer;
   const idToken = { nonce, issuer: issuer.issuer };
-  const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken };
+  const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken, cannotWait: true };
   return await endingOf(parts, context, await exchangeForLink(parts, linkId, exchange));
 }
 

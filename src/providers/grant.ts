@@ -46,6 +46,8 @@ export type Failure = {
   oauthError?: string;
   /** As the provider asked (`Retry-After`), not yet capped. */
   retryAfterSeconds?: number;
+  /** Of an answer that closes the definition's limits: for how long nothing is sent. */
+  closedSeconds?: number;
   /** Of `limit_reached`: true where all requests with the token host share the limit. */
   isOfHost?: boolean;
   /** The raw answer of an `unknown` outcome, to be kept sealed. Non-enumerable, so that no logger can spill it. */

@@ -21,7 +21,7 @@ export type ConsentCalls = {
 };
 
 type Options = {
-  consent: Pick<ConsentService, "createLink" | "exchangeCopiedCode">;
+  consent: Pick<ConsentService, "createLink" | "exchangeHandedCode">;
   connections: Pick<ConnectionService, "get" | "getToUse">;
   devices: Pick<Devices, "begin">;
   decide: Establish["decide"];
@@ -61,7 +61,7 @@ export function createConsentCalls({ consent, connections, devices, decide }: Op
           connection: name,
         });
       }
-      const { held } = await consent.exchangeCopiedCode({ connectionId: id, code });
+      const { held } = await consent.exchangeHandedCode({ connectionId: id, code });
       if (held !== null) throw otherAccount(record, held);
       return await connections.get(principal, name);
     },

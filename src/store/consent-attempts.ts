@@ -45,6 +45,27 @@ export function createConsentAttempts(prisma: Prisma) {
       return count === 1;
     },
 
+    /** The same for a code that a key hands in, which no link and no browser belong to; one that nobody ends is forgotten soon. */
+    async beginHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
+      await prisma.$executeRaw`DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp()`;
+      const count = await prisma.$executeRaw`INSERT INTO consent_attempts (attempt_hash, expires_at)
+        VALUES (${attemptHash}, clock_timestamp() + make_interval(secs => ${longestAttemptSeconds}::double precision))
+        ON CONFLICT (attempt_hash) DO NOTHING`;
+      return count === 1;
+    },
+
+    /** How it ended, sealed; null: it has not ended. */
+    async findHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<string | null> {
+      const [row] = await prisma.$queryRaw<{ ticket: string | null }[]>`
+        SELECT ticket FROM consent_attempts WHERE attempt_hash = ${attemptHash}`;
+      return row?.ticket ?? null;
+    },
+
+    async endHanded(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE consent_attempts SET ticket = ${ticket},
+        expires_at = clock_timestamp() + interval '10 minutes' WHERE attempt_hash = ${attemptHash}`;
+    },
+
     /** Begins one anew that ended with this ticket. True for one of those who try. */
     async beginAgain(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<boolean> {
       const count = await prisma.$executeRaw`UPDATE consent_attempts SET ticket = NULL,

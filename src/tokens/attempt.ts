@@ -240,7 +240,8 @@ async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Pr
   const { row, key, isReplay, followsLoss } = permit;
   const { code, detail, status } = failure;
   const recorded = { code, detail, ...(status === undefined ? {} : { status }) };
-  const backoff = backoffSeconds(row.consecutiveFailures, failure.retryAfterSeconds, random);
+  const waitSeconds = Math.max(failure.retryAfterSeconds ?? 0, failure.closedSeconds ?? 0);
+  const backoff = backoffSeconds(row.consecutiveFailures, waitSeconds, random);
   if (isFinal(failure, plan)) {
     const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
     const ended = await rows.endGrant({ ...key, credentialsRevision: row.credentialsRevision }, final);

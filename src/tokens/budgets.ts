@@ -45,4 +45,6 @@ export const budgets = {
   /** What a lifetime counts as when the provider states none, is in the provider room. A Retry-After lies between these. */
   retryAfterMinSeconds: 1,
   retryAfterMaxSeconds: 60,
+  /** The same where limits are used up or closed: nothing that anybody mends opens them earlier. */
+  limitRetryAfterMaxSeconds: 3600,
 } as const;

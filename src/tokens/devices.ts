@@ -18,7 +18,6 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { entrustedDestination } from "./destination.ts";
 import type { Establish } from "./establish.ts";
 import type { Alarms } from "./observer.ts";
-import type { LimitKeeper } from "./limits.ts";
 import { askedInVain, isRefused } from "./refusal.ts";
 import type { Sendable, Sender } from "./sending.ts";
 
@@ -58,7 +57,6 @@ export type DeviceParts = {
   sender: Pick<Sender, "ask">;
   vault: TokenVault;
   clock: Clock;
-  limits: Pick<LimitKeeper, "keep">;
   /** True from the moment at which this process may not begin anything any more. */
   isDraining: () => boolean;
   alarms: Pick<Alarms, "unreadable">;
@@ -75,7 +73,7 @@ const slowDownSeconds = 5;
 const mostSeconds = 60;
 
 export function createDevices(parts: DeviceParts): Devices {
-  const { deviceCodes, rows, establish, sender, vault, clock, limits, isDraining, alarms, onBackgroundError } = parts;
+  const { deviceCodes, rows, establish, sender, vault, clock, isDraining, alarms, onBackgroundError } = parts;
   const polling = new Set<Promise<void>>();
   let nextLookMs = 0;
 
@@ -104,8 +102,7 @@ export function createDevices(parts: DeviceParts): Devices {
     if (opened === null) return await giveUp(parts, device, "unreadable_secret");
     if (!isAskedFor(opened, sendable.row)) return await giveUp(parts, device, "changed_meanwhile");
     const { deviceCode, linkId } = opened;
-    const ask = () => establish.ask(sendable, "device_code", { deviceCode });
-    const answer = await limits.keep(sendable, ask);
+    const answer = await establish.ask(sendable, "device_code", { values: { deviceCode }, cannotWait: false });
     const { definition } = sendable;
     if (answer.kind === "failed") return await settle(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };

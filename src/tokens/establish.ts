@@ -12,7 +12,6 @@ import type { Granting } from "./granting.ts";
 import { createHeldGrants, type HeldAccount, type HeldGrants, type HeldParts } from "./held-grants.ts";
 import { createImport, type ImportParts } from "./imports.ts";
 import { isRevocable } from "./keeping.ts";
-import type { LimitKeeper } from "./limits.ts";
 import { refusal } from "./refusal.ts";
 import type { Sendable } from "./sending.ts";
 
@@ -27,6 +26,8 @@ type CodeExchange = {
   /** Where it may be sent: what it was asked for with. */
   destination: CodeDestination;
   idToken: ExpectedIdToken;
+  /** A browser has brought it, and nobody can bring it again: limits count it and do not hold it back. */
+  cannotWait: boolean;
 };
 
 /** What came of a person's grant. `held`: it is another account's than the connection's, and waits for the person's word. */
@@ -58,11 +59,7 @@ export type Establish = {
   importGrant(row: TokenRow, grant: Grant): Promise<TokenRow>;
 };
 
-type Options = HeldParts &
-  ImportParts & {
-    /** Counts a request that a person waits for, which is never held back. */
-    limits: Pick<LimitKeeper, "note">;
-  };
+type Options = HeldParts & ImportParts;
 
 /** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
@@ -109,27 +106,21 @@ export function createEstablish(options: Options): Establish {
     forgetHeld: held.forget,
     importGrant: createImport(options),
 
-    async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken }) {
+    async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
       const row = await rows.readById(connectionId);
       if (row === null) throw connectionNotFound("");
       const sendable = await granting.prepare(row);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, sendable.client))) throw changedMeanwhile(row);
-      const settle = await options.limits.note(sendable);
       const values = {
         code,
         callback: captured,
         ...(codeVerifier === null ? {} : { codeVerifier }),
         ...(redirectUri === null ? {} : { redirectUri }),
       };
-      const answer = await granting.ask(sendable, "authorization_code", values);
-      if (answer.kind === "failed") {
-        void settle(answer);
-        throw refusal(row, answer.failure);
-      }
+      const answer = await granting.ask(sendable, "authorization_code", { values, cannotWait });
+      if (answer.kind === "failed") throw refusal(row, answer.failure);
       const given = { captured, redirectUri, linkId: null };
-      return await keepJudged(sendable, answer.grant, { given, idToken, isBound: codeVerifier !== null }).finally(
-        () => void settle(answer),
-      );
+      return await keepJudged(sendable, answer.grant, { given, idToken, isBound: codeVerifier !== null });
     },
   };
 }

@@ -9,6 +9,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { budgets } from "./budgets.ts";
 import { furtherGranted, granted, type Granted } from "./granted.ts";
 import type { Keeper } from "./keeping.ts";
+import type { LimitKeeper } from "./limits.ts";
 import type { Sendable, Sender } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
 
@@ -16,11 +17,14 @@ import type { TokenCache } from "./token-cache.ts";
 export type Granting = {
   /** The connection with the rows of its further tokens, which are made before anything can be granted. */
   prepare: (row: TokenRow) => Promise<Sendable>;
-  /** Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked. */
+  /**
+   * Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked; each as the
+   * limits let it. Never rejects.
+   */
   ask: (
     sendable: Sendable,
     grant: "authorization_code" | "device_code",
-    values: TemplateValues,
+    given: { values: TemplateValues; cannotWait: boolean },
   ) => Promise<TokenAnswer>;
   /** A grant and the further tokens that came with it, each for a row of its own; its own first. */
   records(sendable: Sendable, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
@@ -36,13 +40,14 @@ export type GrantingParts = {
   cache: TokenCache;
   keeper: Pick<Keeper, "keep">;
   sender: Sender;
+  limits: LimitKeeper;
   vault: TokenVault;
   clock: Clock;
   random: () => number;
 };
 
 export function createGranting(parts: GrantingParts): Granting {
-  const { cache, keeper, sender, clock } = parts;
+  const { cache, keeper, sender, limits, clock } = parts;
 
   /** What a new grant has ended beside it is not served from memory. */
   const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
@@ -71,9 +76,11 @@ export function createGranting(parts: GrantingParts): Granting {
       return { ...sendable, chains: await prepareChains(parts, sendable) };
     },
 
-    async ask(sendable, grant, values) {
+    async ask(sendable, grant, { values, cannotWait }) {
       for (let secretIndex = 0; ; secretIndex++) {
-        const answer = await sender.send(sendable, { grant, secretIndex }, { values, mayStillSend: () => true });
+        const plan = { grant, secretIndex };
+        const send = async () => await sender.send(sendable, plan, { values, mayStillSend: () => true });
+        const answer = await limits.keep(sendable, send, { cannotWait });
         const isClient = answer.kind === "failed" && answer.failure.class === "client_rejected";
         if (!isClient || secretIndex + 1 >= sendable.clientSecrets.length) return answer;
       }

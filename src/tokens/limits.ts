@@ -6,18 +6,15 @@ import { longestRequestedSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import type { Sendable, Sender } from "./sending.ts";
 
-/** Tells what came of a counted request. Never rejects. */
-type Settle = (answer: TokenAnswer) => Promise<void>;
-
 /** The `limits` of definitions, kept together with all replicas. A definition without any costs nothing. */
 export type LimitKeeper = {
   /**
    * Sends if the limits let another request through now; else the failure is `limit_reached` and says when to ask again.
    * Without Postgres nothing is sent. Rejects only as `send` does.
+   * `cannotWait`: what is sent would be lost by then, such as a code that a browser has brought. It is counted, and sent whatever
+   * the limits say.
    */
-  keep(sendable: Sendable, send: () => Promise<TokenAnswer>): Promise<TokenAnswer>;
-  /** Counts a request that is sent whatever the limits say, because a person waits for it. Never rejects. */
-  note(sendable: Sendable): Promise<Settle>;
+  keep(sendable: Sendable, send: () => Promise<TokenAnswer>, how?: { cannotWait: boolean }): Promise<TokenAnswer>;
 };
 
 type Options = {
@@ -51,34 +48,26 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
     return await limits.admit(request).catch(tell);
   };
 
-  const settle = async (admitted: Admitted, answer: TokenAnswer, rules: Limits): Promise<void> => {
-    const failure = answer.kind === "failed" ? answer.failure : null;
+  const settle = async (admitted: Admitted, failure: Failure | null): Promise<void> => {
     // Nobody can tell whether the provider is still at work: its place is free when the lease ends.
     if (failure?.class === "unknown" && failure.status === undefined) return;
-    const given = { sent: failure?.class !== "not_sent", closeSeconds: closeSeconds(failure, rules) };
+    const given = { sent: failure?.class !== "not_sent", closeSeconds: failure?.closedSeconds ?? 0 };
     await limits.settle(admitted, given).catch(tell);
   };
 
   return {
-    async keep(sendable, send) {
+    async keep(sendable, send, { cannotWait } = { cannotWait: false }) {
       const { limits: rules } = sendable.definition;
       if (!hasLimits(rules)) return await send();
-      const admission = await admit(sendable, false);
-      if (!admission?.admitted) return { kind: "failed", failure: heldBack(admission, rules) };
-      const answer = await send();
-      const settled = settle(admission.admitted, answer, rules);
-      // A token is stored first. After a refusal, a second way may want the place that this one leaves.
-      if (answer.kind === "failed" && answer.failure.class !== "unknown") await settled;
-      return answer;
-    },
-
-    async note(sendable) {
-      const { limits: rules } = sendable.definition;
-      const admission = hasLimits(rules) ? await admit(sendable, true) : null;
+      const admission = await admit(sendable, cannotWait);
       const admitted = admission?.admitted ?? null;
-      return async (answer) => {
-        if (admitted !== null) await settle(admitted, answer, rules);
-      };
+      if (admitted === null && !cannotWait) return { kind: "failed", failure: heldBack(admission, rules) };
+      const answer = closing(await send(), rules);
+      const failure = answer.kind === "failed" ? answer.failure : null;
+      const settled = admitted === null ? undefined : settle(admitted, failure);
+      // A token is stored first. After a refusal, a second way may want the place that this one leaves.
+      if (failure !== null && failure.class !== "unknown") await settled;
+      return answer;
     },
   };
 }
@@ -87,13 +76,16 @@ function hasLimits({ concurrency, spacingMs, coolDownSeconds, maxPerWindow }: Li
   return concurrency !== null || spacingMs > 0 || coolDownSeconds > 0 || maxPerWindow !== null;
 }
 
-/** For how long an answer closes the limit to everybody. */
-function closeSeconds(failure: Failure | null, { coolDownSeconds }: Limits): number {
-  if (failure?.code !== "rate_limited" && failure?.code !== "blocked") return 0;
-  return Math.max(coolDownSeconds, Math.min(failure.retryAfterSeconds ?? 0, longestRequestedSeconds));
+/** An answer with the time for which it closes the limit to everybody. */
+function closing(answer: TokenAnswer, { coolDownSeconds }: Limits): TokenAnswer {
+  if (answer.kind === "granted") return answer;
+  const { failure } = answer;
+  if (failure.code !== "rate_limited" && failure.code !== "blocked") return answer;
+  const asked = Math.min(failure.retryAfterSeconds ?? 0, longestRequestedSeconds);
+  return { ...answer, failure: { ...failure, closedSeconds: Math.max(coolDownSeconds, asked) } };
 }
 
-function heldBack(admission: { waitSeconds: number } | null, { per }: Limits): Failure {
+function heldBack(admission: Admission | null, { per }: Limits): Failure {
   const detail =
     admission === null
       ? "The limits of this provider could not be asked, since the broker's database does not answer."
@@ -102,6 +94,9 @@ function heldBack(admission: { waitSeconds: number } | null, { per }: Limits): F
     class: "not_sent",
     code: "limit_reached",
     detail,
-    ...(admission === null ? {} : { retryAfterSeconds: admission.waitSeconds, isOfHost: per === "token_host" }),
+    ...(admission?.admitted === null && {
+      retryAfterSeconds: admission.waitSeconds,
+      isOfHost: per === "token_host",
+    }),
   };
 }

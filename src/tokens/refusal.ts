@@ -2,6 +2,10 @@ import { BrokerError } from "../errors.ts";
 import { readPointer } from "../providers/answer-body.ts";
 import type { Failure } from "../providers/grant.ts";
 import type { Asked } from "../providers/oauth-client.ts";
+import { retryAfter } from "./unavailable.ts";
+
+/** When to come again where nobody says. */
+const unknownSeconds = 5;
 
 /** What a caller is told when a request that may be made once was refused. */
 export function refusal({ name }: { name: string }, failure: Failure): BrokerError {
@@ -12,10 +16,10 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
   if (isRefused(failure)) {
     return new BrokerError("provider_rejected", `The provider refuses: ${failure.detail}`, context);
   }
-  const retryAfterSeconds = Math.min(Math.max(Math.ceil(failure.retryAfterSeconds ?? 5), 1), 60);
+  const seconds = failure.closedSeconds ?? failure.retryAfterSeconds ?? unknownSeconds;
   return new BrokerError("provider_unavailable", `The provider could not be asked: ${failure.detail}`, {
     ...context,
-    retryAfterSeconds,
+    retryAfterSeconds: retryAfter(failure.code, seconds),
   });
 }
 
@@ -24,7 +28,7 @@ export function askedInVain(said: string, asked: Asked, context: { connection?: 
   const { status, detail } = asked;
   const text = `${said}: ${detail}`;
   const isAway = status === null || status === 429 || status >= 500;
-  if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: 5 });
+  if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: unknownSeconds });
   return new BrokerError(isClientRefused(asked) ? "client_rejected" : "provider_rejected", text, context);
 }
 

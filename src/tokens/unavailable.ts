@@ -20,10 +20,13 @@ export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boo
 
 type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
 
-/** Seconds for a Retry-After header: at least 1, at most 60. */
-function retryAfterSeconds(untilMs: number, nowMs: number): number {
-  const seconds = Math.ceil((untilMs - nowMs) / 1000);
-  return Math.min(Math.max(seconds, budgets.retryAfterMinSeconds), budgets.retryAfterMaxSeconds);
+/** What `limits` hold back, and the answers that close them. */
+const ofLimits = new Set(["limit_reached", "rate_limited", "blocked"]);
+
+/** Seconds for a Retry-After header, after this failure: from 1 to 60, or to an hour where limits say so. */
+export function retryAfter(code: string | null, seconds: number): number {
+  const most = ofLimits.has(code ?? "") ? budgets.limitRetryAfterMaxSeconds : budgets.retryAfterMaxSeconds;
+  return Math.min(Math.max(Math.ceil(seconds), budgets.retryAfterMinSeconds), most);
 }
 
 /** Why there is no usable token, told from the row alone: every replica gives the same answer. */
@@ -66,7 +69,7 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
   const untilMs = Math.max(times.abandonedAtMs ?? 0, row.backoffUntil?.getTime() ?? 0);
   return new BrokerError("provider_unavailable", `The provider gives no token right now.${because}`, {
     ...context,
-    retryAfterSeconds: retryAfterSeconds(untilMs, times.nowMs),
+    retryAfterSeconds: retryAfter(row.lastErrorCode, (untilMs - times.nowMs) / 1000),
   });
 }
 

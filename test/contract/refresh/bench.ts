@@ -195,11 +195,12 @@ export class RefreshBench {
     const onError = (error: unknown) => void this.seen.push(String(error));
     this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
     const cache = createTokenCache({ ...common, databaseClock: createDatabaseClock(this.clock) });
-    const granting = createGranting({ ...common, cache, keeper: this.keeper });
+    const limitKeeper = createLimitKeeper({ limits, sender: common.sender, onError });
+    const granting = createGranting({ ...common, cache, keeper: this.keeper, limits: limitKeeper });
     this.refresh = createRefresh({
       ...common,
       prepare: granting.prepare,
-      limits: createLimitKeeper({ limits, sender: common.sender, onError }),
+      limits: limitKeeper,
       keeper: this.keeper,
       recovery: this.recovery,
       waiting: createWaiting(common),

@@ -125,7 +125,9 @@ export function heldBack(stage: () => StoreStage): void {
       },
     ])("silences all who share the limit: $is", async ({ answer, seconds }) => {
       const [one, other] = await neighbours(stage(), quiet);
-      await one.bench.run(one.id, [answer]);
+      const { row } = await one.bench.run(one.id, [answer]);
+      const toldSeconds = ((row?.backoffUntil?.getTime() ?? 0) - (row?.now.getTime() ?? 0)) / 1000;
+      expect([toldSeconds > seconds - 300, toldSeconds <= seconds + 1]).toEqual([true, true]);
       const { failure } = await other.bench.run(other.id, []);
       expect([failure?.code, other.bench.sent]).toEqual(["limit_reached", []]);
       expect(failure?.retryAfterSeconds).toBeLessThanOrEqual(seconds + 1);

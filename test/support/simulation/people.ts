@@ -107,6 +107,7 @@ export class People {
       captured: {},
       destination: codeDestinationOf(row, simClient),
       idToken: { nonce: null, issuer: null },
+      cannotWait: true,
     };
     await this.#act(
       { what: "grant", name: subject.name, id: row.id, family },

@@ -1,7 +1,7 @@
 import { proveByHand } from "../../support/prove-by-hand.ts";
 import { createHash, randomUUID } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { AuthorizationContext } from "../../../src/consent/context.ts";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import type { AuthorizationContext, ExchangedCode } from "../../../src/consent/context.ts";
 import { formOf, openLink } from "../../../src/consent/open-link.ts";
 import { BrokerError, type ErrorCode } from "../../../src/errors.ts";
 import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
@@ -59,6 +59,20 @@ const manual = async () => {
   const { connectionId } = await stage.connect({ provider: "apicbase", scopes: ["accounts"] });
   const link = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
   return { connectionId, ...link };
+};
+
+const handIn = async (connectionId: string, code: string) =>
+  await stage.consent.exchangeHandedCode({ connectionId, code }).then(
+    ({ connectionName }) => connectionName,
+    (error: unknown) => (error instanceof BrokerError ? [error.code, error.message] : error),
+  );
+const counted = (answer: () => Promise<ExchangedCode>) => {
+  const codes: string[] = [];
+  stage.behaviour.exchange = async ({ code }) => {
+    codes.push(code);
+    return await answer();
+  };
+  return codes;
 };
 
 const address = (html: string) => /href="(https:\/\/app\.apicbase\.com[^"]*)"/.exec(html)?.[1];
@@ -657,14 +671,61 @@ describe("a code that is copied by hand", () => {
     expect((await open().press((await manual()).url)).statusCode).toBe(400);
   });
 
+  test("can be copied again, so that it waits for the provider's limits; one that the browser brings back cannot", async () => {
+    const waits: boolean[] = [];
+    stage.behaviour.exchange = async ({ cannotWait }) => {
+      waits.push(!cannotWait);
+      return { connectionName: "acme", held: null, endsSoon: false };
+    };
+    const { url, connectionId } = await manual();
+    await stage.consent.exchangeHandedCode({ connectionId, code: "handed" });
+    await open().press(url, { code: "copied" });
+    const browser = open();
+    await browser.get(await callbackOf(browser, (await makeLink()).url));
+    stage.behaviour.exchange = null;
+    expect(waits).toEqual([true, true, false]);
+  });
+
+  describe("that a key hands in more than once", () => {
+    const connected = { connectionName: "acme", held: null, endsSoon: false };
+    afterEach(() => void (stage.behaviour.exchange = null));
+
+    test("is exchanged once, however many hand it in at once, and whoever comes later is told the same", async () => {
+      const answered = Promise.withResolvers<ExchangedCode>();
+      const codes = counted(async () => await answered.promise);
+      const { connectionId } = await manual();
+      const all = Array.from({ length: 8 }, async () => await handIn(connectionId, "same-code"));
+      answered.resolve(connected);
+      expect(await Promise.all(all)).toEqual(Array.from({ length: 8 }, () => "acme"));
+      expect([await handIn(connectionId, " same-code "), codes]).toEqual(["acme", ["same-code"]]);
+      await handIn((await manual()).connectionId, "same-code");
+      await handIn(connectionId, "other-code");
+      expect(codes).toEqual(["same-code", "same-code", "other-code"]);
+    });
+
+    test("is told the provider's verdict again, and sent again where there was none", async () => {
+      const { connectionId } = await manual();
+      const refused = new BrokerError("provider_rejected", "The provider refuses: invalid_grant");
+      const rejected = counted(async () => await Promise.reject(refused));
+      const verdict = ["provider_rejected", "The provider refuses: invalid_grant"];
+      for (let turn = 0; turn < 3; turn++) expect(await handIn(connectionId, "junk")).toEqual(verdict);
+      expect(rejected).toEqual(["junk"]);
+      const away = counted(async () => await Promise.reject(new BrokerError("provider_unavailable", "away")));
+      for (let turn = 0; turn < 2; turn++) {
+        expect(await handIn(connectionId, "good")).toEqual(["provider_unavailable", "away"]);
+      }
+      expect(away).toEqual(["good", "good"]);
+    });
+  });
+
   test("can be handed over without a browser, where the definition says so", async () => {
     take();
     const { connectionId } = await manual();
-    await stage.consent.exchangeCopiedCode({ connectionId, code: "from-ops" });
+    await stage.consent.exchangeHandedCode({ connectionId, code: "from-ops" });
     stage.behaviour.exchange = null;
     expect(taken).toEqual(["from-ops"]);
     const plain = await stage.connect();
-    await expect(stage.consent.exchangeCopiedCode({ ...plain, code: "x" })).rejects.toMatchObject({
+    await expect(stage.consent.exchangeHandedCode({ ...plain, code: "x" })).rejects.toMatchObject({
       code: "grant_not_applicable",
     });
   });

@@ -62,7 +62,6 @@ class Stage {
   readonly order: string[] = [];
   due: DeviceRow[] = [deviceRow("one")];
   isDraining = false;
-  limits: DeviceParts["limits"] = { keep: async (_sendable, send) => await send() };
   answer = Promise.withResolvers<TokenAnswer>();
   stored = Promise.withResolvers<void>();
   readonly devices;
@@ -94,7 +93,6 @@ class Stage {
       sender: { ask: async () => null },
       vault,
       clock: this.clock,
-      limits: { keep: async (...given) => await this.limits.keep(...given) },
       isDraining: () => this.isDraining,
       alarms: noAlarms,
       onBackgroundError: (error) => void this.order.push(String(error)),
@@ -160,11 +158,11 @@ describe("polling for user codes", () => {
     expect([stage.order.length, stage.due.length]).toEqual([8, 4]);
   });
 
-  it("what the provider's limits hold back is not asked, and is asked again when they allow it", async () => {
+  it("what the provider's limits hold back is asked again when they allow it", async () => {
     const stage = new Stage();
-    stage.limits = { keep: async () => heldBack };
+    stage.answer.resolve(heldBack);
     await stage.devices.round();
     await stage.devices.settled();
-    expect(stage.order).toEqual(["postponed 20"]);
+    expect(stage.order).toEqual(["asked", "postponed 20"]);
   });
 });

@@ -19,6 +19,7 @@ const exchange = {
   redirectUri: null,
   captured: {},
   idToken: { nonce: null, issuer: null },
+  cannotWait: false,
 };
 
 /** What is about to be sent is made from this client; whatever is asked of the provider is noted. */
@@ -26,7 +27,6 @@ function establishWith(now: ClientRow | null) {
   const asked: string[] = [];
   const parts = {
     rows: { readById: async () => row },
-    limits: { note: async () => () => undefined },
     granting: {
       prepare: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
       ask: async (_sendable: unknown, grant: string) => {

@@ -12,10 +12,10 @@ const granted: TokenAnswer = {
   kind: "granted",
   grant: { tokenType: "Bearer", accessExpiry: { kind: "never" }, refreshExpiry: { kind: "never" }, captured: {} },
 };
-const busy: TokenAnswer = {
+const busy = {
   kind: "failed",
   failure: { class: "refused_for_now", code: "rate_limited", detail: "", status: 429 },
-};
+} as const satisfies TokenAnswer;
 
 /** A keeper over a store that lets everything through, or says what it is told to. */
 class Stage {
@@ -97,14 +97,33 @@ describe("limits", () => {
     await setImmediate();
     expect([stage.settled.length, isThrough]).toEqual([1, !waits]);
     told.resolve();
-    expect(await sent).toBe(answer);
+    expect(await sent).toMatchObject(answer);
   });
 
-  describe("of a request that a person waits for", () => {
+  it("hold back what can wait, and say how long", async () => {
+    const stage = new Stage();
+    stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
+    const answer = await stage.keeper.keep(sendable("{ max_per_window: 1 in 600 s }"), async () => granted);
+    expect(answer).toMatchObject({ failure: { class: "not_sent", code: "limit_reached", retryAfterSeconds: 431 } });
+  });
+
+  it.each([
+    { is: "the cool-down", retryAfterSeconds: 5, told: 900 },
+    { is: "what the provider says, up to an hour", retryAfterSeconds: 86_400, told: 3600 },
+  ])("say with the very answer that closes them how long they are closed: $is", async ({ retryAfterSeconds, told }) => {
+    const stage = new Stage();
+    const refused = { ...busy, failure: { ...busy.failure, retryAfterSeconds } } as TokenAnswer;
+    const answer = await stage.keeper.keep(sendable("{ cool_down_s: 900 }"), async () => refused);
+    expect(answer).toMatchObject({ failure: { code: "rate_limited", closedSeconds: told } });
+    expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: told }]);
+  });
+
+  describe("of a code that cannot wait", () => {
+    const cannotWait = true;
+
     it("count it, hold it back in no case, and hear what came of it", async () => {
       const stage = new Stage();
-      const settle = await stage.keeper.note(sendable("{ cool_down_s: 60 }"));
-      await settle(busy);
+      await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => busy, { cannotWait });
       expect(stage.asked.map(({ isNote }) => isNote)).toEqual([true]);
       expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 60 }]);
     });
@@ -112,16 +131,13 @@ describe("limits", () => {
     it("do not stop it when they cannot be asked", async () => {
       const stage = new Stage();
       stage.admission = () => Promise.reject(new Error("a fault"));
-      const settle = await stage.keeper.note(sendable("{ cool_down_s: 60 }"));
-      await settle(busy);
-      expect([stage.settled, stage.errors.map(String)]).toEqual([[], ["Error: a fault"]]);
+      const answer = await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => granted, { cannotWait });
+      expect([answer, stage.settled, stage.errors.map(String)]).toEqual([granted, [], ["Error: a fault"]]);
     });
 
     it("are not asked where the definition has none", async () => {
       const stage = new Stage();
-      await (
-        await stage.keeper.note(sendable("{}"))
-      )(busy);
+      await stage.keeper.keep(sendable("{}"), async () => busy, { cannotWait });
       expect([stage.asked, stage.settled]).toEqual([[], []]);
     });
   });

@@ -107,7 +107,19 @@ describe("why there is no token", () => {
     expect(explain(tokenRow(failed)).context.retryAfterSeconds).toBe(1);
   });
 
-  it("every 503 has a Retry-After between 1 and 60, and nothing else has one", () => {
+  it.each(["limit_reached", "rate_limited", "blocked"])(
+    "after %s a Retry-After tells when the limits open, up to an hour; other causes may be mended at any time",
+    (lastErrorCode) => {
+      const until = (seconds: number, code = lastErrorCode) =>
+        explain(tokenRow({ ...failed, lastErrorCode: code, backoffUntil: inSeconds(seconds) })).context
+          .retryAfterSeconds;
+      expect([until(0.2), until(431.2), until(90_000), until(431.2, "provider_unavailable")]).toEqual([
+        1, 432, 3600, 60,
+      ]);
+    },
+  );
+
+  it("every 503 has a Retry-After between 1 and 60, an hour where limits are closed, and nothing else has one", () => {
     const rows = fc.record({
       status: fc.constantFrom<TokenRow["status"][]>("pending", "connected", "needs_reauthorization", "disabled"),
       grant: fc.constantFrom("authorization_code", "client_credentials", "password", "import"),
@@ -121,7 +133,8 @@ describe("why there is no token", () => {
       const isTemporary = ["provider_unavailable", "refresh_in_progress"].includes(code);
       const seconds = context.retryAfterSeconds;
       expect(seconds === undefined).toBe(!isTemporary);
-      if (seconds !== undefined) expect(seconds === Math.min(Math.max(Math.round(seconds), 1), 60)).toBe(true);
+      const most = changes.lastErrorCode === "rate_limited" ? 3600 : 60;
+      if (seconds !== undefined) expect(seconds === Math.min(Math.max(Math.round(seconds), 1), most)).toBe(true);
     });
     fc.assert(property, { numRuns: 1000 });
   });
