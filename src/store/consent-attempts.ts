@@ -47,7 +47,7 @@ export function createConsentAttempts(prisma: Prisma) {
 
     /** The same for a code that a key hands in, which no link and no browser belong to; one that nobody ends is forgotten soon. */
     async beginHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
-      await prisma.$executeRaw`DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp()`;
+      await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`INSERT INTO consent_attempts (attempt_hash, expires_at)
         VALUES (${attemptHash}, clock_timestamp() + make_interval(secs => ${longestAttemptSeconds}::double precision))
         ON CONFLICT (attempt_hash) DO NOTHING`;

@@ -80,7 +80,7 @@ export function createGranting(parts: GrantingParts): Granting {
       for (let secretIndex = 0; ; secretIndex++) {
         const plan = { grant, secretIndex };
         const send = async () => await sender.send(sendable, plan, { values, mayStillSend: () => true });
-        const answer = await limits.keep(sendable, send, { cannotWait });
+        const answer = await limits.keep(sendable, send, { cannotWait, isProven: false });
         const isClient = answer.kind === "failed" && answer.failure.class === "client_rejected";
         if (!isClient || secretIndex + 1 >= sendable.clientSecrets.length) return answer;
       }

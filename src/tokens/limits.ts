@@ -6,15 +6,18 @@ import { longestRequestedSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import type { Sendable, Sender } from "./sending.ts";
 
+/** `isProven`: it goes on with a grant that the provider has given; else nobody knows yet whether it will ever work. */
+type Urgency = { cannotWait: boolean; isProven: boolean };
+
 /** The `limits` of definitions, kept together with all replicas. A definition without any costs nothing. */
 export type LimitKeeper = {
   /**
    * Sends if the limits let another request through now; else the failure is `limit_reached` and says when to ask again.
-   * Without Postgres nothing is sent. Rejects only as `send` does.
+   * Without Postgres nothing is sent. What has never worked comes last: it takes no more than half of what the limits allow. Rejects only as `send` does.
    * `cannotWait`: what is sent would be lost by then, such as a code that a browser has brought. It is counted, and sent whatever
    * the limits say.
    */
-  keep(sendable: Sendable, send: () => Promise<TokenAnswer>, how?: { cannotWait: boolean }): Promise<TokenAnswer>;
+  keep(sendable: Sendable, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
 };
 
 type Options = {
@@ -37,11 +40,12 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
     return null;
   };
 
-  const admit = async (sendable: Sendable, isNote: boolean): Promise<Admission | null> => {
+  const admit = async (sendable: Sendable, { cannotWait, isProven }: Urgency): Promise<Admission | null> => {
+    const rules = sendable.definition.limits;
     const request = {
       key: keyOf(sendable),
-      rules: sendable.definition.limits,
-      isNote,
+      rules: isProven ? rules : halfOf(rules),
+      isNote: cannotWait,
       travelSeconds: budgets.limitTravelSeconds,
       leaseSeconds: budgets.leaseSeconds,
     };
@@ -56,12 +60,12 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
   };
 
   return {
-    async keep(sendable, send, { cannotWait } = { cannotWait: false }) {
+    async keep(sendable, send, how) {
       const { limits: rules } = sendable.definition;
       if (!hasLimits(rules)) return await send();
-      const admission = await admit(sendable, cannotWait);
+      const admission = await admit(sendable, how);
       const admitted = admission?.admitted ?? null;
-      if (admitted === null && !cannotWait) return { kind: "failed", failure: heldBack(admission, rules) };
+      if (admitted === null && !how.cannotWait) return { kind: "failed", failure: heldBack(admission, rules) };
       const answer = closing(await send(), rules);
       const failure = answer.kind === "failed" ? answer.failure : null;
       const settled = admitted === null ? undefined : settle(admitted, failure);
@@ -74,6 +78,16 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
 
 function hasLimits({ concurrency, spacingMs, coolDownSeconds, maxPerWindow }: Limits): boolean {
   return concurrency !== null || spacingMs > 0 || coolDownSeconds > 0 || maxPerWindow !== null;
+}
+
+/** So many others may be under way, or in the window, that as many again have room. One is the least: a limit of one has no half. */
+function halfOf(rules: Limits): Limits {
+  const { concurrency, maxPerWindow } = rules;
+  return {
+    ...rules,
+    concurrency: concurrency && Math.ceil(concurrency / 2),
+    maxPerWindow: maxPerWindow && { ...maxPerWindow, requests: Math.ceil(maxPerWindow.requests / 2) },
+  };
 }
 
 /** An answer with the time for which it closes the limit to everybody. */

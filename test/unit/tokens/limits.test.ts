@@ -17,6 +17,8 @@ const busy = {
   failure: { class: "refused_for_now", code: "rate_limited", detail: "", status: 429 },
 } as const satisfies TokenAnswer;
 
+const refresh = { cannotWait: false, isProven: true };
+
 /** A keeper over a store that lets everything through, or says what it is told to. */
 class Stage {
   readonly asked: LimitedRequest[] = [];
@@ -59,21 +61,25 @@ describe("limits", () => {
     { limits: "{ per: connection, max_per_window: 1 in 1 s }", key: "connection:owner" },
   ])("of $limits are those of $key", async ({ limits, key }) => {
     const stage = new Stage();
-    expect(await stage.keeper.keep(sendable(limits), async () => granted)).toBe(granted);
+    expect(await stage.keeper.keep(sendable(limits), async () => granted, refresh)).toBe(granted);
     expect(stage.asked.map((request) => request.key)).toEqual([key]);
     expect(stage.settled).toEqual([{ admitted: expect.objectContaining({ key }), sent: true, closeSeconds: 0 }]);
   });
 
   it("of clients are shared by all connections of a definition that fixes the client", async () => {
     const stage = new Stage();
-    await stage.keeper.keep(sendable("{ per: client, concurrency: 1 }", { client: null }), async () => granted);
+    await stage.keeper.keep(
+      sendable("{ per: client, concurrency: 1 }", { client: null }),
+      async () => granted,
+      refresh,
+    );
     expect(stage.asked.map(({ key }) => key)).toEqual(["client:own"]);
   });
 
   it("ask for what the definition says, for 5 s of travel and 30 s under way", async () => {
     const stage = new Stage();
     const limits = "{ concurrency: 2, spacing_ms: 500, max_per_window: 10 in 600 s }";
-    await stage.keeper.keep(sendable(limits), async () => granted);
+    await stage.keeper.keep(sendable(limits), async () => granted, refresh);
     expect(stage.asked).toMatchObject([
       {
         rules: { concurrency: 2, spacingMs: 500, maxPerWindow: { requests: 10, seconds: 600 } },
@@ -92,7 +98,7 @@ describe("limits", () => {
     const told = Promise.withResolvers<void>();
     stage.settling = told.promise;
     let isThrough = false;
-    const sent = stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => answer);
+    const sent = stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => answer, refresh);
     void sent.then(() => (isThrough = true));
     await setImmediate();
     expect([stage.settled.length, isThrough]).toEqual([1, !waits]);
@@ -100,10 +106,23 @@ describe("limits", () => {
     expect(await sent).toMatchObject(answer);
   });
 
+  it.each([
+    { limits: "{ concurrency: 5, spacing_ms: 500, max_per_window: 6 in 600 s }", concurrency: 3, requests: 3 },
+    { limits: "{ concurrency: 1, spacing_ms: 500, max_per_window: 1 in 600 s }", concurrency: 1, requests: 1 },
+    { limits: "{ concurrency: 2, spacing_ms: 500, max_per_window: 2 in 600 s }", concurrency: 1, requests: 1 },
+  ])("of $limits leave room for what has worked: of others they let $requests through", async (given) => {
+    const stage = new Stage();
+    const unproven = { cannotWait: false, isProven: false };
+    await stage.keeper.keep(sendable(given.limits), async () => granted, unproven);
+    const { concurrency, requests } = given;
+    const rules = { concurrency, spacingMs: 500, maxPerWindow: { requests, seconds: 600 } };
+    expect(stage.asked.map((request) => request.rules)).toMatchObject([rules]);
+  });
+
   it("hold back what can wait, and say how long", async () => {
     const stage = new Stage();
     stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
-    const answer = await stage.keeper.keep(sendable("{ max_per_window: 1 in 600 s }"), async () => granted);
+    const answer = await stage.keeper.keep(sendable("{ max_per_window: 1 in 600 s }"), async () => granted, refresh);
     expect(answer).toMatchObject({ failure: { class: "not_sent", code: "limit_reached", retryAfterSeconds: 431 } });
   });
 
@@ -113,17 +132,17 @@ describe("limits", () => {
   ])("say with the very answer that closes them how long they are closed: $is", async ({ retryAfterSeconds, told }) => {
     const stage = new Stage();
     const refused = { ...busy, failure: { ...busy.failure, retryAfterSeconds } } as TokenAnswer;
-    const answer = await stage.keeper.keep(sendable("{ cool_down_s: 900 }"), async () => refused);
+    const answer = await stage.keeper.keep(sendable("{ cool_down_s: 900 }"), async () => refused, refresh);
     expect(answer).toMatchObject({ failure: { code: "rate_limited", closedSeconds: told } });
     expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: told }]);
   });
 
   describe("of a code that cannot wait", () => {
-    const cannotWait = true;
+    const code = { cannotWait: true, isProven: false };
 
     it("count it, hold it back in no case, and hear what came of it", async () => {
       const stage = new Stage();
-      await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => busy, { cannotWait });
+      await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => busy, code);
       expect(stage.asked.map(({ isNote }) => isNote)).toEqual([true]);
       expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 60 }]);
     });
@@ -131,13 +150,13 @@ describe("limits", () => {
     it("do not stop it when they cannot be asked", async () => {
       const stage = new Stage();
       stage.admission = () => Promise.reject(new Error("a fault"));
-      const answer = await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => granted, { cannotWait });
+      const answer = await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => granted, code);
       expect([answer, stage.settled, stage.errors.map(String)]).toEqual([granted, [], ["Error: a fault"]]);
     });
 
     it("are not asked where the definition has none", async () => {
       const stage = new Stage();
-      await stage.keeper.keep(sendable("{}"), async () => busy, { cannotWait });
+      await stage.keeper.keep(sendable("{}"), async () => busy, code);
       expect([stage.asked, stage.settled]).toEqual([[], []]);
     });
   });
