@@ -105,8 +105,8 @@ async function told(
     throw new BrokerError(code, detail, { ...context, ...(retryAfterSeconds !== undefined && { retryAfterSeconds }) });
   }
   const { exchanged } = outcome;
-  if (exchanged.held === null || (await parts.findHeld({ attemptId: exchanged.held.attemptId })) !== null)
-    return exchanged;
+  const { held } = exchanged;
+  if (held === null || (await parts.findHeld({ attemptId: held.attemptId })) !== null) return exchanged;
   const detail = "This code was exchanged before, and the other account that it gave was accepted or declined.";
   throw new BrokerError("conflict", detail, context);
 }

@@ -61,11 +61,11 @@ async function send(
   permit: Permit,
   { sendable, plan }: { sendable: Sendable; plan: SendPlan },
 ): Promise<TokenAnswer> {
-  const send = async () => {
+  const sendOnce = async () => {
     announce(parts, permit, "started");
     return await parts.sender.send(sendable, plan, { mayStillSend: permit.mayStillSend });
   };
-  return await parts.limits.keep(sendable, send, { cannotWait: false, isProven: permit.row.status !== "pending" });
+  return await parts.limits.keep(sendable, sendOnce, { cannotWait: false, isProven: permit.row.status !== "pending" });
 }
 
 /** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */
