@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { Type, type Static, type TSchema } from "typebox";
 import { Value } from "typebox/value";
 import { StartupError } from "./errors.ts";
+import { readableLine } from "./readable.ts";
 
 const secret = { secret: true };
 /** What a bearer can be sent as: RFC 6750, section 2.1, and a little more. */
@@ -16,8 +17,8 @@ const bearer = (length: number) =>
 /** What people read on a page. */
 const line = (longest: number) =>
   Type.String({
-    pattern: `^(?=.*\\S)[^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]{1,${longest}}$`,
-    allowed: `one line of 1 to ${longest} characters, without control characters`,
+    pattern: readableLine(longest),
+    allowed: `one line of 1 to ${longest} characters with a letter or a digit in it, without control or invisible characters`,
   });
 const url = (description: string) => Type.String({ description });
 const whole = (minimum: number, maximum: number, options: object) =>

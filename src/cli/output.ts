@@ -1,3 +1,4 @@
+import { readable } from "../readable.ts";
 import { isResource, textOf, type Resource } from "./resource.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -75,5 +76,5 @@ function formatMap(map: Resource): string {
 
 /** Text that providers and people chose must not move the cursor or colour the terminal. */
 export function printable(text: string): string {
-  return text.replaceAll(/[\p{Cc}\p{Cf}\u2028\u2029]+/gu, " ");
+  return readable(text);
 }

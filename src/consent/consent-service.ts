@@ -115,7 +115,7 @@ async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLi
     outcome: "other_account",
     held: attemptId,
     was: account,
-    is: held.label ?? held.account,
+    is: held.label,
   } as const;
   return sealTicket(parts, { ...attempt, attemptHash: sha256(`user code ${attemptId}`) }, asked);
 }

@@ -58,7 +58,8 @@ export type DecideAccount = (
   accepted: boolean,
 ) => Promise<{ connectionName: string; providerName: string; account: string | null; endsSoon: boolean }>;
 
-/** A grant of another account that waits for a person's word: the newest of a link, or a certain one. `accepted`: it has it. */
+/** A grant of another account that waits for a person's word: the newest of a link, or a certain one. `accepted`: it has it. `label` is for people.
+ */
 export type FindHeld = (
   of: { connectionId: string; linkId: string } | { attemptId: string },
 ) => Promise<(OtherAccount & { connectionId: string; accepted: boolean }) | null>;

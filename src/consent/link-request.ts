@@ -1,4 +1,5 @@
 import { BrokerError } from "../errors.ts";
+import { readableLine } from "../readable.ts";
 import type { AuthorizationContext } from "./context.ts";
 
 export const defaultLinkSeconds = 3600;
@@ -57,15 +58,13 @@ export function requireManualCode(definition: AuthorizationContext["definition"]
   );
 }
 
-/** One line that a person reads: direction marks could show it as something else than it is. */
-const purposeShape = new RegExp(
-  String.raw`^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]{1,${longestPurpose}}$`,
-  "u",
-);
+const purposeShape = new RegExp(readableLine(longestPurpose), "u");
 
 function checkPurpose(purpose: string): void {
-  if (purpose.trim() !== "" && purposeShape.test(purpose)) return;
-  throw invalid(`purpose must be one line of 1 to ${longestPurpose} characters, without control characters`);
+  if (purposeShape.test(purpose)) return;
+  throw invalid(
+    `purpose must be one line of 1 to ${longestPurpose} characters with a letter or a digit in it, without control or invisible characters`,
+  );
 }
 
 function checkReturnTo(returnTo: string, returnOrigins: readonly string[]): void {

@@ -1,5 +1,6 @@
 import { withDeadline } from "../clock.ts";
 import type { ConsentLinkRow, LinkKey } from "../store/consent-links.ts";
+import { readableName } from "../readable.ts";
 import { csrfMatches, type BrowserAtLink } from "./browser.ts";
 import type { AuthorizationContext, ExchangeCode, ExchangedCode } from "./context.ts";
 import { parseLinkToken, sha256 } from "./link-token.ts";
@@ -89,7 +90,13 @@ export async function endingOf(
   const subject = named(context);
   if (held !== null) {
     const { attemptId, account, label } = held;
-    return { ...subject, outcome: "other_account", held: attemptId, was: context.account, is: label ?? account };
+    return {
+      ...subject,
+      outcome: "other_account",
+      held: attemptId,
+      was: context.account,
+      is: readableName(label ?? account),
+    };
   }
   // Only a name: what is connected stays so, whoever is away now.
   const now = await withDeadline(

@@ -35,7 +35,7 @@ export async function askedNow(
   if (held === null) return null;
   const context = await loadContext(held.connectionId);
   const { account: was } = context;
-  return { ...question, ...named(context), was, is: held.label ?? held.account, isAccepted: held.accepted };
+  return { ...question, ...named(context), was, is: held.label, isAccepted: held.accepted };
 }
 
 /** A person's word on another account (docs/consent.md, "Another account"); the ticket of the page that tells what it did. */

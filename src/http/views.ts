@@ -5,6 +5,7 @@ import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import type { IssuedToken } from "../tokens/issued-token.ts";
+import { readableName } from "../readable.ts";
 import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
 import type { HeldConnection, RecoveryService } from "../registry/recovery-service.ts";
 import { lastErrorCodes } from "./schemas.ts";
@@ -48,7 +49,7 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     inputs: textsOf(record.inputs),
     labels: textsOf(record.labels),
     account: record.account,
-    account_label: record.accountLabel,
+    account_label: readableName(record.accountLabel),
     ...(record.chains && { tokens: Object.fromEntries(record.chains.map((chain) => [chain.chain, viewChain(chain)])) }),
     version: record.version,
     expires_at: iso(record.expiresAt),

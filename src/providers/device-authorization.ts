@@ -1,3 +1,4 @@
+import { invisible } from "../readable.ts";
 import { isDenial } from "./authorization-request.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { readPointer } from "./answer-body.ts";
@@ -14,12 +15,13 @@ export type DeviceAuthorization = {
 };
 
 const longestSeconds = 86_400;
+const shown = new RegExp(`^[^${invisible}]{1,2000}$`, "u");
 
 /** Reads the answer of a device authorization endpoint; null: it lacks what is needed. */
 export function readDeviceAuthorization(body: unknown): DeviceAuthorization | null {
   const text = (pointer: string) => {
     const value = readPointer(body, pointer);
-    return typeof value === "string" && /^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(value) ? value : null;
+    return typeof value === "string" && shown.test(value) ? value : null;
   };
   const seconds = (pointer: string, usual: number) => {
     const value = Number(readPointer(body, pointer) ?? usual);

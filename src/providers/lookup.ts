@@ -1,3 +1,4 @@
+import { readableName } from "../readable.ts";
 import { readPointer } from "./answer-body.ts";
 import type { Lookup } from "./definition.ts";
 import { fill, type TemplateValues } from "./template.ts";
@@ -17,7 +18,7 @@ export function readLookup(lookup: Lookup, body: unknown, values: TemplateValues
   if (lookup.pointer !== null && account === null) return null;
   return {
     account,
-    label: lookup.label === null ? null : readName(entry, lookup.label),
+    label: lookup.label === null ? null : readableName(readName(entry, lookup.label)),
     captured: readCaptured(lookup.capture, (pointer) => readPointer(entry, pointer)),
   };
 }

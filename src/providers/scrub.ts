@@ -1,3 +1,4 @@
+import { readable } from "../readable.ts";
 import { readPointer } from "./answer-body.ts";
 import type { TokenResponse } from "./token-response.ts";
 
@@ -27,10 +28,10 @@ export function describeAnswer(options: {
 
 /** Texts of a provider without the secrets named and without what looks like a token. */
 export function scrub(text: string, secrets: readonly string[]): string {
-  return withoutSecrets(text, secrets)
-    .replaceAll(/[\w.~+/=-]{20,}/g, (run) => (/\d/.test(run) || run.length >= 40 ? "[…]" : run))
-    .replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\s]+/gu, " ")
-    .trim();
+  const masked = withoutSecrets(text, secrets).replaceAll(/[\w.~+/=-]{20,}/g, (run) =>
+    /\d/.test(run) || run.length >= 40 ? "[…]" : run,
+  );
+  return readable(masked).replaceAll(/\s+/g, " ").trim();
 }
 
 /** In one pass: what is hidden is not looked at again, or two secrets could make each other grow for ever. */

@@ -5,6 +5,7 @@ import type { OtherAccount } from "../consent/context.ts";
 import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import type { Establish } from "../tokens/establish.ts";
 import type { ConnectionService } from "./connection-service.ts";
+import { readableName } from "../readable.ts";
 import type { Principal } from "./principal.ts";
 
 type LinkWish = { expiresInSeconds?: number; returnTo?: string; manual?: boolean; purpose?: string };
@@ -74,8 +75,8 @@ function requireCode({ grant, name }: ConnectionRecord): void {
 }
 
 function otherAccount({ name, account }: ConnectionRecord, held: OtherAccount): BrokerError {
-  const other = held.label ?? held.account;
+  const other = readableName(held.label ?? held.account);
   const is = other === null ? "an account that the provider does not name" : `another account, ${other}`;
-  const detail = `The code belongs to ${is}; this connection is ${account ?? "somebody else"}'s. Confirm or decline it: POST /connections/${name}/account.`;
+  const detail = `The code belongs to ${is}; this connection is ${readableName(account) ?? "somebody else"}'s. Confirm or decline it: POST /connections/${name}/account.`;
   return new BrokerError("account_changed", detail, { connection: name });
 }

@@ -18,6 +18,7 @@ import type { AccountRows } from "../store/account-rows.ts";
 import type { Clients } from "../store/clients.ts";
 import type { Connections } from "../store/connections.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { readableName } from "../readable.ts";
 import { endsWithItsToken, lacksRefreshToken } from "../tokens/refresh-token.ts";
 import { askedInVain } from "../tokens/refusal.ts";
 import { openClientSecrets, type Sender } from "../tokens/sending.ts";
@@ -63,7 +64,7 @@ export function createConsentContext(parts: ConsentContextParts) {
       scopes: record.scopes,
       disabled: record.status === "disabled",
       grant: record.grant,
-      account: record.accountLabel ?? record.account,
+      account: readableName(record.accountLabel ?? record.account),
       endsSoon: !record.holdsRefresh && lacksRefreshToken(record),
       redirectUri: redirectUriOf(publicUrl, {
         provider: record.provider,
@@ -86,7 +87,7 @@ export function createConsentContext(parts: ConsentContextParts) {
     const row = await establish.decide({ attemptId }, accepted);
     const providerName = catalog.get(row.provider)?.name ?? row.provider;
     const record = await records.findById(row.id).catch(() => null); // only a name: what was decided stays decided
-    const account = record?.accountLabel ?? record?.account ?? null;
+    const account = readableName(record?.accountLabel ?? record?.account ?? null);
     return { connectionName: row.name, providerName, account, endsSoon: endsWithItsToken(row) };
   };
 
@@ -94,7 +95,7 @@ export function createConsentContext(parts: ConsentContextParts) {
     const held = await parts.accounts.findHeld(of);
     if (held === null) return null;
     const { attemptId, connectionId, account, accountLabel, accepted } = held;
-    return { attemptId, connectionId, account, label: accountLabel, accepted };
+    return { attemptId, connectionId, account, label: readableName(accountLabel ?? account), accepted };
   };
 
   const pushRequest: PushRequest = async ({ connectionId, definition }, request) => {

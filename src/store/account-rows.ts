@@ -166,6 +166,13 @@ export function createAccountRows(
       if (held !== null) await change(held, { account, accountLabel, linkId });
     },
 
+    /** A question that is asked ends those before it on the same connection: they count no more, and are given up with the forgotten. */
+    async overtakeHeld(attemptId: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE held_grants o SET created_at = ${keepHeld} FROM held_grants h
+        WHERE h.attempt_id = ${attemptId}::uuid AND o.connection_id = h.connection_id AND o.created_at < h.created_at
+          AND o.created_at > ${keepHeld} AND NOT o.accepted`;
+    },
+
     /** The newest grant that waits for a person's word; not those older than an hour, or than what a person has connected since. */
     async findHeld(of: HeldBy): Promise<HeldGrant | null> {
       return await findOpen(whichHeld(of));

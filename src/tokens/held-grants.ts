@@ -109,6 +109,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
         return { kind: "connected", row: await accept(sendable, attemptId, found) };
       }
       await accounts.describeHeld(attemptId, { account, label, linkId });
+      await accounts.overtakeHeld(attemptId);
       await accounts.addEvent(row.id, "other_account_held", { account, label });
       return { kind: "held", row, held: { attemptId, account, label } };
     },

@@ -17,6 +17,7 @@ export const noAccounts: AccountRows = {
   isLivedBy: async () => false,
   holdGrant: unasked("holdGrant"),
   describeHeld: unasked("describeHeld"),
+  overtakeHeld: unasked("overtakeHeld"),
   findHeld: async () => null,
   acceptHeld: async () => null,
   declineHeld: async () => false,

@@ -85,6 +85,18 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
     expect(server.accountOf((await stage.token("asked-twice")).access_token)).toBe("ada");
   });
 
+  it("a newer question ends the one before it: its page is 410, and only the newer one can be answered", async () => {
+    const before = await connectAda("overtaken");
+    const browser = new ScriptedBrowser();
+    const older = await reconnectAsBob("overtaken", browser);
+    const newer = await reconnectAsBob("overtaken", browser);
+    expect((await browser.open(older.url)).status).toBe(410);
+    expect((await browser.submit(older, { button: /^Use/ })).status).toBe(410);
+    expect((await stage.token("overtaken")).access_token).toBe(before.access_token);
+    expect((await browser.submit(newer, { button: /^Keep/ })).text).toContain("Nothing has changed");
+    expect((await browser.open(older.url)).status).toBe(410);
+  });
+
   it("'use' serves the new account from then on, as version + 2", async () => {
     const before = await connectAda("used");
     const browser = new ScriptedBrowser();

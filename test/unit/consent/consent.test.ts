@@ -230,11 +230,27 @@ describe("making a link", () => {
     );
   });
 
+  // Zero-width, Hangul filler, tags, joiner, override, word joiner, soft hyphen, not assigned, private.
+  const unseen = ["\u200b", "\u3164", "\u{e0041}", "\u034f", "\u202e", "\u2060", "\u00ad", "\u0378", "\ue000"].flatMap(
+    (each) => [each, `Orders${each}`],
+  );
+
   test("takes a purpose of one line and at most 200 characters", async () => {
-    for (const purpose of ["Invoices for March", "é".repeat(200), "🧾".repeat(200)]) {
+    for (const purpose of ["Invoices for March", "é".repeat(200), "7", `a${"🧾".repeat(199)}`]) {
       await expect(makeLink({ purpose })).resolves.toBeDefined();
     }
-    for (const purpose of ["x".repeat(201), "", " ", "two\nlines", "bell\u0007", "\u202ebackwards", "half \ud83e"]) {
+    for (const purpose of [
+      "x".repeat(201),
+      "",
+      " ",
+      "two\nlines",
+      "bell\u0007",
+      "\u202ebackwards",
+      "half \ud83e",
+      "🧾",
+      "...",
+      ...unseen,
+    ]) {
       await expect(makeLink({ purpose })).rejects.toThrow("purpose must be one line of 1 to 200 characters");
     }
   });
@@ -365,6 +381,21 @@ describe("an answer of the provider", () => {
     expect(answer.body).toContain("invalid_scope: no &lt;b&gt;such&lt;/b&gt; scope");
     expect(stage.events).toContainEqual({ connectionId, type: "consent_failed", detail: { error: "invalid_scope" } });
     expect((await browser.get(url)).statusCode).toBe(200);
+  });
+
+  test("that is an error without a usable state shows a code that is known, and no free text", async () => {
+    const texts = { error_description: "Your account is locked. Call 555", error_uri: "https://evil.example" };
+    const said = async (error: string, state: Record<string, string> = {}) => {
+      const query = new URLSearchParams({ ...texts, error, ...state });
+      const { statusCode, body } = await open().get(`/callback/sandbox?${query.toString()}`);
+      expect([statusCode, body]).toEqual([400, expect.not.stringMatching(/locked|555|evil/)]);
+      return /The address of this page says: ([^<]*)</.exec(body)?.[1] ?? null;
+    };
+    expect(await said("invalid_scope")).toBe("invalid_scope");
+    expect(await said("ACCESS_DENIED", { state: "made-up" })).toBe("ACCESS_DENIED");
+    for (const error of ["Your+account+is+locked", "call 555", "evil.example", "invalid_scope 555"]) {
+      expect(await said(error)).toBeNull();
+    }
   });
 
   test("that is an error without a valid state is 400", async () => {
