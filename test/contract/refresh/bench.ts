@@ -284,12 +284,13 @@ function whoseDeadlinesPassWithIt(clock: Clock): Clock {
 export async function connectExpired(
   stage: StoreStage,
   changes: Parameters<StoreStage["insert"]>[0] = {},
+  refreshToken = "first",
 ): Promise<TokenRow> {
   const clientRef = await makeClient(stage, { changed: false });
   const row = await stage.insert({ clientRef, ...changes });
   const grant: Grant = {
     accessToken: "old access",
-    refreshToken: "first",
+    refreshToken,
     tokenType: "Bearer",
     accessExpiry: { kind: "in", seconds: 0 },
     refreshExpiry: { kind: "unstated" },

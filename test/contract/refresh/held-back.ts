@@ -31,11 +31,11 @@ const asked = () => Promise.reject(new Error("asked"));
 /** Two connections of one client, each with a replica of its own. */
 async function neighbours(stage: StoreStage, limits: string) {
   const clientRef = await makeClient(stage, { changed: false });
-  const connect = async () => ({
-    id: (await connectExpired(stage, { clientRef })).id,
+  const connect = async (refreshToken: string) => ({
+    id: (await connectExpired(stage, { clientRef }, refreshToken)).id,
     bench: new RefreshBench(stage, { limits }),
   });
-  return [await connect(), await connect()] as const;
+  return [await connect("first"), await connect("other")] as const;
 }
 
 /** So that the next attempt begins at once, with its limit as it is after so many seconds. */
@@ -106,6 +106,25 @@ export function heldBack(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage(), { requestLimits: { admit: asked, settle: asked } });
       expect([(await bench.run(id, [granted()])).kind, bench.seen]).toEqual(["moved", ["succeeded"]]);
+    });
+  });
+
+  describe("connections that have never worked", () => {
+    it("take half of what the limits allow, and leave the rest to a connected one", async () => {
+      const clientRef = await makeClient(stage(), { changed: false });
+      const limits = "{ per: client, max_per_window: 4 in 600 s }";
+      const connected = await connectExpired(stage(), { clientRef });
+      const tryOne = async () => {
+        const { id } = await stage().insert({ clientRef, grant: "client_credentials" });
+        return (await new RefreshBench(stage(), { limits }).run(id, [badSecret])).failure?.code;
+      };
+      expect([await tryOne(), await tryOne(), await tryOne(), await tryOne()]).toEqual([
+        "invalid_client",
+        "invalid_client",
+        "limit_reached",
+        "limit_reached",
+      ]);
+      expect((await new RefreshBench(stage(), { limits }).run(connected.id, [granted()])).kind).toBe("moved");
     });
   });
 
