@@ -61,13 +61,10 @@ export class TwoTeams implements AsyncDisposable {
     const shown = { ...anywhere.authorization, pkce: "off", ...manual };
     const toCopy = { ...anywhere, id: "copied", authorization: shown };
     // Its refresh tokens are never spent, so that several connections may hold one.
-    const lent = accounts.definitions().map((strict) => ({
-      ...strict,
-      id: "lent",
-      refresh: { rotation: "never", reuse: "safe" },
-      revocation: { url: `${accounts.origin}/revoke` },
-    }));
-    const definitions = [...shop.definitions(), ...accounts.definitions(), ...lent, anywhere, toCopy];
+    const [strict = fixed] = accounts.definitions();
+    const refresh = { rotation: "never", reuse: "safe" };
+    const lent = { ...strict, id: "lent", refresh, revocation: { url: `${accounts.origin}/revoke` } };
+    const definitions = [...shop.definitions(), ...accounts.definitions(), lent, anywhere, toCopy];
     const broker = await startBroker({
       databaseUrl,
       redisUrl: await useRedis(),
