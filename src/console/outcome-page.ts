@@ -132,7 +132,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 502,
     tone: "bad",
     title: "The provider cannot be reached right now",
-    what: "You agreed, but the provider did not answer this service’s question in time. Nothing has been connected.",
+    what: "You agreed, but this service could not ask the provider, or got no answer in time. Nothing has been connected.",
     next: "Wait a few minutes, then open the link you were given and try again.",
   },
   client_rejected: {

@@ -1,6 +1,6 @@
 import { BrokerError } from "../errors.ts";
 import type { ConnectionGrant, InputDefinition, ProviderDefinition } from "./definition.ts";
-import { clientInputs, inputOwners } from "./requirements.ts";
+import { clientInputs, inputOwners, whyUnsendable } from "./requirements.ts";
 
 type Given = Readonly<Record<string, unknown>>;
 
@@ -86,7 +86,10 @@ function checkInputs(options: {
     if (onClient.includes(name)) {
       throw invalid(name, "decides where the client's secret is sent: set it on the client, not here");
     }
-    inputs[name] = checkValue({ name, value, known });
+    const checked = checkValue({ name, value, known });
+    const why = whyUnsendable(definition, `inputs.${name}`, checked);
+    if (why !== null) throw invalid(name, why);
+    inputs[name] = checked;
   }
   return inputs;
 }

@@ -1,6 +1,6 @@
 import type { ConnectionGrant, Exchange, Lookup, ProviderDefinition, ProviderRequest } from "./definition.ts";
 import { domainIsPinned } from "./host-position.ts";
-import { splitUrl, templateNames } from "./template.ts";
+import { isDots, isHeaderSafe, splitUrl, templateNames } from "./template.ts";
 
 /** The inputs that a connection of this grant cannot do without: those that a template in force uses, as declared. */
 export function requiredInputs(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
@@ -76,6 +76,35 @@ export function clientInputs(definition: ProviderDefinition): string[] {
   return hostInputs(definition).filter((name) => !pinsDomain(definition, name));
 }
 
+/**
+ * Why a value cannot be sent where the definition puts it; null: it can. `name`: as in its templates, `inputs.shop`, `client.id`. A request
+ * that cannot be built would only be found out when a person has consented.
+ */
+export function whyUnsendable(definition: ProviderDefinition, name: string, value: string): string | null {
+  const { api, authorization, issuer } = definition;
+  const all = [...allRequests(definition), { url: authorization?.url, headers: api.headers, clientAuth: null }];
+  const holds = (text: string | null | undefined) => templateNames(text ?? "").includes(name);
+  const inHeader = all.some(
+    ({ headers, clientAuth }) =>
+      Object.values(headers).some(holds) || (clientAuth?.kind === "header" && holds(clientAuth.value)),
+  );
+  if ((inHeader || holds(api.authorization.value)) && !isHeaderSafe(value)) {
+    return "is sent in a header, which can carry ASCII and Latin-1 characters only";
+  }
+  const inUrl = [issuer, api.baseUrl, ...all.map(({ url }) => url)].some((url) => holds(splitUrl(url ?? "").rest));
+  return inUrl && isDots(value) ? "is a part of an address, and must not be dots alone" : null;
+}
+
+function allRequests(definition: ProviderDefinition) {
+  const { exchanges, refreshes, lookups } = definition;
+  return [
+    ...Object.values(exchanges),
+    ...Object.values(refreshes),
+    ...sideRequests(definition),
+    ...lookups.flatMap(({ request }) => request ?? []),
+  ];
+}
+
 /** The issuer where its metadata fill in an address, else empty. */
 function decidingIssuer(definition: ProviderDefinition): string {
   return lacksAddress(definition) ? (definition.issuer ?? "") : "";
@@ -126,16 +155,10 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
 }
 
 function authorities(definition: ProviderDefinition): string[] {
-  const requests = [
-    ...Object.values(definition.exchanges),
-    ...Object.values(definition.refreshes),
-    ...sideRequests(definition),
-    ...definition.lookups.flatMap(({ request }) => request ?? []),
-  ];
   const urls = [
     definition.issuer,
     definition.authorization?.url,
-    ...requests.map(({ url }) => url),
+    ...allRequests(definition).map(({ url }) => url),
     definition.api.baseUrl,
   ];
   return urls.filter((url) => typeof url === "string").map((url) => splitUrl(url).authority);

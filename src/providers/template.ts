@@ -106,7 +106,7 @@ export function fill(
 }
 
 function encodePathValue(value: string): string {
-  if (/^\.+$/.test(value)) {
+  if (isDots(value)) {
     throw new BrokerError("invalid_request", "an input that stands in a path cannot be dots alone");
   }
   return encodeURIComponent(value.toWellFormed());
@@ -146,8 +146,18 @@ export function fillHeaders(
   return Object.fromEntries(fillAll(templates, values, checkedForHeader));
 }
 
+/** Whether a header can carry a value (RFC 9110, section 5.5): Latin-1 without control characters. */
+export function isHeaderSafe(value: string): boolean {
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
+}
+
+/** What a path cannot hold as one of its parts: it would lead elsewhere. */
+export function isDots(value: string): boolean {
+  return /^\.+$/.test(value);
+}
+
 function checkedForHeader(value: string, name: string): string {
-  if (/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) return value;
+  if (isHeaderSafe(value)) return value;
   const detail = `${name} holds a character that no header can carry, such as a line break`;
   if (name.startsWith("client.")) throw new BrokerError("client_rejected", detail);
   if (/^(inputs|credentials)\./.test(name)) throw new BrokerError("invalid_request", detail);

@@ -4,6 +4,7 @@ import type { Catalog } from "../providers/catalog.ts";
 import { secretFault } from "../providers/client-assertion.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import { resolveClientInputs } from "../providers/inputs.ts";
+import { whyUnsendable } from "../providers/requirements.ts";
 import { wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
@@ -103,6 +104,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const definition = await usableDefinition(catalog, given);
       const { id: provider } = definition;
       const checkedInputs = resolveClientInputs({ definition, given: inputs });
+      requireSendable(definition, { clientId, clientSecret });
       if (clientSecret !== null) checkSecret(definition, clientSecret);
       const id = randomUUID();
       const destination = clientDestination({ id, name, provider, inputs: checkedInputs });
@@ -126,6 +128,7 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const { clientSecret, inputs: _given, ...rest } = patch;
       if (rest.patterns !== undefined) requireMayCover(principal, rest.patterns);
       const definition = await usableDefinition(catalog, client.provider);
+      requireSendable(definition, patch);
       if (clientSecret !== undefined) checkSecret(definition, clientSecret);
       const inputs = await changedInputs(client, patch);
       const destination = clientDestination({ ...client, ...(inputs && { inputs }) });
@@ -165,6 +168,21 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
 
 function clientNotFound(name: string): BrokerError {
   return new BrokerError("not_found", `There is no client named "${name}".`);
+}
+
+/** @throws BrokerError naming the field, never its value */
+function requireSendable(
+  definition: ProviderDefinition,
+  { clientId, clientSecret }: { clientId?: string; clientSecret?: string | null },
+): void {
+  const fields = [
+    ["client_id", "client.id", clientId],
+    ["client_secret", "client.secret", clientSecret],
+  ] as const;
+  for (const [field, name, value] of fields) {
+    const why = whyUnsendable(definition, name, value ?? "");
+    if (why !== null) throw new BrokerError("invalid_request", `${field}: ${why}.`);
+  }
 }
 
 /** A client whose secret is a key has one that can be read. @throws BrokerError naming the field, never its value */

@@ -2,7 +2,7 @@ import { BrokerError } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { defaultGrant, fixedClientId, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
 import { resolveInputs, splitInputs } from "../providers/inputs.ts";
-import { needsClientSecret, requiredCredentials } from "../providers/requirements.ts";
+import { needsClientSecret, requiredCredentials, whyUnsendable } from "../providers/requirements.ts";
 import { scopesFor } from "../providers/scopes.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { usableDefinition } from "./client-service.ts";
@@ -115,6 +115,10 @@ export function requireCredentials(
   }
   const missing = needed.find((name) => !given?.[name]);
   if (missing !== undefined) throw invalid(`credentials.${missing}`, `is required for ${grant} of ${definition.id}`);
+  for (const name of needed) {
+    const why = whyUnsendable(definition, `credentials.${name}`, given?.[name] ?? "");
+    if (why !== null) throw invalid(`credentials.${name}`, why);
+  }
   return needed.length === 0 ? null : given;
 }
 

@@ -7,6 +7,7 @@ import {
   pinsDomain,
   requiredCredentials,
   requiredInputs,
+  whyUnsendable,
 } from "../../../src/providers/requirements.ts";
 import { isAnchored } from "../../../src/providers/host-position.ts";
 import { builtin, define } from "./definitions.ts";
@@ -14,6 +15,33 @@ import { builtin, define } from "./definitions.ts";
 const randomBytes = (size: number) => new Uint8Array(size).fill(0xab);
 const invalid = (text: RegExp) =>
   expect.objectContaining({ code: "invalid_request", message: expect.stringMatching(text) });
+
+describe("what cannot be sent where the definition puts it", () => {
+  const definition = define(`
+grants: [device_code]
+inputs: { dev: { description: d }, plain: { description: p }, part: { description: p }, api: { description: a } }
+device:
+  url: https://login.example/device/{inputs.part}
+  headers: { x-dev: "{inputs.dev}", x-id: "{client.id}" }
+  fields: { plain: "{inputs.plain}" }
+api: { headers: { x-api: "{inputs.api}" } }`);
+  const change = (given: Record<string, string>) => checkInputChanges({ definition, given, hasClient: false });
+
+  test.each([
+    [{ dev: "é€" }, /^inputs\.dev is sent in a header/],
+    [{ api: "注文" }, /^inputs\.api is sent in a header/],
+    [{ part: ".." }, /^inputs\.part is a part of an address/],
+  ])("%j is refused, and named", (given, text) => {
+    expect(() => change(given as Record<string, string>)).toThrow(invalid(text));
+  });
+
+  test("what can be sent is taken", () => {
+    const given = { dev: "Café 7", plain: "é€ ..", part: "é€", api: "x" };
+    expect(change(given)).toEqual(given);
+    expect(whyUnsendable(definition, "client.id", "app-€")).toContain("header");
+    expect(whyUnsendable(definition, "client.secret", "s€cret")).toBeNull();
+  });
+});
 
 describe("what a grant needs", () => {
   test("inputs are required only if a template in force uses them", () => {
