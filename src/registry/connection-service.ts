@@ -250,7 +250,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
 
     async events(principal, name, page) {
       const { id } = await get(principal, name);
-      return (await connections.events(id, page)).map((event) => withoutForeignNames(principal, event));
+      const events = await connections.events(id, { ...page, patterns: likePatterns(principal) });
+      return events.map((event) => withoutForeignNames(principal, event));
     },
   };
 }

@@ -126,18 +126,25 @@ export function createAccountRows(
       return rows[0] ?? null;
     },
 
-    /** Names of other connections that hold sets of the same account, newest first. `providers`: the ids of their provider. */
+    /** Other connections that hold sets of the same account, newest first. `providers`: the ids of their provider. */
     async sharingAccount(
       row: Pick<TokenRow, "id" | "account" | "clientRef">,
       inputs: Readonly<Record<string, string>>,
       by: { account: boolean; client: boolean; providers: readonly string[] },
-    ): Promise<string[]> {
-      const rows = await prisma.$queryRaw<{ name: string }[]>`
-        SELECT o.name FROM connections o WHERE o.provider = ANY(${[...by.providers]}::text[]) AND o.id <> ${row.id}::uuid
+    ): Promise<{ id: string; name: string }[]> {
+      return await prisma.$queryRaw`
+        SELECT o.id::text AS id, o.name FROM connections o WHERE o.provider = ANY(${[...by.providers]}::text[]) AND o.id <> ${row.id}::uuid
           AND o.parent_id IS NULL AND o.generation > 0 AND o.enabled_status = 'connected'
           AND (NOT ${by.account} OR o.account = ${row.account}) AND (NOT ${by.client} OR o.client_ref = ${row.clientRef}::uuid)
           AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
-      return rows.map(({ name }) => name);
+    },
+
+    /** Tells connections that their set has most likely ended, each once for a grant, and not whose connection has ended it. */
+    async tellDropped(ids: string[], detail: { kept: number }): Promise<void> {
+      await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
+        SELECT c.id, 'set_dropped', ${json(detail)} FROM connections c WHERE c.id = ANY(${ids}::uuid[]) AND NOT EXISTS (
+          SELECT 1 FROM connection_events e
+          WHERE e.connection_id = c.id AND e.type = 'set_dropped' AND e.at >= COALESCE(c.authorized_at, c.created_at))`;
     },
 
     async addEvent(connectionId: string, type: EventType, detail: Record<string, unknown>): Promise<void> {

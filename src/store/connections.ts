@@ -228,14 +228,22 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
       await prisma.$executeRaw`DELETE FROM connections WHERE id = ${id}::uuid`;
     },
 
-    /** Newest first; those of its further tokens say which one in their detail. */
-    async events(connectionId: string, page: { limit: number; before: bigint | null }): Promise<ConnectionEventRow[]> {
-      const { limit, before } = page;
+    /**
+     * Newest first; those of its further tokens say which one in their detail. An event that names connections is among them only
+     * where `patterns` (of LIKE) cover one of those: else it would tell that there are others.
+     */
+    async events(
+      connectionId: string,
+      { limit, before, patterns }: { limit: number; before: bigint | null; patterns: string[] },
+    ): Promise<ConnectionEventRow[]> {
+      const isToBeSeen = Sql.sql`CASE WHEN jsonb_typeof(detail->'connections') = 'array' THEN EXISTS (
+        SELECT 1 FROM jsonb_array_elements_text(detail->'connections') named(one) WHERE one LIKE ANY(${patterns}::text[]))
+        ELSE true END`;
       return await prisma.$queryRaw`
         SELECT e.id, e.at, e.type, CASE WHEN c.chain IS NULL THEN e.detail
             ELSE e.detail || jsonb_build_object('token', c.chain) END AS detail
         FROM connections c, LATERAL (SELECT * FROM connection_events WHERE connection_id = c.id
-          AND (${before}::bigint IS NULL OR id < ${before}::bigint) ORDER BY id DESC LIMIT ${limit}) e
+          AND (${before}::bigint IS NULL OR id < ${before}::bigint) AND ${isToBeSeen} ORDER BY id DESC LIMIT ${limit}) e
         WHERE c.id = ${connectionId}::uuid OR c.parent_id = ${connectionId}::uuid ORDER BY e.id DESC LIMIT ${limit}`;
     },
 

@@ -17,6 +17,7 @@ export const eventTypes = [
   "id_token_unchecked",
   "id_token_refused",
   "other_sets_dropped",
+  "set_dropped", // the other side of it, which is not told whose connection it was
   "refreshed",
   "refresh_failed",
   "needs_reauthorization",

@@ -23,15 +23,16 @@ export type Accounts = {
   identify(sendable: Sendable, token: AskedToken): Promise<Identified>;
   /**
    * What is to be found out about a set that has just been stored: its end, where only introspection tells it, and whose
-   * account it is, unless that is known. The newest row; never rejects.
+   * account it is, unless that is known. `handedOver`: nobody has tried it at the provider, so it counts as none of the account's
+   * sets before the provider has answered it. The newest row; never rejects.
    */
-  followUp(sendable: Sendable, stored: TokenRow): Promise<TokenRow>;
+  followUp(sendable: Sendable, stored: TokenRow, options?: { handedOver: boolean }): Promise<TokenRow>;
   /** Notes whose account the grant of a row is, and which other sets that has ended. The newest row. */
   learn(sendable: Sendable, row: TokenRow, found: FoundAccount): Promise<TokenRow>;
 };
 
 export type AccountParts = {
-  accounts: Pick<AccountRows, "learnAccount" | "learnExpiry" | "sharingAccount" | "addEvent">;
+  accounts: Pick<AccountRows, "learnAccount" | "learnExpiry" | "sharingAccount" | "tellDropped" | "addEvent">;
   sender: Pick<Sender, "ask">;
   vault: TokenVault;
   random: () => number;
@@ -49,35 +50,44 @@ export function createAccounts(parts: AccountParts): Accounts {
     }
   };
 
-  const learn: Accounts["learn"] = async (sendable, row, found) => {
+  const store = async (row: TokenRow, found: FoundAccount): Promise<TokenRow | null> => {
     // The tokens are bound to what was looked up: they are sealed anew by the statement that changes it.
     const to = placeOf({ ...row, accountCaptured: found.captured });
-    const learnt = await accounts.learnAccount(row, found, vault.resealTokens(row, placeOf(row), to));
+    return await accounts.learnAccount(row, found, vault.resealTokens(row, placeOf(row), to));
+  };
+
+  const learn: Accounts["learn"] = async (sendable, row, found) => {
+    const learnt = await store(row, found);
     if (learnt !== null) await noteSharedSets(parts, sendable.definition, learnt);
     return learnt ?? row;
   };
 
-  const learnAccount = async (sendable: Sendable, row: TokenRow, token: AskedToken): Promise<TokenRow> => {
+  const learnAccount = async (
+    sendable: Sendable,
+    { row, token, isProven }: { row: TokenRow; token: AskedToken; isProven: boolean },
+  ): Promise<TokenRow> => {
     const found = await identify(sendable, token);
     if (found.kind === "failed") {
       await accounts.addEvent(row.id, "account_lookup_failed", { detail: found.detail });
       return row;
     }
-    return await learn(sendable, row, found);
+    return isProven ? await learn(sendable, row, found) : ((await store(row, found)) ?? row);
   };
 
   return {
     identify,
     learn,
 
-    async followUp(sendable, stored) {
+    async followUp(sendable, stored, { handedOver } = { handedOver: false }) {
       const { definition } = sendable;
+      // Whose account it is was found by a request with the token, or is said without one.
+      const isProven = !handedOver || definition.lookups.some(({ request }) => request !== null);
       if (stored.accessToken === null || !hasFollowUp(definition, stored)) return stored;
       try {
         const accessToken = vault.openAccessToken(stored.accessToken, placeOf(stored));
         const token = { accessToken, captured: stored.captured };
         const row = await learnExpiry(parts, sendable, { row: stored, token });
-        return isKnown(definition, row) ? row : await learnAccount(sendable, row, token);
+        return isKnown(definition, row) ? row : await learnAccount(sendable, { row, token, isProven });
       } catch (error) {
         // Nothing here is needed for the token to be served; the next stored set leads here again.
         if (!isStorageUnavailable(error)) onBackgroundError(error);
@@ -165,7 +175,7 @@ async function learnExpiry(
   return (await accounts.learnExpiry(row, { expiresAt, refreshDueAt })) ?? row;
 }
 
-/** Where a provider keeps only so many sets of the same account, another connection has just lost its own. */
+/** Where a provider keeps only so many sets of the same account, another connection has just lost its own: both are told. */
 async function noteSharedSets(
   { accounts }: AccountParts,
   definition: ProviderDefinition,
@@ -182,5 +192,10 @@ async function noteSharedSets(
   const others = await accounts.sharingAccount(row, inputs, by);
   const dropped = others.slice(max - 1);
   if (dropped.length === 0) return;
-  await accounts.addEvent(row.id, "other_sets_dropped", { connections: dropped.slice(0, 20), kept: max });
+  const connections = dropped.slice(0, 20).map(({ name }) => name);
+  await accounts.addEvent(row.id, "other_sets_dropped", { connections, kept: max });
+  await accounts.tellDropped(
+    dropped.map(({ id }) => id),
+    { kept: max },
+  );
 }

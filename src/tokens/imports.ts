@@ -48,7 +48,7 @@ export function createImport(parts: ImportParts) {
     const learnt = cache.learn(stored).row;
     for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
     const sendable = await sender.prepare(learnt);
-    const known = await withDeadline(lookups.followUp(sendable, learnt), budgets.lookupMs, clock);
+    const known = await withDeadline(lookups.followUp(sendable, learnt, { handedOver: true }), budgets.lookupMs, clock);
     return known === null ? learnt : cache.learn(known).row;
   };
 }

@@ -13,6 +13,7 @@ export const noAccounts: AccountRows = {
   learnAccount: unasked("learnAccount"),
   learnExpiry: unasked("learnExpiry"),
   sharingAccount: async () => [],
+  tellDropped: async () => undefined,
   addEvent: async () => {},
   isLivedBy: async () => false,
   holdGrant: unasked("holdGrant"),

@@ -97,7 +97,7 @@ export function connections(stage: () => StoreStage): void {
         labels: { stage: "test" },
         inputs: { region: "eu", shop: "south" },
       });
-      const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
+      const [event] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
       expect(event).toMatchObject({ type: "updated", detail: { changed: ["scopes", "labels", "inputs"] } });
     });
 
@@ -280,9 +280,13 @@ export function connections(stage: () => StoreStage): void {
     const row = await stage().insert();
     const texts = ["one", 'a "quote" and a \\', "née ✓", "four"];
     for (const text of texts) await stage().connections.addEvent(row.id, "account_lookup_failed", { text });
-    const first = await stage().connections.events(row.id, { limit: 3, before: null });
+    const first = await stage().connections.events(row.id, { limit: 3, before: null, patterns: ["%"] });
     expect(first.map(({ detail }) => detail["text"])).toEqual(texts.toReversed().slice(0, 3));
-    const rest = await stage().connections.events(row.id, { limit: 3, before: first.at(-1)?.id ?? null });
+    const rest = await stage().connections.events(row.id, {
+      limit: 3,
+      before: first.at(-1)?.id ?? null,
+      patterns: ["%"],
+    });
     expect(rest.map(({ type }) => type)).toEqual(["account_lookup_failed", "created"]);
     expect(Math.abs((rest[0]?.at.getTime() ?? 0) - (await stage().row(row.id)).now.getTime())).toBeLessThan(60_000);
   });

@@ -87,7 +87,7 @@ export function grants(stage: () => StoreStage): void {
         const columns = await stage().columns(row.id);
         expect(columns).toMatchObject({ last_error_at: null, enabled_status: "connected" });
         expect(columns["last_refreshed_at"]).not.toBeNull();
-        const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
+        const [event] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
         expect(event).toMatchObject({ type: "refreshed", detail: { generation: 2 } });
       });
 
@@ -154,7 +154,7 @@ export function grants(stage: () => StoreStage): void {
         const grant = lacking();
         const stored = await replace(stage(), row, { grant });
         expect(stored).toMatchObject({ refreshToken: null, noRefreshTokenSince: grant.issuedAt });
-        const [newest] = await stage().connections.events(row.id, { limit: 1, before: null });
+        const [newest] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
         expect(newest).toMatchObject({ type: "no_refresh_token", detail: { kept: false } });
         expect(await stage().connections.findById(row.id)).toMatchObject({ holdsRefresh: false });
         expect((await replace(stage(), await stage().row(row.id)))?.noRefreshTokenSince).toBeNull();
@@ -182,7 +182,7 @@ export function grants(stage: () => StoreStage): void {
           noRefreshTokenSince: grant.issuedAt,
           backoffUntil: null,
         });
-        const [newest] = await stage().connections.events(row.id, { limit: 1, before: null });
+        const [newest] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
         expect(newest).toMatchObject({ type: "no_refresh_token", detail: { kept: true } });
       });
 

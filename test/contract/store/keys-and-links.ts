@@ -368,7 +368,7 @@ export function consent(stage: () => StoreStage): void {
       }
       await Promise.all([makeRequest(), makeRequest(), stage().attempts.begin((await makeAttempt()).attempt)]);
       const failed = async ({ connectionId }: { connectionId: string }) =>
-        (await stage().connections.events(connectionId, { limit: 10, before: null }))
+        (await stage().connections.events(connectionId, { limit: 10, before: null, patterns: ["%"] }))
           .filter(({ type }) => type === "consent_failed")
           .map(({ detail }) => detail);
       expect(await failed(killed)).toEqual([{ error: "interrupted" }]);

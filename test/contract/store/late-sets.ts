@@ -53,7 +53,7 @@ export function lateSets(stage: () => StoreStage): void {
         backoffUntil: null,
         lastErrorCode: null,
       });
-      const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
+      const [event] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
       expect(event).toMatchObject({ type: "late_answer_stored" as const, detail: { attempt: given.attemptId } });
     });
 

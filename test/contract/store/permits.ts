@@ -320,7 +320,7 @@ export function permits(stage: () => StoreStage): void {
         const columns = await stage().columns(row.id);
         expect(permitOf(columns)).toEqual(noPermit);
         expect(columns).toMatchObject({ generation: 1, version: 1, attempt_answer_sealed: null });
-        const [event] = await stage().connections.events(row.id, { limit: 1, before: null });
+        const [event] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
         expect(event).toMatchObject({ type: "refresh_failed", detail: busy });
       });
 

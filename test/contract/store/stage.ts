@@ -76,7 +76,7 @@ export class StoreStage {
 
   /** The types of a connection's events, oldest first. */
   async events(id: string): Promise<string[]> {
-    const events = await this.connections.events(id, { limit: 100, before: null });
+    const events = await this.connections.events(id, { limit: 100, before: null, patterns: ["%"] });
     return events.map(({ type }) => type).toReversed();
   }
 

@@ -167,7 +167,10 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
     await connectAda("set-two", "able-one");
     const dropped = (await stage.events("set-two")).find(({ type }) => type === "other_sets_dropped");
     expect(dropped?.detail).toEqual({ connections: ["set-one"], kept: 1 });
+    const hit = async (name: string) => (await stage.events(name)).filter(({ type }) => type === "set_dropped");
     expect(await types("set-one")).not.toContain("other_sets_dropped");
+    expect((await hit("set-one")).map(({ detail }) => detail)).toEqual([{ kept: 1 }]);
+    expect(await hit("set-two")).toEqual([]);
     await stage.consent("set-one");
     const again = (await stage.events("set-one")).find(({ type }) => type === "other_sets_dropped");
     expect(again?.detail).toEqual({ connections: ["set-two"], kept: 1 });

@@ -134,16 +134,23 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
   });
   it("is not told the names of others by its own connection's history", async () => {
     await stage.api.createConnection({ name: "team-a-history", provider: "strict", client: "accounts-b" });
-    const detail = JSON.stringify({ connections: ["team-b-account", "team-a-lent"], kept: 1 });
-    await query(
-      stage.databaseUrl,
-      `INSERT INTO connection_events (connection_id, type, detail)
-        SELECT id, 'other_sets_dropped', $1::jsonb FROM connections WHERE name = 'team-a-history'`,
-      [detail],
-    );
-    const { body } = await stage.attack(key, "/connections/team-a-history/events");
-    const [event] = body["items"] as { detail: unknown }[];
-    expect(event?.detail).toEqual({ connections: ["team-a-lent"], kept: 1 });
+    const happen = async (...connections: string[]) =>
+      await query(
+        stage.databaseUrl,
+        `INSERT INTO connection_events (connection_id, type, detail)
+          SELECT id, 'other_sets_dropped', $1::jsonb FROM connections WHERE name = 'team-a-history'`,
+        [JSON.stringify({ connections, kept: 1 })],
+      );
+    await happen("team-b-account", "team-a-lent");
+    await happen("team-b-account");
+    const seen = async (path: string) => {
+      const { body } = await stage.attack(key, `/connections/team-a-history/events${path}`);
+      return (body["items"] as { type: string; detail: unknown }[]).map(({ type, detail }) => [type, detail]);
+    };
+    // What names nobody that the key may see is no event of its history at all, nor a gap in a page.
+    const shown = ["other_sets_dropped", { connections: ["team-a-lent"], kept: 1 }];
+    expect(await seen("")).toEqual([shown, ["created", {}]]);
+    expect(await seen("?limit=1")).toEqual([shown]);
   });
 
   it("gets no second hold of a refresh token that team B's connection lives by", async () => {

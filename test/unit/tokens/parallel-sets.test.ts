@@ -2,7 +2,8 @@ import { randomUUID } from "node:crypto";
 import { beforeAll, expect, test } from "vitest";
 import { createAccountRows } from "../../../src/store/account-rows.ts";
 import type { Database } from "../../../src/store/database.ts";
-import { createAccounts } from "../../../src/tokens/accounts.ts";
+import { createAccounts, type AccountParts } from "../../../src/tokens/accounts.ts";
+import { placeOf } from "../../../src/tokens/destination.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { useEmbedded } from "../../support/services/embedded.ts";
@@ -43,7 +44,7 @@ async function connect(provider: string, connections: Record<string, Connected>)
   return rows;
 }
 
-/** Whom the event of the newest connection names when its account is found. */
+/** Whom the event of the newest connection names when its account is found, which are told of it, too, once. */
 async function droppedBy(parallelSets: string, connections: Record<string, Connected>): Promise<unknown[]> {
   const provider = `own-${randomUUID()}`;
   const rows = await connect(provider, connections);
@@ -54,10 +55,24 @@ async function droppedBy(parallelSets: string, connections: Record<string, Conne
   const own = { id: newest.id, provider, clientRef: newest.clientRef, generation: 1, authorization: 1 };
   const row = tokenRow({ ...own, accessToken: null, refreshToken: null });
   const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
-  await accounts().learn(sendable, row, { account: newest.account, label: null, captured: {} });
+  const learn = async () =>
+    await accounts().learn(sendable, row, { account: newest.account, label: null, captured: {} });
+  await learn();
   const events = await database.prisma.connectionEvent.findMany({
     where: { connectionId: { in: rows.map(({ id }) => id) }, type: "other_sets_dropped" },
   });
+  const told = async () => {
+    const where = { connectionId: { in: rows.map(({ id }) => id) }, type: "set_dropped" };
+    const found = await database.prisma.connectionEvent.findMany({ where });
+    return found.map((each) => [rows.find(({ id }) => id === each.connectionId)?.name, each.detail]);
+  };
+  const named = events.flatMap(({ detail }) => {
+    const { connections: names, kept } = detail as { connections: string[]; kept: number };
+    return names.map((name) => [name, { kept }]);
+  });
+  expect(new Set(await told())).toEqual(new Set(named));
+  await learn();
+  expect(await told()).toHaveLength(named.length);
   return events.map(({ connectionId, detail }) => {
     expect(connectionId).toBe(newest.id);
     return JSON.parse(JSON.stringify(detail).replaceAll(`${provider}/`, "")) as unknown;
@@ -68,10 +83,10 @@ const unasked = () => Promise.reject(new Error("nothing is asked for"));
 
 const vault = createTokenVault(createKeyring([{ id: "k1", key: Buffer.alloc(32, 1) }]));
 
-function accounts() {
+function accounts(sender: AccountParts["sender"] = { ask: unasked }) {
   return createAccounts({
     accounts: createAccountRows(database, vault),
-    sender: { ask: unasked },
+    sender,
     vault,
     random: () => 0,
     onBackgroundError: (error) => expect.unreachable(String(error)),
@@ -117,4 +132,35 @@ test("a connection without a set has none to lose", async () => {
 test("those that stand under an id that the definition had before are counted as well", async () => {
   const connections = { before: { former: true as const }, newest: {} };
   expect(await droppedBy("{ single_per: [user] }", connections)).toEqual([{ connections: ["before"], kept: 1 }]);
+});
+
+test("what somebody hands over drops nobody's set before the provider has answered it", async () => {
+  const provider = `own-${randomUUID()}`;
+  const rows = await connect(provider, { old: {}, newest: {} });
+  const newest = rows.at(-1);
+  if (newest === undefined) throw new Error("no connection");
+  const own = { id: newest.id, provider, clientRef: newest.clientRef, generation: 1, authorization: 1, lookedUp: null };
+  const row = tokenRow({ ...own, inputs: { shop: "a" }, refreshToken: null });
+  const sealed = {
+    ...row,
+    accessToken: vault.sealTokens({ accessToken: "junk", refreshToken: null }, placeOf(row)).accessToken,
+  };
+  const given = "inputs: { shop: {} }\nparallel_sets: { single_per: [inputs.shop] }\n";
+  const definition = { ...define(`${given}after_connect: [{ value: "{inputs.shop}" }]`), id: provider };
+  const sendable = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
+  // A lookup that asks nobody, so that it is fed with what is known.
+  const said: AccountParts["sender"] = {
+    ask: async (_sendable, _request, build) => {
+      build({ inputs: { shop: "a" } });
+      return null;
+    },
+  };
+  const noted = async () =>
+    await database.prisma.connectionEvent.count({
+      where: { type: { in: ["other_sets_dropped", "set_dropped"] }, connectionId: { in: rows.map(({ id }) => id) } },
+    });
+  await accounts(said).followUp(sendable, sealed, { handedOver: true });
+  expect(await noted()).toBe(0);
+  await accounts(said).followUp(sendable, sealed);
+  expect(await noted()).toBe(2);
 });
