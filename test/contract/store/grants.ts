@@ -294,6 +294,19 @@ export function grants(stage: () => StoreStage): void {
         expect(await replace(stage(), row, { grant: sealedGrant(), exclusive: true })).toMatchObject({ version: 3 });
       });
 
+      it("is stored over itself by a person's new consent, and is not sent again before the request in flight is over", async () => {
+        const { row } = await stage().permit();
+        const refreshFingerprint = sealedBytes();
+        await stage().set(row.id, `refresh_fingerprint = '\\x${Buffer.from(refreshFingerprint).toString("hex")}'`);
+        const given = { event: { type: "reconnected" as const, detail: {} }, exclusive: true };
+        const place = { ...row, attemptId: randomUUID() };
+        const stored = await stage().rows.replaceGrant(place, sealedGrant({ refreshFingerprint }), given);
+        expect([stored?.attemptId, stored?.backoffUntil]).toEqual([null, row.leaseUntil]);
+        const other = await stage().permit();
+        const fresh = { ...other.row, attemptId: randomUUID() };
+        expect((await stage().rows.replaceGrant(fresh, sealedGrant(), given))?.backoffUntil).toBeNull();
+      });
+
       it("goes to one of ten connections that ask for it at once", async () => {
         const grant = sealedGrant();
         const rivals = await Promise.all(Array.from({ length: 10 }, () => stage().insert()));

@@ -1,9 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type AccountRows, createAccountRows } from "../../../src/store/account-rows.ts";
-import { sealedBytes, vault, type StoreStage } from "./stage.ts";
+import { sealedBytes, sealedGrant, vault, type StoreStage } from "./stage.ts";
 
 const ids = (held: readonly { attemptId: string }[]) => held.map(({ attemptId }) => attemptId);
+
+const givenUpBy = (connectionId: string) => ({ connectionId, provider: "own", clientRef: null });
 
 async function age(stage: StoreStage, attemptId: string, interval: string): Promise<void> {
   await stage.query(
@@ -83,6 +85,39 @@ export function heldGrants(stage: () => StoreStage): void {
       expect(ids(await accounts.acceptedHeld())).not.toContain(attemptId);
       await age(stage(), attemptId, "6 minutes");
       expect(ids(await accounts.acceptedHeld())).toContain(attemptId);
+    });
+  });
+
+  describe("a grant that is to be revoked", () => {
+    let accounts: AccountRows;
+    beforeAll(() => {
+      accounts = createAccountRows(stage().database, vault);
+    });
+
+    it("is in use where any connection holds its refresh token", async () => {
+      const { id } = await stage().connect();
+      const { refreshFingerprint } = sealedGrant();
+      const asked = { ...givenUpBy(randomUUID()), refreshFingerprint, account: null };
+      expect(await accounts.isLivedBy(asked)).toBe(false);
+      const hex = Buffer.from(refreshFingerprint ?? []).toString("hex");
+      await stage().set(id, `refresh_fingerprint = decode('${hex}', 'hex')`);
+      expect(await accounts.isLivedBy(asked)).toBe(true);
+    });
+
+    it.each([
+      ["another connection's that is connected", "account = 'ann'", true],
+      ["another connection's that is switched off", "account = 'ann', status = 'disabled'", true],
+      ["another connection's that has ended", "account = 'ann', enabled_status = 'needs_reauthorization'", false],
+      ["another account's", "account = 'ben'", false],
+      ["nobody's known account", "account = NULL", false],
+      ["another provider's", "account = 'ann', provider = 'other'", false],
+    ])("is in use by its account where that is %s: %s, %s", async (_is, change, inUse) => {
+      const { id } = await stage().connect();
+      await stage().set(id, change);
+      const asked = { refreshFingerprint: null, account: "ann" };
+      expect(await accounts.isLivedBy({ ...givenUpBy(randomUUID()), ...asked })).toBe(inUse);
+      expect(await accounts.isLivedBy({ ...givenUpBy(id), ...asked })).toBe(false);
+      await stage().set(id, "account = NULL");
     });
   });
 }
