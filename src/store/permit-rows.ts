@@ -49,6 +49,14 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   };
 
   return {
+    /** Why not even a request could be made, for whoever looks at the connection. Nothing was attempted, so nothing is counted. */
+    async noteUnprepared({ id, generation }: Pick<TokenRow, "id" | "generation">, detail: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE connections c SET last_error_code = 'connect_failed',
+          last_error_at = clock_timestamp(), last_error_detail = ${detail}
+        WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.attempt_id IS NULL
+          AND (c.last_error_detail IS DISTINCT FROM ${detail} OR c.last_error_at < clock_timestamp() - interval '1 minute')`;
+    },
+
     /**
      * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Where
      * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy.

@@ -80,7 +80,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
   /** Asks for the permit until it is given, or somebody else's refresh makes it needless. */
   const contend = async (flight: Flight): Promise<RefreshOutcome> => {
     if (isDraining()) throw shuttingDown(flight.row);
-    const sendable = await parts.prepare(flight.row);
+    const sendable = await prepareOrNote(parts, flight.row);
     const plan = firstPlan(flight.row);
     if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
     const outcome = await tryOnce(flight, sendable);
@@ -126,6 +126,17 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
       if (lease.state === "owned") lease.release();
     }
   };
+}
+
+/** Metadata that are away, or a definition that is gone, leave their reason in the row: no attempt will. */
+async function prepareOrNote({ prepare, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
+  try {
+    return await prepare(row);
+  } catch (error) {
+    const isAway = error instanceof BrokerError && error.code === "provider_unavailable";
+    if (isAway) await rows.noteUnprepared(row, error.message).catch(() => undefined);
+    throw error;
+  }
 }
 
 async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {

@@ -11,7 +11,7 @@ const metadataPath = "/.well-known/openid-configuration";
 const clockAhead = fileURLToPath(new URL("support/clock-ahead-preload.ts", import.meta.url));
 
 /** One server for each test, under its name; the broker knows of each the issuer alone. */
-const ids = ["evil", "down", "lacking", "moved", "gone"] as const;
+const ids = ["evil", "down", "lacking", "moved", "gone", "machine"] as const;
 let stage: AbilityStage<AbleProvider>;
 let peer: OidcPeer;
 const servers = new Map<string, AbleProvider>();
@@ -56,6 +56,7 @@ describeWithServices(["postgres", "redis"], "addresses that an issuer publishes"
         extends: "oidc",
         issuer: origin,
         authorization: { pkce: "off", scope: { default: [] } },
+        ...(id === "machine" && { grants: ["client_credentials"] }),
       })),
     ];
     const nodeOptions = [`--import=${pathToFileURL(clockAhead).href}`];
@@ -65,6 +66,15 @@ describeWithServices(["postgres", "redis"], "addresses that an issuer publishes"
   afterAll(async () => {
     await stage[Symbol.asyncDispose]();
     await Promise.all([...servers.values(), peer].map((server) => server[Symbol.asyncDispose]()));
+  });
+
+  it("metadata that are away leave a connection that needs no person pending, and say so on it", async () => {
+    await serve("machine", null);
+    const { status, last_error } = await stage.api.connection("machine");
+    expect([status, last_error]).toEqual([
+      "pending",
+      expect.objectContaining({ code: "connect_failed", detail: expect.stringMatching(/metadata/) }),
+    ]);
   });
 
   it("`extends: oidc` and an issuer are enough for oidc-provider: consent, refreshes and revocation, with one read of its metadata", async () => {

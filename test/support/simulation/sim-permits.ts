@@ -15,6 +15,8 @@ import type { Sync } from "./sync.ts";
 /** store/permit-rows.ts, in memory. */
 export function permitStatements(tables: SimTables): Sync<ReturnType<typeof createPermitRows>> {
   return {
+    noteUnprepared() {},
+
     takePermit(request) {
       const { attemptId, leaseSeconds, orphan } = request;
       const leaseUntil = after(tables.nowMs(), leaseSeconds);
