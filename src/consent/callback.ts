@@ -68,18 +68,9 @@ export async function refuse(
   return endingOfRefusal(context, answer);
 }
 
-/** RFC 6749, section 4.1.2.1; RFC 8707, section 2; RFC 9396, section 5; OpenID Connect Core, section 3.1.2.6. */
-const knownErrors = new Set(
-  `invalid_request unauthorized_client access_denied unsupported_response_type invalid_scope server_error temporarily_unavailable
-  invalid_target invalid_authorization_details interaction_required login_required account_selection_required consent_required
-  invalid_request_uri invalid_request_object request_not_supported request_uri_not_supported registration_not_supported`.split(
-    /\s+/,
-  ),
-);
-
 /**
- * An error that came without a usable state of this browser; null: none did. Anybody can write such an address, and the page stands under
- * the organisation's name: of what it says only a code that is known is shown, and nothing changes.
+ * An error that came without a usable state of this browser; null: none did. Anybody can write such an address: what it says is
+ * shown as text, and changes nothing.
  */
 export function readLostError(
   definition: ProviderDefinition | undefined,
@@ -88,10 +79,8 @@ export function readLostError(
   if (!definition?.authorization) return null;
   const callback = readCallback(definition, { ...query, code: undefined });
   if (callback.kind !== "error" || query["error"] === undefined || query["error"] === "") return null;
-  const isDenied = isDenial(definition, callback.error);
-  const isKnown = isDenied || knownErrors.has(callback.error);
-  const said = isKnown ? `The address of this page says: ${callback.error}` : null;
-  return new ConsentError(isDenied ? "lost_denial" : "lost_error", said);
+  const said = withoutSecrets([callback.error, callback.description].filter((part) => part !== "").join(": "), query);
+  return new ConsentError(isDenial(definition, callback.error) ? "lost_denial" : "lost_error", said);
 }
 
 const longestCode = 4096;

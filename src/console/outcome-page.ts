@@ -35,7 +35,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     tone: "bad",
     title: "You came back with an error",
     what: "The address that opened this page says so, but not which attempt it is about. Nothing has changed here.",
-    next: "Open the link you were given and try again. If it happens again, tell whoever gave you the link.",
+    next: "Open the link you were given and try again. If it happens again, send the text below to whoever gave you the link.",
   },
   invalid_ticket: {
     status: 400,

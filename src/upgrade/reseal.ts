@@ -127,7 +127,7 @@ export async function resealDatabase(given: Resealing): Promise<void> {
   await resealDeviceCodes(given);
 }
 
-/** A code with what its person is shown of it, which stood beside it. */
+/** A code with what its person is shown of it, which stood beside it, and with the scopes that the connection asks for. */
 async function resealDeviceCodes(given: Resealing): Promise<void> {
   type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Record<string, unknown>;
   await eachRow<Device>(
@@ -143,7 +143,7 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
       if (row === null) return;
       const destination = entrustedDestination(row, hostsFor(given, row));
       const place = places.deviceCodePlace({ requestId: id, destination });
-      const joined = (code: string) => JSON.stringify({ ...shown, deviceCode: code });
+      const joined = (code: string) => JSON.stringify({ ...shown, scopes: row.scopes, deviceCode: code });
       await given.session.query("UPDATE device_authorizations SET device_code_sealed = $2 WHERE id = $1::uuid", [
         id,
         resealer(given)(deviceCode, place, joined),

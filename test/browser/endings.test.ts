@@ -213,7 +213,7 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
   },
   async "an error without a state"(page) {
     await page.goto(`${publicUrl}/callback/sandbox?error=server_error&error_description=try+later`);
-    return ["The provider sent you back with an error", "server_error: try later"];
+    return ["You came back with an error", "server_error: try later"];
   },
 };
 

@@ -247,8 +247,10 @@ describe("the simulated store", () => {
   it("was asked for everything, and each statement that may find nothing has done both", () => {
     const rows = createTokenRows(database);
     const silent = new Set(["dropPermit", "postpone", "markInUse", "tidy"]);
+    const unmodelled = new Set(["noteUnprepared"]); // writes what people read, and moves nothing
     const sure = new Set(["permitAges", "generationsAfter", "readByIds", "readByName"]);
     const missed = Object.keys(rows).filter((name) => {
+      if (unmodelled.has(name)) return false;
       const { something, nothing } = met.get(name) ?? { something: 0, nothing: 0 };
       return silent.has(name) ? something + nothing === 0 : something === 0 || (nothing === 0 && !sure.has(name));
     });

@@ -297,10 +297,10 @@ describe("an error that comes back", () => {
     ["?error=user_cancelled&error_description=the+person+said+no", "Not connected", "the person said no"],
     [
       "?error=server_error&error_description=%3Cb%3Elater",
-      "sent you back with an error",
+      "You came back with an error",
       "server_error: &lt;b&gt;later",
     ],
-    ["?error=server_error&state=made-up", "sent you back with an error", "server_error"],
+    ["?error=server_error&state=made-up", "You came back with an error", "server_error"],
     ["?state=made-up&code=c", "no longer valid", "<h1>"],
     ["?error=", "no longer valid", "<h1>"],
   ])("without a state, %s, is told and changes nothing", async (query, title, said) => {

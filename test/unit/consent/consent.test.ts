@@ -383,21 +383,6 @@ describe("an answer of the provider", () => {
     expect((await browser.get(url)).statusCode).toBe(200);
   });
 
-  test("that is an error without a usable state shows a code that is known, and no free text", async () => {
-    const texts = { error_description: "Your account is locked. Call 555", error_uri: "https://evil.example" };
-    const said = async (error: string, state: Record<string, string> = {}) => {
-      const query = new URLSearchParams({ ...texts, error, ...state });
-      const { statusCode, body } = await open().get(`/callback/sandbox?${query.toString()}`);
-      expect([statusCode, body]).toEqual([400, expect.not.stringMatching(/locked|555|evil/)]);
-      return /The address of this page says: ([^<]*)</.exec(body)?.[1] ?? null;
-    };
-    expect(await said("invalid_scope")).toBe("invalid_scope");
-    expect(await said("ACCESS_DENIED", { state: "made-up" })).toBe("ACCESS_DENIED");
-    for (const error of ["Your+account+is+locked", "call 555", "evil.example", "invalid_scope 555"]) {
-      expect(await said(error)).toBeNull();
-    }
-  });
-
   test("that is an error without a valid state is 400", async () => {
     const { answer } = await answering(({ searchParams }) => {
       searchParams.set("error", "access_denied");
