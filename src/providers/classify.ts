@@ -81,7 +81,8 @@ function byProtocol(status: number, error: unknown): Verdict {
 /** Seconds until the provider wants to be asked again (RFC 9110, section 10.2.3); a date counts from the answer's own. */
 function readRetryAfter(headers: Readonly<Record<string, string>>): number | null {
   const value = headers["retry-after"]?.trim() ?? "";
-  if (/^\d{1,9}$/.test(value)) return Number(value);
+  // Whole seconds, by the RFC; some write parts of one.
+  if (/^\d{1,9}(\.\d+)?$/.test(value)) return Math.ceil(Number(value));
   const seconds = (Date.parse(value) - Date.parse(headers["date"] ?? "")) / 1000;
   return /^[A-Z][a-z]{2}/.test(value) && Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : null;
 }

@@ -7,6 +7,8 @@ export type Grant = {
   tokenType: string;
   accessExpiry: Expiry;
   refreshExpiry: Expiry;
+  /** The answer states a life of one of the tokens that cannot be read: what the definition falls back to counts. */
+  unreadableLifetime?: true;
   /** Absent: the answer named none. */
   scopes?: string[];
   /** Values that later templates may use as `{response.X}`. */

@@ -2,7 +2,7 @@ import { classifyRefusal } from "./classify.ts";
 import type { Captures, ProviderDefinition, TokenPointers } from "./definition.ts";
 import type { Grant, TokenAnswer } from "./grant.ts";
 import { parseAnswer, readPointer } from "./answer-body.ts";
-import { readLifetime } from "./lifetime.ts";
+import { isUnreadableLifetime, readLifetime, readRefreshLifetime } from "./lifetime.ts";
 import { splitScopes, withAliases } from "./scopes.ts";
 import { describeAnswer } from "./scrub.ts";
 
@@ -74,21 +74,28 @@ function readTokens(definition: ProviderDefinition, pointers: TokenPointers, bod
   const refreshToken = readToken(body, pointers.refreshToken);
   if (accessToken === undefined && refreshToken === undefined) return null;
   const scopes = readScopes(definition, readPointer(body, pointers.scope));
+  const isUnreadable =
+    (accessToken !== undefined && isUnreadableLifetime(pointers.expires, body)) ||
+    (refreshToken !== undefined && isUnreadableLifetime(pointers.refreshExpires, body));
   return {
     ...(accessToken !== undefined && { accessToken }),
     ...(refreshToken !== undefined && { refreshToken }),
     tokenType: readTokenType(readPointer(body, pointers.tokenType)),
     accessExpiry: readLifetime(pointers.expires, body),
     // Without a new refresh token the one in use keeps the end that it has.
-    refreshExpiry: refreshToken === undefined ? { kind: "unstated" } : readLifetime(pointers.refreshExpires, body),
+    refreshExpiry:
+      refreshToken === undefined ? { kind: "unstated" } : readRefreshLifetime(pointers.refreshExpires, body),
+    ...(isUnreadable && { unreadableLifetime: true }),
     ...(scopes && { scopes }),
     captured: {},
   };
 }
 
+/** White space around a token is none of it: no header could carry it, and RFC 6750, section 2.1, has none in tokens. */
 function readToken(body: unknown, pointer: string): string | undefined {
   const value = readPointer(body, pointer);
-  return typeof value === "string" && value !== "" ? value : undefined;
+  const token = typeof value === "string" ? value.trim() : "";
+  return token === "" ? undefined : token;
 }
 
 /** `Bearer` is case-insensitive on the way in (RFC 6749, section 7.1) and not everywhere on the way out. */

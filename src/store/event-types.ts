@@ -11,6 +11,7 @@ export const eventTypes = [
   "reconnected",
   "imported",
   "no_refresh_token", // of the newest set; `kept`: the one from before stays, and has not worked since; `reason`: another connection sends it
+  "lifetime_unreadable", // an answer stated a life that could not be read: what the definition falls back to counts; once a grant
   "account_found",
   "account_lookup_failed",
   "other_account_held",

@@ -22,6 +22,8 @@ export type SealedGrant = {
   keepsRefreshToken: boolean;
   /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
   noRefreshTokenSince: Date | null;
+  /** The answer stated a life that could not be read. */
+  unreadableLifetime: boolean;
   /** When to refresh ahead of callers; null: only when one needs it. */
   refreshDueAt: Date | null;
   /** When to refresh so that the refresh token or the grant does not end unused; null: it does not. */
@@ -34,7 +36,12 @@ export type PermitKey = { connectionId: string; generation: number; attemptId: s
 export type RecordedFailure = { code: string; detail: string; status?: number };
 
 /** A line of a connection's history. Its detail holds no secret. */
-export type HistoryEvent = { type: EventType; detail: unknown };
+export type HistoryEvent = {
+  type: EventType;
+  detail: unknown;
+  /** What every set of a grant may bring: it is told with the first one. */
+  oncePerGrant?: true;
+};
 
 /** When an attempt that its owner leaves behind may be looked at: after lease and quiet period, or not before the access token ends. */
 export type OrphanRule = { quietSeconds: number; promptly: boolean };
@@ -69,19 +76,28 @@ export const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
 
 /** One statement: the update and its events, or neither. `also`: further parts, which may refer to the changed row as c. */
 export function moved(update: Sql.Sql, events: readonly HistoryEvent[], also: Sql.Sql = Sql.empty): Sql.Sql {
-  const lines = events.map(({ type, detail }, place) => Sql.sql`(${place}::int, ${type}::text, ${json(detail)})`);
+  const lines = events.map(
+    ({ type, detail, oncePerGrant = false }, place) =>
+      Sql.sql`(${place}::int, ${type}::text, ${json(detail)}, ${oncePerGrant}::boolean)`,
+  );
   const told =
     lines.length === 0
       ? Sql.empty
       : Sql.sql`, told AS (INSERT INTO connection_events (connection_id, type, detail)
-          SELECT c.id, e.type, e.detail FROM c, (VALUES ${Sql.join(lines)}) AS e(place, type, detail) ORDER BY e.place)`;
+          SELECT c.id, e.type, e.detail FROM c, (VALUES ${Sql.join(lines)}) AS e(place, type, detail, once)
+          WHERE NOT e.once OR NOT EXISTS (SELECT 1 FROM connection_events o WHERE o.connection_id = c.id AND o.type = e.type
+            AND o.at >= COALESCE(c.authorized_at, c.created_at))
+          ORDER BY e.place)`;
   return Sql.sql`WITH c AS (${update} RETURNING c.*) ${told} ${also} SELECT ${tokenColumns} FROM c`;
 }
 
-/** What the history tells of a set that is stored: its own line, and that it lacks a refresh token where that is new. */
+/** What the history tells of a set that is stored: its own line, and what it lacks where that is new. */
 export function storedEvents(event: HistoryEvent, grant: SealedGrant): HistoryEvent[] {
+  const events = [event];
   const isNew = grant.noRefreshTokenSince?.getTime() === grant.issuedAt.getTime();
-  return isNew ? [event, { type: "no_refresh_token", detail: { kept: grant.refreshToken !== null } }] : [event];
+  if (isNew) events.push({ type: "no_refresh_token", detail: { kept: grant.refreshToken !== null } });
+  if (grant.unreadableLifetime) events.push({ type: "lifetime_unreadable", detail: {}, oncePerGrant: true });
+  return events;
 }
 
 /** A disabled connection stays disabled: what happens to it shows when it is enabled again. */
@@ -102,6 +118,7 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
       ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,
     refresh_due_at = ${grant.refreshDueAt}::timestamptz, keep_alive_at = ${grant.keepAliveAt}::timestamptz,
     no_refresh_token_since = ${grant.noRefreshTokenSince}::timestamptz,
+    lifetime_unreadable = ${grant.unreadableLifetime},
     missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}::text[], c.granted_scopes)
       THEN COALESCE(c.missing_scopes_since, clock_timestamp()) END,
     in_use = false, gone_back_from = NULL,

@@ -71,7 +71,9 @@ export function readRecord(text: string): AnswerRecord {
 }
 
 function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
+  // What was spooled by an earlier version says nothing of it.
   const grant: Record<string, unknown> = { ...record.grant };
+  grant["unreadableLifetime"] ??= false;
   for (const name of dates) if (grant[name] !== null) grant[name] = new Date(grant[name] as string);
   for (const name of binaries) {
     if (grant[name] !== null) grant[name] = new Uint8Array(Buffer.from(grant[name] as string, "base64"));

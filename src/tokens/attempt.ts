@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { RefreshNews } from "../leases/lease.ts";
+import type { RefreshRules } from "../providers/definition.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/grant.ts";
 import { hostInputs } from "../providers/requirements.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -96,7 +97,7 @@ async function keep(
     destination: grantedFor(row, hosts),
     grant: sealGrant(vault, refreshBase(vault, row, rules), {
       grant,
-      sentAt: row.now,
+      sentAt: countedFrom(permit, rules),
       scheduler: schedulerFor(rules, random),
       hosts,
     }),
@@ -108,6 +109,15 @@ async function keep(
   // failpoint: announced
   if (kept.kind === "stored" && kept.row !== null) void parts.followUp(sendable, kept.row);
   return { kind, row: kept.row };
+}
+
+/**
+ * When the life of what was granted begins. Where a provider answers a replay with the set that the first send was given, it is
+ * as old as that; elsewhere its success proves that the first was not processed.
+ */
+function countedFrom({ row, isReplay }: Permit, { reuse }: RefreshRules): Date {
+  const isFirstAnswer = isReplay && (reuse === "grace" || reuse === "until_successor_used");
+  return isFirstAnswer ? (row.attemptStartedAt ?? row.now) : row.now;
 }
 
 /** What came along, for rows of its own, to be stored with what was asked for. */

@@ -9,6 +9,7 @@ export const warningCodes = [
   "recently_refreshed",
   "refresh_failing",
   "no_refresh_token",
+  "lifetime_unreadable",
 ] as const;
 export type WarningCode = FreshnessWarning | "refresh_failing";
 type Warning = { code: (typeof warningCodes)[number]; detail: string };
@@ -59,9 +60,16 @@ export function issueToken(
     warnings: [
       ...[...new Set([...codes, ...failing])].map((code) => ({ code, detail: details[code] })),
       ...(lacksRefreshToken(row) ? [noRefreshToken(row)] : []),
+      ...(row.unreadableLifetime ? [unreadableLifetime] : []),
     ],
   };
 }
+
+const unreadableLifetime: Warning = {
+  code: "lifetime_unreadable",
+  detail:
+    "The provider's answer states how long a token lives in a way that cannot be read. The definition's fallback counts, else an hour; correct `response.expires` or `response.refresh_expires` of the definition.",
+};
 
 /** A further token has scopes of its own, which nobody asked for by name. */
 function missingOf({ chain, scopes, grantedScopes, refreshToken, grant }: KnownConnection["row"]): string[] {

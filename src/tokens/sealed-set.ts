@@ -90,6 +90,7 @@ export function sealGrant(
     expiresAt,
     refreshTokenExpiresAt,
     keepsRefreshToken,
+    unreadableLifetime: grant.unreadableLifetime === true,
     noRefreshTokenSince: grant.refreshToken === undefined ? lackingSince(base, { sentAt, expiresAt }) : null,
     ...schedule,
   };

@@ -17,6 +17,8 @@ const lacking = (changes: Partial<SealedGrant> = {}) => {
   });
 };
 
+const odd = () => sealedGrant({ issuedAt: new Date(), unreadableLifetime: true });
+
 const kept = () => {
   const issuedAt = new Date();
   return sealedGrant({ issuedAt, noRefreshTokenSince: issuedAt, keepsRefreshToken: true });
@@ -168,6 +170,31 @@ export function grants(stage: () => StoreStage): void {
         const stored = await stage().rows.commitRefresh(key, lacking({ noRefreshTokenSince: earlier }), {});
         expect(stored?.noRefreshTokenSince).toEqual(earlier);
         expect(await stage().events(row.id)).toEqual(["created", "connected", "refreshed"]);
+      });
+    });
+
+    describe("with a life that cannot be read", () => {
+      it("is told with the first set of a grant, and in the row until a set states one", async () => {
+        const row = await stage().connect();
+        expect((await replace(stage(), row, { grant: odd() }))?.unreadableLifetime).toBe(true);
+        const { id: connectionId, generation } = await stage().row(row.id);
+        const key = { connectionId, generation, attemptId: randomUUID() };
+        await stage().rows.takePermit({
+          ...key,
+          leaseSeconds: 30,
+          statuses: ["connected"],
+          orphan,
+          exclusive: true,
+          takeover: null,
+        });
+        expect((await stage().rows.commitRefresh(key, odd(), {}))?.unreadableLifetime).toBe(true);
+        const told = ["created", "connected", "reconnected", "lifetime_unreadable", "refreshed"];
+        expect(await stage().events(row.id)).toEqual(told);
+        expect((await replace(stage(), await stage().row(row.id), { grant: odd() }))?.unreadableLifetime).toBe(true);
+        expect(await stage().events(row.id)).toEqual([...told, "reconnected", "lifetime_unreadable"]);
+        expect((await replace(stage(), await stage().row(row.id), { grant: sealedGrant() }))?.unreadableLifetime).toBe(
+          false,
+        );
       });
     });
 

@@ -41,6 +41,7 @@ export class RandomSeals {
       refreshTokenExpiresAt: at(null, 24 * hourMs),
       keepsRefreshToken: dice.chance(0.3),
       noRefreshTokenSince: at(null, null, -40),
+      unreadableLifetime: this.#count % 5 === 0,
       refreshDueAt: at(null, 45_000, 0.75 * hourMs),
       keepAliveAt: at(null, null, 50_000, 12 * hourMs),
     };

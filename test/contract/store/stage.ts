@@ -152,6 +152,7 @@ export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
     refreshTokenExpiresAt: null,
     keepsRefreshToken: false,
     noRefreshTokenSince: null,
+    unreadableLifetime: false,
     refreshDueAt: new Date(issuedAt.getTime() + 2_700_000),
     keepAliveAt: null,
     ...changes,

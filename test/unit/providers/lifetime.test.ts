@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Lifetime } from "../../../src/providers/definition.ts";
-import { readLifetime } from "../../../src/providers/lifetime.ts";
+import { isUnreadableLifetime, readLifetime, readRefreshLifetime } from "../../../src/providers/lifetime.ts";
 
 const tenYears = 10 * 365 * 86_400;
 
@@ -30,12 +30,25 @@ describe("a moment (expires_at)", () => {
     ["2033-05-18T05:33:20+0200", "iso"],
     ["2033-05-17 20:33:20-07:00", "iso"],
     [moment, "iso"],
+    ["2033-05-18T05:33:20+02", "iso"],
+    ["2033-05-18 03:33:20 UTC", "iso"],
+    ["2033-05-18T03:33:20.000000000Z", "iso"],
+    [" 2033-05-18T03:33:20z\n", "iso"],
+    ["2033-05-18 01:33:20 -0200", "iso"],
+    ["Wed, 18 May 2033 03:33:20 GMT", "iso"],
+    ["Wed, 18 May 2033 05:33:20 +0200", "iso"],
+    ["Wednesday, 18-May-33 03:33:20 GMT", "iso"],
+    ["Wed May 18 03:33:20 2033", "iso"],
+    ["/Date(2000000000000)/", "iso"],
+    ["/Date(2000000000000+0200)/", "s"],
+    [moment * 1000, "s"],
+    ["2000000000000", "iso"],
     ["2033-05-18T03:33:20Z", "s"],
   ])("%j in %s is the same second", (stated, unit) => {
     expect(end(stated, { from: "expires_at", unit })).toEqual(at(moment));
   });
 
-  test.each(["2033-05-18T03:33:20", "2033-05-18 03:33:20"])(
+  test.each(["2033-05-18T03:33:20", "2033-05-18 03:33:20", "Wed May 18 03:33:20 2033"])(
     "%s, without a zone, is one of UTC, wherever this runs",
     (text) => {
       vi.stubEnv("TZ", "Asia/Tokyo");
@@ -58,6 +71,10 @@ describe("a moment (expires_at)", () => {
     ["18.05.2033"],
     ["2033-13-45T00:00:00Z"],
     ["May 18, 2033"],
+    ["2033-05-18T03:33:20 CEST"],
+    ["2033-05-18T03:33:20+2"],
+    ["/Date(soon)/"],
+    ["Wednesday"],
     [true],
     [{}],
     [[moment]],
@@ -107,6 +124,20 @@ describe("where tokens never end (never)", () => {
 });
 
 describe("a life (expires_in)", () => {
+  test.each<[unknown, number]>([
+    ["3600s", 3600],
+    ["3600.9 s", 3600],
+    ["PT1H", 3600],
+    ["P1DT1M5S", 86_465],
+    [" 3600 ", 3600],
+  ])("%j is %i seconds", (stated, seconds) => {
+    expect(end(stated, {})).toEqual({ kind: "in", seconds });
+  });
+
+  test.each(["one hour", "P", "PT", "1h", "3600;", {}, true, []])("%j says nothing: the fallback counts", (stated) => {
+    expect(end(stated, {})).toEqual(fallback);
+  });
+
   test("is whole seconds, of milliseconds too, and never below 0", () => {
     expect(end(1999, { unit: "ms" })).toEqual({ kind: "in", seconds: 1 });
     expect(end(1.9, {})).toEqual({ kind: "in", seconds: 1 });
@@ -139,5 +170,40 @@ describe("a life (expires_in)", () => {
     expect(readLifetime({ from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77 }, null)).toEqual(
       fallback,
     );
+  });
+});
+
+describe("a refresh token's life", () => {
+  const rule: Lifetime = { from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: null };
+
+  test.each([0, -1, "0", 0.4])("of %j is not known: the token has just come", (stated) => {
+    expect(readRefreshLifetime(rule, { end: stated })).toEqual({ kind: "unstated" });
+  });
+
+  test("of some seconds counts", () => {
+    expect(readRefreshLifetime(rule, { end: 1 })).toEqual({ kind: "in", seconds: 1 });
+  });
+});
+
+function isUnreadable(stated: unknown, rule: Partial<Lifetime> = {}) {
+  const lifetime: Lifetime = { from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77, ...rule };
+  return isUnreadableLifetime(lifetime, stated === undefined ? {} : { end: stated });
+}
+
+describe("a life that is stated and cannot be read", () => {
+  test.each(["soon", true, {}, [3600]])("%j is one", (stated) => {
+    expect([isUnreadable(stated), isUnreadable(stated, { from: "expires_at" })]).toEqual([true, true]);
+  });
+
+  test.each([undefined, null, "", " ", 5, "5", 0])("%j is none", (stated) => {
+    expect(isUnreadable(stated)).toBe(false);
+  });
+
+  test("where none is read, none is unreadable", () => {
+    expect([isUnreadable("soon", { from: "fixed" }), isUnreadable("opaque", { from: "jwt_exp" })]).toEqual([
+      false,
+      false,
+    ]);
+    expect(isUnreadable("never", { from: "never" })).toBe(false);
   });
 });

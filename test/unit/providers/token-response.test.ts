@@ -39,6 +39,24 @@ describe("a 2xx with a token is a grant", () => {
     });
   });
 
+  test("without the white space around a token, and told where a life cannot be read", () => {
+    expect(granted({ json: { access_token: " a\n", refresh_token: "\tr ", expires_in: "soon" } })).toMatchObject({
+      accessToken: "a",
+      refreshToken: "r",
+      accessExpiry: { kind: "in", seconds: 3600 },
+      unreadableLifetime: true,
+    });
+    const definition = define("response: { refresh_expires: { from: expires_in, pointer: /rt } }");
+    expect(granted({ json: { access_token: "a", refresh_token: "r", rt: 0 } }, definition)).toMatchObject({
+      refreshExpiry: { kind: "unstated" },
+    });
+    expect(
+      granted({ json: { access_token: "a", refresh_token: "r", rt: "long" } }, definition).unreadableLifetime,
+    ).toBe(true);
+    expect(granted({ json: { access_token: "a", rt: "long" } }, definition)).not.toHaveProperty("unreadableLifetime");
+    expect(failed({ json: { access_token: " \n" } }).code).toBe("unreadable_answer");
+  });
+
   test("a refresh token without an access token is kept too", () => {
     const grant = granted({ json: { refresh_token: "r" } });
     expect(grant.refreshToken).toBe("r");
@@ -350,6 +368,12 @@ describe("what is no grant is classified once", () => {
 
   test.each<[string, Record<string, string>, number | undefined]>([
     ["seconds", { "retry-after": "17" }, 17],
+    ["parts of a second", { "retry-after": "30.5" }, 31],
+    [
+      "an older form of date",
+      { "retry-after": "Friday, 20-Nov-26 12:01:00 GMT", date: "Fri, 20 Nov 2026 12:00:00 GMT" },
+      60,
+    ],
     ["a date", { "retry-after": "Fri, 20 Nov 2026 12:01:00 GMT", date: "Fri, 20 Nov 2026 12:00:00 GMT" }, 60],
     ["a date gone by", { "retry-after": "Fri, 20 Nov 2026 11:00:00 GMT", date: "Fri, 20 Nov 2026 12:00:00 GMT" }, 0],
     ["a date without the answer's own", { "retry-after": "Fri, 20 Nov 2026 12:01:00 GMT" }, undefined],

@@ -30,6 +30,7 @@ export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): Se
     refreshTokenExpiresAt: inSeconds(86_400),
     keepsRefreshToken: false,
     noRefreshTokenSince: null,
+    unreadableLifetime: false,
     refreshDueAt: inSeconds(2700),
     keepAliveAt: inSeconds(50_000),
     ...changes,

@@ -45,6 +45,11 @@ it("a token whose last refresh worked says nothing", () => {
   expect(issueToken({ row: tokenRow(), accessToken: "secret" }, [], at)?.warnings).toEqual([]);
 });
 
+it("a token whose stated life could not be read says so", () => {
+  const warnings = issueToken({ row: tokenRow({ unreadableLifetime: true }), accessToken: "secret" }, [], at)?.warnings;
+  expect(warnings).toEqual([{ code: "lifetime_unreadable", detail: expect.stringContaining("response.expires") }]);
+});
+
 it("a token that no refresh token can follow says so, and what to do; one that never ends needs none", () => {
   const since = inSeconds(-60);
   const warned = (changes: Parameters<typeof tokenRow>[0]) =>

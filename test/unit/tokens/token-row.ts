@@ -42,6 +42,7 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     authorizedAt: null,
     authorizedClientId: null,
     noRefreshTokenSince: null,
+    unreadableLifetime: false,
     keepAliveAt: null,
     attemptId: null,
     attemptStartedAt: null,
