@@ -23,6 +23,7 @@ export const errorCodes = [
   "provider_unavailable",
   "refresh_in_progress",
   "storage_unavailable",
+  "encryption_key_missing",
   "unreadable_secret",
   "internal_error",
 ] as const;

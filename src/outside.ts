@@ -76,7 +76,6 @@ export async function openStorage(
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
-  const vault = createTokenVault(keyring, (error) => alarms.unreadable(error));
   const afterwards = (session: MigrationSession) =>
     establishSealedFormat(session, {
       keys: secrets.encryptionKeys,
@@ -91,6 +90,11 @@ export async function openStorage(
       ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards })
       : await openPostgres(config.databaseUrl, health, afterwards);
   const known = createEncryptionKeys(database);
+  const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
+  const vault = createTokenVault(keyring, {
+    onForged: (error) => alarms.unreadable(error),
+    isSilent: (error) => keys.isSilent(error),
+  });
   const tables = {
     rows: createTokenRows(database),
     requestLimits: createRequestLimits(database),
@@ -101,7 +105,6 @@ export async function openStorage(
     connections: createConnections(database, vault),
     tombstones: createTombstones(database),
   };
-  const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
   return { ...tables, dataDir, secrets, keyring, keys, vault, health, database };
 }
 

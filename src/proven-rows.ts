@@ -62,12 +62,21 @@ export type ProvenHeldGrant = {
 /** As it was read: its proof may be missing, or another row's. */
 export type Read<Row> = Row & { mac: string | null };
 
+/**
+ * - `ours`: this broker wrote it so.
+ * - `silent`: it is proven with a key that this replica lacks and another one has, so nobody knows here.
+ * - `foreign`: somebody else wrote it; it counts as none.
+ */
+export type Standing = "ours" | "silent" | "foreign";
+
 export type Proofs<Row> = {
   sign(row: Row): string;
   /** @throws UnreadableSecretError for a row that this broker did not write so */
   check(row: Read<Row>): void;
   /** The same as an answer, where such a row counts as none; an operator is told of it. */
   isOurs(row: Read<Row>): boolean;
+  /** The same where a row may be another replica's to judge: who would refuse it for good asks this. */
+  standing(row: Read<Row>): Promise<Standing>;
 };
 
 /** Proofs over rows, by which the broker knows its own: whoever writes the database by hand cannot make one. */

@@ -38,6 +38,15 @@ export class UnreadableSecretError extends BrokerError {
 /** A row by its primary key, and the column. */
 type SealedPlace = { table: string; row: string; column: string };
 
+/**
+ * The answer for what is proven with a key that other replicas have and this one lacks: nobody knows here whether it counts, so
+ * it is neither accepted nor refused. `what`: as people call it, such as `this consent link`.
+ */
+export function encryptionKeyMissing(what: string): BrokerError {
+  const detail = `This replica lacks an encryption key that others have, so it cannot check ${what}: ask again, or another replica. ENCRYPTION_KEYS must be the same on all; the log names the key.`;
+  return new BrokerError("encryption_key_missing", detail, { retryAfterSeconds: 5 });
+}
+
 /** What `open` gives; null where that does not open, for who can do without it. */
 export function openedOrNull(open: () => string | null): string | null {
   try {

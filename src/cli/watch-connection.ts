@@ -15,7 +15,14 @@ export type Watch = {
 };
 
 /** Failures that pass by themselves: a broker that restarts, or a replica that is being replaced. */
-const passing = new Set(["broker_unreachable", "timeout", "unexpected_answer", "storage_unavailable", "rate_limited"]);
+const passing = new Set([
+  "broker_unreachable",
+  "timeout",
+  "unexpected_answer",
+  "storage_unavailable",
+  "encryption_key_missing",
+  "rate_limited",
+]);
 
 /** Looks at a connection before its link or code is shown. `path` is the connection's own, `connection` what it answered. */
 export async function watchConnection(

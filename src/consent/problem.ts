@@ -66,6 +66,7 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
   rate_limited: "provider_unavailable",
   client_rejected: "client_rejected",
   storage_unavailable: "storage_unavailable",
+  encryption_key_missing: "storage_unavailable",
 };
 
 /** What a person is told of a failure; null: nobody expected it. */

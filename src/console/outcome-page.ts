@@ -146,7 +146,7 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     status: 503,
     tone: "bad",
     title: "This service has a problem right now",
-    what: "Its database cannot be reached, so nothing can be connected at the moment.",
+    what: "It cannot read what it has stored, so nothing can be connected at the moment.",
     next: "Wait a minute, then open the link you were given and try again.",
   },
   interrupted: {

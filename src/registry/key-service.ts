@@ -1,8 +1,9 @@
 import type { Clock } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
-import type { Ability, ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
+import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/page.ts";
 import { createReadCache } from "../store/read-cache.ts";
+import { encryptionKeyMissing } from "../unreadable.ts";
 import { shareAnswer } from "../shared-answer.ts";
 import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "./api-key.ts";
 import { bootstrapKeyId, likePatterns, requireMayGive, type Principal } from "./principal.ts";
@@ -12,7 +13,8 @@ type NewKey = { name: string; abilities: Ability[]; connections: string[]; expir
 export type KeyService = {
   /**
    * `sparing`: for a caller who has sent many wrong keys. An invented one then costs no query of its own.
-   * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable
+   * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable;
+   * encryption_key_missing
    */
   authenticate(key: string, options?: { sparing: boolean }): Promise<Principal>;
   /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
@@ -44,7 +46,7 @@ const bootstrap: Principal = {
 
 export function createKeyService({ keys, adminKeys, clock, nowMs, randomBytes }: Options): KeyService {
   const adminHashes = adminKeys.map(hashKey);
-  const cache = createReadCache<ApiKeyRow>({
+  const cache = createReadCache<FoundApiKey>({
     load: async (ids) => new Map((await keys.findMany(ids)).map((row) => [row.id, row])),
     clock,
     trustMs,
@@ -65,6 +67,7 @@ export function createKeyService({ keys, adminKeys, clock, nowMs, randomBytes }:
       const isInvented = sparing && cache.peek(id) === null && !(await knownIds()).has(id);
       const row = isInvented ? null : await cache.read(id);
       if (row === null || !isSameHash(hash, row.secretHash)) throw unauthenticated("The key is unknown.");
+      if (row.isSilent) throw encryptionKeyMissing("this API key");
       if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
       const { abilities, connections, expiresAt } = row;

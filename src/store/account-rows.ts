@@ -3,6 +3,7 @@ import { chainName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
 import type { ProvenHeldGrant, Read, RowProofs } from "../proven-rows.ts";
+import { encryptionKeyMissing } from "../unreadable.ts";
 import { json } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 import type { EventType } from "./event-types.ts";
@@ -53,7 +54,12 @@ export function createAccountRows(
   const findOpen = async (which: Sql.Sql): Promise<HeldGrant | null> => {
     const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
       WHERE ${which} AND ${isOpen} ORDER BY h.created_at DESC`;
-    return rows.find(isOurs) ?? null;
+    for (const row of rows) {
+      const standing = await proofs.heldGrants.standing(row);
+      if (standing === "silent") throw encryptionKeyMissing("the grant that waits to be confirmed");
+      if (standing === "ours") return row;
+    }
+    return null;
   };
 
   return {

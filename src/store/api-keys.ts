@@ -1,5 +1,6 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenKey, Read, RowProofs } from "../proven-rows.ts";
+import { encryptionKeyMissing } from "../unreadable.ts";
 import type { Database } from "./database.ts";
 import type { PageRequest } from "./page.ts";
 import { liesWithin } from "./row-sql.ts";
@@ -9,6 +10,9 @@ export type Ability = (typeof abilities)[number];
 
 /** A caller's key; of its secret only the hash is known. */
 export type ApiKeyRow = Read<ProvenKey> & { abilities: Ability[]; connections: string[] };
+
+/** `isSilent`: proven with a key that only other replicas have, so that nothing of it can be judged here. */
+export type FoundApiKey = ApiKeyRow & { isSilent?: true };
 
 export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt" | "mac"> & {
   secretHash: Uint8Array<ArrayBuffer>;
@@ -24,8 +28,17 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
     return time?.now ?? new Date();
   };
 
-  const findMany = async (ids: string[]): Promise<ApiKeyRow[]> =>
-    ((await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[]).filter((row) => proofs.isOurs(row)); // any other is as good as unknown
+  /** Without those that somebody else wrote, which are as good as unknown. */
+  const judged = async (rows: ApiKeyRow[]): Promise<FoundApiKey[]> => {
+    const standings = await Promise.all(rows.map((row) => proofs.standing(row)));
+    return rows.flatMap((row, at): FoundApiKey[] => {
+      if (standings[at] === "foreign") return [];
+      return standings[at] === "silent" ? [{ ...row, isSilent: true }] : [row];
+    });
+  };
+
+  const findMany = async (ids: string[]): Promise<FoundApiKey[]> =>
+    await judged((await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[]);
 
   return {
     /** The ids of all keys that have not been revoked. */
@@ -45,12 +58,12 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
-    /** Those that work at `nowMs` and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
-    async working(nowMs: number, patterns: string[]): Promise<ApiKeyRow[]> {
+    /** Those that work, here or at replicas that have another key, at `nowMs` and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
+    async working(nowMs: number, patterns: string[]): Promise<FoundApiKey[]> {
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz) AND ${isWithin(patterns)}
         ORDER BY k.created_at, k.id LIMIT 10000`;
-      return rows.filter((row) => proofs.isOurs(row));
+      return await judged(rows);
     },
 
     /** `giver`: the id of the key that makes it; null: the bootstrap key does. Null: the giver has ended meanwhile. */
@@ -58,6 +71,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       const { id, name, secretHash, abilities: may, connections, expiresAt } = key;
       const [by] = giver === null ? [] : await findMany([giver]);
       if (giver !== null && by === undefined) return null;
+      if (by?.isSilent) throw encryptionKeyMissing("this API key");
       const createdAt = await now();
       const mac = proofs.sign({ ...key, createdAt, revokedAt: null });
       // FOR SHARE: a revocation under way is waited for, and one that comes later finds the new key in the list.

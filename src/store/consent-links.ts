@@ -1,5 +1,6 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenLink, Read, RowProofs } from "../proven-rows.ts";
+import { encryptionKeyMissing } from "../unreadable.ts";
 import type { Prisma } from "./database.ts";
 
 /** A link to be stored. Its secret comes hashed. */
@@ -24,9 +25,13 @@ export type ConsentLinks = ReturnType<typeof createConsentLinks>;
 
 /** The statements that move a consent link: docs/consent.md, "A link". */
 export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowProofs, "links">) {
-  /** A link that this broker did not write so is as good as unknown. */
-  const only = ([row]: ConsentLinkRow[]): ConsentLinkRow | null =>
-    row !== undefined && proofs.isOurs(row) ? row : null;
+  /** A link that this broker did not write so is as good as unknown. @throws BrokerError encryption_key_missing */
+  const only = async ([row]: ConsentLinkRow[]): Promise<ConsentLinkRow | null> => {
+    if (row === undefined) return null;
+    const standing = await proofs.standing(row);
+    if (standing === "silent") throw encryptionKeyMissing("this consent link");
+    return standing === "ours" ? row : null;
+  };
 
   return {
     /** Stores a link and forgets those of the same connection that ran out 30 days ago. */
@@ -47,13 +52,13 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
     async find({ id, secretHash }: LinkKey): Promise<ConsentLinkRow | null> {
       const rows = await prisma.$queryRaw<ConsentLinkRow[]>`
         SELECT ${columns} FROM consent_links WHERE id = ${id} AND secret_hash = ${secretHash}`;
-      return only(rows);
+      return await only(rows);
     },
 
     /** Where the person is led back to, of a link that this process itself has named; null: nowhere. */
     async returnTo(id: string): Promise<string | null> {
       const rows = await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${columns} FROM consent_links WHERE id = ${id}`;
-      return only(rows)?.returnTo ?? null;
+      return (await only(rows))?.returnTo ?? null;
     },
 
     /** The first browser wins, by this one UPDATE. False: it is not this browser's, or no longer open. */

@@ -1,12 +1,19 @@
-import type { Proofs, Read, RowProofs } from "../proven-rows.ts";
+import type { Proofs, Read, RowProofs, Standing } from "../proven-rows.ts";
 import { sorted } from "./envelope.ts";
+import type { KeyList } from "./key-list.ts";
 import type { Authenticity, Keyring } from "./keyring.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
+
+export type Telling = {
+  /** Told of rows that do not count here. */
+  onForged: (error: UnreadableSecretError) => void;
+  isSilent: KeyList["isSilent"];
+};
 
 /** Every row has one proof for its table. An older row of the same id holds as well: a replay is not told apart (docs/security.md). */
 export function createRowProofs(
   { sign, verify }: Pick<Keyring, "sign" | "verify">,
-  onForged: (error: UnreadableSecretError) => void,
+  { onForged, isSilent }: Telling,
 ): RowProofs {
   const proofs = <Row>(table: string, idOf: (row: Row) => string, partsOf: (row: Row) => unknown[]): Proofs<Row> => {
     const textOf = (row: Row) => JSON.stringify(partsOf(row));
@@ -27,18 +34,25 @@ export function createRowProofs(
         { keyId: keyId !== null && /^[\w.-]{1,32}$/.test(keyId) ? keyId : null, reason },
       );
     };
+    /** Null: it is ours. */
+    const faultOf = (row: Read<Row>): UnreadableSecretError | null => {
+      try {
+        check(row);
+        return null;
+      } catch (error) {
+        if (!(error instanceof UnreadableSecretError)) throw error;
+        onForged(error);
+        return error;
+      }
+    };
     return {
       sign: (row) => sign(table, textOf(row)),
       check,
-      isOurs(row) {
-        try {
-          check(row);
-          return true;
-        } catch (error) {
-          if (!(error instanceof UnreadableSecretError)) throw error;
-          onForged(error);
-          return false;
-        }
+      isOurs: (row) => faultOf(row) === null,
+      async standing(row): Promise<Standing> {
+        const fault = faultOf(row);
+        if (fault === null) return "ours";
+        return (await isSilent(fault)) ? "silent" : "foreign";
       },
     };
   };

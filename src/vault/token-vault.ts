@@ -1,9 +1,8 @@
 import { createHash } from "node:crypto";
 import type { RowProofs } from "../proven-rows.ts";
-import type { UnreadableSecretError } from "../unreadable.ts";
 import type { Destination, Place } from "./envelope.ts";
 import type { Keyring } from "./keyring.ts";
-import { createRowProofs } from "./row-proofs.ts";
+import { createRowProofs, type Telling } from "./row-proofs.ts";
 
 /** The two tokens of one generation, in the clear. */
 type TokenSet = { accessToken: string | null; refreshToken: string | null };
@@ -92,10 +91,10 @@ function tokenPlace(column: string, at: TokenPlace): Place & { destination: Dest
   return { ...rowPlace(column, at), destination: at.destination };
 }
 
-/** @param onForged told of rows that somebody else has written and that count as none */
+/** @param telling by default no other replica has a key that this one lacks */
 export function createTokenVault(
   keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify">,
-  onForged: (error: UnreadableSecretError) => void = () => undefined,
+  telling: Partial<Telling> = {},
 ): TokenVault {
   const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
   const reseal = (record: Uint8Array | null, from: Place, to: Place & { destination: Destination }) => {
@@ -104,7 +103,7 @@ export function createTokenVault(
     return keyring.seal(text, { ...to, destination: { ...to.destination, hosts: keyring.hostsOf(record) } });
   };
   return {
-    ...createRowProofs(keyring, onForged),
+    ...createRowProofs(keyring, { onForged: () => undefined, isSilent: async () => false, ...telling }),
     hostsOf: (record) => keyring.hostsOf(record),
     sealTokens: ({ accessToken, refreshToken }, at) => ({
       accessToken: sealOrNull(accessToken, accessTokenPlace(at)),

@@ -1,7 +1,11 @@
 import { proveByHand } from "../../support/prove-by-hand.ts";
-import { createHash, randomUUID } from "node:crypto";
+import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { ApiKeyRow } from "../../../src/store/api-keys.ts";
+import { type ApiKeyRow, createApiKeys } from "../../../src/store/api-keys.ts";
+import { createConsentLinks } from "../../../src/store/consent-links.ts";
+import { createKeyList } from "../../../src/vault/key-list.ts";
+import { createKeyring, sealKeyCheck } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { type StoreStage, vault } from "./stage.ts";
 import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
 
@@ -9,6 +13,26 @@ const hash = (text: string) => new Uint8Array(createHash("sha256").update(text).
 const browsers = Array.from({ length: 8 }, (_, number) => hash(`browser ${number}`));
 const [mine, other] = [hash("browser 0"), hash("browser 1")];
 const passed = (answers: boolean[]) => answers.filter(Boolean).length;
+
+/** Two replicas amid a rotation: one seals with a newer key already, which the other lacks. */
+function replicasOf({ encryptionKeys }: StoreStage) {
+  const keys = createKeyList(async () => (await encryptionKeys.list()).map(({ id }) => id));
+  const lacking = createTokenVault(createKeyring([older]), { isSilent: (error) => keys.isSilent(error) });
+  return { newer: createTokenVault(createKeyring([newest, older])), lacking };
+}
+const [older, newest] = [
+  { id: "older", key: randomBytes(32) },
+  { id: "newest", key: randomBytes(32) },
+];
+
+async function nameNewerKey(stage: StoreStage): Promise<void> {
+  const check = sealKeyCheck(newest);
+  await stage.database.prisma.encryptionKey.upsert({
+    where: { id: "newest" },
+    create: { id: "newest", check },
+    update: {},
+  });
+}
 
 /** Every statement on API keys and on encryption keys. */
 export function keys(stage: () => StoreStage): void {
@@ -86,6 +110,25 @@ export function keys(stage: () => StoreStage): void {
         createdAt.getTime(),
       );
       expect(times).toEqual([...times].sort((one, next) => next - one));
+    });
+  });
+
+  describe("an API key that is proven with an encryption key which this replica lacks", () => {
+    it("is left to the replicas that have it as long as the database names it, and else is as good as unknown", async () => {
+      const { newer, lacking } = replicasOf(stage());
+      const [theirs, here] = [createApiKeys(stage().database, newer), createApiKeys(stage().database, lacking)];
+      const row = { abilities: ["tokens" as const], connections: ["left-*"], expiresAt: null, name: "billing" };
+      const id = randomUUID();
+      const key = await theirs.insert({ ...row, id, secretHash: hash(id) }, null);
+      expect(await here.findMany([id])).toEqual([]);
+      await nameNewerKey(stage());
+      expect(await here.findMany([id])).toEqual([{ ...key, isSilent: true }]);
+      expect((await here.working(Date.now(), ["left-%"])).map((working) => working.id)).toEqual([id]);
+      const gift = { ...row, id: randomUUID(), secretHash: hash("gift") };
+      await expect(here.insert(gift, id)).rejects.toMatchObject({ code: "encryption_key_missing" });
+      // What somebody has changed does not count at those that have the key.
+      await stage().query("UPDATE api_keys SET name = 'forged' WHERE id = $1 RETURNING 1 AS done", id);
+      expect(await theirs.findMany([id])).toEqual([]);
     });
   });
 
@@ -186,6 +229,22 @@ export function consent(stage: () => StoreStage): void {
       expect(await stage().links.find({ ...key, id: randomUUID() })).toBeNull();
       const row = await stage().row(connectionId);
       expect(Math.round((expiresAt.getTime() - row.now.getTime()) / 10_000)).toBe(6);
+    });
+
+    it("that is proven with an encryption key which this replica lacks is neither opened nor unknown here", async () => {
+      const { newer, lacking } = replicasOf(stage());
+      const { prisma } = stage().database;
+      const [theirs, here] = [createConsentLinks(prisma, newer), createConsentLinks(prisma, lacking)];
+      const { id: connectionId } = await stage().insert();
+      const key = { id: randomUUID(), secretHash: hash(connectionId) };
+      const rest = { returnTo: "https://app.example/", manual: false, purpose: null, createdBy: "k1" };
+      await theirs.insert({ ...key, ...rest, connectionId, expiresInSeconds: 60 });
+      await nameNewerKey(stage());
+      const missing = { code: "encryption_key_missing" };
+      await expect(here.find(key)).rejects.toMatchObject(missing);
+      await expect(here.claim(key, mine)).rejects.toMatchObject(missing);
+      await expect(here.returnTo(key.id)).rejects.toMatchObject(missing);
+      expect(await theirs.claim(key, mine)).toBe(true);
     });
 
     it("goes to one of eight browsers, which may come again", async () => {

@@ -4,7 +4,7 @@ import { BrokerError } from "../../../src/errors.ts";
 import { makeApiKey } from "../../../src/registry/api-key.ts";
 import { createKeyService } from "../../../src/registry/key-service.ts";
 import { bootstrapKeyId, type Principal } from "../../../src/registry/principal.ts";
-import type { ApiKeyRow, ApiKeys } from "../../../src/store/api-keys.ts";
+import type { ApiKeyRow, ApiKeys, FoundApiKey } from "../../../src/store/api-keys.ts";
 import { patience } from "../../support/patience.ts";
 import { fakeClock } from "../tokens/fake-clock.ts";
 
@@ -16,7 +16,7 @@ const adminKey = "an admin key of at least 32 characters";
 /** The service on a table in memory, which can be away. */
 function serve() {
   const clock = fakeClock();
-  const table = new Map<string, ApiKeyRow>();
+  const table = new Map<string, FoundApiKey>();
   const state = { isGone: false, hasEnded: false, queries: 0 };
   const answer = <Value>(value: Value): Value => {
     state.queries++;
@@ -47,7 +47,7 @@ function serve() {
   });
   const make = async (expiresAt: Date | null = null) =>
     await service.create(operator, { name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
-  return { service, clock, state, make };
+  return { service, table, clock, state, make };
 }
 
 /** Code and text of the refusal. */
@@ -181,6 +181,15 @@ describe("who calls", () => {
     expect((await refusalOf(service.authenticate(makeApiKey(randomBytes).key)))[0]).toBe("storage_unavailable");
     state.isGone = false;
     await service.authenticate(key);
+  });
+
+  it("a key that only other replicas can check is not refused as wrong: this one says that it lacks an encryption key", async () => {
+    const { service, table, make } = serve();
+    const { key, row } = await make();
+    table.set(row.id, { ...row, isSilent: true });
+    const [code, text] = await refusalOf(service.authenticate(key));
+    expect([code, text]).toEqual(["encryption_key_missing", expect.stringContaining("ENCRYPTION_KEYS")]);
+    expect((await refusalOf(service.authenticate(withOtherSecret(key))))[0]).toBe("unauthenticated");
   });
 
   it("an unknown id cannot be revoked", async () => {

@@ -9,7 +9,7 @@ const [one, two] = [
   { id: "k2", key: randomBytes(32) },
 ];
 const told: UnreadableSecretError[] = [];
-const vault = createTokenVault(createKeyring([one]), (error) => void told.push(error));
+const vault = createTokenVault(createKeyring([one]), { onForged: (error) => void told.push(error) });
 const at = new Date("2026-11-28T10:00:00.000Z");
 const bytes = new Uint8Array([1, 2, 3]);
 
