@@ -30,7 +30,7 @@ export async function attempt(
   let permit = first;
   let plan = planFor(parts, first, sendable);
   while (plan !== null) {
-    const current = { ...sendable, row: permit.row };
+    const current = underPermit(sendable, permit);
     const startedMs = clock.monotonicMs();
     const answer = await send(parts, permit, { sendable: current, plan });
     const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
@@ -54,6 +54,14 @@ export async function attempt(
   // The row lost its last way to a token between the caller's look and the permit.
   await rows.dropPermit(permit.key);
   return { kind: "failed", row: await rows.readById(permit.key.connectionId) };
+}
+
+/**
+ * The row as the permit gave it, but for the inputs: a request goes where they led when they were checked, and what it brings is
+ * sealed for there, whatever somebody writes into a row meanwhile.
+ */
+function underPermit(sendable: Sendable, { row }: Permit): Sendable {
+  return { ...sendable, row: { ...row, inputsInForce: sendable.row.inputsInForce } };
 }
 
 /** Step 6, if the limits let it: nobody is told of what they hold back. */
@@ -84,7 +92,8 @@ async function keep(
   { sendable, grant }: { sendable: Sendable; grant: Grant },
 ): Promise<RefreshOutcome> {
   const { vault, random, keeper, clock } = parts;
-  const { row, key } = permit;
+  const { key } = permit;
+  const { row } = sendable;
   const answeredMs = clock.monotonicMs();
   const rules = sendable.definition.refresh;
   const hosts = hostInputs(sendable.definition);
@@ -130,9 +139,13 @@ function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): 
 }
 
 /** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */
-async function tryCandidate(parts: RefreshParts, permit: Permit, { definition }: Sendable): Promise<Permit | null> {
+async function tryCandidate(
+  parts: RefreshParts,
+  permit: Permit,
+  { row, definition }: Sendable,
+): Promise<Permit | null> {
   const { rows, clock, marks } = parts;
-  const { row, key } = permit;
+  const { key } = permit;
   const candidate = await openNewest(parts, row, key.generation + 1);
   if (candidate === null) return null;
   const mayStillSend = openSendWindow(clock);
@@ -255,7 +268,10 @@ async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Pr
   const backoff = backoffSeconds(row.consecutiveFailures, waitSeconds, random);
   if (isFinal(failure, plan)) {
     const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
-    const ended = await rows.endGrant({ ...key, credentialsRevision: row.credentialsRevision }, final);
+    const { owner } = sendable;
+    // Those that were sent: a person may have given new ones before there was a permit.
+    const { credentialsRevision } = owner.id === row.id ? owner : row;
+    const ended = await rows.endGrant({ ...key, credentialsRevision }, final);
     if (ended !== null && followsLoss) observer.lost(ended);
     return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
   }

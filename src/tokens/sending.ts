@@ -205,6 +205,8 @@ export function createSender(parts: SenderParts): Sender {
     async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
       const { row, definition } = sendable;
       try {
+        // Once more, as it is under the permit: a token that is spent for a row which does not count would not open in it.
+        vault.connections.check(row);
         const wanted = { definition, grant, obtainedBy: row.grant as ConnectionGrant };
         const all = {
           ...valuesOf(sendable, secretIndex),

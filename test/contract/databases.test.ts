@@ -7,6 +7,7 @@ import { heldGrants } from "./store/held-grants.ts";
 import { consent, keys } from "./store/keys-and-links.ts";
 import { permits } from "./store/permits.ts";
 import { answers } from "./refresh/answers.ts";
+import { changedRows } from "./refresh/changed-rows.ts";
 import { further } from "./refresh/further.ts";
 import { lateAnswers } from "./refresh/late-answers.ts";
 import { secondWay } from "./refresh/second-way.ts";
@@ -34,4 +35,4 @@ describeOnBothDatabases([
   consent,
   faults,
 ]);
-describeOnPostgres([sending, unknownOutcome, secondWay, answers, lateAnswers, further, unreadable]);
+describeOnPostgres([sending, unknownOutcome, secondWay, answers, lateAnswers, further, unreadable, changedRows]);

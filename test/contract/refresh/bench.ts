@@ -36,7 +36,7 @@ import { noAccounts, noAlarms, noDiscovery, noOtherKeys } from "../../support/un
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;
 
 /** A token request as it left, and the permit that stood in the row at that moment. */
-export type Sent = { fields: Record<string, string>; permit: string | null };
+export type Sent = { url: string; fields: Record<string, string>; permit: string | null };
 
 export { vault };
 
@@ -45,12 +45,15 @@ const outside = {
   redirectUri: (id: string) => `https://broker.example/callback/${id}`,
   subjectToken: () => Promise.reject(new Error("no further tokens here")),
 };
-const definitionOf = (reuse: string, { revocationKills = "all", limits = "{}", response = "{}" } = {}) =>
+const definitionOf = (
+  reuse: string,
+  { revocationKills = "all", limits = "{}", response = "{}", perShop = false } = {},
+) =>
   define(
-    `
+    `${perShop ? "inputs: { shop: { description: the shop, pattern: '^[a-z]+$' } }" : ""}
 grants: [authorization_code, client_credentials, password, import]
 token:
-  url: https://login.example/token
+  url: https://${perShop ? "{inputs.shop}" : "login"}.example/token
   client_auth: body
   grants:
     client_credentials: { fields: {} }
@@ -105,6 +108,8 @@ type Options = {
   limits?: string;
   /** The provider also gives a token with the name "user". */
   givesUser?: boolean;
+  /** An input of the connection decides the host. */
+  perShop?: boolean;
   /** Changes to what keeps them. */
   requestLimits?: Partial<RequestLimits>;
   /** Another replica, with which this one shares locks, messages, spool and marks; else it is alone with the store. */
@@ -153,9 +158,9 @@ export class RefreshBench {
     this.marks = beside?.marks ?? memoryMarks();
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
     const { othersHaveKeys = false } = options;
-    const { givesUser = false, revocationKills = "all", limits: limitRules = "{}" } = options;
+    const { givesUser = false, perShop = false, revocationKills = "all", limits: limitRules = "{}" } = options;
     const response = givesUser ? givingUser : "{}";
-    const definition = definitionOf(rules, { revocationKills, limits: limitRules, response });
+    const definition = definitionOf(rules, { revocationKills, limits: limitRules, response, perShop });
     const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: async () => [definition] };
     const { clients, tombstones } = stage;
     this.leases.listen((news) => void this.news.push(news));
@@ -242,7 +247,7 @@ export class RefreshBench {
           "SELECT attempt_id::text AS id FROM connections WHERE id = $1::uuid",
           this.#connection,
         );
-        this.sent.push({ fields, permit: row?.id ?? null });
+        this.sent.push({ url: request.url, fields, permit: row?.id ?? null });
         const step = this.script.shift();
         if (step === undefined) throw new Error("the provider was asked once more than the test foresees");
         return await step();
@@ -284,7 +289,7 @@ function whoseDeadlinesPassWithIt(clock: Clock): Clock {
 export async function connectExpired(
   stage: StoreStage,
   changes: Parameters<StoreStage["insert"]>[0] = {},
-  refreshToken = "first",
+  { refreshToken = "first", captured = {} }: { refreshToken?: string; captured?: Record<string, string> } = {},
 ): Promise<TokenRow> {
   const clientRef = await makeClient(stage, { changed: false });
   const row = await stage.insert({ clientRef, ...changes });
@@ -294,12 +299,13 @@ export async function connectExpired(
     tokenType: "Bearer",
     accessExpiry: { kind: "in", seconds: 0 },
     refreshExpiry: { kind: "unstated" },
-    captured: {},
+    captured,
   };
   const rules = definitionOf("{}").refresh;
   const base = { ...row, rotation: rules.rotation, refreshToken: null, impliedScopes: row.scopes };
   const scheduler = schedulerFor(rules, () => 0.5);
-  const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler, hosts: [] });
+  const hosts = Object.keys(row.inputs);
+  const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler, hosts });
   const given = { ...row, attemptId: randomUUID() };
   const event = { type: "connected" as const, detail: {} };
   const stored = await stage.rows.replaceGrant(given, sealed, { event, exclusive: false });

@@ -32,7 +32,7 @@ const asked = () => Promise.reject(new Error("asked"));
 async function neighbours(stage: StoreStage, limits: string) {
   const clientRef = await makeClient(stage, { changed: false });
   const connect = async (refreshToken: string) => ({
-    id: (await connectExpired(stage, { clientRef }, refreshToken)).id,
+    id: (await connectExpired(stage, { clientRef }, { refreshToken })).id,
     bench: new RefreshBench(stage, { limits }),
   });
   return [await connect("first"), await connect("other")] as const;
