@@ -124,6 +124,10 @@ function checkRest(file: ProviderFile): Problem[] {
     const text = "`iss: required` needs an `issuer` that it is compared with, here or at the top of the file";
     problems.push({ path: ["authorization", "iss"], text });
   }
+  if (file.discovery?.metadata_url !== undefined && file.issuer === undefined) {
+    const text = "metadata need an `issuer`: what they say counts only where they name it";
+    problems.push({ path: ["discovery", "metadata_url"], text });
+  }
   if (file.refresh?.reuse === "grace" && !file.refresh.grace_s) {
     problems.push({ path: ["refresh", "reuse"], text: "`reuse: grace` needs a `grace_s` above 0" });
   }

@@ -235,6 +235,10 @@ export type ProviderDefinition = Readonly<{
   lookups: readonly Lookup[];
   /** Whose metadata fills in addresses that the file leaves out (empty here); null: nobody's. */
   issuer: string | null;
+  /** Where those are; null: where RFC 8414 or OpenID Connect Discovery have them. */
+  metadataUrl: string | null;
+  /** The file leaves an address out, so that the issuer's metadata decide where secrets go. Stays so when they have filled it in. */
+  isDiscovered: boolean;
   /** The file in force: merged, as written, for showing. */
   file: ProviderFile;
 }>;

@@ -2,10 +2,13 @@ import type { Clock } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
 import { readPointer } from "./answer-body.ts";
 import { assemble } from "./assemble.ts";
+import { readable } from "../readable.ts";
 import type { ClientAuth, ProviderDefinition, ProviderRequest } from "./definition.ts";
-import type { OAuthClient } from "./oauth-client.ts";
+import type { Asked, OAuthClient } from "./oauth-client.ts";
 import { lacksAddress } from "./requirements.ts";
+import { cut } from "./scrub.ts";
 import { fillUrl, splitUrl, type TemplateValues } from "./template.ts";
+import { isUsualHost } from "./usual-host.ts";
 
 export type Discovery = {
   /**
@@ -31,6 +34,8 @@ type Endpoints = Readonly<Partial<Record<EndpointName, string>>>;
 /** What is kept of metadata: the addresses that can be used, those for clients with a certificate, and whether callbacks carry `iss`. */
 type Metadata = { plain: Endpoints; mtls: Endpoints; announcesIss: boolean };
 type Known = { metadata: Metadata; readMs: number; doubted: boolean };
+/** Whose metadata are asked for, and where, with all values filled in. */
+type Place = { definition: ProviderDefinition; issuer: string; metadataUrl: string | null };
 
 const keepMs = 3_600_000;
 /** A doubt is not followed more often than this, and an issuer that does not answer is not asked more often. */
@@ -38,6 +43,7 @@ const againMs = 60_000;
 /** Inputs may stand in an issuer, so that there may be any number of them; those read longest ago are forgotten. */
 const mostIssuers = 1000;
 const longestAddress = 2000;
+const mostHops = 3;
 
 /** Metadata of authorization servers (RFC 8414; OpenID Connect Discovery 1.0), kept for an hour. */
 export function createDiscovery(parts: {
@@ -51,55 +57,62 @@ export function createDiscovery(parts: {
 
   const isGood = ({ readMs, doubted }: Known): boolean => clock.monotonicMs() - readMs < (doubted ? againMs : keepMs);
 
-  const read = async (definition: ProviderDefinition, issuer: string): Promise<Metadata> => {
-    const place = placeOf(definition, issuer);
+  const read = async (place: Place): Promise<Metadata> => {
+    const key = keyOf(place);
     try {
-      const metadata = await fetchMetadata(oauth, definition, issuer);
-      remember(known, place, { metadata, readMs: clock.monotonicMs(), doubted: false });
-      failed.delete(place);
+      const metadata = await fetchMetadata(oauth, place);
+      remember(known, key, { metadata, readMs: clock.monotonicMs(), doubted: false });
+      failed.delete(key);
       return metadata;
     } catch (error) {
-      if (error instanceof BrokerError) remember(failed, place, { atMs: clock.monotonicMs(), error });
+      if (error instanceof BrokerError) remember(failed, key, { atMs: clock.monotonicMs(), error });
       // What was known is better than nothing: addresses hardly ever change.
-      const old = known.get(place);
+      const old = known.get(key);
       if (old) return old.metadata;
       throw error;
     }
   };
 
-  const metadataOf = async (definition: ProviderDefinition, issuer: string): Promise<Metadata> => {
-    const place = placeOf(definition, issuer);
-    const current = known.get(place);
+  const metadataOf = async (place: Place): Promise<Metadata> => {
+    const key = keyOf(place);
+    const current = known.get(key);
     if (current && isGood(current)) return current.metadata;
-    const failure = failed.get(place);
+    const failure = failed.get(key);
     if (failure && clock.monotonicMs() - failure.atMs < againMs) {
       if (current) return current.metadata;
       throw failure.error;
     }
-    const started = reading.get(place) ?? read(definition, issuer).finally(() => reading.delete(place));
-    reading.set(place, started);
+    const started = reading.get(key) ?? read(place).finally(() => reading.delete(key));
+    reading.set(key, started);
     return await started;
   };
 
   return {
     async complete(definition, values) {
-      if (definition.issuer === null || !lacksAddress(definition)) return definition;
-      return fillIn(definition, await metadataOf(definition, fillUrl(definition.issuer, values)));
+      const place = lacksAddress(definition) ? placeOf(definition, values) : null;
+      return place === null ? definition : fillIn(definition, await metadataOf(place));
     },
     doubt(definition, values) {
-      if (definition.issuer === null) return;
-      const current = known.get(placeOf(definition, fillUrl(definition.issuer, values)));
+      const place = placeOf(definition, values);
+      const current = place === null ? undefined : known.get(keyOf(place));
       if (current) current.doubted = true;
     },
   };
+}
+
+function placeOf(definition: ProviderDefinition, values: TemplateValues): Place | null {
+  const { issuer, metadataUrl } = definition;
+  if (issuer === null) return null;
+  const filled = metadataUrl === null ? null : fillUrl(metadataUrl, values);
+  return { definition, issuer: fillUrl(issuer, values), metadataUrl: filled };
 }
 
 /**
  * Where an issuer's metadata are kept: for each provider apart. Another one may reach other networks, and neither what it was
  * told nor that it was turned away may count for this one.
  */
-function placeOf({ id }: ProviderDefinition, issuer: string): string {
-  return `${id} ${issuer}`;
+function keyOf({ definition, issuer, metadataUrl }: Place): string {
+  return JSON.stringify([definition.id, issuer, metadataUrl]);
 }
 
 /** As the newest of its map. */
@@ -110,8 +123,9 @@ function remember<Value>(map: Map<string, Value>, place: string, value: Value): 
   if (map.size > mostIssuers && oldest !== undefined) map.delete(oldest);
 }
 
-/** Where metadata may be: RFC 8414, section 3.1, puts the path behind, OpenID Connect Discovery, section 4, in front. */
-function metadataUrls(issuer: string): string[] {
+/** Where metadata are, or may be: RFC 8414, section 3.1, puts the path behind, OpenID Connect Discovery, section 4, in front. */
+function metadataUrls({ issuer, metadataUrl }: Place): string[] {
+  if (metadataUrl !== null) return [metadataUrl];
   const { authority, rest } = splitUrl(issuer);
   const path = rest.replace(/\/$/, "");
   return [
@@ -120,23 +134,61 @@ function metadataUrls(issuer: string): string[] {
   ];
 }
 
-async function fetchMetadata(
-  oauth: Pick<OAuthClient, "ask">,
-  definition: ProviderDefinition,
-  issuer: string,
-): Promise<Metadata> {
+async function fetchMetadata(oauth: Pick<OAuthClient, "ask">, place: Place): Promise<Metadata> {
+  const { definition, issuer } = place;
   const details: string[] = [];
-  for (const url of metadataUrls(issuer)) {
-    const request = assemble({ ...metadataRequest, url }, {}, []);
-    const { ok, body, detail } = await oauth.ask({ definition, request });
+  for (const url of metadataUrls(place)) {
+    const { ok, body, detail } = await askFollowing(oauth, definition, url);
     // A mismatch is an attack or a mistake, either of which sends secrets astray (RFC 8414, section 3.3).
     if (ok && readPointer(body, "/issuer") === issuer) return addressesIn(body, issuer);
-    details.push(ok ? "the answer names another issuer" : detail);
+    details.push(ok ? otherIssuer(definition, { url, body, issuer }) : detail);
   }
   const said = [...new Set(details)].join("; ");
   throw new BrokerError("provider_unavailable", `The metadata of ${issuer} cannot be read: ${said}.`, {
     retryAfterSeconds: 60,
   });
+}
+
+/**
+ * Follows what a server says of itself: to addresses of the same origin, since what another one says of the issuer counts for
+ * nothing (RFC 8414, section 6.2).
+ */
+async function askFollowing(
+  oauth: Pick<OAuthClient, "ask">,
+  definition: ProviderDefinition,
+  first: string,
+): Promise<Asked> {
+  let url = first;
+  for (let hops = 0; ; hops++) {
+    const request = assemble({ ...metadataRequest, url }, {}, []);
+    const asked = await oauth.ask({ definition, request });
+    const next = asked.location === undefined ? null : URL.parse(asked.location, url);
+    if (next === null) return asked;
+    const from = URL.parse(url);
+    const isOurs = next.origin === from?.origin && next.username === "" && next.password === "" && isPlain(next.href);
+    if (isOurs && hops < mostHops) url = next.href;
+    else return { ...asked, detail: `${asked.detail}${sentTo(definition, url, next)}` };
+  }
+}
+
+/** Templates are filled in addresses: what a server writes must not be taken for one. */
+function isPlain(address: string): boolean {
+  return address.length <= longestAddress && !/[{}]/.test(address);
+}
+
+/** Of a host that the definition does not fix, nobody is told what it says. */
+function sentTo(definition: ProviderDefinition, asked: string, { origin, pathname }: URL): string {
+  if (!isUsualHost(definition, asked)) return "";
+  return ` and sends to ${cut(readable(`${origin}${pathname}`))}, which is not followed: set discovery.metadata_url to where the metadata are`;
+}
+
+function otherIssuer(
+  definition: ProviderDefinition,
+  { url, body, issuer }: { url: string; body: unknown; issuer: string },
+): string {
+  const named = readPointer(body, "/issuer");
+  if (typeof named !== "string" || !isUsualHost(definition, url)) return "the answer names another issuer";
+  return `the answer names the issuer "${cut(readable(named))}", and the definition "${issuer}": they must be the same to the letter`;
 }
 
 const metadataRequest: Omit<ProviderRequest, "url"> = {

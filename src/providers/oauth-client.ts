@@ -31,8 +31,11 @@ export type OAuthClient = {
 
 type AskedCall = { definition: ProviderDefinition; request: TokenRequest };
 
-/** `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets. */
-export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string };
+/**
+ * `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets.
+ * `location`: where a 3xx sends the request, as the server wrote it. It is not followed.
+ */
+export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string; location?: string };
 
 /** What callers are not told of a request that failed, for the broker's own log. Holds no secret. */
 export type Untold = { provider: string; host: string; detail: string };
@@ -85,7 +88,8 @@ export function createOAuthClient(options: {
       const body = parseAnswer(response, "auto");
       if (status >= 200 && status < 300) return { ok: true, status, body, detail: `the provider answered ${status}` };
       const detail = describeAnswer({ response, body, secrets: call.request.secrets });
-      return tell(call, { ok: false, status, body, detail }, outcome);
+      const location = status >= 300 && status < 400 ? response.headers["location"] : undefined;
+      return tell(call, { ok: false, status, body, detail, ...(location !== undefined && { location }) }, outcome);
     },
   };
 }

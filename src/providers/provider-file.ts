@@ -239,6 +239,16 @@ export const providerFileSchema = Type.Object(
       }),
     ),
     issuer: text("Its metadata (RFC 8414, OpenID Connect Discovery) fills in the addresses that are not given."),
+    discovery: Type.Optional(
+      Type.Object(
+        {
+          metadata_url: text(
+            "Where the issuer's metadata are, if neither at the place of OpenID Connect Discovery nor at that of RFC 8414.",
+          ),
+        },
+        strict,
+      ),
+    ),
     sources: Type.Optional(
       Type.Record(Type.String({ pattern: namePattern }), Type.String({ minLength: 1 }), {
         ...strict,

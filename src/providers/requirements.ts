@@ -29,8 +29,13 @@ export function asksForScopes(definition: ProviderDefinition, grant: ConnectionG
   return asking ? requestTemplates(asking).flatMap(templateNames).includes("scope") : false;
 }
 
+type Requests = Pick<
+  ProviderDefinition,
+  "exchanges" | "refreshes" | "device" | "authorization" | "revocation" | "introspection"
+>;
+
 /** Whether the definition has an address that only its issuer's metadata can fill in. */
-export function lacksAddress(definition: ProviderDefinition): boolean {
+export function lacksAddress(definition: Requests): boolean {
   const { exchanges, refreshes, device, authorization, revocation, introspection } = definition;
   const requests = [...Object.values(exchanges), ...Object.values(refreshes), device, authorization?.pushed];
   return [...requests, authorization, revocation, introspection].some((request) => request?.url === "");
@@ -41,7 +46,7 @@ export function lacksAddress(definition: ProviderDefinition): boolean {
  * sets one decides where secrets go.
  */
 export function hostInputs(definition: ProviderDefinition): string[] {
-  const texts = [...authorities(definition), decidingIssuer(definition)];
+  const texts = [...authorities(definition), ...decidingAddresses(definition)];
   return named("inputs", texts, Object.keys(definition.inputs));
 }
 
@@ -51,7 +56,7 @@ export function hostInputs(definition: ProviderDefinition): string[] {
  */
 export function pinsDomain(definition: ProviderDefinition, input: string): boolean {
   const known = definition.inputs[input];
-  if (!known || templateNames(decidingIssuer(definition)).includes(`inputs.${input}`)) return false;
+  if (!known || decidingAddresses(definition).flatMap(templateNames).includes(`inputs.${input}`)) return false;
   return authorities(definition)
     .filter((authority) => templateNames(authority).includes(`inputs.${input}`))
     .every((authority) => domainIsPinned({ authority, name: `inputs.${input}`, input: known }));
@@ -81,7 +86,7 @@ export function clientInputs(definition: ProviderDefinition): string[] {
  * that cannot be built would only be found out when a person has consented.
  */
 export function whyUnsendable(definition: ProviderDefinition, name: string, value: string): string | null {
-  const { api, authorization, issuer } = definition;
+  const { api, authorization, issuer, metadataUrl } = definition;
   const all = [...allRequests(definition), { url: authorization?.url, headers: api.headers, clientAuth: null }];
   const holds = (text: string | null | undefined) => templateNames(text ?? "").includes(name);
   const inHeader = all.some(
@@ -91,7 +96,9 @@ export function whyUnsendable(definition: ProviderDefinition, name: string, valu
   if ((inHeader || holds(api.authorization.value)) && !isHeaderSafe(value)) {
     return "is sent in a header, which can carry ASCII and Latin-1 characters only";
   }
-  const inUrl = [issuer, api.baseUrl, ...all.map(({ url }) => url)].some((url) => holds(splitUrl(url ?? "").rest));
+  const inUrl = [issuer, metadataUrl, api.baseUrl, ...all.map(({ url }) => url)].some((url) =>
+    holds(splitUrl(url ?? "").rest),
+  );
   return inUrl && isDots(value) ? "is a part of an address, and must not be dots alone" : null;
 }
 
@@ -105,9 +112,9 @@ function allRequests(definition: ProviderDefinition) {
   ];
 }
 
-/** The issuer where its metadata fill in an address, else empty. */
-function decidingIssuer(definition: ProviderDefinition): string {
-  return lacksAddress(definition) ? (definition.issuer ?? "") : "";
+/** Issuer and place of the metadata, where those fill in an address. */
+function decidingAddresses({ isDiscovered, issuer, metadataUrl }: ProviderDefinition): string[] {
+  return isDiscovered ? [issuer ?? "", metadataUrl ?? ""] : [];
 }
 
 function named(root: string, texts: readonly string[], declared: readonly string[]): string[] {
@@ -139,7 +146,7 @@ function sideRequests({ authorization, device, revocation, introspection, extraT
 }
 
 function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
-  const { authorization, api, lookups, issuer } = definition;
+  const { authorization, api, lookups, issuer, metadataUrl } = definition;
   const requests = [...exchangesOf(definition, grant), ...sideRequests(definition)];
   return [
     ...(grant === "authorization_code" && authorization
@@ -148,6 +155,7 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
     ...requests.flatMap(requestTemplates),
     ...lookups.flatMap(lookupTemplates),
     issuer ?? "",
+    metadataUrl ?? "",
     api.baseUrl ?? "",
     api.authorization.value,
     ...Object.values(api.headers),
@@ -157,6 +165,7 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
 function authorities(definition: ProviderDefinition): string[] {
   const urls = [
     definition.issuer,
+    definition.metadataUrl,
     definition.authorization?.url,
     ...allRequests(definition).map(({ url }) => url),
     definition.api.baseUrl,

@@ -8,6 +8,7 @@ import type {
   RefreshRules,
 } from "./definition.ts";
 import type { ProviderFile } from "./provider-file.ts";
+import { lacksAddress } from "./requirements.ts";
 import { resolveExtraToken, resolveResponse } from "./resolve-answer.ts";
 import {
   firstExchange,
@@ -28,7 +29,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
   const offered = grants.filter((grant) => grant !== "import");
   const { token = {}, authorization, parallel_sets: sets } = file;
   const scope = authorization?.scope;
-  return deepFreeze({
+  const definition = {
     id: file.id,
     name: file.name ?? file.id,
     docs: file.docs ?? null,
@@ -61,8 +62,10 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
     parallelSets: typeof sets === "object" ? { singlePer: sets.single_per, max: sets.max ?? 1 } : null,
     lookups: (file.after_connect ?? []).map((lookup) => resolveLookup(file, lookup)),
     issuer: file.issuer ?? null,
+    metadataUrl: file.discovery?.metadata_url ?? null,
     file,
-  });
+  };
+  return deepFreeze({ ...definition, isDiscovered: file.issuer !== undefined && lacksAddress(definition) });
 }
 
 function byGrant(

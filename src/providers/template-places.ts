@@ -45,10 +45,11 @@ export function templatePlaces(file: ProviderFile): Place[] {
   ];
 }
 
-function authorizationPlaces({ authorization = {}, issuer }: ProviderFile): Place[] {
+function authorizationPlaces({ authorization = {}, issuer, discovery }: ProviderFile): Place[] {
   const path = ["authorization"];
   return [
     ...urlPlace(["issuer"], issuer, ["inputs"]),
+    ...urlPlace(["discovery", "metadata_url"], discovery?.metadata_url, ["inputs"]),
     ...urlPlace([...path, "url"], authorization.url, ["inputs"]),
     ...urlPlace([...path, "issuer"], authorization.issuer, ["inputs"]),
     ...urlPlace([...path, "manual_redirect_uri"], authorization.manual_redirect_uri, []),

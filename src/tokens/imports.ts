@@ -33,9 +33,9 @@ const mostFaults = 5;
 
 /** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant, conflict, connection_not_found */
 export function createImport(parts: ImportParts) {
-  const { rows, cache, marks, sender, lookups, vault, clock } = parts;
+  const { rows, cache, marks, sender, vault, clock } = parts;
   return async (row: TokenRow, given: Grant): Promise<TokenRow> => {
-    const prepared = await sender.prepare(row);
+    const prepared = await sender.prepareToStore(row);
     const { definition } = prepared;
     const exclusive = definition.refresh.rotation !== "never";
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
@@ -47,10 +47,19 @@ export function createImport(parts: ImportParts) {
     marks.raise(stored.id, stored);
     const learnt = cache.learn(stored).row;
     for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
-    const sendable = await sender.prepare(learnt);
-    const known = await withDeadline(lookups.followUp(sendable, learnt, { handedOver: true }), budgets.lookupMs, clock);
+    const known = await withDeadline(followUp(parts, learnt), budgets.lookupMs, clock);
     return known === null ? learnt : cache.learn(known).row;
   };
+}
+
+/** What the provider can tell of a set that is stored. It may be away, and its issuer too: the set is as good without. */
+async function followUp({ sender, lookups }: ImportParts, row: TokenRow): Promise<TokenRow | null> {
+  try {
+    return await lookups.followUp(await sender.prepare(row), row, { handedOver: true });
+  } catch (error) {
+    if (error instanceof BrokerError) return null;
+    throw error;
+  }
 }
 
 /** Nobody has said whose tokens these are. */

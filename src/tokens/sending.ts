@@ -55,6 +55,8 @@ export type Sender = {
   prepare(row: TokenRow): Promise<Sendable>;
   /** What is left of a deleted connection, for tokens that may be sent where it says alone (`mayBeSentTo`). */
   prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<Sendable<Place & Owner>>;
+  /** The same for a set that is only to be stored: nothing is asked of anybody, so that addresses may be lacking. */
+  prepareToStore(row: TokenRow): Promise<Sendable>;
   /** The same for a further token that is only to be stored: nothing is asked of the connection's own. */
   prepareChain(row: TokenRow): Promise<Sendable>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
@@ -112,7 +114,11 @@ export function createSender(parts: SenderParts): Sender {
     return { ...row, ...provenCaptures(vault, row) };
   };
 
-  const assemble = async <Row extends Owner & Place>(row: Row, owner: Row): Promise<Sendable<Row>> => {
+  const assemble = async <Row extends Owner & Place>(
+    row: Row,
+    owner: Row,
+    complete = discovery.complete,
+  ): Promise<Sendable<Row>> => {
     const known = catalog.get(row.provider);
     if (known === undefined) throw definitionGone(row);
     const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
@@ -120,9 +126,9 @@ export function createSender(parts: SenderParts): Sender {
     const inForce = { inputsInForce: { ...owner.inputs, ...client?.inputs } };
     const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
     const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
-    const complete = await discovery.complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
-    if (row.chain && !complete.extraTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
-    const definition = row.chain ? forChain(complete, row.chain) : complete;
+    const whole = await complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
+    if (row.chain && !whole.extraTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
+    const definition = row.chain ? forChain(whole, row.chain) : whole;
     return { ...prepared, definition, clientSecrets };
   };
 
@@ -186,6 +192,10 @@ export function createSender(parts: SenderParts): Sender {
   return {
     prepare,
     prepareChain,
+    prepareToStore: async (row) => {
+      const own = proven(row);
+      return await assemble(own, own, async (definition) => await Promise.resolve(definition));
+    },
     prepareRemains: async ({ name, provider, clientRef, inputs, captured }) => {
       const remains = { name, provider, clientRef, inputs, inputsInForce: inputs, captured, chain: null };
       return await assemble<Place & Owner>(remains, remains);

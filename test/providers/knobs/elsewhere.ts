@@ -36,6 +36,11 @@ export const elsewhere: Elsewhere[] = [
     title: "a token endpoint that has moved is found in the metadata within a minute, and no refresh token is lost",
   },
   {
+    knob: "discovery.metadata_url",
+    test: discovery,
+    title: "are where discovery.metadata_url says, and there alone; they must name the issuer all the same",
+  },
+  {
     knob: "inputs.secret",
     test: `${abilities}/secrets.test.ts`,
     title: "a secret input is sent where the definition says, and is in no column, view, event or log",

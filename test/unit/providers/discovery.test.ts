@@ -18,6 +18,14 @@ const metadata = {
 const minute = 60_000;
 const hour = 60 * minute;
 
+/** Stands for a page: the server sends elsewhere. */
+class Redirect {
+  readonly to: string;
+  constructor(to: string) {
+    this.to = to;
+  }
+}
+
 type Stage = {
   /** What is at each address; nothing: 404. */
   pages: Record<string, unknown>;
@@ -35,6 +43,9 @@ function setStage(pages: Record<string, unknown> = { [openid]: metadata }): Stag
     asked.push(request.url);
     await Promise.resolve();
     const body = pages[request.url];
+    if (body instanceof Redirect) {
+      return { ok: false, status: 302, body: null, detail: "the provider answered 302", location: body.to };
+    }
     if (body === undefined) return { ok: false, status: 404, body: null, detail: "the provider answered 404" };
     return { ok: true, status: 200, body, detail: "the provider answered 200" };
   };
@@ -122,13 +133,82 @@ describe("the metadata of an issuer", () => {
     const { complete } = setStage({ [openid]: wrong, [oauth]: wrong });
     await expect(complete()).rejects.toMatchObject({
       code: "provider_unavailable",
-      message: `The metadata of ${issuer} cannot be read: the answer names another issuer.`,
+      message: `The metadata of ${issuer} cannot be read: ${
+        named === undefined
+          ? "the answer names another issuer"
+          : `the answer names the issuer "${named}", and the definition "${issuer}": they must be the same to the letter`
+      }.`,
     });
   });
 
   test("of another issuer at one place do not keep the right ones at the other from being found", async () => {
     const { complete } = setStage({ [openid]: { ...metadata, issuer: "https://evil.example" }, [oauth]: metadata });
     expect(tokenUrl(await complete())).toBe("https://login.example/token");
+  });
+
+  test("are followed to where their server says that they are, within its origin", async () => {
+    const there = "https://login.example/meta?v=1";
+    const stage = setStage({
+      [openid]: new Redirect("/realm/again"),
+      "https://login.example/realm/again": new Redirect(there),
+      [there]: metadata,
+    });
+    expect(tokenUrl(await stage.complete())).toBe("https://login.example/token");
+    expect(stage.asked).toEqual([openid, "https://login.example/realm/again", there]);
+  });
+
+  test.each([
+    ["another host", "https://evil.example/meta?code=1", "https://evil.example/meta"],
+    ["another port", "https://login.example:8443/meta", "https://login.example:8443/meta"],
+    ["another scheme", "http://login.example/meta", "http://login.example/meta"],
+    ["somebody's name there", "https://own@login.example/meta", "https://login.example/meta"],
+    ["a template", "/meta/{client.secret}", "https://login.example/meta/%7Bclient.secret%7D"],
+  ])("are not followed to %s, and it is said where they are", async (_name, to, said) => {
+    const stage = setStage({ [openid]: new Redirect(to), [oauth]: new Redirect(to), [to]: metadata });
+    const detail = `302 and sends to ${said}, which is not followed: set discovery.metadata_url`;
+    const failed = stage.complete();
+    if (to.includes("{")) await expect(failed).rejects.toThrow(/cannot be read/);
+    else await expect(failed).rejects.toThrow(detail);
+    expect(stage.asked.every((url) => url.startsWith("https://login.example/"))).toBe(true);
+  });
+
+  test("that send in a circle are given up, and an address that is none is not followed", async () => {
+    const round = setStage({ [openid]: new Redirect(openid), [oauth]: metadata });
+    expect(tokenUrl(await round.complete())).toBe("https://login.example/token");
+    expect(round.asked.length).toBe(5);
+    const odd = setStage({ [openid]: new Redirect("http://"), [oauth]: metadata });
+    expect(tokenUrl(await odd.complete())).toBe("https://login.example/token");
+  });
+
+  test("of a host that the definition does not fix say nothing of what is there", async () => {
+    const anywhere = discovered(`inputs: { at: { pattern: "^https://[a-z./]+$" } }`, "{inputs.at}");
+    for (const page of [new Redirect("https://inside.example/x"), { ...metadata, issuer: "https://inside.example" }]) {
+      const stage = setStage({ [openid]: page, [oauth]: page });
+      Object.assign(stage.values.inputs, { at: issuer });
+      const message = await stage.complete(anywhere).then(String, String);
+      expect(message).toContain("cannot be read");
+      expect(message).not.toContain("inside");
+    }
+  });
+
+  test("are where discovery.metadata_url says, and there alone; they must name the issuer all the same", async () => {
+    const there = "https://elsewhere.example/meta/north";
+    const knobs =
+      'inputs: { region: {} }\ndiscovery: { metadata_url: "https://elsewhere.example/meta/{inputs.region}" }';
+    const definition = discovered(knobs);
+    const stage = setStage({
+      [openid]: { ...metadata, token_endpoint: "https://wrong.example/token" },
+      [there]: metadata,
+    });
+    Object.assign(stage.values.inputs, { region: "north" });
+    expect(tokenUrl(await stage.complete(definition))).toBe("https://login.example/token");
+    expect(stage.asked).toEqual([there]);
+    Object.assign(stage.values.inputs, { region: "south" });
+    await expect(stage.complete(definition)).rejects.toThrow(/cannot be read/);
+    expect(stage.asked).toEqual([there, "https://elsewhere.example/meta/south"]);
+    const wrong = setStage({ [there]: { ...metadata, issuer: "https://elsewhere.example" } });
+    Object.assign(wrong.values.inputs, { region: "north" });
+    await expect(wrong.complete(definition)).rejects.toThrow(/names the issuer "https:\/\/elsewhere\.example"/);
   });
 
   test("that name no token or authorization endpoint do not do; other requests go without", async () => {

@@ -10,6 +10,7 @@ import {
   whyUnsendable,
 } from "../../../src/providers/requirements.ts";
 import { isAnchored } from "../../../src/providers/host-position.ts";
+import { createDiscovery } from "../../../src/providers/discovery.ts";
 import { builtin, define } from "./definitions.ts";
 
 const randomBytes = (size: number) => new Uint8Array(size).fill(0xab);
@@ -193,6 +194,27 @@ authorization: { url: https://login.example/authorize }
 token: { url: https://login.example/token }`;
     expect(owners(`${whole}\nrevocation: {}`)).toEqual({ client: ["x"], connection: [] });
     expect(owners(whole)).toEqual({ client: [], connection: ["x"] });
+  });
+
+  test("an input of the issuer goes on deciding where secrets go when its metadata have filled the addresses in", async () => {
+    const file = `issuer: "https://login.example/{inputs.x}"
+discovery: { metadata_url: "https://login.example/meta/{inputs.y}" }
+inputs: { x: {}, y: {} }`;
+    const definition = define(file, "id: own");
+    const metadata = {
+      issuer: "https://login.example/a",
+      authorization_endpoint: "https://login.example/authorize",
+      token_endpoint: "https://login.example/token",
+    };
+    const ask = async () => await Promise.resolve({ ok: true, status: 200, body: metadata, detail: "" });
+    const discovery = createDiscovery({ oauth: { ask }, clock: { monotonicMs: () => 0 } });
+    const whole = await discovery.complete(definition, { inputs: { x: "a", y: "b" } });
+    expect(whole.exchanges.authorization_code?.url).toBe("https://login.example/token");
+    expect([hostInputs(definition), hostInputs(whole)]).toEqual([
+      ["x", "y"],
+      ["x", "y"],
+    ]);
+    expect(inputOwners({ definition: whole, grant: "authorization_code", hasClient: true }).client).toEqual(["x", "y"]);
   });
 
   test("an input that decides the issuer is kept as long as what is stored for it", () => {
