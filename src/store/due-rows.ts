@@ -49,6 +49,14 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
           AND c.attempt_id IS NULL`;
     },
 
+    /** The next sweep of any replica comes to the row, whenever it would be due. Not while it is being refreshed. */
+    async hasten({ id, generation }: { id: string; generation: number }): Promise<void> {
+      await prisma.$executeRaw`
+        UPDATE connections c SET next_refresh_at = clock_timestamp()
+        WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.attempt_id IS NULL
+          AND (c.next_refresh_at IS NULL OR c.next_refresh_at > clock_timestamp())`;
+    },
+
     /** Notes that these tokens are read, so that they are refreshed ahead of their readers. Each is noted once. */
     async markInUse(read: readonly { id: string; generation: number }[]): Promise<void> {
       const ids = read.map(({ id }) => id);

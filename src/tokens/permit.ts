@@ -20,10 +20,11 @@ import type { Sendable, Sender } from "./sending.ts";
 import type { Waiting } from "./waiting.ts";
 
 /**
- * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted.
+ * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted. `left`: this process
+ * is shutting down and has begun nothing; another replica may.
  * `failure`: what the provider answered, where this process was the one that asked.
  */
-export type RefreshOutcome = { kind: "moved" | "failed"; row: TokenRow | null; failure?: Failure };
+export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
 
 export type RefreshParts = {
   rows: TokenRows;

@@ -10,7 +10,7 @@ import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } f
 import { createSecondPlans } from "./second-plans.ts";
 import { leaveToOthers, type Sendable } from "./sending.ts";
 import { mayTakeOver, mustHearSpools, orphanRule, takeoverOf, type Need } from "./takeover.ts";
-import { isRefreshable, refreshableStatuses } from "./unavailable.ts";
+import { isHeldBack, refreshableStatuses } from "./unavailable.ts";
 import type { WaitResult } from "./waiting.ts";
 
 export type Refresh = (row: TokenRow, need: Need) => Promise<RefreshOutcome>;
@@ -56,10 +56,8 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
   const waitForOthers = async ({ row, need, giveUpAtMs }: Flight): Promise<WaitResult> => {
     const { definition } = await sender.prepare(row);
     return await waiting.until({
-      connectionId: row.id,
-      generation: row.generation,
+      row,
       giveUpAtMs,
-      seenAttemptId: row.attemptId,
       mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(need)),
       isVain: (current) => isVain(current, need),
     });
@@ -79,7 +77,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
 
   /** Asks for the permit until it is given, or somebody else's refresh makes it needless. */
   const contend = async (flight: Flight): Promise<RefreshOutcome> => {
-    if (isDraining()) throw shuttingDown(flight.row);
+    if (isDraining()) return { kind: "left", row: flight.row };
     const sendable = await prepareOrNote(parts, flight.row);
     const plan = firstPlan(flight.row);
     if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
@@ -169,11 +167,6 @@ async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark)
   return { kind: "failed", row: held };
 }
 
-function shuttingDown({ name }: TokenRow): BrokerError {
-  const detail = "This replica is shutting down and begins no refresh; ask again.";
-  return new BrokerError("refresh_in_progress", detail, { connection: name, retryAfterSeconds: 1 });
-}
-
 /** Whoever needs nothing yet does not wait for the end of a permit that nobody uses any more. */
 function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
   return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
@@ -181,9 +174,4 @@ function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
 
 function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
   return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
-}
-
-/** True when the row itself says why no request may be sent now, whoever asks. */
-function isHeldBack(row: TokenRow): boolean {
-  return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
 }

@@ -87,16 +87,10 @@ export function createTokenCore(parts: TokenCoreParts) {
   const recovery = createRecovery({ ...common, spools, keeper, learn, onError: onBackgroundError });
   const followUp = async (sendable: Sendable, row: TokenRow) => learn(await lookups.followUp(sendable, row));
   const granting = createGranting({ ...common, cache, keeper });
-  const refresh = createRefresh({
-    ...common,
-    prepare: granting.prepare,
-    keeper,
-    recovery,
-    followUp,
-    waiting: createWaiting({ rows, leases, clock }),
-  });
+  const waiting = createWaiting({ rows, leases, clock });
+  const refresh = createRefresh({ ...common, prepare: granting.prepare, keeper, recovery, followUp, waiting });
   const reads = createReads();
-  const tokens = createTokenService({ ...common, cache, refresh, reads });
+  const tokens = createTokenService({ ...common, cache, refresh, waiting, reads });
   const establish = createEstablish({ ...common, cache, lookups, granting });
   const devices = createDevices({ ...common, establish });
   let forgetting: Promise<void> = Promise.resolve();

@@ -18,6 +18,7 @@ import { createSingleFlight } from "./single-flight.ts";
 import { abandonedAtMs, type Need } from "./takeover.ts";
 import type { KnownConnection, TokenCache } from "./token-cache.ts";
 import { explainUnavailable, isRefreshable } from "./unavailable.ts";
+import type { Waiting } from "./waiting.ts";
 
 type TokenWish = {
   minTtlSeconds: number;
@@ -49,6 +50,7 @@ export type TokenServiceParts = {
   isDraining: () => boolean;
   leases: Leases;
   refresh: Refresh;
+  waiting: Pick<Waiting, "forOthers">;
   clock: Clock;
   databaseClock: DatabaseClock;
   /** Told of errors in refreshes that nobody waits for. */
@@ -63,7 +65,7 @@ type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] }
 
 /** The way of a read: README.md. */
 export function createTokenService(parts: TokenServiceParts): TokenService {
-  const { cache, catalog, rows, leases, refresh, clock, databaseClock, reads, isDraining, onBackgroundError } = parts;
+  const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, isDraining, onBackgroundError } = parts;
   const flights = createSingleFlight<RefreshOutcome>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
@@ -71,7 +73,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     flights.run(flightKey(row, need), async () => {
       const outcome = await refresh(row, need);
       if (outcome.row === null) cache.expire(row.name);
-      else cache.learn(outcome.row);
+      else if (outcome.kind !== "left") cache.learn(outcome.row);
       return outcome;
     });
 
@@ -137,8 +139,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** Waits for a refresh as long as the caller does, and answers with the newest token then. */
   const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
     const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
-    const newest = await find(found.row.name, { bypass: outcome === null });
+    const isLeft = outcome?.kind === "left";
+    // What is good until then is not kept from a caller by a replica that goes.
+    if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
+    const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
     if (newest.row.version > found.row.version) return issue(newest, stillWanting(judgeFor(newest, wish)));
     if (renewal.usable) return issue(newest, renewal.warnings);
     throw unavailable(newest.row);
@@ -181,11 +187,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       throw new BrokerError("grant_not_applicable", detail, { connection: name });
     }
     const outcome = await withDeadline(fly(row, "required"), budgets.orderedRefreshMs, clock);
-    if (outcome !== null) return outcome;
-    throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
-      connection: name,
-      retryAfterSeconds: 1,
-    });
+    if (outcome !== null && outcome.kind !== "left") return outcome;
+    const detail =
+      outcome === null
+        ? "The provider takes its time; the refresh goes on."
+        : "This replica is shutting down and begins no refresh; ask again.";
+    throw new BrokerError("refresh_in_progress", detail, { connection: name, retryAfterSeconds: 1 });
   };
 
   const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {

@@ -18,6 +18,11 @@ export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boo
   return goneBackFrom === null && refreshableStatuses(grant).some((each) => each === status);
 }
 
+/** True when the row itself says why no request may be sent now, whoever asks. */
+export function isHeldBack(row: Refreshable & Pick<TokenRow, "backoffUntil" | "now">): boolean {
+  return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
+}
+
 type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
 
 /** What `limits` hold back, and the answers that close them. */

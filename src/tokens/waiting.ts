@@ -1,45 +1,49 @@
 import { withDeadline, type Clock } from "../clock.ts";
-import type { Leases } from "../leases/lease.ts";
+import type { Leases, RefreshNews } from "../leases/lease.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { budgets } from "./budgets.ts";
+import { isHeldBack } from "./unavailable.ts";
 
 /**
  * How the wait for somebody else's refresh ended.
  * - `moved`: a newer generation is stored.
  * - `ended`: that attempt failed, or nothing may be refreshed any more; the row says why.
- * - `free`: nobody is sending; whoever needs a token may ask for the permit.
+ * - `free`: nobody is sending; whoever needs a token may ask for the permit. An attempt that was given back unsent has not failed.
  */
 export type WaitResult = { kind: "moved" | "ended" | "free"; row: TokenRow | null };
 
 type WaitFor = {
-  connectionId: string;
-  generation: number;
+  /** As it was last read, with the attempt that is known to be under way, if there is one. */
+  row: Pick<TokenRow, "id" | "generation" | "attemptId" | "consecutiveFailures">;
   giveUpAtMs: number;
-  /** The attempt that is known to be under way. */
-  seenAttemptId: string | null;
   /** Whether an attempt that stands in the row may be taken over now. */
   mayTakeOver: (row: TokenRow) => boolean;
   /** Whether waiting for it has no sense any more. */
   isVain: (row: TokenRow) => boolean;
 };
 
-export type Waiting = { until(wait: WaitFor): Promise<WaitResult> };
+export type Waiting = {
+  until(wait: WaitFor): Promise<WaitResult>;
+  /** For a process that may begin nothing itself: has other replicas look at the row now, and waits for what they do. */
+  forOthers(row: TokenRow, giveUpAtMs: number): Promise<WaitResult>;
+};
 
 /** Waits for other replicas' refreshes: woken by messages, and asking Postgres itself since messages may be lost. */
 export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases: Leases; clock: Clock }): Waiting {
-  const sleepers = new Map<string, Set<(attempt: string) => void>>();
-  leases.listen(({ connection, generation, attempt, outcome }) => {
-    if (outcome !== "started") for (const wake of sleepers.get(`${connection}:${generation}`) ?? []) wake(attempt);
+  const sleepers = new Map<string, Set<(news: RefreshNews) => void>>();
+  leases.listen((news) => {
+    const { connection, generation, outcome } = news;
+    if (outcome !== "started") for (const wake of sleepers.get(`${connection}:${generation}`) ?? []) wake(news);
   });
 
   const readShared = createSharedRead(rows);
 
-  /** Sleeps until a message about the generation comes; resolves to the attempt that it was about. */
-  const nap = async (key: string, ms: number): Promise<string | null> => {
+  /** Sleeps until a message about the generation comes, and resolves to it. */
+  const nap = async (key: string, ms: number): Promise<RefreshNews | null> => {
     const wakers = sleepers.get(key) ?? new Set();
     sleepers.set(key, wakers);
-    const { promise: message, resolve: wake } = Promise.withResolvers<string>();
+    const { promise: message, resolve: wake } = Promise.withResolvers<RefreshNews>();
     wakers.add(wake);
     const result = await withDeadline(message, ms, clock);
     wakers.delete(wake);
@@ -47,26 +51,66 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
     return result;
   };
 
+  const until: Waiting["until"] = async ({ row: known, giveUpAtMs, mayTakeOver, isVain }) => {
+    const { id, generation } = known;
+    let attempt = known.attemptId;
+    let hasFailed = false;
+    let failuresBefore = known.attemptId === null ? Infinity : known.consecutiveFailures;
+    let pollMs = budgets.pollFirstMs as number;
+    const nobodyFrom = () => clock.monotonicMs() + budgets.nobodySendingMs;
+    let nobodyUntilMs = nobodyFrom();
+    for (;;) {
+      const news = await nap(`${id}:${generation}`, pollMs);
+      if (news !== null) {
+        attempt = news.attempt;
+        hasFailed = news.outcome === "failed";
+      }
+      pollMs = Math.min(pollMs * 1.5, budgets.pollMaxMs);
+      const row = await readShared(id);
+      if (row === null) return { kind: "ended", row };
+      if (row.generation > generation) return { kind: "moved", row };
+      if (row.attemptId !== null) {
+        hasFailed &&= row.attemptId === attempt;
+        attempt = row.attemptId;
+        failuresBefore = row.consecutiveFailures;
+        if (mayTakeOver(row)) return { kind: "free", row };
+        if (row.attemptOutcome === "unknown" || isVain(row)) return { kind: "ended", row };
+      } else if (hasFailed || row.consecutiveFailures > failuresBefore || isHeldBack(row)) {
+        return { kind: "ended", row };
+      } else if (attempt !== null) {
+        // Given back unsent, or its process drains: as if there had been none. Most often its owner asks for the permit anew.
+        attempt = null;
+        failuresBefore = row.consecutiveFailures;
+        nobodyUntilMs = nobodyFrom();
+      } else if (clock.monotonicMs() >= nobodyUntilMs) {
+        return { kind: "free", row };
+      }
+      if (clock.monotonicMs() >= giveUpAtMs) return { kind: "ended", row };
+    }
+  };
+
+  const hastened = new Set<string>();
+  const hasten = async (row: TokenRow): Promise<void> => {
+    const key = `${row.id}:${row.generation}`;
+    if (hastened.has(key)) return;
+    hastened.add(key);
+    await rows.hasten(row);
+  };
+
   return {
-    async until({ connectionId, generation, giveUpAtMs, seenAttemptId, mayTakeOver, isVain }) {
-      let seen = seenAttemptId;
-      let pollMs = budgets.pollFirstMs as number;
-      const nobodyUntilMs = clock.monotonicMs() + budgets.nobodySendingMs;
+    until,
+
+    async forOthers(row, giveUpAtMs) {
+      await hasten(row);
       for (;;) {
-        seen = (await nap(`${connectionId}:${generation}`, pollMs)) ?? seen;
-        pollMs = Math.min(pollMs * 1.5, budgets.pollMaxMs);
-        const row = await readShared(connectionId);
-        if (row === null) return { kind: "ended", row };
-        if (row.generation > generation) return { kind: "moved", row };
-        if (row.attemptId === null) {
-          if (seen !== null) return { kind: "ended", row };
-          if (clock.monotonicMs() >= nobodyUntilMs) return { kind: "free", row };
-        } else {
-          seen = row.attemptId;
-          if (mayTakeOver(row)) return { kind: "free", row };
-          if (row.attemptOutcome === "unknown" || isVain(row)) return { kind: "ended", row };
-        }
-        if (clock.monotonicMs() >= giveUpAtMs) return { kind: "ended", row };
+        const end = await until({
+          row: { ...row, attemptId: null },
+          giveUpAtMs,
+          mayTakeOver: () => false,
+          isVain: () => false,
+        });
+        // Nobody has begun yet: a replica that sweeps will.
+        if (end.kind !== "free" || clock.monotonicMs() >= giveUpAtMs) return end;
       }
     },
   };

@@ -246,7 +246,7 @@ describe("the simulated store", () => {
 
   it("was asked for everything, and each statement that may find nothing has done both", () => {
     const rows = createTokenRows(database);
-    const silent = new Set(["dropPermit", "postpone", "markInUse", "tidy"]);
+    const silent = new Set(["dropPermit", "postpone", "hasten", "markInUse", "tidy"]);
     const unmodelled = new Set(["noteUnprepared"]); // writes what people read, and moves nothing
     const sure = new Set(["permitAges", "generationsAfter", "readByIds", "readByName"]);
     const missed = Object.keys(rows).filter((name) => {

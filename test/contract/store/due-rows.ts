@@ -231,6 +231,24 @@ export function dueness(stage: () => StoreStage): void {
     });
   });
 
+  describe("a row that somebody needs at once", () => {
+    it("is due now, whether it was to be later or never; one that is being refreshed, or has moved on, is left as it is", async () => {
+      const { ids } = await dueRows(stage(), 1);
+      const [id = ""] = ids;
+      await stage().rows.postpone(await stage().row(id), 300);
+      const never = await stage().connect();
+      for (const row of [await stage().row(id), never]) await stage().rows.hasten(row);
+      const due = await claim(stage());
+      expect([due.includes(id), due.includes(never.id)]).toEqual([true, true]);
+      const { row: sending } = await stage().permit();
+      await stage().rows.hasten(sending);
+      expect(await dueIn(stage(), sending.id)).toBeGreaterThan(0);
+      const later = await stage().connect();
+      await stage().rows.hasten({ ...later, generation: later.generation - 1 });
+      expect(await dueIn(stage(), later.id)).toBeNull();
+    });
+  });
+
   describe("a row behind its mark", () => {
     it("is held: no permit, no sweeping; and its next versions come after all that were handed out", async () => {
       const row = await stage().connect();

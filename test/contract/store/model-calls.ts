@@ -207,6 +207,7 @@ export class ModelCalls {
         "claim",
         "claim",
         "postpone",
+        "hasten",
         "use",
         "use",
         "hold",
@@ -221,6 +222,8 @@ export class ModelCalls {
         return { name: "claimDue", given: [{ limit: this.#limit(), claimSeconds: 60, busyProviders: this.#busy() }] };
       case "postpone":
         return { name: "postpone", given: [seen, dice.pick([null, 0, 12.5])] };
+      case "hasten":
+        return { name: "hasten", given: [seen] };
       case "use":
         return { name: "markInUse", given: [[seen]] };
       case "hold": {

@@ -43,6 +43,13 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
       tables.update(id, isAsRead, () => ({ nextRefreshAt }));
     },
 
+    hasten({ id, generation }) {
+      const { now } = tables;
+      const mayCome = (row: SimRow) =>
+        row.generation === generation && row.attemptId === null && !(row.nextRefreshAt !== null && row.nextRefreshAt <= now);
+      tables.update(id, mayCome, () => ({ nextRefreshAt: now }));
+    },
+
     markInUse(read) {
       for (const { id, generation } of read) {
         tables.update(

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { RefreshNews } from "../../../src/leases/lease.ts";
 import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
@@ -5,12 +6,14 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";
 import { fakeClock } from "./fake-clock.ts";
-import { attemptedRow, tokenRow } from "./token-row.ts";
+import { attemptedRow, inSeconds, tokenRow } from "./token-row.ts";
 
 const attemptId = attemptedRow(0).attemptId as string;
 const running = attemptedRow(-20);
 const free = tokenRow();
 const moved = tokenRow({ generation: free.generation + 1 });
+/** As an attempt leaves it that was refused: the back-off may be over when the row is looked at. */
+const refused = tokenRow({ consecutiveFailures: 1, lastErrorCode: "rate_limited", backoffUntil: free.now });
 
 type Step = TokenRow | null;
 
@@ -38,10 +41,8 @@ function wait(
   } as unknown as TokenRows;
   const waiting = createWaiting({ rows, leases, clock });
   const result = waiting.until({
-    connectionId: free.id,
-    generation: free.generation,
+    row: { ...free, attemptId: given.seen ?? null },
     giveUpAtMs: start + (given.flightMs ?? 60_000),
-    seenAttemptId: given.seen ?? null,
     mayTakeOver: given.mayTakeOver ?? (() => false),
     isVain: given.isVain ?? (() => false),
   });
@@ -86,9 +87,37 @@ describe("waiting for somebody else's refresh", () => {
   });
 
   it("a waiter whose attempt failed answers at once and starts none", async () => {
-    const { result, asked } = wait([running, free]);
-    expect(await result).toEqual({ kind: "ended", row: free });
+    const { result, asked } = wait([running, refused]);
+    expect(await result).toEqual({ kind: "ended", row: refused });
     expect(asked).toHaveLength(2);
+  });
+
+  it("an attempt that is given back unsent does not end the wait: its owner may ask anew, and so may another", async () => {
+    const again = { ...running, attemptId: "5d0f7a0e-3f8e-4a55-9a55-93a3f0a3d1f1" };
+    expect(await wait([running, free, again, moved]).result).toEqual({ kind: "moved", row: moved });
+    expect(await wait([running, free, again, refused]).result).toEqual({ kind: "ended", row: refused });
+    // As long as nobody asks it is as if nobody had been seen.
+    const { result, asked } = wait([running, free]);
+    expect(await result).toEqual({ kind: "free", row: free });
+    expect(asked.at(-1)).toBeGreaterThanOrEqual(1000);
+    expect(await wait([free], { seen: attemptId }).result).toEqual({ kind: "free", row: free });
+  });
+
+  it("an attempt that was refused before says nothing of the one that is given back", async () => {
+    const before = { ...running, consecutiveFailures: 1 };
+    expect(await wait([before, refused, moved]).result).toEqual({ kind: "moved", row: moved });
+    const { result, news } = wait([{ ...before, attemptId: "5d0f7a0e-3f8e-4a55-9a55-93a3f0a3d1f1" }, refused, moved]);
+    news({ outcome: "failed" });
+    expect(await result).toEqual({ kind: "moved", row: moved });
+  });
+
+  it("a back-off ends it, and so does a row that nobody may refresh any more", async () => {
+    const backingOff = tokenRow({ backoffUntil: inSeconds(5) });
+    expect(await wait([running, backingOff]).result).toEqual({ kind: "ended", row: backingOff });
+    for (const status of ["needs_reauthorization", "disabled"] as const) {
+      const over = tokenRow({ status });
+      expect(await wait([running, over]).result).toEqual({ kind: "ended", row: over });
+    }
   });
 
   it("the same where only the message told of the attempt", async () => {
@@ -98,8 +127,8 @@ describe("waiting for somebody else's refresh", () => {
   });
 
   it("the same where the attempt was known before", async () => {
-    const { result, asked } = wait([free], { seen: attemptId });
-    expect(await result).toEqual({ kind: "ended", row: free });
+    const { result, asked } = wait([refused], { seen: attemptId });
+    expect(await result).toEqual({ kind: "ended", row: refused });
     expect(asked).toEqual([100]);
   });
 
@@ -147,5 +176,24 @@ describe("waiting for somebody else's refresh", () => {
     expect(await result).toEqual({ kind: "ended", row: running });
     expect(asked.at(-1)).toBeGreaterThanOrEqual(5000);
     expect(asked.at(-2)).toBeLessThan(5000);
+  });
+
+  it("a process that may begin nothing has others come to the row, once, and waits for what they do", async () => {
+    const clock = fakeClock();
+    const start = clock.monotonicMs();
+    const table = { row: free as TokenRow, hastened: 0 };
+    const rows = {
+      readByIds: async () => [table.row],
+      hasten: async () => void table.hastened++,
+    } as unknown as TokenRows;
+    const waiting = createWaiting({ rows, leases: createMemoryLeases(clock), clock });
+    const waits = [waiting.forOthers(free, start + 10_000), waiting.forOthers(free, start + 10_000)];
+    while (clock.monotonicMs() < start + 5000) await setImmediate();
+    table.row = moved;
+    expect(await Promise.all(waits)).toEqual(waits.map(() => ({ kind: "moved", row: moved })));
+    expect(table.hastened).toBe(1);
+    table.row = free;
+    const end = await waiting.forOthers({ ...free }, clock.monotonicMs() + 3000);
+    expect(end.kind).not.toBe("moved");
   });
 });
