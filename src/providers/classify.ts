@@ -1,5 +1,6 @@
 import type { ErrorRule, ProviderDefinition } from "./definition.ts";
 import { readPointer } from "./answer-body.ts";
+import { strictText } from "./body.ts";
 import type { Failure, FailureClass, FailureCode } from "./grant.ts";
 import type { TokenResponse } from "./token-response.ts";
 
@@ -30,7 +31,8 @@ export function classifyRefusal(options: {
 }): Verdict & Pick<Failure, "retryAfterSeconds" | "oauthError"> {
   const { definition, response, body } = options;
   const error = readPointer(body, "/error");
-  const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, options));
+  const answer = { status: response.status, body, text: strictText(response)?.text ?? "" };
+  const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, answer));
   const verdict =
     rule && rule.means !== "access_token_expired"
       ? verdicts[rule.means]
@@ -44,9 +46,10 @@ export function classifyRefusal(options: {
   };
 }
 
-function matches(rule: ErrorRule, { response, body }: { response: TokenResponse; body: unknown }): boolean {
-  if (rule.status !== undefined && rule.status !== response.status) return false;
-  if (rule.body !== undefined && !new RegExp(rule.body, "u").test(response.body)) return false;
+function matches(rule: ErrorRule, given: { status: number; body: unknown; text: string }): boolean {
+  const { status, body } = given;
+  if (rule.status !== undefined && rule.status !== status) return false;
+  if (rule.body !== undefined && !new RegExp(rule.body, "u").test(given.text)) return false;
   if (rule.pointer === undefined) return true;
   const text = textAt(body, rule.pointer);
   if (text === null) return false;

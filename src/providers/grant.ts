@@ -4,6 +4,8 @@ export type Grant = {
   accessToken?: string;
   /** Absent: the answer named none, the one that was used stays in force. */
   refreshToken?: string;
+  /** The answer named another refresh token before that one, at the same place: it is tried before the grant ends. */
+  otherRefreshToken?: string;
   tokenType: string;
   accessExpiry: Expiry;
   refreshExpiry: Expiry;
@@ -52,7 +54,10 @@ export type Failure = {
   closedSeconds?: number;
   /** Of `limit_reached`: true where all requests with the token host share the limit. */
   isOfHost?: boolean;
-  /** The raw answer of an `unknown` outcome, to be kept sealed. Non-enumerable, so that no logger can spill it. */
+  /**
+   * The answer of an `unknown` outcome, to be kept sealed: JSON of `{status, headers, complete, body}`, the body in base64. May hold
+   * tokens: non-enumerable, so that no logger can spill it.
+   */
   rawAnswer?: string;
 };
 

@@ -1,5 +1,5 @@
 import type { Dispatcher } from "undici";
-import { decodeBody, maxBodyBytes } from "./body.ts";
+import { maxBodyBytes } from "./body.ts";
 import type { TokenResponse } from "./token-response.ts";
 
 /**
@@ -98,11 +98,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   #answer({ complete }: { complete: boolean }): void {
     if (!this.#head || this.#settled) return;
     const { status, headers } = this.#head;
-    const decoded = decodeBody(Buffer.concat(this.#chunks), headers["content-encoding"]);
-    this.#settle({
-      kind: "answered",
-      response: { status, headers, body: decoded.text, complete: complete && decoded.complete },
-    });
+    this.#settle({ kind: "answered", response: { status, headers, body: Buffer.concat(this.#chunks), complete } });
   }
 
   #deadline(ms: number, code: string): void {

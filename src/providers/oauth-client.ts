@@ -62,7 +62,7 @@ export function createOAuthClient(options: {
     const { definition, request } = call;
     const isUsual = isUsualHost(definition, request.url);
     if (isUsual && resolvedIn(outcome) === null) return failed;
-    const detail = whatHappened(outcome, request.secrets);
+    const detail = whatHappened(outcome, call);
     onUntold({ provider: definition.id, host: new URL(request.url).host, detail });
     return isUsual ? failed : Object.assign(failed, withheld(outcome));
   };
@@ -87,7 +87,8 @@ export function createOAuthClient(options: {
       const { status } = response;
       const body = parseAnswer(response, "auto");
       if (status >= 200 && status < 300) return { ok: true, status, body, detail: `the provider answered ${status}` };
-      const detail = describeAnswer({ response, body, secrets: call.request.secrets });
+      const { definition, request } = call;
+      const detail = describeAnswer({ definition, response, body, secrets: request.secrets });
       const location = status >= 300 && status < 400 ? response.headers["location"] : undefined;
       return tell(call, { ok: false, status, body, detail, ...(location !== undefined && { location }) }, outcome);
     },
@@ -208,10 +209,10 @@ function withheld(outcome: ExchangeOutcome): Partial<Pick<Failure, "code" | "det
 }
 
 /** In full, but for secrets. */
-function whatHappened(outcome: ExchangeOutcome, secrets: readonly string[]): string {
+function whatHappened(outcome: ExchangeOutcome, { definition, request }: AskedCall): string {
   if (outcome.kind === "answered") {
     const { response } = outcome;
-    return describeAnswer({ response, body: parseAnswer(response, "auto"), secrets });
+    return describeAnswer({ definition, response, body: parseAnswer(response, "auto"), secrets: request.secrets });
   }
   const { detail } = failureOf(outcome);
   const resolved = resolvedIn(outcome);

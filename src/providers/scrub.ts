@@ -1,5 +1,7 @@
 import { readable } from "../readable.ts";
 import { readPointer } from "./answer-body.ts";
+import { strictText } from "./body.ts";
+import type { ProviderDefinition } from "./definition.ts";
 import type { TokenResponse } from "./token-response.ts";
 
 const longestDetail = 300;
@@ -11,24 +13,34 @@ const longestSpelt = 128;
 
 /**
  * What a provider said, for people: at most 300 characters, no control characters, and neither a secret that was sent nor
- * anything in the answer that looks like a token.
+ * anything in the answer that looks like a token. A body is never quoted, since nobody can tell where the tokens of one are that is
+ * not as expected. Of a refusal it tells `error`, `error_description` (RFC 6749, section 5.2), what stands where the definition's
+ * rules look, and the texts for people beside that; of a 2xx only a code where they look, or at `error`.
  */
 export function describeAnswer(options: {
+  definition: Pick<ProviderDefinition, "errors" | "response">;
   response: TokenResponse;
+  /** As it is read strictly. */
   body: unknown;
   secrets: readonly string[];
+  /** Of a 2xx: it holds more than one object with tokens. */
+  severalObjects?: boolean;
 }): string {
-  const { response, body, secrets } = options;
-  // A 2xx that cannot be read may hold tokens that nobody can find in it.
-  const isReadable = response.complete !== false && (body !== null || response.status >= 300);
-  const said = isReadable ? whatWasSaid(response, body) : looksLikePage(response) ? "a page, not an OAuth answer" : "";
-  const text = scrub(said, [...secrets, ...tokensIn(body)]);
-  return cut(`the provider answered ${response.status}${text === "" ? "" : `: ${text}`}`);
+  const { definition, response, body, severalObjects = false } = options;
+  const { status } = response;
+  const isGrant = status >= 200 && status < 300;
+  const secrets = [...options.secrets, ...tokensIn(body)];
+  const said = isGrant ? codesOf(definition, body, secrets) : scrub(wordsOf(definition, body), secrets);
+  const parts = [severalObjects ? "several objects with tokens, so that nobody can tell which one counts" : "", said];
+  const text = parts.filter((part) => part !== "").join(", ") || (looksLikePage(response) ? aPage : "");
+  return cut(`the provider answered ${status}${text === "" ? "" : `: ${text}`}`);
 }
+
+const aPage = "a page, not an OAuth answer";
 
 /** Texts of a provider without the secrets named and without what looks like a token. */
 export function scrub(text: string, secrets: readonly string[]): string {
-  const masked = withoutSecrets(text, secrets).replaceAll(/[\w.~+/=-]{20,}/g, (run) =>
+  const masked = withoutSecrets(text, secrets).replaceAll(/[\w.~+/=|!$*@%-]{20,}/g, (run) =>
     /\d/.test(run) || run.length >= 40 ? "[…]" : run,
   );
   return readable(masked).replaceAll(/\s+/g, " ").trim();
@@ -117,16 +129,38 @@ function inEitherCase(hex: string): string {
   return hex.replaceAll(/[a-f]/g, (digit) => `[${digit}${digit.toUpperCase()}]`);
 }
 
-function looksLikePage({ body }: TokenResponse): boolean {
-  return /^\s*</.test(body);
+function looksLikePage(response: TokenResponse): boolean {
+  return /^\s*</.test(strictText(response)?.text ?? "");
 }
 
-function whatWasSaid(response: TokenResponse, body: unknown): string {
-  const parts = ["/error", "/error_description", "/errors/0/title", "/errors/0/detail", "/title", "/detail", "/message"]
-    .map((pointer) => readPointer(body, pointer))
-    .filter((part) => typeof part === "string" && part !== "");
-  if (parts.length > 0) return parts.join(", ");
-  return looksLikePage(response) ? "a page, not an OAuth answer" : response.body;
+type Rules = Pick<ProviderDefinition, "errors" | "response">;
+
+/** Where the definition's rules look for what went wrong; never where it looks for tokens. */
+function namedPointers({ errors, response }: Rules): string[] {
+  const tokens = new Set([response.accessToken, response.refreshToken]);
+  return errors.flatMap(({ pointer }) => (pointer === undefined || tokens.has(pointer) ? [] : [pointer]));
+}
+
+/** What people read, in an object that a rule looks into (RFC 9457, section 3.1; JSON:API's error objects). */
+const textNames = ["title", "detail", "message"];
+
+/** What a refusal says, as it came. */
+function wordsOf(definition: Rules, body: unknown): string {
+  const named = namedPointers(definition);
+  const beside = named.flatMap((pointer) => textNames.map((name) => pointer.replace(/[^/]*$/, name)));
+  const words = [...new Set(["/error", "/error_description", ...named, ...beside])].map((pointer) => {
+    const value = readPointer(body, pointer);
+    // A number says nothing without its name.
+    return typeof value === "number" ? `${pointer.split("/").at(-1)} ${value}` : value;
+  });
+  return words.filter((word) => typeof word === "string" && word !== "").join(", ");
+}
+
+/** The codes of a 2xx: short, of letters and digits, and nothing like a secret. */
+function codesOf(definition: Rules, body: unknown, secrets: readonly string[]): string {
+  const codes = [...new Set(["/error", ...namedPointers(definition)])].map((pointer) => readPointer(body, pointer));
+  const short = codes.filter((code) => typeof code === "string" && /^[A-Za-z0-9_.-]{1,64}$/.test(code)) as string[];
+  return short.filter((code) => !secrets.includes(code) && scrub(code, secrets) === code).join(", ");
 }
 
 function tokensIn(body: unknown): string[] {
@@ -134,10 +168,16 @@ function tokensIn(body: unknown): string[] {
   return [...values].slice(0, mostTokens);
 }
 
-/** The values that an answer itself calls tokens or secrets. */
+/** What stands under these names is for people to read, or says nothing of a token's worth. */
+const isForPeople = /^error|descr|message|title|detail|reason|code|status|type|ur[il]$|scope|expir|hint|_(at|in|id)$/i;
+
+const looksLikeToken = /^(?=.*\d|.{20})\S{8,}$/;
+
+/** The values that an answer itself calls tokens or secrets, and those that look like some under a name that nobody knows. */
 function tokenValues(value: unknown, at: { key: string; depth: number }): string[] {
   if (typeof value === "string") {
-    return /token(?!_type)|secret|password|assertion|verifier/i.test(at.key) ? [value] : [];
+    if (/token(?!_type)|secret|password|assertion|verifier/i.test(at.key)) return [value];
+    return looksLikeToken.test(value) && !isForPeople.test(at.key) ? [value] : [];
   }
   if (typeof value !== "object" || value === null || at.depth > 8) return [];
   return Object.entries(value).flatMap(([name, inner]) =>

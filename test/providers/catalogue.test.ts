@@ -94,7 +94,7 @@ function givesRefreshToken(id: string, steps: readonly Step[]): boolean {
   const talks = steps.flatMap((step) => talkKinds.flatMap((kind): Talk[] => (step[kind] ? [step[kind]] : [])));
   const answered = talks.some(({ answer }) => {
     const body = answer.split(/\r?\n\r?\n/)[1] ?? "";
-    const read = parseAnswer({ status: 200, headers: {}, body }, response.format);
+    const read = parseAnswer({ status: 200, headers: {}, body: Buffer.from(body) }, response.format);
     return typeof readPointer(read, response.refreshToken) === "string";
   });
   return answered || steps.some((step) => step.import?.refresh_token !== undefined);

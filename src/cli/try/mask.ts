@@ -19,7 +19,7 @@ export type Masker = {
   /** The values of a query or a form. */
   pairs: (pairs: Iterable<[string, string]>) => string;
   url: (text: string) => string;
-  /** What a provider answered, as JSON or form. `strict`: what looks like a token is hidden too, whatever its name. */
+  /** What a provider answered, as JSON or form. `strict`: of a text only what people have to read is shown, since it may be a token. */
   answer: (body: unknown, strict: boolean) => unknown;
   /** What a provider answered, in words: what looks like a token is hidden. */
   words: (text: string) => string;
@@ -47,10 +47,13 @@ export function createMasker(): Masker {
     return written.join("&");
   };
 
+  const words: Masker["words"] = (given) => scrub(given, [...known]).replaceAll("[…]", mask);
+
   const answer = (body: unknown, strict: boolean, at = { name: "", depth: 0 }): unknown => {
     if (typeof body === "string") {
       if (isSecretName(at.name) || known.has(body)) return body === "" ? body : mask;
-      return looksSecret(body, strict && !isHarmless(at.name)) ? mask : text(body);
+      if (looksSecret(body) || (strict && !isHarmless(at.name))) return body === "" ? body : mask;
+      return strict ? words(body) : text(body);
     }
     if (at.depth > deepest) return mask;
     const below = (name: string, inner: unknown) => answer(inner, strict, { name, depth: at.depth + 1 });
@@ -65,7 +68,7 @@ export function createMasker(): Masker {
     value,
     pairs,
     answer: (body, strict) => answer(body, strict),
-    words: (given) => scrub(given, [...known]).replaceAll("[…]", mask),
+    words,
     headers: (headers) =>
       Object.fromEntries(
         Object.entries(headers).map(([name, given]) => [name, headerValue(name, given) ?? value(name, given)]),
@@ -97,12 +100,13 @@ function isSecretName(name: string): boolean {
 
 /** Fields whose values people have to read, however long they are. */
 function isHarmless(name: string): boolean {
-  return /scope|^error|description|message|ur[il]$|user_code|grant_type|expir|_(at|in)$/i.test(name);
+  return /scope|^error|description|message|title|detail|status|code$|ur[il]$|(grant|token)_type|expir|_(at|in)$/i.test(
+    name,
+  );
 }
 
-function looksSecret(value: string, strict: boolean): boolean {
-  if (/^eyJ[\w-]+\.[\w-]+\./.test(value)) return true;
-  return strict && /^[\w.~+/=|:-]{20,}$/.test(value) && !/^https?:/.test(value);
+function looksSecret(value: string): boolean {
+  return /^eyJ[\w-]+\.[\w-]+\./.test(value);
 }
 
 function spellings(secret: string): string[] {

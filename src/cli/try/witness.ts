@@ -44,7 +44,7 @@ export function createWitness(parts: { egress: Egress; masker: Masker; report: R
       return report.step("answer", { of: purpose, none: given.detail }, [`< none: ${given.detail}`]);
     }
     const { status, headers } = latest;
-    const type = headers["content-type"] ?? "without a content type";
+    const type = masker.words(headers["content-type"] ?? "without a content type");
     const body = maskAnswerBody(masker, latest, given.open);
     const text = typeof body === "string" ? body : JSON.stringify(body, null, 2);
     const shown = text.length > mostCharacters ? `${text.slice(0, mostCharacters)} …` : text;
@@ -87,8 +87,10 @@ function maskRequestBody(masker: Masker, { body, headers }: TokenRequest): strin
   return JSON.stringify(Object.fromEntries(fields.map(([name, value]) => [name, masker.value(name, value)])));
 }
 
-/** What cannot be read as fields is shown in words alone: nobody can tell where its secrets are. */
+/** What cannot be read as fields is not shown: nobody can tell where its secrets are. */
 function maskAnswerBody(masker: Masker, response: TokenResponse, open: boolean): unknown {
   const body = parseAnswer(response, "auto");
-  return body === null ? masker.words(response.body) : masker.answer(body, !open);
+  return body === null
+    ? `(${response.body.length} bytes that are neither JSON nor a form; they are not shown, since they may hold tokens)`
+    : masker.answer(body, !open);
 }

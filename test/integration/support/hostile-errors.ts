@@ -50,7 +50,7 @@ export const errors: readonly HostileAnswer[] = [
   {
     is: "the request's body in a page of 500",
     steps: (request) => [answer({ status: "500 Oops", body: `Traceback: ${bodyOf(request)}` })],
-    outcome: { ...lost, says: /\[…\]/ },
+    outcome: { ...lost, says: /answered 500$/ },
   },
   {
     is: "the request's body with 200",
@@ -89,7 +89,7 @@ export const errors: readonly HostileAnswer[] = [
   {
     is: "the secrets as a token type of a refusal",
     steps: (request) => [json({ token_type: everySecret(request), message: everySecret(request) }, refused)],
-    outcome: { ...transient, says: /\[…\]/ },
+    outcome: { ...transient, says: /answered 400$/ },
   },
   {
     is: "a client refused in control characters",

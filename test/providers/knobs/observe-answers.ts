@@ -61,7 +61,7 @@ function observeGrants(definition: ProviderDefinition): Observed {
 
 function read(definition: ProviderDefinition, body: object | string): Grant | undefined {
   const text = typeof body === "string" ? body : JSON.stringify(body);
-  const response = { status: 200, headers: {}, body: text };
+  const response = { status: 200, headers: {}, body: Buffer.from(text) };
   const result = processTokenResponse({ definition, response, secrets: [] });
   return result.kind === "granted" ? result.grant : undefined;
 }
@@ -98,7 +98,11 @@ const refusals: Record<string, { status: number; body: string }> = {
 
 function observeRefusals(definition: ProviderDefinition): Observed {
   const entries = Object.entries(refusals).map(([name, sent]) => {
-    const result = processTokenResponse({ definition, response: { ...sent, headers: {} }, secrets: [] });
+    const result = processTokenResponse({
+      definition,
+      response: { status: sent.status, headers: {}, body: Buffer.from(sent.body) },
+      secrets: [],
+    });
     return [name, result.kind === "failed" ? result.failure.code : "granted"] as const;
   });
   return Object.fromEntries(entries);

@@ -23,5 +23,5 @@ export type SendFault = "none" | "no_connection" | "lost_request" | "lost_answer
 
 export function respond(send: Send, status: number, body: Record<string, unknown>): TokenResponse {
   send.status = status;
-  return { status, headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  return { status, headers: { "content-type": "application/json" }, body: Buffer.from(JSON.stringify(body)) };
 }

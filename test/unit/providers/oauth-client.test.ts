@@ -1,9 +1,10 @@
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import http from "node:http";
 import net from "node:net";
-import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
+import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
+import type { Failure } from "../../../src/providers/grant.ts";
 import { createOAuthClient, type OAuthTimeouts, type Untold } from "../../../src/providers/oauth-client.ts";
 import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import { buildTokenRequest } from "../../../src/providers/token-request.ts";
@@ -154,6 +155,9 @@ describe("an answer that is compressed although identity was asked for", () => {
     ["gzip", gzipSync],
     ["deflate", deflateSync],
     ["br", brotliCompressSync],
+    ["zstd", zstdCompressSync],
+    ["gzip, gzip", (text) => gzipSync(gzipSync(text))],
+    ["x-unknown", gzipSync],
   ])("%s is inflated", async (encoding, compress) => {
     const { url } = await httpServer((response) =>
       response.writeHead(200, { "content-encoding": encoding }).end(compress(grant)),
@@ -164,7 +168,6 @@ describe("an answer that is compressed although identity was asked for", () => {
   test.each<[string, string, Buffer]>([
     ["a bomb", "gzip", gzipSync(`${grant}${" ".repeat(100_000)}`)],
     ["a cut one", "gzip", gzipSync(grant).subarray(0, 30)],
-    ["a doubled one", "gzip, gzip", gzipSync(gzipSync(grant))],
     ["an unknown one", "zip", Buffer.from("zip")],
   ])("%s is not, and is kept as it came", async (_name, encoding, bytes) => {
     const { url } = await httpServer((response) =>
@@ -172,16 +175,21 @@ describe("an answer that is compressed although identity was asked for", () => {
     );
     const failure = await failureOf(ask(url));
     expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
-    expect(failure.rawAnswer).toBe(bytes.toString("base64"));
+    expect(rawBody(failure)).toEqual(bytes);
   });
 });
+
+/** The body of an answer that is kept, as it was sent. */
+function rawBody({ rawAnswer = "" }: Failure): Buffer {
+  return Buffer.from((JSON.parse(rawAnswer) as { body: string }).body, "base64");
+}
 
 describe("the size of an answer", () => {
   test("beyond 64 KiB nothing is read, and what was is kept", async () => {
     const { url } = await httpServer((response) => response.end(`{"access_token":"${"a".repeat(70_000)}"}`));
     const failure = await failureOf(ask(url));
     expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer" });
-    expect(failure.rawAnswer).toHaveLength(64 * 1024);
+    expect(rawBody(failure)).toHaveLength(64 * 1024);
   });
 
   test("an endless one ends", async () => {
@@ -358,7 +366,7 @@ describe("an answer that stops halfway", () => {
     });
     const failure = await failureOf(ask(url));
     expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
-    expect(failure.rawAnswer).toBe('{"access_token":"a');
+    expect(rawBody(failure).toString()).toBe('{"access_token":"a');
   });
 
   test("in a form is unknown, since a token may be cut short in it", async () => {

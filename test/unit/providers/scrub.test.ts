@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { describeAnswer, scrub } from "../../../src/providers/scrub.ts";
+import { define } from "./definitions.ts";
 
 describe("a secret is hidden", () => {
   const secret = 'p"a\\ss w/é%&';
@@ -65,7 +66,9 @@ describe("the work for an answer grows with its length and no faster", () => {
   test("whatever tokens the answer itself names", () => {
     const tokens = Object.fromEntries(Array.from({ length: 64 }, (_, n) => [`token${n}`, `${'"'.repeat(240)}${n}`]));
     const body = JSON.stringify({ ...tokens, fill: '"'.repeat(16 * 1024) });
-    const response = { status: 500, headers: {}, body: body.slice(0, whole) };
-    expect(describeAnswer({ response, body: tokens, secrets: [] }).length).toBeLessThanOrEqual(300);
+    const response = { status: 500, headers: {}, body: Buffer.from(body.slice(0, whole)) };
+    expect(describeAnswer({ definition: define(""), response, body: tokens, secrets: [] }).length).toBeLessThanOrEqual(
+      300,
+    );
   });
 });

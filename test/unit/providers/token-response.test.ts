@@ -1,3 +1,4 @@
+import { deflateRawSync, gzipSync } from "node:zlib";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Failure, Grant } from "../../../src/providers/grant.ts";
@@ -5,22 +6,22 @@ import { processTokenResponse, type TokenResponse } from "../../../src/providers
 import { builtin, define } from "./definitions.ts";
 
 const plain = define("");
-type Answer = Partial<TokenResponse> & { json?: unknown };
+type Answer = Partial<Omit<TokenResponse, "body">> & { body?: string | Buffer; json?: unknown };
 
-function process(answer: Answer, definition = plain, secrets: string[] = []) {
+function answered(answer: Answer, definition = plain, secrets: string[] = []) {
   const { json, ...rest } = answer;
-  const body = rest.body ?? (json === undefined ? "" : JSON.stringify(json));
+  const body = Buffer.from(rest.body ?? (json === undefined ? "" : JSON.stringify(json)));
   return processTokenResponse({ definition, response: { status: 200, headers: {}, ...rest, body }, secrets });
 }
 
 function granted(answer: Answer, definition = plain): Grant {
-  const result = process(answer, definition);
+  const result = answered(answer, definition);
   if (result.kind !== "granted") throw new Error(`not granted: ${result.failure.detail}`);
   return result.grant;
 }
 
 function failed(answer: Answer, definition = plain, secrets: string[] = []): Failure {
-  const result = process(answer, definition, secrets);
+  const result = answered(answer, definition, secrets);
   if (result.kind !== "failed") throw new Error("granted");
   return result.failure;
 }
@@ -360,8 +361,14 @@ describe("what is no grant is classified once", () => {
   });
 
   test("the raw answer of an unknown outcome is kept where no logger finds it", () => {
-    const failure = failed({ status: 200, body: "<html>odd" });
-    expect(failure.rawAnswer).toBe("<html>odd");
+    const headers = { "content-type": "text/html", "set-cookie": "session=1" };
+    const failure = failed({ status: 200, headers, body: "<html>odd" });
+    expect(JSON.parse(failure.rawAnswer ?? "")).toEqual({
+      status: 200,
+      headers: { "content-type": "text/html" },
+      complete: true,
+      body: Buffer.from("<html>odd").toString("base64"),
+    });
     expect(JSON.stringify(failure)).not.toContain("odd");
     expect(failed({ status: 400, body: "x" }).rawAnswer).toBeUndefined();
   });
@@ -427,6 +434,41 @@ describe("the rules of a definition come first", () => {
   });
 });
 
+describe("a body is never quoted", () => {
+  const shown = (answer: Answer, definition = plain) => failed(answer, definition).detail;
+  const ruled = define(`response: { access_token: /data/access }
+errors:
+  - { endpoint: token, pointer: /fault/code, equals: dead, means: needs_reauthorization }
+  - { endpoint: token, pointer: /data/access, equals: none, means: transient }`);
+
+  test("of a 2xx nothing but a code is told, where the definition looks for one", () => {
+    expect(shown({ json: { access: "tok-1", refresh: "tok-2" } })).toBe("the provider answered 200");
+    expect(shown({ json: { access: "tok-1", error: "E_42.b" } })).toBe("the provider answered 200: E_42.b");
+    expect(shown({ json: { error: "a sentence", error_description: "tok-1" } })).toBe("the provider answered 200");
+    expect(shown({ json: { fault: { code: "F7", detail: "tok-1" } } }, ruled)).toBe("the provider answered 200: F7");
+    expect(shown({ json: { error: "tok-12345", access: "tok-12345" } })).toBe("the provider answered 200");
+  });
+
+  test("of a refusal what the definition's rules name, and the texts beside it", () => {
+    const fault = { code: "F7", detail: "It is over.", trace: "tok-1" };
+    expect(shown({ status: 400, json: { fault, message: "tok-2" } }, ruled)).toBe(
+      "the provider answered 400: F7, It is over.",
+    );
+    expect(shown({ status: 400, json: { data: { access: "tok-3" } } }, ruled)).toBe("the provider answered 400");
+  });
+
+  test.each<[string, Answer]>([
+    ["words", { status: 500, body: "could not store tok-1" }],
+    ["a page with a token in an attribute", { status: 500, body: '<a href="#access_token=tok-1">back</a>' }],
+    ["a redirect to an address with a token", { status: 302, headers: { location: "https://a.example/#tok-1" } }],
+    ["a form that says it is JSON", { status: 400, body: "odd=tok-1&access=tok-1" }],
+    ["a message", { status: 400, json: { message: "tok-1" } }],
+    ["a list", { json: [{ access: "tok-1" }, { access: "tok-1" }] }],
+  ])("%s", (_name, answer) => {
+    expect(shown(answer)).not.toContain("tok-1");
+  });
+});
+
 describe("what a provider said is told without secrets", () => {
   test("its error and description", () => {
     const json = { error: "invalid_grant", error_description: "Token was revoked." };
@@ -449,12 +491,14 @@ describe("what a provider said is told without secrets", () => {
   });
 
   test("tokens of the answer, known by their names or by their looks", () => {
-    const json = { message: "see short1 and eyJhbGciOiJIUzI1NiJ9.e30.abcdef", nested: [{ accessToken: "short1" }] };
-    expect(failed({ status: 500, json }).detail).toBe("the provider answered 500: see […] and […]");
+    const error_description = "see short1, odd-name7 and eyJhbGciOiJIUzI1NiJ9.e30.abcdef";
+    const json = { error: "x", error_description, nested: [{ accessToken: "short1" }], other: "odd-name7" };
+    expect(failed({ status: 500, json }).detail).toBe("the provider answered 500: x, see […], […] and […]");
   });
 
   test("at most 300 characters, and no control characters", () => {
-    const { detail } = failed({ status: 500, body: `a\u0000b\u001b[31m\r\nc\u202e ${"word ".repeat(200)}` });
+    const said = `a\u0000b\u001b[31m\r\nc\u202e ${"word ".repeat(200)}`;
+    const { detail } = failed({ status: 500, json: { error: said } });
     expect(detail).toHaveLength(300);
     expect(detail).not.toMatch(/[\p{Cc}\p{Cf}]/u);
     expect(detail).toContain("a b [31m c");
@@ -466,6 +510,148 @@ describe("what a provider said is told without secrets", () => {
     );
   });
 });
+
+describe("where the strict reading finds no token, a lenient one may", () => {
+  const both = { access_token: "at-1", refresh_token: "rt-1" };
+  const json = JSON.stringify(both);
+  const form = new URLSearchParams(both).toString();
+  const notice = '<br />\n<b>Warning</b>: Undefined index {x} in /a.php on line 3 {"typed":"a{b"}\n';
+
+  test.each<[string, Answer]>([
+    ["a form under `format: json`", { body: form }],
+    ["two byte order marks", { body: `\uFEFF\uFEFF${json}` }],
+    ...([16, 32] as const).flatMap((bits) =>
+      [true, false].flatMap((isBig): [string, Answer][] => [
+        [`UTF-${bits}, ${isBig ? "big" : "little"} end first`, { body: wide(json, bits, isBig) }],
+        [`the same with its mark`, { body: wide(`\uFEFF${json}`, bits, isBig) }],
+        [`a form in it`, { body: wide(form, bits, isBig) }],
+      ]),
+    ),
+    ["Latin-1 in a text", { body: Buffer.from(`{"note":"été",${json.slice(1)}`, "latin1") }],
+    ["JSON in a JSON string", { body: JSON.stringify(json) }],
+    ["JSON in a JSON string in one", { body: JSON.stringify(JSON.stringify(json)) }],
+    ["a form in a JSON string", { body: JSON.stringify(form) }],
+    ["a list of one", { body: `[${json}]` }],
+    ["a call of a function", { body: `/**/cb.x(${json});` }],
+    ["a notice before it", { body: notice + json }],
+    ["a guard before it", { body: `)]}',\n${json}` }],
+    ["an object before it that bears no tokens", { body: `{"notice":"tokens follow"}\n${json}` }],
+    ["a line break in a text", { body: `{"note":"a\nb",${json.slice(1)}` }],
+    ["a comma too much", { body: `${json.slice(0, -1)},}` }],
+    ["NaN", { body: `{"expires_in":NaN,${json.slice(1)}` }],
+    ["NULs at its end", { body: `${json}\0\0` }],
+    ["gzip without a label", { body: gzipSync(json) }],
+    ["gzip under a wrong label", { headers: { "content-encoding": "br" }, body: gzipSync(json) }],
+    ["deflate without its head", { headers: { "content-encoding": "deflate" }, body: deflateRawSync(json) }],
+    ["JSON that says it is gzip", { headers: { "content-encoding": "gzip" }, body: json }],
+    ["gzip without its end", { headers: { "content-encoding": "gzip" }, body: gzipSync(json).subarray(0, -8) }],
+  ])("%s", (_name, answer) => {
+    const strict = define("response: { format: json }");
+    expect(granted(answer, strict)).toMatchObject({ accessToken: "at-1", refreshToken: "rt-1" });
+  });
+
+  test("JSON under `format: form`, and under the label of a form", () => {
+    const headers = { "content-type": "application/x-www-form-urlencoded" };
+    expect(granted({ body: json }, define("response: { format: form }")).refreshToken).toBe("rt-1");
+    expect(granted({ headers, body: json }).refreshToken).toBe("rt-1");
+  });
+
+  test("the bytes of a token are what was sent, whatever stands beside it", () => {
+    const body = Buffer.from(
+      `{"access_token":"caf\u00e9",${json.slice(1)}`
+        .replace(',"access_token":"at-1"', "")
+        .replace('"access_token":"at-1",', ""),
+      "latin1",
+    );
+    expect(granted({ body }).accessToken).toBe("caf\u00e9");
+  });
+
+  test.each<[string, string, RegExp]>([
+    ["two objects that bear tokens", `${json}${json.replace("at-1", "at-2")}`, /several objects/],
+    ["the same object twice", `${json}\n${json}`, /several objects/],
+    ["a notice that echoes one", `You typed ${json} at\n${json}`, /several objects/],
+    ["a list of two", `[${json},${json}]`, /several objects/],
+    ["words behind it", `${json};alert(1)`, /answered 200$/],
+    ["a page around it", `<html>${json}</html>`, /page/],
+    ["its end cut off", json.slice(0, -1), /answered 200$/],
+    ["an object inside of another", `x {"other":${json}}`, /answered 200$/],
+    ["NULs between its bytes", json.replaceAll(/(?<=.)/g, "\0\0"), /answered 200$/],
+  ])("but not where nobody can tell which tokens count: %s", (_name, body, says) => {
+    const failure = failed({ body });
+    expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer" });
+    expect(failure.detail).toMatch(says);
+    expect(failure.detail).not.toMatch(/[ar]t-1/);
+    expect(rawBody(failure)).toBe(body);
+  });
+
+  test("what was cut off is read leniently only where it is whole by itself", () => {
+    expect(granted({ complete: false, body: JSON.stringify(json) }).accessToken).toBe("at-1");
+    expect(failed({ complete: false, body: `notice ${json}` }).class).toBe("unknown");
+    expect(failed({ complete: false, body: wide(form, 16, true) }).class).toBe("unknown");
+  });
+
+  test("it never ends a grant", () => {
+    const dead = JSON.stringify({ error: "invalid_grant" });
+    const lenient = [wide(dead, 16, true), JSON.stringify(dead), `notice ${dead}`, gzipSync(dead), `[${dead}]`];
+    for (const body of lenient) {
+      expect(failed({ status: 400, body }).class).toBe("refused_for_now");
+      expect(failed({ status: 200, body }).class).toBe("unknown");
+    }
+  });
+
+  test("of a refresh token that stands there twice the last is taken and the first kept beside it", () => {
+    const twice = '{"access_token":"a","refresh_token":"first","refresh_token":" last "}';
+    expect(granted({ body: twice })).toMatchObject({ refreshToken: "last", otherRefreshToken: "first" });
+    expect(granted({ body: `notice ${twice}` })).toMatchObject({ refreshToken: "last", otherRefreshToken: "first" });
+    const inForm = granted({ body: "access_token=a&refresh_token=first&refresh_token=last" });
+    expect(inForm).toMatchObject({ refreshToken: "last", otherRefreshToken: "first" });
+    const nested = define("response: { access_token: /d/access_token, refresh_token: /d/refresh_token }");
+    expect(granted({ body: `{"d":${twice}}` }, nested)).toMatchObject({ otherRefreshToken: "first" });
+    expect(granted({ body: twice.replace(" last ", "first") })).not.toHaveProperty("otherRefreshToken");
+    expect(granted({ body: `{"x":${twice},${json.slice(1)}` })).not.toHaveProperty("otherRefreshToken");
+  });
+
+  test("what is shown of a grant holds none of its tokens", () => {
+    const answer = {
+      ...both,
+      refresh_token: "refresh-token-1",
+      scope: "read x:refresh-token-1 at-1",
+      token_type: "at-1",
+    };
+    expect(granted({ json: answer })).toMatchObject({ scopes: ["read"], tokenType: "Bearer" });
+  });
+
+  test("its work grows with the length of the answer and no faster", () => {
+    const hostile = ["{", '{"a":', '{"a":[', '{"a', '{"":{}},{', '{"\\"', "[", '"{', "{ ", "f(", ")", "\0", "%7B="];
+    for (const piece of hostile) {
+      const runs = Array.from({ length: 3 }, () => ({ whole: work(piece, 65_536), quarter: work(piece, 16_384) }));
+      const least = (which: "whole" | "quarter") => Math.min(...runs.map((run) => run[which]));
+      // Four times the text: four times the work, where its square would be sixteen times. What is too little to measure is even.
+      expect(least("whole") / Math.max(least("quarter"), 3_000), piece).toBeLessThan(10);
+    }
+  });
+});
+
+/** As UTF-16 or UTF-32. */
+function wide(text: string, bits: 16 | 32, isBig: boolean): Buffer {
+  const bytes = Buffer.from(text, "utf16le");
+  const units = bits === 16 ? bytes : Buffer.from(Uint32Array.from(Array.from(text, (c) => c.charCodeAt(0))).buffer);
+  if (!isBig) return units;
+  return bits === 16 ? Buffer.from(units).swap16() : Buffer.from(units).swap32();
+}
+
+/** What it costs to read an answer of this, again and again, in microseconds. */
+function work(piece: string, length: number): number {
+  const body = Buffer.from(`x${piece.repeat(length / piece.length)}}`);
+  const before = process.threadCpuUsage();
+  processTokenResponse({ definition: plain, response: { status: 200, headers: {}, body }, secrets: [] });
+  return process.threadCpuUsage(before).user;
+}
+
+/** The body of an answer that is kept, as it was sent. */
+function rawBody({ rawAnswer = "" }: Failure): string {
+  return Buffer.from((JSON.parse(rawAnswer) as { body: string }).body, "base64").toString();
+}
 
 test("text that no database can keep does not get as far as one", () => {
   const odd = ["a\0b", "\ud800", "good"];
@@ -491,7 +677,7 @@ test("nothing that an answer may hold makes it throw", () => {
   const response = fc.record({
     status: fc.integer({ min: 100, max: 599 }),
     headers: fc.dictionary(fc.constantFrom("content-type", "retry-after", "date"), fc.string()),
-    body,
+    body: body.map((text) => Buffer.from(text)),
     complete: fc.boolean(),
   });
   fc.assert(
