@@ -117,6 +117,15 @@ export function createAccountRows(
       return rows[0] ?? null;
     },
 
+    /** Notes that the account could not be looked up, for the grant that stands. */
+    async noteLookupFailed(row: { id: string; authorization: number }, detail: string): Promise<void> {
+      await prisma.$executeRaw`WITH c AS (UPDATE connections SET lookup_failed_at = clock_timestamp(), lookup_failures =
+            CASE WHEN lookup_failed_at >= COALESCE(authorized_at, created_at) THEN lookup_failures + 1 ELSE 1 END
+          WHERE id = ${row.id}::uuid AND authorization_seq = ${row.authorization} RETURNING id)
+        INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'account_lookup_failed', ${json({ detail })} FROM c`;
+    },
+
     /** The end of the newest access token, where only the provider's introspection tells it. */
     async learnExpiry(
       row: { id: string; generation: number },

@@ -28,6 +28,9 @@ export type TokenRow = {
   accountCaptured: Record<string, string>;
   /** The authorization under which the account was looked up; null: not yet. */
   lookedUp: number | null;
+  /** How often the lookups have failed, and when last. What is older than the grant says nothing of it. */
+  lookupFailures: number;
+  lookupFailedAt: Date | null;
   credentials: Uint8Array | null;
   credentialsRevision: number;
   generation: number;
@@ -78,7 +81,7 @@ export const tokenColumns = Sql.sql`
   c.inputs, COALESCE((SELECT p.inputs FROM connections p WHERE p.id = c.parent_id), c.inputs)
     || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = c.client_ref), '{}') AS "inputsInForce", c.labels, c.captured,
   c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
-  c.looked_up AS "lookedUp", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
+  c.looked_up AS "lookedUp", c.lookup_failures AS "lookupFailures", c.lookup_failed_at AS "lookupFailedAt", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
   c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",

@@ -32,7 +32,10 @@ export type Accounts = {
 };
 
 export type AccountParts = {
-  accounts: Pick<AccountRows, "learnAccount" | "learnExpiry" | "sharingAccount" | "tellDropped" | "addEvent">;
+  accounts: Pick<
+    AccountRows,
+    "learnAccount" | "noteLookupFailed" | "learnExpiry" | "sharingAccount" | "tellDropped" | "addEvent"
+  >;
   sender: Pick<Sender, "ask">;
   vault: TokenVault;
   random: () => number;
@@ -68,7 +71,7 @@ export function createAccounts(parts: AccountParts): Accounts {
   ): Promise<TokenRow> => {
     const found = await identify(sendable, token);
     if (found.kind === "failed") {
-      await accounts.addEvent(row.id, "account_lookup_failed", { detail: found.detail });
+      await accounts.noteLookupFailed(row, found.detail);
       return row;
     }
     return isProven ? await learn(sendable, row, found) : ((await store(row, found)) ?? row);
@@ -82,12 +85,13 @@ export function createAccounts(parts: AccountParts): Accounts {
       const { definition } = sendable;
       // Whose account it is was found by a request with the token, or is said without one.
       const isProven = !handedOver || definition.lookups.some(({ request }) => request !== null);
-      if (stored.accessToken === null || !hasFollowUp(definition, stored)) return stored;
+      const asksWhose = !isKnown(definition, stored) && mayLookUp(stored);
+      if (stored.accessToken === null || !(asksWhose || isIntrospected(definition))) return stored;
       try {
         const accessToken = vault.openAccessToken(stored.accessToken, placeOf(stored));
         const token = { accessToken, captured: stored.captured };
         const row = await learnExpiry(parts, sendable, { row: stored, token });
-        return isKnown(definition, row) ? row : await learnAccount(sendable, { row, token, isProven });
+        return asksWhose ? await learnAccount(sendable, { row, token, isProven }) : row;
       } catch (error) {
         // Nothing here is needed for the token to be served; the next stored set leads here again.
         if (!isStorageUnavailable(error)) onBackgroundError(error);
@@ -102,8 +106,14 @@ export function isNews(before: TokenRow, after: TokenRow | null): after is Token
   return after !== null && after !== before;
 }
 
-function hasFollowUp(definition: ProviderDefinition, row: TokenRow): boolean {
-  return isIntrospected(definition) || !isKnown(definition, row);
+/** Hours until a lookup that has failed again is repeated; the last one counts for all later ones. */
+const repeatAfterHours = [0, 1, 4, 24] as const;
+
+/** A lookup that fails is repeated with the next renewal, then less and less often: its provider may never answer it. */
+function mayLookUp({ lookupFailures, lookupFailedAt, authorizedAt, now }: TokenRow): boolean {
+  if (lookupFailedAt === null || (authorizedAt !== null && lookupFailedAt < authorizedAt)) return true;
+  const hours = repeatAfterHours[lookupFailures - 1] ?? repeatAfterHours[3];
+  return now.getTime() >= lookupFailedAt.getTime() + hours * 3_600_000;
 }
 
 function isIntrospected({ response, introspection }: ProviderDefinition): boolean {

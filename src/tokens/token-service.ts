@@ -65,7 +65,8 @@ type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] }
 
 /** The way of a read: README.md. */
 export function createTokenService(parts: TokenServiceParts): TokenService {
-  const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, isDraining, onBackgroundError } = parts;
+  const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, isDraining, onBackgroundError } =
+    parts;
   const flights = createSingleFlight<RefreshOutcome>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 

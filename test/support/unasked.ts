@@ -11,6 +11,7 @@ export const noAccounts: AccountRows = {
   ensureChains: async () => {},
   readChains: async () => [],
   learnAccount: unasked("learnAccount"),
+  noteLookupFailed: unasked("learnAccount"),
   learnExpiry: unasked("learnExpiry"),
   sharingAccount: async () => [],
   tellDropped: async () => undefined,

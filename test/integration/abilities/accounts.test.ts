@@ -162,6 +162,22 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
     await expect.poll(() => stage.api.connection("late"), patience).toMatchObject({ account: "ada" });
   });
 
+  it("a lookup that goes on failing is not repeated with every renewal; a new consent asks at once", async () => {
+    const lookups = () => server.ledger.requestsTo("whoami").length;
+    const before = lookups();
+    for (let count = 0; count < 3; count++) server.failNext({ endpoint: "whoami", status: 500, body: {} });
+    await connectAda("mute");
+    const failed = async () => (await types("mute")).filter((type) => type === "account_lookup_failed").length;
+    await stage.api.refresh("mute");
+    await expect.poll(failed, patience).toBe(2);
+    for (let count = 0; count < 4; count++) await stage.api.refresh("mute");
+    await stage.consent("mute");
+    await expect.poll(failed, patience).toBe(3);
+    expect(lookups() - before).toBe(3);
+    await stage.api.refresh("mute");
+    await expect.poll(() => stage.api.connection("mute"), patience).toMatchObject({ account: "ada" });
+  });
+
   it("where an account has one set, connecting it again warns and names the connection that was hit", async () => {
     await connectAda("set-one", "able-one");
     await connectAda("set-two", "able-one");

@@ -46,7 +46,9 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
     hasten({ id, generation }) {
       const { now } = tables;
       const mayCome = (row: SimRow) =>
-        row.generation === generation && row.attemptId === null && !(row.nextRefreshAt !== null && row.nextRefreshAt <= now);
+        row.generation === generation &&
+        row.attemptId === null &&
+        !(row.nextRefreshAt !== null && row.nextRefreshAt <= now);
       tables.update(id, mayCome, () => ({ nextRefreshAt: now }));
     },
 

@@ -38,6 +38,8 @@ export function newRow(given: NewRow): SimRow {
     account: null,
     accountCaptured: {},
     lookedUp: null,
+    lookupFailures: 0,
+    lookupFailedAt: null,
     credentials: null,
     credentialsRevision: 0,
     generation: 0,

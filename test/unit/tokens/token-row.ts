@@ -27,6 +27,8 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     account: null,
     accountCaptured: {},
     lookedUp: null,
+    lookupFailures: 0,
+    lookupFailedAt: null,
     credentials: null,
     credentialsRevision: 0,
     generation: 3,
