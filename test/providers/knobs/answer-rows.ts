@@ -125,7 +125,7 @@ export const answerRows: Row[] = [
   {
     knob: "response.format",
     file: "response: { format: json }",
-    shows: { "answer in a form": ["at-1", "unreadable"] },
+    shows: { "a dead grant in a form": ["invalid_grant", "provider_unavailable"] },
   },
   {
     knob: "response.ok_when.pointer",

@@ -93,6 +93,7 @@ const refusals: Record<string, { status: number; body: string }> = {
   "a page with 404": { status: 404, body: "<html>" },
   "code 8 with 400": { status: 400, body: '{"errors":[{"code":"8"}]}' },
   "an error with 200": { status: 200, body: '{"ok":false,"status":"true"}' },
+  "a dead grant in a form": { status: 400, body: "error=invalid_grant" },
   "a 502": { status: 502, body: "bad gateway" },
 };
 
