@@ -61,6 +61,18 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return proven(await prisma.client.findUnique({ where: { name } }));
     },
 
+    /**
+     * The client of this name, if it serves a connection. One that does not is left where it stands: that it is there shows neither
+     * in what this does nor in how long it takes.
+     */
+    async findServing(name: string, connection: string): Promise<ClientRow | null> {
+      const rows = await prisma.$queryRaw<{ id: string }[]>`
+        SELECT k.id::text AS id FROM clients k
+        WHERE k.name = ${name} AND EXISTS (SELECT 1 FROM unnest(k.connections) each WHERE ${connection} LIKE
+          replace(replace(replace(replace(each, ${"\\"}, ${"\\\\"}), '%', ${"\\%"}), '_', ${"\\_"}), '*', '%'))`;
+      return rows[0] === undefined ? null : await this.findById(rows[0].id);
+    },
+
     /** Newest first, as they stand in the table: each is checked when it is used. */
     async list({ limit, after }: PageRequest, filter: { provider?: string } = {}): Promise<ClientRow[]> {
       const rows = await prisma.client.findMany({

@@ -43,6 +43,33 @@ export function clients(stage: () => StoreStage): void {
       ]);
     });
 
+    it("serves the connections that its patterns cover, to the letter; another's row is not even read", async () => {
+      const odd = String.raw`a%b_c\d-*`;
+      const client = await insert({ patterns: ["acme-*-eu", "exact", odd] });
+      const serves = async (connection: string) =>
+        (await stage().clients.findServing(client.name, connection))?.id === client.id;
+      const served = ["acme-1-eu", "acme--eu", "exact", String.raw`a%b_c\d-x`];
+      for (const name of served) expect([name, await serves(name)]).toEqual([name, true]);
+      const foreign = [
+        "acme-1",
+        "acme-eu",
+        "exactly",
+        "xact",
+        "a-b_c\\d-x",
+        String.raw`a%bxc\d-x`,
+        "a%b_cd-x",
+        "*",
+        "",
+      ];
+      for (const name of foreign) expect([name, await serves(name)]).toEqual([name, false]);
+      await stage().database.prisma.$executeRaw`UPDATE clients SET scopes = '{more}' WHERE id = ${client.id}::uuid`;
+      await expect(stage().clients.findServing(client.name, "exact")).rejects.toThrow(/cannot be opened/);
+      expect(await stage().clients.findServing(client.name, "foreign")).toBeNull();
+      expect(await stage().clients.findServing("nobody", "exact")).toBeNull();
+      const closed = await insert({ patterns: [] });
+      expect(await stage().clients.findServing(closed.name, "exact")).toBeNull();
+    });
+
     it("whose name ten ask for at once goes to one", async () => {
       const name = `rival-${randomUUID()}`;
       const inserts = await Promise.allSettled(Array.from({ length: 10 }, () => insert({ name })));
