@@ -61,7 +61,10 @@ const extraToken = Type.Object(
 );
 
 export const response = map("How an answer of the token endpoint is read (RFC 6749, section 5.1).", {
-  format: choice(["auto", "json", "form"], "auto: by looks, else by content type. Tokens are found in the other, too, where this one has none."),
+  format: choice(
+    ["auto", "json", "form"],
+    "auto: by looks, else by content type. Tokens are found in the other, too, where this one has none.",
+  ),
   scope_separator: text("What stands between scopes in an answer, where it is not what `authorization.scope` says."),
   ok_when: condition,
   ...tokenPointers,

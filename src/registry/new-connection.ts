@@ -44,7 +44,9 @@ export async function planConnection(
   const { name, labels } = request;
   const definition = await usableDefinition(catalog, request.provider);
   const grant = offeredGrant(definition, request.grant);
-  const client = request.client === null ? null : await findClient(clients, principal, request.client, name);
+  const find = async (own: string) =>
+    principal.abilities.includes("admin") ? await clients.findByName(own) : await clients.findServing(own, name);
+  const client = request.client === null ? null : await find(request.client);
   const scopes = scopesFor(definition, grant, request.scopes ?? client?.scopes ?? null);
   requireClient(principal, client, {
     definition,
@@ -65,15 +67,6 @@ export async function planConnection(
   // A client goes on under the id that it was made with, and so do its redirect URI and its connections.
   const provider = client?.provider ?? definition.id;
   return { name, provider, client, grant, scopes, inputs, secretInputs, labels, credentials };
-}
-
-async function findClient(
-  clients: Clients,
-  { abilities }: Principal,
-  client: string,
-  connection: string,
-): Promise<ClientRow | null> {
-  return abilities.includes("admin") ? await clients.findByName(client) : await clients.findServing(client, connection);
 }
 
 function offeredGrant(definition: ProviderDefinition, given: string | null): ConnectionGrant {

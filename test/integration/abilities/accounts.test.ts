@@ -11,6 +11,10 @@ let connectAda: Stage["connectAda"];
 let reconnectAsBob: Stage["reconnectAsBob"];
 let types: Stage["types"];
 
+const lookups = () => server.ledger.requestsTo("whoami").length;
+const failedLookups = async (name: string) =>
+  (await types(name)).filter((type) => type === "account_lookup_failed").length;
+
 describeWithServices(["postgres", "redis"], "the account of a connection", () => {
   beforeAll(async () => {
     ({ stage, server, connectAda, reconnectAsBob, types } = await startAccountStage());
@@ -163,16 +167,14 @@ describeWithServices(["postgres", "redis"], "the account of a connection", () =>
   });
 
   it("a lookup that goes on failing is not repeated with every renewal; a new consent asks at once", async () => {
-    const lookups = () => server.ledger.requestsTo("whoami").length;
     const before = lookups();
     for (let count = 0; count < 3; count++) server.failNext({ endpoint: "whoami", status: 500, body: {} });
     await connectAda("mute");
-    const failed = async () => (await types("mute")).filter((type) => type === "account_lookup_failed").length;
     await stage.api.refresh("mute");
-    await expect.poll(failed, patience).toBe(2);
+    await expect.poll(() => failedLookups("mute"), patience).toBe(2);
     for (let count = 0; count < 4; count++) await stage.api.refresh("mute");
     await stage.consent("mute");
-    await expect.poll(failed, patience).toBe(3);
+    await expect.poll(() => failedLookups("mute"), patience).toBe(3);
     expect(lookups() - before).toBe(3);
     await stage.api.refresh("mute");
     await expect.poll(() => stage.api.connection("mute"), patience).toMatchObject({ account: "ada" });
