@@ -65,9 +65,22 @@ export function duplicateGrant(name: string): BrokerError {
   );
 }
 
-/** True for the absence of the database, which passes. */
+/**
+ * The database is there, and one statement could not be carried out: most likely another session holds its row. A caller is told the
+ * same as of an absent database, since it passes, too. All other rows are as good as before, so whoever works through many goes on.
+ */
+export class DatabaseBusyError extends BrokerError {
+  /** @param state Postgres's SQLSTATE, or what this process ran out of */
+  constructor(state: string) {
+    const detail = `The broker's database could not do this right now (${state}); most likely another session holds what it needs.`;
+    super("storage_unavailable", detail, { retryAfterSeconds: 2 });
+    this.name = "DatabaseBusyError";
+  }
+}
+
+/** True for the absence of the database, which passes and concerns every row. False for a `DatabaseBusyError`. */
 export function isStorageUnavailable(error: unknown): boolean {
-  return error instanceof BrokerError && error.code === "storage_unavailable";
+  return error instanceof BrokerError && error.code === "storage_unavailable" && !(error instanceof DatabaseBusyError);
 }
 
 /** A fault in what the operator gave at start-up: one line on stderr and exit code 2. Never holds a secret's value. */

@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
 import { type Config, readConfig } from "./config.ts";
-import { cannotListen, StartupError } from "./errors.ts";
+import { BrokerError, cannotListen, StartupError } from "./errors.ts";
 
 async function main(): Promise<void> {
   try {
@@ -15,7 +15,9 @@ async function main(): Promise<void> {
     const { serve } = await import("./serve.ts");
     await serve(config);
   } catch (error) {
-    if (!(error instanceof StartupError)) throw error;
+    // A database that goes away in the middle of the start is no fault of the program's.
+    const isTold = error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
+    if (!isTold) throw error;
     process.stderr.write(`freshet: ${error.message.replaceAll(/\s+/g, " ")}\n`);
     process.exit(2);
   }

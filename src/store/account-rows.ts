@@ -246,7 +246,8 @@ export function createAccountRows(
     /** Takes those for which nobody came, so that they can be revoked. */
     async takeForgottenHeld(): Promise<HeldGrant[]> {
       return await prisma.$queryRaw`DELETE FROM held_grants h
-        WHERE NOT h.accepted AND h.created_at < ${keepHeld} RETURNING ${heldColumns}`;
+        WHERE h.attempt_id IN (SELECT f.attempt_id FROM held_grants f
+          WHERE NOT f.accepted AND f.created_at < ${keepHeld} FOR UPDATE SKIP LOCKED) RETURNING ${heldColumns}`;
     },
 
     /** Those that somebody accepted a while ago, and whose process did not come to their end. */

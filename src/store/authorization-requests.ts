@@ -33,7 +33,9 @@ export function createAuthorizationRequests(prisma: Prisma) {
      * seconds later the oldest of them is over.
      */
     async insert(request: NewAuthorizationRequest): Promise<number | null> {
-      await prisma.$executeRaw`DELETE FROM authorization_requests WHERE expires_at <= clock_timestamp()`;
+      // One that somebody else holds at this moment keeps nobody from beginning.
+      await prisma.$executeRaw`DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests
+        WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED)`;
       await forgetAttempts(prisma);
       // One at a time for a link: a statement that begins after the lock sees what its last holder has committed.
       const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;

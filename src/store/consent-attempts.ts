@@ -24,7 +24,8 @@ export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
  */
 export async function forgetAttempts(prisma: Prisma): Promise<void> {
   const forgotten = prisma.$executeRaw`
-    WITH gone AS (DELETE FROM consent_attempts WHERE expires_at <= clock_timestamp() RETURNING link_id, ticket, expires_at)
+    WITH gone AS (DELETE FROM consent_attempts WHERE attempt_hash IN (SELECT attempt_hash FROM consent_attempts
+      WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED) RETURNING link_id, ticket, expires_at)
     INSERT INTO connection_events (connection_id, type, detail)
     SELECT c.id, 'consent_failed', '{"error": "interrupted"}'::jsonb
     FROM gone g JOIN consent_links l ON l.id = g.link_id JOIN connections c ON c.id = l.connection_id

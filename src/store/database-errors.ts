@@ -1,21 +1,56 @@
 type DriverCause = { originalCode?: string; code?: string; kind?: string };
 type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
 
-/** SQLSTATE classes of a server that is there but takes no work: connection, resources, operator, time-out, lock, system, read-only. */
-const unavailableStates = /^(08|53|57P|57014|55P03|40001|40P01|58|XX|25006|3D000|55000|42P01)/;
-const unavailableKinds = new Set(["DatabaseNotReachable", "ConnectionClosed", "SocketTimeout", "TooManyConnections"]);
-const unavailablePrismaCodes = new Set(["P1001", "P1002", "P1008", "P1017", "P2024", "P2028", "P2037"]);
+/**
+ * SQLSTATEs of a server that takes no work from us, or no writes, whichever row they are for: connection, resources, operator,
+ * log-in, read-only, and a database or its tables that are not there. Whatever else it answers concerns one statement.
+ */
+const awayStates = /^(08|28|53|57P|25006|3D000|55000|42P01)/;
+/**
+ * SQLSTATEs that one statement, one row or one session gets from a server that serves all others: memory, a row that is locked or
+ * damaged, a deadlock, a statement or a session that somebody has cancelled.
+ */
+const busyStates = /^(40|53200|54|55|57014|57P05|25P0[34]|58|72|XX)/;
+const awayKinds = new Set([
+  "DatabaseNotReachable",
+  "ConnectionClosed",
+  "SocketTimeout",
+  "TooManyConnections",
+  "TlsConnectionError",
+]);
+const awayPrismaCodes = new Set(["P1001", "P1002", "P1008", "P1017", "P2024", "P2028", "P2037"]);
+/** What Prisma makes of 40001 and 40P01. */
+const writeConflict = "P2034";
 
-/** True when a query failed because of the database's absence, false when the query itself is at fault. */
-export function isConnectionLoss(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  const { code, meta, name } = error as PrismaError;
+/** All connections of this process's pool are in use: the database may well answer. */
+export class PoolBusyError extends Error {
+  override readonly name = "PoolBusyError";
+}
+
+/**
+ * What a failed statement tells of the database.
+ * - `away`: it takes no work; nothing else would succeed either.
+ * - `busy`: it is there. This statement could not be carried out now, and may be later.
+ * - `faulty`: the statement is at fault, and would be again.
+ */
+export type Failing = { kind: "away" | "faulty" } | { kind: "busy"; state: string };
+
+export function failingOf(error: unknown): Failing {
+  if (!(error instanceof Error)) return { kind: "faulty" };
+  if (error instanceof PoolBusyError) return { kind: "busy", state: "no connection of the pool became free" };
+  const { code = "", meta, name } = error as PrismaError;
   const cause = meta?.driverAdapterError?.cause;
-  if (unavailablePrismaCodes.has(code ?? "") || unavailableKinds.has(cause?.kind ?? "")) return true;
+  if (code === writeConflict) return { kind: "busy", state: cause?.originalCode ?? code };
+  if (awayPrismaCodes.has(code) || awayKinds.has(cause?.kind ?? "")) return { kind: "away" };
   const state = cause?.originalCode ?? cause?.code;
-  if (state !== undefined) return unavailableStates.test(state);
-  // The driver's own errors (timeouts, resets) reach us as plain errors; Prisma's and the language's have names.
-  return name === "Error" || name === "AggregateError" || name === "DriverAdapterError";
+  if (state === undefined) {
+    // The driver's own errors (timeouts, resets) reach us as plain errors; Prisma's and the language's have names.
+    const isDrivers = name === "Error" || name === "AggregateError" || name === "DriverAdapterError";
+    return { kind: isDrivers ? "away" : "faulty" };
+  }
+  const isBusy = busyStates.test(state) && state !== "55000";
+  if (isBusy) return { kind: "busy", state };
+  return { kind: awayStates.test(state) ? "away" : "faulty" };
 }
 
 /** True when a row with the same unique value is there already. */

@@ -1,7 +1,7 @@
 import { PrismaPg } from "@prisma/adapter-pg";
-import { BrokerError, StartupError } from "../errors.ts";
+import { BrokerError, DatabaseBusyError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
-import { causeOf, isConnectionLoss, isGone } from "./database-errors.ts";
+import { causeOf, failingOf, isGone } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { PatientPool } from "./patient-pool.ts";
 import { applyMigrations, type Afterwards } from "./migrate.ts";
@@ -27,40 +27,51 @@ export async function openPostgres(
   try {
     await applyMigrations({ databaseUrl, afterwards });
   } catch (error) {
-    throw error instanceof StartupError
-      ? error
-      : new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
+    throw refused(error);
   }
-  const connectionString = withSettings(databaseUrl);
-  const connect = (max: number) =>
-    watch(
-      new PrismaClient({
-        adapter: new PrismaPg(new PatientPool({ connectionString, max, ...session }), { disposeExternalPool: true }),
-      }),
-      health,
-    );
-  const prisma = connect(10);
-  const commits = connect(5);
-  return {
-    prisma,
-    commits,
-    async close() {
-      await Promise.all([prisma.$disconnect(), commits.$disconnect()]);
-    },
+  const [pool, commitPool] = [10, 5].map(
+    (max) => new PatientPool({ connectionString: databaseUrl, max, ...session }),
+  ) as [PatientPool, PatientPool];
+  const over = (each: PatientPool) =>
+    watch(new PrismaClient({ adapter: new PrismaPg(each, { disposeExternalPool: true }) }), health);
+  const [prisma, commits] = [over(pool), over(commitPool)];
+  const close = async () => {
+    await Promise.all([prisma.$disconnect(), commits.$disconnect()]);
   };
+  try {
+    await pool.query("SELECT 1"); // not by Prisma's client, whose errors keep the cause to themselves
+    await requireTrueTimes(prisma);
+  } catch (error) {
+    await close();
+    throw refused(error);
+  }
+  return { prisma, commits, close };
 }
 
-/** Both adapters shift times in other zones; and nobody may hold a lock for long, or wait for one, since answers must be stored. */
-const settings = "-c timezone=UTC -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
-
-/** Options of the URL's own stay: the last setting of a name counts. */
-function withSettings(databaseUrl: string): string {
-  const url = new URL(databaseUrl);
-  url.searchParams.set("options", `${url.searchParams.get("options") ?? ""} ${settings}`.trim());
-  return url.href;
+/** One line for the operator, with what to do where a pooler is in the way. */
+function refused(error: unknown): StartupError {
+  if (error instanceof StartupError) return error;
+  const cause = causeOf(error);
+  const remedy = /startup parameter/.test(cause)
+    ? "; a pooler there takes no session options: leave `options` out of DATABASE_URL"
+    : "";
+  return new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${cause}${remedy}`);
 }
 
-/** Notes for every query whether the database answered, and turns a lost one into `storage_unavailable`. */
+/** Every time that is stored or read would be off by the session's zone, if that were another than the broker has asked for. */
+async function requireTrueTimes(prisma: Prisma): Promise<void> {
+  const [row] = await prisma.$queryRaw<{ epoch: Date; given: boolean }[]>`
+    SELECT 'epoch'::timestamptz AS epoch, ${new Date(0)}::timestamptz = 'epoch'::timestamptz AS given`;
+  if (row?.epoch.getTime() === 0 && row.given) return;
+  throw new StartupError(
+    "DATABASE_URL leads to sessions whose time zone this broker cannot set; ALTER ROLE … SET timezone = 'UTC' for its role",
+  );
+}
+
+/**
+ * Notes for every query whether the database answered, and turns a lost one into `storage_unavailable`. What concerns one statement
+ * alone says nothing about the database's being there (`DatabaseBusyError`).
+ */
 export function watch(client: PrismaClient, health: DatabaseHealth) {
   return client.$extends({
     query: {
@@ -71,7 +82,9 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
           return withoutOddDates(result);
         } catch (error) {
           if (isGone(error)) throw new BrokerError("conflict", "What this refers to was changed at the same moment.");
-          if (!isConnectionLoss(error)) throw error;
+          const failing = failingOf(error);
+          if (failing.kind === "faulty") throw error;
+          if (failing.kind === "busy") throw new DatabaseBusyError(failing.state);
           health.lost();
           throw new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
             retryAfterSeconds: 2,

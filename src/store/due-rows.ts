@@ -57,16 +57,27 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
           AND (c.next_refresh_at IS NULL OR c.next_refresh_at > clock_timestamp())`;
     },
 
-    /** Notes that these tokens are read, so that they are refreshed ahead of their readers. Each is noted once. */
-    async markInUse(read: readonly { id: string; generation: number }[]): Promise<void> {
+    /**
+     * Notes that these tokens are read, so that they are refreshed ahead of their readers. Each is noted once. Returns those whose
+     * rows others hold at this moment: they are passed over, since the rest must not wait for them.
+     */
+    async markInUse(
+      read: readonly { id: string; generation: number }[],
+    ): Promise<{ id: string; generation: number }[]> {
       const ids = read.map(({ id }) => id);
       const generations = read.map(({ generation }) => generation);
       const due = Sql.sql`CASE WHEN c.attempt_id IS NOT NULL OR c.refresh_due_at IS NULL THEN c.next_refresh_at
         ELSE GREATEST(LEAST(c.refresh_due_at, c.keep_alive_at), c.backoff_until) END`;
-      await prisma.$executeRaw`
-        UPDATE connections c SET in_use = true, next_refresh_at = ${due}
-        FROM unnest(${ids}::uuid[], ${generations}::int[]) AS r(id, generation)
-        WHERE c.id = r.id AND c.generation = r.generation AND NOT c.in_use`;
+      return await prisma.$queryRaw`
+        WITH wanted AS (SELECT w.id FROM unnest(${ids}::uuid[], ${generations}::int[]) AS r(id, generation)
+            JOIN connections w ON w.id = r.id AND w.generation = r.generation WHERE NOT w.in_use),
+          free AS MATERIALIZED (SELECT f.id FROM connections f WHERE f.id IN (SELECT id FROM wanted)
+            FOR NO KEY UPDATE SKIP LOCKED),
+          noted AS (UPDATE connections c SET in_use = true, next_refresh_at = ${due}
+            FROM unnest(${ids}::uuid[], ${generations}::int[]) AS r(id, generation)
+            WHERE c.id = r.id AND c.generation = r.generation AND NOT c.in_use AND c.id IN (SELECT id FROM free))
+        SELECT r.id::text, r.generation FROM unnest(${ids}::uuid[], ${generations}::int[]) AS r(id, generation)
+        WHERE r.id IN (SELECT id FROM wanted EXCEPT SELECT id FROM free)`;
     },
 
     /** Stops all refreshing of rows that are behind their marks, and returns them. A row that is not behind is left alone. */
@@ -115,25 +126,29 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       return (await prisma.$queryRaw<TokenRow[]>(moved(update, [event])))[0] ?? null;
     },
 
-    /** Lets go of what need not be kept: how to revoke for deleted connections, old history, and limits that nobody uses. */
+    /**
+     * Lets go of what need not be kept: how to revoke for deleted connections, old history, and limits that nobody uses. What others
+     * hold at this moment is left for the next time, and a limit that is used again is kept.
+     */
     async tidy(): Promise<void> {
       await prisma.$executeRaw`
         UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
-        WHERE deleted_at < clock_timestamp() - make_interval(hours => ${keepDeletedHours}::int)
-          AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}')`;
+        WHERE name IN (SELECT name FROM tombstones
+          WHERE deleted_at < clock_timestamp() - make_interval(hours => ${keepDeletedHours}::int)
+            AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}') FOR UPDATE SKIP LOCKED)`;
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
             WHERE at < clock_timestamp() - make_interval(days =>
               CASE WHEN type = 'refreshed' THEN ${keepRefreshedDays}::int ELSE ${keepEventsDays}::int END)
-            ORDER BY id LIMIT ${tidyBatch})`,
+            ORDER BY id LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
       );
       // Of late answers the newest are tried first; a provider that sends some along with every refresh sends many.
       await prisma.$executeRaw`
-        DELETE FROM candidates WHERE attempt_id IN (SELECT attempt_id FROM (
-          SELECT attempt_id, row_number() OVER (PARTITION BY connection_id ORDER BY created_at DESC, base_generation DESC) AS place
-          FROM candidates) t WHERE place > ${keepCandidates}::int)`;
-      // The lock keeps a limit that is used again at this moment.
+        DELETE FROM candidates WHERE attempt_id IN (SELECT attempt_id FROM candidates WHERE attempt_id IN (
+          SELECT attempt_id FROM (SELECT attempt_id,
+            row_number() OVER (PARTITION BY connection_id ORDER BY created_at DESC, base_generation DESC) AS place
+          FROM candidates) t WHERE place > ${keepCandidates}::int) FOR UPDATE SKIP LOCKED)`;
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM request_limits WHERE key IN (SELECT key FROM request_limits

@@ -60,20 +60,24 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
     /**
      * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Where
      * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy.
+     * @throws DatabaseBusyError when the row is locked for long; of a takeover at once, so that it never stands in line before an
+     * owner who waits to store an answer
      */
     async takePermit(request: PermitRequest): Promise<TokenRow | null> {
       const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan, exclusive } = request;
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
+      const own = Sql.sql`${connectionId}::uuid`;
+      const id = takeover === null ? own : Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`;
       const update = Sql.sql`UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
           attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
           attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
           lease_until = ${leaseEnd}, next_refresh_at = ${orphanDue(leaseEnd, orphan)}
-        WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
+        WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
           AND c.gone_back_from IS NULL
           AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp())
           AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})`;
       const rows = await prisma.$queryRaw<TokenRow[]>(
-        exclusive ? withoutSharing({ connectionId, generation }, update) : Sql.sql`${update} RETURNING ${tokenColumns}`,
+        exclusive ? withoutSharing({ connectionId, generation, waits: takeover === null }, update) : Sql.sql`${update} RETURNING ${tokenColumns}`,
       );
       return rows[0] ?? null;
     },
@@ -177,12 +181,12 @@ function abandoned(takeover: NonNullable<PermitRequest["takeover"]>): Sql.Sql {
  * at once the second sees the permit of the first: a row that is locked is read as its last holder has committed it. Whoever sends
  * spends the token, so the copy of every other row is worth nothing: it goes, and that row ends with its access token.
  */
-function withoutSharing(asking: { connectionId: string; generation: number }, permit: Sql.Sql): Sql.Sql {
+function withoutSharing(asking: { connectionId: string; generation: number; waits: boolean }, permit: Sql.Sql): Sql.Sql {
   const own = Sql.sql`${asking.connectionId}::uuid`;
   const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
   return Sql.sql`WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o
       WHERE o.refresh_fingerprint = (SELECT s.refresh_fingerprint FROM connections s WHERE s.id = ${own})
-      ORDER BY o.id FOR NO KEY UPDATE),
+      ORDER BY o.id FOR NO KEY UPDATE ${asking.waits ? Sql.empty : Sql.sql`NOWAIT`}),
     c AS (${permit} AND NOT ${isBusy} RETURNING c.*),
     parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
         refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,

@@ -1,5 +1,5 @@
 import { eachAlone } from "../each-alone.ts";
-import { isStorageUnavailable } from "../errors.ts";
+import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { GenerationMark } from "../store/due-rows.ts";
@@ -20,7 +20,7 @@ import type { FoundEntry, Spools } from "./spools.ts";
 export type Recovery = {
   /**
    * At the start and whenever Postgres or Redis has come back: drains the spools, then looks for rows gone back in time.
-   * False: a place did not answer, and must be looked at again.
+   * False: a place did not answer, or a row was locked, and all must be looked at again.
    */
   run(): Promise<boolean>;
   /**
@@ -48,9 +48,12 @@ type Parts = {
 };
 
 const markBatch = 1000;
+/** Connections whose answers are stored at once, so that one whose row is locked does not hold up the others. */
+const drainedAtOnce = 4;
 
 export function createRecovery(parts: Parts): Recovery {
   const { rows, vault, keys, spools, marks, keeper, observer, alarms, learn, onError } = parts;
+  const alone = { onError, isForAll: isStorageUnavailable, atOnce: drainedAtOnce };
 
   /** `absent`: nobody of ours wrote it, or nobody can open it. It stays where it is, and holds up nothing. */
   const open = async (entry: FoundEntry): Promise<AnswerRecord | Absence> => {
@@ -102,11 +105,21 @@ export function createRecovery(parts: Parts): Recovery {
       generation,
       version,
     }));
-    for (const row of await rows.holdGoneBack(behind)) {
-      learn(row);
-      observer.heldAfterRestore(row);
+    const hold = async (some: readonly GenerationMark[]) => {
+      for (const row of await rows.holdGoneBack(some)) {
+        learn(row);
+        observer.heldAfterRestore(row);
+      }
+    };
+    try {
+      await hold(behind);
+      return true;
+    } catch (error) {
+      if (!(error instanceof DatabaseBusyError)) throw error;
     }
-    return true;
+    // One of them is locked: the others are held without it.
+    await eachAlone(behind, async (mark) => await hold([mark]), alone);
+    return false;
   };
 
   const compareAll = async (): Promise<boolean> => {
@@ -123,8 +136,16 @@ export function createRecovery(parts: Parts): Recovery {
   return {
     async run() {
       const { entries, isComplete } = await spools.list();
-      await eachAlone(entries, drainer(), { onError, isForAll: isStorageUnavailable });
-      return (await compareAll()) && isComplete;
+      const drain = drainer();
+      let busyRows = 0;
+      const tell = (error: unknown) => {
+        if (error instanceof DatabaseBusyError) busyRows += 1;
+        onError(error);
+      };
+      const drainAll = async (ofConnection: FoundEntry[]) =>
+        await eachAlone(ofConnection, drain, { onError: tell, isForAll: isStorageUnavailable });
+      await eachAlone([...Map.groupBy(entries, ({ connectionId }) => connectionId).values()], drainAll, alone);
+      return (await compareAll()) && isComplete && busyRows === 0;
     },
     async clear({ id: connectionId, generation, attemptId }) {
       if (keeper.holds(connectionId, generation)) return "drained";

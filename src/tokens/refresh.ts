@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, DatabaseBusyError } from "../errors.ts";
 import { createGate, type Gate } from "../gate.ts";
 import type { Mark } from "../marks/marks.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -26,20 +26,28 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
   const parts: RefreshParts = { ...given, secondPlans: createSecondPlans() };
   const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
   const permitGate = createGate(budgets.permitsAtOnce);
-  const recoverer = (need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs() });
+  const recoverer = ({ id }: TokenRow, need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs(id) });
 
   /** Step 4. */
   const takePermit = async (flight: Flight, { definition }: Sendable, takesOver: boolean): Promise<Permit | null> => {
     const { row, need } = flight;
     const mayStillSend = openSendWindow(clock);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
-    const permitted = await rows.takePermit({
+    const takeover = takesOver ? takeoverOf(row, definition.refresh, recoverer(row, need)) : null;
+    const request = {
       ...key,
       leaseSeconds: budgets.leaseSeconds,
       statuses: refreshableStatuses(row.grant),
       exclusive: definition.refresh.rotation !== "never",
       orphan: orphanRule(row, definition.refresh),
-      takeover: takesOver ? takeoverOf(row, definition.refresh, recoverer(need)) : null,
+      takeover,
+    };
+    const permitted = await rows.takePermit(request).catch((error: unknown) => {
+      if (!(error instanceof DatabaseBusyError)) throw error;
+      // Who waits to store this row's answer is held up, too, and goes first when it is free again.
+      health.rowWasBusy(row.id);
+      if (takeover === null) throw error;
+      return null;
     });
     if (permitted === null) return null;
     const isReplay = permitted.attemptReplays > 0;
@@ -58,14 +66,14 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
     return await waiting.until({
       row,
       giveUpAtMs,
-      mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(need)),
+      mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(current, need)),
       isVain: (current) => isVain(current, need),
     });
   };
 
   /** Steps 4 to 9 under a permit; the row as it stands when there is none to be had, or the time to send has passed. */
   const tryOnce = async (flight: Flight, sendable: Sendable): Promise<RefreshOutcome | Retry> => {
-    const takesOver = mayTakeOver(flight.row, sendable.definition.refresh, recoverer(flight.need));
+    const takesOver = mayTakeOver(flight.row, sendable.definition.refresh, recoverer(flight.row, flight.need));
     const isBarred = takesOver && !(await isCleared(flight, sendable));
     // failpoint: before permit
     const permit = isBarred ? null : await inTurn(permitGate, () => takePermit(flight, sendable, takesOver));
@@ -90,7 +98,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
     if (outcome.isBarred || isHeldBack(seen) || isTooLate) return settled(seen, flight.row);
     const isFree = seen.attemptId === null;
     const next = { ...flight, row: seen };
-    if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(flight.need))) {
+    if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(seen, flight.need))) {
       // Refused once more for what the row does not show, such as another connection's request with the same refresh token.
       if (flight.startedOver) await clock.sleep(budgets.pollFirstMs);
       return await contend({ ...next, startedOver: true });

@@ -1,4 +1,4 @@
-import type { Clock } from "../clock.ts";
+import { withDeadline, type Clock } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
 import type { Failure } from "../providers/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -101,10 +101,11 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   const markRead = async (): Promise<void> => {
     const read = reads.take();
     if (read.length === 0) return;
-    await rows.markInUse(read).catch((error: unknown) => {
+    const left = await rows.markInUse(read).catch((error: unknown) => {
       reads.giveBack(read);
       throw error;
     });
+    reads.giveBack(left);
   };
 
   const tidy = async (): Promise<void> => {
@@ -123,8 +124,15 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     }
   };
 
+  let recovering: Promise<void | null> | null = null;
+  /** First, but not for longer than a round: an answer whose row is locked waits for that, and what is due does not. */
+  const recoverFirst = async (): Promise<void> => {
+    recovering ??= attempt(parts.recover).finally(() => (recovering = null));
+    await withDeadline(recovering, budgets.sweepMs, clock);
+  };
+
   const round = async (): Promise<boolean> => {
-    await attempt(parts.recover);
+    await recoverFirst();
     await attempt(markRead);
     const isMoreDue = await attempt(sweep);
     await attempt(parts.pollDevices);

@@ -209,7 +209,7 @@ export class RefreshBench {
       keeper: this.keeper,
       recovery: this.recovery,
       waiting: createWaiting(common),
-      health: { answered() {}, lost() {}, losses: () => 0, uninterruptedMs: () => uninterruptedMs },
+      health: { answered() {}, lost() {}, rowWasBusy() {}, losses: () => 0, uninterruptedMs: () => uninterruptedMs },
       isDraining: options.isDraining ?? (() => false),
     });
   }

@@ -12,7 +12,7 @@ import { AbleProvider } from "./support/able-provider.ts";
 import { query } from "../../support/query.ts";
 
 const fallbackSeconds = 3600;
-const unwatched = { answered() {}, lost() {}, losses: () => 0, uninterruptedMs: () => 0 };
+const unwatched = { answered() {}, lost() {}, rowWasBusy() {}, losses: () => 0, uninterruptedMs: () => 0 };
 
 function define(server: AbleProvider) {
   const shop = { param: "shop", pattern: "^[a-z0-9-]+\\.shops\\.example$" };

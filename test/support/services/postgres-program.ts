@@ -64,8 +64,8 @@ export async function pingPostgres(url: string): Promise<void> {
   }
 }
 
-/** Postgres refuses to run as root. */
-async function serverOwner(): Promise<{ uid?: number; gid?: number }> {
+/** Postgres refuses to run as root, and so does PgBouncer. */
+export async function serverOwner(): Promise<{ uid?: number; gid?: number }> {
   if (process.getuid?.() !== 0) return {};
   const [uid, gid] = await Promise.all([run("id", ["-u", "postgres"]), run("id", ["-g", "postgres"])]);
   return { uid: Number(uid.stdout), gid: Number(gid.stdout) };

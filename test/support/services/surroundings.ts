@@ -105,7 +105,7 @@ async function folderHolding(folders: string[], names: string[]): Promise<string
   return undefined;
 }
 
-function isProgram(path: string): Promise<boolean> {
+export function isProgram(path: string): Promise<boolean> {
   return access(path, constants.X_OK).then(
     () => true,
     () => false,

@@ -65,6 +65,7 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
           },
         );
       }
+      return [];
     },
 
     holdGoneBack(marks) {

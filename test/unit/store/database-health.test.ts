@@ -31,3 +31,20 @@ it("starts again after a silence: who asked nothing cannot tell whether the data
   const { answerAfter } = watching();
   expect([answerAfter(0), answerAfter(10_000), answerAfter(10_001), answerAfter(1)]).toEqual([0, 10_000, 0, 1]);
 });
+
+it("starts again for a row alone that was busy: who waits to store its answer was held up, too", () => {
+  const { health, answerAfter } = watching();
+  answerAfter(0);
+  answerAfter(8000);
+  health.rowWasBusy("locked");
+  expect([answerAfter(3000), health.uninterruptedMs("locked"), health.uninterruptedMs("other")]).toEqual([
+    11_000, 3000, 11_000,
+  ]);
+  health.rowWasBusy("locked");
+  expect(health.uninterruptedMs("locked")).toBe(0);
+  for (let at = 0; at < 10; at++) answerAfter(10_000);
+  health.rowWasBusy("other"); // which forgets those of long ago
+  expect(health.uninterruptedMs("locked")).toBe(111_000);
+  health.lost();
+  expect(health.uninterruptedMs("locked")).toBe(0);
+});

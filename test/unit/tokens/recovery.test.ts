@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { BrokerError } from "../../../src/errors.ts";
+import { BrokerError, DatabaseBusyError } from "../../../src/errors.ts";
 import type { SpoolEntry } from "../../../src/spool/spool.ts";
 import type { GenerationMark } from "../../../src/store/due-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
@@ -148,6 +148,21 @@ describe("what waits in a spool", () => {
     expect([[...stage.spool.entries.values()], stage.order]).toEqual([[faulty], ["drained", "compared"]]);
   });
 
+  it("and whose row somebody has locked stays there, to be tried again, and neither others nor the marks wait for it", async () => {
+    const stage = new Stage();
+    const locked = tokenRow({ id: randomUUID() });
+    await stage.spoolOne(locked);
+    for (let other = 0; other < 9; other++) await stage.spoolOne(tokenRow({ id: randomUUID() }));
+    const freed = Promise.withResolvers<never>();
+    stage.rows.commitRefresh = async ({ connectionId }) => (connectionId === locked.id ? await freed.promise : stored);
+    const running = stage.recovery.run();
+    await expect.poll(() => stage.spool.entries.size).toBe(1);
+    freed.reject(new DatabaseBusyError("55P03"));
+    expect([await running, stage.errors.length, stage.order.at(-1)]).toEqual([false, 1, "compared"]);
+    stage.rows.commitRefresh = async () => stored;
+    expect([await stage.recovery.run(), stage.spool.entries.size]).toEqual([true, 0]);
+  });
+
   it("is left to its holder while this process has it in its hands", async () => {
     const stage = new Stage();
     await stage.spoolOne();
@@ -156,6 +171,24 @@ describe("what waits in a spool", () => {
     expect([stage.spool.entries.size, stage.order]).toEqual([1, ["compared"]]);
     stage.spool.entries.clear();
     expect(await stage.recovery.clear(row)).toBe("drained");
+  });
+});
+
+describe("rows behind their marks", () => {
+  it("are held without the one that somebody has locked, which is looked at again", async () => {
+    const stage = new Stage();
+    const ids = ["a", "b", "c"];
+    stage.generations = ids.map((connectionId) => ({ connectionId, generation: 1, version: 1 }));
+    for (const id of ids) stage.marks.raise(id, { generation: 5, version: 5 });
+    const hold = stage.rows.holdGoneBack as TokenRows["holdGoneBack"];
+    stage.rows.holdGoneBack = async (marks) => {
+      if (marks.some(({ connectionId }) => connectionId === "b")) throw new DatabaseBusyError("55P03");
+      return await hold(marks);
+    };
+    expect(await stage.recovery.run()).toBe(false);
+    expect([stage.order.slice(1), stage.errors.length]).toEqual([["held a", "held c"], 1]);
+    stage.rows.holdGoneBack = hold;
+    expect([await stage.recovery.run(), stage.order.includes("held b")]).toEqual([true, true]);
   });
 });
 

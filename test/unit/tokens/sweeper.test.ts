@@ -28,6 +28,8 @@ class Stage {
   readonly errors: unknown[] = [];
   readonly running = new Map<string, Refreshing>();
   readonly begun: string[] = [];
+  /** Whose rows somebody else holds. */
+  readonly locked = new Set<string>();
   tidied = 0;
   recovered = 0;
   due: TokenRow[] = [];
@@ -44,6 +46,7 @@ class Stage {
         markInUse: async (read) => {
           this.#ask();
           this.marked.push([...read]);
+          return read.filter(({ id }) => this.locked.has(id));
         },
         tidy: async () => void this.tidied++,
       },
@@ -113,6 +116,37 @@ async function firstSweepMs(chance: number): Promise<number> {
 }
 
 describe("the sweeper", () => {
+  it("refreshes what is due while an answer waits for its locked row, and looks after one such answer at a time", async () => {
+    const stage = new Stage();
+    let began = 0;
+    stage.recover = async () => {
+      began += 1;
+      await new Promise(() => {});
+    };
+    stage.sweeper.start();
+    stage.add("own", 3);
+    await stage.clock.pass(10_000);
+    expect([stage.begun.length, began]).toEqual([3, 1]);
+  });
+
+  it("notes a read token again whose row was locked, and the others once", async () => {
+    const stage = started();
+    const [locked, free] = [tokenRow({ id: "locked" }), tokenRow({ id: "free" })];
+    stage.locked.add("locked");
+    for (const row of [locked, free]) stage.reads.note(row);
+    await stage.clock.pass(5000);
+    stage.locked.clear();
+    await stage.clock.pass(5000);
+    const noted = stage.marked.flat().map(({ id }) => id);
+    expect([noted.filter((id) => id === "free").length, noted.filter((id) => id === "locked").length > 1]).toEqual([
+      1,
+      true,
+    ]);
+    const before = stage.marked.length;
+    await stage.clock.pass(5000);
+    expect(stage.marked).toHaveLength(before);
+  });
+
   it("refreshes what is due, with at most eight requests at one host at a time", async () => {
     const stage = started();
     stage.add("own", 20);
