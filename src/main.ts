@@ -16,7 +16,8 @@ async function main(): Promise<void> {
     await serve(config);
   } catch (error) {
     // A database that goes away in the middle of the start is no fault of the program's.
-    const isTold = error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
+    const isTold =
+      error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
     if (!isTold) throw error;
     process.stderr.write(`freshet: ${error.message.replaceAll(/\s+/g, " ")}\n`);
     process.exit(2);

@@ -22,7 +22,7 @@ export class PatientPool extends Pool {
   readonly #gate: Gate;
 
   constructor(config: PoolConfig & { max: number }) {
-    super({ ...config, onConnect: async (client) => await applySettings(client as Connected) });
+    super({ ...config, onConnect });
     this.#gate = createGate(config.max);
     this.on("release", () => this.#gate.leave());
     // Between the pool and who gets a connection nobody else listens; an error without a listener would end the process.
@@ -67,6 +67,9 @@ async function applySettings(client: Connected): Promise<void> {
   ]);
   if (rows[0]?.isOwn !== true) setInEachTransaction(client);
 }
+
+/** The pool waits for what this returns, though its types do not say so. */
+const onConnect = applySettings as unknown as NonNullable<PoolConfig["onConnect"]>;
 
 const setLocally = Object.entries(settings)
   .map(([name, value]) => `SET LOCAL ${name} = '${value}'`)

@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { DatabaseBusyError } from "../errors.ts";
 import type { Database } from "./database.ts";
 import {
   failureColumns,
@@ -60,14 +61,17 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
     /**
      * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Where
      * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy.
-     * @throws DatabaseBusyError when the row is locked for long; of a takeover at once, so that it never stands in line before an
-     * owner who waits to store an answer
+     * A takeover gets null at once where the row is locked, so that it never stands in line before an owner who waits to store an
+     * answer. @throws DatabaseBusyError when another request finds the row locked for long
      */
     async takePermit(request: PermitRequest): Promise<TokenRow | null> {
       const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan, exclusive } = request;
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
       const own = Sql.sql`${connectionId}::uuid`;
-      const id = takeover === null ? own : Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`;
+      const id =
+        takeover === null
+          ? own
+          : Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`;
       const update = Sql.sql`UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
           attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
           attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
@@ -76,10 +80,15 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
           AND c.gone_back_from IS NULL
           AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp())
           AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})`;
-      const rows = await prisma.$queryRaw<TokenRow[]>(
-        exclusive ? withoutSharing({ connectionId, generation, waits: takeover === null }, update) : Sql.sql`${update} RETURNING ${tokenColumns}`,
-      );
-      return rows[0] ?? null;
+      const statement = exclusive
+        ? withoutSharing({ connectionId, generation, waits: takeover === null }, update)
+        : Sql.sql`${update} RETURNING ${tokenColumns}`;
+      try {
+        return (await prisma.$queryRaw<TokenRow[]>(statement))[0] ?? null;
+      } catch (error) {
+        if (takeover !== null && error instanceof DatabaseBusyError) return null;
+        throw error;
+      }
     },
 
     /** One permit, one send: a second request of the same attempt gets a permit of its own. Null: it is not ours any more. */
@@ -181,7 +190,10 @@ function abandoned(takeover: NonNullable<PermitRequest["takeover"]>): Sql.Sql {
  * at once the second sees the permit of the first: a row that is locked is read as its last holder has committed it. Whoever sends
  * spends the token, so the copy of every other row is worth nothing: it goes, and that row ends with its access token.
  */
-function withoutSharing(asking: { connectionId: string; generation: number; waits: boolean }, permit: Sql.Sql): Sql.Sql {
+function withoutSharing(
+  asking: { connectionId: string; generation: number; waits: boolean },
+  permit: Sql.Sql,
+): Sql.Sql {
   const own = Sql.sql`${asking.connectionId}::uuid`;
   const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
   return Sql.sql`WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o

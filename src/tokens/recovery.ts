@@ -95,6 +95,13 @@ export function createRecovery(parts: Parts): Recovery {
     };
   };
 
+  const hold = async (behind: readonly GenerationMark[]): Promise<void> => {
+    for (const row of await rows.holdGoneBack(behind)) {
+      learn(row);
+      observer.heldAfterRestore(row);
+    }
+  };
+
   /** Rows behind their marks are held; marks that are missing are noted. False: the marks do not answer. */
   const compare = async (batch: readonly GenerationMark[]): Promise<boolean> => {
     const higher = await marks.compare(new Map(batch.map((row) => [row.connectionId, row])));
@@ -105,12 +112,6 @@ export function createRecovery(parts: Parts): Recovery {
       generation,
       version,
     }));
-    const hold = async (some: readonly GenerationMark[]) => {
-      for (const row of await rows.holdGoneBack(some)) {
-        learn(row);
-        observer.heldAfterRestore(row);
-      }
-    };
     try {
       await hold(behind);
       return true;

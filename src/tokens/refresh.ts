@@ -43,12 +43,11 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
       takeover,
     };
     const permitted = await rows.takePermit(request).catch((error: unknown) => {
-      if (!(error instanceof DatabaseBusyError)) throw error;
-      // Who waits to store this row's answer is held up, too, and goes first when it is free again.
-      health.rowWasBusy(row.id);
-      if (takeover === null) throw error;
-      return null;
+      if (error instanceof DatabaseBusyError) health.rowWasBusy(row.id);
+      throw error;
     });
+    // The row may be locked: who waits to store its answer is held up, too, and goes first when it is free again.
+    if (permitted === null && takeover !== null) health.rowWasBusy(row.id);
     if (permitted === null) return null;
     const isReplay = permitted.attemptReplays > 0;
     return { row: permitted, key, isReplay, followsLoss: isReplay, mayStillSend };

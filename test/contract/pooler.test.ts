@@ -55,7 +55,9 @@ describeWithPooler("behind PgBouncer in transaction mode, before a Postgres of A
     // In a transaction of several statements, too.
     const [, told] = await stage.database.prisma.$transaction([
       stage.database.prisma.$queryRaw`SELECT 1 AS one`,
-      stage.database.prisma.$queryRaw<object[]>`SELECT current_setting('TimeZone') AS zone, current_setting('lock_timeout') AS wait`,
+      stage.database.prisma.$queryRaw<
+        object[]
+      >`SELECT current_setting('TimeZone') AS zone, current_setting('lock_timeout') AS wait`,
     ]);
     expect(told).toEqual([{ zone: "UTC", wait: "3s" }]);
   });
@@ -116,7 +118,9 @@ describeWithPooler("behind PgBouncer in transaction mode, before a Postgres of A
   it("options in DATABASE_URL that the pooler refuses are told in one line, with what to do", async () => {
     const url = new URL(pooler.url);
     url.searchParams.set("options", "-c statement_timeout=600000");
-    await expect(openPostgres(url.href, health())).rejects.toThrow(/^DATABASE_URL .*leave `options` out of DATABASE_URL$/);
+    await expect(openPostgres(url.href, health())).rejects.toThrow(
+      /^DATABASE_URL .*leave `options` out of DATABASE_URL$/,
+    );
   });
 });
 

@@ -136,6 +136,8 @@ export class RefreshBench {
   readonly spool: MemorySpool;
   readonly marks: MemoryMarks;
   readonly script: Step[] = [];
+  /** Rows that were noted as held by others. */
+  readonly busyRows: string[] = [];
   readonly sent: Sent[] = [];
   /** Tokens that were revoked. */
   readonly revoked: string[] = [];
@@ -209,7 +211,13 @@ export class RefreshBench {
       keeper: this.keeper,
       recovery: this.recovery,
       waiting: createWaiting(common),
-      health: { answered() {}, lost() {}, rowWasBusy() {}, losses: () => 0, uninterruptedMs: () => uninterruptedMs },
+      health: {
+        answered() {},
+        lost() {},
+        rowWasBusy: (id) => void this.busyRows.push(id),
+        losses: () => 0,
+        uninterruptedMs: () => uninterruptedMs,
+      },
       isDraining: options.isDraining ?? (() => false),
     });
   }

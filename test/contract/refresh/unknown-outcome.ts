@@ -109,6 +109,14 @@ export function unknownOutcome(stage: () => StoreStage): void {
       expect(bench.seen).toEqual(["outcome_unknown", "invalid_grant, replay", "lost"]);
     });
 
+    it("whose row others hold is left to them, and is not taken over before they have had their time", async () => {
+      const { id } = await unresolved(stage());
+      await stage().set(id, abandoned);
+      const bench = new RefreshBench(stage(), { rows: () => ({ takePermit: async () => null }) });
+      expect((await bench.run(id, [])).kind).toBe("failed");
+      expect([bench.sent, new Set(bench.busyRows)]).toEqual([[], new Set([id])]);
+    });
+
     it("whose replay backs off is not asked for again and again", async () => {
       let asked = 0;
       const { id } = await unresolved(stage());

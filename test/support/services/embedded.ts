@@ -17,5 +17,11 @@ export async function useEmbedded(): Promise<Database> {
 
 async function open(): Promise<Database> {
   const folder = await temporaryFolder("embedded");
-  return await openEmbedded(folder.path, { answered() {}, lost() {}, rowWasBusy() {}, losses: () => 0, uninterruptedMs: () => 0 });
+  return await openEmbedded(folder.path, {
+    answered() {},
+    lost() {},
+    rowWasBusy() {},
+    losses: () => 0,
+    uninterruptedMs: () => 0,
+  });
 }

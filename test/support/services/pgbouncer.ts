@@ -22,7 +22,10 @@ export function describeWithPooler(name: string, body: () => void): void {
  * PgBouncer in transaction mode before a Postgres, with its own defaults for all that `settings` do not name.
  * @param databaseUrl leads to one of the server's databases, as the URL of the pooler will
  */
-export async function startPooler(databaseUrl: string, settings: Readonly<Record<string, string>> = {}): Promise<PrivateServer> {
+export async function startPooler(
+  databaseUrl: string,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<PrivateServer> {
   if (program === undefined) throw new Error("this machine has no pgbouncer; put the test into describeWithPooler");
   const owner = await serverOwner();
   const folder = await temporaryFolder("pgbouncer");
