@@ -78,7 +78,7 @@ export const tokenSchema = Type.Object({
 });
 
 /** `last_error.code`: what a provider's answers come to, and two that the broker finds itself. */
-export const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token"] as const;
+export const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token", "unusable_token"] as const;
 
 export const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
 

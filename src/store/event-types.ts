@@ -12,6 +12,7 @@ export const eventTypes = [
   "imported",
   "no_refresh_token", // of the newest set; `kept`: the one from before stays, and has not worked since; `reason`: another connection sends it
   "lifetime_unreadable", // an answer stated a life that could not be read: what the definition falls back to counts; once a grant
+  "token_unusable", // an access token that no header can carry: it is stored and not handed out; once a grant
   "account_found",
   "account_lookup_failed",
   "other_account_held",

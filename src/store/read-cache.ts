@@ -12,6 +12,9 @@ type Options<Value> = {
   /** How long a value outlives its last confirmation while the database is gone. */
   outageMs: number;
   maxEntries: number;
+  /** Values are told in bytes where they may be large: the oldest are forgotten beyond this, the newest never. */
+  maxBytes?: number;
+  bytesOf?: (value: Value) => number;
   /** False for an answer that was read before what is already known: answers may overtake each other. */
   supersedes: (incoming: Value, current: Value) => boolean;
 };
@@ -31,11 +34,18 @@ const outageRetryMs = 1000;
 const patienceMs = 500;
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
-  const { clock, trustMs, outageMs, maxEntries, supersedes } = options;
+  const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity, bytesOf = () => 0 } = options;
   const monotonicMs = () => clock.monotonicMs();
   const entries = new Map<string, Entry<Value>>();
   const loading = new Map<string, Promise<Value | null>>();
+  let bytes = 0;
   const loadBatched = createBatcher(options.load);
+
+  const forget = (key: string): void => {
+    const entry = entries.get(key);
+    if (entry !== undefined) bytes -= bytesOf(entry.value);
+    entries.delete(key);
+  };
 
   /** Keeps the newer of what comes and what is known, and returns it. Trust counts from the asking. */
   const put = (key: string, incoming: Value, askedMs = monotonicMs()): Value => {
@@ -44,9 +54,12 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const isExpired = current !== undefined && askedMs < current.expiredAtMs;
     const entry = isNewer ? { value: incoming, checkedAtMs: askedMs, expiredAtMs: 0, retryAtMs: 0 } : current;
     if (current !== undefined && isExpired) entry.checkedAtMs = current.checkedAtMs;
-    entries.delete(key);
+    forget(key);
     entries.set(key, entry);
-    if (entries.size > maxEntries) entries.delete(entries.keys().next().value as string);
+    bytes += bytesOf(entry.value);
+    while (entries.size > maxEntries || (bytes > maxBytes && entries.size > 1)) {
+      forget(entries.keys().next().value as string);
+    }
     return entry.value;
   };
 
@@ -54,7 +67,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const askedMs = monotonicMs();
     const value = await loadBatched(key);
     if (value !== undefined) return put(key, value, askedMs);
-    entries.delete(key); // and what is unknown is not kept: anybody can invent it
+    forget(key); // and what is unknown is not kept: anybody can invent it
     return null;
   };
 

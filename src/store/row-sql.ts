@@ -24,6 +24,8 @@ export type SealedGrant = {
   noRefreshTokenSince: Date | null;
   /** The answer stated a life that could not be read. */
   unreadableLifetime: boolean;
+  /** Why its access token is stored and not handed out, as a connection's `last_error`; null: it may be. */
+  lastError: RecordedFailure | null;
   /** When to refresh ahead of callers; null: only when one needs it. */
   refreshDueAt: Date | null;
   /** When to refresh so that the refresh token or the grant does not end unused; null: it does not. */
@@ -96,6 +98,7 @@ export function storedEvents(event: HistoryEvent, grant: SealedGrant): HistoryEv
   const events = [event];
   const isNew = grant.noRefreshTokenSince?.getTime() === grant.issuedAt.getTime();
   if (isNew) events.push({ type: "no_refresh_token", detail: { kept: grant.refreshToken !== null } });
+  if (grant.lastError !== null) events.push({ type: "token_unusable", detail: grant.lastError, oncePerGrant: true });
   if (grant.unreadableLifetime) events.push({ type: "lifetime_unreadable", detail: {}, oncePerGrant: true });
   return events;
 }
@@ -122,7 +125,8 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
     missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}::text[], c.granted_scopes)
       THEN COALESCE(c.missing_scopes_since, clock_timestamp()) END,
     in_use = false, gone_back_from = NULL,
-    consecutive_failures = 0, last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL,
+    consecutive_failures = 0, last_error_code = ${grant.lastError?.code}, last_error_detail = ${grant.lastError?.detail},
+    last_error_at = CASE WHEN ${grant.lastError !== null} THEN clock_timestamp() END,
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;
 }
 

@@ -9,7 +9,7 @@ import type { AccountRows, FoundAccount } from "../store/account-rows.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { placeOf } from "./destination.ts";
-import { expiryDate, schedulerFor } from "./sealed-set.ts";
+import { expiryDate, isUsable, schedulerFor } from "./sealed-set.ts";
 import type { Sendable, Sender } from "./sending.ts";
 
 /** A token whose account is asked for, and what came with it. */
@@ -89,6 +89,7 @@ export function createAccounts(parts: AccountParts): Accounts {
       if (stored.accessToken === null || !(asksWhose || isIntrospected(definition))) return stored;
       try {
         const accessToken = vault.openAccessToken(stored.accessToken, placeOf(stored));
+        if (!isUsable(accessToken)) return stored;
         const token = { accessToken, captured: stored.captured };
         const row = await learnExpiry(parts, sendable, { row: stored, token });
         return asksWhose ? await learnAccount(sendable, { row, token, isProven }) : row;

@@ -74,6 +74,7 @@ function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
   // What was spooled by an earlier version says nothing of it.
   const grant: Record<string, unknown> = { ...record.grant };
   grant["unreadableLifetime"] ??= false;
+  grant["lastError"] ??= null;
   for (const name of dates) if (grant[name] !== null) grant[name] = new Date(grant[name] as string);
   for (const name of binaries) {
     if (grant[name] !== null) grant[name] = new Uint8Array(Buffer.from(grant[name] as string, "base64"));

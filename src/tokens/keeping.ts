@@ -171,7 +171,7 @@ function asSpooled({ record, sendable: { row } }: Answer): Kept {
   const isGrant = record.kind === "grant";
   const step = isGrant && row.version > 0 ? 2 : 1;
   const version = Math.max(row.version, row.versionFloor) + step + row.attemptReplays;
-  const { refreshDueAt: _due, keepsRefreshToken, grantedScopes, ...tokens } = grant;
+  const { refreshDueAt: _due, keepsRefreshToken, grantedScopes, lastError, ...tokens } = grant;
   return {
     kind: "spooled",
     row: {
@@ -192,8 +192,8 @@ function asSpooled({ record, sendable: { row } }: Answer): Kept {
       lastAttemptId: record.attemptId,
       backoffUntil: null,
       consecutiveFailures: 0,
-      lastErrorCode: null,
-      lastErrorDetail: null,
+      lastErrorCode: lastError?.code ?? null,
+      lastErrorDetail: lastError?.detail ?? null,
       inUse: false,
       goneBackFrom: null,
     },

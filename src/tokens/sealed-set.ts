@@ -68,7 +68,8 @@ export function sealGrant(
   const captured = { ...base.captured, ...grant.captured };
   const destination = destinationOf({ ...base, captured }, hosts);
   const place = { connectionId: base.id, generation: nextGeneration(base), destination };
-  const expiresAt = accessToken === null ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
+  const isOver = accessToken === null || !isUsable(accessToken);
+  const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
   const keepsRefreshToken = grant.refreshToken === undefined && base.refreshToken !== null;
   const refreshTokenExpiresAt = expiryDate(grant.refreshExpiry, sentAt, null);
   const ends = {
@@ -91,10 +92,22 @@ export function sealGrant(
     refreshTokenExpiresAt,
     keepsRefreshToken,
     unreadableLifetime: grant.unreadableLifetime === true,
+    lastError: accessToken !== null && isOver ? unusableToken : null,
     noRefreshTokenSince: grant.refreshToken === undefined ? lackingSince(base, { sentAt, expiresAt }) : null,
     ...schedule,
   };
 }
+
+/** Whether a header can carry an access token as it is (RFC 6749, appendix A.12: printable ASCII). Others are kept and never handed out. */
+export function isUsable(accessToken: string): boolean {
+  return /^[\x20-\x7e]+$/.test(accessToken);
+}
+
+const unusableToken = {
+  code: "unusable_token",
+  detail:
+    "The provider's newest access token holds a character that no header can carry: a control character, or one beyond ASCII. It is stored and not handed out; a refresh may bring another one.",
+};
 
 const unstatedSeconds = 3600;
 /** Ten years: whatever lives longer counts as that. */

@@ -6,6 +6,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import { budgets } from "./budgets.ts";
 import { placeOf } from "./destination.ts";
+import { isUsable } from "./sealed-set.ts";
 import type { DatabaseClock } from "./database-clock.ts";
 import type { Alarms } from "./observer.ts";
 
@@ -13,7 +14,7 @@ import type { Alarms } from "./observer.ts";
 export type KnownConnection = {
   row: TokenRow;
   accessToken: string | null;
-  /** Why the access token that stands in the row does not open: it counts as not being there, for this connection alone. */
+  /** Why the access token that stands in the row does not open: it counts as not being there, for this connection alone. One that no header can carry counts so, too. */
   unreadable: UnreadableSecretError | null;
 };
 
@@ -37,6 +38,8 @@ type Options = {
 };
 
 const maxConnections = 100_000;
+/** Of tokens and scopes, sealed and plain: a provider may give tokens of hundreds of kilobytes. */
+const maxBytes = 128 * 1024 * 1024;
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
   const known = new Map<string, { name: string; generation: number }>();
@@ -46,8 +49,8 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     if (known.size > maxConnections) known.delete(known.keys().next().value as string);
     try {
       vault.connections.check(row);
-      const { accessToken } = row;
-      return { row, accessToken: accessToken && vault.openAccessToken(accessToken, placeOf(row)), unreadable: null };
+      const accessToken = row.accessToken && vault.openAccessToken(row.accessToken, placeOf(row));
+      return { row, accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null, unreadable: null };
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       alarms.unreadable(error.of(row.name));
@@ -66,6 +69,8 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     trustMs: budgets.cacheTrustMs,
     outageMs: Infinity, // while Postgres is gone, a token is served until it runs out
     maxEntries: maxConnections,
+    maxBytes,
+    bytesOf,
     supersedes: ({ row }, { row: current }) =>
       row.id === current.id && row.generation !== current.generation
         ? row.generation > current.generation
@@ -85,4 +90,12 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       if (entry !== undefined && entry.generation <= generation) cache.expire(entry.name);
     },
   };
+}
+
+/** What of a connection may be long. */
+function bytesOf({ row, accessToken }: KnownConnection): number {
+  const { grantedScopes, captured } = row;
+  const texts = [accessToken ?? "", ...grantedScopes, ...Object.values(captured)];
+  const sealed = [row.accessToken, row.refreshToken];
+  return [...texts, ...sealed].reduce((sum, one) => sum + (one?.length ?? 0), 0);
 }

@@ -78,10 +78,12 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
   });
 }
 
-/** A request that the limits held back got no answer. */
+/** A request that the limits held back got no answer, and of a token that is kept the broker itself tells. */
 function becauseOf({ lastErrorCode, lastErrorDetail }: TokenRow): string {
   if (lastErrorDetail === null) return "";
-  return lastErrorCode === "limit_reached" ? ` ${lastErrorDetail}` : ` The provider's answer: ${lastErrorDetail}`;
+  return lastErrorCode === "limit_reached" || lastErrorCode === "unusable_token"
+    ? ` ${lastErrorDetail}`
+    : ` The provider's answer: ${lastErrorDetail}`;
 }
 
 function reauthorizationAdvice(row: TokenRow): string {

@@ -67,19 +67,21 @@ function expectHarmless({ token, connection, said, requests, next }: Played): vo
 }
 
 /** What mattered was stored: the next refresh is made with the refresh token of this answer. */
-function expectTaken({ token, connection, next }: Played, outcome: Extract<Outcome, { takes: string }>): void {
+function expectTaken({ token, connection, said, next }: Played, outcome: Extract<Outcome, { takes: string }>): void {
   expect(connection.body).toMatchObject({ status: "connected" });
   expect(next.spent).toBe(outcome.refreshToken ?? refreshToken);
   if (outcome.expiresIn === "over") {
     expect(token.status).toBe(503);
     return;
   }
-  expect(connection.body.last_error).toBeNull();
-  // Kept, and not handed out as a header that it cannot stand in.
-  if (/[^\t\x20-\x7e]/.test(outcome.takes)) {
+  // Kept, and not handed out.
+  if (/[^\x20-\x7e]/.test(outcome.takes)) {
     expect(token.body).toMatchObject({ status: 503, detail: expect.stringContaining("no header can carry") });
+    expect(connection.body.last_error).toMatchObject({ code: "unusable_token" });
+    expect(said).not.toContain(JSON.stringify(outcome.takes).slice(1, -1));
     return;
   }
+  expect(connection.body.last_error).toBeNull();
   expect(token.body).toMatchObject({ access_token: outcome.takes });
   const warned = token.body.warnings.map(({ code }) => code);
   // An odd life is warned of, and nothing else.

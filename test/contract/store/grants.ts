@@ -173,6 +173,24 @@ export function grants(stage: () => StoreStage): void {
       });
     });
 
+    describe("with an access token that no header can carry", () => {
+      it("says so in last_error until a set comes that can be handed out, and once a grant in the history", async () => {
+        const row = await stage().connect();
+        const lastError = { code: "unusable_token", detail: "It is odd." };
+        const unusable = sealedGrant({ issuedAt: new Date(), lastError });
+        await replace(stage(), row, { grant: unusable });
+        const seen = async () => {
+          const { lastErrorCode, lastErrorDetail, lastErrorAt } = (await stage().connections.findById(row.id)) ?? {};
+          return [lastErrorCode, lastErrorDetail, lastErrorAt instanceof Date];
+        };
+        expect(await seen()).toEqual(["unusable_token", "It is odd.", true]);
+        expect((await stage().row(row.id)).consecutiveFailures).toBe(0);
+        expect(await stage().events(row.id)).toEqual(["created", "connected", "reconnected", "token_unusable"]);
+        await replace(stage(), await stage().row(row.id), { grant: sealedGrant() });
+        expect(await seen()).toEqual([null, null, false]);
+      });
+    });
+
     describe("with a life that cannot be read", () => {
       it("is told with the first set of a grant, and in the row until a set states one", async () => {
         const row = await stage().connect();

@@ -42,6 +42,7 @@ export class RandomSeals {
       keepsRefreshToken: dice.chance(0.3),
       noRefreshTokenSince: at(null, null, -40),
       unreadableLifetime: this.#count % 5 === 0,
+      lastError: this.#count % 7 === 0 ? { code: "unusable_token", detail: "odd" } : null,
       refreshDueAt: at(null, 45_000, 0.75 * hourMs),
       keepAliveAt: at(null, null, 50_000, 12 * hourMs),
     };

@@ -153,6 +153,7 @@ export function sealedGrant(changes: Partial<SealedGrant> = {}): SealedGrant {
     keepsRefreshToken: false,
     noRefreshTokenSince: null,
     unreadableLifetime: false,
+    lastError: null,
     refreshDueAt: new Date(issuedAt.getTime() + 2_700_000),
     keepAliveAt: null,
     ...changes,

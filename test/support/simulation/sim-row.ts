@@ -146,8 +146,8 @@ export function grantColumns(row: SimRow, grant: SealedGrant, generation: number
     inUse: false,
     goneBackFrom: null,
     consecutiveFailures: 0,
-    lastErrorCode: null,
-    lastErrorDetail: null,
+    lastErrorCode: grant.lastError?.code ?? null,
+    lastErrorDetail: grant.lastError?.detail ?? null,
   };
 }
 

@@ -6,7 +6,7 @@ type Value = { name: string; at: number };
 const gone = new BrokerError("storage_unavailable", "gone");
 
 /** A cache on a table in memory whose answers can be held back, and which can be away. */
-function cached({ maxEntries = 100, outageMs = 60_000 } = {}) {
+function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {}) {
   const table = new Map<string, number>();
   const queries: string[][] = [];
   const state: {
@@ -34,6 +34,8 @@ function cached({ maxEntries = 100, outageMs = 60_000 } = {}) {
     trustMs: 4000,
     outageMs,
     maxEntries,
+    maxBytes,
+    bytesOf: ({ at }) => at,
     supersedes: (incoming, current) => incoming.at >= current.at,
   });
   return { cache, table, queries, state };
@@ -190,6 +192,24 @@ describe("a read cache", () => {
     expect(queries).toHaveLength(3);
     await cache.read("b");
     expect(queries).toEqual([["a"], ["b"], ["c"], ["b"]]);
+  });
+
+  it("beyond so many bytes those confirmed longest ago go, and the newest never", async () => {
+    const { cache, table } = cached({ maxBytes: 100 });
+    for (const [name, bytes] of Object.entries({ a: 40, b: 40, c: 60, d: 500 })) table.set(name, bytes);
+    await cache.read("a");
+    await cache.read("b");
+    cache.put("b", { name: "b", at: 41 }); // counts once
+    expect(cache.peek("a")?.at).toBe(40);
+    await cache.read("c");
+    expect([cache.peek("a"), cache.peek("b"), cache.peek("c")]).toMatchObject([null, null, { at: 60 }]);
+    await cache.read("d");
+    expect([cache.peek("c"), cache.peek("d")]).toMatchObject([null, { at: 500 }]);
+    table.delete("d");
+    await cache.read("d", { bypass: true });
+    await cache.read("a");
+    await cache.read("c");
+    expect([cache.peek("a"), cache.peek("c")]).toMatchObject([{ at: 40 }, { at: 60 }]);
   });
 
   it("while the database hangs, what is known is handed out after a moment, and to the next readers at once", async () => {

@@ -31,6 +31,7 @@ export function sealedFor(row: TokenRow, changes: Partial<SealedGrant> = {}): Se
     keepsRefreshToken: false,
     noRefreshTokenSince: null,
     unreadableLifetime: false,
+    lastError: null,
     refreshDueAt: inSeconds(2700),
     keepAliveAt: inSeconds(50_000),
     ...changes,

@@ -74,6 +74,19 @@ describe("what is stored of a grant", () => {
     expect(sealed.refreshFingerprint).toEqual(vault.fingerprint("rotated", row.provider));
   });
 
+  it.each(["a\r\nb", "caf\u00e9", "\u0000"])(
+    "an access token that no header can carry is kept, as one that has run out: %j",
+    (odd) => {
+      const sealed = seal({ accessToken: odd, refreshToken: odd });
+      expect(openedTokens(sealed)).toEqual({ accessToken: odd, refreshToken: odd });
+      expect(sealed).toMatchObject({ expiresAt: now, lastError: { code: "unusable_token" } });
+      expect(sealed.lastError?.detail).toMatch(/no header can carry.*not handed out/);
+      expect(sealed.lastError?.detail).not.toContain(odd);
+      expect(seal({ refreshToken: odd }).lastError).toBeNull();
+      expect(seal({ accessToken: "printable ~!" }).lastError).toBeNull();
+    },
+  );
+
   it("its schedule counts from when the request was sent, and ends with the refresh token that is kept", () => {
     const kept = { ...row, refreshTokenExpiresAt: inSeconds(100) };
     expect([seal().refreshDueAt, seal().keepAliveAt]).toEqual([inSeconds(225), inSeconds(850)]);

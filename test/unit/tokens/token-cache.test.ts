@@ -1,5 +1,5 @@
 import { placeOf } from "../../../src/tokens/destination.ts";
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
@@ -15,9 +15,9 @@ import { inSeconds, tokenRow } from "./token-row.ts";
 const vault = createTokenVault(createKeyring([{ id: "k1", key: createHash("sha256").update("cache tests").digest() }]));
 
 /** A row whose access token names its id and generation, read so many seconds from `now`. */
-function row(generation: number, readSeconds: number, changes: Partial<TokenRow> = {}): TokenRow {
+function row(generation: number, readSeconds: number, changes: Partial<TokenRow> = {}, token?: string): TokenRow {
   const plain = tokenRow({ generation, now: inSeconds(readSeconds), ...changes });
-  const tokens = { accessToken: `${plain.id} ${generation}`, refreshToken: null };
+  const tokens = { accessToken: token ?? `${plain.id} ${generation}`, refreshToken: null };
   return { ...plain, ...vault.sealTokens(tokens, placeOf(plain)), mac: vault.connections.sign(plain) };
 }
 
@@ -44,6 +44,27 @@ describe("what a replica knows of connections", () => {
     expect((await cache.read("acme"))?.accessToken).toBe(`${tokenRow().id} 3`);
     expect(databaseClock.nowMs()).toBe(inSeconds(100).getTime());
     expect(await cache.read("nobody")).toBeNull();
+  });
+
+  it.each(["a\nb", "caf\u00e9", "\u0000", "a\tb", "\u007f"])(
+    "a token that no header can carry is none: %j",
+    async (token) => {
+      const { cache, state } = caching();
+      state.table = [row(3, 100, {}, token)];
+      expect(await cache.read("acme")).toMatchObject({ accessToken: null, unreadable: null });
+    },
+  );
+
+  it("large tokens are not kept beyond 128 MiB of them", async () => {
+    const { cache, state } = caching();
+    const large = "a".repeat(1_000_000);
+    const names = Array.from({ length: 70 }, (_, index) => `large-${index}`);
+    for (const name of names) cache.learn(row(1, 10, { name, id: randomUUID() }, large));
+    state.table = [];
+    await cache.read("large-69");
+    expect(state.queries).toBe(0);
+    await cache.read("large-0");
+    expect(state.queries).toBe(1);
   });
 
   it("a newer generation is not replaced by an older one, however late that was read", async () => {

@@ -54,6 +54,12 @@ const cases: { is: string; row: TokenRow; code: string; says: RegExp }[] = [
     says: /imported/,
   },
   {
+    is: "a token that no header can carry: no answer of the provider's either",
+    row: tokenRow({ ...failed, lastErrorCode: "unusable_token", lastErrorDetail: "The newest is odd." }),
+    code: "provider_unavailable",
+    says: /right now\. The newest is odd\.$/,
+  },
+  {
     is: "a request that this broker held back itself: no answer of the provider's",
     row: tokenRow({ ...failed, lastErrorCode: "limit_reached", lastErrorDetail: "The limits are used up." }),
     code: "provider_unavailable",
