@@ -18,9 +18,9 @@ const awayKinds = new Set([
   "TooManyConnections",
   "TlsConnectionError",
 ]);
-const awayPrismaCodes = new Set(["P1001", "P1002", "P1008", "P1017", "P2024", "P2028", "P2037"]);
-/** What Prisma makes of 40001 and 40P01. */
-const writeConflict = "P2034";
+const awayPrismaCodes = new Set(["P1001", "P1002", "P1008", "P1017", "P2037"]);
+/** Prisma's own: 40001 or 40P01, no free connection in time, a transaction that took too long, such as one that waited for a lock. */
+const busyPrismaCodes = new Set(["P2034", "P2024", "P2028"]);
 
 /** All connections of this process's pool are in use: the database may well answer. */
 export class PoolBusyError extends Error {
@@ -40,7 +40,7 @@ export function failingOf(error: unknown): Failing {
   if (error instanceof PoolBusyError) return { kind: "busy", state: "no connection of the pool became free" };
   const { code = "", meta, name } = error as PrismaError;
   const cause = meta?.driverAdapterError?.cause;
-  if (code === writeConflict) return { kind: "busy", state: cause?.originalCode ?? code };
+  if (busyPrismaCodes.has(code)) return { kind: "busy", state: cause?.originalCode ?? code };
   if (awayPrismaCodes.has(code) || awayKinds.has(cause?.kind ?? "")) return { kind: "away" };
   const state = cause?.originalCode ?? cause?.code;
   if (state === undefined) {

@@ -30,6 +30,14 @@ describe("what a failed statement tells of Postgres", () => {
     expect(failingOf(answered("40001", "P2034"))).toEqual({ kind: "busy", state: "40001" });
   });
 
+  it("a transaction that took too long is one statement's trouble: it has waited for a lock", () => {
+    const late = Object.assign(new Error("Transaction already closed"), {
+      name: "PrismaClientKnownRequestError",
+      code: "P2028",
+    });
+    expect(failingOf(late)).toEqual({ kind: "busy", state: "P2028" });
+  });
+
   it("a pool of this process without a free connection says nothing about Postgres; a driver without an answer does", () => {
     expect(kindOf(new PoolBusyError("none became free"))).toBe("busy");
     expect(kindOf(new Error("Query read timeout"))).toBe("away");
