@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Logger } from "pino";
+import { publicName } from "./chain-name.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { createConsentService } from "./consent/consent-service.ts";
@@ -43,7 +44,7 @@ export async function createBroker(config: Config, log: Logger) {
   measurePermits(metrics, () => storage.rows.permitAges());
   const shared = await openShared(config, storage, { log, alarms });
   const core = openCore({ ...providers, ...storage, ...shared, log, metrics, alarms });
-  const registry = createRegistry(config, { ...providers, ...storage, ...core });
+  const registry = createRegistry(config, { ...providers, ...storage, ...core, log });
   const { database, dataDir, keyring, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
   const sandbox = providers.sandboxAddress === null ? null : sandboxOptions(config, keyring);
@@ -118,9 +119,17 @@ function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: 
   });
 }
 
-function createRegistry(config: Config, parts: Providers & Storage & TokenCore) {
-  const { database, secrets, connections: records } = parts;
-  const connections = createConnectionService({ ...parts, randomBytes });
+function createRegistry(config: Config, parts: Providers & Storage & TokenCore & { log: Logger }) {
+  const { log, database, secrets, connections: records } = parts;
+  const connections = createConnectionService({
+    ...parts,
+    randomBytes,
+    onUnrevoked: (connection, why) =>
+      log.warn(
+        { connection: publicName(connection), said: why },
+        "a deleted connection could not be revoked at its provider, where its grant goes on; revoke it there",
+      ),
+  });
   const consent = createConsentService({
     ...createConsentContext({ ...parts, records, publicUrl: config.publicUrl }),
     links: parts.links,

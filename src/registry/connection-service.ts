@@ -65,10 +65,13 @@ export type ConnectionServiceParts = PlanParts & {
   establish: Establish;
   sender: Sender;
   marks: Pick<Marks, "close">;
+  /** Told of a grant that is deleted here and goes on at the provider, and why. */
+  onUnrevoked: (connection: string, why: string) => void;
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
   const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
+  const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
 
   const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = mayUse(principal, name) ? await connections.findByName(name) : null;
@@ -229,7 +232,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       }
       if (own === undefined) throw connectionNotFound(name);
       if (!revoke) return;
-      for (const row of deleted) await revokeGrant(sender, vault, { row, owner: own });
+      for (const row of deleted) await revokeGrant(revocation, { row, owner: own });
     },
 
     async importGrant(principal, name, { grant, verify }) {
@@ -334,16 +337,21 @@ function stillPending(error: unknown): null {
 
 /** Best effort, after the connection is gone here: the newest tokens are those that the DELETE returned. */
 async function revokeGrant(
-  sender: Sender,
-  vault: TokenVault,
+  { sender, vault, onUnrevoked }: Pick<ConnectionServiceParts, "sender" | "vault" | "onUnrevoked">,
   { row, owner }: { row: TokenRow; owner: TokenRow },
 ): Promise<void> {
-  const sendable = await sender.prepareChain(row).catch(() => null); // without a definition there is nobody to tell
-  if (sendable === null) return;
+  if (row.refreshToken === null && row.accessToken === null) return;
+  const sendable = await sender.prepareChain(row).catch((error: unknown) => {
+    onUnrevoked(row.name, error instanceof BrokerError ? error.message : "Its request could not be made.");
+    return null;
+  });
+  if (sendable === null || sendable.definition.revocation === null) return;
   // What does not open cannot be revoked; the connection is gone all the same.
   const place = placeOf(row);
   const refreshToken = openedOrNull(() => row.refreshToken && vault.openRefreshToken(row.refreshToken, place));
   const accessToken = openedOrNull(() => row.accessToken && vault.openAccessToken(row.accessToken, place));
+  const isLost = (row.refreshToken !== null && refreshToken === null) || (refreshToken ?? accessToken) === null;
+  if (isLost) onUnrevoked(row.name, "Its stored tokens do not open.");
   await sender.revokeGrant(
     { ...sendable, owner },
     { ...(refreshToken && { refreshToken }), ...(accessToken && { accessToken }) },

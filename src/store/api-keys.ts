@@ -38,7 +38,9 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
   };
 
   const findMany = async (ids: string[]): Promise<FoundApiKey[]> =>
-    await judged((await prisma.apiKey.findMany({ where: { id: { in: ids } } })) as ApiKeyRow[]);
+    await judged(
+      await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k WHERE k.id = ANY(${ids}::text[])`,
+    );
 
   return {
     /** The ids of all keys that have not been revoked. */

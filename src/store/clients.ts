@@ -43,23 +43,30 @@ export type ClientChanges = {
 
 export type Clients = ReturnType<typeof createClients>;
 
+/** As text and raw values: the query builder cannot read what somebody has put into a list by hand, nor any row beside that one. */
+const columns = Sql.sql`k.id::text AS id, k.name, k.provider, k.client_id AS "clientId", k.secret_revision AS "secretRevision",
+  k.secret_sealed AS secret, k.previous_secret_sealed AS "previousSecret", k.scopes, k.connections AS patterns, k.inputs,
+  k.own_redirect_uri AS "ownRedirectUri", k.created_at AS "createdAt", k.updated_at AS "updatedAt", k.mac`;
+
 /** Queries on OAuth clients. */
 export function createClients({ prisma }: Database, { clients: proofs }: Pick<RowProofs, "clients">) {
+  const find = async (condition: Sql.Sql): Promise<ClientRow | null> => {
+    const rows = await prisma.$queryRaw<ClientRow[]>`SELECT ${columns} FROM clients k WHERE ${condition}`;
+    return rows[0] ?? null;
+  };
+
   /** Nothing of a row is believed that this broker did not write so. @throws UnreadableSecretError */
-  const proven = (row: unknown): ClientRow | null => {
-    const client = row as ClientRow | null;
+  const proven = (client: ClientRow | null): ClientRow | null => {
     if (client !== null) proofs.check(client);
     return client;
   };
 
   return {
-    async findById(id: string): Promise<ClientRow | null> {
-      return proven(await prisma.client.findUnique({ where: { id } }));
-    },
+    findById: async (id: string): Promise<ClientRow | null> => proven(await find(Sql.sql`k.id = ${id}::uuid`)),
+    findByName: async (name: string): Promise<ClientRow | null> => proven(await find(Sql.sql`k.name = ${name}`)),
 
-    async findByName(name: string): Promise<ClientRow | null> {
-      return proven(await prisma.client.findUnique({ where: { name } }));
-    },
+    /** As it stands in the table: to be looked at, or deleted. */
+    asItStands: async (name: string): Promise<ClientRow | null> => await find(Sql.sql`k.name = ${name}`),
 
     /**
      * The client of this name, if it serves a connection. One that does not is left where it stands: that it is there shows neither
@@ -75,12 +82,12 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
 
     /** Newest first, as they stand in the table: each is checked when it is used. */
     async list({ limit, after }: PageRequest, filter: { provider?: string } = {}): Promise<ClientRow[]> {
-      const rows = await prisma.client.findMany({
-        where: { ...filter, ...(after ? { OR: olderThan(after) } : {}) },
-        orderBy: [{ createdAt: "desc" }, { id: "desc" }],
-        take: limit,
-      });
-      return rows as ClientRow[];
+      const older = after
+        ? Sql.sql`(k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`
+        : Sql.sql`true`;
+      const wanted = filter.provider === undefined ? Sql.sql`true` : Sql.sql`k.provider = ${filter.provider}`;
+      return await prisma.$queryRaw`SELECT ${columns} FROM clients k WHERE ${wanted} AND ${older}
+        ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
     /** @throws a unique violation when the name is taken */
@@ -158,7 +165,9 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
 
     /** Several clients, for callers that need no secret. Those that this broker did not write so are left out. */
     async findMany(ids: string[]): Promise<ClientRow[]> {
-      const rows = (await prisma.client.findMany({ where: { id: { in: ids } } })) as ClientRow[];
+      const rows = await prisma.$queryRaw<
+        ClientRow[]
+      >`SELECT ${columns} FROM clients k WHERE k.id = ANY(${ids}::uuid[])`;
       return rows.filter((client) => proofs.isOurs(client));
     },
 
@@ -172,10 +181,6 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return count > 0;
     },
   };
-}
-
-function olderThan({ createdAt, id }: { createdAt: Date; id: string }) {
-  return [{ createdAt: { lt: createdAt } }, { createdAt, id: { lt: id } }];
 }
 
 const holders = (id: string) =>

@@ -78,7 +78,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
           lease_until = ${leaseEnd}, next_refresh_at = ${orphanDue(leaseEnd, orphan)}
         WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
           AND c.gone_back_from IS NULL
-          AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp())
+          AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))
           AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})`;
       const statement = exclusive
         ? withoutSharing({ connectionId, generation, waits: takeover === null }, update)

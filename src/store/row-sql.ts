@@ -58,10 +58,13 @@ export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, 
 
 export const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}::double precision)`;
 
-/** Whether an array of patterns lies within `patterns` (of LIKE). None at all counts as `*`: what is for nobody is not everybody's. */
+/**
+ * Whether an array of patterns lies within `patterns` (of LIKE). None at all counts as `*`: what is for nobody is not everybody's;
+ * and so does what is no pattern.
+ */
 export const liesWithin = (own: Sql.Sql, patterns: readonly string[]) => Sql.sql`NOT EXISTS (
   SELECT 1 FROM unnest(CASE WHEN cardinality(${own}) > 0 THEN ${own} ELSE '{*}' END) each
-  WHERE (each LIKE ANY(${[...patterns]}::text[])) IS NOT TRUE)`;
+  WHERE (COALESCE(each, '*') LIKE ANY(${[...patterns]}::text[])) IS NOT TRUE)`;
 
 export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 

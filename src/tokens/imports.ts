@@ -41,7 +41,9 @@ export function createImport(parts: ImportParts) {
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
     // Its lives count from when it was handed over, however long the store takes.
     const handed = { grant, captured: {}, redirectUri: null, definition, sentAt: row.now };
-    const sealFor = (current: TokenRow) => sealHanded(parts, { ...current, accountCaptured: {} }, handed);
+    const { inputsInForce } = prepared.row; // those that were checked, whatever somebody writes meanwhile
+    const sealFor = (current: TokenRow) =>
+      sealHanded(parts, { ...current, inputsInForce, accountCaptured: {} }, handed);
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
     marks.raise(stored.id, stored);

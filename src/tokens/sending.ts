@@ -18,6 +18,7 @@ import { fillUrl, type TemplateValues } from "../providers/template.ts";
 import { buildTokenRequest, exchangeFor, type TokenGrant } from "../providers/token-request.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { AccountRows } from "../store/account-rows.ts";
+import { lastGeneration } from "../store/generation.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { Tombstone } from "../store/tombstones.ts";
@@ -111,6 +112,7 @@ export function createSender(parts: SenderParts): Sender {
 
   const proven = (row: TokenRow): TokenRow => {
     vault.connections.check(row);
+    if (Math.max(row.generation, row.goneBackFrom ?? 0) >= lastGeneration) throw withoutNext(row);
     return { ...row, ...provenCaptures(vault, row) };
   };
 
@@ -263,6 +265,11 @@ function isDoubtful(answer: TokenAnswer): boolean {
 function definitionGone({ provider, name }: Owner): BrokerError {
   const detail = `This broker has no definition of the provider "${provider}" any more; see PROVIDERS_DIR.`;
   return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+}
+
+function withoutNext({ id, name }: TokenRow): UnreadableSecretError {
+  const place = { table: "connections", row: id, column: "generation" };
+  return new UnreadableSecretError(place, { keyId: null, reason: "does_not_open" }).of(name);
 }
 
 function chainGone({ provider, name, chain }: Owner): BrokerError {

@@ -73,7 +73,7 @@ export const guards: readonly Guard[] = [
   {
     name: "permit: not while the connection backs off",
     file: "src/store/permit-rows.ts",
-    find: "AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp())",
+    find: "AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))",
     replace: "",
     caughtBy: contract("databases"),
   },

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import type { ApiOptions } from "../support/broker-api.ts";
 import { type BrokerProcess, startBroker } from "../support/broker-process.ts";
 import { ConnectedStage } from "../support/connected-stage.ts";
 import { providersFolder } from "../support/providers/definition-files.ts";
@@ -46,6 +47,51 @@ const damages: Record<string, string> = {
   "version-highest": "version = 2147483647",
   "generation-highest": "generation = 2147483647",
   "provider-unknown": "provider = 'made-up'",
+};
+/** The same of `clients`. */
+const clientDamages: Record<string, string> = {
+  "damaged-inputs-null": "inputs = 'null'",
+  "damaged-scopes-nested": "scopes = '{{a,b},{c,d}}'",
+  "damaged-patterns": "connections = '{NULL}'",
+  "damaged-provider": "provider = 'made-up'",
+  "damaged-secret": flipped("secret_sealed"),
+  "damaged-proof-none": "mac = NULL",
+};
+/** One of each kind, for what is asked of all routes. */
+const kinds = [
+  "both-tokens",
+  "labels-null",
+  "inputs-list",
+  "captured-null",
+  "scopes-nested",
+  "expires-never",
+  "backoff-for-ever",
+  "status-unknown",
+  "grant-unknown",
+  "generation-highest",
+  "provider-unknown",
+];
+/** What is asked of it, where `{}` says nothing. */
+const bodies: Record<string, object[]> = {
+  "PATCH /connections/{connection}": [
+    { labels: { a: "b" } },
+    { scopes: ["read"] },
+    { inputs: {} },
+    { credentials: { username: "a", password: "b" } },
+    { disabled: true },
+    { disabled: false },
+  ],
+  "POST /connections/{connection}/code": [{ code: "a-code" }],
+  "POST /connections/{connection}/import": [{ refresh_token: "a-token" }, { access_token: "b", verify: true }],
+  "PATCH /clients/{client}": [
+    { client_id: "another" },
+    { client_secret: "another" },
+    { scopes: ["read"] },
+    { connections: ["*"] },
+    { inputs: {} },
+    { own_redirect_uri: true },
+    { own_redirect_uri: false },
+  ],
 };
 const bad = Object.keys(damages);
 const good = ["good-1", "good-2", "good-3", "good-4", "good-5", "good-6"];
@@ -196,6 +242,7 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
     const odd = {
       "client-inputs": "inputs = '[1]'",
       "client-null": "inputs = 'null'",
+      "client-nested": "scopes = '{{a,b},{c,d}}', connections = '{NULL}'",
       "client-created": "created_at = '-infinity', updated_at = 'infinity'",
       "client-secret": flipped("secret_sealed"),
     };
@@ -206,18 +253,68 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
     const clients = await list("/clients?limit=200");
     expect([clients.status, clients.names]).toEqual([200, expect.arrayContaining(["app", ...Object.keys(odd)])]);
     const keys: string[] = [];
-    for (const name of ["key-created", "key-expires", "key-revoked"]) {
+    for (const name of ["key-created", "key-expires", "key-revoked", "key-nested", "key-null"]) {
       keys.push(await stage.first.api.createKey({ name, abilities: ["tokens"], connections: ["*"] }));
     }
     await damage("api_keys", {
       "key-created": "created_at = '-infinity'",
       "key-expires": "expires_at = 'infinity'",
       "key-revoked": "revoked_at = 'infinity'",
+      "key-nested": "connections = '{{a,b},{c,d}}'",
+      "key-null": "abilities = '{NULL}', connections = '{NULL}'",
     });
     expect((await list("/keys?limit=200")).status).toBe(200);
     const reads = await Promise.all(keys.map(async (key) => (await reader.api.token("good-1", { key })).status));
     // What its proof covers is not as it was written: the key counts no more.
-    expect(reads).toEqual([401, 401, 401]);
+    expect(reads).toEqual(keys.map(() => 401));
+  });
+
+  it("is answered by every route with a code that says what is wrong, and can be deleted by whoever may", async () => {
+    const { id: client_id, secret: client_secret } = stage.provider.client;
+    for (const name of Object.keys(clientDamages)) {
+      const connection = `of-${name}`;
+      await stage.first.api.createClient({ name, provider: stage.provider.id, client_id, client_secret });
+      await stage.first.api.createConnection({ name: connection, provider: stage.provider.id, client: name });
+      await importFresh(connection);
+    }
+    await damage("clients", clientDamages);
+    const connections = [...kinds, ...Object.keys(clientDamages).map((name) => `of-${name}`)];
+    const unexpected: string[] = [];
+    const call = async (method: ApiOptions["method"], path: string, body?: unknown) => {
+      const { status, body: said } = await reader.api.api(path, { ...(method && { method }), body });
+      const isSaid = status < 500 || (status === 500 && said["code"] === "unreadable_secret") || status === 503;
+      if (!isSaid) unexpected.push(`${method} ${path}: ${status} ${JSON.stringify(said)}`);
+      return status;
+    };
+    const { body: document } = await reader.api.api<{ paths: Record<string, Record<string, unknown>> }>(
+      "/openapi.json",
+    );
+    const routes = Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => ({ method: method.toUpperCase() as "GET", path })),
+    );
+    const about = (names: readonly string[], parameter: string) =>
+      routes
+        .filter(({ method, path }) => path.includes(parameter) && `${method}` !== "DELETE")
+        .flatMap(({ method, path }) =>
+          names.flatMap((name) =>
+            (bodies[`${method} ${path}`] ?? [method === "GET" ? undefined : {}]).map(
+              async (body) => await call(method, path.replace(parameter, name), body),
+            ),
+          ),
+        );
+    const tried = await Promise.all([
+      ...about(connections, "{connection}"),
+      ...about(Object.keys(clientDamages), "{client}"),
+    ]);
+    expect(tried.length).toBeGreaterThan(connections.length * 8);
+    expect(unexpected).toEqual([]);
+    // A client that is in use stays, whatever is wrong with it.
+    for (const name of Object.keys(clientDamages)) expect(await call("DELETE", `/clients/${name}`)).toBe(409);
+    const deleted = await Promise.all(connections.map((name) => call("DELETE", `/connections/${name}`)));
+    expect(deleted).toEqual(connections.map(() => 204));
+    const gone = await Promise.all(Object.keys(clientDamages).map((name) => call("DELETE", `/clients/${name}`)));
+    expect([gone, unexpected]).toEqual([gone.map(() => 204), []]);
+    expect(logged("could not be revoked").length).toBeGreaterThan(0);
   });
 
   it("that is due keeps the sweeper from no other: all that are due get their tokens", async () => {
