@@ -31,6 +31,8 @@ export type GrantInUse = {
   refreshFingerprint: Uint8Array<ArrayBuffer> | null;
   /** Whose grants all end with it; null: not known, or a revocation ends one token alone. */
   account: string | null;
+  /** All grants of an account end with it, and accounts are looked up: one that was not found out may be the same. */
+  mayBeSame: boolean;
 };
 
 /** Statements on accounts, further tokens, and grants that wait for a person's word. */
@@ -219,15 +221,16 @@ export function createAccountRows(
 
     /** After an accepted one has taken its place. */
     /**
-     * Whether a connection lives by a grant: it holds this refresh token, or, where `account` is given, another token of the same
-     * client for that account, and is not the one that gives the grant up.
+     * Whether a connection lives by a grant: it holds this refresh token, or, where `account` is given or `mayBeSame`, another token
+     * of the same client for that account, and is not the one that gives the grant up.
      */
     async isLivedBy(grant: GrantInUse): Promise<boolean> {
-      const { connectionId, provider, clientRef, refreshFingerprint, account } = grant;
+      const { connectionId, provider, clientRef, refreshFingerprint, account, mayBeSame } = grant;
       const rows = await prisma.$queryRaw<unknown[]>`
         SELECT 1 FROM connections o WHERE o.refresh_fingerprint = ${refreshFingerprint}
         UNION ALL SELECT 1 FROM connections o
-          WHERE o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ${provider} AND o.account = ${account}
+          WHERE o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ${provider} AND o.parent_id IS NULL
+            AND (o.account = ${account} OR (${mayBeSame} AND (o.account IS NULL OR ${account}::text IS NULL)))
             AND o.id IS DISTINCT FROM ${connectionId}::uuid AND o.enabled_status = 'connected'
         LIMIT 1`;
       return rows.length > 0;

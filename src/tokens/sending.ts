@@ -179,16 +179,19 @@ export function createSender(parts: SenderParts): Sender {
   };
 
   const isLivedBy = async (
-    { owner, definition: { revocation } }: Sendable<Place & Owner>,
+    { owner, definition: { revocation, file } }: Sendable<Place & Owner>,
     refreshToken: string | undefined,
   ): Promise<boolean> => {
     const { provider, clientRef } = owner;
     const refreshFingerprint =
       refreshToken === undefined ? null : vault.fingerprint(refreshToken, clientRef ?? provider);
-    const whole = revocation?.kills === "all" && "account" in owner ? owner : null;
-    const given = { provider, clientRef, refreshFingerprint, account: whole?.account ?? null };
+    const endsAll = revocation?.kills === "all";
+    const account = endsAll && "account" in owner ? owner.account : null;
+    const mayBeSame = endsAll && (file.after_connect ?? []).length > 0;
+    const given = { provider, clientRef, refreshFingerprint, account, mayBeSame };
     // While nobody can tell, nothing is revoked.
-    return await accounts.isLivedBy({ ...given, connectionId: whole?.id ?? null }).catch(() => true);
+    const connectionId = "id" in owner ? owner.id : null;
+    return await accounts.isLivedBy({ ...given, connectionId }).catch(() => true);
   };
 
   return {

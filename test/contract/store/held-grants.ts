@@ -97,7 +97,7 @@ export function heldGrants(stage: () => StoreStage): void {
     it("is in use where any connection holds its refresh token", async () => {
       const { id } = await stage().connect();
       const { refreshFingerprint } = sealedGrant();
-      const asked = { ...givenUpBy(randomUUID()), refreshFingerprint, account: null };
+      const asked = { ...givenUpBy(randomUUID()), refreshFingerprint, account: null, mayBeSame: false };
       expect(await accounts.isLivedBy(asked)).toBe(false);
       const hex = Buffer.from(refreshFingerprint ?? []).toString("hex");
       await stage().set(id, `refresh_fingerprint = decode('${hex}', 'hex')`);
@@ -114,10 +114,28 @@ export function heldGrants(stage: () => StoreStage): void {
     ])("is in use by its account where that is %s: %s, %s", async (_is, change, inUse) => {
       const { id } = await stage().connect();
       await stage().set(id, change);
-      const asked = { refreshFingerprint: null, account: "ann" };
+      const asked = { refreshFingerprint: null, account: "ann", mayBeSame: false };
       expect(await accounts.isLivedBy({ ...givenUpBy(randomUUID()), ...asked })).toBe(inUse);
       expect(await accounts.isLivedBy({ ...givenUpBy(id), ...asked })).toBe(false);
       await stage().set(id, "account = NULL");
+    });
+
+    it.each([
+      ["this one is not found out, and the other is", "account = 'ann'", null, true],
+      ["the other is not found out", "account = NULL", "ann", true],
+      ["neither is", "account = NULL", null, true],
+      ["both are, and differ", "account = 'ben'", "ann", false],
+      ["the other has ended", "account = 'ann', enabled_status = 'needs_reauthorization'", null, false],
+    ])("may be in use where accounts are looked up and %s: %s, %s", async (_when, change, account, inUse) => {
+      const { id } = await stage().connect();
+      await stage().set(id, change);
+      // At a provider of its own: the other connections of the stage say nothing here.
+      const { provider } = await stage().row(id);
+      await stage().set(id, `provider = 'looked-up-${id}'`);
+      const asked = { ...givenUpBy(randomUUID()), provider: `looked-up-${id}`, refreshFingerprint: null, account };
+      expect(await accounts.isLivedBy({ ...asked, mayBeSame: true })).toBe(inUse);
+      expect(await accounts.isLivedBy({ ...asked, connectionId: id, mayBeSame: true })).toBe(false);
+      await stage().set(id, `provider = '${provider}'`);
     });
   });
 }
