@@ -49,7 +49,7 @@ function tokensOf(definition: ProviderDefinition, response: TokenResponse, stric
   return strict !== null && bears(strict) ? strict : findTokens(response, bears);
 }
 
-/** All that says how an answer is to be read, as text, to be sealed: a corrected definition may read it later. */
+/** All that says how an answer is to be read, as text, to be sealed. */
 function rawAnswer({ status, headers, body, complete = true }: TokenResponse): string {
   const labels = ["content-type", "content-encoding"].flatMap((name) =>
     headers[name] === undefined ? [] : [[name, headers[name]] as const],

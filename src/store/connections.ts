@@ -210,6 +210,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
           ON CONFLICT (name) DO UPDATE SET connection_id = excluded.connection_id, version = excluded.version,
             authorization_seq = excluded.authorization_seq, provider = excluded.provider, client_ref = excluded.client_ref,
             inputs = excluded.inputs, captured = excluded.captured, deleted_at = clock_timestamp())
+        , unread AS (DELETE FROM unread_answers u USING c WHERE u.connection_id = c.id)
         SELECT ${tokenColumns} FROM c ORDER BY c.parent_id NULLS FIRST`;
     },
 

@@ -15,6 +15,7 @@ const keepRefreshedDays = 14;
 /** A limit that nobody has used for so long; longer where its window is. */
 const keepLimitsHours = 24;
 const keepCandidates = 10;
+const keepUnreadDays = 30;
 const tidyBatch = 10_000;
 
 /** What the sweeper and the guard against restored databases ask. */
@@ -127,7 +128,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
     },
 
     /**
-     * Lets go of what need not be kept: how to revoke for deleted connections, old history, and limits that nobody uses. What others
+     * Lets go of what need not be kept: how to revoke for deleted connections, old history, answers that nobody could read, and limits that nobody uses. What others
      * hold at this moment is left for the next time, and a limit that is used again is kept.
      */
     async tidy(): Promise<void> {
@@ -142,6 +143,12 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
             WHERE at < clock_timestamp() - make_interval(days =>
               CASE WHEN type = 'refreshed' THEN ${keepRefreshedDays}::int ELSE ${keepEventsDays}::int END)
             ORDER BY id LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
+      );
+      await inBatches(
+        () => prisma.$executeRaw`
+          DELETE FROM unread_answers WHERE id IN (SELECT id FROM unread_answers
+            WHERE received_at < clock_timestamp() - make_interval(days => ${keepUnreadDays}::int)
+            LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
       );
       // Of late answers the newest are tried first; a provider that sends some along with every refresh sends many.
       await prisma.$executeRaw`

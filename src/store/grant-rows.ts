@@ -167,7 +167,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       const columns = grantColumns(grant, key.generation + 1);
       const update = Sql.sql`UPDATE connections c SET ${columns}, version = ${attemptVersion(grant)},
         attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
-        attempt_outcome = NULL, attempt_answer_sealed = NULL, attempt_replays = 0, backoff_until = NULL,
+        attempt_outcome = NULL, attempt_replays = 0, backoff_until = NULL,
         next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
         WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)`;
@@ -193,7 +193,7 @@ const endOlderChains = Sql.sql`ended AS (
   UPDATE connections x SET generation = GREATEST(x.generation, COALESCE(x.gone_back_from, 0)) + 1,
     authorization_seq = x.authorization_seq + 1, enabled_status = 'pending',
     status = CASE WHEN x.status = 'disabled' THEN 'disabled' ELSE 'pending' END,
-    attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL, attempt_outcome = NULL, attempt_answer_sealed = NULL,
+    attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL, attempt_outcome = NULL,
     version_floor = GREATEST(x.version, x.version_floor) + x.attempt_replays, attempt_replays = 0,
     access_token_sealed = NULL, refresh_token_sealed = NULL, refresh_fingerprint = NULL, granted_scopes = '{}',
     issued_at = NULL, expires_at = NULL, refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL,

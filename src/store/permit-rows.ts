@@ -44,8 +44,8 @@ export type PermitRequest = {
 
 /** The statements that take, pass on and give back a permit. */
 export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
-  const move = async (update: Sql.Sql, event: HistoryEvent | null) => {
-    const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event === null ? [] : [event]));
+  const move = async (update: Sql.Sql, event: HistoryEvent | null, also = Sql.empty) => {
+    const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event === null ? [] : [event], also));
     return rows[0] ?? null;
   };
 
@@ -133,10 +133,11 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
       const due = orphanDue(leaseEnd, orphan);
       const update = Sql.sql`UPDATE connections c SET attempt_outcome = 'unknown', ${failureColumns(failure)},
-        attempt_answer_sealed = COALESCE(${answer}, c.attempt_answer_sealed), lease_until = ${leaseEnd},
+        lease_until = ${leaseEnd},
         backoff_until = ${until},
         next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)}`;
-      return await move(update, isHeldBack(failure) ? null : { type: "refresh_failed", detail: failure });
+      const event = isHeldBack(failure) ? null : ({ type: "refresh_failed", detail: failure } as const);
+      return await move(update, event, keepUnread(key, answer));
     },
 
     /**
@@ -209,4 +210,16 @@ function withoutSharing(
     told AS (INSERT INTO connection_events (connection_id, type, detail)
       SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
     SELECT ${tokenColumns} FROM c`;
+}
+
+/** Of a connection only the newest are kept: an answer may be large, and a provider that gives odd ones gives many. */
+const mostUnread = 3;
+
+/** Parts of a statement that keep what nobody could read of an attempt, sealed. `c`: the connection's row. */
+function keepUnread({ generation, attemptId }: PermitKey, answer: Uint8Array<ArrayBuffer> | null): Sql.Sql {
+  if (answer === null) return Sql.empty;
+  return Sql.sql`, unread AS (INSERT INTO unread_answers (connection_id, generation, attempt_id, answer_sealed)
+      SELECT c.id, ${generation}::int, ${attemptId}::uuid, ${answer} FROM c),
+    forgotten AS (DELETE FROM unread_answers WHERE id IN (SELECT u.id FROM unread_answers u JOIN c ON u.connection_id = c.id
+      ORDER BY u.received_at DESC, u.id OFFSET ${mostUnread - 1}))`;
 }

@@ -53,7 +53,7 @@ const deadOnArrivalSeconds = 30;
 
 /** Attempts before the one that ends may have handed out tokens from a spool: their versions are not given again. */
 export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL,
-  attempt_outcome = NULL, attempt_answer_sealed = NULL, attempt_replays = 0,
+  attempt_outcome = NULL, attempt_replays = 0,
   version_floor = GREATEST(c.version, c.version_floor) + c.attempt_replays`;
 
 export const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}::double precision)`;

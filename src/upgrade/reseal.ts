@@ -30,26 +30,21 @@ export async function resealDatabase(given: Resealing): Promise<void> {
   const { session } = given;
   const bound = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
 
-  await eachRow<TokenRow & { attemptAnswer: Sealed }>(
-    given,
-    { select: `SELECT ${tokenColumns.sql}, c.attempt_answer_sealed AS "attemptAnswer" FROM connections c` },
-    async (row) => {
-      const hosts = hostsFor(given, row);
-      const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
-      await session.query(
-        `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
-           attempt_answer_sealed = $5, mac = $6 WHERE id = $1::uuid`,
-        [
-          row.id,
-          reseal(row.accessToken, places.accessTokenPlace(bound(row))),
-          reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
-          reseal(row.credentials, places.credentialsPlace(entrusted)),
-          reseal(row.attemptAnswer, places.answerPlace({ connectionId: row.id, generation: row.generation })),
-          vault.connections.sign(row),
-        ],
-      );
-    },
-  );
+  await eachRow<TokenRow>(given, { select: `SELECT ${tokenColumns.sql} FROM connections c` }, async (row) => {
+    const hosts = hostsFor(given, row);
+    const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
+    await session.query(
+      `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
+           mac = $5 WHERE id = $1::uuid`,
+      [
+        row.id,
+        reseal(row.accessToken, places.accessTokenPlace(bound(row))),
+        reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
+        reseal(row.credentials, places.credentialsPlace(entrusted)),
+        vault.connections.sign(row),
+      ],
+    );
+  });
 
   await eachRow<ProvenClient & { secret: Sealed; previousSecret: Sealed }>(
     given,
@@ -91,6 +86,19 @@ export async function resealDatabase(given: Resealing): Promise<void> {
     },
     async (link) =>
       void (await session.query("UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)])),
+  );
+
+  await eachRow<{ id: string; connectionId: string; generation: number; answer: Uint8Array }>(
+    given,
+    {
+      select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.generation, c.answer_sealed AS answer
+     FROM unread_answers c`,
+    },
+    async ({ id, answer, ...at }) =>
+      void (await session.query("UPDATE unread_answers SET answer_sealed = $2 WHERE id = $1::uuid", [
+        id,
+        reseal(answer, places.answerPlace(at)),
+      ])),
   );
 
   await eachRow<{ id: string; connectionId: string; generation: number; record: Uint8Array }>(

@@ -101,6 +101,7 @@ const sealedColumns = {
   clients: ["secret_sealed"],
   connections: ["access_token_sealed", "refresh_token_sealed", "credentials_sealed"],
   candidates: ["record_sealed"],
+  unread_answers: ["answer_sealed"],
   held_grants: ["record_sealed"],
 };
 /** The first byte of a record is its format; each look stops at the first row that is found. */

@@ -54,6 +54,7 @@ export type TokenVault = RowProofs & {
 export const accessTokenPlace = (at: TokenPlace) => tokenPlace("access_token_sealed", at);
 export const refreshTokenPlace = (at: TokenPlace) => tokenPlace("refresh_token_sealed", at);
 export const recordPlace = (at: RecordPlace) => rowPlace("record", at);
+/** Named as the column where answers stood before they had a table of their own: those were sealed for it. */
 export const answerPlace = (at: RecordPlace) => rowPlace("attempt_answer_sealed", at);
 export const credentialsPlace = ({ connectionId, revision, destination }: EntrustedPlace): Place => ({
   table: "connections",

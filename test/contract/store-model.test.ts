@@ -185,7 +185,7 @@ class TwinLimits {
 
 async function storedRows(): Promise<unknown[]> {
   const hidden = Sql.sql`c.enabled_status AS "enabledStatus", c.refresh_fingerprint AS "refreshFingerprint",
-    c.attempt_answer_sealed AS "attemptAnswer", c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt"`;
+    c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt"`;
   return await database.prisma.$queryRaw`SELECT ${tokenColumns}, ${hidden} FROM connections c`;
 }
 

@@ -182,9 +182,10 @@ export function sending(stage: () => StoreStage): void {
       const { row } = await bench.run(id, [unreadable]);
       expect(row).toMatchObject({ attemptOutcome: "unknown", attemptId: bench.sent[0]?.permit, status: "connected" });
       const [sealed] = await stage().query<{ answer: Uint8Array }>(
-        "SELECT attempt_answer_sealed AS answer FROM connections WHERE id = $1::uuid",
+        "SELECT answer_sealed AS answer FROM unread_answers WHERE connection_id = $1::uuid",
         id,
       );
+      expect(sealed?.answer.length).toBeGreaterThan(20);
       expect(Buffer.from(sealed?.answer ?? []).includes("odd")).toBe(false);
       expect((await bench.run(id, [])).kind).toBe("failed");
       expect(bench.requests).toEqual(["first"]);

@@ -38,6 +38,15 @@ const ago = (seconds: number) => `clock_timestamp() - interval '${seconds} secon
 /** A permit whose lease ended so many seconds ago. */
 const abandoned = (seconds: number) => `lease_until = ${ago(seconds)}, attempt_started_at = ${ago(seconds + 30)}`;
 
+/** What is kept of answers that nobody could read, the newest first. */
+async function unreadAnswers(stage: StoreStage, id: string): Promise<string[]> {
+  const rows = await stage.query<{ answer: string }>(
+    "SELECT encode(answer_sealed, 'hex') AS answer FROM unread_answers WHERE connection_id = $1::uuid ORDER BY received_at DESC",
+    id,
+  );
+  return rows.map(({ answer }) => answer);
+}
+
 /** Columns that a permit is made of. */
 const permitOf = (columns: Record<string, unknown>) => ({
   attempt: columns["attempt_id"],
@@ -307,7 +316,7 @@ export function permits(stage: () => StoreStage): void {
     describe("goes back", () => {
       it("after a refusal for now: free, with a back-off, the failure and its history row", async () => {
         const { row, key } = await stage().permit();
-        await stage().set(row.id, "consecutive_failures = 2, attempt_answer_sealed = '\\x00'");
+        await stage().set(row.id, "consecutive_failures = 2");
         const returned = await stage().rows.returnPermit(key, busy, 42);
         expect(returned).toMatchObject({
           status: "connected",
@@ -319,7 +328,7 @@ export function permits(stage: () => StoreStage): void {
         expect(Math.round(((returned?.backoffUntil?.getTime() ?? 0) - (returned?.now.getTime() ?? 0)) / 1000)).toBe(42);
         const columns = await stage().columns(row.id);
         expect(permitOf(columns)).toEqual(noPermit);
-        expect(columns).toMatchObject({ generation: 1, version: 1, attempt_answer_sealed: null });
+        expect(columns).toMatchObject({ generation: 1, version: 1 });
         const [event] = await stage().connections.events(row.id, { limit: 1, before: null, patterns: ["%"] });
         expect(event).toMatchObject({ type: "refresh_failed", detail: busy });
       });
@@ -344,9 +353,7 @@ export function permits(stage: () => StoreStage): void {
         expect(left).toMatchObject({ attemptId: key.attemptId, attemptOutcome: "unknown", consecutiveFailures: 1 });
         expect(left?.leaseUntil).toEqual(row.leaseUntil);
         expect(left?.attemptStartedAt).toEqual(row.attemptStartedAt);
-        expect((await stage().columns(row.id))["attempt_answer_sealed"]).toBe(
-          `\\x${Buffer.from(answer).toString("hex")}`,
-        );
+        expect(await unreadAnswers(stage(), row.id)).toEqual([Buffer.from(answer).toString("hex")]);
         expect(await stage().events(row.id)).toEqual(["created", "connected", "refresh_failed"]);
       });
 
@@ -365,10 +372,28 @@ export function permits(stage: () => StoreStage): void {
         expect(lateMs).toBeGreaterThanOrEqual(-1);
         const permitMs = left?.attemptStartedAt?.getTime() ?? NaN;
         expect(left?.leaseUntil?.getTime()).not.toBeCloseTo(permitMs + 30_000, -1);
-        expect((await stage().columns(row.id))["attempt_answer_sealed"]).toBe(
-          `\\x${Buffer.from(answer).toString("hex")}`,
-        );
+        expect(await unreadAnswers(stage(), row.id)).toEqual([Buffer.from(answer).toString("hex")]);
       });
+    });
+
+    it("of answers that nobody could read the newest three stay, until they are old or the connection is deleted", async () => {
+      const { row, key } = await stage().permit();
+      const hex = [1, 2, 3, 4, 5].map((byte) => byte.toString(16).padStart(2, "0"));
+      for (const one of hex) {
+        const answer = new Uint8Array(Buffer.from(one, "hex"));
+        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, orphan });
+        // Two statements of one moment have no order.
+        await stage().query("UPDATE unread_answers SET received_at = received_at - interval '1 second'");
+      }
+      expect(await unreadAnswers(stage(), row.id)).toEqual(["05", "04", "03"]);
+      await stage().rows.returnPermit(key, busy, 1);
+      await stage().query(
+        "UPDATE unread_answers SET received_at = clock_timestamp() - interval '31 days' WHERE answer_sealed = '\\x03'",
+      );
+      await stage().rows.tidy();
+      expect(await unreadAnswers(stage(), row.id)).toEqual(["05", "04"]);
+      await stage().connections.delete(row.id);
+      expect(await unreadAnswers(stage(), row.id)).toEqual([]);
     });
 
     describe("ends with the grant", () => {

@@ -70,7 +70,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
       }));
     },
 
-    leaveUnknown(key, failure, { backoffSeconds, answer, endLease, orphan }) {
+    leaveUnknown(key, failure, { backoffSeconds, endLease, orphan }) {
       const until = after(tables.nowMs(), backoffSeconds);
       return tables.update(key.connectionId, isOwned(key), (row) => {
         const leaseUntil = endLease ? tables.now : row.leaseUntil;
@@ -78,7 +78,6 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
         return {
           attemptOutcome: "unknown",
           ...failureColumns(row, failure),
-          attemptAnswer: answer ?? row.attemptAnswer,
           leaseUntil,
           backoffUntil: until,
           nextRefreshAt: due === null ? null : greatest(due, until),

@@ -5,12 +5,11 @@ import { isHeldBack, type OrphanRule, type RecordedFailure, type SealedGrant } f
 export type SimRow = Omit<TokenRow, "now"> & {
   enabledStatus: ConnectionStatus;
   refreshFingerprint: Uint8Array | null;
-  attemptAnswer: Uint8Array | null;
   nextRefreshAt: Date | null;
   refreshDueAt: Date | null;
 };
 
-const hidden = ["enabledStatus", "refreshFingerprint", "attemptAnswer", "nextRefreshAt", "refreshDueAt"];
+const hidden = ["enabledStatus", "refreshFingerprint", "nextRefreshAt", "refreshDueAt"];
 
 /** As the statements return it. */
 export function viewOf(row: SimRow, nowMs: number): TokenRow {
@@ -78,7 +77,6 @@ export const noPermit = {
   attemptStartedAt: null,
   leaseUntil: null,
   attemptOutcome: null,
-  attemptAnswer: null,
   attemptReplays: 0,
 } as const;
 
