@@ -70,8 +70,8 @@ export async function createBroker(config: Config, log: Logger) {
     isReady: () => lifecycle.ready,
     check: shareAnswer(
       async () => ({
-        database: (await withDeadline(canQuery(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
-        redis: config.redisUrl === null ? "not_configured" : shared.leases.available() ? "ok" : "unavailable",
+        database: (await withDeadline(canServe(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
+        redis: config.redisUrl === null ? "not_configured" : (await shared.leases.available()) ? "ok" : "unavailable",
       }),
       clock,
     ),
@@ -169,9 +169,13 @@ function sandboxOptions({ publicUrl }: Config, keyring: Keyring) {
   };
 }
 
-async function canQuery({ prisma }: Database): Promise<boolean> {
-  return await prisma.$queryRaw`SELECT 1`.then(
-    () => true,
+/** False also for one that takes no writes, and while somebody has locked the table that tokens are read from. */
+async function canServe({ prisma }: Database): Promise<boolean> {
+  const asked = prisma.$queryRaw<{ takesWrites: boolean }[]>`
+    SELECT current_setting('transaction_read_only') = 'off' AS "takesWrites"
+    FROM (SELECT) one LEFT JOIN (SELECT 1 FROM connections LIMIT 1) c ON true`;
+  return await asked.then(
+    ([row]) => row?.takesWrites === true,
     () => false,
   );
 }

@@ -131,6 +131,7 @@ export async function openShared({ redisUrl }: Config, storage: Storage, { log, 
     keyring,
     onError,
     onRejected: () => alarms.rejected("news", null),
+    onRefused: ({ message }) => log.warn({ said: message }, "Redis takes nothing: refreshes go on without its locks"),
   });
   let epoch = 0;
   redis.on("ready", () => void (epoch += 1));

@@ -13,7 +13,8 @@ export type Leases = {
   announce(news: RefreshNews): void;
   /** Calls back for every message, those of this process included. */
   listen(listener: (news: RefreshNews) => void): void;
-  available(): boolean;
+  /** Whether locks and what else is written can be had right now. Never rejects. */
+  available(): Promise<boolean>;
   close(): Promise<void>;
 };
 

@@ -20,7 +20,7 @@ export function createMemoryLeases({ monotonicMs }: { monotonicMs: () => number 
     },
     announce: (message) => void news.emit("news", message),
     listen: (listener) => void news.on("news", (message: RefreshNews) => listener(message)),
-    available: () => true,
+    available: async () => true,
     async close() {
       heldUntil.clear();
       news.removeAllListeners();

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Leases, RefreshNews } from "./lease.ts";
+import { Cluster } from "ioredis";
 import type { RedisClient } from "../redis.ts";
 
 /** Redis delivers what is published to subscribers in all of its databases: another installation may have another one. */
@@ -24,7 +25,14 @@ type Options = {
   onError: (error: Error) => void;
   /** Told of a message that nobody of ours sent. */
   onRejected: () => void;
+  /** Told once, when Redis begins to refuse what is written: it is full, read-only, or away. */
+  onRefused: (error: Error) => void;
 };
+
+/** Written to see whether Redis takes anything, and gone by itself. In a cluster the many lie on all of its nodes. */
+const probeKeys = (redis: RedisClient): string[] =>
+  Array.from({ length: redis instanceof Cluster ? 16 : 1 }, (_none, index) => `freshet:ready:${index}`);
+const probeMs = 10_000;
 
 const purpose = "news";
 /** Longer than any of ours. */
@@ -33,10 +41,11 @@ const mostCharacters = 1000;
 const mostRemembered = 20_000;
 
 /** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
-export function createRedisLeases({ redis, subscriber, keyring, onError, onRejected }: Options): Leases {
+export function createRedisLeases({ redis, subscriber, keyring, onError, onRejected, onRefused }: Options): Leases {
   const channel = newsChannel(redis);
   const listeners: ((news: RefreshNews) => void)[] = [];
   const heard = new Set<string>();
+  let isRefusing = false;
   redis.on("error", onError);
   subscriber.on("error", onError);
   subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
@@ -75,7 +84,18 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onRejec
       void redis.publish(channel, JSON.stringify(message)).catch(onError);
     },
     listen: (listener) => void listeners.push(listener),
-    available: () => redis.status === "ready",
+    async available() {
+      try {
+        await Promise.all(probeKeys(redis).map((key) => redis.set(key, "1", "PX", probeMs)));
+        isRefusing = false;
+        return true;
+      } catch (error) {
+        onError(error as Error);
+        if (!isRefusing) onRefused(error as Error);
+        isRefusing = true;
+        return false;
+      }
+    },
     async close() {
       redis.disconnect();
       subscriber.disconnect();

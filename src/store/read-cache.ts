@@ -1,5 +1,5 @@
 import { withDeadline, type Clock } from "../clock.ts";
-import { isStorageUnavailable } from "../errors.ts";
+import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
 
 type Entry<Value> = { value: Value; checkedAtMs: number; expiredAtMs: number; retryAtMs: number };
 
@@ -28,10 +28,15 @@ export type ReadCache<Value> = {
   put(key: string, value: Value): void;
   /** The next read asks the database. */
   expire(key: string): void;
+  /** True from a question that was not answered in time, or found the database gone, to the next one that is answered. */
+  isSilent(): boolean;
 };
 
 const outageRetryMs = 1000;
+/** For a question; who asks others meanwhile does not wait longer than the first. */
 const patienceMs = 500;
+/** Questions without an answer, each of which holds a connection of the pool. */
+const mostUnanswered = 3;
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
   const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity, bytesOf = () => 0 } = options;
@@ -39,7 +44,8 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   const entries = new Map<string, Entry<Value>>();
   const loading = new Map<string, Promise<Value | null>>();
   let bytes = 0;
-  const loadBatched = createBatcher(options.load);
+  const silence = createSilence(clock);
+  const loadBatched = createBatcher(async (keys) => await silence.watch(options.load(keys)));
 
   const forget = (key: string): void => {
     const entry = entries.get(key);
@@ -80,28 +86,33 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     return started;
   };
 
-  /** The value that is known, while the database is gone or hangs: asked again a little later, not by every reader. */
-  const outlive = (entry: Entry<Value>): Value => {
-    entry.retryAtMs = monotonicMs() + outageRetryMs;
+  /** What is known goes out at once; whether the database answers again is found out beside it. */
+  const outlive = (key: string, entry: Entry<Value>): Value => {
+    if (silence.mayAsk()) void load(key).catch(() => undefined);
     return entry.value;
   };
 
   /** Waits for the database a moment only where there is something to hand out instead. */
   const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
     const isWithinOutage = () => monotonicMs() - entry.checkedAtMs <= outageMs;
+    if (silence.isOn() && isWithinOutage()) return outlive(key, entry);
     try {
       const loaded = loadShared(key).then((value) => ({ value }));
-      const answer = isWithinOutage() ? await withDeadline(loaded, patienceMs, clock) : await loaded;
-      return answer === null ? outlive(entry) : answer.value;
+      const answer = isWithinOutage() ? await silence.interrupts(loaded) : await loaded;
+      return answer === null ? entry.value : answer.value;
     } catch (error) {
-      if (isStorageUnavailable(error) && isWithinOutage()) return outlive(entry);
-      throw error;
+      if (isStorageUnavailable(error) && isWithinOutage()) return entry.value;
+      if (!(error instanceof DatabaseBusyError) || !isWithinOutage()) throw error;
+      // The database is there, and cannot read this one: it is asked for it again a little later, not by every reader.
+      entry.retryAtMs = monotonicMs() + outageRetryMs;
+      return entry.value;
     }
   };
 
   return {
     put: (key, value) => void put(key, value),
     peek: (key) => entries.get(key)?.value ?? null,
+    isSilent: () => silence.isOn(),
     expire(key) {
       const entry = entries.get(key);
       if (entry === undefined) return;
@@ -114,6 +125,61 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
       const ageMs = monotonicMs() - entry.checkedAtMs;
       if (ageMs <= trustMs || (monotonicMs() < entry.retryAtMs && ageMs <= outageMs)) return entry.value;
       return await revalidate(key, entry);
+    },
+  };
+}
+
+/**
+ * Whether the database leaves this cache's questions unanswered. Whoever asks when it falls silent waits for that; whoever comes later
+ * does not wait at all, until one is answered again.
+ */
+function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">) {
+  const waiting = new Set<() => void>();
+  let isOn = false;
+  let unanswered = 0;
+  let askAgainMs = 0;
+  const begin = (): void => {
+    isOn = true;
+    for (const wake of waiting) wake();
+  };
+  return {
+    isOn: () => isOn,
+    /** Whether it is time to ask whether it answers again. */
+    mayAsk(): boolean {
+      if (unanswered >= mostUnanswered || clock.monotonicMs() < askAgainMs) return false;
+      askAgainMs = clock.monotonicMs() + outageRetryMs;
+      return true;
+    },
+    async watch<Answer>(question: Promise<Answer>): Promise<Answer> {
+      unanswered += 1;
+      const answered = question.then(
+        () => true,
+        () => true,
+      );
+      void withDeadline(answered, patienceMs, clock).then((inTime) => inTime ?? begin());
+      try {
+        const answer = await question;
+        isOn = false;
+        return answer;
+      } catch (error) {
+        askAgainMs = clock.monotonicMs() + outageRetryMs;
+        if (isStorageUnavailable(error)) begin();
+        else if (!(error instanceof DatabaseBusyError)) isOn = false; // a faulty question was answered, too
+        throw error;
+      } finally {
+        unanswered -= 1;
+      }
+    },
+    /** Null when it falls silent before `work` is done. */
+    async interrupts<Answer>(work: Promise<Answer>): Promise<Answer | null> {
+      const { promise: silence, resolve } = Promise.withResolvers<null>();
+      const wake = () => resolve(null);
+      waiting.add(wake);
+      try {
+        return await Promise.race([work, silence]);
+      } finally {
+        waiting.delete(wake);
+      }
     },
   };
 }

@@ -25,6 +25,8 @@ export type TokenCache = {
   learn(row: TokenRow): KnownConnection;
   /** The connection changed: the next read asks Postgres. */
   expire(name: string): void;
+  /** Postgres leaves questions unanswered: what is known is handed out without waiting. */
+  isSilent(): boolean;
   /** A peer stored a newer generation. */
   expireOlder(connectionId: string, generation: number): void;
 };
@@ -80,6 +82,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   return {
     read: (name, options) => cache.read(name, options),
     expire: (name) => cache.expire(name),
+    isSilent: () => cache.isSilent(),
     learn(row) {
       const connection = openRow(row);
       cache.put(row.name, connection);

@@ -115,7 +115,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** A clock that cannot be trusted is set right by the same question. Without Postgres it has to do. */
   const look = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
-    if (bypass || !databaseClock.isDoubtful()) return await cache.read(name, { bypass });
+    if (bypass || cache.isSilent() || !databaseClock.isDoubtful()) return await cache.read(name, { bypass });
     return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
   };
 
@@ -168,13 +168,17 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const { row } = await find(found.row.name, { bypass: true });
       if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
     }
+    const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
+    const issueOld = () => issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
+    // Without Postgres nothing is refreshed, and nobody who has a good token waits to see that.
+    const meanwhile = usable && cache.isSilent() ? issueOld() : null;
+    if (meanwhile !== null) return meanwhile;
     try {
       return await refreshFirst(found, wish, renewal);
     } catch (error) {
       // Storage or the lock service failed: no reason to withhold a token that is good, and good until now.
       const isPassing = usable && error instanceof BrokerError && !isFinal(error);
-      const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
-      const stillGood = isPassing ? issueToken(found, [...warnings, ...failing], databaseClock.nowMs()) : null;
+      const stillGood = isPassing ? issueOld() : null;
       if (stillGood !== null) return stillGood;
       throw error;
     }

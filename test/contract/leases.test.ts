@@ -86,7 +86,7 @@ describe("leases in the process", () => {
   it("they are always there, and nothing is left of them when they close", async () => {
     const closing = createMemoryLeases({ monotonicMs: () => 0 });
     const { heard } = hearing(closing);
-    expect(closing.available()).toBe(true);
+    expect(await closing.available()).toBe(true);
     await closing.acquire("key", 30_000);
     await closing.close();
     closing.announce(newsOf());
@@ -98,16 +98,19 @@ describe("leases in the process", () => {
 const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
 let rejected = 0;
 const onRejected = () => void rejected++;
+let refused: string[] = [];
+const onRefused = ({ message }: Error) => void refused.push(message);
 
 function leasesAt(url: string, onError: (error: Error) => void): Leases {
-  return createRedisLeases({ redis: connectRedis(url), subscriber: connectRedis(url), keyring, onError, onRejected });
+  const told = { onError, onRejected, onRefused };
+  return createRedisLeases({ redis: connectRedis(url), subscriber: connectRedis(url), keyring, ...told });
 }
 
 /** Leases on a Redis that answer. */
 async function connected(url: string) {
   const errors: Error[] = [];
   const leases = leasesAt(url, (error) => void errors.push(error));
-  await eventually(() => leases.available());
+  await eventually(async () => await leases.available());
   return { leases, errors };
 }
 
@@ -241,11 +244,11 @@ describeWithServices(["redis"], "a Redis in trouble", () => {
   it("that is gone is unavailable at once, and is found again when it is back", async () => {
     const { leases } = await connected(server.url);
     await server.stop();
-    await eventually(() => !leases.available());
+    await eventually(async () => !(await leases.available()));
     expect(await acquiredAtOnce(leases)).toBe("unavailable");
     leases.announce(newsOf());
     await server.restart();
-    await eventually(() => leases.available());
+    await eventually(async () => await leases.available());
     expect(await acquired(leases)).toBe("owned");
     const { heard } = hearing(leases);
     await eventually(() => {
@@ -255,9 +258,41 @@ describeWithServices(["redis"], "a Redis in trouble", () => {
     await leases.close();
   });
 
+  const settings = { full: ["maxmemory", "1"], "short of replicas": ["min-replicas-to-write", "1"] } as const;
+  it.each(Object.entries(settings))(
+    "that is %s is not available, says why once, and is as before when it is mended",
+    async (_is, [name, value]) => {
+      const { leases } = await connected(server.url);
+      refused = [];
+      await withRedis(server.url, async (redis) => void (await redis.config("SET", name, value)));
+      expect([await leases.available(), await leases.available(), await acquired(leases)]).toEqual([
+        false,
+        false,
+        "unavailable",
+      ]);
+      expect(refused).toEqual([expect.stringMatching(/^(OOM|NOREPLICAS) /)]);
+      await withRedis(server.url, async (redis) => void (await redis.config("SET", name, "0")));
+      expect([await leases.available(), await acquired(leases)]).toEqual([true, "owned"]);
+      await leases.close();
+    },
+  );
+
+  it("that is read-only, as a replica is, is not available", async () => {
+    const { leases } = await connected(server.url);
+    refused = [];
+    await withRedis(
+      server.url,
+      async (redis) => void (await redis.call("REPLICAOF", "127.0.0.1", String(await freePort()))),
+    );
+    expect([await leases.available(), refused]).toEqual([false, [expect.stringMatching(/^READONLY /)]]);
+    await withRedis(server.url, async (redis) => void (await redis.call("REPLICAOF", "NO", "ONE")));
+    expect(await leases.available()).toBe(true);
+    await leases.close();
+  });
+
   it("that was never there is unavailable, and the broker starts without it", async () => {
     const leases = leasesAt(`redis://127.0.0.1:${await freePort()}`, () => {});
-    expect([await acquired(leases), leases.available()]).toEqual(["unavailable", false]);
+    expect([await acquired(leases), await leases.available()]).toEqual(["unavailable", false]);
     await leases.close();
   });
 
@@ -265,7 +300,7 @@ describeWithServices(["redis"], "a Redis in trouble", () => {
     const { leases } = await connected(server.url);
     const { release } = lease(await leases.acquire(newKey(), 30_000));
     await server.stop();
-    await eventually(() => !leases.available());
+    await eventually(async () => !(await leases.available()));
     release();
     await server.restart();
     await leases.close();

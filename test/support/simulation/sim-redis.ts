@@ -69,7 +69,7 @@ export class SimRedis {
       },
       announce: (news) => void this.#do(actor, "publish", () => this.#publish(news)).catch(() => undefined),
       listen: (listener) => void this.#listeners.push({ actor, listener }),
-      available: () => this.state === "up",
+      available: async () => this.state === "up",
       close: async () => {},
     };
   }

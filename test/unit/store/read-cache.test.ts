@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { BrokerError } from "../../../src/errors.ts";
+import { BrokerError, DatabaseBusyError } from "../../../src/errors.ts";
 import { createReadCache } from "../../../src/store/read-cache.ts";
 
 type Value = { name: string; at: number };
@@ -40,6 +40,9 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {
   });
   return { cache, table, queries, state };
 }
+
+/** Lets what is to be done in this turn of the event loop be done. */
+const turn = () => new Promise((resolve) => void setImmediate(resolve));
 
 describe("a read cache", () => {
   it("a value is trusted for four seconds, then asked for again", async () => {
@@ -115,12 +118,15 @@ describe("a read cache", () => {
     for (let read = 0; read < 10; read++) expect((await cache.read("a"))?.at).toBe(1);
     expect(queries).toHaveLength(2);
     state.nowMs = 6000;
-    await cache.read("a");
-    expect(queries).toHaveLength(3);
+    for (let read = 0; read < 10; read++) await cache.read("a");
+    await turn();
+    expect([queries.length, cache.isSilent()]).toEqual([3, true]);
     state.failure = null;
     table.set("a", 2);
     state.nowMs = 7000;
-    expect((await cache.read("a"))?.at).toBe(2);
+    expect((await cache.read("a"))?.at).toBe(1); // nobody waits to see whether it is back
+    await turn();
+    expect([cache.isSilent(), (await cache.read("a"))?.at]).toEqual([false, 2]);
   });
 
   it("a value outlives the database for so long and no longer, counted from its last confirmation", async () => {
@@ -212,18 +218,57 @@ describe("a read cache", () => {
     expect([cache.peek("a"), cache.peek("c")]).toMatchObject([{ at: 40 }, { at: 60 }]);
   });
 
-  it("while the database hangs, what is known is handed out after a moment, and to the next readers at once", async () => {
+  it("while the database hangs only who asked first waits, whatever others ask for; it is asked now and then whether it answers", async () => {
     const { cache, table, queries, state } = cached();
-    table.set("a", 1);
-    await cache.read("a");
+    const names = Array.from({ length: 50 }, (_none, index) => `k${index}`);
+    for (const name of names) table.set(name, 1);
+    await Promise.all(names.map((name) => cache.read(name)));
     state.nowMs = 5000;
-    state.gate = new Promise(() => {});
-    state.patience = async () => {};
-    expect((await cache.read("a"))?.at).toBe(1);
+    const hanging = Promise.withResolvers<void>();
+    state.gate = hanging.promise;
+    const { promise: patience, resolve: runOut } = Promise.withResolvers<void>();
+    const first = { isOver: false };
+    state.patience = () => patience;
+    const reading = cache.read("k0").finally(() => (first.isOver = true));
+    await turn();
+    // Who comes while the first one waits does not wait for longer than that one.
     state.patience = () => new Promise(() => {});
-    expect((await cache.read("a"))?.at).toBe(1);
-    await new Promise((resolve) => void setImmediate(resolve));
-    expect(queries).toHaveLength(2);
+    const beside = cache.read("k1");
+    await turn();
+    expect([first.isOver, queries.length]).toEqual([false, 3]);
+    runOut();
+    expect([(await reading)?.at, (await beside)?.at, cache.isSilent()]).toEqual([1, 1, true]);
+
+    // Nothing below waits: no question is answered, and nobody's patience ends.
+    for (const name of [...names, ...names]) expect((await cache.read(name))?.at).toBe(1);
+    await turn();
+    expect(queries).toHaveLength(4);
+    for (let second = 0; second < 10; second++) {
+      state.nowMs += 1000;
+      for (const name of names) await cache.read(name);
+      await turn();
+    }
+    expect(queries).toHaveLength(4); // three wait for their answers already
+
+    table.set("k7", 2);
+    hanging.resolve();
+    await turn();
+    expect([cache.isSilent(), (await cache.read("k7"))?.at]).toEqual([false, 2]);
+  });
+
+  it("one that cannot be read right now keeps no others from being asked for, and is handed out as it is known", async () => {
+    const { cache, table, queries, state } = cached();
+    for (const name of ["a", "b"]) table.set(name, 1);
+    await Promise.all([cache.read("a"), cache.read("b")]);
+    state.nowMs = 5000;
+    state.failure = new DatabaseBusyError("XX001");
+    for (let read = 0; read < 5; read++) expect((await cache.read("a"))?.at).toBe(1);
+    expect([queries.length, cache.isSilent()]).toEqual([2, false]);
+    state.failure = null;
+    table.set("b", 2);
+    expect((await cache.read("b"))?.at).toBe(2);
+    state.failure = new DatabaseBusyError("XX001");
+    await expect(cache.read("unknown")).rejects.toBe(state.failure);
   });
 
   it("an answer that was on its way when the key expired does not make it trusted again", async () => {
