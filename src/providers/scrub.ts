@@ -43,7 +43,48 @@ export function scrub(text: string, secrets: readonly string[]): string {
   const masked = withoutSecrets(text, secrets).replaceAll(/[\w.~+/=|!$*@%-]{20,}/g, (run) =>
     /\d/.test(run) || run.length >= 40 ? "[…]" : run,
   );
-  return readable(masked).replaceAll(/\s+/g, " ").trim();
+  const said = readable(masked).replaceAll(/\s+/g, " ").trim();
+  return isHinted(said.slice(0, longestLookedAt), secrets) ? "[…]" : said;
+}
+
+/** Nobody is shown more of a text than this. */
+const longestLookedAt = 2 * longestDetail;
+const longestSkeleton = 4096;
+/** So many letters and digits of a secret in a row are no accident. */
+const tellingLength = 10;
+
+/**
+ * Whether a text still holds a good part of a secret, in whatever spelling: only letters and digits are compared, after whatever
+ * stands for a character has become one. Then none of the text is shown.
+ */
+function isHinted(text: string, secrets: readonly string[]): boolean {
+  const shown = skeleton(text);
+  const windows = new Set(Array.from({ length: shown.length }, (_, at) => shown.slice(at, at + tellingLength)));
+  return secrets.some((secret) => {
+    const own = skeleton(secret.slice(0, longestSkeleton));
+    for (let at = 0; at + tellingLength <= own.length; at++) {
+      if (windows.has(own.slice(at, at + tellingLength))) return true;
+    }
+    return false;
+  });
+}
+
+const entities: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
+
+/** The letters and digits of a text, with escapes of URLs, HTML and JSON undone, even inside of each other. */
+function skeleton(text: string): string {
+  let plain = text;
+  for (let round = 0; round < 4; round++) {
+    const before = plain;
+    plain = plain
+      .replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+      .replaceAll(/\\u([0-9a-f]{4})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+      .replaceAll(/&#x([0-9a-f]{1,5});/gi, (_, hex: string) => String.fromCodePoint(Number.parseInt(hex, 16)))
+      .replaceAll(/&#(\d{1,6});/g, (_, code: string) => String.fromCodePoint(Number(code)))
+      .replaceAll(/&([a-z]{2,4});/gi, (whole, name: string) => entities[name.toLowerCase()] ?? whole);
+    if (plain === before) break;
+  }
+  return plain.replaceAll(/[^\p{L}\p{N}]/gu, "");
 }
 
 /** In one pass: what is hidden is not looked at again, or two secrets could make each other grow for ever. */

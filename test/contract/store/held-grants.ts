@@ -121,21 +121,24 @@ export function heldGrants(stage: () => StoreStage): void {
     });
 
     it.each([
-      ["this one is not found out, and the other is", "account = 'ann'", null, true],
-      ["the other is not found out", "account = NULL", "ann", true],
-      ["neither is", "account = NULL", null, true],
-      ["both are, and differ", "account = 'ben'", "ann", false],
-      ["the other has ended", "account = 'ann', enabled_status = 'needs_reauthorization'", null, false],
-    ])("may be in use where accounts are looked up and %s: %s, %s", async (_when, change, account, inUse) => {
+      { when: "this one is not found out, and the other is", change: "account = 'ann'", account: null, inUse: true },
+      { when: "the other is not found out", change: "account = NULL", account: "ann", inUse: true },
+      { when: "neither is", change: "account = NULL", account: null, inUse: true },
+      { when: "both are, and differ", change: "account = 'ben'", account: "ann", inUse: false },
+      {
+        when: "the other has ended",
+        change: "account = 'ann', enabled_status = 'needs_reauthorization'",
+        account: null,
+        inUse: false,
+      },
+    ])("may be in use where accounts are looked up and $when: $inUse", async ({ change, account, inUse }) => {
       const { id } = await stage().connect();
-      await stage().set(id, change);
       // At a provider of its own: the other connections of the stage say nothing here.
-      const { provider } = await stage().row(id);
-      await stage().set(id, `provider = 'looked-up-${id}'`);
-      const asked = { ...givenUpBy(randomUUID()), provider: `looked-up-${id}`, refreshFingerprint: null, account };
-      expect(await accounts.isLivedBy({ ...asked, mayBeSame: true })).toBe(inUse);
-      expect(await accounts.isLivedBy({ ...asked, connectionId: id, mayBeSame: true })).toBe(false);
-      await stage().set(id, `provider = '${provider}'`);
+      const provider = `looked-up-${id}`;
+      await stage().set(id, `${change}, provider = '${provider}'`);
+      const asked = { ...givenUpBy(randomUUID()), provider, refreshFingerprint: null, account, mayBeSame: true };
+      expect(await accounts.isLivedBy(asked)).toBe(inUse);
+      expect(await accounts.isLivedBy({ ...asked, connectionId: id })).toBe(false);
     });
   });
 }

@@ -14,6 +14,30 @@ describe("a secret is hidden", () => {
     ["in JSON of ASCII alone", secret.replaceAll(/[^a-z]/g, escaped)],
   ])("%s", (_name, spelt) => expect(scrub(`see ${spelt}.`, ["other", secret])).toBe("see […]."));
 
+  describe("as nothing that is left of it in a spelling that nobody foresaw: then the whole text is", () => {
+    const odd = 's3cr3t"Val&ue+/=x%yZ';
+    const html = odd.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
+    const lower = encodeURIComponent(odd).toLowerCase().replace("val", "Val").replace("yz", "yZ");
+    test.each([
+      ["of HTML's names", html],
+      ["percent-encoded in lower case", lower],
+      ["percent-encoded twice", encodeURIComponent(encodeURIComponent(odd))],
+      ["of HTML inside of a URL", encodeURIComponent(html)],
+      ["without its end", odd.slice(0, -1)],
+      ["without its beginning", odd.slice(2)],
+      ["with blanks in it", odd.replaceAll(/(.{4})/g, "$1 ")],
+      ["in hexadecimal entities", odd.replaceAll(/[^a-z]/g, (each) => `&#x${each.charCodeAt(0).toString(16)};`)],
+    ])("%s", (_name, spelt) =>
+      expect(scrub(`the secret ${spelt} is wrong`, ["other", odd])).not.toMatch(/cr3t|Val|ue/),
+    );
+
+    test("but words that are in no secret stay", () => {
+      expect(scrub("the client secret is wrong, see the manual", [odd])).toBe(
+        "the client secret is wrong, see the manual",
+      );
+    });
+  });
+
   test("as the longer of two that begin alike, and beside others", () => {
     expect(scrub("x ab12 ab12cd zz", ["ab12", "ab12cd", "zz"])).toBe("x […] […] […]");
   });
