@@ -29,6 +29,8 @@ export type AnswerRecord = {
   exclusive?: boolean;
   /** Whose it is, where a person has said so, or nobody can. */
   account?: { account: string | null; label: string | null };
+  /** The same answer with the refresh token that it names first, where it names two: tried when the provider refuses the last. */
+  other?: AnswerRecord;
   /** Records of further tokens that came with it, unless they are kept by themselves. */
   further?: AnswerRecord[];
 };
@@ -48,13 +50,13 @@ export function sealRecord(vault: TokenVault, record: AnswerRecord): Uint8Array<
   return vault.sealRecord(JSON.stringify(toJson(record)), record);
 }
 
-function toJson({ further, ...record }: AnswerRecord): Record<string, unknown> {
+function toJson({ further, other, ...record }: AnswerRecord): Record<string, unknown> {
   const grant: Record<string, unknown> = { ...record.grant };
   for (const name of binaries) {
     const bytes = record.grant[name];
     grant[name] = bytes === null ? null : Buffer.from(bytes).toString("base64");
   }
-  return { ...record, grant, ...(further && { further: further.map(toJson) }) };
+  return { ...record, grant, ...(other && { other: toJson(other) }), ...(further && { further: further.map(toJson) }) };
 }
 
 /** @throws Error when it does not belong to this place, or its key is not in the ring */
@@ -70,7 +72,7 @@ export function readRecord(text: string): AnswerRecord {
   return fromJson(JSON.parse(text) as AnswerRecord);
 }
 
-function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
+function fromJson({ further, other, ...record }: AnswerRecord): AnswerRecord {
   // What was spooled by an earlier version says nothing of it.
   const grant: Record<string, unknown> = { ...record.grant };
   grant["unreadableLifetime"] ??= false;
@@ -79,7 +81,8 @@ function fromJson({ further, ...record }: AnswerRecord): AnswerRecord {
   for (const name of binaries) {
     if (grant[name] !== null) grant[name] = new Uint8Array(Buffer.from(grant[name] as string, "base64"));
   }
-  return { ...record, grant: grant as SealedGrant, ...(further && { further: further.map(fromJson) }) };
+  const more = { ...(other && { other: fromJson(other) }), ...(further && { further: further.map(fromJson) }) };
+  return { ...record, grant: grant as SealedGrant, ...more };
 }
 
 /** The tokens of a record, in the clear. */

@@ -11,7 +11,7 @@ import { firstPlan } from "./refresh-token.ts";
 import { isRefused } from "./refusal.ts";
 import { orphanRule } from "./takeover.ts";
 import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
-import { furtherGranted } from "./granted.ts";
+import { furtherGranted, otherGrant, otherRecord } from "./granted.ts";
 import { openRecord, resealFor, type AnswerRecord } from "./answer-record.ts";
 import { grantedFor, provenCaptures } from "./destination.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
@@ -97,6 +97,9 @@ async function keep(
   const answeredMs = clock.monotonicMs();
   const rules = sendable.definition.refresh;
   const hosts = hostInputs(sendable.definition);
+  const base = refreshBase(vault, row, rules);
+  const given = { sentAt: countedFrom(permit, rules), scheduler: schedulerFor(rules, random), hosts };
+  const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
   const record: AnswerRecord = {
     kind: "refresh",
     ...key,
@@ -104,14 +107,11 @@ async function keep(
     event: "refreshed",
     sealedFor: key.generation + 1,
     destination: grantedFor(row, hosts),
-    grant: sealGrant(vault, refreshBase(vault, row, rules), {
-      grant,
-      sentAt: countedFrom(permit, rules),
-      scheduler: schedulerFor(rules, random),
-      hosts,
-    }),
+    grant: seal(grant),
     ...(grant.extras && { further: furtherRecords(parts, sendable, grant) }),
   };
+  const other = otherGrant(grant);
+  if (other !== null) record.other = otherRecord(record, seal(other));
   const kept = await keeper.keep({ record, sendable, grant, answeredMs });
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");

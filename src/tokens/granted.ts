@@ -54,6 +54,9 @@ export function granted(sealing: Sealing, sendable: Sendable, { grant, captured,
   const rules = definition.refresh;
   // A further token has no account of its own that could be the same.
   const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
+  const proven = { ...row, ...provenCaptures(sealing.vault, row) };
+  const handed = { captured, redirectUri, definition, sentAt: row.now };
+  const seal = (one: Grant) => sealHanded(sealing, proven, { grant: one, ...handed });
   const record: AnswerRecord = {
     kind: "grant",
     connectionId: row.id,
@@ -63,16 +66,29 @@ export function granted(sealing: Sealing, sendable: Sendable, { grant, captured,
     event: row.generation === 0 ? "connected" : "reconnected",
     sealedFor: nextGeneration(row),
     destination: grantedFor(row, hostInputs(definition)),
-    grant: sealHanded(
-      sealing,
-      { ...row, ...provenCaptures(sealing.vault, row) },
-      { grant, captured, redirectUri, definition, sentAt: row.now },
-    ),
+    grant: seal(grant),
     clientId: clientIdOf(sendable),
     ...(rules.rotation !== "never" && { exclusive: true }),
     ...(mayKeep && { mayKeepRefreshToken: true }),
   };
+  const other = otherGrant(grant);
+  if (other !== null) record.other = otherRecord(record, seal(other));
   return { sendable, grant, record };
+}
+
+/** The set that an answer may have meant that names two refresh tokens, without its access token; null: it names one. */
+export function otherGrant({ otherRefreshToken, tokenType, scopes, captured }: Grant): Grant | null {
+  if (otherRefreshToken === undefined) return null;
+  const unstated = { kind: "unstated" } as const;
+  const lives = { accessExpiry: unstated, refreshExpiry: unstated };
+  return { refreshToken: otherRefreshToken, tokenType, ...lives, ...(scopes && { scopes }), captured };
+}
+
+/** It belongs where the answer does, as an attempt of its own. */
+export function otherRecord(record: AnswerRecord, grant: SealedGrant): AnswerRecord {
+  const { connectionId, generation, authorization, sealedFor, destination } = record;
+  const place = { connectionId, generation, authorization, sealedFor, destination };
+  return { kind: "refresh", event: "refreshed", attemptId: randomUUID(), ...place, grant };
 }
 
 /** The client id that a grant is given to; null: there is none. */

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
+import { isStorageUnavailable } from "../errors.ts";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
@@ -26,6 +27,22 @@ type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "holdGrant">; vault:
 
 /** Puts an answer where it belongs, by CAS: as often as one likes, from any replica. @throws while Postgres is gone */
 export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const fate = await placeByKind(parts, record);
+  const isKept = fate.kind !== "unwanted" && fate.kind !== "duplicate" && record.kind !== "held";
+  if (record.other !== undefined && isKept && fate.row !== null) await placeOther(parts, fate.row, record.other);
+  return fate;
+}
+
+/** Beside a set that is stored: what cannot be kept is no reason to hold that up. @throws while Postgres is gone */
+async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Promise<void> {
+  try {
+    await keepCandidate(parts, row, { ...other, authorization: row.authorization });
+  } catch (error) {
+    if (isStorageUnavailable(error)) throw error;
+  }
+}
+
+async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Fate> {
   switch (record.kind) {
     case "held":
       return await placeHeld(parts, record);

@@ -197,7 +197,9 @@ async function bind(given: Resealing, record: AnswerRecord): Promise<AnswerRecor
     refreshToken: reseal(record.grant.refreshToken, places.refreshTokenPlace(place)),
   };
   const further = await Promise.all((record.further ?? []).map((one) => bind(given, one)));
-  return { ...record, grant, destination: grantedFor(row, hosts), ...(record.further && { further }) };
+  const other = record.other && (await bind(given, record.other));
+  const more = { ...(other && { other }), ...(record.further && { further }) };
+  return { ...record, grant, destination: grantedFor(row, hosts), ...more };
 }
 
 type Bound = Parameters<typeof grantedFor>[0] & Pick<TokenRow, "accountCaptured">;

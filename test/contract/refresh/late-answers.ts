@@ -142,6 +142,29 @@ export function lateAnswers(stage: () => StoreStage): void {
     });
   });
 
+  describe("an answer that names two refresh tokens", () => {
+    const two = granted({ refreshToken: "last", otherRefreshToken: "first" });
+
+    it("the last is stored, and the first waits until the last is refused", async () => {
+      const { id } = await connectExpired(stage());
+      const bench = new RefreshBench(stage());
+      const { row } = await bench.run(id, [two]);
+      expect([tokensOf(row)?.[1], row?.status]).toEqual(["last", "connected"]);
+      await stage().set(id, "expires_at = clock_timestamp() - interval '1 second'");
+      const after = await bench.run(id, [dead, granted({ refreshToken: "third" })]);
+      expect([tokensOf(after.row)?.[1], after.row?.status]).toEqual(["third", "connected"]);
+      expect(bench.requests.slice(1)).toEqual(["last", "first"]);
+    });
+
+    it("the set is stored although the other one cannot be kept", async () => {
+      const { id } = await connectExpired(stage());
+      const rows = () => ({ addCandidate: () => Promise.reject(new Error("odd")) });
+      const bench = new RefreshBench(stage(), { rows });
+      const { kind, row } = await bench.run(id, [two]);
+      expect([kind, tokensOf(row)?.[1]]).toEqual(["moved", "last"]);
+    });
+  });
+
   describe("an outcome that counted as lost", () => {
     it("is found again when its answer comes after all: the connection lives", async () => {
       const { id } = await connectExpired(stage());

@@ -27,7 +27,8 @@ describe("the record of an answer", () => {
       }),
     ],
   ])("%s comes out as it went in", (_is, grant) => {
-    const record = answerRecord(row, { grant });
+    const beside = answerRecord(row, { grant });
+    const record = answerRecord(row, { grant, other: beside, further: [beside] });
     expect(openRecord(vault, sealRecord(vault, record), record)).toEqual(record);
   });
 
