@@ -14,6 +14,7 @@ import { createConnectionService } from "./registry/connection-service.ts";
 import { createConsentCalls } from "./registry/consent-calls.ts";
 import { createConsentContext } from "./registry/consent-context.ts";
 import { createKeyService } from "./registry/key-service.ts";
+import { createPeers, noPeers, type Peers } from "./registry/peers.ts";
 import { createRecoveryService } from "./registry/recovery-service.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests } from "./store/authorization-requests.ts";
@@ -43,8 +44,10 @@ export async function createBroker(config: Config, log: Logger) {
   const storage = await openStorage(config, { ...providers, alarms });
   measurePermits(metrics, () => storage.rows.permitAges());
   const shared = await openShared(config, storage, { log, alarms });
-  const core = openCore({ ...providers, ...storage, ...shared, log, metrics, alarms });
-  const registry = createRegistry(config, { ...providers, ...storage, ...core, log });
+  const { keyTrustSeconds: trustSeconds } = config;
+  const peers = config.databaseUrl === null ? noPeers() : createPeers({ ...storage, ...shared, trustSeconds, clock });
+  const core = openCore({ ...providers, ...storage, ...shared, peers, log, metrics, alarms });
+  const registry = createRegistry(config, { ...providers, ...storage, ...core, peers, log });
   const { database, dataDir, keyring, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
   const sandbox = providers.sandboxAddress === null ? null : sandboxOptions(config, keyring);
@@ -81,8 +84,11 @@ export async function createBroker(config: Config, log: Logger) {
     trustProxy: config.trustProxy,
   });
 
+  await peers.start();
+
   /** After the last request: what still runs is finished by its owner first. */
   const close = async () => {
+    await peers.stop();
     await shared.close();
     await database.close();
     dataDir.release();
@@ -101,10 +107,14 @@ export async function createBroker(config: Config, log: Logger) {
   };
 }
 
-function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: Metrics; alarms: Alarms }): TokenCore {
-  const { log, metrics, alarms } = parts;
-  return createTokenCore({
+type CoreParts = Providers & Storage & Shared & { peers: Peers; log: Logger; metrics: Metrics; alarms: Alarms };
+
+function openCore(parts: CoreParts): TokenCore {
+  const { peers, log, metrics, alarms } = parts;
+  const core = createTokenCore({
     ...parts,
+    isAlone: () => peers.isAlone(),
+    onServed: (connectionId) => peers.uses("connection", connectionId),
     clock,
     random: Math.random,
     observer: createRefreshObserver(metrics, log),
@@ -117,9 +127,13 @@ function openCore(parts: Providers & Storage & Shared & { log: Logger; metrics: 
       else log.warn({ err }, "work in the background failed");
     },
   });
+  peers.listen(({ kind, id, atMs }) => {
+    if (kind === "connection") core.cache.end(id, atMs);
+  });
+  return core;
 }
 
-function createRegistry(config: Config, parts: Providers & Storage & TokenCore & { log: Logger }) {
+function createRegistry(config: Config, parts: Providers & Storage & TokenCore & { peers: Peers; log: Logger }) {
   const { log, database, secrets, connections: records } = parts;
   const connections = createConnectionService({
     ...parts,
@@ -154,7 +168,14 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore &
     consentCalls: createConsentCalls({ consent, connections, devices: parts.devices, decide: parts.establish.decide }),
     recovery: createRecoveryService({ ...parts, keys: keyTable }),
     clients: createClientService(parts),
-    keys: createKeyService({ keys: keyTable, adminKeys: secrets.adminKeys, clock, nowMs: parts.nowMs, randomBytes }),
+    keys: createKeyService({
+      ...parts,
+      keys: keyTable,
+      adminKeys: secrets.adminKeys,
+      trustSeconds: config.keyTrustSeconds,
+      clock,
+      randomBytes,
+    }),
   };
 }
 

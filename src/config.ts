@@ -58,6 +58,7 @@ export const environmentSchema = Type.Object({
   CALLBACKS_PER_MINUTE: whole(1, 60_000, { default: 60 }),
   ORGANISATION_NAME: Type.Optional(line(100)),
   ORGANISATION_CONTACT: Type.Optional(line(200)),
+  KEY_TRUST_SECONDS: whole(0, 86_400, { default: 3600 }),
   SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
 });
 
@@ -105,6 +106,8 @@ export type Config = Readonly<{
   callbacksPerMinute: number;
   /** Who asks, on pages that customers see. */
   organisation: Readonly<{ name: string | null; contact: string | null }>;
+  /** While Postgres is away, a key that was verified stays good for so long after it was last verified. */
+  keyTrustSeconds: number;
   shutdownGraceSeconds: number;
 }>;
 
@@ -146,6 +149,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       name: values.ORGANISATION_NAME ?? null,
       contact: values.ORGANISATION_CONTACT ?? null,
     }),
+    keyTrustSeconds: values.KEY_TRUST_SECONDS,
     shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   });
 }

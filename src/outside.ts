@@ -1,9 +1,12 @@
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { systemClock, withDeadline } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { StartupError } from "./errors.ts";
 import { findSecrets } from "./first-secrets.ts";
+import { createRedisEnds, noEnds } from "./leases/ends.ts";
 import { createMemoryLeases } from "./leases/memory-lease.ts";
 import { createRedisLeases } from "./leases/redis-lease.ts";
 import { createFileMarks } from "./marks/file-marks.ts";
@@ -29,6 +32,7 @@ import { openEmbedded } from "./store/embedded.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
 import type { MigrationSession } from "./store/migrate.ts";
 import { createRequestLimits } from "./store/request-limits.ts";
+import { createReplicas } from "./store/replicas.ts";
 import { createTokenRows } from "./store/token-rows.ts";
 import { createTombstones } from "./store/tombstones.ts";
 import { createFormatMemory, establishSealedFormat } from "./upgrade/sealed-format.ts";
@@ -104,16 +108,19 @@ export async function openStorage(
     clients: createClients(database, vault),
     connections: createConnections(database, vault),
     tombstones: createTombstones(database),
+    replicas: createReplicas(database),
   };
   return { ...tables, dataDir, secrets, keyring, keys, vault, health, database };
 }
 
 /** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
-export async function openShared({ redisUrl }: Config, storage: Storage, { log, alarms }: Telling) {
+export async function openShared(config: Config, storage: Storage, { log, alarms }: Telling) {
+  const { redisUrl, keyTrustSeconds } = config;
   const { dataDir, keyring, keys, vault } = storage;
   const onError = (err: Error) => log.debug({ err }, "redis");
   const files = createFileSpool(dataDir.spool, (err) => log.error({ err }, "a file of the spool in DATA_DIR"));
   await files.finishParts((entry) => isWhole(vault, entry));
+  const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
   if (redisUrl === null) {
     const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
     const marks = createFileMarks(dataDir.marks, (err) => log.warn({ err }, "the marks in DATA_DIR"));
@@ -121,24 +128,36 @@ export async function openShared({ redisUrl }: Config, storage: Storage, { log, 
       await leases.close();
       marks.end();
     };
-    return { leases, marks, spoolPlaces: [files], redisEpoch: () => 0, close };
+    return { self, leases, ends: noEnds, marks, spoolPlaces: [files], redisEpoch: () => 0, close };
   }
   const redis = connectRedis(redisUrl);
   const proofs = createSharedProofs(keyring, keys);
+  const subscriber = connectRedis(redisUrl);
   const leases = createRedisLeases({
     redis,
-    subscriber: connectRedis(redisUrl),
+    subscriber,
     keyring,
     onError,
     onRejected: () => alarms.rejected("news", null),
     onRefused: ({ message }) => log.warn({ said: message }, "Redis takes nothing: refreshes go on without its locks"),
+  });
+  const ends = createRedisEnds({
+    redis,
+    subscriber,
+    keyring,
+    self: self.id,
+    keepSeconds: keyTrustSeconds,
+    onError,
+    onRejected: (id) => alarms.rejected("end", id),
   });
   let epoch = 0;
   redis.on("ready", () => void (epoch += 1));
   // So that what waits in its spool is found at once; a Redis that is away must not keep the broker from starting.
   await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
   return {
+    self,
     leases,
+    ends,
     marks: createRedisMarks({ redis, proofs, onError, onRejected: (row) => alarms.rejected("mark", row) }),
     spoolPlaces: [files, createRedisSpool(redis, (row) => alarms.rejected("spool", row))],
     redisEpoch: () => epoch,
@@ -147,6 +166,12 @@ export async function openShared({ redisUrl }: Config, storage: Storage, { log, 
 }
 
 type Telling = { log: Logger; alarms: Alarms };
+
+/** Whoever holds the folder is this replica, after a restart as well. */
+async function replicaId(dataDir: Storage["dataDir"]): Promise<string> {
+  const { value } = await dataDir.secret("replica-id", randomUUID);
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value) ? value : randomUUID();
+}
 
 /** What only another key opens is whole as far as anybody can tell here. */
 function isWhole(vault: TokenVault, entry: SpoolEntry): boolean {

@@ -49,7 +49,8 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onRejec
   redis.on("error", onError);
   subscriber.on("error", onError);
   subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
-  subscriber.on("message", (_channel: string, text: string) => {
+  subscriber.on("message", (from: string, text: string) => {
+    if (from !== channel) return;
     const message = parseMessage(text);
     if (message === null) return onRejected();
     const { news, nonce, proof } = message;

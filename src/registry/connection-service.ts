@@ -25,6 +25,7 @@ import { isUnattended } from "../tokens/unavailable.ts";
 import { openedOrNull, UnreadableSecretError } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { usableDefinition } from "./client-service.ts";
+import type { Peers } from "./peers.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
 import { mayUse, mayUseClient, likePatterns, unknownClient, type Principal } from "./principal.ts";
 
@@ -44,7 +45,8 @@ export type ConnectionService = {
   getToUse(principal: Principal, name: string): Promise<ConnectionRecord>;
   list(principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]>;
   patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord>;
-  delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<void>;
+  /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
+  delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<string[]>;
   importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
   refresh(principal: Principal, name: string): Promise<ConnectionRecord>;
   events(
@@ -65,12 +67,13 @@ export type ConnectionServiceParts = PlanParts & {
   establish: Establish;
   sender: Sender;
   marks: Pick<Marks, "close">;
+  peers: Pick<Peers, "tell" | "announce" | "untilForgotten" | "lastUnder">;
   /** Told of a grant that is deleted here and goes on at the provider, and why. */
   onUnrevoked: (connection: string, why: string) => void;
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
-  const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks } = parts;
+  const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks, peers } = parts;
   const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
 
   const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
@@ -156,6 +159,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
         );
       }
       const plan = await planConnection(parts, principal, request);
+      // None of the tokens that replicas have in memory is served under the new connection's name.
+      const hadItLast = await peers.untilForgotten(request.name);
       const id = randomUUID();
       const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
       const isEntrusted = Object.keys(entrusted).length > 0;
@@ -170,6 +175,10 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;
         throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
+      }
+      if ((await peers.lastUnder(plan.name)) !== hadItLast) {
+        await connections.discard(id);
+        throw justChanged("The connection of this name");
       }
       if (definition.extraTokens.length > 0) await accounts.ensureChains(row, definition.extraTokens);
       if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
@@ -215,6 +224,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const updated = await connections.update(record, changes, { client, movesHost, chains });
       if (updated === null) throw justChanged("The connection, or its client,");
       cache.learn(updated);
+      if (disabled === true) await peers.announce({ kind: "connection", id: record.id });
       for (const { chain } of record.chains ?? []) cache.expire(chainName(name, chain));
       if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
       return await get(principal, name);
@@ -231,8 +241,9 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
         marks.close(row.id, row.version);
       }
       if (own === undefined) throw connectionNotFound(name);
-      if (!revoke) return;
-      for (const row of deleted) await revokeGrant(revocation, { row, owner: own });
+      const told = peers.tell({ kind: "connection", id: own.id });
+      if (revoke) for (const row of deleted) await revokeGrant(revocation, { row, owner: own });
+      return await told;
     },
 
     async importGrant(principal, name, { grant, verify }) {

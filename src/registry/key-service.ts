@@ -6,6 +6,7 @@ import { createReadCache } from "../store/read-cache.ts";
 import { encryptionKeyMissing } from "../unreadable.ts";
 import { shareAnswer } from "../shared-answer.ts";
 import { hasGoodChecksum, hashKey, isSameHash, makeApiKey, readKeyId } from "./api-key.ts";
+import type { Peers } from "./peers.ts";
 import { bootstrapKeyId, likePatterns, requireMayGive, type Principal } from "./principal.ts";
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
@@ -21,22 +22,28 @@ export type KeyService = {
   create(giver: Principal, key: NewKey): Promise<{ row: ApiKeyRow; key: string }>;
   /** Those whose patterns lie within the principal's own. */
   list(principal: Principal, page: PageRequest): Promise<ApiKeyRow[]>;
-  /** @throws BrokerError not_found, for a key beyond the principal's patterns too */
-  revoke(principal: Principal, id: string): Promise<void>;
+  /**
+   * Returns the names of replicas that have not confirmed that they refuse the key.
+   * @throws BrokerError not_found, for a key beyond the principal's patterns too
+   */
+  revoke(principal: Principal, id: string): Promise<string[]>;
 };
 
 type Options = {
   keys: ApiKeys;
   /** The bootstrap keys, which have every ability on every connection. */
   adminKeys: readonly string[];
+  /** How long a key that was verified stays good while Postgres is away. */
+  trustSeconds: number;
+  peers: Pick<Peers, "tell" | "listen" | "uses">;
   clock: Clock;
   nowMs: () => number;
   randomBytes: (size: number) => Uint8Array;
 };
 
-/** How long a key is trusted without asking Postgres, and how long it outlives Postgres. */
+/** How long a key is trusted without asking Postgres. */
 const trustMs = 4000;
-const outageMs = 120_000;
+const maxKeys = 10_000;
 const bootstrap: Principal = {
   keyId: bootstrapKeyId,
   abilities: ["tokens", "connections", "admin"],
@@ -44,16 +51,43 @@ const bootstrap: Principal = {
   expiresAt: null,
 };
 
-export function createKeyService({ keys, adminKeys, clock, nowMs, randomBytes }: Options): KeyService {
+export function createKeyService(options: Options): KeyService {
+  const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
   const adminHashes = adminKeys.map(hashKey);
+  /** Keys whose end was told while, or before, Postgres was away: the hash of the secret, as far as it was known here. */
+  const revoked = new Map<string, Uint8Array | null>();
+  let turn = 0;
+  const revokedAt = new Map<string, number>();
   const cache = createReadCache<FoundApiKey>({
-    load: async (ids) => new Map((await keys.findMany(ids)).map((row) => [row.id, row])),
-    clock,
+    async load(ids) {
+      for (;;) {
+        const askedAt = ++turn;
+        const rows = await keys.findMany(ids);
+        // Read before one of them was revoked: asked again.
+        if (!rows.some(({ id }) => (revokedAt.get(id) ?? -1) > askedAt)) return new Map(rows.map((row) => [row.id, row]));
+      }
+    },
+    clock: { ...clock, monotonicMs: passedMs(clock) },
     trustMs,
-    outageMs,
-    maxEntries: 10_000,
+    outageMs: trustSeconds * 1000,
+    maxEntries: maxKeys,
     supersedes: () => true,
   });
+  peers.listen(({ kind, id }) => {
+    if (kind !== "key") return;
+    revoked.set(id, cache.peek(id)?.secretHash ?? revoked.get(id) ?? null);
+    revokedAt.set(id, ++turn);
+    for (const each of [revoked, revokedAt]) if (each.size > maxKeys) each.delete(each.keys().next().value as string);
+    cache.forget(id);
+  });
+
+  /** Without Postgres, a key that is known to have been revoked is told so. */
+  const read = async (id: string, hash: Uint8Array): Promise<FoundApiKey | null> =>
+    await cache.read(id).catch((error: unknown) => {
+      const known = revoked.get(id) ?? null;
+      if (known !== null && isSameHash(hash, known)) throw unauthenticated("The key has been revoked.");
+      throw error;
+    });
   const knownIds = shareAnswer(async () => await keys.ids(), clock);
 
   return {
@@ -65,11 +99,12 @@ export function createKeyService({ keys, adminKeys, clock, nowMs, randomBytes }:
         throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
       }
       const isInvented = sparing && cache.peek(id) === null && !(await knownIds()).has(id);
-      const row = isInvented ? null : await cache.read(id);
+      const row = isInvented ? null : await read(id, hash);
       if (row === null || !isSameHash(hash, row.secretHash)) throw unauthenticated("The key is unknown.");
       if (row.isSilent) throw encryptionKeyMissing("this API key");
       if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
+      peers.uses("key", row.id);
       const { abilities, connections, expiresAt } = row;
       return { keyId: row.id, abilities, connections, expiresAt };
     },
@@ -89,8 +124,16 @@ export function createKeyService({ keys, adminKeys, clock, nowMs, randomBytes }:
       const known = await keys.revoke(id, likePatterns(principal));
       cache.expire(id);
       if (!known) throw new BrokerError("not_found", `There is no key with the id "${id}".`);
+      return await peers.tell({ kind: "key", id });
     },
   };
+}
+
+/** The larger of what the two clocks say has passed: a machine that sleeps stops the one, and who sets the other back stops that. */
+function passedMs(clock: Clock): () => number {
+  const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
+  let passed = 0;
+  return () => (passed = Math.max(passed, clock.monotonicMs() - monotonicMs, clock.wallMs() - wallMs));
 }
 
 function unauthenticated(detail: string): BrokerError {

@@ -1,7 +1,7 @@
 import { withDeadline, type Clock } from "../clock.ts";
 import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
 
-type Entry<Value> = { value: Value; checkedAtMs: number; expiredAtMs: number; retryAtMs: number };
+type Entry<Value> = { value: Value; checkedAtMs: number; expiredAtMs: number; retryAtMs: number; hasEnded?: true };
 
 type Options<Value> = {
   /** Reads the current values in one query; keys without a value are left out. */
@@ -30,6 +30,8 @@ export type ReadCache<Value> = {
   expire(key: string): void;
   /** True from a question that was not answered in time, or found the database gone, to the next one that is answered. */
   isSilent(): boolean;
+  /** What is known is not to be handed out any more, whatever becomes of the database. Who reads from here on gets a query of its own. */
+  forget(key: string): void;
 };
 
 const outageRetryMs = 1000;
@@ -47,7 +49,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   const silence = createSilence(clock);
   const loadBatched = createBatcher(async (keys) => await silence.watch(options.load(keys)));
 
-  const forget = (key: string): void => {
+  const drop = (key: string): void => {
     const entry = entries.get(key);
     if (entry !== undefined) bytes -= bytesOf(entry.value);
     entries.delete(key);
@@ -60,11 +62,11 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const isExpired = current !== undefined && askedMs < current.expiredAtMs;
     const entry = isNewer ? { value: incoming, checkedAtMs: askedMs, expiredAtMs: 0, retryAtMs: 0 } : current;
     if (current !== undefined && isExpired) entry.checkedAtMs = current.checkedAtMs;
-    forget(key);
+    drop(key);
     entries.set(key, entry);
     bytes += bytesOf(entry.value);
     while (entries.size > maxEntries || (bytes > maxBytes && entries.size > 1)) {
-      forget(entries.keys().next().value as string);
+      drop(entries.keys().next().value as string);
     }
     return entry.value;
   };
@@ -73,7 +75,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const askedMs = monotonicMs();
     const value = await loadBatched(key);
     if (value !== undefined) return put(key, value, askedMs);
-    forget(key); // and what is unknown is not kept: anybody can invent it
+    drop(key); // and what is unknown is not kept: anybody can invent it
     return null;
   };
 
@@ -81,7 +83,9 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   const loadShared = (key: string): Promise<Value | null> => {
     const current = loading.get(key);
     if (current !== undefined) return current;
-    const started = load(key).finally(() => loading.delete(key));
+    const started: Promise<Value | null> = load(key).finally(() => {
+      if (loading.get(key) === started) loading.delete(key);
+    });
     loading.set(key, started);
     return started;
   };
@@ -94,15 +98,16 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
   /** Waits for the database a moment only where there is something to hand out instead. */
   const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
-    const isWithinOutage = () => monotonicMs() - entry.checkedAtMs <= outageMs;
-    if (silence.isOn() && isWithinOutage()) return outlive(key, entry);
+    const mayOutlive = () => monotonicMs() - entry.checkedAtMs <= outageMs && entry.hasEnded !== true;
+    if (silence.isOn() && mayOutlive()) return outlive(key, entry);
     try {
       const loaded = loadShared(key).then((value) => ({ value }));
-      const answer = isWithinOutage() ? await silence.interrupts(loaded) : await loaded;
-      return answer === null ? entry.value : answer.value;
+      const answer = mayOutlive() ? await silence.interrupts(loaded) : await loaded;
+      if (answer !== null) return answer.value;
+      return mayOutlive() ? entry.value : await loadShared(key);
     } catch (error) {
-      if (isStorageUnavailable(error) && isWithinOutage()) return entry.value;
-      if (!(error instanceof DatabaseBusyError) || !isWithinOutage()) throw error;
+      if (isStorageUnavailable(error) && mayOutlive()) return entry.value;
+      if (!(error instanceof DatabaseBusyError) || !mayOutlive()) throw error;
       // The database is there, and cannot read this one: it is asked for it again a little later, not by every reader.
       entry.retryAtMs = monotonicMs() + outageRetryMs;
       return entry.value;
@@ -118,6 +123,12 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
       if (entry === undefined) return;
       entry.checkedAtMs = Math.min(entry.checkedAtMs, monotonicMs() - trustMs - 1);
       entry.expiredAtMs = monotonicMs();
+    },
+    forget(key) {
+      const entry = entries.get(key);
+      if (entry !== undefined) entry.hasEnded = true;
+      drop(key);
+      loading.delete(key);
     },
     async read(key, { bypass = false } = {}) {
       const entry = entries.get(key);

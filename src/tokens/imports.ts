@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { chainName } from "../chain-name.ts";
 import { withDeadline, type Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound, duplicateGrant, isStorageUnavailable } from "../errors.ts";
+import type { Leases } from "../leases/lease.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import type { Expiry, Grant } from "../providers/grant.ts";
@@ -20,6 +21,7 @@ export type ImportParts = {
   rows: TokenRows;
   cache: TokenCache;
   marks: Pick<Marks, "raise">;
+  leases: Pick<Leases, "announce">;
   sender: Sender;
   lookups: Accounts;
   vault: TokenVault;
@@ -33,7 +35,7 @@ const mostFaults = 5;
 
 /** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant, conflict, connection_not_found */
 export function createImport(parts: ImportParts) {
-  const { rows, cache, marks, sender, vault, clock } = parts;
+  const { rows, cache, marks, leases, sender, vault, clock } = parts;
   return async (row: TokenRow, given: Grant): Promise<TokenRow> => {
     const prepared = await sender.prepareToStore(row);
     const { definition } = prepared;
@@ -47,6 +49,8 @@ export function createImport(parts: ImportParts) {
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
     marks.raise(stored.id, stored);
+    const { id: connection, generation, lastAttemptId } = stored;
+    leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
     const learnt = cache.learn(stored).row;
     for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
     const known = await withDeadline(followUp(parts, learnt), budgets.lookupMs, clock);

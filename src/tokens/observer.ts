@@ -26,5 +26,5 @@ export type Alarms = {
   /** A sealed value does not open. */
   unreadable(error: UnreadableSecretError): void;
   /** What stands in Redis is not ours. `row`: the connection that it claims to be of. */
-  rejected(kind: "mark" | "spool" | "news", row: string | null): void;
+  rejected(kind: "mark" | "spool" | "news" | "end", row: string | null): void;
 };

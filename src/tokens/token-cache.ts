@@ -16,6 +16,8 @@ export type KnownConnection = {
   accessToken: string | null;
   /** Why the access token that stands in the row does not open: it counts as not being there, for this connection alone. One that no header can carry counts so, too. */
   unreadable: UnreadableSecretError | null;
+  /** Its place in the order in which this cache asks Postgres and hears of ends. */
+  askedAt: number;
 };
 
 export type TokenCache = {
@@ -29,6 +31,13 @@ export type TokenCache = {
   isSilent(): boolean;
   /** A peer stored a newer generation. */
   expireOlder(connectionId: string, generation: number): void;
+  /**
+   * The connection was deleted or disabled, with its further tokens: what was read of it before is not handed out any more. `atMs`: a
+   * time after that by Postgres's clock. What was read long after it is newer: somebody repeats what he once heard.
+   */
+  end(connectionId: string, atMs: number): void;
+  /** Whether the connection has ended since this was read. */
+  hasEnded(found: KnownConnection): boolean;
 };
 
 type Options = {
@@ -42,30 +51,53 @@ type Options = {
 const maxConnections = 100_000;
 /** Of tokens and scopes, sealed and plain: a provider may give tokens of hundreds of kilobytes. */
 const maxBytes = 128 * 1024 * 1024;
+const maxEnds = 10_000;
+/** A message takes less. */
+const longAfterMs = 60_000;
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
-  const known = new Map<string, { name: string; generation: number }>();
+  const known = new Map<string, { name: string; generation: number; furtherIds: Set<string> }>();
+  /** Of connections that have ended: only the answer to a later question tells what is there since. */
+  const endedAt = new Map<string, number>();
+  let turn = 0;
 
-  const openRow = (row: TokenRow): KnownConnection => {
-    known.set(row.id, { name: row.name, generation: row.generation });
-    if (known.size > maxConnections) known.delete(known.keys().next().value as string);
+  const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };
+  const note = ({ id, parentId, name, generation }: TokenRow): void => {
+    known.set(id, { ...knownOf(id), name, generation });
+    if (parentId !== null) known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
+    while (known.size > maxConnections) known.delete(known.keys().next().value as string);
+  };
+  /** A connection and its further tokens, as far as they are known here. */
+  const familyOf = (id: string): string[] => [id, ...knownOf(id).furtherIds];
+
+  const endOf = ({ id, parentId }: TokenRow): number =>
+    Math.max(endedAt.get(id) ?? -Infinity, endedAt.get(parentId ?? "") ?? -Infinity);
+  const hasEnded: TokenCache["hasEnded"] = ({ row, askedAt }) => endOf(row) >= askedAt;
+
+  const openRow = (row: TokenRow, askedAt: number): KnownConnection => {
+    note(row);
     try {
       vault.connections.check(row);
       const accessToken = row.accessToken && vault.openAccessToken(row.accessToken, placeOf(row));
-      return { row, accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null, unreadable: null };
+      return { row, accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null, unreadable: null, askedAt };
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       alarms.unreadable(error.of(row.name));
-      return { row, accessToken: null, unreadable: error };
+      return { row, accessToken: null, unreadable: error, askedAt };
     }
   };
 
   const cache = createReadCache<KnownConnection>({
     load: async (names) => {
-      const asked = databaseClock.ask();
-      const found = await rows.readByName(names);
-      if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
-      return new Map(found.map((row) => [row.name, openRow(row)]));
+      for (;;) {
+        const asked = databaseClock.ask();
+        const askedAt = ++turn;
+        const found = await rows.readByName(names);
+        if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
+        // Read before something of it ended: asked again, since the name may be another connection's by now.
+        if (found.some((row) => endOf(row) >= askedAt)) continue;
+        return new Map(found.map((row) => [row.name, openRow(row, askedAt)]));
+      }
     },
     clock,
     trustMs: budgets.cacheTrustMs,
@@ -80,17 +112,38 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   });
 
   return {
-    read: (name, options) => cache.read(name, options),
+    async read(name, options) {
+      for (;;) {
+        const found = await cache.read(name, options);
+        if (found === null || !hasEnded(found)) return found;
+        cache.forget(name);
+      }
+    },
     expire: (name) => cache.expire(name),
     isSilent: () => cache.isSilent(),
     learn(row) {
-      const connection = openRow(row);
-      cache.put(row.name, connection);
+      const connection = openRow(row, ++turn);
+      // A statement of before its end may return late: what Postgres was asked for since then goes before.
+      const present = cache.peek(row.name);
+      const isThere = present?.row.id === row.id && !hasEnded(present);
+      if (endOf(row) === -Infinity || isThere) cache.put(row.name, connection);
       return connection;
     },
     expireOlder(connectionId, generation) {
       const entry = known.get(connectionId);
-      if (entry !== undefined && entry.generation <= generation) cache.expire(entry.name);
+      if (entry === undefined || entry.generation > generation) return;
+      // A new grant ends the further tokens that it did not bring.
+      for (const id of familyOf(connectionId)) if (knownOf(id).name !== "") cache.expire(knownOf(id).name);
+    },
+    hasEnded,
+    end(connectionId, atMs) {
+      const family = familyOf(connectionId).map((id) => ({ id, entry: cache.peek(knownOf(id).name)?.row }));
+      const own = family.filter(({ id, entry }) => entry?.id === id);
+      if (own.some(({ entry }) => (entry?.now.getTime() ?? 0) > atMs + longAfterMs)) return;
+      endedAt.delete(connectionId);
+      endedAt.set(connectionId, ++turn);
+      if (endedAt.size > maxEnds) endedAt.delete(endedAt.keys().next().value as string);
+      for (const { id } of family) cache.forget(knownOf(id).name);
     },
   };
 }

@@ -55,6 +55,10 @@ export type TokenCoreParts = {
   vault: TokenVault;
   keys: KeyList;
   health: DatabaseHealth;
+  /** Told of each connection whose token is handed out. */
+  onServed: (connectionId: string) => void;
+  /** Whether no other replica can be expected to refresh what this one does not. */
+  isAlone: () => boolean;
   /** Moves when Redis, which was away, has come back. */
   redisEpoch: () => number;
   clock: Clock;

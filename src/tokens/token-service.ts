@@ -48,6 +48,10 @@ export type TokenServiceParts = {
   reads: Pick<Reads, "note">;
   /** True from the moment at which this process may not begin a refresh any more. */
   isDraining: () => boolean;
+  /** Whether no other replica can be expected to refresh what this one does not. */
+  isAlone: () => boolean;
+  /** Told of each connection whose token is handed out. */
+  onServed: (connectionId: string) => void;
   leases: Leases;
   refresh: Refresh;
   waiting: Pick<Waiting, "forOthers">;
@@ -102,6 +106,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     const token = issueToken(found, codes, databaseClock.nowMs());
     if (token === null) throw unavailable(found.row);
     reads.note(found.row);
+    parts.onServed(found.row.id);
     return token;
   };
 
@@ -143,7 +148,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
     const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
     const isLeft = outcome?.kind === "left";
-    // What is good until then is not kept from a caller by a replica that goes.
+    // Nobody waits for others where there are none, or for what is good as it is.
+    if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
     if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
     const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
     if (newest.row.version > found.row.version) return issue(newest, stillWanting(judgeFor(newest, wish)));
@@ -169,7 +175,11 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
     }
     const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
-    const issueOld = () => issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
+    const issueOld = (): IssuedToken | null => {
+      if (cache.hasEnded(found)) return null;
+      parts.onServed(found.row.id);
+      return issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
+    };
     // Without Postgres nothing is refreshed, and nobody who has a good token waits to see that.
     const meanwhile = usable && cache.isSilent() ? issueOld() : null;
     if (meanwhile !== null) return meanwhile;
@@ -192,12 +202,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       throw new BrokerError("grant_not_applicable", detail, { connection: name });
     }
     const outcome = await withDeadline(fly(row, "required"), budgets.orderedRefreshMs, clock);
-    if (outcome !== null && outcome.kind !== "left") return outcome;
-    const detail =
-      outcome === null
-        ? "The provider takes its time; the refresh goes on."
-        : "This replica is shutting down and begins no refresh; ask again.";
-    throw new BrokerError("refresh_in_progress", detail, { connection: name, retryAfterSeconds: 1 });
+    if (outcome?.kind === "left") throw shuttingDown(name);
+    if (outcome !== null) return outcome;
+    throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
+      connection: name,
+      retryAfterSeconds: 1,
+    });
   };
 
   const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
@@ -221,17 +231,20 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
   };
 
-  return {
-    async get(connection, wish) {
-      const { chain = null } = wish;
-      const name = chain === null ? connection : chainName(connection, chain);
-      const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
-        throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
-      });
-      const token = await serve(found, wish);
-      return found.row.grant === "token_exchange" ? await warnOfOwner(connection, token) : token;
-    },
+  const get: TokenService["get"] = async (connection, wish) => {
+    const { chain = null } = wish;
+    const name = chain === null ? connection : chainName(connection, chain);
+    const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
+      throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
+    });
+    const served = await serve(found, wish);
+    const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
+    // The name may be another connection's since it was looked up.
+    return cache.hasEnded(found) ? await get(connection, wish) : token;
+  };
 
+  return {
+    get,
     tryRefresh,
     refreshAhead: (row) => fly(row, "ahead"),
 
@@ -256,6 +269,11 @@ async function missingChain({ cache, catalog }: TokenServiceParts, name: string,
   }
   const has = known.length === 0 ? "this provider gives none" : `this provider gives ${known.join(", ")}`;
   return new BrokerError("invalid_request", `token: there is no further token "${chain}"; ${has}.`);
+}
+
+function shuttingDown(connection: string): BrokerError {
+  const detail = "This replica is shutting down and begins no refresh; ask again.";
+  return new BrokerError("refresh_in_progress", detail, { connection, retryAfterSeconds: 1 });
 }
 
 function isMissing(error: unknown): boolean {

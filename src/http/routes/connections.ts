@@ -20,6 +20,7 @@ import {
   textMap,
 } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
+import { unconfirmedBy, unconfirmedHeader } from "../unconfirmed.ts";
 import { viewConnection, viewEvent } from "../views.ts";
 
 export type ConnectionRoutesOptions = { connections: ConnectionService };
@@ -110,14 +111,15 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
 
   const remove = {
     summary: "Revoke at the provider where possible, and delete",
+    description: unconfirmedHeader,
     tags,
     params,
     querystring: closed({ revoke: Type.Boolean({ default: true }) }),
     response: { 204: Type.Null() },
   };
   app.delete("/connections/:connection", { schema: remove }, async (request, reply) => {
-    await connections.delete(principalOf(request), request.params.connection, request.query);
-    return await reply.code(204).send(null);
+    const unconfirmed = await connections.delete(principalOf(request), request.params.connection, request.query);
+    return await reply.code(204).headers(unconfirmedBy(unconfirmed)).send(null);
   });
 
   app.post(

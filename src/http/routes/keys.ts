@@ -6,6 +6,7 @@ import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
 import { closed, cursor, keySchema, limit, literals, newKeySchema, pageOf, patternList } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
+import { unconfirmedBy, unconfirmedHeader } from "../unconfirmed.ts";
 import { viewKey } from "../views.ts";
 
 export type KeyRoutesOptions = { keys: KeyService; nowMs: () => number };
@@ -51,10 +52,18 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
   const params = Type.Object({ id: Type.String() });
   app.delete(
     "/keys/:id",
-    { schema: { summary: "Revoke a key", tags, params, response: { 204: Type.Null() } } },
+    {
+      schema: {
+        summary: "Revoke a key",
+        description: unconfirmedHeader,
+        tags,
+        params,
+        response: { 204: Type.Null() },
+      },
+    },
     async (request, reply) => {
-      await keys.revoke(principalOf(request), request.params.id);
-      return await reply.code(204).send(null);
+      const unconfirmed = await keys.revoke(principalOf(request), request.params.id);
+      return await reply.code(204).headers(unconfirmedBy(unconfirmed)).send(null);
     },
   );
 }

@@ -119,6 +119,8 @@ export class Replica {
       keys: noOtherKeys,
       alarms: noAlarms,
       health,
+      onServed: () => {},
+      isAlone: () => false,
       redisEpoch: () => redis.epoch,
       clock: this.#clock(actor),
       random: scheduler.random,

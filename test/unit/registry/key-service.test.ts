@@ -1,8 +1,10 @@
 import { randomBytes } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import { makeApiKey } from "../../../src/registry/api-key.ts";
 import { createKeyService } from "../../../src/registry/key-service.ts";
+import type { End } from "../../../src/leases/ends.ts";
 import { bootstrapKeyId, type Principal } from "../../../src/registry/principal.ts";
 import type { ApiKeyRow, ApiKeys, FoundApiKey } from "../../../src/store/api-keys.ts";
 import { patience } from "../../support/patience.ts";
@@ -17,7 +19,7 @@ const adminKey = "an admin key of at least 32 characters";
 function serve() {
   const clock = fakeClock();
   const table = new Map<string, FoundApiKey>();
-  const state = { isGone: false, hasEnded: false, queries: 0 };
+  const state = { isGone: false, hasEnded: false, queries: 0, delay: null as Promise<void> | null };
   const answer = <Value>(value: Value): Value => {
     state.queries++;
     if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
@@ -25,7 +27,11 @@ function serve() {
   };
   const keys = {
     ids: async () => answer(new Set(table.keys())),
-    findMany: async (ids: string[]) => answer(ids.flatMap((id) => table.get(id) ?? [])),
+    async findMany(ids: string[]) {
+      const found = answer(ids.flatMap((id) => table.get(id) ?? []));
+      if (state.delay !== null) await state.delay;
+      return found;
+    },
     insert: async (key: Omit<ApiKeyRow, "revokedAt" | "createdAt">) => {
       if (state.hasEnded) return null;
       const row = { ...key, revokedAt: null, createdAt: new Date() };
@@ -38,16 +44,32 @@ function serve() {
       return row !== undefined;
     },
   } as unknown as ApiKeys;
+  const listeners: ((end: End) => void)[] = [];
+  /** As other replicas tell it. */
+  const tell = (id: string) => {
+    for (const listener of listeners) listener({ kind: "key", id, atMs: clock.wallMs() });
+  };
+  const used: string[] = [];
+  const peers = {
+    listen: (listener: (end: End) => void) => void listeners.push(listener),
+    async tell({ id }: { id: string }) {
+      tell(id);
+      return [];
+    },
+    uses: (_kind: string, id: string) => void used.push(id),
+  };
   const service = createKeyService({
     keys,
     adminKeys: [adminKey, nextAdminKey],
+    trustSeconds: 3600,
+    peers,
     clock,
     nowMs: () => clock.wallMs(),
     randomBytes,
   });
   const make = async (expiresAt: Date | null = null) =>
     await service.create(operator, { name: "billing", abilities: ["tokens"], connections: ["acme-*"], expiresAt });
-  return { service, table, clock, state, make };
+  return { service, table, clock, state, make, tell, used };
 }
 
 /** Code and text of the refusal. */
@@ -169,12 +191,14 @@ describe("who calls", () => {
     expect(clock.wallMs()).toBeGreaterThan(0);
   });
 
-  it("while Postgres is gone a known key is good for two minutes; then it is the storage that is missing, not the key", async () => {
+  it("while Postgres is gone a key is good for KEY_TRUST_SECONDS after it was last verified; then it is the storage that is missing, not the key", async () => {
     const { service, clock, state, make } = serve();
     const { key } = await make();
     await service.authenticate(key);
+    clock.advance(5000);
+    await service.authenticate(key);
     state.isGone = true;
-    clock.advance(120_000);
+    clock.advance(3_599_000);
     await service.authenticate(key);
     clock.advance(1001);
     expect((await refusalOf(service.authenticate(key)))[0]).toBe("storage_unavailable");
@@ -190,6 +214,63 @@ describe("who calls", () => {
     const [code, text] = await refusalOf(service.authenticate(key));
     expect([code, text]).toEqual(["encryption_key_missing", expect.stringContaining("ENCRYPTION_KEYS")]);
     expect((await refusalOf(service.authenticate(withOtherSecret(key))))[0]).toBe("unauthenticated");
+  });
+
+  it("a machine that slept, or whose clock was set back, gives a key no longer trust", async () => {
+    const { service, clock, state, make } = serve();
+    const { key } = await make();
+    await service.authenticate(key);
+    state.isGone = true;
+    clock.wall += 3_601_000; // asleep
+    expect((await refusalOf(service.authenticate(key)))[0]).toBe("storage_unavailable");
+    const another = serve();
+    const { key: awake } = await another.make();
+    await another.service.authenticate(awake);
+    another.state.isGone = true;
+    another.clock.monotonic += 3_601_000;
+    another.clock.wall -= 86_400_000;
+    expect((await refusalOf(another.service.authenticate(awake)))[0]).toBe("storage_unavailable");
+  });
+
+  it("expires_at counts while Postgres is gone, too", async () => {
+    const { service, clock, state, make } = serve();
+    const { key } = await make(new Date(clock.wallMs() + 10_000));
+    await service.authenticate(key);
+    state.isGone = true;
+    clock.advance(9000); // and what the service itself waits for
+    await service.authenticate(key);
+    clock.advance(1000);
+    expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/expired/)]);
+  });
+
+  it("a revocation that another replica tells of counts at once, with Postgres and without", async () => {
+    const { service, state, make, tell, used } = serve();
+    const { key, row } = await make();
+    await service.authenticate(key);
+    expect(used).toEqual([row.id]);
+    state.isGone = true;
+    tell(row.id);
+    expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/revoked/)]);
+    // Of another secret nobody says more than without it.
+    expect((await refusalOf(service.authenticate(withOtherSecret(key))))[0]).toBe("storage_unavailable");
+    state.isGone = false;
+    // Postgres's word counts: the database may have been restored, and its keys are listed then.
+    await service.authenticate(key);
+  });
+
+  it("what was read before a revocation is not believed after it, however late its answer comes", async () => {
+    const { service, state, make, tell } = serve();
+    const { key, row } = await make();
+    const slow = Promise.withResolvers<void>();
+    state.delay = slow.promise;
+    const reading = service.authenticate(key);
+    while (state.queries === 0) await setImmediate();
+    state.delay = null;
+    await service.revoke(operator, row.id);
+    slow.resolve();
+    expect((await refusalOf(reading))[1]).toMatch(/revoked/);
+    tell(row.id);
+    expect((await refusalOf(service.authenticate(key)))[1]).toMatch(/revoked/);
   });
 
   it("an unknown id cannot be revoked", async () => {

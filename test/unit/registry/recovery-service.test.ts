@@ -36,7 +36,7 @@ function recovering(rows: TokenRow[]) {
     },
     nowMs: () => 7,
     vault,
-    cache: { learn: () => ({ row: tokenRow(), accessToken: null, unreadable: null }) },
+    cache: { learn: () => ({ row: tokenRow(), accessToken: null, unreadable: null, askedAt: 0 }) },
   });
   return { service, released };
 }

@@ -1,5 +1,6 @@
 import { placeOf } from "../../../src/tokens/destination.ts";
 import { createHash, randomUUID } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
@@ -23,12 +24,14 @@ function row(generation: number, readSeconds: number, changes: Partial<TokenRow>
 
 function caching() {
   const clock = fakeClock();
-  const state: { table: TokenRow[]; isGone: boolean; queries: number } = { table: [], isGone: false, queries: 0 };
+  const state = { table: [] as TokenRow[], isGone: false, queries: 0, delay: null as Promise<void> | null };
   const rows = {
     readByName: async (names: readonly string[]) => {
       state.queries++;
       if (state.isGone) throw new BrokerError("storage_unavailable", "gone");
-      return state.table.filter(({ name }) => names.includes(name));
+      const found = state.table.filter(({ name }) => names.includes(name));
+      if (state.delay !== null) await state.delay;
+      return found;
     },
   } as unknown as TokenRows;
   const databaseClock = createDatabaseClock(clock);
@@ -108,5 +111,71 @@ describe("what a replica knows of connections", () => {
     state.isGone = true;
     clock.advance(86_400_000);
     expect(await generation()).toBe(4);
+  });
+
+  it("a connection that has ended is not handed out, whether Postgres is there or gone, nor is one read before", async () => {
+    const { cache, state, generation } = caching();
+    const { id } = cache.learn(row(4, 10)).row;
+    state.isGone = true;
+    cache.end(id, inSeconds(20).getTime());
+    await expect(cache.read("acme")).rejects.toMatchObject({ code: "storage_unavailable" });
+    state.isGone = false;
+    expect(await cache.read("acme")).toBeNull();
+    // A statement of before, whose answer comes late.
+    cache.learn(row(4, 15));
+    expect(await cache.read("acme")).toBeNull();
+    // Enabled again, or another connection of the name.
+    state.table = [row(4, 30)];
+    expect(await generation()).toBe(4);
+    cache.learn(row(5, 31));
+    expect(await generation()).toBe(5);
+  });
+
+  it("what was asked for before the end counts for nothing, however late it is answered", async () => {
+    const { cache, state } = caching();
+    const old = row(4, 10);
+    const another = row(0, 20, { id: "c3b1a7de-5a0b-4a53-8a6e-1f2a3b4c5d6e" });
+    const slow = Promise.withResolvers<void>();
+    Object.assign(state, { table: [old], delay: slow.promise });
+    const reading = cache.read("acme");
+    while (state.queries === 0) await setImmediate();
+    Object.assign(state, { table: [another], delay: null });
+    cache.end(old.id, inSeconds(15).getTime());
+    const later = cache.read("acme");
+    slow.resolve();
+    expect([(await reading)?.row.id, (await later)?.row.id]).toEqual([another.id, another.id]);
+  });
+
+  it("it ends with its further tokens, and another connection of the name has nothing of it", async () => {
+    const { cache, state } = caching();
+    const further = { id: "0f2d6f5e-9a51-4e1c-8f0b-6a7b8c9d0e1f", name: "acme#user", chain: "user" };
+    const own = cache.learn(row(4, 10)).row;
+    cache.learn(row(2, 10, { ...further, parentId: own.id }));
+    const found = await cache.read("acme#user");
+    if (found === null) throw new Error("it is known");
+    expect(cache.hasEnded(found)).toBe(false);
+    cache.end(own.id, inSeconds(20).getTime());
+    expect(cache.hasEnded(found)).toBe(true);
+    expect([await cache.read("acme"), await cache.read("acme#user"), state.queries]).toEqual([null, null, 2]);
+  });
+
+  it("an end that somebody repeats long after takes nothing from what was read since", async () => {
+    const { cache, state, generation } = caching();
+    const { id } = cache.learn(row(4, 600)).row;
+    state.isGone = true;
+    cache.end(id, inSeconds(0).getTime());
+    expect(await generation()).toBe(4);
+    cache.end("c3b1a7de-5a0b-4a53-8a6e-1f2a3b4c5d6e", inSeconds(700).getTime());
+    expect(await generation()).toBe(4);
+  });
+
+  it("a new grant of a connection lets its further tokens be asked for as well: it may have ended them", async () => {
+    const { cache, state } = caching();
+    const own = cache.learn(row(4, 10)).row;
+    const further = { id: "0f2d6f5e-9a51-4e1c-8f0b-6a7b8c9d0e1f", name: "acme#user", chain: "user", parentId: own.id };
+    cache.learn(row(2, 10, further));
+    state.table = [row(3, 20, further)];
+    cache.expireOlder(own.id, 4);
+    expect((await cache.read("acme#user"))?.row.generation).toBe(3);
   });
 });

@@ -1,0 +1,76 @@
+import type { Database } from "./database.ts";
+
+/** What the caches of other replicas may still hold: a key, or a connection. */
+export type EndedId = { kind: "key" | "connection"; id: string };
+
+/** Another process on this database. */
+export type OtherReplica = {
+  id: string;
+  name: string;
+  /** It has heard of all that had ended by then. */
+  heardAt: Date;
+  /** Milliseconds since it last had Postgres, by Postgres's clock. */
+  silentMs: number;
+};
+
+export type Replicas = ReturnType<typeof createReplicas>;
+
+/** What ended was committed this much later than it says at most: statements take no longer. */
+const commitSeconds = 60;
+const forgetHours = 24;
+
+/** Which processes serve tokens from memory, and what each has heard of. All times are Postgres's. */
+export function createReplicas({ prisma }: Pick<Database, "prisma">) {
+  return {
+    /** Postgres's time, later than all that is committed. */
+    async now(): Promise<Date> {
+      const [row] = await prisma.$queryRaw<{ now: Date }[]>`SELECT clock_timestamp() AS now`;
+      return row?.now ?? new Date(NaN);
+    },
+
+    /**
+     * Says that this process is there, and that it has heard of all that had ended at `heardAt`; null: it has nothing in memory yet.
+     * What is asked after the answer sees all that was committed before `now`.
+     */
+    async beat(self: { id: string; name: string; heardAt: Date | null }): Promise<{ now: Date; others: number }> {
+      const { id, name, heardAt } = self;
+      const [row] = await prisma.$queryRaw<{ now: Date; others: number }[]>`
+        WITH forgotten AS (DELETE FROM replicas WHERE seen_at < clock_timestamp() - make_interval(hours => ${forgetHours}::int)),
+        self AS (INSERT INTO replicas (id, name, heard_at, seen_at)
+          VALUES (${id}::uuid, ${name}, COALESCE(${heardAt}::timestamptz, clock_timestamp()), clock_timestamp())
+          ON CONFLICT (id) DO UPDATE SET name = excluded.name, heard_at = excluded.heard_at, seen_at = excluded.seen_at)
+        SELECT clock_timestamp() AS now, (SELECT count(*)::int FROM replicas
+          WHERE id <> ${id}::uuid AND seen_at > clock_timestamp() - interval '1 minute') AS others`;
+      return row ?? { now: new Date(NaN), others: 0 };
+    },
+
+    /** What has ended since. The last of it may be told twice. */
+    async endedSince(since: Date): Promise<EndedId[]> {
+      const from = new Date(since.getTime() - commitSeconds * 1000);
+      return await prisma.$queryRaw<EndedId[]>`
+        SELECT 'connection' AS kind, connection_id::text AS id FROM tombstones WHERE deleted_at > ${from}::timestamptz
+        UNION ALL SELECT 'key' AS kind, id FROM api_keys WHERE revoked_at > ${from}::timestamptz`;
+    },
+
+    /** Those that were there within so many seconds and have not said good-bye. */
+    async others(id: string, withinSeconds: number): Promise<OtherReplica[]> {
+      return await prisma.$queryRaw<OtherReplica[]>`
+        SELECT id::text AS id, name, heard_at AS "heardAt", (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::float8 AS "silentMs"
+        FROM replicas WHERE id <> ${id}::uuid AND seen_at > clock_timestamp() - make_interval(secs => ${withinSeconds}::double precision)
+        ORDER BY name, id`;
+    },
+
+    /** It serves nothing any more. */
+    async leave(id: string): Promise<void> {
+      await prisma.$executeRaw`DELETE FROM replicas WHERE id = ${id}::uuid`;
+    },
+
+    /** The connection that last had this name, and the time by which who has heard of what ended has heard of its end; null: none had it. */
+    async endedUnder(name: string): Promise<{ id: string; by: Date } | null> {
+      const rows = await prisma.$queryRaw<{ id: string; by: Date }[]>`
+        SELECT connection_id::text AS id, LEAST(clock_timestamp(), deleted_at + make_interval(secs => ${commitSeconds}::double precision)) AS by
+        FROM tombstones WHERE name = ${name}`;
+      return rows[0] ?? null;
+    },
+  };
+}
