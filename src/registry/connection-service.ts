@@ -73,7 +73,8 @@ export type ConnectionServiceParts = PlanParts & {
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
-  const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks, peers } = parts;
+  const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks, peers } =
+    parts;
   const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
 
   const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {

@@ -152,7 +152,8 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   /** Names of those that have not confirmed by the end of the patience that they have heard of what had ended at `by`. */
   const confirm = async (ended: EndedId, by: Date, patienceMs: number): Promise<string[]> => {
     const confirmed = new Set<string>();
-    const open = (all: OtherReplica[]) => all.filter(({ id, heardAt: at }) => at.getTime() <= by.getTime() + roundingMs && !confirmed.has(id));
+    const open = (all: OtherReplica[]) =>
+      all.filter(({ id, heardAt: at }) => at.getTime() <= by.getTime() + roundingMs && !confirmed.has(id));
     let waitedFor = open(await replicas.others(self.id, withinSeconds));
     if (waitedFor.length === 0) return [];
     let wake = () => {};

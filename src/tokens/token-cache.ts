@@ -64,7 +64,8 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };
   const note = ({ id, parentId, name, generation }: TokenRow): void => {
     known.set(id, { ...knownOf(id), name, generation });
-    if (parentId !== null) known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
+    if (parentId !== null)
+      known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
     while (known.size > maxConnections) known.delete(known.keys().next().value as string);
   };
   /** A connection and its further tokens, as far as they are known here. */
@@ -79,7 +80,12 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     try {
       vault.connections.check(row);
       const accessToken = row.accessToken && vault.openAccessToken(row.accessToken, placeOf(row));
-      return { row, accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null, unreadable: null, askedAt };
+      return {
+        row,
+        accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null,
+        unreadable: null,
+        askedAt,
+      };
     } catch (error) {
       if (!(error instanceof UnreadableSecretError)) throw error;
       alarms.unreadable(error.of(row.name));

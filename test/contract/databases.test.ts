@@ -18,6 +18,7 @@ import { describeOnBothDatabases, describeOnPostgres } from "./store/both-databa
 import { dueness } from "./store/due-rows.ts";
 import { lateSets } from "./store/late-sets.ts";
 import { takeover } from "./store/takeover.ts";
+import { replicas } from "./store/replicas.ts";
 import { tombstones } from "./store/tombstones.ts";
 
 describeOnBothDatabases([
@@ -29,6 +30,7 @@ describeOnBothDatabases([
   heldGrants,
   dueness,
   tombstones,
+  replicas,
   connections,
   clients,
   keys,

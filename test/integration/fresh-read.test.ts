@@ -19,7 +19,7 @@ async function commandsIn(redis: Redis): Promise<string[]> {
   return lines.map((line) => line.split(",")[0] ?? "").filter((line) => !/^cmdstat_(info|config|client)/.test(line));
 }
 
-/** What goes on by itself, however much is read: sweeping, polling for devices, noting once what is read, tidying, the guard against restores. */
+/** What goes on by itself, however much is read: sweeping, polling for devices, noting once what is read, tidying, the guard against restores, asking what has ended. */
 const sweeping = [
   /UPDATE connections c SET next_refresh_at = clock_timestamp\(\)/,
   /UPDATE connections c SET in_use = true/,
@@ -28,6 +28,8 @@ const sweeping = [
   /(UPDATE|FROM) device_authorizations/,
   /FROM held_grants h/,
   /ORDER BY c\.id LIMIT/,
+  /INTO replicas/,
+  /FROM tombstones WHERE deleted_at >/,
 ];
 const isOnItsOwn = (statement: string) => sweeping.some((pattern) => pattern.test(statement));
 

@@ -118,7 +118,10 @@ async function reuseWhileRead(pair: Pair): Promise<{ foreign: number; reads: num
   await pair.delete(`/connections/${name}?revoke=false`);
   await pair.stage.create(name);
   state.isMade = true;
-  await until("the new connection at the second replica", async () => (await pair.read(name)) === "authorization_pending");
+  await until(
+    "the new connection at the second replica",
+    async () => (await pair.read(name)) === "authorization_pending",
+  );
   state.isOver = true;
   await Promise.all(readers);
   return counts;
@@ -191,7 +194,9 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       await until("the message", () => seen.length > 0);
 
       // What was said of one connection is said of another, and of a key, by somebody who has no encryption key.
-      const told = seen.map((text) => JSON.parse(text) as Record<string, unknown>).find((one) => one["kind"] === "told");
+      const told = seen
+        .map((text) => JSON.parse(text) as Record<string, unknown>)
+        .find((one) => one["kind"] === "told");
       const end = told?.["end"] as Record<string, unknown>;
       const forged = [{ ...told, end: { ...end, id: otherId } }, { ...told, nonce: "again" }, { end: null }, "text"];
       for (const message of forged) await redis.publish(channel, JSON.stringify(message));

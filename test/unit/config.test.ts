@@ -55,6 +55,7 @@ describe("what is not set has its default", () => {
       linkPagesPerMinute: 120,
       callbacksPerMinute: 60,
       organisation: { name: null, contact: null },
+      keyTrustSeconds: 3600,
       shutdownGraceSeconds: 60,
     });
   });
