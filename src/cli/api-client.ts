@@ -14,18 +14,22 @@ export type ApiClient = {
   get: (path: string, query?: Query) => Promise<Resource>;
   post: (path: string, body: Resource) => Promise<Resource>;
   patch: (path: string, body: Resource) => Promise<Resource>;
-  delete: (path: string, query?: Query) => Promise<void>;
+  /** Returns the replicas that have not confirmed that they have heard of it; empty where all have. */
+  delete: (path: string, query?: Query) => Promise<string>;
 };
 
 /** A client for the broker that the settings name. @throws UsageError when there is no key. */
 export function createApiClient(settings: Settings): ApiClient {
   const key = settings.readKey();
-  const call = (path: string, request: Call) => send(settings.brokerUrl, path, { ...request, key });
+  const call = async (path: string, request: Call) => (await send(settings.brokerUrl, path, { ...request, key })).body;
   return {
     get: (path, query = {}) => call(path, { query }),
     post: (path, body) => call(path, { method: "POST", body }),
     patch: (path, body) => call(path, { method: "PATCH", body }),
-    delete: async (path, query = {}) => void (await call(path, { method: "DELETE", query })),
+    async delete(path, query = {}) {
+      const { headers } = await send(settings.brokerUrl, path, { method: "DELETE", query, key });
+      return headers.get("freshet-unconfirmed") ?? "";
+    },
   };
 }
 
@@ -47,7 +51,11 @@ export function segment(name: string): string {
   return encodeURIComponent(name);
 }
 
-async function send(brokerUrl: string, path: string, call: Call & { key: string }): Promise<Resource> {
+async function send(
+  brokerUrl: string,
+  path: string,
+  call: Call & { key: string },
+): Promise<{ body: Resource; headers: Headers }> {
   const { method = "GET", query = {}, body, key } = call;
   const headers = { authorization: `Bearer ${key}`, ...(body && { "content-type": "application/json" }) };
   try {
@@ -59,7 +67,7 @@ async function send(brokerUrl: string, path: string, call: Call & { key: string 
       redirect: "manual",
       signal: AbortSignal.timeout(answerTimeoutMs),
     });
-    return readAnswer(response.status, await response.text(), brokerUrl);
+    return { body: readAnswer(response.status, await response.text(), brokerUrl), headers: response.headers };
   } catch (error) {
     throw error instanceof CliError ? error : explainSilence(error, brokerUrl);
   }

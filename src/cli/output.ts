@@ -39,6 +39,12 @@ export function createOutput(terminal: Terminal, json: boolean): Output {
   };
 }
 
+/** What stands in the header `freshet-unconfirmed`, as a warning. `what` may still be served by those replicas. */
+export function warnOfUnconfirmed({ note }: Output, names: string, what: string): void {
+  if (names === "") return;
+  note(`freshet: warning: these replicas have not confirmed it and may still serve ${what}: ${names}`);
+}
+
 /** Columns as wide as their widest cell, two spaces apart. */
 function formatTable(items: readonly Resource[], columns: readonly Column[]): string {
   if (items.length === 0) return "None.";

@@ -64,8 +64,8 @@ export function createKeyService(options: Options): KeyService {
         const askedAt = ++turn;
         const rows = await keys.findMany(ids);
         // Read before one of them was revoked: asked again.
-        if (!rows.some(({ id }) => (revokedAt.get(id) ?? -1) > askedAt))
-          return new Map(rows.map((row) => [row.id, row]));
+        const isOld = rows.some(({ id }) => (revokedAt.get(id) ?? -1) > askedAt);
+        if (!isOld) return new Map(rows.map((row) => [row.id, row]));
       }
     },
     clock: { ...clock, monotonicMs: passedMs(clock) },

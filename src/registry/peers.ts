@@ -156,19 +156,18 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
       all.filter(({ id, heardAt: at }) => at.getTime() <= by.getTime() + roundingMs && !confirmed.has(id));
     let waitedFor = open(await replicas.others(self.id, withinSeconds));
     if (waitedFor.length === 0) return [];
-    let wake = () => {};
+    let next = Promise.withResolvers<void>();
     ends.tell({ ...ended, atMs: by.getTime() }, (id) => {
       confirmed.add(id);
-      wake();
+      next.resolve();
     });
     const startMs = clock.monotonicMs();
     for (;;) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      wake = resolve;
       const passedMs = clock.monotonicMs() - startMs;
       const seemGone = waitedFor.every(({ silentMs }) => silentMs > goneAfterMs);
       if (waitedFor.length === 0 || passedMs >= (seemGone ? gonePatienceMs : patienceMs)) break;
-      await withDeadline(promise, gonePatienceMs / 2, clock);
+      await withDeadline(next.promise, gonePatienceMs / 2, clock);
+      next = Promise.withResolvers<void>();
       waitedFor = open(waitedFor);
       if (waitedFor.length > 0) waitedFor = open(await replicas.others(self.id, withinSeconds));
     }

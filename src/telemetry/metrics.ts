@@ -68,7 +68,7 @@ export function createMetrics() {
   });
   const redisRejected = new Counter({
     name: "freshet_redis_rejected_total",
-    help: "What was read from Redis and not written by this broker, by kind: mark, spool, news. It counted as absent",
+    help: "What was read from Redis and not written by this broker, by kind: mark, spool, news, end. It counted as absent",
     labelNames: ["kind"],
     registers: [registry],
   });

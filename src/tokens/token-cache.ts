@@ -64,8 +64,9 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };
   const note = ({ id, parentId, name, generation }: TokenRow): void => {
     known.set(id, { ...knownOf(id), name, generation });
-    if (parentId !== null)
+    if (parentId !== null) {
       known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
+    }
     while (known.size > maxConnections) known.delete(known.keys().next().value as string);
   };
   /** A connection and its further tokens, as far as they are known here. */

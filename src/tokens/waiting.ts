@@ -57,8 +57,7 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
     let hasFailed = false;
     let failuresBefore = known.attemptId === null ? Infinity : known.consecutiveFailures;
     let pollMs = budgets.pollFirstMs as number;
-    const nobodyFrom = () => clock.monotonicMs() + budgets.nobodySendingMs;
-    let nobodyUntilMs = nobodyFrom();
+    let nobodyUntilMs = clock.monotonicMs() + budgets.nobodySendingMs;
     for (;;) {
       const news = await nap(`${id}:${generation}`, pollMs);
       if (news !== null) {
@@ -81,7 +80,7 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
         // Given back unsent, or its process drains: as if there had been none. Most often its owner asks for the permit anew.
         attempt = null;
         failuresBefore = row.consecutiveFailures;
-        nobodyUntilMs = nobodyFrom();
+        nobodyUntilMs = clock.monotonicMs() + budgets.nobodySendingMs;
       } else if (clock.monotonicMs() >= nobodyUntilMs) {
         return { kind: "free", row };
       }

@@ -12,6 +12,17 @@ const strangers = createKeyring([{ id: "k1", key: randomBytes(32) }]);
 
 type Replica = { id: string; ends: Ends; heard: End[]; rejected: (string | null)[]; close: () => void };
 
+const end = (changes: Partial<End> = {}): End => ({ kind: "connection", id: randomUUID(), atMs: 1000, ...changes });
+
+/** Until the subscriptions stand, messages are lost. */
+async function connected(from: Replica): Promise<void> {
+  const heard: string[] = [];
+  await until("both are there", () => {
+    from.ends.tell(end(), (id) => void heard.push(id));
+    return heard.length > 0;
+  });
+}
+
 describeWithServices(["redis"], "what replicas tell each other of ends", () => {
   let url: string;
   const open: RedisClient[] = [];
@@ -29,20 +40,12 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
     };
     return { id, ends, heard, rejected, close };
   };
-  const end = (changes: Partial<End> = {}): End => ({ kind: "connection", id: randomUUID(), atMs: 1000, ...changes });
 
   let one: Replica;
   let other: Replica;
   beforeAll(async () => {
     url = await useRedis();
     [one, other] = [start(), start()];
-    const connected = async (from: Replica) => {
-      const heard: string[] = [];
-      await until("both are there", () => {
-        from.ends.tell(end(), (id) => void heard.push(id));
-        return heard.length > 0;
-      });
-    };
     await connected(one);
     await connected(other);
   });
@@ -108,8 +111,9 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
         ].map((change) => JSON.stringify({ ...message, ...change })),
         ...[{ by: randomUUID() }, { nonce: "x" }, { by: 1 }].map((change) => JSON.stringify({ ...answer, ...change })),
       ];
-      for (const text of [...forged, JSON.stringify(message), JSON.stringify(answer)])
+      for (const text of [...forged, JSON.stringify(message), JSON.stringify(answer)]) {
         await redis.publish(channel, text);
+      }
       const last = end();
       one.ends.tell(last, () => {});
       await until("the last one", () => other.heard.some(({ id }) => id === last.id));

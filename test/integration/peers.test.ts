@@ -216,7 +216,8 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       await pair.first.api.changeConnection(name, { disabled: false });
       await until("it is served again", async () => (await pair.read(name)) === token);
       await pair.cut();
-      for (const text of [...seen]) await redis.publish(channel, text);
+      const sent = seen.slice(); // what is sent again is seen again
+      for (const text of sent) await redis.publish(channel, text);
       await redis.set(endKey({ kind: "connection", id }), kept);
       const rejected = async () => {
         const { body } = await pair.second.api.api<string>("/metrics");

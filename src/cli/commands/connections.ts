@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { collect, collectPair } from "../options.ts";
-import type { Column } from "../output.ts";
+import { warnOfUnconfirmed, type Column } from "../output.ts";
 import { textOf, type Resource } from "../resource.ts";
 import { readSecret } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
@@ -130,7 +130,8 @@ async function deleteConnection(
   { api, output }: Session,
   { args: [name = ""], options: { revoke } }: { args: string[]; options: { revoke: boolean } },
 ) {
-  await api().delete(pathOf(name), revoke ? {} : { revoke: false });
+  const unconfirmed = await api().delete(pathOf(name), revoke ? {} : { revoke: false });
+  warnOfUnconfirmed(output, unconfirmed, "its token");
   output.done(`Connection ${name} is deleted.`, { deleted: name });
 }
 

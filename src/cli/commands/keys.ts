@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { collect } from "../options.ts";
-import type { Column } from "../output.ts";
+import { warnOfUnconfirmed, type Column } from "../output.ts";
 import { textOf } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
@@ -42,6 +42,6 @@ async function addKey({ api, output }: Session, { args: [name], options }: { arg
 }
 
 async function revokeKey({ api, output }: Session, { args: [id = ""] }: { args: string[] }) {
-  await api().delete(`/keys/${segment(id)}`);
+  warnOfUnconfirmed(output, await api().delete(`/keys/${segment(id)}`), "callers with it");
   output.done(`Key ${id} is revoked.`, { revoked: id });
 }

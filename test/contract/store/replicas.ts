@@ -3,18 +3,20 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { createReplicas, type Replicas } from "../../../src/store/replicas.ts";
 import type { StoreStage } from "./stage.ts";
 
+/** As if it had been silent for so long. */
+const age = async (stage: StoreStage, { id, seconds }: { id: string; seconds: number }) =>
+  await stage.query(
+    "UPDATE replicas SET seen_at = seen_at - make_interval(secs => $2::float8) WHERE id = $1::uuid RETURNING 1 AS done",
+    id,
+    seconds,
+  );
+
 /** Who serves tokens from memory, and what it has heard of. */
 export function replicas(stage: () => StoreStage): void {
   describe("replicas", () => {
     let all: Replicas;
     const self = { id: randomUUID(), name: "one:8080" };
     const other = { id: randomUUID(), name: "other:8080" };
-    const age = async (id: string, seconds: number) =>
-      await stage().query(
-        "UPDATE replicas SET seen_at = seen_at - make_interval(secs => $2::float8) WHERE id = $1::uuid RETURNING 1 AS done",
-        id,
-        seconds,
-      );
     beforeEach(async () => {
       all = createReplicas(stage().database);
       for (const { id } of [self, other]) await all.leave(id);
@@ -25,7 +27,7 @@ export function replicas(stage: () => StoreStage): void {
       await all.beat({ ...other, heardAt: null });
       expect((await all.beat({ ...self, heardAt: null })).others).toBe(1);
       expect((await all.others(self.id, 60)).map(({ id, name }) => ({ id, name }))).toEqual([other]);
-      await age(other.id, 100);
+      await age(stage(), { id: other.id, seconds: 100 });
       expect((await all.beat({ ...self, heardAt: null })).others).toBe(0);
       expect(await all.others(self.id, 60)).toEqual([]);
       const [silent] = await all.others(self.id, 3600);
@@ -36,7 +38,7 @@ export function replicas(stage: () => StoreStage): void {
       await all.leave(other.id);
       expect(await all.others(self.id, 3600)).toEqual([]);
       await all.beat({ ...other, heardAt: null });
-      await age(other.id, 25 * 3600);
+      await age(stage(), { id: other.id, seconds: 25 * 3600 });
       await all.beat({ ...self, heardAt: null });
       expect(await all.others(self.id, 30 * 86_400)).toEqual([]);
     });
