@@ -17,12 +17,12 @@ const root = resolve(import.meta.dirname, "..");
 const build = join(root, "build");
 /** Only a hang takes longer: an installation must come to an end. */
 const hangMs = 300_000;
-const load = createRequire(import.meta.url)("../bin/load.cjs") as { fingerprint(): string; record: string };
+const load = createRequire(import.meta.url)("../bin/load.cjs") as { stamp(): string; record: string };
 
 rmSync(build, { recursive: true, force: true });
 await bundle({ folder: build });
 await makeSnapshot();
-writeFileSync(load.record, load.fingerprint());
+writeFileSync(load.record, load.stamp());
 try {
   await compileBroker();
   await run("freshet", ["--help"], {}).ended;

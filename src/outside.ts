@@ -84,6 +84,13 @@ export async function openStorage(
     establishSealedFormat(session, {
       keys: secrets.encryptionKeys,
       definitions: (id) => catalog.get(id),
+      onSetAside({ table, id, name }) {
+        const error = new UnreadableSecretError(
+          { table, row: id, column: "mac" },
+          { keyId: null, reason: "no_record" },
+        );
+        alarms.unreadable(name !== null && table === "connections" ? error.of(name) : error);
+      },
       memory: createFormatMemory(dataDir.sealedFormat),
       files: createFileSpool(dataDir.spool, () => {}),
       shared: async () => await openSharedSpool(config.redisUrl),

@@ -83,7 +83,11 @@ async function readOrMake(path: string, make: () => string) {
   }
   const value = make();
   const draft = `${path}.${randomBytes(4).toString("hex")}`;
-  await writeFile(draft, `${value}\n`, { mode: 0o600, flush: true });
-  await rename(draft, path); // a start that dies in between leaves no half-written secret
+  try {
+    await writeFile(draft, `${value}\n`, { mode: 0o600, flush: true });
+    await rename(draft, path); // a start that dies in between leaves no half-written secret
+  } catch (error) {
+    throw new StartupError(`${path} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  }
   return { value, path, isNew: true };
 }

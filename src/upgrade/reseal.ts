@@ -1,3 +1,4 @@
+import { StartupError } from "../errors.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
 import { hostInputs } from "../providers/requirements.ts";
 import type { SpoolPlace } from "../spool/spool.ts";
@@ -18,6 +19,8 @@ export type Resealing = {
   definitions: (id: string) => ProviderDefinition | undefined;
   /** Opens a record of the form from before. @throws when it does not open */
   openOld: (record: Uint8Array, place: Place) => string;
+  /** Told of a row that cannot be proven, since it holds what no broker writes: it stays as it is, and counts for nothing. */
+  onSetAside: (row: { table: string; id: string; name: string | null }) => void;
 };
 
 type Sealed = Uint8Array | null;
@@ -27,36 +30,40 @@ const batchSize = 500;
 export async function resealDatabase(given: Resealing): Promise<void> {
   const vault = places.createTokenVault(given.keyring);
   const reseal = resealer(given);
-  const { session } = given;
   const bound = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
 
-  await eachRow<TokenRow>(given, { select: `SELECT ${tokenColumns.sql} FROM connections c` }, async (row) => {
-    const hosts = hostsFor(given, row);
-    const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
-    await session.query(
-      `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
+  await eachRow<TokenRow>(
+    given,
+    { table: "connections", select: `SELECT ${tokenColumns.sql} FROM connections c` },
+    (row) => {
+      const hosts = hostsFor(given, row);
+      const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
+      return [
+        `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
            mac = $5 WHERE id = $1::uuid`,
-      [
-        row.id,
-        reseal(row.accessToken, places.accessTokenPlace(bound(row))),
-        reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
-        reseal(row.credentials, places.credentialsPlace(entrusted)),
-        vault.connections.sign(row),
-      ],
-    );
-  });
+        [
+          row.id,
+          reseal(row.accessToken, places.accessTokenPlace(bound(row))),
+          reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
+          reseal(row.credentials, places.credentialsPlace(entrusted)),
+          vault.connections.sign(row),
+        ],
+      ];
+    },
+  );
 
   await eachRow<ProvenClient & { secret: Sealed; previousSecret: Sealed }>(
     given,
     {
+      table: "clients",
       select: `SELECT c.id::text AS id, c.name, c.provider, c.client_id AS "clientId", c.connections AS patterns, c.scopes, c.inputs, c.own_redirect_uri AS "ownRedirectUri",
        c.secret_revision AS "secretRevision", c.secret_sealed AS secret, c.previous_secret_sealed AS "previousSecret"
      FROM clients c`,
     },
-    async (client) => {
+    (client) => {
       const destination = clientDestination(client);
       const at = (revision: number) => places.clientSecretPlace({ clientId: client.id, revision, destination });
-      await session.query(
+      return [
         "UPDATE clients SET secret_sealed = $2, previous_secret_sealed = $3, mac = $4 WHERE id = $1::uuid",
         [
           client.id,
@@ -64,59 +71,61 @@ export async function resealDatabase(given: Resealing): Promise<void> {
           reseal(client.previousSecret, at(client.secretRevision - 1)),
           vault.clients.sign(client),
         ],
-      );
+      ];
     },
   );
 
   await eachRow<ProvenKey>(
     given,
     {
+      table: "api_keys",
       select: `SELECT c.id, c.name, c.secret_hash AS "secretHash", c.abilities, c.connections, c.expires_at AS "expiresAt",
        c.revoked_at AS "revokedAt", c.created_at AS "createdAt" FROM api_keys c`,
     },
-    async (key) =>
-      void (await session.query("UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)])),
+    (key) => ["UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)]],
   );
 
   await eachRow<ProvenLink>(
     given,
     {
+      table: "consent_links",
       select: `SELECT c.id, c.connection_id::text AS "connectionId", c.secret_hash AS "secretHash", c.return_to AS "returnTo", c.manual,
        c.purpose, c.created_by AS "createdBy", c.expires_at AS "expiresAt", c.claimed_by AS "claimedBy" FROM consent_links c`,
     },
-    async (link) =>
-      void (await session.query("UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)])),
+    (link) => ["UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)]],
   );
 
   await eachRow<{ id: string; connectionId: string; generation: number; answer: Uint8Array }>(
     given,
     {
+      table: "unread_answers",
       select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.generation, c.answer_sealed AS answer
      FROM unread_answers c`,
     },
-    async ({ id, answer, ...at }) =>
-      void (await session.query("UPDATE unread_answers SET answer_sealed = $2 WHERE id = $1::uuid", [
-        id,
-        reseal(answer, places.answerPlace(at)),
-      ])),
+    ({ id, answer, ...at }) => [
+      "UPDATE unread_answers SET answer_sealed = $2 WHERE id = $1::uuid",
+      [id, reseal(answer, places.answerPlace(at))],
+    ],
   );
 
   await eachRow<{ id: string; connectionId: string; generation: number; record: Uint8Array }>(
     given,
     {
+      table: "candidates",
       select: `SELECT c.attempt_id::text AS id, c.connection_id::text AS "connectionId", c.base_generation AS generation,
        c.record_sealed AS record FROM candidates c`,
       id: "c.attempt_id",
     },
     async ({ id, ...candidate }) => {
       const record = await resealRecord(given, candidate);
-      await session.query("UPDATE candidates SET record_sealed = $2 WHERE attempt_id = $1::uuid", [id, record]);
+      return ["UPDATE candidates SET record_sealed = $2 WHERE attempt_id = $1::uuid", [id, record]];
     },
   );
 
   await eachRow<ProvenHeldGrant & { id: string; record: Uint8Array }>(
     given,
     {
+      table: "held_grants",
       select: `SELECT c.attempt_id::text AS id, c.attempt_id::text AS "attemptId", c.connection_id::text AS "connectionId", c.generation,
        c.account, c.account_label AS "accountLabel", c.link_id AS "linkId", c.accepted, c.record_sealed AS record
      FROM held_grants c`,
@@ -124,11 +133,11 @@ export async function resealDatabase(given: Resealing): Promise<void> {
     },
     async (held) => {
       const record = await resealRecord(given, held);
-      await session.query("UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid", [
-        held.id,
-        record,
-        vault.heldGrants.sign(held),
-      ]);
+      const proof = vault.heldGrants.sign(held);
+      return [
+        "UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid",
+        [held.id, record, proof],
+      ];
     },
   );
 
@@ -141,6 +150,7 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
   await eachRow<Device>(
     given,
     {
+      table: "device_authorizations",
       select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.device_code_sealed AS "deviceCode", c.link_id AS "linkId",
        c.user_code AS "userCode", c.verification_uri AS "verificationUri",
        c.verification_uri_complete AS "verificationUriComplete", c.interval_s AS "intervalSeconds",
@@ -148,14 +158,12 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
     },
     async ({ id, connectionId, deviceCode, ...shown }) => {
       const row = await rowOf(given, connectionId);
-      if (row === null) return;
+      if (row === null) return null;
       const destination = entrustedDestination(row, hostsFor(given, row));
       const place = places.deviceCodePlace({ requestId: id, destination });
       const joined = (code: string) => JSON.stringify({ ...shown, scopes: row.scopes, deviceCode: code });
-      await given.session.query("UPDATE device_authorizations SET device_code_sealed = $2 WHERE id = $1::uuid", [
-        id,
-        resealer(given)(deviceCode, place, joined),
-      ]);
+      const sealed = resealer(given)(deviceCode, place, joined);
+      return ["UPDATE device_authorizations SET device_code_sealed = $2 WHERE id = $1::uuid", [id, sealed]];
     },
   );
 }
@@ -163,10 +171,19 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
 /** Answers that wait outside of the database are sealed anew where they wait. */
 export async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Promise<void> {
   for (const spool of spools) {
-    for (const entry of (await spool.list()).filter(({ record }) => isOldFormat(record))) {
-      await spool.put({ ...entry, record: new Uint8Array(await resealRecord(given, entry)) });
+    const entries = await spool.list().catch((error: unknown) => cannot("read", spool, error));
+    for (const entry of entries.filter(({ record }) => isOldFormat(record))) {
+      const record = new Uint8Array(await resealRecord(given, entry));
+      await spool.put({ ...entry, record }).catch((error: unknown) => cannot("written", spool, error));
     }
   }
+}
+
+/** None may be missed: what waits in the old form is refused from this start on. */
+function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown): never {
+  const { code = "unknown error" } = error as NodeJS.ErrnoException;
+  const place = name === "redis" ? "REDIS_URL: what waits in Redis" : "DATA_DIR: its folder spool";
+  throw new StartupError(`${place} cannot be ${what} (${code}); this start seals anew what waits there to be stored`);
 }
 
 type Kept = { connectionId: string; generation: number; record: Uint8Array };
@@ -245,12 +262,14 @@ function resealer({ keyring, openOld }: Resealing) {
   };
 }
 
-/** In batches, in the order of ids. */
-// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- said by who writes the SELECT, as with `query`
+/** The statement that changes a row, with its values; null: the row stays as it is. */
+type Change = [sql: string, values: unknown[]] | null;
+
+/** In batches, in the order of ids. A row that holds what nobody can make a proof of is set aside, alone. */
 async function eachRow<Row extends { id: string }>(
-  { session }: Resealing,
-  { select, id = "c.id" }: { select: string; id?: string },
-  change: (row: Row) => Promise<unknown>,
+  { session, onSetAside }: Resealing,
+  { table, select, id = "c.id" }: { table: string; select: string; id?: string },
+  changeOf: (row: Row) => Change | Promise<Change>,
 ): Promise<void> {
   let rows: Row[] = [];
   do {
@@ -259,7 +278,17 @@ async function eachRow<Row extends { id: string }>(
       `${select} WHERE $1::text IS NULL OR ${id}::text > $1::text ORDER BY ${id}::text LIMIT ${batchSize}`,
       [last],
     );
-    for (const row of rows) await change(row);
+    for (const row of rows) {
+      let change: Change;
+      try {
+        change = await changeOf(row);
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error;
+        onSetAside({ table, id: row.id, name: "name" in row ? String(row.name) : null });
+        continue;
+      }
+      if (change !== null) await session.query(change[0], change[1]);
+    }
     // failpoint: rows sealed anew
   } while (rows.length === batchSize);
 }

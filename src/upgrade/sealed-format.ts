@@ -14,13 +14,17 @@ export type FormatMemory = { isKept(): boolean; keep(): Promise<void> };
 export function createFormatMemory(path: string): FormatMemory {
   return {
     isKept: () => existsSync(path),
-    keep: async () => await writeFile(path, "2\n", { mode: 0o600, flush: true }),
+    keep: async () =>
+      await writeFile(path, "2\n", { mode: 0o600, flush: true }).catch((error: NodeJS.ErrnoException) => {
+        throw new StartupError(`DATA_DIR: ${path} cannot be written (${error.code})`);
+      }),
   };
 }
 
 export type SealedFormatParts = {
   keys: readonly { id: string; key: Buffer }[];
   definitions: Resealing["definitions"];
+  onSetAside: Resealing["onSetAside"];
   memory: FormatMemory;
   /** The spool in this process's own folder. */
   files: SpoolPlace;
@@ -65,7 +69,13 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
   const marks = await session.query<{ id: string; check: Uint8Array }>(
     `SELECT id, check_sealed AS "check" FROM encryption_keys`,
   );
-  const resealing: Resealing = { session, keyring, definitions: parts.definitions, openOld: opener(keys) };
+  const resealing: Resealing = {
+    session,
+    keyring,
+    definitions: parts.definitions,
+    onSetAside: parts.onSetAside,
+    openOld: opener(keys),
+  };
   if (marks.length === 0) {
     if (await finds(session, anything)) throw robbed("its table encryption_keys is empty, and other tables are not");
   } else if (marks.every(({ check }) => isOldFormat(check))) {

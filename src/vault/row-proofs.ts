@@ -75,14 +75,14 @@ export function createRowProofs(
         credentialsRevision,
       }) => [
         { id, name, parentId, chain, provider, clientRef, grant, scopes, credentialsRevision },
-        { inputs: sorted(inputs), labels: sorted(labels), disabled: status === "disabled" },
+        { inputs: textsOf(inputs), labels: textsOf(labels), disabled: status === "disabled" },
       ],
     ),
     clients: proofs(
       "clients",
       ({ id }) => id,
       ({ id, name, provider, clientId, patterns, scopes, inputs, ownRedirectUri, secretRevision }) => [
-        { id, name, provider, clientId, patterns, scopes, ownRedirectUri, secretRevision, inputs: sorted(inputs) },
+        { id, name, provider, clientId, patterns, scopes, ownRedirectUri, secretRevision, inputs: textsOf(inputs) },
       ],
     ),
     keys: proofs(
@@ -108,6 +108,13 @@ export function createRowProofs(
       ],
     ),
   };
+}
+
+/** @throws TypeError for what this broker never writes there, such as a list, or a number in a map */
+function textsOf(map: unknown): [string, string][] {
+  const isMap = typeof map === "object" && map !== null && !Array.isArray(map);
+  if (!isMap || Object.values(map).some((value) => typeof value !== "string")) throw new TypeError("no map of texts");
+  return sorted(map as Record<string, string>);
 }
 
 function hex(bytes: Uint8Array): string {

@@ -29,6 +29,13 @@ const asOfNow = `UPDATE connections SET issued_at = now() - interval '2 hours', 
   UPDATE held_grants SET created_at = now();
   UPDATE device_authorizations SET created_at = now(), expires_at = now() + interval '1 hour', next_poll_at = now()`;
 
+/** Rows that hold what no broker writes, each for itself. */
+const odd = `INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels)
+    SELECT gen_random_uuid(), 'odd-' || o.n, c.provider, c.client_ref, c.grant_type, c.scopes, c.granted_scopes, o.inputs, o.labels
+    FROM connections c, (VALUES (1, 'null'::jsonb, '{}'::jsonb), (2, '[1]', '{}'), (3, '5', '{}'), (4, '"text"', '{}'),
+      (5, '{"a": 1}', '{}'), (6, '{}', 'null'), (7, '{}', '["a"]')) o(n, inputs, labels) WHERE c.name = 'd-pending';
+  INSERT INTO clients (id, name, provider, client_id, inputs) VALUES (gen_random_uuid(), 'odd', 'made-up', 'x', 'null')`;
+
 /** Takes every refresh token once, and those that have ended not at all. */
 class Provider {
   readonly asked: URLSearchParams[] = [];
@@ -88,7 +95,7 @@ function upgrading(kind: string, prepare: () => Promise<Subject>): void {
       await subject.on(async (run) => {
         await run(dump.sql);
         await run("SET search_path = public");
-        for (const statement of asOfNow.split(";")) await run(statement);
+        for (const statement of `${asOfNow};${odd}`.split(";")) await run(statement);
       });
       await subject.leave(dump.spool);
       broker = await open({});
@@ -142,6 +149,18 @@ function upgrading(kind: string, prepare: () => Promise<Subject>): void {
       expect(provider.asked.every((fields) => fields.get("client_secret") === "client-secret-2")).toBe(true);
       const login = provider.asked.find((fields) => fields.get("grant_type") === "password");
       expect(login?.get("password")).toBe("the-password");
+    });
+
+    it("a row that holds what no broker writes is set aside, named, and can be deleted", async () => {
+      for (const name of ["odd-1", "odd-2", "odd-3", "odd-4", "odd-5", "odd-6", "odd-7"]) {
+        expect((await broker.api.token(name)).body.code).toBe("unreadable_secret");
+        const told = (line: string) => line.includes("does not open") && line.includes(`"connection":"${name}"`);
+        expect(broker.stdout.split("\n").some(told)).toBe(true);
+        await broker.api.deleteConnection(name);
+      }
+      const patched = await broker.api.api("/clients/odd", { method: "PATCH", body: { scopes: [] } });
+      expect(patched.status).not.toBe(200);
+      expect((await broker.api.api("/clients/odd", { method: "DELETE" })).status).toBe(204);
     });
 
     it("what was refused is refused still", async () => {

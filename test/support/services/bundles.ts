@@ -8,13 +8,18 @@ import { armFailpoints } from "../faults/failpoints.ts";
 
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const armedRecord = join(armedFolder, "sources");
-const load = createRequire(import.meta.url)("../../../bin/load.cjs") as { fingerprint(): string; record: string };
+const load = createRequire(import.meta.url)("../../../bin/load.cjs") as {
+  fingerprint(): string;
+  stamp(): string;
+  record: string;
+};
 
 /** What brokers under test run from, made anew where the sources have changed since. */
 export async function makeBundles(): Promise<void> {
   const sources = load.fingerprint();
-  const isMadeOf = (path: string) => existsSync(path) && readFileSync(path, "utf8") === sources;
-  if (!isMadeOf(load.record)) execFileSync(process.execPath, ["scripts/build.ts"], { cwd: root, stdio: "inherit" });
+  const isMadeOf = (path: string, whole = sources) => existsSync(path) && readFileSync(path, "utf8") === whole;
+  if (!isMadeOf(load.record, load.stamp()))
+    execFileSync(process.execPath, ["scripts/build.ts"], { cwd: root, stdio: "inherit" });
   if (isMadeOf(armedRecord)) return;
   const arm = {
     name: "failpoints",

@@ -20,8 +20,8 @@ beforeEach(async () => {
   write("src/main.ts", `console.log("sources");`);
   write("build/main.cjs", `console.log("bundle", require("./part.cjs"), require("node:path").sep);`);
   write("build/part.cjs", "module.exports = 7;");
-  const { fingerprint } = createRequire(loader)(join(root, "bin/load.cjs")) as { fingerprint: () => string };
-  write("build/sources", fingerprint());
+  const { stamp } = createRequire(loader)(join(root, "bin/load.cjs")) as { stamp: () => string };
+  write("build/sources", stamp());
 });
 
 function write(path: string, content: string): void {
@@ -44,6 +44,13 @@ test.each([
   ["other versions of what is installed", () => write("package-lock.json", `{"packages": {}}`)],
   ["a lockfile that is gone", () => rmSync(join(root, "package-lock.json"))],
   ["a build that did not come to its end", () => write("build/sources", "")],
+  [
+    "a build whose record is no file",
+    () => (rmSync(join(root, "build/sources")), mkdirSync(join(root, "build/sources"))),
+  ],
+  ["a build that lacks a part", () => rmSync(join(root, "build/part.cjs"))],
+  ["a build whose part was cut off", () => write("build/part.cjs", "module.exp")],
+  ["a build that holds something else", () => write("build/main.cjs", `}${"x".repeat(71)}`)],
 ])("%s: it starts from the sources", async (_what, change) => {
   change();
   expect(await start()).toBe("sources");
