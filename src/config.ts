@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { Type, type Static, type TSchema } from "typebox";
 import { Value } from "typebox/value";
 import { StartupError } from "./errors.ts";
+import { parseNetworks } from "./providers/egress.ts";
 import { readableLine } from "./readable.ts";
 
 const secret = { secret: true };
@@ -88,7 +89,7 @@ export type Config = Readonly<{
   adminKeys: readonly string[];
   dataDir: string;
   providersDir: string | null;
-  /** CIDR ranges, not yet parsed further than their shape. */
+  /** CIDR ranges. */
   providerNetworks: readonly string[];
   sandbox: boolean;
   logLevel: string;
@@ -134,7 +135,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     adminKeys: values.ADMIN_KEY?.split(",") ?? [],
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
-    providerNetworks: splitList(values.PROVIDER_NETWORKS),
+    providerNetworks: parseCidrs(values.PROVIDER_NETWORKS),
     sandbox: values.SANDBOX ?? databaseUrl === null,
     logLevel: String(values.LOG_LEVEL),
     metricsPort: values.METRICS_PORT ?? null,
@@ -226,6 +227,15 @@ function parseHost(text: string): string {
     fail("HOST", `must be an address or a host name, not ${JSON.stringify(text)}`);
   }
   return text;
+}
+
+function parseCidrs(text: string | undefined): string[] {
+  try {
+    parseNetworks(text ?? "");
+  } catch (error) {
+    fail("PROVIDER_NETWORKS", `must be a comma list of CIDR blocks: ${(error as Error).message}`);
+  }
+  return splitList(text);
 }
 
 const namedNetworks = ["loopback", "linklocal", "uniquelocal"];

@@ -53,7 +53,7 @@ export type Providers = ReturnType<typeof openProviders>;
 export type Storage = Awaited<ReturnType<typeof openStorage>>;
 export type Shared = Awaited<ReturnType<typeof openShared>>;
 
-/** Provider definitions, and the way to their hosts. @throws StartupError for a faulty file or network */
+/** Provider definitions, and the way to their hosts. @throws StartupError for a faulty file */
 export function openProviders(config: Config, log: Pick<Logger, "info">) {
   const sandboxAddress = sandboxAddressOf(config);
   const catalog = loadCatalog({
@@ -62,7 +62,7 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
     sandbox: sandboxAddress,
   });
   const egress = createEgress({
-    networks: readNetworks(config.providerNetworks),
+    networks: config.providerNetworks.length === 0 ? null : parseNetworks(config.providerNetworks.join(",")),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
   });
   const onUntold = ({ provider, host, detail }: Untold) =>
@@ -187,14 +187,6 @@ function isWhole(vault: TokenVault, entry: SpoolEntry): boolean {
     return true;
   } catch (error) {
     return error instanceof UnreadableSecretError && error.reason === "unknown_key";
-  }
-}
-
-function readNetworks(networks: readonly string[]) {
-  try {
-    return networks.length === 0 ? null : parseNetworks(networks.join(","));
-  } catch (error) {
-    throw new StartupError(`PROVIDER_NETWORKS must be a comma list of CIDR blocks: ${(error as Error).message}`);
   }
 }
 

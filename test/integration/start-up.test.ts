@@ -248,6 +248,8 @@ describeWithServices(["postgres"], "a real Postgres that cannot serve ends the s
     await query(DATABASE_URL, dump.sql);
     const env = { DATABASE_URL, ENCRYPTION_KEYS: dump.encryptionKey };
     await expectRefused(env, "a Redis that is away while a database is sealed anew");
+    const filed = { REDIS_URL: undefined, DATA_DIR: await newFolder("filed", { spool: "" }) };
+    await expectRefused({ ...env, ...filed }, "a spool that is a file while a database is sealed anew");
     const DATA_DIR = await newFolder("knows better", { "sealed-format": "2\n" });
     await expectRefused({ ...env, REDIS_URL: undefined, DATA_DIR }, "an old database where a newer one was");
     await query(DATABASE_URL, "ALTER TABLE api_keys ADD COLUMN IF NOT EXISTS mac text");
@@ -310,7 +312,10 @@ describeWithServices(["postgres"], "what callers have put in the place of the sa
       await broker.stop("SIGTERM");
       broker.stdout = "";
       await broker.start();
-      await until("the first steps", () => broker.stdout.includes("Freshet is ready at"));
+      await until("the first steps", () => {
+        if (!broker.isRunning) throw new Error(`the broker has ended: ${broker.stderr}`);
+        return broker.stdout.includes("Freshet is ready at");
+      });
       expect((await api.api("/connections")).status).toBe(200);
       return broker.stdout;
     };

@@ -41,7 +41,10 @@ const patch = closed(
     connections: Type.Optional(patternList),
     inputs: Type.Optional(inputMap),
     own_redirect_uri: Type.Optional(
-      Type.Boolean({ description: "register the redirect_uri of the answer at the provider before the next consent" }),
+      Type.Boolean({
+        description:
+          "true: /callback/:provider/:client, false: the shared /callback/:provider again, also for a client that had its own; register the redirect_uri of the answer at the provider before the next consent",
+      }),
     ),
   },
   { minProperties: 1 },
