@@ -1,6 +1,7 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { BrokerError } from "../errors.ts";
 import type { AuthorizationDefinition, ProviderDefinition } from "./definition.ts";
+import { whyUnsendable } from "./requirements.ts";
 import { withoutNull } from "./resolve-request.ts";
 import { joinScopes } from "./scopes.ts";
 import { cut, scrub } from "./scrub.ts";
@@ -139,8 +140,14 @@ export function readCallback(
   const code = read(callback.code);
   if (code === undefined) return { kind: "error", error: "missing_code", description: "no code came back", ...issuer };
   const captured = readCaptured(callback.capture, read);
+  const isOdd = (name: string, pattern: unknown): boolean => {
+    const value = captured[name];
+    if (value === undefined) return pattern !== null;
+    // Found out now: the page says that the answer is at fault, not that the provider is away.
+    return whyUnsendable(definition, `callback.${name}`, value) !== null;
+  };
   const wrong = Object.entries(callback.capture).find(
-    ([name, { from, pattern }]) => pattern !== null && read(from) !== undefined && captured[name] === undefined,
+    ([name, { from, pattern }]) => read(from) !== undefined && isOdd(name, pattern),
   );
   if (wrong !== undefined) {
     const description = `${wrong[1].from} is not what this provider sends`;

@@ -194,6 +194,21 @@ test("a captured value that does not fit its pattern was tampered with; one that
   expect(readCallback(definition, { code: "c1" })).toMatchObject({ kind: "code", captured: {} });
 });
 
+test("a captured value that cannot be sent where the definition puts it is not what the provider sends, whatever its pattern takes", () => {
+  const definition = define(
+    "",
+    `id: own
+authorization: { url: https://login.example/authorize, callback: { capture: { org: { param: org, pattern: '^.+$' }, realm: { param: realm, pattern: '^[a-z.]+$' } } } }
+token: { url: "https://login.example/{callback.realm}/token", headers: { x-org: "{callback.org}" } }`,
+  );
+  const read = (query: Record<string, string>) =>
+    readCallback(definition, { code: "c1", org: "a", realm: "r", ...query });
+  expect(read({})).toMatchObject({ kind: "code", captured: { org: "a", realm: "r" } });
+  for (const odd of [{ org: "a\u4e00" }, { realm: ".." }]) {
+    expect(read(odd)).toMatchObject({ kind: "error", error: "unexpected_parameter" });
+  }
+});
+
 describe("scopes", () => {
   const definition = withAuthorization(`scope: { separator: ",", default: [a], required: [offline] }`);
 
