@@ -52,8 +52,8 @@ export type Failure = {
   retryAfterSeconds?: number;
   /** Of an answer that closes the definition's limits: for how long nothing is sent. */
   closedSeconds?: number;
-  /** Of `limit_reached`: true where all requests with the token host share the limit. */
-  isOfHost?: boolean;
+  /** Of `limit_reached`: true where no other refresh of the client at this host is let through either. */
+  isOfClient?: boolean;
   /**
    * The answer of an `unknown` outcome, to be kept sealed: JSON of `{status, headers, complete, body}`, the body in base64. May hold
    * tokens: non-enumerable, so that no logger can spill it.

@@ -15,8 +15,15 @@ export type LimitRules = {
 export type LimitedRequest = {
   key: string;
   rules: LimitRules;
-  /** Counted, and let through whatever the rules say. */
-  isNote: boolean;
+  /** Who asks, of those that share the key. */
+  client: string;
+  /** All clients with a connected connection of this provider share the key; null: only those that ask do. */
+  provider: string | null;
+  /**
+   * `refresh`: it goes on with a grant that the provider has given. `first`: nobody knows yet whether it will ever work, so it takes no
+   * more than half of what the rules allow, and leaves every turn to others. `note`: counted, and let through whatever the rules say.
+   */
+  kind: "refresh" | "first" | "note";
   /** By when after its admission the provider will have got it, at the latest. */
   travelSeconds: number;
   /** From its admission; then it counts as come back. */
@@ -24,7 +31,7 @@ export type LimitedRequest = {
 };
 
 /** Of an admitted request: what `settle` finds it by. */
-export type Admitted = { key: string; at: Date; travelSeconds: number };
+export type Admitted = { key: string; client: string; at: Date; travelSeconds: number };
 
 export type Admission = { admitted: Admitted } | { admitted: null; waitSeconds: number };
 
@@ -32,20 +39,25 @@ export type RequestLimits = ReturnType<typeof createRequestLimits>;
 
 /** A wait for one of those that run is told to be no longer: they come back any moment. */
 const comeBackSeconds = 1;
+/** For so long a client that has asked is one of those that share. */
+const rememberSeconds = 24 * 3600;
+/** The row holds no more: those that asked last. Only keys with `admin` make clients. */
+const mostClients = 64;
 
 /**
  * The limits of token endpoints, kept by the lock of one row for each key and by Postgres's clock. A request counts from
  * the moment at which the provider has got it at the latest, so that what the provider sees never exceeds the rules.
+ * How clients share a key: docs/decisions/0023-a-share-for-each-client.md.
  */
 export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
   return {
     /** Lets the request through and counts it, or says in how many seconds to ask again. */
     async admit(request: LimitedRequest): Promise<Admission> {
-      const { key, travelSeconds } = request;
+      const { key, client, travelSeconds } = request;
       const [asked] = await prisma.$queryRaw<{ at: Date; waitSeconds: number }[]>(admission(request));
       if (asked === undefined) throw new Error("an upsert has returned no row");
       const { at, waitSeconds } = asked;
-      return waitSeconds === 0 ? { admitted: { key, at, travelSeconds } } : { admitted: null, waitSeconds };
+      return waitSeconds === 0 ? { admitted: { key, client, at, travelSeconds } } : { admitted: null, waitSeconds };
     },
 
     /**
@@ -53,14 +65,20 @@ export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
      * let through; a time that was set before is not made shorter.
      */
     async settle(admitted: Admitted, given: { sent: boolean; closeSeconds: number }): Promise<void> {
-      const { key, at, travelSeconds } = admitted;
+      const { key, client, at, travelSeconds } = admitted;
       // The provider has answered, so it has got the request by now.
-      const seen = given.sent ? Sql.sql`ARRAY[LEAST(l.seen_by[i], clock_timestamp())]` : Sql.sql`'{}'::timestamptz[]`;
+      const [seen, whose] = given.sent
+        ? [Sql.sql`ARRAY[LEAST(l.seen_by[i], clock_timestamp())]`, Sql.sql`ARRAY[${client}::text]`]
+        : [Sql.sql`'{}'::timestamptz[]`, Sql.sql`'{}'::text[]`];
+      // Two clients may have been let through in the same millisecond.
+      const place = Sql.sql`(SELECT min(i) AS i FROM generate_subscripts(l.seen_by, 1) i
+        WHERE l.seen_by[i] = ${at}::timestamptz + ${seconds(travelSeconds)} AND l.seen_of[i] = ${client})`;
       await prisma.$executeRaw`UPDATE request_limits l SET
         running = COALESCE((SELECT l.running[:i - 1] || l.running[i + 1:]
           FROM array_position(l.running, ${at}::timestamptz) AS i WHERE i IS NOT NULL), l.running),
-        seen_by = COALESCE((SELECT l.seen_by[:i - 1] || ${seen} || l.seen_by[i + 1:]
-          FROM array_position(l.seen_by, ${at}::timestamptz + ${seconds(travelSeconds)}) AS i WHERE i IS NOT NULL), l.seen_by),
+        (seen_by, seen_of) = (SELECT
+          CASE WHEN i IS NULL THEN l.seen_by ELSE l.seen_by[:i - 1] || ${seen} || l.seen_by[i + 1:] END,
+          CASE WHEN i IS NULL THEN l.seen_of ELSE l.seen_of[:i - 1] || ${whose} || l.seen_of[i + 1:] END FROM ${place} p),
         closed_until = GREATEST(l.closed_until, CASE WHEN ${given.closeSeconds}::double precision > 0
           THEN clock_timestamp() + ${seconds(given.closeSeconds)} END)
         WHERE l.key = ${key}`;
@@ -68,37 +86,136 @@ export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
   };
 }
 
-/** The row is locked before its values and the clock are read: in DO UPDATE they are those of after the wait for the lock. */
-function admission({ key, rules, isNote, travelSeconds, leaseSeconds }: LimitedRequest): Sql.Sql {
-  const { concurrency, spacingMs, maxPerWindow } = rules;
+/** So many others may be under way, or in the window, that as many again have room. One is the least: a limit of one has no half. */
+export function halfOf(rules: LimitRules): LimitRules {
+  const { concurrency, maxPerWindow } = rules;
+  return {
+    ...rules,
+    concurrency: concurrency && Math.ceil(concurrency / 2),
+    maxPerWindow: maxPerWindow && { ...maxPerWindow, requests: Math.ceil(maxPerWindow.requests / 2) },
+  };
+}
+
+/** How many requests of a window are kept, all in all, for clients that have had less than their part. */
+export function keptForOthers({ maxPerWindow }: LimitRules): number {
+  const requests = maxPerWindow?.requests ?? 0;
+  return requests < 2 ? 0 : Math.max(1, Math.floor(requests / 4));
+}
+
+/** For so long a turn is kept for who does not come: the time in which the rules bear one request. */
+export function turnSeconds({ spacingMs, maxPerWindow }: LimitRules): number {
+  const one = maxPerWindow === null ? 0 : maxPerWindow.seconds / maxPerWindow.requests;
+  return Math.min(60, Math.max(2, spacingMs / 1000, one));
+}
+
+/**
+ * The row is locked before its values and the clock are read: in DO UPDATE they are those of after the wait for the lock.
+ * The arrays come in two groups, of which each line is one entry. Whoever writes them by hand may leave a group uneven: what lacks
+ * its time is not there, what lacks its client is nobody's.
+ */
+function admission(request: LimitedRequest): Sql.Sql {
+  const { key, client, rules, kind } = request;
+  const { spacingMs, maxPerWindow } = rules;
+  const own = kind === "first" ? halfOf(rules) : rules;
+  const { concurrency } = own;
   const keep = Math.max(spacingMs / 1000, maxPerWindow?.seconds ?? 0);
   const spacing = seconds(spacingMs / 1000);
   const window = seconds(maxPerWindow?.seconds ?? 0);
-  const travel = seconds(travelSeconds);
-  const lease = seconds(leaseSeconds);
+  const travel = seconds(request.travelSeconds);
+  const lease = seconds(request.leaseSeconds);
+  const turn = seconds(turnSeconds(rules));
   const comeBack = seconds(comeBackSeconds);
-  const clock = Sql.sql`(SELECT clock_timestamp()::timestamptz(3) AS now) t`;
+  const soon = seconds(comeBackSeconds + request.travelSeconds);
+  const requests = Sql.sql`${own.maxPerWindow?.requests ?? null}::int`;
+  const kept = Sql.sql`${keptForOthers(rules)}::int`;
+  const registered = Sql.sql`${registeredBeside(request)} LIMIT ${keptForOthers(rules) > 0 ? mostClients : 0}::int`;
+  const isRefresh = Sql.sql`${kind === "refresh"}::boolean`;
+  const isKnown = Sql.sql`${kind !== "first"}::boolean`;
+  const me = Sql.sql`${client}::text`;
   return Sql.sql`
-    INSERT INTO request_limits AS l (key, seen_by, running, keep_seconds, asked_at, wait_seconds)
-    SELECT ${key}, CASE WHEN ${keep}::double precision > 0 THEN ARRAY[now + ${travel}] ELSE '{}' END, ARRAY[now],
-      ${keep}::double precision, now, 0 FROM ${clock}
-    ON CONFLICT (key) DO UPDATE SET (seen_by, running, keep_seconds, asked_at, wait_seconds) = (
-      SELECT CASE WHEN wait = 0 AND keep > 0 THEN seen_by || (now + ${travel}) ELSE seen_by END,
-        CASE WHEN wait = 0 THEN running || now ELSE running END, keep, now, wait
-      FROM ${clock}
-      CROSS JOIN LATERAL (SELECT GREATEST(l.keep_seconds, ${keep}::double precision) AS keep) k
-      CROSS JOIN LATERAL (SELECT COALESCE(array_agg(seen ORDER BY seen), '{}') AS seen_by
-        FROM unnest(l.seen_by) AS u(at) CROSS JOIN LATERAL (SELECT LEAST(at, now + ${travel}) AS seen) c
-        WHERE seen + make_interval(secs => keep) > now) s
-      CROSS JOIN LATERAL (SELECT COALESCE(array_agg(since ORDER BY since), '{}') AS running
-        FROM unnest(l.running) AS u(at) CROSS JOIN LATERAL (SELECT LEAST(at, now) AS since) c
-        WHERE since + ${lease} > now) r
-      CROSS JOIN LATERAL (SELECT CASE WHEN NOT ${isNote}::boolean THEN GREATEST(l.closed_until,
-        CASE WHEN ${spacingMs}::double precision > 0 THEN seen_by[cardinality(seen_by)] + ${spacing} END,
-        seen_by[cardinality(seen_by) + 1 - ${maxPerWindow?.requests ?? null}::int] + ${window},
-        CASE WHEN cardinality(running) >= ${concurrency}::int
-          THEN LEAST(running[cardinality(running) + 1 - ${concurrency}::int] + ${lease}, now + ${comeBack}) END
-      ) END AS free_at) f
-      CROSS JOIN LATERAL (SELECT COALESCE(GREATEST(EXTRACT(EPOCH FROM free_at - now), 0), 0)::double precision AS wait) w)
+    INSERT INTO request_limits AS l (key, seen_by, seen_of, running, keep_seconds, asked_at, wait_seconds,
+      clients, clients_asked, waits_since, waits_due)
+    SELECT ${key}, CASE WHEN ${keep}::double precision > 0 THEN ARRAY[now + ${travel}] ELSE '{}' END,
+      CASE WHEN ${keep}::double precision > 0 THEN ARRAY[${me}] ELSE '{}' END, ARRAY[now], ${keep}::double precision, now, 0,
+      CASE WHEN ${isKnown} THEN ARRAY[${me}] ELSE '{}' END, CASE WHEN ${isKnown} THEN ARRAY[now] ELSE '{}' END,
+      CASE WHEN ${isKnown} THEN ARRAY[NULL::timestamptz] ELSE '{}' END, CASE WHEN ${isKnown} THEN ARRAY[NULL::timestamptz] ELSE '{}' END
+    FROM (SELECT clock_timestamp()::timestamptz(3) AS now) t
+    ON CONFLICT (key) DO UPDATE SET (seen_by, seen_of, running, keep_seconds, asked_at, wait_seconds,
+      clients, clients_asked, waits_since, waits_due) = (
+    WITH t AS MATERIALIZED (SELECT now, GREATEST(l.keep_seconds, ${keep}::double precision) AS keep
+      FROM (SELECT clock_timestamp()::timestamptz(3) AS now) c),
+    seen AS (SELECT at, client, at + ${window} > now AS in_window,
+        row_number() OVER (ORDER BY at DESC) AS place, row_number() OVER (PARTITION BY client ORDER BY at DESC) AS own_place
+      FROM t CROSS JOIN LATERAL (SELECT LEAST(u.at, now + ${travel}) AS at, u.client
+        FROM unnest(l.seen_by, l.seen_of) AS u(at, client) WHERE u.at IS NOT NULL) s
+      WHERE at + make_interval(secs => keep) > now),
+    running AS (SELECT since, row_number() OVER (ORDER BY since DESC) AS place
+      FROM t CROSS JOIN LATERAL (SELECT LEAST(u.since, now) AS since FROM unnest(l.running) AS u(since) WHERE u.since IS NOT NULL) r
+      WHERE since + ${lease} > now),
+    known AS (SELECT u.client, max(LEAST(u.asked, now)) AS asked, min(u.since) AS since, min(u.due) AS due
+      FROM t CROSS JOIN unnest(l.clients, l.clients_asked, l.waits_since, l.waits_due) AS u(client, asked, since, due)
+      WHERE u.client IS NOT NULL AND u.asked IS NOT NULL
+        AND u.asked + make_interval(secs => GREATEST(keep, ${rememberSeconds}::double precision)) > now
+      GROUP BY u.client),
+    -- Whom something is kept for, those that hold least first.
+    others AS (SELECT client, held, row_number() OVER (ORDER BY held, client COLLATE "C") AS place
+      FROM (SELECT client FROM known WHERE client <> ${me} UNION (${registered})) o
+      CROSS JOIN LATERAL (SELECT count(*) AS held FROM seen WHERE seen.client = o.client AND in_window) h),
+    shares AS (SELECT LEAST(count(*), ${kept})::int AS number,
+        CASE WHEN count(*) > 0 AND ${kept} > 0 THEN ${kept} / LEAST(count(*), ${kept})::int ELSE 0 END AS part FROM others),
+    mine AS (SELECT part, held < part AND ${isRefresh} AS is_below,
+        CASE WHEN held >= part AND ${isRefresh} THEN number ELSE 0 END AS leaves,
+        (SELECT since FROM known CROSS JOIN t WHERE client = ${me} AND due + ${turn} > now AND ${isRefresh}) AS since
+      FROM shares CROSS JOIN (SELECT count(*) AS held FROM seen WHERE client = ${me} AND in_window) h),
+    -- What counts for this client. Of the requests of those that it leaves a part to, only what they had beyond it does, and their
+    -- parts are as good as taken.
+    counted AS (SELECT at, in_window, row_number() OVER (ORDER BY at DESC) AS place FROM seen CROSS JOIN mine
+      WHERE NOT EXISTS (SELECT FROM others WHERE others.client = seen.client AND others.place <= leaves AND own_place <= part)),
+    -- Whose turn it is first; of the window, those beside whom a part is kept for. Who was told to wait for a request under way may be
+    -- told too long by the time that it travels.
+    ahead AS (SELECT count(*) AS number, max(due) + ${turn} AS until,
+        count(*) FILTER (WHERE NOT is_kept) AS of_window, max(due) FILTER (WHERE NOT is_kept) + ${turn} AS of_window_until
+      FROM t CROSS JOIN mine CROSS JOIN known JOIN others USING (client)
+      CROSS JOIN LATERAL (SELECT held < part AND others.place <= leaves AS is_kept) k
+      WHERE known.since IS NOT NULL AND due <= now + ${soon} AND due + ${turn} > now
+        AND CASE WHEN (held < part) = is_below
+          THEN (known.since, client COLLATE "C") < (COALESCE(mine.since, 'infinity'), ${me}) ELSE held < part END),
+    free AS (SELECT GREATEST(l.closed_until,
+          CASE WHEN ${spacingMs}::double precision > 0 THEN (SELECT at FROM seen WHERE place = 1) + ${spacing} END,
+          (SELECT at FROM counted WHERE place = bears) + ${window},
+          CASE WHEN (SELECT count(*) FROM running) >= ${concurrency}::int
+            THEN LEAST((SELECT since FROM running WHERE place = ${concurrency}::int) + ${lease}, now + ${comeBack}) END) AS at,
+        -- Where it is another's turn: until that one has come and the next place is free, or has not come.
+        CASE WHEN of_window >= bears - (SELECT count(*) FROM counted WHERE in_window)
+          THEN LEAST(of_window_until, (SELECT at FROM counted WHERE place = bears - of_window) + ${window}) END AS turn_of_window_at,
+        CASE WHEN number >= LEAST(CASE WHEN ${spacingMs}::double precision > 0 THEN 1 END,
+          ${concurrency}::int - (SELECT count(*) FROM running)) THEN until END AS turn_at
+      FROM t CROSS JOIN ahead CROSS JOIN (SELECT ${requests} - leaves * part AS bears FROM mine) m),
+    waits AS (SELECT CASE WHEN ${kind === "note"}::boolean THEN 0 ELSE COALESCE(GREATEST(0,
+          EXTRACT(EPOCH FROM GREATEST(free.at, turn_of_window_at, turn_at) - now)), 0) END::double precision AS wait
+      FROM t CROSS JOIN free),
+    asking AS (SELECT * FROM (SELECT client, asked, since, due FROM known WHERE client <> ${me} OR NOT ${isKnown}
+      UNION ALL SELECT ${me}, now,
+        CASE WHEN NOT ${isRefresh} THEN before.since WHEN wait > 0 THEN COALESCE(mine.since, now) END,
+        CASE WHEN NOT ${isRefresh} THEN before.due WHEN wait > 0 THEN (now + make_interval(secs => wait))::timestamptz(3) END
+      FROM t CROSS JOIN waits CROSS JOIN mine LEFT JOIN known before ON before.client = ${me} WHERE ${isKnown}) a
+      ORDER BY asked DESC, client COLLATE "C" LIMIT ${mostClients}::int),
+    times AS (SELECT at, client FROM seen
+      UNION ALL SELECT now + ${travel}, ${me} FROM t CROSS JOIN waits WHERE wait = 0 AND keep > 0)
+    SELECT (SELECT COALESCE(array_agg(at ORDER BY at, client COLLATE "C"), '{}') FROM times),
+      (SELECT COALESCE(array_agg(client ORDER BY at, client COLLATE "C"), '{}') FROM times),
+      (SELECT COALESCE(array_agg(since ORDER BY since), '{}') FROM running) || CASE WHEN wait = 0 THEN ARRAY[now] ELSE '{}' END,
+      keep, now, wait,
+      (SELECT COALESCE(array_agg(client ORDER BY asked DESC, client COLLATE "C"), '{}') FROM asking),
+      (SELECT COALESCE(array_agg(asked ORDER BY asked DESC, client COLLATE "C"), '{}') FROM asking),
+      (SELECT COALESCE(array_agg(since ORDER BY asked DESC, client COLLATE "C"), '{}') FROM asking),
+      (SELECT COALESCE(array_agg(due ORDER BY asked DESC, client COLLATE "C"), '{}') FROM asking)
+    FROM t CROSS JOIN waits)
     RETURNING l.asked_at AS at, l.wait_seconds AS "waitSeconds"`;
+}
+
+/** The provider's other clients that have something to refresh, whether they have asked yet or not. */
+function registeredBeside({ provider, client }: LimitedRequest): Sql.Sql {
+  return Sql.sql`SELECT c.id::text FROM clients c WHERE c.provider = ${provider} AND c.id::text <> ${client}
+    AND EXISTS (SELECT FROM connections n WHERE n.client_ref = c.id AND n.status = 'connected')`;
 }

@@ -1,7 +1,7 @@
 import { isStorageUnavailable } from "../errors.ts";
 import type { Limits } from "../providers/definition.ts";
 import type { Failure, TokenAnswer } from "../providers/grant.ts";
-import type { Admission, Admitted, RequestLimits } from "../store/request-limits.ts";
+import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
 import { longestRequestedSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -13,7 +13,8 @@ type Urgency = { cannotWait: boolean; isProven: boolean };
 export type LimitKeeper = {
   /**
    * Sends if the limits let another request through now; else the failure is `limit_reached` and says when to ask again.
-   * Without Postgres nothing is sent. What has never worked comes last: it takes no more than half of what the limits allow. Rejects only as `send` does.
+   * Without Postgres nothing is sent. What has never worked comes last, and clients that share a limit have a share each
+   * (store/request-limits.ts). Rejects only as `send` does.
    * `cannotWait`: what is sent would be lost by then, such as a code that a browser has brought. It is counted, and sent whatever
    * the limits say.
    */
@@ -30,8 +31,7 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
   const keyOf = (sendable: Sendable): string => {
     const { per } = sendable.definition.limits;
     if (per === "connection") return `connection:${sendable.owner.id}`;
-    // Where the definition fixes the client, its connections have none of their own.
-    if (per === "client") return `client:${sendable.client?.id ?? sendable.definition.id}`;
+    if (per === "client") return `client:${clientOf(sendable)}`;
     return `token_host:${sender.hostOf(sendable)}`;
   };
 
@@ -41,11 +41,13 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
   };
 
   const admit = async (sendable: Sendable, { cannotWait, isProven }: Urgency): Promise<Admission | null> => {
-    const rules = sendable.definition.limits;
-    const request = {
+    const { id, limits: rules } = sendable.definition;
+    const request: LimitedRequest = {
       key: keyOf(sendable),
-      rules: isProven ? rules : halfOf(rules),
-      isNote: cannotWait,
+      rules,
+      client: clientOf(sendable),
+      provider: rules.per === "token_host" ? id : null,
+      kind: cannotWait ? "note" : isProven ? "refresh" : "first",
       travelSeconds: budgets.limitTravelSeconds,
       leaseSeconds: budgets.leaseSeconds,
     };
@@ -65,7 +67,12 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
       if (!hasLimits(rules)) return await send();
       const admission = await admit(sendable, how);
       const admitted = admission?.admitted ?? null;
-      if (admitted === null && !how.cannotWait) return { kind: "failed", failure: heldBack(admission, rules) };
+      if (admitted === null && !how.cannotWait) {
+        return {
+          kind: "failed",
+          failure: heldBack(admission, { isOfClient: rules.per !== "connection" && how.isProven }),
+        };
+      }
       const answer = closing(await send(), rules);
       const failure = answer.kind === "failed" ? answer.failure : null;
       const settled = admitted === null ? undefined : settle(admitted, failure);
@@ -76,18 +83,16 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
   };
 }
 
-function hasLimits({ concurrency, spacingMs, coolDownSeconds, maxPerWindow }: Limits): boolean {
-  return concurrency !== null || spacingMs > 0 || coolDownSeconds > 0 || maxPerWindow !== null;
+/**
+ * Whose share a request is of. Where the definition fixes the client, its connections have none of their own: they share one, since
+ * more callers may make connections than clients.
+ */
+function clientOf({ client, definition }: Sendable): string {
+  return client?.id ?? definition.id;
 }
 
-/** So many others may be under way, or in the window, that as many again have room. One is the least: a limit of one has no half. */
-function halfOf(rules: Limits): Limits {
-  const { concurrency, maxPerWindow } = rules;
-  return {
-    ...rules,
-    concurrency: concurrency && Math.ceil(concurrency / 2),
-    maxPerWindow: maxPerWindow && { ...maxPerWindow, requests: Math.ceil(maxPerWindow.requests / 2) },
-  };
+function hasLimits({ concurrency, spacingMs, coolDownSeconds, maxPerWindow }: Limits): boolean {
+  return concurrency !== null || spacingMs > 0 || coolDownSeconds > 0 || maxPerWindow !== null;
 }
 
 /** An answer with the time for which it closes the limit to everybody. */
@@ -99,7 +104,7 @@ function closing(answer: TokenAnswer, { coolDownSeconds }: Limits): TokenAnswer 
   return { ...answer, failure: { ...failure, closedSeconds: Math.max(coolDownSeconds, asked) } };
 }
 
-function heldBack(admission: Admission | null, { per }: Limits): Failure {
+function heldBack(admission: Admission | null, { isOfClient }: { isOfClient: boolean }): Failure {
   const detail =
     admission === null
       ? "The limits of this provider could not be asked, since the broker's database does not answer."
@@ -108,9 +113,6 @@ function heldBack(admission: Admission | null, { per }: Limits): Failure {
     class: "not_sent",
     code: "limit_reached",
     detail,
-    ...(admission?.admitted === null && {
-      retryAfterSeconds: admission.waitSeconds,
-      isOfHost: per === "token_host",
-    }),
+    ...(admission?.admitted === null && { retryAfterSeconds: admission.waitSeconds, isOfClient }),
   };
 }

@@ -56,30 +56,37 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     return [...new Set(queued)].filter((id) => queued.filter((other) => other === id).length >= maxQueued);
   };
 
+  const waitSeconds = (ways: Ways): number => Math.max(gates.waitSeconds(ways.host), gates.waitSeconds(ways.client));
+
   /** Waits for its turn at the host. False: that would take too long, and another replica may have it. */
-  const enter = async (host: string): Promise<boolean> => {
+  const enter = async (ways: Ways): Promise<boolean> => {
     const giveUpMs = clock.monotonicMs() + (budgets.claimSeconds * 1000) / 2;
-    while (!gates.isOpen(host)) {
-      const isLong = gates.waitSeconds(host) * 1000 > budgets.sweepMs;
+    while (!gates.isOpen(ways.host) || !gates.isOpen(ways.client)) {
+      const isLong = waitSeconds(ways) * 1000 > budgets.sweepMs;
       if (isLong || stopped.signal.aborted || clock.monotonicMs() >= giveUpMs) return false;
       await clock.sleep(queuePollMs, stopped.signal);
     }
-    gates.enter(host);
+    gates.enter(ways.host);
+    gates.enter(ways.client);
     return true;
   };
 
   const refresh = async (row: TokenRow): Promise<void> => {
     const host = await tokenHost(row);
-    if (!(await enter(host))) {
+    const ways = { host, client: `${host} ${row.clientRef ?? row.provider}` };
+    if (!(await enter(ways))) {
       // Spread over the wait again, so that they do not all come when it ends.
-      return await rows.postpone(row, gates.waitSeconds(host) * (1 + random()) + random());
+      return await rows.postpone(row, waitSeconds(ways) * (1 + random()) + random());
     }
     running.set(row.id, { provider: row.provider, isQueued: false });
-    let trouble: Trouble;
+    let failure: Failure | undefined;
     try {
-      trouble = troubleOf((await refreshAhead(row)).failure);
+      ({ failure } = await refreshAhead(row));
     } finally {
-      gates.leave(host, trouble);
+      gates.leave(ways.host, troubleOf(failure));
+      // What the limits hold back from one client may be there for another one.
+      const { isOfClient, retryAfterSeconds } = failure ?? {};
+      gates.leave(ways.client, isOfClient === true ? { retryAfterSeconds } : undefined);
     }
   };
 
@@ -156,6 +163,9 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   };
 }
 
+/** The gates that a request of a row goes through: that of its token host, and that of its client there. */
+type Ways = { host: string; client: string };
+
 type Trouble = { retryAfterSeconds: number | undefined } | undefined;
 
 /** What a failure says about the host rather than about one connection. */
@@ -163,6 +173,5 @@ function troubleOf(failure: Failure | undefined): Trouble {
   if (failure === undefined) return undefined;
   const isBusy = failure.class === "refused_for_now" && (failure.status === 429 || (failure.status ?? 500) >= 500);
   const isAway = failure.code === "connect_failed" || failure.code === "outcome_unknown";
-  const isHeldBack = failure.isOfHost === true;
-  return isBusy || isAway || isHeldBack ? { retryAfterSeconds: failure.retryAfterSeconds } : undefined;
+  return isBusy || isAway ? { retryAfterSeconds: failure.retryAfterSeconds } : undefined;
 }

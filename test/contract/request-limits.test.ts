@@ -20,10 +20,12 @@ const admittedOf = (all: Admission[]) => all.filter(({ admitted }) => admitted !
 
 let replicas: Database[] = [];
 
-const asking = (key: string, rules: Partial<LimitRules>, isNote = false) => ({
+const asking = (key: string, rules: Partial<LimitRules>, client = "one") => ({
   key,
   rules: { concurrency: null, spacingMs: 0, maxPerWindow: null, ...rules },
-  isNote,
+  client,
+  provider: null,
+  kind: "refresh" as const,
   travelSeconds: 5,
   leaseSeconds: 3600,
 });
@@ -64,6 +66,23 @@ describeWithServices(["postgres"], "limits, from several replicas at once", () =
   it("exactly as many as may run at a time", async () => {
     const all = await ask({ concurrency: 3 }, 20);
     expect(admittedOf(all)).toBe(3);
+  });
+
+  it("a client that all replicas ask for at once leaves to another what is kept for it", async () => {
+    const rules = { maxPerWindow: { requests: 12, seconds: 7200 } };
+    const key = `token_host:${randomUUID()}`;
+    const all = replicas.map((database) => createRequestLimits(database));
+    const known = await all[0]?.admit(asking(key, rules, "modest"));
+    if (known?.admitted) await all[0]?.settle(known.admitted, { sent: false, closeSeconds: 0 });
+    const askAll = async (client: string) =>
+      admittedOf(
+        await Promise.all(
+          all.flatMap((limits) =>
+            Array.from({ length: 10 }, async () => await limits.admit(asking(key, rules, client))),
+          ),
+        ),
+      );
+    expect([await askAll("greedy"), await askAll("modest")]).toEqual([9, 3]);
   });
 
   it("one, where there is to be a distance between them", async () => {

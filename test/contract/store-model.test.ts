@@ -173,12 +173,23 @@ class TwinLimits {
   }
 
   async compare(step: string): Promise<void> {
-    const rows = Array.from(this.#model.tables.limits, ([key, limit]) => ({ key, ...limit }));
+    const rows = Array.from(this.#model.tables.limits, ([key, { seen, clients, ...limit }]) => ({
+      key,
+      ...limit,
+      seenBy: seen.map(({ at }) => at),
+      seenOf: seen.map(({ client }) => client),
+      clients: clients.map(({ client }) => client),
+      clientsAsked: clients.map(({ asked }) => asked),
+      waitsSince: clients.map(({ since }) => since),
+      waitsDue: clients.map(({ due }) => due),
+    }));
     const list = (column: string) => Sql.sql`ARRAY(SELECT ${ms("at")} FROM unnest(${Sql.raw(column)}) AS u(at))`;
     const stored = await database.prisma
       .$queryRaw`SELECT key, ${list("seen_by")} AS "seenBy", ${list("running")} AS running,
       keep_seconds AS "keepSeconds", ${ms("closed_until")} AS "closedUntil", ${ms("asked_at")} AS "askedAt",
-      wait_seconds AS "waitSeconds" FROM request_limits`;
+      wait_seconds AS "waitSeconds", seen_of AS "seenOf", clients,
+      ${list("clients_asked")} AS "clientsAsked", ${list("waits_since")} AS "waitsSince", ${list("waits_due")} AS "waitsDue"
+      FROM request_limits`;
     expect(plain(stored), `the limits after ${step}`).toEqual(plain(rows));
   }
 }

@@ -6,9 +6,12 @@ export type LimitCall = {
 }[keyof RequestLimits];
 
 const keys = ["token_host:login.example", "client:1"];
+const clients = ["greedy", "greedy", "greedy", "modest", "third"];
 const rules: readonly LimitRules[] = [
   { concurrency: null, spacingMs: 0, maxPerWindow: { requests: 3, seconds: 600 } },
   { concurrency: null, spacingMs: 0, maxPerWindow: { requests: 1, seconds: 10 } },
+  { concurrency: null, spacingMs: 0, maxPerWindow: { requests: 9, seconds: 600 } },
+  { concurrency: 3, spacingMs: 0, maxPerWindow: { requests: 6, seconds: 120 } },
   { concurrency: 2, spacingMs: 0, maxPerWindow: null },
   { concurrency: null, spacingMs: 2500, maxPerWindow: null },
   { concurrency: 1, spacingMs: 500, maxPerWindow: { requests: 2, seconds: 60 } },
@@ -38,7 +41,8 @@ export class ModelLimits {
 
   #request(): LimitedRequest {
     const dice = this.#dice;
-    const given = { key: dice.pick(keys), rules: dice.pick(rules), isNote: dice.chance(0.1) };
+    const kind = dice.pick(["refresh", "refresh", "refresh", "refresh", "first", "note"] as const);
+    const given = { key: dice.pick(keys), rules: dice.pick(rules), client: dice.pick(clients), provider: null, kind };
     return { ...given, travelSeconds: 5, leaseSeconds: 30 };
   }
 

@@ -32,7 +32,8 @@ class Limited {
 
   request(changes: Partial<LimitedRequest> = {}): LimitedRequest {
     const times = { travelSeconds: 5 * second, leaseSeconds: 30 * second };
-    const given = { key: this.key, rules: this.#rules, isNote: false, ...times };
+    const whose = { client: "one", provider: null, kind: "refresh" } as const;
+    const given = { key: this.key, rules: this.#rules, ...whose, ...times };
     return { ...given, ...changes };
   }
 
@@ -94,7 +95,8 @@ const older = (list: string) => `(SELECT COALESCE(array_agg(at - by), '{}') FROM
 export async function passLimit(stage: StoreStage, key: string, seconds: number): Promise<void> {
   await stage.database.prisma.$executeRawUnsafe(
     `UPDATE request_limits l SET seen_by = ${older("l.seen_by")}, running = ${older("l.running")},
-       closed_until = closed_until - by, asked_at = asked_at - by
+       closed_until = closed_until - by, asked_at = asked_at - by, clients_asked = ${older("l.clients_asked")},
+       waits_since = ${older("l.waits_since")}, waits_due = ${older("l.waits_due")}
      FROM (SELECT make_interval(secs => $2::double precision) AS by) b WHERE key = $1`,
     key,
     seconds,
@@ -242,10 +244,112 @@ export function requestLimits(stage: () => StoreStage): void {
     });
   });
 
+  describe("what several clients share", () => {
+    const rules = { maxPerWindow: { requests: 8, seconds: 600 } };
+    const modest = { client: "modest" };
+
+    /** How many of a client are let through and answered. */
+    const takes = async (host: Limited, changes: Partial<LimitedRequest>): Promise<number> => {
+      for (let taken = 0; ; taken++) {
+        const { admitted } = await host.ask(changes);
+        if (admitted === null) return taken;
+        await host.settle(admitted);
+      }
+    };
+
+    it("is all of one that is alone, and a quarter of it is kept for another that has asked within a day", async () => {
+      const host = limited(rules);
+      expect(await takes(host, {})).toBe(8);
+      await host.pass(601);
+      await host.settle(await host.admitted(modest));
+      await host.pass(601);
+      expect([await takes(host, {}), await takes(host, modest), await takes(host, {})]).toEqual([6, 2, 0]);
+    });
+
+    it("counts for those who have something to refresh with the provider, whether they have asked or not", async () => {
+      const [host, provider] = [limited(rules), `provider-${randomUUID().slice(0, 8)}`];
+      const make = async (of = provider) => {
+        const [id, fields] = [
+          randomUUID(),
+          { clientId: "app", secretRevision: 0, secret: null, scopes: [], patterns: [] },
+        ];
+        return await stage().clients.insert({
+          id,
+          name: `app-${id}`,
+          provider: of,
+          ...fields,
+          inputs: {},
+          ownRedirectUri: false,
+        });
+      };
+      const [greedy, other, elsewhere] = [await make(), await make(), await make("another")];
+      await stage().insert({ provider, clientRef: greedy.id, grant: "import" });
+      await stage().insert({ provider: "another", clientRef: elsewhere.id, grant: "import" });
+      const { id } = await stage().insert({ provider, clientRef: other.id, grant: "import" });
+      const of = (client: string) => ({ client, provider });
+      await stage().query(
+        "UPDATE connections SET status = 'connected' WHERE client_ref IS NOT NULL AND id <> $1::uuid",
+        id,
+      );
+      expect(await takes(host, of(greedy.id))).toBe(8);
+      await host.pass(601);
+      await stage().set(id, "status = 'connected'");
+      expect([await takes(host, of(greedy.id)), await takes(host, of(other.id))]).toEqual([6, 2]);
+    });
+
+    it("is read as far as it makes sense where somebody has written the row by hand, and holds 64 clients at most", async () => {
+      const host = limited(rules);
+      await host.settle(await host.admitted());
+      await stage().query(
+        `UPDATE request_limits SET seen_by = seen_by || NULL::timestamptz || '-infinity'::timestamptz || clock_timestamp(),
+           seen_of = ARRAY[NULL, 'one'], running = running || NULL::timestamptz || '-infinity'::timestamptz,
+           clients = ARRAY['one', 'one', NULL, 'late'] || ARRAY(SELECT 'c' || i FROM generate_series(1, 1000) i),
+           clients_asked = ARRAY['infinity', clock_timestamp(), clock_timestamp(), 'infinity', NULL]::timestamptz[]
+             || array_fill(clock_timestamp(), ARRAY[2000]),
+           waits_since = array_fill('-infinity'::timestamptz, ARRAY[10]), waits_due = ARRAY['infinity', '-infinity']::timestamptz[]
+         WHERE key = $1`,
+        host.key,
+      );
+      expect([await takes(host, {}), await takes(host, modest)]).toEqual([4, 1]);
+      const [row] = await stage().query<{ sizes: number[] }>(
+        `SELECT ARRAY[cardinality(clients), cardinality(clients_asked), cardinality(waits_since), cardinality(waits_due)]
+           AS sizes FROM request_limits WHERE key = $1`,
+        host.key,
+      );
+      expect(row?.sizes).toEqual([64, 64, 64, 64]);
+    });
+
+    it("goes in turns where no part can be kept: who has waited comes before who was let through", async () => {
+      const host = limited({ maxPerWindow: { requests: 1, seconds: 600 } });
+      await host.settle(await host.admitted());
+      await host.waits(600, modest);
+      await host.waits(600);
+      await host.pass(600);
+      // A minute of the database's is what a turn lasts.
+      expect(await host.ask()).toMatchObject({ admitted: null });
+      expect(await host.ask({ client: "new", kind: "first" })).toMatchObject({ admitted: null });
+      await host.settle(await host.admitted(modest));
+      await host.pass(600);
+      await host.settle(await host.admitted());
+    });
+
+    it("is told which of two that came in the same millisecond has not left", async () => {
+      const host = limited(rules);
+      const [one, other] = [await host.admitted(), await host.admitted(modest)];
+      await stage().query(
+        "UPDATE request_limits SET seen_by = ARRAY[seen_by[1], seen_by[1]], running = ARRAY[running[1], running[1]] WHERE key = $1",
+        host.key,
+      );
+      await host.settle({ ...other, at: one.at }, { sent: false });
+      const [row] = await stage().query("SELECT seen_of FROM request_limits WHERE key = $1", host.key);
+      expect(row).toEqual({ seen_of: ["one"] });
+    });
+  });
+
   it("what a person does is let through whatever the limits say, and counts", async () => {
     const host = limited({ maxPerWindow: { requests: 1, seconds: 600 }, concurrency: 1, spacingMs: 1000 });
-    await host.settle(await host.admitted({ isNote: true }), { closeSeconds: 30 });
-    await host.waits(0, { isNote: true });
+    await host.settle(await host.admitted({ kind: "note" }), { closeSeconds: 30 });
+    await host.waits(0, { kind: "note" });
     expect(await host.row()).toEqual({ seen: 2, running: 1 });
     await host.waits(605);
   });

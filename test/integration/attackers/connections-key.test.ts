@@ -194,6 +194,36 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     expect(revoked()).toBeGreaterThan(0);
   });
 
+  it("leaves team B its part of what a provider bears, however often its own connections are refreshed, and with what", async () => {
+    const { client } = stage.limited;
+    for (const team of ["a", "b"]) {
+      const fields = { provider: "limited", client_id: client.id, client_secret: client.secret };
+      await stage.api.createClient({ name: `limited-${team}`, ...fields, connections: [`team-${team}-*`] });
+    }
+    // The provider has not heard of team B for long.
+    await stage.addLimited("team-b-limited", "limited-b", 0);
+    await stage.addLimited("team-a-limited", "limited-a", 3600);
+    const statuses: number[] = [];
+    const refresh = async (name: string) => {
+      const answer = await stage.attack(key, `/connections/${name}/refresh`, { method: "POST" });
+      statuses.push(answer.status);
+      return answer;
+    };
+    for (let index = 0; index < 4; index++) {
+      await refresh("team-a-limited");
+      const name = `team-a-junk-${index}`;
+      await post("/connections", { name, provider: "limited", client: "limited-a", grant: "import" });
+      await post(`/connections/${name}/import`, { access_token: "x", refresh_token: `junk-${index}`, expires_in: 0 });
+      await refresh(name);
+    }
+    const last = await refresh("team-a-limited");
+    expect(stage.limited.ledger.requestsTo("token").length, JSON.stringify(statuses)).toBe(6);
+    expect([last.status, last.body["code"]]).toEqual([503, "provider_unavailable"]);
+    expect(Number(last.headers["retry-after"])).toBeGreaterThan(60);
+    expect((await stage.api.token("team-b-limited")).status).toBe(200);
+    expect((await stage.api.api("/connections/team-b-limited/refresh", { method: "POST" })).status).toBe(200);
+  });
+
   it("all in all has got no token and no secret, and has had nobody else asked", () => {
     expect(stage.answers.length).toBeGreaterThan(200);
     expect(stage.loot()).toEqual(nothing);

@@ -1,13 +1,21 @@
 import type { Stage } from "./stage.ts";
 
-/** Callers read each connection at random replicas, at intervals of these milliseconds. Returns what ends it. */
-export function keepReading({ world, people, subjects }: Stage, lowMs: number, highMs: number): () => void {
+type Reading = { lowMs: number; highMs: number; rejected?: boolean; told?: (isServed: boolean, name: string) => void };
+
+/**
+ * Callers read each connection at random replicas, at intervals of these milliseconds; with `rejected` each says that the newest
+ * token is no good. `told` hears what came of each. Returns what ends it.
+ */
+export function keepReading(
+  { world, people, subjects }: Stage,
+  { lowMs, highMs, rejected = false, told }: Reading,
+): () => void {
   const { scheduler } = world;
   const state = { isOver: false };
   const later = (name: string) => scheduler.after(scheduler.between(lowMs, highMs), null, () => read(name));
   const read = (name: string) => {
     if (state.isOver) return;
-    void people.read(scheduler.pick(world.replicas), name);
+    void people.read(scheduler.pick(world.replicas), name, { rejected }).then((token) => told?.(token !== null, name));
     later(name);
   };
   for (const { name } of subjects) later(name);

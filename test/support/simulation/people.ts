@@ -2,11 +2,17 @@ import { codeDestinationOf } from "../../../src/providers/code-destination.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Family, ReuseKind } from "./grant-model.ts";
 import type { Replica } from "./replica.ts";
-import { machines, simClient } from "./sim-catalog.ts";
+import { machines, simClient, simClientOf } from "./sim-catalog.ts";
 import type { World } from "./world.ts";
 
 /** A name that callers use, over all the connections that it has had. */
-export type Subject = { name: string; kind: ReuseKind | typeof machines; accessLifeSeconds: number };
+export type Subject = {
+  name: string;
+  kind: ReuseKind | typeof machines;
+  accessLifeSeconds: number;
+  /** The id of its client; undefined: that of most. */
+  client?: string;
+};
 
 /** What a person did. `end` null: nobody was told what came of it. */
 type Deed = {
@@ -105,7 +111,7 @@ export class People {
       codeVerifier: null,
       redirectUri: null,
       captured: {},
-      destination: codeDestinationOf(row, simClient),
+      destination: codeDestinationOf(row, simClientOf(row.clientRef ?? simClient.id)),
       idToken: { nonce: null, issuer: null },
       cannotWait: true,
     };
@@ -179,7 +185,7 @@ export class People {
   }
 }
 
-function newConnection(id: string, { name, kind }: Subject) {
+function newConnection(id: string, { name, kind, client = simClient.id }: Subject) {
   const grant = kind === machines ? "client_credentials" : "authorization_code";
-  return { id, name, provider: kind, clientRef: simClient.id, grant };
+  return { id, name, provider: kind, clientRef: client, grant };
 }

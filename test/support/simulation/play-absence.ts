@@ -48,7 +48,7 @@ export async function playAbsence({ seed, connections, awayMs }: Given): Promise
   provider.latencyMs = () => scheduler.magnitude(5, 200);
   provider.faultOf = () => "none";
   const backMs = scheduler.nowMs;
-  keepReading(stage, 5000, 30_000);
+  keepReading(stage, { lowMs: 5000, highMs: 30_000 });
   await scheduler.pass(accessEndMs - scheduler.nowMs);
   const prompt = replaysOf(world, out);
   await scheduler.pass(120_000);

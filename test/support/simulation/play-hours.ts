@@ -30,7 +30,7 @@ export async function playHours({ seed, hours, connections }: Given): Promise<Ho
   const subjects = Array.from({ length: connections }, (_, index) => subjectOf(dice, index));
   const stage = await openStage({ seed, replicas: 4, subjects });
   const { world, people } = stage;
-  const endReading = keepReading(stage, 2000, 40_000);
+  const endReading = keepReading(stage, { lowMs: 2000, highMs: 40_000 });
   const endMending = keepMending(stage, 120_000);
   const commands = await trouble(stage, { dice, endMs: world.scheduler.nowMs + hours * hourMs });
   endReading();

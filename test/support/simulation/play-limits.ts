@@ -4,13 +4,18 @@ import { Scheduler } from "./scheduler.ts";
 import { seededRandom } from "../seeded-random.ts";
 import { randomCommands } from "./schedules.ts";
 import type { SimLimits } from "./sim-catalog.ts";
+import type { Subject } from "./people.ts";
 import { openStage, type Stage } from "./stage.ts";
 
 type Given = {
   seed: number;
   limits: SimLimits;
   connections: number;
+  /** Further clients of the same provider, with so many connections each, all of which are refreshed as often as callers can order it. */
+  greedy?: readonly number[];
   minutes: number;
+  /** How often each of the first client's connections is read, at random between these. */
+  reads?: { lowMs: number; highMs: number };
   /** Faults of every kind on the way. */
   troubled?: boolean;
   /** What the provider does with each request; undefined: what it is asked for. */
@@ -21,6 +26,8 @@ type Given = {
 export type LedgerLine = {
   /** By its first grant. */
   connection: number;
+  /** 0: the first one; else which of the greedy ones, from 1. */
+  client: number;
   writtenMs: number;
   /** When the provider did it; of one that was lost on its way, when it was written. */
   gotMs: number;
@@ -36,27 +43,46 @@ export type LimitedRun = {
   /** Requests that were held back. */
   heldBack: number;
   served: number;
+  /** Reads of the first client's connections that ended without a token. */
+  refused: number;
 };
 
-const readEveryMs = { low: 60_000, high: 360_000 };
+const seldom = { lowMs: 60_000, highMs: 360_000 };
+const orders = { lowMs: 5000, highMs: 20_000, rejected: true };
 const replicas = 4;
 
 /** Tokens of five minutes, which callers want from four replicas, and a provider that bears so much. */
 export async function playLimits(given: Given): Promise<LimitedRun> {
-  const { seed, limits, connections, minutes, troubled = false, fault } = given;
-  const subjects = Array.from({ length: connections }, (_, index) => {
-    return { name: `c${index + 1}`, kind: "kills_family", accessLifeSeconds: 300 } as const;
-  });
+  const { seed, limits, connections, greedy = [], minutes, reads = seldom, troubled = false, fault } = given;
+  const own = subjectsOf(0, connections);
+  const others = greedy.flatMap((number, index) => subjectsOf(index + 1, number));
+  const subjects = [...own, ...others];
   const stage = await openStage({ seed, replicas, subjects, limits, first: "import" });
   const { world, people } = stage;
   const counts = countCalls(stage);
   const startMs = world.scheduler.nowMs;
   if (fault !== undefined) world.provider.faultOf = fault;
-  const endReading = keepReading(stage, readEveryMs.low, readEveryMs.high);
+  let refused = 0;
+  const told = (isServed: boolean) => void (refused += isServed ? 0 : 1);
+  const endReading = keepReading({ ...stage, subjects: own }, { ...reads, told });
+  const endOrders = keepReading({ ...stage, subjects: others }, orders);
   if (troubled) await trouble(stage, { seed, endMs: startMs + minutes * 60_000 });
   else await world.scheduler.pass(minutes * 60_000);
   endReading();
-  return { ...counts, ledger: ledgerOf(stage, startMs), violations: world.violations, served: people.reads.served };
+  endOrders();
+  const { violations } = world;
+  return { ...counts, ledger: ledgerOf(stage, startMs), violations, served: people.reads.served, refused };
+}
+
+const clientId = (client: number) => `10000000-0000-4000-8000-00000000000${client + 1}`;
+
+function subjectsOf(client: number, connections: number): Subject[] {
+  return Array.from({ length: connections }, (_, index) => ({
+    name: `${"cdefgh"[client]}${index + 1}`,
+    kind: "kills_family",
+    accessLifeSeconds: 300,
+    client: clientId(client),
+  }));
 }
 
 function countCalls({ world }: Stage): { asked: number; heldBack: number } {
@@ -86,9 +112,13 @@ async function trouble(stage: Stage, { seed, endMs }: { seed: number; endMs: num
   world.heal();
 }
 
-function ledgerOf({ world: { provider } }: Stage, startMs: number): LedgerLine[] {
+function ledgerOf({ world: { provider }, people, subjects }: Stage, startMs: number): LedgerLine[] {
+  const names = new Map(people.deeds.map(({ family, name }) => [family?.id, name]));
+  const clients = new Map(subjects.map(({ name, client }) => [name, client]));
+  const clientOf = (family = 0) => Number(clients.get(names.get(family) ?? "")?.at(-1) ?? 1) - 1;
   const lines = provider.sends.map(({ token, beganMs, doneMs, read }) => ({
     connection: token?.family.id ?? 0,
+    client: clientOf(token?.family.id),
     writtenMs: beganMs - startMs,
     gotMs: (doneMs ?? beganMs) - startMs,
     answeredMs: read === null ? null : read.atMs - startMs,

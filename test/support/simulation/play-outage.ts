@@ -35,7 +35,7 @@ export async function playOutage({ seed, connections, outageMs }: Given): Promis
   const stage = await openStage({ seed, replicas: 4, subjects });
   const { world } = stage;
   const { scheduler, provider, database } = world;
-  keepReading(stage, 2000, 15_000);
+  keepReading(stage, { lowMs: 2000, highMs: 15_000 });
   await scheduler.pass((lifeSeconds * 1000) / 2);
   const before = new Map([...database.tables.rows.values()].map(({ id, generation }) => [id, generation]));
   const { waits, counts } = watchAttempts(world);

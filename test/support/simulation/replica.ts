@@ -5,7 +5,7 @@ import { createTokenCore, type TokenCore } from "../../../src/tokens/token-core.
 import { createPlainVault } from "./plain-vault.ts";
 import type { Moments } from "./remote.ts";
 import { createActor, type Actor, type Scheduler } from "./scheduler.ts";
-import { simClient, type createSimCatalog } from "./sim-catalog.ts";
+import { simClientOf, type createSimCatalog } from "./sim-catalog.ts";
 import { SimFolder } from "./sim-folder.ts";
 import type { SimProvider } from "./sim-provider.ts";
 import type { SimRedis } from "./sim-redis.ts";
@@ -100,7 +100,8 @@ export class Replica {
     return createTokenCore({
       rows: store.rowsOf({ actor, health }),
       clients: {
-        findById: async () => await store.transact({ actor, health }, { name: "readById", effect: () => simClient }),
+        findById: async (id) =>
+          await store.transact({ actor, health }, { name: "readById", effect: () => simClientOf(id) }),
         forgetPreviousSecret: async () => {},
       },
       accounts: noAccounts,

@@ -45,7 +45,7 @@ export function createSimCatalog(limits?: SimLimits): Pick<Catalog, "get" | "lis
   return { get: (id) => definitions.get(id), list: async () => [...definitions.values()] };
 }
 
-/** The one client of all connections, which needs no secret. */
+/** The client of all connections that name no other, which needs no secret. */
 export const simClient: ClientRow = {
   id: "10000000-0000-4000-8000-000000000001",
   name: "freshet",
@@ -62,3 +62,7 @@ export const simClient: ClientRow = {
   updatedAt: new Date(0),
   mac: null,
 };
+
+export function simClientOf(id: string): ClientRow {
+  return { ...simClient, id };
+}

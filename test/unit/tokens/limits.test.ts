@@ -42,8 +42,8 @@ class Stage {
   });
 
   #admit(): Admission {
-    const { key, travelSeconds } = this.asked.at(-1) ?? { key: "", travelSeconds: 0 };
-    return { admitted: { key, at: new Date(0), travelSeconds } };
+    const { key, client, travelSeconds } = this.asked.at(-1) ?? { key: "", client: "", travelSeconds: 0 };
+    return { admitted: { key, client, at: new Date(0), travelSeconds } };
   }
 }
 
@@ -83,7 +83,9 @@ describe("limits", () => {
     expect(stage.asked).toMatchObject([
       {
         rules: { concurrency: 2, spacingMs: 500, maxPerWindow: { requests: 10, seconds: 600 } },
-        isNote: false,
+        client: simClient.id,
+        provider: "own",
+        kind: "refresh",
         travelSeconds: 5,
         leaseSeconds: 30,
       },
@@ -106,25 +108,39 @@ describe("limits", () => {
     expect(await sent).toMatchObject(answer);
   });
 
-  it.each([
-    { limits: "{ concurrency: 5, spacing_ms: 500, max_per_window: 6 in 600 s }", concurrency: 3, requests: 3 },
-    { limits: "{ concurrency: 1, spacing_ms: 500, max_per_window: 1 in 600 s }", concurrency: 1, requests: 1 },
-    { limits: "{ concurrency: 2, spacing_ms: 500, max_per_window: 2 in 600 s }", concurrency: 1, requests: 1 },
-  ])("of $limits leave room for what has worked: of others they let $requests through", async (given) => {
+  it("have no share among clients where each client has limits of its own", async () => {
+    const stage = new Stage();
+    await stage.keeper.keep(sendable("{ per: client, concurrency: 1 }"), async () => granted, refresh);
+    expect(stage.asked.map(({ provider }) => provider)).toEqual([null]);
+  });
+
+  it("are told what has never worked, which comes last", async () => {
     const stage = new Stage();
     const unproven = { cannotWait: false, isProven: false };
-    await stage.keeper.keep(sendable(given.limits), async () => granted, unproven);
-    const { concurrency, requests } = given;
-    const rules = { concurrency, spacingMs: 500, maxPerWindow: { requests, seconds: 600 } };
-    expect(stage.asked.map((request) => request.rules)).toMatchObject([rules]);
+    await stage.keeper.keep(sendable("{ concurrency: 5 }"), async () => granted, unproven);
+    expect(stage.asked.map(({ kind }) => kind)).toEqual(["first"]);
   });
 
   it("hold back what can wait, and say how long", async () => {
     const stage = new Stage();
     stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
     const answer = await stage.keeper.keep(sendable("{ max_per_window: 1 in 600 s }"), async () => granted, refresh);
-    expect(answer).toMatchObject({ failure: { class: "not_sent", code: "limit_reached", retryAfterSeconds: 431 } });
+    const told = { retryAfterSeconds: 431, isOfClient: true };
+    expect(answer).toMatchObject({ failure: { class: "not_sent", code: "limit_reached", ...told } });
   });
+
+  it.each([
+    { limits: "{ per: connection, concurrency: 1 }", how: refresh, is: "those of one connection" },
+    { limits: "{ concurrency: 1 }", how: { ...refresh, isProven: false }, is: "half of them" },
+  ])(
+    "say nothing about other refreshes of the client where those that are used up are $is",
+    async ({ limits, how }) => {
+      const stage = new Stage();
+      stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
+      const answer = await stage.keeper.keep(sendable(limits), async () => granted, how);
+      expect(answer).toMatchObject({ failure: { code: "limit_reached", isOfClient: false } });
+    },
+  );
 
   it.each([
     { is: "the cool-down", retryAfterSeconds: 5, told: 900 },
@@ -143,7 +159,7 @@ describe("limits", () => {
     it("count it, hold it back in no case, and hear what came of it", async () => {
       const stage = new Stage();
       await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => busy, code);
-      expect(stage.asked.map(({ isNote }) => isNote)).toEqual([true]);
+      expect(stage.asked.map(({ kind }) => kind)).toEqual(["note"]);
       expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 60 }]);
     });
 

@@ -241,7 +241,6 @@ describe("the sweeper", () => {
     ["429", failureOf({ class: "refused_for_now", code: "rate_limited", status: 429 })],
     ["500", failureOf({ class: "unknown", code: "outcome_unknown", status: 500 })],
     ["no connection", failureOf({ class: "not_sent", code: "connect_failed" })],
-    ["the host's own limit", failureOf({ class: "not_sent", code: "limit_reached", isOfHost: true })],
   ])("takes %s as trouble of the host", async (_is, failure) => {
     const stage = started({ random: () => 0.9 });
     stage.add("own", 1);
@@ -255,7 +254,7 @@ describe("the sweeper", () => {
   it.each<[string, Failure]>([
     ["the end of a grant", dead],
     ["a refused client", failureOf({ class: "client_rejected", code: "invalid_client", status: 401 })],
-    ["the limit of one connection", failureOf({ class: "not_sent", code: "limit_reached", isOfHost: false })],
+    ["the limit of one connection", failureOf({ class: "not_sent", code: "limit_reached", isOfClient: false })],
     ["a 400 for one connection", failureOf({ class: "refused_for_now", code: "provider_unavailable", status: 400 })],
   ])("does not take %s as trouble of the host", async (_is, failure) => {
     const stage = started();
@@ -265,6 +264,18 @@ describe("the sweeper", () => {
     stage.add("own", 8);
     await stage.clock.pass(3000);
     expect(stage.runningOf("own")).toBe(8);
+  });
+
+  it("leaves the client alone that the limits hold back, and no other one at the same host", async () => {
+    const stage = started({ random: () => 0.9 });
+    stage.add("own", 1, { clientRef: "greedy" });
+    await stage.clock.pass(2000);
+    stage.finishAll(failureOf({ class: "not_sent", code: "limit_reached", isOfClient: true, retryAfterSeconds: 30 }));
+    stage.add("own", 2, { clientRef: "greedy" });
+    stage.add("own", 8, { clientRef: "modest" });
+    await stage.clock.pass(5000);
+    expect([stage.runningOf("own"), stage.postponed.length]).toEqual([8, 2]);
+    expect(new Set([...stage.running.values()].map(({ row }) => row.clientRef))).toEqual(new Set(["modest"]));
   });
 
   it("gives a connection back that waited half a claim for its turn: another replica may have it", async () => {

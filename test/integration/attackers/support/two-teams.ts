@@ -25,13 +25,15 @@ export class TwoTeams implements AsyncDisposable {
   readonly tenant: GenericProvider;
   /** Shows codes to be copied, at a host that the client's input decides. */
   readonly copied: GenericProvider;
+  /** Bears few requests, which all its clients share. */
+  readonly limited: GenericProvider;
   readonly foreign: ForeignHost;
   /** All that the attacker was told. */
   readonly answers: Place[] = [];
   readonly neighbours = ["team-b-shop", "team-b-account", "team-b-tenant"];
 
   private constructor(
-    parts: Pick<TwoTeams, "broker" | "databaseUrl" | "shop" | "accounts" | "tenant" | "copied" | "foreign">,
+    parts: Pick<TwoTeams, "broker" | "databaseUrl" | "shop" | "accounts" | "tenant" | "copied" | "limited" | "foreign">,
   ) {
     this.broker = parts.broker;
     this.databaseUrl = parts.databaseUrl;
@@ -39,6 +41,7 @@ export class TwoTeams implements AsyncDisposable {
     this.accounts = parts.accounts;
     this.tenant = parts.tenant;
     this.copied = parts.copied;
+    this.limited = parts.limited;
     this.foreign = parts.foreign;
   }
 
@@ -48,6 +51,7 @@ export class TwoTeams implements AsyncDisposable {
     const accounts = await new GenericProvider().start();
     const tenant = await new GenericProvider().start();
     const copied = await new GenericProvider({ pkce: "off" }).start();
+    const limited = await new GenericProvider({ id: "limited" }).start();
     const [fixed = { id: "", extends: "" }] = tenant.definitions();
     const anywhere = {
       ...fixed,
@@ -64,14 +68,15 @@ export class TwoTeams implements AsyncDisposable {
     const [strict = fixed] = accounts.definitions();
     const refresh = { rotation: "never", reuse: "safe" };
     const lent = { ...strict, id: "lent", refresh, revocation: { url: `${accounts.origin}/revoke` } };
-    const definitions = [...shop.definitions(), ...accounts.definitions(), lent, anywhere, toCopy];
+    const few = limited.definitions().map((one) => ({ ...one, limits: { max_per_window: "8 in 3600 s" } }));
+    const definitions = [...shop.definitions(), ...accounts.definitions(), ...few, lent, anywhere, toCopy];
     const broker = await startBroker({
       databaseUrl,
       redisUrl: await useRedis(),
       providersDir: await providersFolder({ definitions: () => definitions }),
     });
     const foreign = await ForeignHost.start();
-    const stage = new TwoTeams({ broker, databaseUrl, shop, accounts, tenant, copied, foreign });
+    const stage = new TwoTeams({ broker, databaseUrl, shop, accounts, tenant, copied, limited, foreign });
     await stage.#settle();
     return stage;
   }
@@ -83,7 +88,7 @@ export class TwoTeams implements AsyncDisposable {
   async #settle(): Promise<void> {
     const { api, broker } = this;
     // Their first secrets have words in common with their names, which are no secrets.
-    for (const server of [this.shop, this.accounts, this.tenant, this.copied]) server.changeSecret();
+    for (const server of [this.shop, this.accounts, this.tenant, this.copied, this.limited]) server.changeSecret();
     this.accounts.redirectUris.add(broker.redirectUri("strict"));
     const connections = ["team-b-*"];
     const shop = { provider: "shopware", client_id: this.shop.client.id, client_secret: this.shop.client.secret };
@@ -117,6 +122,21 @@ export class TwoTeams implements AsyncDisposable {
     if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
   }
 
+  /** A connection at the provider that bears few requests, with a token set of its own: its access token lives for so long. */
+  async addLimited(name: string, client: string, lifeSeconds: number): Promise<void> {
+    await this.api.createConnection({ name, provider: "limited", client, grant: "import" });
+    const { accessToken, refreshToken } = this.limited.grants.startFamily({
+      clientId: this.limited.client.id,
+      scope: "read",
+      grantType: "import",
+    });
+    await this.api.importTokens(name, {
+      access_token: accessToken,
+      refresh_token: refreshToken,
+      expires_in: lifeSeconds,
+    });
+  }
+
   /** What an attacker asks, and that team B is served all the while. */
   async attack(key: string, path: string, options: Omit<ApiOptions, "key"> = {}): Promise<Reply> {
     const answer = await this.api.api(path, { ...options, key });
@@ -128,7 +148,7 @@ export class TwoTeams implements AsyncDisposable {
 
   /** What the attacker has got. Nothing is right. */
   loot(): { stolen: string[]; foreignRequests: string[]; foreignConnections: number } {
-    const servers = [this.shop, this.accounts, this.tenant, this.copied];
+    const servers = [this.shop, this.accounts, this.tenant, this.copied, this.limited];
     return {
       stolen: servers.flatMap((server) => stolenFrom(server, this.answers)),
       foreignRequests: this.foreign.requests,
@@ -138,7 +158,9 @@ export class TwoTeams implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.broker[Symbol.asyncDispose]();
-    await Promise.all([this.shop, this.accounts, this.tenant, this.copied].map(async (server) => await server.stop()));
+    await Promise.all(
+      [this.shop, this.accounts, this.tenant, this.copied, this.limited].map(async (server) => await server.stop()),
+    );
     await this.foreign[Symbol.asyncDispose]();
   }
 }
