@@ -1,14 +1,17 @@
 /**
  * What text from outside may hold unseen: control, format and bidi characters, zero-width ones, tags, fillers, halves of surrogate pairs,
- * and code points that mean nothing (Unicode: General_Category C, Default_Ignorable_Code_Point). For a character class, with the flag `u`.
+ * blank braille, and code points that mean nothing (Unicode: General_Category C, Default_Ignorable_Code_Point). For a character class, with the flag `u`.
  */
-export const invisible = String.raw`\p{C}\p{Default_Ignorable_Code_Point}\p{Zl}\p{Zp}`;
+export const invisible = String.raw`\p{C}\p{Default_Ignorable_Code_Point}\p{Zl}\p{Zp}\u2800`;
 
 const runs = new RegExp(`[${invisible}]+`, "gu");
+/** No script needs more marks on one letter; more of them grow over the lines around it. */
+const mostMarks = 6;
+const stacks = new RegExp(`(\\p{M}{${mostMarks}})\\p{M}+`, "gu");
 
 /** Text from outside as people may be shown it: whatever cannot be seen, or would change how the rest is read, becomes a space. */
 export function readable(text: string): string {
-  return text.replaceAll(runs, " ");
+  return text.replaceAll(runs, " ").replaceAll(stacks, "$1");
 }
 
 /** The same for a name that may be lacking; null: there is nothing to see. */
@@ -16,7 +19,7 @@ export function readableName(name: string | null): string | null {
   return name === null ? null : readable(name).trim() || null;
 }
 
-/** The pattern of one line that people read, with the flag `u`: at least one letter or digit, and nothing that is not seen. */
+/** The pattern of one line that people read, with the flag `u`: at least one letter or digit, nothing that is not seen, no tower of marks. */
 export function readableLine(longest: number): string {
-  return `^(?=.*[\\p{L}\\p{N}])[^${invisible}]{1,${longest}}$`;
+  return `^(?=.*[\\p{L}\\p{N}])(?!.*\\p{M}{${mostMarks + 1}})[^${invisible}]{1,${longest}}$`;
 }

@@ -20,10 +20,19 @@ const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
 
 const longestParameter = 512;
 const requestTimeoutMs = 30_000;
+/** How often Node looks for requests that are late. With its own 30 s they would be ended after up to a minute. */
+const checkingIntervalMs = 2_000;
+const lingerMs = 2_000;
 
 /** How Fastify is set up so that faults before routing are answered like all others, and nobody sends for ever. */
 export const serverOptions = {
   requestTimeout: requestTimeoutMs,
+  // Node takes the longer of the two for the whole request: its 60 s for headers would count for a body.
+  http: {
+    headersTimeout: requestTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    connectionsCheckingInterval: checkingIntervalMs,
+  },
   routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
   frameworkErrors: (error: FastifyError, _request: unknown, reply: FastifyReply) =>
     void sendProblem(reply, toBrokerError(error)),
@@ -40,6 +49,8 @@ function answerClientError(error: Error & { code?: string }, socket: Socket): vo
         ? "The request did not arrive in time."
         : "The request is not valid HTTP/1.1.";
   socket.end(rawProblem(new BrokerError("invalid_request", detail)));
+  // Who goes on writing has some time to read why; who never closes holds no connection.
+  setTimeout(() => socket.destroy(), lingerMs).unref();
 }
 
 /** One error handler for everything: whatever is thrown becomes a problem, and what is nobody's fault is logged. */
@@ -120,7 +131,10 @@ function readPointerStep(step: string): string {
 function collectMethods(app: FastifyInstance): (url: string) => string[] {
   const routes: { pattern: RegExp; methods: string[] }[] = [];
   app.addHook("onRoute", ({ url, method }) => {
-    const source = url.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`).replaceAll(/:[A-Za-z]+/g, "[^/]+");
+    const source = url
+      .replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`)
+      .replaceAll(/:[A-Za-z]+/g, "[^/]+")
+      .replaceAll(String.raw`\*`, ".+");
     routes.push({ pattern: new RegExp(`^${source}$`), methods: [method].flat() });
   });
   return (url) => {

@@ -11,6 +11,7 @@ const unseen = [
   "\ufe0f",
   "\u2028",
   "\u0007",
+  "\u2800",
   "\u0378",
   "\ue000",
   "\ud83e",
@@ -30,4 +31,10 @@ test("what people write stays as it is", () => {
       true,
     ]);
   }
+});
+
+test("marks do not grow into a tower", () => {
+  const tower = `a${"\u0301".repeat(190)}`;
+  expect(readable(tower)).toBe(`a${"\u0301".repeat(6)}`);
+  expect(new RegExp(readableLine(200), "u").test(tower)).toBe(false);
 });
