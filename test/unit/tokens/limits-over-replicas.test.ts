@@ -86,15 +86,15 @@ function longestGap(ledger: readonly LedgerLine[]): number {
 }
 
 // Its tokens live for 300 s, so that it wants one about each 225 s.
-describe("four replicas, for a client beside one that has its 30 connections refreshed without end,", () => {
+describe("four replicas, for a client beside one that has its connections refreshed without end,", () => {
   const own = (ledger: readonly LedgerLine[]) => ledger.filter(({ client }) => client === 0).length;
 
   it("send what it needs at once while it keeps to its part, and the greedy one gets all the rest", async () => {
     const limits = { max_per_window: "20 in 600 s" };
-    const run = await playLimits({ seed: 1, limits, connections: 1, greedy: [30], minutes: 60 });
+    const run = await playLimits({ seed: 1, limits, connections: 1, greedy: [30], minutes: 40 });
     expect([run.violations, run.refused, mostIn(600_000, run.ledger) <= 20]).toEqual([[], 0, true]);
     expect([
-      own(run.ledger) >= 14,
+      own(run.ledger) >= 8,
       mostIn(
         600_000,
         run.ledger.filter(({ client }) => client === 1),
@@ -104,22 +104,19 @@ describe("four replicas, for a client beside one that has its 30 connections ref
 
   it("do so beside two of the kind", async () => {
     const limits = { max_per_window: "24 in 600 s" };
-    const run = await playLimits({ seed: 2, limits, connections: 1, greedy: [20, 20], minutes: 60 });
+    const run = await playLimits({ seed: 2, limits, connections: 1, greedy: [20, 20], minutes: 40 });
     expect([run.violations, run.refused, mostIn(600_000, run.ledger) <= 24]).toEqual([[], 0, true]);
-    expect(own(run.ledger)).toBeGreaterThanOrEqual(14);
+    expect(own(run.ledger)).toBeGreaterThanOrEqual(8);
   });
 
   it.each([
     { limits: { max_per_window: "1 in 60 s" }, one: 65 },
-    { limits: { max_per_window: "2 in 120 s" }, one: 65 },
-    { limits: { max_per_window: "3 in 180 s" }, one: 65 },
-    { limits: { spacing_ms: 20_000 }, one: 25 },
     { limits: { concurrency: 1, spacing_ms: 20_000 }, one: 25 },
   ])(
     "have it wait for one request of the other at most where its part is too small: $limits",
     async ({ limits, one }) => {
       const reads = { lowMs: 10_000, highMs: 30_000 };
-      const run = await playLimits({ seed: 3, limits, connections: 1, greedy: [30], minutes: 60, reads });
+      const run = await playLimits({ seed: 3, limits, connections: 1, greedy: [12], minutes: 30, reads });
       expect(run.violations).toEqual([]);
       // It begins at three quarters of its token's life, and waits for what is under way and for one request of the other. The
       // sweeper looks about each second.
