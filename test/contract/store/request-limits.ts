@@ -103,6 +103,15 @@ export async function passLimit(stage: StoreStage, key: string, seconds: number)
   );
 }
 
+/** How many of a client are let through and answered. */
+async function takes(host: Limited, changes: Partial<LimitedRequest>): Promise<number> {
+  for (let taken = 0; ; taken++) {
+    const { admitted } = await host.ask(changes);
+    if (admitted === null) return taken;
+    await host.settle(admitted);
+  }
+}
+
 /** The limits that replicas keep together. */
 export function requestLimits(stage: () => StoreStage): void {
   const limited = (rules: Partial<LimitRules>) => new Limited(stage(), rules);
@@ -247,15 +256,6 @@ export function requestLimits(stage: () => StoreStage): void {
   describe("what several clients share", () => {
     const rules = { maxPerWindow: { requests: 8, seconds: 600 } };
     const modest = { client: "modest" };
-
-    /** How many of a client are let through and answered. */
-    const takes = async (host: Limited, changes: Partial<LimitedRequest>): Promise<number> => {
-      for (let taken = 0; ; taken++) {
-        const { admitted } = await host.ask(changes);
-        if (admitted === null) return taken;
-        await host.settle(admitted);
-      }
-    };
 
     it("is all of one that is alone, and a quarter of it is kept for another that has asked within a day", async () => {
       const host = limited(rules);

@@ -78,7 +78,7 @@ function asOf(now: number, request: LimitedRequest, row?: SimLimit): SimLimit {
     waitSeconds: 0,
     clients: (row?.clients ?? [])
       .filter(({ asked }) => asked + Math.max(rememberMs, keepSeconds * 1000) > now)
-      .map((one) => ({ ...one, asked: Math.min(one.asked, now) })),
+      .map(({ client, asked, since, due }) => ({ client, asked: Math.min(asked, now), since, due })),
   };
 }
 
@@ -120,7 +120,7 @@ function shareOf(
   const isRefresh = kind === "refresh";
   const isBelow = isRefresh && heldBy(client) < part;
   const own = limit.clients.find((one) => one.client === client);
-  const since = isRefresh && own?.due != null && own.due + turnMs > now ? own.since : null;
+  const since = isRefresh && (own?.due ?? -Infinity) + turnMs > now ? (own?.since ?? null) : null;
   const leavesTo = isRefresh && !isBelow ? others.slice(0, number).map((one) => one.client) : [];
   const ahead = limit.clients.filter((one) => {
     if (one.client === client || one.since === null || one.due === null) return false;

@@ -78,6 +78,11 @@ describe("four replicas", () => {
   });
 });
 
+/** Requests of the first client. */
+function own(ledger: readonly LedgerLine[]): number {
+  return ledger.filter(({ client }) => client === 0).length;
+}
+
 /** Of requests of the first client: the longest time from one to the next, in seconds. */
 function longestGap(ledger: readonly LedgerLine[]): number {
   const times = ledger.filter(({ client }) => client === 0).map(({ gotMs }) => gotMs / 1000);
@@ -87,8 +92,6 @@ function longestGap(ledger: readonly LedgerLine[]): number {
 
 // Its tokens live for 300 s, so that it wants one about each 225 s.
 describe("four replicas, for a client beside one that has its connections refreshed without end,", () => {
-  const own = (ledger: readonly LedgerLine[]) => ledger.filter(({ client }) => client === 0).length;
-
   it("send what it needs at once while it keeps to its part, and the greedy one gets all the rest", async () => {
     const limits = { max_per_window: "20 in 600 s" };
     const run = await playLimits({ seed: 1, limits, connections: 1, greedy: [30], minutes: 40 });

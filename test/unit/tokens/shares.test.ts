@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { keptForOthers, turnSeconds, type LimitRules } from "../../../src/store/request-limits.ts";
 import { SimDatabase } from "../../support/simulation/sim-database.ts";

@@ -68,8 +68,9 @@ export class TwoTeams implements AsyncDisposable {
     const [strict = fixed] = accounts.definitions();
     const refresh = { rotation: "never", reuse: "safe" };
     const lent = { ...strict, id: "lent", refresh, revocation: { url: `${accounts.origin}/revoke` } };
-    const few = limited.definitions().map((one) => ({ ...one, limits: { max_per_window: "8 in 3600 s" } }));
-    const definitions = [...shop.definitions(), ...accounts.definitions(), ...few, lent, anywhere, toCopy];
+    const [plain = fixed] = limited.definitions();
+    const few = { ...plain, limits: { max_per_window: "8 in 3600 s" } };
+    const definitions = [...shop.definitions(), ...accounts.definitions(), few, lent, anywhere, toCopy];
     const broker = await startBroker({
       databaseUrl,
       redisUrl: await useRedis(),
