@@ -96,15 +96,11 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
 
   const cache = createReadCache<KnownConnection>({
     load: async (names) => {
-      for (;;) {
-        const asked = databaseClock.ask();
-        const askedAt = ++turn;
-        const found = await rows.readByName(names);
-        if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
-        // Read before something of it ended: asked again, since the name may be another connection's by now.
-        if (found.some((row) => endOf(row) >= askedAt)) continue;
-        return new Map(found.map((row) => [row.name, openRow(row, askedAt)]));
-      }
+      const asked = databaseClock.ask();
+      const askedAt = ++turn;
+      const found = await rows.readByName(names);
+      if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
+      return new Map(found.map((row) => [row.name, openRow(row, askedAt)]));
     },
     clock,
     trustMs: budgets.cacheTrustMs,
@@ -120,6 +116,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
 
   return {
     async read(name, options) {
+      // What was read before the end of its connection is asked for again: the name may be another connection's by now.
       for (;;) {
         const found = await cache.read(name, options);
         if (found === null || !hasEnded(found)) return found;
