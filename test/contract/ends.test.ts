@@ -12,7 +12,9 @@ const strangers = createKeyring([{ id: "k1", key: randomBytes(32) }]);
 
 type Replica = { id: string; ends: Ends; heard: End[]; rejected: (string | null)[]; close: () => void };
 
-const end = (changes: Partial<End> = {}): End => ({ kind: "connection", id: randomUUID(), atMs: 1000, ...changes });
+function end(changes: Partial<End> = {}): End {
+  return { kind: "connection", id: randomUUID(), atMs: 1000, ...changes };
+}
 
 /** Until the subscriptions stand, messages are lost. */
 async function connected(from: Replica): Promise<void> {
