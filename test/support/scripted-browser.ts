@@ -169,8 +169,14 @@ function readFields(content: string): Map<string, string> {
 }
 
 function readButtons(content: string): Button[] {
+  const inputs = [...content.matchAll(/<input\b([^>]*)>/gi)].map(([, text = ""]) => readAttributes(text));
   const found = content.matchAll(/<button\b([^>]*)>(.*?)<\/button>/gis);
-  return [...found].map(([, attributes = "", label = ""]) => readButton(readAttributes(attributes), toText(label)));
+  return [
+    ...[...found].map(([, attributes = "", label = ""]) => readButton(readAttributes(attributes), toText(label))),
+    ...inputs
+      .filter((input) => input.get("type") === "submit")
+      .map((input) => readButton(input, input.get("value") ?? "")),
+  ];
 }
 
 function readButton(attributes: Map<string, string>, label: string): Button {
