@@ -35,7 +35,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
     const id = randomUUID();
     const onRejected = (of: string | null) => void rejected.push(of);
     const ends = createRedisEnds({ redis, subscriber, keyring, self: id, keepSeconds: 600, onError() {}, onRejected });
-    ends.listen((end) => void heard.push(end));
+    ends.listen((one) => void heard.push(one));
     const close = () => {
       redis.disconnect();
       subscriber.disconnect();
