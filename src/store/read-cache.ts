@@ -149,12 +149,15 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">) {
   let isOn = false;
   let unanswered = 0;
   let askAgainMs = 0;
+  let heardNothingMs = 0;
   const begin = (): void => {
     isOn = true;
+    heardNothingMs = clock.monotonicMs();
     for (const wake of waiting) wake();
   };
   return {
-    isOn: () => isOn,
+    // What nobody has looked into for a while says nothing of now: the next reader waits for an answer first.
+    isOn: () => isOn && (unanswered > 0 || clock.monotonicMs() - heardNothingMs <= 2 * outageRetryMs),
     /** Whether it is time to ask whether it answers again. */
     mayAsk(): boolean {
       if (unanswered >= mostUnanswered || clock.monotonicMs() < askAgainMs) return false;

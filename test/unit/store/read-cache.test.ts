@@ -256,6 +256,22 @@ describe("a read cache", () => {
     expect([cache.isSilent(), (await cache.read("k7"))?.at]).toEqual([false, 2]);
   });
 
+  it("a silence that nobody has looked into for a while says nothing of now: the next reader waits for an answer", async () => {
+    const { cache, table, state } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.nowMs = 5000;
+    state.failure = gone;
+    expect((await cache.read("a"))?.at).toBe(1);
+    expect(cache.isSilent()).toBe(true);
+    await turn();
+    // It answers again, and what was known has changed; no question was asked meanwhile.
+    state.failure = null;
+    table.delete("a");
+    state.nowMs = 7001;
+    expect([cache.isSilent(), await cache.read("a")]).toEqual([false, null]);
+  });
+
   it("one that cannot be read right now keeps no others from being asked for, and is handed out as it is known", async () => {
     const { cache, table, queries, state } = cached();
     for (const name of ["a", "b"]) table.set(name, 1);
