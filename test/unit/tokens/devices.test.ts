@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { entrustedDestination } from "../../../src/tokens/destination.ts";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
+import { duplicateGrant } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
 import type { DeviceRow } from "../../../src/store/device-authorizations.ts";
 import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
@@ -60,6 +61,8 @@ const heldBack: TokenAnswer = {
 class Stage {
   readonly clock = manualClock();
   readonly order: string[] = [];
+  /** Details of what was told in the history. */
+  readonly told: unknown[] = [];
   due: DeviceRow[] = [deviceRow("one")];
   isDraining = false;
   answer = Promise.withResolvers<TokenAnswer>();
@@ -76,7 +79,12 @@ class Stage {
     this.devices = createDevices({
       deviceCodes: codes as DeviceParts["deviceCodes"],
       links: { reserve: async () => true },
-      accounts: { addEvent: async () => void this.order.push("given up") },
+      accounts: {
+        addEvent: async (_id, _type, detail) => {
+          this.order.push("given up");
+          this.told.push(detail);
+        },
+      },
       rows: { readById: async () => row },
       establish: {
         prepareWithChains: async () => sendable,
@@ -140,6 +148,15 @@ describe("polling for user codes", () => {
     const expected = ["asked", "dropped", "given up", expect.stringContaining("UnreadableSecretError")];
     expect(stage.order).toHaveLength(4);
     expect(stage.order).toEqual(expect.arrayContaining(expected));
+  });
+
+  it("a code that brings a refresh token which another connection holds is given up, and the history says why", async () => {
+    const stage = new Stage();
+    stage.answer.resolve(grant);
+    stage.stored.reject(duplicateGrant(row.name));
+    await stage.devices.round();
+    await stage.devices.settled();
+    expect([stage.order, stage.told]).toEqual([["asked", "dropped", "given up"], [{ error: "duplicate_grant" }]]);
   });
 
   it("a process that is told to stop claims no further code", async () => {
