@@ -266,6 +266,7 @@ function resealer({ keyring, openOld }: Resealing) {
 type Change = [sql: string, values: unknown[]] | null;
 
 /** In batches, in the order of ids. A row that holds what nobody can make a proof of is set aside, alone. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- said by who writes the SELECT, as with `query`
 async function eachRow<Row extends { id: string }>(
   { session, onSetAside }: Resealing,
   { table, select, id = "c.id" }: { table: string; select: string; id?: string },

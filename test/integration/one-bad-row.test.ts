@@ -294,7 +294,7 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
     );
     const about = (names: readonly string[], parameter: string) =>
       routes
-        .filter(({ method, path }) => path.includes(parameter) && `${method}` !== "DELETE")
+        .filter(({ method, path }) => path.includes(parameter) && String(method) !== "DELETE")
         .flatMap(({ method, path }) =>
           names.flatMap((name) =>
             (bodies[`${method} ${path}`] ?? [method === "GET" ? undefined : {}]).map(

@@ -16,8 +16,8 @@ const passed = (answers: boolean[]) => answers.filter(Boolean).length;
 
 /** Two replicas amid a rotation: one seals with a newer key already, which the other lacks. */
 function replicasOf({ encryptionKeys }: StoreStage) {
-  const keys = createKeyList(async () => (await encryptionKeys.list()).map(({ id }) => id));
-  const lacking = createTokenVault(createKeyring([older]), { isSilent: (error) => keys.isSilent(error) });
+  const keyList = createKeyList(async () => (await encryptionKeys.list()).map(({ id }) => id));
+  const lacking = createTokenVault(createKeyring([older]), { isSilent: (error) => keyList.isSilent(error) });
   return { newer: createTokenVault(createKeyring([newest, older])), lacking };
 }
 const [older, newest] = [

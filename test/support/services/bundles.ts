@@ -18,8 +18,9 @@ const load = createRequire(import.meta.url)("../../../bin/load.cjs") as {
 export async function makeBundles(): Promise<void> {
   const sources = load.fingerprint();
   const isMadeOf = (path: string, whole = sources) => existsSync(path) && readFileSync(path, "utf8") === whole;
-  if (!isMadeOf(load.record, load.stamp()))
+  if (!isMadeOf(load.record, load.stamp())) {
     execFileSync(process.execPath, ["scripts/build.ts"], { cwd: root, stdio: "inherit" });
+  }
   if (isMadeOf(armedRecord)) return;
   const arm = {
     name: "failpoints",
