@@ -290,11 +290,14 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
       "/openapi.json",
     );
     const routes = Object.entries(document.paths).flatMap(([path, methods]) =>
-      Object.keys(methods).map((method) => ({ method: method.toUpperCase() as "GET", path })),
+      Object.keys(methods).map((method) => ({
+        method: method.toUpperCase() as NonNullable<ApiOptions["method"]>,
+        path,
+      })),
     );
     const about = (names: readonly string[], parameter: string) =>
       routes
-        .filter(({ method, path }) => path.includes(parameter) && String(method) !== "DELETE")
+        .filter(({ method, path }) => path.includes(parameter) && method !== "DELETE")
         .flatMap(({ method, path }) =>
           names.flatMap((name) =>
             (bodies[`${method} ${path}`] ?? [method === "GET" ? undefined : {}]).map(
