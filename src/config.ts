@@ -5,6 +5,7 @@ import { Type, type Static, type TSchema } from "typebox";
 import { Value } from "typebox/value";
 import { StartupError } from "./errors.ts";
 import { parseNetworks } from "./providers/egress.ts";
+import { type ProxySettings, readProxies } from "./providers/outbound-proxy.ts";
 import { readableLine } from "./readable.ts";
 
 const secret = { secret: true };
@@ -44,6 +45,13 @@ export const environmentSchema = Type.Object({
   DATA_DIR: Type.String({ default: "./data", minLength: 1, allowed: "a folder" }),
   PROVIDERS_DIR: Type.Optional(Type.String({ minLength: 1, allowed: "a folder" })),
   PROVIDER_NETWORKS: Type.Optional(Type.String()),
+  HTTPS_PROXY: Type.Optional(Type.String({ ...secret })),
+  HTTP_PROXY: Type.Optional(Type.String({ ...secret })),
+  NO_PROXY: Type.Optional(Type.String()),
+  PROXY_CONNECT: Type.Union([Type.Literal("by_address"), Type.Literal("by_name")], {
+    default: "by_address",
+    allowed: "by_address or by_name",
+  }),
   SANDBOX: Type.Optional(Type.Boolean({ allowed: "true or false" })),
   LOG_LEVEL: Type.Union(
     ["fatal", "error", "warn", "info", "debug", "trace", "silent"].map((level) => Type.Literal(level)),
@@ -91,6 +99,8 @@ export type Config = Readonly<{
   providersDir: string | null;
   /** CIDR ranges. */
   providerNetworks: readonly string[];
+  /** The way out to providers. The URLs may hold a password. */
+  proxy: Readonly<ProxySettings>;
   sandbox: boolean;
   logLevel: string;
   metricsPort: number | null;
@@ -136,6 +146,12 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
     providerNetworks: parseCidrs(values.PROVIDER_NETWORKS),
+    proxy: checkProxies({
+      httpsProxy: values.HTTPS_PROXY ?? null,
+      httpProxy: values.HTTP_PROXY ?? null,
+      noProxy: values.NO_PROXY ?? null,
+      proxyConnect: values.PROXY_CONNECT,
+    }),
     sandbox: values.SANDBOX ?? databaseUrl === null,
     logLevel: String(values.LOG_LEVEL),
     metricsPort: values.METRICS_PORT ?? null,
@@ -227,6 +243,15 @@ function parseHost(text: string): string {
     fail("HOST", `must be an address or a host name, not ${JSON.stringify(text)}`);
   }
   return text;
+}
+
+function checkProxies(settings: ProxySettings): Readonly<ProxySettings> {
+  try {
+    readProxies(settings);
+    return Object.freeze(settings);
+  } catch (error) {
+    throw new StartupError((error as RangeError).message);
+  }
 }
 
 function parseCidrs(text: string | undefined): string[] {

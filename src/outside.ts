@@ -15,6 +15,7 @@ import { loadCatalog } from "./providers/catalog.ts";
 import { createEgress, parseNetworks } from "./providers/egress.ts";
 import { createDiscovery } from "./providers/discovery.ts";
 import { createOAuthClient, type Untold } from "./providers/oauth-client.ts";
+import { readProxies } from "./providers/outbound-proxy.ts";
 import { redirectUriOf } from "./providers/redirect-uri.ts";
 import { connectRedis } from "./redis.ts";
 import { projectRoot } from "./root.ts";
@@ -64,6 +65,7 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
   const egress = createEgress({
     networks: config.providerNetworks.length === 0 ? null : parseNetworks(config.providerNetworks.join(",")),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
+    proxies: readProxies(config.proxy),
   });
   const onUntold = ({ provider, host, detail }: Untold) =>
     log.info({ provider, host, said: detail }, "a request failed, and callers are not told how");

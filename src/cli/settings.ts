@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { ProxySettings } from "../providers/outbound-proxy.ts";
 import { errorCode, UsageError } from "./errors.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -25,6 +26,8 @@ export type Settings = {
   providersDir: string | null;
   /** The broker's PROVIDER_NETWORKS, for providers in networks that are not public; as it stands there. */
   providerNetworks: string | null;
+  /** The broker's way out to providers, for `providers try`. Requests to the broker itself do not go through it. */
+  proxy: () => ProxySettings;
 };
 
 /** @throws UsageError when FRESHET_URL is no address of a broker. */
@@ -36,7 +39,22 @@ export function readSettings(env: Environment): Settings {
     secret: (variable) => env[variable] || undefined,
     providersDir: env["PROVIDERS_DIR"] || null,
     providerNetworks: env["PROVIDER_NETWORKS"] || null,
+    proxy: () => readProxySettings(env),
   };
+}
+
+/** @throws UsageError for a file that cannot be read, and for a word that PROXY_CONNECT does not have */
+function readProxySettings(env: Environment): ProxySettings {
+  const secretOf = (name: string) => {
+    const file = env[`${name}_FILE`];
+    return env[name] || (file ? readSecretFile(file, `${name}_FILE`) : null);
+  };
+  const proxyConnect = env["PROXY_CONNECT"] || "by_address";
+  if (proxyConnect !== "by_address" && proxyConnect !== "by_name") {
+    throw new UsageError("PROXY_CONNECT must be by_address or by_name");
+  }
+  const noProxy = env["NO_PROXY"] || null;
+  return { httpsProxy: secretOf("HTTPS_PROXY"), httpProxy: secretOf("HTTP_PROXY"), noProxy, proxyConnect };
 }
 
 function parseBrokerUrl(text: string): string {
@@ -68,10 +86,14 @@ function firstKey(keys: string): string {
 }
 
 function readKeyFile(path: string): string {
+  return readSecretFile(path, "The key file");
+}
+
+function readSecretFile(path: string, what: string): string {
   try {
     return readFileSync(path, "utf8").trim();
   } catch (error) {
-    throw new UsageError(`The key file ${path} cannot be read (${errorCode(error)})`);
+    throw new UsageError(`${what} ${path} cannot be read (${errorCode(error)})`);
   }
 }
 

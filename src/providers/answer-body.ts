@@ -85,7 +85,7 @@ function among(bodies: readonly AnswerBody[], bears: (body: AnswerBody) => boole
 function behindNotice(text: string, bears: (body: AnswerBody) => boolean): Found {
   if (!text.endsWith("}")) return null;
   const bearing: LooseValue[] = [];
-  const work = { left: workPerCharacter * text.length };
+  const work = { left: workOnNotices + 2 * text.length };
   for (let at = text.indexOf("{"); at >= 0 && work.left > 0;) {
     const read = readLoosely(text, at, work);
     if (read !== null && bears(read)) bearing.push(read);
@@ -96,8 +96,8 @@ function behindNotice(text: string, bears: (body: AnswerBody) => boolean): Found
   return only !== undefined && only.end === text.length && work.left > 0 ? only : null;
 }
 
-/** However often a hostile text makes the reader begin anew, it looks at so many characters for each that there is. */
-const workPerCharacter = 16;
+/** However often a hostile text makes the reader begin anew, it looks at so many characters and values, beside twice the text. */
+const workOnNotices = 250_000;
 
 /** Without what surrounds it and means nothing: white space, byte order marks, and NULs at its end. */
 function trimmed(text: string): string {
@@ -162,6 +162,9 @@ const literals: Record<string, unknown> = {
   "-Infinity": null,
 };
 
+/** Made once: hostile texts have it thrown a million times. */
+const noJson = new SyntaxError("no JSON");
+
 const wordAt = /[\w.+-]{1,400}/y;
 
 /**
@@ -182,27 +185,28 @@ function readLoosely(text: string, start: number, work = { left: Infinity }): Lo
   const readText = (): string => {
     const from = at;
     for (let end = text.indexOf('"', from); ; end = text.indexOf('"', end + 1)) {
-      if (end < 0) throw new SyntaxError();
+      if (end < 0) throw noJson;
       let backslashes = 0;
       while (text[end - 1 - backslashes] === "\\" && end - 1 - backslashes >= from) backslashes++;
       if (backslashes % 2 === 1) continue;
       at = end + 1;
       work.left -= end - from;
-      const inner = text.slice(from, end).replaceAll(/\p{Cc}/gu, escaped);
-      return JSON.parse(`"${inner}"`) as string;
+      const inner = text.slice(from, end);
+      if (!/[\\\p{Cc}]/u.test(inner)) return inner;
+      return JSON.parse(`"${inner.replaceAll(/\p{Cc}/gu, escaped)}"`) as string;
     }
   };
 
   const readMembers = (path: string, depth: number): Record<string, unknown> => {
     const members: [string, unknown][] = [];
     while (!take("}")) {
-      if (!take('"')) throw new SyntaxError();
+      if (!take('"')) throw noJson;
       const name = readText();
-      if (!take(":")) throw new SyntaxError();
+      if (!take(":")) throw noJson;
       members.push([name, readValue(`${path}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`, depth + 1).value]);
       if (take(",")) continue;
       if (take("}")) break;
-      throw new SyntaxError();
+      throw noJson;
     }
     return Object.fromEntries(members);
   };
@@ -213,7 +217,7 @@ function readLoosely(text: string, start: number, work = { left: Infinity }): Lo
       elements.push(readValue(`${path}/${elements.length}`, depth + 1));
       if (take(",")) continue;
       if (take("]")) break;
-      throw new SyntaxError();
+      throw noJson;
     }
     return elements;
   };
@@ -226,7 +230,7 @@ function readLoosely(text: string, start: number, work = { left: Infinity }): Lo
   });
 
   const readValue = (path: string, depth: number): LooseValue => {
-    if (--work.left < 0 || depth > deepest) throw new SyntaxError();
+    if (--work.left < 0 || depth > deepest) throw noJson;
     if (take("{")) return within(path, readMembers(path, depth));
     if (take("[")) {
       const elements = readElements(path, depth);
@@ -243,7 +247,7 @@ function readLoosely(text: string, start: number, work = { left: Infinity }): Lo
     }
     wordAt.lastIndex = at;
     const [literal] = wordAt.exec(text) ?? [];
-    if (literal === undefined) throw new SyntaxError();
+    if (literal === undefined) throw noJson;
     at += literal.length;
     return within(path, Object.hasOwn(literals, literal) ? literals[literal] : (JSON.parse(literal) as unknown));
   };

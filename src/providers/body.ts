@@ -8,8 +8,8 @@ import {
 } from "node:zlib";
 import type { TokenResponse } from "./token-response.ts";
 
-/** No answer of a token endpoint is read further, as sent or inflated. */
-export const maxBodyBytes = 64 * 1024;
+/** No answer is read further, as sent or inflated: 1 MiB. */
+export const maxBodyBytes = 1024 * 1024;
 /** Compressed, and compressed again by whatever stands in between. */
 const mostLayers = 3;
 
@@ -55,6 +55,18 @@ export function* possibleTexts(response: TokenResponse): Generator<BodyText> {
       seen.add(text);
       yield { text, complete };
     }
+  }
+}
+
+/** It is longer than 1 MiB, as it was sent or inflated as its label says. */
+export function isTooLong(response: TokenResponse): boolean {
+  const [encoding = "", ...more] = encodingsOf(response);
+  if (response.tooLong || more.length > 0 || !Object.hasOwn(inflaters, encoding)) return response.tooLong ?? false;
+  try {
+    inflaters[encoding]?.(response.body, true);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE";
   }
 }
 

@@ -33,8 +33,11 @@ export function classifyRefusal(options: {
   const error = readPointer(body, "/error");
   const answer = { status: response.status, body, text: strictText(response)?.text ?? "" };
   const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, answer));
-  const verdict =
-    rule && rule.means !== "access_token_expired"
+  const isUncertain = response.relayedBy !== undefined && response.status >= 500;
+  const verdict: Verdict = isUncertain
+    ? // A proxy that passes requests on answers so when it has lost the provider's answer, and a rule may take its words for the provider's.
+      { class: "unknown", code: "outcome_unknown" }
+    : rule && rule.means !== "access_token_expired"
       ? verdicts[rule.means]
       : byProtocol(effectiveStatus(definition, { response, body }), error);
   const retryAfterSeconds = readRetryAfter(response.headers);

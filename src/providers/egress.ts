@@ -1,6 +1,7 @@
 import dns from "node:dns";
 import net from "node:net";
 import type { ProviderDefinition } from "./definition.ts";
+import { bareHost, type OutboundProxy, type Proxies } from "./outbound-proxy.ts";
 
 /**
  * A URL leads to an address that this broker must not reach. Nothing was sent. The message names the host of the URL, and
@@ -20,13 +21,17 @@ export class BlockedAddressError extends Error {
 type Address = { address: string; family: number };
 type Resolve = (host: string, answer: (error: Error | null, addresses: Address[]) => void) => void;
 
+/** The way to a URL: the lookup that gives the addresses that may be connected to, and the proxy; null: there is none. */
+export type Route = { url: URL; lookup: net.LookupFunction; proxy: OutboundProxy | null };
+
 export type Egress = {
   /**
    * Checks a URL of a provider after parsing, IP literals in all their spellings included, and gives the lookup that checks
-   * every resolved address when connecting. For the sandbox this broker's own origin is exempt.
+   * every resolved address when connecting. For the sandbox this broker's own origin is exempt, and reached directly.
+   * The proxy's own address is not checked: who runs this broker has named it. As a provider's address it is checked like any other.
    * @throws BlockedAddressError
    */
-  route(url: string, provider: EgressProvider): { url: URL; lookup: net.LookupFunction };
+  route(url: string, provider: EgressProvider): Route;
 };
 
 type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
@@ -38,9 +43,10 @@ type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
 export function createEgress(options: {
   networks: net.BlockList | null;
   trustedOrigin: string | null;
+  proxies?: Pick<Proxies, "of">;
   resolve?: Resolve;
 }): Egress {
-  const { trustedOrigin, resolve = systemResolve } = options;
+  const { trustedOrigin, proxies = direct, resolve = systemResolve } = options;
   const parsed = new WeakMap<readonly string[], net.BlockList>();
   const networksOf = ({ networks }: EgressProvider): net.BlockList | null => {
     if (networks === null) return options.networks;
@@ -54,9 +60,9 @@ export function createEgress(options: {
       const networks = networksOf(provider);
       const exempt = provider.isSandbox && url.origin === trustedOrigin;
       const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
-      const literal = url.hostname.replace(/^\[(.*)\]$/, "$1");
+      const literal = bareHost(url);
       if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, null);
-      return { url, lookup: checkedLookup({ url, allowed, resolve }) };
+      return { url, lookup: checkedLookup({ url, allowed, resolve }), proxy: exempt ? null : proxies.of(url) };
     },
   };
 }
@@ -120,6 +126,8 @@ function checkedLookup(options: {
     });
   };
 }
+
+const direct: Pick<Proxies, "of"> = { of: () => null };
 
 const systemResolve: Resolve = (host, answer) => {
   dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));

@@ -1,5 +1,7 @@
 import type { Dispatcher } from "undici";
+import type { AnswerShare } from "./answer-room.ts";
 import { maxBodyBytes } from "./body.ts";
+import type { OutboundProxy } from "./outbound-proxy.ts";
 import type { TokenResponse } from "./token-response.ts";
 
 /**
@@ -14,7 +16,8 @@ export type ExchangeOutcome =
 
 type Controller = Dispatcher.DispatchController;
 
-class EndedError extends Error {
+/** This process ended the call. `code` says why. */
+export class EndedError extends Error {
   readonly code: string;
   constructor(code: string) {
     super(code);
@@ -26,8 +29,9 @@ class EndedError extends Error {
 export class HttpExchange implements Dispatcher.DispatchHandler {
   readonly outcome: Promise<ExchangeOutcome>;
   readonly #mayStillSend: () => boolean;
-  readonly #bodyMs: number;
-  readonly #timers: NodeJS.Timeout[] = [];
+  readonly #share: AnswerShare;
+  readonly #relayedBy: OutboundProxy | null;
+  readonly #deadline: NodeJS.Timeout;
   readonly #chunks: Buffer[] = [];
   #size = 0;
   #resolve: (outcome: ExchangeOutcome) => void;
@@ -37,13 +41,24 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   #head: { status: number; headers: Record<string, string> } | null = null;
   #controller: Controller | null = null;
 
-  constructor(options: { timeouts: { bodyMs: number; totalMs: number }; mayStillSend: () => boolean }) {
+  /** @param options `relayedBy`: the proxy that the request is given to in place of the provider; null: there is none, or a tunnel */
+  constructor(options: {
+    totalMs: number;
+    mayStillSend: () => boolean;
+    share: AnswerShare;
+    relayedBy: OutboundProxy | null;
+  }) {
     const { promise, resolve } = Promise.withResolvers<ExchangeOutcome>();
     this.outcome = promise;
     this.#resolve = resolve;
     this.#mayStillSend = options.mayStillSend;
-    this.#bodyMs = options.timeouts.bodyMs;
-    this.#deadline(options.timeouts.totalMs, "TOTAL_TIMEOUT");
+    this.#share = options.share;
+    this.#relayedBy = options.relayedBy;
+    this.#deadline = setTimeout(() => {
+      const error = new EndedError("TOTAL_TIMEOUT");
+      this.end(error);
+      this.#controller?.abort(error);
+    }, options.totalMs);
   }
 
   onRequestStart(controller: Controller): void {
@@ -67,18 +82,20 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
-    if (status < 200) return;
+    if (status < 200) return; // no answer by any name: interim ones do not come this far
     this.#head = { status, headers: joinHeaders(headers) };
-    this.#deadline(this.#bodyMs, "BODY_TIMEOUT");
   }
 
   onResponseData(controller: Controller, chunk: Buffer): void {
     if (this.#settled) return;
     this.#chunks.push(chunk.subarray(0, maxBodyBytes - this.#size));
     this.#size += chunk.length;
-    if (this.#size <= maxBodyBytes) return;
-    this.#answer({ complete: false });
-    controller.abort(new EndedError("BODY_TOO_LARGE"));
+    if (this.#size > maxBodyBytes) {
+      this.#answer({ complete: false, tooLong: true });
+      controller.abort(new EndedError("BODY_TOO_LARGE"));
+    } else if (!this.#share.grow(this.#size, () => controller.resume())) {
+      controller.pause();
+    }
   }
 
   onResponseEnd(): void {
@@ -95,25 +112,23 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     else this.#settle({ kind: this.#started ? "cut_off" : "not_sent", error });
   }
 
-  #answer({ complete }: { complete: boolean }): void {
+  #answer(end: { complete: boolean; tooLong?: true }): void {
     if (!this.#head || this.#settled) return;
     const { status, headers } = this.#head;
-    this.#settle({ kind: "answered", response: { status, headers, body: Buffer.concat(this.#chunks), complete } });
-  }
-
-  #deadline(ms: number, code: string): void {
-    const timer = setTimeout(() => {
-      const error = new EndedError(code);
-      this.end(error);
-      this.#controller?.abort(error);
-    }, ms);
-    this.#timers.push(timer);
+    const response: TokenResponse = {
+      status,
+      headers,
+      body: Buffer.concat(this.#chunks),
+      ...end,
+      ...(this.#relayedBy !== null && { relayedBy: this.#relayedBy }),
+    };
+    this.#settle({ kind: "answered", response });
   }
 
   #settle(outcome: ExchangeOutcome): void {
     if (this.#settled) return;
     this.#settled = true;
-    for (const timer of this.#timers) clearTimeout(timer);
+    clearTimeout(this.#deadline);
     this.#resolve(outcome);
   }
 }

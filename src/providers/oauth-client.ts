@@ -1,19 +1,29 @@
-import type net from "node:net";
-import { Client, type Dispatcher } from "undici";
+import type { Socket } from "node:net";
+import { Client } from "undici";
+import { AnswerRoom, type AnswerShare } from "./answer-room.ts";
+import { openConnection, reason, relayOf, userAgent } from "./connection.ts";
 import type { ProviderDefinition } from "./definition.ts";
-import { BlockedAddressError, type Egress } from "./egress.ts";
-import { type ExchangeOutcome, HttpExchange } from "./http-exchange.ts";
+import { BlockedAddressError, type Egress, type Route } from "./egress.ts";
+import { EndedError, type ExchangeOutcome, HttpExchange } from "./http-exchange.ts";
+import { InterimFilter } from "./interim-filter.ts";
+import { ProxyError } from "./outbound-proxy.ts";
 import type { Failure, TokenAnswer } from "./grant.ts";
 import { parseAnswer } from "./answer-body.ts";
-import { describeAnswer } from "./scrub.ts";
+import { cut, describeAnswer } from "./scrub.ts";
 import type { TokenRequest } from "./assemble.ts";
 import { processTokenResponse } from "./token-response.ts";
 import { isUsualHost } from "./usual-host.ts";
 
-/** Milliseconds. `totalMs` bounds the whole call and must stay below a permit's lease. */
-export type OAuthTimeouts = { connectMs: number; headersMs: number; bodyMs: number; totalMs: number };
+/**
+ * Milliseconds. `connectMs`: until the connection is open, a proxy's tunnel included. `headersMs`: from then to the end of the answer's
+ * headers. `totalMs` bounds the whole call, the body included, and must stay below a permit's lease.
+ */
+export type OAuthTimeouts = { connectMs: number; headersMs: number; totalMs: number };
 
-export const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, bodyMs: 5_000, totalMs: 25_000 };
+export const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, totalMs: 25_000 };
+
+/** The longest that the headers of an answer may be together. undici counts names and values, and stops at its limit. */
+const longestHeadersBytes = 64 * 1024 + 1;
 
 export type OAuthClient = {
   /**
@@ -50,8 +60,9 @@ export function createOAuthClient(options: {
   timeouts?: Partial<OAuthTimeouts>;
   observe?: (outcome: ExchangeOutcome) => void;
   onUntold?: (untold: Untold) => void;
+  room?: AnswerRoom;
 }): OAuthClient {
-  const { egress, observe = () => {}, onUntold = () => {} } = options;
+  const { egress, observe = () => {}, onUntold = () => {}, room = new AnswerRoom() } = options;
   const timeouts = { ...defaultTimeouts, ...options.timeouts };
   /** Makes a failure what callers may see of it. */
   const tell = <Failed extends { detail: string }>(
@@ -61,107 +72,111 @@ export function createOAuthClient(options: {
   ): Failed => {
     const { definition, request } = call;
     const isUsual = isUsualHost(definition, request.url);
-    if (isUsual && resolvedIn(outcome) === null) return failed;
+    if (isOfProxy(outcome) || (isUsual && resolvedIn(outcome) === null)) return failed;
     const detail = whatHappened(outcome, call);
     onUntold({ provider: definition.id, host: new URL(request.url).host, detail });
     return isUsual ? failed : Object.assign(failed, withheld(outcome));
   };
   return {
-    async requestToken({ mayStillSend, ...call }) {
-      const { definition, request } = call;
-      const outcome = await send({ ...call, egress, timeouts, mayStillSend });
-      observe(outcome);
-      if (outcome.kind !== "answered") return { kind: "failed", failure: tell(call, failureOf(outcome), outcome) };
-      const answer = processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
-      if (answer.kind === "failed") tell(call, answer.failure, outcome);
-      return answer;
-    },
-    async ask(call) {
-      const outcome = await send({ ...call, egress, timeouts, mayStillSend: () => true });
-      observe(outcome);
-      if (outcome.kind !== "answered") {
-        const { detail } = tell(call, failureOf(outcome), outcome);
-        return { ok: false, status: null, body: null, detail };
-      }
-      const { response } = outcome;
-      const { status } = response;
-      const body = parseAnswer(response, "auto");
-      if (status >= 200 && status < 300) return { ok: true, status, body, detail: `the provider answered ${status}` };
-      const { definition, request } = call;
-      const detail = describeAnswer({ definition, response, body, secrets: request.secrets });
-      const location = status >= 300 && status < 400 ? response.headers["location"] : undefined;
-      return tell(call, { ok: false, status, body, detail, ...(location !== undefined && { location }) }, outcome);
-    },
+    requestToken: async ({ mayStillSend, ...call }) =>
+      await exchange({ ...call, egress, timeouts, room, mayStillSend }, (outcome): TokenAnswer => {
+        const { definition, request } = call;
+        observe(outcome);
+        if (outcome.kind !== "answered") return { kind: "failed", failure: tell(call, failureOf(outcome), outcome) };
+        const answer = processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
+        if (answer.kind === "failed") tell(call, answer.failure, outcome);
+        return answer;
+      }),
+    ask: async (call) =>
+      await exchange({ ...call, egress, timeouts, room, mayStillSend: () => true }, (outcome): Asked => {
+        observe(outcome);
+        if (outcome.kind !== "answered") {
+          const { detail } = tell(call, failureOf(outcome), outcome);
+          return { ok: false, status: null, body: null, detail };
+        }
+        const { response } = outcome;
+        const { status } = response;
+        const body = parseAnswer(response, "auto");
+        if (status >= 200 && status < 300) return { ok: true, status, body, detail: `the provider answered ${status}` };
+        const { definition, request } = call;
+        const detail = describeAnswer({ definition, response, body, secrets: request.secrets });
+        const location = status >= 300 && status < 400 ? response.headers["location"] : undefined;
+        return tell(call, { ok: false, status, body, detail, ...(location !== undefined && { location }) }, outcome);
+      }),
   };
 }
 
-async function send(call: {
-  egress: Egress;
-  timeouts: OAuthTimeouts;
-  definition: ProviderDefinition;
-  request: TokenRequest;
-  mayStillSend: () => boolean;
-}): Promise<ExchangeOutcome> {
+type Call = AskedCall & { egress: Egress; timeouts: OAuthTimeouts; room: AnswerRoom; mayStillSend: () => boolean };
+
+/** Sends, and has what came of it read. The room that an answer takes is given back once it has been read. */
+async function exchange<Read>(call: Call, read: (outcome: ExchangeOutcome) => Read): Promise<Read> {
+  const share = call.room.open();
+  try {
+    return read(await send(call, share));
+  } finally {
+    share.release();
+  }
+}
+
+async function send(call: Call, share: AnswerShare): Promise<ExchangeOutcome> {
   const { egress, timeouts, definition, request, mayStillSend } = call;
   if (!mayStillSend()) return { kind: "window_passed" };
+  try {
+    const route = egress.route(request.url, definition);
+    const sending = new HttpExchange({ totalMs: timeouts.totalMs, mayStillSend, share, relayedBy: relayOf(route) });
+    return await write(sending, { route, request, timeouts });
+  } catch (error) {
+    // What is thrown here comes from before the exchange, and nothing was written.
+    return { kind: "not_sent", error };
+  }
+}
+
+/** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request, and which ends with this call. */
+async function write(
+  sending: HttpExchange,
+  { route, request, timeouts }: { route: Route; request: TokenRequest; timeouts: OAuthTimeouts },
+): Promise<ExchangeOutcome> {
+  const ending = new AbortController();
+  void sending.outcome.then(() => ending.abort(new EndedError("ALREADY_ENDED")));
+  const late = setTimeout(() => ending.abort(new EndedError("CONNECT_TIMEOUT")), timeouts.connectMs);
   let client: Client | undefined;
   try {
-    const { url, lookup } = egress.route(request.url, definition);
-    client = openClient({ url, lookup, timeouts, tls: request.tls });
-    return await dispatch(client, dispatchOptions(url, request), new HttpExchange({ timeouts, mayStillSend }));
+    const { socket, origin, prefix, headers } = await openConnection(route, {
+      signal: ending.signal,
+      certificate: request.tls,
+    });
+    clearTimeout(late);
+    const answers = new InterimFilter(socket);
+    client = new Client(origin, {
+      connect: (_options, opened) => queueMicrotask(() => opened(null, answers as unknown as Socket)),
+      headersTimeout: timeouts.headersMs,
+      bodyTimeout: 0, // the whole call has an end
+      maxHeaderSize: longestHeadersBytes,
+      allowH2: false,
+      pipelining: 1,
+    });
+    client.dispatch(
+      {
+        path: `${prefix}${route.url.pathname}${route.url.search}`,
+        method: request.method,
+        headers: { ...sentHeaders(request), ...headers },
+        body: request.body ?? null,
+        reset: true,
+      },
+      sending,
+    );
   } catch (error) {
-    // An exchange never rejects: what is thrown here comes from before it, and nothing was written.
-    return { kind: "not_sent", error };
-  } finally {
-    void client?.destroy().catch(() => {});
+    sending.end(error); // which knows whether the first byte had been written
   }
-}
-
-function dispatch(
-  client: Client,
-  options: Dispatcher.DispatchOptions,
-  exchange: HttpExchange,
-): Promise<ExchangeOutcome> {
-  try {
-    client.dispatch(options, exchange);
-  } catch (error) {
-    exchange.end(error);
-  }
-  return exchange.outcome;
-}
-
-/** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request. */
-function openClient(options: {
-  url: URL;
-  lookup: net.LookupFunction;
-  timeouts: OAuthTimeouts;
-  tls: string | undefined;
-}): Client {
-  const { url, lookup, timeouts, tls } = options;
-  const certificate = tls === undefined ? {} : { cert: tls, key: tls };
-  return new Client(url.origin, {
-    connect: { lookup, timeout: timeouts.connectMs, autoSelectFamily: true, ...certificate },
-    headersTimeout: timeouts.headersMs,
-    bodyTimeout: timeouts.bodyMs,
-    allowH2: false,
-    maxCachedSessions: 0,
-    pipelining: 1,
-  });
+  const outcome = await sending.outcome;
+  clearTimeout(late);
+  void client?.destroy().catch(() => {});
+  return outcome;
 }
 
 /** The headers that a request goes out with, but for those of HTTP itself. Hold secrets. */
 export function sentHeaders(request: TokenRequest): Record<string, string> {
-  return { accept: "application/json", ...request.headers, "accept-encoding": "identity" };
-}
-
-function dispatchOptions(url: URL, request: TokenRequest) {
-  return {
-    path: `${url.pathname}${url.search}`,
-    method: request.method,
-    headers: sentHeaders(request),
-    body: request.body ?? null,
-    reset: true,
-  };
+  return { accept: "application/json", "user-agent": userAgent, ...request.headers, "accept-encoding": "identity" };
 }
 
 function failureOf(outcome: Exclude<ExchangeOutcome, { kind: "answered" }>): Failure {
@@ -178,7 +193,14 @@ function notSent(error: unknown): Failure {
   if (error instanceof BlockedAddressError) {
     return { class: "not_sent", code: "blocked_address", detail: error.message };
   }
+  if (error instanceof ProxyError) return { class: "not_sent", code: "connect_failed", detail: cut(error.message) };
   return { class: "not_sent", code: "connect_failed", detail: `the provider could not be reached (${reason(error)})` };
+}
+
+/** What happened says something about the proxy that this broker was told to take, and nothing about a host behind it. */
+function isOfProxy(outcome: ExchangeOutcome): boolean {
+  if (outcome.kind === "answered") return outcome.response.relayedBy !== undefined && outcome.response.status === 407;
+  return outcome.kind === "not_sent" && outcome.error instanceof ProxyError && outcome.error.isOfProxy;
 }
 
 /** What a name resolved to, where that may not be reached; null: that is not what happened. */
@@ -217,11 +239,4 @@ function whatHappened(outcome: ExchangeOutcome, { definition, request }: AskedCa
   const { detail } = failureOf(outcome);
   const resolved = resolvedIn(outcome);
   return resolved === null ? detail : `${detail} (it resolves to ${resolved})`;
-}
-
-/** A code such as ECONNREFUSED, never a message: those may quote what was sent. */
-function reason(error: unknown): string {
-  const first: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
-  if (first instanceof Error && "code" in first && typeof first.code === "string") return first.code;
-  return first instanceof Error ? first.name : "no cause given";
 }

@@ -1,7 +1,8 @@
 import { readable } from "../readable.ts";
 import { readPointer } from "./answer-body.ts";
-import { strictText } from "./body.ts";
+import { isTooLong, strictText } from "./body.ts";
 import type { ProviderDefinition } from "./definition.ts";
+import { asksForPassword } from "./outbound-proxy.ts";
 import type { TokenResponse } from "./token-response.ts";
 
 const longestDetail = 300;
@@ -27,13 +28,20 @@ export function describeAnswer(options: {
   severalObjects?: boolean;
 }): string {
   const { definition, response, body, severalObjects = false } = options;
-  const { status } = response;
+  const { status, relayedBy: proxy } = response;
+  if (proxy !== undefined && status === 407) return cut(asksForPassword(proxy));
   const isGrant = status >= 200 && status < 300;
-  const secrets = [...options.secrets, ...tokensIn(body)];
+  const secrets = [...options.secrets, ...(proxy?.secrets ?? []), ...tokensIn(body)];
   const said = isGrant ? codesOf(definition, body, secrets) : scrub(wordsOf(definition, body), secrets);
-  const parts = [severalObjects ? "several objects with tokens, so that nobody can tell which one counts" : "", said];
+  const parts = [
+    isTooLong(response) ? "more than 1 MiB, which is too long" : "",
+    severalObjects ? "several objects with tokens, so that nobody can tell which one counts" : "",
+    said,
+  ];
   const text = parts.filter((part) => part !== "").join(", ") || (looksLikePage(response) ? aPage : "");
-  return cut(`the provider answered ${status}${text === "" ? "" : `: ${text}`}`);
+  const isUncertain = proxy !== undefined && status >= 500;
+  const who = isUncertain ? `the proxy ${proxy.name}, or the provider behind it,` : "the provider";
+  return cut(`${who} answered ${status}${text === "" ? "" : `: ${text}`}`);
 }
 
 const aPage = "a page, not an OAuth answer";

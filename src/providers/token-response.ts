@@ -3,6 +3,7 @@ import type { Captures, ProviderDefinition, TokenPointers } from "./definition.t
 import type { Grant, TokenAnswer } from "./grant.ts";
 import { findTokens, readBody, readPointer, type AnswerBody } from "./answer-body.ts";
 import { isUnreadableLifetime, readLifetime, readRefreshLifetime } from "./lifetime.ts";
+import type { OutboundProxy } from "./outbound-proxy.ts";
 import { splitScopes, withAliases } from "./scopes.ts";
 import { describeAnswer } from "./scrub.ts";
 
@@ -13,6 +14,10 @@ export type TokenResponse = {
   body: Buffer;
   /** False: cut off or too long; then `body` is what there is of it. */
   complete?: boolean;
+  /** Longer than 1 MiB as it was sent; then it is not `complete`. */
+  tooLong?: true;
+  /** The proxy that the request was given to in place of the provider. What it answers may be its own. */
+  relayedBy?: OutboundProxy;
 };
 
 /**
@@ -146,7 +151,7 @@ function readScopes(definition: ProviderDefinition, value: unknown, tokens: read
         : [];
   // The store cannot keep the others.
   const readable = scopes.filter((scope) => !/[\p{Cc}\p{Cs}]/u.test(scope) && !holdsAny(scope, tokens));
-  return readable.length > 0 ? withAliases(definition, readable) : null;
+  return readable.length > 0 ? withAliases(definition, [...new Set(readable)]) : null;
 }
 
 /** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */

@@ -110,6 +110,8 @@ describe("a wrong environment ends the start", () => {
     ["a port that is none", { PORT: "http" }],
     ["a proxy that is none", { TRUST_PROXY: "everyone" }],
     ["a network that is none", { PROVIDER_NETWORKS: "10.0.0.0" }],
+    ["a proxy to providers that is none", { HTTPS_PROXY: "socks5://u:canary-password@proxy:1080" }],
+    ["a host for NO_PROXY that is none", { NO_PROXY: "https://a.example" }],
     ["an admin key that is short", { ADMIN_KEY: "canary-password" }],
     ["an address of Redis that is none", { REDIS_URL: "redis+cluster://:canary-password@a:1,b:x" }],
     ["an encryption key that is short", { ENCRYPTION_KEYS: "k1:Y2FuYXJ5LXBhc3N3b3Jk" }],

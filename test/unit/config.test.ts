@@ -8,7 +8,15 @@ import { StartupError } from "../../src/errors.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "freshet-config-"));
 const key = (id: string, byte = 7) => `${id}:${Buffer.alloc(32, byte).toString("base64")}`;
-const secrets = ["DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS", "ADMIN_KEY", "METRICS_KEY"] as const;
+const secrets = [
+  "DATABASE_URL",
+  "REDIS_URL",
+  "ENCRYPTION_KEYS",
+  "ADMIN_KEY",
+  "METRICS_KEY",
+  "HTTPS_PROXY",
+  "HTTP_PROXY",
+] as const;
 
 afterAll(() => {
   rmSync(folder, { recursive: true });
@@ -44,6 +52,7 @@ describe("what is not set has its default", () => {
       dataDir: resolve("data"),
       providersDir: null,
       providerNetworks: [],
+      proxy: { httpsProxy: null, httpProxy: null, noProxy: null, proxyConnect: "by_address" },
       sandbox: true,
       logLevel: "info",
       metricsPort: null,
@@ -92,6 +101,9 @@ describe("what is set is read", () => {
       "https://a.example,https://b.example",
       { returnOrigins: ["https://a.example", "https://b.example"] },
     ],
+    ["HTTPS_PROXY", "http://u:p@proxy:3128", { proxy: { httpsProxy: "http://u:p@proxy:3128", httpProxy: null } }],
+    ["NO_PROXY", "a.example,10.0.0.0/8", { proxy: { noProxy: "a.example,10.0.0.0/8" } }],
+    ["PROXY_CONNECT", "by_name", { proxy: { proxyConnect: "by_name" } }],
     ["TRUST_PROXY", "10.0.0.1,fd00::/8,loopback", { trustProxy: ["10.0.0.1", "fd00::/8", "loopback"] }],
     ["SANDBOX", "false", { sandbox: false }],
     ["LOG_LEVEL", "silent", { logLevel: "silent" }],
@@ -120,6 +132,8 @@ describe("what is set is read", () => {
       ENCRYPTION_KEYS: key("k1"),
       ADMIN_KEY: "a".repeat(32),
       METRICS_KEY: "m".repeat(16),
+      HTTPS_PROXY: "http://user:password@proxy:3128",
+      HTTP_PROXY: "http://user:password@proxy:3129",
     };
     const files = Object.entries(values).map(([name, value]) => [`${name}_FILE`, file(name, `\n${value} \n`)]);
     expect(readConfig(Object.fromEntries(files))).toEqual(readConfig(values));

@@ -8,6 +8,7 @@ import {
 } from "../../providers/definition.ts";
 import { createEgress, parseNetworks, type Egress } from "../../providers/egress.ts";
 import { resolveInputs, splitInputs } from "../../providers/inputs.ts";
+import { readProxies } from "../../providers/outbound-proxy.ts";
 import { readDefinition } from "../../providers/read-definition.ts";
 import { scopesFor } from "../../providers/scopes.ts";
 import { UsageError } from "../errors.ts";
@@ -15,6 +16,7 @@ import type { Session } from "../session.ts";
 import { endOnFaults } from "./faults.ts";
 import { checkForGrant, type TryOptions } from "./options.ts";
 import { readClientSecret, readCredentials, readRefreshToken, readSecretInputs } from "./secrets.ts";
+import type { Masker } from "./mask.ts";
 import type { Trial } from "./trial.ts";
 
 type Parts = Pick<Trial, "session" | "options" | "report" | "masker" | "witness">;
@@ -29,13 +31,22 @@ export function loadDefinition(session: Session, file: string, builtinFolder: st
   return definition;
 }
 
-/** What may be reached: as at the broker. @throws UsageError */
-export function openEgress({ settings }: Session): Egress {
+/** What may be reached, and through which proxy: as at the broker. @throws UsageError */
+export function openEgress({ settings }: Session, masker: Masker): Egress {
+  const proxies = asUsage("", () => readProxies(settings.proxy()));
+  masker.learn(proxies.secrets);
+  const { providerNetworks } = settings;
+  const networks = asUsage("PROVIDER_NETWORKS must be a comma list of CIDR blocks: ", () =>
+    providerNetworks === null ? null : parseNetworks(providerNetworks),
+  );
+  return createEgress({ networks, proxies, trustedOrigin: null });
+}
+
+function asUsage<Value>(prefix: string, read: () => Value): Value {
   try {
-    const networks = settings.providerNetworks === null ? null : parseNetworks(settings.providerNetworks);
-    return createEgress({ networks, trustedOrigin: null });
+    return read();
   } catch (error) {
-    throw new UsageError(`PROVIDER_NETWORKS must be a comma list of CIDR blocks: ${(error as Error).message}`);
+    throw error instanceof RangeError ? new UsageError(prefix + error.message) : error;
   }
 }
 

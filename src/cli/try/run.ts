@@ -32,7 +32,7 @@ export async function tryDefinition(
   const grant = chooseGrant(definition, options);
   const masker = createMasker();
   const report = createReport(session.terminal, { json: session.output.json, masker });
-  const witness = createWitness({ egress: openEgress(session), masker, report });
+  const witness = createWitness({ egress: openEgress(session, masker), masker, report });
   const opened = grant === "authorization_code" && !isPasted(options);
   const loopback = opened
     ? await openLoopback({ port: options.port ?? usualPort, id: definition.id, takesPost: takesPost(definition) })

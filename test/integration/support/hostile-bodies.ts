@@ -197,12 +197,17 @@ export const values: readonly HostileAnswer[] = [
   {
     is: "an access token of 100 KB",
     steps: [json(granted({ access_token: "a".repeat(100_000) }))],
-    outcome: unreadable,
+    outcome: says("a".repeat(100_000)),
   },
   {
     is: "a refresh token of 100 KB",
     steps: [json(granted({ refresh_token: "r".repeat(100_000) }))],
-    outcome: unreadable,
+    outcome: { ...taken, refreshToken: "r".repeat(100_000) },
+  },
+  {
+    is: "an access token of 1.1 MB",
+    steps: [json(granted({ access_token: "a".repeat(1_100_000) }))],
+    outcome: { ...unreadable, says: /more than 1 MiB, which is too long/ },
   },
   {
     is: "a token with a line break and a header in it",
@@ -259,7 +264,7 @@ export const values: readonly HostileAnswer[] = [
   refreshExpires("-1e308"),
   refreshExpires("-1e12"),
   refreshExpires("1e308"),
-  { is: "a scope of 1 MB", steps: [json(granted({ scope: "read ".repeat(200_000) }))], outcome: unreadable },
+  { is: "a scope of 1 MB", steps: [json(granted({ scope: "read ".repeat(200_000) }))], outcome: taken },
   {
     is: "a scope of 12 000 words",
     steps: [json(granted({ scope: Array.from({ length: 12_000 }, (_, index) => index.toString(36)).join(" ") }))],

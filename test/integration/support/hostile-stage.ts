@@ -89,7 +89,11 @@ export class HostileStage implements AsyncDisposable {
     server.isHonest = false;
     const before = server.requests.length;
     await this.#import(index, "hostile");
-    const token = await api.token(name, { wait: waitSeconds, include: "request" });
+    // An answer may take nearly as long as a caller may wait: on a slow machine one wait is not enough.
+    const token = await until("an end of the attempt", async () => {
+      const asked = await api.token(name, { wait: waitSeconds, include: "request" });
+      return asked.body.code !== "refresh_in_progress" && asked;
+    });
     const paths = [`/connections/${name}`, `/connections/${name}/events`];
     const [connection, events] = await Promise.all(paths.map((path) => api.api<Connection>(path)));
     if (connection === undefined) throw new Error("no connection was answered");

@@ -139,7 +139,18 @@ export const wire: readonly HostileAnswer[] = [
     steps: [{ repeat: "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", times: 5000 }, json(whole)],
     outcome: taken,
   },
-  { is: "100 Continue before the answer", steps: ["HTTP/1.1 100 Continue\r\n\r\n", json(whole)], outcome: lost },
+  { is: "100 Continue before the answer", steps: ["HTTP/1.1 100 Continue\r\n\r\n", json(whole)], outcome: taken },
+  {
+    is: "100 Continue before a dead grant",
+    steps: ["HTTP/1.1 100 Continue\r\n\r\n", json({ error: "invalid_grant" }, { status: "400 Bad Request" })],
+    outcome: { code: "invalid_grant" },
+  },
+  { is: "a header of 40 KB", steps: [json(whole, { headers: [`x-a: ${"x".repeat(40_000)}`] })], outcome: taken },
+  {
+    is: "a body that comes 7 s after its headers",
+    steps: [head({ headers: [`content-length: ${size}`] }), { waitMs: 7000 }, whole],
+    outcome: taken,
+  },
   {
     is: "101 and another protocol",
     steps: [

@@ -51,6 +51,7 @@ export async function openStrictServer(): Promise<StrictServer> {
         url.port = String(port);
         return {
           url,
+          proxy: null,
           lookup: (_host, options, answer) =>
             options.all ? answer(null, [{ address: "127.0.0.1", family: 4 }]) : answer(null, "127.0.0.1", 4),
         };
@@ -101,7 +102,7 @@ function pairsOf(raw: readonly string[]): [string, string][] {
 function headerLines(headers: readonly [string, string][]): string {
   return headers
     .map(([name, value]): [string, string] => [name.toLowerCase(), value])
-    .filter(([name]) => !ownHeaders.has(name))
+    .filter(([name, value]) => !ownHeaders.has(name) && !(name === "user-agent" && value.startsWith("freshet/")))
     .map(([name, value]) => `${name}: ${name === "host" ? value.replace(/:\d+$/, "") : value}`)
     .sort()
     .join("\n           ");

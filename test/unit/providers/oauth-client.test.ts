@@ -1,11 +1,16 @@
-import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import http from "node:http";
 import net from "node:net";
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
 import type { Failure } from "../../../src/providers/grant.ts";
-import { createOAuthClient, type OAuthTimeouts, type Untold } from "../../../src/providers/oauth-client.ts";
+import { mostInterimBytes } from "../../../src/providers/interim-filter.ts";
+import {
+  createOAuthClient,
+  defaultTimeouts,
+  type OAuthTimeouts,
+  type Untold,
+} from "../../../src/providers/oauth-client.ts";
 import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import { buildTokenRequest } from "../../../src/providers/token-request.ts";
 import { isUsualHost } from "../../../src/providers/usual-host.ts";
@@ -65,7 +70,6 @@ function requestTo(url: string): TokenRequest {
 const endless: OAuthTimeouts = {
   connectMs: 2 * hangMs,
   headersMs: 2 * hangMs,
-  bodyMs: 2 * hangMs,
   totalMs: 2 * hangMs,
 };
 
@@ -140,13 +144,118 @@ describe("a request", () => {
     });
   });
 
-  test("interim answers are passed over", async () => {
-    const { url } = await httpServer((response) => {
-      response.writeEarlyHints({ link: "</a>; rel=preload" });
-      setTimeout(() => response.end(grant), 300);
+  test("says what it comes from, unless the definition says something else", async () => {
+    const { url, seen } = await httpServer((response) => response.end(grant));
+    await ask(url);
+    expect(seen[0]?.headers["user-agent"]).toMatch(/^freshet\/\d+\.\d+\.\d+$/);
+    const own = define(
+      "grants: [import]",
+      `id: own\ntoken: { url: "${url}", headers: { User-Agent: "shop (ops@shop)" } }`,
+    );
+    const values = { client: { id: "c", secret: "s" }, refreshToken: "r" };
+    const request = buildTokenRequest({ definition: own, grant: "refresh_token", obtainedBy: "import", values });
+    await createOAuthClient({ egress: loopback }).requestToken({ definition: own, request, mayStillSend: () => true });
+    expect(seen[1]?.headers["user-agent"]).toBe("shop (ops@shop)");
+  });
+});
+
+const wholeAnswer = (status: string, body: string) =>
+  `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+/** Says these pieces once the request is there, each in a packet of its own. */
+const saying = async (...pieces: string[]) => {
+  const { url, bytes } = await tcpServer((socket) => {
+    socket.setNoDelay(true).once("data", (chunk) => {
+      bytes.push(chunk.toString());
+      void (async () => {
+        for (const piece of pieces) {
+          await new Promise((resolve) => void socket.write(piece, "latin1", resolve));
+          await new Promise((resolve) => setTimeout(resolve, pieces.length > 50 ? 0 : 2));
+        }
+      })();
     });
-    // They start no clock either: the answer's body comes later than a body may take.
-    expect(await ask(url, { timeouts: { bodyMs: 100 } })).toMatchObject({ kind: "granted" });
+  });
+  return { url, bytes };
+};
+
+describe("answers before the answer (RFC 9110, section 15.2)", () => {
+  const final = wholeAnswer("200 OK", grant);
+  const refusal = wholeAnswer("400 Bad Request", '{"error":"invalid_grant"}');
+  const early = "HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\nx-200: HTTP/1.1 200 OK\r\n\r\n";
+
+  test.each<[string, string[]]>([
+    ["100 that nobody asked for", [`HTTP/1.1 100 Continue\r\n\r\n${final}`]],
+    ["100 in a packet of its own", ["HTTP/1.1 100 Continue\r\n\r\n", final]],
+    ["100 without a reason, and with headers", ["HTTP/1.1 100\r\nx: y\r\ncontent-length: 5\r\n\r\n", final]],
+    [
+      "102, 103 with headers, 199, and 100 twice",
+      [
+        `HTTP/1.1 102 Processing\r\n\r\n${early}HTTP/1.1 199 Odd\r\n\r\n`,
+        `HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 100 Continue\r\n\r\n${final}`,
+      ],
+    ],
+    ["a byte in each packet", `HTTP/1.1 100 Continue\r\n\r\n${early}${final}`.split("")],
+    ["lines that end without CR", ["HTTP/1.1 100 Continue\nx: y\n\n", final]],
+    ["twenty thousand of them", [early.repeat(20_000), final]],
+    ["a head of 1 MiB", [`HTTP/1.1 103 Early Hints\r\nx: ${"x".repeat(1024 * 1024)}\r\n\r\n`, final]],
+    ["none, in packets of a byte", final.split("")],
+  ])("%s: the grant behind is taken, and the request was made once", async (_name, pieces) => {
+    const { url, bytes } = await saying(...pieces);
+    expect(await ask(url)).toMatchObject({ kind: "granted", grant: { accessToken: "a", refreshToken: "r2" } });
+    expect(bytes.join("").match(/POST/g)).toHaveLength(1);
+  });
+
+  test("what ends a connection is heard behind them, too", async () => {
+    const { url } = await saying(`HTTP/1.1 100 Continue\r\n\r\n${early}`, refusal);
+    expect(await failureOf(ask(url))).toMatchObject({ class: "refused_for_good", code: "invalid_grant", status: 400 });
+  });
+
+  test("they give the answer no more time", async () => {
+    const { url } = await tcpServer((socket) => {
+      const timer = setInterval(() => socket.write("HTTP/1.1 102 Processing\r\n\r\n"), 20);
+      onTestFinished(() => clearInterval(timer));
+    });
+    expect(await failureOf(ask(url, { timeouts: { headersMs: 200 } }))).toMatchObject({ class: "unknown" });
+  });
+
+  test.each<[string, string, string[]]>([
+    [
+      "a 101 that nobody asked for",
+      "UNASKED_UPGRADE",
+      ["HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", final],
+    ],
+    ["a 101 without a protocol", "UNASKED_UPGRADE", [`HTTP/1.1 101 Odd\r\n\r\n${final}`]],
+    ["a flood", "INTERIM_FLOOD", [early.repeat(Math.ceil((mostInterimBytes + 1) / early.length)), final]],
+    ["a head without an end", "INTERIM_FLOOD", ["HTTP/1.1 103 E\r\nx: ", "x".repeat(mostInterimBytes), final]],
+  ])("%s is an unknown outcome that says %s", async (_name, code, pieces) => {
+    const failure = await failureOf(ask((await saying(...pieces)).url));
+    expect(failure).toMatchObject({ class: "unknown", code: "outcome_unknown" });
+    expect(failure.detail).toContain(code);
+  });
+
+  test.each(["000 Odd", "020 Odd", "099 Odd"])("a status of %s is no answer", async (status) => {
+    expect(await failureOf(ask((await saying(wholeAnswer(status, grant))).url))).toMatchObject({
+      class: "unknown",
+      code: "outcome_unknown",
+    });
+  });
+
+  test("an interim answer alone is none", async () => {
+    const { url } = await tcpServer((socket) => {
+      socket.once("data", () => socket.end("HTTP/1.1 100 Continue\r\n\r\nHTTP/1"));
+    });
+    expect(await failureOf(ask(url))).toMatchObject({ class: "unknown", code: "outcome_unknown" });
+  });
+
+  test("those that come before the request are none of its answers, and a later request has a connection of its own", async () => {
+    let connections = 0;
+    const { url } = await tcpServer((socket) => {
+      connections += 1;
+      socket.write("HTTP/1.1 100 Continue\r\n\r\n");
+      socket.once("data", () => socket.write(`${early}${final}HTTP/1.1 100 Continue\r\n\r\n${refusal}`));
+    });
+    expect(await ask(url)).toMatchObject({ kind: "granted" });
+    expect(await ask(url)).toMatchObject({ kind: "granted" });
+    expect(connections).toBe(2);
   });
 });
 
@@ -166,7 +275,7 @@ describe("an answer that is compressed although identity was asked for", () => {
   });
 
   test.each<[string, string, Buffer]>([
-    ["a bomb", "gzip", gzipSync(`${grant}${" ".repeat(100_000)}`)],
+    ["a bomb", "gzip", gzipSync(`${grant}${" ".repeat(1_100_000)}`)],
     ["a cut one", "gzip", gzipSync(grant).subarray(0, 30)],
     ["an unknown one", "zip", Buffer.from("zip")],
   ])("%s is not, and is kept as it came", async (_name, encoding, bytes) => {
@@ -184,12 +293,40 @@ function rawBody({ rawAnswer = "" }: Failure): Buffer {
   return Buffer.from((JSON.parse(rawAnswer) as { body: string }).body, "base64");
 }
 
+/** Grants, with a header so long. */
+const withHeader = (size: number) => (response: http.ServerResponse) =>
+  void response.writeHead(200, { "x-long": "x".repeat(size) }).end(grant);
+
 describe("the size of an answer", () => {
-  test("beyond 64 KiB nothing is read, and what was is kept", async () => {
-    const { url } = await httpServer((response) => response.end(`{"access_token":"${"a".repeat(70_000)}"}`));
+  test("beyond 1 MiB nothing is read, what was is kept, and it is said that this was too long", async () => {
+    const { url } = await httpServer((response) => response.end(`{"access_token":"${"a".repeat(1_100_000)}"}`));
     const failure = await failureOf(ask(url));
     expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer" });
-    expect(rawBody(failure)).toHaveLength(64 * 1024);
+    expect(rawBody(failure)).toHaveLength(1024 * 1024);
+    expect(failure.detail).toMatch(/answered 200: more than 1 MiB, which is too long/);
+  });
+
+  test("so for one that would be longer once it is inflated", async () => {
+    const bytes = gzipSync(`${grant}${" ".repeat(1_100_000)}`);
+    const { url } = await httpServer((response) => response.writeHead(200, { "content-encoding": "gzip" }).end(bytes));
+    expect((await failureOf(ask(url))).detail).toMatch(/more than 1 MiB, which is too long/);
+  });
+
+  test("three tokens of 30 KB each are taken, and an answer of just 1 MiB is", async () => {
+    const tokens = {
+      access_token: "a".repeat(30_000),
+      refresh_token: "r".repeat(30_000),
+      id_token: "i".repeat(30_000),
+    };
+    const { url } = await httpServer((response) => response.end(JSON.stringify(tokens)));
+    expect(await ask(url)).toMatchObject({ kind: "granted", grant: { refreshToken: tokens.refresh_token } });
+    const whole = await httpServer((response) => response.end(grant.padEnd(1024 * 1024)));
+    expect(await ask(whole.url)).toMatchObject({ kind: "granted", grant: { refreshToken: "r2" } });
+  });
+
+  test("headers of 63 KiB are taken; longer ones are an unknown outcome", async () => {
+    expect(await ask((await httpServer(withHeader(63 * 1024))).url)).toMatchObject({ kind: "granted" });
+    expect(await failureOf(ask((await httpServer(withHeader(65 * 1024))).url))).toMatchObject({ class: "unknown" });
   });
 
   test("an endless one ends", async () => {
@@ -201,8 +338,10 @@ describe("the size of an answer", () => {
   });
 
   test("a refusal that is too long is a refusal still", async () => {
-    const { url } = await httpServer((response) => response.writeHead(503).end("x".repeat(100_000)));
-    expect(await failureOf(ask(url))).toMatchObject({ class: "refused_for_now", code: "provider_unavailable" });
+    const { url } = await httpServer((response) => response.writeHead(503).end("x".repeat(1_100_000)));
+    const failure = await failureOf(ask(url));
+    expect(failure).toMatchObject({ class: "refused_for_now", code: "provider_unavailable" });
+    expect(failure.detail).toContain("too long");
   });
 
   test("a token of 60,000 characters is taken", async () => {
@@ -242,14 +381,10 @@ describe("nothing was written, for certain", () => {
 
   test("when connecting takes too long", async () => {
     const egress = createEgress({ networks: null, trustedOrigin: null, resolve: () => {} });
-    const errors: string[] = [];
-    const hear = (message: unknown) => void errors.push((message as { error: Error }).error.message);
-    subscribe("undici:client:connectError", hear);
-    onTestFinished(() => void unsubscribe("undici:client:connectError", hear));
     const asking = ask("https://slow.invalid/token", { egress, timeouts: { connectMs: 100 } });
-    expect(await failureOf(asking)).toMatchObject({ class: "not_sent", code: "connect_failed" });
-    // The HTTP client has a limit of its own, which must not be the one.
-    expect(errors).toEqual([expect.stringContaining("timeout: 100ms")]);
+    const failure = await failureOf(asking);
+    expect(failure).toMatchObject({ class: "not_sent", code: "connect_failed" });
+    expect(failure.detail).toContain("CONNECT_TIMEOUT");
     const whole = ask("https://slow.invalid/token", { egress, timeouts: { totalMs: 50 } });
     expect(await failureOf(whole)).toMatchObject({ class: "not_sent", code: "connect_failed" });
   });
@@ -377,14 +512,29 @@ describe("an answer that stops halfway", () => {
     expect(await failureOf(ask(url))).toMatchObject({ class: "unknown", code: "unreadable_answer" });
   });
 
-  test("by dripping is cut at the time for a body", async () => {
+  test("for as long as the call has time is waited for, and taken", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    onTestFinished(() => void vi.useRealTimers());
     const { url } = await httpServer((response) => {
       response.writeHead(200);
-      const timer = setInterval(() => response.write(" "), 20);
-      onTestFinished(() => clearInterval(timer));
+      response.flushHeaders();
+      setImmediate(() => {
+        vi.advanceTimersByTime(24_000);
+        response.end(grant);
+      });
     });
-    const failure = await failureOf(ask(url, { timeouts: { bodyMs: 150 } }));
-    expect(failure).toMatchObject({ class: "unknown", code: "unreadable_answer", status: 200 });
+    expect(await ask(url, { timeouts: defaultTimeouts })).toMatchObject({ kind: "granted" });
+  });
+
+  test("by dripping is cut at the end of the call", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { url } = await httpServer((response) => {
+      response.writeHead(200);
+      response.write(" ", () => setImmediate(() => vi.advanceTimersByTime(100)));
+    });
+    const failure = await failureOf(ask(url, { timeouts: { totalMs: 100 } }));
+    expect(failure).toMatchObject({ class: "unknown", code: "outcome_unknown" });
   });
 
   test("in a refusal is a refusal still", async () => {
