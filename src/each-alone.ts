@@ -11,7 +11,7 @@ export async function eachAlone<Item>(
     atOnce = 1,
   }: { onError: (error: unknown) => void; isForAll?: (error: unknown) => boolean; atOnce?: number },
 ): Promise<void> {
-  const waiting = [...items].reverse();
+  const waiting = items.toReversed();
   const takeTurns = async (): Promise<void> => {
     for (let item = waiting.pop(); item !== undefined; item = waiting.pop()) {
       try {

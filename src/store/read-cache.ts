@@ -37,8 +37,10 @@ export type ReadCache<Value> = {
 const outageRetryMs = 1000;
 /** For a question; who asks others meanwhile does not wait longer than the first. */
 const patienceMs = 500;
-/** Questions without an answer, each of which holds a connection of the pool. */
-const mostUnanswered = 3;
+/** While it is silent: a question whose answer is lost is asked again, and few of them hold connections of the pool. */
+const silentPatienceMs = 2000;
+/** After so long without a reader nobody asks any more whether the database answers; the next reader does. */
+const lonelyMs = 30_000;
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
   const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity, bytesOf = () => 0 } = options;
@@ -46,7 +48,8 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
   const entries = new Map<string, Entry<Value>>();
   const loading = new Map<string, Promise<Value | null>>();
   let bytes = 0;
-  const silence = createSilence(clock);
+  const silence = createSilence(clock, async () => void (await load(lastKey)));
+  let lastKey = "";
   const loadBatched = createBatcher(async (keys) => await silence.watch(options.load(keys)));
 
   const drop = (key: string): void => {
@@ -90,16 +93,11 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     return started;
   };
 
-  /** What is known goes out at once; whether the database answers again is found out beside it. */
-  const outlive = (key: string, entry: Entry<Value>): Value => {
-    if (silence.mayAsk()) void load(key).catch(() => undefined);
-    return entry.value;
-  };
-
   /** Waits for the database a moment only where there is something to hand out instead. */
   const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
     const mayOutlive = () => monotonicMs() - entry.checkedAtMs <= outageMs && entry.hasEnded !== true;
-    if (silence.isOn() && mayOutlive()) return outlive(key, entry);
+    lastKey = key;
+    if (mayOutlive() && silence.isOn()) return entry.value;
     try {
       const loaded = loadShared(key).then((value) => ({ value }));
       const answer = mayOutlive() ? await silence.interrupts(loaded) : await loaded;
@@ -142,46 +140,51 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
 /**
  * Whether the database leaves this cache's questions unanswered. Whoever asks when it falls silent waits for that; whoever comes later
- * does not wait at all, until one is answered again.
+ * does not wait at all, until one is answered again. That is found out by `ask`, beside the readers.
  */
-function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">) {
+function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => Promise<void>) {
   const waiting = new Set<() => void>();
   let isOn = false;
-  let unanswered = 0;
-  let askAgainMs = 0;
-  let heardNothingMs = 0;
+  let isAsking = false;
+  let readMs = 0;
+  /** When it was last looked into. */
+  let knownMs = 0;
+  const askOn = async (): Promise<void> => {
+    if (isAsking) return;
+    isAsking = true;
+    while (isOn) {
+      await clock.sleep(outageRetryMs);
+      if (clock.monotonicMs() - readMs > lonelyMs) isOn = false;
+      if (isOn) await withDeadline(ask().catch(ignore), silentPatienceMs, clock);
+      knownMs = clock.monotonicMs();
+    }
+    isAsking = false;
+  };
   const begin = (): void => {
+    if (isOn) return;
     isOn = true;
-    heardNothingMs = clock.monotonicMs();
+    readMs = knownMs = clock.monotonicMs();
     for (const wake of waiting) wake();
+    void askOn();
   };
   return {
-    // What nobody has looked into for a while says nothing of now: the next reader waits for an answer first.
-    isOn: () => isOn && (unanswered > 0 || clock.monotonicMs() - heardNothingMs <= 2 * outageRetryMs),
-    /** Whether it is time to ask whether it answers again. */
-    mayAsk(): boolean {
-      if (unanswered >= mostUnanswered || clock.monotonicMs() < askAgainMs) return false;
-      askAgainMs = clock.monotonicMs() + outageRetryMs;
-      return true;
+    isOn(): boolean {
+      readMs = clock.monotonicMs();
+      // Of a process that stood still: what was so then says nothing of now, and the next reader waits for an answer.
+      if (readMs - knownMs > 2 * (outageRetryMs + silentPatienceMs)) isOn = false;
+      return isOn;
     },
     async watch<Answer>(question: Promise<Answer>): Promise<Answer> {
-      unanswered += 1;
-      const answered = question.then(
-        () => true,
-        () => true,
-      );
+      const answered = question.then(isAnswered, isAnswered);
       void withDeadline(answered, patienceMs, clock).then((inTime) => inTime ?? begin());
       try {
         const answer = await question;
         isOn = false;
         return answer;
       } catch (error) {
-        askAgainMs = clock.monotonicMs() + outageRetryMs;
         if (isStorageUnavailable(error)) begin();
         else if (!(error instanceof DatabaseBusyError)) isOn = false; // a faulty question was answered, too
         throw error;
-      } finally {
-        unanswered -= 1;
       }
     },
     /** Null when it falls silent before `work` is done. */
@@ -197,6 +200,9 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">) {
     },
   };
 }
+
+const isAnswered = () => true;
+const ignore = () => undefined;
 
 /** Gathers the keys asked for in one turn of the event loop into one query. */
 function createBatcher<Value>(load: (keys: string[]) => Promise<Map<string, Value>>) {

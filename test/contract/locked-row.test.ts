@@ -24,6 +24,12 @@ const takeoverBy = (row: TokenRow, seenAttemptId: string) => ({
   takeover: { seenAttemptId, quietSeconds: 10, promptly: true, graceSeconds: 0, graceQuietSeconds: 2 },
 });
 
+const errorOf = async (statement: Promise<unknown>) =>
+  await statement.then(
+    () => null,
+    (error: unknown) => error,
+  );
+
 const bytes = () => new Uint8Array(randomBytes(32));
 
 describeWithServices(["postgres"], "a row that another session holds for long", () => {
@@ -58,11 +64,6 @@ describeWithServices(["postgres"], "a row that another session holds for long", 
     const given = { ...row, generation: row.generation, attemptId: randomUUID() };
     await whileLocked(lockOf("connections", `id = '${row.id}'`), async () => {
       // One at a time for each pool, whose connections are open: to open others takes time on a slow machine.
-      const errorOf = async (statement: Promise<unknown>) =>
-        await statement.then(
-          () => null,
-          (error: unknown) => error,
-        );
       const atOnce = [
         errorOf(stage.rows.commitRefresh(key, sealedGrant(), {})),
         errorOf(stage.rows.replaceGrant(given, sealedGrant(), { event, exclusive: true })),

@@ -5,6 +5,9 @@ import { createReadCache } from "../../../src/store/read-cache.ts";
 type Value = { name: string; at: number };
 const gone = new BrokerError("storage_unavailable", "gone");
 
+/** Lets what is to be done in this turn of the event loop be done. */
+const turn = () => new Promise((resolve) => void setImmediate(resolve));
+
 /** A cache on a table in memory whose answers can be held back, and which can be away. */
 function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {}) {
   const table = new Map<string, number>();
@@ -13,13 +16,25 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {
     nowMs: number;
     failure: Error | null;
     gate: Promise<void> | null;
-    patience: (signal?: AbortSignal) => Promise<void>;
-  } = {
-    nowMs: 0,
-    failure: null,
-    gate: null,
-    patience: () => new Promise(() => {}), // endless, unless a test says otherwise
+  } = { nowMs: 0, failure: null, gate: null };
+  const sleepers = new Set<{ untilMs: number; wake: () => void }>();
+  /** Lets time pass for those who wait for it; to set `nowMs` alone wakes nobody. */
+  const pass = async (ms: number) => {
+    state.nowMs += ms;
+    for (const sleeper of sleepers) {
+      if (sleeper.untilMs > state.nowMs) continue;
+      sleepers.delete(sleeper);
+      sleeper.wake();
+    }
+    await turn();
+    await turn();
   };
+  const sleep = async (ms: number, signal?: AbortSignal) =>
+    await new Promise<void>((resolve) => {
+      const sleeper = { untilMs: state.nowMs + ms, wake: resolve };
+      sleepers.add(sleeper);
+      signal?.addEventListener("abort", () => void sleepers.delete(sleeper));
+    });
   const cache = createReadCache<Value>({
     load: async (keys) => {
       queries.push(keys);
@@ -30,7 +45,7 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {
       if (state.failure !== null) throw state.failure;
       return new Map(found);
     },
-    clock: { monotonicMs: () => state.nowMs, sleep: async (_ms, signal) => await state.patience(signal) },
+    clock: { monotonicMs: () => state.nowMs, sleep },
     trustMs: 4000,
     outageMs,
     maxEntries,
@@ -38,11 +53,8 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {
     bytesOf: ({ at }) => at,
     supersedes: (incoming, current) => incoming.at >= current.at,
   });
-  return { cache, table, queries, state };
+  return { cache, table, queries, state, pass };
 }
-
-/** Lets what is to be done in this turn of the event loop be done. */
-const turn = () => new Promise((resolve) => void setImmediate(resolve));
 
 describe("a read cache", () => {
   it("a value is trusted for four seconds, then asked for again", async () => {
@@ -109,24 +121,50 @@ describe("a read cache", () => {
     expect((await cache.read("a"))?.at).toBe(5);
   });
 
-  it("while the database is gone a known value is handed out, and the database is asked once a second", async () => {
-    const { cache, table, queries, state } = cached();
+  it("while the database is gone a known value is handed out, and it is asked once a second beside the readers", async () => {
+    const { cache, table, queries, state, pass } = cached();
     table.set("a", 1);
     await cache.read("a");
     state.failure = gone;
     state.nowMs = 5000;
     for (let read = 0; read < 10; read++) expect((await cache.read("a"))?.at).toBe(1);
     expect(queries).toHaveLength(2);
-    state.nowMs = 6000;
+    await pass(1000);
     for (let read = 0; read < 10; read++) await cache.read("a");
-    await turn();
     expect([queries.length, cache.isSilent()]).toEqual([3, true]);
     state.failure = null;
     table.set("a", 2);
-    state.nowMs = 7000;
-    expect((await cache.read("a"))?.at).toBe(1); // nobody waits to see whether it is back
-    await turn();
-    expect([cache.isSilent(), (await cache.read("a"))?.at]).toEqual([false, 2]);
+    expect((await cache.read("a"))?.at).toBe(1);
+    await pass(1000);
+    expect([cache.isSilent(), (await cache.read("a"))?.at, queries.length]).toEqual([false, 2, 4]);
+    await pass(60_000);
+    expect(queries).toHaveLength(4);
+  });
+
+  it("when it comes back while nobody reads, the next reader gets what is there by then", async () => {
+    const { cache, table, queries, state, pass } = cached();
+    table.set("a", 1);
+    await cache.read("a");
+    state.failure = gone;
+    state.nowMs = 5000;
+    await cache.read("a");
+    state.failure = null;
+    table.delete("a");
+    await pass(1000);
+    expect(await cache.read("a")).toBeNull();
+    // And nobody asks for ever on behalf of readers who do not come.
+    table.set("b", 1);
+    await cache.read("b");
+    await pass(5000);
+    state.failure = gone;
+    await cache.read("b");
+    for (let second = 0; second < 100; second++) await pass(1000);
+    const asked = queries.length;
+    for (let second = 0; second < 100; second++) await pass(1000);
+    expect([queries.length, asked < 50]).toEqual([asked, true]);
+    state.failure = null;
+    table.set("b", 2);
+    expect((await cache.read("b"))?.at).toBe(2);
   });
 
   it("a value outlives the database for so long and no longer, counted from its last confirmation", async () => {
@@ -218,37 +256,34 @@ describe("a read cache", () => {
     expect([cache.peek("a"), cache.peek("c")]).toMatchObject([{ at: 40 }, { at: 60 }]);
   });
 
-  it("while the database hangs only who asked first waits, whatever others ask for; it is asked now and then whether it answers", async () => {
-    const { cache, table, queries, state } = cached();
+  it("while the database hangs only who asked first waits, whatever others ask for, until it answers again", async () => {
+    const { cache, table, queries, state, pass } = cached();
     const names = Array.from({ length: 50 }, (_none, index) => `k${index}`);
     for (const name of names) table.set(name, 1);
     await Promise.all(names.map((name) => cache.read(name)));
     state.nowMs = 5000;
     const hanging = Promise.withResolvers<void>();
     state.gate = hanging.promise;
-    const { promise: patience, resolve: runOut } = Promise.withResolvers<void>();
-    const first = { isOver: false };
-    state.patience = () => patience;
-    const reading = cache.read("k0").finally(() => (first.isOver = true));
+    const over: string[] = [];
+    const first = cache.read("k0").finally(() => over.push("first"));
     await turn();
+    await pass(400);
     // Who comes while the first one waits does not wait for longer than that one.
-    state.patience = () => new Promise(() => {});
-    const beside = cache.read("k1");
-    await turn();
-    expect([first.isOver, queries.length]).toEqual([false, 3]);
-    runOut();
-    expect([(await reading)?.at, (await beside)?.at, cache.isSilent()]).toEqual([1, 1, true]);
+    const beside = cache.read("k1").finally(() => over.push("beside"));
+    await pass(99);
+    expect([over, queries.length]).toEqual([[], 3]);
+    await pass(1);
+    expect([(await first)?.at, (await beside)?.at, cache.isSilent()]).toEqual([1, 1, true]);
 
-    // Nothing below waits: no question is answered, and nobody's patience ends.
+    // No time passes here: nobody waits, and no question is asked for a reader.
     for (const name of [...names, ...names]) expect((await cache.read(name))?.at).toBe(1);
     await turn();
-    expect(queries).toHaveLength(4);
-    for (let second = 0; second < 10; second++) {
-      state.nowMs += 1000;
+    expect(queries).toHaveLength(3);
+    for (let second = 0; second < 12; second++) {
+      await pass(1000);
       for (const name of names) await cache.read(name);
-      await turn();
     }
-    expect(queries).toHaveLength(4); // three wait for their answers already
+    expect(queries).toHaveLength(7); // one each three seconds: a second's pause, and two of patience
 
     table.set("k7", 2);
     hanging.resolve();
@@ -268,7 +303,7 @@ describe("a read cache", () => {
     // It answers again, and what was known has changed; no question was asked meanwhile.
     state.failure = null;
     table.delete("a");
-    state.nowMs = 7001;
+    state.nowMs = 11_001;
     expect([cache.isSilent(), await cache.read("a")]).toEqual([false, null]);
   });
 
