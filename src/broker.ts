@@ -41,7 +41,7 @@ export async function createBroker(config: Config, log: Logger) {
   const providers = openProviders(config, log);
   const metrics = createMetrics();
   const alarms = createAlarms(metrics, log, () => clock.monotonicMs());
-  const storage = await openStorage(config, { ...providers, alarms });
+  const storage = await openStorage(config, { ...providers, alarms, log });
   measurePermits(metrics, () => storage.rows.permitAges());
   const shared = await openShared(config, storage, { log, alarms });
   const { keyTrustSeconds: trustSeconds } = config;

@@ -75,10 +75,7 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
 }
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
-export async function openStorage(
-  config: Config,
-  { catalog, alarms }: Pick<Providers, "catalog"> & Pick<Telling, "alarms">,
-) {
+export async function openStorage(config: Config, { catalog, alarms, log }: Pick<Providers, "catalog"> & Telling) {
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
@@ -97,11 +94,12 @@ export async function openStorage(
       files: createFileSpool(dataDir.spool, () => {}),
       shared: async () => await openSharedSpool(config.redisUrl),
     });
+  const onWarning = (text: string) => log.warn(text);
   const health = createDatabaseHealth(() => clock.monotonicMs());
   const database =
     config.databaseUrl === null
-      ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards })
-      : await openPostgres(config.databaseUrl, health, afterwards);
+      ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards, onWarning })
+      : await openPostgres(config.databaseUrl, health, { afterwards, onWarning });
   const known = createEncryptionKeys(database);
   const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
   const vault = createTokenVault(keyring, {

@@ -4,7 +4,7 @@ import { PrismaClient } from "../generated/prisma/client.ts";
 import { causeOf, failingOf, isGone } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { PatientPool } from "./patient-pool.ts";
-import { applyMigrations, type Afterwards } from "./migrate.ts";
+import { applyMigrations, type Afterwards, type OnWarning } from "./migrate.ts";
 
 /** Prisma's client, with lost connections told apart from faulty queries. */
 export type Prisma = ReturnType<typeof watch>;
@@ -22,10 +22,10 @@ const session = { connectionTimeoutMillis: 3000, query_timeout: 10_000 };
 export async function openPostgres(
   databaseUrl: string,
   health: DatabaseHealth,
-  afterwards?: Afterwards,
+  { afterwards, onWarning = () => {} }: { afterwards?: Afterwards; onWarning?: OnWarning } = {},
 ): Promise<Database> {
   try {
-    await applyMigrations({ databaseUrl, afterwards });
+    await applyMigrations({ databaseUrl, afterwards, onWarning });
   } catch (error) {
     throw refused(error);
   }

@@ -10,7 +10,13 @@ import { projectRoot } from "../root.ts";
 import { causeOf } from "./database-errors.ts";
 import type { DatabaseHealth } from "./database-health.ts";
 import { type Database, watch } from "./database.ts";
-import { applyMigrationsTo, readMigrations, type Afterwards, type MigrationSession } from "./migrate.ts";
+import {
+  applyMigrationsTo,
+  readMigrations,
+  type Afterwards,
+  type MigrationSession,
+  type OnWarning,
+} from "./migrate.ts";
 
 /** A freshly migrated folder, made by `npm run build`: making one takes seconds, copying it a quarter of one. */
 const builtSnapshot = fileURLToPath(new URL("build/database", projectRoot));
@@ -24,9 +30,13 @@ const recordOf = (snapshot: string) => `${snapshot}.json`;
 export async function openEmbedded(
   folder: string,
   health: DatabaseHealth,
-  { snapshot = builtSnapshot, afterwards }: { snapshot?: string | undefined; afterwards?: Afterwards } = {},
+  {
+    snapshot = builtSnapshot,
+    afterwards,
+    onWarning = () => {},
+  }: { snapshot?: string | undefined; afterwards?: Afterwards; onWarning?: OnWarning } = {},
 ): Promise<Database> {
-  const pglite = await openFolder(folder, snapshot);
+  const pglite = await openFolder(folder, { snapshot, onWarning });
   try {
     await afterwards?.(sessionOf(pglite));
   } catch (error) {
@@ -53,13 +63,16 @@ export async function makeSnapshot(): Promise<void> {
   await writeFile(recordOf(builtSnapshot), JSON.stringify(await checksums()));
 }
 
-async function openFolder(folder: string, snapshot: string): Promise<PGlite> {
+async function openFolder(
+  folder: string,
+  { snapshot, onWarning }: { snapshot: string; onWarning: OnWarning },
+): Promise<PGlite> {
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     if (readdirSync(folder).length === 0 && (await isCurrent(snapshot))) copySnapshot(snapshot, folder);
-    return await openMigrated(folder);
+    return await openMigrated(folder, onWarning);
   } catch (error) {
-    if (error instanceof StartupError) throw error;
+    if (error instanceof StartupError) throw new StartupError(error.message.replace(/^DATABASE_URL:/, "DATA_DIR:"));
     throw new StartupError(`DATA_DIR: the embedded database in ${folder} cannot be opened (${causeOf(error)})`);
   }
 }
@@ -93,14 +106,14 @@ function copySnapshot(snapshot: string, folder: string): void {
  */
 const fewerCompilations = ["--liftoff-only", "--no-wasm-tier-up", "--no-wasm-dynamic-tiering"];
 
-async function openMigrated(folder: string): Promise<PGlite> {
+async function openMigrated(folder: string, onWarning: OnWarning = () => {}): Promise<PGlite> {
   for (const flag of fewerCompilations) setFlagsFromString(flag);
   const { PGlite } = await import("@electric-sql/pglite");
   // Its own 128 MB of buffers would be half of the process's memory, for a database of a few.
   const startParams = [...PGlite.defaultStartParams, "-c", "shared_buffers=8MB"];
   const pglite = await PGlite.create(folder, { startParams });
   await pglite.exec("SET timezone = 'UTC'");
-  await applyMigrationsTo(sessionOf(pglite));
+  await applyMigrationsTo(sessionOf(pglite), { onWarning });
   return pglite;
 }
 

@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { Client } from "pg";
+import manifest from "../../package.json" with { type: "json" };
 import { StartupError } from "../errors.ts";
 import { projectRoot } from "../root.ts";
 
@@ -15,15 +16,22 @@ export type MigrationSession = {
   query<Row>(sql: string, parameters?: unknown[]): Promise<Row[]>;
 };
 
-type Migration = { name: string; sql: string; checksum: string };
+/** `breaks`: the last version that cannot work with the schema that this migration leaves; null: all before can. */
+type Migration = { name: string; sql: string; checksum: string; breaks: string | null };
 
 /** What is to be done on the same session when the schema is this version's. */
 export type Afterwards = (session: MigrationSession) => Promise<void>;
 
-type Target = { databaseUrl: string; afterwards?: Afterwards | undefined };
+type Target = { databaseUrl: string; afterwards?: Afterwards | undefined; onWarning?: OnWarning };
+
+/** Told once a start of what is odd about the database's schema, and no reason not to start. */
+export type OnWarning = (text: string) => void;
+
+/** The migrations that a version has, and which one it is. */
+export type Known = { migrations: readonly Migration[]; version: string };
 
 /** Brings a Postgres database to this version's schema. @throws StartupError when it is too old or half migrated. */
-export async function applyMigrations({ databaseUrl, afterwards }: Target): Promise<void> {
+export async function applyMigrations({ databaseUrl, afterwards, onWarning }: Target): Promise<void> {
   const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000 });
   client.on("error", () => {}); // a lost connection fails the query that waits, too
   await client.connect();
@@ -33,7 +41,7 @@ export async function applyMigrations({ databaseUrl, afterwards }: Target): Prom
       query: async <Row>(sql: string, parameters: unknown[] = []) =>
         (await client.query(sql, parameters)).rows as Row[],
     };
-    await applyMigrationsTo(session);
+    await applyMigrationsTo(session, onWarning === undefined ? {} : { onWarning });
     await afterwards?.(session);
   } finally {
     await client.end();
@@ -43,21 +51,39 @@ export async function applyMigrations({ databaseUrl, afterwards }: Target): Prom
 /**
  * Applies what is missing of prisma/migrations, each in one transaction under an advisory lock, and records it as
  * Prisma Migrate does, so that `prisma migrate deploy` and `status` agree with it.
+ *
+ * A schema that a newer version has left is served, so that an operator can go back to this one, unless one of its migrations says
+ * that it breaks this version: a line `-- breaks: 1.2.3` in its SQL names the last version that cannot work with it. That is kept
+ * in the column `logs` of its record, since this version does not have the file.
+ * @throws StartupError also for a migration that was applied with another content than this version's
  */
-export async function applyMigrationsTo(session: MigrationSession): Promise<void> {
+export async function applyMigrationsTo(
+  session: MigrationSession,
+  { onWarning = () => {}, known }: { onWarning?: OnWarning; known?: Known } = {},
+): Promise<void> {
   await requireServerVersion(session);
-  const migrations = await readMigrations();
-  if (await areApplied(session, migrations)) return;
-  for (const migration of migrations) {
-    await session.execute("BEGIN");
-    try {
-      await session.query("SELECT pg_advisory_xact_lock($1)::text", [migrationLock]);
-      await applyOnce(session, migration);
-      await session.execute("COMMIT");
-    } catch (error) {
-      await session.execute("ROLLBACK");
-      throw error;
-    }
+  const { migrations, version } = known ?? { migrations: await readMigrations(), version: manifest.version };
+  const applied = await appliedTo(session);
+  requireOwnContent(migrations, applied);
+  tellNewer(unknownTo(migrations, applied), version, onWarning);
+  if (!migrations.every(({ name }) => applied.has(name))) {
+    for (const migration of migrations) await applyAlone(session, migration);
+  }
+  for (const { name, breaks } of migrations) {
+    // One that was applied by Prisma's own command.
+    if (breaks !== null && applied.get(name)?.logs === null) await noteBreaks(session, { name, breaks });
+  }
+}
+
+async function applyAlone(session: MigrationSession, migration: Migration): Promise<void> {
+  await session.execute("BEGIN");
+  try {
+    await session.query("SELECT pg_advisory_xact_lock($1)::text", [migrationLock]);
+    await applyOnce(session, migration);
+    await session.execute("COMMIT");
+  } catch (error) {
+    await session.execute("ROLLBACK");
+    throw error;
   }
 }
 
@@ -69,19 +95,76 @@ async function requireServerVersion(session: MigrationSession): Promise<void> {
   }
 }
 
-/** At most starts nothing is to be done, and no lock is needed to see it. */
-async function areApplied(session: MigrationSession, migrations: readonly Migration[]): Promise<boolean> {
+type Applied = ReadonlyMap<string, { checksum: string; logs: string | null }>;
+
+/** Migrations that came to their end there; no lock is needed to see that nothing is to be done, as at most starts. */
+async function appliedTo(session: MigrationSession): Promise<Applied> {
   const [table] = await session.query<{ found: boolean }>(
     "SELECT to_regclass('_prisma_migrations') IS NOT NULL AS found",
   );
-  if (table?.found !== true) return false;
-  const applied = await session.query<{ name: string }>(
-    `SELECT migration_name AS name FROM _prisma_migrations
-     GROUP BY migration_name HAVING bool_and(finished_at IS NOT NULL OR rolled_back_at IS NOT NULL)
-       AND bool_or(finished_at IS NOT NULL AND rolled_back_at IS NULL)`,
+  if (table?.found !== true) return new Map();
+  const applied = await session.query<{ name: string; checksum: string; logs: string | null }>(
+    `SELECT migration_name AS name, checksum, logs FROM _prisma_migrations m
+     WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL AND NOT EXISTS (SELECT 1 FROM _prisma_migrations o
+       WHERE o.migration_name = m.migration_name AND o.finished_at IS NULL AND o.rolled_back_at IS NULL)`,
   );
-  const names = new Set(applied.map(({ name }) => name));
-  return migrations.every(({ name }) => names.has(name));
+  return new Map(applied.map(({ name, ...rest }) => [name, rest]));
+}
+
+/** Nobody can tell what schema such a database has. */
+function requireOwnContent(migrations: readonly Migration[], applied: Applied): void {
+  const other = migrations.find(({ name, checksum }) => (applied.get(name)?.checksum ?? checksum) !== checksum);
+  if (other === undefined) return;
+  throw new StartupError(
+    `DATABASE_URL: migration ${other.name} was applied there with another content than this version's, so its schema may be another one; start the version that applied it, or restore a backup from before`,
+  );
+}
+
+function unknownTo(migrations: readonly Migration[], applied: Applied): { name: string; breaks: string | null }[] {
+  const own = new Set(migrations.map(({ name }) => name));
+  return [...applied]
+    .filter(([name]) => !own.has(name))
+    .map(([name, { logs }]) => ({ name, breaks: breaksOf(logs ?? "") }));
+}
+
+/** @throws StartupError where one of them breaks this version */
+function tellNewer(
+  newer: readonly { name: string; breaks: string | null }[],
+  version: string,
+  onWarning: OnWarning,
+): void {
+  const breaking = newer.find(({ breaks }) => breaks !== null && !isLater(version, breaks));
+  if (breaking !== undefined) {
+    throw new StartupError(
+      `DATABASE_URL: a newer version has applied migration ${breaking.name}, with which no version up to ${breaking.breaks} works, and this is ${version}; start a later version, or restore a backup from before`,
+    );
+  }
+  if (newer.length === 0) return;
+  const names = newer.map(({ name }) => name).join(", ");
+  onWarning(`The database has migrations of a newer version (${names}); this version, ${version}, works with them.`);
+}
+
+/** What a migration's SQL, or the record of one, says of the versions before it. */
+function breaksOf(text: string): string | null {
+  return /^-- breaks: (\S+)\s*$/m.exec(text)?.[1] ?? null;
+}
+
+/** False also for what cannot be compared: a version that nobody can read is taken for a later one. */
+function isLater(version: string, than: string): boolean {
+  const [own, other] = [version, than].map((text) => /^(\d+)\.(\d+)\.(\d+)/.exec(text)?.slice(1).map(Number));
+  if (own === undefined || other === undefined) return false;
+  const at = own.findIndex((part, index) => part !== other[index]);
+  return at >= 0 && (own[at] ?? 0) > (other[at] ?? 0);
+}
+
+async function noteBreaks(
+  session: MigrationSession,
+  { name, breaks }: { name: string; breaks: string },
+): Promise<void> {
+  await session.query("UPDATE _prisma_migrations SET logs = $2 WHERE migration_name = $1 AND logs IS NULL", [
+    name,
+    `-- breaks: ${breaks}`,
+  ]);
 }
 
 /** What stands in prisma/migrations, in the order in which it is applied. */
@@ -91,12 +174,12 @@ export async function readMigrations(): Promise<Migration[]> {
   return await Promise.all(
     names.sort().map(async (name) => {
       const sql = await readFile(new URL(`${name}/migration.sql`, migrationsFolder), "utf8");
-      return { name, sql, checksum: createHash("sha256").update(sql).digest("hex") };
+      return { name, sql, checksum: createHash("sha256").update(sql).digest("hex"), breaks: breaksOf(sql) };
     }),
   );
 }
 
-async function applyOnce(session: MigrationSession, { name, sql, checksum }: Migration): Promise<void> {
+async function applyOnce(session: MigrationSession, { name, sql, checksum, breaks }: Migration): Promise<void> {
   await session.execute(migrationsTable);
   const records = await session.query<{ finished: boolean }>(
     `SELECT finished_at IS NOT NULL AS finished FROM _prisma_migrations
@@ -115,6 +198,7 @@ async function applyOnce(session: MigrationSession, { name, sql, checksum }: Mig
      VALUES ($1, $2, now(), $3, 1)`,
     [randomUUID(), checksum, name],
   );
+  if (breaks !== null) await noteBreaks(session, { name, breaks });
 }
 
 const migrationsTable = `CREATE TABLE IF NOT EXISTS _prisma_migrations (

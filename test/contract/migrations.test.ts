@@ -8,7 +8,14 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
 import { createDatabaseHealth } from "../../src/store/database-health.ts";
 import { openPostgres } from "../../src/store/database.ts";
-import { applyMigrations, applyMigrationsTo, type MigrationSession } from "../../src/store/migrate.ts";
+import {
+  applyMigrations,
+  applyMigrationsTo,
+  readMigrations,
+  type Known,
+  type MigrationSession,
+  type OnWarning,
+} from "../../src/store/migrate.ts";
 import { diffToSchema } from "../support/schema-engine.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
@@ -27,11 +34,23 @@ async function migrations(): Promise<{ name: string; sql: string; checksum: stri
   );
 }
 
+const givenTo = (known?: Known, onWarning?: OnWarning) => ({
+  ...(known && { known }),
+  ...(onWarning && { onWarning }),
+});
+
+function sessionOf(client: Client): MigrationSession {
+  return {
+    execute: async (sql) => void (await client.query(sql)),
+    query: async <Row>(sql: string, parameters: unknown[] = []) => (await client.query(sql, parameters)).rows as Row[],
+  };
+}
+
 type Query = <Row>(sql: string) => Promise<Row[]>;
 type Subject = {
   /** Empty at first. */
   query: Query;
-  migrate: () => Promise<void>;
+  migrate: (known?: Known, onWarning?: OnWarning) => Promise<void>;
 };
 
 async function recordsIn({ query }: Subject) {
@@ -97,6 +116,52 @@ function migrating(empty: () => Promise<Subject>): void {
     expect(await tablesIn(subject)).toContain("connections");
   });
 
+  it("one that was applied with another content than this version's is refused, and named", async () => {
+    const subject = await empty();
+    await subject.migrate();
+    const last = (await migrations()).at(-1)?.name ?? "";
+    await subject.query(`UPDATE _prisma_migrations SET checksum = repeat('0', 64) WHERE migration_name = '${last}'`);
+    const start = subject.migrate();
+    await expect(start).rejects.toThrow(StartupError);
+    await expect(start).rejects.toThrow(new RegExp(`migration ${last} was applied there with another content`));
+  });
+
+  it("those of a newer version are told in one warning, and refused where one says that it breaks this version", async () => {
+    const subject = await empty();
+    await subject.migrate();
+    const own = await readMigrations();
+    const newer = (number: number, breaks: string | null) => {
+      const sql = `${breaks === null ? "" : `-- breaks: ${breaks}\n`}CREATE TABLE newer_${number} (id text);`;
+      return { name: `2099010100000${number}_newer`, sql, checksum: String(number).repeat(64), breaks };
+    };
+    // The newer version's own start applies them, with its own files.
+    await subject.migrate({ migrations: [...own, newer(1, null), newer(2, "1.4.2")], version: "1.5.0" });
+    const warned = async (version: string) => {
+      const warnings: string[] = [];
+      await subject.migrate({ migrations: own, version }, (text) => void warnings.push(text));
+      return warnings;
+    };
+    const told = await warned("1.4.3");
+    expect([told.length, told[0]]).toEqual([1, expect.stringMatching(/20990101000001_newer, 20990101000002_newer/)]);
+    for (const version of ["1.4.2", "1.4.1", "0.9.9"]) {
+      await expect(warned(version)).rejects.toThrow(StartupError);
+      await expect(warned(version)).rejects.toThrow(/20990101000002_newer, with which no version up to 1\.4\.2 works/);
+    }
+    expect((await recordsIn(subject)).length).toBe(own.length + 2);
+    await subject.query("UPDATE _prisma_migrations SET logs = '-- breaks: soon' WHERE logs IS NOT NULL");
+    await expect(warned("9.9.9")).rejects.toThrow(/up to soon works/);
+  });
+
+  it("what a migration breaks is noted, too, where Prisma's own command has applied it", async () => {
+    const subject = await empty();
+    await subject.migrate();
+    const own = await readMigrations();
+    const last = { ...(own.at(-1) as (typeof own)[number]), breaks: "0.0.1" };
+    await subject.migrate({ migrations: [...own.slice(0, -1), last], version: "0.0.2" });
+    expect((await recordsIn(subject)).at(-1)?.logs).toBe("-- breaks: 0.0.1");
+    await expect(subject.migrate({ migrations: own.slice(0, -1), version: "0.0.1" })).rejects.toThrow(StartupError);
+  });
+
   it("connections that lack a refresh token, or scopes, when the broker learns to tell are known to do so from then on", async () => {
     const subject = await empty();
     await subject.migrate();
@@ -143,7 +208,10 @@ describe("migrations, embedded", () => {
   };
   migrating(async () => {
     await pglite.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
-    return { query: async (sql) => await session.query(sql), migrate: async () => await applyMigrationsTo(session) };
+    return {
+      query: async (sql) => await session.query(sql),
+      migrate: async (known, onWarning) => await applyMigrationsTo(session, givenTo(known, onWarning)),
+    };
   });
 });
 
@@ -157,7 +225,14 @@ describeWithServices(["postgres"], "migrations, on Postgres", () => {
     clients.push(client);
     await client.connect();
     const query: Query = async <Row>(sql: string) => (await client.query(sql)).rows as Row[];
-    return { databaseUrl, query, migrate: async () => await applyMigrations({ databaseUrl }) };
+    return {
+      databaseUrl,
+      query,
+      migrate: async (known?: Known, onWarning?: OnWarning) =>
+        known === undefined
+          ? await applyMigrations({ databaseUrl, ...givenTo(undefined, onWarning) })
+          : await applyMigrationsTo(sessionOf(client), givenTo(known, onWarning)),
+    };
   };
   migrating(empty);
 
