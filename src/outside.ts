@@ -75,7 +75,10 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
 }
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
-export async function openStorage(config: Config, { catalog, alarms, log }: Pick<Providers, "catalog"> & Telling) {
+export async function openStorage(
+  config: Config,
+  { catalog, alarms, log }: Pick<Providers, "catalog"> & Pick<Telling, "alarms"> & { log: Pick<Logger, "warn"> },
+) {
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);

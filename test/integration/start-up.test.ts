@@ -57,7 +57,8 @@ function expectSaid(text: string, wrong: string, place = ""): void {
 async function open(env: Environment) {
   const usual = { ADMIN_KEY: canaries.adminKey, ENCRYPTION_KEYS: encryptionKeys, ...secrets };
   const config = readConfig({ ...usual, DATA_DIR: join(folder.path, randomUUID()), ...env });
-  return await openStorage(config, { ...openProviders(config, { info: () => undefined }), alarms: noAlarms });
+  const log = { info: () => undefined, warn: () => undefined };
+  return await openStorage(config, { ...openProviders(config, log), alarms: noAlarms, log });
 }
 
 async function openAndClose(env: Environment): Promise<void> {
