@@ -144,6 +144,10 @@ export const clientSchema = Type.Object({
   client_id: Type.String(),
   has_secret: Type.Boolean(),
   secret_rotating: Type.Boolean({ description: "the secret before is still kept as a second choice" }),
+  secret_rotating_since: nullable(timestamp),
+  old_secret_in_use_since: nullable(
+    Type.String({ format: "date-time", description: "the newest secret is refused, and the one before works" }),
+  ),
   scopes: Type.Array(Type.String(), { description: "where set, all that keys without `admin` may ask for" }),
   connections: Type.Array(Type.String(), {
     description: "names that keys without `admin` may use it for; none counts as * where somebody changes it",

@@ -99,6 +99,8 @@ export function viewClient(client: ClientRow, publicUrl: string): Static<typeof 
     client_id: client.clientId,
     has_secret: client.secret !== null,
     secret_rotating: client.previousSecret !== null,
+    secret_rotating_since: iso(client.secretRotatingSince),
+    old_secret_in_use_since: iso(client.oldSecretSince),
     scopes: client.scopes,
     connections: client.patterns,
     inputs: textsOf(client.inputs),

@@ -4,7 +4,7 @@ import { strictText } from "./body.ts";
 import type { Failure, FailureClass, FailureCode } from "./grant.ts";
 import type { TokenResponse } from "./token-response.ts";
 
-type Verdict = { class: FailureClass; code: FailureCode };
+type Verdict = { class: FailureClass; code: FailureCode; isUnexplained?: true };
 
 const verdicts = {
   needs_reauthorization: { class: "refused_for_good", code: "invalid_grant" },
@@ -12,6 +12,7 @@ const verdicts = {
   rate_limited: { class: "refused_for_now", code: "rate_limited" },
   blocked: { class: "refused_for_now", code: "blocked" },
   transient: { class: "refused_for_now", code: "provider_unavailable" },
+  unexplained: { class: "refused_for_now", code: "provider_unavailable", isUnexplained: true },
 } as const satisfies Record<string, Verdict>;
 
 /** The codes of RFC 6749, section 5.2, that say something about the grant or the client, and two of section 4.1.2.1. */
@@ -80,7 +81,9 @@ function byProtocol(status: number, error: unknown): Verdict {
   if (status === 503 || (status >= 300 && status < 400)) return verdicts.transient;
   if (status >= 500) return { class: "unknown", code: "outcome_unknown" };
   if (typeof error === "string" && Object.hasOwn(oauthErrors, error)) return oauthErrors[error] ?? verdicts.transient;
-  if (status >= 400) return verdicts.transient;
+  // Request Timeout and Too Early ask for the same once more (RFC 9110, section 15.5.9; RFC 8470, section 5.2).
+  if (status === 408 || status === 425) return verdicts.transient;
+  if (status >= 400) return verdicts.unexplained;
   return { class: "unknown", code: "unreadable_answer" };
 }
 

@@ -48,6 +48,8 @@ export type Failure = {
   status?: number;
   /** The provider's own code (RFC 6749, section 5.2; RFC 8628, section 3.5), where it looks like one. */
   oauthError?: string;
+  /** True where nothing in a refusal says what it is about: neither the definition nor a standard knows it. */
+  isUnexplained?: boolean;
   /** As the provider asked (`Retry-After`), not yet capped. */
   retryAfterSeconds?: number;
   /** Of an answer that closes the definition's limits: for how long nothing is sent. */

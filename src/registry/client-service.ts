@@ -10,6 +10,7 @@ import type { ClientRow, Clients } from "../store/clients.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { PageRequest } from "../store/page.ts";
 import { clientDestination } from "../tokens/destination.ts";
+import { openedOrNull } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { likePatterns, requireMayCover, type Principal } from "./principal.ts";
 
@@ -81,6 +82,15 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
     return { ...client.inputs, ...Object.fromEntries(changed) };
   };
 
+  /** Where the newest secret is refused and the one before works, it is that one that stays beside another new one. */
+  const keptSecret = (client: ClientRow): { keptSecret?: Uint8Array<ArrayBuffer> } => {
+    const { id: clientId, secretRevision, previousSecret, oldSecretSince } = client;
+    if (oldSecretSince === null || previousSecret === null) return {};
+    const at = (revision: number) => ({ clientId, revision, destination: clientDestination(client) });
+    const opened = openedOrNull(() => vault.openClientSecret(previousSecret, at(secretRevision - 1)));
+    return opened === null ? {} : { keptSecret: vault.sealClientSecret(opened, at(secretRevision)) };
+  };
+
   /**
    * @throws BrokerError forbidden for a client that serves connections, or is open to some, beyond the principal's patterns, or is
    * open to none; not_found for one that somebody has just deleted
@@ -138,7 +148,10 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       const changes = {
         ...rest,
         ...(inputs && { inputs }),
-        ...(clientSecret !== undefined && { secret: vault.sealClientSecret(clientSecret, place) }),
+        ...(clientSecret !== undefined && {
+          secret: vault.sealClientSecret(clientSecret, place),
+          ...(inputs === undefined && keptSecret(client)),
+        }),
       };
       const changed = await clients.change(client, changes, likePatterns(principal));
       if (changed === null) {

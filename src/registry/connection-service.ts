@@ -16,6 +16,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { joinEntrusted, openEntrusted, type Entrusted } from "../tokens/credentials.ts";
 import { entrustedPlace, placeOf } from "../tokens/destination.ts";
+import type { Ended } from "../tokens/ended.ts";
 import type { Establish } from "../tokens/establish.ts";
 import { isRefused, refusal } from "../tokens/refusal.ts";
 import type { Sender } from "../tokens/sending.ts";
@@ -37,6 +38,9 @@ type ConnectionPatch = {
   disabled?: boolean;
 };
 
+/** To have an ended connection tried once more, or a probably dead one ended. */
+export type EndedWish = { kind: "retry"; force: boolean } | { kind: "end" };
+
 /** Connections as ops and provisioning code handle them. A principal sees those that its patterns cover. All throw BrokerError. */
 export type ConnectionService = {
   create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord>;
@@ -48,7 +52,8 @@ export type ConnectionService = {
   /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
   delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<string[]>;
   importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
-  refresh(principal: Principal, name: string): Promise<ConnectionRecord>;
+  /** `ended`: what an operator says about the end of its grant. */
+  refresh(principal: Principal, name: string, ended?: EndedWish): Promise<ConnectionRecord>;
   events(
     principal: Principal,
     name: string,
@@ -64,6 +69,7 @@ export type ConnectionServiceParts = PlanParts & {
   catalog: Catalog;
   vault: TokenVault;
   tokens: TokenService;
+  ended: Pick<Ended, "retry" | "end">;
   establish: Establish;
   sender: Sender;
   marks: Pick<Marks, "close">;
@@ -73,8 +79,21 @@ export type ConnectionServiceParts = PlanParts & {
 };
 
 export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
-  const { connections, clients, accounts, rows, cache, catalog, vault, tokens, establish, sender, marks, peers } =
-    parts;
+  const {
+    connections,
+    clients,
+    accounts,
+    rows,
+    cache,
+    catalog,
+    vault,
+    tokens,
+    ended,
+    establish,
+    sender,
+    marks,
+    peers,
+  } = parts;
   const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
 
   const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
@@ -257,9 +276,11 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       return await get(principal, name);
     },
 
-    async refresh(principal, name) {
-      await getToUse(principal, name);
-      await tokens.refreshNow(name);
+    async refresh(principal, name, wish) {
+      const { id } = await getToUse(principal, name);
+      if (wish === undefined) await tokens.refreshNow(name);
+      else if (wish.kind === "end") await ended.end(id, principal.keyId);
+      else await ended.retry(id, { by: principal.keyId, force: wish.force });
       return await get(principal, name);
     },
 

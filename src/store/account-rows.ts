@@ -219,7 +219,22 @@ export function createAccountRows(
       return count > 0;
     },
 
-    /** After an accepted one has taken its place. */
+    /**
+     * Whether another connection of the same client that has not ended may be of the same account: nobody knows whose one of the two
+     * is, or it is the same's. Further tokens are their connection's.
+     */
+    async mayShareAccount({ id, parentId, clientRef }: AccountOf, providers: readonly string[]): Promise<boolean> {
+      const own = parentId ?? id;
+      const rows = await prisma.$queryRaw<unknown[]>`
+        SELECT 1 FROM connections o, connections c WHERE c.id = ${own}::uuid
+          AND o.id <> c.id AND o.parent_id IS DISTINCT FROM c.id
+          AND o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ANY(${[...providers]}::text[])
+          AND o.enabled_status = 'connected'
+          AND COALESCE((SELECT p.account FROM connections p WHERE p.id = COALESCE(o.parent_id, o.id)) = c.account, true)
+        LIMIT 1`;
+      return rows.length > 0;
+    },
+
     /**
      * Whether a connection lives by a grant: it holds this refresh token, or, where `account` is given or `mayBeSame`, another token
      * of the same client for that account, and is not the one that gives the grant up.
@@ -236,6 +251,7 @@ export function createAccountRows(
       return rows.length > 0;
     },
 
+    /** After an accepted one has taken its place. */
     async dropHeld(attemptId: string): Promise<void> {
       await prisma.$executeRaw`DELETE FROM held_grants WHERE attempt_id = ${attemptId}::uuid`;
     },
@@ -261,6 +277,8 @@ export function createAccountRows(
     },
   };
 }
+
+type AccountOf = Pick<TokenRow, "id" | "parentId" | "clientRef">;
 
 /** By connection: what was granted by way of one consent link. */
 type HeldBy = { connectionId: string; linkId?: string } | { attemptId: string };

@@ -14,6 +14,10 @@ export type ClientRow = {
   secretRevision: number;
   secret: Uint8Array | null;
   previousSecret: Uint8Array | null;
+  /** Since when there are two; null: there are not. */
+  secretRotatingSince: Date | null;
+  /** Since when the newer one has been refused while the older one works; null: it is not known to be. */
+  oldSecretSince: Date | null;
   scopes: string[];
   /** Names of connections that keys without `admin` may use it for, `*` standing for any characters. */
   patterns: string[];
@@ -26,7 +30,10 @@ export type ClientRow = {
   mac: string | null;
 };
 
-export type NewClient = Omit<ClientRow, "secret" | "previousSecret" | "createdAt" | "updatedAt" | "mac"> & {
+export type NewClient = Omit<
+  ClientRow,
+  "secret" | "previousSecret" | "secretRotatingSince" | "oldSecretSince" | "createdAt" | "updatedAt" | "mac"
+> & {
   secret: Uint8Array<ArrayBuffer> | null;
 };
 
@@ -38,6 +45,8 @@ export type ClientChanges = {
   inputs?: Record<string, string>;
   /** Sealed for the revision after the one that was read. */
   secret?: Uint8Array<ArrayBuffer>;
+  /** What is kept beside it in place of the newest so far, sealed for the revision that was read. */
+  keptSecret?: Uint8Array<ArrayBuffer>;
   ownRedirectUri?: boolean;
 };
 
@@ -101,15 +110,20 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
      * something, or something of the client is beyond `patterns` (of LIKE).
      */
     async change(client: ClientRow, changes: ClientChanges, patterns: string[]): Promise<ClientRow | null> {
-      const { secret, ...withoutSecret } = changes;
+      const { secret, keptSecret, ...withoutSecret } = changes;
       const { clientId, scopes, inputs } = changes;
       const sets = [Sql.sql`updated_at = clock_timestamp()`];
       if (clientId !== undefined) sets.push(Sql.sql`client_id = ${clientId}`);
       if (scopes !== undefined) sets.push(Sql.sql`scopes = ${scopes}::text[]`);
       if (changes.patterns !== undefined) sets.push(Sql.sql`connections = ${changes.patterns}::text[]`);
       if (changes.ownRedirectUri !== undefined) sets.push(Sql.sql`own_redirect_uri = ${changes.ownRedirectUri}`);
-      if (inputs !== undefined) sets.push(Sql.sql`inputs = ${json(inputs)}, previous_secret_sealed = NULL`);
-      else if (secret !== undefined) sets.push(Sql.sql`previous_secret_sealed = secret_sealed`);
+      if (inputs !== undefined) sets.push(Sql.sql`inputs = ${json(inputs)}, ${oneSecret}`);
+      else if (keptSecret !== undefined) {
+        sets.push(Sql.sql`previous_secret_sealed = ${keptSecret}, old_secret_since = NULL`);
+      } else if (secret !== undefined) {
+        sets.push(Sql.sql`previous_secret_sealed = secret_sealed, old_secret_since = NULL,
+          secret_rotating_since = CASE WHEN secret_sealed IS NOT NULL THEN clock_timestamp() END`);
+      }
       if (secret !== undefined) sets.push(Sql.sql`secret_sealed = ${secret}, secret_revision = secret_revision + 1`);
       const next = {
         ...client,
@@ -149,7 +163,23 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     /** The newest secret has worked: the one before is of no use any more. */
     async forgetPreviousSecret(id: string, revision: number): Promise<void> {
       await prisma.$executeRaw`
-        UPDATE clients SET previous_secret_sealed = NULL WHERE id = ${id}::uuid AND secret_revision = ${revision}`;
+        UPDATE clients SET ${oneSecret} WHERE id = ${id}::uuid AND secret_revision = ${revision}`;
+    },
+
+    /** The newest secret was refused, and the one before has worked for this connection, whose history tells it. False: it is known. */
+    async noteOldSecret(
+      { id, secretRevision }: Pick<ClientRow, "id" | "secretRevision">,
+      connectionId: string,
+    ): Promise<boolean> {
+      const noted = await prisma.$queryRaw<unknown[]>`
+        WITH k AS (UPDATE clients SET old_secret_since = clock_timestamp() WHERE id = ${id}::uuid
+            AND secret_revision = ${secretRevision} AND previous_secret_sealed IS NOT NULL AND old_secret_since IS NULL
+          RETURNING name),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'old_secret_used', jsonb_build_object('client', k.name) FROM k, connections c
+          WHERE c.id = ${connectionId}::uuid)
+        SELECT name FROM k`;
+      return noted.length > 0;
     },
 
     /** The client was mended: its connections that failed for its sake may be tried again at once. */
@@ -182,6 +212,8 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     },
   };
 }
+
+const oneSecret = Sql.sql`previous_secret_sealed = NULL, secret_rotating_since = NULL, old_secret_since = NULL`;
 
 const holders = (id: string) =>
   Sql.sql`SELECT c.name FROM connections c WHERE c.client_ref = ${id}::uuid AND ${holdsGrant}`;

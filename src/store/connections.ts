@@ -38,6 +38,10 @@ export type ConnectionRecord = {
   /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
   noRefreshTokenSince: Date | null;
   missingScopesSince: Date | null;
+  /** Since when equal refusals are taken for the end of its grant; null: they are not. */
+  probablyDeadSince: Date | null;
+  /** Since when its client's newest secret has been refused while the one before works; null: it is not known to be. */
+  oldSecretSince: Date | null;
   /** When it was found to have gone back in time with a restored database; null: it has not, or is released. */
   goneBackAt: Date | null;
   createdAt: Date;
@@ -66,6 +70,7 @@ export type ChainRecord = Pick<
   | "lastErrorDetail"
   | "holdsRefresh"
   | "noRefreshTokenSince"
+  | "probablyDeadSince"
 > & { chain: string };
 
 export type NewConnection = {
@@ -107,7 +112,8 @@ const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "c
   c.next_refresh_at AS "nextRefreshAt", c.consecutive_failures AS "consecutiveFailures",
   c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
   c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince",
-  c.missing_scopes_since AS "missingScopesSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
+  c.missing_scopes_since AS "missingScopesSince", c.probably_dead_since AS "probablyDeadSince",
+  k.old_secret_since AS "oldSecretSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
   c.created_at AS "createdAt", c.updated_at AS "updatedAt", c.parent_id::text AS "parentId", c.chain, c.mac`;
 
 export type Connections = ReturnType<typeof createConnections>;
@@ -220,7 +226,8 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
         SELECT c.chain, c.status, c.grant_type AS "grant", c.version, c.scopes, c.granted_scopes AS "grantedScopes",
           c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince", c.expires_at AS "expiresAt",
           c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.consecutive_failures AS "consecutiveFailures",
-          c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail"
+          c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
+          c.probably_dead_since AS "probablyDeadSince"
         FROM connections c WHERE c.parent_id = ${parentId}::uuid ORDER BY c.chain`;
     },
 

@@ -22,7 +22,11 @@ export const eventTypes = [
   "set_dropped", // the other side of it, which is not told whose connection it was
   "refreshed",
   "refresh_failed",
+  "probably_dead", // the same refusal, which says nothing about the grant, again and again
   "needs_reauthorization",
+  "retried", // its refresh token, after it had ended, because somebody asked for it
+  "retry_failed",
+  "old_secret_used", // of its client, since the newest is refused
   "answer_kept", // a late answer, to be tried before the grant ends
   "candidate_tried",
   "late_answer_stored",

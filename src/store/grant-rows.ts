@@ -8,6 +8,7 @@ import {
   grantColumns,
   json,
   moved,
+  noRefusals,
   orphanDue,
   owned,
   seconds,
@@ -198,7 +199,7 @@ const endOlderChains = Sql.sql`ended AS (
     access_token_sealed = NULL, refresh_token_sealed = NULL, refresh_fingerprint = NULL, granted_scopes = '{}',
     issued_at = NULL, expires_at = NULL, refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL,
     no_refresh_token_since = NULL, missing_scopes_since = NULL, in_use = false, gone_back_from = NULL, backoff_until = NULL, next_refresh_at = NULL, consecutive_failures = 0,
-    last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL, updated_at = clock_timestamp()
+    last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL, ${noRefusals}, updated_at = clock_timestamp()
   FROM c WHERE x.parent_id = c.id AND CASE WHEN x.grant_type = 'token_exchange'
     THEN COALESCE(x.issued_at, x.attempt_started_at) < c.last_refreshed_at
     ELSE COALESCE(x.authorized_at, '-infinity') < c.authorized_at END)`;

@@ -12,6 +12,7 @@ import {
   owned,
   seconds,
   statusColumns,
+  tellable,
   type HistoryEvent,
   type OrphanRule,
   type PermitKey,
@@ -105,7 +106,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
       const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)},
         backoff_until = ${until}, next_refresh_at = ${nextDue(until)} WHERE ${owned(key)}`;
-      return await move(update, isHeldBack(failure) ? null : { type: "refresh_failed", detail: failure });
+      return await move(update, isHeldBack(failure) ? null : { type: "refresh_failed", detail: tellable(failure) });
     },
 
     /** Nothing left this process and nobody is to blame: the permit goes back as if it had not been taken. */
@@ -136,7 +137,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         lease_until = ${leaseEnd},
         backoff_until = ${until},
         next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)}`;
-      const event = isHeldBack(failure) ? null : ({ type: "refresh_failed", detail: failure } as const);
+      const event = isHeldBack(failure) ? null : ({ type: "refresh_failed", detail: tellable(failure) } as const);
       return await move(update, event, keepUnread(key, answer));
     },
 
@@ -153,7 +154,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         credentialsRevision === undefined ? Sql.empty : Sql.sql`AND c.credentials_revision = ${credentialsRevision}`;
       const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)}, backoff_until = NULL,
         next_refresh_at = NULL, ${statusColumns("needs_reauthorization")} WHERE ${owned(key)} ${tried}`;
-      return await move(update, { type: "needs_reauthorization", detail: failure });
+      return await move(update, { type: "needs_reauthorization", detail: tellable(failure) });
     },
 
     /** A token that has run out and cannot be refreshed by anybody. Only if the row is still as it was read. */
@@ -162,7 +163,97 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         ${statusColumns("needs_reauthorization")}
         WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.attempt_id IS NULL
           AND c.status = 'connected'`;
-      return await move(update, { type: "needs_reauthorization", detail: failure });
+      return await move(update, { type: "needs_reauthorization", detail: tellable(failure) });
+    },
+
+    /**
+     * The refusals that were counted are taken for the end of the grant: `equal` of them over `seconds` at least, and the access token
+     * has run out. Null: they are not, or it has been told before. The status stays.
+     */
+    async judgeRefusals(
+      { connectionId, generation }: Pick<PermitKey, "connectionId" | "generation">,
+      least: { equal: number; seconds: number },
+    ): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET probably_dead_since = clock_timestamp()
+        WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = 'connected'
+          AND c.probably_dead_since IS NULL AND c.refusals >= ${least.equal}::int AND c.expires_at <= clock_timestamp()
+          AND c.refused_since <= clock_timestamp() - ${seconds(least.seconds)}`;
+      const detail = Sql.sql`jsonb_build_object('refusal', c.refusal, 'refusals', c.refusals, 'since', to_char(
+        c.refused_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`;
+      const event = Sql.sql`, event AS (INSERT INTO connection_events (connection_id, type, detail)
+        SELECT c.id, 'probably_dead', ${detail} FROM c)`;
+      return (await prisma.$queryRaw<TokenRow[]>(moved(update, [], event)))[0] ?? null;
+    },
+
+    /**
+     * Somebody ends a grant that is probably dead. Null: it is not, or not any more, or a request with its refresh token may still be
+     * on its way: its lease and `quietSeconds` after it are not over.
+     */
+    async endProbablyDead(
+      { id, generation }: Pick<TokenRow, "id" | "generation">,
+      given: { by: string; quietSeconds: number },
+    ): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${freePermit}, backoff_until = NULL, next_refresh_at = NULL,
+        ${statusColumns("needs_reauthorization")}, updated_at = clock_timestamp()
+        WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.status = 'connected'
+          AND c.probably_dead_since IS NOT NULL
+          AND (c.attempt_id IS NULL OR c.lease_until + ${seconds(given.quietSeconds)} <= clock_timestamp())`;
+      return await move(update, { type: "needs_reauthorization", detail: { code: "probably_dead", by: given.by } });
+    },
+
+    /**
+     * A permit for the refresh token of a grant that has ended: somebody thinks that it has not. The status stays. Null: it has not ended
+     * as it was read, it is held, an attempt stands there, the last retry was less than `pauseSeconds` ago, or, where `exclusive`, another
+     * connection holds the token.
+     */
+    async takeRetryPermit(request: {
+      connectionId: string;
+      generation: number;
+      attemptId: string;
+      leaseSeconds: number;
+      pauseSeconds: number;
+      exclusive: boolean;
+      by: string;
+    }): Promise<TokenRow | null> {
+      const { connectionId, generation, attemptId, leaseSeconds, pauseSeconds, exclusive, by } = request;
+      const isAlone = Sql.sql`NOT EXISTS (SELECT 1 FROM connections o
+        WHERE ${exclusive} AND o.refresh_fingerprint = c.refresh_fingerprint AND o.id <> c.id)`;
+      const update = Sql.sql`UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
+          attempt_started_at = clock_timestamp(), attempt_replays = 0, retried_at = clock_timestamp(),
+          lease_until = clock_timestamp() + ${seconds(leaseSeconds)}
+        WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = 'needs_reauthorization'
+          AND c.refresh_token_sealed IS NOT NULL AND c.gone_back_from IS NULL AND c.attempt_id IS NULL
+          AND (c.retried_at IS NULL OR c.retried_at <= clock_timestamp() - ${seconds(pauseSeconds)}) AND ${isAlone}`;
+      return await move(update, { type: "retried", detail: { generation, by } });
+    },
+
+    /** The retry brought nothing, and spent nothing: its permit goes back, and the connection has ended as before. */
+    async endRetry(key: PermitKey, failure: RecordedFailure): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${freePermit} WHERE ${owned(key)}`;
+      return await move(update, { type: "retry_failed", detail: tellable(failure) });
+    },
+
+    /** Nobody can tell what became of the retry: its permit stays until it lapses. */
+    async leaveRetryUnknown(
+      key: PermitKey,
+      failure: RecordedFailure,
+      answer: Uint8Array<ArrayBuffer> | null,
+    ): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET attempt_outcome = 'unknown' WHERE ${owned(key)}`;
+      return await move(update, { type: "retry_failed", detail: tellable(failure) }, keepUnread(key, answer));
+    },
+
+    /**
+     * Retries whose lease and quiet period are over belong to nobody: their connections have ended as before. An answer that still
+     * comes finds the generation that it was asked for, and is stored. Rows that are locked are left for the next time.
+     */
+    async lapseRetries(quietSeconds: number): Promise<TokenRow[]> {
+      const update = Sql.sql`UPDATE connections c SET ${freePermit}
+        WHERE c.id IN (SELECT d.id FROM connections d
+          WHERE d.attempt_id IS NOT NULL AND d.enabled_status = 'needs_reauthorization'
+            AND d.lease_until <= clock_timestamp() - ${seconds(quietSeconds)} FOR NO KEY UPDATE SKIP LOCKED)`;
+      const detail = { code: "outcome_unknown", detail: "No answer to the retry came in time." };
+      return await prisma.$queryRaw<TokenRow[]>(moved(update, [{ type: "retry_failed", detail }]));
     },
 
     /** How many permits stand, and since when the oldest does. */

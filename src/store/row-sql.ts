@@ -35,7 +35,13 @@ export type SealedGrant = {
 /** The owner of a permit and the generation it was given for. */
 export type PermitKey = { connectionId: string; generation: number; attemptId: string };
 
-export type RecordedFailure = { code: string; detail: string; status?: number };
+export type RecordedFailure = {
+  code: string;
+  detail: string;
+  status?: number;
+  /** Of a refusal that says nothing about the grant: what equal ones have in common. Holds nothing of a body. */
+  refusal?: string;
+};
 
 /** A line of a connection's history. Its detail holds no secret. */
 export type HistoryEvent = {
@@ -71,7 +77,23 @@ export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`
 /** What the definition's own limits held back has not failed: it is no reason for a longer back-off, nor for the history. */
 export const isHeldBack = ({ code }: RecordedFailure): boolean => code === "limit_reached";
 
-export const failureColumns = (failure: RecordedFailure) => Sql.sql`
+/**
+ * Equal refusals that say nothing about the grant are counted until a set is stored. Whatever else fails in between (429, 503, no
+ * answer, the client's secret) says nothing about them: it neither counts nor ends the row of them. Another refusal begins anew.
+ */
+const refusalColumns = ({ refusal }: RecordedFailure) =>
+  refusal === undefined
+    ? Sql.empty
+    : Sql.sql`refusal = ${refusal}, refusals = CASE WHEN c.refusal = ${refusal} THEN c.refusals + 1 ELSE 1 END,
+  refused_since = CASE WHEN c.refusal = ${refusal} THEN c.refused_since ELSE clock_timestamp() END,`;
+
+/** Nothing is known against the grant. */
+export const noRefusals = Sql.sql`refusal = NULL, refusals = 0, refused_since = NULL, probably_dead_since = NULL`;
+
+/** The line of the history: what the row counts by is not told there. */
+export const tellable = ({ refusal: _refusal, ...failure }: RecordedFailure) => failure;
+
+export const failureColumns = (failure: RecordedFailure) => Sql.sql`${refusalColumns(failure)}
   consecutive_failures = c.consecutive_failures + ${isHeldBack(failure) ? 0 : 1},
   last_error_code = ${failure.code}, last_error_at = clock_timestamp(), last_error_detail = ${failure.detail},
   updated_at = clock_timestamp()`;
@@ -127,7 +149,7 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
     lifetime_unreadable = ${grant.unreadableLifetime},
     missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}::text[], c.granted_scopes)
       THEN COALESCE(c.missing_scopes_since, clock_timestamp()) END,
-    in_use = false, gone_back_from = NULL,
+    in_use = false, gone_back_from = NULL, ${noRefusals},
     consecutive_failures = 0, last_error_code = ${grant.lastError?.code}, last_error_detail = ${grant.lastError?.detail},
     last_error_at = CASE WHEN ${grant.lastError !== null} THEN clock_timestamp() END,
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;

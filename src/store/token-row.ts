@@ -64,6 +64,12 @@ export type TokenRow = {
   consecutiveFailures: number;
   lastErrorCode: string | null;
   lastErrorDetail: string | null;
+  /** How many equal refusals that say nothing about the grant have come without a success since. */
+  refusals: number;
+  /** Since when those are taken for the end of the grant; null: they are not. */
+  probablyDeadSince: Date | null;
+  /** When the refresh token was last tried after the grant had ended, because somebody asked for it; null: never. */
+  retriedAt: Date | null;
   /** The sweeper has been told that its access token is read. */
   inUse: boolean;
   /** The generation that was stored before the database went back in time; null: it did not. */
@@ -90,5 +96,5 @@ export const tokenColumns = Sql.sql`
   c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",
   c.last_attempt_id::text AS "lastAttemptId", c.attempt_replays AS "attemptReplays", c.backoff_until AS "backoffUntil",
   c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",
-  c.last_error_detail AS "lastErrorDetail", c.in_use AS "inUse", c.gone_back_from AS "goneBackFrom",
+  c.last_error_detail AS "lastErrorDetail", c.refusals, c.probably_dead_since AS "probablyDeadSince", c.retried_at AS "retriedAt", c.in_use AS "inUse", c.gone_back_from AS "goneBackFrom",
   c.version_floor AS "versionFloor", c.mac, clock_timestamp() AS now`;

@@ -56,6 +56,18 @@ export function createMetrics() {
     labelNames: ["provider"],
     registers: [registry],
   });
+  const probablyDead = new Counter({
+    name: "freshet_probably_dead_total",
+    help: "Connections whose provider refused them again and again without saying why, after their access token had run out",
+    labelNames: ["provider"],
+    registers: [registry],
+  });
+  const oldSecrets = new Counter({
+    name: "freshet_old_secret_used_total",
+    help: "Clients whose newest secret was refused while the one before worked",
+    labelNames: ["provider"],
+    registers: [registry],
+  });
   const delayedCommits = new Counter({
     name: "freshet_commit_delays_total",
     help: "Tries to store an answer that the database did not take at once",
@@ -82,6 +94,8 @@ export function createMetrics() {
     exposure,
     spoolFailures,
     clientTrouble,
+    probablyDead,
+    oldSecrets,
     delayedCommits,
     unreadableSecrets,
     redisRejected,

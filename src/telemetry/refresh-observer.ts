@@ -59,6 +59,20 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
       metrics.lostRotations.inc({ provider });
       log.error({ connection: name, provider }, "a grant has ended: the answer to its last refresh never came in");
     },
+    probablyDead({ name, provider, refusals }) {
+      metrics.probablyDead.inc({ provider });
+      log.warn(
+        { connection: name, provider, refusals },
+        "the provider refuses this connection again and again without saying why; its grant is probably dead",
+      );
+    },
+    oldSecretUsed({ name, provider }, client) {
+      metrics.oldSecrets.inc({ provider });
+      log.warn(
+        { connection: name, provider, client: client.name },
+        "the provider refuses this client's newest secret; the one before it works still",
+      );
+    },
     heldAfterRestore({ name, provider, generation }) {
       log.error(
         { connection: name, provider, generation },

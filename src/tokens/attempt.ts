@@ -3,11 +3,13 @@ import type { RefreshNews } from "../leases/lease.ts";
 import type { RefreshRules } from "../providers/definition.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/grant.ts";
 import { hostInputs } from "../providers/requirements.ts";
+import type { PermitKey, RecordedFailure } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
+import type { TokenVault } from "../vault/token-vault.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
-import { firstPlan } from "./refresh-token.ts";
+import { anewPlan, firstPlan, isUselessTo } from "./refresh-token.ts";
 import { isRefused } from "./refusal.ts";
 import { orphanRule } from "./takeover.ts";
 import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
@@ -16,6 +18,7 @@ import { openRecord, resealFor, type AnswerRecord } from "./answer-record.ts";
 import { grantedFor, provenCaptures } from "./destination.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
 import type { Sendable, SendPlan } from "./sending.ts";
+import { bothRefused, learnFromSuccess, withOlderSecret } from "./two-secrets.ts";
 
 /**
  * Steps 5 to 11 under a permit: send, classify, store; once more under a new permit where there is a second way.
@@ -28,21 +31,21 @@ export async function attempt(
 ): Promise<RefreshOutcome | null> {
   const { rows, clock, observer } = parts;
   let permit = first;
-  let plan = planFor(parts, first, sendable);
+  let plan = first.isRetry ? retryPlan : planFor(parts, first, sendable);
   while (plan !== null) {
     const current = underPermit(sendable, permit);
     const startedMs = clock.monotonicMs();
-    const answer = await send(parts, permit, { sendable: current, plan });
+    const answer = together(await send(parts, permit, { sendable: current, plan }), plan);
     const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
     if (answer.kind === "granted") {
       const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
       observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
       // The answer is safe by now; that an old secret is forgotten a refresh later does no harm.
-      await forgetOldSecret(parts, sendable, plan).catch(() => undefined);
+      await learnFromSuccess(parts, sendable, plan);
       return outcome;
     }
     const refused: Refused = { failure: answer.failure, plan, sendable: current };
-    if (answer.failure.code === "limit_reached") parts.secondPlans.keep(current, plan);
+    if (answer.failure.code === "limit_reached" && !permit.isRetry) parts.secondPlans.keep(current, plan);
     const next = await anotherWay(parts, permit, refused);
     if (next === null) {
       observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
@@ -64,6 +67,13 @@ function underPermit(sendable: Sendable, { row }: Permit): Sendable {
   return { ...sendable, row: { ...row, inputsInForce: sendable.row.inputsInForce } };
 }
 
+/** Of a grant that has ended nothing else is tried, least of all a login. */
+const retryPlan: SendPlan = { grant: "refresh_token", secretIndex: 0 };
+
+function together(answer: TokenAnswer, plan: SendPlan): TokenAnswer {
+  return answer.kind === "granted" ? answer : { kind: "failed", failure: bothRefused(answer.failure, plan) };
+}
+
 /** Step 6, if the limits let it: nobody is told of what they hold back. */
 async function send(
   parts: RefreshParts,
@@ -74,12 +84,15 @@ async function send(
     announce(parts, permit, "started");
     return await parts.sender.send(sendable, plan, { mayStillSend: permit.mayStillSend });
   };
-  return await parts.limits.keep(sendable, sendOnce, { cannotWait: false, isProven: permit.row.status !== "pending" });
+  return await parts.limits.keep(sendable, sendOnce, {
+    cannotWait: false,
+    isProven: permit.row.status === "connected",
+  });
 }
 
 /** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */
 function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, sendable: Sendable): SendPlan | null {
-  const first = firstPlan(row);
+  const first = firstPlan(row, sendable.definition);
   const second = secondPlans.take({ ...sendable, row });
   // What is replayed is the grant whose outcome nobody knows.
   return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
@@ -97,8 +110,9 @@ async function keep(
   const answeredMs = clock.monotonicMs();
   const rules = sendable.definition.refresh;
   const hosts = hostInputs(sendable.definition);
+  const isUseless = isUselessTo(sendable.definition, row.grant);
   const base = refreshBase(vault, row, rules);
-  const given = { sentAt: countedFrom(permit, rules), scheduler: schedulerFor(rules, random), hosts };
+  const given = { sentAt: countedFrom(permit, rules), scheduler: schedulerFor(rules, random), hosts, isUseless };
   const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
   const record: AnswerRecord = {
     kind: "refresh",
@@ -158,7 +172,7 @@ async function tryCandidate(
   if (tried === null) return null;
   marks.raise(tried.id, tried);
   const nextKey = { ...key, generation: tried.generation, attemptId };
-  return { row: tried, key: nextKey, isReplay: false, followsLoss: permit.followsLoss, mayStillSend };
+  return { ...permit, row: tried, key: nextKey, isReplay: false, mayStillSend };
 }
 
 /**
@@ -208,21 +222,26 @@ type Way = { permit: Permit; plan: SendPlan | null };
 /** What is left to be tried after a refusal, under a permit of its own. Null: nothing. */
 async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused): Promise<Way | null> {
   const { failure, plan, sendable } = refused;
-  const second = secondPlan(failure, plan, sendable);
+  const second = secondPlan(failure, plan, { sendable, isRetry: permit.isRetry });
   const swapped = second === null ? null : await swap(parts, permit, second.grant === plan.grant);
   if (swapped !== null) return { permit: swapped, plan: second };
-  const candidate = isFinal(failure, plan) ? await tryCandidate(parts, permit, sendable) : null;
-  return candidate === null ? null : { permit: candidate, plan: firstPlan(candidate.row) };
+  const candidate = isFinal(failure, plan) && !permit.isRetry ? await tryCandidate(parts, permit, sendable) : null;
+  return candidate === null ? null : { permit: candidate, plan: firstPlan(candidate.row, sendable.definition) };
 }
 
-/** The second way, if there is one: the secret before the newest, or logging in again when the refresh token has died or does not open. */
-function secondPlan(failure: Failure, plan: SendPlan, { row, clientSecrets }: Sendable): SendPlan | null {
-  if (failure.class === "client_rejected" && plan.secretIndex + 1 < clientSecrets.length) {
-    return { ...plan, secretIndex: plan.secretIndex + 1 };
-  }
-  const canLogIn = row.grant === "password" && row.credentials !== null && plan.grant === "refresh_token";
+/**
+ * The second way, if there is one: the secret before the newest, or, when the refresh token has died or does not open, asking anew
+ * where that needs no person. A further token that is exchanged has no refresh token to begin with.
+ */
+function secondPlan(
+  failure: Failure,
+  plan: SendPlan,
+  { sendable, isRetry }: { sendable: Sendable; isRetry: boolean },
+): SendPlan | null {
+  const older = withOlderSecret(failure, plan, sendable);
+  if (older !== null) return older;
   const isOver = failure.class === "refused_for_good" || failure.code === "unreadable_secret";
-  return isOver && canLogIn ? { grant: "password", secretIndex: 0 } : null;
+  return isOver && plan.grant === "refresh_token" && !isRetry ? anewPlan(sendable.row) : null;
 }
 
 /**
@@ -238,15 +257,11 @@ async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: 
     : {
         row,
         key,
+        isRetry: permit.isRetry,
         isReplay: permit.isReplay && isSameGrant,
         followsLoss: permit.followsLoss && isSameGrant,
         mayStillSend,
       };
-}
-
-async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, plan: SendPlan): Promise<void> {
-  if (plan.secretIndex > 0 || client === null || client.previousSecret === null) return;
-  await clients.forgetPreviousSecret(client.id, client.secretRevision);
 }
 
 /**
@@ -259,11 +274,44 @@ async function forgetOldSecret({ clients }: RefreshParts, { client }: Sendable, 
  * | unknown | permit stays, back-off | permit stays, back-off |
  */
 async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
+  if (permit.isRetry) return await settleRetry(parts, permit, refused);
+  const row = await settleRefresh(parts, permit, refused);
+  return row === null || refused.failure.isUnexplained !== true ? row : await judgeRefusals(parts, row);
+}
+
+/** The same of a grant that has ended: it has ended as before, whatever was answered, or nobody can tell yet. */
+async function settleRetry(
+  { rows, vault }: RefreshParts,
+  { key }: Permit,
+  { failure }: Refused,
+): Promise<TokenRow | null> {
+  if (failure.class !== "unknown") return await rows.endRetry(key, recordOf(failure));
+  return await rows.leaveRetryUnknown(key, recordOf(failure), sealedAnswer(vault, key, failure));
+}
+
+/** The refusal that has just been counted may be one too many. */
+async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): Promise<TokenRow> {
+  if (row.probablyDeadSince !== null || row.refusals < budgets.refusalsBeforeDead) return row;
+  const least = { equal: budgets.refusalsBeforeDead, seconds: budgets.refusedBeforeDeadSeconds };
+  const judged = await rows.judgeRefusals({ connectionId: row.id, generation: row.generation }, least);
+  if (judged !== null) observer.probablyDead(judged);
+  return judged ?? row;
+}
+
+function recordOf({ code, detail, status, oauthError, isUnexplained }: Failure): RecordedFailure {
+  const said = { code, detail, ...(status === undefined ? {} : { status }) };
+  return isUnexplained ? { ...said, refusal: [status, oauthError].filter(Boolean).join(" ") } : said;
+}
+
+function sealedAnswer(vault: TokenVault, { connectionId, generation }: PermitKey, { rawAnswer }: Failure) {
+  return rawAnswer === undefined ? null : vault.sealAnswer(rawAnswer, { connectionId, generation });
+}
+
+async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
   const { rows, vault, random, observer } = parts;
   const { failure, plan, sendable } = refused;
   const { row, key, isReplay, followsLoss } = permit;
-  const { code, detail, status } = failure;
-  const recorded = { code, detail, ...(status === undefined ? {} : { status }) };
+  const recorded = recordOf(failure);
   const waitSeconds = Math.max(failure.retryAfterSeconds ?? 0, failure.closedSeconds ?? 0);
   const backoff = backoffSeconds(row.consecutiveFailures, waitSeconds, random);
   if (isFinal(failure, plan)) {
@@ -276,8 +324,7 @@ async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Pr
     return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
   }
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
-  const place = { connectionId: row.id, generation: row.generation };
-  const answer = failure.rawAnswer === undefined ? null : vault.sealAnswer(failure.rawAnswer, place);
+  const answer = sealedAnswer(vault, key, failure);
   const endLease = failure.class !== "unknown";
   const orphan = orphanRule(row, sendable.definition.refresh);
   return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });

@@ -24,6 +24,11 @@ export const budgets = {
   orderedRefreshMs: 30_000,
   backoffBaseSeconds: 1,
   backoffMaxSeconds: 300,
+  /** Equal refusals that say nothing about the grant, and over how long at least, until somebody is told that it is probably dead. */
+  refusalsBeforeDead: 5,
+  refusedBeforeDeadSeconds: 3600,
+  /** Between two retries of a grant that has ended. */
+  retryPauseSeconds: 60,
   commitRetryFirstMs: 100,
   commitRetryMaxMs: 2000,
   /** An answer that Postgres has not taken by then is spooled. */

@@ -7,6 +7,7 @@ import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import type { AnswerRecord } from "./answer-record.ts";
+import { isUselessTo } from "./refresh-token.ts";
 import { schedulerFor, sealGrant } from "./sealed-set.ts";
 import { grantedFor, placeOf, provenCaptures } from "./destination.ts";
 import type { Sendable } from "./sending.ts";
@@ -43,6 +44,7 @@ export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Ha
     sentAt,
     scheduler: schedulerFor(rules, random),
     hosts: hostInputs(definition),
+    isUseless: isUselessTo(definition, row.grant),
   });
 }
 

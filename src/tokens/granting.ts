@@ -4,14 +4,17 @@ import { connectionNotFound, duplicateGrant } from "../errors.ts";
 import type { Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TemplateValues } from "../providers/template.ts";
 import type { AccountRows } from "../store/account-rows.ts";
+import type { Clients } from "../store/clients.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { budgets } from "./budgets.ts";
 import { furtherGranted, granted, type Granted } from "./granted.ts";
 import type { Keeper } from "./keeping.ts";
 import type { LimitKeeper } from "./limits.ts";
-import type { Sendable, Sender } from "./sending.ts";
+import type { RefreshObserver } from "./observer.ts";
+import type { Sendable, Sender, SendPlan } from "./sending.ts";
 import type { TokenCache } from "./token-cache.ts";
+import { bothRefused, learnFromSuccess, withOlderSecret } from "./two-secrets.ts";
 
 /** The steps by which grants that do not come from a refresh are asked for and kept. */
 export type Granting = {
@@ -37,6 +40,8 @@ type GivenByPerson = { captured: Record<string, string>; redirectUri: string | n
 
 export type GrantingParts = {
   accounts: Pick<AccountRows, "ensureChains" | "readChains">;
+  clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
+  observer: Pick<RefreshObserver, "oldSecretUsed">;
   cache: TokenCache;
   keeper: Pick<Keeper, "keep">;
   sender: Sender;
@@ -77,12 +82,20 @@ export function createGranting(parts: GrantingParts): Granting {
     },
 
     async ask(sendable, grant, { values, cannotWait }) {
-      for (let secretIndex = 0; ; secretIndex++) {
-        const plan = { grant, secretIndex };
-        const send = async () => await sender.send(sendable, plan, { values, mayStillSend: () => true });
+      let plan: SendPlan = { grant, secretIndex: 0 };
+      for (;;) {
+        const current = plan;
+        const send = async () => await sender.send(sendable, current, { values, mayStillSend: () => true });
         const answer = await limits.keep(sendable, send, { cannotWait, isProven: false });
-        const isClient = answer.kind === "failed" && answer.failure.class === "client_rejected";
-        if (!isClient || secretIndex + 1 >= sendable.clientSecrets.length) return answer;
+        if (answer.kind === "granted") {
+          // Not waited for: a grant is kept before anything else is done.
+          void learnFromSuccess(parts, sendable, current);
+          return answer;
+        }
+        const failure = bothRefused(answer.failure, current);
+        const older = withOlderSecret(failure, current, sendable);
+        if (older === null) return { kind: "failed", failure };
+        plan = older;
       }
     },
 

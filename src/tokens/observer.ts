@@ -1,4 +1,5 @@
 import type { Failure } from "../providers/grant.ts";
+import type { ClientRow } from "../store/clients.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { UnreadableSecretError } from "../unreadable.ts";
 import type { Sendable } from "./sending.ts";
@@ -17,6 +18,10 @@ export type RefreshObserver = {
   drained(row: Pick<TokenRow, "name" | "provider">): void;
   /** A grant has ended because a rotation's answer never reached the store. */
   lost(row: TokenRow): void;
+  /** The same refusal, which says nothing about the grant, has come too often. */
+  probablyDead(row: TokenRow): void;
+  /** The newest secret of a client is refused, and the one before works. Once for each client and secret. */
+  oldSecretUsed(row: TokenRow, client: Pick<ClientRow, "name">): void;
   /** The database has gone back in time; the row is held. */
   heldAfterRestore(row: TokenRow): void;
 };

@@ -28,7 +28,7 @@ export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow 
 
 export type RefreshParts = {
   rows: TokenRows;
-  clients: Pick<Clients, "forgetPreviousSecret">;
+  clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
   leases: Leases;
   waiting: Waiting;
   sender: Sender;
@@ -60,6 +60,8 @@ export type Permit = {
   isReplay: boolean;
   /** The same, or what is left to be tried after such an attempt was refused: if this ends, an answer was lost. */
   followsLoss: boolean;
+  /** Of a grant that has ended: what fails leaves it so, and nothing but its refresh token is tried. */
+  isRetry: boolean;
   mayStillSend: () => boolean;
 };
 

@@ -1,14 +1,33 @@
-import type { RefreshRules } from "../providers/definition.ts";
+import type { ConnectionGrant, ProviderDefinition, RefreshRules } from "../providers/definition.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { SendPlan } from "./sending.ts";
+import { isUnattended } from "./unavailable.ts";
+
+type Holding = Pick<TokenRow, "grant" | "credentials"> & { refreshToken: unknown };
 
 /** The request by which a connection gets its next token; null: only a person can give it one. */
-export function firstPlan(row: Pick<TokenRow, "refreshToken" | "grant" | "credentials">): SendPlan | null {
-  if (row.refreshToken !== null) return { grant: "refresh_token", secretIndex: 0 };
-  if (row.grant === "token_exchange") return { grant: "token_exchange", secretIndex: 0 };
-  if (row.grant === "client_credentials") return { grant: "client_credentials", secretIndex: 0 };
-  if (row.grant === "password" && row.credentials !== null) return { grant: "password", secretIndex: 0 };
-  return null;
+export function firstPlan(row: Holding, definition: Pick<ProviderDefinition, "refreshes">): SendPlan | null {
+  const isSent = row.refreshToken !== null && !isUselessTo(definition, row.grant);
+  return isSent ? { grant: "refresh_token", secretIndex: 0 } : anewPlan(row);
+}
+
+/** The request that needs no refresh token; null: only a person can ask anew. */
+export function anewPlan({ grant, credentials }: Pick<Holding, "grant" | "credentials">): SendPlan | null {
+  if (grant === "token_exchange" || grant === "client_credentials") return { grant, secretIndex: 0 };
+  return grant === "password" && credentials !== null ? { grant, secretIndex: 0 } : null;
+}
+
+/** Whether a connection can get its next token without a person. */
+export function canRenew(row: Holding): boolean {
+  return row.refreshToken !== null || anewPlan(row) !== null;
+}
+
+/**
+ * Whether a refresh token that comes along is of no use: what it would get is asked for anew, and the definition has no request to
+ * send it with. RFC 6749, section 4.4.3, wants none in an answer to client credentials, and some servers send one.
+ */
+export function isUselessTo({ refreshes }: Pick<ProviderDefinition, "refreshes">, grant: string): boolean {
+  return isUnattended(grant) && refreshes[grant as ConnectionGrant] === undefined;
 }
 
 /** What tells whether a set without a new refresh token leaves its connection without a way on. */
@@ -25,7 +44,7 @@ export type LackingBase = Pick<TokenRow, "grant" | "credentials" | "noRefreshTok
 export function lackingSince(base: LackingBase, { sentAt, expiresAt }: { sentAt: Date; expiresAt: Date | null }) {
   if (expiresAt === null) return null;
   const { refreshToken } = base;
-  const isLacking = refreshToken === null ? firstPlan({ ...base, refreshToken }) === null : base.rotation === "always";
+  const isLacking = refreshToken === null ? anewPlan(base) === null : base.rotation === "always";
   return isLacking ? (base.noRefreshTokenSince ?? sentAt) : null;
 }
 

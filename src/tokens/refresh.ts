@@ -7,7 +7,6 @@ import { attempt } from "./attempt.ts";
 import { firstPlan } from "./refresh-token.ts";
 import { budgets } from "./budgets.ts";
 import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
-import { createSecondPlans } from "./second-plans.ts";
 import { leaveToOthers, type Sendable } from "./sending.ts";
 import { mayTakeOver, mustHearSpools, orphanRule, takeoverOf, type Need } from "./takeover.ts";
 import { isHeldBack, refreshableStatuses } from "./unavailable.ts";
@@ -22,8 +21,7 @@ type Flight = { row: TokenRow; need: Need; giveUpAtMs: number; startedOver: bool
 type Retry = { retry: TokenRow | null; isBarred: boolean };
 
 /** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
-export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh {
-  const parts: RefreshParts = { ...given, secondPlans: createSecondPlans() };
+export function createRefresh(parts: RefreshParts): Refresh {
   const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
   const permitGate = createGate(budgets.permitsAtOnce);
   const recoverer = ({ id }: TokenRow, need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs(id) });
@@ -50,7 +48,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
     if (permitted === null && takeover !== null) health.rowWasBusy(row.id);
     if (permitted === null) return null;
     const isReplay = permitted.attemptReplays > 0;
-    return { row: permitted, key, isReplay, followsLoss: isReplay, mayStillSend };
+    return { row: permitted, key, isReplay, followsLoss: isReplay, isRetry: false, mayStillSend };
   };
 
   /** "After a crash": the answer to the attempt that stands in the row may wait in a spool. */
@@ -86,7 +84,7 @@ export function createRefresh(given: Omit<RefreshParts, "secondPlans">): Refresh
   const contend = async (flight: Flight): Promise<RefreshOutcome> => {
     if (isDraining()) return { kind: "left", row: flight.row };
     const sendable = await prepareOrNote(parts, flight.row);
-    const plan = firstPlan(flight.row);
+    const plan = firstPlan(flight.row, sendable.definition);
     if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
     const outcome = await tryOnce(flight, sendable);
     if (!("retry" in outcome)) return outcome;
@@ -154,7 +152,7 @@ async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<
 }
 
 /** A row behind its mark comes from a restored database: what it would send has most likely been spent. */
-async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
+export async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
   const mark = await parts.marks.read(row.id);
   return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);
 }

@@ -52,26 +52,29 @@ export function openedRefreshToken(vault: TokenVault, row: TokenRow): string | n
   return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, placeOf(row)));
 }
 
+type ToSeal = { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonly string[]; isUseless?: boolean };
+
 /**
  * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
  * @param sentAt Postgres's time when the request was permitted: lives are counted from no later than the sending.
  * @param hosts the inputs that fill a host: with others the tokens do not open.
+ * @param isUseless a refresh token is not kept: nothing could be sent with it (`isUselessTo`).
  */
 export function sealGrant(
   vault: TokenVault,
   base: GrantBase,
-  { grant, sentAt, scheduler, hosts }: { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonly string[] },
+  { grant, sentAt, scheduler, hosts, isUseless = false }: ToSeal,
 ): SealedGrant {
   const accessToken = grant.accessToken ?? null;
-  const refreshToken = grant.refreshToken ?? base.refreshToken;
+  const refreshToken = isUseless ? null : (grant.refreshToken ?? base.refreshToken);
   const { accountCaptured } = base;
   const captured = { ...base.captured, ...grant.captured };
   const destination = destinationOf({ ...base, captured }, hosts);
   const place = { connectionId: base.id, generation: nextGeneration(base), destination };
   const isOver = accessToken === null || !isUsable(accessToken);
   const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
-  const keepsRefreshToken = grant.refreshToken === undefined && base.refreshToken !== null;
-  const refreshTokenExpiresAt = expiryDate(grant.refreshExpiry, sentAt, null);
+  const keepsRefreshToken = grant.refreshToken === undefined && refreshToken !== null;
+  const refreshTokenExpiresAt = isUseless ? null : expiryDate(grant.refreshExpiry, sentAt, null);
   const ends = {
     issuedAt: sentAt,
     expiresAt,

@@ -27,6 +27,7 @@ import { UnreadableSecretError } from "../unreadable.ts";
 import { openEntrusted } from "./credentials.ts";
 import type { Alarms } from "./observer.ts";
 import { clientDestination, placeOf, provenCaptures } from "./destination.ts";
+import { firstPlan } from "./refresh-token.ts";
 import { isClientRefused } from "./refusal.ts";
 
 /** What a token request of one connection is made from. Holds plain secrets. */
@@ -45,7 +46,12 @@ export type Sendable<Row = TokenRow> = {
 };
 
 /** A single request: which grant, and with which of the client's secrets. */
-export type SendPlan = { grant: TokenGrant; secretIndex: number };
+export type SendPlan = {
+  grant: TokenGrant;
+  secretIndex: number;
+  /** What the newest secret was answered, where this is the one before: together they say what is refused. */
+  refused?: Failure;
+};
 
 export type Sender = {
   /**
@@ -142,7 +148,7 @@ export function createSender(parts: SenderParts): Sender {
 
   const prepare: Sender["prepare"] = async (row) => {
     const sendable = await prepareChain(row);
-    const isExchanged = row.grant === "token_exchange" && !row.refreshToken;
+    const isExchanged = firstPlan(row, sendable.definition)?.grant === "token_exchange";
     return isExchanged ? { ...sendable, subjectToken: await parts.subjectToken(sendable.owner.name) } : sendable;
   };
 

@@ -7,7 +7,7 @@ import { budgets } from "./budgets.ts";
 import { createHostGates } from "./host-gates.ts";
 import type { RefreshOutcome } from "./permit.ts";
 import type { Reads } from "./reads.ts";
-import { firstPlan } from "./refresh-token.ts";
+import { canRenew } from "./refresh-token.ts";
 
 export type Sweeper = {
   /** Sweeps until `stop`. */
@@ -29,6 +29,8 @@ export type SweeperParts = {
   pollDevices: () => Promise<void>;
   /** What is to be done when Postgres or Redis has come back. */
   recover: () => Promise<void>;
+  /** Ends the retries of ended connections that nobody has brought to an end. */
+  lapseRetries: () => Promise<void>;
   clock: Clock;
   random: () => number;
   onError: (error: unknown) => void;
@@ -42,6 +44,7 @@ const perClaim = 16;
 const maxQueued = 8;
 const queuePollMs = 50;
 const tidyMs = 3_600_000;
+const lapseMs = 10_000;
 
 /** Refreshes ahead of callers what is due, and picks up what others have left behind. The cost follows what is due. */
 export function createSweeper(parts: SweeperParts): Sweeper {
@@ -50,6 +53,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   const running = new Map<string, { provider: string; isQueued: boolean }>();
   const stopped = new AbortController();
   let tidiedMs = -Infinity;
+  let lapsedMs = -Infinity;
 
   const busyProviders = (): string[] => {
     const queued = [...running.values()].filter(({ isQueued }) => isQueued).map(({ provider }) => provider);
@@ -92,7 +96,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   const begin = (row: TokenRow): void => {
     running.set(row.id, { provider: row.provider, isQueued: true });
-    const work = firstPlan(row) === null ? rows.postpone(row, null) : refresh(row);
+    const work = !canRenew(row) ? rows.postpone(row, null) : refresh(row);
     void work.catch(onError).finally(() => running.delete(row.id));
   };
 
@@ -121,6 +125,12 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     await rows.tidy();
   };
 
+  const lapse = async (): Promise<void> => {
+    if (clock.monotonicMs() - lapsedMs < lapseMs) return;
+    lapsedMs = clock.monotonicMs();
+    await parts.lapseRetries();
+  };
+
   /** One kind of work that fails does not keep the others from being done. */
   const attempt = async <Result>(work: () => Promise<Result>): Promise<Result | null> => {
     try {
@@ -143,6 +153,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     await attempt(markRead);
     const isMoreDue = await attempt(sweep);
     await attempt(parts.pollDevices);
+    await attempt(lapse);
     await attempt(tidy);
     return isMoreDue ?? false;
   };

@@ -21,6 +21,7 @@ import { budgets } from "./budgets.ts";
 import { createDatabaseClock } from "./database-clock.ts";
 import { createDevices } from "./devices.ts";
 import { createGranting } from "./granting.ts";
+import { createEnded } from "./ended.ts";
 import { createEstablish } from "./establish.ts";
 import { createKeeper } from "./keeping.ts";
 import { createLimitKeeper } from "./limits.ts";
@@ -28,6 +29,7 @@ import type { Alarms, RefreshObserver } from "./observer.ts";
 import { createReads } from "./reads.ts";
 import { createRecovery } from "./recovery.ts";
 import { createRefresh } from "./refresh.ts";
+import { createSecondPlans } from "./second-plans.ts";
 import { createSender, type Sendable } from "./sending.ts";
 import { createSpools } from "./spools.ts";
 import { createSweeper } from "./sweeper.ts";
@@ -41,7 +43,7 @@ export type TokenCoreParts = {
   accounts: AccountRows;
   deviceCodes: DeviceAuthorizations;
   links: Pick<ConsentLinks, "reserve">;
-  clients: Pick<Clients, "findById" | "forgetPreviousSecret">;
+  clients: Pick<Clients, "findById" | "forgetPreviousSecret" | "noteOldSecret">;
   tombstones: Tombstones;
   catalog: Pick<Catalog, "get" | "list">;
   discovery: Discovery;
@@ -92,7 +94,17 @@ export function createTokenCore(parts: TokenCoreParts) {
   const followUp = async (sendable: Sendable, row: TokenRow) => learn(await lookups.followUp(sendable, row));
   const granting = createGranting({ ...common, cache, keeper });
   const waiting = createWaiting({ rows, leases, clock });
-  const refresh = createRefresh({ ...common, prepare: granting.prepare, keeper, recovery, followUp, waiting });
+  const refreshParts = {
+    ...common,
+    prepare: granting.prepare,
+    keeper,
+    recovery,
+    followUp,
+    waiting,
+    secondPlans: createSecondPlans(),
+  };
+  const refresh = createRefresh(refreshParts);
+  const ended = createEnded({ ...refreshParts, cache });
   const reads = createReads();
   const tokens = createTokenService({ ...common, cache, refresh, waiting, reads });
   const establish = createEstablish({ ...common, cache, lookups, granting });
@@ -116,12 +128,14 @@ export function createTokenCore(parts: TokenCoreParts) {
     refreshAhead: async (row) => await tokens.refreshAhead(row),
     tokenHost: async (row) => await sender.tokenHost(row),
     recover,
+    lapseRetries: async () => await ended.lapse(),
     onError: onBackgroundError,
   });
 
   return {
     cache,
     tokens,
+    ended,
     establish,
     devices,
     sender,
@@ -141,6 +155,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     async settled() {
       await sweeper.noteReads();
       await tokens.settled();
+      await ended.settled();
       await devices.settled();
       await forgetting;
       await keeper.settled();

@@ -13,7 +13,7 @@ import { watchPeerRefreshes } from "./peer-refreshes.ts";
 import type { RefreshOutcome } from "./permit.ts";
 import type { Reads } from "./reads.ts";
 import type { Refresh } from "./refresh.ts";
-import { firstPlan, lacksRefreshToken } from "./refresh-token.ts";
+import { canRenew, lacksRefreshToken } from "./refresh-token.ts";
 import { createSingleFlight } from "./single-flight.ts";
 import { abandonedAtMs, type Need } from "./takeover.ts";
 import type { KnownConnection, TokenCache } from "./token-cache.ts";
@@ -84,6 +84,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   const rulesOf = (row: TokenRow) => catalog.get(row.provider)?.refresh;
 
+  /** Where the provider has most likely done what the lost answer was about, the token from before has ended with it. */
+  const isKilled = (row: TokenRow): boolean =>
+    row.status === "needs_reauthorization" &&
+    row.lastErrorCode === "refresh_outcome_lost" &&
+    rulesOf(row)?.oldAccessTokenDies === true;
+
   const isRefreshing = (row: TokenRow): boolean =>
     flights.running(flightKey(row, "required")) !== undefined ||
     flights.running(flightKey(row, "ahead")) !== undefined ||
@@ -94,7 +100,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** Whether a refresh ahead of need makes sense: a free row that is not backing off. */
   const canRefreshAhead = (row: TokenRow): boolean =>
-    !isDraining() && firstPlan(row) !== null && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
+    !isDraining() && canRenew(row) && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
 
   const unavailable = (row: TokenRow): BrokerError => {
     const rules = rulesOf(row);
@@ -129,7 +135,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (found === null) throw connectionNotFound(name);
     // Of a row that somebody else has written nothing is believed.
     if (found.unreadable?.place.column === "mac") throw found.unreadable;
-    if (found.row.status === "disabled") throw unavailable(found.row);
+    if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
     return found;
   };
 
@@ -165,9 +171,9 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     }
     // A good refresh token gets another access token; one that only another replica can open may be good as it is.
     const { unreadable } = found;
-    const isLost = unreadable !== null && (firstPlan(found.row) === null || unreadable.reason === "unknown_key");
+    const isLost = unreadable !== null && (!canRenew(found.row) || unreadable.reason === "unknown_key");
     if (isLost) throw unreadable;
-    if (firstPlan(found.row) === null) return usable ? issue(found, []) : await endUnrefreshable(found);
+    if (!canRenew(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
     if (isInBackoff(found.row)) {
       if (usable) return issue(found, warnings);
       // Somebody may have mended the cause: one look, and no refresh is asked for in vain.
@@ -197,7 +203,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const tryRefresh = async (name: string): Promise<RefreshOutcome> => {
     const { row } = await find(name, { bypass: true });
     if (!isRefreshable(row)) throw unavailable(row);
-    if (firstPlan(row) === null) {
+    if (!canRenew(row)) {
       const detail = "This connection has no refresh token to refresh with.";
       throw new BrokerError("grant_not_applicable", detail, { connection: name });
     }
@@ -290,6 +296,6 @@ function stillWanting(verdict: Verdict): WarningCode[] {
   return verdict.kind === "stale" ? ["min_ttl_exceeds_lifetime"] : verdict.warnings;
 }
 
-function isFinal(error: BrokerError): boolean {
-  return error.code === "connection_disabled" || error.code === "connection_not_found";
+function isFinal({ code }: BrokerError): boolean {
+  return code === "connection_disabled" || code === "connection_not_found" || code === "needs_reauthorization";
 }

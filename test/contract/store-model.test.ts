@@ -18,7 +18,7 @@ import { ModelLimits } from "./store/model-limits.ts";
 import { simulateClock } from "./store/simulated-clock.ts";
 
 const names = ["c1", "c2", "c3"];
-const steps = 200;
+const steps = 260;
 const startMs = Date.UTC(2026, 10, 20, 12);
 const limitPauses = [0, 0, 1, 7, 500, 500, 3000, 3000, 3000, 11_000, 11_000, 31_000, 90_000, 600_000, 25 * 3_600_000];
 const pauses = [1, 7, 500, 3000, 11_000, 31_000, 45_000, 90_000, 600_000, 13 * 3_600_000];
@@ -196,7 +196,7 @@ class TwinLimits {
 
 async function storedRows(): Promise<unknown[]> {
   const hidden = Sql.sql`c.enabled_status AS "enabledStatus", c.refresh_fingerprint AS "refreshFingerprint",
-    c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt"`;
+    c.next_refresh_at AS "nextRefreshAt", c.refresh_due_at AS "refreshDueAt", c.refusal, c.refused_since AS "refusedSince"`;
   return await database.prisma.$queryRaw`SELECT ${tokenColumns}, ${hidden} FROM connections c`;
 }
 

@@ -10,6 +10,15 @@ const away = { status: 503, body: { error: "temporarily_unavailable" } };
 let stage: ConnectedStage;
 
 const token = async (name: string, wish: Record<string, number> = {}) => await stage.first.api.token(name, wish);
+const refresh = async (name: string, body: Record<string, boolean>) =>
+  await stage.first.api.api(`/connections/${name}/refresh`, { method: "POST", body });
+/** The newest lines of a connection's history. */
+const typesOf = async (name: string, count: number): Promise<unknown[]> => {
+  const { body } = await stage.first.api.api<{ items: { type: string }[] }>(
+    `/connections/${name}/events?limit=${count}`,
+  );
+  return body.items.map(({ type }) => type);
+};
 const tokenRequests = () => stage.provider.ledger.requestsTo("token");
 
 describeWithServices(["postgres", "redis"], "refreshes", () => {
@@ -142,6 +151,118 @@ describeWithServices(["postgres", "redis"], "refreshes", () => {
     await stage.reconnect("away");
     const back = await token("away");
     expect([back.status, back.body.version]).toEqual([200, 3]);
+  });
+
+  it("a refusal that nobody understands is told to be a dead grant after an hour of it, ends nothing by itself, and is ended by one call", async () => {
+    await stage.connectExpired("gibberish");
+    stage.provider.failNext({ status: 400, body: "", times: 6 });
+    const refused = async () => {
+      await query(stage.databaseUrl, "UPDATE connections SET backoff_until = NULL WHERE name = 'gibberish'");
+      expect(await token("gibberish")).toMatchObject({ status: 503, body: { code: "provider_unavailable" } });
+    };
+    for (let count = 1; count <= 4; count++) await refused();
+    expect(await stage.first.api.connection("gibberish")).toMatchObject({ status: "connected", attention: null });
+    const early = await refresh("gibberish", { end: true });
+    expect([early.status, early.body["code"]]).toEqual([409, "conflict"]);
+    await query(
+      stage.databaseUrl,
+      "UPDATE connections SET refused_since = refused_since - interval '1 hour' WHERE name = 'gibberish'",
+    );
+    await refused();
+    const attention = { code: "probably_dead", since: expect.any(String), detail: expect.any(String) };
+    expect(await stage.first.api.connection("gibberish")).toMatchObject({ status: "connected", attention });
+    await refused();
+
+    const ended = await refresh("gibberish", { end: true });
+    expect([ended.status, ended.body]).toMatchObject([200, { status: "needs_reauthorization", attention: null }]);
+    expect((await token("gibberish")).body.code).toBe("needs_reauthorization");
+    expect(await typesOf("gibberish", 2)).toEqual(["needs_reauthorization", "refresh_failed"]);
+    expect(await typesOf("gibberish", 4)).toContain("probably_dead");
+    const metrics = await (await fetch(`${stage.first.url}/metrics`)).text();
+    expect(metrics).toContain('freshet_probably_dead_total{provider="strict"} 1');
+  });
+
+  it("a grant that was ended by mistake is tried once more by one call, and lives on", async () => {
+    const { refreshToken } = await stage.connectExpired("mistaken");
+    const mistake = { status: 400, body: { error: "invalid_grant" } };
+    stage.provider.failNext(mistake);
+    expect((await token("mistaken")).body.code).toBe("needs_reauthorization");
+
+    const guarded = await refresh("mistaken", { retry_ended: true });
+    expect([guarded.status, guarded.body["code"], guarded.body["detail"]]).toEqual([
+      409,
+      "conflict",
+      expect.stringContaining("force"),
+    ]);
+    stage.provider.failNext(mistake);
+    const again = await refresh("mistaken", { retry_ended: true, force: true });
+    expect([again.status, again.body["code"]]).toEqual([409, "needs_reauthorization"]);
+    const soon = await refresh("mistaken", { retry_ended: true, force: true });
+    expect([soon.status, soon.body["code"], Number(soon.headers["retry-after"]) > 0]).toEqual([
+      429,
+      "rate_limited",
+      true,
+    ]);
+    expect(await stage.first.api.connection("mistaken")).toMatchObject({ last_error: { code: "invalid_grant" } });
+
+    await query(
+      stage.databaseUrl,
+      "UPDATE connections SET retried_at = retried_at - interval '1 minute' WHERE name = 'mistaken'",
+    );
+    const back = await refresh("mistaken", { retry_ended: true, force: true });
+    expect([back.status, back.body]).toMatchObject([200, { status: "connected", last_error: null, version: 2 }]);
+    expect((await token("mistaken")).body).toMatchObject({ version: 2, warnings: [] });
+    expect(stage.provider.ledger.peakConcurrency(refreshToken)).toBe(1);
+    expect(await typesOf("mistaken", 4)).toEqual(["refreshed", "retried", "retry_failed", "retried"]);
+
+    const connected = await refresh("mistaken", { retry_ended: true });
+    expect([connected.status, connected.body["code"]]).toEqual([409, "conflict"]);
+    const both = await refresh("mistaken", { retry_ended: true, end: true });
+    expect([both.status, both.body["detail"]]).toEqual([400, expect.stringContaining("end:")]);
+  });
+
+  it.each([
+    { oldAccessTokenDies: true, provider: "strict", status: 409 },
+    { oldAccessTokenDies: false, provider: "lets-live", status: 200 },
+  ])(
+    "old_access_token_dies $oldAccessTokenDies: after a lost answer a token that would live still is answered $status",
+    async (row) => {
+      const name = `lost-${row.provider}`;
+      await stage.connect(name, row.provider);
+      await query(
+        stage.databaseUrl,
+        `UPDATE connections SET status = 'needs_reauthorization', enabled_status = 'needs_reauthorization',
+         last_error_code = 'refresh_outcome_lost', last_error_at = clock_timestamp(), last_error_detail = 'lost'
+       WHERE name = '${name}'`,
+      );
+      expect((await token(name, { rejected_version: 9 })).status).toBe(row.status);
+      expect((await token(name)).status).toBe(row.status);
+    },
+  );
+
+  it("a mistyped new secret that the old one covers is told, and the next one does not push the old one out", async () => {
+    const { api } = stage.first;
+    const good = stage.provider.client.secret;
+    await stage.connect("covered", "fixed");
+    expect(await api.changeClient("fixed", { client_secret: "mistyped" })).toMatchObject({
+      secret_rotating: true,
+      secret_rotating_since: expect.any(String),
+      old_secret_in_use_since: null,
+    });
+    await api.refresh("covered");
+    expect(await api.connection("covered")).toMatchObject({
+      status: "connected",
+      attention: { code: "old_secret_in_use" },
+    });
+    await api.changeClient("fixed", { client_secret: "mistyped again" });
+    await api.refresh("covered");
+    expect(await api.connection("covered")).toMatchObject({ attention: { code: "old_secret_in_use" } });
+    expect(await typesOf("covered", 4)).toEqual(["old_secret_used", "refreshed", "old_secret_used", "refreshed"]);
+    await api.changeClient("fixed", { client_secret: good });
+    await api.refresh("covered");
+    expect(await api.connection("covered")).toMatchObject({ attention: null });
+    const client = await api.api("/clients/fixed");
+    expect(client.body).toMatchObject({ secret_rotating_since: null, old_secret_in_use_since: null });
   });
 
   it("ten refusals in a row kill nothing: the next refresh that the provider takes serves the connection again", async () => {

@@ -17,6 +17,7 @@ export const noAccounts: AccountRows = {
   tellDropped: async () => undefined,
   addEvent: async () => {},
   isLivedBy: async () => false,
+  mayShareAccount: async () => false,
   holdGrant: unasked("holdGrant"),
   describeHeld: unasked("describeHeld"),
   overtakeHeld: unasked("overtakeHeld"),

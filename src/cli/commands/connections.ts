@@ -31,7 +31,7 @@ const columns: readonly Column[] = [
   ["LABELS", "labels"],
 ];
 
-/** `freshet connections add|list|show|confirm|delete` */
+/** `freshet connections add|list|show|refresh|confirm|delete` */
 export function addConnectionCommands(program: Command, cli: Cli): void {
   const connections = program.command("connections").description("accounts at providers, each with its tokens");
   defineAdd(connections, cli);
@@ -48,6 +48,13 @@ export function addConnectionCommands(program: Command, cli: Cli): void {
     .command("show <name>")
     .description("one connection; never its tokens")
     .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(pathOf(name)))));
+  connections
+    .command("refresh <name>")
+    .description("get a new token now, or say what the provider does not about the end of its grant")
+    .option("--retry-ended", "the grant has ended, or so the provider says: try its refresh token once more")
+    .option("--force", "with --retry-ended: though that may end other connections of the same account")
+    .option("--end", "it is probably_dead: end it")
+    .action(handle(cli, refreshConnection));
   connections
     .command("confirm <name>")
     .description("say whether the other account that it was reconnected with takes its place")
@@ -123,6 +130,21 @@ async function confirmAccount(
   if (accept === (options.decline === true)) throw new UsageError("Give --accept or --decline");
   const connection = await api().post(`${pathOf(name)}/account`, { accept });
   const done = accept ? "has the other account from now on" : "keeps the account that it had";
+  output.done(`Connection ${name} ${done}.`, connection);
+}
+
+type RefreshOptions = { retryEnded?: boolean; force?: boolean; end?: boolean };
+
+async function refreshConnection(
+  { api, output }: Session,
+  { args: [name = ""], options }: { args: string[]; options: RefreshOptions },
+) {
+  const { retryEnded = false, force = false, end = false } = options;
+  if (end && retryEnded) throw new UsageError("Give --retry-ended or --end, not both");
+  if (force && !retryEnded) throw new UsageError("--force goes with --retry-ended");
+  const wish = { ...(retryEnded && { retry_ended: true }), ...(force && { force: true }), ...(end && { end: true }) };
+  const connection = await api().post(`${pathOf(name)}/refresh`, wish);
+  const done = end ? "has ended" : `has version ${textOf(connection["version"])}`;
   output.done(`Connection ${name} ${done}.`, connection);
 }
 

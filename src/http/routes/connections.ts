@@ -1,7 +1,7 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import { connectionGrants } from "../../providers/provider-file.ts";
-import type { ConnectionService } from "../../registry/connection-service.ts";
+import type { ConnectionService, EndedWish } from "../../registry/connection-service.ts";
 import type { ConnectionFilter } from "../../store/connections.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
@@ -52,6 +52,16 @@ const patch = closed(
   },
   { minProperties: 1 },
 );
+
+const refreshWish = closed({
+  retry_ended: Type.Optional(
+    Type.Boolean({ description: "try the stored refresh token of a connection that needs_reauthorization once more" }),
+  ),
+  force: Type.Optional(
+    Type.Boolean({ description: "with retry_ended: though that may end other connections of the same account" }),
+  ),
+  end: Type.Optional(Type.Boolean({ description: "end a connection whose attention is probably_dead" })),
+});
 
 const filter = closed({
   status: Type.Optional(literals(statuses)),
@@ -122,11 +132,17 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     return await reply.code(204).headers(unconfirmedBy(unconfirmed)).send(null);
   });
 
-  app.post(
-    "/connections/:connection/refresh",
-    { schema: { summary: "Refresh now", tags, params, response: answer } },
-    async (request) => viewConnection(await connections.refresh(principalOf(request), request.params.connection)),
-  );
+  const refreshSchema = {
+    summary: "Refresh now; or say what its provider's answers do not about the end of a grant",
+    tags,
+    params,
+    body: refreshWish,
+    response: answer,
+  };
+  app.post("/connections/:connection/refresh", { schema: refreshSchema }, async (request) => {
+    const wish = readWish(request.body);
+    return viewConnection(await connections.refresh(principalOf(request), request.params.connection, wish));
+  });
 
   const history = {
     summary: "A connection's history, newest first",
@@ -142,6 +158,15 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     const last = items.length < size ? null : String(items.at(-1)?.id);
     return { items: items.map(viewEvent), next_cursor: last };
   });
+}
+
+/** @throws BrokerError naming the field of what does not go together */
+function readWish(body: { [K in "retry_ended" | "force" | "end"]?: boolean | undefined }): EndedWish | undefined {
+  const { retry_ended: retries = false, force = false, end = false } = body;
+  if (end && retries) throw new BrokerError("invalid_request", "end: cannot be asked for together with retry_ended.");
+  if (force && !retries) throw new BrokerError("invalid_request", "force: goes with retry_ended: true alone.");
+  if (end) return { kind: "end" };
+  return retries ? { kind: "retry", force } : undefined;
 }
 
 type FilterQuery = {

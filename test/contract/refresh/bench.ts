@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 import type { Clock } from "../../../src/clock.ts";
+import { BrokerError } from "../../../src/errors.ts";
 import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
 import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
 import type { Catalog } from "../../../src/providers/catalog.ts";
@@ -11,6 +12,7 @@ import { createAccountRows } from "../../../src/store/account-rows.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
+import { createEnded } from "../../../src/tokens/ended.ts";
 import { createGranting } from "../../../src/tokens/granting.ts";
 import { createKeeper, type Keeper } from "../../../src/tokens/keeping.ts";
 import { createLimitKeeper } from "../../../src/tokens/limits.ts";
@@ -19,6 +21,7 @@ import type { RefreshOutcome } from "../../../src/tokens/permit.ts";
 import { createRecovery, type Recovery } from "../../../src/tokens/recovery.ts";
 import { createRefresh } from "../../../src/tokens/refresh.ts";
 import { schedulerFor, sealGrant } from "../../../src/tokens/sealed-set.ts";
+import { createSecondPlans } from "../../../src/tokens/second-plans.ts";
 import { createSender } from "../../../src/tokens/sending.ts";
 import { createSpools } from "../../../src/tokens/spools.ts";
 import type { Need } from "../../../src/tokens/takeover.ts";
@@ -47,7 +50,7 @@ const outside = {
 };
 const definitionOf = (
   reuse: string,
-  { revocationKills = "all", limits = "{}", response = "{}", perShop = false } = {},
+  { revocationKills = "all", limits = "{}", response = "{}", perShop = false, refreshesMachines = false } = {},
 ) =>
   define(
     `${perShop ? "inputs: { shop: { description: the shop, pattern: '^[a-z]+$' } }" : ""}
@@ -56,7 +59,7 @@ token:
   url: https://${perShop ? "{inputs.shop}" : "login"}.example/token
   client_auth: body
   grants:
-    client_credentials: { fields: {} }
+    client_credentials: { fields: {} ${refreshesMachines ? ", refresh: {} " : ""}}
     password: { fields: { username: "{credentials.username}", password: "{credentials.password}" } }
 revocation: { url: https://login.example/revoke, kills: ${revocationKills} }
 refresh: ${reuse}
@@ -94,6 +97,12 @@ export function failed(failure: Pick<Failure, "class" | "code"> & Partial<Failur
 export const dead = failed({ class: "refused_for_good", code: "invalid_grant", status: 400 });
 export const busy = failed({ class: "refused_for_now", code: "rate_limited", status: 429 });
 export const badSecret = failed({ class: "client_rejected", code: "invalid_client", status: 401 });
+export const unexplained = failed({
+  class: "refused_for_now",
+  code: "provider_unavailable",
+  status: 400,
+  isUnexplained: true,
+});
 export const silent = failed({ class: "unknown", code: "outcome_unknown" });
 
 type Options = {
@@ -110,6 +119,8 @@ type Options = {
   givesUser?: boolean;
   /** An input of the connection decides the host. */
   perShop?: boolean;
+  /** Client credentials have a refresh token, which the definition has a request for. */
+  refreshesMachines?: boolean;
   /** Changes to what keeps them. */
   requestLimits?: Partial<RequestLimits>;
   /** Another replica, with which this one shares locks, messages, spool and marks; else it is alone with the store. */
@@ -131,6 +142,7 @@ export class RefreshBench {
   readonly leases: Leases;
   readonly rows: TokenRows;
   readonly refresh;
+  readonly ended;
   readonly keeper: Keeper;
   readonly recovery: Recovery;
   readonly spool: MemorySpool;
@@ -160,9 +172,21 @@ export class RefreshBench {
     this.marks = beside?.marks ?? memoryMarks();
     this.rows = { ...stage.rows, ...rows?.(stage.rows) };
     const { othersHaveKeys = false } = options;
-    const { givesUser = false, perShop = false, revocationKills = "all", limits: limitRules = "{}" } = options;
+    const {
+      givesUser = false,
+      perShop = false,
+      refreshesMachines = false,
+      revocationKills = "all",
+      limits: limitRules = "{}",
+    } = options;
     const response = givesUser ? givingUser : "{}";
-    const definition = definitionOf(rules, { revocationKills, limits: limitRules, response, perShop });
+    const definition = definitionOf(rules, {
+      revocationKills,
+      limits: limitRules,
+      response,
+      perShop,
+      refreshesMachines,
+    });
     const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: async () => [definition] };
     const { clients, tombstones } = stage;
     this.leases.listen((news) => void this.news.push(news));
@@ -197,14 +221,15 @@ export class RefreshBench {
       observer: this.#observer(),
       learn: (row: TokenRow) => void this.learnt.push(row),
     };
+    const patient = whoseDeadlinesPassWithIt(this.clock);
     const limits = { ...createRequestLimits(stage.database), ...options.requestLimits };
-    this.keeper = createKeeper({ ...common, clock: whoseDeadlinesPassWithIt(this.clock) });
+    this.keeper = createKeeper({ ...common, clock: patient });
     const onError = (error: unknown) => void this.seen.push(String(error));
     this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
     const cache = createTokenCache({ ...common, databaseClock: createDatabaseClock(this.clock) });
     const limitKeeper = createLimitKeeper({ limits, sender: common.sender, onError });
     const granting = createGranting({ ...common, cache, keeper: this.keeper, limits: limitKeeper });
-    this.refresh = createRefresh({
+    const parts = {
       ...common,
       prepare: granting.prepare,
       limits: limitKeeper,
@@ -214,12 +239,15 @@ export class RefreshBench {
       health: {
         answered() {},
         lost() {},
-        rowWasBusy: (id) => void this.busyRows.push(id),
+        rowWasBusy: (id: string) => void this.busyRows.push(id),
         losses: () => 0,
         uninterruptedMs: () => uninterruptedMs,
       },
       isDraining: options.isDraining ?? (() => false),
-    });
+      secondPlans: createSecondPlans(),
+    };
+    this.refresh = createRefresh(parts);
+    this.ended = createEnded({ ...parts, accounts: createAccountRows(stage.database, vault), cache, clock: patient });
   }
 
   /** What the row holds once nothing is on its way to it any more. */
@@ -238,6 +266,17 @@ export class RefreshBench {
     this.#connection = row.id;
     this.script.push(...script.map((step) => (typeof step === "function" ? step : () => step)));
     return await this.refresh(row, need);
+  }
+
+  /** Has the refresh token of an ended connection tried once more; what it is refused with, or null. */
+  async retry(
+    id: string,
+    script: (TokenAnswer | Step)[],
+    given: { by: string; force: boolean } = { by: "k1", force: false },
+  ): Promise<BrokerError | null> {
+    this.#connection = id;
+    this.script.push(...script.map((step) => (typeof step === "function" ? step : () => step)));
+    return await refusedWith(this.ended.retry(id, given));
   }
 
   /** Refresh tokens, or grant types where there was none, in the order in which they were sent. */
@@ -277,7 +316,20 @@ export class RefreshBench {
       drained: () => void this.seen.push("drained"),
       lost: () => void this.seen.push("lost"),
       heldAfterRestore: () => void this.seen.push("held after restore"),
+      probablyDead: () => void this.seen.push("probably dead"),
+      oldSecretUsed: () => void this.seen.push("old secret used"),
     };
+  }
+}
+
+/** Null: nothing was refused. */
+export async function refusedWith(work: Promise<unknown>): Promise<BrokerError | null> {
+  try {
+    await work;
+    return null;
+  } catch (error) {
+    if (error instanceof BrokerError) return error;
+    throw error;
   }
 }
 

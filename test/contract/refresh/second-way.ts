@@ -13,6 +13,7 @@ import {
   RefreshBench,
   silent,
   tokensOf,
+  unexplained,
   vault,
 } from "./bench.ts";
 
@@ -46,7 +47,7 @@ export function secondWay(stage: () => StoreStage): void {
       expect(first).not.toBe(second);
       expect(outcome.row?.lastAttemptId).toBe(second);
       expect(await previous()).not.toBeNull();
-      expect(bench.seen).toEqual(["succeeded"]);
+      expect(bench.seen).toEqual(["succeeded", "old secret used"]);
     });
 
     it("loses the secret before once the new one has worked", async () => {
@@ -69,6 +70,89 @@ export function secondWay(stage: () => StoreStage): void {
         consecutiveFailures: 1,
       });
       expect([secretsOf(bench), await previous()]).toEqual([["new", "old"], expect.anything()]);
+    });
+
+    it.each([
+      {
+        newest: "the grant is over",
+        older: "a token",
+        script: [dead, granted()],
+        ends: { status: "connected", generation: 2 },
+      },
+      {
+        newest: "nothing anybody understands",
+        older: "a token",
+        script: [unexplained, granted()],
+        ends: { generation: 2 },
+      },
+      {
+        newest: "the grant is over",
+        older: "the same",
+        script: [dead, dead],
+        ends: { status: "needs_reauthorization" },
+      },
+      {
+        newest: "the grant is over",
+        older: "a wrong secret",
+        script: [dead, badSecret],
+        ends: { status: "needs_reauthorization" },
+      },
+      {
+        newest: "the grant is over",
+        older: "gibberish",
+        script: [dead, unexplained],
+        ends: { status: "needs_reauthorization" },
+      },
+      {
+        newest: "the grant is over",
+        older: "not now",
+        script: [dead, busy],
+        ends: { status: "connected", attemptId: null },
+      },
+      { newest: "the grant is over", older: "nothing", script: [dead, silent], ends: { attemptOutcome: "unknown" } },
+      {
+        newest: "gibberish",
+        older: "the grant is over",
+        script: [unexplained, dead],
+        ends: { status: "connected", refusals: 1 },
+      },
+      {
+        newest: "a wrong secret",
+        older: "gibberish",
+        script: [badSecret, unexplained],
+        ends: { lastErrorCode: "invalid_client" },
+      },
+    ])("is answered $newest, and with the secret before $older", async ({ script, ends }) => {
+      const { id, bench } = await connectWithClient(stage(), { changed: true });
+      const { row } = await bench.run(id, script);
+      expect(secretsOf(bench)).toEqual(["new", "old"]);
+      expect(row).toMatchObject(ends);
+    });
+
+    it("whose grant is refused, and whose secret before is held back by limits, ends when that one is refused, too", async () => {
+      const { id } = await connectWithClient(stage(), { changed: true });
+      const bench = new RefreshBench(stage(), { limits: "{ per: connection, spacing_ms: 60000 }" });
+      const { row } = await bench.run(id, [dead]);
+      expect(row).toMatchObject({ status: "connected", lastErrorCode: "limit_reached" });
+      await stage().set(id, "backoff_until = NULL");
+      await stage().query("DELETE FROM request_limits WHERE key = $1 RETURNING 1", `connection:${id}`);
+      const next = await bench.run(id, [badSecret]);
+      expect([next.row?.status, secretsOf(bench)]).toEqual(["needs_reauthorization", ["new", "old"]]);
+    });
+
+    it("of which only the secret before works is told once, until the newest works", async () => {
+      const { id, bench } = await connectWithClient(stage(), { changed: true });
+      const client = async () => await stage().clients.findById((await stage().row(id)).clientRef ?? "");
+      expect(await client()).toMatchObject({ oldSecretSince: null, secretRotatingSince: expect.any(Date) });
+      await bench.run(id, [badSecret, granted()]);
+      await bench.run(id, [badSecret, granted()]);
+      const { oldSecretSince } = (await client()) ?? {};
+      expect(oldSecretSince).toBeInstanceOf(Date);
+      expect((await stage().events(id)).filter((type) => type === "old_secret_used")).toHaveLength(1);
+      expect(bench.seen).toEqual(["succeeded", "old secret used", "succeeded"]);
+      expect(await stage().connections.findById(id)).toMatchObject({ oldSecretSince });
+      await bench.run(id, [granted()]);
+      expect(await client()).toMatchObject({ oldSecretSince: null, secretRotatingSince: null, previousSecret: null });
     });
 
     it("with one secret only is tried once", async () => {
@@ -103,6 +187,35 @@ export function secondWay(stage: () => StoreStage): void {
       const outcome = await bench.run(id, [lose]);
       expect([outcome.kind, secretsOf(bench)]).toEqual(["failed", ["new"]]);
       expect(outcome.row).toMatchObject({ consecutiveFailures: 0, status: "connected" });
+    });
+  });
+
+  describe("a client-credentials connection whose answer holds a refresh token", () => {
+    const machine = { grant: "client_credentials" };
+
+    it("keeps none that its definition has no use for, and gets its next token as it got the first", async () => {
+      const { id } = await stage().insert({ ...machine, clientRef: await makeClient(stage(), { changed: false }) });
+      const bench = new RefreshBench(stage());
+      const { row } = await bench.run(id, [granted()]);
+      expect(row).toMatchObject({ status: "connected", refreshToken: null, noRefreshTokenSince: null });
+      expect((await bench.run(id, [granted()])).kind).toBe("moved");
+      expect(bench.requests).toEqual(["client_credentials", "client_credentials"]);
+    });
+
+    it("gets its next token so with one that was kept before, too, and loses that", async () => {
+      const { id } = await connectExpired(stage(), machine);
+      const bench = new RefreshBench(stage());
+      const { row } = await bench.run(id, [granted()]);
+      expect([row?.refreshToken, bench.requests]).toEqual([null, ["client_credentials"]]);
+    });
+
+    it("sends it where the definition says how, and asks anew when it has died", async () => {
+      const { id } = await connectExpired(stage(), machine);
+      const bench = new RefreshBench(stage(), { refreshesMachines: true });
+      const { row } = await bench.run(id, [granted({ refreshToken: "second" })]);
+      expect(tokensOf(row)?.[1]).toBe("second");
+      expect((await bench.run(id, [dead, granted()])).kind).toBe("moved");
+      expect(bench.requests).toEqual(["first", "second", "client_credentials"]);
     });
   });
 

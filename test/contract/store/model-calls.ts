@@ -18,11 +18,13 @@ const ownersStatements = new Set<string>([
   "dropPermit",
   "leaveUnknown",
   "endGrant",
+  "endRetry",
+  "leaveRetryUnknown",
   "commitRefresh",
   "tryCandidate",
 ]);
 const refreshable: readonly ConnectionStatus[] = ["connected", "pending"];
-const failure = { code: "temporarily_unavailable", detail: "as the test wants it" };
+const plain = { code: "temporarily_unavailable", detail: "as the test wants it" };
 
 /** Makes up calls that fit the rows as they stand, or just not: each guard meets what it lets pass and what it does not. */
 export class ModelCalls {
@@ -53,9 +55,25 @@ export class ModelCalls {
   }
 
   #about(row: SimRow): StoreCall {
-    switch (this.#dice.pick(["permit", "permit", "permit", "grant", "late", "late", "due", "due", "read"] as const)) {
+    const kinds = [
+      "permit",
+      "permit",
+      "permit",
+      "ends",
+      "ends",
+      "grant",
+      "late",
+      "late",
+      "due",
+      "due",
+      "read",
+      "read",
+    ] as const;
+    switch (this.#dice.pick(kinds)) {
       case "permit":
         return this.#permit(row);
+      case "ends":
+        return this.#ends(row);
       case "grant":
         return this.#grant(row);
       case "late":
@@ -84,9 +102,57 @@ export class ModelCalls {
     return { quietSeconds: this.#dice.pick([2, 10]), promptly: this.#dice.chance(0.5) };
   }
 
+  /** Mostly one that is counted. */
+  #failure() {
+    const refusal = this.#dice.pick([null, "400", "400", "400", "400", "403 access_denied"]);
+    return refusal === null ? plain : { ...plain, refusal };
+  }
+
+  /** What operators say about ends, and what is found out about them. */
+  #ends(row: SimRow): StoreCall {
+    const rows = [...this.#database.tables.rows.values()];
+    const { now } = this.#database.tables;
+    const retried =
+      rows.find(({ status, attemptId }) => status === "needs_reauthorization" && attemptId !== null) ?? row;
+    const isRefused = ({ refusals, status, expiresAt, probablyDeadSince }: SimRow) =>
+      refusals > 0 && status === "connected" && probablyDeadSince === null && expiresAt !== null && expiresAt <= now;
+    const dead =
+      rows.find(({ status, probablyDeadSince }) => status === "connected" && probablyDeadSince !== null) ?? row;
+    const key = this.#key(retried);
+    switch (
+      this.#dice.pick(["judge", "judge", "end", "retry", "retry", "retry", "fail", "unknown", "lapse"] as const)
+    ) {
+      case "judge":
+        return {
+          name: "judgeRefusals",
+          given: [
+            this.#key(rows.find(isRefused) ?? row),
+            { equal: this.#dice.pick([1, 1, 2]), seconds: this.#dice.pick([0, 60]) },
+          ],
+        };
+      case "end":
+        return {
+          name: "endProbablyDead",
+          given: [this.#asRead(dead), { by: "somebody", quietSeconds: 10 }],
+        };
+      case "retry": {
+        const ended = rows.find(({ status }) => status === "needs_reauthorization") ?? row;
+        const request = { ...this.#key(ended), attemptId: this.newId(), leaseSeconds: 30, pauseSeconds: 60 };
+        return { name: "takeRetryPermit", given: [{ ...request, exclusive: this.#dice.chance(0.5), by: "somebody" }] };
+      }
+      case "fail":
+        return { name: "endRetry", given: [key, plain] };
+      case "unknown":
+        return { name: "leaveRetryUnknown", given: [key, plain, this.#dice.chance(0.5) ? this.#seals.bytes() : null] };
+      default:
+        return { name: "lapseRetries", given: [10] };
+    }
+  }
+
   #permit(row: SimRow): StoreCall {
     const dice = this.#dice;
     const key = this.#key(row);
+    const failure = this.#failure();
     const backoffSeconds = dice.pick([0, 1.25, 30]);
     switch (dice.pick(["take", "take", "swap", "return", "drop", "unknown", "unknown", "end", "stop"] as const)) {
       case "take":

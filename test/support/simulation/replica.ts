@@ -103,6 +103,7 @@ export class Replica {
         findById: async (id) =>
           await store.transact({ actor, health }, { name: "readById", effect: () => simClientOf(id) }),
         forgetPreviousSecret: async () => {},
+        noteOldSecret: async () => false,
       },
       accounts: noAccounts,
       deviceCodes: noDeviceCodes,

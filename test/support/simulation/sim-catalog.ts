@@ -54,6 +54,8 @@ export const simClient: ClientRow = {
   secretRevision: 0,
   secret: null,
   previousSecret: null,
+  secretRotatingSince: null,
+  oldSecretSince: null,
   scopes: [],
   patterns: [],
   inputs: {},

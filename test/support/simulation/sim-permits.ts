@@ -57,7 +57,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
       const until = after(tables.nowMs(), backoffSeconds);
       return tables.update(key.connectionId, isOwned(key), (row) => ({
         ...freePermit(row),
-        ...failureColumns(row, failure),
+        ...failureColumns(row, failure, tables.now),
         backoffUntil: until,
         nextRefreshAt: nextDue(row, until),
       }));
@@ -77,7 +77,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
         const due = orphanDue(row, leaseUntil, orphan);
         return {
           attemptOutcome: "unknown",
-          ...failureColumns(row, failure),
+          ...failureColumns(row, failure, tables.now),
           leaseUntil,
           backoffUntil: until,
           nextRefreshAt: due === null ? null : greatest(due, until),
@@ -93,7 +93,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
         (row) => isOwned(key)(row) && isTried(row),
         (row) => ({
           ...freePermit(row),
-          ...failureColumns(row, failure),
+          ...failureColumns(row, failure, tables.now),
           backoffUntil: null,
           nextRefreshAt: null,
           ...statusColumns(row, "needs_reauthorization"),
@@ -105,10 +105,69 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
       const isSame = (row: SimRow) =>
         row.generation === generation && row.attemptId === null && row.status === "connected";
       return tables.update(id, isSame, (row) => ({
-        ...failureColumns(row, failure),
+        ...failureColumns(row, failure, tables.now),
         nextRefreshAt: null,
         ...statusColumns(row, "needs_reauthorization"),
       }));
+    },
+
+    judgeRefusals({ connectionId, generation }, least) {
+      const isOver = (row: SimRow) =>
+        row.generation === generation &&
+        row.status === "connected" &&
+        row.probablyDeadSince === null &&
+        row.refusals >= least.equal &&
+        row.expiresAt !== null &&
+        row.expiresAt <= tables.now &&
+        row.refusedSince !== null &&
+        row.refusedSince <= after(tables.nowMs(), -least.seconds);
+      return tables.update(connectionId, isOver, () => ({ probablyDeadSince: tables.now }));
+    },
+
+    endProbablyDead({ id, generation }, { quietSeconds }) {
+      const isDead = (row: SimRow) =>
+        row.generation === generation &&
+        row.status === "connected" &&
+        row.probablyDeadSince !== null &&
+        (row.attemptId === null || isPast(row.leaseUntil, quietSeconds, tables));
+      return tables.update(id, isDead, (row) => ({
+        ...freePermit(row),
+        backoffUntil: null,
+        nextRefreshAt: null,
+        ...statusColumns(row, "needs_reauthorization"),
+      }));
+    },
+
+    takeRetryPermit({ connectionId, generation, attemptId, leaseSeconds, pauseSeconds, exclusive }) {
+      const isShared = exclusive && sharingWith(tables, connectionId).length > 0;
+      const mayRetry = (row: SimRow) =>
+        row.generation === generation &&
+        row.status === "needs_reauthorization" &&
+        row.refreshToken !== null &&
+        row.goneBackFrom === null &&
+        row.attemptId === null &&
+        (row.retriedAt === null || isPast(row.retriedAt, pauseSeconds, tables)) &&
+        !isShared;
+      return tables.update(connectionId, mayRetry, () => ({
+        attemptId,
+        attemptOutcome: null,
+        attemptStartedAt: tables.now,
+        attemptReplays: 0,
+        retriedAt: tables.now,
+        leaseUntil: after(tables.nowMs(), leaseSeconds),
+      }));
+    },
+
+    endRetry: (key) => tables.update(key.connectionId, isOwned(key), freePermit),
+
+    leaveRetryUnknown: (key) => tables.update(key.connectionId, isOwned(key), () => ({ attemptOutcome: "unknown" })),
+
+    lapseRetries(quietSeconds) {
+      const isOver = (row: SimRow) =>
+        row.attemptId !== null &&
+        row.enabledStatus === "needs_reauthorization" &&
+        isPast(row.leaseUntil, quietSeconds, tables);
+      return [...tables.rows.keys()].flatMap((id) => tables.update(id, isOver, freePermit) ?? []);
     },
 
     permitAges() {
@@ -132,6 +191,10 @@ function isAbandoned(row: SimRow, takeover: NonNullable<PermitRequest["takeover"
   const quietSeconds = inGrace ? takeover.graceQuietSeconds : takeover.quietSeconds;
   if (after(leaseUntil.getTime(), quietSeconds) > now) return false;
   return takeover.promptly || inGrace || (row.expiresAt !== null && row.expiresAt <= now);
+}
+
+function isPast(time: Date | null, seconds: number, tables: SimTables): boolean {
+  return time !== null && after(time.getTime(), seconds) <= tables.now;
 }
 
 /** The other rows with the same refresh token. */

@@ -7,9 +7,11 @@ export type SimRow = Omit<TokenRow, "now"> & {
   refreshFingerprint: Uint8Array | null;
   nextRefreshAt: Date | null;
   refreshDueAt: Date | null;
+  refusal: string | null;
+  refusedSince: Date | null;
 };
 
-const hidden = ["enabledStatus", "refreshFingerprint", "nextRefreshAt", "refreshDueAt"];
+const hidden = ["enabledStatus", "refreshFingerprint", "nextRefreshAt", "refreshDueAt", "refusal", "refusedSince"];
 
 /** As the statements return it. */
 export function viewOf(row: SimRow, nowMs: number): TokenRow {
@@ -61,6 +63,8 @@ export function newRow(given: NewRow): SimRow {
     consecutiveFailures: 0,
     lastErrorCode: null,
     lastErrorDetail: null,
+    ...noRefusals,
+    retriedAt: null,
     inUse: false,
     goneBackFrom: null,
     versionFloor: 0,
@@ -110,8 +114,21 @@ export function after(nowMs: number, seconds: number): Date {
   return new Date(Math.round(nowMs + seconds * 1000));
 }
 
-export function failureColumns(row: SimRow, failure: RecordedFailure) {
+const noRefusals = { refusal: null, refusals: 0, refusedSince: null, probablyDeadSince: null } as const;
+
+function refusalColumns(row: SimRow, { refusal }: RecordedFailure, now: Date) {
+  if (refusal === undefined) return {};
+  const isEqual = row.refusal === refusal;
   return {
+    refusal,
+    refusals: isEqual ? row.refusals + 1 : 1,
+    refusedSince: isEqual ? row.refusedSince : now,
+  };
+}
+
+export function failureColumns(row: SimRow, failure: RecordedFailure, now: Date) {
+  return {
+    ...refusalColumns(row, failure, now),
     consecutiveFailures: row.consecutiveFailures + (isHeldBack(failure) ? 0 : 1),
     lastErrorCode: failure.code,
     lastErrorDetail: failure.detail,
@@ -143,6 +160,7 @@ export function grantColumns(row: SimRow, grant: SealedGrant, generation: number
     unreadableLifetime: grant.unreadableLifetime,
     inUse: false,
     goneBackFrom: null,
+    ...noRefusals,
     consecutiveFailures: 0,
     lastErrorCode: grant.lastError?.code ?? null,
     lastErrorDetail: grant.lastError?.detail ?? null,

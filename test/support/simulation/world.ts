@@ -229,6 +229,8 @@ export class World {
   #observer(): RefreshObserver {
     const { observed } = this;
     return {
+      probablyDead: ({ name }) => this.note(`${name} is probably dead`),
+      oldSecretUsed: () => {},
       succeeded: () => {},
       failed: (sendable, { failure }) =>
         this.note(`refresh of ${sendable.row.name} failed: ${failure.class} ${failure.code}`),

@@ -18,6 +18,8 @@ const client: ClientRow = {
   secretRevision: 0,
   secret: null,
   previousSecret: null,
+  secretRotatingSince: null,
+  oldSecretSince: null,
   scopes: [],
   patterns: [],
   inputs: {},

@@ -31,6 +31,7 @@ class Stage {
   /** Whose rows somebody else holds. */
   readonly locked = new Set<string>();
   tidied = 0;
+  lapsed = 0;
   recovered = 0;
   due: TokenRow[] = [];
   isStoreAway = false;
@@ -55,6 +56,7 @@ class Stage {
       tokenHost: async ({ provider }) => `${provider}.example`,
       pollDevices: async () => {},
       recover: async () => await this.recover(),
+      lapseRetries: async () => void this.lapsed++,
       clock: this.clock,
       random,
       onError: (error) => void this.errors.push(error),
