@@ -26,8 +26,8 @@ export function attentionOf(record: ConnectionRecord): Attention | null {
   if (goneBackAt !== null) return { code: "restored", since: goneBackAt, detail: restored };
   const lacking = attentionOfChain(record);
   if (lacking !== null) return lacking;
-  const { oldSecretSince } = record;
-  if (oldSecretSince !== null) return { code: "old_secret_in_use", since: oldSecretSince, detail: oldSecret };
+  const { newestRefusedSince: since } = record;
+  if (since !== null) return { code: "old_secret_in_use", since, detail: oldSecret };
   const missing = missingOf(record);
   if (missing.length === 0) return null;
   const detail = `Not granted: ${missing.join(", ")}. Connect the account again and grant them, or take them off the connection's scopes.`;

@@ -54,7 +54,8 @@ export type Clients = ReturnType<typeof createClients>;
 
 /** As text and raw values: the query builder cannot read what somebody has put into a list by hand, nor any row beside that one. */
 const columns = Sql.sql`k.id::text AS id, k.name, k.provider, k.client_id AS "clientId", k.secret_revision AS "secretRevision",
-  k.secret_sealed AS secret, k.previous_secret_sealed AS "previousSecret", k.scopes, k.connections AS patterns, k.inputs,
+  k.secret_sealed AS secret, k.previous_secret_sealed AS "previousSecret",
+  k.secret_rotating_since AS "secretRotatingSince", k.old_secret_since AS "oldSecretSince", k.scopes, k.connections AS patterns, k.inputs,
   k.own_redirect_uri AS "ownRedirectUri", k.created_at AS "createdAt", k.updated_at AS "updatedAt", k.mac`;
 
 /** Queries on OAuth clients. */

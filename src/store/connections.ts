@@ -41,7 +41,7 @@ export type ConnectionRecord = {
   /** Since when equal refusals are taken for the end of its grant; null: they are not. */
   probablyDeadSince: Date | null;
   /** Since when its client's newest secret has been refused while the one before works; null: it is not known to be. */
-  oldSecretSince: Date | null;
+  newestRefusedSince: Date | null;
   /** When it was found to have gone back in time with a restored database; null: it has not, or is released. */
   goneBackAt: Date | null;
   createdAt: Date;
@@ -113,7 +113,7 @@ const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "c
   c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
   c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince",
   c.missing_scopes_since AS "missingScopesSince", c.probably_dead_since AS "probablyDeadSince",
-  k.old_secret_since AS "oldSecretSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
+  k.old_secret_since AS "newestRefusedSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
   c.created_at AS "createdAt", c.updated_at AS "updatedAt", c.parent_id::text AS "parentId", c.chain, c.mac`;
 
 export type Connections = ReturnType<typeof createConnections>;

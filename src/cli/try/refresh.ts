@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { forChain } from "../../providers/definition.ts";
 import type { TokenAnswer } from "../../providers/grant.ts";
 import { keepGrant, requestToken, type Trial } from "./trial.ts";
@@ -31,6 +32,35 @@ export async function refresh(trial: Trial): Promise<TokenAnswer> {
   if (rotation === "never" && isNew) trial.report.note("refresh.rotation says never, and a new refresh token came");
   keepGrant(trial, answer.grant);
   return answer;
+}
+
+/**
+ * How this provider refuses what is no refresh token of its own any more: a broker that does not understand it asks on and on. Last of
+ * all, since a used one may end the whole grant.
+ */
+export async function presentDeadTokens(trial: Trial): Promise<void> {
+  const { definition, grant, report } = trial;
+  if (definition.refreshes[grant] === undefined || trial.tokens.refreshToken === undefined) return;
+  await presentDead(trial, "a junk refresh token", randomBytes(32).toString("base64url"));
+  const { usedRefreshToken } = trial;
+  if (usedRefreshToken !== undefined) return await presentDead(trial, "the used refresh token", usedRefreshToken);
+  report.note("no used refresh token is presented: none has been replaced by a new one");
+}
+
+async function presentDead(trial: Trial, what: string, refreshToken: string): Promise<void> {
+  const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
+  const answer = await requestToken(trial, { heading: what, grant: "refresh_token", values });
+  if (answer.kind === "granted") {
+    // What is given back afterwards is the newest.
+    keepGrant(trial, answer.grant);
+    return trial.report.note(`${what} was taken: nothing is to be seen of how this provider refuses one`);
+  }
+  const { class: kind, isUnexplained } = answer.failure;
+  if (kind === "refused_for_good") return;
+  const why = isUnexplained ? "nothing in the answer says that the grant is over" : `the answer is read as ${kind}`;
+  trial.report.note(
+    `${what} does not end a connection: ${why}. If this provider answers dead grants so, add a rule with means: needs_reauthorization under errors`,
+  );
 }
 
 /** Grants that need no person are asked for anew (RFC 6749, section 4.4.3); null: this one needs one. */

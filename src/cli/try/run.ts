@@ -11,7 +11,7 @@ import { type Loopback, openLoopback } from "./loopback.ts";
 import { createMasker, type Masker } from "./mask.ts";
 import { checkOptions, isPasted, type TryOptions } from "./options.ts";
 import { chooseGrant, loadDefinition, openEgress, prepareTrial } from "./prepare.ts";
-import { refresh, refreshOnce } from "./refresh.ts";
+import { presentDeadTokens, refresh, refreshOnce } from "./refresh.ts";
 import { createReport } from "./report.ts";
 import { keepGrant, requestToken, valuesOf, type Trial } from "./trial.ts";
 import { createWitness } from "./witness.ts";
@@ -101,6 +101,7 @@ async function followUp(trial: Trial, { refreshes }: { refreshes: boolean }): Pr
   const { accessToken } = trial.tokens;
   if (accessToken === undefined) trial.report.problem("no access token came at all");
   else await attempt(trial, "the API request", async () => describeApi(trial, accessToken));
+  if (trial.options.refresh) await attempt(trial, "the dead tokens", async () => await presentDeadTokens(trial));
   if (trial.options.revoke) await attempt(trial, "the revocation", async () => await revoke(trial));
 }
 

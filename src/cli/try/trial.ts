@@ -29,6 +29,8 @@ export type Trial = {
   credentials: Readonly<Record<string, string>>;
   /** What has been granted so far; captured values of the callback and of all answers included. */
   tokens: { accessToken?: string; refreshToken?: string; captured: Record<string, string> };
+  /** The refresh token that a newer one has taken the place of. */
+  usedRefreshToken?: string;
   extras: Record<string, Grant>;
   /** Captured by lookups. */
   account: Record<string, string>;
@@ -76,6 +78,8 @@ export async function requestToken(
 /** Puts a grant in the place of what there was. */
 export function keepGrant(trial: Trial, grant: Grant): void {
   const { accessToken, refreshToken = trial.tokens.refreshToken, captured, extras } = grant;
+  const before = trial.tokens.refreshToken;
+  if (before !== undefined && before !== refreshToken) trial.usedRefreshToken = before;
   trial.tokens = {
     captured: { ...trial.tokens.captured, ...captured },
     ...(accessToken !== undefined && { accessToken }),

@@ -150,7 +150,7 @@ export function secondWay(stage: () => StoreStage): void {
       expect(oldSecretSince).toBeInstanceOf(Date);
       expect((await stage().events(id)).filter((type) => type === "old_secret_used")).toHaveLength(1);
       expect(bench.seen).toEqual(["succeeded", "old secret used", "succeeded"]);
-      expect(await stage().connections.findById(id)).toMatchObject({ oldSecretSince });
+      expect(await stage().connections.findById(id)).toMatchObject({ newestRefusedSince: oldSecretSince });
       await bench.run(id, [granted()]);
       expect(await client()).toMatchObject({ oldSecretSince: null, secretRotatingSince: null, previousSecret: null });
     });

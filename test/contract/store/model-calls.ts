@@ -18,8 +18,6 @@ const ownersStatements = new Set<string>([
   "dropPermit",
   "leaveUnknown",
   "endGrant",
-  "endRetry",
-  "leaveRetryUnknown",
   "commitRefresh",
   "tryCandidate",
 ]);
@@ -108,44 +106,44 @@ export class ModelCalls {
     return refusal === null ? plain : { ...plain, refusal };
   }
 
-  /** What operators say about ends, and what is found out about them. */
+  /** What operators say about ends, and what is found out about them: mostly what a row is there for. */
   #ends(row: SimRow): StoreCall {
-    const rows = [...this.#database.tables.rows.values()];
-    const { now } = this.#database.tables;
-    const retried =
-      rows.find(({ status, attemptId }) => status === "needs_reauthorization" && attemptId !== null) ?? row;
-    const isRefused = ({ refusals, status, expiresAt, probablyDeadSince }: SimRow) =>
-      refusals > 0 && status === "connected" && probablyDeadSince === null && expiresAt !== null && expiresAt <= now;
-    const dead =
-      rows.find(({ status, probablyDeadSince }) => status === "connected" && probablyDeadSince !== null) ?? row;
-    const key = this.#key(retried);
-    switch (
-      this.#dice.pick(["judge", "judge", "end", "retry", "retry", "retry", "fail", "unknown", "lapse"] as const)
-    ) {
+    const { rows, now } = this.#database.tables;
+    const find = (fits: (row: SimRow) => boolean) => [...rows.values()].find(fits);
+    const isEnded = ({ status }: SimRow) => status === "needs_reauthorization";
+    const about = {
+      judge: find(
+        (one) => one.refusals > 0 && one.status === "connected" && one.expiresAt !== null && one.expiresAt <= now,
+      ),
+      end: find((one) => one.status === "connected" && one.probablyDeadSince !== null),
+      retry: find((one) => isEnded(one) && one.attemptId === null && one.refreshToken !== null),
+      fail: find((one) => isEnded(one) && one.attemptId !== null),
+    };
+    const fitting = (["judge", "end", "retry", "fail"] as const).filter((kind) => about[kind] !== undefined);
+    const isFitting = fitting.length > 0 && this.#dice.chance(0.8);
+    const kind = this.#dice.pick(isFitting ? fitting : (["judge", "end", "retry", "fail"] as const));
+    return this.#end(kind, about[kind] ?? row);
+  }
+
+  #end(kind: "judge" | "end" | "retry" | "fail", row: SimRow): StoreCall {
+    const dice = this.#dice;
+    const key = this.#key(row);
+    switch (kind) {
       case "judge":
-        return {
-          name: "judgeRefusals",
-          given: [
-            this.#key(rows.find(isRefused) ?? row),
-            { equal: this.#dice.pick([1, 1, 2]), seconds: this.#dice.pick([0, 60]) },
-          ],
-        };
+        return { name: "judgeRefusals", given: [key, { equal: dice.pick([1, 1, 2]), seconds: dice.pick([0, 60]) }] };
       case "end":
-        return {
-          name: "endProbablyDead",
-          given: [this.#asRead(dead), { by: "somebody", quietSeconds: 10 }],
-        };
+        return { name: "endProbablyDead", given: [this.#asRead(row), { by: "somebody", quietSeconds: 10 }] };
       case "retry": {
-        const ended = rows.find(({ status }) => status === "needs_reauthorization") ?? row;
-        const request = { ...this.#key(ended), attemptId: this.newId(), leaseSeconds: 30, pauseSeconds: 60 };
-        return { name: "takeRetryPermit", given: [{ ...request, exclusive: this.#dice.chance(0.5), by: "somebody" }] };
+        const request = { ...key, attemptId: this.newId(), leaseSeconds: 30, pauseSeconds: 60 };
+        return { name: "takeRetryPermit", given: [{ ...request, exclusive: dice.chance(0.5), by: "somebody" }] };
       }
-      case "fail":
-        return { name: "endRetry", given: [key, plain] };
-      case "unknown":
-        return { name: "leaveRetryUnknown", given: [key, plain, this.#dice.chance(0.5) ? this.#seals.bytes() : null] };
       default:
-        return { name: "lapseRetries", given: [10] };
+        return dice.pick<StoreCall>([
+          { name: "endRetry", given: [key, plain] },
+          { name: "leaveRetryUnknown", given: [key, plain, dice.chance(0.5) ? this.#seals.bytes() : null] },
+          { name: "lapseRetries", given: [10] },
+          { name: "lapseRetries", given: [10] },
+        ]);
     }
   }
 
@@ -325,6 +323,12 @@ export class ModelCalls {
     return this.#dice.chance(0.2) ? ["own"] : [];
   }
 
+  /** Mostly what another row holds. */
+  #heldBeside({ id }: SimRow): Uint8Array<ArrayBuffer> {
+    const other = [...this.#database.tables.rows.values()].find((one) => one.id !== id)?.refreshFingerprint ?? null;
+    return other === null || this.#dice.chance(0.3) ? this.#seals.fingerprint() : new Uint8Array(other);
+  }
+
   #read(row: SimRow): StoreCall {
     const { tables } = this.#database;
     const stored = [...(tables.storedAttempts.get(row.id) ?? [])];
@@ -334,7 +338,7 @@ export class ModelCalls {
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#rarely(row.id, this.newId())] },
       { name: "wasStored", given: [{ connectionId: row.id, attemptId }] },
-      { name: "isHeldElsewhere", given: [row.id, this.#seals.fingerprint()] },
+      { name: "isHeldElsewhere", given: [row.id, this.#heldBeside(row)] },
       { name: "permitAges", given: [] },
       { name: "generationsAfter", given: [this.#dice.pick([null, row.id]), 2] },
     ]);

@@ -80,6 +80,8 @@ const ofConnections: Try[] = [
   ...onConnection("POST /connections/:connection/account", { body: { accept: true }, note: ": a yes" }),
   ...onConnection("POST /connections/:connection/account", { body: { accept: false }, note: ": a no" }),
   ...onConnection("POST /connections/:connection/refresh"),
+  ...onConnection("POST /connections/:connection/refresh", { body: { retry_ended: true }, note: ": another try" }),
+  ...onConnection("POST /connections/:connection/refresh", { body: { end: true }, note: ": an end" }),
 ];
 
 const administration: Try[] = [

@@ -52,6 +52,23 @@ test("a failure is one line on stderr with the broker's detail and code, and exi
   });
 });
 
+test("connections refresh says what an operator says about the end of a grant, and refuses what does not go together", async () => {
+  const body = { name: "acme", status: "connected", version: 8 };
+  await using broker = await startStubBroker({ "POST /connections/acme/refresh": { body } });
+  const env = { FRESHET_URL: broker.url };
+  const refresh = async (...args: string[]) => await run(["connections", "refresh", "acme", ...args], { env });
+  expect(await refresh()).toMatchObject({ exitCode: 0, out: "Connection acme has version 8.\n" });
+  expect(await refresh("--retry-ended", "--force")).toMatchObject({ exitCode: 0 });
+  expect(await refresh("--end")).toMatchObject({ exitCode: 0, out: "Connection acme has ended.\n" });
+  expect(await refresh("--end", "--retry-ended")).toMatchObject({ exitCode: 2 });
+  expect(await refresh("--force")).toMatchObject({ exitCode: 2 });
+  expect(broker.requests.map((request) => request.body)).toEqual([
+    {},
+    { retry_ended: true, force: true },
+    { end: true },
+  ]);
+});
+
 test("a client's secret comes from a file, without the newline an editor leaves", async () => {
   const redirect_uri = "https://broker.example/callback/bol";
   await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol", redirect_uri } } });

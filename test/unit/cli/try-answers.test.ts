@@ -5,6 +5,7 @@ import { expectNone, runTry } from "./try.ts";
 const secret = "client secret/canary";
 const env = { FRESHET_CLIENT_SECRET: secret };
 const tokens = { access_token: "at-canary-1", refresh_token: "rt-canary-1", expires_in: 600 };
+const dead = { status: 400, body: { error: "invalid_grant" } };
 const offline = ["--client-id", "c-1", "--no-refresh"];
 const fetching = { grants: ["client_credentials"] };
 
@@ -160,7 +161,7 @@ test("whose account it is, is looked up with the token", async () => {
 
 test("what a lookup captures reaches the lookups after it, the refresh and what callers are told to send", async () => {
   await using stub = await startStubProvider({
-    "POST /token": { body: tokens },
+    "POST /token": [{ body: tokens }, { body: tokens }, dead],
     "GET /me": { body: { org: { id: "org-7" } } },
     "GET /org": { body: { name: "Acme" } },
   });
@@ -175,9 +176,17 @@ test("what a lookup captures reaches the lookups after it, the refresh and what 
     api: { base_url: `${stub.url}/orgs/{account.org}`, headers: { "x-org": "{account.org}", "x-app": "{client.id}" } },
   });
   const result = await runTry([file, "--client-id", "c-1"], { env });
-  expect(result).toMatchObject({ exitCode: 0, err: "" });
-  expect(stub.called()).toEqual(["POST /token", "GET /me", "GET /org", "POST /token"]);
-  expect(stub.calls.map(({ headers }) => headers["x-org"])).toEqual([undefined, undefined, "org-7", undefined]);
+  expect(result).toMatchObject({
+    exitCode: 0,
+    err: expect.stringMatching(/^no used refresh token is presented: .*\n$/),
+  });
+  expect(stub.called()).toEqual(["POST /token", "GET /me", "GET /org", "POST /token", "POST /token"]);
+  expect(stub.calls.map(({ headers }) => headers["x-org"]).slice(0, 4)).toEqual([
+    undefined,
+    undefined,
+    "org-7",
+    undefined,
+  ]);
   expect(stub.calls[3]?.fields).toMatchObject({ grant_type: "refresh_token", org: "org-7" });
   expect(result.out).toContain(`= base address: ${stub.url}/orgs/org-7\n`);
   expect(result.out).toContain("= header x-org: org-7\n= header x-app: c-1\n");
@@ -232,6 +241,7 @@ test("an extra token is exchanged for, and refreshed in its own way", async () =
     ["urn:ietf:params:oauth:grant-type:token-exchange", "at-own-canary"],
     ["refresh_token", "rt-own-canary"],
     ["refresh_token", "rt-user-canary"],
+    ["refresh_token", expect.stringMatching(/^[\w-]{43}$/)],
   ]);
   expectNone(stub.secrets, result);
 });
@@ -243,11 +253,41 @@ test("a refresh that is refused is told, and the walk goes on to its end", async
   const file = await stub.define({ grants: ["password"] });
   const args = [file, "--client-id", "c-1", "--username", "ann", "--json"];
   const result = await runTry(args, { env: { ...env, FRESHET_PASSWORD: "password-canary" } });
-  expect(result).toMatchObject({ exitCode: 1, err: "freshet: the refresh was refused (try_failed)\n" });
+  expect(result).toMatchObject({
+    exitCode: 1,
+    err: expect.stringMatching(/\nfreshet: the refresh was refused \(try_failed\)\n$/),
+  });
   expect(result.steps().map(({ step }) => step)).toEqual(
-    "definition request answer read request answer read problem api".split(" "),
+    "definition request answer read request answer read problem api request answer read".split(" "),
   );
   expect(result.steps()[6]).toMatchObject({ result: "refused", means: "needs_reauthorization" });
+  expectNone(stub.secrets, result);
+});
+
+test("a dead refresh token whose refusal nobody understands is told with what to write", async () => {
+  await using stub = await startStubProvider({
+    "POST /token": [
+      { body: tokens },
+      { body: { ...tokens, refresh_token: "rt-2-canary" } },
+      { status: 400, body: "" },
+      { status: 400, body: { error: "invalid_grant" } },
+    ],
+    "POST /revoke": { body: {} },
+  });
+  const file = await stub.define({ grants: ["password"], revocation: { url: `${stub.url}/revoke` } });
+  const args = [file, "--client-id", "c-1", "--username", "ann", "--revoke"];
+  const result = await runTry(args, { env: { ...env, FRESHET_PASSWORD: "password-canary" } });
+  expect(result.exitCode).toBe(0);
+  expect(result.err).toBe(
+    "a junk refresh token does not end a connection: nothing in the answer says that the grant is over. If this provider answers dead grants so, add a rule with means: needs_reauthorization under errors\n",
+  );
+  const sent = stub.calls.map(({ fields }) => fields["refresh_token"] ?? fields["token"]);
+  expect(sent.slice(1, 2)).toEqual([tokens.refresh_token]);
+  expect([tokens.refresh_token, "rt-2-canary"]).not.toContain(sent[2]);
+  // Used up by the one refresh before; what is given back is the newest.
+  expect(sent.slice(3)).toEqual([tokens.refresh_token, "rt-2-canary", tokens.access_token]);
+  expect(result.out).toMatch(/a junk refresh token read\n= refused: means transient/);
+  expect(result.out).toMatch(/the used refresh token read\n= refused: means needs_reauthorization/);
   expectNone(stub.secrets, result);
 });
 

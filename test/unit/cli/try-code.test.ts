@@ -61,6 +61,8 @@ test("a consent comes back to the listener, its code is exchanged, and the set i
   expect(result.out).toContain("> grant_type=refresh_token&refresh_token=••••");
   expect(result.out).toContain("= the refresh token that was sent: replaced by a new one");
   expect(result.out).toContain("= header authorization: Bearer ••••");
+  expect(result.out).toMatch(/a junk refresh token read\n= refused: means needs_reauthorization/);
+  expect(result.out).toMatch(/the used refresh token read\n= refused: means needs_reauthorization/);
   expectNone(secretsSeen(), result);
 });
 
