@@ -23,7 +23,8 @@ export function readBody(response: TokenResponse, format: Format): AnswerBody | 
   const json = format === "form" ? null : readJson(text);
   if (json !== null || format === "json") return json;
   const saysForm = /^application\/x-www-form-urlencoded/i.test(response.headers["content-type"] ?? "");
-  return read.complete && (format === "form" || saysForm || looksLikeForm(text)) ? readForm(text) : null;
+  const isForm = format === "form" || looksLikeForm(text) || (saysForm && /^[^\s"<>{}]*=/.test(text));
+  return read.complete && isForm ? readForm(trimmed(text)) : null;
 }
 
 /** The value of `readBody` alone. */
@@ -66,7 +67,15 @@ function findIn({ text, complete }: BodyText, bears: (body: AnswerBody) => boole
 
 function readWhole(text: string): LooseValue | null {
   const read = readLoosely(text, 0);
-  return read?.end === text.length ? read : null;
+  if (read?.end === text.length) return read;
+  // Of what is too deep for that, whole JSON is read all the same.
+  const json = readJson(text);
+  const elements = Array.isArray(json?.value) ? json.value.map(valueAlone) : [];
+  return json && { ...json, elements, end: text.length };
+}
+
+function valueAlone(value: unknown): LooseValue {
+  return { value, end: 0, elements: [], textsAt: (pointer) => textAt(value, pointer) };
 }
 
 /** What a script calls a function with, where the text is such a call and nothing else. Empty: it is not. */

@@ -59,7 +59,8 @@ export function createMasker(): Masker {
     const below = (name: string, inner: unknown) => answer(inner, strict, { name, depth: at.depth + 1 });
     if (Array.isArray(body)) return body.map((inner) => below(at.name, inner));
     if (!isResource(body)) return body;
-    return Object.fromEntries(Object.entries(body).map(([name, inner]) => [text(name), below(name, inner)]));
+    const shown = (name: string) => (strict && !/^[\w.-]{1,40}$/.test(name) ? mask : words(name));
+    return Object.fromEntries(Object.entries(body).map(([name, inner]) => [shown(name), below(name, inner)]));
   };
 
   return {
@@ -67,7 +68,10 @@ export function createMasker(): Masker {
     text,
     value,
     pairs,
-    answer: (body, strict) => answer(body, strict),
+    answer(body, strict) {
+      if (strict) learn(secretsIn(body, { name: "", depth: 0 }));
+      return answer(body, strict);
+    },
     words,
     headers: (headers) =>
       Object.fromEntries(
@@ -95,6 +99,15 @@ function isSecretName(name: string): boolean {
   return (
     /token|secret|passw|assertion|verifier|device_code|^hmac$/i.test(name) &&
     !/type|expir|life|endpoint|hint|supported|ur[il]$|_(at|in)$/i.test(name)
+  );
+}
+
+/** What an answer itself calls secrets: it may stand in its other texts, too. */
+function secretsIn(body: unknown, at: { name: string; depth: number }): string[] {
+  if (typeof body === "string") return isSecretName(at.name) ? [body] : [];
+  if (typeof body !== "object" || body === null || at.depth > deepest) return [];
+  return Object.entries(body).flatMap(([name, inner]) =>
+    secretsIn(inner, { name: Array.isArray(body) ? at.name : name, depth: at.depth + 1 }),
   );
 }
 
