@@ -1,5 +1,5 @@
 import type { Dispatcher } from "undici";
-import type { AnswerShare } from "./answer-room.ts";
+import { type AnswerShare, freeBytes } from "./answer-room.ts";
 import { maxBodyBytes } from "./body.ts";
 import type { OutboundProxy } from "./outbound-proxy.ts";
 import type { TokenResponse } from "./token-response.ts";
@@ -32,7 +32,8 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   readonly #share: AnswerShare;
   readonly #relayedBy: OutboundProxy | null;
   readonly #deadline: NodeJS.Timeout;
-  readonly #chunks: Buffer[] = [];
+  /** What has come of the body, copied: a chunk of one byte keeps all that it came with. */
+  #body = Buffer.alloc(0);
   #size = 0;
   #resolve: (outcome: ExchangeOutcome) => void;
   #settled = false;
@@ -88,12 +89,11 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
 
   onResponseData(controller: Controller, chunk: Buffer): void {
     if (this.#settled) return;
-    this.#chunks.push(chunk.subarray(0, maxBodyBytes - this.#size));
-    this.#size += chunk.length;
+    const isGiven = this.#append(chunk, () => controller.resume());
     if (this.#size > maxBodyBytes) {
       this.#answer({ complete: false, tooLong: true });
       controller.abort(new EndedError("BODY_TOO_LARGE"));
-    } else if (!this.#share.grow(this.#size, () => controller.resume())) {
+    } else if (!isGiven) {
       controller.pause();
     }
   }
@@ -112,13 +112,28 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     else this.#settle({ kind: this.#started ? "cut_off" : "not_sent", error });
   }
 
+  /** False: there is no room for more, and `onRoom` is called once there is. What has come is kept all the same. */
+  #append(chunk: Buffer, onRoom: () => void): boolean {
+    const at = this.#size;
+    this.#size += chunk.length;
+    const needed = Math.min(this.#size, maxBodyBytes);
+    const isEnough = needed <= this.#body.length;
+    if (!isEnough) {
+      const larger = Buffer.alloc(Math.ceil(needed / freeBytes) * freeBytes);
+      this.#body.copy(larger, 0, 0, at);
+      this.#body = larger;
+    }
+    chunk.copy(this.#body, at);
+    return isEnough || this.#share.grow(this.#body.length, onRoom);
+  }
+
   #answer(end: { complete: boolean; tooLong?: true }): void {
     if (!this.#head || this.#settled) return;
     const { status, headers } = this.#head;
     const response: TokenResponse = {
       status,
       headers,
-      body: Buffer.concat(this.#chunks),
+      body: this.#body.subarray(0, this.#size),
       ...end,
       ...(this.#relayedBy !== null && { relayedBy: this.#relayedBy }),
     };

@@ -2,10 +2,12 @@ import http from "node:http";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import * as fc from "fast-check";
+import type { Dispatcher } from "undici";
 import { expect, onTestFinished, test } from "vitest";
 import { AnswerRoom, freeBytes, type AnswerShare } from "../../../src/providers/answer-room.ts";
 import { maxBodyBytes } from "../../../src/providers/body.ts";
 import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
+import { HttpExchange } from "../../../src/providers/http-exchange.ts";
 import { createOAuthClient } from "../../../src/providers/oauth-client.ts";
 import { buildTokenRequest } from "../../../src/providers/token-request.ts";
 import { hangMs } from "../../support/patience.ts";
@@ -61,6 +63,23 @@ test("whatever the order in which bytes come, no more room is taken than there i
     }),
     { numRuns: 50 },
   );
+});
+
+test("an answer in chunks of one byte takes no more memory than in one piece", async () => {
+  const share = new AnswerRoom().open();
+  const exchange = new HttpExchange({ totalMs: hangMs, mayStillSend: () => true, share, relayedBy: null });
+  const controller = { pause() {}, resume() {}, abort() {} } as unknown as Dispatcher.DispatchController;
+  exchange.onRequestStart(controller);
+  exchange.onResponseStart(controller, 200, {});
+  const chunk = Buffer.from("x");
+  const before = process.memoryUsage().heapUsed;
+  for (let size = 0; size < maxBodyBytes; size++) exchange.onResponseData(controller, chunk);
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan(32 * 1024 * 1024); // one object for each would be 100 MB
+  expect(share.bytes).toBe(mostOfOne);
+  exchange.onResponseEnd();
+  const outcome = await exchange.outcome;
+  expect(outcome).toMatchObject({ kind: "answered", response: { complete: true } });
+  if (outcome.kind === "answered") expect(outcome.response.body.equals(Buffer.alloc(maxBodyBytes, "x"))).toBe(true);
 });
 
 test("a hundred answers of 1 MiB that come bit by bit are all taken, and hold no more than their room between them", async () => {
