@@ -58,6 +58,14 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     entries.delete(key);
   };
 
+  const forgetOldest = (): void => {
+    for (const key of entries.keys()) {
+      const isTooMuch = entries.size > maxEntries || (bytes > maxBytes && entries.size > 1);
+      if (!isTooMuch) return;
+      forget(key);
+    }
+  };
+
   /** Keeps the newer of what comes and what is known, and returns it. Trust counts from the asking. */
   const put = (key: string, incoming: Value, askedMs = monotonicMs()): Value => {
     const current = entries.get(key);
@@ -68,9 +76,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     drop(key);
     entries.set(key, entry);
     bytes += bytesOf(entry.value);
-    while (entries.size > maxEntries || (bytes > maxBytes && entries.size > 1)) {
-      drop(entries.keys().next().value as string);
-    }
+    forgetOldest();
     return entry.value;
   };
 

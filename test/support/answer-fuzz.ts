@@ -61,7 +61,7 @@ export const bases: readonly Base[] = Object.entries(fieldsOf).flatMap(([is, fie
 
 /** What a step does, and whether both tokens must still be found. `whole`: only what is whole JSON by itself is. */
 type Done<Value> = { value: Value; keeps: boolean; whole?: boolean };
-type Change<Value> = (value: Value, random: Random, base: Base, tokens: Tokens) => Done<Value>;
+type Change<Value> = (value: Value, random: Random, made: Base & Tokens) => Done<Value>;
 type Stage<Value> = Record<string, Change<Value>>;
 
 const keeps = <Value>(value: Value, whole?: boolean): Done<Value> => ({
@@ -75,26 +75,26 @@ const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
 /** The fields, before they are written. */
 const objects: Stage<Record<string, unknown>> = {
   "": (value) => keeps(value),
-  "names that nobody knows": (_value, random, _base, { access, refresh }) =>
+  "names that nobody knows": (_value, random, { access, refresh }) =>
     loses({
       [random.pick(["access", "at", "key", "bearer"])]: access,
       [random.pick(["refresh", "rt", "renewal"])]: refresh,
     }),
   "an error beside": (value) => keeps({ ...value, error: "none", error_description: "all is well" }),
   "tokens in another object": (value) => loses({ other: { deeper: value } }),
-  "tokens as lists": (_value, _random, _base, { access, refresh }) =>
+  "tokens as lists": (_value, _random, { access, refresh }) =>
     loses({ access_token: [access], refresh_token: [refresh] }),
-  "a token as its own description": (value, _random, _base, { access, refresh }) =>
+  "a token as its own description": (value, _random, { access, refresh }) =>
     keeps({ ...value, token_description: `${access} ${refresh}`, hint: { seen: [refresh] } }),
-  "scopes that hold a token": (value, _random, _base, { refresh }) => keeps({ ...value, scope: `read ${refresh}` }),
-  "a type that is a token": (value, _random, _base, { access }) => keeps({ ...value, token_type: access }),
+  "scopes that hold a token": (value, _random, { refresh }) => keeps({ ...value, scope: `read ${refresh}` }),
+  "a type that is a token": (value, _random, { access }) => keeps({ ...value, token_type: access }),
 };
 
 function write(value: Record<string, unknown>, { at, asForm }: Base): string {
   if (!asForm) return JSON.stringify(at === "" ? value : { data: value });
   const pairs = Object.entries(value).map(([name, one]): [string, string] => [
     name,
-    typeof one === "object" ? JSON.stringify(one) : String(one),
+    typeof one === "string" ? one : JSON.stringify(one),
   ]);
   return new URLSearchParams(pairs).toString();
 }
@@ -141,8 +141,9 @@ function isFlat(text: string): boolean {
 }
 
 const utf32 = (text: string, isBig: boolean) => {
-  const bytes = Buffer.alloc([...text].length * 4);
-  [...text].forEach((character, index) => {
+  const characters = Array.from(text);
+  const bytes = Buffer.alloc(characters.length * 4);
+  characters.forEach((character, index) => {
     const code = character.codePointAt(0) ?? 0;
     if (isBig) bytes.writeUInt32BE(code, index * 4);
     else bytes.writeUInt32LE(code, index * 4);
@@ -209,7 +210,7 @@ export function fuzzCase(seed: number): FuzzCase {
   const apply = <Value>(stage: Stage<Value>, value: Value, likely: number): Value => {
     if (next() > likely) return value;
     const [name, change] = random.pick(Object.entries(stage));
-    const changed = change(value, random, base, tokens);
+    const changed = change(value, random, { ...base, ...tokens });
     if (name !== "") done.push(name);
     mustKeep &&= changed.keeps;
     mustBeWhole ||= changed.whole === false;

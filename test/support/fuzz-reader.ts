@@ -11,6 +11,8 @@ import { spellingsOf, type FuzzCase } from "./answer-fuzz.ts";
 
 const egress = createEgress({ networks: parseNetworks("127.0.0.0/8"), trustedOrigin: null });
 
+const ignore = () => {};
+
 /** Reads answers of one server over HTTP, as the broker does and as `freshet providers try` tells of it. */
 export class FuzzReader {
   readonly #url: string;
@@ -31,7 +33,6 @@ export class FuzzReader {
     const masker = createMasker();
     const step = (_name: string, resource: unknown, lines: readonly string[]) =>
       void told.push(masker.text(JSON.stringify(resource)), ...lines.map(masker.text));
-    const ignore = () => {};
     const report = {
       step,
       plain: step,
