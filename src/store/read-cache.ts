@@ -62,7 +62,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     for (const key of entries.keys()) {
       const isTooMuch = entries.size > maxEntries || (bytes > maxBytes && entries.size > 1);
       if (!isTooMuch) return;
-      forget(key);
+      drop(key);
     }
   };
 
