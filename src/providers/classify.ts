@@ -81,8 +81,8 @@ function byProtocol(status: number, error: unknown): Verdict {
   if (status === 503 || (status >= 300 && status < 400)) return verdicts.transient;
   if (status >= 500) return { class: "unknown", code: "outcome_unknown" };
   if (typeof error === "string" && Object.hasOwn(oauthErrors, error)) return oauthErrors[error] ?? verdicts.transient;
-  // Request Timeout and Too Early ask for the same once more (RFC 9110, section 15.5.9; RFC 8470, section 5.2).
-  if (status === 408 || status === 425) return verdicts.transient;
+  // A proxy's own word, Request Timeout and Too Early are about the way, not the grant (RFC 9110, sections 15.5.8 and 15.5.9; RFC 8470, 5.2).
+  if (status === 407 || status === 408 || status === 425) return verdicts.transient;
   if (status >= 400) return verdicts.unexplained;
   return { class: "unknown", code: "unreadable_answer" };
 }

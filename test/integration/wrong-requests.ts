@@ -74,7 +74,7 @@ const bodies: Cases = {
 
 const fields: Cases = {
   "a field that is not known": newConnection({ clinet: "sandbox" }),
-  "a field where there is none to give": post("/connections/acme/refresh", { force: true }),
+  "a field where there is none to give": post("/connections/acme/device", { force: true }),
   "a number for a name": newConnection({ name: 5 }),
   "a text for a boolean": change({ disabled: "true" }),
   "a text for a list": change({ scopes: "read" }),
@@ -206,6 +206,10 @@ const granting: Cases = {
   "an import where tokens come by themselves": hand({ access_token: canary("access-token") }, "acme-machine"),
   "a refresh of what nobody has connected": send({ method: "POST", path: "/connections/acme/refresh" }),
   "a refresh of what came without a refresh token": send({ method: "POST", path: "/connections/acme-short/refresh" }),
+  "another try of what has not ended": post("/connections/acme-short/refresh", { retry_ended: true }),
+  "an end of what is not probably dead": post("/connections/acme-short/refresh", { end: true }),
+  "another try and an end at once": post("/connections/acme-short/refresh", { retry_ended: true, end: true }),
+  "`force` without another try": post("/connections/acme-short/refresh", { force: true }),
   "a token of what nobody has connected": get("/tokens/acme"),
   "a token of a disabled connection": get("/tokens/acme-off"),
   "a token whose stored bytes somebody has changed": get("/tokens/acme-torn"),

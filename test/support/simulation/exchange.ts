@@ -62,7 +62,12 @@ export class Exchange {
   #answer(send: Send, { fault, delayMs }: { fault: SendFault; delayMs: number }): void {
     const { actor, scheduler, moments, provider } = this.#parts;
     const lives = { accessSeconds: 300 };
-    const response = typeof fault === "number" ? respond(send, fault, {}) : provider.answer(send, this.#body, lives);
+    const response =
+      fault === "mistaken"
+        ? respond(send, 400, { error: "invalid_grant" })
+        : typeof fault === "number"
+          ? respond(send, fault, {})
+          : provider.answer(send, this.#body, lives);
     moments(actor, "done by provider");
     const returnMs = provider.latencyMs() + delayMs;
     if (fault === "lost_answer") return void scheduler.after(returnMs, actor, () => this.#reset());

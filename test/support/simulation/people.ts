@@ -140,6 +140,20 @@ export class People {
     });
   }
 
+  /** An operator thinks that the grant has not ended. True: it lives on. */
+  async retry(replica: Replica, { name }: Subject): Promise<boolean> {
+    const row = this.#row(name);
+    if (row === undefined || !replica.isRunning) return false;
+    try {
+      await replica.core.ended.retry(row.id, { by: "an operator", force: true });
+      this.#world.note(`an operator is told at ${replica.name}: ${name} lives on`);
+      return true;
+    } catch (error) {
+      this.#refused(`retry of ${name} at ${replica.name}`, error);
+      return false;
+    }
+  }
+
   async delete(replica: Replica, { name }: Subject): Promise<void> {
     const row = this.#row(name);
     if (row === undefined || !replica.isRunning) return;

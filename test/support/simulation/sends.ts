@@ -18,8 +18,17 @@ export type Send = {
   read: { atMs: number; as: "granted" | "refused" | "unknown" } | null;
 };
 
-/** What befalls one request. */
-export type SendFault = "none" | "no_connection" | "lost_request" | "lost_answer" | "stall" | 429 | 500 | 503;
+/** What befalls one request. `mistaken`: the provider says that the grant is over, and it is not. */
+export type SendFault =
+  | "none"
+  | "no_connection"
+  | "lost_request"
+  | "lost_answer"
+  | "stall"
+  | "mistaken"
+  | 429
+  | 500
+  | 503;
 
 export function respond(send: Send, status: number, body: Record<string, unknown>): TokenResponse {
   send.status = status;

@@ -282,6 +282,21 @@ describe("how long a token lives", () => {
 const error = (code: string) => ({ json: { error: code } });
 
 describe("what is no grant is classified once", () => {
+  test.each<[string, Answer, boolean]>([
+    ["a 400 without a word", { status: 400 }, true],
+    ["invalid_request", { status: 400, ...error("invalid_request") }, true],
+    ["a code that nobody knows", { status: 403, ...error("service.not_authorized") }, true],
+    ["temporarily_unavailable", { status: 400, ...error("temporarily_unavailable") }, false],
+    ["invalid_grant", { status: 400, ...error("invalid_grant") }, false],
+    ["429", { status: 429 }, false],
+    ["503", { status: 503 }, false],
+    ["408", { status: 408 }, false],
+    ["a proxy that wants a password", { status: 407 }, false],
+    ["500", { status: 500 }, false],
+  ])("%s: nothing says what it is about: %j", (_what, answer, isUnexplained) => {
+    expect(failed(answer).isUnexplained ?? false).toBe(isUnexplained);
+  });
+
   test.each<[string, Answer, Failure["class"], Failure["code"]]>([
     ["invalid_grant in a 400", { status: 400, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
     ["invalid_grant in a 401", { status: 401, ...error("invalid_grant") }, "refused_for_good", "invalid_grant"],
