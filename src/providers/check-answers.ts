@@ -1,4 +1,4 @@
-import type { ProviderFile } from "./provider-file.ts";
+import { placedLookups, type ProviderFile } from "./provider-file.ts";
 import type { Problem } from "./yaml-source.ts";
 
 type ResponseKnobs = NonNullable<ProviderFile["response"]>;
@@ -59,9 +59,8 @@ function checkExtraTokens({ response = {} }: ProviderFile): Problem[] {
   });
 }
 
-function checkLookups({ after_connect: lookups = [] }: ProviderFile): Problem[] {
-  return lookups.flatMap((lookup, index) => {
-    const path = ["after_connect", String(index)];
+function checkLookups(file: ProviderFile): Problem[] {
+  return placedLookups(file).flatMap(({ path, lookup }) => {
     const { request, value, pointer, label, select, capture } = lookup;
     if ((request === undefined) === (value === undefined)) {
       return [{ path, text: "a lookup has either a `request` or a `value`" }];

@@ -1,4 +1,4 @@
-import type { ProviderFile } from "./provider-file.ts";
+import { placedLookups, type ProviderFile } from "./provider-file.ts";
 import type { Problem } from "./yaml-source.ts";
 
 type Knobs = { client_auth?: string | { header?: string; basic?: string } };
@@ -17,9 +17,10 @@ export function checkClientAuth(file: ProviderFile): Problem[] {
   });
 }
 
-function placesOf({ token, authorization, device, revocation, introspection, ...file }: ProviderFile): Placed[] {
+function placesOf(file: ProviderFile): Placed[] {
+  const { token, authorization, device, revocation, introspection, response } = file;
   const grants = Object.entries(token?.grants ?? {});
-  const extras = file.response?.extra_tokens ?? [];
+  const extras = response?.extra_tokens ?? [];
   return [
     [["token"], token],
     ...grants.map(([grant, knobs]): Placed => [["token", "grants", grant], knobs]),
@@ -28,10 +29,7 @@ function placesOf({ token, authorization, device, revocation, introspection, ...
     [["device"], device],
     [["revocation"], revocation],
     [["introspection"], introspection],
-    ...(file.after_connect ?? []).map(({ request }, index): Placed => [
-      ["after_connect", String(index), "request"],
-      request,
-    ]),
+    ...placedLookups(file).map(({ path, lookup: { request } }): Placed => [[...path, "request"], request]),
     ...extras.map(({ exchange }, index): Placed => [["response", "extra_tokens", String(index), "exchange"], exchange]),
   ];
 }

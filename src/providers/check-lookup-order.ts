@@ -1,24 +1,64 @@
-import type { ApiDefinition, ClientAuth, Lookup, ProviderDefinition } from "./definition.ts";
+import {
+  lookupsOf,
+  type ApiDefinition,
+  type ClientAuth,
+  type ConnectionGrant,
+  type Lookup,
+  type ProviderDefinition,
+} from "./definition.ts";
+import { requiredCaptures } from "./requirements.ts";
 import { templateNames } from "./template.ts";
 import type { Problem } from "./yaml-source.ts";
 
 /** A template that is filled for a lookup, where it stands, and what to do about a value that is not there yet. */
 type Need = { path: string[]; template: string; advice: string };
 
-/** A lookup can use what those before it have captured: nothing of its own answer, nor of a later one. */
-export function checkLookupOrder({ lookups, api }: ProviderDefinition): Problem[] {
+/** Lookups that follow one another, and where their list stands in the file. */
+type PlacedList = { path: string[]; lookups: readonly Lookup[] };
+
+/** Every list of lookups: the one at the top of the file, and those of single grants. */
+export function placedLists({ lookups, lookupsByGrant }: ProviderDefinition): PlacedList[] {
+  const special = Object.entries(lookupsByGrant).map(([grant, own]) => ({
+    path: ["token", "grants", grant, "after_connect"],
+    lookups: own,
+  }));
+  return [{ path: ["after_connect"], lookups }, ...special];
+}
+
+/** A lookup can use what those before it in its list have captured; other requests of a grant, what its own list captures. */
+export function checkLookupOrder(definition: ProviderDefinition): Problem[] {
+  const lists = placedLists(definition);
+  // A name that no lookup captures is told as unknown already.
+  const known = new Set(lists.flatMap(({ lookups }) => namesCaptured(lookups)));
+  return [
+    ...lists.flatMap((list) => checkList(list, definition.api, known)),
+    ...definition.grants.flatMap((grant) => checkGrant(definition, grant, known)),
+  ];
+}
+
+function checkList({ path: place, lookups }: PlacedList, api: ApiDefinition, known: ReadonlySet<string>): Problem[] {
+  const all = namesCaptured(lookups);
   return lookups.flatMap((lookup, index) => {
     const before = namesCaptured(lookups.slice(0, index));
-    // A name that no lookup captures is told as unknown already.
-    const late = new Set(namesCaptured(lookups.slice(index)).filter((name) => !before.includes(name)));
-    return needsOf(lookup, api, ["after_connect", String(index)]).flatMap(({ path, template, advice }) => {
-      const names = templateNames(template).filter((name) => late.has(name));
-      return names.map((name) => ({
-        path,
-        text: `{${name}} is captured by this lookup or a later one, and is not there yet${advice}`,
-      }));
+    return needsOf(lookup, api, [...place, String(index)]).flatMap(({ path, template, advice }) => {
+      const names = templateNames(template).filter((name) => known.has(name) && !before.includes(name));
+      return names.map((name) => {
+        const why = all.includes(name)
+          ? "is captured by this lookup or a later one, and is not there yet"
+          : "is captured for another grant only, and is not there for this one";
+        return { path, text: `{${name}} ${why}${advice}` };
+      });
     });
   });
+}
+
+/** What a grant's requests need and only the lookups of another grant capture would never be there. */
+function checkGrant(definition: ProviderDefinition, grant: ConnectionGrant, known: ReadonlySet<string>): Problem[] {
+  const own = definition.lookupsByGrant[grant];
+  const captured = namesCaptured(lookupsOf(definition, grant));
+  const lacking = requiredCaptures(definition, grant).filter((name) => known.has(name) && !captured.includes(name));
+  const path = own ? ["token", "grants", grant, "after_connect"] : ["after_connect"];
+  return lacking.map((name) => ({ path, text: `no lookup here captures {${name}}, which requests of ${grant} need` }));
 }
 
 function namesCaptured(lookups: readonly Lookup[]): string[] {

@@ -1,4 +1,4 @@
-import { checkLookupOrder } from "./check-lookup-order.ts";
+import { checkLookupOrder, placedLists } from "./check-lookup-order.ts";
 import { isSecretParameter, isSecretTemplate } from "./check-templates.ts";
 import type { ProviderDefinition, ProviderRequest } from "./definition.ts";
 import { templateNames } from "./template.ts";
@@ -37,7 +37,7 @@ function exchanges(definition: ProviderDefinition): PlacedRequest[] {
 }
 
 function sideRequests(definition: ProviderDefinition): PlacedRequest[] {
-  const { authorization, device, revocation, introspection, extraTokens, lookups } = definition;
+  const { authorization, device, revocation, introspection, extraTokens } = definition;
   const all: [string[], ProviderRequest | null | undefined][] = [
     [["authorization", "pushed"], authorization?.pushed],
     [["device"], device],
@@ -47,17 +47,19 @@ function sideRequests(definition: ProviderDefinition): PlacedRequest[] {
       ["response", "extra_tokens", String(index), "exchange"],
       exchange,
     ]),
-    ...lookups.map(({ request }, index): [string[], ProviderRequest | null] => [
-      ["after_connect", String(index), "request"],
-      request && { ...request, clientAuth: request.clientAuth ?? { kind: "none" } },
-    ]),
+    ...placedLists(definition).flatMap(({ path, lookups }) =>
+      lookups.map(({ request }, index): [string[], ProviderRequest | null] => [
+        [...path, String(index), "request"],
+        request && { ...request, clientAuth: request.clientAuth ?? { kind: "none" } },
+      ]),
+    ),
   ];
   return all.flatMap(([path, request]) => (request ? [{ path, request }] : []));
 }
 
 /** An address that is left out comes from the issuer's metadata, or not at all. */
 function checkAddress({ issuer }: ProviderDefinition, { path, request }: PlacedRequest): Problem[] {
-  if (request.url !== "" || (issuer !== null && path[0] !== "after_connect")) return [];
+  if (request.url !== "" || (issuer !== null && !path.includes("after_connect"))) return [];
   return [{ path, text: "`url` is missing" }];
 }
 

@@ -1,5 +1,5 @@
 import { domainIsPinned, isAnchored } from "./host-position.ts";
-import type { ProviderFile } from "./provider-file.ts";
+import { placedLookups, type ProviderFile } from "./provider-file.ts";
 import { templatePlaces, type Place } from "./template-places.ts";
 import { hasLooseBraces, splitUrl, templateNames } from "./template.ts";
 import type { Problem } from "./yaml-source.ts";
@@ -52,7 +52,7 @@ function nameFault(file: ProviderFile, name: string, roots: readonly string[]): 
     const known = roots.map((allowed) => `{${mapRoots.has(allowed) ? `${allowed}.X` : allowed}}`);
     return `is not known here; ${known.length > 0 ? `allowed: ${known.join(", ")}` : "no template is allowed"}`;
   }
-  if (!isDeclaredRoot(root) || (key !== undefined && Object.hasOwn(declaredIn(file, root), key))) return null;
+  if (!isDeclaredRoot(root) || (key !== undefined && rulesIn(file, root, key).length > 0)) return null;
   return {
     inputs: "is not declared in `inputs`",
     callback: "is not in `authorization.callback.capture`",
@@ -61,11 +61,14 @@ function nameFault(file: ProviderFile, name: string, roots: readonly string[]): 
   }[root];
 }
 
-/** What the file says of a value that templates name, such as `inputs.shop` or `response.host`: its pattern, or what is allowed. */
-export function ruleOfValue(file: ProviderFile, name: string): { pattern?: string; enum?: string[] } | null {
+/**
+ * What the file says of a value that templates name, such as `inputs.shop` or `response.host`: its pattern, or what is allowed.
+ * Several lookups may capture a value of one name: there is an entry for each.
+ */
+export function rulesOfValue(file: ProviderFile, name: string): { pattern?: string; enum?: string[] }[] {
   const [root = "", key = ""] = name.split(".");
-  const known = isDeclaredRoot(root) ? declaredIn(file, root)[key] : undefined;
-  return typeof known === "object" ? known : null;
+  const known = isDeclaredRoot(root) ? rulesIn(file, root, key) : [];
+  return known.map((rule) => (typeof rule === "object" ? rule : {}));
 }
 
 type DeclaredRoot = "inputs" | "callback" | "response" | "account";
@@ -74,17 +77,18 @@ function isDeclaredRoot(root: string): root is DeclaredRoot {
   return ["inputs", "callback", "response", "account"].includes(root);
 }
 
-type Declared = Readonly<Record<string, string | { pattern?: string; enum?: string[] }>>;
+/** A text is a capture's place alone, which says nothing of the value. */
+type Rule = string | { pattern?: string; enum?: string[] };
+type Declared = Readonly<Record<string, Rule>> | undefined;
 
-function declaredIn(file: ProviderFile, root: DeclaredRoot): Declared {
-  const captures = file.after_connect?.map((lookup) => lookup.capture ?? {}) ?? [];
-  const declared: Record<DeclaredRoot, Declared | undefined> = {
-    inputs: file.inputs,
-    callback: file.authorization?.callback?.capture,
-    response: file.response?.capture,
-    account: Object.assign({}, ...captures),
+function rulesIn(file: ProviderFile, root: DeclaredRoot, key: string): Rule[] {
+  const declared: Record<DeclaredRoot, Declared[]> = {
+    inputs: [file.inputs],
+    callback: [file.authorization?.callback?.capture],
+    response: [file.response?.capture],
+    account: placedLookups(file).map(({ lookup }) => lookup.capture),
   };
-  return declared[root] ?? {};
+  return declared[root].flatMap((rules) => (rules && Object.hasOwn(rules, key) ? (rules[key] ?? []) : []));
 }
 
 const mapRoots = new Set(["inputs", "callback", "response", "account", "credentials"]);
@@ -123,18 +127,25 @@ function checkUrl(file: ProviderFile, { path, text }: Place): Problem[] {
 }
 
 function startsWithScheme(file: ProviderFile, text: string): boolean {
-  const known = ruleOfValue(file, /^\{([^{}]*)\}/.exec(text)?.[1] ?? "");
-  if (known === null) return false;
-  return known.enum
-    ? known.enum.every((value) => /^https?:\/\//.test(value))
-    : /^\^https\??:/.test(known.pattern ?? "");
+  const rules = rulesOfValue(file, /^\{([^{}]*)\}/.exec(text)?.[1] ?? "");
+  const saysScheme = ({ enum: allowed, pattern = "" }: (typeof rules)[number]) =>
+    allowed ? allowed.every((value) => /^https?:\/\//.test(value)) : /^\^https\??:/.test(pattern);
+  return rules.length > 0 && rules.every(saysScheme);
 }
 
 /** An input is set by ops, and may lie on the client; what a callback or an answer says has to stay within one domain. */
 function hostFault(file: ProviderFile, authority: string, name: string): string | null {
   const [root = "", key = ""] = name.split(".");
-  const known = isDeclaredRoot(root) ? declaredIn(file, root)[key] : undefined;
-  if (known === undefined) return "only an input, or a capture with a `pattern`, may stand there";
+  const rules = isDeclaredRoot(root) ? rulesIn(file, root, key) : [];
+  if (rules.length === 0) return "only an input, or a capture with a `pattern`, may stand there";
+  return rules.map((rule) => hostRuleFault({ authority, name }, root, rule)).find((fault) => fault !== null) ?? null;
+}
+
+function hostRuleFault(
+  { authority, name }: { authority: string; name: string },
+  root: string,
+  known: Rule,
+): string | null {
   if (typeof known === "string") return "this capture needs a `pattern` of the form ^…$ that stays within one domain";
   if (known.enum) return null;
   if (known.pattern === undefined) return "its input needs a `pattern` of the form ^…$, or an `enum`";

@@ -81,6 +81,8 @@ export type AuthorizationDefinition = Readonly<{
   pushed: ProviderRequest | null;
 }>;
 
+type AskedScopes = Readonly<{ default: readonly string[]; required: readonly string[] }>;
+
 type ScopeRules = Readonly<{
   param: string;
   separator: string;
@@ -88,6 +90,8 @@ type ScopeRules = Readonly<{
   required: readonly string[];
   /** A scope's name → another one, by which answers may name it. */
   aliases: Readonly<Record<string, string>>;
+  /** `default` and `required` of the grants that ask for other scopes. */
+  byGrant: Readonly<Partial<Record<ConnectionGrant, AskedScopes>>>;
 }>;
 
 /** Where an answer says how long a token lives. `fallbackSeconds` stands in where it does not say; null: nothing does. */
@@ -232,7 +236,9 @@ export type ProviderDefinition = Readonly<{
   extraTokens: readonly ExtraToken[];
   limits: Limits;
   parallelSets: ParallelSets | null;
+  /** Of grants that have none of their own: `lookupsOf` says what holds for a grant. */
   lookups: readonly Lookup[];
+  lookupsByGrant: Readonly<Partial<Record<ConnectionGrant, readonly Lookup[]>>>;
   /** Whose metadata fills in addresses that the file leaves out (empty here); null: nobody's. */
   issuer: string | null;
   /** Where those are; null: where RFC 8414 or OpenID Connect Discovery have them. */
@@ -263,5 +269,18 @@ export function forChain(definition: ProviderDefinition, name: string): Provider
   const { exchange, refreshed } = extra;
   const exchanges = exchange === null ? {} : { token_exchange: exchange };
   const response = { ...definition.response, ...refreshed };
-  return { ...definition, exchanges, response, extraTokens: [], lookups: [] };
+  return { ...definition, exchanges, response, extraTokens: [], lookups: [], lookupsByGrant: {} };
+}
+
+/** What is looked up after connecting by this grant: its own lookups where it has some listed, else those of the definition. */
+export function lookupsOf(
+  { lookups, lookupsByGrant }: Pick<ProviderDefinition, "lookups" | "lookupsByGrant">,
+  grant: ConnectionGrant,
+): readonly Lookup[] {
+  return lookupsByGrant[grant] ?? lookups;
+}
+
+/** Which scopes this grant asks for where nobody names some (`default`), and which always (`required`). */
+export function askedScopes({ scope }: ProviderDefinition, grant: ConnectionGrant): AskedScopes {
+  return scope.byGrant[grant] ?? scope;
 }

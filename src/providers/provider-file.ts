@@ -16,7 +16,7 @@ import {
   text,
   textOrNull,
 } from "./knob-types.ts";
-import { device, grantExchange, pushed, refreshExchange, requestKnobs } from "./request-knobs.ts";
+import { device, exchangeKnobs, pushed, requestKnobs } from "./request-knobs.ts";
 
 /** The grants by which a connection may get its tokens (RFC 6749, section 4; RFC 8628; `import` is a set handed over by hand). */
 export const connectionGrants = [
@@ -113,6 +113,25 @@ const authorization = map("The request that sends a person to the provider (RFC 
   manual_redirect_uri: textOrNull("The redirect_uri of such a code."),
   pushed,
 });
+
+const lookups = (description: string) => Type.Optional(Type.Array(lookup, { maxItems: 5, description }));
+
+const refreshExchange = Type.Object({ ...exchangeKnobs }, { ...strict });
+const grantExchange = Type.Object(
+  {
+    ...exchangeKnobs,
+    client_id: text("A client id that is the same for everybody: connections of this grant need no client."),
+    refresh: map("How sets that this grant gave are refreshed.", exchangeKnobs),
+    scope: map("Which scopes this grant asks for, where they are not those of `authorization.scope`.", {
+      default: listOfText("Asked for where client and connection name none."),
+      required: listOfText("Always asked for."),
+    }),
+    after_connect: lookups(
+      "What is looked up after connecting by this grant, in place of the `after_connect` at the top.",
+    ),
+  },
+  { ...strict },
+);
 
 const token = map("The token endpoint (RFC 6749, section 3.2).", {
   ...requestKnobs,
@@ -289,9 +308,7 @@ export const providerFileSchema = Type.Object(
     ),
     limits,
     parallel_sets: parallelSets,
-    after_connect: Type.Optional(
-      Type.Array(lookup, { maxItems: 5, description: "What is looked up after connecting, in order." }),
-    ),
+    after_connect: lookups("What is looked up after connecting, in order."),
     revocation,
     introspection,
     api,
@@ -300,3 +317,15 @@ export const providerFileSchema = Type.Object(
 );
 
 export type ProviderFile = Static<typeof providerFileSchema>;
+
+type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
+
+/** Every lookup of a file, that at the top and those of single grants, and where it stands. */
+export function placedLookups({ after_connect: usual = [], token }: ProviderFile) {
+  const place = (path: readonly string[], list: readonly LookupKnobs[]) =>
+    list.map((knobs, index) => ({ path: [...path, String(index)], lookup: knobs }));
+  const special = Object.entries(token?.grants ?? {}).flatMap(([grant, knobs]) =>
+    "after_connect" in knobs ? place(["token", "grants", grant, "after_connect"], knobs.after_connect ?? []) : [],
+  );
+  return [...place(["after_connect"], usual), ...special];
+}

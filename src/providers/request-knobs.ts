@@ -58,16 +58,6 @@ const fields = templates("Exactly the fields beside grant_type and the client's 
 /** The same, with what is sent. */
 export const exchangeKnobs = { ...requestKnobs, grant_type: grantType, fields };
 
-export const refreshExchange = Type.Object({ ...exchangeKnobs }, { ...strict });
-export const grantExchange = Type.Object(
-  {
-    ...exchangeKnobs,
-    client_id: text("A client id that is the same for everybody: connections of this grant need no client."),
-    refresh: map("How sets that this grant gave are refreshed.", exchangeKnobs),
-  },
-  { ...strict },
-);
-
 const otherFields = templates("Exactly the fields that are sent; those of the RFC unless given.");
 
 /** A request beside the token endpoint: authenticated as at the top of `token` unless it says otherwise. */

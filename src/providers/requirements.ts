@@ -1,4 +1,11 @@
-import type { ConnectionGrant, Exchange, Lookup, ProviderDefinition, ProviderRequest } from "./definition.ts";
+import {
+  lookupsOf,
+  type ConnectionGrant,
+  type Exchange,
+  type Lookup,
+  type ProviderDefinition,
+  type ProviderRequest,
+} from "./definition.ts";
 import { domainIsPinned } from "./host-position.ts";
 import { isDots, isHeaderSafe, splitUrl, templateNames } from "./template.ts";
 
@@ -11,6 +18,12 @@ export function requiredInputs(definition: ProviderDefinition, grant: Connection
 export function requiredCredentials(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
   const names = templatesInForce(definition, grant).flatMap(templateNames);
   return [...new Set(names.filter((name) => name.startsWith("credentials.")).map((name) => name.slice(12)))];
+}
+
+/** The values of lookups that a connection of this grant cannot do without, as `account.X`. */
+export function requiredCaptures(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
+  const names = templatesInForce(definition, grant).flatMap(templateNames);
+  return [...new Set(names.filter((name) => name.startsWith("account.")))];
 }
 
 /** Whether a request for this grant's tokens holds the client's secret; if not, a secret is unused. */
@@ -103,12 +116,12 @@ export function whyUnsendable(definition: ProviderDefinition, name: string, valu
 }
 
 function allRequests(definition: ProviderDefinition) {
-  const { exchanges, refreshes, lookups } = definition;
+  const { exchanges, refreshes, lookups, lookupsByGrant } = definition;
   return [
     ...Object.values(exchanges),
     ...Object.values(refreshes),
     ...sideRequests(definition),
-    ...lookups.flatMap(({ request }) => request ?? []),
+    ...[lookups, ...Object.values(lookupsByGrant)].flat().flatMap(({ request }) => request ?? []),
   ];
 }
 
@@ -146,14 +159,14 @@ function sideRequests({ authorization, device, revocation, introspection, extraT
 }
 
 function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
-  const { authorization, api, lookups, issuer, metadataUrl } = definition;
+  const { authorization, api, issuer, metadataUrl } = definition;
   const requests = [...exchangesOf(definition, grant), ...sideRequests(definition)];
   return [
     ...(grant === "authorization_code" && authorization
       ? [authorization.url, ...Object.values(authorization.params)]
       : []),
     ...requests.flatMap(requestTemplates),
-    ...lookups.flatMap(lookupTemplates),
+    ...lookupsOf(definition, grant).flatMap(lookupTemplates),
     issuer ?? "",
     metadataUrl ?? "",
     api.baseUrl ?? "",

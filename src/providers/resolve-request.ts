@@ -13,7 +13,7 @@ import { resolveCaptures, resolveLifetime } from "./resolve-answer.ts";
 
 type TokenKnobs = NonNullable<ProviderFile["token"]>;
 type GrantKnobs = NonNullable<NonNullable<TokenKnobs["grants"]>["password"]>;
-export type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id">;
+export type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id" | "scope" | "after_connect">;
 type SideKnobs = Omit<ExchangeKnobs, "grant_type" | "method"> & { method?: "POST" | "GET" | "DELETE" };
 type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
 
@@ -126,7 +126,8 @@ function resolveSide(
   };
 }
 
-function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
+/** What the file says of a grant under `token.grants`. */
+export function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
   return grant === "import" ? undefined : token.grants?.[grant];
 }
 

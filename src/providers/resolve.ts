@@ -12,6 +12,7 @@ import { lacksAddress } from "./requirements.ts";
 import { resolveExtraToken, resolveResponse } from "./resolve-answer.ts";
 import {
   firstExchange,
+  grantKnobs,
   laterExchange,
   lowerCaseKeys,
   resolveAuthorization,
@@ -46,6 +47,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
       default: scope?.default ?? [],
       required: scope?.required ?? [],
       aliases: scope?.aliases ?? {},
+      byGrant: resolveScopes(file),
     },
     scopeDescriptions: file.scopes ?? {},
     exchanges: byGrant(offered, (grant) => firstExchange(token, grant)),
@@ -61,11 +63,36 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
     limits: resolveLimits(file.limits ?? {}),
     parallelSets: typeof sets === "object" ? { singlePer: sets.single_per, max: sets.max ?? 1 } : null,
     lookups: (file.after_connect ?? []).map((lookup) => resolveLookup(file, lookup)),
+    lookupsByGrant: resolveLookups(file, offered),
     issuer: file.issuer ?? null,
     metadataUrl: file.discovery?.metadata_url ?? null,
     file,
   };
   return deepFreeze({ ...definition, isDiscovered: file.issuer !== undefined && lacksAddress(definition) });
+}
+
+/** The scopes of the grants that say something of them. */
+function resolveScopes({ authorization, token }: ProviderFile): ProviderDefinition["scope"]["byGrant"] {
+  const usual = authorization?.scope;
+  const special = Object.entries(token?.grants ?? {}).flatMap(([grant, knobs]) => {
+    const scope = "scope" in knobs ? knobs.scope : undefined;
+    if (scope === undefined) return [];
+    const asked = {
+      default: scope.default ?? usual?.default ?? [],
+      required: scope.required ?? usual?.required ?? [],
+    };
+    return [[grant, asked]];
+  });
+  return Object.fromEntries(special);
+}
+
+/** The lookups of the offered grants that have their own. */
+function resolveLookups(file: ProviderFile, offered: readonly ConnectionGrant[]): ProviderDefinition["lookupsByGrant"] {
+  const special = offered.flatMap((grant) => {
+    const lookups = grantKnobs(file.token ?? {}, grant)?.after_connect;
+    return lookups === undefined ? [] : [[grant, lookups.map((lookup) => resolveLookup(file, lookup))]];
+  });
+  return Object.fromEntries(special);
 }
 
 function byGrant(

@@ -1,19 +1,23 @@
-import type { ConnectionGrant, ProviderDefinition } from "./definition.ts";
+import { askedScopes, type ConnectionGrant, type ProviderDefinition } from "./definition.ts";
 import { asksForScopes } from "./requirements.ts";
 
-/** The scopes to ask for: those requested, else the definition's defaults, and always those that it requires. */
-export function effectiveScopes(definition: ProviderDefinition, requested: readonly string[] | null): string[] {
-  const { scope } = definition;
+/** The scopes to ask for: those requested, else the grant's defaults, and always those that it requires. */
+export function effectiveScopes(
+  definition: ProviderDefinition,
+  grant: ConnectionGrant,
+  requested: readonly string[] | null,
+): string[] {
+  const scope = askedScopes(definition, grant);
   return [...new Set([...(requested && requested.length > 0 ? requested : scope.default), ...scope.required])];
 }
 
-/** The same for one grant: where its request names no scopes nothing is asked for by default, so nothing can be missing. */
+/** The same, where its request names no scopes nothing is asked for by default, so nothing can be missing. */
 export function scopesFor(
   definition: ProviderDefinition,
   grant: ConnectionGrant,
   requested: readonly string[] | null,
 ): string[] {
-  return asksForScopes(definition, grant) ? effectiveScopes(definition, requested) : [...new Set(requested)];
+  return asksForScopes(definition, grant) ? effectiveScopes(definition, grant, requested) : [...new Set(requested)];
 }
 
 /** Joined as the provider writes them (RFC 6749, section 3.3, says a space; some say otherwise). */

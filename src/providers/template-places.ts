@@ -1,4 +1,4 @@
-import type { ProviderFile } from "./provider-file.ts";
+import { placedLookups, type ProviderFile } from "./provider-file.ts";
 
 type Path = readonly string[];
 type Templates = Readonly<Record<string, string | null>> | undefined;
@@ -97,10 +97,9 @@ function apiPlaces({ api = {} }: ProviderFile): Place[] {
   ];
 }
 
-function lookupPlaces({ after_connect: lookups = [] }: ProviderFile): Place[] {
+function lookupPlaces(file: ProviderFile): Place[] {
   const roots = [...common, "access_token"];
-  return lookups.flatMap((lookup, index) => {
-    const path = ["after_connect", String(index)];
+  return placedLookups(file).flatMap(({ path, lookup }) => {
     return [
       ...knobPlaces([...path, "request"], lookup.request, { all: common, fields: roots }),
       ...shown(textPlace([...path, "value"], lookup.value, common)),

@@ -1,4 +1,4 @@
-import { ruleOfValue } from "./check-templates.ts";
+import { rulesOfValue } from "./check-templates.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { pinnedDomain } from "./host-position.ts";
 import type { ProviderFile } from "./provider-file.ts";
@@ -20,12 +20,13 @@ export function isUsualHost({ file }: Pick<ProviderDefinition, "file">, address:
 function isFixedBy(file: ProviderFile, authority: string, url: URL): boolean {
   const [name, ...more] = templateNames(authority);
   if (name === undefined) return URL.parse(authority)?.host === url.host;
-  const input = ruleOfValue(file, name);
-  if (input === null || more.length > 0) return false;
-  if (input.enum) {
-    return input.enum.some((value) => URL.parse(authority.replace(`{${name}}`, value))?.host === url.host);
-  }
-  const domain = pinnedDomain({ authority, name, input });
-  const sample = domain === null ? null : URL.parse(`https://x${domain}`);
-  return sample !== null && url.hostname.endsWith(sample.hostname.slice(1)) && url.port === sample.port;
+  if (more.length > 0) return false;
+  return rulesOfValue(file, name).some((input) => {
+    if (input.enum) {
+      return input.enum.some((value) => URL.parse(authority.replace(`{${name}}`, value))?.host === url.host);
+    }
+    const domain = pinnedDomain({ authority, name, input });
+    const sample = domain === null ? null : URL.parse(`https://x${domain}`);
+    return sample !== null && url.hostname.endsWith(sample.hostname.slice(1)) && url.port === sample.port;
+  });
 }

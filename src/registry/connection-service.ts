@@ -3,7 +3,7 @@ import { chainName } from "../chain-name.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { Marks } from "../marks/marks.ts";
-import type { ConnectionGrant, ProviderDefinition } from "../providers/definition.ts";
+import { askedScopes, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
 import { checkInputChanges, splitInputs } from "../providers/inputs.ts";
 import { hostInputs, requiredCredentials } from "../providers/requirements.ts";
@@ -132,7 +132,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
   ): Promise<ClientRow | null> => {
     if (record.clientRef === null) return null;
     const client = await clients.findById(record.clientRef);
-    const required = catalog.get(record.provider)?.scope.required ?? [];
+    const definition = catalog.get(record.provider);
+    const required = definition ? askedScopes(definition, record.grant as ConnectionGrant).required : [];
     const use = { connection: record.name, scopes, required };
     if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(record.clientName ?? "");
     return client;

@@ -1,6 +1,12 @@
 import { BrokerError } from "../errors.ts";
 import type { Catalog } from "../providers/catalog.ts";
-import { defaultGrant, fixedClientId, type ConnectionGrant, type ProviderDefinition } from "../providers/definition.ts";
+import {
+  askedScopes,
+  defaultGrant,
+  fixedClientId,
+  type ConnectionGrant,
+  type ProviderDefinition,
+} from "../providers/definition.ts";
 import { resolveInputs, splitInputs } from "../providers/inputs.ts";
 import { needsClientSecret, requiredCredentials, whyUnsendable } from "../providers/requirements.ts";
 import { scopesFor } from "../providers/scopes.ts";
@@ -93,7 +99,7 @@ function requireClient(principal: Principal, client: ClientRow | null, choice: C
     throw invalid("client", `is required: the name of a client of ${definition.id}`);
   }
   // First of all, and with nothing said before that tells a foreign client from one that does not exist.
-  const use = { connection: request.name, scopes, required: definition.scope.required };
+  const use = { connection: request.name, scopes, required: askedScopes(definition, grant).required };
   if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(request.client);
   if (!isOurs) {
     throw invalid("client", `"${client.name}" is a client of ${client.provider}, not of ${definition.id}`);

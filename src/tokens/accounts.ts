@@ -1,5 +1,5 @@
 import { isStorageUnavailable } from "../errors.ts";
-import type { Lookup, ProviderDefinition } from "../providers/definition.ts";
+import { lookupsOf, type ConnectionGrant, type Lookup, type ProviderDefinition } from "../providers/definition.ts";
 import { readIntrospection } from "../providers/introspection.ts";
 import { readLookup } from "../providers/lookup.ts";
 import { buildIntrospectionRequest, buildLookupRequest } from "../providers/side-requests.ts";
@@ -84,7 +84,7 @@ export function createAccounts(parts: AccountParts): Accounts {
     async followUp(sendable, stored, { handedOver } = { handedOver: false }) {
       const { definition } = sendable;
       // Whose account it is was found by a request with the token, or is said without one.
-      const isProven = !handedOver || definition.lookups.some(({ request }) => request !== null);
+      const isProven = !handedOver || ownLookups(definition, stored).some(({ request }) => request !== null);
       const asksWhose = !isKnown(definition, stored) && mayLookUp(stored);
       if (stored.accessToken === null || !(asksWhose || isIntrospected(definition))) return stored;
       try {
@@ -122,13 +122,17 @@ function isIntrospected({ response, introspection }: ProviderDefinition): boolea
 }
 
 /** Whose account it is was found out under the grant that stands, or there is no way to. */
-function isKnown({ lookups }: ProviderDefinition, row: TokenRow): boolean {
-  return lookups.length === 0 || row.lookedUp === row.authorization;
+function isKnown(definition: ProviderDefinition, row: TokenRow): boolean {
+  return ownLookups(definition, row).length === 0 || row.lookedUp === row.authorization;
+}
+
+function ownLookups(definition: ProviderDefinition, { grant }: TokenRow): readonly Lookup[] {
+  return lookupsOf(definition, grant as ConnectionGrant);
 }
 
 async function runLookups(parts: AccountParts, sendable: Sendable, token: AskedToken): Promise<Identified> {
   const found: FoundAccount = { account: null, label: null, captured: {} };
-  for (const lookup of sendable.definition.lookups) {
+  for (const lookup of ownLookups(sendable.definition, sendable.row)) {
     const seen = { ...token, account: found.captured };
     const one = await runLookup(parts, sendable, { lookup, seen });
     if ("detail" in one) return { kind: "failed", detail: one.detail };

@@ -1,6 +1,7 @@
 import { withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import { codeDestinationOf, isSameCodeDestination, type CodeDestination } from "../providers/code-destination.ts";
+import { lookupsOf, type ConnectionGrant } from "../providers/definition.ts";
 import type { Grant } from "../providers/grant.ts";
 import { judgeIdToken, type ExpectedIdToken } from "../providers/id-token.ts";
 import type { EventType } from "../store/event-types.ts";
@@ -148,5 +149,5 @@ function changedMeanwhile({ name }: TokenRow): BrokerError {
 
 /** A grant that takes the place of one whose account is known may be another account's. */
 function mustCompare({ row, definition }: Sendable): boolean {
-  return row.account !== null && definition.lookups.length > 0;
+  return row.account !== null && lookupsOf(definition, row.grant as ConnectionGrant).length > 0;
 }

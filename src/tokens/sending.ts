@@ -11,6 +11,7 @@ import {
 import type { TokenRequest } from "../providers/assemble.ts";
 import type { Discovery } from "../providers/discovery.ts";
 import type { Failure, TokenAnswer } from "../providers/grant.ts";
+import { placedLookups } from "../providers/provider-file.ts";
 import type { Asked, OAuthClient } from "../providers/oauth-client.ts";
 import { joinScopes } from "../providers/scopes.ts";
 import { buildRevocationRequest, type NamedToken } from "../providers/side-requests.ts";
@@ -193,7 +194,7 @@ export function createSender(parts: SenderParts): Sender {
       refreshToken === undefined ? null : vault.fingerprint(refreshToken, clientRef ?? provider);
     const endsAll = revocation?.kills === "all";
     const account = endsAll && "account" in owner ? owner.account : null;
-    const mayBeSame = endsAll && (file.after_connect ?? []).length > 0;
+    const mayBeSame = endsAll && placedLookups(file).length > 0;
     const given = { provider, clientRef, refreshFingerprint, account, mayBeSame };
     // While nobody can tell, nothing is revoked.
     const connectionId = "id" in owner ? owner.id : null;

@@ -1,5 +1,5 @@
 import { describeApiRequest } from "../../providers/api-request.ts";
-import { forChain, type Lookup } from "../../providers/definition.ts";
+import { forChain, lookupsOf, type Lookup } from "../../providers/definition.ts";
 import { readIntrospection } from "../../providers/introspection.ts";
 import { readLookup } from "../../providers/lookup.ts";
 import {
@@ -14,7 +14,7 @@ import { requestToken, valuesFor, valuesOf, type Trial } from "./trial.ts";
 
 /** Whose account it is, by every lookup of the definition. The first that fails ends them, as at the broker. */
 export async function lookUpAccount(trial: Trial): Promise<void> {
-  for (const [index, lookup] of trial.definition.lookups.entries()) {
+  for (const [index, lookup] of lookupsOf(trial.definition, trial.grant).entries()) {
     if (!(await runLookup(trial, `lookup ${index + 1}`, lookup))) return;
   }
 }

@@ -1,4 +1,5 @@
-import { each, type Row } from "./row.ts";
+import { parse } from "yaml";
+import { at, each, type Row } from "./row.ts";
 
 const plainVerifier = "-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s".slice(0, 43);
 const challenge = "0Rg1yn7b0R1hLInM2pf4BU3eT3hIX_W1iTNui9njUxU";
@@ -26,6 +27,32 @@ function scopes(before: string, after: string): Row["shows"] {
     ],
   };
 }
+
+/** What of these requests a grant sends. */
+const sentBy: Record<string, readonly string[]> = {
+  authorization_code: ["authorize: scope", "pushed: body"],
+  client_credentials: ["fetch: body"],
+  password: ["login: body"],
+  device_code: ["device: body"],
+};
+
+/** Scopes of one grant, which change what that one asks for alone. */
+export const grantScopeRows: Row[] = Object.entries(sentBy).flatMap(([grant, shown]) => {
+  const ofGrant = (before: string, after: string) =>
+    Object.fromEntries(Object.entries(scopes(before, after)).filter(([label]) => shown.includes(label)));
+  const path = `token.grants.${grant}.scope`;
+  const required = "authorization: { scope: { required: [offline] } }";
+  return [
+    { knob: `${path}.default`, file: at(path, { default: ["list"] }), shows: ofGrant("read write", "list") },
+    { knob: `${path}.required`, file: at(path, { required: ["own"] }), shows: ofGrant("read write", "read write own") },
+    {
+      knob: `${path}.required`,
+      file: JSON.stringify({ ...parse(at(path, { required: [] })), ...parse(required) }),
+      instead: required,
+      shows: ofGrant("read write offline", "read write"),
+    },
+  ];
+});
 
 export const authorizationRows: Row[] = [
   {

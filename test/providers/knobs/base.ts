@@ -5,7 +5,7 @@ import type { ProviderDefinition } from "../../../src/providers/definition.ts";
 import { resolveDefinition } from "../../../src/providers/resolve.ts";
 
 /** What rows are laid over. `full` has every kind of request, `bare` one grant alone. */
-const bases = {
+export const bases = {
   full: `
 id: own
 grants: [authorization_code, client_credentials, password, device_code, import]
@@ -54,7 +54,7 @@ export function fileFrom(base: Base, piece: string): Record<string, unknown> {
 }
 
 /** Maps merge, lists of maps merge item by item, everything else replaces. */
-function lay(below: unknown, above: unknown): unknown {
+export function lay(below: unknown, above: unknown): unknown {
   if (Array.isArray(below) && Array.isArray(above) && above.every(isMap)) {
     const length = Math.max(below.length, above.length);
     return Array.from({ length }, (_, index) => (index in above ? lay(below[index], above[index]) : below[index]));

@@ -10,6 +10,7 @@ import { expectedIssuer, judgeIssuer } from "../../../src/providers/issuer.ts";
 import { readLookup } from "../../../src/providers/lookup.ts";
 import { processTokenResponse } from "../../../src/providers/token-response.ts";
 import { fill } from "../../../src/providers/template.ts";
+import { lookupLists } from "./observe-requests.ts";
 import { valuesFor, type Observed } from "./values.ts";
 
 const claims = Buffer.from(JSON.stringify({ exp: 2_000_000_000 })).toString("base64url");
@@ -145,11 +146,15 @@ const entries = [
 
 function observeLookups(definition: ProviderDefinition): Observed {
   const values = valuesFor(definition);
-  const found = definition.lookups.flatMap((lookup): Observed[] => {
-    if (lookup.value !== null) return [{ "account, without a request": fill(lookup.value, values) ?? "" }];
+  const found = lookupLists(definition).flatMap(({ label: after, lookup }): Observed[] => {
+    if (lookup.value !== null) return [{ [`account${after}, without a request`]: fill(lookup.value, values) ?? "" }];
     const { account, label, captured } = readLookup(lookup, { id: 1, mail: "m@x", entries }, values) ?? {};
-    const kept = Object.entries(captured ?? {}).map(([name, value]) => [`account: captured ${name}`, value] as const);
-    return [{ account: account ?? "", "account: label": label ?? "", ...Object.fromEntries(kept) }];
+    const kept = Object.entries(captured ?? {}).map(
+      ([name, value]) => [`account${after}: captured ${name}`, value] as const,
+    );
+    return [
+      { [`account${after}`]: account ?? "", [`account${after}: label`]: label ?? "", ...Object.fromEntries(kept) },
+    ];
   });
   return Object.assign({}, ...found);
 }

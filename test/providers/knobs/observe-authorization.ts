@@ -12,7 +12,7 @@ export function observeAuthorization(definition: ProviderDefinition): Observed {
   if (definition.authorization === null) return {};
   const request = authorizationRequest(definition);
   const params = authorizationParams(request).map(([name, value]) => [`authorize: ${name}`, value] as const);
-  const { codeVerifier: _, ...values } = valuesFor(definition);
+  const { codeVerifier: _, ...values } = valuesFor(definition, "authorization_code");
   const grant = "authorization_code";
   return {
     "authorize: address": buildAuthorizationUrl(request).replace(/\?.*/, ""),

@@ -3,8 +3,10 @@ import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import { withAssertion } from "../../../src/providers/client-assertion.ts";
 import {
   forChain,
+  lookupsOf,
   type ClientAuth,
   type ConnectionGrant,
+  type Lookup,
   type ProviderDefinition,
   type ProviderRequest,
 } from "../../../src/providers/definition.ts";
@@ -22,7 +24,7 @@ import { authorizationRequest, valuesFor, type Observed } from "./values.ts";
 
 const rsaKey = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
 const ecKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey;
-const labels = {
+export const grantLabels = {
   authorization_code: "exchange",
   client_credentials: "fetch",
   password: "login",
@@ -33,8 +35,8 @@ const labels = {
 export async function observeRequests(definition: ProviderDefinition): Promise<Observed> {
   const parts = [
     ...(await Promise.all(
-      Object.entries(labels).flatMap(([grant, label]) => [
-        firstRequest(definition, grant as keyof typeof labels, label),
+      Object.entries(grantLabels).flatMap(([grant, label]) => [
+        firstRequest(definition, grant as keyof typeof grantLabels, label),
         refreshRequest(definition, grant as ConnectionGrant, label),
       ]),
     )),
@@ -48,13 +50,14 @@ export async function observeRequests(definition: ProviderDefinition): Promise<O
 
 async function firstRequest(
   definition: ProviderDefinition,
-  grant: keyof typeof labels,
+  grant: keyof typeof grantLabels,
   label: string,
 ): Promise<Observed> {
   const exchange = definition.exchanges[grant];
   if (!exchange) return {};
   return await observe(label, exchange, {
     definition,
+    grant,
     build: (values) => buildTokenRequest({ definition, grant, obtainedBy: grant, values }),
   });
 }
@@ -72,12 +75,19 @@ async function refreshRequest(
 }
 
 async function sideRequests(definition: ProviderDefinition): Promise<Observed[]> {
-  const { authorization, device, introspection, revocation, extraTokens, lookups } = definition;
+  const { authorization, device, introspection, revocation, extraTokens } = definition;
   const pushed = authorization?.pushed;
   const accessToken = { value: "at-0", hint: "access_token" } as const;
   const refreshToken = { value: "rt-0", hint: "refresh_token" } as const;
   const all: [string, ProviderRequest | null | undefined, (values: TemplateValues) => TokenRequest | null][] = [
-    ["pushed", pushed, (values) => buildPushedRequest({ ...authorizationRequest(definition), values })],
+    [
+      "pushed",
+      pushed,
+      (values) => {
+        const scope = { scope: valuesFor(definition, "authorization_code").scope };
+        return buildPushedRequest({ ...authorizationRequest(definition), values: { ...values, ...scope } });
+      },
+    ],
     ["device", device, (values) => device && sideRequest(device, values)],
     [
       "ask about access token",
@@ -106,23 +116,44 @@ async function sideRequests(definition: ProviderDefinition): Promise<Observed[]>
           values,
         }),
     ]),
-    ...lookups.map(({ request }): (typeof all)[number] => [
-      "lookup",
+    ...lookupLists(definition).map(({ label, lookup: { request } }): (typeof all)[number] => [
+      `lookup${label}`,
       request && { ...request, clientAuth: request.clientAuth ?? { kind: "none" } },
       (values) => request && buildLookupRequest(definition, request, values),
     ]),
   ];
   return await Promise.all(
-    all.map(async ([label, request, build]) => (request ? await observe(label, request, { definition, build }) : {})),
+    all.map(async ([label, request, build]) => {
+      if (!request) return {};
+      const grant = label === "device" ? "device_code" : "import";
+      return await observe(label, request, { definition, grant, build });
+    }),
   );
+}
+
+/** What is looked up after connecting, and by which grant where that one has lookups of its own. */
+export function lookupLists(definition: ProviderDefinition): { label: string; lookup: Lookup }[] {
+  const special = Object.entries(grantLabels).flatMap(([grant, label]) => {
+    const own = lookupsOf(definition, grant as ConnectionGrant);
+    return own === definition.lookups ? [] : own.map((lookup) => ({ label: ` after ${label}`, lookup }));
+  });
+  return [...definition.lookups.map((lookup) => ({ label: "", lookup })), ...special];
 }
 
 async function observe(
   label: string,
   request: ProviderRequest,
-  { definition, build }: { definition: ProviderDefinition; build: (values: TemplateValues) => TokenRequest | null },
+  {
+    definition,
+    grant,
+    build,
+  }: {
+    definition: ProviderDefinition;
+    grant?: ConnectionGrant;
+    build: (values: TemplateValues) => TokenRequest | null;
+  },
 ): Promise<Observed> {
-  const given = { ...valuesFor(definition), client: { id: "app-1", secret: secretFor(request.clientAuth) } };
+  const given = { ...valuesFor(definition, grant), client: { id: "app-1", secret: secretFor(request.clientAuth) } };
   const issuer = definition.authorization?.issuer ?? definition.issuer;
   const written = build(await withAssertion(request, given, { issuer, nowMs: 1_700_000_000_000 }));
   if (written === null) return {};

@@ -1,6 +1,7 @@
 import { apiRows, lookupRows } from "./api-rows.ts";
 import { answerRows } from "./answer-rows.ts";
-import { authorizationRows } from "./authorization-rows.ts";
+import { authorizationRows, grantScopeRows } from "./authorization-rows.ts";
+import { underGrants } from "./grant-lookup-rows.ts";
 import { exchangePlace, firstPlaces, lookupPlace, refreshPlaces, sidePlaces } from "./places.ts";
 import { exchangeRows, fixedClientRow, requestRows } from "./request-rows.ts";
 import { restRows } from "./rest-rows.ts";
@@ -14,8 +15,10 @@ export const rows: Row[] = [
   ...firstPlaces.map(fixedClientRow),
   ...[...sidePlaces, lookupPlace].flatMap(requestRows),
   ...authorizationRows,
+  ...grantScopeRows,
   ...answerRows,
   ...restRows,
   ...lookupRows,
+  ...[...lookupRows, ...requestRows(lookupPlace)].flatMap(underGrants),
   ...apiRows,
 ];

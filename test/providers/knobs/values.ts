@@ -1,5 +1,5 @@
 import { createPkce } from "../../../src/providers/authorization-request.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import type { ConnectionGrant, ProviderDefinition } from "../../../src/providers/definition.ts";
 import { effectiveScopes, joinScopes } from "../../../src/providers/scopes.ts";
 import type { TemplateValues } from "../../../src/providers/template.ts";
 
@@ -22,22 +22,22 @@ export const plainValues: TemplateValues = {
   deviceCode: "device-1",
 };
 
-/** The same, with the scopes that the definition asks for. */
-export const valuesFor = (definition: ProviderDefinition): TemplateValues => ({
+/** The same, with the scopes that the definition asks for by this grant. */
+export const valuesFor = (definition: ProviderDefinition, grant: ConnectionGrant = "import"): TemplateValues => ({
   ...plainValues,
-  scope: joinScopes(definition, effectiveScopes(definition, null)),
+  scope: joinScopes(definition, effectiveScopes(definition, grant, null)),
 });
 
 /** What an authorization request is made from. */
 export function authorizationRequest(definition: ProviderDefinition) {
   const codeChallenge = createPkce({ definition, randomBytes: (size) => new Uint8Array(size).fill(251) });
-  const { code: _code, codeVerifier: _verifier, ...values } = valuesFor(definition);
+  const { code: _code, codeVerifier: _verifier, ...values } = valuesFor(definition, "authorization_code");
   return {
     definition,
     values,
     state: "state-1",
     nonce: null,
     codeChallenge,
-    scopes: effectiveScopes(definition, null),
+    scopes: effectiveScopes(definition, "authorization_code", null),
   };
 }

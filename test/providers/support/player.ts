@@ -10,7 +10,9 @@ import {
 } from "../../../src/providers/authorization-request.ts";
 import { withAssertion } from "../../../src/providers/client-assertion.ts";
 import {
+  defaultGrant,
   forChain,
+  lookupsOf,
   type ConnectionGrant,
   type ProviderDefinition,
   type ProviderRequest,
@@ -63,7 +65,7 @@ export class Player {
     this.#definition = definition;
     this.#server = server;
     this.#oauth = createOAuthClient({ egress: server.egress });
-    this.#scopes = effectiveScopes(definition, transcript.scopes ?? null);
+    this.#scopes = effectiveScopes(definition, defaultGrant(definition), transcript.scopes ?? null);
     this.#pkce =
       definition.authorization && createPkce({ definition, randomBytes: (size) => new Uint8Array(size).fill(7) });
     this.#nonce =
@@ -204,7 +206,7 @@ export class Player {
   }
 
   async #lookup(talk: Talk, reads: Reads): Promise<void> {
-    const lookup = this.#definition.lookups.filter(({ request }) => request !== null)[this.#lookups++];
+    const lookup = lookupsOf(this.#definition, this.#grant).filter(({ request }) => request !== null)[this.#lookups++];
     if (!lookup?.request) throw new Error("the definition has no such lookup");
     const values = lookup.request.clientAuth
       ? await this.#authenticated({ ...lookup.request, clientAuth: lookup.request.clientAuth }, this.#values)
@@ -262,7 +264,7 @@ export class Player {
 
   /** The account's name, where a template gives it. */
   #account(): string | null {
-    const lookup = this.#definition.lookups.find(({ value }) => value !== null);
+    const lookup = lookupsOf(this.#definition, this.#grant).find(({ value }) => value !== null);
     return lookup?.value ? fill(lookup.value, this.#values) : null;
   }
 

@@ -2,6 +2,7 @@ import { createHash, createHmac, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { buildAuthorizationUrl, createPkce, readCallback } from "../../../src/providers/authorization-request.ts";
 import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import { askedScopes } from "../../../src/providers/definition.ts";
 import { effectiveScopes, joinScopes, missingScopes, scopesFor, splitScopes } from "../../../src/providers/scopes.ts";
 import { builtin, define } from "./definitions.ts";
 
@@ -213,9 +214,9 @@ describe("scopes", () => {
   const definition = withAuthorization(`scope: { separator: ",", default: [a], required: [offline] }`);
 
   test("are the defaults where none are asked for, and always those required", () => {
-    expect(effectiveScopes(definition, null)).toEqual(["a", "offline"]);
-    expect(effectiveScopes(definition, [])).toEqual(["a", "offline"]);
-    expect(effectiveScopes(definition, ["b", "offline"])).toEqual(["b", "offline"]);
+    expect(effectiveScopes(definition, "authorization_code", null)).toEqual(["a", "offline"]);
+    expect(effectiveScopes(definition, "authorization_code", [])).toEqual(["a", "offline"]);
+    expect(effectiveScopes(definition, "authorization_code", ["b", "offline"])).toEqual(["b", "offline"]);
   });
 
   test("are those requested alone where the grant's request names none", () => {
@@ -228,6 +229,43 @@ describe("scopes", () => {
     expect(scopesFor(silent, "client_credentials", ["b", "b"])).toEqual(["b"]);
     expect(scopesFor(silent, "authorization_code", null)).toEqual(["offline_access"]);
     expect(scopesFor(naming, "client_credentials", null)).toEqual(["a", "offline"]);
+  });
+
+  test("of a grant that has its own are those, and what it does not say is as for all", () => {
+    const grants = `client_credentials: { scope: { default: [m] } }, password: { scope: { required: [] } }, device_code: { scope: { default: [], required: [] } }`;
+    const head = `id: own\ngrants: [authorization_code, client_credentials, password, device_code, import]`;
+    const own = define(
+      `authorization: { url: https://x.example, scope: { default: [a], required: [offline] } }
+token: { url: https://x.example, grants: { ${grants} } }
+device: { url: https://x.example/device }`,
+      head,
+    );
+    const asked = own.grants.map((grant) => [grant, scopesFor(own, grant, null).join(" ")]);
+    expect(Object.fromEntries(asked)).toEqual({
+      authorization_code: "a offline",
+      client_credentials: "m offline",
+      password: "a",
+      device_code: "",
+      import: "a offline",
+    });
+    expect(scopesFor(own, "client_credentials", ["b"])).toEqual(["b", "offline"]);
+    expect(scopesFor(own, "password", ["b"])).toEqual(["b"]);
+  });
+
+  test("of a healthy connection to bol.com are never missing, by whichever grant", () => {
+    for (const id of ["bol", "bol-form"]) {
+      const bol = builtin(id);
+      const missing = (grant: "authorization_code" | "client_credentials", granted: string[] | null) =>
+        missingScopes(scopesFor(bol, grant, null), {
+          granted,
+          hasRefreshToken: grant === "authorization_code",
+          grant,
+        });
+      expect([missing("client_credentials", ["RETAILER"]), missing("client_credentials", null)]).toEqual([[], []]);
+      expect([missing("authorization_code", ["RETAILER"]), missing("authorization_code", null)]).toEqual([[], []]);
+      expect(askedScopes(bol, "client_credentials").required).toEqual([]);
+      expect(askedScopes(bol, "authorization_code").required).toEqual(["offline_access"]);
+    }
   });
 
   test("are joined and split as the provider writes them", () => {

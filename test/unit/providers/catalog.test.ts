@@ -211,6 +211,26 @@ const lateLookups: [string, string, string][] = [
   ],
 ];
 
+const underPassword = (lookups: string) =>
+  `id: own\ngrants: [password, import]\ntoken: { url: https://x.example, grants: { password: { after_connect: ${lookups} } } }\n`;
+
+/** Faults of a grant's own lookups. */
+const lookupFaults: [string, string, string][] = [
+  ["a lookup without an address", "[{ request: {}, pointer: /id }]", "\\.0\\.request: `url` is missing"],
+  ["a lookup that neither asks nor says", "[{ pointer: /id }]", "\\.0: a lookup has either"],
+  [
+    "a secret in the URL of a lookup",
+    `[{ request: { url: https://x.example, fields: { t: "{access_token}" } } }]`,
+    "\\.0\\.request\\.fields\\.t: `t` is a secret",
+  ],
+  [
+    "a lookup that needs what it captures itself",
+    `[{ request: { url: "https://x.example/{account.org}" }, ${capturesOrg} }]`,
+    "\\.0\\.request\\.url: \\{account\\.org\\} is captured by this lookup or a later one",
+  ],
+  ["a value that nobody captures", `[{ value: "{account.nope}" }]`, "\\.0\\.value: \\{account\\.nope\\} is not in the"],
+];
+
 /** A header of api, and a lookup that captures its value. */
 const apiHeader = (headers: string) => `${own}api: { headers: { X-Org: "{account.org}" } }
 after_connect:
@@ -486,6 +506,26 @@ describe("a wrong file stops the start with its line and what was expected", () 
       `${own}after_connect: [{ request: { url: "https://x.example/{account.org}" }, pointer: /id }, { request: { url: https://x.example }, capture: { org: /org } }]`,
       /after_connect\.0\.request\.url: \{account\.org\} is captured by this lookup or a later one/,
     ],
+    ...lookupFaults.map(([what, lookups, said]): [string, string, RegExp] => [
+      `under a grant, ${what}`,
+      underPassword(lookups),
+      new RegExp(`^3:\\d+: token\\.grants\\.password\\.after_connect${said}`),
+    ]),
+    [
+      "under a grant, a lookup that needs what the usual ones capture",
+      `${underPassword('[{ value: "{account.org}" }]')}after_connect: [{ request: { url: https://x.example }, ${capturesOrg} }]\n`,
+      /token\.grants\.password\.after_connect\.0\.value: \{account\.org\} is captured for another grant only/,
+    ],
+    [
+      "a value that only the lookups of another grant capture, in a request for all",
+      `${underPassword(`[{ request: { url: https://x.example }, ${capturesOrg} }]`)}api: { base_url: "https://x.example/{account.org}" }\n`,
+      /after_connect: no lookup here captures \{account\.org\}, which requests of import need/,
+    ],
+    [
+      "a host of two lookups that one of them lets be anything",
+      `${underPassword(`[{ request: { url: https://x.example }, capture: { org: { pointer: /org, pattern: "^[a-z]+$" } } }]`)}api: { base_url: "https://{account.org}.x.example" }\nafter_connect: [{ request: { url: https://x.example }, ${capturesOrg} }]\n`,
+      /api\.base_url: \{account\.org\} stands where the host is decided: this capture needs a `pattern`/,
+    ],
     [
       "a literal secret among the fields of a URL",
       `${own}after_connect: [{ request: { url: https://x.example, fields: { password: hunter2 } }, pointer: /id }]`,
@@ -526,6 +566,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
     "introspection.url",
     "response.extra_tokens[1].exchange.url",
     "after_connect[0].request.url",
+    "token.grants.password.after_connect[0].request.url",
     "api.base_url",
   ];
 

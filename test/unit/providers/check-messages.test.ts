@@ -39,6 +39,10 @@ describe("client_auth", () => {
     ["device", `device: { url: https://x.example, client_auth: AUTH }`],
     ["revocation", `revocation: { url: https://x.example, client_auth: AUTH }`],
     ["introspection", `introspection: { url: https://x.example, client_auth: AUTH }`],
+    [
+      "token.grants.password.after_connect.0.request",
+      `token: { url: https://x.example, grants: { password: { after_connect: [{ request: { url: https://x.example, client_auth: AUTH } }] } } }`,
+    ],
     ["after_connect.0.request", `after_connect: [{ request: { url: https://x.example, client_auth: AUTH } }]`],
     [
       "response.extra_tokens.0.exchange",

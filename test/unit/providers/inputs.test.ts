@@ -53,6 +53,23 @@ describe("what a grant needs", () => {
     expect(requiredInputs(builtin("bol"), "client_credentials")).toEqual([]);
   });
 
+  test("a lookup counts for the grants that it is for", () => {
+    const lookup = (name: string) => `[{ request: { url: "https://{inputs.${name}}.x.example/me" }, pointer: /id }]`;
+    const definition = define(
+      `grants: [authorization_code, client_credentials, password]
+inputs: { usual: { pattern: "^[a-z]+$" }, machine: { pattern: "^[a-z]+$" } }
+authorization: { url: https://x.example }
+token: { url: https://x.example, grants: { client_credentials: { after_connect: ${lookup("machine")} }, password: { after_connect: [] } } }
+after_connect: ${lookup("usual")}`,
+      "id: own",
+    );
+    expect(requiredInputs(definition, "authorization_code")).toEqual(["usual"]);
+    expect(requiredInputs(definition, "client_credentials")).toEqual(["machine"]);
+    expect(requiredInputs(definition, "password")).toEqual([]);
+    expect(hostInputs(definition)).toEqual(["usual", "machine"]);
+    expect(whyUnsendable(definition, "inputs.machine", "a")).toBeNull();
+  });
+
   test("credentials are those that its templates use", () => {
     expect(requiredCredentials(builtin("shopware"), "password")).toEqual(["username", "password"]);
     expect(requiredCredentials(builtin("shopware"), "client_credentials")).toEqual([]);

@@ -57,3 +57,36 @@ describe("a code", () => {
     expect(asked).toEqual(["authorization_code"]);
   });
 });
+
+describe("a grant that takes the place of one whose account is known", () => {
+  const noLookup = "token: { url: https://login.example/token, grants: { authorization_code: { after_connect: [] } } }";
+  const head = "id: own\nauthorization: { url: https://login.example/authorize }";
+
+  it.each([
+    ["compared where its grant looks the account up", define("after_connect: [{ value: x }]"), "held"],
+    [
+      "kept at once where its grant looks up nothing",
+      define(`${noLookup}\nafter_connect: [{ value: x }]`, head),
+      "code",
+    ],
+    ["kept at once where no grant does", define(""), "code"],
+  ])("is %s", async (_what, definition, kind) => {
+    const known = { ...row, account: "ada" };
+    const kept: string[] = [];
+    const grant = { accessToken: "at", refreshToken: null, captured: {} };
+    const parts = {
+      granting: {
+        records: () => [{ record: { kind: "code", grant, attemptId: "a-1" }, grant }],
+        keep: async ([own]: { record: { kind: string } }[]) => {
+          kept.push(own?.record.kind ?? "");
+          throw new Error("enough is known");
+        },
+      },
+    };
+    const establish = createEstablish(parts as unknown as Parameters<typeof createEstablish>[0]);
+    const sendable = { row: known, owner: known, definition, client: null, clientSecrets: [] };
+    const given = { captured: {}, redirectUri: null, linkId: null };
+    await expect(establish.keepGrant(sendable as never, grant as never, given)).rejects.toThrow("enough is known");
+    expect(kept).toEqual([kind]);
+  });
+});

@@ -134,6 +134,36 @@ test("those that stand under an id that the definition had before are counted as
   expect(await droppedBy("{ single_per: [user] }", connections)).toEqual([{ connections: ["before"], kept: 1 }]);
 });
 
+test("whose account it is is looked up as the connection's own grant has it", async () => {
+  const provider = `own-${randomUUID()}`;
+  const [made] = await connect(provider, { newest: {} });
+  if (made === undefined) throw new Error("no connection");
+  const definition = define(
+    `grants: [authorization_code, client_credentials, password]
+authorization: { url: https://login.example/authorize }
+token:
+  url: https://login.example/token
+  grants: { client_credentials: { after_connect: [{ value: machine }] }, password: { after_connect: [] } }
+after_connect: [{ value: person }]`,
+    "id: own",
+  );
+  // A lookup that asks nobody, so that it is fed with what is known.
+  const said: AccountParts["sender"] = { ask: async (_sendable, _request, build) => (build({}), null) };
+  const found = async (grant: string) => {
+    const own = { id: made.id, provider, clientRef: made.clientRef, generation: 1, authorization: 1, lookedUp: null };
+    const row = tokenRow({ ...own, grant, refreshToken: null });
+    const sealed = { ...row, ...vault.sealTokens({ accessToken: "at", refreshToken: null }, placeOf(row)) };
+    const sendable = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
+    const { account } = await accounts(said).followUp(sendable, sealed);
+    await database.prisma.connection.update({ where: { id: made.id }, data: { lookedUp: null } });
+    return account;
+  };
+  expect(await found("authorization_code")).toBe("person");
+  expect(await found("client_credentials")).toBe("machine");
+  expect(await found("import")).toBe("person");
+  expect(await found("password")).toBeNull();
+});
+
 test("what somebody hands over drops nobody's set before the provider has answered it", async () => {
   const provider = `own-${randomUUID()}`;
   const rows = await connect(provider, { old: {}, newest: {} });
