@@ -46,6 +46,12 @@ function sessionOf(client: Client): MigrationSession {
   };
 }
 
+/** A migration of a version to come. */
+const newer = (number: number, breaks: string | null) => {
+  const sql = `${breaks === null ? "" : `-- breaks: ${breaks}\n`}CREATE TABLE newer_${number} (id text);`;
+  return { name: `2099010100000${number}_newer`, sql, checksum: String(number).repeat(64), breaks };
+};
+
 type Query = <Row>(sql: string) => Promise<Row[]>;
 type Subject = {
   /** Empty at first. */
@@ -130,10 +136,6 @@ function migrating(empty: () => Promise<Subject>): void {
     const subject = await empty();
     await subject.migrate();
     const own = await readMigrations();
-    const newer = (number: number, breaks: string | null) => {
-      const sql = `${breaks === null ? "" : `-- breaks: ${breaks}\n`}CREATE TABLE newer_${number} (id text);`;
-      return { name: `2099010100000${number}_newer`, sql, checksum: String(number).repeat(64), breaks };
-    };
     // The newer version's own start applies them, with its own files.
     await subject.migrate({ migrations: [...own, newer(1, null), newer(2, "1.4.2")], version: "1.5.0" });
     const warned = async (version: string) => {
