@@ -110,7 +110,6 @@ export class ModelCalls {
   #ends(row: SimRow): StoreCall {
     const { rows, now } = this.#database.tables;
     const find = (fits: (row: SimRow) => boolean) => [...rows.values()].find(fits);
-    const isEnded = ({ status }: SimRow) => status === "needs_reauthorization";
     const about = {
       judge: find(
         (one) => one.refusals > 0 && one.status === "connected" && one.expiresAt !== null && one.expiresAt <= now,
@@ -343,4 +342,8 @@ export class ModelCalls {
       { name: "generationsAfter", given: [this.#dice.pick([null, row.id]), 2] },
     ]);
   }
+}
+
+function isEnded({ status }: SimRow): boolean {
+  return status === "needs_reauthorization";
 }

@@ -62,9 +62,9 @@ function tokenOf({ world }: Awaited<ReturnType<typeof openStage>>): string | und
 }
 
 async function settle(work: Promise<unknown>, scheduler: Scheduler): Promise<void> {
-  let isOver = false;
-  void work.finally(() => (isOver = true));
-  while (!isOver) await scheduler.pass(1000);
+  const state = { isOver: false };
+  void work.finally(() => void (state.isOver = true));
+  while (!state.isOver) await scheduler.pass(1000);
 }
 
 it(`retries of ended grants keep the protocol's invariants in ${seeds.length} schedules, and end as before or live on`, async () => {
