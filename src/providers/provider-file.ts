@@ -321,11 +321,13 @@ export type ProviderFile = Static<typeof providerFileSchema>;
 type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
 
 /** Every lookup of a file, that at the top and those of single grants, and where it stands. */
-export function placedLookups({ after_connect: usual = [], token }: ProviderFile) {
-  const place = (path: readonly string[], list: readonly LookupKnobs[]) =>
-    list.map((knobs, index) => ({ path: [...path, String(index)], lookup: knobs }));
-  const special = Object.entries(token?.grants ?? {}).flatMap(([grant, knobs]) =>
-    "after_connect" in knobs ? place(["token", "grants", grant, "after_connect"], knobs.after_connect ?? []) : [],
+export function placedLookups({ after_connect: usual = [], ...file }: ProviderFile) {
+  const special = Object.entries(file.token?.grants ?? {}).flatMap(([grant, knobs]) =>
+    "after_connect" in knobs ? placed(["token", "grants", grant, "after_connect"], knobs.after_connect ?? []) : [],
   );
-  return [...place(["after_connect"], usual), ...special];
+  return [...placed(["after_connect"], usual), ...special];
+}
+
+function placed(path: readonly string[], list: readonly LookupKnobs[]) {
+  return list.map((knobs, index) => ({ path: [...path, String(index)], lookup: knobs }));
 }

@@ -99,13 +99,13 @@ function apiPlaces({ api = {} }: ProviderFile): Place[] {
 
 function lookupPlaces(file: ProviderFile): Place[] {
   const roots = [...common, "access_token"];
-  return placedLookups(file).flatMap(({ path, lookup }) => {
-    return [
-      ...knobPlaces([...path, "request"], lookup.request, { all: common, fields: roots }),
-      ...shown(textPlace([...path, "value"], lookup.value, common)),
-      ...textPlace([...path, "select", "equals"], lookup.select?.equals, common),
-    ];
-  });
+  return placedLookups(file).flatMap(({ path, lookup }) =>
+    [
+      knobPlaces([...path, "request"], lookup.request, { all: common, fields: roots }),
+      shown(textPlace([...path, "value"], lookup.value, common)),
+      textPlace([...path, "select", "equals"], lookup.select?.equals, common),
+    ].flat(),
+  );
 }
 
 /** URL, headers and fields of one request. A secret may stand in headers and fields, never in the address. */

@@ -13,6 +13,7 @@ import { isAnchored } from "../../../src/providers/host-position.ts";
 import { createDiscovery } from "../../../src/providers/discovery.ts";
 import { builtin, define } from "./definitions.ts";
 
+const lookupAt = (input: string) => `[{ request: { url: "https://{inputs.${input}}.x.example/me" }, pointer: /id }]`;
 const randomBytes = (size: number) => new Uint8Array(size).fill(0xab);
 const invalid = (text: RegExp) =>
   expect.objectContaining({ code: "invalid_request", message: expect.stringMatching(text) });
@@ -54,13 +55,12 @@ describe("what a grant needs", () => {
   });
 
   test("a lookup counts for the grants that it is for", () => {
-    const lookup = (name: string) => `[{ request: { url: "https://{inputs.${name}}.x.example/me" }, pointer: /id }]`;
     const definition = define(
       `grants: [authorization_code, client_credentials, password]
 inputs: { usual: { pattern: "^[a-z]+$" }, machine: { pattern: "^[a-z]+$" } }
 authorization: { url: https://x.example }
-token: { url: https://x.example, grants: { client_credentials: { after_connect: ${lookup("machine")} }, password: { after_connect: [] } } }
-after_connect: ${lookup("usual")}`,
+token: { url: https://x.example, grants: { client_credentials: { after_connect: ${lookupAt("machine")} }, password: { after_connect: [] } } }
+after_connect: ${lookupAt("usual")}`,
       "id: own",
     );
     expect(requiredInputs(definition, "authorization_code")).toEqual(["usual"]);
