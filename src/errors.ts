@@ -78,6 +78,14 @@ export class DatabaseBusyError extends BrokerError {
   }
 }
 
+/** The provider is there and takes no request now: its definition's `limits` are used up, or it has said so itself. */
+export class ProviderBusyError extends BrokerError {
+  constructor(detail: string, context: ErrorContext & { retryAfterSeconds: number }) {
+    super("provider_unavailable", detail, context);
+    this.name = "ProviderBusyError";
+  }
+}
+
 /** True for the absence of the database, which passes and concerns every row. False for a `DatabaseBusyError`. */
 export function isStorageUnavailable(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "storage_unavailable" && !(error instanceof DatabaseBusyError);

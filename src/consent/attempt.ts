@@ -27,9 +27,10 @@ export async function conclude(
     return await note(parts, attempt, await work(context));
   } catch (error) {
     const known = toConsentError(error);
-    const { problem, detail } = known ?? new ConsentError("internal_error");
+    const { problem, detail, retryAfterSeconds } = known ?? new ConsentError("internal_error");
     await recordProblem(parts, connectionId, problem);
-    const ticket = await note(parts, attempt, { outcome: "problem", problem, detail, subject });
+    const againAtMs = retryAfterSeconds === null ? null : parts.nowMs() + retryAfterSeconds * 1000;
+    const ticket = await note(parts, attempt, { outcome: "problem", problem, detail, subject, againAtMs });
     if (known === null) throw error;
     return ticket;
   }

@@ -4,7 +4,7 @@ import type { ConsentAnswer } from "./consent-service.ts";
 import { accountCsrf, askedNow } from "./other-account.ts";
 import type { ConsentParts } from "./parts.ts";
 import { ConsentError } from "./problem.ts";
-import { openTicket } from "./ticket.ts";
+import { openTicket, type Ending } from "./ticket.ts";
 
 const linkMs = 2000;
 
@@ -17,7 +17,7 @@ export async function showEnding(
   at: { ticket: string; browser: string | null },
 ): Promise<{ kind: "moved"; ticket: string } | { kind: "page"; answer: ConsentAnswer }> {
   const { attempt, ending } = openTicket(parts, at);
-  if (ending.outcome === "problem") throw toError(ending);
+  if (ending.outcome === "problem") throw toError(ending, parts.nowMs());
   if (ending.outcome === "working" || ending.outcome === "other_account") {
     const newer = await newerTicket(parts, at);
     if (newer !== null) return { kind: "moved", ticket: newer };
@@ -41,10 +41,12 @@ async function returnToOf({ links, clock }: ConsentParts, linkId: string): Promi
   );
 }
 
-function toError({
-  problem,
-  detail,
-  subject,
-}: Extract<ReturnType<typeof openTicket>["ending"], { outcome: "problem" }>) {
-  return new ConsentError(problem, detail, subject === null ? {} : { subject });
+function toError(
+  { problem, detail, subject, againAtMs = null }: Extract<Ending, { outcome: "problem" }>,
+  nowMs: number,
+): ConsentError {
+  return new ConsentError(problem, detail, {
+    ...(subject !== null && { subject }),
+    ...(againAtMs !== null && { retryAfterSeconds: Math.max(1, Math.ceil((againAtMs - nowMs) / 1000)) }),
+  });
 }

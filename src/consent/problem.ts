@@ -1,4 +1,4 @@
-import { BrokerError, type ErrorCode } from "../errors.ts";
+import { BrokerError, ProviderBusyError, type ErrorCode } from "../errors.ts";
 
 /** Every way in which a consent can end badly. A closed set: `console/outcome-page.ts` has a page for each. */
 export type ConsentProblem =
@@ -21,6 +21,7 @@ export type ConsentProblem =
   | "too_many_requests"
   | "provider_refused"
   | "provider_unavailable"
+  | "provider_busy"
   | "client_rejected"
   | "storage_unavailable"
   | "internal_error";
@@ -72,6 +73,10 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
 /** What a person is told of a failure; null: nobody expected it. */
 export function toConsentError(error: unknown): ConsentError | null {
   if (error instanceof ConsentError) return error;
+  if (error instanceof ProviderBusyError) {
+    const { retryAfterSeconds = 1 } = error.context;
+    return new ConsentError("provider_busy", error.message, { retryAfterSeconds });
+  }
   if (!(error instanceof BrokerError)) return null;
   const problem = problemOf[error.code];
   return problem === undefined ? null : new ConsentError(problem, error.message);

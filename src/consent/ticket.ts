@@ -2,7 +2,7 @@ import type { Attempt } from "../store/consent-attempts.ts";
 import type { Place } from "../vault/envelope.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import { sha256 } from "./link-token.ts";
-import { ConsentError, type ConsentProblem, type ConsentSubject } from "./problem.ts";
+import { ConsentError, type ConsentSubject } from "./problem.ts";
 
 /** How an attempt ended, as its page tells it. */
 export type Ending =
@@ -13,7 +13,11 @@ export type Ending =
   | (ConsentSubject & { outcome: "other_account"; held: string; was: string | null; is: string | null })
   /** It has not ended yet. */
   | { outcome: "working" }
-  | { outcome: "problem"; problem: ConsentProblem; detail: string | null; subject: ConsentSubject | null };
+  | (Pick<ConsentError, "problem" | "detail" | "subject"> & {
+      outcome: "problem";
+      /** When it is worth trying again, by Postgres's clock; null, or in a ticket of an older version absent: nobody can say. */
+      againAtMs?: number | null;
+    });
 
 export type TicketParts = {
   ticketKeys: Pick<Keyring, "seal" | "open">;

@@ -135,6 +135,13 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "You agreed, but this service could not ask the provider, or got no answer in time. Nothing has been connected.",
     next: "Wait a few minutes, then open the link you were given and try again.",
   },
+  provider_busy: {
+    status: 503,
+    tone: "calm",
+    title: "The provider takes no more requests right now",
+    what: "It bears only so many requests in a time, and those are used up. Nothing has been connected, and nothing of yours is kept here.",
+    next: "Wait, then open the link you were given again: it still works until it expires.",
+  },
   client_rejected: {
     status: 502,
     tone: "bad",
@@ -165,19 +172,27 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
   },
 };
 
-type Problem = Pick<ConsentError, "problem" | "detail" | "subject">;
+type Problem = Pick<ConsentError, "problem" | "detail" | "subject" | "retryAfterSeconds">;
 
 /** `status`: instead of the problem's own. `again`: the address of the page as it is now, where there is one. */
 type More = { status?: number; again?: string | null };
 
 /** The page for a consent that did not come about, and its status. `detail` goes to whoever runs the service. */
-export async function problemPage({ problem, detail, subject }: Problem, asker: Asker, more: More = {}) {
-  const words = problems[problem];
+export async function problemPage(given: Problem, asker: Asker, more: More = {}) {
+  const { problem, detail, subject, retryAfterSeconds } = given;
+  const known = problems[problem];
+  const isTold = problem === "provider_busy" && retryAfterSeconds !== null;
+  const words = isTold ? { ...known, next: `${known.next} ${whenAgain(retryAfterSeconds)}` } : known;
   const said = detail === null || detail === "" ? "" : html`<p class="said">${detail}</p>`;
   const { status = words.status, again = null } = more;
   const button = again && html`<div class="actions"><a class="button" href="${again}">Open the page again</a></div>`;
   const body = html`${outcome(words, aboutOf(subject))}${said}${button ?? ""}${whomToAsk(asker)}`;
   return { status, forms: "nowhere" as const, html: await page({ title: words.title, body }) };
+}
+
+function whenAgain(seconds: number): string {
+  const minutes = Math.ceil(seconds / 60);
+  return seconds <= 60 ? "Come again in a minute." : `Come again in ${minutes} minutes.`;
 }
 
 type Ended = Exclude<ConsentAnswer, { outcome: "working" }>;

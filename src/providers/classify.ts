@@ -88,7 +88,7 @@ function byProtocol(status: number, error: unknown): Verdict {
 }
 
 /** Seconds until the provider wants to be asked again (RFC 9110, section 10.2.3); a date counts from the answer's own. */
-function readRetryAfter(headers: Readonly<Record<string, string>>): number | null {
+export function readRetryAfter(headers: Readonly<Record<string, string>>): number | null {
   const value = headers["retry-after"]?.trim() ?? "";
   // Whole seconds, by the RFC; some write parts of one.
   if (/^\d{1,9}(\.\d+)?$/.test(value)) return Math.ceil(Number(value));

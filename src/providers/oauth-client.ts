@@ -12,6 +12,7 @@ import { parseAnswer } from "./answer-body.ts";
 import { cut, describeAnswer } from "./scrub.ts";
 import type { TokenRequest } from "./assemble.ts";
 import { processTokenResponse } from "./token-response.ts";
+import { readRetryAfter } from "./classify.ts";
 import { isUsualHost } from "./usual-host.ts";
 
 /**
@@ -45,7 +46,10 @@ type AskedCall = { definition: ProviderDefinition; request: TokenRequest };
  * `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets.
  * `location`: where a 3xx sends the request, as the server wrote it. It is not followed.
  */
-export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string; location?: string };
+export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string; location?: string } & {
+  /** Of what was refused. */
+  retryAfterSeconds?: number;
+};
 
 /** What callers are not told of a request that failed, for the broker's own log. Holds no secret. */
 export type Untold = { provider: string; host: string; detail: string };
@@ -101,7 +105,12 @@ export function createOAuthClient(options: {
         const { definition, request } = call;
         const detail = describeAnswer({ definition, response, body, secrets: request.secrets });
         const location = status >= 300 && status < 400 ? response.headers["location"] : undefined;
-        return tell(call, { ok: false, status, body, detail, ...(location !== undefined && { location }) }, outcome);
+        const retryAfterSeconds = readRetryAfter(response.headers);
+        const more = {
+          ...(location !== undefined && { location }),
+          ...(retryAfterSeconds !== null && { retryAfterSeconds }),
+        };
+        return tell(call, { ok: false, status, body, detail, ...more }, outcome);
       }),
   };
 }

@@ -20,6 +20,7 @@ import type { Connections } from "../store/connections.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { readableName } from "../readable.ts";
 import { endsWithItsToken, lacksRefreshToken } from "../tokens/refresh-token.ts";
+import type { LimitKeeper } from "../tokens/limits.ts";
 import { askedInVain } from "../tokens/refusal.ts";
 import { openClientSecrets, type Sender } from "../tokens/sending.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
@@ -34,13 +35,14 @@ export type ConsentContextParts = {
   rows: Pick<TokenRows, "readById">;
   accounts: Pick<AccountRows, "findHeld">;
   sender: Pick<Sender, "prepare" | "ask">;
+  limits: Pick<LimitKeeper, "beside">;
   discovery: Discovery;
   publicUrl: string;
 };
 
 /** What consent needs to know of connections. */
 export function createConsentContext(parts: ConsentContextParts) {
-  const { records, clients, catalog, establish, vault, sender, discovery, publicUrl } = parts;
+  const { records, clients, catalog, establish, vault, sender, limits, discovery, publicUrl } = parts;
   const loadContext: LoadAuthorizationContext = async (connectionId) => {
     const record = await records.findById(connectionId);
     if (record === null) throw connectionNotFound("");
@@ -105,7 +107,7 @@ export function createConsentContext(parts: ConsentContextParts) {
     const { redirectUri } = request.values;
     const build = (values: TemplateValues) =>
       buildPushedRequest({ ...request, definition, values: { ...values, redirectUri } });
-    const asked = await sender.ask(sendable, definition.authorization?.pushed ?? null, build);
+    const asked = await sender.ask(sendable, definition.authorization?.pushed ?? null, build, limits.beside(sendable));
     if (asked?.ok === false) throw askedInVain("The provider does not take the authorization request", asked);
     return readPushedAnswer({ definition, values: request.values, body: asked?.body });
   };

@@ -302,7 +302,7 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
       : Sql.sql`CASE WHEN enabled_status = 'needs_reauthorization' AND ${withoutPerson} THEN 'pending' ELSE enabled_status END`;
   if (credentials !== undefined) {
     sets.push(Sql.sql`next_refresh_at = CASE WHEN ${withoutPerson} THEN ${firstTry("password")} ELSE next_refresh_at END, credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
-      backoff_until = NULL, enabled_status = ${enabled}`);
+      backoff_until = NULL, enabled_status = ${enabled}, untried = true`);
   }
   const status =
     disabled === undefined

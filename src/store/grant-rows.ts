@@ -58,6 +58,8 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         event: HistoryEvent;
         exclusive: boolean;
         unlessSent?: boolean;
+        /** The provider has not given it to this broker. */
+        untried?: boolean;
         /** What it was granted to; null: not known. */
         clientId?: string | null | undefined;
         account?: KnownAccount | undefined;
@@ -78,7 +80,9 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
           ? Sql.empty
           : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${keptFor}`;
       const isSent = fingerprint === null ? keptFor !== undefined : Sql.sql`c.refresh_fingerprint = ${fingerprint}`;
-      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row))}, ${freePermit},
+      // What is kept of the living grant is as good as it was.
+      const untried = keptFor === undefined ? Sql.sql`${given.untried === true}` : Sql.sql`c.untried`;
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row), untried)}, ${freePermit},
         backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},
         next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
           + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,

@@ -21,9 +21,11 @@ export type LimitedRequest = {
   provider: string | null;
   /**
    * `refresh`: it goes on with a grant that the provider has given. `first`: nobody knows yet whether it will ever work, so it takes no
-   * more than half of what the rules allow, and leaves every turn to others. `note`: counted, and let through whatever the rules say.
+   * more than half of what the rules allow, and leaves every turn to others. `person`: somebody waits for it, and anybody may have made
+   * it up. It takes what a refresh of its client does, but for a quarter of the window: where no other client has a claim to that, it is
+   * left to refreshes.
    */
-  kind: "refresh" | "first" | "note";
+  kind: "refresh" | "first" | "person";
   /** By when after its admission the provider will have got it, at the latest. */
   travelSeconds: number;
   /** From its admission; then it counts as come back. */
@@ -129,8 +131,8 @@ function admission(request: LimitedRequest): Sql.Sql {
   const requests = Sql.sql`${own.maxPerWindow?.requests ?? null}::int`;
   const kept = Sql.sql`${keptForOthers(rules)}::int`;
   const registered = Sql.sql`${registeredBeside(request)} LIMIT ${keptForOthers(rules) > 0 ? mostClients : 0}::int`;
-  const isRefresh = Sql.sql`${kind === "refresh"}::boolean`;
   const isKnown = Sql.sql`${kind !== "first"}::boolean`;
+  const leftByPeople = Sql.sql`${kind === "person" ? keptForOthers(rules) : 0}::int`;
   const me = Sql.sql`${client}::text`;
   return Sql.sql`
     INSERT INTO request_limits AS l (key, seen_by, seen_of, running, keep_seconds, asked_at, wait_seconds,
@@ -163,9 +165,9 @@ function admission(request: LimitedRequest): Sql.Sql {
       CROSS JOIN LATERAL (SELECT count(*) AS held FROM seen WHERE seen.client = o.client AND in_window) h),
     shares AS (SELECT LEAST(count(*), ${kept})::int AS number,
         CASE WHEN count(*) > 0 AND ${kept} > 0 THEN ${kept} / LEAST(count(*), ${kept})::int ELSE 0 END AS part FROM others),
-    mine AS (SELECT part, held < part AND ${isRefresh} AS is_below,
-        CASE WHEN held >= part AND ${isRefresh} THEN number ELSE 0 END AS leaves,
-        (SELECT since FROM known CROSS JOIN t WHERE client = ${me} AND due + ${turn} > now AND ${isRefresh}) AS since
+    mine AS (SELECT part, held < part AND ${isKnown} AS is_below,
+        CASE WHEN held >= part AND ${isKnown} THEN number ELSE 0 END AS leaves,
+        (SELECT since FROM known CROSS JOIN t WHERE client = ${me} AND due + ${turn} > now AND ${isKnown}) AS since
       FROM shares CROSS JOIN (SELECT count(*) AS held FROM seen WHERE client = ${me} AND in_window) h),
     -- What counts for this client. Of the requests of those that it leaves a part to, only what they had beyond it does, and their
     -- parts are as good as taken.
@@ -190,15 +192,14 @@ function admission(request: LimitedRequest): Sql.Sql {
           THEN LEAST(of_window_until, (SELECT at FROM counted WHERE place = bears - of_window) + ${window}) END AS turn_of_window_at,
         CASE WHEN number >= LEAST(CASE WHEN ${spacingMs}::double precision > 0 THEN 1 END,
           ${concurrency}::int - (SELECT count(*) FROM running)) THEN until END AS turn_at
-      FROM t CROSS JOIN ahead CROSS JOIN (SELECT ${requests} - leaves * part AS bears FROM mine) m),
-    waits AS (SELECT CASE WHEN ${kind === "note"}::boolean THEN 0 ELSE COALESCE(GREATEST(0,
-          EXTRACT(EPOCH FROM GREATEST(free.at, turn_of_window_at, turn_at) - now)), 0) END::double precision AS wait
+      FROM t CROSS JOIN ahead CROSS JOIN (SELECT ${requests} - GREATEST(leaves * part, CASE WHEN is_below THEN 0 ELSE ${leftByPeople} END) AS bears FROM mine) m),
+    waits AS (SELECT COALESCE(GREATEST(0,
+          EXTRACT(EPOCH FROM GREATEST(free.at, turn_of_window_at, turn_at) - now)), 0)::double precision AS wait
       FROM t CROSS JOIN free),
     asking AS (SELECT * FROM (SELECT client, asked, since, due FROM known WHERE client <> ${me} OR NOT ${isKnown}
-      UNION ALL SELECT ${me}, now,
-        CASE WHEN NOT ${isRefresh} THEN before.since WHEN wait > 0 THEN COALESCE(mine.since, now) END,
-        CASE WHEN NOT ${isRefresh} THEN before.due WHEN wait > 0 THEN (now + make_interval(secs => wait))::timestamptz(3) END
-      FROM t CROSS JOIN waits CROSS JOIN mine LEFT JOIN known before ON before.client = ${me} WHERE ${isKnown}) a
+      UNION ALL SELECT ${me}, now, CASE WHEN wait > 0 THEN COALESCE(mine.since, now) END,
+        CASE WHEN wait > 0 THEN (now + make_interval(secs => wait))::timestamptz(3) END
+      FROM t CROSS JOIN waits CROSS JOIN mine WHERE ${isKnown}) a
       ORDER BY asked DESC, client COLLATE "C" LIMIT ${mostClients}::int),
     times AS (SELECT at, client FROM seen
       UNION ALL SELECT now + ${travel}, ${me} FROM t CROSS JOIN waits WHERE wait = 0 AND keep > 0)

@@ -133,8 +133,11 @@ export function statusColumns(status: ConnectionStatus): Sql.Sql {
   return Sql.sql`status = CASE WHEN c.status = 'disabled' THEN 'disabled' ELSE ${status} END, enabled_status = ${status}`;
 }
 
-/** The set as the row's newest. `generation`: what it becomes. Schedule and back-off are `freeSchedule`'s. */
-export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
+/**
+ * The set as the row's newest. `generation`: what it becomes. Schedule and back-off are `freeSchedule`'s. The provider has given it,
+ * unless `untried` says otherwise.
+ */
+export function grantColumns(grant: SealedGrant, generation: number, untried = Sql.sql`false`): Sql.Sql {
   return Sql.sql`generation = ${generation}, ${statusColumns("connected")},
     access_token_sealed = ${grant.accessToken}, refresh_token_sealed = ${grant.refreshToken},
     refresh_fingerprint = ${grant.refreshFingerprint}, token_type = ${grant.tokenType},
@@ -146,7 +149,7 @@ export function grantColumns(grant: SealedGrant, generation: number): Sql.Sql {
       ELSE ${grant.refreshTokenExpiresAt}::timestamptz END,
     refresh_due_at = ${grant.refreshDueAt}::timestamptz, keep_alive_at = ${grant.keepAliveAt}::timestamptz,
     no_refresh_token_since = ${grant.noRefreshTokenSince}::timestamptz,
-    lifetime_unreadable = ${grant.unreadableLifetime},
+    lifetime_unreadable = ${grant.unreadableLifetime}, untried = ${untried},
     missing_scopes_since = CASE WHEN NOT c.scopes <@ COALESCE(${grant.grantedScopes}::text[], c.granted_scopes)
       THEN COALESCE(c.missing_scopes_since, clock_timestamp()) END,
     in_use = false, gone_back_from = NULL, ${noRefusals},

@@ -52,6 +52,8 @@ export type TokenRow = {
   noRefreshTokenSince: Date | null;
   /** The newest answer stated a life that could not be read: what the definition falls back to counts. */
   unreadableLifetime: boolean;
+  /** A person handed its set or its credentials over, and no refresh has succeeded since: nobody knows whether it will ever work. */
+  untried: boolean;
   /** When it is refreshed whoever reads it, so that the refresh token or the grant does not end unused; null: they do not end. */
   keepAliveAt: Date | null;
   attemptId: string | null;
@@ -92,7 +94,7 @@ export const tokenColumns = Sql.sql`
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
   c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",
   c.authorized_at AS "authorizedAt", c.authorized_client_id AS "authorizedClientId",
-  c.no_refresh_token_since AS "noRefreshTokenSince", c.lifetime_unreadable AS "unreadableLifetime", c.keep_alive_at AS "keepAliveAt", c.attempt_id::text AS "attemptId",
+  c.no_refresh_token_since AS "noRefreshTokenSince", c.lifetime_unreadable AS "unreadableLifetime", c.untried, c.keep_alive_at AS "keepAliveAt", c.attempt_id::text AS "attemptId",
   c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",
   c.last_attempt_id::text AS "lastAttemptId", c.attempt_replays AS "attemptReplays", c.backoff_until AS "backoffUntil",
   c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",

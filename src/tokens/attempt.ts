@@ -84,10 +84,8 @@ async function send(
     announce(parts, permit, "started");
     return await parts.sender.send(sendable, plan, { mayStillSend: permit.mayStillSend });
   };
-  return await parts.limits.keep(sendable, sendOnce, {
-    cannotWait: false,
-    isProven: permit.row.status === "connected",
-  });
+  const isProven = permit.row.status === "connected" && !permit.row.untried;
+  return await parts.limits.keep(sendable, sendOnce, { cannotWait: false, isProven });
 }
 
 /** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */

@@ -12,6 +12,8 @@ export const budgets = {
   sendWindowMs: 2000,
   /** From its admission by the limits until the provider has got a request at the latest: `sendWindowMs`, and 3 s on its way. */
   limitTravelSeconds: 5,
+  /** How long a person waits for limits that a renewal would be tried again after. */
+  limitPatienceMs: 10_000,
   /** How long a row is trusted without asking Postgres again. */
   cacheTrustMs: 4000,
   /** A waiter that finds nobody sending for so long asks for the permit itself. */

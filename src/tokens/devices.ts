@@ -8,6 +8,7 @@ import type { Failure } from "../providers/grant.ts";
 import { hostInputs } from "../providers/requirements.ts";
 import { joinScopes } from "../providers/scopes.ts";
 import { sideRequest } from "../providers/side-requests.ts";
+import type { TemplateValues } from "../providers/template.ts";
 import type { AccountRows } from "../store/account-rows.ts";
 import type { ConsentLinks } from "../store/consent-links.ts";
 import type { DeviceAuthorizations, DeviceRow } from "../store/device-authorizations.ts";
@@ -17,6 +18,7 @@ import { UnreadableSecretError } from "../unreadable.ts";
 import type { TokenVault } from "../vault/token-vault.ts";
 import { entrustedDestination } from "./destination.ts";
 import type { Establish } from "./establish.ts";
+import type { LimitKeeper } from "./limits.ts";
 import type { Alarms } from "./observer.ts";
 import { askedInVain, isRefused } from "./refusal.ts";
 import type { Sendable, Sender } from "./sending.ts";
@@ -55,6 +57,7 @@ export type DeviceParts = {
   rows: Pick<TokenRows, "readById">;
   establish: Pick<Establish, "prepareWithChains" | "keepGrant" | "ask">;
   sender: Pick<Sender, "ask">;
+  limits: Pick<LimitKeeper, "beside">;
   vault: TokenVault;
   clock: Clock;
   /** True from the moment at which this process may not begin anything any more. */
@@ -73,7 +76,7 @@ const slowDownSeconds = 5;
 const mostSeconds = 60;
 
 export function createDevices(parts: DeviceParts): Devices {
-  const { deviceCodes, rows, establish, sender, vault, clock, isDraining, alarms, onBackgroundError } = parts;
+  const { deviceCodes, rows, establish, sender, limits, vault, clock, isDraining, alarms, onBackgroundError } = parts;
   const polling = new Set<Promise<void>>();
   let nextLookMs = 0;
 
@@ -141,7 +144,8 @@ export function createDevices(parts: DeviceParts): Devices {
       if (definition.device === null) throw notOffered(row);
       const scope = joinScopes(definition, row.scopes);
       const { device } = definition;
-      const answer = await sender.ask(sendable, device, (values) => sideRequest(device, { ...values, scope }));
+      const build = (values: TemplateValues) => sideRequest(device, { ...values, scope });
+      const answer = await sender.ask(sendable, device, build, limits.beside(sendable));
       const said = "The provider gives no user code";
       if (answer?.ok === false) throw askedInVain(said, answer, { connection: row.name });
       const read = readDeviceAuthorization(answer?.body);

@@ -89,6 +89,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
         event,
         exclusive,
         unlessSent: true,
+        untried: true,
         clientId,
         account: nobodyKnown,
       });

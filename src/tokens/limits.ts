@@ -1,12 +1,18 @@
+import type { Clock } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
+import type { TokenRequest } from "../providers/assemble.ts";
 import type { Limits } from "../providers/definition.ts";
 import type { Failure, TokenAnswer } from "../providers/grant.ts";
 import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
 import { longestRequestedSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
-import type { Sendable, Sender } from "./sending.ts";
+import { refusal } from "./refusal.ts";
+import type { Sendable, Sender, SendsBeside } from "./sending.ts";
 
-/** `isProven`: it goes on with a grant that the provider has given; else nobody knows yet whether it will ever work. */
+/**
+ * `cannotWait`: a person waits for it, and what is sent would be lost by the next time, such as a code that a browser has brought.
+ * Else `isProven`: it goes on with a grant that the provider has given, or nobody knows yet whether it will ever work.
+ */
 type Urgency = { cannotWait: boolean; isProven: boolean };
 
 /** The `limits` of definitions, kept together with all replicas. A definition without any costs nothing. */
@@ -14,25 +20,31 @@ export type LimitKeeper = {
   /**
    * Sends if the limits let another request through now; else the failure is `limit_reached` and says when to ask again.
    * Without Postgres nothing is sent. What has never worked comes last, and clients that share a limit have a share each
-   * (store/request-limits.ts). Rejects only as `send` does.
-   * `cannotWait`: what is sent would be lost by then, such as a code that a browser has brought. It is counted, and sent whatever
-   * the limits say.
+   * (store/request-limits.ts). What cannot wait is asked for again where a few seconds are enough. Rejects only as `send` does.
    */
   keep(sendable: Sendable, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
+  /**
+   * How what a person is sent to the provider with is asked for: a user code, or a pushed authorization request. At the host of the
+   * token endpoint it counts as what cannot wait. @throws ProviderBusyError where the limits do not let it through
+   */
+  beside(sendable: Sendable): SendsBeside;
 };
 
 type Options = {
   limits: RequestLimits;
   sender: Pick<Sender, "hostOf">;
+  clock: Pick<Clock, "monotonicMs" | "sleep">;
   onError: (error: unknown) => void;
 };
 
-export function createLimitKeeper({ limits, sender, onError }: Options): LimitKeeper {
+export function createLimitKeeper({ limits, sender, clock, onError }: Options): LimitKeeper {
+  /** Of one host, whatever it is per: a host that an input of one connection names closes no other one, and takes nothing of it. */
   const keyOf = (sendable: Sendable): string => {
     const { per } = sendable.definition.limits;
-    if (per === "connection") return `connection:${sendable.owner.id}`;
-    if (per === "client") return `client:${clientOf(sendable)}`;
-    return `token_host:${sender.hostOf(sendable)}`;
+    const host = sender.hostOf(sendable);
+    if (per === "connection") return `connection:${sendable.owner.id} at ${host}`;
+    if (per === "client") return `client:${clientOf(sendable)} at ${host}`;
+    return `token_host:${host}`;
   };
 
   const tell = (error: unknown): null => {
@@ -47,11 +59,18 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
       rules,
       client: clientOf(sendable),
       provider: rules.per === "token_host" ? id : null,
-      kind: cannotWait ? "note" : isProven ? "refresh" : "first",
+      kind: cannotWait ? "person" : isProven ? "refresh" : "first",
       travelSeconds: budgets.limitTravelSeconds,
       leaseSeconds: budgets.leaseSeconds,
     };
-    return await limits.admit(request).catch(tell);
+    const giveUpMs = clock.monotonicMs() + (cannotWait ? budgets.limitPatienceMs : 0);
+    for (;;) {
+      const admission = await limits.admit(request).catch(tell);
+      if (admission === null || admission.admitted !== null) return admission;
+      const waitMs = Math.ceil(admission.waitSeconds * 1000);
+      if (clock.monotonicMs() + waitMs > giveUpMs) return admission;
+      await clock.sleep(waitMs);
+    }
   };
 
   const settle = async (admitted: Admitted, failure: Failure | null): Promise<void> => {
@@ -67,20 +86,36 @@ export function createLimitKeeper({ limits, sender, onError }: Options): LimitKe
       if (!hasLimits(rules)) return await send();
       const admission = await admit(sendable, how);
       const admitted = admission?.admitted ?? null;
-      if (admitted === null && !how.cannotWait) {
-        return {
-          kind: "failed",
-          failure: heldBack(admission, { isOfClient: rules.per !== "connection" && how.isProven }),
-        };
+      if (admitted === null) {
+        const isOfClient = rules.per !== "connection" && how.isProven && !how.cannotWait;
+        return { kind: "failed", failure: heldBack(admission, { isOfClient }) };
       }
       const answer = closing(await send(), rules);
       const failure = answer.kind === "failed" ? answer.failure : null;
-      const settled = admitted === null ? undefined : settle(admitted, failure);
+      const settled = settle(admitted, failure);
       // A token is stored first. After a refusal, a second way may want the place that this one leaves.
       if (failure !== null && failure.class !== "unknown") await settled;
       return answer;
     },
+
+    beside: (sendable) => async (request, send) => {
+      const { limits: rules } = sendable.definition;
+      if (!hasLimits(rules) || hostOf(request) !== sender.hostOf(sendable)) return await send();
+      const admission = await admit(sendable, { cannotWait: true, isProven: false });
+      if (admission === null || admission.admitted === null) {
+        throw refusal(sendable.row, heldBack(admission, { isOfClient: false }));
+      }
+      const asked = await send();
+      // Whether what got no answer has left, nobody says: it counts.
+      const closeSeconds = asked.status === 429 ? closedFor(asked.retryAfterSeconds, rules) : 0;
+      await limits.settle(admission.admitted, { sent: true, closeSeconds }).catch(tell);
+      return asked;
+    },
   };
+}
+
+function hostOf({ url }: TokenRequest): string {
+  return new URL(url).host;
 }
 
 /**
@@ -96,12 +131,15 @@ function hasLimits({ concurrency, spacingMs, coolDownSeconds, maxPerWindow }: Li
 }
 
 /** An answer with the time for which it closes the limit to everybody. */
-function closing(answer: TokenAnswer, { coolDownSeconds }: Limits): TokenAnswer {
+function closing(answer: TokenAnswer, limits: Limits): TokenAnswer {
   if (answer.kind === "granted") return answer;
   const { failure } = answer;
   if (failure.code !== "rate_limited" && failure.code !== "blocked") return answer;
-  const asked = Math.min(failure.retryAfterSeconds ?? 0, longestRequestedSeconds);
-  return { ...answer, failure: { ...failure, closedSeconds: Math.max(coolDownSeconds, asked) } };
+  return { ...answer, failure: { ...failure, closedSeconds: closedFor(failure.retryAfterSeconds, limits) } };
+}
+
+function closedFor(retryAfterSeconds: number | undefined, { coolDownSeconds }: Limits): number {
+  return Math.max(coolDownSeconds, Math.min(retryAfterSeconds ?? 0, longestRequestedSeconds));
 }
 
 function heldBack(admission: Admission | null, { isOfClient }: { isOfClient: boolean }): Failure {

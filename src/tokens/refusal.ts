@@ -1,8 +1,8 @@
-import { BrokerError } from "../errors.ts";
+import { BrokerError, ProviderBusyError } from "../errors.ts";
 import { readPointer } from "../providers/answer-body.ts";
 import type { Failure } from "../providers/grant.ts";
 import type { Asked } from "../providers/oauth-client.ts";
-import { retryAfter } from "./unavailable.ts";
+import { isOfLimits, retryAfter } from "./unavailable.ts";
 
 /** When to come again where nobody says. */
 const unknownSeconds = 5;
@@ -17,17 +17,21 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
     return new BrokerError("provider_rejected", `The provider refuses: ${failure.detail}`, context);
   }
   const seconds = failure.closedSeconds ?? failure.retryAfterSeconds ?? unknownSeconds;
-  return new BrokerError("provider_unavailable", `The provider could not be asked: ${failure.detail}`, {
-    ...context,
-    retryAfterSeconds: retryAfter(failure.code, seconds),
-  });
+  const retryAfterSeconds = retryAfter(failure.code, seconds);
+  const detail = `The provider could not be asked: ${failure.detail}`;
+  if (isOfLimits(failure.code)) return new ProviderBusyError(detail, { ...context, retryAfterSeconds });
+  return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
 }
 
 /** What is told of a request beside the token endpoint that came to nothing. `said`: the first words of what people read. */
 export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
   const { status, detail } = asked;
   const text = `${said}: ${detail}`;
-  const isAway = status === null || status === 429 || status >= 500;
+  if (status === 429) {
+    const retryAfterSeconds = retryAfter("rate_limited", asked.retryAfterSeconds ?? unknownSeconds);
+    return new ProviderBusyError(text, { ...context, retryAfterSeconds });
+  }
+  const isAway = status === null || status >= 500;
   if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: unknownSeconds });
   return new BrokerError(isClientRefused(asked) ? "client_rejected" : "provider_rejected", text, context);
 }

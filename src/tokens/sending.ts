@@ -89,8 +89,13 @@ export type Sender = {
     sendable: Sendable<Place>,
     request: ProviderRequest | null,
     build: (values: TemplateValues) => TokenRequest | null,
+    /** Sends each request. Left out: at once. */
+    sends?: SendsBeside,
   ): Promise<Asked | null>;
 };
+
+/** Sends a request beside the token endpoint by `send`, if it may be sent. Else it throws. */
+export type SendsBeside = (request: TokenRequest, send: () => Promise<Asked>) => Promise<Asked>;
 
 /** Of a connection, or of what is left of a deleted one. */
 type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "inputsInForce" | "chain">;
@@ -162,14 +167,14 @@ export function createSender(parts: SenderParts): Sender {
     return await withAssertion(request, values, given);
   };
 
-  const ask: Sender["ask"] = async (sendable, request, build) => {
+  const ask: Sender["ask"] = async (sendable, request, build, sends = async (_, send) => await send()) => {
     const { definition, clientSecrets, owner } = sendable;
     const { secretInputs } = openEntrusted(vault, owner);
     for (let secretIndex = 0; ; secretIndex++) {
       const known = { ...valuesOf(sendable, secretIndex), secretInputs };
       const built = build(request === null ? known : await authenticated(request, known, definition));
       if (built === null) return null;
-      const asked = await oauth.ask({ definition, request: built });
+      const asked = await sends(built, async () => await oauth.ask({ definition, request: built }));
       const isLast = request === null || secretIndex + 1 >= clientSecrets.length;
       if (isLast || !isClientRefused(asked)) return asked;
     }

@@ -83,7 +83,7 @@ export function createTokenCore(parts: TokenCoreParts) {
   const databaseClock = createDatabaseClock(clock);
   const subjectToken = async (name: string) => (await tokens.get(name, subjectWish)).accessToken;
   const sender = createSender({ ...parts, subjectToken });
-  const limits = createLimitKeeper({ limits: parts.requestLimits, sender, onError: onBackgroundError });
+  const limits = createLimitKeeper({ limits: parts.requestLimits, sender, clock, onError: onBackgroundError });
   const lookups = createAccounts({ ...parts, sender });
   const common = { ...parts, databaseClock, sender, limits, isDraining };
   const cache = createTokenCache(common);
@@ -139,6 +139,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     establish,
     devices,
     sender,
+    limits,
     sweeper,
     recovery,
     /** What is to be done before the first caller comes. */

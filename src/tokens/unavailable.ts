@@ -26,11 +26,13 @@ export function isHeldBack(row: Refreshable & Pick<TokenRow, "backoffUntil" | "n
 type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
 
 /** What `limits` hold back, and the answers that close them. */
-const ofLimits = new Set(["limit_reached", "rate_limited", "blocked"]);
+export function isOfLimits(code: string | null): boolean {
+  return code === "limit_reached" || code === "rate_limited" || code === "blocked";
+}
 
 /** Seconds for a Retry-After header, after this failure: from 1 to 60, or to an hour where limits say so. */
 export function retryAfter(code: string | null, seconds: number): number {
-  const most = ofLimits.has(code ?? "") ? budgets.limitRetryAfterMaxSeconds : budgets.retryAfterMaxSeconds;
+  const most = isOfLimits(code) ? budgets.limitRetryAfterMaxSeconds : budgets.retryAfterMaxSeconds;
   return Math.min(Math.max(Math.ceil(seconds), budgets.retryAfterMinSeconds), most);
 }
 

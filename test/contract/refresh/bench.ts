@@ -227,7 +227,7 @@ export class RefreshBench {
     const onError = (error: unknown) => void this.seen.push(String(error));
     this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
     const cache = createTokenCache({ ...common, databaseClock: createDatabaseClock(this.clock) });
-    const limitKeeper = createLimitKeeper({ limits, sender: common.sender, onError });
+    const limitKeeper = createLimitKeeper({ limits, sender: common.sender, clock: this.clock, onError });
     const granting = createGranting({ ...common, cache, keeper: this.keeper, limits: limitKeeper });
     const parts = {
       ...common,

@@ -126,6 +126,44 @@ export function heldBack(stage: () => StoreStage): void {
       ]);
       expect((await new RefreshBench(stage(), { limits }).run(connected.id, [granted()])).kind).toBe("moved");
     });
+
+    it.each([
+      { is: "a set that a person handed over", change: "untried = true" },
+      { is: "credentials", change: "credentials" },
+    ])("count as such with $is, until a refresh has succeeded", async ({ change }) => {
+      const limits = "{ per: connection, max_per_window: 4 in 600 s }";
+      const { id } = await connectExpired(stage());
+      if (change === "credentials") {
+        const row = await stage().row(id);
+        const credentials = vault.sealCredentials(
+          { username: "u", password: "p" },
+          entrustedPlace(row, { revision: 1 }),
+        );
+        await stage().connections.update(row, { credentials }, freely);
+      } else await stage().set(id, change);
+      const bench = new RefreshBench(stage(), { limits });
+      const failing = async (...answers: (typeof busy)[]) => {
+        const { failure } = await bench.run(id, answers);
+        await stage().set(id, "backoff_until = NULL");
+        return failure?.code;
+      };
+      expect([await failing(busy), await failing(busy), await failing()]).toEqual([
+        "rate_limited",
+        "rate_limited",
+        "limit_reached",
+      ]);
+      await pass(stage(), id, 4000);
+      expect(await bench.run(id, [granted({ refreshToken: "second" })])).toMatchObject({
+        kind: "moved",
+        row: { untried: false },
+      });
+      await stage().set(id, "expires_at = clock_timestamp(), backoff_until = NULL");
+      expect([await failing(busy), await failing(busy), await failing(busy)]).toEqual([
+        "rate_limited",
+        "rate_limited",
+        "rate_limited",
+      ]);
+    });
   });
 
   describe("an answer that says to go slower", () => {

@@ -41,7 +41,7 @@ export class ModelLimits {
 
   #request(): LimitedRequest {
     const dice = this.#dice;
-    const kind = dice.pick(["refresh", "refresh", "refresh", "refresh", "first", "note"] as const);
+    const kind = dice.pick(["refresh", "refresh", "refresh", "refresh", "first", "person"] as const);
     const given = { key: dice.pick(keys), rules: dice.pick(rules), client: dice.pick(clients), provider: null, kind };
     return { ...given, travelSeconds: 5, leaseSeconds: 30 };
   }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { describeWithServices } from "../../support/services/index.ts";
 import { query } from "../../support/query.ts";
+import { type Page, ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { walkConsent } from "../../support/walk-consent.ts";
 import { nothing, TwoTeams } from "./support/two-teams.ts";
 
@@ -194,34 +195,46 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     expect(revoked()).toBeGreaterThan(0);
   });
 
-  it("leaves team B its part of what a provider bears, however often its own connections are refreshed, and with what", async () => {
-    const { client } = stage.limited;
+  it("leaves team B its part of what a provider bears: with refreshes, with tokens that have never worked, and by a link alone with made-up codes", async () => {
+    const { client, ledger } = stage.limited;
     for (const team of ["a", "b"]) {
       const fields = { provider: "limited", client_id: client.id, client_secret: client.secret };
       await stage.api.createClient({ name: `limited-${team}`, ...fields, connections: [`team-${team}-*`] });
+      const name = `team-${team}-limited`;
+      await stage.api.createConnection({ name, provider: "limited", client: `limited-${team}` });
+      await stage.connect(name);
     }
-    // The provider has not heard of team B for long.
-    await stage.addLimited("team-b-limited", "limited-b", 0);
-    await stage.addLimited("team-a-limited", "limited-a", 3600);
-    const statuses: number[] = [];
-    const refresh = async (name: string) => {
-      const answer = await stage.attack(key, `/connections/${name}/refresh`, { method: "POST" });
-      statuses.push(answer.status);
-      return answer;
-    };
+    const sent = () => ledger.requestsTo("token").length;
+    // What has never worked: half of the 8 that the provider bears, of which 2 are gone.
+    await post("/connections", { name: "team-a-junk", provider: "limited", client: "limited-a", grant: "import" });
+    const junk: number[] = [];
     for (let index = 0; index < 4; index++) {
-      await refresh("team-a-limited");
-      const name = `team-a-junk-${index}`;
-      await post("/connections", { name, provider: "limited", client: "limited-a", grant: "import" });
-      await post(`/connections/${name}/import`, { access_token: "x", refresh_token: `junk-${index}`, expires_in: 0 });
-      await refresh(name);
+      const set = { refresh_token: `junk-${index}`, verify: true };
+      junk.push((await post("/connections/team-a-junk/import", set)).status);
     }
-    const last = await refresh("team-a-limited");
-    expect(stage.limited.ledger.requestsTo("token").length, JSON.stringify(statuses)).toBe(6);
-    expect([last.status, last.body["code"]]).toEqual([503, "provider_unavailable"]);
-    expect(Number(last.headers["retry-after"])).toBeGreaterThan(60);
+    expect([sent(), junk]).toEqual([4, [422, 422, 503, 503]]);
+    // No key at all. The last two that the provider bears are team B's, which has had one of them.
+    const { url } = await stage.api.consentLink("team-a-limited");
+    const browser = new ScriptedBrowser();
+    const pages: Page[] = [];
+    for (let index = 0; index < 5; index++) {
+      const isAway = ({ origin }: URL) => origin !== stage.broker.url;
+      const away = await browser.submit(await browser.open(url), { stopAt: isAway });
+      const state = away.url.searchParams.get("state") ?? "";
+      const callback = `${stage.broker.redirectUri("limited")}?code=made-up-${index}&state=${state}`;
+      pages.push(await browser.open(callback));
+    }
+    expect([sent(), pages.map(({ status }) => status)]).toEqual([7, [502, 502, 502, 503, 503]]);
+    const { text, headers } = pages.at(-1) as Page;
+    expect(text).toContain("takes no more requests right now");
+    expect(Number(headers["retry-after"])).toBeGreaterThan(60);
+    expect((await browser.open(url)).status).toBe(200);
+    const refused = await stage.attack(key, "/connections/team-a-limited/refresh", { method: "POST" });
+    expect([refused.status, refused.body["code"]]).toEqual([503, "provider_unavailable"]);
+    expect(Number(refused.headers["retry-after"])).toBeGreaterThan(60);
     expect((await stage.api.token("team-b-limited")).status).toBe(200);
     expect((await stage.api.api("/connections/team-b-limited/refresh", { method: "POST" })).status).toBe(200);
+    expect(sent()).toBe(8);
   });
 
   it("all in all has got no token and no secret, and has had nobody else asked", () => {

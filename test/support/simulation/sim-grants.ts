@@ -33,7 +33,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       return stored;
     },
 
-    replaceGrant(place, grant, { event, exclusive, unlessSent = false, clientId = null, keptFor }) {
+    replaceGrant(place, grant, { event, exclusive, unlessSent = false, untried = false, clientId = null, keptFor }) {
       const fingerprint = exclusive ? grant.refreshFingerprint : null;
       const isFree = (row: SimRow) =>
         fingerprint === null ||
@@ -46,6 +46,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       const isMine = (row: SimRow) => row.generation === place.generation && isFree(row) && isLiving(row);
       const stored = tables.update(place.id, isMine, (row) => ({
         ...grantColumns(row, grant, nextGeneration(place)),
+        untried: keptFor === undefined ? untried : row.untried,
         ...freePermit(row),
         backoffUntil: isSent(row) ? row.leaseUntil : null,
         authorizedClientId: clientId,

@@ -28,11 +28,11 @@ const mostClients = 64;
 export function limitStatements(tables: SimTables): Sync<RequestLimits> {
   return {
     admit(request): Admission {
-      const { key, client, kind, travelSeconds } = request;
+      const { key, client, travelSeconds } = request;
       const now = tables.nowMs();
       const limit = asOf(now, request, tables.limits.get(key));
       const share = shareOf(now, request, { limit, registered: registeredBeside(tables, request) });
-      const waitSeconds = kind === "note" ? 0 : Math.max(0, freeAt(now, request, { limit, share }) - now) / 1000;
+      const waitSeconds = Math.max(0, freeAt(now, request, { limit, share }) - now) / 1000;
       const clients = askingAfter(now, request, { limit, since: share.since, waitSeconds });
       const asked = { ...limit, askedAt: now, waitSeconds, clients };
       if (waitSeconds > 0) {
@@ -93,6 +93,7 @@ type Turns = { number: number; untilMs: number };
 type Share = {
   /** Requests of the window that it leaves to others: so many to each of these. */
   part: number;
+  isBelow: boolean;
   leavesTo: readonly string[];
   /** Since when it waits. */
   since: number | null;
@@ -117,11 +118,11 @@ function shareOf(
     .sort((one, other) => one.held - other.held || compare(one.client, other.client));
   const number = Math.min(others.length, kept);
   const part = number === 0 ? 0 : Math.floor(kept / number);
-  const isRefresh = kind === "refresh";
-  const isBelow = isRefresh && heldBy(client) < part;
+  const isKnown = kind !== "first";
+  const isBelow = isKnown && heldBy(client) < part;
   const own = limit.clients.find((one) => one.client === client);
-  const since = isRefresh && (own?.due ?? -Infinity) + turnMs > now ? (own?.since ?? null) : null;
-  const leavesTo = isRefresh && !isBelow ? others.slice(0, number).map((one) => one.client) : [];
+  const since = isKnown && (own?.due ?? -Infinity) + turnMs > now ? (own?.since ?? null) : null;
+  const leavesTo = isKnown && !isBelow ? others.slice(0, number).map((one) => one.client) : [];
   const ahead = limit.clients.filter((one) => {
     if (one.client === client || one.since === null || one.due === null) return false;
     if (one.due > now + comeBackMs + travelSeconds * 1000 || one.due + turnMs <= now) return false;
@@ -134,7 +135,7 @@ function shareOf(
     number: all.length,
     untilMs: Math.max(...all.map(({ due }) => (due ?? 0) + turnMs)),
   });
-  return { part, leavesTo, since, ahead: turnsOf(ahead), aheadInWindow: turnsOf(aheadInWindow) };
+  return { part, isBelow, leavesTo, since, ahead: turnsOf(ahead), aheadInWindow: turnsOf(aheadInWindow) };
 }
 
 function freeAt(
@@ -153,7 +154,8 @@ function freeAt(
       return left === 0;
     })
     .map(({ at }) => at);
-  const most = (maxPerWindow?.requests ?? Infinity) - share.leavesTo.length * share.part;
+  const leftByPeople = kind === "person" && !share.isBelow ? keptForOthers(rules) : 0;
+  const most = (maxPerWindow?.requests ?? Infinity) - Math.max(share.leavesTo.length * share.part, leftByPeople);
   const oldest = counted[most - 1];
   const inWindow = counted.filter((at) => at + windowMs > now).length;
   const places = Math.min(rules.spacingMs > 0 ? 1 : Infinity, (concurrency ?? Infinity) - limit.running.length);
@@ -179,10 +181,9 @@ function askingAfter(
   { limit, since, waitSeconds }: { limit: SimLimit; since: number | null; waitSeconds: number },
 ): Asking[] {
   if (kind === "first") return limit.clients;
-  const before = limit.clients.find((one) => one.client === client);
   const waits = waitSeconds > 0 ? { since: since ?? now, due: Math.round(now + waitSeconds * 1000) } : none;
   const others = limit.clients.filter((one) => one.client !== client);
-  return [{ ...none, ...before, client, asked: now, ...(kind === "refresh" && waits) }, ...others]
+  return [{ client, asked: now, ...waits }, ...others]
     .sort((one, other) => other.asked - one.asked || compare(one.client, other.client))
     .slice(0, mostClients);
 }

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { BrokerError } from "../../../src/errors.ts";
+import { BrokerError, ProviderBusyError } from "../../../src/errors.ts";
 import { defaultTimeouts } from "../../../src/providers/oauth-client.ts";
 import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
 import { budgets } from "../../../src/tokens/budgets.ts";
@@ -58,6 +58,24 @@ async function ticketOf(browser: TestBrowser, callback: string): Promise<string>
   expect([answer.headers["cache-control"], answer.headers["referrer-policy"]]).toEqual(["no-store", "no-referrer"]);
   return String(answer.headers["location"]);
 }
+
+test("with a code that the provider's limits hold back shows when to come again, and the link stays usable", async () => {
+  stage.behaviour.exchange = async () => {
+    throw new ProviderBusyError("nothing was sent", { retryAfterSeconds: 590 });
+  };
+  const { browser, url, callback } = await comingBack();
+  for (const time of ["first", "again"]) {
+    const { statusCode, headers, body } = await browser.get(callback);
+    expect([time, statusCode, body]).toEqual([time, 503, expect.stringContaining("takes no more requests right now")]);
+    expect(body).toContain("open the link you were given again");
+    const seconds = Number(headers["retry-after"]);
+    expect([seconds > 300, seconds <= 590]).toEqual([true, true]);
+  }
+  holdExchange().finish();
+  const next = new URL(String((await browser.press(url)).headers["location"]));
+  const again = `/callback/sandbox?code=fresh&state=${next.searchParams.get("state")}`;
+  expect(seen(await browser.get(again))).toEqual(connected);
+});
 
 describe("a callback that comes while the first is under way", () => {
   test("waits for it and sees the same, and nothing is sent twice", async () => {

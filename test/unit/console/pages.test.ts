@@ -94,6 +94,7 @@ const statuses: [ConsentProblem, number][] = [
   ["already_answered", 410],
   ["provider_refused", 502],
   ["provider_unavailable", 502],
+  ["provider_busy", 503],
   ["client_rejected", 502],
   ["storage_unavailable", 503],
   ["interrupted", 500],
@@ -107,6 +108,17 @@ test.each(statuses)("%s has a page with %i that says what to do next", async (na
   expect(html).toContain("What now?");
   expect(html).toContain("Some &lt;detail&gt;");
 });
+
+test.each([
+  { retryAfterSeconds: 20, says: "Come again in a minute." },
+  { retryAfterSeconds: 590, says: "Come again in 10 minutes." },
+])(
+  "of a provider that takes no more requests it says when to come again: $says",
+  async ({ retryAfterSeconds, says }) => {
+    const { html } = await problemPage(new ConsentError("provider_busy", null, { retryAfterSeconds }), broker);
+    expect(html).toContain(says);
+  },
+);
 
 test("who has connected an account that ends by itself is told so, and what to do", async () => {
   const named = { connectionName: "acme", providerName: "Bol", account: null, returnTo: null };

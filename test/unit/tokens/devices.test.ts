@@ -99,6 +99,7 @@ class Stage {
         },
       },
       sender: { ask: async () => null },
+      limits: { beside: () => async (_request, send) => await send() },
       vault,
       clock: this.clock,
       isDraining: () => this.isDraining,

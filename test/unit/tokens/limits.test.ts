@@ -1,11 +1,14 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
+import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
+import type { Asked } from "../../../src/providers/oauth-client.ts";
 import type { Admission, Admitted, LimitedRequest } from "../../../src/store/request-limits.ts";
 import { createLimitKeeper } from "../../../src/tokens/limits.ts";
 import type { Sendable } from "../../../src/tokens/sending.ts";
 import { simClient } from "../../support/simulation/sim-catalog.ts";
 import { define } from "../providers/definitions.ts";
+import { fakeClock } from "./fake-clock.ts";
 import { tokenRow } from "./token-row.ts";
 
 const granted: TokenAnswer = {
@@ -26,6 +29,8 @@ class Stage {
   readonly errors: unknown[] = [];
   admission: () => Promise<Admission> = async () => this.#admit();
   settling: Promise<void> = Promise.resolve();
+  host = "login.example:8443";
+  readonly clock = fakeClock();
   readonly keeper = createLimitKeeper({
     limits: {
       admit: async (request) => {
@@ -37,7 +42,8 @@ class Stage {
         await this.settling;
       },
     },
-    sender: { hostOf: () => "login.example:8443" },
+    sender: { hostOf: () => this.host },
+    clock: this.clock,
     onError: (error) => void this.errors.push(error),
   });
 
@@ -57,8 +63,8 @@ describe("limits", () => {
   it.each([
     { limits: "{ cool_down_s: 1 }", key: "token_host:login.example:8443" },
     { limits: "{ per: token_host, spacing_ms: 1 }", key: "token_host:login.example:8443" },
-    { limits: "{ per: client, concurrency: 1 }", key: `client:${simClient.id}` },
-    { limits: "{ per: connection, max_per_window: 1 in 1 s }", key: "connection:owner" },
+    { limits: "{ per: client, concurrency: 1 }", key: `client:${simClient.id} at login.example:8443` },
+    { limits: "{ per: connection, max_per_window: 1 in 1 s }", key: "connection:owner at login.example:8443" },
   ])("of $limits are those of $key", async ({ limits, key }) => {
     const stage = new Stage();
     expect(await stage.keeper.keep(sendable(limits), async () => granted, refresh)).toBe(granted);
@@ -66,15 +72,30 @@ describe("limits", () => {
     expect(stage.settled).toEqual([{ admitted: expect.objectContaining({ key }), sent: true, closeSeconds: 0 }]);
   });
 
-  it("of clients are shared by all connections of a definition that fixes the client", async () => {
+  it("of clients are shared by all connections of a definition that fixes the client, at the same host", async () => {
     const stage = new Stage();
     await stage.keeper.keep(
       sendable("{ per: client, concurrency: 1 }", { client: null }),
       async () => granted,
       refresh,
     );
-    expect(stage.asked.map(({ key }) => key)).toEqual(["client:own"]);
+    expect(stage.asked.map(({ key }) => key)).toEqual(["client:own at login.example:8443"]);
   });
+
+  it.each(["token_host", "client", "connection"])(
+    "per %s are those of one host: another one's answer closes nothing of it",
+    async (per) => {
+      const stage = new Stage();
+      for (const client of [simClient, null]) {
+        const [from, keys] = [sendable(`{ per: ${per}, cool_down_s: 60 }`, { client }), new Set<string>()];
+        for (stage.host of ["hostile.example", "shop.example"]) {
+          await stage.keeper.keep(from, async () => busy, refresh);
+          keys.add(stage.settled.at(-1)?.admitted.key ?? "");
+        }
+        expect(keys.size).toBe(2);
+      }
+    },
+  );
 
   it("ask for what the definition says, for 5 s of travel and 30 s under way", async () => {
     const stage = new Stage();
@@ -156,23 +177,74 @@ describe("limits", () => {
   describe("of a code that cannot wait", () => {
     const code = { cannotWait: true, isProven: false };
 
-    it("count it, hold it back in no case, and hear what came of it", async () => {
+    it("count it, and hear what came of it", async () => {
       const stage = new Stage();
       await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => busy, code);
-      expect(stage.asked.map(({ kind }) => kind)).toEqual(["note"]);
+      expect(stage.asked.map(({ kind }) => kind)).toEqual(["person"]);
       expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 60 }]);
     });
 
-    it("do not stop it when they cannot be asked", async () => {
+    it("have it wait for a moment, and not for long", async () => {
+      const stage = new Stage();
+      const letThrough = stage.admission;
+      const waits = [0.5, 1, 8];
+      stage.admission = async () => {
+        const waitSeconds = waits.shift();
+        return waitSeconds === undefined ? await letThrough() : { admitted: null, waitSeconds };
+      };
+      expect(await stage.keeper.keep(sendable("{ spacing_ms: 500 }"), async () => granted, code)).toBe(granted);
+      expect(stage.asked.length).toBe(4);
+      waits.push(3, 8);
+      const held = await stage.keeper.keep(sendable("{ spacing_ms: 500 }"), async () => granted, code);
+      const told = { class: "not_sent", code: "limit_reached", retryAfterSeconds: 8, isOfClient: false };
+      expect([held, stage.asked.length]).toEqual([
+        expect.objectContaining({ failure: expect.objectContaining(told) }),
+        6,
+      ]);
+    });
+
+    it("send nothing when they cannot be asked", async () => {
       const stage = new Stage();
       stage.admission = () => Promise.reject(new Error("a fault"));
       const answer = await stage.keeper.keep(sendable("{ cool_down_s: 60 }"), async () => granted, code);
-      expect([answer, stage.settled, stage.errors.map(String)]).toEqual([granted, [], ["Error: a fault"]]);
+      expect(answer).toMatchObject({ failure: { code: "limit_reached" } });
+      expect([stage.settled, stage.errors.map(String)]).toEqual([[], ["Error: a fault"]]);
     });
 
     it("are not asked where the definition has none", async () => {
       const stage = new Stage();
       await stage.keeper.keep(sendable("{}"), async () => busy, code);
+      expect([stage.asked, stage.settled]).toEqual([[], []]);
+    });
+  });
+
+  describe("of a request beside the token endpoint that a person is sent to the provider with", () => {
+    const at = (host: string) => ({ url: `https://${host}/device` }) as TokenRequest;
+    const own = at("login.example:8443");
+    const refused = { ok: false, status: 429, body: null, detail: "", retryAfterSeconds: 120 } satisfies Asked;
+
+    it("count it at the host of the token endpoint, and hear that it is told to go slower", async () => {
+      const stage = new Stage();
+      const send = stage.keeper.beside(sendable("{ cool_down_s: 60 }"));
+      expect(await send(own, async () => refused)).toBe(refused);
+      expect(stage.asked.map(({ key, kind }) => [key, kind])).toEqual([["token_host:login.example:8443", "person"]]);
+      expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 120 }]);
+    });
+
+    it("hold it back, and say when to come again", async () => {
+      const stage = new Stage();
+      stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
+      const sent = stage.keeper.beside(sendable("{ cool_down_s: 60 }"))(own, async () => expect.fail("it was sent"));
+      const told = { code: "provider_unavailable", context: { connection: "acme", retryAfterSeconds: 431 } };
+      await expect(sent).rejects.toMatchObject({ name: "ProviderBusyError", ...told });
+    });
+
+    it.each([
+      { is: "goes to another host", limits: "{ cool_down_s: 60 }", request: at("api.example") },
+      { is: "is of a definition without limits", limits: "{}", request: own },
+    ])("do not count what $is", async ({ limits, request }) => {
+      const stage = new Stage();
+      await stage.keeper.beside(sendable(limits))(request, async () => refused);
       expect([stage.asked, stage.settled]).toEqual([[], []]);
     });
   });

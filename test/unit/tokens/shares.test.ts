@@ -5,7 +5,7 @@ import { SimDatabase } from "../../support/simulation/sim-database.ts";
 
 // The store in memory, which test/contract/store-model.test.ts holds against the SQL.
 
-type Ask = { client: string; kind?: "refresh" | "first" | "note" };
+type Ask = { client: string; kind?: "refresh" | "first" | "person" };
 
 /** One key, and the clients that share it. Its time is moved by hand. */
 class Shared {
@@ -103,6 +103,34 @@ describe("a client that shares a limit", () => {
     expect([shared.takes("greedy", "first"), shared.takes("greedy"), shared.takes("modest")]).toEqual([4, 2, 2]);
   });
 
+  it.each([1, 2, 3, 4, 8, 10, 40])(
+    "with codes that anybody may make up leaves a quarter of %i to its own renewals where it is alone",
+    (requests) => {
+      const shared = new Shared(window(requests));
+      const kept = keptForOthers({ concurrency: null, spacingMs: 0, ...window(requests) });
+      expect([shared.takes("crowded", "person"), shared.takes("crowded")]).toEqual([requests - kept, kept]);
+    },
+  );
+
+  it("with such codes takes nothing of another's part, nor its turn, and its own before its renewals", () => {
+    const shared = new Shared(window(8));
+    shared.ask({ client: "modest" });
+    shared.pass(3600);
+    expect([shared.takes("crowded", "person"), shared.takes("modest")]).toEqual([6, 2]);
+    shared.pass(601);
+    expect([shared.takes("modest"), shared.takes("crowded", "person"), shared.takes("crowded")]).toEqual([6, 2, 0]);
+    const single = new Shared(window(1, 60));
+    single.ask({ client: "crowded", kind: "person" });
+    expect([single.ask({ client: "modest" }), single.pass(1).ask({ client: "crowded", kind: "person" })]).toEqual([
+      60, 59,
+    ]);
+    single.pass(59);
+    expect([single.ask({ client: "crowded", kind: "person" }) > 0, single.ask({ client: "modest" })]).toEqual([
+      true,
+      0,
+    ]);
+  });
+
   it("is told when it will be let through, if nobody else comes: not before, and then it is", () => {
     const shared = new Shared(window(8));
     shared.ask({ client: "modest" });
@@ -160,7 +188,7 @@ const asks = fc.array(
   fc.record({
     client: fc.constantFrom(...clients, "a", "a", "a"),
     passSeconds: fc.constantFrom(0, 0, 0, 0, 1, 5, 30, 61, 200, 600),
-    kind: fc.constantFrom<NonNullable<Ask["kind"]>>("refresh", "refresh", "refresh", "first"),
+    kind: fc.constantFrom<NonNullable<Ask["kind"]>>("refresh", "refresh", "first", "person"),
   }),
   { minLength: 20, maxLength: 120 },
 );

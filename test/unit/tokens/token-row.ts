@@ -45,6 +45,7 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     authorizedClientId: null,
     noRefreshTokenSince: null,
     unreadableLifetime: false,
+    untried: false,
     keepAliveAt: null,
     attemptId: null,
     attemptStartedAt: null,

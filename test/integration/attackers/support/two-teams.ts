@@ -91,6 +91,7 @@ export class TwoTeams implements AsyncDisposable {
     // Their first secrets have words in common with their names, which are no secrets.
     for (const server of [this.shop, this.accounts, this.tenant, this.copied, this.limited]) server.changeSecret();
     this.accounts.redirectUris.add(broker.redirectUri("strict"));
+    this.limited.redirectUris.add(broker.redirectUri("limited"));
     const connections = ["team-b-*"];
     const shop = { provider: "shopware", client_id: this.shop.client.id, client_secret: this.shop.client.secret };
     await api.createClient({ name: "shop-b", ...shop, connections, inputs: { shop_url: this.shop.origin } });
@@ -121,21 +122,6 @@ export class TwoTeams implements AsyncDisposable {
     const { url } = await this.api.consentLink(name);
     const page = await walkConsent(url);
     if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
-  }
-
-  /** A connection at the provider that bears few requests, with a token set of its own: its access token lives for so long. */
-  async addLimited(name: string, client: string, lifeSeconds: number): Promise<void> {
-    await this.api.createConnection({ name, provider: "limited", client, grant: "import" });
-    const { accessToken, refreshToken } = this.limited.grants.startFamily({
-      clientId: this.limited.client.id,
-      scope: "read",
-      grantType: "import",
-    });
-    await this.api.importTokens(name, {
-      access_token: accessToken,
-      refresh_token: refreshToken,
-      expires_in: lifeSeconds,
-    });
   }
 
   /** What an attacker asks, and that team B is served all the while. */
