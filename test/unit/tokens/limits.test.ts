@@ -59,6 +59,8 @@ function sendable(limits: string, changes: Partial<Sendable> = {}): Sendable {
   return { row, owner: tokenRow({ id: "owner" }), definition, client: simClient, clientSecrets: [], ...changes };
 }
 
+const at = (host: string) => ({ url: `https://${host}/device` }) as TokenRequest;
+
 describe("limits", () => {
   it.each([
     { limits: "{ cool_down_s: 1 }", key: "token_host:login.example:8443" },
@@ -219,7 +221,6 @@ describe("limits", () => {
   });
 
   describe("of a request beside the token endpoint that a person is sent to the provider with", () => {
-    const at = (host: string) => ({ url: `https://${host}/device` }) as TokenRequest;
     const own = at("login.example:8443");
     const refused = { ok: false, status: 429, body: null, detail: "", retryAfterSeconds: 120 } satisfies Asked;
 
