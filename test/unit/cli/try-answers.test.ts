@@ -98,6 +98,14 @@ test("an answer that is no OAuth answer is not shown: it may hold tokens", async
   expectNone(["Sorry", "session short-1"], result);
 });
 
+test("what a refusal calls a token is masked in its other texts, too", async () => {
+  const body = { error: "odd", access_token: "short-1", scope: "read short-1", message: "no short-1" };
+  await using stub = await startStubProvider({ "POST /token": { status: 400, body } });
+  const result = await runTry([await stub.define(fetching), ...offline], { env });
+  expect(result.out).toContain("read ••••");
+  expectNone(["short-1"], result);
+});
+
 test("tokens at unusual places and under unusual names are masked, and what was captured is shown", async () => {
   await using stub = await startStubProvider({
     "POST /token": {
