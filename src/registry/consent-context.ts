@@ -107,7 +107,11 @@ export function createConsentContext(parts: ConsentContextParts) {
     const { redirectUri } = request.values;
     const build = (values: TemplateValues) =>
       buildPushedRequest({ ...request, definition, values: { ...values, redirectUri } });
-    const asked = await sender.ask(sendable, definition.authorization?.pushed ?? null, build, limits.beside(sendable));
+    const asked = await sender.ask(sendable, {
+      request: definition.authorization?.pushed ?? null,
+      build,
+      sends: limits.beside(sendable),
+    });
     if (asked?.ok === false) throw askedInVain("The provider does not take the authorization request", asked);
     return readPushedAnswer({ definition, values: request.values, body: asked?.body });
   };

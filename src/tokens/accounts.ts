@@ -164,7 +164,7 @@ async function runLookup(
     };
     return request && buildLookupRequest(definition, request, values);
   };
-  const asked = await sender.ask(sendable, authenticated, build);
+  const asked = await sender.ask(sendable, { request: authenticated, build });
   if (asked === null) return { account: fill(lookup.value ?? "", values), label: null, captured: {} };
   if (!asked.ok) return { detail: asked.detail };
   return readLookup(lookup, asked.body, values) ?? { detail: "the answer does not hold what names the account" };
@@ -181,7 +181,7 @@ async function learnExpiry(
   if (introspection === null || !isIntrospected(definition)) return row;
   const named = { value: token.accessToken, hint: "access_token" } as const;
   const build = (values: TemplateValues) => buildIntrospectionRequest({ definition, token: named, values });
-  const asked = await sender.ask(sendable, introspection, build);
+  const asked = await sender.ask(sendable, { request: introspection, build });
   const { active, expiry } = readIntrospection(introspection, asked?.body);
   if (!asked?.ok || !active || expiry.kind === "unstated" || row.issuedAt === null) return row;
   const expiresAt = expiryDate(expiry, row.now, null);

@@ -145,7 +145,7 @@ export function createDevices(parts: DeviceParts): Devices {
       const scope = joinScopes(definition, row.scopes);
       const { device } = definition;
       const build = (values: TemplateValues) => sideRequest(device, { ...values, scope });
-      const answer = await sender.ask(sendable, device, build, limits.beside(sendable));
+      const answer = await sender.ask(sendable, { request: device, build, sends: limits.beside(sendable) });
       const said = "The provider gives no user code";
       if (answer?.ok === false) throw askedInVain(said, answer, { connection: row.name });
       const read = readDeviceAuthorization(answer?.body);

@@ -85,17 +85,19 @@ export type Sender = {
    * Asks beside the token endpoint, as the client where `request` says how that authenticates; with the secret before the
    * newest, too, when that one is refused. Null: `build` makes no request. @throws BrokerError naming a value that is lacking
    */
-  ask(
-    sendable: Sendable<Place>,
-    request: ProviderRequest | null,
-    build: (values: TemplateValues) => TokenRequest | null,
-    /** Sends each request. Left out: at once. */
-    sends?: SendsBeside,
-  ): Promise<Asked | null>;
+  ask(sendable: Sendable<Place>, asking: Asking): Promise<Asked | null>;
 };
 
 /** Sends a request beside the token endpoint by `send`, if it may be sent. Else it throws. */
 export type SendsBeside = (request: TokenRequest, send: () => Promise<Asked>) => Promise<Asked>;
+
+/** What is asked for beside the token endpoint. */
+export type Asking = {
+  request: ProviderRequest | null;
+  build: (values: TemplateValues) => TokenRequest | null;
+  /** Sends each request. Left out: at once. */
+  sends?: SendsBeside;
+};
 
 /** Of a connection, or of what is left of a deleted one. */
 type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "inputsInForce" | "chain">;
@@ -167,7 +169,8 @@ export function createSender(parts: SenderParts): Sender {
     return await withAssertion(request, values, given);
   };
 
-  const ask: Sender["ask"] = async (sendable, request, build, sends = async (_, send) => await send()) => {
+  const ask: Sender["ask"] = async (sendable, asking) => {
+    const { request, build, sends = async (_, send) => await send() } = asking;
     const { definition, clientSecrets, owner } = sendable;
     const { secretInputs } = openEntrusted(vault, owner);
     for (let secretIndex = 0; ; secretIndex++) {
@@ -184,7 +187,10 @@ export function createSender(parts: SenderParts): Sender {
     const { definition } = sendable;
     if (token.value === "" || definition.revocation === null) return;
     try {
-      await ask(sendable, definition.revocation, (values) => buildRevocationRequest({ definition, token, values }));
+      await ask(sendable, {
+        request: definition.revocation,
+        build: (values) => buildRevocationRequest({ definition, token, values }),
+      });
     } catch {
       // A value that the request needs is lacking: there is nothing to be done.
     }

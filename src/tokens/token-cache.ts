@@ -155,7 +155,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
 /** What of a connection may be long. */
 function bytesOf({ row, accessToken }: KnownConnection): number {
   const { grantedScopes, captured } = row;
-  const texts = [accessToken ?? "", ...grantedScopes, ...Object.values(captured)];
+  const texts = [accessToken ?? "", ...grantedScopes, ...Object.values(captured ?? {})];
   const sealed = [row.accessToken, row.refreshToken];
   return [...texts, ...sealed].reduce((sum, one) => sum + (one?.length ?? 0), 0);
 }

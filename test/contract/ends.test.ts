@@ -129,7 +129,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
     const [told, another] = [end(), end()];
     one.ends.tell(told, () => {});
     await withRedis(url, async (redis) => {
-      const kept = (await until("it is kept", () => redis.get(endKey(told)))) as string;
+      const kept = await until("it is kept", () => redis.get(endKey(told)));
       const rejections = () => other.rejected.filter((id) => id === another.id).length;
       const plants = [
         kept,

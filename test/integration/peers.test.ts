@@ -177,7 +177,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
     const [name, other] = [pair.newName(), pair.newName()];
     const token = await pair.connect(name);
     const otherToken = await pair.connect(other);
-    const [{ id = "" } = {}, { id: otherId = "" } = {}] = await query<{ id: string }>(
+    const [{ id } = { id: "" }, { id: otherId } = { id: "" }] = await query<{ id: string }>(
       pair.stage.databaseUrl,
       "SELECT id::text AS id FROM connections WHERE name = ANY($1) ORDER BY name = $2 DESC",
       [[name, other], name],
@@ -190,7 +190,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       await pair.cut();
       await pair.first.api.changeConnection(name, { disabled: true });
       await until("it is not served", async () => (await pair.read(name)) === "storage_unavailable");
-      const kept = (await until("it is kept", () => redis.get(endKey({ kind: "connection", id })))) as string;
+      const kept = await until("it is kept", () => redis.get(endKey({ kind: "connection", id })));
       await until("the message", () => seen.length > 0);
 
       // What was said of one connection is said of another, and of a key, by somebody who has no encryption key.

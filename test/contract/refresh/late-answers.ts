@@ -20,6 +20,8 @@ import {
 
 const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
 
+const withoutCandidates = () => ({ addCandidate: () => Promise.reject(new Error("odd")) });
+
 /** A store that takes no answers until it is told to. */
 function awayFor(answers: { away: boolean }) {
   return {
@@ -158,8 +160,7 @@ export function lateAnswers(stage: () => StoreStage): void {
 
     it("the set is stored although the other one cannot be kept", async () => {
       const { id } = await connectExpired(stage());
-      const rows = () => ({ addCandidate: () => Promise.reject(new Error("odd")) });
-      const bench = new RefreshBench(stage(), { rows });
+      const bench = new RefreshBench(stage(), { rows: withoutCandidates });
       const { kind, row } = await bench.run(id, [two]);
       expect([kind, tokensOf(row)?.[1]]).toEqual(["moved", "last"]);
     });

@@ -129,7 +129,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
     const asked = await statementsDuring(async () => {
       for (let index = 0; index < 10; index++) guesses.push(await send(guess(spelt(index))));
       guesses = [...guesses, ...(await flood(90, (index) => guess(spelt(index + 10))))];
-    }, /FROM "?(public"?\."?)?api_keys.* IN |FROM .*api_keys.*"id" *=/s);
+    }, /FROM api_keys k WHERE k\.id = ANY/);
     expect(count(guesses)).toEqual({ 401: 10, 429: 90 });
     for (const { headers } of guesses.slice(10)) expect(Number(headers["retry-after"])).toBeGreaterThan(0);
     expect(asked).toBe(10);

@@ -1,3 +1,4 @@
+import { BrokerError } from "../../../src/errors.ts";
 import { codeDestinationOf } from "../../../src/providers/code-destination.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Family, ReuseKind } from "./grant-model.ts";
@@ -66,7 +67,7 @@ export class People {
   #refused(what: string, error: unknown): void {
     this.reads.refused += 1;
     const { name, message, code } = error as Error & { code?: string };
-    if (name === "BrokerError") this.#world.note(`${what}: ${code}`);
+    if (error instanceof BrokerError) this.#world.note(`${what}: ${code}`);
     else this.#world.violation(`${what}: ${name}: ${message}`);
   }
 

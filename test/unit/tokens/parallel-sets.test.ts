@@ -148,7 +148,7 @@ after_connect: [{ value: person }]`,
     "id: own",
   );
   // A lookup that asks nobody, so that it is fed with what is known.
-  const said: AccountParts["sender"] = { ask: async (_sendable, _request, build) => (build({}), null) };
+  const said: AccountParts["sender"] = { ask: async (_sendable, { build }) => (build({}), null) };
   const found = async (grant: string) => {
     const own = { id: made.id, provider, clientRef: made.clientRef, generation: 1, authorization: 1, lookedUp: null };
     const row = tokenRow({ ...own, grant, refreshToken: null });
@@ -180,7 +180,7 @@ test("what somebody hands over drops nobody's set before the provider has answer
   const sendable = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
   // A lookup that asks nobody, so that it is fed with what is known.
   const said: AccountParts["sender"] = {
-    ask: async (_sendable, _request, build) => {
+    ask: async (_sendable, { build }) => {
       build({ inputs: { shop: "a" } });
       return null;
     },

@@ -16,8 +16,9 @@ import { inSeconds, tokenRow } from "./token-row.ts";
 const vault = createTokenVault(createKeyring([{ id: "k1", key: createHash("sha256").update("cache tests").digest() }]));
 
 /** A row whose access token names its id and generation, read so many seconds from `now`. */
-function row(generation: number, readSeconds: number, changes: Partial<TokenRow> = {}, token?: string): TokenRow {
-  const plain = tokenRow({ generation, now: inSeconds(readSeconds), ...changes });
+function row(generation: number, readSeconds: number, changes: Partial<TokenRow> & { token?: string } = {}): TokenRow {
+  const { token, ...changed } = changes;
+  const plain = tokenRow({ generation, now: inSeconds(readSeconds), ...changed });
   const tokens = { accessToken: token ?? `${plain.id} ${generation}`, refreshToken: null };
   return { ...plain, ...vault.sealTokens(tokens, placeOf(plain)), mac: vault.connections.sign(plain) };
 }
@@ -53,7 +54,7 @@ describe("what a replica knows of connections", () => {
     "a token that no header can carry is none: %j",
     async (token) => {
       const { cache, state } = caching();
-      state.table = [row(3, 100, {}, token)];
+      state.table = [row(3, 100, { token })];
       expect(await cache.read("acme")).toMatchObject({ accessToken: null, unreadable: null });
     },
   );
@@ -62,7 +63,7 @@ describe("what a replica knows of connections", () => {
     const { cache, state } = caching();
     const large = "a".repeat(1_000_000);
     const names = Array.from({ length: 70 }, (_, index) => `large-${index}`);
-    for (const name of names) cache.learn(row(1, 10, { name, id: randomUUID() }, large));
+    for (const name of names) cache.learn(row(1, 10, { name, id: randomUUID(), token: large }));
     state.table = [];
     await cache.read("large-69");
     expect(state.queries).toBe(0);
