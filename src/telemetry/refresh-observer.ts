@@ -30,7 +30,7 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
         metrics.clientTrouble.inc({ provider });
         log.error(
           { client: client.name, provider, code: failure.code },
-          "the provider refuses this client's id or secret",
+          "the provider refuses this client: its id, its secret, or that it may use this grant",
         );
       }
     },

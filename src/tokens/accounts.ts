@@ -1,5 +1,6 @@
 import { isStorageUnavailable } from "../errors.ts";
 import { lookupsOf, type ConnectionGrant, type Lookup, type ProviderDefinition } from "../providers/definition.ts";
+import { hostInputs } from "../providers/requirements.ts";
 import { readIntrospection } from "../providers/introspection.ts";
 import { readLookup } from "../providers/lookup.ts";
 import { buildIntrospectionRequest, buildLookupRequest } from "../providers/side-requests.ts";
@@ -200,9 +201,13 @@ async function noteSharedSets(
   if (parallelSets === null) return;
   const { singlePer, max } = parallelSets;
   const providers = [definition.id, ...definition.formerly];
-  const by = { account: singlePer.includes("user"), client: singlePer.includes("client"), providers };
+  // An account of the same name at another host is another one: whoever chooses a host could name any account there.
+  const hosts = hostInputs(definition);
+  const ofClient = hosts.some((name) => !Object.hasOwn(row.inputs, name));
+  const by = { account: singlePer.includes("user"), client: singlePer.includes("client") || ofClient, providers };
   if (by.account && row.account === null) return;
-  const names = singlePer.filter((key) => key.startsWith("inputs.")).map((key) => key.slice(7));
+  const named = singlePer.filter((key) => key.startsWith("inputs.")).map((key) => key.slice(7));
+  const names = [...named, ...hosts.filter((name) => Object.hasOwn(row.inputs, name))];
   const inputs = Object.fromEntries(names.map((name) => [name, row.inputs[name] ?? ""]));
   const others = await accounts.sharingAccount(row, inputs, by);
   const dropped = others.slice(max - 1);

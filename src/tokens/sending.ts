@@ -92,7 +92,7 @@ export type Sender = {
 export type SendsBeside = (request: TokenRequest, send: () => Promise<Asked>) => Promise<Asked>;
 
 /** What is asked for beside the token endpoint. */
-export type Asking = {
+type Asking = {
   request: ProviderRequest | null;
   build: (values: TemplateValues) => TokenRequest | null;
   /** Sends each request. Left out: at once. */

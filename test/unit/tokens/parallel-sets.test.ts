@@ -50,7 +50,9 @@ async function droppedBy(parallelSets: string, connections: Record<string, Conne
   const rows = await connect(provider, connections);
   const newest = rows.at(-1);
   if (newest === undefined) throw new Error("no connection");
-  const file = define(`inputs: { shop: {} }\nafter_connect: [{ value: x }]\nparallel_sets: ${parallelSets}`);
+  const file = define(
+    `inputs: { shop: { pattern: "^[a-z]+$" } }\nafter_connect: [{ value: x }]\nparallel_sets: ${parallelSets}`,
+  );
   const definition = { ...file, id: provider, formerly: [`former-${provider}`] };
   const own = { id: newest.id, provider, clientRef: newest.clientRef, generation: 1, authorization: 1 };
   const row = tokenRow({ ...own, accessToken: null, refreshToken: null });
@@ -110,6 +112,13 @@ test.each([
   ["[user, client, inputs.shop]", ["newer", "old"]],
 ])("sets that have %s in common are counted together", async (singlePer, connections) => {
   expect(await droppedBy(`{ single_per: ${singlePer} }`, many)).toEqual([{ connections, kept: 1 }]);
+});
+
+test("an account at another host is another account, whatever its name: whoever chooses a host could name any", async () => {
+  const atHost = (input: string) => `{ single_per: [user] }\n${input}`;
+  const api = 'api: { base_url: "https://{inputs.shop}.shops.example" }';
+  const connections = ["newer", "old", "other-client"];
+  expect(await droppedBy(atHost(api), many)).toEqual([{ connections, kept: 1 }]);
 });
 
 test.each([
