@@ -135,7 +135,7 @@ export function secondWay(stage: () => StoreStage): void {
       const { row } = await bench.run(id, [dead]);
       expect(row).toMatchObject({ status: "connected", lastErrorCode: "limit_reached" });
       await stage().set(id, "backoff_until = NULL");
-      await stage().query("DELETE FROM request_limits WHERE key = $1 RETURNING 1", `connection:${id}`);
+      await stage().query("DELETE FROM request_limits WHERE key LIKE $1 RETURNING 1", `connection:${id}%`);
       const next = await bench.run(id, [badSecret]);
       expect([next.row?.status, secretsOf(bench)]).toEqual(["needs_reauthorization", ["new", "old"]]);
     });
