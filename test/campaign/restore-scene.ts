@@ -161,8 +161,12 @@ export class RestoreScene {
     const spent = this.#sentSinceRestored(this.#held);
     if (spent > 0) this.#note(`${spent} requests with refresh tokens of rows gone back`);
     await this.#read([...still, ...spooled]);
-    const stuck = still.filter(({ family }) => provider.ledger.refreshes(family) < 2);
-    if (stuck.length > 0) this.#note(`not refreshed although they had not moved: ${namesOf(stuck).join()}`);
+    // A replica that has just had no answer of its database hands out what is usable meanwhile: the next readers have it refreshed.
+    await until("refreshes of those that had not moved", async () => {
+      const stuck = still.filter(({ family }) => provider.ledger.refreshes(family) < 2);
+      if (stuck.length > 0) await this.#read(stuck);
+      return stuck.length === 0;
+    });
     for (const one of spooled) await this.#refresh(one);
     await this.#checkList();
     await this.#checkExplanation();
