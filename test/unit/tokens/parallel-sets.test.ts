@@ -115,10 +115,9 @@ test.each([
 });
 
 test("an account at another host is another account, whatever its name: whoever chooses a host could name any", async () => {
-  const atHost = (input: string) => `{ single_per: [user] }\n${input}`;
-  const api = 'api: { base_url: "https://{inputs.shop}.shops.example" }';
+  const knobs = '{ single_per: [user] }\napi: { base_url: "https://{inputs.shop}.shops.example" }';
   const connections = ["newer", "old", "other-client"];
-  expect(await droppedBy(atHost(api), many)).toEqual([{ connections, kept: 1 }]);
+  expect(await droppedBy(knobs, many)).toEqual([{ connections, kept: 1 }]);
 });
 
 test.each([
