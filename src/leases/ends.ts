@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { RedisClient } from "../redis.ts";
+import type { Proofs } from "./redis-lease.ts";
 
 /** Something that replicas may know from before is not to be served from memory any more: a revoked key, a deleted or disabled connection. */
 export type End = {
@@ -21,11 +22,6 @@ export type Ends = {
 
 /** For a process that shares nothing but Postgres with others, or is alone. */
 export const noEnds: Ends = { tell() {}, listen() {}, find: async () => [] };
-
-type Proofs = {
-  sign(purpose: string, text: string): string;
-  verify(purpose: string, text: string, proof: string): "authentic" | "forged" | "unknown_key";
-};
 
 type Options = {
   redis: RedisClient;

@@ -11,7 +11,8 @@ export function newsChannel(redis: RedisClient): string {
 /** Deletes the lock only while it is still ours: a successor's lock is never freed. */
 const compareAndDelete = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
 
-type Proofs = {
+/** By which replicas know what another one of theirs has written to Redis. */
+export type Proofs = {
   sign(purpose: string, text: string): string;
   verify(purpose: string, text: string, proof: string): "authentic" | "forged" | "unknown_key";
 };

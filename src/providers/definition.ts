@@ -207,9 +207,9 @@ export type ProviderDefinition = Readonly<{
   docs: string | null;
   /** False: no token endpoint, the definition is only there to be extended. */
   usable: boolean;
-  /** The built-in sandbox, which alone may reach this broker's own origin. */
   /** Ids that it had before, under which connections and clients may still stand. */
   formerly: readonly string[];
+  /** The built-in sandbox, which alone may reach this broker's own origin. */
   isSandbox: boolean;
   /** CIDR blocks outside the public internet that this provider alone may be at; null: those of PROVIDER_NETWORKS. */
   networks: readonly string[] | null;
