@@ -11,7 +11,7 @@ const services = "test/support/services/global-setup.ts";
 const limitMs = process.env["MUTATION"] ? hangMs / 10 : hangMs;
 const patient = { testTimeout: limitMs, hookTimeout: limitMs };
 
-/** Projects run one group after the other, so that a browser never competes with a fleet of brokers for two cores. */
+/** What works comes first, one worker a core; what mostly waits runs together after it. */
 export default defineConfig({
   test: {
     reporters: ["default", ["json", { outputFile: process.env["TEST_REPORT"] ?? "test-report.json" }]],
@@ -68,7 +68,7 @@ export default defineConfig({
           ...patient,
           include: ["test/integration/**/*.test.ts"],
           globalSetup: services,
-          maxWorkers: 3, // they wait more than they work: for permits, tokens and processes
+          maxWorkers: 4, // they wait more than they work: for permits, tokens and processes
           sequence: { groupOrder: 3 },
         },
       },
@@ -80,8 +80,8 @@ export default defineConfig({
           ...patient,
           include: ["test/browser/**/*.test.ts"],
           globalSetup: [services, "test/support/browser-setup.ts"],
-          maxWorkers: 2,
-          sequence: { groupOrder: 4 },
+          maxWorkers: 4, // with the integration tests, whose waits leave it enough
+          sequence: { groupOrder: 3 },
         },
       },
     ],

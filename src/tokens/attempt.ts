@@ -10,6 +10,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { backoffSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
 import { anewPlan, firstPlan, isUselessTo } from "./refresh-token.ts";
+import type { Kept } from "./keeping.ts";
 import { isRefused } from "./refusal.ts";
 import { orphanRule } from "./takeover.ts";
 import { refreshBase, schedulerFor, sealGrant } from "./sealed-set.ts";
@@ -128,8 +129,14 @@ async function keep(
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced
-  if (kept.kind === "stored" && kept.row !== null) void parts.followUp(sendable, kept.row);
+  void followUpStored(parts, sendable, kept);
   return { kind, row: kept.row };
+}
+
+/** What is found out about a set is noted in its row: one that is spooled is followed up when Postgres has it. Never rejects. */
+async function followUpStored(parts: RefreshParts, sendable: Sendable, kept: Kept): Promise<void> {
+  const { kind, row } = (await kept.stored) ?? kept;
+  if (kind === "stored" && row !== null) await parts.followUp(sendable, row);
 }
 
 /**

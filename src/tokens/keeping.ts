@@ -27,8 +27,8 @@ export type Answer = {
 export type Kept = {
   kind: Fate["kind"] | "spooled";
   row: TokenRow | null;
-  /** Of a spooled one: resolves when Postgres has it. Never rejects. */
-  stored?: Promise<unknown>;
+  /** Of a spooled one: what became of it, once Postgres has it. Never rejects. */
+  stored?: Promise<Fate>;
 };
 
 export type Keeper = {

@@ -54,6 +54,20 @@ export function offences(ledger: Ledger): { reuses: number; overlaps: number; se
   return { reuses: ledger.reuses.length, overlaps: Math.max(0, ledger.peakConcurrency() - 1), sentTwice };
 }
 
+/** Of each refresh token that was sent more than once: how each request ended, and how long after the one before it came. */
+export function sendsAgain({ requests, tokens }: Ledger): string[] {
+  const again = tokens.filter(({ kind, seen }) => kind === "refresh" && seen > 1);
+  return again.map(({ value }) => {
+    const sends = requests.filter(({ fields }) => fields["refresh_token"] === value);
+    const told = sends.map(({ inAt, outAt = Date.now(), status = "no answer" }, index) => {
+      const before = sends[index - 1]?.inAt;
+      const since = before === undefined ? "" : `${((inAt - before) / 1000).toFixed(1)} s later `;
+      return `${since}${status} after ${((outAt - inAt) / 1000).toFixed(1)} s`;
+    });
+    return `a refresh token was sent ${sends.length} times: ${told.join(", ")}`;
+  });
+}
+
 /** The value below which this share of all lies. */
 export function percentile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);

@@ -19,6 +19,7 @@ import { simulateClock } from "./store/simulated-clock.ts";
 
 const names = ["c1", "c2", "c3"];
 const steps = 260;
+const limitSteps = 200;
 const startMs = Date.UTC(2026, 10, 20, 12);
 const limitPauses = [0, 0, 1, 7, 500, 500, 3000, 3000, 3000, 11_000, 11_000, 31_000, 90_000, 600_000, 25 * 3_600_000];
 const pauses = [1, 7, 500, 3000, 11_000, 31_000, 45_000, 90_000, 600_000, 13 * 3_600_000];
@@ -248,11 +249,11 @@ describe("the simulated store", () => {
   it.each([1, 2, 3])("keeps limits as the database does, over random calls of seed %i", async (seed) => {
     await database.prisma.$executeRawUnsafe("TRUNCATE request_limits");
     const twins = new TwinLimits(seed);
-    for (let index = 0; index < 2 * steps; index++) {
+    for (let index = 0; index < limitSteps; index++) {
       const step = `step ${index}, ${await twins.step()}`;
       if (index % 4 === 3) await twins.compare(step);
     }
-    expect(Math.min(...Object.values(twins.met))).toBeGreaterThan(30);
+    expect(Math.min(...Object.values(twins.met))).toBeGreaterThan(10);
   });
 
   it("was asked for everything, and each statement that may find nothing has done both", () => {

@@ -41,10 +41,11 @@ export type ConsentStage = {
   contexts: Map<string, AuthorizationContext>;
   events: { connectionId: string; type: string; detail: Record<string, string> }[];
   exchanged: Exchanged[];
-  /** Set `exchange` to take the exchange's place; `passedMs` is added to the clocks. */
+  /** Set `exchange` to take the exchange's place; `passedMs` is added to the clocks; where it `hurries`, waiting takes no time but moves them. */
   behaviour: {
     exchange: ExchangeCode | null;
     passedMs: number;
+    hurries: boolean;
     /** The grants that wait for a person's word. */
     held: Map<string, OtherAccount & { connectionId: string; accepted: boolean }>;
     /** The user code that every connection has been given. */
@@ -79,7 +80,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const contexts: ConsentStage["contexts"] = new Map();
   const events: ConsentStage["events"] = [];
   const exchanged: Exchanged[] = [];
-  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0, held: new Map(), device: null };
+  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0, hurries: false, held: new Map(), device: null };
   const formKeys = { ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);
@@ -90,7 +91,15 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     links: createConsentLinks(database.prisma, vault),
     requests: createAuthorizationRequests(database.prisma),
     attempts: createConsentAttempts(database.prisma),
-    clock: { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + behaviour.passedMs },
+    clock: {
+      ...systemClock,
+      monotonicMs: () => systemClock.monotonicMs() + behaviour.passedMs,
+      sleep: async (ms, signal) => {
+        if (!behaviour.hurries) return await systemClock.sleep(ms, signal);
+        behaviour.passedMs += ms;
+        await new Promise(setImmediate);
+      },
+    },
     nowMs: () => Date.now() + behaviour.passedMs,
     ticketKeys: keyring,
     vault,

@@ -6,7 +6,7 @@ import { seededRandom } from "../../support/seeded-random.ts";
 import { Balancer } from "../balancer.ts";
 import { startLoad } from "../load.ts";
 import type { Row } from "../row.ts";
-import { connectMany, offences } from "../tools.ts";
+import { connectMany, offences, sendsAgain } from "../tools.ts";
 
 const sizes = {
   full: { replicas: 4, rounds: 3, connections: 100, perSecond: 200, lifeSeconds: 20 },
@@ -58,7 +58,7 @@ export const row: Row = {
         reuses + overlaps + sentTwice === 0 &&
         refreshes > connections,
       figure: `${failed} of ${load.samples.length} reads failed in ${rounds * replicas} restarts, ${refreshes} refreshes meanwhile, ${reuses + overlaps + sentTwice} duplicate sends${balancer.lateChecks === 0 ? "" : `; the balancer came late ${balancer.lateChecks} times`}`,
-      notes: [...new Set([...failures, ...balancer.troubles])].slice(0, 10),
+      notes: [...new Set([...sendsAgain(stage.provider.ledger), ...failures, ...balancer.troubles])].slice(0, 20),
     };
   },
 };

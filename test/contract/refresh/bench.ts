@@ -157,6 +157,8 @@ export class RefreshBench {
   readonly seen: string[] = [];
   /** Rows that the cache was told of by nobody's refresh. */
   readonly learnt: TokenRow[] = [];
+  /** Generations of sets that were asked about at the provider. */
+  readonly followed: number[] = [];
   readonly news: RefreshNews[] = [];
   /** Runs between the permit and the sending. */
   beforeSending: () => void = () => {};
@@ -193,7 +195,7 @@ export class RefreshBench {
     const common = {
       rows: this.rows,
       accounts: givesUser ? createAccountRows(stage.database, vault) : noAccounts,
-      followUp: async () => {},
+      followUp: async (_: unknown, row: TokenRow) => void this.followed.push(row.generation),
       clients,
       tombstones,
       leases: this.leases,

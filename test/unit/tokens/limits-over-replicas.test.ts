@@ -23,14 +23,14 @@ function byConnection(ledger: readonly LedgerLine[]): LedgerLine[][] {
 }
 
 describe("four replicas", () => {
-  it("with 300 connections of one host that bears 10 requests in 600 s never send it more, and use what it bears", async () => {
+  it("with 120 connections of one host that bears 10 requests in 600 s never send it more, and use what it bears", async () => {
     const limits = { per: "token_host", max_per_window: "10 in 600 s" } as const;
-    const run = await playLimits({ seed: 1, limits, connections: 300, minutes: 60 });
+    const run = await playLimits({ seed: 1, limits, connections: 120, minutes: 60 });
     expect(run.violations).toEqual([]);
     expect(mostIn(600_000, run.ledger)).toBe(10);
     expect(run.ledger.length).toBeGreaterThanOrEqual(50);
     // Each connection asks once in each window, not again and again.
-    expect(run.asked).toBeLessThan(8 * 300);
+    expect(run.asked).toBeLessThan(8 * 120);
   });
 
   it.each([1, 2, 3])(
@@ -94,10 +94,10 @@ function longestGap(ledger: readonly LedgerLine[]): number {
 describe("four replicas, for a client beside one that has its connections refreshed without end,", () => {
   it("send what it needs at once while it keeps to its part, and the greedy one gets all the rest", async () => {
     const limits = { max_per_window: "20 in 600 s" };
-    const run = await playLimits({ seed: 1, limits, connections: 1, greedy: [30], minutes: 40 });
+    const run = await playLimits({ seed: 1, limits, connections: 1, greedy: [30], minutes: 25 });
     expect([run.violations, run.refused, mostIn(600_000, run.ledger) <= 20]).toEqual([[], 0, true]);
     expect([
-      own(run.ledger) >= 8,
+      own(run.ledger) > 4,
       mostIn(
         600_000,
         run.ledger.filter(({ client }) => client === 1),
@@ -107,9 +107,9 @@ describe("four replicas, for a client beside one that has its connections refres
 
   it("do so beside two of the kind", async () => {
     const limits = { max_per_window: "24 in 600 s" };
-    const run = await playLimits({ seed: 2, limits, connections: 1, greedy: [20, 20], minutes: 40 });
+    const run = await playLimits({ seed: 2, limits, connections: 1, greedy: [20, 20], minutes: 25 });
     expect([run.violations, run.refused, mostIn(600_000, run.ledger) <= 24]).toEqual([[], 0, true]);
-    expect(own(run.ledger)).toBeGreaterThanOrEqual(8);
+    expect(own(run.ledger)).toBeGreaterThan(4);
   });
 
   it.each([
