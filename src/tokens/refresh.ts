@@ -90,7 +90,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     if (!("retry" in outcome)) return outcome;
     const seen = outcome.retry;
     if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
-    if (seen.generation < flight.row.generation) return await meetOlder(parts, seen, flight.row);
+    if (seen.generation < flight.row.generation) return await meetOlder(flight, seen);
     const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
     if (outcome.isBarred || isHeldBack(seen) || isTooLate) return settled(seen, flight.row);
     const isFree = seen.attemptId === null;
@@ -111,8 +111,21 @@ export function createRefresh(parts: RefreshParts): Refresh {
     const end = await waitForOthers(flight);
     const { row } = end;
     if (row === null) return settled(row, flight.row);
-    if (row.generation < flight.row.generation) return await meetOlder(parts, row, flight.row);
+    if (row.generation < flight.row.generation) return await meetOlder(flight, row);
     return end.kind === "free" ? await contend({ ...flight, row }) : settled(row, flight.row);
+  };
+
+  /** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
+  const meetOlder = async (flight: Flight, row: TokenRow): Promise<RefreshOutcome> => {
+    const { row: known, need, giveUpAtMs } = flight;
+    const cleared = await recovery.clear(row);
+    if (cleared === "clear") return await hold(parts, row, known);
+    if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
+    // It has been handed out already, and whoever needs another one needs it stored first.
+    const isNever = () => false;
+    const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: isNever, isVain: isNever });
+    if (stored === null || stored.generation < known.generation) return settled(stored, known);
+    return await contend({ ...flight, row: stored });
   };
 
   return async (row, need) => {
@@ -155,12 +168,6 @@ async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<
 export async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
   const mark = await parts.marks.read(row.id);
   return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);
-}
-
-/** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
-async function meetOlder(parts: RefreshParts, row: TokenRow, known: TokenRow): Promise<RefreshOutcome> {
-  const isOnItsWay = (await parts.recovery.clear(row)) !== "clear";
-  return isOnItsWay ? settled(await parts.rows.readById(row.id), known) : await hold(parts, row, known);
 }
 
 /** Stops all refreshing of a row that is behind what is known to have been stored. */

@@ -221,7 +221,7 @@ describeWithServices(["redis"], "a spool in Redis", () => {
     await place.put(entry);
     const key = `spool:${entry.connectionId}:3`;
     const flood = Array.from({ length: 20_000 }, () => [randomUUID(), randomBytes(60).toString("base64")] as const);
-    await redis.hset(key, Object.fromEntries(flood));
+    await withRedis(url, async (patient) => await patient.hset(key, Object.fromEntries(flood)));
     const found = await place.find({ connectionId: entry.connectionId, generation: 3, attemptId: entry.attemptId });
     expect(found).toContainEqual(entry);
     expect(found.length).toBeLessThanOrEqual(256);

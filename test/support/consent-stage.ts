@@ -80,7 +80,13 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   const contexts: ConsentStage["contexts"] = new Map();
   const events: ConsentStage["events"] = [];
   const exchanged: Exchanged[] = [];
-  const behaviour: ConsentStage["behaviour"] = { exchange: null, passedMs: 0, hurries: false, held: new Map(), device: null };
+  const behaviour: ConsentStage["behaviour"] = {
+    exchange: null,
+    passedMs: 0,
+    hurries: false,
+    held: new Map(),
+    device: null,
+  };
   const formKeys = { ring: keyring };
   const find = (id: string) => {
     const context = contexts.get(id);

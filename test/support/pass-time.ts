@@ -1,5 +1,11 @@
 import type { BrokerApi } from "./broker-api.ts";
+import { until } from "./patience.ts";
 import { query } from "./query.ts";
+
+/** Requests whose answer may have been handed out already, and is still to be stored: with the times of now. */
+const underWay = `SELECT count(*)::int AS count FROM connections
+  WHERE attempt_id IS NOT NULL AND attempt_outcome IS NULL AND lease_until > clock_timestamp()
+    AND ($1::text[] IS NULL OR split_part(name, '#', 1) = ANY ($1))`;
 
 const age = `UPDATE connections SET
   issued_at = issued_at - make_interval(secs => $1), expires_at = expires_at - make_interval(secs => $1)
@@ -14,6 +20,10 @@ export async function passTime(
   seconds: number,
   { databaseUrl, apis, names = null }: { databaseUrl: string; apis: readonly BrokerApi[]; names?: string[] | null },
 ): Promise<void> {
+  await until("nothing is on its way any more", async () => {
+    const [row] = await query<{ count: number }>(databaseUrl, underWay, [names]);
+    return row?.count === 0;
+  });
   const aged = await query<{ name: string }>(databaseUrl, age, [seconds, names]);
   // A replica believes for some seconds what it knows of a row; by a change of its own it learns the row as it is.
   for (const api of apis) {

@@ -66,6 +66,24 @@ export function answers(stage: () => StoreStage): void {
       expect([bench.requests, bench.spool.entries.size]).toEqual([["first"], 0]);
     });
 
+    it("that is handed out before it is stored is followed by the next refresh once it is: who needs one waits, who needs none does not", async () => {
+      const { id } = await connectExpired(stage());
+      let outages = 20;
+      const goAway =
+        (rows: StoreStage["rows"]): StoreStage["rows"]["commitRefresh"] =>
+        async (key, grant, event) => {
+          if (outages-- > 0) throw new BrokerError("storage_unavailable", "gone");
+          return await rows.commitRefresh(key, grant, event);
+        };
+      const bench = new RefreshBench(stage(), { rows: (rows) => ({ commitRefresh: goAway(rows) }) });
+      const { row: handedOut } = await bench.run(id, [granted({ refreshToken: "second" })]);
+      if (handedOut === null) throw new Error("nothing was handed out");
+      expect((await bench.runFrom(handedOut, [], "ahead")).row?.generation).toBe(1);
+      const outcome = await bench.runFrom(handedOut, [granted({ refreshToken: "third" })]);
+      expect([outcome.kind, tokensOf(outcome.row)?.[1], outcome.row?.version]).toEqual(["moved", "third", 3]);
+      expect(bench.requests).toEqual(["first", "second"]);
+    });
+
     it("that comes after a person has replaced the grant is dropped, and the person's grant stays", async () => {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage());
