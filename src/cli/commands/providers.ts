@@ -38,9 +38,15 @@ async function showProvider({ api, output }: Session, { args: [id = ""] }: { arg
 
 async function checkFile({ output, settings }: Session, { args: [file = ""] }: { args: string[] }) {
   // Imported here: no other command needs the definitions' schema.
-  const { checkProviderFile } = await import("../../providers/catalog.ts");
-  const problems = checkProviderFile(file, { builtinFolder, extraFolder: settings.providersDir });
-  if (problems.length === 0) return output.done(`${file} is right.`, { file, problems });
-  if (output.json) output.show({ file, problems });
-  throw endOnFaults(file, problems, output.json ? () => undefined : output.note);
+  const { readDefinition } = await import("../../providers/read-definition.ts");
+  const { hintsOnDeadGrant } = await import("../../providers/dead-grant.ts");
+  const read = readDefinition(file, { builtinFolder, extraFolder: settings.providersDir });
+  if ("definition" in read) {
+    const hints = read.definition === null ? [] : hintsOnDeadGrant(read.definition);
+    output.done(`${file} is right.`, { file, problems: [], hints });
+    if (!output.json) for (const hint of hints) output.note(`hint: ${hint}`);
+    return;
+  }
+  if (output.json) output.show({ file, problems: read.problems });
+  throw endOnFaults(file, read.problems, output.json ? () => undefined : output.note);
 }

@@ -127,6 +127,26 @@ test("`providers check` tells each fault and how many, with --json as one docume
   expect(json.err).not.toContain("unknown knob");
 });
 
+test("`providers check` gives a hint for a file that is right and does not state what ends a grant", async () => {
+  await using stub = await startStubProvider({});
+  const silent = await stub.define({ grants: ["import"] });
+  const hint = /^hint: refresh\.dead_grant: is not stated, so .*docs\/write-a-provider\.md\)\n$/;
+  expect(await run(["providers", "check", silent])).toEqual({
+    exitCode: 0,
+    out: `${silent} is right.\n`,
+    err: expect.stringMatching(hint),
+  });
+  const json = await run(["--json", "providers", "check", silent]);
+  expect(JSON.parse(json.out)).toEqual({ file: silent, problems: [], hints: [expect.stringContaining("dead_grant")] });
+  const refresh = { dead_grant: [{ status: 400, body: { error: "invalid_grant" } }] };
+  const stating = await stub.define({ grants: ["import"], refresh });
+  expect(await run(["providers", "check", stating])).toEqual({
+    exitCode: 0,
+    out: `${stating} is right.\n`,
+    err: "",
+  });
+});
+
 test("a file may extend one of PROVIDERS_DIR that extends others, and a built-in file is read as it stands", async () => {
   await using stub = await startStubProvider({ "POST /token": { body: { access_token: "at-canary" } } });
   const base = await stub.define({ id: "base", extends: "oauth2", grants: ["client_credentials"] });
