@@ -4,9 +4,6 @@ import type { ProviderFile } from "./provider-file.ts";
 import { processTokenResponse } from "./token-response.ts";
 import type { Problem } from "./yaml-source.ts";
 
-/** What RFC 6749, section 5.2, answers to a refresh token that is over. It counts where a definition states nothing. */
-export const standardDeadGrant: StatedAnswer = { status: 400, body: { error: "invalid_grant" } };
-
 const path = ["refresh", "dead_grant"] as const;
 
 /** How the broker reads an answer to a refresh; null: as a grant. */
