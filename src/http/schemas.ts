@@ -161,12 +161,22 @@ export const clientSchema = Type.Object({
   updated_at: timestamp,
 });
 
+const needsSchema = Type.Object({
+  client: Type.Boolean({ description: "false: the definition fixes the client id, and no client is needed" }),
+  client_secret: Type.Boolean({ description: "false: a client of this grant needs no secret" }),
+  client_inputs: Type.Array(Type.String(), { description: "inputs that are set on the client" }),
+  inputs: Type.Array(Type.String(), { description: "inputs that are set on the connection" }),
+  credentials: Type.Array(Type.String()),
+});
+
 export const providerSchema = Type.Object({
   id: Type.String(),
   name: Type.String(),
   docs: nullable(Type.String()),
   usable: Type.Boolean({ description: "false: only there to be extended" }),
   grants: Type.Array(Type.String()),
+  default_grant: Type.String({ description: "what a connection gets that names no grant" }),
+  needs: Type.Record(Type.String(), needsSchema, { description: "what has to be given for each grant" }),
   redirect_uri: Type.String({
     description: "to be registered at the provider; {client} stands for the name of the client, where each has its own",
   }),

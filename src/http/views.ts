@@ -1,6 +1,7 @@
 import type { Static } from "typebox";
 import { redirectUriOf, wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
-import type { ProviderDefinition } from "../providers/definition.ts";
+import { defaultGrant, type ProviderDefinition } from "../providers/definition.ts";
+import { needsOf, type Needs } from "../providers/requirements.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
@@ -125,6 +126,8 @@ export function viewProvider(
     docs,
     usable,
     grants: [...grants],
+    default_grant: defaultGrant(definition),
+    needs: Object.fromEntries(grants.map((grant) => [grant, viewNeeds(needsOf(definition, grant))])),
     redirect_uri: redirectUriOf(publicUrl, {
       provider: id,
       client: wantsOwnRedirectUri(definition) ? "{client}" : null,
@@ -132,6 +135,10 @@ export function viewProvider(
     networks: [...(networks ?? providerNetworks)],
     definition: { ...file },
   };
+}
+
+function viewNeeds({ clientSecret, clientInputs, ...rest }: Needs) {
+  return { ...rest, client_secret: clientSecret, client_inputs: clientInputs };
 }
 
 export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {

@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { nearest } from "../nearest.ts";
 import { checkClientAuth } from "./check-client-auth.ts";
 import { checkDeadGrant } from "./dead-grant.ts";
 import { checkDefinition } from "./check-definition.ts";
-import { checkShape, nearest } from "./check-shape.ts";
+import { checkShape } from "./check-shape.ts";
 import { checkPlainHttp } from "./check-templates.ts";
 import { explainSyntax } from "./check-yaml.ts";
 import type { ProviderDefinition } from "./definition.ts";

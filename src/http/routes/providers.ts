@@ -1,5 +1,6 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
+import { didYouMean } from "../../nearest.ts";
 import type { Catalog } from "../../providers/catalog.ts";
 import { providerSchema } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
@@ -31,7 +32,9 @@ export async function providerRoutes(app: ApiScope, { catalog, ...settings }: Pr
   app.get("/providers/:provider", { schema: one }, async (request) => {
     const definition = catalog.get(request.params.provider);
     if (definition === undefined) {
-      throw new BrokerError("not_found", `There is no provider "${request.params.provider}".`);
+      const { provider } = request.params;
+      const known = (await catalog.list()).map(({ id }) => id);
+      throw new BrokerError("not_found", `There is no provider "${provider}".${didYouMean(provider, known)}`);
     }
     return viewProvider(definition, settings);
   });

@@ -16,7 +16,7 @@ const id = ["--client-id", "c-1"];
 test.each([
   ["no client", code, [], /needs the client: --client-id/],
   ["a grant that is not offered", code, [...id, "--grant", "password"], /does not offer password/],
-  ["a grant that there is not", code, [...id, "--grant", "implicit"], /Allowed choices are authorization_code/],
+  ["a grant that there is not", code, [...id, "--grant", "implicit"], /must be one of authorization_code/],
   ["a port and a redirect URI", code, [...id, "--port", "1", "--redirect-uri", "https://a.example"], /--port is for/],
   ["a port that there is not", code, [...id, "--port", "70000"], /65535/],
   ["a redirect URI that is none", code, [...id, "--redirect-uri", "nonsense"], /must be a URI/],
