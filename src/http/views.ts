@@ -9,17 +9,9 @@ import type { IssuedToken } from "../tokens/issued-token.ts";
 import { readableName } from "../readable.ts";
 import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
 import type { HeldConnection, RecoveryService } from "../registry/recovery-service.ts";
-import { lastErrorCodes } from "./schemas.ts";
-import type {
-  clientSchema,
-  connectionSchema,
-  eventSchema,
-  heldSchema,
-  recoverySchema,
-  keySchema,
-  providerSchema,
-  tokenSchema,
-} from "./schemas.ts";
+import type { clientSchema, heldSchema, keySchema, providerSchema, recoverySchema } from "./admin-answers.ts";
+import { lastErrorCodes } from "./connection-answers.ts";
+import type { connectionSchema, eventSchema, tokenSchema } from "./connection-answers.ts";
 
 /** How rows look outside: snake_case, times in ISO 8601, and no secret but the access token. */
 export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
