@@ -1,15 +1,17 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
-import { hintsOnDeadGrant } from "../../../src/providers/dead-grant.ts";
+import { hintsOnDeadGrant, readingOf } from "../../../src/providers/dead-grant.ts";
+import type { StatedAnswer } from "../../../src/providers/definition.ts";
+import { builtinFolder } from "../../support/built-ins.ts";
 import { fewBuiltins, folderOf } from "./definitions.ts";
 
 const usable = "id: own\ngrants: [import]\ntoken: { url: https://login.example/token }\n";
 
 function problemsIn(yaml: string, { builtin } = { builtin: false }): string[] {
   const folder = folderOf({ "own.yaml": yaml });
-  const builtinFolder = builtin ? folder : fewBuiltins;
-  const problems = checkProviderFile(join(folder, "own.yaml"), { builtinFolder, extraFolder: null });
+  const folders = { builtinFolder: builtin ? folder : fewBuiltins, extraFolder: null };
+  const problems = checkProviderFile(join(folder, "own.yaml"), folders);
   return problems.map((problem) => problem.replace(`${folder}/`, ""));
 }
 
@@ -67,6 +69,43 @@ describe("the answer that ends a grant", () => {
     const machine = usable.replace("import", "client_credentials");
     expect(problemsIn(machine, { builtin: true })).toEqual([]);
     expect(problemsIn(`${usable}${states()}`, { builtin: true })).toEqual([]);
+  });
+});
+
+/** What widespread servers answered to a dead refresh token before they kept to RFC 6749, section 5.2. */
+const beforeTheRfc = {
+  "league/oauth2-server 8": {
+    status: 401,
+    body: { error: "invalid_request", error_description: "The refresh token is invalid." },
+  },
+  "league/oauth2-server 7": {
+    status: 401,
+    body: { error: "invalid_request", message: "The refresh token is invalid." },
+  },
+  Authlib: {
+    status: 400,
+    body: { error: "invalid_request", error_description: 'Invalid "refresh_token" in request.' },
+  },
+};
+
+describe.each(["oauth2", "oidc"])("a file that extends %s", (base) => {
+  const address = base === "oidc" ? "issuer: https://login.example\n" : "token: { url: https://login.example/token }\n";
+  const yaml = `id: own\nextends: ${base}\ngrants: [import]\n${address}`;
+  const catalog = loadCatalog({ builtinFolder, extraFolder: folderOf({ "own.yaml": yaml }), sandbox: null });
+  const read = (answer: StatedAnswer) => readingOf(catalog.get("own")!, answer);
+
+  test.each(Object.entries(beforeTheRfc))(
+    "reads what %s answers to a dead refresh token as the end",
+    (_server, answer) => {
+      expect(read(answer)).toBe("refused_for_good");
+    },
+  );
+
+  test("reads a request without a refresh token as no end", () => {
+    const missing = 'Missing "refresh_token" in request.';
+    expect(read({ status: 400, body: { error: "invalid_request", error_description: missing } })).toBe(
+      "refused_for_now",
+    );
   });
 });
 
