@@ -15,7 +15,7 @@ COPY bin ./bin
 RUN node_modules/.bin/prisma generate && node scripts/build.ts
 # A link of our own, so that `docker compose exec broker freshet …` finds the command.
 RUN chmod 755 bin bin/*.cjs && ln -s freshet.cjs bin/freshet
-# An empty folder, for the final stage to take as the volume's first content.
+# An empty folder, for the final stage to take as the volumes' first content.
 RUN mkdir -p empty
 
 FROM node:24.21-trixie-slim AS production
@@ -42,8 +42,13 @@ COPY --chmod=755 providers ./providers
 COPY --chmod=755 src ./src
 COPY --from=build --chmod=755 /app/src/generated ./src/generated
 COPY --from=build --chmod=755 /app/build ./build
+COPY --chmod=755 deploy/secrets.ts ./deploy/
 # 1000 is the base image's own user `node`. The broker writes nothing but DATA_DIR: the root filesystem can be read-only.
 COPY --from=build --chown=1000:1000 --chmod=700 /app/empty /data
+# Where docker-compose.yml mounts the volumes that the service `secrets` fills. Postgres and Redis read theirs as users of their own.
+COPY --from=build --chown=1000:1000 --chmod=700 /app/empty /secrets/broker
+COPY --from=build --chown=1000:1000 --chmod=755 /app/empty /secrets/postgres
+COPY --from=build --chown=1000:1000 --chmod=755 /app/empty /secrets/redis
 USER 1000:1000
 VOLUME /data
 EXPOSE 8080

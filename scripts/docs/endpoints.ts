@@ -67,14 +67,19 @@ function revocationWords({ url, method, token, kills }: RevocationDefinition): s
   return `${tokens.charAt(0).toUpperCase()}${tokens.slice(1)} revoked ${at}.${end}`;
 }
 
-function errorRow({ endpoint, status, pointer, equals, regex, body, means }: ErrorRule): string[] {
+function errorRow(rule: ErrorRule): string[] {
+  return [rule.endpoint, answerOf(rule), `\`${rule.means}\``];
+}
+
+/** Which answers a rule is for. */
+export function answerOf({ status, pointer, equals, regex, body }: ErrorRule): string {
   const parts = [
     ...(status === undefined ? [] : [String(status)]),
     ...(pointer !== undefined && equals !== undefined ? [`${code(pointer)} is ${code(equals)}`] : []),
     ...(pointer !== undefined && regex !== undefined ? [`${code(pointer)} matches ${code(regex)}`] : []),
     ...(body === undefined ? [] : [`the body matches ${code(body)}`]),
   ];
-  return [endpoint, parts.join(", "), `\`${means}\``];
+  return parts.join(", ");
 }
 
 function apiWords({ api }: ProviderDefinition): string {

@@ -1,4 +1,5 @@
 import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import { deadGrantsPage } from "./dead-grants.ts";
 import { providerJsonSchema } from "./json-schema.ts";
 import { overviewPage, type Refusal } from "./overview.ts";
 import { providerPage } from "./provider-page.ts";
@@ -18,6 +19,7 @@ export function generateDocs(
   return {
     "providers/schema.json": `${JSON.stringify(providerJsonSchema(), null, 2)}\n`,
     "docs/providers/README.md": overviewPage(shown, refusals),
+    "docs/providers/dead-grants.md": deadGrantsPage(shown),
     ...Object.fromEntries(pages),
   };
 }

@@ -14,6 +14,7 @@ const knobs = [
   { knob: "refresh.old_access_token_dies", title: "old access token" },
   { knob: "refresh.idle_life_s", title: "idle life" },
   { knob: "refresh.absolute_life_s", title: "absolute life" },
+  { knob: "refresh.dead_grant", title: "dead grant" },
   { knob: "errors", title: "errors" },
   { knob: "revocation", title: "revocation" },
 ] as const;
@@ -37,6 +38,7 @@ export function overviewPage(
     "What each built-in definition says, generated from the files in [providers/](../../providers) by `npm run docs`. A definition of your own: [provider-format.md](../provider-format.md).",
     overviewTable(definitions, refusals),
     "**Lost answer**: what becomes of a connection when the answer to a refresh never arrives; how that is handled stands in [reliability.md](../reliability.md). **Known**: facts that are confirmed / from documentation / guessed. **Last error handled**: the last refusal of the provider's transcript, which the tests play.",
+    "Which answer ends a grant, of each provider: [dead-grants.md](dead-grants.md).",
     "## How well things are known",
     "Every value of a file has its sources beside it, and each provider's page shows them.",
     list(words),

@@ -1,5 +1,6 @@
 import type { ProviderDefinition } from "../../src/providers/definition.ts";
 import { accessSections } from "./access.ts";
+import { deadGrantSection } from "./dead-grants.ts";
 import { endpointSections } from "./endpoints.ts";
 import { examples } from "./example.ts";
 import { knownSections } from "./known.ts";
@@ -16,6 +17,7 @@ export function providerPage(definition: ProviderDefinition): string {
     ...accessSections(definition),
     ...section("## To begin", examples(definition)),
     ...refreshSections(definition),
+    ...deadGrantSection(definition),
     ...endpointSections(definition),
     ...section("## What surprises", list((file.guide?.quirks ?? []).map(plain))),
     ...knownSections(definition),

@@ -1,6 +1,7 @@
 import { CliError, errorCode, UsageError } from "./errors.ts";
 import { parseResource, resourcesIn, textOf, type Resource } from "./resource.ts";
 import type { Settings } from "./settings.ts";
+import { withSuggestion } from "./suggest.ts";
 
 const answerTimeoutMs = 60_000;
 
@@ -21,13 +22,22 @@ export type ApiClient = {
 /** A client for the broker that the settings name. @throws UsageError when there is no key. */
 export function createApiClient(settings: Settings): ApiClient {
   const key = settings.readKey();
-  const call = async (path: string, request: Call) => (await send(settings.brokerUrl, path, { ...request, key })).body;
+  const plain = async (path: string, request: Call) => await send(settings.brokerUrl, path, { ...request, key });
+  const names = { get: async (path: string, query: Query = {}) => (await plain(path, { query })).body };
+  const sendNamed = async (path: string, request: Call) => {
+    try {
+      return await plain(path, request);
+    } catch (error) {
+      throw await suggestFor(names, path, error);
+    }
+  };
+  const call = async (path: string, request: Call) => (await sendNamed(path, request)).body;
   return {
     get: (path, query = {}) => call(path, { query }),
     post: (path, body) => call(path, { method: "POST", body }),
     patch: (path, body) => call(path, { method: "PATCH", body }),
     async delete(path, query = {}) {
-      const { headers } = await send(settings.brokerUrl, path, { method: "DELETE", query, key });
+      const { headers } = await sendNamed(path, { method: "DELETE", query });
       return headers.get("freshet-unconfirmed") ?? "";
     },
   };
@@ -49,6 +59,22 @@ export async function collectItems(api: ApiClient, path: string, filters: Query 
 export function segment(name: string): string {
   if (/^\.{0,2}$/.test(name)) throw new UsageError(`"${name}" is not a name`);
   return encodeURIComponent(name);
+}
+
+/** Where the names stand that a path's own may be meant for. */
+const lists: Readonly<Record<string, string>> = {
+  tokens: "/connections",
+  connections: "/connections",
+  clients: "/clients",
+};
+
+/** An unknown connection or client: the failure, with the name that may have been meant. */
+async function suggestFor(api: Pick<ApiClient, "get">, path: string, failure: unknown): Promise<unknown> {
+  const isUnknown = failure instanceof CliError && /^(connection_)?not_found$/.test(failure.code);
+  const [, root = "", name = ""] = /^\/(\w+)\/([^/]+)/.exec(path) ?? [];
+  const list = lists[root];
+  if (!isUnknown || list === undefined) return failure;
+  return await withSuggestion(api, failure, { name: decodeURIComponent(name), path: list });
 }
 
 async function send(

@@ -1,4 +1,5 @@
-import { InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { didYouMean } from "../nearest.ts";
 
 /** For an option that may be given several times. */
 export function collect(value: string, previous: string[] = []): string[] {
@@ -16,4 +17,28 @@ export function collectPair(value: string, previous: Record<string, string> = {}
 export function wholeNumber(value: string): number {
   if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError("It must be a whole number, 0 or more.");
   return Number(value);
+}
+
+/** For an option that may be given several times, each time with one of these words. */
+export function collectOf(allowed: readonly string[]): (value: string, previous?: string[]) => string[] {
+  return (value, previous = []) => {
+    if (allowed.includes(value)) return [...previous, value];
+    throw new InvalidArgumentError(`It must be one of ${allowed.join(", ")}.${didYouMean(value, allowed)}`);
+  };
+}
+
+/** An option that takes one of these words. */
+export function choice(flags: string, description: string, allowed: readonly string[]): Option {
+  return new Option(flags, description).argParser((value: string) => {
+    if (allowed.includes(value)) return value;
+    throw new InvalidArgumentError(`It must be one of ${allowed.join(", ")}.${didYouMean(value, allowed)}`);
+  });
+}
+
+export const grants = ["authorization_code", "client_credentials", "password", "device_code", "import"] as const;
+
+/** Ends a command's help with lines that can be pasted. */
+export function example(command: Command, ...lines: string[]): Command {
+  const title = lines.length === 1 ? "Example:" : "Examples:";
+  return command.addHelpText("after", ["", title, ...lines.map((line) => `  freshet ${line}`)].join("\n"));
 }

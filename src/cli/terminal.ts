@@ -13,7 +13,9 @@ export type Terminal = {
   readStdin: () => Promise<string>;
   /** The next line of stdin, before its end has come. @throws CliError when it ends without one. */
   readLine: () => Promise<string>;
-  /** Asks for a line without showing what is typed. @throws CliError when the person gives up. */
+  /** Asks for a line. @throws CliError when the person gives up. */
+  ask: (question: string) => Promise<string>;
+  /** The same, without showing what is typed. */
   askHidden: (question: string) => Promise<string>;
 };
 
@@ -21,18 +23,27 @@ export type Terminal = {
 export type TerminalStreams = {
   stdin: Readable & { isTTY?: boolean };
   stdout: Writable;
-  stderr: Writable & { isTTY?: boolean };
+  stderr: Writable & { isTTY?: boolean; columns?: number };
 };
 
 /** The terminal over three streams: answers on stdout, everything for people's eyes alone on stderr. */
 export function openTerminal({ stdin, stdout, stderr }: TerminalStreams): Terminal {
+  /** Lines that came with the answer to an earlier question: several were pasted at once. */
+  const ahead: string[] = [];
+  const ask = async (question: string, shows: boolean) => {
+    const pasted = ahead.shift();
+    if (pasted === undefined) return await editLine({ stdin, stderr, ahead, question, shows });
+    stderr.write(`${question}${shows ? pasted : ""}\n`);
+    return pasted;
+  };
   return {
     out: (line) => void stdout.write(line),
     err: (line) => void stderr.write(line),
     interactive: stdin.isTTY === true && stderr.isTTY === true,
     readStdin: () => text(stdin),
     readLine: () => readLine(stdin),
-    askHidden: (question) => askHidden(question, stdin, stderr),
+    ask: (question) => ask(question, true),
+    askHidden: (question) => ask(question, false),
   };
 }
 
@@ -48,18 +59,36 @@ async function readLine(stdin: Readable): Promise<string> {
   }
 }
 
-/** The line editor echoes into a sink: the question is written by hand, the answer is never written. */
-async function askHidden(question: string, stdin: Readable, stderr: Writable): Promise<string> {
-  const sink = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const lines = createInterface({ input: stdin, output: sink, terminal: true, historySize: 0 });
-  const closed = new Promise<never>((_resolve, reject) => {
-    lines.once("close", () => reject(new CliError("Nothing was entered", "cancelled")));
+type Editing = Pick<TerminalStreams, "stdin" | "stderr"> & { ahead: string[]; question: string; shows: boolean };
+
+/**
+ * The next line that is typed. One that must not be seen is echoed nowhere, and neither is what was pasted behind it: further lines of the
+ * same chunk are kept in `ahead`, and may be secrets.
+ */
+async function editLine({ stdin, stderr, ahead, question, shows }: Editing): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let isAnswered = false;
+  const echo = new Writable({
+    write(chunk, _encoding, done) {
+      if (shows && !isAnswered) stderr.write(chunk);
+      done();
+    },
   });
-  stderr.write(question);
+  const output = Object.assign(echo, { columns: stderr.columns });
+  const lines = createInterface({ input: stdin, output, terminal: true, historySize: 0 });
+  lines.on("line", (line) => {
+    if (isAnswered) ahead.push(line);
+    else resolve(line);
+    isAnswered = true;
+  });
+  lines.once("close", () => reject(new CliError("Nothing was entered", "cancelled")));
+  if (!shows) stderr.write(question);
+  lines.setPrompt(shows ? question : "");
+  lines.prompt();
   try {
-    return await Promise.race([lines.question(""), closed]);
+    return await promise;
   } finally {
     lines.close();
-    stderr.write("\n");
+    if (!shows || !isAnswered) stderr.write("\n");
   }
 }

@@ -8,6 +8,8 @@ const pollEveryMs = 1000;
 /** What was so before the link was shown: a connection that is reconnected has been `connected` all along. */
 export type Watch = {
   path: string;
+  /** What a person was shown, to be told about: `link` or `code`. */
+  shown: string;
   connectedBefore: boolean;
   lastEventId: unknown;
   /** Types of events after which nobody can connect it any more in the way that was shown, and how that is told. */
@@ -28,28 +30,28 @@ const passing = new Set([
 export async function watchConnection(
   api: ApiClient,
   path: string,
-  { connection, endings = {} }: { connection: Resource; endings?: Watch["endings"] },
+  { connection, shown, endings = {} }: { connection: Resource; shown: string; endings?: Watch["endings"] },
 ): Promise<Watch> {
   const [newest] = await readEvents(api, path);
   const connectedBefore = connection["status"] === "connected";
-  return { path, connectedBefore, lastEventId: newest?.["id"], endings };
+  return { path, shown, connectedBefore, lastEventId: newest?.["id"], endings };
 }
 
 /**
- * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection.
- * @throws CliError when it is disabled or deleted, after one of the watch's endings, or when `deadlineMs` (by `nowMs`) has passed.
+ * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection; null when `deadlineMs`
+ * (by `nowMs`) has passed. @throws CliError when it is disabled or deleted, or after one of the watch's endings
  */
 export async function waitUntilConnected(
   session: Session,
-  { name, watch, deadlineMs }: { name: string; watch: Watch; deadlineMs: number },
-): Promise<Resource> {
+  { watch, deadlineMs }: { watch: Watch; deadlineMs: number },
+): Promise<Resource | null> {
   const api = session.api();
   while (session.nowMs() < deadlineMs) {
     const connected = await look(session, api, watch).catch(tolerate);
     if (connected) return connected;
     await session.sleep(pollEveryMs);
   }
-  throw new CliError(`${name} has not been connected in time`, "not_connected");
+  return null;
 }
 
 async function look({ output }: Session, api: ApiClient, watch: Watch): Promise<Resource | undefined> {

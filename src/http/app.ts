@@ -19,7 +19,6 @@ import { keyRoutes, type KeyRoutesOptions } from "./routes/keys.ts";
 import { providerRoutes, type ProviderRoutesOptions } from "./routes/providers.ts";
 import { recoveryRoutes, type RecoveryRoutesOptions } from "./routes/recovery.ts";
 import { tokenRoutes, type TokenRoutesOptions } from "./routes/tokens.ts";
-import { problemSchema } from "./schemas.ts";
 import type { ApiScope } from "./scope.ts";
 import { installSchemas, refuseControlCharacters, refuseUnknownFields } from "./validation.ts";
 
@@ -63,7 +62,6 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   installSchemas(app);
   installErrorHandler(app, parts.onUnreadable);
   app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
-  app.addSchema(problemSchema);
   await app.register(swagger, openApi);
 
   const requireAbility = createRequireAbility(parts.keys, parts.wrongKeys);

@@ -1,7 +1,16 @@
 import swagger, { type FastifyDynamicSwaggerOptions, type StaticDocumentSpec } from "@fastify/swagger";
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { ErrorCode } from "../errors.ts";
 import { installErrorHandler } from "./error-handler.ts";
+import { finishDocument } from "./openapi-document.ts";
 import { noFields } from "./validation.ts";
+
+declare module "fastify" {
+  interface FastifySchema {
+    /** Codes of the errors that the route may answer with beside those of every route. */
+    problems?: readonly ErrorCode[];
+  }
+}
 
 /** The frame of the OpenAPI document; the routes fill in the rest. */
 export const openApi: FastifyDynamicSwaggerOptions = {
@@ -14,32 +23,30 @@ export const openApi: FastifyDynamicSwaggerOptions = {
         "A self-hosted OAuth token broker. Errors are RFC 9457 problems; their `code` is a closed set, listed in the schema Problem.",
       license: { name: "MIT", identifier: "MIT" },
     },
-    components: { securitySchemes: { key: { type: "http", scheme: "bearer", description: "A key of this broker" } } },
+    components: {
+      securitySchemes: {
+        key: { type: "http", scheme: "bearer", description: "A key of this broker: `Authorization: Bearer <key>`" },
+      },
+    },
     security: [{ key: [] }],
+    servers: [{ url: "/", description: "This broker" }],
     tags: [
       { name: "tokens", description: "What services call (ability `tokens`)" },
       { name: "connections", description: "What ops and provisioning code call (ability `connections`)" },
       { name: "clients", description: "OAuth clients (ability `admin`)" },
       { name: "providers", description: "Definitions in force (ability `admin`)" },
       { name: "keys", description: "API keys (ability `admin`)" },
+      { name: "recovery", description: "After a restored database (ability `admin`)" },
       { name: "health", description: "For orchestrators and Prometheus; no key" },
     ],
   },
-  // Every shared schema has an id of its own.
-  refResolver: { buildLocalReference: ({ $id }) => (typeof $id === "string" ? $id : "Unnamed") },
-  /** Every route of the API may answer with a problem; said here once instead of in each schema. */
-  transform: ({ schema: whole, url }) => {
-    if (whole === undefined) return { schema: whole, url };
-    const { body, ...rest } = whole;
-    const schema = body === undefined || body === noFields ? rest : whole;
-    const described = schema as { hide?: boolean; response?: Record<string, unknown> };
-    if (described.hide === true) return { schema, url };
-    const problem = {
-      description: "A problem",
-      content: { "application/problem+json": { schema: { $ref: "Problem#" } } },
-    };
-    return { schema: { ...schema, response: { ...described.response, default: problem } }, url };
+  transform: ({ schema, url }) => {
+    if (schema === undefined) return { schema, url };
+    const { body, problems, ...rest } = schema;
+    const told = problems === undefined ? rest : { ...rest, "x-problems": problems };
+    return { schema: body === undefined || body === noFields ? told : { ...told, body }, url };
   },
+  transformObject: (document) => ("openapiObject" in document ? finishDocument(document.openapiObject) : {}),
 };
 
 /** `/openapi.json`, and `/docs` to browse it. What shows it is loaded when somebody looks at it first. */

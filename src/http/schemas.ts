@@ -1,220 +1,139 @@
 import { Type, type TSchema } from "typebox";
 import { errorCodes } from "../errors.ts";
-import { failureCodes } from "../providers/grant.ts";
 import { connectionGrants } from "../providers/provider-file.ts";
-import { attentionCodes } from "../registry/attention.ts";
-import { eventTypes } from "../store/event-types.ts";
-import { warningCodes } from "../tokens/issued-token.ts";
+import { abilities } from "../store/api-keys.ts";
 
-/** An object that refuses fields it does not know. */
+/** What is said of a schema in the OpenAPI document. `example`: a value that fits it. */
+type Told = { description: string; example?: unknown };
+
+/** Fields of an object: each is described. `title`: the name of the component that the OpenAPI document makes of the object. */
+export const named = <T extends Record<string, TSchema>>(title: string, told: Told, properties: T) =>
+  Type.Object(properties, { title, ...told });
+
+/** An object of a request: it refuses fields it does not know. */
 export const closed = <T extends Record<string, TSchema>>(properties: T, options: object = {}) =>
   Type.Object(properties, { additionalProperties: false, ...options });
 
-const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+/** The body of a request, which the OpenAPI document makes a component of. */
+export const requestBody = <T extends Record<string, TSchema>>(
+  title: string,
+  told: Told & { minProperties?: number },
+  properties: T,
+) => closed(properties, { title, ...told });
+
+/** The schema or null, with the schema's own description. */
+export const nullable = <T extends TSchema>(schema: T) => {
+  const { description } = schema as { description?: string };
+  return Type.Union([schema, Type.Null()], description === undefined ? {} : { description });
+};
 
 export const literals = <T extends readonly string[]>(values: T, options: object = {}) =>
   Type.Unsafe<T[number]>({ type: "string", enum: [...values], ...options });
 
-export const resourceName = Type.String({
-  pattern: "^[a-z0-9][a-z0-9._-]{0,127}$",
-  description: "a-z, 0-9, then also . _ -, at most 128 characters",
-});
+/** Text, with what it says and an example. */
+export const textField = (description: string, example?: string) =>
+  Type.String({ description, ...(example === undefined ? {} : { example }) });
+
+/** A moment, as RFC 3339 writes it. */
+export const timestamp = (description: string) =>
+  Type.String({ format: "date-time", description, example: "2026-11-20T12:00:00.000Z" });
+
+export const count = (description: string) => Type.Integer({ description });
+
+export const textList = (description: string) => Type.Array(Type.String(), { description });
+
+export const texts = (description: string) => Type.Record(Type.String(), Type.String(), { description });
+
+const nameShape = { description: "a-z, 0-9, then also . _ -, at most 128 characters", example: "acme-shop" };
+export const resourceName = Type.String({ pattern: "^[a-z0-9][a-z0-9._-]{0,127}$", ...nameShape });
 
 /** Which connections something is for. */
 export const patternList = Type.Array(
   Type.String({ pattern: "^[a-z0-9._*-]{1,128}$", description: "a name; * stands for any characters" }),
-  { maxItems: 100 },
+  { maxItems: 100, description: "Names of connections; * stands for any characters", example: ["acme-*"] },
 );
 
-const timestamp = Type.String({ format: "date-time" });
-export const limit = Type.Integer({ minimum: 1, maximum: 200, default: 50 });
-export const cursor = Type.String({ maxLength: 200, description: "next_cursor of the page before" });
+export const limit = Type.Integer({
+  minimum: 1,
+  maximum: 200,
+  default: 50,
+  description: "How many items a page holds at most",
+  example: 50,
+});
+export const cursor = Type.String({
+  maxLength: 200,
+  description: "`next_cursor` of the page before; without it, the first page",
+  example: "Y29ubmVjdGlvbnMgMjAyNi0xMS0yMFQxMjowMDowMC4wMDBaIDA",
+});
 export const scopeList = Type.Array(Type.String({ pattern: String.raw`^[\x21\x23-\x5B\x5D-\x7E]{1,256}$` }), {
   maxItems: 100,
+  description: "Scopes to ask the provider for; without it, those of its definition",
+  example: ["read"],
 });
 export const textMap = Type.Record(Type.String(), Type.String({ maxLength: 256 }), {
   propertyNames: { pattern: "^[A-Za-z0-9._/-]{1,64}$" },
   maxProperties: 64,
+  description: "Labels of your own, to find it again",
+  example: { team: "orders" },
 });
-export const inputMap = Type.Record(Type.String(), Type.String({ maxLength: 2000 }), { maxProperties: 64 });
+export const inputMap = Type.Record(Type.String(), Type.String({ maxLength: 2000 }), {
+  maxProperties: 64,
+  description: "What the provider's definition asks for, by name: `GET /providers/:provider` lists them",
+  example: { shop_url: "https://shop.example.com" },
+});
 
-export const problemSchema = Type.Object(
+/** The path parameter of every route about one connection. */
+export const connectionParams = Type.Object({ connection: textField("Name of the connection", "acme-shop") });
+
+const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
+export const statusSchema = literals(statuses, {
+  title: "ConnectionStatus",
+  description:
+    "pending: not connected yet; connected: tokens are kept fresh; needs_reauthorization: a person must connect it again; disabled: switched off",
+  example: "connected",
+});
+export const grantSchema = literals(connectionGrants, {
+  title: "Grant",
+  description: "How its tokens are obtained, one of those that the provider offers",
+});
+export const abilitySchema = literals(abilities, {
+  title: "Ability",
+  description: "tokens: read tokens; connections: manage connections; admin: manage clients and keys, read definitions",
+});
+
+export const problemSchema = named(
+  "Problem",
   {
-    type: Type.Literal("about:blank"),
-    title: Type.String(),
-    status: Type.Integer(),
-    code: literals(errorCodes),
-    detail: Type.String(),
-    connection: Type.Optional(Type.String()),
-    retry_after: Type.Optional(Type.Integer({ description: "seconds" })),
+    description: "Why a request was refused or could not be carried out (RFC 9457)",
+    example: {
+      type: "about:blank",
+      title: "Not Found",
+      status: 404,
+      code: "connection_not_found",
+      detail: "There is no connection of this name for this key.",
+      connection: "acme-shop",
+    },
   },
-  { $id: "Problem", description: "RFC 9457" },
+  {
+    type: Type.Literal("about:blank", { description: "Always about:blank: `code` tells problems apart" }),
+    title: textField("The status in words"),
+    status: count("The answer's HTTP status"),
+    code: literals(errorCodes, { title: "ErrorCode", description: "What is wrong, from a closed set" }),
+    detail: textField("What is wrong and what to do, for people"),
+    connection: Type.Optional(textField("The connection that it is about")),
+    retry_after: Type.Optional(count("Seconds after which the same request may work, as in the header Retry-After")),
+  },
 );
 
 /** A list of a page at a time. */
-export const pageOf = <T extends TSchema>(item: T) =>
-  Type.Object({ items: Type.Array(item), next_cursor: nullable(Type.String()) });
+export const pageOf = <T extends TSchema>(title: string, item: T) => {
+  const { title: of, example } = item as { title?: string; example?: unknown };
+  const told = { description: `A page of a list of ${of}`, example: { items: [example], next_cursor: null } };
+  return named(title, told, {
+    items: Type.Array(item, { description: "Newest first" }),
+    next_cursor: nullable(textField("Give it as `cursor` to get the next page; null: this is the last one")),
+  });
+};
 
-export const tokenSchema = Type.Object({
-  connection: Type.String(),
-  token: Type.Optional(Type.String({ description: "which further token of the connection this is" })),
-  access_token: Type.String(),
-  token_type: Type.String(),
-  expires_at: nullable(timestamp),
-  expires_in: nullable(Type.Integer()),
-  scopes: Type.Array(Type.String()),
-  missing_scopes: Type.Array(Type.String({ description: "asked for and not granted" })),
-  version: Type.Integer(),
-  warnings: Type.Array(Type.Object({ code: literals(warningCodes), detail: Type.String() })),
-  request: Type.Optional(
-    Type.Object({
-      base_url: nullable(Type.String()),
-      headers: Type.Record(Type.String(), Type.String()),
-      expired_when: Type.Array(
-        Type.Object({ status: Type.Optional(Type.Integer()), body: Type.Optional(Type.String()) }),
-      ),
-    }),
-  ),
-});
-
-/** `last_error.code`: what a provider's answers come to, and two that the broker finds itself. */
-export const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token", "unusable_token"] as const;
-
-export const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
-
-const lastError = nullable(Type.Object({ code: literals(lastErrorCodes), at: timestamp, detail: Type.String() }));
-
-const attention = nullable(
-  Type.Object(
-    { code: literals(attentionCodes), since: timestamp, detail: Type.String() },
-    { description: "what a person should look at though tokens may still be served" },
-  ),
-);
-
-/** A further token of a connection. */
-const chainSchema = Type.Object({
-  status: literals(statuses),
-  granted_scopes: Type.Array(Type.String()),
-  version: Type.Integer(),
-  expires_at: nullable(timestamp),
-  refresh_token_expires_at: nullable(timestamp),
-  consecutive_failures: Type.Integer(),
-  last_error: lastError,
-  attention,
-});
-
-export const connectionSchema = Type.Object({
-  name: Type.String(),
-  provider: Type.String(),
-  client: nullable(Type.String()),
-  grant: literals(connectionGrants),
-  status: literals(statuses),
-  scopes: Type.Array(Type.String()),
-  granted_scopes: Type.Array(Type.String()),
-  missing_scopes: Type.Array(Type.String()),
-  inputs: Type.Record(Type.String(), Type.String()),
-  labels: Type.Record(Type.String(), Type.String()),
-  account: nullable(Type.String({ description: "who the provider says it is; compared on reconnect" })),
-  account_label: nullable(Type.String({ description: "the account's name for people" })),
-  tokens: Type.Optional(
-    Type.Record(Type.String(), chainSchema, { description: "further tokens of the same consent, by name" }),
-  ),
-  version: Type.Integer(),
-  expires_at: nullable(timestamp),
-  refresh_token_expires_at: nullable(timestamp),
-  last_refreshed_at: nullable(timestamp),
-  next_refresh_at: nullable(timestamp),
-  consecutive_failures: Type.Integer(),
-  last_error: lastError,
-  attention,
-  created_at: timestamp,
-  updated_at: timestamp,
-});
-
-export const eventSchema = Type.Object({
-  id: Type.String(),
-  at: timestamp,
-  type: literals(eventTypes),
-  detail: Type.Record(Type.String(), Type.Unknown()),
-});
-
-export const clientSchema = Type.Object({
-  name: Type.String(),
-  provider: Type.String(),
-  client_id: Type.String(),
-  has_secret: Type.Boolean(),
-  secret_rotating: Type.Boolean({ description: "the secret before is still kept as a second choice" }),
-  secret_rotating_since: nullable(timestamp),
-  old_secret_in_use_since: nullable(
-    Type.String({ format: "date-time", description: "the newest secret is refused, and the one before works" }),
-  ),
-  scopes: Type.Array(Type.String(), { description: "where set, all that keys without `admin` may ask for" }),
-  connections: Type.Array(Type.String(), {
-    description: "names that keys without `admin` may use it for; none counts as * where somebody changes it",
-  }),
-  inputs: Type.Record(Type.String(), Type.String()),
-  own_redirect_uri: Type.Boolean({
-    description: "its redirect_uri is its own; false: that of all clients of the provider, as before there were others",
-  }),
-  redirect_uri: Type.String({ description: "to be registered at the provider" }),
-  created_at: timestamp,
-  updated_at: timestamp,
-});
-
-export const providerSchema = Type.Object({
-  id: Type.String(),
-  name: Type.String(),
-  docs: nullable(Type.String()),
-  usable: Type.Boolean({ description: "false: only there to be extended" }),
-  grants: Type.Array(Type.String()),
-  redirect_uri: Type.String({
-    description: "to be registered at the provider; {client} stands for the name of the client, where each has its own",
-  }),
-  networks: Type.Array(Type.String(), {
-    description: "CIDR blocks outside the public internet that it may reach: its own, or PROVIDER_NETWORKS",
-  }),
-  definition: Type.Record(Type.String(), Type.Unknown(), { description: "the file in force, extends followed" }),
-});
-
-export const keySchema = Type.Object({
-  id: Type.String(),
-  name: Type.String(),
-  abilities: Type.Array(Type.String()),
-  connections: Type.Array(Type.String()),
-  expires_at: nullable(timestamp),
-  revoked_at: nullable(timestamp),
-  created_at: timestamp,
-});
-
-export const newKeySchema = Type.Object({
-  ...keySchema.properties,
-  key: Type.String({ description: "the key itself: shown this once" }),
-});
-
-export const heldSchema = Type.Object({
-  name: Type.String(),
-  provider: Type.String(),
-  status: literals(statuses),
-  sets_lost: nullable(Type.Integer({ description: "newer token sets that were stored before; null: it was deleted" })),
-  access_token_expires_at: nullable(timestamp),
-});
-
-export const recoverySchema = Type.Object({
-  items: Type.Array(heldSchema),
-  notice: nullable(
-    Type.String({ description: "what else the restored database may have brought back; null: nothing is held" }),
-  ),
-  keys: Type.Array(Type.Pick(keySchema, ["id", "name", "abilities", "created_at", "expires_at"]), {
-    description: "while anything is held: the keys that work, oldest first, of those that GET /keys lists",
-  }),
-});
-
-export const deviceSchema = Type.Object({
-  user_code: Type.String({ description: "what the person types in" }),
-  verification_uri: Type.String({ description: "where" }),
-  verification_uri_complete: nullable(Type.String({ description: "the same, with the code in it" })),
-  expires_at: timestamp,
-  interval: Type.Integer({ description: "seconds between two questions of the broker" }),
-});
-
-export const linkSchema = Type.Object({ id: Type.String(), url: Type.String(), expires_at: timestamp });
+/** An answer without a body. */
+export const noContent = Type.Null({ description: "Done; the answer has no body" });

@@ -1,6 +1,7 @@
 import type { Static } from "typebox";
 import { redirectUriOf, wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
-import type { ProviderDefinition } from "../providers/definition.ts";
+import { defaultGrant, type ProviderDefinition } from "../providers/definition.ts";
+import { needsOf, type Needs } from "../providers/requirements.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
@@ -8,17 +9,9 @@ import type { IssuedToken } from "../tokens/issued-token.ts";
 import { readableName } from "../readable.ts";
 import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
 import type { HeldConnection, RecoveryService } from "../registry/recovery-service.ts";
-import { lastErrorCodes } from "./schemas.ts";
-import type {
-  clientSchema,
-  connectionSchema,
-  eventSchema,
-  heldSchema,
-  recoverySchema,
-  keySchema,
-  providerSchema,
-  tokenSchema,
-} from "./schemas.ts";
+import type { clientSchema, heldSchema, keySchema, providerSchema, recoverySchema } from "./admin-answers.ts";
+import { lastErrorCodes } from "./connection-answers.ts";
+import type { connectionSchema, eventSchema, tokenSchema } from "./connection-answers.ts";
 
 /** How rows look outside: snake_case, times in ISO 8601, and no secret but the access token. */
 export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
@@ -125,6 +118,8 @@ export function viewProvider(
     docs,
     usable,
     grants: [...grants],
+    default_grant: defaultGrant(definition),
+    needs: Object.fromEntries(grants.map((grant) => [grant, viewNeeds(needsOf(definition, grant))])),
     redirect_uri: redirectUriOf(publicUrl, {
       provider: id,
       client: wantsOwnRedirectUri(definition) ? "{client}" : null,
@@ -132,6 +127,10 @@ export function viewProvider(
     networks: [...(networks ?? providerNetworks)],
     definition: { ...file },
   };
+}
+
+function viewNeeds({ clientSecret, clientInputs, ...rest }: Needs) {
+  return { ...rest, client_secret: clientSecret, client_inputs: clientInputs };
 }
 
 export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {

@@ -144,7 +144,12 @@ export type RefreshRules = Readonly<{
   minAgeSeconds: number;
   idleLifeSeconds: number | null;
   absoluteLifeSeconds: number | null;
+  /** What a refresh is answered with when the grant is over; null: the file does not say. The rules for it are `errors`. */
+  deadGrant: readonly StatedAnswer[] | null;
 }>;
+
+/** An answer of the token endpoint, as a definition states it. */
+export type StatedAnswer = Readonly<{ status: number; body: string | Readonly<Record<string, unknown>> }>;
 
 export type ErrorRule = Readonly<{
   endpoint: "token" | "api";

@@ -1,8 +1,10 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { nearest } from "../nearest.ts";
 import { checkClientAuth } from "./check-client-auth.ts";
+import { checkDeadGrant } from "./dead-grant.ts";
 import { checkDefinition } from "./check-definition.ts";
-import { checkShape, nearest } from "./check-shape.ts";
+import { checkShape } from "./check-shape.ts";
 import { checkPlainHttp } from "./check-templates.ts";
 import { explainSyntax } from "./check-yaml.ts";
 import type { ProviderDefinition } from "./definition.ts";
@@ -58,7 +60,10 @@ export function settleFile(
   // The sandbox is at the addresses of its broker. A file of one's own is held to its networks at each request.
   const plain = file.builtin && !file.isSandbox ? checkPlainHttp(content) : [];
   const networks = file.builtin && content.networks !== undefined ? [builtinNetworks] : [];
-  return { definition, problems: [...checkDefinition(content, definition), ...plain, ...networks].map(told) };
+  const problems = [...checkDefinition(content, definition), ...plain, ...networks];
+  // Only rules that are right can say how an answer is read.
+  const deadGrant = problems.length > 0 ? [] : checkDeadGrant(definition, { own: file.content, builtin: file.builtin });
+  return { definition, problems: [...problems, ...deadGrant].map(told) };
 }
 
 const builtinNetworks: Problem = {

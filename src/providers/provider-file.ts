@@ -144,6 +144,20 @@ const token = map("The token endpoint (RFC 6749, section 3.2).", {
   }),
 });
 
+/** An answer of the token endpoint, as the provider gives it. */
+const deadGrant = Type.Object(
+  {
+    status: Type.Integer({ minimum: 200, maximum: 499, description: "Its HTTP status." }),
+    body: Type.Unsafe<string | Record<string, unknown>>({
+      type: ["string", "object"],
+      minLength: 1,
+      minProperties: 1,
+      description: "What it holds: a map for JSON, else a text.",
+    }),
+  },
+  { ...strict },
+);
+
 const refresh = map("What is known of refreshing (docs: reliability).", {
   rotation: choice(["never", "always", "auto"], "Whether an answer holds a new refresh token."),
   reuse: choice(
@@ -158,6 +172,11 @@ const refresh = map("What is known of refreshing (docs: reliability).", {
   min_age_s: seconds("Nothing younger is refreshed."),
   idle_life_s: secondsOrNull("A refresh token that is not used for so long dies."),
   absolute_life_s: secondsOrNull("A grant dies so long after consent."),
+  dead_grant: Type.Optional(
+    Type.Array(deadGrant, {
+      description: "What a refresh is answered with when the grant is over; an empty list: no refresh token is given.",
+    }),
+  ),
 });
 
 const limits = map("What a token endpoint bears, kept over all replicas.", {

@@ -1,4 +1,5 @@
 import {
+  fixedClientId,
   lookupsOf,
   type ConnectionGrant,
   type Exchange,
@@ -87,6 +88,35 @@ export function inputOwners(options: { definition: ProviderDefinition; grant: Co
   const required = requiredInputs(definition, grant);
   const client = hasClient ? clientInputs(definition).filter((name) => required.includes(name)) : [];
   return { client, connection: required.filter((name) => !client.includes(name)) };
+}
+
+/** What has to be given before a connection of a grant can be made: names of inputs and credentials, each without a value of its own. */
+export type Needs = {
+  /** False: the definition fixes the client id, and no client is needed. */
+  client: boolean;
+  clientSecret: boolean;
+  /** Inputs that are set on the client. */
+  clientInputs: string[];
+  /** Inputs that are set on the connection. */
+  inputs: string[];
+  credentials: string[];
+};
+
+/** What a person must know to connect an account by this grant. */
+export function needsOf(definition: ProviderDefinition, grant: ConnectionGrant): Needs {
+  const client = fixedClientId(definition, grant) === null;
+  const owners = inputOwners({ definition, grant, hasClient: client });
+  const hasNoValue = (name: string) => {
+    const known = definition.inputs[name];
+    return known?.default === undefined && known?.generate === undefined && known?.optional !== true;
+  };
+  return {
+    client,
+    clientSecret: client && needsClientSecret(definition, grant),
+    clientInputs: owners.client, // a client's inputs have no defaults
+    inputs: owners.connection.filter(hasNoValue),
+    credentials: requiredCredentials(definition, grant),
+  };
 }
 
 /** The inputs that a client of this provider may hold. */

@@ -119,6 +119,7 @@ function resolveRefresh(refresh: NonNullable<ProviderFile["refresh"]>): RefreshR
     minAgeSeconds: refresh.min_age_s ?? 0,
     idleLifeSeconds: refresh.idle_life_s ?? null,
     absoluteLifeSeconds: refresh.absolute_life_s ?? null,
+    deadGrant: refresh.dead_grant ?? null,
   };
 }
 

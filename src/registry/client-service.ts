@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { BrokerError } from "../errors.ts";
+import { didYouMean } from "../nearest.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { secretFault } from "../providers/client-assertion.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
@@ -213,5 +214,6 @@ export async function usableDefinition(catalog: Catalog, id: string): Promise<Pr
   if (definition?.usable) return definition;
   const known = (await catalog.list()).filter(({ usable }) => usable).map((each) => each.id);
   const why = definition === undefined ? "is not known" : "is only there to be extended, it names no token endpoint";
-  throw new BrokerError("invalid_request", `provider: "${id}" ${why}; known are ${known.join(", ")}.`);
+  const near = definition === undefined ? didYouMean(id, known) : "";
+  throw new BrokerError("invalid_request", `provider: "${id}" ${why}; known are ${known.join(", ")}.${near}`);
 }

@@ -6,7 +6,7 @@ import { PassThrough } from "node:stream";
 import { finished } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { promisify, stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { runFreshet } from "../../src/cli/program.ts";
 import { openTerminal } from "../../src/cli/terminal.ts";
@@ -14,7 +14,12 @@ import { BrokerApi } from "../support/broker-api.ts";
 import { type BrokerProcess, compileCache, startBroker } from "../support/broker-process.ts";
 import { patience, until } from "../support/patience.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
+import { Apicbase } from "../support/providers/apicbase.ts";
+import { Bakeronline } from "../support/providers/bakeronline.ts";
+import { Bol } from "../support/providers/bol.ts";
 import { providersFolder } from "../support/providers/definition-files.ts";
+import { Shopware } from "../support/providers/shopware.ts";
+import type { StrictServer } from "../support/providers/strict-server.ts";
 import { ScriptedBrowser } from "../support/scripted-browser.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { approve, walkConsent } from "../support/walk-consent.ts";
@@ -26,15 +31,19 @@ let broker: BrokerProcess;
 /** As the broker has made it. */
 let adminKey: string;
 let able: AbleProvider;
+/** Stand-ins for the systems that the documents connect first. */
+const systems = { bakery: new Bakeronline(), kitchen: new Apicbase(), shop: new Shopware(), bol: new Bol() };
+const allSystems = Object.values(systems);
 
 beforeAll(async () => {
   able = await new AbleProvider().start();
+  await Promise.all(allSystems.map((system) => system.start()));
   const device = { url: `${able.origin}/device` };
   const definition = able.definition("able", { grants: ["device_code"], device, after_connect: [able.lookup()] });
   const byConsent = able.definition("long", {}); // its tokens live an hour, those of the sandbox a minute and a half
   // The sandbox's client and connection are there after the first start.
   broker = await startBroker({
-    providersDir: await providersFolder({ definitions: () => [definition, byConsent] }),
+    providersDir: await providersFolder({ definitions: () => [definition, byConsent] }, ...allSystems),
     env: { ENCRYPTION_KEYS: `k1:${encryptionKey.toString("base64")}`, ADMIN_KEY: undefined },
   });
   adminKey = (await readFile(join(broker.dataDir, "admin-key"), "utf8")).trim();
@@ -47,7 +56,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await broker[Symbol.asyncDispose]();
-  await able.stop();
+  await Promise.all([able, ...allSystems].map((server) => server.stop()));
 });
 
 /**
@@ -56,12 +65,16 @@ afterAll(async () => {
  */
 function freshet(
   args: string[],
-  { stdin = "", env = {} }: { stdin?: string | null; env?: Record<string, string> } = {},
+  {
+    stdin = "",
+    env = {},
+    isTTY = false,
+  }: { stdin?: string | null; env?: Record<string, string>; isTTY?: boolean } = {},
 ) {
   const streams = {
-    stdin: Object.assign(new PassThrough(), { isTTY: false }),
+    stdin: Object.assign(new PassThrough(), { isTTY }),
     stdout: new PassThrough(),
-    stderr: Object.assign(new PassThrough(), { isTTY: false }),
+    stderr: Object.assign(new PassThrough(), { isTTY }),
   };
   const said = { out: "", err: "" };
   streams.stdout.on("data", (chunk) => (said.out += String(chunk)));
@@ -72,7 +85,7 @@ function freshet(
     terminal: openTerminal(streams),
     env: { FRESHET_URL: broker.url, FRESHET_KEY: adminKey, ...env },
     nowMs: Date.now,
-    sleep: (milliseconds) => sleep(milliseconds),
+    sleep: (milliseconds) => sleep(milliseconds / 10), // nobody waits for a person here
   }).then((code) => (exitCode = code));
   const isRunning = () => exitCode === null;
   const firstLine = async () => {
@@ -107,7 +120,7 @@ test("from nothing to a fresh token and back to nothing, by commands alone", asy
   ).toEqual({
     exitCode: 0,
     out: "Connection acme is pending. Connect it with: freshet connect acme\n",
-    err: "",
+    err: "Grant: authorization_code; long offers import too: --grant chooses.\n",
   });
   expect(await run(["token", "acme"])).toMatchObject({ exitCode: 1, out: "" });
   expect(await connect("acme")).toMatchObject({
@@ -155,6 +168,128 @@ test("a denial is told, and the link goes on", async () => {
   await expect.poll(() => waiting.said.err, patience).toContain("consent_denied");
   expect((await walkConsent(link, { browser })).status).toBe(200);
   expect(await waiting.result()).toMatchObject({ exitCode: 0 });
+});
+
+/** The lines of a document's walk, from its heading to the end of its first block. */
+async function linesOfWalk(document: string, heading: string): Promise<string[]> {
+  const text = await readFile(new URL(`../../${document}`, import.meta.url), "utf8");
+  return (
+    /```sh\n(.*?)```/s
+      .exec(text.split(`## ${heading}\n`)[1] ?? "")?.[1]
+      ?.trim()
+      .split("\n") ?? []
+  );
+}
+
+/** A person at a terminal: registers the address that is said, answers what is asked, opens the link that is printed and agrees. */
+async function typeAt(line: string, system: StrictServer | undefined) {
+  const words = line.split(" ").slice(1);
+  const running = freshet(words, { stdin: null, isTTY: true });
+  const { said } = running;
+  const answers: [asked: RegExp, answer: () => string][] = [
+    [/Client id.*: $/, () => system?.client.id ?? ""],
+    [/Client secret.*: $/, () => system?.client.secret ?? ""],
+    [/shop_url.*: $/, () => system?.origin ?? ""],
+  ];
+  let answered = 0;
+  let visited = "";
+  await until(`an end of ${line}`, async () => {
+    const last = said.err.slice(answered);
+    const [, uri] = /Redirect URI to register there: (\S+)\n/.exec(said.err) ?? [];
+    if (uri !== undefined) system?.redirectUris.add(uri);
+    const link = /^http\S+\/connect\/\S+$/m.exec(said.out)?.[0];
+    const [, answer] = answers.find(([asked]) => asked.test(stripVTControlCharacters(last))) ?? [];
+    if (answer !== undefined) {
+      answered = said.err.length;
+      running.type(answer());
+    } else if (link !== undefined && visited === "") {
+      visited = link;
+      expect((await walkConsent(link)).status).toBe(200);
+    }
+    return !running.isRunning();
+  });
+  return await running.result();
+}
+
+test("the documents' eight commands, and nothing else, connect the four systems", async () => {
+  const lines = await linesOfWalk("docs/cli.md", "Four systems in eight commands");
+  expect(await linesOfWalk("README.md", "Your first connections")).toEqual(lines);
+  expect(lines).toHaveLength(8);
+  const [start, alias, ...commands] = lines;
+  expect([start, alias]).toEqual(["npm ci && npm start", "alias freshet='npm run -s freshet --'"]);
+  const outs: string[] = [];
+  for (const command of commands) {
+    const system = Object.entries(systems).find(([name]) => command.includes(`acme-${name} --provider`))?.[1];
+    const { exitCode, out, err } = await typeAt(command, system);
+    expect({ exitCode, out, err }, command).toMatchObject({ exitCode: 0 });
+    outs.push(out);
+    if (system?.client.secret) expect(out + err).not.toContain(system.client.secret);
+  }
+  const [list = "", token = ""] = outs.slice(-2);
+  for (const name of Object.keys(systems)) expect(list).toMatch(new RegExp(`^acme-${name} +\\w+ +connected `, "m"));
+  expect(systems.bol.ledger.tokens.map(({ value }) => value)).toContain(token.trim());
+});
+
+test("a wrong secret leaves nothing behind, and the same line with the right one connects", async () => {
+  const line = [
+    "connect",
+    "second-bol",
+    "--provider",
+    "bol",
+    "--client",
+    "second",
+    "--client-id",
+    systems.bol.client.id,
+  ];
+  const connectWith = async (secret: string) =>
+    await run([...line, "--grant", "client_credentials"], { env: { FRESHET_CLIENT_SECRET: secret } });
+  expect(await connectWith("wrong")).toMatchObject({
+    exitCode: 1,
+    err: expect.stringMatching(/Client second is deleted again.*\n.* \(provider_rejected\)\n$/),
+  });
+  expect(await connectWith(systems.bol.client.secret)).toMatchObject({
+    exitCode: 0,
+    out: "Connection second-bol is connected.\n",
+  });
+});
+
+test("a connection is disabled, enabled, changed and looked back on, and a mistyped name is told as it was meant", async () => {
+  await run(["connections", "add", "laps", "--provider", "sandbox", "--client", "sandbox"]);
+  expect((await run(["connections", "disable", "laps"])).out).toBe("Connection laps is disabled.\n");
+  expect((await run(["connections", "enable", "laps"])).out).toBe("Connection laps is pending.\n");
+  expect(await run(["connections", "update", "laps", "--label", "team=b"])).toMatchObject({ exitCode: 0 });
+  expect((await run(["connections", "show", "laps"])).out).toMatch(/^labels: +team=b$/m);
+  expect(await run(["connections", "update", "laps", "--no-labels"])).toMatchObject({ exitCode: 0 });
+  expect((await run(["connections", "show", "laps"])).out).toMatch(/^labels: +-$/m);
+  expect((await run(["connections", "events", "laps"])).out).toMatch(/ enabled .*\n.* disabled [^]* created /);
+  expect((await run(["connections", "show", "lapps"])).err).toMatch(
+    /Did you mean "laps"\? \(connection_not_found\)\n$/,
+  );
+  expect((await run(["connections", "add", "x", "--provider", "boll"])).err).toMatch(
+    /Did you mean "bol"\? \(not_found\)/,
+  );
+});
+
+test("a key for other connections is told no name that it may not see", async () => {
+  await run(["connections", "add", "own-a", "--provider", "sandbox", "--client", "sandbox"]);
+  const created = await run(["keys", "add", "narrow", "--ability", "connections", "--connection", "other-*", "--json"]);
+  const { key }: { key: string } = JSON.parse(created.out);
+  const { err } = await run(["connections", "show", "own-b"], { env: { FRESHET_KEY: key } });
+  expect(err).toBe("freshet: There is no connection of this name for this key. (connection_not_found)\n");
+});
+
+test("a code that a person copied from the provider's page is handed in", async () => {
+  const { kitchen } = systems;
+  await run(["clients", "add", "copied", "--provider", "apicbase", "--client-id", kitchen.client.id], {
+    env: { FRESHET_CLIENT_SECRET: kitchen.client.secret },
+  });
+  await run(["connections", "add", "copied", "--provider", "apicbase", "--client", "copied", "--scope", "accounts"]);
+  const address = `${kitchen.origin}/oauth/authorize/?response_type=code&client_id=${kitchen.client.id}&scope=accounts`;
+  const code = (await approve(address)).searchParams.get("code") ?? "";
+  expect(await run(["connections", "code", "copied", "--code-file", "-"], { stdin: `${code}\n` })).toMatchObject({
+    exitCode: 0,
+    out: "Connection copied is connected.\n",
+  });
 });
 
 test("a service's key reads what it is for, and nothing after it is revoked", async () => {

@@ -1,7 +1,10 @@
-import { execFile } from "node:child_process";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { text as readText } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { configVariables, environmentSchema, readConfig } from "../../src/config.ts";
@@ -11,9 +14,11 @@ import { lastRest, readDockerfile, readEnv } from "./read-dockerfile.ts";
 type Service = {
   build?: string;
   user?: string;
+  entrypoint?: string[];
+  restart?: string;
+  network_mode?: string;
   environment?: Record<string, string>;
   volumes?: string[];
-  secrets?: string[];
   configs?: { source: string }[];
   networks?: string[];
   ports?: string[];
@@ -28,17 +33,18 @@ type Service = {
 type Compose = {
   services: Record<string, Service>;
   volumes: Record<string, unknown>;
-  secrets: Record<string, { file: string }>;
+  secrets?: unknown;
   configs: Record<string, { file: string }>;
   networks: Record<string, { internal?: boolean } | null>;
 };
 
-const text = async (file: string) => await readFile(new URL(`../../${file}`, import.meta.url), "utf8");
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const text = async (file: string) => await readFile(join(root, file), "utf8");
 const compose: Compose = parse(await text("docker-compose.yml"), { merge: true });
 const image = readDockerfile(await text("Dockerfile")).at(-1) ?? { name: "", instructions: [] };
 const imageEnv = readEnv(image, "");
 const services = Object.entries(compose.services);
-const brokers = services.filter(([, service]) => service.build !== undefined);
+const brokers = services.filter(([name]) => /^broker(-\d+)?$/.test(name));
 
 test("every variable of the brokers exists in the configuration", () => {
   expect(brokers.map(([name]) => name)).toEqual(["broker", "broker-2"]);
@@ -78,21 +84,42 @@ test("each broker has a volume of its own for its data folder", () => {
 
 test("whatever a service mounts, joins or waits for is declared", () => {
   for (const [name, service] of services) {
-    for (const secret of service.secrets ?? []) expect(Object.keys(compose.secrets), name).toContain(secret);
-    for (const { source } of service.configs ?? []) expect(Object.keys(compose.configs)).toContain(source);
-    for (const network of service.networks ?? []) expect(Object.keys(compose.networks)).toContain(network);
+    for (const { source } of service.configs ?? []) expect(Object.keys(compose.configs), name).toContain(source);
+    for (const network of service.networks ?? []) expect(Object.keys(compose.networks), name).toContain(network);
     for (const volume of service.volumes ?? []) expect(Object.keys(compose.volumes)).toContain(volume.split(":")[0]);
   }
 });
 
-test("a service is waited for until it is healthy, and knows when it is", () => {
+test("a service is waited for until it is healthy, and knows when it is; the one that makes secrets until it has made them", () => {
   const waits = services.flatMap(([, service]) => Object.entries(service.depends_on ?? {}));
-  expect(new Set(waits.map(([, { condition }]) => condition))).toEqual(new Set(["service_healthy"]));
-  for (const [name] of waits) {
+  for (const [name, { condition }] of waits) {
+    expect([name, condition]).toEqual([
+      name,
+      name === "secrets" ? "service_completed_successfully" : "service_healthy",
+    ]);
     const service = compose.services[name];
     if (service?.healthcheck === undefined) expect([name, service?.build]).toEqual([name, "."]);
   }
+  for (const name of ["broker", "broker-2", "postgres", "redis"]) {
+    expect([name, Object.keys(compose.services[name]?.depends_on ?? {})]).toEqual([
+      name,
+      expect.arrayContaining(["secrets"]),
+    ]);
+  }
   expect(lastRest(image, "HEALTHCHECK")).toContain("/livez");
+});
+
+test("docker compose up needs nothing that is not in a fresh clone: no file of secrets, no variable, no .env", async () => {
+  const tracked = new Set(execFileSync("git", ["ls-files"], { cwd: root, encoding: "utf8" }).split("\n"));
+  expect(compose.secrets).toBe(undefined);
+  for (const { file } of Object.values(compose.configs)) expect(tracked).toContain(file);
+  const mounts = services.flatMap(([, { volumes = [] }]) => volumes);
+  expect(mounts.filter((mount) => /^[./~]/.test(mount))).toEqual([]);
+  const yaml = await text("docker-compose.yml");
+  const variables = [...yaml.replaceAll("$$", "").matchAll(/\$\{?([A-Z_]+)(:-)?/g)];
+  expect(variables.filter(([, , fallback]) => fallback === undefined).map(([all]) => all)).toEqual([]);
+  const { DATABASE_URL_FILE, SANDBOX } = compose.services["broker"]?.environment ?? {};
+  expect([DATABASE_URL_FILE, SANDBOX]).toEqual(["/run/secrets/database_url", "${SANDBOX:-false}"]);
 });
 
 test("a broker gets more time to stop than it takes for itself", () => {
@@ -131,38 +158,141 @@ test("the load balancer asks every broker whether it is ready, repeats nothing t
   expect(config).not.toMatch(/option httplog|%(\{[^}]*\})?(HU|HP|HPO|HQ|HV|r)\b|\bpathq?\b(?!,field)|capture/);
 });
 
-test("the script makes every secret, readable in a container and by nobody else here, and the brokers start with them", async () => {
+/** Folders in place of the volumes that hold secrets, as the image gives them to a volume that is new. */
+async function secretVolumes() {
   const folder = await temporaryFolder("secrets");
-  const secrets = join(folder.path, "secrets");
-  const script = new URL("../../deploy/make-secrets.sh", import.meta.url).pathname;
-  const run = async () => (await promisify(execFile)("sh", [script, secrets])).stdout;
-  const printed = await run();
-  const files = (await readdir(secrets)).toSorted();
-  expect(files).toEqual(Object.keys(compose.secrets).toSorted());
-  for (const [name, { file }] of Object.entries(compose.secrets)) expect(file).toBe(`deploy/secrets/${name}`);
-  expect((await stat(secrets)).mode & 0o777).toBe(0o700);
-  for (const file of files) expect((await stat(join(secrets, file))).mode & 0o777).toBe(0o444);
+  const mounts = (compose.services["secrets"]?.volumes ?? []).map((mount) => mount.split(":"));
+  const { entrypoint: [program = "", ...given] = [] } = compose.services["secrets"] ?? {};
+  const places = new Map(mounts.map(([volume = "", path = ""]) => [volume, join(folder.path, path)]));
+  for (const place of places.values()) await mkdir(place, { recursive: true });
+  const make = async (args: string[] = [], input = "") => {
+    const placed = given.map((each) => (each.startsWith("/") ? join(folder.path, each) : each));
+    const child = spawn(program, [...placed, ...args], { cwd: root, stdio: "pipe" });
+    child.stdin.end(input);
+    const [out, error] = await Promise.all([readText(child.stdout), readText(child.stderr)]);
+    if (child.exitCode === null) await once(child, "exit");
+    return { code: child.exitCode, out, error };
+  };
+  return { places, make, remove: async () => await folder.remove() };
+}
 
-  for (const [, { environment = {}, secrets: mounted = [] }] of brokers) {
-    const env = Object.entries({ ...imageEnv, ...environment }).map(([name, value]) => {
-      const secret = /^\/run\/secrets\/(.+)$/.exec(value)?.[1];
-      if (secret !== undefined) expect(mounted).toContain(secret);
-      return [name, secret === undefined ? value : join(secrets, secret)];
-    });
+/** Where a path of a container is, by what it mounts. */
+function pathIn(service: Service | undefined, path: string, places: ReadonlyMap<string, string>): string {
+  const mount = (service?.volumes ?? []).find((each) => path.startsWith(`${each.split(":")[1] ?? ""}/`));
+  const [volume = "", target = "", mode] = mount?.split(":") ?? [];
+  expect([path, mode]).toEqual([path, "ro"]);
+  return join(places.get(volume) ?? "", path.slice(target.length));
+}
+
+test("the service that makes secrets gives each container its own alone, and brokers, Postgres and Redis fit together", async () => {
+  const { places, make, remove } = await secretVolumes();
+  const { code, out } = await make();
+  expect(code).toBe(0);
+  const { postgres, redis } = compose.services;
+  const databasePassword = pathIn(postgres, postgres?.environment?.["POSTGRES_PASSWORD_FILE"] ?? "", places);
+  const redisPassword = pathIn(redis, "/run/secrets/redis_password", places);
+  for (const [, broker] of brokers) {
+    const env = Object.entries({ ...imageEnv, ...broker.environment }).map(([name, value]) => [
+      name,
+      value.startsWith("/run/secrets/") ? pathIn(broker, value, places) : value.replace("${SANDBOX:-false}", "false"),
+    ]);
     const config = readConfig(Object.fromEntries(env));
-    const database = new URL(config.databaseUrl ?? "");
-    expect(database.password).toBe(await readFile(join(secrets, "postgres_password"), "utf8"));
-    expect(new URL(config.redisUrl ?? "").password).toBe(await readFile(join(secrets, "redis_password"), "utf8"));
-    expect(Object.keys(compose.services)).toEqual(
-      expect.arrayContaining([database.hostname, new URL(config.redisUrl ?? "").hostname]),
-    );
+    const [database, cache] = [new URL(config.databaseUrl ?? ""), new URL(config.redisUrl ?? "")];
+    expect(database.password).toBe(await readFile(databasePassword, "utf8"));
+    expect(cache.password).toBe(await readFile(redisPassword, "utf8"));
+    expect(Object.keys(compose.services)).toEqual(expect.arrayContaining([database.hostname, cache.hostname]));
     expect(config.adminKeys.map((key) => key.length)).toEqual([64]);
     expect(config.encryptionKeys).toHaveLength(1);
   }
+  // Postgres and Redis run as users of their own, who must read what is theirs; what is the brokers' is for their user alone.
+  const modes = await Promise.all(
+    [...places].map(async ([volume, place]) => {
+      const names = (await readdir(place)).toSorted();
+      return [
+        volume,
+        await Promise.all(names.map(async (name) => [name, (await stat(join(place, name))).mode & 0o777])),
+      ];
+    }),
+  );
+  expect(Object.fromEntries(modes)).toEqual({
+    "broker-secrets": ["admin_key", "database_url", "encryption_keys", "redis_url"].map((name) => [name, 0o400]),
+    "postgres-secrets": [["postgres_password", 0o444]],
+    "redis-secrets": [["redis_password", 0o444]],
+  });
+  for (const place of places.values()) {
+    for (const name of await readdir(place)) expect(out).not.toContain(await readFile(join(place, name), "utf8"));
+  }
+  await remove();
+});
 
-  const before = await Promise.all(files.map((file) => readFile(join(secrets, file), "utf8")));
-  expect(await run()).not.toContain("created");
-  expect(await Promise.all(files.map((file) => readFile(join(secrets, file), "utf8")))).toEqual(before);
-  for (const secret of before) expect(printed).not.toContain(secret);
-  await folder.remove();
+test("it keeps what is there, however often it runs, also after it was stopped in the middle", async () => {
+  const { places, make, remove } = await secretVolumes();
+  const readAll = async () =>
+    await Promise.all(
+      [...places.values()].map(async (place) => {
+        const names = (await readdir(place)).toSorted();
+        return await Promise.all(names.map(async (name) => [name, await readFile(join(place, name), "utf8")]));
+      }),
+    );
+  await writeFile(join(places.get("broker-secrets") ?? "", ".admin_key"), "half of it");
+  await make(["put", "postgres_password"], "of-my-own\n");
+  await make();
+  const before = await readAll();
+  expect(JSON.stringify(before)).toContain("postgresql://freshet:of-my-own@postgres:5432/freshet");
+  expect(await make()).toMatchObject({ code: 0, out: expect.not.stringContaining("made") });
+  expect(await readAll()).toEqual(before);
+  await remove();
+});
+
+test("secrets of one's own are put in its place, and none that is there is replaced unless asked for", async () => {
+  const { places, make, remove } = await secretVolumes();
+  const file = join(places.get("broker-secrets") ?? "", "encryption_keys");
+  expect(await make(["put", "encryption_keys"], "k1:mine\n")).toMatchObject({ code: 0 });
+  expect(await readFile(file, "utf8")).toBe("k1:mine");
+  expect(await make(["put", "encryption_keys"], "k1:mine\n")).toMatchObject({ code: 0 });
+  const refused = await make(["put", "encryption_keys"], "k2:other");
+  expect(refused).toMatchObject({ code: 1, error: expect.stringContaining("--replace") });
+  expect(refused.error).not.toContain("k2:other");
+  expect(await readFile(file, "utf8")).toBe("k1:mine");
+  expect(await make(["put", "encryption_keys", "--replace"], "k2:other,k1:mine")).toMatchObject({ code: 0 });
+  expect(await readFile(file, "utf8")).toBe("k2:other,k1:mine");
+  await remove();
+});
+
+test.each([
+  { args: ["put", "encryption_key"], input: "x", says: /encryption_key: is not a secret.*encryption_keys/ },
+  { args: ["put", "admin_key"], input: "\n", says: /admin_key: nothing came on standard input/ },
+  { args: ["get", "admin_key"], input: "", says: /get: .*put NAME/ },
+])("it answers $args with one line that says what to do", async ({ args, input, says }) => {
+  const { make, remove } = await secretVolumes();
+  const { code, error } = await make(args, input);
+  expect({ code, lines: error.trim().split("\n") }).toEqual({ code: 1, lines: [expect.stringMatching(says)] });
+  await remove();
+});
+
+test("a secret that is there and empty is told, not used and not replaced", async () => {
+  const { places, make, remove } = await secretVolumes();
+  const file = join(places.get("broker-secrets") ?? "", "admin_key");
+  await writeFile(file, "");
+  expect(await make()).toMatchObject({
+    code: 1,
+    error: expect.stringMatching(/admin_key: is empty.*put admin_key --replace/),
+  });
+  expect(await readFile(file, "utf8")).toBe("");
+  await remove();
+});
+
+test("the service that makes secrets runs once, without a network, from the image, and finds its volumes writable for the image's user", () => {
+  const service = compose.services["secrets"];
+  expect(service).toMatchObject({ build: ".", restart: "no", network_mode: "none" });
+  const script = service?.entrypoint?.[1] ?? "";
+  expect(existsSync(join(root, script))).toBe(true);
+  const copies = image.instructions.filter(({ name }) => name === "COPY");
+  expect(copies.some(({ rest }) => rest.split(/\s+/).includes(script))).toBe(true);
+  const user = lastRest(image, "USER");
+  for (const mount of service?.volumes ?? []) {
+    const path = mount.split(":")[1] ?? "";
+    const made = copies.find(({ rest }) => rest.endsWith(` ${path}`));
+    expect([path, made?.flags["chown"]]).toEqual([path, user]);
+  }
 });

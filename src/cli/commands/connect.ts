@@ -1,11 +1,13 @@
 import type { Command } from "commander";
 import { segment } from "../api-client.ts";
-import { wholeNumber } from "../options.ts";
 import { CliError, UsageError } from "../errors.ts";
+import { createConnection, type ConnectionOptions } from "../new-connection.ts";
+import { example, wholeNumber } from "../options.ts";
 import { printable } from "../output.ts";
-import { textOf, type Resource } from "../resource.ts";
+import { isResource, textOf, type Resource } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 import { waitUntilConnected, watchConnection, type Watch } from "../watch-connection.ts";
+import { addConnectionOptions } from "./connections.ts";
 
 type ConnectOptions = {
   wait: boolean;
@@ -14,15 +16,22 @@ type ConnectOptions = {
   returnTo?: string;
   manual?: boolean;
   purpose?: string;
-};
+} & ConnectionOptions;
 
 /** `freshet connect NAME` */
 export function addConnectCommand(program: Command, cli: Cli): void {
-  program
+  const command = program
     .command("connect <connection>")
     .description(
-      "print a link, or a code to type in, for the person whose account it is, and wait until they have connected it",
+      "print a link, or a code to type in, for the person whose account it is, and wait until they have connected it; " +
+        "with --provider it makes the connection first, and its client, and asks at a terminal for what is missing",
+    );
+  addConnectionOptions(command)
+    .option(
+      "--client-id <id>",
+      "the id that the provider gave the client, to make one (named by --client or its provider)",
     )
+    .option("--client-secret-file <file>", "file that holds its secret, - for stdin (or FRESHET_CLIENT_SECRET)")
     .option("--no-wait", "print it and leave")
     .option("--timeout <seconds>", "how long to wait (default: as long as it works)", wholeNumber)
     .option("--expires-in <seconds>", "how long the link works (default: an hour)", wholeNumber)
@@ -30,16 +39,94 @@ export function addConnectCommand(program: Command, cli: Cli): void {
     .option("--manual", "the provider shows a code, which the person copies into the page")
     .option("--purpose <text>", "what the account is connected for, shown to the person; at most 200 characters")
     .action(handle(cli, connect));
+  example(
+    command,
+    "connect acme-bakery",
+    "connect acme-bakery --provider bakeronline --client-id 264ade60 --scope company:read",
+    "connect acme-bol --provider bol --grant client_credentials --client-id 1234 --client-secret-file secret.txt",
+  );
 }
 
 type Connecting = { name: string; path: string; connection: Resource; options: ConnectOptions };
 
 async function connect(session: Session, { args: [name = ""], options }: { args: string[]; options: ConnectOptions }) {
   const path = `/connections/${segment(name)}`;
-  const connection = await session.api().get(path);
+  const connection = await findOrMake(session, path, { name, options });
   const connecting = { name, path, connection, options };
-  if (connection["grant"] === "device_code") await connectByCode(session, connecting);
-  else await connectByLink(session, connecting);
+  const { grant, status } = connection;
+  const isByPerson = !withoutPerson.has(textOf(grant));
+  if (grant === "device_code") await connectByCode(session, connecting);
+  else if (isByPerson) await connectByLink(session, connecting);
+  else if (status === "connected") session.output.done(`Connection ${name} is connected.`, connection);
+  else throw stillWaiting(name, connection);
+}
+
+/** Grants that nobody is shown a link or a code for. */
+const withoutPerson = new Set(["client_credentials", "password", "import"]);
+
+type Wanted = { name: string; options: ConnectOptions };
+
+/** The connection of this name. With `--provider` it is made where there is none, so that the same line can be given again. */
+async function findOrMake(session: Session, path: string, { name, options }: Wanted): Promise<Resource> {
+  const api = session.api();
+  const makes = options.provider !== undefined;
+  const stray = makes ? undefined : makingOptions.find((option) => options[option] !== undefined);
+  if (stray !== undefined) {
+    throw new UsageError(
+      `--${stray.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} goes with --provider`,
+    );
+  }
+  try {
+    const connection = await api.get(path);
+    requireSame(name, connection, options);
+    return connection;
+  } catch (error) {
+    if (!(error instanceof CliError) || error.code !== "connection_not_found") throw error;
+    if (!makes) throw new CliError(`${error.message} To make it: freshet connect ${name} --provider ID`, error.code);
+  }
+  return await createConnection(session, { name, options, mayMakeClient: true });
+}
+
+const makingOptions = [
+  "client",
+  "clientId",
+  "clientSecretFile",
+  "grant",
+  "scope",
+  "input",
+  "label",
+  "username",
+  "passwordFile",
+] as const;
+
+/** What is there already must be what was described: what is given otherwise would be lost. */
+function requireSame(name: string, connection: Resource, options: ConnectOptions): void {
+  const inputs = isResource(connection["inputs"]) ? connection["inputs"] : {};
+  const scopes = Array.isArray(connection["scopes"]) ? connection["scopes"] : [];
+  const differing = [
+    ["provider", options.provider, connection["provider"]],
+    ["client", options.client, connection["client"]],
+    ["grant", options.grant, connection["grant"]],
+    ["scope", options.scope?.toSorted().join(" "), scopes.map(textOf).toSorted().join(" ")],
+    ...Object.entries(options.input ?? {})
+      .filter(([input]) => input in inputs)
+      .map(([input, value]) => [`input ${input}`, value, inputs[input]] as const),
+  ].find(([, wanted, is]) => wanted !== undefined && wanted !== is);
+  if (differing === undefined) return;
+  const [what, wanted, is] = differing.map(textOf);
+  throw new CliError(
+    `There is already a connection "${name}", with the ${what} "${is}", not "${wanted}": ` +
+      `freshet connect ${name} connects it as it is, freshet connections update changes it`,
+    "conflict",
+  );
+}
+
+/** A connection that nobody has to consent to, and that has no token. */
+function stillWaiting(name: string, { grant, status }: Resource): CliError {
+  const is = `${name} is ${textOf(status)}`;
+  if (grant === "import") return new CliError(`${is}: hand its tokens over: freshet import ${name}`, "not_connected");
+  const why = `the broker asks its provider by ${textOf(grant)}, again and again, and nobody has to consent`;
+  return new CliError(`${is}: ${why}; see why: freshet connections show ${name}`, "not_connected");
 }
 
 async function connectByLink(session: Session, { name, path, connection, options }: Connecting) {
@@ -51,7 +138,7 @@ async function connectByLink(session: Session, { name, path, connection, options
     purpose: options.purpose,
   });
   // Before anybody can have seen the link: whatever happens through it comes after this look.
-  const watch = options.wait ? await watchConnection(api(), path, { connection }) : null;
+  const watch = options.wait ? await watchConnection(api(), path, { connection, shown: "link" }) : null;
   output.value(textOf(link["url"]), link);
   if (watch === null) return;
   output.note(`Open the link in the browser of whoever may connect ${name}. Waiting until it is connected …`);
@@ -67,7 +154,8 @@ async function connectByCode(session: Session, { name, path, connection, options
     throw new UsageError(`${name} is connected with a code: ${forLinks}`);
   }
   // Before the code is there: the broker may hear of a quick person before this program looks again.
-  const watch = options.wait ? await watchConnection(api(), path, { connection, endings: endingsOfCode(name) }) : null;
+  const shown = { connection, shown: "code", endings: endingsOfCode(name) };
+  const watch = options.wait ? await watchConnection(api(), path, shown) : null;
   const code = await api().post(`${path}/device`, {});
   const complete = textOf(code["verification_uri_complete"]);
   output.value(printable(`${textOf(code["user_code"])}  ${textOf(code["verification_uri"])}`), code);
@@ -91,8 +179,15 @@ async function waitFor(
   session: Session,
   { name, watch, endsAt, options }: { name: string; watch: Watch; endsAt: unknown; options: ConnectOptions },
 ) {
-  const endsMs = Date.parse(textOf(endsAt));
-  const deadlineMs = options.timeout === undefined ? endsMs : session.nowMs() + options.timeout * 1000;
-  const connection = await waitUntilConnected(session, { name, watch, deadlineMs });
-  session.output.done(`Connection ${name} is connected.`, connection);
+  const ends = textOf(endsAt);
+  const endsMs = Date.parse(ends);
+  const givesUpMs = options.timeout === undefined ? endsMs : session.nowMs() + options.timeout * 1000;
+  const connection = await waitUntilConnected(session, { watch, deadlineMs: Math.min(givesUpMs, endsMs) });
+  if (connection !== null) return session.output.done(`Connection ${name} is connected.`, connection);
+  const what = watch.shown;
+  const more =
+    givesUpMs < endsMs
+      ? `The ${what} still works, until ${ends}; see later: freshet connections show ${name}`
+      : `The ${what} works no more; for another one: freshet connect ${name}`;
+  throw new CliError(`${name} has not been connected in time. ${more}`, "not_connected");
 }

@@ -1,22 +1,12 @@
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
-import { collect, collectPair } from "../options.ts";
+import { createConnection, readNewCredentials, type ConnectionOptions } from "../new-connection.ts";
+import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
 import { warnOfUnconfirmed, type Column } from "../output.ts";
-import { textOf, type Resource } from "../resource.ts";
-import { readSecret } from "../secrets.ts";
+import { resourcesIn, textOf, type Resource } from "../resource.ts";
+import { readInput } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
-
-type AddOptions = {
-  provider: string;
-  client?: string;
-  grant?: string;
-  scope?: string[];
-  input?: Record<string, string>;
-  label?: Record<string, string>;
-  username?: string;
-  passwordFile?: string;
-};
 
 type ListOptions = { status?: string; provider?: string; client?: string; label?: string; q?: string };
 
@@ -31,70 +21,130 @@ const columns: readonly Column[] = [
   ["LABELS", "labels"],
 ];
 
-/** `freshet connections add|list|show|refresh|confirm|delete` */
+const eventColumns: readonly Column[] = [
+  ["AT", "at"],
+  ["EVENT", "type"],
+  ["DETAIL", "detail"],
+];
+
+const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
+
+/** `freshet connections add|list|show|update|disable|enable|refresh|events|code|confirm|delete` */
 export function addConnectionCommands(program: Command, cli: Cli): void {
   const connections = program.command("connections").description("accounts at providers, each with its tokens");
+  example(connections, "connections list");
   defineAdd(connections, cli);
-  connections
+  defineLooks(connections, cli);
+  defineChanges(connections, cli);
+  defineGrants(connections, cli);
+  const remove = connections
+    .command("delete <name>")
+    .description("revoke its tokens at the provider where that can be done, then delete it")
+    .option("--no-revoke", "leave the tokens at the provider alone")
+    .action(handle(cli, deleteConnection));
+  example(remove, "connections delete acme-bol");
+}
+
+function defineAdd(connections: Command, cli: Cli): void {
+  const add = connections
+    .command("add <name>")
+    .description(
+      "create a connection; one that needs a person is then connected with: freshet connect NAME (which can make it, too)",
+    );
+  addConnectionOptions(add).action(handle(cli, addConnection));
+  example(add, "connections add acme-bol --provider bol --client bol-app --grant client_credentials");
+}
+
+/** What a new connection may be given, wherever it is made. */
+export function addConnectionOptions(command: Command): Command {
+  return command
+    .option("--provider <id>", "the provider of the account")
+    .option("--client <name>", "the client to use (default: the only one of the provider)")
+    .addOption(choice("--grant <grant>", `${grants.join(", ")} (default: the provider's usual one)`, grants))
+    .option("--scope <scope>", "a scope to ask for; repeatable", collect)
+    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
+    .option("--label <key=value>", "a label of your own; repeatable", collectPair)
+    .option("--username <name>", "for the password grant; its password comes from a file, FRESHET_PASSWORD or a prompt")
+    .option("--password-file <file>", "file that holds the password, - for stdin");
+}
+
+function defineLooks(connections: Command, cli: Cli): void {
+  const list = connections
     .command("list")
     .description("all connections, newest first")
-    .option("--status <status>", "pending, connected, needs_reauthorization or disabled")
+    .addOption(choice("--status <status>", statuses.join(", "), statuses))
     .option("--provider <id>", "of this provider")
     .option("--client <name>", "of this client")
     .option("--label <key:value>", "with this label")
     .option("--q <text>", "whose name holds this text")
     .action(handle<ListOptions>(cli, listConnections));
-  connections
+  example(list, "connections list --status needs_reauthorization");
+  const show = connections
     .command("show <name>")
     .description("one connection; never its tokens")
     .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(pathOf(name)))));
-  connections
+  example(show, "connections show acme-bol");
+  const events = connections
+    .command("events <name>")
+    .description("its history, newest first")
+    .option("--limit <count>", "how many events (default: 50, at most 200)", wholeNumber)
+    .action(handle(cli, showEvents));
+  example(events, "connections events acme-bol --limit 5");
+}
+
+function defineChanges(connections: Command, cli: Cli): void {
+  const update = connections
+    .command("update <name>")
+    .description("change what is given; scopes and labels are replaced as a whole")
+    .option("--scope <scope>", "a scope to ask for from now on; repeatable", collect)
+    .option("--label <key=value>", "a label of your own; repeatable", collectPair)
+    .option("--no-labels", "without any label")
+    .option("--input <key=value>", "another value of an input; repeatable", collectPair)
+    .option("--username <name>", "new credentials; the password comes from a file, FRESHET_PASSWORD or a prompt")
+    .option("--password-file <file>", "file that holds the password, - for stdin")
+    .action(handle(cli, updateConnection));
+  example(update, "connections update acme-bol --label team=billing");
+  const disable = connections
+    .command("disable <name>")
+    .description("give out no token of it until it is enabled again")
+    .action(handle(cli, switchConnection(true)));
+  example(disable, "connections disable acme-bol");
+  const enable = connections
+    .command("enable <name>")
+    .description("give out its tokens again")
+    .action(handle(cli, switchConnection(false)));
+  example(enable, "connections enable acme-bol");
+}
+
+function defineGrants(connections: Command, cli: Cli): void {
+  const refresh = connections
     .command("refresh <name>")
     .description("get a new token now, or say what the provider does not about the end of its grant")
     .option("--retry-ended", "the grant has ended, or so the provider says: try its refresh token once more")
     .option("--force", "with --retry-ended: though that may end other connections of the same account")
     .option("--end", "it is probably_dead: end it")
     .action(handle(cli, refreshConnection));
-  connections
+  example(refresh, "connections refresh acme-bol");
+  const code = connections
+    .command("code <name>")
+    .description("hand in an authorization code that a person copied from the provider's page")
+    .option("--code-file <file>", "file that holds the code, - for stdin (default: a prompt)")
+    .action(handle(cli, handInCode));
+  example(code, "connections code acme-kitchen", "connections code acme-kitchen --code-file -");
+  const confirm = connections
     .command("confirm <name>")
     .description("say whether the other account that it was reconnected with takes its place")
     .option("--accept", "it does")
     .option("--decline", "it does not: the connection keeps what it had")
     .action(handle(cli, confirmAccount));
-  connections
-    .command("delete <name>")
-    .description("revoke its tokens at the provider where that can be done, then delete it")
-    .option("--no-revoke", "leave the tokens at the provider alone")
-    .action(handle(cli, deleteConnection));
+  example(confirm, "connections confirm acme-bakery --accept");
 }
 
-function defineAdd(connections: Command, cli: Cli): void {
-  connections
-    .command("add <name>")
-    .description("create a connection; one that needs a person is then connected with: freshet connect NAME")
-    .requiredOption("--provider <id>", "the provider of the account")
-    .option("--client <name>", "the client to use")
-    .option("--grant <grant>", "authorization_code, client_credentials, password, device_code or import")
-    .option("--scope <scope>", "a scope to ask for; repeatable", collect)
-    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
-    .option("--label <key=value>", "a label of your own; repeatable", collectPair)
-    .option("--username <name>", "for the password grant; its password comes from a file, FRESHET_PASSWORD or a prompt")
-    .option("--password-file <file>", "file that holds the password, - for stdin")
-    .action(handle(cli, addConnection));
-}
-
-async function addConnection(session: Session, { args: [name], options }: { args: string[]; options: AddOptions }) {
-  const api = session.api();
-  const connection = await api.post("/connections", {
-    name,
-    provider: options.provider,
-    client: options.client,
-    grant: options.grant,
-    scopes: options.scope,
-    inputs: options.input,
-    labels: options.label,
-    credentials: await readCredentials(session, options),
-  });
+async function addConnection(
+  session: Session,
+  { args: [name = ""], options }: { args: string[]; options: ConnectionOptions },
+) {
+  const connection = await createConnection(session, { name, options, mayMakeClient: false });
   session.output.done(`Connection ${name} is ${textOf(connection["status"])}.${nextStep(connection)}`, connection);
 }
 
@@ -106,16 +156,61 @@ function nextStep({ status, grant, ...connection }: Resource): string {
   return " The provider is away; the broker tries again by itself.";
 }
 
-async function readCredentials(
+type UpdateOptions = {
+  scope?: string[];
+  label?: Record<string, string>;
+  labels: boolean;
+  input?: Record<string, string>;
+  username?: string;
+  passwordFile?: string;
+};
+
+async function updateConnection(
   session: Session,
-  { username, passwordFile }: AddOptions,
-): Promise<Resource | undefined> {
-  if (username === undefined && passwordFile === undefined) return undefined;
-  if (username === undefined) throw new UsageError("--password-file needs --username");
-  const question = `Password of ${username} (not shown): `;
-  const password = await readSecret({ file: passwordFile, variable: "FRESHET_PASSWORD", question }, session);
-  if (password === undefined) throw new UsageError("--username needs a password: --password-file or FRESHET_PASSWORD");
-  return { username, password };
+  { args: [name = ""], options }: { args: string[]; options: UpdateOptions },
+) {
+  const { scope, label, labels, input } = options;
+  if (!labels && label !== undefined) throw new UsageError("Give --label or --no-labels, not both");
+  const changes = { scopes: scope, labels: labels ? label : {}, inputs: input };
+  const credentials = await readNewCredentials(session, options);
+  const body = { ...changes, credentials };
+  if (Object.values(body).every((value) => value === undefined)) {
+    throw new UsageError("Nothing to change: give --scope, --label, --no-labels, --input or --username");
+  }
+  const connection = await session.api().patch(pathOf(name), body);
+  session.output.done(`Connection ${name} is changed.`, connection);
+}
+
+function switchConnection(disabled: boolean) {
+  return async ({ api, output }: Session, { args: [name = ""] }: { args: string[] }) => {
+    const connection = await api().patch(pathOf(name), { disabled });
+    output.done(`Connection ${name} is ${textOf(connection["status"])}.`, connection);
+  };
+}
+
+async function showEvents(
+  { api, output }: Session,
+  { args: [name = ""], options }: { args: string[]; options: { limit?: number } },
+) {
+  const page = await api().get(`${pathOf(name)}/events`, { limit: options.limit });
+  output.list({ ...page, items: resourcesIn(page["items"]) }, eventColumns);
+}
+
+async function handInCode(
+  session: Session,
+  { args: [name = ""], options }: { args: string[]; options: { codeFile?: string } },
+) {
+  const code = await readCode(session, options.codeFile);
+  const connection = await session.api().post(`${pathOf(name)}/code`, { code });
+  session.output.done(`Connection ${name} is ${textOf(connection["status"])}.`, connection);
+}
+
+/** A code is good for as long as nobody else has used it: it is no argument, as secrets are none. */
+async function readCode(session: Session, file: string | undefined): Promise<string> {
+  const { terminal } = session;
+  if (file !== undefined) return (await readInput(file, terminal)).trim();
+  if (terminal.interactive) return (await terminal.askHidden("Code (not shown): ")).trim();
+  throw new UsageError("Missing: --code-file <file>, - for stdin");
 }
 
 async function listConnections({ api, output }: Session, { options }: { options: ListOptions }) {

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
-import { wholeNumber } from "../options.ts";
+import { example, wholeNumber } from "../options.ts";
 import { parseResource, textOf, type Resource } from "../resource.ts";
 import { readInput, readSecret } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
@@ -20,7 +20,7 @@ const setFields = ["access_token", "refresh_token", "expires_in", "expires_at", 
 
 /** `freshet import NAME` */
 export function addImportCommand(program: Command, cli: Cli): void {
-  program
+  const command = program
     .command("import <connection>")
     .description("hand over a token set by hand; tokens come from files, the environment or prompts that show nothing")
     .option("--file <file>", "a token endpoint's answer in JSON, - for stdin")
@@ -31,6 +31,11 @@ export function addImportCommand(program: Command, cli: Cli): void {
     .option("--scope <scopes>", "the granted scopes, separated by spaces")
     .option("--verify", "refresh at once, to see whether the set works")
     .action(handle(cli, importTokens));
+  example(
+    command,
+    "import acme-bakery --refresh-token-file token.txt --verify",
+    "import acme-bakery --file answer.json",
+  );
 }
 
 async function importTokens(

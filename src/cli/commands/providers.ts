@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { projectRoot } from "../../root.ts";
 import { collectItems, segment } from "../api-client.ts";
+import { example } from "../options.ts";
 import type { Column } from "../output.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 import { endOnFaults } from "../try/faults.ts";
@@ -20,15 +21,19 @@ const builtinFolder = fileURLToPath(new URL("providers", projectRoot));
 /** `freshet providers list|show|check|try` */
 export function addProviderCommands(program: Command, cli: Cli): void {
   const providers = program.command("providers").description("provider definitions");
-  providers
+  example(providers, "providers list");
+  const list = providers
     .command("list")
     .description("the definitions in force, with the redirect URI to register")
     .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/providers"), columns)));
-  providers.command("show <id>").description("one definition in force").action(handle(cli, showProvider));
-  providers
+  example(list, "providers list");
+  const show = providers.command("show <id>").description("one definition in force").action(handle(cli, showProvider));
+  example(show, "providers show bol");
+  const check = providers
     .command("check <file>")
     .description("check a definition file; works offline (what it extends may stand in PROVIDERS_DIR)")
     .action(handle(cli, checkFile));
+  example(check, "providers check acme.yaml");
   addTryCommand(providers, cli, builtinFolder);
 }
 
@@ -38,9 +43,15 @@ async function showProvider({ api, output }: Session, { args: [id = ""] }: { arg
 
 async function checkFile({ output, settings }: Session, { args: [file = ""] }: { args: string[] }) {
   // Imported here: no other command needs the definitions' schema.
-  const { checkProviderFile } = await import("../../providers/catalog.ts");
-  const problems = checkProviderFile(file, { builtinFolder, extraFolder: settings.providersDir });
-  if (problems.length === 0) return output.done(`${file} is right.`, { file, problems });
-  if (output.json) output.show({ file, problems });
-  throw endOnFaults(file, problems, output.json ? () => undefined : output.note);
+  const { readDefinition } = await import("../../providers/read-definition.ts");
+  const { hintsOnDeadGrant } = await import("../../providers/dead-grant.ts");
+  const read = readDefinition(file, { builtinFolder, extraFolder: settings.providersDir });
+  if ("definition" in read) {
+    const hints = read.definition === null ? [] : hintsOnDeadGrant(read.definition);
+    output.done(`${file} is right.`, { file, problems: [], hints });
+    if (!output.json) for (const hint of hints) output.note(`hint: ${hint}`);
+    return;
+  }
+  if (output.json) output.show({ file, problems: read.problems });
+  throw endOnFaults(file, read.problems, output.json ? () => undefined : output.note);
 }

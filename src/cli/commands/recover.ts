@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { UsageError } from "../errors.ts";
+import { example } from "../options.ts";
 import type { Column } from "../output.ts";
 import { resourcesIn } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
@@ -27,13 +28,14 @@ const explanation =
 
 /** `freshet recover` */
 export function addRecoverCommand(program: Command, cli: Cli): void {
-  program
+  const command = program
     .command("recover [names...]")
     .description(
       "after a restored database: show the connections that are held and the keys that may be back, or let them be refreshed again",
     )
     .option("--all", "all that are held")
     .action(handle(cli, recover));
+  example(command, "recover", "recover acme-bol acme-bakery");
 }
 
 async function recover(

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { segment } from "../api-client.ts";
-import { wholeNumber } from "../options.ts";
+import { example, wholeNumber } from "../options.ts";
 import { resourcesIn, textOf } from "../resource.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
@@ -8,7 +8,7 @@ type TokenOptions = { minTtl?: number; rejectedVersion?: number; wait?: number; 
 
 /** `freshet token NAME` */
 export function addTokenCommand(program: Command, cli: Cli): void {
-  program
+  const command = program
     .command("token <connection>")
     .description("print a fresh access token, and nothing else; --json prints the whole answer")
     .option("--min-ttl <seconds>", "how long it must live at least", wholeNumber)
@@ -16,6 +16,7 @@ export function addTokenCommand(program: Command, cli: Cli): void {
     .option("--wait <seconds>", "how long to wait for a refresh in flight", wholeNumber)
     .option("--token <name>", "a further token of the connection, such as a user's own, by its name")
     .action(handle(cli, printToken));
+  example(command, "token acme-bol", "token acme-bol --rejected-version 7");
 }
 
 async function printToken(

@@ -1,16 +1,14 @@
-import { type Command, Option } from "commander";
-import { collect, collectPair, wholeNumber } from "../options.ts";
+import type { Command } from "commander";
+import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
 import { handle, type Cli } from "../session.ts";
 import type { TryOptions } from "../try/options.ts";
 
-const grants = ["authorization_code", "client_credentials", "password", "device_code", "import"];
-
 /** `freshet providers try FILE` */
 export function addTryCommand(providers: Command, cli: Cli, builtinFolder: string): void {
-  providers
+  const command = providers
     .command("try <file>")
     .description("walk one connection through a definition file, without a broker, and show every request and answer")
-    .addOption(new Option("--grant <grant>", "the grant to try (default: as the definition offers)").choices(grants))
+    .addOption(choice("--grant <grant>", "the grant to try (default: as the definition offers)", grants))
     .option("--client-id <id>", "the client's id at the provider")
     .option("--client-secret-file <file>", "file that holds its secret or key, - for stdin (or FRESHET_CLIENT_SECRET)")
     .option("--scope <scope>", "a scope to ask for; repeatable", collect)
@@ -31,4 +29,5 @@ export function addTryCommand(providers: Command, cli: Cli, builtinFolder: strin
         await tryDefinition(session, { file, builtinFolder, options });
       }),
     );
+  example(command, "providers try acme.yaml --client-id 1234 --scope read");
 }

@@ -2,19 +2,31 @@ import { Type } from "typebox";
 import type { ClientService } from "../../registry/client-service.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import { clientSchema, closed, cursor, inputMap, limit, pageOf, patternList, scopeList } from "../schemas.ts";
+import { clientSchema } from "../admin-answers.ts";
+import {
+  requestBody,
+  closed,
+  cursor,
+  inputMap,
+  limit,
+  noContent,
+  pageOf,
+  patternList,
+  scopeList,
+  textField,
+} from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewClient } from "../views.ts";
 
 export type ClientRoutesOptions = { clients: ClientService; publicUrl: string };
 
 const tags = ["clients"];
-const params = Type.Object({ client: Type.String() });
-const clientId = Type.String({ minLength: 1, maxLength: 512 });
+const params = Type.Object({ client: textField("Name of the client", "shop-app") });
+const clientId = Type.String({ minLength: 1, maxLength: 512, description: "The id that the provider has given" });
 const clientSecret = Type.String({
   minLength: 1,
   maxLength: 32_768,
-  description: "write-only; a private key or certificate and key, as PEM, where the provider takes those",
+  description: "Write-only; a private key or certificate and key, as PEM, where the provider takes those",
 });
 
 /** It may stand at the end of a redirect URI, where `continue` is a page of this broker's. */
@@ -23,17 +35,32 @@ const clientName = Type.String({
   description: "a-z, 0-9, then also . _ -, at most 128 characters; not continue",
 });
 
-const newClient = closed({
-  name: clientName,
-  provider: Type.String({ maxLength: 128 }),
-  client_id: clientId,
-  client_secret: Type.Optional(clientSecret),
-  scopes: Type.Optional(scopeList),
-  connections: Type.Optional(patternList),
-  inputs: Type.Optional(inputMap),
-});
+const newClient = requestBody(
+  "NewClient",
+  {
+    description: "A client to create",
+    example: {
+      name: "shop-app",
+      provider: "sandbox",
+      client_id: "4b2f0c1e",
+      client_secret: "…",
+      connections: ["acme-*"],
+    },
+  },
+  {
+    name: clientName,
+    provider: Type.String({ maxLength: 128, description: "Id of the provider's definition" }),
+    client_id: clientId,
+    client_secret: Type.Optional(clientSecret),
+    scopes: Type.Optional(scopeList),
+    connections: Type.Optional(patternList),
+    inputs: Type.Optional(inputMap),
+  },
+);
 
-const patch = closed(
+const patch = requestBody(
+  "ClientChanges",
+  { description: "What to change; the rest stays", example: { client_secret: "…" }, minProperties: 1 },
   {
     client_id: Type.Optional(clientId),
     client_secret: Type.Optional(clientSecret),
@@ -47,14 +74,21 @@ const patch = closed(
       }),
     ),
   },
-  { minProperties: 1 },
 );
 
 /** `/clients`: OAuth clients as registered at providers. */
 export async function clientRoutes(app: ApiScope, { clients, publicUrl }: ClientRoutesOptions): Promise<void> {
   const answer = { 200: clientSchema };
 
-  const create = { summary: "Create a client", tags, body: newClient, response: { 201: clientSchema } };
+  const create = {
+    operationId: "createClient",
+    summary: "Create a client",
+    description: "The answer names the `redirect_uri` to register at the provider.",
+    tags,
+    problems: ["conflict"] as const,
+    body: newClient,
+    response: { 201: clientSchema },
+  };
   app.post("/clients", { schema: create }, async (request, reply) => {
     const {
       name,
@@ -71,10 +105,16 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
   });
 
   const list = {
+    operationId: "listClients",
     summary: "List clients, newest first",
+    description: "All clients, whatever the key's patterns.",
     tags,
-    querystring: closed({ provider: Type.Optional(Type.String()), limit, cursor: Type.Optional(cursor) }),
-    response: { 200: pageOf(clientSchema) },
+    querystring: closed({
+      provider: Type.Optional(textField("Only those of this provider, by id", "sandbox")),
+      limit,
+      cursor: Type.Optional(cursor),
+    }),
+    response: { 200: pageOf("ClientPage", clientSchema) },
   };
   app.get("/clients", { schema: list }, async (request) => {
     const { provider } = request.query;
@@ -85,14 +125,26 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     };
   });
 
-  app.get("/clients/:client", { schema: { summary: "A client", tags, params, response: answer } }, async (request) =>
+  const read = {
+    operationId: "getClient",
+    summary: "A client",
+    description: "All but its secret.",
+    tags,
+    problems: ["not_found"] as const,
+    params,
+    response: answer,
+  };
+  app.get("/clients/:client", { schema: read }, async (request) =>
     viewClient(await clients.get(request.params.client), publicUrl),
   );
 
   const change = {
-    summary:
-      "Change a client; a new secret keeps the one before until it has worked. Inputs change only with a new secret, and not while a connection of it holds anything",
+    operationId: "updateClient",
+    summary: "Change a client",
+    description:
+      "A new secret keeps the one before until it has worked. Inputs change only with a new secret, and not while a connection of it holds anything.",
     tags,
+    problems: ["not_found", "conflict"] as const,
     params,
     body: patch,
   };
@@ -109,7 +161,15 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     return viewClient(await clients.patch(principalOf(request), request.params.client, changes), publicUrl);
   });
 
-  const remove = { summary: "Delete a client that no connection uses", tags, params, response: { 204: Type.Null() } };
+  const remove = {
+    operationId: "deleteClient",
+    summary: "Delete a client that no connection uses",
+    description: "Its secrets are erased.",
+    tags,
+    problems: ["not_found", "conflict"] as const,
+    params,
+    response: { 204: noContent },
+  };
   app.delete("/clients/:client", { schema: remove }, async (request, reply) => {
     await clients.delete(principalOf(request), request.params.client);
     return await reply.code(204).send(null);

@@ -1,22 +1,24 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import { connectionGrants } from "../../providers/provider-file.ts";
 import type { ConnectionService, EndedWish } from "../../registry/connection-service.ts";
 import type { ConnectionFilter } from "../../store/connections.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
+import { connectionSchema, eventSchema } from "../connection-answers.ts";
 import {
+  requestBody,
   closed,
-  connectionSchema,
+  connectionParams as params,
   cursor,
-  eventSchema,
+  grantSchema,
   inputMap,
   limit,
-  literals,
+  noContent,
   pageOf,
   resourceName,
   scopeList,
-  statuses,
+  statusSchema,
+  textField,
   textMap,
 } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
@@ -26,49 +28,69 @@ import { viewConnection, viewEvent } from "../views.ts";
 export type ConnectionRoutesOptions = { connections: ConnectionService };
 
 const tags = ["connections"];
-const params = Type.Object({ connection: Type.String() });
-const credentials = Type.Record(Type.String(), Type.String({ minLength: 1, maxLength: 4096 }), { maxProperties: 16 });
-
-const newConnection = closed({
-  name: resourceName,
-  provider: Type.String({ maxLength: 128 }),
-  client: Type.Optional(
-    Type.String({ maxLength: 128, description: "may be left out where the definition fixes the client id" }),
-  ),
-  grant: Type.Optional(literals(connectionGrants, { description: "one that the provider offers" })),
-  scopes: Type.Optional(scopeList),
-  inputs: Type.Optional(inputMap),
-  credentials: Type.Optional(credentials),
-  labels: Type.Optional(textMap),
+const credentials = Type.Record(Type.String(), Type.String({ minLength: 1, maxLength: 4096 }), {
+  maxProperties: 16,
+  description: "Write-only: what the grant needs, such as username and password",
+  example: { username: "orders@example.com", password: "…" },
 });
 
-const patch = closed(
+const newConnection = requestBody(
+  "NewConnection",
+  {
+    description: "A connection to create",
+    example: { name: "acme-shop", provider: "sandbox", client: "shop-app", labels: { team: "orders" } },
+  },
+  {
+    name: resourceName,
+    provider: Type.String({ maxLength: 128, description: "Id of the provider's definition" }),
+    client: Type.Optional(
+      Type.String({
+        maxLength: 128,
+        description: "Name of its OAuth client; may be left out where the definition fixes the client id",
+      }),
+    ),
+    grant: Type.Optional(grantSchema),
+    scopes: Type.Optional(scopeList),
+    inputs: Type.Optional(inputMap),
+    credentials: Type.Optional(credentials),
+    labels: Type.Optional(textMap),
+  },
+);
+
+const patch = requestBody(
+  "ConnectionChanges",
+  { description: "What to change; the rest stays", example: { labels: { team: "finance" } }, minProperties: 1 },
   {
     scopes: Type.Optional(scopeList),
     labels: Type.Optional(textMap),
     inputs: Type.Optional(inputMap),
     credentials: Type.Optional(credentials),
-    disabled: Type.Optional(Type.Boolean()),
+    disabled: Type.Optional(Type.Boolean({ description: "true switches it off, false on again" })),
   },
-  { minProperties: 1 },
 );
 
-const refreshWish = closed({
-  retry_ended: Type.Optional(
-    Type.Boolean({ description: "try the stored refresh token of a connection that needs_reauthorization once more" }),
-  ),
-  force: Type.Optional(
-    Type.Boolean({ description: "with retry_ended: though that may end other connections of the same account" }),
-  ),
-  end: Type.Optional(Type.Boolean({ description: "end a connection whose attention is probably_dead" })),
-});
+const refreshWish = requestBody(
+  "RefreshOptions",
+  { description: "Nothing: refresh now. Else what its provider's answers do not say", example: {} },
+  {
+    retry_ended: Type.Optional(
+      Type.Boolean({
+        description: "Try the stored refresh token of a connection that needs_reauthorization once more",
+      }),
+    ),
+    force: Type.Optional(
+      Type.Boolean({ description: "With retry_ended: though that may end other connections of the same account" }),
+    ),
+    end: Type.Optional(Type.Boolean({ description: "End a connection whose attention is probably_dead" })),
+  },
+);
 
 const filter = closed({
-  status: Type.Optional(literals(statuses)),
-  provider: Type.Optional(Type.String()),
-  client: Type.Optional(Type.String()),
-  label: Type.Optional(Type.String({ description: "key:value" })),
-  q: Type.Optional(Type.String({ maxLength: 128, description: "part of the name" })),
+  status: Type.Optional(statusSchema),
+  provider: Type.Optional(textField("Only those of this provider, by id", "sandbox")),
+  client: Type.Optional(textField("Only those of this client, by name", "shop-app")),
+  label: Type.Optional(textField("Only those with this label, as key:value", "team:orders")),
+  q: Type.Optional(Type.String({ maxLength: 128, description: "Only those with this in their name", example: "acme" })),
   limit,
   cursor: Type.Optional(cursor),
 });
@@ -77,7 +99,16 @@ const filter = closed({
 export async function connectionRoutes(app: ApiScope, { connections }: ConnectionRoutesOptions): Promise<void> {
   const answer = { 200: connectionSchema };
 
-  const create = { summary: "Create a connection", tags, body: newConnection, response: { 201: connectionSchema } };
+  const create = {
+    operationId: "createConnection",
+    summary: "Create a connection",
+    description:
+      "Client-credentials and password connections fetch their first token at once: where the provider refuses, nothing is stored. Others wait for a person: make a consent link.",
+    tags,
+    problems: ["conflict", "provider_rejected", "client_rejected"] as const,
+    body: newConnection,
+    response: { 201: connectionSchema },
+  };
   app.post("/connections", { schema: create }, async (request, reply) => {
     const {
       client = null,
@@ -94,10 +125,12 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   });
 
   const list = {
+    operationId: "listConnections",
     summary: "List connections, newest first",
+    description: "Those that the key's patterns cover. All that is asked for must hold.",
     tags,
     querystring: filter,
-    response: { 200: pageOf(connectionSchema) },
+    response: { 200: pageOf("ConnectionPage", connectionSchema) },
   };
   app.get("/connections", { schema: list }, async (request) => {
     const items = await connections.list(
@@ -108,24 +141,48 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     return { items: items.map(viewConnection), next_cursor: nextCursor("connections", items, request.query) };
   });
 
-  app.get(
-    "/connections/:connection",
-    { schema: { summary: "A connection", tags, params, response: answer } },
-    async (request) => viewConnection(await connections.get(principalOf(request), request.params.connection)),
+  const read = {
+    operationId: "getConnection",
+    summary: "A connection",
+    description: "Its state, never a token.",
+    tags,
+    problems: ["connection_not_found"] as const,
+    params,
+    response: answer,
+  };
+  app.get("/connections/:connection", { schema: read }, async (request) =>
+    viewConnection(await connections.get(principalOf(request), request.params.connection)),
   );
 
-  const change = { summary: "Change, disable or enable a connection", tags, params, body: patch, response: answer };
+  const change = {
+    operationId: "updateConnection",
+    summary: "Change, disable or enable a connection",
+    description: "What the body names is replaced. Its name, provider, client and grant stay.",
+    tags,
+    problems: ["connection_not_found", "conflict", "provider_rejected", "client_rejected"] as const,
+    params,
+    body: patch,
+    response: answer,
+  };
   app.patch("/connections/:connection", { schema: change }, async (request) =>
     viewConnection(await connections.patch(principalOf(request), request.params.connection, defined(request.body))),
   );
 
   const remove = {
+    operationId: "deleteConnection",
     summary: "Revoke at the provider where possible, and delete",
     description: unconfirmedHeader,
     tags,
+    problems: ["connection_not_found", "conflict"] as const,
     params,
-    querystring: closed({ revoke: Type.Boolean({ default: true }) }),
-    response: { 204: Type.Null() },
+    querystring: closed({
+      revoke: Type.Boolean({
+        default: true,
+        description: "false: delete only, and leave the grant at the provider",
+        example: false,
+      }),
+    }),
+    response: { 204: noContent },
   };
   app.delete("/connections/:connection", { schema: remove }, async (request, reply) => {
     const unconfirmed = await connections.delete(principalOf(request), request.params.connection, request.query);
@@ -133,8 +190,12 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   });
 
   const refreshSchema = {
+    operationId: "refreshConnection",
     summary: "Refresh now; or say what its provider's answers do not about the end of a grant",
+    description:
+      "A refresh that is under way is waited for, not repeated. The answer is the connection, never a token.",
     tags,
+    problems: ["connection_not_found", "conflict", "provider_rejected", "client_rejected"] as const,
     params,
     body: refreshWish,
     response: answer,
@@ -145,11 +206,23 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   });
 
   const history = {
+    operationId: "listConnectionEvents",
     summary: "A connection's history, newest first",
+    description: "What happened to it, and what its refreshes came to.",
     tags,
+    problems: ["connection_not_found"] as const,
     params,
-    querystring: closed({ limit, cursor: Type.Optional(Type.String({ pattern: "^[0-9]{1,18}$" })) }),
-    response: { 200: pageOf(eventSchema) },
+    querystring: closed({
+      limit,
+      cursor: Type.Optional(
+        Type.String({
+          pattern: "^[0-9]{1,18}$",
+          description: "`next_cursor` of the page before; without it, the first page",
+          example: "42",
+        }),
+      ),
+    }),
+    response: { 200: pageOf("EventPage", eventSchema) },
   };
   app.get("/connections/:connection/events", { schema: history }, async (request) => {
     const { limit: size, cursor: before } = request.query;

@@ -4,7 +4,8 @@ import type { Expiry, Grant } from "../../providers/grant.ts";
 import type { ConnectionService } from "../../registry/connection-service.ts";
 import type { ConsentCalls } from "../../registry/consent-calls.ts";
 import { principalOf } from "../auth.ts";
-import { closed, connectionSchema, deviceSchema, linkSchema } from "../schemas.ts";
+import { connectionSchema, deviceSchema, linkSchema } from "../connection-answers.ts";
+import { requestBody, connectionParams as params } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewConnection } from "../views.ts";
 
@@ -16,43 +17,89 @@ export type GrantRoutesOptions = {
 const sevenDaysSeconds = 604_800;
 const tenYearsSeconds = 315_360_000;
 const tags = ["connections"];
-const params = Type.Object({ connection: Type.String() });
 // RFC 6749, appendix A.12: what a header can carry.
-const token = Type.String({ pattern: String.raw`^[\x20-\x7E]{1,16384}$` });
+const token = (description: string) => Type.String({ pattern: String.raw`^[\x20-\x7E]{1,16384}$`, description });
 
-const link = closed({
-  expires_in: Type.Optional(
-    Type.Integer({ minimum: 1, maximum: sevenDaysSeconds, description: "seconds; default 3600" }),
-  ),
-  return_to: Type.Optional(Type.String({ maxLength: 2000 })),
-  manual: Type.Optional(Type.Boolean()),
-  purpose: Type.Optional(
-    Type.String({
-      minLength: 1,
-      maxLength: 200,
-      description: "what the account is connected for, in one line; the person who opens the link reads it",
-    }),
-  ),
-});
+const link = requestBody(
+  "NewConsentLink",
+  {
+    description: "How the link is to be; an empty body will do",
+    example: { expires_in: 86_400, purpose: "Orders for the web shop" },
+  },
+  {
+    expires_in: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: sevenDaysSeconds,
+        description: "Seconds that it works; without it, 3600",
+      }),
+    ),
+    return_to: Type.Optional(
+      Type.String({ maxLength: 2000, description: "Where its last page leads on to: an address of RETURN_ORIGINS" }),
+    ),
+    manual: Type.Optional(
+      Type.Boolean({
+        description: "The page asks for a code that the provider shows; only where the definition says manual_code",
+      }),
+    ),
+    purpose: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 200,
+        description: "What the account is connected for, in one line; the person who opens the link reads it",
+      }),
+    ),
+  },
+);
 
-const tokenSet = closed({
-  access_token: Type.Optional(token),
-  refresh_token: Type.Optional(token),
-  expires_in: Type.Optional(
-    Type.Integer({ minimum: -tenYearsSeconds, maximum: tenYearsSeconds, description: "seconds from now" }),
-  ),
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-  scope: Type.Optional(Type.String({ maxLength: 8192, description: "separated by spaces" })),
-  verify: Type.Optional(Type.Boolean({ description: "refresh at once" })),
-});
+const tokenSet = requestBody(
+  "TokenSet",
+  {
+    description: "Tokens from elsewhere: an access token, a refresh token, or both",
+    example: { access_token: "eyJhbGciOiJSUzI1NiJ9", refresh_token: "8xLOxBtZp8", expires_in: 3600 },
+  },
+  {
+    access_token: Type.Optional(token("The access token")),
+    refresh_token: Type.Optional(token("The refresh token; nobody else may use it from then on")),
+    expires_in: Type.Optional(
+      Type.Integer({
+        minimum: -tenYearsSeconds,
+        maximum: tenYearsSeconds,
+        description: "Seconds that the access token still lives",
+      }),
+    ),
+    expires_at: Type.Optional(
+      Type.String({ format: "date-time", description: "When the access token expires, in place of expires_in" }),
+    ),
+    scope: Type.Optional(Type.String({ maxLength: 8192, description: "What was granted, with spaces between" })),
+    verify: Type.Optional(Type.Boolean({ description: "true: refresh at once, to see that it works" })),
+  },
+);
+
+const copiedCode = requestBody(
+  "CopiedCode",
+  { description: "A code that a person copied by hand", example: { code: "SplxlOBeZQQYbYS6WxSbIA" } },
+  { code: token("The code, or the whole address that holds it") },
+);
+
+const accountDecision = requestBody(
+  "AccountDecision",
+  { description: "Which account the connection is for", example: { accept: true } },
+  {
+    accept: Type.Boolean({ description: "true: the other account takes the connection's place; false: it is dropped" }),
+  },
+);
 
 /** The ways in which a person's grant comes to a connection. */
 export async function grantRoutes(app: ApiScope, { connections, consentCalls }: GrantRoutesOptions): Promise<void> {
   const answer = { 200: connectionSchema };
 
   const createSchema = {
+    operationId: "createConsentLink",
     summary: "A link by which a person connects the account",
+    description: "Give the link to the person: whoever has it can connect an account of theirs.",
     tags,
+    problems: ["connection_not_found", "connection_disabled", "provider_rejected", "client_rejected"] as const,
     params,
     body: link,
     response: { 201: linkSchema },
@@ -74,10 +121,13 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
   });
 
   const code = {
+    operationId: "submitCode",
     summary: "Hand in a code that a person copied",
+    description: "Only where the definition says `manual_code`: the provider shows the code on a page of its own.",
     tags,
+    problems: ["connection_not_found", "grant_not_applicable", "provider_rejected", "client_rejected"] as const,
     params,
-    body: closed({ code: token }),
+    body: copiedCode,
     response: answer,
   };
   app.post("/connections/:connection/code", { schema: code }, async (request) => {
@@ -86,10 +136,13 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
   });
 
   const account = {
+    operationId: "decideAccount",
     summary: "Accept or decline the other account that a reconnect was made with",
+    description: "After a 409 `account_changed`, where nobody has answered on the page.",
     tags,
+    problems: ["connection_not_found", "conflict", "provider_rejected", "client_rejected"] as const,
     params,
-    body: closed({ accept: Type.Boolean({ description: "true: it takes the connection's place" }) }),
+    body: accountDecision,
     response: answer,
   };
   app.post("/connections/:connection/account", { schema: account }, async (request) => {
@@ -98,8 +151,11 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
   });
 
   const device = {
+    operationId: "startDeviceAuthorization",
     summary: "A code that a person types in at the provider (device_code connections)",
+    description: "The broker asks the provider for the code, and then until the person has typed it in.",
     tags,
+    problems: ["connection_not_found", "grant_not_applicable", "provider_rejected", "client_rejected"] as const,
     params,
     response: { 200: deviceSchema },
   };
@@ -114,7 +170,16 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
     };
   });
 
-  const importSchema = { summary: "Hand over a token set", tags, params, body: tokenSet, response: answer };
+  const importSchema = {
+    operationId: "importTokens",
+    summary: "Hand over a token set",
+    description: "The broker keeps it fresh from then on. Nobody else may use the refresh token any more.",
+    tags,
+    problems: ["connection_not_found", "duplicate_grant", "provider_rejected", "client_rejected"] as const,
+    params,
+    body: tokenSet,
+    response: answer,
+  };
   app.post("/connections/:connection/import", { schema: importSchema }, async (request) => {
     const given = { grant: readTokenSet(request.body), verify: request.body.verify ?? false };
     return viewConnection(await connections.importGrant(principalOf(request), request.params.connection, given));

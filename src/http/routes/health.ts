@@ -1,7 +1,7 @@
 import { timingSafeEqual, createHash } from "node:crypto";
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import { literals } from "../schemas.ts";
+import { literals, named } from "../schemas.ts";
 import { countWrongKey } from "../auth.ts";
 import type { MinuteLimit } from "../minute-limit.ts";
 import type { ApiScope } from "../scope.ts";
@@ -14,29 +14,56 @@ export type HealthRoutesOptions = {
   check: () => Promise<{ database: Check; redis: Check }>;
 };
 
-const checkSchema = literals(["ok", "unavailable", "not_configured"]);
-const readiness = Type.Object({
-  status: literals(["ok", "degraded", "unavailable"]),
-  checks: Type.Object({ database: checkSchema, redis: checkSchema }),
+const checkSchema = literals(["ok", "unavailable", "not_configured"], {
+  title: "Check",
+  description: "not_configured: this broker uses none",
 });
+
+const livenessSchema = named(
+  "Liveness",
+  { description: "The process runs", example: { status: "ok" } },
+  { status: Type.Literal("ok", { description: "Always ok" }) },
+);
+
+const readinessSchema = named(
+  "Readiness",
+  {
+    description: "Whether requests may be sent here",
+    example: { status: "ok", checks: { database: "ok", redis: "ok" } },
+  },
+  {
+    status: literals(["ok", "degraded", "unavailable"], {
+      description: "degraded: cached tokens are served; unavailable: the broker starts or stops",
+    }),
+    checks: named(
+      "Checks",
+      { description: "What the broker needs", example: { database: "ok", redis: "not_configured" } },
+      { database: checkSchema, redis: checkSchema },
+    ),
+  },
+);
 
 /** `/livez` and `/readyz`, for orchestrators and load balancers: no key. */
 export async function healthRoutes(app: ApiScope, { isReady, check }: HealthRoutesOptions): Promise<void> {
   const tags = ["health"];
   const alive = {
+    operationId: "getLiveness",
     summary: "The process runs",
+    description: "For orchestrators: it asks neither Postgres nor Redis.",
     tags,
     security: [],
-    response: { 200: Type.Object({ status: Type.Literal("ok") }) },
+    response: { 200: livenessSchema },
   };
   app.get("/livez", { schema: alive, logLevel: "silent" }, async () => ({ status: "ok" as const }));
 
   // Without Postgres or Redis still 200: cached tokens are served, and taking every replica out would serve nobody.
   const ready = {
+    operationId: "getReadiness",
     summary: "Requests may be sent here",
+    description: "For load balancers: 503 only before start-up ends and while the broker stops.",
     tags,
     security: [],
-    response: { 200: readiness, 503: readiness },
+    response: { 200: readinessSchema, 503: readinessSchema },
   };
   app.get("/readyz", { schema: ready, logLevel: "silent" }, async (_request, reply) => {
     const checks = await check();
@@ -53,7 +80,17 @@ export async function metricsRoute(
   app: ApiScope,
   { render, metricsKey, wrongKeys }: MetricsRouteOptions,
 ): Promise<void> {
-  const schema = { summary: "Prometheus text", tags: ["health"], security: [], response: { 200: Type.String() } };
+  const schema = {
+    operationId: "getMetrics",
+    summary: "Prometheus text",
+    description: "To everybody, or only to the bearer METRICS_KEY where one is set.",
+    tags: ["health"],
+    security: [],
+    problems: ["unauthenticated", "rate_limited"] as const,
+    response: {
+      200: Type.String({ description: "Metrics in the Prometheus text format", example: "freshet_permits 0\n" }),
+    },
+  };
   app.get("/metrics", { schema, logLevel: "silent" }, async (request, reply) => {
     if (metricsKey !== null && !isSame(request.headers.authorization ?? "", `Bearer ${metricsKey}`)) {
       countWrongKey(request, wrongKeys);

@@ -1,10 +1,10 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { KeyService } from "../../registry/key-service.ts";
-import { abilities } from "../../store/api-keys.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import { closed, cursor, keySchema, limit, literals, newKeySchema, pageOf, patternList } from "../schemas.ts";
+import { keyAbilities, keySchema, newKeySchema } from "../admin-answers.ts";
+import { requestBody, closed, cursor, limit, noContent, pageOf, patternList, textField } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { unconfirmedBy, unconfirmedHeader } from "../unconfirmed.ts";
 import { viewKey } from "../views.ts";
@@ -13,17 +13,28 @@ export type KeyRoutesOptions = { keys: KeyService; nowMs: () => number };
 
 const tags = ["keys"];
 
-const newKey = closed({
-  name: Type.String({ minLength: 1, maxLength: 128 }),
-  abilities: Type.Array(literals(abilities), { minItems: 1, uniqueItems: true }),
-  connections: patternList,
-  expires_at: Type.Optional(Type.String({ format: "date-time" })),
-});
+const newKey = requestBody(
+  "NewKey",
+  {
+    description: "A key to create",
+    example: { name: "orders", abilities: ["tokens"], connections: ["acme-*"] },
+  },
+  {
+    name: Type.String({ minLength: 1, maxLength: 128, description: "Its name for people" }),
+    abilities: keyAbilities,
+    connections: patternList,
+    expires_at: Type.Optional(
+      Type.String({ format: "date-time", description: "When it stops working; without it, when it is revoked" }),
+    ),
+  },
+);
 
 /** `/keys`: the keys of callers. */
 export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions): Promise<void> {
   const create = {
+    operationId: "createKey",
     summary: "Create a key; it is shown this once",
+    description: "Nobody gives a key abilities or patterns beyond their own.",
     tags,
     body: newKey,
     response: { 201: newKeySchema },
@@ -39,26 +50,30 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
   });
 
   const list = {
+    operationId: "listKeys",
     summary: "List keys, newest first",
+    description: "Those whose patterns lie within the caller's own, revoked ones too; never the keys themselves.",
     tags,
     querystring: closed({ limit, cursor: Type.Optional(cursor) }),
-    response: { 200: pageOf(keySchema) },
+    response: { 200: pageOf("KeyPage", keySchema) },
   };
   app.get("/keys", { schema: list }, async (request) => {
     const items = await keys.list(principalOf(request), readPage("keys", request.query));
     return { items: items.map(viewKey), next_cursor: nextCursor("keys", items, request.query) };
   });
 
-  const params = Type.Object({ id: Type.String() });
+  const params = Type.Object({ id: textField("Id of the key", "4kZt0Qm2xW9a") });
   app.delete(
     "/keys/:id",
     {
       schema: {
+        operationId: "revokeKey",
         summary: "Revoke a key",
         description: unconfirmedHeader,
         tags,
+        problems: ["not_found"] as const,
         params,
-        response: { 204: Type.Null() },
+        response: { 204: noContent },
       },
     },
     async (request, reply) => {

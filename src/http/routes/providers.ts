@@ -1,7 +1,9 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
+import { didYouMean } from "../../nearest.ts";
 import type { Catalog } from "../../providers/catalog.ts";
-import { providerSchema } from "../schemas.ts";
+import { providerListSchema, providerSchema } from "../admin-answers.ts";
+import { textField } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewProvider } from "../views.ts";
 
@@ -16,22 +18,33 @@ const tags = ["providers"];
 
 /** `/providers`: the definitions in force. */
 export async function providerRoutes(app: ApiScope, { catalog, ...settings }: ProviderRoutesOptions): Promise<void> {
-  const all = Type.Object({ items: Type.Array(providerSchema), next_cursor: Type.Null() });
-  app.get(
-    "/providers",
-    { schema: { summary: "All definitions in force", tags, response: { 200: all } } },
-    async () => ({
-      items: (await catalog.list()).map((definition) => viewProvider(definition, settings)),
-      next_cursor: null,
-    }),
-  );
+  const all = {
+    operationId: "listProviders",
+    summary: "All definitions in force",
+    description: "The built-in ones and those of PROVIDERS_DIR, each with the redirect_uri to register.",
+    tags,
+    response: { 200: providerListSchema },
+  };
+  app.get("/providers", { schema: all }, async () => ({
+    items: (await catalog.list()).map((definition) => viewProvider(definition, settings)),
+    next_cursor: null,
+  }));
 
-  const params = Type.Object({ provider: Type.String() });
-  const one = { summary: "A definition in force", tags, params, response: { 200: providerSchema } };
+  const one = {
+    operationId: "getProvider",
+    summary: "A definition in force",
+    description: "With the inputs that its clients and connections need.",
+    tags,
+    problems: ["not_found"] as const,
+    params: Type.Object({ provider: textField("Id of the provider's definition", "sandbox") }),
+    response: { 200: providerSchema },
+  };
   app.get("/providers/:provider", { schema: one }, async (request) => {
     const definition = catalog.get(request.params.provider);
     if (definition === undefined) {
-      throw new BrokerError("not_found", `There is no provider "${request.params.provider}".`);
+      const { provider } = request.params;
+      const known = (await catalog.list()).map(({ id }) => id);
+      throw new BrokerError("not_found", `There is no provider "${provider}".${didYouMean(provider, known)}`);
     }
     return viewProvider(definition, settings);
   });

@@ -2,7 +2,8 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { RecoveryService } from "../../registry/recovery-service.ts";
 import { principalOf } from "../auth.ts";
-import { closed, recoverySchema, resourceName } from "../schemas.ts";
+import { recoverySchema, releasedSchema } from "../admin-answers.ts";
+import { requestBody, resourceName } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewRecovery } from "../views.ts";
 
@@ -10,25 +11,41 @@ export type RecoveryRoutesOptions = { recovery: RecoveryService };
 
 const tags = ["recovery"];
 
-const release = closed({
-  connections: Type.Optional(Type.Array(resourceName, { minItems: 1, maxItems: 10_000, uniqueItems: true })),
-  all: Type.Optional(Type.Boolean()),
-});
+const release = requestBody(
+  "Release",
+  { description: "Which connections to refresh again: names, or all", example: { connections: ["acme-shop"] } },
+  {
+    connections: Type.Optional(
+      Type.Array(resourceName, {
+        minItems: 1,
+        maxItems: 10_000,
+        uniqueItems: true,
+        description: "Names of connections that are held",
+      }),
+    ),
+    all: Type.Optional(Type.Boolean({ description: "true: all that are held" })),
+  },
+);
 
 /** `/recovery`: connections that are held since the database went back in time, and keys that may be back with it. */
 export async function recoveryRoutes(app: ApiScope, { recovery }: RecoveryRoutesOptions): Promise<void> {
   const list = {
+    operationId: "listHeldConnections",
     summary: "Connections that are not refreshed since the database was restored",
+    description: "And, while there are any, the keys that work: some may have been revoked after the backup.",
     tags,
     response: { 200: recoverySchema },
   };
   app.get("/recovery", { schema: list }, async (request) => viewRecovery(await recovery.list(principalOf(request))));
 
   const confirm = {
+    operationId: "releaseConnections",
     summary: "Let them be refreshed again, with the refresh tokens as restored",
+    description: "Connecting an account again does the same, and works where the provider takes no old token.",
     tags,
+    problems: ["not_found", "conflict"] as const,
     body: release,
-    response: { 200: Type.Object({ released: Type.Array(Type.String()) }) },
+    response: { 200: releasedSchema },
   };
   app.post("/recovery", { schema: confirm }, async (request) => {
     const { connections, all = false } = request.body;

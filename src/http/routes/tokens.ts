@@ -4,7 +4,8 @@ import type { ApiRequest } from "../../providers/api-request.ts";
 import { mayUse } from "../../registry/principal.ts";
 import type { TokenService } from "../../tokens/token-service.ts";
 import { principalOf } from "../auth.ts";
-import { closed, literals, tokenSchema } from "../schemas.ts";
+import { tokenSchema } from "../connection-answers.ts";
+import { closed, connectionParams, literals } from "../schemas.ts";
 import type { ApiScope } from "../scope.ts";
 import { viewToken } from "../views.ts";
 
@@ -17,13 +18,41 @@ export type TokenRoutesOptions = {
 const tenYearsSeconds = 315_360_000;
 
 const query = closed({
-  min_ttl: Type.Integer({ minimum: 0, maximum: tenYearsSeconds, default: 60, description: "seconds it must live" }),
-  rejected_version: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 })),
-  include: Type.Optional(literals(["request"])),
-  token: Type.Optional(
-    Type.String({ pattern: "^[a-z][a-z0-9_]{0,62}$", description: "a further token of the connection, by name" }),
+  min_ttl: Type.Integer({
+    minimum: 0,
+    maximum: tenYearsSeconds,
+    default: 60,
+    description: "Seconds that the token must live; one that lives less is refreshed first",
+    example: 120,
+  }),
+  rejected_version: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 2 ** 31 - 1,
+      description: "The version that the provider's API has refused: it is refreshed unless there is a newer one",
+      example: 7,
+    }),
   ),
-  wait: Type.Number({ minimum: 0, maximum: 30, default: 10, description: "seconds to wait for a refresh" }),
+  include: Type.Optional(
+    literals(["request"], {
+      description: "request: the answer also says what to send with a call of the provider's API",
+      example: "request",
+    }),
+  ),
+  token: Type.Optional(
+    Type.String({
+      pattern: "^[a-z][a-z0-9_]{0,62}$",
+      description: "A further token of the connection, by name; without it, its own",
+      example: "page",
+    }),
+  ),
+  wait: Type.Number({
+    minimum: 0,
+    maximum: 30,
+    default: 10,
+    description: "Seconds to wait for a refresh under way",
+    example: 10,
+  }),
 });
 
 /** `GET /tokens/:connection`: what services call. */
@@ -32,9 +61,13 @@ export async function tokenRoutes(
   { tokens, describeRequest, observeRead }: TokenRoutesOptions,
 ): Promise<void> {
   const schema = {
+    operationId: "getToken",
     summary: "A fresh access token",
+    description:
+      "From memory while it lives long enough, else refreshed first: once, however many callers and replicas there are. A token that is still valid is served whatever fails behind it.",
     tags: ["tokens"],
-    params: Type.Object({ connection: Type.String() }),
+    problems: ["connection_not_found", "needs_reauthorization", "client_rejected", "provider_unavailable"] as const,
+    params: connectionParams,
     querystring: query,
     response: { 200: tokenSchema },
   };

@@ -118,6 +118,11 @@ export const elsewhere: Elsewhere[] = [
     test: schedule,
     title: "is kept alive before the first of its ends: idle, absolute from the day of the grant",
   },
+  ...["refresh.dead_grant.status", "refresh.dead_grant.body"].map((knob) => ({
+    knob,
+    test: "test/unit/providers/dead-grant.test.ts",
+    title: "an answer that the file's rules do not read as the end is refused with what it is read as",
+  })),
   {
     knob: "revocation.kills",
     test: "test/unit/tokens/recovery.test.ts",

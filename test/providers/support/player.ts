@@ -51,6 +51,8 @@ export class Player {
   readonly #server: StrictServer;
   readonly #oauth: OAuthClient;
   readonly #scopes: string[];
+  /** Those that the transcript names; null: the definition's defaults, which differ by grant. */
+  readonly #wished: string[] | null;
   readonly #pkce: Pkce | null;
   readonly #nonce: string | null;
   #values: TemplateValues;
@@ -65,7 +67,8 @@ export class Player {
     this.#definition = definition;
     this.#server = server;
     this.#oauth = createOAuthClient({ egress: server.egress });
-    this.#scopes = effectiveScopes(definition, defaultGrant(definition), transcript.scopes ?? null);
+    this.#wished = transcript.scopes ?? null;
+    this.#scopes = effectiveScopes(definition, defaultGrant(definition), this.#wished);
     this.#pkce =
       definition.authorization && createPkce({ definition, randomBytes: (size) => new Uint8Array(size).fill(7) });
     this.#nonce =
@@ -162,6 +165,8 @@ export class Player {
   }
 
   async #first(grant: TokenGrant & ConnectionGrant, talk: Talk, reads: Reads): Promise<void> {
+    const scope = joinScopes(this.#definition, effectiveScopes(this.#definition, grant, this.#wished));
+    this.#values = { ...this.#values, scope };
     const values = grant === "device_code" ? { ...this.#values, deviceCode: this.#deviceCode } : this.#values;
     const answer = await this.#token(talk, { grant, obtainedBy: grant, values }, this.#definition);
     if (answer.kind === "granted") {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 import { run, testKey, type Surroundings } from "./run.ts";
-import { problem, startStubBroker } from "./stub-broker.ts";
+import { problem, providerOf, startStubBroker } from "./stub-broker.ts";
 
 const token = {
   connection: "acme-bol",
@@ -71,7 +71,10 @@ test("connections refresh says what an operator says about the end of a grant, a
 
 test("a client's secret comes from a file, without the newline an editor leaves", async () => {
   const redirect_uri = "https://broker.example/callback/bol";
-  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol", redirect_uri } } });
+  await using broker = await startStubBroker({
+    "GET /providers/bol": providerOf("bol"),
+    "POST /clients": { status: 201, body: { name: "bol", redirect_uri } },
+  });
   const file = await secretFile(" s3cret \n");
   const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "id-1", "--client-secret-file", file];
   const patterns = ["--connections", "acme-*", "--connections", "beta"];
@@ -82,7 +85,7 @@ test("a client's secret comes from a file, without the newline an editor leaves"
     out: `Client bol is stored. Register this redirect URI at its provider: ${redirect_uri}\n`,
     err: "",
   });
-  expect(broker.requests[0]?.body).toEqual({
+  expect(broker.sentTo("POST /clients")[0]).toEqual({
     name: "bol",
     provider: "bol",
     client_id: "id-1",
@@ -94,7 +97,10 @@ test("a client's secret comes from a file, without the newline an editor leaves"
 });
 
 test("a client without patterns of connections: who may use it is said, and how to open it", async () => {
-  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
+  await using broker = await startStubBroker({
+    "GET /providers/bol": providerOf("bol"),
+    "POST /clients": { status: 201, body: { name: "bol" } },
+  });
   const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "id-1", "--public"];
   const { exitCode, err } = await run(args, { env: { FRESHET_URL: broker.url } });
   expect(exitCode).toBe(0);
@@ -132,13 +138,18 @@ test.each([
   ["nowhere for a public client", { args: ["--public"], interactive: true }],
   ["nowhere without a terminal", {}],
 ] as SecretCase[])("a client's secret comes from %s", async (_source, { args = [], secret, env, ...surroundings }) => {
-  await using broker = await startStubBroker({ "POST /clients": { status: 201, body: { name: "bol" } } });
+  await using broker = await startStubBroker({
+    "GET /providers/bol": providerOf("bol"),
+    "POST /clients": { status: 201, body: { name: "bol" } },
+  });
   const result = await run(["clients", "add", "bol", "--provider", "bol", "--client-id", "i", ...args], {
     ...surroundings,
     env: { ...env, FRESHET_URL: broker.url },
   });
   expect(result.exitCode).toBe(0);
-  expect(broker.requests[0]?.body).toEqual({ name: "bol", provider: "bol", client_id: "i", client_secret: secret });
+  expect(broker.sentTo("POST /clients")).toEqual([
+    { name: "bol", provider: "bol", client_id: "i", client_secret: secret },
+  ]);
   expect(result.out + result.err).not.toContain(secret ?? "never");
 });
 
@@ -153,17 +164,21 @@ test("a client is switched to a redirect URI of its own, which is told", async (
   expect(broker.requests[0]?.body).toEqual({ own_redirect_uri: true });
 });
 
-test("a person who ends the prompt sends nothing", async () => {
-  await using broker = await startStubBroker({});
+test("a person who ends the prompt has nothing stored", async () => {
+  await using broker = await startStubBroker({ "GET /providers/bol": providerOf("bol") });
   const args = ["clients", "add", "bol", "--provider", "bol", "--client-id", "i"];
   const result = await run(args, { env: { FRESHET_URL: broker.url }, interactive: true, stdin: "half\x03" });
   expect(result.exitCode).toBe(1);
   expect(result.err).toMatch(/\nfreshet: Nothing was entered \(cancelled\)\n$/);
-  expect(broker.requests).toEqual([]);
+  expect(broker.requests.map(({ method }) => method)).toEqual(["GET"]);
 });
 
 test("a password connection is created with credentials that were never arguments", async () => {
   await using broker = await startStubBroker({
+    "GET /providers/shopware": providerOf("shopware", {
+      grants: ["client_credentials", "password"],
+      needs: { password: { client: false, client_secret: false, credentials: ["username", "password"] } },
+    }),
     "POST /connections": { status: 201, body: { name: "shop", status: "connected", grant: "password" } },
   });
   const args = ["connections", "add", "shop", "--provider", "shopware", "--grant", "password", "--username", "ann"];
@@ -171,7 +186,7 @@ test("a password connection is created with credentials that were never argument
     env: { FRESHET_URL: broker.url, FRESHET_PASSWORD: "pw-1" },
   });
   expect(result.out).toBe("Connection shop is connected.\n");
-  expect(broker.requests[0]?.body).toEqual({
+  expect(broker.sentTo("POST /connections")[0]).toEqual({
     name: "shop",
     provider: "shopware",
     grant: "password",

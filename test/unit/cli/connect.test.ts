@@ -81,17 +81,33 @@ test("--no-wait prints the link and leaves", async () => {
 });
 
 test.each([
-  ["the time given is over", ["--timeout", "5"]],
-  ["the link is over", []],
-])("waiting ends with exit code 1 when %s", async (_case, args) => {
+  [
+    "the time given is over, and says that the link still works",
+    ["--timeout", "5"],
+    "2026-11-20T13:00:00.000Z",
+    "The link still works, until 2026-11-20T13:00:00.000Z; see later: freshet connections show a",
+  ],
+  [
+    "the link is over, and says how to get another one",
+    [],
+    "2026-11-20T12:00:05.000Z",
+    "The link works no more; for another one: freshet connect a",
+  ],
+  [
+    "the link is over before the time given",
+    ["--timeout", "60"],
+    "2026-11-20T12:00:05.000Z",
+    "The link works no more; for another one: freshet connect a",
+  ],
+])("waiting ends with exit code 1 when %s", async (...[, args, expires_at, remedy]) => {
   await using broker = await startStubBroker({
-    "POST /connections/a/consent-links": { status: 201, body: { ...link, expires_at: "2026-11-20T12:00:05.000Z" } },
+    "POST /connections/a/consent-links": { status: 201, body: { ...link, expires_at } },
     "GET /connections/a": connection("pending"),
     "GET /connections/a/events": events(),
   });
   const result = await run(["connect", "a", ...args], { env: { FRESHET_URL: broker.url } });
   expect(result.exitCode).toBe(1);
-  expect(result.err).toMatch(/freshet: a has not been connected in time \(not_connected\)\n$/);
+  expect(result.err).toContain(`freshet: a has not been connected in time. ${remedy} (not_connected)\n`);
   expect(broker.requests.filter(({ path }) => path.endsWith("/events"))).toHaveLength(1 + 5);
 });
 
@@ -175,14 +191,18 @@ test.each([
   expect(broker.requests.filter(({ path }) => path.endsWith("/events"))).toHaveLength(3);
 });
 
-test("waiting for a code ends with the code", async () => {
+test.each([
+  ["ends with the code", [], "2026-11-20T12:00:05.000Z", "The code works no more"],
+  ["that ends before the code says that it still works", ["--timeout", "5"], "2026-11-20T12:15:00.000Z", "still works"],
+])("waiting for a code %s", async (...[, args, expires_at, said]) => {
   await using broker = await startStubBroker({
     "GET /connections/a": byDevice("pending"),
     "GET /connections/a/events": events(),
-    "POST /connections/a/device": { body: { ...deviceCode, expires_at: "2026-11-20T12:00:05.000Z" } },
+    "POST /connections/a/device": { body: { ...deviceCode, expires_at } },
   });
-  const result = await run(["connect", "a"], { env: { FRESHET_URL: broker.url } });
-  expect(result).toMatchObject({ exitCode: 1, err: expect.stringMatching(/in time \(not_connected\)\n$/) });
+  const result = await run(["connect", "a", ...args], { env: { FRESHET_URL: broker.url } });
+  expect(result).toMatchObject({ exitCode: 1, err: expect.stringMatching(/in time\. .* \(not_connected\)\n$/) });
+  expect(result.err).toContain(said);
   expect(broker.requests.filter(({ path }) => path.endsWith("/events"))).toHaveLength(1 + 5);
 });
 

@@ -36,9 +36,36 @@ export async function startStubBroker(routes: Routes) {
   return {
     url: `http://127.0.0.1:${address.port}`,
     requests,
+    /** The bodies that were sent to one route, in order. */
+    sentTo: (route: string) =>
+      requests.flatMap(({ method, path, body }) => (`${method} ${path}` === route ? [body] : [])),
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => void server.close(resolve));
+    },
+  };
+}
+
+type ProviderFacts = {
+  grants?: string[];
+  needs?: Record<string, Record<string, unknown>>;
+  inputs?: Record<string, unknown>;
+  register?: string;
+};
+
+/** A provider as `GET /providers/:provider` shows it. `needs`: what differs from a client with a secret and nothing else. */
+export function providerOf(id: string, facts: ProviderFacts = {}): Answer {
+  const { grants = ["authorization_code"], needs = {}, inputs = {}, register } = facts;
+  const usual = { client: true, client_secret: true, client_inputs: [], inputs: [], credentials: [] };
+  return {
+    body: {
+      id,
+      name: id,
+      grants,
+      default_grant: grants[0],
+      needs: Object.fromEntries(grants.map((grant) => [grant, { ...usual, ...needs[grant] }])),
+      redirect_uri: `https://broker.example/callback/${id}`,
+      definition: { inputs, ...(register && { guide: { register } }) },
     },
   };
 }

@@ -16,7 +16,7 @@ const id = ["--client-id", "c-1"];
 test.each([
   ["no client", code, [], /needs the client: --client-id/],
   ["a grant that is not offered", code, [...id, "--grant", "password"], /does not offer password/],
-  ["a grant that there is not", code, [...id, "--grant", "implicit"], /Allowed choices are authorization_code/],
+  ["a grant that there is not", code, [...id, "--grant", "implicit"], /must be one of authorization_code/],
   ["a port and a redirect URI", code, [...id, "--port", "1", "--redirect-uri", "https://a.example"], /--port is for/],
   ["a port that there is not", code, [...id, "--port", "70000"], /65535/],
   ["a redirect URI that is none", code, [...id, "--redirect-uri", "nonsense"], /must be a URI/],
@@ -125,6 +125,26 @@ test("`providers check` tells each fault and how many, with --json as one docume
   const json = await run(["--json", "providers", "check", file]);
   expect(JSON.parse(json.out)).toEqual({ file, problems: [expect.any(String), expect.any(String)] });
   expect(json.err).not.toContain("unknown knob");
+});
+
+test("`providers check` gives a hint for a file that is right and does not state what ends a grant", async () => {
+  await using stub = await startStubProvider({});
+  const silent = await stub.define({ grants: ["import"] });
+  const hint = /^hint: refresh\.dead_grant: is not stated, so .*docs\/write-a-provider\.md\)\n$/;
+  expect(await run(["providers", "check", silent])).toEqual({
+    exitCode: 0,
+    out: `${silent} is right.\n`,
+    err: expect.stringMatching(hint),
+  });
+  const json = await run(["--json", "providers", "check", silent]);
+  expect(JSON.parse(json.out)).toEqual({ file: silent, problems: [], hints: [expect.stringContaining("dead_grant")] });
+  const refresh = { dead_grant: [{ status: 400, body: { error: "invalid_grant" } }] };
+  const stating = await stub.define({ grants: ["import"], refresh });
+  expect(await run(["providers", "check", stating])).toEqual({
+    exitCode: 0,
+    out: `${stating} is right.\n`,
+    err: "",
+  });
 });
 
 test("a file may extend one of PROVIDERS_DIR that extends others, and a built-in file is read as it stands", async () => {

@@ -12,11 +12,7 @@ test.each([
   ["an unknown command", ["clint"], /^freshet: unknown command 'clint'.* \(usage\)\n$/],
   ["an unknown option", ["token", "a", "--nope"], /^freshet: unknown option '--nope' \(usage\)\n$/],
   ["a missing name", ["token"], /^freshet: missing required argument 'connection' \(usage\)\n$/],
-  [
-    "a missing option",
-    ["keys", "add", "k"],
-    /^freshet: required option '--ability <ability>' not specified \(usage\)\n$/,
-  ],
+  ["a missing option", ["keys", "add", "k"], /^freshet: Missing: --ability <tokens\|connections\|admin> \(usage\)\n$/],
   ["a number that is none", ["token", "a", "--wait", "1s"], /^freshet: .*whole number.* \(usage\)\n$/],
   ["a pair that is none", ["connections", "add", "a", "--provider", "p", "--label", "x"], /key=value\. \(usage\)\n$/],
   ["a name that a URL would drop", ["connections", "delete", ".."], /^freshet: "\.\." is not a name \(usage\)\n$/],

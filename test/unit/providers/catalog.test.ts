@@ -87,6 +87,7 @@ describe("what a file leaves out", () => {
       minAgeSeconds: 0,
       idleLifeSeconds: null,
       absoluteLifeSeconds: null,
+      deadGrant: null,
     });
     expect(definition?.response.expires).toEqual({
       from: "expires_in",
@@ -244,8 +245,11 @@ const codeFields = (pkce: string, fields: string) =>
   `id: own\nauthorization: { url: https://x.example, pkce: "${pkce}" }\ntoken: { url: https://x.example, grants: { authorization_code: { fields: { ${fields} } } } }`;
 
 /** What the check says of a token endpoint, in a built-in file or in one's own. */
+/** What a built-in file has to state. */
+const stated = "refresh: { dead_grant: [{ status: 400, body: { error: invalid_grant } }] }\n";
+
 const tokenUrlProblems = (url: string, isBuiltin: boolean) => {
-  const folder = folderOf({ "own.yaml": `id: own\ngrants: [import]\ntoken: { url: "${url}" }\n` });
+  const folder = folderOf({ "own.yaml": `id: own\ngrants: [import]\ntoken: { url: "${url}" }\n${stated}` });
   const folders = { builtinFolder: isBuiltin ? folder : folderOf({}), extraFolder: null };
   return checkProviderFile(join(folder, "own.yaml"), folders).map((text) => text.replace(`${folder}/`, ""));
 };
@@ -666,7 +670,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
     expect([catalog.get("older"), catalog.get("oldest")]).toEqual([catalog.get("own"), catalog.get("own")]);
     expect([catalog.get("own")?.formerly, catalog.get("heir")?.formerly]).toEqual([["older", "oldest"], []]);
     expect((await catalog.list()).map(({ id }) => id)).not.toContain("older");
-    const folders = { builtinFolder: folderOf({ "own.yaml": `${own}formerly: [older]\n` }), sandbox: null };
+    const folders = { builtinFolder: folderOf({ "own.yaml": `${own}${stated}formerly: [older]\n` }), sandbox: null };
     const loaded = (override: string) =>
       loadCatalog({ ...folders, extraFolder: folderOf({ "own.yaml": `id: own\nextends: own\n${override}` }) });
     expect(loadCatalog({ ...folders, extraFolder: null }).get("older")?.id).toBe("own");
@@ -737,7 +741,7 @@ after_connect: [{ request: { url: https://x.example, method: POST, encoding: for
   });
 });
 
-const fileOf = (id: string) => `id: ${id}\nname: ${id} as read\n${token}\ngrants: [import]\n`;
+const fileOf = (id: string) => `id: ${id}\nname: ${id} as read\n${token}\ngrants: [import]\n${stated}`;
 
 describe("the list", () => {
   const ids = ["a", "b", "c", "d"];

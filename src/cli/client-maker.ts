@@ -1,0 +1,165 @@
+import { collectItems, segment, type ApiClient } from "./api-client.ts";
+import { CliError, UsageError } from "./errors.ts";
+import type { Provider } from "./provider.ts";
+import type { Questions } from "./questions.ts";
+import { isResource, textOf, type Resource } from "./resource.ts";
+import { readSecret } from "./secrets.ts";
+import type { Session } from "./session.ts";
+
+/** Options that say which client there is to be. */
+export type ClientOptions = { clientId?: string; clientSecretFile?: string; public?: boolean };
+
+export const providerWanted = { option: "--provider <id>", question: "Provider (freshet providers list names all): " };
+export const clientIdWanted = { option: "--client-id <id>", question: "Client id, as the provider gave it: " };
+
+/** How an input is asked for. */
+export function inputWanted(provider: Provider, name: string): { option: string; question: string } {
+  const { description, allowed } = provider.input(name);
+  const meaning = allowed.length > 0 ? `one of ${allowed.join(", ")}` : description;
+  const hint = meaning === "" ? "" : ` (${meaning})`;
+  return { option: `--input ${name}=…${hint}`, question: `${name}${hint}: ` };
+}
+
+/** Says what to do at the provider before it gives a client id: its own words, and the address to register. */
+export function tellRegistration(
+  { output }: Session,
+  provider: Provider,
+  { grant, client }: { grant: string; client: string },
+): void {
+  if (provider.register !== "") output.note(provider.register);
+  if (grant !== "authorization_code") return;
+  output.note(`Redirect URI to register there: ${provider.redirectUri.replace("{client}", client)}`);
+}
+
+/** What is to be registered at the provider. */
+export function redirectUriOf(client: Resource): string {
+  return `Register this redirect URI at its provider: ${textOf(client["redirect_uri"])}`;
+}
+
+/** The secret of a new client. `need`: whether one is asked for; `none`: only a file that is named is read. */
+export async function readClientSecret(
+  session: Session,
+  questions: Questions,
+  { options, need }: { options: ClientOptions; need: "required" | "possible" | "none" },
+): Promise<string | undefined> {
+  const file = options.clientSecretFile;
+  if (options.public || (need === "none" && file === undefined)) return undefined;
+  const source = { file, variable: "FRESHET_CLIENT_SECRET" } as const;
+  if (need === "possible") {
+    return await readSecret({ ...source, question: "Client secret (empty for none, not shown): " }, session);
+  }
+  const option = "--client-secret-file <file> (or FRESHET_CLIENT_SECRET)";
+  return await questions.secret({ ...source, option, question: "Client secret (not shown): " });
+}
+
+/** The client that a new connection is to have, as the command line names it. */
+export type ClientWish = {
+  provider: Provider;
+  grant: string;
+  /** The name of a client, or of the one to be made. */
+  name: string | undefined;
+  options: ClientOptions;
+  /** Those of the inputs that are given which belong to the client. */
+  inputs: Record<string, string>;
+  /** False: one that is there is needed. */
+  mayMake: boolean;
+};
+
+/** The client that was found, or the one to be made: `body` is what to send. */
+export type ClientPlan = { name: string; body?: Resource };
+
+/**
+ * Finds the client of a new connection: the one that is named, or the only one of the provider with these inputs. Where there is
+ * none it plans a new one, and asks for what that one needs. Nothing is stored yet.
+ */
+export async function planClient(session: Session, questions: Questions, wish: ClientWish): Promise<ClientPlan> {
+  const { name, provider, mayMake } = wish;
+  const api = session.api();
+  if (name !== undefined) {
+    const named = await findClient(api, name);
+    if (named !== undefined) return useNamed(session, named, wish);
+    return mayMake ? await planNew(session, questions, { ...wish, name }) : { name }; // then the broker says that there is none
+  }
+  const there = (await collectItems(api, "/clients", { provider: provider.id })).items;
+  const fitting = there.filter((client) => fits(client, wish));
+  const [only, ...others] = fitting;
+  if (others.length > 0) {
+    throw new UsageError(`${provider.id} has several clients: name one with --client ${namesOf(fitting).join("|")}`);
+  }
+  if (only !== undefined) return use(session, only, wish);
+  if (mayMake) return await planNew(session, questions, { ...wish, name: freeName(provider.id, namesOf(there)) });
+  return { name: await questions.text(undefined, noClient(provider.id)) };
+}
+
+function noClient(provider: string): { option: string; question: string } {
+  const option = `--client <name> (make one first: freshet clients add NAME --provider ${provider})`;
+  return { option, question: "Name of the client to use: " };
+}
+
+async function planNew(
+  session: Session,
+  questions: Questions,
+  { provider, grant, name, options, inputs: given }: ClientWish & { name: string },
+): Promise<ClientPlan> {
+  const needs = provider.needs(grant);
+  if (session.terminal.interactive && options.clientId === undefined) {
+    tellRegistration(session, provider, { grant, client: name });
+  }
+  const client_id = await questions.text(options.clientId, clientIdWanted);
+  const need = needs.clientSecret ? "required" : "none";
+  const client_secret = await readClientSecret(session, questions, { options, need });
+  const inputs = { ...given };
+  for (const input of needs.clientInputs) {
+    inputs[input] ??= await questions.text(undefined, inputWanted(provider, input));
+  }
+  return { name, body: { name, provider: provider.id, client_id, client_secret, inputs } };
+}
+
+async function findClient(api: ApiClient, name: string): Promise<Resource | undefined> {
+  try {
+    return await api.get(`/clients/${segment(name)}`);
+  } catch (error) {
+    if (error instanceof CliError && error.code === "not_found") return undefined;
+    throw error;
+  }
+}
+
+/** A client that is named and there must be the one that the options speak of. */
+function useNamed(session: Session, client: Resource, wish: ClientWish): ClientPlan {
+  if (fits(client, wish)) return use(session, client, wish);
+  const { name, provider, client_id: id } = client;
+  const fact = `There is already a client "${textOf(name)}", of ${textOf(provider)} with the client id ${textOf(id)}`;
+  throw new CliError(`${fact}: leave out --client-id and its inputs to use it, or give another --client`, "conflict");
+}
+
+/** One that is there. Who has named it, and nothing else of it, knows that. */
+function use({ output }: Session, client: Resource, { name: named, options }: ClientWish): ClientPlan {
+  const name = textOf(client["name"]);
+  const isNews = named === undefined || options.clientId !== undefined;
+  if (isNews) output.note(`Using the client ${name}, which is there.`);
+  if (options.clientSecretFile !== undefined) {
+    output.note(`It keeps its secret. To change it: freshet clients update ${name} --client-secret-file FILE`);
+  }
+  return { name };
+}
+
+/** Whether a client is the one that was described: nothing that is given says otherwise. */
+function fits(client: Resource, { provider, options, inputs }: ClientWish): boolean {
+  const own = isResource(client["inputs"]) ? client["inputs"] : {};
+  return (
+    client["provider"] === provider.id &&
+    (options.clientId === undefined || client["client_id"] === options.clientId) &&
+    Object.entries(inputs).every(([name, value]) => own[name] === value)
+  );
+}
+
+function namesOf(clients: readonly Resource[]): string[] {
+  return clients.map((client) => textOf(client["name"]));
+}
+
+/** The provider's id, or with the first number that makes it another client's name. */
+function freeName(id: string, taken: readonly string[]): string {
+  let name = id;
+  for (let count = 2; taken.includes(name); count++) name = `${id}-${count}`;
+  return name;
+}

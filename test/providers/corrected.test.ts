@@ -1,0 +1,30 @@
+import { expect, test } from "vitest";
+import { onlyWith } from "./support/catalog.ts";
+
+/** Values that stood wrong once, each against what its provider says: the definition names the source. */
+const corrected: [id: string, knob: string, value: unknown][] = [
+  ["box-com", "refresh.reuse", "until_successor_used"],
+  ["discord", "refresh.rotation", "always"],
+  ["pipedrive", "refresh.reuse", "dead"],
+];
+
+test.each(corrected)("%s: %s is %j", (id, knob, value) => {
+  expect(valueAt(onlyWith(id).file, knob)).toEqual(value);
+});
+
+function valueAt(file: unknown, knob: string): unknown {
+  return knob.split(".").reduce<unknown>((at, key) => (at as Record<string, unknown>)[key], file);
+}
+
+/** Hosts that a definition lacked once: an input that decides a host must know them. */
+const hosts: [id: string, input: string, host: string][] = [
+  ["amazon-sp-api", "seller_central", "sellercentral.amazon.ie"],
+  ["amazon-sp-api", "seller_central", "sellercentral.amazon.co.za"],
+  ["amazon-sp-api", "seller_central", "sellercentral.amazon.co.jp"],
+  ["amazon-sp-api", "seller_central", "vendorcentral.amazon.co.uk"],
+  ["amazon-sp-api", "seller_central", "vendorcentral.amazon.co.jp"],
+];
+
+test.each(hosts)("%s: %s may be %s", (id, input, host) => {
+  expect(onlyWith(id).inputs[input]?.enum).toContain(host);
+});

@@ -1,0 +1,131 @@
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
+import { hintsOnDeadGrant, readingOf } from "../../../src/providers/dead-grant.ts";
+import type { StatedAnswer } from "../../../src/providers/definition.ts";
+import { builtinFolder } from "../../support/built-ins.ts";
+import { fewBuiltins, folderOf } from "./definitions.ts";
+
+const usable = "id: own\ngrants: [import]\ntoken: { url: https://login.example/token }\n";
+
+function problemsIn(yaml: string, { builtin } = { builtin: false }): string[] {
+  const folder = folderOf({ "own.yaml": yaml });
+  const folders = { builtinFolder: builtin ? folder : fewBuiltins, extraFolder: null };
+  const problems = checkProviderFile(join(folder, "own.yaml"), folders);
+  return problems.map((problem) => problem.replace(`${folder}/`, ""));
+}
+
+function hintsIn(files: Record<string, string>): string[] {
+  const catalog = loadCatalog({ builtinFolder: fewBuiltins, extraFolder: folderOf(files), sandbox: null });
+  const definition = catalog.get("own");
+  if (definition === undefined) throw new Error("no file defines own");
+  return hintsOnDeadGrant(definition);
+}
+
+const states = (...answers: string[]) => `refresh: { dead_grant: [${answers.join(", ")}] }\n`;
+
+describe("the answer that ends a grant", () => {
+  test("an answer that the file's rules do not read as the end is refused with what it is read as", () => {
+    const answers = [
+      "{ status: 400, body: { error: invalid_grant } }",
+      "{ status: 401, body: Unknown account }",
+      "{ status: 400, body: { error: invalid_client } }",
+      "{ status: 200, body: { access_token: at-1 } }",
+      "{ status: 200, body: { ok: false } }",
+    ];
+    const readings = [
+      [1, "a refusal for now"],
+      [2, "a refused client"],
+      [3, "a new token"],
+      [4, "an answer that says nothing"],
+    ];
+    expect(problemsIn(`${usable}${states(...answers)}`)).toEqual(
+      readings.map(([index, reading]) =>
+        expect.stringMatching(
+          new RegExp(
+            `^own.yaml:4:\\d+: refresh.dead_grant.${index}: is read as ${reading}, not as the end of the grant`,
+          ),
+        ),
+      ),
+    );
+  });
+
+  test("a rule for it makes it right", () => {
+    const rule = "errors: [{ endpoint: token, status: 401, body: Unknown account, means: needs_reauthorization }]\n";
+    expect(problemsIn(`${usable}${states("{ status: 401, body: Unknown account }")}${rule}`)).toEqual([]);
+  });
+
+  test("a faulty rule is told as such, and alone", () => {
+    const rule = "errors: [{ endpoint: token, body: '(', means: needs_reauthorization }]\n";
+    expect(problemsIn(`${usable}${states("{ status: 401, body: Unknown account }")}${rule}`)).toEqual([
+      expect.stringContaining("is not a regular expression"),
+    ]);
+  });
+
+  test("a built-in file must state it, save where there is no refresh token", () => {
+    expect(problemsIn(usable, { builtin: true })).toEqual([
+      expect.stringContaining("refresh.dead_grant: is missing: list each answer (`status`, `body`)"),
+    ]);
+    const machine = usable.replace("import", "client_credentials");
+    expect(problemsIn(machine, { builtin: true })).toEqual([]);
+    expect(problemsIn(`${usable}${states()}`, { builtin: true })).toEqual([]);
+  });
+});
+
+/** What widespread servers answered to a dead refresh token before they kept to RFC 6749, section 5.2. */
+const beforeTheRfc = {
+  "league/oauth2-server 8": {
+    status: 401,
+    body: { error: "invalid_request", error_description: "The refresh token is invalid." },
+  },
+  "league/oauth2-server 7": {
+    status: 401,
+    body: { error: "invalid_request", message: "The refresh token is invalid." },
+  },
+  Authlib: {
+    status: 400,
+    body: { error: "invalid_request", error_description: 'Invalid "refresh_token" in request.' },
+  },
+};
+
+describe.each(["oauth2", "oidc"])("a file that extends %s", (base) => {
+  const address = base === "oidc" ? "issuer: https://login.example\n" : "token: { url: https://login.example/token }\n";
+  const yaml = `id: own\nextends: ${base}\ngrants: [import]\n${address}`;
+  const catalog = loadCatalog({ builtinFolder, extraFolder: folderOf({ "own.yaml": yaml }), sandbox: null });
+  const read = (answer: StatedAnswer) => readingOf(catalog.get("own")!, answer);
+
+  test.each(Object.entries(beforeTheRfc))(
+    "reads what %s answers to a dead refresh token as the end",
+    (_server, answer) => {
+      expect(read(answer)).toBe("refused_for_good");
+    },
+  );
+
+  test("reads a request without a refresh token as no end", () => {
+    const missing = 'Missing "refresh_token" in request.';
+    expect(read({ status: 400, body: { error: "invalid_request", error_description: missing } })).toBe(
+      "refused_for_now",
+    );
+  });
+});
+
+describe("a file of one's own", () => {
+  test("is right without it, and is given a hint", () => {
+    expect(problemsIn(usable)).toEqual([]);
+    expect(hintsIn({ "own.yaml": usable })).toEqual([expect.stringMatching(/^refresh\.dead_grant: is not stated/)]);
+  });
+
+  test("is given none where it states it, has it from the file that it extends, or has no refresh token", () => {
+    const stating = `${usable}${states("{ status: 400, body: { error: invalid_grant } }")}`;
+    expect(hintsIn({ "own.yaml": stating })).toEqual([]);
+    expect(hintsIn({ "own.yaml": "id: own\nextends: bol\n" })).toEqual([]);
+    expect(hintsIn({ "own.yaml": usable.replace("import", "client_credentials") })).toEqual([]);
+  });
+
+  test("loads with rules of its own that no longer read what it inherits, and is given a hint", () => {
+    const rule = "errors: [{ endpoint: token, status: 401, body: Unknown account, means: needs_reauthorization }]\n";
+    const base = `${usable.replace("id: own", "id: base")}${states("{ status: 401, body: Unknown account }")}${rule}`;
+    const files = { "base.yaml": base, "own.yaml": "id: own\nextends: base\nerrors: []\n" };
+    expect(hintsIn(files)).toEqual([expect.stringMatching(/^refresh\.dead_grant\.0: is read as a refusal for now/)]);
+  });
+});
