@@ -122,8 +122,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     if (cleared === "clear") return await hold(parts, row, known);
     if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
     // It has been handed out already, and whoever needs another one needs it stored first.
-    const isNever = () => false;
-    const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: isNever, isVain: isNever });
+    const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isVain: never });
     if (stored === null || stored.generation < known.generation) return settled(stored, known);
     return await contend({ ...flight, row: stored });
   };
@@ -143,6 +142,8 @@ export function createRefresh(parts: RefreshParts): Refresh {
     }
   };
 }
+
+const never = (): boolean => false;
 
 /** Metadata that are away, or a definition that is gone, leave their reason in the row: no attempt will. */
 async function prepareOrNote({ prepare, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {

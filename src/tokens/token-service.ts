@@ -117,7 +117,11 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   const judgeFor = ({ row, accessToken }: KnownConnection, wish: TokenWish): Verdict => {
-    if (accessToken === null || row.issuedAt === null) return { kind: "stale", usable: false, warnings: [] };
+    const isBehind = wish.rejectedVersion !== null && wish.rejectedVersion > row.version && row.attemptId !== null;
+    // Behind: what the attempt in the row has brought is handed out already, by a replica that is still storing it.
+    if (isBehind || accessToken === null || row.issuedAt === null) {
+      return { kind: "stale", usable: false, warnings: [] };
+    }
     const lifetime = { issuedAtMs: row.issuedAt.getTime(), expiresAtMs: row.expiresAt?.getTime() ?? null };
     const timing = rulesOf(row) ?? { aheadFraction: 0, minAgeSeconds: 0 };
     const rejected = wish.rejectedVersion === row.version;
@@ -158,7 +162,11 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
     if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
     const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
-    if (newest.row.version > found.row.version) return issue(newest, stillWanting(judgeFor(newest, wish)));
+    if (newest.row.version > found.row.version) {
+      const waitSeconds = Math.max(0, giveUpAtMs - clock.monotonicMs()) / 1000;
+      if (newest.row.version === wish.rejectedVersion) return await serve(newest, { ...wish, waitSeconds });
+      return issue(newest, stillWanting(judgeFor(newest, wish)));
+    }
     if (renewal.usable) return issue(newest, renewal.warnings);
     throw unavailable(newest.row);
   };

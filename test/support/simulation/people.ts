@@ -30,6 +30,8 @@ export class People {
   readonly deeds: Deed[] = [];
   readonly reads = { served: 0, refused: 0 };
   readonly #world: World;
+  /** The newest version that anybody was handed, by name. */
+  readonly #newest = new Map<string, number>();
   #ids = 0;
 
   constructor(world: World) {
@@ -52,9 +54,15 @@ export class People {
     const { core } = replica;
     const { rejected = false, minTtlSeconds = 0 } = given;
     try {
-      const version = rejected ? (this.#world.database.tables.byName(name)?.version ?? 0) : null;
+      const stored = this.#world.database.tables.byName(name)?.version ?? 0;
+      const version = rejected ? Math.max(stored, this.#newest.get(name) ?? 0) : null;
       const token = await core.tokens.get(name, { minTtlSeconds, rejectedVersion: version, waitSeconds: 20 });
       this.reads.served += 1;
+      this.#newest.set(name, Math.max(this.#newest.get(name) ?? 0, token.version));
+      const isYoung = token.warnings.some(({ code }) => code === "recently_refreshed");
+      if (version !== null && token.version <= version && !isYoung) {
+        this.#world.violation(`${replica.name} serves ${name} version ${token.version} to who had ${version} refused`);
+      }
       this.#world.note(`${replica.name} serves ${name} version ${token.version} ${token.accessToken}`);
       this.#world.watch.served(token, replica);
       return token;

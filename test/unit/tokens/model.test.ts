@@ -67,3 +67,23 @@ it.each([3, 31, 314])("the schedule of seed %i gives the same trace whenever it 
   expect(one.trace.length).toBeGreaterThan(10);
   expect(other.trace).toEqual(one.trace);
 });
+
+/** The replica that has handed version 2 out is cut off from Postgres before it can store it. */
+const cutOff: Schedule = {
+  ...randomSchedule(1_659_767_326),
+  commands: [
+    { kind: "trap", moment: "takePermit answered", blow: "cut", ms: 165_476 },
+    { kind: "trap", moment: "done by provider", blow: "crash", ms: 1425 },
+    { kind: "reconnect", replica: 8, connection: 53 },
+    { kind: "pass", ms: 14_757 },
+    { kind: "pass", ms: 4389 },
+    { kind: "read", replica: 9, connection: 7, rejected: true },
+    { kind: "read", replica: 47, connection: 50, rejected: true },
+  ],
+};
+
+it("who had a version refused that one replica is still storing is handed no older one by another", async () => {
+  const { violations, trace } = await runSchedule(cutOff, { traced: true });
+  const seen = ["spooled to Redis", "serves c1 version 2"].map((text) => trace.some((line) => line.includes(text)));
+  expect([violations, seen]).toEqual([[], [true, true]]);
+});
