@@ -160,7 +160,7 @@ describe("a capture with a closed list decides a host", () => {
       `${list}, default: "{client.id}"`,
       /default: \{client\.id\} is not known here/,
     ],
-  ])("not with %s", (_name, url, rule, why) => {
+  ])("not with %s", (...[, url, rule, why]) => {
     expect(file(rule, url)).toThrow(why);
   });
 
