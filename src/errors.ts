@@ -101,8 +101,19 @@ export class StartupError extends Error {
 
 /** @returns what to tell of a port that cannot be had */
 export function cannotListen(variable: "PORT" | "METRICS_PORT", { host, port }: Address, error: unknown): StartupError {
-  const { code } = error as NodeJS.ErrnoException;
-  return new StartupError(`${variable} ${port} on HOST ${host} cannot be listened on (${code})`);
+  const { code = "unknown error" } = error as NodeJS.ErrnoException;
+  const remedy = whatToListenOn[code]?.replace("PORT", variable);
+  return new StartupError(
+    `${variable} ${port} on HOST ${host} cannot be listened on (${code})${remedy === undefined ? "" : `; ${remedy}`}`,
+  );
 }
+
+const whatToListenOn: Readonly<Record<string, string>> = {
+  EADDRINUSE: "another program listens there: stop it, or set PORT to another port",
+  EACCES: "this user may not take it: set PORT to 1024 or more",
+  EADDRNOTAVAIL: "HOST is no address of this machine: leave HOST away, or set it to 0.0.0.0 for all addresses",
+  ENOTFOUND: "HOST is no name that is known: leave HOST away, or set it to an address of this machine",
+  EAI_AGAIN: "HOST cannot be looked up: leave HOST away, or set it to an address of this machine",
+};
 
 type Address = { host: string; port: number };

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { StartupError } from "../errors.ts";
+import { whyNotOnDisk } from "../unreachable.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { loadFile, type LoadedFile, type SandboxAddress, settleFile } from "./load-file.ts";
 
@@ -14,6 +15,8 @@ export type Catalog = {
    * yet others get their turn, so that nobody waits for more than one. @throws StartupError for a faulty file
    */
   list(): Promise<readonly ProviderDefinition[]>;
+  /** How many there are, and how many files of the extra folder are among them. */
+  readonly count: { all: number; own: number };
 };
 
 const sandboxFile = "sandbox.yaml";
@@ -53,6 +56,7 @@ export function loadCatalog(folders: Folders): Catalog {
   const ids = [...new Set([...builtins.ids, ...definitions.keys()])].sort();
   return {
     get,
+    count: { all: ids.length, own: extras.files.length },
     async list() {
       for (const id of ids) {
         if (definitions.has(id)) continue;
@@ -150,8 +154,7 @@ function filesIn(folder: string): string[] {
     const names = readdirSync(folder).filter((name) => /\.ya?ml$/.test(name) && !name.startsWith("."));
     return names.sort().map((name) => join(folder, name));
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
-    throw new StartupError(`PROVIDERS_DIR ${folder} cannot be read (${code})`);
+    throw new StartupError(`PROVIDERS_DIR ${folder} cannot be read ${whyNotOnDisk(error)}`);
   }
 }
 

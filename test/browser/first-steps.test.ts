@@ -97,7 +97,7 @@ describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, 
       await start.ready();
       const key = await keyIn(start, "it's our data");
       expect(start.stdout.split(key)).toHaveLength(2);
-      expect(start.stdout).toMatch(/"msg":"ready"[^]*Freshet is ready at/);
+      expect(start.stdout).toMatch(/^ready: Freshet [^]*Freshet is ready at/m);
       expect(JSON.parse(await start.paste(start.curl))).toMatchObject({ status: 409, code: "authorization_pending" });
       expect(await start.interrupt()).toBe(0);
     },
