@@ -57,12 +57,22 @@ export function connectionNotFound(name: string): BrokerError {
   });
 }
 
-export function duplicateGrant(name: string): BrokerError {
-  return new BrokerError(
-    "duplicate_grant",
-    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
-    { connection: name },
-  );
+/** Another connection holds the refresh token that was to be stored. Its detail names none: who may know `holders` is told by their key. */
+export class DuplicateGrantError extends BrokerError {
+  /** Not enumerable, so that no logger and no answer shows them. */
+  readonly #holders: readonly string[];
+
+  constructor(name: string, holders: readonly string[]) {
+    const detail = "Another connection of this client holds the same refresh token; two would invalidate each other's.";
+    super("duplicate_grant", detail, { connection: name });
+    this.name = "DuplicateGrantError";
+    this.#holders = holders;
+  }
+
+  /** Names of the connections that hold it, as far as the database told. */
+  get holders(): readonly string[] {
+    return this.#holders;
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
+import type net from "node:net";
 import { setImmediate } from "node:timers/promises";
 import { StartupError } from "../errors.ts";
 import { whyNotOnDisk } from "../unreachable.ts";
@@ -68,14 +69,14 @@ export function loadCatalog(folders: Folders): Catalog {
   };
 }
 
+/** Where one file is checked: what it may extend, and the networks of PROVIDER_NETWORKS, if its addresses are to be held to them. */
+export type CheckSurroundings = { builtinFolder: string; extraFolder: string | null; networks?: net.BlockList | null };
+
 /**
  * Every problem of one file, as `file:line:column: text`; none: it is good. Beside it stand the built-in definitions and
  * those of `extraFolder`, which it may extend.
  */
-export function checkProviderFile(
-  path: string,
-  options: { builtinFolder: string; extraFolder: string | null },
-): string[] {
+export function checkProviderFile(path: string, options: CheckSurroundings): string[] {
   const sandbox = { publicUrl: "https://sandbox.example/sandbox", localUrl: "https://sandbox.example/sandbox" };
   const builtin = filesIn(options.builtinFolder).some((other) => absolute(other) === absolute(path));
   const loaded = loadFile(path, { builtin, sandbox: builtin && basename(path) === sandboxFile ? sandbox : null });
@@ -93,7 +94,7 @@ export function checkProviderFile(
     ...files.filter((file) => !file.builtin || file === loaded.file),
   ];
   const { problems } = formerIds(renamed, ids);
-  return [...idProblems(files), ...problems, ...settleFile(loaded.file, files).problems];
+  return [...idProblems(files), ...problems, ...settleFile(loaded.file, files, options).problems];
 }
 
 /** The built-in files, each named by its id, and read once when it is needed. */
