@@ -1,6 +1,7 @@
 "use strict";
 // Starts an entry of this project: from the bundle that `npm run build` has made of these very sources, or else, a second slower,
 // from the sources themselves. docs/decisions/0015-bundle.md says why. Plain JavaScript, so that nothing has to be loaded to read it.
+require("./node-version.cjs"); // before anything that an old Node.js does not have
 const { hash } = require("node:crypto");
 const { existsSync, readdirSync, readFileSync, statSync, writeFileSync } = require("node:fs");
 const { createRequire } = require("node:module");

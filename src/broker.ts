@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { publicName } from "./chain-name.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import type { Config } from "./config.ts";
+import { isStorageUnavailable } from "./errors.ts";
 import { createConsentService } from "./consent/consent-service.ts";
 import { buildApp } from "./http/app.ts";
 import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./outside.ts";
@@ -23,12 +24,14 @@ import type { Database } from "./store/database.ts";
 import { shareAnswer } from "./shared-answer.ts";
 import { createAlarms } from "./telemetry/alarms.ts";
 import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
+import { createOutage } from "./telemetry/outage.ts";
 import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
 import type { Alarms } from "./tokens/observer.ts";
 import { createTokenCore, type TokenCore } from "./tokens/token-core.ts";
 import type { Keyring } from "./vault/keyring.ts";
 import { UnreadableSecretError } from "./unreadable.ts";
+import { whyNotOnDisk } from "./unreachable.ts";
 
 const healthCheckMs = 1000;
 const clock = systemClock;
@@ -103,14 +106,29 @@ export async function createBroker(config: Config, log: Logger) {
     sandbox,
     metricsRoute,
     adminKeyFile: secrets.adminKeyFile,
+    /** Whether any key that works, here or at another replica, may do everything with keys, clients and connections. */
+    hasAdmin: async () => secrets.adminKeys.length > 0 || (await registry.keyTable.hasAdmin(core.nowMs())),
+    describeDatabase: async () => await describeDatabase(database, config),
+    describeRedis: shared.describeRedis,
     close,
   };
+}
+
+/** Its version, and where it is: after it has answered no part of a mistyped URL stands there. */
+async function describeDatabase({ prisma }: Database, { databaseUrl, dataDir }: Config): Promise<string> {
+  const [row] = await prisma.$queryRaw<{ version: string }[]>`SELECT current_setting('server_version') AS version`;
+  const version = `Postgres ${row?.version.split(" ", 1)[0] ?? ""}`;
+  if (databaseUrl === null) return `embedded ${version} in ${dataDir}`;
+  const { host, pathname } = new URL(databaseUrl);
+  return `${version} at ${host}${pathname}`;
 }
 
 type CoreParts = Providers & Storage & Shared & { peers: Peers; log: Logger; metrics: Metrics; alarms: Alarms };
 
 function openCore(parts: CoreParts): TokenCore {
   const { peers, log, metrics, alarms } = parts;
+  const meanwhile = "The answers are in memory, and in Redis if there is one";
+  const disk = createOutage({ log, monotonicMs: () => clock.monotonicMs(), name: "DATA_DIR", meanwhile });
   const core = createTokenCore({
     ...parts,
     isAlone: () => peers.isAlone(),
@@ -120,11 +138,13 @@ function openCore(parts: CoreParts): TokenCore {
     observer: createRefreshObserver(metrics, log),
     onSpoolError(place, err) {
       metrics.spoolFailures.inc({ place });
-      log.error({ place, err }, "a place for answers that wait to be stored does not work");
+      // Of Redis it is told once for all that cannot be done there.
+      if (place === "redis") parts.onRedisError(err as Error);
+      else disk.trouble(`answers that wait to be stored cannot be kept there ${whyNotOnDisk(err)}`);
     },
     onBackgroundError(err) {
       if (err instanceof UnreadableSecretError) alarms.unreadable(err);
-      else log.warn({ err }, "work in the background failed");
+      else if (!isStorageUnavailable(err)) log.warn({ err }, "work in the background failed"); // of an outage it is told once
     },
   });
   peers.listen(({ kind, id, atMs }) => {
@@ -164,6 +184,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore &
   const keyTable = createApiKeys(database, parts.vault);
   return {
     connections,
+    keyTable,
     consent,
     consentCalls: createConsentCalls({ consent, connections, devices: parts.devices, decide: parts.establish.decide }),
     recovery: createRecoveryService({ ...parts, keys: keyTable }),

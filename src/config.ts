@@ -3,10 +3,13 @@ import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { Type, type Static, type TSchema } from "typebox";
 import { Value } from "typebox/value";
+import { addedBy, readEnvFile } from "./env-file.ts";
 import { StartupError } from "./errors.ts";
+import { isOfKubernetes } from "./near-miss.ts";
 import { parseNetworks } from "./providers/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/outbound-proxy.ts";
 import { readableLine } from "./readable.ts";
+import { whyNotOnDisk } from "./unreachable.ts";
 
 const secret = { secret: true };
 /** What a bearer can be sent as: RFC 6750, section 2.1, and a little more. */
@@ -71,15 +74,35 @@ export const environmentSchema = Type.Object({
   SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
 });
 
-type Environment = Static<typeof environmentSchema>;
+type Values = Static<typeof environmentSchema>;
 type Annotations = { secret?: boolean; allowed?: string; default?: unknown };
 
-const variables = Object.entries(environmentSchema.properties) as [keyof Environment, TSchema & Annotations][];
+const variables = Object.entries(environmentSchema.properties) as [keyof Values, TSchema & Annotations][];
 
 /** All accepted names, the `_FILE` forms of secrets included. */
 export const configVariables: readonly string[] = variables.flatMap(([name, schema]) =>
   schema.secret ? [name, `${name}_FILE`] : [name],
 );
+
+/** Those that also come as `<NAME>_FILE`. */
+export const secretVariables: readonly string[] = variables.flatMap(([name, schema]) => (schema.secret ? [name] : []));
+
+export type Variables = Readonly<Record<string, string | undefined>>;
+
+/** Where the variables come from. `file`: what it adds to the process's own; null: none was read. */
+export type Environment = { env: Variables; file: { path: string; values: Variables } | null };
+
+/**
+ * The process's environment, and below it the variables of a file, if there is that file.
+ * @throws StartupError for a file that cannot be read or understood
+ */
+export function readEnvironment(envFile: string | null): Environment {
+  const path = envFile === null ? null : resolve(envFile);
+  const content = path === null ? null : readEnvFile(path);
+  if (path === null || content === null) return { env: process.env, file: null };
+  const values = addedBy(content, process.env);
+  return { env: { ...values, ...process.env }, file: { path, values } };
+}
 
 /** A key of the keyring: 32 bytes under a name that stands in every record it seals. */
 export type EncryptionKeySetting = { id: string; key: Buffer };
@@ -126,21 +149,23 @@ export type Config = Readonly<{
  * Reads the whole configuration.
  * @throws StartupError with one line that names the variable and what is allowed, never the value of a secret.
  */
-export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
+export function readConfig(env: Variables = process.env): Config {
   const raw = Object.fromEntries(variables.map(([name, schema]) => [name, readVariable(env, name, schema)]));
-  const values = raw as Environment;
+  const values = raw as Values;
   const databaseUrl = parseServiceUrl("DATABASE_URL", values.DATABASE_URL, databaseSchemes);
   const encryptionKeys = values.ENCRYPTION_KEYS === undefined ? null : parseEncryptionKeys(values.ENCRYPTION_KEYS);
   if (databaseUrl !== null && encryptionKeys === null) {
-    fail("ENCRYPTION_KEYS", "is required with DATABASE_URL: a comma list of id:base64(32 bytes)");
+    fail("ENCRYPTION_KEYS", `is required with DATABASE_URL: a comma list of id:base64(32 bytes); ${makeKey}`);
   }
-  if (values.METRICS_PORT === values.PORT) fail("METRICS_PORT", "must be another port than PORT");
+  if (values.METRICS_PORT === values.PORT) {
+    fail("METRICS_PORT", "must be another port than PORT; leave it away to serve /metrics on PORT");
+  }
   return Object.freeze({
     host: parseHost(values.HOST),
     port: values.PORT,
     publicUrl: parsePublicUrl(values.PUBLIC_URL ?? `http://localhost:${values.PORT}`),
     databaseUrl,
-    redisUrl: parseServiceUrl("REDIS_URL", values.REDIS_URL, redisSchemes),
+    redisUrl: parseRedisUrl(values.REDIS_URL),
     encryptionKeys,
     adminKeys: values.ADMIN_KEY?.split(",") ?? [],
     dataDir: resolve(values.DATA_DIR),
@@ -171,12 +196,23 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
   });
 }
 
-function readVariable(env: Readonly<Record<string, string | undefined>>, name: string, schema: TSchema & Annotations) {
+const makeKey = 'make one with echo "k1:$(head -c 32 /dev/urandom | base64)", and keep it';
+
+function readVariable(env: Variables, name: string, schema: TSchema & Annotations) {
   const text = env[name] || (schema.secret ? readSecretFile(env, name) : undefined);
   if (text === undefined || text === "") return schema.default;
   const value = convert(schema, text);
   if (Value.Check(schema, value)) return value;
-  return fail(name, `must be ${schema.allowed ?? "a string"}${schema.secret ? "" : `, not ${JSON.stringify(text)}`}`);
+  const given = schema.secret ? "" : `, not ${JSON.stringify(text)}`;
+  return fail(name, `must be ${schema.allowed ?? "a string"}${given}${adviceOn(text)}`);
+}
+
+/** What often comes into a value that nobody wrote there. */
+function adviceOn(text: string): string {
+  if (/^(["']).*\1$/s.test(text)) return "; take the quotes around it away: they are part of the value here";
+  if (text !== text.trim()) return "; take the spaces or line ends around it away";
+  const remedy = "; Kubernetes has set it for a service of this name: set enableServiceLinks to false";
+  return isOfKubernetes(text) ? remedy : "";
 }
 
 /** Exactly what is allowed: TypeBox's own conversion takes "80.5" for 80 and "true" for 1. */
@@ -186,14 +222,15 @@ function convert(schema: TSchema & { type?: string }, text: string): unknown {
   return text;
 }
 
-function readSecretFile(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
+function readSecretFile(env: Variables, name: string): string | undefined {
   const path = env[`${name}_FILE`];
   if (!path) return undefined;
   try {
-    return readFileSync(path, "utf8").trim() || fail(`${name}_FILE`, `names an empty file: ${path}`);
+    const text = readFileSync(path, "utf8").trim();
+    return text || fail(`${name}_FILE`, `names an empty file: ${path}; write the value of ${name} into it`);
   } catch (error) {
     if (error instanceof StartupError) throw error;
-    return fail(`${name}_FILE`, `names a file that cannot be read: ${path} (${(error as NodeJS.ErrnoException).code})`);
+    return fail(`${name}_FILE`, `names a file that cannot be read: ${path} ${whyNotOnDisk(error)}`);
   }
 }
 
@@ -239,8 +276,9 @@ function parseOrigin(name: string, text: string): string {
 }
 
 function parseHost(text: string): string {
-  if (isIP(text) === 0 && !URL.canParse(`http://${text}`)) {
-    fail("HOST", `must be an address or a host name, not ${JSON.stringify(text)}`);
+  const isName = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$/.test(text) && URL.canParse(`http://${text}`);
+  if (isIP(text) === 0 && !isName) {
+    fail("HOST", `must be an address or a host name, without scheme and port, not ${JSON.stringify(text)}`);
   }
   return text;
 }
@@ -283,8 +321,10 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
   const [, scheme = "", credentials = "", hosts = "", rest = ""] =
     /^([a-z+]+):\/\/([^/?#]*@)?([^/?#]*)(.*)$/s.exec(text) ?? [];
   if (!schemes.includes(scheme)) {
-    fail(name, `must be a URL that begins with ${schemes.map((each) => `${each}://`).join(" or ")}`);
+    const begins = schemes.map((each) => `${each}://`).join(" or ");
+    fail(name, `must be a URL that begins with ${begins}${adviceOn(text)}`);
   }
+  if (text !== text.trim()) fail(name, "has spaces or a line end after it; take them away");
   const each = scheme.includes("+") ? hosts.split(",") : [hosts];
   if (hosts + rest !== "" && each.every((host) => URL.canParse(`${scheme}://${credentials}${host}${rest}`))) {
     return text;
@@ -292,6 +332,18 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
   return fail(
     name,
     `must be a URL ${scheme}://user:password@host:port, with special characters in its parts percent-encoded`,
+  );
+}
+
+/** The client would ask Redis for the database NaN, and end the process. */
+function parseRedisUrl(text: string | undefined): string | null {
+  const address = parseServiceUrl("REDIS_URL", text, redisSchemes);
+  const [, scheme = "", path = ""] = /^([a-z+]+):\/\/[^/?#]*([^?#]*)/.exec(address ?? "") ?? [];
+  const parts = path.split("/").slice(scheme.endsWith("sentinel") ? 2 : 1);
+  if (scheme.endsWith("cluster") || parts.every((part) => /^\d*$/.test(part))) return address;
+  return fail(
+    "REDIS_URL",
+    "must end with the number of a database, such as /0, or with no path; Redis has no names for them",
   );
 }
 

@@ -57,12 +57,22 @@ export function connectionNotFound(name: string): BrokerError {
   });
 }
 
-export function duplicateGrant(name: string): BrokerError {
-  return new BrokerError(
-    "duplicate_grant",
-    "Another connection of this client holds the same refresh token; two would invalidate each other's.",
-    { connection: name },
-  );
+/** Another connection holds the refresh token that was to be stored. Its detail names none: who may know `holders` is told by their key. */
+export class DuplicateGrantError extends BrokerError {
+  /** Not enumerable, so that no logger and no answer shows them. */
+  readonly #holders: readonly string[];
+
+  constructor(name: string, holders: readonly string[]) {
+    const detail = "Another connection of this client holds the same refresh token; two would invalidate each other's.";
+    super("duplicate_grant", detail, { connection: name });
+    this.name = "DuplicateGrantError";
+    this.#holders = holders;
+  }
+
+  /** Names of the connections that hold it, as far as the database told. */
+  get holders(): readonly string[] {
+    return this.#holders;
+  }
 }
 
 /**
@@ -101,8 +111,19 @@ export class StartupError extends Error {
 
 /** @returns what to tell of a port that cannot be had */
 export function cannotListen(variable: "PORT" | "METRICS_PORT", { host, port }: Address, error: unknown): StartupError {
-  const { code } = error as NodeJS.ErrnoException;
-  return new StartupError(`${variable} ${port} on HOST ${host} cannot be listened on (${code})`);
+  const { code = "unknown error" } = error as NodeJS.ErrnoException;
+  const remedy = whatToListenOn[code]?.replace("PORT", variable);
+  return new StartupError(
+    `${variable} ${port} on HOST ${host} cannot be listened on (${code})${remedy === undefined ? "" : `; ${remedy}`}`,
+  );
 }
+
+const whatToListenOn: Readonly<Record<string, string>> = {
+  EADDRINUSE: "another program listens there: stop it, or set PORT to another port",
+  EACCES: "this user may not take it: set PORT to 1024 or more",
+  EADDRNOTAVAIL: "HOST is no address of this machine: leave HOST away, or set it to 0.0.0.0 for all addresses",
+  ENOTFOUND: "HOST is no name that is known: leave HOST away, or set it to an address of this machine",
+  EAI_AGAIN: "HOST cannot be looked up: leave HOST away, or set it to an address of this machine",
+};
 
 type Address = { host: string; port: number };

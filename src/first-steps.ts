@@ -1,7 +1,7 @@
-import { relative } from "node:path";
+import { relative, resolve } from "node:path";
 import type { Logger } from "pino";
 import type { Broker } from "./broker.ts";
-import type { Config } from "./config.ts";
+import type { Config, Environment } from "./config.ts";
 import { BrokerError } from "./errors.ts";
 import type { Principal } from "./registry/principal.ts";
 import { ensureSandbox } from "./sandbox/first-steps.ts";
@@ -21,7 +21,10 @@ type Sandbox = { link: string | null } | { obstacle: string };
  * Makes sure that there is something to try, and says in plain text how. Never rejects: whoever may write connections and clients can
  * put others in the place of the sandbox's, and the broker serves all the same.
  */
-export async function firstSteps(broker: Broker, config: Config, log: Pick<Logger, "warn">): Promise<string> {
+export async function firstSteps(
+  broker: Broker,
+  { config, given, log }: { config: Config; given: Environment; log: Pick<Logger, "warn"> },
+): Promise<string> {
   if (broker.sandbox === null) return "";
   const sandbox = await prepare(broker, broker.sandbox).catch((err: unknown) => {
     const why = err instanceof BrokerError ? err.message : "What was wrong is not known.";
@@ -29,7 +32,7 @@ export async function firstSteps(broker: Broker, config: Config, log: Pick<Logge
     log.warn({ err }, obstacle);
     return { obstacle };
   });
-  return describe({ sandbox, keyFile: broker.adminKeyFile, config });
+  return describe({ sandbox, keyFile: broker.adminKeyFile, given, config });
 }
 
 const remedy =
@@ -60,16 +63,16 @@ async function prepare(
   return { link: link?.url ?? null };
 }
 
-type FirstSteps = { sandbox: Sandbox; keyFile: Broker["adminKeyFile"]; config: Config };
+type FirstSteps = { sandbox: Sandbox; keyFile: Broker["adminKeyFile"]; given: Environment; config: Config };
 
-function describe({ sandbox, keyFile, config }: FirstSteps): string {
+function describe({ sandbox, keyFile, given, config }: FirstSteps): string {
   const ready = `Freshet is ready at ${config.publicUrl} (the API: ${config.publicUrl}/docs)`;
-  return `\n${[ready, ...describeKey(keyFile), "", ...describeSandbox({ sandbox, keyFile, config })].join("\n")}\n\n`;
+  return `\n${[ready, ...describeKey(keyFile), "", ...describeSandbox({ sandbox, keyFile, given, config })].join("\n")}\n\n`;
 }
 
-function describeSandbox({ sandbox, keyFile, config }: FirstSteps): string[] {
+function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): string[] {
   if ("obstacle" in sandbox) return [`But ${sandbox.obstacle}`];
-  const bearer = keyFile === null ? "${ADMIN_KEY%%,*}" : `$(cat ${shellWord(nearPath(keyFile.path))})`;
+  const bearer = keyFile === null ? givenKey(given) : `$(cat ${shellWord(nearPath(keyFile.path))})`;
   const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/sandbox`;
   if (sandbox.link === null) {
     return ["Get a token of the sandbox account (in a second terminal, in this folder):", curl];
@@ -82,6 +85,14 @@ function describeSandbox({ sandbox, keyFile, config }: FirstSteps): string[] {
     curl,
     "3. Run the same line again after 90 seconds: that token is over, and Freshet hands out the next one.",
   ];
+}
+
+/** As a shell in the same folder finds the first of the keys: in its environment, in `.env`, or in the file that was named. */
+function givenKey({ env, file }: Environment): string {
+  const first = "${ADMIN_KEY%%,*}";
+  if (file?.values["ADMIN_KEY"]) return `$(. ${shellWord(file.path)}; echo "${first}")`;
+  const named = env["ADMIN_KEY"] ? undefined : env["ADMIN_KEY_FILE"];
+  return named ? `$(cut -d, -f1 ${shellWord(nearPath(resolve(named)))})` : first;
 }
 
 /** Logs are kept and shipped: only a person at a terminal is shown the key itself. */

@@ -1,27 +1,46 @@
+import "../bin/node-version.cjs"; // before anything that an old Node does not have
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
-import { type Config, readConfig } from "./config.ts";
+import { type Config, readConfig, readEnvironment } from "./config.ts";
 import { BrokerError, cannotListen, StartupError } from "./errors.ts";
+import { type FirstWarning, firstWarnings } from "./first-warnings.ts";
 
-async function main(): Promise<void> {
+/** Of `npm start`: variables are read from `.env` of the current folder as well. */
+const dotenv = "--dotenv";
+
+async function main(args: readonly string[]): Promise<void> {
+  let warnings: readonly FirstWarning[] = [];
   try {
-    const config = readConfig();
+    requireNoArguments(args.filter((arg) => arg !== dotenv));
+    const environment = readEnvironment(args.includes(dotenv) ? ".env" : null);
+    warnings = firstWarnings(environment);
+    const config = readConfig(environment.env);
     announce(config);
     await requireFreePorts(config);
     // Loaded only now, so that a wrong setting is told at once.
     const { serve } = await import("./serve.ts");
-    await serve(config);
+    await serve(config, environment);
   } catch (error) {
     // A database that goes away in the middle of the start is no fault of the program's.
     const isTold =
       error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
     if (!isTold) throw error;
-    process.stderr.write(`freshet: ${error.message.replaceAll(/\s+/g, " ")}\n`);
+    // A variable that is not the one that was meant is often why.
+    for (const line of [...warnings.map(({ text }) => `warning: ${text}`), error.message]) {
+      process.stderr.write(`freshet: ${line.replaceAll(/\s+/g, " ")}\n`);
+    }
     process.exit(2);
   }
+}
+
+function requireNoArguments([first]: readonly string[]): void {
+  if (first === undefined) return;
+  throw new StartupError(
+    `the broker takes no arguments, and ${JSON.stringify(first.slice(0, 20))} is one; set variables instead, such as PORT=9000 (.env.example lists all)`,
+  );
 }
 
 /** The first line, before anything is loaded that takes time. The logs of a service with a database of its own are JSON alone. */
@@ -56,4 +75,4 @@ async function requireFreePort(
   await once(probe, "close");
 }
 
-void main();
+void main(process.argv.slice(2));

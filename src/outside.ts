@@ -18,6 +18,7 @@ import { createOAuthClient, type Untold } from "./providers/oauth-client.ts";
 import { readProxies } from "./providers/outbound-proxy.ts";
 import { redirectUriOf } from "./providers/redirect-uri.ts";
 import { connectRedis } from "./redis.ts";
+import { describeRedis, watchRedis } from "./redis-watch.ts";
 import { projectRoot } from "./root.ts";
 import { createFileSpool } from "./spool/file-spool.ts";
 import { createRedisSpool } from "./spool/redis-spool.ts";
@@ -27,7 +28,8 @@ import { createConnections } from "./store/connections.ts";
 import { createConsentLinks } from "./store/consent-links.ts";
 import { createDeviceAuthorizations } from "./store/device-authorizations.ts";
 import { holdDataDir } from "./store/data-dir.ts";
-import { createDatabaseHealth } from "./store/database-health.ts";
+import { whyAway } from "./store/database-errors.ts";
+import { createDatabaseHealth, type DatabaseHealth } from "./store/database-health.ts";
 import { openPostgres } from "./store/database.ts";
 import { openEmbedded } from "./store/embedded.ts";
 import { createEncryptionKeys } from "./store/encryption-keys.ts";
@@ -36,6 +38,7 @@ import { createRequestLimits } from "./store/request-limits.ts";
 import { createReplicas } from "./store/replicas.ts";
 import { createTokenRows } from "./store/token-rows.ts";
 import { createTombstones } from "./store/tombstones.ts";
+import { createOutage } from "./telemetry/outage.ts";
 import { createFormatMemory, establishSealedFormat } from "./upgrade/sealed-format.ts";
 import { createKeyring } from "./vault/keyring.ts";
 import type { SpoolEntry, SpoolPlace } from "./spool/spool.ts";
@@ -77,7 +80,11 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
 export async function openStorage(
   config: Config,
-  { catalog, alarms, log }: Pick<Providers, "catalog"> & Pick<Telling, "alarms"> & { log: Pick<Logger, "warn"> },
+  {
+    catalog,
+    alarms,
+    log,
+  }: Pick<Providers, "catalog"> & Pick<Telling, "alarms"> & { log: Pick<Logger, "warn" | "info"> },
 ) {
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
@@ -98,7 +105,7 @@ export async function openStorage(
       shared: async () => await openSharedSpool(config.redisUrl),
     });
   const onWarning = (text: string) => log.warn(text);
-  const health = createDatabaseHealth(() => clock.monotonicMs());
+  const health = tellingHealth(log);
   const database =
     config.databaseUrl === null
       ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards, onWarning })
@@ -127,7 +134,6 @@ export async function openStorage(
 export async function openShared(config: Config, storage: Storage, { log, alarms }: Telling) {
   const { redisUrl, keyTrustSeconds } = config;
   const { dataDir, keyring, keys, vault } = storage;
-  const onError = (err: Error) => log.debug({ err }, "redis");
   const files = createFileSpool(dataDir.spool, (err) => log.error({ err }, "a file of the spool in DATA_DIR"));
   await files.finishParts((entry) => isWhole(vault, entry));
   const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
@@ -138,9 +144,10 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
       await leases.close();
       marks.end();
     };
-    return { self, leases, ends: noEnds, marks, spoolPlaces: [files], redisEpoch: () => 0, close };
+    return { self, leases, ends: noEnds, marks, spoolPlaces: [files], redisEpoch: () => 0, close, ...noRedis };
   }
   const redis = connectRedis(redisUrl);
+  const { onError, onTaken, stop } = watchRedis(redis, { redisUrl, log, monotonicMs });
   const proofs = createSharedProofs(keyring, keys);
   const subscriber = connectRedis(redisUrl);
   const leases = createRedisLeases({
@@ -148,9 +155,10 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
     subscriber,
     keyring,
     onError,
+    onTaken,
     onRejected: () => alarms.rejected("news", null),
-    onRefused: ({ message }) => log.warn({ said: message }, "Redis takes nothing: refreshes go on without its locks"),
   });
+  redis.on("ready", () => void leases.available()); // an outage ends when it takes what is written
   const ends = createRedisEnds({
     redis,
     subscriber,
@@ -171,11 +179,38 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
     marks: createRedisMarks({ redis, proofs, onError, onRejected: (row) => alarms.rejected("mark", row) }),
     spoolPlaces: [files, createRedisSpool(redis, (row) => alarms.rejected("spool", row))],
     redisEpoch: () => epoch,
-    close: () => leases.close(),
+    onRedisError: onError,
+    describeRedis: async () => await describeRedis(redis, { redisUrl, isThere: await leases.available(), log }),
+    async close() {
+      stop();
+      await leases.close();
+    },
   };
 }
 
 type Telling = { log: Logger; alarms: Alarms };
+
+const noRedis = { onRedisError: () => {}, describeRedis: async () => "none" };
+
+const monotonicMs = () => clock.monotonicMs();
+
+/** Tells when Postgres goes, and when it is back. */
+function tellingHealth(log: Pick<Logger, "warn" | "info">): DatabaseHealth {
+  const meanwhile = "Freshet serves what it has in memory, and goes on trying";
+  const outage = createOutage({ log, monotonicMs, name: "Postgres", meanwhile });
+  const health = createDatabaseHealth(monotonicMs);
+  return {
+    ...health,
+    answered() {
+      health.answered();
+      outage.well();
+    },
+    lost(error) {
+      health.lost();
+      outage.trouble(whyAway(error));
+    },
+  };
+}
 
 /** Whoever holds the folder is this replica, after a restart as well. */
 async function replicaId(dataDir: Storage["dataDir"]): Promise<string> {

@@ -58,3 +58,12 @@ function parseCredentials(text: string): { username?: string; password: string }
   const password = decodeURIComponent(rest.join(":"));
   return first === "" ? { password } : { username: decodeURIComponent(first), password };
 }
+
+/** @returns the version that the server tells, such as `Redis 7.0.15`; null: its user may not ask, or it does not answer */
+export async function redisVersion(redis: RedisClient): Promise<{ name: string; version: string } | null> {
+  const info = await redis.info("server").catch(() => "");
+  const [, valkey] = /^valkey_version:(\S+)/m.exec(info) ?? [];
+  if (valkey !== undefined) return { name: "Valkey", version: valkey };
+  const [, version] = /^redis_version:(\S+)/m.exec(info) ?? [];
+  return version === undefined ? null : { name: "Redis", version };
+}

@@ -1,11 +1,14 @@
 import { pino } from "pino";
 import { createBroker, type Broker } from "./broker.ts";
 import { systemClock, withDeadline } from "./clock.ts";
-import type { Config } from "./config.ts";
-import { cannotListen } from "./errors.ts";
+import type { Config, Environment } from "./config.ts";
+import { cannotListen, isStorageUnavailable } from "./errors.ts";
 import { firstSteps } from "./first-steps.ts";
+import { tellStart } from "./first-summary.ts";
+import { firstWarnings } from "./first-warnings.ts";
 import { startMetricsServer } from "./http/metrics-server.ts";
 import { createLogger } from "./telemetry/logger.ts";
+import { plainLines } from "./telemetry/plain-lines.ts";
 import { budgets } from "./tokens/budgets.ts";
 
 /** Two interrupts within this are one. */
@@ -15,24 +18,27 @@ const recoveryPatienceMs = 5000;
 const lastWordMs = 2000;
 
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
-export async function serve(config: Config): Promise<void> {
-  const output = pino.destination(1);
+export async function serve(config: Config, given: Environment): Promise<void> {
+  const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
   const log = createLogger(config.logLevel, output);
+  for (const { variable, text } of firstWarnings(given)) log.warn({ variable }, text);
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
   await listen(broker, config);
   // Before it says that it is ready; that this fails or takes long keeps nobody from being served.
-  const recovered = broker.core.recover().catch((err: unknown) => log.warn({ err }, "recovery at the start failed"));
+  const recovered = broker.core.recover().catch((err: unknown) => {
+    if (!isStorageUnavailable(err)) log.warn({ err }, "recovery at the start failed"); // of an outage it is told once
+  });
   await withDeadline(recovered, recoveryPatienceMs, systemClock);
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;
   if (config.providerNetworks.length > 0) {
     log.info("PROVIDER_NETWORKS counts for every provider; `networks` in a definition's file counts for it alone");
   }
-  log.info({ port: config.port, publicUrl: config.publicUrl }, "ready");
+  await tellStart(broker, { config, given, log });
   const signals = listenForSignals();
   // Through the log's own stream, so that what a person is to read comes last. Nobody waits for it.
-  if (broker.sandbox !== null) void firstSteps(broker, config, log).then((text) => output.write(text));
+  if (broker.sandbox !== null) void firstSteps(broker, { config, given, log }).then((text) => output.write(text));
   const first = await signals.next();
   await stop(broker, config, { first, signals });
   await closeMetrics();

@@ -280,7 +280,8 @@ function accountForm({ csrf, was, is }: Extract<ConsentAnswer, { outcome: "other
   </form>`;
 }
 
-function outcome({ tone, title, what, next }: Omit<Words, "status">, about: Markup | "" = ""): Markup {
+/** What happened, and what to do next. */
+export function outcome({ tone, title, what, next }: Omit<Words, "status">, about: Markup | "" = ""): Markup {
   return html`<div class="badge ${tone}">${raw(signs[tone])}</div>
     <h1>${title}</h1>
     ${about}

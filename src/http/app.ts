@@ -2,6 +2,7 @@ import swagger from "@fastify/swagger";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import { fastify, LogController, type FastifyBaseLogger } from "fastify";
 import type { Logger } from "pino";
+import type { Asker } from "../console/asker.ts";
 import type { KeyService } from "../registry/key-service.ts";
 import { sandboxRoutes, type SandboxOptions } from "../sandbox/sandbox.ts";
 import type { Ability } from "../store/api-keys.ts";
@@ -50,17 +51,18 @@ export type AppParts = TokenRoutesOptions &
 /** Everything that is served, in order. */
 export async function buildApp(parts: AppParts): Promise<ApiScope> {
   const loggerInstance: FastifyBaseLogger = parts.log;
+  const asker: Asker = { ...parts.organisation, host: new URL(parts.publicUrl).host };
   const app = fastify({
     loggerInstance,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: largestBodyBytes,
     trustProxy: parts.trustProxy.length === 0 ? false : [...parts.trustProxy],
-    ...serverOptions,
+    ...serverOptions(asker),
   }).withTypeProvider<TypeBoxTypeProvider>();
 
   installRequestLog(app);
   installSchemas(app);
-  installErrorHandler(app, parts.onUnreadable);
+  installErrorHandler(app, { asker, onUnreadable: parts.onUnreadable });
   app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
   await app.register(swagger, openApi);
 
@@ -90,6 +92,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   if (parts.sandbox !== null) await app.register(sandboxRoutes, { prefix: "/sandbox", ...parts.sandbox });
   await healthRoutes(app, parts);
   if (parts.metricsOnApi) await metricsRoute(app, parts);
-  apiReference(app);
+  apiReference(app, asker);
+  app.get("/", { schema: { hide: true } }, async (_request, reply) => await reply.redirect("/docs", 303));
   return app;
 }

@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Asker } from "../console/asker.ts";
 import { BrokerError } from "../errors.ts";
 import { UnreadableSecretError } from "../unreadable.ts";
 import { rawProblem, sendProblem, statusOf } from "./problem.ts";
@@ -24,8 +25,11 @@ const requestTimeoutMs = 30_000;
 const checkingIntervalMs = 2_000;
 const lingerMs = 2_000;
 
-/** How Fastify is set up so that faults before routing are answered like all others, and nobody sends for ever. */
-export const serverOptions = {
+/**
+ * How Fastify is set up so that faults before routing are answered like all others, and nobody sends for ever. `asker`: who asks, on
+ * pages for browsers; null where there are none.
+ */
+export const serverOptions = (asker: Asker | null) => ({
   requestTimeout: requestTimeoutMs,
   // Node takes the longer of the two for the whole request: its 60 s for headers would count for a body.
   http: {
@@ -34,29 +38,38 @@ export const serverOptions = {
     connectionsCheckingInterval: checkingIntervalMs,
   },
   routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
-  frameworkErrors: (error: FastifyError, _request: unknown, reply: FastifyReply) =>
-    void sendProblem(reply, toBrokerError(error)),
-  clientErrorHandler: answerClientError,
-};
+  frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) =>
+    void sendProblem(reply, toBrokerError(error), asker && { asker, path: pathOf(request.url) }),
+  clientErrorHandler: (fault: ClientError, socket: Socket) => answerClientError(fault, { socket, asker }),
+});
+
+type ClientError = Error & { code?: string; rawPacket?: unknown };
 
 /** What is not HTTP never becomes a request: the answer goes to the socket itself. */
-function answerClientError(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+function answerClientError(fault: ClientError, { socket, asker }: { socket: Socket; asker: Asker | null }): void {
+  if (fault.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
   const detail =
-    error.code === "HPE_HEADER_OVERFLOW"
+    fault.code === "HPE_HEADER_OVERFLOW"
       ? "The path and the headers together are larger than 16 KiB."
-      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+      : fault.code === "ERR_HTTP_REQUEST_TIMEOUT"
         ? "The request did not arrive in time."
         : "The request is not valid HTTP/1.1.";
-  socket.end(rawProblem(new BrokerError("invalid_request", detail)));
+  const received = fault.rawPacket instanceof Buffer ? fault.rawPacket.toString("latin1") : "";
+  void rawProblem(new BrokerError("invalid_request", detail), received, asker).then((answer) => socket.end(answer));
   // Who goes on writing has some time to read why; who never closes holds no connection.
   setTimeout(() => socket.destroy(), lingerMs).unref();
 }
 
+type ErrorHandling = {
+  /** Who asks, on pages for browsers; null where there are none. */
+  asker?: Asker | null;
+  onUnreadable?: (error: UnreadableSecretError) => void;
+};
+
 /** One error handler for everything: whatever is thrown becomes a problem, and what is nobody's fault is logged. */
 export function installErrorHandler(
   app: FastifyInstance,
-  onUnreadable: (error: UnreadableSecretError) => void = () => {},
+  { asker = null, onUnreadable = () => {} }: ErrorHandling = {},
 ): void {
   const allowedMethods = collectMethods(app);
 
@@ -66,7 +79,7 @@ export function installErrorHandler(
     if (problem.code === "internal_error") {
       request.log.error({ err: error, route: request.routeOptions.url }, "unexpected error");
     }
-    return await sendProblem(reply, problem);
+    return await sendProblem(reply, problem, asker && { asker, path: pathOf(request.url) });
   });
 
   app.addHook("onRequest", async (_request, reply) => void reply.header("x-content-type-options", "nosniff"));
@@ -78,10 +91,14 @@ export function installErrorHandler(
 
   app.setNotFoundHandler(async (request: FastifyRequest, reply: FastifyReply) => {
     const methods = allowedMethods(request.url);
-    if (methods.length === 0) return await sendProblem(reply, new BrokerError("not_found", "There is no such route."));
+    const pageFor = asker && { asker, path: pathOf(request.url), methods };
+    // With the right method it is a part of the path that leads nowhere, such as a file of the viewer's that does not exist.
+    if (methods.length === 0 || methods.includes(request.method)) {
+      return await sendProblem(reply, new BrokerError("not_found", "There is no such route."), pageFor);
+    }
     reply.header("allow", methods.join(", "));
     const detail = `This route takes ${methods.join(", ")}, not ${request.method}.`;
-    return await sendProblem(reply, new BrokerError("method_not_allowed", detail));
+    return await sendProblem(reply, new BrokerError("method_not_allowed", detail), pageFor);
   });
 }
 
@@ -127,6 +144,10 @@ function readPointerStep(step: string): string {
   return step.replaceAll("~1", "/").replaceAll("~0", "~");
 }
 
+function pathOf(url: string): string {
+  return url.split("?", 1)[0] ?? "";
+}
+
 /** Tells which methods a path has routes for, so that a wrong method is told from a wrong path (RFC 9110, 15.5.6). */
 function collectMethods(app: FastifyInstance): (url: string) => string[] {
   const routes: { pattern: RegExp; methods: string[] }[] = [];
@@ -138,7 +159,7 @@ function collectMethods(app: FastifyInstance): (url: string) => string[] {
     routes.push({ pattern: new RegExp(`^${source}$`), methods: [method].flat() });
   });
   return (url) => {
-    const path = url.split("?", 1)[0] ?? "";
+    const path = pathOf(url);
     return [...new Set(routes.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods))];
   };
 }

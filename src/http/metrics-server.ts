@@ -11,7 +11,7 @@ export async function startMetricsServer(
   options: MetricsRouteOptions,
 ): Promise<() => Promise<void>> {
   if (metricsPort === null) return async () => {};
-  const app = fastify(serverOptions).withTypeProvider<TypeBoxTypeProvider>();
+  const app = fastify(serverOptions(null)).withTypeProvider<TypeBoxTypeProvider>();
   installErrorHandler(app);
   await metricsRoute(app, options);
   try {

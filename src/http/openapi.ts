@@ -1,5 +1,6 @@
 import swagger, { type FastifyDynamicSwaggerOptions, type StaticDocumentSpec } from "@fastify/swagger";
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { Asker } from "../console/asker.ts";
 import type { ErrorCode } from "../errors.ts";
 import { installErrorHandler } from "./error-handler.ts";
 import { finishDocument } from "./openapi-document.ts";
@@ -50,7 +51,7 @@ export const openApi: FastifyDynamicSwaggerOptions = {
 };
 
 /** `/openapi.json`, and `/docs` to browse it. What shows it is loaded when somebody looks at it first. */
-export function apiReference(app: FastifyInstance): void {
+export function apiReference(app: FastifyInstance, asker: Asker): void {
   const schema = { hide: true };
   let document: string | undefined; // written once: anybody may ask for it, and it is long
   app.get("/openapi.json", { schema }, async (_request, reply) => {
@@ -60,13 +61,14 @@ export function apiReference(app: FastifyInstance): void {
 
   let viewer: Promise<FastifyInstance> | undefined;
   const show = async ({ method, url, headers }: FastifyRequest, reply: FastifyReply) => {
-    viewer ??= createViewer(app.swagger()).catch((error: unknown) => {
+    viewer ??= createViewer(app.swagger(), asker).catch((error: unknown) => {
       viewer = undefined; // the next one tries again
       throw error;
     });
     const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
-    // As every answer of the API; the viewer's own files would say otherwise.
-    reply.headers({ ...answer.headers, ...viewerHeaders, "cache-control": "no-store" });
+    // As every answer of the API; the viewer's own files would say otherwise. A page for a wrong address has its own policy.
+    const policy = answer.statusCode < 400 ? viewerHeaders : {};
+    reply.headers({ ...answer.headers, ...policy, "cache-control": "no-store" });
     return await reply.code(answer.statusCode).send(answer.rawPayload);
   };
   for (const path of ["/docs", "/docs/*"]) app.get(path, { schema }, show);
@@ -81,9 +83,9 @@ const viewerHeaders = {
   "x-robots-tag": "noindex, nofollow",
 };
 
-async function createViewer(document: ReturnType<FastifyInstance["swagger"]>): Promise<FastifyInstance> {
+async function createViewer(document: ReturnType<FastifyInstance["swagger"]>, asker: Asker): Promise<FastifyInstance> {
   const viewer = fastify();
-  installErrorHandler(viewer);
+  installErrorHandler(viewer, { asker });
   // The types of the two modes name the same document differently.
   const specification = { document } as StaticDocumentSpec;
   await viewer.register(swagger, { mode: "static", specification });

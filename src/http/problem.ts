@@ -1,5 +1,8 @@
 import { STATUS_CODES } from "node:http";
 import type { FastifyReply } from "fastify";
+import type { Asker } from "../console/asker.ts";
+import { errorPage } from "../console/error-page.ts";
+import { pageHeaders } from "../console/layout.ts";
 import type { BrokerError, ErrorCode } from "../errors.ts";
 
 /** The only place where a code becomes a status (contract.md). */
@@ -58,26 +61,51 @@ function problemOf({ code, message, context }: BrokerError): Problem {
   };
 }
 
-/** Answers with a problem, and the headers that belong to its code. */
-export async function sendProblem(reply: FastifyReply, error: BrokerError): Promise<FastifyReply> {
+/** What a page for a browser needs to know beside the error. Null: nobody gets pages. */
+export type PageFor = { asker: Asker; path: string; methods?: readonly string[] } | null;
+
+type Answer = { status: number; headers: Record<string, string>; body: string };
+
+/** The error as a page where a browser asks for one, else as a problem. */
+async function answerOf(error: BrokerError, accept: string | undefined, pageFor: PageFor): Promise<Answer> {
+  const problem = problemOf(error);
+  const { status, code, detail } = problem;
+  const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff", "content-type": mediaType };
+  if (pageFor === null) return { status, headers, body: JSON.stringify(problem) };
+  const vary = { vary: "accept" };
+  if (!wantsPage(accept)) return { status, headers: { ...headers, ...vary }, body: JSON.stringify(problem) };
+  const { asker, path, methods = [] } = pageFor;
+  const body = await errorPage({ status, code, detail, path, methods }, asker);
+  return { status, headers: { ...pageHeaders("nowhere"), ...vary }, body };
+}
+
+/** Browsers name HTML when somebody opens an address, and no JSON; programs do not name HTML, or both. */
+function wantsPage(accept = ""): boolean {
+  return /\btext\/html\b/i.test(accept) && !/\bapplication\/([\w.+-]*\+)?json\b/i.test(accept);
+}
+
+/** Answers with a problem, or for a browser with a page, and the headers that belong to its code. */
+export async function sendProblem(
+  reply: FastifyReply,
+  error: BrokerError,
+  pageFor: PageFor = null,
+): Promise<FastifyReply> {
   const { retryAfterSeconds } = error.context;
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
-  reply.headers({ "cache-control": "no-store", "x-content-type-options": "nosniff" }); // faults before routing meet no hook
-  const body = JSON.stringify(problemOf(error));
-  return await reply.code(statusOf[error.code]).type(mediaType).serializer(String).send(body);
+  // Said here, too, since faults before routing meet no hook.
+  const { status, headers, body } = await answerOf(error, reply.request.headers.accept, pageFor);
+  return await reply.code(status).headers(headers).serializer(String).send(body);
 }
 
-/** The same as bytes of HTTP/1.1, for a connection that is then closed. */
-export function rawProblem(error: BrokerError): string {
-  const problem = problemOf(error);
-  const body = JSON.stringify(problem);
-  const headers = [
-    `content-type: ${mediaType}`,
-    `content-length: ${Buffer.byteLength(body)}`,
-    "cache-control: no-store",
-    "x-content-type-options: nosniff",
-    "connection: close",
-  ];
-  return [`HTTP/1.1 ${problem.status} ${problem.title}`, ...headers, "", body].join("\r\n");
+/** The same as bytes of HTTP/1.1, for a connection that is then closed. `received`: what has come of the request. */
+export async function rawProblem(error: BrokerError, received: string, asker: Asker | null): Promise<string> {
+  const accept = /^accept:([^\r\n]*)/im.exec(received)?.[1];
+  const { status, headers, body } = await answerOf(error, accept, asker && { asker, path: "" });
+  const lines = Object.entries({
+    ...headers,
+    "content-length": String(Buffer.byteLength(body)),
+    connection: "close",
+  }).map(([name, value]) => `${name}: ${value}`);
+  return [`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines, "", body].join("\r\n");
 }

@@ -23,11 +23,12 @@ type Options = {
   subscriber: RedisClient;
   /** Messages carry a proof: a made-up one could end a wait, or cause a refresh. */
   keyring: Proofs;
+  /** Told of each failure: of the connections, and of what Redis refuses since it is full or read-only. */
   onError: (error: Error) => void;
+  /** Told of each answer to what is written: Redis is well. */
+  onTaken: () => void;
   /** Told of a message that nobody of ours sent. */
   onRejected: () => void;
-  /** Told once, when Redis begins to refuse what is written: it is full, read-only, or away. */
-  onRefused: (error: Error) => void;
 };
 
 /** Written to see whether Redis takes anything, and gone by itself. In a cluster the many lie on all of its nodes. */
@@ -42,11 +43,10 @@ const mostCharacters = 1000;
 const mostRemembered = 20_000;
 
 /** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
-export function createRedisLeases({ redis, subscriber, keyring, onError, onRejected, onRefused }: Options): Leases {
+export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken, onRejected }: Options): Leases {
   const channel = newsChannel(redis);
   const listeners: ((news: RefreshNews) => void)[] = [];
   const heard = new Set<string>();
-  let isRefusing = false;
   redis.on("error", onError);
   subscriber.on("error", onError);
   subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
@@ -71,6 +71,7 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onRejec
       const owner = randomUUID();
       try {
         const reply = await redis.set(key, owner, "PX", leaseMs, "NX");
+        onTaken();
         if (reply !== "OK") return { state: "held" };
         return { state: "owned", release: () => deleteOwn(key, owner) };
       } catch (error) {
@@ -89,12 +90,10 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onRejec
     async available() {
       try {
         await Promise.all(probeKeys(redis).map((key) => redis.set(key, "1", "PX", probeMs)));
-        isRefusing = false;
+        onTaken();
         return true;
       } catch (error) {
         onError(error as Error);
-        if (!isRefusing) onRefused(error as Error);
-        isRefusing = true;
         return false;
       }
     },

@@ -68,7 +68,9 @@ export const response = map("How an answer of the token endpoint is read (RFC 67
   scope_separator: text("What stands between scopes in an answer, where it is not what `authorization.scope` says."),
   ok_when: condition,
   ...tokenPointers,
-  capture: captures("pointer", "Name → where a value is that later templates use as {response.name}."),
+  capture: captures("pointer", "Name → where a value is that later templates use as {response.name}.", {
+    hasDefault: true,
+  }),
   extra_tokens: Type.Optional(
     Type.Array(extraToken, {
       description: "Further tokens of the same consent, each with a refresh chain of its own.",
@@ -122,7 +124,9 @@ export const lookup = Type.Object(
     pointer: pointer("Where the entry (or the answer) names the account: shown to ops, compared on reconnect."),
     value: text("A template that names the account, where no request is needed."),
     label: pointer("Where the account's name for people is."),
-    capture: captures("pointer", "Name → where a value is that later templates use as {account.name}."),
+    capture: captures("pointer", "Name → where a value is that later templates use as {account.name}.", {
+      hasDefault: false,
+    }),
   },
   { ...strict },
 );

@@ -1,11 +1,11 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { BrokerError } from "../errors.ts";
+import { readCaptured } from "./captures.ts";
 import type { AuthorizationDefinition, ProviderDefinition } from "./definition.ts";
 import { whyUnsendable } from "./requirements.ts";
 import { withoutNull } from "./resolve-request.ts";
 import { joinScopes } from "./scopes.ts";
 import { cut, scrub } from "./scrub.ts";
-import { readCaptured } from "./token-response.ts";
 import { fill, fillAll, fillUrl, type TemplateValues } from "./template.ts";
 
 /** A code verifier and what is shown of it beforehand (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
@@ -140,17 +140,21 @@ export function readCallback(
   const code = read(callback.code);
   if (code === undefined) return { kind: "error", error: "missing_code", description: "no code came back", ...issuer };
   const captured = readCaptured(callback.capture, read);
-  const isOdd = (name: string, pattern: unknown): boolean => {
+  const isOdd = (name: string, isBound: boolean): boolean => {
     const value = captured[name];
-    if (value === undefined) return pattern !== null;
+    if (value === undefined) return isBound;
     // Found out now: the page says that the answer is at fault, not that the provider is away.
     return whyUnsendable(definition, `callback.${name}`, value) !== null;
   };
   const wrong = Object.entries(callback.capture).find(
-    ([name, { from, pattern }]) => read(from) !== undefined && isOdd(name, pattern),
+    ([name, { from, pattern, allowed }]) => read(from) !== undefined && isOdd(name, (pattern ?? allowed) !== null),
   );
   if (wrong !== undefined) {
-    const description = `${wrong[1].from} is not what this provider sends`;
+    const { from, allowed } = wrong[1];
+    const description =
+      allowed === null
+        ? `${from} is not what this provider sends`
+        : `${from} is none of those that this provider has: ${allowed.join(", ")}`;
     return { kind: "error", error: "unexpected_parameter", description, ...issuer };
   }
   return { kind: "code", code, captured, ...issuer };

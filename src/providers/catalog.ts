@@ -1,7 +1,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
+import type net from "node:net";
 import { setImmediate } from "node:timers/promises";
 import { StartupError } from "../errors.ts";
+import { whyNotOnDisk } from "../unreachable.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { loadFile, type LoadedFile, type SandboxAddress, settleFile } from "./load-file.ts";
 
@@ -14,6 +16,8 @@ export type Catalog = {
    * yet others get their turn, so that nobody waits for more than one. @throws StartupError for a faulty file
    */
   list(): Promise<readonly ProviderDefinition[]>;
+  /** How many there are, and how many files of the extra folder are among them. */
+  readonly count: { all: number; own: number };
 };
 
 const sandboxFile = "sandbox.yaml";
@@ -53,6 +57,7 @@ export function loadCatalog(folders: Folders): Catalog {
   const ids = [...new Set([...builtins.ids, ...definitions.keys()])].sort();
   return {
     get,
+    count: { all: ids.length, own: extras.files.length },
     async list() {
       for (const id of ids) {
         if (definitions.has(id)) continue;
@@ -64,14 +69,14 @@ export function loadCatalog(folders: Folders): Catalog {
   };
 }
 
+/** Where one file is checked: what it may extend, and the networks of PROVIDER_NETWORKS, if its addresses are to be held to them. */
+export type CheckSurroundings = { builtinFolder: string; extraFolder: string | null; networks?: net.BlockList | null };
+
 /**
  * Every problem of one file, as `file:line:column: text`; none: it is good. Beside it stand the built-in definitions and
  * those of `extraFolder`, which it may extend.
  */
-export function checkProviderFile(
-  path: string,
-  options: { builtinFolder: string; extraFolder: string | null },
-): string[] {
+export function checkProviderFile(path: string, options: CheckSurroundings): string[] {
   const sandbox = { publicUrl: "https://sandbox.example/sandbox", localUrl: "https://sandbox.example/sandbox" };
   const builtin = filesIn(options.builtinFolder).some((other) => absolute(other) === absolute(path));
   const loaded = loadFile(path, { builtin, sandbox: builtin && basename(path) === sandboxFile ? sandbox : null });
@@ -89,7 +94,7 @@ export function checkProviderFile(
     ...files.filter((file) => !file.builtin || file === loaded.file),
   ];
   const { problems } = formerIds(renamed, ids);
-  return [...idProblems(files), ...problems, ...settleFile(loaded.file, files).problems];
+  return [...idProblems(files), ...problems, ...settleFile(loaded.file, files, options).problems];
 }
 
 /** The built-in files, each named by its id, and read once when it is needed. */
@@ -150,8 +155,7 @@ function filesIn(folder: string): string[] {
     const names = readdirSync(folder).filter((name) => /\.ya?ml$/.test(name) && !name.startsWith("."));
     return names.sort().map((name) => join(folder, name));
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
-    throw new StartupError(`PROVIDERS_DIR ${folder} cannot be read (${code})`);
+    throw new StartupError(`PROVIDERS_DIR ${folder} cannot be read ${whyNotOnDisk(error)}`);
   }
 }
 

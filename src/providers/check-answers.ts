@@ -1,4 +1,7 @@
+import { fitsCapture } from "./captures.ts";
+import type { CaptureKnobs } from "./knob-types.ts";
 import { placedLookups, type ProviderFile } from "./provider-file.ts";
+import { templateNames } from "./template.ts";
 import type { Problem } from "./yaml-source.ts";
 
 type ResponseKnobs = NonNullable<ProviderFile["response"]>;
@@ -7,7 +10,13 @@ type LifetimeKnobs = NonNullable<ResponseKnobs["expires"]>;
 
 /** Knobs of answers and lookups that need or exclude each other. */
 export function checkAnswers(file: ProviderFile): Problem[] {
-  return [...checkLifetimes(file), ...checkExtraTokens(file), ...checkLookups(file), ...checkParallelSets(file)];
+  return [
+    ...checkLifetimes(file),
+    ...checkCaptures(file),
+    ...checkExtraTokens(file),
+    ...checkLookups(file),
+    ...checkParallelSets(file),
+  ];
 }
 
 type PlacedLifetime = [string[], LifetimeKnobs | undefined];
@@ -42,6 +51,46 @@ function checkLifetimes({ response = {}, introspection, issuer }: ProviderFile):
       ? [{ path, text: "`from: introspect` is for the access token, and needs `introspection`" }]
       : [];
   });
+}
+
+function checkCaptures(file: ProviderFile): Problem[] {
+  const placed: [string[], CaptureKnobs | undefined][] = [
+    [["authorization", "callback", "capture"], file.authorization?.callback?.capture],
+    [["response", "capture"], file.response?.capture],
+    ...placedLookups(file).map(({ path, lookup }): [string[], CaptureKnobs | undefined] => [
+      [...path, "capture"],
+      lookup.capture,
+    ]),
+  ];
+  return placed.flatMap(([path, captures]) =>
+    Object.entries(captures ?? {}).flatMap(([name, capture]) => checkCapture(file, [...path, name], capture)),
+  );
+}
+
+function checkCapture({ inputs = {} }: ProviderFile, path: string[], capture: CaptureKnobs[string]): Problem[] {
+  if (typeof capture === "string") return [];
+  const { pattern, enum: allowed, default: standIn } = capture;
+  if (pattern === undefined && allowed === undefined) {
+    return [{ path, text: "needs a `pattern` or an `enum`; without either, write the place alone" }];
+  }
+  if (pattern !== undefined && allowed !== undefined) return [{ path, text: "either `pattern` or `enum`, not both" }];
+  if (standIn === undefined) return [];
+  const place = [...path, "default"];
+  const names = templateNames(standIn).filter((name) => name.startsWith("inputs."));
+  const free = names.find((name) => inputs[name.slice(7)]?.enum === undefined);
+  if (free !== undefined) {
+    return [{ path: place, text: `{${free}} needs an \`enum\` of its own, so that every default is known here` }];
+  }
+  const values = names.reduce(
+    (texts, name) =>
+      texts.flatMap((text) => (inputs[name.slice(7)]?.enum ?? []).map((value) => text.replaceAll(`{${name}}`, value))),
+    [standIn],
+  );
+  const rule = { pattern: pattern ?? null, allowed: allowed ?? null };
+  const odd = values.find((value) => !value.includes("{") && !fitsCapture(value, rule));
+  return odd === undefined
+    ? []
+    : [{ path: place, text: `${odd} ${allowed ? "is not in its `enum`" : "does not fit its `pattern`"}` }];
 }
 
 function checkExtraTokens({ response = {} }: ProviderFile): Problem[] {

@@ -1,4 +1,4 @@
-import { domainIsPinned, isAnchored } from "./host-position.ts";
+import { domainIsPinned, hostListFault, isAnchored } from "./host-position.ts";
 import { placedLookups, type ProviderFile } from "./provider-file.ts";
 import { templatePlaces, type Place } from "./template-places.ts";
 import { hasLooseBraces, splitUrl, templateNames } from "./template.ts";
@@ -78,7 +78,7 @@ function isDeclaredRoot(root: string): root is DeclaredRoot {
 }
 
 /** A text is a capture's place alone, which says nothing of the value. */
-type Rule = string | { pattern?: string; enum?: string[] };
+type Rule = string | { pattern?: string; enum?: string[]; default?: string };
 type Declared = Readonly<Record<string, Rule>> | undefined;
 
 function rulesIn(file: ProviderFile, root: DeclaredRoot, key: string): Rule[] {
@@ -146,8 +146,10 @@ function hostRuleFault(
   root: string,
   known: Rule,
 ): string | null {
-  if (typeof known === "string") return "this capture needs a `pattern` of the form ^…$ that stays within one domain";
-  if (known.enum) return null;
+  if (typeof known === "string" || (root !== "inputs" && !known.enum && known.pattern === undefined)) {
+    return "this capture needs a `pattern` of the form ^…$ that stays within one domain, or an `enum` of whole hosts";
+  }
+  if (known.enum) return root === "inputs" ? null : hostListFault({ authority, name }, known.enum);
   if (known.pattern === undefined) return "its input needs a `pattern` of the form ^…$, or an `enum`";
   if (!isAnchored(known.pattern)) {
     return "the `pattern` of its input must be anchored: ^…$, with any alternatives in parentheses";

@@ -48,8 +48,16 @@ export type Exchange = ProviderRequest &
     fixedClientId: string | null;
   }>;
 
-/** Where a value for later templates is, and what it must look like; null: anything that can stand in a URL or header. */
-type Capture = Readonly<{ from: string; pattern: string | null }>;
+/**
+ * Where a value for later templates is, and what it must look like, or be one of; both null: anything that can stand in a URL or
+ * header. `default`: the template that stands in where there is none.
+ */
+export type Capture = Readonly<{
+  from: string;
+  pattern: string | null;
+  allowed: readonly string[] | null;
+  default: string | null;
+}>;
 export type Captures = Readonly<Record<string, Capture>>;
 
 export type AuthorizationDefinition = Readonly<{

@@ -133,10 +133,28 @@ const systemResolve: Resolve = (host, answer) => {
   dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));
 };
 
+/** Why a URL is refused whatever its host resolves to; null: that depends on the addresses, or it is reached. */
+export function whyNeverReached(url: URL, networks: net.BlockList | null): string | null {
+  const literal = bareHost(url);
+  const isLocal = /(^|\.)localhost\.?$/i.test(literal); // RFC 6761, section 6.3
+  const known = net.isIP(literal) !== 0 ? [literal] : isLocal ? ["127.0.0.1", "::1"] : null;
+  const someNetwork = (networks?.rules.length ?? 0) > 0;
+  const mayBe =
+    known === null
+      ? url.protocol === "https:" || someNetwork
+      : known.some((address) => mayReach({ address, scheme: url.protocol, networks }));
+  return mayBe ? null : blocked(url, null).message;
+}
+
+/** Says what is refused, by whose rule, and how whoever runs this broker allows it. */
 function blocked(url: URL, resolved: string | null): BlockedAddressError {
+  const literal = bareHost(url);
+  const family = net.isIP(literal);
+  const network = family === 0 ? "the network of its address" : `${literal}/${family === 4 ? 32 : 128}`;
   const scheme = url.protocol === "https:" ? "" : " by http";
-  const allowed = "only https to public addresses is, and the `networks` of the definition or PROVIDER_NETWORKS";
-  return new BlockedAddressError(`${url.hostname} may not be reached${scheme}: ${allowed}`, resolved);
+  const rule = "the egress rules of this broker allow https to public addresses alone";
+  const remedy = `to allow it, put ${network} into \`networks\` of the definition or into PROVIDER_NETWORKS`;
+  return new BlockedAddressError(`${url.hostname} may not be reached${scheme}: ${rule}; ${remedy}`, resolved);
 }
 
 /** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */

@@ -37,6 +37,30 @@ export function domainIsPinned(options: HostValue): boolean {
 }
 
 /**
+ * Why the list of a capture may not decide a host; null: it may. Whoever wrote a callback or an answer only chooses among hosts
+ * that the definition names whole, so that nothing which they write becomes a part of one.
+ */
+export function hostListFault(
+  { authority, name }: Pick<HostValue, "authority" | "name">,
+  values: readonly string[],
+): string | null {
+  const template = `{${name}}`;
+  if (authority !== template && authority !== `https://${template}`) {
+    return `a value of a list stands there as a whole host: https://${template}/…, or ${template}/… with values such as https://eu.example.com`;
+  }
+  const odd = values.find((value) => !isWholeHost(authority.replace(template, value)));
+  if (odd === undefined) return null;
+  const example = authority === template ? "https://eu.example.com" : "eu.example.com";
+  return `${odd} in its \`enum\` is not a whole host, such as ${example}`;
+}
+
+/** Scheme, host and perhaps a port, as a URL writes them, and nothing else. */
+function isWholeHost(text: string): boolean {
+  const url = URL.parse(text);
+  return url !== null && /^https?:$/.test(url.protocol) && text === url.origin;
+}
+
+/**
  * The registrable domain, such as `.example.com`, with its port where there is one, that a host stays within whatever matches
  * the pattern: its characters are those of host names and the URL goes on with the domain; or the pattern ends with the domain.
  * Null: nothing is sure.

@@ -37,14 +37,24 @@ export const pointer = (description: string) => Type.Optional(Type.String({ patt
 export const templates = (description: string) =>
   Type.Optional(Type.Record(Type.String(), nullable<string>("string"), { description }));
 
-/** Name → where the value is, or a map of that and the pattern that the value must match. */
-export const captures = (where: "pointer" | "param", description: string) => {
+/** What a file says of captures. A text is the place alone. */
+export type CaptureKnobs = Readonly<
+  Record<string, string | { pointer?: string; param?: string; pattern?: string; enum?: string[]; default?: string }>
+>;
+
+/** Name → where the value is, or a map of that and what the value must be: a pattern, or one of a list. */
+export const captures = (where: "pointer" | "param", description: string, more: { hasDefault: boolean }) => {
   const place = where === "pointer" ? { type: "string", pattern: pointerPattern } : { type: "string", minLength: 1 };
-  const entry = Type.Unsafe<string | { pointer?: string; param?: string; pattern: string }>({
+  const entry = Type.Unsafe<CaptureKnobs[string]>({
     type: ["string", "object"],
     ...(where === "pointer" ? { pattern: pointerPattern } : { minLength: 1 }),
-    properties: { [where]: place, pattern: { type: "string", minLength: 1 } },
-    required: [where, "pattern"],
+    properties: {
+      [where]: place,
+      pattern: { type: "string", minLength: 1 },
+      enum: { type: "array", items: { type: "string", minLength: 1 }, minItems: 1 },
+      ...(more.hasDefault && { default: { type: "string", minLength: 1 } }),
+    },
+    required: [where],
     additionalProperties: false,
   });
   return Type.Optional(Type.Record(Type.String({ pattern: namePattern }), entry, { ...strict, description }));

@@ -1,9 +1,11 @@
 import { existsSync } from "node:fs";
+import type net from "node:net";
 import { dirname, join } from "node:path";
 import { nearest } from "../nearest.ts";
 import { checkClientAuth } from "./check-client-auth.ts";
 import { checkDeadGrant } from "./dead-grant.ts";
 import { checkDefinition } from "./check-definition.ts";
+import { checkEgress } from "./check-egress.ts";
 import { checkShape } from "./check-shape.ts";
 import { checkPlainHttp } from "./check-templates.ts";
 import { explainSyntax } from "./check-yaml.ts";
@@ -32,11 +34,16 @@ export function loadFile(
   return { problems: shape.problems.map((problem) => `${source.locate(problem.path)}: ${say(problem)}`) };
 }
 
-/** Follows `extends` among `files`, applies defaults and checks what came of it. */
+type Settled<Told> = { definition: ProviderDefinition | null; problems: Told[] };
+
+/**
+ * Follows `extends` among `files`, applies defaults and checks what came of it. With `networks` its addresses are checked, too: null names none.
+ */
 export function settleFile(
   file: LoadedFile,
   files: readonly LoadedFile[],
-): { definition: ProviderDefinition | null; problems: string[] } {
+  { networks }: { networks?: net.BlockList | null } = {},
+): Settled<string> {
   const chain = [file];
   for (let at = file; at.content.extends;) {
     const parent = parentOf(at, files);
@@ -51,11 +58,22 @@ export function settleFile(
     chain.push(parent);
     at = parent;
   }
+  const { definition, problems } = judge(chain);
+  const unreached =
+    problems.length === 0 && definition !== null && networks !== undefined && !file.builtin
+      ? checkEgress(definition, networks)
+      : [];
+  return { definition, problems: [...problems, ...unreached].map((problem) => tell(chain, problem)) };
+}
+
+/** What the first file of a chain comes to, each of them extending the next. */
+function judge(chain: readonly LoadedFile[]): Settled<Problem> {
+  const [file] = chain;
+  if (file === undefined) return { definition: null, problems: [] };
   // Two files of the right shape merge into one of the right shape.
   const content = chain.reduceRight<ProviderFile>((base, { content: own }) => inherit(base, own), file.content);
-  const told = ({ path, text }: Problem) => `${locate(chain, path)}: ${say({ path, text })}`;
   const unresolvable = checkClientAuth(content);
-  if (unresolvable.length > 0) return { definition: null, problems: unresolvable.map(told) };
+  if (unresolvable.length > 0) return { definition: null, problems: unresolvable };
   const definition = resolveDefinition(content, file.isSandbox);
   // The sandbox is at the addresses of its broker. A file of one's own is held to its networks at each request.
   const plain = file.builtin && !file.isSandbox ? checkPlainHttp(content) : [];
@@ -63,7 +81,7 @@ export function settleFile(
   const problems = [...checkDefinition(content, definition), ...plain, ...networks];
   // Only rules that are right can say how an answer is read.
   const deadGrant = problems.length > 0 ? [] : checkDeadGrant(definition, { own: file.content, builtin: file.builtin });
-  return { definition, problems: [...problems, ...deadGrant].map(told) };
+  return { definition, problems: [...problems, ...deadGrant] };
 }
 
 const builtinNetworks: Problem = {
@@ -123,11 +141,24 @@ function merge(base: object, own: object): Record<string, unknown> {
   return merged;
 }
 
-/** The place of a problem in the file that says most of its path; of two that say as much, the extending one. */
-function locate(chain: readonly LoadedFile[], path: readonly string[]): string {
-  const deepest = Math.max(...chain.map(({ source }) => source.depth(path)));
-  const file = chain.find(({ source }) => source.depth(path) === deepest);
-  return file?.source.locate(path) ?? "";
+/**
+ * A problem with its place: in the file that was settled, which its author can mend; or in one that it extends and that has the same
+ * problem by itself. Where the settled file says less of the path than another, it is told which value was combined with it.
+ */
+function tell(chain: readonly LoadedFile[], problem: Problem): string {
+  const { path } = problem;
+  const isSame = (other: Problem) => other.text === problem.text && other.path.join("/") === path.join("/");
+  const owner = chain.findLastIndex((_, index) => index > 0 && judge(chain.slice(index)).problems.some(isSame));
+  const [own, ...extended] = chain.slice(Math.max(owner, 0));
+  if (own === undefined) return say(problem);
+  const depth = own.source.depth(path);
+  const deepest = Math.max(depth, ...extended.map(({ source }) => source.depth(path)));
+  const other = depth === deepest ? undefined : extended.find(({ source }) => source.depth(path) === deepest);
+  const at =
+    depth === 0 && own.content.extends !== undefined ? own.source.locate(["extends"]) : own.source.locate(path);
+  const combined =
+    other === undefined ? "" : ` (${path.slice(0, deepest).join(".")} is that of ${other.source.locate(path)})`;
+  return `${at}: ${say(problem)}${combined}`;
 }
 
 function say({ path, text }: Problem): string {

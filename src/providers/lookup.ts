@@ -1,8 +1,8 @@
 import { readableName } from "../readable.ts";
 import { readPointer } from "./answer-body.ts";
+import { readCaptured } from "./captures.ts";
 import type { Lookup } from "./definition.ts";
 import { fill, type TemplateValues } from "./template.ts";
-import { readCaptured } from "./token-response.ts";
 
 /** What a lookup tells of the account that was connected. */
 export type Found = { account: string | null; label: string | null; captured: Record<string, string> };

@@ -49,6 +49,8 @@ type AskedCall = { definition: ProviderDefinition; request: TokenRequest };
 export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string; location?: string } & {
   /** Of what was refused. */
   retryAfterSeconds?: number;
+  /** The egress rules of this broker refuse the address: nothing was sent. */
+  isBlocked?: true;
 };
 
 /** What callers are not told of a request that failed, for the broker's own log. Holds no secret. */
@@ -95,8 +97,9 @@ export function createOAuthClient(options: {
       await exchange({ ...call, egress, timeouts, room, mayStillSend: () => true }, (outcome): Asked => {
         observe(outcome);
         if (outcome.kind !== "answered") {
-          const { detail } = tell(call, failureOf(outcome), outcome);
-          return { ok: false, status: null, body: null, detail };
+          const { code, detail } = tell(call, failureOf(outcome), outcome);
+          const isBlocked = code === "blocked_address";
+          return { ok: false, status: null, body: null, detail, ...(isBlocked && { isBlocked }) };
         }
         const { response } = outcome;
         const { status } = response;
@@ -235,9 +238,12 @@ function withheld(outcome: ExchangeOutcome): Partial<Pick<Failure, "code" | "det
       if (!(outcome.error instanceof BlockedAddressError) || resolvedIn(outcome) !== null) {
         return { code: "connect_failed", detail: `the provider could not be reached, or may not be; ${more}` };
       }
-      return { detail: `the provider's address may not be reached; ${more}` };
+      return { detail: `${blockedHere}; ${more}` };
   }
 }
+
+const blockedHere =
+  "its address may not be reached: the egress rules of this broker allow https to public addresses, and what `networks` of the definition or PROVIDER_NETWORKS names";
 
 /** In full, but for secrets. */
 function whatHappened(outcome: ExchangeOutcome, { definition, request }: AskedCall): string {

@@ -100,7 +100,7 @@ const authorization = map("The request that sends a person to the provider (RFC 
   callback: map("What comes back with the browser.", {
     code: text("The parameter that holds the code."),
     denied: listOfText("What a person's no is called beside access_denied, in any case."),
-    capture: captures("param", "Name → parameter, kept for {callback.name}."),
+    capture: captures("param", "Name → parameter, kept for {callback.name}.", { hasDefault: true }),
     verify: Type.Optional(
       nullable<"hmac_sha256_query">("string", {
         enum: ["hmac_sha256_query", null],

@@ -1,10 +1,8 @@
 import { existsSync, readdirSync } from "node:fs";
 import { basename, join, resolve as absolute } from "node:path";
-import { checkProviderFile } from "./catalog.ts";
+import { checkProviderFile, type CheckSurroundings } from "./catalog.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { loadFile, type LoadedFile, settleFile } from "./load-file.ts";
-
-type Folders = { builtinFolder: string; extraFolder: string | null };
 
 /**
  * What one file comes to, with those that it extends out of the built-in ones and `extraFolder`; or every problem of it,
@@ -12,7 +10,7 @@ type Folders = { builtinFolder: string; extraFolder: string | null };
  */
 export function readDefinition(
   path: string,
-  folders: Folders,
+  folders: CheckSurroundings,
 ): { definition: ProviderDefinition | null } | { problems: string[] } {
   const problems = checkProviderFile(path, folders);
   if (problems.length > 0) return { problems };
@@ -25,7 +23,7 @@ export function readDefinition(
 }
 
 /** The files that one may be built on. A built-in file is named by its id. */
-function filesBeneath(file: LoadedFile, { builtinFolder, extraFolder }: Folders): LoadedFile[] {
+function filesBeneath(file: LoadedFile, { builtinFolder, extraFolder }: CheckSurroundings): LoadedFile[] {
   const own = absolute(file.source.file);
   const isOther = (path: string) => existsSync(path) && absolute(path) !== own;
   const extras = (extraFolder === null ? [] : yamlIn(extraFolder))

@@ -60,7 +60,7 @@ export function lacksAddress(definition: Requests): boolean {
  * sets one decides where secrets go.
  */
 export function hostInputs(definition: ProviderDefinition): string[] {
-  const texts = [...authorities(definition), ...decidingAddresses(definition)];
+  const texts = [...withDefaults(definition, authorities(definition)), ...decidingAddresses(definition)];
   return named("inputs", texts, Object.keys(definition.inputs));
 }
 
@@ -71,7 +71,7 @@ export function hostInputs(definition: ProviderDefinition): string[] {
 export function pinsDomain(definition: ProviderDefinition, input: string): boolean {
   const known = definition.inputs[input];
   if (!known || decidingAddresses(definition).flatMap(templateNames).includes(`inputs.${input}`)) return false;
-  return authorities(definition)
+  return withDefaults(definition, authorities(definition))
     .filter((authority) => templateNames(authority).includes(`inputs.${input}`))
     .every((authority) => domainIsPinned({ authority, name: `inputs.${input}`, input: known }));
 }
@@ -191,7 +191,7 @@ function sideRequests({ authorization, device, revocation, introspection, extraT
 function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
   const { authorization, api, issuer, metadataUrl } = definition;
   const requests = [...exchangesOf(definition, grant), ...sideRequests(definition)];
-  return [
+  const texts = [
     ...(grant === "authorization_code" && authorization
       ? [authorization.url, ...Object.values(authorization.params)]
       : []),
@@ -202,7 +202,21 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
     api.baseUrl ?? "",
     api.authorization.value,
     ...Object.values(api.headers),
-  ].filter((text) => text !== null);
+  ];
+  return withDefaults(
+    definition,
+    texts.filter((text) => text !== null),
+  );
+}
+
+/** The same, and what stands in for the captured values that they use. */
+function withDefaults({ authorization, response }: ProviderDefinition, texts: readonly string[]): string[] {
+  const used = new Set(texts.flatMap(templateNames));
+  const captures = { callback: authorization?.callback.capture ?? {}, response: response.capture };
+  const defaults = Object.entries(captures).flatMap(([root, all]) =>
+    Object.entries(all).flatMap(([name, { default: text }]) => (used.has(`${root}.${name}`) ? (text ?? []) : [])),
+  );
+  return [...texts, ...defaults];
 }
 
 function authorities(definition: ProviderDefinition): string[] {

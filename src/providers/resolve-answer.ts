@@ -1,4 +1,5 @@
 import type { Captures, Exchange, ExtraToken, Lifetime, ResponseRules, TokenPointers } from "./definition.ts";
+import type { CaptureKnobs } from "./knob-types.ts";
 import type { ProviderFile } from "./provider-file.ts";
 
 type ResponseKnobs = NonNullable<ProviderFile["response"]>;
@@ -83,13 +84,15 @@ export function resolveLifetime(
   };
 }
 
-export function resolveCaptures(
-  captures: Readonly<Record<string, string | { pointer?: string; param?: string; pattern: string }>>,
-): Captures {
-  const entries = Object.entries(captures).map(([name, capture]) =>
-    typeof capture === "string"
-      ? ([name, { from: capture, pattern: null }] as const)
-      : ([name, { from: capture.pointer ?? capture.param ?? "", pattern: capture.pattern }] as const),
-  );
+export function resolveCaptures(captures: CaptureKnobs): Captures {
+  const entries = Object.entries(captures).map(([name, capture]) => {
+    const { pointer, param, pattern, enum: allowed, default: standIn } = expandCapture(capture);
+    const from = pointer ?? param ?? "";
+    return [name, { from, pattern: pattern ?? null, allowed: allowed ?? null, default: standIn ?? null }] as const;
+  });
   return Object.fromEntries(entries);
+}
+
+function expandCapture(capture: CaptureKnobs[string]): Exclude<CaptureKnobs[string], string> {
+  return typeof capture === "string" ? { pointer: capture } : capture;
 }

@@ -1,3 +1,4 @@
+import type { CaptureKnobs } from "./knob-types.ts";
 import { placedLookups, type ProviderFile } from "./provider-file.ts";
 
 type Path = readonly string[];
@@ -57,12 +58,14 @@ function authorizationPlaces({ authorization = {}, issuer, discovery }: Provider
     ...Object.entries(authorization.params_with_scope ?? {}).flatMap(([scope, params]) =>
       mapPlaces([...path, "params_with_scope", scope], params, []),
     ),
+    ...defaultPlaces([...path, "callback", "capture"], authorization.callback?.capture),
     ...knobPlaces([...path, "pushed"], authorization.pushed, { all: ["client.id", "inputs"], fields: [] }),
   ];
 }
 
 function tokenPlaces({ token = {}, response = {} }: ProviderFile): Place[] {
   const places = knobPlaces(["token"], token, { all: common, fields: [] });
+  places.push(...defaultPlaces(["response", "capture"], response.capture));
   for (const [grant, knobs] of Object.entries(token.grants ?? {})) {
     const path = ["token", "grants", grant];
     places.push(...knobPlaces(path, knobs, { all: common, fields: fieldRoots[grant] ?? [] }));
@@ -124,6 +127,13 @@ function knobPlaces(
     ...textPlace([...path, "client_auth"], auth, [...roots.all, "client.secret"]),
     ...mapPlaces([...path, "fields"], knobs.fields, roots.fields),
   ];
+}
+
+/** What stands in for a value that was not captured: it is made of inputs alone, since those are there before everything else. */
+function defaultPlaces(path: Path, captures: CaptureKnobs | undefined): Place[] {
+  return Object.entries(captures ?? {}).flatMap(([name, capture]) =>
+    textPlace([...path, name, "default"], typeof capture === "string" ? undefined : capture.default, ["inputs"]),
+  );
 }
 
 function shown(places: Place[]): Place[] {

@@ -1,5 +1,6 @@
+import { readCaptured } from "./captures.ts";
 import { classifyRefusal } from "./classify.ts";
-import type { Captures, ProviderDefinition, TokenPointers } from "./definition.ts";
+import type { ProviderDefinition, TokenPointers } from "./definition.ts";
 import type { Grant, TokenAnswer } from "./grant.ts";
 import { findTokens, readBody, readPointer, type AnswerBody } from "./answer-body.ts";
 import { isUnreadableLifetime, readLifetime, readRefreshLifetime } from "./lifetime.ts";
@@ -152,16 +153,4 @@ function readScopes(definition: ProviderDefinition, value: unknown, tokens: read
   // The store cannot keep the others.
   const readable = scopes.filter((scope) => !/[\p{Cc}\p{Cs}]/u.test(scope) && !holdsAny(scope, tokens));
   return readable.length > 0 ? withAliases(definition, [...new Set(readable)]) : null;
-}
-
-/** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */
-export function readCaptured(captures: Captures, read: (from: string) => unknown): Record<string, string> {
-  const captured: Record<string, string> = {};
-  for (const [name, { from, pattern }] of Object.entries(captures)) {
-    const value = read(from);
-    const text = typeof value === "number" ? String(value) : value;
-    if (typeof text !== "string" || !/^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(text)) continue;
-    if (pattern === null || new RegExp(pattern, "u").test(text)) captured[name] = text;
-  }
-  return captured;
 }

@@ -28,7 +28,7 @@ import type { TokenVault } from "../vault/token-vault.ts";
 import { usableDefinition } from "./client-service.ts";
 import type { Peers } from "./peers.ts";
 import { planConnection, requireCredentials, type NewConnectionRequest, type PlanParts } from "./new-connection.ts";
-import { mayUse, mayUseClient, likePatterns, unknownClient, type Principal } from "./principal.ts";
+import { mayUse, mayUseClient, likePatterns, namingHolders, unknownClient, type Principal } from "./principal.ts";
 
 type ConnectionPatch = {
   scopes?: string[];
@@ -272,7 +272,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const offered = definitionOf(record).grants.includes("import");
       if (isUnattended(record.grant) || !offered) throw notApplicable(record, "takes no imported tokens");
       requireEnabled(record);
-      const row = await establish.importGrant(await tokenRow(record), grant);
+      const target = await tokenRow(record);
+      const row = await namingHolders(principal, () => establish.importGrant(target, grant));
       if (verify) await verifyImport(tokens, row);
       return await get(principal, name);
     },

@@ -6,7 +6,7 @@ import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import type { Establish } from "../tokens/establish.ts";
 import type { ConnectionService } from "./connection-service.ts";
 import { readableName } from "../readable.ts";
-import type { Principal } from "./principal.ts";
+import { namingHolders, type Principal } from "./principal.ts";
 
 type LinkWish = { expiresInSeconds?: number; returnTo?: string; manual?: boolean; purpose?: string };
 
@@ -39,7 +39,7 @@ export function createConsentCalls({ consent, connections, devices, decide }: Op
   return {
     async decideAccount(principal, name, accepted) {
       const { id } = await (accepted ? connections.getToUse : connections.get)(principal, name);
-      await decide({ connectionId: id }, accepted);
+      await namingHolders(principal, () => decide({ connectionId: id }, accepted));
       return await connections.get(principal, name);
     },
 
@@ -62,7 +62,8 @@ export function createConsentCalls({ consent, connections, devices, decide }: Op
           connection: name,
         });
       }
-      const { held } = await consent.exchangeHandedCode({ connectionId: id, code });
+      const exchange = () => consent.exchangeHandedCode({ connectionId: id, code });
+      const { held } = await namingHolders(principal, exchange);
       if (held !== null) throw otherAccount(record, held);
       return await connections.get(principal, name);
     },

@@ -1,5 +1,5 @@
 import { publicName } from "../chain-name.ts";
-import { BrokerError } from "../errors.ts";
+import { BrokerError, DuplicateGrantError } from "../errors.ts";
 import type { Ability } from "../store/api-keys.ts";
 
 /** Who calls, and what they may. */
@@ -83,6 +83,22 @@ export function requireMayCover({ connections }: Principal, patterns: readonly s
   if (beyond === undefined) return;
   const own = connections.length === 0 ? "it has none" : `its own are ${connections.join(", ")}`;
   throw forbidden("connections", `"${beyond}" goes beyond the patterns of this key; ${own}`);
+}
+
+/**
+ * Runs what stores a grant. Where another connection holds its refresh token already, that one is named to whom its own patterns let see
+ * it; to everybody else the answer is the same, byte for byte, whether it exists or not.
+ */
+export async function namingHolders<Stored>(principal: Principal, store: () => Promise<Stored>): Promise<Stored> {
+  try {
+    return await store();
+  } catch (error) {
+    if (!(error instanceof DuplicateGrantError)) throw error;
+    const known = error.holders.find((name) => mayUse(principal, name));
+    if (known === undefined) throw error;
+    const detail = `The connection "${known}" holds the same refresh token; two would invalidate each other's. Use that one, or delete it first, with revoke=false.`;
+    throw new BrokerError("duplicate_grant", detail, error.context);
+  }
 }
 
 /** The same as SQL's LIKE patterns. */

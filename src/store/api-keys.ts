@@ -68,6 +68,14 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       return await judged(rows);
     },
 
+    /** Whether one of those that work has the ability `admin`. */
+    async hasAdmin(nowMs: number): Promise<boolean> {
+      const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k
+        WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz)
+          AND 'admin' = ANY(k.abilities) ORDER BY k.created_at DESC LIMIT 1000`;
+      return (await judged(rows)).length > 0;
+    },
+
     /** `giver`: the id of the key that makes it; null: the bootstrap key does. Null: the giver has ended meanwhile. */
     async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
       const { id, name, secretHash, abilities: may, connections, expiresAt } = key;

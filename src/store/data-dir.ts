@@ -3,6 +3,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { StartupError } from "../errors.ts";
+import { whyNotOnDisk } from "../unreachable.ts";
 
 /** The broker's own folder, held by this process until it ends. */
 export type DataDir = {
@@ -29,7 +30,7 @@ export async function holdDataDir(path: string): Promise<DataDir> {
     await mkdir(path, { recursive: true, mode: 0o700 });
     lock = new DatabaseSync(join(path, "lock"));
   } catch (error) {
-    throw new StartupError(`DATA_DIR ${path} cannot be written (${reasonOf(error)})`);
+    throw new StartupError(`DATA_DIR ${path} cannot be written ${reasonOf(error)}`);
   }
   takeLock(lock, path);
   held.add(lock);
@@ -59,8 +60,8 @@ function takeLock(lock: DatabaseSync, path: string): void {
     const isBusy = (error as SqliteError).errcode === sqliteBusy;
     throw new StartupError(
       isBusy
-        ? `DATA_DIR ${path} is held by another broker process; each needs a folder of its own`
-        : `DATA_DIR ${path} cannot be locked (${reasonOf(error)})`,
+        ? `DATA_DIR ${path} is held by another broker process; each needs a folder of its own: stop that one, or set DATA_DIR`
+        : `DATA_DIR ${path} cannot be locked ${reasonOf(error)}`,
     );
   }
 }
@@ -69,8 +70,9 @@ type SqliteError = NodeJS.ErrnoException & { errcode?: number; errstr?: string }
 const sqliteBusy = 5;
 
 function reasonOf(error: unknown): string {
-  const { errstr, code } = error as SqliteError;
-  return errstr ?? code ?? "unknown error";
+  const { errstr } = error as SqliteError;
+  if (errstr === undefined) return whyNotOnDisk(error);
+  return `(${errstr}); make it writable for this user, or set DATA_DIR to another folder`;
 }
 
 async function readOrMake(path: string, make: () => string) {
@@ -78,7 +80,7 @@ async function readOrMake(path: string, make: () => string) {
     return { value: (await readFile(path, "utf8")).trim(), path, isNew: false };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
-      throw new StartupError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+      throw new StartupError(`${path} cannot be read ${whyNotOnDisk(error)}`);
     }
   }
   const value = make();
@@ -87,7 +89,7 @@ async function readOrMake(path: string, make: () => string) {
     await writeFile(draft, `${value}\n`, { mode: 0o600, flush: true });
     await rename(draft, path); // a start that dies in between leaves no half-written secret
   } catch (error) {
-    throw new StartupError(`${path} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    throw new StartupError(`${path} cannot be written ${whyNotOnDisk(error)}`);
   }
   return { value, path, isNew: true };
 }

@@ -1,3 +1,5 @@
+import { whyUnreachable } from "../unreachable.ts";
+
 type DriverCause = { originalCode?: string; code?: string; kind?: string };
 type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
 
@@ -60,13 +62,39 @@ export function isUniqueViolation(error: unknown): boolean {
   return code === "P2002" || meta?.driverAdapterError?.cause?.originalCode === "23505";
 }
 
+/** What a server says by its SQLSTATE, and what to do. */
 const causes: Readonly<Record<string, string>> = {
-  ENOTFOUND: "its host is not known",
-  EAI_AGAIN: "its host cannot be looked up right now",
-  ECONNREFUSED: "nothing listens at its host and port",
-  "28P01": "the server refuses its user name or password",
-  "28000": "the server refuses its user name",
-  "3D000": "the server has no database of its name",
+  "28P01": "the server refuses its user name or password (28P01); correct them, percent-encoded",
+  "28000": "the server refuses its user name (28000); see its pg_hba.conf, and add ?sslmode=require if it wants TLS",
+  "3D000": "the server has no database of its name (3D000); make it with createdb, or correct the name",
+  "42501": "its user may not do this there (42501); make it the owner of its database, or of the schema public",
+  "25006": "the server takes no writes (25006); name the primary, not a replica",
+  "53300": "the server has no connection left (53300); raise max_connections there, or end other clients",
+  "53100": "the server's disk is full (53100); make room there",
+  "57P03": "the server is only starting, or ending (57P03); wait, and start again",
+  "57P01": "the server is ending (57P01); start it again",
+};
+
+/** What the driver says in words alone, and what to do. */
+const sayings: readonly [said: RegExp, cause: string][] = [
+  [/timeout expired|connection timeout/, "it does not answer in time; see to it, or correct host and port"],
+  [/does not support SSL/, "it speaks no TLS; leave sslmode out of the URL, or turn TLS on there"],
+  [
+    /client password must be a string|empty password/,
+    "it wants a password; write it into the URL, as user:password@host",
+  ],
+  [/terminated unexpectedly/, "it closes the connection at once; see its log, and correct host and port"],
+  [/received invalid response|Received unexpected/i, "what answers there is no Postgres; correct the port"],
+  [/startup parameter/, "a pooler there takes no session options: leave `options` out of DATABASE_URL"],
+];
+
+/** What Prisma's adapter makes of errors without a code. */
+const kinds: Readonly<Record<string, string>> = {
+  DatabaseNotReachable: "nothing answers at its host and port; start it there",
+  ConnectionClosed: "it closes the connection; see its log",
+  SocketTimeout: "it does not answer in time; see to it",
+  TooManyConnections: causes["53300"] as string,
+  TlsConnectionError: "no TLS comes about with it; see its certificate",
 };
 
 /** True when the row itself, or one that it refers to, was deleted meanwhile. */
@@ -78,10 +106,21 @@ export function isGone(error: unknown): boolean {
 
 /** One line for the operator. Never a part of the URL: where one is mistyped, its password may stand in place of the host. */
 export function causeOf(error: unknown): string {
-  if (error instanceof AggregateError) return [...new Set(error.errors.map(causeOf))].join("; ");
+  if (error instanceof AggregateError) return [...new Set(error.errors.map(causeOf))].join("; or ");
   if (!(error instanceof Error)) return "unknown error";
   const { code, syscall } = error as NodeJS.ErrnoException;
-  const known = causes[code ?? ""];
-  if (known !== undefined) return `${known} (${code})`;
-  return syscall === undefined ? error.message.replaceAll(/\s+/g, " ").trim() : (code ?? syscall);
+  const known = causes[code ?? ""] ?? whyUnreachable(error);
+  if (known !== null) return known;
+  const text = error.message.replaceAll(/\s+/g, " ").trim();
+  const said = sayings.find(([pattern]) => pattern.test(text))?.[1];
+  return said ?? (syscall === undefined ? text : (code ?? syscall));
+}
+
+/** The same of a statement that found the database away (`failingOf`), whose errors are Prisma's and say little. */
+export function whyAway(error: unknown): string {
+  const cause = (error as PrismaError | undefined)?.meta?.driverAdapterError?.cause;
+  const known = causes[cause?.originalCode ?? cause?.code ?? ""] ?? kinds[cause?.kind ?? ""];
+  if (known !== undefined) return known;
+  const unreachable = whyUnreachable(error ?? {});
+  return unreachable ?? (cause?.originalCode === undefined ? "it does not answer" : `it answers ${cause.originalCode}`);
 }

@@ -1,7 +1,8 @@
 /** Since when Postgres has answered this process without a gap. */
 export type DatabaseHealth = {
   answered(): void;
-  lost(): void;
+  /** @param error what a statement failed with */
+  lost(error?: unknown): void;
   /** A statement on this row alone could not be carried out. */
   rowWasBusy(rowId: string): void;
   /** How often it has been lost. */

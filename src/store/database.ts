@@ -48,14 +48,10 @@ export async function openPostgres(
   return { prisma, commits, close };
 }
 
-/** One line for the operator, with what to do where a pooler is in the way. */
+/** One line for the operator, with what to do. */
 function refused(error: unknown): StartupError {
   if (error instanceof StartupError) return error;
-  const cause = causeOf(error);
-  const remedy = /startup parameter/.test(cause)
-    ? "; a pooler there takes no session options: leave `options` out of DATABASE_URL"
-    : "";
-  return new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${cause}${remedy}`);
+  return new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
 }
 
 /** Every time that is stored or read would be off by the session's zone, if that were another than the broker has asked for. */
@@ -85,7 +81,7 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
           const failing = failingOf(error);
           if (failing.kind === "faulty") throw error;
           if (failing.kind === "busy") throw new DatabaseBusyError(failing.state);
-          health.lost();
+          health.lost(error);
           throw new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
             retryAfterSeconds: 2,
           });

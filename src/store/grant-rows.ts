@@ -1,3 +1,4 @@
+import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { Database } from "./database.ts";
 import { nextGeneration } from "./generation.ts";
@@ -107,10 +108,10 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return rows.length > 0;
     },
 
-    /** Whether another connection holds a refresh token of this fingerprint. */
-    async isHeldElsewhere(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Promise<boolean> {
-      const rows = await prisma.$queryRaw<unknown[]>`${holders(connectionId, fingerprint)}`;
-      return rows.length > 0;
+    /** The names of other connections that hold a refresh token of this fingerprint. */
+    async holdersElsewhere(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Promise<string[]> {
+      const rows = await prisma.$queryRaw<{ name: string }[]>`${holders(connectionId, fingerprint)} ORDER BY o.name`;
+      return rows.map(({ name }) => publicName(name));
     },
 
     /**
@@ -213,6 +214,6 @@ function first(rows: readonly TokenRow[]): TokenRow | null {
 }
 
 function holders(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Sql.Sql {
-  return Sql.sql`SELECT 1 FROM connections o
+  return Sql.sql`SELECT o.name FROM connections o
     WHERE o.refresh_fingerprint = ${fingerprint} AND o.id <> ${connectionId}::uuid`;
 }

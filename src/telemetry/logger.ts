@@ -7,6 +7,7 @@ import {
   type Logger,
   type LoggerOptions,
 } from "pino";
+import { BrokerError } from "../errors.ts";
 
 /** Fields that may be logged. An allow-list: a new field is silent until somebody has thought about it. */
 const allowedFields = new Set([
@@ -38,6 +39,10 @@ const allowedFields = new Set([
   "signal",
   "host",
   "said",
+  "variable",
+  "version",
+  "providers",
+  "settings",
 ]);
 
 /** JSON lines on stdout, without secrets: only listed fields of plain values, and of errors all but the message. */
@@ -78,11 +83,23 @@ function withText(this: Logger, given: Parameters<LogFn>, method: LogFn): void {
   else method.apply(this, given);
 }
 
-/** Messages are left out: drivers and libraries put values into them. The place in the code is enough to find the cause. */
+/**
+ * Messages are left out: drivers and libraries put values into them. The place in the code is enough to find the cause; where that lies
+ * outside, in a network, a disk or a database, no place in the code says more.
+ */
 function describeError(error: unknown): object {
   if (!(error instanceof Error)) return { name: typeof error };
   const { code, message, name, stack = "" } = error as Error & { code?: unknown };
+  const told = { name, ...(typeof code === "string" ? { code } : {}) };
+  if (liesOutside(error)) return told;
   const place = stack.slice(stack.indexOf(message) + message.length);
   const frames = place.split("\n").filter((line) => line.startsWith("    at "));
-  return { name, ...(typeof code === "string" ? { code } : {}), stack: frames.slice(0, 12).join("\n") };
+  return { ...told, stack: frames.slice(0, 12).join("\n") };
 }
+
+/** What Node's system calls and Redis's client fail with, and what callers are told. */
+function liesOutside(error: Error): boolean {
+  return error instanceof BrokerError || "syscall" in error || outsideNames.has(error.name);
+}
+
+const outsideNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortError", "ClusterAllFailedError"]);

@@ -1,4 +1,5 @@
 import { isStorageUnavailable } from "../errors.ts";
+import { capturedValues } from "../providers/captures.ts";
 import { lookupsOf, type ConnectionGrant, type Lookup, type ProviderDefinition } from "../providers/definition.ts";
 import { hostInputs } from "../providers/requirements.ts";
 import { readIntrospection } from "../providers/introspection.ts";
@@ -159,9 +160,7 @@ async function runLookup(
     values = {
       ...known,
       accessToken: seen.accessToken,
-      callback: seen.captured,
-      response: seen.captured,
-      account: seen.account,
+      ...capturedValues(definition, { ...seen, inputs: known.inputs ?? {} }),
     };
     return request && buildLookupRequest(definition, request, values);
   };

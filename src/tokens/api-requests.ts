@@ -1,6 +1,7 @@
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Clock } from "../clock.ts";
 import { describeApiRequest, type ApiRequest } from "../providers/api-request.ts";
+import { capturedValues } from "../providers/captures.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { createReadCache } from "../store/read-cache.ts";
@@ -40,9 +41,7 @@ export function createRequestDescriber({ cache, catalog, clients, clock }: Optio
         client: client && { id: client.clientId },
         accessToken,
         inputs,
-        callback: row.captured,
-        response: row.captured,
-        account: row.accountCaptured,
+        ...capturedValues(definition, { captured: row.captured, account: row.accountCaptured, inputs }),
       },
     });
   };

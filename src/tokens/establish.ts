@@ -110,11 +110,12 @@ export function createEstablish(options: Options): Establish {
     async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
       const row = await rows.readById(connectionId);
       if (row === null) throw connectionNotFound("");
-      const sendable = await granting.prepare(row);
-      if (!isSameCodeDestination(destination, codeDestinationOf(row, sendable.client))) throw changedMeanwhile(row);
+      const prepared = await granting.prepare(row);
+      if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
+      // What this callback brought decides, and nothing of an earlier one: it may name the host that the code goes to.
+      const sendable = { ...prepared, owner: { ...prepared.owner, captured } };
       const values = {
         code,
-        callback: captured,
         ...(codeVerifier === null ? {} : { codeVerifier }),
         ...(redirectUri === null ? {} : { redirectUri }),
       };

@@ -1,6 +1,6 @@
 import { chainName } from "../chain-name.ts";
 import { withDeadline, type Clock } from "../clock.ts";
-import { connectionNotFound, duplicateGrant } from "../errors.ts";
+import { connectionNotFound, DuplicateGrantError } from "../errors.ts";
 import type { Grant, TokenAnswer } from "../providers/grant.ts";
 import type { TemplateValues } from "../providers/template.ts";
 import type { AccountRows } from "../store/account-rows.ts";
@@ -67,9 +67,9 @@ export function createGranting(parts: GrantingParts): Granting {
       // A person is told "connected" and reads a token next: a database that is only slow is waited for.
       await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), budgets.slowStoreMs, clock);
       forgetChains(all[0]);
-      const stored = kept.map(({ kind, row }, index) => {
+      const stored = kept.map(({ kind, row, holders = [] }, index) => {
         if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile
-        if (kind === "duplicate" && index === 0) throw duplicateGrant(row.name);
+        if (kind === "duplicate" && index === 0) throw new DuplicateGrantError(row.name, holders);
         // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
         return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
       });

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { chainName } from "../chain-name.ts";
 import { withDeadline, type Clock } from "../clock.ts";
-import { BrokerError, connectionNotFound, duplicateGrant, isStorageUnavailable } from "../errors.ts";
+import { BrokerError, connectionNotFound, DuplicateGrantError, isStorageUnavailable } from "../errors.ts";
 import type { Leases } from "../leases/lease.ts";
 import type { Marks } from "../marks/marks.ts";
 import type { ProviderDefinition } from "../providers/definition.ts";
@@ -47,7 +47,7 @@ export function createImport(parts: ImportParts) {
     const sealFor = (current: TokenRow) =>
       sealHanded(parts, { ...current, inputsInForce, accountCaptured: {} }, handed);
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
-    if (stored === null) throw await refusedImport({ rows, vault }, row, grant);
+    if (stored === null) throw await refusedImport({ rows, vault }, row, { grant, sealFor });
     marks.raise(stored.id, stored);
     const { id: connection, generation, lastAttemptId } = stored;
     leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
@@ -96,7 +96,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
       if (stored !== null) return stored;
       // It may have been stored by a statement whose answer was lost, and been refreshed since.
       if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
-      if (exclusive && (await isTaken(rows, row, sealed))) return null;
+      if (exclusive && (await holdersOf(rows, row, sealed)).length > 0) return null;
       row = await rows.readById(row.id);
       if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
     } catch (error) {
@@ -112,7 +112,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
 async function refusedImport(
   { rows, vault }: Pick<ImportParts, "rows" | "vault">,
   { id, name }: TokenRow,
-  grant: Grant,
+  { grant, sealFor }: Pick<Import, "grant" | "sealFor">,
 ): Promise<BrokerError> {
   const current = await rows.readById(id);
   if (current === null) return connectionNotFound(name);
@@ -120,7 +120,7 @@ async function refusedImport(
     const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
     return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
   }
-  return duplicateGrant(name);
+  return new DuplicateGrantError(name, await holdersOf(rows, current, sealFor(current)));
 }
 
 /** Whether the token is the row's own, and an attempt with it has not come to its end. */
@@ -137,6 +137,6 @@ function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry 
   return seconds === null ? expiry : { kind: "in", seconds };
 }
 
-async function isTaken(rows: TokenRows, row: TokenRow, sealed: SealedGrant): Promise<boolean> {
-  return sealed.refreshFingerprint !== null && (await rows.isHeldElsewhere(row.id, sealed.refreshFingerprint));
+async function holdersOf(rows: TokenRows, { id }: TokenRow, { refreshFingerprint }: SealedGrant): Promise<string[]> {
+  return refreshFingerprint === null ? [] : await rows.holdersElsewhere(id, refreshFingerprint);
 }

@@ -27,6 +27,8 @@ export type Answer = {
 export type Kept = {
   kind: Fate["kind"] | "spooled";
   row: TokenRow | null;
+  /** Of a duplicate: the connections that hold its refresh token. */
+  holders?: readonly string[];
   /** Of a spooled one: what became of it, once Postgres has it. Never rejects. */
   stored?: Promise<Fate>;
 };

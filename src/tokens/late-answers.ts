@@ -21,7 +21,7 @@ import { nextGeneration } from "../store/generation.ts";
  */
 export type Fate =
   | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
-  | { kind: "duplicate"; row: TokenRow };
+  | { kind: "duplicate"; row: TokenRow; holders: readonly string[] };
 
 type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "holdGrant">; vault: TokenVault };
 
@@ -158,14 +158,16 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
     ? rows.replaceGrant(place, sealed, given)
     : rows.replaceGrant(place, kept.sealed, { ...given, keptFor: kept.account }));
   if (stored !== null) return { kind: "stored", row: stored };
-  return (await isDuplicate(rows, record)) ? { kind: "duplicate", row } : await placeGrant(parts, record);
+  const holders = await otherHolders(rows, record);
+  return holders.length > 0 ? { kind: "duplicate", row, holders } : await placeGrant(parts, record);
 }
 
-async function isDuplicate(rows: TokenRows, { connectionId, exclusive, grant }: AnswerRecord): Promise<boolean> {
+/** Connections that hold what may be held once. */
+async function otherHolders(rows: TokenRows, { connectionId, exclusive, grant }: AnswerRecord): Promise<string[]> {
   const { refreshFingerprint } = grant;
-  return (
-    exclusive === true && refreshFingerprint !== null && (await rows.isHeldElsewhere(connectionId, refreshFingerprint))
-  );
+  return exclusive === true && refreshFingerprint !== null
+    ? await rows.holdersElsewhere(connectionId, refreshFingerprint)
+    : [];
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { Clock } from "../clock.ts";
 import { BrokerError, isStorageUnavailable } from "../errors.ts";
+import { capturedValues } from "../providers/captures.ts";
 import type { Catalog } from "../providers/catalog.ts";
 import { withAssertion } from "../providers/client-assertion.ts";
 import {
@@ -299,14 +300,13 @@ function chainGone({ provider, name, chain }: Owner): BrokerError {
 }
 
 /** All but the scopes and the secrets that a request spends. */
-function valuesOf({ owner, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
+function valuesOf({ definition, owner, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
   const secret = clientSecrets[secretIndex];
+  const inputs = { ...owner.inputs, ...client?.inputs };
   return {
     client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
-    inputs: { ...owner.inputs, ...client?.inputs },
-    callback: owner.captured,
-    response: owner.captured,
-    account: owner.accountCaptured,
+    inputs,
+    ...capturedValues(definition, { captured: owner.captured, account: owner.accountCaptured ?? {}, inputs }),
   };
 }
 

@@ -73,19 +73,39 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
     const detail = "A refresh of this connection is under way; try again shortly.";
     return new BrokerError("refresh_in_progress", detail, { ...context, retryAfterSeconds: 1 });
   }
+  const isBlocked = row.lastErrorCode === "blocked_address";
+  const why = isBlocked ? refusedHere(row.lastErrorDetail ?? "") : `The provider gives no token right now.${because}`;
   const untilMs = Math.max(times.abandonedAtMs ?? 0, row.backoffUntil?.getTime() ?? 0);
-  return new BrokerError("provider_unavailable", `The provider gives no token right now.${because}`, {
+  return new BrokerError("provider_unavailable", why, {
     ...context,
     retryAfterSeconds: retryAfter(row.lastErrorCode, (untilMs - times.nowMs) / 1000),
   });
 }
 
-/** A request that the limits held back got no answer, and of a token that is kept the broker itself tells. */
+/** What of these codes is told has been found out here: no provider has answered so. */
+const foundHere = new Set([
+  "blocked_address",
+  "connect_failed",
+  "limit_reached",
+  "send_window_passed",
+  "unreadable_secret",
+  "unusable_token",
+]);
+
 function becauseOf({ lastErrorCode, lastErrorDetail }: TokenRow): string {
   if (lastErrorDetail === null) return "";
-  return lastErrorCode === "limit_reached" || lastErrorCode === "unusable_token"
-    ? ` ${lastErrorDetail}`
+  return foundHere.has(lastErrorCode ?? "")
+    ? ` ${capitalised(lastErrorDetail)}`
     : ` The provider's answer: ${lastErrorDetail}`;
+}
+
+function capitalised(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+}
+
+/** What is told of an address that the egress rules refuse: it is this broker that says no, and nothing was sent. */
+export function refusedHere(detail: string): string {
+  return `This broker refuses to ask the provider: ${detail}.`;
 }
 
 function reauthorizationAdvice(row: TokenRow): string {

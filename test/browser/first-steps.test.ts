@@ -97,7 +97,7 @@ describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, 
       await start.ready();
       const key = await keyIn(start, "it's our data");
       expect(start.stdout.split(key)).toHaveLength(2);
-      expect(start.stdout).toMatch(/"msg":"ready"[^]*Freshet is ready at/);
+      expect(start.stdout).toMatch(/^ready: Freshet [^]*Freshet is ready at/m);
       expect(JSON.parse(await start.paste(start.curl))).toMatchObject({ status: 409, code: "authorization_pending" });
       expect(await start.interrupt()).toBe(0);
     },
@@ -105,14 +105,15 @@ describeWithBrowser(`a first start, with nothing else on the machine${remedy}`, 
 });
 
 describeWithBrowser("the API reference", (openPage) => {
-  test("shows itself under a policy that lets it run its own scripts alone, and stands in no frame", async () => {
+  test("shows itself under a policy that lets it run its own scripts alone, in no frame; / leads to it, and so do the pages of wrong addresses", async () => {
     await using start = await FirstStart.launch(await freshFolder(), { port: await freePort() });
     await start.ready();
     const page = await openPage();
     const complaints: string[] = [];
     page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => complaints.push(error.message));
-    const answer = await page.goto(`${start.url}/docs`);
+    const answer = await page.goto(start.url);
+    expect(new URL(page.url()).pathname).toMatch(/^\/docs/);
     const headers = answer?.headers() ?? {};
     expect(headers["content-security-policy"]).toMatch(
       /script-src 'self';.* frame-ancestors 'none'.* form-action 'none'/,
@@ -122,6 +123,20 @@ describeWithBrowser("the API reference", (openPage) => {
     await page.locator("#operations-tokens-getToken, .opblock").first().click();
     await page.getByRole("button", { name: "Try it out" }).first().waitFor();
     expect(complaints).toEqual([]);
+
+    const wrong = { "/console": 404, "/docs/xyz": 404, "/connect": 404, "/tokens/sandbox": 401, "/%zz": 400 };
+    for (const [path, status] of Object.entries(wrong)) {
+      const shown = await page.goto(start.url + path);
+      expect([path, shown?.status(), await page.getByRole("heading", { name: "What now?" }).count()]).toEqual([
+        path,
+        status,
+        1,
+      ]);
+      await screenshot(page, `wrong${path.replaceAll(/\W/g, "-")}`);
+    }
+    await page.getByRole("link", { name: "The API is described here." }).click();
+    await page.getByRole("heading", { name: "Freshet" }).waitFor();
+    expect(complaints.filter((line) => !line.includes("Failed to load resource"))).toEqual([]);
     expect(await start.interrupt()).toBe(0);
   });
 });

@@ -40,16 +40,21 @@ beforeAll(async () => {
   await Promise.all(allSystems.map((system) => system.start()));
   const device = { url: `${able.origin}/device` };
   const definition = able.definition("able", { grants: ["device_code"], device, after_connect: [able.lookup()] });
+  const inside = able.definition("inside", {
+    grants: ["client_credentials"],
+    token: { url: "https://10.9.8.7/token" },
+  });
   const byConsent = able.definition("long", {}); // its tokens live an hour, those of the sandbox a minute and a half
   // The sandbox's client and connection are there after the first start.
   broker = await startBroker({
-    providersDir: await providersFolder({ definitions: () => [definition, byConsent] }, ...allSystems),
+    providersDir: await providersFolder({ definitions: () => [definition, byConsent, inside] }, ...allSystems),
     env: { ENCRYPTION_KEYS: `k1:${encryptionKey.toString("base64")}`, ADMIN_KEY: undefined },
   });
   adminKey = (await readFile(join(broker.dataDir, "admin-key"), "utf8")).trim();
   const api = new BrokerApi(broker.url, adminKey);
   const { id: client_id, secret: client_secret } = able.client;
   await api.createClient({ name: "long", provider: "long", client_id, client_secret });
+  await api.createClient({ name: "inside", provider: "inside", client_id, client_secret });
   await api.close();
   able.redirectUris.add(broker.redirectUri("long"));
 });
@@ -276,6 +281,35 @@ test("a key for other connections is told no name that it may not see", async ()
   const { key }: { key: string } = JSON.parse(created.out);
   const { err } = await run(["connections", "show", "own-b"], { env: { FRESHET_KEY: key } });
   expect(err).toBe("freshet: There is no connection of this name for this key. (connection_not_found)\n");
+});
+
+test("a refresh token that another connection holds: its name is told to a key that may see it, and to no other", async () => {
+  await run(["clients", "add", "held", "--provider", "long", "--client-id", "i", "--connections", "held-*"], {
+    env: { FRESHET_CLIENT_SECRET: "s" },
+  });
+  for (const name of ["held-a", "held-b"]) {
+    await run(["connections", "add", name, "--provider", "long", "--client", "held", "--grant", "import"]);
+  }
+  const tokens = { FRESHET_REFRESH_TOKEN: "rt-of-one", FRESHET_ACCESS_TOKEN: "at-of-one" };
+  expect(await run(["import", "held-a"], { env: tokens })).toMatchObject({ exitCode: 0 });
+  expect((await run(["import", "held-b"], { env: tokens })).err).toMatch(
+    /^freshet: The connection "held-a" holds the same refresh token; .* \(duplicate_grant\)\n$/,
+  );
+  const add = ["keys", "add", "narrow", "--ability", "connections", "--connection", "held-b", "--json"];
+  const { key }: { key: string } = JSON.parse((await run(add)).out);
+  expect((await run(["import", "held-b"], { env: { ...tokens, FRESHET_KEY: key } })).err).toBe(
+    "freshet: Another connection of this client holds the same refresh token; two would invalidate each other's. (duplicate_grant)\n",
+  );
+});
+
+test("an address that this broker does not reach is its own refusal, with what allows it, not the provider's", async () => {
+  const { out } = await run(["connections", "add", "inside", "--provider", "inside", "--client", "inside"]);
+  const said = /10\.9\.8\.7 may not be reached: the egress rules of this broker .*put 10\.9\.8\.7\/32 into `networks`/;
+  expect(out).toMatch(said);
+  const { err } = await run(["token", "inside"]);
+  expect(err).toMatch(said);
+  expect(err).toMatch(/^freshet: This broker refuses to ask the provider: .* \(provider_unavailable\)\n$/);
+  expect(err).not.toContain("answer");
 });
 
 test("a code that a person copied from the provider's page is handed in", async () => {

@@ -24,7 +24,7 @@ test.each(["PORT", "METRICS_PORT"])(
       /^Freshet \d+\.\d+\.\d+ starts with a new embedded database in \S+, which takes some seconds this first time …\n$/,
     );
     expect(broker.stderr).toBe(
-      `freshet: ${variable} ${taken.port} on HOST 127.0.0.1 cannot be listened on (EADDRINUSE)\n`,
+      `freshet: ${variable} ${taken.port} on HOST 127.0.0.1 cannot be listened on (EADDRINUSE); another program listens there: stop it, or set ${variable} to another port\n`,
     );
     expect(existsSync(join(broker.dataDir, "database"))).toBe(false);
   },

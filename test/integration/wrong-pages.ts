@@ -47,6 +47,7 @@ export const wrongPages: Cases = {
   "a link that is not known": async (stage) =>
     await open(`${stage.broker.url}/connect/${"0".repeat(16)}-${"0".repeat(32)}`),
   "a link that is cut off": async (stage) => await open(stage.consents.open.slice(0, -1)),
+  "a link without anything": async (stage) => await open(`${stage.broker.url}/connect/`),
   "a link with a NUL": async (stage) => await open(`${stage.consents.open}%00`),
   "a link that has been used": async (stage) => await open(stage.consents.used.link, stage.consents.used.browser),
   "a link that has expired": async (stage) => await open(stage.consents.expired),

@@ -29,11 +29,35 @@ export function isSaid(says: string, text: string): boolean {
   return true;
 }
 
+/** A row of docs/first-hour.md. `exit`: the code of the start that it ends; null: the start goes on. */
+export type FirstHourRow = { section: string; wrong: string; line: string; exit: 2 | null };
+
+/** The rows of docs/first-hour.md, in order. */
+export function readFirstHour(): FirstHourRow[] {
+  const text = readFileSync(new URL("../../docs/first-hour.md", import.meta.url), "utf8");
+  return text.split(/^## /m).flatMap((part) => {
+    const section = part.split("\n", 1)[0] ?? "";
+    return tableLines(3, part).map(([wrong = "", line = "", then]) => {
+      if (then !== "exit 2" && then !== "goes on") throw new Error(`${wrong}: what is "${then}"?`);
+      return { section, wrong, line: unquote(line), exit: then === "exit 2" ? 2 : null };
+    });
+  });
+}
+
+/** `text` is this line, and nothing else; `…` in it stands for anything on one line. */
+export function isLine(line: string, text: string): boolean {
+  const parts = line.split("…").map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`));
+  return new RegExp(`^${parts.join(".*")}$`).test(text);
+}
+
 const isRule = (line: string | undefined): boolean => /^\|[-| :]+\|$/.test(line ?? "");
 
 /** The cells of all tables of so many columns, heads left out. A bar inside a cell is written `\|`. */
-function tableLines(columns: number): string[][] {
-  const lines = readFileSync(new URL("../../docs/errors.md", import.meta.url), "utf8").split("\n");
+function tableLines(
+  columns: number,
+  text = readFileSync(new URL("../../docs/errors.md", import.meta.url), "utf8"),
+): string[][] {
+  const lines = text.split("\n");
   const rows = lines.filter((line, index) => line.startsWith("|") && !isRule(line) && !isRule(lines[index + 1]));
   return rows.map(cells).filter((row) => row.length === columns);
 }

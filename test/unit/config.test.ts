@@ -153,7 +153,7 @@ describe("a wrong value stops the start with the variable's name and what is all
       { PROVIDER_NETWORKS: "10.0.0.0/8,10.0.0.0" },
       'PROVIDER_NETWORKS must be a comma list of CIDR blocks: "10.0.0.0" is not a CIDR block such as 10.0.0.0/8 or fd00::/8',
     ],
-    [{ HOST: "256.1.1.1" }, 'HOST must be an address or a host name, not "256.1.1.1"'],
+    [{ HOST: "256.1.1.1" }, 'HOST must be an address or a host name, without scheme and port, not "256.1.1.1"'],
     [{ PORT: "http" }, 'PORT must be a whole number from 1 to 65535, not "http"'],
     [{ PORT: "0" }, 'PORT must be a whole number from 1 to 65535, not "0"'],
     [{ PORT: "65536" }, 'PORT must be a whole number from 1 to 65535, not "65536"'],

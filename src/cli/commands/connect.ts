@@ -122,11 +122,12 @@ function requireSame(name: string, connection: Resource, options: ConnectOptions
 }
 
 /** A connection that nobody has to consent to, and that has no token. */
-function stillWaiting(name: string, { grant, status }: Resource): CliError {
+function stillWaiting(name: string, { grant, status, last_error: failure }: Resource): CliError {
   const is = `${name} is ${textOf(status)}`;
   if (grant === "import") return new CliError(`${is}: hand its tokens over: freshet import ${name}`, "not_connected");
-  const why = `the broker asks its provider by ${textOf(grant)}, again and again, and nobody has to consent`;
-  return new CliError(`${is}: ${why}; see why: freshet connections show ${name}`, "not_connected");
+  const why = isResource(failure) ? `: ${textOf(failure["detail"])}` : "";
+  const later = `see later: freshet connections show ${name}`;
+  return new CliError(`${is}; the broker gets its tokens by itself, and tries again${why}; ${later}`, "not_connected");
 }
 
 async function connectByLink(session: Session, { name, path, connection, options }: Connecting) {

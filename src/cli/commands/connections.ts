@@ -4,7 +4,7 @@ import { UsageError } from "../errors.ts";
 import { createConnection, readNewCredentials, type ConnectionOptions } from "../new-connection.ts";
 import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
 import { warnOfUnconfirmed, type Column } from "../output.ts";
-import { resourcesIn, textOf, type Resource } from "../resource.ts";
+import { isResource, resourcesIn, textOf, type Resource } from "../resource.ts";
 import { readInput } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
@@ -148,12 +148,13 @@ async function addConnection(
   session.output.done(`Connection ${name} is ${textOf(connection["status"])}.${nextStep(connection)}`, connection);
 }
 
-function nextStep({ status, grant, ...connection }: Resource): string {
+function nextStep({ status, grant, last_error: failure, ...connection }: Resource): string {
   const name = textOf(connection["name"]);
   if (status !== "pending") return "";
   if (grant === "authorization_code" || grant === "device_code") return ` Connect it with: freshet connect ${name}`;
   if (grant === "import") return ` Hand over its tokens with: freshet import ${name}`;
-  return " The provider is away; the broker tries again by itself.";
+  const why = isResource(failure) ? textOf(failure["detail"]) : "the provider is away";
+  return ` It has no token yet, and the broker tries again by itself: ${why}.`;
 }
 
 type UpdateOptions = {

@@ -45,7 +45,9 @@ async function checkFile({ output, settings }: Session, { args: [file = ""] }: {
   // Imported here: no other command needs the definitions' schema.
   const { readDefinition } = await import("../../providers/read-definition.ts");
   const { hintsOnDeadGrant } = await import("../../providers/dead-grant.ts");
-  const read = readDefinition(file, { builtinFolder, extraFolder: settings.providersDir });
+  const { readNetworks } = await import("../try/networks.ts");
+  const surroundings = { builtinFolder, extraFolder: settings.providersDir, networks: readNetworks(settings) };
+  const read = readDefinition(file, surroundings);
   if ("definition" in read) {
     const hints = read.definition === null ? [] : hintsOnDeadGrant(read.definition);
     output.done(`${file} is right.`, { file, problems: [], hints });

@@ -6,7 +6,7 @@ import {
   type ConnectionGrant,
   type ProviderDefinition,
 } from "../../providers/definition.ts";
-import { createEgress, parseNetworks, type Egress } from "../../providers/egress.ts";
+import { createEgress, type Egress } from "../../providers/egress.ts";
 import { resolveInputs, splitInputs } from "../../providers/inputs.ts";
 import { readProxies } from "../../providers/outbound-proxy.ts";
 import { readDefinition } from "../../providers/read-definition.ts";
@@ -14,6 +14,7 @@ import { scopesFor } from "../../providers/scopes.ts";
 import { UsageError } from "../errors.ts";
 import type { Session } from "../session.ts";
 import { endOnFaults } from "./faults.ts";
+import { readNetworks } from "./networks.ts";
 import { checkForGrant, type TryOptions } from "./options.ts";
 import { readClientSecret, readCredentials, readRefreshToken, readSecretInputs } from "./secrets.ts";
 import type { Masker } from "./mask.ts";
@@ -23,7 +24,9 @@ type Parts = Pick<Trial, "session" | "options" | "report" | "masker" | "witness"
 
 /** The definition that a file holds, checked. @throws CliError after telling each fault */
 export function loadDefinition(session: Session, file: string, builtinFolder: string): ProviderDefinition {
-  const read = readDefinition(file, { builtinFolder, extraFolder: session.settings.providersDir });
+  const { settings } = session;
+  const surroundings = { builtinFolder, extraFolder: settings.providersDir, networks: readNetworks(settings) };
+  const read = readDefinition(file, surroundings);
   if ("problems" in read) throw endOnFaults(file, read.problems, session.output.note);
   const { definition } = read;
   if (definition === null) throw new UsageError("The sandbox is part of a broker: connect it there");
@@ -35,11 +38,7 @@ export function loadDefinition(session: Session, file: string, builtinFolder: st
 export function openEgress({ settings }: Session, masker: Masker): Egress {
   const proxies = asUsage("", () => readProxies(settings.proxy()));
   masker.learn(proxies.secrets);
-  const { providerNetworks } = settings;
-  const networks = asUsage("PROVIDER_NETWORKS must be a comma list of CIDR blocks: ", () =>
-    providerNetworks === null ? null : parseNetworks(providerNetworks),
-  );
-  return createEgress({ networks, proxies, trustedOrigin: null });
+  return createEgress({ networks: readNetworks(settings), proxies, trustedOrigin: null });
 }
 
 function asUsage<Value>(prefix: string, read: () => Value): Value {

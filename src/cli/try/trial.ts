@@ -1,3 +1,4 @@
+import { capturedValues } from "../../providers/captures.ts";
 import { withAssertion } from "../../providers/client-assertion.ts";
 import type { ConnectionGrant, ProviderDefinition, ProviderRequest } from "../../providers/definition.ts";
 import type { Grant, TokenAnswer } from "../../providers/grant.ts";
@@ -38,8 +39,9 @@ export type Trial = {
 
 /** What templates stand for beside the one secret that a request spends. */
 export function valuesOf(trial: Trial): TemplateValues {
-  const { client, inputs, secretInputs, tokens, account } = trial;
-  return { client, inputs, secretInputs, callback: tokens.captured, response: tokens.captured, account };
+  const { definition, client, inputs, secretInputs, tokens, account } = trial;
+  const captured = capturedValues(definition, { captured: tokens.captured, account, inputs });
+  return { client, inputs, secretInputs, ...captured };
 }
 
 /** The same with the access token and what authenticates the client for this request. */

@@ -189,7 +189,8 @@ export class RefreshBench {
       perShop,
       refreshesMachines,
     });
-    const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: async () => [definition] };
+    const count = { all: 1, own: 0 };
+    const catalog: Catalog = { get: () => (isKnown ? definition : undefined), list: async () => [definition], count };
     const { clients, tombstones } = stage;
     this.leases.listen((news) => void this.news.push(news));
     const common = {

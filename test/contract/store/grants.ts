@@ -314,8 +314,8 @@ export function grants(stage: () => StoreStage): void {
         await replace(stage(), holder, { grant, exclusive: true });
         expect(await replace(stage(), other, { grant, exclusive: true })).toBeNull();
         expect(await stage().row(other.id)).toMatchObject({ status: "pending", generation: 0 });
-        expect(await stage().rows.isHeldElsewhere(other.id, refreshFingerprint)).toBe(true);
-        expect(await stage().rows.isHeldElsewhere(holder.id, refreshFingerprint)).toBe(false);
+        expect(await stage().rows.holdersElsewhere(other.id, refreshFingerprint)).toEqual([holder.name]);
+        expect(await stage().rows.holdersElsewhere(holder.id, refreshFingerprint)).toEqual([]);
         expect(await replace(stage(), other, { grant, exclusive: false })).toMatchObject({ status: "connected" });
       });
 

@@ -337,7 +337,7 @@ export class ModelCalls {
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#rarely(row.id, this.newId())] },
       { name: "wasStored", given: [{ connectionId: row.id, attemptId }] },
-      { name: "isHeldElsewhere", given: [row.id, this.#heldBeside(row)] },
+      { name: "holdersElsewhere", given: [row.id, this.#heldBeside(row)] },
       { name: "permitAges", given: [] },
       { name: "generationsAfter", given: [this.#dice.pick([null, row.id]), 2] },
     ]);

@@ -185,6 +185,7 @@ const open: Try[] = [
   same("GET /livez"),
   same("GET /readyz"),
   same("GET /metrics"),
+  same("GET /"),
   same("GET /openapi.json"),
   same("GET /docs"),
   same("GET /docs/*", "", { path: "/docs/static/index.html" }),

@@ -157,6 +157,12 @@ export const answerRows: Row[] = [
     shows: each(all, "captured host", ["eu1.example.com", ""]),
   },
   {
+    knob: "response.capture.enum",
+    file: "response: { capture: { host: { pointer: /host, enum: [eu2.example.com] } } }",
+    instead: "response: { capture: { host: { pointer: /host, enum: [eu1.example.com, eu2.example.com] } } }",
+    shows: each(all, "captured host", ["eu1.example.com", ""]),
+  },
+  {
     knob: "response.extra_tokens.name",
     base: "bare",
     file: "response: { extra_tokens: [{ name: person, access_token: /user/access_token, refresh_token: /user/refresh_token }] }",

@@ -29,6 +29,12 @@ export const lookupRows: Row[] = [
     instead: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '@' } } }]",
     shows: { "account: captured site": ["m@x", ""] },
   },
+  {
+    knob: "after_connect.capture.enum",
+    file: "after_connect: [{ capture: { site: { pointer: /mail, enum: [n@x] } } }]",
+    instead: "after_connect: [{ capture: { site: { pointer: /mail, enum: [m@x, n@x] } } }]",
+    shows: { "account: captured site": ["m@x", ""] },
+  },
   { knob: "after_connect.select.list", file: list, shows: { account: ["1", "a"] } },
   {
     knob: "after_connect.select.where",

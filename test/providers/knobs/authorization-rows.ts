@@ -219,6 +219,12 @@ export const authorizationRows: Row[] = [
     shows: { "a callback": ["code-1 realm r1", "unexpected_parameter"] },
   },
   {
+    knob: "authorization.callback.capture.enum",
+    file: "authorization: { callback: { capture: { realm: { param: realmId, enum: [r2] } } } }",
+    instead: "authorization: { callback: { capture: { realm: { param: realmId, enum: [r1, r2] } } } }",
+    shows: { "a callback": ["code-1 realm r1", "unexpected_parameter"] },
+  },
+  {
     knob: "authorization.callback.verify",
     file: "authorization: { callback: { verify: hmac_sha256_query } }",
     shows: {

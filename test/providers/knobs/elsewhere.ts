@@ -27,6 +27,16 @@ export const elsewhere: Elsewhere[] = [
     test: "test/unit/providers/oauth-client.test.ts",
     title: "networks of one definition count for it alone, and in place of those for all",
   },
+  ...["authorization.callback.capture.default", "response.capture.default"].map((knob) => ({
+    knob,
+    test: "test/unit/providers/captures.test.ts",
+    title: "and is lacking has its default",
+  })),
+  {
+    knob: "authorization.callback.capture.default",
+    test: "test/integration/captured-host.test.ts",
+    title: "has them sent where the consent began, if it names none",
+  },
   { knob: "issuer", test: discovery, title: "fill in the addresses that a file leaves out, and none that it has" },
   { knob: "issuer", test: discovery, title: "happens after an hour, and not before" },
   { knob: "issuer", test: discovery, title: "follows a doubt, once they are a minute old, and once for each doubt" },

@@ -23,6 +23,7 @@ import { readIntrospection } from "../../../src/providers/introspection.ts";
 import { readLookup } from "../../../src/providers/lookup.ts";
 import { createOAuthClient, type OAuthClient } from "../../../src/providers/oauth-client.ts";
 import { buildPushedRequest, readPushedAnswer } from "../../../src/providers/pushed-request.ts";
+import { capturedValues } from "../../../src/providers/captures.ts";
 import { effectiveScopes, joinScopes } from "../../../src/providers/scopes.ts";
 import {
   buildIntrospectionRequest,
@@ -57,6 +58,9 @@ export class Player {
   readonly #nonce: string | null;
   #values: TemplateValues;
   #grant: ConnectionGrant;
+  /** Of the callback, of answers and of lookups, as they are stored. */
+  #captured: Record<string, string> = {};
+  #found: Record<string, string> = {};
   #extras: Record<string, Grant> = {};
   #deviceCode = "";
   #pushedUrl: string | null = null;
@@ -82,10 +86,16 @@ export class Player {
       credentials: transcript.credentials ?? {},
       scope: joinScopes(definition, this.#scopes),
       redirectUri: `https://broker.example/callback/${definition.id}`,
-      callback: {},
-      response: {},
-      account: {},
     };
+    this.#learn({});
+  }
+
+  /** Templates stand for what a connection would have by now. */
+  #learn({ captured = {}, found = {} }: { captured?: Record<string, string>; found?: Record<string, string> }): void {
+    Object.assign(this.#captured, captured);
+    Object.assign(this.#found, found);
+    const stored = { captured: this.#captured, account: this.#found, inputs: this.#values.inputs ?? {} };
+    this.#values = { ...this.#values, ...capturedValues(this.#definition, stored) };
   }
 
   async play(step: Step): Promise<void> {
@@ -131,9 +141,9 @@ export class Player {
     this.#values = {
       ...this.#values,
       code: answer.code,
-      callback: { ...this.#values.callback, ...answer.captured },
       ...(this.#pkce && { codeVerifier: this.#pkce.verifier }),
     };
+    this.#learn({ captured: answer.captured });
   }
 
   #authorizationUrl(): string {
@@ -218,7 +228,7 @@ export class Player {
       : this.#values;
     const { body } = await this.#ask(talk, buildLookupRequest(this.#definition, lookup.request, values), values);
     const found = readLookup(lookup, body, this.#values);
-    this.#values = { ...this.#values, account: { ...this.#values.account, ...found?.captured } };
+    this.#learn({ found: found?.captured ?? {} });
     if (reads.account !== undefined) expect(found?.account).toBe(reads.account);
     if (reads.label !== undefined) expect(found?.label).toBe(reads.label);
     if (reads.captured !== undefined) expect(found?.captured).toEqual(reads.captured);
@@ -319,8 +329,8 @@ export class Player {
       ...this.#values,
       accessToken: grant.accessToken,
       refreshToken: grant.refreshToken ?? this.#values.refreshToken,
-      response: { ...this.#values.response, ...grant.captured },
     };
+    this.#learn({ captured: grant.captured });
     this.#extras = { ...this.#extras, ...grant.extras };
   }
 
@@ -335,7 +345,7 @@ export class Player {
     expect(reads.refused, "the answer was read as a grant").toBeUndefined();
     const { captured, account, ...others } = reads;
     expectGrant(answer.grant, others, this.#definition);
-    if (captured !== undefined) expect({ ...this.#values.callback, ...answer.grant.captured }).toEqual(captured);
+    if (captured !== undefined) expect(this.#captured).toEqual(captured);
     if (account !== undefined) expect(this.#account()).toBe(account);
   }
 }

@@ -1,3 +1,4 @@
+import { publicName } from "../../../src/chain-name.ts";
 import type { createGrantRows } from "../../../src/store/grant-rows.ts";
 import { nextGeneration } from "../../../src/store/generation.ts";
 import {
@@ -65,7 +66,10 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
     },
 
     wasStored: ({ connectionId, attemptId }) => tables.storedAttempts.get(connectionId)?.has(attemptId) ?? false,
-    isHeldElsewhere: (connectionId, fingerprint) => holders(connectionId, fingerprint).length > 0,
+    holdersElsewhere: (connectionId, fingerprint) =>
+      holders(connectionId, fingerprint)
+        .map(({ name }) => publicName(name))
+        .toSorted(),
 
     promoteLate(place, grant, { attemptId, generation, event }) {
       const isAsRead = (row: SimRow) =>

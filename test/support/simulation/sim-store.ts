@@ -36,7 +36,7 @@ const reading = new Set([
   "readByIds",
   "readById",
   "wasStored",
-  "isHeldElsewhere",
+  "holdersElsewhere",
   "newestCandidate",
   "goneBack",
   "generationsAfter",

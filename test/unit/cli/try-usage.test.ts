@@ -130,17 +130,20 @@ test("`providers check` tells each fault and how many, with --json as one docume
 test("`providers check` gives a hint for a file that is right and does not state what ends a grant", async () => {
   await using stub = await startStubProvider({});
   const silent = await stub.define({ grants: ["import"] });
+  const surroundings = { env: { PROVIDER_NETWORKS: "127.0.0.0/8" } };
+  const check = async (file: string, ...args: string[]) =>
+    await run(["providers", "check", file, ...args], surroundings);
   const hint = /^hint: refresh\.dead_grant: is not stated, so .*docs\/write-a-provider\.md\)\n$/;
-  expect(await run(["providers", "check", silent])).toEqual({
+  expect(await check(silent)).toEqual({
     exitCode: 0,
     out: `${silent} is right.\n`,
     err: expect.stringMatching(hint),
   });
-  const json = await run(["--json", "providers", "check", silent]);
+  const json = await check(silent, "--json");
   expect(JSON.parse(json.out)).toEqual({ file: silent, problems: [], hints: [expect.stringContaining("dead_grant")] });
   const refresh = { dead_grant: [{ status: 400, body: { error: "invalid_grant" } }] };
   const stating = await stub.define({ grants: ["import"], refresh });
-  expect(await run(["providers", "check", stating])).toEqual({
+  expect(await check(stating)).toEqual({
     exitCode: 0,
     out: `${stating} is right.\n`,
     err: "",

@@ -3,15 +3,16 @@ import { expect, test } from "vitest";
 import { installErrorHandler, serverOptions } from "../../../src/http/error-handler.ts";
 
 test("a request has 30 seconds, headers and body together: Node takes the longer of its two limits for the whole", async () => {
-  const app = fastify(serverOptions);
+  const options = serverOptions(null);
+  const app = fastify(options);
   await app.ready();
   expect([app.server.requestTimeout, app.server.headersTimeout]).toEqual([30_000, 30_000]);
-  expect(serverOptions.http.connectionsCheckingInterval).toBeLessThan(app.server.requestTimeout / 10);
+  expect(options.http.connectionsCheckingInterval).toBeLessThan(app.server.requestTimeout / 10);
   await app.close();
 });
 
 test("a wrong method is told from a wrong path, for a route with a wildcard, too", async () => {
-  const app = fastify(serverOptions);
+  const app = fastify(serverOptions(null));
   installErrorHandler(app);
   app.get("/connected/*", async () => await Promise.resolve("page"));
   const answerTo = async (url: string) => {

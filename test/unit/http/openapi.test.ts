@@ -40,7 +40,14 @@ let operations: { name: string; path: string; method: string; operation: Operati
 beforeAll(async () => {
   const log: FastifyBaseLogger = createLogger("silent");
   // The document is made of the routes' schemas; no route is called here, so that none of its parts is needed.
-  const parts = { log, trustProxy: [], metricsOnApi: true, sandbox: null, publicUrl: "http://localhost:8080" };
+  const parts = {
+    log,
+    trustProxy: [],
+    metricsOnApi: true,
+    sandbox: null,
+    publicUrl: "http://localhost:8080",
+    organisation: { name: null, contact: null },
+  };
   const app = await buildApp(parts as unknown as AppParts);
   await app.ready();
   document = app.swagger() as unknown as Document;

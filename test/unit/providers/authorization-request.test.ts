@@ -195,6 +195,31 @@ test("a captured value that does not fit its pattern was tampered with; one that
   expect(readCallback(definition, { code: "c1" })).toMatchObject({ kind: "code", captured: {} });
 });
 
+test("a callback that names a host outside of the definition's list is refused, and told what is allowed", () => {
+  const list = "enum: [https://a.one.example, https://b.two.example]";
+  const definition = withAuthorization(`callback: { capture: { server: { param: accounts-server, ${list} } } }`);
+  const read = (query: Record<string, unknown>) => readCallback(definition, { code: "c1", ...query });
+  expect(read({ "accounts-server": "https://b.two.example" })).toMatchObject({
+    kind: "code",
+    captured: { server: "https://b.two.example" },
+  });
+  for (const foreign of [
+    "https://evil.test",
+    "https://b.two.example/",
+    "https://b.two.example@evil.test",
+    "HTTPS://B.TWO.EXAMPLE",
+  ]) {
+    expect(read({ "accounts-server": foreign })).toMatchObject({
+      kind: "error",
+      error: "unexpected_parameter",
+      description:
+        "accounts-server is none of those that this provider has: https://a.one.example, https://b.two.example",
+    });
+  }
+  // Twice is as absent (RFC 6749, section 3.1).
+  expect(read({ "accounts-server": ["https://a.one.example", "https://evil.test"] })).toMatchObject({ captured: {} });
+});
+
 test("a captured value that cannot be sent where the definition puts it is not what the provider sends, whatever its pattern takes", () => {
   const definition = define(
     "",

@@ -1,6 +1,8 @@
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { checkProviderFile } from "../../../src/providers/catalog.ts";
+import { parseNetworks } from "../../../src/providers/egress.ts";
 import { fewBuiltins, folderOf } from "./definitions.ts";
 
 const usable = `id: own\ngrants: [import]\ntoken: { url: https://x.example }\n`;
@@ -134,5 +136,125 @@ describe("faults of syntax are told once for a line, in plain words", () => {
     expect(problemsIn(" id: own\nname: x\n")).toEqual([
       expect.stringMatching(/:2:1: .*do not indent the knobs of the top$/),
     ]);
+  });
+});
+
+describe("a fault is told in the file whose author can mend it", () => {
+  const builtinFolder = fileURLToPath(new URL("../../../providers", import.meta.url));
+  const told = (files: Record<string, string>) => {
+    const folder = folderOf(files);
+    return checkProviderFile(join(folder, "own.yaml"), { builtinFolder, extraFolder: folder }).map((problem) =>
+      problem.replaceAll(folder, "HERE").replaceAll(builtinFolder, "BUILTIN"),
+    );
+  };
+
+  test.each([
+    [
+      "a value that does not go with one of the built-in file's",
+      "id: own\nextends: apicbase\ntoken:\n  encoding: query\n",
+      /^HERE\/own\.yaml:3:1: token\.grants\.\w+\.\S+: .*secret.* \(token\.\S+ is that of BUILTIN\/apicbase\.yaml:\d+:\d+\)$/,
+    ],
+    [
+      "a grant that lacks what it needs",
+      "id: own\nextends: shopware\ngrants: [authorization_code]\n",
+      /^HERE\/own\.yaml:3:1: grants: authorization_code is offered, and `authorization\.url` is missing$/,
+    ],
+    [
+      "a template whose declaration has been changed",
+      'id: own\nextends: shopware\ninputs: { shop_url: { pattern: "^.+$" } }\n',
+      /^HERE\/own\.yaml:2:1: token\.url: .*must begin with https:\/\/.* \(token\.url is that of BUILTIN\/shopware\.yaml:\d+:\d+\)$/,
+    ],
+  ])("%s", (_case, yaml, said) => {
+    const problems = told({ "own.yaml": yaml });
+    expect(problems.length).toBeGreaterThan(0);
+    for (const problem of problems) expect(problem).toMatch(/^HERE\/own\.yaml:\d+:\d+: /);
+    expect(problems).toContainEqual(expect.stringMatching(said));
+  });
+
+  test("a fault that a file of one's own has by itself stays its own, whoever extends it", () => {
+    const middle = 'id: middle\nextends: bol\ntoken:\n  url: "https://x.example/{inputs.nope}"\n';
+    const own = "id: own\nextends: middle\ntoken: { encoding: form }\n";
+    expect(told({ "own.yaml": own, "middle.yaml": middle })).toEqual([
+      expect.stringMatching(/^HERE\/middle\.yaml:4:3: token\.url: /),
+    ]);
+  });
+});
+
+/** A file with this token endpoint. */
+const at = (url: string, more = "") => `id: own\ngrants: [import]\n${more}token:\n  url: "${url}"\n`;
+
+/** The problems of a file while PROVIDER_NETWORKS is `networks`. */
+function check(yaml: string, networks: string | null): string[] {
+  const shared = networks === null ? null : parseNetworks(networks);
+  const surroundings = { builtinFolder: fewBuiltins, extraFolder: null, networks: shared };
+  return checkProviderFile(join(folderOf({ "own.yaml": yaml }), "own.yaml"), surroundings);
+}
+
+describe("an address that the egress rules refuse in any case", () => {
+  test.each([
+    ["https://10.1.2.3/token", "put 10.1.2.3/32 into"],
+    ["https://127.0.0.1:8443/token", "put 127.0.0.1/32 into"],
+    ["https://2130706433/token", "put 127.0.0.1/32 into"],
+    ["https://[::1]/token", "put ::1/128 into"],
+    ["https://169.254.169.254/latest", "put 169.254.169.254/32 into"],
+    ["http://login.example/token", "login.example may not be reached by http"],
+    ["http://{inputs.shop}.example/token", "may not be reached by http"],
+    ["https://localhost/token", "localhost may not be reached"],
+    ["http://id.localhost:8080/token", "id.localhost may not be reached by http"],
+    ["{inputs.place}/token", "put 10.0.0.9/32 into"],
+  ])("fails the check, with the place and what allows it: %s", (url, said) => {
+    const shop = 'shop: { pattern: "^[a-z]+$" }';
+    const place = "place: { enum: [https://id.example, https://10.0.0.9] }";
+    const used = url.includes("{") ? `inputs: { ${url.includes("shop") ? shop : place} }\n` : "";
+    const problems = check(at(url, used), null);
+    expect(problems).toEqual([expect.stringContaining(said)]);
+    expect(problems[0]).toMatch(
+      /own\.yaml:\d:3: token\.url: .*`networks` of the definition or into PROVIDER_NETWORKS$/,
+    );
+  });
+
+  test.each([
+    ["https to a public name", "https://login.example/token", null, ""],
+    ["https to a public address", "https://8.8.8.8/token", null, ""],
+    ["an address in PROVIDER_NETWORKS, by http", "http://10.1.2.3/token", "10.0.0.0/8", ""],
+    ["an address in the definition's own networks", "http://10.1.2.3/token", null, "networks: [10.0.0.0/8]\n"],
+    ["localhost where either loopback is allowed", "http://localhost/token", "::1/128", ""],
+    ["a name by http where some network may hold it", "http://login.inside/token", "10.0.0.0/8", ""],
+    [
+      "an address that browsers go to",
+      "https://login.example/token",
+      null,
+      "authorization: { url: http://localhost:9 }\n",
+    ],
+  ])("passes: %s", (...[, url, networks, more]) => {
+    expect(check(at(url, more), networks)).toEqual([]);
+  });
+
+  test("networks of the definition's own count in place of PROVIDER_NETWORKS, and none are none", () => {
+    expect(check(at("https://10.1.2.3", "networks: []\n"), "10.0.0.0/8")).toHaveLength(1);
+    expect(check(at("https://10.1.2.3", "networks: [fd00::/8]\n"), "10.0.0.0/8")).toHaveLength(1);
+  });
+
+  test("every address that the broker itself asks is looked at", () => {
+    const yaml = `id: own
+issuer: https://login.example
+token: { url: https://x.example }
+authorization: { url: https://x.example, pushed: { url: https://10.0.0.1 } }
+device: { url: https://10.0.0.1 }
+grants: [authorization_code, device_code]
+revocation: { url: https://10.0.0.1 }
+introspection: { url: https://10.0.0.1 }
+after_connect: [{ request: { url: https://10.0.0.1 }, pointer: /id }]
+`;
+    const places = check(yaml, null).map((problem) => /own\.yaml:\d+:\d+: ([\w.]+): 10/.exec(problem)?.[1]);
+    expect(new Set(places)).toEqual(
+      new Set([
+        "after_connect.0.request.url",
+        "authorization.pushed.url",
+        "device.url",
+        "introspection.url",
+        "revocation.url",
+      ]),
+    );
   });
 });

@@ -82,6 +82,11 @@ const beforeTheRfc = {
     status: 401,
     body: { error: "invalid_request", message: "The refresh token is invalid." },
   },
+  "an expiry in words": { status: 400, body: { error: "invalid_request", error_description: "Refresh token expired" } },
+  "an invalid one in words": {
+    status: 400,
+    body: { error: "invalid_request", error_description: "Invalid refresh_token" },
+  },
   Authlib: {
     status: 400,
     body: { error: "invalid_request", error_description: 'Invalid "refresh_token" in request.' },
@@ -101,8 +106,12 @@ describe.each(["oauth2", "oidc"])("a file that extends %s", (base) => {
     },
   );
 
-  test("reads a request without a refresh token as no end", () => {
-    const missing = 'Missing "refresh_token" in request.';
+  test.each([
+    'Missing "refresh_token" in request.',
+    "Refresh token is required",
+    "The `refresh_token` parameter was missing.",
+    "Invalid client, refresh token not looked at",
+  ])("reads %s as no end", (missing) => {
     expect(read({ status: 400, body: { error: "invalid_request", error_description: missing } })).toBe(
       "refused_for_now",
     );

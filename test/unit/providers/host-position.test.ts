@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { domainIsPinned } from "../../../src/providers/host-position.ts";
+import { hostInputs, requiredInputs } from "../../../src/providers/requirements.ts";
 import { define } from "./definitions.ts";
 
 const name = "response.host";
@@ -84,5 +85,99 @@ describe("what an answer says decides a host", () => {
   test("a token endpoint's address is held to the same: secrets are sent there", () => {
     expect(loadToken("^[a-z.]+$")).toThrow(/token\.url: .*within one domain/);
     expect(loadToken("^[a-z]+\\.example\\.com$")).not.toThrow();
+  });
+});
+
+describe("a capture with a closed list decides a host", () => {
+  const head =
+    "id: own\ngrants: [authorization_code, import]\ninputs: { dc: { enum: [eu, com], default: eu }, free: {} }";
+  const list = "enum: [https://login.one.eu, https://login.one.com, https://two.ca]";
+  const file = (rule: string, url: string) => () =>
+    define(
+      `token: { url: "${url}" }\nauthorization: { url: https://two.ca/authorize, callback: { capture: { server: { param: accounts-server, ${rule} } } } }`,
+      head,
+    );
+
+  test.each([
+    ["{callback.server}/token", list],
+    ["https://{callback.server}/token", "enum: [login.one.eu, two.ca]"],
+    ["{callback.server}/token", `${list}, default: "https://login.one.{inputs.dc}"`],
+    ["{callback.server}/token", `${list}, default: https://two.ca`],
+  ])("at %s with %s", (url, rule) => {
+    expect(file(rule, url)).not.toThrow();
+  });
+
+  test.each([
+    [
+      "a part of a host",
+      "https://login.one.{callback.server}/token",
+      "enum: [eu, com]",
+      /stands there as a whole host/,
+    ],
+    [
+      "more than a host",
+      "{callback.server}/token",
+      "enum: [https://two.ca/x]",
+      /https:\/\/two\.ca\/x in its `enum` is not a whole host/,
+    ],
+    ["a user name", "{callback.server}/token", "enum: ['https://a@two.ca']", /is not a whole host/],
+    [
+      "no scheme where one is needed",
+      "{callback.server}/token",
+      "enum: [two.ca]",
+      /two\.ca in its `enum` is not a whole host/,
+    ],
+    ["a slash behind the host", "https://{callback.server}/token", "enum: [two.ca/]", /is not a whole host/],
+    ["an odd spelling", "https://{callback.server}/token", "enum: [Two.ca]", /is not a whole host/],
+    [
+      "neither list nor pattern",
+      "{callback.server}/token",
+      "default: https://two.ca",
+      /this capture needs a `pattern`/,
+    ],
+    ["list and pattern", "{callback.server}/token", `${list}, pattern: "^x$"`, /either `pattern` or `enum`, not both/],
+    [
+      "a default outside of the list",
+      "{callback.server}/token",
+      `${list}, default: https://three.eu`,
+      /default: https:\/\/three\.eu is not in its `enum`/,
+    ],
+    [
+      "a default that an input takes outside",
+      "{callback.server}/token",
+      `enum: [https://login.one.eu], default: "https://login.one.{inputs.dc}"`,
+      /default: https:\/\/login\.one\.com is not in its `enum`/,
+    ],
+    [
+      "a default of a free input",
+      "{callback.server}/token",
+      `${list}, default: "{inputs.free}"`,
+      /default: \{inputs\.free\} needs an `enum` of its own/,
+    ],
+    [
+      "a default of something else",
+      "{callback.server}/token",
+      `${list}, default: "{client.id}"`,
+      /default: \{client\.id\} is not known here/,
+    ],
+  ])("not with %s", (...[, url, rule, why]) => {
+    expect(file(rule, url)).toThrow(why);
+  });
+
+  test("a capture without a list or a pattern does not load, and is told with its line", () => {
+    expect(() =>
+      define(
+        'token: { url: "{callback.server}/token" }\nauthorization: { url: https://two.ca/authorize, callback: { capture: { server: s } } }',
+        head,
+      ),
+    ).toThrow(
+      /own\.yaml:\d+:\d+: token\.url: \{callback\.server\} .*this capture needs a `pattern` .* or an `enum` of whole hosts/,
+    );
+  });
+
+  test("the input that its default is made of is one that decides a host", () => {
+    const definition = file(`${list}, default: "https://login.one.{inputs.dc}"`, "{callback.server}/token")();
+    expect(hostInputs(definition)).toEqual(["dc"]);
+    expect(requiredInputs(definition, "import")).toEqual(["dc"]);
   });
 });

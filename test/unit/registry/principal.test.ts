@@ -1,9 +1,11 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { DuplicateGrantError } from "../../../src/errors.ts";
 import {
   likePatterns,
   mayUse,
   mayUseClient,
+  namingHolders,
   requireMayCover,
   unknownClient,
   type Principal,
@@ -14,6 +16,18 @@ const withPatterns = (...connections: string[]): Principal => ({
   abilities: ["tokens"],
   connections,
   expiresAt: null,
+});
+
+it.each([
+  ["a key that covers the other connection is told its name", ["*"], /^The connection "acme-old" holds the same/],
+  ["of several the one that it covers", ["b-*"], /^The connection "b-old" holds the same/],
+  ["a key that covers none of them reads what everybody reads", ["c-*"], /^Another connection of this client holds/],
+])("where a refresh token is held twice, %s", async (_case, patterns, said) => {
+  const refused = new DuplicateGrantError("new", ["acme-old", "b-old"]);
+  const told = await namingHolders(withPatterns(...patterns), () => Promise.reject(refused)).catch((error) => error);
+  expect(told).toMatchObject({ code: "duplicate_grant", context: { connection: "new" } });
+  expect(told.message).toMatch(said);
+  expect(JSON.stringify([refused, refused.context])).not.toContain("old");
 });
 
 it.each([

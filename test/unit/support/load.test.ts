@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { copyFileSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { beforeEach, expect, test } from "vitest";
@@ -14,9 +14,11 @@ let root: string;
 beforeEach(async () => {
   root = (await temporaryFolder("load")).path;
   for (const folder of ["bin", "build", "src"]) mkdirSync(join(root, folder));
-  copyFileSync(loader, join(root, "bin/load.cjs"));
+  for (const name of ["load.cjs", "node-version.cjs"]) {
+    copyFileSync(join(dirname(loader), name), join(root, "bin", name));
+  }
   write("package-lock.json", "{}");
-  write("package.json", `{"type": "module"}`);
+  write("package.json", `{"type": "module", "engines": {"node": ">=24"}}`);
   write("src/main.ts", `console.log("sources");`);
   write("build/main.cjs", `console.log("bundle", require("./part.cjs"), require("node:path").sep);`);
   write("build/part.cjs", "module.exports = 7;");

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { entrustedDestination } from "../../../src/tokens/destination.ts";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { duplicateGrant } from "../../../src/errors.ts";
+import { DuplicateGrantError } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/grant.ts";
 import type { DeviceRow } from "../../../src/store/device-authorizations.ts";
 import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
@@ -154,7 +154,7 @@ describe("polling for user codes", () => {
   it("a code that brings a refresh token which another connection holds is given up, and the history says why", async () => {
     const stage = new Stage();
     stage.answer.resolve(grant);
-    stage.stored.reject(duplicateGrant(row.name));
+    stage.stored.reject(new DuplicateGrantError(row.name, []));
     await stage.devices.round();
     await stage.devices.settled();
     expect([stage.order, stage.told]).toEqual([["asked", "dropped", "given up"], [{ error: "duplicate_grant" }]]);

@@ -60,6 +60,24 @@ const cases: { is: string; row: TokenRow; code: string; says: RegExp }[] = [
     says: /right now\. The newest is odd\.$/,
   },
   {
+    is: "an address that this broker's egress rules refuse: its own refusal, and how to allow it",
+    row: tokenRow({ ...failed, lastErrorCode: "blocked_address", lastErrorDetail: "x.test may not be reached: rule" }),
+    code: "provider_unavailable",
+    says: /^This broker refuses to ask the provider: x\.test may not be reached: rule\.$/,
+  },
+  {
+    is: "a provider that was not reached: no answer of the provider's",
+    row: tokenRow({ ...failed, lastErrorCode: "connect_failed", lastErrorDetail: "the provider could not be reached" }),
+    code: "provider_unavailable",
+    says: /right now\. The provider could not be reached$/,
+  },
+  {
+    is: "a refresh that was not sent in time: no answer of the provider's",
+    row: tokenRow({ ...failed, lastErrorCode: "send_window_passed", lastErrorDetail: "nothing was sent" }),
+    code: "provider_unavailable",
+    says: /right now\. Nothing was sent$/,
+  },
+  {
     is: "a request that this broker held back itself: no answer of the provider's",
     row: tokenRow({ ...failed, lastErrorCode: "limit_reached", lastErrorDetail: "The limits are used up." }),
     code: "provider_unavailable",

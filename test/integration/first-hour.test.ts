@@ -1,0 +1,415 @@
+import { execFile } from "node:child_process";
+import { generateKeyPairSync, randomBytes, randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { createServer as createWebServer } from "node:http";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { createServer as createTlsServer } from "node:tls";
+import { fileURLToPath } from "node:url";
+import { pino } from "pino";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readConfig } from "../../src/config.ts";
+import { findSecrets } from "../../src/first-secrets.ts";
+import { openProviders, openShared, openStorage, type Storage } from "../../src/outside.ts";
+import { createApiKeys } from "../../src/store/api-keys.ts";
+import { holdDataDir } from "../../src/store/data-dir.ts";
+import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { openPostgres } from "../../src/store/database.ts";
+import { applyMigrationsTo } from "../../src/store/migrate.ts";
+import { createKeyList } from "../../src/vault/key-list.ts";
+import { createKeyring } from "../../src/vault/keyring.ts";
+import { createTokenVault } from "../../src/vault/token-vault.ts";
+import { prepareBroker } from "../support/broker-process.ts";
+import { selfSigned } from "../support/certificate.ts";
+import { isLine, readFirstHour } from "../support/error-table.ts";
+import { canary, type Cases, expectTold, refusalOf, rowsOf, type Told } from "../support/first-hour.ts";
+import { freePort } from "../support/free-port.ts";
+import { until } from "../support/patience.ts";
+import { query } from "../support/query.ts";
+import { temporaryFolder } from "../support/services/guardian.ts";
+import { describeWithServices, startPrivateRedis, useDatabase } from "../support/services/index.ts";
+import { withRedis } from "../support/services/redis.ts";
+import { noAlarms } from "../support/unasked.ts";
+
+const project = fileURLToPath(new URL("../../", import.meta.url));
+const newKey = (id: string) => `${id}:${randomBytes(32).toString("base64")}`;
+const encryptionKeys = newKey("k1");
+const open: (() => unknown)[] = [];
+let folder = "";
+
+beforeAll(async () => {
+  folder = (await temporaryFolder("first-hour")).path;
+});
+
+afterAll(async () => {
+  for (const close of open.toReversed()) await close();
+});
+
+/** A server of the test's own, on loopback. */
+async function portOf(server: Server): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  open.push(() => server.close());
+  return (server.address() as AddressInfo).port;
+}
+
+const talking = (talk: (socket: Socket) => void) =>
+  createServer((socket) => {
+    open.push(() => socket.destroy());
+    socket.on("error", () => {}); // the client may be gone
+    talk(socket);
+  });
+const answering = (answer: Buffer | string) => talking((socket) => void socket.on("data", () => socket.write(answer)));
+const web = () => createWebServer((_request, response) => void response.end("hello"));
+
+async function newFolder(files: Record<string, string> = {}): Promise<string> {
+  const path = join(folder, randomUUID());
+  await mkdir(path);
+  for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
+  return path;
+}
+
+/** Runs a program of the project to its end. */
+async function run(args: string[], env: Record<string, string> = {}): Promise<Told> {
+  const child = execFile(process.execPath, args, {
+    cwd: project,
+    env: { PATH: process.env["PATH"], DATA_DIR: join(folder, "never-made"), ...env },
+  });
+  let stderr = "";
+  child.stderr?.on("data", (text: string) => (stderr += text));
+  const [code] = (await once(child, "close")) as [number];
+  const lines = stderr.split("\n").filter((line) => line !== "");
+  expect(existsSync(join(folder, "never-made"))).toBe(false);
+  return { lines: lines.map((line) => line.replace(/^freshet: /, "")), exit: code === 2 ? 2 : null };
+}
+
+/** As run by another version of Node. */
+async function underNode(version: string, entry: string): Promise<Told> {
+  const fake = join(await newFolder({ "fake.cjs": fakeVersion(version) }), "fake.cjs");
+  return await run(["--require", fake, entry]);
+}
+
+const fakeVersion = (version: string) =>
+  `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${version}" } });`;
+
+const folders: Cases = {
+  "`DATA_DIR` that is a file": async () => {
+    const path = join(await newFolder({ file: "" }), "file");
+    return await refusalOf(() => holdDataDir(path));
+  },
+  "`DATA_DIR` below a file": async () => {
+    const path = join(await newFolder({ file: "" }), "file", "below");
+    return await refusalOf(() => holdDataDir(path));
+  },
+  "`DATA_DIR` that takes no lock": async () => {
+    const path = await newFolder();
+    await mkdir(join(path, "lock"));
+    return await refusalOf(() => holdDataDir(path));
+  },
+  "`DATA_DIR` that another broker holds": async () => {
+    const path = await newFolder();
+    const held = await holdDataDir(path);
+    open.push(() => held.release());
+    return await refusalOf(() => holdDataDir(path));
+  },
+  "`DATA_DIR/admin-key` that is damaged": async () => await secretsIn({ "admin-key": canary }),
+  "`DATA_DIR/encryption-key` that is damaged": async () => await secretsIn({ "encryption-key": canary }),
+  "`PORT` that is taken": async () => await run(["bin/broker.cjs"], { PORT: String(await portOf(web())) }),
+  "`HOST` of another machine": async () =>
+    await run(["bin/broker.cjs"], { PORT: String(await freePort()), HOST: "192.0.2.1" }),
+  "an argument of `npm start`": async () => await run(["bin/broker.cjs", "--dotenv", "--port", "9000"]),
+  "Node.js 20, `bin/broker.cjs`": async () => await underNode("20.20.2", "bin/broker.cjs"),
+  "Node.js 20, `bin/freshet.cjs`": async () => await underNode("20.20.2", "bin/freshet.cjs"),
+  "Node.js 22, `src/main.ts`": async () => await underNode("22.18.0", "src/main.ts"),
+};
+
+async function secretsIn(files: Record<string, string>): Promise<Told> {
+  const dataDir = await holdDataDir(await newFolder(files));
+  open.push(() => dataDir.release());
+  return await refusalOf(() => findSecrets(readConfig({}), dataDir));
+}
+
+const postgres = (databaseUrl: string) =>
+  refusalOf(() =>
+    openPostgres(
+      databaseUrl,
+      createDatabaseHealth(() => 0),
+    ),
+  );
+const at = (port: number) => `postgresql://canary-user:${canary}@127.0.0.1:${port}/freshet`;
+
+/** One message of Postgres's protocol. */
+function message(type: string, content: string): Buffer {
+  const head = Buffer.from(`${type}\0\0\0\0`, "latin1");
+  head.writeInt32BE(Buffer.byteLength(content, "latin1") + 4, 1);
+  return Buffer.concat([head, Buffer.from(content, "latin1")]);
+}
+
+const databases: Cases = {
+  "nobody listens": async () => await postgres(at(1)),
+  "a host that is not known": async () => await postgres(at(1).replace("127.0.0.1", "database.invalid")),
+  "a wrong password": async () => {
+    const text = `SFATAL\0C28P01\0Mpassword authentication failed for user "${canary}"\0\0`;
+    return await postgres(at(await portOf(answering(message("E", text)))));
+  },
+  "no password where one is wanted": async () => {
+    const steps = [message("R", "\0\0\0\x0ASCRAM-SHA-256\0\0"), message("R", "\0\0\0\x0Br=x,s=x,i=1")];
+    const port = await portOf(talking((socket) => void socket.on("data", () => socket.write(steps.shift() ?? ""))));
+    return await postgres(`postgresql://someone@127.0.0.1:${port}/freshet`);
+  },
+  "a database that there is not": async () => {
+    const url = new URL(await useDatabase({ empty: true }));
+    url.pathname = "/no_such_database";
+    return await postgres(url.href);
+  },
+  "a user who may not make tables": async () => {
+    const [url, name] = [new URL(await useDatabase({ empty: true })), `nobody_${randomBytes(6).toString("hex")}`];
+    await query(url.href, `CREATE ROLE ${name} LOGIN PASSWORD '${canary}'`);
+    open.push(async () => await query(url.href, `DROP OWNED BY ${name}; DROP ROLE ${name}`));
+    await query(url.href, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    const own = new URL(url);
+    [own.username, own.password] = [name, canary];
+    return await postgres(own.href);
+  },
+  "a server that takes no writes": async () => {
+    const url = await useDatabase({ empty: true });
+    await query(url, `ALTER DATABASE "${new URL(url).pathname.slice(1)}" SET default_transaction_read_only = on`);
+    return await postgres(url);
+  },
+  "TLS that the server does not speak": async () =>
+    await postgres(`${at(await portOf(answering("N")))}?sslmode=require`),
+  "a server that is no Postgres": async () => await postgres(at(await portOf(web()))),
+  "Postgres 13": async () => {
+    const session = { execute: async () => {}, query: async <Row>() => [{ version: "130014" }] as Row[] };
+    return await refusalOf(() => applyMigrationsTo(session));
+  },
+  "other `ENCRYPTION_KEYS` than before": async () => {
+    const DATABASE_URL = await useDatabase();
+    const storage = await storageOf({ DATABASE_URL, ENCRYPTION_KEYS: encryptionKeys });
+    await storage.database.close();
+    return await refusalOf(() => storageOf({ DATABASE_URL, ENCRYPTION_KEYS: newKey("k2") }));
+  },
+  "no `ADMIN_KEY`, and no key with `admin` that works": async () => {
+    const lines = texts(broker.stdout).filter((text) => text.includes("nobody can administer"));
+    return { lines, exit: broker.isRunning ? null : 2 };
+  },
+};
+
+async function storageOf(env: Record<string, string>): Promise<Storage> {
+  const config = readConfig({ DATA_DIR: await newFolder(), ...env });
+  const log = { info: () => undefined, warn: () => undefined };
+  const storage = await openStorage(config, { ...openProviders(config, log), alarms: noAlarms, log });
+  open.push(() => storage.dataDir.release());
+  return storage;
+}
+
+/** The texts of a log. */
+function texts(log: string): string[] {
+  const lines = log.split("\n").filter((line) => line.startsWith("{"));
+  return lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+}
+
+let broker: Awaited<ReturnType<typeof prepareBroker>>;
+
+/** Without a key, without Redis, and with a name misspelt: a start that nothing keeps from serving. */
+async function startInVain(databaseUrl: string): Promise<void> {
+  const env = { ADMIN_KEY: undefined, PROVIDER_DIR: canary, LOG_LEVEL: "info" };
+  broker = await prepareBroker({ databaseUrl, redisUrl: "redis://127.0.0.1:1", env });
+  open.push(async () => await broker[Symbol.asyncDispose]());
+  broker.launch();
+  await until("the start's last line", () => {
+    if (!broker.isRunning) throw new Error(`the broker has ended: ${broker.stderr}`);
+    return broker.stdout.includes('"msg":"ready: ');
+  });
+}
+
+/** What a broker with this REDIS_URL logs, as soon as it has told something of Redis. Its database is not asked. */
+async function redisAt(redisUrl: string): Promise<Told> {
+  const lines: string[] = [];
+  const log = pino({}, { write: (line) => void lines.push(line) });
+  const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
+  const keys = createKeyList(async () => ["k1"]);
+  const vault = createTokenVault(keyring, { onForged: () => {}, isSilent: async () => false });
+  const dataDir = await holdDataDir(await newFolder());
+  const storage = { dataDir, keyring, keys, vault } as unknown as Storage;
+  const shared = await openShared(readConfig({ REDIS_URL: redisUrl }), storage, { log, alarms: noAlarms });
+  await until("a line on Redis", async () => {
+    await shared.describeRedis();
+    return lines.length > 0;
+  });
+  await shared.close();
+  dataDir.release();
+  return { lines: texts(lines.join("")), exit: null };
+}
+
+const call = async (url: string, command: string) =>
+  await withRedis(url, async (client) => void (await client.call(...(command.split(" ") as [string]))));
+
+const redis = (port: number) => `redis://:${canary}@127.0.0.1:${port}`;
+
+/** As far as a client asks before it is ready. */
+function oldRedis(): Server {
+  const info = "redis_version:5.0.7\r\nloading:0\r\n";
+  const replyTo = (command: string): string => {
+    if (command === "INFO") return `$${info.length}\r\n${info}\r\n`;
+    return command === "CLIENT" || command === "HELLO"
+      ? `-ERR unknown command \`${command}\`, with args beginning with: \r\n`
+      : "+OK\r\n";
+  };
+  return talking((socket) => {
+    socket.on("data", (data) => {
+      for (const [, command = ""] of String(data).matchAll(/\*\d+\r\n\$\d+\r\n(\w+)\r\n/g)) {
+        socket.write(replyTo(command.toUpperCase()));
+      }
+    });
+  });
+}
+
+function tlsServer(): Server {
+  const keys = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
+  const [key, cert] = [keys.privateKey.export({ format: "pem", type: "pkcs8" }), selfSigned(keys, ["127.0.0.1"])];
+  return createTlsServer({ key, cert }, () => {}).on("tlsClientError", () => {});
+}
+
+/** The others change the server. */
+const isAlone = ({ wrong }: { wrong: string }) => !/password|replica|full/.test(wrong);
+
+describe("folders, ports, arguments, and an old Node", () => {
+  it.for(rowsOf("Folders, ports and Node.js", folders))("$wrong", async (row) => {
+    expectTold(row, await row.play());
+  });
+});
+
+describeWithServices(["postgres"], "Postgres", () => {
+  beforeAll(async () => {
+    await startInVain(await useDatabase());
+  });
+
+  it.for(rowsOf("Postgres", databases))("$wrong", async (row) => {
+    expectTold(row, await row.play());
+  });
+
+  it("a start that goes on tells each trouble once, without a stack, and ends with one line on all of it", async () => {
+    const said = texts(broker.stdout);
+    const rows = readFirstHour();
+    for (const wrong of ["`PROVIDER_DIR`", "nobody listens at `REDIS_URL`"]) {
+      expect(
+        said.filter((text) => isLine(rows.find((row) => row.wrong === wrong)?.line ?? "no such row", text)),
+      ).toHaveLength(1);
+    }
+    expect(said.filter((text) => text.startsWith("ready: "))).toHaveLength(1);
+    expect(said.at(-1)).toMatch(
+      /^ready: Freshet \d+\.\d+\.\d+ at http:\/\/[^;]+; Postgres \d\S* at 127\.0\.0\.1:\d+\/\S+; Redis is away; \d+ providers; API and docs: http:\S+\/docs$/,
+    );
+    const ready = JSON.parse(broker.stdout.trim().split("\n").at(-1) ?? "") as object;
+    expect(ready).toMatchObject({ version: expect.any(String), redis: "away", settings: "environment" });
+    expect(broker.stdout + broker.stderr).not.toMatch(new RegExp(`${canary}| {4}at |"stack"`));
+    expect(broker.stderr).toBe("");
+  });
+
+  it("only a key with admin that works, and that this broker wrote, lets somebody administer it", async () => {
+    const { database, vault } = await storageOf({ DATABASE_URL: await useDatabase(), ENCRYPTION_KEYS: encryptionKeys });
+    open.push(async () => await database.close());
+    const keys = createApiKeys(database, vault);
+    const nowMs = Date.now();
+    const add = async (ability: "tokens" | "admin", expiresAt: Date | null = null) => {
+      const id = randomBytes(6).toString("hex");
+      const key = { id, name: id, abilities: [ability], connections: ["*"], expiresAt };
+      await keys.insert({ ...key, secretHash: new Uint8Array(randomBytes(32)) }, null);
+      return id;
+    };
+    expect(await keys.hasAdmin(nowMs)).toBe(false);
+    await add("tokens");
+    await add("admin", new Date(nowMs + 60_000));
+    expect([await keys.hasAdmin(nowMs), await keys.hasAdmin(nowMs + 60_001)]).toEqual([true, false]);
+    const revoked = await add("admin");
+    expect(await keys.hasAdmin(nowMs + 60_001)).toBe(true);
+    await keys.revoke(revoked, ["%"]);
+    expect(await keys.hasAdmin(nowMs + 60_001)).toBe(false);
+    const foreign = await add("tokens");
+    await database.prisma.$executeRaw`UPDATE api_keys SET abilities = '{admin}' WHERE id = ${foreign}`;
+    expect(await keys.hasAdmin(nowMs + 60_001)).toBe(false);
+  });
+});
+
+describeWithServices(["redis"], "Redis", () => {
+  let server: Awaited<ReturnType<typeof startPrivateRedis>>;
+  beforeAll(async () => {
+    server = await startPrivateRedis();
+  });
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]();
+  });
+
+  const withPassword = (password: string) => server.url.replace("redis://", `redis://:${password}@`);
+  /** Sets the server, asks, and sets it back. */
+  const configured = async (set: string, back: string): Promise<Told> => {
+    await call(server.url, set);
+    const told = await redisAt(server.url);
+    await call(server.url, back);
+    return told;
+  };
+  const guarded = async (url: string) => {
+    await call(server.url, "CONFIG SET requirepass right");
+    const told = await redisAt(url);
+    await withRedis(withPassword("right"), async (client) => void (await client.config("SET", "requirepass", "")));
+    return told;
+  };
+
+  const cases: Cases = {
+    "nobody listens at `REDIS_URL`": async () => await redisAt(redis(1)),
+    "a host of Redis that is not known": async () => await redisAt(`redis://:${canary}@redis.invalid`),
+    "a wrong password of Redis": async () => await guarded(withPassword(canary)),
+    "no password where Redis wants one": async () => await guarded(server.url),
+    "a server that is no Redis": async () => await redisAt(redis(await portOf(web()))),
+    "a server that says nothing to Redis's client": async () => await redisAt(redis(await portOf(talking(() => {})))),
+    "`redis://` where TLS is wanted": async () =>
+      await redisAt(redis(await portOf(talking((socket) => void socket.end())))),
+    "a certificate of Redis that is signed by itself": async () =>
+      await redisAt(redis(await portOf(tlsServer())).replace("redis:", "rediss:")),
+    "`redis+cluster://` for a single Redis": async () => await redisAt(server.url.replace("redis:", "redis+cluster:")),
+    "`redis+sentinel://` for a single Redis": async () =>
+      await redisAt(`${server.url.replace("redis:", "redis+sentinel:")}/main`),
+    "a number of a database that Redis does not have": async () => {
+      const url = new URL(server.url);
+      url.pathname = "/9999";
+      return await redisAt(url.href);
+    },
+    "a Redis that is a replica": async () => await configured("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "a Redis that is full": async () => await configured("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "Redis 5": async () => await redisAt(`redis://127.0.0.1:${await portOf(oldRedis())}`),
+  };
+
+  const rows = rowsOf("Redis", cases);
+  it.concurrent.for(rows.filter(isAlone))("$wrong", async (row) => {
+    expectTold(row, await row.play());
+  });
+
+  it.for(rows.filter((row) => !isAlone(row)))("$wrong", async (row) => {
+    expectTold(row, await row.play());
+  });
+
+  it("that goes and comes back is told once each, with the time that it was away", async () => {
+    const lines: string[] = [];
+    const log = pino({}, { write: (line) => void lines.push(line) });
+    const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
+    const keys = createKeyList(async () => ["k1"]);
+    const vault = createTokenVault(keyring, { onForged: () => {}, isSilent: async () => false });
+    const dataDir = await holdDataDir(await newFolder());
+    const storage = { dataDir, keyring, keys, vault } as unknown as Storage;
+    const shared = await openShared(readConfig({ REDIS_URL: server.url }), storage, { log, alarms: noAlarms });
+    expect(await shared.describeRedis()).toMatch(/^(Redis|Valkey) \d\S+ at 127\.0\.0\.1:\d+$/);
+    await server.stop();
+    await until("a line", () => lines.length > 0);
+    await server.restart();
+    await until("that it is back", () => lines.length > 1);
+    await shared.close();
+    dataDir.release();
+    expect(texts(lines.join(""))).toEqual([
+      expect.stringMatching(/^Redis is away: /),
+      expect.stringMatching(/^Redis is back after \d+ s$/),
+    ]);
+  });
+});

@@ -1,0 +1,241 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, describe, expect, it } from "vitest";
+import { type Environment, readConfig, readEnvironment, type Variables } from "../../src/config.ts";
+import { firstWarnings } from "../../src/first-warnings.ts";
+import { loadCatalog } from "../../src/providers/catalog.ts";
+import { readFirstHour } from "../support/error-table.ts";
+import { canary, type Cases, expectTold, refusalOf, rowsOf, type Told } from "../support/first-hour.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "freshet-first-hour-"));
+const key = (id: string) => `${id}:${Buffer.alloc(32, 7).toString("base64")}`;
+const adminKey = `${canary}-${"k".repeat(32)}`;
+
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+});
+
+let made = 0;
+function write(name: string, content: string | Buffer): string {
+  const own = join(folder, String(++made));
+  mkdirSync(own);
+  writeFileSync(join(own, name), content);
+  return own;
+}
+
+const refused = (env: Variables) => () => refusalOf(() => readConfig(env));
+
+/** A start with these variables: what it warns of, and that it is not refused. */
+const warned =
+  (env: Variables, file: Environment["file"] = null) =>
+  (): Told => {
+    readConfig(env);
+    return { lines: firstWarnings({ env, file }).map(({ text }) => text), exit: null };
+  };
+
+const dotenv = (content: string | Buffer) => () =>
+  refusalOf(() => readEnvironment(join(write(".env", content), ".env")));
+
+const builtinFolder = fileURLToPath(new URL("../../providers", import.meta.url));
+const load = (extraFolder: string) => refusalOf(() => loadCatalog({ builtinFolder, extraFolder, sandbox: null }));
+const provider = (yaml: string) => () => load(write("acme.yaml", yaml));
+
+const database = `postgresql://u:${canary}@db:5432/freshet`;
+const variables: Cases = {
+  "`PORT=http`": refused({ PORT: "http" }),
+  "`PORT=70000`": refused({ PORT: "70000" }),
+  "`PORT` in quotes that Docker keeps": refused({ PORT: '"8080"' }),
+  "`PORT` that Kubernetes sets": refused({ PORT: "tcp://10.0.0.1:8080" }),
+  "`HOST` with a scheme": refused({ HOST: "http://0.0.0.0" }),
+  "`HOST` with a port": refused({ HOST: "0.0.0.0:8080" }),
+  "`PUBLIC_URL` without a scheme": refused({ PUBLIC_URL: "broker.example.com" }),
+  "`PUBLIC_URL` with a path": refused({ PUBLIC_URL: "https://a.example/oauth" }),
+  "`PUBLIC_URL` of another machine with `http://`": refused({ PUBLIC_URL: "http://broker.example.com" }),
+  "`DATABASE_URL` without a scheme": refused({ DATABASE_URL: `u:${canary}@localhost:5432/freshet` }),
+  "`DATABASE_URL` of MySQL": refused({ DATABASE_URL: `mysql://u:${canary}@db/freshet` }),
+  "`DATABASE_URL` in quotes": refused({ DATABASE_URL: `"${database}"` }),
+  "`DATABASE_URL` whose password has a slash": refused({ DATABASE_URL: `postgresql://u:${canary}/p@db:5432/freshet` }),
+  "`DATABASE_URL` with a line end": refused({ DATABASE_URL: `${database}\r` }),
+  "`DATABASE_URL` without `ENCRYPTION_KEYS`": refused({ DATABASE_URL: database }),
+  "`REDIS_URL` without a scheme": refused({ REDIS_URL: `:${canary}@localhost:6379` }),
+  "`REDIS_URL` with a database's name": refused({ REDIS_URL: `redis://:${canary}@localhost:6379/freshet` }),
+  "`ENCRYPTION_KEYS` without an id": refused({ ENCRYPTION_KEYS: canary }),
+  "`ENCRYPTION_KEYS` that is short": refused({ ENCRYPTION_KEYS: "k1:Y2FuYXJ5LXBhc3N3b3Jk" }),
+  "`ENCRYPTION_KEYS` with an id twice": refused({ ENCRYPTION_KEYS: `${key("k1")},${key("k1")}` }),
+  "`ADMIN_KEY` that is short": refused({ ADMIN_KEY: canary }),
+  "`ADMIN_KEY` with a space": refused({ ADMIN_KEY: `${adminKey} x` }),
+  "`ADMIN_KEY_FILE` that is not there": refused({ ADMIN_KEY_FILE: join(folder, "nowhere") }),
+  "`ADMIN_KEY_FILE` that is empty": () =>
+    refusalOf(() => readConfig({ ADMIN_KEY_FILE: join(write("key", "\n"), "key") })),
+  "`ADMIN_KEY_FILE` that is a folder": refused({ ADMIN_KEY_FILE: folder }),
+  "`SANDBOX=yes`": refused({ SANDBOX: "yes" }),
+  "`LOG_LEVEL=verbose`": refused({ LOG_LEVEL: "verbose" }),
+  "`METRICS_PORT` that is `PORT`": refused({ PORT: "9000", METRICS_PORT: "9000" }),
+  "`METRICS_KEY` that is short": refused({ METRICS_KEY: canary }),
+  "`TRUST_PROXY=true`": refused({ TRUST_PROXY: "true" }),
+  "`PROVIDER_NETWORKS` without a length": refused({ PROVIDER_NETWORKS: "10.0.0.0" }),
+  "`RETURN_ORIGINS` with a path": refused({ RETURN_ORIGINS: "https://a.example/done" }),
+  "`HTTPS_PROXY` without a scheme": refused({ HTTPS_PROXY: `u:${canary}@proxy:3128` }),
+  "`SHUTDOWN_GRACE_SECONDS=60s`": refused({ SHUTDOWN_GRACE_SECONDS: "60s" }),
+};
+
+const certificates = { NODE_EXTRA_CA_CERTS: "/etc/ca.pem" };
+const spellings: Cases = {
+  "`DATABSE_URL`": warned({ DATABSE_URL: database }),
+  "`DB_URL`": warned({ DB_URL: database }),
+  "`REDIS_URI`": warned({ REDIS_URI: canary }),
+  "`ENCRYPTION_KEY`": warned({ ENCRYPTION_KEY: canary }),
+  "`ADMIN_KEYS_FILE`": warned({ ADMIN_KEYS_FILE: canary }),
+  "`port`": warned({ port: "9000" }),
+  "`FRESHET_PORT`": warned({ FRESHET_PORT: "9000" }),
+  "`https_proxy`": warned({ https_proxy: canary }),
+  "`PROVIDER_DIR`": warned({ PROVIDER_DIR: canary }),
+  "`PUBLIC_URL_FILE`, which is no secret": warned({ PUBLIC_URL_FILE: canary }),
+  "`ADMIN_KEY` and `ADMIN_KEY_FILE`": warned({ ADMIN_KEY: adminKey, ADMIN_KEY_FILE: "/nowhere" }),
+  "`NODE_EXTRA_CA_CERTS` in `.env`": warned(certificates, { path: ".env", values: certificates }),
+};
+
+const first = `ADMIN_KEY=${adminKey}\n`;
+const envFiles: Cases = {
+  "a line without `=`": dotenv(`${first}${canary}\n`),
+  "a name with a space": dotenv(`${first}DATABASE URL=${canary}\n`),
+  "a quote that is not closed": dotenv(`${first}REDIS_URL="${canary}\nPORT=1\n`),
+  "text after the closing quote": dotenv(`${first}REDIS_URL="a"${canary}\n`),
+  "a value with `#` in it": dotenv(`${first}REDIS_URL=redis://:pass#${canary}@redis\n`),
+  "a folder": () => refusalOf(() => readEnvironment(folderNamed(".env"))),
+  "UTF-16": dotenv(Buffer.from(`\uFEFF${first}`, "utf16le")),
+};
+
+function folderNamed(name: string): string {
+  const path = join(write("beside", ""), name);
+  mkdirSync(path);
+  return path;
+}
+
+const providerFiles: Cases = {
+  "a tab that indents": provider("id: acme\n\tname: A\n"),
+  "a bracket that is not closed": provider("id: acme\nname: [A\n"),
+  "an empty file": provider(""),
+  "no id": provider("name: Acme\nextends: oauth2\n"),
+  "a knob that is misspelt": provider("id: acme\nextends: oauth2\ngrant: [authorization_code]\n"),
+  "a value that is not allowed": provider(
+    "id: acme\nextends: oauth2\ntoken:\n  url: https://a.example\n  encoding: xml\n",
+  ),
+  "the id of a built-in provider": provider("id: bol\nname: A\n"),
+  "`extends` of a provider that is not there": provider("id: acme\nextends: oauth\n"),
+  "a folder that is not there": () => load(join(folder, "nowhere")),
+  "a file in place of the folder": () => load(join(write("acme.yaml", ""), "acme.yaml")),
+};
+
+/** Played by test/integration/first-hour.test.ts. */
+const elsewhere = ["Folders, ports and Node.js", "Postgres", "Redis"];
+const here: Record<string, Cases> = {
+  Variables: variables,
+  "Names of variables": spellings,
+  "The file .env": envFiles,
+  "Provider files": providerFiles,
+};
+
+describe("docs/first-hour.md: one line each, that names the thing and the remedy", () => {
+  it("has sixty rows at least, and every section is played", () => {
+    const rows = readFirstHour();
+    expect(rows.length).toBeGreaterThanOrEqual(60);
+    expect([...new Set(rows.map(({ section }) => section))].sort()).toEqual(
+      [...Object.keys(here), ...elsewhere].sort(),
+    );
+  });
+
+  describe.each(Object.entries(here))("%s", (section, cases) => {
+    it.for(rowsOf(section, cases))("$wrong", async (row) => {
+      expectTold(row, await row.play());
+    });
+  });
+});
+
+const told = (env: Variables) => firstWarnings({ env, file: null }).map(({ variable }) => variable);
+
+describe("names that are near to ours", () => {
+  it("foreign variables are not told", () => {
+    const names = Object.keys(process.env).filter((name) => !/^https?_proxy$|^no_proxy$/.test(name));
+    names.push(
+      "PATH",
+      "HOSTNAME",
+      "HOSTS",
+      "POST",
+      "FTP_PROXY",
+      "ALL_PROXY",
+      "BASE_URL",
+      "POSTGRES_PASSWORD",
+      "PGHOST",
+    );
+    names.push("REDIS_PORT", "REDIS_HOST", "DATABASE_NAME", "API_KEY", "npm_config_noproxy", "NODE_ENV", "PUBLIC_KEY");
+    names.push("NODE_EXTRA_CA_CERTS", "LOG_FORMAT", "TERM", "LANG", "USER", "DATABASE_PORT", "CLIENT_SECRET");
+    const foreign = Object.fromEntries(names.map((name) => [name, "x"]));
+    expect(told(foreign)).toEqual([]);
+  });
+
+  it("nor are the command line's own, what Kubernetes sets, what is empty, and what stands beside the right one", () => {
+    expect(told({ FRESHET_URL: "x", FRESHET_KEY: "x", FRESHET_KEY_FILE: "x", FRESHET_PASSWORD: "x" })).toEqual([]);
+    expect(told({ FRESHET_PORT: "tcp://10.0.0.1:8080" })).toEqual([]);
+    expect(told({ REDIS_URI: "" })).toEqual([]);
+    expect(told({ https_proxy: "x", HTTPS_PROXY: "http://proxy:1" })).toEqual([]);
+    expect(told({ REDIS_URI: "x", REDIS_URL_FILE: "/run/secrets/redis_url" })).toEqual([]);
+  });
+
+  it.each([
+    [
+      "DATABASE_URL",
+      ["DATABASEURL", "DATABASE_ULR", "DATABASE_URI", "database_url", "database-url", "FRESHET_DATABASE_URL"],
+    ],
+    ["ENCRYPTION_KEYS", ["ENCRYPTION_KEY", "ENCRYPTIONKEYS", "ENCYRPTION_KEYS"]],
+    ["DATABASE_URL_FILE", ["DATABSE_URL_FILE", "DB_URL_FILE"]],
+    ["LOG_LEVEL", ["LOGLEVEL", "LOG_LEVELS", "log_level"]],
+    ["DATA_DIR", ["DATADIR", "DATA_DIRS"]],
+    ["RETURN_ORIGINS", ["RETURN_ORIGIN", "RETURN_ORGINS"]],
+    ["TRUST_PROXY", ["TRUSTED_PROXY", "TRUSTED_PROXIES"]],
+    ["ORGANISATION_NAME", ["ORGANIZATION_NAME"]],
+  ])("%s is meant by %j", (meant, misspelt) => {
+    for (const name of misspelt) {
+      const [warning] = firstWarnings({ env: { [name]: "x" }, file: null });
+      expect([name, warning?.text]).toEqual([name, expect.stringContaining(`did you mean ${meant}?`)]);
+    }
+  });
+});
+
+/** The variables of a start beside which this file lies. */
+const read = (content: string, env: Variables = {}): Variables => {
+  const path = join(write(".env", content), ".env");
+  const before = { ...process.env };
+  Object.assign(process.env, env);
+  try {
+    return readEnvironment(path).env;
+  } finally {
+    for (const name of Object.keys(env)) if (before[name] === undefined) delete process.env[name];
+  }
+};
+
+describe("the file .env", () => {
+  it("adds to the environment, which wins, with either form of a secret", () => {
+    const content = "RETURN_ORIGINS=https://a.example\nADMIN_KEY=x\nMETRICS_KEY_FILE=/x\n";
+    const env = { RETURN_ORIGINS: "", ADMIN_KEY_FILE: "/y", METRICS_KEY: "z" };
+    expect(read(content)).toMatchObject({ RETURN_ORIGINS: "https://a.example", ADMIN_KEY: "x" });
+    const both = read(content, env);
+    expect(both).toMatchObject(env);
+    expect([both["ADMIN_KEY"], both["METRICS_KEY_FILE"]]).toEqual([undefined, undefined]);
+  });
+
+  it("may hold comments, quotes, several lines in quotes, `export`, empty values, and line ends of Windows", () => {
+    const content = `# a comment\r\n\r\nexport ORGANISATION_NAME="A # B" # a comment\r\nREDIS_URL=\r\nDATA_DIR='two\nlines'\nHOST=::1 # c\n`;
+    const env = read(content);
+    const expected = { ORGANISATION_NAME: "A # B", REDIS_URL: "", DATA_DIR: "two\nlines", HOST: "::1" };
+    expect(env).toMatchObject(expected);
+    expect(readConfig({ ...expected }).redisUrl).toBeNull();
+  });
+
+  it("need not be there", () => {
+    expect(readEnvironment(join(folder, "no.env"))).toEqual({ env: process.env, file: null });
+    expect(readEnvironment(null).file).toBeNull();
+  });
+});
