@@ -42,13 +42,19 @@ export async function createConnection(session: Session, wish: Wish): Promise<Re
   const id = await questions.text(options.provider, providerWanted);
   // A key without `admin` does not see definitions: what it gives is sent as it is, and the broker says what is missing.
   const provider = id === "" ? null : await readProvider(api, id);
+  if (id !== "" && provider === null && options.clientId !== undefined) {
+    throw new UsageError("--client-id makes a client, which takes a key with admin; name one that is there: --client");
+  }
   const plan = await planConnection(session, questions, { ...wish, id, provider });
   questions.requireAll();
   const { newClient } = plan;
   if (newClient !== undefined) {
     const stored = await api.post("/clients", newClient);
     session.output.note(`Client ${textOf(newClient["name"])} is stored.`);
-    if (grantOf(options, provider) === "authorization_code") session.output.note(redirectUriOf(stored));
+    // At a terminal it was said before the client id was asked for.
+    const isTold = session.terminal.interactive && options.clientId === undefined;
+    const isUsed = grantOf(options, provider) === "authorization_code";
+    if (isUsed && !isTold) session.output.note(redirectUriOf(stored));
   }
   try {
     const connection = await api.post("/connections", plan.connection);

@@ -281,6 +281,10 @@ test("a key for other connections is told no name that it may not see", async ()
   const { key }: { key: string } = JSON.parse(created.out);
   const { err } = await run(["connections", "show", "own-b"], { env: { FRESHET_KEY: key } });
   expect(err).toBe("freshet: There is no connection of this name for this key. (connection_not_found)\n");
+  const add = ["connections", "add", "other-a", "--provider", "boll", "--client", "sandbox"];
+  expect((await run(add, { env: { FRESHET_KEY: key } })).err).toMatch(
+    /"boll" is not known; known are .* Did you mean "bol"\? \(invalid_request\)\n$/,
+  );
 });
 
 test("a refresh token that another connection holds: its name is told to a key that may see it, and to no other", async () => {

@@ -78,7 +78,7 @@ async function findOrMake(session: Session, path: string, { name, options }: Wan
   }
   try {
     const connection = await api.get(path);
-    requireSame(name, connection, options);
+    await requireSame(session, connection, { name, options });
     return connection;
   } catch (error) {
     if (!(error instanceof CliError) || error.code !== "connection_not_found") throw error;
@@ -100,25 +100,50 @@ const makingOptions = [
 ] as const;
 
 /** What is there already must be what was described: what is given otherwise would be lost. */
-function requireSame(name: string, connection: Resource, options: ConnectOptions): void {
-  const inputs = isResource(connection["inputs"]) ? connection["inputs"] : {};
-  const scopes = Array.isArray(connection["scopes"]) ? connection["scopes"] : [];
+async function requireSame(session: Session, connection: Resource, { name, options }: Wanted): Promise<void> {
+  const client = await readOwnClient(session, connection, options);
+  const inputs = { ...mapOf(client?.["inputs"]), ...mapOf(connection["inputs"]) };
+  const labels = mapOf(connection["labels"]);
+  const scopes = Array.isArray(connection["scopes"]) ? connection["scopes"].map(textOf) : [];
   const differing = [
     ["provider", options.provider, connection["provider"]],
     ["client", options.client, connection["client"]],
+    ["client id", client === null ? undefined : options.clientId, client?.["client_id"]],
     ["grant", options.grant, connection["grant"]],
-    ["scope", options.scope?.toSorted().join(" "), scopes.map(textOf).toSorted().join(" ")],
-    ...Object.entries(options.input ?? {})
-      .filter(([input]) => input in inputs)
-      .map(([input, value]) => [`input ${input}`, value, inputs[input]] as const),
+    ["scope", options.scope?.toSorted().join(" "), scopes.toSorted().join(" ")],
+    ...Object.entries(options.input ?? {}).map(([input, value]) => [`input ${input}`, value, inputs[input]] as const),
+    ...Object.entries(options.label ?? {}).map(([label, value]) => [`label ${label}`, value, labels[label]] as const),
   ].find(([, wanted, is]) => wanted !== undefined && wanted !== is);
-  if (differing === undefined) return;
-  const [what, wanted, is] = differing.map(textOf);
-  throw new CliError(
-    `There is already a connection "${name}", with the ${what} "${is}", not "${wanted}": ` +
-      `freshet connect ${name} connects it as it is, freshet connections update changes it`,
-    "conflict",
-  );
+  if (differing !== undefined) {
+    const [what, wanted, is] = differing.map(textOf);
+    const fact = `There is already a connection "${name}", with ${is ? `the ${what} "${is}"` : `no ${what}`}, not "${wanted}"`;
+    const remedy = `freshet connect ${name} connects it as it is, freshet connections update changes it`;
+    throw new CliError(`${fact}: ${remedy}`, "conflict");
+  }
+  const given = [options.clientSecretFile, options.username, options.passwordFile];
+  if (given.every((secret) => secret === undefined)) return;
+  const update = `freshet clients update, or freshet connections update ${name}`;
+  session.output.note(`${name} is there, and keeps its secrets. To change them: ${update}`);
+}
+
+/** The connection's client, if what is given is about it; null: it is not, or this key may not see clients. */
+async function readOwnClient(
+  { api }: Session,
+  connection: Resource,
+  { clientId, input }: ConnectOptions,
+): Promise<Resource | null> {
+  const name = textOf(connection["client"]);
+  if (name === "" || (clientId === undefined && input === undefined)) return null;
+  try {
+    return await api().get(`/clients/${segment(name)}`);
+  } catch (error) {
+    if (error instanceof CliError && error.code === "forbidden") return null;
+    throw error;
+  }
+}
+
+function mapOf(value: unknown): Resource {
+  return isResource(value) ? value : {};
 }
 
 /** A connection that nobody has to consent to, and that has no token. */

@@ -150,6 +150,32 @@ test("the same line again uses the client and the connection that it has made, a
   expect(broker.requests.filter(({ path, method }) => method === "POST" && !path.includes("consent"))).toEqual([]);
 });
 
+test.each([
+  [
+    ["--input", "shop_url=https://other.example"],
+    'the input shop_url "https://shop.example", not "https://other.example"',
+  ],
+  [["--client-id", "id-2"], 'the client id "id-1", not "id-2"'],
+  [["--label", "team=b"], 'no label team, not "b"'],
+  [["--grant", "password"], 'the grant "client_credentials", not "password"'],
+])("a connection that is there is not taken for another one: %j", async (args, said) => {
+  const there = { name: "shop", provider: "shop", client_id: "id-1", inputs: { shop_url: "https://shop.example" } };
+  const connection = { name: "a", provider: "shop", client: "shop", grant: "client_credentials", status: "connected" };
+  await using broker = await startStubBroker({
+    "GET /connections/a": { body: { ...connection, inputs: {}, labels: {}, scopes: [] } },
+    "GET /clients/shop": { body: there },
+  });
+  const connect = async (...more: string[]) =>
+    await run(["connect", "a", "--provider", "shop", ...more], { env: { FRESHET_URL: broker.url } });
+  expect(await connect(...args)).toMatchObject({ exitCode: 1, out: "", err: expect.stringContaining(said) });
+  const same = ["--client-id", "id-1", "--input", "shop_url=https://shop.example", "--client-secret-file", "none"];
+  expect(await connect(...same)).toEqual({
+    exitCode: 0,
+    out: "Connection a is connected.\n",
+    err: expect.stringMatching(/^a is there, and keeps its secrets\. /),
+  });
+});
+
 test("connections that nobody has to consent to are connected by the same command, each by its own client", async () => {
   const there = { name: "shop", provider: "shop", client_id: "id-1", inputs: { shop_url: "https://other.example" } };
   await using broker = await startStubBroker({
@@ -200,6 +226,21 @@ test("a key that may not see definitions sends what it has, and connects with th
     err: "Grant: authorization_code.\n",
   });
   expect(broker.sentTo("POST /connections")).toEqual([{ name: "a", provider: "market", client: "m" }]);
+});
+
+test("a key without admin that is to make a client is told to name one", async () => {
+  await using broker = await startStubBroker({
+    "GET /connections/a": unknown,
+    "GET /connections": none,
+    "GET /providers/market": problem(403, "forbidden", "This key has no admin."),
+  });
+  const result = await run(["connect", "a", "--provider", "market", "--client-id", "i"], {
+    env: { FRESHET_URL: broker.url },
+  });
+  expect(result).toMatchObject({
+    exitCode: 2,
+    err: expect.stringMatching(/takes a key with admin; .* --client \(usage\)/),
+  });
 });
 
 test("connections add uses the only client of a provider, and asks which of several", async () => {

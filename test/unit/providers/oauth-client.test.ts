@@ -638,9 +638,11 @@ describe("of a host that the definition does not fix, callers learn no more than
   });
 
   test("an address that may not be reached is refused for what stands in it, and is not repeated", async () => {
-    const { failure, log } = await tell("https://10.20.30.40/token");
+    const { failure, asked, log } = await tell("https://10.20.30.40/token");
     expect(failure).toMatchObject({ class: "not_sent", code: "blocked_address" });
     expect(failure?.detail).not.toContain("10.20");
+    expect(failure?.detail).toMatch(/the egress rules of this broker allow .* PROVIDER_NETWORKS/);
+    expect(asked).toMatchObject({ ok: false, isBlocked: true });
     expect(log.join()).toContain("10.20.30.40");
   });
 
