@@ -15,30 +15,25 @@ export function examples(definition: ProviderDefinition): string {
   return ["```sh", [commandsFor(definition, first), ...alternatives].join("\n\n"), "```"].join("\n");
 }
 
+/** One line makes the client and the connection, and has it connected; tokens from elsewhere are handed over in a second one. */
 function commandsFor(definition: ProviderDefinition, grant: ConnectionGrant): string {
-  const { id } = definition;
-  const hasClient = fixedClientId(definition, grant) === null && grant !== "import";
+  const { id, authorization } = definition;
+  const isImport = grant === "import";
+  const hasClient = fixedClientId(definition, grant) === null && !isImport;
   const owners = inputOwners({ definition, grant, hasClient });
-  const client = [
-    `freshet clients add my-${id} --provider ${id} --client-id CLIENT_ID`,
-    needsClientSecret(definition, grant) ? "--client-secret-file secret.txt" : "--public",
-    ...inputFlags(definition, owners.client),
-  ];
-  const connection = [
-    `freshet connections add my-connection --provider ${id}`,
-    ...(hasClient ? [`--client my-${id}`] : []),
+  const isManual = grant === "authorization_code" && authorization?.manualCode === true;
+  const line = [
+    `freshet ${isImport ? "connections add" : "connect"} my-connection --provider ${id}`,
     ...(grant === defaultGrant(definition) ? [] : [`--grant ${grant}`]),
+    ...(hasClient ? ["--client-id CLIENT_ID"] : []),
+    ...(hasClient && needsClientSecret(definition, grant) ? ["--client-secret-file secret.txt"] : []),
     ...(requiredCredentials(definition, grant).length > 0 ? ["--username USER --password-file password.txt"] : []),
+    ...inputFlags(definition, owners.client),
     ...inputFlags(definition, owners.connection),
+    ...(isManual ? ["--manual"] : []),
   ];
-  return [...(hasClient ? [client.join(" ")] : []), connection.join(" "), lastStep(definition, grant)].join(" &&\n  ");
-}
-
-function lastStep({ authorization }: ProviderDefinition, grant: ConnectionGrant): string {
-  if (grant === "import") return "freshet import my-connection --file answer.json";
-  if (grant === "client_credentials" || grant === "password") return "freshet token my-connection";
-  const manual = grant === "authorization_code" && authorization?.manualCode ? " --manual" : "";
-  return `freshet connect my-connection${manual}`;
+  const next = isImport ? "freshet import my-connection --file answer.json" : "freshet token my-connection";
+  return `${line.join(" ")} &&\n  ${next}`;
 }
 
 function standsByItself({ default: usual, generate, optional }: InputDefinition): boolean {

@@ -60,8 +60,8 @@ describe("the commands to paste", () => {
     const commands = pages.flatMap((path) => commandsIn(files[path] ?? ""));
     expect(commands.length).toBeGreaterThan(200);
     const unknown = commands.filter(({ name, options }) => {
-      const row = rows.find((line) => line.startsWith(`| \`${name} `)) ?? "";
-      return !options.every((option) => new RegExp(`${option}(?![\\w-])`).test(row));
+      const own = rows.filter((line) => line.startsWith(`| \`${name} `)).join("\n");
+      return !options.every((option) => new RegExp(`${option}(?![\\w-])`).test(own));
     });
     expect(unknown).toEqual([]);
   });
@@ -74,12 +74,11 @@ describe("the commands to paste", () => {
 });
 
 /** A provider with an address of its own for each client, and a grant that needs no client. */
-const shopware = `freshet clients add my-shopware --provider shopware --client-id CLIENT_ID --client-secret-file secret.txt --input shop_url=SHOP_URL &&
-  freshet connections add my-connection --provider shopware --client my-shopware &&
+const shopware = `freshet connect my-connection --provider shopware --client-id CLIENT_ID --client-secret-file secret.txt --input shop_url=SHOP_URL &&
   freshet token my-connection
 
 # or, with password:
-freshet connections add my-connection --provider shopware --grant password --username USER --password-file password.txt --input shop_url=SHOP_URL &&
+freshet connect my-connection --provider shopware --grant password --username USER --password-file password.txt --input shop_url=SHOP_URL &&
   freshet token my-connection`;
 
 function commandsIn(page: string): { name: string; options: string[] }[] {
