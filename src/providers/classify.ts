@@ -40,7 +40,7 @@ export function classifyRefusal(options: {
       { class: "unknown", code: "outcome_unknown" }
     : rule && rule.means !== "access_token_expired"
       ? verdicts[rule.means]
-      : byProtocol(effectiveStatus(definition, { response, body }), error);
+      : byProtocol(effectiveStatus(definition, { response, body }), error, readPointer(body, "/error_description"));
   const retryAfterSeconds = readRetryAfter(response.headers);
   const oauthError = typeof error === "string" && /^[a-z_]{1,60}$/.test(error) ? error : undefined;
   return {
@@ -75,12 +75,22 @@ function textAt(body: unknown, pointer: string): string | null {
   return typeof value === "string" ? value : null;
 }
 
+/**
+ * Many servers answer invalid_request to a dead refresh token. Only words that call the refresh token itself dead end the grant: one that
+ * is missing is a mistake of ours.
+ */
+const deadInWords =
+  /^(?:the )?refresh[ _]token (?:is |was |has )?(?:been )?(?:invalid|expired|revoked)|^invalid "?refresh[ _]token/iu;
+
 /** A status of 500 and its like says that nobody knows what happened, whatever the body says. */
-function byProtocol(status: number, error: unknown): Verdict {
+function byProtocol(status: number, error: unknown, description: unknown): Verdict {
   if (status === 429) return verdicts.rate_limited;
   if (status === 503 || (status >= 300 && status < 400)) return verdicts.transient;
   if (status >= 500) return { class: "unknown", code: "outcome_unknown" };
   if (typeof error === "string" && Object.hasOwn(oauthErrors, error)) return oauthErrors[error] ?? verdicts.transient;
+  if (error === "invalid_request" && typeof description === "string" && deadInWords.test(description)) {
+    return verdicts.needs_reauthorization;
+  }
   // A proxy's own word, Request Timeout and Too Early are about the way, not the grant (RFC 9110, sections 15.5.8 and 15.5.9; RFC 8470, 5.2).
   if (status === 407 || status === 408 || status === 425) return verdicts.transient;
   if (status >= 400) return verdicts.unexplained;

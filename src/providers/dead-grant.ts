@@ -41,7 +41,7 @@ export function hintsOnDeadGrant(definition: ProviderDefinition): string[] {
     return unreadEnds(definition).map(({ path: where, text }) => `${where.join(".")}: ${text}`);
   }
   return [
-    'refresh.dead_grant: is not stated, so {"error":"invalid_grant"} alone ends a connection, and any other refusal is tried again; ' +
+    'refresh.dead_grant: is not stated, so {"error":"invalid_grant"} ends a connection, and nearly any other refusal is tried again; ' +
       "list what this provider answers to a refresh token that is over (docs/write-a-provider.md)",
   ];
 }
