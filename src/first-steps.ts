@@ -88,7 +88,7 @@ function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): strin
 }
 
 /** As a shell in the same folder finds the first of the keys: in its environment, in `.env`, or in the file that was named. */
-function givenKey({ env, file }: Environment): string {
+export function givenKey({ env, file }: Environment): string {
   const first = "${ADMIN_KEY%%,*}";
   if (file?.values["ADMIN_KEY"]) return `$(. ${shellWord(file.path)}; echo "${first}")`;
   const named = env["ADMIN_KEY"] ? undefined : env["ADMIN_KEY_FILE"];

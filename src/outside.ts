@@ -58,13 +58,16 @@ export type Storage = Awaited<ReturnType<typeof openStorage>>;
 export type Shared = Awaited<ReturnType<typeof openShared>>;
 
 /** Provider definitions, and the way to their hosts. @throws StartupError for a faulty file */
-export function openProviders(config: Config, log: Pick<Logger, "info">) {
+export function openProviders(config: Config, log: Pick<Logger, "info" | "warn">) {
   const sandboxAddress = sandboxAddressOf(config);
   const catalog = loadCatalog({
     builtinFolder: builtinProviders,
     extraFolder: config.providersDir,
     sandbox: sandboxAddress,
   });
+  if (config.providersDir !== null && catalog.count.own === 0) {
+    log.warn({ variable: "PROVIDERS_DIR" }, `PROVIDERS_DIR ${config.providersDir} ${holdsNone}`);
+  }
   const egress = createEgress({
     networks: config.providerNetworks.length === 0 ? null : parseNetworks(config.providerNetworks.join(",")),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
@@ -76,6 +79,8 @@ export function openProviders(config: Config, log: Pick<Logger, "info">) {
   const redirectUri = (provider: string) => redirectUriOf(config.publicUrl, { provider, client: null });
   return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
 }
+
+const holdsNone = "holds no file that ends with .yaml, so no provider comes from it: correct the path, or the names";
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
 export async function openStorage(

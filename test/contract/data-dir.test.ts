@@ -34,7 +34,7 @@ describe("the broker's folder", () => {
     // The first one has nothing any more that leads to the lock, and has collected its garbage.
     const second = await holder(path);
     expect(second.line).toBe(
-      `StartupError: DATA_DIR ${path} is held by another broker process; each needs a folder of its own`,
+      `StartupError: DATA_DIR ${path} is held by another broker process; each needs a folder of its own: stop that one, or set DATA_DIR`,
     );
     await expect(holdDataDir(path)).rejects.toThrow(StartupError);
 

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { generateKeyPairSync, randomBytes, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer as createWebServer } from "node:http";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
@@ -10,8 +10,9 @@ import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readConfig } from "../../src/config.ts";
+import { type Environment, readConfig } from "../../src/config.ts";
 import { findSecrets } from "../../src/first-secrets.ts";
+import { givenKey } from "../../src/first-steps.ts";
 import { openProviders, openShared, openStorage, type Storage } from "../../src/outside.ts";
 import { createApiKeys } from "../../src/store/api-keys.ts";
 import { holdDataDir } from "../../src/store/data-dir.ts";
@@ -25,6 +26,7 @@ import { prepareBroker } from "../support/broker-process.ts";
 import { selfSigned } from "../support/certificate.ts";
 import { isLine, readFirstHour } from "../support/error-table.ts";
 import { canary, type Cases, expectTold, refusalOf, rowsOf, type Told } from "../support/first-hour.ts";
+import { startFaultProxy } from "../support/faults/tcp-proxy.ts";
 import { freePort } from "../support/free-port.ts";
 import { until } from "../support/patience.ts";
 import { query } from "../support/query.ts";
@@ -71,10 +73,12 @@ async function newFolder(files: Record<string, string> = {}): Promise<string> {
   return path;
 }
 
+type Running = { env?: Record<string, string>; cwd?: string };
+
 /** Runs a program of the project to its end. */
-async function run(args: string[], env: Record<string, string> = {}): Promise<Told> {
+async function run(args: string[], { env = {}, cwd = project }: Running = {}): Promise<Told> {
   const child = execFile(process.execPath, args, {
-    cwd: project,
+    cwd,
     env: { PATH: process.env["PATH"], DATA_DIR: join(folder, "never-made"), ...env },
   });
   let stderr = "";
@@ -116,9 +120,15 @@ const folders: Cases = {
   },
   "`DATA_DIR/admin-key` that is damaged": async () => await secretsIn({ "admin-key": canary }),
   "`DATA_DIR/encryption-key` that is damaged": async () => await secretsIn({ "encryption-key": canary }),
-  "`PORT` that is taken": async () => await run(["bin/broker.cjs"], { PORT: String(await portOf(web())) }),
+  "`PROVIDERS_DIR` without a definition": async () => {
+    const PROVIDERS_DIR = await newFolder({ "acme.yaml.txt": "id: acme\n" });
+    const { lines, log } = keptLog();
+    openProviders(readConfig({ PROVIDERS_DIR }), log);
+    return { lines: texts(lines.join("")), exit: null };
+  },
+  "`PORT` that is taken": async () => await run(["bin/broker.cjs"], { env: { PORT: String(await portOf(web())) } }),
   "`HOST` of another machine": async () =>
-    await run(["bin/broker.cjs"], { PORT: String(await freePort()), HOST: "192.0.2.1" }),
+    await run(["bin/broker.cjs"], { env: { PORT: String(await freePort()), HOST: "192.0.2.1" } }),
   "an argument of `npm start`": async () => await run(["bin/broker.cjs", "--dotenv", "--port", "9000"]),
   "Node.js 20, `bin/broker.cjs`": async () => await underNode("20.20.2", "bin/broker.cjs"),
   "Node.js 20, `bin/freshet.cjs`": async () => await underNode("20.20.2", "bin/freshet.cjs"),
@@ -197,12 +207,17 @@ const databases: Cases = {
   },
 };
 
-async function storageOf(env: Record<string, string>): Promise<Storage> {
+async function storageOf(env: Record<string, string>, log = keptLog().log): Promise<Storage> {
   const config = readConfig({ DATA_DIR: await newFolder(), ...env });
-  const log = { info: () => undefined, warn: () => undefined };
   const storage = await openStorage(config, { ...openProviders(config, log), alarms: noAlarms, log });
   open.push(() => storage.dataDir.release());
   return storage;
+}
+
+/** A log that keeps its lines. */
+function keptLog() {
+  const lines: string[] = [];
+  return { lines, log: pino({}, { write: (line) => void lines.push(line) }) };
 }
 
 /** The texts of a log. */
@@ -225,22 +240,28 @@ async function startInVain(databaseUrl: string): Promise<void> {
   });
 }
 
-/** What a broker with this REDIS_URL logs, as soon as it has told something of Redis. Its database is not asked. */
-async function redisAt(redisUrl: string): Promise<Told> {
-  const lines: string[] = [];
-  const log = pino({}, { write: (line) => void lines.push(line) });
+/** What a broker with this REDIS_URL shares, and its log. Its database is not asked. */
+async function openRedis(redisUrl: string) {
+  const { lines, log } = keptLog();
   const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
   const keys = createKeyList(async () => ["k1"]);
   const vault = createTokenVault(keyring, { onForged: () => {}, isSilent: async () => false });
   const dataDir = await holdDataDir(await newFolder());
+  open.push(() => dataDir.release());
   const storage = { dataDir, keyring, keys, vault } as unknown as Storage;
   const shared = await openShared(readConfig({ REDIS_URL: redisUrl }), storage, { log, alarms: noAlarms });
+  open.push(async () => await shared.close());
+  return { lines, shared };
+}
+
+/** What such a broker logs, as soon as it has told something of Redis. */
+async function redisAt(redisUrl: string): Promise<Told> {
+  const { lines, shared } = await openRedis(redisUrl);
   await until("a line on Redis", async () => {
     await shared.describeRedis();
     return lines.length > 0;
   });
   await shared.close();
-  dataDir.release();
   return { lines: texts(lines.join("")), exit: null };
 }
 
@@ -307,6 +328,25 @@ describeWithServices(["postgres"], "Postgres", () => {
     expect(ready).toMatchObject({ version: expect.any(String), redis: "away", settings: "environment" });
     expect(broker.stdout + broker.stderr).not.toMatch(new RegExp(`${canary}| {4}at |"stack"`));
     expect(broker.stderr).toBe("");
+  });
+
+  it("that goes and comes back is told once each, without a stack", async () => {
+    await using proxy = await startFaultProxy(await useDatabase());
+    const { lines, log } = keptLog();
+    const storage = await storageOf({ DATABASE_URL: proxy.url, ENCRYPTION_KEYS: encryptionKeys }, log);
+    open.push(async () => await storage.database.close());
+    const ask = async () => await storage.connections.findByName("acme");
+    await ask();
+    expect(lines).toEqual([]);
+    proxy.faults.newConnections = "reset";
+    proxy.reset();
+    for (let times = 0; times < 3; times++) await expect(ask()).rejects.toThrow("cannot be reached right now");
+    proxy.faults.newConnections = "served";
+    await until("that it is back", async () => (await ask().catch(() => "away")) === null);
+    expect(texts(lines.join(""))).toEqual([
+      expect.stringMatching(/^Postgres is away: it [^.]+\. Freshet serves what it has in memory, and goes on trying$/),
+      expect.stringMatching(/^Postgres is back after \d+ s$/),
+    ]);
   });
 
   it("only a key with admin that works, and that this broker wrote, lets somebody administer it", async () => {
@@ -392,24 +432,60 @@ describeWithServices(["redis"], "Redis", () => {
   });
 
   it("that goes and comes back is told once each, with the time that it was away", async () => {
-    const lines: string[] = [];
-    const log = pino({}, { write: (line) => void lines.push(line) });
-    const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
-    const keys = createKeyList(async () => ["k1"]);
-    const vault = createTokenVault(keyring, { onForged: () => {}, isSilent: async () => false });
-    const dataDir = await holdDataDir(await newFolder());
-    const storage = { dataDir, keyring, keys, vault } as unknown as Storage;
-    const shared = await openShared(readConfig({ REDIS_URL: server.url }), storage, { log, alarms: noAlarms });
+    const { lines, shared } = await openRedis(server.url);
     expect(await shared.describeRedis()).toMatch(/^(Redis|Valkey) \d\S+ at 127\.0\.0\.1:\d+$/);
     await server.stop();
     await until("a line", () => lines.length > 0);
     await server.restart();
     await until("that it is back", () => lines.length > 1);
-    await shared.close();
-    dataDir.release();
     expect(texts(lines.join(""))).toEqual([
       expect.stringMatching(/^Redis is away: /),
       expect.stringMatching(/^Redis is back after \d+ s$/),
     ]);
+  });
+});
+
+describe("the file .env", () => {
+  /** Starts on an address that no machine here has. */
+  const start = async (entry: string[], env: Record<string, string> = {}) => {
+    const cwd = await newFolder({ ".env": "PORT=12345\nHOST=192.0.2.9\nDATA_DIR=from-file\nFRESHET_KEY=from-file\n" });
+    return await run(
+      entry.map((part) => part.replace("bin/", `${project}bin/`)),
+      { env, cwd },
+    );
+  };
+
+  it("is read by `npm start` in the current folder, and the environment wins", async () => {
+    const { scripts } = JSON.parse(await readFile(join(project, "package.json"), "utf8")) as {
+      scripts: { start: string; test: string; freshet: string };
+    };
+    expect(scripts).toMatchObject({ start: "exec node bin/broker.cjs --dotenv", test: "vitest run" });
+    const { lines } = await start(scripts.start.split(" ").slice(2), { HOST: "192.0.2.1" });
+    expect(lines).toEqual([expect.stringMatching(/^PORT 12345 on HOST 192\.0\.2\.1 cannot be listened on/)]);
+  });
+
+  it("is not read by the broker alone, as in the image, nor by the command line", async () => {
+    const alone = await start(["bin/broker.cjs"], { HOST: "192.0.2.1", PORT: "12346" });
+    expect(alone.lines).toEqual([expect.stringMatching(/^PORT 12346 on HOST 192\.0\.2\.1 cannot be listened on/)]);
+    const command = await start(["bin/freshet.cjs", "token", "sandbox"]);
+    expect(command).toMatchObject({ lines: [expect.stringMatching(/^No key: set FRESHET_KEY/)], exit: 2 });
+  });
+
+  it("or the file of ADMIN_KEY is where the first steps' line finds the key, in any shell", async () => {
+    const cwd = await newFolder({ ".env": 'ADMIN_KEY="one,two"\n', key: "three,four\n" });
+    const expand = async (given: Environment, env: Record<string, string> = {}) => {
+      const shell = execFile("sh", ["-c", `echo "${givenKey(given)}"`], {
+        cwd,
+        env: { PATH: process.env["PATH"], ...env },
+      });
+      let printed = "";
+      shell.stdout?.on("data", (text: string) => (printed += text));
+      await once(shell, "close");
+      return printed.trim();
+    };
+    const file = { path: join(cwd, ".env"), values: { ADMIN_KEY: "one,two" } };
+    expect(await expand({ env: { ADMIN_KEY: "one,two" }, file })).toBe("one");
+    expect(await expand({ env: { ADMIN_KEY_FILE: join(cwd, "key") }, file: null })).toBe("three");
+    expect(await expand({ env: { ADMIN_KEY: "five,six" }, file: null }, { ADMIN_KEY: "five,six" })).toBe("five");
   });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { BrokerError } from "../../../src/errors.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 
 const secret = "s3cr3t-canary";
@@ -48,6 +49,17 @@ describe("the log", () => {
     log.error({ err: error }, "failed");
     expect(lines.join("")).not.toContain(secret);
     expect(last()["err"]).toEqual({ name: "TypeError", code: "E1", stack: expect.stringContaining("logger.test.ts") });
+  });
+
+  it("of an error whose cause lies outside no place in the code comes out: a network, a disk, Redis, what callers are told", () => {
+    const { log, last } = logging();
+    const refused = Object.assign(new Error(secret), { code: "ECONNREFUSED", syscall: "connect" });
+    const reply = Object.assign(new Error(secret), { name: "ReplyError" });
+    for (const err of [refused, reply, new BrokerError("storage_unavailable", secret)]) {
+      log.warn({ err }, "failed");
+      expect(last()["err"]).not.toHaveProperty("stack");
+      expect(last()["err"]).toMatchObject({ name: err.name });
+    }
   });
 
   it("the same where the error is all that is logged", () => {

@@ -1,0 +1,19 @@
+import { expect, it } from "vitest";
+import { createLogger } from "../../../src/telemetry/logger.ts";
+import { plainLines } from "../../../src/telemetry/plain-lines.ts";
+
+it("at a terminal each line of the log is text, with the fields that it does not repeat; what is no line of the log goes as it is", () => {
+  const written: string[] = [];
+  const output = plainLines({ write: (text) => void written.push(text) });
+  const log = createLogger("info", output);
+  log.info({ redis: "away", port: 8080 }, "ready: Redis is away");
+  log.warn({ variable: "ADMIN_KEY" }, "nobody can administer this broker: ADMIN_KEY is not set");
+  log.info({ route: "/tokens/:connection", status: 200, reqId: "r1" }, "answered");
+  output.write("\nFreshet is ready\n");
+  expect(written).toEqual([
+    "ready: Redis is away port=8080\n",
+    "warn: nobody can administer this broker: ADMIN_KEY is not set\n",
+    "answered route=/tokens/:connection status=200\n",
+    "\nFreshet is ready\n",
+  ]);
+});
