@@ -445,29 +445,29 @@ describeWithServices(["redis"], "Redis", () => {
   });
 });
 
-describe("the file .env", () => {
-  /** Starts on an address that no machine here has. */
-  const start = async (entry: string[], env: Record<string, string> = {}) => {
-    const cwd = await newFolder({ ".env": "PORT=12345\nHOST=192.0.2.9\nDATA_DIR=from-file\nFRESHET_KEY=from-file\n" });
-    return await run(
-      entry.map((part) => part.replace("bin/", `${project}bin/`)),
-      { env, cwd },
-    );
-  };
+/** Starts on an address that no machine here has. */
+const startBeside = async (entry: string[], env: Record<string, string> = {}) => {
+  const cwd = await newFolder({ ".env": "PORT=12345\nHOST=192.0.2.9\nDATA_DIR=from-file\nFRESHET_KEY=from-file\n" });
+  return await run(
+    entry.map((part) => part.replace("bin/", `${project}bin/`)),
+    { env, cwd },
+  );
+};
 
+describe("the file .env", () => {
   it("is read by `npm start` in the current folder, and the environment wins", async () => {
     const { scripts } = JSON.parse(await readFile(join(project, "package.json"), "utf8")) as {
       scripts: { start: string; test: string; freshet: string };
     };
     expect(scripts).toMatchObject({ start: "exec node bin/broker.cjs --dotenv", test: "vitest run" });
-    const { lines } = await start(scripts.start.split(" ").slice(2), { HOST: "192.0.2.1" });
+    const { lines } = await startBeside(scripts.start.split(" ").slice(2), { HOST: "192.0.2.1" });
     expect(lines).toEqual([expect.stringMatching(/^PORT 12345 on HOST 192\.0\.2\.1 cannot be listened on/)]);
   });
 
   it("is not read by the broker alone, as in the image, nor by the command line", async () => {
-    const alone = await start(["bin/broker.cjs"], { HOST: "192.0.2.1", PORT: "12346" });
+    const alone = await startBeside(["bin/broker.cjs"], { HOST: "192.0.2.1", PORT: "12346" });
     expect(alone.lines).toEqual([expect.stringMatching(/^PORT 12346 on HOST 192\.0\.2\.1 cannot be listened on/)]);
-    const command = await start(["bin/freshet.cjs", "token", "sandbox"]);
+    const command = await startBeside(["bin/freshet.cjs", "token", "sandbox"]);
     expect(command).toMatchObject({ lines: [expect.stringMatching(/^No key: set FRESHET_KEY/)], exit: 2 });
   });
 
