@@ -3,8 +3,11 @@ import { onlyWith } from "./support/catalog.ts";
 
 /** Values that stood wrong once, each against what its provider says: the definition names the source. */
 const corrected: [id: string, knob: string, value: unknown][] = [
+  ["bitbucket", "refresh.rotation", "always"],
+  ["bitbucket", "refresh.idle_life_s", 7776000],
   ["box-com", "refresh.reuse", "until_successor_used"],
   ["discord", "refresh.rotation", "always"],
+  ["etsy", "refresh.rotation", "always"],
   ["pipedrive", "refresh.reuse", "dead"],
 ];
 

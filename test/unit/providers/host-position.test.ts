@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { domainIsPinned } from "../../../src/providers/host-position.ts";
 import { hostInputs, requiredInputs } from "../../../src/providers/requirements.ts";
+import { isUsualHost } from "../../../src/providers/usual-host.ts";
 import { define } from "./definitions.ts";
 
 const name = "response.host";
@@ -173,6 +174,17 @@ describe("a capture with a closed list decides a host", () => {
     ).toThrow(
       /own\.yaml:\d+:\d+: token\.url: \{callback\.server\} .*this capture needs a `pattern` .* or an `enum` of whole hosts/,
     );
+  });
+
+  test("the hosts of the list are the definition's own, so that what they say is told", () => {
+    const definition = file(list, "{callback.server}/token")();
+    const hosts = [
+      "https://login.one.com/x",
+      "https://two.ca/token",
+      "https://evil.test/",
+      "https://login.one.cn/token",
+    ];
+    expect(hosts.map((url) => isUsualHost(definition, url))).toEqual([true, true, false, false]);
   });
 
   test("the input that its default is made of is one that decides a host", () => {
