@@ -646,10 +646,14 @@ describe("where the strict reading finds no token, a lenient one may", () => {
   test("its work grows with the length of the answer and no faster", () => {
     const hostile = ["{", '{"a":', '{"a":[', '{"a', '{"":{}},{', '{"\\"', "[", '"{', "{ ", "f(", ")", "\0", "%7B="];
     for (const piece of hostile) {
-      const runs = Array.from({ length: 3 }, () => ({ whole: work(piece, 65_536), quarter: work(piece, 16_384) }));
-      const least = (which: "whole" | "quarter") => Math.min(...runs.map((run) => run[which]));
+      const quarter = Math.min(...Array.from({ length: 3 }, () => work(piece, 16_384)));
+      // What other processes cost it is in none of the least: a busy machine needs more runs to find that.
+      let whole = Infinity;
+      for (let run = 0; run < 20 && whole >= 10 * Math.max(quarter, 3_000); run++) {
+        whole = Math.min(whole, work(piece, 65_536));
+      }
       // Four times the text: four times the work, where its square would be sixteen times. What is too little to measure is even.
-      expect(least("whole") / Math.max(least("quarter"), 3_000), piece).toBeLessThan(10);
+      expect(whole / Math.max(quarter, 3_000), piece).toBeLessThan(10);
     }
   });
 });
