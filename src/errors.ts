@@ -96,6 +96,15 @@ export class ProviderBusyError extends BrokerError {
   }
 }
 
+/** The egress rules of this broker refuse the provider's address: it is this broker that says no, and nothing was sent. */
+export class EgressRefusalError extends BrokerError {
+  /** @param why which address, by which rule, and what allows it */
+  constructor(why: string, context: ErrorContext & { retryAfterSeconds: number }) {
+    super("provider_unavailable", `This broker refuses to ask the provider: ${why}.`, context);
+    this.name = "EgressRefusalError";
+  }
+}
+
 /** True for the absence of the database, which passes and concerns every row. False for a `DatabaseBusyError`. */
 export function isStorageUnavailable(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "storage_unavailable" && !(error instanceof DatabaseBusyError);

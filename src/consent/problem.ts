@@ -1,4 +1,4 @@
-import { BrokerError, ProviderBusyError, type ErrorCode } from "../errors.ts";
+import { BrokerError, EgressRefusalError, ProviderBusyError, type ErrorCode } from "../errors.ts";
 
 /** Every way in which a consent can end badly. A closed set: `console/outcome-page.ts` has a page for each. */
 export type ConsentProblem =
@@ -22,6 +22,7 @@ export type ConsentProblem =
   | "provider_refused"
   | "provider_unavailable"
   | "provider_busy"
+  | "refused_here"
   | "client_rejected"
   | "storage_unavailable"
   | "internal_error";
@@ -77,6 +78,7 @@ export function toConsentError(error: unknown): ConsentError | null {
     const { retryAfterSeconds = 1 } = error.context;
     return new ConsentError("provider_busy", error.message, { retryAfterSeconds });
   }
+  if (error instanceof EgressRefusalError) return new ConsentError("refused_here", error.message);
   if (!(error instanceof BrokerError)) return null;
   const problem = problemOf[error.code];
   return problem === undefined ? null : new ConsentError(problem, error.message);

@@ -142,6 +142,13 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
     what: "It bears only so many requests in a time, and those are used up. Nothing has been connected, and nothing of yours is kept here.",
     next: "Wait, then open the link you were given again: it still works until it expires.",
   },
+  refused_here: {
+    status: 502,
+    tone: "bad",
+    title: "This service may not reach the provider",
+    what: "You did nothing wrong: this service is not allowed to send anything to the provider’s address, so nothing could be connected.",
+    next: "Send the text below to whoever gave you the link. The link works until it expires.",
+  },
   client_rejected: {
     status: 502,
     tone: "bad",

@@ -1,8 +1,8 @@
-import { BrokerError, ProviderBusyError } from "../errors.ts";
+import { BrokerError, EgressRefusalError, ProviderBusyError } from "../errors.ts";
 import { readPointer } from "../providers/answer-body.ts";
 import type { Failure } from "../providers/grant.ts";
 import type { Asked } from "../providers/oauth-client.ts";
-import { isOfLimits, refusedHere, retryAfter } from "./unavailable.ts";
+import { isOfLimits, retryAfter } from "./unavailable.ts";
 
 /** When to come again where nobody says. */
 const unknownSeconds = 5;
@@ -18,8 +18,10 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
   }
   const seconds = failure.closedSeconds ?? failure.retryAfterSeconds ?? unknownSeconds;
   const retryAfterSeconds = retryAfter(failure.code, seconds);
-  const isBlocked = failure.code === "blocked_address";
-  const detail = isBlocked ? refusedHere(failure.detail) : `The provider could not be asked: ${failure.detail}`;
+  if (failure.code === "blocked_address") {
+    return new EgressRefusalError(failure.detail, { ...context, retryAfterSeconds });
+  }
+  const detail = `The provider could not be asked: ${failure.detail}`;
   if (isOfLimits(failure.code)) return new ProviderBusyError(detail, { ...context, retryAfterSeconds });
   return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
 }
@@ -27,7 +29,8 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
 /** What is told of a request beside the token endpoint that came to nothing. `said`: the first words of what people read. */
 export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
   const { status, detail } = asked;
-  const text = asked.isBlocked ? refusedHere(detail) : `${said}: ${detail}`;
+  if (asked.isBlocked) return new EgressRefusalError(detail, { ...context, retryAfterSeconds: unknownSeconds });
+  const text = `${said}: ${detail}`;
   if (status === 429) {
     const retryAfterSeconds = retryAfter("rate_limited", asked.retryAfterSeconds ?? unknownSeconds);
     return new ProviderBusyError(text, { ...context, retryAfterSeconds });

@@ -1,4 +1,4 @@
-import { BrokerError } from "../errors.ts";
+import { BrokerError, EgressRefusalError } from "../errors.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { budgets } from "./budgets.ts";
 
@@ -73,13 +73,13 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
     const detail = "A refresh of this connection is under way; try again shortly.";
     return new BrokerError("refresh_in_progress", detail, { ...context, retryAfterSeconds: 1 });
   }
-  const isBlocked = row.lastErrorCode === "blocked_address";
-  const why = isBlocked ? refusedHere(row.lastErrorDetail ?? "") : `The provider gives no token right now.${because}`;
   const untilMs = Math.max(times.abandonedAtMs ?? 0, row.backoffUntil?.getTime() ?? 0);
-  return new BrokerError("provider_unavailable", why, {
-    ...context,
-    retryAfterSeconds: retryAfter(row.lastErrorCode, (untilMs - times.nowMs) / 1000),
-  });
+  const retryAfterSeconds = retryAfter(row.lastErrorCode, (untilMs - times.nowMs) / 1000);
+  if (row.lastErrorCode === "blocked_address") {
+    return new EgressRefusalError(row.lastErrorDetail ?? "", { ...context, retryAfterSeconds });
+  }
+  const detail = `The provider gives no token right now.${because}`;
+  return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
 }
 
 /** What of these codes is told has been found out here: no provider has answered so. */
@@ -101,11 +101,6 @@ function becauseOf({ lastErrorCode, lastErrorDetail }: TokenRow): string {
 
 function capitalised(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
-}
-
-/** What is told of an address that the egress rules refuse: it is this broker that says no, and nothing was sent. */
-export function refusedHere(detail: string): string {
-  return `This broker refuses to ask the provider: ${detail}.`;
 }
 
 function reauthorizationAdvice(row: TokenRow): string {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { BrokerError, ProviderBusyError } from "../../../src/errors.ts";
+import { BrokerError, EgressRefusalError, ProviderBusyError } from "../../../src/errors.ts";
 import { defaultTimeouts } from "../../../src/providers/oauth-client.ts";
 import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
 import { budgets } from "../../../src/tokens/budgets.ts";
@@ -213,9 +213,12 @@ describe("a consent that ends badly stands in the history", () => {
     ["provider_rejected", 502, { error: "provider_refused" }],
     ["conflict", 400, { error: "changed_meanwhile" }],
     ["duplicate_grant", 409, { error: "duplicate_grant" }],
+    ["an address that this broker refuses", 502, { error: "refused_here" }],
   ] as const)("when the exchange ends with %s, and once", async (code, status, detail) => {
     const { browser, callback, connectionId } = await comingBack();
-    stage.behaviour.exchange = () => Promise.reject(new BrokerError(code, "not so"));
+    const refused = new EgressRefusalError("not so", { retryAfterSeconds: 1 });
+    const isOurs = code === "an address that this broker refuses";
+    stage.behaviour.exchange = () => Promise.reject(isOurs ? refused : new BrokerError(code, "not so"));
     for (let again = 0; again < 2; again++) expect((await browser.get(callback)).statusCode).toBe(status);
     expect(details(connectionId).slice(1)).toEqual([["consent_failed", detail]]);
   });

@@ -95,6 +95,7 @@ const statuses: [ConsentProblem, number][] = [
   ["provider_refused", 502],
   ["provider_unavailable", 502],
   ["provider_busy", 503],
+  ["refused_here", 502],
   ["client_rejected", 502],
   ["storage_unavailable", 503],
   ["interrupted", 500],
