@@ -76,9 +76,9 @@ export async function planClient(session: Session, questions: Questions, wish: C
   const { name, provider, mayMake } = wish;
   const api = session.api();
   if (name !== undefined) {
+    if (!mayMake) return { name }; // the broker says whether it is there, and fits
     const named = await findClient(api, name);
-    if (named !== undefined) return useNamed(session, named, wish);
-    return mayMake ? await planNew(session, questions, { ...wish, name }) : { name }; // then the broker says that there is none
+    return named === undefined ? await planNew(session, questions, { ...wish, name }) : useNamed(session, named, wish);
   }
   const there = (await collectItems(api, "/clients", { provider: provider.id })).items;
   const fitting = there.filter((client) => fits(client, wish));

@@ -6,7 +6,7 @@ import {
   type ClientOptions,
   type ClientPlan,
 } from "./client-maker.ts";
-import { UsageError } from "./errors.ts";
+import { CliError, UsageError } from "./errors.ts";
 import { readProvider, type Provider } from "./provider.ts";
 import { createQuestions, type Questions } from "./questions.ts";
 import { textOf, type Resource } from "./resource.ts";
@@ -63,9 +63,19 @@ export async function createConnection(session: Session, wish: Wish): Promise<Re
   } catch (error) {
     const client = textOf(plan.connection["client"]);
     if (newClient === undefined) throw await withSuggestion(api, error, { name: client, path: "/clients" });
-    await api.delete(`/clients/${client}`);
-    session.output.note(`Client ${client} is deleted again, since its connection could not be made.`);
+    await undoClient(session, client);
     throw error;
+  }
+}
+
+/** What is to be told is why the connection could not be made: a client that cannot be deleted is only noted. */
+async function undoClient({ api, output }: Session, client: string): Promise<void> {
+  try {
+    await api().delete(`/clients/${client}`);
+    output.note(`Client ${client} is deleted again, since its connection could not be made.`);
+  } catch (error) {
+    if (!(error instanceof CliError)) throw error;
+    output.note(`Client ${client} stays: ${error.message}`);
   }
 }
 

@@ -9,6 +9,7 @@ import { addProviderCommands } from "./commands/providers.ts";
 import { addRecoverCommand } from "./commands/recover.ts";
 import { addTokenCommand } from "./commands/token.ts";
 import { CliError } from "./errors.ts";
+import { example } from "./options.ts";
 import { printable } from "./output.ts";
 import type { Cli } from "./session.ts";
 
@@ -35,6 +36,7 @@ function buildProgram(cli: Cli): Command {
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({ writeOut: cli.terminal.out, writeErr: cli.terminal.err, outputError: () => undefined })
     .exitOverride();
+  example(program, "connect acme-bol --provider bol", "connections list", "token acme-bol");
   addTokenCommand(program, cli);
   addConnectCommand(program, cli);
   addImportCommand(program, cli);

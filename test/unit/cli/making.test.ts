@@ -214,6 +214,25 @@ test("where the broker refuses the connection, the client that was made for it i
   expect(broker.requests.filter(({ method }) => method === "DELETE")).toHaveLength(1);
 });
 
+test("a client that cannot be deleted again is noted, and the first failure is the one that is told", async () => {
+  await using broker = await startStubBroker({
+    "GET /providers/market": market,
+    "GET /clients": none,
+    "POST /clients": client,
+    "DELETE /clients/market": problem(409, "conflict", "It is in use."),
+    "GET /connections/a": unknown,
+    "GET /connections": none,
+    "POST /connections": problem(503, "storage_unavailable", "Postgres is away."),
+  });
+  const line = ["connect", "a", "--provider", "market", "--client-id", "id-1"];
+  const result = await run(line, { env: { FRESHET_URL: broker.url, FRESHET_CLIENT_SECRET: "s" } });
+  expect(result).toMatchObject({
+    exitCode: 1,
+    err: expect.stringMatching(/Postgres is away\. \(storage_unavailable\)\n$/),
+  });
+  expect(result.err).toContain("Client market stays: It is in use.");
+});
+
 test("a key that may not see definitions sends what it has, and connects with the client that it names", async () => {
   await using broker = await startStubBroker({
     "GET /providers/market": problem(403, "forbidden", "This key has no admin."),
