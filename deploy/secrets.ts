@@ -79,10 +79,8 @@ function makeMissing(folder: string): void {
     write(join(folder, file), { value: make(read), mode, replaces: false });
     say(`${name}: made`);
   }
-  say(
-    "Keep a copy of encryption_keys apart from the database's backups: nobody can read the stored tokens without it.",
-  );
-  say("docker compose exec -T broker cat /run/secrets/encryption_keys");
+  say("Nobody can read the stored tokens without encryption_keys: keep a copy, apart from the database's backups.");
+  say("This prints them: docker compose exec -T broker cat /run/secrets/encryption_keys");
 }
 
 function put(folder: string, { name, value, replaces }: { name: string; value: string; replaces: boolean }): void {
