@@ -7,7 +7,7 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   return near?.candidate;
 }
 
-/** The same as a sentence to put behind an error, ` Did you mean "bol"?`; empty: nothing is like it. */
+/** The same as a sentence to put behind an error, ` Did you mean "sandbox"?`; empty: nothing is like it. */
 export function didYouMean(name: string, known: readonly string[]): string {
   const near = nearest(name, known);
   return near === undefined ? "" : ` Did you mean "${near}"?`;

@@ -36,7 +36,7 @@ function buildProgram(cli: Cli): Command {
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({ writeOut: cli.terminal.out, writeErr: cli.terminal.err, outputError: () => undefined })
     .exitOverride();
-  example(program, "connect acme-bol --provider bol", "connections list", "token acme-bol");
+  example(program, "connect acme-orders --provider sandbox", "connections list", "token acme-orders");
   addTokenCommand(program, cli);
   addConnectCommand(program, cli);
   addImportCommand(program, cli);

@@ -59,7 +59,7 @@ export function addClientCommands(program: Command, cli: Cli): void {
         output.list(await collectItems(api(), "/clients", { ...options }), columns),
       ),
     );
-  example(list, "clients list", "clients list --provider bol");
+  example(list, "clients list", "clients list --provider sandbox");
   const show = clients
     .command("show <name>")
     .description("one client, without its secret")
@@ -68,13 +68,13 @@ export function addClientCommands(program: Command, cli: Cli): void {
         output.show(await api().get(`/clients/${segment(name)}`)),
       ),
     );
-  example(show, "clients show bol-app");
+  example(show, "clients show orders-app");
   defineUpdate(clients, cli);
   const remove = clients
     .command("delete <name>")
     .description("delete a client that no connection uses")
     .action(handle(cli, deleteClient));
-  example(remove, "clients delete bol-app");
+  example(remove, "clients delete orders-app");
 }
 
 function defineAdd(clients: Command, cli: Cli): void {
@@ -91,7 +91,7 @@ function defineAdd(clients: Command, cli: Cli): void {
     .option("--connections <pattern>", patternHelp, collect)
     .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
     .action(handle(cli, addClient));
-  example(add, "clients add bol-app --provider bol --client-id 1234 --client-secret-file secret.txt");
+  example(add, "clients add orders-app --provider sandbox --client-id 1234 --client-secret-file secret.txt");
 }
 
 function defineUpdate(clients: Command, cli: Cli): void {
@@ -108,8 +108,8 @@ function defineUpdate(clients: Command, cli: Cli): void {
     .action(handle(cli, updateClient));
   example(
     update,
-    "clients update bol-app --client-secret-file secret.txt",
-    "clients update bol-app --connections 'acme-*'",
+    "clients update orders-app --client-secret-file secret.txt",
+    "clients update orders-app --connections 'acme-*'",
   );
 }
 

@@ -41,9 +41,9 @@ export function addConnectCommand(program: Command, cli: Cli): void {
     .action(handle(cli, connect));
   example(
     command,
-    "connect acme-bakery",
-    "connect acme-bakery --provider bakeronline --client-id 264ade60 --scope company:read",
-    "connect acme-bol --provider bol --grant client_credentials --client-id 1234 --client-secret-file secret.txt",
+    "connect acme-crm",
+    "connect acme-crm --provider sandbox --scope read",
+    "connect acme-orders --provider sandbox --grant client_credentials --client-id 1234 --client-secret-file secret.txt",
   );
 }
 

@@ -42,7 +42,7 @@ export function addConnectionCommands(program: Command, cli: Cli): void {
     .description("revoke its tokens at the provider where that can be done, then delete it")
     .option("--no-revoke", "leave the tokens at the provider alone")
     .action(handle(cli, deleteConnection));
-  example(remove, "connections delete acme-bol");
+  example(remove, "connections delete acme-orders");
 }
 
 function defineAdd(connections: Command, cli: Cli): void {
@@ -52,7 +52,7 @@ function defineAdd(connections: Command, cli: Cli): void {
       "create a connection; one that needs a person is then connected with: freshet connect NAME (which can make it, too)",
     );
   addConnectionOptions(add).action(handle(cli, addConnection));
-  example(add, "connections add acme-bol --provider bol --client bol-app --grant client_credentials");
+  example(add, "connections add acme-orders --provider sandbox --client orders-app --grant client_credentials");
 }
 
 /** What a new connection may be given, wherever it is made. */
@@ -83,13 +83,13 @@ function defineLooks(connections: Command, cli: Cli): void {
     .command("show <name>")
     .description("one connection; never its tokens")
     .action(handle(cli, async ({ api, output }, { args: [name = ""] }) => output.show(await api().get(pathOf(name)))));
-  example(show, "connections show acme-bol");
+  example(show, "connections show acme-orders");
   const events = connections
     .command("events <name>")
     .description("its history, newest first")
     .option("--limit <count>", "how many events (default: 50, at most 200)", wholeNumber)
     .action(handle(cli, showEvents));
-  example(events, "connections events acme-bol --limit 5");
+  example(events, "connections events acme-orders --limit 5");
 }
 
 function defineChanges(connections: Command, cli: Cli): void {
@@ -103,17 +103,17 @@ function defineChanges(connections: Command, cli: Cli): void {
     .option("--username <name>", "new credentials; the password comes from a file, FRESHET_PASSWORD or a prompt")
     .option("--password-file <file>", "file that holds the password, - for stdin")
     .action(handle(cli, updateConnection));
-  example(update, "connections update acme-bol --label team=billing");
+  example(update, "connections update acme-orders --label team=billing");
   const disable = connections
     .command("disable <name>")
     .description("give out no token of it until it is enabled again")
     .action(handle(cli, switchConnection(true)));
-  example(disable, "connections disable acme-bol");
+  example(disable, "connections disable acme-orders");
   const enable = connections
     .command("enable <name>")
     .description("give out its tokens again")
     .action(handle(cli, switchConnection(false)));
-  example(enable, "connections enable acme-bol");
+  example(enable, "connections enable acme-orders");
 }
 
 function defineGrants(connections: Command, cli: Cli): void {
@@ -124,7 +124,7 @@ function defineGrants(connections: Command, cli: Cli): void {
     .option("--force", "with --retry-ended: though that may end other connections of the same account")
     .option("--end", "it is probably_dead: end it")
     .action(handle(cli, refreshConnection));
-  example(refresh, "connections refresh acme-bol");
+  example(refresh, "connections refresh acme-orders");
   const code = connections
     .command("code <name>")
     .description("hand in an authorization code that a person copied from the provider's page")
@@ -137,7 +137,7 @@ function defineGrants(connections: Command, cli: Cli): void {
     .option("--accept", "it does")
     .option("--decline", "it does not: the connection keeps what it had")
     .action(handle(cli, confirmAccount));
-  example(confirm, "connections confirm acme-bakery --accept");
+  example(confirm, "connections confirm acme-crm --accept");
 }
 
 async function addConnection(

@@ -31,11 +31,7 @@ export function addImportCommand(program: Command, cli: Cli): void {
     .option("--scope <scopes>", "the granted scopes, separated by spaces")
     .option("--verify", "refresh at once, to see whether the set works")
     .action(handle(cli, importTokens));
-  example(
-    command,
-    "import acme-bakery --refresh-token-file token.txt --verify",
-    "import acme-bakery --file answer.json",
-  );
+  example(command, "import acme-crm --refresh-token-file token.txt --verify", "import acme-crm --file answer.json");
 }
 
 async function importTokens(

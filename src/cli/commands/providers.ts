@@ -28,7 +28,7 @@ export function addProviderCommands(program: Command, cli: Cli): void {
     .action(handle(cli, async ({ api, output }) => output.list(await collectItems(api(), "/providers"), columns)));
   example(list, "providers list");
   const show = providers.command("show <id>").description("one definition in force").action(handle(cli, showProvider));
-  example(show, "providers show bol");
+  example(show, "providers show sandbox");
   const check = providers
     .command("check <file>")
     .description("check a definition file; works offline (what it extends may stand in PROVIDERS_DIR)")

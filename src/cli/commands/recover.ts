@@ -35,7 +35,7 @@ export function addRecoverCommand(program: Command, cli: Cli): void {
     )
     .option("--all", "all that are held")
     .action(handle(cli, recover));
-  example(command, "recover", "recover acme-bol acme-bakery");
+  example(command, "recover", "recover acme-orders acme-crm");
 }
 
 async function recover(

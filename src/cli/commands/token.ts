@@ -16,7 +16,7 @@ export function addTokenCommand(program: Command, cli: Cli): void {
     .option("--wait <seconds>", "how long to wait for a refresh in flight", wholeNumber)
     .option("--token <name>", "a further token of the connection, such as a user's own, by its name")
     .action(handle(cli, printToken));
-  example(command, "token acme-bol", "token acme-bol --rejected-version 7");
+  example(command, "token acme-orders", "token acme-orders --rejected-version 7");
 }
 
 async function printToken(

@@ -68,17 +68,23 @@ export function answers(stage: () => StoreStage): void {
 
     it("that is handed out before it is stored is followed by the next refresh once it is: who needs one waits, who needs none does not", async () => {
       const { id } = await connectExpired(stage());
-      let outages = 20;
-      const goAway =
-        (rows: StoreStage["rows"]): StoreStage["rows"]["commitRefresh"] =>
-        async (key, grant, event) => {
-          if (outages-- > 0) throw new BrokerError("storage_unavailable", "gone");
-          return await rows.commitRefresh(key, grant, event);
-        };
-      const bench = new RefreshBench(stage(), { rows: (rows) => ({ commitRefresh: goAway(rows) }) });
+      let isGone = true;
+      const bench = new RefreshBench(stage(), {
+        rows: (rows) => ({
+          commitRefresh: async (key, grant, event) => {
+            if (isGone) throw new BrokerError("storage_unavailable", "gone");
+            return await rows.commitRefresh(key, grant, event);
+          },
+          // Asked by who waits.
+          readByIds: async (ids) => {
+            isGone = false;
+            return await rows.readByIds(ids);
+          },
+        }),
+      });
       const { row: handedOut } = await bench.run(id, [granted({ refreshToken: "second" })]);
       if (handedOut === null) throw new Error("nothing was handed out");
-      expect((await bench.runFrom(handedOut, [], "ahead")).row?.generation).toBe(1);
+      expect([(await bench.runFrom(handedOut, [], "ahead")).row?.generation, isGone]).toEqual([1, true]);
       const outcome = await bench.runFrom(handedOut, [granted({ refreshToken: "third" })]);
       expect([outcome.kind, tokensOf(outcome.row)?.[1], outcome.row?.version]).toEqual(["moved", "third", 3]);
       expect(bench.requests).toEqual(["first", "second"]);
