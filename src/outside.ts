@@ -44,6 +44,7 @@ import { createKeyring } from "./vault/keyring.ts";
 import type { SpoolEntry, SpoolPlace } from "./spool/spool.ts";
 import type { Alarms } from "./tokens/observer.ts";
 import { createSharedProofs } from "./vault/shared-proofs.ts";
+import { whyNotOnDisk } from "./unreachable.ts";
 import { createTokenVault, type TokenVault } from "./vault/token-vault.ts";
 import { UnreadableSecretError } from "./unreadable.ts";
 import { createKeyList } from "./vault/key-list.ts";
@@ -139,12 +140,17 @@ export async function openStorage(
 export async function openShared(config: Config, storage: Storage, { log, alarms }: Telling) {
   const { redisUrl, keyTrustSeconds } = config;
   const { dataDir, keyring, keys, vault } = storage;
-  const files = createFileSpool(dataDir.spool, (err) => log.error({ err }, "a file of the spool in DATA_DIR"));
+  const disk = createOutage({ log, monotonicMs, name: "DATA_DIR", meanwhile: "Freshet serves all the same" });
+  const files = createFileSpool(dataDir.spool, (error) =>
+    disk.trouble(`a file of its folder spool cannot be read ${whyNotOnDisk(error)}`),
+  );
   await files.finishParts((entry) => isWhole(vault, entry));
   const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
   if (redisUrl === null) {
     const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
-    const marks = createFileMarks(dataDir.marks, (err) => log.warn({ err }, "the marks in DATA_DIR"));
+    const marks = createFileMarks(dataDir.marks, (error) =>
+      disk.trouble(`its file marks, by which a restored database is known, cannot be kept ${whyNotOnDisk(error)}`),
+    );
     const close = async () => {
       await leases.close();
       marks.end();

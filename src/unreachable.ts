@@ -45,6 +45,8 @@ const onDisk: Readonly<Record<string, string>> = {
 
 /** @returns the code in brackets, and what to do where that is known */
 export function whyNotOnDisk(error: unknown): string {
-  const { code = "unknown error" } = error as NodeJS.ErrnoException;
+  const { code = "unknown error", errstr } = error as NodeJS.ErrnoException & { errstr?: string };
+  // SQLite's own words, which hold nothing of a path.
+  if (errstr !== undefined) return `(${errstr}); make it writable for this user, or set DATA_DIR to another folder`;
   return `(${code})${code in onDisk ? `; ${onDisk[code]}` : ""}`;
 }

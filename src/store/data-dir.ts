@@ -30,7 +30,7 @@ export async function holdDataDir(path: string): Promise<DataDir> {
     await mkdir(path, { recursive: true, mode: 0o700 });
     lock = new DatabaseSync(join(path, "lock"));
   } catch (error) {
-    throw new StartupError(`DATA_DIR ${path} cannot be written ${reasonOf(error)}`);
+    throw new StartupError(`DATA_DIR ${path} cannot be written ${whyNotOnDisk(error)}`);
   }
   takeLock(lock, path);
   held.add(lock);
@@ -61,19 +61,13 @@ function takeLock(lock: DatabaseSync, path: string): void {
     throw new StartupError(
       isBusy
         ? `DATA_DIR ${path} is held by another broker process; each needs a folder of its own: stop that one, or set DATA_DIR`
-        : `DATA_DIR ${path} cannot be locked ${reasonOf(error)}`,
+        : `DATA_DIR ${path} cannot be locked ${whyNotOnDisk(error)}`,
     );
   }
 }
 
-type SqliteError = NodeJS.ErrnoException & { errcode?: number; errstr?: string };
+type SqliteError = NodeJS.ErrnoException & { errcode?: number };
 const sqliteBusy = 5;
-
-function reasonOf(error: unknown): string {
-  const { errstr } = error as SqliteError;
-  if (errstr === undefined) return whyNotOnDisk(error);
-  return `(${errstr}); make it writable for this user, or set DATA_DIR to another folder`;
-}
 
 async function readOrMake(path: string, make: () => string) {
   try {

@@ -73,7 +73,9 @@ async function openFolder(
     return await openMigrated(folder, onWarning);
   } catch (error) {
     if (error instanceof StartupError) throw new StartupError(error.message.replace(/^DATABASE_URL:/, "DATA_DIR:"));
-    throw new StartupError(`DATA_DIR: the embedded database in ${folder} cannot be opened (${causeOf(error)})`);
+    throw new StartupError(
+      `DATA_DIR: the embedded database in ${folder} cannot be opened (${causeOf(error)}); put a copy of it back, or move it away to begin anew`,
+    );
   }
 }
 

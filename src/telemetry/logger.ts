@@ -97,9 +97,9 @@ function describeError(error: unknown): object {
   return { ...told, stack: frames.slice(0, 12).join("\n") };
 }
 
-/** What Node's system calls and Redis's client fail with, and what callers are told. */
+/** What Node's system calls, SQLite and Redis's client fail with, and what callers are told. */
 function liesOutside(error: Error): boolean {
-  return error instanceof BrokerError || "syscall" in error || outsideNames.has(error.name);
+  return error instanceof BrokerError || "syscall" in error || "errstr" in error || outsideNames.has(error.name);
 }
 
 const outsideNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortError", "ClusterAllFailedError"]);

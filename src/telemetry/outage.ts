@@ -31,7 +31,8 @@ export function createOutage({ log, monotonicMs, name, meanwhile }: Options): Ou
       sinceMs ??= nowMs;
       if (nowMs - toldMs < quietMs || nowMs - sinceMs < doubtMs) return;
       [toldMs, isTold] = [nowMs, true];
-      log.warn({ [fields[name]]: "unavailable" }, `${name} is away: ${why}. ${meanwhile}`);
+      const is = name === "DATA_DIR" ? "does not work" : "is away";
+      log.warn({ [fields[name]]: "unavailable" }, `${name} ${is}: ${why}. ${meanwhile}`);
     },
     well() {
       if (sinceMs === null) return;

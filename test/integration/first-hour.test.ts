@@ -10,7 +10,7 @@ import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Environment, readConfig } from "../../src/config.ts";
+import { type Environment, readConfig, type Variables } from "../../src/config.ts";
 import { findSecrets } from "../../src/first-secrets.ts";
 import { givenKey } from "../../src/first-steps.ts";
 import { openProviders, openShared, openStorage, type Storage } from "../../src/outside.ts";
@@ -120,6 +120,15 @@ const folders: Cases = {
   },
   "`DATA_DIR/admin-key` that is damaged": async () => await secretsIn({ "admin-key": canary }),
   "`DATA_DIR/encryption-key` that is damaged": async () => await secretsIn({ "encryption-key": canary }),
+  "`DATA_DIR/marks` that is a folder": async () => {
+    const path = await newFolder();
+    await mkdir(join(path, "marks"));
+    return { lines: texts((await openOwn({}, path)).lines.join("")), exit: null };
+  },
+  "`DATA_DIR/spool` that is a file": async () => {
+    const { lines } = await openOwn({}, await newFolder({ spool: "" }));
+    return { lines: texts(lines.join("")), exit: null };
+  },
   "`PROVIDERS_DIR` without a definition": async () => {
     const PROVIDERS_DIR = await newFolder({ "acme.yaml.txt": "id: acme\n" });
     const { lines, log } = keptLog();
@@ -240,23 +249,23 @@ async function startInVain(databaseUrl: string): Promise<void> {
   });
 }
 
-/** What a broker with this REDIS_URL shares, and its log. Its database is not asked. */
-async function openRedis(redisUrl: string) {
+/** What a broker has beside its database, which is not asked, and its log. */
+async function openOwn(env: Variables, path: string) {
   const { lines, log } = keptLog();
   const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
   const keys = createKeyList(async () => ["k1"]);
   const vault = createTokenVault(keyring, { onForged: () => {}, isSilent: async () => false });
-  const dataDir = await holdDataDir(await newFolder());
+  const dataDir = await holdDataDir(path);
   open.push(() => dataDir.release());
   const storage = { dataDir, keyring, keys, vault } as unknown as Storage;
-  const shared = await openShared(readConfig({ REDIS_URL: redisUrl }), storage, { log, alarms: noAlarms });
+  const shared = await openShared(readConfig(env), storage, { log, alarms: noAlarms });
   open.push(async () => await shared.close());
   return { lines, shared };
 }
 
 /** What such a broker logs, as soon as it has told something of Redis. */
 async function redisAt(redisUrl: string): Promise<Told> {
-  const { lines, shared } = await openRedis(redisUrl);
+  const { lines, shared } = await openOwn({ REDIS_URL: redisUrl }, await newFolder());
   await until("a line on Redis", async () => {
     await shared.describeRedis();
     return lines.length > 0;
@@ -432,7 +441,7 @@ describeWithServices(["redis"], "Redis", () => {
   });
 
   it("that goes and comes back is told once each, with the time that it was away", async () => {
-    const { lines, shared } = await openRedis(server.url);
+    const { lines, shared } = await openOwn({ REDIS_URL: server.url }, await newFolder());
     expect(await shared.describeRedis()).toMatch(/^(Redis|Valkey) \d\S+ at 127\.0\.0\.1:\d+$/);
     await server.stop();
     await until("a line", () => lines.length > 0);
