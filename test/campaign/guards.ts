@@ -276,7 +276,7 @@ export const guards: readonly Guard[] = [
   {
     name: "consent: a code goes where it was asked for",
     file: "src/tokens/establish.ts",
-    find: "if (!isSameCodeDestination(destination, codeDestinationOf(row, sendable.client))) throw changedMeanwhile(row);",
+    find: "if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);",
     replace: "",
     caughtBy: unit("tokens/establish"),
   },

@@ -89,7 +89,7 @@ export const errors: readonly HostileAnswer[] = [
   {
     is: "the secrets as a token type of a refusal",
     steps: (request) => [json({ token_type: everySecret(request), message: everySecret(request) }, refused)],
-    outcome: { ...transient, says: /answered 400$/ },
+    outcome: { ...transient, says: /answered 400: / },
   },
   {
     is: "a client refused in control characters",

@@ -25,15 +25,15 @@ function byConnection(ledger: readonly LedgerLine[]): LedgerLine[][] {
 describe("four replicas", () => {
   it("with 120 connections of one host that bears 10 requests in 600 s never send it more, and use what it bears", async () => {
     const limits = { per: "token_host", max_per_window: "10 in 600 s" } as const;
-    const run = await playLimits({ seed: 1, limits, connections: 120, minutes: 60 });
+    const run = await playLimits({ seed: 1, limits, connections: 120, minutes: 40 });
     expect(run.violations).toEqual([]);
     expect(mostIn(600_000, run.ledger)).toBe(10);
-    expect(run.ledger.length).toBeGreaterThanOrEqual(50);
+    expect(run.ledger.length).toBeGreaterThanOrEqual(30);
     // Each connection asks once in each window, not again and again.
-    expect(run.asked).toBeLessThan(8 * 120);
+    expect(run.asked).toBeLessThan(6 * 120);
   });
 
-  it.each([1, 2, 3])(
+  it.each([1, 2])(
     "that crash, freeze and lose what Postgres says keep the limit all the same, seed %i",
     async (seed) => {
       const limits = { max_per_window: "10 in 600 s" };
