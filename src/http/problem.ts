@@ -67,21 +67,27 @@ export type PageFor = { asker: Asker; path: string; methods?: readonly string[] 
 type Answer = { status: number; headers: Record<string, string>; body: string };
 
 /** The error as a page where a browser asks for one, else as a problem. */
-async function answerOf(error: BrokerError, accept: string | undefined, pageFor: PageFor): Promise<Answer> {
+async function answerOf(error: BrokerError, headersOf: AskingHeaders, pageFor: PageFor): Promise<Answer> {
   const problem = problemOf(error);
   const { status, code, detail } = problem;
   const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff", "content-type": mediaType };
   if (pageFor === null) return { status, headers, body: JSON.stringify(problem) };
-  const vary = { vary: "accept" };
-  if (!wantsPage(accept)) return { status, headers: { ...headers, ...vary }, body: JSON.stringify(problem) };
+  const vary = { vary: "accept, authorization" };
+  if (!wantsPage(headersOf)) return { status, headers: { ...headers, ...vary }, body: JSON.stringify(problem) };
   const { asker, path, methods = [] } = pageFor;
   const body = await errorPage({ status, code, detail, path, methods }, asker);
   return { status, headers: { ...pageHeaders("nowhere"), ...vary }, body };
 }
 
-/** Browsers name HTML when somebody opens an address, and no JSON; programs do not name HTML, or both. */
-function wantsPage(accept = ""): boolean {
-  return /\btext\/html\b/i.test(accept) && !/\bapplication\/([\w.+-]*\+)?json\b/i.test(accept);
+type AskingHeaders = { accept?: string | undefined; authorization?: string | undefined };
+
+/**
+ * Every browser names XHTML beside HTML when somebody opens an address, and sends no bearer. Programs name neither, or HTML alone, as
+ * Java's HttpURLConnection does unless it is told otherwise.
+ */
+function wantsPage({ accept = "", authorization }: AskingHeaders): boolean {
+  const isProgram = authorization !== undefined || /\bapplication\/([\w.+-]*\+)?json\b/i.test(accept);
+  return !isProgram && /\btext\/html\b/i.test(accept) && /\bapplication\/xhtml\+xml\b/i.test(accept);
 }
 
 /** Answers with a problem, or for a browser with a page, and the headers that belong to its code. */
@@ -94,14 +100,15 @@ export async function sendProblem(
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
   // Said here, too, since faults before routing meet no hook.
-  const { status, headers, body } = await answerOf(error, reply.request.headers.accept, pageFor);
+  const { status, headers, body } = await answerOf(error, reply.request.headers, pageFor);
   return await reply.code(status).headers(headers).serializer(String).send(body);
 }
 
 /** The same as bytes of HTTP/1.1, for a connection that is then closed. `received`: what has come of the request. */
 export async function rawProblem(error: BrokerError, received: string, asker: Asker | null): Promise<string> {
-  const accept = /^accept:([^\r\n]*)/im.exec(received)?.[1];
-  const { status, headers, body } = await answerOf(error, accept, asker && { asker, path: "" });
+  const header = (name: RegExp) => name.exec(received)?.[1];
+  const asking = { accept: header(/^accept:([^\r\n]*)/im), authorization: header(/^authorization:([^\r\n]*)/im) };
+  const { status, headers, body } = await answerOf(error, asking, asker && { asker, path: "" });
   const lines = Object.entries({
     ...headers,
     "content-length": String(Buffer.byteLength(body)),

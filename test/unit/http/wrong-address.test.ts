@@ -11,6 +11,9 @@ import { createLogger } from "../../../src/telemetry/logger.ts";
 
 /** As Chromium, Firefox and Safari send it with an address that somebody types in. */
 const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+const acceptedByPrograms = ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0, */*"];
+/** What HttpURLConnection sends where nobody sets the header. */
+const javas = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2";
 const pageType = "text/html; charset=utf-8";
 const problemType = "application/problem+json; charset=utf-8";
 
@@ -69,12 +72,13 @@ describe("of a wrong address a browser gets a page that says what to do, and a p
   test.each(cases)("$method $url", async ({ url, method, status, says }) => {
     const page = await app.inject({ method, url, headers: { accept: browser } });
     expect([page.statusCode, page.headers["content-type"]]).toEqual([status, pageType]);
-    expect(page.headers).toMatchObject({ ...pageHeaders("nowhere"), vary: "accept" });
+    expect(page.headers).toMatchObject({ ...pageHeaders("nowhere"), vary: "accept, authorization" });
     for (const words of [says, "What now?", "Bakery B.V.", "help@bakery.example"]) expect(page.body).toContain(words);
-    for (const accept of [undefined, "*/*", "application/json", "application/json, text/html;q=0.5"]) {
-      const problem = await app.inject({ method, url, headers: accept === undefined ? {} : { accept } });
+    const programs = [{}, ...[...acceptedByPrograms, javas].map((accept) => ({ accept }))];
+    for (const headers of [...programs, { accept: browser, authorization: "Basic eDp5" }]) {
+      const problem = await app.inject({ method, url, headers });
       expect([problem.statusCode, problem.headers["content-type"]]).toEqual([status, problemType]);
-      expect(problem.headers).toMatchObject({ vary: "accept", "cache-control": "no-store" });
+      expect(problem.headers).toMatchObject({ vary: "accept, authorization", "cache-control": "no-store" });
       for (const name of ["allow", "www-authenticate"]) expect(page.headers[name]).toBe(problem.headers[name]);
     }
   });
