@@ -11,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -69,18 +70,39 @@ async function main([folder = "", verb, name = "", flag]: string[]): Promise<voi
 }
 
 function makeMissing(folder: string): void {
+  requireNoneLeft(folder);
   const read = (name: string) => readSecret(folder, name);
   for (const [name, { file, mode, make }] of Object.entries(secrets)) {
-    if (existsSync(join(folder, file))) {
-      read(name);
-      say(`${name}: kept`);
-      continue;
-    }
-    write(join(folder, file), { value: make(read), mode, replaces: false });
-    say(`${name}: made`);
+    const path = join(folder, file);
+    const isMade = !existsSync(path) && write(path, { value: make(read), mode, replaces: false });
+    if (!isMade) read(name);
+    say(`${name}: ${isMade ? "made" : "kept"}`);
   }
   say("Nobody can read the stored tokens without encryption_keys: keep a copy, apart from the database's backups.");
   say("This prints them: docker compose exec -T broker cat /run/secrets/encryption_keys");
+}
+
+/**
+ * A version before kept its secrets in the clone, in `deploy/secrets`. New ones beside them would fit neither the database nor what is
+ * sealed in it.
+ */
+function requireNoneLeft(folder: string): void {
+  const old = join(folder, "deploy/secrets"); // docker-compose.yml mounts the clone's `deploy` there
+  const missing = Object.entries(secrets).filter(([, { file }]) => !existsSync(join(folder, file)));
+  const left = missing.map(([name]) => name).filter((name) => existsSync(old) && mayBeThere(join(old, name)));
+  if (left.length === 0) return;
+  throw new Refusal(
+    `deploy/secrets holds ${left.join(", ")}, of a version before, and the volumes do not: nothing was made. Put them in with the lines in docs/deploy.md, "Secrets"; to begin anew without them, move that folder away`,
+  );
+}
+
+/** Also where this user may not look: the folder was for the user alone who had made it. */
+function mayBeThere(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return true;
+  }
 }
 
 function put(folder: string, { name, value, replaces }: { name: string; value: string; replaces: boolean }): void {
@@ -91,15 +113,12 @@ function put(folder: string, { name, value, replaces }: { name: string; value: s
   }
   if (value === "") throw new Refusal(`${name}: nothing came on standard input. Give it as in: put ${name} < file`);
   const path = join(folder, secret.file);
-  const isThere = existsSync(path);
-  if (isThere && readFileSync(path, "utf8") === value) return say(`${name}: is this one already`);
-  if (isThere && !replaces) {
-    throw new Refusal(
-      `${name}: another one is there, and was not replaced. To put this one in its place: put ${name} --replace`,
-    );
-  }
-  write(path, { value, mode: secret.mode, replaces });
-  say(`${name}: put`);
+  const isThisOne = () => existsSync(path) && readFileSync(path, "utf8") === value;
+  if (!isThisOne() && write(path, { value, mode: secret.mode, replaces })) return say(`${name}: put`);
+  if (isThisOne()) return say(`${name}: is this one already`);
+  throw new Refusal(
+    `${name}: another one is there, and was not replaced. To put this one in its place: put ${name} --replace`,
+  );
 }
 
 function readSecret(folder: string, name: string): string {
@@ -108,25 +127,48 @@ function readSecret(folder: string, name: string): string {
   throw new Refusal(`${name}: is empty. Send the right one: put ${name} --replace < file`);
 }
 
-/** Whole or not at all, also when the machine loses power: what is sealed with a key that is half written is lost. */
-function write(path: string, { value, mode, replaces }: { value: string; mode: number; replaces: boolean }): void {
-  const half = join(dirname(path), `.${basename(path)}`);
+/**
+ * Whole or not at all, also when the machine loses power: what is sealed with a key that is half written is lost.
+ * False: one is there, and this one does not replace it.
+ */
+function write(path: string, { value, mode, replaces }: { value: string; mode: number; replaces: boolean }): boolean {
   requireWritable(dirname(path));
-  rmSync(half, { force: true });
-  const file = openSync(half, "wx", readableBy.user);
+  // A name of its own: another process that writes the same secret at the same time has another file.
+  const half = join(dirname(path), `.${basename(path)}.${randomBytes(8).toString("hex")}`);
+  try {
+    writeDown(half, value, mode);
+    if (replaces) renameSync(half, path);
+    else if (!linkIfMissing(half, path)) return false;
+    syncFolder(dirname(path));
+    return true;
+  } finally {
+    rmSync(half, { force: true });
+  }
+}
+
+function writeDown(path: string, value: string, mode: number): void {
+  const file = openSync(path, "wx", readableBy.user);
   writeSync(file, value);
   fchmodSync(file, mode); // whatever the umask is
   fsyncSync(file);
   closeSync(file);
-  if (replaces) {
-    renameSync(half, path);
-  } else {
-    linkSync(half, path); // fails where somebody else was first
-    rmSync(half);
+}
+
+/** Unlike a rename, a link never replaces what somebody else has put there first. */
+function linkIfMissing(from: string, to: string): boolean {
+  try {
+    linkSync(from, to);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST") return false;
+    throw error;
   }
-  const parent = openSync(dirname(path), "r");
-  fsyncSync(parent);
-  closeSync(parent);
+}
+
+function syncFolder(path: string): void {
+  const folder = openSync(path, "r");
+  fsyncSync(folder);
+  closeSync(folder);
 }
 
 /** A volume that another container has mounted first is not the image's user's. */

@@ -24,23 +24,19 @@ const oauthErrors: Record<string, Verdict> = {
   server_error: verdicts.transient,
 };
 
+type Refusal = { definition: ProviderDefinition; response: TokenResponse; body: unknown };
+
 /** What an answer without a token means: the definition's rules first, then RFC 6749, then the status. */
-export function classifyRefusal(options: {
-  definition: ProviderDefinition;
-  response: TokenResponse;
-  body: unknown;
-}): Verdict & Pick<Failure, "retryAfterSeconds" | "oauthError"> {
+export function classifyRefusal(options: Refusal): Verdict & Pick<Failure, "retryAfterSeconds" | "oauthError"> {
   const { definition, response, body } = options;
   const error = readPointer(body, "/error");
-  const answer = { status: response.status, body, text: strictText(response)?.text ?? "" };
-  const rule = definition.errors.find((candidate) => candidate.endpoint === "token" && matches(candidate, answer));
-  const isUncertain = response.relayedBy !== undefined && response.status >= 500;
-  const verdict: Verdict = isUncertain
-    ? // A proxy that passes requests on answers so when it has lost the provider's answer, and a rule may take its words for the provider's.
-      { class: "unknown", code: "outcome_unknown" }
+  const answer = answerOf(response, body);
+  const rule = decidingRule(options);
+  const verdict: Verdict = isLostByProxy(response)
+    ? { class: "unknown", code: "outcome_unknown" }
     : rule && rule.means !== "access_token_expired"
       ? verdicts[rule.means]
-      : byProtocol(effectiveStatus(definition, { response, body }), error, readPointer(body, "/error_description"));
+      : byProtocol({ ...answer, status: effectiveStatus(definition, { response, body }) });
   const retryAfterSeconds = readRetryAfter(response.headers);
   const oauthError = typeof error === "string" && /^[a-z_]{1,60}$/.test(error) ? error : undefined;
   return {
@@ -50,7 +46,41 @@ export function classifyRefusal(options: {
   };
 }
 
-function matches(rule: ErrorRule, given: { status: number; body: unknown; text: string }): boolean {
+/** The rule of the definition that says what an answer without a token means, if one does. */
+export function decidingRule({ definition, response, body }: Refusal): ErrorRule | undefined {
+  if (isLostByProxy(response)) return undefined;
+  const answer = answerOf(response, body);
+  return definition.errors.find(
+    (rule) => rule.endpoint === "token" && mayDecide(rule, answer) && matches(rule, answer),
+  );
+}
+
+/** A proxy that passes requests on answers so when it has lost the provider's answer. A rule could take its words for the provider's. */
+function isLostByProxy({ relayedBy, status }: TokenResponse): boolean {
+  return relayedBy !== undefined && status >= 500;
+}
+
+type Answer = { status: number; body: unknown; text: string };
+
+function answerOf(response: TokenResponse, body: unknown): Answer {
+  return { status: response.status, body, text: strictText(response)?.text ?? "" };
+}
+
+/** Statuses about the way and the server, not about the grant: a rule that ends grants must name one of them to be asked there. */
+function isAboutTheWay(status: number): boolean {
+  return status >= 500 || [407, 408, 425, 429].includes(status);
+}
+
+/** Hints that some servers write beside the words for a dead refresh token: another client asked, or the server has lost its key. */
+const otherCause = /is not linked to client|cannot decrypt the refresh token/iu;
+
+/** A grant that lives must not be ended by mistake: only a person can connect it again. */
+function mayDecide({ means, status: named }: ErrorRule, { status, text }: Answer): boolean {
+  if (means !== "needs_reauthorization") return true;
+  return !otherCause.test(text) && (named !== undefined || !isAboutTheWay(status));
+}
+
+function matches(rule: ErrorRule, given: Answer): boolean {
   const { status, body } = given;
   if (rule.status !== undefined && rule.status !== status) return false;
   if (rule.body !== undefined && !new RegExp(rule.body, "u").test(given.text)) return false;
@@ -76,21 +106,27 @@ function textAt(body: unknown, pointer: string): string | null {
 }
 
 /**
- * Many servers answer invalid_request to a dead refresh token. Only words that call the refresh token itself dead end the grant: one that
- * is missing is a mistake of ours.
+ * Many servers answer invalid_request to a dead refresh token. Only a sentence that calls the refresh token itself dead, and says nothing
+ * else, ends the grant: one that is missing or stands there twice is a mistake of the request.
  */
 const deadInWords =
-  /^(?:the )?refresh[ _]token (?:is |was |has )?(?:been )?(?:invalid|expired|revoked)|^invalid "?refresh[ _]token/iu;
+  /^(?:(?:the )?refresh[ _]token (?:is |was |has )?(?:been )?(?:invalid|expired|revoked)(?:(?:,| or|, or) (?:invalid|expired|revoked))*|invalid "?refresh[ _]token"?(?: in request)?)[.!]?$/iu;
+
+function saysDead({ status, body, text }: Answer): boolean {
+  const description = readPointer(body, "/error_description");
+  if (![400, 401, 403].includes(status) || readPointer(body, "/error") !== "invalid_request") return false;
+  return typeof description === "string" && deadInWords.test(description) && !otherCause.test(text);
+}
 
 /** A status of 500 and its like says that nobody knows what happened, whatever the body says. */
-function byProtocol(status: number, error: unknown, description: unknown): Verdict {
+function byProtocol(answer: Answer): Verdict {
+  const { status, body } = answer;
+  const error = readPointer(body, "/error");
   if (status === 429) return verdicts.rate_limited;
   if (status === 503 || (status >= 300 && status < 400)) return verdicts.transient;
   if (status >= 500) return { class: "unknown", code: "outcome_unknown" };
   if (typeof error === "string" && Object.hasOwn(oauthErrors, error)) return oauthErrors[error] ?? verdicts.transient;
-  if (error === "invalid_request" && typeof description === "string" && deadInWords.test(description)) {
-    return verdicts.needs_reauthorization;
-  }
+  if (saysDead(answer)) return verdicts.needs_reauthorization;
   // A proxy's own word, Request Timeout and Too Early are about the way, not the grant (RFC 9110, sections 15.5.8 and 15.5.9; RFC 8470, 5.2).
   if (status === 407 || status === 408 || status === 425) return verdicts.transient;
   if (status >= 400) return verdicts.unexplained;

@@ -1,5 +1,5 @@
 import { parseAnswer } from "./answer-body.ts";
-import { classifyRefusal } from "./classify.ts";
+import { classifyRefusal, decidingRule } from "./classify.ts";
 import type { ErrorRule, ProviderDefinition } from "./definition.ts";
 import type { FailureCode } from "./grant.ts";
 import type { TokenResponse } from "./token-response.ts";
@@ -18,12 +18,8 @@ export function explainRefusal(definition: ProviderDefinition, response: TokenRe
   const body = parseAnswer(response, definition.response.format);
   const verdict = (errors: readonly ErrorRule[], said: unknown) =>
     classifyRefusal({ definition: { ...definition, errors }, response, body: said });
-  // Nothing but a rule says `blocked`: with that meaning, a rule that matches shows itself.
-  const index = definition.errors.findIndex(
-    (rule) => verdict([{ ...rule, means: "blocked" }], body).code === "blocked",
-  );
-  const rule = definition.errors[index];
-  if (rule) return `errors[${index}] of the definition: ${describeRule(rule)}`;
+  const rule = decidingRule({ definition, response, body });
+  if (rule) return `errors[${definition.errors.indexOf(rule)}] of the definition: ${describeRule(rule)}`;
   const plain = verdict([], body);
   const unnamed = typeof body === "object" && body !== null ? { ...body, error: undefined } : body;
   if (plain.oauthError !== undefined && plain.code !== verdict([], unnamed).code) {

@@ -46,6 +46,9 @@ const imageEnv = readEnv(image, "");
 const services = Object.entries(compose.services);
 const brokers = services.filter(([name]) => /^broker(-\d+)?$/.test(name));
 
+/** Mounts of volumes. Those of the clone begin with `./`. */
+const volumesOf = ({ volumes = [] }: Service) => volumes.filter((mount) => !mount.startsWith("./"));
+
 test("every variable of the brokers exists in the configuration", () => {
   expect(brokers.map(([name]) => name)).toEqual(["broker", "broker-2"]);
   const used = brokers.flatMap(([, { environment = {} }]) => Object.keys(environment));
@@ -86,7 +89,7 @@ test("whatever a service mounts, joins or waits for is declared", () => {
   for (const [name, service] of services) {
     for (const { source } of service.configs ?? []) expect(Object.keys(compose.configs), name).toContain(source);
     for (const network of service.networks ?? []) expect(Object.keys(compose.networks), name).toContain(network);
-    for (const volume of service.volumes ?? []) expect(Object.keys(compose.volumes)).toContain(volume.split(":")[0]);
+    for (const volume of volumesOf(service)) expect(Object.keys(compose.volumes)).toContain(volume.split(":")[0]);
   }
 });
 
@@ -112,15 +115,16 @@ test("a service is waited for until it is healthy, and knows when it is; the one
 test("docker compose up needs nothing that is not in a fresh clone: no file of secrets, no variable, no .env", async () => {
   const ignored = (await text(".gitignore")).split("\n").filter((line) => line !== "");
   expect(compose.secrets).toBe(undefined);
-  for (const { file } of Object.values(compose.configs)) {
+  const mounts = services.flatMap(([, { volumes = [] }]) => volumes).filter((mount) => /^[./~]/.test(mount));
+  expect(mounts.filter((mount) => !/^\.\/[^:]+:[^:]+:ro$/.test(mount))).toEqual([]);
+  const mounted = mounts.map((mount) => mount.slice(2, mount.indexOf(":")));
+  for (const file of [...Object.values(compose.configs).map((config) => config.file), ...mounted]) {
     expect([file, existsSync(join(root, file)), ignored.some((line) => file.startsWith(line))]).toEqual([
       file,
       true,
       false,
     ]);
   }
-  const mounts = services.flatMap(([, { volumes = [] }]) => volumes);
-  expect(mounts.filter((mount) => /^[./~]/.test(mount))).toEqual([]);
   const yaml = await text("docker-compose.yml");
   const variables = [...yaml.replaceAll("$$", "").matchAll(/\$\{?([A-Z_]+)(:-)?/g)];
   expect(variables.filter(([, , fallback]) => fallback === undefined).map(([all]) => all)).toEqual([]);
@@ -167,19 +171,32 @@ test("the load balancer asks every broker whether it is ready, repeats nothing t
 /** Folders in place of the volumes that hold secrets, as the image gives them to a volume that is new. */
 async function secretVolumes() {
   const folder = await temporaryFolder("secrets");
-  const mounts = (compose.services["secrets"]?.volumes ?? []).map((mount) => mount.split(":"));
+  const mounts = volumesOf(compose.services["secrets"] ?? {}).map((mount) => mount.split(":"));
   const { entrypoint: [program = "", ...given] = [] } = compose.services["secrets"] ?? {};
   const places = new Map(mounts.map(([volume = "", path = ""]) => [volume, join(folder.path, path)]));
   for (const place of places.values()) await mkdir(place, { recursive: true });
-  const make = async (args: string[] = [], input = "") => {
+  const make = async (args: string[] = [], input = "", env: Record<string, string> = {}) => {
     const placed = given.map((each) => (each.startsWith("/") ? join(folder.path, each) : each));
-    const child = spawn(program, [...placed, ...args], { cwd: root, stdio: "pipe" });
+    const child = spawn(program, [...placed, ...args], { cwd: root, stdio: "pipe", env: { ...process.env, ...env } });
     child.stdin.end(input);
     const [out, error] = await Promise.all([readText(child.stdout), readText(child.stderr)]);
     if (child.exitCode === null) await once(child, "exit");
     return { code: child.exitCode, out, error };
   };
-  return { places, make, remove: async () => await folder.remove() };
+  // Where the service sees the clone's `deploy`, in which a version before kept its secrets.
+  const clone = (compose.services["secrets"]?.volumes ?? []).find((mount) => mount.startsWith("./deploy:"));
+  const old = join(folder.path, clone?.split(":")[1] ?? "/nowhere", "secrets");
+  /** One process for each input. All have seen that nothing is there before the first of them makes anything. */
+  const makeAtOnce = async (args: string[], inputs: string[]) => {
+    const env = {
+      NODE_OPTIONS: `--import=${join(root, "test/support/faults/meet-at-link.ts")}`,
+      MEETING: join(folder.path, "meeting"),
+      MEETING_SIZE: String(inputs.length),
+    };
+    await mkdir(env.MEETING);
+    return await Promise.all(inputs.map(async (input) => await make(args, input, env)));
+  };
+  return { places, old, make, makeAtOnce, remove: async () => await folder.remove() };
 }
 
 /** Where a path of a container is, by what it mounts. */
@@ -250,6 +267,69 @@ test("it keeps what is there, however often it runs, also after it was stopped i
   await remove();
 });
 
+test("several that run at once make each secret once, and none of them fails", async () => {
+  const { places, makeAtOnce, remove } = await secretVolumes();
+  const all = await makeAtOnce([], ["", "", "", ""]);
+  expect(all.map(({ code, error }) => ({ code, error }))).toEqual(all.map(() => ({ code: 0, error: "" })));
+  const lines = all.flatMap(({ out }) => out.split("\n")).filter((line) => /: (made|kept)$/.test(line));
+  expect(lines.filter((line) => line.endsWith("made")).toSorted()).toEqual(oldSecrets.map((name) => `${name}: made`));
+  expect(lines).toHaveLength(all.length * oldSecrets.length);
+  const files = (await Promise.all([...places.values()].map(async (place) => await readdir(place)))).flat();
+  expect(files.toSorted()).toEqual(oldSecrets);
+  const read = async (volume: string, name: string) => await readFile(join(places.get(volume) ?? "", name), "utf8");
+  const password = await read("postgres-secrets", "postgres_password");
+  expect(new URL(await read("broker-secrets", "database_url")).password).toBe(password);
+  await remove();
+});
+
+test("several that put a secret at once: one is there whole, and who came too late is told", async () => {
+  const { places, makeAtOnce, remove } = await secretVolumes();
+  const values = ["k1:one", "k1:one", "k1:two", "k1:two"];
+  const all = await makeAtOnce(["put", "encryption_keys"], values);
+  const kept = await readFile(join(places.get("broker-secrets") ?? "", "encryption_keys"), "utf8");
+  expect(values).toContain(kept);
+  for (const [index, { code, error }] of all.entries()) {
+    if (values[index] === kept) expect({ code, error }).toEqual({ code: 0, error: "" });
+    else expect(error).toMatch(/^secrets: encryption_keys: another one is there.*--replace\n$/);
+  }
+  await remove();
+});
+
+/** The files of `deploy/secrets` in a version before, by the same names as now. */
+const oldSecrets = [
+  "admin_key",
+  "database_url",
+  "encryption_keys",
+  "postgres_password",
+  "redis_password",
+  "redis_url",
+] as const;
+
+test("no secret is made beside those of a version before, until these are put in their places", async () => {
+  const { places, old, make, remove } = await secretVolumes();
+  await mkdir(old, { recursive: true });
+  for (const name of oldSecrets) await writeFile(join(old, name), `old ${name}`);
+  const notPut = /^secrets: deploy\/secrets holds .*encryption_keys.*: nothing was made.*docs\/deploy\.md.*\n$/;
+  expect(await make()).toEqual({ code: 1, out: "", error: expect.stringMatching(notPut) });
+  for (const place of places.values()) expect(await readdir(place)).toEqual([]);
+  const [last = "", ...first] = oldSecrets.toReversed();
+  for (const name of first) expect(await make(["put", name], `old ${name}`)).toMatchObject({ code: 0 });
+  expect(await make()).toMatchObject({ code: 1, out: "", error: expect.stringContaining(`holds ${last},`) });
+  await make(["put", last], `old ${last}`);
+  expect(await make()).toMatchObject({ code: 0, out: expect.not.stringContaining("made") });
+  await remove();
+});
+
+test("docs/deploy.md puts the secrets of a version before in their places, and also where new ones were made already", async () => {
+  const loops = [...(await text("docs/deploy.md")).matchAll(/^for name in (.*); do\n +(.*)$/gm)];
+  expect(loops.map(([, names]) => names?.split(" ").toSorted())).toEqual([oldSecrets, oldSecrets]);
+  const put = "docker compose run --rm -T --no-deps secrets put $name";
+  expect(loops.map(([, , line]) => line)).toEqual([
+    `${put} < deploy/secrets/$name`,
+    `${put} --replace < deploy/secrets/$name`,
+  ]);
+});
+
 test("secrets of one's own are put in its place, and none that is there is replaced unless asked for", async () => {
   const { places, make, remove } = await secretVolumes();
   const file = join(places.get("broker-secrets") ?? "", "encryption_keys");
@@ -296,7 +376,7 @@ test("the service that makes secrets runs once, without a network, from the imag
   const copies = image.instructions.filter(({ name }) => name === "COPY");
   expect(copies.some(({ rest }) => rest.split(/\s+/).includes(script))).toBe(true);
   const user = lastRest(image, "USER");
-  for (const mount of service?.volumes ?? []) {
+  for (const mount of volumesOf(service ?? {})) {
     const path = mount.split(":")[1] ?? "";
     const made = copies.find(({ rest }) => rest.endsWith(` ${path}`));
     expect([path, made?.flags["chown"]]).toEqual([path, user]);

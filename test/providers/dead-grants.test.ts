@@ -26,7 +26,123 @@ const unlisted: StatedAnswer[] = [
   { status: 429, body: { error: "invalid_grant" } },
 ];
 
+/** Answers that use the words of a dead grant, and are about the request, the client or the server. */
+const aboutOthers: [string, StatedAnswer][] = [
+  [
+    "atlassian",
+    {
+      status: 403,
+      body: {
+        error: "unauthorized_client",
+        error_description: "Grant type 'refresh_token' not allowed for the client.",
+      },
+    },
+  ],
+  [
+    "atlassian",
+    { status: 403, body: { error: "invalid_request", error_description: "Missing required parameter: refresh_token" } },
+  ],
+  [
+    "miro",
+    { status: 401, body: { code: "oauthError", message: "refresh_token parameter must be used with grant_type" } },
+  ],
+  [
+    "miro",
+    { status: 401, body: { code: "oauthError", message: "Client credentials for grant refresh_token are invalid" } },
+  ],
+  [
+    "bitbucket",
+    { status: 400, body: { error: "invalid_request", error_description: "Invalid refresh_token parameter" } },
+  ],
+  [
+    "bitbucket",
+    { status: 503, body: { error: "invalid_request", error_description: "Invalid refresh_token service unavailable" } },
+  ],
+  [
+    "discord",
+    {
+      status: 400,
+      body: {
+        error: "invalid_request",
+        error_description: 'Invalid "refresh_token" in request: it stands there twice',
+      },
+    },
+  ],
+  [
+    "linear-app",
+    {
+      status: 400,
+      body: { error: "invalid_request", error_description: "Invalid refresh token request: client_id missing" },
+    },
+  ],
+  [
+    "linear-app",
+    { status: 400, body: { error: "invalid_request", error_description: "Refresh token invalid or missing" } },
+  ],
+  ["pipedrive", { status: 400, body: { success: false, message: "Invalid grant: refresh_token is missing" } }],
+  ["square-pos", { status: 401, body: { type: "service.not_authorized", message: "Invalid refresh token parameter" } }],
+  [
+    "square-pos",
+    { status: 401, body: { errors: [{ code: "UNAUTHORIZED", detail: "Invalid refresh token request" }] } },
+  ],
+  [
+    "teamleader",
+    {
+      status: 401,
+      body: {
+        error: "invalid_request",
+        error_description: "The refresh token is invalid.",
+        hint: "Token is not linked to client",
+      },
+    },
+  ],
+  [
+    "teamleader",
+    {
+      status: 401,
+      body: {
+        error: "invalid_request",
+        message: "The refresh token is invalid.",
+        hint: "Cannot decrypt the refresh token",
+      },
+    },
+  ],
+  [
+    "shopware",
+    {
+      status: 401,
+      body: {
+        errors: [{ code: "8", title: "The refresh token is invalid.", detail: "Token is not linked to client" }],
+      },
+    },
+  ],
+  [
+    "shopware",
+    {
+      status: 401,
+      body: {
+        errors: [{ code: "8", title: "The refresh token is invalid.", detail: "Cannot decrypt the refresh token" }],
+      },
+    },
+  ],
+  [
+    "withings",
+    { status: 200, body: { status: 503, body: {}, error: "Invalid Params: invalid refresh_token parameter" } },
+  ],
+  [
+    "x-twitter",
+    {
+      status: 400,
+      body: { error: "invalid_request", error_description: "Value passed for the token was invalid: it is empty" },
+    },
+  ],
+];
+
 describe("which answer ends a grant", () => {
+  test.each(aboutOthers)("%s: the words of a dead grant in another sentence do not: %j", (id, answer) => {
+    expect(readingOf(onlyWith(id), answer)).not.toBe("refused_for_good");
+  });
+
   test("each definition that may hold a refresh token says so, and how well that is known", () => {
     const silent = refreshing.filter((id) => onlyWith(id).refresh.deadGrant === null);
     expect(silent).toEqual([]);

@@ -72,6 +72,11 @@ describe("the answer that ends a grant", () => {
   });
 });
 
+const inWords = (status: number, words: string): StatedAnswer => ({
+  status,
+  body: { error: "invalid_request", error_description: words },
+});
+
 /** What widespread servers answered to a dead refresh token before they kept to RFC 6749, section 5.2. */
 const beforeTheRfc = {
   "league/oauth2-server 8": {
@@ -113,10 +118,48 @@ describe.each([
     "Refresh token is required",
     "The `refresh_token` parameter was missing.",
     "Invalid client, refresh token not looked at",
-  ])("reads %s as no end", (missing) => {
-    expect(read({ status: 400, body: { error: "invalid_request", error_description: missing } })).toBe(
-      "refused_for_now",
-    );
+    "Invalid refresh_token parameter.",
+    "Refresh token invalid or missing",
+    "Invalid refresh token request: client_id missing",
+    "invalid refresh_token: parameter appears more than once",
+    "Refresh token expired or temporarily locked, retry later",
+  ])("reads %s as no end", (words) => {
+    expect(read(inWords(400, words))).toBe("refused_for_now");
+  });
+
+  test.each([404, 407, 408, 409, 425, 429, 500, 503])("reads no words in a %i as the end", (status) => {
+    expect(read(inWords(status, "Refresh token revoked"))).not.toBe("refused_for_good");
+  });
+
+  test.each(["Token is not linked to client", "Cannot decrypt the refresh token"])(
+    "reads the hint %s as no end: it is about the client, or about the server",
+    (hint) => {
+      const words = "The refresh token is invalid.";
+      const bodies = [
+        { error: "invalid_request", error_description: words, hint },
+        { error: "invalid_request", message: words, hint },
+      ];
+      expect(bodies.map((body) => read({ status: 401, body }))).toEqual(["refused_for_now", "refused_for_now"]);
+    },
+  );
+});
+
+/** How a file with this rule alone reads a status with these words. */
+function withRule(rule: string, status: number) {
+  const yaml = `${usable}errors: [{ endpoint: token, ${rule}, means: needs_reauthorization }]\n`;
+  const extraFolder = folderOf({ "own.yaml": yaml });
+  const catalog = loadCatalog({ builtinFolder: fewBuiltins, extraFolder, sandbox: null });
+  return readingOf(catalog.get("own")!, { status, body: "Unknown account" });
+}
+
+describe("a rule that ends grants", () => {
+  test.each([407, 408, 425, 429, 500, 502, 503])("does not look at a %i, unless it names that status", (status) => {
+    expect(withRule("body: Unknown account", status)).not.toBe("refused_for_good");
+    expect(withRule(`status: ${status}, body: Unknown account`, status)).toBe("refused_for_good");
+  });
+
+  test.each([200, 400, 401, 403, 404])("looks at a %i", (status) => {
+    expect(withRule("body: Unknown account", status)).toBe("refused_for_good");
   });
 });
 
