@@ -105,6 +105,7 @@ test("inside the image the broker's own secret file is the key", async () => {
   const file = join((await temporaryFolder("cli")).path, "admin_key");
   await writeFile(file, "from-a-secret");
   expect(readSettings({ ADMIN_KEY: "next-one,before-it", DATA_DIR: "/nowhere" }).readKey()).toBe("next-one");
+  expect(readSettings({ ADMIN_KEY: "next-one\n", FRESHET_URL: "http://localhost:9\n" }).readKey()).toBe("next-one");
   expect(readSettings({ ADMIN_KEY_FILE: file, DATA_DIR: "/nowhere" }).readKey()).toBe("from-a-secret");
   expect(readSettings({ FRESHET_KEY_FILE: file, FRESHET_URL: "https://b.example" }).readKey()).toBe("from-a-secret");
 });
