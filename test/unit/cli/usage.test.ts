@@ -36,6 +36,23 @@ test.each([
   expect(broker.requests).toEqual([]);
 });
 
+test.each([
+  [["connect", "a", "--input", "api_secret:canary"], "option '--input <key=value>': It must look like key=value."],
+  [["connect", "a", "--label", "=canary"], "option '--label <key=value>': It must look like key=value."],
+  [["connect", "a", "--timeout", "canary"], "option '--timeout <seconds>': It must be a whole number, 0 or more."],
+  [
+    ["connect", "a", "--secret-input", "api_secret=canary"],
+    "option '--secret-input <name>': It must be the name alone.",
+  ],
+  [["clients", "update", "c", "--client-secret=canary'"], "unknown option '--client-secret'"],
+  [["connections", "code", "a", "canary"], "too many arguments for 'code'. Expected 1 argument but got 2."],
+])("what somebody may have typed by mistake is not quoted, since it may be a secret: %j", async (args, message) => {
+  const result = await run(args);
+  expect(result).toMatchObject({ exitCode: 2, out: "" });
+  expect(result.err).toContain(`freshet: ${message}`);
+  expect(result.err).not.toContain("canary");
+});
+
 test.each(["--help", "--version", "help"])("%s is no failure", async (arg) => {
   const result = await run([arg]);
   expect(result).toMatchObject({ exitCode: 0, err: "" });
