@@ -199,18 +199,28 @@ export function readConfig(env: Variables = process.env): Config {
 const makeKey = 'make one with echo "k1:$(head -c 32 /dev/urandom | base64)", and keep it';
 
 function readVariable(env: Variables, name: string, schema: TSchema & Annotations) {
-  const text = env[name] || (schema.secret ? readSecretFile(env, name) : undefined);
-  if (text === undefined || text === "") return schema.default;
+  const text = valueOf(env, name, schema) || (schema.secret ? readSecretFile(env, name) : "");
+  if (text === "") return schema.default;
   const value = convert(schema, text);
   if (Value.Check(schema, value)) return value;
   const given = schema.secret ? "" : `, not ${JSON.stringify(text)}`;
   return fail(name, `must be ${schema.allowed ?? "a string"}${given}${adviceOn(text)}`);
 }
 
+/** Without the spaces and line ends around it: `echo` leaves one in a Kubernetes Secret. */
+function valueOf(env: Variables, name: string, schema: Annotations): string {
+  const given = env[name] ?? "";
+  const text = given.trim();
+  // Whoever gave that meant a secret: it must not be as if none were wanted.
+  if (schema.secret && given !== "" && text === "") {
+    fail(name, "holds nothing but spaces or line ends: write its value, or leave it away");
+  }
+  return text;
+}
+
 /** What often comes into a value that nobody wrote there. */
 function adviceOn(text: string): string {
   if (/^(["']).*\1$/s.test(text)) return "; take the quotes around it away: they are part of the value here";
-  if (text !== text.trim()) return "; take the spaces or line ends around it away";
   const remedy = "; Kubernetes has set it for a service of this name: set enableServiceLinks to false";
   return isOfKubernetes(text) ? remedy : "";
 }
@@ -222,9 +232,9 @@ function convert(schema: TSchema & { type?: string }, text: string): unknown {
   return text;
 }
 
-function readSecretFile(env: Variables, name: string): string | undefined {
-  const path = env[`${name}_FILE`];
-  if (!path) return undefined;
+function readSecretFile(env: Variables, name: string): string {
+  const path = env[`${name}_FILE`]?.trim();
+  if (!path) return "";
   try {
     const text = readFileSync(path, "utf8").trim();
     return text || fail(`${name}_FILE`, `names an empty file: ${path}; write the value of ${name} into it`);
@@ -324,7 +334,6 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
     const begins = schemes.map((each) => `${each}://`).join(" or ");
     fail(name, `must be a URL that begins with ${begins}${adviceOn(text)}`);
   }
-  if (text !== text.trim()) fail(name, "has spaces or a line end after it; take them away");
   const each = scheme.includes("+") ? hosts.split(",") : [hosts];
   if (hosts + rest !== "" && each.every((host) => URL.canParse(`${scheme}://${credentials}${host}${rest}`))) {
     return text;

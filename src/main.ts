@@ -1,12 +1,12 @@
 import "../bin/node-version.cjs"; // before anything that an old Node does not have
-import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
 import { type Config, readConfig, readEnvironment } from "./config.ts";
-import { BrokerError, cannotListen, StartupError } from "./errors.ts";
+import { BrokerError, StartupError } from "./errors.ts";
 import { type FirstWarning, firstWarnings } from "./first-warnings.ts";
+import { requireFreePorts } from "./free-ports.ts";
+import { withoutControls } from "./readable.ts";
 
 /** Of `npm start`: variables are read from `.env` of the current folder as well. */
 const dotenv = "--dotenv";
@@ -30,7 +30,7 @@ async function main(args: readonly string[]): Promise<void> {
     if (!isTold) throw error;
     // A variable that is not the one that was meant is often why.
     for (const line of [...warnings.map(({ text }) => `warning: ${text}`), error.message]) {
-      process.stderr.write(`freshet: ${line.replaceAll(/\s+/g, " ")}\n`);
+      process.stderr.write(`freshet: ${withoutControls(line.replaceAll(/\s+/g, " "))}\n`);
     }
     process.exit(2);
   }
@@ -53,26 +53,6 @@ function announce({ databaseUrl, dataDir }: Config): void {
         ? `the embedded database in ${dataDir}`
         : `a new embedded database in ${dataDir}, which takes some seconds this first time`;
   process.stdout.write(`Freshet ${manifest.version} starts with ${database} …\n`);
-}
-
-/** Whoever starts a second broker by mistake is told before a database is made for it; the ports themselves are taken later. */
-async function requireFreePorts({ host, port, metricsPort }: Config): Promise<void> {
-  await requireFreePort("PORT", { host, port });
-  if (metricsPort !== null) await requireFreePort("METRICS_PORT", { host, port: metricsPort });
-}
-
-async function requireFreePort(
-  variable: "PORT" | "METRICS_PORT",
-  address: { host: string; port: number },
-): Promise<void> {
-  const probe = createServer();
-  try {
-    await once(probe.listen(address), "listening");
-  } catch (error) {
-    throw cannotListen(variable, address, error);
-  }
-  probe.close();
-  await once(probe, "close");
 }
 
 void main(process.argv.slice(2));

@@ -23,3 +23,11 @@ export function readableName(name: string | null): string | null {
 export function readableLine(longest: number): string {
   return `^(?=.*[\\p{L}\\p{N}])(?!.*\\p{M}{${mostMarks + 1}})[^${invisible}]{1,${longest}}$`;
 }
+
+/** Text for a terminal: its control characters, which a terminal would obey, are written out. */
+export function withoutControls(text: string): string {
+  return text.replaceAll(
+    /\p{Cc}/gu,
+    (character) => String.raw`\u` + character.charCodeAt(0).toString(16).padStart(4, "0"),
+  );
+}

@@ -10,6 +10,7 @@ import { CliError, UsageError } from "./errors.ts";
 import { readProvider, type Provider } from "./provider.ts";
 import { createQuestions, type Questions } from "./questions.ts";
 import { textOf, type Resource } from "./resource.ts";
+import { askForSecretInput, readInputs, refuseSecretArguments, type InputOptions } from "./secret-inputs.ts";
 import type { Session } from "./session.ts";
 import { withSuggestion } from "./suggest.ts";
 
@@ -19,11 +20,11 @@ export type ConnectionOptions = {
   client?: string;
   grant?: string;
   scope?: string[];
-  input?: Record<string, string>;
   label?: Record<string, string>;
   username?: string;
   passwordFile?: string;
-} & ClientOptions;
+} & ClientOptions &
+  InputOptions;
 
 type Wish = { name: string; options: ConnectionOptions; mayMakeClient: boolean };
 
@@ -45,6 +46,7 @@ export async function createConnection(session: Session, wish: Wish): Promise<Re
   if (id !== "" && provider === null && options.clientId !== undefined) {
     throw new UsageError("--client-id makes a client, which takes a key with admin; name one that is there: --client");
   }
+  refuseSecretArguments(options, provider);
   const plan = await planConnection(session, questions, { ...wish, id, provider });
   questions.requireAll();
   const { newClient } = plan;
@@ -97,7 +99,7 @@ async function planConnection(session: Session, questions: Questions, facts: Fac
   const { name, options, id, provider, mayMakeClient } = facts;
   const grant = grantOf(options, provider);
   const needs = provider?.needs(grant);
-  const given = Object.entries(options.input ?? {});
+  const given = Object.entries((await readInputs(questions, options)) ?? {});
   const isOfClient = ([input]: [string, string]) => mayMakeClient && needs?.clientInputs.includes(input) === true;
   let client: ClientPlan | undefined = options.client === undefined ? undefined : { name: options.client };
   if (provider !== null && needs?.client === true) {
@@ -122,12 +124,9 @@ async function planConnection(session: Session, questions: Questions, facts: Fac
   return { connection, ...(client?.body && { newClient: client.body }) };
 }
 
-/** A secret is no argument: it comes from the environment or a prompt. */
 async function askForInput(questions: Questions, provider: Provider, input: string): Promise<string> {
-  const wanted = inputWanted(provider, input);
-  if (!provider.input(input).isSecret) return await questions.text(undefined, wanted);
-  const variable = `FRESHET_INPUT_${input.toUpperCase()}` as const;
-  return await questions.secret({ file: undefined, variable, option: variable, question: wanted.question });
+  if (provider.input(input).isSecret) return await askForSecretInput(questions, input);
+  return await questions.text(undefined, inputWanted(provider, input));
 }
 
 /** Credentials of the connection. `needed`: as far as it is known. */

@@ -6,6 +6,12 @@ export function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }
 
+/** For an option that may be given several times, each time with the name of an input. */
+export function collectName(value: string, previous: string[] = []): string[] {
+  if (!/^[a-z][a-z0-9_]*$/.test(value)) throw new InvalidArgumentError("It must be the name alone.");
+  return [...previous, value];
+}
+
 /** For `key=value` options that may be given several times. */
 export function collectPair(value: string, previous: Record<string, string> = {}): Record<string, string> {
   const at = value.indexOf("=");

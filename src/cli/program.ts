@@ -58,6 +58,15 @@ function report(error: unknown, { terminal }: Cli): number {
 /** Commander has printed help and version by then; its errors come here unprinted. */
 function reportUsage(error: CommanderError, err: (text: string) => void): number {
   if (error.exitCode === 0) return 0;
-  if (error.code !== "commander.help") err(`freshet: ${printable(error.message.replace(/^error: /, ""))} (usage)\n`);
+  if (error.code !== "commander.help") err(`freshet: ${printable(withoutValues(error))} (usage)\n`);
   return 2;
+}
+
+/** What stands in an argument may be a secret that was meant for another place: no message repeats it. */
+function withoutValues({ code, message }: CommanderError): string {
+  const text = message.replace(/^error: /, "");
+  if (code === "commander.invalidArgument") return text.replace(/ argument '.*' is invalid\./s, ":");
+  if (code === "commander.unknownOption") return text.replace(/=.*'/s, "'");
+  if (code === "commander.excessArguments") return text.replace(/(?<=but got \d+): .*$/s, ".");
+  return text;
 }

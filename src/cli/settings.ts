@@ -31,16 +31,22 @@ export type Settings = {
 };
 
 /** @throws UsageError when FRESHET_URL is no address of a broker. */
-export function readSettings(env: Environment): Settings {
+export function readSettings(given: Environment): Settings {
+  // As the broker reads them. The secrets of one command go to a provider as they are.
+  const env = trimmed(given);
   const brokerUrl = parseBrokerUrl(env["FRESHET_URL"] || "http://localhost:8080");
   return {
     brokerUrl,
     readKey: () => checkKey(findKey(env, isLoopback(new URL(brokerUrl).hostname))),
-    secret: (variable) => env[variable] || undefined,
+    secret: (variable) => given[variable] || undefined,
     providersDir: env["PROVIDERS_DIR"] || null,
     providerNetworks: env["PROVIDER_NETWORKS"] || null,
     proxy: () => readProxySettings(env),
   };
+}
+
+function trimmed(env: Environment): Environment {
+  return Object.fromEntries(Object.entries(env).map(([name, value]) => [name, value?.trim()]));
 }
 
 /** @throws UsageError for a file that cannot be read, and for a word that PROXY_CONNECT does not have */

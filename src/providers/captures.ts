@@ -30,32 +30,36 @@ type Stored = {
 
 /**
  * What templates stand for of that which was captured. It may have been stored under an older definition, and may fill a host:
- * only what the present one takes counts. What is lacking has its default, where it has one.
+ * only what the present one takes counts. What was never stored has its default, where it has one. A value that is stored and
+ * does not fit has none: the default may be another host than the one that gave the token.
  */
 export function capturedValues(
-  { authorization, response, lookups, lookupsByGrant }: ProviderDefinition,
+  { id, authorization, response, lookups, lookupsByGrant }: ProviderDefinition,
   { captured, account, inputs }: Stored,
-): Required<Pick<TemplateValues, "callback" | "response" | "account">> {
+): Required<Pick<TemplateValues, "callback" | "response" | "account" | "misfits">> {
+  const misfits: Record<string, string> = {};
+  const inForce = (root: string, captures: Captures, stored: Stored["captured"]): Record<string, string> => {
+    const values: Record<string, string> = {};
+    for (const [name, capture] of Object.entries(captures)) {
+      const value = Object.hasOwn(stored, name) ? stored[name] : defaultOf(capture, inputs);
+      if (value === undefined) continue;
+      if (fitsCapture(value, capture)) values[name] = value;
+      else if (Object.hasOwn(stored, name)) misfits[`${root}.${name}`] = misfit(id, `${root}.${name}`, capture);
+    }
+    return values;
+  };
   const found = [lookups, ...Object.values(lookupsByGrant)].flat();
-  const isTaken = ([name, text]: [string, string]) =>
-    found.some(({ capture }) => Object.hasOwn(capture, name) && fitsCapture(text, capture[name] ?? anything));
   return {
-    callback: inForce(authorization?.callback.capture ?? {}, captured, inputs),
-    response: inForce(response.capture, captured, inputs),
-    account: Object.fromEntries(Object.entries(account).filter(isTaken)),
+    callback: inForce("callback", authorization?.callback.capture ?? {}, captured),
+    response: inForce("response", response.capture, captured),
+    account: Object.assign({}, ...found.map(({ capture }) => inForce("account", capture, account))),
+    misfits,
   };
 }
 
-const anything = { pattern: null, allowed: null };
-
-function inForce(captures: Captures, captured: Stored["captured"], inputs: Stored["inputs"]): Record<string, string> {
-  const entries = Object.entries(captures).flatMap(([name, capture]) => {
-    const stored = Object.hasOwn(captured, name) ? captured[name] : undefined;
-    const candidates = [stored, defaultOf(capture, inputs)].filter((value) => value !== undefined);
-    const value = candidates.find((candidate) => fitsCapture(candidate, capture));
-    return value === undefined ? [] : [[name, value] as const];
-  });
-  return Object.fromEntries(entries);
+function misfit(id: string, name: string, { pattern, allowed }: Capture): string {
+  const rule = allowed === null ? `what matches ${pattern}` : allowed.join(", ");
+  return `nothing was sent: the definition "${id}" does not take the value of ${name} that is stored for this connection, only ${rule}; add the value to the definition, or connect the account again`;
 }
 
 function defaultOf({ default: template }: Capture, inputs: Stored["inputs"]): string | undefined {

@@ -12,6 +12,8 @@ export type TemplateValues = {
   response?: Readonly<Record<string, string>> | undefined;
   /** Captured from lookups after connecting. */
   account?: Readonly<Record<string, string>> | undefined;
+  /** Of captured values that are stored and that the definition does not take, by their names: what to say where one is needed. */
+  misfits?: Readonly<Record<string, string>> | undefined;
   credentials?: Readonly<Record<string, string>> | undefined;
   code?: string | undefined;
   codeVerifier?: string | undefined;
@@ -77,7 +79,9 @@ function clientValue(key: string, { client }: TemplateValues): string | null | u
   return { id: client?.id, secret: client?.secret, assertion: client?.assertion }[key];
 }
 
-function missing(name: string): BrokerError {
+function missing(name: string, { misfits = {} }: TemplateValues): BrokerError {
+  const misfit = Object.hasOwn(misfits, name) ? misfits[name] : undefined;
+  if (misfit !== undefined) return new BrokerError("provider_unavailable", misfit, { retryAfterSeconds: 60 });
   if (name === "client.id") return new BrokerError("client_rejected", "this connection needs a client, and has none");
   if (name === "client.secret") return new BrokerError("client_rejected", "the client has no client_secret; set one");
   return new BrokerError("needs_reauthorization", `the provider's request needs ${name}, which this connection lacks`);
@@ -98,7 +102,7 @@ export function fill(
     const value = lookUp(name, values);
     if (typeof value === "string" && value !== "") return encode(value, name);
     const isLeftOut = value === "" && name.startsWith("inputs.");
-    if (!isLeftOut && !optionalNames.has(name)) throw missing(name);
+    if (!isLeftOut && !optionalNames.has(name)) throw missing(name, values);
     left = true;
     return "";
   });

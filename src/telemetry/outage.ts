@@ -8,6 +8,8 @@ export type Outage = {
 };
 
 const quietMs = 60_000;
+/** One fault shows in several ways, such as a connection that is cut and then one that is refused. */
+const echoMs = 5000;
 
 type Options = {
   log: Pick<Logger, "warn" | "info">;
@@ -20,17 +22,22 @@ type Options = {
 
 const fields = { Redis: "redis", Postgres: "database", DATA_DIR: "place" } as const;
 
-/** One line when it goes, at most one in a minute while it stays away or comes and goes, and one when it is back. */
+/** One line when it goes or the cause is a new one, at most one a minute for each cause, and one when it is back. */
 export function createOutage({ log, monotonicMs, name, meanwhile }: Options): Outage {
-  let toldMs = -Infinity;
+  /** When each cause was told. There are few: they stand in tables, and hold no values. */
+  const toldMs = new Map<string, number>();
+  let lastMs = -Infinity;
   let sinceMs: number | null = null;
   let isTold = false;
   return {
     trouble(why, doubtMs = 0) {
       const nowMs = monotonicMs();
       sinceMs ??= nowMs;
-      if (nowMs - toldMs < quietMs || nowMs - sinceMs < doubtMs) return;
-      [toldMs, isTold] = [nowMs, true];
+      const isSame = nowMs - (toldMs.get(why) ?? -Infinity) < quietMs;
+      const isEcho = isTold && nowMs - lastMs < echoMs;
+      if (isSame || isEcho || nowMs - sinceMs < doubtMs) return;
+      toldMs.set(why, nowMs);
+      [lastMs, isTold] = [nowMs, true];
       const is = name === "DATA_DIR" ? "does not work" : "is away";
       log.warn({ [fields[name]]: "unavailable" }, `${name} ${is}: ${why}. ${meanwhile}`);
     },

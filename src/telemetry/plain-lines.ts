@@ -1,3 +1,5 @@
+import { withoutControls } from "../readable.ts";
+
 /** Where lines for a person go. */
 type Terminal = { write(text: string): unknown };
 
@@ -19,7 +21,7 @@ function readLine(line: string): string | null {
       )
       .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
     const level = fields["level"] === "info" ? "" : `${String(fields["level"])}: `;
-    return `${[`${level}${text}`, ...more].join(" ")}\n`;
+    return `${withoutControls([`${level}${text}`, ...more].join(" "))}\n`; // one line: values may come from outside
   } catch {
     return null;
   }

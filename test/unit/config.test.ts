@@ -74,6 +74,40 @@ describe("what is not set has its default", () => {
     expect(readConfig(empty)).toEqual(readConfig({}));
   });
 
+  test("spaces and line ends around a value, as echo leaves them in a Kubernetes Secret, are no part of it", () => {
+    const plain = {
+      DATABASE_URL: "postgresql://u:p@db:5432/freshet",
+      REDIS_URL: "redis://redis:6379/0",
+      ENCRYPTION_KEYS: key("k1"),
+      ADMIN_KEY: "a".repeat(32),
+      PORT: "9000",
+      SANDBOX: "true",
+      LOG_LEVEL: "warn",
+      DATA_DIR: "./elsewhere",
+      ORGANISATION_NAME: "Acme",
+      METRICS_KEY_FILE: file("metrics-key", "m".repeat(16)),
+    };
+    for (const [before, after] of [
+      ["", "\n"],
+      ["", " "],
+      ["", "\r\n"],
+      [" ", "\t"],
+    ] as const) {
+      const surrounded = Object.entries(plain).map(([name, value]) => [name, `${before}${value}${after}`]);
+      expect(readConfig(Object.fromEntries(surrounded))).toEqual(readConfig(plain));
+    }
+  });
+
+  test("a setting that is nothing but spaces is the same as none; a secret of that kind is refused, as an empty file is", () => {
+    const blank = configVariables.filter((name) => !secrets.some((secret) => name.startsWith(secret)));
+    expect(readConfig(Object.fromEntries(blank.map((name) => [name, " \n"])))).toEqual(readConfig({}));
+    for (const name of secrets) {
+      expect(refusal({ [name]: "\n" })).toBe(
+        `${name} holds nothing but spaces or line ends: write its value, or leave it away`,
+      );
+    }
+  });
+
   test("the public address follows the port, and the sandbox is off with a database of one's own", () => {
     expect(readConfig({ PORT: "9000" }).publicUrl).toBe("http://localhost:9000");
     const served = { DATABASE_URL: "postgres://u:p@db/freshet", ENCRYPTION_KEYS: key("k1") };

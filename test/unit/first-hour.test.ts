@@ -57,7 +57,7 @@ const variables: Cases = {
   "`DATABASE_URL` of MySQL": refused({ DATABASE_URL: `mysql://u:${canary}@db/freshet` }),
   "`DATABASE_URL` in quotes": refused({ DATABASE_URL: `"${database}"` }),
   "`DATABASE_URL` whose password has a slash": refused({ DATABASE_URL: `postgresql://u:${canary}/p@db:5432/freshet` }),
-  "`DATABASE_URL` with a line end": refused({ DATABASE_URL: `${database}\r` }),
+  "`DATABASE_URL` that is a line end alone": refused({ DATABASE_URL: "\n" }),
   "`DATABASE_URL` without `ENCRYPTION_KEYS`": refused({ DATABASE_URL: database }),
   "`REDIS_URL` without a scheme": refused({ REDIS_URL: `:${canary}@localhost:6379` }),
   "`REDIS_URL` with a database's name": refused({ REDIS_URL: `redis://:${canary}@localhost:6379/freshet` }),

@@ -4,7 +4,9 @@ import { CliError, UsageError } from "../errors.ts";
 import { createConnection, type ConnectionOptions } from "../new-connection.ts";
 import { example, wholeNumber } from "../options.ts";
 import { printable } from "../output.ts";
+import { readProvider } from "../provider.ts";
 import { isResource, textOf, type Resource } from "../resource.ts";
+import { refuseSecretArguments } from "../secret-inputs.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 import { waitUntilConnected, watchConnection, type Watch } from "../watch-connection.ts";
 import { addConnectionOptions } from "./connections.ts";
@@ -94,6 +96,7 @@ const makingOptions = [
   "grant",
   "scope",
   "input",
+  "secretInput",
   "label",
   "username",
   "passwordFile",
@@ -102,7 +105,6 @@ const makingOptions = [
 /** What is there already must be what was described: what is given otherwise would be lost. */
 async function requireSame(session: Session, connection: Resource, { name, options }: Wanted): Promise<void> {
   const client = await readOwnClient(session, connection, options);
-  const inputs = { ...mapOf(client?.["inputs"]), ...mapOf(connection["inputs"]) };
   const labels = mapOf(connection["labels"]);
   const scopes = Array.isArray(connection["scopes"]) ? connection["scopes"].map(textOf) : [];
   const differing = [
@@ -111,19 +113,42 @@ async function requireSame(session: Session, connection: Resource, { name, optio
     ["client id", client === null ? undefined : options.clientId, client?.["client_id"]],
     ["grant", options.grant, connection["grant"]],
     ["scope", options.scope?.toSorted().join(" "), scopes.toSorted().join(" ")],
-    ...Object.entries(options.input ?? {}).map(([input, value]) => [`input ${input}`, value, inputs[input]] as const),
     ...Object.entries(options.label ?? {}).map(([label, value]) => [`label ${label}`, value, labels[label]] as const),
   ].find(([, wanted, is]) => wanted !== undefined && wanted !== is);
   if (differing !== undefined) {
     const [what, wanted, is] = differing.map(textOf);
-    const fact = `There is already a connection "${name}", with ${is ? `the ${what} "${is}"` : `no ${what}`}, not "${wanted}"`;
-    const remedy = `freshet connect ${name} connects it as it is, freshet connections update changes it`;
-    throw new CliError(`${fact}: ${remedy}`, "conflict");
+    throw otherConnection(name, `${is ? `the ${what} "${is}"` : `no ${what}`}, not "${wanted}"`);
   }
-  const given = [options.clientSecretFile, options.username, options.passwordFile];
+  const inputs = { ...mapOf(client?.["inputs"]), ...mapOf(connection["inputs"]) };
+  await requireSameInputs(session, connection, { name, options, inputs });
+  const given = [options.secretInput, options.clientSecretFile, options.username, options.passwordFile];
   if (given.every((secret) => secret === undefined)) return;
   const update = `freshet clients update, or freshet connections update ${name}`;
   session.output.note(`${name} is there, and keeps its secrets. To change them: ${update}`);
+}
+
+/** No value is told: the broker shows no secret, and a key without `admin` does not see which inputs are secrets. */
+async function requireSameInputs(
+  { api, output }: Session,
+  connection: Resource,
+  { name, options, inputs }: Wanted & { inputs: Resource },
+): Promise<void> {
+  if (options.input === undefined) return;
+  const provider = await readProvider(api(), textOf(connection["provider"]));
+  refuseSecretArguments(options, provider);
+  for (const [input, value] of Object.entries(options.input)) {
+    if (inputs[input] === value) continue;
+    if (provider === null && inputs[input] === undefined) {
+      output.note(`${name} is there, and its input ${input} is not shown to this key: it stays as it is`);
+      continue;
+    }
+    throw otherConnection(name, `${inputs[input] === undefined ? "no value" : "another value"} of the input ${input}`);
+  }
+}
+
+function otherConnection(name: string, difference: string): CliError {
+  const remedy = `freshet connect ${name} connects it as it is, freshet connections update changes it`;
+  return new CliError(`There is already a connection "${name}", with ${difference}: ${remedy}`, "conflict");
 }
 
 /** The connection's client, if what is given is about it; null: it is not, or this key may not see clients. */

@@ -4,7 +4,10 @@ import { UsageError } from "../errors.ts";
 import { createConnection, readNewCredentials, type ConnectionOptions } from "../new-connection.ts";
 import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
 import { warnOfUnconfirmed, type Column } from "../output.ts";
+import { readProvider } from "../provider.ts";
+import { createQuestions } from "../questions.ts";
 import { isResource, resourcesIn, textOf, type Resource } from "../resource.ts";
+import { addInputOptions, readInputs, refuseSecretArguments, type InputOptions } from "../secret-inputs.ts";
 import { readInput } from "../secrets.ts";
 import { handle, type Cli, type Session } from "../session.ts";
 
@@ -57,12 +60,12 @@ function defineAdd(connections: Command, cli: Cli): void {
 
 /** What a new connection may be given, wherever it is made. */
 export function addConnectionOptions(command: Command): Command {
-  return command
+  command
     .option("--provider <id>", "the provider of the account")
     .option("--client <name>", "the client to use (default: the only one of the provider)")
     .addOption(choice("--grant <grant>", `${grants.join(", ")} (default: the provider's usual one)`, grants))
-    .option("--scope <scope>", "a scope to ask for; repeatable", collect)
-    .option("--input <key=value>", "an input of the provider; repeatable", collectPair)
+    .option("--scope <scope>", "a scope to ask for; repeatable", collect);
+  return addInputOptions(command, "an input of the provider; repeatable")
     .option("--label <key=value>", "a label of your own; repeatable", collectPair)
     .option("--username <name>", "for the password grant; its password comes from a file, FRESHET_PASSWORD or a prompt")
     .option("--password-file <file>", "file that holds the password, - for stdin");
@@ -98,8 +101,8 @@ function defineChanges(connections: Command, cli: Cli): void {
     .description("change what is given; scopes and labels are replaced as a whole")
     .option("--scope <scope>", "a scope to ask for from now on; repeatable", collect)
     .option("--label <key=value>", "a label of your own; repeatable", collectPair)
-    .option("--no-labels", "without any label")
-    .option("--input <key=value>", "another value of an input; repeatable", collectPair)
+    .option("--no-labels", "without any label");
+  addInputOptions(update, "another value of an input; repeatable")
     .option("--username <name>", "new credentials; the password comes from a file, FRESHET_PASSWORD or a prompt")
     .option("--password-file <file>", "file that holds the password, - for stdin")
     .action(handle(cli, updateConnection));
@@ -161,25 +164,39 @@ type UpdateOptions = {
   scope?: string[];
   label?: Record<string, string>;
   labels: boolean;
-  input?: Record<string, string>;
   username?: string;
   passwordFile?: string;
-};
+} & InputOptions;
 
 async function updateConnection(
   session: Session,
   { args: [name = ""], options }: { args: string[]; options: UpdateOptions },
 ) {
-  const { scope, label, labels, input } = options;
+  const { scope, label, labels } = options;
   if (!labels && label !== undefined) throw new UsageError("Give --label or --no-labels, not both");
-  const changes = { scopes: scope, labels: labels ? label : {}, inputs: input };
+  const inputs = await readNewInputs(session, name, options);
+  const changes = { scopes: scope, labels: labels ? label : {}, inputs };
   const credentials = await readNewCredentials(session, options);
   const body = { ...changes, credentials };
   if (Object.values(body).every((value) => value === undefined)) {
-    throw new UsageError("Nothing to change: give --scope, --label, --no-labels, --input or --username");
+    throw new UsageError(
+      "Nothing to change: give --scope, --label, --no-labels, --input, --secret-input or --username",
+    );
   }
   const connection = await session.api().patch(pathOf(name), body);
   session.output.done(`Connection ${name} is changed.`, connection);
+}
+
+async function readNewInputs(session: Session, name: string, options: InputOptions) {
+  if (options.input !== undefined) {
+    const api = session.api();
+    const { provider } = await api.get(pathOf(name));
+    refuseSecretArguments(options, await readProvider(api, textOf(provider)));
+  }
+  const questions = createQuestions(session);
+  const inputs = await readInputs(questions, options);
+  questions.requireAll();
+  return inputs;
 }
 
 function switchConnection(disabled: boolean) {

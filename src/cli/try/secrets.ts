@@ -3,6 +3,7 @@ import { needsClientSecret, requiredCredentials, requiredInputs } from "../../pr
 import { exchangeFor } from "../../providers/token-request.ts";
 import { secretFault } from "../../providers/client-assertion.ts";
 import { UsageError } from "../errors.ts";
+import { variableOf } from "../secret-inputs.ts";
 import { readSecret } from "../secrets.ts";
 import type { Session } from "../session.ts";
 import type { SecretVariable } from "../settings.ts";
@@ -84,10 +85,6 @@ export async function readSecretInputs({
 export async function readRefreshToken({ session, options }: Pick<Wanted, "session" | "options">): Promise<string> {
   const { refreshTokenFile: file } = options;
   return await demand(session, { name: "refresh token", variable: "FRESHET_REFRESH_TOKEN", file });
-}
-
-function variableOf(input: string): SecretVariable {
-  return `FRESHET_INPUT_${input.toUpperCase()}`;
 }
 
 async function demand(

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../support/services/guardian.ts";
-import { run } from "./run.ts";
+import { run, type Surroundings } from "./run.ts";
 import { problem, providerOf, startStubBroker } from "./stub-broker.ts";
 
 const shop = providerOf("shop", {
@@ -16,6 +16,11 @@ const shop = providerOf("shop", {
 const market = providerOf("market", {
   grants: ["authorization_code", "client_credentials", "import"],
   register: "Create a client under Settings.",
+});
+const keyed = providerOf("keyed", {
+  grants: ["client_credentials"],
+  needs: { client_credentials: { client: false, client_secret: false, inputs: ["api_secret"] } },
+  inputs: { api_secret: { secret: true }, other_secret: { secret: true, default: "none" }, region: {} },
 });
 const none = { body: { items: [], next_cursor: null } };
 const unknown = problem(404, "connection_not_found", "There is no connection of this name for this key.");
@@ -151,10 +156,7 @@ test("the same line again uses the client and the connection that it has made, a
 });
 
 test.each([
-  [
-    ["--input", "shop_url=https://other.example"],
-    'the input shop_url "https://shop.example", not "https://other.example"',
-  ],
+  [["--input", "shop_url=https://other.example"], "another value of the input shop_url:"],
   [["--client-id", "id-2"], 'the client id "id-1", not "id-2"'],
   [["--label", "team=b"], 'no label team, not "b"'],
   [["--grant", "password"], 'the grant "client_credentials", not "password"'],
@@ -164,6 +166,7 @@ test.each([
   await using broker = await startStubBroker({
     "GET /connections/a": { body: { ...connection, inputs: {}, labels: {}, scopes: [] } },
     "GET /clients/shop": { body: there },
+    "GET /providers/shop": shop,
   });
   const connect = async (...more: string[]) =>
     await run(["connect", "a", "--provider", "shop", ...more], { env: { FRESHET_URL: broker.url } });
@@ -297,7 +300,11 @@ test.each([
   [["--input", "x=y"], {}, { inputs: { x: "y" } }],
   [["--username", "ann"], { FRESHET_PASSWORD: "pw" }, { credentials: { username: "ann", password: "pw" } }],
 ])("a connection is changed in what is given alone: %j", async (args, env, body) => {
-  await using broker = await startStubBroker({ "PATCH /connections/a": { body: { name: "a", status: "connected" } } });
+  await using broker = await startStubBroker({
+    "GET /providers/shop": shop,
+    "GET /connections/a": { body: { name: "a", provider: "shop" } },
+    "PATCH /connections/a": { body: { name: "a", status: "connected" } },
+  });
   const result = await run(["connections", "update", "a", ...args], { env: { ...env, FRESHET_URL: broker.url } });
   expect(result).toEqual({ exitCode: 0, out: "Connection a is changed.\n", err: "" });
   expect(broker.sentTo("PATCH /connections/a")).toEqual([body]);
@@ -394,5 +401,87 @@ test("a key is revoked by its id, which is told to whoever gives its name", asyn
     exitCode: 1,
     out: "",
     err: 'freshet: A key is named by its id: k7 for "billing" (not_found)\n',
+  });
+});
+
+const keyedConnection = { name: "a", provider: "keyed", grant: "client_credentials", status: "connected" };
+
+test.each([
+  ["connect", ["connect", "a", "--provider", "keyed"], {}],
+  ["connect, where the connection is there", ["connect", "a", "--provider", "keyed"], { body: keyedConnection }],
+  ["connections add", ["connections", "add", "a", "--provider", "keyed"], {}],
+  ["connections update", ["connections", "update", "a"], { body: keyedConnection }],
+])("an input that is a secret is no argument, and is shown to nobody: %s", async (_command, args, there) => {
+  await using broker = await startStubBroker({
+    "GET /providers/keyed": keyed,
+    "GET /connections/a": "body" in there ? there : unknown,
+  });
+  for (const json of [[], ["--json"]]) {
+    const line = [...args, "--input", "region=eu", "--input", "api_secret=canary", ...json];
+    expect(await run(line, { env: { FRESHET_URL: broker.url } })).toEqual({
+      exitCode: 2,
+      out: "",
+      err: "freshet: The input api_secret is a secret: give --secret-input api_secret in its place, and set FRESHET_INPUT_API_SECRET or type it when asked (usage)\n",
+    });
+  }
+  expect(broker.requests.filter(({ method }) => method !== "GET")).toEqual([]);
+});
+
+test.each<[string, Surroundings]>([
+  ["the environment", { env: { FRESHET_INPUT_API_SECRET: "canary", FRESHET_INPUT_OTHER_SECRET: "canary-2" } }],
+  ["a prompt", { interactive: true, stdin: "canary\rcanary-2\r" }],
+])("an input that is a secret comes from %s, and the same line can be given again", async (_source, surroundings) => {
+  await using broker = await startStubBroker({
+    "GET /providers/keyed": keyed,
+    "GET /connections/a": [unknown, { body: { ...keyedConnection, inputs: { region: "eu" } } }],
+    "POST /connections": { status: 201, body: keyedConnection },
+  });
+  const secrets = ["--secret-input", "api_secret", "--secret-input", "other_secret"];
+  const line = ["connect", "a", "--provider", "keyed", "--input", "region=eu", ...secrets];
+  const env = { FRESHET_URL: broker.url };
+  const first = await run(line, { ...surroundings, env: { ...surroundings.env, ...env } });
+  expect(first).toMatchObject({ exitCode: 0, out: "Connection a is connected.\n" });
+  expect(await run(line, { env })).toEqual({
+    exitCode: 0,
+    out: "Connection a is connected.\n",
+    err: expect.stringMatching(/^a is there, and keeps its secrets\. /),
+  });
+  expect(first.err).not.toContain("canary");
+  expect(broker.sentTo("POST /connections")).toEqual([
+    { name: "a", provider: "keyed", inputs: { region: "eu", api_secret: "canary", other_secret: "canary-2" } },
+  ]);
+});
+
+test("another value of an input is told without the values, by a key that does not see which inputs are secrets, too", async () => {
+  await using broker = await startStubBroker({
+    "GET /providers/keyed": forbidden,
+    "GET /connections/a": { body: { ...keyedConnection, inputs: { region: "eu-canary" } } },
+  });
+  const connect = async (input: string) =>
+    await run(["connect", "a", "--provider", "keyed", "--input", input], { env: { FRESHET_URL: broker.url } });
+  const differs = await connect("region=us-canary");
+  expect(differs).toMatchObject({ exitCode: 1, err: expect.stringContaining("another value of the input region:") });
+  expect(differs.err).not.toContain("canary");
+  // The broker shows no secret: this one cannot be compared.
+  expect(await connect("api_secret=canary")).toEqual({
+    exitCode: 0,
+    out: "Connection a is connected.\n",
+    err: "a is there, and its input api_secret is not shown to this key: it stays as it is\n",
+  });
+});
+
+test("connections update sends a new value of an input that is a secret", async () => {
+  await using broker = await startStubBroker({ "PATCH /connections/a": { body: keyedConnection } });
+  const env = { FRESHET_URL: broker.url, FRESHET_INPUT_API_SECRET: "canary" };
+  const update = ["connections", "update", "a", "--secret-input"];
+  expect(await run([...update, "api_secret"], { env })).toEqual({
+    exitCode: 0,
+    out: "Connection a is changed.\n",
+    err: "",
+  });
+  expect(broker.sentTo("PATCH /connections/a")).toEqual([{ inputs: { api_secret: "canary" } }]);
+  expect(await run([...update, "other_secret"], { env })).toMatchObject({
+    exitCode: 2,
+    err: "freshet: Missing: FRESHET_INPUT_OTHER_SECRET (usage)\n",
   });
 });

@@ -36,6 +36,23 @@ test.each([
   expect(broker.requests).toEqual([]);
 });
 
+test.each([
+  [["connect", "a", "--input", "api_secret:canary"], "option '--input <key=value>': It must look like key=value."],
+  [["connect", "a", "--label", "=canary"], "option '--label <key=value>': It must look like key=value."],
+  [["connect", "a", "--timeout", "canary"], "option '--timeout <seconds>': It must be a whole number, 0 or more."],
+  [
+    ["connect", "a", "--secret-input", "api_secret=canary"],
+    "option '--secret-input <name>': It must be the name alone.",
+  ],
+  [["clients", "update", "c", "--client-secret=canary'"], "unknown option '--client-secret'"],
+  [["connections", "code", "a", "canary"], "too many arguments for 'code'. Expected 1 argument but got 2."],
+])("what somebody may have typed by mistake is not quoted, since it may be a secret: %j", async (args, message) => {
+  const result = await run(args);
+  expect(result).toMatchObject({ exitCode: 2, out: "" });
+  expect(result.err).toContain(`freshet: ${message}`);
+  expect(result.err).not.toContain("canary");
+});
+
 test.each(["--help", "--version", "help"])("%s is no failure", async (arg) => {
   const result = await run([arg]);
   expect(result).toMatchObject({ exitCode: 0, err: "" });
@@ -105,6 +122,7 @@ test("inside the image the broker's own secret file is the key", async () => {
   const file = join((await temporaryFolder("cli")).path, "admin_key");
   await writeFile(file, "from-a-secret");
   expect(readSettings({ ADMIN_KEY: "next-one,before-it", DATA_DIR: "/nowhere" }).readKey()).toBe("next-one");
+  expect(readSettings({ ADMIN_KEY: "next-one\n", FRESHET_URL: "http://localhost:9\n" }).readKey()).toBe("next-one");
   expect(readSettings({ ADMIN_KEY_FILE: file, DATA_DIR: "/nowhere" }).readKey()).toBe("from-a-secret");
   expect(readSettings({ FRESHET_KEY_FILE: file, FRESHET_URL: "https://b.example" }).readKey()).toBe("from-a-secret");
 });

@@ -16,15 +16,19 @@ beforeEach(() => {
   [nowMs, lines] = [0, []];
 });
 
+type Failing = { seconds: number; doubtMs?: number; why?: string };
+
 /** Says the trouble every second. */
-function fail(outage: ReturnType<typeof start>, { seconds, doubtMs = 0 }: { seconds: number; doubtMs?: number }): void {
+function fail(outage: ReturnType<typeof start>, { seconds, doubtMs = 0, why = "it is full" }: Failing): void {
   for (let second = 0; second < seconds; second++) {
-    outage.trouble("it is full", doubtMs);
+    outage.trouble(why, doubtMs);
     nowMs += 1000;
   }
 }
 
 const away = '{"redis":"unavailable"} Redis is away: it is full. Freshet serves without it';
+
+const back = (seconds: number) => `{"redis":"ok","seconds":${seconds}} Redis is back after ${seconds} s`;
 
 describe("what is away", () => {
   it("is told once, then at most once a minute, and once when it is back", () => {
@@ -37,7 +41,7 @@ describe("what is away", () => {
     expect(lines).toEqual([away, away, away]);
     outage.well();
     outage.well();
-    expect(lines.slice(3)).toEqual(['{"redis":"ok","seconds":179} Redis is back after 179 s']);
+    expect(lines.slice(3)).toEqual([back(179)]);
   });
 
   it("is told at most once a minute while it comes and goes", () => {
@@ -47,10 +51,34 @@ describe("what is away", () => {
       outage.well();
       nowMs += 1000;
     }
-    expect(lines).toEqual([away, '{"redis":"ok","seconds":1} Redis is back after 1 s']);
+    expect(lines).toEqual([away, back(1)]);
     nowMs += 60_000;
     fail(outage, { seconds: 1 });
     expect(lines).toHaveLength(3);
+  });
+
+  it("is told at once for another cause, in a second outage as in the same one, and each cause at most once a minute", () => {
+    const outage = start();
+    fail(outage, { seconds: 2 });
+    outage.well();
+    fail(outage, { seconds: 57, why: "it refuses the password" });
+    outage.well();
+    const other = away.replace("it is full", "it refuses the password");
+    expect(lines).toEqual([away, back(2), other, back(57)]);
+    for (let second = 0; second < 60; second++) {
+      fail(outage, { seconds: 1 });
+      outage.trouble("it refuses the password");
+    }
+    expect(lines.slice(4)).toEqual([away, other]);
+  });
+
+  it("is told once for what follows from the same fault within seconds", () => {
+    const outage = start();
+    fail(outage, { seconds: 1 });
+    fail(outage, { seconds: 4, why: "it refuses the password" });
+    expect(lines).toEqual([away]);
+    fail(outage, { seconds: 1, why: "it refuses the password" });
+    expect(lines).toHaveLength(2);
   });
 
   it("is not told for what may be a slow moment of this process, but when that goes on", () => {

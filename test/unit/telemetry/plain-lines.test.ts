@@ -17,3 +17,12 @@ it("at a terminal each line of the log is text, with the fields that it does not
     "\nFreshet is ready\n",
   ]);
 });
+
+it("no control character of a value reaches the terminal: it is written as JSON writes it", () => {
+  const written: string[] = [];
+  const log = createLogger("info", plainLines({ write: (text) => void written.push(text) }));
+  log.warn({ provider: "a\u001b[2Jb\u009b31m" }, "acme\r\nready: all is well\u007f");
+  expect(written).toEqual([
+    String.raw`warn: acme\u000d\u000aready: all is well\u007f provider=a\u001b[2Jb\u009b31m` + "\n",
+  ]);
+});
