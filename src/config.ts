@@ -8,7 +8,7 @@ import { StartupError } from "./errors.ts";
 import { isOfKubernetes } from "./near-miss.ts";
 import { parseNetworks } from "./providers/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/outbound-proxy.ts";
-import { readableLine } from "./readable.ts";
+import { quotedSetting, readableLine } from "./readable.ts";
 import { whyNotOnDisk } from "./unreachable.ts";
 
 const secret = { secret: true };
@@ -203,7 +203,7 @@ function readVariable(env: Variables, name: string, schema: TSchema & Annotation
   if (text === "") return schema.default;
   const value = convert(schema, text);
   if (Value.Check(schema, value)) return value;
-  const given = schema.secret ? "" : `, not ${JSON.stringify(text)}`;
+  const given = schema.secret ? "" : `, not ${quotedSetting(text)}`;
   return fail(name, `must be ${schema.allowed ?? "a string"}${given}${adviceOn(text)}`);
 }
 
@@ -266,7 +266,7 @@ function parsePublicUrl(text: string): string {
   const origin = parseOrigin("PUBLIC_URL", text);
   const { protocol, hostname } = new URL(origin);
   if (protocol === "http:" && !isLoopbackName(hostname)) {
-    fail("PUBLIC_URL", `must be https unless it is a loopback address, not ${JSON.stringify(text)}`);
+    fail("PUBLIC_URL", `must be https unless it is a loopback address, not ${quotedSetting(text)}`);
   }
   return origin;
 }
@@ -280,7 +280,7 @@ function parseOrigin(name: string, text: string): string {
   const parsed = URL.canParse(text) ? new URL(text) : null;
   const isOrigin = parsed !== null && /^https?:$/.test(parsed.protocol) && parsed.href === `${parsed.origin}/`;
   if (!isOrigin) {
-    return fail(name, `must be an origin like https://broker.example.com, without a path, not ${JSON.stringify(text)}`);
+    return fail(name, `must be an origin like https://broker.example.com, without a path, not ${quotedSetting(text)}`);
   }
   return parsed.origin;
 }
@@ -288,7 +288,7 @@ function parseOrigin(name: string, text: string): string {
 function parseHost(text: string): string {
   const isName = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$/.test(text) && URL.canParse(`http://${text}`);
   if (isIP(text) === 0 && !isName) {
-    fail("HOST", `must be an address or a host name, without scheme and port, not ${JSON.stringify(text)}`);
+    fail("HOST", `must be an address or a host name, without scheme and port, not ${quotedSetting(text)}`);
   }
   return text;
 }
@@ -319,7 +319,7 @@ function parseProxy(text: string): string {
     isIP(address) !== 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (isIP(address) === 4 ? 32 : 128);
   if ((isNetwork && more.length === 0) || namedNetworks.includes(text)) return text;
   const allowed = `a comma list of addresses, CIDR blocks, ${namedNetworks.join(", ")}`;
-  return fail("TRUST_PROXY", `must be ${allowed}, not ${JSON.stringify(text)}`);
+  return fail("TRUST_PROXY", `must be ${allowed}, not ${quotedSetting(text)}`);
 }
 
 const databaseSchemes = ["postgres", "postgresql"];

@@ -31,3 +31,8 @@ export function withoutControls(text: string): string {
     (character) => String.raw`\u` + character.charCodeAt(0).toString(16).padStart(4, "0"),
   );
 }
+
+/** A setting that is wrong, in quotes. A URL may have come into any of them: what may be a user and a password before its @ is left out. */
+export function quotedSetting(text: string): string {
+  return JSON.stringify(text.replace(/(^|:\/\/).*@/s, "$1…@"));
+}

@@ -1,5 +1,6 @@
 import dns from "node:dns";
 import net from "node:net";
+import { quotedSetting } from "../readable.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { bareHost, type OutboundProxy, type Proxies } from "./outbound-proxy.ts";
 
@@ -84,7 +85,7 @@ function addNetwork(list: net.BlockList, entry: string): void {
   const family = net.isIP(address);
   const bits = family === 6 ? 128 : 32;
   if (family === 0 || more.length > 0 || !/^\d{1,3}$/.test(prefix) || Number(prefix) > bits) {
-    throw new RangeError(`"${entry}" is not a CIDR block such as 10.0.0.0/8 or fd00::/8`);
+    throw new RangeError(`${quotedSetting(entry)} is not a CIDR block such as 10.0.0.0/8 or fd00::/8`);
   }
   list.addSubnet(address, Number(prefix), family === 6 ? "ipv6" : "ipv4");
 }

@@ -1,4 +1,5 @@
 import net from "node:net";
+import { quotedSetting } from "../readable.ts";
 
 /** A proxy on the way to providers. Its password is in `authorization` and `secrets` alone, which are not enumerable. */
 export type OutboundProxy = {
@@ -151,7 +152,7 @@ function inBlock(entry: string, address: string, prefix: number): Exception {
 
 function refuse(entry: string): never {
   throw new RangeError(
-    `NO_PROXY must be a comma list of host names, addresses and CIDR blocks, or *: "${entry}" is none of these`,
+    `NO_PROXY must be a comma list of host names, addresses and CIDR blocks, or *: ${quotedSetting(entry)} is none of these`,
   );
 }
 

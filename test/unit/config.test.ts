@@ -255,6 +255,21 @@ describe("a wrong value stops the start with the variable's name and what is all
     expect(text).not.toMatch(/[\n\r]/);
   });
 
+  test.each([
+    "PUBLIC_URL",
+    "RETURN_ORIGINS",
+    "HOST",
+    "PORT",
+    "TRUST_PROXY",
+    "NO_PROXY",
+    "LOG_LEVEL",
+    "PROVIDER_NETWORKS",
+  ])("and without the password of a URL that has come into %s", (name) => {
+    const text = "postgresql://me:hunter2@x/y@host.example/z";
+    expect(() => readConfig({ [name]: text })).toThrow(new RegExp(`^${name} `));
+    expect(() => readConfig({ [name]: text })).not.toThrow(/hunter2|x\/y/);
+  });
+
   test("and never with the value of a secret, wherever that stands", () => {
     const canary = fc.stringMatching(/^[!-~]{8,60}$/).map((text) => `canary${text}`);
     const sent = fc

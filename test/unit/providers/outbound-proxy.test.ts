@@ -65,10 +65,14 @@ describe("what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say", () => {
     expect(() => readProxies({ ...none, httpsProxy })).not.toThrow(/sec/);
   });
 
-  test.each(["http://a.example", "a.example/x", "10.0.0.0/33", "a@b", "a b"])("NO_PROXY=%s is refused", (noProxy) => {
+  test.each(["http://a.example", "a.example/x", "10.0.0.0/33", "a b"])("NO_PROXY=%s is refused", (noProxy) => {
     expect(() => readProxies({ ...none, noProxy })).toThrow(
       `NO_PROXY must be a comma list of host names, addresses and CIDR blocks, or *: "${noProxy}" is none of these`,
     );
+  });
+
+  test("NO_PROXY is refused without what may be a password in it", () => {
+    expect(() => readProxies({ ...none, noProxy: "me:secret@b" })).toThrow(/^NO_PROXY .*: "…@b" is none of these$/);
   });
 
   test("a password is in nothing that is written down", () => {
