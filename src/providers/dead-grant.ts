@@ -35,7 +35,12 @@ export function checkDeadGrant(
 }
 
 /** What a file that is right should say all the same, in plain words. */
-export function hintsOnDeadGrant(definition: ProviderDefinition): string[] {
+export function hintsOn(definition: ProviderDefinition): string[] {
+  if (!definition.usable) {
+    return [
+      "token.url: is not stated, and no issuer either, so no connection can use this file: it is there for others to extend",
+    ];
+  }
   if (!mayBeDead(definition)) return [];
   if (definition.refresh.deadGrant !== null) {
     return unreadEnds(definition).map(({ path: where, text }) => `${where.join(".")}: ${text}`);

@@ -44,12 +44,12 @@ async function showProvider({ api, output }: Session, { args: [id = ""] }: { arg
 async function checkFile({ output, settings }: Session, { args: [file = ""] }: { args: string[] }) {
   // Imported here: no other command needs the definitions' schema.
   const { readDefinition } = await import("../../providers/read-definition.ts");
-  const { hintsOnDeadGrant } = await import("../../providers/dead-grant.ts");
+  const { hintsOn } = await import("../../providers/dead-grant.ts");
   const { readNetworks } = await import("../try/networks.ts");
   const surroundings = { builtinFolder, extraFolder: settings.providersDir, networks: readNetworks(settings) };
   const read = readDefinition(file, surroundings);
   if ("definition" in read) {
-    const hints = read.definition === null ? [] : hintsOnDeadGrant(read.definition);
+    const hints = read.definition === null ? [] : hintsOn(read.definition);
     output.done(`${file} is right.`, { file, problems: [], hints });
     if (!output.json) for (const hint of hints) output.note(`hint: ${hint}`);
     return;

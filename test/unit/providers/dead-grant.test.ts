@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
-import { hintsOnDeadGrant, readingOf } from "../../../src/providers/dead-grant.ts";
+import { hintsOn, readingOf } from "../../../src/providers/dead-grant.ts";
 import type { StatedAnswer } from "../../../src/providers/definition.ts";
 import { builtinFolder } from "../../support/built-ins.ts";
 import { fewBuiltins, folderOf } from "./definitions.ts";
@@ -19,7 +19,7 @@ function hintsIn(files: Record<string, string>): string[] {
   const catalog = loadCatalog({ builtinFolder: fewBuiltins, extraFolder: folderOf(files), sandbox: null });
   const definition = catalog.get("own");
   if (definition === undefined) throw new Error("no file defines own");
-  return hintsOnDeadGrant(definition);
+  return hintsOn(definition);
 }
 
 const states = (...answers: string[]) => `refresh: { dead_grant: [${answers.join(", ")}] }\n`;
@@ -173,6 +173,7 @@ describe("a file of one's own", () => {
     const stating = `${usable}${states("{ status: 400, body: { error: invalid_grant } }")}`;
     expect(hintsIn({ "own.yaml": stating })).toEqual([]);
     expect(hintsIn({ "own.yaml": "id: own\nextends: bol\n" })).toEqual([]);
+    expect(hintsIn({ "own.yaml": "id: own\n" })).toEqual([expect.stringMatching(/^token\.url: is not stated/)]);
     expect(hintsIn({ "own.yaml": usable.replace("import", "client_credentials") })).toEqual([]);
   });
 
