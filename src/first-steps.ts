@@ -89,10 +89,22 @@ function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): strin
 
 /** As a shell in the same folder finds the first of the keys: in its environment, in `.env`, or in the file that was named. */
 export function givenKey({ env, file }: Environment): string {
-  const first = "${ADMIN_KEY%%,*}";
-  if (file?.values["ADMIN_KEY"]) return `$(. ${shellWord(file.path)}; echo "${first}")`;
-  const named = env["ADMIN_KEY"] ? undefined : env["ADMIN_KEY_FILE"];
-  return named ? `$(cut -d, -f1 ${shellWord(nearPath(resolve(named)))})` : first;
+  const inFile = file?.values["ADMIN_KEY"];
+  if (file && inFile) return `$(${findKey(inFile)} ${shellWord(nearPath(file.path))} | tail -n 1)`;
+  const trimmed = "tr -d '[:space:]' | cut -d, -f1";
+  const keys = env["ADMIN_KEY"];
+  const named = keys ? undefined : env["ADMIN_KEY_FILE"];
+  if (named) return `$(cat ${shellWord(nearPath(resolve(named.trim())))} | ${trimmed})`;
+  return keys === keys?.trim() ? "${ADMIN_KEY%%,*}" : `$(printf %s "$ADMIN_KEY" | ${trimmed})`;
+}
+
+/** Takes the one variable out of `.env`, which is not run: only a shell's own file may be. */
+function findKey(keys: string): string {
+  // One that stands in the keys is not the one around them.
+  const quotes = ['"', "'", "`"].filter((quote) => !keys.includes(quote)).join("");
+  const [begin, equals] = ["^[^[:alnum:]_#]*(export[[:space:]]+)?", "[[:space:]]*=[[:space:]]*"];
+  const first = `([^[:space:],${quotes}]+)`;
+  return `sed -nE ${shellWord(`s/${begin}ADMIN_KEY${equals}[${quotes}[:space:]]*${first}.*/\\2/p`)}`;
 }
 
 /** Logs are kept and shipped: only a person at a terminal is shown the key itself. */

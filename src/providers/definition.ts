@@ -9,6 +9,8 @@ export type InputDefinition = Readonly<{
   generate?: "uuid";
   pattern?: string;
   enum?: readonly string[];
+  /** Of an `enum` that stands in a host: its domains all belong to one owner. */
+  hosts_of_one_owner?: boolean;
   default?: string;
   /** May be lacking: what holds it is then left out. */
   optional?: boolean;

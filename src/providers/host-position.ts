@@ -29,11 +29,29 @@ const literalHost = new RegExp(String.raw`^(${hostPieces}*?)((?:\\.[a-z0-9-]+)+)
 /** A whole address whose host ends in literal labels: `^https://` … `\.example\.com` and perhaps a path. */
 const literalEnd = new RegExp(String.raw`^https:\/\/(${hostPieces}*?)((?:\\\.[a-z0-9-]+)+)$`, "i");
 
-type HostValue = { authority: string; name: string; input: Pick<InputDefinition, "enum" | "pattern"> };
+type HostValue = {
+  authority: string;
+  name: string;
+  input: Pick<InputDefinition, "enum" | "pattern" | "hosts_of_one_owner">;
+};
 
-/** Whether a host stays within one registrable domain whatever value an input has: it is one of a list, or pinned to a domain. */
-export function domainIsPinned(options: HostValue): boolean {
-  return options.input.enum !== undefined || pinnedDomain(options) !== null;
+/**
+ * Whether a host stays with one owner whatever value an input has: within one registrable domain, or among listed hosts of which the
+ * definition says that they have one owner.
+ */
+export function domainIsPinned({ authority, name, input }: HostValue): boolean {
+  if (input.enum === undefined) return pinnedDomain({ authority, name, input }) !== null;
+  if (input.hosts_of_one_owner) return true;
+  const domains = input.enum.map((value) => registrableDomain(authority.replace(`{${name}}`, value)));
+  return domains[0] !== null && new Set(domains).size === 1;
+}
+
+/** The registrable domain of an address, with or without a scheme; of an IP address itself; null: there is no host. */
+function registrableDomain(address: string): string | null {
+  const host = URL.parse(address.includes("://") ? address : `https://${address}`)?.hostname;
+  if (!host) return null;
+  const labels = host.split(".");
+  return /[\d\]]$/.test(host) ? host : labels.slice(-registrableLength(labels)).join(".");
 }
 
 /**
@@ -81,6 +99,11 @@ export function pinnedDomain({ authority, name, input }: HostValue): string | nu
 function isRegistrable(suffix: string): boolean {
   const labels = suffix.replace(/:\d+$/, "").toLowerCase().split(".");
   if (labels.shift() !== "" || labels.some((label) => !/^[a-z0-9-]+$/.test(label))) return false;
+  return labels.length >= registrableLength(labels);
+}
+
+/** How many labels at the end of a host somebody has registered: three under what looks like `.co.uk` or `.com.au`, else two. */
+function registrableLength(labels: readonly string[]): number {
   const [second = "", top = ""] = labels.slice(-2);
-  return labels.length >= (top.length === 2 && second.length <= 3 ? 3 : 2);
+  return top.length === 2 && second.length <= 3 ? 3 : 2;
 }

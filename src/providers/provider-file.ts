@@ -43,6 +43,9 @@ const input = Type.Object(
     generate: choice(["uuid"], "Made by the broker where none is given."),
     pattern: text("A regular expression that the value matches."),
     enum: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { minItems: 1, description: "What is allowed." })),
+    hosts_of_one_owner: flag(
+      "The hosts that `enum` makes are of several domains, and one company has them all: a connection may choose among them.",
+    ),
     default: text("What counts where none is given."),
     optional: flag("May be left out: then the parameter, field or header that holds it is not sent."),
     secret: flag("Kept encrypted and never shown."),

@@ -10,9 +10,8 @@ import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Environment, readConfig, type Variables } from "../../src/config.ts";
+import { readConfig, type Variables } from "../../src/config.ts";
 import { findSecrets } from "../../src/first-secrets.ts";
-import { givenKey } from "../../src/first-steps.ts";
 import { openProviders, openShared, openStorage, type Storage } from "../../src/outside.ts";
 import { createApiKeys } from "../../src/store/api-keys.ts";
 import { holdDataDir } from "../../src/store/data-dir.ts";
@@ -478,23 +477,5 @@ describe("the file .env", () => {
     expect(alone.lines).toEqual([expect.stringMatching(/^PORT 12346 on HOST 192\.0\.2\.1 cannot be listened on/)]);
     const command = await startBeside(["bin/freshet.cjs", "token", "sandbox"]);
     expect(command).toMatchObject({ lines: [expect.stringMatching(/^No key: set FRESHET_KEY/)], exit: 2 });
-  });
-
-  it("or the file of ADMIN_KEY is where the first steps' line finds the key, in any shell", async () => {
-    const cwd = await newFolder({ ".env": 'ADMIN_KEY="one,two"\n', key: "three,four\n" });
-    const expand = async (given: Environment, env: Record<string, string> = {}) => {
-      const shell = execFile("sh", ["-c", `echo "${givenKey(given)}"`], {
-        cwd,
-        env: { PATH: process.env["PATH"], ...env },
-      });
-      let printed = "";
-      shell.stdout?.on("data", (text: string) => (printed += text));
-      await once(shell, "close");
-      return printed.trim();
-    };
-    const file = { path: join(cwd, ".env"), values: { ADMIN_KEY: "one,two" } };
-    expect(await expand({ env: { ADMIN_KEY: "one,two" }, file })).toBe("one");
-    expect(await expand({ env: { ADMIN_KEY_FILE: join(cwd, "key") }, file: null })).toBe("three");
-    expect(await expand({ env: { ADMIN_KEY: "five,six" }, file: null }, { ADMIN_KEY: "five,six" })).toBe("five");
   });
 });

@@ -3,6 +3,7 @@ import { join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
 import { backingOf, claimsOf, covers } from "../../scripts/docs/facts.ts";
 import { parseAnswer, readPointer } from "../../src/providers/answer-body.ts";
+import { clientInputs } from "../../src/providers/requirements.ts";
 import { builtinIds, genericIds, onlyWith } from "./support/catalog.ts";
 import { ownFile } from "./support/own-file.ts";
 import { readTranscripts, talkKinds, type Step, type Talk, type Transcript } from "./support/transcript.ts";
@@ -15,6 +16,33 @@ const firstSteps = ["exchange", "fetch", "login", "device", "import"] as const;
 function stepsOf(id: string): Step[] {
   return transcripts.filter(({ provider }) => provider === id).flatMap(({ steps }: Transcript) => steps);
 }
+
+describe("whose a host is", () => {
+  test.each([
+    ["microsoft-entra-national", ["graph_host", "login_host"]],
+    ["microsoft-entra-national-m2m", ["login_host"]],
+  ])("%s: clouds of several companies are chosen on the client, by an admin", (id, inputs) => {
+    expect(clientInputs(onlyWith(id)).toSorted()).toEqual(inputs);
+  });
+
+  test("a list that spans domains stays with the connection only where the definition says that one owner has them", () => {
+    const vouched = builtinIds().flatMap((id) =>
+      Object.entries(onlyWith(id).inputs).flatMap(([name, input]) => (input.hosts_of_one_owner ? `${id} ${name}` : [])),
+    );
+    expect(vouched).toEqual([
+      "amazon-sp-api seller_central",
+      "exact-online country",
+      "mercado-libre auth_host",
+      "zoho-ca dc",
+      "zoho dc",
+    ]);
+    const onConnection = vouched.filter((each) => {
+      const [id = "", name = ""] = each.split(" ");
+      return !clientInputs(onlyWith(id)).includes(name);
+    });
+    expect(onConnection).toEqual(vouched);
+  });
+});
 
 describe("the catalogue", () => {
   test("at least 64 providers can be used", () => {

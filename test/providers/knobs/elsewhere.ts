@@ -21,6 +21,11 @@ export const elsewhere: Elsewhere[] = [
     test: "test/integration/renamed.test.ts",
     title: "goes on with its tokens, its client and its redirect URI",
   },
+  {
+    knob: "inputs.hosts_of_one_owner",
+    test: "test/unit/providers/inputs.test.ts",
+    title: "The definition vouches for the domains.",
+  },
   { knob: "extends", test: catalog, title: "maps merge, everything else replaces" },
   {
     knob: "networks",

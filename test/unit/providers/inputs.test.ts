@@ -114,7 +114,7 @@ describe("the inputs of a connection", () => {
     const definition = define(`inputs:
   region: { enum: [eu, us] }
   shop: { pattern: "^[a-z]+$", description: the shop's short name }
-api: { base_url: "https://{inputs.region}.example/{inputs.shop}" }`);
+api: { base_url: "https://{inputs.region}.shops.example/{inputs.shop}" }`);
     expect(resolve({ region: "eu", shop: "abc" }, definition)).toEqual({ region: "eu", shop: "abc" });
     expect(() => resolve({ region: "xx", shop: "abc" }, definition)).toThrow(
       invalid(/inputs\.region must be one of: eu, us/),
@@ -197,7 +197,7 @@ api: { base_url: "https://{inputs.shop}.shops.example" }`);
     ["in its path, of one pattern", "https://login.example/{inputs.x}", '{ pattern: "^[a-z]+$" }'],
     ["in its path, of anything", "https://login.example/{inputs.x}", "{}"],
     ["in its host, within one domain", "https://{inputs.x}.logins.example", '{ pattern: "^[a-z]+$" }'],
-    ["in its host, of a list", "https://{inputs.x}", "{ enum: [eu.example, us.example] }"],
+    ["in its host, of a list", "https://{inputs.x}", "{ enum: [eu.logins.example, us.logins.example] }"],
   ])("nor whose metadata say where it is: an input %s", (_name, issuer, input) => {
     const owners = (head: string, hasClient = true) => {
       const definition = define(`issuer: "${issuer}"\ninputs: { x: ${input} }`, head);
@@ -277,10 +277,21 @@ describe("a pattern pins the domain", () => {
     ["https://{inputs.x}.shops.example:8443", "{ pattern: '^(?:eu|us)[0-9]?$' }"],
     ["https://{inputs.x}.shop.co.uk", "{ pattern: '^[a-z]+$' }"],
     ["{inputs.x}/api", "{ pattern: '^https://[a-z0-9-]+\\.shops\\.example$' }"],
-    ["https://login.shop.{inputs.x}", "{ enum: [example, test] }"],
+    ["https://{inputs.x}", "{ enum: [eu.shop.example, us.shop.example] }"],
+    ["https://{inputs.x}.shop.example", "{ enum: [eu, us] }"],
+    ["{inputs.x}/api", "{ enum: [https://shop.co.uk, 'https://test.shop.co.uk:8443'] }"],
+    ["https://{inputs.x}", "{ enum: [one.example] }"],
+    // The definition vouches for the domains.
+    ["https://login.shop.{inputs.x}", "{ enum: [example, test], hosts_of_one_owner: true }"],
   ])("%s with %s", (url, input) => expect(pins(url, input)).toBe(true));
 
   test.each([
+    ["https://login.shop.{inputs.x}", "{ enum: [example, test] }"],
+    ["https://{inputs.x}", "{ enum: [eu.shop.example, eu.other.example] }"],
+    ["https://{inputs.x}", "{ enum: [one.co.uk, two.co.uk] }"],
+    ["https://{inputs.x}", "{ enum: [one.com.au, two.com.au] }"],
+    ["https://{inputs.x}", "{ enum: [127.0.0.1, 10.0.0.1] }"],
+    ["https://{inputs.x}", "{ enum: [one.example, 'a b'] }"], // no host
     ["https://{inputs.x}.example", "{ pattern: '^[a-z]+$' }"], // one label alone
     ["https://{inputs.x}.co.uk", "{ pattern: '^[a-z]+$' }"], // a suffix that anyone registers in
     ["https://{inputs.x}", "{ pattern: '^[a-z.]+$' }"],
