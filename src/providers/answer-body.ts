@@ -23,7 +23,9 @@ export function readBody(response: TokenResponse, format: Format): AnswerBody | 
   const json = format === "form" ? null : readJson(text);
   if (json !== null || format === "json") return json;
   const saysForm = /^application\/x-www-form-urlencoded/i.test(response.headers["content-type"] ?? "");
-  const isForm = format === "form" || looksLikeForm(text) || (saysForm && /^[^\s"<>{}]*=/.test(text));
+  // A form in a JSON string is none yet: its last field would end with the quote.
+  const mayBeForm = format === "form" ? !text.startsWith('"') : saysForm && /^[^\s"<>{}]*=/.test(text);
+  const isForm = mayBeForm || looksLikeForm(text);
   return read.complete && isForm ? readForm(trimmed(text)) : null;
 }
 

@@ -158,8 +158,12 @@ const charsets: Record<string, (text: string) => Done<Buffer>> = {
   "UTF-16 with a mark": (text) => keeps(Buffer.from(`\uFEFF${text}`, "utf16le")),
   "UTF-32": (text) => keeps(utf32(text, false)),
   "UTF-32, big end first": (text) => keeps(utf32(`\uFEFF${text}`, true)),
-  // What Latin-1 lacks becomes other text, and in a byte order mark that is in front of the answer.
-  "Latin-1": (text) => ({ value: Buffer.from(text, "latin1"), keeps: !text.startsWith("\uFEFF") }),
+  // What Latin-1 lacks becomes other text: a byte order mark in front of the answer, a control character that only the reader for
+  // flat JSON takes.
+  "Latin-1": (text) => ({
+    value: Buffer.from(text, "latin1"),
+    keeps: !text.startsWith("\uFEFF") && (isFlat(text) || /^[\u0000-\u00FF]*$/u.test(text)),
+  }),
 };
 
 type Wire = { bytes: Buffer; headers: string[]; whole: boolean };

@@ -572,6 +572,21 @@ describe("where the strict reading finds no token, a lenient one may", () => {
     expect(granted({ headers, body: json }).refreshToken).toBe("rt-1");
   });
 
+  test.each(["token_type=Bearer&", "access_token=at-0&", ""])(
+    "a form in a JSON string that begins with %o under `format: form`, and under its label",
+    (first) => {
+      for (const body of [JSON.stringify(first + form), JSON.stringify(JSON.stringify(`${first}${form}&x=1`))]) {
+        const headers = { "content-type": "application/x-www-form-urlencoded" };
+        for (const [answer, definition] of [
+          [{ body }, define("response: { format: form }")],
+          [{ body, headers }, plain],
+        ] as const) {
+          expect(granted(answer, definition)).toMatchObject({ accessToken: "at-1", refreshToken: "rt-1" });
+        }
+      }
+    },
+  );
+
   test("the bytes of a token are what was sent, whatever stands beside it", () => {
     const body = Buffer.from(
       `{"access_token":"caf\u00e9",${json.slice(1)}`
