@@ -3,7 +3,7 @@ import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { Type, type Static, type TSchema } from "typebox";
 import { Value } from "typebox/value";
-import { addedBy, readEnvFile } from "./env-file.ts";
+import { addedBy, type EnvFile, readEnvFile } from "./env-file.ts";
 import { StartupError } from "./errors.ts";
 import { isOfKubernetes } from "./near-miss.ts";
 import { parseNetworks } from "./providers/egress.ts";
@@ -90,7 +90,7 @@ export const secretVariables: readonly string[] = variables.flatMap(([name, sche
 export type Variables = Readonly<Record<string, string | undefined>>;
 
 /** Where the variables come from. `file`: what it adds to the process's own; null: none was read. */
-export type Environment = { env: Variables; file: { path: string; values: Variables } | null };
+export type Environment = { env: Variables; file: EnvFile | null };
 
 /**
  * The process's environment, and below it the variables of a file, if there is that file.
@@ -98,10 +98,10 @@ export type Environment = { env: Variables; file: { path: string; values: Variab
  */
 export function readEnvironment(envFile: string | null): Environment {
   const path = envFile === null ? null : resolve(envFile);
-  const content = path === null ? null : readEnvFile(path);
-  if (path === null || content === null) return { env: process.env, file: null };
-  const values = addedBy(content, process.env);
-  return { env: { ...values, ...process.env }, file: { path, values } };
+  const file = path === null ? null : readEnvFile(path);
+  if (file === null) return { env: process.env, file: null };
+  const values = addedBy(file.values, process.env);
+  return { env: { ...values, ...process.env }, file: { ...file, values } };
 }
 
 /** A key of the keyring: 32 bytes under a name that stands in every record it seals. */

@@ -5,13 +5,34 @@ import { whyNotOnDisk } from "./unreachable.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+/** A file of variables. `problems`: what is passed over in it, a line for a person each, never with a value. */
+export type EnvFile = { path: string; values: Environment; problems: readonly string[] };
+
 /** A file of variables, as `npm start` reads it. Null: there is none. @throws StartupError naming file and line, never a value */
-export function readEnvFile(path: string): Environment | null {
-  const bytes = readBytes(path);
-  if (bytes === null) return null;
-  const text = decode(path, bytes);
-  requireLines(path, text);
-  return parseEnv(text);
+export function readEnvFile(path: string): EnvFile | null {
+  try {
+    return { path, ...parseLines(path, decode(path, readFileSync(path))) };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof StartupError) throw error;
+    if (code === "ENOENT") return null;
+    if (code === "EISDIR") return { path, values: {}, problems: [`${path} ${isFolder}`] };
+    throw new StartupError(`${path} cannot be read ${whyNotOnDisk(error)}`);
+  }
+}
+
+const isFolder = "is a folder, so no variable is read from it: name it otherwise, or make a file of it";
+
+/** A text about variables, with what of them comes from the file. */
+export function withSource(text: string, file: EnvFile | null): string {
+  if (file === null) return text;
+  const named = text.match(/^\w+|\b[A-Z][A-Z_]+\b/g) ?? [];
+  const from = [...new Set(named.flatMap(formsOf))].filter((name) => file.values[name]);
+  if (from.length === 0) return text;
+  const ofCompose = from.find((name) => file.values[name]?.startsWith("/run/secrets/"));
+  const remedy = `, which seems to be for Compose: start with ${ofCompose}= (empty) in the environment, or in another folder`;
+  const comes = from.length === 1 ? "comes" : "come";
+  return `${text}; ${from.join(" and ")} ${comes} from ${file.path}${ofCompose === undefined ? "" : remedy}`;
 }
 
 /** What the file adds. The environment wins: a variable that is in it, even an empty one, counts before both of its forms in the file. */
@@ -22,15 +43,6 @@ export function addedBy(file: Environment, env: Environment): Environment {
 }
 
 const formsOf = (name: string): string[] => [name, name.replace(/_FILE$/, ""), `${name}_FILE`];
-
-function readBytes(path: string): Buffer | null {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw new StartupError(`${path} cannot be read ${whyNotOnDisk(error)}`);
-  }
-}
 
 /** Some editors and shells of Windows write UTF-16. */
 function decode(path: string, bytes: Buffer): string {
@@ -43,31 +55,48 @@ function decode(path: string, bytes: Buffer): string {
   throw new StartupError(`${path} must be text in UTF-8; save it anew as UTF-8`);
 }
 
-const assignment = /^\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=[^\S\n]*(.*)$/;
+const assignment = /^\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=(.*)$/;
 const quotes = ['"', "'", "`"];
 
-/** Node's parser passes over what it does not understand, and cuts a value off at a `#`. */
-function requireLines(path: string, text: string): void {
+/** Line by line: of a line that it does not understand, Node's parser would take the next ones for a part. */
+function parseLines(path: string, text: string): Pick<EnvFile, "values" | "problems"> {
+  const values: Record<string, string | undefined> = {};
+  const problems: string[] = [];
   const lines = text.split("\n");
   for (let at = 0; at < lines.length; at++) {
     const line = lines[at] ?? "";
     if (/^\s*(#|$)/.test(line)) continue;
-    const fail = (problem: string, number = at + 1): never => {
-      throw new StartupError(`${path}:${number}: ${problem}`);
-    };
-    const [, , value] = assignment.exec(line) ?? fail("must be NAME=value, or begin with #");
-    const quote = quotes.find((each) => value?.startsWith(each));
+    const [, name, value = ""] = assignment.exec(line) ?? [];
+    if (name === undefined) {
+      problems.push(`${path}:${at + 1}: is not NAME=value and is passed over; correct it, or put # before it`);
+      continue;
+    }
+    const quote = quotes.find((each) => value.trimStart().startsWith(each));
     if (quote === undefined) {
-      if (/\S#/.test(value ?? "")) fail("a value with # in it must stand in quotes; what follows # is a comment");
+      // As Compose and shells read it; Node's parser would cut a value off at any #.
+      values[name] = value.replace(/\s#.*$/, "").trim();
       continue;
     }
     const begun = at;
-    let rest = (value ?? "").slice(1);
-    while (!rest.includes(quote)) {
-      at += 1;
-      rest = lines[at] ?? fail(`the quote ${quote} is not closed; close it, or take it away`, begun + 1);
-    }
-    const after = rest.slice(rest.indexOf(quote) + 1);
-    if (!/^\s*(#.*)?$/.test(after)) fail("nothing but a comment may follow the closing quote");
+    at = endOfQuote(lines, { begun, quote, path });
+    Object.assign(values, parseEnv(lines.slice(begun, at + 1).join("\n")));
   }
+  return { values, problems };
+}
+
+/** @returns the line of the closing quote. What follows a quote that is wrong cannot be told, so it ends the start. */
+function endOfQuote(lines: string[], { begun, quote, path }: { begun: number; quote: string; path: string }): number {
+  const fail = (problem: string, at: number): never => {
+    throw new StartupError(`${path}:${at + 1}: ${problem}`);
+  };
+  let at = begun;
+  let rest = lines[at] ?? "";
+  rest = rest.slice(rest.indexOf(quote) + 1);
+  while (!rest.includes(quote)) {
+    at += 1;
+    rest = lines[at] ?? fail(`the quote ${quote} is not closed; close it, or take it away`, begun);
+  }
+  const after = rest.slice(rest.indexOf(quote) + 1);
+  if (!/^\s*(#.*)?$/.test(after)) fail("nothing but a comment may follow the closing quote", at);
+  return at;
 }

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
 import { type Config, readConfig, readEnvironment } from "./config.ts";
+import { type EnvFile, withSource } from "./env-file.ts";
 import { BrokerError, StartupError } from "./errors.ts";
 import { type FirstWarning, firstWarnings } from "./first-warnings.ts";
 import { requireFreePorts } from "./free-ports.ts";
@@ -12,11 +13,11 @@ import { withoutControls } from "./readable.ts";
 const dotenv = "--dotenv";
 
 async function main(args: readonly string[]): Promise<void> {
-  let warnings: readonly FirstWarning[] = [];
+  let [warnings, file]: [readonly FirstWarning[], EnvFile | null] = [[], null];
   try {
     requireNoArguments(args.filter((arg) => arg !== dotenv));
     const environment = readEnvironment(args.includes(dotenv) ? ".env" : null);
-    warnings = firstWarnings(environment);
+    [warnings, file] = [firstWarnings(environment), environment.file];
     const config = readConfig(environment.env);
     announce(config);
     await requireFreePorts(config);
@@ -29,7 +30,7 @@ async function main(args: readonly string[]): Promise<void> {
       error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
     if (!isTold) throw error;
     // A variable that is not the one that was meant is often why.
-    for (const line of [...warnings.map(({ text }) => `warning: ${text}`), error.message]) {
+    for (const line of [...warnings.map(({ text }) => `warning: ${text}`), withSource(error.message, file)]) {
       process.stderr.write(`freshet: ${withoutControls(line.replaceAll(/\s+/g, " "))}\n`);
     }
     process.exit(2);

@@ -21,7 +21,7 @@ const lastWordMs = 2000;
 export async function serve(config: Config, given: Environment): Promise<void> {
   const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
   const log = createLogger(config.logLevel, output);
-  for (const { variable, text } of firstWarnings(given)) log.warn({ variable }, text);
+  for (const { text, ...about } of firstWarnings(given)) log.warn(about, text);
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
   await listen(broker, config);

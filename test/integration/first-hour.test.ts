@@ -469,7 +469,9 @@ describe("the file .env", () => {
     };
     expect(scripts).toMatchObject({ start: "exec node bin/broker.cjs --dotenv", test: "vitest run" });
     const { lines } = await startBeside(scripts.start.split(" ").slice(2), { HOST: "192.0.2.1" });
-    expect(lines).toEqual([expect.stringMatching(/^PORT 12345 on HOST 192\.0\.2\.1 cannot be listened on/)]);
+    expect(lines).toEqual([
+      expect.stringMatching(/^PORT 12345 on HOST 192\.0\.2\.1 cannot be listened on.*; PORT comes from \S+\/\.env$/),
+    ]);
   });
 
   it("is not read by the broker alone, as in the image, nor by the command line", async () => {

@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Environment, readConfig, readEnvironment, type Variables } from "../../src/config.ts";
+import { withSource } from "../../src/env-file.ts";
+import { StartupError } from "../../src/errors.ts";
 import { firstWarnings } from "../../src/first-warnings.ts";
 import { loadCatalog } from "../../src/providers/catalog.ts";
 import { readFirstHour } from "../support/error-table.ts";
@@ -35,8 +37,23 @@ const warned =
     return { lines: firstWarnings({ env, file }).map(({ text }) => text), exit: null };
   };
 
-const dotenv = (content: string | Buffer) => () =>
-  refusalOf(() => readEnvironment(join(write(".env", content), ".env")));
+const dotenv = (content: string | Buffer) => () => startWith(join(write(".env", content), ".env"));
+
+/** A start beside this file alone. */
+async function startWith(path: string): Promise<Told> {
+  const lines: string[] = [];
+  const start = () => {
+    const { file } = readEnvironment(path);
+    lines.push(...firstWarnings({ env: file?.values ?? {}, file }).map(({ text }) => text));
+    try {
+      readConfig(file?.values);
+    } catch (error) {
+      throw new StartupError(withSource((error as Error).message, file)); // as src/main.ts says it
+    }
+  };
+  const goesOn = { lines, exit: null };
+  return await refusalOf(start).catch(() => goesOn);
+}
 
 const builtinFolder = fileURLToPath(new URL("../../providers", import.meta.url));
 const load = (extraFolder: string) => refusalOf(() => loadCatalog({ builtinFolder, extraFolder, sandbox: null }));
@@ -94,7 +111,7 @@ const spellings: Cases = {
   "`PROVIDER_DIR`": warned({ PROVIDER_DIR: canary }),
   "`PUBLIC_URL_FILE`, which is no secret": warned({ PUBLIC_URL_FILE: canary }),
   "`ADMIN_KEY` and `ADMIN_KEY_FILE`": warned({ ADMIN_KEY: adminKey, ADMIN_KEY_FILE: "/nowhere" }),
-  "`NODE_EXTRA_CA_CERTS` in `.env`": warned(certificates, { path: ".env", values: certificates }),
+  "`NODE_EXTRA_CA_CERTS` in `.env`": warned(certificates, { path: ".env", values: certificates, problems: [] }),
 };
 
 const first = `ADMIN_KEY=${adminKey}\n`;
@@ -103,8 +120,13 @@ const envFiles: Cases = {
   "a name with a space": dotenv(`${first}DATABASE URL=${canary}\n`),
   "a quote that is not closed": dotenv(`${first}REDIS_URL="${canary}\nPORT=1\n`),
   "text after the closing quote": dotenv(`${first}REDIS_URL="a"${canary}\n`),
-  "a value with `#` in it": dotenv(`${first}REDIS_URL=redis://:pass#${canary}@redis\n`),
-  "a folder": () => refusalOf(() => readEnvironment(folderNamed(".env"))),
+  "a line of a shell": dotenv(`${first}. ./${canary}.sh\n`),
+  "a value that is not allowed": dotenv(`${first}PORT=http\n`),
+  "a secret that is not allowed": dotenv(`ADMIN_KEY=${canary}\n`),
+  "a secret's file that is not there": dotenv(`${first}METRICS_KEY_FILE=/nowhere/metrics_key\n`),
+  "a secret's file in a container": dotenv(`${first}METRICS_KEY_FILE=/run/secrets/no_such_key\n`),
+  "a name that is misspelt": dotenv(`${first}PROVIDER_DIR=${canary}\n`),
+  "a folder": () => startWith(folderNamed(".env")),
   "UTF-16": dotenv(Buffer.from(`\uFEFF${first}`, "utf16le")),
 };
 
@@ -232,6 +254,29 @@ describe("the file .env", () => {
     const expected = { ORGANISATION_NAME: "A # B", REDIS_URL: "", DATA_DIR: "two\nlines", HOST: "::1" };
     expect(env).toMatchObject(expected);
     expect(readConfig({ ...expected }).redisUrl).toBeNull();
+  });
+
+  it("is read on after a line that is no variable, and each of those is told by its number alone", () => {
+    const content = `. ./${canary}.sh\nPORT=9000\nif [ -n "$A" ]; then\nexport PATH\nfi\nHOST=::1\n`;
+    const given = readEnvironment(join(write(".env", content), ".env"));
+    expect(given.file?.values).toEqual({ PORT: "9000", HOST: "::1" });
+    const texts = firstWarnings({ file: given.file, env: {} }).map(({ text }) => text);
+    expect(texts.map((text) => /:(\d+): is not NAME=value/.exec(text)?.[1])).toEqual(["1", "3", "4", "5"]);
+    expect(texts.join()).not.toContain(canary);
+  });
+
+  it("takes a # in a value as Compose and shells do: only after a space it begins a comment", () => {
+    const env = read("REDIS_URL=redis://:pass#word@redis # a comment\nHOST= # none\nORGANISATION_NAME=#1\n");
+    expect(env).toMatchObject({ REDIS_URL: "redis://:pass#word@redis", HOST: "", ORGANISATION_NAME: "#1" });
+  });
+
+  it("is named where a refused value comes from it, and only there", () => {
+    const file = { path: "/srv/.env", values: { PORT: "http" }, problems: [] };
+    expect(withSource('PORT must be 1, not "http"', file)).toBe(
+      'PORT must be 1, not "http"; PORT comes from /srv/.env',
+    );
+    expect(withSource("HOST must be a name", file)).toBe("HOST must be a name");
+    expect(withSource("PORT must be 1", null)).toBe("PORT must be 1");
   });
 
   it("need not be there", () => {

@@ -24,7 +24,7 @@ async function told(broker: object, file: Environment["file"] = null): Promise<L
 
 describe("the last line of a start", () => {
   it("says the version, the database, Redis, the providers, where the docs are, and which file was read", async () => {
-    const file = { path: "/srv/freshet/.env", values: {} };
+    const file = { path: "/srv/freshet/.env", values: {}, problems: [] };
     const [line, ...more] = await told({}, file);
     expect(more).toEqual([]);
     expect(line?.text).toMatch(
