@@ -83,15 +83,18 @@ export function createSweeper(parts: SweeperParts): Sweeper {
       return await rows.postpone(row, waitSeconds(ways) * (1 + random()) + random());
     }
     running.set(row.id, { provider: row.provider, isQueued: false });
-    let failure: Failure | undefined;
+    let outcome: RefreshOutcome | undefined;
     try {
-      ({ failure } = await refreshAhead(row));
+      outcome = await refreshAhead(row);
     } finally {
+      const failure = outcome?.failure;
       gates.leave(ways.host, troubleOf(failure));
       // What the limits hold back from one client may be there for another one.
       const { isOfClient, retryAfterSeconds } = failure ?? {};
       gates.leave(ways.client, isOfClient === true ? { retryAfterSeconds } : undefined);
     }
+    // Claimed just before this process was told to end: the others need not wait for the end of the claim.
+    if (outcome.kind === "left") await rows.postpone(row, 0);
   };
 
   const begin = (row: TokenRow): void => {

@@ -9,6 +9,7 @@ import { stringify } from "yaml";
 import { type BrokerProcess, startBroker } from "./broker-process.ts";
 import { query } from "./query.ts";
 import { type Page, ScriptedBrowser } from "./scripted-browser.ts";
+import { until } from "./patience.ts";
 import { temporaryFolder } from "./services/guardian.ts";
 
 export type Answer = { status: number; headers: Dispatcher.ResponseData["headers"]; text: string };
@@ -60,6 +61,8 @@ export class WrongInputStage implements AsyncDisposable {
     const proxied = { TRUST_PROXY: "127.0.0.1", LINK_PAGES_PER_MINUTE: undefined, CALLBACKS_PER_MINUTE: undefined };
     const env = { ...proxied, RETURN_ORIGINS: origin, LOG_LEVEL: "info", SANDBOX: "true" };
     const broker = await startBroker({ databaseUrl, env, providersDir: await machineProvider() });
+    // A start makes the sandbox's client and connection beside serving.
+    await until("the sandbox is there", async () => (await broker.api.api("/connections/sandbox")).status === 200);
     await register(broker);
     await damageOne(broker, databaseUrl);
     // One after the other: the proofs of all links are written by hand in between.

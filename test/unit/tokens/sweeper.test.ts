@@ -36,6 +36,8 @@ class Stage {
   due: TokenRow[] = [];
   isStoreAway = false;
   isFaulty = false;
+  /** The process begins no refresh any more. */
+  isDraining = false;
   recover = async (): Promise<void> => void this.recovered++;
   readonly sweeper;
 
@@ -78,6 +80,7 @@ class Stage {
 
   async #refresh(row: TokenRow): Promise<RefreshOutcome> {
     if (this.isFaulty) throw new Error("a fault of ours");
+    if (this.isDraining) return { kind: "left", row };
     this.begun.push(row.id);
     return await new Promise((resolve) => {
       const finish = (failure?: Failure) => {
@@ -370,5 +373,13 @@ describe("the sweeper", () => {
     stage.finishAll();
     await stage.clock.pass(60_000);
     expect([stage.begun.length, stage.clock.sleeping()]).toEqual([8, 0]);
+  });
+
+  it("gives back at once what it has claimed and the process does not begin any more, so that another replica need not wait", async () => {
+    const stage = started();
+    stage.isDraining = true;
+    stage.add("own", 3);
+    await stage.clock.pass(1000);
+    expect([stage.begun, stage.postponed.map(({ seconds }) => seconds)]).toEqual([[], [0, 0, 0]]);
   });
 });
