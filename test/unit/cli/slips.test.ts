@@ -169,3 +169,58 @@ test("a key that the broker does not know is told with the place that it was tak
   expect(await tell({ ADMIN_KEY_FILE: file })).toEqual(keyRefused(`ADMIN_KEY_FILE (${file})`));
   expect(await tell({ DATA_DIR: dataDir })).toEqual(keyRefused(`the file ${file}`));
 });
+
+test("an answer that does not fit is asked for again, with what is allowed, and the answers before it are kept", async () => {
+  const inputs = { shop: { pattern: "^[a-z]+$", description: "the shop" }, region: { enum: ["eu", "us"] } };
+  const needs = { authorization_code: { client_inputs: ["shop", "region"] } };
+  await using broker = await startStubBroker({
+    "GET /providers/market": providerOf("market", { needs, inputs }),
+    "POST /clients": { status: 201, body: { name: "m", redirect_uri: "none" } },
+  });
+  const add = async (...answers: string[]) =>
+    await run(["clients", "add", "m", "--provider", "market"], {
+      env: { FRESHET_URL: broker.url },
+      interactive: true,
+      stdin: answers.map((answer) => `${answer}\r`).join(""),
+    });
+  const result = await add("id-1", "Acme!", "acme", "EU", "asia", "eu", "s3cret");
+  expect(result.exitCode).toBe(0);
+  expect(result.err).toContain("shop must match ^[a-z]+$ (the shop)");
+  expect(result.err).toContain("region must be one of eu, us");
+  expect(broker.sentTo("POST /clients")).toEqual([
+    {
+      name: "m",
+      provider: "market",
+      client_id: "id-1",
+      client_secret: "s3cret",
+      inputs: { shop: "acme", region: "eu" },
+    },
+  ]);
+  const thrice = await add("id-1", "A", "B", "C");
+  expect(thrice).toMatchObject({
+    exitCode: 2,
+    err: expect.stringMatching(/shop must match .* \(usage\)\n$/),
+  });
+  expect(broker.sentTo("POST /clients")).toHaveLength(1);
+});
+
+test("a secret that does not fit is asked for again, and not shown", async () => {
+  const inputs = { store_key: { secret: true, pattern: "^k-" } };
+  const needs = { client_credentials: { client: false, client_secret: false, inputs: ["store_key"] } };
+  const keyed = providerOf("keyed", { grants: ["client_credentials"], needs, inputs });
+  await using broker = await startStubBroker({
+    "GET /providers/keyed": keyed,
+    "POST /connections": { status: 201, body: connection({ status: "connected" }) },
+  });
+  for (const more of [[], ["--secret-input", "store_key"]]) {
+    const result = await run(["connections", "add", "a", "--provider", "keyed", ...more], {
+      env: { FRESHET_URL: broker.url },
+      interactive: true,
+      stdin: "canary\rk-canary\r",
+    });
+    expect(result).toMatchObject({ exitCode: 0, err: expect.stringContaining("store_key must match ^k-") });
+    expect(result.err).not.toContain("canary");
+  }
+  const sent = { name: "a", provider: "keyed", inputs: { store_key: "k-canary" } };
+  expect(broker.sentTo("POST /connections")).toEqual([sent, sent]);
+});
