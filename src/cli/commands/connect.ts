@@ -249,7 +249,7 @@ function tellConnected({ output }: Session, name: string, { connectedBefore, sho
 function endingOfLink({ provider, client }: Resource, { expires_at: ends }: Resource): Watch["endingOf"] {
   const fact = `${textOf(provider)} refuses the client's id or secret`;
   const remedy = `freshet clients update ${textOf(client)} --client-secret-file FILE (or --client-id ID)`;
-  const later = `Then open the same link again: it works until ${textOf(ends)}`;
+  const later = `Then open the same link again, in the same browser: it works until ${textOf(ends)}`;
   const refused = new CliError(`${fact}; correct it: ${remedy}. ${later}`, "client_rejected");
   return ({ type, detail }) =>
     type === "consent_failed" && mapOf(detail)["error"] === "client_rejected" ? refused : undefined;

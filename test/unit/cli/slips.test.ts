@@ -44,7 +44,7 @@ describe("a client that its provider refuses", () => {
     const result = await run(["connect", "a", "--provider", "market"], { env: { FRESHET_URL: broker.url } });
     expect(result).toMatchObject({ exitCode: 1, out: `${link.url}\n` });
     expect(result.err).toMatch(
-      /freshet: market refuses the client's id or secret; correct it: freshet clients update kit2 --client-secret-file FILE \(or --client-id ID\)\. Then open the same link again: it works until 2026-11-20T13:00:00\.000Z \(client_rejected\)\n$/,
+      /freshet: market refuses the client's id or secret; correct it: freshet clients update kit2 --client-secret-file FILE \(or --client-id ID\)\. Then open the same link again, in the same browser: it works until 2026-11-20T13:00:00\.000Z \(client_rejected\)\n$/,
     );
   });
 
