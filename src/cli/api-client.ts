@@ -22,7 +22,14 @@ export type ApiClient = {
 /** A client for the broker that the settings name. @throws UsageError when there is no key. */
 export function createApiClient(settings: Settings): ApiClient {
   const key = settings.readKey();
-  const plain = async (path: string, request: Call) => await send(settings.brokerUrl, path, { ...request, key });
+  const plain = async (path: string, request: Call) => {
+    try {
+      return await send(settings.brokerUrl, path, { ...request, key });
+    } catch (error) {
+      if (!(error instanceof CliError) || error.code !== "unauthenticated") throw error;
+      throw new CliError(`${error.message} The key was taken from ${settings.keyPlace()}.`, error.code);
+    }
+  };
   const names = { get: async (path: string, query: Query = {}) => (await plain(path, { query })).body };
   const sendNamed = async (path: string, request: Call) => {
     try {

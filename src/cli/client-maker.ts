@@ -1,7 +1,7 @@
 import { collectItems, segment, type ApiClient } from "./api-client.ts";
 import { CliError, UsageError } from "./errors.ts";
 import type { Provider } from "./provider.ts";
-import type { Questions } from "./questions.ts";
+import type { Misfit, Questions } from "./questions.ts";
 import { isResource, textOf, type Resource } from "./resource.ts";
 import { readSecret } from "./secrets.ts";
 import type { Session } from "./session.ts";
@@ -13,11 +13,11 @@ export const providerWanted = { option: "--provider <id>", question: "Provider (
 export const clientIdWanted = { option: "--client-id <id>", question: "Client id, as the provider gave it: " };
 
 /** How an input is asked for. */
-export function inputWanted(provider: Provider, name: string): { option: string; question: string } {
-  const { description, allowed } = provider.input(name);
+export function inputWanted(provider: Provider, name: string): { option: string; question: string; misfit: Misfit } {
+  const { description, allowed, misfit } = provider.input(name);
   const meaning = allowed.length > 0 ? `one of ${allowed.join(", ")}` : description;
   const hint = meaning === "" ? "" : ` (${meaning})`;
-  return { option: `--input ${name}=…${hint}`, question: `${name}${hint}: ` };
+  return { option: `--input ${name}=…${hint}`, question: `${name}${hint}: `, misfit };
 }
 
 /** Says what to do at the provider before it gives a client id: its own words, and the address to register. */

@@ -99,7 +99,7 @@ async function planConnection(session: Session, questions: Questions, facts: Fac
   const { name, options, id, provider, mayMakeClient } = facts;
   const grant = grantOf(options, provider);
   const needs = provider?.needs(grant);
-  const given = Object.entries((await readInputs(questions, options)) ?? {});
+  const given = Object.entries((await readInputs(questions, options, provider)) ?? {});
   const isOfClient = ([input]: [string, string]) => mayMakeClient && needs?.clientInputs.includes(input) === true;
   let client: ClientPlan | undefined = options.client === undefined ? undefined : { name: options.client };
   if (provider !== null && needs?.client === true) {
@@ -125,7 +125,8 @@ async function planConnection(session: Session, questions: Questions, facts: Fac
 }
 
 async function askForInput(questions: Questions, provider: Provider, input: string): Promise<string> {
-  if (provider.input(input).isSecret) return await askForSecretInput(questions, input);
+  const { isSecret, misfit } = provider.input(input);
+  if (isSecret) return await askForSecretInput(questions, input, misfit);
   return await questions.text(undefined, inputWanted(provider, input));
 }
 

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { didYouMean } from "../nearest.ts";
+import { UsageError } from "./errors.ts";
 
 /** For an option that may be given several times. */
 export function collect(value: string, previous: string[] = []): string[] {
@@ -42,6 +43,12 @@ export function choice(flags: string, description: string, allowed: readonly str
 }
 
 export const grants = ["authorization_code", "client_credentials", "password", "device_code", "import"] as const;
+
+/** @throws UsageError naming the options of an update, where none of them is given */
+export function requireChange(changes: object, options: string): void {
+  if (Object.values(changes).some((value) => value !== undefined)) return;
+  throw new UsageError(`Nothing to change: give ${options}`);
+}
 
 /** Ends a command's help with lines that can be pasted. */
 export function example(command: Command, ...lines: string[]): Command {

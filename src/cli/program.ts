@@ -66,7 +66,24 @@ function reportUsage(error: CommanderError, err: (text: string) => void): number
 function withoutValues({ code, message }: CommanderError): string {
   const text = message.replace(/^error: /, "");
   if (code === "commander.invalidArgument") return text.replace(/ argument '.*' is invalid\./s, ":");
-  if (code === "commander.unknownOption") return text.replace(/=.*'/s, "'");
+  if (code === "commander.unknownOption") return withPlaceOfSecret(text.replace(/=.*'/s, "'"));
   if (code === "commander.excessArguments") return text.replace(/(?<=but got \d+): .*$/s, ".");
   return text;
+}
+
+/** Options that people try first for a secret, and where the secret comes from. */
+const placesOfSecrets: Readonly<Record<string, string>> = {
+  "--client-secret": "--client-secret-file FILE, FRESHET_CLIENT_SECRET, or the prompt",
+  "--secret": "--client-secret-file FILE, FRESHET_CLIENT_SECRET, or the prompt",
+  "--password": "--password-file FILE, FRESHET_PASSWORD, or the prompt",
+  "--refresh-token": "--refresh-token-file FILE or FRESHET_REFRESH_TOKEN",
+  "--access-token": "--access-token-file FILE or FRESHET_ACCESS_TOKEN",
+  "--code": "--code-file FILE, or the prompt",
+  "--key": "FRESHET_KEY_FILE or FRESHET_KEY",
+};
+
+function withPlaceOfSecret(text: string): string {
+  const option = /'(--[a-z-]+)'/.exec(text)?.[1] ?? "";
+  const places = Object.hasOwn(placesOfSecrets, option) ? placesOfSecrets[option] : undefined;
+  return places === undefined ? text : `unknown option '${option}'. No secret is an argument: ${places}`;
 }

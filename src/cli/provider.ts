@@ -1,5 +1,6 @@
 import { segment, type ApiClient } from "./api-client.ts";
 import { CliError, UsageError } from "./errors.ts";
+import type { Misfit } from "./questions.ts";
 import { isResource, textOf, type Resource } from "./resource.ts";
 
 /** What has to be given to connect an account by one grant, as `GET /providers/:provider` says. */
@@ -11,7 +12,7 @@ type GrantNeeds = {
   credentials: string[];
 };
 
-type InputFacts = { description: string; isSecret: boolean; allowed: string[] };
+type InputFacts = { description: string; isSecret: boolean; allowed: string[]; misfit: Misfit };
 
 /** A provider as the command line sees it. */
 export type Provider = {
@@ -69,8 +70,20 @@ function describe(answer: Resource): Provider {
         description: textOf(input["description"]),
         isSecret: input["secret"] === true,
         allowed: textsOf(input["enum"]),
+        misfit: misfitOf(name, input),
       };
     },
+  };
+}
+
+/** As the broker judges a value. Its definitions are checked: a pattern that is there can be compiled. */
+function misfitOf(name: string, { enum: values, pattern, description }: Resource): Misfit {
+  const allowed = textsOf(values);
+  const hint = textOf(description) === "" ? "" : ` (${textOf(description)})`;
+  return (answer) => {
+    if (allowed.length > 0 && !allowed.includes(answer)) return `${name} must be one of ${allowed.join(", ")}`;
+    const fits = textOf(pattern) === "" || new RegExp(textOf(pattern), "u").test(answer);
+    return fits ? null : `${name} must match ${textOf(pattern)}${hint}`;
   };
 }
 

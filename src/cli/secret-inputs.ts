@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { UsageError } from "./errors.ts";
 import { collectName, collectPair } from "./options.ts";
 import type { Provider } from "./provider.ts";
-import type { Questions } from "./questions.ts";
+import type { Misfit, Questions } from "./questions.ts";
 
 /** Inputs of a connection. The value of a secret one is no argument: arguments stand in the list of processes. */
 export type InputOptions = { input?: Record<string, string>; secretInput?: string[] };
@@ -31,24 +31,28 @@ export function refuseSecretArguments({ input = {} }: InputOptions, provider: Pr
 }
 
 /** The value of one input that is a secret, from the environment or a prompt. */
-export async function askForSecretInput(questions: Questions, input: string): Promise<string> {
+export async function askForSecretInput(questions: Questions, input: string, misfit?: Misfit): Promise<string> {
   const variable = variableOf(input);
   return await questions.secret({
     file: undefined,
     variable,
     option: variable,
     question: `The input ${input} (not shown): `,
+    ...(misfit && { misfit }),
   });
 }
 
-/** All inputs that are given, secret ones too; undefined: none is. */
+/** All inputs that are given, secret ones too; undefined: none is. With the provider, what is typed is judged at once. */
 export async function readInputs(
   questions: Questions,
   { input, secretInput }: InputOptions,
+  provider: Provider | null = null,
 ): Promise<Record<string, string> | undefined> {
   if (input === undefined && secretInput === undefined) return undefined;
   const inputs = { ...input };
-  for (const name of secretInput ?? []) inputs[name] = await askForSecretInput(questions, name);
+  for (const name of secretInput ?? []) {
+    inputs[name] = await askForSecretInput(questions, name, provider?.input(name).misfit);
+  }
   return inputs;
 }
 

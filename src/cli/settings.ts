@@ -21,6 +21,8 @@ export type Settings = {
   brokerUrl: string;
   /** @throws UsageError naming every place where a key was looked for. */
   readKey: () => string;
+  /** Where that key comes from, for a person whose key the broker refuses. */
+  keyPlace: () => string;
   secret: (variable: SecretVariable) => string | undefined;
   /** The broker's PROVIDERS_DIR, for definition files that extend one in there. */
   providersDir: string | null;
@@ -35,9 +37,11 @@ export function readSettings(given: Environment): Settings {
   // As the broker reads them. The secrets of one command go to a provider as they are.
   const env = trimmed(given);
   const brokerUrl = parseBrokerUrl(env["FRESHET_URL"] || "http://localhost:8080");
+  const findKey = () => findKeyPlace(env, isLoopback(new URL(brokerUrl).hostname));
   return {
     brokerUrl,
-    readKey: () => checkKey(findKey(env, isLoopback(new URL(brokerUrl).hostname))),
+    readKey: () => checkKey(findKey().read()),
+    keyPlace: () => findKey().place,
     secret: (variable) => given[variable] || undefined,
     providersDir: env["PROVIDERS_DIR"] || null,
     providerNetworks: env["PROVIDER_NETWORKS"] || null,
@@ -74,21 +78,27 @@ function parseBrokerUrl(text: string): string {
   return url.href.replace(/\/+$/, "");
 }
 
+type KeyPlace = { place: string; read: () => string };
+
 /** The broker's own files are looked at for a broker on this machine only: their key is sent nowhere else. */
-function findKey(env: Environment, local: boolean): string {
-  if (env["FRESHET_KEY"]) return env["FRESHET_KEY"];
-  if (env["FRESHET_KEY_FILE"]) return readKeyFile(env["FRESHET_KEY_FILE"]);
+function findKeyPlace(env: Environment, local: boolean): KeyPlace {
+  const own = placeOf(env, "FRESHET_KEY");
+  if (own !== null) return own;
+  const ofBroker = local ? placeOf(env, "ADMIN_KEY") : null;
+  // Of two, while one takes the other's place.
+  if (ofBroker !== null) return { ...ofBroker, read: () => ofBroker.read().split(",", 1)[0] ?? "" };
   const dataFile = join(env["DATA_DIR"] || "data", "admin-key");
-  if (local && env["ADMIN_KEY"]) return firstKey(env["ADMIN_KEY"]);
-  if (local && env["ADMIN_KEY_FILE"]) return firstKey(readKeyFile(env["ADMIN_KEY_FILE"]));
-  if (local && existsSync(dataFile)) return readKeyFile(dataFile);
+  if (local && existsSync(dataFile)) return { place: `the file ${dataFile}`, read: () => readKeyFile(dataFile) };
   const looked = local ? `, and there is no file ${dataFile}` : "";
   throw new UsageError(`No key: set FRESHET_KEY, or FRESHET_KEY_FILE to a file that holds one${looked}`);
 }
 
-/** Of two, while one takes the other's place. */
-function firstKey(keys: string): string {
-  return keys.split(",", 1)[0] ?? "";
+/** A variable, or else the file that it names with `_FILE`; null: neither is set. */
+function placeOf(env: Environment, name: string): KeyPlace | null {
+  const key = env[name];
+  if (key) return { place: name, read: () => key };
+  const file = env[`${name}_FILE`];
+  return file ? { place: `${name}_FILE (${file})`, read: () => readKeyFile(file) } : null;
 }
 
 function readKeyFile(path: string): string {

@@ -12,8 +12,8 @@ export type Watch = {
   shown: string;
   connectedBefore: boolean;
   lastEventId: unknown;
-  /** Types of events after which nobody can connect it any more in the way that was shown, and how that is told. */
-  endings: Readonly<Record<string, CliError>>;
+  /** How an event is told after which waiting is in vain; undefined: the wait goes on. */
+  endingOf: (event: Resource) => CliError | undefined;
 };
 
 /** Failures that pass by themselves: a broker that restarts, or a replica that is being replaced. */
@@ -30,16 +30,16 @@ const passing = new Set([
 export async function watchConnection(
   api: ApiClient,
   path: string,
-  { connection, shown, endings = {} }: { connection: Resource; shown: string; endings?: Watch["endings"] },
+  { connection, shown, endingOf }: Pick<Watch, "shown" | "endingOf"> & { connection: Resource },
 ): Promise<Watch> {
   const [newest] = await readEvents(api, path);
   const connectedBefore = connection["status"] === "connected";
-  return { path, shown, connectedBefore, lastEventId: newest?.["id"], endings };
+  return { path, shown, connectedBefore, lastEventId: newest?.["id"], endingOf };
 }
 
 /**
  * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection; null when `deadlineMs`
- * (by `nowMs`) has passed. @throws CliError when it is disabled or deleted, or after one of the watch's endings
+ * (by `nowMs`) has passed. @throws CliError when it is disabled or deleted, or after an event that ends the watch
  */
 export async function waitUntilConnected(
   session: Session,
@@ -62,7 +62,7 @@ async function look({ output }: Session, api: ApiClient, watch: Watch): Promise<
   const reconnected = events.some(({ type }) => type === "connected" || type === "reconnected");
   if (connection["status"] === "connected" && (reconnected || !watch.connectedBefore)) return connection;
   for (const event of events.toReversed()) output.note(describeEvent(event));
-  const ending = events.map(({ type }) => watch.endings[textOf(type)]).find((error) => error !== undefined);
+  const ending = events.map(watch.endingOf).find((error) => error !== undefined);
   if (ending !== undefined) throw ending;
   return undefined;
 }

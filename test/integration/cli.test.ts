@@ -175,6 +175,24 @@ test("a denial is told, and the link goes on", async () => {
   expect(await waiting.result()).toMatchObject({ exitCode: 0 });
 });
 
+test("a client that its provider refuses ends the wait, and the same link connects once the client is corrected", async () => {
+  const line = ["connect", "mistaken", "--provider", "long", "--client", "mistaken", "--client-id", able.client.id];
+  const waiting = freshet(line, { env: { FRESHET_CLIENT_SECRET: "wrong" } });
+  const link = await waiting.firstLine();
+  const browser = new ScriptedBrowser();
+  await walkConsent(link, { browser });
+  expect(await waiting.result()).toMatchObject({
+    exitCode: 1,
+    err: expect.stringMatching(
+      /long refuses .* clients update mistaken --client-secret-file .* \(client_rejected\)\n$/,
+    ),
+  });
+  const corrected = { env: { FRESHET_CLIENT_SECRET: able.client.secret } };
+  expect(await run(["clients", "update", "mistaken"], corrected)).toMatchObject({ exitCode: 0 });
+  expect((await walkConsent(link, { browser })).status).toBe(200);
+  expect((await run(["connections", "show", "mistaken"])).out).toMatch(/^status: +connected$/m);
+});
+
 /** The lines of a document's walk, from its heading to the end of its first block. */
 async function linesOfWalk(document: string, heading: string): Promise<string[]> {
   const text = await readFile(new URL(`../../${document}`, import.meta.url), "utf8");

@@ -9,7 +9,7 @@ import {
   tellRegistration,
 } from "../client-maker.ts";
 import { UsageError } from "../errors.ts";
-import { collect, collectPair, example } from "../options.ts";
+import { collect, collectPair, example, requireChange } from "../options.ts";
 import type { Column } from "../output.ts";
 import { readProvider } from "../provider.ts";
 import { createQuestions } from "../questions.ts";
@@ -153,14 +153,19 @@ async function updateClient(
   if (options.adminOnly && options.connections) throw new UsageError("Give --connections or --admin-only, not both");
   const api = session.api();
   const secret = await readSecret({ file: options.clientSecretFile, variable: "FRESHET_CLIENT_SECRET" }, session);
-  const client = await api.patch(`/clients/${segment(name)}`, {
+  const changes = {
     client_id: options.clientId,
     client_secret: secret,
     scopes: options.scope,
     connections: options.adminOnly ? [] : options.connections,
     inputs: options.input,
     own_redirect_uri: options.ownRedirectUri,
-  });
+  };
+  requireChange(
+    changes,
+    "--client-id, --client-secret-file, --scope, --connections, --admin-only, --input or --own-redirect-uri",
+  );
+  const client = await api.patch(`/clients/${segment(name)}`, changes);
   const moved = options.ownRedirectUri === undefined ? "" : ` ${redirectUriOf(client)}`;
   session.output.done(`Client ${name} is changed.${moved}`, client);
 }

@@ -117,23 +117,28 @@ async function requireSame(session: Session, connection: Resource, { name, optio
   ].find(([, wanted, is]) => wanted !== undefined && wanted !== is);
   if (differing !== undefined) {
     const [what, wanted, is] = differing.map(textOf);
-    throw otherConnection(name, `${is ? `the ${what} "${is}"` : `no ${what}`}, not "${wanted}"`);
+    const difference = `${is ? `the ${what} "${is}"` : `no ${what}`}, not "${wanted}"`;
+    throw otherConnection(name, difference, remedyOf(connection, textOf(what)));
   }
-  const inputs = { ...mapOf(client?.["inputs"]), ...mapOf(connection["inputs"]) };
-  await requireSameInputs(session, connection, { name, options, inputs });
+  await requireSameInputs(session, connection, { name, options, inputsOfClient: mapOf(client?.["inputs"]) });
   const given = [options.secretInput, options.clientSecretFile, options.username, options.passwordFile];
-  if (given.every((secret) => secret === undefined)) return;
-  const update = `freshet clients update, or freshet connections update ${name}`;
-  session.output.note(`${name} is there, and keeps its secrets. To change them: ${update}`);
+  const used = textOf(connection["client"]);
+  if (given.some((secret) => secret !== undefined)) {
+    const ofClient = used === "" ? "" : `freshet clients update ${used}, or `;
+    const update = `${ofClient}freshet connections update ${name}`;
+    session.output.note(`${name} is there, and keeps its secrets. To change them: ${update}`);
+  }
+  if (used !== "") session.output.note(`Using the client ${used}, which is there.`);
 }
 
 /** No value is told: the broker shows no secret, and a key without `admin` does not see which inputs are secrets. */
 async function requireSameInputs(
   { api, output }: Session,
   connection: Resource,
-  { name, options, inputs }: Wanted & { inputs: Resource },
+  { name, options, inputsOfClient }: Wanted & { inputsOfClient: Resource },
 ): Promise<void> {
   if (options.input === undefined) return;
+  const inputs = { ...inputsOfClient, ...mapOf(connection["inputs"]) };
   const provider = await readProvider(api(), textOf(connection["provider"]));
   refuseSecretArguments(options, provider);
   for (const [input, value] of Object.entries(options.input)) {
@@ -142,13 +147,27 @@ async function requireSameInputs(
       output.note(`${name} is there, and its input ${input} is not shown to this key: it stays as it is`);
       continue;
     }
-    throw otherConnection(name, `${inputs[input] === undefined ? "no value" : "another value"} of the input ${input}`);
+    const difference = `${inputs[input] === undefined ? "no value" : "another value"} of the input ${input}`;
+    const owner = input in inputsOfClient ? "client input" : "input";
+    throw otherConnection(name, difference, remedyOf(connection, owner));
   }
 }
 
-function otherConnection(name: string, difference: string): CliError {
-  const remedy = `freshet connect ${name} connects it as it is, freshet connections update changes it`;
-  return new CliError(`There is already a connection "${name}", with ${difference}: ${remedy}`, "conflict");
+/** The command that can change what differs. A connection keeps its provider, its client and its grant. */
+function remedyOf({ name, client }: Resource, what: string): string {
+  const ofConnection = `freshet connections update ${textOf(name)}`;
+  const ofClient = `freshet clients update ${textOf(client)}`;
+  if (what === "client id") return `${ofClient} --client-id ID changes it`;
+  if (what === "client input") return `${ofClient} --input KEY=VALUE changes it`;
+  if (what === "input") return `${ofConnection} --input KEY=VALUE changes it`;
+  if (what === "scope") return `${ofConnection} --scope SCOPE changes it`;
+  if (what.startsWith("label ")) return `${ofConnection} --label KEY=VALUE changes it`;
+  return `give another name, or delete it first: freshet connections delete ${textOf(name)}`;
+}
+
+function otherConnection(name: string, difference: string, remedy: string): CliError {
+  const fact = `There is already a connection "${name}", with ${difference}`;
+  return new CliError(`${fact}: freshet connect ${name} connects it as it is; ${remedy}`, "conflict");
 }
 
 /** The connection's client, if what is given is about it; null: it is not, or this key may not see clients. */
@@ -189,9 +208,11 @@ async function connectByLink(session: Session, { name, path, connection, options
     purpose: options.purpose,
   });
   // Before anybody can have seen the link: whatever happens through it comes after this look.
-  const watch = options.wait ? await watchConnection(api(), path, { connection, shown: "link" }) : null;
+  const shown = { connection, shown: "link", endingOf: endingOfLink(connection, link) };
+  const watch = options.wait ? await watchConnection(api(), path, shown) : null;
   output.value(textOf(link["url"]), link);
   if (watch === null) return;
+  tellConnected(session, name, watch);
   output.note(`Open the link in the browser of whoever may connect ${name}. Waiting until it is connected …`);
   await waitFor(session, { name, watch, endsAt: link["expires_at"], options });
 }
@@ -205,7 +226,7 @@ async function connectByCode(session: Session, { name, path, connection, options
     throw new UsageError(`${name} is connected with a code: ${forLinks}`);
   }
   // Before the code is there: the broker may hear of a quick person before this program looks again.
-  const shown = { connection, shown: "code", endings: endingsOfCode(name) };
+  const shown = { connection, shown: "code", endingOf: endingOfCode(name) };
   const watch = options.wait ? await watchConnection(api(), path, shown) : null;
   const code = await api().post(`${path}/device`, {});
   const complete = textOf(code["verification_uri_complete"]);
@@ -214,16 +235,37 @@ async function connectByCode(session: Session, { name, path, connection, options
     `Open the address and type in the code${complete === "" ? "" : `, or open ${complete}`}, as whoever may connect ${name}.`,
   );
   if (watch === null) return;
+  tellConnected(session, name, watch);
   output.note("Waiting until it is connected …");
   await waitFor(session, { name, watch, endsAt: code["expires_at"], options });
 }
 
+/** Who gives the line again does not see from a link alone that nothing has to be done. */
+function tellConnected({ output }: Session, name: string, { connectedBefore, shown }: Watch): void {
+  if (connectedBefore) output.note(`${name} is connected already; this ${shown} connects it anew.`);
+}
+
+/** Nobody at the provider's page can mend a client that is refused. A link outlives that, as it does a denial. */
+function endingOfLink({ provider, client }: Resource, { expires_at: ends }: Resource): Watch["endingOf"] {
+  const fact = `${textOf(provider)} refuses the client's id or secret`;
+  const remedy = `freshet clients update ${textOf(client)} --client-secret-file FILE (or --client-id ID)`;
+  const later = `Then open the same link again, in the same browser: it works until ${textOf(ends)}`;
+  const refused = new CliError(`${fact}; correct it: ${remedy}. ${later}`, "client_rejected");
+  return ({ type, detail }) =>
+    type === "consent_failed" && mapOf(detail)["error"] === "client_rejected" ? refused : undefined;
+}
+
 /** A code works once: what the broker notes of it is its end. */
-function endingsOfCode(name: string): Watch["endings"] {
+function endingOfCode(name: string): Watch["endingOf"] {
   const over = new CliError(`${name} has not been connected, and its code works no more`, "not_connected");
   const remedy = `freshet connections confirm ${name} --accept, or --decline`;
   const other = new CliError(`The code was typed in by another account's owner: ${remedy}`, "account_changed");
-  return { consent_denied: over, consent_failed: over, other_account_held: other };
+  const endings = new Map<unknown, CliError>([
+    ["consent_denied", over],
+    ["consent_failed", over],
+    ["other_account_held", other],
+  ]);
+  return ({ type }) => endings.get(type);
 }
 
 async function waitFor(
@@ -240,5 +282,8 @@ async function waitFor(
     givesUpMs < endsMs
       ? `The ${what} still works, until ${ends}; see later: freshet connections show ${name}`
       : `The ${what} works no more; for another one: freshet connect ${name}`;
-  throw new CliError(`${name} has not been connected in time. ${more}`, "not_connected");
+  const state = watch.connectedBefore
+    ? `${name} has not been connected anew in time; it stays connected as it was`
+    : `${name} has not been connected in time`;
+  throw new CliError(`${state}. ${more}`, "not_connected");
 }

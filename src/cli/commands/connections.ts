@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { createConnection, readNewCredentials, type ConnectionOptions } from "../new-connection.ts";
-import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
+import { choice, collect, collectPair, example, grants, requireChange, wholeNumber } from "../options.ts";
 import { warnOfUnconfirmed, type Column } from "../output.ts";
 import { readProvider } from "../provider.ts";
 import { createQuestions } from "../questions.ts";
@@ -178,11 +178,7 @@ async function updateConnection(
   const changes = { scopes: scope, labels: labels ? label : {}, inputs };
   const credentials = await readNewCredentials(session, options);
   const body = { ...changes, credentials };
-  if (Object.values(body).every((value) => value === undefined)) {
-    throw new UsageError(
-      "Nothing to change: give --scope, --label, --no-labels, --input, --secret-input or --username",
-    );
-  }
+  requireChange(body, "--scope, --label, --no-labels, --input, --secret-input or --username");
   const connection = await session.api().patch(pathOf(name), body);
   session.output.done(`Connection ${name} is changed.`, connection);
 }
