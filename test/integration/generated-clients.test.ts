@@ -5,6 +5,7 @@ import { promisify } from "node:util";
 import { generateSource } from "oazapfts";
 import { generate } from "openapi-typescript-codegen";
 import { expect, test } from "vitest";
+import { until } from "../support/patience.ts";
 import { startBroker } from "../support/broker-process.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 
@@ -64,6 +65,8 @@ const settings = {
 
 test("two generators make clients of /openapi.json that compile, and read a token with the connection's name alone", async () => {
   await using broker = await startBroker({ env: { SANDBOX: "true" } });
+  // A start makes the sandbox's client beside serving.
+  await until("the sandbox is there", async () => (await broker.api.api("/clients/sandbox")).status === 200);
   await broker.api.createConnection({ name: "acme", provider: "sandbox", client: "sandbox", grant: "import" });
   await broker.api.importTokens("acme", { access_token: "the-token", expires_in: 86_400 });
   const key = await broker.api.createKey({ name: "app", abilities: ["tokens", "connections"], connections: ["acme*"] });

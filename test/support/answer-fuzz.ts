@@ -162,7 +162,7 @@ const charsets: Record<string, (text: string) => Done<Buffer>> = {
   // flat JSON takes.
   "Latin-1": (text) => ({
     value: Buffer.from(text, "latin1"),
-    keeps: !text.startsWith("\uFEFF") && (isFlat(text) || /^[\u0000-\u00FF]*$/u.test(text)),
+    keeps: !text.startsWith("\uFEFF") && (isFlat(text) || Buffer.from(text, "latin1").toString("latin1") === text),
   }),
 };
 
