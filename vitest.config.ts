@@ -68,7 +68,7 @@ export default defineConfig({
           ...patient,
           include: ["test/integration/**/*.test.ts"],
           globalSetup: services,
-          maxWorkers: 4, // they wait more than they work: for permits, tokens and processes
+          maxWorkers: 3, // they wait more than they work: for permits, tokens and processes
           sequence: { groupOrder: 3 },
         },
       },
@@ -80,7 +80,7 @@ export default defineConfig({
           ...patient,
           include: ["test/browser/**/*.test.ts"],
           globalSetup: [services, "test/support/browser-setup.ts"],
-          maxWorkers: 4, // with the integration tests, whose waits leave it enough
+          maxWorkers: 3, // with the integration tests, whose waits leave it enough
           sequence: { groupOrder: 3 },
         },
       },
