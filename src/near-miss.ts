@@ -1,3 +1,5 @@
+import { editDistance } from "./nearest.ts";
+
 /** A variable that is set and that nobody reads, and the one that was most likely meant. */
 export type NearMiss = { variable: string; meant: string };
 
@@ -52,8 +54,8 @@ function meantBy(variable: string, known: readonly string[]): string | null {
   if (other !== undefined) return plain === withoutFile ? other : `${other}_FILE`;
   // Only secrets come from files.
   if (plain !== withoutFile && known.includes(withoutFile)) return withoutFile;
-  const near = known.filter((name) => distance(plain, name) <= mostEdits(name));
-  return near.sort((one, two) => distance(plain, one) - distance(plain, two))[0] ?? null;
+  const near = known.filter((name) => editDistance(plain, name) <= mostEdits(name));
+  return near.sort((one, two) => editDistance(plain, one) - editDistance(plain, two))[0] ?? null;
 }
 
 /** Of a short name, every other one is near: HOST, POST and COST. */
@@ -70,20 +72,4 @@ function isSet(env: Environment, { meant, variable }: NearMiss): boolean {
 /** Kubernetes sets variables such as FRESHET_PORT in each container, for a service that is called freshet. */
 export function isOfKubernetes(value: string): boolean {
   return /^(tcp|udp|sctp):\/\/[\d.:[\]a-f]+$/i.test(value);
-}
-
-/** How many letters are put in, left out, exchanged for another one, or for their neighbour. */
-function distance(one: string, two: string): number {
-  const rows: number[][] = [Array.from({ length: two.length + 1 }, (_none, at) => at)];
-  for (let i = 1; i <= one.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= two.length; j++) {
-      const at = (up: number, left: number) => rows[i - up]?.[j - left] ?? Infinity;
-      const same = one[i - 1] === two[j - 1] ? 0 : 1;
-      const swapped = one[i - 1] === two[j - 2] && one[i - 2] === two[j - 1] ? at(2, 2) + 1 : Infinity;
-      row.push(Math.min(at(1, 0) + 1, (row[j - 1] ?? 0) + 1, at(1, 1) + same, swapped));
-    }
-    rows.push(row);
-  }
-  return rows[one.length]?.[two.length] ?? 0;
 }

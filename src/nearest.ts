@@ -14,7 +14,7 @@ export function didYouMean(name: string, known: readonly string[]): string {
 }
 
 /** How many letters to add, drop, change, or swap with the next one. */
-function editDistance(from: string, to: string): number {
+export function editDistance(from: string, to: string): number {
   const rows = [Array.from({ length: to.length + 1 }, (_, index) => index)];
   for (const [index, letter] of from.split("").entries()) {
     const [above = [], before = []] = [rows[index], rows[index - 1]];
