@@ -1,0 +1,57 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import { renameSync, writeFileSync } from "node:fs";
+import { type IncomingMessage, Server } from "node:http";
+import { registerHooks } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { PGlite } from "@electric-sql/pglite";
+import { instrument } from "./instrument.ts";
+
+declare global {
+  var enter: (at: string) => void;
+}
+
+/** What one request caused, in the order in which it happened; what is awaited or goes on behind the answer belongs to it. */
+export type Trace = { request: string; entered: string[]; statements: string[] };
+
+/*
+ * Given to a broker with `--import`: notes every named function of src/ that a request enters, and each statement that it
+ * sends to the embedded database. On SIGUSR2 all is written to the file that TRACE_FILE names.
+ */
+const source = join(import.meta.dirname, "../../src/");
+const running = new AsyncLocalStorage<Trace>();
+const traces: Trace[] = [];
+
+globalThis.enter = (at) => void running.getStore()?.entered.push(at);
+
+registerHooks({
+  load(url, context, nextLoad) {
+    const loaded = nextLoad(url, context);
+    if (!url.startsWith("file:") || !loaded.source) return loaded;
+    const path = fileURLToPath(url);
+    if (!path.startsWith(source) || path.startsWith(`${source}generated/`)) return loaded;
+    const text = typeof loaded.source === "string" ? loaded.source : new TextDecoder().decode(loaded.source);
+    return { ...loaded, source: instrument(path.slice(source.length), text) };
+  },
+});
+
+const { emit } = Server.prototype;
+Server.prototype.emit = function (this: Server, event: string, ...given: unknown[]) {
+  if (event !== "request") return emit.call(this, event, ...given);
+  const { method, url = "" } = given[0] as IncomingMessage;
+  const trace: Trace = { request: `${method} ${url.split("?")[0]}`, entered: [], statements: [] };
+  traces.push(trace);
+  return running.run(trace, () => emit.call(this, event, ...given));
+};
+
+const { query } = PGlite.prototype;
+PGlite.prototype.query = async function (this: PGlite, ...given: Parameters<typeof query>) {
+  running.getStore()?.statements.push(given[0].replace(/\s+/g, " ").trim());
+  return await query.apply(this, given);
+} as typeof query;
+
+process.on("SIGUSR2", () => {
+  const file = process.env["TRACE_FILE"] as string;
+  writeFileSync(`${file}.new`, JSON.stringify(traces));
+  renameSync(`${file}.new`, file);
+});
