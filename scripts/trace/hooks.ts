@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
+import { subscribe } from "node:diagnostics_channel";
 import { renameSync, writeFileSync } from "node:fs";
-import { type IncomingMessage, Server } from "node:http";
+import type { IncomingMessage } from "node:http";
 import { registerHooks } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -35,19 +36,18 @@ registerHooks({
   },
 });
 
-const { emit } = Server.prototype;
-Server.prototype.emit = function (this: Server, event: string, ...given: unknown[]) {
-  if (event !== "request") return emit.call(this, event, ...given);
-  const { method, url = "" } = given[0] as IncomingMessage;
+// What follows in this turn, and all that it awaits, belongs to the request, until the next one comes on this connection.
+subscribe("http.server.request.start", (message) => {
+  const { method, url = "" } = (message as { request: IncomingMessage }).request;
   const trace: Trace = { request: `${method} ${url.split("?")[0]}`, entered: [], statements: [] };
   traces.push(trace);
-  return running.run(trace, () => emit.call(this, event, ...given));
-};
+  running.enterWith(trace);
+});
 
-const { query } = PGlite.prototype;
-PGlite.prototype.query = async function (this: PGlite, ...given: Parameters<typeof query>) {
+const query = Reflect.get(PGlite.prototype, "query") as PGlite["query"];
+PGlite.prototype.query = async function noted(this: PGlite, ...given: Parameters<typeof query>) {
   running.getStore()?.statements.push(given[0].replace(/\s+/g, " ").trim());
-  return await query.apply(this, given);
+  return await Reflect.apply(query, this, given);
 } as typeof query;
 
 process.on("SIGUSR2", () => {
