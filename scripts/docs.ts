@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { loadCatalog } from "../src/providers/catalog.ts";
+import { loadCatalog } from "../src/providers/load/catalog.ts";
 import { generateDocs } from "./docs/generate.ts";
 import { readRefusals } from "./docs/refusals.ts";
 

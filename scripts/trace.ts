@@ -47,13 +47,17 @@ const readTraces = (): Trace[] => JSON.parse(readFileSync(traceFile, "utf8")) as
 /** Nothing is noted any more behind the last answer. */
 const settled = async (): Promise<Trace[]> => {
   let before = "";
-  await until("all is written and nothing goes on", () => {
-    const now = JSON.stringify(readTracesOrNone());
-    process.kill(broker.pid, "SIGUSR2");
-    const isSame = now !== "[]" && now === before;
-    before = now;
-    return isSame;
-  }, { everyMs: 500 });
+  await until(
+    "all is written and nothing goes on",
+    () => {
+      const now = JSON.stringify(readTracesOrNone());
+      process.kill(broker.pid, "SIGUSR2");
+      const isSame = now !== "[]" && now === before;
+      before = now;
+      return isSame;
+    },
+    { everyMs: 500 },
+  );
   return readTraces();
 };
 const readTracesOrNone = (): Trace[] => {

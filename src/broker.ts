@@ -2,36 +2,35 @@ import { randomBytes, randomUUID } from "node:crypto";
 import type { Logger } from "pino";
 import { publicName } from "./chain-name.ts";
 import { systemClock, withDeadline } from "./clock.ts";
+import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";
-import { isStorageUnavailable } from "./errors.ts";
+import { createConsentCalls } from "./consent/calls.ts";
 import { createConsentService } from "./consent/consent-service.ts";
+import { createConsentContext } from "./consent/context.ts";
+import { isStorageUnavailable, UnreadableSecretError, whyNotOnDisk } from "./errors.ts";
 import { buildApp } from "./http/app.ts";
-import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./outside.ts";
 import { wrongKeysPerMinute } from "./http/auth.ts";
-import { createConsentLimits } from "./http/consent-limits.ts";
-import { createMinuteLimit } from "./http/minute-limit.ts";
-import { createClientService } from "./registry/client-service.ts";
-import { createConnectionService } from "./registry/connection-service.ts";
-import { createConsentCalls } from "./registry/consent-calls.ts";
-import { createConsentContext } from "./registry/consent-context.ts";
-import { createKeyService } from "./registry/key-service.ts";
-import { createPeers, noPeers, type Peers } from "./registry/peers.ts";
-import { createRecoveryService } from "./registry/recovery-service.ts";
+import { createConsentLimits, createMinuteLimit } from "./http/limits.ts";
+import { createClientService } from "./services/clients.ts";
+import { createConnectionService } from "./services/connections.ts";
+import { createKeyService } from "./services/keys.ts";
+import { createPeers, noPeers, type Peers } from "./services/peers.ts";
+import { createRecoveryService } from "./services/recovery.ts";
+import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./start/outside.ts";
 import { createApiKeys } from "./store/api-keys.ts";
-import { createAuthorizationRequests } from "./store/authorization-requests.ts";
-import { createConsentAttempts } from "./store/consent-attempts.ts";
+import { createAuthorizationRequests, createConsentAttempts } from "./store/consents.ts";
 import type { Database } from "./store/database.ts";
-import { shareAnswer } from "./shared-answer.ts";
-import { createAlarms } from "./telemetry/alarms.ts";
-import { createMetrics, measurePermits, type Metrics } from "./telemetry/metrics.ts";
+import {
+  createAlarms,
+  createMetrics,
+  createRefreshObserver,
+  measurePermits,
+  type Metrics,
+} from "./telemetry/metrics.ts";
 import { createOutage } from "./telemetry/outage.ts";
-import { createRefreshObserver } from "./telemetry/refresh-observer.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
-import type { Alarms } from "./tokens/observer.ts";
-import { createTokenCore, type TokenCore } from "./tokens/token-core.ts";
+import { type Alarms, createTokenCore, type TokenCore } from "./tokens/core.ts";
 import type { Keyring } from "./vault/keyring.ts";
-import { UnreadableSecretError } from "./unreadable.ts";
-import { whyNotOnDisk } from "./unreachable.ts";
 
 const healthCheckMs = 1000;
 const clock = systemClock;

@@ -1,15 +1,13 @@
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { resolve } from "node:path";
-import { Type, type Static, type TSchema } from "typebox";
+import { type Static, type TSchema, Type } from "typebox";
 import { Value } from "typebox/value";
-import { addedBy, type EnvFile, readEnvFile } from "./env-file.ts";
-import { StartupError } from "./errors.ts";
-import { isOfKubernetes } from "./near-miss.ts";
-import { parseNetworks } from "./providers/egress.ts";
-import { type ProxySettings, readProxies } from "./providers/outbound-proxy.ts";
-import { quotedSetting, readableLine } from "./readable.ts";
-import { whyNotOnDisk } from "./unreachable.ts";
+import { StartupError, whyNotOnDisk } from "./errors.ts";
+import { parseNetworks } from "./providers/http/egress.ts";
+import { type ProxySettings, readProxies } from "./providers/http/outbound-proxy.ts";
+import { addedBy, type EnvFile, isOfKubernetes, readEnvFile } from "./start/env-file.ts";
+import { quotedSetting, readableLine } from "./text.ts";
 
 const secret = { secret: true };
 /** What a bearer can be sent as: RFC 6750, section 2.1, and a little more. */

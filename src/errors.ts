@@ -136,3 +136,112 @@ const whatToListenOn: Readonly<Record<string, string>> = {
 };
 
 type Address = { host: string; port: number };
+
+/**
+ * - `no_record`: the bytes are none of our records.
+ * - `unknown_key`: the key that it names is not in this ring. Only the database's list of keys tells whether another replica
+ *   may have it (`createKeyList`).
+ * - `does_not_open`: changed, moved from another place, or sealed with other bytes under the same key id.
+ */
+type UnreadableReason = "no_record" | "unknown_key" | "does_not_open";
+
+/** A sealed value that does not open. Names where it lies and which key it asks for, and holds nothing of its bytes. */
+export class UnreadableSecretError extends BrokerError {
+  readonly place: SealedPlace;
+  /** Null: it is no record, or what stands in the place of the id cannot be one. */
+  readonly keyId: string | null;
+  readonly reason: UnreadableReason;
+
+  constructor(
+    { table, row, column }: SealedPlace,
+    { keyId, reason }: { keyId: string | null; reason: UnreadableReason },
+  ) {
+    const what = column.replace(/_sealed$/, "").replaceAll("_", " ");
+    super("unreadable_secret", `The stored ${what} cannot be opened; the broker's log names its row and key.`);
+    this.name = "UnreadableSecretError";
+    this.place = { table, row, column };
+    this.keyId = keyId;
+    this.reason = reason;
+  }
+
+  /** The same, with the connection that it keeps from its token. */
+  of(connection: string): this {
+    this.context.connection = publicName(connection);
+    return this;
+  }
+}
+
+/** A row by its primary key, and the column. */
+type SealedPlace = { table: string; row: string; column: string };
+
+/**
+ * The answer for what is proven with a key that other replicas have and this one lacks: nobody knows here whether it counts, so
+ * it is neither accepted nor refused. `what`: as people call it, such as `this consent link`.
+ */
+export function encryptionKeyMissing(what: string): BrokerError {
+  const detail = `This replica lacks an encryption key that others have, so it cannot check ${what}: ask again, or another replica. ENCRYPTION_KEYS must be the same on all; the log names the key.`;
+  return new BrokerError("encryption_key_missing", detail, { retryAfterSeconds: 5 });
+}
+
+/** What `open` gives; null where that does not open, for who can do without it. */
+export function openedOrNull(open: () => string | null): string | null {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof UnreadableSecretError) return null;
+    throw error;
+  }
+}
+
+/** What keeps a server from being reached, by the code of Node's error, and what to do about it. Nothing of an address stands in it. */
+const troubles: Readonly<Record<string, string>> = {
+  ENOTFOUND: "its host is not known; correct the host, or have it in the DNS",
+  EAI_AGAIN: "its host cannot be looked up right now; see to the DNS, or correct the host",
+  ECONNREFUSED: "nothing listens at its host and port; start it there, or correct host and port",
+  ECONNRESET: "it cuts the connection off; correct the port, and see whether it expects TLS",
+  EPIPE: "it cuts the connection off; correct the port, and see whether it expects TLS",
+  ETIMEDOUT: "its host does not answer in time; correct host and port, or let the firewall pass",
+  EHOSTUNREACH: "no way leads to its host; correct the host, or the network",
+  ENETUNREACH: "no way leads to its network; correct the host, or the network",
+  ENOENT: "there is no such socket file; start it there, or correct the path",
+  EACCES: "this user may not open its socket; change the user, or the socket's mode",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is signed by itself; name a file that holds it in NODE_EXTRA_CA_CERTS",
+  SELF_SIGNED_CERT_IN_CHAIN: "its certificate is of an authority of your own; name its file in NODE_EXTRA_CA_CERTS",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+    "its certificate is of an authority that is not known; name its file in NODE_EXTRA_CA_CERTS",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    "its certificate is of an authority that is not known; name its file in NODE_EXTRA_CA_CERTS",
+  CERT_HAS_EXPIRED: "its certificate has expired; renew it there",
+  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another host; use the host that stands in it",
+  ERR_SSL_WRONG_VERSION_NUMBER: "it speaks no TLS; use the address without TLS, or correct the port",
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: "it speaks no TLS; use the address without TLS, or correct the port",
+};
+
+/** @returns what is wrong and what to do, with the code; null: the error is no such trouble */
+export function whyUnreachable(error: unknown): string | null {
+  const { code = "" } = error as NodeJS.ErrnoException;
+  const trouble = troubles[code];
+  return trouble?.replace(";", ` (${code});`) ?? null;
+}
+
+/** The same of a folder or a file, by the code of its error. */
+const onDisk: Readonly<Record<string, string>> = {
+  ENOENT: "it is not there: correct the path, or make it",
+  ENOTDIR: "a part of the path is a file: correct the path",
+  EEXIST: "it is a file: name a folder",
+  EISDIR: "it is a folder: name a file",
+  EACCES: "this user may not: change its owner or mode, or name another one",
+  EPERM: "this user may not: change its owner or mode, or name another one",
+  EROFS: "it lies on a read-only file system: name another one, or mount a volume there",
+  ENOSPC: "the disk is full: make room",
+  ELOOP: "its links go round in a circle: correct the path",
+  ENAMETOOLONG: "the path is too long: shorten it",
+};
+
+/** @returns the code in brackets, and what to do where that is known */
+export function whyNotOnDisk(error: unknown): string {
+  const { code = "unknown error", errstr } = error as NodeJS.ErrnoException & { errstr?: string };
+  // SQLite's own words, which hold nothing of a path.
+  if (errstr !== undefined) return `(${errstr}); make it writable for this user, or set DATA_DIR to another folder`;
+  return `(${code})${code in onDisk ? `; ${onDisk[code]}` : ""}`;
+}

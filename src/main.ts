@@ -1,13 +1,14 @@
-import "../bin/node-version.cjs"; // before anything that an old Node does not have
+import "../bin/node-version.cjs";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
 import { type Config, readConfig, readEnvironment } from "./config.ts";
-import { type EnvFile, withSource } from "./env-file.ts";
 import { BrokerError, StartupError } from "./errors.ts";
-import { type FirstWarning, firstWarnings } from "./first-warnings.ts";
-import { requireFreePorts } from "./free-ports.ts";
-import { withoutControls } from "./readable.ts";
+import { type EnvFile, withSource } from "./start/env-file.ts";
+import { type FirstWarning, firstWarnings, requireFreePorts } from "./start/first-warnings.ts";
+import { withoutControls } from "./text.ts";
+
+// before anything that an old Node does not have
 
 /** Of `npm start`: variables are read from `.env` of the current folder as well. */
 const dotenv = "--dotenv";
@@ -22,7 +23,7 @@ async function main(args: readonly string[]): Promise<void> {
     announce(config);
     await requireFreePorts(config);
     // Loaded only now, so that a wrong setting is told at once.
-    const { serve } = await import("./serve.ts");
+    const { serve } = await import("./start/serve.ts");
     await serve(config, environment);
   } catch (error) {
     // A database that goes away in the middle of the start is no fault of the program's.

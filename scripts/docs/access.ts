@@ -1,6 +1,6 @@
-import type { ClientAuth, Exchange, ProviderDefinition } from "../../src/providers/definition.ts";
-import { redirectUriOf, wantsOwnRedirectUri } from "../../src/providers/redirect-uri.ts";
-import { clientInputs, requiredInputs } from "../../src/providers/requirements.ts";
+import type { ClientAuth, Exchange, ProviderDefinition } from "../../src/providers/format/definition.ts";
+import { clientInputs, requiredInputs } from "../../src/providers/format/requirements.ts";
+import { redirectUriOf, wantsOwnRedirectUri } from "../../src/providers/oauth/authorization-request.ts";
 import { code, list, plain, section, table } from "./markdown.ts";
 import { grantName } from "./words.ts";
 

@@ -1,4 +1,4 @@
-import type { ErrorRule, ProviderDefinition, StatedAnswer } from "../../src/providers/definition.ts";
+import type { ErrorRule, ProviderDefinition, StatedAnswer } from "../../src/providers/format/definition.ts";
 import { budgets } from "../../src/tokens/budgets.ts";
 import { answerOf } from "./endpoints.ts";
 import { backingOf } from "./facts.ts";

@@ -1,4 +1,9 @@
-import type { ErrorRule, Lookup, ProviderDefinition, RevocationDefinition } from "../../src/providers/definition.ts";
+import type {
+  ErrorRule,
+  Lookup,
+  ProviderDefinition,
+  RevocationDefinition,
+} from "../../src/providers/format/definition.ts";
 import { code, list, section, table } from "./markdown.ts";
 import { duration } from "./words.ts";
 

@@ -1,11 +1,11 @@
 import {
+  type ConnectionGrant,
   defaultGrant,
   fixedClientId,
-  type ConnectionGrant,
   type InputDefinition,
   type ProviderDefinition,
-} from "../../src/providers/definition.ts";
-import { inputOwners, needsClientSecret, requiredCredentials } from "../../src/providers/requirements.ts";
+} from "../../src/providers/format/definition.ts";
+import { inputOwners, needsClientSecret, requiredCredentials } from "../../src/providers/format/requirements.ts";
 
 /** Commands to paste, for each grant that is offered. */
 export function examples(definition: ProviderDefinition): string {

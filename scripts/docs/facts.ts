@@ -1,5 +1,5 @@
-import { readFact, type Grade } from "../../src/providers/check-facts.ts";
-import type { ProviderFile } from "../../src/providers/provider-file.ts";
+import type { ProviderFile } from "../../src/providers/format/file.ts";
+import { type Grade, readFact } from "../../src/providers/load/check-definition.ts";
 
 /** What stands behind one knob of a file. `fact`: the path under which the file says so; null: it says nothing. */
 export type Backing = { fact: string | null; grade: Grade; sources: string[]; note: string | null };

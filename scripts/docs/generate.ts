@@ -1,4 +1,4 @@
-import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
 import { deadGrantsPage } from "./dead-grants.ts";
 import { providerJsonSchema } from "./json-schema.ts";
 import { overviewPage, type Refusal } from "./overview.ts";

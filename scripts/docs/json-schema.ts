@@ -1,4 +1,4 @@
-import { providerFileSchema } from "../../src/providers/provider-file.ts";
+import { providerFileSchema } from "../../src/providers/format/file.ts";
 
 type Schema = Record<string, unknown>;
 

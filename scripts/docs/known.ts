@@ -1,9 +1,9 @@
 import { stringify } from "yaml";
-import type { Grade } from "../../src/providers/check-facts.ts";
-import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
+import type { Grade } from "../../src/providers/load/check-definition.ts";
 import { backingOf, covers, valueAt } from "./facts.ts";
-import { code, list, plain, section, table } from "./markdown.ts";
 import { refreshes } from "./lost-answer.ts";
+import { code, list, plain, section, table } from "./markdown.ts";
 
 export const gradeWords: Record<Grade, string> = {
   confirmed: "confirmed",

@@ -1,4 +1,4 @@
-import type { ProviderDefinition, RefreshRules } from "../../src/providers/definition.ts";
+import type { ProviderDefinition, RefreshRules } from "../../src/providers/format/definition.ts";
 import { budgets } from "../../src/tokens/budgets.ts";
 import { backingOf } from "./facts.ts";
 import { duration } from "./words.ts";

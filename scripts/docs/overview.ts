@@ -1,4 +1,4 @@
-import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
 import { countsOf, gradeOf, gradeWords } from "./known.ts";
 import { lostAnswerInAWord, refreshes } from "./lost-answer.ts";
 import { list, page, plain, table } from "./markdown.ts";

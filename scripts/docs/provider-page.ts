@@ -1,4 +1,4 @@
-import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
 import { accessSections } from "./access.ts";
 import { deadGrantSection } from "./dead-grants.ts";
 import { endpointSections } from "./endpoints.ts";

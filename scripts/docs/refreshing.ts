@@ -1,4 +1,4 @@
-import type { ProviderDefinition } from "../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
 import { lostAnswer, refreshes } from "./lost-answer.ts";
 import { section, table } from "./markdown.ts";
 import { duration, lifeOf } from "./words.ts";

@@ -1,4 +1,4 @@
-import type { ConnectionGrant, Lifetime } from "../../src/providers/definition.ts";
+import type { ConnectionGrant, Lifetime } from "../../src/providers/format/definition.ts";
 
 const units = [
   { seconds: 31_536_000, name: "year" },

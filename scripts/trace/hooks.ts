@@ -5,7 +5,7 @@ import type { IncomingMessage } from "node:http";
 import { registerHooks } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { PGlite } from "@electric-sql/pglite";
+import { PGlite, type Results } from "@electric-sql/pglite";
 import { instrument } from "./instrument.ts";
 
 declare global {
@@ -44,11 +44,11 @@ subscribe("http.server.request.start", (message) => {
   running.enterWith(trace);
 });
 
-const query = Reflect.get(PGlite.prototype, "query") as PGlite["query"];
-PGlite.prototype.query = async function noted(this: PGlite, ...given: Parameters<typeof query>) {
+const query = Reflect.get(PGlite.prototype, "query");
+PGlite.prototype.query = async function noted<Row>(this: PGlite, ...given: Parameters<typeof query>) {
   running.getStore()?.statements.push(given[0].replace(/\s+/g, " ").trim());
-  return await Reflect.apply(query, this, given);
-} as typeof query;
+  return (await Reflect.apply(query, this, given)) as Results<Row>;
+};
 
 process.on("SIGUSR2", () => {
   const file = process.env["TRACE_FILE"] as string;

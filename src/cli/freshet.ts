@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { openTerminal } from "./output.ts";
 import { runFreshet } from "./program.ts";
-import { openTerminal } from "./terminal.ts";
 
 // A reader that has seen enough (`| head`) is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));

@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { didYouMean } from "../nearest.ts";
+import { didYouMean } from "../text.ts";
 import { UsageError } from "./errors.ts";
 
 /** For an option that may be given several times. */

@@ -1,6 +1,11 @@
-import { CliError, UsageError } from "./errors.ts";
-import { readSecret, type SecretSource } from "./secrets.ts";
+import { readFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { CliError, errorCode, UsageError } from "./errors.ts";
+import { collectName, collectPair } from "./options.ts";
+import type { Terminal } from "./output.ts";
+import type { Provider } from "./provider.ts";
 import type { Session } from "./session.ts";
+import type { SecretVariable, Settings } from "./settings.ts";
 
 /** What is wrong with an answer, saying what is allowed and not what was typed; null: nothing is. */
 export type Misfit = (answer: string) => string | null;
@@ -60,4 +65,98 @@ async function askUntilFits(
     if (attempt === mostAttempts) throw new UsageError(fault);
     output.note(fault);
   }
+}
+
+/** Where one secret may come from, in this order: a file or `-` for stdin, the environment, a prompt that shows nothing. */
+export type SecretSource = {
+  file: string | undefined;
+  variable: SecretVariable;
+  /** Left out: nobody is asked. */
+  question?: string;
+};
+
+/** Reads one secret; undefined when there is none. Secrets are never arguments: those stand in the list of processes. */
+export async function readSecret(
+  source: SecretSource,
+  { terminal, settings }: { terminal: Terminal; settings: Settings },
+): Promise<string | undefined> {
+  if (source.file !== undefined) return withoutNewline(await readInput(source.file, terminal), source.file);
+  const fromEnvironment = settings.secret(source.variable);
+  if (fromEnvironment !== undefined) return fromEnvironment;
+  if (!terminal.interactive || source.question === undefined) return undefined;
+  return (await terminal.askHidden(source.question)) || undefined;
+}
+
+/** The text of a file, or of stdin for `-`. @throws UsageError when it cannot be read. */
+export async function readInput(file: string, terminal: Terminal): Promise<string> {
+  if (file === "-") return terminal.readStdin();
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read (${errorCode(error)})`);
+  }
+}
+
+/** Spaces may be part of a secret, the newline that an editor leaves at the end is not. */
+function withoutNewline(content: string, file: string): string {
+  const secret = content.replace(/\r?\n$/, "");
+  if (secret === "") throw new UsageError(`${file === "-" ? "stdin" : file} holds no secret: it is empty`);
+  return secret;
+}
+
+/** Inputs of a connection. The value of a secret one is no argument: arguments stand in the list of processes. */
+export type InputOptions = { input?: Record<string, string>; secretInput?: string[] };
+
+/** `--input` and `--secret-input`. */
+export function addInputOptions(command: Command, description: string): Command {
+  return command
+    .option("--input <key=value>", description, collectPair)
+    .option(
+      "--secret-input <name>",
+      "an input that is a secret; its value comes from FRESHET_INPUT_NAME or a prompt; repeatable",
+      collectName,
+    );
+}
+
+/**
+ * A key without `admin` does not see which inputs are secrets: then nothing is refused.
+ * @throws UsageError for the value of a secret as an argument
+ */
+export function refuseSecretArguments({ input = {} }: InputOptions, provider: Provider | null): void {
+  const secret = Object.keys(input).find((name) => provider?.input(name).isSecret);
+  if (secret === undefined) return;
+  throw new UsageError(
+    `The input ${secret} is a secret: give --secret-input ${secret} in its place, and set ${variableOf(secret)} or type it when asked`,
+  );
+}
+
+/** The value of one input that is a secret, from the environment or a prompt. */
+export async function askForSecretInput(questions: Questions, input: string, misfit?: Misfit): Promise<string> {
+  const variable = variableOf(input);
+  return await questions.secret({
+    file: undefined,
+    variable,
+    option: variable,
+    question: `The input ${input} (not shown): `,
+    ...(misfit && { misfit }),
+  });
+}
+
+/** All inputs that are given, secret ones too; undefined: none is. With the provider, what is typed is judged at once. */
+export async function readInputs(
+  questions: Questions,
+  { input, secretInput }: InputOptions,
+  provider: Provider | null = null,
+): Promise<Record<string, string> | undefined> {
+  if (input === undefined && secretInput === undefined) return undefined;
+  const inputs = { ...input };
+  for (const name of secretInput ?? []) {
+    inputs[name] = await askForSecretInput(questions, name, provider?.input(name).misfit);
+  }
+  return inputs;
+}
+
+/** The variable that an input which is a secret comes from. */
+export function variableOf(input: string): `FRESHET_INPUT_${string}` {
+  return `FRESHET_INPUT_${input.toUpperCase()}`;
 }

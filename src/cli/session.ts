@@ -1,8 +1,7 @@
 import { Command } from "commander";
-import { createApiClient, type ApiClient } from "./api-client.ts";
-import { createOutput, type Output } from "./output.ts";
-import { readSettings, type Environment, type Settings } from "./settings.ts";
-import type { Terminal } from "./terminal.ts";
+import { type ApiClient, createApiClient } from "./api-client.ts";
+import { createOutput, type Output, type Terminal } from "./output.ts";
+import { type Environment, readSettings, type Settings } from "./settings.ts";
 
 /** Everything outside that a command may touch. */
 export type Cli = {

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { ProxySettings } from "../providers/outbound-proxy.ts";
+import type { ProxySettings } from "../providers/http/outbound-proxy.ts";
 import { errorCode, UsageError } from "./errors.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;

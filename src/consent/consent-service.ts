@@ -1,16 +1,36 @@
+import type { Clock } from "../clock.ts";
+import type { ProviderDefinition } from "../providers/format/definition.ts";
+import type { AuthorizationRequests, ConsentAttempts, ConsentLinks } from "../store/consents.ts";
 import type { DeviceCode } from "../tokens/devices.ts";
-import { csrfToken, type BrowserAtLink } from "./browser.ts";
-import { completeManually, copiedCodeRequest } from "./copied-code.ts";
-import { exchangeHandedCode } from "./handed-code.ts";
-import { checkLinkRequest, defaultLinkSeconds, type LinkRequest } from "./link-request.ts";
-import { createLinkToken, parseLinkToken, sha256 } from "./link-token.ts";
-import { formOf, named, openLink, scopesInWords, type ConsentForm } from "./open-link.ts";
-import type { ConsentParts } from "./parts.ts";
-import { showEnding } from "./connected.ts";
-import { decideAccount, type AccountForm } from "./other-account.ts";
-import { openPosted, sealPosted } from "./posted-answer.ts";
-import { sealTicket, type Ending } from "./ticket.ts";
-import { begin, complete, type CallbackRequest } from "./round-trip.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import type {
+  DecideAccount,
+  DeviceCalls,
+  ExchangeCode,
+  FindHeld,
+  LoadAuthorizationContext,
+  PushRequest,
+  RecordConsentEvent,
+} from "./context.ts";
+import { completeManually, copiedCodeRequest, exchangeHandedCode } from "./handed-code.ts";
+import {
+  type BrowserAtLink,
+  checkLinkRequest,
+  type ConsentForm,
+  createLinkToken,
+  csrfToken,
+  defaultLinkSeconds,
+  type FormKeys,
+  formOf,
+  type LinkRequest,
+  named,
+  openLink,
+  parseLinkToken,
+  scopesInWords,
+  sha256,
+} from "./links.ts";
+import { type AccountForm, decideAccount, type Ending, sealTicket, showEnding, type TicketParts } from "./outcome.ts";
+import { begin, type CallbackRequest, complete, openPosted, sealPosted } from "./round-trip.ts";
 
 /** What the consent page asks. `manual` is the address to copy a code from, where the link is for that. */
 export type ConsentQuestion = {
@@ -119,3 +139,31 @@ async function outcomeOfCode(parts: ConsentParts, { link, browser }: BrowserAtLi
   } as const;
   return sealTicket(parts, { ...attempt, attemptHash: sha256(`user code ${attemptId}`) }, asked);
 }
+
+/** What a consent works with. */
+export type ConsentParts = TicketParts & {
+  links: ConsentLinks;
+  attempts: ConsentAttempts;
+  clock: Pick<Clock, "monotonicMs" | "sleep">;
+  requests: AuthorizationRequests;
+  vault: Pick<TokenVault, "sealRequest" | "openRequest">;
+  loadContext: LoadAuthorizationContext;
+  /** The definition in force of a provider. */
+  findDefinition: (provider: string) => ProviderDefinition | undefined;
+  exchangeCode: ExchangeCode;
+  decideAccount: DecideAccount;
+  findHeld: FindHeld;
+  pushRequest: PushRequest;
+  devices: DeviceCalls;
+  recordEvent: RecordConsentEvent;
+  /** An origin, without a trailing slash. */
+  publicUrl: string;
+  /** Who asks, as the pages say it. */
+  organisation: { name: string | null; contact: string | null };
+  returnOrigins: readonly string[];
+  /** Authorization requests of one link that may wait for their callback at a time. */
+  openRequestsPerLink: number;
+  random: { bytes: (size: number) => Uint8Array; uuid: () => string };
+  /** Forms and hand-copied codes are bound by them. */
+  formKeys: FormKeys;
+};

@@ -1,8 +1,28 @@
-import type { AuthorizationRequest } from "../providers/authorization-request.ts";
-import type { ProviderDefinition } from "../providers/definition.ts";
-import type { CodeDestination } from "../providers/code-destination.ts";
-import type { ExpectedIdToken } from "../providers/id-token.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
+import { type ConnectionGrant, fixedClientId, type ProviderDefinition } from "../providers/format/definition.ts";
+import type { TemplateValues } from "../providers/format/template.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import {
+  type AuthorizationRequest,
+  buildPushedRequest,
+  type CodeDestination,
+  codeDestinationOf,
+  readPushedAnswer,
+  redirectUriOf,
+} from "../providers/oauth/authorization-request.ts";
+import type { Discovery } from "../providers/oauth/discovery.ts";
+import type { ExpectedIdToken } from "../providers/oauth/token-response.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { Clients } from "../store/clients.ts";
+import type { Connections } from "../store/connections.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import { readableName } from "../text.ts";
+import type { Establish } from "../tokens/connect.ts";
 import type { DeviceCode } from "../tokens/devices.ts";
+import type { LimitKeeper } from "../tokens/limits.ts";
+import { askedInVain, openClientSecrets, type Sender } from "../tokens/request.ts";
+import { endsWithItsToken, lacksRefreshToken } from "../tokens/row-rules.ts";
+import type { TokenVault } from "../vault/vault.ts";
 
 /** What a consent needs to know of a connection. */
 export type AuthorizationContext = {
@@ -83,3 +103,107 @@ export type RecordConsentEvent = (event: {
   type: "consent_link_created" | "consent_denied" | "consent_failed";
   detail: Record<string, string>;
 }) => Promise<void>;
+
+export type ConsentContextParts = {
+  records: Pick<Connections, "findById" | "addEvent">;
+  clients: Pick<Clients, "findById">;
+  catalog: Catalog;
+  establish: Pick<Establish, "exchangeCode" | "decide">;
+  vault: TokenVault;
+  rows: Pick<TokenRows, "readById">;
+  accounts: Pick<AccountRows, "findHeld">;
+  sender: Pick<Sender, "prepare" | "ask">;
+  limits: Pick<LimitKeeper, "beside">;
+  discovery: Discovery;
+  publicUrl: string;
+};
+
+/** What consent needs to know of connections. */
+export function createConsentContext(parts: ConsentContextParts) {
+  const { records, clients, catalog, establish, vault, sender, limits, discovery, publicUrl } = parts;
+  const loadContext: LoadAuthorizationContext = async (connectionId) => {
+    const record = await records.findById(connectionId);
+    if (record === null) throw connectionNotFound("");
+    vault.connections.check(record);
+    const known = catalog.get(record.provider);
+    if (known === undefined) {
+      throw new BrokerError("conflict", `This broker has no definition of the provider "${record.provider}" any more.`);
+    }
+    const client = record.clientRef === null ? null : await clients.findById(record.clientRef);
+    const clientId = client?.clientId ?? fixedClientId(known, record.grant as ConnectionGrant);
+    if (clientId === null) throw new BrokerError("conflict", "This connection has no client.");
+    const destination = codeDestinationOf(record, client);
+    const { inputs } = destination;
+    return {
+      connectionId,
+      connectionName: record.name,
+      definition: await discovery.complete(known, { client: { id: clientId }, inputs }),
+      clientId,
+      clientSecrets: () => (client === null ? [] : openClientSecrets(vault, client)),
+      inputs,
+      scopes: record.scopes,
+      disabled: record.status === "disabled",
+      grant: record.grant,
+      account: readableName(record.accountLabel ?? record.account),
+      endsSoon: !record.holdsRefresh && lacksRefreshToken(record),
+      redirectUri: redirectUriOf(publicUrl, {
+        provider: record.provider,
+        client: client?.ownRedirectUri ? client.name : null,
+      }),
+      destination,
+    };
+  };
+
+  const exchangeCode: ExchangeCode = async (given) => {
+    const established = await establish.exchangeCode(given);
+    return {
+      connectionName: established.row.name,
+      held: established.kind === "held" ? established.held : null,
+      endsSoon: endsWithItsToken(established.row),
+    };
+  };
+
+  const decideAccount: DecideAccount = async (attemptId, accepted) => {
+    const row = await establish.decide({ attemptId }, accepted);
+    const providerName = catalog.get(row.provider)?.name ?? row.provider;
+    const record = await records.findById(row.id).catch(() => null); // only a name: what was decided stays decided
+    const account = readableName(record?.accountLabel ?? record?.account ?? null);
+    return { connectionName: row.name, providerName, account, endsSoon: endsWithItsToken(row) };
+  };
+
+  const findHeld: FindHeld = async (of) => {
+    const held = await parts.accounts.findHeld(of);
+    if (held === null) return null;
+    const { attemptId, connectionId, account, accountLabel, accepted } = held;
+    return { attemptId, connectionId, account, label: readableName(accountLabel ?? account), accepted };
+  };
+
+  const pushRequest: PushRequest = async ({ connectionId, definition }, request) => {
+    const row = await parts.rows.readById(connectionId);
+    if (row === null) throw connectionNotFound("");
+    const sendable = await sender.prepare(row);
+    const { redirectUri } = request.values;
+    const build = (values: TemplateValues) =>
+      buildPushedRequest({ ...request, definition, values: { ...values, redirectUri } });
+    const asked = await sender.ask(sendable, {
+      request: definition.authorization?.pushed ?? null,
+      build,
+      sends: limits.beside(sendable),
+    });
+    if (asked?.ok === false) throw askedInVain("The provider does not take the authorization request", asked);
+    return readPushedAnswer({ definition, values: request.values, body: asked?.body });
+  };
+
+  const recordEvent: RecordConsentEvent = async ({ connectionId, type, detail }) =>
+    await records.addEvent(connectionId, type, detail);
+
+  return {
+    loadContext,
+    findDefinition: (provider: string) => catalog.get(provider),
+    exchangeCode,
+    decideAccount,
+    findHeld,
+    pushRequest,
+    recordEvent,
+  };
+}

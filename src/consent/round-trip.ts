@@ -1,17 +1,27 @@
-import { buildAuthorizationUrl, createNonce, createPkce } from "../providers/authorization-request.ts";
-import { isSameCodeDestination } from "../providers/code-destination.ts";
-import { expectedIssuer } from "../providers/issuer.ts";
-import { redirectUriOf } from "../providers/redirect-uri.ts";
-import type { NotedAttempt } from "../store/consent-attempts.ts";
-import { awaitEnding, conclude } from "./attempt.ts";
-import { hex, openBound, sealBound, type BoundRequest } from "./bound-request.ts";
-import { endingOfRefusal, readAnswer, readLostError, refuse, type CodeAnswer, type Refusal } from "./callback.ts";
+import { BrokerError } from "../errors.ts";
+import type { ProviderDefinition } from "../providers/format/definition.ts";
+import {
+  buildAuthorizationUrl,
+  type CodeDestination,
+  createNonce,
+  createPkce,
+  expectedIssuer,
+  type ExpectedIssuer,
+  isDenial,
+  isSameCodeDestination,
+  judgeIssuer,
+  readCallback,
+  redirectUriOf,
+} from "../providers/oauth/authorization-request.ts";
+import type { NotedAttempt, WaitingRequest } from "../store/consents.ts";
+import type { Place } from "../vault/envelope.ts";
+import type { Keyring } from "../vault/keyring.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import type { ConsentParts } from "./consent-service.ts";
 import type { AuthorizationContext } from "./context.ts";
-import { sha256 } from "./link-token.ts";
-import { claimLink, endingOf, exchangeForLink, type ConsentForm, type OpenedLink } from "./open-link.ts";
-import type { ConsentParts } from "./parts.ts";
+import { claimLink, type ConsentForm, endingOf, exchangeForLink, named, type OpenedLink, sha256 } from "./links.ts";
+import { awaitEnding, conclude, type Ending, isBrowserOf, sealTicket } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
-import { isBrowserOf, sealTicket, type Ending } from "./ticket.ts";
 
 const stateSeconds = 600;
 const stateBytes = 32;
@@ -158,4 +168,226 @@ async function findRequest(parts: ConsentParts, { provider, client, query, brows
   if (bound.browserHash !== hex(attempt.browserHash)) throw new ConsentError("wrong_browser");
   if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
   return { attempt, request: { id: row.id, bound } };
+}
+
+export type CodeAnswer = { kind: "code"; code: string; captured: Record<string, string> };
+
+/** `detail` is for people. */
+export type Refusal = { kind: "denied" } | { kind: "failed"; error: string; detail: string };
+
+/** What came back with the browser, judged. */
+type CallbackAnswer = CodeAnswer | Refusal;
+
+/** `isProven` false: an error that does not say whose it is where it must. Anybody may have made it up, so it ends nothing. */
+type JudgedAnswer = (CodeAnswer & { isProven: true }) | (Refusal & { isProven: boolean });
+
+/**
+ * Tells a code, a denial (RFC 6749, section 4.1.2.1) and a failure apart. An answer that names another issuer than the one
+ * asked, and a code that names none where it must, are failures (RFC 9207, section 2.4), whatever else they say: the name is
+ * not repeated.
+ */
+export function readAnswer(
+  context: AuthorizationContext,
+  { query, issuer }: { query: Readonly<Record<string, unknown>>; issuer: ExpectedIssuer },
+): JudgedAnswer {
+  const { definition } = context;
+  const callback = readCallback(definition, query, context.clientSecrets);
+  const whose = judgeIssuer(issuer, callback.iss);
+  const isProven = whose === "ours";
+  if (whose === "other") {
+    const detail = `The answer names another issuer than ${definition.name}.`;
+    return { kind: "failed", error: "issuer_mismatch", detail, isProven: true };
+  }
+  if (callback.kind === "code") {
+    if (isProven) return { ...callback, isProven };
+    const detail = `The answer does not name its issuer (iss), as those of ${definition.name} do.`;
+    return { kind: "failed", error: "issuer_missing", detail, isProven: true };
+  }
+  if (isDenial(definition, callback.error)) return { kind: "denied", isProven };
+  const said = withoutSecrets([callback.error, callback.description].filter((part) => part !== "").join(": "), query);
+  return { kind: "failed", error: withoutSecrets(callback.error, query), detail: said, isProven };
+}
+
+/** What a person is told of an answer without a code. */
+export function endingOfRefusal(context: AuthorizationContext, answer: Refusal): Ending {
+  const subject = named(context);
+  if (answer.kind === "denied") return { ...subject, outcome: "denied" };
+  return { outcome: "problem", problem: "provider_refused", detail: answer.detail, subject };
+}
+
+/** The same for one that ends its attempt, which the history has, too. */
+export async function refuse(
+  { recordEvent }: Pick<ConsentParts, "recordEvent">,
+  context: AuthorizationContext,
+  answer: Refusal,
+): Promise<Ending> {
+  const { connectionId } = context;
+  await recordEvent(
+    answer.kind === "denied"
+      ? { connectionId, type: "consent_denied", detail: {} }
+      : { connectionId, type: "consent_failed", detail: { error: answer.error } },
+  );
+  return endingOfRefusal(context, answer);
+}
+
+/**
+ * An error that came without a usable state of this browser; null: none did. Anybody can write such an address: what it says is
+ * shown as text, and changes nothing.
+ */
+export function readLostError(
+  definition: ProviderDefinition | undefined,
+  query: Readonly<Record<string, unknown>>,
+): ConsentError | null {
+  if (!definition?.authorization) return null;
+  const callback = readCallback(definition, { ...query, code: undefined });
+  if (callback.kind !== "error" || query["error"] === undefined || query["error"] === "") return null;
+  const said = withoutSecrets([callback.error, callback.description].filter((part) => part !== "").join(": "), query);
+  return new ConsentError(isDenial(definition, callback.error) ? "lost_denial" : "lost_error", said);
+}
+
+const longestCode = 4096;
+
+/**
+ * What a person pasted: a code, or the whole address that the browser ended at, which is judged like a callback. `state`: that of
+ * the request, where the page that asks knows it.
+ * @throws BrokerError `invalid_request` for what is neither, for another page's address, and for one with another state
+ */
+export function readPasted(
+  context: AuthorizationContext,
+  pasted: string,
+  { state, issuer }: { state: string | null; issuer: ExpectedIssuer },
+): CallbackAnswer {
+  const { authorization } = context.definition;
+  const text = pasted.trim();
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) {
+    return { kind: "code", code: checkedCode(text), captured: {} };
+  }
+  const address = URL.parse(text);
+  if (address === null) throw noCode();
+  requirePage(address, authorization?.manualRedirectUri ?? null);
+  const query = readQuery(address.searchParams);
+  if (query["state"] !== undefined && query["state"] !== state) throw otherState(state);
+  const isAnswer = query["error"] !== undefined || query[authorization?.callback.code ?? "code"] !== undefined;
+  if (!isAnswer) throw noCode();
+  const answer = readAnswer(context, { query, issuer });
+  return answer.kind === "code" ? { ...answer, code: checkedCode(answer.code) } : answer;
+}
+
+function checkedCode(code: string): string {
+  if (/^[\x21-\x7e]+$/.test(code) && code.length <= longestCode) return code;
+  throw noCode();
+}
+
+/** Where the definition says which page shows the code, another one's address is none. */
+function requirePage({ origin, pathname }: URL, manualRedirectUri: string | null): void {
+  const page = manualRedirectUri === null ? null : URL.parse(manualRedirectUri);
+  if (page === null || (page.origin === origin && page.pathname === pathname)) return;
+  throw invalid(`code: the address must be that of the page that shows the code, ${page.origin}${page.pathname}`);
+}
+
+/** A parameter that comes twice counts for nothing (RFC 6749, section 3.1). */
+function readQuery(params: URLSearchParams): Record<string, string> {
+  const names = [...params.keys()];
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice === undefined) return Object.fromEntries(params);
+  throw invalid("code: a parameter of the address comes more than once");
+}
+
+function otherState(state: string | null): BrokerError {
+  const detail =
+    state === null
+      ? "code: the address has a state, which belongs to the page of a consent link: paste it there"
+      : "code: the address belongs to another sign-in than the one that this page has begun; open the address that this page shows, and paste what it leads to";
+  return invalid(detail);
+}
+
+function noCode(): BrokerError {
+  const allowed = `the code that the provider showed (up to ${longestCode} characters, no spaces), or the address that holds it`;
+  return invalid(`code must be ${allowed}`);
+}
+
+const invalid = (detail: string) => new BrokerError("invalid_request", detail);
+
+/** A provider may repeat in its message what it was sent. */
+function withoutSecrets(text: string, { state, code }: Readonly<Record<string, unknown>>): string {
+  return [state, code].reduce<string>(
+    (rest, secret) => (typeof secret === "string" && secret !== "" ? rest.replaceAll(secret, "…") : rest),
+    text,
+  );
+}
+
+/** What a consent binds when the person is sent away, and what the callback is held against. */
+export type BoundRequest = {
+  stateHash: string;
+  connectionId: string;
+  linkId: string;
+  browserHash: string;
+  redirectUri: string;
+  codeVerifier: string | null;
+  /** What an id_token must repeat; null: none was asked for. */
+  nonce: string | null;
+  issuer: ExpectedIssuer;
+  destination: CodeDestination;
+};
+
+type Vault = Pick<TokenVault, "sealRequest" | "openRequest">;
+
+export const hex = (hash: Uint8Array): string => Buffer.from(hash).toString("hex");
+
+export function sealBound(vault: Vault, requestId: string, bound: BoundRequest): Uint8Array<ArrayBuffer> {
+  return vault.sealRequest(JSON.stringify(bound), { requestId });
+}
+
+/** Null: it does not open, or the row's columns are not those that it was sealed with, so that somebody has changed it. */
+export function openBound(vault: Vault, row: WaitingRequest, stateHash: Uint8Array): BoundRequest | null {
+  let bound: BoundRequest;
+  try {
+    bound = JSON.parse(vault.openRequest(row.request, { requestId: row.id })) as BoundRequest;
+  } catch {
+    return null;
+  }
+  const isWhole =
+    bound.stateHash === hex(stateHash) &&
+    bound.connectionId === row.connectionId &&
+    bound.linkId === row.linkId &&
+    bound.browserHash === hex(row.browserHash);
+  return isWhole ? bound : null;
+}
+
+/** Where an answer came in: the last parts of its redirect URI. */
+type PostedAt = { path: string };
+type Fields = Readonly<Record<string, unknown>>;
+type Sealed = { path: string; fields: Fields; expiresMs: number };
+
+const seconds = 60;
+const place: Place = { table: "callback", row: "posted", column: "fields", revision: 0 };
+
+/**
+ * Seals an answer that another site posted (OAuth 2.0 Form Post Response Mode). Such a request carries no Lax cookie, so nobody
+ * knows yet whose it is: it consumes nothing, and our own page sends it on, with the cookie.
+ */
+export function sealPosted(
+  { ticketKeys, nowMs }: Pick<ConsentParts, "ticketKeys" | "nowMs">,
+  { path, fields }: PostedAt & { fields: Fields },
+): string {
+  const sealed: Sealed = { path, fields, expiresMs: nowMs() + seconds * 1000 };
+  return Buffer.from(ticketKeys.seal(JSON.stringify(sealed), place)).toString("base64url");
+}
+
+/** The fields again, where they came in and within a minute. @throws ConsentError `stale_form` */
+export function openPosted(
+  { ticketKeys, nowMs }: Pick<ConsentParts, "ticketKeys" | "nowMs">,
+  { path, sealed }: PostedAt & { sealed: string },
+): Fields {
+  const posted = unseal(ticketKeys, sealed);
+  if (posted === null || posted.path !== path || posted.expiresMs <= nowMs()) throw new ConsentError("stale_form");
+  return posted.fields;
+}
+
+function unseal(keys: Pick<Keyring, "open">, sealed: string): Sealed | null {
+  try {
+    return JSON.parse(keys.open(Buffer.from(sealed, "base64url"), place)) as Sealed; // ours, or it would not open
+  } catch {
+    return null;
+  }
 }

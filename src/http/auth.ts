@@ -1,10 +1,9 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { BrokerError } from "../errors.ts";
-import type { KeyService } from "../registry/key-service.ts";
-import type { Principal } from "../registry/principal.ts";
+import type { KeyService } from "../services/keys.ts";
+import type { Principal } from "../services/principal.ts";
 import type { Ability } from "../store/api-keys.ts";
-import type { MinuteLimit } from "./minute-limit.ts";
-import { networkOf } from "./network.ts";
+import { type MinuteLimit, networkOf } from "./limits.ts";
 
 declare module "fastify" {
   interface FastifyRequest {

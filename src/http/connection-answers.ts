@@ -1,8 +1,8 @@
 import { Type } from "typebox";
-import { failureCodes } from "../providers/grant.ts";
-import { attentionCodes } from "../registry/attention.ts";
-import { eventTypes } from "../store/event-types.ts";
-import { warningCodes } from "../tokens/issued-token.ts";
+import { failureCodes } from "../providers/oauth/grant.ts";
+import { attentionCodes } from "../services/attention.ts";
+import { eventTypes } from "../store/token-row.ts";
+import { warningCodes } from "../tokens/read.ts";
 import {
   count,
   grantSchema,

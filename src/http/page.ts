@@ -1,5 +1,5 @@
 import { BrokerError } from "../errors.ts";
-import type { PagePosition, PageRequest } from "../store/page.ts";
+import type { PagePosition, PageRequest } from "../store/connections.ts";
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 

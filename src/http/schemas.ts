@@ -1,6 +1,14 @@
-import { Type, type TSchema } from "typebox";
+import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from "fastify";
+import { type TSchema, Type } from "typebox";
 import { errorCodes } from "../errors.ts";
-import { connectionGrants } from "../providers/provider-file.ts";
+import { connectionGrants } from "../providers/format/file.ts";
 import { abilities } from "../store/api-keys.ts";
 
 /** What is said of a schema in the OpenAPI document. `example`: a value that fits it. */
@@ -137,3 +145,22 @@ export const pageOf = <T extends TSchema>(title: string, item: T) => {
 
 /** An answer without a body. */
 export const noContent = Type.Null({ description: "Done; the answer has no body" });
+
+const header = "freshet-unconfirmed";
+
+/** For the OpenAPI document. */
+export const unconfirmedHeader = `The header \`${header}\` names the replicas, with commas between, that have not confirmed within some seconds that they have heard of it: one that reaches Postgres does within 4 s, one that reaches neither Postgres nor Redis when it is back. Without the header, all have.`;
+
+/** The header, where there is something to tell. */
+export function unconfirmedBy(names: readonly string[]): Record<string, string> {
+  return names.length === 0 ? {} : { [header]: names.join(", ") };
+}
+
+/** A part of the app whose routes take their types from their schemas. */
+export type ApiScope = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;

@@ -1,17 +1,16 @@
 import type { Static } from "typebox";
-import { redirectUriOf, wantsOwnRedirectUri } from "../providers/redirect-uri.ts";
-import { defaultGrant, type ProviderDefinition } from "../providers/definition.ts";
-import { needsOf, type Needs } from "../providers/requirements.ts";
+import { defaultGrant, type ProviderDefinition } from "../providers/format/definition.ts";
+import { type Needs, needsOf } from "../providers/format/requirements.ts";
+import { redirectUriOf, wantsOwnRedirectUri } from "../providers/oauth/authorization-request.ts";
+import { type Attention, attentionOf, attentionOfChain, missingOf } from "../services/attention.ts";
+import type { HeldConnection, RecoveryService } from "../services/recovery.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
-import type { IssuedToken } from "../tokens/issued-token.ts";
-import { readableName } from "../readable.ts";
-import { attentionOf, attentionOfChain, missingOf, type Attention } from "../registry/attention.ts";
-import type { HeldConnection, RecoveryService } from "../registry/recovery-service.ts";
+import { readableName } from "../text.ts";
+import type { IssuedToken } from "../tokens/read.ts";
 import type { clientSchema, heldSchema, keySchema, providerSchema, recoverySchema } from "./admin-answers.ts";
-import { lastErrorCodes } from "./connection-answers.ts";
-import type { connectionSchema, eventSchema, tokenSchema } from "./connection-answers.ts";
+import { type connectionSchema, type eventSchema, lastErrorCodes, type tokenSchema } from "./connection-answers.ts";
 
 /** How rows look outside: snake_case, times in ISO 8601, and no secret but the access token. */
 export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {

@@ -1,11 +1,10 @@
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply } from "fastify";
-import { pageHeaders, type FormsLead } from "../console/layout.ts";
-import { authorizePage, refusedPage } from "./authorize-page.ts";
-import { answerUrl, readAuthorizeRequest } from "./authorize-request.ts";
-import { createFamilies } from "./families.ts";
-import { createTokenSigner, type TokenSigner } from "./signed-token.ts";
-import { checkClient, issueTokens, refusal, revoke, type EndpointAnswer, type TokenParts } from "./token-endpoint.ts";
+import { type Static, Type } from "typebox";
+import { Value } from "typebox/value";
+import { type FormsLead, pageHeaders } from "../pages/layout.ts";
+import { answerUrl, authorizePage, readAuthorizeRequest, refusedPage } from "./authorize.ts";
 
 const codeSeconds = 60;
 
@@ -136,4 +135,192 @@ function fieldsOf(value: unknown): Record<string, unknown> {
 function statusOf(error: unknown): number {
   const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 500;
   return status >= 400 && status < 500 ? status : 500;
+}
+
+const accessSeconds = 90;
+const refreshSeconds = 30 * 24 * 3600;
+
+type Form = Readonly<Record<string, unknown>>;
+export type EndpointAnswer = { status: number; body: Record<string, unknown>; headers?: Record<string, string> };
+
+/** A refusal of RFC 6749, section 5.2. */
+export const refusal = (error: string, description: string): EndpointAnswer => ({
+  status: 400,
+  body: { error, error_description: description },
+});
+
+/** Null: the client is who it says (RFC 6749, section 2.3.1); else the refusal. */
+export function checkClient(
+  given: { authorization: string | undefined; form: Form },
+  client: { clientId: string; clientSecret: string },
+): EndpointAnswer | null {
+  const basic = /^basic +([A-Za-z0-9+/=]+)$/i.exec(given.authorization ?? "")?.[1];
+  if (basic !== undefined && given.form["client_secret"] !== undefined) {
+    return refusal("invalid_request", "the client must authenticate in one way, not in two");
+  }
+  const [id, secret] = basic === undefined ? [given.form["client_id"], given.form["client_secret"]] : readBasic(basic);
+  if (id === client.clientId && typeof secret === "string" && sameText(secret, client.clientSecret)) return null;
+  const answer = {
+    status: 401,
+    body: { error: "invalid_client", error_description: "unknown client or wrong secret" },
+  };
+  return { ...answer, headers: { "www-authenticate": 'Basic realm="sandbox"' } };
+}
+
+export type TokenParts = { signer: TokenSigner; families: Families; redirectUri: string; now: () => number };
+
+/** The token endpoint (RFC 6749, sections 4.1.3 and 6) for a client that has shown who it is. */
+export function issueTokens(form: Form, parts: TokenParts): EndpointAnswer {
+  const repeated = Object.entries(form).find(([, value]) => typeof value !== "string");
+  if (repeated) return refusal("invalid_request", `${repeated[0]} came more than once`);
+  if (form["grant_type"] === "authorization_code") return exchangeCode(form, parts);
+  if (form["grant_type"] === "refresh_token") return refresh(form, parts);
+  if (form["grant_type"] === undefined) return refusal("invalid_request", "grant_type is missing");
+  return refusal("unsupported_grant_type", "grant_type must be authorization_code or refresh_token");
+}
+
+function exchangeCode(form: Form, parts: TokenParts): EndpointAnswer {
+  const { code, code_verifier: verifier, redirect_uri: redirectUri } = form;
+  if (typeof code !== "string") return refusal("invalid_request", "code is missing");
+  if (typeof verifier !== "string") return refusal("invalid_request", "code_verifier is missing");
+  if (redirectUri !== undefined && redirectUri !== parts.redirectUri) {
+    return refusal("invalid_grant", "redirect_uri is not the one of the authorization request");
+  }
+  const claims = parts.signer.read("code", code);
+  if (!claims) return refusal("invalid_grant", "the code is not known, or older than a minute");
+  if (sha256(verifier).toString("base64url") !== claims.challenge) {
+    return refusal("invalid_grant", "code_verifier does not fit the code_challenge");
+  }
+  if (!parts.families.start(claims.family)) return refusal("invalid_grant", "the code has been used before");
+  return grant({ ...claims, sequence: 0 }, parts);
+}
+
+function refresh(form: Form, parts: TokenParts): EndpointAnswer {
+  const { refresh_token: token, scope } = form;
+  if (typeof token !== "string") return refusal("invalid_request", "refresh_token is missing");
+  const claims = parts.signer.read("refresh", token);
+  if (!claims) return refusal("invalid_grant", "the refresh token is not known, or has run out");
+  const granted = claims.scope.split(" ");
+  if (typeof scope === "string" && !scope.split(" ").every((each) => granted.includes(each))) {
+    return refusal("invalid_scope", `scope must be within ${claims.scope}`);
+  }
+  if (!parts.families.rotate(claims.family, claims.sequence)) {
+    return refusal("invalid_grant", "the refresh token has been spent or revoked; a person must authorize again");
+  }
+  return grant({ ...claims, sequence: claims.sequence + 1 }, parts);
+}
+
+function grant(
+  { family, sequence, scope }: Pick<Claims, "family" | "sequence" | "scope">,
+  parts: TokenParts,
+): EndpointAnswer {
+  const sign = (kind: Claims["kind"], seconds: number) =>
+    parts.signer.sign({ kind, family, sequence, scope, expiresAtMs: parts.now() + seconds * 1000 });
+  const tokens = { access_token: sign("access", accessSeconds), refresh_token: sign("refresh", refreshSeconds) };
+  return { status: 200, body: { ...tokens, token_type: "Bearer", expires_in: accessSeconds, scope } };
+}
+
+/** Revocation (RFC 7009, section 2): either token ends the family; an unknown one is no error. */
+export function revoke(form: Form, { signer, families }: TokenParts): EndpointAnswer {
+  const { token } = form;
+  if (typeof token !== "string") return refusal("invalid_request", "token is missing");
+  const claims = signer.read("refresh", token) ?? signer.read("access", token);
+  if (claims) families.kill(claims.family);
+  return { status: 200, body: {} };
+}
+
+function readBasic(encoded: string): (string | undefined)[] {
+  const [, id, secret] = /^([^:]*):(.*)$/s.exec(Buffer.from(encoded, "base64").toString("utf8")) ?? [];
+  return [id, secret];
+}
+
+/** Digests first: equal lengths for the comparison, whatever was sent. */
+function sameText(one: string, other: string): boolean {
+  return timingSafeEqual(sha256(one), sha256(other));
+}
+
+function sha256(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
+
+const largestCount = 10_000;
+
+/** The rotation of refresh tokens, with reuse detection (RFC 9700, section 4.14.2). */
+export type Families = {
+  /** Begins one for a code. False: the code was used before, and what came of it dies. */
+  start(family: string): boolean;
+  /** Spends a refresh token. False: spent before, and the family dies, or dead already. */
+  rotate(family: string, sequence: number): boolean;
+  isAlive(family: string): boolean;
+  kill(family: string): void;
+};
+
+/**
+ * Kept in memory. A family that is unknown, or known at a lower sequence, is taken at the sequence of its token: the token is
+ * signed, so an earlier run of this broker, or another replica, has made it.
+ */
+export function createFamilies(): Families {
+  const families = new Map<string, { sequence: number; dead: boolean }>();
+  const put = (family: string, sequence: number, dead: boolean) => {
+    families.delete(family); // so that the map's order is that of last use
+    families.set(family, { sequence, dead });
+    const [oldest] = families.keys();
+    if (families.size > largestCount && oldest !== undefined) families.delete(oldest);
+  };
+  return {
+    start(family) {
+      const isNew = !families.has(family);
+      put(family, 0, !isNew);
+      return isNew;
+    },
+    rotate(family, sequence) {
+      const known = families.get(family);
+      const fresh = known === undefined || (!known.dead && sequence >= known.sequence);
+      put(family, sequence + 1, !fresh);
+      return fresh;
+    },
+    isAlive: (family) => families.get(family)?.dead !== true,
+    kill: (family) => put(family, 0, true),
+  };
+}
+
+/** What the sandbox's codes and tokens say about themselves, so that it needs no memory to know its own. */
+const claimsSchema = Type.Object({
+  kind: Type.Union([Type.Literal("code"), Type.Literal("access"), Type.Literal("refresh")]),
+  /** Everything that came from one consent. */
+  family: Type.String(),
+  /** How often the family has been refreshed. */
+  sequence: Type.Integer(),
+  scope: Type.String(),
+  expiresAtMs: Type.Integer(),
+  /** Of a code only (RFC 7636, section 4.4). */
+  challenge: Type.Optional(Type.String()),
+});
+
+export type Claims = Static<typeof claimsSchema>;
+
+export type TokenSigner = {
+  sign(claims: Claims): string;
+  /** The claims of a token of this kind that was signed here and has not run out; else null. */
+  read(kind: Claims["kind"], token: string): Claims | null;
+};
+
+/** @param options.now epoch milliseconds */
+export function createTokenSigner(options: { signingKey: Uint8Array; now: () => number }): TokenSigner {
+  const mac = (payload: string) => createHmac("sha256", options.signingKey).update(payload).digest();
+  return {
+    sign(claims) {
+      const payload = Buffer.from(JSON.stringify(claims)).toString("base64url");
+      return `${payload}.${mac(payload).toString("base64url")}`;
+    },
+    read(kind, token) {
+      const [payload = "", signature = ""] = token.split(".", 2);
+      const given = Buffer.from(signature, "base64url");
+      const expected = mac(payload);
+      if (given.length !== expected.length || !timingSafeEqual(given, expected)) return null;
+      const claims: unknown = JSON.parse(Buffer.from(payload, "base64url").toString("utf8"));
+      const ours = Value.Check(claimsSchema, claims) && claims.kind === kind && claims.expiresAtMs > options.now();
+      return ours ? claims : null;
+    },
+  };
 }

@@ -1,8 +1,8 @@
+import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenKey, Read, RowProofs } from "../proven-rows.ts";
-import { encryptionKeyMissing } from "../unreadable.ts";
+import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
-import type { PageRequest } from "./page.ts";
 import { liesWithin } from "./row-sql.ts";
 
 export const abilities = ["tokens", "connections", "admin"] as const;

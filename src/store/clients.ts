@@ -1,8 +1,8 @@
 import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { RowProofs } from "../proven-rows.ts";
+import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
-import type { PageRequest } from "./page.ts";
 import { holdsGrant, json, liesWithin } from "./row-sql.ts";
 
 /** A client's row; secrets sealed, the newer one under `secretRevision`, the older under the revision before. */

@@ -1,11 +1,9 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
-import type { Database } from "./database.ts";
-import type { PagePosition, PageRequest } from "./page.ts";
-import type { ClientRow } from "./clients.ts";
-import { holdsGrant, json } from "./row-sql.ts";
 import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
-import { tokenColumns, type ConnectionStatus, type TokenRow } from "./token-row.ts";
-import type { EventType } from "./event-types.ts";
+import type { ClientRow } from "./clients.ts";
+import type { Database } from "./database.ts";
+import { holdsGrant, json } from "./row-sql.ts";
+import { type ConnectionStatus, type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** A connection as ops see it: no secret, sealed or not. */
 export type ConnectionRecord = {
@@ -337,3 +335,8 @@ function eventType({ disabled }: ConnectionChanges): EventType {
   if (disabled === undefined) return "updated";
   return disabled ? "disabled" : "enabled";
 }
+
+/** A page of a list, newest first: what comes after the last item of the page before. */
+export type PageRequest = { limit: number; after: PagePosition | null };
+
+export type PagePosition = { createdAt: Date; id: string };

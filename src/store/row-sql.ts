@@ -1,6 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
-import type { EventType } from "./event-types.ts";
-import { tokenColumns, type ConnectionStatus } from "./token-row.ts";
+import { type ConnectionStatus, type EventType, tokenColumns } from "./token-row.ts";
 
 /** A set to be stored. `accessToken` null: the answer held none, what is stored counts as expired. */
 export type SealedGrant = {

@@ -1,7 +1,7 @@
 import type { Database } from "./database.ts";
-import { createDueRows } from "./due-rows.ts";
-import { createGrantRows } from "./grant-rows.ts";
-import { createPermitRows } from "./permit-rows.ts";
+import { createDueRows } from "./due.ts";
+import { createGrantRows } from "./grants.ts";
+import { createPermitRows } from "./permits.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** The statements of the refresh protocol: each moves a row along one arrow of tokens/README.md, with its history row. */

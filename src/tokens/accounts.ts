@@ -1,18 +1,24 @@
 import { isStorageUnavailable } from "../errors.ts";
-import { capturedValues } from "../providers/captures.ts";
-import { lookupsOf, type ConnectionGrant, type Lookup, type ProviderDefinition } from "../providers/definition.ts";
-import { hostInputs } from "../providers/requirements.ts";
-import { readIntrospection } from "../providers/introspection.ts";
-import { readLookup } from "../providers/lookup.ts";
-import { buildIntrospectionRequest, buildLookupRequest } from "../providers/side-requests.ts";
-import type { TokenRequest } from "../providers/assemble.ts";
-import { fill, type TemplateValues } from "../providers/template.ts";
-import type { AccountRows, FoundAccount } from "../store/account-rows.ts";
+import {
+  type ConnectionGrant,
+  type Lookup,
+  lookupsOf,
+  type ProviderDefinition,
+} from "../providers/format/definition.ts";
+import { capturedValues, hostInputs } from "../providers/format/requirements.ts";
+import { fill, type TemplateValues } from "../providers/format/template.ts";
+import {
+  buildIntrospectionRequest,
+  buildLookupRequest,
+  readIntrospection,
+  readLookup,
+} from "../providers/oauth/side-requests.ts";
+import type { TokenRequest } from "../providers/oauth/token-request.ts";
+import type { AccountRows, FoundAccount } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenVault } from "../vault/token-vault.ts";
-import { placeOf } from "./destination.ts";
-import { expiryDate, isUsable, schedulerFor } from "./sealed-set.ts";
-import type { Sendable, Sender } from "./sending.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import type { Sendable, Sender } from "./request.ts";
+import { expiryDate, isUsable, placeOf, schedulerFor } from "./seal.ts";
 
 /** A token whose account is asked for, and what came with it. */
 type AskedToken = { accessToken: string; captured: Readonly<Record<string, string>> };

@@ -1,13 +1,12 @@
-import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { Clock } from "../clock.ts";
-import { describeApiRequest, type ApiRequest } from "../providers/api-request.ts";
-import { capturedValues } from "../providers/captures.ts";
-import type { Catalog } from "../providers/catalog.ts";
+import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
+import { capturedValues } from "../providers/format/requirements.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import { type ApiRequest, describeApiRequest } from "../providers/oauth/side-requests.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { createReadCache } from "../store/read-cache.ts";
-import { UnreadableSecretError } from "../unreadable.ts";
 import { budgets } from "./budgets.ts";
-import type { TokenCache } from "./token-cache.ts";
+import type { TokenCache } from "./cache.ts";
 
 type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
 

@@ -1,27 +1,24 @@
 import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../clock.ts";
-import { BrokerError, connectionNotFound } from "../errors.ts";
-import { readDeviceAuthorization, readPollState } from "../providers/device-authorization.ts";
-import type { ProviderDefinition } from "../providers/definition.ts";
-import type { Failure } from "../providers/grant.ts";
-import { hostInputs } from "../providers/requirements.ts";
-import { joinScopes } from "../providers/scopes.ts";
-import { sideRequest } from "../providers/side-requests.ts";
-import type { TemplateValues } from "../providers/template.ts";
-import type { AccountRows } from "../store/account-rows.ts";
-import type { ConsentLinks } from "../store/consent-links.ts";
-import type { DeviceAuthorizations, DeviceRow } from "../store/device-authorizations.ts";
+import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
+import type { ProviderDefinition } from "../providers/format/definition.ts";
+import { hostInputs } from "../providers/format/requirements.ts";
+import { joinScopes } from "../providers/format/scopes.ts";
+import type { TemplateValues } from "../providers/format/template.ts";
+import type { Failure } from "../providers/oauth/grant.ts";
+import { readDeviceAuthorization, readPollState, sideRequest } from "../providers/oauth/side-requests.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { ConsentLinks } from "../store/consents.ts";
+import type { DeviceAuthorizations, DeviceRow } from "../store/devices.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { UnreadableSecretError } from "../unreadable.ts";
-import type { TokenVault } from "../vault/token-vault.ts";
-import { entrustedDestination } from "./destination.ts";
-import type { Establish } from "./establish.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import type { Establish } from "./connect.ts";
+import type { Alarms } from "./core.ts";
 import type { LimitKeeper } from "./limits.ts";
-import type { Alarms } from "./observer.ts";
-import { askedInVain, isRefused } from "./refusal.ts";
-import type { Sendable, Sender } from "./sending.ts";
+import { askedInVain, isRefused, type Sendable, type Sender } from "./request.ts";
+import { entrustedDestination } from "./seal.ts";
 
 /** What a person is shown (RFC 8628, section 3.3). */
 export type DeviceCode = {

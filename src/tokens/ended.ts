@@ -1,19 +1,22 @@
 import { randomUUID } from "node:crypto";
 import { withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
-import type { ProviderDefinition } from "../providers/definition.ts";
-import type { Failure } from "../providers/grant.ts";
-import type { AccountRows } from "../store/account-rows.ts";
+import type { ProviderDefinition } from "../providers/format/definition.ts";
+import type { Failure } from "../providers/oauth/grant.ts";
+import type { AccountRows } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import { attempt } from "./attempt.ts";
 import { budgets } from "./budgets.ts";
-import { openSendWindow, type Permit, type RefreshOutcome, type RefreshParts } from "./permit.ts";
-import { refusal } from "./refusal.ts";
-import { firstPlan } from "./refresh-token.ts";
-import { holdIfGoneBack } from "./refresh.ts";
-import { leaveToOthers, type Sendable } from "./sending.ts";
-import { mustHearSpools } from "./takeover.ts";
-import type { TokenCache } from "./token-cache.ts";
+import type { TokenCache } from "./cache.ts";
+import {
+  attempt,
+  holdIfGoneBack,
+  openSendWindow,
+  type Permit,
+  type RefreshOutcome,
+  type RefreshParts,
+} from "./refresh.ts";
+import { leaveToOthers, refusal, type Sendable } from "./request.ts";
+import { firstPlan, mustHearSpools } from "./row-rules.ts";
 
 /** What an operator may say about the end of a grant, where the provider's answers are not to be believed. */
 export type Ended = {

@@ -1,13 +1,12 @@
 import type { Clock } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
-import type { TokenRequest } from "../providers/assemble.ts";
-import type { Limits } from "../providers/definition.ts";
-import type { Failure, TokenAnswer } from "../providers/grant.ts";
+import type { Limits } from "../providers/format/definition.ts";
+import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
+import type { TokenRequest } from "../providers/oauth/token-request.ts";
 import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
-import { longestRequestedSeconds } from "./backoff.ts";
 import { budgets } from "./budgets.ts";
-import { refusal } from "./refusal.ts";
-import type { Sendable, Sender, SendsBeside } from "./sending.ts";
+import { refusal, type Sendable, type Sender, type SendsBeside } from "./request.ts";
+import { longestRequestedSeconds } from "./row-rules.ts";
 
 /**
  * `cannotWait`: a person waits for it, and what is sent would be lost by the next time, such as a code that a browser has brought.

@@ -1,13 +1,11 @@
-import { withDeadline, type Clock } from "../clock.ts";
+import { type Clock, withDeadline } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
-import type { Failure } from "../providers/grant.ts";
+import type { Failure } from "../providers/oauth/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { budgets } from "./budgets.ts";
-import { createHostGates } from "./host-gates.ts";
-import type { RefreshOutcome } from "./permit.ts";
-import type { Reads } from "./reads.ts";
-import { canRenew } from "./refresh-token.ts";
+import type { RefreshOutcome } from "./refresh.ts";
+import { backoffSeconds, canRenew } from "./row-rules.ts";
 
 export type Sweeper = {
   /** Sweeps until `stop`. */
@@ -38,7 +36,7 @@ export type SweeperParts = {
 
 /** At once in this process, and of these with one token host. */
 const maxRunning = 64;
-const perHost = 8;
+const requestsPerHost = 8;
 const perClaim = 16;
 /** Of one provider; the others' turn comes before more of them. */
 const maxQueued = 8;
@@ -49,7 +47,7 @@ const lapseMs = 10_000;
 /** Refreshes ahead of callers what is due, and picks up what others have left behind. The cost follows what is due. */
 export function createSweeper(parts: SweeperParts): Sweeper {
   const { rows, reads, refreshAhead, tokenHost, clock, random, onError } = parts;
-  const gates = createHostGates({ perHost, monotonicMs: () => clock.monotonicMs(), random });
+  const gates = createHostGates({ perHost: requestsPerHost, monotonicMs: () => clock.monotonicMs(), random });
   const running = new Map<string, { provider: string; isQueued: boolean }>();
   const stopped = new AbortController();
   let tidiedMs = -Infinity;
@@ -188,4 +186,83 @@ function troubleOf(failure: Failure | undefined): Trouble {
   const isBusy = failure.class === "refused_for_now" && (failure.status === 429 || (failure.status ?? 500) >= 500);
   const isAway = failure.code === "connect_failed" || failure.code === "outcome_unknown";
   return isBusy || isAway ? { retryAfterSeconds: failure.retryAfterSeconds } : undefined;
+}
+
+/** How many requests the sweeper has with each token host, and which hosts it leaves alone for now. */
+export type HostGates = {
+  /** Whether another request may go to the host now. */
+  isOpen(host: string): boolean;
+  enter(host: string): void;
+  /** `trouble`: the host itself refused or was away; undefined: it answered. */
+  leave(host: string, trouble?: { retryAfterSeconds: number | undefined }): void;
+  /** Seconds until the host may be asked again; 0: now, or when another request has come back. */
+  waitSeconds(host: string): number;
+};
+
+type Gate = { running: number; failures: number; closedUntilMs: number };
+
+type Options = { perHost: number; monotonicMs: () => number; random: () => number };
+
+/** After trouble a host is left alone with full jitter, and then asked by one request before it is asked by many. */
+export function createHostGates({ perHost, monotonicMs, random }: Options): HostGates {
+  const gates = new Map<string, Gate>();
+  const gateOf = (host: string): Gate => gates.get(host) ?? { running: 0, failures: 0, closedUntilMs: 0 };
+  const limitOf = ({ failures }: Gate) => (failures > 0 ? 1 : perHost);
+  return {
+    isOpen(host) {
+      const gate = gateOf(host);
+      return gate.running < limitOf(gate) && gate.closedUntilMs <= monotonicMs();
+    },
+    enter(host) {
+      const gate = gateOf(host);
+      gates.set(host, { ...gate, running: gate.running + 1 });
+    },
+    leave(host, trouble) {
+      const gate = gateOf(host);
+      const running = Math.max(gate.running - 1, 0);
+      if (trouble === undefined) {
+        // What was asked for stands, although a request that was under way has come back well.
+        const isClosed = gate.closedUntilMs > monotonicMs();
+        if (running === 0 && !isClosed) gates.delete(host);
+        else gates.set(host, { ...gate, running, failures: isClosed ? gate.failures : 0 });
+        return;
+      }
+      const waitMs = backoffSeconds(gate.failures, trouble.retryAfterSeconds, random) * 1000;
+      const closedUntilMs = Math.max(gate.closedUntilMs, monotonicMs() + waitMs);
+      gates.set(host, { running, failures: gate.failures + 1, closedUntilMs });
+    },
+    waitSeconds: (host) => Math.max(0, gateOf(host).closedUntilMs - monotonicMs()) / 1000,
+  };
+}
+
+/** Which tokens are being read, so that they are refreshed ahead of their readers. A read itself writes nothing. */
+export type Reads = {
+  note(row: Pick<TokenRow, "id" | "generation" | "inUse">): void;
+  /** What was read for the first time since the last call. */
+  take(): { id: string; generation: number }[];
+  /** They could not be noted in the store: the next call gives them again. */
+  giveBack(read: readonly { id: string; generation: number }[]): void;
+};
+
+const maxRemembered = 100_000;
+
+export function createReads(): Reads {
+  const noted = new Map<string, number>();
+  const fresh = new Map<string, number>();
+  return {
+    note({ id, generation, inUse }) {
+      if (inUse || noted.get(id) === generation) return;
+      noted.set(id, generation);
+      fresh.set(id, generation);
+      if (noted.size > maxRemembered) noted.delete(noted.keys().next().value as string);
+    },
+    take() {
+      const all = [...fresh].map(([id, generation]) => ({ id, generation }));
+      fresh.clear();
+      return all;
+    },
+    giveBack(read) {
+      for (const { id, generation } of read) if (!fresh.has(id)) fresh.set(id, generation);
+    },
+  };
 }

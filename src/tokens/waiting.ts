@@ -1,9 +1,9 @@
-import { withDeadline, type Clock } from "../clock.ts";
-import type { Leases, RefreshNews } from "../leases/lease.ts";
+import { type Clock, withDeadline } from "../clock.ts";
+import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { budgets } from "./budgets.ts";
-import { isHeldBack } from "./unavailable.ts";
+import { isHeldBack } from "./row-rules.ts";
 
 /**
  * How the wait for somebody else's refresh ended.

@@ -1,8 +1,7 @@
+import { UnreadableSecretError } from "../errors.ts";
 import type { Proofs, Read, RowProofs, Standing } from "../proven-rows.ts";
 import { sorted } from "./envelope.ts";
-import type { KeyList } from "./key-list.ts";
-import type { Authenticity, Keyring } from "./keyring.ts";
-import { UnreadableSecretError } from "../unreadable.ts";
+import type { Absence, Authenticity, KeyList, Keyring } from "./keyring.ts";
 
 export type Telling = {
   /** Told of rows that do not count here. */
@@ -119,4 +118,22 @@ function textsOf(map: unknown): [string, string][] {
 
 function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("hex");
+}
+
+/** Proofs of what replicas tell each other by places that others may write to, too. */
+export type SharedProofs = {
+  sign(purpose: string, text: string): string;
+  /** `silent`: made with a key that this ring lacks and the database names, so that another replica can tell. */
+  judge(purpose: string, text: string, proof: string): Promise<"authentic" | Absence>;
+};
+
+export function createSharedProofs(keyring: Pick<Keyring, "sign" | "verify">, keys: KeyList): SharedProofs {
+  return {
+    sign: (purpose, text) => keyring.sign(purpose, text),
+    async judge(purpose, text, proof) {
+      const judged = keyring.verify(purpose, text, proof);
+      if (judged === "authentic") return judged;
+      return judged === "forged" ? "absent" : await keys.absenceOf(proof.slice(0, Math.max(proof.lastIndexOf("."), 0)));
+    },
+  };
 }

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
-import { holdDataDir } from "../../src/store/data-dir.ts";
+import { holdDataDir } from "../../src/store/embedded.ts";
 import { guard, temporaryFolder } from "../support/services/guardian.ts";
 
 const program = fileURLToPath(new URL("hold-process.ts", import.meta.url));

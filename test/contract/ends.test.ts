@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { createRedisEnds, endKey, endsChannel, type End, type Ends } from "../../src/leases/ends.ts";
-import { connectRedis, type RedisClient } from "../../src/redis.ts";
+import { createRedisEnds, type End, endKey, type Ends, endsChannel } from "../../src/coordination/ends.ts";
+import { connectRedis, type RedisClient } from "../../src/coordination/redis.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { until } from "../support/patience.ts";
 import { describeWithServices, useRedis } from "../support/services/index.ts";

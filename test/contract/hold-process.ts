@@ -1,4 +1,4 @@
-import { holdDataDir } from "../../src/store/data-dir.ts";
+import { holdDataDir } from "../../src/store/embedded.ts";
 
 /** Takes a folder and holds it until it is killed, keeping nothing that leads to it; or says why it could not. */
 const [path = ""] = process.argv.slice(2);

@@ -1,17 +1,15 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Leases } from "../../src/leases/lease.ts";
-import { createMemoryLeases } from "../../src/leases/memory-lease.ts";
-import { createRedisLeases, newsChannel } from "../../src/leases/redis-lease.ts";
+import { createMemoryLeases, createRedisLeases, type Leases, newsChannel } from "../../src/coordination/leases.ts";
+import { connectRedis } from "../../src/coordination/redis.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
-import { connectRedis } from "../../src/redis.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
 import type { PrivateServer } from "../support/services/private-server.ts";
 import { withRedis } from "../support/services/redis.ts";
-import { HoldingProxy } from "./leases/holding-proxy.ts";
 import { eventually, hearing, lease, newKey, newsOf } from "./leases/bench.ts";
+import { HoldingProxy } from "./leases/holding-proxy.ts";
 
 type Bench = {
   leases: Leases;

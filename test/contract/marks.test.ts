@@ -2,13 +2,16 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { createFileMarks } from "../../src/marks/file-marks.ts";
-import { deletedGeneration, type Mark, type Marks } from "../../src/marks/marks.ts";
-import { createRedisMarks } from "../../src/marks/redis-marks.ts";
-import { connectRedis, type RedisClient } from "../../src/redis.ts";
-import { createKeyring } from "../../src/vault/keyring.ts";
-import { createSharedProofs } from "../../src/vault/shared-proofs.ts";
-import { createKeyList } from "../../src/vault/key-list.ts";
+import {
+  createFileMarks,
+  createRedisMarks,
+  deletedGeneration,
+  type Mark,
+  type Marks,
+} from "../../src/coordination/marks.ts";
+import { connectRedis, type RedisClient } from "../../src/coordination/redis.ts";
+import { createKeyList, createKeyring } from "../../src/vault/keyring.ts";
+import { createSharedProofs } from "../../src/vault/row-proofs.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
 import { eventually } from "./leases/bench.ts";

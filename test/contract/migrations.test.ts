@@ -6,15 +6,15 @@ import { PGlite } from "@electric-sql/pglite";
 import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
-import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { createDatabaseHealth } from "../../src/store/database-errors.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import {
   applyMigrations,
   applyMigrationsTo,
-  readMigrations,
   type Known,
   type MigrationSession,
   type OnWarning,
+  readMigrations,
 } from "../../src/store/migrate.ts";
 import { diffToSchema } from "../support/schema-engine.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { PatientPool } from "../../src/store/patient-pool.ts";
+import { PatientPool } from "../../src/store/database.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 
 const connectMs = 100;

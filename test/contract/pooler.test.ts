@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, expect, it } from "vitest";
 import { Client } from "pg";
-import { createDatabaseHealth } from "../../src/store/database-health.ts";
-import { openPostgres } from "../../src/store/database.ts";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { DatabaseBusyError } from "../../src/errors.ts";
+import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { openPostgres } from "../../src/store/database.ts";
 import { useDatabase } from "../support/services/index.ts";
 import { describeWithPooler, startPooler } from "../support/services/pgbouncer.ts";
 import type { PrivateServer } from "../support/services/private-server.ts";

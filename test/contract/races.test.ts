@@ -1,13 +1,13 @@
-import { PrismaPg } from "@prisma/adapter-pg";
 import { randomUUID } from "node:crypto";
+import { PrismaPg } from "@prisma/adapter-pg";
 import { beforeAll, expect, it } from "vitest";
 import { PrismaClient } from "../../src/generated/prisma/client.ts";
-import { createAuthorizationRequests } from "../../src/store/authorization-requests.ts";
 import type { ClientRow } from "../../src/store/clients.ts";
 import { createConnections } from "../../src/store/connections.ts";
-import { createDeviceAuthorizations } from "../../src/store/device-authorizations.ts";
-import { createDatabaseHealth } from "../../src/store/database-health.ts";
-import { watch, type Prisma } from "../../src/store/database.ts";
+import { createAuthorizationRequests } from "../../src/store/consents.ts";
+import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { type Prisma, watch } from "../../src/store/database.ts";
+import { createDeviceAuthorizations } from "../../src/store/devices.ts";
 import { applyMigrations } from "../../src/store/migrate.ts";
 import { hangMs, until } from "../support/patience.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";

@@ -1,17 +1,17 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { createDatabaseHealth } from "../../src/store/database-health.ts";
-import { openPostgres, type Database } from "../../src/store/database.ts";
+import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { type Database, openPostgres } from "../../src/store/database.ts";
 import {
-  createRequestLimits,
   type Admission,
+  createRequestLimits,
   type LimitRules,
   type RequestLimits,
 } from "../../src/store/request-limits.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
+import { heldBack } from "./refresh/held-back.ts";
 import { describeOnBothDatabases, describeOnPostgres } from "./store/both-databases.ts";
 import { requestLimits } from "./store/request-limits.ts";
-import { heldBack } from "./refresh/held-back.ts";
-import { describeWithServices, useDatabase } from "../support/services/index.ts";
 
 describeOnBothDatabases([requestLimits]);
 describeOnPostgres([heldBack]);

@@ -2,10 +2,14 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { mkdir, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { connectRedis, type RedisClient } from "../../src/redis.ts";
-import { createFileSpool } from "../../src/spool/file-spool.ts";
-import { createRedisSpool } from "../../src/spool/redis-spool.ts";
-import { nameOf, type SpoolEntry, type SpoolPlace } from "../../src/spool/spool.ts";
+import { connectRedis, type RedisClient } from "../../src/coordination/redis.ts";
+import {
+  createFileSpool,
+  createRedisSpool,
+  nameOf,
+  type SpoolEntry,
+  type SpoolPlace,
+} from "../../src/coordination/spool.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
 import { withRedis } from "../support/services/redis.ts";

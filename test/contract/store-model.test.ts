@@ -1,14 +1,13 @@
-import { freely, vault } from "./store/stage.ts";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
 import { createConnections } from "../../src/store/connections.ts";
-import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { createDatabaseHealth } from "../../src/store/database-errors.ts";
 import type { Database } from "../../src/store/database.ts";
 import { openEmbedded } from "../../src/store/embedded.ts";
-import { tokenColumns } from "../../src/store/token-row.ts";
+import { createTombstones } from "../../src/store/grants.ts";
 import { createRequestLimits } from "../../src/store/request-limits.ts";
+import { tokenColumns } from "../../src/store/token-row.ts";
 import { createTokenRows } from "../../src/store/token-rows.ts";
-import { createTombstones } from "../../src/store/tombstones.ts";
 import { seededRandom } from "../support/seeded-random.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { Scheduler } from "../support/simulation/scheduler.ts";
@@ -16,6 +15,7 @@ import { SimDatabase } from "../support/simulation/sim-database.ts";
 import { ModelCalls, type StoreCall } from "./store/model-calls.ts";
 import { ModelLimits } from "./store/model-limits.ts";
 import { simulateClock } from "./store/simulated-clock.ts";
+import { freely, vault } from "./store/stage.ts";
 
 const names = ["c1", "c2", "c3"];
 const steps = 260;

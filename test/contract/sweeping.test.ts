@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
-import { createDatabaseHealth } from "../../src/store/database-health.ts";
+import { createDatabaseHealth } from "../../src/store/database-errors.ts";
 import { openPostgres } from "../../src/store/database.ts";
-import { createDueRows } from "../../src/store/due-rows.ts";
+import { createDueRows } from "../../src/store/due.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { StoreStage } from "./store/stage.ts";
 

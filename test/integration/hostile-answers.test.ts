@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { failureCodes } from "../../src/providers/grant.ts";
+import { failureCodes } from "../../src/providers/oauth/grant.ts";
 import { describeWithServices } from "../support/services/index.ts";
 import { hostileAnswers } from "./support/hostile-answers.ts";
 import { honest } from "./support/hostile-server.ts";
 import { HostileStage, type Played, spellings } from "./support/hostile-stage.ts";
-import { accessToken, refreshToken, type HostileAnswer, type Outcome } from "./support/hostile-steps.ts";
+import { accessToken, type HostileAnswer, type Outcome, refreshToken } from "./support/hostile-steps.ts";
 
 const megabyte = 1_048_576;
 /** Of the whole process, which has 350 MB or so at its peak. */

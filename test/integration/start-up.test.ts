@@ -1,4 +1,3 @@
-import { noAlarms } from "../support/unasked.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { createServer as createWebServer } from "node:http";
@@ -7,15 +6,16 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readConfig } from "../../src/config.ts";
 import { StartupError } from "../../src/errors.ts";
-import { openProviders, openStorage } from "../../src/outside.ts";
+import { openProviders, openStorage } from "../../src/start/outside.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";
-import { until } from "../support/patience.ts";
-import { isSaid, readStartupTable } from "../support/error-table.ts";
-import { type BrokerOptions, type BrokerProcess, prepareBroker, startBroker } from "../support/broker-process.ts";
 import { readDump } from "../contract/upgrade/dump.ts";
+import { type BrokerOptions, type BrokerProcess, prepareBroker, startBroker } from "../support/broker-process.ts";
+import { isSaid, readStartupTable } from "../support/error-table.ts";
+import { until } from "../support/patience.ts";
 import { query } from "../support/query.ts";
-import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
+import { describeWithServices, useDatabase } from "../support/services/index.ts";
+import { noAlarms } from "../support/unasked.ts";
 
 type Folder = Awaited<ReturnType<typeof temporaryFolder>>;
 type Environment = Record<string, string | undefined>;

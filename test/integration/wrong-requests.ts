@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { makeApiKey } from "../../src/registry/api-key.ts";
+import { makeApiKey } from "../../src/services/keys.ts";
 import { type Answer, canary, type Sending, type WrongInputStage } from "../support/wrong-input-stage.ts";
 
 /** What is tried, by the first column of docs/errors.md. */

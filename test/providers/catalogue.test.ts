@@ -1,12 +1,12 @@
-import { readFileSync, readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
 import { backingOf, claimsOf, covers } from "../../scripts/docs/facts.ts";
-import { parseAnswer, readPointer } from "../../src/providers/answer-body.ts";
-import { clientInputs } from "../../src/providers/requirements.ts";
+import { clientInputs } from "../../src/providers/format/requirements.ts";
+import { parseAnswer, readPointer } from "../../src/providers/oauth/answer-body.ts";
 import { builtinIds, genericIds, onlyWith } from "./support/catalog.ts";
 import { ownFile } from "./support/own-file.ts";
-import { readTranscripts, talkKinds, type Step, type Talk, type Transcript } from "./support/transcript.ts";
+import { readTranscripts, type Step, type Talk, talkKinds, type Transcript } from "./support/transcript.ts";
 
 const root = join(import.meta.dirname, "../..");
 const ids = builtinIds().filter((id) => !genericIds.includes(id));

@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test, describe } from "vitest";
+import { describe, expect, test } from "vitest";
 import { backingOf } from "../../scripts/docs/facts.ts";
-import { readingOf } from "../../src/providers/dead-grant.ts";
-import type { StatedAnswer } from "../../src/providers/definition.ts";
-import { processTokenResponse } from "../../src/providers/token-response.ts";
+import type { StatedAnswer } from "../../src/providers/format/definition.ts";
+import { readingOf } from "../../src/providers/load/check-definition.ts";
+import { processTokenResponse } from "../../src/providers/oauth/token-response.ts";
 import { builtinIds, genericIds, onlyWith } from "./support/catalog.ts";
 import { readTranscripts } from "./support/transcript.ts";
 

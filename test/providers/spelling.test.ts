@@ -1,9 +1,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { checkProviderFile } from "../../src/providers/catalog.ts";
+import { checkProviderFile } from "../../src/providers/load/catalog.ts";
 import { folderOf } from "../unit/providers/definitions.ts";
-import { knobsOfSchema, type Knob, type PathStep } from "./support/schema-knobs.ts";
+import { type Knob, knobsOfSchema, type PathStep } from "./support/schema-knobs.ts";
 
 const knobs = knobsOfSchema();
 const folder = folderOf({});

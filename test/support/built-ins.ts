@@ -1,7 +1,7 @@
 import { copyFileSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { type Catalog, loadCatalog } from "../../src/providers/catalog.ts";
+import { type Catalog, loadCatalog } from "../../src/providers/load/catalog.ts";
 import { guard } from "./services/guardian.ts";
 
 export const builtinFolder = resolve(import.meta.dirname, "../../providers");

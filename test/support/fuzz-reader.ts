@@ -1,13 +1,12 @@
-import { createMasker } from "../../src/cli/try/mask.ts";
 import { readRefusal } from "../../src/cli/try/reading.ts";
-import { createWitness } from "../../src/cli/try/witness.ts";
-import { createEgress, parseNetworks } from "../../src/providers/egress.ts";
-import type { ProviderDefinition } from "../../src/providers/definition.ts";
-import { createOAuthClient } from "../../src/providers/oauth-client.ts";
-import { buildTokenRequest } from "../../src/providers/token-request.ts";
+import { createMasker, createWitness } from "../../src/cli/try/witness.ts";
+import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
+import { createEgress, parseNetworks } from "../../src/providers/http/egress.ts";
+import { createOAuthClient } from "../../src/providers/oauth/oauth-client.ts";
+import { buildTokenRequest } from "../../src/providers/oauth/token-request.ts";
 import type { Step } from "../integration/support/hostile-steps.ts";
 import { define } from "../unit/providers/definitions.ts";
-import { spellingsOf, type FuzzCase } from "./answer-fuzz.ts";
+import { type FuzzCase, spellingsOf } from "./answer-fuzz.ts";
 
 const egress = createEgress({ networks: parseNetworks("127.0.0.0/8"), trustedOrigin: null });
 

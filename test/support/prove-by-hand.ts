@@ -1,6 +1,6 @@
 import type { ProvenHeldGrant, ProvenKey, ProvenLink } from "../../src/proven-rows.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
-import { createTokenVault, type TokenVault } from "../../src/vault/token-vault.ts";
+import { createTokenVault, type TokenVault } from "../../src/vault/vault.ts";
 
 type Query = <Row extends Record<string, unknown>>(sql: string, values: unknown[]) => Promise<Row[]>;
 

@@ -1,5 +1,5 @@
 import { request } from "undici";
-import type { ApiRequest } from "../../src/providers/api-request.ts";
+import type { ApiRequest } from "../../src/providers/oauth/side-requests.ts";
 import type { BrokerApi, Reply, TokenBody } from "./broker-api.ts";
 import { until } from "./patience.ts";
 

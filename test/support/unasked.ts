@@ -1,8 +1,8 @@
-import type { Discovery } from "../../src/providers/discovery.ts";
-import type { AccountRows } from "../../src/store/account-rows.ts";
-import type { DeviceAuthorizations } from "../../src/store/device-authorizations.ts";
-import type { Alarms } from "../../src/tokens/observer.ts";
-import type { KeyList } from "../../src/vault/key-list.ts";
+import type { Discovery } from "../../src/providers/oauth/discovery.ts";
+import type { AccountRows } from "../../src/store/accounts.ts";
+import type { DeviceAuthorizations } from "../../src/store/devices.ts";
+import type { Alarms } from "../../src/tokens/core.ts";
+import type { KeyList } from "../../src/vault/keyring.ts";
 
 const unasked = (name: string) => () => Promise.reject(new Error(`${name} was not expected to be asked for anything`));
 

@@ -4,10 +4,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Environment, readConfig, readEnvironment, type Variables } from "../../src/config.ts";
-import { withSource } from "../../src/env-file.ts";
 import { StartupError } from "../../src/errors.ts";
-import { firstWarnings } from "../../src/first-warnings.ts";
-import { loadCatalog } from "../../src/providers/catalog.ts";
+import { loadCatalog } from "../../src/providers/load/catalog.ts";
+import { withSource } from "../../src/start/env-file.ts";
+import { firstWarnings } from "../../src/start/first-warnings.ts";
 import { readFirstHour } from "../support/error-table.ts";
 import { canary, type Cases, expectTold, refusalOf, rowsOf, type Told } from "../support/first-hour.ts";
 

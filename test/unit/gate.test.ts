@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { createGate } from "../../src/gate.ts";
+import { createGate } from "../../src/concurrency.ts";
 
 it("so many are let in at once, and the others in the order in which they came", async () => {
   const gate = createGate(2);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { readable, readableLine, readableName } from "../../src/readable.ts";
+import { readable, readableLine, readableName } from "../../src/text.ts";
 
 // Bidi, zero-width, filler, tag, joiner, variation, line separator, control, not assigned, private, half a pair.
 const unseen = [

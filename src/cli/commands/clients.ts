@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
+import { UsageError } from "../errors.ts";
 import {
   clientIdWanted,
   inputWanted,
@@ -7,14 +8,12 @@ import {
   readClientSecret,
   redirectUriOf,
   tellRegistration,
-} from "../client-maker.ts";
-import { UsageError } from "../errors.ts";
+} from "../making.ts";
 import { collect, collectPair, example, requireChange } from "../options.ts";
 import type { Column } from "../output.ts";
 import { readProvider } from "../provider.ts";
-import { createQuestions } from "../questions.ts";
-import { readSecret } from "../secrets.ts";
-import { handle, type Cli, type Session } from "../session.ts";
+import { createQuestions, readSecret } from "../questions.ts";
+import { type Cli, handle, type Session } from "../session.ts";
 
 type AddOptions = {
   provider?: string;

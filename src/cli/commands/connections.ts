@@ -1,15 +1,20 @@
 import type { Command } from "commander";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
-import { createConnection, readNewCredentials, type ConnectionOptions } from "../new-connection.ts";
+import { type ConnectionOptions, createConnection, readNewCredentials } from "../making.ts";
 import { choice, collect, collectPair, example, grants, requireChange, wholeNumber } from "../options.ts";
-import { warnOfUnconfirmed, type Column } from "../output.ts";
+import { type Column, warnOfUnconfirmed } from "../output.ts";
 import { readProvider } from "../provider.ts";
-import { createQuestions } from "../questions.ts";
-import { isResource, resourcesIn, textOf, type Resource } from "../resource.ts";
-import { addInputOptions, readInputs, refuseSecretArguments, type InputOptions } from "../secret-inputs.ts";
-import { readInput } from "../secrets.ts";
-import { handle, type Cli, type Session } from "../session.ts";
+import {
+  addInputOptions,
+  createQuestions,
+  type InputOptions,
+  readInput,
+  readInputs,
+  refuseSecretArguments,
+} from "../questions.ts";
+import { isResource, type Resource, resourcesIn, textOf } from "../resource.ts";
+import { type Cli, handle, type Session } from "../session.ts";
 
 type ListOptions = { status?: string; provider?: string; client?: string; label?: string; q?: string };
 

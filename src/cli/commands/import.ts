@@ -2,9 +2,9 @@ import type { Command } from "commander";
 import { segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { example, wholeNumber } from "../options.ts";
-import { parseResource, textOf, type Resource } from "../resource.ts";
-import { readInput, readSecret } from "../secrets.ts";
-import { handle, type Cli, type Session } from "../session.ts";
+import { readInput, readSecret } from "../questions.ts";
+import { parseResource, type Resource, textOf } from "../resource.ts";
+import { type Cli, handle, type Session } from "../session.ts";
 
 type ImportOptions = {
   file?: string;

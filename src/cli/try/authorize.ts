@@ -1,20 +1,25 @@
 import { randomBytes } from "node:crypto";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { joinScopes } from "../../providers/format/scopes.ts";
+import type { TemplateValues } from "../../providers/format/template.ts";
 import {
+  type AuthorizationRequest,
   buildAuthorizationUrl,
+  buildPushedRequest,
   createNonce,
   createPkce,
+  expectedIssuer,
+  judgeIssuer,
   readCallback,
-  type AuthorizationRequest,
-} from "../../providers/authorization-request.ts";
-import type { TokenAnswer } from "../../providers/grant.ts";
-import { expectedIssuer, judgeIssuer } from "../../providers/issuer.ts";
-import { buildPushedRequest, readPushedAnswer } from "../../providers/pushed-request.ts";
-import type { TemplateValues } from "../../providers/template.ts";
-import { CliError } from "../errors.ts";
+  readPushedAnswer,
+} from "../../providers/oauth/authorization-request.ts";
+import type { TokenAnswer } from "../../providers/oauth/grant.ts";
+import { readDeviceAuthorization, readPollState, sideRequest } from "../../providers/oauth/side-requests.ts";
+import { CliError, errorCode, UsageError } from "../errors.ts";
 import type { Session } from "../session.ts";
-import { type Loopback, type Query, readQuery } from "./loopback.ts";
 import { pairs } from "./reading.ts";
-import { requestToken, valuesFor, valuesOf, type Trial } from "./trial.ts";
+import { requestToken, type Trial, valuesFor, valuesOf } from "./trial.ts";
 
 const usualTimeoutSeconds = 600;
 
@@ -100,4 +105,176 @@ function tellCallback({ masker, report }: Trial, query: Query, read: string[]): 
     ...lines,
     ...read,
   ]);
+}
+
+/** The parameters that a browser brought back; one that came twice is a list, and counts as absent. */
+export type Query = Record<string, string | string[]>;
+
+/** A listener for one callback, on this machine alone (RFC 8252, section 7.3). */
+export type Loopback = {
+  redirectUri: string;
+  /** The first callback with the right state. @throws CliError when none has come in time */
+  wait: (options: { state: string; timeoutMs: number }) => Promise<Query>;
+  close: () => void;
+};
+
+const lingerMs = 1000;
+const longestForm = 16 * 1024;
+
+/**
+ * Listens for `http://localhost:PORT/callback/ID`. Port 0: any that is free. `takesPost`: the answer may come as a form (OAuth 2.0
+ * Form Post Response Mode). @throws UsageError when the port is taken
+ */
+export async function openLoopback({
+  port,
+  id,
+  takesPost,
+}: {
+  port: number;
+  id: string;
+  takesPost: boolean;
+}): Promise<Loopback> {
+  const path = `/callback/${id}`;
+  const came = Promise.withResolvers<Query>();
+  let expected: string | null = null;
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
+    const url = URL.parse(request.url ?? "", "http://localhost");
+    const isPosted = takesPost && request.method === "POST";
+    if ((request.method !== "GET" && !isPosted) || url?.pathname !== path) {
+      return reply(response, 404, "There is nothing here.");
+    }
+    const params = isPosted ? await readForm(request) : url.searchParams;
+    if (params === null) return reply(response, 413, "The answer is larger than 16 KiB.");
+    const query = readQuery(params);
+    if (expected === null || query["state"] !== expected) {
+      return reply(response, 400, "This is not the answer that freshet waits for: its state is another one.");
+    }
+    reply(response, 200, "Freshet has the provider's answer: go on in the terminal. This page can be closed.");
+    came.resolve(query);
+  };
+  const first = await listen("127.0.0.1", port, answer);
+  const { port: taken } = first.address() as AddressInfo;
+  // Browsers take either of localhost's addresses; not every machine has the second.
+  const second = await listen("::1", taken, answer).catch(() => null);
+  return {
+    redirectUri: `http://localhost:${taken}${path}`,
+    wait: async ({ state, timeoutMs }) => {
+      expected = state;
+      const deadline = AbortSignal.timeout(timeoutMs);
+      deadline.addEventListener("abort", () => came.reject(notInTime(timeoutMs)), { once: true });
+      return await came.promise;
+    },
+    close: () => {
+      for (const server of [first, second]) if (server !== null) closeSoon(server);
+    },
+  };
+}
+
+/** Null: it is too large. */
+async function readForm(request: IncomingMessage): Promise<URLSearchParams | null> {
+  let body = "";
+  for await (const chunk of request.setEncoding("utf8")) {
+    body += String(chunk);
+    if (body.length > longestForm) return null;
+  }
+  return new URLSearchParams(body);
+}
+
+/** The parameters of a query. */
+export function readQuery(params: URLSearchParams): Query {
+  const names = [...new Set(params.keys())];
+  return Object.fromEntries(
+    names.map((name) => {
+      const values = params.getAll(name);
+      return [name, values.length === 1 ? (values[0] ?? "") : values];
+    }),
+  );
+}
+
+async function listen(
+  host: string,
+  port: number,
+  answer: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
+): Promise<Server> {
+  // Who hangs up in the middle of a form is told nothing.
+  const server = createServer((request, response) => void answer(request, response).catch(() => response.destroy()));
+  const { promise, resolve, reject } = Promise.withResolvers<Server>();
+  server.once("error", (error) => {
+    reject(new UsageError(`Port ${port} cannot be listened on (${errorCode(error)}): name another one with --port`));
+  });
+  server.listen({ host, port }, () => resolve(server));
+  return await promise;
+}
+
+/** Answers on their way get a moment; connections that a browser opened and never used would keep this process alive. */
+function closeSoon(server: Server): void {
+  server.close();
+  setTimeout(() => server.closeAllConnections(), lingerMs).unref();
+}
+
+function reply(response: ServerResponse, status: number, sentence: string): void {
+  response.writeHead(status, {
+    "content-type": "text/html; charset=utf-8",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'",
+    connection: "close",
+  });
+  response.end(`<!doctype html><html lang="en"><title>Freshet</title><p>${sentence}</p></html>\n`);
+}
+
+function notInTime(timeoutMs: number): CliError {
+  return new CliError(`Nobody came back from the provider within ${timeoutMs / 1000} s`, "not_connected");
+}
+
+/** RFC 8628, section 3.5. */
+const slowDownSeconds = 5;
+
+/** The device authorization grant: a code to type in at the provider, then polls until somebody has. */
+export async function tryDeviceCode(trial: Trial): Promise<TokenAnswer> {
+  const { definition, session, masker, report } = trial;
+  const { device } = definition;
+  if (device === null) throw new CliError("The definition has no device authorization endpoint", "try_failed");
+  const values = { ...(await valuesFor(trial, device)), scope: joinScopes(definition, trial.scopes) };
+  const request = sideRequest(device, values);
+  const { ok, body, detail } = await trial.witness.client("device authorization").ask({ definition, request });
+  const read = ok ? readDeviceAuthorization(body) : null;
+  if (read === null) {
+    const why = ok ? "its answer holds no user code" : detail;
+    throw new CliError(`The provider gives no user code: ${why}`, "try_failed");
+  }
+  masker.learn([read.deviceCode]);
+  const { userCode, verificationUri, verificationUriComplete, expiresInSeconds, intervalSeconds } = read;
+  const shown = { user_code: userCode, verification_uri: verificationUri };
+  const times = { expires_in: expiresInSeconds, interval: intervalSeconds };
+  report.plain("open", { ...shown, verification_uri_complete: verificationUriComplete, ...times }, [
+    `Open ${verificationUri} and type in the code ${userCode}`,
+    ...(verificationUriComplete === null ? [] : [`or open ${verificationUriComplete}`]),
+    `= works for ${expiresInSeconds} s, asked about every ${intervalSeconds} s`,
+  ]);
+  const timeoutSeconds = trial.options.timeout ?? expiresInSeconds;
+  const deadlineMs = session.nowMs() + Math.min(timeoutSeconds, expiresInSeconds) * 1000;
+  return await poll(trial, { deviceCode: read.deviceCode, intervalSeconds, deadlineMs });
+}
+
+/** The first answer that says "not yet" is told in full, those that follow are not. */
+async function poll(
+  trial: Trial,
+  given: { deviceCode: string; intervalSeconds: number; deadlineMs: number },
+): Promise<TokenAnswer> {
+  const { session, report, definition } = trial;
+  const { deviceCode, deadlineMs } = given;
+  let { intervalSeconds } = given;
+  for (let polls = 0; session.nowMs() < deadlineMs; polls++) {
+    await session.sleep(intervalSeconds * 1000);
+    const held = report.hold();
+    const answer = await requestToken(trial, { heading: "token", grant: "device_code", values: { deviceCode } });
+    const state = answer.kind === "failed" ? readPollState(definition, answer.failure.oauthError) : null;
+    const isWaiting = state === "authorization_pending" || state === "slow_down";
+    if (isWaiting && polls > 0) held.drop();
+    else held.show();
+    if (!isWaiting) return answer;
+    if (state === "slow_down") intervalSeconds += slowDownSeconds;
+  }
+  throw new CliError("Nobody has typed the code in, in time", "not_connected");
 }

@@ -1,11 +1,10 @@
-import { parseAnswer, readPointer } from "../../providers/answer-body.ts";
-import type { ProviderDefinition } from "../../providers/definition.ts";
-import { readPollState } from "../../providers/device-authorization.ts";
-import { explainRefusal, meanings } from "../../providers/explain-refusal.ts";
-import type { Expiry, Failure, Grant } from "../../providers/grant.ts";
-import { readLifetime } from "../../providers/lifetime.ts";
-import { missingScopes } from "../../providers/scopes.ts";
-import type { TokenResponse } from "../../providers/token-response.ts";
+import type { ProviderDefinition } from "../../providers/format/definition.ts";
+import { missingScopes } from "../../providers/format/scopes.ts";
+import { parseAnswer, readPointer } from "../../providers/oauth/answer-body.ts";
+import { explainRefusal, meanings } from "../../providers/oauth/classify.ts";
+import type { Expiry, Failure, Grant } from "../../providers/oauth/grant.ts";
+import { readPollState } from "../../providers/oauth/side-requests.ts";
+import { readLifetime, type TokenResponse } from "../../providers/oauth/token-response.ts";
 import type { Resource } from "../resource.ts";
 
 /** The last moment that a date can hold. */

@@ -1,20 +1,33 @@
+import { randomBytes } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
-import type { ProviderDefinition } from "../../providers/definition.ts";
-import { createDiscovery } from "../../providers/discovery.ts";
-import type { TokenAnswer } from "../../providers/grant.ts";
+import { forChain, type Lookup, lookupsOf, type ProviderDefinition } from "../../providers/format/definition.ts";
+import { fill } from "../../providers/format/template.ts";
+import { createDiscovery } from "../../providers/oauth/discovery.ts";
+import type { TokenAnswer } from "../../providers/oauth/grant.ts";
+import {
+  buildIntrospectionRequest,
+  buildLookupRequest,
+  buildRevocationRequest,
+  describeApiRequest,
+  type NamedToken,
+  readIntrospection,
+  readLookup,
+} from "../../providers/oauth/side-requests.ts";
 import { CliError, UsageError } from "../errors.ts";
 import type { Session } from "../session.ts";
-import { tryAuthorizationCode } from "./authorize.ts";
-import { tryDeviceCode } from "./device.ts";
-import { describeApi, exchangeExtraTokens, introspect, lookUpAccount, revoke } from "./follow-up.ts";
-import { type Loopback, openLoopback } from "./loopback.ts";
-import { createMasker, type Masker } from "./mask.ts";
-import { checkOptions, isPasted, type TryOptions } from "./options.ts";
-import { chooseGrant, loadDefinition, openEgress, prepareTrial } from "./prepare.ts";
-import { presentDeadTokens, refresh, refreshOnce } from "./refresh.ts";
-import { createReport } from "./report.ts";
-import { keepGrant, requestToken, valuesOf, type Trial } from "./trial.ts";
-import { createWitness } from "./witness.ts";
+import { type Loopback, openLoopback, tryAuthorizationCode, tryDeviceCode } from "./authorize.ts";
+import {
+  checkOptions,
+  chooseGrant,
+  isPasted,
+  loadDefinition,
+  openEgress,
+  prepareTrial,
+  type TryOptions,
+} from "./prepare.ts";
+import { describeExpiry, pairs } from "./reading.ts";
+import { createReport, keepGrant, requestToken, type Trial, valuesFor, valuesOf } from "./trial.ts";
+import { createMasker, createWitness, type Masker } from "./witness.ts";
 
 const usualPort = 8090;
 
@@ -118,4 +131,199 @@ function withoutSecrets(error: unknown, masker: Masker): unknown {
   if (error instanceof BrokerError) return new CliError(masker.text(error.message), "try_failed");
   if (!(error instanceof CliError) || error.exitCode === 2) return error;
   return new CliError(masker.text(error.message), error.code);
+}
+
+/** Whose account it is, by every lookup of the definition. The first that fails ends them, as at the broker. */
+export async function lookUpAccount(trial: Trial): Promise<void> {
+  for (const [index, lookup] of lookupsOf(trial.definition, trial.grant).entries()) {
+    if (!(await runLookup(trial, `lookup ${index + 1}`, lookup))) return;
+  }
+}
+
+async function runLookup(trial: Trial, heading: string, lookup: Lookup): Promise<boolean> {
+  const { definition, report, masker } = trial;
+  const { request } = lookup;
+  if (request === null) {
+    const account = fill(lookup.value ?? "", await valuesFor(trial, null));
+    report.step("read", { of: heading, account }, [`= account: ${account}`]);
+    return true;
+  }
+  const client = request.clientAuth;
+  const values = await valuesFor(trial, client === null ? null : { ...request, clientAuth: client });
+  const { ok, body, detail } = await trial.witness
+    .client(heading, { open: true })
+    .ask({ definition, request: buildLookupRequest(definition, request, values) });
+  const found = ok ? readLookup(lookup, body, values) : null;
+  if (found === null) {
+    const why = ok ? `its answer has nothing at ${describePlace(lookup)}` : detail;
+    report.problem(`${heading} tells no account: ${why}`);
+    return false;
+  }
+  const { account, label, captured } = found;
+  Object.assign(trial.account, captured);
+  report.step("read", { of: heading, account, label, captured: masker.answer(captured, false) }, [
+    `= account: ${account ?? "not named by this lookup"}${label === null ? "" : ` (${label})`}`,
+    ...(Object.keys(captured).length > 0 ? [`= captured: ${pairs(captured)}`] : []),
+  ]);
+  return true;
+}
+
+function describePlace({ select, pointer }: Lookup): string {
+  const entry = select === null ? "" : ` in the entry that \`select\` names`;
+  return `${pointer ?? "its top"}${entry}`;
+}
+
+/** What the provider says of the token itself (RFC 7662). */
+export async function introspect(trial: Trial): Promise<void> {
+  const { definition, report } = trial;
+  const { introspection } = definition;
+  if (introspection === null) return;
+  const token = named(trial, introspection.token);
+  if (token === null) return report.note(`introspection is left out: there is no ${introspection.token}`);
+  const values = await valuesFor(trial, introspection);
+  const request = buildIntrospectionRequest({ definition, token, values });
+  if (request === null) return;
+  const { ok, body, detail } = await trial.witness.client("introspection").ask({ definition, request });
+  if (!ok) return report.problem(`introspection failed: ${detail}`);
+  const { active, expiry } = readIntrospection(introspection, body);
+  report.step("read", { of: "introspection", active, expires: expiry }, [
+    `= ${active ? "active" : "not active"}, ${describeExpiry(expiry)}`,
+  ]);
+  if (!active) report.problem("introspection says that a token is not active which has just been issued");
+}
+
+/** Extra tokens that are not in an answer but exchanged for (RFC 8693). */
+export async function exchangeExtraTokens(trial: Trial): Promise<void> {
+  for (const { name, exchange } of trial.definition.extraTokens) {
+    if (exchange === null) continue;
+    const definition = forChain(trial.definition, name);
+    const { accessToken } = trial.tokens;
+    const call = {
+      heading: `extra token ${name}`,
+      grant: "token_exchange",
+      values: { accessToken },
+      definition,
+    } as const;
+    const answer = await requestToken(trial, call);
+    if (answer.kind === "granted") trial.extras[name] = answer.grant;
+    else trial.report.problem(`the extra token ${name} was refused`);
+  }
+}
+
+/** What a caller of the broker is told to send with an API request. */
+export function describeApi(trial: Trial, accessToken: string): void {
+  const { definition, report, masker } = trial;
+  const request = describeApiRequest({ definition, values: { ...valuesOf(trial), accessToken } });
+  const headers = masker.headers(request.headers);
+  report.step("api", { ...request, headers }, [
+    `= base address: ${request.base_url ?? "none named"}`,
+    ...Object.entries(headers).map(([name, value]) => `= header ${name}: ${value}`),
+    ...request.expired_when.map(
+      ({ status, body }) =>
+        `= the access token has run out on ${[
+          ...(status === undefined ? [] : [`status ${status}`]),
+          ...(body === undefined ? [] : [`a body that matches ${JSON.stringify(body)}`]),
+        ].join(" with ")}`,
+    ),
+  ]);
+}
+
+/** Gives the grant back: the refresh token first, as the broker does. */
+export async function revoke(trial: Trial): Promise<void> {
+  const { definition, report } = trial;
+  const { revocation } = definition;
+  if (revocation === null) return report.note("nothing is revoked: the definition has no revocation");
+  for (const hint of ["refresh_token", "access_token"] as const) {
+    const token = named(trial, hint);
+    const values = await valuesFor(trial, revocation);
+    const request = token && buildRevocationRequest({ definition, token, values });
+    if (request === null) continue;
+    const { ok, detail } = await trial.witness.client(`revocation of the ${hint}`).ask({ definition, request });
+    if (!ok) report.problem(`the revocation of the ${hint} failed: ${detail}`);
+  }
+}
+
+function named({ tokens }: Trial, hint: NamedToken["hint"]): NamedToken | null {
+  const value = hint === "access_token" ? tokens.accessToken : tokens.refreshToken;
+  return value === undefined ? null : { hint, value };
+}
+
+/** One refresh of the set, and of each extra token that has a refresh token of its own; or a new set where there is no other way. */
+export async function refreshOnce(trial: Trial): Promise<void> {
+  const { definition, report, grant } = trial;
+  const { minAgeSeconds } = definition.refresh;
+  if (minAgeSeconds > 0) {
+    return report.note(
+      `the refresh is left out: refresh.min_age_s says that none works before ${minAgeSeconds} s are over`,
+    );
+  }
+  const answer = trial.tokens.refreshToken === undefined ? await fetchAgain(trial) : await refresh(trial);
+  if (answer === null) {
+    return report.note(`the refresh is left out: no refresh token came, and ${grant} gives none without a person`);
+  }
+  if (answer.kind === "failed") return report.problem("the refresh was refused");
+  for (const name of Object.keys(trial.extras)) await refreshExtra(trial, name);
+}
+
+/** The refresh of what `tokens.refreshToken` holds; a granted set takes its place. */
+export async function refresh(trial: Trial): Promise<TokenAnswer> {
+  const { refreshToken } = trial.tokens;
+  const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
+  const answer = await requestToken(trial, { heading: "refresh", grant: "refresh_token", values });
+  if (answer.kind === "failed") return answer;
+  const { rotation } = trial.definition.refresh;
+  const isNew = answer.grant.refreshToken !== undefined && answer.grant.refreshToken !== refreshToken;
+  if (rotation === "always" && !isNew) trial.report.note("refresh.rotation says always, and no new refresh token came");
+  if (rotation === "never" && isNew) trial.report.note("refresh.rotation says never, and a new refresh token came");
+  keepGrant(trial, answer.grant);
+  return answer;
+}
+
+/**
+ * How this provider refuses what is no refresh token of its own any more: a broker that does not understand it asks on and on. Last of
+ * all, since a used one may end the whole grant.
+ */
+export async function presentDeadTokens(trial: Trial): Promise<void> {
+  const { definition, grant, report } = trial;
+  if (definition.refreshes[grant] === undefined || trial.tokens.refreshToken === undefined) return;
+  await presentDead(trial, "a junk refresh token", randomBytes(32).toString("base64url"));
+  const { usedRefreshToken } = trial;
+  if (usedRefreshToken !== undefined) return await presentDead(trial, "the used refresh token", usedRefreshToken);
+  report.note("no used refresh token is presented: none has been replaced by a new one");
+}
+
+async function presentDead(trial: Trial, what: string, refreshToken: string): Promise<void> {
+  const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
+  const answer = await requestToken(trial, { heading: what, grant: "refresh_token", values });
+  if (answer.kind === "granted") {
+    // What is given back afterwards is the newest.
+    keepGrant(trial, answer.grant);
+    return trial.report.note(`${what} was taken: nothing is to be seen of how this provider refuses one`);
+  }
+  const { class: kind, isUnexplained } = answer.failure;
+  if (kind === "refused_for_good") return;
+  const why = isUnexplained ? "nothing in the answer says that the grant is over" : `the answer is read as ${kind}`;
+  trial.report.note(
+    `${what} does not end a connection: ${why}. If this provider answers dead grants so, add a rule with means: needs_reauthorization under errors`,
+  );
+}
+
+/** Grants that need no person are asked for anew (RFC 6749, section 4.4.3); null: this one needs one. */
+async function fetchAgain(trial: Trial): Promise<TokenAnswer | null> {
+  const { grant, credentials } = trial;
+  if (grant !== "client_credentials" && grant !== "password") return null;
+  const answer = await requestToken(trial, { heading: "new token", grant, values: { credentials } });
+  if (answer.kind === "granted") keepGrant(trial, answer.grant);
+  return answer;
+}
+
+async function refreshExtra(trial: Trial, name: string): Promise<void> {
+  const refreshToken = trial.extras[name]?.refreshToken;
+  if (refreshToken === undefined) return;
+  const definition = forChain(trial.definition, name);
+  const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
+  const call = { heading: `refresh of the extra token ${name}`, grant: "refresh_token", values, definition } as const;
+  const answer = await requestToken(trial, call);
+  if (answer.kind === "failed") return trial.report.problem(`the refresh of the extra token ${name} was refused`);
+  trial.extras[name] = { ...trial.extras[name], ...answer.grant };
 }

@@ -1,11 +1,12 @@
-import { parseAnswer } from "../../providers/answer-body.ts";
-import type { TokenRequest } from "../../providers/assemble.ts";
-import type { Egress } from "../../providers/egress.ts";
-import type { Grant } from "../../providers/grant.ts";
-import { createOAuthClient, sentHeaders, type OAuthClient } from "../../providers/oauth-client.ts";
-import type { TokenResponse } from "../../providers/token-response.ts";
-import type { Masker } from "./mask.ts";
-import type { Report } from "./report.ts";
+import type { Egress } from "../../providers/http/egress.ts";
+import { parseAnswer } from "../../providers/oauth/answer-body.ts";
+import type { Grant } from "../../providers/oauth/grant.ts";
+import { createOAuthClient, type OAuthClient, sentHeaders } from "../../providers/oauth/oauth-client.ts";
+import { scrub } from "../../providers/oauth/scrub.ts";
+import type { TokenRequest } from "../../providers/oauth/token-request.ts";
+import type { TokenResponse } from "../../providers/oauth/token-response.ts";
+import { isResource } from "../resource.ts";
+import type { Report } from "./trial.ts";
 
 const mostCharacters = 4_000;
 
@@ -93,4 +94,138 @@ function maskAnswerBody(masker: Masker, response: TokenResponse, open: boolean):
   return body === null
     ? `(${response.body.length} bytes that are neither JSON nor a form; they are not shown, since they may hold tokens)`
     : masker.answer(body, !open);
+}
+
+/** What stands where a secret was. */
+const mask = "••••";
+
+/** A shorter secret is masked where it is the whole value: looked for inside of texts, it would take words apart. */
+const shortestInText = 6;
+const deepest = 8;
+
+/** Hides every secret that it has learnt, and what is called or looks like one. */
+export type Masker = {
+  learn: (secrets: readonly unknown[]) => void;
+  /** A text without the secrets known, as they are and as they stand in a URL, a form or JSON. */
+  text: (text: string) => string;
+  /** The value of a field, header or parameter. */
+  value: (name: string, value: string) => string;
+  headers: (headers: Readonly<Record<string, string>>) => Record<string, string>;
+  /** The values of a query or a form. */
+  pairs: (pairs: Iterable<[string, string]>) => string;
+  url: (text: string) => string;
+  /** What a provider answered, as JSON or form. `strict`: of a text only what people have to read is shown, since it may be a token. */
+  answer: (body: unknown, strict: boolean) => unknown;
+  /** What a provider answered, in words: what looks like a token is hidden. */
+  words: (text: string) => string;
+};
+
+export function createMasker(): Masker {
+  const known = new Set<string>();
+  let spelt: string[] = [];
+
+  const learn: Masker["learn"] = (secrets) => {
+    for (const secret of secrets) if (typeof secret === "string" && secret !== "") known.add(secret);
+    const inTexts = [...known].filter((secret) => secret.length >= shortestInText);
+    spelt = [...new Set(inTexts.flatMap(spellings))].sort((a, b) => b.length - a.length);
+  };
+
+  const text: Masker["text"] = (given) => spelt.reduce((rest, secret) => rest.replaceAll(secret, mask), given);
+
+  const value: Masker["value"] = (name, given) => (isSecretName(name) || known.has(given) ? mask : text(given));
+
+  const pairs: Masker["pairs"] = (given) => {
+    const written = Array.from(given, ([name, raw]) => {
+      const shown = value(name, raw);
+      return `${encode(name)}=${shown.split(mask).map(encode).join(mask)}`;
+    });
+    return written.join("&");
+  };
+
+  const words: Masker["words"] = (given) => scrub(given, [...known]).replaceAll("[…]", mask);
+
+  const answer = (body: unknown, strict: boolean, at = { name: "", depth: 0 }): unknown => {
+    if (typeof body === "string") {
+      if (isSecretName(at.name) || known.has(body)) return body === "" ? body : mask;
+      if (looksSecret(body) || (strict && !isHarmless(at.name))) return body === "" ? body : mask;
+      return strict ? words(body) : text(body);
+    }
+    if (at.depth > deepest) return mask;
+    const below = (name: string, inner: unknown) => answer(inner, strict, { name, depth: at.depth + 1 });
+    if (Array.isArray(body)) return body.map((inner) => below(at.name, inner));
+    if (!isResource(body)) return body;
+    const shown = (name: string) => (strict && !/^[\w.-]{1,40}$/.test(name) ? mask : words(name));
+    return Object.fromEntries(Object.entries(body).map(([name, inner]) => [shown(name), below(name, inner)]));
+  };
+
+  return {
+    learn,
+    text,
+    value,
+    pairs,
+    answer(body, strict) {
+      if (strict) learn(secretsIn(body, { name: "", depth: 0 }));
+      return answer(body, strict);
+    },
+    words,
+    headers: (headers) =>
+      Object.fromEntries(
+        Object.entries(headers).map(([name, given]) => [name, headerValue(name, given) ?? value(name, given)]),
+      ),
+    url: (given) => {
+      const url = URL.parse(given);
+      if (url === null) return text(given);
+      const query = pairs(url.searchParams);
+      return `${text(`${url.origin}${url.pathname}`)}${query === "" ? "" : `?${query}`}`;
+    },
+  };
+}
+
+/** Of `Authorization` and its like the scheme alone is shown. */
+function headerValue(name: string, value: string): string | null {
+  if (/cookie|key$/i.test(name)) return mask;
+  if (!/authorization/i.test(name)) return null;
+  const scheme = /^([\w-]+) \S/.exec(value)?.[1];
+  return scheme === undefined ? mask : `${scheme} ${mask}`;
+}
+
+/** Fields that hold a secret; not those that say something of one, as `token_type` and `refresh_token_expires_in` do. */
+function isSecretName(name: string): boolean {
+  return (
+    /token|secret|passw|assertion|verifier|device_code|^hmac$/i.test(name) &&
+    !/type|expir|life|endpoint|hint|supported|ur[il]$|_(at|in)$/i.test(name)
+  );
+}
+
+/** What an answer itself calls secrets: it may stand in its other texts, too. */
+function secretsIn(body: unknown, at: { name: string; depth: number }): string[] {
+  if (typeof body === "string") return isSecretName(at.name) ? [body] : [];
+  if (typeof body !== "object" || body === null || at.depth > deepest) return [];
+  return Object.entries(body).flatMap(([name, inner]) =>
+    secretsIn(inner, { name: Array.isArray(body) ? at.name : name, depth: at.depth + 1 }),
+  );
+}
+
+/** Fields whose values people have to read, however long they are. */
+function isHarmless(name: string): boolean {
+  return /scope|^error|description|message|title|detail|status|code$|ur[il]$|(grant|token)_type|expir|_(at|in)$/i.test(
+    name,
+  );
+}
+
+function looksSecret(value: string): boolean {
+  return /^eyJ[\w-]+\.[\w-]+\./.test(value);
+}
+
+function spellings(secret: string): string[] {
+  return [
+    secret,
+    JSON.stringify(secret).slice(1, -1),
+    encode(secret),
+    new URLSearchParams({ v: secret }).toString().slice(2),
+  ];
+}
+
+function encode(text: string): string {
+  return encodeURIComponent(text.toWellFormed());
 }

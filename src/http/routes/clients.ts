@@ -1,10 +1,10 @@
 import { Type } from "typebox";
-import type { ClientService } from "../../registry/client-service.ts";
+import type { ClientService } from "../../services/clients.ts";
+import { clientSchema } from "../admin-answers.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import { clientSchema } from "../admin-answers.ts";
 import {
-  requestBody,
+  type ApiScope,
   closed,
   cursor,
   inputMap,
@@ -12,10 +12,10 @@ import {
   noContent,
   pageOf,
   patternList,
+  requestBody,
   scopeList,
   textField,
 } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
 import { viewClient } from "../views.ts";
 
 export type ClientRoutesOptions = { clients: ClientService; publicUrl: string };

@@ -1,28 +1,29 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import type { ConnectionService, EndedWish } from "../../registry/connection-service.ts";
+import type { ConnectionService, EndedWish } from "../../services/connections.ts";
 import type { ConnectionFilter } from "../../store/connections.ts";
 import { principalOf } from "../auth.ts";
-import { nextCursor, readPage } from "../page.ts";
 import { connectionSchema, eventSchema } from "../connection-answers.ts";
+import { nextCursor, readPage } from "../page.ts";
 import {
-  requestBody,
+  type ApiScope,
   closed,
-  connectionParams as params,
   cursor,
   grantSchema,
   inputMap,
   limit,
   noContent,
   pageOf,
+  connectionParams as params,
+  requestBody,
   resourceName,
   scopeList,
   statusSchema,
   textField,
   textMap,
+  unconfirmedBy,
+  unconfirmedHeader,
 } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
-import { unconfirmedBy, unconfirmedHeader } from "../unconfirmed.ts";
 import { viewConnection, viewEvent } from "../views.ts";
 
 export type ConnectionRoutesOptions = { connections: ConnectionService };

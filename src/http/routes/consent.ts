@@ -1,16 +1,13 @@
 import cookie from "@fastify/cookie";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Asker } from "../../console/asker.ts";
-import { consentPage } from "../../console/consent-page.ts";
-import { devicePage } from "../../console/device-page.ts";
-import { pageHeaders, type FormsLead } from "../../console/layout.ts";
-import { answerPage, problemPage } from "../../console/outcome-page.ts";
-import { relayHeaders, relayPage } from "../../console/relay-page.ts";
-import { browserCookie, createBrowser, readBrowser } from "../../consent/browser.ts";
 import type { ConsentService } from "../../consent/consent-service.ts";
+import { browserCookie, createBrowser, readBrowser } from "../../consent/links.ts";
 import { ConsentError, toConsentError } from "../../consent/problem.ts";
-import { limitConsent, type ConsentLimits } from "../consent-limits.ts";
+import { consentPage, devicePage, relayHeaders, relayPage } from "../../pages/consent-page.ts";
+import { type Asker, type FormsLead, pageHeaders } from "../../pages/layout.ts";
+import { answerPage, problemPage } from "../../pages/outcome-page.ts";
+import { type ConsentLimits, limitConsent } from "../limits.ts";
 
 export type ConsentRoutesOptions = {
   consent: Pick<

@@ -1,12 +1,11 @@
 import { Type } from "typebox";
+import type { ConsentCalls } from "../../consent/calls.ts";
 import { BrokerError } from "../../errors.ts";
-import type { Expiry, Grant } from "../../providers/grant.ts";
-import type { ConnectionService } from "../../registry/connection-service.ts";
-import type { ConsentCalls } from "../../registry/consent-calls.ts";
+import type { Expiry, Grant } from "../../providers/oauth/grant.ts";
+import type { ConnectionService } from "../../services/connections.ts";
 import { principalOf } from "../auth.ts";
 import { connectionSchema, deviceSchema, linkSchema } from "../connection-answers.ts";
-import { requestBody, connectionParams as params } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
+import { type ApiScope, connectionParams as params, requestBody } from "../schemas.ts";
 import { viewConnection } from "../views.ts";
 
 export type GrantRoutesOptions = {

@@ -1,10 +1,13 @@
-import { timingSafeEqual, createHash } from "node:crypto";
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
+import { fastify } from "fastify";
 import { Type } from "typebox";
-import { BrokerError } from "../../errors.ts";
-import { literals, named } from "../schemas.ts";
+import type { Config } from "../../config.ts";
+import { BrokerError, cannotListen } from "../../errors.ts";
 import { countWrongKey } from "../auth.ts";
-import type { MinuteLimit } from "../minute-limit.ts";
-import type { ApiScope } from "../scope.ts";
+import { installErrorHandler, serverOptions } from "../error-handler.ts";
+import type { MinuteLimit } from "../limits.ts";
+import { type ApiScope, literals, named } from "../schemas.ts";
 
 type Check = "ok" | "unavailable" | "not_configured";
 
@@ -103,4 +106,21 @@ export async function metricsRoute(
 function isSame(given: string, expected: string): boolean {
   const [a, b] = [given, expected].map((text) => createHash("sha256").update(text).digest()) as [Buffer, Buffer];
   return timingSafeEqual(a, b);
+}
+
+/** Serves `/metrics` on METRICS_PORT, if there is one. Returns how to stop it. */
+export async function startMetricsServer(
+  { host, metricsPort }: Config,
+  options: MetricsRouteOptions,
+): Promise<() => Promise<void>> {
+  if (metricsPort === null) return async () => {};
+  const app = fastify(serverOptions(null)).withTypeProvider<TypeBoxTypeProvider>();
+  installErrorHandler(app);
+  await metricsRoute(app, options);
+  try {
+    await app.listen({ host, port: metricsPort });
+  } catch (error) {
+    throw cannotListen("METRICS_PORT", { host, port: metricsPort }, error);
+  }
+  return async () => await app.close();
 }

@@ -1,12 +1,22 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import type { KeyService } from "../../registry/key-service.ts";
+import type { KeyService } from "../../services/keys.ts";
+import { keyAbilities, keySchema, newKeySchema } from "../admin-answers.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
-import { keyAbilities, keySchema, newKeySchema } from "../admin-answers.ts";
-import { requestBody, closed, cursor, limit, noContent, pageOf, patternList, textField } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
-import { unconfirmedBy, unconfirmedHeader } from "../unconfirmed.ts";
+import {
+  type ApiScope,
+  closed,
+  cursor,
+  limit,
+  noContent,
+  pageOf,
+  patternList,
+  requestBody,
+  textField,
+  unconfirmedBy,
+  unconfirmedHeader,
+} from "../schemas.ts";
 import { viewKey } from "../views.ts";
 
 export type KeyRoutesOptions = { keys: KeyService; nowMs: () => number };

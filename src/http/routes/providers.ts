@@ -1,10 +1,9 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import { didYouMean } from "../../nearest.ts";
-import type { Catalog } from "../../providers/catalog.ts";
+import type { Catalog } from "../../providers/load/catalog.ts";
+import { didYouMean } from "../../text.ts";
 import { providerListSchema, providerSchema } from "../admin-answers.ts";
-import { textField } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
+import { type ApiScope, textField } from "../schemas.ts";
 import { viewProvider } from "../views.ts";
 
 export type ProviderRoutesOptions = {

@@ -1,10 +1,9 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import type { RecoveryService } from "../../registry/recovery-service.ts";
-import { principalOf } from "../auth.ts";
+import type { RecoveryService } from "../../services/recovery.ts";
 import { recoverySchema, releasedSchema } from "../admin-answers.ts";
-import { requestBody, resourceName } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
+import { principalOf } from "../auth.ts";
+import { type ApiScope, requestBody, resourceName } from "../schemas.ts";
 import { viewRecovery } from "../views.ts";
 
 export type RecoveryRoutesOptions = { recovery: RecoveryService };

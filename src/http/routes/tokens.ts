@@ -1,12 +1,11 @@
 import { Type } from "typebox";
 import { BrokerError, connectionNotFound } from "../../errors.ts";
-import type { ApiRequest } from "../../providers/api-request.ts";
-import { mayUse } from "../../registry/principal.ts";
-import type { TokenService } from "../../tokens/token-service.ts";
+import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
+import { mayUse } from "../../services/principal.ts";
+import type { TokenService } from "../../tokens/read.ts";
 import { principalOf } from "../auth.ts";
 import { tokenSchema } from "../connection-answers.ts";
-import { closed, connectionParams, literals } from "../schemas.ts";
-import type { ApiScope } from "../scope.ts";
+import { type ApiScope, closed, connectionParams, literals } from "../schemas.ts";
 import { viewToken } from "../views.ts";
 
 export type TokenRoutesOptions = {

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
+import type { Leases, RefreshNews } from "../../../src/coordination/leases.ts";
 import { until } from "../../support/patience.ts";
 
 /** The lock that was asked for, which must be ours. */

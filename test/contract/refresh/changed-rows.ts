@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import { entrustedPlace } from "../../../src/tokens/destination.ts";
+import { entrustedPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import { connectExpired, dead, granted, RefreshBench, tokensOf, vault } from "./bench.ts";
 

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import { entrustedPlace } from "../../../src/tokens/destination.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import { entrustedPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
@@ -14,12 +15,11 @@ import {
   RefreshBench,
   refusedWith,
   silent,
+  type Step,
   tokensOf,
   unexplained,
   vault,
-  type Step,
 } from "./bench.ts";
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
 
 const forbidden = failed({ class: "refused_for_now", code: "provider_unavailable", status: 403, isUnexplained: true });
 const explained = failed({ class: "refused_for_now", code: "provider_unavailable", status: 400 });

@@ -1,10 +1,10 @@
-import { placeOf } from "../../../src/tokens/destination.ts";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { Grant, TokenAnswer } from "../../../src/providers/grant.ts";
-import { createAccountRows } from "../../../src/store/account-rows.ts";
+import type { Grant, TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import { createAccountRows } from "../../../src/store/accounts.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
+import { placeOf } from "../../../src/tokens/seal.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
 import { connectExpired, granted, RefreshBench, vault } from "./bench.ts";
 

@@ -1,7 +1,7 @@
-import { entrustedPlace } from "../../../src/tokens/destination.ts";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
+import { entrustedPlace } from "../../../src/tokens/seal.ts";
 import { passLimit } from "../store/request-limits.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {

@@ -1,9 +1,8 @@
-import { placeOf } from "../../../src/tokens/destination.ts";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
-import { openRecord, openTokens } from "../../../src/tokens/answer-record.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import { openRecord, openTokens, placeOf } from "../../../src/tokens/seal.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
@@ -13,9 +12,9 @@ import {
   granted,
   RefreshBench,
   silent,
+  type Step,
   tokensOf,
   vault,
-  type Step,
 } from "./bench.ts";
 
 const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));

@@ -1,5 +1,5 @@
-import { entrustedPlace } from "../../../src/tokens/destination.ts";
 import { describe, expect, it } from "vitest";
+import { entrustedPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,

@@ -1,8 +1,8 @@
-import { entrustedPlace, placeOf } from "../../../src/tokens/destination.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { entrustedPlace, placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import { abandoned, connectExpired, dead, granted, RefreshBench, tokensOf, vault } from "./bench.ts";
 

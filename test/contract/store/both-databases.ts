@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe } from "vitest";
-import { createDatabaseHealth } from "../../../src/store/database-health.ts";
-import { openPostgres, type Database } from "../../../src/store/database.ts";
+import { createDatabaseHealth } from "../../../src/store/database-errors.ts";
+import { type Database, openPostgres } from "../../../src/store/database.ts";
 import { useEmbedded } from "../../support/services/embedded.ts";
 import { describeWithServices, useDatabase } from "../../support/services/index.ts";
 import { StoreStage } from "./stage.ts";

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
-import { type AccountRows, createAccountRows } from "../../../src/store/account-rows.ts";
+import { type AccountRows, createAccountRows } from "../../../src/store/accounts.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { sealedGrant, vault, type StoreStage } from "./stage.ts";
+import { sealedGrant, type StoreStage, vault } from "./stage.ts";
 
 const ended = { status: "pending", accessToken: null, refreshToken: null, expiresAt: null, attemptId: null };
 

@@ -1,13 +1,11 @@
-import type { ConnectionChanges } from "../../../src/store/connections.ts";
 import { randomUUID } from "node:crypto";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { likePatterns, mayUse } from "../../../src/registry/principal.ts";
-import type { ConnectionFilter } from "../../../src/store/connections.ts";
+import { likePatterns, mayUse } from "../../../src/services/principal.ts";
+import type { ConnectionChanges, ConnectionFilter, PagePosition } from "../../../src/store/connections.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
-import type { PagePosition } from "../../../src/store/page.ts";
 import { holding } from "./holding.ts";
-import { sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
+import { freely, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 /** Every statement on connections but those that move tokens. */
 export function connections(stage: () => StoreStage): void {

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
-import { type AccountRows, createAccountRows } from "../../../src/store/account-rows.ts";
-import { sealedBytes, sealedGrant, vault, type StoreStage } from "./stage.ts";
+import { type AccountRows, createAccountRows } from "../../../src/store/accounts.ts";
+import { sealedBytes, sealedGrant, type StoreStage, vault } from "./stage.ts";
 
 const ids = (held: readonly { attemptId: string }[]) => held.map(({ attemptId }) => attemptId);
 

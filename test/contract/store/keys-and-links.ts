@@ -1,13 +1,11 @@
-import { proveByHand } from "../../support/prove-by-hand.ts";
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { type ApiKeyRow, createApiKeys } from "../../../src/store/api-keys.ts";
-import { createConsentLinks } from "../../../src/store/consent-links.ts";
-import { createKeyList } from "../../../src/vault/key-list.ts";
-import { createKeyring, sealKeyCheck } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createConsentLinks, longestAttemptSeconds } from "../../../src/store/consents.ts";
+import { createKeyList, createKeyring, sealKeyCheck } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
+import { proveByHand } from "../../support/prove-by-hand.ts";
 import { type StoreStage, vault } from "./stage.ts";
-import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
 
 const hash = (text: string) => new Uint8Array(createHash("sha256").update(text).digest());
 const browsers = Array.from({ length: 8 }, (_, number) => hash(`browser ${number}`));

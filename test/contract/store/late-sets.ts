@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { Candidate } from "../../../src/store/grant-rows.ts";
+import type { Candidate } from "../../../src/store/grants.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
+import { freely, orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const lost = { code: "refresh_outcome_lost", detail: "refused" };
 

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { PermitRequest } from "../../../src/store/permit-rows.ts";
+import type { PermitRequest } from "../../../src/store/permits.ts";
 import type { PermitKey } from "../../../src/store/row-sql.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
 import { hangMs } from "../../support/patience.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
+import { freely, orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const statuses = ["connected"] as const;
 const busy = { code: "rate_limited", detail: "slow down", status: 429 };

@@ -1,18 +1,16 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { createApiKeys } from "../../../src/store/api-keys.ts";
-import { createAuthorizationRequests } from "../../../src/store/authorization-requests.ts";
 import { createClients } from "../../../src/store/clients.ts";
 import { createConnections, type NewConnection } from "../../../src/store/connections.ts";
-import { createConsentAttempts } from "../../../src/store/consent-attempts.ts";
-import { createConsentLinks } from "../../../src/store/consent-links.ts";
+import { createAuthorizationRequests, createConsentAttempts, createConsentLinks } from "../../../src/store/consents.ts";
 import type { Database } from "../../../src/store/database.ts";
-import { createEncryptionKeys } from "../../../src/store/encryption-keys.ts";
-import type { TokenRow } from "../../../src/store/token-row.ts";
+import { createTombstones } from "../../../src/store/grants.ts";
+import { createEncryptionKeys } from "../../../src/store/replicas.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
 import { createTokenRows } from "../../../src/store/token-rows.ts";
-import { createTombstones } from "../../../src/store/tombstones.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 
 /** A connection's columns as they stand, times in ISO 8601. */
 export type Columns = Record<string, unknown>;

@@ -2,9 +2,14 @@ import { randomUUID } from "node:crypto";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { mayTakeOver, orphanRule, takeoverOf, type ReuseRules } from "../../../src/tokens/takeover.ts";
-import { refreshableStatuses } from "../../../src/tokens/unavailable.ts";
-import { type StoreStage } from "./stage.ts";
+import {
+  mayTakeOver,
+  orphanRule,
+  refreshableStatuses,
+  type ReuseRules,
+  takeoverOf,
+} from "../../../src/tokens/row-rules.ts";
+import type { StoreStage } from "./stage.ts";
 
 /** Half seconds, while every bound lies on a whole one: the time between look and statement seldom decides. */
 const offset = (min: number, max: number) => fc.integer({ min, max }).map((seconds) => seconds + 0.5);

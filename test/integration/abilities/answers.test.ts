@@ -1,15 +1,15 @@
-import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
 import { createHmac, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
-import { createAccountRows } from "../../../src/store/account-rows.ts";
+import { createAccountRows } from "../../../src/store/accounts.ts";
 import { openPostgres } from "../../../src/store/database.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { patience } from "../../support/patience.ts";
+import { query } from "../../support/query.ts";
 import { ScriptedBrowser } from "../../support/scripted-browser.ts";
 import { describeWithServices } from "../../support/services/index.ts";
 import { AbilityStage } from "./support/ability-stage.ts";
 import { AbleProvider } from "./support/able-provider.ts";
-import { query } from "../../support/query.ts";
 
 const fallbackSeconds = 3600;
 const unwatched = { answered() {}, lost() {}, rowWasBusy() {}, losses: () => 0, uninterruptedMs: () => 0 };

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { makeApiKey } from "../../../src/registry/api-key.ts";
+import { makeApiKey } from "../../../src/services/keys.ts";
 import { patience } from "../../support/patience.ts";
 import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
 import { query } from "../../support/query.ts";

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
-import { newsChannel } from "../../../src/leases/redis-lease.ts";
+import { newsChannel } from "../../../src/coordination/leases.ts";
 import { ConnectedStage } from "../../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/faults/tcp-proxy.ts";
 import { until } from "../../support/patience.ts";

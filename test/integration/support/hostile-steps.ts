@@ -1,4 +1,4 @@
-import type { FailureCode } from "../../../src/providers/grant.ts";
+import type { FailureCode } from "../../../src/providers/oauth/grant.ts";
 
 /** Written again and again, until it is done or nobody is there any more. */
 export type Repeated = { repeat: string | Buffer; times: number; everyMs?: number };

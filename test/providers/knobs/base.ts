@@ -1,8 +1,7 @@
 import { parse } from "yaml";
-import { checkDefinition } from "../../../src/providers/check-definition.ts";
-import { checkShape } from "../../../src/providers/check-shape.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
-import { resolveDefinition } from "../../../src/providers/resolve.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { checkDefinition, checkShape } from "../../../src/providers/load/check-definition.ts";
+import { resolveDefinition } from "../../../src/providers/load/resolve.ts";
 
 /** What rows are laid over. `full` has every kind of request, `bare` one grant alone. */
 export const bases = {

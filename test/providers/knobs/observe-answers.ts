@@ -1,17 +1,23 @@
 import { createHmac } from "node:crypto";
-import { describeApiRequest } from "../../../src/providers/api-request.ts";
-import { isDenial, readCallback } from "../../../src/providers/authorization-request.ts";
-import { forChain, type ProviderDefinition } from "../../../src/providers/definition.ts";
-import { readPollState } from "../../../src/providers/device-authorization.ts";
-import type { Expiry, Grant } from "../../../src/providers/grant.ts";
-import { readIntrospection } from "../../../src/providers/introspection.ts";
-import { resolveInputs } from "../../../src/providers/inputs.ts";
-import { expectedIssuer, judgeIssuer } from "../../../src/providers/issuer.ts";
-import { readLookup } from "../../../src/providers/lookup.ts";
-import { processTokenResponse } from "../../../src/providers/token-response.ts";
-import { fill } from "../../../src/providers/template.ts";
+import { forChain, type ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { resolveInputs } from "../../../src/providers/format/requirements.ts";
+import { fill } from "../../../src/providers/format/template.ts";
+import {
+  expectedIssuer,
+  isDenial,
+  judgeIssuer,
+  readCallback,
+} from "../../../src/providers/oauth/authorization-request.ts";
+import type { Expiry, Grant } from "../../../src/providers/oauth/grant.ts";
+import {
+  describeApiRequest,
+  readIntrospection,
+  readLookup,
+  readPollState,
+} from "../../../src/providers/oauth/side-requests.ts";
+import { processTokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { lookupLists } from "./observe-requests.ts";
-import { valuesFor, type Observed } from "./values.ts";
+import { type Observed, valuesFor } from "./values.ts";
 
 const claims = Buffer.from(JSON.stringify({ exp: 2_000_000_000 })).toString("base64url");
 const jwt = `x.${claims}.y`;

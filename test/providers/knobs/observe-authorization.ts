@@ -1,11 +1,11 @@
-import { csrfToken } from "../../../src/consent/browser.ts";
-import { copiedCodeRequest } from "../../../src/consent/copied-code.ts";
-import { describeApiRequest } from "../../../src/providers/api-request.ts";
-import { authorizationParams, buildAuthorizationUrl } from "../../../src/providers/authorization-request.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
-import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+import { copiedCodeRequest } from "../../../src/consent/handed-code.ts";
+import { csrfToken } from "../../../src/consent/links.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { authorizationParams, buildAuthorizationUrl } from "../../../src/providers/oauth/authorization-request.ts";
+import { describeApiRequest } from "../../../src/providers/oauth/side-requests.ts";
+import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { authorizationRequest, plainValues, valuesFor, type Observed } from "./values.ts";
+import { authorizationRequest, type Observed, plainValues, valuesFor } from "./values.ts";
 
 /** What a person is sent to, and which codes are taken. */
 export function observeAuthorization(definition: ProviderDefinition): Observed {

@@ -1,26 +1,24 @@
 import { generateKeyPairSync } from "node:crypto";
-import type { TokenRequest } from "../../../src/providers/assemble.ts";
-import { withAssertion } from "../../../src/providers/client-assertion.ts";
 import {
-  forChain,
-  lookupsOf,
   type ClientAuth,
   type ConnectionGrant,
+  forChain,
   type Lookup,
+  lookupsOf,
   type ProviderDefinition,
   type ProviderRequest,
-} from "../../../src/providers/definition.ts";
-import { buildPushedRequest } from "../../../src/providers/pushed-request.ts";
+} from "../../../src/providers/format/definition.ts";
+import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import { buildPushedRequest } from "../../../src/providers/oauth/authorization-request.ts";
 import {
   buildIntrospectionRequest,
   buildLookupRequest,
   buildRevocationRequest,
   sideRequest,
-} from "../../../src/providers/side-requests.ts";
-import type { TemplateValues } from "../../../src/providers/template.ts";
-import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+} from "../../../src/providers/oauth/side-requests.ts";
+import { buildTokenRequest, type TokenRequest, withAssertion } from "../../../src/providers/oauth/token-request.ts";
 import { observeApi, observeAuthorization } from "./observe-authorization.ts";
-import { authorizationRequest, valuesFor, type Observed } from "./values.ts";
+import { authorizationRequest, type Observed, valuesFor } from "./values.ts";
 
 const rsaKey = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
 const ecKey = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey;

@@ -1,7 +1,7 @@
-import { createPkce } from "../../../src/providers/authorization-request.ts";
-import type { ConnectionGrant, ProviderDefinition } from "../../../src/providers/definition.ts";
-import { effectiveScopes, joinScopes } from "../../../src/providers/scopes.ts";
-import type { TemplateValues } from "../../../src/providers/template.ts";
+import type { ConnectionGrant, ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { effectiveScopes, joinScopes } from "../../../src/providers/format/scopes.ts";
+import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import { createPkce } from "../../../src/providers/oauth/authorization-request.ts";
 
 /** What can be seen of a definition from outside: a name for each thing, and how it is. */
 export type Observed = Record<string, string>;

@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { loadFile, settleFile, type LoadedFile } from "../../../src/providers/load-file.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { type LoadedFile, loadFile, settleFile } from "../../../src/providers/load/load-file.ts";
 import { builtinFolder, sandboxAddress } from "../../support/built-ins.ts";
 
 /** Only to be extended, or this broker's own: no provider's. */

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
-import type { ProviderFile } from "../../../src/providers/provider-file.ts";
+import type { ProviderFile } from "../../../src/providers/format/file.ts";
 import { builtinFolder } from "../../support/built-ins.ts";
 
 const files = new Map<string, ProviderFile>();

@@ -1,46 +1,52 @@
 import { expect } from "vitest";
-import { describeApiRequest } from "../../../src/providers/api-request.ts";
-import type { TokenRequest } from "../../../src/providers/assemble.ts";
 import {
-  buildAuthorizationUrl,
-  createNonce,
-  createPkce,
-  readCallback,
-  type Pkce,
-} from "../../../src/providers/authorization-request.ts";
-import { withAssertion } from "../../../src/providers/client-assertion.ts";
-import {
+  type ConnectionGrant,
   defaultGrant,
   forChain,
   lookupsOf,
-  type ConnectionGrant,
   type ProviderDefinition,
   type ProviderRequest,
-} from "../../../src/providers/definition.ts";
-import { readDeviceAuthorization, readPollState } from "../../../src/providers/device-authorization.ts";
-import type { Expiry, Grant, TokenAnswer } from "../../../src/providers/grant.ts";
-import { readIntrospection } from "../../../src/providers/introspection.ts";
-import { readLookup } from "../../../src/providers/lookup.ts";
-import { createOAuthClient, type OAuthClient } from "../../../src/providers/oauth-client.ts";
-import { buildPushedRequest, readPushedAnswer } from "../../../src/providers/pushed-request.ts";
-import { capturedValues } from "../../../src/providers/captures.ts";
-import { effectiveScopes, joinScopes } from "../../../src/providers/scopes.ts";
+} from "../../../src/providers/format/definition.ts";
+import { capturedValues } from "../../../src/providers/format/requirements.ts";
+import { effectiveScopes, joinScopes } from "../../../src/providers/format/scopes.ts";
+import { fill, type TemplateValues } from "../../../src/providers/format/template.ts";
+import {
+  buildAuthorizationUrl,
+  buildPushedRequest,
+  createNonce,
+  createPkce,
+  type Pkce,
+  readCallback,
+  readPushedAnswer,
+} from "../../../src/providers/oauth/authorization-request.ts";
+import type { Expiry, Grant, TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import { createOAuthClient, type OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
 import {
   buildIntrospectionRequest,
   buildLookupRequest,
   buildRevocationRequest,
+  describeApiRequest,
+  readDeviceAuthorization,
+  readIntrospection,
+  readLookup,
+  readPollState,
   sideRequest,
-} from "../../../src/providers/side-requests.ts";
-import { fill, type TemplateValues } from "../../../src/providers/template.ts";
-import { buildTokenRequest, exchangeFor, type TokenGrant } from "../../../src/providers/token-request.ts";
+} from "../../../src/providers/oauth/side-requests.ts";
+import {
+  buildTokenRequest,
+  exchangeFor,
+  type TokenGrant,
+  type TokenRequest,
+  withAssertion,
+} from "../../../src/providers/oauth/token-request.ts";
 import type { StrictServer } from "./strict-server.ts";
 import {
   fillPlaceholders,
-  talkKinds,
   type Placeholders,
   type Reads,
   type Step,
   type Talk,
+  talkKinds,
   type Transcript,
 } from "./transcript.ts";
 

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Egress } from "../../../src/providers/egress.ts";
+import type { Egress } from "../../../src/providers/http/egress.ts";
 
 type RawMessage = { first: string; headers: [string, string][]; body: string };
 

@@ -1,6 +1,6 @@
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
-import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
-import { processTokenResponse, type TokenResponse } from "../../../src/providers/token-response.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
+import { processTokenResponse, type TokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import type { Moments } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 import { respond, type Send, type SendFault } from "./sends.ts";
@@ -12,7 +12,7 @@ const totalMs = 25_000;
 
 export type ExchangeParts = { actor: Actor; scheduler: Scheduler; moments: Moments; provider: SimProvider };
 
-/** One request, from connecting to the end of its answer, as src/providers/oauth-client.ts makes it. */
+/** One request, from connecting to the end of its answer, as src/providers/oauth/oauth-client.ts makes it. */
 export class Exchange {
   readonly #parts: ExchangeParts;
   readonly #call: Call;

@@ -1,5 +1,5 @@
 import { BrokerError } from "../../../src/errors.ts";
-import { codeDestinationOf } from "../../../src/providers/code-destination.ts";
+import { codeDestinationOf } from "../../../src/providers/oauth/authorization-request.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Family, ReuseKind } from "./grant-model.ts";
 import type { Replica } from "./replica.ts";

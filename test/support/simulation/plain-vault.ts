@@ -1,5 +1,5 @@
-import { createTokenVault, type TokenVault } from "../../../src/vault/token-vault.ts";
 import type { Place } from "../../../src/vault/envelope.ts";
+import { createTokenVault, type TokenVault } from "../../../src/vault/vault.ts";
 
 const separator = "\n";
 

@@ -1,16 +1,15 @@
 import type { Clock } from "../../../src/clock.ts";
-import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database-health.ts";
-import type { RefreshObserver } from "../../../src/tokens/observer.ts";
-import { createTokenCore, type TokenCore } from "../../../src/tokens/token-core.ts";
+import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database-errors.ts";
+import { createTokenCore, type RefreshObserver, type TokenCore } from "../../../src/tokens/core.ts";
+import { noAccounts, noAlarms, noDeviceCodes, noDiscovery, noOtherKeys } from "../unasked.ts";
 import { createPlainVault } from "./plain-vault.ts";
 import type { Moments } from "./remote.ts";
-import { createActor, type Actor, type Scheduler } from "./scheduler.ts";
-import { simClientOf, type createSimCatalog } from "./sim-catalog.ts";
+import { type Actor, createActor, type Scheduler } from "./scheduler.ts";
+import { type createSimCatalog, simClientOf } from "./sim-catalog.ts";
 import { SimFolder } from "./sim-folder.ts";
 import type { SimProvider } from "./sim-provider.ts";
 import type { SimRedis } from "./sim-redis.ts";
 import type { SimStore } from "./sim-store.ts";
-import { noAccounts, noAlarms, noDeviceCodes, noDiscovery, noOtherKeys } from "../unasked.ts";
 
 /** What all replicas share. */
 export type Surroundings = {

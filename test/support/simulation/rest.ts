@@ -1,4 +1,4 @@
-import type { SpoolEntry } from "../../../src/spool/spool.ts";
+import type { SpoolEntry } from "../../../src/coordination/spool.ts";
 import { checkDeeds } from "./deeds.ts";
 import { plainText } from "./plain-vault.ts";
 import type { Stage } from "./stage.ts";

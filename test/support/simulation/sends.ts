@@ -1,4 +1,4 @@
-import type { TokenResponse } from "../../../src/providers/token-response.ts";
+import type { TokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import type { RefreshToken } from "./grant-model.ts";
 import type { Actor } from "./scheduler.ts";
 

@@ -1,8 +1,8 @@
-import type { Catalog } from "../../../src/providers/catalog.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import type { ProviderFile } from "../../../src/providers/format/file.ts";
+import type { Catalog } from "../../../src/providers/load/catalog.ts";
+import { resolveDefinition } from "../../../src/providers/load/resolve.ts";
 import type { ClientRow } from "../../../src/store/clients.ts";
-import type { ProviderFile } from "../../../src/providers/provider-file.ts";
-import { resolveDefinition } from "../../../src/providers/resolve.ts";
 import { graceSeconds, type ReuseKind } from "./grant-model.ts";
 
 export const reuseKinds = ["kills_family", "grace", "until_successor_used", "dead", "safe"] as const;

@@ -1,4 +1,4 @@
-import type { Tombstone } from "../../../src/store/tombstones.ts";
+import type { Tombstone } from "../../../src/store/grants.ts";
 import type { RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
@@ -6,7 +6,7 @@ import { dueStatements, readStatements } from "./sim-due.ts";
 import { grantStatements } from "./sim-grants.ts";
 import { limitStatements } from "./sim-limits.ts";
 import { permitStatements } from "./sim-permits.ts";
-import { after, highestVersion, newRow, viewOf, type SimRow } from "./sim-row.ts";
+import { after, highestVersion, newRow, type SimRow, viewOf } from "./sim-row.ts";
 import { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 

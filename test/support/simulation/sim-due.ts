@@ -1,7 +1,7 @@
-import type { createDueRows } from "../../../src/store/due-rows.ts";
+import type { createDueRows } from "../../../src/store/due.ts";
 import type { createTokenRows } from "../../../src/store/token-rows.ts";
 import { tidyLimits } from "./sim-limits.ts";
-import { after, freePermit, highestVersion, greatest, least, nextDue, viewOf, type SimRow } from "./sim-row.ts";
+import { after, freePermit, greatest, highestVersion, least, nextDue, type SimRow, viewOf } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 

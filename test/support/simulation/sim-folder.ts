@@ -1,4 +1,4 @@
-import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/spool/spool.ts";
+import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/coordination/spool.ts";
 import { call, type Moments } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 

@@ -1,13 +1,13 @@
 import { publicName } from "../../../src/chain-name.ts";
-import type { createGrantRows } from "../../../src/store/grant-rows.ts";
-import { nextGeneration } from "../../../src/store/generation.ts";
+import type { createGrantRows } from "../../../src/store/grants.ts";
+import { nextGeneration } from "../../../src/store/token-row.ts";
 import {
   after,
   attemptVersion,
   freePermit,
   freeSchedule,
-  greatest,
   grantColumns,
+  greatest,
   highestVersion,
   noPermit,
   orphanDue,

@@ -1,4 +1,4 @@
-import type { createPermitRows, PermitRequest } from "../../../src/store/permit-rows.ts";
+import type { createPermitRows, PermitRequest } from "../../../src/store/permits.ts";
 import {
   after,
   failureColumns,
@@ -6,8 +6,8 @@ import {
   greatest,
   nextDue,
   orphanDue,
-  statusColumns,
   type SimRow,
+  statusColumns,
 } from "./sim-row.ts";
 import { isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";

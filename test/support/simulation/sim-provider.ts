@@ -1,5 +1,5 @@
-import type { OAuthClient } from "../../../src/providers/oauth-client.ts";
-import type { TokenResponse } from "../../../src/providers/token-response.ts";
+import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
+import type { TokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { Exchange, type ExchangeParts } from "./exchange.ts";
 import { GrantModel, type RefreshToken, type ReuseKind } from "./grant-model.ts";
 import type { Moments } from "./remote.ts";

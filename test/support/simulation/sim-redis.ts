@@ -1,6 +1,6 @@
-import type { Leases, RefreshNews } from "../../../src/leases/lease.ts";
-import { deletedGeneration, type Mark, type Marks } from "../../../src/marks/marks.ts";
-import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/spool/spool.ts";
+import type { Leases, RefreshNews } from "../../../src/coordination/leases.ts";
+import { deletedGeneration, type Mark, type Marks } from "../../../src/coordination/marks.ts";
+import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/coordination/spool.ts";
 import { call, type Moments, type Remote } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 

@@ -1,11 +1,11 @@
 import { BrokerError, isStorageUnavailable } from "../../../src/errors.ts";
-import type { DatabaseHealth } from "../../../src/store/database-health.ts";
+import type { DatabaseHealth } from "../../../src/store/database-errors.ts";
+import type { Tombstones } from "../../../src/store/grants.ts";
 import type { RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import type { Tombstones } from "../../../src/store/tombstones.ts";
-import type { SimDatabase } from "./sim-database.ts";
 import { call, LostReply, type Moments, type Remote } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
+import type { SimDatabase } from "./sim-database.ts";
 
 /** What is wrong with Postgres, and with whose line to it. */
 export class StoreFaults {

@@ -1,9 +1,8 @@
-import type { Candidate } from "../../../src/store/grant-rows.ts";
-import type { Tombstone } from "../../../src/store/tombstones.ts";
+import type { Candidate, Tombstone } from "../../../src/store/grants.ts";
 import type { PermitKey } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { SimLimit } from "./sim-limits.ts";
-import { viewOf, type SimRow } from "./sim-row.ts";
+import { type SimRow, viewOf } from "./sim-row.ts";
 
 type Buried = Tombstone & { connectionId: string; version: number; authorization: number; deletedMs: number };
 

@@ -1,14 +1,14 @@
-import type { RefreshObserver } from "../../../src/tokens/observer.ts";
+import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { seededRandom } from "../seeded-random.ts";
 import { Holdings } from "./holdings.ts";
 import { InvariantWatch } from "./invariants.ts";
 import type { Moments } from "./remote.ts";
 import { Replica } from "./replica.ts";
-import { Scheduler, type Actor } from "./scheduler.ts";
+import { type Actor, Scheduler } from "./scheduler.ts";
+import type { SendFault } from "./sends.ts";
 import { createSimCatalog, type SimLimits } from "./sim-catalog.ts";
 import { SimDatabase } from "./sim-database.ts";
 import { SimProvider } from "./sim-provider.ts";
-import type { SendFault } from "./sends.ts";
 import { SimRedis } from "./sim-redis.ts";
 import { createSimStore, StoreFaults } from "./sim-store.ts";
 import { Troubles } from "./troubles.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { openLoopback } from "../../../src/cli/try/loopback.ts";
+import { openLoopback } from "../../../src/cli/try/authorize.ts";
 import { hangMs } from "../../support/patience.ts";
 
 test.each([true, false])(

@@ -1,7 +1,7 @@
 import { PassThrough } from "node:stream";
 import { text } from "node:stream/consumers";
+import { openTerminal } from "../../../src/cli/output.ts";
 import { runFreshet } from "../../../src/cli/program.ts";
-import { openTerminal } from "../../../src/cli/terminal.ts";
 
 export type Surroundings = {
   env?: Record<string, string>;

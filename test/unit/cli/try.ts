@@ -1,7 +1,7 @@
 import { PassThrough } from "node:stream";
 import { expect } from "vitest";
+import { openTerminal } from "../../../src/cli/output.ts";
 import { runFreshet } from "../../../src/cli/program.ts";
-import { openTerminal } from "../../../src/cli/terminal.ts";
 
 export type TrySurroundings = {
   env?: Record<string, string>;

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { expect, it } from "vitest";
-import { hex, openBound, sealBound, type BoundRequest } from "../../../src/consent/bound-request.ts";
+import { type BoundRequest, hex, openBound, sealBound } from "../../../src/consent/round-trip.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 
 const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
 const [stateHash, browserHash] = [new Uint8Array(32).fill(1), new Uint8Array(32).fill(2)];

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { BrokerError, EgressRefusalError, ProviderBusyError } from "../../../src/errors.ts";
-import { defaultTimeouts } from "../../../src/providers/oauth-client.ts";
-import { longestAttemptSeconds } from "../../../src/store/consent-attempts.ts";
+import { defaultTimeouts } from "../../../src/providers/oauth/oauth-client.ts";
+import { longestAttemptSeconds } from "../../../src/store/consents.ts";
 import { budgets } from "../../../src/tokens/budgets.ts";
-import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
+import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
 import { folderOf } from "../providers/definitions.ts";
 import { createTestBrowser, csrfOf, type TestBrowser } from "./browser-client.ts";
 

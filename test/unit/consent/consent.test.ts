@@ -1,10 +1,10 @@
-import { proveByHand } from "../../support/prove-by-hand.ts";
 import { createHash, randomUUID } from "node:crypto";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { AuthorizationContext, ExchangedCode } from "../../../src/consent/context.ts";
-import { formOf, openLink } from "../../../src/consent/open-link.ts";
+import { formOf, openLink } from "../../../src/consent/links.ts";
 import { BrokerError, type ErrorCode } from "../../../src/errors.ts";
-import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
+import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
+import { proveByHand } from "../../support/prove-by-hand.ts";
 import { createTestBrowser, csrfOf, pathOf, type TestBrowser } from "./browser-client.ts";
 
 const publicUrl = "http://localhost:8080";

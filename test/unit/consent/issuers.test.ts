@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { AuthorizationContext } from "../../../src/consent/context.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
-import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
 import { createTestBrowser, type TestBrowser } from "./browser-client.ts";
 
 const publicUrl = "http://localhost:8080";

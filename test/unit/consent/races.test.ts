@@ -1,9 +1,8 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { createLinkToken, sha256 } from "../../../src/consent/link-token.ts";
-import { createAuthorizationRequests } from "../../../src/store/authorization-requests.ts";
-import { createConsentLinks } from "../../../src/store/consent-links.ts";
-import { setConsentStage, type ConsentStage } from "../../support/consent-stage.ts";
+import { createLinkToken, sha256 } from "../../../src/consent/links.ts";
+import { createAuthorizationRequests, createConsentLinks } from "../../../src/store/consents.ts";
+import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
 
 let stage: ConsentStage;
 beforeAll(async () => {

@@ -4,9 +4,9 @@ import { expect, test } from "vitest";
 import { errorCodes } from "../../../src/errors.ts";
 import { connectionSchema, eventSchema, tokenSchema } from "../../../src/http/connection-answers.ts";
 import { problemSchema } from "../../../src/http/schemas.ts";
-import { attentionCodes } from "../../../src/registry/attention.ts";
-import { eventTypes } from "../../../src/store/event-types.ts";
-import { warningCodes } from "../../../src/tokens/issued-token.ts";
+import { attentionCodes } from "../../../src/services/attention.ts";
+import { eventTypes } from "../../../src/store/token-row.ts";
+import { warningCodes } from "../../../src/tokens/read.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
 const api = readFileSync(join(root, "docs/api.md"), "utf8");
@@ -46,7 +46,7 @@ test.each([
   expect(told.toSorted()).toEqual(listed.toSorted());
 });
 
-const lists = new Set(["src/errors.ts", "src/store/event-types.ts", "src/providers/grant.ts"]);
+const lists = new Set(["src/errors.ts", "src/store/token-row.ts", "src/providers/oauth/grant.ts"]);
 const paths = globSync("src/**/*.ts", { cwd: root }).filter((path) => !path.includes("generated"));
 const read = (path: string) => readFileSync(join(root, path), "utf8");
 

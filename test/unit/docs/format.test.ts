@@ -1,8 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parse } from "yaml";
 import { describe, expect, test } from "vitest";
-import { checkShape } from "../../../src/providers/check-shape.ts";
+import { parse } from "yaml";
+import { checkShape } from "../../../src/providers/load/check-definition.ts";
 import { knobsOfSchema } from "../../providers/support/schema-knobs.ts";
 
 const docs = resolve(import.meta.dirname, "../../../docs");

@@ -1,11 +1,10 @@
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
 import { fastify } from "fastify";
 import { expect, test } from "vitest";
+import { shareAnswer } from "../../../src/concurrency.ts";
 import { installErrorHandler } from "../../../src/http/error-handler.ts";
-import { createMinuteLimit } from "../../../src/http/minute-limit.ts";
-import { networkOf } from "../../../src/http/network.ts";
+import { createMinuteLimit, networkOf } from "../../../src/http/limits.ts";
 import { metricsRoute } from "../../../src/http/routes/health.ts";
-import { shareAnswer } from "../../../src/shared-answer.ts";
 
 function clockAt() {
   const clock = { ms: 5_000, monotonicMs: () => clock.ms };

@@ -1,9 +1,9 @@
 import { Ajv } from "ajv";
 import type { FastifyBaseLogger } from "fastify";
 import { beforeAll, expect, test } from "vitest";
-import { buildApp, type AppParts } from "../../../src/http/app.ts";
-import { statusOf } from "../../../src/http/problem.ts";
 import { errorCodes } from "../../../src/errors.ts";
+import { type AppParts, buildApp } from "../../../src/http/app.ts";
+import { statusOf } from "../../../src/http/error-handler.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 
 type Json = Record<string, unknown>;

@@ -1,12 +1,12 @@
 import { once } from "node:events";
-import { connect, type AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { text } from "node:stream/consumers";
 import type { FastifyBaseLogger } from "fastify";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { pageHeaders } from "../../../src/console/layout.ts";
-import { buildApp, type AppParts } from "../../../src/http/app.ts";
-import { createMinuteLimit } from "../../../src/http/minute-limit.ts";
-import type { ApiScope } from "../../../src/http/scope.ts";
+import { type AppParts, buildApp } from "../../../src/http/app.ts";
+import { createMinuteLimit } from "../../../src/http/limits.ts";
+import type { ApiScope } from "../../../src/http/schemas.ts";
+import { pageHeaders } from "../../../src/pages/layout.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 
 /** As Chromium, Firefox and Safari send it with an address that somebody types in. */

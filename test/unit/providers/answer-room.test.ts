@@ -1,17 +1,16 @@
+import { once } from "node:events";
+import http from "node:http";
+import type { AddressInfo } from "node:net";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import http from "node:http";
-import { once } from "node:events";
-import type { AddressInfo } from "node:net";
 import * as fc from "fast-check";
 import type { Dispatcher } from "undici";
 import { expect, onTestFinished, test } from "vitest";
-import { AnswerRoom, freeBytes, type AnswerShare } from "../../../src/providers/answer-room.ts";
-import { maxBodyBytes } from "../../../src/providers/body.ts";
-import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
-import { HttpExchange } from "../../../src/providers/http-exchange.ts";
-import { createOAuthClient } from "../../../src/providers/oauth-client.ts";
-import { buildTokenRequest } from "../../../src/providers/token-request.ts";
+import { createEgress, parseNetworks } from "../../../src/providers/http/egress.ts";
+import { AnswerRoom, type AnswerShare, freeBytes, HttpExchange } from "../../../src/providers/http/exchange.ts";
+import { maxBodyBytes } from "../../../src/providers/oauth/answer-body.ts";
+import { createOAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
+import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { hangMs } from "../../support/patience.ts";
 import { define } from "./definitions.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { describeApiRequest } from "../../../src/providers/api-request.ts";
+import { describeApiRequest } from "../../../src/providers/oauth/side-requests.ts";
 import { builtin, define } from "./definitions.ts";
 
 describe("what to send with an API call", () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { assemble, type TokenRequest } from "../../../src/providers/assemble.ts";
-import type { ClientAuth, ProviderRequest } from "../../../src/providers/definition.ts";
-import type { TemplateValues } from "../../../src/providers/template.ts";
+import type { ClientAuth, ProviderRequest } from "../../../src/providers/format/definition.ts";
+import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import { assemble, type TokenRequest } from "../../../src/providers/oauth/token-request.ts";
 
 const form = "application/x-www-form-urlencoded";
 const values: TemplateValues = {

@@ -1,9 +1,14 @@
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { buildAuthorizationUrl, createPkce, readCallback } from "../../../src/providers/authorization-request.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
-import { askedScopes } from "../../../src/providers/definition.ts";
-import { effectiveScopes, joinScopes, missingScopes, scopesFor, splitScopes } from "../../../src/providers/scopes.ts";
+import { askedScopes, type ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import {
+  effectiveScopes,
+  joinScopes,
+  missingScopes,
+  scopesFor,
+  splitScopes,
+} from "../../../src/providers/format/scopes.ts";
+import { buildAuthorizationUrl, createPkce, readCallback } from "../../../src/providers/oauth/authorization-request.ts";
 import { builtin, define } from "./definitions.ts";
 
 const redirectUri = "https://broker.example/callback/own";

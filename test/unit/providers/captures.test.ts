@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { capturedValues } from "../../../src/providers/captures.ts";
-import { fillUrl } from "../../../src/providers/template.ts";
+import { capturedValues } from "../../../src/providers/format/requirements.ts";
+import { fillUrl } from "../../../src/providers/format/template.ts";
 import { define } from "./definitions.ts";
 
 const definition = define(

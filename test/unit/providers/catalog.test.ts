@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { StartupError } from "../../../src/errors.ts";
-import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
+import { checkProviderFile, loadCatalog } from "../../../src/providers/load/catalog.ts";
 import { fileFrom } from "../../providers/knobs/base.ts";
 import { at } from "../../providers/knobs/row.ts";
 import { builtinFolder, builtins, sandboxAddress } from "../../support/built-ins.ts";

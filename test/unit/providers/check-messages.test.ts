@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { checkProviderFile } from "../../../src/providers/catalog.ts";
-import { parseNetworks } from "../../../src/providers/egress.ts";
+import { parseNetworks } from "../../../src/providers/http/egress.ts";
+import { checkProviderFile } from "../../../src/providers/load/catalog.ts";
 import { fewBuiltins, folderOf } from "./definitions.ts";
 
 const usable = `id: own\ngrants: [import]\ntoken: { url: https://x.example }\n`;

@@ -1,10 +1,10 @@
 import { generateKeyPairSync, type KeyObject } from "node:crypto";
 import { decodeProtectedHeader, jwtVerify } from "jose";
 import { describe, expect, test } from "vitest";
-import { secretFault, withAssertion } from "../../../src/providers/client-assertion.ts";
-import type { ClientAuth, Exchange } from "../../../src/providers/definition.ts";
-import { signingAlgorithms } from "../../../src/providers/request-knobs.ts";
-import type { TemplateValues } from "../../../src/providers/template.ts";
+import type { ClientAuth, Exchange } from "../../../src/providers/format/definition.ts";
+import { signingAlgorithms } from "../../../src/providers/format/settings.ts";
+import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import { secretFault, withAssertion } from "../../../src/providers/oauth/token-request.ts";
 import { selfSigned } from "../../support/certificate.ts";
 import { define } from "./definitions.ts";
 

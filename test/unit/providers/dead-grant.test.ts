@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { checkProviderFile, loadCatalog } from "../../../src/providers/catalog.ts";
-import { hintsOn, readingOf } from "../../../src/providers/dead-grant.ts";
-import type { StatedAnswer } from "../../../src/providers/definition.ts";
+import type { StatedAnswer } from "../../../src/providers/format/definition.ts";
+import { checkProviderFile, loadCatalog } from "../../../src/providers/load/catalog.ts";
+import { hintsOn, readingOf } from "../../../src/providers/load/check-definition.ts";
 import { builtinFolder } from "../../support/built-ins.ts";
 import { fewBuiltins, folderOf } from "./definitions.ts";
 

@@ -1,8 +1,8 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Catalog, loadCatalog } from "../../../src/providers/catalog.ts";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { type Catalog, loadCatalog } from "../../../src/providers/load/catalog.ts";
 import { builtins, folderOfBuiltins, sandboxAddress } from "../../support/built-ins.ts";
 import { guard } from "../../support/services/guardian.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { readDeviceAuthorization, readPollState } from "../../../src/providers/oauth/side-requests.ts";
 import { define } from "./definitions.ts";
-import { readDeviceAuthorization, readPollState } from "../../../src/providers/device-authorization.ts";
 
 const needed = { device_code: "dc-1", user_code: "WDJB-MJHT", verification_uri: "https://login.example/device" };
 

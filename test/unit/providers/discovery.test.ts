@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import type { ProviderDefinition } from "../../../src/providers/definition.ts";
-import { buildTokenRequest } from "../../../src/providers/token-request.ts";
-import { createDiscovery, type Discovery } from "../../../src/providers/discovery.ts";
-import type { Asked } from "../../../src/providers/oauth-client.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { createDiscovery, type Discovery } from "../../../src/providers/oauth/discovery.ts";
+import type { Asked } from "../../../src/providers/oauth/oauth-client.ts";
+import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { fakeClock, type FakeClock } from "../tokens/fake-clock.ts";
 import { define } from "./definitions.ts";
 

@@ -1,6 +1,6 @@
 import type { LookupAddress } from "node:dns";
 import { describe, expect, test } from "vitest";
-import { BlockedAddressError, createEgress, parseNetworks } from "../../../src/providers/egress.ts";
+import { BlockedAddressError, createEgress, parseNetworks } from "../../../src/providers/http/egress.ts";
 
 const open = { networks: null, trustedOrigin: null };
 

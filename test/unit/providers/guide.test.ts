@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { checkProviderFile } from "../../../src/providers/catalog.ts";
+import { checkProviderFile } from "../../../src/providers/load/catalog.ts";
 import { builtinFolder } from "../../support/built-ins.ts";
 import { folderOf } from "./definitions.ts";
 

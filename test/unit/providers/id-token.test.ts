@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { judgeIdToken } from "../../../src/providers/id-token.ts";
+import { judgeIdToken } from "../../../src/providers/oauth/token-response.ts";
 
 const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
 const token = (claims: unknown) => `${encode({ alg: "RS256" })}.${encode(claims)}.signature`;

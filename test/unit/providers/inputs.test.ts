@@ -1,16 +1,18 @@
 import { describe, expect, test } from "vitest";
-import { checkInputChanges, resolveClientInputs, resolveInputs } from "../../../src/providers/inputs.ts";
+import { isAnchored } from "../../../src/providers/format/hosts.ts";
 import {
+  checkInputChanges,
   hostInputs,
   inputOwners,
   needsClientSecret,
   pinsDomain,
   requiredCredentials,
   requiredInputs,
+  resolveClientInputs,
+  resolveInputs,
   whyUnsendable,
-} from "../../../src/providers/requirements.ts";
-import { isAnchored } from "../../../src/providers/host-position.ts";
-import { createDiscovery } from "../../../src/providers/discovery.ts";
+} from "../../../src/providers/format/requirements.ts";
+import { createDiscovery } from "../../../src/providers/oauth/discovery.ts";
 import { builtin, define } from "./definitions.ts";
 
 const lookupAt = (input: string) => `[{ request: { url: "https://{inputs.${input}}.x.example/me" }, pointer: /id }]`;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { IntrospectionDefinition } from "../../../src/providers/definition.ts";
-import { readIntrospection } from "../../../src/providers/introspection.ts";
+import type { IntrospectionDefinition } from "../../../src/providers/format/definition.ts";
+import { readIntrospection } from "../../../src/providers/oauth/side-requests.ts";
 import { define } from "./definitions.ts";
 
 function asking(knobs: string): IntrospectionDefinition {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { expectedIssuer, judgeIssuer } from "../../../src/providers/issuer.ts";
+import { expectedIssuer, judgeIssuer } from "../../../src/providers/oauth/authorization-request.ts";
 import { define } from "./definitions.ts";
 
 function expected(knobs: string) {

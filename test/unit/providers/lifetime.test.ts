@@ -1,6 +1,10 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
-import type { Lifetime } from "../../../src/providers/definition.ts";
-import { isUnreadableLifetime, readLifetime, readRefreshLifetime } from "../../../src/providers/lifetime.ts";
+import type { Lifetime } from "../../../src/providers/format/definition.ts";
+import {
+  isUnreadableLifetime,
+  readLifetime,
+  readRefreshLifetime,
+} from "../../../src/providers/oauth/token-response.ts";
 
 const tenYears = 10 * 365 * 86_400;
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import type { Lookup } from "../../../src/providers/definition.ts";
-import { readLookup } from "../../../src/providers/lookup.ts";
+import type { Lookup } from "../../../src/providers/format/definition.ts";
+import { readLookup } from "../../../src/providers/oauth/side-requests.ts";
 import { define } from "./definitions.ts";
 
 const values = { inputs: { shop: "b" } };

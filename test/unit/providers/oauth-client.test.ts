@@ -2,18 +2,17 @@ import http from "node:http";
 import net from "node:net";
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
-import { createEgress, parseNetworks } from "../../../src/providers/egress.ts";
-import type { Failure } from "../../../src/providers/grant.ts";
-import { mostInterimBytes } from "../../../src/providers/interim-filter.ts";
+import { createEgress, parseNetworks } from "../../../src/providers/http/egress.ts";
+import { mostInterimBytes } from "../../../src/providers/http/interim-filter.ts";
+import type { Failure } from "../../../src/providers/oauth/grant.ts";
 import {
   createOAuthClient,
   defaultTimeouts,
+  isUsualHost,
   type OAuthTimeouts,
   type Untold,
-} from "../../../src/providers/oauth-client.ts";
-import type { TokenRequest } from "../../../src/providers/assemble.ts";
-import { buildTokenRequest } from "../../../src/providers/token-request.ts";
-import { isUsualHost } from "../../../src/providers/usual-host.ts";
+} from "../../../src/providers/oauth/oauth-client.ts";
+import { buildTokenRequest, type TokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { hangMs, patience } from "../../support/patience.ts";
 import { builtin, define } from "./definitions.ts";
 

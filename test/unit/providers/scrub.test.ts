@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { describeAnswer, scrub } from "../../../src/providers/scrub.ts";
+import { describeAnswer, scrub } from "../../../src/providers/oauth/scrub.ts";
 import { define } from "./definitions.ts";
 
 describe("a secret is hidden", () => {

@@ -1,8 +1,7 @@
 import { describe, expect, test } from "vitest";
-import type { TemplateValues } from "../../../src/providers/template.ts";
-import type { TokenRequest } from "../../../src/providers/assemble.ts";
-import { buildRevocationRequest } from "../../../src/providers/side-requests.ts";
-import { buildTokenRequest, tokenHost } from "../../../src/providers/token-request.ts";
+import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import { buildRevocationRequest } from "../../../src/providers/oauth/side-requests.ts";
+import { buildTokenRequest, tokenHost, type TokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { builtin, define } from "./definitions.ts";
 
 const client = { id: "my-client", secret: "s3cr3t" };

@@ -1,8 +1,8 @@
 import { deflateRawSync, gzipSync } from "node:zlib";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Failure, Grant } from "../../../src/providers/grant.ts";
-import { processTokenResponse, type TokenResponse } from "../../../src/providers/token-response.ts";
+import type { Failure, Grant } from "../../../src/providers/oauth/grant.ts";
+import { processTokenResponse, type TokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { builtin, define } from "./definitions.ts";
 
 const plain = define("");

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import { ensureSandbox, type FirstStepServices } from "../../../src/sandbox/first-steps.ts";
+import { ensureSandbox, type FirstStepServices } from "../../../src/start/first-steps.ts";
 
 const sandbox = { id: "sandbox", provider: "sandbox" };
 const credentials = { clientId: "sandbox", clientSecret: "secret" };

@@ -1,10 +1,9 @@
 import { describe, expect, it } from "vitest";
-import type { Failure } from "../../../src/providers/grant.ts";
+import type { Failure } from "../../../src/providers/oauth/grant.ts";
 import type { ClientRow } from "../../../src/store/clients.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
-import { createMetrics, measurePermits, type Metrics } from "../../../src/telemetry/metrics.ts";
-import { createRefreshObserver } from "../../../src/telemetry/refresh-observer.ts";
-import type { Sendable } from "../../../src/tokens/sending.ts";
+import { createMetrics, createRefreshObserver, measurePermits, type Metrics } from "../../../src/telemetry/metrics.ts";
+import type { Sendable } from "../../../src/tokens/request.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "../tokens/token-row.ts";
 

@@ -1,6 +1,5 @@
 import { expect, it } from "vitest";
-import { createLogger } from "../../../src/telemetry/logger.ts";
-import { plainLines } from "../../../src/telemetry/plain-lines.ts";
+import { createLogger, plainLines } from "../../../src/telemetry/logger.ts";
 
 it("at a terminal each line of the log is text, with the fields that it does not repeat; what is no line of the log goes as it is", () => {
   const written: string[] = [];

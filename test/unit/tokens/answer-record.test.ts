@@ -1,9 +1,8 @@
-import { placeOf } from "../../../src/tokens/destination.ts";
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { openRecord, openTokens, resealFor, sealRecord } from "../../../src/tokens/answer-record.ts";
+import { openRecord, openTokens, placeOf, resealFor, sealRecord } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { answerRecord, key, sealedFor, vault } from "./answers.ts";
 import { tokenRow } from "./token-row.ts";
 

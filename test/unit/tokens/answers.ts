@@ -1,11 +1,10 @@
 import { createHash } from "node:crypto";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
-import { grantedFor, placeOf } from "../../../src/tokens/destination.ts";
-import type { Answer } from "../../../src/tokens/keeping.ts";
+import type { Answer } from "../../../src/tokens/persist.ts";
+import { type AnswerRecord, grantedFor, placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { define } from "../providers/definitions.ts";
 import { inSeconds, now, tokenRow } from "./token-row.ts";
 

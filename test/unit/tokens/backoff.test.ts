@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, it } from "vitest";
-import { backoffSeconds } from "../../../src/tokens/backoff.ts";
+import { backoffSeconds } from "../../../src/tokens/row-rules.ts";
 
 const longest = () => 1;
 const never = () => 0;

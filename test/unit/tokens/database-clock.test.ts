@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
+import { createDatabaseClock } from "../../../src/tokens/cache.ts";
 import { fakeClock } from "./fake-clock.ts";
 
 const observed = Date.UTC(2030, 0, 1);

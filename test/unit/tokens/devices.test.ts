@@ -1,16 +1,16 @@
 import { randomBytes } from "node:crypto";
-import { entrustedDestination } from "../../../src/tokens/destination.ts";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { DuplicateGrantError } from "../../../src/errors.ts";
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
-import type { DeviceRow } from "../../../src/store/device-authorizations.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { DeviceRow } from "../../../src/store/devices.ts";
 import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
+import { entrustedDestination } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { noAlarms } from "../../support/unasked.ts";
-import { vault } from "./answers.ts";
 import { define } from "../providers/definitions.ts";
+import { vault } from "./answers.ts";
 import { manualClock } from "./manual-clock.ts";
 import { tokenRow } from "./token-row.ts";
 

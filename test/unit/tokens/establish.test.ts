@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ClientRow } from "../../../src/store/clients.ts";
-import { createEstablish } from "../../../src/tokens/establish.ts";
+import { createEstablish } from "../../../src/tokens/connect.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "./token-row.ts";
 

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isLive, judge, type Lifetime, type RefreshTiming, type Wish } from "../../../src/tokens/freshness.ts";
+import { isLive, judge, type Lifetime, type RefreshTiming, type Wish } from "../../../src/tokens/read.ts";
 
 const plain: RefreshTiming = { aheadFraction: 0.25, minAgeSeconds: 0 };
 const wish = (minTtlSeconds: number): Wish => ({ minTtlSeconds, rejected: false });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { createHostGates } from "../../../src/tokens/host-gates.ts";
+import { createHostGates } from "../../../src/tokens/sweeper.ts";
 
 const host = "login.example";
 const busy = { retryAfterSeconds: undefined };

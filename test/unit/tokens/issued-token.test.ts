@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { issueToken } from "../../../src/tokens/issued-token.ts";
+import { issueToken } from "../../../src/tokens/read.ts";
 import { inSeconds, now, tokenRow } from "./token-row.ts";
 
 const at = now.getTime();

@@ -1,13 +1,12 @@
-import { placeOf } from "../../../src/tokens/destination.ts";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import { placeAnswer } from "../../../src/tokens/late-answers.ts";
-import type { AnswerRecord } from "../../../src/tokens/answer-record.ts";
+import { placeAnswer } from "../../../src/tokens/persist.ts";
+import { type AnswerRecord, placeOf } from "../../../src/tokens/seal.ts";
+import { noAccounts } from "../../support/unasked.ts";
 import { answerRecord, attemptId, vault } from "./answers.ts";
 import { inSeconds, tokenRow } from "./token-row.ts";
-import { noAccounts } from "../../support/unasked.ts";
 
 const base = tokenRow({ attemptId });
 const record = answerRecord(base);

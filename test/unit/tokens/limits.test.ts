@@ -1,11 +1,11 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import type { TokenRequest } from "../../../src/providers/assemble.ts";
-import type { TokenAnswer } from "../../../src/providers/grant.ts";
-import type { Asked } from "../../../src/providers/oauth-client.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { Asked } from "../../../src/providers/oauth/oauth-client.ts";
+import type { TokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import type { Admission, Admitted, LimitedRequest } from "../../../src/store/request-limits.ts";
 import { createLimitKeeper } from "../../../src/tokens/limits.ts";
-import type { Sendable } from "../../../src/tokens/sending.ts";
+import type { Sendable } from "../../../src/tokens/request.ts";
 import { simClient } from "../../support/simulation/sim-catalog.ts";
 import { define } from "../providers/definitions.ts";
 import { fakeClock } from "./fake-clock.ts";

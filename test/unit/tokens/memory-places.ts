@@ -1,5 +1,5 @@
-import { deletedGeneration, type Mark, type Marks } from "../../../src/marks/marks.ts";
-import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/spool/spool.ts";
+import { deletedGeneration, type Mark, type Marks } from "../../../src/coordination/marks.ts";
+import { nameOf, type SpoolEntry, type SpoolPlace } from "../../../src/coordination/spool.ts";
 
 /** A spool that a test can look into, and take away. */
 export type MemorySpool = SpoolPlace & { entries: Map<string, SpoolEntry>; isAway: boolean };

@@ -1,11 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { beforeAll, expect, test } from "vitest";
-import { createAccountRows } from "../../../src/store/account-rows.ts";
+import { createAccountRows } from "../../../src/store/accounts.ts";
 import type { Database } from "../../../src/store/database.ts";
-import { createAccounts, type AccountParts } from "../../../src/tokens/accounts.ts";
-import { placeOf } from "../../../src/tokens/destination.ts";
+import { type AccountParts, createAccounts } from "../../../src/tokens/accounts.ts";
+import { placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { useEmbedded } from "../../support/services/embedded.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "./token-row.ts";

@@ -1,7 +1,6 @@
 import { expect, it } from "vitest";
-import type { RefreshNews } from "../../../src/leases/lease.ts";
-import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
-import { watchPeerRefreshes } from "../../../src/tokens/peer-refreshes.ts";
+import { createMemoryLeases, type RefreshNews } from "../../../src/coordination/leases.ts";
+import { watchPeerRefreshes } from "../../../src/tokens/read.ts";
 import { fakeClock } from "./fake-clock.ts";
 
 function watch() {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { Failure } from "../../../src/providers/grant.ts";
-import { askedInVain, refusal } from "../../../src/tokens/refusal.ts";
+import type { Failure } from "../../../src/providers/oauth/grant.ts";
+import { askedInVain, refusal } from "../../../src/tokens/request.ts";
 
 const detail = "10.1.2.3 may not be reached: the egress rules";
 

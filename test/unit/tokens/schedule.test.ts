@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { scheduleRefresh, type Ends } from "../../../src/tokens/schedule.ts";
+import { type Ends, scheduleRefresh } from "../../../src/tokens/row-rules.ts";
 import { inSeconds, now } from "./token-row.ts";
 
 const daySeconds = 86_400;

@@ -1,12 +1,11 @@
-import { placeOf } from "../../../src/tokens/destination.ts";
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { Expiry, Grant } from "../../../src/providers/grant.ts";
-import type { TokenRow } from "../../../src/store/token-row.ts";
+import type { Expiry, Grant } from "../../../src/providers/oauth/grant.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
-import { refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/sealed-set.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
+import { placeOf, refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { define } from "../providers/definitions.ts";
 import { inSeconds, now, tokenRow } from "./token-row.ts";
 

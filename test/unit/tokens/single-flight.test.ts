@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { createSingleFlight } from "../../../src/tokens/single-flight.ts";
+import { createSingleFlight } from "../../../src/concurrency.ts";
 
 function gate() {
   const flights = createSingleFlight<string>();

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { SpoolEntry, SpoolPlace } from "../../../src/spool/spool.ts";
-import { createSpools } from "../../../src/tokens/spools.ts";
-import { memorySpool } from "./memory-places.ts";
+import type { SpoolEntry, SpoolPlace } from "../../../src/coordination/spool.ts";
+import { createSpools } from "../../../src/tokens/recovery.ts";
 import { attemptId } from "./answers.ts";
+import { memorySpool } from "./memory-places.ts";
 
 const entry: SpoolEntry = { connectionId: "c", generation: 3, attemptId, record: new Uint8Array([1]) };
 

@@ -1,10 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { Failure } from "../../../src/providers/grant.ts";
+import type { Failure } from "../../../src/providers/oauth/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { RefreshOutcome } from "../../../src/tokens/permit.ts";
-import { createReads } from "../../../src/tokens/reads.ts";
-import { createSweeper, type SweeperParts } from "../../../src/tokens/sweeper.ts";
+import type { RefreshOutcome } from "../../../src/tokens/refresh.ts";
+import { createReads, createSweeper, type SweeperParts } from "../../../src/tokens/sweeper.ts";
 import { manualClock } from "./manual-clock.ts";
 import { tokenRow } from "./token-row.ts";
 

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { abandonedAtMs, mayTakeOver, takeoverOf, type ReuseRules } from "../../../src/tokens/takeover.ts";
+import { abandonedAtMs, mayTakeOver, type ReuseRules, takeoverOf } from "../../../src/tokens/row-rules.ts";
 import { attemptedRow, inSeconds, now, tokenRow } from "./token-row.ts";
 
 const rules = (reuse: ReuseRules["reuse"], graceSeconds = 0): ReuseRules => ({ reuse, graceSeconds });

@@ -1,14 +1,13 @@
-import { placeOf } from "../../../src/tokens/destination.ts";
 import { createHash, randomUUID } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import { createDatabaseClock } from "../../../src/tokens/database-clock.ts";
-import { createTokenCache } from "../../../src/tokens/token-cache.ts";
+import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
+import { placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 import { noAlarms } from "../../support/unasked.ts";
 import { fakeClock } from "./fake-clock.ts";
 import { inSeconds, tokenRow } from "./token-row.ts";

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { explainUnavailable, isRefreshable } from "../../../src/tokens/unavailable.ts";
+import { explainUnavailable, isRefreshable } from "../../../src/tokens/row-rules.ts";
 import { attemptedRow, inSeconds, now, tokenRow } from "./token-row.ts";
 
 const explain = (row: TokenRow, abandonedAtMs: number | null = null) =>

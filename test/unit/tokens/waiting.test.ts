@@ -1,7 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import type { RefreshNews } from "../../../src/leases/lease.ts";
-import { createMemoryLeases } from "../../../src/leases/memory-lease.ts";
+import { createMemoryLeases, type RefreshNews } from "../../../src/coordination/leases.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";

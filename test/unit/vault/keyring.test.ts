@@ -1,11 +1,9 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { StartupError } from "../../../src/errors.ts";
+import { StartupError, UnreadableSecretError } from "../../../src/errors.ts";
 import { keyIdOf } from "../../../src/vault/envelope.ts";
-import { createKeyring, sealKeyCheck, verifyKeyring, type Keyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault } from "../../../src/vault/token-vault.ts";
-import { UnreadableSecretError } from "../../../src/unreadable.ts";
-import { createKeyList } from "../../../src/vault/key-list.ts";
+import { createKeyList, createKeyring, type Keyring, sealKeyCheck, verifyKeyring } from "../../../src/vault/keyring.ts";
+import { createTokenVault } from "../../../src/vault/vault.ts";
 
 const keyOf = (id: string, seed = id) => ({ id, key: createHash("sha256").update(seed).digest() });
 const [old, current] = [keyOf("2025"), keyOf("2026")];

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { UnreadableSecretError } from "../../../src/unreadable.ts";
+import type { UnreadableSecretError } from "../../../src/errors.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import { createTokenVault, type TokenVault } from "../../../src/vault/token-vault.ts";
+import { createTokenVault, type TokenVault } from "../../../src/vault/vault.ts";
 
 const [one, two] = [
   { id: "k1", key: randomBytes(32) },

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Catalog, loadCatalog } from "../../../../src/providers/catalog.ts";
+import { type Catalog, loadCatalog } from "../../../../src/providers/load/catalog.ts";
 import { folderOfBuiltins } from "../../../support/built-ins.ts";
 import { startOidcPeer } from "../../../support/oidc-peer.ts";
 import { Apicbase } from "../../../support/providers/apicbase.ts";

@@ -1,0 +1,112 @@
+/** Lets so many in at once; the others wait for their turn, in order. */
+export type Gate = {
+  /** False when the turn did not come within `waitMs`; then nobody has entered. */
+  enter(waitMs?: number): Promise<boolean>;
+  leave(): void;
+};
+
+export function createGate(places: number): Gate {
+  const waiting: ((mayEnter: boolean) => void)[] = [];
+  let free = places;
+  return {
+    async enter(waitMs) {
+      if (free > 0) {
+        free -= 1;
+        return true;
+      }
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      waiting.push(resolve);
+      if (waitMs === undefined) return await promise;
+      const timer = setTimeout(() => {
+        const place = waiting.indexOf(resolve);
+        if (place >= 0) waiting.splice(place, 1);
+        resolve(false);
+      }, waitMs);
+      return await promise.finally(() => clearTimeout(timer));
+    },
+    leave() {
+      const next = waiting.shift();
+      if (next === undefined) free += 1;
+      else next(true);
+    },
+  };
+}
+
+const keepMs = 1000;
+
+/**
+ * What `compute` gives, worked out once a second at most, however many ask: who comes within the second, or while it is
+ * still being worked out, shares the answer, or the error.
+ */
+export function shareAnswer<Answer>(
+  compute: () => Promise<Answer>,
+  clock: { monotonicMs(): number },
+): () => Promise<Answer> {
+  let shared: { answer: Promise<Answer>; isDone: boolean; startedMs: number } | null = null;
+  return async () => {
+    const isFresh = shared !== null && (!shared.isDone || clock.monotonicMs() - shared.startedMs < keepMs);
+    if (shared === null || !isFresh) {
+      const started = { answer: compute(), isDone: false, startedMs: clock.monotonicMs() };
+      void started.answer.catch(() => null).then(() => (started.isDone = true));
+      shared = started;
+    }
+    return await shared.answer;
+  };
+}
+
+/**
+ * Does `work` for each item, `atOnce` of them at a time: what fails is told, and the others go on. Only an error that `isForAll`
+ * says concerns all of them, such as an absent database, ends it.
+ */
+export async function eachAlone<Item>(
+  items: readonly Item[],
+  work: (item: Item) => Promise<unknown>,
+  {
+    onError,
+    isForAll = () => false,
+    atOnce = 1,
+  }: { onError: (error: unknown) => void; isForAll?: (error: unknown) => boolean; atOnce?: number },
+): Promise<void> {
+  const waiting = items.toReversed();
+  const takeTurns = async (): Promise<void> => {
+    for (let item = waiting.pop(); item !== undefined; item = waiting.pop()) {
+      try {
+        await work(item);
+      } catch (error) {
+        if (!isForAll(error)) {
+          onError(error);
+          continue;
+        }
+        waiting.length = 0;
+        throw error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, takeTurns));
+}
+
+/** One run per key in this process: who comes while it runs shares its result. */
+export type SingleFlight<Result> = {
+  run(key: string, start: () => Promise<Result>): Promise<Result>;
+  /** The run of this key, if there is one. */
+  running(key: string): Promise<Result> | undefined;
+  /** Resolves when nothing runs any more. */
+  settled(): Promise<void>;
+};
+
+export function createSingleFlight<Result>(): SingleFlight<Result> {
+  const flights = new Map<string, Promise<Result>>();
+  return {
+    run(key, start) {
+      const current = flights.get(key);
+      if (current !== undefined) return current;
+      const flight = start().finally(() => flights.delete(key));
+      flights.set(key, flight);
+      return flight;
+    },
+    running: (key) => flights.get(key),
+    async settled() {
+      while (flights.size > 0) await Promise.allSettled(flights.values());
+    },
+  };
+}

@@ -1,0 +1,187 @@
+import { randomUUID } from "node:crypto";
+import { EventEmitter } from "node:events";
+import { Cluster } from "ioredis";
+import type { RedisClient } from "./redis.ts";
+
+/**
+ * Locks that keep replicas from crowding, and messages that wake who waits. Neither is relied on for correctness: a lock
+ * may be lost at any moment and a message may never arrive.
+ */
+export type Leases = {
+  /**
+   * Asks for the lock of a key, once.
+   * - `owned`: nobody else has it for `leaseMs`; `release` gives it back, and only if it is still ours.
+   * - `held`: somebody else has it.
+   * - `unavailable`: the lock service does not answer; go on without it.
+   */
+  acquire(key: string, leaseMs: number): Promise<LeaseResult>;
+  announce(news: RefreshNews): void;
+  /** Calls back for every message, those of this process included. */
+  listen(listener: (news: RefreshNews) => void): void;
+  /** Whether locks and what else is written can be had right now. Never rejects. */
+  available(): Promise<boolean>;
+  close(): Promise<void>;
+};
+
+type LeaseResult = { state: "owned"; release: () => void } | { state: "held" } | { state: "unavailable" };
+
+/** What became of a refresh. Holds no token. */
+export type RefreshNews = {
+  connection: string;
+  generation: number;
+  attempt: string;
+  outcome: "started" | "stored" | "failed";
+};
+
+/** Redis delivers what is published to subscribers in all of its databases: another installation may have another one. */
+export function newsChannel(redis: RedisClient): string {
+  return `freshet:refresh:${"db" in redis.options ? redis.options.db : 0}`;
+}
+
+/** Deletes the lock only while it is still ours: a successor's lock is never freed. */
+const compareAndDelete = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
+
+/** By which replicas know what another one of theirs has written to Redis. */
+export type Proofs = {
+  sign(purpose: string, text: string): string;
+  verify(purpose: string, text: string, proof: string): "authentic" | "forged" | "unknown_key";
+};
+
+type Options = {
+  redis: RedisClient;
+  /** A connection of its own: while it listens it takes no other commands. */
+  subscriber: RedisClient;
+  /** Messages carry a proof: a made-up one could end a wait, or cause a refresh. */
+  keyring: Proofs;
+  /** Told of each failure: of the connections, and of what Redis refuses since it is full or read-only. */
+  onError: (error: Error) => void;
+  /** Told of each answer to what is written: Redis is well. */
+  onTaken: () => void;
+  /** Told of a message that nobody of ours sent. */
+  onRejected: () => void;
+};
+
+/** Written to see whether Redis takes anything, and gone by itself. In a cluster the many lie on all of its nodes. */
+const probeKeys = (redis: RedisClient): string[] =>
+  Array.from({ length: redis instanceof Cluster ? 16 : 1 }, (_none, index) => `freshet:ready:${index}`);
+const probeMs = 10_000;
+
+const purpose = "news";
+/** Longer than any of ours. */
+const mostCharacters = 1000;
+/** So that a message that is sent again counts once. */
+const mostRemembered = 20_000;
+
+/** Locks in Redis 6.2+ or Valkey, shared by all replicas. Never throws: what fails is `unavailable`. */
+export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken, onRejected }: Options): Leases {
+  const channel = newsChannel(redis);
+  const listeners: ((news: RefreshNews) => void)[] = [];
+  const heard = new Set<string>();
+  redis.on("error", onError);
+  subscriber.on("error", onError);
+  subscriber.on("ready", () => void subscriber.subscribe(channel).catch(onError));
+  subscriber.on("message", (from: string, text: string) => {
+    if (from !== channel) return;
+    const message = parseMessage(text);
+    if (message === null) return onRejected();
+    const { news, nonce, proof } = message;
+    const judged = keyring.verify(purpose, signedText(news, nonce), proof);
+    if (judged === "forged") return onRejected();
+    if (judged === "unknown_key") return; // a replica with another key: who waits for it asks Postgres
+    if (heard.has(proof)) return;
+    heard.add(proof);
+    if (heard.size > mostRemembered) heard.delete(heard.values().next().value as string);
+    for (const listener of listeners) listener(news);
+  });
+
+  const deleteOwn = (key: string, owner: string) => void redis.eval(compareAndDelete, 1, key, owner).catch(onError);
+
+  return {
+    async acquire(key, leaseMs) {
+      const owner = randomUUID();
+      try {
+        const reply = await redis.set(key, owner, "PX", leaseMs, "NX");
+        onTaken();
+        if (reply !== "OK") return { state: "held" };
+        return { state: "owned", release: () => deleteOwn(key, owner) };
+      } catch (error) {
+        onError(error as Error);
+        // The SET may have been applied although its reply did not come.
+        deleteOwn(key, owner);
+        return { state: "unavailable" };
+      }
+    },
+    announce(news) {
+      const nonce = randomUUID();
+      const message = { ...news, nonce, proof: keyring.sign(purpose, signedText(news, nonce)) };
+      void redis.publish(channel, JSON.stringify(message)).catch(onError);
+    },
+    listen: (listener) => void listeners.push(listener),
+    async available() {
+      try {
+        await Promise.all(probeKeys(redis).map((key) => redis.set(key, "1", "PX", probeMs)));
+        onTaken();
+        return true;
+      } catch (error) {
+        onError(error as Error);
+        return false;
+      }
+    },
+    async close() {
+      redis.disconnect();
+      subscriber.disconnect();
+    },
+  };
+}
+
+function signedText({ connection, generation, attempt, outcome }: RefreshNews, nonce: string): string {
+  return JSON.stringify([connection, generation, attempt, outcome, nonce]);
+}
+
+/** Null: it has not the form of a message; whoever shares this Redis may publish what they like. */
+function parseMessage(text: string): { news: RefreshNews; nonce: string; proof: string } | null {
+  if (text.length > mostCharacters) return null;
+  try {
+    const { connection, generation, attempt, outcome, nonce, proof } = JSON.parse(text) as RefreshNews & {
+      nonce: string;
+      proof: string;
+    };
+    const isNews =
+      typeof connection === "string" &&
+      typeof generation === "number" &&
+      typeof attempt === "string" &&
+      ["started", "stored", "failed"].includes(outcome) &&
+      typeof nonce === "string" &&
+      typeof proof === "string";
+    return isNews ? { news: { connection, generation, attempt, outcome }, nonce, proof } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Locks and messages for one process: embedded and single-replica deployments. */
+export function createMemoryLeases({ monotonicMs }: { monotonicMs: () => number }): Leases {
+  const heldUntil = new Map<string, { owner: symbol; untilMs: number }>();
+  const news = new EventEmitter();
+  return {
+    async acquire(key, leaseMs) {
+      const current = heldUntil.get(key);
+      if (current !== undefined && current.untilMs > monotonicMs()) return { state: "held" };
+      const owner = Symbol(key);
+      heldUntil.set(key, { owner, untilMs: monotonicMs() + leaseMs });
+      return {
+        state: "owned",
+        release() {
+          if (heldUntil.get(key)?.owner === owner) heldUntil.delete(key);
+        },
+      };
+    },
+    announce: (message) => void news.emit("news", message),
+    listen: (listener) => void news.on("news", (message: RefreshNews) => listener(message)),
+    available: async () => true,
+    async close() {
+      heldUntil.clear();
+      news.removeAllListeners();
+    },
+  };
+}

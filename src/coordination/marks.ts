@@ -1,0 +1,193 @@
+import { DatabaseSync } from "node:sqlite";
+import type { RedisClient } from "./redis.ts";
+
+/** The newest generation and version of a connection that are known to have been stored. */
+export type Mark = { generation: number; version: number };
+
+/**
+ * What Postgres held, remembered outside of it: a row behind its mark has gone back in time with a restored database, and
+ * its refresh token has most likely been spent. Never throws: null where the place does not answer.
+ */
+export type Marks = {
+  /** Notes what has been COMMITted. A mark never goes down by this. Does not wait. */
+  raise(connectionId: string, mark: Mark): void;
+  /** The same for many, and gives those that were higher already. */
+  compare(marks: ReadonlyMap<string, Mark>): Promise<Map<string, Mark> | null>;
+  read(connectionId: string): Promise<Mark | null>;
+  /** The connection was deleted: any row of its id comes from the past. */
+  close(connectionId: string, version: number): void;
+};
+
+/** No row reaches it by refreshing, and there is room above it. */
+export const deletedGeneration = 2_000_000_000;
+
+const key = "freshet:generations";
+const purpose = "marks";
+
+/** Sets each field that still holds what was read, and returns how many do not. Whatever else has our key is no marks. */
+const swapAll = `
+local kind = redis.call("type", KEYS[1]).ok
+if kind ~= "hash" and kind ~= "none" then redis.call("del", KEYS[1]) end
+local lost = 0
+for i = 1, #ARGV, 3 do
+  if (redis.call("hget", KEYS[1], ARGV[i]) or "") == ARGV[i + 1] then
+    redis.call("hset", KEYS[1], ARGV[i], ARGV[i + 2])
+  else
+    lost = lost + 1
+  end
+end
+return lost`;
+
+/** Who meets others that raise the same marks looks again; after so often the next comparison has to do. */
+const mostRounds = 20;
+
+type Proofs = {
+  sign(purpose: string, text: string): string;
+  /** `silent`: only another replica can tell. */
+  judge(purpose: string, text: string, proof: string): Promise<"authentic" | "absent" | "silent">;
+};
+
+type Options = {
+  redis: RedisClient;
+  proofs: Proofs;
+  onError: (error: Error) => void;
+  /** Told of a mark that nobody of ours wrote. */
+  onRejected: (connectionId: string) => void;
+};
+
+type Standing = { bytes: Buffer; mark: Mark | null; isSilent: boolean };
+
+/**
+ * Marks in Redis, for all replicas. What Redis forgets is noted anew, and only from then on guarded. Each carries a proof, for a
+ * mark that is too high would hold up its connection for good: one without it counts as absent, and is written over. One that
+ * only another replica can judge is left as it is. An older mark that is put back is only lower.
+ */
+export function createRedisMarks({ redis, proofs, onError, onRejected }: Options): Marks {
+  const judge = async (id: string, bytes: Buffer | null): Promise<Standing> => {
+    const none = { bytes: bytes ?? Buffer.alloc(0), mark: null, isSilent: false };
+    if (bytes === null) return none;
+    const read = parse(bytes.subarray(0, 200).toString("latin1"));
+    const end = read === null ? "absent" : await proofs.judge(purpose, textOf(id, read.mark), read.proof);
+    if (end === "authentic" && read !== null) return { ...none, mark: read.mark };
+    if (end === "silent") return { ...none, isSilent: true };
+    onRejected(id);
+    return none;
+  };
+
+  const readAll = async (ids: readonly string[]): Promise<Standing[]> => {
+    if (ids.length === 0) return [];
+    const found = await redis.hmgetBuffer(key, ...ids).catch((error: unknown) => {
+      if (!(error instanceof Error) || !error.message.startsWith("WRONGTYPE")) throw error;
+      onRejected("");
+      return ids.map(() => null);
+    });
+    return await Promise.all(ids.map((id, index) => judge(id, found[index] ?? null)));
+  };
+
+  /** Raises those that are lower than what comes, and returns what stands above. */
+  const raise = async (marks: ReadonlyMap<string, Mark>, round = 1): Promise<Map<string, Mark>> => {
+    const higher = new Map<string, Mark>();
+    const swaps: (string | Buffer)[] = [];
+    const standing = await readAll([...marks.keys()]);
+    [...marks].forEach(([id, mark], index) => {
+      const { bytes, mark: known, isSilent } = standing[index] as Standing;
+      if (known !== null && known.generation > mark.generation) higher.set(id, known);
+      const isLower = known === null || known.generation < mark.generation;
+      if (!isSilent && isLower) swaps.push(id, bytes, signed(id, mark));
+    });
+    const lost = swaps.length === 0 ? 0 : await redis.eval(swapAll, 1, key, ...swaps);
+    return lost === 0 || round === mostRounds ? higher : await raise(marks, round + 1);
+  };
+
+  const signed = (id: string, mark: Mark): string =>
+    `${mark.generation}:${mark.version}:${proofs.sign(purpose, textOf(id, mark))}`;
+
+  const orNull = async <Result>(work: Promise<Result>): Promise<Result | null> => {
+    try {
+      return await work;
+    } catch (error) {
+      onError(error as Error);
+      return null;
+    }
+  };
+
+  return {
+    raise: (connectionId, mark) => void orNull(raise(new Map([[connectionId, mark]]))),
+    compare: async (marks) => await orNull(raise(marks)),
+    read: async (connectionId) => (await orNull(readAll([connectionId])))?.[0]?.mark ?? null,
+    close: (connectionId, version) =>
+      void orNull(redis.hset(key, connectionId, signed(connectionId, { generation: deletedGeneration, version }))),
+  };
+}
+
+function textOf(connectionId: string, { generation, version }: Mark): string {
+  return JSON.stringify([connectionId, generation, version]);
+}
+
+function parse(text: string): { mark: Mark; proof: string } | null {
+  const [, generation, version, proof] = /^(\d{1,10}):(\d{1,10}):([\w.-]{1,100})$/.exec(text) ?? [];
+  if (proof === undefined) return null;
+  return { mark: { generation: Number(generation), version: Number(version) }, proof };
+}
+
+type FileMarks = Marks & { end(): void };
+
+/**
+ * Marks in a file of this broker's own folder: they guard a deployment of one replica. Without a working disk they guard nothing.
+ * They carry no proof: who can write there has the keys beside it, or could run another broker in its place.
+ */
+export function createFileMarks(path: string, onError: (error: Error) => void): FileMarks {
+  try {
+    return openMarks(new DatabaseSync(path), onError);
+  } catch (error) {
+    onError(error as Error);
+    return { raise() {}, compare: async () => null, read: async () => null, close() {}, end() {} };
+  }
+}
+
+function openMarks(file: DatabaseSync, onError: (error: Error) => void): FileMarks {
+  // A mark that a power cut takes away leaves one row unguarded; waiting for the disk at each refresh would cost every one.
+  file.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
+  file.exec(
+    "CREATE TABLE IF NOT EXISTS marks (id TEXT PRIMARY KEY, generation INTEGER, version INTEGER) WITHOUT ROWID",
+  );
+  const select = file.prepare("SELECT generation, version FROM marks WHERE id = ?");
+  const raise = file.prepare(`INSERT INTO marks VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE
+    SET generation = excluded.generation, version = excluded.version WHERE excluded.generation > generation`);
+  const replace = file.prepare("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)");
+
+  const attempt = <Result>(work: () => Result): Result | null => {
+    try {
+      return work();
+    } catch (error) {
+      onError(error as Error);
+      return null;
+    }
+  };
+  const read = (id: string): Mark | null => (select.get(id) as Mark | undefined) ?? null;
+
+  return {
+    raise: (id, { generation, version }) => void attempt(() => raise.run(id, generation, version)),
+    async compare(marks) {
+      const higher = new Map<string, Mark>();
+      return attempt(() => {
+        file.exec("BEGIN IMMEDIATE");
+        try {
+          for (const [id, { generation, version }] of marks) {
+            raise.run(id, generation, version);
+            const known = read(id);
+            if (known !== null && known.generation > generation) higher.set(id, known);
+          }
+          file.exec("COMMIT");
+        } catch (error) {
+          file.exec("ROLLBACK");
+          throw error;
+        }
+        return higher;
+      });
+    },
+    read: async (id) => attempt(() => read(id)),
+    close: (id, version) => void attempt(() => replace.run(id, deletedGeneration, version)),
+    end: () => file.close(),
+  };
+}

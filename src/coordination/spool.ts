@@ -1,0 +1,235 @@
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { Cluster, type Redis } from "ioredis";
+import { eachAlone } from "../concurrency.ts";
+import type { RedisClient } from "./redis.ts";
+
+/** Which answer a record holds: the generation whose refresh token was spent for it, and the attempt. */
+export type SpoolKey = { connectionId: string; generation: number; attemptId: string };
+
+export type SpoolEntry = SpoolKey & { record: Uint8Array<ArrayBuffer> };
+
+/** Where answers wait that Postgres could not take yet. Records are sealed: a place sees no token. */
+export type SpoolPlace = {
+  readonly name: "data_dir" | "redis";
+  /** Resolves once the record would outlive this process. @throws when the place cannot take it */
+  put(entry: SpoolEntry): Promise<void>;
+  remove(key: SpoolKey): Promise<void>;
+  /** Everything that waits there, in no order. */
+  list(): Promise<SpoolEntry[]>;
+  /** The records of one generation. @throws when the place does not answer */
+  find(wanted: WantedSpool): Promise<SpoolEntry[]>;
+};
+
+/** `attemptId`: the attempt that stands in the row, whose answer is looked for first. */
+export type WantedSpool = { connectionId: string; generation: number; attemptId: string | null };
+
+const uuid = String.raw`[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`;
+const namePattern = new RegExp(`^(${uuid})\\.(\\d{1,10})\\.(${uuid})$`);
+
+/** A key as the name of a file. */
+export function nameOf({ connectionId, generation, attemptId }: SpoolKey): string {
+  return `${connectionId}.${generation}.${attemptId}`;
+}
+
+/** The key that a file is named after; null: it is none of ours, or was never finished. */
+export function keyOf(name: string): SpoolKey | null {
+  const [, connectionId, generation, attemptId] = namePattern.exec(name) ?? [];
+  if (connectionId === undefined || attemptId === undefined) return null;
+  return { connectionId, generation: Number(generation), attemptId };
+}
+
+const prefix = "spool:";
+/** Asked for at once, so that none waits longer than a command may take. */
+const readBatch = 50;
+const keyPattern = /^spool:([0-9a-f-]{36}):(\d{1,10})$/;
+const recordPattern = /^[A-Za-z0-9+/]+={0,2}$/;
+/** Of one generation: more is a flood that somebody else has written. */
+const mostFields = 256;
+const mostKeys = 10_000;
+/** No record is so long, as base64. */
+const mostCharacters = 1_000_000;
+
+/**
+ * Records in Redis 6.2+ or Valkey, where every replica finds them: a hash for each generation, with a field for each attempt.
+ * Others may write there too: what cannot be a record is passed over, and a flood of fields or keys is read up to a bound. Who
+ * can flood could as well delete.
+ * @param onRejected told of the connection under whose name something else stands; null: of many
+ */
+export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: string | null) => void): SpoolPlace {
+  const entryOf = (key: string, [attemptId, text]: [string, string]): SpoolEntry[] => {
+    const [, connectionId = "", generation] = keyPattern.exec(key) ?? [];
+    if (text.length > mostCharacters || !recordPattern.test(text)) {
+      onRejected(connectionId);
+      return [];
+    }
+    const record = new Uint8Array(Buffer.from(text, "base64"));
+    return [{ connectionId, generation: Number(generation), attemptId, record }];
+  };
+
+  /** The field of `attemptId`, however many there are beside it, and as many others as the bound lets in. */
+  const read = async (key: string, attemptId: string | null): Promise<SpoolEntry[]> => {
+    try {
+      const [own, [, flat]] = await Promise.all([
+        attemptId === null ? null : redis.hget(key, attemptId),
+        redis.hscan(key, 0, "COUNT", mostFields),
+      ]);
+      const fields = new Map<string, string>();
+      if (own !== null && attemptId !== null) fields.set(attemptId, own);
+      for (let at = 0; at + 1 < flat.length && fields.size < mostFields; at += 2) {
+        fields.set(flat[at] ?? "", flat[at + 1] ?? "");
+      }
+      return [...fields].flatMap((field) => entryOf(key, field));
+    } catch (error) {
+      if (!isWrongType(error)) throw error;
+      onRejected(keyPattern.exec(key)?.[1] ?? null);
+      return [];
+    }
+  };
+
+  return {
+    name: "redis",
+    async put({ connectionId, generation, attemptId, record }) {
+      const key = redisKeyOf(connectionId, generation);
+      const text = Buffer.from(record).toString("base64");
+      // Without an end: a record goes when its answer is stored, and not before.
+      await redis.hset(key, attemptId, text).catch(async (error: unknown) => {
+        if (!isWrongType(error)) throw error;
+        onRejected(connectionId);
+        await redis.del(key); // whatever it is, it is no answer
+        await redis.hset(key, attemptId, text);
+      });
+    },
+    async remove({ connectionId, generation, attemptId }) {
+      await redis.hdel(redisKeyOf(connectionId, generation), attemptId);
+    },
+    async list() {
+      const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
+      const found = (await Promise.all(nodes.map(scan))).flat();
+      if (found.length > mostKeys) onRejected(null);
+      const keys = found.slice(0, mostKeys);
+      const entries: SpoolEntry[] = [];
+      for (let next = 0; next < keys.length; next += readBatch) {
+        const batch = keys.slice(next, next + readBatch);
+        entries.push(...(await Promise.all(batch.map((key) => read(key, null)))).flat());
+      }
+      return entries;
+    },
+    find: async ({ connectionId, generation, attemptId }) =>
+      await read(redisKeyOf(connectionId, generation), attemptId),
+  };
+}
+
+function isWrongType(error: unknown): boolean {
+  return error instanceof Error && error.message.startsWith("WRONGTYPE");
+}
+
+function redisKeyOf(connectionId: string, generation: number): string {
+  return `${prefix}${connectionId}:${generation}`;
+}
+
+/** The keys of ours on one node, and not many more than the bound; a key may come twice. */
+async function scan(node: Redis): Promise<string[]> {
+  const keys = new Set<string>();
+  let cursor = "0";
+  do {
+    const [next, found] = await node.scan(cursor, "MATCH", `${prefix}*`, "COUNT", 1000);
+    for (const key of found) if (keyPattern.test(key)) keys.add(key);
+    cursor = next;
+  } while (cursor !== "0" && keys.size <= mostKeys);
+  return [...keys];
+}
+
+type FileSpool = SpoolPlace & {
+  /** At the start: what a process that has ended left unfinished is finished where it is whole, and else removed. */
+  finishParts(isWhole: (entry: SpoolEntry) => boolean): Promise<void>;
+};
+
+const unfinished = ".part";
+
+/**
+ * Records as files of a folder that this process alone holds, readable by its user only. One file each.
+ * @param onError told of a file that cannot be read: the others are listed without it
+ */
+export function createFileSpool(folder: string, onError: (error: unknown) => void): FileSpool {
+  const entryOf = async (name: string): Promise<SpoolEntry[]> => {
+    const key = keyOf(name);
+    if (key === null) return [];
+    try {
+      return [{ ...key, record: new Uint8Array(await readFile(join(folder, name))) }];
+    } catch (error) {
+      if (isMissing(error)) return []; // its answer has just been stored
+      throw error;
+    }
+  };
+  const names = async (): Promise<string[]> => {
+    try {
+      return await readdir(folder);
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+  };
+  return {
+    name: "data_dir",
+    async put(entry) {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      const path = join(folder, nameOf(entry));
+      await writeDurably(`${path}${unfinished}`, entry.record);
+      // Under its name only when it is whole: a start after a crash in between finds no half record.
+      await rename(`${path}${unfinished}`, path);
+      await syncFolder(folder);
+    },
+    async remove(key: SpoolKey) {
+      await rm(join(folder, nameOf(key)), { force: true });
+    },
+    async list() {
+      const entries: SpoolEntry[] = [];
+      await eachAlone(await names(), async (name) => entries.push(...(await entryOf(name))), { onError });
+      return entries;
+    },
+    async finishParts(isWhole) {
+      const all = await names().catch((error: unknown): string[] => {
+        onError(error); // what is done with the folder later says so again
+        return [];
+      });
+      const parts = all.filter((name) => name.endsWith(unfinished));
+      const finish = async (name: string): Promise<void> => {
+        const [path, key] = [join(folder, name), keyOf(name.slice(0, -unfinished.length))];
+        if (key === null) return;
+        const record = new Uint8Array(await readFile(path));
+        if (isWhole({ ...key, record })) await rename(path, join(folder, nameOf(key)));
+        else await rm(path);
+      };
+      await eachAlone(parts, finish, { onError });
+    },
+    async find({ connectionId, generation }) {
+      const own = (await names()).filter((name) => name.startsWith(`${connectionId}.${generation}.`));
+      return (await Promise.all(own.map(entryOf))).flat();
+    },
+  };
+}
+
+function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "ENOENT";
+}
+
+async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
+  const file = await open(path, "w", 0o600);
+  try {
+    await file.writeFile(bytes);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** The name of a new file is durable only when its folder is. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,153 @@
+import { placedLookups, type ProviderFile } from "./file.ts";
+import type { CaptureKnobs } from "./settings.ts";
+
+type Path = readonly string[];
+type Templates = Readonly<Record<string, string | null>> | undefined;
+type Knobs = {
+  url?: string;
+  headers?: Record<string, string | null>;
+  fields?: Record<string, string | null>;
+  assertion?: { audience?: string };
+  client_auth?: string | { header: string; value?: string } | { basic: string };
+};
+
+/** A text of a file that may hold templates, and which may stand there. */
+export type Place = {
+  path: Path;
+  text: string;
+  roots: readonly string[];
+  isUrl: boolean;
+  /** It is shown to browsers or callers: no secret may stand there. */
+  isShown?: boolean;
+};
+
+const captured = ["callback", "response", "account"];
+const common = ["client.id", "inputs", ...captured];
+const withSecret = [...common, "client.secret"];
+const anyField = [...withSecret, "redirect_uri", "scope"];
+/** What may stand in the fields of each request: nothing that is not there yet when it is sent. */
+const fieldRoots: Record<string, readonly string[]> = {
+  authorization_code: [...anyField, "code", "code_verifier"],
+  client_credentials: [...anyField, "credentials"],
+  password: [...anyField, "credentials"],
+  device_code: [...anyField, "device_code"],
+  refresh_token: [...anyField, "refresh_token", "access_token"],
+};
+const namedToken = ["token", "token_type_hint", "access_token", "refresh_token"];
+
+/** Every text of a file that may hold templates. */
+export function templatePlaces(file: ProviderFile): Place[] {
+  return [
+    ...authorizationPlaces(file),
+    ...tokenPlaces(file),
+    ...sidePlaces(file),
+    ...apiPlaces(file),
+    ...lookupPlaces(file),
+  ];
+}
+
+function authorizationPlaces({ authorization = {}, issuer, discovery }: ProviderFile): Place[] {
+  const path = ["authorization"];
+  return [
+    ...urlPlace(["issuer"], issuer, ["inputs"]),
+    ...urlPlace(["discovery", "metadata_url"], discovery?.metadata_url, ["inputs"]),
+    ...urlPlace([...path, "url"], authorization.url, ["inputs"]),
+    ...urlPlace([...path, "issuer"], authorization.issuer, ["inputs"]),
+    ...urlPlace([...path, "manual_redirect_uri"], authorization.manual_redirect_uri, []),
+    ...shown(mapPlaces([...path, "params"], authorization.params, ["client.id", "inputs", "redirect_uri", "scope"])),
+    ...Object.entries(authorization.params_with_scope ?? {}).flatMap(([scope, params]) =>
+      mapPlaces([...path, "params_with_scope", scope], params, []),
+    ),
+    ...defaultPlaces([...path, "callback", "capture"], authorization.callback?.capture),
+    ...knobPlaces([...path, "pushed"], authorization.pushed, { all: ["client.id", "inputs"], fields: [] }),
+  ];
+}
+
+function tokenPlaces({ token = {}, response = {} }: ProviderFile): Place[] {
+  const places = knobPlaces(["token"], token, { all: common, fields: [] });
+  places.push(...defaultPlaces(["response", "capture"], response.capture));
+  for (const [grant, knobs] of Object.entries(token.grants ?? {})) {
+    const path = ["token", "grants", grant];
+    places.push(...knobPlaces(path, knobs, { all: common, fields: fieldRoots[grant] ?? [] }));
+    if (!("refresh" in knobs)) continue;
+    const fields = fieldRoots["refresh_token"] ?? [];
+    places.push(...knobPlaces([...path, "refresh"], knobs.refresh, { all: common, fields }));
+  }
+  for (const [index, extra] of (response.extra_tokens ?? []).entries()) {
+    const path = ["response", "extra_tokens", String(index), "exchange"];
+    places.push(...knobPlaces(path, extra.exchange, { all: common, fields: [...anyField, "access_token"] }));
+  }
+  return places;
+}
+
+function sidePlaces({ device, revocation, introspection }: ProviderFile): Place[] {
+  const ofToken = { all: [...common, "access_token"], fields: [...withSecret, ...namedToken] };
+  return [
+    ...knobPlaces(["device"], device, { all: ["client.id", "inputs"], fields: ["client.id", "inputs", "scope"] }),
+    ...knobPlaces(["revocation"], revocation, ofToken),
+    ...knobPlaces(["introspection"], introspection, ofToken),
+  ];
+}
+
+function apiPlaces({ api = {} }: ProviderFile): Place[] {
+  const roots = [...common, "access_token"];
+  const { authorization } = api;
+  const value = typeof authorization === "string" ? authorization : authorization?.value;
+  return [
+    ...urlPlace(["api", "base_url"], api.base_url, common),
+    ...shown(textPlace(["api", "authorization"], value, roots)),
+    ...shown(mapPlaces(["api", "headers"], api.headers, roots)),
+  ];
+}
+
+function lookupPlaces(file: ProviderFile): Place[] {
+  const roots = [...common, "access_token"];
+  return placedLookups(file).flatMap(({ path, lookup }) =>
+    [
+      knobPlaces([...path, "request"], lookup.request, { all: common, fields: roots }),
+      shown(textPlace([...path, "value"], lookup.value, common)),
+      textPlace([...path, "select", "equals"], lookup.select?.equals, common),
+    ].flat(),
+  );
+}
+
+/** URL, headers and fields of one request. A secret may stand in headers and fields, never in the address. */
+function knobPlaces(
+  path: Path,
+  knobs: Knobs | null | undefined,
+  roots: { all: readonly string[]; fields: readonly string[] },
+): Place[] {
+  if (!knobs) return [];
+  const urlRoots = roots.all.filter((root) => root !== "access_token");
+  const auth = typeof knobs.client_auth === "object" ? Object.values(knobs.client_auth).at(-1) : undefined;
+  return [
+    ...urlPlace([...path, "url"], knobs.url, urlRoots),
+    ...textPlace([...path, "assertion", "audience"], knobs.assertion?.audience, urlRoots),
+    ...mapPlaces([...path, "headers"], knobs.headers, [...roots.all, "client.secret"]),
+    ...textPlace([...path, "client_auth"], auth, [...roots.all, "client.secret"]),
+    ...mapPlaces([...path, "fields"], knobs.fields, roots.fields),
+  ];
+}
+
+/** What stands in for a value that was not captured: it is made of inputs alone, since those are there before everything else. */
+function defaultPlaces(path: Path, captures: CaptureKnobs | undefined): Place[] {
+  return Object.entries(captures ?? {}).flatMap(([name, capture]) =>
+    textPlace([...path, name, "default"], typeof capture === "string" ? undefined : capture.default, ["inputs"]),
+  );
+}
+
+function shown(places: Place[]): Place[] {
+  return places.map((place) => ({ ...place, isShown: true }));
+}
+
+function urlPlace(path: Path, text: string | null | undefined, roots: readonly string[]): Place[] {
+  return typeof text === "string" ? [{ path, text, roots, isUrl: true }] : [];
+}
+
+function textPlace(path: Path, text: string | null | undefined, roots: readonly string[]): Place[] {
+  return typeof text === "string" ? [{ path, text, roots, isUrl: false }] : [];
+}
+
+function mapPlaces(path: Path, map: Templates, roots: readonly string[]): Place[] {
+  return Object.entries(map ?? {}).flatMap(([key, text]) => textPlace([...path, key], text, roots));
+}

@@ -1,0 +1,444 @@
+import { BrokerError } from "../../errors.ts";
+import {
+  type Capture,
+  type Captures,
+  type ConnectionGrant,
+  type Exchange,
+  fixedClientId,
+  type InputDefinition,
+  type Lookup,
+  lookupsOf,
+  type ProviderDefinition,
+  type ProviderRequest,
+} from "./definition.ts";
+import { domainIsPinned } from "./hosts.ts";
+import { fill, isDots, isHeaderSafe, splitUrl, templateNames, type TemplateValues } from "./template.ts";
+
+/** The inputs that a connection of this grant cannot do without: those that a template in force uses, as declared. */
+export function requiredInputs(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
+  return named("inputs", templatesInForce(definition, grant), Object.keys(definition.inputs));
+}
+
+/** The credentials that a connection of this grant needs, such as `username` and `password`. */
+export function requiredCredentials(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
+  const names = templatesInForce(definition, grant).flatMap(templateNames);
+  return [...new Set(names.filter((name) => name.startsWith("credentials.")).map((name) => name.slice(12)))];
+}
+
+/** The values of lookups that a connection of this grant cannot do without, as `account.X`. */
+export function requiredCaptures(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
+  const names = templatesInForce(definition, grant).flatMap(templateNames);
+  return [...new Set(names.filter((name) => name.startsWith("account.")))];
+}
+
+/** Whether a request for this grant's tokens holds the client's secret; if not, a secret is unused. */
+export function needsClientSecret(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
+  return exchangesOf(definition, grant).some(
+    (exchange) =>
+      exchange.clientAuth.kind !== "none" ||
+      requestTemplates(exchange).flatMap(templateNames).includes("client.secret"),
+  );
+}
+
+/** Whether a request of this grant says which scopes are wanted; if not, the provider gives what it gives. */
+export function asksForScopes(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
+  if (grant === "authorization_code" || grant === "import") return true;
+  const asking = grant === "device_code" ? definition.device : definition.exchanges[grant];
+  return asking ? requestTemplates(asking).flatMap(templateNames).includes("scope") : false;
+}
+
+type Requests = Pick<
+  ProviderDefinition,
+  "exchanges" | "refreshes" | "device" | "authorization" | "revocation" | "introspection"
+>;
+
+/** Whether the definition has an address that only its issuer's metadata can fill in. */
+export function lacksAddress(definition: Requests): boolean {
+  const { exchanges, refreshes, device, authorization, revocation, introspection } = definition;
+  const requests = [...Object.values(exchanges), ...Object.values(refreshes), device, authorization?.pushed];
+  return [...requests, authorization, revocation, introspection].some((request) => request?.url === "");
+}
+
+/**
+ * The inputs that stand in a host position of any URL of the definition, or decide whose metadata name its addresses: who
+ * sets one decides where secrets go.
+ */
+export function hostInputs(definition: ProviderDefinition): string[] {
+  const texts = [...withDefaults(definition, authorities(definition)), ...decidingAddresses(definition)];
+  return named("inputs", texts, Object.keys(definition.inputs));
+}
+
+/**
+ * Whether every URL that an input decides the host of stays within one registrable domain, whatever its value. Never of an
+ * input that decides whose metadata are read: what they name may be anywhere.
+ */
+export function pinsDomain(definition: ProviderDefinition, input: string): boolean {
+  const known = definition.inputs[input];
+  if (!known || decidingAddresses(definition).flatMap(templateNames).includes(`inputs.${input}`)) return false;
+  return withDefaults(definition, authorities(definition))
+    .filter((authority) => templateNames(authority).includes(`inputs.${input}`))
+    .every((authority) => domainIsPinned({ authority, name: `inputs.${input}`, input: known }));
+}
+
+/**
+ * Which inputs are set on the client and which on the connection: those that decide a host, unless pinned to a domain,
+ * are the client's where there is one, since whoever creates connections must not choose where its secret is sent.
+ */
+export function inputOwners(options: { definition: ProviderDefinition; grant: ConnectionGrant; hasClient: boolean }): {
+  client: string[];
+  connection: string[];
+} {
+  const { definition, grant, hasClient } = options;
+  const required = requiredInputs(definition, grant);
+  const client = hasClient ? clientInputs(definition).filter((name) => required.includes(name)) : [];
+  return { client, connection: required.filter((name) => !client.includes(name)) };
+}
+
+/** What has to be given before a connection of a grant can be made: names of inputs and credentials, each without a value of its own. */
+export type Needs = {
+  /** False: the definition fixes the client id, and no client is needed. */
+  client: boolean;
+  clientSecret: boolean;
+  /** Inputs that are set on the client. */
+  clientInputs: string[];
+  /** Inputs that are set on the connection. */
+  inputs: string[];
+  credentials: string[];
+};
+
+/** What a person must know to connect an account by this grant. */
+export function needsOf(definition: ProviderDefinition, grant: ConnectionGrant): Needs {
+  const client = fixedClientId(definition, grant) === null;
+  const owners = inputOwners({ definition, grant, hasClient: client });
+  const hasNoValue = (name: string) => {
+    const known = definition.inputs[name];
+    return known?.default === undefined && known?.generate === undefined && known?.optional !== true;
+  };
+  return {
+    client,
+    clientSecret: client && needsClientSecret(definition, grant),
+    clientInputs: owners.client, // a client's inputs have no defaults
+    inputs: owners.connection.filter(hasNoValue),
+    credentials: requiredCredentials(definition, grant),
+  };
+}
+
+/** The inputs that a client of this provider may hold. */
+export function clientInputs(definition: ProviderDefinition): string[] {
+  return hostInputs(definition).filter((name) => !pinsDomain(definition, name));
+}
+
+/**
+ * Why a value cannot be sent where the definition puts it; null: it can. `name`: as in its templates, `inputs.shop`, `client.id`. A request
+ * that cannot be built would only be found out when a person has consented.
+ */
+export function whyUnsendable(definition: ProviderDefinition, name: string, value: string): string | null {
+  const { api, authorization, issuer, metadataUrl } = definition;
+  const all = [...allRequests(definition), { url: authorization?.url, headers: api.headers, clientAuth: null }];
+  const holds = (text: string | null | undefined) => templateNames(text ?? "").includes(name);
+  const inHeader = all.some(
+    ({ headers, clientAuth }) =>
+      Object.values(headers).some(holds) || (clientAuth?.kind === "header" && holds(clientAuth.value)),
+  );
+  if ((inHeader || holds(api.authorization.value)) && !isHeaderSafe(value)) {
+    return "is sent in a header, which can carry ASCII and Latin-1 characters only";
+  }
+  const inUrl = [issuer, metadataUrl, api.baseUrl, ...all.map(({ url }) => url)].some((url) =>
+    holds(splitUrl(url ?? "").rest),
+  );
+  return inUrl && isDots(value) ? "is a part of an address, and must not be dots alone" : null;
+}
+
+function allRequests(definition: ProviderDefinition) {
+  const { exchanges, refreshes, lookups, lookupsByGrant } = definition;
+  return [
+    ...Object.values(exchanges),
+    ...Object.values(refreshes),
+    ...sideRequests(definition),
+    ...[lookups, ...Object.values(lookupsByGrant)].flat().flatMap(({ request }) => request ?? []),
+  ];
+}
+
+/** Issuer and place of the metadata, where those fill in an address. */
+function decidingAddresses({ isDiscovered, issuer, metadataUrl }: ProviderDefinition): string[] {
+  return isDiscovered ? [issuer ?? "", metadataUrl ?? ""] : [];
+}
+
+function named(root: string, texts: readonly string[], declared: readonly string[]): string[] {
+  const used = new Set(texts.flatMap(templateNames));
+  return declared.filter((name) => used.has(`${root}.${name}`));
+}
+
+function exchangesOf(definition: ProviderDefinition, grant: ConnectionGrant): Exchange[] {
+  return [definition.exchanges[grant], definition.refreshes[grant]].filter((exchange) => exchange !== undefined);
+}
+
+function requestTemplates(request: Omit<ProviderRequest, "clientAuth">): string[] {
+  return [request.url, ...Object.values(request.headers), ...Object.values(request.fields)];
+}
+
+function lookupTemplates({ request, value, select }: Lookup): string[] {
+  return [...(request ? requestTemplates(request) : []), value ?? "", select?.equals ?? ""];
+}
+
+/** Beside the grant's own exchanges. */
+function sideRequests({ authorization, device, revocation, introspection, extraTokens }: ProviderDefinition) {
+  return [
+    authorization?.pushed,
+    device,
+    revocation,
+    introspection,
+    ...extraTokens.map((extra) => extra.exchange),
+  ].filter((request) => request !== null && request !== undefined);
+}
+
+function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
+  const { authorization, api, issuer, metadataUrl } = definition;
+  const requests = [...exchangesOf(definition, grant), ...sideRequests(definition)];
+  const texts = [
+    ...(grant === "authorization_code" && authorization
+      ? [authorization.url, ...Object.values(authorization.params)]
+      : []),
+    ...requests.flatMap(requestTemplates),
+    ...lookupsOf(definition, grant).flatMap(lookupTemplates),
+    issuer ?? "",
+    metadataUrl ?? "",
+    api.baseUrl ?? "",
+    api.authorization.value,
+    ...Object.values(api.headers),
+  ];
+  return withDefaults(
+    definition,
+    texts.filter((text) => text !== null),
+  );
+}
+
+/** The same, and what stands in for the captured values that they use. */
+function withDefaults({ authorization, response }: ProviderDefinition, texts: readonly string[]): string[] {
+  const used = new Set(texts.flatMap(templateNames));
+  const captures = { callback: authorization?.callback.capture ?? {}, response: response.capture };
+  const defaults = Object.entries(captures).flatMap(([root, all]) =>
+    Object.entries(all).flatMap(([name, { default: text }]) => (used.has(`${root}.${name}`) ? (text ?? []) : [])),
+  );
+  return [...texts, ...defaults];
+}
+
+function authorities(definition: ProviderDefinition): string[] {
+  const urls = [
+    definition.issuer,
+    definition.metadataUrl,
+    definition.authorization?.url,
+    ...allRequests(definition).map(({ url }) => url),
+    definition.api.baseUrl,
+  ];
+  return urls.filter((url) => typeof url === "string").map((url) => splitUrl(url).authority);
+}
+
+type Given = Readonly<Record<string, unknown>>;
+
+const longestInput = 2_000;
+
+/**
+ * The inputs of a new connection, to be stored with it: those given, checked, and for those that a template in force uses
+ * and nobody gave, the generated or default value. Inputs that belong to its client are not among them.
+ * @throws BrokerError `invalid_request` naming the input and what is allowed
+ */
+export function resolveInputs(options: {
+  definition: ProviderDefinition;
+  grant: ConnectionGrant;
+  given: Given;
+  /** The inputs of the connection's client; null: it has no client. */
+  clientInputs: Readonly<Record<string, string>> | null;
+  randomBytes: (size: number) => Uint8Array;
+}): Record<string, string> {
+  const { definition, grant, given, clientInputs: onClient, randomBytes } = options;
+  const owners = inputOwners({ definition, grant, hasClient: onClient !== null });
+  const inputs = checkInputs({ definition, given, onClient: onClient ? clientInputs(definition) : [] });
+  for (const name of owners.client) {
+    if (!onClient?.[name]) {
+      throw invalid(name, `is missing on the client, where it is set${hint(definition.inputs[name])}`);
+    }
+  }
+  for (const name of owners.connection) inputs[name] ??= standIn({ definition, name, randomBytes });
+  return inputs;
+}
+
+/**
+ * The inputs of a client, checked: only those that decide a host and are not pinned to a domain, none of them required.
+ * @throws BrokerError `invalid_request`
+ */
+export function resolveClientInputs(options: { definition: ProviderDefinition; given: Given }): Record<string, string> {
+  const { definition, given } = options;
+  const allowed = clientInputs(definition);
+  for (const name of Object.keys(given)) {
+    if (allowed.includes(name)) continue;
+    const known =
+      allowed.length > 0 ? `only ${allowed.join(", ")} is set there` : "this provider has none that is set there";
+    throw invalid(name, `is not an input of a client: ${known}`);
+  }
+  return checkInputs({ definition, given, onClient: [] });
+}
+
+/**
+ * Inputs to change on a connection, checked; nothing is added to them.
+ * @throws BrokerError `invalid_request`
+ */
+export function checkInputChanges(options: {
+  definition: ProviderDefinition;
+  given: Given;
+  hasClient: boolean;
+}): Record<string, string> {
+  const { definition, given, hasClient } = options;
+  return checkInputs({ definition, given, onClient: hasClient ? clientInputs(definition) : [] });
+}
+
+/** Inputs apart from those that are secrets, which are kept sealed. */
+export function splitInputs(
+  definition: ProviderDefinition,
+  inputs: Readonly<Record<string, string>>,
+): { open: Record<string, string>; secret: Record<string, string> } {
+  const isSecret = ([name]: [string, string]) => definition.inputs[name]?.secret === true;
+  const entries = Object.entries(inputs);
+  return {
+    open: Object.fromEntries(entries.filter((entry) => !isSecret(entry))),
+    secret: Object.fromEntries(entries.filter(isSecret)),
+  };
+}
+
+function checkInputs(options: {
+  definition: ProviderDefinition;
+  given: Given;
+  onClient: readonly string[];
+}): Record<string, string> {
+  const { definition, given, onClient } = options;
+  const inputs: Record<string, string> = {};
+  for (const [name, value] of Object.entries(given)) {
+    const known = Object.hasOwn(definition.inputs, name) ? definition.inputs[name] : undefined;
+    if (!known) throw unknownInput(definition, name);
+    if (onClient.includes(name)) {
+      throw invalid(name, "decides where the client's secret is sent: set it on the client, not here");
+    }
+    const checked = checkValue({ name, value, known });
+    const why = whyUnsendable(definition, `inputs.${name}`, checked);
+    if (why !== null) throw invalid(name, why);
+    inputs[name] = checked;
+  }
+  return inputs;
+}
+
+function checkValue({ name, value, known }: { name: string; value: unknown; known: InputDefinition }): string {
+  if (typeof value !== "string" || value === "") throw invalid(name, "must be a string that is not empty");
+  if (value.length > longestInput) throw invalid(name, `must not be longer than ${longestInput} characters`);
+  if (/\p{Cc}/u.test(value) || !value.isWellFormed()) throw invalid(name, "must not hold control characters");
+  if (known.enum && !known.enum.includes(value)) throw invalid(name, `must be one of: ${known.enum.join(", ")}`);
+  if (known.pattern && !new RegExp(known.pattern, "u").test(value)) {
+    throw invalid(name, `must match ${known.pattern}${hint(known)}`);
+  }
+  return value;
+}
+
+function standIn(options: {
+  definition: ProviderDefinition;
+  name: string;
+  randomBytes: (size: number) => Uint8Array;
+}): string {
+  const { definition, name, randomBytes } = options;
+  const known = definition.inputs[name];
+  if (known?.default !== undefined) return known.default;
+  if (known?.generate === "uuid") return uuid(randomBytes(16));
+  if (known?.optional === true) return "";
+  const allowed = known?.enum ? `, one of: ${known.enum.join(", ")}` : "";
+  throw invalid(name, `is required by provider ${definition.id}${allowed}${hint(known)}`);
+}
+
+/** A version 4 UUID (RFC 9562, section 5.4) of 16 random bytes. */
+function uuid(random: Uint8Array): string {
+  const bytes = Buffer.from(random);
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+function unknownInput(definition: ProviderDefinition, name: string): BrokerError {
+  const names = Object.keys(definition.inputs);
+  const known = names.length > 0 ? `it has ${names.join(", ")}` : "it has none";
+  return new BrokerError(
+    "invalid_request",
+    `inputs: provider ${definition.id} has no input ${JSON.stringify(name.slice(0, 80))}; ${known}`,
+  );
+}
+
+function invalid(name: string, text: string): BrokerError {
+  return new BrokerError("invalid_request", `inputs.${name} ${text}`);
+}
+
+function hint(known: InputDefinition | undefined): string {
+  return known?.description ? ` (${known.description})` : "";
+}
+
+/** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */
+export function readCaptured(captures: Captures, read: (from: string) => unknown): Record<string, string> {
+  const captured: Record<string, string> = {};
+  for (const [name, capture] of Object.entries(captures)) {
+    const value = read(capture.from);
+    const text = typeof value === "number" ? String(value) : value;
+    if (typeof text !== "string" || !/^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(text)) continue;
+    if (fitsCapture(text, capture)) captured[name] = text;
+  }
+  return captured;
+}
+
+/** Whether a value is one that the definition takes there. */
+export function fitsCapture(text: string, { pattern, allowed }: Pick<Capture, "pattern" | "allowed">): boolean {
+  if (allowed !== null) return allowed.includes(text);
+  return pattern === null || new RegExp(pattern, "u").test(text);
+}
+
+type Stored = {
+  /** Of the callback and of answers. */
+  captured: Readonly<Record<string, string>>;
+  /** Of lookups. */
+  account: Readonly<Record<string, string>>;
+  /** Those of connection and client together. */
+  inputs: Readonly<Record<string, string>>;
+};
+
+/**
+ * What templates stand for of that which was captured. It may have been stored under an older definition, and may fill a host:
+ * only what the present one takes counts. What was never stored has its default, where it has one. A value that is stored and
+ * does not fit has none: the default may be another host than the one that gave the token.
+ */
+export function capturedValues(
+  { id, authorization, response, lookups, lookupsByGrant }: ProviderDefinition,
+  { captured, account, inputs }: Stored,
+): Required<Pick<TemplateValues, "callback" | "response" | "account" | "misfits">> {
+  const misfits: Record<string, string> = {};
+  const inForce = (root: string, captures: Captures, stored: Stored["captured"]): Record<string, string> => {
+    const values: Record<string, string> = {};
+    for (const [name, capture] of Object.entries(captures)) {
+      const value = Object.hasOwn(stored, name) ? stored[name] : defaultOf(capture, inputs);
+      if (value === undefined) continue;
+      if (fitsCapture(value, capture)) values[name] = value;
+      else if (Object.hasOwn(stored, name)) misfits[`${root}.${name}`] = misfit(id, `${root}.${name}`, capture);
+    }
+    return values;
+  };
+  const found = [lookups, ...Object.values(lookupsByGrant)].flat();
+  return {
+    callback: inForce("callback", authorization?.callback.capture ?? {}, captured),
+    response: inForce("response", response.capture, captured),
+    account: Object.assign({}, ...found.map(({ capture }) => inForce("account", capture, account))),
+    misfits,
+  };
+}
+
+function misfit(id: string, name: string, { pattern, allowed }: Capture): string {
+  const rule = allowed === null ? `what matches ${pattern}` : allowed.join(", ");
+  return `nothing was sent: the definition "${id}" does not take the value of ${name} that is stored for this connection, only ${rule}; add the value to the definition, or connect the account again`;
+}
+
+function defaultOf({ default: template }: Capture, inputs: Stored["inputs"]): string | undefined {
+  if (template === null) return undefined;
+  const isLacking = templateNames(template).some((name) => !inputs[name.slice("inputs.".length)]);
+  return isLacking ? undefined : (fill(template, { inputs }) ?? undefined);
+}

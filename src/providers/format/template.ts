@@ -1,0 +1,170 @@
+import { BrokerError } from "../../errors.ts";
+
+/** What templates stand for. Holds plain secrets: never log one. */
+export type TemplateValues = {
+  client?: { id: string; secret?: string | null | undefined; assertion?: string | undefined } | null | undefined;
+  inputs?: Readonly<Record<string, string>> | undefined;
+  /** Those of the inputs that are secrets. */
+  secretInputs?: Readonly<Record<string, string>> | undefined;
+  /** Captured from the callback of the authorization request. */
+  callback?: Readonly<Record<string, string>> | undefined;
+  /** Captured from answers of the token endpoint. */
+  response?: Readonly<Record<string, string>> | undefined;
+  /** Captured from lookups after connecting. */
+  account?: Readonly<Record<string, string>> | undefined;
+  /** Of captured values that are stored and that the definition does not take, by their names: what to say where one is needed. */
+  misfits?: Readonly<Record<string, string>> | undefined;
+  credentials?: Readonly<Record<string, string>> | undefined;
+  code?: string | undefined;
+  codeVerifier?: string | undefined;
+  redirectUri?: string | undefined;
+  refreshToken?: string | undefined;
+  accessToken?: string | undefined;
+  deviceCode?: string | undefined;
+  /** The token that is revoked or asked about. */
+  token?: { value: string; hint: "access_token" | "refresh_token" } | undefined;
+  /** Already joined with the definition's separator. */
+  scope?: string | undefined;
+};
+
+const templatePattern = /\{([^{}]*)\}/g;
+
+/** Templates whose value may be lacking: the field that holds one is then left out. */
+const optionalNames = new Set(["scope", "redirect_uri", "code_verifier"]);
+
+/** The names between braces, in order: `client.id`, `inputs.shop_url`, `code`, … */
+export function templateNames(text: string): string[] {
+  return [...text.matchAll(templatePattern)].map((match) => match[1] ?? "");
+}
+
+/** Whether braces stand alone, outside a template. */
+export function hasLooseBraces(text: string): boolean {
+  return /[{}]/.test(text.replaceAll(templatePattern, ""));
+}
+
+/** The part of a URL that decides where it leads (scheme, host, port), and the rest of it; both may hold templates. */
+export function splitUrl(text: string): { authority: string; rest: string } {
+  const authority = /^([a-z]+:\/\/)?[^/?#]*/i.exec(text)?.[0] ?? "";
+  return { authority, rest: text.slice(authority.length) };
+}
+
+function lookUp(name: string, values: TemplateValues): string | null | undefined {
+  const [root = "", key] = name.split(".", 2);
+  if (key !== undefined) {
+    const map: Readonly<Record<string, string>> | undefined = {
+      inputs: { ...values.inputs, ...values.secretInputs },
+      callback: values.callback,
+      response: values.response,
+      account: values.account,
+      credentials: values.credentials,
+    }[root];
+    if (root === "client") return clientValue(key, values);
+    return map && Object.hasOwn(map, key) ? map[key] : undefined;
+  }
+  const single: Record<string, string | undefined> = {
+    code: values.code,
+    code_verifier: values.codeVerifier,
+    redirect_uri: values.redirectUri,
+    refresh_token: values.refreshToken,
+    access_token: values.accessToken,
+    device_code: values.deviceCode,
+    token: values.token?.value,
+    token_type_hint: values.token?.hint,
+    scope: values.scope,
+  };
+  return single[root];
+}
+
+function clientValue(key: string, { client }: TemplateValues): string | null | undefined {
+  return { id: client?.id, secret: client?.secret, assertion: client?.assertion }[key];
+}
+
+function missing(name: string, { misfits = {} }: TemplateValues): BrokerError {
+  const misfit = Object.hasOwn(misfits, name) ? misfits[name] : undefined;
+  if (misfit !== undefined) return new BrokerError("provider_unavailable", misfit, { retryAfterSeconds: 60 });
+  if (name === "client.id") return new BrokerError("client_rejected", "this connection needs a client, and has none");
+  if (name === "client.secret") return new BrokerError("client_rejected", "the client has no client_secret; set one");
+  return new BrokerError("needs_reauthorization", `the provider's request needs ${name}, which this connection lacks`);
+}
+
+/**
+ * Fills a template. Null when an optional value (scope, redirect_uri, code_verifier, an input that is empty) is lacking: what
+ * holds it is left out.
+ * @throws BrokerError naming any other value that is lacking; never the value of one.
+ */
+export function fill(
+  text: string,
+  values: TemplateValues,
+  encode: (value: string, name: string) => string = (value) => value,
+): string | null {
+  let left = false;
+  const filled = text.replaceAll(templatePattern, (_match, name: string) => {
+    const value = lookUp(name, values);
+    if (typeof value === "string" && value !== "") return encode(value, name);
+    const isLeftOut = value === "" && name.startsWith("inputs.");
+    if (!isLeftOut && !optionalNames.has(name)) throw missing(name, values);
+    left = true;
+    return "";
+  });
+  return left ? null : filled;
+}
+
+function encodePathValue(value: string): string {
+  if (isDots(value)) {
+    throw new BrokerError("invalid_request", "an input that stands in a path cannot be dots alone");
+  }
+  return encodeURIComponent(value.toWellFormed());
+}
+
+/**
+ * Fills the templates of a URL: those in a host position as they are (their pattern was checked), the others
+ * percent-encoded, so that no value can add a path segment, a query or a host.
+ */
+export function fillUrl(text: string, values: TemplateValues): string {
+  const { authority, rest } = splitUrl(text);
+  return `${fill(authority, values) ?? ""}${fill(rest, values, encodePathValue) ?? ""}`;
+}
+
+/** Fills every template of a map, leaving out the entries whose optional value is lacking. */
+export function fillAll(
+  templates: Readonly<Record<string, string>>,
+  values: TemplateValues,
+  encode?: (value: string, name: string) => string,
+): [string, string][] {
+  const entries: [string, string][] = [];
+  for (const [key, template] of Object.entries(templates)) {
+    const value = fill(template, values, encode);
+    if (value !== null) entries.push([key, value]);
+  }
+  return entries;
+}
+
+/**
+ * Fills the templates of headers, as `fillAll` does. No value can add a header or end them (RFC 9110, section 5.5).
+ * @throws BrokerError naming a value that is lacking, or that no header can carry; never the value itself
+ */
+export function fillHeaders(
+  templates: Readonly<Record<string, string>>,
+  values: TemplateValues,
+): Record<string, string> {
+  return Object.fromEntries(fillAll(templates, values, checkedForHeader));
+}
+
+/** Whether a header can carry a value (RFC 9110, section 5.5): Latin-1 without control characters. */
+export function isHeaderSafe(value: string): boolean {
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
+}
+
+/** What a path cannot hold as one of its parts: it would lead elsewhere. */
+export function isDots(value: string): boolean {
+  return /^\.+$/.test(value);
+}
+
+function checkedForHeader(value: string, name: string): string {
+  if (isHeaderSafe(value)) return value;
+  const detail = `${name} holds a character that no header can carry, such as a line break`;
+  if (name.startsWith("client.")) throw new BrokerError("client_rejected", detail);
+  if (/^(inputs|credentials)\./.test(name)) throw new BrokerError("invalid_request", detail);
+  // The provider gave it, and what it gives next may be a good one.
+  throw new BrokerError("provider_unavailable", detail, { retryAfterSeconds: 60 });
+}

@@ -1,0 +1,202 @@
+import dns from "node:dns";
+import net from "node:net";
+import { quotedSetting } from "../../text.ts";
+import type { ProviderDefinition } from "../format/definition.ts";
+import { bareHost, type OutboundProxy, type Proxies } from "./outbound-proxy.ts";
+
+/**
+ * A URL leads to an address that this broker must not reach. Nothing was sent. The message names the host of the URL, and
+ * never what it resolves to.
+ */
+export class BlockedAddressError extends Error {
+  /** What the host resolves to, for the broker's log alone; null: the URL itself is refused. */
+  readonly resolved: string | null;
+
+  constructor(message: string, resolved: string | null = null) {
+    super(message);
+    this.name = "BlockedAddressError";
+    this.resolved = resolved;
+  }
+}
+
+type Address = { address: string; family: number };
+type Resolve = (host: string, answer: (error: Error | null, addresses: Address[]) => void) => void;
+
+/** The way to a URL: the lookup that gives the addresses that may be connected to, and the proxy; null: there is none. */
+export type Route = { url: URL; lookup: net.LookupFunction; proxy: OutboundProxy | null };
+
+export type Egress = {
+  /**
+   * Checks a URL of a provider after parsing, IP literals in all their spellings included, and gives the lookup that checks
+   * every resolved address when connecting. For the sandbox this broker's own origin is exempt, and reached directly.
+   * The proxy's own address is not checked: who runs this broker has named it. As a provider's address it is checked like any other.
+   * @throws BlockedAddressError
+   */
+  route(url: string, provider: EgressProvider): Route;
+};
+
+type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
+
+/**
+ * https to public addresses only. `networks` names others that may be reached, by http too, by every provider whose
+ * definition names none of its own.
+ */
+export function createEgress(options: {
+  networks: net.BlockList | null;
+  trustedOrigin: string | null;
+  proxies?: Pick<Proxies, "of">;
+  resolve?: Resolve;
+}): Egress {
+  const { trustedOrigin, proxies = direct, resolve = systemResolve } = options;
+  const parsed = new WeakMap<readonly string[], net.BlockList>();
+  const networksOf = ({ networks }: EgressProvider): net.BlockList | null => {
+    if (networks === null) return options.networks;
+    const own = parsed.get(networks) ?? parseNetworks(networks.join(","));
+    parsed.set(networks, own);
+    return own;
+  };
+  return {
+    route(text, provider) {
+      const url = parseUrl(text);
+      const networks = networksOf(provider);
+      const exempt = provider.isSandbox && url.origin === trustedOrigin;
+      const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
+      const literal = bareHost(url);
+      if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, null);
+      return { url, lookup: checkedLookup({ url, allowed, resolve }), proxy: exempt ? null : proxies.of(url) };
+    },
+  };
+}
+
+/**
+ * The networks of a comma list of CIDR blocks. An empty list names none.
+ * @throws RangeError with a text for people
+ */
+export function parseNetworks(text: string): net.BlockList {
+  const list = new net.BlockList();
+  for (const entry of text.split(",").map((part) => part.trim())) {
+    if (entry !== "") addNetwork(list, entry);
+  }
+  return list;
+}
+
+function addNetwork(list: net.BlockList, entry: string): void {
+  const [address = "", prefix = "", ...more] = entry.split("/");
+  const family = net.isIP(address);
+  const bits = family === 6 ? 128 : 32;
+  if (family === 0 || more.length > 0 || !/^\d{1,3}$/.test(prefix) || Number(prefix) > bits) {
+    throw new RangeError(`${quotedSetting(entry)} is not a CIDR block such as 10.0.0.0/8 or fd00::/8`);
+  }
+  list.addSubnet(address, Number(prefix), family === 6 ? "ipv6" : "ipv4");
+}
+
+function parseUrl(text: string): URL {
+  const url = URL.parse(text);
+  if (!url) throw new BlockedAddressError("not a URL");
+  if (url.protocol !== "https:" && url.protocol !== "http:") {
+    throw new BlockedAddressError("only https URLs are reached");
+  }
+  if (url.username !== "" || url.password !== "") {
+    throw new BlockedAddressError("a URL with a user name is not reached");
+  }
+  return url;
+}
+
+function mayReach(target: { address: string; scheme: string; networks: net.BlockList | null }): boolean {
+  const { address, scheme, networks } = target;
+  const family = net.isIP(address) === 6 ? "ipv6" : "ipv4";
+  if (networks?.check(address, family)) return true;
+  return scheme === "https:" && isPublic(address);
+}
+
+function checkedLookup(options: {
+  url: URL;
+  allowed: (address: string) => boolean;
+  resolve: Resolve;
+}): net.LookupFunction {
+  const { url, allowed, resolve } = options;
+  return (host, { all }, done) => {
+    resolve(host, (error, found) => {
+      // The connection goes to one of the addresses handed on here and is not resolved again: what is left out is out of reach.
+      const good = found.filter(({ address }) => allowed(address));
+      const [first] = good;
+      if (error) done(error, []);
+      else if (!first) done(blocked(url, found[0]?.address ?? "no address"), []);
+      else if (all) done(null, good);
+      else done(null, first.address, first.family);
+    });
+  };
+}
+
+const direct: Pick<Proxies, "of"> = { of: () => null };
+
+const systemResolve: Resolve = (host, answer) => {
+  dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));
+};
+
+/** Why a URL is refused whatever its host resolves to; null: that depends on the addresses, or it is reached. */
+export function whyNeverReached(url: URL, networks: net.BlockList | null): string | null {
+  const literal = bareHost(url);
+  const isLocal = /(^|\.)localhost\.?$/i.test(literal); // RFC 6761, section 6.3
+  const known = net.isIP(literal) !== 0 ? [literal] : isLocal ? ["127.0.0.1", "::1"] : null;
+  const someNetwork = (networks?.rules.length ?? 0) > 0;
+  const mayBe =
+    known === null
+      ? url.protocol === "https:" || someNetwork
+      : known.some((address) => mayReach({ address, scheme: url.protocol, networks }));
+  return mayBe ? null : blocked(url, null).message;
+}
+
+/** Says what is refused, by whose rule, and how whoever runs this broker allows it. */
+function blocked(url: URL, resolved: string | null): BlockedAddressError {
+  const literal = bareHost(url);
+  const family = net.isIP(literal);
+  const network = family === 0 ? "the network of its address" : `${literal}/${family === 4 ? 32 : 128}`;
+  const scheme = url.protocol === "https:" ? "" : " by http";
+  const rule = "the egress rules of this broker allow https to public addresses alone";
+  const remedy = `to allow it, put ${network} into \`networks\` of the definition or into PROVIDER_NETWORKS`;
+  return new BlockedAddressError(`${url.hostname} may not be reached${scheme}: ${rule}; ${remedy}`, resolved);
+}
+
+/** Whether an address is of the public internet, by the special-purpose registries of IPv4 and IPv6 (RFC 6890). */
+function isPublic(address: string): boolean {
+  const family = net.isIP(address);
+  if (family === 4) return !specialIpv4.check(address, "ipv4");
+  // What embeds an IPv4 address (mapped, NAT64, 6to4, Teredo) lies outside 2000::/3 or is listed as special.
+  return family === 6 && globalIpv6.check(address, "ipv6") && !specialIpv6.check(address, "ipv6");
+}
+
+const specialIpv4 = parseNetworks(
+  [
+    "0.0.0.0/8", // this network
+    "10.0.0.0/8", // private
+    "100.64.0.0/10", // shared by carriers' NAT
+    "127.0.0.0/8", // loopback
+    "169.254.0.0/16", // link-local, cloud metadata
+    "172.16.0.0/12", // private
+    "192.0.0.0/24", // protocol assignments
+    "192.0.2.0/24", // documentation
+    "192.31.196.0/24", // AS112
+    "192.52.193.0/24", // AMT
+    "192.88.99.0/24", // 6to4 relays
+    "192.168.0.0/16", // private
+    "192.175.48.0/24", // AS112
+    "198.18.0.0/15", // benchmarks
+    "198.51.100.0/24", // documentation
+    "203.0.113.0/24", // documentation
+    "224.0.0.0/4", // multicast
+    "240.0.0.0/4", // reserved, broadcast
+  ].join(),
+);
+
+const globalIpv6 = parseNetworks("2000::/3");
+
+const specialIpv6 = parseNetworks(
+  [
+    "2001::/23", // protocol assignments: Teredo, ORCHID, benchmarks
+    "2001:db8::/32", // documentation
+    "2002::/16", // 6to4
+    "2620:4f:8000::/48", // AS112
+    "3fff::/20", // documentation
+  ].join(),
+);

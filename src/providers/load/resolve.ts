@@ -1,0 +1,436 @@
+import type {
+  ApiDefinition,
+  AuthorizationDefinition,
+  Captures,
+  ClientAuth,
+  ConnectionGrant,
+  Exchange,
+  ExtraToken,
+  IntrospectionDefinition,
+  Lifetime,
+  Limits,
+  Lookup,
+  ProviderDefinition,
+  ProviderRequest,
+  RefreshRules,
+  ResponseRules,
+  RevocationDefinition,
+  TokenPointers,
+} from "../format/definition.ts";
+import type { ProviderFile } from "../format/file.ts";
+import { lacksAddress } from "../format/requirements.ts";
+import type { CaptureKnobs } from "../format/settings.ts";
+
+/** A merged file with every default applied. What a file leaves out has the strict default. */
+export function resolveDefinition(file: ProviderFile, isSandbox: boolean): ProviderDefinition {
+  const grants = file.grants ?? ["authorization_code"];
+  const offered = grants.filter((grant) => grant !== "import");
+  const { token = {}, authorization, parallel_sets: sets } = file;
+  const scope = authorization?.scope;
+  const definition = {
+    id: file.id,
+    name: file.name ?? file.id,
+    docs: file.docs ?? null,
+    usable: token.url !== undefined || file.issuer !== undefined,
+    formerly: file.formerly ?? [],
+    isSandbox,
+    networks: file.networks ?? null,
+    inputs: file.inputs ?? {},
+    grants,
+    authorization: grants.includes("authorization_code") ? resolveAuthorization(file) : null,
+    scope: {
+      param: scope?.param ?? "scope",
+      separator: scope?.separator ?? " ",
+      default: scope?.default ?? [],
+      required: scope?.required ?? [],
+      aliases: scope?.aliases ?? {},
+      byGrant: resolveScopes(file),
+    },
+    scopeDescriptions: file.scopes ?? {},
+    exchanges: byGrant(offered, (grant) => firstExchange(token, grant)),
+    refreshes: byGrant(grants, (grant) => laterExchange(token, grant)),
+    response: resolveResponse(file.response ?? {}, scope?.separator ?? " "),
+    refresh: resolveRefresh(file.refresh ?? {}),
+    errors: file.errors ?? [],
+    api: resolveApi(file.api ?? {}),
+    revocation: resolveRevocation(file),
+    introspection: resolveIntrospection(file),
+    device: grants.includes("device_code") ? resolveDevice(file) : null,
+    extraTokens: resolveExtraTokens(file),
+    limits: resolveLimits(file.limits ?? {}),
+    parallelSets: typeof sets === "object" ? { singlePer: sets.single_per, max: sets.max ?? 1 } : null,
+    lookups: (file.after_connect ?? []).map((lookup) => resolveLookup(file, lookup)),
+    lookupsByGrant: resolveLookups(file, offered),
+    issuer: file.issuer ?? null,
+    metadataUrl: file.discovery?.metadata_url ?? null,
+    file,
+  };
+  return deepFreeze({ ...definition, isDiscovered: file.issuer !== undefined && lacksAddress(definition) });
+}
+
+/** The scopes of the grants that say something of them. */
+function resolveScopes({ authorization, token }: ProviderFile): ProviderDefinition["scope"]["byGrant"] {
+  const usual = authorization?.scope;
+  const special = Object.entries(token?.grants ?? {}).flatMap(([grant, knobs]) => {
+    const scope = "scope" in knobs ? knobs.scope : undefined;
+    if (scope === undefined) return [];
+    const asked = {
+      default: scope.default ?? usual?.default ?? [],
+      required: scope.required ?? usual?.required ?? [],
+    };
+    return [[grant, asked]];
+  });
+  return Object.fromEntries(special);
+}
+
+/** The lookups of the offered grants that have their own. */
+function resolveLookups(file: ProviderFile, offered: readonly ConnectionGrant[]): ProviderDefinition["lookupsByGrant"] {
+  const special = offered.flatMap((grant) => {
+    const lookups = grantKnobs(file.token ?? {}, grant)?.after_connect;
+    return lookups === undefined ? [] : [[grant, lookups.map((lookup) => resolveLookup(file, lookup))]];
+  });
+  return Object.fromEntries(special);
+}
+
+function byGrant(
+  grants: readonly ConnectionGrant[],
+  resolve: (grant: ConnectionGrant) => Exchange | null,
+): Partial<Record<ConnectionGrant, Exchange>> {
+  const entries = grants.map((grant) => [grant, resolve(grant)] as const).filter((entry) => entry[1] !== null);
+  return Object.fromEntries(entries);
+}
+
+function resolveExtraTokens({ token = {}, response = {} }: ProviderFile): ExtraToken[] {
+  return (response.extra_tokens ?? []).map((knobs) =>
+    resolveExtraToken(knobs, response, knobs.exchange ? tokenExchange(token, knobs.exchange) : null),
+  );
+}
+
+function resolveRefresh(refresh: NonNullable<ProviderFile["refresh"]>): RefreshRules {
+  return {
+    rotation: refresh.rotation ?? "auto",
+    reuse: refresh.reuse ?? "kills_family",
+    graceSeconds: refresh.grace_s ?? 0,
+    oldAccessTokenDies: refresh.old_access_token_dies ?? true,
+    aheadFraction: refresh.ahead ?? 0.25,
+    minAgeSeconds: refresh.min_age_s ?? 0,
+    idleLifeSeconds: refresh.idle_life_s ?? null,
+    absoluteLifeSeconds: refresh.absolute_life_s ?? null,
+    deadGrant: refresh.dead_grant ?? null,
+  };
+}
+
+function resolveLimits(limits: NonNullable<ProviderFile["limits"]>): Limits {
+  const [requests, seconds] = (limits.max_per_window ?? "").split(/ in | s$/).map(Number);
+  return {
+    per: limits.per ?? "token_host",
+    concurrency: limits.concurrency ?? null,
+    spacingMs: limits.spacing_ms ?? 0,
+    coolDownSeconds: limits.cool_down_s ?? 0,
+    maxPerWindow: requests && seconds ? { requests, seconds } : null,
+  };
+}
+
+function resolveApi(api: NonNullable<ProviderFile["api"]>): ApiDefinition {
+  const authorization = api.authorization ?? "Bearer {access_token}";
+  const header = typeof authorization === "string" ? { header: "authorization", value: authorization } : authorization;
+  return {
+    baseUrl: api.base_url ?? null,
+    authorization: { header: header.header.toLowerCase(), value: header.value },
+    headers: withoutNull(lowerCaseKeys(api.headers ?? {})),
+  };
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value;
+  Object.values(value).forEach(deepFreeze);
+  return Object.freeze(value);
+}
+
+type TokenKnobs = NonNullable<ProviderFile["token"]>;
+type GrantKnobs = NonNullable<NonNullable<TokenKnobs["grants"]>["password"]>;
+export type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id" | "scope" | "after_connect">;
+type SideKnobs = Omit<ExchangeKnobs, "grant_type" | "method"> & { method?: "POST" | "GET" | "DELETE" };
+type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
+
+export function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
+  const { authorization = {} } = file;
+  const { callback = {}, pushed } = authorization;
+  return {
+    url: authorization.url ?? "",
+    issuer: authorization.issuer ?? file.issuer ?? null,
+    iss: authorization.iss ?? "as_announced",
+    params: authorization.params ?? {},
+    paramsWithScope: authorization.params_with_scope ?? {},
+    pkce: authorization.pkce ?? "required",
+    pkceMethod: authorization.pkce_method ?? "S256",
+    challengeEncoding: authorization.challenge_encoding ?? "base64url",
+    responseMode: authorization.response_mode ?? null,
+    callback: {
+      code: callback.code ?? "code",
+      denied: ["access_denied", ...(callback.denied ?? []).map((code) => code.toLowerCase())],
+      capture: resolveCaptures(callback.capture ?? {}),
+      verify: callback.verify ?? null,
+    },
+    manualCode: authorization.manual_code ?? false,
+    manualRedirectUri: authorization.manual_redirect_uri ?? null,
+    pushed: pushed ? resolveSide(file, pushed, {}) : null,
+  };
+}
+
+/** How a grant's first token is asked for. */
+export function firstExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange {
+  const knobs = grantKnobs(token, grant);
+  return resolveExchange({ token, layers: [knobs], name: grant, clientId: knobs?.client_id });
+}
+
+/** A client credentials grant has no refresh token (RFC 6749, section 4.4.3), unless the file describes its refresh. */
+export function laterExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange | null {
+  const knobs = grantKnobs(token, grant);
+  if (grant === "client_credentials" && !knobs?.refresh) return null;
+  const layers = [token.grants?.refresh_token, knobs?.refresh];
+  return resolveExchange({ token, layers, name: "refresh_token", clientId: knobs?.client_id });
+}
+
+/** The exchange of an access token for another one (RFC 8693, section 2.1). */
+export function tokenExchange(token: TokenKnobs, knobs: ExchangeKnobs): Exchange {
+  return resolveExchange({ token, layers: [knobs], name: "token_exchange", clientId: undefined });
+}
+
+export function resolveDevice(file: ProviderFile): ProviderRequest {
+  return resolveSide(file, file.device ?? {}, { client_id: "{client.id}", scope: "{scope}" });
+}
+
+const namedToken = { token: "{token}", token_type_hint: "{token_type_hint}" };
+
+export function resolveRevocation(file: ProviderFile): RevocationDefinition | null {
+  const { revocation } = file;
+  if (!revocation) return null;
+  const side = resolveSide(file, revocation, namedToken);
+  return { ...side, token: revocation.token ?? "both", kills: revocation.kills ?? "all" };
+}
+
+export function resolveIntrospection(file: ProviderFile): IntrospectionDefinition | null {
+  const { introspection } = file;
+  if (!introspection) return null;
+  const expires = { from: "expires_at", pointer: "/exp", ...introspection.expires } as const;
+  return {
+    ...resolveSide(file, introspection, namedToken),
+    token: introspection.token ?? "access_token",
+    active: introspection.active ?? "/active",
+    expires: resolveLifetime(expires, { pointer: "/exp", fallbackSeconds: null }),
+  };
+}
+
+export function resolveLookup(file: ProviderFile, lookup: LookupKnobs): Lookup {
+  const { request, select } = lookup;
+  return {
+    request: request ? resolveLookupRequest(file, request) : null,
+    select: select ? { list: select.list ?? null, where: select.where ?? null, equals: select.equals ?? null } : null,
+    pointer: lookup.pointer ?? null,
+    value: lookup.value ?? null,
+    label: lookup.label ?? null,
+    capture: resolveCaptures(lookup.capture ?? {}),
+  };
+}
+
+/** A GET without a body, by the access token, unless it says otherwise. */
+function resolveLookupRequest(file: ProviderFile, knobs: NonNullable<LookupKnobs["request"]>): Lookup["request"] {
+  const asApi = { token: {}, api: {}, id: file.id };
+  const request = resolveSide(asApi, { method: "GET", encoding: "query", ...knobs }, {});
+  const clientAuth = knobs.client_auth === undefined ? null : request.clientAuth;
+  const headers = withoutNull({ ...lowerCaseKeys(file.api?.headers ?? {}), ...lowerCaseKeys(knobs.headers ?? {}) });
+  return { ...request, headers, clientAuth };
+}
+
+/** A request beside the token endpoint: as at the top of `token`, in a form, where it does not say otherwise. */
+function resolveSide(
+  { token = {} }: ProviderFile,
+  knobs: SideKnobs,
+  fields: Readonly<Record<string, string>>,
+): ProviderRequest {
+  const { method = "POST", ...own } = knobs;
+  const layers: ExchangeKnobs[] = [{ ...token, encoding: "form" }, own];
+  const merged: ExchangeKnobs = Object.assign({}, ...layers);
+  return {
+    url: own.url ?? "",
+    method,
+    encoding: merged.encoding ?? "form",
+    clientAuth: resolveClientAuth(merged),
+    headers: mergeHeaders(layers),
+    fields: withoutNull(own.fields ?? fields),
+  };
+}
+
+/** What the file says of a grant under `token.grants`. */
+export function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
+  return grant === "import" ? undefined : token.grants?.[grant];
+}
+
+function resolveExchange(options: {
+  token: TokenKnobs;
+  layers: (ExchangeKnobs | undefined)[];
+  name: string;
+  clientId: string | undefined;
+}): Exchange {
+  const { token, name, clientId } = options;
+  const layers: ExchangeKnobs[] = [token, ...options.layers.filter((layer) => layer !== undefined)];
+  const knobs: ExchangeKnobs = Object.assign({}, ...layers);
+  const clientAuth = resolveClientAuth(knobs);
+  return {
+    url: knobs.url ?? "",
+    method: knobs.method ?? "POST",
+    encoding: knobs.encoding ?? "form",
+    clientAuth,
+    headers: mergeHeaders(layers),
+    grantType: knobs.grant_type === undefined ? (urnOf[name] ?? name) : knobs.grant_type,
+    fields: withoutNull(knobs.fields ?? standardFields(name, clientAuth)),
+    fixedClientId: clientId ?? null,
+  };
+}
+
+const urnOf: Record<string, string> = {
+  device_code: "urn:ietf:params:oauth:grant-type:device_code",
+  token_exchange: "urn:ietf:params:oauth:grant-type:token-exchange",
+};
+
+function resolveClientAuth(knobs: ExchangeKnobs): ClientAuth {
+  const { client_auth: auth = "basic", assertion = {} } = knobs;
+  const percentEncoding = knobs.basic_percent_encoding ?? false;
+  if (typeof auth === "object" && "basic" in auth) return { kind: "basic", pair: auth.basic, percentEncoding };
+  if (typeof auth === "object") {
+    return { kind: "header", header: auth.header.toLowerCase(), value: auth.value ?? "{client.secret}" };
+  }
+  if (auth === "basic") return { kind: "basic", pair: "{client.id}:{client.secret}", percentEncoding };
+  if (auth !== "private_key_jwt") return { kind: auth };
+  return {
+    kind: "private_key_jwt",
+    algorithm: assertion.alg ?? "RS256",
+    audience: assertion.audience ?? "token_url",
+    lifeSeconds: assertion.life_s ?? 60,
+  };
+}
+
+/** The fields of the RFCs for a file that lists none; a client that does not authenticate names itself (RFC 6749, 3.2.1). */
+function standardFields(name: string, clientAuth: ClientAuth): Record<string, string> {
+  const fields: Record<string, Record<string, string>> = {
+    authorization_code: { code: "{code}", redirect_uri: "{redirect_uri}", code_verifier: "{code_verifier}" },
+    client_credentials: { scope: "{scope}" },
+    password: { username: "{credentials.username}", password: "{credentials.password}", scope: "{scope}" },
+    device_code: { device_code: "{device_code}" },
+    token_exchange: {
+      subject_token: "{access_token}",
+      subject_token_type: "urn:ietf:params:oauth:token-type:access_token",
+    },
+    refresh_token: { refresh_token: "{refresh_token}" },
+  };
+  return { ...fields[name], ...(clientAuth.kind === "none" && { client_id: "{client.id}" }) };
+}
+
+function mergeHeaders(layers: readonly ExchangeKnobs[]): Record<string, string> {
+  return withoutNull(Object.assign({}, ...layers.map((layer) => lowerCaseKeys(layer.headers ?? {}))));
+}
+
+export function withoutNull(map: Readonly<Record<string, string | null>>): Record<string, string> {
+  const entries = Object.entries(map).filter((entry): entry is [string, string] => entry[1] !== null);
+  return Object.fromEntries(entries);
+}
+
+export function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<string, string | null> {
+  return Object.fromEntries(Object.entries(map).map(([key, value]) => [key.toLowerCase(), value]));
+}
+
+type ResponseKnobs = NonNullable<ProviderFile["response"]>;
+type ExtraKnobs = NonNullable<ResponseKnobs["extra_tokens"]>[number];
+type PointerKnobs = NonNullable<ExtraKnobs["refreshed"]>;
+type LifetimeKnobs = ResponseKnobs["expires"];
+
+/** Where RFC 6749, section 5.1, puts things. */
+const standardPointers: TokenPointers = {
+  accessToken: "/access_token",
+  refreshToken: "/refresh_token",
+  tokenType: "/token_type",
+  scope: "/scope",
+  expires: { from: "expires_in", pointer: "/expires_in", unit: "s", fallbackSeconds: 3600 },
+  refreshExpires: { from: "expires_in", pointer: "/refresh_token_expires_in", unit: "s", fallbackSeconds: null },
+};
+
+/** What comes beside another token shares nothing with it: two chains with one refresh token would end each other. */
+const nowhere: TokenPointers = {
+  accessToken: "",
+  refreshToken: "",
+  tokenType: "",
+  scope: "",
+  expires: { ...standardPointers.expires, pointer: "" },
+  refreshExpires: { ...standardPointers.refreshExpires, pointer: "" },
+};
+
+export function resolveResponse(response: ResponseKnobs, separator: string): ResponseRules {
+  return {
+    ...resolvePointers(response, standardPointers),
+    format: response.format ?? "auto",
+    scopeSeparator: response.scope_separator ?? separator,
+    okWhen: response.ok_when ?? null,
+    capture: resolveCaptures(response.capture ?? {}),
+  };
+}
+
+/** An extra token that comes with the other one has pointers of its own; one that is exchanged for, those of an answer. */
+export function resolveExtraToken(knobs: ExtraKnobs, response: ResponseKnobs, exchange: Exchange | null): ExtraToken {
+  const usual = resolvePointers(response, standardPointers);
+  const granted = resolvePointers(knobs, exchange ? usual : nowhere);
+  return {
+    name: knobs.name,
+    exchange,
+    granted,
+    refreshed: resolvePointers(knobs.refreshed ?? {}, exchange ? granted : usual),
+  };
+}
+
+function resolvePointers(knobs: PointerKnobs, usual: TokenPointers): TokenPointers {
+  return {
+    accessToken: knobs.access_token ?? usual.accessToken,
+    refreshToken: knobs.refresh_token ?? usual.refreshToken,
+    tokenType: knobs.token_type ?? usual.tokenType,
+    scope: knobs.scope ?? usual.scope,
+    expires: resolveLifetime(knobs.expires, usual.expires, knobs.access_token ?? usual.accessToken),
+    refreshExpires: resolveLifetime(
+      knobs.refresh_expires,
+      usual.refreshExpires,
+      knobs.refresh_token ?? usual.refreshToken,
+    ),
+  };
+}
+
+/** `token`: where the token itself is, which may be a JWT. */
+export function resolveLifetime(
+  knobs: LifetimeKnobs,
+  usual: Pick<Lifetime, "pointer" | "fallbackSeconds"> & Partial<Lifetime>,
+  token = "",
+): Lifetime {
+  const from = knobs?.from ?? usual.from ?? "expires_in";
+  const own: Partial<Record<Lifetime["from"], string>> = {
+    expires_at: usual.pointer === "" ? "" : "/expires_at",
+    jwt_exp: token,
+  };
+  const pointer = from === usual.from ? usual.pointer : (own[from] ?? usual.pointer);
+  return {
+    from,
+    pointer: knobs?.pointer ?? pointer,
+    unit: knobs?.unit ?? usual.unit ?? "s",
+    fallbackSeconds: knobs?.fallback ?? usual.fallbackSeconds,
+  };
+}
+
+export function resolveCaptures(captures: CaptureKnobs): Captures {
+  const entries = Object.entries(captures).map(([name, capture]) => {
+    const { pointer, param, pattern, enum: allowed, default: standIn } = expandCapture(capture);
+    const from = pointer ?? param ?? "";
+    return [name, { from, pattern: pattern ?? null, allowed: allowed ?? null, default: standIn ?? null }] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+function expandCapture(capture: CaptureKnobs[string]): Exclude<CaptureKnobs[string], string> {
+  return typeof capture === "string" ? { pointer: capture } : capture;
+}

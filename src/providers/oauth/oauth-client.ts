@@ -1,0 +1,295 @@
+import type { Socket } from "node:net";
+import { Client } from "undici";
+import type { ProviderDefinition } from "../format/definition.ts";
+import type { ProviderFile } from "../format/file.ts";
+import { pinnedDomain } from "../format/hosts.ts";
+import { templatePlaces } from "../format/places.ts";
+import { splitUrl, templateNames } from "../format/template.ts";
+import { BlockedAddressError, type Egress, type Route } from "../http/egress.ts";
+import {
+  AnswerRoom,
+  type AnswerShare,
+  EndedError,
+  type ExchangeOutcome,
+  HttpExchange,
+  openConnection,
+  reason,
+  relayOf,
+  userAgent,
+} from "../http/exchange.ts";
+import { InterimFilter } from "../http/interim-filter.ts";
+import { ProxyError } from "../http/outbound-proxy.ts";
+import { rulesOfValue } from "../load/check-templates.ts";
+import { parseAnswer } from "./answer-body.ts";
+import { readRetryAfter } from "./classify.ts";
+import type { Failure, TokenAnswer } from "./grant.ts";
+import { cut, describeAnswer } from "./scrub.ts";
+import type { TokenRequest } from "./token-request.ts";
+import { processTokenResponse } from "./token-response.ts";
+
+/**
+ * Milliseconds. `connectMs`: until the connection is open, a proxy's tunnel included. `headersMs`: from then to the end of the answer's
+ * headers. `totalMs` bounds the whole call, the body included, and must stay below a permit's lease.
+ */
+export type OAuthTimeouts = { connectMs: number; headersMs: number; totalMs: number };
+
+export const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, totalMs: 25_000 };
+
+/** The longest that the headers of an answer may be together. undici counts names and values, and stops at its limit. */
+const longestHeadersBytes = 64 * 1024 + 1;
+
+export type OAuthClient = {
+  /**
+   * Sends a token request at most once, on a fresh connection, following no redirect. `mayStillSend` is asked at first
+   * and again when the request is about to be written; false: `not_sent`, `send_window_passed`. Never rejects.
+   */
+  requestToken(call: {
+    definition: ProviderDefinition;
+    request: TokenRequest;
+    mayStillSend: () => boolean;
+  }): Promise<TokenAnswer>;
+  /** Any request that spends nothing: a lookup, an introspection, metadata, a revocation. Never rejects. */
+  ask(call: AskedCall): Promise<Asked>;
+};
+
+type AskedCall = { definition: ProviderDefinition; request: TokenRequest };
+
+/**
+ * `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets.
+ * `location`: where a 3xx sends the request, as the server wrote it. It is not followed.
+ */
+export type Asked = { ok: boolean; status: number | null; body: unknown; detail: string; location?: string } & {
+  /** Of what was refused. */
+  retryAfterSeconds?: number;
+  /** The egress rules of this broker refuse the address: nothing was sent. */
+  isBlocked?: true;
+};
+
+/** What callers are not told of a request that failed, for the broker's own log. Holds no secret. */
+export type Untold = { provider: string; host: string; detail: string };
+
+/**
+ * A client of token endpoints that reaches what `egress` allows and nothing else. `observe` sees what came of each exchange
+ * before it is read, secrets and all. Details are for callers: of a host that the definition does not fix they say what kind of
+ * failure it was and nothing of what is there; that goes to `onUntold`.
+ */
+export function createOAuthClient(options: {
+  egress: Egress;
+  timeouts?: Partial<OAuthTimeouts>;
+  observe?: (outcome: ExchangeOutcome) => void;
+  onUntold?: (untold: Untold) => void;
+  room?: AnswerRoom;
+}): OAuthClient {
+  const { egress, observe = () => {}, onUntold = () => {}, room = new AnswerRoom() } = options;
+  const timeouts = { ...defaultTimeouts, ...options.timeouts };
+  /** Makes a failure what callers may see of it. */
+  const tell = <Failed extends { detail: string }>(
+    call: AskedCall,
+    failed: Failed,
+    outcome: ExchangeOutcome,
+  ): Failed => {
+    const { definition, request } = call;
+    const isUsual = isUsualHost(definition, request.url);
+    if (isOfProxy(outcome) || (isUsual && resolvedIn(outcome) === null)) return failed;
+    const detail = whatHappened(outcome, call);
+    onUntold({ provider: definition.id, host: new URL(request.url).host, detail });
+    return isUsual ? failed : Object.assign(failed, withheld(outcome));
+  };
+  return {
+    requestToken: async ({ mayStillSend, ...call }) =>
+      await exchange({ ...call, egress, timeouts, room, mayStillSend }, (outcome): TokenAnswer => {
+        const { definition, request } = call;
+        observe(outcome);
+        if (outcome.kind !== "answered") return { kind: "failed", failure: tell(call, failureOf(outcome), outcome) };
+        const answer = processTokenResponse({ definition, response: outcome.response, secrets: request.secrets });
+        if (answer.kind === "failed") tell(call, answer.failure, outcome);
+        return answer;
+      }),
+    ask: async (call) =>
+      await exchange({ ...call, egress, timeouts, room, mayStillSend: () => true }, (outcome): Asked => {
+        observe(outcome);
+        if (outcome.kind !== "answered") {
+          const { code, detail } = tell(call, failureOf(outcome), outcome);
+          const isBlocked = code === "blocked_address";
+          return { ok: false, status: null, body: null, detail, ...(isBlocked && { isBlocked }) };
+        }
+        const { response } = outcome;
+        const { status } = response;
+        const body = parseAnswer(response, "auto");
+        if (status >= 200 && status < 300) return { ok: true, status, body, detail: `the provider answered ${status}` };
+        const { definition, request } = call;
+        const detail = describeAnswer({ definition, response, body, secrets: request.secrets });
+        const location = status >= 300 && status < 400 ? response.headers["location"] : undefined;
+        const retryAfterSeconds = readRetryAfter(response.headers);
+        const more = {
+          ...(location !== undefined && { location }),
+          ...(retryAfterSeconds !== null && { retryAfterSeconds }),
+        };
+        return tell(call, { ok: false, status, body, detail, ...more }, outcome);
+      }),
+  };
+}
+
+type Call = AskedCall & { egress: Egress; timeouts: OAuthTimeouts; room: AnswerRoom; mayStillSend: () => boolean };
+
+/** Sends, and has what came of it read. The room that an answer takes is given back once it has been read. */
+async function exchange<Read>(call: Call, read: (outcome: ExchangeOutcome) => Read): Promise<Read> {
+  const share = call.room.open();
+  try {
+    return read(await send(call, share));
+  } finally {
+    share.release();
+  }
+}
+
+async function send(call: Call, share: AnswerShare): Promise<ExchangeOutcome> {
+  const { egress, timeouts, definition, request, mayStillSend } = call;
+  if (!mayStillSend()) return { kind: "window_passed" };
+  try {
+    const route = egress.route(request.url, definition);
+    const sending = new HttpExchange({ totalMs: timeouts.totalMs, mayStillSend, share, relayedBy: relayOf(route) });
+    return await write(sending, { route, request, timeouts });
+  } catch (error) {
+    // What is thrown here comes from before the exchange, and nothing was written.
+    return { kind: "not_sent", error };
+  }
+}
+
+/** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request, and which ends with this call. */
+async function write(
+  sending: HttpExchange,
+  { route, request, timeouts }: { route: Route; request: TokenRequest; timeouts: OAuthTimeouts },
+): Promise<ExchangeOutcome> {
+  const ending = new AbortController();
+  void sending.outcome.then(() => ending.abort(new EndedError("ALREADY_ENDED")));
+  const late = setTimeout(() => ending.abort(new EndedError("CONNECT_TIMEOUT")), timeouts.connectMs);
+  let client: Client | undefined;
+  try {
+    const { socket, origin, prefix, headers } = await openConnection(route, {
+      signal: ending.signal,
+      certificate: request.tls,
+    });
+    clearTimeout(late);
+    const answers = new InterimFilter(socket);
+    client = new Client(origin, {
+      connect: (_options, opened) => queueMicrotask(() => opened(null, answers as unknown as Socket)),
+      headersTimeout: timeouts.headersMs,
+      bodyTimeout: 0, // the whole call has an end
+      maxHeaderSize: longestHeadersBytes,
+      allowH2: false,
+      pipelining: 1,
+    });
+    client.dispatch(
+      {
+        path: `${prefix}${route.url.pathname}${route.url.search}`,
+        method: request.method,
+        headers: { ...sentHeaders(request), ...headers },
+        body: request.body ?? null,
+        reset: true,
+      },
+      sending,
+    );
+  } catch (error) {
+    sending.end(error); // which knows whether the first byte had been written
+  }
+  const outcome = await sending.outcome;
+  clearTimeout(late);
+  void client?.destroy().catch(() => {});
+  return outcome;
+}
+
+/** The headers that a request goes out with, but for those of HTTP itself. Hold secrets. */
+export function sentHeaders(request: TokenRequest): Record<string, string> {
+  return { accept: "application/json", "user-agent": userAgent, ...request.headers, "accept-encoding": "identity" };
+}
+
+function failureOf(outcome: Exclude<ExchangeOutcome, { kind: "answered" }>): Failure {
+  if (outcome.kind === "not_sent") return notSent(outcome.error);
+  if (outcome.kind === "window_passed") {
+    const detail = "the permission to send had run out; nothing was sent";
+    return { class: "not_sent", code: "send_window_passed", detail };
+  }
+  const detail = `the request was sent and no answer came (${reason(outcome.error)})`;
+  return { class: "unknown", code: "outcome_unknown", detail };
+}
+
+function notSent(error: unknown): Failure {
+  if (error instanceof BlockedAddressError) {
+    return { class: "not_sent", code: "blocked_address", detail: error.message };
+  }
+  if (error instanceof ProxyError) return { class: "not_sent", code: "connect_failed", detail: cut(error.message) };
+  return { class: "not_sent", code: "connect_failed", detail: `the provider could not be reached (${reason(error)})` };
+}
+
+/** What happened says something about the proxy that this broker was told to take, and nothing about a host behind it. */
+function isOfProxy(outcome: ExchangeOutcome): boolean {
+  if (outcome.kind === "answered") return outcome.response.relayedBy !== undefined && outcome.response.status === 407;
+  return outcome.kind === "not_sent" && outcome.error instanceof ProxyError && outcome.error.isOfProxy;
+}
+
+/** What a name resolved to, where that may not be reached; null: that is not what happened. */
+function resolvedIn(outcome: ExchangeOutcome): string | null {
+  return outcome.kind === "not_sent" && outcome.error instanceof BlockedAddressError ? outcome.error.resolved : null;
+}
+
+/**
+ * What is told of a host that the definition does not fix. Whether nothing listens there, a packet filter is in front of it, its
+ * TLS is not good or its name leads to a private address makes no difference: else this broker would scan its own network for
+ * whoever may name a host.
+ */
+function withheld(outcome: ExchangeOutcome): Partial<Pick<Failure, "code" | "detail">> {
+  const more = "the definition does not fix its host, so that only the broker's log says more";
+  switch (outcome.kind) {
+    case "answered":
+      return { detail: `the provider answered ${outcome.response.status}; ${more}` };
+    case "cut_off":
+      return { detail: `the request was sent and no answer came; ${more}` };
+    case "window_passed":
+      return {};
+    default:
+      if (!(outcome.error instanceof BlockedAddressError) || resolvedIn(outcome) !== null) {
+        return { code: "connect_failed", detail: `the provider could not be reached, or may not be; ${more}` };
+      }
+      return { detail: `${blockedHere}; ${more}` };
+  }
+}
+
+const blockedHere =
+  "its address may not be reached: the egress rules of this broker allow https to public addresses, and what `networks` of the definition or PROVIDER_NETWORKS names";
+
+/** In full, but for secrets. */
+function whatHappened(outcome: ExchangeOutcome, { definition, request }: AskedCall): string {
+  if (outcome.kind === "answered") {
+    const { response } = outcome;
+    return describeAnswer({ definition, response, body: parseAnswer(response, "auto"), secrets: request.secrets });
+  }
+  const { detail } = failureOf(outcome);
+  const resolved = resolvedIn(outcome);
+  return resolved === null ? detail : `${detail} (it resolves to ${resolved})`;
+}
+
+/**
+ * Whether an address is at a host that the definition's file itself fixes: one that stands there, or one of a registrable domain
+ * that a pattern keeps to. Whoever chose another host, by an input, by metadata or by what they answered, may have chosen one
+ * that they cannot reach themself: what is there is not to be told to callers.
+ */
+export function isUsualHost({ file }: Pick<ProviderDefinition, "file">, address: string): boolean {
+  const url = URL.parse(address);
+  if (url === null) return false;
+  const authorities = templatePlaces(file).flatMap(({ isUrl, text }) => (isUrl ? splitUrl(text).authority : []));
+  return authorities.some((authority) => isFixedBy(file, authority, url));
+}
+
+function isFixedBy(file: ProviderFile, authority: string, url: URL): boolean {
+  const [name, ...more] = templateNames(authority);
+  if (name === undefined) return URL.parse(authority)?.host === url.host;
+  if (more.length > 0) return false;
+  return rulesOfValue(file, name).some((input) => {
+    if (input.enum) {
+      return input.enum.some((value) => URL.parse(authority.replace(`{${name}}`, value))?.host === url.host);
+    }
+    const domain = pinnedDomain({ authority, name, input });
+    const sample = domain === null ? null : URL.parse(`https://x${domain}`);
+    return sample !== null && url.hostname.endsWith(sample.hostname.slice(1)) && url.port === sample.port;
+  });
+}

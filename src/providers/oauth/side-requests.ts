@@ -1,0 +1,207 @@
+import { invisible, readableName } from "../../text.ts";
+import type {
+  ErrorRule,
+  IntrospectionDefinition,
+  Lookup,
+  ProviderDefinition,
+  ProviderRequest,
+  RevocationDefinition,
+} from "../format/definition.ts";
+import { readCaptured } from "../format/requirements.ts";
+import { fill, fillAll, fillHeaders, fillUrl, type TemplateValues } from "../format/template.ts";
+import { readPointer } from "./answer-body.ts";
+import { isDenial } from "./authorization-request.ts";
+import type { Expiry } from "./grant.ts";
+import { assemble, type TokenRequest } from "./token-request.ts";
+import { readLifetime } from "./token-response.ts";
+
+/** A token that is named to the provider. */
+export type NamedToken = { value: string; hint: "access_token" | "refresh_token" };
+
+/**
+ * The revocation of a token (RFC 7009, section 2.1); null: the definition names no endpoint, or does not revoke tokens
+ * of this kind.
+ */
+export function buildRevocationRequest(options: {
+  definition: ProviderDefinition;
+  token: NamedToken;
+  values: TemplateValues;
+}): TokenRequest | null {
+  const { revocation } = options.definition;
+  if (!revocation || (revocation.token !== "both" && revocation.token !== options.token.hint)) return null;
+  return naming(revocation, options);
+}
+
+/** The question what a token is worth (RFC 7662, section 2.1); null: there is nowhere to ask. */
+export function buildIntrospectionRequest(options: {
+  definition: ProviderDefinition;
+  token: NamedToken;
+  values: TemplateValues;
+}): TokenRequest | null {
+  const { introspection } = options.definition;
+  return introspection?.token === options.token.hint ? naming(introspection, options) : null;
+}
+
+/** The token stands in place of the kind that it is, too: some endpoints want it in a header or under another name. */
+function naming(
+  request: RevocationDefinition | IntrospectionDefinition,
+  { token, values }: { token: NamedToken; values: TemplateValues },
+): TokenRequest {
+  const own = token.hint === "access_token" ? { accessToken: token.value } : { refreshToken: token.value };
+  return sideRequest(request, { ...values, ...own, token });
+}
+
+/** A request whose fields are all in its definition. @throws BrokerError naming a value that is lacking */
+export function sideRequest(request: ProviderRequest, values: TemplateValues): TokenRequest {
+  return assemble(request, values, fillAll(request.fields, values));
+}
+
+/**
+ * A call after connecting: with the access token, as every call of the API, unless it authenticates the client.
+ * @throws BrokerError naming a value that is lacking
+ */
+export function buildLookupRequest(
+  { api }: ProviderDefinition,
+  request: Omit<ProviderRequest, "clientAuth"> & { clientAuth: ProviderRequest["clientAuth"] | null },
+  values: TemplateValues,
+): TokenRequest {
+  if (request.clientAuth !== null) return sideRequest({ ...request, clientAuth: request.clientAuth }, values);
+  const { header, value } = api.authorization;
+  return sideRequest({ ...request, clientAuth: { kind: "header", header, value } }, values);
+}
+
+/** What a person is shown, and what the broker asks with (RFC 8628, section 3.2). `deviceCode` is a secret. */
+export type DeviceAuthorization = {
+  deviceCode: string;
+  userCode: string;
+  verificationUri: string;
+  /** The same address with the code in it. */
+  verificationUriComplete: string | null;
+  expiresInSeconds: number;
+  intervalSeconds: number;
+};
+
+const longestSeconds = 86_400;
+const shown = new RegExp(`^[^${invisible}]{1,2000}$`, "u");
+
+/** Reads the answer of a device authorization endpoint; null: it lacks what is needed. */
+export function readDeviceAuthorization(body: unknown): DeviceAuthorization | null {
+  const text = (pointer: string) => {
+    const value = readPointer(body, pointer);
+    return typeof value === "string" && shown.test(value) ? value : null;
+  };
+  const seconds = (pointer: string, usual: number) => {
+    const value = Number(readPointer(body, pointer) ?? usual);
+    return Number.isFinite(value) && value > 0 ? Math.min(Math.ceil(value), longestSeconds) : usual;
+  };
+  const deviceCode = text("/device_code");
+  const userCode = text("/user_code");
+  // The second spelling is that of drafts before the RFC, which some servers still use.
+  const verificationUri = webAddress(text("/verification_uri") ?? text("/verification_url"));
+  if (deviceCode === null || userCode === null || verificationUri === null) return null;
+  return {
+    deviceCode,
+    userCode,
+    verificationUri,
+    verificationUriComplete: webAddress(text("/verification_uri_complete") ?? text("/verification_url_complete")),
+    expiresInSeconds: seconds("/expires_in", 600),
+    intervalSeconds: seconds("/interval", 5),
+  };
+}
+
+/** It is shown as a link: nothing but a web address may stand there. */
+function webAddress(text: string | null): string | null {
+  const url = text === null ? null : URL.parse(text);
+  return url && (url.protocol === "https:" || url.protocol === "http:") ? url.href : null;
+}
+
+/** What an answer to a poll asks for (RFC 8628, section 3.5); null: it is not about waiting. */
+export function readPollState(
+  definition: ProviderDefinition,
+  oauthError: string | undefined,
+): "authorization_pending" | "slow_down" | "access_denied" | "expired_token" | null {
+  if (oauthError !== undefined && isDenial(definition, oauthError)) return "access_denied";
+  switch (oauthError) {
+    case "authorization_pending":
+    case "slow_down":
+    case "expired_token":
+      return oauthError;
+    default:
+      return null;
+  }
+}
+
+/** What a lookup tells of the account that was connected. */
+export type Found = { account: string | null; label: string | null; captured: Record<string, string> };
+
+/**
+ * Reads the answer of a lookup. Null: it does not hold what the definition says, `select` finds nothing in it.
+ * @throws BrokerError naming a value that `select.equals` lacks
+ */
+export function readLookup(lookup: Lookup, body: unknown, values: TemplateValues): Found | null {
+  const entry = selectEntry(lookup, body, values);
+  if (typeof entry !== "object" || entry === null) return null;
+  const account = lookup.pointer === null ? null : readName(entry, lookup.pointer);
+  if (lookup.pointer !== null && account === null) return null;
+  return {
+    account,
+    label: lookup.label === null ? null : readableName(readName(entry, lookup.label)),
+    captured: readCaptured(lookup.capture, (pointer) => readPointer(entry, pointer)),
+  };
+}
+
+function selectEntry({ select }: Lookup, body: unknown, values: TemplateValues): unknown {
+  if (select === null) return body;
+  const list = select.list === null ? body : readPointer(body, select.list);
+  if (!Array.isArray(list)) return null;
+  const { where, equals } = select;
+  if (where === null || equals === null) return list[0];
+  const wanted = fill(equals, values);
+  return list.find((entry: unknown) => readName(entry, where) === wanted) ?? null;
+}
+
+function readName(body: unknown, pointer: string): string | null {
+  const value = readPointer(body, pointer);
+  const text = typeof value === "number" || typeof value === "boolean" ? String(value) : value;
+  return typeof text === "string" && /^[^\p{Cc}\p{Cs}]{1,300}$/u.test(text) ? text : null;
+}
+
+/** What an introspection endpoint says of a token (RFC 7662, section 2.2). */
+export function readIntrospection(
+  introspection: IntrospectionDefinition,
+  body: unknown,
+): { active: boolean; expiry: Expiry } {
+  const active = readPointer(body, introspection.active);
+  return { active: active === true || active === "true", expiry: readLifetime(introspection.expires, body) };
+}
+
+/** What to send with an API call, and on which answers to come back with `rejected_version`. Holds the access token. */
+export type ApiRequest = {
+  base_url: string | null;
+  headers: Record<string, string>;
+  /** `status` absent: any; `body`: a regular expression that the body matches. */
+  expired_when: { status?: number; body?: string }[];
+};
+
+/**
+ * The request that a definition describes (RFC 6750, section 2.1, unless it says otherwise), so that a caller needs to
+ * know nothing about the provider. A 401 always counts as an access token that has run out (section 3.1).
+ * @throws BrokerError naming a value that is lacking, or that no header can carry
+ */
+export function describeApiRequest(options: { definition: ProviderDefinition; values: TemplateValues }): ApiRequest {
+  const { definition, values } = options;
+  const { api, errors } = definition;
+  return {
+    base_url: api.baseUrl === null ? null : fillUrl(api.baseUrl, values),
+    headers: {
+      [api.authorization.header]: "",
+      ...fillHeaders({ [api.authorization.header]: api.authorization.value, ...api.headers }, values),
+    },
+    expired_when: [{ status: 401 }, ...errors.filter((rule) => rule.endpoint === "api").map(answerOf)],
+  };
+}
+
+function answerOf(rule: ErrorRule): { status?: number; body?: string } {
+  const { status, body } = rule;
+  return { ...(status !== undefined && { status }), ...(body !== undefined && { body }) };
+}

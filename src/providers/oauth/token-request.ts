@@ -1,0 +1,282 @@
+import { createPrivateKey, type KeyObject, randomUUID, X509Certificate } from "node:crypto";
+import { SignJWT } from "jose";
+import { BrokerError } from "../../errors.ts";
+import type {
+  ClientAuth,
+  ConnectionGrant,
+  Exchange,
+  ProviderDefinition,
+  ProviderRequest,
+} from "../format/definition.ts";
+import { fill, fillAll, fillHeaders, fillUrl, type TemplateValues } from "../format/template.ts";
+
+/** The grants that a token endpoint is asked for (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
+export type TokenGrant =
+  | "authorization_code"
+  | "refresh_token"
+  | "client_credentials"
+  | "password"
+  | "device_code"
+  | "token_exchange";
+
+export type TokenRequestOptions = {
+  definition: ProviderDefinition;
+  grant: TokenGrant;
+  /** The grant of the connection: sets are refreshed in the way of the grant that they were obtained by. */
+  obtainedBy: ConnectionGrant;
+  values: TemplateValues;
+};
+
+/**
+ * The request for a token (RFC 6749, sections 4.1.3, 4.3.2, 4.4.2 and 6), exactly as the definition says.
+ * @throws BrokerError `grant_not_applicable` when the definition does not offer it, or naming a value that is lacking.
+ */
+export function buildTokenRequest(options: TokenRequestOptions): TokenRequest {
+  const exchange = exchangeFor(options);
+  const values = withClient(exchange, options.values);
+  requireVerifier(options, values);
+  const grantType: [string, string][] = exchange.grantType === null ? [] : [["grant_type", exchange.grantType]];
+  return assemble(exchange, values, [...grantType, ...fillAll(exchange.fields, values)]);
+}
+
+/** How the definition asks for a grant. @throws BrokerError `grant_not_applicable` when it does not */
+export function exchangeFor({ definition, grant, obtainedBy }: Omit<TokenRequestOptions, "values">): Exchange {
+  const exchange = grant === "refresh_token" ? definition.refreshes[obtainedBy] : definition.exchanges[grant];
+  if (exchange) return exchange;
+  throw new BrokerError("grant_not_applicable", `provider ${definition.id} does not offer ${grant} for ${obtainedBy}`);
+}
+
+/**
+ * The host (and port) of the token endpoint that refreshes or fetches this connection's tokens: its limits are shared.
+ * @throws BrokerError naming an input that is lacking
+ */
+export function tokenHost(
+  definition: ProviderDefinition,
+  grant: ConnectionGrant,
+  values: TemplateValues,
+): string | null {
+  const exchange = definition.refreshes[grant] ?? definition.exchanges[grant];
+  const url = exchange && URL.parse(fillUrl(exchange.url, values));
+  return url ? url.host : null;
+}
+
+function withClient(exchange: Exchange, values: TemplateValues): TemplateValues {
+  if (exchange.fixedClientId === null) return values;
+  return { ...values, client: { ...values.client, id: exchange.fixedClientId } };
+}
+
+function requireVerifier({ definition, grant }: TokenRequestOptions, values: TemplateValues): void {
+  if (grant !== "authorization_code" || definition.authorization?.pkce !== "required") return;
+  if (!values.codeVerifier) {
+    throw new BrokerError(
+      "invalid_request",
+      "this code was not asked for by this broker: PKCE needs the verifier of its request",
+    );
+  }
+}
+
+/** A request to a provider, ready to be written. All but method and URL holds secrets and is non-enumerable. */
+export type TokenRequest = {
+  readonly method: ProviderRequest["method"];
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Absent: no body is sent. */
+  readonly body?: string;
+  /** A certificate and its key as PEM, to authenticate the connection with (RFC 8705, section 2). */
+  readonly tls?: string;
+  /** Every secret in the request, to be kept out of error texts. */
+  readonly secrets: readonly string[];
+};
+
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/**
+ * Writes a request as its definition says, `given` before the client's own fields.
+ * @throws BrokerError naming a value that is lacking, or that stands in a header and cannot
+ */
+export function assemble(
+  request: ProviderRequest,
+  values: TemplateValues,
+  given: readonly (readonly [string, string])[],
+): TokenRequest {
+  const { clientAuth, encoding } = request;
+  const fields = [...given, ...clientFields(request, values)].map(([name, value]): [string, string] => [name, value]);
+  const url = new URL(checkedUrl(fillUrl(request.url, values)));
+  const headers = fillHeaders(request.headers, values);
+  if (clientAuth.kind === "basic") headers["authorization"] = basic(clientAuth, values);
+  if (clientAuth.kind === "header") {
+    const { header, value } = clientAuth;
+    Object.assign(headers, { [header]: "" }, fillHeaders({ [header]: value }, values));
+  }
+  let body: string | undefined;
+  if (encoding === "query") {
+    for (const [name, value] of fields) url.searchParams.append(name, value);
+  } else if (encoding === "json") {
+    headers["content-type"] = "application/json";
+    body = JSON.stringify(Object.fromEntries(fields));
+  } else {
+    headers["content-type"] = "application/x-www-form-urlencoded";
+    body = new URLSearchParams(fields).toString();
+  }
+  const tls = clientAuth.kind === "tls" ? (fill("{client.secret}", values) ?? "") : undefined;
+  return conceal({ method: request.method, url: url.href, headers, body, tls, secrets: secretsOf(values, headers) });
+}
+
+function checkedUrl(text: string): string {
+  if (URL.canParse(text)) return text;
+  throw new BrokerError("invalid_request", "the inputs of this connection do not make a valid URL of the provider");
+}
+
+/** What the client adds to say who it is; a field that the file lists itself is not doubled. */
+function clientFields({ clientAuth, fields }: ProviderRequest, values: TemplateValues): [string, string][] {
+  const id = Object.hasOwn(fields, "client_id") ? {} : { client_id: "{client.id}" };
+  switch (clientAuth.kind) {
+    case "body":
+      return fillAll({ ...id, client_secret: "{client.secret}" }, values);
+    case "tls":
+      return fillAll(id, values);
+    case "private_key_jwt":
+      return fillAll({ ...id, client_assertion_type: assertionType, client_assertion: "{client.assertion}" }, values);
+    default:
+      return [];
+  }
+}
+
+/** RFC 7617; with the form encoding of RFC 6749, section 2.3.1, where the definition says so. */
+function basic({ pair, percentEncoding }: { pair: string; percentEncoding: boolean }, values: TemplateValues): string {
+  const filled = fill(pair, values, percentEncoding ? formEncode : undefined) ?? "";
+  return `Basic ${Buffer.from(filled, "utf8").toString("base64")}`;
+}
+
+function formEncode(value: string): string {
+  return new URLSearchParams({ v: value }).toString().slice(2);
+}
+
+function secretsOf(values: TemplateValues, headers: Record<string, string>): string[] {
+  const { client, credentials, secretInputs, code, codeVerifier, refreshToken, accessToken, deviceCode } = values;
+  const authorization = headers["authorization"]?.replace(/^\w+ /, "");
+  const plain = [
+    client?.secret,
+    client?.assertion,
+    code,
+    codeVerifier,
+    deviceCode,
+    refreshToken,
+    accessToken,
+    values.token?.value,
+    authorization,
+    ...Object.values(credentials ?? {}),
+    ...Object.values(secretInputs ?? {}),
+  ];
+  return plain.filter((secret): secret is string => typeof secret === "string" && secret !== "");
+}
+
+type Parts = Omit<TokenRequest, "body" | "tls"> & { body: string | undefined; tls: string | undefined };
+
+function conceal({ method, url, headers, body, tls, secrets }: Parts): TokenRequest {
+  const hidden = {
+    headers,
+    secrets,
+    ...(body !== undefined && { body }),
+    ...(tls !== undefined && { tls }),
+  };
+  const concealed = Object.entries(hidden).map(([name, value]) => [name, { value, enumerable: false }] as const);
+  return Object.defineProperties({ method, url }, Object.fromEntries(concealed)) as TokenRequest;
+}
+
+type Assertion = Extract<ClientAuth, { kind: "private_key_jwt" }>;
+
+/**
+ * Adds what a request's client authentication needs to be made first: the signed assertion of RFC 7523, section 2.2. A client of
+ * this kind has its private key, as PEM or JWK, where others have a secret.
+ * @throws BrokerError `client_rejected` when there is no key, or it does not fit the algorithm
+ */
+export async function withAssertion(
+  request: ProviderRequest,
+  values: TemplateValues,
+  given: { issuer: string | null; nowMs: number },
+): Promise<TemplateValues> {
+  const { clientAuth } = request;
+  if (clientAuth.kind !== "private_key_jwt") return values;
+  const id = fill("{client.id}", values) ?? "";
+  const key = readPrivateKey(fill("{client.secret}", values) ?? "");
+  const audience = audienceOf(clientAuth, { ...given, url: fillUrl(request.url, values), values });
+  const seconds = Math.floor(given.nowMs / 1000);
+  try {
+    const assertion = await new SignJWT({ jti: randomUUID() })
+      .setProtectedHeader({ ...key.header, alg: clientAuth.algorithm, typ: "JWT" })
+      .setIssuer(id)
+      .setSubject(id)
+      .setAudience(audience)
+      .setIssuedAt(seconds)
+      .setExpirationTime(seconds + clientAuth.lifeSeconds)
+      .sign(key.key);
+    return { ...values, client: { ...values.client, id, assertion } };
+  } catch {
+    throw new BrokerError("client_rejected", `the client's private key does not fit ${clientAuth.algorithm}`);
+  }
+}
+
+function audienceOf(
+  { audience }: Assertion,
+  given: { issuer: string | null; url: string; values: TemplateValues },
+): string {
+  if (audience === "token_url") return given.url;
+  return audience === "issuer" ? fillUrl(given.issuer ?? "", given.values) : fillUrl(audience, given.values);
+}
+
+/** A private key as PEM, or as a JWK whose `kid`, `x5t` and `x5t#S256` go into the header (RFC 7515, section 4.1). */
+function readPrivateKey(text: string): { key: KeyObject; header: Record<string, string> } {
+  try {
+    if (!text.trimStart().startsWith("{")) return { key: createPrivateKey(text), header: {} };
+    const jwk = JSON.parse(text) as Record<string, unknown>;
+    const named = ["kid", "x5t", "x5t#S256"].flatMap((name) =>
+      typeof jwk[name] === "string" ? [[name, jwk[name]] as const] : [],
+    );
+    return { key: createPrivateKey({ key: jwk, format: "jwk" }), header: Object.fromEntries(named) };
+  } catch {
+    throw new BrokerError("client_rejected", "the client's private key cannot be read: a PEM or a JWK was expected");
+  }
+}
+
+/** What is wrong with a client's secret for this way of authenticating; null: nothing that can be seen. */
+export function secretFault(clientAuth: ClientAuth, secret: string): string | null {
+  if (clientAuth.kind === "private_key_jwt") {
+    const key = keyIn(secret);
+    if (key === null) return "must be the client's private key, as PEM or JWK";
+    return fits(key, clientAuth.algorithm) ? null : `must be a key that ${clientAuth.algorithm} can sign with`;
+  }
+  if (clientAuth.kind !== "tls") return null;
+  const key = keyIn(secret.slice(Math.max(0, secret.search(/-----BEGIN [A-Z ]*PRIVATE KEY-----/))));
+  const certificate = certificateIn(secret);
+  if (key === null || certificate === null) {
+    return "must be the client's certificate and its private key, as PEM, one after the other";
+  }
+  return certificate.checkPrivateKey(key) ? null : "holds a private key that is not that of the certificate";
+}
+
+function keyIn(text: string): KeyObject | null {
+  try {
+    return readPrivateKey(text).key;
+  } catch {
+    return null;
+  }
+}
+
+function certificateIn(text: string): X509Certificate | null {
+  try {
+    return new X509Certificate(text.slice(Math.max(0, text.indexOf("-----BEGIN CERTIFICATE-----"))));
+  } catch {
+    return null;
+  }
+}
+
+const curves: Readonly<Record<string, string>> = { ES256: "prime256v1", ES384: "secp384r1", ES512: "secp521r1" };
+const leastRsaBits = 2048; // RFC 7518, sections 3.3 and 3.5
+
+function fits({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject, algorithm: string): boolean {
+  if (algorithm === "EdDSA") return type === "ed25519";
+  const curve = curves[algorithm];
+  if (curve !== undefined) return type === "ec" && details?.namedCurve === curve;
+  return type === "rsa" && (details?.modulusLength ?? 0) >= leastRsaBits;
+}

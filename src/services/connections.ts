@@ -1,0 +1,407 @@
+import { randomUUID } from "node:crypto";
+import { chainName } from "../chain-name.ts";
+import type { Marks } from "../coordination/marks.ts";
+import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
+import { askedScopes, type ConnectionGrant, type ProviderDefinition } from "../providers/format/definition.ts";
+import { checkInputChanges, hostInputs, requiredCredentials, splitInputs } from "../providers/format/requirements.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import type { Grant } from "../providers/oauth/grant.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { ClientRow } from "../store/clients.ts";
+import type {
+  ConnectionEventRow,
+  ConnectionFilter,
+  ConnectionRecord,
+  Connections,
+  PageRequest,
+} from "../store/connections.ts";
+import { isUniqueViolation } from "../store/database-errors.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenCache } from "../tokens/cache.ts";
+import type { Establish } from "../tokens/connect.ts";
+import type { Ended } from "../tokens/ended.ts";
+import type { TokenService } from "../tokens/read.ts";
+import { isRefused, refusal, type Sender } from "../tokens/request.ts";
+import { isUnattended } from "../tokens/row-rules.ts";
+import { type Entrusted, entrustedPlace, joinEntrusted, openEntrusted, placeOf } from "../tokens/seal.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { usableDefinition } from "./clients.ts";
+import { type NewConnectionRequest, planConnection, type PlanParts, requireCredentials } from "./new-connection.ts";
+import type { Peers } from "./peers.ts";
+import { likePatterns, mayUse, mayUseClient, namingHolders, type Principal, unknownClient } from "./principal.ts";
+
+type ConnectionPatch = {
+  scopes?: string[];
+  labels?: Record<string, string>;
+  inputs?: Record<string, unknown>;
+  credentials?: Record<string, string>;
+  disabled?: boolean;
+};
+
+/** To have an ended connection tried once more, or a probably dead one ended. */
+export type EndedWish = { kind: "retry"; force: boolean } | { kind: "end" };
+
+/** Connections as ops and provisioning code handle them. A principal sees those that its patterns cover. All throw BrokerError. */
+export type ConnectionService = {
+  create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord>;
+  get(principal: Principal, name: string): Promise<ConnectionRecord>;
+  /** The same, if the principal may also have the connection's client work for it. */
+  getToUse(principal: Principal, name: string): Promise<ConnectionRecord>;
+  list(principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]>;
+  patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord>;
+  /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
+  delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<string[]>;
+  importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
+  /** `ended`: what an operator says about the end of its grant. */
+  refresh(principal: Principal, name: string, ended?: EndedWish): Promise<ConnectionRecord>;
+  events(
+    principal: Principal,
+    name: string,
+    page: { limit: number; before: bigint | null },
+  ): Promise<ConnectionEventRow[]>;
+};
+
+export type ConnectionServiceParts = PlanParts & {
+  connections: Connections;
+  accounts: Pick<AccountRows, "ensureChains" | "readChains">;
+  rows: TokenRows;
+  cache: TokenCache;
+  catalog: Catalog;
+  vault: TokenVault;
+  tokens: TokenService;
+  ended: Pick<Ended, "retry" | "end">;
+  establish: Establish;
+  sender: Sender;
+  marks: Pick<Marks, "close">;
+  peers: Pick<Peers, "tell" | "announce" | "untilForgotten" | "lastUnder">;
+  /** Told of a grant that is deleted here and goes on at the provider, and why. */
+  onUnrevoked: (connection: string, why: string) => void;
+};
+
+export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
+  const {
+    connections,
+    clients,
+    accounts,
+    rows,
+    cache,
+    catalog,
+    vault,
+    tokens,
+    ended,
+    establish,
+    sender,
+    marks,
+    peers,
+  } = parts;
+  const revocation = { sender, vault, onUnrevoked: parts.onUnrevoked };
+
+  const find = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+    const record = mayUse(principal, name) ? await connections.findByName(name) : null;
+    if (record === null) throw connectionNotFound(name);
+    return record;
+  };
+
+  /** As it stands in the table: nothing of it is used before it is known to be ours. */
+  const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+    const record = await find(principal, name);
+    if (catalog.get(record.provider)?.extraTokens.length === 0) return record;
+    const chains = await connections.chains(record.id);
+    return chains.length === 0 ? record : { ...record, chains };
+  };
+
+  const tokenRow = async ({ id, name }: ConnectionRecord): Promise<TokenRow> => {
+    const row = await rows.readById(id);
+    if (row === null) throw connectionNotFound(name);
+    return row;
+  };
+
+  const definitionOf = ({ provider }: ConnectionRecord): ProviderDefinition => {
+    const definition = catalog.get(provider);
+    if (definition === undefined) {
+      throw new BrokerError("conflict", `This broker has no definition of the provider "${provider}" any more.`);
+    }
+    return definition;
+  };
+
+  /** The connection's client, if the principal may use it so. @throws BrokerError that of a client that does not exist */
+  const clientFor = async (
+    principal: Principal,
+    record: ConnectionRecord,
+    scopes: readonly string[],
+  ): Promise<ClientRow | null> => {
+    if (record.clientRef === null) return null;
+    const client = await clients.findById(record.clientRef);
+    const definition = catalog.get(record.provider);
+    const required = definition ? askedScopes(definition, record.grant as ConnectionGrant).required : [];
+    const use = { connection: record.name, scopes, required };
+    if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(record.clientName ?? "");
+    return client;
+  };
+
+  const getToUse = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
+    const record = await get(principal, name);
+    vault.connections.check(record);
+    await clientFor(principal, record, record.scopes);
+    return record;
+  };
+
+  /** The first token of a connection that needs no person: refused → nothing stays; provider away → it stays pending. */
+  const fetchFirst = async (id: string, name: string): Promise<void> => {
+    const outcome = await tokens.tryRefresh(name).catch(stillPending);
+    if (outcome?.failure === undefined || !isRefused(outcome.failure)) return;
+    await connections.discard(id);
+    cache.expire(name);
+    throw new BrokerError("provider_rejected", `The provider refuses: ${outcome.failure.detail}`, { connection: name });
+  };
+
+  /** What is stored for one host must not be sent to another: host inputs stay as long as there is anything to send. */
+  const checkInputs = async (record: ConnectionRecord, given: Record<string, unknown>) => {
+    const definition = definitionOf(record);
+    const hosts = [...hostInputs(definition), ...boundInputs(vault, await tokenRow(record))];
+    const host = hosts.find((name) => Object.hasOwn(given, name) && given[name] !== record.inputs[name]);
+    if (host !== undefined && (await connections.holdsGrant(record.id))) {
+      const detail = `inputs.${host}: decides the host, and cannot be changed while the connection has credentials or tokens, or a person is on the way to bring some.`;
+      throw new BrokerError("conflict", detail, { connection: record.name });
+    }
+    const inputs = checkInputChanges({ definition, given, hasClient: record.clientRef !== null });
+    return { inputs, movesHost: host !== undefined };
+  };
+
+  return {
+    get,
+    getToUse,
+
+    async create(principal, request) {
+      if (!mayUse(principal, request.name)) {
+        throw new BrokerError(
+          "forbidden",
+          `name: this key may only create connections named ${principal.connections.join(", ")}.`,
+        );
+      }
+      const plan = await planConnection(parts, principal, request);
+      // None of the tokens that replicas have in memory is served under the new connection's name.
+      const hadItLast = await peers.untilForgotten(request.name);
+      const id = randomUUID();
+      const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
+      const isEntrusted = Object.keys(entrusted).length > 0;
+      const { inputs, client } = plan;
+      const inputsInForce = { ...inputs, ...client?.inputs };
+      const row = { ...plan, id, parentId: null, clientRef: client?.id ?? null, inputsInForce };
+      const definition = await usableDefinition(catalog, plan.provider);
+      const place = entrustedPlace(row, { revision: 0, hosts: hostInputs(definition) });
+      const sealed = isEntrusted ? vault.sealCredentials(entrusted, place) : null;
+      try {
+        if (!(await connections.insert({ ...plan, id, credentials: sealed }))) throw justChanged("The client");
+      } catch (error) {
+        if (!isUniqueViolation(error)) throw error;
+        throw new BrokerError("conflict", `name: there is already a connection named "${request.name}".`);
+      }
+      if ((await peers.lastUnder(plan.name)) !== hadItLast) {
+        await connections.discard(id);
+        throw justChanged("The connection of this name");
+      }
+      if (definition.extraTokens.length > 0) await accounts.ensureChains(row, definition.extraTokens);
+      if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
+      return await get(principal, plan.name);
+    },
+
+    list: async (principal, page, filter) => await connections.list(page, filter, likePatterns(principal)),
+
+    async patch(principal, name, patch) {
+      const record = await get(principal, name);
+      vault.connections.check(record);
+      const { inputs: givenInputs, credentials: given } = patch;
+      const definition = definitionOf(record);
+      // Labels, and an end, are given to whoever may see the connection; all else has the client's secret work for it.
+      const usesClient = Object.keys(patch).some((field) => field !== "labels" && field !== "disabled");
+      const client =
+        usesClient || patch.disabled === false
+          ? await clientFor(principal, record, patch.scopes ?? record.scopes)
+          : null;
+      const { inputs: checked, movesHost } =
+        givenInputs === undefined ? noInputs : await checkInputs(record, givenInputs);
+      const { open: openInputs, secret: secretInputs } = splitInputs(definition, checked);
+      const inputs = givenInputs === undefined ? {} : { inputs: openInputs };
+      const isEntrusted = given !== undefined || Object.keys(secretInputs).length > 0;
+      const credentials = isEntrusted
+        ? {
+            credentials: sealedEntrusted(vault, await tokenRow(record), {
+              definition,
+              credentials: given,
+              secretInputs,
+              openInputs,
+            }),
+          }
+        : {};
+      const { scopes, labels, disabled } = patch;
+      const rest = {
+        ...(scopes && { scopes }),
+        ...(labels && { labels }),
+        ...(disabled !== undefined && { disabled }),
+      };
+      const changes = { ...rest, ...inputs, ...credentials };
+      const chains = disabled === undefined ? [] : await accounts.readChains(record.id);
+      const updated = await connections.update(record, changes, { client, movesHost, chains });
+      if (updated === null) throw justChanged("The connection, or its client,");
+      cache.learn(updated);
+      if (disabled === true) await peers.announce({ kind: "connection", id: record.id });
+      for (const { chain } of record.chains ?? []) cache.expire(chainName(name, chain));
+      if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
+      return await get(principal, name);
+    },
+
+    async delete(principal, name, { revoke }) {
+      const record = await find(principal, name); // one that somebody else has written can be deleted, too
+      // What waits for a person's word would be gone with the connection, and nobody could revoke it any more.
+      if (revoke) await establish.giveUpHeld(record.id);
+      const deleted = await connections.delete(record.id);
+      const [own] = deleted;
+      for (const row of deleted) {
+        cache.expire(row.name);
+        marks.close(row.id, row.version);
+      }
+      if (own === undefined) throw connectionNotFound(name);
+      const told = peers.tell({ kind: "connection", id: own.id });
+      if (revoke) for (const row of deleted) await revokeGrant(revocation, { row, owner: own });
+      return await told;
+    },
+
+    async importGrant(principal, name, { grant, verify }) {
+      const record = await getToUse(principal, name);
+      const offered = definitionOf(record).grants.includes("import");
+      if (isUnattended(record.grant) || !offered) throw notApplicable(record, "takes no imported tokens");
+      requireEnabled(record);
+      const target = await tokenRow(record);
+      const row = await namingHolders(principal, () => establish.importGrant(target, grant));
+      if (verify) await verifyImport(tokens, row);
+      return await get(principal, name);
+    },
+
+    async refresh(principal, name, wish) {
+      // An end is given to whoever may see the connection; all else has the client's secret work for it.
+      const { id } = wish?.kind === "end" ? await get(principal, name) : await getToUse(principal, name);
+      if (wish === undefined) await tokens.refreshNow(name);
+      else if (wish.kind === "end") await ended.end(id, principal.keyId);
+      else await ended.retry(id, { by: principal.keyId, force: wish.force });
+      return await get(principal, name);
+    },
+
+    async events(principal, name, page) {
+      const { id } = await get(principal, name);
+      const events = await connections.events(id, { ...page, patterns: likePatterns(principal) });
+      return events.map((event) => withoutForeignNames(principal, event));
+    },
+  };
+}
+
+type Patched = {
+  definition: ProviderDefinition;
+  credentials: Record<string, string> | undefined;
+  secretInputs: Record<string, string>;
+  /** Those that change beside them. */
+  openInputs: Record<string, string>;
+};
+
+/** The inputs that what a row holds is bound to, whatever its definition says now. */
+function boundInputs(vault: TokenVault, { accessToken, refreshToken, credentials }: TokenRow): string[] {
+  return [accessToken, refreshToken, credentials].flatMap((record) => {
+    try {
+      return record === null ? [] : vault.hostsOf(record);
+    } catch {
+      return []; // it does not open, whatever the inputs are
+    }
+  });
+}
+
+/** What a connection is entrusted with after a change: sealed as a whole, so what stays is sealed anew. */
+function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
+  const { definition, credentials, secretInputs, openInputs } = given;
+  const before = entrustedBefore(vault, row, given);
+  const checked =
+    credentials === undefined
+      ? before.credentials
+      : requireCredentials(definition, row.grant as ConnectionGrant, credentials);
+  if (checked === null) throw notApplicable(row, "has no credentials");
+  const entrusted = { credentials: checked, secretInputs: { ...before.secretInputs, ...secretInputs } };
+  const after = { ...row, inputsInForce: { ...row.inputsInForce, ...openInputs } };
+  const place = entrustedPlace(after, { revision: row.credentialsRevision + 1, hosts: hostInputs(definition) });
+  return vault.sealCredentials(joinEntrusted(entrusted), place);
+}
+
+/** What does not open is replaced as a whole, or stays as it is. @throws UnreadableSecretError where something of it would be lost */
+function entrustedBefore(
+  vault: TokenVault,
+  row: TokenRow,
+  { definition, credentials, secretInputs }: Patched,
+): Entrusted {
+  try {
+    return openEntrusted(vault, row);
+  } catch (error) {
+    const secrets = Object.entries(definition.inputs).filter(([, input]) => input.secret && !input.optional);
+    const needsCredentials = requiredCredentials(definition, row.grant as ConnectionGrant).length > 0;
+    const isWhole = secrets.every(([name]) => Object.hasOwn(secretInputs, name));
+    if (isWhole && (credentials !== undefined || !needsCredentials)) return { credentials: {}, secretInputs: {} };
+    throw error instanceof UnreadableSecretError ? error.of(row.name) : error;
+  }
+}
+
+async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> {
+  const outcome = await tokens.tryRefresh(row.name);
+  if (outcome.kind === "failed" && outcome.failure !== undefined) throw refusal(row, outcome.failure);
+}
+
+/** What happened to a connection may name others, of which the caller is not to know. */
+function withoutForeignNames(principal: Principal, event: ConnectionEventRow): ConnectionEventRow {
+  const { connections: names } = event.detail;
+  if (!Array.isArray(names)) return event;
+  const known = names.filter((name) => typeof name === "string" && mayUse(principal, name));
+  return { ...event, detail: { ...event.detail, connections: known } };
+}
+
+const noInputs = { inputs: {}, movesHost: false };
+
+function justChanged(what: string): BrokerError {
+  return new BrokerError("conflict", `${what} was just changed by somebody else; look at it and try again.`);
+}
+
+/** The provider takes its time, or the database is away: the connection waits, and is tried again when it is read. */
+function stillPending(error: unknown): null {
+  if (error instanceof BrokerError) return null;
+  throw error;
+}
+
+/** Best effort, after the connection is gone here: the newest tokens are those that the DELETE returned. */
+async function revokeGrant(
+  { sender, vault, onUnrevoked }: Pick<ConnectionServiceParts, "sender" | "vault" | "onUnrevoked">,
+  { row, owner }: { row: TokenRow; owner: TokenRow },
+): Promise<void> {
+  if (row.refreshToken === null && row.accessToken === null) return;
+  const sendable = await sender.prepareChain(row).catch((error: unknown) => {
+    onUnrevoked(row.name, error instanceof BrokerError ? error.message : "Its request could not be made.");
+    return null;
+  });
+  if (sendable === null || sendable.definition.revocation === null) return;
+  // What does not open cannot be revoked; the connection is gone all the same.
+  const place = placeOf(row);
+  const refreshToken = openedOrNull(() => row.refreshToken && vault.openRefreshToken(row.refreshToken, place));
+  const accessToken = openedOrNull(() => row.accessToken && vault.openAccessToken(row.accessToken, place));
+  const isLost = (row.refreshToken !== null && refreshToken === null) || (refreshToken ?? accessToken) === null;
+  if (isLost) onUnrevoked(row.name, "Its stored tokens do not open.");
+  await sender.revokeGrant(
+    { ...sendable, owner },
+    { ...(refreshToken && { refreshToken }), ...(accessToken && { accessToken }) },
+  );
+}
+
+function requireEnabled(record: ConnectionRecord): void {
+  if (record.status !== "disabled") return;
+  throw new BrokerError("connection_disabled", "This connection is disabled; enable it first.", {
+    connection: record.name,
+  });
+}
+
+function notApplicable({ name, grant }: Pick<ConnectionRecord, "name" | "grant">, why: string): BrokerError {
+  return new BrokerError("grant_not_applicable", `A ${grant} connection ${why}.`, { connection: name });
+}

@@ -1,0 +1,193 @@
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { Clock } from "../clock.ts";
+import { shareAnswer } from "../concurrency.ts";
+import { BrokerError, encryptionKeyMissing } from "../errors.ts";
+import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey } from "../store/api-keys.ts";
+import type { PageRequest } from "../store/connections.ts";
+import { createReadCache } from "../store/read-cache.ts";
+import type { Peers } from "./peers.ts";
+import { bootstrapKeyId, likePatterns, type Principal, requireMayGive } from "./principal.ts";
+
+type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
+
+export type KeyService = {
+  /**
+   * `sparing`: for a caller who has sent many wrong keys. An invented one then costs no query of its own.
+   * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable;
+   * encryption_key_missing
+   */
+  authenticate(key: string, options?: { sparing: boolean }): Promise<Principal>;
+  /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
+  create(giver: Principal, key: NewKey): Promise<{ row: ApiKeyRow; key: string }>;
+  /** Those whose patterns lie within the principal's own. */
+  list(principal: Principal, page: PageRequest): Promise<ApiKeyRow[]>;
+  /**
+   * Returns the names of replicas that have not confirmed that they refuse the key.
+   * @throws BrokerError not_found, for a key beyond the principal's patterns too
+   */
+  revoke(principal: Principal, id: string): Promise<string[]>;
+};
+
+type Options = {
+  keys: ApiKeys;
+  /** The bootstrap keys, which have every ability on every connection. */
+  adminKeys: readonly string[];
+  /** How long a key that was verified stays good while Postgres is away. */
+  trustSeconds: number;
+  peers: Pick<Peers, "tell" | "listen" | "uses">;
+  clock: Clock;
+  nowMs: () => number;
+  randomBytes: (size: number) => Uint8Array;
+};
+
+/** How long a key is trusted without asking Postgres. */
+const trustMs = 4000;
+const maxKeys = 10_000;
+const bootstrap: Principal = {
+  keyId: bootstrapKeyId,
+  abilities: ["tokens", "connections", "admin"],
+  connections: ["*"],
+  expiresAt: null,
+};
+
+export function createKeyService(options: Options): KeyService {
+  const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
+  const adminHashes = adminKeys.map(hashKey);
+  /** Keys whose end was told while, or before, Postgres was away: the hash of the secret, as far as it was known here. */
+  const revoked = new Map<string, Uint8Array | null>();
+  let turn = 0;
+  const revokedAt = new Map<string, number>();
+  const cache = createReadCache<FoundApiKey>({
+    async load(ids) {
+      for (;;) {
+        const askedAt = ++turn;
+        const rows = await keys.findMany(ids);
+        // Read before one of them was revoked: asked again.
+        const isOld = rows.some(({ id }) => (revokedAt.get(id) ?? -1) > askedAt);
+        if (!isOld) return new Map(rows.map((row) => [row.id, row]));
+      }
+    },
+    clock: { ...clock, monotonicMs: passedMs(clock) },
+    trustMs,
+    outageMs: trustSeconds * 1000,
+    maxEntries: maxKeys,
+    supersedes: () => true,
+  });
+  peers.listen(({ kind, id }) => {
+    if (kind !== "key") return;
+    revoked.set(id, cache.peek(id)?.secretHash ?? revoked.get(id) ?? null);
+    revokedAt.set(id, ++turn);
+    for (const each of [revoked, revokedAt]) if (each.size > maxKeys) each.delete(each.keys().next().value as string);
+    cache.forget(id);
+  });
+
+  /** Without Postgres, a key that is known to have been revoked is told so. */
+  const read = async (id: string, hash: Uint8Array): Promise<FoundApiKey | null> =>
+    await cache.read(id).catch((error: unknown) => {
+      const known = revoked.get(id) ?? null;
+      if (known !== null && isSameHash(hash, known)) throw unauthenticated("The key has been revoked.");
+      throw error;
+    });
+  const knownIds = shareAnswer(async () => await keys.ids(), clock);
+
+  return {
+    async authenticate(key, { sparing } = { sparing: false }) {
+      const hash = hashKey(key);
+      if (adminHashes.some((adminHash) => isSameHash(hash, adminHash))) return bootstrap;
+      const id = readKeyId(key);
+      if (id === null || (cache.peek(id) === null && !hasGoodChecksum(key))) {
+        throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
+      }
+      const isInvented = sparing && cache.peek(id) === null && !(await knownIds()).has(id);
+      const row = isInvented ? null : await read(id, hash);
+      if (row === null || !isSameHash(hash, row.secretHash)) throw unauthenticated("The key is unknown.");
+      if (row.isSilent) throw encryptionKeyMissing("this API key");
+      if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
+      if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
+      peers.uses("key", row.id);
+      const { abilities, connections, expiresAt } = row;
+      return { keyId: row.id, abilities, connections, expiresAt };
+    },
+
+    async create(giver, { name, ...gift }) {
+      requireMayGive(giver, gift);
+      const { id, key } = makeApiKey(randomBytes);
+      const by = giver.keyId === bootstrapKeyId ? null : giver.keyId;
+      const row = await keys.insert({ id, name, ...gift, secretHash: hashKey(key) }, by);
+      if (row === null) throw unauthenticated("The key has been revoked, or has expired.");
+      return { row, key };
+    },
+
+    list: (principal, page) => keys.list(page, likePatterns(principal)),
+
+    async revoke(principal, id) {
+      const known = await keys.revoke(id, likePatterns(principal));
+      cache.expire(id);
+      if (!known) throw new BrokerError("not_found", `There is no key with the id "${id}".`);
+      return await peers.tell({ kind: "key", id });
+    },
+  };
+}
+
+/** The larger of what the two clocks say has passed: a machine that sleeps stops the one, and who sets the other back stops that. */
+function passedMs(clock: Clock): () => number {
+  const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
+  let passed = 0;
+  return () => (passed = Math.max(passed, clock.monotonicMs() - monotonicMs, clock.wallMs() - wallMs));
+}
+
+function unauthenticated(detail: string): BrokerError {
+  return new BrokerError("unauthenticated", detail);
+}
+
+const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const idLength = 12;
+const secretLength = 40;
+const checksumLength = 6;
+const shape = new RegExp(
+  `^frt_([0-9A-Za-z]{${idLength}})_([0-9A-Za-z]{${secretLength}})_([0-9A-Za-z]{${checksumLength}})$`,
+);
+
+/** Makes a key of 238 random bits: `frt_<id>_<secret>_<checksum>`, parts in base62. It is shown once; only its hash is kept. */
+export function makeApiKey(randomBytes: (size: number) => Uint8Array): { id: string; key: string } {
+  const id = randomText(idLength, randomBytes);
+  const secret = randomText(secretLength, randomBytes);
+  return { id, key: `frt_${id}_${secret}_${checksum(id, secret)}` };
+}
+
+/** The id in what has the shape of a key; null for what cannot be one. */
+export function readKeyId(text: string): string | null {
+  return shape.exec(text)?.[1] ?? null;
+}
+
+/** Tells mistyped and cut keys apart without asking the database. */
+export function hasGoodChecksum(key: string): boolean {
+  const [, id = "", secret = "", check] = shape.exec(key) ?? [];
+  return check === checksum(id, secret);
+}
+
+/** SHA-256 is enough for a key that nobody chose. */
+export function hashKey(key: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(createHash("sha256").update(key).digest());
+}
+
+/** Compares in a time that does not depend on where two hashes differ. */
+export function isSameHash(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && timingSafeEqual(one, other);
+}
+
+function randomText(length: number, randomBytes: (size: number) => Uint8Array): string {
+  let text = "";
+  while (text.length < length) {
+    // Bytes from 248 on are left out: 248 is the largest multiple of 62, so every character stays equally likely.
+    for (const byte of randomBytes(length)) {
+      if (byte < 248 && text.length < length) text += alphabet[byte % 62];
+    }
+  }
+  return text;
+}
+
+function checksum(id: string, secret: string): string {
+  const digest = createHash("sha256").update(`frt_${id}_${secret}`).digest();
+  return Array.from(digest.subarray(0, checksumLength), (byte) => alphabet[byte % 62]).join("");
+}

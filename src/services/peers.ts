@@ -1,0 +1,219 @@
+import { type Clock, withDeadline } from "../clock.ts";
+import type { End, Ends } from "../coordination/ends.ts";
+import { BrokerError } from "../errors.ts";
+import type { EndedId, OtherReplica, Replicas } from "../store/replicas.ts";
+
+/**
+ * What replicas tell each other of keys that were revoked, and of connections that were deleted or disabled, so that none serves
+ * from memory what has ended. Postgres is asked for ends once a second, so it is heard of without Redis, too. With Redis it is told
+ * at once, and kept for a replica that has no Postgres: that one asks there every 4 s.
+ */
+export type Peers = {
+  /** Makes this process known, before it serves anything. @throws BrokerError storage_unavailable */
+  start(): Promise<void>;
+  /** It serves nothing any more. Best effort: never rejects. */
+  stop(): Promise<void>;
+  /** Calls back for every end that this or another replica has brought about. */
+  listen(listener: (end: End) => void): void;
+  /** Tells of what has just been committed, and waits a little. Returns the names of replicas that have not confirmed. Never rejects. */
+  tell(ended: EndedId): Promise<string[]>;
+  /** The same of what may begin again, such as a connection that is disabled: nobody waits. Never rejects. */
+  announce(ended: EndedId): Promise<void>;
+  /**
+   * Waits until no replica serves under this name what had it before, and returns the id of the connection that had it last; null: none had.
+   * @throws BrokerError conflict, naming those that have not confirmed
+   */
+  untilForgotten(name: string): Promise<string | null>;
+  /** The same id, without waiting. */
+  lastUnder(name: string): Promise<string | null>;
+  /** Something is served from memory: while Postgres is away it is asked elsewhere whether it has ended. */
+  uses(kind: End["kind"], id: string): void;
+  /** Whether no other replica was there in the last minute. */
+  isAlone(): boolean;
+};
+
+type Options = {
+  self: { id: string; name: string };
+  replicas: Replicas;
+  ends: Ends;
+  /** For so long a replica that has gone silent may still serve callers from memory (`KEY_TRUST_SECONDS`). */
+  trustSeconds: number;
+  clock: Clock;
+};
+
+const beatMs = 1000;
+/** A beat that takes longer finds Postgres hanging. */
+const beatPatienceMs = 1500;
+const askElsewhereMs = 4000;
+const maxRemembered = 20_000;
+/** How long an answer waits for those that are there, and for those that seem to be gone. */
+const tellPatienceMs = 2500;
+const reusePatienceMs = 5000;
+const gonePatienceMs = 500;
+const goneAfterMs = 5000;
+/** Times in Postgres are finer than here. */
+const roundingMs = 2;
+/** A replica is remembered for so long at least. */
+const leastTrustSeconds = 60;
+/** Stands for all, where nobody knows which there are. */
+const unknown = "unknown";
+
+/** For the embedded database, which one process holds. */
+export function noPeers(): Peers {
+  const listeners: ((end: End) => void)[] = [];
+  return {
+    async start() {},
+    async stop() {},
+    listen: (listener) => void listeners.push(listener),
+    async tell(ended) {
+      for (const listener of listeners) listener({ ...ended, atMs: Infinity });
+      return [];
+    },
+    async announce() {},
+    untilForgotten: async () => null,
+    lastUnder: async () => null,
+    uses() {},
+    isAlone: () => true,
+  };
+}
+
+export function createPeers({ self, replicas, ends, trustSeconds, clock }: Options): Peers {
+  const listeners: ((end: End) => void)[] = [];
+  const stopped = new AbortController();
+  const withinSeconds = Math.max(trustSeconds, leastTrustSeconds);
+  /** The newest end of each that was told here, in milliseconds by Postgres's clock. */
+  const toldMs = new Map<string, number>();
+  const seenInPostgres = new Set<string>();
+  const used = { key: new Set<string>(), connection: new Set<string>() };
+  let heardAt: Date | null = null;
+  let others = 0;
+  let isAway = false;
+  let loop: Promise<void> | null = null;
+
+  /** Kept in Redis, an end is read again and again. */
+  const hear = (end: End): void => {
+    const key = `${end.kind} ${end.id}`;
+    if ((toldMs.get(key) ?? -Infinity) >= end.atMs) return;
+    toldMs.set(key, end.atMs);
+    if (toldMs.size > maxRemembered) toldMs.delete(toldMs.keys().next().value as string);
+    for (const listener of listeners) listener(end);
+  };
+  ends.listen(hear);
+
+  const beat = async (): Promise<void> => {
+    const { now, others: count } = await replicas.beat({ ...self, heardAt });
+    others = count;
+    const ended = heardAt === null ? [] : await replicas.endedSince(heardAt);
+    const news = ended.filter(({ kind, id }) => !seenInPostgres.has(`${kind} ${id}`));
+    for (const { kind, id } of news) {
+      seenInPostgres.add(`${kind} ${id}`);
+      if (seenInPostgres.size > maxRemembered) seenInPostgres.delete(seenInPostgres.values().next().value as string);
+      for (const listener of listeners) listener({ kind, id, atMs: now.getTime() });
+    }
+    heardAt = now;
+    // Who brought it about may wait for that.
+    if (news.length > 0) await replicas.beat({ ...self, heardAt });
+  };
+
+  const askElsewhere = async (): Promise<void> => {
+    for (const kind of ["key", "connection"] as const) {
+      const ids = [...used[kind]];
+      used[kind].clear();
+      for (const end of await ends.find(kind, ids)) hear(end);
+    }
+  };
+
+  const run = async (): Promise<void> => {
+    let running: Promise<void> | null = null;
+    let askedMs = -Infinity;
+    const begin = async (): Promise<void> => {
+      try {
+        await beat();
+        isAway = false;
+      } catch {
+        isAway = true; // noticed and told by whoever needs Postgres
+      } finally {
+        running = null;
+      }
+    };
+    while (!stopped.signal.aborted) {
+      running ??= begin();
+      const done = running.then(() => true);
+      if ((await withDeadline(done, beatPatienceMs, clock)) === null) isAway = true;
+      if (isAway && clock.monotonicMs() - askedMs >= askElsewhereMs) {
+        askedMs = clock.monotonicMs();
+        await askElsewhere();
+      }
+      await clock.sleep(beatMs, stopped.signal);
+    }
+    await running;
+  };
+
+  /** Names of those that have not confirmed by the end of the patience that they have heard of what had ended at `by`. */
+  const confirm = async (ended: EndedId, by: Date, patienceMs: number): Promise<string[]> => {
+    const confirmed = new Set<string>();
+    const open = (all: OtherReplica[]) =>
+      all.filter(({ id, heardAt: at }) => at.getTime() <= by.getTime() + roundingMs && !confirmed.has(id));
+    let waitedFor = open(await replicas.others(self.id, withinSeconds));
+    if (waitedFor.length === 0) return [];
+    let next = Promise.withResolvers<void>();
+    ends.tell({ ...ended, atMs: by.getTime() }, (id) => {
+      confirmed.add(id);
+      next.resolve();
+    });
+    const startMs = clock.monotonicMs();
+    for (;;) {
+      const passedMs = clock.monotonicMs() - startMs;
+      const seemGone = waitedFor.every(({ silentMs }) => silentMs > goneAfterMs);
+      if (waitedFor.length === 0 || passedMs >= (seemGone ? gonePatienceMs : patienceMs)) break;
+      await withDeadline(next.promise, gonePatienceMs / 2, clock);
+      next = Promise.withResolvers<void>();
+      waitedFor = open(waitedFor);
+      if (waitedFor.length > 0) waitedFor = open(await replicas.others(self.id, withinSeconds));
+    }
+    return waitedFor.map(({ name }) => name);
+  };
+
+  return {
+    async start() {
+      await beat();
+      loop = run();
+    },
+    async stop() {
+      stopped.abort();
+      await loop;
+      await replicas.leave(self.id).catch(() => undefined);
+    },
+    listen: (listener) => void listeners.push(listener),
+    async tell(ended) {
+      for (const listener of listeners) listener({ ...ended, atMs: Infinity });
+      try {
+        return await confirm(ended, await replicas.now(), tellPatienceMs);
+      } catch {
+        // It is committed, and Postgres has gone since: those that have Redis hear of it all the same.
+        ends.tell({ ...ended, atMs: clock.wallMs() }, () => {});
+        return [unknown];
+      }
+    },
+    async announce(ended) {
+      const atMs = await replicas.now().then(
+        (now) => now.getTime(),
+        () => clock.wallMs(),
+      );
+      ends.tell({ ...ended, atMs }, () => {});
+    },
+    async untilForgotten(name) {
+      const ended = await replicas.endedUnder(name);
+      if (ended === null) return null;
+      const names = await confirm({ kind: "connection", id: ended.id }, ended.by, reusePatienceMs);
+      if (names.length === 0) return ended.id;
+      const detail = `name: a connection of this name was deleted, and ${names.join(", ")} may still serve its token: there is no word from there. Try again later, or use another name. A replica that never comes back is forgotten ${withinSeconds} s after it was last seen.`;
+      throw new BrokerError("conflict", detail);
+    },
+    lastUnder: async (name) => (await replicas.endedUnder(name))?.id ?? null,
+    uses(kind, id) {
+      if (isAway && used[kind].size < maxRemembered) used[kind].add(id);
+    },
+    isAlone: () => others === 0,
+  };
+}

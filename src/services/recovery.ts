@@ -1,0 +1,111 @@
+import { publicName } from "../chain-name.ts";
+import { eachAlone } from "../concurrency.ts";
+import { deletedGeneration } from "../coordination/marks.ts";
+import { BrokerError, isStorageUnavailable, openedOrNull, UnreadableSecretError } from "../errors.ts";
+import type { ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenCache } from "../tokens/cache.ts";
+import { placeOf } from "../tokens/seal.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { likePatterns, mayUse, type Principal } from "./principal.ts";
+
+/** A connection whose row has gone back in time with a restored database. Its refresh token has most likely been spent. */
+export type HeldConnection = {
+  name: string;
+  provider: string;
+  status: string;
+  /** How many token sets newer than the row's were stored before; null: the connection had been deleted. */
+  setsLost: number | null;
+  accessTokenExpiresAt: Date | null;
+};
+
+export type RecoveryService = {
+  /**
+   * Of those that the principal's patterns cover. `keys`: those that work and whose patterns lie within the principal's, oldest
+   * first: the database is from before, so what was revoked since works again. Null: nothing is held, not even of others.
+   */
+  list(principal: Principal): Promise<{ held: HeldConnection[]; keys: ApiKeyRow[] | null }>;
+  /**
+   * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
+   * @throws BrokerError not_found for a name that is not held, and then releases none; unreadable_secret for one whose refresh
+   * token does not open, when the others are released
+   */
+  release(principal: Principal, names: readonly string[] | null): Promise<string[]>;
+};
+
+type Parts = {
+  rows: Pick<TokenRows, "goneBack" | "releaseGoneBack">;
+  vault: TokenVault;
+  cache: Pick<TokenCache, "learn">;
+  keys: Pick<ApiKeys, "working">;
+  nowMs: () => number;
+};
+
+export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts): RecoveryService {
+  const release = async (row: TokenRow, by: string): Promise<void> => {
+    const { goneBackFrom } = row;
+    if (goneBackFrom === null) return;
+    // Under the generation of its mark, so that it is behind nothing any more.
+    const opened = openTokens(vault, row);
+    const sealed = vault.resealTokens(
+      {
+        accessToken: opened.accessToken === null ? null : row.accessToken,
+        refreshToken: opened.refreshToken === null ? null : row.refreshToken,
+      },
+      placeOf(row),
+      { ...placeOf(row), generation: goneBackFrom },
+    );
+    const released = await rows.releaseGoneBack({ ...row, goneBackFrom }, sealed, by);
+    if (released !== null) cache.learn(released);
+  };
+
+  return {
+    async list(principal) {
+      const all = await rows.goneBack();
+      const working = all.length === 0 ? null : await keys.working(nowMs(), likePatterns(principal));
+      return { held: covered(principal, all).map(describe), keys: working };
+    },
+    async release(principal, names) {
+      const held = covered(principal, await rows.goneBack());
+      const unknown = names?.find((name) => !held.some((row) => isNamed(row, name)));
+      if (unknown !== undefined) {
+        throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
+      }
+      const chosen = held.filter((row) => names === null || names.some((name) => isNamed(row, name)));
+      // One that cannot be released keeps no other held; who asks is told of it.
+      const failed: unknown[] = [];
+      const one = async (row: TokenRow) => await release(row, principal.keyId);
+      await eachAlone(chosen, one, { onError: (error) => failed.push(error), isForAll: isStorageUnavailable });
+      if (failed.length > 0) throw failed[0];
+      return chosen.map(({ name }) => name);
+    },
+  };
+}
+
+function covered(principal: Principal, held: readonly TokenRow[]): TokenRow[] {
+  return held.filter(({ name }) => mayUse(principal, publicName(name)));
+}
+
+/** An access token that does not open is left out where a refresh gets another one. @throws UnreadableSecretError */
+function openTokens(vault: TokenVault, row: TokenRow) {
+  const place = placeOf(row);
+  const openAccess = () => row.accessToken && vault.openAccessToken(row.accessToken, place);
+  try {
+    const refreshToken = row.refreshToken && vault.openRefreshToken(row.refreshToken, place);
+    return { refreshToken, accessToken: refreshToken === null ? openAccess() : openedOrNull(openAccess) };
+  } catch (error) {
+    throw error instanceof UnreadableSecretError ? error.of(row.name) : error;
+  }
+}
+
+/** A connection's further tokens go with it, and may be named by themselves. */
+function isNamed(row: TokenRow, name: string): boolean {
+  return row.name === name || publicName(row.name) === name;
+}
+
+function describe({ name, provider, status, generation, goneBackFrom, expiresAt }: TokenRow): HeldConnection {
+  const newest = goneBackFrom ?? generation;
+  const setsLost = newest >= deletedGeneration ? null : newest - generation;
+  return { name, provider, status, setsLost, accessTokenExpiresAt: expiresAt };
+}

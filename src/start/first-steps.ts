@@ -1,0 +1,213 @@
+import { relative, resolve } from "node:path";
+import type { Logger } from "pino";
+import manifest from "../../package.json" with { type: "json" };
+import type { Broker } from "../broker.ts";
+import { systemClock, withDeadline } from "../clock.ts";
+import type { Config, Environment } from "../config.ts";
+import { BrokerError } from "../errors.ts";
+import type { Principal } from "../services/principal.ts";
+
+/** Who makes the sandbox's client and connection at the first start. */
+const starter: Principal = {
+  keyId: "first start",
+  abilities: ["connections", "admin"],
+  connections: ["*"],
+  expiresAt: null,
+};
+
+/** What there is to try. `link`: where the sandbox's account is connected; null: it is. `obstacle`: why there is nothing. */
+type Sandbox = { link: string | null } | { obstacle: string };
+
+/**
+ * Makes sure that there is something to try, and says in plain text how. Never rejects: whoever may write connections and clients can
+ * put others in the place of the sandbox's, and the broker serves all the same.
+ */
+export async function firstSteps(
+  broker: Broker,
+  { config, given, log }: { config: Config; given: Environment; log: Pick<Logger, "warn"> },
+): Promise<string> {
+  if (broker.sandbox === null) return "";
+  const sandbox = await prepare(broker, broker.sandbox).catch((err: unknown) => {
+    const why = err instanceof BrokerError ? err.message : "What was wrong is not known.";
+    const obstacle = `the sandbox cannot be tried. ${why} ${remedy}`;
+    log.warn({ err }, obstacle);
+    return { obstacle };
+  });
+  return describe({ sandbox, keyFile: broker.adminKeyFile, given, config });
+}
+
+const remedy =
+  'Delete the connection "sandbox" and the client "sandbox" and start again, which makes both anew; or set SANDBOX=false.';
+
+async function prepare(
+  { connections, clients, records, consent }: Broker,
+  credentials: { clientId: string; clientSecret: string },
+): Promise<Sandbox> {
+  const { id, status } = await ensureSandbox(
+    {
+      findConnection: (name) => records.findByName(name),
+      createClient: (client) => clients.create(starter, { ...client, scopes: [], patterns: [], inputs: {} }),
+      createConnection: (connection) =>
+        connections.create(starter, {
+          ...connection,
+          grant: null,
+          scopes: null,
+          inputs: {},
+          credentials: null,
+          labels: {},
+        }),
+    },
+    credentials,
+  );
+  const mustConnect = status === "pending" || status === "needs_reauthorization";
+  const link = mustConnect ? await consent.createLink({ connectionId: id, createdBy: starter.keyId }) : null;
+  return { link: link?.url ?? null };
+}
+
+type FirstSteps = { sandbox: Sandbox; keyFile: Broker["adminKeyFile"]; given: Environment; config: Config };
+
+function describe({ sandbox, keyFile, given, config }: FirstSteps): string {
+  const ready = `Freshet is ready at ${config.publicUrl} (the API: ${config.publicUrl}/docs)`;
+  return `\n${[ready, ...describeKey(keyFile), "", ...describeSandbox({ sandbox, keyFile, given, config })].join("\n")}\n\n`;
+}
+
+function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): string[] {
+  if ("obstacle" in sandbox) return [`But ${sandbox.obstacle}`];
+  const bearer = keyFile === null ? givenKey(given) : `$(cat ${shellWord(nearPath(keyFile.path))})`;
+  const curl = `   curl -H "Authorization: Bearer ${bearer}" ${config.publicUrl}/tokens/sandbox`;
+  if (sandbox.link === null) {
+    return ["Get a token of the sandbox account (in a second terminal, in this folder):", curl];
+  }
+  return [
+    "Try it with the built-in sandbox provider.",
+    '1. Open this link in your browser, press "Continue", then "Authorize":',
+    `   ${sandbox.link}`,
+    "2. Get a token (in a second terminal, in this folder):",
+    curl,
+    "3. Run the same line again after 90 seconds: that token is over, and Freshet hands out the next one.",
+  ];
+}
+
+/** As a shell in the same folder finds the first of the keys: in its environment, in `.env`, or in the file that was named. */
+export function givenKey({ env, file }: Environment): string {
+  const inFile = file?.values["ADMIN_KEY"];
+  if (file && inFile) return `$(${findKey(inFile)} ${shellWord(nearPath(file.path))} | tail -n 1)`;
+  const trimmed = "tr -d '[:space:]' | cut -d, -f1";
+  const keys = env["ADMIN_KEY"];
+  const named = keys ? undefined : env["ADMIN_KEY_FILE"];
+  if (named) return `$(cat ${shellWord(nearPath(resolve(named.trim())))} | ${trimmed})`;
+  return keys === keys?.trim() ? "${ADMIN_KEY%%,*}" : `$(printf %s "$ADMIN_KEY" | ${trimmed})`;
+}
+
+/** Takes the one variable out of `.env`, which is not run: only a shell's own file may be. */
+function findKey(keys: string): string {
+  // One that stands in the keys is not the one around them.
+  const quotes = ['"', "'", "`"].filter((quote) => !keys.includes(quote)).join("");
+  const [begin, equals] = ["^[^[:alnum:]_#]*(export[[:space:]]+)?", "[[:space:]]*=[[:space:]]*"];
+  const first = `([^[:space:],${quotes}]+)`;
+  return `sed -nE ${shellWord(`s/${begin}ADMIN_KEY${equals}[${quotes}[:space:]]*${first}.*/\\2/p`)}`;
+}
+
+/** Logs are kept and shipped: only a person at a terminal is shown the key itself. */
+function describeKey(keyFile: Broker["adminKeyFile"]): string[] {
+  if (keyFile === null) return [];
+  const { path, value, isNew } = keyFile;
+  if (isNew && process.stdout.isTTY) return [`Admin key, shown this once and kept in ${path}: ${value}`];
+  return [`Admin key: in the file ${path}`];
+}
+
+/** As short as it can be from the folder that the broker was started in. */
+function nearPath(path: string): string {
+  const near = relative(process.cwd(), path);
+  return /^(\.\.|-)/.test(near) ? path : near;
+}
+
+/** One word of a POSIX shell, also inside `"$(…)"`. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+type Started = { config: Config; given: Environment; log: Pick<Logger, "info" | "warn"> };
+
+/** Nobody waits longer to be told: the broker serves already. */
+const patienceMs = 2000;
+
+/** The last line of a start: what serves, and with what. Before it, whether nobody can call. Never rejects. */
+export async function tellStart(broker: Broker, { config, given, log }: Started): Promise<void> {
+  const { hasAdmin, describeDatabase, describeRedis, catalog } = broker;
+  const [mayCall, database, redis] = await Promise.all([
+    answered(hasAdmin(), true),
+    answered(describeDatabase(), "away"),
+    answered(describeRedis(), "away"),
+  ]);
+  if (!mayCall) log.warn({ variable: "ADMIN_KEY" }, nobodyMayCall);
+  const { port, publicUrl } = config;
+  const { all, own } = catalog.count;
+  const envFile = given.file?.path ?? null;
+  const settings = envFile ?? "environment";
+  const parts = [
+    database === "away" ? "Postgres is away" : database,
+    redis === "none" ? "no Redis" : redis === "away" ? "Redis is away" : redis,
+    `${all} providers${own > 0 ? `, ${own} of them from PROVIDERS_DIR` : ""}`,
+    `API and docs: ${publicUrl}/docs`,
+    ...(envFile === null ? [] : [`settings: the environment, and ${envFile}`]),
+  ];
+  log.info(
+    { version: manifest.version, database, redis, providers: all, settings, port, publicUrl },
+    `ready: Freshet ${manifest.version} at ${publicUrl}; ${parts.join("; ")}`,
+  );
+}
+
+const nobodyMayCall =
+  "nobody can administer this broker: ADMIN_KEY is not set, and no key with the ability admin that works is in the database. " +
+  "Set ADMIN_KEY to at least 32 characters, such as the output of openssl rand -hex 32, and start again";
+
+/** What cannot be asked has been told as an outage already. */
+async function answered<Answer>(asked: Promise<Answer>, otherwise: Answer): Promise<Answer> {
+  const answer = await withDeadline(
+    asked.catch(() => null),
+    patienceMs,
+    systemClock,
+  );
+  return answer ?? otherwise;
+}
+
+const name = "sandbox";
+
+/** What stands under the name of the sandbox's connection. */
+type FoundConnection = { id: string; provider: string; status: string };
+
+/** What the first steps need of the broker. */
+export type FirstStepServices = {
+  /** Null: there is none. */
+  findConnection(name: string): Promise<FoundConnection | null>;
+  createClient(client: { name: string; provider: string; clientId: string; clientSecret: string }): Promise<unknown>;
+  createConnection(connection: { name: string; provider: string; client: string }): Promise<unknown>;
+};
+
+/**
+ * Makes sure that the client and the connection `sandbox` are there, so that a first start has something to try. A client or
+ * connection of that name is left as it is. @throws BrokerError for one that is somebody's own, at another provider
+ */
+export async function ensureSandbox(
+  services: FirstStepServices,
+  credentials: { clientId: string; clientSecret: string },
+): Promise<FoundConnection> {
+  if ((await services.findConnection(name)) === null) {
+    await unlessThere(services.createClient({ name, provider: name, ...credentials }));
+    await unlessThere(services.createConnection({ name, provider: name, client: name })); // another replica may be first
+  }
+  const connection = await services.findConnection(name);
+  if (connection === null) throw new BrokerError("conflict", `The connection "${name}" was just deleted.`);
+  const { provider } = connection;
+  if (provider === name) return connection;
+  throw new BrokerError("conflict", `The connection "${name}" is one of the provider "${provider}".`);
+}
+
+async function unlessThere(created: Promise<unknown>): Promise<void> {
+  try {
+    await created;
+  } catch (error) {
+    if (!(error instanceof BrokerError && error.code === "conflict")) throw error;
+  }
+}

@@ -1,0 +1,64 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { type Config, configVariables, type Environment, secretVariables } from "../config.ts";
+import { cannotListen } from "../errors.ts";
+import { describeNearMiss, findNearMisses, withSource } from "./env-file.ts";
+
+/** What a start goes on with, though it is most likely not what was meant: a line for the log each, with its variable or the file. */
+export type FirstWarning = { variable?: string; file?: string; text: string };
+
+/** Node reads this one by itself, once, before the broker runs. */
+const certificates = "NODE_EXTRA_CA_CERTS";
+
+/** Of the variables that are set, never with a value. */
+export function firstWarnings({ env, file }: Environment): FirstWarning[] {
+  const known = [...configVariables, certificates];
+  const nearMisses = findNearMisses(env, known).map((each) => ({
+    variable: each.variable,
+    text: withSource(describeNearMiss(each), file),
+  }));
+  const twice = secretVariables
+    .filter((name) => env[name] && env[`${name}_FILE`])
+    .map((name) => ({
+      variable: `${name}_FILE`,
+      text: withSource(
+        `${name} and ${name}_FILE are both set, and ${name} counts: take the one away that you do not mean`,
+        file,
+      ),
+    }));
+  const tooLate = file?.values[certificates] !== undefined;
+  const passedOver = file?.problems.map((text) => ({ file: file.path, text })) ?? [];
+  return [...passedOver, ...nearMisses, ...twice, ...(tooLate ? [lateCertificates] : [])];
+}
+
+const lateCertificates = {
+  variable: certificates,
+  text: `${certificates} comes too late in .env, since Node reads it before: set it in the environment`,
+};
+
+/**
+ * Whoever starts a second broker by mistake is told before a database is made for it; the ports themselves are taken later.
+ * @throws StartupError for a port that cannot be listened on
+ */
+export async function requireFreePorts({
+  host,
+  port,
+  metricsPort,
+}: Pick<Config, "host" | "port" | "metricsPort">): Promise<void> {
+  await requireFreePort("PORT", { host, port });
+  if (metricsPort !== null) await requireFreePort("METRICS_PORT", { host, port: metricsPort });
+}
+
+async function requireFreePort(
+  variable: "PORT" | "METRICS_PORT",
+  address: { host: string; port: number },
+): Promise<void> {
+  const probe = createServer((socket) => void socket.destroy()); // a connection that is open would keep `close` waiting
+  try {
+    await once(probe.listen(address), "listening");
+  } catch (error) {
+    throw cannotListen(variable, address, error);
+  }
+  probe.close();
+  await once(probe, "close");
+}

@@ -1,0 +1,280 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { Logger } from "pino";
+import { systemClock, withDeadline } from "../clock.ts";
+import type { Config, EncryptionKeySetting } from "../config.ts";
+import { createRedisEnds, noEnds } from "../coordination/ends.ts";
+import { createMemoryLeases, createRedisLeases } from "../coordination/leases.ts";
+import { createFileMarks, createRedisMarks } from "../coordination/marks.ts";
+import { connectRedis } from "../coordination/redis.ts";
+import { createFileSpool, createRedisSpool, type SpoolEntry, type SpoolPlace } from "../coordination/spool.ts";
+import { StartupError, UnreadableSecretError, whyNotOnDisk } from "../errors.ts";
+import { createEgress, parseNetworks } from "../providers/http/egress.ts";
+import { readProxies } from "../providers/http/outbound-proxy.ts";
+import { loadCatalog } from "../providers/load/catalog.ts";
+import { redirectUriOf } from "../providers/oauth/authorization-request.ts";
+import { createDiscovery } from "../providers/oauth/discovery.ts";
+import { createOAuthClient, type Untold } from "../providers/oauth/oauth-client.ts";
+import { projectRoot } from "../root.ts";
+import { createAccountRows } from "../store/accounts.ts";
+import { createClients } from "../store/clients.ts";
+import { createConnections } from "../store/connections.ts";
+import { createConsentLinks } from "../store/consents.ts";
+import { createDatabaseHealth, type DatabaseHealth, whyAway } from "../store/database-errors.ts";
+import { openPostgres } from "../store/database.ts";
+import { createDeviceAuthorizations } from "../store/devices.ts";
+import { type DataDir, holdDataDir, openEmbedded } from "../store/embedded.ts";
+import { createTombstones } from "../store/grants.ts";
+import type { MigrationSession } from "../store/migrate.ts";
+import { createEncryptionKeys, createReplicas } from "../store/replicas.ts";
+import { createRequestLimits } from "../store/request-limits.ts";
+import { createTokenRows } from "../store/token-rows.ts";
+import { createOutage } from "../telemetry/outage.ts";
+import type { Alarms } from "../tokens/core.ts";
+import { createFormatMemory, establishSealedFormat } from "../upgrade.ts";
+import { createKeyList, createKeyring } from "../vault/keyring.ts";
+import { createSharedProofs } from "../vault/row-proofs.ts";
+import { createTokenVault, type TokenVault } from "../vault/vault.ts";
+import { describeRedis, watchRedis } from "./redis-watch.ts";
+
+const builtinProviders = fileURLToPath(new URL("providers", projectRoot));
+const redisPatienceMs = 2000;
+const clock = systemClock;
+
+/** What lies outside of the process, opened: the broker's composition root puts it together. */
+export type Providers = ReturnType<typeof openProviders>;
+export type Storage = Awaited<ReturnType<typeof openStorage>>;
+export type Shared = Awaited<ReturnType<typeof openShared>>;
+
+/** Provider definitions, and the way to their hosts. @throws StartupError for a faulty file */
+export function openProviders(config: Config, log: Pick<Logger, "info" | "warn">) {
+  const sandboxAddress = sandboxAddressOf(config);
+  const catalog = loadCatalog({
+    builtinFolder: builtinProviders,
+    extraFolder: config.providersDir,
+    sandbox: sandboxAddress,
+  });
+  if (config.providersDir !== null && catalog.count.own === 0) {
+    log.warn({ variable: "PROVIDERS_DIR" }, `PROVIDERS_DIR ${config.providersDir} ${holdsNone}`);
+  }
+  const egress = createEgress({
+    networks: config.providerNetworks.length === 0 ? null : parseNetworks(config.providerNetworks.join(",")),
+    trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
+    proxies: readProxies(config.proxy),
+  });
+  const onUntold = ({ provider, host, detail }: Untold) =>
+    log.info({ provider, host, said: detail }, "a request failed, and callers are not told how");
+  const oauth = createOAuthClient({ egress, onUntold });
+  const redirectUri = (provider: string) => redirectUriOf(config.publicUrl, { provider, client: null });
+  return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
+}
+
+const holdsNone = "holds no file that ends with .yaml, so no provider comes from it: correct the path, or the names";
+
+/** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
+export async function openStorage(
+  config: Config,
+  {
+    catalog,
+    alarms,
+    log,
+  }: Pick<Providers, "catalog"> & Pick<Telling, "alarms"> & { log: Pick<Logger, "warn" | "info"> },
+) {
+  const dataDir = await holdDataDir(config.dataDir);
+  const secrets = await findSecrets(config, dataDir);
+  const keyring = createKeyring(secrets.encryptionKeys);
+  const afterwards = (session: MigrationSession) =>
+    establishSealedFormat(session, {
+      keys: secrets.encryptionKeys,
+      definitions: (id) => catalog.get(id),
+      onSetAside({ table, id, name }) {
+        const error = new UnreadableSecretError(
+          { table, row: id, column: "mac" },
+          { keyId: null, reason: "no_record" },
+        );
+        alarms.unreadable(name !== null && table === "connections" ? error.of(name) : error);
+      },
+      memory: createFormatMemory(dataDir.sealedFormat),
+      files: createFileSpool(dataDir.spool, () => {}),
+      shared: async () => await openSharedSpool(config.redisUrl),
+    });
+  const onWarning = (text: string) => log.warn(text);
+  const health = tellingHealth(log);
+  const database =
+    config.databaseUrl === null
+      ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards, onWarning })
+      : await openPostgres(config.databaseUrl, health, { afterwards, onWarning });
+  const known = createEncryptionKeys(database);
+  const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
+  const vault = createTokenVault(keyring, {
+    onForged: (error) => alarms.unreadable(error),
+    isSilent: (error) => keys.isSilent(error),
+  });
+  const tables = {
+    rows: createTokenRows(database),
+    requestLimits: createRequestLimits(database),
+    accounts: createAccountRows(database, vault),
+    deviceCodes: createDeviceAuthorizations(database),
+    links: createConsentLinks(database.prisma, vault),
+    clients: createClients(database, vault),
+    connections: createConnections(database, vault),
+    tombstones: createTombstones(database),
+    replicas: createReplicas(database),
+  };
+  return { ...tables, dataDir, secrets, keyring, keys, vault, health, database };
+}
+
+/** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
+export async function openShared(config: Config, storage: Storage, { log, alarms }: Telling) {
+  const { redisUrl, keyTrustSeconds } = config;
+  const { dataDir, keyring, keys, vault } = storage;
+  const disk = createOutage({ log, monotonicMs, name: "DATA_DIR", meanwhile: "Freshet serves all the same" });
+  const files = createFileSpool(dataDir.spool, (error) =>
+    disk.trouble(`a file of its folder spool cannot be read ${whyNotOnDisk(error)}`),
+  );
+  await files.finishParts((entry) => isWhole(vault, entry));
+  const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
+  if (redisUrl === null) {
+    const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
+    const marks = createFileMarks(dataDir.marks, (error) =>
+      disk.trouble(`its file marks, by which a restored database is known, cannot be kept ${whyNotOnDisk(error)}`),
+    );
+    const close = async () => {
+      await leases.close();
+      marks.end();
+    };
+    return { self, leases, ends: noEnds, marks, spoolPlaces: [files], redisEpoch: () => 0, close, ...noRedis };
+  }
+  const redis = connectRedis(redisUrl);
+  const { onError, onTaken, stop } = watchRedis(redis, { redisUrl, log, monotonicMs });
+  const proofs = createSharedProofs(keyring, keys);
+  const subscriber = connectRedis(redisUrl);
+  const leases = createRedisLeases({
+    redis,
+    subscriber,
+    keyring,
+    onError,
+    onTaken,
+    onRejected: () => alarms.rejected("news", null),
+  });
+  redis.on("ready", () => void leases.available()); // an outage ends when it takes what is written
+  const ends = createRedisEnds({
+    redis,
+    subscriber,
+    keyring,
+    self: self.id,
+    keepSeconds: keyTrustSeconds,
+    onError,
+    onRejected: (id) => alarms.rejected("end", id),
+  });
+  let epoch = 0;
+  redis.on("ready", () => void (epoch += 1));
+  // So that what waits in its spool is found at once; a Redis that is away must not keep the broker from starting.
+  await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
+  return {
+    self,
+    leases,
+    ends,
+    marks: createRedisMarks({ redis, proofs, onError, onRejected: (row) => alarms.rejected("mark", row) }),
+    spoolPlaces: [files, createRedisSpool(redis, (row) => alarms.rejected("spool", row))],
+    redisEpoch: () => epoch,
+    onRedisError: onError,
+    describeRedis: async () => await describeRedis(redis, { redisUrl, isThere: await leases.available(), log }),
+    async close() {
+      stop();
+      await leases.close();
+    },
+  };
+}
+
+type Telling = { log: Logger; alarms: Alarms };
+
+const noRedis = { onRedisError: () => {}, describeRedis: async () => "none" };
+
+const monotonicMs = () => clock.monotonicMs();
+
+/** Tells when Postgres goes, and when it is back. */
+function tellingHealth(log: Pick<Logger, "warn" | "info">): DatabaseHealth {
+  const meanwhile = "Freshet serves what it has in memory, and goes on trying";
+  const outage = createOutage({ log, monotonicMs, name: "Postgres", meanwhile });
+  const health = createDatabaseHealth(monotonicMs);
+  return {
+    ...health,
+    answered() {
+      health.answered();
+      outage.well();
+    },
+    lost(error) {
+      health.lost();
+      outage.trouble(whyAway(error));
+    },
+  };
+}
+
+/** Whoever holds the folder is this replica, after a restart as well. */
+async function replicaId(dataDir: Storage["dataDir"]): Promise<string> {
+  const { value } = await dataDir.secret("replica-id", randomUUID);
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value) ? value : randomUUID();
+}
+
+/** What only another key opens is whole as far as anybody can tell here. */
+function isWhole(vault: TokenVault, entry: SpoolEntry): boolean {
+  try {
+    vault.openRecord(entry.record, entry);
+    return true;
+  } catch (error) {
+    return error instanceof UnreadableSecretError && error.reason === "unknown_key";
+  }
+}
+
+/** The sandbox is asked for tokens on this machine, and shown to browsers at the public address. */
+function sandboxAddressOf({ sandbox, publicUrl, host, port }: Config) {
+  if (!sandbox) return null;
+  const anywhere = host === "0.0.0.0" || host === "::";
+  const local = anywhere ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host;
+  return { publicUrl: `${publicUrl}/sandbox`, localUrl: `http://${local}:${port}/sandbox` };
+}
+
+/** Answers that wait in Redis, for the one start that seals them anew: none may be missed then. */
+async function openSharedSpool(redisUrl: string | null): Promise<(SpoolPlace & AsyncDisposable) | null> {
+  if (redisUrl === null) return null;
+  const redis = connectRedis(redisUrl);
+  redis.on("error", () => {}); // said below
+  const ready = new Promise((resolve) => void redis.once("ready", () => resolve(true)));
+  if ((await withDeadline(ready, redisPatienceMs, clock)) === null) {
+    redis.disconnect();
+    throw new StartupError("REDIS_URL must be reachable at this start: it seals anew what waits there to be stored");
+  }
+  return { ...createRedisSpool(redis, () => {}), [Symbol.asyncDispose]: async () => redis.disconnect() };
+}
+
+/** The secrets that the broker itself needs, given or made on the first start of an embedded one. */
+export type FirstSecrets = {
+  encryptionKeys: readonly EncryptionKeySetting[];
+  adminKeys: readonly string[];
+  /** Where a made admin key is kept; null: it was given. */
+  adminKeyFile: { path: string; value: string; isNew: boolean } | null;
+};
+
+/** @throws StartupError when a kept secret is damaged */
+export async function findSecrets(config: Config, dataDir: DataDir): Promise<FirstSecrets> {
+  if (config.databaseUrl !== null) {
+    return { encryptionKeys: config.encryptionKeys ?? [], adminKeys: config.adminKeys, adminKeyFile: null };
+  }
+  const encryptionKeys = config.encryptionKeys ?? [await keptEncryptionKey(dataDir)];
+  if (config.adminKeys.length > 0) return { encryptionKeys, adminKeys: config.adminKeys, adminKeyFile: null };
+  const kept = await dataDir.secret("admin-key", () => randomBytes(32).toString("base64url"));
+  if (!/^[\x21-\x7e]{32,}$/.test(kept.value)) {
+    throw new StartupError(`${kept.path} must hold at least 32 printable ASCII characters, no spaces`);
+  }
+  return { encryptionKeys, adminKeys: [kept.value], adminKeyFile: kept };
+}
+
+async function keptEncryptionKey(dataDir: DataDir): Promise<EncryptionKeySetting> {
+  const { value, path } = await dataDir.secret("encryption-key", () => `k1:${randomBytes(32).toString("base64")}`);
+  const [id = "", encoded = ""] = value.split(":");
+  const key = Buffer.from(encoded, "base64");
+  if (id === "" || key.length !== 32) throw new StartupError(`${path} must hold one id:base64(32 bytes)`);
+  return { id, key };
+}

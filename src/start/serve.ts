@@ -1,0 +1,94 @@
+import { pino } from "pino";
+import { type Broker, createBroker } from "../broker.ts";
+import { systemClock, withDeadline } from "../clock.ts";
+import type { Config, Environment } from "../config.ts";
+import { cannotListen, isStorageUnavailable } from "../errors.ts";
+import { startMetricsServer } from "../http/routes/health.ts";
+import { createLogger, plainLines } from "../telemetry/logger.ts";
+import { budgets } from "../tokens/budgets.ts";
+import { firstSteps, tellStart } from "./first-steps.ts";
+import { firstWarnings } from "./first-warnings.ts";
+
+/** Two interrupts within this are one. */
+const echoMs = 500;
+const recoveryPatienceMs = 5000;
+/** For the disk and Redis to take what is left. */
+const lastWordMs = 2000;
+
+/** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
+export async function serve(config: Config, given: Environment): Promise<void> {
+  const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
+  const log = createLogger(config.logLevel, output);
+  for (const { text, ...about } of firstWarnings(given)) log.warn(about, text);
+  const broker = await createBroker(config, log);
+  const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
+  await listen(broker, config);
+  // Before it says that it is ready; that this fails or takes long keeps nobody from being served.
+  const recovered = broker.core.recover().catch((err: unknown) => {
+    if (!isStorageUnavailable(err)) log.warn({ err }, "recovery at the start failed"); // of an outage it is told once
+  });
+  await withDeadline(recovered, recoveryPatienceMs, systemClock);
+  broker.core.sweeper.start();
+  broker.lifecycle.ready = true;
+  if (config.providerNetworks.length > 0) {
+    log.info("PROVIDER_NETWORKS counts for every provider; `networks` in a definition's file counts for it alone");
+  }
+  await tellStart(broker, { config, given, log });
+  const signals = listenForSignals();
+  // Through the log's own stream, so that what a person is to read comes last. Nobody waits for it.
+  if (broker.sandbox !== null) void firstSteps(broker, { config, given, log }).then((text) => output.write(text));
+  const first = await signals.next();
+  await stop(broker, config, { first, signals });
+  await closeMetrics();
+  log.info("stopped");
+  // After the grace period nothing may keep the process, not even an answer that still waits to be stored.
+  process.exit(0);
+}
+
+async function listen({ app }: Broker, { host, port }: Config): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    throw cannotListen("PORT", { host, port }, error);
+  }
+}
+
+type Signals = { next(): Promise<NodeJS.Signals> };
+
+/**
+ * Handled for good. A terminal's Ctrl-C comes twice, from the terminal and passed on by npm, so that a SIGINT right after
+ * another is the same one.
+ */
+function listenForSignals(): Signals {
+  const waiting: ((signal: NodeJS.Signals) => void)[] = [];
+  let lastMs = -Infinity;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      const isEcho = signal === "SIGINT" && systemClock.monotonicMs() - lastMs < echoMs;
+      lastMs = systemClock.monotonicMs();
+      if (!isEcho) waiting.shift()?.(signal);
+    });
+  }
+  return { next: () => new Promise((resolve) => void waiting.push(resolve)) };
+}
+
+type Ending = { first: NodeJS.Signals; signals: Signals };
+
+/**
+ * Drains: no new permits at once, and no new readers once a load balancer has had the time to see that it is not ready. What
+ * is in flight is awaited, since its answers must be stored. A second signal, or the grace running out, spools what is in memory.
+ */
+async function stop(broker: Broker, { shutdownGraceSeconds }: Config, { first, signals }: Ending): Promise<void> {
+  broker.lifecycle.ready = false;
+  broker.core.drain();
+  const impatient = signals.next();
+  const finish = async () => {
+    // Somebody who presses Ctrl-C has no load balancer.
+    if (first === "SIGTERM") await Promise.race([systemClock.sleep(budgets.lameDuckMs), impatient]);
+    await broker.app.close();
+    await broker.core.settled();
+  };
+  await withDeadline(Promise.race([finish(), impatient]), shutdownGraceSeconds * 1000, systemClock);
+  await withDeadline(broker.core.spoolAll(), lastWordMs, systemClock);
+  await broker.close();
+}

@@ -1,0 +1,289 @@
+import { randomUUID } from "node:crypto";
+import { chainName } from "../chain-name.ts";
+import { encryptionKeyMissing } from "../errors.ts";
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { ProvenHeldGrant, Read, RowProofs } from "../proven-rows.ts";
+import type { Database } from "./database.ts";
+import { json } from "./row-sql.ts";
+import { type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
+
+/** What was found out about the account of a connection. */
+export type FoundAccount = { account: string | null; label: string | null; captured: Record<string, string> };
+
+/** A grant that waits for a person's word: its account is not the connection's. */
+export type HeldGrant = Read<ProvenHeldGrant> & { record: Uint8Array<ArrayBuffer> };
+
+const keepHeld = Sql.sql`clock_timestamp() - interval '1 hour'`;
+const heldColumns = Sql.sql`h.attempt_id::text AS "attemptId", h.connection_id::text AS "connectionId", h.generation,
+  h.record_sealed AS record, h.account, h.account_label AS "accountLabel", h.link_id AS "linkId", h.accepted, h.mac`;
+const isOpen = Sql.sql`h.created_at > ${keepHeld} AND NOT EXISTS (SELECT 1 FROM connections c
+  WHERE c.id = h.connection_id AND c.authorized_at > h.created_at)`;
+
+export type AccountRows = ReturnType<typeof createAccountRows>;
+
+/** A grant that is about to be revoked. */
+export type GrantInUse = {
+  /** Whose it was; null: nobody knows any more. */
+  connectionId: string | null;
+  provider: string;
+  clientRef: string | null;
+  refreshFingerprint: Uint8Array<ArrayBuffer> | null;
+  /** Whose grants all end with it; null: not known, or a revocation ends one token alone. */
+  account: string | null;
+  /** All grants of an account end with it, and accounts are looked up: one that was not found out may be the same. */
+  mayBeSame: boolean;
+};
+
+/** Statements on accounts, further tokens, and grants that wait for a person's word. */
+export function createAccountRows(
+  { prisma, commits }: Pick<Database, "prisma" | "commits">,
+  proofs: Pick<RowProofs, "connections" | "heldGrants">,
+) {
+  /** A row that somebody else has written is as good as none. */
+  const isOurs = (held: HeldGrant): boolean => proofs.heldGrants.isOurs(held);
+
+  /** Changes a grant that is as it was read. Null: it waits no more, or is another one now. */
+  const change = async (held: HeldGrant, changes: Partial<ProvenHeldGrant>): Promise<HeldGrant | null> => {
+    const next = { ...held, ...changes };
+    const rows = await prisma.$queryRaw<HeldGrant[]>`UPDATE held_grants h SET account = ${next.account},
+        account_label = ${next.accountLabel}, link_id = ${next.linkId}, accepted = ${next.accepted},
+        mac = ${proofs.heldGrants.sign(next)}
+      WHERE h.attempt_id = ${held.attemptId}::uuid AND h.mac = ${held.mac} RETURNING ${heldColumns}`;
+    return rows[0] ?? null;
+  };
+
+  const findOpen = async (which: Sql.Sql): Promise<HeldGrant | null> => {
+    const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
+      WHERE ${which} AND ${isOpen} ORDER BY h.created_at DESC`;
+    for (const row of rows) {
+      const standing = await proofs.heldGrants.standing(row);
+      if (standing === "silent") throw encryptionKeyMissing("the grant that waits to be confirmed");
+      if (standing === "ours") return row;
+    }
+    return null;
+  };
+
+  return {
+    /** Makes the rows of further tokens, where they are not there yet. */
+    async ensureChains(
+      row: Pick<TokenRow, "id" | "name" | "provider" | "clientRef" | "grant" | "scopes">,
+      chains: readonly { name: string; exchange: object | null }[],
+    ): Promise<void> {
+      for (const { name, exchange } of chains) {
+        const grant = exchange === null ? row.grant : "token_exchange";
+        const full = chainName(row.name, name);
+        const id = randomUUID();
+        const { provider, clientRef, scopes } = row;
+        const own = {
+          parentId: row.id,
+          chain: name,
+          inputs: {},
+          labels: {},
+          status: "pending",
+          credentialsRevision: 0,
+        };
+        const mac = proofs.connections.sign({ id, name: full, provider, clientRef, grant, scopes, ...own });
+        await prisma.$executeRaw`
+          INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels,
+            parent_id, chain, mac, version)
+          SELECT ${id}::uuid, ${full}, ${provider}, ${clientRef}::uuid, ${grant}, ${scopes}::text[], '{}', '{}', '{}',
+            c.id, ${name}, ${mac}, COALESCE((SELECT t.version FROM tombstones t WHERE t.name = ${full}), 0)
+          FROM connections c WHERE c.id = ${row.id}::uuid ON CONFLICT (name) DO NOTHING`;
+      }
+    },
+
+    async readChains(parentId: string): Promise<TokenRow[]> {
+      return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.parent_id = ${parentId}::uuid`;
+    },
+
+    /**
+     * Notes whose account it is, unless its tokens have changed meanwhile. `tokens`: the same ones, bound to what was found. While
+     * a request is under way, whose answer is bound to what was known before, only what does not differ is noted.
+     */
+    async learnAccount(
+      row: { id: string; authorization: number; generation: number },
+      found: FoundAccount,
+      tokens: { accessToken: Uint8Array<ArrayBuffer> | null; refreshToken: Uint8Array<ArrayBuffer> | null },
+    ): Promise<TokenRow | null> {
+      const detail = { account: found.account, label: found.label };
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections SET account = ${found.account}, account_label = ${found.label},
+            account_captured = ${json(found.captured)}, looked_up = authorization_seq, updated_at = clock_timestamp(),
+            access_token_sealed = ${tokens.accessToken}, refresh_token_sealed = ${tokens.refreshToken}
+          WHERE id = ${row.id}::uuid AND authorization_seq = ${row.authorization} AND generation = ${row.generation}
+            AND (attempt_id IS NULL OR account_captured = ${json(found.captured)}) RETURNING *),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'account_found', ${json(detail)} FROM c)
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
+    },
+
+    /** Notes that the account could not be looked up, for the grant that stands. */
+    async noteLookupFailed(row: { id: string; authorization: number }, detail: string): Promise<void> {
+      await prisma.$executeRaw`WITH c AS (UPDATE connections SET lookup_failed_at = clock_timestamp(), lookup_failures =
+            CASE WHEN lookup_failed_at >= COALESCE(authorized_at, created_at) THEN lookup_failures + 1 ELSE 1 END
+          WHERE id = ${row.id}::uuid AND authorization_seq = ${row.authorization} RETURNING id)
+        INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'account_lookup_failed', ${json({ detail })} FROM c`;
+    },
+
+    /** The end of the newest access token, where only the provider's introspection tells it. */
+    async learnExpiry(
+      row: { id: string; generation: number },
+      ends: { expiresAt: Date | null; refreshDueAt: Date | null },
+    ): Promise<TokenRow | null> {
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        UPDATE connections c SET expires_at = ${ends.expiresAt}::timestamptz,
+          refresh_due_at = ${ends.refreshDueAt}::timestamptz,
+          next_refresh_at = CASE WHEN c.in_use AND c.attempt_id IS NULL
+            THEN GREATEST(LEAST(${ends.refreshDueAt}::timestamptz, c.keep_alive_at), c.backoff_until)
+            ELSE c.next_refresh_at END
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} RETURNING ${tokenColumns}`;
+      return rows[0] ?? null;
+    },
+
+    /** Other connections that hold sets of the same account, newest first. `providers`: the ids of their provider. */
+    async sharingAccount(
+      row: Pick<TokenRow, "id" | "account" | "clientRef">,
+      inputs: Readonly<Record<string, string>>,
+      by: { account: boolean; client: boolean; providers: readonly string[] },
+    ): Promise<{ id: string; name: string }[]> {
+      return await prisma.$queryRaw`
+        SELECT o.id::text AS id, o.name FROM connections o WHERE o.provider = ANY(${[...by.providers]}::text[]) AND o.id <> ${row.id}::uuid
+          AND o.parent_id IS NULL AND o.generation > 0 AND o.enabled_status = 'connected'
+          AND (NOT ${by.account} OR o.account = ${row.account}) AND (NOT ${by.client} OR o.client_ref = ${row.clientRef}::uuid)
+          AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
+    },
+
+    /** Tells connections that their set has most likely ended, each once for a grant, and not whose connection has ended it. */
+    async tellDropped(ids: string[], detail: { kept: number }): Promise<void> {
+      await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
+        SELECT c.id, 'set_dropped', ${json(detail)} FROM connections c WHERE c.id = ANY(${ids}::uuid[]) AND NOT EXISTS (
+          SELECT 1 FROM connection_events e
+          WHERE e.connection_id = c.id AND e.type = 'set_dropped' AND e.at >= COALESCE(c.authorized_at, c.created_at))`;
+    },
+
+    async addEvent(connectionId: string, type: EventType, detail: Record<string, unknown>): Promise<void> {
+      await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
+        SELECT c.id, ${type}, ${json(detail)} FROM connections c WHERE c.id = ${connectionId}::uuid`;
+    },
+
+    /** Keeps a grant for a person's word. False: the connection is gone. As often as one likes. */
+    async holdGrant(held: Pick<HeldGrant, "attemptId" | "connectionId" | "generation" | "record">): Promise<boolean> {
+      const mac = proofs.heldGrants.sign({ ...held, account: null, accountLabel: null, linkId: null, accepted: false });
+      const rows = await commits.$queryRaw<unknown[]>`
+        WITH c AS (SELECT id FROM connections WHERE id = ${held.connectionId}::uuid),
+        kept AS (INSERT INTO held_grants (attempt_id, connection_id, generation, record_sealed, mac)
+          SELECT ${held.attemptId}::uuid, c.id, ${held.generation}, ${held.record}, ${mac} FROM c ON CONFLICT (attempt_id) DO NOTHING)
+        SELECT id::text FROM c`;
+      return rows.length > 0;
+    },
+
+    /** `linkId`: the consent link whose page asks the person; null: the one that is asked has the answer already. */
+    async describeHeld(
+      attemptId: string,
+      found: { account: string | null; label: string | null; linkId: string | null },
+    ): Promise<void> {
+      const held = await findOpen(whichHeld({ attemptId }));
+      const { account, label: accountLabel, linkId } = found;
+      if (held !== null) await change(held, { account, accountLabel, linkId });
+    },
+
+    /** A question that is asked ends those before it on the same connection: they count no more, and are given up with the forgotten. */
+    async overtakeHeld(attemptId: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE held_grants o SET created_at = ${keepHeld} FROM held_grants h
+        WHERE h.attempt_id = ${attemptId}::uuid AND o.connection_id = h.connection_id AND o.created_at < h.created_at
+          AND o.created_at > ${keepHeld} AND NOT o.accepted`;
+    },
+
+    /** The newest grant that waits for a person's word; not those older than an hour, or than what a person has connected since. */
+    async findHeld(of: HeldBy): Promise<HeldGrant | null> {
+      return await findOpen(whichHeld(of));
+    },
+
+    /** The person's yes, which nobody's no can take back. Null: it waits no more. As often as one likes. */
+    async acceptHeld(attemptId: string): Promise<HeldGrant | null> {
+      for (;;) {
+        const held = await findOpen(whichHeld({ attemptId }));
+        if (held === null || held.accepted) return held;
+        const accepted = await change(held, { accepted: true });
+        if (accepted !== null) return accepted;
+      }
+    },
+
+    /** The person's no: true for who takes it, and only for what nobody has accepted. */
+    async declineHeld(attemptId: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`DELETE FROM held_grants
+        WHERE attempt_id = ${attemptId}::uuid AND NOT accepted`;
+      return count > 0;
+    },
+
+    /**
+     * Whether another connection of the same client that has not ended may be of the same account: nobody knows whose one of the two
+     * is, or it is the same's. Further tokens are their connection's.
+     */
+    async mayShareAccount({ id, parentId, clientRef }: AccountOf, providers: readonly string[]): Promise<boolean> {
+      const own = parentId ?? id;
+      const rows = await prisma.$queryRaw<unknown[]>`
+        SELECT 1 FROM connections o, connections c WHERE c.id = ${own}::uuid
+          AND o.id <> c.id AND o.parent_id IS DISTINCT FROM c.id
+          AND o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ANY(${[...providers]}::text[])
+          AND o.enabled_status = 'connected'
+          AND COALESCE((SELECT p.account FROM connections p WHERE p.id = COALESCE(o.parent_id, o.id)) = c.account, true)
+        LIMIT 1`;
+      return rows.length > 0;
+    },
+
+    /**
+     * Whether a connection lives by a grant: it holds this refresh token, or, where `account` is given or `mayBeSame`, another token
+     * of the same client for that account, and is not the one that gives the grant up.
+     */
+    async isLivedBy(grant: GrantInUse): Promise<boolean> {
+      const { connectionId, provider, clientRef, refreshFingerprint, account, mayBeSame } = grant;
+      const rows = await prisma.$queryRaw<unknown[]>`
+        SELECT 1 FROM connections o WHERE o.refresh_fingerprint = ${refreshFingerprint}
+        UNION ALL SELECT 1 FROM connections o
+          WHERE o.client_ref IS NOT DISTINCT FROM ${clientRef}::uuid AND o.provider = ${provider} AND o.parent_id IS NULL
+            AND (o.account = ${account} OR (${mayBeSame} AND (o.account IS NULL OR ${account}::text IS NULL)))
+            AND o.id IS DISTINCT FROM ${connectionId}::uuid AND o.enabled_status = 'connected'
+        LIMIT 1`;
+      return rows.length > 0;
+    },
+
+    /** After an accepted one has taken its place. */
+    async dropHeld(attemptId: string): Promise<void> {
+      await prisma.$executeRaw`DELETE FROM held_grants WHERE attempt_id = ${attemptId}::uuid`;
+    },
+
+    /** Takes all of one connection, so that they can be revoked. */
+    async takeHeld(connectionId: string): Promise<HeldGrant[]> {
+      return await prisma.$queryRaw`DELETE FROM held_grants h WHERE h.connection_id = ${connectionId}::uuid
+        RETURNING ${heldColumns}`;
+    },
+
+    /** Takes those for which nobody came, so that they can be revoked. */
+    async takeForgottenHeld(): Promise<HeldGrant[]> {
+      return await prisma.$queryRaw`DELETE FROM held_grants h
+        WHERE h.attempt_id IN (SELECT f.attempt_id FROM held_grants f
+          WHERE NOT f.accepted AND f.created_at < ${keepHeld} FOR UPDATE SKIP LOCKED) RETURNING ${heldColumns}`;
+    },
+
+    /** Those that somebody accepted a while ago, and whose process did not come to their end. */
+    async acceptedHeld(): Promise<HeldGrant[]> {
+      const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
+        WHERE h.accepted AND h.created_at < clock_timestamp() - interval '5 minutes'`;
+      return rows.filter(isOurs);
+    },
+  };
+}
+
+type AccountOf = Pick<TokenRow, "id" | "parentId" | "clientRef">;
+
+/** By connection: what was granted by way of one consent link. */
+type HeldBy = { connectionId: string; linkId?: string } | { attemptId: string };
+
+function whichHeld(of: HeldBy): Sql.Sql {
+  if ("attemptId" in of) return Sql.sql`h.attempt_id = ${of.attemptId}::uuid`;
+  const ofLink = of.linkId === undefined ? Sql.empty : Sql.sql`AND h.link_id = ${of.linkId}`;
+  return Sql.sql`h.connection_id = ${of.connectionId}::uuid ${ofLink}`;
+}

@@ -1,0 +1,273 @@
+import { encryptionKeyMissing } from "../errors.ts";
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { ProvenLink, Read, RowProofs } from "../proven-rows.ts";
+import type { Prisma } from "./database.ts";
+
+/** A link to be stored. Its secret comes hashed. */
+export type NewConsentLink = {
+  id: string;
+  connectionId: string;
+  secretHash: Uint8Array<ArrayBuffer>;
+  returnTo: string | null;
+  manual: boolean;
+  purpose: string | null;
+  createdBy: string;
+  expiresInSeconds: number;
+};
+
+/** A link as it stands, judged by Postgres's clock. */
+export type ConsentLinkRow = Read<ProvenLink> & { used: boolean; expired: boolean };
+
+/** What opens a link: its id, and the hash of its secret. */
+export type LinkKey = { id: string; secretHash: Uint8Array<ArrayBuffer> };
+
+export type ConsentLinks = ReturnType<typeof createConsentLinks>;
+
+/** The statements that move a consent link: docs/consent.md, "A link". */
+export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowProofs, "links">) {
+  /** A link that this broker did not write so is as good as unknown. @throws BrokerError encryption_key_missing */
+  const only = async ([row]: ConsentLinkRow[]): Promise<ConsentLinkRow | null> => {
+    if (row === undefined) return null;
+    const standing = await proofs.standing(row);
+    if (standing === "silent") throw encryptionKeyMissing("this consent link");
+    return standing === "ours" ? row : null;
+  };
+
+  return {
+    /** Stores a link and forgets those of the same connection that ran out 30 days ago. */
+    async insert(link: NewConsentLink): Promise<{ expiresAt: Date }> {
+      await prisma.$executeRaw`DELETE FROM consent_links WHERE connection_id = ${link.connectionId}::uuid
+        AND expires_at < clock_timestamp() - interval '30 days'`;
+      const [time] = await prisma.$queryRaw<{ expiresAt: Date }[]>`
+        SELECT (clock_timestamp() + make_interval(secs => ${link.expiresInSeconds}::double precision))::timestamptz(3) AS "expiresAt"`;
+      const expiresAt = time?.expiresAt ?? new Date(0);
+      const mac = proofs.sign({ ...link, expiresAt, claimedBy: null });
+      await prisma.$executeRaw`
+        INSERT INTO consent_links (id, connection_id, secret_hash, return_to, manual, purpose, created_by, expires_at, mac)
+        VALUES (${link.id}, ${link.connectionId}::uuid, ${link.secretHash}, ${link.returnTo}, ${link.manual},
+          ${link.purpose}, ${link.createdBy}, ${expiresAt}::timestamptz, ${mac})`;
+      return { expiresAt };
+    },
+
+    async find({ id, secretHash }: LinkKey): Promise<ConsentLinkRow | null> {
+      const rows = await prisma.$queryRaw<ConsentLinkRow[]>`
+        SELECT ${columns} FROM consent_links WHERE id = ${id} AND secret_hash = ${secretHash}`;
+      return await only(rows);
+    },
+
+    /** Where the person is led back to, of a link that this process itself has named; null: nowhere. */
+    async returnTo(id: string): Promise<string | null> {
+      const rows = await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${columns} FROM consent_links WHERE id = ${id}`;
+      return (await only(rows))?.returnTo ?? null;
+    },
+
+    /** The first browser wins, by this one UPDATE. False: it is not this browser's, or no longer open. */
+    async claim({ id, secretHash }: LinkKey, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
+      const row = await this.find({ id, secretHash });
+      if (row === null) return false;
+      const mac = proofs.sign({ ...row, claimedBy: browserHash });
+      const count = await prisma.$executeRaw`UPDATE consent_links SET claimed_by = ${browserHash}, mac = ${mac}
+        WHERE id = ${id} AND secret_hash = ${secretHash} AND used_at IS NULL AND expires_at > clock_timestamp()
+          AND (claimed_by IS NULL OR claimed_by = ${browserHash}) AND mac = ANY(${[row.mac, mac]}::text[])`;
+      return count === 1;
+    },
+
+    /** Uses a link up before its code is exchanged. False: it is used already. */
+    async reserve(id: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`
+        UPDATE consent_links SET used_at = clock_timestamp() WHERE id = ${id} AND used_at IS NULL`;
+      return count === 1;
+    },
+
+    /** Gives a reserved link back. Safe without naming the reservation: only its holder gets here. */
+    async release(id: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE consent_links SET used_at = NULL WHERE id = ${id}`;
+    },
+  };
+}
+
+const columns = Sql.sql`id, connection_id::text AS "connectionId", secret_hash AS "secretHash", return_to AS "returnTo", manual,
+  purpose, created_by AS "createdBy", claimed_by AS "claimedBy", mac, used_at IS NOT NULL AS used,
+  expires_at <= clock_timestamp() AS expired, expires_at AS "expiresAt"`;
+
+/** A browser about to leave for the provider. State and cookie come hashed, what the consent binds sealed. */
+export type NewAuthorizationRequest = {
+  id: string;
+  stateHash: Uint8Array<ArrayBuffer>;
+  connectionId: string;
+  linkId: string;
+  browserHash: Uint8Array<ArrayBuffer>;
+  request: Uint8Array<ArrayBuffer>;
+  expiresInSeconds: number;
+  /** So many of the same link may be open. */
+  mostOpen: number;
+};
+
+/** A request that is still waited for. */
+export type WaitingRequest = {
+  id: string;
+  connectionId: string;
+  linkId: string;
+  browserHash: Uint8Array;
+  request: Uint8Array;
+};
+
+export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
+
+/** The statements that move a state: docs/consent.md, "A state". */
+export function createAuthorizationRequests(prisma: Prisma) {
+  return {
+    /**
+     * Stores a request and removes those, and attempts, that ran out. Null: it is stored; else its link has too many open ones, and so many
+     * seconds later the oldest of them is over.
+     */
+    async insert(request: NewAuthorizationRequest): Promise<number | null> {
+      // One that somebody else holds at this moment keeps nobody from beginning.
+      await prisma.$executeRaw`DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests
+        WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED)`;
+      await forgetAttempts(prisma);
+      // One at a time for a link: a statement that begins after the lock sees what its last holder has committed.
+      const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
+      const insert = prisma.$executeRaw`
+        INSERT INTO authorization_requests
+          (id, state_hash, connection_id, link_id, browser_hash, request_sealed, expires_at)
+        SELECT ${request.id}::uuid, ${request.stateHash}, ${request.connectionId}::uuid, ${request.linkId},
+          ${request.browserHash}, ${request.request},
+          clock_timestamp() + make_interval(secs => ${request.expiresInSeconds}::double precision)
+        WHERE (SELECT count(*) FROM authorization_requests
+          WHERE link_id = ${request.linkId} AND expires_at > clock_timestamp()) < ${request.mostOpen}`;
+      const [, stored] = await prisma.$transaction([lock, insert]);
+      if (stored === 1) return null;
+      const rows = await prisma.$queryRaw<{ seconds: number }[]>`
+        SELECT ceil(extract(epoch FROM min(expires_at) - clock_timestamp()))::int AS seconds
+        FROM authorization_requests WHERE link_id = ${request.linkId} AND expires_at > clock_timestamp()`;
+      return Math.max(1, rows[0]?.seconds ?? 1);
+    },
+
+    /** The request of a state. Changes nothing. */
+    async find(stateHash: Uint8Array<ArrayBuffer>): Promise<WaitingRequest | null> {
+      const rows = await prisma.$queryRaw<WaitingRequest[]>`
+        SELECT id::text, connection_id::text AS "connectionId", link_id AS "linkId", browser_hash AS "browserHash",
+          request_sealed AS request
+        FROM authorization_requests WHERE state_hash = ${stateHash} AND expires_at > clock_timestamp()`;
+      return rows[0] ?? null;
+    },
+
+    /** Notes that an error has come back that ends nothing. True: the first of this request. */
+    async noteError(id: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`
+        UPDATE authorization_requests SET error_noted = true WHERE id = ${id}::uuid AND NOT error_noted`;
+      return count === 1;
+    },
+
+    /**
+     * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
+     * attempt (consent-attempts.ts), so that whoever finds nothing here finds that.
+     */
+    async consume(id: string): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`
+        WITH consumed AS (
+          DELETE FROM authorization_requests WHERE id = ${id}::uuid AND expires_at > clock_timestamp() RETURNING *
+        ), noted AS (
+          INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
+          SELECT state_hash, browser_hash, link_id, clock_timestamp() + interval '10 minutes' FROM consumed
+        )
+        SELECT id::text FROM consumed`;
+      return rows.length > 0;
+    },
+  };
+}
+
+/** A state or a copied code that has come back, at the link that it is for. */
+export type Attempt = {
+  attemptHash: Uint8Array<ArrayBuffer>;
+  browserHash: Uint8Array<ArrayBuffer>;
+  linkId: string;
+};
+
+/** The same with how it ended, sealed; null: it has not ended. `isOverdue`: nor will it, whoever began it is gone. */
+export type NotedAttempt = Attempt & { ticket: string | null; isOverdue: boolean };
+
+/**
+ * No attempt takes longer: two requests to the token endpoint (25 s each, the second with the secret from before), one for metadata
+ * and one that revokes what may not be kept (25 s each), 3 s for storing, 10 s for the account's name; the rest for statements.
+ */
+export const longestAttemptSeconds = 150;
+
+export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
+
+/**
+ * Forgets attempts whose time is over. One that never ended, since its broker was killed, gets its line of the history then, unless
+ * the connection has been connected since it began. Nothing depends on it: it never rejects.
+ */
+export async function forgetAttempts(prisma: Prisma): Promise<void> {
+  const forgotten = prisma.$executeRaw`
+    WITH gone AS (DELETE FROM consent_attempts WHERE attempt_hash IN (SELECT attempt_hash FROM consent_attempts
+      WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED) RETURNING link_id, ticket, expires_at)
+    INSERT INTO connection_events (connection_id, type, detail)
+    SELECT c.id, 'consent_failed', '{"error": "interrupted"}'::jsonb
+    FROM gone g JOIN consent_links l ON l.id = g.link_id JOIN connections c ON c.id = l.connection_id
+    WHERE g.ticket IS NULL AND NOT COALESCE(c.authorized_at >= g.expires_at - interval '10 minutes', false)`;
+  await forgotten.catch(() => undefined);
+}
+
+/** The statements by which whoever comes back twice learns what came of the first time: docs/consent.md, "An attempt". */
+export function createConsentAttempts(prisma: Prisma) {
+  return {
+    /** Notes that an attempt begins. False: it has begun before. States are noted by the statement that consumes them. */
+    async begin({ attemptHash, browserHash, linkId }: Attempt): Promise<boolean> {
+      await forgetAttempts(prisma);
+      const count = await prisma.$executeRaw`
+        INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
+        VALUES (${attemptHash}, ${browserHash}, ${linkId}, clock_timestamp() + interval '10 minutes')
+        ON CONFLICT (attempt_hash) DO NOTHING`;
+      return count === 1;
+    },
+
+    /** The same for a code that a key hands in, which no link and no browser belong to; one that nobody ends is forgotten soon. */
+    async beginHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
+      await forgetAttempts(prisma);
+      const count = await prisma.$executeRaw`INSERT INTO consent_attempts (attempt_hash, expires_at)
+        VALUES (${attemptHash}, clock_timestamp() + make_interval(secs => ${longestAttemptSeconds}::double precision))
+        ON CONFLICT (attempt_hash) DO NOTHING`;
+      return count === 1;
+    },
+
+    /** How it ended, sealed; null: it has not ended. */
+    async findHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<string | null> {
+      const [row] = await prisma.$queryRaw<{ ticket: string | null }[]>`
+        SELECT ticket FROM consent_attempts WHERE attempt_hash = ${attemptHash}`;
+      return row?.ticket ?? null;
+    },
+
+    async endHanded(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE consent_attempts SET ticket = ${ticket},
+        expires_at = clock_timestamp() + interval '10 minutes' WHERE attempt_hash = ${attemptHash}`;
+    },
+
+    /** Begins one anew that ended with this ticket. True for one of those who try. */
+    async beginAgain(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<boolean> {
+      const count = await prisma.$executeRaw`UPDATE consent_attempts SET ticket = NULL,
+        expires_at = clock_timestamp() + interval '10 minutes' WHERE attempt_hash = ${attemptHash} AND ticket = ${ticket}`;
+      return count === 1;
+    },
+
+    async find(attemptHash: Uint8Array<ArrayBuffer>): Promise<NotedAttempt | null> {
+      const rows = await prisma.$queryRaw<NotedAttempt[]>`
+        SELECT attempt_hash AS "attemptHash", browser_hash AS "browserHash", link_id AS "linkId", ticket,
+          ticket IS NULL AND expires_at <= clock_timestamp()
+            + make_interval(mins => 10, secs => -${longestAttemptSeconds}::double precision) AS "isOverdue"
+        FROM consent_attempts WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;
+      return rows[0] ?? null;
+    },
+
+    /** Notes how an attempt ended, or how it ended after all. Nothing is noted of a link that is gone. */
+    async end({ attemptHash, browserHash, linkId }: Attempt, ticket: string): Promise<void> {
+      await prisma.$executeRaw`
+        INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, ticket, expires_at)
+        SELECT ${attemptHash}, ${browserHash}, l.id, ${ticket}, clock_timestamp() + interval '10 minutes'
+        FROM consent_links l WHERE l.id = ${linkId}
+        ON CONFLICT (attempt_hash) DO UPDATE SET ticket = excluded.ticket, expires_at = excluded.expires_at`;
+    },
+  };
+}

@@ -1,0 +1,241 @@
+import { publicName } from "../chain-name.ts";
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import type { Database } from "./database.ts";
+import {
+  attemptVersion,
+  freePermit,
+  freeSchedule,
+  grantColumns,
+  type HistoryEvent,
+  json,
+  moved,
+  noRefusals,
+  orphanDue,
+  type OrphanRule,
+  owned,
+  type PermitKey,
+  type SealedGrant,
+  seconds,
+  storedEvents,
+} from "./row-sql.ts";
+import { nextGeneration, type TokenRow } from "./token-row.ts";
+
+/** A late answer as it waits to be tried: its record is sealed for the generation after `baseGeneration`. */
+export type Candidate = {
+  attemptId: string;
+  connectionId: string;
+  authorization: number;
+  baseGeneration: number;
+  record: Uint8Array<ArrayBuffer>;
+};
+
+/** Whose a grant is, as far as it is known when it is stored. */
+type KnownAccount = { account: string | null; label: string | null };
+
+/** The row as it was read when a late answer was found to fit it. */
+type Place = { id: string; generation: number; authorization: number; attemptId: string | null };
+
+/** The statements that put a token set into a row. */
+export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
+  return {
+    /** Step 8. Null: the CAS is lost, or it was won before and this is a repetition (see `lastAttemptId`). */
+    async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, key.generation + 1)},
+        ${freeSchedule(grant)}, version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)}`;
+      const events = storedEvents({ type: "refreshed", detail: event }, grant);
+      return first(await commits.$queryRaw<TokenRow[]>(moved(update, events)));
+    },
+
+    /**
+     * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
+     * `exclusive`, another connection holds the same refresh token, or, where `unlessSent` says so, too, it is just being sent
+     * for this one, or, where `keptFor` names an account, it is not this account's living grant any more whose refresh token is in `grant`.
+     */
+    async replaceGrant(
+      row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
+      grant: SealedGrant,
+      given: {
+        event: HistoryEvent;
+        exclusive: boolean;
+        unlessSent?: boolean;
+        /** The provider has not given it to this broker. */
+        untried?: boolean;
+        /** What it was granted to; null: not known. */
+        clientId?: string | null | undefined;
+        account?: KnownAccount | undefined;
+        keptFor?: string;
+      },
+    ): Promise<TokenRow | null> {
+      const fingerprint = given.exclusive ? grant.refreshFingerprint : null;
+      const unique =
+        fingerprint === null
+          ? Sql.empty
+          : Sql.sql`AND NOT EXISTS (${holders(row.id, fingerprint)})
+              AND (${given.unlessSent !== true} OR c.attempt_id IS NULL
+                OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
+      const { keptFor } = given;
+      // None of these moves the generation. A request with the kept token that is on its way has its lease to itself.
+      const living =
+        keptFor === undefined
+          ? Sql.empty
+          : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${keptFor}`;
+      const isSent = fingerprint === null ? keptFor !== undefined : Sql.sql`c.refresh_fingerprint = ${fingerprint}`;
+      // What is kept of the living grant is as good as it was.
+      const untried = keptFor === undefined ? Sql.sql`${given.untried === true}` : Sql.sql`c.untried`;
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row), untried)}, ${freePermit},
+        backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},
+        next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
+          + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
+        authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}
+        authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
+        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique} ${living}`;
+      // What was granted before a person's newest word is not tried any more.
+      const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;
+      const statement = moved(update, storedEvents(given.event, grant), Sql.sql`${forget}, ${endOlderChains}`);
+      if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
+      // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
+      const lock = prisma.$queryRaw`
+        SELECT pg_advisory_xact_lock(hashtextextended(encode(${fingerprint}::bytea, 'hex'), 0))::text`;
+      const [, rows] = await prisma.$transaction([lock, prisma.$queryRaw<TokenRow[]>(statement)]);
+      return first(rows);
+    },
+
+    /** Whether this attempt's answer has been a row's newest set, however long ago. */
+    async wasStored({ connectionId, attemptId }: { connectionId: string; attemptId: string }): Promise<boolean> {
+      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 FROM connection_events e
+        WHERE e.connection_id = ${connectionId}::uuid AND e.detail->>'attempt' = ${attemptId} LIMIT 1`;
+      return rows.length > 0;
+    },
+
+    /** The names of other connections that hold a refresh token of this fingerprint. */
+    async holdersElsewhere(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Promise<string[]> {
+      const rows = await prisma.$queryRaw<{ name: string }[]>`${holders(connectionId, fingerprint)} ORDER BY o.name`;
+      return rows.map(({ name }) => publicName(name));
+    },
+
+    /**
+     * A late answer becomes the newest set of the row, under the authorization it was granted for; whoever has a permit
+     * loses it. `generation`: what the row becomes. Null: the row is not as `place` says any more.
+     */
+    async promoteLate(
+      place: Place,
+      grant: SealedGrant,
+      given: { attemptId: string; generation: number; event: HistoryEvent },
+    ): Promise<TokenRow | null> {
+      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, given.generation)},
+        ${freeSchedule(grant)}, last_attempt_id = ${given.attemptId}::uuid,
+        version = ${attemptVersion(grant)} + CASE WHEN c.attempt_id IS NULL THEN 0 ELSE 1 END
+        WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
+          AND c.authorization_seq = ${place.authorization}
+          AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid`;
+      const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.attemptId}::uuid)`;
+      return first(await commits.$queryRaw<TokenRow[]>(moved(update, storedEvents(given.event, grant), forget)));
+    },
+
+    /** Keeps a late answer to be tried before the grant ends. False: a person has replaced the grant, or the row is gone. */
+    async addCandidate(candidate: Candidate, detail: Record<string, unknown>): Promise<boolean> {
+      const { attemptId, connectionId, authorization, baseGeneration, record } = candidate;
+      const rows = await commits.$queryRaw<unknown[]>`
+        WITH c AS (SELECT id FROM connections WHERE id = ${connectionId}::uuid
+            AND authorization_seq = ${authorization} FOR UPDATE),
+        kept AS (INSERT INTO candidates (attempt_id, connection_id, authorization_seq, base_generation, record_sealed)
+          SELECT ${attemptId}::uuid, c.id, ${authorization}, ${baseGeneration}, ${record} FROM c
+          ON CONFLICT (attempt_id) DO NOTHING RETURNING connection_id),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT connection_id, 'answer_kept', ${json(detail)} FROM kept)
+        SELECT id::text FROM c`;
+      return rows.length > 0;
+    },
+
+    /** The newest late answer that has not been tried yet, but for those `passedOver`. */
+    async newestCandidate(
+      connectionId: string,
+      authorization: number,
+      passedOver: readonly string[] = [],
+    ): Promise<Candidate | null> {
+      const rows = await prisma.$queryRaw<Candidate[]>`
+        SELECT attempt_id::text AS "attemptId", connection_id::text AS "connectionId", authorization_seq AS "authorization",
+          base_generation AS "baseGeneration", record_sealed AS record
+        FROM candidates WHERE connection_id = ${connectionId}::uuid AND authorization_seq = ${authorization}
+          AND attempt_id <> ALL(${passedOver}::uuid[])
+        ORDER BY created_at DESC, base_generation DESC LIMIT 1`;
+      return rows[0] ?? null;
+    },
+
+    /** A candidate's set becomes the newest one, and its permit is given to who holds the row's. Null: it is not ours any more. */
+    async tryCandidate(
+      key: PermitKey,
+      grant: SealedGrant,
+      given: { candidateId: string; attemptId: string; leaseSeconds: number; orphan: OrphanRule },
+    ): Promise<TokenRow | null> {
+      const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(given.leaseSeconds)}`;
+      const columns = grantColumns(grant, key.generation + 1);
+      const update = Sql.sql`UPDATE connections c SET ${columns}, version = ${attemptVersion(grant)},
+        attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
+        attempt_outcome = NULL, attempt_replays = 0, backoff_until = NULL,
+        next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
+        WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
+      const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)`;
+      const detail = { generation: key.generation + 1, attempt: given.candidateId };
+      const event = { type: "candidate_tried" as const, detail };
+      return first(await prisma.$queryRaw<TokenRow[]>(moved(update, [event], forget)));
+    },
+  };
+}
+
+/** What was looked up of the account before counts no more: the set that comes with it is bound to none of it. */
+function accountColumns(known: KnownAccount | undefined): Sql.Sql {
+  if (known === undefined) return Sql.empty;
+  return Sql.sql`account = ${known.account}, account_label = ${known.label}, looked_up = NULL,`;
+}
+
+/**
+ * Further tokens that a connection's new grant did not bring are the old one's, which may be another account's: they end with it,
+ * and so does what is asked for them. What came along with a refresh has no time of its own, and what is still on its way with one
+ * finds that the authorization has moved on.
+ */
+const endOlderChains = Sql.sql`ended AS (
+  UPDATE connections x SET generation = GREATEST(x.generation, COALESCE(x.gone_back_from, 0)) + 1,
+    authorization_seq = x.authorization_seq + 1, enabled_status = 'pending',
+    status = CASE WHEN x.status = 'disabled' THEN 'disabled' ELSE 'pending' END,
+    attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL, attempt_outcome = NULL,
+    version_floor = GREATEST(x.version, x.version_floor) + x.attempt_replays, attempt_replays = 0,
+    access_token_sealed = NULL, refresh_token_sealed = NULL, refresh_fingerprint = NULL, granted_scopes = '{}',
+    issued_at = NULL, expires_at = NULL, refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL,
+    no_refresh_token_since = NULL, missing_scopes_since = NULL, in_use = false, gone_back_from = NULL, backoff_until = NULL, next_refresh_at = NULL, consecutive_failures = 0,
+    last_error_code = NULL, last_error_at = NULL, last_error_detail = NULL, ${noRefusals}, updated_at = clock_timestamp()
+  FROM c WHERE x.parent_id = c.id AND CASE WHEN x.grant_type = 'token_exchange'
+    THEN COALESCE(x.issued_at, x.attempt_started_at) < c.last_refreshed_at
+    ELSE COALESCE(x.authorized_at, '-infinity') < c.authorized_at END)`;
+
+function first(rows: readonly TokenRow[]): TokenRow | null {
+  return rows[0] ?? null;
+}
+
+function holders(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Sql.Sql {
+  return Sql.sql`SELECT o.name FROM connections o
+    WHERE o.refresh_fingerprint = ${fingerprint} AND o.id <> ${connectionId}::uuid`;
+}
+
+/** What is left of a deleted connection: enough to revoke what its provider still grants. */
+export type Tombstone = {
+  name: string;
+  provider: string;
+  clientRef: string | null;
+  inputs: Record<string, string>;
+  captured: Record<string, string>;
+};
+
+export type Tombstones = ReturnType<typeof createTombstones>;
+
+export function createTombstones({ prisma }: Pick<Database, "prisma">) {
+  return {
+    /** Null: it was never deleted, or more than a day ago. */
+    async find(connectionId: string): Promise<Tombstone | null> {
+      const rows = await prisma.$queryRaw<Tombstone[]>`
+        SELECT name, provider, client_ref::text AS "clientRef", inputs, captured FROM tombstones
+        WHERE connection_id = ${connectionId}::uuid AND deleted_at > clock_timestamp() - interval '24 hours'`;
+      return rows[0] ?? null;
+    },
+  };
+}

@@ -1,0 +1,202 @@
+import type { Clock } from "../clock.ts";
+import { UnreadableSecretError } from "../errors.ts";
+import { createReadCache } from "../store/read-cache.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { budgets } from "./budgets.ts";
+import type { Alarms } from "./core.ts";
+import { isUsable, placeOf } from "./seal.ts";
+
+/** A connection as this replica last saw it, its access token in the clear. */
+export type KnownConnection = {
+  row: TokenRow;
+  accessToken: string | null;
+  /** Why the access token that stands in the row does not open: it counts as not being there, for this connection alone. One that no header can carry counts so, too. */
+  unreadable: UnreadableSecretError | null;
+  /** Its place in the order in which this cache asks Postgres and hears of ends. */
+  askedAt: number;
+};
+
+export type TokenCache = {
+  /** @throws BrokerError storage_unavailable when it is not known here and Postgres is gone. */
+  read(name: string, options?: { bypass?: boolean }): Promise<KnownConnection | null>;
+  /** What a statement of this process just returned. */
+  learn(row: TokenRow): KnownConnection;
+  /** The connection changed: the next read asks Postgres. */
+  expire(name: string): void;
+  /** Postgres leaves questions unanswered: what is known is handed out without waiting. */
+  isSilent(): boolean;
+  /** A peer stored a newer generation. */
+  expireOlder(connectionId: string, generation: number): void;
+  /**
+   * The connection was deleted or disabled, with its further tokens: what was read of it before is not handed out any more. `atMs`: a
+   * time after that by Postgres's clock. What was read long after it is newer: somebody repeats what he once heard.
+   */
+  end(connectionId: string, atMs: number): void;
+  /** Whether the connection has ended since this was read. */
+  hasEnded(found: KnownConnection): boolean;
+};
+
+type Options = {
+  rows: TokenRows;
+  vault: TokenVault;
+  clock: Clock;
+  databaseClock: DatabaseClock;
+  alarms: Pick<Alarms, "unreadable">;
+};
+
+const maxConnections = 100_000;
+/** Of tokens and scopes, sealed and plain: a provider may give tokens of hundreds of kilobytes. */
+const maxBytes = 128 * 1024 * 1024;
+const maxEnds = 10_000;
+/** A message takes less. */
+const longAfterMs = 60_000;
+
+export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
+  const known = new Map<string, { name: string; generation: number; furtherIds: Set<string> }>();
+  /** Of connections that have ended: only the answer to a later question tells what is there since. */
+  const endedAt = new Map<string, number>();
+  let turn = 0;
+
+  const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };
+  const note = ({ id, parentId, name, generation }: TokenRow): void => {
+    known.set(id, { ...knownOf(id), name, generation });
+    if (parentId !== null) {
+      known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
+    }
+    while (known.size > maxConnections) known.delete(known.keys().next().value as string);
+  };
+  /** A connection and its further tokens, as far as they are known here. */
+  const familyOf = (id: string): string[] => [id, ...knownOf(id).furtherIds];
+
+  const endOf = ({ id, parentId }: TokenRow): number =>
+    Math.max(endedAt.get(id) ?? -Infinity, endedAt.get(parentId ?? "") ?? -Infinity);
+  const hasEnded: TokenCache["hasEnded"] = ({ row, askedAt }) => endOf(row) >= askedAt;
+
+  const openRow = (row: TokenRow, askedAt: number): KnownConnection => {
+    note(row);
+    try {
+      vault.connections.check(row);
+      const accessToken = row.accessToken && vault.openAccessToken(row.accessToken, placeOf(row));
+      return {
+        row,
+        accessToken: accessToken !== null && isUsable(accessToken) ? accessToken : null,
+        unreadable: null,
+        askedAt,
+      };
+    } catch (error) {
+      if (!(error instanceof UnreadableSecretError)) throw error;
+      alarms.unreadable(error.of(row.name));
+      return { row, accessToken: null, unreadable: error, askedAt };
+    }
+  };
+
+  const cache = createReadCache<KnownConnection>({
+    load: async (names) => {
+      const asked = databaseClock.ask();
+      const askedAt = ++turn;
+      const found = await rows.readByName(names);
+      if (found[0] !== undefined) databaseClock.observe(found[0].now, asked);
+      return new Map(found.map((row) => [row.name, openRow(row, askedAt)]));
+    },
+    clock,
+    trustMs: budgets.cacheTrustMs,
+    outageMs: Infinity, // while Postgres is gone, a token is served until it runs out
+    maxEntries: maxConnections,
+    maxBytes,
+    bytesOf,
+    supersedes: ({ row }, { row: current }) =>
+      row.id === current.id && row.generation !== current.generation
+        ? row.generation > current.generation
+        : row.now >= current.now,
+  });
+
+  return {
+    async read(name, options) {
+      // What was read before the end of its connection is asked for again: the name may be another connection's by now.
+      for (;;) {
+        const found = await cache.read(name, options);
+        if (found === null || !hasEnded(found)) return found;
+        cache.forget(name);
+      }
+    },
+    expire: (name) => cache.expire(name),
+    isSilent: () => cache.isSilent(),
+    learn(row) {
+      const connection = openRow(row, ++turn);
+      // A statement of before its end may return late: what Postgres was asked for since then goes before.
+      const present = cache.peek(row.name);
+      const isThere = present?.row.id === row.id && !hasEnded(present);
+      if (endOf(row) === -Infinity || isThere) cache.put(row.name, connection);
+      return connection;
+    },
+    expireOlder(connectionId, generation) {
+      const entry = known.get(connectionId);
+      if (entry === undefined || entry.generation > generation) return;
+      // A new grant ends the further tokens that it did not bring.
+      for (const id of familyOf(connectionId)) if (knownOf(id).name !== "") cache.expire(knownOf(id).name);
+    },
+    hasEnded,
+    end(connectionId, atMs) {
+      const family = familyOf(connectionId).map((id) => ({ id, entry: cache.peek(knownOf(id).name)?.row }));
+      const own = family.filter(({ id, entry }) => entry?.id === id);
+      if (own.some(({ entry }) => (entry?.now.getTime() ?? 0) > atMs + longAfterMs)) return;
+      endedAt.delete(connectionId);
+      endedAt.set(connectionId, ++turn);
+      if (endedAt.size > maxEnds) endedAt.delete(endedAt.keys().next().value as string);
+      for (const { id } of family) cache.forget(knownOf(id).name);
+    },
+  };
+}
+
+/** What of a connection may be long. */
+function bytesOf({ row, accessToken }: KnownConnection): number {
+  const { grantedScopes, captured } = row;
+  const texts = [accessToken ?? "", ...grantedScopes, ...Object.values(captured ?? {})];
+  const sealed = [row.accessToken, row.refreshToken];
+  return [...texts, ...sealed].reduce((sum, one) => sum + (one?.length ?? 0), 0);
+}
+
+/** This process's clocks at one moment. */
+type AskedAt = { wallMs: number; monotonicMs: number };
+
+/** Postgres's clock, as far as this process can know it between two answers. All expiry is judged by it. */
+export type DatabaseClock = {
+  /** To be called before a question that Postgres's time comes back with. */
+  ask(): AskedAt;
+  /** To be told of that time. */
+  observe(now: Date, asked: AskedAt): void;
+  /** True before the first, and when this process's clocks disagree since the last: one was set, or the machine slept. */
+  isDoubtful(): boolean;
+  /** Milliseconds since 1970. Never late; early by at most the time that the last question took. */
+  nowMs(): number;
+};
+
+const mostDriftMs = 1000;
+
+/**
+ * Keeps the last observed time and advances it by the larger of monotonic and wall time passed: a suspended machine stops
+ * the first, somebody setting the clock back stops the second.
+ */
+export function createDatabaseClock(clock: Clock): DatabaseClock {
+  let base = { databaseMs: clock.wallMs(), wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
+  let isObserved = false;
+  const passed = () => ({ wallMs: clock.wallMs() - base.wallMs, monotonicMs: clock.monotonicMs() - base.monotonicMs });
+  return {
+    isDoubtful() {
+      const { wallMs, monotonicMs } = passed();
+      return !isObserved || Math.abs(wallMs - monotonicMs) > mostDriftMs;
+    },
+    nowMs() {
+      const { wallMs, monotonicMs } = passed();
+      return base.databaseMs + Math.max(wallMs, monotonicMs);
+    },
+    ask: () => ({ wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() }),
+    // As if it were the time at which it was asked for: an answer that comes late must not set the clock back.
+    observe(now, asked) {
+      isObserved = true;
+      base = { databaseMs: now.getTime(), ...asked };
+    },
+  };
+}

@@ -1,0 +1,269 @@
+import { chainName } from "../chain-name.ts";
+import { type Clock, withDeadline } from "../clock.ts";
+import { BrokerError, connectionNotFound, DuplicateGrantError } from "../errors.ts";
+import { type ConnectionGrant, lookupsOf } from "../providers/format/definition.ts";
+import type { TemplateValues } from "../providers/format/template.ts";
+import {
+  type CodeDestination,
+  codeDestinationOf,
+  isSameCodeDestination,
+} from "../providers/oauth/authorization-request.ts";
+import type { Grant, TokenAnswer } from "../providers/oauth/grant.ts";
+import { type ExpectedIdToken, judgeIdToken } from "../providers/oauth/token-response.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { Clients } from "../store/clients.ts";
+import type { EventType, TokenRow } from "../store/token-row.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { isNews } from "./accounts.ts";
+import { budgets } from "./budgets.ts";
+import type { TokenCache } from "./cache.ts";
+import type { RefreshObserver } from "./core.ts";
+import { createImport, type ImportParts } from "./import.ts";
+import type { LimitKeeper } from "./limits.ts";
+import { createHeldGrants, type HeldAccount, type HeldGrants, type HeldParts } from "./other-account.ts";
+import { isRevocable, type Keeper } from "./persist.ts";
+import { bothRefused, learnFromSuccess, withOlderSecret } from "./refresh.ts";
+import { refusal, type Sendable, type Sender, type SendPlan } from "./request.ts";
+import { clientIdOf, furtherGranted, type Granted, granted } from "./seal.ts";
+
+/** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
+type CodeExchange = {
+  connectionId: string;
+  code: string;
+  codeVerifier: string | null;
+  redirectUri: string | null;
+  /** What the definition takes from the callback's query. */
+  captured: Record<string, string>;
+  /** Where it may be sent: what it was asked for with. */
+  destination: CodeDestination;
+  idToken: ExpectedIdToken;
+  /** A browser has brought it, and nobody can bring it again: limits count it and do not hold it back. */
+  cannotWait: boolean;
+};
+
+/** What came of a person's grant. `held`: it is another account's than the connection's, and waits for the person's word. */
+type Established = { kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount };
+
+/** What the browser brought, and where to. `redirectUri`: null, none was sent. */
+type Given = { captured: Record<string, string>; redirectUri: string | null; linkId: string | null };
+
+export type Establish = {
+  /**
+   * Exchanges a code at once and puts the grant in the place of what the connection had.
+   * @throws BrokerError provider_rejected, client_rejected, provider_unavailable, connection_disabled, connection_not_found,
+   * conflict (client or inputs have changed since the code was asked for)
+   */
+  exchangeCode(exchange: CodeExchange): Promise<Established>;
+  /** The connection with the rows of its further tokens, which are made before anything can be granted. */
+  prepareWithChains: Granting["prepare"];
+  /** Asks for what a person has agreed to. Never rejects. */
+  ask: Granting["ask"];
+  /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
+  keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Established>;
+  /** A person's word on a held grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
+  decide: HeldGrants["decide"];
+  /** Gives up all that waits for a person's word on this connection. Best effort: never rejects. */
+  giveUpHeld: HeldGrants["giveUpAll"];
+  /** Gives up held grants that nobody came for. */
+  forgetHeld: HeldGrants["forget"];
+  /** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant */
+  importGrant(row: TokenRow, grant: Grant): Promise<TokenRow>;
+};
+
+type Options = HeldParts & ImportParts;
+
+/** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
+export function createEstablish(options: Options): Establish {
+  const { rows, cache, lookups, clock, granting } = options;
+  const held = createHeldGrants(options);
+  // A line of the history is no reason for a consent to fail.
+  const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
+    await options.accounts.addEvent(id, type, detail).catch(() => undefined);
+
+  const keepGrant: Establish["keepGrant"] = async (sendable, grant, { captured, redirectUri, linkId }) => {
+    const all = granting.records(sendable, grant, { captured, redirectUri });
+    if (mustCompare(sendable)) return await held.compare(sendable, all, linkId);
+    const row = await granting.keep(all);
+    const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
+    return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
+  };
+
+  /** Keeps what belongs to the request by its id_token (docs/consent.md, "An id_token"). `isBound`: by PKCE, too. */
+  const keepJudged = async (
+    sendable: Sendable,
+    grant: Grant,
+    { given, idToken, isBound }: { given: Given; idToken: ExpectedIdToken; isBound: boolean },
+  ): Promise<Established> => {
+    const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(sendable) });
+    if (verdict.kind === "fits") return await keepGrant(sendable, grant, given);
+    // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1); without either nothing does.
+    if (verdict.kind === "unchecked" && isBound) {
+      const established = await keepGrant(sendable, grant, given);
+      await note(sendable.row, "id_token_unchecked", { reason: verdict.why });
+      return established;
+    }
+    await giveUpForeign(options, granting.records(sendable, grant, given));
+    const why = verdict.kind === "foreign" ? { claim: verdict.claim } : { reason: verdict.why };
+    await note(sendable.row, "id_token_refused", why);
+    throw foreignIdToken(sendable.row);
+  };
+
+  return {
+    keepGrant,
+    prepareWithChains: granting.prepare,
+    ask: granting.ask,
+    decide: held.decide,
+    giveUpHeld: held.giveUpAll,
+    forgetHeld: held.forget,
+    importGrant: createImport(options),
+
+    async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
+      const row = await rows.readById(connectionId);
+      if (row === null) throw connectionNotFound("");
+      const prepared = await granting.prepare(row);
+      if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
+      // What this callback brought decides, and nothing of an earlier one: it may name the host that the code goes to.
+      const sendable = { ...prepared, owner: { ...prepared.owner, captured } };
+      const values = {
+        code,
+        ...(codeVerifier === null ? {} : { codeVerifier }),
+        ...(redirectUri === null ? {} : { redirectUri }),
+      };
+      const answer = await granting.ask(sendable, "authorization_code", { values, cannotWait });
+      if (answer.kind === "failed") throw refusal(row, answer.failure);
+      const given = { captured, redirectUri, linkId: null };
+      return await keepJudged(sendable, answer.grant, { given, idToken, isBound: codeVerifier !== null });
+    },
+  };
+}
+
+/** Revokes what its provider can end without ending what the connection lives by. Best effort. */
+async function giveUpForeign({ rows, sender, vault }: Options, all: readonly Granted[]): Promise<void> {
+  for (const { sendable, grant } of all) {
+    const row = await rows.readById(sendable.row.id).catch(() => sendable.row); // unknown: as it was
+    const fate = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
+    if (isRevocable(vault, sendable, { fate, tokens: grant })) await sender.revokeGrant(sendable, grant);
+  }
+}
+
+function foreignIdToken({ name }: TokenRow): BrokerError {
+  const detail =
+    "The provider's answer belongs to another sign-in than the one that began here (its id_token says so, or does not say). Nothing was kept, and nothing has changed. Open the link again.";
+  return new BrokerError("provider_rejected", detail, { connection: name });
+}
+
+function changedMeanwhile({ name }: TokenRow): BrokerError {
+  const detail =
+    "The client or the inputs of this connection were changed meanwhile; the code was not used. Start again.";
+  return new BrokerError("conflict", detail, { connection: name });
+}
+
+/** A grant that takes the place of one whose account is known may be another account's. */
+function mustCompare({ row, definition }: Sendable): boolean {
+  return row.account !== null && lookupsOf(definition, row.grant as ConnectionGrant).length > 0;
+}
+
+/** The steps by which grants that do not come from a refresh are asked for and kept. */
+export type Granting = {
+  /** The connection with the rows of its further tokens, which are made before anything can be granted. */
+  prepare: (row: TokenRow) => Promise<Sendable>;
+  /**
+   * Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked; each as the
+   * limits let it. Never rejects.
+   */
+  ask: (
+    sendable: Sendable,
+    grant: "authorization_code" | "device_code",
+    given: { values: TemplateValues; cannotWait: boolean },
+  ) => Promise<TokenAnswer>;
+  /** A grant and the further tokens that came with it, each for a row of its own; its own first. */
+  records(sendable: Sendable, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
+  /** Kept whatever is away, each by itself; the row of the first. @throws BrokerError connection_not_found, duplicate_grant */
+  keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
+};
+
+/** What the browser brought, and where to. `redirectUri` null: none was sent. */
+type GivenByPerson = { captured: Record<string, string>; redirectUri: string | null };
+
+export type GrantingParts = {
+  accounts: Pick<AccountRows, "ensureChains" | "readChains">;
+  clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
+  observer: Pick<RefreshObserver, "oldSecretUsed">;
+  cache: TokenCache;
+  keeper: Pick<Keeper, "keep">;
+  sender: Sender;
+  limits: LimitKeeper;
+  vault: TokenVault;
+  clock: Clock;
+  random: () => number;
+};
+
+export function createGranting(parts: GrantingParts): Granting {
+  const { cache, keeper, sender, limits, clock } = parts;
+
+  /** What a new grant has ended beside it is not served from memory. */
+  const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
+    if (record.kind !== "grant" || row.parentId !== null) return;
+    for (const { name } of definition.extraTokens) cache.expire(chainName(row.name, name));
+  };
+
+  return {
+    async keep(all) {
+      const answeredMs = clock.monotonicMs();
+      const kept = await Promise.all(all.map((one) => keeper.keep({ ...one, answeredMs })));
+      // A person is told "connected" and reads a token next: a database that is only slow is waited for.
+      await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), budgets.slowStoreMs, clock);
+      forgetChains(all[0]);
+      const stored = kept.map(({ kind, row, holders = [] }, index) => {
+        if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile
+        if (kind === "duplicate" && index === 0) throw new DuplicateGrantError(row.name, holders);
+        // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
+        return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
+      });
+      return stored[0] ?? all[0].sendable.row;
+    },
+
+    async prepare(row) {
+      const sendable = await sender.prepare(row);
+      return { ...sendable, chains: await prepareChains(parts, sendable) };
+    },
+
+    async ask(sendable, grant, { values, cannotWait }) {
+      let plan: SendPlan = { grant, secretIndex: 0 };
+      for (;;) {
+        const current = plan;
+        const send = async () => await sender.send(sendable, current, { values, mayStillSend: () => true });
+        const answer = await limits.keep(sendable, send, { cannotWait, isProven: false });
+        if (answer.kind === "granted") {
+          // Not waited for: a grant is kept before anything else is done.
+          void learnFromSuccess(parts, sendable, current);
+          return answer;
+        }
+        const failure = bothRefused(answer.failure, current);
+        const older = withOlderSecret(failure, current, sendable);
+        if (older === null) return { kind: "failed", failure };
+        plan = older;
+      }
+    },
+
+    records: (sendable, grant, { captured, redirectUri }) => [
+      granted(parts, sendable, { grant, captured, redirectUri }),
+      ...furtherGranted(parts, sendable, { grant, captured, redirectUri }),
+    ],
+  };
+}
+
+async function prepareChains(
+  { accounts, sender }: Pick<GrantingParts, "accounts" | "sender">,
+  { row, definition }: Sendable,
+): Promise<Sendable[]> {
+  const { extraTokens } = definition;
+  if (extraTokens.length === 0) return [];
+  await accounts.ensureChains(row, extraTokens);
+  const known = new Set(extraTokens.map(({ name }) => name));
+  // Its name makes it a further token of this connection, not what somebody has written beside it.
+  const isIts = ({ name, chain }: TokenRow) =>
+    chain !== null && known.has(chain) && name === chainName(row.name, chain);
+  const present = (await accounts.readChains(row.id)).filter(isIts);
+  return await Promise.all(present.map((chain) => sender.prepareChain(chain)));
+}

@@ -1,0 +1,209 @@
+import type { Clock } from "../clock.ts";
+import type { Leases } from "../coordination/leases.ts";
+import type { Marks } from "../coordination/marks.ts";
+import type { SpoolPlace } from "../coordination/spool.ts";
+import type { UnreadableSecretError } from "../errors.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import type { Discovery } from "../providers/oauth/discovery.ts";
+import type { Failure } from "../providers/oauth/grant.ts";
+import type { OAuthClient } from "../providers/oauth/oauth-client.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { ClientRow, Clients } from "../store/clients.ts";
+import type { ConsentLinks } from "../store/consents.ts";
+import type { DatabaseHealth } from "../store/database-errors.ts";
+import type { DeviceAuthorizations } from "../store/devices.ts";
+import type { Tombstones } from "../store/grants.ts";
+import type { RequestLimits } from "../store/request-limits.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { KeyList } from "../vault/keyring.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { createAccounts } from "./accounts.ts";
+import { budgets } from "./budgets.ts";
+import { createDatabaseClock, createTokenCache } from "./cache.ts";
+import { createEstablish, createGranting } from "./connect.ts";
+import { createDevices } from "./devices.ts";
+import { createEnded } from "./ended.ts";
+import { createLimitKeeper } from "./limits.ts";
+import { createKeeper } from "./persist.ts";
+import { createTokenService } from "./read.ts";
+import { createRecovery, createSpools } from "./recovery.ts";
+import { createRefresh, createSecondPlans } from "./refresh.ts";
+import { createSender, type Sendable } from "./request.ts";
+import { createReads, createSweeper } from "./sweeper.ts";
+import { createWaiting } from "./waiting.ts";
+
+/** Everything of the outside that the core touches: a simulation gives its own. */
+export type TokenCoreParts = {
+  rows: TokenRows;
+  accounts: AccountRows;
+  deviceCodes: DeviceAuthorizations;
+  links: Pick<ConsentLinks, "reserve">;
+  clients: Pick<Clients, "findById" | "forgetPreviousSecret" | "noteOldSecret">;
+  tombstones: Tombstones;
+  catalog: Pick<Catalog, "get" | "list">;
+  discovery: Discovery;
+  /** Where a provider sends browsers back to. */
+  redirectUri: (provider: string) => string;
+  oauth: Pick<OAuthClient, "requestToken" | "ask">;
+  requestLimits: RequestLimits;
+  leases: Leases;
+  spoolPlaces: readonly SpoolPlace[];
+  marks: Marks;
+  vault: TokenVault;
+  keys: KeyList;
+  health: DatabaseHealth;
+  /** Told of each connection whose token is handed out. */
+  onServed: (connectionId: string) => void;
+  /** Whether no other replica can be expected to refresh what this one does not. */
+  isAlone: () => boolean;
+  /** Moves when Redis, which was away, has come back. */
+  redisEpoch: () => number;
+  clock: Clock;
+  /** For jitter. */
+  random: () => number;
+  observer: RefreshObserver;
+  alarms: Alarms;
+  onSpoolError: (place: SpoolPlace["name"], error: unknown) => void;
+  /** Told of errors in work that nobody waits for. */
+  onBackgroundError: (error: unknown) => void;
+};
+
+export type TokenCore = ReturnType<typeof createTokenCore>;
+
+/** The refresh core of one replica. It does nothing by itself until `sweeper.start()`. */
+export function createTokenCore(parts: TokenCoreParts) {
+  const { rows, leases, clock, health, observer, onBackgroundError } = parts;
+  const lifecycle = { draining: false };
+  const isDraining = () => lifecycle.draining;
+  const databaseClock = createDatabaseClock(clock);
+  const subjectToken = async (name: string) => (await tokens.get(name, subjectWish)).accessToken;
+  const sender = createSender({ ...parts, subjectToken });
+  const limits = createLimitKeeper({ limits: parts.requestLimits, sender, clock, onError: onBackgroundError });
+  const lookups = createAccounts({ ...parts, sender });
+  const common = { ...parts, databaseClock, sender, limits, isDraining };
+  const cache = createTokenCache(common);
+  const learn = (row: TokenRow) => void cache.learn(row);
+  const spools = createSpools({ places: parts.spoolPlaces, onError: parts.onSpoolError });
+  const keeper = createKeeper({ ...common, spools, learn });
+  const recovery = createRecovery({ ...common, spools, keeper, learn, onError: onBackgroundError });
+  const followUp = async (sendable: Sendable, row: TokenRow) => learn(await lookups.followUp(sendable, row));
+  const granting = createGranting({ ...common, cache, keeper });
+  const waiting = createWaiting({ rows, leases, clock });
+  const refreshParts = {
+    ...common,
+    prepare: granting.prepare,
+    keeper,
+    recovery,
+    followUp,
+    waiting,
+    secondPlans: createSecondPlans(),
+  };
+  const refresh = createRefresh(refreshParts);
+  const ended = createEnded({ ...refreshParts, cache });
+  const reads = createReads();
+  const tokens = createTokenService({ ...common, cache, refresh, waiting, reads });
+  const establish = createEstablish({ ...common, cache, lookups, granting });
+  const devices = createDevices({ ...common, establish });
+  let forgetting: Promise<void> = Promise.resolve();
+  const tidy = async () => {
+    // Beside the sweeper's loop: it waits for providers that revoke.
+    forgetting = establish.forgetHeld().catch(onBackgroundError);
+    await rows.tidy();
+  };
+  const recover = onComeback(
+    () => `${health.losses()} ${parts.redisEpoch()}`,
+    () => recovery.run(),
+    clock,
+  );
+  const sweeper = createSweeper({
+    ...common,
+    rows: { ...rows, tidy },
+    reads,
+    pollDevices: async () => await devices.round(),
+    refreshAhead: async (row) => await tokens.refreshAhead(row),
+    tokenHost: async (row) => await sender.tokenHost(row),
+    recover,
+    lapseRetries: async () => await ended.lapse(),
+    onError: onBackgroundError,
+  });
+
+  return {
+    cache,
+    tokens,
+    ended,
+    establish,
+    devices,
+    sender,
+    limits,
+    sweeper,
+    recovery,
+    /** What is to be done before the first caller comes. */
+    recover,
+    marks: parts.marks,
+    nowMs: () => databaseClock.nowMs(),
+    /** No new permits and no sweeping from here on; what is under way goes on. */
+    drain() {
+      lifecycle.draining = true;
+      sweeper.stop();
+      void sweeper.noteReads();
+    },
+    /** Resolves when no refresh runs here any more and every answer is stored. */
+    async settled() {
+      await sweeper.noteReads();
+      await tokens.settled();
+      await ended.settled();
+      await devices.settled();
+      await forgetting;
+      await keeper.settled();
+    },
+    spoolAll: () => keeper.spoolAll(),
+    observer,
+  };
+}
+
+/** Of a connection's own token, when a further one is exchanged for it. */
+const subjectWish = { minTtlSeconds: 60, rejectedVersion: null, waitSeconds: 10 };
+
+/** Runs `work` again when `epoch` has moved since it last succeeded, and a while after it was not complete. */
+function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Clock): () => Promise<void> {
+  let done: string | null = null;
+  let againAtMs = Infinity;
+  return async () => {
+    const now = epoch();
+    if (now === done && clock.monotonicMs() < againAtMs) return;
+    const isComplete = await work();
+    done = now;
+    againAtMs = isComplete ? Infinity : clock.monotonicMs() + budgets.recoverAgainMs;
+  };
+}
+
+/** What telemetry learns of refreshes. Calls must not throw; what they are given holds secrets, what they write must not. */
+export type RefreshObserver = {
+  succeeded(sendable: Sendable, given: { replay: boolean; seconds: number }): void;
+  failed(sendable: Sendable, given: { failure: Failure; replay: boolean; seconds: number }): void;
+  /** A received answer could not be stored yet. */
+  commitDelayed(row: TokenRow, error: unknown): void;
+  /** A received answer has its first durable copy, so long after it came. */
+  durable(row: TokenRow, given: { seconds: number }): void;
+  /** A received answer found the row moved on. */
+  cameLate(row: TokenRow, fate: "promoted" | "candidate" | "duplicate" | "unwanted"): void;
+  /** An answer was found in a spool and put where it belongs. */
+  drained(row: Pick<TokenRow, "name" | "provider">): void;
+  /** A grant has ended because a rotation's answer never reached the store. */
+  lost(row: TokenRow): void;
+  /** The same refusal, which says nothing about the grant, has come too often. */
+  probablyDead(row: TokenRow): void;
+  /** The newest secret of a client is refused, and the one before works. Once for each client and secret. */
+  oldSecretUsed(row: TokenRow, client: Pick<ClientRow, "name">): void;
+  /** The database has gone back in time; the row is held. */
+  heldAfterRestore(row: TokenRow): void;
+};
+
+/** What an operator is to look at because somebody else may have written it, or a disk. Calls must not throw. */
+export type Alarms = {
+  /** A sealed value does not open. */
+  unreadable(error: UnreadableSecretError): void;
+  /** What stands in Redis is not ours. `row`: the connection that it claims to be of. */
+  rejected(kind: "mark" | "spool" | "news" | "end", row: string | null): void;
+};

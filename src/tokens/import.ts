@@ -1,0 +1,142 @@
+import { randomUUID } from "node:crypto";
+import { chainName } from "../chain-name.ts";
+import { type Clock, withDeadline } from "../clock.ts";
+import type { Leases } from "../coordination/leases.ts";
+import type { Marks } from "../coordination/marks.ts";
+import { BrokerError, connectionNotFound, DuplicateGrantError, isStorageUnavailable } from "../errors.ts";
+import type { ProviderDefinition } from "../providers/format/definition.ts";
+import type { Expiry, Grant } from "../providers/oauth/grant.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import type { Accounts } from "./accounts.ts";
+import { budgets } from "./budgets.ts";
+import type { TokenCache } from "./cache.ts";
+import type { RefreshObserver } from "./core.ts";
+import type { Sender } from "./request.ts";
+import { clientIdOf, livesBy, sealHanded } from "./seal.ts";
+
+export type ImportParts = {
+  rows: TokenRows;
+  cache: TokenCache;
+  marks: Pick<Marks, "raise">;
+  leases: Pick<Leases, "announce">;
+  sender: Sender;
+  lookups: Accounts;
+  vault: TokenVault;
+  clock: Clock;
+  random: () => number;
+  observer: RefreshObserver;
+};
+
+/** Errors of the database that are not its absence: more of them are a fault of ours. */
+const mostFaults = 5;
+
+/** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant, conflict, connection_not_found */
+export function createImport(parts: ImportParts) {
+  const { rows, cache, marks, leases, sender, vault, clock } = parts;
+  return async (row: TokenRow, given: Grant): Promise<TokenRow> => {
+    const prepared = await sender.prepareToStore(row);
+    const { definition } = prepared;
+    const exclusive = definition.refresh.rotation !== "never";
+    const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
+    // Its lives count from when it was handed over, however long the store takes.
+    const handed = { grant, captured: {}, redirectUri: null, definition, sentAt: row.now };
+    const { inputsInForce } = prepared.row; // those that were checked, whatever somebody writes meanwhile
+    const sealFor = (current: TokenRow) =>
+      sealHanded(parts, { ...current, inputsInForce, accountCaptured: {} }, handed);
+    const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
+    if (stored === null) throw await refusedImport({ rows, vault }, row, { grant, sealFor });
+    marks.raise(stored.id, stored);
+    const { id: connection, generation, lastAttemptId } = stored;
+    leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
+    const learnt = cache.learn(stored).row;
+    for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
+    const known = await withDeadline(followUp(parts, learnt), budgets.lookupMs, clock);
+    return known === null ? learnt : cache.learn(known).row;
+  };
+}
+
+/** What the provider can tell of a set that is stored. It may be away, and its issuer too: the set is as good without. */
+async function followUp({ sender, lookups }: ImportParts, row: TokenRow): Promise<TokenRow | null> {
+  try {
+    return await lookups.followUp(await sender.prepare(row), row, { handedOver: true });
+  } catch (error) {
+    if (error instanceof BrokerError) return null;
+    throw error;
+  }
+}
+
+/** Nobody has said whose tokens these are. */
+const nobodyKnown = { account: null, label: null };
+
+type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean; clientId: string | null };
+
+/** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
+async function replace(options: ImportParts, first: TokenRow, given: Import): Promise<TokenRow | null> {
+  const { rows, vault, clock, random, observer } = options;
+  const { grant, sealFor, exclusive, clientId } = given;
+  const attemptId = randomUUID();
+  let row: TokenRow | null = first;
+  let delayMs = budgets.commitRetryFirstMs as number;
+  let faults = 0;
+  while (row !== null) {
+    const sealed = sealFor(row);
+    const event = { type: "imported" as const, detail: { attempt: attemptId } };
+    try {
+      const stored = await rows.replaceGrant({ ...row, attemptId }, sealed, {
+        event,
+        exclusive,
+        unlessSent: true,
+        untried: true,
+        clientId,
+        account: nobodyKnown,
+      });
+      if (stored !== null) return stored;
+      // It may have been stored by a statement whose answer was lost, and been refreshed since.
+      if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
+      if (exclusive && (await holdersOf(rows, row, sealed)).length > 0) return null;
+      row = await rows.readById(row.id);
+      if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
+    } catch (error) {
+      observer.commitDelayed(first, error);
+      if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
+      await clock.sleep(delayMs * (0.5 + random()));
+      delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
+    }
+  }
+  return null;
+}
+
+async function refusedImport(
+  { rows, vault }: Pick<ImportParts, "rows" | "vault">,
+  { id, name }: TokenRow,
+  { grant, sealFor }: Pick<Import, "grant" | "sealFor">,
+): Promise<BrokerError> {
+  const current = await rows.readById(id);
+  if (current === null) return connectionNotFound(name);
+  if (isBeingSent(vault, current, grant)) {
+    const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
+    return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
+  }
+  return new DuplicateGrantError(name, await holdersOf(rows, current, sealFor(current)));
+}
+
+/** Whether the token is the row's own, and an attempt with it has not come to its end. */
+function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
+  if (row.attemptId === null || row.refreshToken === null || refreshToken === undefined) return false;
+  return livesBy(vault, row, { refreshToken }) === true; // what does not open is not being sent
+}
+
+/** What the definition says of tokens whose life nobody states. */
+function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry {
+  if (expiry.kind !== "unstated") return expiry;
+  if (response.expires.from === "never") return { kind: "never" };
+  const seconds = response.expires.fallbackSeconds;
+  return seconds === null ? expiry : { kind: "in", seconds };
+}
+
+async function holdersOf(rows: TokenRows, { id }: TokenRow, { refreshFingerprint }: SealedGrant): Promise<string[]> {
+  return refreshFingerprint === null ? [] : await rows.holdersElsewhere(id, refreshFingerprint);
+}

@@ -1,0 +1,180 @@
+import { type Clock, withDeadline } from "../clock.ts";
+import { eachAlone } from "../concurrency.ts";
+import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
+import type { Grant } from "../providers/oauth/grant.ts";
+import type { AccountRows, HeldGrant } from "../store/accounts.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { type Accounts, type Identified, isNews } from "./accounts.ts";
+import { budgets } from "./budgets.ts";
+import type { TokenCache } from "./cache.ts";
+import type { Granting } from "./connect.ts";
+import type { Sendable, Sender } from "./request.ts";
+import { type AnswerRecord, type Granted, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
+
+/** Another account than the connection's. Null: the provider did not say which one it is. */
+export type HeldAccount = { attemptId: string; account: string | null; label: string | null };
+
+/** Grants that take the place of one whose account is known: they change nothing before they are known to be the same's. */
+export type HeldGrants = {
+  /** Keeps a grant, asks whose it is, and lets it in if it is the connection's; else it waits for a person's word. */
+  compare(
+    sendable: Sendable,
+    all: readonly [Granted, ...Granted[]],
+    /** The consent link whose page asks the person, where the answer to this call does not. */
+    linkId: string | null,
+  ): Promise<{ kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount }>;
+  /** A person's word: the grant takes the connection's place, or is given up. @throws BrokerError not_found */
+  decide: (of: { connectionId: string } | { attemptId: string }, accepted: boolean) => Promise<TokenRow>;
+  /** Gives up all of one connection. Best effort: never rejects. */
+  giveUpAll: (connectionId: string) => Promise<void>;
+  /** Gives up those that nobody came for. */
+  forget: () => Promise<void>;
+};
+
+export type HeldParts = {
+  rows: Pick<TokenRows, "readById" | "wasStored">;
+  accounts: AccountRows;
+  cache: TokenCache;
+  sender: Sender;
+  lookups: Accounts;
+  vault: TokenVault;
+  clock: Clock;
+  granting: Granting;
+  onBackgroundError: (error: unknown) => void;
+};
+
+export function createHeldGrants(parts: HeldParts): HeldGrants {
+  const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
+
+  /** What another connection lives by is not put into this one, and waits no longer either. */
+  const keepAccepted = async (held: HeldGrant, sendable: Sendable): Promise<TokenRow> => {
+    try {
+      const row = await granting.keep(reopen(vault, held, sendable));
+      await accounts.dropHeld(held.attemptId);
+      return row;
+    } catch (error) {
+      if (error instanceof BrokerError && error.code === "duplicate_grant") await accounts.dropHeld(held.attemptId);
+      throw error;
+    }
+  };
+
+  const accept = async (sendable: Sendable, attemptId: string, found: Identified | null): Promise<TokenRow> => {
+    // From here on nobody's no, and no tidying up, can revoke what the connection is about to live by.
+    const held = await accounts.acceptHeld(attemptId);
+    if (held === null) throw nothingHeld();
+    const row = await keepAccepted(held, sendable);
+    if (found?.kind === "found") return cache.learn(await lookups.learn(sendable, row, found)).row;
+    const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
+    return isNews(row, known) ? cache.learn(known).row : row;
+  };
+
+  /** What would end the connection's own grant too, or is in use although it was granted anew, is left to run out. */
+  const giveUp = async (held: HeldGrant, row: TokenRow | null): Promise<void> => {
+    if (row === null) return;
+    const sendable = await granting.prepare(row).catch(() => null); // nobody is there to be told
+    if (sendable?.definition.revocation?.kills !== "token") return;
+    for (const { sendable: to, grant, record } of reopen(vault, held, sendable)) {
+      if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
+      if (livesBy(vault, to.row, grant) === false) await sender.revokeGrant(to, grant);
+    }
+  };
+
+  /** Accepted by a process that did not come to the end of it. */
+  const finish = async (held: HeldGrant): Promise<void> => {
+    const row = await rows.readById(held.connectionId);
+    if (row === null) return await accounts.dropHeld(held.attemptId);
+    await keepAccepted(held, await granting.prepare(row));
+  };
+
+  return {
+    async compare(sendable, all, linkId) {
+      const [own, ...further] = all;
+      const { row } = sendable;
+      // The account is not known before the API is asked, and nothing is asked before the answer is safe.
+      const waiting: AnswerRecord = { ...own.record, kind: "held", further: further.map(({ record }) => record) };
+      await granting.keep([{ ...own, record: waiting }]);
+      const captured = own.record.grant.captured;
+      const asked = lookups.identify(sendable, { accessToken: own.grant.accessToken ?? "", captured });
+      const found = (await withDeadline(asked, budgets.lookupMs, clock)) ?? noAnswer;
+      const { account, label } = found.kind === "found" ? found : { account: null, label: null };
+      const { attemptId } = own.record;
+      if (account !== null && account === row.account) {
+        // Whoever has to finish this, should this process end here, knows whose it is, too.
+        await accounts.describeHeld(attemptId, { account, label, linkId: null });
+        return { kind: "connected", row: await accept(sendable, attemptId, found) };
+      }
+      await accounts.describeHeld(attemptId, { account, label, linkId });
+      await accounts.overtakeHeld(attemptId);
+      await accounts.addEvent(row.id, "other_account_held", { account, label });
+      return { kind: "held", row, held: { attemptId, account, label } };
+    },
+
+    async decide(of, accepted) {
+      const held = await accounts.findHeld(of);
+      if (held === null) throw nothingHeld();
+      const row = await rows.readById(held.connectionId);
+      if (row === null) throw connectionNotFound("");
+      if (accepted) return await accept(await granting.prepare(row), held.attemptId, null);
+      if (!(await accounts.declineHeld(held.attemptId))) throw nothingHeld();
+      await giveUp(held, row);
+      return row;
+    },
+
+    async giveUpAll(connectionId) {
+      try {
+        const all = await accounts.takeHeld(connectionId);
+        const row = all.length === 0 ? null : await rows.readById(connectionId);
+        await eachAlone(all, async (held) => await giveUp(held, row), { onError: onBackgroundError });
+      } catch {
+        // Those that are left are gone with the connection, or an hour later.
+      }
+    },
+
+    async forget() {
+      const others = { onError: onBackgroundError };
+      const forgotten = await accounts.takeForgottenHeld();
+      await eachAlone(forgotten, async (held) => await giveUp(held, await rows.readById(held.connectionId)), others);
+      await eachAlone(await accounts.acceptedHeld(), finish, others);
+    },
+  };
+}
+
+/** The records as they were granted, for the rows as they are now. */
+function reopen(vault: TokenVault, held: HeldGrant, sendable: Sendable): [Granted, ...Granted[]] {
+  const record = openRecord(vault, held.record, held);
+  // The person's word is about this grant: another one's record in its place is not stored by it.
+  if (record.attemptId !== held.attemptId) throw otherRecord(held);
+  const further = (record.further ?? []).flatMap((one): Granted[] => {
+    const chain = sendable.chains?.find(({ row }) => row.id === one.connectionId);
+    return chain === undefined ? [] : [{ sendable: chain, grant: grantOf(vault, one), record: one }];
+  });
+  const account = { account: held.account, label: held.accountLabel };
+  return [{ sendable, grant: grantOf(vault, record), record: { ...record, kind: "grant", account } }, ...further];
+}
+
+const noAnswer: Identified = { kind: "failed", detail: "the provider took too long" };
+
+function otherRecord({ attemptId }: HeldGrant): UnreadableSecretError {
+  const place = { table: "held_grants", row: attemptId, column: "record_sealed" };
+  return new UnreadableSecretError(place, { keyId: null, reason: "does_not_open" });
+}
+
+function nothingHeld(): BrokerError {
+  const detail = "No grant of another account waits to be confirmed; those that do are kept for an hour.";
+  return new BrokerError("not_found", detail);
+}
+
+/** The tokens of a record, as far as revoking them goes. */
+function grantOf(vault: TokenVault, record: AnswerRecord): Grant {
+  const { accessToken, refreshToken } = openTokens(vault, record);
+  return {
+    tokenType: record.grant.tokenType,
+    accessExpiry: { kind: "unstated" },
+    refreshExpiry: { kind: "unstated" },
+    captured: record.grant.captured,
+    ...(accessToken === null ? {} : { accessToken }),
+    ...(refreshToken === null ? {} : { refreshToken }),
+  };
+}

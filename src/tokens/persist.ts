@@ -1,0 +1,393 @@
+import { isDeepStrictEqual } from "node:util";
+import { type Clock, withDeadline } from "../clock.ts";
+import type { Leases } from "../coordination/leases.ts";
+import type { Marks } from "../coordination/marks.ts";
+import { isStorageUnavailable } from "../errors.ts";
+import type { Grant } from "../providers/oauth/grant.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
+import { nextGeneration, type TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import { budgets } from "./budgets.ts";
+import type { RefreshObserver } from "./core.ts";
+import type { Spools } from "./recovery.ts";
+import type { Sendable, Sender } from "./request.ts";
+import { type AnswerRecord, livesBy, openedRefreshToken, openTokens, placeOf, resealFor, sealRecord } from "./seal.ts";
+
+/** What a token endpoint granted, as it came. */
+export type Answer = {
+  record: AnswerRecord;
+  sendable: Sendable;
+  grant: Grant;
+  /** When it came, by this process's monotonic clock. */
+  answeredMs: number;
+};
+
+/** `spooled`: durable, but Postgres does not know it yet; the row is as it will be. */
+export type Kept = {
+  kind: Fate["kind"] | "spooled";
+  row: TokenRow | null;
+  /** Of a duplicate: the connections that hold its refresh token. */
+  holders?: readonly string[];
+  /** Of a spooled one: what became of it, once Postgres has it. Never rejects. */
+  stored?: Promise<Fate>;
+};
+
+export type Keeper = {
+  /** Steps 8 and 9: resolves with the first durable copy, and does not rest before the row has it. Never rejects. */
+  keep(answer: Answer): Promise<Kept>;
+  /** Whether an answer to this generation is in this process's hands. */
+  holds(connectionId: string, generation: number): boolean;
+  /** The process ends: what Postgres has not taken yet is spooled at once. */
+  spoolAll(): Promise<void>;
+  /** Resolves when nothing waits to be stored. */
+  settled(): Promise<void>;
+};
+
+export type KeeperParts = {
+  rows: TokenRows;
+  accounts: Pick<AccountRows, "holdGrant">;
+  vault: TokenVault;
+  leases: Pick<Leases, "announce">;
+  spools: Spools;
+  marks: Pick<Marks, "raise">;
+  sender: Pick<Sender, "revokeGrant">;
+  clock: Clock;
+  random: () => number;
+  observer: RefreshObserver;
+  /** What is stored after its caller has gone is told to the cache. */
+  learn: (row: TokenRow) => void;
+};
+
+/** `concluded`: the row has it, and nothing of it is left elsewhere. */
+type Held = { answer: Answer; spooling: Promise<boolean> | null; isStored: boolean; concluded: Promise<void> };
+
+/** Keeps every answer, whatever is away: in memory, in Postgres, and after 200 ms without it in the spools. */
+export function createKeeper(parts: KeeperParts): Keeper {
+  const { spools, marks, sender, clock, random, observer } = parts;
+  const held = new Set<Held>();
+
+  /** Postgres may be away for as long as it likes: the answer waits here, and in the spools. */
+  const placePatiently = async (record: AnswerRecord, { row }: Sendable): Promise<Fate> => {
+    let delayMs = budgets.commitRetryFirstMs as number;
+    for (;;) {
+      try {
+        return await placeAnswer(parts, record);
+      } catch (error) {
+        observer.commitDelayed(row, error);
+        await clock.sleep(delayMs * (0.5 + random()));
+        delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
+      }
+    }
+  };
+
+  const spool = async (one: Held): Promise<boolean> => {
+    const { record } = one.answer;
+    const put = async () => await spools.put({ ...record, record: sealRecord(parts.vault, record) });
+    // Again where it was spooled before: a place that had no room may have some now, and one that had it may have lost it.
+    one.spooling = one.spooling === null ? put() : one.spooling.then(async (safe) => (await put()) || safe);
+    const isSafe = await one.spooling;
+    // failpoint: spooled
+    return isSafe;
+  };
+
+  /** Every place may refuse at first: they are asked again until one takes it, or Postgres has. */
+  const spoolPatiently = async (one: Held): Promise<boolean> => {
+    while (!one.isStored) {
+      if (await spool(one)) return true;
+      await clock.sleep(budgets.commitRetryMaxMs);
+    }
+    return false;
+  };
+
+  /** After the row has it: nothing of it stays elsewhere. */
+  const conclude = async (one: Held, fate: Fate): Promise<void> => {
+    // failpoint: committed
+    const { record, sendable, grant } = one.answer;
+    if (fate.row !== null) marks.raise(fate.row.id, fate.row);
+    if (fate.kind !== "stored") observer.cameLate(sendable.row, fate.kind);
+    if (one.spooling !== null) {
+      await one.spooling;
+      await spools.remove(record);
+      if (fate.row !== null) parts.learn(fate.row);
+    }
+    // A person who has just connected is told so: every replica is to know it.
+    if (one.spooling !== null || record.kind === "grant") announceStored(parts, record);
+    const isUnwanted = fate.kind === "unwanted" && isRevocable(parts.vault, sendable, { fate, tokens: grant });
+    if (isUnwanted) await sender.revokeGrant(sendable, grant);
+  };
+
+  return {
+    async keep(answer) {
+      // failpoint: answered
+      const { record, sendable, answeredMs } = answer;
+      const storing = placePatiently(record, sendable);
+      const one: Held = { answer, spooling: null, isStored: false, concluded: Promise.resolve() };
+      held.add(one);
+      one.concluded = storing
+        .then((fate) => {
+          one.isStored = true; // from here on nothing is spooled that would have to be removed again
+          return conclude(one, fate);
+        })
+        .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
+        .finally(() => void held.delete(one));
+      const soon = await withDeadline(storing, budgets.spoolAfterMs, clock);
+      const asKept = async (safe: boolean): Promise<Kept> =>
+        safe ? { ...asSpooled(answer), stored: storing } : await storing;
+      const spooled = soon === null ? spoolPatiently(one).then(asKept) : storing;
+      const kept: Kept = soon ?? (await Promise.race([storing, spooled]));
+      observer.durable(sendable.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
+      // failpoint: durable
+      return kept;
+    },
+    holds: (connectionId, generation) =>
+      [...held].some(
+        ({ answer: { record } }) => record.connectionId === connectionId && record.generation === generation,
+      ),
+    spoolAll: async () => void (await Promise.all([...held].map(spool))),
+    async settled() {
+      while (held.size > 0) await Promise.allSettled([...held].map(({ concluded }) => concluded));
+    },
+  };
+}
+
+/** A grant that nobody wants any more is revoked where that cannot end the one that took its place. */
+export function isRevocable(
+  vault: TokenVault,
+  { definition }: Pick<Sendable, "definition">,
+  { fate, tokens }: { fate: Fate; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
+): boolean {
+  if (fate.row === null) return true;
+  return definition.revocation?.kills === "token" && livesBy(vault, fate.row, tokens) === false;
+}
+
+function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerRecord): void {
+  const { connectionId: connection, generation, attemptId: attempt } = record;
+  leases.announce({ connection, generation, attempt, outcome: "stored" });
+}
+
+/** The row as it will be: its version is this attempt's own, whoever else may store something meanwhile. */
+function asSpooled({ record, sendable: { row } }: Answer): Kept {
+  const { grant } = record;
+  if (record.kind === "held") return { kind: "spooled", row };
+  const isGrant = record.kind === "grant";
+  const step = isGrant && row.version > 0 ? 2 : 1;
+  const version = Math.max(row.version, row.versionFloor) + step + row.attemptReplays;
+  const { refreshDueAt: _due, keepsRefreshToken, grantedScopes, lastError, ...tokens } = grant;
+  return {
+    kind: "spooled",
+    row: {
+      ...row,
+      ...tokens,
+      grantedScopes: grantedScopes ?? row.grantedScopes,
+      refreshTokenExpiresAt: keepsRefreshToken ? row.refreshTokenExpiresAt : grant.refreshTokenExpiresAt,
+      generation: record.sealedFor,
+      authorization: row.authorization + (isGrant ? 1 : 0),
+      authorizedClientId: isGrant ? (record.clientId ?? null) : row.authorizedClientId,
+      version: grant.accessToken === null ? row.version : version,
+      status: row.status === "disabled" ? "disabled" : "connected",
+      attemptId: null,
+      attemptStartedAt: null,
+      leaseUntil: null,
+      attemptOutcome: null,
+      attemptReplays: 0,
+      lastAttemptId: record.attemptId,
+      backoffUntil: null,
+      consecutiveFailures: 0,
+      lastErrorCode: lastError?.code ?? null,
+      lastErrorDetail: lastError?.detail ?? null,
+      inUse: false,
+      goneBackFrom: null,
+    },
+  };
+}
+
+/**
+ * What became of an answer.
+ * - `stored`: it is, or has been, the row's newest set.
+ * - `promoted`: it came late, and is the newest set now.
+ * - `candidate`: it came late; it is tried before the grant ends.
+ * - `duplicate`: another connection holds its refresh token and goes on with it; nothing was stored here, and nothing may be revoked.
+ * - `unwanted`: the connection is gone (`row` null), or a person has replaced its grant.
+ */
+export type Fate =
+  | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
+  | { kind: "duplicate"; row: TokenRow; holders: readonly string[] };
+
+type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "holdGrant">; vault: TokenVault };
+
+/** Puts an answer where it belongs, by CAS: as often as one likes, from any replica. @throws while Postgres is gone */
+export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const fate = await placeByKind(parts, record);
+  const isKept = fate.kind !== "unwanted" && fate.kind !== "duplicate" && record.kind !== "held";
+  if (record.other !== undefined && isKept && fate.row !== null) await placeOther(parts, fate.row, record.other);
+  return fate;
+}
+
+/** Beside a set that is stored: what cannot be kept is no reason to hold that up. @throws while Postgres is gone */
+async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Promise<void> {
+  try {
+    await keepCandidate(parts, row, { ...other, authorization: row.authorization });
+  } catch (error) {
+    if (isStorageUnavailable(error)) throw error;
+  }
+}
+
+async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  switch (record.kind) {
+    case "held":
+      return await placeHeld(parts, record);
+    case "grant":
+      return await placeGrant(parts, record);
+    case "further":
+      return await placeFurther(parts, record);
+    default:
+      return await placeRefreshed(parts, record);
+  }
+}
+
+/** A refresh's own token first, then what came along with it, unless a person has replaced the grant. */
+async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const fate = await placeRefresh(parts, record);
+  if (fate.kind === "unwanted") return fate;
+  for (const further of record.further ?? []) await placeFurther(parts, further);
+  return fate;
+}
+
+/**
+ * A further token that came along may be older than what its row has by its own refreshes: where that still works, it waits to
+ * be tried; else it takes the place.
+ */
+async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { rows, vault } = parts;
+  const row = await rows.readById(record.connectionId);
+  if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
+  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (livesBy(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
+  if (refreshesItself(row)) {
+    return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
+  }
+  const generation = nextGeneration(row);
+  const sealed = resealFor(vault, record, { row, generation });
+  // Told once, not with each of them.
+  const since = sealed.noRefreshTokenSince && (row.noRefreshTokenSince ?? sealed.noRefreshTokenSince);
+  const event = { type: "came_along" as const, detail: { generation, attempt: record.attemptId } };
+  const given = { attemptId: record.attemptId, generation, event };
+  const stored = await rows.promoteLate(row, { ...sealed, noRefreshTokenSince: since }, given);
+  return stored === null ? await placeFurther(parts, record) : { kind: "stored", row: stored };
+}
+
+function refreshesItself(row: TokenRow): boolean {
+  return row.status !== "needs_reauthorization" && row.generation > 0 && row.refreshToken !== null;
+}
+
+function readTokens(vault: TokenVault, record: AnswerRecord) {
+  const { accessToken, refreshToken } = openTokens(vault, record);
+  return { ...(accessToken !== null && { accessToken }), ...(refreshToken !== null && { refreshToken }) };
+}
+
+/** A grant that changes nothing before a person has said so. */
+async function placeHeld({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Fate> {
+  const isKept = await accounts.holdGrant({ ...record, record: sealRecord(vault, record) });
+  return isKept ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
+}
+
+/** Step 8: under the permit that it was got with, else as a late answer. */
+async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { generation, attemptId, grant } = record;
+  const event = { generation: generation + 1, attempt: attemptId };
+  const stored = await parts.rows.commitRefresh(record, grant, event);
+  return stored === null ? await placeLate(parts, record) : { kind: "stored", row: stored };
+}
+
+/** A late answer of the same authorization is never dropped: it may be the only set that still lives. */
+async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { rows, vault } = parts;
+  const row = await rows.readById(record.connectionId);
+  if (row === null || row.authorization > record.authorization) return { kind: "unwanted", row };
+  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (isPromotable(row, record)) {
+    const generation = Math.max(row.generation, record.generation) + 1;
+    const event = { type: "late_answer_stored" as const, detail: { generation, attempt: record.attemptId } };
+    const given = { attemptId: record.attemptId, generation, event };
+    const promoted = await rows.promoteLate(row, resealFor(vault, record, { row, generation }), given);
+    return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
+  }
+  return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeLate(parts, record);
+}
+
+/** False: a person has replaced the grant, or the row is gone. */
+async function keepCandidate({ rows, vault }: Parts, row: TokenRow, record: AnswerRecord): Promise<boolean> {
+  const { authorization } = row;
+  const candidate = { ...record, authorization, baseGeneration: record.generation, record: sealRecord(vault, record) };
+  return await rows.addCandidate(candidate, { generation: record.generation + 1 });
+}
+
+/** Whether an answer is the newest thing known of its grant: nothing was stored since, or what was stored has ended. */
+function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: AnswerRecord): boolean {
+  if (row.goneBackFrom !== null) return sealedFor >= row.goneBackFrom;
+  if (row.authorization < authorization) return true; // the database went back to before the grant of this answer
+  const hasEnded = row.status === "needs_reauthorization" && row.lastErrorCode === "refresh_outcome_lost";
+  return row.generation <= generation || hasEnded;
+}
+
+/** A person's grant takes the place of what is there, unless a person has come with a newer one since. */
+async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
+  const { rows, vault } = parts;
+  const row = await rows.readById(record.connectionId);
+  if (row === null) return { kind: "unwanted", row };
+  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  // Whoever began last has the last word, whichever exchange took longer.
+  const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
+  if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };
+  const event = { type: record.event, detail: { attempt: record.attemptId } };
+  const sealed = resealFor(vault, record, { row, generation: nextGeneration(row) });
+  const place = { ...row, attemptId: record.attemptId };
+  const given = { event, exclusive: record.exclusive === true, clientId: record.clientId, account: record.account };
+  const kept = keepRefreshToken(vault, row, { record, sealed });
+  const stored = await (kept === null
+    ? rows.replaceGrant(place, sealed, given)
+    : rows.replaceGrant(place, kept.sealed, { ...given, keptFor: kept.account }));
+  if (stored !== null) return { kind: "stored", row: stored };
+  const holders = await otherHolders(rows, record);
+  return holders.length > 0 ? { kind: "duplicate", row, holders } : await placeGrant(parts, record);
+}
+
+/** Connections that hold what may be held once. */
+async function otherHolders(rows: TokenRows, { connectionId, exclusive, grant }: AnswerRecord): Promise<string[]> {
+  const { refreshFingerprint } = grant;
+  return exclusive === true && refreshFingerprint !== null
+    ? await rows.holdersElsewhere(connectionId, refreshFingerprint)
+    : [];
+}
+
+/**
+ * A consent that brought no refresh token goes on with the one from before only where nothing speaks against it: at this provider
+ * a refresh token stays good, the account is known to be the same, the client id is the one that it was given to, no host is another
+ * one now, the grant has not been refused, and the person grants now all that it stands for. It counts as lacking until it has worked.
+ */
+function keepRefreshToken(
+  vault: TokenVault,
+  row: TokenRow,
+  { record, sealed }: { record: AnswerRecord; sealed: SealedGrant },
+): { sealed: SealedGrant; account: string } | null {
+  const { account } = row;
+  const isSame = account !== null && record.account?.account === account;
+  const isSameClient = row.authorizedClientId !== null && record.clientId === row.authorizedClientId;
+  const isLiving = row.status === "connected" && row.goneBackFrom === null;
+  const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
+  // What came with the new consent may fill a host: a token from before is not sent to where that one says.
+  const isSamePlace = isDeepStrictEqual(row.captured, sealed.captured);
+  const isKept = isSame && isSameClient && isSamePlace && isLiving && covers;
+  if (!record.mayKeepRefreshToken || !isKept) return null;
+  const refreshToken = openedRefreshToken(vault, row);
+  if (refreshToken === null) return null;
+  const { captured, accountCaptured } = sealed;
+  const to = placeOf({ ...row, captured, accountCaptured, generation: nextGeneration(row) });
+  const refreshFingerprint = vault.fingerprint(refreshToken, row.clientRef ?? row.provider);
+  const own = { accessToken: null, refreshToken: row.refreshToken };
+  const resealed = { refreshToken: vault.resealTokens(own, placeOf(row), to).refreshToken };
+  const stays = { keepsRefreshToken: true, keepAliveAt: row.keepAliveAt, refreshFingerprint };
+  return { sealed: { ...sealed, ...resealed, ...stays }, account };
+}

@@ -1,0 +1,489 @@
+import { chainName, publicName } from "../chain-name.ts";
+import { type Clock, withDeadline } from "../clock.ts";
+import { createSingleFlight } from "../concurrency.ts";
+import type { Leases } from "../coordination/leases.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
+import { missingScopes } from "../providers/format/scopes.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import { budgets } from "./budgets.ts";
+import type { DatabaseClock, KnownConnection, TokenCache } from "./cache.ts";
+import type { Refresh, RefreshOutcome } from "./refresh.ts";
+import {
+  abandonedAtMs,
+  canRenew,
+  explainLacking,
+  explainUnavailable,
+  isRefreshable,
+  lacksRefreshToken,
+  type Need,
+} from "./row-rules.ts";
+import type { Reads } from "./sweeper.ts";
+import type { Waiting } from "./waiting.ts";
+
+type TokenWish = {
+  minTtlSeconds: number;
+  rejectedVersion: number | null;
+  waitSeconds: number;
+  /** A further token of the connection, by name; null: its own. */
+  chain?: string | null;
+};
+
+export type TokenService = {
+  /** @throws BrokerError when there is no usable token, with the code of the contract's table. */
+  get(name: string, wish: TokenWish): Promise<IssuedToken>;
+  /** Refreshes whatever the newest token's age is, coalesced with a refresh under way. @throws BrokerError */
+  refreshNow(name: string): Promise<void>;
+  /** The same, for who wants to look at the failure. @throws BrokerError when no refresh can be tried */
+  tryRefresh(name: string): Promise<RefreshOutcome>;
+  /** Refreshes a row that is due, before anybody needs it; shared with callers that come meanwhile. */
+  refreshAhead(row: TokenRow): Promise<RefreshOutcome>;
+  /** Resolves when no refresh runs in this process any more. */
+  settled(): Promise<void>;
+};
+
+export type TokenServiceParts = {
+  cache: TokenCache;
+  catalog: Pick<Catalog, "get">;
+  rows: TokenRows;
+  reads: Pick<Reads, "note">;
+  /** True from the moment at which this process may not begin a refresh any more. */
+  isDraining: () => boolean;
+  /** Whether no other replica can be expected to refresh what this one does not. */
+  isAlone: () => boolean;
+  /** Told of each connection whose token is handed out. */
+  onServed: (connectionId: string) => void;
+  leases: Leases;
+  refresh: Refresh;
+  waiting: Pick<Waiting, "forOthers">;
+  clock: Clock;
+  databaseClock: DatabaseClock;
+  /** Told of errors in refreshes that nobody waits for. */
+  onBackgroundError: (error: unknown) => void;
+};
+
+/**
+ * How a caller's wish is met by refreshing first. `usable`: the present token may be handed out if that fails, with these
+ * `warnings`, and with `refresh_failing` where its refresh has failed.
+ */
+type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
+
+/** The way of a read: README.md. */
+export function createTokenService(parts: TokenServiceParts): TokenService {
+  const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, isDraining, onBackgroundError } =
+    parts;
+  const flights = createSingleFlight<RefreshOutcome>();
+  const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
+
+  const fly = (row: TokenRow, need: Need): Promise<RefreshOutcome> =>
+    flights.run(flightKey(row, need), async () => {
+      const outcome = await refresh(row, need);
+      if (outcome.row === null) cache.expire(row.name);
+      else if (outcome.kind !== "left") cache.learn(outcome.row);
+      return outcome;
+    });
+
+  const rulesOf = (row: TokenRow) => catalog.get(row.provider)?.refresh;
+
+  /** Where the provider has most likely done what the lost answer was about, the token from before has ended with it. */
+  const isKilled = (row: TokenRow): boolean =>
+    row.status === "needs_reauthorization" &&
+    row.lastErrorCode === "refresh_outcome_lost" &&
+    rulesOf(row)?.oldAccessTokenDies === true;
+
+  const isRefreshing = (row: TokenRow): boolean =>
+    flights.running(flightKey(row, "required")) !== undefined ||
+    flights.running(flightKey(row, "ahead")) !== undefined ||
+    peers.isRunning(row.id, row.generation);
+
+  const isInBackoff = ({ backoffUntil }: TokenRow): boolean =>
+    backoffUntil !== null && backoffUntil.getTime() > databaseClock.nowMs();
+
+  /** Whether a refresh ahead of need makes sense: a free row that is not backing off. */
+  const canRefreshAhead = (row: TokenRow): boolean =>
+    !isDraining() && canRenew(row) && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
+
+  const unavailable = (row: TokenRow): BrokerError => {
+    const rules = rulesOf(row);
+    const endMs = rules === undefined ? null : abandonedAtMs(row, rules);
+    return explainUnavailable(row, { nowMs: databaseClock.nowMs(), abandonedAtMs: endMs });
+  };
+
+  const issue = (found: KnownConnection, codes: readonly WarningCode[]): IssuedToken => {
+    const token = issueToken(found, codes, databaseClock.nowMs());
+    if (token === null) throw unavailable(found.row);
+    reads.note(found.row);
+    parts.onServed(found.row.id);
+    return token;
+  };
+
+  const judgeFor = ({ row, accessToken }: KnownConnection, wish: TokenWish): Verdict => {
+    const isBehind = wish.rejectedVersion !== null && wish.rejectedVersion > row.version && row.attemptId !== null;
+    // Behind: what the attempt in the row has brought is handed out already, by a replica that is still storing it.
+    if (isBehind || accessToken === null || row.issuedAt === null) {
+      return { kind: "stale", usable: false, warnings: [] };
+    }
+    const lifetime = { issuedAtMs: row.issuedAt.getTime(), expiresAtMs: row.expiresAt?.getTime() ?? null };
+    const timing = rulesOf(row) ?? { aheadFraction: 0, minAgeSeconds: 0 };
+    const rejected = wish.rejectedVersion === row.version;
+    return judge(lifetime, { minTtlSeconds: wish.minTtlSeconds, rejected }, { timing, nowMs: databaseClock.nowMs() });
+  };
+
+  /** A clock that cannot be trusted is set right by the same question. Without Postgres it has to do. */
+  const look = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
+    if (bypass || cache.isSilent() || !databaseClock.isDoubtful()) return await cache.read(name, { bypass });
+    return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
+  };
+
+  const find = async (name: string, { bypass }: { bypass: boolean }): Promise<KnownConnection> => {
+    const found = await look(name, bypass);
+    if (found === null) throw connectionNotFound(name);
+    // Of a row that somebody else has written nothing is believed.
+    if (found.unreadable?.place.column === "mac") throw found.unreadable;
+    if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
+    return found;
+  };
+
+  /** Nothing to refresh with: only a person can help. A caller's word alone does not end what others may still use. */
+  const endUnrefreshable = async (found: KnownConnection): Promise<never> => {
+    const detail = "The access token has run out or was rejected, and the provider gave no refresh token.";
+    if (issueToken(found, [], databaseClock.nowMs()) !== null) {
+      throw new BrokerError("needs_reauthorization", detail, { connection: found.row.name });
+    }
+    const ended = await rows.endUnrefreshable(found.row, { code: "no_refresh_token", detail });
+    throw unavailable(ended === null ? found.row : cache.learn(ended).row);
+  };
+
+  /** Waits for a refresh as long as the caller does, and answers with the newest token then. */
+  const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
+    const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
+    const isLeft = outcome?.kind === "left";
+    // Nobody waits for others where there are none, or for what is good as it is.
+    if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
+    if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
+    const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
+    if (newest.row.version > found.row.version) {
+      const waitSeconds = Math.max(0, giveUpAtMs - clock.monotonicMs()) / 1000;
+      if (newest.row.version === wish.rejectedVersion) return await serve(newest, { ...wish, waitSeconds });
+      return issue(newest, stillWanting(judgeFor(newest, wish)));
+    }
+    if (renewal.usable) return issue(newest, renewal.warnings);
+    throw unavailable(newest.row);
+  };
+
+  const renew = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const { usable, warnings } = renewal;
+    if (!isRefreshable(found.row)) {
+      if (usable) return issue(found, warnings);
+      throw unavailable(found.row);
+    }
+    // A good refresh token gets another access token; one that only another replica can open may be good as it is.
+    const { unreadable } = found;
+    const isLost = unreadable !== null && (!canRenew(found.row) || unreadable.reason === "unknown_key");
+    if (isLost) throw unreadable;
+    if (!canRenew(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
+    if (isInBackoff(found.row)) {
+      if (usable) return issue(found, warnings);
+      // Somebody may have mended the cause: one look, and no refresh is asked for in vain.
+      const { row } = await find(found.row.name, { bypass: true });
+      if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
+    }
+    const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
+    const issueOld = (): IssuedToken | null => {
+      if (cache.hasEnded(found)) return null;
+      parts.onServed(found.row.id);
+      return issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
+    };
+    // Without Postgres nothing is refreshed, and nobody who has a good token waits to see that.
+    const meanwhile = usable && cache.isSilent() ? issueOld() : null;
+    if (meanwhile !== null) return meanwhile;
+    try {
+      return await refreshFirst(found, wish, renewal);
+    } catch (error) {
+      // Storage or the lock service failed: no reason to withhold a token that is good, and good until now.
+      const isPassing = usable && error instanceof BrokerError && !isFinal(error);
+      const stillGood = isPassing ? issueOld() : null;
+      if (stillGood !== null) return stillGood;
+      throw error;
+    }
+  };
+
+  const tryRefresh = async (name: string): Promise<RefreshOutcome> => {
+    const { row } = await find(name, { bypass: true });
+    if (!isRefreshable(row)) throw unavailable(row);
+    if (!canRenew(row)) {
+      const detail = "This connection has no refresh token to refresh with.";
+      throw new BrokerError("grant_not_applicable", detail, { connection: name });
+    }
+    const outcome = await withDeadline(fly(row, "required"), budgets.orderedRefreshMs, clock);
+    if (outcome?.kind === "left") throw shuttingDown(name);
+    if (outcome !== null) return outcome;
+    throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
+      connection: name,
+      retryAfterSeconds: 1,
+    });
+  };
+
+  const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
+    const verdict = judgeFor(found, wish);
+    if (verdict.kind === "stale") {
+      return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
+    }
+    const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
+    const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
+    if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
+      return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
+    }
+    if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
+    return issue(found, verdict.warnings);
+  };
+
+  /** What is exchanged for a connection's own token ends with that connection. */
+  const warnOfOwner = async (connection: string, token: IssuedToken): Promise<IssuedToken> => {
+    const owner = await cache.read(connection).catch(() => null); // no reason to withhold the token
+    if (owner === null || !lacksRefreshToken(owner.row)) return token;
+    return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
+  };
+
+  const get: TokenService["get"] = async (connection, wish) => {
+    const { chain = null } = wish;
+    const name = chain === null ? connection : chainName(connection, chain);
+    const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
+      throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
+    });
+    const served = await serve(found, wish);
+    const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
+    // The name may be another connection's since it was looked up.
+    return cache.hasEnded(found) ? await get(connection, wish) : token;
+  };
+
+  return {
+    get,
+    tryRefresh,
+    refreshAhead: (row) => fly(row, "ahead"),
+
+    async refreshNow(name) {
+      const outcome = await tryRefresh(name);
+      if (outcome.row === null) throw connectionNotFound(name);
+      if (outcome.kind === "failed") throw unavailable(outcome.row);
+    },
+
+    settled: () => flights.settled(),
+  };
+}
+
+/** Why a connection has no further token of this name. A connection that is not there is told as such. */
+async function missingChain({ cache, catalog }: TokenServiceParts, name: string, chain: string): Promise<BrokerError> {
+  const found = await cache.read(name);
+  if (found === null) return connectionNotFound(name);
+  const known = catalog.get(found.row.provider)?.extraTokens.map((extra) => extra.name) ?? [];
+  if (known.includes(chain)) {
+    const detail = `The provider has given no token "${chain}" yet; connect the account with the scopes that it takes.`;
+    return new BrokerError("authorization_pending", detail, { connection: name });
+  }
+  const has = known.length === 0 ? "this provider gives none" : `this provider gives ${known.join(", ")}`;
+  return new BrokerError("invalid_request", `token: there is no further token "${chain}"; ${has}.`);
+}
+
+function shuttingDown(connection: string): BrokerError {
+  const detail = "This replica is shutting down and begins no refresh; ask again.";
+  return new BrokerError("refresh_in_progress", detail, { connection, retryAfterSeconds: 1 });
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof BrokerError && error.code === "connection_not_found";
+}
+
+/** Who needs a token does not share the run of somebody who needs none yet: it may end without one. */
+function flightKey({ id, generation }: TokenRow, need: Need): string {
+  return `${id}:${generation}:${need}`;
+}
+
+/** After a refresh nothing is refreshed again for the same caller: what is still wanting becomes a warning. */
+function stillWanting(verdict: Verdict): WarningCode[] {
+  return verdict.kind === "stale" ? ["min_ttl_exceeds_lifetime"] : verdict.warnings;
+}
+
+function isFinal({ code }: BrokerError): boolean {
+  return code === "connection_disabled" || code === "connection_not_found" || code === "needs_reauthorization";
+}
+
+/** When the newest token of a connection was issued and runs out, by Postgres's clock. */
+export type Lifetime = { issuedAtMs: number; /** Null: never. */ expiresAtMs: number | null };
+
+/** What the definition says about when to refresh. */
+export type RefreshTiming = {
+  /** The part of a life at whose beginning a refresh starts ahead of need: 0.25 is the last quarter. */
+  aheadFraction: number;
+  /** The provider refuses to refresh a token younger than this. */
+  minAgeSeconds: number;
+};
+
+export type Wish = {
+  /** The token should live at least this long. */
+  minTtlSeconds: number;
+  /** The caller was told by the provider that the newest token is no good. */
+  rejected: boolean;
+};
+
+export type FreshnessWarning = "min_ttl_exceeds_lifetime" | "recently_refreshed";
+
+/**
+ * - `fresh`: hand it out.
+ * - `due`: hand it out, and start a refresh behind it.
+ * - `stale`: refresh first. `usable` tells whether it may still be handed out when that fails.
+ */
+export type Verdict =
+  | { kind: "fresh" | "due"; warnings: FreshnessWarning[] }
+  | { kind: "stale"; usable: boolean; warnings: FreshnessWarning[] };
+
+const recentlyRefreshedMs = 10_000;
+
+/** True while the provider would still accept the token. */
+export function isLive({ expiresAtMs }: Lifetime, nowMs: number): boolean {
+  return expiresAtMs === null || expiresAtMs > nowMs;
+}
+
+/** Judges the newest token. At most half of the issued life counts as a wish, so that no wish can cause a refresh loop. */
+export function judge(
+  lifetime: Lifetime,
+  wish: Wish,
+  { timing, nowMs }: { timing: RefreshTiming; nowMs: number },
+): Verdict {
+  const { issuedAtMs, expiresAtMs } = lifetime;
+  const lifeMs = expiresAtMs === null ? Infinity : expiresAtMs - issuedAtMs;
+  const remainingMs = expiresAtMs === null ? Infinity : expiresAtMs - nowMs;
+  const ageMs = nowMs - issuedAtMs;
+  if (wish.rejected) return judgeRejected({ ageMs, lifeMs, remainingMs });
+  if (remainingMs <= 0) return { kind: "stale", usable: false, warnings: [] };
+  const wishedMs = wish.minTtlSeconds * 1000;
+  const warnings: FreshnessWarning[] = remainingMs < wishedMs ? ["min_ttl_exceeds_lifetime"] : [];
+  if (ageMs < timing.minAgeSeconds * 1000) return { kind: "fresh", warnings };
+  if (remainingMs < Math.min(wishedMs, lifeMs / 2)) return { kind: "stale", usable: true, warnings };
+  const isDue = expiresAtMs !== null && remainingMs <= timing.aheadFraction * lifeMs;
+  return { kind: isDue ? "due" : "fresh", warnings };
+}
+
+/** A token this young was most likely refreshed between the caller's attempt and its report. */
+function judgeRejected({
+  ageMs,
+  lifeMs,
+  remainingMs,
+}: {
+  ageMs: number;
+  lifeMs: number;
+  remainingMs: number;
+}): Verdict {
+  const young = ageMs < Math.min(recentlyRefreshedMs, lifeMs / 4);
+  if (young && remainingMs > 0) return { kind: "fresh", warnings: ["recently_refreshed"] };
+  return { kind: "stale", usable: false, warnings: [] };
+}
+
+export const warningCodes = [
+  "min_ttl_exceeds_lifetime",
+  "recently_refreshed",
+  "refresh_failing",
+  "no_refresh_token",
+  "lifetime_unreadable",
+] as const;
+export type WarningCode = FreshnessWarning | "refresh_failing";
+type Warning = { code: (typeof warningCodes)[number]; detail: string };
+
+/** What a caller gets. The only type that leaves the token core with a secret: the access token. */
+export type IssuedToken = {
+  connection: string;
+  /** Which further token of the connection it is; null: its own. */
+  token: string | null;
+  accessToken: string;
+  tokenType: string;
+  /** Null: it does not expire. */
+  expiresAt: Date | null;
+  /** Whole seconds left, by Postgres's clock. */
+  expiresInSeconds: number | null;
+  scopes: string[];
+  /** Asked for and not granted. */
+  missingScopes: string[];
+  version: number;
+  warnings: Warning[];
+};
+
+const details: Record<WarningCode, string> = {
+  min_ttl_exceeds_lifetime: "The provider's tokens do not live as long as min_ttl asks for; this is the newest one.",
+  recently_refreshed: "The rejected version is only seconds old; the same token is returned once more.",
+  refresh_failing: "The token is still valid, but its refresh is failing; see the connection's last_error.",
+};
+
+/** The newest token with its warnings; null when there is none or it has run out: an expired one is never handed out. */
+export function issueToken(
+  { row, accessToken }: Pick<KnownConnection, "row" | "accessToken">,
+  codes: readonly WarningCode[],
+  nowMs: number,
+): IssuedToken | null {
+  const remainingMs = row.expiresAt === null ? Infinity : row.expiresAt.getTime() - nowMs;
+  if (accessToken === null || remainingMs <= 0) return null;
+  const failing: WarningCode[] = row.lastErrorCode === null ? [] : ["refresh_failing"];
+  return {
+    connection: publicName(row.name),
+    token: row.chain,
+    accessToken,
+    tokenType: row.tokenType ?? "Bearer",
+    expiresAt: row.expiresAt,
+    expiresInSeconds: row.expiresAt === null ? null : Math.floor(remainingMs / 1000),
+    scopes: row.grantedScopes,
+    missingScopes: missingOf(row),
+    version: row.version,
+    warnings: [
+      ...[...new Set([...codes, ...failing])].map((code) => ({ code, detail: details[code] })),
+      ...(lacksRefreshToken(row) ? [noRefreshToken(row)] : []),
+      ...(row.unreadableLifetime ? [unreadableLifetime] : []),
+    ],
+  };
+}
+
+const unreadableLifetime: Warning = {
+  code: "lifetime_unreadable",
+  detail:
+    "The provider's answer states how long a token lives in a way that cannot be read. The definition's fallback counts, else an hour; correct `response.expires` or `response.refresh_expires` of the definition.",
+};
+
+/** A further token has scopes of its own, which nobody asked for by name. */
+function missingOf({ chain, scopes, grantedScopes, refreshToken, grant }: KnownConnection["row"]): string[] {
+  return chain === null
+    ? missingScopes(scopes, { granted: grantedScopes, hasRefreshToken: refreshToken !== null, grant })
+    : [];
+}
+
+/** This connection ends with this token, as far as anybody knows. */
+export function noRefreshToken(row: KnownConnection["row"]): Warning {
+  return { code: "no_refresh_token", detail: explainLacking({ ...row, hasRefreshToken: row.refreshToken !== null }) };
+}
+
+/** Which refreshes the replicas have announced as under way. A hint: messages may be lost. */
+export type PeerRefreshes = { isRunning(connectionId: string, generation: number): boolean };
+
+const maxRemembered = 10_000;
+
+/** @param onEnd called when a refresh of a generation has ended, well or badly: what is cached of it may be old */
+export function watchPeerRefreshes(
+  { leases, clock }: { leases: Leases; clock: Clock },
+  onEnd: (connectionId: string, generation: number) => void,
+): PeerRefreshes {
+  const runningUntilMs = new Map<string, number>();
+  leases.listen(({ connection, generation, outcome }) => {
+    const key = `${connection}:${generation}`;
+    if (outcome === "started") {
+      // Longer than its permit no announced refresh counts as running, in case its end is never heard of.
+      runningUntilMs.set(key, clock.monotonicMs() + budgets.leaseSeconds * 1000);
+      if (runningUntilMs.size > maxRemembered) runningUntilMs.delete(runningUntilMs.keys().next().value as string);
+    } else {
+      runningUntilMs.delete(key);
+      onEnd(connection, generation);
+    }
+  });
+  return {
+    isRunning: (connectionId, generation) =>
+      (runningUntilMs.get(`${connectionId}:${generation}`) ?? 0) > clock.monotonicMs(),
+  };
+}

@@ -1,0 +1,416 @@
+import type { Clock } from "../clock.ts";
+import {
+  BrokerError,
+  EgressRefusalError,
+  isStorageUnavailable,
+  ProviderBusyError,
+  UnreadableSecretError,
+} from "../errors.ts";
+import {
+  type ConnectionGrant,
+  forChain,
+  type ProviderDefinition,
+  type ProviderRequest,
+} from "../providers/format/definition.ts";
+import { placedLookups } from "../providers/format/file.ts";
+import { capturedValues } from "../providers/format/requirements.ts";
+import { joinScopes } from "../providers/format/scopes.ts";
+import { fillUrl, type TemplateValues } from "../providers/format/template.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import { readPointer } from "../providers/oauth/answer-body.ts";
+import type { Discovery } from "../providers/oauth/discovery.ts";
+import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
+import type { Asked, OAuthClient } from "../providers/oauth/oauth-client.ts";
+import { buildRevocationRequest, type NamedToken } from "../providers/oauth/side-requests.ts";
+import {
+  buildTokenRequest,
+  exchangeFor,
+  type TokenGrant,
+  type TokenRequest,
+  withAssertion,
+} from "../providers/oauth/token-request.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { ClientRow, Clients } from "../store/clients.ts";
+import type { Tombstone } from "../store/grants.ts";
+import { lastGeneration, type TokenRow } from "../store/token-row.ts";
+import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenVault } from "../vault/vault.ts";
+import type { Alarms } from "./core.ts";
+import { firstPlan, isOfLimits, retryAfter } from "./row-rules.ts";
+import { clientDestination, openEntrusted, placeOf, provenCaptures } from "./seal.ts";
+
+/** What a token request of one connection is made from. Holds plain secrets. */
+export type Sendable<Row = TokenRow> = {
+  row: Row;
+  /** The connection itself, for a further token of it; else the row. */
+  owner: Row;
+  definition: ProviderDefinition;
+  client: ClientRow | null;
+  /** The client's secret, and behind it the one before while the new one has not worked yet. */
+  clientSecrets: readonly string[];
+  /** What a further token is exchanged for: the connection's own access token. */
+  subjectToken?: string;
+  /** The rows of its further tokens, where a grant may hold some. */
+  chains?: readonly Sendable[];
+};
+
+/** A single request: which grant, and with which of the client's secrets. */
+export type SendPlan = {
+  grant: TokenGrant;
+  secretIndex: number;
+  /** What the newest secret was answered, where this is the one before: together they say what is refused. */
+  refused?: Failure;
+};
+
+export type Sender = {
+  /**
+   * Reads the client and opens its secrets. Of the row only what this broker has written counts, and of what was captured what a
+   * token vouches for. @throws BrokerError when the provider's definition is gone, or its metadata are away; `unreadable_secret`
+   * when somebody else has written the row
+   */
+  prepare(row: TokenRow): Promise<Sendable>;
+  /** What is left of a deleted connection, for tokens that may be sent where it says alone (`mayBeSentTo`). */
+  prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<Sendable<Place & Owner>>;
+  /** The same for a set that is only to be stored: nothing is asked of anybody, so that addresses may be lacking. */
+  prepareToStore(row: TokenRow): Promise<Sendable>;
+  /** The same for a further token that is only to be stored: nothing is asked of the connection's own. */
+  prepareChain(row: TokenRow): Promise<Sendable>;
+  /** The host that a row's token request goes to; the provider's id where that cannot be told. */
+  tokenHost(row: TokenRow): Promise<string>;
+  /** The same of a row that is prepared. */
+  hostOf(sendable: Sendable): string;
+  /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
+  send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
+  /**
+   * Best effort (RFC 7009), where the provider has a way to revoke, and never what another connection lives by: whoever gives up a
+   * grant has no say in that. Never rejects.
+   */
+  revokeGrant(
+    sendable: Sendable<Place & Owner>,
+    tokens: { refreshToken?: string; accessToken?: string },
+  ): Promise<void>;
+  /**
+   * Asks beside the token endpoint, as the client where `request` says how that authenticates; with the secret before the
+   * newest, too, when that one is refused. Null: `build` makes no request. @throws BrokerError naming a value that is lacking
+   */
+  ask(sendable: Sendable<Place>, asking: Asking): Promise<Asked | null>;
+};
+
+/** Sends a request beside the token endpoint by `send`, if it may be sent. Else it throws. */
+export type SendsBeside = (request: TokenRequest, send: () => Promise<Asked>) => Promise<Asked>;
+
+/** What is asked for beside the token endpoint. */
+type Asking = {
+  request: ProviderRequest | null;
+  build: (values: TemplateValues) => TokenRequest | null;
+  /** Sends each request. Left out: at once. */
+  sends?: SendsBeside;
+};
+
+/** Of a connection, or of what is left of a deleted one. */
+type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "inputsInForce" | "chain">;
+type Place = Pick<TokenRow, "inputs" | "captured"> & (TokenRow | { accountCaptured?: never; credentials?: never });
+
+type SendGiven = { values?: TemplateValues; mayStillSend: () => boolean };
+
+export type SenderParts = {
+  catalog: Pick<Catalog, "get">;
+  oauth: Pick<OAuthClient, "requestToken" | "ask">;
+  clients: Pick<Clients, "findById">;
+  rows: Pick<TokenRows, "readById">;
+  accounts: Pick<AccountRows, "isLivedBy">;
+  vault: TokenVault;
+  clock: Pick<Clock, "wallMs">;
+  discovery: Discovery;
+  /** Where the provider sends browsers back to: some want it in a refresh, too. Of grants that do not know theirs. */
+  redirectUri: (provider: string) => string;
+  /** A fresh access token of the connection with this name, for its further tokens. */
+  subjectToken: (connection: string) => Promise<string>;
+  alarms: Pick<Alarms, "unreadable">;
+};
+
+export function createSender(parts: SenderParts): Sender {
+  const { catalog, oauth, clients, rows, accounts, vault, clock, discovery, alarms } = parts;
+
+  const proven = (row: TokenRow): TokenRow => {
+    vault.connections.check(row);
+    if (Math.max(row.generation, row.goneBackFrom ?? 0) >= lastGeneration) throw withoutNext(row);
+    return { ...row, ...provenCaptures(vault, row) };
+  };
+
+  const assemble = async <Row extends Owner & Place>(
+    row: Row,
+    owner: Row,
+    complete = discovery.complete,
+  ): Promise<Sendable<Row>> => {
+    const known = catalog.get(row.provider);
+    if (known === undefined) throw definitionGone(row);
+    const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
+    // What fills the requests, and nothing else, is what the secrets are opened for.
+    const inForce = { inputsInForce: { ...owner.inputs, ...client?.inputs } };
+    const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
+    const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
+    const whole = await complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
+    if (row.chain && !whole.extraTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
+    const definition = row.chain ? forChain(whole, row.chain) : whole;
+    return { ...prepared, definition, clientSecrets };
+  };
+
+  const prepareChain = async (row: TokenRow): Promise<Sendable> => {
+    const parent = row.parentId === null ? null : await rows.readById(row.parentId);
+    const own = proven(row);
+    return await assemble(own, parent === null ? own : proven(parent));
+  };
+
+  const prepare: Sender["prepare"] = async (row) => {
+    const sendable = await prepareChain(row);
+    const isExchanged = firstPlan(row, sendable.definition)?.grant === "token_exchange";
+    return isExchanged ? { ...sendable, subjectToken: await parts.subjectToken(sendable.owner.name) } : sendable;
+  };
+
+  const authenticated = async (
+    request: ProviderRequest,
+    values: TemplateValues,
+    { authorization, issuer }: ProviderDefinition,
+  ): Promise<TemplateValues> => {
+    const given = { issuer: authorization?.issuer ?? issuer, nowMs: clock.wallMs() };
+    return await withAssertion(request, values, given);
+  };
+
+  const ask: Sender["ask"] = async (sendable, asking) => {
+    const { request, build, sends = async (_, send) => await send() } = asking;
+    const { definition, clientSecrets, owner } = sendable;
+    const { secretInputs } = openEntrusted(vault, owner);
+    for (let secretIndex = 0; ; secretIndex++) {
+      const known = { ...valuesOf(sendable, secretIndex), secretInputs };
+      const built = build(request === null ? known : await authenticated(request, known, definition));
+      if (built === null) return null;
+      const asked = await sends(built, async () => await oauth.ask({ definition, request: built }));
+      const isLast = request === null || secretIndex + 1 >= clientSecrets.length;
+      if (isLast || !isClientRefused(asked)) return asked;
+    }
+  };
+
+  const revoke = async (sendable: Sendable<Place>, token: NamedToken): Promise<void> => {
+    const { definition } = sendable;
+    if (token.value === "" || definition.revocation === null) return;
+    try {
+      await ask(sendable, {
+        request: definition.revocation,
+        build: (values) => buildRevocationRequest({ definition, token, values }),
+      });
+    } catch {
+      // A value that the request needs is lacking: there is nothing to be done.
+    }
+  };
+
+  const isLivedBy = async (
+    { owner, definition: { revocation, file } }: Sendable<Place & Owner>,
+    refreshToken: string | undefined,
+  ): Promise<boolean> => {
+    const { provider, clientRef } = owner;
+    const refreshFingerprint =
+      refreshToken === undefined ? null : vault.fingerprint(refreshToken, clientRef ?? provider);
+    const endsAll = revocation?.kills === "all";
+    const account = endsAll && "account" in owner ? owner.account : null;
+    const mayBeSame = endsAll && placedLookups(file).length > 0;
+    const given = { provider, clientRef, refreshFingerprint, account, mayBeSame };
+    // While nobody can tell, nothing is revoked.
+    const connectionId = "id" in owner ? owner.id : null;
+    return await accounts.isLivedBy({ ...given, connectionId }).catch(() => true);
+  };
+
+  return {
+    prepare,
+    prepareChain,
+    prepareToStore: async (row) => {
+      const own = proven(row);
+      return await assemble(own, own, async (definition) => await Promise.resolve(definition));
+    },
+    prepareRemains: async ({ name, provider, clientRef, inputs, captured }) => {
+      const remains = { name, provider, clientRef, inputs, inputsInForce: inputs, captured, chain: null };
+      return await assemble<Place & Owner>(remains, remains);
+    },
+    ask,
+    hostOf,
+
+    async tokenHost(row) {
+      try {
+        return hostOf(await prepare(row));
+      } catch (error) {
+        if (isStorageUnavailable(error)) throw error;
+        return row.provider;
+      }
+    },
+
+    async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
+      const { row, definition } = sendable;
+      try {
+        // Once more, as it is under the permit: a token that is spent for a row which does not count would not open in it.
+        vault.connections.check(row);
+        const wanted = { definition, grant, obtainedBy: row.grant as ConnectionGrant };
+        const all = {
+          ...valuesOf(sendable, secretIndex),
+          scope: joinScopes(definition, row.scopes),
+          ...ownSecrets(vault, sendable, grant),
+          ...(grant === "refresh_token" && {
+            redirectUri: sendable.owner.redirectUri ?? parts.redirectUri(sendable.owner.provider),
+          }),
+          ...values,
+        };
+        const complete = await authenticated(exchangeFor(wanted), all, definition);
+        const request = buildTokenRequest({ ...wanted, values: complete });
+        const answer = await oauth.requestToken({ definition, request, mayStillSend });
+        if (isDoubtful(answer)) discovery.doubt(definition, all);
+        return answer;
+      } catch (error) {
+        // Only building the request throws, so nothing has left.
+        if (error instanceof UnreadableSecretError) alarms.unreadable(error.of(row.name));
+        return { kind: "failed", failure: unsent(error) };
+      }
+    },
+
+    async revokeGrant(sendable, { refreshToken, accessToken }) {
+      if (sendable.definition.revocation === null || (await isLivedBy(sendable, refreshToken))) return;
+      await revoke(sendable, { value: refreshToken ?? "", hint: "refresh_token" });
+      await revoke(sendable, { value: accessToken ?? "", hint: "access_token" });
+    },
+  };
+}
+
+function unsent(error: unknown): Failure {
+  const detail = error instanceof BrokerError ? error.message : "the request could not be made";
+  const code = error instanceof UnreadableSecretError ? "unreadable_secret" : "connect_failed";
+  return { class: "not_sent", code, detail };
+}
+
+/** A token endpoint that is gone, or that cannot be reached, may have moved. */
+function isDoubtful(answer: TokenAnswer): boolean {
+  if (answer.kind === "granted") return false;
+  const { code, status } = answer.failure;
+  return code === "connect_failed" || status === 404 || status === 405 || status === 410;
+}
+
+function definitionGone({ provider, name }: Owner): BrokerError {
+  const detail = `This broker has no definition of the provider "${provider}" any more; see PROVIDERS_DIR.`;
+  return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+}
+
+function withoutNext({ id, name }: TokenRow): UnreadableSecretError {
+  const place = { table: "connections", row: id, column: "generation" };
+  return new UnreadableSecretError(place, { keyId: null, reason: "does_not_open" }).of(name);
+}
+
+function chainGone({ provider, name, chain }: Owner): BrokerError {
+  const detail = `The definition of the provider "${provider}" has no further token "${chain}" any more.`;
+  return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+}
+
+/** All but the scopes and the secrets that a request spends. */
+function valuesOf({ definition, owner, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
+  const secret = clientSecrets[secretIndex];
+  const inputs = { ...owner.inputs, ...client?.inputs };
+  return {
+    client: client === null ? null : { id: client.clientId, ...(secret === undefined ? {} : { secret }) },
+    inputs,
+    ...capturedValues(definition, { captured: owner.captured, account: owner.accountCaptured ?? {}, inputs }),
+  };
+}
+
+/** The newest first. The one before is a second choice: where it does not open, there is none. @throws UnreadableSecretError */
+export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, client: ClientRow): string[] {
+  const open = (record: Uint8Array | null, revision: number) =>
+    record === null
+      ? []
+      : [vault.openClientSecret(record, { clientId: client.id, revision, destination: clientDestination(client) })];
+  const newest = open(client.secret, client.secretRevision);
+  try {
+    return [...newest, ...open(client.previousSecret, client.secretRevision - 1)];
+  } catch {
+    return newest;
+  }
+}
+
+/**
+ * What only a key opens that this ring lacks is left to a replica that may have it: no permit is taken, which would keep that one
+ * from it. @throws UnreadableSecretError
+ */
+export function leaveToOthers(vault: TokenVault, sendable: Sendable, grant: TokenGrant): void {
+  try {
+    ownSecrets(vault, sendable, grant);
+  } catch (error) {
+    if (error instanceof UnreadableSecretError && error.reason === "unknown_key") throw error.of(sendable.row.name);
+  }
+}
+
+/** The one secret that this kind of request spends, and the inputs that are secrets. */
+function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, grant: TokenGrant): TemplateValues {
+  const { credentials, secretInputs } = openEntrusted(vault, owner);
+  if (grant === "refresh_token" && row.refreshToken !== null) {
+    const place = placeOf({ ...row, inputsInForce: owner.inputsInForce });
+    return { secretInputs, refreshToken: vault.openRefreshToken(row.refreshToken, place) };
+  }
+  if (grant === "token_exchange") return { secretInputs, accessToken: subjectToken };
+  return grant === "password" || grant === "client_credentials" ? { secretInputs, credentials } : { secretInputs };
+}
+
+/** The host that its token request goes to; the provider's id where that cannot be told. */
+function hostOf(sendable: Sendable): string {
+  const { row, definition } = sendable;
+  const grant = row.grant as ConnectionGrant;
+  const url = (definition.refreshes[grant] ?? definition.exchanges[grant])?.url ?? "";
+  try {
+    return new URL(fillUrl(url, valuesOf(sendable, 0))).host;
+  } catch {
+    return row.provider;
+  }
+}
+
+/** When to come again where nobody says. */
+const unknownSeconds = 5;
+
+/** What a caller is told when a request that may be made once was refused. */
+export function refusal({ name }: { name: string }, failure: Failure): BrokerError {
+  const context = { connection: name };
+  if (failure.class === "client_rejected") {
+    return new BrokerError("client_rejected", `The provider refuses this broker's client: ${failure.detail}`, context);
+  }
+  if (isRefused(failure)) {
+    return new BrokerError("provider_rejected", `The provider refuses: ${failure.detail}`, context);
+  }
+  const seconds = failure.closedSeconds ?? failure.retryAfterSeconds ?? unknownSeconds;
+  const retryAfterSeconds = retryAfter(failure.code, seconds);
+  if (failure.code === "blocked_address") {
+    return new EgressRefusalError(failure.detail, { ...context, retryAfterSeconds });
+  }
+  const detail = `The provider could not be asked: ${failure.detail}`;
+  if (isOfLimits(failure.code)) return new ProviderBusyError(detail, { ...context, retryAfterSeconds });
+  return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
+}
+
+/** What is told of a request beside the token endpoint that came to nothing. `said`: the first words of what people read. */
+export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
+  const { status, detail } = asked;
+  if (asked.isBlocked) return new EgressRefusalError(detail, { ...context, retryAfterSeconds: unknownSeconds });
+  const text = `${said}: ${detail}`;
+  if (status === 429) {
+    const retryAfterSeconds = retryAfter("rate_limited", asked.retryAfterSeconds ?? unknownSeconds);
+    return new ProviderBusyError(text, { ...context, retryAfterSeconds });
+  }
+  const isAway = status === null || status >= 500;
+  if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: unknownSeconds });
+  return new BrokerError(isClientRefused(asked) ? "client_rejected" : "provider_rejected", text, context);
+}
+
+/** Whether it was the client's id or secret that the provider did not take (RFC 6749, section 5.2). */
+export function isClientRefused({ ok, body }: Pick<Asked, "ok" | "body">): boolean {
+  const error = ok ? null : readPointer(body, "/error");
+  return error === "invalid_client" || error === "unauthorized_client";
+}
+
+/** True when the provider said no to this very request; false when it is away, busy, or has blocked this broker. */
+export function isRefused({ class: kind, code, status = 0 }: Failure): boolean {
+  if (kind === "refused_for_good" || kind === "client_rejected") return true;
+  const isBusy = code === "rate_limited" || code === "blocked";
+  return kind === "refused_for_now" && !isBusy && status >= 400 && status < 500;
+}

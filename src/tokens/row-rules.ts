@@ -1,0 +1,354 @@
+import { BrokerError, EgressRefusalError } from "../errors.ts";
+import type { ConnectionGrant, ProviderDefinition, RefreshRules } from "../providers/format/definition.ts";
+import type { PermitRequest } from "../store/permits.ts";
+import type { OrphanRule } from "../store/row-sql.ts";
+import type { TokenRow } from "../store/token-row.ts";
+import { budgets } from "./budgets.ts";
+import type { SendPlan } from "./request.ts";
+
+/** What of a definition decides when a token whose last send has no known outcome may be sent again. */
+export type ReuseRules = {
+  reuse: "safe" | "grace" | "until_successor_used" | "dead" | "kills_family";
+  graceSeconds: number;
+};
+
+/** `required`: a caller needs a new token. `ahead`: nobody does yet. */
+export type Need = "required" | "ahead";
+
+/** Who asks, and since when this process has had answers of Postgres without a gap. */
+export type Recoverer = { need: Need; uninterruptedMs: number };
+
+const promptReuse = new Set(["safe", "until_successor_used", "dead"]);
+
+/** What the permit statement is told about taking over the attempt that stands in `row`; null: it must not be. */
+export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recoverer): PermitRequest["takeover"] {
+  if (row.attemptId === null || recoverer.uninterruptedMs < budgets.uninterruptedMs) return null;
+  const rules = rulesFor(row, given);
+  return {
+    seenAttemptId: row.attemptId,
+    quietSeconds: budgets.quietSeconds,
+    promptly: recoverer.need === "required" || promptReuse.has(rules.reuse),
+    graceSeconds: rules.reuse === "grace" ? rules.graceSeconds : 0,
+    graceQuietSeconds: budgets.graceQuietSeconds,
+  };
+}
+
+/** When the sweeper looks at an attempt that its owner leaves behind: as soon as it could be taken over without a caller's need. */
+export function orphanRule(row: TokenRow, given: ReuseRules): OrphanRule {
+  const rules = rulesFor(row, given);
+  const inGrace = rules.reuse === "grace" && rules.graceSeconds > budgets.leaseSeconds * 2;
+  return {
+    promptly: promptReuse.has(rules.reuse) || inGrace,
+    quietSeconds: inGrace ? budgets.graceQuietSeconds : budgets.quietSeconds,
+  };
+}
+
+/** Whether the permit statement would let this recoverer take over now, by the Postgres time in `row`. */
+export function mayTakeOver(row: TokenRow, rules: ReuseRules, recoverer: Recoverer): boolean {
+  const isBackingOff = row.backoffUntil !== null && row.backoffUntil > row.now;
+  if (isBackingOff || !isRefreshable(row)) return false;
+  const takeover = takeoverOf(row, rules, recoverer);
+  const abandonedMs = abandonedAtMs(row, rules);
+  if (takeover === null || abandonedMs === null || abandonedMs > row.now.getTime()) return false;
+  const runOut = row.expiresAt !== null && row.expiresAt <= row.now;
+  return takeover.promptly || runOut || isInGrace(row, rulesFor(row, rules));
+}
+
+/** When the attempt in `row` is past its lease and quiet period, in milliseconds by Postgres's clock; null: none stands there. */
+export function abandonedAtMs(row: TokenRow, rules: ReuseRules): number | null {
+  if (row.leaseUntil === null) return null;
+  const quietSeconds = isInGrace(row, rulesFor(row, rules)) ? budgets.graceQuietSeconds : budgets.quietSeconds;
+  return row.leaseUntil.getTime() + quietSeconds * 1000;
+}
+
+/** A replay that would end within the window in which the provider still takes the old token (refresh-protocol). */
+function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
+  if (rules.reuse !== "grace" || row.attemptStartedAt === null) return false;
+  const endsMs = row.attemptStartedAt.getTime() + rules.graceSeconds * 1000;
+  return row.now.getTime() + budgets.leaseSeconds * 1000 < endsMs;
+}
+
+/**
+ * With Redis silent, an answer may wait there, and its successor may be in use already: nothing is sent again before that is
+ * known, except what is free of cost, and what waiting would only bring closer to the end of its grace.
+ */
+export function mustHearSpools(row: TokenRow, given: ReuseRules): boolean {
+  const rules = rulesFor(row, given);
+  return rules.reuse !== "safe" && !isInGrace(row, rules);
+}
+
+/** A grant without a refresh token spends nothing, whatever its provider does with refresh tokens. */
+function rulesFor(row: TokenRow, rules: ReuseRules): ReuseRules {
+  return row.refreshToken === null ? { reuse: "safe", graceSeconds: 0 } : rules;
+}
+
+/** Grants that get tokens without a person. */
+const unattendedGrants = new Set(["client_credentials", "password", "token_exchange"]);
+
+export function isUnattended(grant: string): boolean {
+  return unattendedGrants.has(grant);
+}
+
+/** The statuses in which a connection of this grant may be refreshed. */
+export function refreshableStatuses(grant: string): ("pending" | "connected")[] {
+  return isUnattended(grant) ? ["connected", "pending"] : ["connected"];
+}
+
+export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boolean {
+  return goneBackFrom === null && refreshableStatuses(grant).some((each) => each === status);
+}
+
+/** True when the row itself says why no request may be sent now, whoever asks. */
+export function isHeldBack(row: Refreshable & Pick<TokenRow, "backoffUntil" | "now">): boolean {
+  return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
+}
+
+type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
+
+/** What `limits` hold back, and the answers that close them. */
+export function isOfLimits(code: string | null): boolean {
+  return code === "limit_reached" || code === "rate_limited" || code === "blocked";
+}
+
+/** Seconds for a Retry-After header, after this failure: from 1 to 60, or to an hour where limits say so. */
+export function retryAfter(code: string | null, seconds: number): number {
+  const most = isOfLimits(code) ? budgets.limitRetryAfterMaxSeconds : budgets.retryAfterMaxSeconds;
+  return Math.min(Math.max(Math.ceil(seconds), budgets.retryAfterMinSeconds), most);
+}
+
+/** Why there is no usable token, told from the row alone: every replica gives the same answer. */
+export function explainUnavailable(row: TokenRow, times: { nowMs: number; abandonedAtMs: number | null }): BrokerError {
+  const context = { connection: row.name };
+  const because = becauseOf(row);
+  if (row.status === "disabled") {
+    return new BrokerError("connection_disabled", "This connection is disabled; enable it to get tokens.", context);
+  }
+  if (row.status === "needs_reauthorization") {
+    return new BrokerError("needs_reauthorization", `${reauthorizationAdvice(row)}${because}`, context);
+  }
+  if (row.status === "pending" && !isUnattended(row.grant)) {
+    return new BrokerError("authorization_pending", pendingAdvice(row.grant), context);
+  }
+  if (row.goneBackFrom !== null) {
+    const detail =
+      "The broker's database was restored from before this connection's newest token; an operator must run `freshet recover`.";
+    return new BrokerError("storage_unavailable", detail, {
+      ...context,
+      retryAfterSeconds: budgets.retryAfterMaxSeconds,
+    });
+  }
+  if (row.lastErrorCode === "invalid_client") {
+    return new BrokerError(
+      "client_rejected",
+      `The provider refuses this broker's client id or secret; correct the client.${because}`,
+      context,
+    );
+  }
+  if (row.lastErrorCode === "unreadable_secret") {
+    const detail = `${row.lastErrorDetail ?? ""} Correct the client's secret or the credentials, or connect the account again.`;
+    return new BrokerError("unreadable_secret", detail.trim(), context);
+  }
+  const inBackoff = (row.backoffUntil?.getTime() ?? 0) > times.nowMs;
+  if (row.attemptOutcome === null && (row.attemptId !== null || (row.lastErrorCode === null && !inBackoff))) {
+    const detail = "A refresh of this connection is under way; try again shortly.";
+    return new BrokerError("refresh_in_progress", detail, { ...context, retryAfterSeconds: 1 });
+  }
+  const untilMs = Math.max(times.abandonedAtMs ?? 0, row.backoffUntil?.getTime() ?? 0);
+  const retryAfterSeconds = retryAfter(row.lastErrorCode, (untilMs - times.nowMs) / 1000);
+  if (row.lastErrorCode === "blocked_address") {
+    return new EgressRefusalError(row.lastErrorDetail ?? "", { ...context, retryAfterSeconds });
+  }
+  const detail = `The provider gives no token right now.${because}`;
+  return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
+}
+
+/** What of these codes is told has been found out here: no provider has answered so. */
+const foundHere = new Set([
+  "blocked_address",
+  "connect_failed",
+  "limit_reached",
+  "send_window_passed",
+  "unreadable_secret",
+  "unusable_token",
+]);
+
+function becauseOf({ lastErrorCode, lastErrorDetail }: TokenRow): string {
+  if (lastErrorDetail === null) return "";
+  return foundHere.has(lastErrorCode ?? "")
+    ? ` ${capitalised(lastErrorDetail)}`
+    : ` The provider's answer: ${lastErrorDetail}`;
+}
+
+function capitalised(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+}
+
+function reauthorizationAdvice(row: TokenRow): string {
+  if (row.grant === "client_credentials") return "The provider ended this grant; correct the client at the provider.";
+  if (row.grant === "password") return "The provider refuses the stored credentials; send new ones with PATCH.";
+  if (row.grant === "token_exchange") return "The provider gives no further token any more; connect the account again.";
+  if (row.grant === "import") return "The grant has ended; import a new token set.";
+  return "The grant has ended; a person must connect the account again through a new consent link.";
+}
+
+function pendingAdvice(grant: string): string {
+  return grant === "import"
+    ? "No token set has been imported yet."
+    : "Nobody has connected the account yet; send a person a consent link.";
+}
+
+type Holding = Pick<TokenRow, "grant" | "credentials"> & { refreshToken: unknown };
+
+/** The request by which a connection gets its next token; null: only a person can give it one. */
+export function firstPlan(row: Holding, definition: Pick<ProviderDefinition, "refreshes">): SendPlan | null {
+  const isSent = row.refreshToken !== null && !isUselessTo(definition, row.grant);
+  return isSent ? { grant: "refresh_token", secretIndex: 0 } : anewPlan(row);
+}
+
+/** The request that needs no refresh token; null: only a person can ask anew. */
+export function anewPlan({ grant, credentials }: Pick<Holding, "grant" | "credentials">): SendPlan | null {
+  if (grant === "token_exchange" || grant === "client_credentials") return { grant, secretIndex: 0 };
+  return grant === "password" && credentials !== null ? { grant, secretIndex: 0 } : null;
+}
+
+/** Whether a connection can get its next token without a person. */
+export function canRenew(row: Holding): boolean {
+  return row.refreshToken !== null || anewPlan(row) !== null;
+}
+
+/**
+ * Whether a refresh token that comes along is of no use: what it would get is asked for anew, and the definition has no request to
+ * send it with. RFC 6749, section 4.4.3, wants none in an answer to client credentials, and some servers send one.
+ */
+export function isUselessTo({ refreshes }: Pick<ProviderDefinition, "refreshes">, grant: string): boolean {
+  return isUnattended(grant) && refreshes[grant as ConnectionGrant] === undefined;
+}
+
+/** What tells whether a set without a new refresh token leaves its connection without a way on. */
+export type LackingBase = Pick<TokenRow, "grant" | "credentials" | "noRefreshTokenSince"> & {
+  /** The one that stays in force; null: there is none. */
+  refreshToken: string | null;
+  rotation: RefreshRules["rotation"];
+};
+
+/**
+ * Since when a connection lacks a refresh token, with a set that held none; null: it does not. Where a definition says that
+ * every answer holds a new one, the one that was sent has most likely been spent.
+ */
+export function lackingSince(base: LackingBase, { sentAt, expiresAt }: { sentAt: Date; expiresAt: Date | null }) {
+  if (expiresAt === null) return null;
+  const { refreshToken } = base;
+  const isLacking = refreshToken === null ? anewPlan(base) === null : base.rotation === "always";
+  return isLacking ? (base.noRefreshTokenSince ?? sentAt) : null;
+}
+
+type Lacking = Pick<TokenRow, "noRefreshTokenSince" | "expiresAt">;
+
+/** Whether the connection ends with its access token, as far as anybody knows. A life may turn out to be endless later. */
+export function lacksRefreshToken({ noRefreshTokenSince, expiresAt }: Lacking): boolean {
+  return noRefreshTokenSince !== null && expiresAt !== null;
+}
+
+/** The same where there is none at all: nothing of an earlier consent is left to be tried. */
+export function endsWithItsToken(row: Pick<TokenRow, "noRefreshTokenSince" | "expiresAt" | "refreshToken">): boolean {
+  return row.refreshToken === null && lacksRefreshToken(row);
+}
+
+type Told = Pick<TokenRow, "grant" | "scopes" | "grantedScopes"> & { hasRefreshToken: boolean };
+
+/** What that means, and what a person can do about it. */
+export function explainLacking({ grant, scopes, grantedScopes, hasRefreshToken }: Told): string {
+  if (hasRefreshToken) {
+    return "The provider's newest answer held no refresh token. The one from before is kept and sent next; if the provider refuses it, this connection ends with its access token and must be connected again.";
+  }
+  const ends = "There is no refresh token: this connection ends with its access token.";
+  if (grant === "import") return `${ends} Import a token set that holds one.`;
+  const wasRefused = scopes.includes("offline_access") && !grantedScopes.includes("offline_access");
+  const scope = wasRefused
+    ? "The scope offline_access, which asks for one, was not granted."
+    : "Some providers give one only for a scope, often offline_access: add it to the connection's scopes.";
+  return `${ends} ${scope} Some give one only with the first consent: remove this application's access in the account's settings at the provider. Then connect it again.`;
+}
+
+/** A longer Retry-After is not believed. */
+export const longestRequestedSeconds = 3600;
+
+/**
+ * Seconds until the next try after the n-th failure in a row: exponential with full jitter, and never earlier than the
+ * provider asked for (up to an hour).
+ */
+export function backoffSeconds(
+  failuresBefore: number,
+  retryAfterSeconds: number | undefined,
+  random: () => number,
+): number {
+  const cap = Math.min(budgets.backoffBaseSeconds * 2 ** Math.min(failuresBefore, 30), budgets.backoffMaxSeconds);
+  const requested = Math.min(retryAfterSeconds ?? 0, longestRequestedSeconds);
+  return Math.max(random() * cap, requested);
+}
+
+/** The ends that a refresh can come ahead of, by Postgres's clock. */
+export type Ends = {
+  issuedAt: Date;
+  /** Null: the access token does not expire. */
+  expiresAt: Date | null;
+  /** As the provider stated it; null: it did not. */
+  refreshTokenExpiresAt: Date | null;
+  authorizedAt: Date | null;
+};
+
+type Rules = Pick<RefreshRules, "aheadFraction" | "minAgeSeconds" | "idleLifeSeconds" | "absoluteLifeSeconds">;
+
+/** When a set is to be refreshed by itself. */
+export type Schedule = {
+  /** Ahead of the access token's end, where somebody reads it; null: it does not end. */
+  refreshDueAt: Date | null;
+  /** Ahead of the end of refresh token or grant, read or not; null: neither ends. */
+  keepAliveAt: Date | null;
+};
+
+const jitterFraction = 0.05;
+const longestMarginMs = 86_400_000;
+const marginFraction = 0.1;
+
+/** Pure: the same ends, rules and random numbers give the same schedule. */
+export function scheduleRefresh(ends: Ends, rules: Rules, random: () => number): Schedule {
+  const issuedMs = ends.issuedAt.getTime();
+  const earliestMs = issuedMs + rules.minAgeSeconds * 1000;
+  const at = (ms: number) => new Date(Math.max(ms, earliestMs));
+  const aheadMs = aheadOfAccessEnd(ends, rules, random);
+  const keepMs = keepAliveTerms(ends, rules)
+    .map((term) => beforeEnd(term, random))
+    // What has passed already was the reason for this very refresh: it would be due for ever.
+    .filter((ms) => ms > issuedMs);
+  return {
+    refreshDueAt: aheadMs === null ? null : at(aheadMs),
+    keepAliveAt: keepMs.length === 0 ? null : at(Math.min(...keepMs)),
+  };
+}
+
+function aheadOfAccessEnd({ issuedAt, expiresAt }: Ends, { aheadFraction }: Rules, random: () => number) {
+  if (expiresAt === null) return null;
+  const lifeMs = Math.max(expiresAt.getTime() - issuedAt.getTime(), 0);
+  const jitter = (2 * random() - 1) * jitterFraction;
+  return issuedAt.getTime() + lifeMs * Math.max(0, 1 - aheadFraction + jitter);
+}
+
+type Term = { fromMs: number; endMs: number };
+
+function keepAliveTerms(ends: Ends, { idleLifeSeconds, absoluteLifeSeconds }: Rules): Term[] {
+  const { issuedAt, refreshTokenExpiresAt, authorizedAt } = ends;
+  const issuedMs = issuedAt.getTime();
+  const firstMs = authorizedAt?.getTime() ?? issuedMs;
+  const terms: Term[] = [];
+  if (idleLifeSeconds !== null) terms.push({ fromMs: issuedMs, endMs: issuedMs + idleLifeSeconds * 1000 });
+  if (absoluteLifeSeconds !== null) terms.push({ fromMs: firstMs, endMs: firstMs + absoluteLifeSeconds * 1000 });
+  if (refreshTokenExpiresAt !== null) terms.push({ fromMs: issuedMs, endMs: refreshTokenExpiresAt.getTime() });
+  return terms;
+}
+
+/** A tenth of the life before its end, at most a day, spread so that what began together does not come together. */
+function beforeEnd({ fromMs, endMs }: Term, random: () => number): number {
+  const marginMs = Math.min((endMs - fromMs) * marginFraction, longestMarginMs);
+  return endMs - marginMs * (1 + random());
+}

@@ -1,0 +1,486 @@
+import { randomUUID } from "node:crypto";
+import { openedOrNull } from "../errors.ts";
+import {
+  type ConnectionGrant,
+  fixedClientId,
+  type ProviderDefinition,
+  type RefreshRules,
+} from "../providers/format/definition.ts";
+import { hostInputs } from "../providers/format/requirements.ts";
+import type { Expiry, Grant } from "../providers/oauth/grant.ts";
+import type { ClientRow } from "../store/clients.ts";
+import type { SealedGrant } from "../store/row-sql.ts";
+import { type EventType, nextGeneration, type TokenRow } from "../store/token-row.ts";
+import type { Destination } from "../vault/envelope.ts";
+import type { EntrustedPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
+import type { Sendable } from "./request.ts";
+import { type Ends, isUselessTo, type LackingBase, lackingSince, type Schedule, scheduleRefresh } from "./row-rules.ts";
+
+/** The row that a grant is sealed for, and what of it carries over. */
+export type GrantBase = LackingBase & {
+  id: string;
+  name: string;
+  parentId: string | null;
+  generation: number;
+  goneBackFrom: number | null;
+  provider: string;
+  clientRef: string | null;
+  inputsInForce: Record<string, string>;
+  captured: Record<string, string>;
+  redirectUri: string | null;
+  accountCaptured: Record<string, string>;
+  refreshTokenExpiresAt: Date | null;
+  authorizedAt: Date | null;
+  /** What an answer that names no scopes grants (RFC 6749, section 5.1); null: what was granted before. */
+  impliedScopes: string[] | null;
+};
+
+/** When a new set is to be refreshed by itself. */
+export type Scheduler = (ends: Ends) => Schedule;
+
+export function schedulerFor(rules: RefreshRules, random: () => number): Scheduler {
+  return (ends) => scheduleRefresh(ends, rules, random);
+}
+
+/** What carries over when a token set is refreshed: all but the access token, and a refresh token that does not open. */
+export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick<RefreshRules, "rotation">): GrantBase {
+  return {
+    ...row,
+    ...provenCaptures(vault, row),
+    rotation,
+    refreshToken: openedRefreshToken(vault, row),
+    impliedScopes: row.generation === 0 ? row.scopes : null,
+  };
+}
+
+/** Null: there is none, or it does not open. Between an answer and its first copy nothing may throw: that is not kept with it. */
+export function openedRefreshToken(vault: TokenVault, row: TokenRow): string | null {
+  const { refreshToken } = row;
+  return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, placeOf(row)));
+}
+
+type ToSeal = { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonly string[]; isUseless?: boolean };
+
+/**
+ * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
+ * @param sentAt Postgres's time when the request was permitted: lives are counted from no later than the sending.
+ * @param hosts the inputs that fill a host: with others the tokens do not open.
+ * @param isUseless a refresh token is not kept: nothing could be sent with it (`isUselessTo`).
+ */
+export function sealGrant(
+  vault: TokenVault,
+  base: GrantBase,
+  { grant, sentAt, scheduler, hosts, isUseless = false }: ToSeal,
+): SealedGrant {
+  const accessToken = grant.accessToken ?? null;
+  const refreshToken = isUseless ? null : (grant.refreshToken ?? base.refreshToken);
+  const { accountCaptured } = base;
+  const captured = { ...base.captured, ...grant.captured };
+  const destination = destinationOf({ ...base, captured }, hosts);
+  const place = { connectionId: base.id, generation: nextGeneration(base), destination };
+  const isOver = accessToken === null || !isUsable(accessToken);
+  const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
+  const keepsRefreshToken = grant.refreshToken === undefined && refreshToken !== null;
+  const refreshTokenExpiresAt = isUseless ? null : expiryDate(grant.refreshExpiry, sentAt, null);
+  const ends = {
+    issuedAt: sentAt,
+    expiresAt,
+    refreshTokenExpiresAt: keepsRefreshToken ? base.refreshTokenExpiresAt : refreshTokenExpiresAt,
+    authorizedAt: base.authorizedAt,
+  };
+  const schedule = refreshToken === null ? { ...scheduler(ends), keepAliveAt: null } : scheduler(ends);
+  return {
+    ...vault.sealTokens({ accessToken, refreshToken }, place),
+    refreshFingerprint: refreshToken === null ? null : vault.fingerprint(refreshToken, base.clientRef ?? base.provider),
+    tokenType: grant.tokenType,
+    grantedScopes: grant.scopes ?? base.impliedScopes,
+    captured,
+    accountCaptured,
+    redirectUri: base.redirectUri,
+    issuedAt: sentAt,
+    expiresAt,
+    refreshTokenExpiresAt,
+    keepsRefreshToken,
+    unreadableLifetime: grant.unreadableLifetime === true,
+    lastError: accessToken !== null && isOver ? unusableToken : null,
+    noRefreshTokenSince: grant.refreshToken === undefined ? lackingSince(base, { sentAt, expiresAt }) : null,
+    ...schedule,
+  };
+}
+
+/** Whether a header can carry an access token as it is (RFC 6749, appendix A.12: printable ASCII). Others are kept and never handed out. */
+export function isUsable(accessToken: string): boolean {
+  return /^[\x20-\x7e]+$/.test(accessToken);
+}
+
+const unusableToken = {
+  code: "unusable_token",
+  detail:
+    "The provider's newest access token holds a character that no header can carry: a control character, or one beyond ASCII. It is stored and not handed out; a refresh may bring another one.",
+};
+
+const unstatedSeconds = 3600;
+/** Ten years: whatever lives longer counts as that. */
+const longestSeconds = 315_360_000;
+
+/** When a token runs out that was asked for at `sentAt`; null: never. At most ten years, and never before it was asked for. */
+export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date | null {
+  if (expiry.kind === "never") return null;
+  const sentSeconds = sentAt.getTime() / 1000;
+  const stated =
+    expiry.kind === "at" ? expiry.epochSeconds - sentSeconds : expiry.kind === "in" ? expiry.seconds : unstated;
+  return stated === null ? null : new Date((sentSeconds + Math.min(Math.max(stated, 0), longestSeconds)) * 1000);
+}
+
+/** One answer of a token endpoint, and the row that it is for. */
+export type Granted = { sendable: Sendable; grant: Grant; record: AnswerRecord };
+
+/** A set that a person handed over, or that was granted to one: nothing of the set before is kept with it. */
+type Handed = {
+  grant: Grant;
+  captured: Record<string, string>;
+  redirectUri: string | null;
+  definition: ProviderDefinition;
+  sentAt: Date;
+};
+
+export type Sealing = { vault: TokenVault; random: () => number };
+
+export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Handed): SealedGrant {
+  const { grant, captured, redirectUri, definition, sentAt } = handed;
+  const rules = definition.refresh;
+  const base = {
+    ...row,
+    captured,
+    redirectUri,
+    rotation: rules.rotation,
+    refreshToken: null,
+    noRefreshTokenSince: null,
+    impliedScopes: row.scopes,
+    authorizedAt: sentAt,
+  };
+  return sealGrant(vault, base, {
+    grant,
+    sentAt,
+    scheduler: schedulerFor(rules, random),
+    hosts: hostInputs(definition),
+    isUseless: isUselessTo(definition, row.grant),
+  });
+}
+
+type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
+
+/** A grant as it is kept. */
+export function granted(sealing: Sealing, sendable: Sendable, { grant, captured, redirectUri }: Asked): Granted {
+  const { row, definition } = sendable;
+  const rules = definition.refresh;
+  // A further token has no account of its own that could be the same.
+  const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
+  const proven = { ...row, ...provenCaptures(sealing.vault, row) };
+  const handed = { captured, redirectUri, definition, sentAt: row.now };
+  const seal = (one: Grant) => sealHanded(sealing, proven, { grant: one, ...handed });
+  const record: AnswerRecord = {
+    kind: "grant",
+    connectionId: row.id,
+    generation: row.generation,
+    authorization: row.authorization,
+    attemptId: randomUUID(),
+    event: row.generation === 0 ? "connected" : "reconnected",
+    sealedFor: nextGeneration(row),
+    destination: grantedFor(row, hostInputs(definition)),
+    grant: seal(grant),
+    clientId: clientIdOf(sendable),
+    ...(rules.rotation !== "never" && { exclusive: true }),
+    ...(mayKeep && { mayKeepRefreshToken: true }),
+  };
+  const other = otherGrant(grant);
+  if (other !== null) record.other = otherRecord(record, seal(other));
+  return { sendable, grant, record };
+}
+
+/** The set that an answer may have meant that names two refresh tokens, without its access token; null: it names one. */
+export function otherGrant({ otherRefreshToken, tokenType, scopes, captured }: Grant): Grant | null {
+  if (otherRefreshToken === undefined) return null;
+  const unstated = { kind: "unstated" } as const;
+  const lives = { accessExpiry: unstated, refreshExpiry: unstated };
+  return { refreshToken: otherRefreshToken, tokenType, ...lives, ...(scopes && { scopes }), captured };
+}
+
+/** It belongs where the answer does, as an attempt of its own. */
+export function otherRecord(record: AnswerRecord, grant: SealedGrant): AnswerRecord {
+  const { connectionId, generation, authorization, sealedFor, destination } = record;
+  const place = { connectionId, generation, authorization, sealedFor, destination };
+  return { kind: "refresh", event: "refreshed", attemptId: randomUUID(), ...place, grant };
+}
+
+/** The client id that a grant is given to; null: there is none. */
+export function clientIdOf({ row, client, definition }: Sendable): string | null {
+  return client?.clientId ?? fixedClientId(definition, row.grant as ConnectionGrant);
+}
+
+/** The further tokens that came with a grant, each for a row of its own. */
+export function furtherGranted(
+  sealing: Sealing,
+  { chains = [] }: Pick<Sendable, "chains">,
+  { grant, captured, redirectUri }: Asked,
+): Granted[] {
+  return chains.flatMap((chain) => {
+    const extra = grant.extras?.[chain.row.chain ?? ""];
+    return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured, redirectUri })];
+  });
+}
+
+type Opening = Pick<TokenVault, "openAccessToken" | "openRefreshToken">;
+type Tokens = Pick<Grant, "accessToken" | "refreshToken">;
+
+/**
+ * Whether a row lives by one of these tokens: revoking them would end what is in use. Null: nobody can tell, what the row holds
+ * does not open here.
+ */
+export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean | null {
+  const place = placeOf(row);
+  try {
+    const refresh = row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place);
+    const access = row.accessToken === null ? null : vault.openAccessToken(row.accessToken, place);
+    return (
+      (refreshToken !== undefined && refreshToken === refresh) || (accessToken !== undefined && accessToken === access)
+    );
+  } catch {
+    return null;
+  }
+}
+
+/** What a token endpoint granted, with all that is needed to put it into its row, now or after a restart. */
+export type AnswerRecord = {
+  /** `refresh`: got under a permit. `grant`: got by a person's code. `held`: the same, and it waits for the person's word. `further`: it came along with a refresh of its connection. */
+  kind: "refresh" | "grant" | "held" | "further";
+  connectionId: string;
+  /** The generation that it was asked for under, and the authorization that stood then. */
+  generation: number;
+  authorization: number;
+  attemptId: string;
+  /** The type of its line in the history. */
+  event: EventType;
+  /** The generation that the tokens are sealed for. */
+  sealedFor: number;
+  /** Where the tokens are sent, beside what is captured: they are never sealed for another. */
+  destination: Omit<Destination, "captured" | "account">;
+  grant: SealedGrant;
+  /** Of a person's grant: the client id that it was given to. */
+  clientId?: string | null;
+  /** It holds no refresh token, and at this provider the row's stays good: see late-answers. */
+  mayKeepRefreshToken?: boolean;
+  /** Of a person's grant: another connection that holds its refresh token is in its way. */
+  exclusive?: boolean;
+  /** Whose it is, where a person has said so, or nobody can. */
+  account?: { account: string | null; label: string | null };
+  /** The same answer with the refresh token that it names first, where it names two: tried when the provider refuses the last. */
+  other?: AnswerRecord;
+  /** Records of further tokens that came with it, unless they are kept by themselves. */
+  further?: AnswerRecord[];
+};
+
+const dates = [
+  "issuedAt",
+  "expiresAt",
+  "refreshTokenExpiresAt",
+  "refreshDueAt",
+  "keepAliveAt",
+  "noRefreshTokenSince",
+] as const;
+const binaries = ["accessToken", "refreshToken", "refreshFingerprint"] as const;
+
+/** Sealed as a whole: what is spooled cannot be read, nor moved to another connection or generation. */
+export function sealRecord(vault: TokenVault, record: AnswerRecord): Uint8Array<ArrayBuffer> {
+  return vault.sealRecord(JSON.stringify(toJson(record)), record);
+}
+
+function toJson({ further, other, ...record }: AnswerRecord): Record<string, unknown> {
+  const grant: Record<string, unknown> = { ...record.grant };
+  for (const name of binaries) {
+    const bytes = record.grant[name];
+    grant[name] = bytes === null ? null : Buffer.from(bytes).toString("base64");
+  }
+  return { ...record, grant, ...(other && { other: toJson(other) }), ...(further && { further: further.map(toJson) }) };
+}
+
+/** @throws Error when it does not belong to this place, or its key is not in the ring */
+export function openRecord(
+  vault: TokenVault,
+  sealed: Uint8Array,
+  at: { connectionId: string; generation: number },
+): AnswerRecord {
+  return readRecord(vault.openRecord(sealed, at));
+}
+
+export function readRecord(text: string): AnswerRecord {
+  return fromJson(JSON.parse(text) as AnswerRecord);
+}
+
+function fromJson({ further, other, ...record }: AnswerRecord): AnswerRecord {
+  // What was spooled by an earlier version says nothing of it.
+  const grant: Record<string, unknown> = { ...record.grant };
+  grant["unreadableLifetime"] ??= false;
+  grant["lastError"] ??= null;
+  for (const name of dates) if (grant[name] !== null) grant[name] = new Date(grant[name] as string);
+  for (const name of binaries) {
+    if (grant[name] !== null) grant[name] = new Uint8Array(Buffer.from(grant[name] as string, "base64"));
+  }
+  const more = { ...(other && { other: fromJson(other) }), ...(further && { further: further.map(fromJson) }) };
+  return { ...record, grant: grant as SealedGrant, ...more };
+}
+
+/** The tokens of a record, in the clear. */
+export function openTokens(vault: TokenVault, record: AnswerRecord) {
+  const { accessToken, refreshToken } = record.grant;
+  const place = placeIn(record, record.sealedFor, record.grant.accountCaptured);
+  return {
+    accessToken: accessToken === null ? null : vault.openAccessToken(accessToken, place),
+    refreshToken: refreshToken === null ? null : vault.openRefreshToken(refreshToken, place),
+  };
+}
+
+/**
+ * The same set for another generation of its row. It stays bound to the inputs that it was got with: in a row that has others
+ * now, it does not open. What was looked up is the row's, unless the set comes with an account of its own.
+ */
+export function resealFor(
+  vault: TokenVault,
+  record: AnswerRecord,
+  { row, generation }: { row: TokenRow; generation: number },
+): SealedGrant {
+  const accountCaptured = record.account === undefined ? provenCaptures(vault, row).accountCaptured : {};
+  if (generation === record.sealedFor && isSame(accountCaptured, record.grant.accountCaptured)) return record.grant;
+  const from = placeIn(record, record.sealedFor, record.grant.accountCaptured);
+  const to = placeIn(record, generation, accountCaptured);
+  return { ...record.grant, accountCaptured, ...vault.resealTokens(record.grant, from, to) };
+}
+
+function isSame(one: Record<string, string>, other: Record<string, string>): boolean {
+  const names = Object.keys(one);
+  return names.length === Object.keys(other).length && names.every((name) => one[name] === other[name]);
+}
+
+function placeIn(record: AnswerRecord, generation: number, account: Record<string, string>): TokenPlace {
+  const destination = { ...record.destination, captured: record.grant.captured, account };
+  return { connectionId: record.connectionId, generation, destination };
+}
+
+type Bound = Pick<TokenRow, "name" | "parentId" | "provider" | "clientRef" | "inputsInForce">;
+type Captures = Pick<TokenRow, "captured" | "accountCaptured">;
+const none: Captures = { captured: {}, accountCaptured: {} };
+
+/**
+ * Where the secrets of a connection are sent, as far as it is decided by what stands in rows: the vault seals for it, and opens
+ * for no other. `hosts`: the inputs that fill a host by the definition as it is now; for opening, the record names its own.
+ */
+export function destinationOf(row: Bound & Captures, hosts: readonly string[] = []): Destination {
+  const { name, parentId: parent, provider, clientRef: client, inputsInForce: inputs } = row;
+  return { name, parent, provider, client, inputs, hosts, captured: row.captured, account: row.accountCaptured };
+}
+
+/** Where the tokens of a row lie. */
+export function placeOf(row: Bound & Captures & Pick<TokenRow, "id" | "generation">): TokenPlace {
+  return { connectionId: row.id, generation: row.generation, destination: destinationOf(row) };
+}
+
+/** What a connection was entrusted with outlives what a grant brings: it is bound to none of that. */
+export function entrustedPlace(
+  row: Bound & Pick<TokenRow, "id">,
+  { revision, hosts = [] }: { revision: number; hosts?: readonly string[] },
+): EntrustedPlace {
+  return { connectionId: row.id, revision, destination: entrustedDestination(row, hosts) };
+}
+
+export function entrustedDestination(row: Bound, hosts: readonly string[] = []): Destination {
+  return destinationOf({ ...row, ...none }, hosts);
+}
+
+/** The same of what was granted, to be kept with it: of the inputs those that fill a host. */
+export function grantedFor(row: Bound, hosts: readonly string[]): AnswerRecord["destination"] {
+  const { captured: _, account: __, inputs, ...rest } = entrustedDestination(row, hosts);
+  return { ...rest, inputs: Object.fromEntries(Object.entries(inputs).filter(([name]) => hosts.includes(name))) };
+}
+
+/** Whether what was granted may be sent where requests of this owner go now. */
+export function mayBeSentTo(
+  { destination }: Pick<AnswerRecord, "destination">,
+  owner: Omit<Bound, "parentId">,
+  definition: ProviderDefinition,
+): boolean {
+  const { name, provider, client } = destination;
+  const hosts = hostInputs(definition);
+  return (
+    name === owner.name &&
+    provider === owner.provider &&
+    client === owner.clientRef &&
+    hosts.every((host) => destination.inputs[host] === owner.inputsInForce[host])
+  );
+}
+
+/** All inputs of a client decide hosts. */
+export function clientDestination({
+  id,
+  name,
+  provider,
+  inputs,
+}: Pick<ClientRow, "id" | "name" | "provider" | "inputs">): Destination {
+  return { name, parent: null, provider, client: id, inputs, hosts: Object.keys(inputs), captured: {}, account: {} };
+}
+
+/**
+ * What was captured of a row, as far as one of its tokens vouches for it. Nothing else binds it, and it may fill a host: without
+ * a token it counts as not captured.
+ */
+export function provenCaptures(
+  vault: Pick<TokenVault, "openAccessToken" | "openRefreshToken">,
+  row: Parameters<typeof placeOf>[0] & Pick<TokenRow, "accessToken" | "refreshToken">,
+): Captures {
+  const { captured, accountCaptured, accessToken, refreshToken } = row;
+  if (Object.keys(captured ?? {}).length + Object.keys(accountCaptured ?? {}).length === 0) return none;
+  const place = placeOf(row);
+  const opens =
+    vouches(refreshToken, (record) => vault.openRefreshToken(record, place)) ||
+    vouches(accessToken, (record) => vault.openAccessToken(record, place));
+  return opens ? { captured, accountCaptured } : none;
+}
+
+function vouches(record: Uint8Array | null, open: (record: Uint8Array) => string): boolean {
+  try {
+    return record !== null && typeof open(record) === "string";
+  } catch {
+    return false;
+  }
+}
+
+/** What a person entrusted a connection with: what a login needs, and inputs that are secrets. In the clear. */
+export type Entrusted = { credentials: Record<string, string>; secretInputs: Record<string, string> };
+
+const inputPrefix = "inputs.";
+
+/** Both in one sealed record: inputs under their full name. */
+export function joinEntrusted({ credentials, secretInputs }: Entrusted): Record<string, string> {
+  const inputs = Object.entries(secretInputs).map(([name, value]) => [`${inputPrefix}${name}`, value] as const);
+  return { ...credentials, ...Object.fromEntries(inputs) };
+}
+
+function splitEntrusted(joined: Readonly<Record<string, string>>): Entrusted {
+  const entries = Object.entries(joined);
+  const inputs = entries.filter(([name]) => name.startsWith(inputPrefix));
+  return {
+    credentials: Object.fromEntries(entries.filter(([name]) => !name.startsWith(inputPrefix))),
+    secretInputs: Object.fromEntries(inputs.map(([name, value]) => [name.slice(inputPrefix.length), value])),
+  };
+}
+
+type EntrustedRow = Parameters<typeof entrustedPlace>[0] & Pick<TokenRow, "credentials" | "credentialsRevision">;
+
+/** Opens what a connection was entrusted with; nothing where there is nothing. */
+export function openEntrusted(
+  vault: Pick<TokenVault, "openCredentials">,
+  row: EntrustedRow | { credentials?: never },
+): Entrusted {
+  if (!row.credentials) return splitEntrusted({});
+  const place = entrustedPlace(row, { revision: row.credentialsRevision });
+  return splitEntrusted(vault.openCredentials(row.credentials, place));
+}

@@ -1,0 +1,470 @@
+import { createDecipheriv } from "node:crypto";
+import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import type { SpoolPlace } from "./coordination/spool.ts";
+import { StartupError } from "./errors.ts";
+import type { ProvenClient, ProvenHeldGrant, ProvenKey, ProvenLink } from "./proven-rows.ts";
+import type { ProviderDefinition } from "./providers/format/definition.ts";
+import { hostInputs } from "./providers/format/requirements.ts";
+import { migrationLock, type MigrationSession } from "./store/migrate.ts";
+import { tokenColumns, type TokenRow } from "./store/token-row.ts";
+import {
+  type AnswerRecord,
+  clientDestination,
+  entrustedDestination,
+  entrustedPlace,
+  grantedFor,
+  placeOf,
+  readRecord,
+  sealRecord,
+} from "./tokens/seal.ts";
+import type { Place } from "./vault/envelope.ts";
+import { createKeyring, keyCheckPlace, type Keyring, sealKeyCheck, verifyKeyring } from "./vault/keyring.ts";
+import * as places from "./vault/vault.ts";
+
+/** What this process's own folder remembers: that it has seen a database of the sealed format. */
+export type FormatMemory = { isKept(): boolean; keep(): Promise<void> };
+
+/** A file of `DATA_DIR`. Whoever deletes it lets a database from before be taken once more. */
+export function createFormatMemory(path: string): FormatMemory {
+  return {
+    isKept: () => existsSync(path),
+    keep: async () =>
+      await writeFile(path, "2\n", { mode: 0o600, flush: true }).catch((error: NodeJS.ErrnoException) => {
+        throw new StartupError(`DATA_DIR: ${path} cannot be written (${error.code})`);
+      }),
+  };
+}
+
+export type SealedFormatParts = {
+  keys: readonly { id: string; key: Buffer }[];
+  definitions: Resealing["definitions"];
+  onSetAside: Resealing["onSetAside"];
+  memory: FormatMemory;
+  /** The spool in this process's own folder. */
+  files: SpoolPlace;
+  /** The spool that all replicas share; null: there is none. @throws StartupError when it does not answer */
+  shared: () => Promise<(SpoolPlace & AsyncDisposable) | null>;
+};
+
+/**
+ * Makes sure that a database has sealed format 2, in which secrets are bound to where they are sent and rows are proven, and that
+ * this keyring fits it. Called at every start, on a session of its own, after the migrations and under their lock.
+ *
+ * The mark is the check record of each key in `encryption_keys`: from the first one in the new form on, the old one is refused for
+ * good. All is sealed anew in one transaction together with the marks: a start that dies on the way leaves the database as it was,
+ * and the next one begins again. What a database tells of itself (docs/decisions/0017):
+ *
+ * | `encryption_keys`        | elsewhere                     | it is                                              |
+ * | ------------------------ | ----------------------------- | -------------------------------------------------- |
+ * | empty                    | empty                         | new: it begins with the mark                       |
+ * | empty                    | anything                      | robbed of its marks: refused                       |
+ * | old form                 | nothing of the new form       | from before: sealed anew, unless this folder knows better |
+ * | old form                 | anything of the new form      | robbed of its marks: refused                       |
+ * | new form                 |                               | ready; a key that is new here gets its mark        |
+ *
+ * @throws StartupError for what the operator must look at
+ */
+export async function establishSealedFormat(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
+  await session.execute("BEGIN");
+  try {
+    await session.query("SELECT pg_advisory_xact_lock($1)::text", [migrationLock]);
+    await establish(session, parts);
+    await session.execute("COMMIT");
+  } catch (error) {
+    await session.execute("ROLLBACK").catch(() => undefined); // a lost connection has rolled back already
+    throw error;
+  }
+  if (!parts.memory.isKept()) await parts.memory.keep();
+}
+
+async function establish(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
+  const { keys, memory, files } = parts;
+  const keyring = createKeyring(keys);
+  const marks = await session.query<{ id: string; check: Uint8Array }>(
+    `SELECT id, check_sealed AS "check" FROM encryption_keys`,
+  );
+  const resealing: Resealing = {
+    session,
+    keyring,
+    definitions: parts.definitions,
+    onSetAside: parts.onSetAside,
+    openOld: opener(keys),
+  };
+  if (marks.length === 0) {
+    if (await finds(session, anything)) throw robbed("its table encryption_keys is empty, and other tables are not");
+  } else if (marks.every(({ check }) => isOldFormat(check))) {
+    verifyOldMarks(keys, marks);
+    if (await finds(session, anythingNew)) {
+      throw robbed("its encryption_keys have the form from before, and other rows do not");
+    }
+    if (memory.isKept()) {
+      throw robbed(
+        "its encryption_keys have the form from before; delete the file sealed-format in DATA_DIR if it is an old backup",
+      );
+    }
+    await using shared = await parts.shared();
+    await resealDatabase(resealing);
+    await resealSpools(resealing, shared === null ? [files] : [files, shared]);
+    await session.execute("DELETE FROM encryption_keys");
+  } else {
+    verifyKeyring(keyring, marks);
+    // A folder from before, of another replica than the one that has sealed the database anew.
+    if (!memory.isKept()) await resealSpools(resealing, [files]);
+  }
+  for (const key of keys) {
+    await session.query("INSERT INTO encryption_keys (id, check_sealed) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", [
+      key.id,
+      sealKeyCheck(key),
+    ]);
+  }
+}
+
+const tables = ["api_keys", "clients", "connections", "consent_links", "held_grants"];
+const anything = tables.map((table) => `EXISTS (SELECT 1 FROM ${table})`);
+const sealedColumns = {
+  clients: ["secret_sealed"],
+  connections: ["access_token_sealed", "refresh_token_sealed", "credentials_sealed"],
+  candidates: ["record_sealed"],
+  unread_answers: ["answer_sealed"],
+  held_grants: ["record_sealed"],
+};
+/** The first byte of a record is its format; each look stops at the first row that is found. */
+const anythingNew = [
+  ...tables.map((table) => `EXISTS (SELECT 1 FROM ${table} WHERE mac IS NOT NULL)`),
+  ...Object.entries(sealedColumns).flatMap(([table, columns]) =>
+    columns.map((column) => `EXISTS (SELECT 1 FROM ${table} WHERE substr(${column}, 1, 1) = '\\x02')`),
+  ),
+];
+
+async function finds(session: MigrationSession, conditions: readonly string[]): Promise<boolean> {
+  const [row] = await session.query<{ found: boolean }>(`SELECT ${conditions.join(" OR ")} AS found`);
+  return row?.found === true;
+}
+
+function robbed(what: string): StartupError {
+  return new StartupError(
+    `DATABASE_URL (or DATA_DIR, without one): the database has lost the mark of its sealed format: ${what}. Somebody may have changed it by hand: restore a backup, see docs/security.md`,
+  );
+}
+
+function opener(keys: SealedFormatParts["keys"]): Resealing["openOld"] {
+  const byId = new Map(keys.map(({ id, key }) => [id, key]));
+  return (record, place) => openOldFormat(record, (id) => byId.get(id), place);
+}
+
+function verifyOldMarks(keys: SealedFormatParts["keys"], marks: readonly { id: string; check: Uint8Array }[]): void {
+  const openOld = opener(keys);
+  const open = (record: Uint8Array, id: string) => openOld(record, keyCheckPlace(id));
+  verifyKeyring({ ids: keys.map(({ id }) => id), open: (record, place) => open(record, place.row) }, marks);
+}
+
+export type Resealing = {
+  session: MigrationSession;
+  keyring: Keyring;
+  /** By the provider's id; undefined: it is gone. */
+  definitions: (id: string) => ProviderDefinition | undefined;
+  /** Opens a record of the form from before. @throws when it does not open */
+  openOld: (record: Uint8Array, place: Place) => string;
+  /** Told of a row that cannot be proven, since it holds what no broker writes: it stays as it is, and counts for nothing. */
+  onSetAside: (row: { table: string; id: string; name: string | null }) => void;
+};
+
+type Sealed = Uint8Array | null;
+const batchSize = 500;
+
+/** Seals everything in the database for its destination, and proves every row. What did not open before does not open after. */
+export async function resealDatabase(given: Resealing): Promise<void> {
+  const vault = places.createTokenVault(given.keyring);
+  const reseal = resealer(given);
+  const bound = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
+
+  await eachRow<TokenRow>(
+    given,
+    { table: "connections", select: `SELECT ${tokenColumns.sql} FROM connections c` },
+    (row) => {
+      const hosts = hostsFor(given, row);
+      const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
+      return [
+        `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
+           mac = $5 WHERE id = $1::uuid`,
+        [
+          row.id,
+          reseal(row.accessToken, places.accessTokenPlace(bound(row))),
+          reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
+          reseal(row.credentials, places.credentialsPlace(entrusted)),
+          vault.connections.sign(row),
+        ],
+      ];
+    },
+  );
+
+  await eachRow<ProvenClient & { secret: Sealed; previousSecret: Sealed }>(
+    given,
+    {
+      table: "clients",
+      select: `SELECT c.id::text AS id, c.name, c.provider, c.client_id AS "clientId", c.connections AS patterns, c.scopes, c.inputs, c.own_redirect_uri AS "ownRedirectUri",
+       c.secret_revision AS "secretRevision", c.secret_sealed AS secret, c.previous_secret_sealed AS "previousSecret"
+     FROM clients c`,
+    },
+    (client) => {
+      const destination = clientDestination(client);
+      const at = (revision: number) => places.clientSecretPlace({ clientId: client.id, revision, destination });
+      return [
+        "UPDATE clients SET secret_sealed = $2, previous_secret_sealed = $3, mac = $4 WHERE id = $1::uuid",
+        [
+          client.id,
+          reseal(client.secret, at(client.secretRevision)),
+          reseal(client.previousSecret, at(client.secretRevision - 1)),
+          vault.clients.sign(client),
+        ],
+      ];
+    },
+  );
+
+  await eachRow<ProvenKey>(
+    given,
+    {
+      table: "api_keys",
+      select: `SELECT c.id, c.name, c.secret_hash AS "secretHash", c.abilities, c.connections, c.expires_at AS "expiresAt",
+       c.revoked_at AS "revokedAt", c.created_at AS "createdAt" FROM api_keys c`,
+    },
+    (key) => ["UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)]],
+  );
+
+  await eachRow<ProvenLink>(
+    given,
+    {
+      table: "consent_links",
+      select: `SELECT c.id, c.connection_id::text AS "connectionId", c.secret_hash AS "secretHash", c.return_to AS "returnTo", c.manual,
+       c.purpose, c.created_by AS "createdBy", c.expires_at AS "expiresAt", c.claimed_by AS "claimedBy" FROM consent_links c`,
+    },
+    (link) => ["UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)]],
+  );
+
+  await eachRow<{ id: string; connectionId: string; generation: number; answer: Uint8Array }>(
+    given,
+    {
+      table: "unread_answers",
+      select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.generation, c.answer_sealed AS answer
+     FROM unread_answers c`,
+    },
+    ({ id, answer, ...at }) => [
+      "UPDATE unread_answers SET answer_sealed = $2 WHERE id = $1::uuid",
+      [id, reseal(answer, places.answerPlace(at))],
+    ],
+  );
+
+  await eachRow<{ id: string; connectionId: string; generation: number; record: Uint8Array }>(
+    given,
+    {
+      table: "candidates",
+      select: `SELECT c.attempt_id::text AS id, c.connection_id::text AS "connectionId", c.base_generation AS generation,
+       c.record_sealed AS record FROM candidates c`,
+      id: "c.attempt_id",
+    },
+    async ({ id, ...candidate }) => {
+      const record = await resealRecord(given, candidate);
+      return ["UPDATE candidates SET record_sealed = $2 WHERE attempt_id = $1::uuid", [id, record]];
+    },
+  );
+
+  await eachRow<ProvenHeldGrant & { id: string; record: Uint8Array }>(
+    given,
+    {
+      table: "held_grants",
+      select: `SELECT c.attempt_id::text AS id, c.attempt_id::text AS "attemptId", c.connection_id::text AS "connectionId", c.generation,
+       c.account, c.account_label AS "accountLabel", c.link_id AS "linkId", c.accepted, c.record_sealed AS record
+     FROM held_grants c`,
+      id: "c.attempt_id",
+    },
+    async (held) => {
+      const record = await resealRecord(given, held);
+      const proof = vault.heldGrants.sign(held);
+      return [
+        "UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid",
+        [held.id, record, proof],
+      ];
+    },
+  );
+
+  await resealDeviceCodes(given);
+}
+
+/** A code with what its person is shown of it, which stood beside it, and with the scopes that the connection asks for. */
+async function resealDeviceCodes(given: Resealing): Promise<void> {
+  type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Record<string, unknown>;
+  await eachRow<Device>(
+    given,
+    {
+      table: "device_authorizations",
+      select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.device_code_sealed AS "deviceCode", c.link_id AS "linkId",
+       c.user_code AS "userCode", c.verification_uri AS "verificationUri",
+       c.verification_uri_complete AS "verificationUriComplete", c.interval_s AS "intervalSeconds",
+       EXTRACT(EPOCH FROM c.expires_at - c.created_at)::int AS "expiresInSeconds" FROM device_authorizations c`,
+    },
+    async ({ id, connectionId, deviceCode, ...shown }) => {
+      const row = await rowOf(given, connectionId);
+      if (row === null) return null;
+      const destination = entrustedDestination(row, hostsFor(given, row));
+      const place = places.deviceCodePlace({ requestId: id, destination });
+      const joined = (code: string) => JSON.stringify({ ...shown, scopes: row.scopes, deviceCode: code });
+      const sealed = resealer(given)(deviceCode, place, joined);
+      return ["UPDATE device_authorizations SET device_code_sealed = $2 WHERE id = $1::uuid", [id, sealed]];
+    },
+  );
+}
+
+/** Answers that wait outside of the database are sealed anew where they wait. */
+export async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Promise<void> {
+  for (const spool of spools) {
+    const entries = await spool.list().catch((error: unknown) => cannot("read", spool, error));
+    for (const entry of entries.filter(({ record }) => isOldFormat(record))) {
+      const record = new Uint8Array(await resealRecord(given, entry));
+      await spool.put({ ...entry, record }).catch((error: unknown) => cannot("written", spool, error));
+    }
+  }
+}
+
+/** None may be missed: what waits in the old form is refused from this start on. */
+function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown): never {
+  const { code = "unknown error" } = error as NodeJS.ErrnoException;
+  const place = name === "redis" ? "REDIS_URL: what waits in Redis" : "DATA_DIR: its folder spool";
+  throw new StartupError(`${place} cannot be ${what} (${code}); this start seals anew what waits there to be stored`);
+}
+
+type Kept = { connectionId: string; generation: number; record: Uint8Array };
+
+/** A kept answer, and the tokens in it, for the destination that its row has. One that does not open stays as it is. */
+async function resealRecord(given: Resealing, kept: Kept): Promise<Uint8Array> {
+  const vault = places.createTokenVault(given.keyring);
+  try {
+    const record = readRecord(given.openOld(kept.record, places.recordPlace(kept)));
+    return sealRecord(vault, await bind(given, record));
+  } catch {
+    return kept.record;
+  }
+}
+
+async function bind(given: Resealing, record: AnswerRecord): Promise<AnswerRecord> {
+  const row = (await rowOf(given, record.connectionId)) ?? (await remainsOf(given, record.connectionId));
+  const hosts = hostsFor(given, row);
+  const accountCaptured = record.account === undefined ? row.accountCaptured : {};
+  const { captured } = record.grant;
+  const at = { ...row, id: record.connectionId, generation: record.sealedFor, captured, accountCaptured };
+  const place = withHosts(placeOf(at), hosts);
+  const reseal = resealer(given);
+  const grant = {
+    ...record.grant,
+    accountCaptured,
+    accessToken: reseal(record.grant.accessToken, places.accessTokenPlace(place)),
+    refreshToken: reseal(record.grant.refreshToken, places.refreshTokenPlace(place)),
+  };
+  const further = await Promise.all((record.further ?? []).map((one) => bind(given, one)));
+  const other = record.other && (await bind(given, record.other));
+  const more = { ...(other && { other }), ...(record.further && { further }) };
+  return { ...record, grant, destination: grantedFor(row, hosts), ...more };
+}
+
+type Bound = Parameters<typeof grantedFor>[0] & Pick<TokenRow, "accountCaptured">;
+
+async function rowOf({ session }: Resealing, id: string): Promise<TokenRow | null> {
+  const sql = `SELECT ${tokenColumns.sql} FROM connections c WHERE c.id = $1::uuid`;
+  return (await session.query<TokenRow>(sql, [id]))[0] ?? null;
+}
+
+/** Of a deleted connection: its answer is revoked within a day, and then of no use any more. */
+async function remainsOf({ session }: Resealing, id: string): Promise<Bound> {
+  const [tombstone] = await session.query<Bound>(
+    `SELECT name, NULL AS "parentId", provider, client_ref::text AS "clientRef", inputs
+       || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = client_ref), '{}') AS "inputsInForce",
+       '{}'::jsonb AS "accountCaptured" FROM tombstones WHERE connection_id = $1::uuid`,
+    [id],
+  );
+  return (
+    tombstone ?? { name: "", parentId: null, provider: "", clientRef: null, inputsInForce: {}, accountCaptured: {} }
+  );
+}
+
+/** Of a provider whose definition is gone, all inputs may fill a host. */
+function hostsFor({ definitions }: Resealing, { provider, inputsInForce }: Pick<Bound, "provider" | "inputsInForce">) {
+  const definition = definitions(provider);
+  return definition === undefined ? Object.keys(inputsInForce) : hostInputs(definition);
+}
+
+function withHosts(at: places.TokenPlace, hosts: readonly string[]): places.TokenPlace {
+  return { ...at, destination: { ...at.destination, hosts } };
+}
+
+/** What does not open under the old form stays as it is: it is one row's trouble, and is told when that row is used. */
+function resealer({ keyring, openOld }: Resealing) {
+  return <Record extends Sealed>(record: Record, place: Place, change = (text: string) => text) => {
+    type Result = Record extends null ? null : Uint8Array<ArrayBuffer>;
+    if (record === null) return null as Result;
+    try {
+      return keyring.seal(change(openOld(record, place)), place) as Result;
+    } catch {
+      return new Uint8Array(record) as Result;
+    }
+  };
+}
+
+/** The statement that changes a row, with its values; null: the row stays as it is. */
+type Change = [sql: string, values: unknown[]] | null;
+
+/** In batches, in the order of ids. A row that holds what nobody can make a proof of is set aside, alone. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- said by who writes the SELECT, as with `query`
+async function eachRow<Row extends { id: string }>(
+  { session, onSetAside }: Resealing,
+  { table, select, id = "c.id" }: { table: string; select: string; id?: string },
+  changeOf: (row: Row) => Change | Promise<Change>,
+): Promise<void> {
+  let rows: Row[] = [];
+  do {
+    const last = rows.at(-1)?.id ?? null;
+    rows = await session.query<Row>(
+      `${select} WHERE $1::text IS NULL OR ${id}::text > $1::text ORDER BY ${id}::text LIMIT ${batchSize}`,
+      [last],
+    );
+    for (const row of rows) {
+      let change: Change;
+      try {
+        change = await changeOf(row);
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error;
+        onSetAside({ table, id: row.id, name: "name" in row ? String(row.name) : null });
+        continue;
+      }
+      if (change !== null) await session.query(change[0], change[1]);
+    }
+    // failpoint: rows sealed anew
+  } while (rows.length === batchSize);
+}
+
+const formatVersion = 1;
+const nonceBytes = 12;
+const tagBytes = 16;
+
+/** Whether a record has the form from before `sealed_format` 2. */
+export function isOldFormat(record: Uint8Array): boolean {
+  return record[0] === formatVersion;
+}
+
+/**
+ * Opens a record of that form: version (1 byte), length of key id (1), key id, nonce (12), tag (16), ciphertext. It binds no
+ * destination. Only the upgrade reads it: sealed-format.ts. @throws Error when it does not open
+ */
+export function openOldFormat(record: Uint8Array, keyOf: (id: string) => Buffer | undefined, place: Place): string {
+  const bytes = Buffer.from(record.buffer, record.byteOffset, record.byteLength);
+  const nonceAt = 2 + (bytes[1] ?? 0);
+  const tagAt = nonceAt + nonceBytes;
+  const key = keyOf(bytes.toString("utf8", 2, nonceAt));
+  if (!isOldFormat(bytes) || key === undefined) throw new Error("not a record of the old form, or its key is not here");
+  const decipher = createDecipheriv("aes-256-gcm", key, bytes.subarray(nonceAt, tagAt), { authTagLength: tagBytes });
+  const { table, row, column, revision } = place;
+  decipher.setAAD(
+    Buffer.concat([bytes.subarray(0, nonceAt), Buffer.from(JSON.stringify([table, row, column, revision]))]),
+  );
+  decipher.setAuthTag(bytes.subarray(tagAt, tagAt + tagBytes));
+  return Buffer.concat([decipher.update(bytes.subarray(tagAt + tagBytes)), decipher.final()]).toString("utf8");
+}
