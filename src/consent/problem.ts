@@ -1,6 +1,6 @@
 import { BrokerError, EgressRefusalError, ProviderBusyError, type ErrorCode } from "../errors.ts";
 
-/** Every way in which a consent can end badly. A closed set: `console/outcome-page.ts` has a page for each. */
+/** Every way in which a consent can end badly. A closed set: `pages/outcome-page.ts` has a page for each. */
 export type ConsentProblem =
   | "malformed"
   | "invalid_state"
