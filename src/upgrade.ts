@@ -159,7 +159,7 @@ function verifyOldMarks(keys: SealedFormatParts["keys"], marks: readonly { id: s
   verifyKeyring({ ids: keys.map(({ id }) => id), open: (record, place) => open(record, place.row) }, marks);
 }
 
-export type Resealing = {
+type Resealing = {
   session: MigrationSession;
   keyring: Keyring;
   /** By the provider's id; undefined: it is gone. */
@@ -174,7 +174,7 @@ type Sealed = Uint8Array | null;
 const batchSize = 500;
 
 /** Seals everything in the database for its destination, and proves every row. What did not open before does not open after. */
-export async function resealDatabase(given: Resealing): Promise<void> {
+async function resealDatabase(given: Resealing): Promise<void> {
   const vault = places.createTokenVault(given.keyring);
   const reseal = resealer(given);
   const bound = (row: TokenRow) => withHosts(placeOf(row), hostsFor(given, row));
@@ -316,7 +316,7 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
 }
 
 /** Answers that wait outside of the database are sealed anew where they wait. */
-export async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Promise<void> {
+async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Promise<void> {
   for (const spool of spools) {
     const entries = await spool.list().catch((error: unknown) => cannot("read", spool, error));
     for (const entry of entries.filter(({ record }) => isOldFormat(record))) {
@@ -446,7 +446,7 @@ const nonceBytes = 12;
 const tagBytes = 16;
 
 /** Whether a record has the form from before `sealed_format` 2. */
-export function isOldFormat(record: Uint8Array): boolean {
+function isOldFormat(record: Uint8Array): boolean {
   return record[0] === formatVersion;
 }
 
@@ -454,7 +454,7 @@ export function isOldFormat(record: Uint8Array): boolean {
  * Opens a record of that form: version (1 byte), length of key id (1), key id, nonce (12), tag (16), ciphertext. It binds no
  * destination. Only the upgrade reads it: sealed-format.ts. @throws Error when it does not open
  */
-export function openOldFormat(record: Uint8Array, keyOf: (id: string) => Buffer | undefined, place: Place): string {
+function openOldFormat(record: Uint8Array, keyOf: (id: string) => Buffer | undefined, place: Place): string {
   const bytes = Buffer.from(record.buffer, record.byteOffset, record.byteLength);
   const nonceAt = 2 + (bytes[1] ?? 0);
   const tagAt = nonceAt + nonceBytes;

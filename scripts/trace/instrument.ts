@@ -1,7 +1,7 @@
 import { parseAst } from "rolldown/parseAst";
 
 /** A node of ESTree, as far as it is looked at here. */
-export type Node = {
+type Node = {
   type: string;
   start: number;
   end: number;
@@ -16,7 +16,7 @@ export type Node = {
 };
 
 /** A function that has a name in the source, or is given one by what it is assigned to. */
-export type NamedFunction = { name: string; node: Node };
+type NamedFunction = { name: string; node: Node };
 
 /** The same source, whose named functions say that they are entered: by their file and name. Lines keep their numbers. */
 export function instrument(file: string, text: string): string {
@@ -39,7 +39,7 @@ export function instrument(file: string, text: string): string {
   return result;
 }
 
-export function namedFunctions(text: string): NamedFunction[] {
+function namedFunctions(text: string): NamedFunction[] {
   const found: NamedFunction[] = [];
   const visit = (value: unknown): void => {
     if (Array.isArray(value)) return value.forEach(visit);

@@ -224,7 +224,7 @@ export async function readClientSecret(
 }
 
 /** The client that a new connection is to have, as the command line names it. */
-export type ClientWish = {
+type ClientWish = {
   provider: Provider;
   grant: string;
   /** The name of a client, or of the one to be made. */
@@ -237,13 +237,13 @@ export type ClientWish = {
 };
 
 /** The client that was found, or the one to be made: `body` is what to send. */
-export type ClientPlan = { name: string; body?: Resource };
+type ClientPlan = { name: string; body?: Resource };
 
 /**
  * Finds the client of a new connection: the one that is named, or the only one of the provider with these inputs. Where there is
  * none it plans a new one, and asks for what that one needs. Nothing is stored yet.
  */
-export async function planClient(session: Session, questions: Questions, wish: ClientWish): Promise<ClientPlan> {
+async function planClient(session: Session, questions: Questions, wish: ClientWish): Promise<ClientPlan> {
   const { name, provider, mayMake } = wish;
   const api = session.api();
   if (name !== undefined) {

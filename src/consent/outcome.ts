@@ -48,7 +48,7 @@ async function recordProblem(parts: ConsentParts, connectionId: string, problem:
 }
 
 /** Seals an ending and notes it for whoever comes again. With Postgres away the ticket alone tells. */
-export async function note(parts: ConsentParts, attempt: Attempt, ending: Ending): Promise<string> {
+async function note(parts: ConsentParts, attempt: Attempt, ending: Ending): Promise<string> {
   const ticket = sealTicket(parts, attempt, ending);
   const noted = parts.attempts.end(attempt, ticket).catch(() => undefined);
   await withDeadline(noted, noteMs, parts.clock);
@@ -84,7 +84,7 @@ const gone: Pick<NotedAttempt, "ticket" | "isOverdue"> = { ticket: null, isOverd
  * The ticket that tells of the same attempt what this one cannot know yet; null: there is none.
  * @throws ConsentError `interrupted` where there will be none
  */
-export async function newerTicket(
+async function newerTicket(
   parts: ConsentParts,
   { ticket, browser }: { ticket: string; browser: string | null },
 ): Promise<string | null> {
@@ -158,12 +158,12 @@ const formOf = ({ ticket, browser, asked }: Asked) => {
 };
 
 /** The hidden field of the form that asks which account it is to be. */
-export function accountCsrf({ formKeys }: Pick<ConsentParts, "formKeys">, at: Asked) {
+function accountCsrf({ formKeys }: Pick<ConsentParts, "formKeys">, at: Asked) {
   return csrfToken(formKeys, formOf(at));
 }
 
 /** The question with the names as they are now; null: nothing waits for its answer any more. */
-export async function askedNow(
+async function askedNow(
   { findHeld, loadContext }: Pick<ConsentParts, "findHeld" | "loadContext">,
   question: Question,
 ): Promise<(Question & { isAccepted: boolean }) | null> {

@@ -186,7 +186,7 @@ type JudgedAnswer = (CodeAnswer & { isProven: true }) | (Refusal & { isProven: b
  * asked, and a code that names none where it must, are failures (RFC 9207, section 2.4), whatever else they say: the name is
  * not repeated.
  */
-export function readAnswer(
+function readAnswer(
   context: AuthorizationContext,
   { query, issuer }: { query: Readonly<Record<string, unknown>>; issuer: ExpectedIssuer },
 ): JudgedAnswer {
@@ -209,7 +209,7 @@ export function readAnswer(
 }
 
 /** What a person is told of an answer without a code. */
-export function endingOfRefusal(context: AuthorizationContext, answer: Refusal): Ending {
+function endingOfRefusal(context: AuthorizationContext, answer: Refusal): Ending {
   const subject = named(context);
   if (answer.kind === "denied") return { ...subject, outcome: "denied" };
   return { outcome: "problem", problem: "provider_refused", detail: answer.detail, subject };
@@ -234,7 +234,7 @@ export async function refuse(
  * An error that came without a usable state of this browser; null: none did. Anybody can write such an address: what it says is
  * shown as text, and changes nothing.
  */
-export function readLostError(
+function readLostError(
   definition: ProviderDefinition | undefined,
   query: Readonly<Record<string, unknown>>,
 ): ConsentError | null {

@@ -33,7 +33,7 @@ export function nameOf({ connectionId, generation, attemptId }: SpoolKey): strin
 }
 
 /** The key that a file is named after; null: it is none of ours, or was never finished. */
-export function keyOf(name: string): SpoolKey | null {
+function keyOf(name: string): SpoolKey | null {
   const [, connectionId, generation, attemptId] = namePattern.exec(name) ?? [];
   if (connectionId === undefined || attemptId === undefined) return null;
   return { connectionId, generation: Number(generation), attemptId };

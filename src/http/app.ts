@@ -97,7 +97,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
 }
 
 /** One line for each answer: the route's pattern, never the URL, whose query may hold codes and states. */
-export function installRequestLog(app: FastifyInstance): void {
+function installRequestLog(app: FastifyInstance): void {
   app.addHook("onResponse", async (request, reply) => {
     const { method, routeOptions, principal, params } = request;
     const { connection } = (params ?? {}) as { connection?: string };

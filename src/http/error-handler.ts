@@ -221,7 +221,7 @@ function problemOf({ code, message, context }: BrokerError): Problem {
 }
 
 /** What a page for a browser needs to know beside the error. Null: nobody gets pages. */
-export type PageFor = { asker: Asker; path: string; methods?: readonly string[] } | null;
+type PageFor = { asker: Asker; path: string; methods?: readonly string[] } | null;
 
 type Answer = { status: number; headers: Record<string, string>; body: string };
 
@@ -250,11 +250,7 @@ function wantsPage({ accept = "", authorization }: AskingHeaders): boolean {
 }
 
 /** Answers with a problem, or for a browser with a page, and the headers that belong to its code. */
-export async function sendProblem(
-  reply: FastifyReply,
-  error: BrokerError,
-  pageFor: PageFor = null,
-): Promise<FastifyReply> {
+async function sendProblem(reply: FastifyReply, error: BrokerError, pageFor: PageFor = null): Promise<FastifyReply> {
   const { retryAfterSeconds } = error.context;
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
@@ -264,7 +260,7 @@ export async function sendProblem(
 }
 
 /** The same as bytes of HTTP/1.1, for a connection that is then closed. `received`: what has come of the request. */
-export async function rawProblem(error: BrokerError, received: string, asker: Asker | null): Promise<string> {
+async function rawProblem(error: BrokerError, received: string, asker: Asker | null): Promise<string> {
   const header = (name: RegExp) => name.exec(received)?.[1];
   const asking = { accept: header(/^accept:([^\r\n]*)/im), authorization: header(/^authorization:([^\r\n]*)/im) };
   const { status, headers, body } = await answerOf(error, asking, asker && { asker, path: "" });

@@ -127,7 +127,7 @@ type Document = {
  * of that name, what has a default is not required, examples stand where OpenAPI 3.1 has them, and each operation names the errors
  * that it may answer with. The schemas of the routes stay as they are: they check requests and write answers.
  */
-export function finishDocument(written: object): object {
+function finishDocument(written: object): object {
   const document = copyOf(written) as Document; // its schemas are those of the routes
   const schemas: Record<string, Schema> = {};
   const problem = nameSchema(copyOf(problemSchema) as Schema, schemas);

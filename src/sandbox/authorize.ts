@@ -1,7 +1,7 @@
 import { html } from "hono/html";
 import { page } from "../pages/layout.ts";
 
-export const sandboxScopes: Readonly<Record<string, string>> = {
+const sandboxScopes: Readonly<Record<string, string>> = {
   read: "read the things in this sandbox",
   write: "change the things in this sandbox",
 };

@@ -141,16 +141,16 @@ const accessSeconds = 90;
 const refreshSeconds = 30 * 24 * 3600;
 
 type Form = Readonly<Record<string, unknown>>;
-export type EndpointAnswer = { status: number; body: Record<string, unknown>; headers?: Record<string, string> };
+type EndpointAnswer = { status: number; body: Record<string, unknown>; headers?: Record<string, string> };
 
 /** A refusal of RFC 6749, section 5.2. */
-export const refusal = (error: string, description: string): EndpointAnswer => ({
+const refusal = (error: string, description: string): EndpointAnswer => ({
   status: 400,
   body: { error, error_description: description },
 });
 
 /** Null: the client is who it says (RFC 6749, section 2.3.1); else the refusal. */
-export function checkClient(
+function checkClient(
   given: { authorization: string | undefined; form: Form },
   client: { clientId: string; clientSecret: string },
 ): EndpointAnswer | null {
@@ -167,10 +167,10 @@ export function checkClient(
   return { ...answer, headers: { "www-authenticate": 'Basic realm="sandbox"' } };
 }
 
-export type TokenParts = { signer: TokenSigner; families: Families; redirectUri: string; now: () => number };
+type TokenParts = { signer: TokenSigner; families: Families; redirectUri: string; now: () => number };
 
 /** The token endpoint (RFC 6749, sections 4.1.3 and 6) for a client that has shown who it is. */
-export function issueTokens(form: Form, parts: TokenParts): EndpointAnswer {
+function issueTokens(form: Form, parts: TokenParts): EndpointAnswer {
   const repeated = Object.entries(form).find(([, value]) => typeof value !== "string");
   if (repeated) return refusal("invalid_request", `${repeated[0]} came more than once`);
   if (form["grant_type"] === "authorization_code") return exchangeCode(form, parts);
@@ -221,7 +221,7 @@ function grant(
 }
 
 /** Revocation (RFC 7009, section 2): either token ends the family; an unknown one is no error. */
-export function revoke(form: Form, { signer, families }: TokenParts): EndpointAnswer {
+function revoke(form: Form, { signer, families }: TokenParts): EndpointAnswer {
   const { token } = form;
   if (typeof token !== "string") return refusal("invalid_request", "token is missing");
   const claims = signer.read("refresh", token) ?? signer.read("access", token);
@@ -246,7 +246,7 @@ function sha256(text: string): Buffer {
 const largestCount = 10_000;
 
 /** The rotation of refresh tokens, with reuse detection (RFC 9700, section 4.14.2). */
-export type Families = {
+type Families = {
   /** Begins one for a code. False: the code was used before, and what came of it dies. */
   start(family: string): boolean;
   /** Spends a refresh token. False: spent before, and the family dies, or dead already. */
@@ -259,7 +259,7 @@ export type Families = {
  * Kept in memory. A family that is unknown, or known at a lower sequence, is taken at the sequence of its token: the token is
  * signed, so an earlier run of this broker, or another replica, has made it.
  */
-export function createFamilies(): Families {
+function createFamilies(): Families {
   const families = new Map<string, { sequence: number; dead: boolean }>();
   const put = (family: string, sequence: number, dead: boolean) => {
     families.delete(family); // so that the map's order is that of last use
@@ -297,16 +297,16 @@ const claimsSchema = Type.Object({
   challenge: Type.Optional(Type.String()),
 });
 
-export type Claims = Static<typeof claimsSchema>;
+type Claims = Static<typeof claimsSchema>;
 
-export type TokenSigner = {
+type TokenSigner = {
   sign(claims: Claims): string;
   /** The claims of a token of this kind that was signed here and has not run out; else null. */
   read(kind: Claims["kind"], token: string): Claims | null;
 };
 
 /** @param options.now epoch milliseconds */
-export function createTokenSigner(options: { signingKey: Uint8Array; now: () => number }): TokenSigner {
+function createTokenSigner(options: { signingKey: Uint8Array; now: () => number }): TokenSigner {
   const mac = (payload: string) => createHmac("sha256", options.signingKey).update(payload).digest();
   return {
     sign(claims) {

@@ -75,7 +75,7 @@ const isAftermath =
   /^Stream isn't writeable|^Cluster isn't ready|^Connection is closed|^Reached the max retries|aborted/;
 
 /** @returns what is wrong and what to do, without any part of the URL; null: another error of the connection has said it */
-export function redisTrouble(error: Error & { lastNodeError?: Error }, { isTls }: { isTls: boolean }): string | null {
+function redisTrouble(error: Error & { lastNodeError?: Error }, { isTls }: { isTls: boolean }): string | null {
   const { message, lastNodeError } = error;
   const unreachable = whyUnreachable(error);
   if (unreachable !== null) return (error as NodeJS.ErrnoException).code === "ETIMEDOUT" && isTls ? plain : unreachable;
@@ -91,7 +91,7 @@ export function redisTrouble(error: Error & { lastNodeError?: Error }, { isTls }
 const plain = "it does not answer in time (ETIMEDOUT); if it speaks no TLS, write redis:// in place of rediss://";
 
 /** @returns what is wrong where a connection is closed before Redis has said anything */
-export function closedAtOnce({ isTls }: { isTls: boolean }): string {
+function closedAtOnce({ isTls }: { isTls: boolean }): string {
   const tls = isTls ? "" : ", and if it expects TLS, write rediss:// in place of redis://";
   return `it closes the connection at once; correct the port${tls}`;
 }
@@ -99,7 +99,7 @@ export function closedAtOnce({ isTls }: { isTls: boolean }): string {
 const oldest = { major: 6, minor: 2 };
 
 /** @returns what to tell of the version in Redis's INFO; null: it will do, or cannot be told */
-export function tooOldRedis(version: string | null): string | null {
+function tooOldRedis(version: string | null): string | null {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(version ?? "") ?? [];
   if (major === undefined || minor === undefined) return null;
   const isOld = Number(major) < oldest.major || (Number(major) === oldest.major && Number(minor) < oldest.minor);

@@ -200,7 +200,7 @@ export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
  * Forgets attempts whose time is over. One that never ended, since its broker was killed, gets its line of the history then, unless
  * the connection has been connected since it began. Nothing depends on it: it never rejects.
  */
-export async function forgetAttempts(prisma: Prisma): Promise<void> {
+async function forgetAttempts(prisma: Prisma): Promise<void> {
   const forgotten = prisma.$executeRaw`
     WITH gone AS (DELETE FROM consent_attempts WHERE attempt_hash IN (SELECT attempt_hash FROM consent_attempts
       WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED) RETURNING link_id, ticket, expires_at)

@@ -328,7 +328,7 @@ export type Wish = {
   rejected: boolean;
 };
 
-export type FreshnessWarning = "min_ttl_exceeds_lifetime" | "recently_refreshed";
+type FreshnessWarning = "min_ttl_exceeds_lifetime" | "recently_refreshed";
 
 /**
  * - `fresh`: hand it out.
@@ -456,7 +456,7 @@ function missingOf({ chain, scopes, grantedScopes, refreshToken, grant }: KnownC
 }
 
 /** This connection ends with this token, as far as anybody knows. */
-export function noRefreshToken(row: KnownConnection["row"]): Warning {
+function noRefreshToken(row: KnownConnection["row"]): Warning {
   return { code: "no_refresh_token", detail: explainLacking({ ...row, hasRefreshToken: row.refreshToken !== null }) };
 }
 

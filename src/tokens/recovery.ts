@@ -179,7 +179,7 @@ function prepareRemains({ sender }: Parts, { destination, grant }: AnswerRecord,
 }
 
 /** What was found, and where: two places may hold the same answer, or one of them something that claims to be it. */
-export type FoundEntry = SpoolEntry & { place: SpoolPlace["name"] };
+type FoundEntry = SpoolEntry & { place: SpoolPlace["name"] };
 
 /** All places that take answers while Postgres cannot. */
 export type Spools = {

@@ -403,7 +403,7 @@ export function askedInVain(said: string, asked: Asked, context: { connection?: 
 }
 
 /** Whether it was the client's id or secret that the provider did not take (RFC 6749, section 5.2). */
-export function isClientRefused({ ok, body }: Pick<Asked, "ok" | "body">): boolean {
+function isClientRefused({ ok, body }: Pick<Asked, "ok" | "body">): boolean {
   const error = ok ? null : readPointer(body, "/error");
   return error === "invalid_client" || error === "unauthorized_client";
 }

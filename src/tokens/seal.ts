@@ -374,7 +374,7 @@ const none: Captures = { captured: {}, accountCaptured: {} };
  * Where the secrets of a connection are sent, as far as it is decided by what stands in rows: the vault seals for it, and opens
  * for no other. `hosts`: the inputs that fill a host by the definition as it is now; for opening, the record names its own.
  */
-export function destinationOf(row: Bound & Captures, hosts: readonly string[] = []): Destination {
+function destinationOf(row: Bound & Captures, hosts: readonly string[] = []): Destination {
   const { name, parentId: parent, provider, clientRef: client, inputsInForce: inputs } = row;
   return { name, parent, provider, client, inputs, hosts, captured: row.captured, account: row.accountCaptured };
 }

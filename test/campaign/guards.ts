@@ -243,7 +243,7 @@ export const guards: readonly Guard[] = [
     file: "src/services/keys.ts",
     find: 'if (row.isSilent) throw encryptionKeyMissing("this API key");',
     replace: "",
-    caughtBy: unit("registry/key-service"),
+    caughtBy: unit("services/key-service"),
   },
   {
     name: "permit: the row is proven once more before its token is sent",
@@ -318,8 +318,8 @@ export const guards: readonly Guard[] = [
   {
     name: "two secrets: the older one is tried before an end is believed",
     file: "src/tokens/refresh.ts",
-    find: 'if (failure.class === "refused_for_good") return true;',
-    replace: "",
+    find: 'if (grant === "password") return false;\n  if (failure.class === "refused_for_good") return true;',
+    replace: 'if (grant === "password") return false;\n',
     caughtBy: contract("databases"),
   },
   {
@@ -327,7 +327,7 @@ export const guards: readonly Guard[] = [
     file: "src/services/keys.ts",
     find: "outageMs: trustSeconds * 1000,",
     replace: "outageMs: Infinity,",
-    caughtBy: unit("registry/key-service"),
+    caughtBy: unit("services/key-service"),
   },
   {
     name: "outages: what concerns one row is none",

@@ -290,7 +290,7 @@ async function waitFor(
 const pollEveryMs = 1000;
 
 /** What was so before the link was shown: a connection that is reconnected has been `connected` all along. */
-export type Watch = {
+type Watch = {
   path: string;
   /** What a person was shown, to be told about: `link` or `code`. */
   shown: string;
@@ -311,7 +311,7 @@ const passing = new Set([
 ]);
 
 /** Looks at a connection before its link or code is shown. `path` is the connection's own, `connection` what it answered. */
-export async function watchConnection(
+async function watchConnection(
   api: ApiClient,
   path: string,
   { connection, shown, endingOf }: Pick<Watch, "shown" | "endingOf"> & { connection: Resource },
@@ -325,7 +325,7 @@ export async function watchConnection(
  * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection; null when `deadlineMs`
  * (by `nowMs`) has passed. @throws CliError when it is disabled or deleted, or after an event that ends the watch
  */
-export async function waitUntilConnected(
+async function waitUntilConnected(
   session: Session,
   { watch, deadlineMs }: { watch: Watch; deadlineMs: number },
 ): Promise<Resource | null> {

@@ -58,7 +58,7 @@ async function checkFile({ output, settings }: Session, { args: [file = ""] }: {
 }
 
 /** `freshet providers try FILE` */
-export function addTryCommand(providers: Command, cli: Cli): void {
+function addTryCommand(providers: Command, cli: Cli): void {
   const command = providers
     .command("try <file>")
     .description("walk one connection through a definition file, without a broker, and show every request and answer")

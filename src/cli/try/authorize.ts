@@ -108,7 +108,7 @@ function tellCallback({ masker, report }: Trial, query: Query, read: string[]): 
 }
 
 /** The parameters that a browser brought back; one that came twice is a list, and counts as absent. */
-export type Query = Record<string, string | string[]>;
+type Query = Record<string, string | string[]>;
 
 /** A listener for one callback, on this machine alone (RFC 8252, section 7.3). */
 export type Loopback = {
@@ -181,7 +181,7 @@ async function readForm(request: IncomingMessage): Promise<URLSearchParams | nul
 }
 
 /** The parameters of a query. */
-export function readQuery(params: URLSearchParams): Query {
+function readQuery(params: URLSearchParams): Query {
   const names = [...new Set(params.keys())];
   return Object.fromEntries(
     names.map((name) => {

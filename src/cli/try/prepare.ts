@@ -107,7 +107,7 @@ function settleInputs(definition: ProviderDefinition, grant: ConnectionGrant, gi
 type Wanted = { session: Session; definition: ProviderDefinition; grant: ConnectionGrant; options: TryOptions };
 
 /** The client's secret, or its key as PEM or JWK; undefined where none is used and none was named. */
-export async function readClientSecret({ session, definition, grant, options }: Wanted): Promise<string | undefined> {
+async function readClientSecret({ session, definition, grant, options }: Wanted): Promise<string | undefined> {
   const isNeeded = needsClientSecret(definition, grant) || isSignatureRead(definition, grant);
   const secret = await readSecret(
     {
@@ -136,12 +136,7 @@ function faultOf(definition: ProviderDefinition, grant: ConnectionGrant, secret:
 }
 
 /** What the definition calls credentials: `username` may be an option, all others are secrets. */
-export async function readCredentials({
-  session,
-  definition,
-  grant,
-  options,
-}: Wanted): Promise<Record<string, string>> {
+async function readCredentials({ session, definition, grant, options }: Wanted): Promise<Record<string, string>> {
   const credentials: Record<string, string> = {};
   for (const name of requiredCredentials(definition, grant)) {
     const isPassword = name === "password";
@@ -154,12 +149,7 @@ export async function readCredentials({
 }
 
 /** The inputs that are secrets, as far as the grant needs them and they have no default. */
-export async function readSecretInputs({
-  session,
-  definition,
-  grant,
-  options,
-}: Wanted): Promise<Record<string, string>> {
+async function readSecretInputs({ session, definition, grant, options }: Wanted): Promise<Record<string, string>> {
   const isSecret = (name: string) => definition.inputs[name]?.secret === true;
   const asArgument = Object.keys(options.input ?? {}).find(isSecret);
   if (asArgument !== undefined) {
@@ -177,7 +167,7 @@ export async function readSecretInputs({
 }
 
 /** The refresh token to import. @throws UsageError without one */
-export async function readRefreshToken({ session, options }: Pick<Wanted, "session" | "options">): Promise<string> {
+async function readRefreshToken({ session, options }: Pick<Wanted, "session" | "options">): Promise<string> {
   const { refreshTokenFile: file } = options;
   return await demand(session, { name: "refresh token", variable: "FRESHET_REFRESH_TOKEN", file });
 }
@@ -232,7 +222,7 @@ export function checkOptions(options: TryOptions): void {
 }
 
 /** What does not fit the definition's grant. @throws UsageError */
-export function checkForGrant(options: TryOptions, grant: ConnectionGrant): void {
+function checkForGrant(options: TryOptions, grant: ConnectionGrant): void {
   const { port, manual, redirectUri, clientSecretFile, passwordFile, refreshTokenFile, username, refresh } = options;
   if (grant === "authorization_code" && isPasted(options) && clientSecretFile === "-") {
     throw new UsageError("The code is pasted on stdin: give the secret by a file, the environment or a prompt");

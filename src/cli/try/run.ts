@@ -134,7 +134,7 @@ function withoutSecrets(error: unknown, masker: Masker): unknown {
 }
 
 /** Whose account it is, by every lookup of the definition. The first that fails ends them, as at the broker. */
-export async function lookUpAccount(trial: Trial): Promise<void> {
+async function lookUpAccount(trial: Trial): Promise<void> {
   for (const [index, lookup] of lookupsOf(trial.definition, trial.grant).entries()) {
     if (!(await runLookup(trial, `lookup ${index + 1}`, lookup))) return;
   }
@@ -174,7 +174,7 @@ function describePlace({ select, pointer }: Lookup): string {
 }
 
 /** What the provider says of the token itself (RFC 7662). */
-export async function introspect(trial: Trial): Promise<void> {
+async function introspect(trial: Trial): Promise<void> {
   const { definition, report } = trial;
   const { introspection } = definition;
   if (introspection === null) return;
@@ -193,7 +193,7 @@ export async function introspect(trial: Trial): Promise<void> {
 }
 
 /** Extra tokens that are not in an answer but exchanged for (RFC 8693). */
-export async function exchangeExtraTokens(trial: Trial): Promise<void> {
+async function exchangeExtraTokens(trial: Trial): Promise<void> {
   for (const { name, exchange } of trial.definition.extraTokens) {
     if (exchange === null) continue;
     const definition = forChain(trial.definition, name);
@@ -211,7 +211,7 @@ export async function exchangeExtraTokens(trial: Trial): Promise<void> {
 }
 
 /** What a caller of the broker is told to send with an API request. */
-export function describeApi(trial: Trial, accessToken: string): void {
+function describeApi(trial: Trial, accessToken: string): void {
   const { definition, report, masker } = trial;
   const request = describeApiRequest({ definition, values: { ...valuesOf(trial), accessToken } });
   const headers = masker.headers(request.headers);
@@ -229,7 +229,7 @@ export function describeApi(trial: Trial, accessToken: string): void {
 }
 
 /** Gives the grant back: the refresh token first, as the broker does. */
-export async function revoke(trial: Trial): Promise<void> {
+async function revoke(trial: Trial): Promise<void> {
   const { definition, report } = trial;
   const { revocation } = definition;
   if (revocation === null) return report.note("nothing is revoked: the definition has no revocation");
@@ -249,7 +249,7 @@ function named({ tokens }: Trial, hint: NamedToken["hint"]): NamedToken | null {
 }
 
 /** One refresh of the set, and of each extra token that has a refresh token of its own; or a new set where there is no other way. */
-export async function refreshOnce(trial: Trial): Promise<void> {
+async function refreshOnce(trial: Trial): Promise<void> {
   const { definition, report, grant } = trial;
   const { minAgeSeconds } = definition.refresh;
   if (minAgeSeconds > 0) {
@@ -266,7 +266,7 @@ export async function refreshOnce(trial: Trial): Promise<void> {
 }
 
 /** The refresh of what `tokens.refreshToken` holds; a granted set takes its place. */
-export async function refresh(trial: Trial): Promise<TokenAnswer> {
+async function refresh(trial: Trial): Promise<TokenAnswer> {
   const { refreshToken } = trial.tokens;
   const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
   const answer = await requestToken(trial, { heading: "refresh", grant: "refresh_token", values });
@@ -283,7 +283,7 @@ export async function refresh(trial: Trial): Promise<TokenAnswer> {
  * How this provider refuses what is no refresh token of its own any more: a broker that does not understand it asks on and on. Last of
  * all, since a used one may end the whole grant.
  */
-export async function presentDeadTokens(trial: Trial): Promise<void> {
+async function presentDeadTokens(trial: Trial): Promise<void> {
   const { definition, grant, report } = trial;
   if (definition.refreshes[grant] === undefined || trial.tokens.refreshToken === undefined) return;
   await presentDead(trial, "a junk refresh token", randomBytes(32).toString("base64url"));

@@ -4,7 +4,7 @@ import { type TObject, type TSchema, Type } from "typebox";
 export const strict = { additionalProperties: false } as const;
 
 const longestSeconds = 315_360_000;
-export const pointerPattern = "^(/[^/]*)+$";
+const pointerPattern = "^(/[^/]*)+$";
 export const namePattern = "^[a-z][a-z0-9_]*$";
 
 export const nullable = <T>(type: string, more: Record<string, unknown> = {}) =>
@@ -14,7 +14,7 @@ export const map = <T extends Record<string, TSchema>>(description: string, prop
   Type.Optional(Type.Object(properties, { ...strict, description }));
 
 /** Null switches off what the extended definition has. */
-export const mapOrNull = <T extends TObject>(schema: T) =>
+const mapOrNull = <T extends TObject>(schema: T) =>
   Type.Optional(Type.Unsafe<Type.Static<T> | null>({ ...schema, type: ["object", "null"] }));
 
 export const text = (description: string) => Type.Optional(Type.String({ minLength: 1, description }));
@@ -120,7 +120,7 @@ export const exchangeKnobs = { ...requestKnobs, grant_type: grantType, fields };
 const otherFields = templates("Exactly the fields that are sent; those of the RFC unless given.");
 
 /** A request beside the token endpoint: authenticated as at the top of `token` unless it says otherwise. */
-export const sideRequestKnobs = { ...requestKnobs, fields: otherFields };
+const sideRequestKnobs = { ...requestKnobs, fields: otherFields };
 
 export const pushed = mapOrNull(
   Type.Object(sideRequestKnobs, {

@@ -258,7 +258,7 @@ const typeNames: Record<string, string> = {
 };
 
 /** Why a dotted path leads to no knob; null: it leads to one, or to an entry that a file may name itself. */
-export function knobFault(path: string): string | null {
+function knobFault(path: string): string | null {
   const steps = path.split(".");
   let at: Schema = asSchema(providerFileSchema);
   // Names of scopes, headers and error rules may hold dots of their own: what is below a free map is not looked at.
@@ -307,7 +307,7 @@ function unknownKnob(path: readonly string[], name: string, known: readonly stri
 }
 
 /** The name that may have been meant, or all that are known. `prefix` goes before the first. */
-export function adviceOn(name: string, known: readonly string[], prefix = ""): string {
+function adviceOn(name: string, known: readonly string[], prefix = ""): string {
   const near = nearest(name, known);
   return near ? `did you mean \`${prefix}${near}\`?` : `known here: ${known.join(", ")}`;
 }
@@ -338,7 +338,7 @@ function originOf(source: string): string {
 }
 
 /** Facts name knobs that exist, and sources that are listed. */
-export function checkFacts({ facts = {}, sources = {} }: ProviderFile): Problem[] {
+function checkFacts({ facts = {}, sources = {} }: ProviderFile): Problem[] {
   return Object.entries(facts).flatMap(([knob, fact]) => {
     const path = ["facts", knob];
     const fault = knobFault(knob);

@@ -126,7 +126,7 @@ type Need = { path: string[]; template: string; advice: string };
 type PlacedList = { path: string[]; lookups: readonly Lookup[] };
 
 /** Every list of lookups: the one at the top of the file, and those of single grants. */
-export function placedLists({ lookups, lookupsByGrant }: ProviderDefinition): PlacedList[] {
+function placedLists({ lookups, lookupsByGrant }: ProviderDefinition): PlacedList[] {
   const special = Object.entries(lookupsByGrant).map(([grant, own]) => ({
     path: ["token", "grants", grant, "after_connect"],
     lookups: own,
@@ -135,7 +135,7 @@ export function placedLists({ lookups, lookupsByGrant }: ProviderDefinition): Pl
 }
 
 /** A lookup can use what those before it in its list have captured; other requests of a grant, what its own list captures. */
-export function checkLookupOrder(definition: ProviderDefinition): Problem[] {
+function checkLookupOrder(definition: ProviderDefinition): Problem[] {
   const lists = placedLists(definition);
   // A name that no lookup captures is told as unknown already.
   const known = new Set(lists.flatMap(({ lookups }) => namesCaptured(lookups)));

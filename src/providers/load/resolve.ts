@@ -149,11 +149,11 @@ function deepFreeze<T>(value: T): T {
 
 type TokenKnobs = NonNullable<ProviderFile["token"]>;
 type GrantKnobs = NonNullable<NonNullable<TokenKnobs["grants"]>["password"]>;
-export type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id" | "scope" | "after_connect">;
+type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id" | "scope" | "after_connect">;
 type SideKnobs = Omit<ExchangeKnobs, "grant_type" | "method"> & { method?: "POST" | "GET" | "DELETE" };
 type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
 
-export function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
+function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
   const { authorization = {} } = file;
   const { callback = {}, pushed } = authorization;
   return {
@@ -179,13 +179,13 @@ export function resolveAuthorization(file: ProviderFile): AuthorizationDefinitio
 }
 
 /** How a grant's first token is asked for. */
-export function firstExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange {
+function firstExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange {
   const knobs = grantKnobs(token, grant);
   return resolveExchange({ token, layers: [knobs], name: grant, clientId: knobs?.client_id });
 }
 
 /** A client credentials grant has no refresh token (RFC 6749, section 4.4.3), unless the file describes its refresh. */
-export function laterExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange | null {
+function laterExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange | null {
   const knobs = grantKnobs(token, grant);
   if (grant === "client_credentials" && !knobs?.refresh) return null;
   const layers = [token.grants?.refresh_token, knobs?.refresh];
@@ -193,24 +193,24 @@ export function laterExchange(token: TokenKnobs, grant: ConnectionGrant): Exchan
 }
 
 /** The exchange of an access token for another one (RFC 8693, section 2.1). */
-export function tokenExchange(token: TokenKnobs, knobs: ExchangeKnobs): Exchange {
+function tokenExchange(token: TokenKnobs, knobs: ExchangeKnobs): Exchange {
   return resolveExchange({ token, layers: [knobs], name: "token_exchange", clientId: undefined });
 }
 
-export function resolveDevice(file: ProviderFile): ProviderRequest {
+function resolveDevice(file: ProviderFile): ProviderRequest {
   return resolveSide(file, file.device ?? {}, { client_id: "{client.id}", scope: "{scope}" });
 }
 
 const namedToken = { token: "{token}", token_type_hint: "{token_type_hint}" };
 
-export function resolveRevocation(file: ProviderFile): RevocationDefinition | null {
+function resolveRevocation(file: ProviderFile): RevocationDefinition | null {
   const { revocation } = file;
   if (!revocation) return null;
   const side = resolveSide(file, revocation, namedToken);
   return { ...side, token: revocation.token ?? "both", kills: revocation.kills ?? "all" };
 }
 
-export function resolveIntrospection(file: ProviderFile): IntrospectionDefinition | null {
+function resolveIntrospection(file: ProviderFile): IntrospectionDefinition | null {
   const { introspection } = file;
   if (!introspection) return null;
   const expires = { from: "expires_at", pointer: "/exp", ...introspection.expires } as const;
@@ -222,7 +222,7 @@ export function resolveIntrospection(file: ProviderFile): IntrospectionDefinitio
   };
 }
 
-export function resolveLookup(file: ProviderFile, lookup: LookupKnobs): Lookup {
+function resolveLookup(file: ProviderFile, lookup: LookupKnobs): Lookup {
   const { request, select } = lookup;
   return {
     request: request ? resolveLookupRequest(file, request) : null,
@@ -263,7 +263,7 @@ function resolveSide(
 }
 
 /** What the file says of a grant under `token.grants`. */
-export function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
+function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
   return grant === "import" ? undefined : token.grants?.[grant];
 }
 
@@ -336,7 +336,7 @@ export function withoutNull(map: Readonly<Record<string, string | null>>): Recor
   return Object.fromEntries(entries);
 }
 
-export function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<string, string | null> {
+function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<string, string | null> {
   return Object.fromEntries(Object.entries(map).map(([key, value]) => [key.toLowerCase(), value]));
 }
 
@@ -365,7 +365,7 @@ const nowhere: TokenPointers = {
   refreshExpires: { ...standardPointers.refreshExpires, pointer: "" },
 };
 
-export function resolveResponse(response: ResponseKnobs, separator: string): ResponseRules {
+function resolveResponse(response: ResponseKnobs, separator: string): ResponseRules {
   return {
     ...resolvePointers(response, standardPointers),
     format: response.format ?? "auto",
@@ -376,7 +376,7 @@ export function resolveResponse(response: ResponseKnobs, separator: string): Res
 }
 
 /** An extra token that comes with the other one has pointers of its own; one that is exchanged for, those of an answer. */
-export function resolveExtraToken(knobs: ExtraKnobs, response: ResponseKnobs, exchange: Exchange | null): ExtraToken {
+function resolveExtraToken(knobs: ExtraKnobs, response: ResponseKnobs, exchange: Exchange | null): ExtraToken {
   const usual = resolvePointers(response, standardPointers);
   const granted = resolvePointers(knobs, exchange ? usual : nowhere);
   return {
@@ -403,7 +403,7 @@ function resolvePointers(knobs: PointerKnobs, usual: TokenPointers): TokenPointe
 }
 
 /** `token`: where the token itself is, which may be a JWT. */
-export function resolveLifetime(
+function resolveLifetime(
   knobs: LifetimeKnobs,
   usual: Pick<Lifetime, "pointer" | "fallbackSeconds"> & Partial<Lifetime>,
   token = "",
@@ -422,7 +422,7 @@ export function resolveLifetime(
   };
 }
 
-export function resolveCaptures(captures: CaptureKnobs): Captures {
+function resolveCaptures(captures: CaptureKnobs): Captures {
   const entries = Object.entries(captures).map(([name, capture]) => {
     const { pointer, param, pattern, enum: allowed, default: standIn } = expandCapture(capture);
     const from = pointer ?? param ?? "";

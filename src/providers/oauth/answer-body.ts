@@ -320,7 +320,7 @@ export function strictText(response: TokenResponse): BodyText | null {
  * Every text that a body may have been meant as, the likeliest first: where the label of its compression is wrong or lacking, and
  * in UTF-16 or UTF-32. Each is at most as long as a body may be.
  */
-export function* possibleTexts(response: TokenResponse): Generator<BodyText> {
+function* possibleTexts(response: TokenResponse): Generator<BodyText> {
   const seen = new Set<string>();
   for (const { bytes, complete } of possibleBytes(response)) {
     for (const text of decodings(bytes, charsetOf(response))) {

@@ -46,7 +46,7 @@ export function classifyRefusal(options: Refusal): Verdict & Pick<Failure, "retr
 }
 
 /** The rule of the definition that says what an answer without a token means, if one does. */
-export function decidingRule({ definition, response, body }: Refusal): ErrorRule | undefined {
+function decidingRule({ definition, response, body }: Refusal): ErrorRule | undefined {
   if (isLostByProxy(response)) return undefined;
   const answer = answerOf(response, body);
   return definition.errors.find(
