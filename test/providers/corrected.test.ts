@@ -9,6 +9,15 @@ const corrected: [id: string, knob: string, value: unknown][] = [
   ["discord", "refresh.rotation", "always"],
   ["etsy", "refresh.rotation", "always"],
   ["pipedrive", "refresh.reuse", "dead"],
+  ["quickbooks", "refresh.reuse", "dead"],
+  ["quickbooks", "refresh.grace_s", undefined],
+  ["reddit", "refresh.reuse", "safe"],
+  ["ringcentral", "refresh.rotation", "auto"],
+  ["ringcentral", "refresh.reuse", "until_successor_used"],
+  ["slack", "refresh.old_access_token_dies", false],
+  ["strava", "refresh.old_access_token_dies", false],
+  ["twitch", "refresh.reuse", "safe"],
+  ["twitch", "refresh.old_access_token_dies", false],
 ];
 
 test.each(corrected)("%s: %s is %j", (id, knob, value) => {
