@@ -1,5 +1,6 @@
 import type { ErrorRule, ProviderDefinition, StatedAnswer } from "../../src/providers/format/definition.ts";
-import { budgets } from "../../src/tokens/budgets.ts";
+import { refreshTimes } from "../../src/time.ts";
+import { refusalsBeforeDead } from "../../src/tokens/row-rules.ts";
 import { answerOf } from "./endpoints.ts";
 import { backingOf } from "./facts.ts";
 import { gradeWords } from "./known.ts";
@@ -9,7 +10,7 @@ import { duration } from "./words.ts";
 
 const unlisted = [
   "Any other refusal ends nothing: the token that is still valid is served, and the refresh is tried again later.",
-  `If the same refusal, which no rule and no standard explains, comes ${budgets.refusalsBeforeDead} times over ${duration(budgets.refusedBeforeDeadSeconds)} or more and the access token`,
+  `If the same refusal, which no rule and no standard explains, comes ${refusalsBeforeDead} times over ${duration(refreshTimes.refusedBeforeDeadSeconds)} or more and the access token`,
   "has run out, the connection gets `attention: probably_dead`; it still ends only when somebody says so",
   '([api.md](../api.md), "When a grant has ended").',
 ].join(" ");

@@ -1,12 +1,12 @@
 import type { ProviderDefinition, RefreshRules } from "../../src/providers/format/definition.ts";
-import { budgets } from "../../src/tokens/budgets.ts";
+import { refreshTimes } from "../../src/time.ts";
 import { backingOf } from "./facts.ts";
 import { duration } from "./words.ts";
 
-const waitSeconds = budgets.leaseSeconds + budgets.quietSeconds;
-const graceWaitSeconds = budgets.leaseSeconds + budgets.graceQuietSeconds;
+const waitSeconds = refreshTimes.leaseSeconds + refreshTimes.quietSeconds;
+const graceWaitSeconds = refreshTimes.leaseSeconds + refreshTimes.graceQuietSeconds;
 /** A second request may only begin where its answer would still come inside the window. */
-const shortestGraceSeconds = graceWaitSeconds + budgets.leaseSeconds;
+const shortestGraceSeconds = graceWaitSeconds + refreshTimes.leaseSeconds;
 
 const lost = [
   "If the provider had already handed out a new one, it refuses the old one, and a person must connect again",

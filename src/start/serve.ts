@@ -5,7 +5,7 @@ import type { Config, Environment } from "../config.ts";
 import { cannotListen, isStorageUnavailable } from "../errors.ts";
 import { startMetricsServer } from "../http/routes/health.ts";
 import { createLogger, plainLines } from "../telemetry/logger.ts";
-import { budgets } from "../tokens/budgets.ts";
+import { processTimes } from "../time.ts";
 import { firstSteps, tellStart } from "./first-steps.ts";
 import { firstWarnings } from "./first-warnings.ts";
 
@@ -84,7 +84,7 @@ async function stop(broker: Broker, { shutdownGraceSeconds }: Config, { first, s
   const impatient = signals.next();
   const finish = async () => {
     // Somebody who presses Ctrl-C has no load balancer.
-    if (first === "SIGTERM") await Promise.race([systemClock.sleep(budgets.lameDuckMs), impatient]);
+    if (first === "SIGTERM") await Promise.race([systemClock.sleep(processTimes.lameDuckMs), impatient]);
     await broker.app.close();
     await broker.core.settled();
   };

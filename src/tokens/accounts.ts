@@ -16,6 +16,7 @@ import {
 import type { TokenRequest } from "../providers/oauth/token-request.ts";
 import type { AccountRows, FoundAccount } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
+import { lookupAgainHours } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Sendable, Sender } from "./request.ts";
 import { expiryDate, isUsable, placeOf, schedulerFor } from "./seal.ts";
@@ -115,13 +116,10 @@ export function isNews(before: TokenRow, after: TokenRow | null): after is Token
   return after !== null && after !== before;
 }
 
-/** Hours until a lookup that has failed again is repeated; the last one counts for all later ones. */
-const repeatAfterHours = [0, 1, 4, 24] as const;
-
 /** A lookup that fails is repeated with the next renewal, then less and less often: its provider may never answer it. */
 function mayLookUp({ lookupFailures, lookupFailedAt, authorizedAt, now }: TokenRow): boolean {
   if (lookupFailedAt === null || (authorizedAt !== null && lookupFailedAt < authorizedAt)) return true;
-  const hours = repeatAfterHours[lookupFailures - 1] ?? repeatAfterHours[3];
+  const hours = lookupAgainHours[lookupFailures - 1] ?? lookupAgainHours[3];
   return now.getTime() >= lookupFailedAt.getTime() + hours * 3_600_000;
 }
 

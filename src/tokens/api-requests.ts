@@ -5,7 +5,7 @@ import type { Catalog } from "../providers/load/catalog.ts";
 import { type ApiRequest, describeApiRequest } from "../providers/oauth/side-requests.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { createReadCache } from "../store/read-cache.ts";
-import { budgets } from "./budgets.ts";
+import { callerTimes } from "../time.ts";
 import type { TokenCache } from "./cache.ts";
 
 type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
@@ -18,7 +18,7 @@ export function createRequestDescriber({ cache, catalog, clients, clock }: Optio
   const clientCache = createReadCache<ClientRow>({
     load: async (ids) => new Map((await clients.findMany(ids)).map((client) => [client.id, client])),
     clock,
-    trustMs: budgets.cacheTrustMs,
+    trustMs: callerTimes.cacheTrustMs,
     outageMs: Infinity,
     maxEntries: 10_000,
     supersedes: () => true,

@@ -3,8 +3,8 @@ import { UnreadableSecretError } from "../errors.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { callerTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { budgets } from "./budgets.ts";
 import type { Alarms } from "./core.ts";
 import { isUsable, placeOf } from "./seal.ts";
 
@@ -50,8 +50,6 @@ const maxConnections = 100_000;
 /** Of tokens and scopes, sealed and plain: a provider may give tokens of hundreds of kilobytes. */
 const maxBytes = 128 * 1024 * 1024;
 const maxEnds = 10_000;
-/** A message takes less. */
-const longAfterMs = 60_000;
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
   const known = new Map<string, { name: string; generation: number; furtherIds: Set<string> }>();
@@ -101,7 +99,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       return new Map(found.map((row) => [row.name, openRow(row, askedAt)]));
     },
     clock,
-    trustMs: budgets.cacheTrustMs,
+    trustMs: callerTimes.cacheTrustMs,
     outageMs: Infinity, // while Postgres is gone, a token is served until it runs out
     maxEntries: maxConnections,
     maxBytes,
@@ -141,7 +139,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     end(connectionId, atMs) {
       const family = familyOf(connectionId).map((id) => ({ id, entry: cache.peek(knownOf(id).name)?.row }));
       const own = family.filter(({ id, entry }) => entry?.id === id);
-      if (own.some(({ entry }) => (entry?.now.getTime() ?? 0) > atMs + longAfterMs)) return;
+      if (own.some(({ entry }) => (entry?.now.getTime() ?? 0) > atMs + callerTimes.endNewsMs)) return;
       endedAt.delete(connectionId);
       endedAt.set(connectionId, ++turn);
       if (endedAt.size > maxEnds) endedAt.delete(endedAt.keys().next().value as string);
@@ -173,8 +171,6 @@ export type DatabaseClock = {
   nowMs(): number;
 };
 
-const mostDriftMs = 1000;
-
 /**
  * Keeps the last observed time and advances it by the larger of monotonic and wall time passed: a suspended machine stops
  * the first, somebody setting the clock back stops the second.
@@ -186,7 +182,7 @@ export function createDatabaseClock(clock: Clock): DatabaseClock {
   return {
     isDoubtful() {
       const { wallMs, monotonicMs } = passed();
-      return !isObserved || Math.abs(wallMs - monotonicMs) > mostDriftMs;
+      return !isObserved || Math.abs(wallMs - monotonicMs) > callerTimes.clockDriftMs;
     },
     nowMs() {
       const { wallMs, monotonicMs } = passed();

@@ -13,9 +13,9 @@ import { type ExpectedIdToken, judgeIdToken } from "../providers/oauth/token-res
 import type { AccountRows } from "../store/accounts.ts";
 import type { Clients } from "../store/clients.ts";
 import type { EventType, TokenRow } from "../store/token-row.ts";
+import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { isNews } from "./accounts.ts";
-import { budgets } from "./budgets.ts";
 import type { TokenCache } from "./cache.ts";
 import type { RefreshObserver } from "./core.ts";
 import { createImport, type ImportParts } from "./import.ts";
@@ -84,7 +84,7 @@ export function createEstablish(options: Options): Establish {
     const all = granting.records(sendable, grant, { captured, redirectUri });
     if (mustCompare(sendable)) return await held.compare(sendable, all, linkId);
     const row = await granting.keep(all);
-    const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
+    const known = await withDeadline(lookups.followUp(sendable, row), consentTimes.lookupMs, clock);
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
 
@@ -212,7 +212,7 @@ export function createGranting(parts: GrantingParts): Granting {
       const answeredMs = clock.monotonicMs();
       const kept = await Promise.all(all.map((one) => keeper.keep({ ...one, answeredMs })));
       // A person is told "connected" and reads a token next: a database that is only slow is waited for.
-      await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), budgets.slowStoreMs, clock);
+      await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), consentTimes.slowStoreMs, clock);
       forgetChains(all[0]);
       const stored = kept.map(({ kind, row, holders = [] }, index) => {
         if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile

@@ -16,10 +16,10 @@ import type { Tombstones } from "../store/grants.ts";
 import type { RequestLimits } from "../store/request-limits.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { refreshTimes } from "../time.ts";
 import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { createAccounts } from "./accounts.ts";
-import { budgets } from "./budgets.ts";
 import { createDatabaseClock, createTokenCache } from "./cache.ts";
 import { createEstablish, createGranting } from "./connect.ts";
 import { createDevices } from "./devices.ts";
@@ -163,7 +163,11 @@ export function createTokenCore(parts: TokenCoreParts) {
 }
 
 /** Of a connection's own token, when a further one is exchanged for it. */
-const subjectWish = { minTtlSeconds: 60, rejectedVersion: null, waitSeconds: 10 };
+const subjectWish = {
+  minTtlSeconds: refreshTimes.subjectTtlSeconds,
+  rejectedVersion: null,
+  waitSeconds: refreshTimes.subjectWaitSeconds,
+};
 
 /** Runs `work` again when `epoch` has moved since it last succeeded, and a while after it was not complete. */
 function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Clock): () => Promise<void> {
@@ -174,7 +178,7 @@ function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Cl
     if (now === done && clock.monotonicMs() < againAtMs) return;
     const isComplete = await work();
     done = now;
-    againAtMs = isComplete ? Infinity : clock.monotonicMs() + budgets.recoverAgainMs;
+    againAtMs = isComplete ? Infinity : clock.monotonicMs() + refreshTimes.recoverAgainMs;
   };
 }
 

@@ -13,6 +13,7 @@ import type { ConsentLinks } from "../store/consents.ts";
 import type { DeviceAuthorizations, DeviceRow } from "../store/devices.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Establish } from "./connect.ts";
 import type { Alarms } from "./core.ts";
@@ -63,14 +64,7 @@ export type DeviceParts = {
   onBackgroundError: (error: unknown) => void;
 };
 
-/** A poll and its store; nobody else polls the same code meanwhile. */
-const leaseSeconds = 60;
 const perRound = 8;
-/** How often a replica looks for codes that others have left behind. */
-const lookMs = 30_000;
-/** RFC 8628, section 3.5. */
-const slowDownSeconds = 5;
-const mostSeconds = 60;
 
 export function createDevices(parts: DeviceParts): Devices {
   const { deviceCodes, rows, establish, sender, limits, vault, clock, isDraining, alarms, onBackgroundError } = parts;
@@ -171,12 +165,13 @@ export function createDevices(parts: DeviceParts): Devices {
 
     async round() {
       if (clock.monotonicMs() < nextLookMs) return;
-      nextLookMs = clock.monotonicMs() + lookMs;
+      nextLookMs = clock.monotonicMs() + consentTimes.deviceLookMs;
       const limit = isDraining() ? 0 : perRound - polling.size;
-      const due = limit > 0 ? await deviceCodes.claimDue({ limit, leaseSeconds }) : [];
+      const due =
+        limit > 0 ? await deviceCodes.claimDue({ limit, leaseSeconds: consentTimes.devicePollLeaseSeconds }) : [];
       for (const device of due) beginPoll(device);
       const waitSeconds = await deviceCodes.nextDueSeconds();
-      const waitMs = waitSeconds === null ? lookMs : Math.max(waitSeconds, 1) * 1000;
+      const waitMs = waitSeconds === null ? consentTimes.deviceLookMs : Math.max(waitSeconds, 1) * 1000;
       nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + waitMs);
     },
   };
@@ -207,13 +202,16 @@ async function settle(
   const state = readPollState(definition, failure.oauthError);
   if (state === "authorization_pending") return await parts.deviceCodes.postpone(device, device.intervalSeconds);
   if (state === "slow_down") {
-    return await parts.deviceCodes.postpone(device, Math.min(device.intervalSeconds + slowDownSeconds, mostSeconds));
+    return await parts.deviceCodes.postpone(
+      device,
+      Math.min(device.intervalSeconds + consentTimes.deviceSlowDownSeconds, consentTimes.deviceLongestIntervalSeconds),
+    );
   }
   if (state !== null) return await giveUp(parts, device, state);
   if (isRefused(failure)) return await giveUp(parts, device, failure.detail);
   // Away or busy: twice as long, as the RFC says of timeouts.
   const waitSeconds = Math.max(device.intervalSeconds * 2, failure.retryAfterSeconds ?? 0);
-  await parts.deviceCodes.postpone(device, Math.min(waitSeconds, mostSeconds));
+  await parts.deviceCodes.postpone(device, Math.min(waitSeconds, consentTimes.deviceLongestIntervalSeconds));
 }
 
 async function giveUp({ deviceCodes, accounts }: DeviceParts, device: DeviceRow, error: string): Promise<void> {

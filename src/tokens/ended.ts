@@ -5,7 +5,7 @@ import type { ProviderDefinition } from "../providers/format/definition.ts";
 import type { Failure } from "../providers/oauth/grant.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import { budgets } from "./budgets.ts";
+import { refreshTimes } from "../time.ts";
 import type { TokenCache } from "./cache.ts";
 import {
   attempt,
@@ -53,7 +53,7 @@ export function createEnded(parts: EndedParts): Ended {
     const cleared = await recovery.clear(row);
     if (cleared !== "silent" || !mustHearSpools(row, definition.refresh)) return cleared !== "drained";
     const detail = "An answer to an earlier refresh may wait where this replica cannot look now; nothing was sent.";
-    throw new BrokerError("storage_unavailable", detail, inSeconds(row, budgets.quietSeconds));
+    throw new BrokerError("storage_unavailable", detail, inSeconds(row, refreshTimes.quietSeconds));
   };
 
   /** A window of grace is over long since: there, too, a second use counts as theft. */
@@ -65,7 +65,7 @@ export function createEnded(parts: EndedParts): Ended {
   const takePermit = async (row: TokenRow, { definition }: Sendable, by: string): Promise<Permit | null> => {
     const mayStillSend = openSendWindow(clock);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
-    const { leaseSeconds, retryPauseSeconds: pauseSeconds } = budgets;
+    const { leaseSeconds, retryPauseSeconds: pauseSeconds } = refreshTimes;
     const exclusive = definition.refresh.rotation !== "never";
     const permitted = await rows.takeRetryPermit({ ...key, leaseSeconds, pauseSeconds, exclusive, by });
     // That an answer was lost is known, and was counted when the connection ended.
@@ -89,7 +89,7 @@ export function createEnded(parts: EndedParts): Ended {
   const run = async (work: Promise<RefreshOutcome>): Promise<RefreshOutcome | null> => {
     running.add(work);
     void work.catch(() => undefined).finally(() => running.delete(work));
-    return await withDeadline(work, budgets.orderedRefreshMs, clock);
+    return await withDeadline(work, refreshTimes.orderedRefreshMs, clock);
   };
 
   return {
@@ -111,14 +111,14 @@ export function createEnded(parts: EndedParts): Ended {
 
     async end(connectionId, by) {
       const row = await read(connectionId);
-      const ended = await rows.endProbablyDead(row, { by, quietSeconds: budgets.quietSeconds });
+      const ended = await rows.endProbablyDead(row, { by, quietSeconds: refreshTimes.quietSeconds });
       if (ended === null) throw whyNotEnding(await read(connectionId));
       cache.learn(ended);
     },
 
     async lapse() {
       // As before a takeover: a holder who waits for Postgres to store an answer goes first.
-      if (health.uninterruptedMs() >= budgets.uninterruptedMs) await rows.lapseRetries(budgets.quietSeconds);
+      if (health.uninterruptedMs() >= refreshTimes.uninterruptedMs) await rows.lapseRetries(refreshTimes.quietSeconds);
     },
 
     async settled() {
@@ -175,13 +175,13 @@ function whyNoRetry(row: TokenRow): BrokerError {
   if (row.attemptId !== null && row.leaseUntil !== null) {
     const detail = "Another retry of this connection is under way, or nobody knows yet what became of it.";
     const isRunning = row.attemptOutcome === null && row.leaseUntil > row.now;
-    const untilMs = row.leaseUntil.getTime() + budgets.quietSeconds * 1000;
+    const untilMs = row.leaseUntil.getTime() + refreshTimes.quietSeconds * 1000;
     const seconds = isRunning ? 1 : (untilMs - row.now.getTime()) / 1000;
     return new BrokerError("refresh_in_progress", detail, inSeconds(row, seconds));
   }
-  const againMs = (row.retriedAt?.getTime() ?? 0) + budgets.retryPauseSeconds * 1000;
+  const againMs = (row.retriedAt?.getTime() ?? 0) + refreshTimes.retryPauseSeconds * 1000;
   if (againMs > row.now.getTime()) {
-    const detail = `An ended connection is tried once in ${budgets.retryPauseSeconds} seconds at most.`;
+    const detail = `An ended connection is tried once in ${refreshTimes.retryPauseSeconds} seconds at most.`;
     return new BrokerError("rate_limited", detail, inSeconds(row, (againMs - row.now.getTime()) / 1000));
   }
   const detail =
@@ -198,14 +198,18 @@ function failureOf(row: TokenRow, failure: Failure | undefined): BrokerError {
   }
   if (failure.class === "unknown") {
     const detail = `Nobody can tell what the provider made of the retry: ${failure.detail}. If its answer still comes, it is stored; else the connection has ended as before.`;
-    return new BrokerError("provider_unavailable", detail, inSeconds(row, budgets.leaseSeconds + budgets.quietSeconds));
+    return new BrokerError(
+      "provider_unavailable",
+      detail,
+      inSeconds(row, refreshTimes.leaseSeconds + refreshTimes.quietSeconds),
+    );
   }
   return refusal(row, failure);
 }
 
 function whyNotEnding(row: TokenRow): BrokerError {
   if (row.probablyDeadSince !== null && row.attemptId !== null && row.leaseUntil !== null) {
-    const untilMs = row.leaseUntil.getTime() + budgets.quietSeconds * 1000;
+    const untilMs = row.leaseUntil.getTime() + refreshTimes.quietSeconds * 1000;
     const detail = "A request with its refresh token is on its way, or was just now; try again when it is over.";
     return new BrokerError("refresh_in_progress", detail, inSeconds(row, (untilMs - row.now.getTime()) / 1000));
   }

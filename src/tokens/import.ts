@@ -9,9 +9,9 @@ import type { Expiry, Grant } from "../providers/oauth/grant.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { consentTimes, refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Accounts } from "./accounts.ts";
-import { budgets } from "./budgets.ts";
 import type { TokenCache } from "./cache.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Sender } from "./request.ts";
@@ -53,7 +53,7 @@ export function createImport(parts: ImportParts) {
     leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
     const learnt = cache.learn(stored).row;
     for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
-    const known = await withDeadline(followUp(parts, learnt), budgets.lookupMs, clock);
+    const known = await withDeadline(followUp(parts, learnt), consentTimes.lookupMs, clock);
     return known === null ? learnt : cache.learn(known).row;
   };
 }
@@ -79,7 +79,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
   const { grant, sealFor, exclusive, clientId } = given;
   const attemptId = randomUUID();
   let row: TokenRow | null = first;
-  let delayMs = budgets.commitRetryFirstMs as number;
+  let delayMs = refreshTimes.commitRetryFirstMs;
   let faults = 0;
   while (row !== null) {
     const sealed = sealFor(row);
@@ -103,7 +103,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
       observer.commitDelayed(first, error);
       if (!isStorageUnavailable(error) && ++faults > mostFaults) throw error;
       await clock.sleep(delayMs * (0.5 + random()));
-      delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
+      delayMs = Math.min(delayMs * 2, refreshTimes.commitRetryMaxMs);
     }
   }
   return null;

@@ -4,9 +4,8 @@ import type { Limits } from "../providers/format/definition.ts";
 import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
 import type { TokenRequest } from "../providers/oauth/token-request.ts";
 import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
-import { budgets } from "./budgets.ts";
+import { refreshTimes } from "../time.ts";
 import { refusal, type Sendable, type Sender, type SendsBeside } from "./request.ts";
-import { longestRequestedSeconds } from "./row-rules.ts";
 
 /**
  * `cannotWait`: a person waits for it, and what is sent would be lost by the next time, such as a code that a browser has brought.
@@ -59,10 +58,10 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
       client: clientOf(sendable),
       provider: rules.per === "token_host" ? id : null,
       kind: cannotWait ? "person" : isProven ? "refresh" : "first",
-      travelSeconds: budgets.limitTravelSeconds,
-      leaseSeconds: budgets.leaseSeconds,
+      travelSeconds: refreshTimes.limitTravelSeconds,
+      leaseSeconds: refreshTimes.leaseSeconds,
     };
-    const giveUpMs = clock.monotonicMs() + (cannotWait ? budgets.limitPatienceMs : 0);
+    const giveUpMs = clock.monotonicMs() + (cannotWait ? refreshTimes.limitPatienceMs : 0);
     for (;;) {
       const admission = await limits.admit(request).catch(tell);
       if (admission === null || admission.admitted !== null) return admission;
@@ -138,7 +137,7 @@ function closing(answer: TokenAnswer, limits: Limits): TokenAnswer {
 }
 
 function closedFor(retryAfterSeconds: number | undefined, { coolDownSeconds }: Limits): number {
-  return Math.max(coolDownSeconds, Math.min(retryAfterSeconds ?? 0, longestRequestedSeconds));
+  return Math.max(coolDownSeconds, Math.min(retryAfterSeconds ?? 0, refreshTimes.longestRequestedSeconds));
 }
 
 function heldBack(admission: Admission | null, { isOfClient }: { isOfClient: boolean }): Failure {

@@ -5,9 +5,9 @@ import type { Grant } from "../providers/oauth/grant.ts";
 import type { AccountRows, HeldGrant } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { type Accounts, type Identified, isNews } from "./accounts.ts";
-import { budgets } from "./budgets.ts";
 import type { TokenCache } from "./cache.ts";
 import type { Granting } from "./connect.ts";
 import type { Sendable, Sender } from "./request.ts";
@@ -66,7 +66,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
     if (held === null) throw nothingHeld();
     const row = await keepAccepted(held, sendable);
     if (found?.kind === "found") return cache.learn(await lookups.learn(sendable, row, found)).row;
-    const known = await withDeadline(lookups.followUp(sendable, row), budgets.lookupMs, clock);
+    const known = await withDeadline(lookups.followUp(sendable, row), consentTimes.lookupMs, clock);
     return isNews(row, known) ? cache.learn(known).row : row;
   };
 
@@ -97,7 +97,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
       await granting.keep([{ ...own, record: waiting }]);
       const captured = own.record.grant.captured;
       const asked = lookups.identify(sendable, { accessToken: own.grant.accessToken ?? "", captured });
-      const found = (await withDeadline(asked, budgets.lookupMs, clock)) ?? noAnswer;
+      const found = (await withDeadline(asked, consentTimes.lookupMs, clock)) ?? noAnswer;
       const { account, label } = found.kind === "found" ? found : { account: null, label: null };
       const { attemptId } = own.record;
       if (account !== null && account === row.account) {

@@ -8,8 +8,8 @@ import type { AccountRows } from "../store/accounts.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import { nextGeneration, type TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { budgets } from "./budgets.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Spools } from "./recovery.ts";
 import type { Sendable, Sender } from "./request.ts";
@@ -70,14 +70,14 @@ export function createKeeper(parts: KeeperParts): Keeper {
 
   /** Postgres may be away for as long as it likes: the answer waits here, and in the spools. */
   const placePatiently = async (record: AnswerRecord, { row }: Sendable): Promise<Fate> => {
-    let delayMs = budgets.commitRetryFirstMs as number;
+    let delayMs = refreshTimes.commitRetryFirstMs;
     for (;;) {
       try {
         return await placeAnswer(parts, record);
       } catch (error) {
         observer.commitDelayed(row, error);
         await clock.sleep(delayMs * (0.5 + random()));
-        delayMs = Math.min(delayMs * 2, budgets.commitRetryMaxMs);
+        delayMs = Math.min(delayMs * 2, refreshTimes.commitRetryMaxMs);
       }
     }
   };
@@ -96,7 +96,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   const spoolPatiently = async (one: Held): Promise<boolean> => {
     while (!one.isStored) {
       if (await spool(one)) return true;
-      await clock.sleep(budgets.commitRetryMaxMs);
+      await clock.sleep(refreshTimes.commitRetryMaxMs);
     }
     return false;
   };
@@ -132,7 +132,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
         })
         .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
         .finally(() => void held.delete(one));
-      const soon = await withDeadline(storing, budgets.spoolAfterMs, clock);
+      const soon = await withDeadline(storing, refreshTimes.spoolAfterMs, clock);
       const asKept = async (safe: boolean): Promise<Kept> =>
         safe ? { ...asSpooled(answer), stored: storing } : await storing;
       const spooled = soon === null ? spoolPatiently(one).then(asKept) : storing;

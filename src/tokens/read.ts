@@ -7,7 +7,7 @@ import { missingScopes } from "../providers/format/scopes.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { budgets } from "./budgets.ts";
+import { refreshTimes } from "../time.ts";
 import type { DatabaseClock, KnownConnection, TokenCache } from "./cache.ts";
 import type { Refresh, RefreshOutcome } from "./refresh.ts";
 import {
@@ -217,7 +217,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const detail = "This connection has no refresh token to refresh with.";
       throw new BrokerError("grant_not_applicable", detail, { connection: name });
     }
-    const outcome = await withDeadline(fly(row, "required"), budgets.orderedRefreshMs, clock);
+    const outcome = await withDeadline(fly(row, "required"), refreshTimes.orderedRefreshMs, clock);
     if (outcome?.kind === "left") throw shuttingDown(name);
     if (outcome !== null) return outcome;
     throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
@@ -339,8 +339,6 @@ export type Verdict =
   | { kind: "fresh" | "due"; warnings: FreshnessWarning[] }
   | { kind: "stale"; usable: boolean; warnings: FreshnessWarning[] };
 
-const recentlyRefreshedMs = 10_000;
-
 /** True while the provider would still accept the token. */
 export function isLive({ expiresAtMs }: Lifetime, nowMs: number): boolean {
   return expiresAtMs === null || expiresAtMs > nowMs;
@@ -376,7 +374,7 @@ function judgeRejected({
   lifeMs: number;
   remainingMs: number;
 }): Verdict {
-  const young = ageMs < Math.min(recentlyRefreshedMs, lifeMs / 4);
+  const young = ageMs < Math.min(refreshTimes.recentlyRefreshedMs, lifeMs / 4);
   if (young && remainingMs > 0) return { kind: "fresh", warnings: ["recently_refreshed"] };
   return { kind: "stale", usable: false, warnings: [] };
 }
@@ -475,7 +473,7 @@ export function watchPeerRefreshes(
     const key = `${connection}:${generation}`;
     if (outcome === "started") {
       // Longer than its permit no announced refresh counts as running, in case its end is never heard of.
-      runningUntilMs.set(key, clock.monotonicMs() + budgets.leaseSeconds * 1000);
+      runningUntilMs.set(key, clock.monotonicMs() + refreshTimes.leaseSeconds * 1000);
       if (runningUntilMs.size > maxRemembered) runningUntilMs.delete(runningUntilMs.keys().next().value as string);
     } else {
       runningUntilMs.delete(key);

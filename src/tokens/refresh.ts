@@ -12,9 +12,9 @@ import type { DatabaseHealth } from "../store/database-errors.ts";
 import type { PermitKey, RecordedFailure } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { refreshTimes } from "../time.ts";
 import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { budgets } from "./budgets.ts";
 import type { Granting } from "./connect.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
 import type { LimitKeeper } from "./limits.ts";
@@ -32,6 +32,7 @@ import {
   type Need,
   orphanRule,
   refreshableStatuses,
+  refusalsBeforeDead,
   takeoverOf,
 } from "./row-rules.ts";
 import {
@@ -57,10 +58,13 @@ type Flight = { row: TokenRow; need: Need; giveUpAtMs: number; startedOver: bool
 /** There was no permit, or its time to send passed. `isBarred`: an attempt that stands there may not be taken over yet. */
 type Retry = { retry: TokenRow | null; isBarred: boolean };
 
+/** Permits asked for at once in a process: who waits for a connection of the pool uses up its time to send. */
+const permitsAtOnce = 6;
+
 /** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
 export function createRefresh(parts: RefreshParts): Refresh {
   const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
-  const permitGate = createGate(budgets.permitsAtOnce);
+  const permitGate = createGate(permitsAtOnce);
   const recoverer = ({ id }: TokenRow, need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs(id) });
 
   /** Step 4. */
@@ -71,7 +75,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     const takeover = takesOver ? takeoverOf(row, definition.refresh, recoverer(row, need)) : null;
     const request = {
       ...key,
-      leaseSeconds: budgets.leaseSeconds,
+      leaseSeconds: refreshTimes.leaseSeconds,
       statuses: refreshableStatuses(row.grant),
       exclusive: definition.refresh.rotation !== "never",
       orphan: orphanRule(row, definition.refresh),
@@ -134,7 +138,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     const next = { ...flight, row: seen };
     if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(seen, flight.need))) {
       // Refused once more for what the row does not show, such as another connection's request with the same refresh token.
-      if (flight.startedOver) await clock.sleep(budgets.pollFirstMs);
+      if (flight.startedOver) await clock.sleep(refreshTimes.pollFirstMs);
       return await contend({ ...next, startedOver: true });
     }
     // Of an attempt whose outcome nobody knows, or whose owner is gone, no news will come.
@@ -165,8 +169,8 @@ export function createRefresh(parts: RefreshParts): Refresh {
   };
 
   return async (row, need) => {
-    const flight = { row, need, giveUpAtMs: clock.monotonicMs() + budgets.flightMs, startedOver: false };
-    const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, budgets.leaseSeconds * 1000);
+    const flight = { row, need, giveUpAtMs: clock.monotonicMs() + refreshTimes.flightMs, startedOver: false };
+    const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, refreshTimes.leaseSeconds * 1000);
     try {
       // Where locks are silent, marks are too.
       const held = lease.state === "unavailable" ? null : await holdIfGoneBack(parts, row);
@@ -374,7 +378,7 @@ async function tryCandidate(
   if (candidate === null) return null;
   const mayStillSend = openSendWindow(clock);
   const attemptId = randomUUID();
-  const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: budgets.leaseSeconds };
+  const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: refreshTimes.leaseSeconds };
   const tried = await rows.tryCandidate(key, candidate.grant, {
     ...given,
     orphan: orphanRule(row, definition.refresh),
@@ -461,7 +465,7 @@ function secondPlan(
 async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: boolean): Promise<Permit | null> {
   const mayStillSend = openSendWindow(clock);
   const key = { ...permit.key, attemptId: randomUUID() };
-  const row = await rows.swapPermit(permit.key, { attemptId: key.attemptId, leaseSeconds: budgets.leaseSeconds });
+  const row = await rows.swapPermit(permit.key, { attemptId: key.attemptId, leaseSeconds: refreshTimes.leaseSeconds });
   return row === null
     ? null
     : {
@@ -501,8 +505,8 @@ async function settleRetry(
 
 /** The refusal that has just been counted may be one too many. */
 async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): Promise<TokenRow> {
-  if (row.probablyDeadSince !== null || row.refusals < budgets.refusalsBeforeDead) return row;
-  const least = { equal: budgets.refusalsBeforeDead, seconds: budgets.refusedBeforeDeadSeconds };
+  if (row.probablyDeadSince !== null || row.refusals < refusalsBeforeDead) return row;
+  const least = { equal: refusalsBeforeDead, seconds: refreshTimes.refusedBeforeDeadSeconds };
   const judged = await rows.judgeRefusals({ connectionId: row.id, generation: row.generation }, least);
   if (judged !== null) observer.probablyDead(judged);
   return judged ?? row;
@@ -601,8 +605,8 @@ export type Permit = {
 export function openSendWindow(clock: Clock): () => boolean {
   const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
   return () =>
-    clock.monotonicMs() - monotonicMs < budgets.sendWindowMs &&
-    Math.abs(clock.wallMs() - wallMs) < budgets.sendWindowMs;
+    clock.monotonicMs() - monotonicMs < refreshTimes.sendWindowMs &&
+    Math.abs(clock.wallMs() - wallMs) < refreshTimes.sendWindowMs;
 }
 
 /** Second ways to a token that the limits held back, each to be taken at once by the next attempt of its connection. */

@@ -34,10 +34,13 @@ import type { ClientRow, Clients } from "../store/clients.ts";
 import type { Tombstone } from "../store/grants.ts";
 import { lastGeneration, type TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
+import { refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms } from "./core.ts";
 import { firstPlan, isOfLimits, retryAfter } from "./row-rules.ts";
 import { clientDestination, openEntrusted, placeOf, provenCaptures } from "./seal.ts";
+
+const { comeBackSeconds, definitionGoneSeconds } = refreshTimes;
 
 /** What a token request of one connection is made from. Holds plain secrets. */
 export type Sendable<Row = TokenRow> = {
@@ -293,7 +296,10 @@ function isDoubtful(answer: TokenAnswer): boolean {
 
 function definitionGone({ provider, name }: Owner): BrokerError {
   const detail = `This broker has no definition of the provider "${provider}" any more; see PROVIDERS_DIR.`;
-  return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+  return new BrokerError("provider_unavailable", detail, {
+    connection: name,
+    retryAfterSeconds: definitionGoneSeconds,
+  });
 }
 
 function withoutNext({ id, name }: TokenRow): UnreadableSecretError {
@@ -303,7 +309,10 @@ function withoutNext({ id, name }: TokenRow): UnreadableSecretError {
 
 function chainGone({ provider, name, chain }: Owner): BrokerError {
   const detail = `The definition of the provider "${provider}" has no further token "${chain}" any more.`;
-  return new BrokerError("provider_unavailable", detail, { connection: name, retryAfterSeconds: 60 });
+  return new BrokerError("provider_unavailable", detail, {
+    connection: name,
+    retryAfterSeconds: definitionGoneSeconds,
+  });
 }
 
 /** All but the scopes and the secrets that a request spends. */
@@ -366,9 +375,6 @@ function hostOf(sendable: Sendable): string {
   }
 }
 
-/** When to come again where nobody says. */
-const unknownSeconds = 5;
-
 /** What a caller is told when a request that may be made once was refused. */
 export function refusal({ name }: { name: string }, failure: Failure): BrokerError {
   const context = { connection: name };
@@ -378,7 +384,7 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
   if (isRefused(failure)) {
     return new BrokerError("provider_rejected", `The provider refuses: ${failure.detail}`, context);
   }
-  const seconds = failure.closedSeconds ?? failure.retryAfterSeconds ?? unknownSeconds;
+  const seconds = failure.closedSeconds ?? failure.retryAfterSeconds ?? comeBackSeconds;
   const retryAfterSeconds = retryAfter(failure.code, seconds);
   if (failure.code === "blocked_address") {
     return new EgressRefusalError(failure.detail, { ...context, retryAfterSeconds });
@@ -391,14 +397,14 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
 /** What is told of a request beside the token endpoint that came to nothing. `said`: the first words of what people read. */
 export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
   const { status, detail } = asked;
-  if (asked.isBlocked) return new EgressRefusalError(detail, { ...context, retryAfterSeconds: unknownSeconds });
+  if (asked.isBlocked) return new EgressRefusalError(detail, { ...context, retryAfterSeconds: comeBackSeconds });
   const text = `${said}: ${detail}`;
   if (status === 429) {
-    const retryAfterSeconds = retryAfter("rate_limited", asked.retryAfterSeconds ?? unknownSeconds);
+    const retryAfterSeconds = retryAfter("rate_limited", asked.retryAfterSeconds ?? comeBackSeconds);
     return new ProviderBusyError(text, { ...context, retryAfterSeconds });
   }
   const isAway = status === null || status >= 500;
-  if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: unknownSeconds });
+  if (isAway) return new BrokerError("provider_unavailable", text, { ...context, retryAfterSeconds: comeBackSeconds });
   return new BrokerError(isClientRefused(asked) ? "client_rejected" : "provider_rejected", text, context);
 }
 

@@ -3,7 +3,7 @@ import type { ConnectionGrant, ProviderDefinition, RefreshRules } from "../provi
 import type { PermitRequest } from "../store/permits.ts";
 import type { OrphanRule } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import { budgets } from "./budgets.ts";
+import { refreshTimes } from "../time.ts";
 import type { SendPlan } from "./request.ts";
 
 /** What of a definition decides when a token whose last send has no known outcome may be sent again. */
@@ -22,24 +22,24 @@ const promptReuse = new Set(["safe", "until_successor_used", "dead"]);
 
 /** What the permit statement is told about taking over the attempt that stands in `row`; null: it must not be. */
 export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recoverer): PermitRequest["takeover"] {
-  if (row.attemptId === null || recoverer.uninterruptedMs < budgets.uninterruptedMs) return null;
+  if (row.attemptId === null || recoverer.uninterruptedMs < refreshTimes.uninterruptedMs) return null;
   const rules = rulesFor(row, given);
   return {
     seenAttemptId: row.attemptId,
-    quietSeconds: budgets.quietSeconds,
+    quietSeconds: refreshTimes.quietSeconds,
     promptly: recoverer.need === "required" || promptReuse.has(rules.reuse),
     graceSeconds: rules.reuse === "grace" ? rules.graceSeconds : 0,
-    graceQuietSeconds: budgets.graceQuietSeconds,
+    graceQuietSeconds: refreshTimes.graceQuietSeconds,
   };
 }
 
 /** When the sweeper looks at an attempt that its owner leaves behind: as soon as it could be taken over without a caller's need. */
 export function orphanRule(row: TokenRow, given: ReuseRules): OrphanRule {
   const rules = rulesFor(row, given);
-  const inGrace = rules.reuse === "grace" && rules.graceSeconds > budgets.leaseSeconds * 2;
+  const inGrace = rules.reuse === "grace" && rules.graceSeconds > refreshTimes.leaseSeconds * 2;
   return {
     promptly: promptReuse.has(rules.reuse) || inGrace,
-    quietSeconds: inGrace ? budgets.graceQuietSeconds : budgets.quietSeconds,
+    quietSeconds: inGrace ? refreshTimes.graceQuietSeconds : refreshTimes.quietSeconds,
   };
 }
 
@@ -57,7 +57,9 @@ export function mayTakeOver(row: TokenRow, rules: ReuseRules, recoverer: Recover
 /** When the attempt in `row` is past its lease and quiet period, in milliseconds by Postgres's clock; null: none stands there. */
 export function abandonedAtMs(row: TokenRow, rules: ReuseRules): number | null {
   if (row.leaseUntil === null) return null;
-  const quietSeconds = isInGrace(row, rulesFor(row, rules)) ? budgets.graceQuietSeconds : budgets.quietSeconds;
+  const quietSeconds = isInGrace(row, rulesFor(row, rules))
+    ? refreshTimes.graceQuietSeconds
+    : refreshTimes.quietSeconds;
   return row.leaseUntil.getTime() + quietSeconds * 1000;
 }
 
@@ -65,7 +67,7 @@ export function abandonedAtMs(row: TokenRow, rules: ReuseRules): number | null {
 function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
   if (rules.reuse !== "grace" || row.attemptStartedAt === null) return false;
   const endsMs = row.attemptStartedAt.getTime() + rules.graceSeconds * 1000;
-  return row.now.getTime() + budgets.leaseSeconds * 1000 < endsMs;
+  return row.now.getTime() + refreshTimes.leaseSeconds * 1000 < endsMs;
 }
 
 /**
@@ -112,8 +114,8 @@ export function isOfLimits(code: string | null): boolean {
 
 /** Seconds for a Retry-After header, after this failure: from 1 to 60, or to an hour where limits say so. */
 export function retryAfter(code: string | null, seconds: number): number {
-  const most = isOfLimits(code) ? budgets.limitRetryAfterMaxSeconds : budgets.retryAfterMaxSeconds;
-  return Math.min(Math.max(Math.ceil(seconds), budgets.retryAfterMinSeconds), most);
+  const most = isOfLimits(code) ? refreshTimes.limitRetryAfterMaxSeconds : refreshTimes.retryAfterMaxSeconds;
+  return Math.min(Math.max(Math.ceil(seconds), refreshTimes.retryAfterMinSeconds), most);
 }
 
 /** Why there is no usable token, told from the row alone: every replica gives the same answer. */
@@ -134,7 +136,7 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
       "The broker's database was restored from before this connection's newest token; an operator must run `freshet recover`.";
     return new BrokerError("storage_unavailable", detail, {
       ...context,
-      retryAfterSeconds: budgets.retryAfterMaxSeconds,
+      retryAfterSeconds: refreshTimes.retryAfterMaxSeconds,
     });
   }
   if (row.lastErrorCode === "invalid_client") {
@@ -270,8 +272,8 @@ export function explainLacking({ grant, scopes, grantedScopes, hasRefreshToken }
   return `${ends} ${scope} Some give one only with the first consent: remove this application's access in the account's settings at the provider. Then connect it again.`;
 }
 
-/** A longer Retry-After is not believed. */
-export const longestRequestedSeconds = 3600;
+/** Equal refusals that say nothing about the grant, until somebody is told that it is probably dead. */
+export const refusalsBeforeDead = 5;
 
 /**
  * Seconds until the next try after the n-th failure in a row: exponential with full jitter, and never earlier than the
@@ -282,8 +284,11 @@ export function backoffSeconds(
   retryAfterSeconds: number | undefined,
   random: () => number,
 ): number {
-  const cap = Math.min(budgets.backoffBaseSeconds * 2 ** Math.min(failuresBefore, 30), budgets.backoffMaxSeconds);
-  const requested = Math.min(retryAfterSeconds ?? 0, longestRequestedSeconds);
+  const cap = Math.min(
+    refreshTimes.backoffBaseSeconds * 2 ** Math.min(failuresBefore, 30),
+    refreshTimes.backoffMaxSeconds,
+  );
+  const requested = Math.min(retryAfterSeconds ?? 0, refreshTimes.longestRequestedSeconds);
   return Math.max(random() * cap, requested);
 }
 
@@ -308,7 +313,6 @@ export type Schedule = {
 };
 
 const jitterFraction = 0.05;
-const longestMarginMs = 86_400_000;
 const marginFraction = 0.1;
 
 /** Pure: the same ends, rules and random numbers give the same schedule. */
@@ -349,6 +353,6 @@ function keepAliveTerms(ends: Ends, { idleLifeSeconds, absoluteLifeSeconds }: Ru
 
 /** A tenth of the life before its end, at most a day, spread so that what began together does not come together. */
 function beforeEnd({ fromMs, endMs }: Term, random: () => number): number {
-  const marginMs = Math.min((endMs - fromMs) * marginFraction, longestMarginMs);
+  const marginMs = Math.min((endMs - fromMs) * marginFraction, refreshTimes.keepAliveMarginMs);
   return endMs - marginMs * (1 + random());
 }

@@ -11,6 +11,7 @@ import type { Expiry, Grant } from "../providers/oauth/grant.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import { type EventType, nextGeneration, type TokenRow } from "../store/token-row.ts";
+import { providerTimes, refreshTimes } from "../time.ts";
 import type { Destination } from "../vault/envelope.ts";
 import type { EntrustedPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
 import type { Sendable } from "./request.ts";
@@ -79,7 +80,7 @@ export function sealGrant(
   const destination = destinationOf({ ...base, captured }, hosts);
   const place = { connectionId: base.id, generation: nextGeneration(base), destination };
   const isOver = accessToken === null || !isUsable(accessToken);
-  const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, unstatedSeconds);
+  const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, refreshTimes.unstatedLifetimeSeconds);
   const keepsRefreshToken = grant.refreshToken === undefined && refreshToken !== null;
   const refreshTokenExpiresAt = isUseless ? null : expiryDate(grant.refreshExpiry, sentAt, null);
   const ends = {
@@ -119,17 +120,15 @@ const unusableToken = {
     "The provider's newest access token holds a character that no header can carry: a control character, or one beyond ASCII. It is stored and not handed out; a refresh may bring another one.",
 };
 
-const unstatedSeconds = 3600;
-/** Ten years: whatever lives longer counts as that. */
-const longestSeconds = 315_360_000;
-
 /** When a token runs out that was asked for at `sentAt`; null: never. At most ten years, and never before it was asked for. */
 export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date | null {
   if (expiry.kind === "never") return null;
   const sentSeconds = sentAt.getTime() / 1000;
   const stated =
     expiry.kind === "at" ? expiry.epochSeconds - sentSeconds : expiry.kind === "in" ? expiry.seconds : unstated;
-  return stated === null ? null : new Date((sentSeconds + Math.min(Math.max(stated, 0), longestSeconds)) * 1000);
+  return stated === null
+    ? null
+    : new Date((sentSeconds + Math.min(Math.max(stated, 0), providerTimes.longestLifetimeSeconds)) * 1000);
 }
 
 /** One answer of a token endpoint, and the row that it is for. */

@@ -3,7 +3,7 @@ import { isStorageUnavailable } from "../errors.ts";
 import type { Failure } from "../providers/oauth/grant.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { budgets } from "./budgets.ts";
+import { refreshTimes } from "../time.ts";
 import type { RefreshOutcome } from "./refresh.ts";
 import { backoffSeconds, canRenew } from "./row-rules.ts";
 
@@ -40,9 +40,6 @@ const requestsPerHost = 8;
 const perClaim = 16;
 /** Of one provider; the others' turn comes before more of them. */
 const maxQueued = 8;
-const queuePollMs = 50;
-const tidyMs = 3_600_000;
-const lapseMs = 10_000;
 
 /** Refreshes ahead of callers what is due, and picks up what others have left behind. The cost follows what is due. */
 export function createSweeper(parts: SweeperParts): Sweeper {
@@ -62,11 +59,11 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   /** Waits for its turn at the host. False: that would take too long, and another replica may have it. */
   const enter = async (ways: Ways): Promise<boolean> => {
-    const giveUpMs = clock.monotonicMs() + (budgets.claimSeconds * 1000) / 2;
+    const giveUpMs = clock.monotonicMs() + (refreshTimes.claimSeconds * 1000) / 2;
     while (!gates.isOpen(ways.host) || !gates.isOpen(ways.client)) {
-      const isLong = waitSeconds(ways) * 1000 > budgets.sweepMs;
+      const isLong = waitSeconds(ways) * 1000 > refreshTimes.sweepMs;
       if (isLong || stopped.signal.aborted || clock.monotonicMs() >= giveUpMs) return false;
-      await clock.sleep(queuePollMs, stopped.signal);
+      await clock.sleep(refreshTimes.sweepAgainMs, stopped.signal);
     }
     gates.enter(ways.host);
     gates.enter(ways.client);
@@ -105,7 +102,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   const sweep = async (): Promise<boolean> => {
     const limit = Math.min(maxRunning - running.size, perClaim);
     if (limit <= 0) return true;
-    const due = await rows.claimDue({ limit, claimSeconds: budgets.claimSeconds, busyProviders: busyProviders() });
+    const due = await rows.claimDue({ limit, claimSeconds: refreshTimes.claimSeconds, busyProviders: busyProviders() });
     for (const row of due) if (!running.has(row.id)) begin(row);
     return due.length === limit;
   };
@@ -121,13 +118,13 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   };
 
   const tidy = async (): Promise<void> => {
-    if (clock.monotonicMs() - tidiedMs < tidyMs) return;
+    if (clock.monotonicMs() - tidiedMs < refreshTimes.tidyMs) return;
     tidiedMs = clock.monotonicMs();
     await rows.tidy();
   };
 
   const lapse = async (): Promise<void> => {
-    if (clock.monotonicMs() - lapsedMs < lapseMs) return;
+    if (clock.monotonicMs() - lapsedMs < refreshTimes.lapseMs) return;
     lapsedMs = clock.monotonicMs();
     await parts.lapseRetries();
   };
@@ -146,7 +143,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   /** First, but not for longer than a round: an answer whose row is locked waits for that, and what is due does not. */
   const recoverFirst = async (): Promise<void> => {
     recovering ??= attempt(parts.recover).finally(() => (recovering = null));
-    await withDeadline(recovering, budgets.sweepMs, clock);
+    await withDeadline(recovering, refreshTimes.sweepMs, clock);
   };
 
   const round = async (): Promise<boolean> => {
@@ -161,9 +158,9 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   const loop = async (): Promise<void> => {
     // Replicas that start together do not sweep together.
-    await clock.sleep(random() * budgets.sweepMs, stopped.signal);
+    await clock.sleep(random() * refreshTimes.sweepMs, stopped.signal);
     while (!stopped.signal.aborted) {
-      const pauseMs = (await round()) ? queuePollMs : budgets.sweepMs;
+      const pauseMs = (await round()) ? refreshTimes.sweepAgainMs : refreshTimes.sweepMs;
       await clock.sleep(pauseMs * (0.75 + random() / 2), stopped.signal);
     }
   };

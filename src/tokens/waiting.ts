@@ -2,7 +2,7 @@ import { type Clock, withDeadline } from "../clock.ts";
 import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
-import { budgets } from "./budgets.ts";
+import { refreshTimes } from "../time.ts";
 import { isHeldBack } from "./row-rules.ts";
 
 /**
@@ -56,15 +56,15 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
     let attempt = known.attemptId;
     let hasFailed = false;
     let failuresBefore = known.attemptId === null ? Infinity : known.consecutiveFailures;
-    let pollMs = budgets.pollFirstMs as number;
-    let nobodyUntilMs = clock.monotonicMs() + budgets.nobodySendingMs;
+    let pollMs = refreshTimes.pollFirstMs;
+    let nobodyUntilMs = clock.monotonicMs() + refreshTimes.nobodySendingMs;
     for (;;) {
       const news = await nap(`${id}:${generation}`, pollMs);
       if (news !== null) {
         attempt = news.attempt;
         hasFailed = news.outcome === "failed";
       }
-      pollMs = Math.min(pollMs * 1.5, budgets.pollMaxMs);
+      pollMs = Math.min(pollMs * 1.5, refreshTimes.pollMaxMs);
       const row = await readShared(id);
       if (row === null) return { kind: "ended", row };
       if (row.generation > generation) return { kind: "moved", row };
@@ -80,7 +80,7 @@ export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases
         // Given back unsent, or its process drains: as if there had been none. Most often its owner asks for the permit anew.
         attempt = null;
         failuresBefore = row.consecutiveFailures;
-        nobodyUntilMs = clock.monotonicMs() + budgets.nobodySendingMs;
+        nobodyUntilMs = clock.monotonicMs() + refreshTimes.nobodySendingMs;
       } else if (clock.monotonicMs() >= nobodyUntilMs) {
         return { kind: "free", row };
       }

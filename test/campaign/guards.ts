@@ -52,14 +52,14 @@ export const guards: readonly Guard[] = [
   {
     name: "pre-send check: monotonic time",
     file: "src/tokens/refresh.ts",
-    find: "clock.monotonicMs() - monotonicMs < budgets.sendWindowMs &&",
+    find: "clock.monotonicMs() - monotonicMs < refreshTimes.sendWindowMs &&",
     replace: "",
     caughtBy: contract("databases"),
   },
   {
     name: "pre-send check: wall time",
     file: "src/tokens/refresh.ts",
-    find: "&&\n    Math.abs(clock.wallMs() - wallMs) < budgets.sendWindowMs",
+    find: "&&\n    Math.abs(clock.wallMs() - wallMs) < refreshTimes.sendWindowMs",
     replace: "",
     caughtBy: contract("databases"),
   },
@@ -101,7 +101,7 @@ export const guards: readonly Guard[] = [
   {
     name: "takeover: ten seconds of uninterrupted Postgres",
     file: "src/tokens/row-rules.ts",
-    find: " || recoverer.uninterruptedMs < budgets.uninterruptedMs",
+    find: " || recoverer.uninterruptedMs < refreshTimes.uninterruptedMs",
     replace: "",
     caughtBy: unit("tokens/takeover"),
   },
@@ -311,7 +311,7 @@ export const guards: readonly Guard[] = [
   {
     name: "ended grants: an hour of equal refusals before one is probably dead",
     file: "src/tokens/refresh.ts",
-    find: "seconds: budgets.refusedBeforeDeadSeconds",
+    find: "seconds: refreshTimes.refusedBeforeDeadSeconds",
     replace: "seconds: 0",
     caughtBy: contract("databases"),
   },

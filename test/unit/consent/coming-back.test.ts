@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { BrokerError, EgressRefusalError, ProviderBusyError } from "../../../src/errors.ts";
 import { defaultTimeouts } from "../../../src/providers/oauth/oauth-client.ts";
 import { longestAttemptSeconds } from "../../../src/store/consents.ts";
-import { budgets } from "../../../src/tokens/budgets.ts";
+import { consentTimes } from "../../../src/time.ts";
 import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
 import { folderOf } from "../providers/definitions.ts";
 import { createTestBrowser, csrfOf, type TestBrowser } from "./browser-client.ts";
@@ -190,7 +190,7 @@ describe("an attempt whose broker was killed in the middle", () => {
 
   test("is given the time that the longest exchange takes", () => {
     const requests = 4; // metadata, the code with either secret, a revocation
-    const { slowStoreMs, lookupMs } = budgets;
+    const { slowStoreMs, lookupMs } = consentTimes;
     expect(longestAttemptSeconds * 1000).toBeGreaterThan(requests * defaultTimeouts.totalMs + slowStoreMs + lookupMs);
   });
 });
