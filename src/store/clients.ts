@@ -53,10 +53,42 @@ export type ClientChanges = {
 export type Clients = ReturnType<typeof createClients>;
 
 /** As text and raw values: the query builder cannot read what somebody has put into a list by hand, nor any row beside that one. */
-const columns = Sql.sql`k.id::text AS id, k.name, k.provider, k.client_id AS "clientId", k.secret_revision AS "secretRevision",
-  k.secret_sealed AS secret, k.previous_secret_sealed AS "previousSecret",
-  k.secret_rotating_since AS "secretRotatingSince", k.old_secret_since AS "oldSecretSince", k.scopes, k.connections AS patterns, k.inputs,
-  k.own_redirect_uri AS "ownRedirectUri", k.created_at AS "createdAt", k.updated_at AS "updatedAt", k.mac`;
+const columnOf: Record<keyof ClientRow, string> = {
+  id: "k.id::text",
+  name: "k.name",
+  provider: "k.provider",
+  clientId: "k.client_id",
+  secretRevision: "k.secret_revision",
+  secret: "k.secret_sealed",
+  previousSecret: "k.previous_secret_sealed",
+  secretRotatingSince: "k.secret_rotating_since",
+  oldSecretSince: "k.old_secret_since",
+  scopes: "k.scopes",
+  patterns: "k.connections",
+  inputs: "k.inputs",
+  ownRedirectUri: "k.own_redirect_uri",
+  createdAt: "k.created_at",
+  updatedAt: "k.updated_at",
+  mac: "k.mac",
+};
+const columnNames = Object.keys(columnOf) as (keyof ClientRow)[];
+const columns = Sql.raw(columnNames.map((name) => `${columnOf[name]} AS "${name}"`).join(", "));
+
+/** The columns of `clients k` beside those of another table, for `splitClient`. */
+export const joinedClientColumns = Sql.raw(
+  columnNames.map((name) => `${columnOf[name]} AS "client.${name}"`).join(", "),
+);
+
+/** A row that was read with `joinedClientColumns`, as two; no client where the join found none. */
+export function splitClient<Row extends object>(joined: Row): { row: Row; client: ClientRow | null } {
+  const row = { ...joined } as Record<string, unknown>;
+  const client: Record<string, unknown> = {};
+  for (const name of columnNames) {
+    client[name] = row[`client.${name}`];
+    delete row[`client.${name}`];
+  }
+  return { row: row as Row, client: client["id"] === null ? null : (client as ClientRow) };
+}
 
 /** Queries on OAuth clients. */
 export function createClients({ prisma }: Database, { clients: proofs }: Pick<RowProofs, "clients">) {

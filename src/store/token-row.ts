@@ -24,6 +24,8 @@ export type TokenRow = {
   chain: string | null;
   /** Who the provider says it is; null: nobody asked, or it did not say. */
   account: string | null;
+  /** The same for people to read, where the provider says it. */
+  accountLabel: string | null;
   /** What lookups of the account gave for later templates. */
   accountCaptured: Record<string, string>;
   /** The authorization under which the account was looked up; null: not yet. */
@@ -88,7 +90,7 @@ export const tokenColumns = Sql.sql`
   c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
   c.inputs, COALESCE((SELECT p.inputs FROM connections p WHERE p.id = c.parent_id), c.inputs)
     || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = c.client_ref), '{}') AS "inputsInForce", c.labels, c.captured,
-  c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_captured AS "accountCaptured",
+  c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_label AS "accountLabel", c.account_captured AS "accountCaptured",
   c.looked_up AS "lookedUp", c.lookup_failures AS "lookupFailures", c.lookup_failed_at AS "lookupFailedAt", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
   c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
   c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",

@@ -1,3 +1,4 @@
+import { type ClientRow, joinedClientColumns, splitClient } from "./clients.ts";
 import type { Database } from "./database.ts";
 import { createDueRows } from "./due.ts";
 import { createGrantRows } from "./grants.ts";
@@ -6,6 +7,9 @@ import { tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** The statements of the refresh protocol: each moves a row along one arrow of tokens/README.md, with its history row. */
 export type TokenRows = ReturnType<typeof createTokenRows>;
+
+/** A connection and the client that it is used with, as one moment had them. Null: it has none. */
+export type RowWithClient = { row: TokenRow; client: ClientRow | null };
 
 export function createTokenRows(database: Pick<Database, "prisma" | "commits">) {
   const { prisma } = database;
@@ -24,6 +28,14 @@ export function createTokenRows(database: Pick<Database, "prisma" | "commits">) 
       const rows = await prisma.$queryRaw<TokenRow[]>`
         SELECT ${tokenColumns} FROM connections c WHERE c.id = ${connectionId}::uuid`;
       return rows[0] ?? null;
+    },
+
+    /** The same with its client, as both stand in the table: their proofs are not checked yet. */
+    async readWithClient(connectionId: string): Promise<RowWithClient | null> {
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        SELECT ${tokenColumns}, ${joinedClientColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref
+        WHERE c.id = ${connectionId}::uuid`;
+      return rows[0] === undefined ? null : splitClient(rows[0]);
     },
 
     ...createPermitRows(database),

@@ -1,11 +1,12 @@
 import type { createDueRows } from "../../../src/store/due.ts";
 import type { createTokenRows } from "../../../src/store/token-rows.ts";
+import { simClientOf } from "./sim-catalog.ts";
 import { tidyLimits } from "./sim-limits.ts";
 import { after, freePermit, greatest, highestVersion, least, nextDue, type SimRow, viewOf } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readByIds" | "readById">;
+type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readByIds" | "readById" | "readWithClient">;
 
 const orphanClaimSeconds = 10;
 const keepDeletedMs = 24 * 3_600_000;
@@ -18,6 +19,12 @@ export function readStatements(tables: SimTables): Sync<Reads> {
     readById(connectionId) {
       const row = tables.rows.get(connectionId);
       return row === undefined ? null : view(row);
+    },
+    readWithClient(connectionId) {
+      const row = tables.rows.get(connectionId);
+      return row === undefined
+        ? null
+        : { row: view(row), client: row.clientRef === null ? null : simClientOf(row.clientRef) };
     },
   };
 }

@@ -37,6 +37,7 @@ export function newRow(given: NewRow): SimRow {
     parentId: null,
     chain: null,
     account: null,
+    accountLabel: null,
     accountCaptured: {},
     lookedUp: null,
     lookupFailures: 0,

@@ -25,6 +25,7 @@ export function tokenRow(changes: Partial<TokenRow> = {}): TokenRow {
     parentId: null,
     chain: null,
     account: null,
+    accountLabel: null,
     accountCaptured: {},
     lookedUp: null,
     lookupFailures: 0,
