@@ -6,14 +6,16 @@ import { sendRandomBodies, sendRandomQueries } from "./random-input.ts";
 import { wrongBytes, wrongPages } from "./wrong-pages.ts";
 import { type Cases, wrongRequests } from "./wrong-requests.ts";
 
-const rows = readErrorTable();
+const documented = readErrorTable();
 const cases: Cases = { ...wrongRequests, ...wrongPages, ...wrongBytes };
+/** In the order of the cases: the last of them use up limits. */
+const rows = Object.keys(cases).flatMap((name) => documented.filter(({ wrong }) => wrong === name));
 
 let stage: WrongInputStage;
 let stored: unknown;
 
 it("every row of docs/errors.md has a case, and every case a row", () => {
-  expect(Object.keys(cases)).toEqual(rows.map(({ wrong }) => wrong));
+  expect(documented.map(({ wrong }) => wrong).toSorted()).toEqual(Object.keys(cases).toSorted());
   expect(rows.length).toBeGreaterThanOrEqual(40);
 });
 

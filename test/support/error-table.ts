@@ -1,21 +1,36 @@
 import { readFileSync } from "node:fs";
 
-/** A row of docs/errors.md. */
+/** What docs/errors.md says of one wrong input. */
 export type ErrorRow = { wrong: string; status: number; code: string; says: string };
 
-/** The rows of the tables with the columns "Wrong | Status | Code | The text says", in order. */
+/** The answers of docs/errors.md, in order. */
 export function readErrorTable(): ErrorRow[] {
-  return tableLines(4).map(([wrong = "", status, code = "", says = ""]) => ({
-    wrong,
-    status: Number(status),
-    code: unquote(code),
-    says: unquote(says),
-  }));
+  return readErrorPage().flatMap(({ answer, wrong, says }) => (answer === null ? [] : [{ ...answer, wrong, says }]));
 }
 
-/** What the line on stderr says, by what was wrong: the table with two columns. */
+/** What the line on stderr says, by what was wrong: what stands under no status. */
 export function readStartupTable(): Map<string, string> {
-  return new Map(tableLines(2).map(([wrong = "", says = ""]) => [wrong, unquote(says)]));
+  return new Map(readErrorPage().flatMap(({ answer, wrong, says }) => (answer === null ? [[wrong, says]] : [])));
+}
+
+/**
+ * Each text of the page with each of the inputs that get it, under the line that names status and code (`**400 `code`**`). Short texts stand
+ * in tables that begin with "the text says", long ones in lists; a semicolon parts the inputs.
+ */
+function readErrorPage() {
+  const lines = readFileSync(new URL("../../docs/errors.md", import.meta.url), "utf8").split("\n");
+  let answer: { status: number; code: string } | null = null;
+  let isOfTexts = false;
+  return lines.flatMap((line, index) => {
+    const [, status, code = ""] = /^\*\*(\d{3}) (.+)\*\*$/.exec(line) ?? [];
+    if (status !== undefined) answer = { status: Number(status), code: unquote(code) };
+    if (line.startsWith("#")) answer = null;
+    if (isRule(lines[index + 1])) isOfTexts = cells(line)[0] === "the text says";
+    const isRow = line.startsWith("|") && isOfTexts && !isRule(line) && !isRule(lines[index + 1]);
+    const [says, wrong] = isRow ? cells(line) : (/^- (.+?): (`.+`)$/.exec(line)?.slice(1).toReversed() ?? []);
+    if (says === undefined || wrong === undefined) return [];
+    return wrong.split("; ").map((one) => ({ answer, wrong: one, says: unquote(says) }));
+  });
 }
 
 /** `says` stands in `text`; `…` in it stands for anything. */
@@ -53,10 +68,7 @@ export function isLine(line: string, text: string): boolean {
 const isRule = (line: string | undefined): boolean => /^\|[-| :]+\|$/.test(line ?? "");
 
 /** The cells of all tables of so many columns, heads left out. A bar inside a cell is written `\|`. */
-function tableLines(
-  columns: number,
-  text = readFileSync(new URL("../../docs/errors.md", import.meta.url), "utf8"),
-): string[][] {
+function tableLines(columns: number, text: string): string[][] {
   const lines = text.split("\n");
   const rows = lines.filter((line, index) => line.startsWith("|") && !isRule(line) && !isRule(lines[index + 1]));
   return rows.map(cells).filter((row) => row.length === columns);
