@@ -32,12 +32,17 @@ describe("docs/provider-format.md", () => {
   });
 
   test("links to files and headings that are there", () => {
-    const headings = [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading = ""]) => heading.toLowerCase());
-    const slugs = new Set(headings.map((heading) => heading.replaceAll(/[^\w\s-]/g, "").replaceAll(" ", "-")));
     const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = ""]) => link);
-    const broken = links.filter((link) =>
-      link.startsWith("#") ? !slugs.has(link.slice(1)) : !existsSync(join(docs, link)),
-    );
+    const broken = links.filter((link) => {
+      const [path = "", heading] = link.split("#");
+      const file = join(docs, path === "" ? "provider-format.md" : path);
+      return !existsSync(file) || (heading !== undefined && !slugsOf(readFileSync(file, "utf8")).has(heading));
+    });
     expect(broken).toEqual([]);
   });
 });
+
+function slugsOf(page: string): Set<string> {
+  const headings = [...page.matchAll(/^#+ (.+)$/gm)].map(([, heading = ""]) => heading.toLowerCase());
+  return new Set(headings.map((heading) => heading.replaceAll(/[^\w\s-]/g, "").replaceAll(" ", "-")));
+}
