@@ -1,16 +1,16 @@
 /** The clocks of this process. Passed in wherever time is read. */
 export type Clock = {
   /** Milliseconds since 1970 by the machine's clock, which people and NTP may set. */
-  wallMs(): number;
+  wallMs: () => number;
   /** Milliseconds that never go back; stands still while the machine is suspended. */
-  monotonicMs(): number;
+  monotonicMs: () => number;
   /** Resolves after `ms`, or at once when `signal` aborts. */
-  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
 };
 
 export const systemClock: Clock = {
-  wallMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
+  wallMs: Date.now,
+  monotonicMs: performance.now.bind(performance),
   sleep: (ms, signal) =>
     new Promise((resolve) => {
       const timer = setTimeout(() => {

@@ -18,8 +18,14 @@ import {
   readRecord,
   sealRecord,
 } from "./tokens/seal.ts";
-import type { Place } from "./vault/envelope.ts";
-import { createKeyring, keyCheckPlace, type Keyring, sealKeyCheck, verifyKeyring } from "./vault/keyring.ts";
+import {
+  createKeyring,
+  keyCheckPlace,
+  type Keyring,
+  type Place,
+  sealKeyCheck,
+  verifyKeyring,
+} from "./vault/keyring.ts";
 import * as places from "./vault/vault.ts";
 
 /** What this process's own folder remembers: that it has seen a database of the sealed format. */

@@ -1,8 +1,7 @@
 import { withDeadline } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
 import type { Attempt, NotedAttempt } from "../store/consents.ts";
-import type { Place } from "../vault/envelope.ts";
-import type { Keyring } from "../vault/keyring.ts";
+import type { Keyring, Place } from "../vault/keyring.ts";
 import type { ConsentAnswer, ConsentParts } from "./consent-service.ts";
 import type { AuthorizationContext } from "./context.ts";
 import { csrfMatches, csrfToken, named, sha256 } from "./links.ts";

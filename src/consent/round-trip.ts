@@ -14,8 +14,7 @@ import {
   redirectUriOf,
 } from "../providers/oauth/authorization-request.ts";
 import type { NotedAttempt, WaitingRequest } from "../store/consents.ts";
-import type { Place } from "../vault/envelope.ts";
-import type { Keyring } from "../vault/keyring.ts";
+import type { Keyring, Place } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { ConsentParts } from "./consent-service.ts";
 import type { AuthorizationContext } from "./context.ts";

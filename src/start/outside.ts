@@ -21,8 +21,8 @@ import { createAccountRows } from "../store/accounts.ts";
 import { createClients } from "../store/clients.ts";
 import { createConnections } from "../store/connections.ts";
 import { createConsentLinks } from "../store/consents.ts";
-import { createDatabaseHealth, type DatabaseHealth, whyAway } from "../store/database-errors.ts";
-import { openPostgres } from "../store/database.ts";
+import { whyAway } from "../store/database-errors.ts";
+import { createDatabaseHealth, type DatabaseHealth, openPostgres } from "../store/database.ts";
 import { createDeviceAuthorizations } from "../store/devices.ts";
 import { type DataDir, holdDataDir, openEmbedded } from "../store/embedded.ts";
 import { createTombstones } from "../store/grants.ts";
@@ -136,7 +136,7 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
   await files.finishParts((entry) => isWhole(vault, entry));
   const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
   if (redisUrl === null) {
-    const leases = createMemoryLeases({ monotonicMs: () => clock.monotonicMs() });
+    const leases = createMemoryLeases({ monotonicMs });
     const marks = createFileMarks(dataDir.marks, (error) =>
       disk.trouble(`its file marks, by which a restored database is known, cannot be kept ${whyNotOnDisk(error)}`),
     );
@@ -192,24 +192,15 @@ type Telling = { log: Logger; alarms: Alarms };
 
 const noRedis = { onRedisError: () => {}, describeRedis: async () => "none" };
 
-const monotonicMs = () => clock.monotonicMs();
+const { monotonicMs } = clock;
 
 /** Tells when Postgres goes, and when it is back. */
 function tellingHealth(log: Pick<Logger, "warn" | "info">): DatabaseHealth {
   const meanwhile = "Freshet serves what it has in memory, and goes on trying";
   const outage = createOutage({ log, monotonicMs, name: "Postgres", meanwhile });
-  const health = createDatabaseHealth(monotonicMs);
-  return {
-    ...health,
-    answered() {
-      health.answered();
-      outage.well();
-    },
-    lost(error) {
-      health.lost();
-      outage.trouble(whyAway(error));
-    },
-  };
+  return createDatabaseHealth(monotonicMs, (lost) =>
+    lost === null ? outage.well() : outage.trouble(whyAway(lost.error)),
+  );
 }
 
 /** Whoever holds the folder is this replica, after a restart as well. */

@@ -9,8 +9,8 @@ import type { PGlite } from "@electric-sql/pglite";
 import { StartupError, whyNotOnDisk } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { projectRoot } from "../root.ts";
-import { causeOf, type DatabaseHealth } from "./database-errors.ts";
-import { type Database, watch } from "./database.ts";
+import { causeOf } from "./database-errors.ts";
+import { type Database, type DatabaseHealth, watch } from "./database.ts";
 import {
   type Afterwards,
   applyMigrationsTo,

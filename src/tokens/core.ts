@@ -10,7 +10,7 @@ import type { OAuthClient } from "../providers/oauth/oauth-client.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { ConsentLinks } from "../store/consents.ts";
-import type { DatabaseHealth } from "../store/database-errors.ts";
+import type { DatabaseHealth } from "../store/database.ts";
 import type { DeviceAuthorizations } from "../store/devices.ts";
 import type { Tombstones } from "../store/grants.ts";
 import type { RequestLimits } from "../store/request-limits.ts";

@@ -8,7 +8,7 @@ import type { RefreshRules } from "../providers/format/definition.ts";
 import { hostInputs } from "../providers/format/requirements.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/oauth/grant.ts";
 import type { Clients } from "../store/clients.ts";
-import type { DatabaseHealth } from "../store/database-errors.ts";
+import type { DatabaseHealth } from "../store/database.ts";
 import type { PermitKey, RecordedFailure } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";

@@ -12,7 +12,7 @@ import type { ClientRow } from "../store/clients.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import { type EventType, nextGeneration, type TokenRow } from "../store/token-row.ts";
 import { providerTimes, refreshTimes } from "../time.ts";
-import type { Destination } from "../vault/envelope.ts";
+import type { Destination } from "../vault/keyring.ts";
 import type { EntrustedPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
 import type { Sendable } from "./request.ts";
 import { type Ends, isUselessTo, type LackingBase, lackingSince, type Schedule, scheduleRefresh } from "./row-rules.ts";

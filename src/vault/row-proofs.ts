@@ -1,7 +1,6 @@
 import { UnreadableSecretError } from "../errors.ts";
 import type { Proofs, Read, RowProofs, Standing } from "../proven-rows.ts";
-import { sorted } from "./envelope.ts";
-import type { Absence, Authenticity, KeyList, Keyring } from "./keyring.ts";
+import { type Absence, type Authenticity, type KeyList, type Keyring } from "./keyring.ts";
 
 export type Telling = {
   /** Told of rows that do not count here. */
@@ -113,7 +112,7 @@ export function createRowProofs(
 function textsOf(map: unknown): [string, string][] {
   const isMap = typeof map === "object" && map !== null && !Array.isArray(map);
   if (!isMap || Object.values(map).some((value) => typeof value !== "string")) throw new TypeError("no map of texts");
-  return sorted(map as Record<string, string>);
+  return Object.entries(map as Record<string, string>).sort(([one], [other]) => (one < other ? -1 : 1));
 }
 
 function hex(bytes: Uint8Array): string {

@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
 import type { RowProofs } from "../proven-rows.ts";
-import type { Destination, Place } from "./envelope.ts";
-import type { Keyring } from "./keyring.ts";
+import type { Destination, Keyring, Place } from "./keyring.ts";
 import { createRowProofs, type Telling } from "./row-proofs.ts";
 
 /** The two tokens of one generation, in the clear. */

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { DatabaseBusyError, isStorageUnavailable } from "../../src/errors.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import type { TokenRow } from "../../src/store/token-row.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";

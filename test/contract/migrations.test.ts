@@ -6,7 +6,7 @@ import { PGlite } from "@electric-sql/pglite";
 import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import {
   applyMigrations,

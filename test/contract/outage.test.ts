@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { isStorageUnavailable, StartupError } from "../../src/errors.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivatePostgres } from "../support/services/index.ts";

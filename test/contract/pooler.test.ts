@@ -1,7 +1,7 @@
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { DatabaseBusyError } from "../../src/errors.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { useDatabase } from "../support/services/index.ts";
 import { describeWithPooler, startPooler } from "../support/services/pgbouncer.ts";

@@ -5,7 +5,7 @@ import { PrismaClient } from "../../src/generated/prisma/client.ts";
 import type { ClientRow } from "../../src/store/clients.ts";
 import { createConnections } from "../../src/store/connections.ts";
 import { createAuthorizationRequests } from "../../src/store/consents.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { type Prisma, watch } from "../../src/store/database.ts";
 import { createDeviceAuthorizations } from "../../src/store/devices.ts";
 import { applyMigrations } from "../../src/store/migrate.ts";

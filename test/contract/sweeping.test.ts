@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { createDueRows } from "../../src/store/due.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { openEmbedded } from "../../src/store/embedded.ts";
 import { sealedGrant, StoreStage } from "./store/stage.ts";

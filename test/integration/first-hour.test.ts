@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readConfig, type Variables } from "../../src/config.ts";
 import { findSecrets, openProviders, openShared, openStorage, type Storage } from "../../src/start/outside.ts";
 import { createApiKeys } from "../../src/store/api-keys.ts";
-import { createDatabaseHealth } from "../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import { holdDataDir } from "../../src/store/embedded.ts";
 import { applyMigrationsTo } from "../../src/store/migrate.ts";

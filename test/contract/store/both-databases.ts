@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe } from "vitest";
-import { createDatabaseHealth } from "../../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../../src/store/database.ts";
 import { type Database, openPostgres } from "../../../src/store/database.ts";
 import { useEmbedded } from "../../support/services/embedded.ts";
 import { describeWithServices, useDatabase } from "../../support/services/index.ts";

@@ -1,4 +1,4 @@
-import type { Place } from "../../../src/vault/envelope.ts";
+import type { Place } from "../../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../../src/vault/vault.ts";
 
 const separator = "\n";

@@ -1,5 +1,5 @@
 import type { Clock } from "../../../src/clock.ts";
-import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database-errors.ts";
+import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database.ts";
 import { createTokenCore, type RefreshObserver, type TokenCore } from "../../../src/tokens/core.ts";
 import { noAccounts, noAlarms, noDeviceCodes, noDiscovery, noOtherKeys } from "../unasked.ts";
 import { createPlainVault } from "./plain-vault.ts";

@@ -1,5 +1,5 @@
 import { BrokerError, isStorageUnavailable } from "../../../src/errors.ts";
-import type { DatabaseHealth } from "../../../src/store/database-errors.ts";
+import type { DatabaseHealth } from "../../../src/store/database.ts";
 import type { Tombstones } from "../../../src/store/grants.ts";
 import type { RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";

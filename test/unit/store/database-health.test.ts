@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { createDatabaseHealth } from "../../../src/store/database-errors.ts";
+import { createDatabaseHealth } from "../../../src/store/database.ts";
 
 function watching() {
   let nowMs = 1000;

@@ -1,7 +1,7 @@
 import { createCipheriv, createHash, hkdfSync, randomBytes } from "node:crypto";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { hostsOf, keyIdOf, open, seal, type Destination, type Place } from "../../../src/vault/envelope.ts";
+import { hostsOf, keyIdOf, open, seal, type Destination, type Place } from "../../../src/vault/keyring.ts";
 
 const key = createHash("sha256").update("envelope tests").digest();
 const place: Place = { table: "connections", row: "row-1", column: "access_token_sealed", revision: 7 };
@@ -15,7 +15,7 @@ const destination: Destination = {
   captured: { tenant: "t1" },
   account: { dc: "us1" },
 };
-const sealed = (plaintext = "a secret token") => seal(plaintext, { keyId: "k1", key, place, randomBytes });
+const sealed = (plaintext = "a secret token") => seal(plaintext, { keyId: "k1", key, place, random: randomBytes });
 
 /** Version, length of the key id, key id, length of names, names, salt. */
 const saltStart = 1 + 1 + 2 + 2 + 2;
@@ -81,7 +81,7 @@ describe("a sealed record", () => {
 
   it("the parts of a place cannot be shifted into one another", () => {
     const shifted = { ...place, table: 'connections","row', row: "-1" };
-    const record = seal("text", { keyId: "k1", key, place: shifted, randomBytes });
+    const record = seal("text", { keyId: "k1", key, place: shifted, random: randomBytes });
     expect(() => open(record, key, { ...place, table: "connections", row: 'row","-1' })).toThrow();
     expect(open(record, key, shifted)).toBe("text");
   });
@@ -113,7 +113,7 @@ describe("a sealed record", () => {
 });
 
 const bound = (text = "secret", at: Destination = destination) =>
-  seal(text, { keyId: "k1", key, place: { ...place, destination: at }, randomBytes });
+  seal(text, { keyId: "k1", key, place: { ...place, destination: at }, random: randomBytes });
 const openFor = (record: Buffer, at?: Destination) => open(record, key, at ? { ...place, destination: at } : place);
 
 describe("a record that is bound to a destination", () => {

@@ -1,8 +1,14 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { StartupError, UnreadableSecretError } from "../../../src/errors.ts";
-import { keyIdOf } from "../../../src/vault/envelope.ts";
-import { createKeyList, createKeyring, type Keyring, sealKeyCheck, verifyKeyring } from "../../../src/vault/keyring.ts";
+import {
+  createKeyList,
+  createKeyring,
+  keyIdOf,
+  type Keyring,
+  sealKeyCheck,
+  verifyKeyring,
+} from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 
 const keyOf = (id: string, seed = id) => ({ id, key: createHash("sha256").update(seed).digest() });
