@@ -7,13 +7,13 @@ import {
 } from "../providers/format/definition.ts";
 import { capturedValues, hostInputs } from "../providers/format/requirements.ts";
 import { fill, type TemplateValues } from "../providers/format/template.ts";
+import type { HttpRequest } from "../providers/http/exchange.ts";
 import {
   buildIntrospectionRequest,
   buildLookupRequest,
   readIntrospection,
   readLookup,
 } from "../providers/oauth/side-requests.ts";
-import type { TokenRequest } from "../providers/oauth/token-request.ts";
 import type { AccountRows, FoundAccount } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { lookupAgainHours } from "../time.ts";
@@ -160,7 +160,7 @@ async function runLookup(
   const { request } = lookup;
   const authenticated = request?.clientAuth ? { ...request, clientAuth: request.clientAuth } : null;
   let values: TemplateValues = {};
-  const build = (known: TemplateValues): TokenRequest | null => {
+  const build = (known: TemplateValues): HttpRequest | null => {
     values = {
       ...known,
       accessToken: seen.accessToken,

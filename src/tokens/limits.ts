@@ -1,8 +1,8 @@
 import type { Clock } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
 import type { Limits } from "../providers/format/definition.ts";
+import type { HttpRequest } from "../providers/http/exchange.ts";
 import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
-import type { TokenRequest } from "../providers/oauth/token-request.ts";
 import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
 import { refreshTimes } from "../time.ts";
 import { refusal, type Sendable, type Sender, type SendsBeside } from "./request.ts";
@@ -112,7 +112,7 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
   };
 }
 
-function hostOf({ url }: TokenRequest): string {
+function hostOf({ url }: HttpRequest): string {
   return new URL(url).host;
 }
 

@@ -16,19 +16,14 @@ import { placedLookups } from "../providers/format/file.ts";
 import { capturedValues } from "../providers/format/requirements.ts";
 import { joinScopes } from "../providers/format/scopes.ts";
 import { fillUrl, type TemplateValues } from "../providers/format/template.ts";
+import type { HttpRequest } from "../providers/http/exchange.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import { readPointer } from "../providers/oauth/answer-body.ts";
 import type { Discovery } from "../providers/oauth/discovery.ts";
 import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
 import type { Asked, OAuthClient } from "../providers/oauth/oauth-client.ts";
 import { buildRevocationRequest, type NamedToken } from "../providers/oauth/side-requests.ts";
-import {
-  buildTokenRequest,
-  exchangeFor,
-  type TokenGrant,
-  type TokenRequest,
-  withAssertion,
-} from "../providers/oauth/token-request.ts";
+import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../providers/oauth/token-request.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { Tombstone } from "../store/grants.ts";
@@ -100,12 +95,12 @@ export type Sender = {
 };
 
 /** Sends a request beside the token endpoint by `send`, if it may be sent. Else it throws. */
-export type SendsBeside = (request: TokenRequest, send: () => Promise<Asked>) => Promise<Asked>;
+export type SendsBeside = (request: HttpRequest, send: () => Promise<Asked>) => Promise<Asked>;
 
 /** What is asked for beside the token endpoint. */
 type Asking = {
   request: ProviderRequest | null;
-  build: (values: TemplateValues) => TokenRequest | null;
+  build: (values: TemplateValues) => HttpRequest | null;
   /** Sends each request. Left out: at once. */
   sends?: SendsBeside;
 };

@@ -37,7 +37,7 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "pre-send check: before connecting",
-    file: "src/providers/oauth/oauth-client.ts",
+    file: "src/providers/http/exchange.ts",
     find: 'if (!mayStillSend()) return { kind: "window_passed" };',
     replace: "",
     caughtBy: unit("providers/oauth-client"),
@@ -289,7 +289,7 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "answers: interim ones are passed over",
-    file: "src/providers/http/interim-filter.ts",
+    file: "src/providers/http/exchange.ts",
     find: 'this.#state = status === undefined ? "final" : "interim";',
     replace: 'this.#state = "final";',
     caughtBy: unit("providers/oauth-client"),

@@ -1,10 +1,11 @@
 import type { ProviderDefinition } from "../../providers/format/definition.ts";
 import { missingScopes } from "../../providers/format/scopes.ts";
+import type { HttpResponse } from "../../providers/http/exchange.ts";
 import { parseAnswer, readPointer } from "../../providers/oauth/answer-body.ts";
 import { explainRefusal, meanings } from "../../providers/oauth/classify.ts";
 import type { Expiry, Failure, Grant } from "../../providers/oauth/grant.ts";
 import { readPollState } from "../../providers/oauth/side-requests.ts";
-import { readLifetime, type TokenResponse } from "../../providers/oauth/token-response.ts";
+import { readLifetime } from "../../providers/oauth/token-response.ts";
 import type { Resource } from "../resource.ts";
 
 /** The last moment that a date can hold. */
@@ -13,7 +14,7 @@ const latestMs = 8.64e15;
 /** How an answer was read, for programs and for people. Holds no token. */
 export type Reading = { resource: Resource; lines: string[] };
 
-type Asked = { definition: ProviderDefinition; response: TokenResponse | null };
+type Asked = { definition: ProviderDefinition; response: HttpResponse | null };
 
 /** What a token endpoint gave. `spent`: the refresh token that was sent for it; null: none. */
 export function readGrant(grant: Grant, given: Asked & { scopes: readonly string[]; spent: string | null }): Reading {
@@ -128,7 +129,7 @@ function describeSuccessor(refreshToken: string | undefined, spent: string | nul
   return refreshToken === spent ? "stays in force, the same came again" : "replaced by a new one";
 }
 
-function usesFallback({ response: rules }: ProviderDefinition, response: TokenResponse): boolean {
+function usesFallback({ response: rules }: ProviderDefinition, response: HttpResponse): boolean {
   const body = parseAnswer(response, rules.format);
   if (rules.expires.fallbackSeconds === null || rules.expires.from === "fixed") return false;
   if (readPointer(body, rules.accessToken) === undefined) return false;

@@ -1,10 +1,9 @@
 import type { Egress } from "../../providers/http/egress.ts";
+import { type HttpRequest, type HttpResponse, sentHeaders } from "../../providers/http/exchange.ts";
 import { parseAnswer } from "../../providers/oauth/answer-body.ts";
 import type { Grant } from "../../providers/oauth/grant.ts";
-import { createOAuthClient, type OAuthClient, sentHeaders } from "../../providers/oauth/oauth-client.ts";
+import { createOAuthClient, type OAuthClient } from "../../providers/oauth/oauth-client.ts";
 import { scrub } from "../../providers/oauth/scrub.ts";
-import type { TokenRequest } from "../../providers/oauth/token-request.ts";
-import type { TokenResponse } from "../../providers/oauth/token-response.ts";
 import { isResource } from "../resource.ts";
 import type { Report } from "./trial.ts";
 
@@ -15,18 +14,18 @@ export type Witness = {
   /** `purpose` heads what is told. `open`: the answer is the account's own data, or public, and names its secrets. */
   client: (purpose: string, options?: { open: boolean }) => OAuthClient;
   /** The newest answer as it came, secrets and all; null: none did. */
-  answer: () => TokenResponse | null;
+  answer: () => HttpResponse | null;
 };
 
 export function createWitness(parts: { egress: Egress; masker: Masker; report: Report }): Witness {
   const { egress, masker, report } = parts;
-  let latest: TokenResponse | null = null;
+  let latest: HttpResponse | null = null;
   const oauth = createOAuthClient({
     egress,
     observe: (outcome) => void (latest = outcome.kind === "answered" ? outcome.response : null),
   });
 
-  const tellRequest = (purpose: string, request: TokenRequest): void => {
+  const tellRequest = (purpose: string, request: HttpRequest): void => {
     masker.learn(request.secrets);
     const { method } = request;
     const headers = masker.headers(sentHeaders(request));
@@ -81,7 +80,7 @@ function tokensOf({ accessToken, refreshToken, extras = {} }: Grant): string[] {
   return [...own, ...Object.values(extras).flatMap(tokensOf)];
 }
 
-function maskRequestBody(masker: Masker, { body, headers }: TokenRequest): string | null {
+function maskRequestBody(masker: Masker, { body, headers }: HttpRequest): string | null {
   if (body === undefined) return null;
   if (headers["content-type"] !== "application/json") return masker.pairs(new URLSearchParams(body));
   const fields = Object.entries(JSON.parse(body) as Record<string, string>);
@@ -89,7 +88,7 @@ function maskRequestBody(masker: Masker, { body, headers }: TokenRequest): strin
 }
 
 /** What cannot be read as fields is not shown: nobody can tell where its secrets are. */
-function maskAnswerBody(masker: Masker, response: TokenResponse, open: boolean): unknown {
+function maskAnswerBody(masker: Masker, response: HttpResponse, open: boolean): unknown {
   const body = parseAnswer(response, "auto");
   return body === null
     ? `(${response.body.length} bytes that are neither JSON nor a form; they are not shown, since they may hold tokens)`

@@ -1,5 +1,8 @@
+import type { ProviderDefinition } from "./definition.ts";
 import { placedLookups, type ProviderFile } from "./file.ts";
+import { pinnedDomain } from "./hosts.ts";
 import type { CaptureKnobs } from "./settings.ts";
+import { splitUrl, templateNames } from "./template.ts";
 
 type Path = readonly string[];
 type Templates = Readonly<Record<string, string | null>> | undefined;
@@ -150,4 +153,60 @@ function textPlace(path: Path, text: string | null | undefined, roots: readonly 
 
 function mapPlaces(path: Path, map: Templates, roots: readonly string[]): Place[] {
   return Object.entries(map ?? {}).flatMap(([key, text]) => textPlace([...path, key], text, roots));
+}
+
+/**
+ * What the file says of a value that templates name, such as `inputs.shop` or `response.host`: its pattern, or what is allowed.
+ * Several lookups may capture a value of one name: there is an entry for each.
+ */
+export function rulesOfValue(file: ProviderFile, name: string): { pattern?: string; enum?: string[] }[] {
+  const [root = "", key = ""] = name.split(".");
+  const known = isDeclaredRoot(root) ? rulesIn(file, root, key) : [];
+  return known.map((rule) => (typeof rule === "object" ? rule : {}));
+}
+
+type DeclaredRoot = "inputs" | "callback" | "response" | "account";
+
+export function isDeclaredRoot(root: string): root is DeclaredRoot {
+  return ["inputs", "callback", "response", "account"].includes(root);
+}
+
+/** A text is a capture's place alone, which says nothing of the value. */
+export type Rule = string | { pattern?: string; enum?: string[]; default?: string };
+type Declared = Readonly<Record<string, Rule>> | undefined;
+
+export function rulesIn(file: ProviderFile, root: DeclaredRoot, key: string): Rule[] {
+  const declared: Record<DeclaredRoot, Declared[]> = {
+    inputs: [file.inputs],
+    callback: [file.authorization?.callback?.capture],
+    response: [file.response?.capture],
+    account: placedLookups(file).map(({ lookup }) => lookup.capture),
+  };
+  return declared[root].flatMap((rules) => (rules && Object.hasOwn(rules, key) ? (rules[key] ?? []) : []));
+}
+
+/**
+ * Whether an address is at a host that the definition's file itself fixes: one that stands there, or one of a registrable domain
+ * that a pattern keeps to. Whoever chose another host, by an input, by metadata or by what they answered, may have chosen one
+ * that they cannot reach themself: what is there is not to be told to callers.
+ */
+export function isUsualHost({ file }: Pick<ProviderDefinition, "file">, address: string): boolean {
+  const url = URL.parse(address);
+  if (url === null) return false;
+  const authorities = templatePlaces(file).flatMap(({ isUrl, text }) => (isUrl ? splitUrl(text).authority : []));
+  return authorities.some((authority) => isFixedBy(file, authority, url));
+}
+
+function isFixedBy(file: ProviderFile, authority: string, url: URL): boolean {
+  const [name, ...more] = templateNames(authority);
+  if (name === undefined) return URL.parse(authority)?.host === url.host;
+  if (more.length > 0) return false;
+  return rulesOfValue(file, name).some((input) => {
+    if (input.enum) {
+      return input.enum.some((value) => URL.parse(authority.replace(`{${name}}`, value))?.host === url.host);
+    }
+    const domain = pinnedDomain({ authority, name, input });
+    const sample = domain === null ? null : URL.parse(`https://x${domain}`);
+    return sample !== null && url.hostname.endsWith(sample.hostname.slice(1)) && url.port === sample.port;
+  });
 }

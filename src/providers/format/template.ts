@@ -125,6 +125,12 @@ export function fillUrl(text: string, values: TemplateValues): string {
   return `${fill(authority, values) ?? ""}${fill(rest, values, encodePathValue) ?? ""}`;
 }
 
+/** A map without the entries that a file takes out of what it extends. */
+export function withoutNull(map: Readonly<Record<string, string | null>>): Record<string, string> {
+  const entries = Object.entries(map).filter((entry): entry is [string, string] => entry[1] !== null);
+  return Object.fromEntries(entries);
+}
+
 /** Fills every template of a map, leaving out the entries whose optional value is lacking. */
 export function fillAll(
   templates: Readonly<Record<string, string>>,

@@ -2,7 +2,8 @@ import dns from "node:dns";
 import net from "node:net";
 import { quotedSetting } from "../../text.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
-import { bareHost, type OutboundProxy, type Proxies } from "./outbound-proxy.ts";
+import { bareHost } from "./connect.ts";
+import type { OutboundProxy, Proxies } from "./outbound-proxy.ts";
 
 /**
  * A URL leads to an address that this broker must not reach. Nothing was sent. The message names the host of the URL, and
@@ -35,7 +36,7 @@ export type Egress = {
   route(url: string, provider: EgressProvider): Route;
 };
 
-type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
+export type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
 
 /**
  * https to public addresses only. `networks` names others that may be reached, by http too, by every provider whose
@@ -44,7 +45,7 @@ type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
 export function createEgress(options: {
   networks: net.BlockList | null;
   trustedOrigin: string | null;
-  proxies?: Pick<Proxies, "of">;
+  proxies?: Omit<Proxies, "secrets">;
   resolve?: Resolve;
 }): Egress {
   const { trustedOrigin, proxies = direct, resolve = systemResolve } = options;
@@ -63,7 +64,7 @@ export function createEgress(options: {
       const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
       const literal = bareHost(url);
       if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, null);
-      return { url, lookup: checkedLookup({ url, allowed, resolve }), proxy: exempt ? null : proxies.of(url) };
+      return { url, lookup: checkedLookup({ url, allowed, resolve }), proxy: exempt ? null : proxyFor(url, proxies) };
     },
   };
 }
@@ -128,7 +129,13 @@ function checkedLookup(options: {
   };
 }
 
-const direct: Pick<Proxies, "of"> = { of: () => null };
+/** The proxy for a URL; null: it is reached directly. */
+export function proxyFor(url: URL, { https, http, exceptions }: Omit<Proxies, "secrets">): OutboundProxy | null {
+  if (exceptions.some((matches) => matches(url))) return null;
+  return url.protocol === "https:" ? https : http;
+}
+
+const direct: Omit<Proxies, "secrets"> = { https: null, http: null, exceptions: [] };
 
 const systemResolve: Resolve = (host, answer) => {
   dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));

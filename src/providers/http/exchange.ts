@@ -1,38 +1,155 @@
-import net from "node:net";
-import tls from "node:tls";
-import type { Dispatcher } from "undici";
-import manifest from "../../../package.json" with { type: "json" };
-import { maxBodyBytes } from "../oauth/answer-body.ts";
-import type { TokenResponse } from "../oauth/token-response.ts";
-import type { Route } from "./egress.ts";
-import { asksForPassword, authority, bareHost, type OutboundProxy, portOf, ProxyError } from "./outbound-proxy.ts";
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
+import { Client, type Dispatcher } from "undici";
+import type { ProviderRequest } from "../format/definition.ts";
+import { type AnswerRoom, type AnswerShare, freeBytes, maxBodyBytes } from "./answer-room.ts";
+import { EndedError, openConnection, userAgent } from "./connect.ts";
+import type { Egress, EgressProvider, Route } from "./egress.ts";
+import type { OutboundProxy } from "./outbound-proxy.ts";
+
+/** A request to a provider, ready to be written. All but method and URL holds secrets and is non-enumerable. */
+export type HttpRequest = {
+  readonly method: ProviderRequest["method"];
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Absent: no body is sent. */
+  readonly body?: string;
+  /** A certificate and its key as PEM, to authenticate the connection with (RFC 8705, section 2). */
+  readonly tls?: string;
+  /** Every secret in the request, to be kept out of error texts. */
+  readonly secrets: readonly string[];
+};
+
+/** An answer of a provider. Header names in lower case. Its body, as it was sent, may hold tokens. */
+export type HttpResponse = {
+  status: number;
+  headers: Readonly<Record<string, string>>;
+  body: Buffer;
+  /** False: cut off or too long; then `body` is what there is of it. */
+  complete?: boolean;
+  /** Longer than 1 MiB as it was sent; then it is not `complete`. */
+  tooLong?: true;
+  /** The proxy that the request was given to in place of the provider. What it answers may be its own. */
+  relayedBy?: OutboundProxy;
+};
 
 /**
  * What came of one exchange. `not_sent` and `window_passed`: nothing was written, with certainty. `cut_off`: the request
  * may have been written, in part or whole, and no answer came.
  */
 export type ExchangeOutcome =
-  | { kind: "answered"; response: TokenResponse }
+  | { kind: "answered"; response: HttpResponse }
   | { kind: "window_passed" }
   | { kind: "not_sent"; error: unknown }
   | { kind: "cut_off"; error: unknown };
 
-type Controller = Dispatcher.DispatchController;
+/**
+ * Milliseconds. `connectMs`: until the connection is open, a proxy's tunnel included. `headersMs`: from then to the end of the answer's
+ * headers. `totalMs` bounds the whole call, the body included, and must stay below a permit's lease.
+ */
+export type ExchangeTimeouts = { connectMs: number; headersMs: number; totalMs: number };
 
-/** This process ended the call. `code` says why. */
-export class EndedError extends Error {
-  readonly code: string;
-  constructor(code: string) {
-    super(code);
-    this.code = code;
+/** The longest that the headers of an answer may be together. undici counts names and values, and stops at its limit. */
+const longestHeadersBytes = 64 * 1024 + 1;
+
+type Call = {
+  egress: Egress;
+  timeouts: ExchangeTimeouts;
+  room: AnswerRoom;
+  mayStillSend: () => boolean;
+  definition: EgressProvider;
+  request: HttpRequest;
+};
+
+/**
+ * Sends a request at most once, and has what came of it read. The room that an answer takes is given back once it has been read.
+ * `mayStillSend` is asked at first, and again when the request is about to be written. Rejects only if `read` throws.
+ */
+export async function exchange<Read>(call: Call, read: (outcome: ExchangeOutcome) => Read): Promise<Read> {
+  const begun = begin(call);
+  if (!("sending" in begun)) return read(begun);
+  const { sending, route } = begun;
+  try {
+    return read(await write(sending, { route, request: call.request, timeouts: call.timeouts }));
+  } finally {
+    sending.release();
   }
 }
+
+/** Nothing has been written yet: what fails here was not sent. */
+function begin(call: Call): { sending: HttpExchange; route: Route } | ExchangeOutcome {
+  const { egress, timeouts, definition, request, mayStillSend, room } = call;
+  if (!mayStillSend()) return { kind: "window_passed" };
+  try {
+    const route = egress.route(request.url, definition);
+    const sending = new HttpExchange({ totalMs: timeouts.totalMs, mayStillSend, room, relayedBy: relayOf(route) });
+    return { sending, route };
+  } catch (error) {
+    return { kind: "not_sent", error };
+  }
+}
+
+/** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request, and which ends with this call. */
+async function write(
+  sending: HttpExchange,
+  { route, request, timeouts }: { route: Route; request: HttpRequest; timeouts: ExchangeTimeouts },
+): Promise<ExchangeOutcome> {
+  const ending = new AbortController();
+  void sending.outcome.then(() => ending.abort(new EndedError("ALREADY_ENDED")));
+  const late = setTimeout(() => ending.abort(new EndedError("CONNECT_TIMEOUT")), timeouts.connectMs);
+  let client: Client | undefined;
+  try {
+    const { socket, origin, prefix, headers } = await openConnection(route, {
+      signal: ending.signal,
+      certificate: request.tls,
+    });
+    clearTimeout(late);
+    const answers = new InterimFilter(socket);
+    client = new Client(origin, {
+      connect: (_options, opened) => queueMicrotask(() => opened(null, answers as unknown as Socket)),
+      headersTimeout: timeouts.headersMs,
+      bodyTimeout: 0, // the whole call has an end
+      maxHeaderSize: longestHeadersBytes,
+      allowH2: false,
+      pipelining: 1,
+    });
+    client.dispatch(
+      {
+        path: `${prefix}${route.url.pathname}${route.url.search}`,
+        method: request.method,
+        headers: { ...sentHeaders(request), ...headers },
+        body: request.body ?? null,
+        reset: true,
+      },
+      sending,
+    );
+  } catch (error) {
+    sending.end(error); // which knows whether the first byte had been written
+  }
+  const outcome = await sending.outcome;
+  clearTimeout(late);
+  void client?.destroy().catch(() => {});
+  return outcome;
+}
+
+/** The headers that a request goes out with, but for those of HTTP itself. Hold secrets. */
+export function sentHeaders(request: HttpRequest): Record<string, string> {
+  return { accept: "application/json", "user-agent": userAgent, ...request.headers, "accept-encoding": "identity" };
+}
+
+/** Who gets the request itself, in place of the provider. A proxy that makes a tunnel does not see it. */
+function relayOf({ url, proxy }: Route): OutboundProxy | null {
+  return url.protocol === "http:" ? proxy : null;
+}
+
+type Controller = Dispatcher.DispatchController;
 
 /** One request through undici, from connecting to the end of the answer. `outcome` never rejects. */
 export class HttpExchange implements Dispatcher.DispatchHandler {
   readonly outcome: Promise<ExchangeOutcome>;
   readonly #mayStillSend: () => boolean;
-  readonly #share: AnswerShare;
+  readonly #room: AnswerRoom;
+  #share: AnswerShare | null = null;
   readonly #relayedBy: OutboundProxy | null;
   readonly #deadline: NodeJS.Timeout;
   /** What has come of the body, copied: a chunk of one byte keeps all that it came with. */
@@ -49,14 +166,14 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   constructor(options: {
     totalMs: number;
     mayStillSend: () => boolean;
-    share: AnswerShare;
+    room: AnswerRoom;
     relayedBy: OutboundProxy | null;
   }) {
     const { promise, resolve } = Promise.withResolvers<ExchangeOutcome>();
     this.outcome = promise;
     this.#resolve = resolve;
     this.#mayStillSend = options.mayStillSend;
-    this.#share = options.share;
+    this.#room = options.room;
     this.#relayedBy = options.relayedBy;
     this.#deadline = setTimeout(() => {
       const error = new EndedError("TOTAL_TIMEOUT");
@@ -115,6 +232,11 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     else this.#settle({ kind: this.#started ? "cut_off" : "not_sent", error });
   }
 
+  /** Gives back the room that the answer takes, once it has been read. */
+  release(): void {
+    this.#share?.release();
+  }
+
   /** False: there is no room for more, and `onRoom` is called once there is. What has come is kept all the same. */
   #append(chunk: Buffer, onRoom: () => void): boolean {
     const at = this.#size;
@@ -127,13 +249,15 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
       this.#body = larger;
     }
     chunk.copy(this.#body, at);
-    return isEnough || this.#share.grow(this.#body.length, onRoom);
+    if (isEnough || this.#body.length <= freeBytes) return true;
+    this.#share ??= this.#room.open();
+    return this.#share.grow(this.#body.length, onRoom);
   }
 
   #answer(end: { complete: boolean; tooLong?: true }): void {
     if (!this.#head || this.#settled) return;
     const { status, headers } = this.#head;
-    const response: TokenResponse = {
+    const response: HttpResponse = {
       status,
       headers,
       body: this.#body.subarray(0, this.#size),
@@ -159,298 +283,113 @@ function joinHeaders(headers: Record<string, string | string[] | undefined>): Re
   return joined;
 }
 
-/** What every request says it comes from (RFC 9110, section 10.1.5), unless the definition names something else. */
-export const userAgent = `freshet/${manifest.version}`;
+/** What interim answers may take together. Nothing of them is kept, so this bounds the work alone: some 600,000 of the shortest. */
+export const mostInterimBytes = 16 * 1024 * 1024;
 
-/** An open connection, and what the request says because of the way that it goes. */
-export type Connection = {
-  socket: net.Socket;
-  /** The origin that goes into `Host`. */
-  origin: string;
-  /** What stands before the path in the first line: the origin where a proxy passes requests on (RFC 9112, section 3.2.2). */
-  prefix: string;
-  /** For the proxy. Hold its password. */
-  headers: Record<string, string>;
-};
+/** `HTTP/1.1 100` and one character more: so much is needed to tell an interim answer from the final one. */
+const startLength = 13;
 
-/** Who gets the request itself, in place of the provider. A proxy that makes a tunnel does not see it. */
-export function relayOf({ url, proxy }: Route): OutboundProxy | null {
-  return url.protocol === "http:" ? proxy : null;
+/** The server did what no request asked it to do. `code` says what. */
+class UnaskedError extends Error {
+  readonly code: string;
+  constructor(code: string) {
+    super(code);
+    this.code = code;
+  }
 }
 
 /**
- * Opens a connection, through the route's proxy if it has one. Nothing of the request is written before this has
- * resolved, so whatever it throws means: not sent. When `signal` is aborted, now or later, everything that was opened is closed.
- * @param options `certificate`: PEM of a client certificate and its key, for the provider alone
- * @throws ProxyError, BlockedAddressError, errors of Node, and the signal's reason
+ * A connection that carries one request, without the interim answers (1xx) before its answer. A client must be able to take any number of
+ * them, asked for or not (RFC 9110, section 15.2). undici does not: it ends the connection at a 100 that it has not asked for, and the
+ * token in the answer behind it is lost. So they are taken out below its parser. Everything from the final answer on passes
+ * untouched. A 101 nobody has asked for ends the connection: what follows it is not HTTP any more.
  */
-export async function openConnection(
-  route: Route,
-  { signal, certificate }: { signal: AbortSignal; certificate: string | undefined },
-): Promise<Connection> {
-  signal.throwIfAborted();
-  const { url, lookup, proxy } = route;
-  const target = { host: bareHost(url), port: portOf(url) };
-  const pem = certificate === undefined ? {} : { cert: certificate, key: certificate };
-  const secured = async (socket: net.Socket) =>
-    url.protocol === "https:" ? await secure(socket, { host: target.host, signal, pem }) : socket;
-  const plain = { origin: url.origin, prefix: "", headers: {} };
-  if (proxy === null) return { socket: await secured(await openTcp({ ...target, lookup, signal })), ...plain };
-  if (url.protocol === "http:") {
-    // The check stands before the proxy in either case; with an address nobody resolves the name a second time.
-    const [address = ""] = await checkedAddresses(route, signal);
-    const origin = proxy.byName ? url.origin : `http://${authority(address, target.port)}`;
-    return { socket: await openProxy(proxy, signal), origin, prefix: origin, headers: authorizationOf(proxy) };
-  }
-  const hosts = proxy.byName ? [target.host] : await checkedAddresses(route, signal);
-  const tunnel = await openTunnel({ proxy, hosts, port: target.port, signal });
-  return { socket: await secured(tunnel), ...plain };
-}
+class InterimFilter extends Duplex {
+  readonly #socket: Socket;
+  /** `start`: a status line is next. `interim`: the head of an interim answer, until its empty line. `final`: the answer. */
+  #state: "start" | "interim" | "final" = "start";
+  /** The last bytes that do not yet say what they are: 12 of a status line at most, or 2 of the end of a head. */
+  #kept = Buffer.alloc(0);
+  #interimBytes = 0;
+  #hasEnded = false;
 
-/** The addresses that may be connected to, those of IPv4 first: not every proxy has a way to the others. */
-async function checkedAddresses({ url, lookup }: Route, signal: AbortSignal): Promise<string[]> {
-  const host = bareHost(url);
-  if (net.isIP(host) !== 0) return [host];
-  return await new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    lookup(host, { all: true }, (error, found) => {
-      if (error) return reject(error);
-      const addresses = Array.isArray(found) ? found : [];
-      return resolve(addresses.toSorted((a, b) => a.family - b.family).map(({ address }) => address));
+  constructor(socket: Socket) {
+    super();
+    this.#socket = socket;
+    socket.on("data", (chunk: Buffer) => this.#take(chunk));
+    socket.on("end", () => {
+      this.#hasEnded = true;
+      if (this.#kept.length > 0) this.push(this.#kept); // less than a status line: undici says what is wrong with it
+      this.push(null);
     });
-  });
-}
-
-async function openTcp(options: {
-  host: string;
-  port: number;
-  lookup?: net.LookupFunction;
-  signal: AbortSignal;
-}): Promise<net.Socket> {
-  const { signal, ...target } = options;
-  const socket = net.connect({ ...target, autoSelectFamily: true, noDelay: true, signal });
-  await settled(socket, "connect", signal);
-  return socket;
-}
-
-async function secure(
-  socket: net.Socket,
-  options: { host: string; signal: AbortSignal; pem?: { cert?: string; key?: string } },
-): Promise<tls.TLSSocket> {
-  const { host, signal, pem = {} } = options;
-  const servername = net.isIP(host) === 0 ? host : "";
-  const secured = tls.connect({ socket, host, servername, ALPNProtocols: ["http/1.1"], ...pem });
-  try {
-    await settled(secured, "secureConnect", signal);
-    return secured;
-  } catch (error) {
-    socket.destroy();
-    throw error;
+    socket.on("error", (error) => this.destroy(error));
+    // After an end there may be bytes that undici has not read yet, because it waits. They are not thrown away.
+    socket.on("close", () => void (this.#hasEnded || this.destroy()));
   }
-}
 
-async function openProxy(proxy: OutboundProxy, signal: AbortSignal): Promise<net.Socket> {
-  const { name, setting, host, port, isTls } = proxy;
-  try {
-    const socket = await openTcp({ host, port, signal });
-    return isTls ? await secure(socket, { host, signal }) : socket;
-  } catch (error) {
-    const said = `the proxy ${name} of ${setting} could not be reached (${reason(error)}); nothing was sent`;
-    throw new ProxyError(said, { isOfProxy: true });
+  override _read(): void {
+    this.#socket.resume();
   }
-}
 
-/** A tunnel to the first of these hosts that the proxy reaches (RFC 9110, section 9.3.6). */
-async function openTunnel(to: {
-  proxy: OutboundProxy;
-  hosts: readonly string[];
-  port: number;
-  signal: AbortSignal;
-}): Promise<net.Socket> {
-  const { proxy, hosts, port, signal } = to;
-  for (const [index, host] of hosts.entries()) {
-    const socket = await openProxy(proxy, signal);
-    try {
-      await connectTo(authority(host, port), { proxy, socket, signal });
-      return socket;
-    } catch (error) {
-      socket.destroy();
-      const mayTryNext = error instanceof ProxyError && error.isOfAddress && index < hosts.length - 1;
-      if (!mayTryNext) throw error;
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.#socket.write(chunk, done);
+  }
+
+  /** Head and body of a request go out as one piece. */
+  override _writev(parts: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    this.#socket.write(Buffer.concat(parts.map(({ chunk }) => chunk)), done);
+  }
+
+  override _final(done: () => void): void {
+    this.#socket.end(done);
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#socket.destroy();
+    done(error);
+  }
+
+  #take(chunk: Buffer): void {
+    const final = this.#state === "final" ? chunk : this.#withoutInterim(Buffer.concat([this.#kept, chunk]));
+    if (final !== null && !this.push(final)) this.#socket.pause();
+  }
+
+  /** What of these bytes belongs to the final answer; null: nothing. */
+  #withoutInterim(bytes: Buffer): Buffer | null {
+    const text = bytes.toString("latin1");
+    let at = 0;
+    for (;;) {
+      if (this.#state === "interim") {
+        const end = findEmptyLine(text, at);
+        this.#interimBytes += (end ?? text.length) - at;
+        if (this.#interimBytes > mostInterimBytes) return this.#refuse("INTERIM_FLOOD");
+        if (end === null) return this.#keep(bytes.subarray(Math.max(at, text.length - 2)));
+        at = end;
+        this.#state = "start";
+      }
+      if (text.length - at < startLength) return this.#keep(bytes.subarray(at));
+      const [, status] = /^HTTP\/1\.[01] (1\d\d)[ \r\n]/.exec(text.slice(at, at + startLength)) ?? [];
+      if (status === "101") return this.#refuse("UNASKED_UPGRADE");
+      this.#state = status === undefined ? "final" : "interim";
+      if (this.#state === "final") return bytes.subarray(at);
     }
   }
-  throw new ProxyError("the provider's host has no address; nothing was sent");
-}
 
-async function connectTo(
-  target: string,
-  { proxy, socket, signal }: { proxy: OutboundProxy; socket: net.Socket; signal: AbortSignal },
-): Promise<void> {
-  const { name, setting, byName } = proxy;
-  const headers = { host: target, "user-agent": userAgent, ...authorizationOf(proxy) };
-  const lines = Object.entries(headers).map(([header, value]) => `${header}: ${value}\r\n`);
-  socket.write(`CONNECT ${target} HTTP/1.1\r\n${lines.join("")}\r\n`);
-  let status: number;
-  try {
-    status = await readStatus(socket, signal);
-  } catch (error) {
-    throw new ProxyError(`the proxy ${name} of ${setting} opened no tunnel (${reason(error)}); nothing was sent`);
+  #keep(bytes: Buffer): null {
+    if (this.#state === "interim") this.#interimBytes -= bytes.length; // they are counted when they come up again
+    this.#kept = Buffer.from(bytes);
+    return null;
   }
-  if (status >= 200 && status < 300) return;
-  if (status === 407) throw new ProxyError(`${asksForPassword(proxy)}; nothing was sent`, { isOfProxy: true });
-  const hint = byName || status >= 500 ? "" : "; if it wants host names, set PROXY_CONNECT=by_name";
-  throw new ProxyError(
-    `the proxy ${name} of ${setting} refused a tunnel to the provider with ${status}; nothing was sent${hint}`,
-    { isOfAddress: status >= 500 },
-  );
-}
 
-function authorizationOf({ authorization }: OutboundProxy): Record<string, string> {
-  return authorization === null ? {} : { "proxy-authorization": authorization };
-}
-
-const longestHead = 64 * 1024;
-
-/** The status of the final answer to CONNECT. What comes behind its head stays in the socket. */
-async function readStatus(socket: net.Socket, signal: AbortSignal): Promise<number> {
-  let bytes = Buffer.alloc(0);
-  for (;;) {
-    const chunk = socket.read() as Buffer | null;
-    if (chunk === null) {
-      await settled(socket, "readable", signal);
-      continue;
-    }
-    bytes = Buffer.concat([bytes, chunk]);
-    const head = finalHead(bytes.toString("latin1"));
-    if (head === null && bytes.length > longestHead) throw new EndedError("HEAD_TOO_LARGE");
-    if (head === null) continue;
-    if (head.end < bytes.length) socket.unshift(bytes.subarray(head.end));
-    return head.status;
+  #refuse(code: string): null {
+    this.destroy(new UnaskedError(code));
+    return null;
   }
 }
 
-/** Interim answers may stand before the final one here, too. Null: it is not whole yet. @throws EndedError for what is no HTTP */
-function finalHead(text: string): { status: number; end: number } | null {
+/** Where the text goes on behind the next empty line; null: there is none yet. A bare LF ends a line, too (RFC 9112, section 2.2). */
+function findEmptyLine(text: string, from: number): number | null {
   const emptyLine = /\n\r?\n/g;
-  for (let at = 0; emptyLine.test(text); at = emptyLine.lastIndex) {
-    const [, code] = /^HTTP\/1\.[01] (\d{3})[ \r\n]/.exec(text.slice(at, at + 13)) ?? [];
-    if (code === undefined) throw new EndedError("NO_HTTP");
-    if (code >= "200" || code === "101") return { status: Number(code), end: emptyLine.lastIndex };
-  }
-  return null;
-}
-
-/** Waits for an event. A socket that fails, ends or is given up before is destroyed, and its error, or the signal's reason, thrown. */
-async function settled(socket: net.Socket, event: string, signal: AbortSignal): Promise<void> {
-  // Whoever uses the connection listens for himself. In between, an error must not end the process.
-  if (socket.listenerCount("error", ignore) === 0) socket.on("error", ignore);
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const onClose = () => reject(new EndedError("CLOSED"));
-  const onAbort = () => reject(signal.reason);
-  socket.once(event, resolve).once("error", reject).once("end", onClose).once("close", onClose);
-  signal.addEventListener("abort", onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  try {
-    await promise;
-  } catch (error) {
-    socket.destroy();
-    throw signal.aborted ? signal.reason : error;
-  } finally {
-    socket.off(event, resolve).off("error", reject).off("end", onClose).off("close", onClose);
-    signal.removeEventListener("abort", onAbort);
-  }
-}
-
-const ignore = () => {};
-
-/** A code such as ECONNREFUSED, never a message: those may quote what was sent. */
-export function reason(error: unknown): string {
-  const first: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error;
-  if (first instanceof Error && "code" in first && typeof first.code === "string") return first.code;
-  return first instanceof Error ? first.name : "no cause given";
-}
-
-/** So much of each answer is taken at once, whatever others take: hardly any answer is longer. */
-export const freeBytes = 64 * 1024;
-/** What all answers of one process may hold together beyond their first 64 KiB each. */
-const roomBytes = 64 * 1024 * 1024;
-const mostOfOne = maxBodyBytes - freeBytes;
-
-/**
- * Bounds the memory that long answers take. A body for which there is no room waits: its connection is not read until another
- * answer has been dealt with. It is never dropped, since the token that it answers is spent.
- *
- * Answers cannot wait for each other in a circle: room is given only while what is left lets the answer that has most end,
- * which frees enough for any other one.
- */
-export class AnswerRoom {
-  #left: number;
-  readonly #shares = new Set<AnswerShare>();
-
-  constructor(bytes = roomBytes) {
-    this.#left = bytes;
-  }
-
-  /** The share of one answer. Give it back with `release`, whatever comes of the answer. */
-  open(): AnswerShare {
-    const share: AnswerShare = new AnswerShare({
-      take: (bytes) => this.#take(share, bytes),
-      release: () => this.#release(share),
-    });
-    this.#shares.add(share);
-    return share;
-  }
-
-  #take(share: AnswerShare, bytes: number): boolean {
-    const left = this.#left - (bytes - share.bytes);
-    const most = Math.max(bytes, ...Array.from(this.#shares, (other) => other.bytes));
-    if (left < mostOfOne - most) return false;
-    this.#left = left;
-    return true;
-  }
-
-  #release(share: AnswerShare): void {
-    if (!this.#shares.delete(share)) return;
-    this.#left += share.bytes;
-    // Who has most lacks least, and ends first.
-    for (const waiting of [...this.#shares].sort((a, b) => b.bytes - a.bytes)) waiting.tryAgain();
-  }
-}
-
-type Room = { take: (bytes: number) => boolean; release: () => void };
-
-export class AnswerShare {
-  /** Beyond the first 64 KiB. */
-  bytes = 0;
-  readonly #room: Room;
-  #waiting: { bytes: number; onRoom: () => void } | null = null;
-
-  constructor(room: Room) {
-    this.#room = room;
-  }
-
-  /** Asks for room for the first `size` bytes of the answer. False: there is none yet, and `onRoom` is called once there is. */
-  grow(size: number, onRoom: () => void): boolean {
-    const bytes = Math.min(Math.max(size - freeBytes, 0), mostOfOne);
-    if (bytes === 0) return true;
-    this.#waiting = { bytes, onRoom };
-    return this.#settle();
-  }
-
-  tryAgain(): void {
-    const onRoom = this.#waiting?.onRoom;
-    if (onRoom !== undefined && this.#settle()) queueMicrotask(onRoom);
-  }
-
-  release(): void {
-    this.#waiting = null;
-    this.#room.release();
-  }
-
-  #settle(): boolean {
-    if (this.#waiting === null || !this.#room.take(this.#waiting.bytes)) return false;
-    this.bytes = this.#waiting.bytes;
-    this.#waiting = null;
-    return true;
-  }
+  emptyLine.lastIndex = from;
+  return emptyLine.test(text) ? emptyLine.lastIndex : null;
 }

@@ -1,5 +1,6 @@
 import net from "node:net";
 import { quotedSetting } from "../../text.ts";
+import { authority, bareHost, portOf } from "./connect.ts";
 
 /** A proxy on the way to providers. Its password is in `authorization` and `secrets` alone, which are not enumerable. */
 export type OutboundProxy = {
@@ -19,8 +20,11 @@ export type OutboundProxy = {
 };
 
 export type Proxies = {
-  /** The proxy for a URL; null: it is reached directly. */
-  of: (url: URL) => OutboundProxy | null;
+  /** For `https:` and `http:` URLs; null: they are reached directly. */
+  https: OutboundProxy | null;
+  http: OutboundProxy | null;
+  /** What NO_PROXY names: a URL that one of them matches is reached directly. */
+  exceptions: readonly Exception[];
   /** Of all of them: what must stand in no text. */
   secrets: readonly string[];
 };
@@ -43,44 +47,11 @@ export function readProxies(settings: ProxySettings): Proxies {
   const http = parseProxy("HTTP_PROXY", settings.httpProxy, byName);
   const exceptions = splitList(settings.noProxy).map(parseException);
   return {
-    of: (url) => (exceptions.some((matches) => matches(url)) ? null : url.protocol === "https:" ? https : http),
+    https,
+    http,
+    exceptions,
     secrets: [https, http].flatMap((proxy) => proxy?.secrets ?? []),
   };
-}
-
-/** Why no request has left through a proxy, in words that name it. */
-export class ProxyError extends Error {
-  /** It says something about the proxy alone, and nothing about the host behind it. */
-  readonly isOfProxy: boolean;
-  /** Another address of the same host may be reached all the same. */
-  readonly isOfAddress: boolean;
-
-  constructor(message: string, about: { isOfProxy?: boolean; isOfAddress?: boolean } = {}) {
-    super(message);
-    this.name = "ProxyError";
-    this.isOfProxy = about.isOfProxy ?? false;
-    this.isOfAddress = about.isOfAddress ?? false;
-  }
-}
-
-/** What a 407 of a proxy means, for people. */
-export function asksForPassword({ name, setting, authorization }: OutboundProxy): string {
-  const what = authorization === null ? "wants a user name and a password" : "refuses the user name or password";
-  return `the proxy ${name} ${what} (407): ${setting} holds them`;
-}
-
-/** An address or a host name with a port, as it stands in a URL. */
-export function authority(host: string, port: number): string {
-  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
-}
-
-/** The host of a URL, an IPv6 address without its brackets. */
-export function bareHost({ hostname }: URL): string {
-  return hostname.replace(/^\[(.*)\]$/, "$1");
-}
-
-export function portOf({ port, protocol }: URL): number {
-  return port === "" ? (protocol === "https:" ? 443 : 80) : Number(port);
 }
 
 function parseProxy(setting: OutboundProxy["setting"], text: string | null, byName: boolean): OutboundProxy | null {

@@ -4,14 +4,14 @@ import { Value } from "typebox/value";
 import { nearest } from "../../text.ts";
 import type { ProviderDefinition, StatedAnswer } from "../format/definition.ts";
 import { placedLookups, type ProviderFile, providerFileSchema } from "../format/file.ts";
-import { templatePlaces } from "../format/places.ts";
+import { rulesOfValue, templatePlaces } from "../format/places.ts";
 import { splitUrl, templateNames } from "../format/template.ts";
 import { parseNetworks, whyNeverReached } from "../http/egress.ts";
 import { standardParams } from "../oauth/authorization-request.ts";
 import type { FailureClass } from "../oauth/grant.ts";
 import { processTokenResponse } from "../oauth/token-response.ts";
 import { checkAnswers, checkRequests } from "./check-requests.ts";
-import { checkTemplates, rulesOfValue } from "./check-templates.ts";
+import { checkTemplates } from "./check-templates.ts";
 import type { Problem } from "./yaml-source.ts";
 
 /** What the shape of a merged file cannot say: knobs that need or exclude each other, patterns, templates. */

@@ -1,6 +1,6 @@
-import { placedLookups, type ProviderFile } from "../format/file.ts";
+import type { ProviderFile } from "../format/file.ts";
 import { domainIsPinned, hostListFault, isAnchored } from "../format/hosts.ts";
-import { type Place, templatePlaces } from "../format/places.ts";
+import { isDeclaredRoot, type Place, type Rule, rulesIn, rulesOfValue, templatePlaces } from "../format/places.ts";
 import { hasLooseBraces, splitUrl, templateNames } from "../format/template.ts";
 import type { Problem } from "./yaml-source.ts";
 
@@ -59,36 +59,6 @@ function nameFault(file: ProviderFile, name: string, roots: readonly string[]): 
     response: "is not in `response.capture`",
     account: "is not in the `capture` of any `after_connect`",
   }[root];
-}
-
-/**
- * What the file says of a value that templates name, such as `inputs.shop` or `response.host`: its pattern, or what is allowed.
- * Several lookups may capture a value of one name: there is an entry for each.
- */
-export function rulesOfValue(file: ProviderFile, name: string): { pattern?: string; enum?: string[] }[] {
-  const [root = "", key = ""] = name.split(".");
-  const known = isDeclaredRoot(root) ? rulesIn(file, root, key) : [];
-  return known.map((rule) => (typeof rule === "object" ? rule : {}));
-}
-
-type DeclaredRoot = "inputs" | "callback" | "response" | "account";
-
-function isDeclaredRoot(root: string): root is DeclaredRoot {
-  return ["inputs", "callback", "response", "account"].includes(root);
-}
-
-/** A text is a capture's place alone, which says nothing of the value. */
-type Rule = string | { pattern?: string; enum?: string[]; default?: string };
-type Declared = Readonly<Record<string, Rule>> | undefined;
-
-function rulesIn(file: ProviderFile, root: DeclaredRoot, key: string): Rule[] {
-  const declared: Record<DeclaredRoot, Declared[]> = {
-    inputs: [file.inputs],
-    callback: [file.authorization?.callback?.capture],
-    response: [file.response?.capture],
-    account: placedLookups(file).map(({ lookup }) => lookup.capture),
-  };
-  return declared[root].flatMap((rules) => (rules && Object.hasOwn(rules, key) ? (rules[key] ?? []) : []));
 }
 
 const mapRoots = new Set(["inputs", "callback", "response", "account", "credentials"]);

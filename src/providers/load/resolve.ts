@@ -20,6 +20,7 @@ import type {
 import type { ProviderFile } from "../format/file.ts";
 import { lacksAddress } from "../format/requirements.ts";
 import type { CaptureKnobs } from "../format/settings.ts";
+import { withoutNull } from "../format/template.ts";
 
 /** A merged file with every default applied. What a file leaves out has the strict default. */
 export function resolveDefinition(file: ProviderFile, isSandbox: boolean): ProviderDefinition {
@@ -329,11 +330,6 @@ function standardFields(name: string, clientAuth: ClientAuth): Record<string, st
 
 function mergeHeaders(layers: readonly ExchangeKnobs[]): Record<string, string> {
   return withoutNull(Object.assign({}, ...layers.map((layer) => lowerCaseKeys(layer.headers ?? {}))));
-}
-
-export function withoutNull(map: Readonly<Record<string, string | null>>): Record<string, string> {
-  const entries = Object.entries(map).filter((entry): entry is [string, string] => entry[1] !== null);
-  return Object.fromEntries(entries);
 }
 
 function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<string, string | null> {

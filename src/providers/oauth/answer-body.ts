@@ -6,7 +6,8 @@ import {
   inflateSync,
   zstdDecompressSync,
 } from "node:zlib";
-import type { TokenResponse } from "./token-response.ts";
+import { maxBodyBytes } from "../http/answer-room.ts";
+import type { HttpResponse } from "../http/exchange.ts";
 
 type Format = "auto" | "json" | "form";
 
@@ -23,7 +24,7 @@ export type AnswerBody = {
  * only what is neither. Of a body that was cut off only whole JSON counts: a form that was cut reads as a shorter one, with a token
  * cut short in it. Null: it is neither. Only what is read so may say that a grant is over.
  */
-export function readBody(response: TokenResponse, format: Format): AnswerBody | null {
+export function readBody(response: HttpResponse, format: Format): AnswerBody | null {
   const read = strictText(response);
   if (read === null) return null;
   const text = read.text.trim();
@@ -37,7 +38,7 @@ export function readBody(response: TokenResponse, format: Format): AnswerBody | 
 }
 
 /** The value of `readBody` alone. */
-export function parseAnswer(response: TokenResponse, format: Format): unknown {
+export function parseAnswer(response: HttpResponse, format: Format): unknown {
   return readBody(response, format)?.value ?? null;
 }
 
@@ -50,7 +51,7 @@ export type Found = AnswerBody | "several" | null;
  * a function, and JSON behind a notice. `bears` says whether a value holds tokens where the definition looks for them. Exactly one
  * object may, and the body has to end with it: a notice may echo what somebody has typed. Never throws.
  */
-export function findTokens(response: TokenResponse, bears: (body: AnswerBody) => boolean): Found {
+export function findTokens(response: HttpResponse, bears: (body: AnswerBody) => boolean): Found {
   for (const given of possibleTexts(response)) {
     const found = findIn({ ...given, text: trimmed(given.text) }, bears, 0);
     if (found !== null) return found;
@@ -281,8 +282,6 @@ function escaped(control: string): string {
   return `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** No answer is read further, as sent or inflated: 1 MiB. */
-export const maxBodyBytes = 1024 * 1024;
 /** Compressed, and compressed again by whatever stands in between. */
 const mostLayers = 3;
 
@@ -307,7 +306,7 @@ export type BodyText = { text: string; complete: boolean };
  * The text of a body as it should be: plain, or compressed once as its `content-encoding` says; UTF-8 (RFC 8259, section 8.1), or
  * bytes that agree with ASCII, as labelled. Null: it cannot be inflated (a bomb, an unknown or doubled encoding, a cut one).
  */
-export function strictText(response: TokenResponse): BodyText | null {
+export function strictText(response: HttpResponse): BodyText | null {
   const [encoding, ...more] = encodingsOf(response);
   if (encoding === undefined || response.body.length === 0) {
     return { text: decode(response.body, charsetOf(response)), complete: isComplete(response) };
@@ -320,7 +319,7 @@ export function strictText(response: TokenResponse): BodyText | null {
  * Every text that a body may have been meant as, the likeliest first: where the label of its compression is wrong or lacking, and
  * in UTF-16 or UTF-32. Each is at most as long as a body may be.
  */
-function* possibleTexts(response: TokenResponse): Generator<BodyText> {
+function* possibleTexts(response: HttpResponse): Generator<BodyText> {
   const seen = new Set<string>();
   for (const { bytes, complete } of possibleBytes(response)) {
     for (const text of decodings(bytes, charsetOf(response))) {
@@ -332,7 +331,7 @@ function* possibleTexts(response: TokenResponse): Generator<BodyText> {
 }
 
 /** It is longer than 1 MiB, as it was sent or inflated as its label says. */
-export function isTooLong(response: TokenResponse): boolean {
+export function isTooLong(response: HttpResponse): boolean {
   const [encoding = "", ...more] = encodingsOf(response);
   if (response.tooLong || more.length > 0 || !Object.hasOwn(inflaters, encoding)) return response.tooLong ?? false;
   try {
@@ -343,12 +342,12 @@ export function isTooLong(response: TokenResponse): boolean {
   }
 }
 
-function isComplete(response: TokenResponse): boolean {
+function isComplete(response: HttpResponse): boolean {
   return response.complete !== false;
 }
 
 /** As `content-encoding` names them, the outermost first (RFC 9110, section 8.4). */
-function encodingsOf({ headers }: TokenResponse): string[] {
+function encodingsOf({ headers }: HttpResponse): string[] {
   const named = (headers["content-encoding"] ?? "").toLowerCase().split(",");
   const known = named
     .map((name) => name.trim().replace(/^x-/, ""))
@@ -356,7 +355,7 @@ function encodingsOf({ headers }: TokenResponse): string[] {
   return known.toReversed();
 }
 
-function* possibleBytes(response: TokenResponse): Generator<{ bytes: Buffer; complete: boolean }> {
+function* possibleBytes(response: HttpResponse): Generator<{ bytes: Buffer; complete: boolean }> {
   let bytes = response.body;
   let complete = isComplete(response);
   const labels = encodingsOf(response);
@@ -393,7 +392,7 @@ function inflate(bytes: Buffer, encoding: string, whole: boolean): Buffer | null
   }
 }
 
-function charsetOf({ headers }: TokenResponse): string {
+function charsetOf({ headers }: HttpResponse): string {
   return /;\s*charset\s*=\s*"?([\w.:-]{1,40})/i.exec(headers["content-type"] ?? "")?.[1] ?? "utf-8";
 }
 

@@ -4,11 +4,11 @@ import { BrokerError } from "../../errors.ts";
 import type { AuthorizationDefinition, ProviderDefinition } from "../format/definition.ts";
 import { clientInputs, readCaptured, whyUnsendable } from "../format/requirements.ts";
 import { joinScopes } from "../format/scopes.ts";
-import { fill, fillAll, fillUrl, type TemplateValues } from "../format/template.ts";
-import { withoutNull } from "../load/resolve.ts";
+import { fill, fillAll, fillUrl, type TemplateValues, withoutNull } from "../format/template.ts";
 import { readPointer } from "./answer-body.ts";
 import { cut, scrub } from "./scrub.ts";
-import { assemble, type TokenRequest } from "./token-request.ts";
+import { assemble } from "./token-request.ts";
+import type { HttpRequest } from "../http/exchange.ts";
 
 /** A code verifier and what is shown of it beforehand (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
 export type Pkce = { verifier: string; challenge: string; method: "S256" | "plain" };
@@ -216,7 +216,7 @@ function plain(text: string): string {
  * The parameters of an authorization request, sent ahead of the person (RFC 9126, section 2.1).
  * @throws BrokerError `grant_not_applicable` where the definition pushes none, or naming a value that is lacking
  */
-export function buildPushedRequest(request: AuthorizationRequest): TokenRequest {
+export function buildPushedRequest(request: AuthorizationRequest): HttpRequest {
   const { authorization, id } = request.definition;
   if (!authorization?.pushed) {
     throw new BrokerError("grant_not_applicable", `provider ${id} takes no pushed authorization requests`);

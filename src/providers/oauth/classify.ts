@@ -1,7 +1,7 @@
 import type { ErrorRule, ProviderDefinition } from "../format/definition.ts";
 import { parseAnswer, readPointer, strictText } from "./answer-body.ts";
 import type { Failure, FailureClass, FailureCode } from "./grant.ts";
-import type { TokenResponse } from "./token-response.ts";
+import type { HttpResponse } from "../http/exchange.ts";
 
 type Verdict = { class: FailureClass; code: FailureCode; isUnexplained?: true };
 
@@ -23,7 +23,7 @@ const oauthErrors: Record<string, Verdict> = {
   server_error: verdicts.transient,
 };
 
-type Refusal = { definition: ProviderDefinition; response: TokenResponse; body: unknown };
+type Refusal = { definition: ProviderDefinition; response: HttpResponse; body: unknown };
 
 /** What an answer without a token means: the definition's rules first, then RFC 6749, then the status. */
 export function classifyRefusal(options: Refusal): Verdict & Pick<Failure, "retryAfterSeconds" | "oauthError"> {
@@ -55,13 +55,13 @@ function decidingRule({ definition, response, body }: Refusal): ErrorRule | unde
 }
 
 /** A proxy that passes requests on answers so when it has lost the provider's answer. A rule could take its words for the provider's. */
-function isLostByProxy({ relayedBy, status }: TokenResponse): boolean {
+function isLostByProxy({ relayedBy, status }: HttpResponse): boolean {
   return relayedBy !== undefined && status >= 500;
 }
 
 type Answer = { status: number; body: unknown; text: string };
 
-function answerOf(response: TokenResponse, body: unknown): Answer {
+function answerOf(response: HttpResponse, body: unknown): Answer {
   return { status: response.status, body, text: strictText(response)?.text ?? "" };
 }
 
@@ -92,7 +92,7 @@ function matches(rule: ErrorRule, given: Answer): boolean {
 /** A 2xx that does not hold what the definition expects of one is a refusal, whatever its status says. */
 function effectiveStatus(
   { response: { okWhen } }: ProviderDefinition,
-  { response: { status }, body }: { response: TokenResponse; body: unknown },
+  { response: { status }, body }: { response: HttpResponse; body: unknown },
 ): number {
   if (okWhen === null || status >= 300 || body === null) return status;
   return textAt(body, okWhen.pointer) === okWhen.equals ? status : 400;
@@ -151,7 +151,7 @@ export const meanings: Readonly<Partial<Record<FailureCode, Exclude<ErrorRule["m
 };
 
 /** What decided how a token endpoint's answer without a token was classified, for whoever writes the definition. */
-export function explainRefusal(definition: ProviderDefinition, response: TokenResponse): string {
+export function explainRefusal(definition: ProviderDefinition, response: HttpResponse): string {
   const body = parseAnswer(response, definition.response.format);
   const verdict = (errors: readonly ErrorRule[], said: unknown) =>
     classifyRefusal({ definition: { ...definition, errors }, response, body: said });

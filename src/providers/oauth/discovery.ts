@@ -2,10 +2,11 @@ import type { Clock } from "../../clock.ts";
 import { BrokerError } from "../../errors.ts";
 import { readable } from "../../text.ts";
 import type { ClientAuth, ProviderDefinition, ProviderRequest } from "../format/definition.ts";
+import { isUsualHost } from "../format/places.ts";
 import { lacksAddress } from "../format/requirements.ts";
 import { fillUrl, splitUrl, type TemplateValues } from "../format/template.ts";
 import { readPointer } from "./answer-body.ts";
-import { type Asked, isUsualHost, type OAuthClient } from "./oauth-client.ts";
+import type { Asked, OAuthClient } from "./oauth-client.ts";
 import { cut } from "./scrub.ts";
 import { assemble } from "./token-request.ts";
 

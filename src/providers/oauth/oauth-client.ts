@@ -1,42 +1,16 @@
-import type { Socket } from "node:net";
-import { Client } from "undici";
 import type { ProviderDefinition } from "../format/definition.ts";
-import type { ProviderFile } from "../format/file.ts";
-import { pinnedDomain } from "../format/hosts.ts";
-import { templatePlaces } from "../format/places.ts";
-import { splitUrl, templateNames } from "../format/template.ts";
-import { BlockedAddressError, type Egress, type Route } from "../http/egress.ts";
-import {
-  AnswerRoom,
-  type AnswerShare,
-  EndedError,
-  type ExchangeOutcome,
-  HttpExchange,
-  openConnection,
-  reason,
-  relayOf,
-  userAgent,
-} from "../http/exchange.ts";
-import { InterimFilter } from "../http/interim-filter.ts";
-import { ProxyError } from "../http/outbound-proxy.ts";
-import { rulesOfValue } from "../load/check-templates.ts";
+import { isUsualHost } from "../format/places.ts";
+import { AnswerRoom } from "../http/answer-room.ts";
+import { ProxyError, reason } from "../http/connect.ts";
+import { BlockedAddressError, type Egress } from "../http/egress.ts";
+import { exchange, type ExchangeOutcome, type ExchangeTimeouts, type HttpRequest } from "../http/exchange.ts";
 import { parseAnswer } from "./answer-body.ts";
 import { readRetryAfter } from "./classify.ts";
 import type { Failure, TokenAnswer } from "./grant.ts";
 import { cut, describeAnswer } from "./scrub.ts";
-import type { TokenRequest } from "./token-request.ts";
 import { processTokenResponse } from "./token-response.ts";
 
-/**
- * Milliseconds. `connectMs`: until the connection is open, a proxy's tunnel included. `headersMs`: from then to the end of the answer's
- * headers. `totalMs` bounds the whole call, the body included, and must stay below a permit's lease.
- */
-export type OAuthTimeouts = { connectMs: number; headersMs: number; totalMs: number };
-
-export const defaultTimeouts: OAuthTimeouts = { connectMs: 3_000, headersMs: 22_000, totalMs: 25_000 };
-
-/** The longest that the headers of an answer may be together. undici counts names and values, and stops at its limit. */
-const longestHeadersBytes = 64 * 1024 + 1;
+export const defaultTimeouts: ExchangeTimeouts = { connectMs: 3_000, headersMs: 22_000, totalMs: 25_000 };
 
 export type OAuthClient = {
   /**
@@ -45,14 +19,14 @@ export type OAuthClient = {
    */
   requestToken(call: {
     definition: ProviderDefinition;
-    request: TokenRequest;
+    request: HttpRequest;
     mayStillSend: () => boolean;
   }): Promise<TokenAnswer>;
   /** Any request that spends nothing: a lookup, an introspection, metadata, a revocation. Never rejects. */
   ask(call: AskedCall): Promise<Asked>;
 };
 
-type AskedCall = { definition: ProviderDefinition; request: TokenRequest };
+type AskedCall = { definition: ProviderDefinition; request: HttpRequest };
 
 /**
  * `ok`: a 2xx. `detail`: in plain words, without secrets. `body`: as JSON or form, null if it is neither. May hold secrets.
@@ -75,7 +49,7 @@ export type Untold = { provider: string; host: string; detail: string };
  */
 export function createOAuthClient(options: {
   egress: Egress;
-  timeouts?: Partial<OAuthTimeouts>;
+  timeouts?: Partial<ExchangeTimeouts>;
   observe?: (outcome: ExchangeOutcome) => void;
   onUntold?: (untold: Untold) => void;
   room?: AnswerRoom;
@@ -128,79 +102,6 @@ export function createOAuthClient(options: {
         return tell(call, { ok: false, status, body, detail, ...more }, outcome);
       }),
   };
-}
-
-type Call = AskedCall & { egress: Egress; timeouts: OAuthTimeouts; room: AnswerRoom; mayStillSend: () => boolean };
-
-/** Sends, and has what came of it read. The room that an answer takes is given back once it has been read. */
-async function exchange<Read>(call: Call, read: (outcome: ExchangeOutcome) => Read): Promise<Read> {
-  const share = call.room.open();
-  try {
-    return read(await send(call, share));
-  } finally {
-    share.release();
-  }
-}
-
-async function send(call: Call, share: AnswerShare): Promise<ExchangeOutcome> {
-  const { egress, timeouts, definition, request, mayStillSend } = call;
-  if (!mayStillSend()) return { kind: "window_passed" };
-  try {
-    const route = egress.route(request.url, definition);
-    const sending = new HttpExchange({ totalMs: timeouts.totalMs, mayStillSend, share, relayedBy: relayOf(route) });
-    return await write(sending, { route, request, timeouts });
-  } catch (error) {
-    // What is thrown here comes from before the exchange, and nothing was written.
-    return { kind: "not_sent", error };
-  }
-}
-
-/** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request, and which ends with this call. */
-async function write(
-  sending: HttpExchange,
-  { route, request, timeouts }: { route: Route; request: TokenRequest; timeouts: OAuthTimeouts },
-): Promise<ExchangeOutcome> {
-  const ending = new AbortController();
-  void sending.outcome.then(() => ending.abort(new EndedError("ALREADY_ENDED")));
-  const late = setTimeout(() => ending.abort(new EndedError("CONNECT_TIMEOUT")), timeouts.connectMs);
-  let client: Client | undefined;
-  try {
-    const { socket, origin, prefix, headers } = await openConnection(route, {
-      signal: ending.signal,
-      certificate: request.tls,
-    });
-    clearTimeout(late);
-    const answers = new InterimFilter(socket);
-    client = new Client(origin, {
-      connect: (_options, opened) => queueMicrotask(() => opened(null, answers as unknown as Socket)),
-      headersTimeout: timeouts.headersMs,
-      bodyTimeout: 0, // the whole call has an end
-      maxHeaderSize: longestHeadersBytes,
-      allowH2: false,
-      pipelining: 1,
-    });
-    client.dispatch(
-      {
-        path: `${prefix}${route.url.pathname}${route.url.search}`,
-        method: request.method,
-        headers: { ...sentHeaders(request), ...headers },
-        body: request.body ?? null,
-        reset: true,
-      },
-      sending,
-    );
-  } catch (error) {
-    sending.end(error); // which knows whether the first byte had been written
-  }
-  const outcome = await sending.outcome;
-  clearTimeout(late);
-  void client?.destroy().catch(() => {});
-  return outcome;
-}
-
-/** The headers that a request goes out with, but for those of HTTP itself. Hold secrets. */
-export function sentHeaders(request: TokenRequest): Record<string, string> {
-  return { accept: "application/json", "user-agent": userAgent, ...request.headers, "accept-encoding": "identity" };
 }
 
 function failureOf(outcome: Exclude<ExchangeOutcome, { kind: "answered" }>): Failure {
@@ -266,30 +167,4 @@ function whatHappened(outcome: ExchangeOutcome, { definition, request }: AskedCa
   const { detail } = failureOf(outcome);
   const resolved = resolvedIn(outcome);
   return resolved === null ? detail : `${detail} (it resolves to ${resolved})`;
-}
-
-/**
- * Whether an address is at a host that the definition's file itself fixes: one that stands there, or one of a registrable domain
- * that a pattern keeps to. Whoever chose another host, by an input, by metadata or by what they answered, may have chosen one
- * that they cannot reach themself: what is there is not to be told to callers.
- */
-export function isUsualHost({ file }: Pick<ProviderDefinition, "file">, address: string): boolean {
-  const url = URL.parse(address);
-  if (url === null) return false;
-  const authorities = templatePlaces(file).flatMap(({ isUrl, text }) => (isUrl ? splitUrl(text).authority : []));
-  return authorities.some((authority) => isFixedBy(file, authority, url));
-}
-
-function isFixedBy(file: ProviderFile, authority: string, url: URL): boolean {
-  const [name, ...more] = templateNames(authority);
-  if (name === undefined) return URL.parse(authority)?.host === url.host;
-  if (more.length > 0) return false;
-  return rulesOfValue(file, name).some((input) => {
-    if (input.enum) {
-      return input.enum.some((value) => URL.parse(authority.replace(`{${name}}`, value))?.host === url.host);
-    }
-    const domain = pinnedDomain({ authority, name, input });
-    const sample = domain === null ? null : URL.parse(`https://x${domain}`);
-    return sample !== null && url.hostname.endsWith(sample.hostname.slice(1)) && url.port === sample.port;
-  });
 }

@@ -1,8 +1,8 @@
 import { readable } from "../../text.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
-import { asksForPassword } from "../http/outbound-proxy.ts";
+import { asksForPassword } from "../http/connect.ts";
 import { isTooLong, readPointer, strictText } from "./answer-body.ts";
-import type { TokenResponse } from "./token-response.ts";
+import type { HttpResponse } from "../http/exchange.ts";
 
 const longestDetail = 300;
 /** Of what an answer itself calls tokens: shorter ones are words, and more of them are an attack. */
@@ -19,7 +19,7 @@ const longestSpelt = 128;
  */
 export function describeAnswer(options: {
   definition: Pick<ProviderDefinition, "errors" | "response">;
-  response: TokenResponse;
+  response: HttpResponse;
   /** As it is read strictly. */
   body: unknown;
   secrets: readonly string[];
@@ -177,7 +177,7 @@ function inEitherCase(hex: string): string {
   return hex.replaceAll(/[a-f]/g, (digit) => `[${digit}${digit.toUpperCase()}]`);
 }
 
-function looksLikePage(response: TokenResponse): boolean {
+function looksLikePage(response: HttpResponse): boolean {
   return /^\s*</.test(strictText(response)?.text ?? "");
 }
 

@@ -12,8 +12,9 @@ import { fill, fillAll, fillHeaders, fillUrl, type TemplateValues } from "../for
 import { readPointer } from "./answer-body.ts";
 import { isDenial } from "./authorization-request.ts";
 import type { Expiry } from "./grant.ts";
-import { assemble, type TokenRequest } from "./token-request.ts";
+import { assemble } from "./token-request.ts";
 import { readLifetime } from "./token-response.ts";
+import type { HttpRequest } from "../http/exchange.ts";
 
 /** A token that is named to the provider. */
 export type NamedToken = { value: string; hint: "access_token" | "refresh_token" };
@@ -26,7 +27,7 @@ export function buildRevocationRequest(options: {
   definition: ProviderDefinition;
   token: NamedToken;
   values: TemplateValues;
-}): TokenRequest | null {
+}): HttpRequest | null {
   const { revocation } = options.definition;
   if (!revocation || (revocation.token !== "both" && revocation.token !== options.token.hint)) return null;
   return naming(revocation, options);
@@ -37,7 +38,7 @@ export function buildIntrospectionRequest(options: {
   definition: ProviderDefinition;
   token: NamedToken;
   values: TemplateValues;
-}): TokenRequest | null {
+}): HttpRequest | null {
   const { introspection } = options.definition;
   return introspection?.token === options.token.hint ? naming(introspection, options) : null;
 }
@@ -46,13 +47,13 @@ export function buildIntrospectionRequest(options: {
 function naming(
   request: RevocationDefinition | IntrospectionDefinition,
   { token, values }: { token: NamedToken; values: TemplateValues },
-): TokenRequest {
+): HttpRequest {
   const own = token.hint === "access_token" ? { accessToken: token.value } : { refreshToken: token.value };
   return sideRequest(request, { ...values, ...own, token });
 }
 
 /** A request whose fields are all in its definition. @throws BrokerError naming a value that is lacking */
-export function sideRequest(request: ProviderRequest, values: TemplateValues): TokenRequest {
+export function sideRequest(request: ProviderRequest, values: TemplateValues): HttpRequest {
   return assemble(request, values, fillAll(request.fields, values));
 }
 
@@ -64,7 +65,7 @@ export function buildLookupRequest(
   { api }: ProviderDefinition,
   request: Omit<ProviderRequest, "clientAuth"> & { clientAuth: ProviderRequest["clientAuth"] | null },
   values: TemplateValues,
-): TokenRequest {
+): HttpRequest {
   if (request.clientAuth !== null) return sideRequest({ ...request, clientAuth: request.clientAuth }, values);
   const { header, value } = api.authorization;
   return sideRequest({ ...request, clientAuth: { kind: "header", header, value } }, values);

@@ -8,6 +8,7 @@ import type {
   ProviderDefinition,
   ProviderRequest,
 } from "../format/definition.ts";
+import type { HttpRequest } from "../http/exchange.ts";
 import { fill, fillAll, fillHeaders, fillUrl, type TemplateValues } from "../format/template.ts";
 
 /** The grants that a token endpoint is asked for (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
@@ -31,7 +32,7 @@ export type TokenRequestOptions = {
  * The request for a token (RFC 6749, sections 4.1.3, 4.3.2, 4.4.2 and 6), exactly as the definition says.
  * @throws BrokerError `grant_not_applicable` when the definition does not offer it, or naming a value that is lacking.
  */
-export function buildTokenRequest(options: TokenRequestOptions): TokenRequest {
+export function buildTokenRequest(options: TokenRequestOptions): HttpRequest {
   const exchange = exchangeFor(options);
   const values = withClient(exchange, options.values);
   requireVerifier(options, values);
@@ -75,19 +76,6 @@ function requireVerifier({ definition, grant }: TokenRequestOptions, values: Tem
   }
 }
 
-/** A request to a provider, ready to be written. All but method and URL holds secrets and is non-enumerable. */
-export type TokenRequest = {
-  readonly method: ProviderRequest["method"];
-  readonly url: string;
-  readonly headers: Readonly<Record<string, string>>;
-  /** Absent: no body is sent. */
-  readonly body?: string;
-  /** A certificate and its key as PEM, to authenticate the connection with (RFC 8705, section 2). */
-  readonly tls?: string;
-  /** Every secret in the request, to be kept out of error texts. */
-  readonly secrets: readonly string[];
-};
-
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /**
@@ -98,7 +86,7 @@ export function assemble(
   request: ProviderRequest,
   values: TemplateValues,
   given: readonly (readonly [string, string])[],
-): TokenRequest {
+): HttpRequest {
   const { clientAuth, encoding } = request;
   const fields = [...given, ...clientFields(request, values)].map(([name, value]): [string, string] => [name, value]);
   const url = new URL(checkedUrl(fillUrl(request.url, values)));
@@ -171,9 +159,9 @@ function secretsOf(values: TemplateValues, headers: Record<string, string>): str
   return plain.filter((secret): secret is string => typeof secret === "string" && secret !== "");
 }
 
-type Parts = Omit<TokenRequest, "body" | "tls"> & { body: string | undefined; tls: string | undefined };
+type Parts = Omit<HttpRequest, "body" | "tls"> & { body: string | undefined; tls: string | undefined };
 
-function conceal({ method, url, headers, body, tls, secrets }: Parts): TokenRequest {
+function conceal({ method, url, headers, body, tls, secrets }: Parts): HttpRequest {
   const hidden = {
     headers,
     secrets,
@@ -181,7 +169,7 @@ function conceal({ method, url, headers, body, tls, secrets }: Parts): TokenRequ
     ...(tls !== undefined && { tls }),
   };
   const concealed = Object.entries(hidden).map(([name, value]) => [name, { value, enumerable: false }] as const);
-  return Object.defineProperties({ method, url }, Object.fromEntries(concealed)) as TokenRequest;
+  return Object.defineProperties({ method, url }, Object.fromEntries(concealed)) as HttpRequest;
 }
 
 type Assertion = Extract<ClientAuth, { kind: "private_key_jwt" }>;

@@ -1,24 +1,11 @@
 import type { Lifetime, ProviderDefinition, TokenPointers } from "../format/definition.ts";
 import { readCaptured } from "../format/requirements.ts";
 import { splitScopes, withAliases } from "../format/scopes.ts";
-import type { OutboundProxy } from "../http/outbound-proxy.ts";
+import type { HttpResponse } from "../http/exchange.ts";
 import { type AnswerBody, findTokens, readBody, readPointer } from "./answer-body.ts";
 import { classifyRefusal } from "./classify.ts";
 import type { Expiry, Grant, TokenAnswer } from "./grant.ts";
 import { describeAnswer } from "./scrub.ts";
-
-/** An answer of a token endpoint. Header names in lower case. Its body, as it was sent, may hold tokens. */
-export type TokenResponse = {
-  status: number;
-  headers: Readonly<Record<string, string>>;
-  body: Buffer;
-  /** False: cut off or too long; then `body` is what there is of it. */
-  complete?: boolean;
-  /** Longer than 1 MiB as it was sent; then it is not `complete`. */
-  tooLong?: true;
-  /** The proxy that the request was given to in place of the provider. What it answers may be its own. */
-  relayedBy?: OutboundProxy;
-};
 
 /**
  * Turns an answer of a token endpoint into a grant or a failure (RFC 6749, sections 5.1 and 5.2), classified for good:
@@ -28,7 +15,7 @@ export type TokenResponse = {
  */
 export function processTokenResponse(options: {
   definition: ProviderDefinition;
-  response: TokenResponse;
+  response: HttpResponse;
   /** Every secret that was sent: none may stand in the failure's text. */
   secrets: readonly string[];
 }): TokenAnswer {
@@ -49,13 +36,13 @@ export function processTokenResponse(options: {
 }
 
 /** Strict first: what is as it should be is not looked at in any other way. */
-function tokensOf(definition: ProviderDefinition, response: TokenResponse, strict: AnswerBody | null) {
+function tokensOf(definition: ProviderDefinition, response: HttpResponse, strict: AnswerBody | null) {
   const bears = (body: AnswerBody) => readGrant(definition, body) !== null;
   return strict !== null && bears(strict) ? strict : findTokens(response, bears);
 }
 
 /** All that says how an answer is to be read, as text, to be sealed. */
-function rawAnswer({ status, headers, body, complete = true }: TokenResponse): string {
+function rawAnswer({ status, headers, body, complete = true }: HttpResponse): string {
   const labels = ["content-type", "content-encoding"].flatMap((name) =>
     headers[name] === undefined ? [] : [[name, headers[name]] as const],
   );

@@ -9,6 +9,7 @@ import {
   type ProviderRequest,
 } from "../../../src/providers/format/definition.ts";
 import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import { buildPushedRequest } from "../../../src/providers/oauth/authorization-request.ts";
 import {
   buildIntrospectionRequest,
@@ -16,7 +17,7 @@ import {
   buildRevocationRequest,
   sideRequest,
 } from "../../../src/providers/oauth/side-requests.ts";
-import { buildTokenRequest, type TokenRequest, withAssertion } from "../../../src/providers/oauth/token-request.ts";
+import { buildTokenRequest, withAssertion } from "../../../src/providers/oauth/token-request.ts";
 import { observeApi, observeAuthorization } from "./observe-authorization.ts";
 import { authorizationRequest, type Observed, valuesFor } from "./values.ts";
 
@@ -77,7 +78,7 @@ async function sideRequests(definition: ProviderDefinition): Promise<Observed[]>
   const pushed = authorization?.pushed;
   const accessToken = { value: "at-0", hint: "access_token" } as const;
   const refreshToken = { value: "rt-0", hint: "refresh_token" } as const;
-  const all: [string, ProviderRequest | null | undefined, (values: TemplateValues) => TokenRequest | null][] = [
+  const all: [string, ProviderRequest | null | undefined, (values: TemplateValues) => HttpRequest | null][] = [
     [
       "pushed",
       pushed,
@@ -148,7 +149,7 @@ async function observe(
   }: {
     definition: ProviderDefinition;
     grant?: ConnectionGrant;
-    build: (values: TemplateValues) => TokenRequest | null;
+    build: (values: TemplateValues) => HttpRequest | null;
   },
 ): Promise<Observed> {
   const given = { ...valuesFor(definition, grant), client: { id: "app-1", secret: secretFor(request.clientAuth) } };

@@ -10,6 +10,7 @@ import {
 import { capturedValues } from "../../../src/providers/format/requirements.ts";
 import { effectiveScopes, joinScopes } from "../../../src/providers/format/scopes.ts";
 import { fill, type TemplateValues } from "../../../src/providers/format/template.ts";
+import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import {
   buildAuthorizationUrl,
   buildPushedRequest,
@@ -32,13 +33,7 @@ import {
   readPollState,
   sideRequest,
 } from "../../../src/providers/oauth/side-requests.ts";
-import {
-  buildTokenRequest,
-  exchangeFor,
-  type TokenGrant,
-  type TokenRequest,
-  withAssertion,
-} from "../../../src/providers/oauth/token-request.ts";
+import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../../../src/providers/oauth/token-request.ts";
 import type { StrictServer } from "./strict-server.ts";
 import {
   fillPlaceholders,
@@ -308,7 +303,7 @@ export class Player {
     return answer;
   }
 
-  async #ask(talk: Talk, request: TokenRequest, values: TemplateValues) {
+  async #ask(talk: Talk, request: HttpRequest, values: TemplateValues) {
     this.#expectNext(talk, values);
     const answer = await this.#oauth.ask({ definition: this.#definition, request });
     expect(this.#server.fault()).toBeNull();

@@ -1,6 +1,7 @@
+import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
-import { processTokenResponse, type TokenResponse } from "../../../src/providers/oauth/token-response.ts";
+import { processTokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import type { Moments } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 import { respond, type Send, type SendFault } from "./sends.ts";
@@ -74,7 +75,7 @@ export class Exchange {
     scheduler.after(returnMs, actor, () => this.#read(send, response));
   }
 
-  #read(send: Send, response: TokenResponse): void {
+  #read(send: Send, response: HttpResponse): void {
     const { actor, scheduler, moments } = this.#parts;
     if (this.#isOver) return;
     moments(actor, "answer there");

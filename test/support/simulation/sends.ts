@@ -1,6 +1,6 @@
-import type { TokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import type { RefreshToken } from "./grant-model.ts";
 import type { Actor } from "./scheduler.ts";
+import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
 
 /** A request that was written to a socket. */
 export type Send = {
@@ -30,7 +30,7 @@ export type SendFault =
   | 500
   | 503;
 
-export function respond(send: Send, status: number, body: Record<string, unknown>): TokenResponse {
+export function respond(send: Send, status: number, body: Record<string, unknown>): HttpResponse {
   send.status = status;
   return { status, headers: { "content-type": "application/json" }, body: Buffer.from(JSON.stringify(body)) };
 }

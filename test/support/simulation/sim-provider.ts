@@ -1,5 +1,5 @@
+import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
 import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
-import type { TokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { Exchange, type ExchangeParts } from "./exchange.ts";
 import { GrantModel, type RefreshToken, type ReuseKind } from "./grant-model.ts";
 import type { Moments } from "./remote.ts";
@@ -65,7 +65,7 @@ export class SimProvider {
   }
 
   /** What the token endpoint does with a request. */
-  answer(send: Send, body: URLSearchParams, lives: { accessSeconds: number }): TokenResponse {
+  answer(send: Send, body: URLSearchParams, lives: { accessSeconds: number }): HttpResponse {
     send.doneMs = this.#scheduler.nowMs;
     const grantType = body.get("grant_type");
     if (grantType === "client_credentials") return this.#grant(send, null, lives.accessSeconds);
@@ -85,7 +85,7 @@ export class SimProvider {
     return token;
   }
 
-  #grant(send: Send, issued: RefreshToken | null, lifeSeconds: number): TokenResponse {
+  #grant(send: Send, issued: RefreshToken | null, lifeSeconds: number): HttpResponse {
     const access = this.grants.accessToken(issued?.family ?? null);
     this.accessLives.set(access, { expiresMs: this.#scheduler.nowMs + lifeSeconds * 1000 });
     Object.assign(send, { issued, accessToken: access });

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { ClientAuth, ProviderRequest } from "../../../src/providers/format/definition.ts";
 import type { TemplateValues } from "../../../src/providers/format/template.ts";
-import { assemble, type TokenRequest } from "../../../src/providers/oauth/token-request.ts";
+import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
+import { assemble } from "../../../src/providers/oauth/token-request.ts";
 
 const form = "application/x-www-form-urlencoded";
 const values: TemplateValues = {
@@ -15,7 +16,7 @@ function request(more: Partial<ProviderRequest>): ProviderRequest {
   return { url, method: "POST", encoding: "form", clientAuth, headers: {}, fields: {}, ...more };
 }
 
-const write = (clientAuth: ClientAuth, more: Partial<ProviderRequest> = {}): TokenRequest =>
+const write = (clientAuth: ClientAuth, more: Partial<ProviderRequest> = {}): HttpRequest =>
   assemble(request({ clientAuth, ...more }), values, [["grant_type", "x"]]);
 
 const basic = (text: string) => `Basic ${Buffer.from(text, "utf8").toString("base64")}`;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { domainIsPinned } from "../../../src/providers/format/hosts.ts";
 import { hostInputs, requiredInputs } from "../../../src/providers/format/requirements.ts";
-import { isUsualHost } from "../../../src/providers/oauth/oauth-client.ts";
+import { isUsualHost } from "../../../src/providers/format/places.ts";
 import { define } from "./definitions.ts";
 
 const name = "response.host";

@@ -2,17 +2,12 @@ import http from "node:http";
 import net from "node:net";
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { isUsualHost } from "../../../src/providers/format/places.ts";
 import { createEgress, parseNetworks } from "../../../src/providers/http/egress.ts";
-import { mostInterimBytes } from "../../../src/providers/http/interim-filter.ts";
+import { type ExchangeTimeouts, type HttpRequest, mostInterimBytes } from "../../../src/providers/http/exchange.ts";
 import type { Failure } from "../../../src/providers/oauth/grant.ts";
-import {
-  createOAuthClient,
-  defaultTimeouts,
-  isUsualHost,
-  type OAuthTimeouts,
-  type Untold,
-} from "../../../src/providers/oauth/oauth-client.ts";
-import { buildTokenRequest, type TokenRequest } from "../../../src/providers/oauth/token-request.ts";
+import { createOAuthClient, defaultTimeouts, type Untold } from "../../../src/providers/oauth/oauth-client.ts";
+import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { hangMs, patience } from "../../support/patience.ts";
 import { builtin, define } from "./definitions.ts";
 
@@ -59,14 +54,14 @@ async function tcpServer(
 
 const definitionAt = (url: string) => define("grants: [import]", `id: own\ntoken: { url: "${url}" }`);
 
-function requestTo(url: string): TokenRequest {
+function requestTo(url: string): HttpRequest {
   const definition = definitionAt(url);
   const values = { client: { id: "c", secret: "s3cr3t" }, refreshToken: "r1-s3cret" };
   return buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: "import", values });
 }
 
 /** Where a test names one limit, no other ends the call in its place. */
-const endless: OAuthTimeouts = {
+const endless: ExchangeTimeouts = {
   connectMs: 2 * hangMs,
   headersMs: 2 * hangMs,
   totalMs: 2 * hangMs,
@@ -74,7 +69,7 @@ const endless: OAuthTimeouts = {
 
 function ask(
   url: string,
-  options: { timeouts?: Partial<OAuthTimeouts>; mayStillSend?: () => boolean; egress?: typeof loopback } = {},
+  options: { timeouts?: Partial<ExchangeTimeouts>; mayStillSend?: () => boolean; egress?: typeof loopback } = {},
 ) {
   const { mayStillSend = () => true, egress = loopback } = options;
   const timeouts = { ...endless, ...options.timeouts };
@@ -594,7 +589,7 @@ const resolving = (address: string | null) =>
   });
 
 /** What callers and the log are told of one token request. */
-async function tell(url: string, options: { egress?: typeof loopback; timeouts?: Partial<OAuthTimeouts> } = {}) {
+async function tell(url: string, options: { egress?: typeof loopback; timeouts?: Partial<ExchangeTimeouts> } = {}) {
   const untold: Untold[] = [];
   const timeouts = { ...endless, ...options.timeouts };
   const onUntold = (one: Untold) => void untold.push(one);

@@ -5,9 +5,10 @@ import https from "node:https";
 import net from "node:net";
 import tls from "node:tls";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
-import { createEgress, parseNetworks } from "../../../src/providers/http/egress.ts";
+import { createEgress, parseNetworks, proxyFor } from "../../../src/providers/http/egress.ts";
+import type { ExchangeTimeouts } from "../../../src/providers/http/exchange.ts";
 import { type ProxySettings, readProxies } from "../../../src/providers/http/outbound-proxy.ts";
-import { createOAuthClient, type OAuthTimeouts, type Untold } from "../../../src/providers/oauth/oauth-client.ts";
+import { createOAuthClient, type Untold } from "../../../src/providers/oauth/oauth-client.ts";
 import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { selfSigned } from "../../support/certificate.ts";
 import { OutboundProxyServer } from "../../support/outbound-proxy.ts";
@@ -18,7 +19,7 @@ const grant = JSON.stringify({ access_token: "a", refresh_token: "r2", expires_i
 const none: ProxySettings = { httpsProxy: null, httpProxy: null, noProxy: null, proxyConnect: "by_address" };
 
 const through = (settings: Partial<ProxySettings>, url: string) =>
-  readProxies({ ...none, ...settings }).of(new URL(url))?.name ?? null;
+  proxyFor(new URL(url), readProxies({ ...none, ...settings }))?.name ?? null;
 
 describe("what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say", () => {
   test("each is for its scheme alone, and a proxy has the port of its own", () => {
@@ -76,7 +77,10 @@ describe("what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say", () => {
   });
 
   test("a password is in nothing that is written down", () => {
-    const proxy = readProxies({ ...none, httpsProxy: "http://u:p%40ss@p.example" }).of(new URL("https://a.example"));
+    const proxy = proxyFor(
+      new URL("https://a.example"),
+      readProxies({ ...none, httpsProxy: "http://u:p%40ss@p.example" }),
+    );
     expect(proxy?.authorization).toBe(`Basic ${btoa("u:p@ss")}`);
     expect(JSON.stringify(proxy)).not.toMatch(/p@ss|p%40ss|Basic/);
   });
@@ -141,7 +145,7 @@ describe("a token request through a proxy", () => {
     networks?: string;
     /** What this broker's own resolver says. */
     addresses?: string[] | null;
-    timeouts?: Partial<OAuthTimeouts>;
+    timeouts?: Partial<ExchangeTimeouts>;
     mayStillSend?: () => boolean;
     definition?: ReturnType<typeof define>;
   };

@@ -1,14 +1,15 @@
 import { describe, expect, test } from "vitest";
 import type { TemplateValues } from "../../../src/providers/format/template.ts";
+import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import { buildRevocationRequest } from "../../../src/providers/oauth/side-requests.ts";
-import { buildTokenRequest, tokenHost, type TokenRequest } from "../../../src/providers/oauth/token-request.ts";
+import { buildTokenRequest, tokenHost } from "../../../src/providers/oauth/token-request.ts";
 import { builtin, define } from "./definitions.ts";
 
 const client = { id: "my-client", secret: "s3cr3t" };
 const basicHeader = `Basic ${Buffer.from("my-client:s3cr3t").toString("base64")}`;
 const form = "application/x-www-form-urlencoded";
 
-function build(id: string, options: Omit<Parameters<typeof buildTokenRequest>[0], "definition">): TokenRequest {
+function build(id: string, options: Omit<Parameters<typeof buildTokenRequest>[0], "definition">): HttpRequest {
   return buildTokenRequest({ definition: builtin(id), ...options });
 }
 

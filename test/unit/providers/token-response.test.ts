@@ -1,12 +1,13 @@
 import { deflateRawSync, gzipSync } from "node:zlib";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
 import type { Failure, Grant } from "../../../src/providers/oauth/grant.ts";
-import { processTokenResponse, type TokenResponse } from "../../../src/providers/oauth/token-response.ts";
+import { processTokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { builtin, define } from "./definitions.ts";
 
 const plain = define("");
-type Answer = Partial<Omit<TokenResponse, "body">> & { body?: string | Buffer; json?: unknown };
+type Answer = Partial<Omit<HttpResponse, "body">> & { body?: string | Buffer; json?: unknown };
 
 function answered(answer: Answer, definition = plain, secrets: string[] = []) {
   const { json, ...rest } = answer;

@@ -1,8 +1,8 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
+import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { Asked } from "../../../src/providers/oauth/oauth-client.ts";
-import type { TokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import type { Admission, Admitted, LimitedRequest } from "../../../src/store/request-limits.ts";
 import { createLimitKeeper } from "../../../src/tokens/limits.ts";
 import type { Sendable } from "../../../src/tokens/request.ts";
@@ -59,7 +59,7 @@ function sendable(limits: string, changes: Partial<Sendable> = {}): Sendable {
   return { row, owner: tokenRow({ id: "owner" }), definition, client: simClient, clientSecrets: [], ...changes };
 }
 
-const at = (host: string) => ({ url: `https://${host}/device` }) as TokenRequest;
+const at = (host: string) => ({ url: `https://${host}/device` }) as HttpRequest;
 
 describe("limits", () => {
   it.each([

@@ -1,0 +1,87 @@
+/** No answer is read further, as sent or inflated: 1 MiB. */
+export const maxBodyBytes = 1024 * 1024;
+
+/** So much of each answer is taken at once, whatever others take: hardly any answer is longer. */
+export const freeBytes = 64 * 1024;
+/** What all answers of one process may hold together beyond their first 64 KiB each. */
+const roomBytes = 64 * 1024 * 1024;
+const mostOfOne = maxBodyBytes - freeBytes;
+
+/**
+ * Bounds the memory that long answers take. A body for which there is no room waits: its connection is not read until another
+ * answer has been dealt with. It is never dropped, since the token that it answers is spent.
+ *
+ * Answers cannot wait for each other in a circle: room is given only while what is left lets the answer that has most end,
+ * which frees enough for any other one.
+ */
+export class AnswerRoom {
+  #left: number;
+  readonly #shares = new Set<AnswerShare>();
+
+  constructor(bytes = roomBytes) {
+    this.#left = bytes;
+  }
+
+  /** The share of one answer. Give it back with `release`, whatever comes of the answer. */
+  open(): AnswerShare {
+    const share: AnswerShare = new AnswerShare({
+      take: (bytes) => this.#take(share, bytes),
+      release: () => this.#release(share),
+    });
+    this.#shares.add(share);
+    return share;
+  }
+
+  #take(share: AnswerShare, bytes: number): boolean {
+    const left = this.#left - (bytes - share.bytes);
+    const most = Math.max(bytes, ...Array.from(this.#shares, (other) => other.bytes));
+    if (left < mostOfOne - most) return false;
+    this.#left = left;
+    return true;
+  }
+
+  #release(share: AnswerShare): void {
+    if (!this.#shares.delete(share)) return;
+    this.#left += share.bytes;
+    // Who has most lacks least, and ends first.
+    for (const waiting of [...this.#shares].sort((a, b) => b.bytes - a.bytes)) waiting.tryAgain();
+  }
+}
+
+type Room = { take: (bytes: number) => boolean; release: () => void };
+
+export class AnswerShare {
+  /** Beyond the first 64 KiB. */
+  bytes = 0;
+  readonly #room: Room;
+  #waiting: { bytes: number; onRoom: () => void } | null = null;
+
+  constructor(room: Room) {
+    this.#room = room;
+  }
+
+  /** Asks for room for the first `size` bytes of the answer. False: there is none yet, and `onRoom` is called once there is. */
+  grow(size: number, onRoom: () => void): boolean {
+    const bytes = Math.min(Math.max(size - freeBytes, 0), mostOfOne);
+    if (bytes === 0) return true;
+    this.#waiting = { bytes, onRoom };
+    return this.#settle();
+  }
+
+  tryAgain(): void {
+    const onRoom = this.#waiting?.onRoom;
+    if (onRoom !== undefined && this.#settle()) queueMicrotask(onRoom);
+  }
+
+  release(): void {
+    this.#waiting = null;
+    this.#room.release();
+  }
+
+  #settle(): boolean {
+    if (this.#waiting === null || !this.#room.take(this.#waiting.bytes)) return false;
+    this.bytes = this.#waiting.bytes;
+    this.#waiting = null;
+    return true;
+  }
+}
