@@ -27,7 +27,7 @@ const url = (description: string) => Type.String({ description });
 const whole = (minimum: number, maximum: number, options: object) =>
   Type.Integer({ minimum, maximum, allowed: `a whole number from ${minimum} to ${maximum}`, ...options });
 
-/** Every variable that the broker reads: contract.md, "Environment". `secret` ones also come as `<NAME>_FILE`. */
+/** Every variable that the broker reads; .env.example explains each. `secret` ones also come as `<NAME>_FILE`. */
 export const environmentSchema = Type.Object({
   HOST: Type.String({ default: "127.0.0.1", minLength: 1, allowed: "an address or host name to listen on" }),
   PORT: whole(1, 65535, { default: 8080 }),

@@ -458,7 +458,7 @@ function isOldFormat(record: Uint8Array): boolean {
 
 /**
  * Opens a record of that form: version (1 byte), length of key id (1), key id, nonce (12), tag (16), ciphertext. It binds no
- * destination. Only the upgrade reads it: sealed-format.ts. @throws Error when it does not open
+ * destination. Only the upgrade reads it. @throws Error when it does not open
  */
 function openOldFormat(record: Uint8Array, keyOf: (id: string) => Buffer | undefined, place: Place): string {
   const bytes = Buffer.from(record.buffer, record.byteOffset, record.byteLength);

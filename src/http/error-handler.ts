@@ -164,7 +164,7 @@ function collectMethods(app: FastifyInstance): (url: string) => string[] {
   };
 }
 
-/** The only place where a code becomes a status (contract.md). */
+/** The only place where a code becomes a status; docs/api.md lists them. */
 export const statusOf: Readonly<Record<ErrorCode, number>> = {
   invalid_request: 400,
   unauthenticated: 401,

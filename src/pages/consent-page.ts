@@ -126,7 +126,7 @@ const scriptHash = createHash("sha256").update(script).digest("base64");
 /** The one page with a script: by its hash, and no other. */
 export const relayHeaders = pageHeaders("here", `'sha256-${scriptHash}'`);
 
-/** Sends on from our own address what the provider's page has posted to it (src/consent/posted-answer.ts). */
+/** Sends on from our own address what the provider's page has posted to it (`sealPosted` in src/consent/round-trip.ts). */
 export async function relayPage({ action, sealed }: { action: string; sealed: string }, asker: Asker): Promise<string> {
   const body = html`<h1>One more step</h1>
     <p>The provider has sent you back with its answer. Press “Continue” to finish.</p>

@@ -162,7 +162,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
 
     /**
      * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
-     * attempt (consent-attempts.ts), so that whoever finds nothing here finds that.
+     * attempt in `consent_attempts`, so that whoever finds no request finds the attempt.
      */
     async consume(id: string): Promise<boolean> {
       const rows = await prisma.$queryRaw<unknown[]>`

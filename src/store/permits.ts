@@ -267,7 +267,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   };
 }
 
-/** "After a crash": the permit that was seen is past its lease and quiet period, and `reuse` lets the token be sent again. */
+/** Takeover: the permit that was seen is past its lease and quiet period, and `reuse` lets the token be sent again. */
 function abandoned(takeover: NonNullable<PermitRequest["takeover"]>): Sql.Sql {
   const inGrace = Sql.sql`(clock_timestamp() + interval '30 seconds'
     < c.attempt_started_at + ${seconds(takeover.graceSeconds)})`;

@@ -5,7 +5,7 @@ import { createGrantRows } from "./grants.ts";
 import { createPermitRows } from "./permits.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 
-/** The statements of the refresh protocol: each moves a row along one arrow of tokens/README.md, with its history row. */
+/** The statements of the refresh protocol: each moves a row along one arrow of docs/refresh-protocol.md, "States of a row", with its history. */
 export type TokenRows = ReturnType<typeof createTokenRows>;
 
 /** A connection and the client that it is used with, as one moment had them. Null: it has none. */

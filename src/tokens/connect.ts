@@ -72,7 +72,7 @@ export type Establish = {
 
 type Options = HeldParts & ImportParts;
 
-/** How a connection comes by a grant from a person's hand. The store comes first here too (refresh-protocol, steps 8 and 9). */
+/** How a connection gets a grant from a person. The answer is persisted first here, too (docs/refresh-protocol.md, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
   const { rows, cache, lookups, clock, granting } = options;
   const held = createHeldGrants(options);

@@ -31,7 +31,7 @@ type TokenWish = {
 };
 
 export type TokenService = {
-  /** @throws BrokerError when there is no usable token, with the code of the contract's table. */
+  /** @throws BrokerError when there is no usable token, with a code of docs/api.md. */
   get(name: string, wish: TokenWish): Promise<IssuedToken>;
   /** Refreshes whatever the newest token's age is, coalesced with a refresh under way. @throws BrokerError */
   refreshNow(name: string): Promise<void>;
@@ -69,7 +69,7 @@ export type TokenServiceParts = {
  */
 type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
 
-/** The way of a read: README.md. */
+/** Steps 1 and 2 of docs/refresh-protocol.md. */
 export function createTokenService(parts: TokenServiceParts): TokenService {
   const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, isDraining, onBackgroundError } =
     parts;

@@ -61,7 +61,7 @@ type Retry = { retry: TokenRow | null; isBarred: boolean };
 /** Permits asked for at once in a process: who waits for a connection of the pool uses up its time to send. */
 const permitsAtOnce = 6;
 
-/** The refresh protocol: README.md has the states, this file and attempt.ts the order. One run per generation in a process. */
+/** Steps 3 to 11 of docs/refresh-protocol.md. One run for each generation in a process. */
 export function createRefresh(parts: RefreshParts): Refresh {
   const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
   const permitGate = createGate(permitsAtOnce);
@@ -92,7 +92,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     return { row: permitted, key, isReplay, followsLoss: isReplay, isRetry: false, mayStillSend };
   };
 
-  /** "After a crash": the answer to the attempt that stands in the row may wait in a spool. */
+  /** Before a takeover: the answer to the attempt that stands in the row may wait in a spool. */
   const isCleared = async ({ row }: Flight, { definition }: Sendable): Promise<boolean> => {
     const cleared = await recovery.clear(row);
     return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));

@@ -63,7 +63,7 @@ export function abandonedAtMs(row: TokenRow, rules: ReuseRules): number | null {
   return row.leaseUntil.getTime() + quietSeconds * 1000;
 }
 
-/** A replay that would end within the window in which the provider still takes the old token (refresh-protocol). */
+/** A replay that would end within the window in which the provider still takes the old token. */
 function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
   if (rules.reuse !== "grace" || row.attemptStartedAt === null) return false;
   const endsMs = row.attemptStartedAt.getTime() + rules.graceSeconds * 1000;

@@ -130,7 +130,7 @@ function hmac(key: Uint8Array, text: string): Buffer {
   return createHmac("sha256", key).update(text).digest();
 }
 
-/** The mark of the sealed format (upgrade/sealed-format.ts): a database that holds it in this form takes no older one. */
+/** The mark of the sealed format (src/upgrade.ts): a database that holds it in this form takes no older one. */
 const checkText = "freshet keyring check";
 export const keyCheckPlace = (id: string): Place => ({
   table: "encryption_keys",

@@ -56,7 +56,7 @@ function leasing(bench: () => Bench): void {
     const [one, other] = [hearing(bench().leases), hearing(bench().leases)];
     const news = [newsOf({ outcome: "started" }), newsOf({ outcome: "failed" }), newsOf()];
     await eventually(async () => {
-      // Until the subscription stands, messages are lost, as the contract says they may be.
+      // Until the subscription stands, messages get lost: step 10 allows that.
       bench().leases.announce(newsOf({ connection: "probe" }));
       return one.heard.length > 0;
     });

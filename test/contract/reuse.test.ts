@@ -27,7 +27,7 @@ type Row = {
   detected: boolean;
 };
 
-/** Lease and quiet period (refresh-protocol, "After a crash"); inside a grace window the quiet period is 2 s. */
+/** Lease and quiet period (docs/refresh-protocol.md, "Replay and takeover"); inside a grace window the quiet period is 2 s. */
 const leaseAndQuiet = 40;
 const leaseAndGraceQuiet = 32;
 /** A replica that starts takes nothing over before it has had 10 s of Postgres. */

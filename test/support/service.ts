@@ -8,7 +8,7 @@ export type ServiceToken = TokenBody & { request: ApiRequest };
 
 export type ApiAnswer = { status: number; body: string };
 
-/** A service that uses one connection as the contract tells it to: of the provider it knows a path of its API, no more. */
+/** A service that uses one connection as docs/api.md says. Of the provider it knows nothing but a path of its API. */
 export class Service {
   readonly connection: string;
   readonly #api: BrokerApi;

@@ -143,7 +143,7 @@ export type ResponseRules = TokenPointers &
 
 export type RefreshRules = Readonly<{
   rotation: "never" | "always" | "auto";
-  /** What a second use of a refresh token does: refresh-protocol's `reuse`. */
+  /** What a second use of a refresh token does: docs/refresh-protocol.md, "Replay and takeover". */
   reuse: "safe" | "grace" | "until_successor_used" | "dead" | "kills_family";
   graceSeconds: number;
   oldAccessTokenDies: boolean;

@@ -23,7 +23,7 @@ function stopwatch({ clock }: RefreshBench): () => number {
   return () => clock.monotonicMs() - startedMs;
 }
 
-/** No answer is lost, and those who wait for one get it: steps 8 to 11 of the protocol. */
+/** No answer is lost, and those who wait for one get it: steps 8 to 11 of docs/refresh-protocol.md. */
 export function answers(stage: () => StoreStage): void {
   describe("an answer", () => {
     it("whose commit was not acknowledged moves the generation once", async () => {

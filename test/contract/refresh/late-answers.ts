@@ -62,7 +62,7 @@ async function reconnect(stage: StoreStage, id: string): Promise<void> {
   await stage.rows.replaceGrant({ ...row, attemptId: randomUUID() }, sealed, { event, exclusive: false });
 }
 
-/** Answers that come when their row has moved on: steps 8 and 9, and "After a crash". */
+/** Answers that come when their row has changed: steps 8 and 9, and "Where an answer goes". */
 export function lateAnswers(stage: () => StoreStage): void {
   describe("of two answers inside a grace window", () => {
     it("both sets are kept: the one is served, the other waits, sealed", async () => {

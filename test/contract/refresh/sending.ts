@@ -11,7 +11,7 @@ async function grantedSlowly() {
   return granted({ accessToken: "a2" });
 }
 
-/** One permit, one send, and what becomes of it: steps 1 to 8 of the protocol. */
+/** One permit, one send, and what becomes of it: steps 1 to 8 of docs/refresh-protocol.md. */
 export function sending(stage: () => StoreStage): void {
   describe("a refresh", () => {
     it("spends the refresh token once, under its own permit, stores what came and tells the others", async () => {

@@ -21,7 +21,7 @@ async function unresolved(stage: StoreStage, rules?: string) {
   return { id, bench };
 }
 
-/** "After a crash, or an unknown outcome." */
+/** An unknown outcome, and what a crash leaves behind: docs/refresh-protocol.md, "Replay and takeover". */
 export function unknownOutcome(stage: () => StoreStage): void {
   describe("a send whose outcome nobody knows", () => {
     it("is taken over after its lease and quiet period: the same token once more, and not before", async () => {

@@ -14,7 +14,7 @@ const staleMs = 5000;
 
 export type Served = { connection: string; version: number; accessToken: string };
 
-/** Holds the run against the protocol's invariants, at every step. */
+/** Checks the invariants of docs/refresh-protocol.md at every step of a run. */
 export class InvariantWatch {
   readonly #world: World;
   readonly #versions = new Map<string, string>();
@@ -30,7 +30,7 @@ export class InvariantWatch {
     world.database.tables.candidateWatchers.push(({ record }) => world.holdings.noteRecord(record, "committedMs"));
   }
 
-  /** Invariant 1. */
+  /** I1 of docs/refresh-protocol.md. */
   #sent(send: Send): void {
     const { token } = send;
     if (token === null) return;
@@ -82,7 +82,7 @@ export class InvariantWatch {
     this.#world.note(`${what}: ${why}`);
   }
 
-  /** Invariants 3 and 6. */
+  /** I3 and I6. */
   #stored(before: SimRow | null, after: SimRow | null): void {
     this.#noteChange(before, after);
     if (after === null) return;
@@ -119,7 +119,7 @@ export class InvariantWatch {
     this.#versions.set(key, accessToken);
   }
 
-  /** Invariants 3 and 4. */
+  /** I3 and I4. */
   served({ connection, version, accessToken }: Served, replica: Replica): void {
     const { nowMs } = this.#world.scheduler;
     this.#names(connection, version, accessToken);
@@ -133,7 +133,7 @@ export class InvariantWatch {
     }
   }
 
-  /** Invariant 2, and that no connection has ended that could live. For a run at rest. */
+  /** I2, and that no connection has ended that could live. For a run at rest. */
   atRest(row: SimRow): void {
     const value = valueOf(row);
     const token = value === null ? undefined : this.#world.provider.grants.tokens.get(value);

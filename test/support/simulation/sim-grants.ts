@@ -16,7 +16,7 @@ import {
 import { attemptOf, isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-/** store/grant-rows.ts, in memory. */
+/** store/grants.ts, in memory. */
 export function grantStatements(tables: SimTables): Sync<ReturnType<typeof createGrantRows>> {
   const holders = (id: string, fingerprint: Uint8Array): SimRow[] =>
     [...tables.rows.values()].filter((row) => row.id !== id && isSame(row.refreshFingerprint, fingerprint));

@@ -12,7 +12,7 @@ import {
 import { isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-/** store/permit-rows.ts, in memory. */
+/** store/permits.ts, in memory. */
 export function permitStatements(tables: SimTables): Sync<ReturnType<typeof createPermitRows>> {
   return {
     noteUnprepared() {},

@@ -7,7 +7,7 @@ type Answer = { status?: number; body?: unknown; raw?: string; headers?: Record<
 /** Answers one route: the nth call gets the nth answer, the last one stays. */
 type Routes = Record<string, Answer | Answer[]>;
 
-/** A server that answers with the contract's shapes, as a test lays them out, and remembers what it was asked. */
+/** A server that gives the answers that a test lays out for it, in the shapes of docs/api.md, and remembers what it was asked. */
 export async function startStubBroker(routes: Routes) {
   const requests: SeenRequest[] = [];
   const calls = new Map<string, number>();
@@ -70,7 +70,7 @@ export function providerOf(id: string, facts: ProviderFacts = {}): Answer {
   };
 }
 
-/** A problem document, as contract.md has it. */
+/** A problem (RFC 9457), as the broker sends it. */
 export function problem(status: number, code: string, detail: string): Answer {
   return { status, body: { type: "about:blank", title: code, status, code, detail } };
 }
