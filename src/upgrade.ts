@@ -3,9 +3,13 @@ import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import type { SpoolPlace } from "./coordination/spool.ts";
 import { StartupError } from "./errors.ts";
-import type { ProvenClient, ProvenHeldGrant, ProvenKey, ProvenLink } from "./proven-rows.ts";
 import type { ProviderDefinition } from "./providers/format/definition.ts";
 import { hostInputs } from "./providers/format/requirements.ts";
+import { heldColumns, type HeldGrant } from "./store/accounts.ts";
+import { type ApiKeyRow, keyColumns } from "./store/api-keys.ts";
+import { clientColumns, type ClientRow } from "./store/clients.ts";
+import { type Columns, selectList } from "./store/columns.ts";
+import { type ConsentLinkRow, linkColumns } from "./store/consents.ts";
 import { migrationLock, type MigrationSession } from "./store/migrate.ts";
 import { tokenColumns, type TokenRow } from "./store/token-row.ts";
 import {
@@ -177,6 +181,23 @@ type Resealing = {
 };
 
 type Sealed = Uint8Array | null;
+type UnreadAnswer = { id: string; connectionId: string; generation: number; answer: Uint8Array };
+const unreadColumns: Columns<UnreadAnswer> = {
+  id: "c.id::text",
+  connectionId: "c.connection_id::text",
+  generation: "c.generation",
+  answer: "c.answer_sealed",
+};
+
+/** An answer that waits beside its row. */
+type Kept = { connectionId: string; generation: number; record: Uint8Array };
+const candidateColumns: Columns<Kept & { id: string }> = {
+  id: "c.attempt_id::text",
+  connectionId: "c.connection_id::text",
+  generation: "c.base_generation",
+  record: "c.record_sealed",
+};
+
 const batchSize = 500;
 
 /** Seals everything in the database for its destination, and proves every row. What did not open before does not open after. */
@@ -205,13 +226,12 @@ async function resealDatabase(given: Resealing): Promise<void> {
     },
   );
 
-  await eachRow<ProvenClient & { secret: Sealed; previousSecret: Sealed }>(
+  await eachRow<ClientRow>(
     given,
     {
       table: "clients",
-      select: `SELECT c.id::text AS id, c.name, c.provider, c.client_id AS "clientId", c.connections AS patterns, c.scopes, c.inputs, c.own_redirect_uri AS "ownRedirectUri",
-       c.secret_revision AS "secretRevision", c.secret_sealed AS secret, c.previous_secret_sealed AS "previousSecret"
-     FROM clients c`,
+      select: `SELECT ${clientColumns.sql} FROM clients k`,
+      id: "k.id",
     },
     (client) => {
       const destination = clientDestination(client);
@@ -228,45 +248,40 @@ async function resealDatabase(given: Resealing): Promise<void> {
     },
   );
 
-  await eachRow<ProvenKey>(
+  await eachRow<ApiKeyRow>(
     given,
     {
       table: "api_keys",
-      select: `SELECT c.id, c.name, c.secret_hash AS "secretHash", c.abilities, c.connections, c.expires_at AS "expiresAt",
-       c.revoked_at AS "revokedAt", c.created_at AS "createdAt" FROM api_keys c`,
+      select: `SELECT ${keyColumns.sql} FROM api_keys k`,
+      id: "k.id",
     },
     (key) => ["UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)]],
   );
 
-  await eachRow<ProvenLink>(
+  await eachRow<ConsentLinkRow>(
     given,
     {
       table: "consent_links",
-      select: `SELECT c.id, c.connection_id::text AS "connectionId", c.secret_hash AS "secretHash", c.return_to AS "returnTo", c.manual,
-       c.purpose, c.created_by AS "createdBy", c.expires_at AS "expiresAt", c.claimed_by AS "claimedBy" FROM consent_links c`,
+      select: `SELECT ${linkColumns.sql} FROM consent_links`,
+      id: "id",
     },
     (link) => ["UPDATE consent_links SET mac = $2 WHERE id = $1", [link.id, vault.links.sign(link)]],
   );
 
-  await eachRow<{ id: string; connectionId: string; generation: number; answer: Uint8Array }>(
+  await eachRow<UnreadAnswer>(
     given,
-    {
-      table: "unread_answers",
-      select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.generation, c.answer_sealed AS answer
-     FROM unread_answers c`,
-    },
+    { table: "unread_answers", select: `SELECT ${selectList(unreadColumns).sql} FROM unread_answers c` },
     ({ id, answer, ...at }) => [
       "UPDATE unread_answers SET answer_sealed = $2 WHERE id = $1::uuid",
       [id, reseal(answer, places.answerPlace(at))],
     ],
   );
 
-  await eachRow<{ id: string; connectionId: string; generation: number; record: Uint8Array }>(
+  await eachRow<Kept & { id: string }>(
     given,
     {
       table: "candidates",
-      select: `SELECT c.attempt_id::text AS id, c.connection_id::text AS "connectionId", c.base_generation AS generation,
-       c.record_sealed AS record FROM candidates c`,
+      select: `SELECT ${selectList(candidateColumns).sql} FROM candidates c`,
       id: "c.attempt_id",
     },
     async ({ id, ...candidate }) => {
@@ -275,14 +290,12 @@ async function resealDatabase(given: Resealing): Promise<void> {
     },
   );
 
-  await eachRow<ProvenHeldGrant & { id: string; record: Uint8Array }>(
+  await eachRow<HeldGrant & { id: string }>(
     given,
     {
       table: "held_grants",
-      select: `SELECT c.attempt_id::text AS id, c.attempt_id::text AS "attemptId", c.connection_id::text AS "connectionId", c.generation,
-       c.account, c.account_label AS "accountLabel", c.link_id AS "linkId", c.accepted, c.record_sealed AS record
-     FROM held_grants c`,
-      id: "c.attempt_id",
+      select: `SELECT h.attempt_id::text AS id, ${heldColumns.sql} FROM held_grants h`,
+      id: "h.attempt_id",
     },
     async (held) => {
       const record = await resealRecord(given, held);
@@ -297,17 +310,29 @@ async function resealDatabase(given: Resealing): Promise<void> {
   await resealDeviceCodes(given);
 }
 
+const deviceColumns = {
+  id: "c.id::text",
+  connectionId: "c.connection_id::text",
+  deviceCode: "c.device_code_sealed",
+  linkId: "c.link_id",
+  userCode: "c.user_code",
+  verificationUri: "c.verification_uri",
+  verificationUriComplete: "c.verification_uri_complete",
+  intervalSeconds: "c.interval_s",
+  expiresInSeconds: "EXTRACT(EPOCH FROM c.expires_at - c.created_at)::int",
+};
+type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Record<
+  keyof typeof deviceColumns,
+  unknown
+>;
+
 /** A code with what its person is shown of it, which stood beside it, and with the scopes that the connection asks for. */
 async function resealDeviceCodes(given: Resealing): Promise<void> {
-  type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Record<string, unknown>;
   await eachRow<Device>(
     given,
     {
       table: "device_authorizations",
-      select: `SELECT c.id::text AS id, c.connection_id::text AS "connectionId", c.device_code_sealed AS "deviceCode", c.link_id AS "linkId",
-       c.user_code AS "userCode", c.verification_uri AS "verificationUri",
-       c.verification_uri_complete AS "verificationUriComplete", c.interval_s AS "intervalSeconds",
-       EXTRACT(EPOCH FROM c.expires_at - c.created_at)::int AS "expiresInSeconds" FROM device_authorizations c`,
+      select: `SELECT ${selectList(deviceColumns).sql} FROM device_authorizations c`,
     },
     async ({ id, connectionId, deviceCode, ...shown }) => {
       const row = await rowOf(given, connectionId);
@@ -338,8 +363,6 @@ function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown):
   const place = name === "redis" ? "REDIS_URL: what waits in Redis" : "DATA_DIR: its folder spool";
   throw new StartupError(`${place} cannot be ${what} (${code}); this start seals anew what waits there to be stored`);
 }
-
-type Kept = { connectionId: string; generation: number; record: Uint8Array };
 
 /** A kept answer, and the tokens in it, for the destination that its row has. One that does not open stays as it is. */
 async function resealRecord(given: Resealing, kept: Kept): Promise<Uint8Array> {

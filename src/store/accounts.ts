@@ -3,6 +3,7 @@ import { chainName } from "../chain-name.ts";
 import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenHeldGrant, Read, RowProofs } from "../proven-rows.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import { json } from "./row-sql.ts";
 import { type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
@@ -14,8 +15,18 @@ export type FoundAccount = { account: string | null; label: string | null; captu
 export type HeldGrant = Read<ProvenHeldGrant> & { record: Uint8Array<ArrayBuffer> };
 
 const keepHeld = Sql.sql`clock_timestamp() - interval '1 hour'`;
-const heldColumns = Sql.sql`h.attempt_id::text AS "attemptId", h.connection_id::text AS "connectionId", h.generation,
-  h.record_sealed AS record, h.account, h.account_label AS "accountLabel", h.link_id AS "linkId", h.accepted, h.mac`;
+const columns: Columns<HeldGrant> = {
+  attemptId: "h.attempt_id::text",
+  connectionId: "h.connection_id::text",
+  generation: "h.generation",
+  record: "h.record_sealed",
+  account: "h.account",
+  accountLabel: "h.account_label",
+  linkId: "h.link_id",
+  accepted: "h.accepted",
+  mac: "h.mac",
+};
+export const heldColumns = selectList(columns);
 const isOpen = Sql.sql`h.created_at > ${keepHeld} AND NOT EXISTS (SELECT 1 FROM connections c
   WHERE c.id = h.connection_id AND c.authorized_at > h.created_at)`;
 

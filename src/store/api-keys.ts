@@ -1,6 +1,7 @@
 import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenKey, Read, RowProofs } from "../proven-rows.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
 import { liesWithin } from "./row-sql.ts";
@@ -17,6 +18,20 @@ export type FoundApiKey = ApiKeyRow & { isSilent?: true };
 export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt" | "mac"> & {
   secretHash: Uint8Array<ArrayBuffer>;
 };
+
+const columns: Columns<ApiKeyRow> = {
+  id: "k.id",
+  name: "k.name",
+  secretHash: "k.secret_hash",
+  abilities: "k.abilities",
+  connections: "k.connections",
+  expiresAt: "k.expires_at",
+  revokedAt: "k.revoked_at",
+  createdAt: "k.created_at",
+  mac: "k.mac",
+};
+
+export const keyColumns = selectList(columns);
 
 export type ApiKeys = ReturnType<typeof createApiKeys>;
 
@@ -39,7 +54,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
 
   const findMany = async (ids: string[]): Promise<FoundApiKey[]> =>
     await judged(
-      await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k WHERE k.id = ANY(${ids}::text[])`,
+      await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k WHERE k.id = ANY(${ids}::text[])`,
     );
 
   return {
@@ -56,13 +71,13 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       const older = after
         ? Sql.sql`AND (k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id})`
         : Sql.empty;
-      return await prisma.$queryRaw`SELECT ${columns} FROM api_keys k WHERE ${isWithin(patterns)} ${older}
+      return await prisma.$queryRaw`SELECT ${keyColumns} FROM api_keys k WHERE ${isWithin(patterns)} ${older}
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
     /** Those that work, here or at replicas that have another key, at `nowMs` and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
     async working(nowMs: number, patterns: string[]): Promise<FoundApiKey[]> {
-      const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k
+      const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz) AND ${isWithin(patterns)}
         ORDER BY k.created_at, k.id LIMIT 10000`;
       return await judged(rows);
@@ -70,7 +85,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
 
     /** Whether one of those that work has the ability `admin`. */
     async hasAdmin(nowMs: number): Promise<boolean> {
-      const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${columns} FROM api_keys k
+      const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz)
           AND 'admin' = ANY(k.abilities) ORDER BY k.created_at DESC LIMIT 1000`;
       return (await judged(rows)).length > 0;
@@ -91,7 +106,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         INSERT INTO api_keys AS k (id, name, secret_hash, abilities, connections, expires_at, created_at, mac)
         SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${expiresAt}::timestamptz,
           ${createdAt}::timestamptz, ${mac}
-        WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${columns}`;
+        WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${keyColumns}`;
       return rows[0] ?? null;
     },
 
@@ -103,7 +118,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       const at = await now();
       for (;;) {
         const [row] = await prisma.$queryRaw<ApiKeyRow[]>`
-          SELECT ${columns} FROM api_keys k WHERE k.id = ${id} AND ${isWithin(patterns)}`;
+          SELECT ${keyColumns} FROM api_keys k WHERE k.id = ${id} AND ${isWithin(patterns)}`;
         if (row === undefined) return false;
         const ours = proofs.isOurs(row);
         if (row.revokedAt !== null && ours) return true;
@@ -116,9 +131,6 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
     },
   };
 }
-
-const columns = Sql.sql`k.id, k.name, k.secret_hash AS "secretHash", k.abilities, k.connections, k.expires_at AS "expiresAt",
-  k.revoked_at AS "revokedAt", k.created_at AS "createdAt", k.mac`;
 
 /** A star of a key's pattern is a character that no name has, so only a percent sign takes it in. */
 const isWithin = (patterns: string[]) => liesWithin(Sql.sql`k.connections`, patterns);

@@ -1,6 +1,7 @@
 import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { RowProofs } from "../proven-rows.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
 import { holdsGrant, json, liesWithin } from "./row-sql.ts";
@@ -53,7 +54,7 @@ export type ClientChanges = {
 export type Clients = ReturnType<typeof createClients>;
 
 /** As text and raw values: the query builder cannot read what somebody has put into a list by hand, nor any row beside that one. */
-const columnOf: Record<keyof ClientRow, string> = {
+const columns: Columns<ClientRow> = {
   id: "k.id::text",
   name: "k.name",
   provider: "k.provider",
@@ -71,19 +72,17 @@ const columnOf: Record<keyof ClientRow, string> = {
   updatedAt: "k.updated_at",
   mac: "k.mac",
 };
-const columnNames = Object.keys(columnOf) as (keyof ClientRow)[];
-const columns = Sql.raw(columnNames.map((name) => `${columnOf[name]} AS "${name}"`).join(", "));
+
+export const clientColumns = selectList(columns);
 
 /** The columns of `clients k` beside those of another table, for `splitClient`. */
-export const joinedClientColumns = Sql.raw(
-  columnNames.map((name) => `${columnOf[name]} AS "client.${name}"`).join(", "),
-);
+export const joinedClientColumns = selectList(columns, "client.");
 
 /** A row that was read with `joinedClientColumns`, as two; no client where the join found none. */
 export function splitClient<Row extends object>(joined: Row): { row: Row; client: ClientRow | null } {
   const row = { ...joined } as Record<string, unknown>;
   const client: Record<string, unknown> = {};
-  for (const name of columnNames) {
+  for (const name of Object.keys(columns)) {
     client[name] = row[`client.${name}`];
     delete row[`client.${name}`];
   }
@@ -93,7 +92,7 @@ export function splitClient<Row extends object>(joined: Row): { row: Row; client
 /** Queries on OAuth clients. */
 export function createClients({ prisma }: Database, { clients: proofs }: Pick<RowProofs, "clients">) {
   const find = async (condition: Sql.Sql): Promise<ClientRow | null> => {
-    const rows = await prisma.$queryRaw<ClientRow[]>`SELECT ${columns} FROM clients k WHERE ${condition}`;
+    const rows = await prisma.$queryRaw<ClientRow[]>`SELECT ${clientColumns} FROM clients k WHERE ${condition}`;
     return rows[0] ?? null;
   };
 
@@ -128,7 +127,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
         ? Sql.sql`(k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`
         : Sql.sql`true`;
       const wanted = filter.provider === undefined ? Sql.sql`true` : Sql.sql`k.provider = ${filter.provider}`;
-      return await prisma.$queryRaw`SELECT ${columns} FROM clients k WHERE ${wanted} AND ${older}
+      return await prisma.$queryRaw`SELECT ${clientColumns} FROM clients k WHERE ${wanted} AND ${older}
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
@@ -230,7 +229,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     async findMany(ids: string[]): Promise<ClientRow[]> {
       const rows = await prisma.$queryRaw<
         ClientRow[]
-      >`SELECT ${columns} FROM clients k WHERE k.id = ANY(${ids}::uuid[])`;
+      >`SELECT ${clientColumns} FROM clients k WHERE k.id = ANY(${ids}::uuid[])`;
       return rows.filter((client) => proofs.isOurs(client));
     },
 

@@ -1,6 +1,7 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
 import type { ClientRow } from "./clients.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import { holdsGrant, json } from "./row-sql.ts";
 import { type ConnectionStatus, type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
@@ -102,17 +103,50 @@ export type ConnectionChanges = {
 
 export type ConnectionEventRow = { id: bigint; at: Date; type: EventType; detail: Record<string, unknown> };
 
-const recordColumns = Sql.sql`c.id::text AS id, c.name, c.provider, k.name AS "clientName", c.client_ref::text AS "clientRef",
-  c.grant_type AS "grant", c.status, c.scopes, c.granted_scopes AS "grantedScopes", c.inputs, c.labels, c.account,
-  c.account_label AS "accountLabel",
-  c.credentials_revision AS "credentialsRevision", c.generation, c.version, c.expires_at AS "expiresAt",
-  c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.last_refreshed_at AS "lastRefreshedAt",
-  c.next_refresh_at AS "nextRefreshAt", c.consecutive_failures AS "consecutiveFailures",
-  c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
-  c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince",
-  c.missing_scopes_since AS "missingScopesSince", c.probably_dead_since AS "probablyDeadSince",
-  k.old_secret_since AS "newestRefusedSince", CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END AS "goneBackAt",
-  c.created_at AS "createdAt", c.updated_at AS "updatedAt", c.parent_id::text AS "parentId", c.chain, c.mac`;
+/** `c`: the connection. */
+const chainColumns: Columns<ChainRecord> = {
+  chain: "c.chain",
+  status: "c.status",
+  grant: "c.grant_type",
+  version: "c.version",
+  scopes: "c.scopes",
+  grantedScopes: "c.granted_scopes",
+  holdsRefresh: "c.refresh_token_sealed IS NOT NULL",
+  noRefreshTokenSince: "c.no_refresh_token_since",
+  expiresAt: "c.expires_at",
+  refreshTokenExpiresAt: "c.refresh_token_expires_at",
+  consecutiveFailures: "c.consecutive_failures",
+  lastErrorCode: "c.last_error_code",
+  lastErrorAt: "c.last_error_at",
+  lastErrorDetail: "c.last_error_detail",
+  probablyDeadSince: "c.probably_dead_since",
+};
+
+/** `k`: its client, if it has one. */
+const recordColumns: Columns<Omit<ConnectionRecord, "chains">> = {
+  ...chainColumns,
+  id: "c.id::text",
+  name: "c.name",
+  provider: "c.provider",
+  clientName: "k.name",
+  clientRef: "c.client_ref::text",
+  inputs: "c.inputs",
+  labels: "c.labels",
+  account: "c.account",
+  accountLabel: "c.account_label",
+  credentialsRevision: "c.credentials_revision",
+  generation: "c.generation",
+  lastRefreshedAt: "c.last_refreshed_at",
+  nextRefreshAt: "c.next_refresh_at",
+  missingScopesSince: "c.missing_scopes_since",
+  newestRefusedSince: "k.old_secret_since",
+  goneBackAt: "CASE WHEN c.gone_back_from IS NOT NULL THEN c.gone_back_at END",
+  createdAt: "c.created_at",
+  updatedAt: "c.updated_at",
+  parentId: "c.parent_id::text",
+  mac: "c.mac",
+};
+const recordList = selectList(recordColumns);
 
 export type Connections = ReturnType<typeof createConnections>;
 
@@ -120,7 +154,7 @@ export type Connections = ReturnType<typeof createConnections>;
 export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, "connections">) {
   const find = async (condition: Sql.Sql): Promise<ConnectionRecord | null> => {
     const rows = await prisma.$queryRaw<ConnectionRecord[]>`
-      SELECT ${recordColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref WHERE ${condition}`;
+      SELECT ${recordList} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref WHERE ${condition}`;
     return rows[0] ?? null;
   };
 
@@ -132,7 +166,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
     async list(page: PageRequest, filter: ConnectionFilter, namePatterns: string[]): Promise<ConnectionRecord[]> {
       const where = Sql.join(conditions(filter, page.after, namePatterns), " AND ");
       return await prisma.$queryRaw`
-        SELECT ${recordColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref
+        SELECT ${recordList} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref
         WHERE ${where} ORDER BY c.created_at DESC, c.id DESC LIMIT ${page.limit}`;
     },
 
@@ -221,11 +255,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
     /** The further tokens of a connection, by name. */
     async chains(parentId: string): Promise<ChainRecord[]> {
       return await prisma.$queryRaw`
-        SELECT c.chain, c.status, c.grant_type AS "grant", c.version, c.scopes, c.granted_scopes AS "grantedScopes",
-          c.refresh_token_sealed IS NOT NULL AS "holdsRefresh", c.no_refresh_token_since AS "noRefreshTokenSince", c.expires_at AS "expiresAt",
-          c.refresh_token_expires_at AS "refreshTokenExpiresAt", c.consecutive_failures AS "consecutiveFailures",
-          c.last_error_code AS "lastErrorCode", c.last_error_at AS "lastErrorAt", c.last_error_detail AS "lastErrorDetail",
-          c.probably_dead_since AS "probablyDeadSince"
+        SELECT ${selectList(chainColumns)}
         FROM connections c WHERE c.parent_id = ${parentId}::uuid ORDER BY c.chain`;
     },
 

@@ -1,6 +1,6 @@
 import { encryptionKeyMissing } from "../errors.ts";
-import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenLink, Read, RowProofs } from "../proven-rows.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { Prisma } from "./database.ts";
 
 /** A link to be stored. Its secret comes hashed. */
@@ -17,6 +17,23 @@ export type NewConsentLink = {
 
 /** A link as it stands, judged by Postgres's clock. */
 export type ConsentLinkRow = Read<ProvenLink> & { used: boolean; expired: boolean };
+
+const columns: Columns<ConsentLinkRow> = {
+  id: "id",
+  connectionId: "connection_id::text",
+  secretHash: "secret_hash",
+  returnTo: "return_to",
+  manual: "manual",
+  purpose: "purpose",
+  createdBy: "created_by",
+  claimedBy: "claimed_by",
+  mac: "mac",
+  used: "used_at IS NOT NULL",
+  expired: "expires_at <= clock_timestamp()",
+  expiresAt: "expires_at",
+};
+
+export const linkColumns = selectList(columns);
 
 /** What opens a link: its id, and the hash of its secret. */
 export type LinkKey = { id: string; secretHash: Uint8Array<ArrayBuffer> };
@@ -51,13 +68,13 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
 
     async find({ id, secretHash }: LinkKey): Promise<ConsentLinkRow | null> {
       const rows = await prisma.$queryRaw<ConsentLinkRow[]>`
-        SELECT ${columns} FROM consent_links WHERE id = ${id} AND secret_hash = ${secretHash}`;
+        SELECT ${linkColumns} FROM consent_links WHERE id = ${id} AND secret_hash = ${secretHash}`;
       return await only(rows);
     },
 
     /** Where the person is led back to, of a link that this process itself has named; null: nowhere. */
     async returnTo(id: string): Promise<string | null> {
-      const rows = await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${columns} FROM consent_links WHERE id = ${id}`;
+      const rows = await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${linkColumns} FROM consent_links WHERE id = ${id}`;
       return (await only(rows))?.returnTo ?? null;
     },
 
@@ -86,10 +103,6 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
   };
 }
 
-const columns = Sql.sql`id, connection_id::text AS "connectionId", secret_hash AS "secretHash", return_to AS "returnTo", manual,
-  purpose, created_by AS "createdBy", claimed_by AS "claimedBy", mac, used_at IS NOT NULL AS used,
-  expires_at <= clock_timestamp() AS expired, expires_at AS "expiresAt"`;
-
 /** A browser about to leave for the provider. State and cookie come hashed, what the consent binds sealed. */
 export type NewAuthorizationRequest = {
   id: string;
@@ -110,6 +123,14 @@ export type WaitingRequest = {
   linkId: string;
   browserHash: Uint8Array;
   request: Uint8Array;
+};
+
+const requestColumns: Columns<WaitingRequest> = {
+  id: "id::text",
+  connectionId: "connection_id::text",
+  linkId: "link_id",
+  browserHash: "browser_hash",
+  request: "request_sealed",
 };
 
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
@@ -147,8 +168,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
     /** The request of a state. Changes nothing. */
     async find(stateHash: Uint8Array<ArrayBuffer>): Promise<WaitingRequest | null> {
       const rows = await prisma.$queryRaw<WaitingRequest[]>`
-        SELECT id::text, connection_id::text AS "connectionId", link_id AS "linkId", browser_hash AS "browserHash",
-          request_sealed AS request
+        SELECT ${selectList(requestColumns)}
         FROM authorization_requests WHERE state_hash = ${stateHash} AND expires_at > clock_timestamp()`;
       return rows[0] ?? null;
     },
@@ -187,6 +207,13 @@ export type Attempt = {
 
 /** The same with how it ended, sealed; null: it has not ended. `isOverdue`: nor will it, whoever began it is gone. */
 export type NotedAttempt = Attempt & { ticket: string | null; isOverdue: boolean };
+
+const attemptColumns: Columns<Omit<NotedAttempt, "isOverdue">> = {
+  attemptHash: "attempt_hash",
+  browserHash: "browser_hash",
+  linkId: "link_id",
+  ticket: "ticket",
+};
 
 /**
  * No attempt takes longer: two requests to the token endpoint (25 s each, the second with the secret from before), one for metadata
@@ -254,7 +281,7 @@ export function createConsentAttempts(prisma: Prisma) {
 
     async find(attemptHash: Uint8Array<ArrayBuffer>): Promise<NotedAttempt | null> {
       const rows = await prisma.$queryRaw<NotedAttempt[]>`
-        SELECT attempt_hash AS "attemptHash", browser_hash AS "browserHash", link_id AS "linkId", ticket,
+        SELECT ${selectList(attemptColumns)},
           ticket IS NULL AND expires_at <= clock_timestamp()
             + make_interval(mins => 10, secs => -${longestAttemptSeconds}::double precision) AS "isOverdue"
         FROM consent_attempts WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;

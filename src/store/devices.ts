@@ -1,5 +1,6 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ClientRow } from "./clients.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import { json, seconds } from "./row-sql.ts";
 
@@ -17,6 +18,20 @@ export type DeviceRow = {
   expiresAt: Date;
   expired: boolean;
 };
+
+const columns: Columns<DeviceRow> = {
+  connectionId: "d.connection_id::text",
+  id: "d.id::text",
+  deviceCode: "d.device_code_sealed",
+  linkId: "d.link_id",
+  userCode: "d.user_code",
+  verificationUri: "d.verification_uri",
+  verificationUriComplete: "d.verification_uri_complete",
+  intervalSeconds: "d.interval_s",
+  expiresAt: "d.expires_at",
+  expired: "d.expires_at <= clock_timestamp()",
+};
+const deviceColumns = selectList(columns);
 
 type NewDevice = Omit<DeviceRow, "expiresAt" | "expired"> & { expiresInSeconds: number };
 
@@ -58,10 +73,7 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
 
     async find(connectionId: string): Promise<DeviceRow | null> {
       const rows = await prisma.$queryRaw<DeviceRow[]>`
-        SELECT d.connection_id::text AS "connectionId", d.id::text AS id, d.device_code_sealed AS "deviceCode", d.link_id AS "linkId",
-          d.user_code AS "userCode", d.verification_uri AS "verificationUri",
-          d.verification_uri_complete AS "verificationUriComplete", d.interval_s AS "intervalSeconds",
-          d.expires_at AS "expiresAt", d.expires_at <= clock_timestamp() AS expired
+        SELECT ${deviceColumns}
         FROM device_authorizations d WHERE d.connection_id = ${connectionId}::uuid`;
       return rows[0] ?? null;
     },
@@ -72,10 +84,7 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
         UPDATE device_authorizations d SET next_poll_at = clock_timestamp() + ${seconds(given.leaseSeconds)}
         WHERE d.connection_id IN (SELECT o.connection_id FROM device_authorizations o
           WHERE o.next_poll_at <= clock_timestamp() ORDER BY o.next_poll_at LIMIT ${given.limit} FOR UPDATE SKIP LOCKED)
-        RETURNING d.connection_id::text AS "connectionId", d.id::text AS id, d.device_code_sealed AS "deviceCode", d.link_id AS "linkId",
-          d.user_code AS "userCode", d.verification_uri AS "verificationUri",
-          d.verification_uri_complete AS "verificationUriComplete", d.interval_s AS "intervalSeconds",
-          d.expires_at AS "expiresAt", d.expires_at <= clock_timestamp() AS expired`;
+        RETURNING ${deviceColumns}`;
     },
 
     /** Seconds until the next one is due; null: nobody waits. */

@@ -1,5 +1,6 @@
 import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import {
   attemptVersion,
@@ -27,6 +28,14 @@ export type Candidate = {
   authorization: number;
   baseGeneration: number;
   record: Uint8Array<ArrayBuffer>;
+};
+
+const candidateColumns: Columns<Candidate> = {
+  attemptId: "attempt_id::text",
+  connectionId: "connection_id::text",
+  authorization: "authorization_seq",
+  baseGeneration: "base_generation",
+  record: "record_sealed",
 };
 
 /** Whose a grant is, as far as it is known when it is stored. */
@@ -154,8 +163,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       passedOver: readonly string[] = [],
     ): Promise<Candidate | null> {
       const rows = await prisma.$queryRaw<Candidate[]>`
-        SELECT attempt_id::text AS "attemptId", connection_id::text AS "connectionId", authorization_seq AS "authorization",
-          base_generation AS "baseGeneration", record_sealed AS record
+        SELECT ${selectList(candidateColumns)}
         FROM candidates WHERE connection_id = ${connectionId}::uuid AND authorization_seq = ${authorization}
           AND attempt_id <> ALL(${passedOver}::uuid[])
         ORDER BY created_at DESC, base_generation DESC LIMIT 1`;
@@ -226,6 +234,14 @@ export type Tombstone = {
   captured: Record<string, string>;
 };
 
+const tombstoneColumns: Columns<Tombstone> = {
+  name: "name",
+  provider: "provider",
+  clientRef: "client_ref::text",
+  inputs: "inputs",
+  captured: "captured",
+};
+
 export type Tombstones = ReturnType<typeof createTombstones>;
 
 export function createTombstones({ prisma }: Pick<Database, "prisma">) {
@@ -233,7 +249,7 @@ export function createTombstones({ prisma }: Pick<Database, "prisma">) {
     /** Null: it was never deleted, or more than a day ago. */
     async find(connectionId: string): Promise<Tombstone | null> {
       const rows = await prisma.$queryRaw<Tombstone[]>`
-        SELECT name, provider, client_ref::text AS "clientRef", inputs, captured FROM tombstones
+        SELECT ${selectList(tombstoneColumns)} FROM tombstones
         WHERE connection_id = ${connectionId}::uuid AND deleted_at > clock_timestamp() - interval '24 hours'`;
       return rows[0] ?? null;
     },

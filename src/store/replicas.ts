@@ -1,3 +1,4 @@
+import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 
 /** What the caches of other replicas may still hold: a key, or a connection. */
@@ -11,6 +12,13 @@ export type OtherReplica = {
   heardAt: Date;
   /** Milliseconds since it last had Postgres, by Postgres's clock. */
   silentMs: number;
+};
+
+const replicaColumns: Columns<OtherReplica> = {
+  id: "id::text",
+  name: "name",
+  heardAt: "heard_at",
+  silentMs: "(extract(epoch FROM clock_timestamp() - seen_at) * 1000)::float8",
 };
 
 export type Replicas = ReturnType<typeof createReplicas>;
@@ -55,7 +63,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
     /** Those that were there within so many seconds and have not said good-bye. */
     async others(id: string, withinSeconds: number): Promise<OtherReplica[]> {
       return await prisma.$queryRaw<OtherReplica[]>`
-        SELECT id::text AS id, name, heard_at AS "heardAt", (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::float8 AS "silentMs"
+        SELECT ${selectList(replicaColumns)}
         FROM replicas WHERE id <> ${id}::uuid AND seen_at > clock_timestamp() - make_interval(secs => ${withinSeconds}::double precision)
         ORDER BY name, id`;
     },

@@ -1,4 +1,4 @@
-import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { type Columns, selectList } from "./columns.ts";
 
 export type ConnectionStatus = "pending" | "connected" | "needs_reauthorization" | "disabled";
 
@@ -85,23 +85,68 @@ export type TokenRow = {
   now: Date;
 };
 
-/** The columns of a TokenRow, for the end of a SELECT or a RETURNING. */
-export const tokenColumns = Sql.sql`
-  c.id::text AS id, c.name, c.provider, c.client_ref::text AS "clientRef", c.grant_type AS "grant", c.status, c.scopes,
-  c.inputs, COALESCE((SELECT p.inputs FROM connections p WHERE p.id = c.parent_id), c.inputs)
-    || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = c.client_ref), '{}') AS "inputsInForce", c.labels, c.captured,
-  c.redirect_uri AS "redirectUri", c.parent_id::text AS "parentId", c.chain, c.account, c.account_label AS "accountLabel", c.account_captured AS "accountCaptured",
-  c.looked_up AS "lookedUp", c.lookup_failures AS "lookupFailures", c.lookup_failed_at AS "lookupFailedAt", c.credentials_sealed AS "credentials", c.credentials_revision AS "credentialsRevision",
-  c.generation, c.authorization_seq AS "authorization", c.version, c.access_token_sealed AS "accessToken",
-  c.refresh_token_sealed AS "refreshToken", c.token_type AS "tokenType", c.granted_scopes AS "grantedScopes",
-  c.issued_at AS "issuedAt", c.expires_at AS "expiresAt", c.refresh_token_expires_at AS "refreshTokenExpiresAt",
-  c.authorized_at AS "authorizedAt", c.authorized_client_id AS "authorizedClientId",
-  c.no_refresh_token_since AS "noRefreshTokenSince", c.lifetime_unreadable AS "unreadableLifetime", c.untried, c.keep_alive_at AS "keepAliveAt", c.attempt_id::text AS "attemptId",
-  c.attempt_started_at AS "attemptStartedAt", c.lease_until AS "leaseUntil", c.attempt_outcome AS "attemptOutcome",
-  c.last_attempt_id::text AS "lastAttemptId", c.attempt_replays AS "attemptReplays", c.backoff_until AS "backoffUntil",
-  c.consecutive_failures AS "consecutiveFailures", c.last_error_code AS "lastErrorCode",
-  c.last_error_detail AS "lastErrorDetail", c.refusals, c.probably_dead_since AS "probablyDeadSince", c.retried_at AS "retriedAt", c.in_use AS "inUse", c.gone_back_from AS "goneBackFrom",
-  c.version_floor AS "versionFloor", c.mac, clock_timestamp() AS now`;
+const columns: Columns<TokenRow> = {
+  id: "c.id::text",
+  name: "c.name",
+  provider: "c.provider",
+  clientRef: "c.client_ref::text",
+  grant: "c.grant_type",
+  status: "c.status",
+  scopes: "c.scopes",
+  inputs: "c.inputs",
+  inputsInForce:
+    "COALESCE((SELECT p.inputs FROM connections p WHERE p.id = c.parent_id), c.inputs) || COALESCE((SELECT k.inputs FROM clients k WHERE k.id = c.client_ref), '{}')",
+  labels: "c.labels",
+  captured: "c.captured",
+  redirectUri: "c.redirect_uri",
+  parentId: "c.parent_id::text",
+  chain: "c.chain",
+  account: "c.account",
+  accountLabel: "c.account_label",
+  accountCaptured: "c.account_captured",
+  lookedUp: "c.looked_up",
+  lookupFailures: "c.lookup_failures",
+  lookupFailedAt: "c.lookup_failed_at",
+  credentials: "c.credentials_sealed",
+  credentialsRevision: "c.credentials_revision",
+  generation: "c.generation",
+  authorization: "c.authorization_seq",
+  version: "c.version",
+  accessToken: "c.access_token_sealed",
+  refreshToken: "c.refresh_token_sealed",
+  tokenType: "c.token_type",
+  grantedScopes: "c.granted_scopes",
+  issuedAt: "c.issued_at",
+  expiresAt: "c.expires_at",
+  refreshTokenExpiresAt: "c.refresh_token_expires_at",
+  authorizedAt: "c.authorized_at",
+  authorizedClientId: "c.authorized_client_id",
+  noRefreshTokenSince: "c.no_refresh_token_since",
+  unreadableLifetime: "c.lifetime_unreadable",
+  untried: "c.untried",
+  keepAliveAt: "c.keep_alive_at",
+  attemptId: "c.attempt_id::text",
+  attemptStartedAt: "c.attempt_started_at",
+  leaseUntil: "c.lease_until",
+  attemptOutcome: "c.attempt_outcome",
+  lastAttemptId: "c.last_attempt_id::text",
+  attemptReplays: "c.attempt_replays",
+  backoffUntil: "c.backoff_until",
+  consecutiveFailures: "c.consecutive_failures",
+  lastErrorCode: "c.last_error_code",
+  lastErrorDetail: "c.last_error_detail",
+  refusals: "c.refusals",
+  probablyDeadSince: "c.probably_dead_since",
+  retriedAt: "c.retried_at",
+  inUse: "c.in_use",
+  goneBackFrom: "c.gone_back_from",
+  versionFloor: "c.version_floor",
+  mac: "c.mac",
+  now: "clock_timestamp()",
+};
+
+/** The columns of a TokenRow. `c`: its connection. */
+export const tokenColumns = selectList(columns);
 
 /** Postgres's largest integer. No row gets there by itself, and one that somebody has put there can store nothing any more. */
 export const lastGeneration = 2_147_483_647;

@@ -1,0 +1,16 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+
+/** Of each property of a row, the SQL that it is read by. A property without its column does not compile, nor the reverse. */
+export type Columns<Row> = Readonly<Record<keyof Row, string>>;
+
+/**
+ * These columns, for the end of a SELECT or a RETURNING. Holds constants of the source only, never a value. `prefix`: stands before
+ * their names, where another table's columns are beside them.
+ */
+export function selectList(columns: Readonly<Record<string, string>>, prefix = ""): Sql.Sql {
+  return Sql.raw(
+    Object.entries(columns)
+      .map(([name, sql]) => `${sql} AS "${prefix}${name}"`)
+      .join(", "),
+  );
+}
