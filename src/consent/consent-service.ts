@@ -56,7 +56,7 @@ export type ConsentAnswer =
 export type ConsentService = ReturnType<typeof createConsentService>;
 
 /**
- * Consent from the link to the exchanged code: docs/consent.md has the state machine and the outcomes.
+ * Consent from the link to the exchanged code: docs/internals/consent.md has the states, docs/consent.md the outcomes.
  * What a person meets throws ConsentError; what ops ask for, and what the exchange reports, BrokerError.
  */
 export function createConsentService(parts: ConsentParts) {

@@ -173,7 +173,7 @@ async function askedNow(
   return { ...question, ...named(context), was, is: held.label, isAccepted: held.accepted };
 }
 
-/** A person's word on another account (docs/consent.md, "Another account"); the ticket of the page that tells what it did. */
+/** A person's word on another account (docs/internals/consent.md, "Another account"); the ticket of the page that tells what it did. */
 export async function decideAccount(parts: ConsentParts, form: AccountForm): Promise<string> {
   const { attempt, ending } = openTicket(parts, form);
   if (ending.outcome !== "other_account") throw new ConsentError("stale_form");

@@ -40,7 +40,7 @@ export type LinkKey = { id: string; secretHash: Uint8Array<ArrayBuffer> };
 
 export type ConsentLinks = ReturnType<typeof createConsentLinks>;
 
-/** The statements that move a consent link: docs/consent.md, "A link". */
+/** The statements that move a consent link: docs/internals/consent.md, "A link". */
 export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowProofs, "links">) {
   /** A link that this broker did not write so is as good as unknown. @throws BrokerError encryption_key_missing */
   const only = async ([row]: ConsentLinkRow[]): Promise<ConsentLinkRow | null> => {
@@ -135,7 +135,7 @@ const requestColumns: Columns<WaitingRequest> = {
 
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
 
-/** The statements that move a state: docs/consent.md, "A state". */
+/** The statements that move a state: docs/internals/consent.md, "A state". */
 export function createAuthorizationRequests(prisma: Prisma) {
   return {
     /**
@@ -238,7 +238,7 @@ async function forgetAttempts(prisma: Prisma): Promise<void> {
   await forgotten.catch(() => undefined);
 }
 
-/** The statements by which whoever comes back twice learns what came of the first time: docs/consent.md, "An attempt". */
+/** The statements by which whoever comes back twice learns what came of the first time: docs/internals/consent.md, "An attempt". */
 export function createConsentAttempts(prisma: Prisma) {
   return {
     /** Notes that an attempt begins. False: it has begun before. States are noted by the statement that consumes them. */

@@ -88,7 +88,7 @@ export function createEstablish(options: Options): Establish {
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
 
-  /** Keeps what belongs to the request by its id_token (docs/consent.md, "An id_token"). `isBound`: by PKCE, too. */
+  /** Keeps what belongs to the request by its id_token (docs/internals/consent.md, "An id_token"). `isBound`: by PKCE, too. */
   const keepJudged = async (
     sendable: Sendable,
     grant: Grant,
