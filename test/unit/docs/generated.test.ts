@@ -54,13 +54,13 @@ describe("the generated files", () => {
 describe("the commands to paste", () => {
   const rows = read("docs/cli.md")
     .split("\n")
-    .filter((line) => line.startsWith("| `"));
+    .filter((line) => line.startsWith("- `"));
 
   test("are documented ones, with documented options", () => {
     const commands = pages.flatMap((path) => commandsIn(files[path] ?? ""));
     expect(commands.length).toBeGreaterThan(200);
     const unknown = commands.filter(({ name, options }) => {
-      const own = rows.filter((line) => line.startsWith(`| \`${name} `)).join("\n");
+      const own = rows.filter((line) => line.startsWith(`- \`${name} `)).join("\n");
       return !options.every((option) => new RegExp(`${option}(?![\\w-])`).test(own));
     });
     expect(unknown).toEqual([]);
