@@ -31,6 +31,7 @@ import {
   mustHearSpools,
   type Need,
   orphanRule,
+  type Recoverer,
   refreshableStatuses,
   refusalsBeforeDead,
   takeoverOf,
@@ -48,162 +49,189 @@ import {
   schedulerFor,
   sealGrant,
 } from "./seal.ts";
-import type { Waiting, WaitResult } from "./waiting.ts";
+import type { Waiting } from "./waiting.ts";
+
+/**
+ * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted. `left`: this process
+ * is shutting down and has begun nothing; another replica may.
+ * `failure`: what the provider answered, where this process was the one that asked.
+ */
+export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
+
+export type RefreshParts = {
+  rows: TokenRows;
+  clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
+  leases: Leases;
+  waiting: Waiting;
+  sender: Sender;
+  limits: Pick<LimitKeeper, "keep">;
+  secondPlans: SecondPlans;
+  /** The connection with the rows of its further tokens, which an answer may hold. */
+  prepare: Granting["prepare"];
+  /** What is to be found out about a set that has just been stored. Never rejects. */
+  followUp: (sendable: Sendable, stored: TokenRow) => Promise<void>;
+  vault: TokenVault;
+  keys: KeyList;
+  keeper: Pick<Keeper, "keep">;
+  recovery: Pick<Recovery, "clear">;
+  marks: Pick<Marks, "read" | "raise">;
+  health: DatabaseHealth;
+  clock: Clock;
+  random: () => number;
+  observer: RefreshObserver;
+  alarms: Pick<Alarms, "unreadable">;
+  /** True from the moment at which this process may not begin anything any more. */
+  isDraining: () => boolean;
+};
+
+/** A granted permission to send once. */
+export type Permit = {
+  row: TokenRow;
+  key: PermitKey;
+  /** Taken over from an attempt whose outcome nobody knows. */
+  isReplay: boolean;
+  /** The same, or what is left to be tried after such an attempt was refused: if this ends, an answer was lost. */
+  followsLoss: boolean;
+  /** Of a grant that has ended: what fails leaves it so, and nothing but its refresh token is tried. */
+  isRetry: boolean;
+  mayStillSend: () => boolean;
+};
 
 export type Refresh = (row: TokenRow, need: Need) => Promise<RefreshOutcome>;
 
-/** Who wants a refresh of which row, and until when it waits for others. */
-type Flight = { row: TokenRow; need: Need; giveUpAtMs: number; startedOver: boolean };
+/** Who wants a refresh, and until when it waits for others. */
+type Flight = { need: Need; giveUpAtMs: number };
 
-/** There was no permit, or its time to send passed. `isBarred`: an attempt that stands there may not be taken over yet. */
-type Retry = { retry: TokenRow | null; isBarred: boolean };
+/** What a flight does next: `ask` for the permit, for the row as it was last read; else it has ended. */
+type Next = { kind: "ask"; row: TokenRow; startedOver: boolean } | RefreshOutcome;
 
 /** Permits asked for at once in a process: who waits for a connection of the pool uses up its time to send. */
 const permitsAtOnce = 6;
 
-/** Steps 3 to 11 of docs/refresh-protocol.md. One run for each generation in a process. */
+/**
+ * The refresh protocol (docs/refresh-protocol.md), steps 3 to 11. Each generation has one run in a process (step 2, read.ts).
+ * A run takes the lease, asks for the permit until it has one or another replica's refresh makes it needless, and makes one attempt.
+ */
 export function createRefresh(parts: RefreshParts): Refresh {
-  const { rows, leases, waiting, sender, health, clock, recovery, isDraining } = parts;
+  const { leases, clock } = parts;
   const permitGate = createGate(permitsAtOnce);
-  const recoverer = ({ id }: TokenRow, need: Need) => ({ need, uninterruptedMs: health.uninterruptedMs(id) });
-
-  /** Step 4. */
-  const takePermit = async (flight: Flight, { definition }: Sendable, takesOver: boolean): Promise<Permit | null> => {
-    const { row, need } = flight;
-    const mayStillSend = openSendWindow(clock);
-    const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
-    const takeover = takesOver ? takeoverOf(row, definition.refresh, recoverer(row, need)) : null;
-    const request = {
-      ...key,
-      leaseSeconds: refreshTimes.leaseSeconds,
-      statuses: refreshableStatuses(row.grant),
-      exclusive: definition.refresh.rotation !== "never",
-      orphan: orphanRule(row, definition.refresh),
-      takeover,
-    };
-    const permitted = await rows.takePermit(request).catch((error: unknown) => {
-      if (error instanceof DatabaseBusyError) health.rowWasBusy(row.id);
-      throw error;
-    });
-    // The row may be locked: who waits to store its answer is held up, too, and goes first when it is free again.
-    if (permitted === null && takeover !== null) health.rowWasBusy(row.id);
-    if (permitted === null) return null;
-    const isReplay = permitted.attemptReplays > 0;
-    return { row: permitted, key, isReplay, followsLoss: isReplay, isRetry: false, mayStillSend };
-  };
-
-  /** Before a takeover: the answer to the attempt that stands in the row may wait in a spool. */
-  const isCleared = async ({ row }: Flight, { definition }: Sendable): Promise<boolean> => {
-    const cleared = await recovery.clear(row);
-    return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
-  };
-
-  /** Step 10. */
-  const waitForOthers = async ({ row, need, giveUpAtMs }: Flight): Promise<WaitResult> => {
-    const { definition } = await sender.prepare(row);
-    return await waiting.until({
-      row,
-      giveUpAtMs,
-      mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(current, need)),
-      isVain: (current) => isVain(current, need),
-    });
-  };
-
-  /** Steps 4 to 9 under a permit; the row as it stands when there is none to be had, or the time to send has passed. */
-  const tryOnce = async (flight: Flight, sendable: Sendable): Promise<RefreshOutcome | Retry> => {
-    const takesOver = mayTakeOver(flight.row, sendable.definition.refresh, recoverer(flight.row, flight.need));
-    const isBarred = takesOver && !(await isCleared(flight, sendable));
-    // failpoint: before permit
-    const permit = isBarred ? null : await inTurn(permitGate, () => takePermit(flight, sendable, takesOver));
-    // failpoint: permit taken
-    const mayStartOver = !flight.startedOver;
-    const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver });
-    return outcome ?? { retry: await rows.readById(flight.row.id), isBarred };
-  };
-
-  /** Asks for the permit until it is given, or somebody else's refresh makes it needless. */
-  const contend = async (flight: Flight): Promise<RefreshOutcome> => {
-    if (isDraining()) return { kind: "left", row: flight.row };
-    const sendable = await prepareOrNote(parts, flight.row);
-    const plan = firstPlan(flight.row, sendable.definition);
-    if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
-    const outcome = await tryOnce(flight, sendable);
-    if (!("retry" in outcome)) return outcome;
-    const seen = outcome.retry;
-    if (seen === null || seen.generation > flight.row.generation) return settled(seen, flight.row);
-    if (seen.generation < flight.row.generation) return await meetOlder(flight, seen);
-    const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
-    if (outcome.isBarred || isHeldBack(seen) || isTooLate) return settled(seen, flight.row);
-    const isFree = seen.attemptId === null;
-    const next = { ...flight, row: seen };
-    if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(seen, flight.need))) {
-      // Refused once more for what the row does not show, such as another connection's request with the same refresh token.
-      if (flight.startedOver) await clock.sleep(refreshTimes.pollFirstMs);
-      return await contend({ ...next, startedOver: true });
-    }
-    // Of an attempt whose outcome nobody knows, or whose owner is gone, no news will come.
-    return seen.attemptOutcome === "unknown" || isVain(seen, flight.need)
-      ? settled(seen, flight.row)
-      : await follow(next);
-  };
-
-  /** Waits for somebody else's refresh, and goes on itself if that one is given up. */
-  const follow = async (flight: Flight): Promise<RefreshOutcome> => {
-    const end = await waitForOthers(flight);
-    const { row } = end;
-    if (row === null) return settled(row, flight.row);
-    if (row.generation < flight.row.generation) return await meetOlder(flight, row);
-    return end.kind === "free" ? await contend({ ...flight, row }) : settled(row, flight.row);
-  };
-
-  /** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
-  const meetOlder = async (flight: Flight, row: TokenRow): Promise<RefreshOutcome> => {
-    const { row: known, need, giveUpAtMs } = flight;
-    const cleared = await recovery.clear(row);
-    if (cleared === "clear") return await hold(parts, row, known);
-    if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
-    // It has been handed out already, and whoever needs another one needs it stored first.
-    const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isVain: never });
-    if (stored === null || stored.generation < known.generation) return settled(stored, known);
-    return await contend({ ...flight, row: stored });
-  };
-
   return async (row, need) => {
-    const flight = { row, need, giveUpAtMs: clock.monotonicMs() + refreshTimes.flightMs, startedOver: false };
+    const flight = { need, giveUpAtMs: clock.monotonicMs() + refreshTimes.flightMs };
+    // 3. Lease. It only keeps replicas from asking all at once: where it is unavailable, the permit alone decides.
     const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, refreshTimes.leaseSeconds * 1000);
     try {
-      // Where locks are silent, marks are too.
-      const held = lease.state === "unavailable" ? null : await holdIfGoneBack(parts, row);
-      if (held !== null) return held;
-      if (lease.state !== "held") return await contend(flight);
-      // The attempt in a cached row may be long over: whoever holds the lock is seen in Postgres.
-      return await follow({ ...flight, row: { ...row, attemptId: null } });
+      // Where leases are unavailable, marks are too.
+      const restored = lease.state === "unavailable" ? null : await holdIfGoneBack(parts, row);
+      if (restored !== null) return restored;
+      // The attempt in a cached row may be long over: whoever holds the lease is seen in Postgres.
+      let next: Next =
+        lease.state === "held"
+          ? await follow(parts, flight, { row: { ...row, attemptId: null } })
+          : { kind: "ask", row, startedOver: false };
+      while (next.kind === "ask") next = await askAndSend(parts, flight, { ...next, permitGate });
+      return next;
     } finally {
+      // 11. Release.
       if (lease.state === "owned") lease.release();
     }
   };
 }
 
-const never = (): boolean => false;
-
-/** Metadata that are away, or a definition that is gone, leave their reason in the row: no attempt will. */
-async function prepareOrNote({ prepare, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
-  try {
-    return await prepare(row);
-  } catch (error) {
-    const isAway = error instanceof BrokerError && error.code === "provider_unavailable";
-    if (isAway) await rows.noteUnprepared(row, error.message).catch(() => undefined);
-    throw error;
-  }
+/** Steps 4 to 10 for a row as it was last read: the permit, and an attempt under it. */
+async function askAndSend(
+  parts: RefreshParts,
+  flight: Flight,
+  { row, startedOver, permitGate }: { row: TokenRow; startedOver: boolean; permitGate: Gate },
+): Promise<Next> {
+  if (parts.isDraining()) return { kind: "left", row };
+  const sendable = await prepareOrNote(parts, row);
+  const plan = firstPlan(row, sendable.definition);
+  if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
+  const takesOver = mayTakeOver(row, sendable.definition.refresh, recoverer(parts, flight, row));
+  // The answer to the attempt that stands in the row may wait in a spool.
+  const isBarred = takesOver && !(await isCleared(parts, row, sendable));
+  // 4. Permit. It is committed before anything is sent, and it shows that Postgres takes writes before a token is spent.
+  // failpoint: before permit
+  const takeIt = async () => await takePermit(parts, flight, { row, sendable, takesOver });
+  const permit = isBarred ? null : await inTurn(permitGate, takeIt);
+  // failpoint: permit taken
+  // 5. to 10. Check, send, classify, persist, announce.
+  const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver: !startedOver });
+  if (outcome !== null) return outcome;
+  // There was no permit, or the time to send passed: the row, read again, says why.
+  return await whyWithout(parts, flight, { row, sendable, startedOver, isBarred });
 }
 
-async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {
-  await gate.enter();
-  try {
-    return await work();
-  } finally {
-    gate.leave();
+/** Without a permit: done, an end with the row's reason, a wait for another replica's attempt, or asking once more. */
+async function whyWithout(
+  parts: RefreshParts,
+  flight: Flight,
+  {
+    row,
+    sendable,
+    startedOver,
+    isBarred,
+  }: { row: TokenRow; sendable: Sendable; startedOver: boolean; isBarred: boolean },
+): Promise<Next> {
+  const { rows, clock } = parts;
+  const seen = await rows.readById(row.id);
+  if (seen === null || seen.generation > row.generation) return settled(seen, row);
+  if (seen.generation < row.generation) return await meetOlder(parts, flight, { row: seen, known: row, startedOver });
+  const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
+  if (isBarred || isHeldBack(seen) || isTooLate) return settled(seen, row);
+  const isFree = seen.attemptId === null;
+  if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(parts, flight, seen))) {
+    // Refused once more for what the row does not show, such as another connection's request with the same refresh token.
+    if (startedOver) await clock.sleep(refreshTimes.pollFirstMs);
+    return { kind: "ask", row: seen, startedOver: true };
   }
+  // Of an attempt whose outcome nobody knows, or whose owner is gone, no news will come.
+  if (seen.attemptOutcome === "unknown" || isVain(seen, flight.need)) return settled(seen, row);
+  return await follow(parts, flight, { row: seen, startedOver });
+}
+
+/**
+ * Steps 5 to 10 under a permit: one request, and where its answer goes; once more under a new permit where there is a second way.
+ * Null: the time to send had passed, nothing was sent, the permit is given back, and `mayStartOver` lets it be asked for again.
+ */
+export async function attempt(
+  parts: RefreshParts,
+  first: Permit,
+  { sendable, mayStartOver }: { sendable: Sendable; mayStartOver: boolean },
+): Promise<RefreshOutcome | null> {
+  const { rows, clock, observer } = parts;
+  let permit = first;
+  let plan = first.isRetry ? retryPlan : planFor(parts, first, sendable);
+  while (plan !== null) {
+    const current = underPermit(sendable, permit);
+    const startedMs = clock.monotonicMs();
+    // 5. Check, 6. send, 7. classify: the HTTP client checks when it is about to write, and classifies what comes back.
+    const answer = await send(parts, permit, { sendable: current, plan });
+    const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
+    if (answer.kind === "granted") {
+      // 8. Persist, 9. spool. 10. Announce.
+      const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
+      observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
+      // The answer is safe by now; that an old secret is forgotten a refresh later does no harm.
+      await learnFromSuccess(parts, sendable, plan);
+      return outcome;
+    }
+    const refused: Refused = { failure: bothRefused(answer.failure, plan), plan, sendable: current };
+    if (refused.failure.code === "limit_reached" && !permit.isRetry) parts.secondPlans.keep(current, plan);
+    const next = await anotherWay(parts, permit, refused);
+    if (next === null) {
+      observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
+      const startsOver = mayStartOver && refused.failure.code === "send_window_passed" && !permit.isReplay;
+      // 8. The failure, into the row. 10. Announce.
+      if (!startsOver) return await giveUp(parts, permit, refused);
+      await rows.dropPermit(permit.key);
+      return null;
+    }
+    ({ permit, plan } = next);
+  }
+  // The row lost its last way to a token between the caller's look and the permit.
+  await rows.dropPermit(permit.key);
+  return { kind: "failed", row: await rows.readById(permit.key.connectionId) };
 }
 
 /** A row behind its mark comes from a restored database: what it would send has most likely been spent. */
@@ -221,52 +249,72 @@ async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark)
   return { kind: "failed", row: held };
 }
 
-/** Whoever needs nothing yet does not wait for the end of a permit that nobody uses any more. */
-function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
-  return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
-}
-
-function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
-  return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
-}
-
-/**
- * Steps 5 to 11 under a permit: send, classify, store; once more under a new permit where there is a second way.
- * Null: the time to send had passed, nothing was sent, the permit is given back, and `mayStartOver` lets it be asked for again.
- */
-export async function attempt(
-  parts: RefreshParts,
-  first: Permit,
-  { sendable, mayStartOver }: { sendable: Sendable; mayStartOver: boolean },
-): Promise<RefreshOutcome | null> {
-  const { rows, clock, observer } = parts;
-  let permit = first;
-  let plan = first.isRetry ? retryPlan : planFor(parts, first, sendable);
-  while (plan !== null) {
-    const current = underPermit(sendable, permit);
-    const startedMs = clock.monotonicMs();
-    const answer = together(await send(parts, permit, { sendable: current, plan }), plan);
-    const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
-    if (answer.kind === "granted") {
-      const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
-      observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
-      // The answer is safe by now; that an old secret is forgotten a refresh later does no harm.
-      await learnFromSuccess(parts, sendable, plan);
-      return outcome;
-    }
-    const refused: Refused = { failure: answer.failure, plan, sendable: current };
-    if (answer.failure.code === "limit_reached" && !permit.isRetry) parts.secondPlans.keep(current, plan);
-    const next = await anotherWay(parts, permit, refused);
-    if (next === null) {
-      observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
-      const startsOver = mayStartOver && refused.failure.code === "send_window_passed" && !permit.isReplay;
-      return startsOver ? await startOver(parts, permit) : await giveUp(parts, permit, refused);
-    }
-    ({ permit, plan } = next);
+/** Metadata that are away, or a definition that is gone, leave their reason in the row: no attempt will. */
+async function prepareOrNote({ prepare, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
+  try {
+    return await prepare(row);
+  } catch (error) {
+    const isAway = error instanceof BrokerError && error.code === "provider_unavailable";
+    if (isAway) await rows.noteUnprepared(row, error.message).catch(() => undefined);
+    throw error;
   }
-  // The row lost its last way to a token between the caller's look and the permit.
-  await rows.dropPermit(permit.key);
-  return { kind: "failed", row: await rows.readById(permit.key.connectionId) };
+}
+
+/** Step 4. Null: the row does not allow one, or is locked. */
+async function takePermit(
+  { rows, clock, health }: RefreshParts,
+  { need }: Flight,
+  { row, sendable: { definition }, takesOver }: { row: TokenRow; sendable: Sendable; takesOver: boolean },
+): Promise<Permit | null> {
+  const mayStillSend = openSendWindow(clock);
+  const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
+  const uninterruptedMs = health.uninterruptedMs(row.id);
+  const takeover = takesOver ? takeoverOf(row, definition.refresh, { need, uninterruptedMs }) : null;
+  const request = {
+    ...key,
+    leaseSeconds: refreshTimes.leaseSeconds,
+    statuses: refreshableStatuses(row.grant),
+    exclusive: definition.refresh.rotation !== "never",
+    orphan: orphanRule(row, definition.refresh),
+    takeover,
+  };
+  const permitted = await rows.takePermit(request).catch((error: unknown) => {
+    if (error instanceof DatabaseBusyError) health.rowWasBusy(row.id);
+    throw error;
+  });
+  // The row may be locked: who waits to store its answer is held up, too, and goes first when it is free again.
+  if (permitted === null && takeover !== null) health.rowWasBusy(row.id);
+  if (permitted === null) return null;
+  const isReplay = permitted.attemptReplays > 0;
+  return { row: permitted, key, isReplay, followsLoss: isReplay, isRetry: false, mayStillSend };
+}
+
+/** Who would take over: its need, and since when this process has had answers of Postgres without a gap. */
+function recoverer({ health }: RefreshParts, { need }: Flight, { id }: TokenRow): Recoverer {
+  return { need, uninterruptedMs: health.uninterruptedMs(id) };
+}
+
+/** Whether no spool can hold the answer to the attempt that stands in the row, or its loss costs nothing. */
+async function isCleared({ recovery }: RefreshParts, row: TokenRow, { definition }: Sendable): Promise<boolean> {
+  const cleared = await recovery.clear(row);
+  return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
+}
+
+async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {
+  await gate.enter();
+  try {
+    return await work();
+  } finally {
+    gate.leave();
+  }
+}
+
+/** Step 5. A suspended machine stops the monotonic clock, a wall clock may be set back: both must agree. */
+export function openSendWindow(clock: Clock): () => boolean {
+  const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
+  return () =>
+    clock.monotonicMs() - monotonicMs < refreshTimes.sendWindowMs &&
+    Math.abs(clock.wallMs() - wallMs) < refreshTimes.sendWindowMs;
 }
 
 /**
@@ -280,11 +328,15 @@ function underPermit(sendable: Sendable, { row }: Permit): Sendable {
 /** Of a grant that has ended nothing else is tried, least of all a login. */
 const retryPlan: SendPlan = { grant: "refresh_token", secretIndex: 0 };
 
-function together(answer: TokenAnswer, plan: SendPlan): TokenAnswer {
-  return answer.kind === "granted" ? answer : { kind: "failed", failure: bothRefused(answer.failure, plan) };
+/** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */
+function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, sendable: Sendable): SendPlan | null {
+  const first = firstPlan(row, sendable.definition);
+  const second = secondPlans.take({ ...sendable, row });
+  // What is replayed is the grant whose outcome nobody knows.
+  return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
 }
 
-/** Step 6, if the limits let it: nobody is told of what they hold back. */
+/** Steps 5 to 7, if the limits admit the request: nobody is told of what they hold back. */
 async function send(
   parts: RefreshParts,
   permit: Permit,
@@ -296,14 +348,6 @@ async function send(
   };
   const isProven = permit.row.status === "connected" && !permit.row.untried;
   return await parts.limits.keep(sendable, sendOnce, { cannotWait: false, isProven });
-}
-
-/** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */
-function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, sendable: Sendable): SendPlan | null {
-  const first = firstPlan(row, sendable.definition);
-  const second = secondPlans.take({ ...sendable, row });
-  // What is replayed is the grant whose outcome nobody knows.
-  return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
 }
 
 /** Steps 8 and 9. Between the answer and its first durable copy nothing runs that can throw, log or wait. */
@@ -366,70 +410,12 @@ function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): 
   );
 }
 
-/** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */
-async function tryCandidate(
-  parts: RefreshParts,
-  permit: Permit,
-  { row, definition }: Sendable,
-): Promise<Permit | null> {
-  const { rows, clock, marks } = parts;
-  const { key } = permit;
-  const candidate = await openNewest(parts, row, key.generation + 1);
-  if (candidate === null) return null;
-  const mayStillSend = openSendWindow(clock);
-  const attemptId = randomUUID();
-  const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: refreshTimes.leaseSeconds };
-  const tried = await rows.tryCandidate(key, candidate.grant, {
-    ...given,
-    orphan: orphanRule(row, definition.refresh),
-  });
-  if (tried === null) return null;
-  marks.raise(tried.id, tried);
-  const nextKey = { ...key, generation: tried.generation, attemptId };
-  return { ...permit, row: tried, key: nextKey, isReplay: false, mayStillSend };
-}
-
-/**
- * The newest candidate that opens, sealed for the generation that it becomes. @throws UnreadableSecretError for one that another
- * replica can open: the permit is left to it, since the grant may live on by that candidate
- */
-async function openNewest(parts: RefreshParts, row: TokenRow, generation: number) {
-  const { rows, vault, keys, alarms } = parts;
-  const passedOver: string[] = [];
-  for (;;) {
-    const newest = await rows.newestCandidate(row.id, row.authorization, passedOver);
-    if (newest === null) return null;
-    const { attemptId, baseGeneration, record } = newest;
-    try {
-      const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
-      // Whoever changes the column beside a record does not change what stands in it.
-      if (opened.authorization === row.authorization) {
-        return { attemptId, grant: resealFor(vault, opened, { row, generation }) };
-      }
-      passedOver.push(attemptId);
-    } catch (error) {
-      if (!(error instanceof UnreadableSecretError)) throw error;
-      alarms.unreadable(error.of(row.name));
-      if (await keys.isSilent(error)) throw error;
-      passedOver.push(attemptId);
-    }
-  }
-}
-
-/** Step 5, "otherwise". */
-async function startOver({ rows }: RefreshParts, { key }: Permit): Promise<null> {
-  await rows.dropPermit(key);
-  return null;
+function announce({ leases }: RefreshParts, { key }: Permit, outcome: RefreshNews["outcome"]): void {
+  const { connectionId: connection, generation, attemptId } = key;
+  leases.announce({ connection, generation, attempt: attemptId, outcome });
 }
 
 type Refused = { failure: Failure; plan: SendPlan; sendable: Sendable };
-
-async function giveUp(parts: RefreshParts, permit: Permit, refused: Refused): Promise<RefreshOutcome> {
-  const row = (await settle(parts, permit, refused)) ?? (await parts.rows.readById(permit.key.connectionId));
-  announce(parts, permit, "failed");
-  const kind = row !== null && row.generation > permit.key.generation ? "moved" : "failed";
-  return { kind, row, failure: refused.failure };
-}
 
 type Way = { permit: Permit; plan: SendPlan | null };
 
@@ -478,172 +464,54 @@ async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: 
       };
 }
 
+/** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */
+async function tryCandidate(
+  parts: RefreshParts,
+  permit: Permit,
+  { row, definition }: Sendable,
+): Promise<Permit | null> {
+  const { rows, clock, marks } = parts;
+  const { key } = permit;
+  const candidate = await openNewest(parts, row, key.generation + 1);
+  if (candidate === null) return null;
+  const mayStillSend = openSendWindow(clock);
+  const attemptId = randomUUID();
+  const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: refreshTimes.leaseSeconds };
+  const tried = await rows.tryCandidate(key, candidate.grant, {
+    ...given,
+    orphan: orphanRule(row, definition.refresh),
+  });
+  if (tried === null) return null;
+  marks.raise(tried.id, tried);
+  const nextKey = { ...key, generation: tried.generation, attemptId };
+  return { ...permit, row: tried, key: nextKey, isReplay: false, mayStillSend };
+}
+
 /**
- * Step 7: leaves the row in the state that the failure asks for. Null: it has moved on.
- *
- * | | first send | replay of an unknown outcome |
- * |---|---|---|
- * | final | grant ended | grant ended, `refresh_outcome_lost` |
- * | not sent, refused for now, client rejected | permit back, back-off | stays unknown; lease over, back-off |
- * | unknown | permit stays, back-off | permit stays, back-off |
+ * The newest candidate that opens, sealed for the generation that it becomes. @throws UnreadableSecretError for one that another
+ * replica can open: the permit is left to it, since the grant may live on by that candidate
  */
-async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
-  if (permit.isRetry) return await settleRetry(parts, permit, refused);
-  const row = await settleRefresh(parts, permit, refused);
-  return row === null || refused.failure.isUnexplained !== true ? row : await judgeRefusals(parts, row);
-}
-
-/** The same of a grant that has ended: it has ended as before, whatever was answered, or nobody can tell yet. */
-async function settleRetry(
-  { rows, vault }: RefreshParts,
-  { key }: Permit,
-  { failure }: Refused,
-): Promise<TokenRow | null> {
-  if (failure.class !== "unknown") return await rows.endRetry(key, recordOf(failure));
-  return await rows.leaveRetryUnknown(key, recordOf(failure), sealedAnswer(vault, key, failure));
-}
-
-/** The refusal that has just been counted may be one too many. */
-async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): Promise<TokenRow> {
-  if (row.probablyDeadSince !== null || row.refusals < refusalsBeforeDead) return row;
-  const least = { equal: refusalsBeforeDead, seconds: refreshTimes.refusedBeforeDeadSeconds };
-  const judged = await rows.judgeRefusals({ connectionId: row.id, generation: row.generation }, least);
-  if (judged !== null) observer.probablyDead(judged);
-  return judged ?? row;
-}
-
-function recordOf({ code, detail, status, oauthError, isUnexplained }: Failure): RecordedFailure {
-  const said = { code, detail, ...(status === undefined ? {} : { status }) };
-  return isUnexplained ? { ...said, refusal: [status, oauthError].filter(Boolean).join(" ") } : said;
-}
-
-function sealedAnswer(vault: TokenVault, { connectionId, generation }: PermitKey, { rawAnswer }: Failure) {
-  return rawAnswer === undefined ? null : vault.sealAnswer(rawAnswer, { connectionId, generation });
-}
-
-async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
-  const { rows, vault, random, observer } = parts;
-  const { failure, plan, sendable } = refused;
-  const { row, key, isReplay, followsLoss } = permit;
-  const recorded = recordOf(failure);
-  const waitSeconds = Math.max(failure.retryAfterSeconds ?? 0, failure.closedSeconds ?? 0);
-  const backoff = backoffSeconds(row.consecutiveFailures, waitSeconds, random);
-  if (isFinal(failure, plan)) {
-    const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
-    const { owner } = sendable;
-    // Those that were sent: a person may have given new ones before there was a permit.
-    const { credentialsRevision } = owner.id === row.id ? owner : row;
-    const ended = await rows.endGrant({ ...key, credentialsRevision }, final);
-    if (ended !== null && followsLoss) observer.lost(ended);
-    return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
+async function openNewest(parts: RefreshParts, row: TokenRow, generation: number) {
+  const { rows, vault, keys, alarms } = parts;
+  const passedOver: string[] = [];
+  for (;;) {
+    const newest = await rows.newestCandidate(row.id, row.authorization, passedOver);
+    if (newest === null) return null;
+    const { attemptId, baseGeneration, record } = newest;
+    try {
+      const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
+      // Whoever changes the column beside a record does not change what stands in it.
+      if (opened.authorization === row.authorization) {
+        return { attemptId, grant: resealFor(vault, opened, { row, generation }) };
+      }
+      passedOver.push(attemptId);
+    } catch (error) {
+      if (!(error instanceof UnreadableSecretError)) throw error;
+      alarms.unreadable(error.of(row.name));
+      if (await keys.isSilent(error)) throw error;
+      passedOver.push(attemptId);
+    }
   }
-  if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
-  const answer = sealedAnswer(vault, key, failure);
-  const endLease = failure.class !== "unknown";
-  const orphan = orphanRule(row, sendable.definition.refresh);
-  return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
-}
-
-/** A refused login is never repeated by itself, whatever it was refused for: accounts get locked. */
-function isFinal(failure: Failure, { grant }: SendPlan): boolean {
-  if (failure.class === "refused_for_good") return true;
-  return grant === "password" && failure.class !== "client_rejected" && isRefused(failure);
-}
-
-function announce({ leases }: RefreshParts, { key }: Permit, outcome: RefreshNews["outcome"]): void {
-  const { connectionId: connection, generation, attemptId } = key;
-  leases.announce({ connection, generation, attempt: attemptId, outcome });
-}
-
-/**
- * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted. `left`: this process
- * is shutting down and has begun nothing; another replica may.
- * `failure`: what the provider answered, where this process was the one that asked.
- */
-export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
-
-export type RefreshParts = {
-  rows: TokenRows;
-  clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
-  leases: Leases;
-  waiting: Waiting;
-  sender: Sender;
-  limits: Pick<LimitKeeper, "keep">;
-  secondPlans: SecondPlans;
-  /** The connection with the rows of its further tokens, which an answer may hold. */
-  prepare: Granting["prepare"];
-  /** What is to be found out about a set that has just been stored. Never rejects. */
-  followUp: (sendable: Sendable, stored: TokenRow) => Promise<void>;
-  vault: TokenVault;
-  keys: KeyList;
-  keeper: Pick<Keeper, "keep">;
-  recovery: Pick<Recovery, "clear">;
-  marks: Pick<Marks, "read" | "raise">;
-  health: DatabaseHealth;
-  clock: Clock;
-  random: () => number;
-  observer: RefreshObserver;
-  alarms: Pick<Alarms, "unreadable">;
-  /** True from the moment at which this process may not begin anything any more. */
-  isDraining: () => boolean;
-};
-
-/** A granted permission to send once. */
-export type Permit = {
-  row: TokenRow;
-  key: PermitKey;
-  /** Taken over from an attempt whose outcome nobody knows. */
-  isReplay: boolean;
-  /** The same, or what is left to be tried after such an attempt was refused: if this ends, an answer was lost. */
-  followsLoss: boolean;
-  /** Of a grant that has ended: what fails leaves it so, and nothing but its refresh token is tried. */
-  isRetry: boolean;
-  mayStillSend: () => boolean;
-};
-
-/** Step 5. A suspended machine stops the monotonic clock, a wall clock may be set back: both must agree. */
-export function openSendWindow(clock: Clock): () => boolean {
-  const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
-  return () =>
-    clock.monotonicMs() - monotonicMs < refreshTimes.sendWindowMs &&
-    Math.abs(clock.wallMs() - wallMs) < refreshTimes.sendWindowMs;
-}
-
-/** Second ways to a token that the limits held back, each to be taken at once by the next attempt of its connection. */
-export type SecondPlans = {
-  keep(sendable: Sendable, plan: SendPlan): void;
-  /** Null: there is none, or what it rests on has changed. It is given once. */
-  take(sendable: Sendable): SendPlan | null;
-};
-
-/**
- * A limit of one request at a time, or far between, may never let the second request of an attempt through: without this,
- * each attempt would begin with the one that is refused. In memory: a replica that does not know it, finds it out.
- */
-export function createSecondPlans(): SecondPlans {
-  const plans = new Map<string, { plan: SendPlan; restsOn: string }>();
-  return {
-    keep(sendable, plan) {
-      plans.set(sendable.row.id, { plan, restsOn: stateOf(sendable) });
-    },
-    take(sendable) {
-      const kept = plans.get(sendable.row.id);
-      plans.delete(sendable.row.id);
-      return kept?.restsOn === stateOf(sendable) ? kept.plan : null;
-    },
-  };
-}
-
-/** What decides which ways there are, and which of them are refused. */
-function stateOf({ row, client }: { row: TokenRow; client: Sendable["client"] }): string {
-  const { generation, authorization, credentialsRevision } = row;
-  return [
-    generation,
-    authorization,
-    credentialsRevision,
-    client?.secretRevision,
-    client?.previousSecret !== null,
-  ].join();
 }
 
 /**
@@ -699,4 +567,167 @@ export async function learnFromSuccess(
   } catch {
     // The next success leads here again.
   }
+}
+
+async function giveUp(parts: RefreshParts, permit: Permit, refused: Refused): Promise<RefreshOutcome> {
+  const row = (await settle(parts, permit, refused)) ?? (await parts.rows.readById(permit.key.connectionId));
+  announce(parts, permit, "failed");
+  const kind = row !== null && row.generation > permit.key.generation ? "moved" : "failed";
+  return { kind, row, failure: refused.failure };
+}
+
+/**
+ * Step 7: leaves the row in the state that the failure asks for. Null: it has moved on.
+ *
+ * | | first send | replay of an unknown outcome |
+ * |---|---|---|
+ * | final | grant ended | grant ended, `refresh_outcome_lost` |
+ * | not sent, refused for now, client rejected | permit back, back-off | stays unknown; lease over, back-off |
+ * | unknown | permit stays, back-off | permit stays, back-off |
+ */
+async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
+  if (permit.isRetry) return await settleRetry(parts, permit, refused);
+  const row = await settleRefresh(parts, permit, refused);
+  return row === null || refused.failure.isUnexplained !== true ? row : await judgeRefusals(parts, row);
+}
+
+async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
+  const { rows, vault, random, observer } = parts;
+  const { failure, plan, sendable } = refused;
+  const { row, key, isReplay, followsLoss } = permit;
+  const recorded = recordOf(failure);
+  const waitSeconds = Math.max(failure.retryAfterSeconds ?? 0, failure.closedSeconds ?? 0);
+  const backoff = backoffSeconds(row.consecutiveFailures, waitSeconds, random);
+  if (isFinal(failure, plan)) {
+    const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
+    const { owner } = sendable;
+    // Those that were sent: a person may have given new ones before there was a permit.
+    const { credentialsRevision } = owner.id === row.id ? owner : row;
+    const ended = await rows.endGrant({ ...key, credentialsRevision }, final);
+    if (ended !== null && followsLoss) observer.lost(ended);
+    return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
+  }
+  if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
+  const answer = sealedAnswer(vault, key, failure);
+  const endLease = failure.class !== "unknown";
+  const orphan = orphanRule(row, sendable.definition.refresh);
+  return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
+}
+
+/** The same of a grant that has ended: it has ended as before, whatever was answered, or nobody can tell yet. */
+async function settleRetry(
+  { rows, vault }: RefreshParts,
+  { key }: Permit,
+  { failure }: Refused,
+): Promise<TokenRow | null> {
+  if (failure.class !== "unknown") return await rows.endRetry(key, recordOf(failure));
+  return await rows.leaveRetryUnknown(key, recordOf(failure), sealedAnswer(vault, key, failure));
+}
+
+/** The refusal that has just been counted may be one too many. */
+async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): Promise<TokenRow> {
+  if (row.probablyDeadSince !== null || row.refusals < refusalsBeforeDead) return row;
+  const least = { equal: refusalsBeforeDead, seconds: refreshTimes.refusedBeforeDeadSeconds };
+  const judged = await rows.judgeRefusals({ connectionId: row.id, generation: row.generation }, least);
+  if (judged !== null) observer.probablyDead(judged);
+  return judged ?? row;
+}
+
+/** A refused login is never repeated by itself, whatever it was refused for: accounts get locked. */
+function isFinal(failure: Failure, { grant }: SendPlan): boolean {
+  if (failure.class === "refused_for_good") return true;
+  return grant === "password" && failure.class !== "client_rejected" && isRefused(failure);
+}
+
+function recordOf({ code, detail, status, oauthError, isUnexplained }: Failure): RecordedFailure {
+  const said = { code, detail, ...(status === undefined ? {} : { status }) };
+  return isUnexplained ? { ...said, refusal: [status, oauthError].filter(Boolean).join(" ") } : said;
+}
+
+function sealedAnswer(vault: TokenVault, { connectionId, generation }: PermitKey, { rawAnswer }: Failure) {
+  return rawAnswer === undefined ? null : vault.sealAnswer(rawAnswer, { connectionId, generation });
+}
+
+/** Step 10 of another replica's attempt: waits for it, and asks for the permit if that one is given up. */
+async function follow(
+  parts: RefreshParts,
+  flight: Flight,
+  { row, startedOver = false }: { row: TokenRow; startedOver?: boolean },
+): Promise<Next> {
+  const { definition } = await parts.sender.prepare(row);
+  const end = await parts.waiting.until({
+    row,
+    giveUpAtMs: flight.giveUpAtMs,
+    mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(parts, flight, current)),
+    isVain: (current) => isVain(current, flight.need),
+  });
+  if (end.row === null) return settled(null, row);
+  if (end.row.generation < row.generation) {
+    return await meetOlder(parts, flight, { row: end.row, known: row, startedOver });
+  }
+  return end.kind === "free" ? { kind: "ask", row: end.row, startedOver } : settled(end.row, row);
+}
+
+/** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
+async function meetOlder(
+  parts: RefreshParts,
+  { need, giveUpAtMs }: Flight,
+  { row, known, startedOver }: { row: TokenRow; known: TokenRow; startedOver: boolean },
+): Promise<Next> {
+  const { rows, recovery, waiting } = parts;
+  const cleared = await recovery.clear(row);
+  if (cleared === "clear") return await hold(parts, row, known);
+  if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
+  // It has been handed out already, and whoever needs another one needs it stored first.
+  const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isVain: never });
+  if (stored === null || stored.generation < known.generation) return settled(stored, known);
+  return { kind: "ask", row: stored, startedOver };
+}
+
+/** Whoever needs nothing yet does not wait for the end of a permit that nobody uses any more. */
+function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
+  return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
+}
+
+const never = (): boolean => false;
+
+function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
+  return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
+}
+
+/** Second ways to a token that the limits held back, each to be taken at once by the next attempt of its connection. */
+export type SecondPlans = {
+  keep(sendable: Sendable, plan: SendPlan): void;
+  /** Null: there is none, or what it rests on has changed. It is given once. */
+  take(sendable: Sendable): SendPlan | null;
+};
+
+/**
+ * A limit of one request at a time, or far between, may never let the second request of an attempt through: without this,
+ * each attempt would begin with the one that is refused. In memory: a replica that does not know it, finds it out.
+ */
+export function createSecondPlans(): SecondPlans {
+  const plans = new Map<string, { plan: SendPlan; restsOn: string }>();
+  return {
+    keep(sendable, plan) {
+      plans.set(sendable.row.id, { plan, restsOn: stateOf(sendable) });
+    },
+    take(sendable) {
+      const kept = plans.get(sendable.row.id);
+      plans.delete(sendable.row.id);
+      return kept?.restsOn === stateOf(sendable) ? kept.plan : null;
+    },
+  };
+}
+
+/** What decides which ways there are, and which of them are refused. */
+function stateOf({ row, client }: { row: TokenRow; client: Sendable["client"] }): string {
+  const { generation, authorization, credentialsRevision } = row;
+  return [
+    generation,
+    authorization,
+    credentialsRevision,
+    client?.secretRevision,
+    client?.previousSecret !== null,
+  ].join();
 }

@@ -122,7 +122,7 @@ export const guards: readonly Guard[] = [
   {
     name: "takeover: spools are asked first",
     file: "src/tokens/refresh.ts",
-    find: "const isBarred = takesOver && !(await isCleared(flight, sendable));",
+    find: "const isBarred = takesOver && !(await isCleared(parts, row, sendable));",
     replace: "const isBarred = false;",
     caughtBy: contract("databases"),
   },
