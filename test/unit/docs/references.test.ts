@@ -4,12 +4,13 @@ import { describe, expect, test } from "vitest";
 
 const root = resolve(import.meta.dirname, "../../..");
 const find = (...patterns: string[]) =>
-  globSync(patterns, { cwd: root, exclude: (path) => /(^|\/)(generated|node_modules)$/.test(String(path)) });
+  globSync(patterns, { cwd: root, exclude: (path) => /(^|\/)(generated|node_modules)$/.test(path) });
 const read = (path: string) => readFileSync(join(root, path), "utf8");
 
 const pages = find("*.md", "docs/*.md", "docs/{decisions,internals}/*.md", "src/**/*.md", "test/*.md");
 const sources = find("{src,scripts,bench}/**/*.ts", "test/**/*.ts", "prisma/schema.prisma");
 const files = find("**/*.{ts,md}");
+const isThere = (name: string) => files.some((file) => file === name || file.endsWith(`/${name}`));
 
 const prose = (page: string) => read(page).replaceAll(/```[\s\S]*?```/g, "");
 
@@ -58,7 +59,6 @@ describe("documents and comments", () => {
 
   test("name only files that are there", () => {
     const named = /(?<![\w./@:-])((?:[\w.-]+\/)*[\w-]+(?:\.[a-z]+)*\.(?:ts|md))(?![\w-])/g;
-    const isThere = (name: string) => files.some((file) => file === name || file.endsWith(`/${name}`));
     expect(inTexts(named, (name) => !isThere(name.replace(/^(\.\.?\/)+/, "")))).toEqual([]);
   });
 
@@ -78,5 +78,13 @@ describe("documents and comments", () => {
       ...inTexts(/\bI(\d)\b/g, (number) => !invariants.includes(number)),
     ];
     expect(wrong).toEqual([]);
+  });
+
+  test("name only durations of src/time.ts in the refresh protocol", () => {
+    const named = [...read("docs/refresh-protocol.md").matchAll(/`([a-z][A-Za-z]+(?:Ms|Seconds))`/g)].map(
+      ([, name = ""]) => name,
+    );
+    expect(named.length).toBeGreaterThan(8);
+    expect(named.filter((name) => !new RegExp(`\\b${name}:`).test(read("src/time.ts")))).toEqual([]);
   });
 });
