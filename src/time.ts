@@ -65,6 +65,8 @@ export const refreshTimes = durations({
   refusedBeforeDeadSeconds: 3600,
   /** Between two retries of a grant that has ended. */
   retryPauseSeconds: 60,
+  /** A token that has expired when it is issued: its successor is not asked for before this. */
+  deadOnArrivalSeconds: 30,
 
   // When a token is due
 

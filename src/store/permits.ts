@@ -37,7 +37,7 @@ export type PermitRequest = {
     quietSeconds: number;
     /** False: only once the access token has run out. */
     promptly: boolean;
-    /** While now + 30 s is inside this many seconds of the first send, `promptly` and the shorter quiet period hold. */
+    /** While a lease that begins now ends inside this many seconds of the first send, `promptly` and the shorter quiet period hold. */
     graceSeconds: number;
     graceQuietSeconds: number;
   };
@@ -80,7 +80,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
           AND c.gone_back_from IS NULL
           AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))
-          AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})`;
+          AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover, leaseSeconds)})`;
       const statement = exclusive
         ? withoutSharing({ connectionId, generation, waits: takeover === null }, update)
         : Sql.sql`${update} RETURNING ${tokenColumns}`;
@@ -268,8 +268,8 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
 }
 
 /** Takeover: the permit that was seen is past its lease and quiet period, and `reuse` lets the token be sent again. */
-function abandoned(takeover: NonNullable<PermitRequest["takeover"]>): Sql.Sql {
-  const inGrace = Sql.sql`(clock_timestamp() + interval '30 seconds'
+function abandoned(takeover: NonNullable<PermitRequest["takeover"]>, leaseSeconds: number): Sql.Sql {
+  const inGrace = Sql.sql`(clock_timestamp() + ${seconds(leaseSeconds)}
     < c.attempt_started_at + ${seconds(takeover.graceSeconds)})`;
   return Sql.sql`(c.attempt_id = ${takeover.seenAttemptId}::uuid
     AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover.graceQuietSeconds)}

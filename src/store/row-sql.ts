@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { refreshTimes } from "../time.ts";
 import { type ConnectionStatus, type EventType, tokenColumns } from "./token-row.ts";
 
 /** A set to be stored. `accessToken` null: the answer held none, what is stored counts as expired. */
@@ -52,9 +53,6 @@ export type HistoryEvent = {
 
 /** When an attempt that its owner leaves behind may be looked at: after lease and quiet period, or not before the access token ends. */
 export type OrphanRule = { quietSeconds: number; promptly: boolean };
-
-/** A token that is over when it is issued must not be asked for again at once. */
-const deadOnArrivalSeconds = 30;
 
 /** Attempts before the one that ends may have handed out tokens from a spool: their versions are not given again. */
 export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL,
@@ -161,7 +159,7 @@ export function grantColumns(grant: SealedGrant, generation: number, untried = S
 export function freeSchedule(grant: SealedGrant): Sql.Sql {
   return Sql.sql`${freePermit}, next_refresh_at = ${grant.keepAliveAt}::timestamptz,
     backoff_until = CASE WHEN ${grant.expiresAt}::timestamptz <= ${grant.issuedAt}::timestamptz
-      THEN clock_timestamp() + ${seconds(deadOnArrivalSeconds)} END`;
+      THEN clock_timestamp() + ${seconds(refreshTimes.deadOnArrivalSeconds)} END`;
 }
 
 /**

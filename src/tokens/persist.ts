@@ -167,39 +167,59 @@ function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerR
   leases.announce({ connection, generation, attempt, outcome: "stored" });
 }
 
-/** The row as it will be: its version is this attempt's own, whoever else may store something meanwhile. */
 function asSpooled({ record, sendable: { row } }: Answer): Kept {
+  return { kind: "spooled", row: record.kind === "held" ? row : asStored(row, record) };
+}
+
+/**
+ * The row as the statement that stores this answer will leave it (`commitRefresh`, `replaceGrant`): its version is this attempt's own,
+ * whoever else may store something meanwhile. A test holds both against each other.
+ */
+export function asStored(row: TokenRow, record: AnswerRecord): TokenRow {
   const { grant } = record;
-  if (record.kind === "held") return { kind: "spooled", row };
   const isGrant = record.kind === "grant";
   const step = isGrant && row.version > 0 ? 2 : 1;
-  const version = Math.max(row.version, row.versionFloor) + step + row.attemptReplays;
-  const { refreshDueAt: _due, keepsRefreshToken, grantedScopes, lastError, ...tokens } = grant;
+  const versionFloor = Math.max(row.version, row.versionFloor) + row.attemptReplays;
+  const { refreshDueAt: _due, refreshFingerprint: _fingerprint, ...columns } = grant;
+  const { keepsRefreshToken, grantedScopes, lastError, ...tokens } = columns;
+  const isOver = grant.expiresAt !== null && grant.expiresAt <= grant.issuedAt;
+  const backoffUntil = isOver ? new Date(grant.issuedAt.getTime() + refreshTimes.deadOnArrivalSeconds * 1000) : null;
   return {
-    kind: "spooled",
-    row: {
-      ...row,
-      ...tokens,
-      grantedScopes: grantedScopes ?? row.grantedScopes,
-      refreshTokenExpiresAt: keepsRefreshToken ? row.refreshTokenExpiresAt : grant.refreshTokenExpiresAt,
-      generation: record.sealedFor,
-      authorization: row.authorization + (isGrant ? 1 : 0),
-      authorizedClientId: isGrant ? (record.clientId ?? null) : row.authorizedClientId,
-      version: grant.accessToken === null ? row.version : version,
-      status: row.status === "disabled" ? "disabled" : "connected",
-      attemptId: null,
-      attemptStartedAt: null,
-      leaseUntil: null,
-      attemptOutcome: null,
-      attemptReplays: 0,
-      lastAttemptId: record.attemptId,
-      backoffUntil: null,
-      consecutiveFailures: 0,
-      lastErrorCode: lastError?.code ?? null,
-      lastErrorDetail: lastError?.detail ?? null,
-      inUse: false,
-      goneBackFrom: null,
-    },
+    ...row,
+    ...tokens,
+    ...(isGrant && granted(row, record)),
+    grantedScopes: grantedScopes ?? row.grantedScopes,
+    refreshTokenExpiresAt: keepsRefreshToken ? row.refreshTokenExpiresAt : grant.refreshTokenExpiresAt,
+    generation: record.sealedFor,
+    version: isGrant || grant.accessToken !== null ? versionFloor + step : row.version,
+    versionFloor,
+    untried: false,
+    status: row.status === "disabled" ? "disabled" : "connected",
+    attemptId: null,
+    attemptStartedAt: null,
+    leaseUntil: null,
+    attemptOutcome: null,
+    attemptReplays: 0,
+    lastAttemptId: record.attemptId,
+    backoffUntil: isGrant ? null : backoffUntil,
+    consecutiveFailures: 0,
+    refusals: 0,
+    probablyDeadSince: null,
+    lastErrorCode: lastError?.code ?? null,
+    lastErrorDetail: lastError?.detail ?? null,
+    inUse: false,
+    goneBackFrom: null,
+  };
+}
+
+/** What a person's grant changes beside the tokens. */
+function granted(row: TokenRow, { grant, clientId = null, account }: AnswerRecord): Partial<TokenRow> {
+  const isNewest = row.authorizedAt === null || row.authorizedAt < grant.issuedAt;
+  return {
+    authorization: row.authorization + 1,
+    authorizedAt: isNewest ? grant.issuedAt : row.authorizedAt,
+    authorizedClientId: clientId,
+    ...(account && { account: account.account, accountLabel: account.label, lookedUp: null }),
   };
 }
 

@@ -66,7 +66,7 @@ export const guards: readonly Guard[] = [
   {
     name: "permit: one at a time",
     file: "src/store/permits.ts",
-    find: "AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover)})",
+    find: "AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover, leaseSeconds)})",
     replace: "",
     caughtBy: contract("databases"),
   },
@@ -115,7 +115,7 @@ export const guards: readonly Guard[] = [
   {
     name: "takeover: the replay ends inside the grace window",
     file: "src/store/permits.ts",
-    find: "(clock_timestamp() + interval '30 seconds'\n    < c.attempt_started_at + ${seconds(takeover.graceSeconds)})",
+    find: "(clock_timestamp() + ${seconds(leaseSeconds)}\n    < c.attempt_started_at + ${seconds(takeover.graceSeconds)})",
     replace: "(${takeover.graceSeconds} > 0)",
     caughtBy: contract("databases"),
   },

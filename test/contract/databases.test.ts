@@ -18,6 +18,7 @@ import { unreadable } from "./refresh/unreadable.ts";
 import { describeOnBothDatabases, describeOnPostgres } from "./store/both-databases.ts";
 import { dueness } from "./store/due-rows.ts";
 import { lateSets } from "./store/late-sets.ts";
+import { storedRows } from "./store/stored-rows.ts";
 import { takeover } from "./store/takeover.ts";
 import { replicas } from "./store/replicas.ts";
 import { tombstones } from "./store/tombstones.ts";
@@ -26,6 +27,7 @@ describeOnBothDatabases([
   permits,
   grants,
   takeover,
+  storedRows,
   lateSets,
   chains,
   heldGrants,

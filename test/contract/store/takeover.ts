@@ -9,6 +9,7 @@ import {
   type ReuseRules,
   takeoverOf,
 } from "../../../src/tokens/row-rules.ts";
+import { refreshTimes } from "../../../src/time.ts";
 import type { StoreStage } from "./stage.ts";
 
 /** Half seconds, while every bound lies on a whole one: the time between look and statement seldom decides. */
@@ -67,7 +68,7 @@ export function takeover(stage: () => StoreStage): void {
           connectionId: id,
           generation,
           attemptId: randomUUID(),
-          leaseSeconds: 30,
+          leaseSeconds: refreshTimes.leaseSeconds,
           statuses: refreshableStatuses(row.grant),
           orphan: orphanRule(row, reuse),
           exclusive: true,
