@@ -5,8 +5,8 @@ import {
   lookupsOf,
   type ProviderDefinition,
 } from "../providers/format/definition.ts";
-import { capturedValues, hostInputs } from "../providers/format/requirements.ts";
-import { fill, type TemplateValues } from "../providers/format/template.ts";
+import { hostInputs } from "../providers/format/requirements.ts";
+import { capturedValues, fill, type TemplateValues } from "../providers/format/template.ts";
 import type { HttpRequest } from "../providers/http/exchange.ts";
 import {
   buildIntrospectionRequest,

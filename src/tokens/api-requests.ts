@@ -1,6 +1,6 @@
 import type { Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
-import { capturedValues } from "../providers/format/requirements.ts";
+import { capturedValues } from "../providers/format/template.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import { type ApiRequest, describeApiRequest } from "../providers/oauth/side-requests.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";

@@ -7,7 +7,8 @@ import { hostInputs } from "../providers/format/requirements.ts";
 import { joinScopes } from "../providers/format/scopes.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
 import type { Failure } from "../providers/oauth/grant.ts";
-import { readDeviceAuthorization, readPollState, sideRequest } from "../providers/oauth/side-requests.ts";
+import { readDeviceAuthorization, readPollState } from "../providers/oauth/side-requests.ts";
+import { buildRequest } from "../providers/oauth/token-request.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ConsentLinks } from "../store/consents.ts";
 import type { DeviceAuthorizations, DeviceRow } from "../store/devices.ts";
@@ -135,7 +136,7 @@ export function createDevices(parts: DeviceParts): Devices {
       if (definition.device === null) throw notOffered(row);
       const scope = joinScopes(definition, row.scopes);
       const { device } = definition;
-      const build = (values: TemplateValues) => sideRequest(device, { ...values, scope });
+      const build = (values: TemplateValues) => buildRequest(device, { ...values, scope });
       const answer = await sender.ask(sendable, { request: device, build, sends: limits.beside(sendable) });
       const said = "The provider gives no user code";
       if (answer?.ok === false) throw askedInVain(said, answer, { connection: row.name });

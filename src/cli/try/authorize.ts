@@ -15,7 +15,8 @@ import {
   readPushedAnswer,
 } from "../../providers/oauth/authorization-request.ts";
 import type { TokenAnswer } from "../../providers/oauth/grant.ts";
-import { readDeviceAuthorization, readPollState, sideRequest } from "../../providers/oauth/side-requests.ts";
+import { readDeviceAuthorization, readPollState } from "../../providers/oauth/side-requests.ts";
+import { buildRequest } from "../../providers/oauth/token-request.ts";
 import { CliError, errorCode, UsageError } from "../errors.ts";
 import type { Session } from "../session.ts";
 import { pairs } from "./reading.ts";
@@ -236,7 +237,7 @@ export async function tryDeviceCode(trial: Trial): Promise<TokenAnswer> {
   const { device } = definition;
   if (device === null) throw new CliError("The definition has no device authorization endpoint", "try_failed");
   const values = { ...(await valuesFor(trial, device)), scope: joinScopes(definition, trial.scopes) };
-  const request = sideRequest(device, values);
+  const request = buildRequest(device, values);
   const { ok, body, detail } = await trial.witness.client("device authorization").ask({ definition, request });
   const read = ok ? readDeviceAuthorization(body) : null;
   if (read === null) {

@@ -133,5 +133,8 @@ function usesFallback({ response: rules }: ProviderDefinition, response: HttpRes
   const body = parseAnswer(response, rules.format);
   if (rules.expires.fallbackSeconds === null || rules.expires.from === "fixed") return false;
   if (readPointer(body, rules.accessToken) === undefined) return false;
-  return readLifetime({ ...rules.expires, fallbackSeconds: null }, body).kind === "unstated";
+  return (
+    readLifetime({ ...rules.expires, fallbackSeconds: null }, readPointer(body, rules.expires.pointer)).kind ===
+    "unstated"
+  );
 }

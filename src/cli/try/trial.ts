@@ -1,7 +1,6 @@
 import type { ConnectionGrant, ProviderDefinition, ProviderRequest } from "../../providers/format/definition.ts";
-import { capturedValues } from "../../providers/format/requirements.ts";
 import { joinScopes } from "../../providers/format/scopes.ts";
-import type { TemplateValues } from "../../providers/format/template.ts";
+import { capturedValues, type TemplateValues } from "../../providers/format/template.ts";
 import type { Grant, TokenAnswer } from "../../providers/oauth/grant.ts";
 import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../../providers/oauth/token-request.ts";
 import { createOutput, type Output, printable, type Terminal } from "../output.ts";

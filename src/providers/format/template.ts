@@ -1,4 +1,5 @@
 import { BrokerError } from "../../errors.ts";
+import type { Capture, Captures, ProviderDefinition } from "./definition.ts";
 
 /** What templates stand for. Holds plain secrets: never log one. */
 export type TemplateValues = {
@@ -156,6 +157,32 @@ export function fillHeaders(
   return Object.fromEntries(fillAll(templates, values, checkedForHeader));
 }
 
+type Templates = Readonly<Record<string, string>>;
+
+/** What a request to a provider is made of, in the order in which it is filled: a value that is lacking is named by the first. */
+export type RequestTemplates = {
+  fields: readonly Templates[];
+  url: string;
+  headers: readonly Templates[];
+  /** Who the client is, in one text: what Basic is made of, or a certificate; null: neither. */
+  credential: { template: string; encode?: (value: string) => string } | null;
+};
+
+/** @throws BrokerError naming a value that is lacking, or that stands in a header and cannot, or where the inputs make no URL */
+export function fillRequest({ fields, url, headers, credential }: RequestTemplates, values: TemplateValues) {
+  const filledFields = fields.flatMap((templates) => fillAll(templates, values));
+  const filledUrl = fillUrl(url, values);
+  if (!URL.canParse(filledUrl)) {
+    throw new BrokerError("invalid_request", "the inputs of this connection do not make a valid URL of the provider");
+  }
+  return {
+    fields: filledFields,
+    url: new URL(filledUrl),
+    headers: headers.map((templates) => fillHeaders(templates, values)),
+    credential: credential === null ? "" : (fill(credential.template, values, credential.encode) ?? ""),
+  };
+}
+
 /** Whether a header can carry a value (RFC 9110, section 5.5): Latin-1 without control characters. */
 export function isHeaderSafe(value: string): boolean {
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
@@ -173,4 +200,71 @@ function checkedForHeader(value: string, name: string): string {
   if (/^(inputs|credentials)\./.test(name)) throw new BrokerError("invalid_request", detail);
   // The provider gave it, and what it gives next may be a good one.
   throw new BrokerError("provider_unavailable", detail, { retryAfterSeconds: 60 });
+}
+
+/** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */
+export function readCaptured(captures: Captures, read: (from: string) => unknown): Record<string, string> {
+  const captured: Record<string, string> = {};
+  for (const [name, capture] of Object.entries(captures)) {
+    const value = read(capture.from);
+    const text = typeof value === "number" ? String(value) : value;
+    if (typeof text !== "string" || !/^[^\p{Cc}\p{Cs}]{1,2000}$/u.test(text)) continue;
+    if (fitsCapture(text, capture)) captured[name] = text;
+  }
+  return captured;
+}
+
+/** Whether a value is one that the definition takes there. */
+export function fitsCapture(text: string, { pattern, allowed }: Pick<Capture, "pattern" | "allowed">): boolean {
+  if (allowed !== null) return allowed.includes(text);
+  return pattern === null || new RegExp(pattern, "u").test(text);
+}
+
+type Stored = {
+  /** Of the callback and of answers. */
+  captured: Readonly<Record<string, string>>;
+  /** Of lookups. */
+  account: Readonly<Record<string, string>>;
+  /** Those of connection and client together. */
+  inputs: Readonly<Record<string, string>>;
+};
+
+/**
+ * What templates stand for of that which was captured. It may have been stored under an older definition, and may fill a host:
+ * only what the present one takes counts. What was never stored has its default, where it has one. A value that is stored and
+ * does not fit has none: the default may be another host than the one that gave the token.
+ */
+export function capturedValues(
+  { id, authorization, response, lookups, lookupsByGrant }: ProviderDefinition,
+  { captured, account, inputs }: Stored,
+): Required<Pick<TemplateValues, "callback" | "response" | "account" | "misfits">> {
+  const misfits: Record<string, string> = {};
+  const inForce = (root: string, captures: Captures, stored: Stored["captured"]): Record<string, string> => {
+    const values: Record<string, string> = {};
+    for (const [name, capture] of Object.entries(captures)) {
+      const value = Object.hasOwn(stored, name) ? stored[name] : defaultOf(capture, inputs);
+      if (value === undefined) continue;
+      if (fitsCapture(value, capture)) values[name] = value;
+      else if (Object.hasOwn(stored, name)) misfits[`${root}.${name}`] = whyMisfit(id, `${root}.${name}`, capture);
+    }
+    return values;
+  };
+  const found = [lookups, ...Object.values(lookupsByGrant)].flat();
+  return {
+    callback: inForce("callback", authorization?.callback.capture ?? {}, captured),
+    response: inForce("response", response.capture, captured),
+    account: Object.assign({}, ...found.map(({ capture }) => inForce("account", capture, account))),
+    misfits,
+  };
+}
+
+function whyMisfit(id: string, name: string, { pattern, allowed }: Capture): string {
+  const rule = allowed === null ? `what matches ${pattern}` : allowed.join(", ");
+  return `nothing was sent: the definition "${id}" does not take the value of ${name} that is stored for this connection, only ${rule}; add the value to the definition, or connect the account again`;
+}
+
+function defaultOf({ default: template }: Capture, inputs: Stored["inputs"]): string | undefined {
+  if (template === null) return undefined;
+  const isLacking = templateNames(template).some((name) => !inputs[name.slice("inputs.".length)]);
+  return isLacking ? undefined : (fill(template, { inputs }) ?? undefined);
 }

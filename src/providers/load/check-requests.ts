@@ -8,9 +8,9 @@ import {
   type ProviderRequest,
 } from "../format/definition.ts";
 import { placedLookups, type ProviderFile } from "../format/file.ts";
-import { fitsCapture, requiredCaptures } from "../format/requirements.ts";
+import { requiredCaptures } from "../format/requirements.ts";
 import type { CaptureKnobs } from "../format/settings.ts";
-import { templateNames } from "../format/template.ts";
+import { fitsCapture, templateNames } from "../format/template.ts";
 import { isSecretParameter, isSecretTemplate } from "./check-templates.ts";
 import type { Problem } from "./yaml-source.ts";
 

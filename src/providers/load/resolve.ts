@@ -18,7 +18,7 @@ import type {
   TokenPointers,
 } from "../format/definition.ts";
 import type { ProviderFile } from "../format/file.ts";
-import { lacksAddress } from "../format/requirements.ts";
+import { lacksAddress } from "../oauth/discovery.ts";
 import type { CaptureKnobs } from "../format/settings.ts";
 import { withoutNull } from "../format/template.ts";
 

@@ -163,6 +163,15 @@ export function readPointer(value: unknown, pointer: string): unknown {
   return at;
 }
 
+/** The values at several JSON pointers, by the names of the pointers. */
+export function readPointers<Name extends string>(
+  value: unknown,
+  pointers: Readonly<Record<Name, string>>,
+): Record<Name, unknown> {
+  const entries = Object.entries<string>(pointers).map(([name, pointer]) => [name, readPointer(value, pointer)]);
+  return Object.fromEntries(entries) as Record<Name, unknown>;
+}
+
 function unescaped(part: string): string {
   return part.replaceAll("~1", "/").replaceAll("~0", "~");
 }

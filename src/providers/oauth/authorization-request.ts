@@ -2,12 +2,12 @@ import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import { BrokerError } from "../../errors.ts";
 import type { AuthorizationDefinition, ProviderDefinition } from "../format/definition.ts";
-import { clientInputs, readCaptured, whyUnsendable } from "../format/requirements.ts";
+import { clientInputs, whyUnsendable } from "../format/requirements.ts";
 import { joinScopes } from "../format/scopes.ts";
-import { fill, fillAll, fillUrl, type TemplateValues, withoutNull } from "../format/template.ts";
+import { fill, fillAll, fillUrl, readCaptured, type TemplateValues, withoutNull } from "../format/template.ts";
 import { readPointer } from "./answer-body.ts";
 import { cut, scrub } from "./scrub.ts";
-import { assemble } from "./token-request.ts";
+import { buildRequest } from "./token-request.ts";
 import type { HttpRequest } from "../http/exchange.ts";
 
 /** A code verifier and what is shown of it beforehand (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
@@ -223,10 +223,8 @@ export function buildPushedRequest(request: AuthorizationRequest): HttpRequest {
   }
   const { pushed } = authorization;
   const params = authorizationParams(request);
-  const own = fillAll(pushed.fields, request.values);
   // The client's id is among the parameters: authenticating must not send it twice.
-  const fields = { ...pushed.fields, client_id: "{client.id}" };
-  return assemble({ ...pushed, fields }, request.values, [...params, ...own]);
+  return buildRequest(pushed, request.values, { first: params, isClientNamed: true });
 }
 
 /** The address for the person, of the reference that came back (RFC 9126, sections 2.2 and 4). @throws BrokerError `provider_rejected` */

@@ -3,12 +3,11 @@ import { BrokerError } from "../../errors.ts";
 import { readable } from "../../text.ts";
 import type { ClientAuth, ProviderDefinition, ProviderRequest } from "../format/definition.ts";
 import { isUsualHost } from "../format/places.ts";
-import { lacksAddress } from "../format/requirements.ts";
 import { fillUrl, splitUrl, type TemplateValues } from "../format/template.ts";
 import { readPointer } from "./answer-body.ts";
 import type { Asked, OAuthClient } from "./oauth-client.ts";
 import { cut } from "./scrub.ts";
-import { assemble } from "./token-request.ts";
+import { buildRequest } from "./token-request.ts";
 
 export type Discovery = {
   /**
@@ -160,7 +159,7 @@ async function askFollowing(
 ): Promise<Asked> {
   let url = first;
   for (let hops = 0; ; hops++) {
-    const request = assemble({ ...metadataRequest, url }, {}, []);
+    const request = buildRequest({ ...metadataRequest, url }, {});
     const asked = await oauth.ask({ definition, request });
     const next = asked.location === undefined ? null : URL.parse(asked.location, url);
     if (next === null) return asked;
@@ -266,4 +265,16 @@ function missing({ name }: ProviderDefinition, endpoint: string): never {
   throw new BrokerError("provider_unavailable", `The metadata of ${name} name no ${endpoint}.`, {
     retryAfterSeconds: 60,
   });
+}
+
+type Requests = Pick<
+  ProviderDefinition,
+  "exchanges" | "refreshes" | "device" | "authorization" | "revocation" | "introspection"
+>;
+
+/** Whether the definition has an address that only its issuer's metadata can fill in. */
+export function lacksAddress(definition: Requests): boolean {
+  const { exchanges, refreshes, device, authorization, revocation, introspection } = definition;
+  const requests = [...Object.values(exchanges), ...Object.values(refreshes), device, authorization?.pushed];
+  return [...requests, authorization, revocation, introspection].some((request) => request?.url === "");
 }

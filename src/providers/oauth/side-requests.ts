@@ -7,12 +7,11 @@ import type {
   ProviderRequest,
   RevocationDefinition,
 } from "../format/definition.ts";
-import { readCaptured } from "../format/requirements.ts";
-import { fill, fillAll, fillHeaders, fillUrl, type TemplateValues } from "../format/template.ts";
+import { fill, fillHeaders, fillUrl, readCaptured, type TemplateValues } from "../format/template.ts";
 import { readPointer } from "./answer-body.ts";
 import { isDenial } from "./authorization-request.ts";
 import type { Expiry } from "./grant.ts";
-import { assemble } from "./token-request.ts";
+import { buildRequest } from "./token-request.ts";
 import { readLifetime } from "./token-response.ts";
 import type { HttpRequest } from "../http/exchange.ts";
 
@@ -49,12 +48,7 @@ function naming(
   { token, values }: { token: NamedToken; values: TemplateValues },
 ): HttpRequest {
   const own = token.hint === "access_token" ? { accessToken: token.value } : { refreshToken: token.value };
-  return sideRequest(request, { ...values, ...own, token });
-}
-
-/** A request whose fields are all in its definition. @throws BrokerError naming a value that is lacking */
-export function sideRequest(request: ProviderRequest, values: TemplateValues): HttpRequest {
-  return assemble(request, values, fillAll(request.fields, values));
+  return buildRequest(request, { ...values, ...own, token });
 }
 
 /**
@@ -66,9 +60,9 @@ export function buildLookupRequest(
   request: Omit<ProviderRequest, "clientAuth"> & { clientAuth: ProviderRequest["clientAuth"] | null },
   values: TemplateValues,
 ): HttpRequest {
-  if (request.clientAuth !== null) return sideRequest({ ...request, clientAuth: request.clientAuth }, values);
+  if (request.clientAuth !== null) return buildRequest({ ...request, clientAuth: request.clientAuth }, values);
   const { header, value } = api.authorization;
-  return sideRequest({ ...request, clientAuth: { kind: "header", header, value } }, values);
+  return buildRequest({ ...request, clientAuth: { kind: "header", header, value } }, values);
 }
 
 /** What a person is shown, and what the broker asks with (RFC 8628, section 3.2). `deviceCode` is a secret. */
@@ -169,11 +163,14 @@ function readName(body: unknown, pointer: string): string | null {
 
 /** What an introspection endpoint says of a token (RFC 7662, section 2.2). */
 export function readIntrospection(
-  introspection: IntrospectionDefinition,
+  { active: activePointer, expires }: IntrospectionDefinition,
   body: unknown,
 ): { active: boolean; expiry: Expiry } {
-  const active = readPointer(body, introspection.active);
-  return { active: active === true || active === "true", expiry: readLifetime(introspection.expires, body) };
+  const active = readPointer(body, activePointer);
+  return {
+    active: active === true || active === "true",
+    expiry: readLifetime(expires, readPointer(body, expires.pointer)),
+  };
 }
 
 /** What to send with an API call, and on which answers to come back with `rejected_version`. Holds the access token. */

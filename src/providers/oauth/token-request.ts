@@ -9,7 +9,7 @@ import type {
   ProviderRequest,
 } from "../format/definition.ts";
 import type { HttpRequest } from "../http/exchange.ts";
-import { fill, fillAll, fillHeaders, fillUrl, type TemplateValues } from "../format/template.ts";
+import { fill, fillRequest, fillUrl, type RequestTemplates, type TemplateValues } from "../format/template.ts";
 
 /** The grants that a token endpoint is asked for (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
 export type TokenGrant =
@@ -37,7 +37,7 @@ export function buildTokenRequest(options: TokenRequestOptions): HttpRequest {
   const values = withClient(exchange, options.values);
   requireVerifier(options, values);
   const grantType: [string, string][] = exchange.grantType === null ? [] : [["grant_type", exchange.grantType]];
-  return assemble(exchange, values, [...grantType, ...fillAll(exchange.fields, values)]);
+  return buildRequest(exchange, values, { first: grantType });
 }
 
 /** How the definition asks for a grant. @throws BrokerError `grant_not_applicable` when it does not */
@@ -79,23 +79,34 @@ function requireVerifier({ definition, grant }: TokenRequestOptions, values: Tem
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /**
- * Writes a request as its definition says, `given` before the client's own fields.
+ * Writes a request as its definition says.
+ * @param more `first`: fields in front of those of the definition, as they are sent. `isClientNamed`: the client's id is among them
  * @throws BrokerError naming a value that is lacking, or that stands in a header and cannot
  */
-export function assemble(
+export function buildRequest(
   request: ProviderRequest,
   values: TemplateValues,
-  given: readonly (readonly [string, string])[],
+  more: { first?: readonly (readonly [string, string])[]; isClientNamed?: boolean } = {},
 ): HttpRequest {
   const { clientAuth, encoding } = request;
-  const fields = [...given, ...clientFields(request, values)].map(([name, value]): [string, string] => [name, value]);
-  const url = new URL(checkedUrl(fillUrl(request.url, values)));
-  const headers = fillHeaders(request.headers, values);
-  if (clientAuth.kind === "basic") headers["authorization"] = basic(clientAuth, values);
-  if (clientAuth.kind === "header") {
-    const { header, value } = clientAuth;
-    Object.assign(headers, { [header]: "" }, fillHeaders({ [header]: value }, values));
-  }
+  const { first = [], isClientNamed = Object.hasOwn(request.fields, "client_id") } = more;
+  const own = clientAuth.kind === "header" ? [{ [clientAuth.header]: clientAuth.value }] : [];
+  const filled = fillRequest(
+    {
+      fields: [request.fields, clientFields(clientAuth, isClientNamed)],
+      url: request.url,
+      headers: [request.headers, ...own],
+      credential: clientCredential(clientAuth),
+    },
+    values,
+  );
+  const { url, credential } = filled;
+  const fields = [...first, ...filled.fields].map(([name, value]): [string, string] => [name, value]);
+  const [headers = {}, ownHeader] = filled.headers;
+  // RFC 7617; with the form encoding of RFC 6749, section 2.3.1, where the definition says so.
+  if (clientAuth.kind === "basic")
+    headers["authorization"] = `Basic ${Buffer.from(credential, "utf8").toString("base64")}`;
+  if (clientAuth.kind === "header") Object.assign(headers, { [clientAuth.header]: "" }, ownHeader);
   let body: string | undefined;
   if (encoding === "query") {
     for (const [name, value] of fields) url.searchParams.append(name, value);
@@ -106,34 +117,30 @@ export function assemble(
     headers["content-type"] = "application/x-www-form-urlencoded";
     body = new URLSearchParams(fields).toString();
   }
-  const tls = clientAuth.kind === "tls" ? (fill("{client.secret}", values) ?? "") : undefined;
+  const tls = clientAuth.kind === "tls" ? credential : undefined;
   return conceal({ method: request.method, url: url.href, headers, body, tls, secrets: secretsOf(values, headers) });
 }
 
-function checkedUrl(text: string): string {
-  if (URL.canParse(text)) return text;
-  throw new BrokerError("invalid_request", "the inputs of this connection do not make a valid URL of the provider");
-}
-
 /** What the client adds to say who it is; a field that the file lists itself is not doubled. */
-function clientFields({ clientAuth, fields }: ProviderRequest, values: TemplateValues): [string, string][] {
-  const id = Object.hasOwn(fields, "client_id") ? {} : { client_id: "{client.id}" };
-  switch (clientAuth.kind) {
+function clientFields({ kind }: ClientAuth, isClientNamed: boolean): Record<string, string> {
+  const id: Record<string, string> = isClientNamed ? {} : { client_id: "{client.id}" };
+  switch (kind) {
     case "body":
-      return fillAll({ ...id, client_secret: "{client.secret}" }, values);
+      return { ...id, client_secret: "{client.secret}" };
     case "tls":
-      return fillAll(id, values);
+      return id;
     case "private_key_jwt":
-      return fillAll({ ...id, client_assertion_type: assertionType, client_assertion: "{client.assertion}" }, values);
+      return { ...id, client_assertion_type: assertionType, client_assertion: "{client.assertion}" };
     default:
-      return [];
+      return {};
   }
 }
 
-/** RFC 7617; with the form encoding of RFC 6749, section 2.3.1, where the definition says so. */
-function basic({ pair, percentEncoding }: { pair: string; percentEncoding: boolean }, values: TemplateValues): string {
-  const filled = fill(pair, values, percentEncoding ? formEncode : undefined) ?? "";
-  return `Basic ${Buffer.from(filled, "utf8").toString("base64")}`;
+function clientCredential(clientAuth: ClientAuth): RequestTemplates["credential"] {
+  if (clientAuth.kind === "tls") return { template: "{client.secret}" };
+  if (clientAuth.kind !== "basic") return null;
+  const { pair, percentEncoding } = clientAuth;
+  return { template: pair, ...(percentEncoding && { encode: formEncode }) };
 }
 
 function formEncode(value: string): string {

@@ -1,8 +1,8 @@
 import type { Lifetime, ProviderDefinition, TokenPointers } from "../format/definition.ts";
-import { readCaptured } from "../format/requirements.ts";
+import { readCaptured } from "../format/template.ts";
 import { splitScopes, withAliases } from "../format/scopes.ts";
 import type { HttpResponse } from "../http/exchange.ts";
-import { type AnswerBody, findTokens, readBody, readPointer } from "./answer-body.ts";
+import { type AnswerBody, findTokens, readBody, readPointer, readPointers } from "./answer-body.ts";
 import { classifyRefusal } from "./classify.ts";
 import type { Expiry, Grant, TokenAnswer } from "./grant.ts";
 import { describeAnswer } from "./scrub.ts";
@@ -22,7 +22,10 @@ export function processTokenResponse(options: {
   const { definition, response, secrets } = options;
   const strict = readBody(response, definition.response.format);
   const ok = response.status >= 200 && response.status < 300;
-  const found = ok ? tokensOf(definition, response, strict) : null;
+  // What is as it should be is not looked at in any other way.
+  const strictGrant = ok && strict !== null ? readGrant(definition, strict) : null;
+  if (strictGrant) return { kind: "granted", grant: strictGrant };
+  const found = ok ? findTokens(response, (candidate) => readGrant(definition, candidate) !== null) : null;
   const grant = found === null || found === "several" ? null : readGrant(definition, found);
   if (grant) return { kind: "granted", grant };
   const body = strict?.value ?? null;
@@ -33,12 +36,6 @@ export function processTokenResponse(options: {
     Object.defineProperty(whole, "rawAnswer", { value: rawAnswer(response), enumerable: false });
   }
   return { kind: "failed", failure: whole };
-}
-
-/** Strict first: what is as it should be is not looked at in any other way. */
-function tokensOf(definition: ProviderDefinition, response: HttpResponse, strict: AnswerBody | null) {
-  const bears = (body: AnswerBody) => readGrant(definition, body) !== null;
-  return strict !== null && bears(strict) ? strict : findTokens(response, bears);
 }
 
 /** All that says how an answer is to be read, as text, to be sealed. */
@@ -54,13 +51,14 @@ function readGrant(definition: ProviderDefinition, { value: body, textsAt }: Ans
   const { response, extraTokens } = definition;
   const extras = extraTokens
     .filter(({ exchange }) => exchange === null)
-    .map(({ name, granted }) => [name, readTokens(definition, granted, body)] as const)
+    .map(({ name, granted }) => [name, readTokens(definition, granted, readPointers(body, placesOf(granted)))] as const)
     .filter((entry): entry is [string, Grant] => entry[1] !== null);
-  const own = readTokens(definition, response, body);
+  const stated = readPointers(body, { ...placesOf(response), idToken: "/id_token" });
+  const own = readTokens(definition, response, stated);
   const otherRefreshToken = own && otherThan(own.refreshToken, textsAt(response.refreshToken));
   if (own === null && extras.length === 0) return null;
   const captured = readCaptured(response.capture, (pointer) => readPointer(body, pointer));
-  const idToken = readToken(body, "/id_token");
+  const idToken = readToken(stated.idToken);
   return {
     ...(own ?? noTokens),
     ...(otherRefreshToken && { otherRefreshToken }),
@@ -80,23 +78,40 @@ const noTokens: Grant = {
   captured: {},
 };
 
-function readTokens(definition: ProviderDefinition, pointers: TokenPointers, body: unknown): Grant | null {
-  const accessToken = readToken(body, pointers.accessToken);
-  const refreshToken = readToken(body, pointers.refreshToken);
+/** Where the parts of a token set are in a body. */
+function placesOf(pointers: TokenPointers): Record<keyof TokenPointers, string> {
+  const { accessToken, refreshToken, tokenType, scope, expires, refreshExpires } = pointers;
+  return {
+    accessToken,
+    refreshToken,
+    tokenType,
+    scope,
+    expires: expires.pointer,
+    refreshExpires: refreshExpires.pointer,
+  };
+}
+
+function readTokens(
+  definition: ProviderDefinition,
+  { expires, refreshExpires }: TokenPointers,
+  stated: Readonly<Record<keyof TokenPointers, unknown>>,
+): Grant | null {
+  const accessToken = readToken(stated.accessToken);
+  const refreshToken = readToken(stated.refreshToken);
   if (accessToken === undefined && refreshToken === undefined) return null;
   const tokens = [accessToken, refreshToken].filter((token) => token !== undefined);
-  const scopes = readScopes(definition, readPointer(body, pointers.scope), tokens);
+  const scopes = readScopes(definition, stated.scope, tokens);
   const isUnreadable =
-    (accessToken !== undefined && isUnreadableLifetime(pointers.expires, body)) ||
-    (refreshToken !== undefined && isUnreadableLifetime(pointers.refreshExpires, body));
+    (accessToken !== undefined && isUnreadableLifetime(expires, stated.expires)) ||
+    (refreshToken !== undefined && isUnreadableLifetime(refreshExpires, stated.refreshExpires));
   return {
     ...(accessToken !== undefined && { accessToken }),
     ...(refreshToken !== undefined && { refreshToken }),
-    tokenType: readTokenType(readPointer(body, pointers.tokenType), tokens),
-    accessExpiry: readLifetime(pointers.expires, body),
+    tokenType: readTokenType(stated.tokenType, tokens),
+    accessExpiry: readLifetime(expires, stated.expires),
     // Without a new refresh token the one in use keeps the end that it has.
     refreshExpiry:
-      refreshToken === undefined ? { kind: "unstated" } : readRefreshLifetime(pointers.refreshExpires, body),
+      refreshToken === undefined ? { kind: "unstated" } : readRefreshLifetime(refreshExpires, stated.refreshExpires),
     ...(isUnreadable && { unreadableLifetime: true }),
     ...(scopes && { scopes }),
     captured: {},
@@ -109,8 +124,7 @@ function otherThan(refreshToken: string | undefined, texts: readonly string[]): 
 }
 
 /** White space around a token is none of it: no header could carry it, and RFC 6750, section 2.1, has none in tokens. */
-function readToken(body: unknown, pointer: string): string | undefined {
-  const value = readPointer(body, pointer);
+function readToken(value: unknown): string | undefined {
   const token = typeof value === "string" ? value.trim() : "";
   return token === "" ? undefined : token;
 }
@@ -148,11 +162,11 @@ const longestSeconds = 10 * 365 * 86_400;
 const leastMilliseconds = 100_000_000_000;
 
 /**
- * How long a token lives, by the definition's rule. What an answer states counts, as a number or a text: seconds, a date, a
+ * How long a token lives, by the definition's rule. `value`: what the answer has at its pointer. What an answer states counts, as a number or a text: seconds, a date, a
  * duration. Zero or less is already over, more than ten years is ten years. What it does not state, or not readably, is the fallback.
  */
-export function readLifetime(lifetime: Lifetime, body: unknown): Expiry {
-  const stated = readStated(lifetime, readPointer(body, lifetime.pointer));
+export function readLifetime(lifetime: Lifetime, value: unknown): Expiry {
+  const stated = readStated(lifetime, value);
   // Where tokens never end, some providers say so with a life of 0.
   const saysNever = lifetime.from === "never" && stated?.kind === "in" && stated.seconds === 0;
   return stated === null || saysNever ? fallbackOf(lifetime) : stated;
@@ -162,17 +176,16 @@ export function readLifetime(lifetime: Lifetime, body: unknown): Expiry {
  * The same for a refresh token. A life of zero or less says that the provider does not know it, or that it does not end: the token
  * has just been given to be used.
  */
-export function readRefreshLifetime(lifetime: Lifetime, body: unknown): Expiry {
-  const expiry = readLifetime(lifetime, body);
+export function readRefreshLifetime(lifetime: Lifetime, value: unknown): Expiry {
+  const expiry = readLifetime(lifetime, value);
   return expiry.kind === "in" && expiry.seconds <= 0 ? { kind: "unstated" } : expiry;
 }
 
 /** Whether an answer states a life that cannot be read: the fallback counts, and a person should know that it does. */
-export function isUnreadableLifetime(lifetime: Lifetime, body: unknown): boolean {
+export function isUnreadableLifetime(lifetime: Lifetime, value: unknown): boolean {
   const { from, pointer } = lifetime;
   // An opaque token states no end where one is looked for in a JWT.
   if (pointer === "" || from === "fixed" || from === "never" || from === "jwt_exp") return false;
-  const value = readPointer(body, pointer);
   const isStated = value !== undefined && value !== null && !(typeof value === "string" && value.trim() === "");
   return isStated && readStated(lifetime, value) === null;
 }

@@ -15,9 +15,8 @@ import {
   buildIntrospectionRequest,
   buildLookupRequest,
   buildRevocationRequest,
-  sideRequest,
 } from "../../../src/providers/oauth/side-requests.ts";
-import { buildTokenRequest, withAssertion } from "../../../src/providers/oauth/token-request.ts";
+import { buildRequest, buildTokenRequest, withAssertion } from "../../../src/providers/oauth/token-request.ts";
 import { observeApi, observeAuthorization } from "./observe-authorization.ts";
 import { authorizationRequest, type Observed, valuesFor } from "./values.ts";
 
@@ -87,7 +86,7 @@ async function sideRequests(definition: ProviderDefinition): Promise<Observed[]>
         return buildPushedRequest({ ...authorizationRequest(definition), values: { ...values, ...scope } });
       },
     ],
-    ["device", device, (values) => device && sideRequest(device, values)],
+    ["device", device, (values) => device && buildRequest(device, values)],
     [
       "ask about access token",
       introspection,

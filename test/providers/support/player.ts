@@ -7,9 +7,8 @@ import {
   type ProviderDefinition,
   type ProviderRequest,
 } from "../../../src/providers/format/definition.ts";
-import { capturedValues } from "../../../src/providers/format/requirements.ts";
 import { effectiveScopes, joinScopes } from "../../../src/providers/format/scopes.ts";
-import { fill, type TemplateValues } from "../../../src/providers/format/template.ts";
+import { capturedValues, fill, type TemplateValues } from "../../../src/providers/format/template.ts";
 import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import {
   buildAuthorizationUrl,
@@ -31,9 +30,14 @@ import {
   readIntrospection,
   readLookup,
   readPollState,
-  sideRequest,
 } from "../../../src/providers/oauth/side-requests.ts";
-import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../../../src/providers/oauth/token-request.ts";
+import {
+  buildRequest,
+  buildTokenRequest,
+  exchangeFor,
+  type TokenGrant,
+  withAssertion,
+} from "../../../src/providers/oauth/token-request.ts";
 import type { StrictServer } from "./strict-server.ts";
 import {
   fillPlaceholders,
@@ -213,7 +217,7 @@ export class Player {
     const { device } = this.#definition;
     if (device === null) throw new Error("the definition has no device authorization endpoint");
     const values = await this.#authenticated(device, this.#values);
-    const { body } = await this.#ask(talk, sideRequest(device, values), values);
+    const { body } = await this.#ask(talk, buildRequest(device, values), values);
     const read = readDeviceAuthorization(body);
     this.#deviceCode = read?.deviceCode ?? "";
     if (reads.user_code !== undefined) expect(read?.userCode).toBe(reads.user_code);

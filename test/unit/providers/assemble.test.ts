@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { ClientAuth, ProviderRequest } from "../../../src/providers/format/definition.ts";
 import type { TemplateValues } from "../../../src/providers/format/template.ts";
 import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
-import { assemble } from "../../../src/providers/oauth/token-request.ts";
+import { buildRequest } from "../../../src/providers/oauth/token-request.ts";
 
 const form = "application/x-www-form-urlencoded";
 const values: TemplateValues = {
@@ -17,7 +17,7 @@ function request(more: Partial<ProviderRequest>): ProviderRequest {
 }
 
 const write = (clientAuth: ClientAuth, more: Partial<ProviderRequest> = {}): HttpRequest =>
-  assemble(request({ clientAuth, ...more }), values, [["grant_type", "x"]]);
+  buildRequest(request({ clientAuth, ...more }), values, { first: [["grant_type", "x"]] });
 
 const basic = (text: string) => `Basic ${Buffer.from(text, "utf8").toString("base64")}`;
 const signed: ClientAuth = { kind: "private_key_jwt", algorithm: "RS256", audience: "token_url", lifeSeconds: 60 };
@@ -67,7 +67,7 @@ describe("how a client says who it is", () => {
   test("a client_id that the definition lists itself is not sent twice", () => {
     for (const kind of ["body", "tls"] as const) {
       const fields = { client_id: "other" };
-      const written = assemble(request({ clientAuth: { kind }, fields }), values, [["client_id", "other"]]);
+      const written = buildRequest(request({ clientAuth: { kind }, fields }), values);
       expect(new URLSearchParams(written.body).getAll("client_id")).toEqual(["other"]);
     }
   });
@@ -78,7 +78,7 @@ describe("how a client says who it is", () => {
     [{ kind: "header", header: "x-key", value: "{client.secret}" }],
     [{ kind: "tls" }],
   ])("%j needs a secret, and is not sent without", (clientAuth) => {
-    const without = () => assemble(request({ clientAuth }), { client: { id: "app-1" } }, []);
+    const without = () => buildRequest(request({ clientAuth }), { client: { id: "app-1" } });
     expect(without).toThrow(expect.objectContaining({ code: "client_rejected" }));
   });
 });
@@ -98,7 +98,7 @@ describe("a request", () => {
   test("has no header whose optional input is empty", () => {
     const headers = { "x-key": "{inputs.key}", "x-none": "{inputs.none}" };
     const given = { ...values, inputs: { key: "k1", none: "" } };
-    expect(assemble(request({ headers, encoding: "query" }), given, []).headers).toEqual({ "x-key": "k1" });
+    expect(buildRequest(request({ headers, encoding: "query" }), given).headers).toEqual({ "x-key": "k1" });
   });
 
   test.each<[string, Partial<ProviderRequest>, TemplateValues, string]>([
@@ -110,24 +110,24 @@ describe("a request", () => {
     ["a client's secret", inHeader("{client.secret}"), { client: { id: "a", secret: evil } }, "client_rejected"],
     ["an access token", inHeader("Bearer {access_token}"), { accessToken: evil }, "provider_unavailable"],
   ])("with %s in a header that no header can carry is not made", (...[, more, given, code]) => {
-    const making = () => assemble(request(more), given, []);
+    const making = () => buildRequest(request(more), given);
     expect(making).toThrow(expect.objectContaining({ code }));
     expect(making).not.toThrow(/x-evil/);
   });
 
   test("carries such a value where it can stand: in a form, in JSON, in a query, and in Basic", () => {
-    const fields = [["token", evil]] as const;
-    expect(assemble(request({}), {}, fields).body).toBe("token=a%0D%0Ax-evil%3A+1");
-    expect(assemble(request({ encoding: "json" }), {}, fields).body).toBe(String.raw`{"token":"a\r\nx-evil: 1"}`);
-    expect(assemble(request({ encoding: "query" }), {}, fields).url).toMatch(/&token=a%0D%0Ax-evil%3A\+1$/);
+    const fields = { first: [["token", evil]] as const };
+    expect(buildRequest(request({}), {}, fields).body).toBe("token=a%0D%0Ax-evil%3A+1");
+    expect(buildRequest(request({ encoding: "json" }), {}, fields).body).toBe(String.raw`{"token":"a\r\nx-evil: 1"}`);
+    expect(buildRequest(request({ encoding: "query" }), {}, fields).url).toMatch(/&token=a%0D%0Ax-evil%3A\+1$/);
     const clientAuth: ClientAuth = { kind: "basic", pair, percentEncoding: false };
-    const { headers } = assemble(request({ clientAuth }), { client: { id: "a", secret: evil } }, []);
+    const { headers } = buildRequest(request({ clientAuth }), { client: { id: "a", secret: evil } });
     expect(headers["authorization"]).toBe(basic(`a:${evil}`));
   });
 
   test("to no address is refused in words, without the inputs that make it none", () => {
     const inputs = { shop: "no address" };
-    const making = () => assemble(request({ url: "{inputs.shop}/token" }), { inputs }, []);
+    const making = () => buildRequest(request({ url: "{inputs.shop}/token" }), { inputs });
     expect(making).toThrow(expect.objectContaining({ code: "invalid_request" }));
     expect(making).not.toThrow(/no address/);
   });
@@ -146,7 +146,7 @@ describe("a request", () => {
       token: { value: "secret-9", hint: "access_token" },
     };
     const clientAuth: ClientAuth = { kind: "basic", pair, percentEncoding: false };
-    const written = assemble(request({ clientAuth }), secrets, [["a", "secret-4"]]);
+    const written = buildRequest(request({ clientAuth }), secrets, { first: [["a", "secret-4"]] });
     const numbered = Array.from({ length: 9 }, (_, index) => `secret-${index + 1}`);
     expect(new Set(written.secrets)).toEqual(
       new Set([...numbered, "assertion-1", basic("app-1:secret-1").slice("Basic ".length)]),

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { capturedValues } from "../../../src/providers/format/requirements.ts";
-import { fillUrl } from "../../../src/providers/format/template.ts";
+import { capturedValues, fillUrl } from "../../../src/providers/format/template.ts";
 import { define } from "./definitions.ts";
 
 const definition = define(

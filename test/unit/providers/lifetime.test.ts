@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Lifetime } from "../../../src/providers/format/definition.ts";
+import { readPointer } from "../../../src/providers/oauth/answer-body.ts";
 import {
   isUnreadableLifetime,
   readLifetime,
@@ -11,7 +12,7 @@ const tenYears = 10 * 365 * 86_400;
 /** The end that is read where the answer holds `stated`. */
 function end(stated: unknown, rule: Partial<Lifetime>) {
   const lifetime: Lifetime = { from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77, ...rule };
-  return readLifetime(lifetime, stated === undefined ? {} : { end: stated });
+  return readLifetime(lifetime, stated);
 }
 
 const moment = 2_000_000_000;
@@ -170,10 +171,10 @@ describe("a life (expires_in)", () => {
   });
 
   test("that nothing points at, or of an answer that is nothing, is the fallback", () => {
-    expect(end(5, { pointer: "" })).toEqual(fallback);
-    expect(readLifetime({ from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77 }, null)).toEqual(
-      fallback,
-    );
+    for (const body of [{ end: 5 }, null]) {
+      expect(end(readPointer(body, ""), { pointer: "" })).toEqual(fallback);
+    }
+    expect(end(readPointer(null, "/end"), {})).toEqual(fallback);
   });
 });
 
@@ -181,17 +182,17 @@ describe("a refresh token's life", () => {
   const rule: Lifetime = { from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: null };
 
   test.each([0, -1, "0", 0.4])("of %j is not known: the token has just come", (stated) => {
-    expect(readRefreshLifetime(rule, { end: stated })).toEqual({ kind: "unstated" });
+    expect(readRefreshLifetime(rule, stated)).toEqual({ kind: "unstated" });
   });
 
   test("of some seconds counts", () => {
-    expect(readRefreshLifetime(rule, { end: 1 })).toEqual({ kind: "in", seconds: 1 });
+    expect(readRefreshLifetime(rule, 1)).toEqual({ kind: "in", seconds: 1 });
   });
 });
 
 function isUnreadable(stated: unknown, rule: Partial<Lifetime> = {}) {
   const lifetime: Lifetime = { from: "expires_in", pointer: "/end", unit: "s", fallbackSeconds: 77, ...rule };
-  return isUnreadableLifetime(lifetime, stated === undefined ? {} : { end: stated });
+  return isUnreadableLifetime(lifetime, stated);
 }
 
 describe("a life that is stated and cannot be read", () => {
