@@ -94,14 +94,62 @@ export const refreshTimes = durations({
   lapseMs: 10_000,
   /** A place for spooled answers that did not answer is looked at again after this. */
   recoverAgainMs: 30_000,
+  /** An attempt that may not be taken over yet is looked at again after this. */
+  orphanClaimSeconds: 10,
+  /** When a new connection that needs no person is due. Usually whoever makes it fetches its first token before. */
+  firstTrySeconds: 60,
+  /** An access token that is over when it is issued is not asked for again before this. */
+  deadOnArrivalSeconds: 30,
+  /** How often it is noted in the row that not even a request could be made, as long as the reason is the same. */
+  unpreparedNoteSeconds: 60,
+
+  // The limits of a provider (src/store/request-limits.ts)
+
+  /** When to look again for the end of a request that runs: it comes back any moment. */
+  limitComeBackSeconds: 1,
+  /** A client that has asked within this time is one of those that share a limit. */
+  limitRememberSeconds: 86_400,
+  /** A turn is kept for a client that does not come for the time in which the rules bear one request, but at least and at most this. */
+  limitTurnMinSeconds: 2,
+  limitTurnMaxSeconds: 60,
 });
 
 /** A person connects an account: src/consent, and the parts of src/tokens that a person waits for. */
 export const consentTimes = durations({
-  /** How long a person waits for a database that does not take the grant at once. */
+  // Links, states and outcomes
+
+  /** How long a consent link works where its maker says nothing, and how long it may work at most. Its cookie lives as long. */
+  linkSeconds: 3600,
+  longestLinkSeconds: 604_800,
+  /** From the redirect to the provider to the callback. */
+  stateSeconds: 600,
+  /** No attempt takes longer: token requests, metadata, a revocation, storing, the account's name, and a rest for statements. */
+  longestAttemptSeconds: 150,
+  /** How long whoever comes back again is told what came of an attempt. */
+  outcomeSeconds: 600,
+  /** A grant of another account waits for so long for the person's word. */
+  heldGrantSeconds: 3600,
+  /** A grant that a person has accepted and that its process has not stored by then is stored by another one. */
+  acceptedGrantSeconds: 300,
+  /** How often a page that waits asks again. */
+  pageRefreshSeconds: 5,
+
+  // What a person waits for
+
+  /** For a database that does not take the grant at once. */
   slowStoreMs: 3000,
-  /** How long a person waits for the name of the account. */
+  /** For the name of the account, right after connecting. */
   lookupMs: 10_000,
+  /** For the stored name of the account, on the last page. */
+  shownAccountMs: 2000,
+  /** For the address to return to, on a page that tells what went wrong. */
+  returnAddressMs: 2000,
+  /** For the note of how an attempt ended. */
+  noteMs: 2000,
+  /** For the end of the same attempt elsewhere, and the pauses between two looks at it: the first, and the longest. */
+  awaitEndingMs: 10_000,
+  firstLookMs: 100,
+  longestLookMs: 1000,
 
   // Device authorization: RFC 8628
 
@@ -109,10 +157,15 @@ export const consentTimes = durations({
   devicePollLeaseSeconds: 60,
   /** How often a replica looks for codes that others have left behind. */
   deviceLookMs: 30_000,
-  /** What `slow_down` adds to the interval: RFC 8628, section 3.5. */
+  /** The life of a code, and the interval of its polls, where the provider states none. The interval is that of section 3.2. */
+  deviceCodeSeconds: 600,
+  deviceIntervalSeconds: 5,
+  /** What `slow_down` adds to the interval: section 3.5. */
   deviceSlowDownSeconds: 5,
-  /** The longest interval between two polls. A code lives for minutes, and a person waits. */
+  /** The longest interval between two polls after a failure: a code lives for minutes, and a person waits. */
   deviceLongestIntervalSeconds: 60,
+  /** A provider that states a longer life or interval than this is not believed. */
+  deviceLongestStatedSeconds: 86_400,
 });
 
 /**
@@ -123,22 +176,187 @@ export const lookupAgainHours = [0, 1, 4, 24] as const;
 
 /** Requests to providers, and what providers may say about time: src/providers. */
 export const providerTimes = durations({
-  /** Ten years. A token that is said to live longer, and one that is said never to end by a huge number, counts as that. */
+  /** Until the connection to a provider is open, a proxy's tunnel included. */
+  connectMs: 3000,
+  /** From the open connection to the end of the answer's headers. */
+  headersMs: 22_000,
+  /** The whole call, the answer's body included. */
+  callMs: 25_000,
+  /** How long an issuer's metadata (RFC 8414) are used before they are read again. */
+  metadataKeepMs: 3_600_000,
+  /** When they are in doubt they are read again, but not more often than this. An issuer that did not answer is left alone as long. */
+  metadataAgainMs: 60_000,
+  /** When to come again where the provider's metadata, or a value that it gave, cannot be used: its next answer may be better. */
+  unusableSeconds: 60,
+  /** The life of a client assertion (RFC 7523) where the definition states none. */
+  assertionSeconds: 60,
+  /** Ten years: some providers answer with a number that means "for ever". Whatever is said to live longer counts as that. */
   longestLifetimeSeconds: 315_360_000,
 });
 
-/** Services that read tokens. */
+/** Services that read tokens, and all others that call the API. */
 export const callerTimes = durations({
+  /** What a caller who wishes nothing gets: a token that lives for so long, and so long a wait for it. */
+  minTtlSeconds: 60,
+  waitSeconds: 10,
+  longestWaitSeconds: 30,
   /** How long a row in the memory of a replica is trusted without asking Postgres again. */
   cacheTrustMs: 4000,
+  /** The same of a caller's key. */
+  keyTrustMs: 4000,
+  /** The default of KEY_TRUST_SECONDS (a verified key, while Postgres is away), and the highest value that it takes. */
+  keyTrustSeconds: 3600,
+  keyTrustMaxSeconds: 86_400,
   /** News of a connection's end takes less than this to arrive. A row that was read later than that knows of it. */
   endNewsMs: 60_000,
   /** The clocks of the machine may differ by this from what passed since Postgres's clock was read, before it is read again. */
   clockDriftMs: 1000,
+  /** When to come again with what is sealed with a key that this replica lacks. */
+  keyMissingSeconds: 5,
+  /** The limits of the API are per minute. */
+  limitWindowSeconds: 60,
+  /** A request must have arrived by then, headers and body. */
+  requestMs: 30_000,
+  /** How often Node looks for requests that are late. With its own 30 s they would be ended after up to a minute. */
+  requestCheckMs: 2000,
+  /** A caller whose request was no HTTP has so long to read the answer before its socket is closed. */
+  lingerMs: 2000,
 });
 
-/** A replica's start and end. */
+/** What replicas tell each other: src/services/peers.ts, src/store/replicas.ts, src/coordination. */
+export const replicaTimes = durations({
+  /** How often a replica says that it is there, and reads what has ended. */
+  beatMs: 1000,
+  /** A beat that takes longer finds Postgres hanging. */
+  beatPatienceMs: 1500,
+  /** While Postgres is away, how often Redis is asked for what has ended. */
+  askElsewhereMs: 4000,
+  /** How long the answer to a revocation or a deletion waits until all replicas have heard of it. */
+  tellPatienceMs: 2500,
+  /** The same before a name is used again. */
+  reusePatienceMs: 5000,
+  /** A replica that was silent for longer seems to be gone. All that seem to be gone are waited for only so long. */
+  goneAfterMs: 5000,
+  gonePatienceMs: 500,
+  /** Times in Postgres are finer than here. */
+  roundingMs: 2,
+  /** A replica counts as there for so long after it was last seen, or for KEY_TRUST_SECONDS if that is longer. */
+  presentSeconds: 60,
+  /** A replica that was not seen for so long is deleted from the table. */
+  forgetHours: 24,
+  /** What ended was committed this much later than it says at most: statements take no longer. */
+  commitSeconds: 60,
+
+  // Redis
+
+  /** How long a command may take. A lock that is taken late is worse than none. */
+  redisCommandMs: 250,
+  redisConnectMs: 2000,
+  /** The first pause before connecting again. It doubles, up to the longest. */
+  redisReconnectFirstMs: 200,
+  redisReconnectMaxMs: 2000,
+  /** The life of a key that is written to see whether Redis takes anything. */
+  redisProbeMs: 10_000,
+});
+
+/** Waiting for Postgres: src/store. */
+export const storeTimes = durations({
+  /** For a connection to the server, and for a place in the pool. */
+  connectMs: 3000,
+  poolPatienceMs: 10_000,
+  /** For a statement; within it, for a lock. Nobody may hold or await one for long: answers must be stored. */
+  queryMs: 10_000,
+  lockMs: 3000,
+  /** A session that has begun a transaction and sends nothing more is ended by the server. */
+  idleTransactionMs: 5000,
+  /** For the connection that migrates, which may be the first to a server that is just starting. */
+  migrationConnectMs: 10_000,
+  /** When callers are told to come again while the database is away or busy. */
+  retryAfterSeconds: 2,
+  /** A process that has asked nothing for longer cannot tell whether Postgres was there. */
+  longestSilenceMs: 10_000,
+  /** How long a row is remembered as busy. */
+  busyRowMs: 60_000,
+
+  // Reads from memory while the database is away (src/store/read-cache.ts)
+
+  /** How often the database is asked whether it answers again. */
+  outageRetryMs: 1000,
+  /** How long the first question that gets no answer is waited for. Other readers do not wait longer than that. */
+  readPatienceMs: 500,
+  /** The same while it is silent: a question whose answer is lost is asked again, and few of them hold connections of the pool. */
+  silentPatienceMs: 2000,
+  /** After so long without a reader the database is not asked any more. The next reader asks. */
+  lonelyMs: 30_000,
+});
+
+/** What the database keeps, and for how long. */
+export const retentionTimes = durations({
+  /** Of a deleted connection, what revokes an answer that comes late. */
+  deletedHours: 24,
+  /** The history of a connection; its most frequent event, one for each refresh, is kept for less. */
+  eventDays: 90,
+  refreshedEventDays: 14,
+  /** Answers that nobody could read, sealed. */
+  unreadAnswerDays: 30,
+  /** Consent links that have run out. */
+  expiredLinkDays: 30,
+  /** A limit that nobody has used for so long, or for its window if that is longer. Then for so long again, for clocks that differ. */
+  limitHours: 24,
+  limitRestSeconds: 60,
+});
+
+/** A replica's start, its health and log, and its end. */
 export const processTimes = durations({
+  // Start
+
+  /** How long the start waits for Redis, so that what waits in its spool is found at once. */
+  redisPatienceMs: 2000,
+  /** How long it waits for spooled answers to be stored. */
+  recoveryPatienceMs: 5000,
+  /** How long the first lines of the log wait for what they tell: the broker serves already. */
+  firstStepsMs: 2000,
+
+  // Health and log
+
+  /** Postgres counts as unavailable when it has not answered a health check by then. */
+  healthCheckMs: 1000,
+  /** An answer that is shared, such as that of a health check, is worked out once in this time. */
+  sharedAnswerMs: 1000,
+  /** The same trouble is told once in this time. */
+  logQuietMs: 60_000,
+  /** One fault shows in several ways, such as a connection that is cut and then one that is refused: only the first is told. */
+  logEchoMs: 5000,
+  /** A Redis command that took too long is told only after this: a process that is busy with something else sees no answer either. */
+  slowMomentMs: 1000,
+
+  // End
+
   /** On SIGTERM, how long reads go on before the listener closes: a balancer notices in this time. */
   lameDuckMs: 5000,
+  /** The default of SHUTDOWN_GRACE_SECONDS: for what is in flight. */
+  shutdownGraceSeconds: 60,
+  /** For the disk and Redis to take the answers that Postgres has not taken by then. */
+  lastWordMs: 2000,
+  /** Two interrupts within this are one. */
+  interruptEchoMs: 500,
+});
+
+/** The command line: src/cli. */
+export const cliTimes = durations({
+  /** For an answer of the broker. */
+  answerMs: 60_000,
+  /** How often `connect` looks whether the person is done. */
+  pollMs: 1000,
+  /** How long `providers try` waits for the person. */
+  tryTimeoutSeconds: 600,
+  /** Answers on their way to the browser get so long before `providers try` ends. */
+  tryLingerMs: 1000,
+});
+
+/** The sandbox provider: src/sandbox. Its access tokens are short, so that a refresh is seen soon. */
+export const sandboxTimes = durations({
+  codeSeconds: 60,
+  accessTokenSeconds: 90,
+  refreshTokenSeconds: 2_592_000,
 });

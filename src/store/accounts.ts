@@ -3,9 +3,10 @@ import { chainName } from "../chain-name.ts";
 import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenHeldGrant, Read, RowProofs } from "../proven-rows.ts";
+import { consentTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
-import { json } from "./row-sql.ts";
+import { json, seconds } from "./row-sql.ts";
 import { type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** What was found out about the account of a connection. */
@@ -14,7 +15,7 @@ export type FoundAccount = { account: string | null; label: string | null; captu
 /** A grant that waits for a person's word: its account is not the connection's. */
 export type HeldGrant = Read<ProvenHeldGrant> & { record: Uint8Array<ArrayBuffer> };
 
-const keepHeld = Sql.sql`clock_timestamp() - interval '1 hour'`;
+const keepHeld = Sql.sql`clock_timestamp() - ${seconds(consentTimes.heldGrantSeconds)}`;
 const columns: Columns<HeldGrant> = {
   attemptId: "h.attempt_id::text",
   connectionId: "h.connection_id::text",
@@ -282,7 +283,7 @@ export function createAccountRows(
     /** Those that somebody accepted a while ago, and whose process did not come to their end. */
     async acceptedHeld(): Promise<HeldGrant[]> {
       const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
-        WHERE h.accepted AND h.created_at < clock_timestamp() - interval '5 minutes'`;
+        WHERE h.accepted AND h.created_at < clock_timestamp() - ${seconds(consentTimes.acceptedGrantSeconds)}`;
       return rows.filter(isOurs);
     },
   };

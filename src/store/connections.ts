@@ -1,9 +1,10 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
+import { refreshTimes } from "../time.ts";
 import type { ClientRow } from "./clients.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
-import { holdsGrant, json } from "./row-sql.ts";
+import { holdsGrant, json, seconds } from "./row-sql.ts";
 import { type ConnectionStatus, type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** A connection as ops see it: no secret, sealed or not. */
@@ -358,7 +359,9 @@ function changed<Row extends ProvenConnection>(row: Row, changes: ConnectionChan
 /** Should who makes the connection not come to fetch its first token, the sweeper does. */
 function firstTry(grant: string): Sql.Sql {
   const needsNobody = grant === "client_credentials" || grant === "password";
-  return needsNobody ? Sql.sql`clock_timestamp() + interval '60 seconds'` : Sql.sql`NULL::timestamptz`;
+  return needsNobody
+    ? Sql.sql`clock_timestamp() + ${seconds(refreshTimes.firstTrySeconds)}`
+    : Sql.sql`NULL::timestamptz`;
 }
 
 function eventType({ disabled }: ConnectionChanges): EventType {

@@ -1,7 +1,9 @@
 import { encryptionKeyMissing } from "../errors.ts";
 import type { ProvenLink, Read, RowProofs } from "../proven-rows.ts";
+import { consentTimes, retentionTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Prisma } from "./database.ts";
+import { seconds } from "./row-sql.ts";
 
 /** A link to be stored. Its secret comes hashed. */
 export type NewConsentLink = {
@@ -54,7 +56,7 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
     /** Stores a link and forgets those of the same connection that ran out 30 days ago. */
     async insert(link: NewConsentLink): Promise<{ expiresAt: Date }> {
       await prisma.$executeRaw`DELETE FROM consent_links WHERE connection_id = ${link.connectionId}::uuid
-        AND expires_at < clock_timestamp() - interval '30 days'`;
+        AND expires_at < clock_timestamp() - make_interval(days => ${retentionTimes.expiredLinkDays}::int)`;
       const [time] = await prisma.$queryRaw<{ expiresAt: Date }[]>`
         SELECT (clock_timestamp() + make_interval(secs => ${link.expiresInSeconds}::double precision))::timestamptz(3) AS "expiresAt"`;
       const expiresAt = time?.expiresAt ?? new Date(0);
@@ -190,7 +192,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
           DELETE FROM authorization_requests WHERE id = ${id}::uuid AND expires_at > clock_timestamp() RETURNING *
         ), noted AS (
           INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
-          SELECT state_hash, browser_hash, link_id, clock_timestamp() + interval '10 minutes' FROM consumed
+          SELECT state_hash, browser_hash, link_id, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM consumed
         )
         SELECT id::text FROM consumed`;
       return rows.length > 0;
@@ -215,12 +217,6 @@ const attemptColumns: Columns<Omit<NotedAttempt, "isOverdue">> = {
   ticket: "ticket",
 };
 
-/**
- * No attempt takes longer: two requests to the token endpoint (25 s each, the second with the secret from before), one for metadata
- * and one that revokes what may not be kept (25 s each), 3 s for storing, 10 s for the account's name; the rest for statements.
- */
-export const longestAttemptSeconds = 150;
-
 export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
 
 /**
@@ -234,7 +230,7 @@ async function forgetAttempts(prisma: Prisma): Promise<void> {
     INSERT INTO connection_events (connection_id, type, detail)
     SELECT c.id, 'consent_failed', '{"error": "interrupted"}'::jsonb
     FROM gone g JOIN consent_links l ON l.id = g.link_id JOIN connections c ON c.id = l.connection_id
-    WHERE g.ticket IS NULL AND NOT COALESCE(c.authorized_at >= g.expires_at - interval '10 minutes', false)`;
+    WHERE g.ticket IS NULL AND NOT COALESCE(c.authorized_at >= g.expires_at - ${seconds(consentTimes.outcomeSeconds)}, false)`;
   await forgotten.catch(() => undefined);
 }
 
@@ -246,7 +242,7 @@ export function createConsentAttempts(prisma: Prisma) {
       await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`
         INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
-        VALUES (${attemptHash}, ${browserHash}, ${linkId}, clock_timestamp() + interval '10 minutes')
+        VALUES (${attemptHash}, ${browserHash}, ${linkId}, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)})
         ON CONFLICT (attempt_hash) DO NOTHING`;
       return count === 1;
     },
@@ -255,7 +251,7 @@ export function createConsentAttempts(prisma: Prisma) {
     async beginHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
       await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`INSERT INTO consent_attempts (attempt_hash, expires_at)
-        VALUES (${attemptHash}, clock_timestamp() + make_interval(secs => ${longestAttemptSeconds}::double precision))
+        VALUES (${attemptHash}, clock_timestamp() + ${seconds(consentTimes.longestAttemptSeconds)})
         ON CONFLICT (attempt_hash) DO NOTHING`;
       return count === 1;
     },
@@ -269,13 +265,13 @@ export function createConsentAttempts(prisma: Prisma) {
 
     async endHanded(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<void> {
       await prisma.$executeRaw`UPDATE consent_attempts SET ticket = ${ticket},
-        expires_at = clock_timestamp() + interval '10 minutes' WHERE attempt_hash = ${attemptHash}`;
+        expires_at = clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} WHERE attempt_hash = ${attemptHash}`;
     },
 
     /** Begins one anew that ended with this ticket. True for one of those who try. */
     async beginAgain(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<boolean> {
       const count = await prisma.$executeRaw`UPDATE consent_attempts SET ticket = NULL,
-        expires_at = clock_timestamp() + interval '10 minutes' WHERE attempt_hash = ${attemptHash} AND ticket = ${ticket}`;
+        expires_at = clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} WHERE attempt_hash = ${attemptHash} AND ticket = ${ticket}`;
       return count === 1;
     },
 
@@ -283,7 +279,7 @@ export function createConsentAttempts(prisma: Prisma) {
       const rows = await prisma.$queryRaw<NotedAttempt[]>`
         SELECT ${selectList(attemptColumns)},
           ticket IS NULL AND expires_at <= clock_timestamp()
-            + make_interval(mins => 10, secs => -${longestAttemptSeconds}::double precision) AS "isOverdue"
+            + ${seconds(consentTimes.outcomeSeconds - consentTimes.longestAttemptSeconds)} AS "isOverdue"
         FROM consent_attempts WHERE attempt_hash = ${attemptHash} AND expires_at > clock_timestamp()`;
       return rows[0] ?? null;
     },
@@ -292,7 +288,7 @@ export function createConsentAttempts(prisma: Prisma) {
     async end({ attemptHash, browserHash, linkId }: Attempt, ticket: string): Promise<void> {
       await prisma.$executeRaw`
         INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, ticket, expires_at)
-        SELECT ${attemptHash}, ${browserHash}, l.id, ${ticket}, clock_timestamp() + interval '10 minutes'
+        SELECT ${attemptHash}, ${browserHash}, l.id, ${ticket}, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)}
         FROM consent_links l WHERE l.id = ${linkId}
         ON CONFLICT (attempt_hash) DO UPDATE SET ticket = excluded.ticket, expires_at = excluded.expires_at`;
     },

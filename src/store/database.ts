@@ -4,6 +4,7 @@ import { Pool, type PoolClient, type PoolConfig, type QueryConfig, type QueryRes
 import { createGate, type Gate } from "../concurrency.ts";
 import { BrokerError, DatabaseBusyError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
+import { storeTimes } from "../time.ts";
 import { causeOf, failingOf, isGone, PoolBusyError } from "./database-errors.ts";
 import { type Afterwards, applyMigrations, type OnWarning } from "./migrate.ts";
 
@@ -17,7 +18,7 @@ export type Database = {
   close(): Promise<void>;
 };
 
-const session = { connectionTimeoutMillis: 3000, query_timeout: 10_000 };
+const session = { connectionTimeoutMillis: storeTimes.connectMs, query_timeout: storeTimes.queryMs };
 
 /** Connects to Postgres 14 or later and brings its schema up to date. @throws StartupError naming DATABASE_URL. */
 export async function openPostgres(
@@ -81,11 +82,6 @@ export type DatabaseHealth = {
   uninterruptedMs(rowId?: string): number;
 };
 
-/** Whoever asked nothing for longer cannot tell whether Postgres was there. */
-const longestSilenceMs = 10_000;
-/** Of rows that were busy. Who asks is satisfied with less than this. */
-const rememberedMs = 60_000;
-
 /**
  * @param monotonicMs a clock that never goes back
  * @param onChange told of each loss with its error, and with null of the first answer after one
@@ -100,7 +96,7 @@ export function createDatabaseHealth(
   return {
     answered() {
       const nowMs = monotonicMs();
-      const isGap = reachable === null || nowMs - reachable.lastMs > longestSilenceMs;
+      const isGap = reachable === null || nowMs - reachable.lastMs > storeTimes.longestSilenceMs;
       const wasLost = reachable === null;
       reachable = { sinceMs: isGap || reachable === null ? nowMs : reachable.sinceMs, lastMs: nowMs };
       if (wasLost) onChange(null);
@@ -115,7 +111,7 @@ export function createDatabaseHealth(
       busyAtMs.delete(rowId); // so that they stand in the order of their times
       busyAtMs.set(rowId, nowMs);
       for (const [id, atMs] of busyAtMs) {
-        if (nowMs - atMs <= rememberedMs) break;
+        if (nowMs - atMs <= storeTimes.busyRowMs) break;
         busyAtMs.delete(id);
       }
     },
@@ -147,7 +143,7 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
           if (failing.kind === "busy") throw new DatabaseBusyError(failing.state);
           health.lost(error);
           throw new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
-            retryAfterSeconds: 2,
+            retryAfterSeconds: storeTimes.retryAfterSeconds,
           });
         }
       },
@@ -175,13 +171,15 @@ function withoutOddDates(result: unknown): unknown {
 
 type Callback = (error: Error | undefined, client: PoolClient | undefined, release: (reason?: unknown) => void) => void;
 
-const mostPatienceMs = 10_000;
-
 /**
  * What every statement runs under: Prisma's adapter shifts times in other zones than UTC; and nobody may hold a lock for long, or
  * wait for one, since answers must be stored.
  */
-const settings = { TimeZone: "UTC", lock_timeout: "3000", idle_in_transaction_session_timeout: "5000" };
+const settings = {
+  TimeZone: "UTC",
+  lock_timeout: String(storeTimes.lockMs),
+  idle_in_transaction_session_timeout: String(storeTimes.idleTransactionMs),
+};
 
 /**
  * A pool in whose queue nobody's time to connect runs out: its `connectionTimeoutMillis` counts for connecting alone. A burst
@@ -209,7 +207,8 @@ export class PatientPool extends Pool {
   }
 
   async #enter(): Promise<PoolClient> {
-    if (!(await this.#gate.enter(mostPatienceMs))) throw new PoolBusyError("no connection of the pool became free");
+    const isFree = await this.#gate.enter(storeTimes.poolPatienceMs);
+    if (!isFree) throw new PoolBusyError("no connection of the pool became free");
     try {
       return await super.connect();
     } catch (error) {

@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { refreshTimes, retentionTimes } from "../time.ts";
 import type { Database } from "./database.ts";
 import { freePermit, moved, nextDue, seconds } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
@@ -6,16 +7,7 @@ import { tokenColumns, type TokenRow } from "./token-row.ts";
 /** A connection's newest generation and version, as a guard outside of the database remembers them. */
 export type GenerationMark = { connectionId: string; generation: number; version: number };
 
-/** An attempt that may not be taken over yet is looked at again soon. */
-const orphanClaimSeconds = 10;
-const keepDeletedHours = 24;
-const keepEventsDays = 90;
-/** Of the most frequent event, one for each refresh. */
-const keepRefreshedDays = 14;
-/** A limit that nobody has used for so long; longer where its window is. */
-const keepLimitsHours = 24;
 const keepCandidates = 10;
-const keepUnreadDays = 30;
 const tidyBatch = 10_000;
 
 /** What the sweeper and the guard against restored databases ask. */
@@ -33,7 +25,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       const { limit, claimSeconds, busyProviders } = given;
       return await prisma.$queryRaw`
         UPDATE connections c SET next_refresh_at = clock_timestamp()
-          + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(orphanClaimSeconds)} END
+          + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(refreshTimes.orphanClaimSeconds)} END
         WHERE c.id IN (SELECT d.id FROM connections d
           WHERE d.next_refresh_at <= clock_timestamp() AND d.status IN ('connected', 'pending')
             AND d.gone_back_from IS NULL AND d.provider <> ALL(${busyProviders}::text[])
@@ -135,19 +127,19 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       await prisma.$executeRaw`
         UPDATE tombstones SET client_ref = NULL, inputs = '{}', captured = '{}'
         WHERE name IN (SELECT name FROM tombstones
-          WHERE deleted_at < clock_timestamp() - make_interval(hours => ${keepDeletedHours}::int)
+          WHERE deleted_at < clock_timestamp() - make_interval(hours => ${retentionTimes.deletedHours}::int)
             AND (client_ref IS NOT NULL OR inputs <> '{}' OR captured <> '{}') FOR UPDATE SKIP LOCKED)`;
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM connection_events WHERE id IN (SELECT id FROM connection_events
             WHERE at < clock_timestamp() - make_interval(days =>
-              CASE WHEN type = 'refreshed' THEN ${keepRefreshedDays}::int ELSE ${keepEventsDays}::int END)
+              CASE WHEN type = 'refreshed' THEN ${retentionTimes.refreshedEventDays}::int ELSE ${retentionTimes.eventDays}::int END)
             ORDER BY id LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
       );
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM unread_answers WHERE id IN (SELECT id FROM unread_answers
-            WHERE received_at < clock_timestamp() - make_interval(days => ${keepUnreadDays}::int)
+            WHERE received_at < clock_timestamp() - make_interval(days => ${retentionTimes.unreadAnswerDays}::int)
             LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
       );
       // Of late answers the newest are tried first; a provider that sends some along with every refresh sends many.
@@ -159,8 +151,8 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       await inBatches(
         () => prisma.$executeRaw`
           DELETE FROM request_limits WHERE key IN (SELECT key FROM request_limits
-            WHERE GREATEST(closed_until, asked_at + GREATEST(make_interval(hours => ${keepLimitsHours}::int),
-              make_interval(secs => keep_seconds))) < clock_timestamp() - interval '1 minute'
+            WHERE GREATEST(closed_until, asked_at + GREATEST(make_interval(hours => ${retentionTimes.limitHours}::int),
+              make_interval(secs => keep_seconds))) < clock_timestamp() - ${seconds(retentionTimes.limitRestSeconds)}
             LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
       );
     },

@@ -1,5 +1,6 @@
 import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { retentionTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import {
@@ -250,7 +251,7 @@ export function createTombstones({ prisma }: Pick<Database, "prisma">) {
     async find(connectionId: string): Promise<Tombstone | null> {
       const rows = await prisma.$queryRaw<Tombstone[]>`
         SELECT ${selectList(tombstoneColumns)} FROM tombstones
-        WHERE connection_id = ${connectionId}::uuid AND deleted_at > clock_timestamp() - interval '24 hours'`;
+        WHERE connection_id = ${connectionId}::uuid AND deleted_at > clock_timestamp() - make_interval(hours => ${retentionTimes.deletedHours}::int)`;
       return rows[0] ?? null;
     },
   };

@@ -4,6 +4,7 @@ import { Client } from "pg";
 import manifest from "../../package.json" with { type: "json" };
 import { StartupError } from "../errors.ts";
 import { projectRoot } from "../root.ts";
+import { storeTimes } from "../time.ts";
 
 const migrationsFolder = new URL("prisma/migrations/", projectRoot);
 /** Any constant of our own: all replicas that start at once ask for this one. */
@@ -32,7 +33,7 @@ export type Known = { migrations: readonly Migration[]; version: string };
 
 /** Brings a Postgres database to this version's schema. @throws StartupError when it is too old or half migrated. */
 export async function applyMigrations({ databaseUrl, afterwards, onWarning }: Target): Promise<void> {
-  const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000 });
+  const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: storeTimes.migrationConnectMs });
   client.on("error", () => {}); // a lost connection fails the query that waits, too
   await client.connect();
   try {

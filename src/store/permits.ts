@@ -1,5 +1,6 @@
 import { DatabaseBusyError } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { refreshTimes } from "../time.ts";
 import type { Database } from "./database.ts";
 import {
   failureColumns,
@@ -53,10 +54,11 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   return {
     /** Why not even a request could be made, for whoever looks at the connection. Nothing was attempted, so nothing is counted. */
     async noteUnprepared({ id, generation }: Pick<TokenRow, "id" | "generation">, detail: string): Promise<void> {
+      const noteAgain = seconds(refreshTimes.unpreparedNoteSeconds);
       await prisma.$executeRaw`UPDATE connections c SET last_error_code = 'connect_failed',
           last_error_at = clock_timestamp(), last_error_detail = ${detail}
         WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.attempt_id IS NULL
-          AND (c.last_error_detail IS DISTINCT FROM ${detail} OR c.last_error_at < clock_timestamp() - interval '1 minute')`;
+          AND (c.last_error_detail IS DISTINCT FROM ${detail} OR c.last_error_at < clock_timestamp() - ${noteAgain})`;
     },
 
     /**

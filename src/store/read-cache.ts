@@ -1,5 +1,6 @@
 import { withDeadline, type Clock } from "../clock.ts";
 import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
+import { storeTimes } from "../time.ts";
 
 type Entry<Value> = { value: Value; checkedAtMs: number; expiredAtMs: number; retryAtMs: number; hasEnded?: true };
 
@@ -33,14 +34,6 @@ export type ReadCache<Value> = {
   /** What is known is not to be handed out any more, whatever becomes of the database. Who reads from here on gets a query of its own. */
   forget(key: string): void;
 };
-
-const outageRetryMs = 1000;
-/** For a question; who asks others meanwhile does not wait longer than the first. */
-const patienceMs = 500;
-/** While it is silent: a question whose answer is lost is asked again, and few of them hold connections of the pool. */
-const silentPatienceMs = 2000;
-/** After so long without a reader nobody asks any more whether the database answers; the next reader does. */
-const lonelyMs = 30_000;
 
 export function createReadCache<Value>(options: Options<Value>): ReadCache<Value> {
   const { clock, trustMs, outageMs, maxEntries, supersedes, maxBytes = Infinity, bytesOf = () => 0 } = options;
@@ -113,7 +106,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
       if (isStorageUnavailable(error) && mayOutlive()) return entry.value;
       if (!(error instanceof DatabaseBusyError) || !mayOutlive()) throw error;
       // The database is there, and cannot read this one: it is asked for it again a little later, not by every reader.
-      entry.retryAtMs = monotonicMs() + outageRetryMs;
+      entry.retryAtMs = monotonicMs() + storeTimes.outageRetryMs;
       return entry.value;
     }
   };
@@ -159,9 +152,9 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
     if (isAsking) return;
     isAsking = true;
     while (isOn) {
-      await clock.sleep(outageRetryMs);
-      if (clock.monotonicMs() - readMs > lonelyMs) isOn = false;
-      if (isOn) await withDeadline(ask().catch(ignore), silentPatienceMs, clock);
+      await clock.sleep(storeTimes.outageRetryMs);
+      if (clock.monotonicMs() - readMs > storeTimes.lonelyMs) isOn = false;
+      if (isOn) await withDeadline(ask().catch(ignore), storeTimes.silentPatienceMs, clock);
       knownMs = clock.monotonicMs();
     }
     isAsking = false;
@@ -177,12 +170,12 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
     isOn(): boolean {
       readMs = clock.monotonicMs();
       // Of a process that stood still: what was so then says nothing of now, and the next reader waits for an answer.
-      if (readMs - knownMs > 2 * (outageRetryMs + silentPatienceMs)) isOn = false;
+      if (readMs - knownMs > 2 * (storeTimes.outageRetryMs + storeTimes.silentPatienceMs)) isOn = false;
       return isOn;
     },
     async watch<Answer>(question: Promise<Answer>): Promise<Answer> {
       const answered = question.then(isAnswered, isAnswered);
-      void withDeadline(answered, patienceMs, clock).then((inTime) => inTime ?? begin());
+      void withDeadline(answered, storeTimes.readPatienceMs, clock).then((inTime) => inTime ?? begin());
       try {
         const answer = await question;
         isOn = false;

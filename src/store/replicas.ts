@@ -1,5 +1,7 @@
+import { replicaTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
+import { seconds } from "./row-sql.ts";
 
 /** What the caches of other replicas may still hold: a key, or a connection. */
 export type EndedId = { kind: "key" | "connection"; id: string };
@@ -23,10 +25,6 @@ const replicaColumns: Columns<OtherReplica> = {
 
 export type Replicas = ReturnType<typeof createReplicas>;
 
-/** What ended was committed this much later than it says at most: statements take no longer. */
-const commitSeconds = 60;
-const forgetHours = 24;
-
 /** Which processes serve tokens from memory, and what each has heard of. All times are Postgres's. */
 export function createReplicas({ prisma }: Pick<Database, "prisma">) {
   return {
@@ -43,18 +41,18 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
     async beat(self: { id: string; name: string; heardAt: Date | null }): Promise<{ now: Date; others: number }> {
       const { id, name, heardAt } = self;
       const [row] = await prisma.$queryRaw<{ now: Date; others: number }[]>`
-        WITH forgotten AS (DELETE FROM replicas WHERE seen_at < clock_timestamp() - make_interval(hours => ${forgetHours}::int)),
+        WITH forgotten AS (DELETE FROM replicas WHERE seen_at < clock_timestamp() - make_interval(hours => ${replicaTimes.forgetHours}::int)),
         self AS (INSERT INTO replicas (id, name, heard_at, seen_at)
           VALUES (${id}::uuid, ${name}, COALESCE(${heardAt}::timestamptz, clock_timestamp()), clock_timestamp())
           ON CONFLICT (id) DO UPDATE SET name = excluded.name, heard_at = excluded.heard_at, seen_at = excluded.seen_at)
         SELECT clock_timestamp() AS now, (SELECT count(*)::int FROM replicas
-          WHERE id <> ${id}::uuid AND seen_at > clock_timestamp() - interval '1 minute') AS others`;
+          WHERE id <> ${id}::uuid AND seen_at > clock_timestamp() - ${seconds(replicaTimes.presentSeconds)}) AS others`;
       return row ?? { now: new Date(NaN), others: 0 };
     },
 
     /** What has ended since. The last of it may be told twice. */
     async endedSince(since: Date): Promise<EndedId[]> {
-      const from = new Date(since.getTime() - commitSeconds * 1000);
+      const from = new Date(since.getTime() - replicaTimes.commitSeconds * 1000);
       return await prisma.$queryRaw<EndedId[]>`
         SELECT 'connection' AS kind, connection_id::text AS id FROM tombstones WHERE deleted_at > ${from}::timestamptz
         UNION ALL SELECT 'key' AS kind, id FROM api_keys WHERE revoked_at > ${from}::timestamptz`;
@@ -76,7 +74,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
     /** The connection that last had this name, and the time by which who has heard of what ended has heard of its end; null: none had it. */
     async endedUnder(name: string): Promise<{ id: string; by: Date } | null> {
       const rows = await prisma.$queryRaw<{ id: string; by: Date }[]>`
-        SELECT connection_id::text AS id, LEAST(clock_timestamp(), deleted_at + make_interval(secs => ${commitSeconds}::double precision)) AS by
+        SELECT connection_id::text AS id, LEAST(clock_timestamp(), deleted_at + ${seconds(replicaTimes.commitSeconds)}) AS by
         FROM tombstones WHERE name = ${name}`;
       return rows[0] ?? null;
     },

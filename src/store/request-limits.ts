@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { refreshTimes } from "../time.ts";
 import type { Database } from "./database.ts";
 import { seconds } from "./row-sql.ts";
 
@@ -39,10 +40,6 @@ export type Admission = { admitted: Admitted } | { admitted: null; waitSeconds: 
 
 export type RequestLimits = ReturnType<typeof createRequestLimits>;
 
-/** A wait for one of those that run is told to be no longer: they come back any moment. */
-const comeBackSeconds = 1;
-/** For so long a client that has asked is one of those that share. */
-const rememberSeconds = 24 * 3600;
 /** The row holds no more: those that asked last. Only keys with `admin` make clients. */
 const mostClients = 64;
 
@@ -106,8 +103,9 @@ export function keptForOthers({ maxPerWindow }: LimitRules): number {
 
 /** For so long a turn is kept for who does not come: the time in which the rules bear one request. */
 export function turnSeconds({ spacingMs, maxPerWindow }: LimitRules): number {
+  const { limitTurnMinSeconds, limitTurnMaxSeconds } = refreshTimes;
   const one = maxPerWindow === null ? 0 : maxPerWindow.seconds / maxPerWindow.requests;
-  return Math.min(60, Math.max(2, spacingMs / 1000, one));
+  return Math.min(limitTurnMaxSeconds, Math.max(limitTurnMinSeconds, spacingMs / 1000, one));
 }
 
 /**
@@ -126,8 +124,8 @@ function admission(request: LimitedRequest): Sql.Sql {
   const travel = seconds(request.travelSeconds);
   const lease = seconds(request.leaseSeconds);
   const turn = seconds(turnSeconds(rules));
-  const comeBack = seconds(comeBackSeconds);
-  const soon = seconds(comeBackSeconds + request.travelSeconds);
+  const comeBack = seconds(refreshTimes.limitComeBackSeconds);
+  const soon = seconds(refreshTimes.limitComeBackSeconds + request.travelSeconds);
   const requests = Sql.sql`${own.maxPerWindow?.requests ?? null}::int`;
   const kept = Sql.sql`${keptForOthers(rules)}::int`;
   const registered = Sql.sql`${registeredBeside(request)} LIMIT ${keptForOthers(rules) > 0 ? mostClients : 0}::int`;
@@ -157,7 +155,7 @@ function admission(request: LimitedRequest): Sql.Sql {
     known AS (SELECT u.client, max(LEAST(u.asked, now)) AS asked, min(u.since) AS since, min(u.due) AS due
       FROM t CROSS JOIN unnest(l.clients, l.clients_asked, l.waits_since, l.waits_due) AS u(client, asked, since, due)
       WHERE u.client IS NOT NULL AND u.asked IS NOT NULL
-        AND u.asked + make_interval(secs => GREATEST(keep, ${rememberSeconds}::double precision)) > now
+        AND u.asked + make_interval(secs => GREATEST(keep, ${refreshTimes.limitRememberSeconds}::double precision)) > now
       GROUP BY u.client),
     -- Whom something is kept for, those that hold least first.
     others AS (SELECT client, held, row_number() OVER (ORDER BY held, client COLLATE "C") AS place

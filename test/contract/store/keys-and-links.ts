@@ -1,7 +1,8 @@
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { type ApiKeyRow, createApiKeys } from "../../../src/store/api-keys.ts";
-import { createConsentLinks, longestAttemptSeconds } from "../../../src/store/consents.ts";
+import { createConsentLinks } from "../../../src/store/consents.ts";
+import { consentTimes } from "../../../src/time.ts";
 import { createKeyList, createKeyring, sealKeyCheck } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 import { proveByHand } from "../../support/prove-by-hand.ts";
@@ -401,12 +402,12 @@ export function consent(stage: () => StoreStage): void {
           attempt.linkId,
         );
       await stage().attempts.begin(attempt);
-      await age(longestAttemptSeconds - 60);
+      await age(consentTimes.longestAttemptSeconds - 60);
       expect(await seen()).toBe(false);
       await age(60);
       expect(await seen()).toBe(true);
       await stage().attempts.end(attempt, "refused");
-      await age(longestAttemptSeconds);
+      await age(consentTimes.longestAttemptSeconds);
       expect(await seen()).toBe(false);
       await stage().attempts.beginAgain(attempt.attemptHash, "refused");
       expect(await seen()).toBe(false);

@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { BrokerError, EgressRefusalError, ProviderBusyError } from "../../../src/errors.ts";
 import { defaultTimeouts } from "../../../src/providers/oauth/oauth-client.ts";
-import { longestAttemptSeconds } from "../../../src/store/consents.ts";
 import { consentTimes } from "../../../src/time.ts";
 import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
 import { folderOf } from "../providers/definitions.ts";
@@ -140,7 +139,7 @@ describe("an attempt whose broker was killed in the middle", () => {
     void browser.get(callback);
     while (killed.begun === 0) await new Promise(setImmediate);
     const page = await hurried(ticketOf(browser, callback));
-    await age(longestAttemptSeconds - 60);
+    await age(consentTimes.longestAttemptSeconds - 60);
     expect((await browser.get(page)).statusCode).toBe(202);
     await age(60);
     expect(seen(await browser.get(page))).toEqual(interrupted);
@@ -167,7 +166,7 @@ describe("an attempt whose broker was killed in the middle", () => {
         },
         payload: new URLSearchParams({ csrf, code: "copied" }).toString(),
       });
-    await age(longestAttemptSeconds);
+    await age(consentTimes.longestAttemptSeconds);
     const page = String((await send()).headers["location"]);
     expect(seen(await browser.get(page))).toEqual(interrupted);
     await stage.database.prisma.$executeRaw`DELETE FROM connections WHERE id = ${connectionId}::uuid`;
@@ -180,7 +179,7 @@ describe("an attempt whose broker was killed in the middle", () => {
     const { browser, callback } = await comingBack();
     const first = browser.get(callback);
     while (held.begun === 0) await new Promise(setImmediate);
-    await age(longestAttemptSeconds);
+    await age(consentTimes.longestAttemptSeconds);
     const page = await ticketOf(browser, callback);
     expect(seen(await browser.get(page))).toEqual(interrupted);
     held.finish();
@@ -190,7 +189,7 @@ describe("an attempt whose broker was killed in the middle", () => {
 
   test("is given the time that the longest exchange takes", () => {
     const requests = 4; // metadata, the code with either secret, a revocation
-    const { slowStoreMs, lookupMs } = consentTimes;
+    const { longestAttemptSeconds, slowStoreMs, lookupMs } = consentTimes;
     expect(longestAttemptSeconds * 1000).toBeGreaterThan(requests * defaultTimeouts.totalMs + slowStoreMs + lookupMs);
   });
 });
