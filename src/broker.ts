@@ -88,7 +88,7 @@ export async function createBroker(config: Config, log: Logger) {
 
   await peers.start();
 
-  /** After the last request: what still runs is finished by its owner first. */
+  /** Call it after the last request. The parts finish what they have begun first. */
   const close = async () => {
     await peers.stop();
     await shared.close();
@@ -113,7 +113,7 @@ export async function createBroker(config: Config, log: Logger) {
   };
 }
 
-/** Its version, and where it is: after it has answered no part of a mistyped URL stands there. */
+/** Its version, and where it is. It has answered, so no part of a mistyped URL can stand there. */
 async function describeDatabase({ prisma }: Database, { databaseUrl, dataDir }: Config): Promise<string> {
   const [row] = await prisma.$queryRaw<{ version: string }[]>`SELECT current_setting('server_version') AS version`;
   const version = `Postgres ${row?.version.split(" ", 1)[0] ?? ""}`;
@@ -137,13 +137,13 @@ function openCore(parts: CoreParts): TokenCore {
     observer: createRefreshObserver(metrics, log),
     onSpoolError(place, err) {
       metrics.spoolFailures.inc({ place });
-      // Of Redis it is told once for all that cannot be done there.
+      // An outage of Redis is logged once, elsewhere, for everything that fails by it.
       if (place === "redis") parts.onRedisError(err as Error);
       else disk.trouble(`answers that wait to be stored cannot be kept there ${whyNotOnDisk(err)}`);
     },
     onBackgroundError(err) {
       if (err instanceof UnreadableSecretError) alarms.unreadable(err);
-      else if (!isStorageUnavailable(err)) log.warn({ err }, "work in the background failed"); // of an outage it is told once
+      else if (!isStorageUnavailable(err)) log.warn({ err }, "work in the background failed"); // an outage is logged once, elsewhere
     },
   });
   peers.listen(({ kind, id, atMs }) => {

@@ -26,7 +26,7 @@ export const systemClock: Clock = {
     }),
 };
 
-/** The promise's value, or null when `ms` are over before it settles; the work itself goes on. */
+/** The promise's value, or null if it takes longer than `ms`. The work itself goes on. */
 export async function withDeadline<T>(work: Promise<T>, ms: number, clock: Pick<Clock, "sleep">): Promise<T | null> {
   const done = new AbortController();
   try {

@@ -1,6 +1,6 @@
-/** Lets so many in at once; the others wait for their turn, in order. */
+/** Lets a number of callers in at once; the others wait for their turn, in order. */
 export type Gate = {
-  /** False when the turn did not come within `waitMs`; then nobody has entered. */
+  /** False if the turn did not come within `waitMs`; the caller has not entered then. */
   enter(waitMs?: number): Promise<boolean>;
   leave(): void;
 };
@@ -35,8 +35,8 @@ export function createGate(places: number): Gate {
 const keepMs = 1000;
 
 /**
- * What `compute` gives, worked out once a second at most, however many ask: who comes within the second, or while it is
- * still being worked out, shares the answer, or the error.
+ * The result of `compute`, which runs once a second at most, however many callers ask. A caller within that second, or while it
+ * runs, gets the same result, or the same error.
  */
 export function shareAnswer<Answer>(
   compute: () => Promise<Answer>,
@@ -55,8 +55,8 @@ export function shareAnswer<Answer>(
 }
 
 /**
- * Does `work` for each item, `atOnce` of them at a time: what fails is told, and the others go on. Only an error that `isForAll`
- * says concerns all of them, such as an absent database, ends it.
+ * Does `work` for each item, `atOnce` of them at a time. If one fails, `onError` gets the error and the others go on. Only an error for which
+ * `isForAll` is true, such as a database that is away, ends the work.
  */
 export async function eachAlone<Item>(
   items: readonly Item[],
@@ -85,7 +85,7 @@ export async function eachAlone<Item>(
   await Promise.all(Array.from({ length: atOnce }, takeTurns));
 }
 
-/** One run per key in this process: who comes while it runs shares its result. */
+/** One run for each key in this process: a caller that comes while it runs gets its result. */
 export type SingleFlight<Result> = {
   run(key: string, start: () => Promise<Result>): Promise<Result>;
   /** The run of this key, if there is one. */

@@ -10,7 +10,7 @@ import { addedBy, type EnvFile, isOfKubernetes, readEnvFile } from "./start/env-
 import { quotedSetting, readableLine } from "./text.ts";
 
 const secret = { secret: true };
-/** What a bearer can be sent as: RFC 6750, section 2.1, and a little more. */
+/** What a bearer token may consist of: RFC 6750, section 2.1, and a little more. */
 const bearer = (length: number) =>
   Type.String({
     ...secret,
@@ -114,7 +114,7 @@ export type Config = Readonly<{
   databaseUrl: string | null;
   redisUrl: string | null;
   encryptionKeys: readonly EncryptionKeySetting[] | null;
-  /** Two while one takes the other's place; none: there is no bootstrap key, or one is made. */
+  /** Two while one replaces the other. None: there is no bootstrap key, or one is made. */
   adminKeys: readonly string[];
   dataDir: string;
   providersDir: string | null;
@@ -209,14 +209,14 @@ function readVariable(env: Variables, name: string, schema: TSchema & Annotation
 function valueOf(env: Variables, name: string, schema: Annotations): string {
   const given = env[name] ?? "";
   const text = given.trim();
-  // Whoever gave that meant a secret: it must not be as if none were wanted.
+  // Somebody who sets an empty secret wanted one, so it must not count as not set.
   if (schema.secret && given !== "" && text === "") {
     fail(name, "holds nothing but spaces or line ends: write its value, or leave it away");
   }
   return text;
 }
 
-/** What often comes into a value that nobody wrote there. */
+/** Characters that often get into a value by mistake. */
 function adviceOn(text: string): string {
   if (/^(["']).*\1$/s.test(text)) return "; take the quotes around it away: they are part of the value here";
   const remedy = "; Kubernetes has set it for a service of this name: set enableServiceLinks to false";
@@ -342,7 +342,7 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
   );
 }
 
-/** The client would ask Redis for the database NaN, and end the process. */
+/** With a path that is no number, the Redis client would ask for database NaN, which ends the process. */
 function parseRedisUrl(text: string | undefined): string | null {
   const address = parseServiceUrl("REDIS_URL", text, redisSchemes);
   const [, scheme = "", path = ""] = /^([a-z+]+):\/\/[^/?#]*([^?#]*)/.exec(address ?? "") ?? [];

@@ -76,8 +76,8 @@ export class DuplicateGrantError extends BrokerError {
 }
 
 /**
- * The database is there, and one statement could not be carried out: most likely another session holds its row. A caller is told the
- * same as of an absent database, since it passes, too. All other rows are as good as before, so whoever works through many goes on.
+ * The database answers, but one statement failed: most likely another session has locked its row. Callers get the same answer as when the
+ * database is away, since this passes, too. Other rows are not affected: code that works through many rows goes on with the next.
  */
 export class DatabaseBusyError extends BrokerError {
   /** @param state Postgres's SQLSTATE, or what this process ran out of */
@@ -88,7 +88,7 @@ export class DatabaseBusyError extends BrokerError {
   }
 }
 
-/** The provider is there and takes no request now: its definition's `limits` are used up, or it has said so itself. */
+/** The provider takes no request now: its definition's `limits` are used up, or it has said so itself. */
 export class ProviderBusyError extends BrokerError {
   constructor(detail: string, context: ErrorContext & { retryAfterSeconds: number }) {
     super("provider_unavailable", detail, context);
@@ -96,7 +96,7 @@ export class ProviderBusyError extends BrokerError {
   }
 }
 
-/** The egress rules of this broker refuse the provider's address: it is this broker that says no, and nothing was sent. */
+/** The egress rules of this broker refuse the provider's address. Nothing was sent. */
 export class EgressRefusalError extends BrokerError {
   /** @param why which address, by which rule, and what allows it */
   constructor(why: string, context: ErrorContext & { retryAfterSeconds: number }) {
@@ -105,7 +105,7 @@ export class EgressRefusalError extends BrokerError {
   }
 }
 
-/** True for the absence of the database, which passes and concerns every row. False for a `DatabaseBusyError`. */
+/** True if the database is away, which concerns every row. False for a `DatabaseBusyError`. */
 export function isStorageUnavailable(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "storage_unavailable" && !(error instanceof DatabaseBusyError);
 }
@@ -118,7 +118,7 @@ export class StartupError extends Error {
   }
 }
 
-/** @returns what to tell of a port that cannot be had */
+/** @returns the text for a port that cannot be listened on */
 export function cannotListen(variable: "PORT" | "METRICS_PORT", { host, port }: Address, error: unknown): StartupError {
   const { code = "unknown error" } = error as NodeJS.ErrnoException;
   const remedy = whatToListenOn[code]?.replace("PORT", variable);
@@ -148,7 +148,7 @@ type UnreadableReason = "no_record" | "unknown_key" | "does_not_open";
 /** A sealed value that does not open. Names where it lies and which key it asks for, and holds nothing of its bytes. */
 export class UnreadableSecretError extends BrokerError {
   readonly place: SealedPlace;
-  /** Null: it is no record, or what stands in the place of the id cannot be one. */
+  /** Null: it is no record, or the part with the key id cannot be one. */
   readonly keyId: string | null;
   readonly reason: UnreadableReason;
 
@@ -164,7 +164,7 @@ export class UnreadableSecretError extends BrokerError {
     this.reason = reason;
   }
 
-  /** The same, with the connection that it keeps from its token. */
+  /** The same, with the name of the connection that gets no token because of it. */
   of(connection: string): this {
     this.context.connection = publicName(connection);
     return this;
@@ -175,15 +175,15 @@ export class UnreadableSecretError extends BrokerError {
 type SealedPlace = { table: string; row: string; column: string };
 
 /**
- * The answer for what is proven with a key that other replicas have and this one lacks: nobody knows here whether it counts, so
- * it is neither accepted nor refused. `what`: as people call it, such as `this consent link`.
+ * The answer for a row whose MAC was made with a key that other replicas have and this one lacks. This replica cannot check it, so it
+ * neither accepts nor refuses it. `what`: as people call it, such as `this consent link`.
  */
 export function encryptionKeyMissing(what: string): BrokerError {
   const detail = `This replica lacks an encryption key that others have, so it cannot check ${what}: ask again, or another replica. ENCRYPTION_KEYS must be the same on all; the log names the key.`;
   return new BrokerError("encryption_key_missing", detail, { retryAfterSeconds: 5 });
 }
 
-/** What `open` gives; null where that does not open, for who can do without it. */
+/** The result of `open`; null if it does not open, for callers that can do without it. */
 export function openedOrNull(open: () => string | null): string | null {
   try {
     return open();
@@ -193,7 +193,7 @@ export function openedOrNull(open: () => string | null): string | null {
   }
 }
 
-/** What keeps a server from being reached, by the code of Node's error, and what to do about it. Nothing of an address stands in it. */
+/** Why a server cannot be reached, by the code of Node's error, and what to do about it. It never contains an address. */
 const troubles: Readonly<Record<string, string>> = {
   ENOTFOUND: "its host is not known; correct the host, or have it in the DNS",
   EAI_AGAIN: "its host cannot be looked up right now; see to the DNS, or correct the host",
@@ -217,7 +217,7 @@ const troubles: Readonly<Record<string, string>> = {
   ERR_SSL_PACKET_LENGTH_TOO_LONG: "it speaks no TLS; use the address without TLS, or correct the port",
 };
 
-/** @returns what is wrong and what to do, with the code; null: the error is no such trouble */
+/** @returns what is wrong and what to do, with the code; null: the error has another cause */
 export function whyUnreachable(error: unknown): string | null {
   const { code = "" } = error as NodeJS.ErrnoException;
   const trouble = troubles[code];

@@ -22,15 +22,15 @@ async function main(args: readonly string[]): Promise<void> {
     const config = readConfig(environment.env);
     announce(config);
     await requireFreePorts(config);
-    // Loaded only now, so that a wrong setting is told at once.
+    // Loaded only now, so that a wrong setting is reported at once.
     const { serve } = await import("./start/serve.ts");
     await serve(config, environment);
   } catch (error) {
-    // A database that goes away in the middle of the start is no fault of the program's.
+    // If the database goes away in the middle of the start, that is no bug of the program.
     const isTold =
       error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
     if (!isTold) throw error;
-    // A variable that is not the one that was meant is often why.
+    // The cause is often a variable with a misspelt name.
     for (const line of [...warnings.map(({ text }) => `warning: ${text}`), withSource(error.message, file)]) {
       process.stderr.write(`freshet: ${withoutControls(line.replaceAll(/\s+/g, " "))}\n`);
     }

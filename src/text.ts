@@ -5,16 +5,16 @@
 export const invisible = String.raw`\p{C}\p{Default_Ignorable_Code_Point}\p{Zl}\p{Zp}\u2800`;
 
 const runs = new RegExp(`[${invisible}]+`, "gu");
-/** No script needs more marks on one letter; more of them grow over the lines around it. */
+/** No script needs more combining marks on one letter. More of them cover the lines around it. */
 const mostMarks = 6;
 const stacks = new RegExp(`(\\p{M}{${mostMarks}})\\p{M}+`, "gu");
 
-/** Text from outside as people may be shown it: whatever cannot be seen, or would change how the rest is read, becomes a space. */
+/** Text from outside, made safe to show to people: each character that is invisible, or changes how the rest reads, becomes a space. */
 export function readable(text: string): string {
   return text.replaceAll(runs, " ").replaceAll(stacks, "$1");
 }
 
-/** The same for a name that may be lacking; null: there is nothing to see. */
+/** The same for a name that may be missing; null: it has no visible character. */
 export function readableName(name: string | null): string | null {
   return name === null ? null : readable(name).trim() || null;
 }
@@ -32,12 +32,12 @@ export function withoutControls(text: string): string {
   );
 }
 
-/** A setting that is wrong, in quotes. A URL may have come into any of them: what may be a user and a password before its @ is left out. */
+/** A wrong setting in quotes. Any of them may be a URL by mistake, so what may be a user and a password before an @ is left out. */
 export function quotedSetting(text: string): string {
   return JSON.stringify(text.replace(/(^|:\/\/).*@/s, "$1…@"));
 }
 
-/** What somebody may have meant; undefined: nothing is like it. */
+/** The candidate that somebody may have meant; undefined: none is similar. */
 export function nearest(name: string, known: readonly string[]): string | undefined {
   const [near] = known
     .map((candidate) => ({ candidate, distance: editDistance(name.toLowerCase(), candidate.toLowerCase()) }))
@@ -46,13 +46,13 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   return near?.candidate;
 }
 
-/** The same as a sentence to put behind an error, ` Did you mean "sandbox"?`; empty: nothing is like it. */
+/** The same as a sentence for the end of an error, ` Did you mean "sandbox"?`; empty: none is similar. */
 export function didYouMean(name: string, known: readonly string[]): string {
   const near = nearest(name, known);
   return near === undefined ? "" : ` Did you mean "${near}"?`;
 }
 
-/** How many letters to add, drop, change, or swap with the next one. */
+/** The edit distance: how many letters to add, drop, change, or swap with the next one. */
 export function editDistance(from: string, to: string): number {
   const rows = [Array.from({ length: to.length + 1 }, (_, index) => index)];
   for (const [index, letter] of from.split("").entries()) {

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Proofs } from "./leases.ts";
 import type { RedisClient } from "./redis.ts";
 
-/** Something that replicas may know from before is not to be served from memory any more: a revoked key, a deleted or disabled connection. */
+/** A revoked key, or a deleted or disabled connection: replicas that have it in memory must not serve it any more. */
 export type End = {
   kind: "key" | "connection";
   id: string;
@@ -10,13 +10,13 @@ export type End = {
   atMs: number;
 };
 
-/** How replicas tell each other of ends, beside Postgres. Nothing here is relied on where Postgres answers. */
+/** How replicas send each other ends, beside Postgres. A replica that reaches Postgres does not rely on it. */
 export type Ends = {
-  /** Tells all replicas, and keeps it for those that ask later. `onHeard`: called with the id of each replica that confirms. Does not wait. */
+  /** Sends an end to all replicas, and stores it for those that ask later. `onHeard`: called with the id of each replica that confirms. Does not wait. */
   tell(end: End, onHeard: (replicaId: string) => void): void;
-  /** Calls back for every end that another replica tells. */
+  /** Calls back for every end that another replica sends. */
   listen(listener: (end: End) => void): void;
-  /** Those of these that have ended, as far as it was told in the last `keepSeconds`. Never rejects. */
+  /** Which of these ids have ended within the last `keepSeconds`. Never rejects. */
   find(kind: End["kind"], ids: readonly string[]): Promise<End[]>;
 };
 
@@ -30,10 +30,10 @@ type Options = {
   keyring: Proofs;
   /** This replica's own id. */
   self: string;
-  /** How long a replica that lacks Postgres may still know it. */
+  /** How long a replica without Postgres may still serve from memory. */
   keepSeconds: number;
   onError: (error: Error) => void;
-  /** Told of what nobody of ours wrote. */
+  /** Called for a value that this broker did not write. */
   onRejected: (id: string | null) => void;
 };
 
@@ -41,9 +41,9 @@ type Told = { kind: "told"; end: End; nonce: string };
 type Heard = { kind: "heard"; nonce: string; by: string };
 
 const purpose = "ends";
-/** Longer than any of ours. */
+/** No message of the broker is longer. */
 const mostCharacters = 600;
-/** Messages that are sent again count once; and nobody waits longer for confirmations. */
+/** How many messages are remembered, so that one that is sent again counts once, and how many may wait for confirmations. */
 const mostRemembered = 20_000;
 const mostAwaited = 1000;
 
@@ -57,9 +57,9 @@ export function endKey({ kind, id }: Pick<End, "kind" | "id">): string {
 }
 
 /**
- * Ends in Redis 6.2+ or Valkey: by message, each of which a replica confirms, and kept under a key of its own. Others may write there
- * too, so each carries a proof, and one that comes again changes nothing: who hears of an end asks Postgres, and without Postgres
- * only what was read before the end is dropped. Who can write there can delete: then it is as if Redis were away.
+ * Ends in Redis 6.2+ or Valkey. Each is a message, which replicas confirm, and a key of its own. Others may be able to write there, so each
+ * carries a MAC, and a repeated one changes nothing: a replica that receives an end asks Postgres, and without Postgres drops only what
+ * it read before the end. If somebody deletes the keys, it is as if Redis were away.
  */
 export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds, onError, onRejected }: Options): Ends {
   const channel = endsChannel(redis);
@@ -92,7 +92,7 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
     if (parsed === null) return onRejected(null);
     const judged = keyring.verify(purpose, signedText(parsed.message), parsed.proof);
     if (judged === "forged") return onRejected(null);
-    if (judged === "authentic") receive(parsed); // else a replica with another key: it sees that nobody confirms
+    if (judged === "authentic") receive(parsed); // else another replica sealed it with a key that this one lacks: the sender sees that this replica does not confirm
   });
 
   const keep = async (end: End): Promise<void> => {
@@ -137,7 +137,7 @@ function keptText({ kind, id, atMs }: End): string {
   return JSON.stringify(["kept", kind, id, atMs]);
 }
 
-/** Null: it has not the form of a message; whoever shares this Redis may publish what they like. */
+/** Null: it does not have the form of a message. Anybody who shares this Redis may publish anything. */
 function parseMessage(text: string): { message: Told | Heard; proof: string } | null {
   if (text.length > mostCharacters) return null;
   try {

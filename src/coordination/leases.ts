@@ -4,7 +4,7 @@ import { Cluster } from "ioredis";
 import type { RedisClient } from "./redis.ts";
 
 /**
- * Locks that keep replicas from crowding, and messages that wake who waits. Neither is relied on for correctness: a lock
+ * Leases that keep replicas from asking all at once, and messages that wake waiters. Neither is relied on for correctness: a lease
  * may be lost at any moment and a message may never arrive.
  */
 export type Leases = {
@@ -41,7 +41,7 @@ export function newsChannel(redis: RedisClient): string {
 /** Deletes the lock only while it is still ours: a successor's lock is never freed. */
 const compareAndDelete = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
 
-/** By which replicas know what another one of theirs has written to Redis. */
+/** Signs and checks what replicas write to Redis for each other. */
 export type Proofs = {
   sign(purpose: string, text: string): string;
   verify(purpose: string, text: string, proof: string): "authentic" | "forged" | "unknown_key";
@@ -51,23 +51,23 @@ type Options = {
   redis: RedisClient;
   /** A connection of its own: while it listens it takes no other commands. */
   subscriber: RedisClient;
-  /** Messages carry a proof: a made-up one could end a wait, or cause a refresh. */
+  /** Messages carry a MAC: a forged one could end a wait, or cause a refresh. */
   keyring: Proofs;
-  /** Told of each failure: of the connections, and of what Redis refuses since it is full or read-only. */
+  /** Called for each failure: of the connections, and of writes that Redis refuses because it is full or read-only. */
   onError: (error: Error) => void;
-  /** Told of each answer to what is written: Redis is well. */
+  /** Called for each write that Redis accepts. */
   onTaken: () => void;
-  /** Told of a message that nobody of ours sent. */
+  /** Called for a message that this broker did not send. */
   onRejected: () => void;
 };
 
-/** Written to see whether Redis takes anything, and gone by itself. In a cluster the many lie on all of its nodes. */
+/** Keys that are written to see whether Redis accepts writes. They expire. In a cluster they lie on different nodes. */
 const probeKeys = (redis: RedisClient): string[] =>
   Array.from({ length: redis instanceof Cluster ? 16 : 1 }, (_none, index) => `freshet:ready:${index}`);
 const probeMs = 10_000;
 
 const purpose = "news";
-/** Longer than any of ours. */
+/** No message of the broker is longer. */
 const mostCharacters = 1000;
 /** So that a message that is sent again counts once. */
 const mostRemembered = 20_000;
@@ -87,7 +87,7 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken
     const { news, nonce, proof } = message;
     const judged = keyring.verify(purpose, signedText(news, nonce), proof);
     if (judged === "forged") return onRejected();
-    if (judged === "unknown_key") return; // a replica with another key: who waits for it asks Postgres
+    if (judged === "unknown_key") return; // sealed with a key that this replica lacks: waiters ask Postgres anyway
     if (heard.has(proof)) return;
     heard.add(proof);
     if (heard.size > mostRemembered) heard.delete(heard.values().next().value as string);
@@ -138,7 +138,7 @@ function signedText({ connection, generation, attempt, outcome }: RefreshNews, n
   return JSON.stringify([connection, generation, attempt, outcome, nonce]);
 }
 
-/** Null: it has not the form of a message; whoever shares this Redis may publish what they like. */
+/** Null: it does not have the form of a message. Anybody who shares this Redis may publish anything. */
 function parseMessage(text: string): { news: RefreshNews; nonce: string; proof: string } | null {
   if (text.length > mostCharacters) return null;
   try {

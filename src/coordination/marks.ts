@@ -5,26 +5,26 @@ import type { RedisClient } from "./redis.ts";
 export type Mark = { generation: number; version: number };
 
 /**
- * What Postgres held, remembered outside of it: a row behind its mark has gone back in time with a restored database, and
- * its refresh token has most likely been spent. Never throws: null where the place does not answer.
+ * The newest generation that Postgres had, noted outside of Postgres. A row with an older one comes from a restored database, and its
+ * refresh token has most likely been spent. Never throws: null where the place does not answer.
  */
 export type Marks = {
-  /** Notes what has been COMMITted. A mark never goes down by this. Does not wait. */
+  /** Notes a generation that has been committed. It never lowers a mark. Does not wait. */
   raise(connectionId: string, mark: Mark): void;
-  /** The same for many, and gives those that were higher already. */
+  /** The same for many. Returns the marks that were higher already. */
   compare(marks: ReadonlyMap<string, Mark>): Promise<Map<string, Mark> | null>;
   read(connectionId: string): Promise<Mark | null>;
-  /** The connection was deleted: any row of its id comes from the past. */
+  /** The connection was deleted: a row with its id can only come from a restored database. */
   close(connectionId: string, version: number): void;
 };
 
-/** No row reaches it by refreshing, and there is room above it. */
+/** The mark of a deleted connection: no row reaches it by refreshing, and higher numbers are left. */
 export const deletedGeneration = 2_000_000_000;
 
 const key = "freshet:generations";
 const purpose = "marks";
 
-/** Sets each field that still holds what was read, and returns how many do not. Whatever else has our key is no marks. */
+/** Sets each field that still has the value that was read, and returns how many have not. A key of another type is replaced. */
 const swapAll = `
 local kind = redis.call("type", KEYS[1]).ok
 if kind ~= "hash" and kind ~= "none" then redis.call("del", KEYS[1]) end
@@ -38,12 +38,12 @@ for i = 1, #ARGV, 3 do
 end
 return lost`;
 
-/** Who meets others that raise the same marks looks again; after so often the next comparison has to do. */
+/** How often a replica tries again when others raise the same marks. After that, the next comparison raises them. */
 const mostRounds = 20;
 
 type Proofs = {
   sign(purpose: string, text: string): string;
-  /** `silent`: only another replica can tell. */
+  /** `silent`: only a replica with another key can check it. */
   judge(purpose: string, text: string, proof: string): Promise<"authentic" | "absent" | "silent">;
 };
 
@@ -51,16 +51,16 @@ type Options = {
   redis: RedisClient;
   proofs: Proofs;
   onError: (error: Error) => void;
-  /** Told of a mark that nobody of ours wrote. */
+  /** Called for a mark that this broker did not write. */
   onRejected: (connectionId: string) => void;
 };
 
 type Standing = { bytes: Buffer; mark: Mark | null; isSilent: boolean };
 
 /**
- * Marks in Redis, for all replicas. What Redis forgets is noted anew, and only from then on guarded. Each carries a proof, for a
- * mark that is too high would hold up its connection for good: one without it counts as absent, and is written over. One that
- * only another replica can judge is left as it is. An older mark that is put back is only lower.
+ * Marks in Redis, for all replicas. If Redis loses one, it is noted again, and guards its row only from then on. Each carries a MAC, since
+ * a forged mark that is too high would suspend its connection for good. One without a valid MAC counts as absent and is written over. One that
+ * only a replica with another key can check is left as it is. If somebody puts an older mark back, it is only lower.
  */
 export function createRedisMarks({ redis, proofs, onError, onRejected }: Options): Marks {
   const judge = async (id: string, bytes: Buffer | null): Promise<Standing> => {
@@ -84,7 +84,7 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
     return await Promise.all(ids.map((id, index) => judge(id, found[index] ?? null)));
   };
 
-  /** Raises those that are lower than what comes, and returns what stands above. */
+  /** Raises the marks that are lower than the given ones, and returns those that are higher. */
   const raise = async (marks: ReadonlyMap<string, Mark>, round = 1): Promise<Map<string, Mark>> => {
     const higher = new Map<string, Mark>();
     const swaps: (string | Buffer)[] = [];
@@ -133,8 +133,8 @@ function parse(text: string): { mark: Mark; proof: string } | null {
 type FileMarks = Marks & { end(): void };
 
 /**
- * Marks in a file of this broker's own folder: they guard a deployment of one replica. Without a working disk they guard nothing.
- * They carry no proof: who can write there has the keys beside it, or could run another broker in its place.
+ * Marks in a file in DATA_DIR: they guard a deployment of one replica. Without a working disk they guard nothing. They carry no
+ * MAC: anybody who can write there can also read the keys beside it, or run another broker in its place.
  */
 export function createFileMarks(path: string, onError: (error: Error) => void): FileMarks {
   try {
@@ -146,7 +146,7 @@ export function createFileMarks(path: string, onError: (error: Error) => void): 
 }
 
 function openMarks(file: DatabaseSync, onError: (error: Error) => void): FileMarks {
-  // A mark that a power cut takes away leaves one row unguarded; waiting for the disk at each refresh would cost every one.
+  // A mark that is lost in a power cut leaves one row unguarded. Waiting for the disk would slow down every refresh.
   file.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
   file.exec(
     "CREATE TABLE IF NOT EXISTS marks (id TEXT PRIMARY KEY, generation INTEGER, version INTEGER) WITHOUT ROWID",

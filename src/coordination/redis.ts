@@ -4,13 +4,13 @@ export type RedisClient = Redis | Cluster;
 
 const commandTimeoutMs = 250;
 
-/** No queueing and no resending: a lock that is taken late is worse than none. */
+/** No offline queue and no resending: a lease that is taken too late is worse than none. */
 const options = {
   commandTimeout: commandTimeoutMs,
   connectTimeout: 2000,
   enableOfflineQueue: false,
   autoResendUnfulfilledCommands: false,
-  // Who subscribes does so on every "ready": ioredis's own attempt fails without anybody to hear of it.
+  // Subscribers subscribe on every "ready". When ioredis does it itself, nobody learns that it failed.
   autoResubscribe: false,
   maxRetriesPerRequest: 0,
   retryStrategy: reconnectDelayMs,
@@ -59,7 +59,7 @@ function parseCredentials(text: string): { username?: string; password: string }
   return first === "" ? { password } : { username: decodeURIComponent(first), password };
 }
 
-/** @returns the version that the server tells, such as `Redis 7.0.15`; null: its user may not ask, or it does not answer */
+/** @returns the server's version, such as `Redis 7.0.15`; null: its user may not ask, or it does not answer */
 export async function redisVersion(redis: RedisClient): Promise<{ name: string; version: string } | null> {
   const info = await redis.info("server").catch(() => "");
   const [, valkey] = /^valkey_version:(\S+)/m.exec(info) ?? [];

@@ -15,7 +15,7 @@ export type SpoolPlace = {
   /** Resolves once the record would outlive this process. @throws when the place cannot take it */
   put(entry: SpoolEntry): Promise<void>;
   remove(key: SpoolKey): Promise<void>;
-  /** Everything that waits there, in no order. */
+  /** All records, in no order. */
   list(): Promise<SpoolEntry[]>;
   /** The records of one generation. @throws when the place does not answer */
   find(wanted: WantedSpool): Promise<SpoolEntry[]>;
@@ -32,7 +32,7 @@ export function nameOf({ connectionId, generation, attemptId }: SpoolKey): strin
   return `${connectionId}.${generation}.${attemptId}`;
 }
 
-/** The key that a file is named after; null: it is none of ours, or was never finished. */
+/** The key in a file's name; null: it is not a record, or was never finished. */
 function keyOf(name: string): SpoolKey | null {
   const [, connectionId, generation, attemptId] = namePattern.exec(name) ?? [];
   if (connectionId === undefined || attemptId === undefined) return null;
@@ -40,11 +40,11 @@ function keyOf(name: string): SpoolKey | null {
 }
 
 const prefix = "spool:";
-/** Asked for at once, so that none waits longer than a command may take. */
+/** How many records one command asks for, so that none takes too long. */
 const readBatch = 50;
 const keyPattern = /^spool:([0-9a-f-]{36}):(\d{1,10})$/;
 const recordPattern = /^[A-Za-z0-9+/]+={0,2}$/;
-/** Of one generation: more is a flood that somebody else has written. */
+/** Of one generation. More than that has been written by somebody else. */
 const mostFields = 256;
 const mostKeys = 10_000;
 /** No record is so long, as base64. */
@@ -52,9 +52,9 @@ const mostCharacters = 1_000_000;
 
 /**
  * Records in Redis 6.2+ or Valkey, where every replica finds them: a hash for each generation, with a field for each attempt.
- * Others may write there too: what cannot be a record is passed over, and a flood of fields or keys is read up to a bound. Who
- * can flood could as well delete.
- * @param onRejected told of the connection under whose name something else stands; null: of many
+ * Others may be able to write there: what cannot be a record is skipped, and fields and keys are read up to a limit. Somebody who
+ * can write too many could just as well delete.
+ * @param onRejected called with the connection under whose name something else stands; null: several
  */
 export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: string | null) => void): SpoolPlace {
   const entryOf = (key: string, [attemptId, text]: [string, string]): SpoolEntry[] => {
@@ -67,7 +67,7 @@ export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: 
     return [{ connectionId, generation: Number(generation), attemptId, record }];
   };
 
-  /** The field of `attemptId`, however many there are beside it, and as many others as the bound lets in. */
+  /** The field of `attemptId`, whatever else is there, and as many others as the limit allows. */
   const read = async (key: string, attemptId: string | null): Promise<SpoolEntry[]> => {
     try {
       const [own, [, flat]] = await Promise.all([
@@ -92,11 +92,11 @@ export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: 
     async put({ connectionId, generation, attemptId, record }) {
       const key = redisKeyOf(connectionId, generation);
       const text = Buffer.from(record).toString("base64");
-      // Without an end: a record goes when its answer is stored, and not before.
+      // No expiry: a record is removed when its answer is stored, and not before.
       await redis.hset(key, attemptId, text).catch(async (error: unknown) => {
         if (!isWrongType(error)) throw error;
         onRejected(connectionId);
-        await redis.del(key); // whatever it is, it is no answer
+        await redis.del(key); // a key of another type holds no answer
         await redis.hset(key, attemptId, text);
       });
     },
@@ -128,7 +128,7 @@ function redisKeyOf(connectionId: string, generation: number): string {
   return `${prefix}${connectionId}:${generation}`;
 }
 
-/** The keys of ours on one node, and not many more than the bound; a key may come twice. */
+/** The spools on one node, up to about the limit. A key may come twice. */
 async function scan(node: Redis): Promise<string[]> {
   const keys = new Set<string>();
   let cursor = "0";
@@ -141,15 +141,15 @@ async function scan(node: Redis): Promise<string[]> {
 }
 
 type FileSpool = SpoolPlace & {
-  /** At the start: what a process that has ended left unfinished is finished where it is whole, and else removed. */
+  /** At the start: a file that an earlier process did not finish is renamed if it is whole, and else removed. */
   finishParts(isWhole: (entry: SpoolEntry) => boolean): Promise<void>;
 };
 
 const unfinished = ".part";
 
 /**
- * Records as files of a folder that this process alone holds, readable by its user only. One file each.
- * @param onError told of a file that cannot be read: the others are listed without it
+ * Records as files, one for each, in a folder that only this process uses and only its user can read.
+ * @param onError called for a file that cannot be read; the others are listed without it
  */
 export function createFileSpool(folder: string, onError: (error: unknown) => void): FileSpool {
   const entryOf = async (name: string): Promise<SpoolEntry[]> => {
@@ -158,7 +158,7 @@ export function createFileSpool(folder: string, onError: (error: unknown) => voi
     try {
       return [{ ...key, record: new Uint8Array(await readFile(join(folder, name))) }];
     } catch (error) {
-      if (isMissing(error)) return []; // its answer has just been stored
+      if (isMissing(error)) return []; // another call has just stored its answer and removed it
       throw error;
     }
   };
@@ -176,7 +176,7 @@ export function createFileSpool(folder: string, onError: (error: unknown) => voi
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const path = join(folder, nameOf(entry));
       await writeDurably(`${path}${unfinished}`, entry.record);
-      // Under its name only when it is whole: a start after a crash in between finds no half record.
+      // A file gets its name only when it is whole, so that a start after a crash finds no half record.
       await rename(`${path}${unfinished}`, path);
       await syncFolder(folder);
     },
@@ -190,7 +190,7 @@ export function createFileSpool(folder: string, onError: (error: unknown) => voi
     },
     async finishParts(isWhole) {
       const all = await names().catch((error: unknown): string[] => {
-        onError(error); // what is done with the folder later says so again
+        onError(error); // later uses of the folder fail with the same error
         return [];
       });
       const parts = all.filter((name) => name.endsWith(unfinished));
@@ -224,7 +224,7 @@ async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
   }
 }
 
-/** The name of a new file is durable only when its folder is. */
+/** A new file's name is durable only after its folder has been synced. */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, "r");
   try {

@@ -9,7 +9,7 @@ import { answerUrl, authorizePage, readAuthorizeRequest, refusedPage } from "./a
 const codeSeconds = 60;
 
 export type SandboxOptions = {
-  /** The same on every start, or connected sandbox connections are lost. */
+  /** Must be the same on every start: another key would end connected sandbox connections. */
   signingKey: Uint8Array;
   clientId: string;
   clientSecret: string;
@@ -29,7 +29,7 @@ export async function sandboxRoutes(app: FastifyInstance, options: SandboxOption
   const parts = { signer, families: createFamilies(), redirectUri: options.redirectUri, now: options.now };
   app.removeAllContentTypeParsers();
   await app.register(formbody, { bodyLimit: 32 * 1024 });
-  const given = { ...options, prefix: "" }; // ours is applied already
+  const given = { ...options, prefix: "" }; // the prefix has been applied already
   await app.register(authorizeRoutes, { ...given, signer, issuer: new URL(app.prefix, options.redirectUri).href });
   await app.register(tokenRoutes, { ...given, parts });
 }
@@ -234,7 +234,7 @@ function readBasic(encoded: string): (string | undefined)[] {
   return [id, secret];
 }
 
-/** Digests first: equal lengths for the comparison, whatever was sent. */
+/** Compares digests, so that both sides have the same length. */
 function sameText(one: string, other: string): boolean {
   return timingSafeEqual(sha256(one), sha256(other));
 }
@@ -247,17 +247,17 @@ const largestCount = 10_000;
 
 /** The rotation of refresh tokens, with reuse detection (RFC 9700, section 4.14.2). */
 type Families = {
-  /** Begins one for a code. False: the code was used before, and what came of it dies. */
+  /** Begins a family for a code. False: the code was used before, and its family ends. */
   start(family: string): boolean;
-  /** Spends a refresh token. False: spent before, and the family dies, or dead already. */
+  /** Spends a refresh token. False: it was spent before, which ends its family, or the family has ended already. */
   rotate(family: string, sequence: number): boolean;
   isAlive(family: string): boolean;
   kill(family: string): void;
 };
 
 /**
- * Kept in memory. A family that is unknown, or known at a lower sequence, is taken at the sequence of its token: the token is
- * signed, so an earlier run of this broker, or another replica, has made it.
+ * In memory. A family that is not known, or known at a lower sequence, counts as being at the sequence of its token: the token is
+ * signed, so an earlier run of this broker, or another replica, has issued it.
  */
 function createFamilies(): Families {
   const families = new Map<string, { sequence: number; dead: boolean }>();
@@ -284,7 +284,7 @@ function createFamilies(): Families {
   };
 }
 
-/** What the sandbox's codes and tokens say about themselves, so that it needs no memory to know its own. */
+/** The signed content of the sandbox's codes and tokens. So it recognises them without storing them. */
 const claimsSchema = Type.Object({
   kind: Type.Union([Type.Literal("code"), Type.Literal("access"), Type.Literal("refresh")]),
   /** Everything that came from one consent. */

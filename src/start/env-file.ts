@@ -5,7 +5,7 @@ import { editDistance } from "../text.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** A file of variables. `problems`: what is passed over in it, a line for a person each, never with a value. */
+/** A file of variables. `problems`: one line for a person about each part that is skipped, never with a value. */
 export type EnvFile = { path: string; values: Environment; problems: readonly string[] };
 
 /** A file of variables, as `npm start` reads it. Null: there is none. @throws StartupError naming file and line, never a value */
@@ -23,7 +23,7 @@ export function readEnvFile(path: string): EnvFile | null {
 
 const isFolder = "is a folder, so no variable is read from it: name it otherwise, or make a file of it";
 
-/** A text about variables, with what of them comes from the file. */
+/** Adds to a text about variables which of them come from the file. */
 export function withSource(text: string, file: EnvFile | null): string {
   if (file === null) return text;
   const named = text.match(/^\w+|\b[A-Z][A-Z_]+\b/g) ?? [];
@@ -50,7 +50,7 @@ function decode(path: string, bytes: Buffer): string {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     if (!text.includes("\0")) return text.replaceAll("\r\n", "\n");
   } catch {
-    // Told below.
+    // Reported below.
   }
   throw new StartupError(`${path} must be text in UTF-8; save it anew as UTF-8`);
 }
@@ -58,7 +58,7 @@ function decode(path: string, bytes: Buffer): string {
 const assignment = /^\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=(.*)$/;
 const quotes = ['"', "'", "`"];
 
-/** Line by line: of a line that it does not understand, Node's parser would take the next ones for a part. */
+/** Reads line by line: after a line that it does not understand, Node's parser would take the next lines for a part of it. */
 function parseLines(path: string, text: string): Pick<EnvFile, "values" | "problems"> {
   const values: Record<string, string | undefined> = {};
   const problems: string[] = [];
@@ -73,7 +73,7 @@ function parseLines(path: string, text: string): Pick<EnvFile, "values" | "probl
     }
     const quote = quotes.find((each) => value.trimStart().startsWith(each));
     if (quote === undefined) {
-      // As Compose and shells read it; Node's parser would cut a value off at any #.
+      // As Compose and shells read it. Node's parser would end a value at any #.
       values[name] = value.replace(/\s#.*$/, "").trim();
       continue;
     }
@@ -84,7 +84,7 @@ function parseLines(path: string, text: string): Pick<EnvFile, "values" | "probl
   return { values, problems };
 }
 
-/** @returns the line of the closing quote. What follows a quote that is wrong cannot be told, so it ends the start. */
+/** @returns the line of the closing quote. After a wrong quote nobody can say what is meant, so it ends the start. */
 function endOfQuote(lines: string[], { begun, quote, path }: { begun: number; quote: string; path: string }): number {
   const fail = (problem: string, at: number): never => {
     throw new StartupError(`${path}:${at + 1}: ${problem}`);
@@ -101,14 +101,14 @@ function endOfQuote(lines: string[], { begun, quote, path }: { begun: number; qu
   return at;
 }
 
-/** A variable that is set and that nobody reads, and the one that was most likely meant. */
+/** A variable that is set and not read, and the one that was most likely meant. */
 export type NearMiss = { variable: string; meant: string };
 
 /** The command line's own variables. */
 const ofCommandLine =
   /^FRESHET_(URL|KEY|KEY_FILE|CLIENT_SECRET|PASSWORD|ACCESS_TOKEN|REFRESH_TOKEN|(CREDENTIAL|INPUT)_.*)$/;
 
-/** Names from elsewhere for the same thing, which no spelling leads to. */
+/** Names that other programs use for the same thing. They are spelt too differently to be found as misspellings. */
 const otherNames: Readonly<Record<string, string>> = {
   DB_URL: "DATABASE_URL",
   PG_URL: "DATABASE_URL",
@@ -119,12 +119,12 @@ const otherNames: Readonly<Record<string, string>> = {
   TRUSTED_PROXIES: "TRUST_PROXY",
 };
 
-/** So near to one of ours, and another program's. */
+/** Variables of other programs that look like misspellings of Freshet's. */
 const foreign = new Set(["FTP_PROXY", "ALL_PROXY", "WS_PROXY", "WSS_PROXY"]);
 
 /**
- * Variables that look like one of `known` and are none: another spelling, lower case, with the prefix `FRESHET_`. Those that name one
- * that is set as well say nothing: whoever set that knows its name.
+ * Variables that look like one of `known` and are not: another spelling, lower case, with the prefix `FRESHET_`. One is left out if the
+ * variable that it looks like is set, too: whoever set that knows its name.
  */
 export function findNearMisses(env: Environment, known: readonly string[]): NearMiss[] {
   const names = Object.keys(env).filter((name) => env[name] && !known.includes(name) && !ofCommandLine.test(name));
@@ -157,12 +157,12 @@ function meantBy(variable: string, known: readonly string[]): string | null {
   return near.sort((one, two) => editDistance(plain, one) - editDistance(plain, two))[0] ?? null;
 }
 
-/** Of a short name, every other one is near: HOST, POST and COST. */
+/** Short names are not compared, since too many are similar: HOST, POST and COST. */
 function mostEdits(name: string): number {
   return name.length < 7 ? 0 : name.length < 10 ? 1 : 2;
 }
 
-/** The variable itself, or its other form: its value or the file that holds it. */
+/** The variable itself, or its other form (`NAME` and `NAME_FILE`). */
 function isSet(env: Environment, { meant, variable }: NearMiss): boolean {
   const value = meant.replace(/_FILE$/, "");
   return [value, `${value}_FILE`].some((name) => name !== variable && Boolean(env[name]));

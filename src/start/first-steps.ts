@@ -15,12 +15,12 @@ const starter: Principal = {
   expiresAt: null,
 };
 
-/** What there is to try. `link`: where the sandbox's account is connected; null: it is. `obstacle`: why there is nothing. */
+/** What there is to try. `link`: where to connect the sandbox's account; null: it is connected. `obstacle`: why there is nothing to try. */
 type Sandbox = { link: string | null } | { obstacle: string };
 
 /**
- * Makes sure that there is something to try, and says in plain text how. Never rejects: whoever may write connections and clients can
- * put others in the place of the sandbox's, and the broker serves all the same.
+ * Makes sure that there is something to try, and says in plain text how. Never rejects: if somebody has put another connection or
+ * client in the place of the sandbox's, the broker still serves.
  */
 export async function firstSteps(
   broker: Broker,
@@ -88,7 +88,7 @@ function describeSandbox({ sandbox, keyFile, given, config }: FirstSteps): strin
   ];
 }
 
-/** As a shell in the same folder finds the first of the keys: in its environment, in `.env`, or in the file that was named. */
+/** How a shell in the same folder gets the first of the keys: from its environment, from `.env`, or from a file. */
 export function givenKey({ env, file }: Environment): string {
   const inFile = file?.values["ADMIN_KEY"];
   if (file && inFile) return `$(${findKey(inFile)} ${shellWord(nearPath(file.path))} | tail -n 1)`;
@@ -99,16 +99,16 @@ export function givenKey({ env, file }: Environment): string {
   return keys === keys?.trim() ? "${ADMIN_KEY%%,*}" : `$(printf %s "$ADMIN_KEY" | ${trimmed})`;
 }
 
-/** Takes the one variable out of `.env`, which is not run: only a shell's own file may be. */
+/** Reads one variable from `.env` without running the file as a shell script. */
 function findKey(keys: string): string {
-  // One that stands in the keys is not the one around them.
+  // A quote that is part of the keys is not the quote around them.
   const quotes = ['"', "'", "`"].filter((quote) => !keys.includes(quote)).join("");
   const [begin, equals] = ["^[^[:alnum:]_#]*(export[[:space:]]+)?", "[[:space:]]*=[[:space:]]*"];
   const first = `([^[:space:],${quotes}]+)`;
   return `sed -nE ${shellWord(`s/${begin}ADMIN_KEY${equals}[${quotes}[:space:]]*${first}.*/\\2/p`)}`;
 }
 
-/** Logs are kept and shipped: only a person at a terminal is shown the key itself. */
+/** Logs are stored and sent elsewhere, so only a person at a terminal sees the key itself. */
 function describeKey(keyFile: Broker["adminKeyFile"]): string[] {
   if (keyFile === null) return [];
   const { path, value, isNew } = keyFile;
@@ -116,7 +116,7 @@ function describeKey(keyFile: Broker["adminKeyFile"]): string[] {
   return [`Admin key: in the file ${path}`];
 }
 
-/** As short as it can be from the folder that the broker was started in. */
+/** The path as seen from the folder in which the broker was started, if that is shorter. */
 function nearPath(path: string): string {
   const near = relative(process.cwd(), path);
   return /^(\.\.|-)/.test(near) ? path : near;
@@ -129,7 +129,7 @@ function shellWord(text: string): string {
 
 type Started = { config: Config; given: Environment; log: Pick<Logger, "info" | "warn"> };
 
-/** Nobody waits longer to be told: the broker serves already. */
+/** The last line waits no longer than this: the broker serves already. */
 const patienceMs = 2000;
 
 /** The last line of a start: what serves, and with what. Before it, whether nobody can call. Never rejects. */
@@ -162,7 +162,7 @@ const nobodyMayCall =
   "nobody can administer this broker: ADMIN_KEY is not set, and no key with the ability admin that works is in the database. " +
   "Set ADMIN_KEY to at least 32 characters, such as the output of openssl rand -hex 32, and start again";
 
-/** What cannot be asked has been told as an outage already. */
+/** If Postgres or Redis cannot be asked, the log has reported the outage already. */
 async function answered<Answer>(asked: Promise<Answer>, otherwise: Answer): Promise<Answer> {
   const answer = await withDeadline(
     asked.catch(() => null),
@@ -174,7 +174,7 @@ async function answered<Answer>(asked: Promise<Answer>, otherwise: Answer): Prom
 
 const name = "sandbox";
 
-/** What stands under the name of the sandbox's connection. */
+/** The connection that has the sandbox's name. */
 type FoundConnection = { id: string; provider: string; status: string };
 
 /** What the first steps need of the broker. */
@@ -195,7 +195,7 @@ export async function ensureSandbox(
 ): Promise<FoundConnection> {
   if ((await services.findConnection(name)) === null) {
     await unlessThere(services.createClient({ name, provider: name, ...credentials }));
-    await unlessThere(services.createConnection({ name, provider: name, client: name })); // another replica may be first
+    await unlessThere(services.createConnection({ name, provider: name, client: name })); // another replica may have made it first
   }
   const connection = await services.findConnection(name);
   if (connection === null) throw new BrokerError("conflict", `The connection "${name}" was just deleted.`);

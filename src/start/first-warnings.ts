@@ -4,7 +4,7 @@ import { type Config, configVariables, type Environment, secretVariables } from 
 import { cannotListen } from "../errors.ts";
 import { describeNearMiss, findNearMisses, withSource } from "./env-file.ts";
 
-/** What a start goes on with, though it is most likely not what was meant: a line for the log each, with its variable or the file. */
+/** Settings with which a start goes on although they are most likely a mistake: one line for the log each, with its variable or file. */
 export type FirstWarning = { variable?: string; file?: string; text: string };
 
 /** Node reads this one by itself, once, before the broker runs. */
@@ -37,7 +37,7 @@ const lateCertificates = {
 };
 
 /**
- * Whoever starts a second broker by mistake is told before a database is made for it; the ports themselves are taken later.
+ * Tries the ports before a database is made, so that somebody who starts a second broker by mistake learns it at once. They are taken later.
  * @throws StartupError for a port that cannot be listened on
  */
 export async function requireFreePorts({
@@ -53,7 +53,7 @@ async function requireFreePort(
   variable: "PORT" | "METRICS_PORT",
   address: { host: string; port: number },
 ): Promise<void> {
-  const probe = createServer((socket) => void socket.destroy()); // a connection that is open would keep `close` waiting
+  const probe = createServer((socket) => void socket.destroy()); // an open connection would delay `close`
   try {
     await once(probe.listen(address), "listening");
   } catch (error) {

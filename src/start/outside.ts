@@ -158,7 +158,7 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
     onTaken,
     onRejected: () => alarms.rejected("news", null),
   });
-  redis.on("ready", () => void leases.available()); // an outage ends when it takes what is written
+  redis.on("ready", () => void leases.available()); // an outage ends when Redis accepts writes
   const ends = createRedisEnds({
     redis,
     subscriber,
@@ -170,7 +170,7 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
   });
   let epoch = 0;
   redis.on("ready", () => void (epoch += 1));
-  // So that what waits in its spool is found at once; a Redis that is away must not keep the broker from starting.
+  // So that answers in its spool are found at once. A Redis that is away must not prevent the start.
   await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
   return {
     self,
@@ -203,13 +203,13 @@ function tellingHealth(log: Pick<Logger, "warn" | "info">): DatabaseHealth {
   );
 }
 
-/** Whoever holds the folder is this replica, after a restart as well. */
+/** The replica's id stands in its folder, so that it is the same after a restart. */
 async function replicaId(dataDir: Storage["dataDir"]): Promise<string> {
   const { value } = await dataDir.secret("replica-id", randomUUID);
   return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value) ? value : randomUUID();
 }
 
-/** What only another key opens is whole as far as anybody can tell here. */
+/** A value that is sealed with a key that this replica lacks cannot be checked here, so it counts as whole. */
 function isWhole(vault: TokenVault, entry: SpoolEntry): boolean {
   try {
     vault.openRecord(entry.record, entry);
@@ -227,11 +227,11 @@ function sandboxAddressOf({ sandbox, publicUrl, host, port }: Config) {
   return { publicUrl: `${publicUrl}/sandbox`, localUrl: `http://${local}:${port}/sandbox` };
 }
 
-/** Answers that wait in Redis, for the one start that seals them anew: none may be missed then. */
+/** The answers in Redis, for the one start that seals them anew. That start must miss none. */
 async function openSharedSpool(redisUrl: string | null): Promise<(SpoolPlace & AsyncDisposable) | null> {
   if (redisUrl === null) return null;
   const redis = connectRedis(redisUrl);
-  redis.on("error", () => {}); // said below
+  redis.on("error", () => {}); // reported below
   const ready = new Promise((resolve) => void redis.once("ready", () => resolve(true)));
   if ((await withDeadline(ready, redisPatienceMs, clock)) === null) {
     redis.disconnect();

@@ -5,7 +5,7 @@ import { createOutage } from "../telemetry/outage.ts";
 
 type Watching = { redisUrl: string; log: Pick<Logger, "warn" | "info">; monotonicMs: () => number };
 
-/** Tells when Redis goes, or takes nothing, and when it is back. `stop`: what is closed from now on is closed by us. */
+/** Logs when Redis goes away or refuses writes, and when it is back. `stop`: from now on this process closes the connections itself. */
 export function watchRedis(redis: RedisClient, { redisUrl, log, monotonicMs }: Watching) {
   const isTls = redisUrl.startsWith("rediss");
   const meanwhile = "Freshet serves without it, and goes on trying";
@@ -25,20 +25,20 @@ export function watchRedis(redis: RedisClient, { redisUrl, log, monotonicMs }: W
   redis.on("error", onError);
   redis.on("ready", () => (isTold = true));
   redis.on("close", () => {
-    // One that had served says why with the next attempt.
+    // If Redis had served before, the next attempt to connect says why it is away.
     if (!isTold && !isStopped) outage.trouble(closedAtOnce({ isTls }));
     isTold = false;
   });
   return { onError, onTaken: () => outage.well(), stop: () => void (isStopped = true) };
 }
 
-/** While this process is busy with something else it sees no answer either. */
+/** A busy process sees no answer for a while, too. That is no outage. */
 const slowMomentMs = 1000;
 
 const noSuchDatabase =
   "REDIS_URL ends with the number of a database that this Redis does not have, so database 0 is used: correct the number, or leave it away";
 
-/** @returns what serves, and where; a version that is too old is told */
+/** @returns which server it is, and where; a version that is too old is logged */
 export async function describeRedis(
   redis: RedisClient,
   { redisUrl, isThere, log }: { redisUrl: string; isThere: boolean; log: Pick<Logger, "warn"> },
@@ -51,7 +51,7 @@ export async function describeRedis(
   return `${server === null ? "Redis" : `${server.name} ${server.version}`} at ${hosts}`;
 }
 
-/** What Redis answers, or ioredis says of it, and what to do. */
+/** Errors of Redis and of ioredis, and what to do about them. */
 const troubles: readonly [said: RegExp, why: string][] = [
   [/^WRONGPASS/, "it refuses the user or the password (WRONGPASS); correct them, percent-encoded"],
   [/^NOAUTH/, "it wants a password (NOAUTH); write it into the URL, as redis://:password@host"],
@@ -70,7 +70,7 @@ const troubles: readonly [said: RegExp, why: string][] = [
   [/^Command timed out/, "it does not answer in time; see to it, or correct host and port"],
 ];
 
-/** Says only that the connection is closed; why, another error has said. */
+/** An error that says only that the connection is closed. Another error has said why. */
 const isAftermath =
   /^Stream isn't writeable|^Cluster isn't ready|^Connection is closed|^Reached the max retries|aborted/;
 
@@ -84,7 +84,7 @@ function redisTrouble(error: Error & { lastNodeError?: Error }, { isTls }: { isT
   }
   if (isAftermath.test(message)) return null;
   const known = troubles.find(([said]) => said.test(message));
-  // The first word of an answer is a code; what follows may hold anything.
+  // The first word of an answer is a code. The rest may hold anything, also secrets.
   return known?.[1] ?? `it answers with an error (${/^[A-Z]{3,}\b/.exec(message)?.[0] ?? error.name}); see to its log`;
 }
 
@@ -98,7 +98,7 @@ function closedAtOnce({ isTls }: { isTls: boolean }): string {
 
 const oldest = { major: 6, minor: 2 };
 
-/** @returns what to tell of the version in Redis's INFO; null: it will do, or cannot be told */
+/** @returns a warning about the version in Redis's INFO; null: it is new enough, or not known */
 function tooOldRedis(version: string | null): string | null {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(version ?? "") ?? [];
   if (major === undefined || minor === undefined) return null;

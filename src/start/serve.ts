@@ -12,7 +12,7 @@ import { firstWarnings } from "./first-warnings.ts";
 /** Two interrupts within this are one. */
 const echoMs = 500;
 const recoveryPatienceMs = 5000;
-/** For the disk and Redis to take what is left. */
+/** How long the last answers may take to be spooled to disk and Redis. */
 const lastWordMs = 2000;
 
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
@@ -23,9 +23,9 @@ export async function serve(config: Config, given: Environment): Promise<void> {
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
   await listen(broker, config);
-  // Before it says that it is ready; that this fails or takes long keeps nobody from being served.
+  // Before the replica says that it is ready. If this fails or takes long, callers are served all the same.
   const recovered = broker.core.recover().catch((err: unknown) => {
-    if (!isStorageUnavailable(err)) log.warn({ err }, "recovery at the start failed"); // of an outage it is told once
+    if (!isStorageUnavailable(err)) log.warn({ err }, "recovery at the start failed"); // an outage is logged once, elsewhere
   });
   await withDeadline(recovered, recoveryPatienceMs, systemClock);
   broker.core.sweeper.start();
@@ -35,13 +35,13 @@ export async function serve(config: Config, given: Environment): Promise<void> {
   }
   await tellStart(broker, { config, given, log });
   const signals = listenForSignals();
-  // Through the log's own stream, so that what a person is to read comes last. Nobody waits for it.
+  // Through the log's own stream, so that a person reads it last. Nothing waits for it.
   if (broker.sandbox !== null) void firstSteps(broker, { config, given, log }).then((text) => output.write(text));
   const first = await signals.next();
   await stop(broker, config, { first, signals });
   await closeMetrics();
   log.info("stopped");
-  // After the grace period nothing may keep the process, not even an answer that still waits to be stored.
+  // After the grace period the process ends, even if an answer is still not stored.
   process.exit(0);
 }
 
@@ -75,15 +75,15 @@ function listenForSignals(): Signals {
 type Ending = { first: NodeJS.Signals; signals: Signals };
 
 /**
- * Drains: no new permits at once, and no new readers once a load balancer has had the time to see that it is not ready. What
- * is in flight is awaited, since its answers must be stored. A second signal, or the grace running out, spools what is in memory.
+ * Drains: it takes no new permits at once, and no new readers after a load balancer has had time to see that it is not ready. It waits for
+ * requests in flight, since their answers must be stored. After a second signal, or the grace period, it spools every unstored answer.
  */
 async function stop(broker: Broker, { shutdownGraceSeconds }: Config, { first, signals }: Ending): Promise<void> {
   broker.lifecycle.ready = false;
   broker.core.drain();
   const impatient = signals.next();
   const finish = async () => {
-    // Somebody who presses Ctrl-C has no load balancer.
+    // A process that ends by Ctrl-C has no load balancer in front of it.
     if (first === "SIGTERM") await Promise.race([systemClock.sleep(processTimes.lameDuckMs), impatient]);
     await broker.app.close();
     await broker.core.settled();

@@ -10,7 +10,7 @@ import {
 import { BrokerError } from "../errors.ts";
 import { withoutControls } from "../text.ts";
 
-/** Fields that may be logged. An allow-list: a new field is silent until somebody has thought about it. */
+/** Fields that may be logged. This is an allow-list: a new field is not logged until somebody adds it here. */
 const allowedFields = new Set([
   "reqId",
   "method",
@@ -46,7 +46,7 @@ const allowedFields = new Set([
   "settings",
 ]);
 
-/** JSON lines on stdout, without secrets: only listed fields of plain values, and of errors all but the message. */
+/** JSON lines on stdout, without secrets: only the listed fields, with plain values, and errors without their message. */
 export function createLogger(level: string, destination?: DestinationStream): Logger {
   const options: LoggerOptions = {
     level,
@@ -59,7 +59,7 @@ export function createLogger(level: string, destination?: DestinationStream): Lo
   return filterChildren(destination === undefined ? pino(options) : pino(options, destination));
 }
 
-/** What a child binds is written as it is, whatever the formatters say; so it is filtered before. */
+/** pino writes the bindings of a child logger without the formatters, so they are filtered here. */
 function filterChildren(log: Logger): Logger {
   const child = log.child.bind(log);
   const filtered = (bindings: Bindings, options: ChildLoggerOptions = {}) =>
@@ -77,7 +77,7 @@ function isPlain(value: unknown): boolean {
   return value === null || typeof value !== "object";
 }
 
-/** Where a line has no text, pino would take the error's message for it. */
+/** If a line has no text, pino would use the error's message. */
 function withText(this: Logger, given: Parameters<LogFn>, method: LogFn): void {
   const [first, text] = given as [unknown, string?];
   if (typeof first === "object" && text === undefined) method.apply(this, [first, "no text"]);
@@ -85,8 +85,8 @@ function withText(this: Logger, given: Parameters<LogFn>, method: LogFn): void {
 }
 
 /**
- * Messages are left out: drivers and libraries put values into them. The place in the code is enough to find the cause; where that lies
- * outside, in a network, a disk or a database, no place in the code says more.
+ * Messages are left out, since drivers and libraries put values into them. The place in the code is enough to find the cause; if the cause lies
+ * in a network, a disk or a database, the code of the error says it.
  */
 function describeError(error: unknown): object {
   if (!(error instanceof Error)) return { name: typeof error };
@@ -98,7 +98,7 @@ function describeError(error: unknown): object {
   return { ...told, stack: frames.slice(0, 12).join("\n") };
 }
 
-/** What Node's system calls, SQLite and Redis's client fail with, and what callers are told. */
+/** Error codes of Node's system calls, SQLite and the Redis client, and the codes that callers get. */
 function liesOutside(error: Error): boolean {
   return error instanceof BrokerError || "syscall" in error || "errstr" in error || outsideNames.has(error.name);
 }
@@ -108,10 +108,10 @@ const outsideNames = new Set(["ReplyError", "MaxRetriesPerRequestError", "AbortE
 /** Where lines for a person go. */
 type Terminal = { write(text: string): unknown };
 
-/** Fields that stand in the text, or say nothing to a person. */
+/** Fields that are in the text already, or that do not help a person. */
 const left = new Set(["level", "time", "msg", "reqId", "settings"]);
 
-/** Writes the log's JSON lines as text, for a person at a terminal; what is no such line goes as it is. */
+/** Writes the log's JSON lines as text, for a person at a terminal. Other lines stay as they are. */
 export function plainLines(terminal: Terminal): Terminal {
   return { write: (line) => terminal.write(readLine(line) ?? line) };
 }
@@ -126,7 +126,7 @@ function readLine(line: string): string | null {
       )
       .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
     const level = fields["level"] === "info" ? "" : `${String(fields["level"])}: `;
-    return `${withoutControls([`${level}${text}`, ...more].join(" "))}\n`; // one line: values may come from outside
+    return `${withoutControls([`${level}${text}`, ...more].join(" "))}\n`; // on one line, since values may come from outside
   } catch {
     return null;
   }

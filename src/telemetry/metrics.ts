@@ -110,7 +110,7 @@ export function measurePermits(
   readAges: () => Promise<{ count: number; oldestSeconds: number }>,
 ): void {
   let reading: Promise<{ count: number; oldestSeconds: number } | null> | null = null;
-  // Without Postgres the last figures stand: a scrape must not fail for it.
+  // Without Postgres the last figures stay: a scrape must not fail.
   const read = () => (reading ??= readAges().catch(() => null)).finally(() => (reading = null));
   const measure = (name: string, help: string, figure: "count" | "oldestSeconds") =>
     new Gauge({
@@ -147,7 +147,7 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
       metrics.refreshSeconds.observe({ provider }, seconds);
       if (failure.class !== "client_rejected") {
         const told = { connection, provider, code: failure.code, status: failure.status, replay, seconds };
-        // That limits hold is what they are for, and they may hold back thousands.
+        // Requests that limits do not admit are normal, and there may be thousands of them.
         if (failure.code === "limit_reached") log.debug(told, "held back by the provider's limits");
         else log.warn(told, "refresh failed");
       } else if (client !== null && !clientsInTrouble.has(client.id)) {
@@ -210,7 +210,7 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
 const quietMs = 60_000;
 const mostRemembered = 10_000;
 
-/** Counts each, and writes one line of log for the same thing in a minute: whoever writes garbage does not fill the log. */
+/** Counts each, and logs the same thing once a minute, so that somebody who writes garbage does not fill the log. */
 export function createAlarms(metrics: Metrics, log: Logger, monotonicMs: () => number): Alarms {
   const toldAtMs = new Map<string, number>();
   const counted = new WeakSet<object>();
@@ -223,7 +223,7 @@ export function createAlarms(metrics: Metrics, log: Logger, monotonicMs: () => n
   };
   return {
     unreadable(error) {
-      if (counted.has(error)) return; // the same one, on its way up
+      if (counted.has(error)) return; // the same error, counted when it was thrown
       counted.add(error);
       metrics.unreadableSecrets.inc();
       const { place, keyId, reason, context } = error;

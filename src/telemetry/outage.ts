@@ -1,8 +1,8 @@
 import type { Logger } from "pino";
 
-/** Something outside that may be away: what is wrong with it, and that it is well again. Both may be said as often as one likes. */
+/** A service outside that may be away. `trouble` and `well` may be called any number of times. */
 export type Outage = {
-  /** @param doubtMs so long it may have been a slow moment of this process, and is not told */
+  /** @param doubtMs an outage shorter than this is not logged: this process may just have been slow */
   trouble(why: string, doubtMs?: number): void;
   well(): void;
 };
@@ -22,9 +22,9 @@ type Options = {
 
 const fields = { Redis: "redis", Postgres: "database", DATA_DIR: "place" } as const;
 
-/** One line when it goes or the cause is a new one, at most one a minute for each cause, and one when it is back. */
+/** Logs one line when it goes away or the cause changes, at most one a minute for each cause, and one when it is back. */
 export function createOutage({ log, monotonicMs, name, meanwhile }: Options): Outage {
-  /** When each cause was told. There are few: they stand in tables, and hold no values. */
+  /** When each cause was logged. There are few causes: they come from tables and hold no values. */
   const toldMs = new Map<string, number>();
   let lastMs = -Infinity;
   let sinceMs: number | null = null;
