@@ -98,8 +98,6 @@ export const refreshTimes = durations({
   orphanClaimSeconds: 10,
   /** When a new connection that needs no person is due. Usually whoever makes it fetches its first token before. */
   firstTrySeconds: 60,
-  /** An access token that is over when it is issued is not asked for again before this. */
-  deadOnArrivalSeconds: 30,
   /** How often it is noted in the row that not even a request could be made, as long as the reason is the same. */
   unpreparedNoteSeconds: 60,
 
