@@ -4,15 +4,16 @@ import { publicName } from "./chain-name.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";
-import { createConsentCalls } from "./consent/calls.ts";
-import { createConsentService } from "./consent/consent-service.ts";
-import { createConsentContext } from "./consent/context.ts";
+import { createHandedCodes } from "./consent/handed-code.ts";
+import { createContextOf, createLinks } from "./consent/links.ts";
+import { createOutcomes } from "./consent/outcome.ts";
+import { createRoundTrip } from "./consent/round-trip.ts";
 import { isStorageUnavailable, UnreadableSecretError, whyNotOnDisk } from "./errors.ts";
 import { buildApp } from "./http/app.ts";
 import { wrongKeysPerMinute } from "./http/auth.ts";
 import { createConsentLimits, createMinuteLimit } from "./http/limits.ts";
 import { createClientService } from "./services/clients.ts";
-import { createConnectionService } from "./services/connections.ts";
+import { type ConnectionService, createConnectionService } from "./services/connections.ts";
 import { createKeyService } from "./services/keys.ts";
 import { createPeers, noPeers, type Peers } from "./services/peers.ts";
 import { createRecoveryService } from "./services/recovery.ts";
@@ -153,7 +154,7 @@ function openCore(parts: CoreParts): TokenCore {
 }
 
 function createRegistry(config: Config, parts: Providers & Storage & TokenCore & { peers: Peers; log: Logger }) {
-  const { log, database, secrets, connections: records } = parts;
+  const { log, database, secrets } = parts;
   const connections = createConnectionService({
     ...parts,
     randomBytes,
@@ -163,29 +164,11 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore &
         "a deleted connection could not be revoked at its provider, where its grant goes on; revoke it there",
       ),
   });
-  const consent = createConsentService({
-    ...createConsentContext({ ...parts, records, publicUrl: config.publicUrl }),
-    links: parts.links,
-    requests: createAuthorizationRequests(database.prisma),
-    attempts: createConsentAttempts(database.prisma),
-    clock,
-    nowMs: parts.nowMs,
-    ticketKeys: parts.keyring,
-    vault: parts.vault,
-    devices: parts.devices,
-    publicUrl: config.publicUrl,
-    organisation: config.organisation,
-    returnOrigins: config.returnOrigins,
-    openRequestsPerLink: config.linkOpenRequests,
-    random: { bytes: randomBytes, uuid: randomUUID },
-    formKeys: parts.keyring,
-  });
   const keyTable = createApiKeys(database, parts.vault);
   return {
     connections,
     keyTable,
-    consent,
-    consentCalls: createConsentCalls({ consent, connections, devices: parts.devices, decide: parts.establish.decide }),
+    consent: createConsent(config, { ...parts, registry: connections }),
     recovery: createRecoveryService({ ...parts, keys: keyTable }),
     clients: createClientService(parts),
     keys: createKeyService({
@@ -197,6 +180,50 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore &
       randomBytes,
     }),
   };
+}
+
+type ConsentNeeds = Providers & Storage & TokenCore & { registry: ConnectionService };
+
+/** The parts of a consent, each with what it needs of the others. */
+function createConsent(config: Config, parts: ConsentNeeds) {
+  const { database, keyring, vault, catalog, rows, accounts, links: linkRows, connections: records, registry } = parts;
+  const { establish, devices, sender, limits, nowMs } = parts;
+  const { publicUrl, organisation, returnOrigins, linkOpenRequests: openRequestsPerLink } = config;
+  const attempts = createConsentAttempts(database.prisma);
+  const requests = createAuthorizationRequests(database.prisma);
+  const contextOf = createContextOf({ catalog, discovery: parts.discovery, vault, publicUrl });
+  const common = { linkRows, records, establish, ticketKeys: keyring, formKeys: keyring, nowMs, clock };
+  const links = createLinks({
+    ...common,
+    connections: registry,
+    rows,
+    devices,
+    contextOf,
+    organisation,
+    publicUrl,
+    returnOrigins,
+    randomBytes,
+  });
+  const outcomes = createOutcomes({ ...common, links, attempts, accounts, catalog });
+  const roundTrip = createRoundTrip({
+    ...common,
+    links,
+    outcomes,
+    requests,
+    attempts,
+    rows,
+    contextOf,
+    devices,
+    sender,
+    limits,
+    catalog,
+    vault,
+    publicUrl,
+    openRequestsPerLink,
+    random: { bytes: randomBytes, uuid: randomUUID },
+  });
+  const ofCodes = { links, outcomes, attempts, connections: registry, accounts, organisation };
+  return { links, outcomes, roundTrip, handedCodes: createHandedCodes({ ...common, ...ofCodes }) };
 }
 
 function sandboxOptions({ publicUrl }: Config, keyring: Keyring) {

@@ -1,15 +1,113 @@
 import { createHash, hkdfSync } from "node:crypto";
-import { withDeadline } from "../clock.ts";
-import { BrokerError } from "../errors.ts";
-import type { ConsentLinkRow, LinkKey } from "../store/consents.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
+import { type ConnectionGrant, fixedClientId, type ProviderDefinition } from "../providers/format/definition.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import {
+  buildAuthorizationUrl,
+  type CodeDestination,
+  codeDestinationOf,
+  createNonce,
+  createPkce,
+  expectedIssuer,
+  redirectUriOf,
+} from "../providers/oauth/authorization-request.ts";
+import type { Discovery } from "../providers/oauth/discovery.ts";
+import type { ConnectionService } from "../services/connections.ts";
+import type { Principal } from "../services/principal.ts";
+import type { ConnectionRecord, Connections } from "../store/connections.ts";
+import type { ConsentLinkRow, ConsentLinks, LinkKey } from "../store/consents.ts";
+import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
 import { readableLine, readableName } from "../text.ts";
+import type { DeviceCode, Devices } from "../tokens/devices.ts";
+import { openClientSecrets } from "../tokens/request.ts";
+import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring } from "../vault/keyring.ts";
-import type { ConsentParts } from "./consent-service.ts";
-import type { AuthorizationContext, ExchangeCode, ExchangedCode } from "./context.ts";
-import type { Ending } from "./outcome.ts";
+import type { TokenVault } from "../vault/vault.ts";
 import { ConsentError, type ConsentProblem, type ConsentSubject } from "./problem.ts";
 
-const accountMs = 2000;
+/** What a consent needs to know of a connection. */
+export type AuthorizationContext = {
+  connectionId: string;
+  connectionName: string;
+  definition: ProviderDefinition;
+  clientId: string;
+  /** Opens the client's secret, for callbacks that are signed with it, and the one before as long as that may count. */
+  clientSecrets: () => readonly string[];
+  /** Those of connection and client together. */
+  inputs: Record<string, string>;
+  scopes: string[];
+  disabled: boolean;
+  /** How its tokens are got: by a code, or by a user code that is typed in elsewhere. */
+  grant: string;
+  /** Who it is connected as; null: nobody, or nobody knows. */
+  account: string | null;
+  /** It is connected without a refresh token: the access ends with its first token. */
+  endsSoon: boolean;
+  /** Where the provider sends the browser back to. */
+  redirectUri: string;
+  destination: CodeDestination;
+};
+
+export type ContextOf = ReturnType<typeof createContextOf>;
+
+type ContextDeps = {
+  catalog: Pick<Catalog, "get">;
+  discovery: Pick<Discovery, "complete">;
+  vault: Pick<TokenVault, "connections" | "clients" | "openClientSecret">;
+  publicUrl: string;
+};
+
+/**
+ * Reads a connection and its client as a consent sees them. Both must be as this broker has written them.
+ * @throws BrokerError `conflict` (its provider's definition, or its client, is gone), `unreadable_secret`
+ */
+export function createContextOf({ catalog, discovery, vault, publicUrl }: ContextDeps) {
+  return async ({ row, client }: RowWithClient): Promise<AuthorizationContext> => {
+    vault.connections.check(row);
+    const known = catalog.get(row.provider);
+    if (known === undefined) {
+      throw new BrokerError("conflict", `This broker has no definition of the provider "${row.provider}" any more.`);
+    }
+    if (client !== null) vault.clients.check(client);
+    const clientId = client?.clientId ?? fixedClientId(known, row.grant as ConnectionGrant);
+    if (clientId === null) throw new BrokerError("conflict", "This connection has no client.");
+    const destination = codeDestinationOf(row, client);
+    const { inputs } = destination;
+    return {
+      connectionId: row.id,
+      connectionName: row.name,
+      definition: await discovery.complete(known, { client: { id: clientId }, inputs }),
+      clientId,
+      clientSecrets: () => (client === null ? [] : openClientSecrets(vault, client)),
+      inputs,
+      scopes: row.scopes,
+      disabled: row.status === "disabled",
+      grant: row.grant,
+      account: readableName(row.accountLabel ?? row.account),
+      endsSoon: endsWithItsToken(row),
+      redirectUri: redirectUriOf(publicUrl, {
+        provider: row.provider,
+        client: client?.ownRedirectUri ? client.name : null,
+      }),
+      destination,
+    };
+  };
+}
+
+/** What the consent page asks. `manual` is the address to copy a code from, where the link is for that. */
+export type ConsentQuestion = {
+  connectionName: string;
+  providerName: string;
+  /** What the account is connected for, in the words of whoever made the link. */
+  purpose: string | null;
+  clientId: string;
+  scopes: { scope: string; words: string | null }[];
+  expiresAt: Date;
+  csrf: string;
+  manual: { authorizationUrl: string } | null;
+  /** The code to type in at the provider, where this browser has begun so. */
+  device: DeviceCode | null;
+};
 
 /** A form that a browser sent. */
 export type ConsentForm = BrowserAtLink & { csrf: string };
@@ -18,16 +116,122 @@ export type OpenedLink = { key: LinkKey; row: ConsentLinkRow; context: Authoriza
 /** What the forms of a link's page depend on. */
 export type LinkPage = { row: Pick<ConsentLinkRow, "manual" | "purpose">; context: AuthorizationContext };
 
-/** The row of a link and what it is for, if this browser may go on with it. Changes nothing. */
-export async function openLink(parts: ConsentParts, { link, browser }: BrowserAtLink): Promise<OpenedLink> {
-  const key = parseLinkToken(link);
-  const row = key && (await parts.links.find(key));
-  if (!key || !row) throw new ConsentError("unknown_link");
-  const problem = whyClosed(row, browser);
-  if (problem !== null) throw new ConsentError(problem, null, await subjectOf(parts, row.connectionId));
-  const context = await parts.loadContext(row.connectionId);
-  if (context.disabled) throw new ConsentError("connection_disabled", null, { subject: named(context) });
-  return { key, row, context };
+export type Links = ReturnType<typeof createLinks>;
+
+type LinkDeps = {
+  linkRows: ConsentLinks;
+  rows: Pick<TokenRows, "readWithClient">;
+  records: Pick<Connections, "addEvent">;
+  connections: Pick<ConnectionService, "getToUse">;
+  devices: Pick<Devices, "pending">;
+  contextOf: ContextOf;
+  formKeys: FormKeys;
+  organisation: Organisation;
+  /** An origin, without a trailing slash. */
+  publicUrl: string;
+  returnOrigins: readonly string[];
+  randomBytes: RandomBytes;
+};
+
+/** Who asks, as the pages say it. */
+export type Organisation = { name: string | null; contact: string | null };
+
+/**
+ * Consent links, from the one who makes them to the browser that goes on with one: docs/internals/consent.md, "A link". What a person meets
+ * throws ConsentError; what ops ask for, BrokerError.
+ */
+export function createLinks(deps: LinkDeps) {
+  const { linkRows, rows, contextOf, formKeys, organisation } = deps;
+
+  const contextById = async (connectionId: string): Promise<AuthorizationContext> => {
+    const read = await rows.readWithClient(connectionId);
+    if (read === null) throw connectionNotFound("");
+    return await contextOf(read);
+  };
+
+  /** Only names: a link that is over is shown without them, too. */
+  const subjectOf = async (connectionId: string): Promise<{ subject?: ConsentSubject }> => {
+    const context = await contextById(connectionId).catch(() => null);
+    return context === null ? {} : { subject: named(context) };
+  };
+
+  /** The row of a link and what it is for, if this browser may go on with it. Changes nothing. */
+  const open = async ({ link, browser }: BrowserAtLink): Promise<OpenedLink> => {
+    const key = parseLinkToken(link);
+    const row = key && (await linkRows.find(key));
+    if (!key || !row) throw new ConsentError("unknown_link");
+    const problem = whyClosed(row, browser);
+    if (problem !== null) throw new ConsentError(problem, null, await subjectOf(row.connectionId));
+    const context = await contextById(row.connectionId);
+    if (context.disabled) throw new ConsentError("connection_disabled", null, { subject: named(context) });
+    return { key, row, context };
+  };
+
+  return {
+    contextById,
+    open,
+
+    /**
+     * A new link for a connection.
+     * @throws BrokerError `connection_not_found`, `invalid_request`, `grant_not_applicable`, `connection_disabled`
+     */
+    async create(principal: Principal, name: string, request: LinkRequest) {
+      const record = await deps.connections.getToUse(principal, name);
+      requireConsentGrant(record);
+      const connectionId = record.id;
+      checkLinkRequest(request, await contextById(connectionId), deps.returnOrigins);
+      const { returnTo = null, manual = false } = request;
+      const purpose = request.purpose?.trim() ?? null;
+      const { id, secretHash, token } = createLinkToken(deps.randomBytes);
+      const expiresInSeconds = request.expiresInSeconds ?? defaultLinkSeconds;
+      const createdBy = principal.keyId;
+      const row = { id, secretHash, connectionId, createdBy, returnTo, manual, purpose, expiresInSeconds };
+      const { expiresAt } = await linkRows.insert(row);
+      const detail = { link: id, created_by: createdBy, expires_at: expiresAt.toISOString() };
+      await deps.records.addEvent(connectionId, "consent_link_created", detail);
+      return { id, url: `${deps.publicUrl}/connect/${token}`, expiresAt };
+    },
+
+    /** What to ask the person. Changes nothing. */
+    async describe(at: BrowserAtLink): Promise<ConsentQuestion> {
+      const opened = await open(at);
+      const { row, context } = opened;
+      const { connectionName, clientId, definition } = context;
+      const form = { ...at, csrf: csrfToken(formKeys, formOf(deps, at, opened)) };
+      const device = context.grant === "device_code" ? await deps.devices.pending(row.connectionId) : null;
+      return {
+        connectionName,
+        clientId,
+        providerName: definition.name,
+        purpose: row.purpose,
+        scopes: scopesInWords(context),
+        expiresAt: row.expiresAt,
+        csrf: form.csrf,
+        manual: row.manual ? { authorizationUrl: copiedCodeRequest(deps, opened, form).authorizationUrl } : null,
+        device: device?.linkId === row.id ? device : null,
+      };
+    },
+
+    /** The same as `open` for a form that was sent, which also makes the link this browser's own. */
+    async claim(form: ConsentForm): Promise<OpenedLink> {
+      const opened = await open(form);
+      if (!csrfMatches(formKeys, formOf({ organisation }, form, opened), form.csrf)) {
+        throw new ConsentError("stale_form", null, { subject: named(opened.context) });
+      }
+      if (await linkRows.claim(opened.key, sha256(form.browser))) return opened;
+      const now = await linkRows.find(opened.key);
+      const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // deleted since it was opened
+      throw new ConsentError(problem, null, { subject: named(opened.context) });
+    },
+  };
+}
+
+/** @throws BrokerError `grant_not_applicable` for a connection that no person connects */
+export function requireConsentGrant({ grant, name }: Pick<ConnectionRecord, "grant" | "name">): void {
+  if (grant === "authorization_code" || grant === "device_code") return;
+  throw new BrokerError("grant_not_applicable", `A ${grant} connection is not connected by consent.`, {
+    connection: name,
+  });
 }
 
 /**
@@ -35,7 +239,7 @@ export async function openLink(parts: ConsentParts, { link, browser }: BrowserAt
  * form stale: what was read is what is agreed to, and a code that was asked for at one server never goes to another.
  */
 export function formOf(
-  { organisation }: Pick<ConsentParts, "organisation">,
+  { organisation }: { organisation: Organisation },
   { browser, link }: BrowserAtLink,
   { row, context }: LinkPage,
 ): BrowserAtLink {
@@ -46,66 +250,30 @@ export function formOf(
 }
 
 /** The scopes as the page shows them; `words` null: its definition has none for that one. */
-export function scopesInWords({ scopes, definition }: AuthorizationContext): { scope: string; words: string | null }[] {
+function scopesInWords({ scopes, definition }: AuthorizationContext): { scope: string; words: string | null }[] {
   const { scopeDescriptions } = definition;
   const wordsFor = (scope: string) => (Object.hasOwn(scopeDescriptions, scope) ? scopeDescriptions[scope] : undefined);
   return scopes.map((scope) => ({ scope, words: wordsFor(scope) ?? null }));
 }
 
-/** The same for a form, which also makes the link this browser's own. */
-export async function claimLink(parts: ConsentParts, form: ConsentForm): Promise<OpenedLink> {
-  const opened = await openLink(parts, form);
-  if (!csrfMatches(parts.formKeys, formOf(parts, form, opened), form.csrf)) {
-    throw new ConsentError("stale_form", null, { subject: named(opened.context) });
-  }
-  if (await parts.links.claim(opened.key, sha256(form.browser))) return opened;
-  const now = await parts.links.find(opened.key);
-  const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // deleted since it was opened
-  throw new ConsentError(problem, null, { subject: named(opened.context) });
-}
-
-/** Exchanges a code, one at a time for a link: it is used from here on, unless the exchange fails or the person is asked. */
-export async function exchangeForLink(
-  { links, exchangeCode }: ConsentParts,
-  linkId: string,
-  given: Parameters<ExchangeCode>[0],
-): Promise<ExchangedCode> {
-  if (!(await links.reserve(linkId))) throw new ConsentError("used_link");
-  try {
-    const exchanged = await exchangeCode(given);
-    if (exchanged.held !== null) await links.release(linkId);
-    return exchanged;
-  } catch (error) {
-    // With the database away the link stays used: a new one can be made, a code cannot be sent twice.
-    await links.release(linkId).catch(() => undefined);
-    throw error;
-  }
-}
-
-/** What came of an exchange: connected as whom, or a question. */
-export async function endingOf(
-  { loadContext, clock }: ConsentParts,
-  context: AuthorizationContext,
-  { held, endsSoon }: ExchangedCode,
-): Promise<Ending> {
-  const subject = named(context);
-  if (held !== null) {
-    const { attemptId, account, label } = held;
-    return {
-      ...subject,
-      outcome: "other_account",
-      held: attemptId,
-      was: context.account,
-      is: readableName(label ?? account),
-    };
-  }
-  // Only a name: what is connected stays so, whoever is away now.
-  const now = await withDeadline(
-    loadContext(context.connectionId).catch(() => null),
-    accountMs,
-    clock,
-  );
-  return { ...subject, outcome: "connected", account: now?.account ?? null, endsSoon };
+/** Where a person gets a code to copy. The same for a form as for its POST, since a GET stores nothing: all of it is derived. */
+export function copiedCodeRequest(
+  { formKeys, organisation }: Pick<LinkDeps, "formKeys" | "organisation">,
+  opened: LinkPage,
+  form: ConsentForm,
+) {
+  const { context } = opened;
+  const { definition, clientId, inputs, scopes } = context;
+  const { manualRedirectUri: redirectUri } = requireManualCode(definition);
+  const { browser, link } = formOf({ organisation }, form, opened);
+  const derived = (purpose: string) => derivedBytes(formKeys, purpose, { browser, link, csrf: form.csrf });
+  const pkce = createPkce({ definition, randomBytes: derived("verifier") });
+  const nonce = createNonce({ definition, scopes, randomBytes: derived("nonce") });
+  const state = derived("state")(32).toString("base64url");
+  const values = { client: { id: clientId }, inputs, redirectUri: redirectUri ?? undefined };
+  const authorizationUrl = buildAuthorizationUrl({ definition, values, state, nonce, codeChallenge: pkce, scopes });
+  const issuer = expectedIssuer(definition, values);
+  return { authorizationUrl, state, nonce, codeVerifier: pkce?.verifier ?? null, redirectUri, issuer };
 }
 
 function whyClosed({ used, expired, claimedBy }: ConsentLinkRow, browser: string): ConsentProblem | null {
@@ -119,30 +287,21 @@ export function named({ connectionName, definition }: AuthorizationContext): Con
   return { connectionName, providerName: definition.name };
 }
 
-/** Only names: a link that is over is told of without them, too. */
-async function subjectOf({ loadContext }: ConsentParts, connectionId: string): Promise<{ subject?: ConsentSubject }> {
-  const context = await loadContext(connectionId).catch(() => null);
-  return context === null ? {} : { subject: named(context) };
-}
-
-export const defaultLinkSeconds = 3600;
+const defaultLinkSeconds = 3600;
 const longestLinkSeconds = 7 * 24 * 3600;
 const longestPurpose = 200;
 
 /** What ops ask for when they make a link. Absent: the default. */
 export type LinkRequest = {
-  connectionId: string;
   expiresInSeconds?: number | undefined;
   returnTo?: string | null | undefined;
   manual?: boolean | undefined;
   /** What the person is asked for, shown to them as it is. */
   purpose?: string | null | undefined;
-  /** Who asked: the name of a key, for the history. */
-  createdBy: string;
 };
 
 /** @throws BrokerError `invalid_request` naming the field and what is allowed, or why this connection takes no consent */
-export function checkLinkRequest(
+function checkLinkRequest(
   request: LinkRequest,
   { definition, disabled, connectionName, grant }: AuthorizationContext,
   returnOrigins: readonly string[],
@@ -274,11 +433,7 @@ export function csrfMatches(keys: FormKeys, at: BrowserAtLink, given: string): b
  * Bytes that only this broker can make and that are the same at every look at one form: for what a GET shows but must not
  * store. They come from the key that made the form's token, so that its POST finds them again after a rotation.
  */
-export function derivedBytes(
-  keys: FormKeys,
-  purpose: string,
-  { browser, link, csrf }: BrowserAtLink & { csrf: string },
-) {
+function derivedBytes(keys: FormKeys, purpose: string, { browser, link, csrf }: BrowserAtLink & { csrf: string }) {
   const key = keys.deriveWith(csrf, "consent forms");
   return (size: number) => Buffer.from(hkdfSync("sha256", key, link, JSON.stringify([purpose, browser]), size));
 }

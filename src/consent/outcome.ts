@@ -1,10 +1,24 @@
-import { withDeadline } from "../clock.ts";
+import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
-import type { Attempt, NotedAttempt } from "../store/consents.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
+import type { AccountRows } from "../store/accounts.ts";
+import type { Connections } from "../store/connections.ts";
+import type { Attempt, ConsentAttempts, ConsentLinks, NotedAttempt } from "../store/consents.ts";
+import { readableName } from "../text.ts";
+import type { Authorized, Establish } from "../tokens/connect.ts";
+import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
-import type { ConsentAnswer, ConsentParts } from "./consent-service.ts";
-import type { AuthorizationContext } from "./context.ts";
-import { csrfMatches, csrfToken, named, sha256 } from "./links.ts";
+import {
+  type AuthorizationContext,
+  type BrowserAtLink,
+  csrfMatches,
+  csrfToken,
+  type FormKeys,
+  type Links,
+  named,
+  parseLinkToken,
+  sha256,
+} from "./links.ts";
 import { ConsentError, type ConsentProblem, type ConsentSubject, toConsentError } from "./problem.ts";
 
 const noteMs = 2000;
@@ -12,124 +26,217 @@ const waitMs = 10_000;
 const firstLookMs = 100;
 const longestLookMs = 1000;
 
-/**
- * Does what an attempt is about, once, and gives the ticket of the page that tells how it ended. A problem is an ending like
- * others. What nobody expected is noted as one, too, and thrown.
- */
-export async function conclude(
-  parts: ConsentParts,
-  { attempt, connectionId }: { attempt: Attempt; connectionId: string },
-  work: (context: AuthorizationContext) => Promise<Ending>,
-): Promise<string> {
-  let subject: ConsentSubject | null = null;
-  try {
-    const context = await parts.loadContext(connectionId);
-    subject = named(context);
-    return await note(parts, attempt, await work(context));
-  } catch (error) {
-    const known = toConsentError(error);
-    const { problem, detail, retryAfterSeconds } = known ?? new ConsentError("internal_error");
-    await recordProblem(parts, connectionId, problem);
-    const againAtMs = retryAfterSeconds === null ? null : parts.nowMs() + retryAfterSeconds * 1000;
-    const ticket = await note(parts, attempt, { outcome: "problem", problem, detail, subject, againAtMs });
-    if (known === null) throw error;
+const linkMs = 2000;
+
+/** What the page of an attempt shows when nothing went wrong: a denial is an answer too. */
+export type ConsentAnswer =
+  | (Extract<Ending, { outcome: "connected" | "denied" | "kept" }> & { returnTo: string | null })
+  | (Extract<Ending, { outcome: "other_account" }> & { csrf: string })
+  | { outcome: "working" };
+
+export type Outcomes = ReturnType<typeof createOutcomes>;
+
+type OutcomeDeps = TicketDeps & {
+  attempts: ConsentAttempts;
+  linkRows: Pick<ConsentLinks, "find" | "returnTo" | "reserve">;
+  records: Pick<Connections, "addEvent">;
+  accounts: Pick<AccountRows, "findHeld">;
+  establish: Pick<Establish, "decide">;
+  catalog: Pick<Catalog, "get">;
+  links: Pick<Links, "contextById">;
+  formKeys: FormKeys;
+  clock: Pick<Clock, "monotonicMs" | "sleep">;
+};
+
+/** How attempts end, and how whoever comes back learns it: docs/internals/consent.md, "An attempt" and "Another account". */
+export function createOutcomes(deps: OutcomeDeps) {
+  const { attempts, linkRows, records, accounts, establish, catalog, links, formKeys, clock } = deps;
+
+  /** Seals an ending and notes it for whoever comes again. With Postgres away the ticket alone tells. */
+  const note = async (attempt: Attempt, ending: Ending): Promise<string> => {
+    const ticket = sealTicket(deps, attempt, ending);
+    const noted = attempts.end(attempt, ticket).catch(() => undefined);
+    await withDeadline(noted, noteMs, clock);
     return ticket;
+  };
+
+  /** A line of the history is no reason for a page to fail, or to come late. */
+  const recordProblem = async (connectionId: string, problem: ConsentProblem): Promise<void> => {
+    const error = problem === "invalid_state" ? "changed_meanwhile" : problem;
+    const recorded = records.addEvent(connectionId, "consent_failed", { error }).catch(() => undefined);
+    await withDeadline(recorded, noteMs, clock);
+  };
+
+  /**
+   * Whoever comes while an attempt is under way waits for it, wherever it runs; after a while they are told that it is. The same
+   * page tells when it can end no more.
+   */
+  const awaitEnding = async (
+    attempt: NotedAttempt,
+    /** A ticket that is known already: a newer one is waited for. */
+    known: string | null = null,
+  ): Promise<string> => {
+    const deadlineMs = clock.monotonicMs() + waitMs;
+    for (let lookMs = firstLookMs, { ticket, isOverdue } = attempt; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
+      if (ticket !== null && ticket !== known) return ticket;
+      if (isOverdue || clock.monotonicMs() >= deadlineMs) break;
+      await clock.sleep(lookMs);
+      ({ ticket, isOverdue } = (await attempts.find(attempt.attemptHash)) ?? gone);
+    }
+    if (known !== null) throw new ConsentError("already_answered");
+    return sealTicket(deps, attempt, { outcome: "working" });
+  };
+
+  /**
+   * The ticket that tells of the same attempt what this one cannot know yet; null: there is none.
+   * @throws ConsentError `interrupted` where there will be none
+   */
+  const newerTicket = async ({ ticket, browser }: AtTicket): Promise<string | null> => {
+    const { attempt, ending } = openTicket(deps, { ticket, browser });
+    const noted = (await attempts.find(attempt.attemptHash)) ?? gone;
+    if (noted.isOverdue && ending.outcome === "working") throw new ConsentError("interrupted");
+    if (noted.ticket === null || noted.ticket === ticket) return null;
+    const newer = openTicket(deps, { ticket: noted.ticket, browser });
+    // Tickets lie in a table that others may write: one of another attempt counts as none.
+    return Buffer.from(newer.attempt.attemptHash).equals(attempt.attemptHash) ? noted.ticket : null;
+  };
+
+  /** From the link and not from the ticket: an address is followed from where it was checked. With Postgres away there is none. */
+  const returnToOf = async (linkId: string): Promise<string | null> =>
+    await withDeadline(
+      linkRows.returnTo(linkId).catch(() => null),
+      linkMs,
+      clock,
+    );
+
+  /** The question with the names as they are now; null: nothing waits for its answer any more. */
+  const askedNow = async (question: Question): Promise<(Question & { isAccepted: boolean }) | null> => {
+    const unconfirmed = await accounts.findHeld({ attemptId: question.held });
+    if (unconfirmed === null) return null;
+    const context = await links.contextById(unconfirmed.connectionId);
+    const is = readableName(unconfirmed.accountLabel ?? unconfirmed.account);
+    return { ...question, ...named(context), was: context.account, is, isAccepted: unconfirmed.accepted };
+  };
+
+  return {
+    awaitEnding,
+
+    /**
+     * Does what an attempt is about, once, and gives the ticket of the page that tells how it ended. A problem is an ending like
+     * others. What nobody expected is noted as one, too, and thrown.
+     */
+    async conclude(
+      { attempt, context }: { attempt: Attempt; context: AuthorizationContext },
+      work: () => Promise<Ending>,
+    ): Promise<string> {
+      try {
+        return await note(attempt, await work());
+      } catch (error) {
+        const known = toConsentError(error);
+        const { problem, detail, retryAfterSeconds } = known ?? new ConsentError("internal_error");
+        await recordProblem(context.connectionId, problem);
+        const againAtMs = retryAfterSeconds === null ? null : deps.nowMs() + retryAfterSeconds * 1000;
+        const subject = named(context);
+        const ticket = await note(attempt, { outcome: "problem", problem, detail, subject, againAtMs });
+        if (known === null) throw error;
+        return ticket;
+      }
+    },
+
+    /**
+     * What the page of a ticket shows; `moved`: a newer ticket tells it. As often as its browser asks. Changes nothing.
+     * @throws ConsentError for an attempt that ended badly, too
+     */
+    async showEnding(
+      at: AtTicket,
+    ): Promise<{ kind: "moved"; ticket: string } | { kind: "page"; answer: ConsentAnswer }> {
+      const { attempt, ending } = openTicket(deps, at);
+      if (ending.outcome === "problem") throw toError(ending, deps.nowMs());
+      if (ending.outcome === "working" || ending.outcome === "other_account") {
+        const newer = await newerTicket(at);
+        if (newer !== null) return { kind: "moved", ticket: newer };
+      }
+      if (ending.outcome === "working") return { kind: "page", answer: ending };
+      if (ending.outcome === "other_account") {
+        const asked = await askedNow(ending);
+        if (asked === null) throw new ConsentError("already_answered", null, { subject: ending });
+        const csrf = csrfToken(formKeys, formOf({ ticket: at.ticket, browser: at.browser ?? "", asked }));
+        return { kind: "page", answer: { ...asked, csrf } };
+      }
+      return { kind: "page", answer: { ...ending, returnTo: await returnToOf(attempt.linkId) } };
+    },
+
+    /** A person's decision on another account (docs/internals/consent.md, "Another account"); the ticket of the page that tells what it did. */
+    async decideAccount(form: AccountForm): Promise<string> {
+      const { attempt, ending } = openTicket(deps, form);
+      if (ending.outcome !== "other_account") throw new ConsentError("stale_form");
+      const answered = await newerTicket(form);
+      if (answered !== null) return answered;
+      const asked = await askedNow(ending);
+      // A yes is final, and to say it again changes nothing: by then the names may be the new ones.
+      const isOpen = asked !== null && !asked.isAccepted;
+      if (isOpen && !csrfMatches(formKeys, formOf({ ...form, asked }), form.csrf)) {
+        throw new ConsentError("stale_form", null, { subject: asked });
+      }
+      const row = await establish.decide({ attemptId: ending.held }, form.accepted).catch((error: unknown) => {
+        if (error instanceof BrokerError && error.code === "not_found") return null;
+        throw error;
+      });
+      // Pressed twice: the first one is under way, or has just been.
+      if (row === null) return await awaitEnding({ ...attempt, ticket: null, isOverdue: false }, form.ticket);
+      const subject = { connectionName: row.name, providerName: catalog.get(row.provider)?.name ?? row.provider };
+      if (!form.accepted) return await note(attempt, { outcome: "kept", ...subject });
+      // What was decided must not look as if it had failed: a link that stays open is this browser's.
+      await linkRows.reserve(attempt.linkId).catch(() => false);
+      const account = readableName(row.accountLabel ?? row.account);
+      return await note(attempt, { outcome: "connected", ...subject, account, endsSoon: endsWithItsToken(row) });
+    },
+
+    /**
+     * The ticket of what came of the user code that this browser was shown; null: nothing has. Where a code is typed in elsewhere,
+     * no callback tells the browser that has claimed the link.
+     */
+    async outcomeOfCode({ link, browser }: BrowserAtLink): Promise<string | null> {
+      const key = parseLinkToken(link);
+      const row = key && (await linkRows.find(key));
+      if (!row?.claimedBy || !Buffer.from(row.claimedBy).equals(sha256(browser))) return null;
+      const context = await links.contextById(row.connectionId);
+      if (context.grant !== "device_code") return null;
+      const { account, endsSoon } = context;
+      const subject = named(context);
+      const attempt = { browserHash: sha256(browser), linkId: row.id };
+      if (row.used) {
+        const connected = { ...attempt, attemptHash: sha256(`user code ${row.id}`) };
+        return sealTicket(deps, connected, { ...subject, outcome: "connected", account, endsSoon });
+      }
+      const { connectionId, id: linkId } = row;
+      const unconfirmed = row.expired ? null : await accounts.findHeld({ connectionId, linkId });
+      if (unconfirmed === null) return null;
+      const { attemptId } = unconfirmed;
+      const is = readableName(unconfirmed.accountLabel ?? unconfirmed.account);
+      const asked = { ...subject, outcome: "other_account", held: attemptId, was: account, is } as const;
+      return sealTicket(deps, { ...attempt, attemptHash: sha256(`user code ${attemptId}`) }, asked);
+    },
+  };
+}
+
+/** What came of a code: connected as whom, or a question about another account. */
+export function endingOf(context: AuthorizationContext, authorized: Authorized): Ending {
+  const subject = named(context);
+  const { row } = authorized;
+  if (authorized.kind === "held") {
+    const { attemptId, account, label } = authorized.held;
+    const is = readableName(label ?? account);
+    return { ...subject, outcome: "other_account", held: attemptId, was: context.account, is };
   }
+  const account = readableName(row.accountLabel ?? row.account);
+  return { ...subject, outcome: "connected", account, endsSoon: endsWithItsToken(row) };
 }
 
-/** A line of the history is no reason for a page to fail, or to come late. */
-async function recordProblem(parts: ConsentParts, connectionId: string, problem: ConsentProblem): Promise<void> {
-  const error = problem === "invalid_state" ? "changed_meanwhile" : problem;
-  const recorded = parts
-    .recordEvent({ connectionId, type: "consent_failed", detail: { error } })
-    .catch(() => undefined);
-  await withDeadline(recorded, noteMs, parts.clock);
-}
-
-/** Seals an ending and notes it for whoever comes again. With Postgres away the ticket alone tells. */
-async function note(parts: ConsentParts, attempt: Attempt, ending: Ending): Promise<string> {
-  const ticket = sealTicket(parts, attempt, ending);
-  const noted = parts.attempts.end(attempt, ticket).catch(() => undefined);
-  await withDeadline(noted, noteMs, parts.clock);
-  return ticket;
-}
-
-/**
- * Whoever comes while an attempt is under way waits for it, wherever it runs; after a while they are told that it is. The same
- * page tells when it can end no more.
- */
-export async function awaitEnding(
-  parts: ConsentParts,
-  attempt: NotedAttempt,
-  /** A ticket that is known already: a newer one is waited for. */
-  known: string | null = null,
-): Promise<string> {
-  const { attempts, clock } = parts;
-  const deadlineMs = clock.monotonicMs() + waitMs;
-  for (let lookMs = firstLookMs, { ticket, isOverdue } = attempt; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
-    if (ticket !== null && ticket !== known) return ticket;
-    if (isOverdue || clock.monotonicMs() >= deadlineMs) break;
-    await clock.sleep(lookMs);
-    ({ ticket, isOverdue } = (await attempts.find(attempt.attemptHash)) ?? gone);
-  }
-  if (known !== null) throw new ConsentError("already_answered");
-  return sealTicket(parts, attempt, { outcome: "working" });
-}
+type AtTicket = { ticket: string; browser: string | null };
 
 /** Of an attempt that is noted no more: its time is over, or its link is deleted. */
 const gone: Pick<NotedAttempt, "ticket" | "isOverdue"> = { ticket: null, isOverdue: true };
-
-/**
- * The ticket that tells of the same attempt what this one cannot know yet; null: there is none.
- * @throws ConsentError `interrupted` where there will be none
- */
-async function newerTicket(
-  parts: ConsentParts,
-  { ticket, browser }: { ticket: string; browser: string | null },
-): Promise<string | null> {
-  const { attempt, ending } = openTicket(parts, { ticket, browser });
-  const noted = (await parts.attempts.find(attempt.attemptHash)) ?? gone;
-  if (noted.isOverdue && ending.outcome === "working") throw new ConsentError("interrupted");
-  if (noted.ticket === null || noted.ticket === ticket) return null;
-  const newer = openTicket(parts, { ticket: noted.ticket, browser });
-  // Tickets lie in a table that others may write: one of another attempt counts as none.
-  return Buffer.from(newer.attempt.attemptHash).equals(attempt.attemptHash) ? noted.ticket : null;
-}
-
-const linkMs = 2000;
-
-/**
- * What the page of a ticket shows; `moved`: a newer ticket tells it. As often as its browser asks. Changes nothing.
- * @throws ConsentError for an attempt that ended badly, too
- */
-export async function showEnding(
-  parts: ConsentParts,
-  at: { ticket: string; browser: string | null },
-): Promise<{ kind: "moved"; ticket: string } | { kind: "page"; answer: ConsentAnswer }> {
-  const { attempt, ending } = openTicket(parts, at);
-  if (ending.outcome === "problem") throw toError(ending, parts.nowMs());
-  if (ending.outcome === "working" || ending.outcome === "other_account") {
-    const newer = await newerTicket(parts, at);
-    if (newer !== null) return { kind: "moved", ticket: newer };
-  }
-  if (ending.outcome === "working") return { kind: "page", answer: ending };
-  if (ending.outcome === "other_account") {
-    const asked = await askedNow(parts, ending);
-    if (asked === null) throw new ConsentError("already_answered", null, { subject: ending });
-    const csrf = accountCsrf(parts, { ticket: at.ticket, browser: at.browser ?? "", asked });
-    return { kind: "page", answer: { ...asked, csrf } };
-  }
-  return { kind: "page", answer: { ...ending, returnTo: await returnToOf(parts, attempt.linkId) } };
-}
-
-/** From the link and not from the ticket: an address is followed from where it was checked. With Postgres away there is none. */
-async function returnToOf({ links, clock }: ConsentParts, linkId: string): Promise<string | null> {
-  return await withDeadline(
-    links.returnTo(linkId).catch(() => null),
-    linkMs,
-    clock,
-  );
-}
 
 function toError(
   { problem, detail, subject, againAtMs = null }: Extract<Ending, { outcome: "problem" }>,
@@ -156,48 +263,6 @@ const formOf = ({ ticket, browser, asked }: Asked) => {
   return { browser, link: `account ${JSON.stringify([ticket, connectionName, providerName, held, was, is])}` };
 };
 
-/** The hidden field of the form that asks which account it is to be. */
-function accountCsrf({ formKeys }: Pick<ConsentParts, "formKeys">, at: Asked) {
-  return csrfToken(formKeys, formOf(at));
-}
-
-/** The question with the names as they are now; null: nothing waits for its answer any more. */
-async function askedNow(
-  { findHeld, loadContext }: Pick<ConsentParts, "findHeld" | "loadContext">,
-  question: Question,
-): Promise<(Question & { isAccepted: boolean }) | null> {
-  const held = await findHeld({ attemptId: question.held });
-  if (held === null) return null;
-  const context = await loadContext(held.connectionId);
-  const { account: was } = context;
-  return { ...question, ...named(context), was, is: held.label, isAccepted: held.accepted };
-}
-
-/** A person's word on another account (docs/internals/consent.md, "Another account"); the ticket of the page that tells what it did. */
-export async function decideAccount(parts: ConsentParts, form: AccountForm): Promise<string> {
-  const { attempt, ending } = openTicket(parts, form);
-  if (ending.outcome !== "other_account") throw new ConsentError("stale_form");
-  const answered = await newerTicket(parts, form);
-  if (answered !== null) return answered;
-  const asked = await askedNow(parts, ending);
-  // A yes is final, and to say it again changes nothing: by then the names may be the new ones.
-  const isOpen = asked !== null && !asked.isAccepted;
-  if (isOpen && !csrfMatches(parts.formKeys, formOf({ ...form, asked }), form.csrf)) {
-    throw new ConsentError("stale_form", null, { subject: asked });
-  }
-  const decided = await parts.decideAccount(ending.held, form.accepted).catch((error: unknown) => {
-    if (error instanceof BrokerError && error.code === "not_found") return null;
-    throw error;
-  });
-  // Pressed twice: the first one is under way, or has just been.
-  if (decided === null) return await awaitEnding(parts, { ...attempt, ticket: null, isOverdue: false }, form.ticket);
-  const { connectionName, providerName, account, endsSoon } = decided;
-  if (!form.accepted) return await note(parts, attempt, { outcome: "kept", connectionName, providerName });
-  // What was decided must not look as if it had failed: a link that stays open is this browser's.
-  await parts.links.reserve(attempt.linkId).catch(() => false);
-  return await note(parts, attempt, { outcome: "connected", connectionName, providerName, account, endsSoon });
-}
-
 /** How an attempt ended, as its page tells it. */
 export type Ending =
   /** `account`: who it is connected as; null: nobody knows. `endsSoon`: no refresh token came, it ends with its first token. */
@@ -213,7 +278,7 @@ export type Ending =
       againAtMs?: number | null;
     });
 
-export type TicketParts = {
+type TicketDeps = {
   ticketKeys: Pick<Keyring, "seal" | "open">;
   /** By Postgres's clock, as far as this process knows it. */
   nowMs: () => number;
@@ -228,7 +293,7 @@ const askedSeconds = 3600;
 const place: Place = { table: "consent_attempts", row: "ticket", column: "ticket", revision: 0 };
 
 /** How an attempt ended, sealed for the address of its page. Nothing is stored: it holds while Postgres is away. */
-export function sealTicket({ ticketKeys, nowMs }: TicketParts, attempt: Attempt, ending: Ending): string {
+export function sealTicket({ ticketKeys, nowMs }: TicketDeps, attempt: Attempt, ending: Ending): string {
   const seconds = ending.outcome === "other_account" ? askedSeconds : shownSeconds;
   const sealed: Sealed = {
     attempt: Buffer.from(attempt.attemptHash).toString("base64url"),
@@ -245,7 +310,7 @@ export function sealTicket({ ticketKeys, nowMs }: TicketParts, attempt: Attempt,
  * @throws ConsentError `invalid_ticket` for what is no ticket of ours, `wrong_browser`, `expired_page`
  */
 export function openTicket(
-  { ticketKeys, nowMs }: TicketParts,
+  { ticketKeys, nowMs }: TicketDeps,
   { ticket, browser }: { ticket: string; browser: string | null },
 ): { attempt: Attempt; ending: Ending } {
   const sealed = unseal(ticketKeys, ticket);
@@ -264,7 +329,7 @@ export function isBrowserOf({ browserHash }: Pick<Attempt, "browserHash">, brows
   return browser !== null && Buffer.from(browserHash).equals(sha256(browser));
 }
 
-function unseal(keys: TicketParts["ticketKeys"], ticket: string): Sealed {
+function unseal(keys: TicketDeps["ticketKeys"], ticket: string): Sealed {
   try {
     return JSON.parse(keys.open(Buffer.from(ticket, "base64url"), place)) as Sealed; // ours, or it would not open
   } catch {

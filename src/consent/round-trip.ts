@@ -1,7 +1,11 @@
-import { BrokerError } from "../errors.ts";
+import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
+import type { TemplateValues } from "../providers/format/template.ts";
+import type { Catalog } from "../providers/load/catalog.ts";
 import {
+  type AuthorizationRequest,
   buildAuthorizationUrl,
+  buildPushedRequest,
   type CodeDestination,
   createNonce,
   createPkce,
@@ -11,15 +15,26 @@ import {
   isSameCodeDestination,
   judgeIssuer,
   readCallback,
+  readPushedAnswer,
   redirectUriOf,
 } from "../providers/oauth/authorization-request.ts";
-import type { NotedAttempt, WaitingRequest } from "../store/consents.ts";
+import type { Connections } from "../store/connections.ts";
+import type {
+  AuthorizationRequests,
+  ConsentAttempts,
+  ConsentLinks,
+  NotedAttempt,
+  WaitingRequest,
+} from "../store/consents.ts";
+import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
+import type { Authorized, CodeExchange, Establish } from "../tokens/connect.ts";
+import type { Devices } from "../tokens/devices.ts";
+import type { LimitKeeper } from "../tokens/limits.ts";
+import { askedInVain, type Sender } from "../tokens/request.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import type { ConsentParts } from "./consent-service.ts";
-import type { AuthorizationContext } from "./context.ts";
-import { claimLink, type ConsentForm, endingOf, exchangeForLink, named, type OpenedLink, sha256 } from "./links.ts";
-import { awaitEnding, conclude, type Ending, isBrowserOf, sealTicket } from "./outcome.ts";
+import { type AuthorizationContext, type ConsentForm, type ContextOf, type Links, named, sha256 } from "./links.ts";
+import { type Ending, endingOf, isBrowserOf, type Outcomes, sealTicket } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
 
 const stateSeconds = 600;
@@ -37,136 +52,225 @@ export type CallbackRequest = {
 /** Where the person goes on: at the provider, or here, with a code to type in there. */
 export type Onward = { kind: "redirect"; authorizationUrl: string } | { kind: "device" };
 
-/** Claims the link and makes the way to the provider (RFC 6749, section 4.1.1; RFC 7636, section 4.3; RFC 8628, section 3.1). */
-export async function begin(parts: ConsentParts, form: ConsentForm): Promise<Onward> {
-  const { row, context } = await claimLink(parts, form);
-  if (row.manual) throw new ConsentError("malformed", "The code is missing.");
-  if (context.grant === "device_code") {
-    await parts.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
-    return { kind: "device" };
-  }
-  return { kind: "redirect", authorizationUrl: await beginRoundTrip(parts, form, { row, context }) };
+export type RoundTrip = ReturnType<typeof createRoundTrip>;
+
+type RoundTripDeps = PostedDeps & {
+  links: Pick<Links, "claim">;
+  outcomes: Pick<Outcomes, "awaitEnding" | "conclude">;
+  requests: AuthorizationRequests;
+  attempts: Pick<ConsentAttempts, "find">;
+  linkRows: Pick<ConsentLinks, "release">;
+  rows: Pick<TokenRows, "readWithClient">;
+  records: Pick<Connections, "addEvent">;
+  contextOf: ContextOf;
+  establish: Pick<Establish, "exchangeCode">;
+  devices: Pick<Devices, "begin">;
+  sender: Pick<Sender, "prepare" | "ask">;
+  limits: Pick<LimitKeeper, "beside">;
+  catalog: Pick<Catalog, "get">;
+  vault: Pick<TokenVault, "sealRequest" | "openRequest">;
+  /** An origin, without a trailing slash. */
+  publicUrl: string;
+  /** Authorization requests of one link that may wait for their callback at a time. */
+  openRequestsPerLink: number;
+  random: { bytes: (size: number) => Uint8Array; uuid: () => string };
+};
+
+/** From a link's form to the provider, and from its callback to the ending: docs/internals/consent.md, "A state". */
+export function createRoundTrip(deps: RoundTripDeps) {
+  const { links, outcomes, requests, attempts, records, catalog, vault, random, publicUrl } = deps;
+
+  /** Sends an authorization request ahead of the person (RFC 9126); the address to go to. */
+  const pushRequest = async (
+    { connectionId, definition }: AuthorizationContext,
+    request: Omit<AuthorizationRequest, "definition">,
+  ): Promise<string> => {
+    const read = await deps.rows.readWithClient(connectionId);
+    if (read === null) throw connectionNotFound("");
+    const prepared = await deps.sender.prepare(read.row, read.client);
+    const { redirectUri } = request.values;
+    const build = (values: TemplateValues) =>
+      buildPushedRequest({ ...request, definition, values: { ...values, redirectUri } });
+    const asked = await deps.sender.ask(prepared, {
+      request: definition.authorization?.pushed ?? null,
+      build,
+      sends: deps.limits.beside(prepared),
+    });
+    if (asked?.ok === false) throw askedInVain("The provider does not take the authorization request", asked);
+    return readPushedAnswer({ definition, values: request.values, body: asked?.body });
+  };
+
+  /** Once for a request, of which a link has few: whoever has made it up may come with it again and again. */
+  const recordUnproven = async ({ id, bound: { connectionId } }: FoundRequest, answer: Refusal): Promise<void> => {
+    if (!(await requests.noteError(id))) return;
+    const received = answer.kind === "denied" ? "access_denied" : answer.error;
+    await records.addEvent(connectionId, "consent_failed", { error: "issuer_missing", said: received });
+  };
+
+  /** The request of a state, in the right browser and at its own redirect URI. Changes nothing. */
+  const findRequest = async ({ provider, client, query, browser }: CallbackRequest): Promise<Found> => {
+    const { state } = query;
+    const unknown = () => readLostError(catalog.get(provider), query) ?? new ConsentError("invalid_state");
+    if (typeof state !== "string" || state === "") throw unknown();
+    const stateHash = sha256(state);
+    const row = await requests.find(stateHash);
+    if (row === null) {
+      const attempt = await attempts.find(stateHash);
+      if (attempt === null) throw unknown();
+      if (!isBrowserOf(attempt, browser)) throw new ConsentError("wrong_browser");
+      return { attempt, request: null };
+    }
+    const bound = openBound(vault, row, stateHash);
+    if (bound === null) throw unknown();
+    const { linkId } = bound;
+    const attempt = {
+      attemptHash: stateHash,
+      browserHash: sha256(browser ?? ""),
+      linkId,
+      ticket: null,
+      isOverdue: false,
+    };
+    if (bound.browserHash !== hex(attempt.browserHash)) throw new ConsentError("wrong_browser");
+    if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
+    return { attempt, request: { id: row.id, bound, connection: row.connection } };
+  };
+
+  return {
+    /** Claims the link and makes the way to the provider (RFC 6749, section 4.1.1; RFC 7636, section 4.3; RFC 8628, section 3.1). */
+    async begin(form: ConsentForm): Promise<Onward> {
+      // 1. The link becomes this browser's.
+      const { row, context } = await links.claim(form);
+      if (row.manual) throw new ConsentError("malformed", "The code is missing.");
+      if (context.grant === "device_code") {
+        await deps.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
+        return { kind: "device" };
+      }
+      // 2. The authorization request, with what only this browser's callback can repeat.
+      const { definition, clientId, inputs, scopes, redirectUri, destination } = context;
+      const pkce = createPkce({ definition, randomBytes: random.bytes });
+      const nonce = createNonce({ definition, scopes, randomBytes: random.bytes });
+      const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
+      const values = { client: { id: clientId }, inputs, redirectUri };
+      const request = { values, state, nonce, codeChallenge: pkce, scopes };
+      const authorizationUrl = definition.authorization?.pushed
+        ? await pushRequest(context, request)
+        : buildAuthorizationUrl({ definition, ...request });
+      // 3. What the callback is compared with is stored before the person leaves.
+      const id = random.uuid();
+      const [stateHash, browserHash] = [sha256(state), sha256(form.browser)];
+      const { connectionId, id: linkId } = row;
+      const bound = sealBound(vault, id, {
+        stateHash: hex(stateHash),
+        connectionId,
+        linkId,
+        browserHash: hex(browserHash),
+        redirectUri,
+        codeVerifier: pkce?.verifier ?? null,
+        nonce,
+        issuer: expectedIssuer(definition, values),
+        destination,
+      });
+      const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: stateSeconds };
+      const retryAfterSeconds = await requests.insert({
+        ...plain,
+        request: bound,
+        mostOpen: deps.openRequestsPerLink,
+      });
+      if (retryAfterSeconds !== null) throw new ConsentError("too_many_requests", null, { retryAfterSeconds });
+      return { kind: "redirect", authorizationUrl };
+    },
+
+    /**
+     * The callback (RFC 6749, section 4.1.2; RFC 9207): judged by what was bound when the person was sent away; then the state is
+     * consumed, and the code exchanged at once. The ticket of the page that tells how it ended; to the same browser with the same
+     * state again and again.
+     */
+    async complete(given: CallbackRequest): Promise<string> {
+      // 1. The request of this state, with its connection and client: read once, for all steps up to the exchange.
+      const { attempt, request } = await findRequest(given);
+      if (request === null) return await outcomes.awaitEnding(attempt);
+      const { id, bound } = request;
+      const context = await deps.contextOf(request.connection);
+      // 2. Whose answer it is, and what it says.
+      const answer = readAnswer(context, { query: given.query, issuer: bound.issuer });
+      // Shown, and ends nothing: the state goes on waiting for the answer of the server that was asked.
+      if (answer.kind !== "code" && !answer.isProven) {
+        await recordUnproven(request, answer);
+        return sealTicket(deps, attempt, endingOfRefusal(context, answer));
+      }
+      // 3. The state is consumed, by one callback, and with it the link, where a code is to be exchanged for it.
+      const problem = answer.kind === "code" ? whyNotExchanged(context, bound) : null;
+      const usesLink = answer.kind === "code" && problem === null;
+      const consumed = await requests.consume(id, { usesLink });
+      if (consumed === null) return await outcomes.awaitEnding(attempt);
+      return await outcomes.conclude({ attempt, context }, async () => {
+        if (answer.kind !== "code") return await refuse(deps, context, answer);
+        if (problem !== null) throw problem;
+        if (!consumed.wasLinkFree) throw new ConsentError("used_link");
+        // 4. The exchange. It reads connection and client again: what was changed since step 1 is found before the code leaves.
+        const { connectionId, linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
+        const { code, captured } = answer;
+        const idToken = { nonce, issuer: issuer.issuer };
+        const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken };
+        const authorized = await exchangeForLink(deps, linkId, { ...exchange, cannotWait: true });
+        // 5. Connected, or a question: the exchange has compared the account and stored the grant.
+        return endingOf(context, authorized);
+      });
+    },
+
+    /** Whether a provider's answer may come as a POST. */
+    takesPost: (provider: string) => catalog.get(provider)?.authorization?.responseMode === "form_post",
+
+    /**
+     * Seals an answer that another site posted (OAuth 2.0 Form Post Response Mode). Such a request carries no Lax cookie, so nobody
+     * knows yet whose it is: it consumes nothing, and our own page sends it on, with the cookie.
+     */
+    sealPosted({ path, fields }: PostedAt & { fields: Fields }): string {
+      const sealed: Sealed = { path, fields, expiresMs: deps.nowMs() + seconds * 1000 };
+      return Buffer.from(deps.ticketKeys.seal(JSON.stringify(sealed), place)).toString("base64url");
+    },
+
+    /** The fields again, where they came in and within a minute. @throws ConsentError `stale_form` */
+    openPosted({ path, sealed }: PostedAt & { sealed: string }): Fields {
+      const posted = unseal(deps.ticketKeys, sealed);
+      if (posted === null || posted.path !== path || posted.expiresMs <= deps.nowMs()) {
+        throw new ConsentError("stale_form");
+      }
+      return posted.fields;
+    },
+  };
 }
 
-async function beginRoundTrip(
-  parts: ConsentParts,
-  form: ConsentForm,
-  { row, context }: Pick<OpenedLink, "row" | "context">,
-): Promise<string> {
-  const { random, vault } = parts;
-  const { definition, clientId, inputs, scopes, redirectUri, destination } = context;
-  const pkce = createPkce({ definition, randomBytes: random.bytes });
-  const nonce = createNonce({ definition, scopes, randomBytes: random.bytes });
-  const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
-  const values = { client: { id: clientId }, inputs, redirectUri };
-  const request = { values, state, nonce, codeChallenge: pkce, scopes };
-  const authorizationUrl = definition.authorization?.pushed
-    ? await parts.pushRequest(context, request)
-    : buildAuthorizationUrl({ definition, ...request });
-  const id = random.uuid();
-  const [stateHash, browserHash] = [sha256(state), sha256(form.browser)];
-  const { connectionId, id: linkId } = row;
-  const bound = sealBound(vault, id, {
-    stateHash: hex(stateHash),
-    connectionId,
-    linkId,
-    browserHash: hex(browserHash),
-    redirectUri,
-    codeVerifier: pkce?.verifier ?? null,
-    nonce,
-    issuer: expectedIssuer(definition, values),
-    destination,
-  });
-  const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: stateSeconds };
-  const retryAfterSeconds = await parts.requests.insert({
-    ...plain,
-    request: bound,
-    mostOpen: parts.openRequestsPerLink,
-  });
-  if (retryAfterSeconds !== null) throw new ConsentError("too_many_requests", null, { retryAfterSeconds });
-  return authorizationUrl;
+type FoundRequest = { id: string; bound: BoundRequest; connection: RowWithClient };
+
+/** `request` null: the state has come back before. */
+type Found = { attempt: NotedAttempt; request: FoundRequest | null };
+
+/** Why a code is not exchanged, as the connection was read with its request; null: it is. */
+function whyNotExchanged(context: AuthorizationContext, { destination }: BoundRequest): ConsentError | null {
+  if (context.disabled) return new ConsentError("connection_disabled");
+  if (isSameCodeDestination(destination, context.destination)) return null;
+  return new ConsentError("invalid_state", "The client or the inputs of this connection were changed meanwhile.");
 }
 
 /**
- * The callback (RFC 6749, section 4.1.2; RFC 9207): judged by what was bound when the person was sent away; then the state is
- * consumed, and the code exchanged at once. The ticket of the page that tells how it ended; to the same browser with the same
- * state again and again.
+ * Exchanges a code for a link that was used up for it: it stays so, unless the exchange fails or the account has to be confirmed. So
+ * one code at a time is exchanged for a link.
  */
-export async function complete(parts: ConsentParts, given: CallbackRequest): Promise<string> {
-  const { attempt, request } = await findRequest(parts, given);
-  if (request === null) return await awaitEnding(parts, attempt);
-  const { id, bound } = request;
-  const { connectionId } = bound;
-  const context = await parts.loadContext(connectionId);
-  const answer = readAnswer(context, { query: given.query, issuer: bound.issuer });
-  // Shown, and ends nothing: the state goes on waiting for the answer of the server that was asked.
-  if (answer.kind !== "code" && !answer.isProven) {
-    await recordUnproven(parts, request, answer);
-    return sealTicket(parts, attempt, endingOfRefusal(context, answer));
+export async function exchangeForLink(
+  { linkRows, establish }: { linkRows: Pick<ConsentLinks, "release">; establish: Pick<Establish, "exchangeCode"> },
+  linkId: string,
+  exchange: CodeExchange,
+): Promise<Authorized> {
+  try {
+    const authorized = await establish.exchangeCode(exchange);
+    if (authorized.kind === "held") await linkRows.release(linkId);
+    return authorized;
+  } catch (error) {
+    // With the database away the link stays used: a new one can be made, a code cannot be sent twice.
+    await linkRows.release(linkId).catch(() => undefined);
+    throw error;
   }
-  if (!(await parts.requests.consume(id))) return await awaitEnding(parts, attempt);
-  return await conclude(parts, { attempt, connectionId }, async (now) =>
-    answer.kind === "code"
-      ? await endingOfCode(parts, { context: now, bound, answer })
-      : await refuse(parts, now, answer),
-  );
-}
-
-/** Once for a request, of which a link has few: whoever has made it up may come with it again and again. */
-async function recordUnproven(
-  { requests, recordEvent }: ConsentParts,
-  { id, bound: { connectionId } }: NonNullable<Found["request"]>,
-  answer: Refusal,
-): Promise<void> {
-  if (!(await requests.noteError(id))) return;
-  const said = answer.kind === "denied" ? "access_denied" : answer.error;
-  await recordEvent({ connectionId, type: "consent_failed", detail: { error: "issuer_missing", said } });
-}
-
-type Returned = { context: AuthorizationContext; bound: BoundRequest; answer: CodeAnswer };
-
-async function endingOfCode(parts: ConsentParts, { context, bound, answer }: Returned): Promise<Ending> {
-  if (context.disabled) throw new ConsentError("connection_disabled");
-  const { connectionId, linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
-  if (!isSameCodeDestination(destination, context.destination)) {
-    throw new ConsentError("invalid_state", "The client or the inputs of this connection were changed meanwhile.");
-  }
-  const { code, captured } = answer;
-  const idToken = { nonce, issuer: issuer.issuer };
-  const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken, cannotWait: true };
-  return await endingOf(parts, context, await exchangeForLink(parts, linkId, exchange));
-}
-
-/** `request` null: the state has come back before. */
-type Found = { attempt: NotedAttempt; request: { id: string; bound: BoundRequest } | null };
-
-/** The request of a state, in the right browser and at its own redirect URI. Changes nothing. */
-async function findRequest(parts: ConsentParts, { provider, client, query, browser }: CallbackRequest): Promise<Found> {
-  const { requests, attempts, vault, publicUrl } = parts;
-  const { state } = query;
-  const unknown = () => readLostError(parts.findDefinition(provider), query) ?? new ConsentError("invalid_state");
-  if (typeof state !== "string" || state === "") throw unknown();
-  const stateHash = sha256(state);
-  const row = await requests.find(stateHash);
-  if (row === null) {
-    const attempt = await attempts.find(stateHash);
-    if (attempt === null) throw unknown();
-    if (!isBrowserOf(attempt, browser)) throw new ConsentError("wrong_browser");
-    return { attempt, request: null };
-  }
-  const bound = openBound(vault, row, stateHash);
-  if (bound === null) throw unknown();
-  const { linkId } = bound;
-  const attempt = {
-    attemptHash: stateHash,
-    browserHash: sha256(browser ?? ""),
-    linkId,
-    ticket: null,
-    isOverdue: false,
-  };
-  if (bound.browserHash !== hex(attempt.browserHash)) throw new ConsentError("wrong_browser");
-  if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
-  return { attempt, request: { id: row.id, bound } };
 }
 
 export type CodeAnswer = { kind: "code"; code: string; captured: Record<string, string> };
@@ -216,16 +320,13 @@ function endingOfRefusal(context: AuthorizationContext, answer: Refusal): Ending
 
 /** The same for one that ends its attempt, which the history has, too. */
 export async function refuse(
-  { recordEvent }: Pick<ConsentParts, "recordEvent">,
+  { records }: { records: Pick<Connections, "addEvent"> },
   context: AuthorizationContext,
   answer: Refusal,
 ): Promise<Ending> {
   const { connectionId } = context;
-  await recordEvent(
-    answer.kind === "denied"
-      ? { connectionId, type: "consent_denied", detail: {} }
-      : { connectionId, type: "consent_failed", detail: { error: answer.error } },
-  );
+  if (answer.kind === "denied") await records.addEvent(connectionId, "consent_denied", {});
+  else await records.addEvent(connectionId, "consent_failed", { error: answer.error });
   return endingOfRefusal(context, answer);
 }
 
@@ -361,27 +462,11 @@ type Sealed = { path: string; fields: Fields; expiresMs: number };
 const seconds = 60;
 const place: Place = { table: "callback", row: "posted", column: "fields", revision: 0 };
 
-/**
- * Seals an answer that another site posted (OAuth 2.0 Form Post Response Mode). Such a request carries no Lax cookie, so nobody
- * knows yet whose it is: it consumes nothing, and our own page sends it on, with the cookie.
- */
-export function sealPosted(
-  { ticketKeys, nowMs }: Pick<ConsentParts, "ticketKeys" | "nowMs">,
-  { path, fields }: PostedAt & { fields: Fields },
-): string {
-  const sealed: Sealed = { path, fields, expiresMs: nowMs() + seconds * 1000 };
-  return Buffer.from(ticketKeys.seal(JSON.stringify(sealed), place)).toString("base64url");
-}
-
-/** The fields again, where they came in and within a minute. @throws ConsentError `stale_form` */
-export function openPosted(
-  { ticketKeys, nowMs }: Pick<ConsentParts, "ticketKeys" | "nowMs">,
-  { path, sealed }: PostedAt & { sealed: string },
-): Fields {
-  const posted = unseal(ticketKeys, sealed);
-  if (posted === null || posted.path !== path || posted.expiresMs <= nowMs()) throw new ConsentError("stale_form");
-  return posted.fields;
-}
+type PostedDeps = {
+  ticketKeys: Pick<Keyring, "seal" | "open">;
+  /** By Postgres's clock, as far as this process knows it. */
+  nowMs: () => number;
+};
 
 function unseal(keys: Pick<Keyring, "open">, sealed: string): Sealed | null {
   try {

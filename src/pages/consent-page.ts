@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { html, raw } from "hono/html";
-import type { ConsentQuestion } from "../consent/consent-service.ts";
+import type { ConsentQuestion } from "../consent/links.ts";
 import { type Asker, type Markup, nameOf, page, pageHeaders, purposeOf, whomToAsk } from "./layout.ts";
 
 /** The page that asks: who will be able to do what, at which provider, under which name, and what for. */

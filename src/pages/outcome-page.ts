@@ -1,5 +1,5 @@
 import { html, raw } from "hono/html";
-import type { ConsentAnswer } from "../consent/consent-service.ts";
+import type { ConsentAnswer } from "../consent/outcome.ts";
 import type { ConsentError, ConsentProblem } from "../consent/problem.ts";
 import { aboutOf, type Asker, type FormsLead, type Markup, page, whomToAsk } from "./layout.ts";
 

@@ -20,6 +20,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenCache } from "../tokens/cache.ts";
 import type { Establish } from "../tokens/connect.ts";
+import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import type { Ended } from "../tokens/ended.ts";
 import type { TokenService } from "../tokens/read.ts";
 import { isRefused, refusal, type Sender } from "../tokens/request.ts";
@@ -53,6 +54,10 @@ export type ConnectionService = {
   /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
   delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<string[]>;
   importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
+  /** Accepts or declines the unconfirmed grant of another account. */
+  decideAccount(principal: Principal, name: string, accepted: boolean): Promise<ConnectionRecord>;
+  /** A code that a person types in at the provider (RFC 8628). */
+  beginDevice(principal: Principal, name: string): Promise<DeviceCode>;
   /** `ended`: what an operator says about the end of its grant. */
   refresh(principal: Principal, name: string, ended?: EndedWish): Promise<ConnectionRecord>;
   events(
@@ -71,7 +76,8 @@ export type ConnectionServiceParts = PlanParts & {
   vault: TokenVault;
   tokens: TokenService;
   ended: Pick<Ended, "retry" | "end">;
-  establish: Establish;
+  establish: Pick<Establish, "decide" | "giveUpHeld" | "importGrant">;
+  devices: Pick<Devices, "begin">;
   sender: Sender;
   marks: Pick<Marks, "close">;
   peers: Pick<Peers, "tell" | "announce" | "untilForgotten" | "lastUnder">;
@@ -91,6 +97,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     tokens,
     ended,
     establish,
+    devices,
     sender,
     marks,
     peers,
@@ -277,6 +284,17 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       const row = await namingHolders(principal, () => establish.importGrant(target, grant));
       if (verify) await verifyImport(tokens, row);
       return await get(principal, name);
+    },
+
+    async decideAccount(principal, name, accepted) {
+      const { id } = await (accepted ? getToUse : get)(principal, name);
+      await namingHolders(principal, () => establish.decide({ connectionId: id }, accepted));
+      return await get(principal, name);
+    },
+
+    async beginDevice(principal, name) {
+      const { id } = await getToUse(principal, name);
+      return await devices.begin(id, null);
     },
 
     async refresh(principal, name, wish) {

@@ -43,7 +43,7 @@ async function prepare(
   { connections, clients, records, consent }: Broker,
   credentials: { clientId: string; clientSecret: string },
 ): Promise<Sandbox> {
-  const { id, status } = await ensureSandbox(
+  const { status } = await ensureSandbox(
     {
       findConnection: (name) => records.findByName(name),
       createClient: (client) => clients.create(starter, { ...client, scopes: [], patterns: [], inputs: {} }),
@@ -60,7 +60,7 @@ async function prepare(
     credentials,
   );
   const mustConnect = status === "pending" || status === "needs_reauthorization";
-  const link = mustConnect ? await consent.createLink({ connectionId: id, createdBy: starter.keyId }) : null;
+  const link = mustConnect ? await consent.links.create(starter, name, {}) : null;
   return { link: link?.url ?? null };
 }
 

@@ -1,7 +1,7 @@
 import { publicName } from "../chain-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { RowProofs } from "../proven-rows.ts";
-import { type Columns, selectList } from "./columns.ts";
+import { type Columns, selectList, takeJoined } from "./columns.ts";
 import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
 import { holdsGrant, json, liesWithin } from "./row-sql.ts";
@@ -80,13 +80,8 @@ export const joinedClientColumns = selectList(columns, "client.");
 
 /** A row that was read with `joinedClientColumns`, as two; no client where the join found none. */
 export function splitClient<Row extends object>(joined: Row): { row: Row; client: ClientRow | null } {
-  const row = { ...joined } as Record<string, unknown>;
-  const client: Record<string, unknown> = {};
-  for (const name of Object.keys(columns)) {
-    client[name] = row[`client.${name}`];
-    delete row[`client.${name}`];
-  }
-  return { row: row as Row, client: client["id"] === null ? null : (client as ClientRow) };
+  const [client, row] = takeJoined(columns, "client.", joined);
+  return { row, client: (client.id as string | null) === null ? null : client };
 }
 
 /** Queries on OAuth clients. */

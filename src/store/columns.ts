@@ -14,3 +14,18 @@ export function selectList(columns: Readonly<Record<string, string>>, prefix = "
       .join(", "),
   );
 }
+
+/** Takes apart a row that was read with such a prefix: what these columns gave, and the rest. */
+export function takeJoined<Part, Joined extends object>(
+  columns: Columns<Part>,
+  prefix: string,
+  joined: Joined,
+): [Part, Joined] {
+  const rest = { ...joined } as Record<string, unknown>;
+  const part: Record<string, unknown> = {};
+  for (const name of Object.keys(columns)) {
+    part[name] = rest[`${prefix}${name}`];
+    delete rest[`${prefix}${name}`];
+  }
+  return [part as Part, rest as Joined];
+}

@@ -1,9 +1,12 @@
 import { encryptionKeyMissing } from "../errors.ts";
 import type { ProvenLink, Read, RowProofs } from "../proven-rows.ts";
 import { consentTimes, retentionTimes } from "../time.ts";
-import { type Columns, selectList } from "./columns.ts";
+import { joinedClientColumns, splitClient } from "./clients.ts";
+import { type Columns, selectList, takeJoined } from "./columns.ts";
 import type { Prisma } from "./database.ts";
 import { seconds } from "./row-sql.ts";
+import { tokenColumns, type TokenRow } from "./token-row.ts";
+import type { RowWithClient } from "./token-rows.ts";
 
 /** A link to be stored. Its secret comes hashed. */
 export type NewConsentLink = {
@@ -128,11 +131,11 @@ export type WaitingRequest = {
 };
 
 const requestColumns: Columns<WaitingRequest> = {
-  id: "id::text",
-  connectionId: "connection_id::text",
-  linkId: "link_id",
-  browserHash: "browser_hash",
-  request: "request_sealed",
+  id: "r.id::text",
+  connectionId: "r.connection_id::text",
+  linkId: "r.link_id",
+  browserHash: "r.browser_hash",
+  request: "r.request_sealed",
 };
 
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
@@ -167,12 +170,15 @@ export function createAuthorizationRequests(prisma: Prisma) {
       return Math.max(1, rows[0]?.seconds ?? 1);
     },
 
-    /** The request of a state. Changes nothing. */
-    async find(stateHash: Uint8Array<ArrayBuffer>): Promise<WaitingRequest | null> {
-      const rows = await prisma.$queryRaw<WaitingRequest[]>`
-        SELECT ${selectList(requestColumns)}
-        FROM authorization_requests WHERE state_hash = ${stateHash} AND expires_at > clock_timestamp()`;
-      return rows[0] ?? null;
+    /** The request of a state, with its connection and client as they stand in the table. Changes nothing. */
+    async find(stateHash: Uint8Array<ArrayBuffer>): Promise<(WaitingRequest & { connection: RowWithClient }) | null> {
+      const [joined] = await prisma.$queryRaw<TokenRow[]>`
+        SELECT ${selectList(requestColumns, "request.")}, ${tokenColumns}, ${joinedClientColumns}
+        FROM authorization_requests r JOIN connections c ON c.id = r.connection_id LEFT JOIN clients k ON k.id = c.client_ref
+        WHERE r.state_hash = ${stateHash} AND r.expires_at > clock_timestamp()`;
+      if (joined === undefined) return null;
+      const [request, rest] = takeJoined(requestColumns, "request.", joined);
+      return { ...request, connection: splitClient(rest) };
     },
 
     /** Notes that an error has come back that ends nothing. True: the first of this request. */
@@ -184,18 +190,22 @@ export function createAuthorizationRequests(prisma: Prisma) {
 
     /**
      * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
-     * attempt in `consent_attempts`, so that whoever finds no request finds the attempt.
+     * attempt in `consent_attempts`, so that whoever finds no request finds the attempt; with `usesLink` it uses up the link for the
+     * exchange that follows. Null: the request was consumed before. `wasLinkFree`: the link is this exchange's.
      */
-    async consume(id: string): Promise<boolean> {
-      const rows = await prisma.$queryRaw<unknown[]>`
+    async consume(id: string, { usesLink }: { usesLink: boolean }): Promise<{ wasLinkFree: boolean } | null> {
+      const rows = await prisma.$queryRaw<{ wasLinkFree: boolean }[]>`
         WITH consumed AS (
           DELETE FROM authorization_requests WHERE id = ${id}::uuid AND expires_at > clock_timestamp() RETURNING *
         ), noted AS (
           INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, expires_at)
           SELECT state_hash, browser_hash, link_id, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} FROM consumed
+        ), used AS (
+          UPDATE consent_links l SET used_at = clock_timestamp() FROM consumed q
+          WHERE ${usesLink} AND l.id = q.link_id AND l.used_at IS NULL RETURNING l.id
         )
-        SELECT id::text FROM consumed`;
-      return rows.length > 0;
+        SELECT EXISTS (SELECT 1 FROM used) AS "wasLinkFree" FROM consumed`;
+      return rows[0] ?? null;
     },
   };
 }

@@ -11,7 +11,7 @@ import {
 import type { Grant, TokenAnswer } from "../providers/oauth/grant.ts";
 import { type ExpectedIdToken, judgeIdToken } from "../providers/oauth/token-response.ts";
 import type { AccountRows } from "../store/accounts.ts";
-import type { Clients } from "../store/clients.ts";
+import type { ClientRow, Clients } from "../store/clients.ts";
 import type { EventType, TokenRow } from "../store/token-row.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
@@ -27,7 +27,7 @@ import { refusal, type Sendable, type Sender, type SendPlan } from "./request.ts
 import { clientIdOf, furtherGranted, type Granted, granted } from "./seal.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
-type CodeExchange = {
+export type CodeExchange = {
   connectionId: string;
   code: string;
   codeVerifier: string | null;
@@ -42,7 +42,7 @@ type CodeExchange = {
 };
 
 /** What came of a person's grant. `held`: it is another account's than the connection's, and waits for the person's word. */
-type Established = { kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount };
+export type Authorized = { kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount };
 
 /** What the browser brought, and where to. `redirectUri`: null, none was sent. */
 type Given = { captured: Record<string, string>; redirectUri: string | null; linkId: string | null };
@@ -53,13 +53,13 @@ export type Establish = {
    * @throws BrokerError provider_rejected, client_rejected, provider_unavailable, connection_disabled, connection_not_found,
    * conflict (client or inputs have changed since the code was asked for)
    */
-  exchangeCode(exchange: CodeExchange): Promise<Established>;
+  exchangeCode(exchange: CodeExchange): Promise<Authorized>;
   /** The connection with the rows of its further tokens, which are made before anything can be granted. */
   prepareWithChains: Granting["prepare"];
   /** Asks for what a person has agreed to. Never rejects. */
   ask: Granting["ask"];
   /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
-  keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Established>;
+  keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Authorized>;
   /** A person's word on a held grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
   decide: HeldGrants["decide"];
   /** Gives up all that waits for a person's word on this connection. Best effort: never rejects. */
@@ -93,7 +93,7 @@ export function createEstablish(options: Options): Establish {
     sendable: Sendable,
     grant: Grant,
     { given, idToken, isBound }: { given: Given; idToken: ExpectedIdToken; isBound: boolean },
-  ): Promise<Established> => {
+  ): Promise<Authorized> => {
     const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(sendable) });
     if (verdict.kind === "fits") return await keepGrant(sendable, grant, given);
     // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1); without either nothing does.
@@ -118,9 +118,12 @@ export function createEstablish(options: Options): Establish {
     importGrant: createImport(options),
 
     async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
-      const row = await rows.readById(connectionId);
-      if (row === null) throw connectionNotFound("");
-      const prepared = await granting.prepare(row);
+      // The code has come: what connection and client are by now decides where it may go, and not what they were before.
+      const read = await rows.readWithClient(connectionId);
+      if (read === null) throw connectionNotFound("");
+      const { row, client } = read;
+      if (row.status === "disabled") throw disabled(row);
+      const prepared = await granting.prepare(row, client);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
       // What this callback brought decides, and nothing of an earlier one: it may name the host that the code goes to.
       const sendable = { ...prepared, owner: { ...prepared.owner, captured } };
@@ -152,6 +155,10 @@ function foreignIdToken({ name }: TokenRow): BrokerError {
   return new BrokerError("provider_rejected", detail, { connection: name });
 }
 
+function disabled({ name }: TokenRow): BrokerError {
+  return new BrokerError("connection_disabled", "This connection is disabled; enable it first.", { connection: name });
+}
+
 function changedMeanwhile({ name }: TokenRow): BrokerError {
   const detail =
     "The client or the inputs of this connection were changed meanwhile; the code was not used. Start again.";
@@ -166,7 +173,7 @@ function mustCompare({ row, definition }: Sendable): boolean {
 /** The steps by which grants that do not come from a refresh are asked for and kept. */
 export type Granting = {
   /** The connection with the rows of its further tokens, which are made before anything can be granted. */
-  prepare: (row: TokenRow) => Promise<Sendable>;
+  prepare: (row: TokenRow, client?: ClientRow | null) => Promise<Sendable>;
   /**
    * Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked; each as the
    * limits let it. Never rejects.
@@ -223,8 +230,8 @@ export function createGranting(parts: GrantingParts): Granting {
       return stored[0] ?? all[0].sendable.row;
     },
 
-    async prepare(row) {
-      const sendable = await sender.prepare(row);
+    async prepare(row, client) {
+      const sendable = await sender.prepare(row, client);
       return { ...sendable, chains: await prepareChains(parts, sendable) };
     },
 

@@ -34,7 +34,7 @@ export type HeldGrants = {
 };
 
 export type HeldParts = {
-  rows: Pick<TokenRows, "readById" | "wasStored">;
+  rows: Pick<TokenRows, "readById" | "readWithClient" | "wasStored">;
   accounts: AccountRows;
   cache: TokenCache;
   sender: Sender;

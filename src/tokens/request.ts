@@ -61,11 +61,11 @@ export type SendPlan = {
 
 export type Sender = {
   /**
-   * Reads the client and opens its secrets. Of the row only what this broker has written counts, and of what was captured what a
+   * Reads the client, unless it was read with the row, and opens its secrets. Of the row only what this broker has written counts, and of what was captured what a
    * token vouches for. @throws BrokerError when the provider's definition is gone, or its metadata are away; `unreadable_secret`
    * when somebody else has written the row
    */
-  prepare(row: TokenRow): Promise<Sendable>;
+  prepare(row: TokenRow, client?: ClientRow | null): Promise<Sendable>;
   /** What is left of a deleted connection, for tokens that may be sent where it says alone (`mayBeSentTo`). */
   prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<Sendable<Place & Owner>>;
   /** The same for a set that is only to be stored: nothing is asked of anybody, so that addresses may be lacking. */
@@ -135,14 +135,24 @@ export function createSender(parts: SenderParts): Sender {
     return { ...row, ...provenCaptures(vault, row) };
   };
 
+  /** `read`: what the row was read with. Of a client, too, only what this broker has written counts. */
+  const clientOf = async (clientRef: string | null, read: ClientRow | null | undefined): Promise<ClientRow | null> => {
+    if (read === undefined) return clientRef === null ? null : await clients.findById(clientRef);
+    if (read !== null) vault.clients.check(read);
+    return read;
+  };
+
   const assemble = async <Row extends Owner & Place>(
     row: Row,
     owner: Row,
-    complete = discovery.complete,
+    {
+      complete = discovery.complete,
+      read,
+    }: { complete?: Discovery["complete"]; read?: ClientRow | null | undefined } = {},
   ): Promise<Sendable<Row>> => {
     const known = catalog.get(row.provider);
     if (known === undefined) throw definitionGone(row);
-    const client = row.clientRef === null ? null : await clients.findById(row.clientRef);
+    const client = await clientOf(row.clientRef, read);
     // What fills the requests, and nothing else, is what the secrets are opened for.
     const inForce = { inputsInForce: { ...owner.inputs, ...client?.inputs } };
     const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
@@ -153,14 +163,14 @@ export function createSender(parts: SenderParts): Sender {
     return { ...prepared, definition, clientSecrets };
   };
 
-  const prepareChain = async (row: TokenRow): Promise<Sendable> => {
+  const prepareChain = async (row: TokenRow, read?: ClientRow | null): Promise<Sendable> => {
     const parent = row.parentId === null ? null : await rows.readById(row.parentId);
     const own = proven(row);
-    return await assemble(own, parent === null ? own : proven(parent));
+    return await assemble(own, parent === null ? own : proven(parent), { read });
   };
 
-  const prepare: Sender["prepare"] = async (row) => {
-    const sendable = await prepareChain(row);
+  const prepare: Sender["prepare"] = async (row, read) => {
+    const sendable = await prepareChain(row, read);
     const isExchanged = firstPlan(row, sendable.definition)?.grant === "token_exchange";
     return isExchanged ? { ...sendable, subjectToken: await parts.subjectToken(sendable.owner.name) } : sendable;
   };
@@ -219,10 +229,10 @@ export function createSender(parts: SenderParts): Sender {
 
   return {
     prepare,
-    prepareChain,
+    prepareChain: async (row) => await prepareChain(row),
     prepareToStore: async (row) => {
       const own = proven(row);
-      return await assemble(own, own, async (definition) => await Promise.resolve(definition));
+      return await assemble(own, own, { complete: async (definition) => await Promise.resolve(definition) });
     },
     prepareRemains: async ({ name, provider, clientRef, inputs, captured }) => {
       const remains = { name, provider, clientRef, inputs, inputsInForce: inputs, captured, chain: null };

@@ -54,7 +54,7 @@ const purpose = "Orders of the web shop, <b>every</b> night";
 async function makeLink(given: { provider?: string; account?: string; grant?: string; disabled?: boolean } = {}) {
   const connection = await stage.connect(given);
   const { connectionId, connectionName } = connection;
-  const link = await stage.consent.createLink({ connectionId, createdBy: "tests", purpose });
+  const link = await stage.createLink({ connectionId, purpose });
   return { ...link, connectionId, connectionName, connection };
 }
 
@@ -98,7 +98,7 @@ const endings: Record<string, (page: Page) => Promise<string[]>> = {
   },
   async "asked for a copied code"(page) {
     const { connectionId } = await stage.connect({ provider: "apicbase" });
-    const link = await stage.consent.createLink({ connectionId, createdBy: "tests", purpose, manual: true });
+    const link = await stage.createLink({ connectionId, purpose, manual: true });
     await page.goto(link.url);
     return ["Bakery Group asks for access", purpose, "Paste it soon"];
   },

@@ -21,7 +21,7 @@ async function makeLink(given: { provider?: string; manual?: boolean; connection
   const { manual = false, ...connection } = given;
   const { connectionId } = await stage.connect({ scopes: ["read", "write"], ...connection });
   const returnTo = "https://shop.example/done";
-  return (await stage.consent.createLink({ connectionId, createdBy: "tests", manual, returnTo })).url;
+  return (await stage.createLink({ connectionId, manual, returnTo })).url;
 }
 
 /** What the browser complains of: blocked styles, forms and frames show here, and only here. */

@@ -2,8 +2,10 @@ import { createHash, randomBytes, randomUUID } from "node:crypto";
 import Fastify from "fastify";
 import type { FastifyInstance } from "fastify";
 import { systemClock } from "../../src/clock.ts";
-import { type ConsentParts, type ConsentService, createConsentService } from "../../src/consent/consent-service.ts";
-import type { AuthorizationContext, ExchangeCode, OtherAccount } from "../../src/consent/context.ts";
+import { createHandedCodes } from "../../src/consent/handed-code.ts";
+import { type AuthorizationContext, createLinks, type LinkRequest } from "../../src/consent/links.ts";
+import { createOutcomes } from "../../src/consent/outcome.ts";
+import { createRoundTrip } from "../../src/consent/round-trip.ts";
 import { BrokerError } from "../../src/errors.ts";
 import { createConsentLimits } from "../../src/http/limits.ts";
 import { consentRoutes } from "../../src/http/routes/consent.ts";
@@ -11,11 +13,18 @@ import type { ProviderDefinition } from "../../src/providers/format/definition.t
 import { loadCatalog } from "../../src/providers/load/catalog.ts";
 import { redirectUriOf } from "../../src/providers/oauth/authorization-request.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
+import type { Principal } from "../../src/services/principal.ts";
+import type { HeldGrant } from "../../src/store/accounts.ts";
+import type { ConnectionRecord } from "../../src/store/connections.ts";
 import { createAuthorizationRequests, createConsentAttempts, createConsentLinks } from "../../src/store/consents.ts";
 import type { Database } from "../../src/store/database.ts";
+import type { TokenRow } from "../../src/store/token-row.ts";
+import { createTokenRows } from "../../src/store/token-rows.ts";
+import type { CodeExchange } from "../../src/tokens/connect.ts";
 import type { DeviceCode } from "../../src/tokens/devices.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../src/vault/vault.ts";
+import { tokenRow } from "../unit/tokens/token-row.ts";
 import { folderOfBuiltins } from "./built-ins.ts";
 import { useEmbedded } from "./services/embedded.ts";
 
@@ -26,26 +35,39 @@ const rotated = createKeyring([{ id: "k2", key: randomBytes(32) }, firstKey]);
 const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
 
 /** What the sandbox answered, and to which connection it went. */
-type Exchanged = Parameters<ExchangeCode>[0] & { body: Record<string, unknown> };
+type Exchanged = CodeExchange & { body: Record<string, unknown> };
+
+type UnconfirmedAccount = { attemptId: string; account: string | null; label: string | null };
+
+/** What an exchange gives. `held`: the account is another one, and waits to be confirmed. */
+export type ExchangedCode = { connectionName: string; held: UnconfirmedAccount | null; endsSoon: boolean };
+
+const principal: Principal = { keyId: "tests", abilities: ["connections"], connections: ["*"], expiresAt: null };
+
+type Created = LinkRequest & { connectionId: string };
 
 /** Consent pages and sandbox on an embedded database: everything of a consent but the rest of the broker. */
 export type ConsentStage = {
   app: FastifyInstance;
-  consent: ConsentService;
+  consent: ReturnType<typeof createConsent>;
+  createLink(request: Created): ReturnType<ReturnType<typeof createLinks>["create"]>;
+  /** Hands in a copied code with a key. */
+  submitCode(given: { connectionId: string; code: string }): Promise<ConnectionRecord>;
   database: Database;
   /** A connection that waits for consent. */
   connect(context?: Partial<AuthorizationContext> & { provider?: string }): Promise<AuthorizationContext>;
-  parts: ConsentParts;
+  /** What the pages say of who asks. */
+  asker: { organisation: { name: string | null; contact: string | null } };
   contexts: Map<string, AuthorizationContext>;
   events: { connectionId: string; type: string; detail: Record<string, string> }[];
   exchanged: Exchanged[];
   /** Set `exchange` to take the exchange's place; `passedMs` is added to the clocks; where it `hurries`, waiting takes no time but moves them. */
   behaviour: {
-    exchange: ExchangeCode | null;
+    exchange: ((exchange: CodeExchange) => Promise<ExchangedCode>) | null;
     passedMs: number;
     hurries: boolean;
     /** The grants that wait for a person's word. */
-    held: Map<string, OtherAccount & { connectionId: string; accepted: boolean }>;
+    held: Map<string, UnconfirmedAccount & { connectionId: string; accepted: boolean }>;
     /** The user code that every connection has been given. */
     device: (DeviceCode & { linkId: string }) | null;
   };
@@ -55,6 +77,13 @@ export type ConsentStage = {
   rotateKeys(): void;
   close(): Promise<void>;
 };
+
+/** The connection as the core gives it back. */
+function rowOf({ connectionId: id, connectionName: name, account, definition }: AuthorizationContext): TokenRow {
+  return tokenRow({ id, name, provider: definition.id, account });
+}
+
+const noPush = () => Promise.reject(new BrokerError("grant_not_applicable", "Nothing is pushed."));
 
 type StageOptions = {
   /** Where browsers reach the broker's pages. */
@@ -91,10 +120,16 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     if (context) return context;
     throw new BrokerError("connection_not_found", "There is no such connection.");
   };
-  const parts: ConsentParts = {
-    links: createConsentLinks(database.prisma, vault),
-    requests: createAuthorizationRequests(database.prisma),
-    attempts: createConsentAttempts(database.prisma),
+  /** As ops see it: the tests of this stage may see all. */
+  const getToUse = async (_principal: Principal, name: string) => {
+    const context = [...contexts.values()].find(({ connectionName }) => connectionName === name);
+    if (context === undefined) throw new BrokerError("connection_not_found", "There is no such connection.");
+    const { connectionId: id, grant, disabled, account } = context;
+    return { id, name, grant, account, status: disabled ? "disabled" : "pending" } as ConnectionRecord;
+  };
+  const consent = createConsent({
+    database,
+    linkRows: createConsentLinks(database.prisma, vault),
     clock: {
       ...systemClock,
       monotonicMs: () => systemClock.monotonicMs() + behaviour.passedMs,
@@ -105,38 +140,52 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       },
     },
     nowMs: () => Date.now() + behaviour.passedMs,
-    ticketKeys: keyring,
-    vault,
-    findDefinition: (provider) => catalog.get(provider),
-    loadContext: async (id) => find(id),
-    exchangeCode: async (given) => {
-      if (behaviour.exchange) return await behaviour.exchange(given);
-      exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
-      return { connectionName: find(given.connectionId).connectionName, held: null, endsSoon: false };
+    catalog,
+    contextOf: async ({ row }) => find(row.id),
+    connections: { get: getToUse, getToUse },
+    establish: {
+      exchangeCode: async (given) => {
+        const context = find(given.connectionId);
+        const row = rowOf(context);
+        if (behaviour.exchange) {
+          const { held, endsSoon, connectionName: name } = await behaviour.exchange(given);
+          const ends = endsSoon ? { noRefreshTokenSince: row.now, refreshToken: null } : {};
+          const got = { ...row, ...ends, name };
+          return held === null ? { kind: "connected", row: got } : { kind: "held", row: got, held };
+        }
+        exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
+        return { kind: "connected", row };
+      },
+      decide: async (of) => {
+        const held = "attemptId" in of ? behaviour.held.get(of.attemptId) : undefined;
+        if (held === undefined) throw new BrokerError("not_found", "Nothing is held.");
+        behaviour.held.delete(held.attemptId);
+        return { ...rowOf(find(held.connectionId)), account: held.label };
+      },
     },
-    findHeld: async (of) => ("attemptId" in of ? (behaviour.held.get(of.attemptId) ?? null) : null),
-    decideAccount: async (attemptId) => {
-      const held = behaviour.held.get(attemptId);
-      if (held === undefined) throw new BrokerError("not_found", "Nothing is held.");
-      behaviour.held.delete(attemptId);
-      const { connectionName, definition } = find(held.connectionId);
-      return { connectionName, providerName: definition.name, account: held.label, endsSoon: false };
+    accounts: {
+      findHeld: async (of) => {
+        const held = "attemptId" in of ? behaviour.held.get(of.attemptId) : undefined;
+        return held === undefined ? null : ({ ...held, accountLabel: held.label } as unknown as HeldGrant);
+      },
     },
-    pushRequest: () => Promise.reject(new BrokerError("grant_not_applicable", "Nothing is pushed.")),
-    devices: { begin: () => Promise.reject(new Error("no device")), pending: async () => behaviour.device },
-    recordEvent: async (event) => void events.push(event),
+    devices: {
+      begin: () => Promise.reject(new Error("no device")),
+      pending: async () => behaviour.device,
+    },
+    records: {
+      addEvent: async (connectionId, type, detail) =>
+        void events.push({ connectionId, type, detail: detail as Record<string, string> }),
+    },
     publicUrl,
     organisation,
     returnOrigins,
-    openRequestsPerLink: 5,
-    random: { bytes: randomBytes, uuid: randomUUID },
     formKeys: {
       sign: (...given) => formKeys.ring.sign(...given),
       verify: (...given) => formKeys.ring.verify(...given),
       deriveWith: (...given) => formKeys.ring.deriveWith(...given),
     },
-  };
-  const consent = createConsentService(parts);
+  });
   // The tests of one file are one address.
   const perMinute = { linkPagesPerMinute: 60_000, linkPostsPerMinute: 10, callbacksPerMinute: 60_000 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
@@ -162,8 +211,12 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   return {
     app,
     consent,
-    parts,
+    createLink: async ({ connectionId, ...request }) =>
+      await consent.links.create(principal, find(connectionId).connectionName, request),
+    submitCode: async ({ connectionId, code }) =>
+      await consent.handedCodes.submit(principal, find(connectionId).connectionName, code),
     database,
+    asker: { organisation },
     contexts,
     events,
     exchanged,
@@ -205,12 +258,51 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
   };
 }
 
+type LinksDeps = Parameters<typeof createLinks>[0];
+type OutcomesDeps = Parameters<typeof createOutcomes>[0];
+type RoundTripDeps = Parameters<typeof createRoundTrip>[0];
+type CodesDeps = Parameters<typeof createHandedCodes>[0];
+type Given = Pick<LinksDeps, "contextOf" | "formKeys" | "organisation" | "publicUrl" | "returnOrigins" | "linkRows"> &
+  Pick<OutcomesDeps, "accounts" | "catalog" | "records" | "clock" | "nowMs"> &
+  Pick<CodesDeps, "connections"> & {
+    database: Database;
+    establish: OutcomesDeps["establish"] & RoundTripDeps["establish"];
+    devices: LinksDeps["devices"] & RoundTripDeps["devices"];
+  };
+
+/** The parts of a consent on a database, with whatever else they need as it is given. */
+function createConsent(given: Given) {
+  const { database, organisation, connections } = given;
+  const attempts = createConsentAttempts(database.prisma);
+  const rows = createTokenRows(database);
+  const links = createLinks({ ...given, rows, randomBytes });
+  const common = { ...given, links, attempts, ticketKeys: keyring };
+  const outcomes = createOutcomes(common);
+  const roundTrip = createRoundTrip({
+    ...common,
+    outcomes,
+    requests: createAuthorizationRequests(database.prisma),
+    rows,
+    sender: { prepare: noPush, ask: noPush },
+    limits: { beside: () => noPush },
+    vault,
+    openRequestsPerLink: 5,
+    random: { bytes: randomBytes, uuid: randomUUID },
+  });
+  return {
+    links,
+    outcomes,
+    roundTrip,
+    handedCodes: createHandedCodes({ ...common, outcomes, connections, organisation }),
+  };
+}
+
 /** The sandbox names itself after its redirect URI's origin. */
 function withIssuer(definition: ProviderDefinition, issuer: string): ProviderDefinition {
   return { ...definition, authorization: definition.authorization && { ...definition.authorization, issuer } };
 }
 
-async function exchangeAtSandbox(app: FastifyInstance, given: Parameters<ExchangeCode>[0]) {
+async function exchangeAtSandbox(app: FastifyInstance, given: CodeExchange) {
   const { code, codeVerifier, redirectUri } = given;
   const form = {
     grant_type: "authorization_code",

@@ -1,28 +1,23 @@
 import cookie from "@fastify/cookie";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { ConsentService } from "../../consent/consent-service.ts";
-import { browserCookie, createBrowser, readBrowser } from "../../consent/links.ts";
+import type { HandedCodes } from "../../consent/handed-code.ts";
+import { browserCookie, createBrowser, type Links, readBrowser } from "../../consent/links.ts";
+import type { Outcomes } from "../../consent/outcome.ts";
 import { ConsentError, toConsentError } from "../../consent/problem.ts";
+import type { RoundTrip } from "../../consent/round-trip.ts";
 import { consentPage, devicePage, relayHeaders, relayPage } from "../../pages/consent-page.ts";
 import { type Asker, type FormsLead, pageHeaders } from "../../pages/layout.ts";
 import { answerPage, problemPage } from "../../pages/outcome-page.ts";
 import { type ConsentLimits, limitConsent } from "../limits.ts";
 
 export type ConsentRoutesOptions = {
-  consent: Pick<
-    ConsentService,
-    | "takesPost"
-    | "sealPosted"
-    | "openPosted"
-    | "describe"
-    | "begin"
-    | "complete"
-    | "completeManually"
-    | "outcomeOfCode"
-    | "showEnding"
-    | "decideAccount"
-  >;
+  consent: {
+    links: Pick<Links, "describe">;
+    roundTrip: RoundTrip;
+    handedCodes: Pick<HandedCodes, "completeManually">;
+    outcomes: Pick<Outcomes, "outcomeOfCode" | "showEnding" | "decideAccount">;
+  };
   /** An origin, without a trailing slash: where forms must come from. */
   publicUrl: string;
   limits: ConsentLimits;
@@ -40,7 +35,8 @@ const largestAnswerBytes = 16 * 1024;
 
 /** The browser's routes: `/connect/:link`, `/callback/:provider[/:client]` and `/connected/:ticket`. Every answer of theirs is a page, or a redirect. */
 export async function consentRoutes(app: FastifyInstance, options: ConsentRoutesOptions): Promise<void> {
-  const { consent, publicUrl, randomBytes, limits } = options;
+  const { publicUrl, randomBytes, limits } = options;
+  const { links, roundTrip, handedCodes, outcomes } = options.consent;
   const asker = { ...options.organisation, host: new URL(publicUrl).host };
   const cookieToSet = browserCookie(publicUrl);
   app.removeAllContentTypeParsers();
@@ -57,9 +53,9 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   app.get<{ Params: { link: string } }>("/connect/:link", { schema: { hide: true } }, async (request, reply) => {
     const browser = readBrowser(request.cookies, publicUrl) ?? createBrowser(randomBytes);
     const at = { link: request.params.link, browser };
-    const outcome = await consent.outcomeOfCode(at);
+    const outcome = await outcomes.outcomeOfCode(at);
     if (outcome !== null) return await leadOn(reply, `/connected/${outcome}`);
-    const question = await consent.describe(at);
+    const question = await links.describe(at);
     reply.setCookie(cookieToSet.name, browser, cookieToSet.options);
     const { device, manual } = question;
     if (device !== null) {
@@ -76,8 +72,8 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
     const form = { link: request.params.link, browser, csrf };
-    if (code !== undefined) return await leadOn(reply, `/connected/${await consent.completeManually(form, code)}`);
-    const onward = await consent.begin(form);
+    if (code !== undefined) return await leadOn(reply, `/connected/${await handedCodes.completeManually(form, code)}`);
+    const onward = await roundTrip.begin(form);
     return await leadOn(
       reply,
       onward.kind === "redirect" ? onward.authorizationUrl : `/connect/${request.params.link}`,
@@ -89,19 +85,19 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   const complete = async (request: CallbackRoute, reply: FastifyReply) => {
     const query = readQuery(request.query);
     const browser = readBrowser(request.cookies, publicUrl);
-    return await leadOn(reply, `/connected/${await consent.complete({ ...whereOf(request), query, browser })}`);
+    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...whereOf(request), query, browser })}`);
   };
 
   const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
   const relay = async (request: FastifyRequest, reply: FastifyReply, where: RedirectUri) => {
-    if (!consent.takesPost(where.provider)) {
+    if (!roundTrip.takesPost(where.provider)) {
       return await send(
         reply.header("allow", "GET"),
         await problemPage(new ConsentError("malformed"), asker, { status: 405 }),
       );
     }
     const path = pathOf(where);
-    const sealed = consent.sealPosted({ path, fields: readForm(request.body) });
+    const sealed = roundTrip.sealPosted({ path, fields: readForm(request.body) });
     const html = await relayPage({ action: `${path}/continue`, sealed }, asker);
     return await reply.headers(relayHeaders).send(html);
   };
@@ -114,9 +110,9 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     if (isItsOwn) return await relay(request, reply, { ...where, client: "continue" });
     requireOwnOrigin(request);
     if (sealed === undefined) throw new ConsentError("stale_form");
-    const query = consent.openPosted({ path: pathOf(where), sealed });
+    const query = roundTrip.openPosted({ path: pathOf(where), sealed });
     const browser = readBrowser(request.cookies, publicUrl);
-    return await leadOn(reply, `/connected/${await consent.complete({ ...where, query, browser })}`);
+    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...where, query, browser })}`);
   };
 
   for (const path of ["/callback/:provider", "/callback/:provider/:client"]) {
@@ -128,7 +124,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   // A wildcard: tickets are longer than the parameters of a path may be.
   app.get<{ Params: { "*": string } }>("/connected/*", { schema: { hide: true } }, async (request, reply) => {
     const at = { ticket: request.params["*"], browser: readBrowser(request.cookies, publicUrl) };
-    const shown = await consent.showEnding(at);
+    const shown = await outcomes.showEnding(at);
     if (shown.kind === "moved") return await leadOn(reply, `/connected/${shown.ticket}`);
     return await send(reply, await answerPage(shown.answer, asker));
   });
@@ -139,7 +135,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
     const form = { ticket: request.params["*"], browser, csrf, accepted: readWord(accept) };
-    return await leadOn(reply, `/connected/${await consent.decideAccount(form)}`);
+    return await leadOn(reply, `/connected/${await outcomes.decideAccount(form)}`);
   });
 }
 

@@ -1,5 +1,6 @@
 import { Type } from "typebox";
-import type { ConsentCalls } from "../../consent/calls.ts";
+import type { HandedCodes } from "../../consent/handed-code.ts";
+import type { Links } from "../../consent/links.ts";
 import { BrokerError } from "../../errors.ts";
 import type { Expiry, Grant } from "../../providers/oauth/grant.ts";
 import type { ConnectionService } from "../../services/connections.ts";
@@ -9,8 +10,8 @@ import { type ApiScope, connectionParams as params, requestBody } from "../schem
 import { viewConnection } from "../views.ts";
 
 export type GrantRoutesOptions = {
-  connections: Pick<ConnectionService, "importGrant">;
-  consentCalls: ConsentCalls;
+  connections: Pick<ConnectionService, "importGrant" | "decideAccount" | "beginDevice">;
+  consent: { links: Pick<Links, "create">; handedCodes: Pick<HandedCodes, "submit"> };
 };
 
 const sevenDaysSeconds = 604_800;
@@ -90,7 +91,7 @@ const accountDecision = requestBody(
 );
 
 /** The ways in which a person's grant comes to a connection. */
-export async function grantRoutes(app: ApiScope, { connections, consentCalls }: GrantRoutesOptions): Promise<void> {
+export async function grantRoutes(app: ApiScope, { connections, consent }: GrantRoutesOptions): Promise<void> {
   const answer = { 200: connectionSchema };
 
   const createSchema = {
@@ -111,11 +112,7 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
       ...(manual === undefined ? {} : { manual }),
       ...(purpose === undefined ? {} : { purpose }),
     };
-    const { id, url, expiresAt } = await consentCalls.createLink(
-      principalOf(request),
-      request.params.connection,
-      wanted,
-    );
+    const { id, url, expiresAt } = await consent.links.create(principalOf(request), request.params.connection, wanted);
     return await reply.code(201).send({ id, url, expires_at: expiresAt.toISOString() });
   });
 
@@ -131,7 +128,7 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
   };
   app.post("/connections/:connection/code", { schema: code }, async (request) => {
     const { connection } = request.params;
-    return viewConnection(await consentCalls.submitCode(principalOf(request), connection, request.body.code));
+    return viewConnection(await consent.handedCodes.submit(principalOf(request), connection, request.body.code));
   });
 
   const account = {
@@ -146,7 +143,7 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
   };
   app.post("/connections/:connection/account", { schema: account }, async (request) => {
     const { connection } = request.params;
-    return viewConnection(await consentCalls.decideAccount(principalOf(request), connection, request.body.accept));
+    return viewConnection(await connections.decideAccount(principalOf(request), connection, request.body.accept));
   });
 
   const device = {
@@ -159,7 +156,7 @@ export async function grantRoutes(app: ApiScope, { connections, consentCalls }: 
     response: { 200: deviceSchema },
   };
   app.post("/connections/:connection/device", { schema: device }, async (request) => {
-    const shown = await consentCalls.beginDevice(principalOf(request), request.params.connection);
+    const shown = await connections.beginDevice(principalOf(request), request.params.connection);
     return {
       user_code: shown.userCode,
       verification_uri: shown.verificationUri,

@@ -325,20 +325,22 @@ export function consent(stage: () => StoreStage): void {
       const { id, stateHash, connectionId, key } = await makeRequest();
       const found = { id, connectionId, linkId: key.id, browserHash: mine, request: hash("request") };
       for (let look = 0; look < 2; look++) {
-        expect(await stage().requests.find(stateHash)).toEqual(found);
+        const { connection, ...request } = (await stage().requests.find(stateHash)) ?? {};
+        expect(request).toEqual(found);
+        expect(connection).toMatchObject({ row: { id: connectionId } });
       }
       expect(await stage().requests.find(other)).toBeNull();
-      const taken = await Promise.all(browsers.map(() => stage().requests.consume(id)));
-      expect(passed(taken)).toBe(1);
+      const taken = await Promise.all(browsers.map(() => stage().requests.consume(id, { usesLink: false })));
+      expect(passed(taken.map((answer) => answer !== null))).toBe(1);
       expect(await stage().requests.find(stateHash)).toBeNull();
-      expect(await stage().requests.consume(randomUUID())).toBe(false);
+      expect(await stage().requests.consume(randomUUID(), { usesLink: false })).toBeNull();
     });
 
     it("that was taken out is noted as an attempt of its browser, which all find who came too late", async () => {
       const { id, stateHash, key } = await makeRequest();
       const found = await Promise.all(
         browsers.map(async () =>
-          (await stage().requests.consume(id)) ? null : await stage().attempts.find(stateHash),
+          (await stage().requests.consume(id, { usesLink: false })) ? null : await stage().attempts.find(stateHash),
         ),
       );
       const attempt = { attemptHash: stateHash, browserHash: mine, linkId: key.id, ticket: null, isOverdue: false };
@@ -350,7 +352,7 @@ export function consent(stage: () => StoreStage): void {
       const [{ id }, neighbour] = [await makeRequest(), await makeRequest()];
       expect(passed(await Promise.all(browsers.map(() => stage().requests.noteError(id))))).toBe(1);
       expect(await stage().requests.noteError(neighbour.id)).toBe(true);
-      expect(await stage().requests.consume(id)).toBe(true);
+      expect(await stage().requests.consume(id, { usesLink: false })).not.toBeNull();
       expect(await stage().requests.noteError(id)).toBe(false);
     });
 
@@ -358,7 +360,7 @@ export function consent(stage: () => StoreStage): void {
       const { id, stateHash } = await makeRequest();
       await passTime("authorization_requests", id);
       expect(await stage().requests.find(stateHash)).toBeNull();
-      expect(await stage().requests.consume(id)).toBe(false);
+      expect(await stage().requests.consume(id, { usesLink: false })).toBeNull();
       await makeRequest();
       expect(await stage().query("SELECT 1 AS found FROM authorization_requests WHERE id = $1::uuid", id)).toEqual([]);
     });

@@ -1,5 +1,4 @@
-import { copiedCodeRequest } from "../../../src/consent/handed-code.ts";
-import { csrfToken } from "../../../src/consent/links.ts";
+import { copiedCodeRequest, csrfToken } from "../../../src/consent/links.ts";
 import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
 import { authorizationParams, buildAuthorizationUrl } from "../../../src/providers/oauth/authorization-request.ts";
 import { describeApiRequest } from "../../../src/providers/oauth/side-requests.ts";

@@ -27,7 +27,7 @@ afterAll(async () => await stage.close());
 async function comingBack(provider = "sandbox", returnTo?: string) {
   const { connectionId, connectionName } = await stage.connect({ provider });
   const given = returnTo === undefined ? {} : { returnTo };
-  const { url } = await stage.consent.createLink({ connectionId, createdBy: "tests", ...given });
+  const { url } = await stage.createLink({ connectionId, ...given });
   const browser = open();
   const toProvider = new URL(String((await browser.press(url)).headers["location"]));
   const state = toProvider.searchParams.get("state") ?? "";
@@ -149,7 +149,7 @@ describe("an attempt whose broker was killed in the middle", () => {
 
   test("is told as interrupted at a copied code, too, and of a connection that is deleted meanwhile", async () => {
     const { connectionId } = await stage.connect({ provider: "apicbase" });
-    const { url } = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
+    const { url } = await stage.createLink({ connectionId, manual: true });
     const killed = killExchange();
     const browser = open();
     const csrf = csrfOf((await browser.get(url)).body);
@@ -292,7 +292,7 @@ describe("the page of an ending", () => {
 describe("a copied code", () => {
   test("that is sent twice, at once and later, is exchanged once, and both see how it ended", async () => {
     const { connectionId } = await stage.connect({ provider: "apicbase" });
-    const { url } = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
+    const { url } = await stage.createLink({ connectionId, manual: true });
     const held = holdExchange();
     const browser = open();
     const csrf = csrfOf((await browser.get(url)).body);

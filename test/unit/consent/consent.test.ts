@@ -1,9 +1,8 @@
 import { createHash, randomUUID } from "node:crypto";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import type { AuthorizationContext, ExchangedCode } from "../../../src/consent/context.ts";
-import { formOf, openLink } from "../../../src/consent/links.ts";
+import { type AuthorizationContext, formOf } from "../../../src/consent/links.ts";
 import { BrokerError, type ErrorCode } from "../../../src/errors.ts";
-import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
+import { type ConsentStage, type ExchangedCode, setConsentStage } from "../../support/consent-stage.ts";
 import { proveByHand } from "../../support/prove-by-hand.ts";
 import { createTestBrowser, csrfOf, pathOf, type TestBrowser } from "./browser-client.ts";
 
@@ -21,7 +20,7 @@ async function makeLink(
   request: { returnTo?: string; purpose?: string; connectionId?: string; expiresInSeconds?: number } = {},
 ) {
   const connectionId = request.connectionId ?? (await stage.connect()).connectionId;
-  return { connectionId, ...(await stage.consent.createLink({ ...request, connectionId, createdBy: "tests" })) };
+  return { connectionId, ...(await stage.createLink({ ...request, connectionId })) };
 }
 
 /** Presses "Continue" and decides at the sandbox; returns the callback's address. */
@@ -57,13 +56,13 @@ const answering = async (change: (callback: URL) => void) => {
 
 const manual = async () => {
   const { connectionId } = await stage.connect({ provider: "apicbase", scopes: ["accounts"] });
-  const link = await stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" });
+  const link = await stage.createLink({ connectionId, manual: true });
   return { connectionId, ...link };
 };
 
 const handIn = async (connectionId: string, code: string) =>
-  await stage.consent.exchangeHandedCode({ connectionId, code }).then(
-    ({ connectionName }) => connectionName,
+  await stage.submitCode({ connectionId, code }).then(
+    () => "exchanged",
     (error: unknown) => (error instanceof BrokerError ? [error.code, error.message] : error),
   );
 const counted = (answer: () => Promise<ExchangedCode>) => {
@@ -260,9 +259,7 @@ describe("making a link", () => {
     expect(await refusal(makeLink(disabled))).toBe("connection_disabled");
     expect(await refusal(makeLink(await stage.connect({ provider: "shopware" })))).toBe("grant_not_applicable");
     const { connectionId } = await stage.connect();
-    expect(await refusal(stage.consent.createLink({ connectionId, manual: true, createdBy: "tests" }))).toBe(
-      "grant_not_applicable",
-    );
+    expect(await refusal(stage.createLink({ connectionId, manual: true }))).toBe("grant_not_applicable");
   });
 
   test("forgets links of the connection that ran out a month ago, and no others", async () => {
@@ -562,8 +559,8 @@ describe("a form counts for what its page showed", () => {
     for (const given of [{}, { provider: "apicbase", scopes: ["accounts"] }]) {
       const context = await stage.connect(given);
       const { connectionId } = context;
-      const link = { connectionId, createdBy: "tests", manual: given.provider !== undefined };
-      const { url } = await stage.consent.createLink(link);
+      const link = { connectionId, manual: given.provider !== undefined };
+      const { url } = await stage.createLink(link);
       const browser = open();
       const code = link.manual ? { code: "c-1" } : {};
       const csrf = csrfOf((await browser.get(url)).body);
@@ -581,10 +578,10 @@ describe("a form counts for what its page showed", () => {
 
   test("nor for another purpose, or another organisation, than was read", async () => {
     const { url } = await makeLink({ purpose: "Read your orders" });
-    const { row, context } = await openLink(stage.parts, { link: tokenOf(url), browser: "b" });
+    const { row, context } = await stage.consent.links.open({ link: tokenOf(url), browser: "b" });
     const at = { browser: "b", link: tokenOf(url) };
-    const form = formOf(stage.parts, at, { row, context });
-    expect(formOf(stage.parts, at, { row: { ...row, purpose: "Anything" }, context })).not.toEqual(form);
+    const form = formOf(stage.asker, at, { row, context });
+    expect(formOf(stage.asker, at, { row: { ...row, purpose: "Anything" }, context })).not.toEqual(form);
     const organisation = { name: "Other", contact: null };
     expect(formOf({ organisation }, at, { row, context })).not.toEqual(form);
   });
@@ -696,7 +693,7 @@ describe("a code that is copied by hand", () => {
       return { connectionName: "acme", held: null, endsSoon: false };
     };
     const { url, connectionId } = await manual();
-    await stage.consent.exchangeHandedCode({ connectionId, code: "handed" });
+    await stage.submitCode({ connectionId, code: "handed" });
     await open().press(url, { code: "copied" });
     const browser = open();
     await browser.get(await callbackOf(browser, (await makeLink()).url));
@@ -714,8 +711,8 @@ describe("a code that is copied by hand", () => {
       const { connectionId } = await manual();
       const all = Array.from({ length: 8 }, async () => await handIn(connectionId, "same-code"));
       answered.resolve(connected);
-      expect(await Promise.all(all)).toEqual(Array.from({ length: 8 }, () => "acme"));
-      expect([await handIn(connectionId, " same-code "), codes]).toEqual(["acme", ["same-code"]]);
+      expect(await Promise.all(all)).toEqual(Array.from({ length: 8 }, () => "exchanged"));
+      expect([await handIn(connectionId, " same-code "), codes]).toEqual(["exchanged", ["same-code"]]);
       await handIn((await manual()).connectionId, "same-code");
       await handIn(connectionId, "other-code");
       expect(codes).toEqual(["same-code", "same-code", "other-code"]);
@@ -739,11 +736,11 @@ describe("a code that is copied by hand", () => {
   test("can be handed over without a browser, where the definition says so", async () => {
     take();
     const { connectionId } = await manual();
-    await stage.consent.exchangeHandedCode({ connectionId, code: "from-ops" });
+    await stage.submitCode({ connectionId, code: "from-ops" });
     stage.behaviour.exchange = null;
     expect(taken).toEqual(["from-ops"]);
     const plain = await stage.connect();
-    await expect(stage.consent.exchangeHandedCode({ ...plain, code: "x" })).rejects.toMatchObject({
+    await expect(stage.submitCode({ ...plain, code: "x" })).rejects.toMatchObject({
       code: "grant_not_applicable",
     });
   });

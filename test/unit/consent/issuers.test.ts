@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { AuthorizationContext } from "../../../src/consent/context.ts";
+import type { AuthorizationContext } from "../../../src/consent/links.ts";
 import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
 import { type ConsentStage, setConsentStage } from "../../support/consent-stage.ts";
 import { createTestBrowser, type TestBrowser } from "./browser-client.ts";
@@ -18,7 +18,7 @@ async function connect(knobs: Knobs, changes: Partial<AuthorizationContext> = {}
   const authorization = known.authorization && { ...known.authorization, ...knobs };
   const context = await stage.connect({ definition: { ...known, authorization }, ...changes });
   const { connectionId } = context;
-  const { url } = await stage.consent.createLink({ connectionId, createdBy: "tests" });
+  const { url } = await stage.createLink({ connectionId });
   return { context, connectionId, url };
 }
 

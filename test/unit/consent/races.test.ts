@@ -53,7 +53,7 @@ test("a used or expired link is claimed by nobody", async () => {
 });
 
 test("a state is consumed by one of eight callbacks", async () => {
-  const { connectionId, key } = await insertLink();
+  const { connectionId, links, key } = await insertLink();
   const requests = createAuthorizationRequests(stage.database.prisma);
   const [stateHash, browserHash] = [sha256("state"), sha256("browser")];
   const id = randomUUID();
@@ -67,6 +67,7 @@ test("a state is consumed by one of eight callbacks", async () => {
     expiresInSeconds: 3600,
     mostOpen: 5,
   });
-  const answers = await Promise.all(browsers.map(async () => await requests.consume(id)));
-  expect(answers.filter(Boolean)).toHaveLength(1);
+  const answers = await Promise.all(browsers.map(async () => await requests.consume(id, { usesLink: true })));
+  expect(answers.filter((answer) => answer !== null)).toEqual([{ wasLinkFree: true }]);
+  expect(await links.reserve(key.id)).toBe(false);
 });

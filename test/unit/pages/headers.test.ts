@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import Fastify from "fastify";
 import { expect, test } from "vitest";
-import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
+import type { ConsentQuestion } from "../../../src/consent/links.ts";
 import { ConsentError } from "../../../src/consent/problem.ts";
 import { createConsentLimits } from "../../../src/http/limits.ts";
 import { consentRoutes, type ConsentRoutesOptions } from "../../../src/http/routes/consent.ts";
@@ -22,16 +22,16 @@ const refuse = async () => await Promise.reject(new ConsentError("invalid_state"
 
 async function start(publicUrl: string) {
   const consent: ConsentRoutesOptions["consent"] = {
-    takesPost: () => false,
-    sealPosted: () => "",
-    openPosted: () => ({}),
-    describe: async () => question,
-    begin: async () => ({ kind: "redirect", authorizationUrl: "https://provider.example/authorize?state=s" }),
-    outcomeOfCode: async () => null,
-    showEnding: refuse,
-    decideAccount: refuse,
-    complete: refuse,
-    completeManually: refuse,
+    links: { describe: async () => question },
+    roundTrip: {
+      takesPost: () => false,
+      sealPosted: () => "",
+      openPosted: () => ({}),
+      begin: async () => ({ kind: "redirect", authorizationUrl: "https://provider.example/authorize?state=s" }),
+      complete: refuse,
+    },
+    handedCodes: { completeManually: refuse },
+    outcomes: { outcomeOfCode: async () => null, showEnding: refuse, decideAccount: refuse },
   };
   const app = Fastify();
   const perMinute = { linkPagesPerMinute: 120, linkPostsPerMinute: 10, callbacksPerMinute: 60 };

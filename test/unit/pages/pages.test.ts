@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
-import type { ConsentQuestion } from "../../../src/consent/consent-service.ts";
+import type { ConsentQuestion } from "../../../src/consent/links.ts";
 import { ConsentError, type ConsentProblem } from "../../../src/consent/problem.ts";
 import { consentPage } from "../../../src/pages/consent-page.ts";
 import { type FormsLead, pageHeaders } from "../../../src/pages/layout.ts";

@@ -26,7 +26,7 @@ const exchange = {
 function establishWith(now: ClientRow | null) {
   const asked: string[] = [];
   const parts = {
-    rows: { readById: async () => row },
+    rows: { readWithClient: async () => ({ row, client: now }) },
     granting: {
       prepare: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
       ask: async (_sendable: unknown, grant: string) => {
