@@ -15,7 +15,7 @@ export type ApiClient = {
   get: (path: string, query?: Query) => Promise<Resource>;
   post: (path: string, body: Resource) => Promise<Resource>;
   patch: (path: string, body: Resource) => Promise<Resource>;
-  /** Returns the replicas that have not confirmed that they have heard of it; empty where all have. */
+  /** Returns the replicas that have not confirmed that they know of it; empty if all have. */
   delete: (path: string, query?: Query) => Promise<string>;
 };
 
@@ -62,13 +62,13 @@ export async function collectItems(api: ApiClient, path: string, filters: Query 
   return { items, next_cursor: null };
 }
 
-/** One segment of a path. @throws UsageError for what a URL would drop, so that nothing else is ever addressed. */
+/** One segment of a path. @throws UsageError for a segment that a URL would drop, since the request would then address something else. */
 export function segment(name: string): string {
   if (/^\.{0,2}$/.test(name)) throw new UsageError(`"${name}" is not a name`);
   return encodeURIComponent(name);
 }
 
-/** Where the names stand that a path's own may be meant for. */
+/** The lists whose names a mistyped name in a path may be meant for. */
 const lists: Readonly<Record<string, string>> = {
   tokens: "/connections",
   connections: "/connections",
@@ -96,7 +96,7 @@ async function send(
       method,
       headers,
       ...(body && { body: JSON.stringify(body) }),
-      // Not followed: the key goes to the address that the person named, and to no other.
+      // Redirects are not followed: the key goes only to the address that the person named.
       redirect: "manual",
       signal: AbortSignal.timeout(answerTimeoutMs),
     });
@@ -134,12 +134,12 @@ function explainSilence(error: unknown, brokerUrl: string): CliError {
   return new CliError(`No broker answers at ${brokerUrl} (${reason}): ${remedy}`, "broker_unreachable");
 }
 
-/** The most that a list of the API gives at once. */
+/** The largest page of a list. */
 const mostNames = 200;
 
 /**
- * The same failure, with the name that may have been meant. The names are those that the key itself can list, so that nothing is said that it
- * may not know; where it can list none, or `name` is among them, the failure stays as it is.
+ * The same failure, with the name that may have been meant. Only names that the key itself can list are compared, so the key learns nothing
+ * new. If it can list none, or `name` is among them, the failure stays as it is.
  */
 export async function withSuggestion(
   api: Pick<ApiClient, "get">,
@@ -158,7 +158,7 @@ async function namesAt(api: Pick<ApiClient, "get">, path: string): Promise<strin
     const { items } = await api.get(path, { limit: mostNames });
     return resourcesIn(items).map((item) => textOf(item["name"]));
   } catch (error) {
-    if (error instanceof CliError) return []; // what was to be told is the first failure
+    if (error instanceof CliError) return []; // only the first failure is reported
     throw error;
   }
 }

@@ -17,7 +17,7 @@ export function errorCode(error: unknown): string {
   return typeof code === "string" ? code : "failed";
 }
 
-/** A command line, environment or file that cannot be meant so: exit code 2, and nothing was sent. */
+/** A wrong command line, environment or file: exit code 2, and nothing was sent. */
 export class UsageError extends CliError {
   override readonly exitCode = 2;
 

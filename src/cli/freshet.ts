@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { openTerminal } from "./output.ts";
 import { runFreshet } from "./program.ts";
 
-// A reader that has seen enough (`| head`) is no failure.
+// If the reader closes the pipe (`| head`), that is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
 void runFreshet(process.argv.slice(2), {

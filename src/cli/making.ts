@@ -32,8 +32,8 @@ type Wish = { name: string; options: ConnectionOptions; mayMakeClient: boolean }
 type Plan = { newClient?: Resource; connection: Resource };
 
 /**
- * Creates a connection, and its client too where `mayMakeClient` and there is none. At a terminal it asks for what is missing, elsewhere
- * it says what is. All of it is known before anything is stored.
+ * Creates a connection, and its client if `mayMakeClient` and there is none. At a terminal it asks for what is missing; elsewhere it names
+ * everything that is missing. It stores nothing before it has all of it.
  */
 export async function createConnection(session: Session, wish: Wish): Promise<Resource> {
   const { options } = wish;
@@ -41,7 +41,7 @@ export async function createConnection(session: Session, wish: Wish): Promise<Re
   const api = session.api();
   const questions = createQuestions(session);
   const id = await questions.text(options.provider, providerWanted);
-  // A key without `admin` does not see definitions: what it gives is sent as it is, and the broker says what is missing.
+  // A key without `admin` cannot read definitions. Its options are sent as they are, and the broker says what is missing.
   const provider = id === "" ? null : await readProvider(api, id);
   if (id !== "" && provider === null && options.clientId !== undefined) {
     throw new UsageError("--client-id makes a client, which takes a key with admin; name one that is there: --client");
@@ -53,7 +53,7 @@ export async function createConnection(session: Session, wish: Wish): Promise<Re
   if (newClient !== undefined) {
     const stored = await api.post("/clients", newClient);
     session.output.note(`Client ${textOf(newClient["name"])} is stored.`);
-    // At a terminal it was said before the client id was asked for.
+    // At a terminal this was printed before the question for the client id.
     const isTold = session.terminal.interactive && options.clientId === undefined;
     const isUsed = grantOf(options, provider) === "authorization_code";
     if (isUsed && !isTold) session.output.note(redirectUriOf(stored));
@@ -70,7 +70,7 @@ export async function createConnection(session: Session, wish: Wish): Promise<Re
   }
 }
 
-/** What is to be told is why the connection could not be made: a client that cannot be deleted is only noted. */
+/** The error to report is why the connection could not be made. If its new client cannot be deleted, that is only a remark. */
 async function undoClient({ api, output }: Session, client: string): Promise<void> {
   try {
     await api().delete(`/clients/${client}`);
@@ -85,7 +85,7 @@ function grantOf(options: ConnectionOptions, provider: Provider | null): string 
   return options.grant ?? provider?.defaultGrant ?? "";
 }
 
-/** Which of several was taken, where nobody has said which. */
+/** Says which of several grant types was taken, if no option named one. */
 function tellGrant({ output }: Session, { grant }: Resource, provider: Provider | null): void {
   if (provider?.grants.length === 1) return;
   const others = provider?.grants.filter((offered) => offered !== grant).join(", ");
@@ -130,7 +130,7 @@ async function askForInput(questions: Questions, provider: Provider, input: stri
   return await questions.text(undefined, inputWanted(provider, input));
 }
 
-/** Credentials of the connection. `needed`: as far as it is known. */
+/** Credentials of the connection. `needed`: those that the definition names, if it can be read. */
 async function readCredentials(
   questions: Questions,
   { username, passwordFile }: ConnectionOptions,
@@ -165,7 +165,7 @@ function requireUsername({ username, passwordFile }: Pick<ConnectionOptions, "us
   if (passwordFile !== undefined && username === undefined) throw new UsageError("--password-file needs --username");
 }
 
-/** The credentials that are to take the place of those of a connection; undefined: none are given. */
+/** The credentials that replace those of a connection; undefined: none are given. */
 export async function readNewCredentials(
   session: Session,
   options: Pick<ConnectionOptions, "username" | "passwordFile">,
@@ -230,9 +230,9 @@ type ClientWish = {
   /** The name of a client, or of the one to be made. */
   name: string | undefined;
   options: ClientOptions;
-  /** Those of the inputs that are given which belong to the client. */
+  /** The given inputs that belong to the client. */
   inputs: Record<string, string>;
-  /** False: one that is there is needed. */
+  /** False: an existing client is needed. */
   mayMake: boolean;
 };
 
@@ -240,14 +240,14 @@ type ClientWish = {
 type ClientPlan = { name: string; body?: Resource };
 
 /**
- * Finds the client of a new connection: the one that is named, or the only one of the provider with these inputs. Where there is
- * none it plans a new one, and asks for what that one needs. Nothing is stored yet.
+ * Finds the client of a new connection: the named one, or the only one of the provider with these inputs. If there is none, it plans a
+ * new one and asks for what that needs. It stores nothing.
  */
 async function planClient(session: Session, questions: Questions, wish: ClientWish): Promise<ClientPlan> {
   const { name, provider, mayMake } = wish;
   const api = session.api();
   if (name !== undefined) {
-    if (!mayMake) return { name }; // the broker says whether it is there, and fits
+    if (!mayMake) return { name }; // the broker says whether it exists and fits
     const named = await findClient(api, name);
     return named === undefined ? await planNew(session, questions, { ...wish, name }) : useNamed(session, named, wish);
   }
@@ -295,7 +295,7 @@ async function findClient(api: ApiClient, name: string): Promise<Resource | unde
   }
 }
 
-/** A client that is named and there must be the one that the options speak of. */
+/** An existing client with this name must be as the options describe it. */
 function useNamed(session: Session, client: Resource, wish: ClientWish): ClientPlan {
   if (fits(client, wish)) return use(session, client, wish);
   const { name, provider, client_id: id } = client;
@@ -303,7 +303,7 @@ function useNamed(session: Session, client: Resource, wish: ClientWish): ClientP
   throw new CliError(`${fact}: leave out --client-id and its inputs to use it, or give another --client`, "conflict");
 }
 
-/** One that is there. Who has named it, and nothing else of it, knows that. */
+/** Uses an existing client, and says so unless the options name just that client. */
 function use({ output }: Session, client: Resource, { name: named, options }: ClientWish): ClientPlan {
   const name = textOf(client["name"]);
   const isNews = named === undefined || options.clientId !== undefined;
@@ -314,7 +314,7 @@ function use({ output }: Session, client: Resource, { name: named, options }: Cl
   return { name };
 }
 
-/** Whether a client is the one that was described: nothing that is given says otherwise. */
+/** Whether no option contradicts the client. */
 function fits(client: Resource, { provider, options, inputs }: ClientWish): boolean {
   const own = isResource(client["inputs"]) ? client["inputs"] : {};
   return (
@@ -328,7 +328,7 @@ function namesOf(clients: readonly Resource[]): string[] {
   return clients.map((client) => textOf(client["name"]));
 }
 
-/** The provider's id, or with the first number that makes it another client's name. */
+/** The provider's id, with the first number that makes it a free name if it is taken. */
 function freeName(id: string, taken: readonly string[]): string {
   let name = id;
   for (let count = 2; taken.includes(name); count++) name = `${id}-${count}`;

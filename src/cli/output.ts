@@ -14,7 +14,7 @@ export type Output = {
   /** One resource, a line per field. */
   show: (resource: Resource) => void;
   list: (page: { items: Resource[]; next_cursor?: unknown }, columns: readonly Column[]) => void;
-  /** What was done: `sentence` for people, `resource` for programs. What of it needs attention is told on stderr. */
+  /** What was done: `sentence` for people, `resource` for programs. Its `attention` goes to stderr. */
   done: (sentence: string, resource: Resource) => void;
   /** One bare value on stdout, for `$(…)`. */
   value: (value: string, resource: Resource) => void;
@@ -42,7 +42,7 @@ export function createOutput(terminal: Terminal, json: boolean): Output {
   };
 }
 
-/** What stands in the header `freshet-unconfirmed`, as a warning. `what` may still be served by those replicas. */
+/** The header `freshet-unconfirmed` as a warning: those replicas may still serve `what`. */
 export function warnOfUnconfirmed({ note }: Output, names: string, what: string): void {
   if (names === "") return;
   note(`freshet: warning: these replicas have not confirmed it and may still serve ${what}: ${names}`);
@@ -76,14 +76,14 @@ function formatValue(value: unknown): string {
   return printable(textOf(value)) || "-";
 }
 
-/** Small maps as `key=value`, what is deeper as the JSON it is. */
+/** Small maps as `key=value`, deeper ones as JSON. */
 function formatMap(map: Resource): string {
   if (Object.values(map).some((value) => isResource(value))) return printable(JSON.stringify(map));
   const entries = Object.entries(map).map(([key, value]) => `${printable(key)}=${formatValue(value)}`);
   return entries.join(" ") || "-";
 }
 
-/** Text that providers and people chose must not move the cursor or colour the terminal. */
+/** Text from providers and people must not move the cursor or colour the terminal. */
 export function printable(value: string): string {
   return readable(value);
 }
@@ -110,7 +110,7 @@ export type TerminalStreams = {
   stderr: Writable & { isTTY?: boolean; columns?: number };
 };
 
-/** The terminal over three streams: answers on stdout, everything for people's eyes alone on stderr. */
+/** The terminal as three streams: answers go to stdout, remarks for people to stderr. */
 export function openTerminal({ stdin, stdout, stderr }: TerminalStreams): Terminal {
   /** Lines that came with the answer to an earlier question: several were pasted at once. */
   const ahead: string[] = [];
@@ -146,8 +146,8 @@ async function readLine(stdin: Readable): Promise<string> {
 type Editing = Pick<TerminalStreams, "stdin" | "stderr"> & { ahead: string[]; question: string; shows: boolean };
 
 /**
- * The next line that is typed. One that must not be seen is echoed nowhere, and neither is what was pasted behind it: further lines of the
- * same chunk are kept in `ahead`, and may be secrets.
+ * The next line that is typed. A hidden line is not echoed, and neither are lines that were pasted after it: further lines of the same
+ * chunk go to `ahead`, and may be secrets.
  */
 async function editLine({ stdin, stderr, ahead, question, shows }: Editing): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();

@@ -15,7 +15,7 @@ import type { Cli } from "./session.ts";
 
 /**
  * Runs one command line, without the program's own name.
- * @returns the exit code: 0 done, 1 failed, 2 wrong usage. A failure has been told on stderr, in one line.
+ * @returns the exit code: 0 done, 1 failed, 2 wrong usage. A failure has been printed on stderr, in one line.
  */
 export async function runFreshet(args: readonly string[], cli: Cli): Promise<number> {
   try {
@@ -62,7 +62,7 @@ function reportUsage(error: CommanderError, err: (text: string) => void): number
   return 2;
 }
 
-/** What stands in an argument may be a secret that was meant for another place: no message repeats it. */
+/** An argument may be a secret in the wrong place, so no message repeats it. */
 function withoutValues({ code, message }: CommanderError): string {
   const text = message.replace(/^error: /, "");
   if (code === "commander.invalidArgument") return text.replace(/ argument '.*' is invalid\./s, ":");

@@ -25,7 +25,7 @@ export type Provider = {
   register: string;
   /** @throws UsageError for a grant that it does not offer */
   needs: (grant: string) => GrantNeeds;
-  /** Inputs that a client must hold whatever the grant of its connections. */
+  /** Inputs that a client needs for every grant type. */
   inputsOfEveryClient: string[];
   /** False: no grant makes use of a client's secret. */
   takesSecret: boolean;
@@ -76,7 +76,7 @@ function describe(answer: Resource): Provider {
   };
 }
 
-/** As the broker judges a value. Its definitions are checked: a pattern that is there can be compiled. */
+/** Checks a value as the broker does. Its definitions have been checked, so their patterns compile. */
 function misfitOf(name: string, { enum: values, pattern, description }: Resource): Misfit {
   const allowed = textsOf(values);
   const hint = textOf(description) === "" ? "" : ` (${textOf(description)})`;

@@ -7,7 +7,7 @@ import type { Provider } from "./provider.ts";
 import type { Session } from "./session.ts";
 import type { SecretVariable, Settings } from "./settings.ts";
 
-/** What is wrong with an answer, saying what is allowed and not what was typed; null: nothing is. */
+/** What is wrong with an answer: it says what is allowed and does not repeat what was typed; null: nothing is wrong. */
 export type Misfit = (answer: string) => string | null;
 
 const mostAttempts = 3;
@@ -23,8 +23,8 @@ export type Questions = {
 };
 
 /**
- * Asks at a terminal for what is missing; an answer that does not fit is asked for again, so that the answers before it are not lost.
- * Elsewhere it collects what is missing, so that one message names all of it.
+ * At a terminal it asks for what is missing, and asks again after an answer that does not fit, so that earlier answers are not lost.
+ * Elsewhere it collects what is missing, so that one message names everything.
  */
 export function createQuestions(session: Session): Questions {
   const { terminal } = session;
@@ -97,7 +97,7 @@ export async function readInput(file: string, terminal: Terminal): Promise<strin
   }
 }
 
-/** Spaces may be part of a secret, the newline that an editor leaves at the end is not. */
+/** Spaces may be part of a secret. A newline at its end is not: editors add it. */
 function withoutNewline(content: string, file: string): string {
   const secret = content.replace(/\r?\n$/, "");
   if (secret === "") throw new UsageError(`${file === "-" ? "stdin" : file} holds no secret: it is empty`);
@@ -142,7 +142,7 @@ export async function askForSecretInput(questions: Questions, input: string, mis
   });
 }
 
-/** All inputs that are given, secret ones too; undefined: none is. With the provider, what is typed is judged at once. */
+/** All given inputs, also secret ones; undefined: none is given. If the provider is known, answers are checked at once. */
 export async function readInputs(
   questions: Questions,
   { input, secretInput }: InputOptions,

@@ -15,7 +15,7 @@ export type Cli = {
 export type Session = Cli & {
   output: Output;
   settings: Settings;
-  /** Asked for where it is needed: a command that works offline needs no key. */
+  /** Made only when a command needs it: a command that works offline needs no key. */
   api: () => ApiClient;
 };
 

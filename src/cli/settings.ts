@@ -80,12 +80,12 @@ function parseBrokerUrl(text: string): string {
 
 type KeyPlace = { place: string; read: () => string };
 
-/** The broker's own files are looked at for a broker on this machine only: their key is sent nowhere else. */
+/** The broker's own files are read only for a broker on this machine: their key is sent nowhere else. */
 function findKeyPlace(env: Environment, local: boolean): KeyPlace {
   const own = placeOf(env, "FRESHET_KEY");
   if (own !== null) return own;
   const ofBroker = local ? placeOf(env, "ADMIN_KEY") : null;
-  // Of two, while one takes the other's place.
+  // The first of two, while one replaces the other.
   if (ofBroker !== null) return { ...ofBroker, read: () => ofBroker.read().split(",", 1)[0] ?? "" };
   const dataFile = join(env["DATA_DIR"] || "data", "admin-key");
   if (local && existsSync(dataFile)) return { place: `the file ${dataFile}`, read: () => readKeyFile(dataFile) };
@@ -113,7 +113,7 @@ function readSecretFile(path: string, what: string): string {
   }
 }
 
-/** A key that is no header value would be quoted in the error of whoever tries to send it. */
+/** A key that cannot be a header value is refused here: the error of a later call would quote it. */
 function checkKey(key: string): string {
   if (!/^[\x21-\x7e]+$/.test(key)) throw new UsageError("The key is empty or holds characters that no key has");
   return key;

@@ -37,7 +37,7 @@ export type AppParts = TokenRoutesOptions &
   MetricsRouteOptions & {
     log: Logger;
     keys: KeyService;
-    /** Told of secrets that do not open, where nobody has been told yet. */
+    /** Called for secrets that do not open and have not been reported yet. */
     onUnreadable: (error: UnreadableSecretError) => void;
     /** Null: the sandbox provider is off. */
     sandbox: SandboxOptions | null;
@@ -115,7 +115,7 @@ function installRequestLog(app: FastifyInstance): void {
   });
 }
 
-/** A path that names no connection may name anything: a key that was pasted into it, say. */
+/** A path that names no connection is not logged: it may be anything, such as a pasted key. */
 function isKnown(status: number): boolean {
   return status < 400 || status === 409 || status >= 500;
 }

@@ -11,7 +11,7 @@ declare module "fastify" {
   }
 }
 
-/** So many wrong keys of an address are answered 401 in a minute; the next ones 429. */
+/** How many wrong keys from one address get 401 in a minute; further ones get 429. */
 export const wrongKeysPerMinute = 10;
 
 /** Makes every route of a scope need a key that has the ability. */
@@ -50,7 +50,7 @@ async function authenticate(request: FastifyRequest, keys: KeyService, wrongKeys
 }
 
 /**
- * To be called once a key has turned out to be wrong: a right one is never held up by wrong ones of the same address.
+ * Call it only for a wrong key, so that wrong keys never delay a right one from the same address.
  * @throws BrokerError rate_limited beyond the limit
  */
 export function countWrongKey({ ip }: FastifyRequest, wrongKeys: MinuteLimit): void {

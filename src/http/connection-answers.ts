@@ -89,7 +89,7 @@ export const tokenSchema = named(
   },
 );
 
-/** `last_error.code`: what a provider's answers come to, and two that the broker finds itself. */
+/** `last_error.code`: how a provider's answers are classified, and two that the broker finds itself. */
 export const lastErrorCodes = [...failureCodes, "refresh_outcome_lost", "no_refresh_token", "unusable_token"] as const;
 
 const lastError = nullable(

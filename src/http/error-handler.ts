@@ -21,17 +21,17 @@ const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
 
 const longestParameter = 512;
 const requestTimeoutMs = 30_000;
-/** How often Node looks for requests that are late. With its own 30 s they would be ended after up to a minute. */
+/** How often Node looks for requests that take too long. With its own 30 s they would be ended after up to a minute. */
 const checkingIntervalMs = 2_000;
 const lingerMs = 2_000;
 
 /**
- * How Fastify is set up so that faults before routing are answered like all others, and nobody sends for ever. `asker`: who asks, on
- * pages for browsers; null where there are none.
+ * Fastify's options: errors before routing get the same answers as all others, and no client can send for ever. `asker`: who asks, on
+ * pages for browsers; null: there are none.
  */
 export const serverOptions = (asker: Asker | null) => ({
   requestTimeout: requestTimeoutMs,
-  // Node takes the longer of the two for the whole request: its 60 s for headers would count for a body.
+  // Node uses the longer of the two for the whole request. So its default of 60 s for headers would also apply to a body.
   http: {
     headersTimeout: requestTimeoutMs,
     requestTimeout: requestTimeoutMs,
@@ -45,7 +45,7 @@ export const serverOptions = (asker: Asker | null) => ({
 
 type ClientError = Error & { code?: string; rawPacket?: unknown };
 
-/** What is not HTTP never becomes a request: the answer goes to the socket itself. */
+/** Bytes that are not HTTP never become a request, so the answer is written to the socket. */
 function answerClientError(fault: ClientError, { socket, asker }: { socket: Socket; asker: Asker | null }): void {
   if (fault.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
   const detail =
@@ -56,7 +56,7 @@ function answerClientError(fault: ClientError, { socket, asker }: { socket: Sock
         : "The request is not valid HTTP/1.1.";
   const received = fault.rawPacket instanceof Buffer ? fault.rawPacket.toString("latin1") : "";
   void rawProblem(new BrokerError("invalid_request", detail), received, asker).then((answer) => socket.end(answer));
-  // Who goes on writing has some time to read why; who never closes holds no connection.
+  // A client that still writes has some time to read the answer. After that the connection is closed.
   setTimeout(() => socket.destroy(), lingerMs).unref();
 }
 
@@ -66,7 +66,7 @@ type ErrorHandling = {
   onUnreadable?: (error: UnreadableSecretError) => void;
 };
 
-/** One error handler for everything: whatever is thrown becomes a problem, and what is nobody's fault is logged. */
+/** The one error handler: everything thrown becomes a problem, and faults of the broker are logged. */
 export function installErrorHandler(
   app: FastifyInstance,
   { asker = null, onUnreadable = () => {} }: ErrorHandling = {},
@@ -84,7 +84,7 @@ export function installErrorHandler(
 
   app.addHook("onRequest", async (_request, reply) => void reply.header("x-content-type-options", "nosniff"));
 
-  // A connection that is closed while the client still writes is reset, and the client never reads why.
+  // If the connection were closed while the client still writes, it would be reset, and the client could not read the answer.
   app.addHook("onSend", async (_request, reply) => {
     if (reply.statusCode === statusOf.payload_too_large) reply.removeHeader("connection");
   });
@@ -92,7 +92,7 @@ export function installErrorHandler(
   app.setNotFoundHandler(async (request: FastifyRequest, reply: FastifyReply) => {
     const methods = allowedMethods(request.url);
     const pageFor = asker && { asker, path: pathOf(request.url), methods };
-    // With the right method it is a part of the path that leads nowhere, such as a file of the viewer's that does not exist.
+    // The method is right, so a part of the path is wrong, such as a file of the viewer that does not exist.
     if (methods.length === 0 || methods.includes(request.method)) {
       return await sendProblem(reply, new BrokerError("not_found", "There is no such route."), pageFor);
     }
@@ -148,7 +148,7 @@ function pathOf(url: string): string {
   return url.split("?", 1)[0] ?? "";
 }
 
-/** Tells which methods a path has routes for, so that a wrong method is told from a wrong path (RFC 9110, 15.5.6). */
+/** The methods that a path has routes for, to distinguish a wrong method from a wrong path (RFC 9110, 15.5.6). */
 function collectMethods(app: FastifyInstance): (url: string) => string[] {
   const routes: { pattern: RegExp; methods: string[] }[] = [];
   app.addHook("onRoute", ({ url, method }) => {
@@ -220,12 +220,12 @@ function problemOf({ code, message, context }: BrokerError): Problem {
   };
 }
 
-/** What a page for a browser needs to know beside the error. Null: nobody gets pages. */
+/** What a page for a browser needs beside the error. Null: there are no pages. */
 type PageFor = { asker: Asker; path: string; methods?: readonly string[] } | null;
 
 type Answer = { status: number; headers: Record<string, string>; body: string };
 
-/** The error as a page where a browser asks for one, else as a problem. */
+/** The error as a page if a browser asks, else as a problem. */
 async function answerOf(error: BrokerError, headersOf: AskingHeaders, pageFor: PageFor): Promise<Answer> {
   const problem = problemOf(error);
   const { status, code, detail } = problem;
@@ -241,8 +241,8 @@ async function answerOf(error: BrokerError, headersOf: AskingHeaders, pageFor: P
 type AskingHeaders = { accept?: string | undefined; authorization?: string | undefined };
 
 /**
- * Every browser names XHTML beside HTML when somebody opens an address, and sends no bearer. Programs name neither, or HTML alone, as
- * Java's HttpURLConnection does unless it is told otherwise.
+ * When somebody opens an address, every browser accepts XHTML beside HTML and sends no bearer token. Programs accept neither, or only HTML, as
+ * Java's HttpURLConnection does by default.
  */
 function wantsPage({ accept = "", authorization }: AskingHeaders): boolean {
   const isProgram = authorization !== undefined || /\bapplication\/([\w.+-]*\+)?json\b/i.test(accept);
@@ -254,7 +254,7 @@ async function sendProblem(reply: FastifyReply, error: BrokerError, pageFor: Pag
   const { retryAfterSeconds } = error.context;
   if (retryAfterSeconds !== undefined) reply.header("retry-after", String(retryAfterSeconds));
   if (error.code === "unauthenticated") reply.header("www-authenticate", "Bearer");
-  // Said here, too, since faults before routing meet no hook.
+  // Set here, too, since errors before routing reach no hook.
   const { status, headers, body } = await answerOf(error, reply.request.headers, pageFor);
   return await reply.code(status).headers(headers).serializer(String).send(body);
 }

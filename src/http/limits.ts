@@ -4,11 +4,11 @@ import type { FastifyInstance } from "fastify";
 import type { Config } from "../config.ts";
 import { ConsentError } from "../consent/problem.ts";
 
-/** So many a minute for each of any number of callers. */
+/** A limit of requests per minute for each caller, for any number of callers. */
 export type MinuteLimit = {
   /** Counts one more. Null: it is within the limit; else the seconds after which the caller may come again. */
   take(caller: string): number | null;
-  /** Whether the next one would be beyond the limit. */
+  /** Whether the next request would exceed the limit. */
   isSpent(caller: string): boolean;
 };
 
@@ -18,9 +18,9 @@ const width = 65_536;
 const rows = [0, 1] as const;
 
 /**
- * Counts in a table of a fixed size, so that no number of callers makes it grow or pushes out what was counted of others: each
- * caller has a cell in either row, and counts as the lower of both says. A minute begins with a caller's first. Two callers
- * are taken for one where both of their cells are the same, which nobody can bring about: `secret` chooses them.
+ * Counts in a table of a fixed size, so that many callers can neither make it grow nor push out the counts of others. Each caller has one
+ * cell in each of two rows, and the lower of both counts. A minute begins with a caller's first request. Two callers count as one only
+ * if both of their cells are the same. Nobody can cause that, since `secret` chooses the cells.
  */
 export function createMinuteLimit(
   perMinute: number,
@@ -72,13 +72,13 @@ export function createConsentLimits(
   };
 }
 
-/** Holds back who asks too often, before anything is read or consumed: the same request counts a minute later. */
+/** Refuses requests that come too often, before anything is read or consumed. The same request works a minute later. */
 export function limitConsent(scope: FastifyInstance, limits: ConsentLimits): void {
   scope.addHook("onRequest", async ({ ip, method, params, routeOptions }) => {
     const isCallback = routeOptions.url?.startsWith("/callback/") === true;
     take(isCallback ? limits.callbacks : limits.linkPages, networkOf(ip));
     const { link } = (params ?? {}) as { link?: string };
-    // By the whole link: who knows its id alone, from the history say, cannot use up what is its holder's.
+    // Counted by the whole link: somebody who knows only its id, for instance from the history, cannot use up its holder's requests.
     if (method === "POST" && link !== undefined) take(limits.linkPosts, link);
   });
 }
@@ -89,8 +89,8 @@ function take(limit: MinuteLimit, caller: string): void {
 }
 
 /**
- * Whose address this is, for counting: an IPv4 address, or the /64 of an IPv6 one, which one customer has to themself (RFC 6177).
- * All spellings of an address give the same text. What is no address, as a proxy may pass on, counts as one caller together.
+ * The caller that an address counts as: an IPv4 address, or the /64 of an IPv6 address, which belongs to one customer (RFC 6177).
+ * All spellings of an address give the same text. Values that are no address, as a proxy may send, count together as one caller.
  */
 export function networkOf(address: string): string {
   // As some proxies write it, with a port; and without the zone of a link-local address (RFC 4007, section 11).
@@ -100,7 +100,7 @@ export function networkOf(address: string): string {
   if (isIP(plain) !== 6) return "no address";
   const groups = groupsOf(plain);
   const first = groups.slice(0, 6).join(":");
-  // What stands for an IPv4 address counts as that: all the others would share one /64.
+  // An IPv6 address that stands for an IPv4 address counts as the latter. Otherwise all of them would share one /64.
   if (first === mapped || first === translated) return groups.slice(6).map(asBytes).join(".");
   return `${groups.slice(0, 4).join(":")}::/64`;
 }

@@ -52,10 +52,10 @@ export const openApi: FastifyDynamicSwaggerOptions = {
   transformObject: (document) => ("openapiObject" in document ? finishDocument(document.openapiObject) : {}),
 };
 
-/** `/openapi.json`, and `/docs` to browse it. What shows it is loaded when somebody looks at it first. */
+/** `/openapi.json`, and `/docs` to browse it. The viewer is loaded when somebody opens it for the first time. */
 export function apiReference(app: FastifyInstance, asker: Asker): void {
   const schema = { hide: true };
-  let document: string | undefined; // written once: anybody may ask for it, and it is long
+  let document: string | undefined; // made once, since it is long and anybody may ask for it
   app.get("/openapi.json", { schema }, async (_request, reply) => {
     document ??= JSON.stringify(app.swagger());
     return await reply.type("application/json; charset=utf-8").send(document);
@@ -64,11 +64,11 @@ export function apiReference(app: FastifyInstance, asker: Asker): void {
   let viewer: Promise<FastifyInstance> | undefined;
   const show = async ({ method, url, headers }: FastifyRequest, reply: FastifyReply) => {
     viewer ??= createViewer(app.swagger(), asker).catch((error: unknown) => {
-      viewer = undefined; // the next one tries again
+      viewer = undefined; // the next request tries again
       throw error;
     });
     const answer = await (await viewer).inject({ method: method as "GET" | "HEAD", url, headers });
-    // As every answer of the API; the viewer's own files would say otherwise. A page for a wrong address has its own policy.
+    // As for every answer of the API. The viewer's files would set another policy, and a page for a wrong address has its own.
     const policy = answer.statusCode < 400 ? viewerHeaders : {};
     reply.headers({ ...answer.headers, ...policy, "cache-control": "no-store" });
     return await reply.code(answer.statusCode).send(answer.rawPayload);
@@ -76,7 +76,7 @@ export function apiReference(app: FastifyInstance, asker: Asker): void {
   for (const path of ["/docs", "/docs/*"]) app.get(path, { schema }, show);
 }
 
-/** The viewer runs its own scripts and asks this broker alone; it stands in no frame, since it shares its origin with consent pages. */
+/** The viewer may run its own scripts and call this broker only. It must not be framed, since it has the origin of the consent pages. */
 const viewerHeaders = {
   "content-security-policy":
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -123,9 +123,9 @@ type Document = {
 };
 
 /**
- * Makes of the document that Fastify writes one that clients can be generated from: each schema with a `title` becomes a component
- * of that name, what has a default is not required, examples stand where OpenAPI 3.1 has them, and each operation names the errors
- * that it may answer with. The schemas of the routes stay as they are: they check requests and write answers.
+ * Changes Fastify's document so that clients can be generated from it: each schema with a `title` becomes a component of that name,
+ * fields with a default are not required, examples stand where OpenAPI 3.1 has them, and each operation names its error answers. The
+ * schemas of the routes stay as they are, since they check requests and write answers.
  */
 function finishDocument(written: object): object {
   const document = copyOf(written) as Document; // its schemas are those of the routes
@@ -201,7 +201,7 @@ function nameSchema(given: Schema, schemas: Record<string, Schema>): Schema {
   return { $ref: `#/components/schemas/${title}`, ...(description !== undefined && { description }) } as Schema;
 }
 
-/** What a schema says, save for its words and examples, which may differ where it is used. */
+/** A schema without its descriptions and examples, which may differ from use to use. */
 function shapeOf({ description: _words, ...schema }: Schema): string {
   return JSON.stringify({ ...schema, examples: undefined });
 }

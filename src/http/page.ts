@@ -8,7 +8,7 @@ const idShapes = { connections: uuid, clients: uuid, keys: /^[0-9A-Za-z]{12}$/ }
 
 export type PagedList = keyof typeof idShapes;
 
-/** Reads `limit` and `cursor` of a list. @throws BrokerError when the cursor is none of this list's */
+/** Reads `limit` and `cursor` of a list. @throws BrokerError if the cursor is not one of this list */
 export function readPage(
   list: PagedList,
   { limit, cursor }: { limit: number; cursor?: string | undefined },
@@ -25,7 +25,7 @@ export function nextCursor(
   const last = items.at(-1);
   if (last === undefined || items.length < limit) return null;
   if (!isOdd(last)) return cursorOf(list, last);
-  // Rows whose time no Date can hold stand before all others, or after them: in front of them nobody else is passed over.
+  // Rows whose time does not fit into a Date come before or after all others, so no other row is skipped.
   return cursor === undefined && items.every(isOdd) ? cursorOf(list, { ...last, createdAt: latest }) : null;
 }
 

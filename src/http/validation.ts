@@ -8,9 +8,9 @@ import { closed } from "./schemas.ts";
 const strict: Options = { removeAdditional: false, useDefaults: true, allErrors: false, strict: false };
 
 /**
- * Fastify's defaults would drop unknown fields and turn `{"name": 5}` into `"5"`. Here nothing is dropped, and only what comes
- * as text by nature (query and path) is converted. Bodies are JSON in UTF-8, and an empty one is the same as none. Each schema
- * is compiled when it is used first.
+ * Fastify's defaults would drop unknown fields and turn `{"name": 5}` into `"5"`. Here nothing is dropped, and only query and path, which
+ * are always text, are converted. Bodies are JSON in UTF-8, and an empty one is the same as none. Each schema is compiled when it is
+ * first used.
  */
 export function installSchemas(app: FastifyInstance): void {
   const forBodies = createAjv({ ...strict, coerceTypes: false });
@@ -34,7 +34,7 @@ export function installSchemas(app: FastifyInstance): void {
   });
 }
 
-/** A third of a start would go into the schemas of all routes, and most processes are asked for a few of them. */
+/** Compiling the schemas of all routes would take a third of a start, and most processes use only a few of them. */
 function compiledWhenUsed(compile: () => ValidateFunction): FastifyValidator {
   let compiled: ValidateFunction | undefined;
   const validate: FastifyValidator = (data) => {
@@ -48,7 +48,7 @@ function compiledWhenUsed(compile: () => ValidateFunction): FastifyValidator {
 
 type FastifyValidator = ((data: unknown) => boolean) & Pick<ValidateFunction, "errors">;
 
-/** What a schema of the scope does not name is refused, also where a route has no schema for its query or body. */
+/** Refuses fields that no schema names, also on routes without a schema for query or body. */
 export function refuseUnknownFields(scope: FastifyInstance): void {
   scope.addHook("onRoute", (route) => {
     const { querystring = noFields, body = noFields } = route.schema ?? {};
@@ -64,17 +64,17 @@ export function refuseUnknownFields(scope: FastifyInstance): void {
 }
 
 /**
- * Refuses text that Postgres cannot keep (NUL and halves of surrogate pairs, in `text` and `jsonb` alike) and other control
- * characters, which nobody means, wherever it stands in path, query and body. Line ends and tabs may be pasted.
+ * Refuses text that Postgres cannot store (NUL and halves of surrogate pairs, in `text` and in `jsonb`) and other control characters,
+ * which nobody types on purpose, anywhere in path, query and body. Line ends and tabs are allowed, since people paste them.
  */
 export function refuseControlCharacters(scope: FastifyInstance): void {
-  // After validation: only by then is it sure how deep a body is.
+  // After validation, which limits how deep a body can be.
   scope.addHook("preHandler", async ({ params, query, body }) => {
     for (const part of [params, query, body]) requireText(part, []);
   });
 }
 
-/** The schema of a query or a body that holds nothing. */
+/** The schema of an empty query or body. */
 export const noFields = closed({});
 
 const longestShown = 80;

@@ -12,7 +12,7 @@ import type { IssuedToken } from "../tokens/read.ts";
 import type { clientSchema, heldSchema, keySchema, providerSchema, recoverySchema } from "./admin-answers.ts";
 import { type connectionSchema, type eventSchema, lastErrorCodes, type tokenSchema } from "./connection-answers.ts";
 
-/** How rows look outside: snake_case, times in ISO 8601, and no secret but the access token. */
+/** Rows as API answers: snake_case, times in ISO 8601, and no secret but the access token. */
 export function viewToken(token: IssuedToken): Static<typeof tokenSchema> {
   return {
     connection: token.connection,
@@ -175,7 +175,7 @@ const keysMayBeBack =
   "The database is from before: keys that were revoked since work again. Look through keys, and revoke again which should not " +
   "work: DELETE /keys/:id, or freshet keys revoke ID.";
 
-/** A column of JSON may hold anything that somebody has written there: what is no text is left out, and fails no list. */
+/** A JSON column may hold anything that somebody wrote there by hand. Values that are no text are left out, so that no list fails. */
 function textsOf(value: unknown): Record<string, string> {
   if (!isMap(value)) return {};
   return Object.fromEntries(

@@ -62,12 +62,12 @@ async function connect(session: Session, { args: [name = ""], options }: { args:
   else throw stillWaiting(name, connection);
 }
 
-/** Grants that nobody is shown a link or a code for. */
+/** Grant types that need no link and no code. */
 const withoutPerson = new Set(["client_credentials", "password", "import"]);
 
 type Wanted = { name: string; options: ConnectOptions };
 
-/** The connection of this name. With `--provider` it is made where there is none, so that the same line can be given again. */
+/** The connection of this name. With `--provider` it is made if there is none, so that the same line can be given again. */
 async function findOrMake(session: Session, path: string, { name, options }: Wanted): Promise<Resource> {
   const api = session.api();
   const makes = options.provider !== undefined;
@@ -101,7 +101,7 @@ const makingOptions = [
   "passwordFile",
 ] as const;
 
-/** What is there already must be what was described: what is given otherwise would be lost. */
+/** An existing connection must be as the options describe it. Otherwise the options would be ignored without a word. */
 async function requireSame(session: Session, connection: Resource, { name, options }: Wanted): Promise<void> {
   const client = await readOwnClient(session, connection, options);
   const labels = mapOf(connection["labels"]);
@@ -130,7 +130,7 @@ async function requireSame(session: Session, connection: Resource, { name, optio
   if (used !== "") session.output.note(`Using the client ${used}, which is there.`);
 }
 
-/** No value is told: the broker shows no secret, and a key without `admin` does not see which inputs are secrets. */
+/** Names no value: the broker shows no secret, and a key without `admin` does not see which inputs are secrets. */
 async function requireSameInputs(
   { api, output }: Session,
   connection: Resource,
@@ -169,7 +169,7 @@ function otherConnection(name: string, difference: string, remedy: string): CliE
   return new CliError(`${fact}: freshet connect ${name} connects it as it is; ${remedy}`, "conflict");
 }
 
-/** The connection's client, if what is given is about it; null: it is not, or this key may not see clients. */
+/** The connection's client, if an option is about it; null: none is, or this key may not see clients. */
 async function readOwnClient(
   { api }: Session,
   connection: Resource,
@@ -206,7 +206,7 @@ async function connectByLink(session: Session, { name, path, connection, options
     manual: options.manual,
     purpose: options.purpose,
   });
-  // Before anybody can have seen the link: whatever happens through it comes after this look.
+  // Read before the link is printed, so that everything that happens by the link comes after this.
   const shown = { connection, shown: "link", endingOf: endingOfLink(connection, link) };
   const watch = options.wait ? await watchConnection(api(), path, shown) : null;
   output.value(textOf(link["url"]), link);
@@ -224,7 +224,7 @@ async function connectByCode(session: Session, { name, path, connection, options
     const forLinks = "--expires-in, --return-to, --manual and --purpose are for links";
     throw new UsageError(`${name} is connected with a code: ${forLinks}`);
   }
-  // Before the code is there: the broker may hear of a quick person before this program looks again.
+  // Read before the code is there: a quick person may have finished before this program looks again.
   const shown = { connection, shown: "code", endingOf: endingOfCode(name) };
   const watch = options.wait ? await watchConnection(api(), path, shown) : null;
   const code = await api().post(`${path}/device`, {});
@@ -239,12 +239,12 @@ async function connectByCode(session: Session, { name, path, connection, options
   await waitFor(session, { name, watch, endsAt: code["expires_at"], options });
 }
 
-/** Who gives the line again does not see from a link alone that nothing has to be done. */
+/** Says that the connection is connected already: a link alone does not show it to somebody who gives the line again. */
 function tellConnected({ output }: Session, name: string, { connectedBefore, shown }: Watch): void {
   if (connectedBefore) output.note(`${name} is connected already; this ${shown} connects it anew.`);
 }
 
-/** Nobody at the provider's page can mend a client that is refused. A link outlives that, as it does a denial. */
+/** A refused client cannot be corrected on the provider's page, so waiting ends. The link stays usable, as after a denial. */
 function endingOfLink({ provider, client }: Resource, { expires_at: ends }: Resource): Watch["endingOf"] {
   const fact = `${textOf(provider)} refuses the client's id or secret`;
   const remedy = `freshet clients update ${textOf(client)} --client-secret-file FILE (or --client-id ID)`;
@@ -254,7 +254,7 @@ function endingOfLink({ provider, client }: Resource, { expires_at: ends }: Reso
     type === "consent_failed" && mapOf(detail)["error"] === "client_rejected" ? refused : undefined;
 }
 
-/** A code works once: what the broker notes of it is its end. */
+/** A code works once, so these events end the wait. */
 function endingOfCode(name: string): Watch["endingOf"] {
   const over = new CliError(`${name} has not been connected, and its code works no more`, "not_connected");
   const remedy = `freshet connections confirm ${name} --accept, or --decline`;
@@ -289,14 +289,14 @@ async function waitFor(
 
 const pollEveryMs = 1000;
 
-/** What was so before the link was shown: a connection that is reconnected has been `connected` all along. */
+/** The state before the link was shown. A connection that is reconnected was `connected` then. */
 type Watch = {
   path: string;
-  /** What a person was shown, to be told about: `link` or `code`. */
+  /** What the person was shown: `link` or `code`. */
   shown: string;
   connectedBefore: boolean;
   lastEventId: unknown;
-  /** How an event is told after which waiting is in vain; undefined: the wait goes on. */
+  /** The text for an event that ends the wait; undefined: the wait goes on. */
   endingOf: (event: Resource) => CliError | undefined;
 };
 
@@ -322,7 +322,7 @@ async function watchConnection(
 }
 
 /**
- * Waits until somebody has connected it, telling on stderr what happens meanwhile, and returns the connection; null when `deadlineMs`
+ * Waits until somebody has connected it, reports on stderr what happens meanwhile, and returns the connection; null when `deadlineMs`
  * (by `nowMs`) has passed. @throws CliError when it is disabled or deleted, or after an event that ends the watch
  */
 async function waitUntilConnected(

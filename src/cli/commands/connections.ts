@@ -224,7 +224,7 @@ async function handInCode(
   session.output.done(`Connection ${name} is ${textOf(connection["status"])}.`, connection);
 }
 
-/** A code is good for as long as nobody else has used it: it is no argument, as secrets are none. */
+/** A code works until somebody uses it. So it is not an argument, like a secret. */
 async function readCode(session: Session, file: string | undefined): Promise<string> {
   const { terminal } = session;
   if (file !== undefined) return (await readInput(file, terminal)).trim();

@@ -56,7 +56,7 @@ async function readTokens(session: Session, options: ImportOptions): Promise<Res
   if (options.accessTokenFile === "-" && options.refreshTokenFile === "-") {
     throw new UsageError("Only one token can come from stdin");
   }
-  // Whoever names a file has said what there is: the other token is not asked for.
+  // With a file for one token, the other token is not asked for.
   const asks = options.accessTokenFile === undefined && options.refreshTokenFile === undefined;
   const refreshToken = await readSecret(
     {

@@ -66,7 +66,7 @@ async function revokeKey({ api, output }: Session, { args: [id = ""] }: { args: 
   output.done(`Key ${id} is revoked.`, { revoked: id });
 }
 
-/** Names are not unique: a key is ended by its id alone, which is told to whoever gave its name. */
+/** Names are not unique, so a key is revoked by its id. Somebody who gives a name is told the ids. */
 async function naming(api: ApiClient, failure: unknown, name: string): Promise<unknown> {
   if (!(failure instanceof CliError) || failure.code !== "not_found") return failure;
   const { items } = await collectItems(api, "/keys");

@@ -75,7 +75,7 @@ async function askFor({ terminal, output }: Session, question: string): Promise<
   return await terminal.readLine();
 }
 
-/** Reads what came back, as the broker does. @throws CliError when it is no code, or another issuer's */
+/** Reads the callback as the broker does. @throws CliError if it has no code, or comes from another issuer */
 function readCode(
   trial: Trial,
   query: Query,
@@ -197,7 +197,7 @@ async function listen(
   port: number,
   answer: (request: IncomingMessage, response: ServerResponse) => Promise<void>,
 ): Promise<Server> {
-  // Who hangs up in the middle of a form is told nothing.
+  // A browser that closes the connection in the middle of a form gets no answer.
   const server = createServer((request, response) => void answer(request, response).catch(() => response.destroy()));
   const { promise, resolve, reject } = Promise.withResolvers<Server>();
   server.once("error", (error) => {
@@ -207,7 +207,7 @@ async function listen(
   return await promise;
 }
 
-/** Answers on their way get a moment; connections that a browser opened and never used would keep this process alive. */
+/** Waits a moment for answers that are being sent, then closes connections that a browser opened and never used. */
 function closeSoon(server: Server): void {
   server.close();
   setTimeout(() => server.closeAllConnections(), lingerMs).unref();
@@ -258,7 +258,7 @@ export async function tryDeviceCode(trial: Trial): Promise<TokenAnswer> {
   return await poll(trial, { deviceCode: read.deviceCode, intervalSeconds, deadlineMs });
 }
 
-/** The first answer that says "not yet" is told in full, those that follow are not. */
+/** The first answer that says "not yet" is printed in full, later ones are not. */
 async function poll(
   trial: Trial,
   given: { deviceCode: string; intervalSeconds: number; deadlineMs: number },

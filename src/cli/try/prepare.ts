@@ -28,7 +28,7 @@ import type { Masker } from "./witness.ts";
 
 type Parts = Pick<Trial, "session" | "options" | "report" | "masker" | "witness">;
 
-/** The definition that a file holds, checked. @throws CliError after telling each fault */
+/** The definition in a file, checked. @throws CliError after printing each fault */
 export function loadDefinition(session: Session, file: string, builtinFolder: string): ProviderDefinition {
   const { settings } = session;
   const surroundings = { builtinFolder, extraFolder: settings.providersDir, networks: readNetworks(settings) };
@@ -40,7 +40,7 @@ export function loadDefinition(session: Session, file: string, builtinFolder: st
   return definition;
 }
 
-/** What may be reached, and through which proxy: as at the broker. @throws UsageError */
+/** Which addresses may be reached, and through which proxy, as at the broker. @throws UsageError */
 export function openEgress({ settings }: Session, masker: Masker): Egress {
   const proxies = asUsage("", () => readProxies(settings.proxy()));
   masker.learn(proxies.secrets);
@@ -65,7 +65,7 @@ export function chooseGrant(definition: ProviderDefinition, options: TryOptions)
   return grant;
 }
 
-/** Collects everything that requests are made from, secrets included, and has them masked from then on. */
+/** Collects everything that requests are made from. From then on the secrets among it are masked in the output. */
 export async function prepareTrial(
   parts: Parts,
   given: { definition: ProviderDefinition; grant: ConnectionGrant; redirectUri: string | null },
@@ -201,12 +201,12 @@ export type TryOptions = {
   revoke?: boolean;
 };
 
-/** How the code of an authorization code grant comes back: to a listener here, or by a person's hand. */
+/** How the authorization code comes back: to a listener here, or pasted by a person. */
 export function isPasted({ redirectUri, manual }: TryOptions): boolean {
   return redirectUri !== undefined || manual === true;
 }
 
-/** What can be seen to be wrong without looking at the definition. @throws UsageError */
+/** Checks what needs no definition. @throws UsageError */
 export function checkOptions(options: TryOptions): void {
   const { clientSecretFile, passwordFile, refreshTokenFile, redirectUri, manual, port } = options;
   const onStdin = [clientSecretFile, passwordFile, refreshTokenFile].filter((file) => file === "-").length;
@@ -221,7 +221,7 @@ export function checkOptions(options: TryOptions): void {
   if (redirectUri !== undefined && !URL.canParse(redirectUri)) throw new UsageError("--redirect-uri must be a URI");
 }
 
-/** What does not fit the definition's grant. @throws UsageError */
+/** Checks the options against the definition's grant type. @throws UsageError */
 function checkForGrant(options: TryOptions, grant: ConnectionGrant): void {
   const { port, manual, redirectUri, clientSecretFile, passwordFile, refreshTokenFile, username, refresh } = options;
   if (grant === "authorization_code" && isPasted(options) && clientSecretFile === "-") {
@@ -251,7 +251,7 @@ export function readNetworks({ providerNetworks }: Pick<Settings, "providerNetwo
   }
 }
 
-/** What a command ends with whose definition file has these faults, each of which `tell` says before. */
+/** The error for a definition file with these faults. `tell` prints each of them first. */
 export function endOnFaults(file: string, problems: readonly string[], tell: (problem: string) => void): CliError {
   const [first = "", ...more] = problems;
   if (more.length === 0 && first.startsWith(`${file}: cannot be read`)) {

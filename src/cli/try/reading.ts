@@ -16,7 +16,7 @@ export type Reading = { resource: Resource; lines: string[] };
 
 type Asked = { definition: ProviderDefinition; response: HttpResponse | null };
 
-/** What a token endpoint gave. `spent`: the refresh token that was sent for it; null: none. */
+/** What a token endpoint granted. `spent`: the refresh token that was sent for it; null: none. */
 export function readGrant(grant: Grant, given: Asked & { scopes: readonly string[]; spent: string | null }): Reading {
   const { definition } = given;
   const missing = missingScopes(given.scopes, {
@@ -57,7 +57,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
   };
 }
 
-/** What a refusal was taken for, and why. */
+/** How a refusal was classified, and why. */
 export function readRefusal(failure: Failure, { definition, response }: Asked): Reading {
   const waiting = readPollState(definition, failure.oauthError);
   const meaning = waiting ?? meanings[failure.code] ?? failure.code;

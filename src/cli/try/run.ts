@@ -32,7 +32,7 @@ import { createMasker, createWitness, type Masker } from "./witness.ts";
 const usualPort = 8090;
 
 /**
- * Walks one connection through a definition file: the person's consent or another grant, lookups, introspection, a
+ * Takes one connection through a definition file: the person's consent or another grant, lookups, introspection, a
  * refresh, and what to send to the API. Everything stays in this process and ends with it.
  * @throws CliError when a step failed; its text holds no secret
  */
@@ -105,7 +105,7 @@ async function firstToken(trial: Trial, loopback: Loopback | null): Promise<Toke
   }
 }
 
-/** What fails here does not keep the rest from being tried, least of all the revocation. */
+/** If this fails, the rest is still tried, above all the revocation. */
 async function followUp(trial: Trial, { refreshes }: { refreshes: boolean }): Promise<void> {
   await attempt(trial, "the lookups", async () => await lookUpAccount(trial));
   await attempt(trial, "the introspection", async () => await introspect(trial));
@@ -173,7 +173,7 @@ function describePlace({ select, pointer }: Lookup): string {
   return `${pointer ?? "its top"}${entry}`;
 }
 
-/** What the provider says of the token itself (RFC 7662). */
+/** Introspection: what the provider says of the token (RFC 7662). */
 async function introspect(trial: Trial): Promise<void> {
   const { definition, report } = trial;
   const { introspection } = definition;
@@ -192,7 +192,7 @@ async function introspect(trial: Trial): Promise<void> {
   if (!active) report.problem("introspection says that a token is not active which has just been issued");
 }
 
-/** Extra tokens that are not in an answer but exchanged for (RFC 8693). */
+/** Further tokens that come by token exchange (RFC 8693). */
 async function exchangeExtraTokens(trial: Trial): Promise<void> {
   for (const { name, exchange } of trial.definition.extraTokens) {
     if (exchange === null) continue;
@@ -248,7 +248,7 @@ function named({ tokens }: Trial, hint: NamedToken["hint"]): NamedToken | null {
   return value === undefined ? null : { hint, value };
 }
 
-/** One refresh of the set, and of each extra token that has a refresh token of its own; or a new set where there is no other way. */
+/** One refresh of the set, and of each further token that has a refresh token of its own. Without a refresh token: a new set. */
 async function refreshOnce(trial: Trial): Promise<void> {
   const { definition, report, grant } = trial;
   const { minAgeSeconds } = definition.refresh;
@@ -265,7 +265,7 @@ async function refreshOnce(trial: Trial): Promise<void> {
   for (const name of Object.keys(trial.extras)) await refreshExtra(trial, name);
 }
 
-/** The refresh of what `tokens.refreshToken` holds; a granted set takes its place. */
+/** Refreshes by `tokens.refreshToken`. A granted set replaces `tokens`. */
 async function refresh(trial: Trial): Promise<TokenAnswer> {
   const { refreshToken } = trial.tokens;
   const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
@@ -280,8 +280,8 @@ async function refresh(trial: Trial): Promise<TokenAnswer> {
 }
 
 /**
- * How this provider refuses what is no refresh token of its own any more: a broker that does not understand it asks on and on. Last of
- * all, since a used one may end the whole grant.
+ * How this provider refuses a refresh token that is not, or no longer, valid. A broker that does not understand the refusal asks again and
+ * again. This comes last, since sending a used token may end the whole grant.
  */
 async function presentDeadTokens(trial: Trial): Promise<void> {
   const { definition, grant, report } = trial;
@@ -296,7 +296,7 @@ async function presentDead(trial: Trial, what: string, refreshToken: string): Pr
   const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
   const answer = await requestToken(trial, { heading: what, grant: "refresh_token", values });
   if (answer.kind === "granted") {
-    // What is given back afterwards is the newest.
+    // It becomes the newest set, which is what gets revoked in the end.
     keepGrant(trial, answer.grant);
     return trial.report.note(`${what} was taken: nothing is to be seen of how this provider refuses one`);
   }
@@ -308,7 +308,7 @@ async function presentDead(trial: Trial, what: string, refreshToken: string): Pr
   );
 }
 
-/** Grants that need no person are asked for anew (RFC 6749, section 4.4.3); null: this one needs one. */
+/** The request for a new set where no person is needed (RFC 6749, section 4.4.3); null: this grant type needs a person. */
 async function fetchAgain(trial: Trial): Promise<TokenAnswer | null> {
   const { grant, credentials } = trial;
   if (grant !== "client_credentials" && grant !== "password") return null;

@@ -10,7 +10,7 @@ import type { TryOptions } from "./prepare.ts";
 import { readGrant, readRefusal } from "./reading.ts";
 import type { Masker, Witness } from "./witness.ts";
 
-/** One walk through a definition. Holds plain secrets, and keeps them nowhere else. */
+/** One run through a definition. Holds plain secrets, and stores them nowhere. */
 export type Trial = {
   session: Session;
   options: TryOptions;
@@ -19,7 +19,7 @@ export type Trial = {
   witness: Witness;
   definition: ProviderDefinition;
   grant: ConnectionGrant;
-  /** Null for an import, which nobody is sent back from. */
+  /** Null for an import: no browser comes back. */
   redirectUri: string | null;
   scopes: readonly string[];
   client: { id: string; secret: string | undefined } | null;
@@ -28,14 +28,14 @@ export type Trial = {
   credentials: Readonly<Record<string, string>>;
   /** What has been granted so far; captured values of the callback and of all answers included. */
   tokens: { accessToken?: string; refreshToken?: string; captured: Record<string, string> };
-  /** The refresh token that a newer one has taken the place of. */
+  /** The refresh token before the newest one. */
   usedRefreshToken?: string;
   extras: Record<string, Grant>;
   /** Captured by lookups. */
   account: Record<string, string>;
 };
 
-/** What templates stand for beside the one secret that a request spends. */
+/** The values for templates, without the one secret that a request spends. */
 export function valuesOf(trial: Trial): TemplateValues {
   const { definition, client, inputs, secretInputs, tokens, account } = trial;
   const captured = capturedValues(definition, { captured: tokens.captured, account, inputs });
@@ -48,7 +48,7 @@ export async function valuesFor(trial: Trial, request: ProviderRequest | null): 
   return request === null ? values : await authenticated(trial, request, values);
 }
 
-/** One token request, told with how its answer was read. `heading` names it; `definition`: as an extra token sees it. */
+/** One token request, printed with how its answer was read. `heading` names it; `definition`: as a further token sees it. */
 export async function requestToken(
   trial: Trial,
   call: {
@@ -75,7 +75,7 @@ export async function requestToken(
   return answer;
 }
 
-/** Puts a grant in the place of what there was. */
+/** Replaces the tokens by those of a grant. */
 export function keepGrant(trial: Trial, grant: Grant): void {
   const { accessToken, refreshToken = trial.tokens.refreshToken, captured, extras } = grant;
   const before = trial.tokens.refreshToken;
@@ -94,18 +94,18 @@ async function authenticated(trial: Trial, request: ProviderRequest, values: Tem
   return await withAssertion(request, values, given);
 }
 
-/** Steps told one after the other: a document per line with `--json`, lines for people without. */
+/** Prints steps one after the other: a JSON document per line with `--json`, lines for people without. */
 export type Report = {
   /** `lines` for people; `resource` for programs, whose `of` says which exchange it belongs to. Known secrets are masked in both once more. */
   step: (name: string, resource: Resource, lines: readonly string[]) => void;
-  /** The same of what a person needs as it is, such as the address to open. */
+  /** The same without masking, for what a person needs as it is, such as the address to open. */
   plain: (name: string, resource: Resource, lines: readonly string[]) => void;
   /** A remark on stderr. */
   note: (text: string) => void;
-  /** What went wrong without ending the walk; told at once. */
+  /** A problem that does not end the run; printed at once. */
   problem: (text: string) => void;
   problems: readonly string[];
-  /** Keeps back what comes from now on, until it is shown or dropped. */
+  /** Buffers what is printed from now on, until it is shown or dropped. */
   hold: () => { show: () => void; drop: () => void };
 };
 

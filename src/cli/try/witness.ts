@@ -9,11 +9,11 @@ import type { Report } from "./trial.ts";
 
 const mostCharacters = 4_000;
 
-/** A client whose exchanges are told, without their secrets. */
+/** An OAuth client that prints its exchanges, without their secrets. */
 export type Witness = {
-  /** `purpose` heads what is told. `open`: the answer is the account's own data, or public, and names its secrets. */
+  /** `purpose` is the heading. `open`: the answer is the account's own data, or public, and its fields say which values are secrets. */
   client: (purpose: string, options?: { open: boolean }) => OAuthClient;
-  /** The newest answer as it came, secrets and all; null: none did. */
+  /** The newest answer as it came, with its secrets; null: none came. */
   answer: () => HttpResponse | null;
 };
 
@@ -74,7 +74,7 @@ export function createWitness(parts: { egress: Egress; masker: Masker; report: R
   };
 }
 
-/** Every token of a grant, extra ones included. */
+/** Every token of a grant, further tokens included. */
 function tokensOf({ accessToken, refreshToken, extras = {} }: Grant): string[] {
   const own = [accessToken, refreshToken].filter((token) => token !== undefined);
   return [...own, ...Object.values(extras).flatMap(tokensOf)];
@@ -87,7 +87,7 @@ function maskRequestBody(masker: Masker, { body, headers }: HttpRequest): string
   return JSON.stringify(Object.fromEntries(fields.map(([name, value]) => [name, masker.value(name, value)])));
 }
 
-/** What cannot be read as fields is not shown: nobody can tell where its secrets are. */
+/** A body that has no fields is not shown: its secrets could be anywhere. */
 function maskAnswerBody(masker: Masker, response: HttpResponse, open: boolean): unknown {
   const body = parseAnswer(response, "auto");
   return body === null
@@ -98,14 +98,14 @@ function maskAnswerBody(masker: Masker, response: HttpResponse, open: boolean): 
 /** What stands where a secret was. */
 const mask = "••••";
 
-/** A shorter secret is masked where it is the whole value: looked for inside of texts, it would take words apart. */
+/** A shorter secret is masked only where it is the whole value. Inside of texts it would match parts of words. */
 const shortestInText = 6;
 const deepest = 8;
 
-/** Hides every secret that it has learnt, and what is called or looks like one. */
+/** Hides every known secret, and every value that is called like a secret or looks like one. */
 export type Masker = {
   learn: (secrets: readonly unknown[]) => void;
-  /** A text without the secrets known, as they are and as they stand in a URL, a form or JSON. */
+  /** A text without the known secrets, also as they are written in a URL, a form or JSON. */
   text: (text: string) => string;
   /** The value of a field, header or parameter. */
   value: (name: string, value: string) => string;
@@ -113,9 +113,9 @@ export type Masker = {
   /** The values of a query or a form. */
   pairs: (pairs: Iterable<[string, string]>) => string;
   url: (text: string) => string;
-  /** What a provider answered, as JSON or form. `strict`: of a text only what people have to read is shown, since it may be a token. */
+  /** A provider's answer, as JSON or form. `strict`: texts are hidden, since they may be tokens, except in fields that people have to read. */
   answer: (body: unknown, strict: boolean) => unknown;
-  /** What a provider answered, in words: what looks like a token is hidden. */
+  /** A provider's words. Everything that looks like a token is hidden. */
   words: (text: string) => string;
 };
 
@@ -180,7 +180,7 @@ export function createMasker(): Masker {
   };
 }
 
-/** Of `Authorization` and its like the scheme alone is shown. */
+/** Of `Authorization` and similar headers only the scheme is shown. */
 function headerValue(name: string, value: string): string | null {
   if (/cookie|key$/i.test(name)) return mask;
   if (!/authorization/i.test(name)) return null;
@@ -188,7 +188,7 @@ function headerValue(name: string, value: string): string | null {
   return scheme === undefined ? mask : `${scheme} ${mask}`;
 }
 
-/** Fields that hold a secret; not those that say something of one, as `token_type` and `refresh_token_expires_in` do. */
+/** Fields that hold a secret. Fields about a secret do not count, such as `token_type` and `refresh_token_expires_in`. */
 function isSecretName(name: string): boolean {
   return (
     /token|secret|passw|assertion|verifier|device_code|^hmac$/i.test(name) &&
@@ -196,7 +196,7 @@ function isSecretName(name: string): boolean {
   );
 }
 
-/** What an answer itself calls secrets: it may stand in its other texts, too. */
+/** The values that an answer itself calls secrets. They may stand in its other texts, too. */
 function secretsIn(body: unknown, at: { name: string; depth: number }): string[] {
   if (typeof body === "string") return isSecretName(at.name) ? [body] : [];
   if (typeof body !== "object" || body === null || at.depth > deepest) return [];

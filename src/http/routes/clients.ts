@@ -29,7 +29,7 @@ const clientSecret = Type.String({
   description: "Write-only; a private key or certificate and key, as PEM, where the provider takes those",
 });
 
-/** It may stand at the end of a redirect URI, where `continue` is a page of this broker's. */
+/** A client's name may end a redirect URI, where `continue` is a page of this broker. */
 const clientName = Type.String({
   pattern: "^(?!continue$)[a-z0-9][a-z0-9._-]{0,127}$",
   description: "a-z, 0-9, then also . _ -, at most 128 characters; not continue",

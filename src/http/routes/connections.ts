@@ -234,7 +234,7 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
   });
 }
 
-/** @throws BrokerError naming the field of what does not go together */
+/** @throws BrokerError naming the field, if fields exclude each other */
 function readWish(body: { [K in "retry_ended" | "force" | "end"]?: boolean | undefined }): EndedWish | undefined {
   const { retry_ended: retries = false, force = false, end = false } = body;
   if (end && retries) throw new BrokerError("invalid_request", "end: cannot be asked for together with retry_ended.");

@@ -59,7 +59,7 @@ export async function healthRoutes(app: ApiScope, { isReady, check }: HealthRout
   };
   app.get("/livez", { schema: alive, logLevel: "silent" }, async () => ({ status: "ok" as const }));
 
-  // Without Postgres or Redis still 200: cached tokens are served, and taking every replica out would serve nobody.
+  // 200 also without Postgres or Redis: cached tokens are served, and if every replica were taken out, none would be.
   const ready = {
     operationId: "getReadiness",
     summary: "Requests may be sent here",

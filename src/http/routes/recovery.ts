@@ -26,7 +26,7 @@ const release = requestBody(
   },
 );
 
-/** `/recovery`: connections that are held since the database went back in time, and keys that may be back with it. */
+/** `/recovery`: connections that are suspended since a restore of the database, and keys that may be back with it. */
 export async function recoveryRoutes(app: ApiScope, { recovery }: RecoveryRoutesOptions): Promise<void> {
   const list = {
     operationId: "listHeldConnections",
