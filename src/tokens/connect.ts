@@ -10,8 +10,7 @@ import {
 } from "../providers/oauth/authorization-request.ts";
 import type { Grant, TokenAnswer } from "../providers/oauth/grant.ts";
 import { type ExpectedIdToken, judgeIdToken } from "../providers/oauth/token-response.ts";
-import type { AccountRows } from "../store/accounts.ts";
-import type { ClientRow, Clients } from "../store/clients.ts";
+import type { Clients } from "../store/clients.ts";
 import type { EventType, TokenRow } from "../store/token-row.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
@@ -54,8 +53,6 @@ export type Establish = {
    * conflict (client or inputs have changed since the code was asked for)
    */
   exchangeCode(exchange: CodeExchange): Promise<Authorized>;
-  /** The connection with the rows of its further tokens, which are made before anything can be granted. */
-  prepareWithChains: Granting["prepare"];
   /** Asks for what a person has agreed to. Never rejects. */
   ask: Granting["ask"];
   /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
@@ -74,7 +71,7 @@ type Options = HeldParts & ImportParts;
 
 /** How a connection gets a grant from a person. The answer is persisted first here, too (docs/refresh-protocol.md, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
-  const { rows, cache, lookups, clock, granting } = options;
+  const { rows, cache, lookups, clock, granting, sender } = options;
   const held = createHeldGrants(options);
   // A line of the history is no reason for a consent to fail.
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
@@ -110,7 +107,6 @@ export function createEstablish(options: Options): Establish {
 
   return {
     keepGrant,
-    prepareWithChains: granting.prepare,
     ask: granting.ask,
     decide: held.decide,
     giveUpHeld: held.giveUpAll,
@@ -123,7 +119,7 @@ export function createEstablish(options: Options): Establish {
       if (read === null) throw connectionNotFound("");
       const { row, client } = read;
       if (row.status === "disabled") throw disabled(row);
-      const prepared = await granting.prepare(row, client);
+      const prepared = await sender.prepareWithFurther(row, client);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
       // What this callback brought decides, and nothing of an earlier one: it may name the host that the code goes to.
       const sendable = { ...prepared, owner: { ...prepared.owner, captured } };
@@ -172,8 +168,6 @@ function mustCompare({ row, definition }: Sendable): boolean {
 
 /** The steps by which grants that do not come from a refresh are asked for and kept. */
 export type Granting = {
-  /** The connection with the rows of its further tokens, which are made before anything can be granted. */
-  prepare: (row: TokenRow, client?: ClientRow | null) => Promise<Sendable>;
   /**
    * Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked; each as the
    * limits let it. Never rejects.
@@ -193,7 +187,6 @@ export type Granting = {
 type GivenByPerson = { captured: Record<string, string>; redirectUri: string | null };
 
 export type GrantingParts = {
-  accounts: Pick<AccountRows, "ensureChains" | "readChains">;
   clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
   observer: Pick<RefreshObserver, "oldSecretUsed">;
   cache: TokenCache;
@@ -230,11 +223,6 @@ export function createGranting(parts: GrantingParts): Granting {
       return stored[0] ?? all[0].sendable.row;
     },
 
-    async prepare(row, client) {
-      const sendable = await sender.prepare(row, client);
-      return { ...sendable, chains: await prepareChains(parts, sendable) };
-    },
-
     async ask(sendable, grant, { values, cannotWait }) {
       let plan: SendPlan = { grant, secretIndex: 0 };
       for (;;) {
@@ -258,19 +246,4 @@ export function createGranting(parts: GrantingParts): Granting {
       ...furtherGranted(parts, sendable, { grant, captured, redirectUri }),
     ],
   };
-}
-
-async function prepareChains(
-  { accounts, sender }: Pick<GrantingParts, "accounts" | "sender">,
-  { row, definition }: Sendable,
-): Promise<Sendable[]> {
-  const { extraTokens } = definition;
-  if (extraTokens.length === 0) return [];
-  await accounts.ensureChains(row, extraTokens);
-  const known = new Set(extraTokens.map(({ name }) => name));
-  // Its name makes it a further token of this connection, not what somebody has written beside it.
-  const isIts = ({ name, chain }: TokenRow) =>
-    chain !== null && known.has(chain) && name === chainName(row.name, chain);
-  const present = (await accounts.readChains(row.id)).filter(isIts);
-  return await Promise.all(present.map((chain) => sender.prepareChain(chain)));
 }

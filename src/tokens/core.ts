@@ -26,11 +26,11 @@ import { createDevices } from "./devices.ts";
 import { createEnded } from "./ended.ts";
 import { createLimitKeeper } from "./limits.ts";
 import { createKeeper } from "./persist.ts";
-import { createTokenService } from "./read.ts";
+import { createReads, createTokenService } from "./read.ts";
 import { createRecovery, createSpools } from "./recovery.ts";
 import { createRefresh, createSecondPlans } from "./refresh.ts";
 import { createSender, type Sendable } from "./request.ts";
-import { createReads, createSweeper } from "./sweeper.ts";
+import { createSweeper } from "./sweeper.ts";
 import { createWaiting } from "./waiting.ts";
 
 /** Everything of the outside that the core touches: a simulation gives its own. */
@@ -87,15 +87,14 @@ export function createTokenCore(parts: TokenCoreParts) {
   const spools = createSpools({ places: parts.spoolPlaces, onError: parts.onSpoolError });
   const keeper = createKeeper({ ...common, spools, learn });
   const recovery = createRecovery({ ...common, spools, keeper, learn, onError: onBackgroundError });
-  const followUp = async (sendable: Sendable, row: TokenRow) => learn(await lookups.followUp(sendable, row));
   const granting = createGranting({ ...common, cache, keeper });
   const waiting = createWaiting({ rows, leases, clock });
   const refreshParts = {
     ...common,
-    prepare: granting.prepare,
     keeper,
     recovery,
-    followUp,
+    lookups,
+    learn,
     waiting,
     secondPlans: createSecondPlans(),
   };

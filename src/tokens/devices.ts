@@ -54,8 +54,8 @@ export type DeviceParts = {
   links: Pick<ConsentLinks, "reserve">;
   accounts: Pick<AccountRows, "addEvent">;
   rows: Pick<TokenRows, "readById">;
-  establish: Pick<Establish, "prepareWithChains" | "keepGrant" | "ask">;
-  sender: Pick<Sender, "ask">;
+  establish: Pick<Establish, "keepGrant" | "ask">;
+  sender: Pick<Sender, "ask" | "prepareWithFurther">;
   limits: Pick<LimitKeeper, "beside">;
   vault: TokenVault;
   clock: Clock;
@@ -75,7 +75,7 @@ export function createDevices(parts: DeviceParts): Devices {
   const prepare = async (connectionId: string): Promise<Sendable> => {
     const row = await rows.readById(connectionId);
     if (row === null) throw connectionNotFound("");
-    return await establish.prepareWithChains(row);
+    return await sender.prepareWithFurther(row);
   };
 
   /** One that only another replica can open is left to that. @throws UnreadableSecretError */

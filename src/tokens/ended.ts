@@ -98,7 +98,7 @@ export function createEnded(parts: EndedParts): Ended {
       if (parts.isDraining()) throw shuttingDown(row);
       const reason = whyNotEnded(row);
       if (reason !== null) throw reason;
-      const sendable = await parts.prepare(row);
+      const sendable = await parts.sender.prepareWithFurther(row);
       if (firstPlan(row, sendable.definition)?.grant !== "refresh_token") throw nothingToRetry(row);
       leaveToOthers(vault, sendable, "refresh_token");
       if (!force && (await isDangerous(row, sendable.definition))) throw endangersOthers(row);

@@ -73,7 +73,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
   /** What would end the connection's own grant too, or is in use although it was granted anew, is left to run out. */
   const giveUp = async (held: HeldGrant, row: TokenRow | null): Promise<void> => {
     if (row === null) return;
-    const sendable = await granting.prepare(row).catch(() => null); // nobody is there to be told
+    const sendable = await sender.prepareWithFurther(row).catch(() => null); // nobody is there to be told
     if (sendable?.definition.revocation?.kills !== "token") return;
     for (const { sendable: to, grant, record } of reopen(vault, held, sendable)) {
       if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
@@ -85,7 +85,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
   const finish = async (held: HeldGrant): Promise<void> => {
     const row = await rows.readById(held.connectionId);
     if (row === null) return await accounts.dropHeld(held.attemptId);
-    await keepAccepted(held, await granting.prepare(row));
+    await keepAccepted(held, await sender.prepareWithFurther(row));
   };
 
   return {
@@ -116,7 +116,7 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
       if (held === null) throw nothingHeld();
       const row = await rows.readById(held.connectionId);
       if (row === null) throw connectionNotFound("");
-      if (accepted) return await accept(await granting.prepare(row), held.attemptId, null);
+      if (accepted) return await accept(await sender.prepareWithFurther(row), held.attemptId, null);
       if (!(await accounts.declineHeld(held.attemptId))) throw nothingHeld();
       await giveUp(held, row);
       return row;

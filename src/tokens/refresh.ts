@@ -15,7 +15,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import { refreshTimes } from "../time.ts";
 import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import type { Granting } from "./connect.ts";
+import type { Accounts } from "./accounts.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
 import type { LimitKeeper } from "./limits.ts";
 import type { Keeper, Kept } from "./persist.ts";
@@ -66,10 +66,10 @@ export type RefreshParts = {
   sender: Sender;
   limits: Pick<LimitKeeper, "keep">;
   secondPlans: SecondPlans;
-  /** The connection with the rows of its further tokens, which an answer may hold. */
-  prepare: Granting["prepare"];
   /** What is to be found out about a set that has just been stored. Never rejects. */
-  followUp: (sendable: Sendable, stored: TokenRow) => Promise<void>;
+  lookups: Pick<Accounts, "followUp">;
+  /** What a lookup has added to a row is told to the cache. */
+  learn: (row: TokenRow) => void;
   vault: TokenVault;
   keys: KeyList;
   keeper: Pick<Keeper, "keep">;
@@ -250,9 +250,9 @@ async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark)
 }
 
 /** Metadata that are away, or a definition that is gone, leave their reason in the row: no attempt will. */
-async function prepareOrNote({ prepare, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
+async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
   try {
-    return await prepare(row);
+    return await sender.prepareWithFurther(row);
   } catch (error) {
     const isAway = error instanceof BrokerError && error.code === "provider_unavailable";
     if (isAway) await rows.noteUnprepared(row, error.message).catch(() => undefined);
@@ -363,7 +363,7 @@ async function keep(
   const rules = sendable.definition.refresh;
   const hosts = hostInputs(sendable.definition);
   const isUseless = isUselessTo(sendable.definition, row.grant);
-  const base = refreshBase(vault, row, rules);
+  const base = refreshBase(vault, row, { ...rules, bringsAnother: grant.refreshToken !== undefined });
   const given = { sentAt: countedFrom(permit, rules), scheduler: schedulerFor(rules, random), hosts, isUseless };
   const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
   const record: AnswerRecord = {
@@ -389,7 +389,9 @@ async function keep(
 /** What is found out about a set is noted in its row: one that is spooled is followed up when Postgres has it. Never rejects. */
 async function followUpStored(parts: RefreshParts, sendable: Sendable, kept: Kept): Promise<void> {
   const { kind, row } = (await kept.stored) ?? kept;
-  if (kind === "stored" && row !== null) await parts.followUp(sendable, row);
+  if (kind !== "stored" || row === null) return;
+  const known = await parts.lookups.followUp(sendable, row);
+  if (known !== row) parts.learn(known);
 }
 
 /**

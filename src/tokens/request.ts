@@ -1,3 +1,4 @@
+import { chainName } from "../chain-name.ts";
 import type { Clock } from "../clock.ts";
 import {
   BrokerError,
@@ -72,6 +73,8 @@ export type Sender = {
   prepareToStore(row: TokenRow): Promise<Sendable>;
   /** The same for a further token that is only to be stored: nothing is asked of the connection's own. */
   prepareChain(row: TokenRow): Promise<Sendable>;
+  /** The connection with the rows of its further tokens, which are made before anything can be granted, and which an answer may hold. */
+  prepareWithFurther(row: TokenRow, client?: ClientRow | null): Promise<Sendable>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
   tokenHost(row: TokenRow): Promise<string>;
   /** The same of a row that is prepared. */
@@ -115,7 +118,7 @@ export type SenderParts = {
   oauth: Pick<OAuthClient, "requestToken" | "ask">;
   clients: Pick<Clients, "findById">;
   rows: Pick<TokenRows, "readById">;
-  accounts: Pick<AccountRows, "isLivedBy">;
+  accounts: Pick<AccountRows, "isLivedBy" | "ensureChains" | "readChains">;
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;
   discovery: Discovery;
@@ -167,6 +170,18 @@ export function createSender(parts: SenderParts): Sender {
     const parent = row.parentId === null ? null : await rows.readById(row.parentId);
     const own = proven(row);
     return await assemble(own, parent === null ? own : proven(parent), { read });
+  };
+
+  const prepareFurther = async ({ row, definition }: Sendable): Promise<Sendable[]> => {
+    const { extraTokens } = definition;
+    if (extraTokens.length === 0) return [];
+    await accounts.ensureChains(row, extraTokens);
+    const known = new Set(extraTokens.map(({ name }) => name));
+    // Its name makes it a further token of this connection, not what somebody has written beside it.
+    const isIts = ({ name, chain }: TokenRow) =>
+      chain !== null && known.has(chain) && name === chainName(row.name, chain);
+    const present = (await accounts.readChains(row.id)).filter(isIts);
+    return await Promise.all(present.map((chain) => prepareChain(chain)));
   };
 
   const prepare: Sender["prepare"] = async (row, read) => {
@@ -230,6 +245,10 @@ export function createSender(parts: SenderParts): Sender {
   return {
     prepare,
     prepareChain: async (row) => await prepareChain(row),
+    async prepareWithFurther(row, client) {
+      const sendable = await prepare(row, client);
+      return { ...sendable, chains: await prepareFurther(sendable) };
+    },
     prepareToStore: async (row) => {
       const own = proven(row);
       return await assemble(own, own, { complete: async (definition) => await Promise.resolve(definition) });

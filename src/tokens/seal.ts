@@ -43,13 +43,20 @@ export function schedulerFor(rules: RefreshRules, random: () => number): Schedul
   return (ends) => scheduleRefresh(ends, rules, random);
 }
 
-/** What carries over when a token set is refreshed: all but the access token, and a refresh token that does not open. */
-export function refreshBase(vault: TokenVault, row: TokenRow, { rotation }: Pick<RefreshRules, "rotation">): GrantBase {
+/**
+ * What carries over when a token set is refreshed: all but the access token, and a refresh token that does not open. Where the answer
+ * brings a refresh token (`bringsAnother`), the one before is not opened.
+ */
+export function refreshBase(
+  vault: TokenVault,
+  row: TokenRow,
+  { rotation, bringsAnother = false }: Pick<RefreshRules, "rotation"> & { bringsAnother?: boolean },
+): GrantBase {
   return {
     ...row,
     ...provenCaptures(vault, row),
     rotation,
-    refreshToken: openedRefreshToken(vault, row),
+    refreshToken: bringsAnother ? null : openedRefreshToken(vault, row),
     impliedScopes: row.generation === 0 ? row.scopes : null,
   };
 }

@@ -11,7 +11,6 @@ import { createRequestLimits, type RequestLimits } from "../../../src/store/requ
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
-import { createGranting } from "../../../src/tokens/connect.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { createEnded } from "../../../src/tokens/ended.ts";
 import { createLimitKeeper } from "../../../src/tokens/limits.ts";
@@ -189,7 +188,12 @@ export class RefreshBench {
     const common = {
       rows: this.rows,
       accounts: givesUser ? createAccountRows(stage.database, vault) : noAccounts,
-      followUp: async (_: unknown, row: TokenRow) => void this.followed.push(row.generation),
+      lookups: {
+        followUp: async (_: unknown, row: TokenRow) => {
+          this.followed.push(row.generation);
+          return row;
+        },
+      },
       clients,
       tombstones,
       leases: this.leases,
@@ -224,10 +228,8 @@ export class RefreshBench {
     this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
     const cache = createTokenCache({ ...common, databaseClock: createDatabaseClock(this.clock) });
     const limitKeeper = createLimitKeeper({ limits, sender: common.sender, clock: this.clock, onError });
-    const granting = createGranting({ ...common, cache, keeper: this.keeper, limits: limitKeeper });
     const parts = {
       ...common,
-      prepare: granting.prepare,
       limits: limitKeeper,
       keeper: this.keeper,
       recovery: this.recovery,

@@ -87,7 +87,6 @@ class Stage {
       },
       rows: { readById: async () => row },
       establish: {
-        prepareWithChains: async () => sendable,
         ask: async () => {
           this.order.push("asked");
           return await this.answer.promise;
@@ -98,7 +97,7 @@ class Stage {
           return { kind: "connected", row };
         },
       },
-      sender: { ask: async () => null },
+      sender: { ask: async () => null, prepareWithFurther: async () => sendable },
       limits: { beside: () => async (_request, send) => await send() },
       vault,
       clock: this.clock,

@@ -27,8 +27,10 @@ function establishWith(now: ClientRow | null) {
   const asked: string[] = [];
   const parts = {
     rows: { readWithClient: async () => ({ row, client: now }) },
+    sender: {
+      prepareWithFurther: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
+    },
     granting: {
-      prepare: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
       ask: async (_sendable: unknown, grant: string) => {
         asked.push(grant);
         return { kind: "failed", failure: { class: "refused_for_now", code: "provider_unavailable", detail: "" } };

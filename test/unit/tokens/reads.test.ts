@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { createReads } from "../../../src/tokens/sweeper.ts";
+import { createReads } from "../../../src/tokens/read.ts";
 
 const row = (id: string, generation = 1, inUse = false) => ({ id, generation, inUse });
 

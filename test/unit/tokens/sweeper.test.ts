@@ -3,7 +3,8 @@ import { BrokerError } from "../../../src/errors.ts";
 import type { Failure } from "../../../src/providers/oauth/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { RefreshOutcome } from "../../../src/tokens/refresh.ts";
-import { createReads, createSweeper, type SweeperParts } from "../../../src/tokens/sweeper.ts";
+import { createReads } from "../../../src/tokens/read.ts";
+import { createSweeper, type SweeperParts } from "../../../src/tokens/sweeper.ts";
 import { manualClock } from "./manual-clock.ts";
 import { tokenRow } from "./token-row.ts";
 
