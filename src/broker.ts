@@ -29,11 +29,11 @@ import {
   type Metrics,
 } from "./telemetry/metrics.ts";
 import { createOutage } from "./telemetry/outage.ts";
+import { processTimes } from "./time.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
 import { type Alarms, createTokenCore, type TokenCore } from "./tokens/core.ts";
 import type { Keyring } from "./vault/keyring.ts";
 
-const healthCheckMs = 1000;
 const clock = systemClock;
 
 /** A broker that has not begun to listen. */
@@ -76,7 +76,8 @@ export async function createBroker(config: Config, log: Logger) {
     isReady: () => lifecycle.ready,
     check: shareAnswer(
       async () => ({
-        database: (await withDeadline(canServe(database), healthCheckMs, clock)) === true ? "ok" : "unavailable",
+        database:
+          (await withDeadline(canServe(database), processTimes.healthCheckMs, clock)) === true ? "ok" : "unavailable",
         redis: config.redisUrl === null ? "not_configured" : (await shared.leases.available()) ? "ok" : "unavailable",
       }),
       clock,

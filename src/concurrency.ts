@@ -1,3 +1,5 @@
+import { processTimes } from "./time.ts";
+
 /** Lets a number of callers in at once; the others wait for their turn, in order. */
 export type Gate = {
   /** False if the turn did not come within `waitMs`; the caller has not entered then. */
@@ -32,8 +34,6 @@ export function createGate(places: number): Gate {
   };
 }
 
-const keepMs = 1000;
-
 /**
  * The result of `compute`, which runs once a second at most, however many callers ask. A caller within that second, or while it
  * runs, gets the same result, or the same error.
@@ -44,7 +44,8 @@ export function shareAnswer<Answer>(
 ): () => Promise<Answer> {
   let shared: { answer: Promise<Answer>; isDone: boolean; startedMs: number } | null = null;
   return async () => {
-    const isFresh = shared !== null && (!shared.isDone || clock.monotonicMs() - shared.startedMs < keepMs);
+    const isFresh =
+      shared !== null && (!shared.isDone || clock.monotonicMs() - shared.startedMs < processTimes.sharedAnswerMs);
     if (shared === null || !isFresh) {
       const started = { answer: compute(), isDone: false, startedMs: clock.monotonicMs() };
       void started.answer.catch(() => null).then(() => (started.isDone = true));

@@ -8,6 +8,7 @@ import { parseNetworks } from "./providers/http/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/http/outbound-proxy.ts";
 import { addedBy, type EnvFile, isOfKubernetes, readEnvFile } from "./start/env-file.ts";
 import { quotedSetting, readableLine } from "./text.ts";
+import { callerTimes, processTimes } from "./time.ts";
 
 const secret = { secret: true };
 /** What a bearer token may consist of: RFC 6750, section 2.1, and a little more. */
@@ -68,8 +69,8 @@ export const environmentSchema = Type.Object({
   CALLBACKS_PER_MINUTE: whole(1, 60_000, { default: 60 }),
   ORGANISATION_NAME: Type.Optional(line(100)),
   ORGANISATION_CONTACT: Type.Optional(line(200)),
-  KEY_TRUST_SECONDS: whole(0, 86_400, { default: 3600 }),
-  SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: 60 }),
+  KEY_TRUST_SECONDS: whole(0, callerTimes.keyTrustMaxSeconds, { default: callerTimes.keyTrustSeconds }),
+  SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: processTimes.shutdownGraceSeconds }),
 });
 
 type Values = Static<typeof environmentSchema>;

@@ -1,4 +1,5 @@
 import { publicName } from "./chain-name.ts";
+import { callerTimes, storeTimes } from "./time.ts";
 
 /** Every code that an answer of this broker can carry. A closed set: the OpenAPI document lists it. */
 export const errorCodes = [
@@ -83,7 +84,7 @@ export class DatabaseBusyError extends BrokerError {
   /** @param state Postgres's SQLSTATE, or what this process ran out of */
   constructor(state: string) {
     const detail = `The broker's database could not do this right now (${state}); most likely another session holds what it needs.`;
-    super("storage_unavailable", detail, { retryAfterSeconds: 2 });
+    super("storage_unavailable", detail, { retryAfterSeconds: storeTimes.retryAfterSeconds });
     this.name = "DatabaseBusyError";
   }
 }
@@ -180,7 +181,7 @@ type SealedPlace = { table: string; row: string; column: string };
  */
 export function encryptionKeyMissing(what: string): BrokerError {
   const detail = `This replica lacks an encryption key that others have, so it cannot check ${what}: ask again, or another replica. ENCRYPTION_KEYS must be the same on all; the log names the key.`;
-  return new BrokerError("encryption_key_missing", detail, { retryAfterSeconds: 5 });
+  return new BrokerError("encryption_key_missing", detail, { retryAfterSeconds: callerTimes.keyMissingSeconds });
 }
 
 /** The result of `open`; null if it does not open, for callers that can do without it. */

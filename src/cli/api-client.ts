@@ -1,9 +1,8 @@
 import { didYouMean } from "../text.ts";
+import { cliTimes } from "../time.ts";
 import { CliError, errorCode, UsageError } from "./errors.ts";
 import { parseResource, type Resource, resourcesIn, textOf } from "./resource.ts";
 import type { Settings } from "./settings.ts";
-
-const answerTimeoutMs = 60_000;
 
 export type Query = Record<string, string | number | boolean | undefined>;
 export type Page = { items: Resource[]; next_cursor: null };
@@ -98,7 +97,7 @@ async function send(
       ...(body && { body: JSON.stringify(body) }),
       // Redirects are not followed: the key goes only to the address that the person named.
       redirect: "manual",
-      signal: AbortSignal.timeout(answerTimeoutMs),
+      signal: AbortSignal.timeout(cliTimes.answerMs),
     });
     return { body: readAnswer(response.status, await response.text(), brokerUrl), headers: response.headers };
   } catch (error) {
@@ -127,7 +126,7 @@ function readAnswer(status: number, body: string, brokerUrl: string): Resource {
 
 function explainSilence(error: unknown, brokerUrl: string): CliError {
   if (error instanceof DOMException && error.name === "TimeoutError") {
-    return new CliError(`${brokerUrl} did not answer within ${answerTimeoutMs / 1000} s`, "timeout");
+    return new CliError(`${brokerUrl} did not answer within ${cliTimes.answerMs / 1000} s`, "timeout");
   }
   const reason = errorCode(error instanceof Error ? error.cause : undefined);
   const remedy = 'start it with "npm start" or "docker compose up", or set FRESHET_URL to where it runs';

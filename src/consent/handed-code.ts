@@ -7,6 +7,7 @@ import type { AccountRows } from "../store/accounts.ts";
 import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks } from "../store/consents.ts";
 import { readableName } from "../text.ts";
+import { consentTimes, refreshTimes } from "../time.ts";
 import type { Authorized, CodeExchange, Establish } from "../tokens/connect.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring } from "../vault/keyring.ts";
@@ -39,11 +40,6 @@ type ExchangedCode = {
 type Outcome =
   | { kind: "exchanged"; exchanged: ExchangedCode }
   | { kind: "failed"; code: ErrorCode; detail: string; retryAfterSeconds?: number };
-
-const noteMs = 2000;
-const waitMs = 10_000;
-const firstLookMs = 100;
-const longestLookMs = 1000;
 
 export type HandedCodes = ReturnType<typeof createHandedCodes>;
 
@@ -97,8 +93,8 @@ export function createHandedCodes(deps: HandedCodeDeps) {
 
   /** Null: it is still under way. */
   const awaitOutcome = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<Outcome | null> => {
-    const deadlineMs = clock.monotonicMs() + waitMs;
-    for (let lookMs = firstLookMs; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
+    const deadlineMs = clock.monotonicMs() + consentTimes.awaitEndingMs;
+    for (let lookMs = consentTimes.firstLookMs; ; lookMs = Math.min(lookMs * 2, consentTimes.longestLookMs)) {
       const ticket = await attempts.findHanded(attemptHash);
       if (ticket !== null) return openOutcome(deps, attemptHash, ticket);
       if (clock.monotonicMs() >= deadlineMs) return null;
@@ -114,7 +110,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     const context = { connection: connectionName };
     if (outcome === null) {
       const detail = "This very code is being exchanged right now; look at the connection, or ask again.";
-      throw new BrokerError("conflict", detail, { ...context, retryAfterSeconds: 1 });
+      throw new BrokerError("conflict", detail, { ...context, retryAfterSeconds: refreshTimes.retryAfterMinSeconds });
     }
     if (outcome.kind === "failed") {
       const { code, detail, retryAfterSeconds } = outcome;
@@ -136,7 +132,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     const noted = attempts.endHanded(attemptHash, Buffer.from(sealed).toString("base64url"));
     await withDeadline(
       noted.catch(() => undefined),
-      noteMs,
+      consentTimes.noteMs,
       clock,
     );
   };

@@ -18,6 +18,7 @@ import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { ConsentLinkRow, ConsentLinks, LinkKey } from "../store/consents.ts";
 import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
 import { readableLine, readableName } from "../text.ts";
+import { consentTimes } from "../time.ts";
 import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import { openClientSecrets } from "../tokens/request.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
@@ -183,7 +184,7 @@ export function createLinks(deps: LinkDeps) {
       const { returnTo = null, manual = false } = request;
       const purpose = request.purpose?.trim() ?? null;
       const { id, secretHash, token } = createLinkToken(deps.randomBytes);
-      const expiresInSeconds = request.expiresInSeconds ?? defaultLinkSeconds;
+      const expiresInSeconds = request.expiresInSeconds ?? consentTimes.linkSeconds;
       const createdBy = principal.keyId;
       const row = { id, secretHash, connectionId, createdBy, returnTo, manual, purpose, expiresInSeconds };
       const { expiresAt } = await linkRows.insert(row);
@@ -287,8 +288,6 @@ export function named({ connectionName, definition }: AuthorizationContext): Con
   return { connectionName, providerName: definition.name };
 }
 
-const defaultLinkSeconds = 3600;
-const longestLinkSeconds = 7 * 24 * 3600;
 const longestPurpose = 200;
 
 /** What ops ask for when they make a link. Absent: the default. */
@@ -312,9 +311,13 @@ function checkLinkRequest(
     });
   }
   if (grant !== "device_code") requireAuthorization(definition);
-  const { expiresInSeconds = defaultLinkSeconds, returnTo = null, manual = false, purpose = null } = request;
-  if (!Number.isInteger(expiresInSeconds) || expiresInSeconds < 1 || expiresInSeconds > longestLinkSeconds) {
-    throw invalid(`expires_in must be a whole number of seconds from 1 to ${longestLinkSeconds} (7 days)`);
+  const { expiresInSeconds = consentTimes.linkSeconds, returnTo = null, manual = false, purpose = null } = request;
+  if (
+    !Number.isInteger(expiresInSeconds) ||
+    expiresInSeconds < 1 ||
+    expiresInSeconds > consentTimes.longestLinkSeconds
+  ) {
+    throw invalid(`expires_in must be a whole number of seconds from 1 to ${consentTimes.longestLinkSeconds} (7 days)`);
   }
   if (returnTo !== null) checkReturnTo(returnTo, returnOrigins);
   if (manual) requireManualCode(definition);
@@ -386,7 +389,6 @@ export function parseLinkToken(token: string): { id: string; secretHash: Uint8Ar
   return id === undefined || secret === undefined ? null : { id, secretHash: sha256(secret) };
 }
 
-const cookieSeconds = 7 * 24 * 3600; // the longest life of a link
 const cookieShape = /^[A-Za-z0-9_-]{43}$/;
 
 /** One browser at one link: what its forms and its verifiers are bound to. */
@@ -410,7 +412,13 @@ export function readBrowser(cookies: Readonly<Record<string, string | undefined>
 /** The cookie to set. Lax: the callback is a navigation that another site starts. */
 export function browserCookie(publicUrl: string) {
   const secure = publicUrl.startsWith("https:");
-  const options = { path: "/", maxAge: cookieSeconds, httpOnly: true, sameSite: "lax", secure } as const;
+  const options = {
+    path: "/",
+    maxAge: consentTimes.longestLinkSeconds,
+    httpOnly: true,
+    sameSite: "lax",
+    secure,
+  } as const;
   return { name: cookieName(publicUrl), options };
 }
 

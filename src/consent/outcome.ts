@@ -5,6 +5,7 @@ import type { AccountRows } from "../store/accounts.ts";
 import type { Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks, NotedAttempt } from "../store/consents.ts";
 import { readableName } from "../text.ts";
+import { consentTimes } from "../time.ts";
 import type { Authorized, Establish } from "../tokens/connect.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
@@ -20,13 +21,6 @@ import {
   sha256,
 } from "./links.ts";
 import { ConsentError, type ConsentProblem, type ConsentSubject, toConsentError } from "./problem.ts";
-
-const noteMs = 2000;
-const waitMs = 10_000;
-const firstLookMs = 100;
-const longestLookMs = 1000;
-
-const linkMs = 2000;
 
 /** What the page of an attempt shows when nothing went wrong: a denial is an answer too. */
 export type ConsentAnswer =
@@ -56,7 +50,7 @@ export function createOutcomes(deps: OutcomeDeps) {
   const note = async (attempt: Attempt, ending: Ending): Promise<string> => {
     const ticket = sealTicket(deps, attempt, ending);
     const noted = attempts.end(attempt, ticket).catch(() => undefined);
-    await withDeadline(noted, noteMs, clock);
+    await withDeadline(noted, consentTimes.noteMs, clock);
     return ticket;
   };
 
@@ -64,7 +58,7 @@ export function createOutcomes(deps: OutcomeDeps) {
   const recordProblem = async (connectionId: string, problem: ConsentProblem): Promise<void> => {
     const error = problem === "invalid_state" ? "changed_meanwhile" : problem;
     const recorded = records.addEvent(connectionId, "consent_failed", { error }).catch(() => undefined);
-    await withDeadline(recorded, noteMs, clock);
+    await withDeadline(recorded, consentTimes.noteMs, clock);
   };
 
   /**
@@ -76,8 +70,12 @@ export function createOutcomes(deps: OutcomeDeps) {
     /** A ticket that is known already: a newer one is waited for. */
     known: string | null = null,
   ): Promise<string> => {
-    const deadlineMs = clock.monotonicMs() + waitMs;
-    for (let lookMs = firstLookMs, { ticket, isOverdue } = attempt; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
+    const deadlineMs = clock.monotonicMs() + consentTimes.awaitEndingMs;
+    for (
+      let lookMs = consentTimes.firstLookMs, { ticket, isOverdue } = attempt;
+      ;
+      lookMs = Math.min(lookMs * 2, consentTimes.longestLookMs)
+    ) {
       if (ticket !== null && ticket !== known) return ticket;
       if (isOverdue || clock.monotonicMs() >= deadlineMs) break;
       await clock.sleep(lookMs);
@@ -105,7 +103,7 @@ export function createOutcomes(deps: OutcomeDeps) {
   const returnToOf = async (linkId: string): Promise<string | null> =>
     await withDeadline(
       linkRows.returnTo(linkId).catch(() => null),
-      linkMs,
+      consentTimes.returnAddressMs,
       clock,
     );
 
@@ -286,15 +284,12 @@ type TicketDeps = {
 
 type Sealed = { attempt: string; browser: string; link: string; expiresMs: number; ending: Ending };
 
-const shownSeconds = 600;
-/** As long as a held grant waits for the person's word. */
-const askedSeconds = 3600;
 /** One place for all: what a ticket is for stands inside of it. */
 const place: Place = { table: "consent_attempts", row: "ticket", column: "ticket", revision: 0 };
 
 /** How an attempt ended, sealed for the address of its page. Nothing is stored: it holds while Postgres is away. */
 export function sealTicket({ ticketKeys, nowMs }: TicketDeps, attempt: Attempt, ending: Ending): string {
-  const seconds = ending.outcome === "other_account" ? askedSeconds : shownSeconds;
+  const seconds = ending.outcome === "other_account" ? consentTimes.heldGrantSeconds : consentTimes.outcomeSeconds;
   const sealed: Sealed = {
     attempt: Buffer.from(attempt.attemptHash).toString("base64url"),
     browser: Buffer.from(attempt.browserHash).toString("base64url"),

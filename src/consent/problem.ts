@@ -1,4 +1,5 @@
 import { BrokerError, EgressRefusalError, ProviderBusyError, type ErrorCode } from "../errors.ts";
+import { refreshTimes } from "../time.ts";
 
 /** Every way in which a consent can end badly. A closed set: `pages/outcome-page.ts` has a page for each. */
 export type ConsentProblem =
@@ -75,7 +76,7 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
 export function toConsentError(error: unknown): ConsentError | null {
   if (error instanceof ConsentError) return error;
   if (error instanceof ProviderBusyError) {
-    const { retryAfterSeconds = 1 } = error.context;
+    const { retryAfterSeconds = refreshTimes.retryAfterMinSeconds } = error.context;
     return new ConsentError("provider_busy", error.message, { retryAfterSeconds });
   }
   if (error instanceof EgressRefusalError) return new ConsentError("refused_here", error.message);

@@ -27,6 +27,7 @@ import type {
   WaitingRequest,
 } from "../store/consents.ts";
 import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
+import { consentTimes } from "../time.ts";
 import type { Authorized, CodeExchange, Establish } from "../tokens/connect.ts";
 import type { Devices } from "../tokens/devices.ts";
 import type { LimitKeeper } from "../tokens/limits.ts";
@@ -37,7 +38,6 @@ import { type AuthorizationContext, type ConsentForm, type ContextOf, type Links
 import { type Ending, endingOf, isBrowserOf, type Outcomes, sealTicket } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
 
-const stateSeconds = 600;
 const stateBytes = 32;
 
 /** What came in at a redirect URI. `browser` null: without our cookie. */
@@ -170,7 +170,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
         issuer: expectedIssuer(definition, values),
         destination,
       });
-      const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: stateSeconds };
+      const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: consentTimes.stateSeconds };
       const retryAfterSeconds = await requests.insert({
         ...plain,
         request: bound,

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { EventEmitter } from "node:events";
 import { Cluster } from "ioredis";
+import { replicaTimes } from "../time.ts";
 import type { RedisClient } from "./redis.ts";
 
 /**
@@ -64,7 +65,6 @@ type Options = {
 /** Keys that are written to see whether Redis accepts writes. They expire. In a cluster they lie on different nodes. */
 const probeKeys = (redis: RedisClient): string[] =>
   Array.from({ length: redis instanceof Cluster ? 16 : 1 }, (_none, index) => `freshet:ready:${index}`);
-const probeMs = 10_000;
 
 const purpose = "news";
 /** No message of the broker is longer. */
@@ -119,7 +119,7 @@ export function createRedisLeases({ redis, subscriber, keyring, onError, onTaken
     listen: (listener) => void listeners.push(listener),
     async available() {
       try {
-        await Promise.all(probeKeys(redis).map((key) => redis.set(key, "1", "PX", probeMs)));
+        await Promise.all(probeKeys(redis).map((key) => redis.set(key, "1", "PX", replicaTimes.redisProbeMs)));
         onTaken();
         return true;
       } catch (error) {

@@ -1,13 +1,12 @@
 import { Cluster, Redis } from "ioredis";
+import { replicaTimes } from "../time.ts";
 
 export type RedisClient = Redis | Cluster;
 
-const commandTimeoutMs = 250;
-
 /** No offline queue and no resending: a lease that is taken too late is worse than none. */
 const options = {
-  commandTimeout: commandTimeoutMs,
-  connectTimeout: 2000,
+  commandTimeout: replicaTimes.redisCommandMs,
+  connectTimeout: replicaTimes.redisConnectMs,
   enableOfflineQueue: false,
   autoResendUnfulfilledCommands: false,
   // Subscribers subscribe on every "ready". When ioredis does it itself, nobody learns that it failed.
@@ -43,8 +42,9 @@ export function connectRedis(url: string): RedisClient {
   return new Redis({ ...options, ...credentials, ...tls, sentinels: nodes, name: master, db: Number(database) });
 }
 
+/** `attempt` counts from 1. */
 function reconnectDelayMs(attempt: number): number {
-  return Math.min(100 * 2 ** attempt, 2000);
+  return Math.min(replicaTimes.redisReconnectFirstMs * 2 ** (attempt - 1), replicaTimes.redisReconnectMaxMs);
 }
 
 function parseNode(text: string): { host: string; port: number } {

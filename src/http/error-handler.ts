@@ -4,6 +4,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { BrokerError, type ErrorCode, UnreadableSecretError } from "../errors.ts";
 import { errorPage } from "../pages/error-page.ts";
 import { type Asker, pageHeaders } from "../pages/layout.ts";
+import { callerTimes } from "../time.ts";
 import { shown } from "./validation.ts";
 
 const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
@@ -20,22 +21,18 @@ const faultsOfCallers: Record<string, (error: FastifyError) => BrokerError> = {
 };
 
 const longestParameter = 512;
-const requestTimeoutMs = 30_000;
-/** How often Node looks for requests that take too long. With its own 30 s they would be ended after up to a minute. */
-const checkingIntervalMs = 2_000;
-const lingerMs = 2_000;
 
 /**
  * Fastify's options: errors before routing get the same answers as all others, and no client can send for ever. `asker`: who asks, on
  * pages for browsers; null: there are none.
  */
 export const serverOptions = (asker: Asker | null) => ({
-  requestTimeout: requestTimeoutMs,
+  requestTimeout: callerTimes.requestMs,
   // Node uses the longer of the two for the whole request. So its default of 60 s for headers would also apply to a body.
   http: {
-    headersTimeout: requestTimeoutMs,
-    requestTimeout: requestTimeoutMs,
-    connectionsCheckingInterval: checkingIntervalMs,
+    headersTimeout: callerTimes.requestMs,
+    requestTimeout: callerTimes.requestMs,
+    connectionsCheckingInterval: callerTimes.requestCheckMs,
   },
   routerOptions: { maxParamLength: longestParameter, caseSensitive: true },
   frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) =>
@@ -57,7 +54,7 @@ function answerClientError(fault: ClientError, { socket, asker }: { socket: Sock
   const received = fault.rawPacket instanceof Buffer ? fault.rawPacket.toString("latin1") : "";
   void rawProblem(new BrokerError("invalid_request", detail), received, asker).then((answer) => socket.end(answer));
   // A client that still writes has some time to read the answer. After that the connection is closed.
-  setTimeout(() => socket.destroy(), lingerMs).unref();
+  setTimeout(() => socket.destroy(), callerTimes.lingerMs).unref();
 }
 
 type ErrorHandling = {

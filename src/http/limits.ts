@@ -3,6 +3,7 @@ import { isIP } from "node:net";
 import type { FastifyInstance } from "fastify";
 import type { Config } from "../config.ts";
 import { ConsentError } from "../consent/problem.ts";
+import { callerTimes } from "../time.ts";
 
 /** A limit of requests per minute for each caller, for any number of callers. */
 export type MinuteLimit = {
@@ -12,7 +13,6 @@ export type MinuteLimit = {
   isSpent(caller: string): boolean;
 };
 
-const windowSeconds = 60;
 /** Two bytes of a digest choose a cell of a row. */
 const width = 65_536;
 const rows = [0, 1] as const;
@@ -50,7 +50,7 @@ export function createMinuteLimit(
       const count = countOf(cells);
       if (count >= perMinute) return Math.max(1, Math.ceil(Math.min(...cells.map(({ left }) => left))));
       for (const { row, index, left, now, count: own } of cells) {
-        if (left === 0) ends[row]?.set([Math.ceil(now) + windowSeconds], index);
+        if (left === 0) ends[row]?.set([Math.ceil(now) + callerTimes.limitWindowSeconds], index);
         counts[row]?.set([Math.max(own, count + 1)], index);
       }
       return null;

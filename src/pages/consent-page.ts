@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { html, raw } from "hono/html";
 import type { ConsentQuestion } from "../consent/links.ts";
+import { consentTimes } from "../time.ts";
 import { type Asker, type Markup, nameOf, page, pageHeaders, purposeOf, whomToAsk } from "./layout.ts";
 
 /** The page that asks: who will be able to do what, at which provider, under which name, and what for. */
@@ -81,8 +82,6 @@ function time(at: Date): Markup {
   return html`<time datetime="${at.toISOString()}">${words.format(at)} UTC</time>`;
 }
 
-const refreshSeconds = 5;
-
 /** The page that shows a code to type in at the provider (RFC 8628, section 3.3), and that waits for it to be confirmed. */
 export async function devicePage(
   question: ConsentQuestion & { device: NonNullable<ConsentQuestion["device"]> },
@@ -114,7 +113,11 @@ export async function devicePage(
       this? Then do not enter it.
     </p>
     ${whomToAsk(asker)}`;
-  return await page({ title: `Connect ${connectionName} at ${providerName}`, body, refreshSeconds });
+  return await page({
+    title: `Connect ${connectionName} at ${providerName}`,
+    body,
+    refreshSeconds: consentTimes.pageRefreshSeconds,
+  });
 }
 
 const timeOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", timeZone: "UTC" });

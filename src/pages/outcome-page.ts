@@ -1,6 +1,7 @@
 import { html, raw } from "hono/html";
 import type { ConsentAnswer } from "../consent/outcome.ts";
 import type { ConsentError, ConsentProblem } from "../consent/problem.ts";
+import { consentTimes } from "../time.ts";
 import { aboutOf, type Asker, type FormsLead, type Markup, page, whomToAsk } from "./layout.ts";
 
 type Tone = "good" | "calm" | "bad";
@@ -263,8 +264,6 @@ export async function answerPage(answer: ConsentAnswer, asker: Asker) {
   return { status: 200, forms, html: await page({ title: words.title, body, hasForm }) };
 }
 
-const refreshSeconds = 5;
-
 async function workingPage(asker: Asker) {
   const words = {
     tone: "calm",
@@ -273,7 +272,11 @@ async function workingPage(asker: Asker) {
     next: "Leave this page open: it checks again by itself every few seconds. If nothing has changed after some minutes, ask whoever sent you the link for a new one.",
   } as const;
   const body = html`${outcome(words)}${whomToAsk(asker)}`;
-  return { status: 202, forms: "nowhere" as const, html: await page({ title: words.title, body, refreshSeconds }) };
+  return {
+    status: 202,
+    forms: "nowhere" as const,
+    html: await page({ title: words.title, body, refreshSeconds: consentTimes.pageRefreshSeconds }),
+  };
 }
 
 /** It goes to the address of its own page. */

@@ -4,9 +4,8 @@ import type { FastifyInstance, FastifyReply } from "fastify";
 import { type Static, Type } from "typebox";
 import { Value } from "typebox/value";
 import { type FormsLead, pageHeaders } from "../pages/layout.ts";
+import { sandboxTimes } from "../time.ts";
 import { answerUrl, authorizePage, readAuthorizeRequest, refusedPage } from "./authorize.ts";
-
-const codeSeconds = 60;
 
 export type SandboxOptions = {
   /** Must be the same on every start: another key would end connected sandbox connections. */
@@ -70,7 +69,7 @@ async function authorizeRoutes(
       sequence: 0,
       scope,
       challenge,
-      expiresAtMs: now() + codeSeconds * 1000,
+      expiresAtMs: now() + sandboxTimes.codeSeconds * 1000,
     });
     return await sendBack(reply, answerUrl(asked, { code, iss }));
   });
@@ -136,9 +135,6 @@ function statusOf(error: unknown): number {
   const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : 500;
   return status >= 400 && status < 500 ? status : 500;
 }
-
-const accessSeconds = 90;
-const refreshSeconds = 30 * 24 * 3600;
 
 type Form = Readonly<Record<string, unknown>>;
 type EndpointAnswer = { status: number; body: Record<string, unknown>; headers?: Record<string, string> };
@@ -216,8 +212,11 @@ function grant(
 ): EndpointAnswer {
   const sign = (kind: Claims["kind"], seconds: number) =>
     parts.signer.sign({ kind, family, sequence, scope, expiresAtMs: parts.now() + seconds * 1000 });
-  const tokens = { access_token: sign("access", accessSeconds), refresh_token: sign("refresh", refreshSeconds) };
-  return { status: 200, body: { ...tokens, token_type: "Bearer", expires_in: accessSeconds, scope } };
+  const tokens = {
+    access_token: sign("access", sandboxTimes.accessTokenSeconds),
+    refresh_token: sign("refresh", sandboxTimes.refreshTokenSeconds),
+  };
+  return { status: 200, body: { ...tokens, token_type: "Bearer", expires_in: sandboxTimes.accessTokenSeconds, scope } };
 }
 
 /** Revocation (RFC 7009, section 2): either token ends the family; an unknown one is no error. */

@@ -5,6 +5,7 @@ import { BrokerError, encryptionKeyMissing } from "../errors.ts";
 import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/connections.ts";
 import { createReadCache } from "../store/read-cache.ts";
+import { callerTimes } from "../time.ts";
 import type { Peers } from "./peers.ts";
 import { bootstrapKeyId, likePatterns, type Principal, requireMayGive } from "./principal.ts";
 
@@ -40,8 +41,6 @@ type Options = {
   randomBytes: (size: number) => Uint8Array;
 };
 
-/** How long a key is trusted without asking Postgres. */
-const trustMs = 4000;
 const maxKeys = 10_000;
 const bootstrap: Principal = {
   keyId: bootstrapKeyId,
@@ -68,7 +67,7 @@ export function createKeyService(options: Options): KeyService {
       }
     },
     clock: { ...clock, monotonicMs: passedMs(clock) },
-    trustMs,
+    trustMs: callerTimes.keyTrustMs,
     outageMs: trustSeconds * 1000,
     maxEntries: maxKeys,
     supersedes: () => true,

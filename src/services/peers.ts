@@ -2,6 +2,7 @@ import { type Clock, withDeadline } from "../clock.ts";
 import type { End, Ends } from "../coordination/ends.ts";
 import { BrokerError } from "../errors.ts";
 import type { EndedId, OtherReplica, Replicas } from "../store/replicas.ts";
+import { replicaTimes } from "../time.ts";
 
 /**
  * What replicas tell each other of keys that were revoked, and of connections that were deleted or disabled, so that none serves
@@ -41,20 +42,7 @@ type Options = {
   clock: Clock;
 };
 
-const beatMs = 1000;
-/** A beat that takes longer finds Postgres hanging. */
-const beatPatienceMs = 1500;
-const askElsewhereMs = 4000;
 const maxRemembered = 20_000;
-/** How long an answer waits for those that are there, and for those that seem to be gone. */
-const tellPatienceMs = 2500;
-const reusePatienceMs = 5000;
-const gonePatienceMs = 500;
-const goneAfterMs = 5000;
-/** Times in Postgres are finer than here. */
-const roundingMs = 2;
-/** A replica is remembered for so long at least. */
-const leastTrustSeconds = 60;
 /** Stands for all, where nobody knows which there are. */
 const unknown = "unknown";
 
@@ -80,7 +68,7 @@ export function noPeers(): Peers {
 export function createPeers({ self, replicas, ends, trustSeconds, clock }: Options): Peers {
   const listeners: ((end: End) => void)[] = [];
   const stopped = new AbortController();
-  const withinSeconds = Math.max(trustSeconds, leastTrustSeconds);
+  const withinSeconds = Math.max(trustSeconds, replicaTimes.presentSeconds);
   /** The newest end of each that was told here, in milliseconds by Postgres's clock. */
   const toldMs = new Map<string, number>();
   const seenInPostgres = new Set<string>();
@@ -139,12 +127,12 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     while (!stopped.signal.aborted) {
       running ??= begin();
       const done = running.then(() => true);
-      if ((await withDeadline(done, beatPatienceMs, clock)) === null) isAway = true;
-      if (isAway && clock.monotonicMs() - askedMs >= askElsewhereMs) {
+      if ((await withDeadline(done, replicaTimes.beatPatienceMs, clock)) === null) isAway = true;
+      if (isAway && clock.monotonicMs() - askedMs >= replicaTimes.askElsewhereMs) {
         askedMs = clock.monotonicMs();
         await askElsewhere();
       }
-      await clock.sleep(beatMs, stopped.signal);
+      await clock.sleep(replicaTimes.beatMs, stopped.signal);
     }
     await running;
   };
@@ -153,7 +141,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   const confirm = async (ended: EndedId, by: Date, patienceMs: number): Promise<string[]> => {
     const confirmed = new Set<string>();
     const open = (all: OtherReplica[]) =>
-      all.filter(({ id, heardAt: at }) => at.getTime() <= by.getTime() + roundingMs && !confirmed.has(id));
+      all.filter(({ id, heardAt: at }) => at.getTime() <= by.getTime() + replicaTimes.roundingMs && !confirmed.has(id));
     let waitedFor = open(await replicas.others(self.id, withinSeconds));
     if (waitedFor.length === 0) return [];
     let next = Promise.withResolvers<void>();
@@ -164,9 +152,9 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     const startMs = clock.monotonicMs();
     for (;;) {
       const passedMs = clock.monotonicMs() - startMs;
-      const seemGone = waitedFor.every(({ silentMs }) => silentMs > goneAfterMs);
-      if (waitedFor.length === 0 || passedMs >= (seemGone ? gonePatienceMs : patienceMs)) break;
-      await withDeadline(next.promise, gonePatienceMs / 2, clock);
+      const seemGone = waitedFor.every(({ silentMs }) => silentMs > replicaTimes.goneAfterMs);
+      if (waitedFor.length === 0 || passedMs >= (seemGone ? replicaTimes.gonePatienceMs : patienceMs)) break;
+      await withDeadline(next.promise, replicaTimes.gonePatienceMs / 2, clock);
       next = Promise.withResolvers<void>();
       waitedFor = open(waitedFor);
       if (waitedFor.length > 0) waitedFor = open(await replicas.others(self.id, withinSeconds));
@@ -188,7 +176,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     async tell(ended) {
       for (const listener of listeners) listener({ ...ended, atMs: Infinity });
       try {
-        return await confirm(ended, await replicas.now(), tellPatienceMs);
+        return await confirm(ended, await replicas.now(), replicaTimes.tellPatienceMs);
       } catch {
         // It is committed, and Postgres has gone since: those that have Redis hear of it all the same.
         ends.tell({ ...ended, atMs: clock.wallMs() }, () => {});
@@ -205,7 +193,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     async untilForgotten(name) {
       const ended = await replicas.endedUnder(name);
       if (ended === null) return null;
-      const names = await confirm({ kind: "connection", id: ended.id }, ended.by, reusePatienceMs);
+      const names = await confirm({ kind: "connection", id: ended.id }, ended.by, replicaTimes.reusePatienceMs);
       if (names.length === 0) return ended.id;
       const detail = `name: a connection of this name was deleted, and ${names.join(", ")} may still serve its token: there is no word from there. Try again later, or use another name. A replica that never comes back is forgotten ${withinSeconds} s after it was last seen.`;
       throw new BrokerError("conflict", detail);

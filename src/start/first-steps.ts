@@ -6,6 +6,7 @@ import { systemClock, withDeadline } from "../clock.ts";
 import type { Config, Environment } from "../config.ts";
 import { BrokerError } from "../errors.ts";
 import type { Principal } from "../services/principal.ts";
+import { processTimes } from "../time.ts";
 
 /** Who makes the sandbox's client and connection at the first start. */
 const starter: Principal = {
@@ -129,9 +130,6 @@ function shellWord(text: string): string {
 
 type Started = { config: Config; given: Environment; log: Pick<Logger, "info" | "warn"> };
 
-/** The last line waits no longer than this: the broker serves already. */
-const patienceMs = 2000;
-
 /** The last line of a start: what serves, and with what. Before it, whether nobody can call. Never rejects. */
 export async function tellStart(broker: Broker, { config, given, log }: Started): Promise<void> {
   const { hasAdmin, describeDatabase, describeRedis, catalog } = broker;
@@ -166,7 +164,7 @@ const nobodyMayCall =
 async function answered<Answer>(asked: Promise<Answer>, otherwise: Answer): Promise<Answer> {
   const answer = await withDeadline(
     asked.catch(() => null),
-    patienceMs,
+    processTimes.firstStepsMs,
     systemClock,
   );
   return answer ?? otherwise;

@@ -31,6 +31,7 @@ import { createEncryptionKeys, createReplicas } from "../store/replicas.ts";
 import { createRequestLimits } from "../store/request-limits.ts";
 import { createTokenRows } from "../store/token-rows.ts";
 import { createOutage } from "../telemetry/outage.ts";
+import { processTimes } from "../time.ts";
 import type { Alarms } from "../tokens/core.ts";
 import { createFormatMemory, establishSealedFormat } from "../upgrade.ts";
 import { createKeyList, createKeyring } from "../vault/keyring.ts";
@@ -39,7 +40,6 @@ import { createTokenVault, type TokenVault } from "../vault/vault.ts";
 import { describeRedis, watchRedis } from "./redis-watch.ts";
 
 const builtinProviders = fileURLToPath(new URL("providers", projectRoot));
-const redisPatienceMs = 2000;
 const clock = systemClock;
 
 /** What lies outside of the process, opened: the broker's composition root puts it together. */
@@ -171,7 +171,11 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
   let epoch = 0;
   redis.on("ready", () => void (epoch += 1));
   // So that answers in its spool are found at once. A Redis that is away must not prevent the start.
-  await withDeadline(new Promise((resolve) => void redis.once("ready", () => resolve(true))), redisPatienceMs, clock);
+  await withDeadline(
+    new Promise((resolve) => void redis.once("ready", () => resolve(true))),
+    processTimes.redisPatienceMs,
+    clock,
+  );
   return {
     self,
     leases,
@@ -233,7 +237,7 @@ async function openSharedSpool(redisUrl: string | null): Promise<(SpoolPlace & A
   const redis = connectRedis(redisUrl);
   redis.on("error", () => {}); // reported below
   const ready = new Promise((resolve) => void redis.once("ready", () => resolve(true)));
-  if ((await withDeadline(ready, redisPatienceMs, clock)) === null) {
+  if ((await withDeadline(ready, processTimes.redisPatienceMs, clock)) === null) {
     redis.disconnect();
     throw new StartupError("REDIS_URL must be reachable at this start: it seals anew what waits there to be stored");
   }

@@ -2,6 +2,7 @@ import type { Logger } from "pino";
 import { type RedisClient, redisVersion } from "../coordination/redis.ts";
 import { whyUnreachable } from "../errors.ts";
 import { createOutage } from "../telemetry/outage.ts";
+import { processTimes } from "../time.ts";
 
 type Watching = { redisUrl: string; log: Pick<Logger, "warn" | "info">; monotonicMs: () => number };
 
@@ -20,7 +21,7 @@ export function watchRedis(redis: RedisClient, { redisUrl, log, monotonicMs }: W
     const why = redisTrouble(error, { isTls });
     if (why === null || isStopped) return;
     isTold = true;
-    outage.trouble(why, error.message.startsWith("Command timed out") ? slowMomentMs : 0);
+    outage.trouble(why, error.message.startsWith("Command timed out") ? processTimes.slowMomentMs : 0);
   };
   redis.on("error", onError);
   redis.on("ready", () => (isTold = true));
@@ -31,9 +32,6 @@ export function watchRedis(redis: RedisClient, { redisUrl, log, monotonicMs }: W
   });
   return { onError, onTaken: () => outage.well(), stop: () => void (isStopped = true) };
 }
-
-/** A busy process sees no answer for a while, too. That is no outage. */
-const slowMomentMs = 1000;
 
 const noSuchDatabase =
   "REDIS_URL ends with the number of a database that this Redis does not have, so database 0 is used: correct the number, or leave it away";

@@ -9,12 +9,6 @@ import { processTimes } from "../time.ts";
 import { firstSteps, tellStart } from "./first-steps.ts";
 import { firstWarnings } from "./first-warnings.ts";
 
-/** Two interrupts within this are one. */
-const echoMs = 500;
-const recoveryPatienceMs = 5000;
-/** How long the last answers may take to be spooled to disk and Redis. */
-const lastWordMs = 2000;
-
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
 export async function serve(config: Config, given: Environment): Promise<void> {
   const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
@@ -27,7 +21,7 @@ export async function serve(config: Config, given: Environment): Promise<void> {
   const recovered = broker.core.recover().catch((err: unknown) => {
     if (!isStorageUnavailable(err)) log.warn({ err }, "recovery at the start failed"); // an outage is logged once, elsewhere
   });
-  await withDeadline(recovered, recoveryPatienceMs, systemClock);
+  await withDeadline(recovered, processTimes.recoveryPatienceMs, systemClock);
   broker.core.sweeper.start();
   broker.lifecycle.ready = true;
   if (config.providerNetworks.length > 0) {
@@ -64,7 +58,7 @@ function listenForSignals(): Signals {
   let lastMs = -Infinity;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => {
-      const isEcho = signal === "SIGINT" && systemClock.monotonicMs() - lastMs < echoMs;
+      const isEcho = signal === "SIGINT" && systemClock.monotonicMs() - lastMs < processTimes.interruptEchoMs;
       lastMs = systemClock.monotonicMs();
       if (!isEcho) waiting.shift()?.(signal);
     });
@@ -89,6 +83,6 @@ async function stop(broker: Broker, { shutdownGraceSeconds }: Config, { first, s
     await broker.core.settled();
   };
   await withDeadline(Promise.race([finish(), impatient]), shutdownGraceSeconds * 1000, systemClock);
-  await withDeadline(broker.core.spoolAll(), lastWordMs, systemClock);
+  await withDeadline(broker.core.spoolAll(), processTimes.lastWordMs, systemClock);
   await broker.close();
 }

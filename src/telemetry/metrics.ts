@@ -1,5 +1,6 @@
 import type { Logger } from "pino";
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { processTimes } from "../time.ts";
 import type { Alarms, RefreshObserver } from "../tokens/core.ts";
 
 export type Metrics = ReturnType<typeof createMetrics>;
@@ -207,7 +208,6 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
   };
 }
 
-const quietMs = 60_000;
 const mostRemembered = 10_000;
 
 /** Counts each, and logs the same thing once a minute, so that somebody who writes garbage does not fill the log. */
@@ -216,7 +216,7 @@ export function createAlarms(metrics: Metrics, log: Logger, monotonicMs: () => n
   const counted = new WeakSet<object>();
   const isNews = (what: string): boolean => {
     const nowMs = monotonicMs();
-    if (nowMs - (toldAtMs.get(what) ?? -Infinity) < quietMs) return false;
+    if (nowMs - (toldAtMs.get(what) ?? -Infinity) < processTimes.logQuietMs) return false;
     if (toldAtMs.size >= mostRemembered) toldAtMs.clear();
     toldAtMs.set(what, nowMs);
     return true;

@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import { processTimes } from "../time.ts";
 
 /** A service outside that may be away. `trouble` and `well` may be called any number of times. */
 export type Outage = {
@@ -6,10 +7,6 @@ export type Outage = {
   trouble(why: string, doubtMs?: number): void;
   well(): void;
 };
-
-const quietMs = 60_000;
-/** One fault shows in several ways, such as a connection that is cut and then one that is refused. */
-const echoMs = 5000;
 
 type Options = {
   log: Pick<Logger, "warn" | "info">;
@@ -33,8 +30,8 @@ export function createOutage({ log, monotonicMs, name, meanwhile }: Options): Ou
     trouble(why, doubtMs = 0) {
       const nowMs = monotonicMs();
       sinceMs ??= nowMs;
-      const isSame = nowMs - (toldMs.get(why) ?? -Infinity) < quietMs;
-      const isEcho = isTold && nowMs - lastMs < echoMs;
+      const isSame = nowMs - (toldMs.get(why) ?? -Infinity) < processTimes.logQuietMs;
+      const isEcho = isTold && nowMs - lastMs < processTimes.logEchoMs;
       if (isSame || isEcho || nowMs - sinceMs < doubtMs) return;
       toldMs.set(why, nowMs);
       [lastMs, isTold] = [nowMs, true];

@@ -5,7 +5,7 @@ import type { Catalog } from "../providers/load/catalog.ts";
 import { type ApiRequest, describeApiRequest } from "../providers/oauth/side-requests.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { createReadCache } from "../store/read-cache.ts";
-import { callerTimes } from "../time.ts";
+import { callerTimes, refreshTimes } from "../time.ts";
 import type { TokenCache } from "./cache.ts";
 
 type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
@@ -55,5 +55,8 @@ function unreadableClient(id: string): UnreadableSecretError {
 
 function justChanged(connection: string): BrokerError {
   const detail = "The connection was changed while its token was read; ask again.";
-  return new BrokerError("refresh_in_progress", detail, { connection, retryAfterSeconds: 1 });
+  return new BrokerError("refresh_in_progress", detail, {
+    connection,
+    retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
+  });
 }

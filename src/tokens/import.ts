@@ -118,7 +118,10 @@ async function refusedImport(
   if (current === null) return connectionNotFound(name);
   if (isBeingSent(vault, current, grant)) {
     const detail = "This very refresh token is being sent to the provider right now; its answer will be stored.";
-    return new BrokerError("conflict", detail, { connection: name, retryAfterSeconds: 1 });
+    return new BrokerError("conflict", detail, {
+      connection: name,
+      retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
+    });
   }
   return new DuplicateGrantError(name, await holdersOf(rows, current, sealFor(current)));
 }

@@ -221,7 +221,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (outcome !== null) return outcome;
     throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
       connection: name,
-      retryAfterSeconds: 1,
+      retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
     });
   };
 
@@ -288,7 +288,10 @@ async function missingChain({ cache, catalog }: TokenServiceParts, name: string,
 
 function shuttingDown(connection: string): BrokerError {
   const detail = "This replica is shutting down and begins no refresh; ask again.";
-  return new BrokerError("refresh_in_progress", detail, { connection, retryAfterSeconds: 1 });
+  return new BrokerError("refresh_in_progress", detail, {
+    connection,
+    retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
+  });
 }
 
 function isMissing(error: unknown): boolean {

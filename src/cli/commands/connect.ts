@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { cliTimes } from "../../time.ts";
 import { type ApiClient, segment } from "../api-client.ts";
 import { CliError, UsageError } from "../errors.ts";
 import { type ConnectionOptions, createConnection } from "../making.ts";
@@ -287,8 +288,6 @@ async function waitFor(
   throw new CliError(`${state}. ${more}`, "not_connected");
 }
 
-const pollEveryMs = 1000;
-
 /** The state before the link was shown. A connection that is reconnected was `connected` then. */
 type Watch = {
   path: string;
@@ -333,7 +332,7 @@ async function waitUntilConnected(
   while (session.nowMs() < deadlineMs) {
     const connected = await look(session, api, watch).catch(tolerate);
     if (connected) return connected;
-    await session.sleep(pollEveryMs);
+    await session.sleep(cliTimes.pollMs);
   }
   return null;
 }

@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { projectRoot } from "../../root.ts";
+import { cliTimes } from "../../time.ts";
 import { collectItems, segment } from "../api-client.ts";
 import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
 import type { Column } from "../output.ts";
@@ -70,7 +71,11 @@ function addTryCommand(providers: Command, cli: Cli): void {
     .option("--port <port>", "where to listen for the callback (default: 8090; 0 for any that is free)", wholeNumber)
     .option("--redirect-uri <uri>", "the one that is registered; what the browser ends at is then pasted here")
     .option("--manual", "the provider shows a code, which is then pasted here")
-    .option("--timeout <seconds>", "how long to wait for the person (default: 600)", wholeNumber)
+    .option(
+      "--timeout <seconds>",
+      `how long to wait for the person (default: ${cliTimes.tryTimeoutSeconds})`,
+      wholeNumber,
+    )
     .option("--username <name>", "for the password grant; its password comes from a file, FRESHET_PASSWORD or a prompt")
     .option("--password-file <file>", "file that holds the password, - for stdin")
     .option("--refresh-token-file <file>", "for --grant import, - for stdin (or FRESHET_REFRESH_TOKEN)")

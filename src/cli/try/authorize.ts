@@ -17,12 +17,11 @@ import {
 import type { TokenAnswer } from "../../providers/oauth/grant.ts";
 import { readDeviceAuthorization, readPollState } from "../../providers/oauth/side-requests.ts";
 import { buildRequest } from "../../providers/oauth/token-request.ts";
+import { cliTimes, consentTimes } from "../../time.ts";
 import { CliError, errorCode, UsageError } from "../errors.ts";
 import type { Session } from "../session.ts";
 import { pairs } from "./reading.ts";
 import { requestToken, type Trial, valuesFor, valuesOf } from "./trial.ts";
-
-const usualTimeoutSeconds = 600;
 
 /** The authorization code grant, from the address to open to the exchange. `loopback` null: the person pastes what came back. */
 export async function tryAuthorizationCode(trial: Trial, loopback: Loopback | null): Promise<TokenAnswer> {
@@ -34,7 +33,7 @@ export async function tryAuthorizationCode(trial: Trial, loopback: Loopback | nu
   const nonce = createNonce({ definition, scopes, randomBytes });
   const url = await authorizationUrl(trial, { definition, values, state, nonce, codeChallenge: pkce, scopes });
   trial.report.plain("open", { url }, [`Open this address and allow the access:`, url]);
-  const timeoutMs = (options.timeout ?? usualTimeoutSeconds) * 1000;
+  const timeoutMs = (options.timeout ?? cliTimes.tryTimeoutSeconds) * 1000;
   const query = loopback === null ? await readPasted(trial, state) : await loopback.wait({ state, timeoutMs });
   const { code, captured } = readCode(trial, query, values);
   Object.assign(trial.tokens.captured, captured);
@@ -119,7 +118,6 @@ export type Loopback = {
   close: () => void;
 };
 
-const lingerMs = 1000;
 const longestForm = 16 * 1024;
 
 /**
@@ -210,7 +208,7 @@ async function listen(
 /** Waits a moment for answers that are being sent, then closes connections that a browser opened and never used. */
 function closeSoon(server: Server): void {
   server.close();
-  setTimeout(() => server.closeAllConnections(), lingerMs).unref();
+  setTimeout(() => server.closeAllConnections(), cliTimes.tryLingerMs).unref();
 }
 
 function reply(response: ServerResponse, status: number, sentence: string): void {
@@ -227,9 +225,6 @@ function reply(response: ServerResponse, status: number, sentence: string): void
 function notInTime(timeoutMs: number): CliError {
   return new CliError(`Nobody came back from the provider within ${timeoutMs / 1000} s`, "not_connected");
 }
-
-/** RFC 8628, section 3.5. */
-const slowDownSeconds = 5;
 
 /** The device authorization grant: a code to type in at the provider, then polls until somebody has. */
 export async function tryDeviceCode(trial: Trial): Promise<TokenAnswer> {
@@ -275,7 +270,7 @@ async function poll(
     if (isWaiting && polls > 0) held.drop();
     else held.show();
     if (!isWaiting) return answer;
-    if (state === "slow_down") intervalSeconds += slowDownSeconds;
+    if (state === "slow_down") intervalSeconds += consentTimes.deviceSlowDownSeconds;
   }
   throw new CliError("Nobody has typed the code in, in time", "not_connected");
 }

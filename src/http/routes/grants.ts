@@ -4,6 +4,7 @@ import type { Links } from "../../consent/links.ts";
 import { BrokerError } from "../../errors.ts";
 import type { Expiry, Grant } from "../../providers/oauth/grant.ts";
 import type { ConnectionService } from "../../services/connections.ts";
+import { consentTimes, providerTimes } from "../../time.ts";
 import { principalOf } from "../auth.ts";
 import { connectionSchema, deviceSchema, linkSchema } from "../connection-answers.ts";
 import { type ApiScope, connectionParams as params, requestBody } from "../schemas.ts";
@@ -14,8 +15,6 @@ export type GrantRoutesOptions = {
   consent: { links: Pick<Links, "create">; handedCodes: Pick<HandedCodes, "submit"> };
 };
 
-const sevenDaysSeconds = 604_800;
-const tenYearsSeconds = 315_360_000;
 const tags = ["connections"];
 // RFC 6749, appendix A.12: what a header can carry.
 const token = (description: string) => Type.String({ pattern: String.raw`^[\x20-\x7E]{1,16384}$`, description });
@@ -30,8 +29,8 @@ const link = requestBody(
     expires_in: Type.Optional(
       Type.Integer({
         minimum: 1,
-        maximum: sevenDaysSeconds,
-        description: "Seconds that it works; without it, 3600",
+        maximum: consentTimes.longestLinkSeconds,
+        description: `Seconds that it works; without it, ${consentTimes.linkSeconds}`,
       }),
     ),
     return_to: Type.Optional(
@@ -63,8 +62,8 @@ const tokenSet = requestBody(
     refresh_token: Type.Optional(token("The refresh token; nobody else may use it from then on")),
     expires_in: Type.Optional(
       Type.Integer({
-        minimum: -tenYearsSeconds,
-        maximum: tenYearsSeconds,
+        minimum: -providerTimes.longestLifetimeSeconds,
+        maximum: providerTimes.longestLifetimeSeconds,
         description: "Seconds that the access token still lives",
       }),
     ),

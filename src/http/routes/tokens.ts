@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { BrokerError, connectionNotFound } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
 import { mayUse } from "../../services/principal.ts";
+import { callerTimes, providerTimes } from "../../time.ts";
 import type { TokenService } from "../../tokens/read.ts";
 import { principalOf } from "../auth.ts";
 import { tokenSchema } from "../connection-answers.ts";
@@ -14,13 +15,11 @@ export type TokenRoutesOptions = {
   observeRead: (result: string) => void;
 };
 
-const tenYearsSeconds = 315_360_000;
-
 const query = closed({
   min_ttl: Type.Integer({
     minimum: 0,
-    maximum: tenYearsSeconds,
-    default: 60,
+    maximum: providerTimes.longestLifetimeSeconds,
+    default: callerTimes.minTtlSeconds,
     description: "Seconds that the token must live; one that lives less is refreshed first",
     example: 120,
   }),
@@ -47,8 +46,8 @@ const query = closed({
   ),
   wait: Type.Number({
     minimum: 0,
-    maximum: 30,
-    default: 10,
+    maximum: callerTimes.longestWaitSeconds,
+    default: callerTimes.waitSeconds,
     description: "Seconds to wait for a refresh under way",
     example: 10,
   }),

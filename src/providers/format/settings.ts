@@ -1,9 +1,9 @@
 import { type TObject, type TSchema, Type } from "typebox";
+import { providerTimes } from "../../time.ts";
 
 /** What the knobs of a provider file are made of. Each takes the sentence that editors and the documentation show. */
 export const strict = { additionalProperties: false } as const;
 
-const longestSeconds = 315_360_000;
 const pointerPattern = "^(/[^/]*)+$";
 export const namePattern = "^[a-z][a-z0-9_]*$";
 
@@ -25,9 +25,11 @@ export const choice = <T extends string>(values: readonly T[], description: stri
   Type.Optional(Type.Enum([...values], { description }));
 
 export const seconds = (description: string) =>
-  Type.Optional(Type.Integer({ minimum: 0, maximum: longestSeconds, description }));
+  Type.Optional(Type.Integer({ minimum: 0, maximum: providerTimes.longestLifetimeSeconds, description }));
 export const secondsOrNull = (description: string) =>
-  Type.Optional(nullable<number>("integer", { minimum: 1, maximum: longestSeconds, description }));
+  Type.Optional(
+    nullable<number>("integer", { minimum: 1, maximum: providerTimes.longestLifetimeSeconds, description }),
+  );
 export const count = (maximum: number, description: string) =>
   Type.Optional(Type.Integer({ minimum: 1, maximum, description }));
 
@@ -95,7 +97,7 @@ const clientAuth = Type.Optional(
 const assertion = map("The JWT of client_auth: private_key_jwt (RFC 7523, section 3).", {
   alg: choice(signingAlgorithms, "How it is signed; RS256 unless said otherwise."),
   audience: text("Its `aud`: token_url, issuer, or an address; token_url unless said otherwise."),
-  life_s: count(3600, "How long it counts, in seconds; 60 unless said otherwise."),
+  life_s: count(3600, `How long it counts, in seconds; ${providerTimes.assertionSeconds} unless said otherwise.`),
 });
 
 /** How one kind of request is written and who it says it is from. */

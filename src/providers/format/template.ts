@@ -1,4 +1,5 @@
 import { BrokerError } from "../../errors.ts";
+import { providerTimes } from "../../time.ts";
 import type { Capture, Captures, ProviderDefinition } from "./definition.ts";
 
 /** What templates stand for. Holds plain secrets: never log one. */
@@ -82,7 +83,9 @@ function clientValue(key: string, { client }: TemplateValues): string | null | u
 
 function missing(name: string, { misfits = {} }: TemplateValues): BrokerError {
   const misfit = Object.hasOwn(misfits, name) ? misfits[name] : undefined;
-  if (misfit !== undefined) return new BrokerError("provider_unavailable", misfit, { retryAfterSeconds: 60 });
+  if (misfit !== undefined) {
+    return new BrokerError("provider_unavailable", misfit, { retryAfterSeconds: providerTimes.unusableSeconds });
+  }
   if (name === "client.id") return new BrokerError("client_rejected", "this connection needs a client, and has none");
   if (name === "client.secret") return new BrokerError("client_rejected", "the client has no client_secret; set one");
   return new BrokerError("needs_reauthorization", `the provider's request needs ${name}, which this connection lacks`);
@@ -199,7 +202,7 @@ function checkedForHeader(value: string, name: string): string {
   if (name.startsWith("client.")) throw new BrokerError("client_rejected", detail);
   if (/^(inputs|credentials)\./.test(name)) throw new BrokerError("invalid_request", detail);
   // The provider gave it, and what it gives next may be a good one.
-  throw new BrokerError("provider_unavailable", detail, { retryAfterSeconds: 60 });
+  throw new BrokerError("provider_unavailable", detail, { retryAfterSeconds: providerTimes.unusableSeconds });
 }
 
 /** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */

@@ -1,3 +1,4 @@
+import { providerTimes, refreshTimes } from "../../time.ts";
 import type {
   ApiDefinition,
   AuthorizationDefinition,
@@ -308,7 +309,7 @@ function resolveClientAuth(knobs: ExchangeKnobs): ClientAuth {
     kind: "private_key_jwt",
     algorithm: assertion.alg ?? "RS256",
     audience: assertion.audience ?? "token_url",
-    lifeSeconds: assertion.life_s ?? 60,
+    lifeSeconds: assertion.life_s ?? providerTimes.assertionSeconds,
   };
 }
 
@@ -347,7 +348,12 @@ const standardPointers: TokenPointers = {
   refreshToken: "/refresh_token",
   tokenType: "/token_type",
   scope: "/scope",
-  expires: { from: "expires_in", pointer: "/expires_in", unit: "s", fallbackSeconds: 3600 },
+  expires: {
+    from: "expires_in",
+    pointer: "/expires_in",
+    unit: "s",
+    fallbackSeconds: refreshTimes.unstatedLifetimeSeconds,
+  },
   refreshExpires: { from: "expires_in", pointer: "/refresh_token_expires_in", unit: "s", fallbackSeconds: null },
 };
 

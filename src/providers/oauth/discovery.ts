@@ -1,6 +1,7 @@
 import type { Clock } from "../../clock.ts";
 import { BrokerError } from "../../errors.ts";
 import { readable } from "../../text.ts";
+import { providerTimes } from "../../time.ts";
 import type { ClientAuth, ProviderDefinition, ProviderRequest } from "../format/definition.ts";
 import { isUsualHost } from "../format/places.ts";
 import { fillUrl, splitUrl, type TemplateValues } from "../format/template.ts";
@@ -36,9 +37,6 @@ type Known = { metadata: Metadata; readMs: number; doubted: boolean };
 /** Whose metadata are asked for, and where, with all values filled in. */
 type Place = { definition: ProviderDefinition; issuer: string; metadataUrl: string | null };
 
-const keepMs = 3_600_000;
-/** A doubt is not followed more often than this, and an issuer that does not answer is not asked more often. */
-const againMs = 60_000;
 /** Inputs may stand in an issuer, so that there may be any number of them; those read longest ago are forgotten. */
 const mostIssuers = 1000;
 const longestAddress = 2000;
@@ -54,7 +52,8 @@ export function createDiscovery(parts: {
   const failed = new Map<string, { atMs: number; error: BrokerError }>();
   const reading = new Map<string, Promise<Metadata>>();
 
-  const isGood = ({ readMs, doubted }: Known): boolean => clock.monotonicMs() - readMs < (doubted ? againMs : keepMs);
+  const isGood = ({ readMs, doubted }: Known): boolean =>
+    clock.monotonicMs() - readMs < (doubted ? providerTimes.metadataAgainMs : providerTimes.metadataKeepMs);
 
   const read = async (place: Place): Promise<Metadata> => {
     const key = keyOf(place);
@@ -77,7 +76,7 @@ export function createDiscovery(parts: {
     const current = known.get(key);
     if (current && isGood(current)) return current.metadata;
     const failure = failed.get(key);
-    if (failure && clock.monotonicMs() - failure.atMs < againMs) {
+    if (failure && clock.monotonicMs() - failure.atMs < providerTimes.metadataAgainMs) {
       if (current) return current.metadata;
       throw failure.error;
     }
@@ -144,7 +143,7 @@ async function fetchMetadata(oauth: Pick<OAuthClient, "ask">, place: Place): Pro
   }
   const said = [...new Set(details)].join("; ");
   throw new BrokerError("provider_unavailable", `The metadata of ${issuer} cannot be read: ${said}.`, {
-    retryAfterSeconds: 60,
+    retryAfterSeconds: providerTimes.unusableSeconds,
   });
 }
 
@@ -263,7 +262,7 @@ function isAddress(value: unknown, issuer: string): value is string {
 
 function missing({ name }: ProviderDefinition, endpoint: string): never {
   throw new BrokerError("provider_unavailable", `The metadata of ${name} name no ${endpoint}.`, {
-    retryAfterSeconds: 60,
+    retryAfterSeconds: providerTimes.unusableSeconds,
   });
 }
 

@@ -1,3 +1,4 @@
+import { providerTimes } from "../../time.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
 import { isUsualHost } from "../format/places.ts";
 import { AnswerRoom } from "../http/answer-room.ts";
@@ -10,7 +11,11 @@ import type { Failure, TokenAnswer } from "./grant.ts";
 import { cut, describeAnswer } from "./scrub.ts";
 import { processTokenResponse } from "./token-response.ts";
 
-export const defaultTimeouts: ExchangeTimeouts = { connectMs: 3_000, headersMs: 22_000, totalMs: 25_000 };
+export const defaultTimeouts: ExchangeTimeouts = {
+  connectMs: providerTimes.connectMs,
+  headersMs: providerTimes.headersMs,
+  totalMs: providerTimes.callMs,
+};
 
 export type OAuthClient = {
   /**

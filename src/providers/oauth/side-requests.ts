@@ -1,4 +1,5 @@
 import { invisible, readableName } from "../../text.ts";
+import { consentTimes } from "../../time.ts";
 import type {
   ErrorRule,
   IntrospectionDefinition,
@@ -76,7 +77,6 @@ export type DeviceAuthorization = {
   intervalSeconds: number;
 };
 
-const longestSeconds = 86_400;
 const shown = new RegExp(`^[^${invisible}]{1,2000}$`, "u");
 
 /** Reads the answer of a device authorization endpoint; null: it lacks what is needed. */
@@ -87,7 +87,9 @@ export function readDeviceAuthorization(body: unknown): DeviceAuthorization | nu
   };
   const seconds = (pointer: string, usual: number) => {
     const value = Number(readPointer(body, pointer) ?? usual);
-    return Number.isFinite(value) && value > 0 ? Math.min(Math.ceil(value), longestSeconds) : usual;
+    return Number.isFinite(value) && value > 0
+      ? Math.min(Math.ceil(value), consentTimes.deviceLongestStatedSeconds)
+      : usual;
   };
   const deviceCode = text("/device_code");
   const userCode = text("/user_code");
@@ -99,8 +101,8 @@ export function readDeviceAuthorization(body: unknown): DeviceAuthorization | nu
     userCode,
     verificationUri,
     verificationUriComplete: webAddress(text("/verification_uri_complete") ?? text("/verification_url_complete")),
-    expiresInSeconds: seconds("/expires_in", 600),
-    intervalSeconds: seconds("/interval", 5),
+    expiresInSeconds: seconds("/expires_in", consentTimes.deviceCodeSeconds),
+    intervalSeconds: seconds("/interval", consentTimes.deviceIntervalSeconds),
   };
 }
 

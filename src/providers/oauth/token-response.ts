@@ -1,3 +1,4 @@
+import { providerTimes } from "../../time.ts";
 import type { Lifetime, ProviderDefinition, TokenPointers } from "../format/definition.ts";
 import { readCaptured } from "../format/template.ts";
 import { splitScopes, withAliases } from "../format/scopes.ts";
@@ -155,9 +156,6 @@ function readScopes(definition: ProviderDefinition, value: unknown, tokens: read
   return readable.length > 0 ? withAliases(definition, [...new Set(readable)]) : null;
 }
 
-/** No life is taken to be longer: some providers answer with a number that means "for ever". */
-const longestSeconds = 10 * 365 * 86_400;
-
 /** A moment as a number of seconds would lie after the year 5000: it is one of milliseconds, whatever the definition says. */
 const leastMilliseconds = 100_000_000_000;
 
@@ -193,7 +191,7 @@ export function isUnreadableLifetime(lifetime: Lifetime, value: unknown): boolea
 function fallbackOf({ from, fallbackSeconds }: Lifetime): Expiry {
   if (from === "never") return { kind: "never" };
   if (fallbackSeconds === null) return { kind: "unstated" };
-  return { kind: "in", seconds: Math.min(fallbackSeconds, longestSeconds) };
+  return { kind: "in", seconds: Math.min(fallbackSeconds, providerTimes.longestLifetimeSeconds) };
 }
 
 function readStated({ from, unit }: Lifetime, value: unknown): Expiry | null {
@@ -212,7 +210,7 @@ function readStated({ from, unit }: Lifetime, value: unknown): Expiry | null {
 function life(stated: number | null, unit: Lifetime["unit"]): Expiry | null {
   if (stated === null) return null;
   const seconds = Math.floor(unit === "ms" ? stated / 1000 : stated);
-  return { kind: "in", seconds: Math.min(Math.max(seconds, 0), longestSeconds) };
+  return { kind: "in", seconds: Math.min(Math.max(seconds, 0), providerTimes.longestLifetimeSeconds) };
 }
 
 function at(epochSeconds: number | null): Expiry | null {
