@@ -138,8 +138,6 @@ export const consentTimes = durations({
   slowStoreMs: 3000,
   /** For the name of the account, right after connecting. */
   lookupMs: 10_000,
-  /** For the stored name of the account, on the last page. */
-  shownAccountMs: 2000,
   /** For the address to return to, on a page that tells what went wrong. */
   returnAddressMs: 2000,
   /** For the note of how an attempt ended. */
