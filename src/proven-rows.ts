@@ -1,4 +1,4 @@
-/** What people set of a connection. What the core moves, such as tokens and status, is bound otherwise or decides nothing. */
+/** The columns of a connection that people set. Those that the core changes, such as tokens and status, are sealed or decide nothing. */
 export type ProvenConnection = {
   id: string;
   name: string;
@@ -59,13 +59,13 @@ export type ProvenHeldGrant = {
   accepted: boolean;
 };
 
-/** As it was read: its proof may be missing, or another row's. */
+/** A row as it was read: its MAC may be missing, or belong to another row. */
 export type Read<Row> = Row & { mac: string | null };
 
 /**
  * - `ours`: this broker wrote it so.
- * - `silent`: it is proven with a key that this replica lacks and another one has, so nobody knows here.
- * - `foreign`: somebody else wrote it; it counts as none.
+ * - `silent`: its MAC was made with a key that another replica has and this one lacks, so this replica cannot tell.
+ * - `foreign`: somebody else wrote it; it counts as absent.
  */
 export type Standing = "ours" | "silent" | "foreign";
 
@@ -73,13 +73,13 @@ export type Proofs<Row> = {
   sign(row: Row): string;
   /** @throws UnreadableSecretError for a row that this broker did not write so */
   check(row: Read<Row>): void;
-  /** The same as an answer, where such a row counts as none; an operator is told of it. */
+  /** The same as true or false. For false the alarm is raised, and the row counts as absent. */
   isOurs(row: Read<Row>): boolean;
-  /** The same where a row may be another replica's to judge: who would refuse it for good asks this. */
+  /** The same with `silent`: ask this before you refuse a row for good, since another replica may be able to check it. */
   standing(row: Read<Row>): Promise<Standing>;
 };
 
-/** Proofs over rows, by which the broker knows its own: whoever writes the database by hand cannot make one. */
+/** MACs over rows. They show which rows the broker has written: somebody who writes the database by hand cannot make one. */
 export type RowProofs = {
   connections: Proofs<ProvenConnection>;
   clients: Proofs<ProvenClient>;

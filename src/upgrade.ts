@@ -32,10 +32,10 @@ import {
 } from "./vault/keyring.ts";
 import * as places from "./vault/vault.ts";
 
-/** What this process's own folder remembers: that it has seen a database of the sealed format. */
+/** Notes in DATA_DIR that this process has seen a database of the sealed format. */
 export type FormatMemory = { isKept(): boolean; keep(): Promise<void> };
 
-/** A file of `DATA_DIR`. Whoever deletes it lets a database from before be taken once more. */
+/** A file in `DATA_DIR`. If somebody deletes it, an older database is accepted once more. */
 export function createFormatMemory(path: string): FormatMemory {
   return {
     isKept: () => existsSync(path),
@@ -61,9 +61,9 @@ export type SealedFormatParts = {
  * Makes sure that a database has sealed format 2, in which secrets are bound to where they are sent and rows are proven, and that
  * this keyring fits it. Called at every start, on a session of its own, after the migrations and under their lock.
  *
- * The mark is the check record of each key in `encryption_keys`: from the first one in the new form on, the old one is refused for
- * good. All is sealed anew in one transaction together with the marks: a start that dies on the way leaves the database as it was,
- * and the next one begins again. What a database tells of itself (docs/decisions/0017):
+ * The mark is the check record of each key in `encryption_keys`: once there is one in the new form, the old form is refused for good.
+ * Everything is sealed anew in one transaction together with the marks. If a start dies in the middle, the database stays as it was,
+ * and the next start begins again. How a database is recognised (docs/decisions/0017):
  *
  * | `encryption_keys`        | elsewhere                     | it is                                              |
  * | ------------------------ | ----------------------------- | -------------------------------------------------- |
@@ -82,7 +82,7 @@ export async function establishSealedFormat(session: MigrationSession, parts: Se
     await establish(session, parts);
     await session.execute("COMMIT");
   } catch (error) {
-    await session.execute("ROLLBACK").catch(() => undefined); // a lost connection has rolled back already
+    await session.execute("ROLLBACK").catch(() => undefined); // if the connection is lost, Postgres has rolled back already
     throw error;
   }
   if (!parts.memory.isKept()) await parts.memory.keep();
@@ -119,7 +119,7 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
     await session.execute("DELETE FROM encryption_keys");
   } else {
     verifyKeyring(keyring, marks);
-    // A folder from before, of another replica than the one that has sealed the database anew.
+    // Another replica has sealed the database anew; this one's folder does not know it yet.
     if (!memory.isKept()) await resealSpools(resealing, [files]);
   }
   for (const key of keys) {
@@ -139,7 +139,7 @@ const sealedColumns = {
   unread_answers: ["answer_sealed"],
   held_grants: ["record_sealed"],
 };
-/** The first byte of a record is its format; each look stops at the first row that is found. */
+/** The first byte of a record is its format. Each query stops at the first row. */
 const anythingNew = [
   ...tables.map((table) => `EXISTS (SELECT 1 FROM ${table} WHERE mac IS NOT NULL)`),
   ...Object.entries(sealedColumns).flatMap(([table, columns]) =>
@@ -174,9 +174,9 @@ type Resealing = {
   keyring: Keyring;
   /** By the provider's id; undefined: it is gone. */
   definitions: (id: string) => ProviderDefinition | undefined;
-  /** Opens a record of the form from before. @throws when it does not open */
+  /** Opens a record of the old form. @throws when it does not open */
   openOld: (record: Uint8Array, place: Place) => string;
-  /** Told of a row that cannot be proven, since it holds what no broker writes: it stays as it is, and counts for nothing. */
+  /** Called for a row that gets no MAC, since it holds a value that no broker writes. It stays as it is and counts as absent. */
   onSetAside: (row: { table: string; id: string; name: string | null }) => void;
 };
 
@@ -189,7 +189,7 @@ const unreadColumns: Columns<UnreadAnswer> = {
   answer: "c.answer_sealed",
 };
 
-/** An answer that waits beside its row. */
+/** An answer that is not in its row yet. */
 type Kept = { connectionId: string; generation: number; record: Uint8Array };
 const candidateColumns: Columns<Kept & { id: string }> = {
   id: "c.attempt_id::text",
@@ -200,7 +200,7 @@ const candidateColumns: Columns<Kept & { id: string }> = {
 
 const batchSize = 500;
 
-/** Seals everything in the database for its destination, and proves every row. What did not open before does not open after. */
+/** Seals everything in the database for its destination, and adds a MAC to every row. A value that did not open before does not open afterwards. */
 async function resealDatabase(given: Resealing): Promise<void> {
   const vault = places.createTokenVault(given.keyring);
   const reseal = resealer(given);
@@ -346,7 +346,7 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
   );
 }
 
-/** Answers that wait outside of the database are sealed anew where they wait. */
+/** Seals the answers in spools anew, where they are. */
 async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Promise<void> {
   for (const spool of spools) {
     const entries = await spool.list().catch((error: unknown) => cannot("read", spool, error));
@@ -357,14 +357,14 @@ async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Pr
   }
 }
 
-/** None may be missed: what waits in the old form is refused from this start on. */
+/** It must miss none: from this start on, answers in the old form are refused. */
 function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown): never {
   const { code = "unknown error" } = error as NodeJS.ErrnoException;
   const place = name === "redis" ? "REDIS_URL: what waits in Redis" : "DATA_DIR: its folder spool";
   throw new StartupError(`${place} cannot be ${what} (${code}); this start seals anew what waits there to be stored`);
 }
 
-/** A kept answer, and the tokens in it, for the destination that its row has. One that does not open stays as it is. */
+/** Seals a stored answer, and the tokens in it, for its row's destination. One that does not open stays as it is. */
 async function resealRecord(given: Resealing, kept: Kept): Promise<Uint8Array> {
   const vault = places.createTokenVault(given.keyring);
   try {
@@ -402,7 +402,7 @@ async function rowOf({ session }: Resealing, id: string): Promise<TokenRow | nul
   return (await session.query<TokenRow>(sql, [id]))[0] ?? null;
 }
 
-/** Of a deleted connection: its answer is revoked within a day, and then of no use any more. */
+/** For a deleted connection: its answer is revoked within a day, and of no use after that. */
 async function remainsOf({ session }: Resealing, id: string): Promise<Bound> {
   const [tombstone] = await session.query<Bound>(
     `SELECT name, NULL AS "parentId", provider, client_ref::text AS "clientRef", inputs
@@ -415,7 +415,7 @@ async function remainsOf({ session }: Resealing, id: string): Promise<Bound> {
   );
 }
 
-/** Of a provider whose definition is gone, all inputs may fill a host. */
+/** If the provider's definition is gone, any input may fill a host. */
 function hostsFor({ definitions }: Resealing, { provider, inputsInForce }: Pick<Bound, "provider" | "inputsInForce">) {
   const definition = definitions(provider);
   return definition === undefined ? Object.keys(inputsInForce) : hostInputs(definition);
@@ -425,7 +425,7 @@ function withHosts(at: places.TokenPlace, hosts: readonly string[]): places.Toke
   return { ...at, destination: { ...at.destination, hosts } };
 }
 
-/** What does not open under the old form stays as it is: it is one row's trouble, and is told when that row is used. */
+/** A value that does not open in the old form stays as it is. It concerns one row, and is reported when that row is used. */
 function resealer({ keyring, openOld }: Resealing) {
   return <Record extends Sealed>(record: Record, place: Place, change = (text: string) => text) => {
     type Result = Record extends null ? null : Uint8Array<ArrayBuffer>;
@@ -441,7 +441,7 @@ function resealer({ keyring, openOld }: Resealing) {
 /** The statement that changes a row, with its values; null: the row stays as it is. */
 type Change = [sql: string, values: unknown[]] | null;
 
-/** In batches, in the order of ids. A row that holds what nobody can make a proof of is set aside, alone. */
+/** In batches, in the order of ids. A row that can get no MAC is left out. */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- said by who writes the SELECT, as with `query`
 async function eachRow<Row extends { id: string }>(
   { session, onSetAside }: Resealing,

@@ -122,11 +122,11 @@ export async function devicePage(
 
 const timeOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", timeZone: "UTC" });
 
-/** For who has scripts; the button does the same. */
+/** With scripts the form is sent by itself; without, the button does the same. */
 const script = "document.forms[0].submit();";
 const scriptHash = createHash("sha256").update(script).digest("base64");
 
-/** The one page with a script: by its hash, and no other. */
+/** The only page with a script, which the policy allows by its hash. */
 export const relayHeaders = pageHeaders("here", `'sha256-${scriptHash}'`);
 
 /** Sends on from our own address what the provider's page has posted to it (`sealPosted` in src/consent/round-trip.ts). */

@@ -2,13 +2,13 @@ import { html } from "hono/html";
 import { type Asker, page, whomToAsk } from "./layout.ts";
 import { outcome } from "./outcome-page.ts";
 
-/** What was answered to a browser at an address that has no page of its own. */
+/** An error for a browser at an address without a page of its own. */
 export type AddressProblem = {
   status: number;
   code: string;
   /** What a program is told. */
   detail: string;
-  /** Of the address, or "" where it was never read. */
+  /** The path, or "" if it was never read. */
   path: string;
   /** Methods that the address takes, where the browser's was another one. */
   methods: readonly string[];
@@ -65,7 +65,7 @@ function wordsFor({ status, code, path, methods }: AddressProblem): Words {
 export async function errorPage(problem: AddressProblem, asker: Asker): Promise<string> {
   const words = wordsFor(problem);
   const { status, code, detail } = problem;
-  // There is no more to say of an address that does not exist.
+  // An address that does not exist needs no more text.
   const said = code === "not_found" ? "" : html`<p class="said">${detail}</p>`;
   const docs = html`<p class="soft">You write a program? <a href="/docs">The API is described here.</a></p>`;
   const body = html`${outcome({ ...words, tone: status >= 500 ? "bad" : "calm" })}${said}${docs}${whomToAsk(asker)}`;

@@ -11,7 +11,7 @@ const icon =
   "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='%230b6e63' " +
   "stroke-width='2.4' stroke-linecap='round'%3E%3Cpath d='M2 8c3.5-3 6.5-3 10 0s6.5 3 10 0M2 16c3.5-3 6.5-3 10 0s6.5 3 10 0'/%3E%3C/svg%3E";
 
-/** Where the forms of a page lead: there are none, to our own pages, or from there on to another site. */
+/** Where the forms of a page lead: there are none, to the broker's own pages, or from there to another site. */
 export type FormsLead = "nowhere" | "here" | "away";
 
 /**
@@ -46,7 +46,7 @@ export function pageHeaders(forms: FormsLead, script = "'none'"): Record<string,
   };
 }
 
-/** As one piece, so that nothing comes between the element and the text that the hash is of. */
+/** In one piece, so that the element holds exactly the text that was hashed. */
 const styleElement = raw(`<style>${style}</style>`);
 
 const mark = html`<svg
@@ -62,12 +62,12 @@ const mark = html`<svg
   <path d="M2 8c3.5-3 6.5-3 10 0s6.5 3 10 0M2 16c3.5-3 6.5-3 10 0s6.5 3 10 0" />
 </svg>`;
 
-/** A whole document. `hasForm`: browsers send `Origin: null` with a form under `no-referrer`, so such a page says otherwise. */
+/** A whole document. `hasForm`: under `no-referrer` browsers send `Origin: null` with a form, so such a page sets another policy. */
 export async function page(options: {
   title: string;
   body: Markup;
   hasForm?: boolean;
-  /** The page is asked for again after so long: it waits for something. */
+  /** Seconds after which the browser loads the page again, since it waits for something. */
   refreshSeconds?: number;
 }): Promise<string> {
   const { refreshSeconds } = options;
@@ -91,7 +91,7 @@ export async function page(options: {
   return String(await document);
 }
 
-/** Who asks for an account, as ops have named themselves. Null: they have not. */
+/** Who asks for an account, as the operator has set it. Null: not set. */
 export type Asker = {
   /** Where this broker is reached. */
   host: string;
@@ -104,22 +104,22 @@ export function nameOf({ name, host }: Asker): string {
   return name ?? host;
 }
 
-/** Whom a person can ask; nothing where ops have not said it. */
+/** Whom a person can ask; empty if the operator has not set it. */
 export function whomToAsk({ name, contact }: Asker): Markup | "" {
   if (name === null && contact === null) return "";
   const at = contact === null ? "" : html`: ${contactOf(contact)}`;
-  // No full stop: it would stand behind "B.V." as a second one, and behind an address as if it were part of it.
+  // No full stop: after "B.V." it would be a second one, and after an address it would look like part of it.
   return html`<p class="soft">Questions about this page? Ask ${name ?? "whoever runs this service"}${at}</p>`;
 }
 
-/** What the account is connected for: text of whoever made the link, and nothing but text. */
+/** What the account is connected for, in the words of whoever made the link; always shown as plain text. */
 export function purposeOf({ purpose }: { purpose: string | null }): Markup | "" {
   if (purpose === null) return "";
   return html`<h2>What for</h2>
     <p>${purpose}</p>`;
 }
 
-/** What a page is about, where its reader may know. */
+/** What a page is about, if its reader may know it. */
 export function aboutOf(subject: ConsentSubject | null): Markup | "" {
   if (subject === null) return "";
   return html`<p>
@@ -127,7 +127,7 @@ export function aboutOf(subject: ConsentSubject | null): Markup | "" {
   </p>`;
 }
 
-/** The operator's own setting: an address to write to, or a page. Anything else stays text. */
+/** The operator's setting: a mail address or a page becomes a link, anything else stays text. */
 function contactOf(contact: string): Markup {
   if (/^[\w.+-]+@[\w-]+(\.[\w-]+)+$/.test(contact)) return html`<a href="mailto:${contact}">${contact}</a>`;
   if (URL.parse(contact)?.protocol === "https:") {

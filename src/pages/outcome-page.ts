@@ -181,10 +181,10 @@ const problems: Readonly<Record<ConsentProblem, Words>> = {
 
 type Problem = Pick<ConsentError, "problem" | "detail" | "subject" | "retryAfterSeconds">;
 
-/** `status`: instead of the problem's own. `again`: the address of the page as it is now, where there is one. */
+/** `status` replaces the problem's own. `again`: the address of the page as it is now, if there is one. */
 type More = { status?: number; again?: string | null };
 
-/** The page for a consent that did not come about, and its status. `detail` goes to whoever runs the service. */
+/** The page for a consent that failed, and its status. `detail` is for the operator. */
 export async function problemPage(given: Problem, asker: Asker, more: More = {}) {
   const { problem, detail, subject, retryAfterSeconds } = given;
   const known = problems[problem];
@@ -279,7 +279,7 @@ async function workingPage(asker: Asker) {
   };
 }
 
-/** It goes to the address of its own page. */
+/** The form is sent to the address of its own page. */
 function accountForm({ csrf, was, is }: Extract<ConsentAnswer, { outcome: "other_account" }>): Markup {
   const newOne = is === null ? "the account I just signed in to" : is;
   return html`<form method="post" class="actions">

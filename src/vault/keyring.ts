@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes, timingSafeEqual } from "node:crypto";
 import { StartupError, UnreadableSecretError } from "../errors.ts";
 
-/** Where a sealed value lives. All of it is bound into the record, so that a record moved elsewhere does not open. */
+/** Where a sealed value is stored. The record is bound to all of it, so a record that somebody moves elsewhere does not open. */
 export type Place = {
   table: string;
   /** Primary key of the row. */
@@ -9,22 +9,22 @@ export type Place = {
   column: string;
   /** For token columns the generation, for other secrets their own revision. */
   revision: number;
-  /** Of a secret that is sent somewhere: bound as well, so that it opens for no other. */
+  /** For a secret that is sent to a host: bound as well, so that it opens for no other host. */
   destination?: Destination;
 };
 
-/** Whose secret it is, and every value that may decide which host it is sent to. */
+/** Whose secret it is, and every value that decides to which host it is sent. */
 export type Destination = {
   name: string;
   parent: string | null;
   provider: string;
   /** The id of the client's row. */
   client: string | null;
-  /** Those of connection and client that are in force. */
+  /** The inputs of connection and client together. */
   inputs: Readonly<Record<string, string>>;
-  /** Of these inputs, those that fill a host when it is sealed. A record carries their names, and is opened by its own. */
+  /** The names of inputs that fill a host when the value is sealed. A record carries these names, and is opened with its own. */
   hosts: readonly string[];
-  /** Taken from callback, answer or lookup. */
+  /** Captured from a callback, an answer or a lookup. */
   captured: Readonly<Record<string, string>>;
   account: Readonly<Record<string, string>>;
 };
@@ -35,26 +35,26 @@ export type Keyring = {
   seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** @throws UnreadableSecretError when the key is not in the ring or the record does not belong to this place. */
   open(record: Uint8Array, place: Place): string;
-  /** The inputs that a record is bound to: with others it does not open. @throws Error when it is no record */
+  /** The inputs that a record is bound to. With others it does not open. @throws Error when it is no record */
   hostsOf(record: Uint8Array): string[];
   /**
-   * 32 bytes for another purpose (RFC 5869), the same on all replicas, from the key that made `proof`: what hangs together with
-   * a proof stays the same for as long as the proof holds. @throws Error when that key is not in the ring
+   * 32 bytes for another purpose (RFC 5869), from the key that made `proof`. They are the same on all replicas, and stay the same as long as
+   * the proof is valid. @throws Error when that key is not in the ring
    */
   deriveWith(proof: string, purpose: string): Uint8Array;
-  /** The same from the last key, so that adding one in front changes nothing. Only for what may change when that key retires. */
+  /** The same from the last key, so that a new first key changes nothing. Use it only for values that may change when that key is removed. */
   derive(purpose: string): Uint8Array;
   /**
-   * Proof that this broker wrote `text`: `<key id>.<HMAC-SHA-256 in base64url>` (RFC 2104), made with the first key. A proof for
-   * one purpose is none for another.
+   * The MAC that proves that this broker wrote `text`: `<key id>.<HMAC-SHA-256 in base64url>` (RFC 2104), made with the first key. It is
+   * valid for one purpose only.
    */
   sign(purpose: string, text: string): string;
   verify(purpose: string, text: string, proof: string): Authenticity;
 };
 
 /**
- * `unknown_key`: made with a key that is not in this ring. Whoever asks must find out whether another replica may have that key
- * (then nobody knows yet) or nobody has (then it is as good as forged).
+ * `unknown_key`: made with a key that is not in this ring. The caller must find out whether another replica has that key (then this
+ * replica cannot tell) or none has (then it counts as forged).
  */
 export type Authenticity = "authentic" | "forged" | "unknown_key";
 
@@ -101,12 +101,12 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
   };
 }
 
-/** base64url has no dot, a key id may have. */
+/** base64url has no dot, but a key id may have one. */
 function keyIdOfProof(proof: string): string {
   return proof.slice(0, Math.max(proof.lastIndexOf("."), 0));
 }
 
-/** What a log may repeat of a record: an id as ENCRYPTION_KEYS allows it, and no other bytes. */
+/** The key id of a record for the log, if it has the form that ENCRYPTION_KEYS allows. Other bytes are not logged. */
 function readableKeyId(record: Uint8Array): string | null {
   try {
     const id = keyIdOf(record);
@@ -116,7 +116,7 @@ function readableKeyId(record: Uint8Array): string | null {
   }
 }
 
-/** Purposes are few and fixed, and proofs are checked at every read: each key is derived once. */
+/** There are few purposes, and MACs are checked at every read, so each key is derived once. */
 function proofKeys(key: Buffer): (purpose: string) => Uint8Array {
   const derived = new Map<string, Uint8Array>();
   return (purpose) => {
@@ -130,7 +130,7 @@ function hmac(key: Uint8Array, text: string): Buffer {
   return createHmac("sha256", key).update(text).digest();
 }
 
-/** The mark of the sealed format (src/upgrade.ts): a database that holds it in this form takes no older one. */
+/** The check record of a key. It also marks the sealed format (src/upgrade.ts): a database that has it in this form accepts no older form. */
 const checkText = "freshet keyring check";
 export const keyCheckPlace = (id: string): Place => ({
   table: "encryption_keys",
@@ -175,21 +175,21 @@ function opens(keyring: Pick<Keyring, "open">, record: Uint8Array, place: Place)
 }
 
 /**
- * What a record means that does not open. `silent`: another replica may be able to open it, so nobody knows yet what it says.
- * `absent`: nobody can, it counts as not being there.
+ * What a record that does not open counts as. `silent`: another replica may be able to open it, so this one cannot tell. `absent`: no
+ * replica can open it, so it counts as not being there.
  */
 export type Absence = "silent" | "absent";
 
-/** Which keys the database names: those that any replica has sealed with. */
+/** The keys that the database names: every key that a replica has sealed with. */
 export type KeyList = {
-  /** For the id that a record or a proof names, when this ring has no such key. Null: it names none. */
+  /** `id`: the key id in a record or a MAC, if this ring has no such key. Null: it has none. */
   absenceOf(keyId: string | null): Promise<Absence>;
   isSilent(error: UnreadableSecretError): Promise<boolean>;
 };
 
 /**
- * @param list reads the ids that the database names; while it does not answer, nobody knows. Who asks gets a list that was read
- * after the question, since a replica names its key right before it first seals with it; all questions of a moment share one.
+ * @param list reads the ids that the database names. A question gets a list that was read after it was asked, since a replica adds its key
+ * right before it first seals with it. Questions at the same moment share one query. If the database does not answer, nobody knows.
  */
 export function createKeyList(list: () => Promise<string[]>): KeyList {
   let reading: Promise<unknown> = Promise.resolve();
@@ -243,12 +243,12 @@ export function seal(plaintext: string, { keyId, key, place, random }: SealOptio
   return Buffer.concat([header, cipher.getAuthTag(), ciphertext]);
 }
 
-/** The id of the key that sealed a record. @throws Error when it is no record of ours. */
+/** The id of the key that sealed a record. @throws Error when it is no record */
 export function keyIdOf(record: Uint8Array): string {
   return parse(record).keyId;
 }
 
-/** The inputs that a record is bound to. @throws Error when it is no record of ours. */
+/** The inputs that a record is bound to. @throws Error when it is no record */
 export function hostsOf(record: Uint8Array): string[] {
   return JSON.parse(parse(record).names) as string[];
 }
@@ -284,7 +284,7 @@ function keyAndNonce(key: Buffer, salt: Buffer): [Buffer, Buffer] {
   return [bytes.subarray(0, keyBytes), bytes.subarray(keyBytes)];
 }
 
-/** JSON keeps the parts apart whatever characters they hold. */
+/** As JSON, the parts cannot run into each other, whatever characters they hold. */
 function additionalData(header: Buffer, place: Place, hosts: readonly string[]): Buffer {
   const { table, row, column, revision, destination } = place;
   const bound = destination === undefined ? null : boundParts(destination, hosts);
@@ -299,7 +299,7 @@ function boundParts(
   return [name, parent, provider, client, values, sorted(captured), sorted(account)];
 }
 
-/** The same for the same values, in whatever order a database gives them. */
+/** The same text for the same values, in whatever order the database returns them. */
 function sorted(map: Readonly<Record<string, string>>): [string, string][] {
   return Object.entries(map).sort(([one], [other]) => (one < other ? -1 : 1));
 }

@@ -3,12 +3,12 @@ import type { Proofs, Read, RowProofs, Standing } from "../proven-rows.ts";
 import { type Absence, type Authenticity, type KeyList, type Keyring } from "./keyring.ts";
 
 export type Telling = {
-  /** Told of rows that do not count here. */
+  /** Called for rows whose MAC is not valid. */
   onForged: (error: UnreadableSecretError) => void;
   isSilent: KeyList["isSilent"];
 };
 
-/** Every row has one proof for its table. An older row of the same id holds as well: a replay is not told apart (docs/security.md). */
+/** Each row has one MAC, for its table. An older row of the same id is valid, too: a row from a backup is not recognised (docs/security.md). */
 export function createRowProofs(
   { sign, verify }: Pick<Keyring, "sign" | "verify">,
   { onForged, isSilent }: Telling,
@@ -19,7 +19,7 @@ export function createRowProofs(
       try {
         return row.mac === null ? "forged" : verify(table, textOf(row), row.mac);
       } catch {
-        return "forged"; // a column holds what this broker never writes there
+        return "forged"; // a column holds a value that this broker never writes
       }
     };
     const check = (row: Read<Row>): void => {
@@ -32,7 +32,7 @@ export function createRowProofs(
         { keyId: keyId !== null && /^[\w.-]{1,32}$/.test(keyId) ? keyId : null, reason },
       );
     };
-    /** Null: it is ours. */
+    /** Null: the MAC is valid. */
     const faultOf = (row: Read<Row>): UnreadableSecretError | null => {
       try {
         check(row);
@@ -108,7 +108,7 @@ export function createRowProofs(
   };
 }
 
-/** @throws TypeError for what this broker never writes there, such as a list, or a number in a map */
+/** @throws TypeError for a value that this broker never writes there, such as a list, or a number in a map */
 function textsOf(map: unknown): [string, string][] {
   const isMap = typeof map === "object" && map !== null && !Array.isArray(map);
   if (!isMap || Object.values(map).some((value) => typeof value !== "string")) throw new TypeError("no map of texts");
@@ -119,10 +119,10 @@ function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("hex");
 }
 
-/** Proofs of what replicas tell each other by places that others may write to, too. */
+/** MACs for what replicas exchange through places where others may write, too. */
 export type SharedProofs = {
   sign(purpose: string, text: string): string;
-  /** `silent`: made with a key that this ring lacks and the database names, so that another replica can tell. */
+  /** `silent`: made with a key that this ring lacks and the database names, so another replica can check it. */
   judge(purpose: string, text: string, proof: string): Promise<"authentic" | Absence>;
 };
 

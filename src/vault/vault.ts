@@ -3,16 +3,16 @@ import type { RowProofs } from "../proven-rows.ts";
 import type { Destination, Keyring, Place } from "./keyring.ts";
 import { createRowProofs, type Telling } from "./row-proofs.ts";
 
-/** The two tokens of one generation, in the clear. */
+/** The two tokens of one generation, in plain text. */
 type TokenSet = { accessToken: string | null; refreshToken: string | null };
 
-/** The same as they stand in the row. */
+/** The same, sealed, as in the row. */
 type SealedTokenSet = {
   accessToken: Uint8Array<ArrayBuffer> | null;
   refreshToken: Uint8Array<ArrayBuffer> | null;
 };
 
-/** Where the tokens of one generation lie, and whom they are sent to. */
+/** Where the tokens of one generation are stored, and to whom they are sent. */
 export type TokenPlace = { connectionId: string; generation: number; destination: Destination };
 /** The same of what a connection was entrusted with. */
 export type EntrustedPlace = { connectionId: string; revision: number; destination: Destination };
@@ -20,20 +20,20 @@ type RecordPlace = { connectionId: string; generation: number };
 type ClientPlace = { clientId: string; revision: number; destination: Destination };
 type DevicePlace = { requestId: string; destination: Destination };
 
-/** Turns secrets into sealed records for one place and one destination, and back. The only room that knows both. */
+/** Seals secrets for one place and one destination, and opens them. No other room has both keys and plain text. */
 export type TokenVault = RowProofs & {
   sealTokens(tokens: TokenSet, at: TokenPlace): SealedTokenSet;
   openAccessToken(record: Uint8Array, at: TokenPlace): string;
   openRefreshToken(record: Uint8Array, at: TokenPlace): string;
-  /** The same tokens for another place of their connection, bound to the same inputs. */
+  /** Seals the same tokens for another place of their connection, bound to the same inputs. */
   resealTokens(
     sealed: { accessToken: Uint8Array | null; refreshToken: Uint8Array | null },
     from: TokenPlace,
     to: TokenPlace,
   ): SealedTokenSet;
-  /** The inputs that a record is bound to: with others it does not open. */
+  /** The inputs that a record is bound to. With others it does not open. */
   hostsOf(record: Uint8Array): string[];
-  /** An answer on its way to the row, with all that belongs to it. */
+  /** An answer that is not in its row yet, with everything that belongs to it. */
   sealRecord(text: string, at: RecordPlace): Uint8Array<ArrayBuffer>;
   openRecord(record: Uint8Array, at: RecordPlace): string;
   sealAnswer(rawAnswer: string, at: RecordPlace): Uint8Array<ArrayBuffer>;
@@ -41,19 +41,19 @@ export type TokenVault = RowProofs & {
   openCredentials(record: Uint8Array, at: EntrustedPlace): Record<string, string>;
   sealClientSecret(secret: string, at: ClientPlace): Uint8Array<ArrayBuffer>;
   openClientSecret(record: Uint8Array, at: ClientPlace): string;
-  /** An authorization request with all that it binds, its code verifier included. */
+  /** An authorization request with everything that the consent is bound to, its code verifier included. */
   sealRequest(text: string, at: { requestId: string }): Uint8Array<ArrayBuffer>;
   openRequest(record: Uint8Array, at: { requestId: string }): string;
   sealDeviceCode(code: string, at: DevicePlace): Uint8Array<ArrayBuffer>;
   openDeviceCode(record: Uint8Array, at: DevicePlace): string;
-  /** SHA-256 over client and refresh token: tells equal tokens apart from different ones without opening any. */
+  /** SHA-256 over client and refresh token: shows whether two tokens are equal without opening them. */
   fingerprint(refreshToken: string, clientId: string): Uint8Array<ArrayBuffer>;
 };
 
 export const accessTokenPlace = (at: TokenPlace) => tokenPlace("access_token_sealed", at);
 export const refreshTokenPlace = (at: TokenPlace) => tokenPlace("refresh_token_sealed", at);
 export const recordPlace = (at: RecordPlace) => rowPlace("record", at);
-/** Named as the column where answers stood before they had a table of their own: those were sealed for it. */
+/** The name of an older column: answers that were stored there are sealed for it. */
 export const answerPlace = (at: RecordPlace) => rowPlace("attempt_answer_sealed", at);
 export const credentialsPlace = ({ connectionId, revision, destination }: EntrustedPlace): Place => ({
   table: "connections",
@@ -91,7 +91,7 @@ function tokenPlace(column: string, at: TokenPlace): Place & { destination: Dest
   return { ...rowPlace(column, at), destination: at.destination };
 }
 
-/** @param telling by default no other replica has a key that this one lacks */
+/** @param telling default: no other replica has a key that this one lacks */
 export function createTokenVault(
   keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify">,
   telling: Partial<Telling> = {},
