@@ -104,8 +104,7 @@ export function buildRequest(
   const fields = [...first, ...filled.fields].map(([name, value]): [string, string] => [name, value]);
   const [headers = {}, ownHeader] = filled.headers;
   // RFC 7617; with the form encoding of RFC 6749, section 2.3.1, where the definition says so.
-  if (clientAuth.kind === "basic")
-    headers["authorization"] = `Basic ${Buffer.from(credential, "utf8").toString("base64")}`;
+  if (clientAuth.kind === "basic") headers["authorization"] = `Basic ${Buffer.from(credential).toString("base64")}`;
   if (clientAuth.kind === "header") Object.assign(headers, { [clientAuth.header]: "" }, ownHeader);
   let body: string | undefined;
   if (encoding === "query") {
