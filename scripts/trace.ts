@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { startBroker } from "../test/support/broker-process.ts";
 import { until } from "../test/support/patience.ts";
@@ -37,9 +38,11 @@ const named = (name: string) => ({ name, provider: strict.id, client: "strict" }
 await api.createConnection(named("asked"));
 await walkConsent((await api.consentLink("asked")).url);
 for (let reads = 0; reads < 3; reads++) await api.token("asked");
+// A token that runs out while it is read: the provider gives it a life of a second.
+strict.switches.accessLifeSeconds = 1;
 await api.createConnection(named("expired"));
-const { accessToken, refreshToken = "" } = strict.issueTokenSet();
-await api.importTokens("expired", { access_token: accessToken, refresh_token: refreshToken, expires_in: 0 });
+await walkConsent((await api.consentLink("expired")).url);
+await sleep(1500);
 await api.token("expired");
 await api.createConnection({ name: "machine", provider: machineId, client: "machine", grant: "client_credentials" });
 

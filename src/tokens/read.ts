@@ -129,14 +129,8 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return judge(lifetime, { minTtlSeconds: wish.minTtlSeconds, rejected }, { timing, nowMs: databaseClock.nowMs() });
   };
 
-  /** A clock that cannot be trusted is set right by the same question. Without Postgres it has to do. */
-  const look = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
-    if (bypass || cache.isSilent() || !databaseClock.isDoubtful()) return await cache.read(name, { bypass });
-    return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
-  };
-
   const find = async (name: string, { bypass }: { bypass: boolean }): Promise<KnownConnection> => {
-    const found = await look(name, bypass);
+    const found = await cache.read(name, { bypass });
     if (found === null) throw connectionNotFound(name);
     // Of a row that somebody else has written nothing is believed.
     if (found.unreadable?.place.column === "mac") throw found.unreadable;

@@ -50,9 +50,16 @@ export function asksForScopes(definition: ProviderDefinition, grant: ConnectionG
  * sets one decides where secrets go.
  */
 export function hostInputs(definition: ProviderDefinition): string[] {
+  const found = hostInputsOf.get(definition);
+  if (found !== undefined) return found;
   const texts = [...withDefaults(definition, authorities(definition)), ...decidingAddresses(definition)];
-  return named("inputs", texts, Object.keys(definition.inputs));
+  const inputs = named("inputs", texts, Object.keys(definition.inputs));
+  hostInputsOf.set(definition, inputs);
+  return inputs;
 }
+
+/** Definitions are frozen, and this is asked of each token set that is sealed. */
+const hostInputsOf = new WeakMap<ProviderDefinition, string[]>();
 
 /**
  * Whether every URL that an input decides the host of stays within one registrable domain, whatever its value. Never of an
