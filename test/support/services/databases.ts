@@ -5,11 +5,19 @@ const templateLock = 8_301_557; // any constant: files that start at once ask fo
 /** Creates an empty database on a server and returns its URL. */
 export async function createDatabase(serverUrl: string, name: string, template?: string): Promise<string> {
   await withClient(serverUrl, async (client) => {
-    await client.query(`CREATE DATABASE ${name}${template ? ` TEMPLATE ${template}` : ""}`);
+    await client.query(`CREATE DATABASE ${name}${template ? await copyOf(client, template) : ""}`);
   });
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
   return url.href;
+}
+
+/** Files that nobody waits to see on the disk are copied with a third of the work that writing them to the log takes. */
+async function copyOf(client: Client, template: string): Promise<string> {
+  const { rows } = await client.query<{ isFaster: boolean }>(
+    `SELECT current_setting('fsync') = 'off' AND current_setting('server_version_num')::int >= 150000 AS "isFaster"`,
+  );
+  return ` TEMPLATE ${template}${rows[0]?.isFaster ? " STRATEGY file_copy" : ""}`;
 }
 
 /**
