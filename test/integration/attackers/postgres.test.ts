@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeApiKey } from "../../../src/services/keys.ts";
 import { patience } from "../../support/patience.ts";
 import { proveByHand, vaultOf } from "../../support/prove-by-hand.ts";
@@ -67,33 +67,46 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
     }
   });
 
-  it.each([
-    ["the name of another team's connection", "name = 'team-a-renamed'"],
-    ["its provider", "provider = 'strict'"],
-    ["its client", "client_ref = (SELECT id FROM clients WHERE name = 'accounts-b')"],
-    ["no client", "client_ref = NULL"],
-    ["its parent", "parent_id = (SELECT id FROM connections WHERE name = 'team-b-account'), chain = 'user'"],
-    ["its grant", "grant_type = 'client_credentials'"],
-    ["its host", "inputs = jsonb_build_object('host_url', '$FOREIGN')"],
-    ["what is captured", "captured = jsonb_build_object('host_url', '$FOREIGN')"],
-    ["what was looked up", "account_captured = jsonb_build_object('host_url', '$FOREIGN')"],
-    ["no proof", "mac = NULL"],
-    ["another's proof", "mac = (SELECT mac FROM connections WHERE name = 'team-b-account')"],
-    [
-      "another's tokens",
-      `access_token_sealed = (SELECT access_token_sealed FROM connections WHERE name = 'team-b-account'),
-       refresh_token_sealed = (SELECT refresh_token_sealed FROM connections WHERE name = 'team-b-account')`,
-    ],
-  ])("gets nothing by giving a connection %s", async (what, change) => {
-    const name = `team-b-victim-${createHash("sha256").update(what).digest("hex").slice(0, 8)}`;
-    await victim(name);
-    await sql(`UPDATE connections SET ${change.replaceAll("$FOREIGN", stage.foreign.origin)} WHERE name = '${name}'`);
-    await forget();
-    // Team B's own read may have it refreshed: what is sent then goes to the host that it was meant for.
-    await stage.broker.api.token(name, { min_ttl: 3000 });
-    expect((await read("team-a-renamed")).status).not.toBe(200);
-    expect(stage.loot()).toEqual(nothing);
-    await sql("DELETE FROM connections WHERE name = $1 OR name = 'team-a-renamed'", [name]);
+  describe("who changes connections by hand", () => {
+    const changes: [string, string][] = [
+      ["the name of another team's connection", "name = 'team-a-renamed'"],
+      ["its provider", "provider = 'strict'"],
+      ["its client", "client_ref = (SELECT id FROM clients WHERE name = 'accounts-b')"],
+      ["no client", "client_ref = NULL"],
+      ["its parent", "parent_id = (SELECT id FROM connections WHERE name = 'team-b-account'), chain = 'user'"],
+      ["its grant", "grant_type = 'client_credentials'"],
+      ["its host", "inputs = jsonb_build_object('host_url', '$FOREIGN')"],
+      ["what is captured", "captured = jsonb_build_object('host_url', '$FOREIGN')"],
+      ["what was looked up", "account_captured = jsonb_build_object('host_url', '$FOREIGN')"],
+      ["no proof", "mac = NULL"],
+      ["another's proof", "mac = (SELECT mac FROM connections WHERE name = 'team-b-account')"],
+      [
+        "another's tokens",
+        `access_token_sealed = (SELECT access_token_sealed FROM connections WHERE name = 'team-b-account'),
+         refresh_token_sealed = (SELECT refresh_token_sealed FROM connections WHERE name = 'team-b-account')`,
+      ],
+    ];
+
+    // All at once: one new start of the broker forgets them all.
+    beforeAll(async () => {
+      for (const [what] of changes) await victim(victimOf(what));
+      for (const [what, change] of changes) {
+        const { origin } = stage.foreign;
+        await sql(`UPDATE connections SET ${change.replaceAll("$FOREIGN", origin)} WHERE name = '${victimOf(what)}'`);
+      }
+      await forget();
+    });
+
+    it.each(changes)("gets nothing by giving a connection %s", async (what) => {
+      const name = victimOf(what);
+      // Team B's own read may have it refreshed: what is sent then goes to the host that it was meant for.
+      await stage.broker.api.token(name, { min_ttl: 3000 });
+      expect((await read("team-a-renamed")).status).not.toBe(200);
+      expect(stage.loot()).toEqual(nothing);
+      await sql("DELETE FROM connections WHERE name = $1", [name]);
+    });
+
+    afterAll(async () => void (await sql("DELETE FROM connections WHERE name = 'team-a-renamed'")));
   });
 
   it("makes no connection of its own on another team's client", async () => {
@@ -252,15 +265,20 @@ describeWithServices(
   },
 );
 
+/** The connection that a change is tried on. */
+function victimOf(change: string): string {
+  return `team-b-victim-${createHash("sha256").update(change).digest("hex").slice(0, 8)}`;
+}
+
 /** Of a table whose rows belong to connections. */
 const of = (name: string) => `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
 
-/** The same broker, which has seen nothing. */
 /** Which rows of `held_grants` are a connection's. */
 function heldOf(name: string): string {
   return `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
 }
 
+/** The same broker, which has seen nothing. */
 async function restart(stage: TwoTeams): Promise<void> {
   await stage.broker.stop("SIGINT");
   await stage.broker.start();
