@@ -30,7 +30,7 @@ type Route = {
   statuses: number[];
 };
 
-const runs = 600;
+const runs = 300;
 
 /** What is there, so that some of the random requests get past the first checks. Nothing of it is reached over a network. */
 const known: Record<string, string[]> = {

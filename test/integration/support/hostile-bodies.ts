@@ -1,4 +1,4 @@
-import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
+import { brotliCompressSync, constants, deflateSync, gzipSync } from "node:zlib";
 import {
   accessToken,
   answer,
@@ -75,7 +75,11 @@ export const bodies: readonly HostileAnswer[] = [
   },
   { is: "a gzip bomb", steps: [compressed("gzip", gzipSync(zeros))], outcome: unreadable },
   { is: "a deflate bomb", steps: [compressed("deflate", deflateSync(zeros))], outcome: unreadable },
-  { is: "a br bomb", steps: [compressed("br", brotliCompressSync(zeros))], outcome: unreadable },
+  {
+    is: "a br bomb",
+    steps: [compressed("br", brotliCompressSync(zeros, { params: { [constants.BROTLI_PARAM_QUALITY]: 1 } }))],
+    outcome: unreadable,
+  },
   { is: "gzip that was not asked for", steps: [compressed("gzip", gzipSync(granted()))], outcome: taken },
   { is: "gzip in gzip", steps: [compressed("gzip, gzip", gzipSync(gzipSync(granted())))], outcome: taken },
   {
