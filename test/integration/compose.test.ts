@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { configVariables, environmentSchema, readConfig } from "../../src/config.ts";
+import { compileCache } from "../support/broker-process.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { lastRest, readDockerfile, readEnv } from "./read-dockerfile.ts";
 
@@ -177,7 +178,8 @@ async function secretVolumes() {
   for (const place of places.values()) await mkdir(place, { recursive: true });
   const make = async (args: string[] = [], input = "", env: Record<string, string> = {}) => {
     const placed = given.map((each) => (each.startsWith("/") ? join(folder.path, each) : each));
-    const child = spawn(program, [...placed, ...args], { cwd: root, stdio: "pipe", env: { ...process.env, ...env } });
+    const inherited = { ...process.env, NODE_COMPILE_CACHE: compileCache };
+    const child = spawn(program, [...placed, ...args], { cwd: root, stdio: "pipe", env: { ...inherited, ...env } });
     child.stdin.end(input);
     const [out, error] = await Promise.all([readText(child.stdout), readText(child.stderr)]);
     if (child.exitCode === null) await once(child, "exit");
