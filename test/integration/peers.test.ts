@@ -236,6 +236,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
     });
   });
 
+  // The last one: its replica stays down.
   it("a read at a replica that shuts down waits for another one's refresh", async () => {
     const name = pair.newName();
     await pair.stage.connectExpired(name);
@@ -245,7 +246,6 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
     const reply = await pair.first.api.token(name, { wait: 30 }).catch(() => null);
     expect([reply?.status, reply?.body.code]).toEqual(reply === null ? [undefined, undefined] : [200, undefined]);
     await ended;
-    await pair.first.start();
   });
 });
 
@@ -256,7 +256,7 @@ describeWithServices(["postgres"], "replicas that share Postgres alone", () => {
 
   describe("a name that is used again", () => {
     it("is never answered with the token of the connection that had it before", async () => {
-      const counts = await Promise.all(Array.from({ length: 5 }, () => reuseWhileRead(pair)));
+      const counts = await Promise.all(Array.from({ length: 3 }, () => reuseWhileRead(pair)));
       expect(counts.map(({ foreign }) => foreign)).toEqual(counts.map(() => 0));
     });
 
