@@ -336,6 +336,11 @@ describeWithServices(["postgres"], "what callers have put in the place of the sa
     const remove = async (path: string) => expect((await api.api(path, { method: "DELETE" })).status).toBe(204);
     await until("the first steps", () => broker.stdout.includes("/connect/"));
 
+    await query(databaseUrl, `UPDATE connections SET labels = '{"by":"hand"}' WHERE name = 'sandbox'`);
+    expectSkipped(await startAgain(), "cannot be opened");
+    await query(databaseUrl, `UPDATE connections SET labels = 'null' WHERE name = 'sandbox'`);
+    expectSkipped(await startAgain(), "cannot be opened");
+
     // By a key for connections alone: another provider's, which nobody consents to, and which is not there.
     const key = await api.createKey({ name: "team", abilities: ["connections"], connections: ["*"] });
     await remove("/connections/sandbox");
@@ -359,12 +364,6 @@ describeWithServices(["postgres"], "what callers have put in the place of the sa
     expectSkipped(await startAgain(), "bol");
 
     await remove("/clients/sandbox");
-    expect(await startAgain()).toContain("/connect/");
-    await query(databaseUrl, `UPDATE connections SET labels = '{"by":"hand"}' WHERE name = 'sandbox'`);
-    expectSkipped(await startAgain(), "cannot be opened");
-    await query(databaseUrl, `UPDATE connections SET labels = 'null' WHERE name = 'sandbox'`);
-    expectSkipped(await startAgain(), "cannot be opened");
-    await remove("/connections/sandbox");
     expect(await startAgain()).toContain("/connect/");
     expect(broker.stdout).not.toContain(canaries.password);
     expect(await broker.stop("SIGTERM")).toBe(0);
