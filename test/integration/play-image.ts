@@ -6,11 +6,11 @@ import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { hangMs } from "../support/patience.ts";
-import { linkInstalled } from "./installed.ts";
+import { installOnce, linkInstalled } from "./installed.ts";
 import { lastRest, readDockerfile, readEnv, type Instruction, type Stage } from "./read-dockerfile.ts";
 
 const project = fileURLToPath(new URL("../..", import.meta.url));
-/** The earlier stage's. What runs in the image is always installed by npm. */
+/** The earlier stage's. What runs in the image is always what npm has installed of these very files. */
 const installAll = "npm ci --ignore-scripts";
 const run = promisify(execFile);
 const asRoot = process.getuid?.() === 0;
@@ -113,9 +113,14 @@ async function copy(from: string, target: string): Promise<void> {
   await run("cp", ["-R", "-P", "--preserve=mode,timestamps", isFolder ? `${from}/.` : from, target]);
 }
 
-/** In a container these commands have the disk to themselves; here one with an absolute path would hit this machine's. */
 async function playRun(command: string, workdir: string, path: string): Promise<void> {
   if (command === installAll && (await linkInstalled(workdir))) return;
+  const runIt = async () => await runInStage(command, workdir, path);
+  await (command.startsWith("npm ci ") ? installOnce(command, workdir, runIt) : runIt());
+}
+
+/** In a container these commands have the disk to themselves; here one with an absolute path would hit this machine's. */
+async function runInStage(command: string, workdir: string, path: string): Promise<void> {
   if (/(^|[\s"'=])\//.test(command)) throw new Error(`Not played, it names an absolute path: RUN ${command}`);
   const child = spawn("sh", ["-c", command], {
     cwd: workdir,
