@@ -153,7 +153,9 @@ function meantBy(variable: string, known: readonly string[]): string | null {
   if (other !== undefined) return plain === withoutFile ? other : `${other}_FILE`;
   // Only secrets come from files.
   if (plain !== withoutFile && known.includes(withoutFile)) return withoutFile;
-  const near = known.filter((name) => editDistance(plain, name) <= mostEdits(name));
+  // Most names differ too much in length: each start compares all of them with whatever its environment holds.
+  const likelyNear = known.filter((name) => Math.abs(name.length - plain.length) <= mostEdits(name));
+  const near = likelyNear.filter((name) => editDistance(plain, name) <= mostEdits(name));
   return near.sort((one, two) => editDistance(plain, one) - editDistance(plain, two))[0] ?? null;
 }
 
