@@ -49,7 +49,7 @@ export type ProvenLink = {
   claimedBy: Uint8Array | null;
 };
 
-export type ProvenHeldGrant = {
+export type ProvenUnconfirmedGrant = {
   attemptId: string;
   connectionId: string;
   generation: number;
@@ -85,5 +85,5 @@ export type RowProofs = {
   clients: Proofs<ProvenClient>;
   keys: Proofs<ProvenKey>;
   links: Proofs<ProvenLink>;
-  heldGrants: Proofs<ProvenHeldGrant>;
+  unconfirmedGrants: Proofs<ProvenUnconfirmedGrant>;
 };

@@ -126,7 +126,7 @@ export const consentTimes = durations({
   /** How long whoever comes back again is told what came of an attempt. */
   outcomeSeconds: 600,
   /** A grant of another account waits for so long for the person's word. */
-  heldGrantSeconds: 3600,
+  unconfirmedGrantSeconds: 3600,
   /** A grant that a person has accepted and that its process has not stored by then is stored by another one. */
   acceptedGrantSeconds: 300,
   /** How often a page that waits asks again. */

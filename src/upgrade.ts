@@ -5,7 +5,7 @@ import type { SpoolPlace } from "./coordination/spool.ts";
 import { StartupError } from "./errors.ts";
 import type { ProviderDefinition } from "./providers/format/definition.ts";
 import { hostInputs } from "./providers/format/requirements.ts";
-import { heldColumns, type HeldGrant } from "./store/accounts.ts";
+import { unconfirmedColumns, type UnconfirmedGrant } from "./store/accounts.ts";
 import { type ApiKeyRow, keyColumns } from "./store/api-keys.ts";
 import { clientColumns, type ClientRow } from "./store/clients.ts";
 import { type Columns, selectList } from "./store/columns.ts";
@@ -290,16 +290,16 @@ async function resealDatabase(given: Resealing): Promise<void> {
     },
   );
 
-  await eachRow<HeldGrant & { id: string }>(
+  await eachRow<UnconfirmedGrant & { id: string }>(
     given,
     {
       table: "held_grants",
-      select: `SELECT h.attempt_id::text AS id, ${heldColumns.sql} FROM held_grants h`,
+      select: `SELECT h.attempt_id::text AS id, ${unconfirmedColumns.sql} FROM held_grants h`,
       id: "h.attempt_id",
     },
     async (held) => {
       const record = await resealRecord(given, held);
-      const proof = vault.heldGrants.sign(held);
+      const proof = vault.unconfirmedGrants.sign(held);
       return [
         "UPDATE held_grants SET record_sealed = $2, mac = $3 WHERE attempt_id = $1::uuid",
         [held.id, record, proof],

@@ -50,7 +50,7 @@ type HandedCodeDeps = {
   linkRows: Pick<ConsentLinks, "reserve" | "release">;
   records: Pick<Connections, "addEvent">;
   connections: Pick<ConnectionService, "get" | "getToUse">;
-  accounts: Pick<AccountRows, "findHeld">;
+  accounts: Pick<AccountRows, "findUnconfirmed">;
   establish: Pick<Establish, "exchangeCode">;
   formKeys: FormKeys;
   organisation: Organisation;
@@ -121,7 +121,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     }
     const { exchanged } = outcome;
     const { held } = exchanged;
-    if (held === null || (await accounts.findHeld({ attemptId: held.attemptId })) !== null) return exchanged;
+    if (held === null || (await accounts.findUnconfirmed({ attemptId: held.attemptId })) !== null) return exchanged;
     const detail = "This code was exchanged before, and the other account that it gave was accepted or declined.";
     throw new BrokerError("conflict", detail, context);
   };
@@ -251,7 +251,7 @@ function otherAccount({ name, account }: ConnectionRecord, held: NonNullable<Exc
 
 function exchangedCodeOf(authorized: Authorized): ExchangedCode {
   const { row } = authorized;
-  const held = authorized.kind === "held" ? authorized.held : null;
+  const held = authorized.kind === "unconfirmed" ? authorized.unconfirmed : null;
   return { connectionName: row.name, held, endsSoon: endsWithItsToken(row) };
 }
 

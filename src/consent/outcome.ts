@@ -34,7 +34,7 @@ type OutcomeDeps = TicketDeps & {
   attempts: ConsentAttempts;
   linkRows: Pick<ConsentLinks, "find" | "returnTo" | "reserve">;
   records: Pick<Connections, "addEvent">;
-  accounts: Pick<AccountRows, "findHeld">;
+  accounts: Pick<AccountRows, "findUnconfirmed">;
   establish: Pick<Establish, "decide">;
   catalog: Pick<Catalog, "get">;
   links: Pick<Links, "contextById">;
@@ -109,7 +109,7 @@ export function createOutcomes(deps: OutcomeDeps) {
 
   /** The question with the names as they are now; null: nothing waits for its answer any more. */
   const askedNow = async (question: Question): Promise<(Question & { isAccepted: boolean }) | null> => {
-    const unconfirmed = await accounts.findHeld({ attemptId: question.held });
+    const unconfirmed = await accounts.findUnconfirmed({ attemptId: question.held });
     if (unconfirmed === null) return null;
     const context = await links.contextById(unconfirmed.connectionId);
     const is = readableName(unconfirmed.accountLabel ?? unconfirmed.account);
@@ -208,7 +208,7 @@ export function createOutcomes(deps: OutcomeDeps) {
         return sealTicket(deps, connected, { ...subject, outcome: "connected", account, endsSoon });
       }
       const { connectionId, id: linkId } = row;
-      const unconfirmed = row.expired ? null : await accounts.findHeld({ connectionId, linkId });
+      const unconfirmed = row.expired ? null : await accounts.findUnconfirmed({ connectionId, linkId });
       if (unconfirmed === null) return null;
       const { attemptId } = unconfirmed;
       const is = readableName(unconfirmed.accountLabel ?? unconfirmed.account);
@@ -222,8 +222,8 @@ export function createOutcomes(deps: OutcomeDeps) {
 export function endingOf(context: AuthorizationContext, authorized: Authorized): Ending {
   const subject = named(context);
   const { row } = authorized;
-  if (authorized.kind === "held") {
-    const { attemptId, account, label } = authorized.held;
+  if (authorized.kind === "unconfirmed") {
+    const { attemptId, account, label } = authorized.unconfirmed;
     const is = readableName(label ?? account);
     return { ...subject, outcome: "other_account", held: attemptId, was: context.account, is };
   }
@@ -289,7 +289,8 @@ const place: Place = { table: "consent_attempts", row: "ticket", column: "ticket
 
 /** How an attempt ended, sealed for the address of its page. Nothing is stored: it holds while Postgres is away. */
 export function sealTicket({ ticketKeys, nowMs }: TicketDeps, attempt: Attempt, ending: Ending): string {
-  const seconds = ending.outcome === "other_account" ? consentTimes.heldGrantSeconds : consentTimes.outcomeSeconds;
+  const seconds =
+    ending.outcome === "other_account" ? consentTimes.unconfirmedGrantSeconds : consentTimes.outcomeSeconds;
   const sealed: Sealed = {
     attempt: Buffer.from(attempt.attemptHash).toString("base64url"),
     browser: Buffer.from(attempt.browserHash).toString("base64url"),

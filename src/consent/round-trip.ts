@@ -264,7 +264,7 @@ export async function exchangeForLink(
 ): Promise<Authorized> {
   try {
     const authorized = await establish.exchangeCode(exchange);
-    if (authorized.kind === "held") await linkRows.release(linkId);
+    if (authorized.kind === "unconfirmed") await linkRows.release(linkId);
     return authorized;
   } catch (error) {
     // With the database away the link stays used: a new one can be made, a code cannot be sent twice.

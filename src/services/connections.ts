@@ -76,7 +76,7 @@ export type ConnectionServiceParts = PlanParts & {
   vault: TokenVault;
   tokens: TokenService;
   ended: Pick<Ended, "retry" | "end">;
-  establish: Pick<Establish, "decide" | "giveUpHeld" | "importGrant">;
+  establish: Pick<Establish, "decide" | "giveUpUnconfirmed" | "importGrant">;
   devices: Pick<Devices, "begin">;
   sender: Sender;
   marks: Pick<Marks, "close">;
@@ -262,7 +262,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     async delete(principal, name, { revoke }) {
       const record = await find(principal, name); // one that somebody else has written can be deleted, too
       // What waits for a person's word would be gone with the connection, and nobody could revoke it any more.
-      if (revoke) await establish.giveUpHeld(record.id);
+      if (revoke) await establish.giveUpUnconfirmed(record.id);
       const deleted = await connections.delete(record.id);
       const [own] = deleted;
       for (const row of deleted) {

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { chainName } from "../chain-name.ts";
 import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
-import type { ProvenHeldGrant, Read, RowProofs } from "../proven-rows.ts";
+import type { ProvenUnconfirmedGrant, Read, RowProofs } from "../proven-rows.ts";
 import { consentTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
@@ -13,10 +13,10 @@ import { type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 export type FoundAccount = { account: string | null; label: string | null; captured: Record<string, string> };
 
 /** A grant that waits for a person's word: its account is not the connection's. */
-export type HeldGrant = Read<ProvenHeldGrant> & { record: Uint8Array<ArrayBuffer> };
+export type UnconfirmedGrant = Read<ProvenUnconfirmedGrant> & { record: Uint8Array<ArrayBuffer> };
 
-const keepHeld = Sql.sql`clock_timestamp() - ${seconds(consentTimes.heldGrantSeconds)}`;
-const columns: Columns<HeldGrant> = {
+const forgottenBefore = Sql.sql`clock_timestamp() - ${seconds(consentTimes.unconfirmedGrantSeconds)}`;
+const columns: Columns<UnconfirmedGrant> = {
   attemptId: "h.attempt_id::text",
   connectionId: "h.connection_id::text",
   generation: "h.generation",
@@ -27,8 +27,8 @@ const columns: Columns<HeldGrant> = {
   accepted: "h.accepted",
   mac: "h.mac",
 };
-export const heldColumns = selectList(columns);
-const isOpen = Sql.sql`h.created_at > ${keepHeld} AND NOT EXISTS (SELECT 1 FROM connections c
+export const unconfirmedColumns = selectList(columns);
+const isOpen = Sql.sql`h.created_at > ${forgottenBefore} AND NOT EXISTS (SELECT 1 FROM connections c
   WHERE c.id = h.connection_id AND c.authorized_at > h.created_at)`;
 
 export type AccountRows = ReturnType<typeof createAccountRows>;
@@ -49,26 +49,29 @@ export type GrantInUse = {
 /** Statements on accounts, further tokens, and grants that wait for a person's word. */
 export function createAccountRows(
   { prisma, commits }: Pick<Database, "prisma" | "commits">,
-  proofs: Pick<RowProofs, "connections" | "heldGrants">,
+  proofs: Pick<RowProofs, "connections" | "unconfirmedGrants">,
 ) {
   /** A row that somebody else has written is as good as none. */
-  const isOurs = (held: HeldGrant): boolean => proofs.heldGrants.isOurs(held);
+  const isOurs = (held: UnconfirmedGrant): boolean => proofs.unconfirmedGrants.isOurs(held);
 
   /** Changes a grant that is as it was read. Null: it waits no more, or is another one now. */
-  const change = async (held: HeldGrant, changes: Partial<ProvenHeldGrant>): Promise<HeldGrant | null> => {
+  const change = async (
+    held: UnconfirmedGrant,
+    changes: Partial<ProvenUnconfirmedGrant>,
+  ): Promise<UnconfirmedGrant | null> => {
     const next = { ...held, ...changes };
-    const rows = await prisma.$queryRaw<HeldGrant[]>`UPDATE held_grants h SET account = ${next.account},
+    const rows = await prisma.$queryRaw<UnconfirmedGrant[]>`UPDATE held_grants h SET account = ${next.account},
         account_label = ${next.accountLabel}, link_id = ${next.linkId}, accepted = ${next.accepted},
-        mac = ${proofs.heldGrants.sign(next)}
-      WHERE h.attempt_id = ${held.attemptId}::uuid AND h.mac = ${held.mac} RETURNING ${heldColumns}`;
+        mac = ${proofs.unconfirmedGrants.sign(next)}
+      WHERE h.attempt_id = ${held.attemptId}::uuid AND h.mac = ${held.mac} RETURNING ${unconfirmedColumns}`;
     return rows[0] ?? null;
   };
 
-  const findOpen = async (which: Sql.Sql): Promise<HeldGrant | null> => {
-    const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
+  const findOpen = async (which: Sql.Sql): Promise<UnconfirmedGrant | null> => {
+    const rows = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h
       WHERE ${which} AND ${isOpen} ORDER BY h.created_at DESC`;
     for (const row of rows) {
-      const standing = await proofs.heldGrants.standing(row);
+      const standing = await proofs.unconfirmedGrants.standing(row);
       if (standing === "silent") throw encryptionKeyMissing("the grant that waits to be confirmed");
       if (standing === "ours") return row;
     }
@@ -181,8 +184,16 @@ export function createAccountRows(
     },
 
     /** Keeps a grant for a person's word. False: the connection is gone. As often as one likes. */
-    async holdGrant(held: Pick<HeldGrant, "attemptId" | "connectionId" | "generation" | "record">): Promise<boolean> {
-      const mac = proofs.heldGrants.sign({ ...held, account: null, accountLabel: null, linkId: null, accepted: false });
+    async addUnconfirmed(
+      held: Pick<UnconfirmedGrant, "attemptId" | "connectionId" | "generation" | "record">,
+    ): Promise<boolean> {
+      const mac = proofs.unconfirmedGrants.sign({
+        ...held,
+        account: null,
+        accountLabel: null,
+        linkId: null,
+        accepted: false,
+      });
       const rows = await commits.$queryRaw<unknown[]>`
         WITH c AS (SELECT id FROM connections WHERE id = ${held.connectionId}::uuid),
         kept AS (INSERT INTO held_grants (attempt_id, connection_id, generation, record_sealed, mac)
@@ -192,31 +203,31 @@ export function createAccountRows(
     },
 
     /** `linkId`: the consent link whose page asks the person; null: the one that is asked has the answer already. */
-    async describeHeld(
+    async describeUnconfirmed(
       attemptId: string,
       found: { account: string | null; label: string | null; linkId: string | null },
     ): Promise<void> {
-      const held = await findOpen(whichHeld({ attemptId }));
+      const held = await findOpen(whichUnconfirmed({ attemptId }));
       const { account, label: accountLabel, linkId } = found;
       if (held !== null) await change(held, { account, accountLabel, linkId });
     },
 
     /** A question that is asked ends those before it on the same connection: they count no more, and are given up with the forgotten. */
-    async overtakeHeld(attemptId: string): Promise<void> {
-      await prisma.$executeRaw`UPDATE held_grants o SET created_at = ${keepHeld} FROM held_grants h
+    async overtakeUnconfirmed(attemptId: string): Promise<void> {
+      await prisma.$executeRaw`UPDATE held_grants o SET created_at = ${forgottenBefore} FROM held_grants h
         WHERE h.attempt_id = ${attemptId}::uuid AND o.connection_id = h.connection_id AND o.created_at < h.created_at
-          AND o.created_at > ${keepHeld} AND NOT o.accepted`;
+          AND o.created_at > ${forgottenBefore} AND NOT o.accepted`;
     },
 
     /** The newest grant that waits for a person's word; not those older than an hour, or than what a person has connected since. */
-    async findHeld(of: HeldBy): Promise<HeldGrant | null> {
-      return await findOpen(whichHeld(of));
+    async findUnconfirmed(of: UnconfirmedBy): Promise<UnconfirmedGrant | null> {
+      return await findOpen(whichUnconfirmed(of));
     },
 
     /** The person's yes, which nobody's no can take back. Null: it waits no more. As often as one likes. */
-    async acceptHeld(attemptId: string): Promise<HeldGrant | null> {
+    async acceptUnconfirmed(attemptId: string): Promise<UnconfirmedGrant | null> {
       for (;;) {
-        const held = await findOpen(whichHeld({ attemptId }));
+        const held = await findOpen(whichUnconfirmed({ attemptId }));
         if (held === null || held.accepted) return held;
         const accepted = await change(held, { accepted: true });
         if (accepted !== null) return accepted;
@@ -224,7 +235,7 @@ export function createAccountRows(
     },
 
     /** The person's no: true for who takes it, and only for what nobody has accepted. */
-    async declineHeld(attemptId: string): Promise<boolean> {
+    async declineUnconfirmed(attemptId: string): Promise<boolean> {
       const count = await prisma.$executeRaw`DELETE FROM held_grants
         WHERE attempt_id = ${attemptId}::uuid AND NOT accepted`;
       return count > 0;
@@ -263,26 +274,26 @@ export function createAccountRows(
     },
 
     /** After an accepted one has taken its place. */
-    async dropHeld(attemptId: string): Promise<void> {
+    async dropUnconfirmed(attemptId: string): Promise<void> {
       await prisma.$executeRaw`DELETE FROM held_grants WHERE attempt_id = ${attemptId}::uuid`;
     },
 
     /** Takes all of one connection, so that they can be revoked. */
-    async takeHeld(connectionId: string): Promise<HeldGrant[]> {
+    async takeUnconfirmed(connectionId: string): Promise<UnconfirmedGrant[]> {
       return await prisma.$queryRaw`DELETE FROM held_grants h WHERE h.connection_id = ${connectionId}::uuid
-        RETURNING ${heldColumns}`;
+        RETURNING ${unconfirmedColumns}`;
     },
 
     /** Takes those for which nobody came, so that they can be revoked. */
-    async takeForgottenHeld(): Promise<HeldGrant[]> {
+    async takeForgottenUnconfirmed(): Promise<UnconfirmedGrant[]> {
       return await prisma.$queryRaw`DELETE FROM held_grants h
         WHERE h.attempt_id IN (SELECT f.attempt_id FROM held_grants f
-          WHERE NOT f.accepted AND f.created_at < ${keepHeld} FOR UPDATE SKIP LOCKED) RETURNING ${heldColumns}`;
+          WHERE NOT f.accepted AND f.created_at < ${forgottenBefore} FOR UPDATE SKIP LOCKED) RETURNING ${unconfirmedColumns}`;
     },
 
     /** Those that somebody accepted a while ago, and whose process did not come to their end. */
-    async acceptedHeld(): Promise<HeldGrant[]> {
-      const rows = await prisma.$queryRaw<HeldGrant[]>`SELECT ${heldColumns} FROM held_grants h
+    async acceptedUnconfirmed(): Promise<UnconfirmedGrant[]> {
+      const rows = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h
         WHERE h.accepted AND h.created_at < clock_timestamp() - ${seconds(consentTimes.acceptedGrantSeconds)}`;
       return rows.filter(isOurs);
     },
@@ -292,9 +303,9 @@ export function createAccountRows(
 type AccountOf = Pick<TokenRow, "id" | "parentId" | "clientRef">;
 
 /** By connection: what was granted by way of one consent link. */
-type HeldBy = { connectionId: string; linkId?: string } | { attemptId: string };
+type UnconfirmedBy = { connectionId: string; linkId?: string } | { attemptId: string };
 
-function whichHeld(of: HeldBy): Sql.Sql {
+function whichUnconfirmed(of: UnconfirmedBy): Sql.Sql {
   if ("attemptId" in of) return Sql.sql`h.attempt_id = ${of.attemptId}::uuid`;
   const ofLink = of.linkId === undefined ? Sql.empty : Sql.sql`AND h.link_id = ${of.linkId}`;
   return Sql.sql`h.connection_id = ${of.connectionId}::uuid ${ofLink}`;

@@ -19,7 +19,12 @@ import type { TokenCache } from "./cache.ts";
 import type { RefreshObserver } from "./core.ts";
 import { createImport, type ImportParts } from "./import.ts";
 import type { LimitKeeper } from "./limits.ts";
-import { createHeldGrants, type HeldAccount, type HeldGrants, type HeldParts } from "./other-account.ts";
+import {
+  createUnconfirmedGrants,
+  type UnconfirmedAccount,
+  type UnconfirmedGrants,
+  type UnconfirmedParts,
+} from "./other-account.ts";
 import { isRevocable, type Keeper } from "./persist.ts";
 import { bothRefused, learnFromSuccess, withOlderSecret } from "./refresh.ts";
 import { refusal, type Sendable, type Sender, type SendPlan } from "./request.ts";
@@ -40,8 +45,10 @@ export type CodeExchange = {
   cannotWait: boolean;
 };
 
-/** What came of a person's grant. `held`: it is another account's than the connection's, and waits for the person's word. */
-export type Authorized = { kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount };
+/** What came of a person's grant. `unconfirmed`: it is another account's than the connection's, and waits for a person to confirm it. */
+export type Authorized =
+  | { kind: "connected"; row: TokenRow }
+  | { kind: "unconfirmed"; row: TokenRow; unconfirmed: UnconfirmedAccount };
 
 /** What the browser brought, and where to. `redirectUri`: null, none was sent. */
 type Given = { captured: Record<string, string>; redirectUri: string | null; linkId: string | null };
@@ -57,29 +64,29 @@ export type Establish = {
   ask: Granting["ask"];
   /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
   keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Authorized>;
-  /** A person's word on a held grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
-  decide: HeldGrants["decide"];
-  /** Gives up all that waits for a person's word on this connection. Best effort: never rejects. */
-  giveUpHeld: HeldGrants["giveUpAll"];
-  /** Gives up held grants that nobody came for. */
-  forgetHeld: HeldGrants["forget"];
+  /** A person's decision on an unconfirmed grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
+  decide: UnconfirmedGrants["decide"];
+  /** Gives up all unconfirmed grants of this connection. Best effort: never rejects. */
+  giveUpUnconfirmed: UnconfirmedGrants["giveUpAll"];
+  /** Gives up unconfirmed grants that nobody came for. */
+  forgetUnconfirmed: UnconfirmedGrants["forget"];
   /** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant */
   importGrant(row: TokenRow, grant: Grant): Promise<TokenRow>;
 };
 
-type Options = HeldParts & ImportParts;
+type Options = UnconfirmedParts & ImportParts;
 
 /** How a connection gets a grant from a person. The answer is persisted first here, too (docs/refresh-protocol.md, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
   const { rows, cache, lookups, clock, granting, sender } = options;
-  const held = createHeldGrants(options);
+  const unconfirmed = createUnconfirmedGrants(options);
   // A line of the history is no reason for a consent to fail.
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
     await options.accounts.addEvent(id, type, detail).catch(() => undefined);
 
   const keepGrant: Establish["keepGrant"] = async (sendable, grant, { captured, redirectUri, linkId }) => {
     const all = granting.records(sendable, grant, { captured, redirectUri });
-    if (mustCompare(sendable)) return await held.compare(sendable, all, linkId);
+    if (mustCompare(sendable)) return await unconfirmed.compare(sendable, all, linkId);
     const row = await granting.keep(all);
     const known = await withDeadline(lookups.followUp(sendable, row), consentTimes.lookupMs, clock);
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
@@ -108,9 +115,9 @@ export function createEstablish(options: Options): Establish {
   return {
     keepGrant,
     ask: granting.ask,
-    decide: held.decide,
-    giveUpHeld: held.giveUpAll,
-    forgetHeld: held.forget,
+    decide: unconfirmed.decide,
+    giveUpUnconfirmed: unconfirmed.giveUpAll,
+    forgetUnconfirmed: unconfirmed.forget,
     importGrant: createImport(options),
 
     async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {

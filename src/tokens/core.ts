@@ -107,7 +107,7 @@ export function createTokenCore(parts: TokenCoreParts) {
   let forgetting: Promise<void> = Promise.resolve();
   const tidy = async () => {
     // Beside the sweeper's loop: it waits for providers that revoke.
-    forgetting = establish.forgetHeld().catch(onBackgroundError);
+    forgetting = establish.forgetUnconfirmed().catch(onBackgroundError);
     await rows.tidy();
   };
   const recover = onComeback(

@@ -2,7 +2,7 @@ import { type Clock, withDeadline } from "../clock.ts";
 import { eachAlone } from "../concurrency.ts";
 import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
 import type { Grant } from "../providers/oauth/grant.ts";
-import type { AccountRows, HeldGrant } from "../store/accounts.ts";
+import type { AccountRows, UnconfirmedGrant } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { consentTimes } from "../time.ts";
@@ -14,17 +14,19 @@ import type { Sendable, Sender } from "./request.ts";
 import { type AnswerRecord, type Granted, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
 /** Another account than the connection's. Null: the provider did not say which one it is. */
-export type HeldAccount = { attemptId: string; account: string | null; label: string | null };
+export type UnconfirmedAccount = { attemptId: string; account: string | null; label: string | null };
 
 /** Grants that take the place of one whose account is known: they change nothing before they are known to be the same's. */
-export type HeldGrants = {
+export type UnconfirmedGrants = {
   /** Keeps a grant, asks whose it is, and lets it in if it is the connection's; else it waits for a person's word. */
   compare(
     sendable: Sendable,
     all: readonly [Granted, ...Granted[]],
     /** The consent link whose page asks the person, where the answer to this call does not. */
     linkId: string | null,
-  ): Promise<{ kind: "connected"; row: TokenRow } | { kind: "held"; row: TokenRow; held: HeldAccount }>;
+  ): Promise<
+    { kind: "connected"; row: TokenRow } | { kind: "unconfirmed"; row: TokenRow; unconfirmed: UnconfirmedAccount }
+  >;
   /** A person's word: the grant takes the connection's place, or is given up. @throws BrokerError not_found */
   decide: (of: { connectionId: string } | { attemptId: string }, accepted: boolean) => Promise<TokenRow>;
   /** Gives up all of one connection. Best effort: never rejects. */
@@ -33,7 +35,7 @@ export type HeldGrants = {
   forget: () => Promise<void>;
 };
 
-export type HeldParts = {
+export type UnconfirmedParts = {
   rows: Pick<TokenRows, "readById" | "readWithClient" | "wasStored">;
   accounts: AccountRows;
   cache: TokenCache;
@@ -45,47 +47,48 @@ export type HeldParts = {
   onBackgroundError: (error: unknown) => void;
 };
 
-export function createHeldGrants(parts: HeldParts): HeldGrants {
+export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGrants {
   const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
 
   /** What another connection lives by is not put into this one, and waits no longer either. */
-  const keepAccepted = async (held: HeldGrant, sendable: Sendable): Promise<TokenRow> => {
+  const keepAccepted = async (unconfirmed: UnconfirmedGrant, sendable: Sendable): Promise<TokenRow> => {
     try {
-      const row = await granting.keep(reopen(vault, held, sendable));
-      await accounts.dropHeld(held.attemptId);
+      const row = await granting.keep(reopen(vault, unconfirmed, sendable));
+      await accounts.dropUnconfirmed(unconfirmed.attemptId);
       return row;
     } catch (error) {
-      if (error instanceof BrokerError && error.code === "duplicate_grant") await accounts.dropHeld(held.attemptId);
+      if (error instanceof BrokerError && error.code === "duplicate_grant")
+        await accounts.dropUnconfirmed(unconfirmed.attemptId);
       throw error;
     }
   };
 
   const accept = async (sendable: Sendable, attemptId: string, found: Identified | null): Promise<TokenRow> => {
     // From here on nobody's no, and no tidying up, can revoke what the connection is about to live by.
-    const held = await accounts.acceptHeld(attemptId);
-    if (held === null) throw nothingHeld();
-    const row = await keepAccepted(held, sendable);
+    const unconfirmed = await accounts.acceptUnconfirmed(attemptId);
+    if (unconfirmed === null) throw nothingUnconfirmed();
+    const row = await keepAccepted(unconfirmed, sendable);
     if (found?.kind === "found") return cache.learn(await lookups.learn(sendable, row, found)).row;
     const known = await withDeadline(lookups.followUp(sendable, row), consentTimes.lookupMs, clock);
     return isNews(row, known) ? cache.learn(known).row : row;
   };
 
   /** What would end the connection's own grant too, or is in use although it was granted anew, is left to run out. */
-  const giveUp = async (held: HeldGrant, row: TokenRow | null): Promise<void> => {
+  const giveUp = async (unconfirmed: UnconfirmedGrant, row: TokenRow | null): Promise<void> => {
     if (row === null) return;
     const sendable = await sender.prepareWithFurther(row).catch(() => null); // nobody is there to be told
     if (sendable?.definition.revocation?.kills !== "token") return;
-    for (const { sendable: to, grant, record } of reopen(vault, held, sendable)) {
+    for (const { sendable: to, grant, record } of reopen(vault, unconfirmed, sendable)) {
       if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
       if (livesBy(vault, to.row, grant) === false) await sender.revokeGrant(to, grant);
     }
   };
 
   /** Accepted by a process that did not come to the end of it. */
-  const finish = async (held: HeldGrant): Promise<void> => {
-    const row = await rows.readById(held.connectionId);
-    if (row === null) return await accounts.dropHeld(held.attemptId);
-    await keepAccepted(held, await sender.prepareWithFurther(row));
+  const finish = async (unconfirmed: UnconfirmedGrant): Promise<void> => {
+    const row = await rows.readById(unconfirmed.connectionId);
+    if (row === null) return await accounts.dropUnconfirmed(unconfirmed.attemptId);
+    await keepAccepted(unconfirmed, await sender.prepareWithFurther(row));
   };
 
   return {
@@ -102,31 +105,31 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
       const { attemptId } = own.record;
       if (account !== null && account === row.account) {
         // Whoever has to finish this, should this process end here, knows whose it is, too.
-        await accounts.describeHeld(attemptId, { account, label, linkId: null });
+        await accounts.describeUnconfirmed(attemptId, { account, label, linkId: null });
         return { kind: "connected", row: await accept(sendable, attemptId, found) };
       }
-      await accounts.describeHeld(attemptId, { account, label, linkId });
-      await accounts.overtakeHeld(attemptId);
+      await accounts.describeUnconfirmed(attemptId, { account, label, linkId });
+      await accounts.overtakeUnconfirmed(attemptId);
       await accounts.addEvent(row.id, "other_account_held", { account, label });
-      return { kind: "held", row, held: { attemptId, account, label } };
+      return { kind: "unconfirmed", row, unconfirmed: { attemptId, account, label } };
     },
 
     async decide(of, accepted) {
-      const held = await accounts.findHeld(of);
-      if (held === null) throw nothingHeld();
-      const row = await rows.readById(held.connectionId);
+      const unconfirmed = await accounts.findUnconfirmed(of);
+      if (unconfirmed === null) throw nothingUnconfirmed();
+      const row = await rows.readById(unconfirmed.connectionId);
       if (row === null) throw connectionNotFound("");
-      if (accepted) return await accept(await sender.prepareWithFurther(row), held.attemptId, null);
-      if (!(await accounts.declineHeld(held.attemptId))) throw nothingHeld();
-      await giveUp(held, row);
+      if (accepted) return await accept(await sender.prepareWithFurther(row), unconfirmed.attemptId, null);
+      if (!(await accounts.declineUnconfirmed(unconfirmed.attemptId))) throw nothingUnconfirmed();
+      await giveUp(unconfirmed, row);
       return row;
     },
 
     async giveUpAll(connectionId) {
       try {
-        const all = await accounts.takeHeld(connectionId);
+        const all = await accounts.takeUnconfirmed(connectionId);
         const row = all.length === 0 ? null : await rows.readById(connectionId);
-        await eachAlone(all, async (held) => await giveUp(held, row), { onError: onBackgroundError });
+        await eachAlone(all, async (unconfirmed) => await giveUp(unconfirmed, row), { onError: onBackgroundError });
       } catch {
         // Those that are left are gone with the connection, or an hour later.
       }
@@ -134,34 +137,38 @@ export function createHeldGrants(parts: HeldParts): HeldGrants {
 
     async forget() {
       const others = { onError: onBackgroundError };
-      const forgotten = await accounts.takeForgottenHeld();
-      await eachAlone(forgotten, async (held) => await giveUp(held, await rows.readById(held.connectionId)), others);
-      await eachAlone(await accounts.acceptedHeld(), finish, others);
+      const forgotten = await accounts.takeForgottenUnconfirmed();
+      await eachAlone(
+        forgotten,
+        async (unconfirmed) => await giveUp(unconfirmed, await rows.readById(unconfirmed.connectionId)),
+        others,
+      );
+      await eachAlone(await accounts.acceptedUnconfirmed(), finish, others);
     },
   };
 }
 
 /** The records as they were granted, for the rows as they are now. */
-function reopen(vault: TokenVault, held: HeldGrant, sendable: Sendable): [Granted, ...Granted[]] {
-  const record = openRecord(vault, held.record, held);
+function reopen(vault: TokenVault, unconfirmed: UnconfirmedGrant, sendable: Sendable): [Granted, ...Granted[]] {
+  const record = openRecord(vault, unconfirmed.record, unconfirmed);
   // The person's word is about this grant: another one's record in its place is not stored by it.
-  if (record.attemptId !== held.attemptId) throw otherRecord(held);
+  if (record.attemptId !== unconfirmed.attemptId) throw otherRecord(unconfirmed);
   const further = (record.further ?? []).flatMap((one): Granted[] => {
     const chain = sendable.chains?.find(({ row }) => row.id === one.connectionId);
     return chain === undefined ? [] : [{ sendable: chain, grant: grantOf(vault, one), record: one }];
   });
-  const account = { account: held.account, label: held.accountLabel };
+  const account = { account: unconfirmed.account, label: unconfirmed.accountLabel };
   return [{ sendable, grant: grantOf(vault, record), record: { ...record, kind: "grant", account } }, ...further];
 }
 
 const noAnswer: Identified = { kind: "failed", detail: "the provider took too long" };
 
-function otherRecord({ attemptId }: HeldGrant): UnreadableSecretError {
+function otherRecord({ attemptId }: UnconfirmedGrant): UnreadableSecretError {
   const place = { table: "held_grants", row: attemptId, column: "record_sealed" };
   return new UnreadableSecretError(place, { keyId: null, reason: "does_not_open" });
 }
 
-function nothingHeld(): BrokerError {
+function nothingUnconfirmed(): BrokerError {
   const detail = "No grant of another account waits to be confirmed; those that do are kept for an hour.";
   return new BrokerError("not_found", detail);
 }

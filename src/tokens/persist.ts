@@ -47,7 +47,7 @@ export type Keeper = {
 
 export type KeeperParts = {
   rows: TokenRows;
-  accounts: Pick<AccountRows, "holdGrant">;
+  accounts: Pick<AccountRows, "addUnconfirmed">;
   vault: TokenVault;
   leases: Pick<Leases, "announce">;
   spools: Spools;
@@ -235,7 +235,7 @@ export type Fate =
   | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
   | { kind: "duplicate"; row: TokenRow; holders: readonly string[] };
 
-type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "holdGrant">; vault: TokenVault };
+type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
 
 /** Puts an answer where it belongs, by CAS: as often as one likes, from any replica. @throws while Postgres is gone */
 export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
@@ -257,7 +257,7 @@ async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Pro
 async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Fate> {
   switch (record.kind) {
     case "held":
-      return await placeHeld(parts, record);
+      return await placeUnconfirmed(parts, record);
     case "grant":
       return await placeGrant(parts, record);
     case "further":
@@ -308,8 +308,8 @@ function readTokens(vault: TokenVault, record: AnswerRecord) {
 }
 
 /** A grant that changes nothing before a person has said so. */
-async function placeHeld({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Fate> {
-  const isKept = await accounts.holdGrant({ ...record, record: sealRecord(vault, record) });
+async function placeUnconfirmed({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Fate> {
+  const isKept = await accounts.addUnconfirmed({ ...record, record: sealRecord(vault, record) });
   return isKept ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
 }
 

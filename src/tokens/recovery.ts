@@ -29,7 +29,7 @@ export type Recovery = {
 
 type Parts = {
   rows: TokenRows;
-  accounts: Pick<AccountRows, "holdGrant">;
+  accounts: Pick<AccountRows, "addUnconfirmed">;
   vault: TokenVault;
   keys: KeyList;
   tombstones: Tombstones;

@@ -98,7 +98,7 @@ export function createRowProofs(
         { secretHash: hex(secretHash), claimedBy: claimedBy && hex(claimedBy) },
       ],
     ),
-    heldGrants: proofs(
+    unconfirmedGrants: proofs(
       "held_grants",
       ({ attemptId }) => attemptId,
       ({ attemptId, connectionId, generation, account, accountLabel, linkId, accepted }) => [

@@ -3,7 +3,7 @@ import { clients } from "./store/clients.ts";
 import { connections } from "./store/connections.ts";
 import { faults } from "./store/faults.ts";
 import { grants } from "./store/grants.ts";
-import { heldGrants } from "./store/held-grants.ts";
+import { unconfirmedGrants } from "./store/held-grants.ts";
 import { consent, keys } from "./store/keys-and-links.ts";
 import { permits } from "./store/permits.ts";
 import { answers } from "./refresh/answers.ts";
@@ -30,7 +30,7 @@ describeOnBothDatabases([
   storedRows,
   lateSets,
   chains,
-  heldGrants,
+  unconfirmedGrants,
   dueness,
   tombstones,
   replicas,

@@ -14,7 +14,7 @@ import { loadCatalog } from "../../src/providers/load/catalog.ts";
 import { redirectUriOf } from "../../src/providers/oauth/authorization-request.ts";
 import { sandboxRoutes } from "../../src/sandbox/sandbox.ts";
 import type { Principal } from "../../src/services/principal.ts";
-import type { HeldGrant } from "../../src/store/accounts.ts";
+import type { UnconfirmedGrant } from "../../src/store/accounts.ts";
 import type { ConnectionRecord } from "../../src/store/connections.ts";
 import { createAuthorizationRequests, createConsentAttempts, createConsentLinks } from "../../src/store/consents.ts";
 import type { Database } from "../../src/store/database.ts";
@@ -151,7 +151,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
           const { held, endsSoon, connectionName: name } = await behaviour.exchange(given);
           const ends = endsSoon ? { noRefreshTokenSince: row.now, refreshToken: null } : {};
           const got = { ...row, ...ends, name };
-          return held === null ? { kind: "connected", row: got } : { kind: "held", row: got, held };
+          return held === null ? { kind: "connected", row: got } : { kind: "unconfirmed", row: got, unconfirmed: held };
         }
         exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
         return { kind: "connected", row };
@@ -164,9 +164,9 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       },
     },
     accounts: {
-      findHeld: async (of) => {
+      findUnconfirmed: async (of) => {
         const held = "attemptId" in of ? behaviour.held.get(of.attemptId) : undefined;
-        return held === undefined ? null : ({ ...held, accountLabel: held.label } as unknown as HeldGrant);
+        return held === undefined ? null : ({ ...held, accountLabel: held.label } as unknown as UnconfirmedGrant);
       },
     },
     devices: {

@@ -1,4 +1,4 @@
-import type { ProvenHeldGrant, ProvenKey, ProvenLink } from "../../src/proven-rows.ts";
+import type { ProvenUnconfirmedGrant, ProvenKey, ProvenLink } from "../../src/proven-rows.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../src/vault/vault.ts";
 
@@ -16,7 +16,7 @@ export function vaultOf(encryptionKeys: string): TokenVault {
 /** After a test has moved times by hand: as if the broker itself had written all links, keys and held grants so. Nothing else may write them meanwhile. */
 export async function proveByHand(
   query: Query,
-  vault: Pick<TokenVault, "links" | "keys" | "heldGrants">,
+  vault: Pick<TokenVault, "links" | "keys" | "unconfirmedGrants">,
 ): Promise<void> {
   const links = await query<ProvenLink>(
     `SELECT id, connection_id::text AS "connectionId", secret_hash AS "secretHash", return_to AS "returnTo", manual, purpose,
@@ -32,7 +32,7 @@ export async function proveByHand(
     [],
   );
   for (const key of keys) await query("UPDATE api_keys SET mac = $2 WHERE id = $1", [key.id, vault.keys.sign(key)]);
-  const held = await query<ProvenHeldGrant>(
+  const held = await query<ProvenUnconfirmedGrant>(
     `SELECT attempt_id::text AS "attemptId", connection_id::text AS "connectionId", generation, account,
        account_label AS "accountLabel", link_id AS "linkId", accepted FROM held_grants`,
     [],
@@ -40,7 +40,7 @@ export async function proveByHand(
   for (const one of held) {
     await query("UPDATE held_grants SET mac = $2 WHERE attempt_id = $1::uuid", [
       one.attemptId,
-      vault.heldGrants.sign(one),
+      vault.unconfirmedGrants.sign(one),
     ]);
   }
 }

@@ -15,7 +15,7 @@ async function age(stage: StoreStage, attemptId: string, interval: string): Prom
 }
 
 /** Grants that wait for a person's word. */
-export function heldGrants(stage: () => StoreStage): void {
+export function unconfirmedGrants(stage: () => StoreStage): void {
   describe("a grant that waits for a person's word", () => {
     let accounts: AccountRows;
     beforeAll(() => {
@@ -26,33 +26,34 @@ export function heldGrants(stage: () => StoreStage): void {
     async function hold(linkId: string | null = null, connectionId?: string) {
       const { id } = connectionId === undefined ? await stage().connect() : { id: connectionId };
       const attemptId = randomUUID();
-      await accounts.holdGrant({ attemptId, connectionId: id, generation: 1, record: sealedBytes() });
-      await accounts.describeHeld(attemptId, { account: "bob", label: null, linkId });
+      await accounts.addUnconfirmed({ attemptId, connectionId: id, generation: 1, record: sealedBytes() });
+      await accounts.describeUnconfirmed(attemptId, { account: "bob", label: null, linkId });
       return { connectionId: id, attemptId };
     }
 
     it("with a yes cannot be declined any more, and may be accepted as often as one likes until it is dropped", async () => {
       const { attemptId } = await hold();
-      for (let time = 0; time < 2; time++) expect(await accounts.acceptHeld(attemptId)).toMatchObject({ attemptId });
-      expect(await accounts.declineHeld(attemptId)).toBe(false);
-      expect(await accounts.findHeld({ attemptId })).toMatchObject({ account: "bob" });
-      await accounts.dropHeld(attemptId);
-      expect(await accounts.acceptHeld(attemptId)).toBeNull();
+      for (let time = 0; time < 2; time++)
+        expect(await accounts.acceptUnconfirmed(attemptId)).toMatchObject({ attemptId });
+      expect(await accounts.declineUnconfirmed(attemptId)).toBe(false);
+      expect(await accounts.findUnconfirmed({ attemptId })).toMatchObject({ account: "bob" });
+      await accounts.dropUnconfirmed(attemptId);
+      expect(await accounts.acceptUnconfirmed(attemptId)).toBeNull();
     });
 
     it("with a no is gone: nobody can accept it, and one of two who decline it has done so", async () => {
       const { attemptId } = await hold();
-      expect(await Promise.all([accounts.declineHeld(attemptId), accounts.declineHeld(attemptId)])).toEqual(
-        expect.arrayContaining([true, false]),
-      );
-      expect(await accounts.acceptHeld(attemptId)).toBeNull();
+      expect(
+        await Promise.all([accounts.declineUnconfirmed(attemptId), accounts.declineUnconfirmed(attemptId)]),
+      ).toEqual(expect.arrayContaining([true, false]));
+      expect(await accounts.acceptUnconfirmed(attemptId)).toBeNull();
     });
 
     it("of a yes and a no at once one counts, whichever comes first", async () => {
       for (let round = 0; round < 10; round++) {
         const { attemptId } = await hold();
-        const yes = () => accounts.acceptHeld(attemptId);
-        const no = () => accounts.declineHeld(attemptId);
+        const yes = () => accounts.acceptUnconfirmed(attemptId);
+        const no = () => accounts.declineUnconfirmed(attemptId);
         const words = round % 2 === 0 ? [yes(), no()] : [no(), yes()];
         const counted = (await Promise.all(words)).filter((word) => word !== null && word !== false);
         expect(counted).toHaveLength(1);
@@ -61,30 +62,30 @@ export function heldGrants(stage: () => StoreStage): void {
 
     it("is found by the link that it came by, and by no other; where no link is named, by its connection", async () => {
       const { connectionId, attemptId } = await hold("its link");
-      expect(await accounts.findHeld({ connectionId, linkId: "its link" })).toMatchObject({ attemptId });
-      expect(await accounts.findHeld({ connectionId, linkId: "another" })).toBeNull();
-      expect(await accounts.findHeld({ connectionId })).toMatchObject({ attemptId });
+      expect(await accounts.findUnconfirmed({ connectionId, linkId: "its link" })).toMatchObject({ attemptId });
+      expect(await accounts.findUnconfirmed({ connectionId, linkId: "another" })).toBeNull();
+      expect(await accounts.findUnconfirmed({ connectionId })).toMatchObject({ attemptId });
       await hold(null, connectionId);
-      expect(await accounts.findHeld({ connectionId, linkId: "its link" })).toMatchObject({ attemptId });
+      expect(await accounts.findUnconfirmed({ connectionId, linkId: "its link" })).toMatchObject({ attemptId });
     });
 
     it("is given up after an hour, unless somebody has accepted it: that one is for its store to be finished", async () => {
       const [forgotten, accepted, fresh] = [await hold(), await hold(), await hold()];
-      await accounts.acceptHeld(accepted.attemptId);
+      await accounts.acceptUnconfirmed(accepted.attemptId);
       for (const { attemptId } of [forgotten, accepted]) await age(stage(), attemptId, "61 minutes");
-      const taken = ids(await accounts.takeForgottenHeld());
+      const taken = ids(await accounts.takeForgottenUnconfirmed());
       expect(taken).toContain(forgotten.attemptId);
       expect(taken).not.toContain(accepted.attemptId);
       expect(taken).not.toContain(fresh.attemptId);
-      expect(ids(await accounts.acceptedHeld())).toContain(accepted.attemptId);
+      expect(ids(await accounts.acceptedUnconfirmed())).toContain(accepted.attemptId);
     });
 
     it("is left to who has just accepted it for five minutes", async () => {
       const { attemptId } = await hold();
-      await accounts.acceptHeld(attemptId);
-      expect(ids(await accounts.acceptedHeld())).not.toContain(attemptId);
+      await accounts.acceptUnconfirmed(attemptId);
+      expect(ids(await accounts.acceptedUnconfirmed())).not.toContain(attemptId);
       await age(stage(), attemptId, "6 minutes");
-      expect(ids(await accounts.acceptedHeld())).toContain(attemptId);
+      expect(ids(await accounts.acceptedUnconfirmed())).toContain(attemptId);
     });
   });
 

@@ -68,7 +68,7 @@ const heldGrant = {
   linkId: "l",
   accepted: false,
 };
-const rows = { connections: connection, clients: client, keys: key, links: link, heldGrants: heldGrant };
+const rows = { connections: connection, clients: client, keys: key, links: link, unconfirmedGrants: heldGrant };
 type Table = keyof typeof rows;
 const tables = Object.keys(rows) as Table[];
 
