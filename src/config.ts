@@ -8,7 +8,7 @@ import { parseNetworks } from "./providers/http/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/http/outbound-proxy.ts";
 import { addedBy, type EnvFile, isOfKubernetes, readEnvFile } from "./start/env-file.ts";
 import { quotedSetting, readableLine } from "./text.ts";
-import { callerTimes, processTimes } from "./time.ts";
+import { callerTimes, misfitsOf, processTimes, times } from "./time.ts";
 
 const secret = { secret: true };
 /** What a bearer token may consist of: RFC 6750, section 2.1, and a little more. */
@@ -149,6 +149,8 @@ export type Config = Readonly<{
  * @throws StartupError with one line that names the variable and what is allowed, never the value of a secret.
  */
 export function readConfig(env: Variables = process.env): Config {
+  const [misfit] = misfitsOf(times);
+  if (misfit !== undefined) throw new StartupError(`src/time.ts: ${misfit}`);
   const raw = Object.fromEntries(variables.map(([name, schema]) => [name, readVariable(env, name, schema)]));
   const values = raw as Values;
   const databaseUrl = parseServiceUrl("DATABASE_URL", values.DATABASE_URL, databaseSchemes);

@@ -1,6 +1,6 @@
 /**
  * Every duration of src/, by the story that it belongs to: its unit is the end of its name, its reason stands above it. What must
- * stay smaller than what is in `relations` below, and checked at every start. What people set by the environment has its default
+ * stay smaller than what is in `relations`, at the end, and checked at every start. What people set by the environment has its default
  * here and its bounds in config.ts. Sizes and counts stand in the file that uses them.
  */
 const durations = <T extends Record<string, number>>(given: T): { readonly [K in keyof T]: number } =>
@@ -356,3 +356,136 @@ export const sandboxTimes = durations({
   accessTokenSeconds: 90,
   refreshTokenSeconds: 2_592_000,
 });
+
+export const times = {
+  refresh: refreshTimes,
+  consent: consentTimes,
+  provider: providerTimes,
+  caller: callerTimes,
+  replica: replicaTimes,
+  store: storeTimes,
+  retention: retentionTimes,
+  process: processTimes,
+  cli: cliTimes,
+  sandbox: sandboxTimes,
+};
+
+export type Times = typeof times;
+type Name = { [Group in keyof Times]: `${Group}.${keyof Times[Group] & string}` }[keyof Times];
+/** The sum of the durations on the left, the sum of those on the right, and why the one must be smaller. */
+type Relation = readonly [smaller: readonly Name[], is: "<" | "<=", larger: readonly Name[], why: string];
+
+const call = "provider.callMs";
+/** Who changes a duration reads here what rests on it. */
+const relations: readonly Relation[] = [
+  // Refresh
+  [["refresh.sendWindowMs", call], "<", ["refresh.leaseSeconds"], "a request must end before its permit does"],
+  [["provider.connectMs", "provider.headersMs"], "<=", [call], "the whole call has room for its parts"],
+  [["refresh.sendWindowMs"], "<", ["refresh.limitTravelSeconds"], "a request still travels after it is written"],
+  [["refresh.limitTravelSeconds"], "<", ["refresh.leaseSeconds"], "a request arrives while its place is held"],
+  [["refresh.graceQuietSeconds"], "<=", ["refresh.quietSeconds"], "a replay inside the grace window is not to be late"],
+  [
+    ["store.connectMs", "refresh.commitRetryMaxMs"],
+    "<",
+    ["refresh.uninterruptedMs"],
+    "a holder tries again to store its answer before anybody takes over",
+  ],
+  [["refresh.uninterruptedMs"], "<=", ["store.busyRowMs"], "a row that was busy counts as busy for a takeover"],
+  [["refresh.sweepMs"], "<", ["store.longestSilenceMs"], "the sweeper's questions leave no gap"],
+  [["refresh.pollFirstMs"], "<=", ["refresh.pollMaxMs"], "the pauses between two looks grow"],
+  [["refresh.pollMaxMs"], "<", ["refresh.nobodySendingMs"], "a waiter looks again before it says that nobody sends"],
+  [
+    ["refresh.nobodySendingMs"],
+    "<",
+    ["refresh.leaseSeconds"],
+    "a waiter asks for the permit while the lock still stands",
+  ],
+  [["replica.redisCommandMs"], "<", ["refresh.sendWindowMs"], "a slow Redis must not use up the time to send"],
+  [["refresh.orderedRefreshMs"], "<=", ["refresh.flightMs"], "a refresh outlives the callers that wait for it"],
+  [["caller.longestWaitSeconds"], "<=", ["refresh.flightMs"], "a refresh outlives the callers that wait for it"],
+  [["refresh.commitRetryFirstMs"], "<=", ["refresh.commitRetryMaxMs"], "the pauses between two commits grow"],
+  [["refresh.backoffBaseSeconds"], "<=", ["refresh.backoffMaxSeconds"], "the back-off grows"],
+  [["refresh.retryAfterMinSeconds"], "<=", ["refresh.retryAfterMaxSeconds"], "a Retry-After lies between the two"],
+  [["refresh.retryAfterMaxSeconds"], "<=", ["refresh.limitRetryAfterMaxSeconds"], "limits may close for longer"],
+  [["refresh.limitTurnMinSeconds"], "<=", ["refresh.limitTurnMaxSeconds"], "a turn lies between the two"],
+  [["refresh.orphanClaimSeconds"], "<=", ["refresh.claimSeconds"], "an abandoned attempt is looked at sooner"],
+  [["refresh.leaseSeconds"], "<", ["refresh.claimSeconds"], "a claimed row is refreshed before others may claim it"],
+  [["refresh.sweepAgainMs"], "<=", ["refresh.sweepMs"], "a sweeper with much to do comes sooner"],
+
+  // Consent
+  [
+    // Metadata, the code with either secret, and a revocation of what may not be kept.
+    [call, call, call, call, "consent.slowStoreMs", "consent.lookupMs"],
+    "<",
+    ["consent.longestAttemptSeconds"],
+    "an attempt that still runs must not count as lost",
+  ],
+  [["consent.longestAttemptSeconds"], "<", ["consent.outcomeSeconds"], "an attempt is remembered while it runs"],
+  [["consent.longestAttemptSeconds"], "<", ["consent.acceptedGrantSeconds"], "its own process stores a grant first"],
+  [
+    ["consent.acceptedGrantSeconds"],
+    "<",
+    ["consent.heldGrantSeconds"],
+    "an accepted grant is stored before it is given up",
+  ],
+  [["consent.linkSeconds"], "<=", ["consent.longestLinkSeconds"], "the default is allowed"],
+  [["consent.firstLookMs"], "<=", ["consent.longestLookMs"], "the pauses between two looks grow"],
+  [
+    ["refresh.limitPatienceMs", call],
+    "<",
+    ["consent.devicePollLeaseSeconds"],
+    "nobody else polls the same code meanwhile",
+  ],
+
+  // Callers and replicas
+  [["caller.waitSeconds"], "<=", ["caller.longestWaitSeconds"], "the default is allowed"],
+  [["caller.keyTrustSeconds"], "<=", ["caller.keyTrustMaxSeconds"], "the default is allowed"],
+  [["caller.keyTrustMaxSeconds"], "<=", ["replica.forgetHours"], "a replica that may still trust a key is known"],
+  [["caller.requestCheckMs"], "<", ["caller.requestMs"], "a late request is found soon"],
+  [
+    ["replica.beatMs", "replica.beatPatienceMs"],
+    "<=",
+    ["replica.tellPatienceMs"],
+    "a healthy replica has heard by then",
+  ],
+  [
+    ["replica.beatMs", "replica.beatPatienceMs"],
+    "<",
+    ["replica.goneAfterMs"],
+    "a healthy replica never seems to be gone",
+  ],
+  [["replica.gonePatienceMs"], "<", ["replica.tellPatienceMs"], "those that seem to be gone are waited for less"],
+  [["replica.tellPatienceMs"], "<=", ["replica.reusePatienceMs"], "a name that is used again needs more certainty"],
+  [["store.queryMs"], "<", ["replica.commitSeconds"], "no statement commits later"],
+  [["replica.redisReconnectFirstMs"], "<=", ["replica.redisReconnectMaxMs"], "the pauses grow"],
+
+  // Postgres
+  [["store.lockMs"], "<", ["store.queryMs"], "a statement that waits for a lock ends by itself"],
+  [["store.readPatienceMs"], "<=", ["store.silentPatienceMs"], "readers wait less than the question behind them"],
+  [["retention.refreshedEventDays"], "<=", ["retention.eventDays"], "the most frequent event is kept for less"],
+
+  // Start, end, command line
+  [["refresh.sendWindowMs", call], "<", ["process.shutdownGraceSeconds"], "a request in flight is awaited at the end"],
+  [["caller.longestWaitSeconds"], "<", ["cli.answerMs"], "the command line waits longer than the broker"],
+  [["refresh.orderedRefreshMs"], "<", ["cli.answerMs"], "the command line waits longer than the broker"],
+];
+
+const unitMs = { Ms: 1, Seconds: 1000, Hours: 3_600_000, Days: 86_400_000 } as const;
+
+/** The relations that do not hold, each as a sentence with both values. Empty: every duration fits to the others. */
+export function misfitsOf(given: Times): string[] {
+  const read = (name: Name) => {
+    const [group, key] = name.split(".") as [keyof Times, string];
+    const value = (given[group] as Record<string, number>)[key] ?? NaN;
+    const unit = /(Ms|Seconds|Hours|Days)$/.exec(key)?.[0] as keyof typeof unitMs;
+    return { ms: value * unitMs[unit], text: `${name} (${value} ${unit === "Ms" ? "ms" : unit.toLowerCase()})` };
+  };
+  return relations.flatMap(([smaller, is, larger, why]) => {
+    const [left, right] = [smaller, larger].map((names) => {
+      const each = names.map(read);
+      return { ms: each.reduce((sum, { ms }) => sum + ms, 0), text: each.map(({ text }) => text).join(" + ") };
+    }) as [{ ms: number; text: string }, { ms: number; text: string }];
+    const holds = is === "<" ? left.ms < right.ms : left.ms <= right.ms;
+    return holds ? [] : [`${left.text} must be ${is} ${right.text}: ${why}`];
+  });
+}

@@ -153,7 +153,10 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
   const inBackoff = (row.backoffUntil?.getTime() ?? 0) > times.nowMs;
   if (row.attemptOutcome === null && (row.attemptId !== null || (row.lastErrorCode === null && !inBackoff))) {
     const detail = "A refresh of this connection is under way; try again shortly.";
-    return new BrokerError("refresh_in_progress", detail, { ...context, retryAfterSeconds: 1 });
+    return new BrokerError("refresh_in_progress", detail, {
+      ...context,
+      retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
+    });
   }
   const untilMs = Math.max(times.abandonedAtMs ?? 0, row.backoffUntil?.getTime() ?? 0);
   const retryAfterSeconds = retryAfter(row.lastErrorCode, (untilMs - times.nowMs) / 1000);
