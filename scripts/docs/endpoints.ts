@@ -9,10 +9,10 @@ import { duration } from "./words.ts";
 
 /** What the provider bears, what is looked up, and what callers and people see of it. */
 export function endpointSections(definition: ProviderDefinition): string[] {
-  const { errors, lookups, revocation, extraTokens } = definition;
+  const { errors, lookups, revocation, furtherTokens } = definition;
   return [
     ...section("## Limits", limits(definition), parallelSets(definition)),
-    ...section("## Further tokens", list(extraTokens.map(({ name }) => `\`${name}\`: read with \`?token=${name}\``))),
+    ...section("## Further tokens", list(furtherTokens.map(({ name }) => `\`${name}\`: read with \`?token=${name}\``))),
     ...section("## Who was connected", list(lookups.map(lookupWords))),
     ...section(
       "## When a connection is deleted",

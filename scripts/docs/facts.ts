@@ -1,7 +1,7 @@
 import type { ProviderFile } from "../../src/providers/format/file.ts";
 import { type Grade, readFact } from "../../src/providers/load/check-definition.ts";
 
-/** What stands behind one knob of a file. `fact`: the path under which the file says so; null: it says nothing. */
+/** What stands behind one setting of a file. `fact`: the path under which the file says so; null: it says nothing. */
 export type Backing = { fact: string | null; grade: Grade; sources: string[]; note: string | null };
 
 /** What a file says about itself rather than about its provider: none of it needs a source. */
@@ -17,18 +17,18 @@ function leavesOf(path: string, value: unknown): string[] {
   return entries.length === 0 ? [path] : entries.flatMap(([key, inner]) => leavesOf(`${path}.${key}`, inner));
 }
 
-/** A fact stands for its knob and all that is below it, where no longer path says more. Nothing said is a guess. */
-export function backingOf({ facts = {}, sources = {} }: ProviderFile, knob: string): Backing {
+/** A fact stands for its setting and all that is below it, where no longer path says more. Nothing said is a guess. */
+export function backingOf({ facts = {}, sources = {} }: ProviderFile, setting: string): Backing {
   const [path] = Object.keys(facts)
-    .filter((candidate) => covers(candidate, knob))
+    .filter((candidate) => covers(candidate, setting))
     .sort((a, b) => b.length - a.length);
   const fact = path === undefined ? undefined : facts[path];
   if (path === undefined || fact === undefined) return { fact: null, grade: "guessed", sources: [], note: null };
   return { fact: path, ...readFact(fact, sources) };
 }
 
-export function covers(fact: string, knob: string): boolean {
-  return knob === fact || knob.startsWith(`${fact}.`);
+export function covers(fact: string, setting: string): boolean {
+  return setting === fact || setting.startsWith(`${fact}.`);
 }
 
 /** The value at a dotted path; names of scopes and headers may hold dots of their own. Undefined: there is none. */

@@ -2,14 +2,14 @@ import { providerFileSchema } from "../../src/providers/format/file.ts";
 
 type Schema = Record<string, unknown>;
 
-/** What may be written in a provider file, for editors (JSON Schema 2020-12): each knob has its dotted name as title. */
+/** What may be written in a provider file, for editors (JSON Schema 2020-12): each setting has its dotted name as title. */
 export function providerJsonSchema(): Schema {
   const { type, required, properties, additionalProperties } = JSON.parse(JSON.stringify(providerFileSchema)) as Schema;
   const titled = withTitles({ type, required, properties, additionalProperties }, []);
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "Freshet provider definition",
-    description: "One OAuth provider, as data. What each knob is for: docs/provider-format.md.",
+    description: "One OAuth provider, as data. What each setting is for: docs/provider-format.md.",
     ...titled,
   };
 }

@@ -12,7 +12,7 @@ export const gradeWords: Record<Grade, string> = {
 };
 
 /** One row of what a file says, and how well it is known. */
-type Known = { knob: string; value: unknown; grade: Grade; sources: readonly string[]; note: string | null };
+type Known = { setting: string; value: unknown; grade: Grade; sources: readonly string[]; note: string | null };
 
 /** What matters most, and is shown even where a file says nothing of it: then it is a guess. */
 const always = [
@@ -23,21 +23,21 @@ const always = [
   "refresh.absolute_life_s",
 ];
 
-/** Every fact of a definition in the order of its file, and the knobs that matter most. */
+/** Every fact of a definition in the order of its file, and the settings that matter most. */
 function knownOf(definition: ProviderDefinition): Known[] {
   const { file } = definition;
   const facts = Object.keys(file.facts ?? {});
   const matters = refreshes(definition) ? [...always, "response.expires"] : ["response.expires"];
-  const unsaid = matters.filter((knob) => backingOf(file, knob).fact === null);
+  const unsaid = matters.filter((setting) => backingOf(file, setting).fact === null);
   return [
-    ...facts.map((knob) => ({
-      knob,
-      value: shownValue(definition, knob, facts),
-      ...withoutFact(backingOf(file, knob)),
+    ...facts.map((setting) => ({
+      setting,
+      value: shownValue(definition, setting, facts),
+      ...withoutFact(backingOf(file, setting)),
     })),
-    ...unsaid.map((knob) => ({
-      knob,
-      value: shownValue(definition, knob, facts),
+    ...unsaid.map((setting) => ({
+      setting,
+      value: shownValue(definition, setting, facts),
       grade: "guessed" as const,
       sources: [],
       note: "nothing is known; the strict default",
@@ -53,18 +53,18 @@ export function countsOf(definition: ProviderDefinition): Record<Grade, number> 
   return counts;
 }
 
-/** How well one knob of a definition is known; null: it says nothing there, and needs to say nothing. */
-export function gradeOf(definition: ProviderDefinition, knob: string): Grade | null {
+/** How well one setting of a definition is known; null: it says nothing there, and needs to say nothing. */
+export function gradeOf(definition: ProviderDefinition, setting: string): Grade | null {
   const { file } = definition;
-  const { fact, grade } = backingOf(file, knob);
+  const { fact, grade } = backingOf(file, setting);
   if (fact !== null) return grade;
-  if (always.includes(knob)) return refreshes(definition) ? "guessed" : null;
-  return valueAt(file, knob) === undefined ? null : "guessed";
+  if (always.includes(setting)) return refreshes(definition) ? "guessed" : null;
+  return valueAt(file, setting) === undefined ? null : "guessed";
 }
 
 export function knownSections(definition: ProviderDefinition): string[] {
-  const rows = knownOf(definition).map(({ knob, value, grade, sources, note }) => [
-    code(knob),
+  const rows = knownOf(definition).map(({ setting, value, grade, sources, note }) => [
+    code(setting),
     valueText(value),
     gradeWords[grade],
     sources.map(plain).join(", "),
@@ -77,16 +77,18 @@ export function knownSections(definition: ProviderDefinition): string[] {
     ...section(
       "## How well this is known",
       "What the words mean stands in the [overview](README.md#how-well-things-are-known). Nothing was tried at the provider itself.",
-      table(["knob", "value", "known", "sources", "note"], rows),
+      table(["setting", "value", "known", "sources", "note"], rows),
     ),
     ...section("## Sources", list(sources)),
   ];
 }
 
 /** Without what a fact of its own covers. */
-function shownValue(definition: ProviderDefinition, knob: string, facts: readonly string[]): unknown {
-  const value = valueAt(definition.file, knob) ?? defaults(definition)[knob];
-  const longer = facts.filter((fact) => fact !== knob && covers(knob, fact)).map((fact) => fact.slice(knob.length + 1));
+function shownValue(definition: ProviderDefinition, setting: string, facts: readonly string[]): unknown {
+  const value = valueAt(definition.file, setting) ?? defaults(definition)[setting];
+  const longer = facts
+    .filter((fact) => fact !== setting && covers(setting, fact))
+    .map((fact) => fact.slice(setting.length + 1));
   return longer.reduce(without, value);
 }
 

@@ -3,20 +3,20 @@ import { countsOf, gradeOf, gradeWords } from "./known.ts";
 import { lostAnswerInAWord, refreshes } from "./lost-answer.ts";
 import { list, page, plain, table } from "./markdown.ts";
 
-const knobs = [
-  { knob: "authorization.url", title: "authorize page" },
-  { knob: "token.url", title: "token endpoint" },
-  { knob: "token.client_auth", title: "client authentication" },
-  { knob: "authorization.pkce", title: "PKCE" },
-  { knob: "response.expires", title: "access token's life" },
-  { knob: "refresh.rotation", title: "rotation" },
-  { knob: "refresh.reuse", title: "reuse" },
-  { knob: "refresh.old_access_token_dies", title: "old access token" },
-  { knob: "refresh.idle_life_s", title: "idle life" },
-  { knob: "refresh.absolute_life_s", title: "absolute life" },
-  { knob: "refresh.dead_grant", title: "dead grant" },
-  { knob: "errors", title: "errors" },
-  { knob: "revocation", title: "revocation" },
+const settings = [
+  { setting: "authorization.url", title: "authorize page" },
+  { setting: "token.url", title: "token endpoint" },
+  { setting: "token.client_auth", title: "client authentication" },
+  { setting: "authorization.pkce", title: "PKCE" },
+  { setting: "response.expires", title: "access token's life" },
+  { setting: "refresh.rotation", title: "rotation" },
+  { setting: "refresh.reuse", title: "reuse" },
+  { setting: "refresh.old_access_token_dies", title: "old access token" },
+  { setting: "refresh.idle_life_s", title: "idle life" },
+  { setting: "refresh.absolute_life_s", title: "absolute life" },
+  { setting: "refresh.dead_grant", title: "dead grant" },
+  { setting: "errors", title: "errors" },
+  { setting: "revocation", title: "revocation" },
 ] as const;
 
 const words = [
@@ -76,8 +76,8 @@ function refusalText(refusal: Refusal | undefined): string {
 
 /** How many providers say each thing with how much behind it. */
 function totals(definitions: readonly ProviderDefinition[]): string[] {
-  const counts = knobs.map(({ knob }) => {
-    const grades = definitions.map((definition) => gradeOf(definition, knob));
+  const counts = settings.map(({ setting }) => {
+    const grades = definitions.map((definition) => gradeOf(definition, setting));
     const count = (grade: string) => grades.filter((each) => each === grade).length;
     return `${count("confirmed")} / ${count("documented")} / ${count("guessed")}`;
   });
@@ -87,10 +87,10 @@ function totals(definitions: readonly ProviderDefinition[]): string[] {
 function gradeTable(definitions: readonly ProviderDefinition[]): string {
   const rows = definitions.map((definition) => [
     `[${plain(definition.name)}](${definition.id}.md)`,
-    ...knobs.map(({ knob }) => {
-      const grade = gradeOf(definition, knob);
+    ...settings.map(({ setting }) => {
+      const grade = gradeOf(definition, setting);
       return grade === null ? "–" : gradeWords[grade];
     }),
   ]);
-  return table(["provider", ...knobs.map(({ title }) => title)], [totals(definitions), ...rows]);
+  return table(["provider", ...settings.map(({ title }) => title)], [totals(definitions), ...rows]);
 }

@@ -113,7 +113,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
   /** As it stands in the table: nothing of it is used before it is known to be ours. */
   const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = await find(principal, name);
-    if (catalog.get(record.provider)?.extraTokens.length === 0) return record;
+    if (catalog.get(record.provider)?.furtherTokens.length === 0) return record;
     const chains = await connections.chains(record.id);
     return chains.length === 0 ? record : { ...record, chains };
   };
@@ -209,7 +209,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
         await connections.discard(id);
         throw justChanged("The connection of this name");
       }
-      if (definition.extraTokens.length > 0) await accounts.ensureChains(row, definition.extraTokens);
+      if (definition.furtherTokens.length > 0) await accounts.ensureChains(row, definition.furtherTokens);
       if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
       return await get(principal, plan.name);
     },

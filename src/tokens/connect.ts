@@ -211,7 +211,7 @@ export function createGranting(parts: GrantingParts): Granting {
   /** What a new grant has ended beside it is not served from memory. */
   const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
     if (record.kind !== "grant" || row.parentId !== null) return;
-    for (const { name } of definition.extraTokens) cache.expire(chainName(row.name, name));
+    for (const { name } of definition.furtherTokens) cache.expire(chainName(row.name, name));
   };
 
   return {

@@ -52,7 +52,7 @@ export function createImport(parts: ImportParts) {
     const { id: connection, generation, lastAttemptId } = stored;
     leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
     const learnt = cache.learn(stored).row;
-    for (const { name } of definition.extraTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
+    for (const { name } of definition.furtherTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
     const known = await withDeadline(followUp(parts, learnt), consentTimes.lookupMs, clock);
     return known === null ? learnt : cache.learn(known).row;
   };

@@ -271,7 +271,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 async function missingChain({ cache, catalog }: TokenServiceParts, name: string, chain: string): Promise<BrokerError> {
   const found = await cache.read(name);
   if (found === null) return connectionNotFound(name);
-  const known = catalog.get(found.row.provider)?.extraTokens.map((extra) => extra.name) ?? [];
+  const known = catalog.get(found.row.provider)?.furtherTokens.map((extra) => extra.name) ?? [];
   if (known.includes(chain)) {
     const detail = `The provider has given no token "${chain}" yet; connect the account with the scopes that it takes.`;
     return new BrokerError("authorization_pending", detail, { connection: name });

@@ -374,7 +374,7 @@ async function keep(
     sealedFor: key.generation + 1,
     destination: grantedFor(row, hosts),
     grant: seal(grant),
-    ...(grant.extras && { further: furtherRecords(parts, sendable, grant) }),
+    ...(grant.furtherTokens && { further: furtherRecords(parts, sendable, grant) }),
   };
   const other = otherGrant(grant);
   if (other !== null) record.other = otherRecord(record, seal(other));

@@ -9,7 +9,7 @@ import {
 } from "../errors.ts";
 import {
   type ConnectionGrant,
-  forChain,
+  forFurtherToken,
   type ProviderDefinition,
   type ProviderRequest,
 } from "../providers/format/definition.ts";
@@ -161,8 +161,8 @@ export function createSender(parts: SenderParts): Sender {
     const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
     const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
     const whole = await complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
-    if (row.chain && !whole.extraTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
-    const definition = row.chain ? forChain(whole, row.chain) : whole;
+    if (row.chain && !whole.furtherTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
+    const definition = row.chain ? forFurtherToken(whole, row.chain) : whole;
     return { ...prepared, definition, clientSecrets };
   };
 
@@ -173,10 +173,10 @@ export function createSender(parts: SenderParts): Sender {
   };
 
   const prepareFurther = async ({ row, definition }: Sendable): Promise<Sendable[]> => {
-    const { extraTokens } = definition;
-    if (extraTokens.length === 0) return [];
-    await accounts.ensureChains(row, extraTokens);
-    const known = new Set(extraTokens.map(({ name }) => name));
+    const { furtherTokens } = definition;
+    if (furtherTokens.length === 0) return [];
+    await accounts.ensureChains(row, furtherTokens);
+    const known = new Set(furtherTokens.map(({ name }) => name));
     // Its name makes it a further token of this connection, not what somebody has written beside it.
     const isIts = ({ name, chain }: TokenRow) =>
       chain !== null && known.has(chain) && name === chainName(row.name, chain);

@@ -231,7 +231,7 @@ export function furtherGranted(
   { grant, captured, redirectUri }: Asked,
 ): Granted[] {
   return chains.flatMap((chain) => {
-    const extra = grant.extras?.[chain.row.chain ?? ""];
+    const extra = grant.furtherTokens?.[chain.row.chain ?? ""];
     return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured, redirectUri })];
   });
 }

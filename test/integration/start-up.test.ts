@@ -135,9 +135,9 @@ describe("a wrong environment ends the start", () => {
 describe("a wrong provider file ends the start with its line", () => {
   it.for<[string, string]>([
     ["a provider file that is no YAML", "id: acme\nname: [A\n"],
-    ["a knob that is not known", "id: acme\nname: A\nextends: oauth2\nbanana: 1\n"],
+    ["a setting that is not known", "id: acme\nname: A\nextends: oauth2\nbanana: 1\n"],
     [
-      "a knob's value that is not allowed",
+      "a setting's value that is not allowed",
       "id: acme\nextends: oauth2\ntoken:\n  url: https://a.example\n  encoding: xml\n",
     ],
     ["the id of another provider", "id: bol\nname: A\n"],

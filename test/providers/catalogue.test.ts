@@ -77,10 +77,10 @@ describe.each(ids)("%s", (id) => {
 
   test("every value that it sets has a fact behind it, and every fact's sources are listed", () => {
     const { facts = {} } = ownFile(id);
-    const bare = claimsOf(ownFile(id)).filter((knob) => !Object.keys(facts).some((fact) => covers(fact, knob)));
+    const bare = claimsOf(ownFile(id)).filter((setting) => !Object.keys(facts).some((fact) => covers(fact, setting)));
     expect(bare).toEqual([]);
     const { file } = onlyWith(id);
-    const named = Object.keys(file.facts ?? {}).flatMap((knob) => backingOf(file, knob).sources);
+    const named = Object.keys(file.facts ?? {}).flatMap((setting) => backingOf(file, setting).sources);
     expect(named.filter((source) => file.sources?.[source] === undefined)).toEqual([]);
   });
 
@@ -88,14 +88,14 @@ describe.each(ids)("%s", (id) => {
     const { file } = onlyWith(id);
     const lacking = [
       ...(file.guide?.register ? [] : ["guide.register"]),
-      ...["refresh.rotation", "refresh.reuse"].filter((knob) => backingOf(file, knob).fact === null),
+      ...["refresh.rotation", "refresh.reuse"].filter((setting) => backingOf(file, setting).fact === null),
     ];
     expect(lacking).toEqual([]);
   });
 
   test("what is guessed about refreshing has the strict value", () => {
     const { file, refresh } = onlyWith(id);
-    const isGuess = (knob: string) => backingOf(file, knob).grade === "guessed";
+    const isGuess = (setting: string) => backingOf(file, setting).grade === "guessed";
     if (isGuess("refresh.reuse")) expect(refresh.reuse).toBe("kills_family");
     if (isGuess("refresh.old_access_token_dies")) expect(refresh.oldAccessTokenDies).toBe(true);
   });

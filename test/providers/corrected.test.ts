@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { onlyWith } from "./support/catalog.ts";
 
 /** Values that stood wrong once, each against what its provider says: the definition names the source. */
-const corrected: [id: string, knob: string, value: unknown][] = [
+const corrected: [id: string, setting: string, value: unknown][] = [
   ["bitbucket", "refresh.rotation", "always"],
   ["bitbucket", "refresh.idle_life_s", 7776000],
   ["box-com", "refresh.reuse", "until_successor_used"],
@@ -20,12 +20,12 @@ const corrected: [id: string, knob: string, value: unknown][] = [
   ["twitch", "refresh.old_access_token_dies", false],
 ];
 
-test.each(corrected)("%s: %s is %j", (id, knob, value) => {
-  expect(valueAt(onlyWith(id).file, knob)).toEqual(value);
+test.each(corrected)("%s: %s is %j", (id, setting, value) => {
+  expect(valueAt(onlyWith(id).file, setting)).toEqual(value);
 });
 
-function valueAt(file: unknown, knob: string): unknown {
-  return knob.split(".").reduce<unknown>((at, key) => (at as Record<string, unknown>)[key], file);
+function valueAt(file: unknown, setting: string): unknown {
+  return setting.split(".").reduce<unknown>((at, key) => (at as Record<string, unknown>)[key], file);
 }
 
 /** Hosts that a definition lacked once: an input that decides a host must know them. */

@@ -3,14 +3,14 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { checkProviderFile } from "../../src/providers/load/catalog.ts";
 import { folderOf } from "../unit/providers/definitions.ts";
-import { type Knob, knobsOfSchema, type PathStep } from "./support/schema-knobs.ts";
+import { type Setting, settingsOfSchema, type PathStep } from "./support/schema-settings.ts";
 
-const knobs = knobsOfSchema();
+const settings = settingsOfSchema();
 const folder = folderOf({});
 const file = join(folder, "own.yaml");
 
-/** The problems of a file in which `key` stands in the place of a knob; and where it stands. */
-function problemsWith({ steps }: Knob, key: string, value: string): { at: string; problems: string[] } {
+/** The problems of a file in which `key` stands in the place of a setting; and where it stands. */
+function problemsWith({ steps }: Setting, key: string, value: string): { at: string; problems: string[] } {
   const lines = ["id: own", ...linesTo(steps.slice(0, -1), `${key}: ${value}`)];
   writeFileSync(file, lines.join("\n"));
   const last = lines.at(-1) ?? "";
@@ -37,22 +37,22 @@ const swapped = (name: string) => {
   return name.slice(0, at - 1) + name.charAt(at) + name.charAt(at - 1) + name.slice(at + 1);
 };
 
-/** The knobs for which no problem says what it should, where it should. */
-function unexplained(wrong: (knob: Knob) => string, advice: (knob: Knob) => string): string[] {
-  return knobs.flatMap((knob) => {
-    const key = wrong(knob);
-    if (knob.siblings.includes(key)) return [];
-    const { at, problems } = problemsWith(knob, key, "x");
+/** The settings for which no problem says what it should, where it should. */
+function unexplained(wrong: (setting: Setting) => string, advice: (setting: Setting) => string): string[] {
+  return settings.flatMap((setting) => {
+    const key = wrong(setting);
+    if (setting.siblings.includes(key)) return [];
+    const { at, problems } = problemsWith(setting, key, "x");
     const told = problems.filter(
-      (problem) => problem.startsWith(`${at}: `) && problem.includes(`unknown knob \`${key}\``),
+      (problem) => problem.startsWith(`${at}: `) && problem.includes(`unknown setting \`${key}\``),
     );
-    return told.some((problem) => problem.includes(advice(knob)))
+    return told.some((problem) => problem.includes(advice(setting)))
       ? []
-      : [`${knob.path} as ${key}: ${problems.join("; ")}`];
+      : [`${setting.path} as ${key}: ${problems.join("; ")}`];
   });
 }
 
-describe("a knob that is misspelt", () => {
+describe("a setting that is misspelt", () => {
   test("by a letter that is lacking is refused at its line and column, and the right one is named", () => {
     expect(
       unexplained(
@@ -82,21 +82,21 @@ describe("a knob that is misspelt", () => {
 });
 
 describe("a value that is none of those allowed", () => {
-  const closed = knobs.flatMap((knob) => {
-    const allowed = allowedBy(knob);
-    return allowed.length > 0 ? [{ path: knob.path, knob, allowed }] : [];
+  const closed = settings.flatMap((setting) => {
+    const allowed = allowedBy(setting);
+    return allowed.length > 0 ? [{ path: setting.path, setting, allowed }] : [];
   });
 
-  test("there are many such knobs", () => {
+  test("there are many such settings", () => {
     expect(closed.length).toBeGreaterThan(80);
   });
 
-  test("is refused at its knob, with all that are allowed", () => {
-    const wrong = closed.filter(({ knob, allowed }) => {
+  test("is refused at its setting, with all that are allowed", () => {
+    const wrong = closed.filter(({ setting, allowed }) => {
       const { at, problems } = problemsWith(
-        knob,
-        knob.name,
-        knob.schema["type"] === "array" ? "[nonsense]" : "nonsense",
+        setting,
+        setting.name,
+        setting.schema["type"] === "array" ? "[nonsense]" : "nonsense",
       );
       const [line] = at.slice(file.length + 1).split(":");
       const told = problems.filter((problem) => problem.startsWith(`${file}:${line}:`)).join("\n");
@@ -106,8 +106,8 @@ describe("a value that is none of those allowed", () => {
   });
 });
 
-/** The values of a knob that takes one of a few: an enum, a list of such, or a pattern of names alone. */
-function allowedBy({ schema }: Knob): string[] {
+/** The values of a setting that takes one of a few: an enum, a list of such, or a pattern of names alone. */
+function allowedBy({ schema }: Setting): string[] {
   const { enum: values, items, pattern } = schema;
   if (Array.isArray(values)) return values.filter((value) => typeof value === "string");
   if (typeof items === "object" && items !== null && "enum" in items && Array.isArray(items.enum)) return items.enum;

@@ -141,7 +141,7 @@ const providerFiles: Cases = {
   "a bracket that is not closed": provider("id: acme\nname: [A\n"),
   "an empty file": provider(""),
   "no id": provider("name: Acme\nextends: oauth2\n"),
-  "a knob that is misspelt": provider("id: acme\nextends: oauth2\ngrant: [authorization_code]\n"),
+  "a setting that is misspelt": provider("id: acme\nextends: oauth2\ngrant: [authorization_code]\n"),
   "a value that is not allowed": provider(
     "id: acme\nextends: oauth2\ntoken:\n  url: https://a.example\n  encoding: xml\n",
   ),

@@ -90,7 +90,7 @@ export async function prepareTrial(
     secretInputs: inputs.secret,
     credentials,
     tokens: { captured: {}, ...(refreshToken !== undefined && { refreshToken }) },
-    extras: {},
+    furtherTokens: {},
     account: {},
   };
 }

@@ -26,7 +26,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
   const successor = describeSuccessor(grant.refreshToken, given.spent);
   const captured = Object.keys(grant.captured).length > 0 ? [`= captured: ${pairs(grant.captured)}`] : [];
   const lacking = Object.keys(definition.response.capture).filter((name) => grant.captured[name] === undefined);
-  const extras = Object.entries(grant.extras ?? {}).map(
+  const furtherTokens = Object.entries(grant.furtherTokens ?? {}).map(
     ([name, extra]) => [name, { ...countTokens(extra), scopes: extra.scopes ?? null }] as const,
   );
   const isFallback = given.response !== null && usesFallback(definition, given.response);
@@ -40,7 +40,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
       missing_scopes: missing,
       captured: grant.captured,
       not_captured: lacking,
-      extra_tokens: Object.fromEntries(extras),
+      extra_tokens: Object.fromEntries(furtherTokens),
     },
     lines: [
       `= ${describeTokens(grant)}`,
@@ -52,7 +52,9 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
       ...(missing.length > 0 ? [`= asked for and not granted: ${missing.join(" ")}`] : []),
       ...captured,
       ...(lacking.length > 0 ? [`= not there, or not as its pattern says: ${lacking.join(", ")}`] : []),
-      ...Object.entries(grant.extras ?? {}).map(([name, extra]) => `= extra token ${name}: ${describeTokens(extra)}`),
+      ...Object.entries(grant.furtherTokens ?? {}).map(
+        ([name, extra]) => `= extra token ${name}: ${describeTokens(extra)}`,
+      ),
     ],
   };
 }

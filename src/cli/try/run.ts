@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
-import { forChain, type Lookup, lookupsOf, type ProviderDefinition } from "../../providers/format/definition.ts";
+import { forFurtherToken, type Lookup, lookupsOf, type ProviderDefinition } from "../../providers/format/definition.ts";
 import { fill } from "../../providers/format/template.ts";
 import { createDiscovery } from "../../providers/oauth/discovery.ts";
 import type { TokenAnswer } from "../../providers/oauth/grant.ts";
@@ -194,9 +194,9 @@ async function introspect(trial: Trial): Promise<void> {
 
 /** Further tokens that come by token exchange (RFC 8693). */
 async function exchangeExtraTokens(trial: Trial): Promise<void> {
-  for (const { name, exchange } of trial.definition.extraTokens) {
+  for (const { name, exchange } of trial.definition.furtherTokens) {
     if (exchange === null) continue;
-    const definition = forChain(trial.definition, name);
+    const definition = forFurtherToken(trial.definition, name);
     const { accessToken } = trial.tokens;
     const call = {
       heading: `extra token ${name}`,
@@ -205,7 +205,7 @@ async function exchangeExtraTokens(trial: Trial): Promise<void> {
       definition,
     } as const;
     const answer = await requestToken(trial, call);
-    if (answer.kind === "granted") trial.extras[name] = answer.grant;
+    if (answer.kind === "granted") trial.furtherTokens[name] = answer.grant;
     else trial.report.problem(`the extra token ${name} was refused`);
   }
 }
@@ -262,7 +262,7 @@ async function refreshOnce(trial: Trial): Promise<void> {
     return report.note(`the refresh is left out: no refresh token came, and ${grant} gives none without a person`);
   }
   if (answer.kind === "failed") return report.problem("the refresh was refused");
-  for (const name of Object.keys(trial.extras)) await refreshExtra(trial, name);
+  for (const name of Object.keys(trial.furtherTokens)) await refreshFurther(trial, name);
 }
 
 /** Refreshes by `tokens.refreshToken`. A granted set replaces `tokens`. */
@@ -317,13 +317,13 @@ async function fetchAgain(trial: Trial): Promise<TokenAnswer | null> {
   return answer;
 }
 
-async function refreshExtra(trial: Trial, name: string): Promise<void> {
-  const refreshToken = trial.extras[name]?.refreshToken;
+async function refreshFurther(trial: Trial, name: string): Promise<void> {
+  const refreshToken = trial.furtherTokens[name]?.refreshToken;
   if (refreshToken === undefined) return;
-  const definition = forChain(trial.definition, name);
+  const definition = forFurtherToken(trial.definition, name);
   const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
   const call = { heading: `refresh of the extra token ${name}`, grant: "refresh_token", values, definition } as const;
   const answer = await requestToken(trial, call);
   if (answer.kind === "failed") return trial.report.problem(`the refresh of the extra token ${name} was refused`);
-  trial.extras[name] = { ...trial.extras[name], ...answer.grant };
+  trial.furtherTokens[name] = { ...trial.furtherTokens[name], ...answer.grant };
 }

@@ -30,7 +30,7 @@ export type Trial = {
   tokens: { accessToken?: string; refreshToken?: string; captured: Record<string, string> };
   /** The refresh token before the newest one. */
   usedRefreshToken?: string;
-  extras: Record<string, Grant>;
+  furtherTokens: Record<string, Grant>;
   /** Captured by lookups. */
   account: Record<string, string>;
 };
@@ -77,7 +77,7 @@ export async function requestToken(
 
 /** Replaces the tokens by those of a grant. */
 export function keepGrant(trial: Trial, grant: Grant): void {
-  const { accessToken, refreshToken = trial.tokens.refreshToken, captured, extras } = grant;
+  const { accessToken, refreshToken = trial.tokens.refreshToken, captured, furtherTokens } = grant;
   const before = trial.tokens.refreshToken;
   if (before !== undefined && before !== refreshToken) trial.usedRefreshToken = before;
   trial.tokens = {
@@ -85,7 +85,7 @@ export function keepGrant(trial: Trial, grant: Grant): void {
     ...(accessToken !== undefined && { accessToken }),
     ...(refreshToken !== undefined && { refreshToken }),
   };
-  trial.extras = { ...trial.extras, ...extras };
+  trial.furtherTokens = { ...trial.furtherTokens, ...furtherTokens };
 }
 
 async function authenticated(trial: Trial, request: ProviderRequest, values: TemplateValues): Promise<TemplateValues> {

@@ -75,9 +75,9 @@ export function createWitness(parts: { egress: Egress; masker: Masker; report: R
 }
 
 /** Every token of a grant, further tokens included. */
-function tokensOf({ accessToken, refreshToken, extras = {} }: Grant): string[] {
+function tokensOf({ accessToken, refreshToken, furtherTokens = {} }: Grant): string[] {
   const own = [accessToken, refreshToken].filter((token) => token !== undefined);
-  return [...own, ...Object.values(extras).flatMap(tokensOf)];
+  return [...own, ...Object.values(furtherTokens).flatMap(tokensOf)];
 }
 
 function maskRequestBody(masker: Masker, { body, headers }: HttpRequest): string | null {

@@ -121,8 +121,8 @@ export type TokenPointers = Readonly<{
   refreshExpires: Lifetime;
 }>;
 
-/** A further token of the same consent, with a chain of its own. */
-export type ExtraToken = Readonly<{
+/** A further token of the same consent, in a row of its own. */
+export type FurtherToken = Readonly<{
   name: string;
   /** In the answer that holds the connection's own token; in that of `exchange`, where there is one. */
   granted: TokenPointers;
@@ -247,7 +247,7 @@ export type ProviderDefinition = Readonly<{
   introspection: IntrospectionDefinition | null;
   /** The device authorization endpoint (RFC 8628, section 3.1); null where the grant is not offered. */
   device: ProviderRequest | null;
-  extraTokens: readonly ExtraToken[];
+  furtherTokens: readonly FurtherToken[];
   limits: Limits;
   parallelSets: ParallelSets | null;
   /** Of grants that have none of their own: `lookupsOf` says what holds for a grant. */
@@ -274,16 +274,16 @@ export function fixedClientId(definition: ProviderDefinition, grant: ConnectionG
 }
 
 /**
- * The definition as the chain of an extra token sees it: its answers are read, and its token is asked for, in its own way.
- * @throws Error when there is no such chain
+ * The definition as a further token sees it: its answers are read, and its token is asked for, in its own way.
+ * @throws Error when there is no such token
  */
-export function forChain(definition: ProviderDefinition, name: string): ProviderDefinition {
-  const extra = definition.extraTokens.find((candidate) => candidate.name === name);
-  if (extra === undefined) throw new Error(`provider ${definition.id} has no extra token ${name}`);
-  const { exchange, refreshed } = extra;
+export function forFurtherToken(definition: ProviderDefinition, name: string): ProviderDefinition {
+  const further = definition.furtherTokens.find((candidate) => candidate.name === name);
+  if (further === undefined) throw new Error(`provider ${definition.id} has no further token ${name}`);
+  const { exchange, refreshed } = further;
   const exchanges = exchange === null ? {} : { token_exchange: exchange };
   const response = { ...definition.response, ...refreshed };
-  return { ...definition, exchanges, response, extraTokens: [], lookups: [], lookupsByGrant: {} };
+  return { ...definition, exchanges, response, furtherTokens: [], lookups: [], lookupsByGrant: {} };
 }
 
 /** What is looked up after connecting by this grant: its own lookups where it has some listed, else those of the definition. */

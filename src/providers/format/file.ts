@@ -4,7 +4,7 @@ import {
   choice,
   count,
   device,
-  exchangeKnobs,
+  exchangeSettings,
   flag,
   introspection,
   lookup,
@@ -13,7 +13,7 @@ import {
   nullable,
   pointer,
   pushed,
-  requestKnobs,
+  requestSettings,
   response,
   revocation,
   seconds,
@@ -80,7 +80,7 @@ const authorization = map("The request that sends a person to the provider (RFC 
   issuer: text("What `iss` in a callback must be (RFC 9207)."),
   iss: choice(
     ["required", "if_present"],
-    "Whether a callback must carry it; without this knob, if the metadata announce it.",
+    "Whether a callback must carry it; without this setting, if the metadata announce it.",
   ),
   params: templates("Further parameters; under the name of a standard one, its new name, or null to leave it out."),
   params_with_scope: Type.Optional(
@@ -125,12 +125,12 @@ const authorization = map("The request that sends a person to the provider (RFC 
 
 const lookups = (description: string) => Type.Optional(Type.Array(lookup, { maxItems: 5, description }));
 
-const refreshExchange = Type.Object({ ...exchangeKnobs }, { ...strict });
+const refreshExchange = Type.Object({ ...exchangeSettings }, { ...strict });
 const grantExchange = Type.Object(
   {
-    ...exchangeKnobs,
+    ...exchangeSettings,
     client_id: text("A client id that is the same for everybody: connections of this grant need no client."),
-    refresh: map("How sets that this grant gave are refreshed.", exchangeKnobs),
+    refresh: map("How sets that this grant gave are refreshed.", exchangeSettings),
     scope: map("Which scopes this grant asks for, where they are not those of `authorization.scope`.", {
       default: listOfText("Asked for where client and connection name none."),
       required: listOfText("Always asked for."),
@@ -143,7 +143,7 @@ const grantExchange = Type.Object(
 );
 
 const token = map("The token endpoint (RFC 6749, section 3.2).", {
-  ...requestKnobs,
+  ...requestSettings,
   grants: map("What differs by grant.", {
     authorization_code: Type.Optional(grantExchange),
     client_credentials: Type.Optional(grantExchange),
@@ -260,7 +260,7 @@ const guide = map("What a person must know who sets this up, in plain words.", {
 
 const idPattern = "^[a-z0-9][a-z0-9-]{0,62}$";
 
-/** A provider definition file, as written: every knob that exists. docs/provider-format.md says what each is for. */
+/** A provider definition file, as written: every setting that exists. docs/provider-format.md says what each is for. */
 export const providerFileSchema = Type.Object(
   {
     id: Type.String({ pattern: idPattern, description: "Lower-case letters, digits and -." }),
@@ -304,7 +304,8 @@ export const providerFileSchema = Type.Object(
     ),
     facts: Type.Optional(
       Type.Record(Type.String(), fact, {
-        description: "Knob → the names of its sources, or { guessed: why }. A knob also stands for those below it.",
+        description:
+          "Setting → the names of its sources, or { guessed: why }. A setting also stands for those below it.",
       }),
     ),
     guide,
@@ -346,16 +347,18 @@ export const providerFileSchema = Type.Object(
 
 export type ProviderFile = Static<typeof providerFileSchema>;
 
-type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
+type LookupSettings = NonNullable<ProviderFile["after_connect"]>[number];
 
 /** Every lookup of a file, that at the top and those of single grants, and where it stands. */
 export function placedLookups({ after_connect: usual = [], ...file }: ProviderFile) {
-  const special = Object.entries(file.token?.grants ?? {}).flatMap(([grant, knobs]) =>
-    "after_connect" in knobs ? placed(["token", "grants", grant, "after_connect"], knobs.after_connect ?? []) : [],
+  const special = Object.entries(file.token?.grants ?? {}).flatMap(([grant, settings]) =>
+    "after_connect" in settings
+      ? placed(["token", "grants", grant, "after_connect"], settings.after_connect ?? [])
+      : [],
   );
   return [...placed(["after_connect"], usual), ...special];
 }
 
-function placed(path: readonly string[], list: readonly LookupKnobs[]) {
-  return list.map((knobs, index) => ({ path: [...path, String(index)], lookup: knobs }));
+function placed(path: readonly string[], list: readonly LookupSettings[]) {
+  return list.map((settings, index) => ({ path: [...path, String(index)], lookup: settings }));
 }

@@ -1,12 +1,12 @@
 import type { ProviderDefinition } from "./definition.ts";
 import { placedLookups, type ProviderFile } from "./file.ts";
 import { pinnedDomain } from "./hosts.ts";
-import type { CaptureKnobs } from "./settings.ts";
+import type { CaptureSettings } from "./settings.ts";
 import { splitUrl, templateNames } from "./template.ts";
 
 type Path = readonly string[];
 type Templates = Readonly<Record<string, string | null>> | undefined;
-type Knobs = {
+type Settings = {
   url?: string;
   headers?: Record<string, string | null>;
   fields?: Record<string, string | null>;
@@ -62,23 +62,23 @@ function authorizationPlaces({ authorization = {}, issuer, discovery }: Provider
       mapPlaces([...path, "params_with_scope", scope], params, []),
     ),
     ...defaultPlaces([...path, "callback", "capture"], authorization.callback?.capture),
-    ...knobPlaces([...path, "pushed"], authorization.pushed, { all: ["client.id", "inputs"], fields: [] }),
+    ...settingPlaces([...path, "pushed"], authorization.pushed, { all: ["client.id", "inputs"], fields: [] }),
   ];
 }
 
 function tokenPlaces({ token = {}, response = {} }: ProviderFile): Place[] {
-  const places = knobPlaces(["token"], token, { all: common, fields: [] });
+  const places = settingPlaces(["token"], token, { all: common, fields: [] });
   places.push(...defaultPlaces(["response", "capture"], response.capture));
-  for (const [grant, knobs] of Object.entries(token.grants ?? {})) {
+  for (const [grant, settings] of Object.entries(token.grants ?? {})) {
     const path = ["token", "grants", grant];
-    places.push(...knobPlaces(path, knobs, { all: common, fields: fieldRoots[grant] ?? [] }));
-    if (!("refresh" in knobs)) continue;
+    places.push(...settingPlaces(path, settings, { all: common, fields: fieldRoots[grant] ?? [] }));
+    if (!("refresh" in settings)) continue;
     const fields = fieldRoots["refresh_token"] ?? [];
-    places.push(...knobPlaces([...path, "refresh"], knobs.refresh, { all: common, fields }));
+    places.push(...settingPlaces([...path, "refresh"], settings.refresh, { all: common, fields }));
   }
-  for (const [index, extra] of (response.extra_tokens ?? []).entries()) {
+  for (const [index, further] of (response.extra_tokens ?? []).entries()) {
     const path = ["response", "extra_tokens", String(index), "exchange"];
-    places.push(...knobPlaces(path, extra.exchange, { all: common, fields: [...anyField, "access_token"] }));
+    places.push(...settingPlaces(path, further.exchange, { all: common, fields: [...anyField, "access_token"] }));
   }
   return places;
 }
@@ -86,9 +86,9 @@ function tokenPlaces({ token = {}, response = {} }: ProviderFile): Place[] {
 function sidePlaces({ device, revocation, introspection }: ProviderFile): Place[] {
   const ofToken = { all: [...common, "access_token"], fields: [...withSecret, ...namedToken] };
   return [
-    ...knobPlaces(["device"], device, { all: ["client.id", "inputs"], fields: ["client.id", "inputs", "scope"] }),
-    ...knobPlaces(["revocation"], revocation, ofToken),
-    ...knobPlaces(["introspection"], introspection, ofToken),
+    ...settingPlaces(["device"], device, { all: ["client.id", "inputs"], fields: ["client.id", "inputs", "scope"] }),
+    ...settingPlaces(["revocation"], revocation, ofToken),
+    ...settingPlaces(["introspection"], introspection, ofToken),
   ];
 }
 
@@ -107,7 +107,7 @@ function lookupPlaces(file: ProviderFile): Place[] {
   const roots = [...common, "access_token"];
   return placedLookups(file).flatMap(({ path, lookup }) =>
     [
-      knobPlaces([...path, "request"], lookup.request, { all: common, fields: roots }),
+      settingPlaces([...path, "request"], lookup.request, { all: common, fields: roots }),
       shown(textPlace([...path, "value"], lookup.value, common)),
       textPlace([...path, "select", "equals"], lookup.select?.equals, common),
     ].flat(),
@@ -115,25 +115,25 @@ function lookupPlaces(file: ProviderFile): Place[] {
 }
 
 /** URL, headers and fields of one request. A secret may stand in headers and fields, never in the address. */
-function knobPlaces(
+function settingPlaces(
   path: Path,
-  knobs: Knobs | null | undefined,
+  settings: Settings | null | undefined,
   roots: { all: readonly string[]; fields: readonly string[] },
 ): Place[] {
-  if (!knobs) return [];
+  if (!settings) return [];
   const urlRoots = roots.all.filter((root) => root !== "access_token");
-  const auth = typeof knobs.client_auth === "object" ? Object.values(knobs.client_auth).at(-1) : undefined;
+  const auth = typeof settings.client_auth === "object" ? Object.values(settings.client_auth).at(-1) : undefined;
   return [
-    ...urlPlace([...path, "url"], knobs.url, urlRoots),
-    ...textPlace([...path, "assertion", "audience"], knobs.assertion?.audience, urlRoots),
-    ...mapPlaces([...path, "headers"], knobs.headers, [...roots.all, "client.secret"]),
+    ...urlPlace([...path, "url"], settings.url, urlRoots),
+    ...textPlace([...path, "assertion", "audience"], settings.assertion?.audience, urlRoots),
+    ...mapPlaces([...path, "headers"], settings.headers, [...roots.all, "client.secret"]),
     ...textPlace([...path, "client_auth"], auth, [...roots.all, "client.secret"]),
-    ...mapPlaces([...path, "fields"], knobs.fields, roots.fields),
+    ...mapPlaces([...path, "fields"], settings.fields, roots.fields),
   ];
 }
 
 /** What stands in for a value that was not captured: it is made of inputs alone, since those are there before everything else. */
-function defaultPlaces(path: Path, captures: CaptureKnobs | undefined): Place[] {
+function defaultPlaces(path: Path, captures: CaptureSettings | undefined): Place[] {
   return Object.entries(captures ?? {}).flatMap(([name, capture]) =>
     textPlace([...path, name, "default"], typeof capture === "string" ? undefined : capture.default, ["inputs"]),
   );

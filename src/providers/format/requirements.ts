@@ -175,13 +175,13 @@ function lookupTemplates({ request, value, select }: Lookup): string[] {
 }
 
 /** Beside the grant's own exchanges. */
-function sideRequests({ authorization, device, revocation, introspection, extraTokens }: ProviderDefinition) {
+function sideRequests({ authorization, device, revocation, introspection, furtherTokens }: ProviderDefinition) {
   return [
     authorization?.pushed,
     device,
     revocation,
     introspection,
-    ...extraTokens.map((extra) => extra.exchange),
+    ...furtherTokens.map((further) => further.exchange),
   ].filter((request) => request !== null && request !== undefined);
 }
 

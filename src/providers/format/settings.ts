@@ -1,7 +1,7 @@
 import { type TObject, type TSchema, Type } from "typebox";
 import { providerTimes } from "../../time.ts";
 
-/** What the knobs of a provider file are made of. Each takes the sentence that editors and the documentation show. */
+/** What the settings of a provider file are made of. Each takes the sentence that editors and the documentation show. */
 export const strict = { additionalProperties: false } as const;
 
 const pointerPattern = "^(/[^/]*)+$";
@@ -40,14 +40,14 @@ export const templates = (description: string) =>
   Type.Optional(Type.Record(Type.String(), nullable<string>("string"), { description }));
 
 /** What a file says of captures. A text is the place alone. */
-export type CaptureKnobs = Readonly<
+export type CaptureSettings = Readonly<
   Record<string, string | { pointer?: string; param?: string; pattern?: string; enum?: string[]; default?: string }>
 >;
 
 /** Name → where the value is, or a map of that and what the value must be: a pattern, or one of a list. */
 export const captures = (where: "pointer" | "param", description: string, more: { hasDefault: boolean }) => {
   const place = where === "pointer" ? { type: "string", pattern: pointerPattern } : { type: "string", minLength: 1 };
-  const entry = Type.Unsafe<CaptureKnobs[string]>({
+  const entry = Type.Unsafe<CaptureSettings[string]>({
     type: ["string", "object"],
     ...(where === "pointer" ? { pattern: pointerPattern } : { minLength: 1 }),
     properties: {
@@ -101,7 +101,7 @@ const assertion = map("The JWT of client_auth: private_key_jwt (RFC 7523, sectio
 });
 
 /** How one kind of request is written and who it says it is from. */
-export const requestKnobs = {
+export const requestSettings = {
   url: text("Where the request goes."),
   method: choice(["POST", "GET"], "GET goes with encoding: query."),
   encoding: choice(["form", "json", "query"], "How the fields are sent; secrets are refused in query."),
@@ -117,22 +117,22 @@ const grantType = textOrNull("The `grant_type` that is sent; the grant's own nam
 const fields = templates("Exactly the fields beside grant_type and the client's own; those of the RFC unless given.");
 
 /** The same, with what is sent. */
-export const exchangeKnobs = { ...requestKnobs, grant_type: grantType, fields };
+export const exchangeSettings = { ...requestSettings, grant_type: grantType, fields };
 
 const otherFields = templates("Exactly the fields that are sent; those of the RFC unless given.");
 
 /** A request beside the token endpoint: authenticated as at the top of `token` unless it says otherwise. */
-const sideRequestKnobs = { ...requestKnobs, fields: otherFields };
+const sideRequestSettings = { ...requestSettings, fields: otherFields };
 
 export const pushed = mapOrNull(
-  Type.Object(sideRequestKnobs, {
+  Type.Object(sideRequestSettings, {
     ...strict,
     description: "Pushed authorization requests (RFC 9126): the parameters go to `url` first.",
   }),
 );
 
 export const device = mapOrNull(
-  Type.Object(sideRequestKnobs, {
+  Type.Object(sideRequestSettings, {
     ...strict,
     description: "The device authorization endpoint (RFC 8628, section 3.1).",
   }),
@@ -140,7 +140,7 @@ export const device = mapOrNull(
 
 export const lifetimeSources = ["expires_in", "expires_at", "jwt_exp", "fixed", "never", "introspect"] as const;
 
-const lifetimeKnobs = {
+const lifetimeSettings = {
   from: choice(
     lifetimeSources,
     "expires_in: a life; expires_at: a moment; jwt_exp: the `exp` of a JWT; fixed: always `fallback`; never: no end unless the answer names one; introspect: asked for at `introspection`.",
@@ -149,7 +149,7 @@ const lifetimeKnobs = {
   unit: choice(["s", "ms", "iso"], "s: seconds; ms: milliseconds; iso: a date as text (expires_at only)."),
   fallback: seconds("Seconds that count where the answer says nothing readable."),
 };
-const lifetime = (description: string) => map(description, lifetimeKnobs);
+const lifetime = (description: string) => map(description, lifetimeSettings);
 
 const tokenPointers = {
   access_token: pointer("Where the access token is."),
@@ -165,16 +165,16 @@ const condition = map("A 2xx is an answer only if this holds (200-with-error); o
   equals: Type.String({ description: "As text: true, 0, ok." }),
 });
 
-const extraToken = Type.Object(
+const furtherToken = Type.Object(
   {
     name: Type.String({ pattern: namePattern, description: "Read as GET /tokens/:connection?token=name." }),
     ...tokenPointers,
     refreshed: map(
-      "Where the tokens are in the answer to this chain's own refresh; as in `response` unless given.",
+      "Where the tokens are in the answer to this token's own refresh; as in `response` unless given.",
       tokenPointers,
     ),
     exchange: mapOrNull(
-      Type.Object(exchangeKnobs, {
+      Type.Object(exchangeSettings, {
         ...strict,
         description:
           "The token is asked for with the connection's own access token (RFC 8693), instead of read from its answer.",
@@ -196,8 +196,8 @@ export const response = map("How an answer of the token endpoint is read (RFC 67
     hasDefault: true,
   }),
   extra_tokens: Type.Optional(
-    Type.Array(extraToken, {
-      description: "Further tokens of the same consent, each with a refresh chain of its own.",
+    Type.Array(furtherToken, {
+      description: "Further tokens of the same consent, each with a refresh token of its own.",
     }),
   ),
 });
@@ -205,7 +205,7 @@ export const response = map("How an answer of the token endpoint is read (RFC 67
 export const introspection = mapOrNull(
   Type.Object(
     {
-      ...sideRequestKnobs,
+      ...sideRequestSettings,
       token: choice(["access_token", "refresh_token"], "The token that is asked about."),
       active: pointer("Where the answer says that the token is good."),
       expires: lifetime("Where the answer says how long: /exp in seconds unless given."),
@@ -217,7 +217,7 @@ export const introspection = mapOrNull(
 export const revocation = mapOrNull(
   Type.Object(
     {
-      ...sideRequestKnobs,
+      ...sideRequestSettings,
       method: choice(["POST", "GET", "DELETE"], "DELETE may have a body."),
       token: choice(
         ["refresh_token", "access_token", "both"],
@@ -232,7 +232,7 @@ export const revocation = mapOrNull(
 const lookupRequest = map(
   "A call after connecting; with the access token as `api.authorization` says, unless client_auth is given.",
   {
-    ...sideRequestKnobs,
+    ...sideRequestSettings,
     headers: templates("Beside those of `api.headers`."),
   },
 );

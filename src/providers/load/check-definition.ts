@@ -14,7 +14,7 @@ import { checkAnswers, checkRequests } from "./check-requests.ts";
 import { checkTemplates } from "./check-templates.ts";
 import type { Problem } from "./yaml-source.ts";
 
-/** What the shape of a merged file cannot say: knobs that need or exclude each other, patterns, templates. */
+/** What the shape of a merged file cannot say: settings that need or exclude each other, patterns, templates. */
 export function checkDefinition(file: ProviderFile, definition: ProviderDefinition): Problem[] {
   return [
     ...checkTemplates(file),
@@ -66,9 +66,9 @@ function patternFault(pattern: string): string | null {
 function checkErrors({ errors = [] }: ProviderFile): Problem[] {
   return errors.flatMap((rule, index) => {
     const path = ["errors", String(index)];
-    const problems = (["regex", "body"] as const).flatMap((knob) => {
-      const fault = rule[knob] === undefined ? null : patternFault(rule[knob]);
-      return fault === null ? [] : [{ path: [...path, knob], text: fault }];
+    const problems = (["regex", "body"] as const).flatMap((setting) => {
+      const fault = rule[setting] === undefined ? null : patternFault(rule[setting]);
+      return fault === null ? [] : [{ path: [...path, setting], text: fault }];
     });
     const fault = ruleFault(rule);
     return fault === null ? problems : [...problems, { path, text: fault }];
@@ -159,9 +159,9 @@ function checkHeaders({ token, api }: ProviderFile): Problem[] {
     [["token", "headers"], token?.headers],
     [["api", "headers"], api?.headers],
   ];
-  for (const [grant, knobs] of Object.entries(token?.grants ?? {})) {
-    maps.push([["token", "grants", grant, "headers"], knobs.headers]);
-    if ("refresh" in knobs) maps.push([["token", "grants", grant, "refresh", "headers"], knobs.refresh?.headers]);
+  for (const [grant, settings] of Object.entries(token?.grants ?? {})) {
+    maps.push([["token", "grants", grant, "headers"], settings.headers]);
+    if ("refresh" in settings) maps.push([["token", "grants", grant, "refresh", "headers"], settings.refresh?.headers]);
   }
   return maps.flatMap(([path, headers]) =>
     Object.entries(headers ?? {}).flatMap(([name, value]) => headerProblems([...path, name], name, value)),
@@ -183,15 +183,15 @@ function headerProblems(path: string[], name: string, value: string | null): Pro
 type Schema = Readonly<Record<string, unknown>>;
 type ShapeError = ReturnType<typeof Value.Errors>[number];
 
-/** Whether a parsed file has the shape of a provider file: known knobs only, each of its type. */
+/** Whether a parsed file has the shape of a provider file: known settings only, each of its type. */
 export function checkShape(value: Record<string, unknown>): { file: ProviderFile } | { problems: Problem[] } {
   if (Value.Check(providerFileSchema, value)) return { file: value };
   const known = Object.keys(providerFileSchema.properties);
   const problems = Object.keys(value)
     .filter((key) => !known.includes(key))
-    .map((key) => unknownKnob([], key, known));
+    .map((key) => unknownSetting([], key, known));
   if (!Object.hasOwn(value, "id")) problems.push({ path: [], text: "`id` is missing" });
-  // One knob of the top at a time, since the validator stops after a handful of errors.
+  // One setting of the top at a time, since the validator stops after a handful of errors.
   for (const [key, schema] of Object.entries(providerFileSchema.properties)) {
     if (!Object.hasOwn(value, key)) continue;
     for (const error of Value.Errors(schema, value[key])) problems.push(...toProblems(error, key, schema));
@@ -257,8 +257,8 @@ const typeNames: Record<string, string> = {
   null: "empty",
 };
 
-/** Why a dotted path leads to no knob; null: it leads to one, or to an entry that a file may name itself. */
-function knobFault(path: string): string | null {
+/** Why a dotted path leads to no setting; null: it leads to one, or to an entry that a file may name itself. */
+function settingFault(path: string): string | null {
   const steps = path.split(".");
   let at: Schema = asSchema(providerFileSchema);
   // Names of scopes, headers and error rules may hold dots of their own: what is below a free map is not looked at.
@@ -270,7 +270,7 @@ function knobFault(path: string): string | null {
         .slice(0, depth)
         .map((above) => `${above}.`)
         .join("");
-      return `\`${path}\` is no knob; ${adviceOn(step, known, prefix)}`;
+      return `\`${path}\` is no setting; ${adviceOn(step, known, prefix)}`;
     }
     at = asSchema(asSchema(at["properties"])[step]);
   }
@@ -299,11 +299,11 @@ function unknownEntry(entry: { path: readonly string[]; name: string; schema: Sc
   if (pattern !== undefined) {
     return { path: [...path, name], text: `\`${name}\` is not a name; one must match ${pattern}` };
   }
-  return unknownKnob(path, name, Object.keys(asSchema(schema["properties"])));
+  return unknownSetting(path, name, Object.keys(asSchema(schema["properties"])));
 }
 
-function unknownKnob(path: readonly string[], name: string, known: readonly string[]): Problem {
-  return { path: [...path, name], text: `unknown knob \`${name}\`; ${adviceOn(name, known)}` };
+function unknownSetting(path: readonly string[], name: string, known: readonly string[]): Problem {
+  return { path: [...path, name], text: `unknown setting \`${name}\`; ${adviceOn(name, known)}` };
 }
 
 /** The name that may have been meant, or all that are known. `prefix` goes before the first. */
@@ -337,11 +337,11 @@ function originOf(source: string): string {
   return host === undefined ? source : host.split(".").slice(-2).join(".");
 }
 
-/** Facts name knobs that exist, and sources that are listed. */
+/** Facts name settings that exist, and sources that are listed. */
 function checkFacts({ facts = {}, sources = {} }: ProviderFile): Problem[] {
-  return Object.entries(facts).flatMap(([knob, fact]) => {
-    const path = ["facts", knob];
-    const fault = knobFault(knob);
+  return Object.entries(facts).flatMap(([setting, fact]) => {
+    const path = ["facts", setting];
+    const fault = settingFault(setting);
     if (fault !== null) return [{ path, text: fault }];
     if (typeof fact === "object" && !Array.isArray(fact) && !("from" in fact) && !("guessed" in fact)) {
       return [{ path, text: "needs `from`, or `guessed`" }];
@@ -357,13 +357,13 @@ function adviceOnSource(name: string, sources: Readonly<Record<string, string>>)
   return known.length > 0 ? adviceOn(name, known) : "there are none";
 }
 
-type Knobs = { client_auth?: string | { header?: string; basic?: string } };
-type Placed = [path: string[], knobs: Knobs | null | undefined];
+type Settings = { client_auth?: string | { header?: string; basic?: string } };
+type Placed = [path: string[], settings: Settings | null | undefined];
 
 /** Maps of `client_auth` that say no way to authenticate, or two. Merging with an extended file may have made them so. */
 export function checkClientAuth(file: ProviderFile): Problem[] {
-  return placesOf(file).flatMap(([path, knobs]) => {
-    const auth = knobs?.client_auth;
+  return placesOf(file).flatMap(([path, settings]) => {
+    const auth = settings?.client_auth;
     if (typeof auth !== "object" || (auth.header === undefined) !== (auth.basic === undefined)) return [];
     const text =
       auth.header === undefined
@@ -376,22 +376,25 @@ export function checkClientAuth(file: ProviderFile): Problem[] {
 function placesOf(file: ProviderFile): Placed[] {
   const { token, authorization, device, revocation, introspection, response } = file;
   const grants = Object.entries(token?.grants ?? {});
-  const extras = response?.extra_tokens ?? [];
+  const furtherTokens = response?.extra_tokens ?? [];
   return [
     [["token"], token],
-    ...grants.map(([grant, knobs]): Placed => [["token", "grants", grant], knobs]),
-    ...grants.map(([grant, knobs]): Placed => [["token", "grants", grant, "refresh"], refreshOf(knobs)]),
+    ...grants.map(([grant, settings]): Placed => [["token", "grants", grant], settings]),
+    ...grants.map(([grant, settings]): Placed => [["token", "grants", grant, "refresh"], refreshOf(settings)]),
     [["authorization", "pushed"], authorization?.pushed],
     [["device"], device],
     [["revocation"], revocation],
     [["introspection"], introspection],
     ...placedLookups(file).map(({ path, lookup: { request } }): Placed => [[...path, "request"], request]),
-    ...extras.map(({ exchange }, index): Placed => [["response", "extra_tokens", String(index), "exchange"], exchange]),
+    ...furtherTokens.map(({ exchange }, index): Placed => [
+      ["response", "extra_tokens", String(index), "exchange"],
+      exchange,
+    ]),
   ];
 }
 
-function refreshOf(knobs: Knobs & { refresh?: Knobs }): Knobs | undefined {
-  return knobs.refresh;
+function refreshOf(settings: Settings & { refresh?: Settings }): Settings | undefined {
+  return settings.refresh;
 }
 
 /** What the parser says of syntax that people often get wrong, and what that is in the words of this project. */
@@ -399,11 +402,11 @@ const sentences: readonly (readonly [said: RegExp, plain: string])[] = [
   [/^Tabs are not allowed as indentation$/, "this line is indented by a tab: use spaces"],
   [
     /^All mapping items must start at the same column$/,
-    "this line is indented otherwise than those that it belongs to: the knobs of one map start in the same column",
+    "this line is indented otherwise than those that it belongs to: the settings of one map start in the same column",
   ],
   [
     /^Sequence item without - indicator$/,
-    "this line is indented otherwise than the list item that it belongs to: its knobs start in the same column",
+    "this line is indented otherwise than the list item that it belongs to: its settings start in the same column",
   ],
   [
     /^Nested mappings are not allowed in compact mappings$/,
@@ -411,13 +414,13 @@ const sentences: readonly (readonly [said: RegExp, plain: string])[] = [
   ],
   [
     /^Implicit keys need to be on a single line$/,
-    "a colon and a space must follow a knob (`url: …`), and the lines of one map are indented alike",
+    "a colon and a space must follow a setting (`url: …`), and the lines of one map are indented alike",
   ],
-  [/^Implicit map keys need to be followed by map values$/, "a colon and a value are missing here (`knob: value`)"],
+  [/^Implicit map keys need to be followed by map values$/, "a colon and a value are missing here (`setting: value`)"],
   [/^Flow (map|sequence) in block collection must be/, "a { or [ is not closed, or a line in it is not indented"],
   [
     /^Unexpected \S+ at node end$/,
-    "this does not belong to what stands before it: put a text that starts with a brace or a quote in quotes, and do not indent the knobs of the top",
+    "this does not belong to what stands before it: put a text that starts with a brace or a quote in quotes, and do not indent the settings of the top",
   ],
   [/^Plain value cannot start with/, "a text that starts with this character needs quotes"],
   [/^Invalid escape sequence/, "a backslash in double quotes is an escape: put patterns in single quotes"],

@@ -9,7 +9,7 @@ import {
 } from "../format/definition.ts";
 import { placedLookups, type ProviderFile } from "../format/file.ts";
 import { requiredCaptures } from "../format/requirements.ts";
-import type { CaptureKnobs } from "../format/settings.ts";
+import type { CaptureSettings } from "../format/settings.ts";
 import { fitsCapture, templateNames } from "../format/template.ts";
 import { isSecretParameter, isSecretTemplate } from "./check-templates.ts";
 import type { Problem } from "./yaml-source.ts";
@@ -40,20 +40,20 @@ function exchanges(definition: ProviderDefinition): PlacedRequest[] {
     request,
   }));
   const later = Object.entries(definition.refreshes).map(([grant, request]) => {
-    const special = Object.entries(grants ?? {}).some(([name, knobs]) => name === grant && "refresh" in knobs);
+    const special = Object.entries(grants ?? {}).some(([name, settings]) => name === grant && "refresh" in settings);
     return { path: special ? ["token", "grants", grant, "refresh"] : ["token", "grants", "refresh_token"], request };
   });
   return [...first, ...later];
 }
 
 function sideRequests(definition: ProviderDefinition): PlacedRequest[] {
-  const { authorization, device, revocation, introspection, extraTokens } = definition;
+  const { authorization, device, revocation, introspection, furtherTokens } = definition;
   const all: [string[], ProviderRequest | null | undefined][] = [
     [["authorization", "pushed"], authorization?.pushed],
     [["device"], device],
     [["revocation"], revocation],
     [["introspection"], introspection],
-    ...extraTokens.map(({ exchange }, index): [string[], ProviderRequest | null] => [
+    ...furtherTokens.map(({ exchange }, index): [string[], ProviderRequest | null] => [
       ["response", "extra_tokens", String(index), "exchange"],
       exchange,
     ]),
@@ -210,11 +210,11 @@ function templateOf(clientAuth: ClientAuth): string {
   return clientAuth.kind === "basic" ? clientAuth.pair : "";
 }
 
-type ResponseKnobs = NonNullable<ProviderFile["response"]>;
-type ExtraKnobs = NonNullable<ResponseKnobs["extra_tokens"]>[number];
-type LifetimeKnobs = NonNullable<ResponseKnobs["expires"]>;
+type ResponseSettings = NonNullable<ProviderFile["response"]>;
+type FurtherTokenSettings = NonNullable<ResponseSettings["extra_tokens"]>[number];
+type LifetimeSettings = NonNullable<ResponseSettings["expires"]>;
 
-/** Knobs of answers and lookups that need or exclude each other. */
+/** Settings of answers and lookups that need or exclude each other. */
 export function checkAnswers(file: ProviderFile): Problem[] {
   return [
     ...checkLifetimes(file),
@@ -225,15 +225,15 @@ export function checkAnswers(file: ProviderFile): Problem[] {
   ];
 }
 
-type PlacedLifetime = [string[], LifetimeKnobs | undefined];
+type PlacedLifetime = [string[], LifetimeSettings | undefined];
 
-function extraLifetimes(extra: ExtraKnobs, index: string): PlacedLifetime[] {
+function furtherLifetimes(further: FurtherTokenSettings, index: string): PlacedLifetime[] {
   const path = ["response", "extra_tokens", index];
   return [
-    [[...path, "expires"], extra.expires],
-    [[...path, "refresh_expires"], extra.refresh_expires],
-    [[...path, "refreshed", "expires"], extra.refreshed?.expires],
-    [[...path, "refreshed", "refresh_expires"], extra.refreshed?.refresh_expires],
+    [[...path, "expires"], further.expires],
+    [[...path, "refresh_expires"], further.refresh_expires],
+    [[...path, "refreshed", "expires"], further.refreshed?.expires],
+    [[...path, "refreshed", "refresh_expires"], further.refreshed?.refresh_expires],
   ];
 }
 
@@ -241,7 +241,7 @@ function checkLifetimes({ response = {}, introspection, issuer }: ProviderFile):
   const lifetimes: PlacedLifetime[] = [
     [["response", "expires"], response.expires],
     [["response", "refresh_expires"], response.refresh_expires],
-    ...(response.extra_tokens ?? []).flatMap((extra, index) => extraLifetimes(extra, String(index))),
+    ...(response.extra_tokens ?? []).flatMap((further, index) => furtherLifetimes(further, String(index))),
     [["introspection", "expires"], introspection?.expires],
   ];
   return lifetimes.flatMap(([path, lifetime]) => {
@@ -260,10 +260,10 @@ function checkLifetimes({ response = {}, introspection, issuer }: ProviderFile):
 }
 
 function checkCaptures(file: ProviderFile): Problem[] {
-  const placed: [string[], CaptureKnobs | undefined][] = [
+  const placed: [string[], CaptureSettings | undefined][] = [
     [["authorization", "callback", "capture"], file.authorization?.callback?.capture],
     [["response", "capture"], file.response?.capture],
-    ...placedLookups(file).map(({ path, lookup }): [string[], CaptureKnobs | undefined] => [
+    ...placedLookups(file).map(({ path, lookup }): [string[], CaptureSettings | undefined] => [
       [...path, "capture"],
       lookup.capture,
     ]),
@@ -273,7 +273,7 @@ function checkCaptures(file: ProviderFile): Problem[] {
   );
 }
 
-function checkCapture({ inputs = {} }: ProviderFile, path: string[], capture: CaptureKnobs[string]): Problem[] {
+function checkCapture({ inputs = {} }: ProviderFile, path: string[], capture: CaptureSettings[string]): Problem[] {
   if (typeof capture === "string") return [];
   const { pattern, enum: allowed, default: standIn } = capture;
   if (pattern === undefined && allowed === undefined) {
@@ -300,15 +300,15 @@ function checkCapture({ inputs = {} }: ProviderFile, path: string[], capture: Ca
 }
 
 function checkExtraTokens({ response = {} }: ProviderFile): Problem[] {
-  const extras = response.extra_tokens ?? [];
-  return extras.flatMap((extra, index) => {
+  const furtherTokens = response.extra_tokens ?? [];
+  return furtherTokens.flatMap((further, index) => {
     const path = ["response", "extra_tokens", String(index)];
     const problems: Problem[] = [];
-    if (extras.findIndex(({ name }) => name === extra.name) < index) {
-      problems.push({ path: [...path, "name"], text: `\`${extra.name}\` is the name of another extra token too` });
+    if (furtherTokens.findIndex(({ name }) => name === further.name) < index) {
+      problems.push({ path: [...path, "name"], text: `\`${further.name}\` is the name of another further token too` });
     }
-    if (!extra.exchange && extra.access_token === undefined) {
-      problems.push({ path, text: "an extra token needs the `access_token` it is at, or an `exchange`" });
+    if (!further.exchange && further.access_token === undefined) {
+      problems.push({ path, text: "a further token needs the `access_token` it is at, or an `exchange`" });
     }
     return problems;
   });

@@ -6,7 +6,7 @@ import type {
   ClientAuth,
   ConnectionGrant,
   Exchange,
-  ExtraToken,
+  FurtherToken,
   IntrospectionDefinition,
   Lifetime,
   Limits,
@@ -20,7 +20,7 @@ import type {
 } from "../format/definition.ts";
 import type { ProviderFile } from "../format/file.ts";
 import { lacksAddress } from "../oauth/discovery.ts";
-import type { CaptureKnobs } from "../format/settings.ts";
+import type { CaptureSettings } from "../format/settings.ts";
 import { withoutNull } from "../format/template.ts";
 
 /** A merged file with every default applied. What a file leaves out has the strict default. */
@@ -58,7 +58,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
     revocation: resolveRevocation(file),
     introspection: resolveIntrospection(file),
     device: grants.includes("device_code") ? resolveDevice(file) : null,
-    extraTokens: resolveExtraTokens(file),
+    furtherTokens: resolveFurtherTokens(file),
     limits: resolveLimits(file.limits ?? {}),
     parallelSets: typeof sets === "object" ? { singlePer: sets.single_per, max: sets.max ?? 1 } : null,
     lookups: (file.after_connect ?? []).map((lookup) => resolveLookup(file, lookup)),
@@ -73,8 +73,8 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
 /** The scopes of the grants that say something of them. */
 function resolveScopes({ authorization, token }: ProviderFile): ProviderDefinition["scope"]["byGrant"] {
   const usual = authorization?.scope;
-  const special = Object.entries(token?.grants ?? {}).flatMap(([grant, knobs]) => {
-    const scope = "scope" in knobs ? knobs.scope : undefined;
+  const special = Object.entries(token?.grants ?? {}).flatMap(([grant, settings]) => {
+    const scope = "scope" in settings ? settings.scope : undefined;
     if (scope === undefined) return [];
     const asked = {
       default: scope.default ?? usual?.default ?? [],
@@ -88,7 +88,7 @@ function resolveScopes({ authorization, token }: ProviderFile): ProviderDefiniti
 /** The lookups of the offered grants that have their own. */
 function resolveLookups(file: ProviderFile, offered: readonly ConnectionGrant[]): ProviderDefinition["lookupsByGrant"] {
   const special = offered.flatMap((grant) => {
-    const lookups = grantKnobs(file.token ?? {}, grant)?.after_connect;
+    const lookups = grantSettings(file.token ?? {}, grant)?.after_connect;
     return lookups === undefined ? [] : [[grant, lookups.map((lookup) => resolveLookup(file, lookup))]];
   });
   return Object.fromEntries(special);
@@ -102,9 +102,9 @@ function byGrant(
   return Object.fromEntries(entries);
 }
 
-function resolveExtraTokens({ token = {}, response = {} }: ProviderFile): ExtraToken[] {
-  return (response.extra_tokens ?? []).map((knobs) =>
-    resolveExtraToken(knobs, response, knobs.exchange ? tokenExchange(token, knobs.exchange) : null),
+function resolveFurtherTokens({ token = {}, response = {} }: ProviderFile): FurtherToken[] {
+  return (response.extra_tokens ?? []).map((settings) =>
+    resolveFurtherToken(settings, response, settings.exchange ? tokenExchange(token, settings.exchange) : null),
   );
 }
 
@@ -149,11 +149,11 @@ function deepFreeze<T>(value: T): T {
   return Object.freeze(value);
 }
 
-type TokenKnobs = NonNullable<ProviderFile["token"]>;
-type GrantKnobs = NonNullable<NonNullable<TokenKnobs["grants"]>["password"]>;
-type ExchangeKnobs = Omit<GrantKnobs, "refresh" | "client_id" | "scope" | "after_connect">;
-type SideKnobs = Omit<ExchangeKnobs, "grant_type" | "method"> & { method?: "POST" | "GET" | "DELETE" };
-type LookupKnobs = NonNullable<ProviderFile["after_connect"]>[number];
+type TokenSettings = NonNullable<ProviderFile["token"]>;
+type GrantSettings = NonNullable<NonNullable<TokenSettings["grants"]>["password"]>;
+type ExchangeSettings = Omit<GrantSettings, "refresh" | "client_id" | "scope" | "after_connect">;
+type SideSettings = Omit<ExchangeSettings, "grant_type" | "method"> & { method?: "POST" | "GET" | "DELETE" };
+type LookupSettings = NonNullable<ProviderFile["after_connect"]>[number];
 
 function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
   const { authorization = {} } = file;
@@ -181,22 +181,22 @@ function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
 }
 
 /** How a grant's first token is asked for. */
-function firstExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange {
-  const knobs = grantKnobs(token, grant);
-  return resolveExchange({ token, layers: [knobs], name: grant, clientId: knobs?.client_id });
+function firstExchange(token: TokenSettings, grant: ConnectionGrant): Exchange {
+  const settings = grantSettings(token, grant);
+  return resolveExchange({ token, layers: [settings], name: grant, clientId: settings?.client_id });
 }
 
 /** A client credentials grant has no refresh token (RFC 6749, section 4.4.3), unless the file describes its refresh. */
-function laterExchange(token: TokenKnobs, grant: ConnectionGrant): Exchange | null {
-  const knobs = grantKnobs(token, grant);
-  if (grant === "client_credentials" && !knobs?.refresh) return null;
-  const layers = [token.grants?.refresh_token, knobs?.refresh];
-  return resolveExchange({ token, layers, name: "refresh_token", clientId: knobs?.client_id });
+function laterExchange(token: TokenSettings, grant: ConnectionGrant): Exchange | null {
+  const settings = grantSettings(token, grant);
+  if (grant === "client_credentials" && !settings?.refresh) return null;
+  const layers = [token.grants?.refresh_token, settings?.refresh];
+  return resolveExchange({ token, layers, name: "refresh_token", clientId: settings?.client_id });
 }
 
 /** The exchange of an access token for another one (RFC 8693, section 2.1). */
-function tokenExchange(token: TokenKnobs, knobs: ExchangeKnobs): Exchange {
-  return resolveExchange({ token, layers: [knobs], name: "token_exchange", clientId: undefined });
+function tokenExchange(token: TokenSettings, settings: ExchangeSettings): Exchange {
+  return resolveExchange({ token, layers: [settings], name: "token_exchange", clientId: undefined });
 }
 
 function resolveDevice(file: ProviderFile): ProviderRequest {
@@ -224,7 +224,7 @@ function resolveIntrospection(file: ProviderFile): IntrospectionDefinition | nul
   };
 }
 
-function resolveLookup(file: ProviderFile, lookup: LookupKnobs): Lookup {
+function resolveLookup(file: ProviderFile, lookup: LookupSettings): Lookup {
   const { request, select } = lookup;
   return {
     request: request ? resolveLookupRequest(file, request) : null,
@@ -237,23 +237,23 @@ function resolveLookup(file: ProviderFile, lookup: LookupKnobs): Lookup {
 }
 
 /** A GET without a body, by the access token, unless it says otherwise. */
-function resolveLookupRequest(file: ProviderFile, knobs: NonNullable<LookupKnobs["request"]>): Lookup["request"] {
+function resolveLookupRequest(file: ProviderFile, settings: NonNullable<LookupSettings["request"]>): Lookup["request"] {
   const asApi = { token: {}, api: {}, id: file.id };
-  const request = resolveSide(asApi, { method: "GET", encoding: "query", ...knobs }, {});
-  const clientAuth = knobs.client_auth === undefined ? null : request.clientAuth;
-  const headers = withoutNull({ ...lowerCaseKeys(file.api?.headers ?? {}), ...lowerCaseKeys(knobs.headers ?? {}) });
+  const request = resolveSide(asApi, { method: "GET", encoding: "query", ...settings }, {});
+  const clientAuth = settings.client_auth === undefined ? null : request.clientAuth;
+  const headers = withoutNull({ ...lowerCaseKeys(file.api?.headers ?? {}), ...lowerCaseKeys(settings.headers ?? {}) });
   return { ...request, headers, clientAuth };
 }
 
 /** A request beside the token endpoint: as at the top of `token`, in a form, where it does not say otherwise. */
 function resolveSide(
   { token = {} }: ProviderFile,
-  knobs: SideKnobs,
+  settings: SideSettings,
   fields: Readonly<Record<string, string>>,
 ): ProviderRequest {
-  const { method = "POST", ...own } = knobs;
-  const layers: ExchangeKnobs[] = [{ ...token, encoding: "form" }, own];
-  const merged: ExchangeKnobs = Object.assign({}, ...layers);
+  const { method = "POST", ...own } = settings;
+  const layers: ExchangeSettings[] = [{ ...token, encoding: "form" }, own];
+  const merged: ExchangeSettings = Object.assign({}, ...layers);
   return {
     url: own.url ?? "",
     method,
@@ -265,28 +265,28 @@ function resolveSide(
 }
 
 /** What the file says of a grant under `token.grants`. */
-function grantKnobs(token: TokenKnobs, grant: ConnectionGrant): GrantKnobs | undefined {
+function grantSettings(token: TokenSettings, grant: ConnectionGrant): GrantSettings | undefined {
   return grant === "import" ? undefined : token.grants?.[grant];
 }
 
 function resolveExchange(options: {
-  token: TokenKnobs;
-  layers: (ExchangeKnobs | undefined)[];
+  token: TokenSettings;
+  layers: (ExchangeSettings | undefined)[];
   name: string;
   clientId: string | undefined;
 }): Exchange {
   const { token, name, clientId } = options;
-  const layers: ExchangeKnobs[] = [token, ...options.layers.filter((layer) => layer !== undefined)];
-  const knobs: ExchangeKnobs = Object.assign({}, ...layers);
-  const clientAuth = resolveClientAuth(knobs);
+  const layers: ExchangeSettings[] = [token, ...options.layers.filter((layer) => layer !== undefined)];
+  const settings: ExchangeSettings = Object.assign({}, ...layers);
+  const clientAuth = resolveClientAuth(settings);
   return {
-    url: knobs.url ?? "",
-    method: knobs.method ?? "POST",
-    encoding: knobs.encoding ?? "form",
+    url: settings.url ?? "",
+    method: settings.method ?? "POST",
+    encoding: settings.encoding ?? "form",
     clientAuth,
     headers: mergeHeaders(layers),
-    grantType: knobs.grant_type === undefined ? (urnOf[name] ?? name) : knobs.grant_type,
-    fields: withoutNull(knobs.fields ?? standardFields(name, clientAuth)),
+    grantType: settings.grant_type === undefined ? (urnOf[name] ?? name) : settings.grant_type,
+    fields: withoutNull(settings.fields ?? standardFields(name, clientAuth)),
     fixedClientId: clientId ?? null,
   };
 }
@@ -296,9 +296,9 @@ const urnOf: Record<string, string> = {
   token_exchange: "urn:ietf:params:oauth:grant-type:token-exchange",
 };
 
-function resolveClientAuth(knobs: ExchangeKnobs): ClientAuth {
-  const { client_auth: auth = "basic", assertion = {} } = knobs;
-  const percentEncoding = knobs.basic_percent_encoding ?? false;
+function resolveClientAuth(settings: ExchangeSettings): ClientAuth {
+  const { client_auth: auth = "basic", assertion = {} } = settings;
+  const percentEncoding = settings.basic_percent_encoding ?? false;
   if (typeof auth === "object" && "basic" in auth) return { kind: "basic", pair: auth.basic, percentEncoding };
   if (typeof auth === "object") {
     return { kind: "header", header: auth.header.toLowerCase(), value: auth.value ?? "{client.secret}" };
@@ -329,7 +329,7 @@ function standardFields(name: string, clientAuth: ClientAuth): Record<string, st
   return { ...fields[name], ...(clientAuth.kind === "none" && { client_id: "{client.id}" }) };
 }
 
-function mergeHeaders(layers: readonly ExchangeKnobs[]): Record<string, string> {
+function mergeHeaders(layers: readonly ExchangeSettings[]): Record<string, string> {
   return withoutNull(Object.assign({}, ...layers.map((layer) => lowerCaseKeys(layer.headers ?? {}))));
 }
 
@@ -337,10 +337,10 @@ function lowerCaseKeys(map: Readonly<Record<string, string | null>>): Record<str
   return Object.fromEntries(Object.entries(map).map(([key, value]) => [key.toLowerCase(), value]));
 }
 
-type ResponseKnobs = NonNullable<ProviderFile["response"]>;
-type ExtraKnobs = NonNullable<ResponseKnobs["extra_tokens"]>[number];
-type PointerKnobs = NonNullable<ExtraKnobs["refreshed"]>;
-type LifetimeKnobs = ResponseKnobs["expires"];
+type ResponseSettings = NonNullable<ProviderFile["response"]>;
+type FurtherTokenSettings = NonNullable<ResponseSettings["extra_tokens"]>[number];
+type PointerSettings = NonNullable<FurtherTokenSettings["refreshed"]>;
+type LifetimeSettings = ResponseSettings["expires"];
 
 /** Where RFC 6749, section 5.1, puts things. */
 const standardPointers: TokenPointers = {
@@ -357,7 +357,7 @@ const standardPointers: TokenPointers = {
   refreshExpires: { from: "expires_in", pointer: "/refresh_token_expires_in", unit: "s", fallbackSeconds: null },
 };
 
-/** What comes beside another token shares nothing with it: two chains with one refresh token would end each other. */
+/** What comes beside another token shares nothing with it: two rows with one refresh token would end each other. */
 const nowhere: TokenPointers = {
   accessToken: "",
   refreshToken: "",
@@ -367,7 +367,7 @@ const nowhere: TokenPointers = {
   refreshExpires: { ...standardPointers.refreshExpires, pointer: "" },
 };
 
-function resolveResponse(response: ResponseKnobs, separator: string): ResponseRules {
+function resolveResponse(response: ResponseSettings, separator: string): ResponseRules {
   return {
     ...resolvePointers(response, standardPointers),
     format: response.format ?? "auto",
@@ -377,40 +377,44 @@ function resolveResponse(response: ResponseKnobs, separator: string): ResponseRu
   };
 }
 
-/** An extra token that comes with the other one has pointers of its own; one that is exchanged for, those of an answer. */
-function resolveExtraToken(knobs: ExtraKnobs, response: ResponseKnobs, exchange: Exchange | null): ExtraToken {
+/** A further token that comes with the other one has pointers of its own; one that is exchanged for, those of an answer. */
+function resolveFurtherToken(
+  settings: FurtherTokenSettings,
+  response: ResponseSettings,
+  exchange: Exchange | null,
+): FurtherToken {
   const usual = resolvePointers(response, standardPointers);
-  const granted = resolvePointers(knobs, exchange ? usual : nowhere);
+  const granted = resolvePointers(settings, exchange ? usual : nowhere);
   return {
-    name: knobs.name,
+    name: settings.name,
     exchange,
     granted,
-    refreshed: resolvePointers(knobs.refreshed ?? {}, exchange ? granted : usual),
+    refreshed: resolvePointers(settings.refreshed ?? {}, exchange ? granted : usual),
   };
 }
 
-function resolvePointers(knobs: PointerKnobs, usual: TokenPointers): TokenPointers {
+function resolvePointers(settings: PointerSettings, usual: TokenPointers): TokenPointers {
   return {
-    accessToken: knobs.access_token ?? usual.accessToken,
-    refreshToken: knobs.refresh_token ?? usual.refreshToken,
-    tokenType: knobs.token_type ?? usual.tokenType,
-    scope: knobs.scope ?? usual.scope,
-    expires: resolveLifetime(knobs.expires, usual.expires, knobs.access_token ?? usual.accessToken),
+    accessToken: settings.access_token ?? usual.accessToken,
+    refreshToken: settings.refresh_token ?? usual.refreshToken,
+    tokenType: settings.token_type ?? usual.tokenType,
+    scope: settings.scope ?? usual.scope,
+    expires: resolveLifetime(settings.expires, usual.expires, settings.access_token ?? usual.accessToken),
     refreshExpires: resolveLifetime(
-      knobs.refresh_expires,
+      settings.refresh_expires,
       usual.refreshExpires,
-      knobs.refresh_token ?? usual.refreshToken,
+      settings.refresh_token ?? usual.refreshToken,
     ),
   };
 }
 
 /** `token`: where the token itself is, which may be a JWT. */
 function resolveLifetime(
-  knobs: LifetimeKnobs,
+  settings: LifetimeSettings,
   usual: Pick<Lifetime, "pointer" | "fallbackSeconds"> & Partial<Lifetime>,
   token = "",
 ): Lifetime {
-  const from = knobs?.from ?? usual.from ?? "expires_in";
+  const from = settings?.from ?? usual.from ?? "expires_in";
   const own: Partial<Record<Lifetime["from"], string>> = {
     expires_at: usual.pointer === "" ? "" : "/expires_at",
     jwt_exp: token,
@@ -418,13 +422,13 @@ function resolveLifetime(
   const pointer = from === usual.from ? usual.pointer : (own[from] ?? usual.pointer);
   return {
     from,
-    pointer: knobs?.pointer ?? pointer,
-    unit: knobs?.unit ?? usual.unit ?? "s",
-    fallbackSeconds: knobs?.fallback ?? usual.fallbackSeconds,
+    pointer: settings?.pointer ?? pointer,
+    unit: settings?.unit ?? usual.unit ?? "s",
+    fallbackSeconds: settings?.fallback ?? usual.fallbackSeconds,
   };
 }
 
-function resolveCaptures(captures: CaptureKnobs): Captures {
+function resolveCaptures(captures: CaptureSettings): Captures {
   const entries = Object.entries(captures).map(([name, capture]) => {
     const { pointer, param, pattern, enum: allowed, default: standIn } = expandCapture(capture);
     const from = pointer ?? param ?? "";
@@ -433,6 +437,6 @@ function resolveCaptures(captures: CaptureKnobs): Captures {
   return Object.fromEntries(entries);
 }
 
-function expandCapture(capture: CaptureKnobs[string]): Exclude<CaptureKnobs[string], string> {
+function expandCapture(capture: CaptureSettings[string]): Exclude<CaptureSettings[string], string> {
   return typeof capture === "string" ? { pointer: capture } : capture;
 }

@@ -37,7 +37,7 @@ export function readYaml(file: string): { source: YamlSource } | { problems: str
     return { problems: [`${file}:1:1: the file is empty; a provider definition was expected`] };
   }
   if (!isMap(document.contents)) {
-    return { problems: [`${file}:1:1: a map of knobs was expected, such as "id: example"`] };
+    return { problems: [`${file}:1:1: a map of settings was expected, such as "id: example"`] };
   }
   const value: Record<string, unknown> = document.toJS();
   return {

@@ -224,8 +224,8 @@ function fillIn(definition: ProviderDefinition, metadata: Metadata): ProviderDef
     device: find(device, "device_authorization_endpoint"),
     exchanges: tokens(definition.exchanges),
     refreshes: tokens(definition.refreshes),
-    extraTokens: definition.extraTokens.map((extra) =>
-      Object.assign({}, extra, { exchange: find(extra.exchange, "token_endpoint") }),
+    furtherTokens: definition.furtherTokens.map((further) =>
+      Object.assign({}, further, { exchange: find(further.exchange, "token_endpoint") }),
     ),
     revocation: find(definition.revocation, "revocation_endpoint"),
     introspection: find(definition.introspection, "introspection_endpoint"),

@@ -17,8 +17,8 @@ export type Grant = {
   captured: Record<string, string>;
   /** Says who signed in (OpenID Connect Core, section 2). Read once, kept nowhere. */
   idToken?: string;
-  /** Further tokens of the same consent, by the name of their chain. */
-  extras?: Readonly<Record<string, Grant>>;
+  /** Further tokens of the same consent, by its name. */
+  furtherTokens?: Readonly<Record<string, Grant>>;
 };
 
 /** When a token runs out. `in` counts from the moment the request was sent, by Postgres's clock. */

@@ -47,17 +47,17 @@ function rawAnswer({ status, headers, body, complete = true }: HttpResponse): st
   return JSON.stringify({ status, headers: Object.fromEntries(labels), complete, body: body.toString("base64") });
 }
 
-/** The tokens of a 2xx, extra ones included; null when there is no token in it at all. */
+/** The tokens of a 2xx, further ones included; null when there is no token in it at all. */
 function readGrant(definition: ProviderDefinition, { value: body, textsAt }: AnswerBody): Grant | null {
-  const { response, extraTokens } = definition;
-  const extras = extraTokens
+  const { response, furtherTokens } = definition;
+  const further = furtherTokens
     .filter(({ exchange }) => exchange === null)
     .map(({ name, granted }) => [name, readTokens(definition, granted, readPointers(body, placesOf(granted)))] as const)
     .filter((entry): entry is [string, Grant] => entry[1] !== null);
   const stated = readPointers(body, { ...placesOf(response), idToken: "/id_token" });
   const own = readTokens(definition, response, stated);
   const otherRefreshToken = own && otherThan(own.refreshToken, textsAt(response.refreshToken));
-  if (own === null && extras.length === 0) return null;
+  if (own === null && further.length === 0) return null;
   const captured = readCaptured(response.capture, (pointer) => readPointer(body, pointer));
   const idToken = readToken(stated.idToken);
   return {
@@ -65,13 +65,13 @@ function readGrant(definition: ProviderDefinition, { value: body, textsAt }: Ans
     ...(otherRefreshToken && { otherRefreshToken }),
     ...(idToken !== undefined && { idToken }),
     captured,
-    ...(extras.length > 0 && {
-      extras: Object.fromEntries(extras.map(([name, extra]) => [name, { ...extra, captured }])),
+    ...(further.length > 0 && {
+      furtherTokens: Object.fromEntries(further.map(([name, grant]) => [name, { ...grant, captured }])),
     }),
   };
 }
 
-/** The answer held extra tokens alone: they are kept, and the connection's own token counts as run out. */
+/** The answer held further tokens alone: they are kept, and the connection's own token counts as run out. */
 const noTokens: Grant = {
   tokenType: "Bearer",
   accessExpiry: { kind: "unstated" },

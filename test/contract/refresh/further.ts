@@ -19,7 +19,9 @@ function tokenOf(changes: Partial<Grant>): Grant {
 /** An answer with a further token "user" of this name; with a refresh token where `refreshes`. */
 function along(name: string, { refreshes = true } = {}): TokenAnswer {
   const { refreshToken, ...rest } = tokenOf({ accessToken: name, refreshToken: `refresh ${name}` });
-  return granted({ extras: { user: { ...rest, ...(refreshes && refreshToken !== undefined && { refreshToken }) } } });
+  return granted({
+    furtherTokens: { user: { ...rest, ...(refreshes && refreshToken !== undefined && { refreshToken }) } },
+  });
 }
 
 async function reconnect(stage: StoreStage, id: string): Promise<void> {

@@ -2,7 +2,7 @@ import { expect } from "vitest";
 import {
   type ConnectionGrant,
   defaultGrant,
-  forChain,
+  forFurtherToken,
   lookupsOf,
   type ProviderDefinition,
   type ProviderRequest,
@@ -66,7 +66,7 @@ export class Player {
   /** Of the callback, of answers and of lookups, as they are stored. */
   #captured: Record<string, string> = {};
   #found: Record<string, string> = {};
-  #extras: Record<string, Grant> = {};
+  #furtherTokens: Record<string, Grant> = {};
   #deviceCode = "";
   #pushedUrl: string | null = null;
   #lookups = 0;
@@ -194,22 +194,22 @@ export class Player {
   async #refresh(talk: Talk, reads: Reads): Promise<void> {
     const obtainedBy = (talk.obtained_by as ConnectionGrant | undefined) ?? this.#grant;
     const chain = talk.token ?? null;
-    const own = chain === null ? null : this.#extras[chain];
+    const own = chain === null ? null : this.#furtherTokens[chain];
     const refreshToken = chain === null ? this.#values.refreshToken : own?.refreshToken;
-    const definition = chain === null ? this.#definition : forChain(this.#definition, chain);
+    const definition = chain === null ? this.#definition : forFurtherToken(this.#definition, chain);
     const values = { ...this.#values, refreshToken };
     const answer = await this.#token(talk, { grant: "refresh_token", obtainedBy, values }, definition);
     if (answer.kind === "granted" && chain === null) this.#keep(answer.grant);
-    if (answer.kind === "granted" && chain !== null) this.#extras[chain] = { ...own, ...answer.grant };
+    if (answer.kind === "granted" && chain !== null) this.#furtherTokens[chain] = { ...own, ...answer.grant };
     this.#expect(answer, reads);
   }
 
   async #extra(talk: Talk, reads: Reads): Promise<void> {
     const chain = talk.token ?? "";
-    const definition = forChain(this.#definition, chain);
+    const definition = forFurtherToken(this.#definition, chain);
     const call = { grant: "token_exchange", obtainedBy: this.#grant, values: this.#values } as const;
     const answer = await this.#token(talk, call, definition);
-    if (answer.kind === "granted") this.#extras[chain] = answer.grant;
+    if (answer.kind === "granted") this.#furtherTokens[chain] = answer.grant;
     this.#expect(answer, reads);
   }
 
@@ -336,7 +336,7 @@ export class Player {
       refreshToken: grant.refreshToken ?? this.#values.refreshToken,
     };
     this.#learn({ captured: grant.captured });
-    this.#extras = { ...this.#extras, ...grant.extras };
+    this.#furtherTokens = { ...this.#furtherTokens, ...grant.furtherTokens };
   }
 
   #expect(answer: TokenAnswer, reads: Reads, isPoll = false): void {
@@ -375,7 +375,7 @@ function expectGrant(grant: Grant, reads: Reads, definition: ProviderDefinition)
   else if (reads.expires_in !== undefined) expectLife(grant.accessExpiry, reads.expires_in);
   if (reads.refresh_expires_in !== undefined) expectLife(grant.refreshExpiry, reads.refresh_expires_in);
   for (const [name, extra] of Object.entries(reads.extra ?? {})) {
-    const read = grant.extras?.[name];
+    const read = grant.furtherTokens?.[name];
     if (read === undefined) throw new Error(`no extra token ${name} was read`);
     expectGrant(read, extra, definition);
   }

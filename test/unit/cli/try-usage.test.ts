@@ -120,11 +120,11 @@ test("`providers check` tells each fault and how many, with --json as one docume
   const file = await stub.define({ grants: ["client_credentials"], nonsense: 1, rubbish: 2 });
   const { exitCode, out, err } = await run(["providers", "check", file]);
   expect({ exitCode, out }).toEqual({ exitCode: 1, out: "" });
-  expect(err.match(/unknown knob/g)).toHaveLength(2);
+  expect(err.match(/unknown setting/g)).toHaveLength(2);
   expect(err).toMatch(/ is wrong in 2 places \(invalid_provider_file\)\n$/);
   const json = await run(["--json", "providers", "check", file]);
   expect(JSON.parse(json.out)).toEqual({ file, problems: [expect.any(String), expect.any(String)] });
-  expect(json.err).not.toContain("unknown knob");
+  expect(json.err).not.toContain("unknown setting");
 });
 
 test("`providers check` gives a hint for a file that is right and does not state what ends a grant", async () => {

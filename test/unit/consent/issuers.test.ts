@@ -10,12 +10,12 @@ let stage: ConsentStage;
 beforeAll(async () => void (stage = await setConsentStage({ publicUrl })));
 afterAll(async () => await stage.close());
 
-type Knobs = Partial<NonNullable<ProviderDefinition["authorization"]>>;
+type Settings = Partial<NonNullable<ProviderDefinition["authorization"]>>;
 
 /** A connection at the sandbox, whose definition says something else of its authorize page. */
-async function connect(knobs: Knobs, changes: Partial<AuthorizationContext> = {}) {
+async function connect(settings: Settings, changes: Partial<AuthorizationContext> = {}) {
   const known = stage.catalog.get("sandbox") as ProviderDefinition;
-  const authorization = known.authorization && { ...known.authorization, ...knobs };
+  const authorization = known.authorization && { ...known.authorization, ...settings };
   const context = await stage.connect({ definition: { ...known, authorization }, ...changes });
   const { connectionId } = context;
   const { url } = await stage.createLink({ connectionId });
@@ -28,8 +28,8 @@ async function callbackOf(browser: TestBrowser, url: string, decision = "authori
   return new URL(String(back.headers["location"]));
 }
 
-async function answer(knobs: Knobs, change: (query: URLSearchParams) => void, decision = "authorize") {
-  const { connectionId, url } = await connect(knobs);
+async function answer(settings: Settings, change: (query: URLSearchParams) => void, decision = "authorize") {
+  const { connectionId, url } = await connect(settings);
   const browser = createTestBrowser(stage.app, publicUrl);
   const callback = await callbackOf(browser, url, decision);
   const good = callback.href;
@@ -43,7 +43,7 @@ async function answer(knobs: Knobs, change: (query: URLSearchParams) => void, de
   return { page, browser, good, exchanged, events, url };
 }
 
-const required: Knobs = { issuer: ours, iss: "required" };
+const required: Settings = { issuer: ours, iss: "required" };
 
 describe("the issuer of an answer (RFC 9207, section 2.4)", () => {
   test("is compared to the letter: another tenant of the same origin is refused, and its name not repeated", async () => {

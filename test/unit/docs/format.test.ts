@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { checkShape } from "../../../src/providers/load/check-definition.ts";
-import { knobsOfSchema } from "../../providers/support/schema-knobs.ts";
+import { settingsOfSchema } from "../../providers/support/schema-settings.ts";
 
 const docs = resolve(import.meta.dirname, "../../../docs");
 const text = readFileSync(join(docs, "provider-format.md"), "utf8");
@@ -12,13 +12,13 @@ const code = [...text.matchAll(/```[\s\S]*?```|`[^`\n]+`/g)].map(([piece]) => pi
 const blocks = [...text.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, block = ""]) => block);
 
 describe("docs/provider-format.md", () => {
-  test("names every knob of the schema", () => {
-    const unnamed = knobsOfSchema().filter(({ name }) => !new RegExp(`(?<![a-z_])${name}(?![a-z_])`).test(code));
+  test("names every setting of the schema", () => {
+    const unnamed = settingsOfSchema().filter(({ name }) => !new RegExp(`(?<![a-z_])${name}(?![a-z_])`).test(code));
     expect(unnamed.map(({ path }) => path)).toEqual([]);
   });
 
-  test("names every value that a knob takes", () => {
-    const values = knobsOfSchema().flatMap(({ schema }) => (Array.isArray(schema["enum"]) ? schema["enum"] : []));
+  test("names every value that a setting takes", () => {
+    const values = settingsOfSchema().flatMap(({ schema }) => (Array.isArray(schema["enum"]) ? schema["enum"] : []));
     const unnamed = new Set(values.filter((value) => typeof value === "string" && !code.includes(value)));
     expect([...unnamed]).toEqual([]);
   });
@@ -27,7 +27,7 @@ describe("docs/provider-format.md", () => {
     const shown = blocks.map((block) => checkShape({ id: "own", ...(parse(block) as object) }));
     expect(shown.flatMap((shape) => ("problems" in shape ? shape.problems : []))).toEqual([]);
     const used = new Set(blocks.flatMap((block) => Object.keys(parse(block) as object)));
-    const top = knobsOfSchema().filter(({ path }) => !path.includes("."));
+    const top = settingsOfSchema().filter(({ path }) => !path.includes("."));
     expect(top.filter(({ name }) => !used.has(name)).map(({ name }) => name)).toEqual([]);
   });
 

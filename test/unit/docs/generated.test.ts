@@ -115,7 +115,7 @@ describe("the JSON schema", () => {
     expect(validate({ name: "no id" })).toBe(false);
   });
 
-  test("has a title and a word on every knob", () => {
+  test("has a title and a word on every setting", () => {
     const bare = undescribed(schema, []);
     expect(bare).toEqual([]);
   });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { overviewPage } from "../../../scripts/docs/overview.ts";
 import { providerPage } from "../../../scripts/docs/provider-page.ts";
-import { defineFrom } from "../../providers/knobs/base.ts";
+import { defineFrom } from "../../providers/settings/base.ts";
 
 const linesOf = (piece: string) =>
   providerPage(defineFrom("full", piece))

@@ -43,8 +43,8 @@ describe("what to send with an API call", () => {
     ["a character beyond Latin-1", "t\u01421"],
     ["a delete", "t\u007f1"],
   ])("a token with %s is in no header: the answer says so, without it", (_name, accessToken) => {
-    for (const knobs of ["", "api: { headers: { x-token: '{access_token}' } }"]) {
-      const describing = () => describeApiRequest({ definition: define(knobs), values: { accessToken } });
+    for (const settings of ["", "api: { headers: { x-token: '{access_token}' } }"]) {
+      const describing = () => describeApiRequest({ definition: define(settings), values: { accessToken } });
       expect(describing).toThrow(
         expect.objectContaining({
           code: "provider_unavailable",

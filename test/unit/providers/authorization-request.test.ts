@@ -23,10 +23,10 @@ function authorize(
   );
 }
 
-function withAuthorization(knobs: string): ProviderDefinition {
+function withAuthorization(settings: string): ProviderDefinition {
   return define(
     "",
-    `id: own\nauthorization: { url: "https://login.example/authorize?tenant=1", ${knobs} }\ntoken: { url: https://login.example/token }`,
+    `id: own\nauthorization: { url: "https://login.example/authorize?tenant=1", ${settings} }\ntoken: { url: https://login.example/token }`,
   );
 }
 
@@ -186,8 +186,8 @@ describe("a callback that a provider signs (hmac_sha256_query)", () => {
 });
 
 test("a captured value that does not fit its pattern was tampered with; one that is lacking was not", () => {
-  const knobs = "callback: { capture: { shop: { param: shop, pattern: '^[a-z]+\\.shops\\.example$' } } }";
-  const definition = withAuthorization(knobs);
+  const settings = "callback: { capture: { shop: { param: shop, pattern: '^[a-z]+\\.shops\\.example$' } } }";
+  const definition = withAuthorization(settings);
   expect(readCallback(definition, { code: "c1", shop: "a.shops.example" })).toMatchObject({
     kind: "code",
     captured: { shop: "a.shops.example" },

@@ -4,8 +4,8 @@ import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { StartupError } from "../../../src/errors.ts";
 import { checkProviderFile, loadCatalog } from "../../../src/providers/load/catalog.ts";
-import { fileFrom } from "../../providers/knobs/base.ts";
-import { at } from "../../providers/knobs/row.ts";
+import { fileFrom } from "../../providers/settings/base.ts";
+import { at } from "../../providers/settings/row.ts";
 import { builtinFolder, builtins, sandboxAddress } from "../../support/built-ins.ts";
 import { builtin, catalogWith, fewBuiltins, folderOf } from "./definitions.ts";
 
@@ -258,7 +258,7 @@ describe("a wrong file stops the start with its line and what was expected", () 
   const cases: [string, string | Uint8Array, RegExp][] = [
     ["an empty file", "", /^1:1: the file is empty/],
     ["a file of comments", "# nothing\n", /^1:1: the file is empty/],
-    ["a list", "- id: x\n", /^1:1: a map of knobs was expected/],
+    ["a list", "- id: x\n", /^1:1: a map of settings was expected/],
     [
       "a tab for indentation",
       "id: own\ntoken:\n\turl: https://x.example\n",
@@ -272,16 +272,16 @@ describe("a wrong file stops the start with its line and what was expected", () 
     ["a file without an id", "name: x\n", /`id` is missing/],
     ["an id that no path can hold", "id: Own/1\n", /^1:1: id: must match/],
     [
-      "a misspelt knob",
+      "a misspelt setting",
       `${own}refresh:\n  rotaton: auto\n`,
-      /^5:3: refresh\.rotaton: unknown knob `rotaton`; did you mean `rotation`\?/,
+      /^5:3: refresh\.rotaton: unknown setting `rotaton`; did you mean `rotation`\?/,
     ],
     [
-      "a misspelt knob of the top",
+      "a misspelt setting of the top",
       `${own}respons: {}\n`,
-      /^4:1: respons: unknown knob `respons`; did you mean `response`\?/,
+      /^4:1: respons: unknown setting `respons`; did you mean `response`\?/,
     ],
-    ["a knob that is like no other", `${own}refresh: { zzz: 1 }\n`, /known here: rotation, reuse/],
+    ["a setting that is like no other", `${own}refresh: { zzz: 1 }\n`, /known here: rotation, reuse/],
     [
       "a word that is not allowed",
       `${own}refresh: { reuse: maybe }\n`,

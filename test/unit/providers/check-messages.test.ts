@@ -16,7 +16,7 @@ function problemsOf(files: Record<string, string>, { isExtraFolder } = { isExtra
 
 const problemsIn = (yaml: string) => problemsOf({ "own.yaml": yaml });
 
-test("an answer that is posted is asked for by the knob, so that it is taken", () => {
+test("an answer that is posted is asked for by the setting, so that it is taken", () => {
   const authorization = "authorization: { url: https://x.example/a, params: { response_mode: form_post } }\n";
   expect(problemsIn(`id: own\n${authorization}token: { url: https://x.example }\n`)).toEqual([
     expect.stringContaining("taken with `authorization.response_mode: form_post` only"),
@@ -50,8 +50,8 @@ describe("client_auth", () => {
       "response.extra_tokens.0.exchange",
       `response: { extra_tokens: [{ name: a, exchange: { url: https://x.example, client_auth: AUTH } }] }`,
     ],
-  ])("a map of it in %s that names no way, or two, is refused where it stands", (path, knob) => {
-    const problems = (auth: string) => problemsIn(`id: own\ngrants: [import]\n${knob.replace("AUTH", auth)}\n`);
+  ])("a map of it in %s that names no way, or two, is refused where it stands", (path, setting) => {
+    const problems = (auth: string) => problemsIn(`id: own\ngrants: [import]\n${setting.replace("AUTH", auth)}\n`);
     const at = new RegExp(String.raw`^HERE/own\.yaml:3:\d+: ${path.replaceAll(".", String.raw`\.`)}\.client_auth: `);
     const [none, ...afterNone] = problems("{ value: x }");
     const [both, ...afterBoth] = problems("{ header: x, basic: y }");
@@ -64,9 +64,9 @@ describe("client_auth", () => {
 
 describe("facts", () => {
   test.each([
-    ["token.ul: docs", "token.ul: `token.ul` is no knob; did you mean `token.url`?"],
-    ["tokn: docs", "tokn: `tokn` is no knob; did you mean `token`?"],
-    ["refresh.qqqqqq: docs", "refresh.qqqqqq: `refresh.qqqqqq` is no knob; known here: rotation, reuse, grace_s, "],
+    ["token.ul: docs", "token.ul: `token.ul` is no setting; did you mean `token.url`?"],
+    ["tokn: docs", "tokn: `tokn` is no setting; did you mean `token`?"],
+    ["refresh.qqqqqq: docs", "refresh.qqqqqq: `refresh.qqqqqq` is no setting; known here: rotation, reuse, grace_s, "],
     ["token.url: dosc", "token.url: `dosc` is not in `sources`; did you mean `docs`?"],
     ["token.url: [docs, qqqqqq]", "token.url: `qqqqqq` is not in `sources`; known here: docs, client"],
   ])("%s is refused with what may have been meant, or all there is", (fact, said) => {
@@ -117,9 +117,13 @@ describe("faults of syntax are told once for a line, in plain words", () => {
     ["a line too far right", "token:\n  url: x\n    method: GET\n", /^3:8: a value stands here, and the next line/],
     ["a line too far left", "token:\n    url: x\n  method: GET\n", /^4:1: this line is indented otherwise than those/],
     ["a list item's line too far left", "grants:\n  - a: x\n   b: y\n", /^4:1: .* than the list item/],
-    ["a colon without its space", "token:\n  url:x\n  method: GET\n", /^3:3: a colon and a space must follow a knob/],
+    [
+      "a colon without its space",
+      "token:\n  url:x\n  method: GET\n",
+      /^3:3: a colon and a space must follow a setting/,
+    ],
     ["a second colon", "name: a: b\n", /^2:7: .*a text that holds `: ` lacks its quotes$/],
-    ["a knob without its colon", "name\n", /^2:1: a colon and a value are missing here/],
+    ["a setting without its colon", "name\n", /^2:1: a colon and a value are missing here/],
     ["a brace that is not closed", "token: { url: x\nname: y\n", /^3:1: a \{ or \[ is not closed/],
     ["a list that is not closed", "grants: [import\n", /^3:1: a \{ or \[ is not closed/],
     ["a template without quotes", "name: {inputs.x}/a\n", /^2:17: .*starts with a brace or a quote in quotes/],
@@ -132,9 +136,9 @@ describe("faults of syntax are told once for a line, in plain words", () => {
     expect(problems).toEqual([expect.stringMatching(said)]);
   });
 
-  test("the knobs of the top, indented", () => {
+  test("the settings of the top, indented", () => {
     expect(problemsIn(" id: own\nname: x\n")).toEqual([
-      expect.stringMatching(/:2:1: .*do not indent the knobs of the top$/),
+      expect.stringMatching(/:2:1: .*do not indent the settings of the top$/),
     ]);
   });
 });

@@ -18,8 +18,8 @@ const edwards = generateKeyPairSync("ed25519");
 const pem = (key: KeyObject) => key.export({ format: "pem", type: "pkcs8" }).toString();
 const jwk = (key: KeyObject, more = {}) => JSON.stringify({ ...key.export({ format: "jwk" }), ...more });
 
-function exchangeWith(knobs: string): Exchange {
-  const token = `url: "https://{inputs.tenant}.login.example/token", client_auth: private_key_jwt, ${knobs}`;
+function exchangeWith(settings: string): Exchange {
+  const token = `url: "https://{inputs.tenant}.login.example/token", client_auth: private_key_jwt, ${settings}`;
   const { exchanges } = define(
     'grants: [client_credentials]\ninputs: { tenant: { pattern: "^[a-z]+$" } }',
     `id: own\ntoken: { ${token} }`,
@@ -33,10 +33,10 @@ const values = (secret: string | null): TemplateValues => ({
   inputs: { tenant: "a" },
 });
 
-type Options = { knobs?: string; key?: string; issuer?: string | null };
+type Options = { settings?: string; key?: string; issuer?: string | null };
 
-async function assertionOf({ knobs = "", key = pem(rsa.privateKey), issuer = null }: Options): Promise<string> {
-  const { client } = await withAssertion(exchangeWith(knobs), values(key), { issuer, nowMs });
+async function assertionOf({ settings = "", key = pem(rsa.privateKey), issuer = null }: Options): Promise<string> {
+  const { client } = await withAssertion(exchangeWith(settings), values(key), { issuer, nowMs });
   return client?.assertion ?? "";
 }
 
@@ -84,7 +84,7 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
   ])("is signed with %s where the definition says so, by a key as PEM or JWK", async (alg, pair) => {
     for (const key of [pem(pair.privateKey), jwk(pair.privateKey)]) {
       const { protectedHeader } = await verify(
-        await assertionOf({ knobs: `assertion: { alg: ${alg} }`, key }),
+        await assertionOf({ settings: `assertion: { alg: ${alg} }`, key }),
         pair.publicKey,
       );
       expect(protectedHeader.alg).toBe(alg);
@@ -96,13 +96,13 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
     ["issuer", "https://issuer.example/a"],
     ["https://login.example/audience", "https://login.example/audience"],
   ])("is for %s: %s", async (audience, aud) => {
-    const knobs = `assertion: { audience: "${audience}" }`;
-    const assertion = await assertionOf({ knobs, issuer: "https://issuer.example/{inputs.tenant}" });
+    const settings = `assertion: { audience: "${audience}" }`;
+    const assertion = await assertionOf({ settings, issuer: "https://issuer.example/{inputs.tenant}" });
     expect((await verify(assertion, rsa.publicKey)).payload.aud).toBe(aud);
   });
 
   test("counts for as long as the definition says", async () => {
-    const { payload } = await verify(await assertionOf({ knobs: "assertion: { life_s: 300 }" }), rsa.publicKey);
+    const { payload } = await verify(await assertionOf({ settings: "assertion: { life_s: 300 }" }), rsa.publicKey);
     expect(payload.exp).toBe(now + 300);
   });
 
@@ -117,7 +117,7 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
     ["an RSA key with ES256", "ES256", pem(rsa.privateKey)],
     ["a key of another curve", "ES384", pem(curve.privateKey)],
   ])("is refused for %s, and the key is not told", async (_name, alg, key) => {
-    const making = assertionOf({ knobs: `assertion: { alg: ${alg} }`, key });
+    const making = assertionOf({ settings: `assertion: { alg: ${alg} }`, key });
     await expect(making).rejects.toMatchObject({
       code: "client_rejected",
       message: `the client's private key does not fit ${alg}`,
@@ -189,7 +189,7 @@ describe("a client's secret", () => {
     const taken = signingAlgorithms.filter((algorithm) => secretFault(signed(algorithm), pem(key)) === null);
     expect(taken).toEqual(algorithms);
     for (const alg of signingAlgorithms) {
-      const making = assertionOf({ knobs: `assertion: { alg: ${alg} }`, key: pem(key) }).then(
+      const making = assertionOf({ settings: `assertion: { alg: ${alg} }`, key: pem(key) }).then(
         () => true,
         () => false,
       );

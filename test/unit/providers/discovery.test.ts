@@ -58,7 +58,7 @@ function setStage(pages: Record<string, unknown> = { [openid]: metadata }): Stag
 
 const stageWith = (changed: object) => setStage({ [openid]: { ...metadata, ...changed } });
 const tenantIssuer = (tenant: number) => `https://login.example/t${tenant}`;
-const discovered = (knobs: string, from = issuer) => define(knobs, `id: own\nissuer: "${from}"`);
+const discovered = (settings: string, from = issuer) => define(settings, `id: own\nissuer: "${from}"`);
 const plain = discovered("revocation: {}");
 const tokenUrl = ({ exchanges }: ProviderDefinition) => exchanges.authorization_code?.url;
 
@@ -193,9 +193,9 @@ describe("the metadata of an issuer", () => {
 
   test("are where discovery.metadata_url says, and there alone; they must name the issuer all the same", async () => {
     const there = "https://elsewhere.example/meta/north";
-    const knobs =
+    const settings =
       'inputs: { region: {} }\ndiscovery: { metadata_url: "https://elsewhere.example/meta/{inputs.region}" }';
-    const definition = discovered(knobs);
+    const definition = discovered(settings);
     const stage = setStage({
       [openid]: { ...metadata, token_endpoint: "https://wrong.example/token" },
       [there]: metadata,

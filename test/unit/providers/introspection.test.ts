@@ -3,8 +3,8 @@ import type { IntrospectionDefinition } from "../../../src/providers/format/defi
 import { readIntrospection } from "../../../src/providers/oauth/side-requests.ts";
 import { define } from "./definitions.ts";
 
-function asking(knobs: string): IntrospectionDefinition {
-  const { introspection } = define(`introspection: { url: https://login.example/introspect, ${knobs} }`);
+function asking(settings: string): IntrospectionDefinition {
+  const { introspection } = define(`introspection: { url: https://login.example/introspect, ${settings} }`);
   if (introspection === null) throw new Error("no introspection");
   return introspection;
 }

@@ -2,10 +2,10 @@ import { describe, expect, test } from "vitest";
 import { expectedIssuer, judgeIssuer } from "../../../src/providers/oauth/authorization-request.ts";
 import { define } from "./definitions.ts";
 
-function expected(knobs: string) {
+function expected(settings: string) {
   const definition = define(
     "",
-    `id: own\nauthorization: { url: "https://login.example/realms/ours/auth?tenant=1", ${knobs} }\ntoken: { url: https://login.example/token }`,
+    `id: own\nauthorization: { url: "https://login.example/realms/ours/auth?tenant=1", ${settings} }\ntoken: { url: https://login.example/token }`,
   );
   return expectedIssuer(definition, {});
 }

@@ -5,9 +5,9 @@ import { define } from "./definitions.ts";
 
 const values = { inputs: { shop: "b" } };
 
-function lookup(knobs: string): Lookup {
+function lookup(settings: string): Lookup {
   const definition = define(
-    `inputs: { shop: {} }\nafter_connect: [{ request: { url: https://api.example/me }, ${knobs} }]`,
+    `inputs: { shop: {} }\nafter_connect: [{ request: { url: https://api.example/me }, ${settings} }]`,
   );
   const [first] = definition.lookups;
   if (first === undefined) throw new Error("no lookup");

@@ -138,8 +138,8 @@ describe("an answer with further tokens in it", () => {
   const bot = { token: "ba", refresh: "br", type: "dpop", scope: "y,z", life: 5, refresh_life: 50 };
 
   test("gives each under its name, as its own pointers say, with what the answer captures", () => {
-    const { extras } = granted({ json: { ...own, bot } }, definition);
-    expect(extras).toEqual({
+    const { furtherTokens } = granted({ json: { ...own, bot } }, definition);
+    expect(furtherTokens).toEqual({
       bot: {
         accessToken: "ba",
         refreshToken: "br",
@@ -153,11 +153,11 @@ describe("an answer with further tokens in it", () => {
   });
 
   test("gives them nothing that is the connection's own: above all not its refresh token", () => {
-    const { extras } = granted(
+    const { furtherTokens } = granted(
       { json: { ...own, refresh_token_expires_in: 90, user: { access_token: "ua", refresh_token: "ur" } } },
       definition,
     );
-    expect(extras).toEqual({
+    expect(furtherTokens).toEqual({
       user: {
         accessToken: "ua",
         tokenType: "Bearer",
@@ -174,12 +174,14 @@ describe("an answer with further tokens in it", () => {
       accessExpiry: { kind: "unstated" },
       refreshExpiry: { kind: "unstated" },
       captured: {},
-      extras: { user: expect.objectContaining({ accessToken: "ua" }) },
+      furtherTokens: { user: expect.objectContaining({ accessToken: "ua" }) },
     });
   });
 
   test("has none where the answer holds none, and one that is exchanged for is not looked for", () => {
-    expect("extras" in granted({ json: { ...own, user: {}, later: { access_token: "l" } } }, definition)).toBe(false);
+    expect("furtherTokens" in granted({ json: { ...own, user: {}, later: { access_token: "l" } } }, definition)).toBe(
+      false,
+    );
   });
 
   test("with no token of any name is a refusal", () => {

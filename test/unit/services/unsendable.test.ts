@@ -66,7 +66,7 @@ it.each([
 it("credentials that a header cannot carry are refused by their name; in a body any text goes", () => {
   const { password: own } = definition.exchanges;
   if (own === undefined) throw new Error("the definition has no password grant");
-  // No knob puts them there yet.
+  // No setting puts them there yet.
   const headers = { "x-user": "{credentials.username}" };
   const inHeader = { ...definition, exchanges: { ...definition.exchanges, password: { ...own, headers } } };
   const check = (username: string, password: string) =>

@@ -115,9 +115,9 @@ test.each([
 });
 
 test("an account at another host is another account, whatever its name: whoever chooses a host could name any", async () => {
-  const knobs = '{ single_per: [user] }\napi: { base_url: "https://{inputs.shop}.shops.example" }';
+  const settings = '{ single_per: [user] }\napi: { base_url: "https://{inputs.shop}.shops.example" }';
   const connections = ["newer", "old", "other-client"];
-  expect(await droppedBy(knobs, many)).toEqual([{ connections, kept: 1 }]);
+  expect(await droppedBy(settings, many)).toEqual([{ connections, kept: 1 }]);
 });
 
 test.each([

@@ -82,9 +82,9 @@ export class AbleProvider extends StrictServer {
     return [this.definition(this.id, {})];
   }
 
-  /** A definition of this server under another id, with knobs of its own. */
-  definition(id: string, knobs: Record<string, unknown>): DefinitionFile {
-    const { token, authorization, refresh, api, ...others } = knobs as Record<string, Record<string, unknown>>;
+  /** A definition of this server under another id, with settings of its own. */
+  definition(id: string, settings: Record<string, unknown>): DefinitionFile {
+    const { token, authorization, refresh, api, ...others } = settings as Record<string, Record<string, unknown>>;
     return {
       id,
       extends: "oauth2",

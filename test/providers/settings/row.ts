@@ -1,14 +1,14 @@
 import type { Base } from "./base.ts";
 
-/** Something that is seen without the knob, and with it. Empty: it is not there. */
+/** Something that is seen without the setting, and with it. Empty: it is not there. */
 export type Change = readonly [without: string, withIt: string];
 
 /**
- * One knob and what it does: with `file` laid over the base, exactly this is seen differently from the base with `instead`
+ * One setting and what it does: with `file` laid over the base, exactly this is seen differently from the base with `instead`
  * laid over it. Each row is a test.
  */
 export type Row = {
-  knob: string;
+  setting: string;
   /** YAML. */
   file: string;
   /** YAML; the base alone unless given. */
@@ -17,8 +17,8 @@ export type Row = {
   shows: Readonly<Record<string, Change>>;
 };
 
-/** A knob whose effect lies beyond the reading and writing of requests: the test that proves it. */
-export type Elsewhere = { knob: string; test: string; title: string };
+/** A setting whose effect lies beyond the reading and writing of requests: the test that proves it. */
+export type Elsewhere = { setting: string; test: string; title: string };
 
 /** YAML of a value at a dotted path; `name[1]` is the second item of a list. */
 export function at(path: string, value: unknown): string {

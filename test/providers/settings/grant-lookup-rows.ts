@@ -8,7 +8,7 @@ type File = { after_connect?: unknown };
 /** A row of a lookup, with the lookup under each grant in turn: it does there what it does at the top, for that grant alone. */
 export function underGrants(row: Row): Row[] {
   return Object.entries(grantLabels).map(([grant, label]) => ({
-    knob: `token.grants.${grant}.${row.knob}`,
+    setting: `token.grants.${grant}.${row.setting}`,
     file: under(grant, row, row.file),
     instead: under(grant, row, row.instead ?? "{}"),
     shows: Object.fromEntries(

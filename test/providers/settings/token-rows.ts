@@ -14,15 +14,15 @@ const named = { client_auth: { header: "X-Key" } };
 const signed = at("token", { client_auth: "private_key_jwt" });
 const query = { client_auth: "none", encoding: "query" };
 
-/** The knobs at the top of `token`, which hold for every request unless it says otherwise. */
+/** The settings at the top of `token`, which hold for every request unless it says otherwise. */
 export const tokenRows: Row[] = [
   {
-    knob: "token.url",
+    setting: "token.url",
     file: "token: { url: https://other.example/x }",
     shows: each(tokenLabels, "address", [`POST ${tokenUrl}`, "POST https://other.example/x"]),
   },
   {
-    knob: "token.method",
+    setting: "token.method",
     base: "bare",
     file: at("token", { ...query, method: "GET" }),
     instead: at("token", query),
@@ -34,7 +34,7 @@ export const tokenRows: Row[] = [
     },
   },
   {
-    knob: "token.encoding",
+    setting: "token.encoding",
     file: "token: { encoding: json }",
     shows: {
       ...each(tokenLabels, "content-type", [form, "application/json"]),
@@ -42,7 +42,7 @@ export const tokenRows: Row[] = [
     },
   },
   {
-    knob: "token.encoding",
+    setting: "token.encoding",
     base: "bare",
     file: "token: { encoding: query }",
     shows: {
@@ -52,7 +52,7 @@ export const tokenRows: Row[] = [
     },
   },
   {
-    knob: "token.client_auth",
+    setting: "token.client_auth",
     file: "token: { client_auth: body }",
     shows: {
       ...each(everywhere, "authorization", [basic, ""]),
@@ -60,7 +60,7 @@ export const tokenRows: Row[] = [
     },
   },
   {
-    knob: "token.client_auth",
+    setting: "token.client_auth",
     file: "token: { client_auth: none }",
     shows: {
       ...each(everywhere, "authorization", [basic, ""]),
@@ -68,57 +68,57 @@ export const tokenRows: Row[] = [
     },
   },
   {
-    knob: "token.client_auth.header",
+    setting: "token.client_auth.header",
     file: at("token", named),
     shows: { ...each(everywhere, "authorization", [basic, ""]), ...each(everywhere, "x-key", ["", "s3/cret"]) },
   },
   {
-    knob: "token.client_auth.value",
+    setting: "token.client_auth.value",
     file: at("token", { client_auth: { header: "X-Key", value: "Key {client.secret}" } }),
     instead: at("token", named),
     shows: each(everywhere, "x-key", ["s3/cret", "Key s3/cret"]),
   },
   {
-    knob: "token.client_auth.basic",
+    setting: "token.client_auth.basic",
     file: at("token", { client_auth: { basic: "{client.secret}:" } }),
     shows: each(everywhere, "authorization", [basic, "Basic s3/cret:"]),
   },
   {
-    knob: "token.basic_percent_encoding",
+    setting: "token.basic_percent_encoding",
     file: "token: { basic_percent_encoding: true }",
     shows: each(everywhere, "authorization", [basic, "Basic app-1:s3%2Fcret"]),
   },
   {
-    knob: "token.assertion.alg",
+    setting: "token.assertion.alg",
     file: at("token", { client_auth: "private_key_jwt", assertion: { alg: "PS256" } }),
     instead: signed,
     shows: assertions((url) => `PS256 for ${url}, 60 s`),
   },
   {
-    knob: "token.assertion.audience",
+    setting: "token.assertion.audience",
     file: `{ authorization: { issuer: "https://login.example" }, token: { client_auth: private_key_jwt, assertion: { audience: issuer } } }`,
     instead: `{ authorization: { issuer: "https://login.example" }, token: { client_auth: private_key_jwt } }`,
     shows: assertions(() => "RS256 for https://login.example, 60 s"),
   },
   {
-    knob: "token.assertion.life_s",
+    setting: "token.assertion.life_s",
     file: at("token", { client_auth: "private_key_jwt", assertion: { life_s: 30 } }),
     instead: signed,
     shows: assertions((url) => `RS256 for ${url}, 30 s`),
   },
   {
-    knob: "token.headers",
+    setting: "token.headers",
     file: "token: { headers: { X-Version: '2' } }",
     shows: each(everywhere, "x-version", ["", "2"]),
   },
   {
-    knob: "token.headers",
+    setting: "token.headers",
     file: "token: { headers: { X-Version: '2' }, grants: { refresh_token: { headers: { x-version: null } } } }",
     instead: "token: { headers: { X-Version: '2' } }",
     shows: each(refreshLabels, "x-version", ["2", ""]),
   },
   {
-    knob: "token.grants.password.refresh.grant_type",
+    setting: "token.grants.password.refresh.grant_type",
     file: "token: { grants: { refresh_token: { grant_type: again }, password: { refresh: { grant_type: anew } } } }",
     instead: "token: { grants: { refresh_token: { grant_type: again } } }",
     shows: {

@@ -6,16 +6,16 @@ const form = "application/x-www-form-urlencoded";
 const jwtType = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
 const fields = { a: "b" };
 
-type Knobs = Readonly<Record<string, unknown>>;
+type Settings = Readonly<Record<string, unknown>>;
 type Shown = Record<string, Change>;
 
-/** What each knob of one kind of request does. */
+/** What each setting of one kind of request does. */
 export function requestRows(place: Place): Row[] {
   const row = rowOf(place);
   return [...addressRows(place, row), ...bodyRows(place, row), ...clientRows(place, row), ...assertionRows(place, row)];
 }
 
-/** The same, with the knob that only requests to the token endpoint have. */
+/** The same, with the setting that only requests to the token endpoint have. */
 export function exchangeRows(place: Place): Row[] {
   const row = rowOf(place);
   const grantType = row(
@@ -35,17 +35,17 @@ export function exchangeRows(place: Place): Row[] {
 export function fixedClientRow({ path, labels }: Place): Row {
   const both = [...labels, ...labels.map((label) => `refresh after ${label}`)];
   return {
-    knob: `${path}.client_id`,
+    setting: `${path}.client_id`,
     file: at(path, { client_id: "everybody" }),
     shows: each(both, "authorization", [basic, "Basic everybody:s3/cret"]),
   };
 }
 
-type MakeRow = (knob: string, sides: readonly [mine: Knobs, instead: Knobs], shows: Shown) => Row;
+type MakeRow = (setting: string, sides: readonly [mine: Settings, instead: Settings], shows: Shown) => Row;
 
 function rowOf({ path, given }: Place): MakeRow {
-  return (knob, [mine, instead], shows) => ({
-    knob: `${path.replaceAll(/\[\d\]/g, "")}.${knob}`,
+  return (setting, [mine, instead], shows) => ({
+    setting: `${path.replaceAll(/\[\d\]/g, "")}.${setting}`,
     file: noChallenge(path, at(path, { ...given, ...mine })),
     instead: noChallenge(path, at(path, { ...given, ...instead })),
     shows,

@@ -3,47 +3,51 @@ import type { Row } from "./row.ts";
 const list = "after_connect: [{ select: { list: /entries } }]";
 
 export const lookupRows: Row[] = [
-  { knob: "after_connect.pointer", file: "after_connect: [{ pointer: /mail }]", shows: { account: ["1", "m@x"] } },
-  { knob: "after_connect.label", file: "after_connect: [{ label: /mail }]", shows: { "account: label": ["", "m@x"] } },
+  { setting: "after_connect.pointer", file: "after_connect: [{ pointer: /mail }]", shows: { account: ["1", "m@x"] } },
   {
-    knob: "after_connect.value",
+    setting: "after_connect.label",
+    file: "after_connect: [{ label: /mail }]",
+    shows: { "account: label": ["", "m@x"] },
+  },
+  {
+    setting: "after_connect.value",
     base: "bare",
     file: "{ response: { capture: { host: /host } }, after_connect: [{ value: 'at {response.host}' }] }",
     instead: "{ response: { capture: { host: /host } } }",
     shows: { "account, without a request": ["", "at eu1"] },
   },
   {
-    knob: "after_connect.capture",
+    setting: "after_connect.capture",
     file: "after_connect: [{ capture: { site: /mail } }]",
     shows: { "account: captured site": ["", "m@x"] },
   },
   {
-    knob: "after_connect.capture.pointer",
+    setting: "after_connect.capture.pointer",
     file: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '.' } } }]",
     instead: "after_connect: [{ capture: { site: { pointer: /id, pattern: '.' } } }]",
     shows: { "account: captured site": ["1", "m@x"] },
   },
   {
-    knob: "after_connect.capture.pattern",
+    setting: "after_connect.capture.pattern",
     file: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '^[0-9]+$' } } }]",
     instead: "after_connect: [{ capture: { site: { pointer: /mail, pattern: '@' } } }]",
     shows: { "account: captured site": ["m@x", ""] },
   },
   {
-    knob: "after_connect.capture.enum",
+    setting: "after_connect.capture.enum",
     file: "after_connect: [{ capture: { site: { pointer: /mail, enum: [n@x] } } }]",
     instead: "after_connect: [{ capture: { site: { pointer: /mail, enum: [m@x, n@x] } } }]",
     shows: { "account: captured site": ["m@x", ""] },
   },
-  { knob: "after_connect.select.list", file: list, shows: { account: ["1", "a"] } },
+  { setting: "after_connect.select.list", file: list, shows: { account: ["1", "a"] } },
   {
-    knob: "after_connect.select.where",
+    setting: "after_connect.select.where",
     file: "after_connect: [{ select: { list: /entries, where: /kind, equals: y } }]",
     instead: "after_connect: [{ select: { list: /entries, where: /name, equals: y } }]",
     shows: { account: ["", "b"] },
   },
   {
-    knob: "after_connect.select.equals",
+    setting: "after_connect.select.equals",
     file: "after_connect: [{ select: { list: /entries, where: /kind, equals: y } }]",
     instead: list,
     shows: { account: ["a", "b"] },
@@ -52,12 +56,12 @@ export const lookupRows: Row[] = [
 
 export const apiRows: Row[] = [
   {
-    knob: "api.base_url",
+    setting: "api.base_url",
     file: "api: { base_url: 'https://api.example/v2/{client.id}' }",
     shows: { "api: address": ["https://api.example", "https://api.example/v2/app-1"] },
   },
   {
-    knob: "api.authorization",
+    setting: "api.authorization",
     file: "api: { authorization: 'Token {access_token}' }",
     shows: {
       "api: authorization": ["Bearer at-0", "Token at-0"],
@@ -65,7 +69,7 @@ export const apiRows: Row[] = [
     },
   },
   {
-    knob: "api.authorization.header",
+    setting: "api.authorization.header",
     file: "api: { authorization: { header: X-Token, value: '{access_token}' } }",
     instead: "api: { authorization: { header: X-Access, value: '{access_token}' } }",
     shows: {
@@ -76,13 +80,13 @@ export const apiRows: Row[] = [
     },
   },
   {
-    knob: "api.authorization.value",
+    setting: "api.authorization.value",
     file: "api: { authorization: { header: X-Token, value: 'Token {access_token}' } }",
     instead: "api: { authorization: { header: X-Token, value: '{access_token}' } }",
     shows: { "api: x-token": ["at-0", "Token at-0"], "lookup: x-token": ["at-0", "Token at-0"] },
   },
   {
-    knob: "api.headers",
+    setting: "api.headers",
     file: "api: { headers: { X-Client: '{client.id}' } }",
     shows: { "api: x-client": ["", "app-1"], "lookup: x-client": ["", "app-1"] },
   },

@@ -5,12 +5,12 @@ const form = "application/x-www-form-urlencoded";
 const shopHeader = "api: { headers: { X-Shop: '{inputs.shop}' } }";
 const basic = "Basic app-1:s3/cret";
 
-/** A shop that is asked for, with these knobs. */
-const input = (knobs: string) => `{ inputs: { shop: { ${knobs} } }, ${shopHeader} }`;
+/** A shop that is asked for, with these settings. */
+const input = (settings: string) => `{ inputs: { shop: { ${settings} } }, ${shopHeader} }`;
 
 const inputRows: Row[] = [
   {
-    knob: "inputs.pattern",
+    setting: "inputs.pattern",
     base: "bare",
     file: input("pattern: '^[a-l]+$'"),
     instead: input(""),
@@ -20,7 +20,7 @@ const inputRows: Row[] = [
     },
   },
   {
-    knob: "inputs.enum",
+    setting: "inputs.enum",
     base: "bare",
     file: input("enum: [berlin, bonn]"),
     instead: input(""),
@@ -34,7 +34,7 @@ const inputRows: Row[] = [
     },
   },
   {
-    knob: "inputs.default",
+    setting: "inputs.default",
     base: "bare",
     file: input("default: bonn"),
     instead: input(""),
@@ -44,7 +44,7 @@ const inputRows: Row[] = [
     },
   },
   {
-    knob: "inputs.generate",
+    setting: "inputs.generate",
     base: "bare",
     file: input("generate: uuid"),
     instead: input(""),
@@ -57,7 +57,7 @@ const inputRows: Row[] = [
     },
   },
   {
-    knob: "inputs.optional",
+    setting: "inputs.optional",
     base: "bare",
     file: input("optional: true"),
     instead: input(""),
@@ -67,7 +67,7 @@ const inputRows: Row[] = [
     },
   },
   {
-    knob: "inputs.description",
+    setting: "inputs.description",
     base: "bare",
     file: input("description: the town"),
     instead: input(""),
@@ -80,8 +80,8 @@ const inputRows: Row[] = [
   },
 ];
 
-const errorRow = (knob: string, [rule, instead]: readonly [string, string?], shows: Row["shows"]): Row => ({
-  knob: `errors.${knob}`,
+const errorRow = (setting: string, [rule, instead]: readonly [string, string?], shows: Row["shows"]): Row => ({
+  setting: `errors.${setting}`,
   file: `errors: [${rule}]`,
   ...(instead !== undefined && { instead: `errors: [${instead}]` }),
   shows,
@@ -125,7 +125,7 @@ export const restRows: Row[] = [
   ...inputRows,
   ...errorRows,
   {
-    knob: "revocation.token",
+    setting: "revocation.token",
     file: "revocation: { token: refresh_token }",
     shows: {
       "revoke access token: address": ["POST https://login.example/revoke", ""],
@@ -135,7 +135,7 @@ export const restRows: Row[] = [
     },
   },
   {
-    knob: "revocation.method",
+    setting: "revocation.method",
     file: "revocation: { method: DELETE }",
     shows: {
       "revoke access token: address": ["POST https://login.example/revoke", "DELETE https://login.example/revoke"],
@@ -143,7 +143,7 @@ export const restRows: Row[] = [
     },
   },
   {
-    knob: "grants",
+    setting: "grants",
     base: "bare",
     file: "grants: [client_credentials, password]",
     shows: {

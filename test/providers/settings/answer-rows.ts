@@ -4,7 +4,7 @@ import { at, each, type Row } from "./row.ts";
 /** Tokens in an answer: where a file says where they are, and what is seen of that. */
 type TokenPlace = {
   path: string;
-  /** Read with these knobs, the first of them by the knobs themselves. */
+  /** Read with these settings, the first of them by the settings themselves. */
   labels: readonly string[];
   access: string;
   refresh: string;
@@ -13,7 +13,7 @@ type TokenPlace = {
 };
 
 const standard = { type: "mac", scopes: "read,write | all", ends: "in 1800 s", refreshEnds: "in 86400 s" };
-/** An extra token has nothing of the answer that its own knobs do not point at. */
+/** An extra token has nothing of the answer that its own settings do not point at. */
 const nothing = { type: "Bearer", scopes: "", ends: "in 3600 s", refreshEnds: "unstated" };
 
 const ownTokens = { access: "at-1", refresh: "rt-1", usual: standard };
@@ -25,9 +25,9 @@ const grantPlaces: TokenPlace[] = [
 
 function tokenRows(place: TokenPlace): Row[] {
   const { path, labels, access, refresh, usual } = place;
-  const row = (knob: string, where: string, shows: Row["shows"]): Row => ({
-    knob: `${path.replaceAll(/\[\d\]/g, "")}.${knob}`,
-    file: at(path, { [knob]: where }),
+  const row = (setting: string, where: string, shows: Row["shows"]): Row => ({
+    setting: `${path.replaceAll(/\[\d\]/g, "")}.${setting}`,
+    file: at(path, { [setting]: where }),
     shows,
   });
   return [
@@ -64,12 +64,12 @@ const introspectionRows: Row[] = [
     silent: "unstated",
   }),
   {
-    knob: "introspection.active",
+    setting: "introspection.active",
     file: "introspection: { active: /revoked }",
     shows: { "asked about: active": ["true", "false"] },
   },
   {
-    knob: "introspection.token",
+    setting: "introspection.token",
     file: "introspection: { token: refresh_token }",
     shows: {
       ...swapped("address", "POST https://login.example/introspect"),
@@ -93,7 +93,7 @@ export const answerRows: Row[] = [
   ...grantPlaces.flatMap(tokenRows),
   ...introspectionRows,
   {
-    knob: "response.expires.from",
+    setting: "response.expires.from",
     file: "response: { expires: { from: never } }",
     shows: each(
       asResponse.map((label) => `${label}, silent`),
@@ -102,68 +102,68 @@ export const answerRows: Row[] = [
     ),
   },
   {
-    knob: "response.expires.from",
+    setting: "response.expires.from",
     file: "response: { expires: { from: expires_at } }",
     shows: each(asResponse, "ends", ["in 1800 s", "at 2100000000"]),
   },
   {
-    knob: "response.expires.from",
+    setting: "response.expires.from",
     file: "response: { expires: { from: fixed, fallback: 3600 } }",
     shows: each(asResponse, "ends", ["in 1800 s", "in 3600 s"]),
   },
   {
-    knob: "response.scope_separator",
+    setting: "response.scope_separator",
     file: "response: { scope_separator: ',' }",
     shows: each(asResponse, "scopes", ["read,write | all", "read | write | all"]),
   },
   {
-    knob: "response.scope_separator",
+    setting: "response.scope_separator",
     file: "response: { scope_separator: ',', extra_tokens: [{ scope: /scope }] }",
     instead: "response: { extra_tokens: [{ scope: /scope }] }",
     shows: each(all, "scopes", ["read,write | all", "read | write | all"]),
   },
   {
-    knob: "response.format",
+    setting: "response.format",
     file: "response: { format: json }",
     shows: { "a dead grant in a form": ["invalid_grant", "provider_unavailable"] },
   },
   {
-    knob: "response.ok_when.pointer",
+    setting: "response.ok_when.pointer",
     file: "response: { ok_when: { pointer: /ok, equals: 'true' } }",
     instead: "response: { ok_when: { pointer: /status, equals: 'true' } }",
     shows: { "an error with 200": ["unreadable_answer", "provider_unavailable"] },
   },
   {
-    knob: "response.ok_when.equals",
+    setting: "response.ok_when.equals",
     file: "response: { ok_when: { pointer: /ok, equals: 'true' } }",
     instead: "response: { ok_when: { pointer: /ok, equals: 'false' } }",
     shows: { "an error with 200": ["unreadable_answer", "provider_unavailable"] },
   },
   {
-    knob: "response.capture",
+    setting: "response.capture",
     file: "response: { capture: { host: /host } }",
     shows: each(all, "captured host", ["", "eu1.example.com"]),
   },
   {
-    knob: "response.capture.pointer",
+    setting: "response.capture.pointer",
     file: "response: { capture: { host: { pointer: /host, pattern: '.' } } }",
     instead: "response: { capture: { host: { pointer: /access_token, pattern: '.' } } }",
     shows: each(all, "captured host", ["at-1", "eu1.example.com"]),
   },
   {
-    knob: "response.capture.pattern",
+    setting: "response.capture.pattern",
     file: "response: { capture: { host: { pointer: /host, pattern: '^[a-z0-9]+\\.example\\.org$' } } }",
     instead: "response: { capture: { host: { pointer: /host, pattern: '^[a-z0-9]+\\.example\\.com$' } } }",
     shows: each(all, "captured host", ["eu1.example.com", ""]),
   },
   {
-    knob: "response.capture.enum",
+    setting: "response.capture.enum",
     file: "response: { capture: { host: { pointer: /host, enum: [eu2.example.com] } } }",
     instead: "response: { capture: { host: { pointer: /host, enum: [eu1.example.com, eu2.example.com] } } }",
     shows: each(all, "captured host", ["eu1.example.com", ""]),
   },
   {
-    knob: "response.extra_tokens.name",
+    setting: "response.extra_tokens.name",
     base: "bare",
     file: "response: { extra_tokens: [{ name: person, access_token: /user/access_token, refresh_token: /user/refresh_token }] }",
     instead: "response: { extra_tokens: [] }",
@@ -173,7 +173,7 @@ export const answerRows: Row[] = [
     },
   },
   {
-    knob: "response.extra_tokens.refresh_token",
+    setting: "response.extra_tokens.refresh_token",
     base: "bare",
     file: "response: { extra_tokens: [{ name: person, access_token: /user/access_token, refresh_token: /user/refresh_token }] }",
     instead: "response: { extra_tokens: [{ name: person, access_token: /user/access_token }] }",

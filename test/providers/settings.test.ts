@@ -2,37 +2,37 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { describe, expect, test } from "vitest";
-import { defineFrom } from "./knobs/base.ts";
-import { elsewhere, pending } from "./knobs/elsewhere.ts";
-import { observeAnswers } from "./knobs/observe-answers.ts";
-import { observeRequests } from "./knobs/observe-requests.ts";
-import type { Change, Row } from "./knobs/row.ts";
-import { rows } from "./knobs/table.ts";
-import type { Observed } from "./knobs/values.ts";
-import { knobsOfSchema, type Knob, type PathStep } from "./support/schema-knobs.ts";
+import { defineFrom } from "./settings/base.ts";
+import { elsewhere, pending } from "./settings/elsewhere.ts";
+import { observeAnswers } from "./settings/observe-answers.ts";
+import { observeRequests } from "./settings/observe-requests.ts";
+import type { Change, Row } from "./settings/row.ts";
+import { rows } from "./settings/table.ts";
+import type { Observed } from "./settings/values.ts";
+import { settingsOfSchema, type Setting, type PathStep } from "./support/schema-settings.ts";
 
-const knobs = knobsOfSchema();
+const settings = settingsOfSchema();
 const root = join(import.meta.dirname, "../..");
 
-describe("the table of knobs", () => {
-  test("has a row for every knob of the schema, and none for another", () => {
-    const shown = new Set([...rows, ...elsewhere, ...pending].map(({ knob }) => knob));
-    expect(knobs.filter(({ isLeaf, path }) => isLeaf && !shown.has(path)).map(({ path }) => path)).toEqual([]);
-    expect([...shown].filter((path) => !knobs.some((knob) => knob.path === path))).toEqual([]);
+describe("the table of settings", () => {
+  test("has a row for every setting of the schema, and none for another", () => {
+    const shown = new Set([...rows, ...elsewhere, ...pending].map(({ setting }) => setting));
+    expect(settings.filter(({ isLeaf, path }) => isLeaf && !shown.has(path)).map(({ path }) => path)).toEqual([]);
+    expect([...shown].filter((path) => !settings.some((setting) => setting.path === path))).toEqual([]);
   });
 
-  test("no knob waits for its proof", () => {
-    expect(pending, "write the test and name it in knobs/elsewhere.ts").toEqual([]);
+  test("no setting waits for its proof", () => {
+    expect(pending, "write the test and name it in settings/elsewhere.ts").toEqual([]);
   });
 
-  test.each(elsewhere)("$knob is proved by $test: $title", ({ test: file, title }) => {
+  test.each(elsewhere)("$setting is proved by $test: $title", ({ test: file, title }) => {
     expect(readFileSync(join(root, file), "utf8")).toContain(title);
   });
 });
 
-describe.each(rows.map((row, index) => ({ row, name: `${index + 1}: ${row.knob}` })))("row $name", ({ row }) => {
-  test("its file sets the knob, and it shows something", () => {
-    const known = knobs.find(({ path }) => path === row.knob);
+describe.each(rows.map((row, index) => ({ row, name: `${index + 1}: ${row.setting}` })))("row $name", ({ row }) => {
+  test("its file sets the setting, and it shows something", () => {
+    const known = settings.find(({ path }) => path === row.setting);
     expect(known && isSet(parse(row.file), known.steps)).toBe(true);
     expect(row.shows).not.toEqual({});
   });
@@ -63,7 +63,7 @@ async function observeAnew(base: NonNullable<Row["base"]>, piece: string): Promi
   return { ...(await observeRequests(definition)), ...observeAnswers(definition) };
 }
 
-function isSet(value: unknown, steps: Knob["steps"]): boolean {
+function isSet(value: unknown, steps: Setting["steps"]): boolean {
   const [step, ...rest] = steps;
   if (step === undefined) return value !== undefined;
   if (typeof value !== "object" || value === null) return false;

@@ -2,7 +2,7 @@ import { generateKeyPairSync } from "node:crypto";
 import {
   type ClientAuth,
   type ConnectionGrant,
-  forChain,
+  forFurtherToken,
   type Lookup,
   lookupsOf,
   type ProviderDefinition,
@@ -73,7 +73,7 @@ async function refreshRequest(
 }
 
 async function sideRequests(definition: ProviderDefinition): Promise<Observed[]> {
-  const { authorization, device, introspection, revocation, extraTokens } = definition;
+  const { authorization, device, introspection, revocation, furtherTokens } = definition;
   const pushed = authorization?.pushed;
   const accessToken = { value: "at-0", hint: "access_token" } as const;
   const refreshToken = { value: "rt-0", hint: "refresh_token" } as const;
@@ -103,12 +103,12 @@ async function sideRequests(definition: ProviderDefinition): Promise<Observed[]>
       revocation,
       (values) => buildRevocationRequest({ definition, token: refreshToken, values }),
     ],
-    ...extraTokens.map(({ name, exchange }): (typeof all)[number] => [
+    ...furtherTokens.map(({ name, exchange }): (typeof all)[number] => [
       `get ${name}`,
       exchange,
       (values) =>
         buildTokenRequest({
-          definition: forChain(definition, name),
+          definition: forFurtherToken(definition, name),
           grant: "token_exchange",
           obtainedBy: "import",
           values,

@@ -1,4 +1,4 @@
-/** A kind of request in a file: where its knobs are, and what is seen of it in the full base. */
+/** A kind of request in a file: where its settings are, and what is seen of it in the full base. */
 export type Place = {
   /** As `at` reads it. */
   path: string;
@@ -9,7 +9,7 @@ export type Place = {
   lead: string;
   /** What is sent by itself after those, by label. */
   bodies: Readonly<Record<string, string>>;
-  /** What a row sets beside its knob, on both sides. */
+  /** What a row sets beside its setting, on both sides. */
   given?: Readonly<Record<string, unknown>>;
   /** How the request says who asks: the client, unless given. */
   authorization?: string;

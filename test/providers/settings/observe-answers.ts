@@ -1,5 +1,5 @@
 import { createHmac } from "node:crypto";
-import { forChain, type ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import { forFurtherToken, type ProviderDefinition } from "../../../src/providers/format/definition.ts";
 import { resolveInputs } from "../../../src/providers/format/requirements.ts";
 import { fill } from "../../../src/providers/format/template.ts";
 import {
@@ -49,10 +49,10 @@ export function observeAnswers(definition: ProviderDefinition): Observed {
 function observeGrants(definition: ProviderDefinition): Observed {
   const grant = read(definition, answer);
   const quiet = read(definition, silent);
-  const chains = definition.extraTokens.flatMap(({ name, exchange }): Observed[] => {
-    const chain = forChain(definition, name);
-    const own = exchange === null ? grant?.extras?.[name] : read(chain, answer);
-    const ownQuiet = exchange === null ? quiet?.extras?.[name] : read(chain, silent);
+  const chains = definition.furtherTokens.flatMap(({ name, exchange }): Observed[] => {
+    const chain = forFurtherToken(definition, name);
+    const own = exchange === null ? grant?.furtherTokens?.[name] : read(chain, answer);
+    const ownQuiet = exchange === null ? quiet?.furtherTokens?.[name] : read(chain, silent);
     const refreshed = exchange === null ? [chain] : [];
     return [
       describe(name, own, ownQuiet),

@@ -2,11 +2,11 @@ import { providerFileSchema } from "../../../src/providers/format/file.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 
-/** From the top of a file to a knob: a key, an entry that the file names itself, or an item of a list. */
+/** From the top of a file to a setting: a key, an entry that the file names itself, or an item of a list. */
 export type PathStep = { key: string } | "entry" | "item";
 
-/** One knob of the schema. `path`: its dotted name, without the names that files make up and without indices. */
-export type Knob = {
+/** One setting of the schema. `path`: its dotted name, without the names that files make up and without indices. */
+export type Setting = {
   path: string;
   name: string;
   steps: readonly PathStep[];
@@ -17,18 +17,18 @@ export type Knob = {
   isLeaf: boolean;
 };
 
-export function knobsOfSchema(): Knob[] {
-  return knobsBelow(providerFileSchema, { path: [], steps: [] });
+export function settingsOfSchema(): Setting[] {
+  return settingsBelow(providerFileSchema, { path: [], steps: [] });
 }
 
-function knobsBelow(schema: unknown, at: { path: readonly string[]; steps: readonly PathStep[] }): Knob[] {
+function settingsBelow(schema: unknown, at: { path: readonly string[]; steps: readonly PathStep[] }): Setting[] {
   const { properties, items, patternProperties } = asSchema(schema);
   const names = Object.keys(asSchema(properties));
-  const own = Object.entries(asSchema(properties)).flatMap(([name, inner]): Knob[] => {
+  const own = Object.entries(asSchema(properties)).flatMap(([name, inner]): Setting[] => {
     const path = at.path.concat(name);
     const step: PathStep = { key: name };
     const steps = at.steps.concat(step);
-    const knob: Knob = {
+    const setting: Setting = {
       path: path.join("."),
       name,
       steps,
@@ -36,16 +36,16 @@ function knobsBelow(schema: unknown, at: { path: readonly string[]; steps: reado
       siblings: names,
       isLeaf: isLeaf(inner),
     };
-    return [knob].concat(knobsBelow(inner, { path, steps }));
+    return [setting].concat(settingsBelow(inner, { path, steps }));
   });
   const entries = Object.values(asSchema(patternProperties)).flatMap((inner) =>
-    knobsBelow(inner, { path: at.path, steps: [...at.steps, "entry"] }),
+    settingsBelow(inner, { path: at.path, steps: [...at.steps, "entry"] }),
   );
-  return [...own, ...entries, ...knobsBelowItems(items, at)];
+  return [...own, ...entries, ...settingsBelowItems(items, at)];
 }
 
-function knobsBelowItems(items: unknown, at: { path: readonly string[]; steps: readonly PathStep[] }): Knob[] {
-  return items === undefined ? [] : knobsBelow(items, { path: at.path, steps: [...at.steps, "item"] });
+function settingsBelowItems(items: unknown, at: { path: readonly string[]; steps: readonly PathStep[] }): Setting[] {
+  return items === undefined ? [] : settingsBelow(items, { path: at.path, steps: [...at.steps, "item"] });
 }
 
 /** A map whose keys are all known, and lists and free maps of such maps, have no value beside what is below them. */

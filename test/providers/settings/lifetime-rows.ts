@@ -6,14 +6,14 @@ import { at, each, type Change, type Row } from "./row.ts";
  */
 type LifePlace = { path: string; labels: readonly string[]; part: string; stated: string; silent: string };
 
-/** What each knob of a lifetime does. */
+/** What each setting of a lifetime does. */
 export function lifetimeRows({ path, labels, part, stated, silent }: LifePlace): Row[] {
   const row = (
-    knob: string,
+    setting: string,
     [mine, instead]: readonly [object, object],
     [names, change]: readonly [readonly string[], Change],
   ): Row => ({
-    knob: `${path.replaceAll(/\[\d\]/g, "")}.${knob}`,
+    setting: `${path.replaceAll(/\[\d\]/g, "")}.${setting}`,
     file: at(path, mine),
     instead: at(path, instead),
     shows: each(

@@ -43,10 +43,14 @@ export const grantScopeRows: Row[] = Object.entries(sentBy).flatMap(([grant, sho
   const path = `token.grants.${grant}.scope`;
   const required = "authorization: { scope: { required: [offline] } }";
   return [
-    { knob: `${path}.default`, file: at(path, { default: ["list"] }), shows: ofGrant("read write", "list") },
-    { knob: `${path}.required`, file: at(path, { required: ["own"] }), shows: ofGrant("read write", "read write own") },
+    { setting: `${path}.default`, file: at(path, { default: ["list"] }), shows: ofGrant("read write", "list") },
     {
-      knob: `${path}.required`,
+      setting: `${path}.required`,
+      file: at(path, { required: ["own"] }),
+      shows: ofGrant("read write", "read write own"),
+    },
+    {
+      setting: `${path}.required`,
       file: JSON.stringify({ ...parse(at(path, { required: [] })), ...parse(required) }),
       instead: required,
       shows: ofGrant("read write offline", "read write"),
@@ -56,7 +60,7 @@ export const grantScopeRows: Row[] = Object.entries(sentBy).flatMap(([grant, sho
 
 export const authorizationRows: Row[] = [
   {
-    knob: "authorization.url",
+    setting: "authorization.url",
     file: "authorization: { url: https://other.example/go }",
     shows: {
       "authorize: address": ["https://login.example/authorize", "https://other.example/go"],
@@ -64,7 +68,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.issuer",
+    setting: "authorization.issuer",
     file: "authorization: { issuer: https://issuer.example }",
     shows: {
       "a callback of https://issuer.example": ["is refused", "is taken"],
@@ -72,7 +76,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "issuer",
+    setting: "issuer",
     file: "issuer: https://issuer.example",
     shows: {
       "a callback of https://issuer.example": ["is refused", "is taken"],
@@ -80,18 +84,18 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.iss",
+    setting: "authorization.iss",
     file: "authorization: { issuer: https://issuer.example, iss: required }",
     instead: "authorization: { issuer: https://issuer.example }",
     shows: { "a callback of nobody": ["is taken", "is refused"] },
   },
   {
-    knob: "authorization.params",
+    setting: "authorization.params",
     file: "authorization: { params: { audience: all } }",
     shows: { "authorize: audience": ["", "all"], "pushed: body": [usual, `${usual}&audience=all`] },
   },
   {
-    knob: "authorization.params",
+    setting: "authorization.params",
     file: "authorization: { params: { client_id: app, response_type: null } }",
     shows: {
       "authorize: client_id": ["app-1", ""],
@@ -101,12 +105,12 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.params_with_scope",
+    setting: "authorization.params_with_scope",
     file: "authorization: { params_with_scope: { write: { prompt: consent }, other: { prompt: none } } }",
     shows: { "authorize: prompt": ["", "consent"], "pushed: body": [usual, `${usual}&prompt=consent`] },
   },
   {
-    knob: "authorization.scope.param",
+    setting: "authorization.scope.param",
     file: "authorization: { scope: { param: permissions } }",
     shows: {
       "authorize: scope": ["read write", ""],
@@ -115,7 +119,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.scope.separator",
+    setting: "authorization.scope.separator",
     file: "authorization: { scope: { separator: ',' } }",
     shows: {
       ...scopes("read write", "read,write"),
@@ -123,22 +127,22 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.scope.default",
+    setting: "authorization.scope.default",
     file: "authorization: { scope: { default: [list] } }",
     shows: scopes("read write", "list"),
   },
   {
-    knob: "authorization.scope.required",
+    setting: "authorization.scope.required",
     file: "authorization: { scope: { required: [offline] } }",
     shows: scopes("read write", "read write offline"),
   },
   {
-    knob: "authorization.scope.aliases",
+    setting: "authorization.scope.aliases",
     file: "authorization: { scope: { aliases: { every: all, none: nothing } } }",
     shows: each(["answer", "refreshed user", "second"], "scopes", ["read,write | all", "read,write | all | every"]),
   },
   {
-    knob: "authorization.pkce",
+    setting: "authorization.pkce",
     file: "authorization: { pkce: 'off' }",
     shows: {
       "authorize: code_challenge": [challenge, ""],
@@ -148,12 +152,12 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.pkce",
+    setting: "authorization.pkce",
     file: "authorization: { pkce: optional }",
     shows: { "a code that was not asked for": ["is refused", "is exchanged"] },
   },
   {
-    knob: "authorization.pkce_method",
+    setting: "authorization.pkce_method",
     file: "authorization: { pkce_method: plain }",
     shows: {
       "authorize: code_challenge": [challenge, plainVerifier],
@@ -165,7 +169,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.challenge_encoding",
+    setting: "authorization.challenge_encoding",
     file: "authorization: { challenge_encoding: base64 }",
     shows: {
       "authorize: code_challenge": [challenge, "0Rg1yn7b0R1hLInM2pf4BU3eT3hIX/W1iTNui9njUxU="],
@@ -173,7 +177,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.callback.code",
+    setting: "authorization.callback.code",
     file: "authorization: { callback: { code: other_code } }",
     shows: {
       "a callback": ["code-1", "code-2"],
@@ -182,7 +186,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.callback.denied",
+    setting: "authorization.callback.denied",
     file: "authorization: { callback: { denied: [User_Cancelled] } }",
     shows: {
       "a callback with user_cancelled": ["is a failure", "is a no"],
@@ -190,7 +194,7 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.response_mode",
+    setting: "authorization.response_mode",
     file: "authorization: { response_mode: form_post }",
     shows: {
       "authorize: response_mode": ["", "form_post"],
@@ -198,12 +202,12 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.callback.capture",
+    setting: "authorization.callback.capture",
     file: "authorization: { callback: { capture: { realm: realmId } } }",
     shows: { "a callback": ["code-1", "code-1 realm r1"] },
   },
   {
-    knob: "authorization.callback.capture.param",
+    setting: "authorization.callback.capture.param",
     file: "authorization: { callback: { capture: { realm: { param: state, pattern: '.' } } } }",
     instead: "authorization: { callback: { capture: { realm: { param: realmId, pattern: '.' } } } }",
     shows: {
@@ -213,19 +217,19 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.callback.capture.pattern",
+    setting: "authorization.callback.capture.pattern",
     file: "authorization: { callback: { capture: { realm: { param: realmId, pattern: '^[0-9]+$' } } } }",
     instead: "authorization: { callback: { capture: { realm: { param: realmId, pattern: '^r[0-9]$' } } } }",
     shows: { "a callback": ["code-1 realm r1", "unexpected_parameter"] },
   },
   {
-    knob: "authorization.callback.capture.enum",
+    setting: "authorization.callback.capture.enum",
     file: "authorization: { callback: { capture: { realm: { param: realmId, enum: [r2] } } } }",
     instead: "authorization: { callback: { capture: { realm: { param: realmId, enum: [r1, r2] } } } }",
     shows: { "a callback": ["code-1 realm r1", "unexpected_parameter"] },
   },
   {
-    knob: "authorization.callback.verify",
+    setting: "authorization.callback.verify",
     file: "authorization: { callback: { verify: hmac_sha256_query } }",
     shows: {
       "a callback": ["code-1", "invalid_signature"],
@@ -233,12 +237,12 @@ export const authorizationRows: Row[] = [
     },
   },
   {
-    knob: "authorization.manual_code",
+    setting: "authorization.manual_code",
     file: "authorization: { manual_code: true }",
     shows: { "a code that is copied": ["is refused", "goes to no page"] },
   },
   {
-    knob: "authorization.manual_redirect_uri",
+    setting: "authorization.manual_redirect_uri",
     file: "authorization: { manual_code: true, manual_redirect_uri: https://login.example/show }",
     instead: "authorization: { manual_code: true }",
     shows: { "a code that is copied": ["goes to no page", "goes to https://login.example/show"] },
