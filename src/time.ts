@@ -425,7 +425,7 @@ const relations: readonly Relation[] = [
   [
     ["consent.acceptedGrantSeconds"],
     "<",
-    ["consent.heldGrantSeconds"],
+    ["consent.unconfirmedGrantSeconds"],
     "an accepted grant is stored before it is given up",
   ],
   [["consent.linkSeconds"], "<=", ["consent.longestLinkSeconds"], "the default is allowed"],
