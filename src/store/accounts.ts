@@ -12,7 +12,7 @@ import { type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 /** What was found out about the account of a connection. */
 export type FoundAccount = { account: string | null; label: string | null; captured: Record<string, string> };
 
-/** A grant that waits for a person's word: its account is not the connection's. */
+/** An unconfirmed grant: its account is not the connection's, and it changes nothing until a person confirms it. */
 export type UnconfirmedGrant = Read<ProvenUnconfirmedGrant> & { record: Uint8Array<ArrayBuffer> };
 
 const forgottenBefore = Sql.sql`clock_timestamp() - ${seconds(consentTimes.unconfirmedGrantSeconds)}`;
@@ -46,15 +46,15 @@ export type GrantInUse = {
   mayBeSame: boolean;
 };
 
-/** Statements on accounts, further tokens, and grants that wait for a person's word. */
+/** Statements on accounts, further tokens, and unconfirmed grants. */
 export function createAccountRows(
   { prisma, commits }: Pick<Database, "prisma" | "commits">,
   proofs: Pick<RowProofs, "connections" | "unconfirmedGrants">,
 ) {
-  /** A row that somebody else has written is as good as none. */
+  /** A row that this broker has not written counts as none. */
   const isOurs = (held: UnconfirmedGrant): boolean => proofs.unconfirmedGrants.isOurs(held);
 
-  /** Changes a grant that is as it was read. Null: it waits no more, or is another one now. */
+  /** Compare-and-swap on its proof. Null: the grant is gone, or has been changed since it was read. */
   const change = async (
     held: UnconfirmedGrant,
     changes: Partial<ProvenUnconfirmedGrant>,
@@ -112,8 +112,8 @@ export function createAccountRows(
     },
 
     /**
-     * Notes whose account it is, unless its tokens have changed meanwhile. `tokens`: the same ones, bound to what was found. While
-     * a request is under way, whose answer is bound to what was known before, only what does not differ is noted.
+     * Notes whose account it is, unless the tokens have changed since. `tokens`: the same ones, sealed for what was found. The answer
+     * to a request under way is sealed for what was known before, so meanwhile nothing is noted that would differ from that.
      */
     async learnAccount(
       row: { id: string; authorization: number; generation: number },
@@ -133,7 +133,7 @@ export function createAccountRows(
       return rows[0] ?? null;
     },
 
-    /** Notes that the account could not be looked up, for the grant that stands. */
+    /** Notes that the lookup of the account has failed under the present grant. */
     async noteLookupFailed(row: { id: string; authorization: number }, detail: string): Promise<void> {
       await prisma.$executeRaw`WITH c AS (UPDATE connections SET lookup_failed_at = clock_timestamp(), lookup_failures =
             CASE WHEN lookup_failed_at >= COALESCE(authorized_at, created_at) THEN lookup_failures + 1 ELSE 1 END
@@ -142,7 +142,7 @@ export function createAccountRows(
           SELECT c.id, 'account_lookup_failed', ${json({ detail })} FROM c`;
     },
 
-    /** The end of the newest access token, where only the provider's introspection tells it. */
+    /** Notes when the newest access token expires, where only the provider's introspection tells it. */
     async learnExpiry(
       row: { id: string; generation: number },
       ends: { expiresAt: Date | null; refreshDueAt: Date | null },
@@ -157,7 +157,7 @@ export function createAccountRows(
       return rows[0] ?? null;
     },
 
-    /** Other connections that hold sets of the same account, newest first. `providers`: the ids of their provider. */
+    /** Other connections that hold token sets of the same account, newest first. `providers`: the ids that their provider may have. */
     async sharingAccount(
       row: Pick<TokenRow, "id" | "account" | "clientRef">,
       inputs: Readonly<Record<string, string>>,
@@ -170,7 +170,7 @@ export function createAccountRows(
           AND o.inputs @> ${json(inputs)} ORDER BY o.authorized_at DESC NULLS LAST, o.name`;
     },
 
-    /** Tells connections that their set has most likely ended, each once for a grant, and not whose connection has ended it. */
+    /** Tells connections that their token set has most likely ended, once a grant. It does not tell which connection has ended it. */
     async tellDropped(ids: string[], detail: { kept: number }): Promise<void> {
       await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
         SELECT c.id, 'set_dropped', ${json(detail)} FROM connections c WHERE c.id = ANY(${ids}::uuid[]) AND NOT EXISTS (
@@ -183,7 +183,7 @@ export function createAccountRows(
         SELECT c.id, ${type}, ${json(detail)} FROM connections c WHERE c.id = ${connectionId}::uuid`;
     },
 
-    /** Keeps a grant for a person's word. False: the connection is gone. As often as one likes. */
+    /** Stores an unconfirmed grant. False: the connection is gone. May be repeated. */
     async addUnconfirmed(
       held: Pick<UnconfirmedGrant, "attemptId" | "connectionId" | "generation" | "record">,
     ): Promise<boolean> {
@@ -202,7 +202,7 @@ export function createAccountRows(
       return rows.length > 0;
     },
 
-    /** `linkId`: the consent link whose page asks the person; null: the one that is asked has the answer already. */
+    /** Notes whose account an unconfirmed grant is of. `linkId`: the consent link whose page asks the person; null: the caller asks. */
     async describeUnconfirmed(
       attemptId: string,
       found: { account: string | null; label: string | null; linkId: string | null },
@@ -212,19 +212,19 @@ export function createAccountRows(
       if (held !== null) await change(held, { account, accountLabel, linkId });
     },
 
-    /** A question that is asked ends those before it on the same connection: they count no more, and are given up with the forgotten. */
+    /** Only the newest question of a connection counts: older unconfirmed grants become as old as those that nobody has answered. */
     async overtakeUnconfirmed(attemptId: string): Promise<void> {
       await prisma.$executeRaw`UPDATE held_grants o SET created_at = ${forgottenBefore} FROM held_grants h
         WHERE h.attempt_id = ${attemptId}::uuid AND o.connection_id = h.connection_id AND o.created_at < h.created_at
           AND o.created_at > ${forgottenBefore} AND NOT o.accepted`;
     },
 
-    /** The newest grant that waits for a person's word; not those older than an hour, or than what a person has connected since. */
+    /** The newest unconfirmed grant. Not one that is older than an hour, or than what a person has connected since. */
     async findUnconfirmed(of: UnconfirmedBy): Promise<UnconfirmedGrant | null> {
       return await findOpen(whichUnconfirmed(of));
     },
 
-    /** The person's yes, which nobody's no can take back. Null: it waits no more. As often as one likes. */
+    /** The person confirms, and no later refusal takes that back. Null: the grant is gone. May be repeated. */
     async acceptUnconfirmed(attemptId: string): Promise<UnconfirmedGrant | null> {
       for (;;) {
         const held = await findOpen(whichUnconfirmed({ attemptId }));
@@ -234,7 +234,7 @@ export function createAccountRows(
       }
     },
 
-    /** The person's no: true for who takes it, and only for what nobody has accepted. */
+    /** The person refuses. True for one of those who do; false once somebody has confirmed. */
     async declineUnconfirmed(attemptId: string): Promise<boolean> {
       const count = await prisma.$executeRaw`DELETE FROM held_grants
         WHERE attempt_id = ${attemptId}::uuid AND NOT accepted`;
@@ -242,8 +242,8 @@ export function createAccountRows(
     },
 
     /**
-     * Whether another connection of the same client that has not ended may be of the same account: nobody knows whose one of the two
-     * is, or it is the same's. Further tokens are their connection's.
+     * Whether another connection of the same client that has not ended may be of the same account: its account is the same, or one of
+     * the two is not known. A further token has the account of its connection.
      */
     async mayShareAccount({ id, parentId, clientRef }: AccountOf, providers: readonly string[]): Promise<boolean> {
       const own = parentId ?? id;
@@ -258,8 +258,8 @@ export function createAccountRows(
     },
 
     /**
-     * Whether a connection lives by a grant: it holds this refresh token, or, where `account` is given or `mayBeSame`, another token
-     * of the same client for that account, and is not the one that gives the grant up.
+     * Whether a connection still needs a grant that is about to be revoked: it holds this refresh token, or, where `account` is given
+     * or `mayBeSame`, it is another connection of the same client for that account.
      */
     async isLivedBy(grant: GrantInUse): Promise<boolean> {
       const { connectionId, provider, clientRef, refreshFingerprint, account, mayBeSame } = grant;
@@ -273,25 +273,25 @@ export function createAccountRows(
       return rows.length > 0;
     },
 
-    /** After an accepted one has taken its place. */
+    /** After a confirmed grant has become the connection's. */
     async dropUnconfirmed(attemptId: string): Promise<void> {
       await prisma.$executeRaw`DELETE FROM held_grants WHERE attempt_id = ${attemptId}::uuid`;
     },
 
-    /** Takes all of one connection, so that they can be revoked. */
+    /** Deletes and returns all of one connection, so that they can be revoked. */
     async takeUnconfirmed(connectionId: string): Promise<UnconfirmedGrant[]> {
       return await prisma.$queryRaw`DELETE FROM held_grants h WHERE h.connection_id = ${connectionId}::uuid
         RETURNING ${unconfirmedColumns}`;
     },
 
-    /** Takes those for which nobody came, so that they can be revoked. */
+    /** Deletes and returns those that nobody has answered in time, so that they can be revoked. */
     async takeForgottenUnconfirmed(): Promise<UnconfirmedGrant[]> {
       return await prisma.$queryRaw`DELETE FROM held_grants h
         WHERE h.attempt_id IN (SELECT f.attempt_id FROM held_grants f
           WHERE NOT f.accepted AND f.created_at < ${forgottenBefore} FOR UPDATE SKIP LOCKED) RETURNING ${unconfirmedColumns}`;
     },
 
-    /** Those that somebody accepted a while ago, and whose process did not come to their end. */
+    /** Those that somebody confirmed a while ago, and whose process died before they were stored. */
     async acceptedUnconfirmed(): Promise<UnconfirmedGrant[]> {
       const rows = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h
         WHERE h.accepted AND h.created_at < clock_timestamp() - ${seconds(consentTimes.acceptedGrantSeconds)}`;

@@ -43,7 +43,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
     return time?.now ?? new Date();
   };
 
-  /** Without those that somebody else wrote, which are as good as unknown. */
+  /** Without rows that this broker has not written: they count as unknown. */
   const judged = async (rows: ApiKeyRow[]): Promise<FoundApiKey[]> => {
     const standings = await Promise.all(rows.map((row) => proofs.standing(row)));
     return rows.flatMap((row, at): FoundApiKey[] => {
@@ -111,8 +111,8 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
     },
 
     /**
-     * False: there is no such key whose patterns lie within `patterns`. Revoking twice changes nothing. A row that is not ours
-     * counts for nothing already; it is marked all the same.
+     * False: there is no such key whose patterns lie within `patterns`. Revoking twice changes nothing. A row that this broker has not
+     * written counts as none anyway; it is marked as revoked all the same.
      */
     async revoke(id: string, patterns: string[]): Promise<boolean> {
       const at = await now();

@@ -91,7 +91,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     return rows[0] ?? null;
   };
 
-  /** Nothing of a row is believed that this broker did not write so. @throws UnreadableSecretError */
+  /** A row that this broker has not written is not believed. @throws UnreadableSecretError */
   const proven = (client: ClientRow | null): ClientRow | null => {
     if (client !== null) proofs.check(client);
     return client;
@@ -116,7 +116,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return rows[0] === undefined ? null : await this.findById(rows[0].id);
     },
 
-    /** Newest first, as they stand in the table: each is checked when it is used. */
+    /** Newest first. Their proofs are not checked: that happens when a client is used. */
     async list({ limit, after }: PageRequest, filter: { provider?: string } = {}): Promise<ClientRow[]> {
       const older = after
         ? Sql.sql`(k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`
@@ -187,13 +187,13 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return rows[0]?.within ?? null;
     },
 
-    /** The newest secret has worked: the one before is of no use any more. */
+    /** The newest secret has worked: the one before is deleted. */
     async forgetPreviousSecret(id: string, revision: number): Promise<void> {
       await prisma.$executeRaw`
         UPDATE clients SET ${oneSecret} WHERE id = ${id}::uuid AND secret_revision = ${revision}`;
     },
 
-    /** The newest secret was refused, and the one before has worked for this connection, whose history tells it. False: it is known. */
+    /** Notes that the newest secret was refused and the one before has worked for this connection, whose history tells it. False: it is noted already. */
     async noteOldSecret(
       { id, secretRevision }: Pick<ClientRow, "id" | "secretRevision">,
       connectionId: string,
@@ -209,7 +209,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return noted.length > 0;
     },
 
-    /** The client was mended: its connections that failed for its sake may be tried again at once. */
+    /** The client was corrected: its connections that failed because of it may be tried again at once. */
     async retryConnections(id: string): Promise<void> {
       await prisma.$executeRaw`
         UPDATE connections SET backoff_until = NULL,
@@ -220,7 +220,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
         WHERE client_ref = ${id}::uuid AND (last_error_code = 'invalid_client' OR grant_type = 'client_credentials')`;
     },
 
-    /** Several clients, for callers that need no secret. Those that this broker did not write so are left out. */
+    /** Several clients, for code that needs no secret. Rows that this broker has not written are left out. */
     async findMany(ids: string[]): Promise<ClientRow[]> {
       const rows = await prisma.$queryRaw<
         ClientRow[]

@@ -1,16 +1,16 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { refreshTimes, retentionTimes } from "../time.ts";
 import type { Database } from "./database.ts";
-import { freePermit, moved, nextDue, seconds } from "./row-sql.ts";
+import { addEvents, freePermit, nextDue, seconds } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 
-/** A connection's newest generation and version, as a guard outside of the database remembers them. */
+/** A connection's newest generation and version, as its mark outside of the database holds them. */
 export type GenerationMark = { connectionId: string; generation: number; version: number };
 
 const keepCandidates = 10;
 const tidyBatch = 10_000;
 
-/** What the sweeper and the guard against restored databases ask. */
+/** The statements of the sweeper, and of suspended rows: those that a restored database has taken back in time. */
 export function createDueRows({ prisma }: Pick<Database, "prisma">) {
   return {
     /**
@@ -33,7 +33,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         RETURNING ${tokenColumns}`;
     },
 
-    /** Puts a claimed row back, to be looked at after `afterSeconds`; null: never. A row that has moved on is left as it is. */
+    /** A claimed row is looked at again after `afterSeconds`; null: never. A row that has moved on is left as it is. */
     async postpone({ id, generation }: { id: string; generation: number }, afterSeconds: number | null): Promise<void> {
       const next = afterSeconds === null ? Sql.sql`NULL` : Sql.sql`clock_timestamp() + ${seconds(afterSeconds)}`;
       await prisma.$executeRaw`
@@ -42,7 +42,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
           AND c.attempt_id IS NULL`;
     },
 
-    /** The next sweep of any replica comes to the row, whenever it would be due. Not while it is being refreshed. */
+    /** Makes a row due now, so that the next sweep of any replica takes it. Not while it is being refreshed. */
     async hasten({ id, generation }: { id: string; generation: number }): Promise<void> {
       await prisma.$executeRaw`
         UPDATE connections c SET next_refresh_at = clock_timestamp()
@@ -51,8 +51,8 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
     },
 
     /**
-     * Notes that these tokens are read, so that they are refreshed ahead of their readers. Each is noted once. Returns those whose
-     * rows others hold at this moment: they are passed over, since the rest must not wait for them.
+     * Notes that callers read these tokens, so that they are refreshed ahead of need. Each is noted once. Returns those whose rows
+     * are locked at this moment: they are left out, since the rest must not wait for them.
      */
     async markInUse(
       read: readonly { id: string; generation: number }[],
@@ -73,7 +73,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         WHERE r.id IN (SELECT id FROM wanted EXCEPT SELECT id FROM free)`;
     },
 
-    /** Stops all refreshing of rows that are behind their marks, and returns them. A row that is not behind is left alone. */
+    /** Suspends the rows that are older than their marks, and returns them. Other rows are left alone. */
     async holdGoneBack(marks: readonly GenerationMark[]): Promise<TokenRow[]> {
       const ids = marks.map(({ connectionId }) => connectionId);
       const generations = marks.map(({ generation }) => generation);
@@ -96,32 +96,35 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
         WHERE ${connectionId}::uuid IS NULL OR c.id > ${connectionId}::uuid ORDER BY c.id LIMIT ${limit}`;
     },
 
-    /** Rows that are held since the database went back in time. */
+    /** Rows that are suspended. */
     async goneBack(): Promise<TokenRow[]> {
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.gone_back_from IS NOT NULL
         ORDER BY c.name`;
     },
 
     /**
-     * An operator takes the row as it is: it may be refreshed again, under the generation that it had before the database
-     * went back. `tokens`: the same ones, sealed for that generation. Null: the row is not held as it was read.
+     * An operator releases a suspended row as it is: it may be refreshed again, under the generation that it had before the database
+     * went back. `tokens`: the same ones, sealed for that generation. Null: the row is no longer suspended as it was read.
      */
     async releaseGoneBack(
       row: { id: string; generation: number; goneBackFrom: number },
       tokens: { accessToken: Uint8Array<ArrayBuffer> | null; refreshToken: Uint8Array<ArrayBuffer> | null },
       by: string,
     ): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET generation = c.gone_back_from, gone_back_from = NULL, ${freePermit},
-        access_token_sealed = ${tokens.accessToken}, refresh_token_sealed = ${tokens.refreshToken},
-        backoff_until = NULL, updated_at = clock_timestamp(), next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)}
-        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.gone_back_from = ${row.goneBackFrom}`;
-      const event = { type: "released_after_restore" as const, detail: { by } };
-      return (await prisma.$queryRaw<TokenRow[]>(moved(update, [event])))[0] ?? null;
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET generation = c.gone_back_from, gone_back_from = NULL, ${freePermit},
+          access_token_sealed = ${tokens.accessToken}, refresh_token_sealed = ${tokens.refreshToken},
+          backoff_until = NULL, updated_at = clock_timestamp(), next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)}
+          WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.gone_back_from = ${row.goneBackFrom}
+          RETURNING c.*),
+        ${addEvents([{ type: "released_after_restore", detail: { by } }])}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
     /**
-     * Lets go of what need not be kept: how to revoke for deleted connections, old history, answers that nobody could read, and limits that nobody uses. What others
-     * hold at this moment is left for the next time, and a limit that is used again is kept.
+     * Deletes what need not be kept: how to revoke the grants of deleted connections, old lines of the history, unreadable answers,
+     * candidates beyond the newest, and limits that nobody uses. Locked rows are left for the next time.
      */
     async tidy(): Promise<void> {
       await prisma.$executeRaw`

@@ -4,13 +4,13 @@ import { retentionTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import {
+  addEvents,
   attemptVersion,
+  backoffOnArrival,
   freePermit,
-  freeSchedule,
   grantColumns,
   type HistoryEvent,
   json,
-  moved,
   noRefusals,
   orphanDue,
   type OrphanRule,
@@ -20,7 +20,7 @@ import {
   seconds,
   storedEvents,
 } from "./row-sql.ts";
-import { nextGeneration, type TokenRow } from "./token-row.ts";
+import { nextGeneration, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** A late answer as it waits to be tried: its record is sealed for the generation after `baseGeneration`. */
 export type Candidate = {
@@ -39,7 +39,7 @@ const candidateColumns: Columns<Candidate> = {
   record: "record_sealed",
 };
 
-/** Whose a grant is, as far as it is known when it is stored. */
+/** Whose grant it is, as far as that is known when it is stored. */
 type KnownAccount = { account: string | null; label: string | null };
 
 /** The row as it was read when a late answer was found to fit it. */
@@ -48,18 +48,22 @@ type Place = { id: string; generation: number; authorization: number; attemptId:
 /** The statements that put a token set into a row. */
 export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
   return {
-    /** Step 8. Null: the CAS is lost, or it was won before and this is a repetition (see `lastAttemptId`). */
+    /** Step 8. Null: the permit is no longer ours, or this answer is stored already (see `lastAttemptId`). */
     async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, key.generation + 1)},
-        ${freeSchedule(grant)}, version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)}`;
-      const events = storedEvents({ type: "refreshed", detail: event }, grant);
-      return first(await commits.$queryRaw<TokenRow[]>(moved(update, events)));
+      const rows = await commits.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${grantColumns(grant, key.generation + 1)}, ${freePermit},
+          next_refresh_at = ${grant.keepAliveAt}::timestamptz, backoff_until = ${backoffOnArrival(grant)},
+          version = ${attemptVersion(grant)}, last_attempt_id = c.attempt_id WHERE ${owned(key)} RETURNING c.*),
+        ${addEvents(storedEvents({ type: "refreshed", detail: event }, grant))}
+        SELECT ${tokenColumns} FROM c`;
+      return first(rows);
     },
 
     /**
-     * A person's grant takes the place of what was there. Null: the row has moved since `generation` was read, or, where
-     * `exclusive`, another connection holds the same refresh token, or, where `unlessSent` says so, too, it is just being sent
-     * for this one, or, where `keptFor` names an account, it is not this account's living grant any more whose refresh token is in `grant`.
+     * A person's grant takes the place of the one before. Null, where nothing was changed:
+     * - the row has moved since `generation` was read;
+     * - `exclusive`: another connection holds the same refresh token, or, with `unlessSent`, a request with it is under way for this one;
+     * - `keptFor`, an account: `grant` keeps the refresh token of this account's grant, and the connection no longer has that grant.
      */
     async replaceGrant(
       row: { id: string; generation: number; goneBackFrom: number | null; attemptId: string },
@@ -84,24 +88,27 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
               AND (${given.unlessSent !== true} OR c.attempt_id IS NULL
                 OR c.refresh_fingerprint IS DISTINCT FROM ${fingerprint})`;
       const { keptFor } = given;
-      // None of these moves the generation. A request with the kept token that is on its way has its lease to itself.
+      // None of these moves the generation. A request with the kept token that is under way has until the end of its lease.
       const living =
         keptFor === undefined
           ? Sql.empty
           : Sql.sql`AND c.status = 'connected' AND c.gone_back_from IS NULL AND c.account = ${keptFor}`;
       const isSent = fingerprint === null ? keptFor !== undefined : Sql.sql`c.refresh_fingerprint = ${fingerprint}`;
-      // What is kept of the living grant is as good as it was.
+      // What is kept of the grant before has been tried as much as it was.
       const untried = keptFor === undefined ? Sql.sql`${given.untried === true}` : Sql.sql`c.untried`;
-      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, nextGeneration(row), untried)}, ${freePermit},
-        backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},
-        next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
-          + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
-        authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}
-        authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
-        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique} ${living}`;
-      // What was granted before a person's newest word is not tried any more.
-      const forget = Sql.sql`, forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id)`;
-      const statement = moved(update, storedEvents(given.event, grant), Sql.sql`${forget}, ${endOlderChains}`);
+      // What was granted before a person's newest word (candidates) is not tried any more.
+      const statement = Sql.sql`
+        WITH c AS (UPDATE connections c SET ${grantColumns(grant, nextGeneration(row), untried)}, ${freePermit},
+          backoff_until = CASE WHEN ${isSent} THEN c.lease_until END, authorized_client_id = ${given.clientId ?? null},
+          next_refresh_at = ${grant.keepAliveAt}::timestamptz, version = GREATEST(c.version, c.version_floor) + c.attempt_replays
+            + CASE WHEN c.version = 0 THEN 1 ELSE 2 END,
+          authorization_seq = c.authorization_seq + 1, ${accountColumns(given.account)}
+          authorized_at = GREATEST(c.authorized_at, ${grant.issuedAt}::timestamptz), last_attempt_id = ${row.attemptId}::uuid
+          WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique} ${living} RETURNING c.*),
+        ${addEvents(storedEvents(given.event, grant))},
+        forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id),
+        ${endOlderChains}
+        SELECT ${tokenColumns} FROM c`;
       if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
       // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
       const lock = prisma.$queryRaw`
@@ -124,22 +131,26 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
     },
 
     /**
-     * A late answer becomes the newest set of the row, under the authorization it was granted for; whoever has a permit
-     * loses it. `generation`: what the row becomes. Null: the row is not as `place` says any more.
+     * A late answer becomes the row's newest token set, under the authorization that it was granted for. A permit in the row is taken
+     * away. `generation`: the row's next one. Null: the row is no longer as `place` says.
      */
     async promoteLate(
       place: Place,
       grant: SealedGrant,
       given: { attemptId: string; generation: number; event: HistoryEvent },
     ): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET ${grantColumns(grant, given.generation)},
-        ${freeSchedule(grant)}, last_attempt_id = ${given.attemptId}::uuid,
-        version = ${attemptVersion(grant)} + CASE WHEN c.attempt_id IS NULL THEN 0 ELSE 1 END
-        WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
-          AND c.authorization_seq = ${place.authorization}
-          AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid`;
-      const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.attemptId}::uuid)`;
-      return first(await commits.$queryRaw<TokenRow[]>(moved(update, storedEvents(given.event, grant), forget)));
+      const rows = await commits.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${grantColumns(grant, given.generation)}, ${freePermit},
+          next_refresh_at = ${grant.keepAliveAt}::timestamptz, backoff_until = ${backoffOnArrival(grant)},
+          last_attempt_id = ${given.attemptId}::uuid,
+          version = ${attemptVersion(grant)} + CASE WHEN c.attempt_id IS NULL THEN 0 ELSE 1 END
+          WHERE c.id = ${place.id}::uuid AND c.generation = ${place.generation}
+            AND c.authorization_seq = ${place.authorization}
+            AND c.attempt_id IS NOT DISTINCT FROM ${place.attemptId}::uuid RETURNING c.*),
+        ${addEvents(storedEvents(given.event, grant))},
+        tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.attemptId}::uuid)
+        SELECT ${tokenColumns} FROM c`;
+      return first(rows);
     },
 
     /** Keeps a late answer to be tried before the grant ends. False: a person has replaced the grant, or the row is gone. */
@@ -171,37 +182,39 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return rows[0] ?? null;
     },
 
-    /** A candidate's set becomes the newest one, and its permit is given to who holds the row's. Null: it is not ours any more. */
+    /** A candidate's token set becomes the newest one, and the owner of the permit gets a new one to try it. Null: the permit is no longer ours. */
     async tryCandidate(
       key: PermitKey,
       grant: SealedGrant,
       given: { candidateId: string; attemptId: string; leaseSeconds: number; orphan: OrphanRule },
     ): Promise<TokenRow | null> {
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(given.leaseSeconds)}`;
-      const columns = grantColumns(grant, key.generation + 1);
-      const update = Sql.sql`UPDATE connections c SET ${columns}, version = ${attemptVersion(grant)},
-        attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
-        attempt_outcome = NULL, attempt_replays = 0, backoff_until = NULL,
-        next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
-        WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)`;
-      const forget = Sql.sql`, tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)`;
       const detail = { generation: key.generation + 1, attempt: given.candidateId };
-      const event = { type: "candidate_tried" as const, detail };
-      return first(await prisma.$queryRaw<TokenRow[]>(moved(update, [event], forget)));
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${grantColumns(grant, key.generation + 1)}, version = ${attemptVersion(grant)},
+          attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
+          attempt_outcome = NULL, attempt_replays = 0, backoff_until = NULL,
+          next_refresh_at = ${orphanDue(leaseEnd, given.orphan)}
+          WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)
+          RETURNING c.*),
+        ${addEvents([{ type: "candidate_tried", detail }])},
+        tried AS (DELETE FROM candidates o USING c WHERE o.attempt_id = ${given.candidateId}::uuid)
+        SELECT ${tokenColumns} FROM c`;
+      return first(rows);
     },
   };
 }
 
-/** What was looked up of the account before counts no more: the set that comes with it is bound to none of it. */
+/** The new token set is not sealed for what was looked up of the account before: it is looked up again. */
 function accountColumns(known: KnownAccount | undefined): Sql.Sql {
   if (known === undefined) return Sql.empty;
   return Sql.sql`account = ${known.account}, account_label = ${known.label}, looked_up = NULL,`;
 }
 
 /**
- * Further tokens that a connection's new grant did not bring are the old one's, which may be another account's: they end with it,
- * and so does what is asked for them. What came along with a refresh has no time of its own, and what is still on its way with one
- * finds that the authorization has moved on.
+ * Further tokens that a new grant did not bring belong to the grant before, which may be another account's: they end with it, and so
+ * do requests for them that are under way. An answer to one finds that the authorization has moved on. A further token from a token
+ * exchange has no `authorized_at`: the time of its newest token set, or of its attempt, counts.
  */
 const endOlderChains = Sql.sql`ended AS (
   UPDATE connections x SET generation = GREATEST(x.generation, COALESCE(x.gone_back_from, 0)) + 1,
@@ -226,7 +239,7 @@ function holders(connectionId: string, fingerprint: Uint8Array<ArrayBuffer>): Sq
     WHERE o.refresh_fingerprint = ${fingerprint} AND o.id <> ${connectionId}::uuid`;
 }
 
-/** What is left of a deleted connection: enough to revoke what its provider still grants. */
+/** What is left of a deleted connection for a day: enough to revoke its grant at the provider. */
 export type Tombstone = {
   name: string;
   provider: string;

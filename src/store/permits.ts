@@ -3,12 +3,12 @@ import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { refreshTimes } from "../time.ts";
 import type { Database } from "./database.ts";
 import {
+  addEvents,
   failureColumns,
   freePermit,
   type HistoryEvent,
-  isHeldBack,
+  isThrottled,
   json,
-  moved,
   nextDue,
   orphanDue,
   type OrphanRule,
@@ -21,22 +21,22 @@ import {
 } from "./row-sql.ts";
 import { type ConnectionStatus, tokenColumns, type TokenRow } from "./token-row.ts";
 
-/** A permission to send, as wanted. Seconds, by Postgres's clock. */
+/** Which permit is asked for. Postgres's clock counts the seconds. */
 export type PermitRequest = {
   connectionId: string;
   generation: number;
   attemptId: string;
   leaseSeconds: number;
   statuses: readonly ConnectionStatus[];
-  /** True where a refresh token is spent when it is sent: no two connections may send the same one. */
+  /** True where sending a refresh token spends it: no two connections may send the same one. */
   exclusive: boolean;
-  /** When the sweeper looks at this attempt, should its owner not come back. */
+  /** When the sweeper looks at this attempt, if its owner does not end it. */
   orphan: OrphanRule;
-  /** Null: only a free row is wanted. */
+  /** Null: only a row without a permit is wanted. */
   takeover: null | {
     seenAttemptId: string;
     quietSeconds: number;
-    /** False: only once the access token has run out. */
+    /** False: not before the access token has expired. */
     promptly: boolean;
     /** While a lease that begins now ends inside this many seconds of the first send, `promptly` and the shorter quiet period hold. */
     graceSeconds: number;
@@ -46,13 +46,8 @@ export type PermitRequest = {
 
 /** The statements that take, pass on and give back a permit. */
 export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
-  const move = async (update: Sql.Sql, event: HistoryEvent | null, also = Sql.empty) => {
-    const rows = await prisma.$queryRaw<TokenRow[]>(moved(update, event === null ? [] : [event], also));
-    return rows[0] ?? null;
-  };
-
   return {
-    /** Why not even a request could be made, for whoever looks at the connection. Nothing was attempted, so nothing is counted. */
+    /** Notes why no request could be made. Nothing was sent, so this does not count as a failure. */
     async noteUnprepared({ id, generation }: Pick<TokenRow, "id" | "generation">, detail: string): Promise<void> {
       const noteAgain = seconds(refreshTimes.unpreparedNoteSeconds);
       await prisma.$executeRaw`UPDATE connections c SET last_error_code = 'connect_failed',
@@ -63,7 +58,10 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
 
     /**
      * Step 4. Null: somebody else has the permit, or the row is not at this generation, or it must not be refreshed now. Where
-     * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy.
+     * `exclusive`, of connections that hold the same refresh token the first one to ask keeps it, and the others lose their copy:
+     * all rows that hold the token are locked, in one order, so that of two that ask at once the second sees the permit of the first
+     * (a row that is locked is read as its last holder has committed it). Whoever sends spends the token, so the copy of every other
+     * row is worth nothing: it goes, and that row ends with its access token.
      * A takeover gets null at once where the row is locked, so that it never stands in line before an owner who waits to store an
      * answer. @throws DatabaseBusyError when another request finds the row locked for long
      */
@@ -71,21 +69,40 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan, exclusive } = request;
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
       const own = Sql.sql`${connectionId}::uuid`;
-      const id =
+      const [noWait, id] =
         takeover === null
-          ? own
-          : Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`;
-      const update = Sql.sql`UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
+          ? [Sql.empty, own]
+          : [Sql.sql`NOWAIT`, Sql.sql`(SELECT l.id FROM connections l WHERE l.id = ${own} FOR NO KEY UPDATE NOWAIT)`];
+      const graceSeconds = takeover?.graceSeconds ?? 0;
+      // A replay would end while the provider still accepts the old refresh token.
+      const inGrace = Sql.sql`(${leaseEnd} < c.attempt_started_at + ${seconds(graceSeconds)})`;
+      const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
+      const statement = Sql.sql`
+        WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o
+          WHERE ${exclusive}
+            AND o.refresh_fingerprint = (SELECT s.refresh_fingerprint FROM connections s WHERE s.id = ${own})
+          ORDER BY o.id FOR NO KEY UPDATE ${noWait}),
+        c AS (UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
           attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
           attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
           lease_until = ${leaseEnd}, next_refresh_at = ${orphanDue(leaseEnd, orphan)}
         WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
           AND c.gone_back_from IS NULL
           AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))
-          AND (c.attempt_id IS NULL OR ${takeover === null ? Sql.sql`false` : abandoned(takeover, leaseSeconds)})`;
-      const statement = exclusive
-        ? withoutSharing({ connectionId, generation, waits: takeover === null }, update)
-        : Sql.sql`${update} RETURNING ${tokenColumns}`;
+          AND (c.attempt_id IS NULL OR (c.attempt_id = ${takeover?.seenAttemptId ?? null}::uuid
+            AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover?.graceQuietSeconds ?? 0)}
+              ELSE ${seconds(takeover?.quietSeconds ?? 0)} END <= clock_timestamp()
+            AND (${takeover?.promptly ?? false} OR ${inGrace} OR c.expires_at <= clock_timestamp())))
+          AND NOT ${isBusy} RETURNING c.*),
+        parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
+            refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,
+            no_refresh_token_since = CASE WHEN o.grant_type NOT IN ('client_credentials', 'password', 'token_exchange')
+              THEN clock_timestamp() END, updated_at = clock_timestamp()
+          FROM sharing s WHERE o.id = s.id AND o.attempt_id IS NULL AND CASE WHEN o.id = ${own}
+            THEN o.generation = ${generation} AND ${isBusy} ELSE EXISTS (SELECT 1 FROM c) END RETURNING o.id),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
+        SELECT ${tokenColumns} FROM c`;
       try {
         return (await prisma.$queryRaw<TokenRow[]>(statement))[0] ?? null;
       } catch (error) {
@@ -94,7 +111,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       }
     },
 
-    /** One permit, one send: a second request of the same attempt gets a permit of its own. Null: it is not ours any more. */
+    /** One permit, one request: a second request of the same attempt gets its own permit. Null: the permit is no longer ours. */
     async swapPermit(key: PermitKey, next: { attemptId: string; leaseSeconds: number }): Promise<TokenRow | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
         UPDATE connections c SET attempt_id = ${next.attemptId}::uuid,
@@ -103,23 +120,26 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       return rows[0] ?? null;
     },
 
-    /** Nothing was spent: the permit goes back, and nobody tries before the back-off is over. */
+    /** The refresh token was not spent: gives the permit back, and starts a back-off. */
     async returnPermit(key: PermitKey, failure: RecordedFailure, backoffSeconds: number): Promise<TokenRow | null> {
       const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
-      const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)},
-        backoff_until = ${until}, next_refresh_at = ${nextDue(until)} WHERE ${owned(key)}`;
-      return await move(update, isHeldBack(failure) ? null : { type: "refresh_failed", detail: tellable(failure) });
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${freePermit}, ${failureColumns(failure)},
+          backoff_until = ${until}, next_refresh_at = ${nextDue(until)} WHERE ${owned(key)} RETURNING c.*),
+        ${addEvents(refreshFailed(failure))}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
-    /** Nothing left this process and nobody is to blame: the permit goes back as if it had not been taken. */
+    /** Nothing was sent and nothing has failed: gives the permit back as if it had not been taken. */
     async dropPermit(key: PermitKey): Promise<void> {
       await prisma.$executeRaw`UPDATE connections c SET ${freePermit},
         next_refresh_at = ${nextDue(Sql.sql`clock_timestamp()`)} WHERE ${owned(key)}`;
     },
 
     /**
-     * Nobody can tell whether the token was spent: the permit stays. Of a replay that was merely refused, the first send
-     * stays unresolved; its lease ends now, so that the quiet period counts from here.
+     * The outcome is unknown, so the refresh token may be spent: the permit stays. `endLease`: a replay was refused, and the outcome
+     * of the request before it is as unknown as it was. The quiet period counts from now.
      */
     async leaveUnknown(
       key: PermitKey,
@@ -135,17 +155,19 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       const leaseEnd = Sql.sql`CASE WHEN ${endLease} THEN clock_timestamp() ELSE c.lease_until END`;
       const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
       const due = orphanDue(leaseEnd, orphan);
-      const update = Sql.sql`UPDATE connections c SET attempt_outcome = 'unknown', ${failureColumns(failure)},
-        lease_until = ${leaseEnd},
-        backoff_until = ${until},
-        next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)}`;
-      const event = isHeldBack(failure) ? null : ({ type: "refresh_failed", detail: tellable(failure) } as const);
-      return await move(update, event, keepUnread(key, answer));
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET attempt_outcome = 'unknown', ${failureColumns(failure)},
+          lease_until = ${leaseEnd},
+          backoff_until = ${until},
+          next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)} RETURNING c.*),
+        ${addEvents(refreshFailed(failure))} ${keepUnread(key, answer)}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
     /**
-     * The grant is over; the access token stays, it may still live. Null: the row has moved on, or a person has just
-     * given new credentials, and nothing was changed.
+     * Ends the grant. The access token stays, since it may not have expired. Null: the row has moved on, or a person has just
+     * stored new credentials, and nothing was changed.
      */
     async endGrant(
       key: PermitKey & { credentialsRevision?: number },
@@ -154,37 +176,44 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       const { credentialsRevision } = key;
       const tried =
         credentialsRevision === undefined ? Sql.empty : Sql.sql`AND c.credentials_revision = ${credentialsRevision}`;
-      const update = Sql.sql`UPDATE connections c SET ${freePermit}, ${failureColumns(failure)}, backoff_until = NULL,
-        next_refresh_at = NULL, ${statusColumns("needs_reauthorization")} WHERE ${owned(key)} ${tried}`;
-      return await move(update, { type: "needs_reauthorization", detail: tellable(failure) });
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${freePermit}, ${failureColumns(failure)}, backoff_until = NULL,
+          next_refresh_at = NULL, ${statusColumns("needs_reauthorization")} WHERE ${owned(key)} ${tried} RETURNING c.*),
+        ${addEvents([{ type: "needs_reauthorization", detail: tellable(failure) }])}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
-    /** A token that has run out and cannot be refreshed by anybody. Only if the row is still as it was read. */
+    /** Ends a connection whose access token has expired and that cannot be refreshed. Null: the row is not as it was read. */
     async endUnrefreshable(row: TokenRow, failure: RecordedFailure): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET ${failureColumns(failure)}, next_refresh_at = NULL,
-        ${statusColumns("needs_reauthorization")}
-        WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.attempt_id IS NULL
-          AND c.status = 'connected'`;
-      return await move(update, { type: "needs_reauthorization", detail: tellable(failure) });
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${failureColumns(failure)}, next_refresh_at = NULL,
+          ${statusColumns("needs_reauthorization")}
+          WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.attempt_id IS NULL
+            AND c.status = 'connected' RETURNING c.*),
+        ${addEvents([{ type: "needs_reauthorization", detail: tellable(failure) }])}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
     /**
-     * The refusals that were counted are taken for the end of the grant: `equal` of them over `seconds` at least, and the access token
-     * has run out. Null: they are not, or it has been told before. The status stays.
+     * Marks a grant as probably dead: at least `equal` equal refusals have come over at least `seconds`, and the access token has
+     * expired. The status stays. Null: that is not so, or the row is marked already.
      */
     async judgeRefusals(
       { connectionId, generation }: Pick<PermitKey, "connectionId" | "generation">,
       least: { equal: number; seconds: number },
     ): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET probably_dead_since = clock_timestamp()
-        WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = 'connected'
-          AND c.probably_dead_since IS NULL AND c.refusals >= ${least.equal}::int AND c.expires_at <= clock_timestamp()
-          AND c.refused_since <= clock_timestamp() - ${seconds(least.seconds)}`;
-      const detail = Sql.sql`jsonb_build_object('refusal', c.refusal, 'refusals', c.refusals, 'since', to_char(
-        c.refused_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))`;
-      const event = Sql.sql`, event AS (INSERT INTO connection_events (connection_id, type, detail)
-        SELECT c.id, 'probably_dead', ${detail} FROM c)`;
-      return (await prisma.$queryRaw<TokenRow[]>(moved(update, [], event)))[0] ?? null;
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET probably_dead_since = clock_timestamp()
+          WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = 'connected'
+            AND c.probably_dead_since IS NULL AND c.refusals >= ${least.equal}::int AND c.expires_at <= clock_timestamp()
+            AND c.refused_since <= clock_timestamp() - ${seconds(least.seconds)} RETURNING c.*),
+        event AS (INSERT INTO connection_events (connection_id, type, detail)
+          SELECT c.id, 'probably_dead', jsonb_build_object('refusal', c.refusal, 'refusals', c.refusals, 'since', to_char(
+            c.refused_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) FROM c)
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
     /**
@@ -195,12 +224,15 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       { id, generation }: Pick<TokenRow, "id" | "generation">,
       given: { by: string; quietSeconds: number },
     ): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET ${freePermit}, backoff_until = NULL, next_refresh_at = NULL,
-        ${statusColumns("needs_reauthorization")}, updated_at = clock_timestamp()
-        WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.status = 'connected'
-          AND c.probably_dead_since IS NOT NULL
-          AND (c.attempt_id IS NULL OR c.lease_until + ${seconds(given.quietSeconds)} <= clock_timestamp())`;
-      return await move(update, { type: "needs_reauthorization", detail: { code: "probably_dead", by: given.by } });
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${freePermit}, backoff_until = NULL, next_refresh_at = NULL,
+          ${statusColumns("needs_reauthorization")}, updated_at = clock_timestamp()
+          WHERE c.id = ${id}::uuid AND c.generation = ${generation} AND c.status = 'connected'
+            AND c.probably_dead_since IS NOT NULL
+            AND (c.attempt_id IS NULL OR c.lease_until + ${seconds(given.quietSeconds)} <= clock_timestamp()) RETURNING c.*),
+        ${addEvents([{ type: "needs_reauthorization", detail: { code: "probably_dead", by: given.by } }])}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
     /**
@@ -218,47 +250,58 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
       by: string;
     }): Promise<TokenRow | null> {
       const { connectionId, generation, attemptId, leaseSeconds, pauseSeconds, exclusive, by } = request;
-      const isAlone = Sql.sql`NOT EXISTS (SELECT 1 FROM connections o
-        WHERE ${exclusive} AND o.refresh_fingerprint = c.refresh_fingerprint AND o.id <> c.id)`;
-      const update = Sql.sql`UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
           attempt_started_at = clock_timestamp(), attempt_replays = 0, retried_at = clock_timestamp(),
           lease_until = clock_timestamp() + ${seconds(leaseSeconds)}
         WHERE c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.status = 'needs_reauthorization'
           AND c.refresh_token_sealed IS NOT NULL AND c.gone_back_from IS NULL AND c.attempt_id IS NULL
-          AND (c.retried_at IS NULL OR c.retried_at <= clock_timestamp() - ${seconds(pauseSeconds)}) AND ${isAlone}`;
-      return await move(update, { type: "retried", detail: { generation, by } });
+          AND (c.retried_at IS NULL OR c.retried_at <= clock_timestamp() - ${seconds(pauseSeconds)})
+          AND NOT EXISTS (SELECT 1 FROM connections o
+            WHERE ${exclusive} AND o.refresh_fingerprint = c.refresh_fingerprint AND o.id <> c.id) RETURNING c.*),
+        ${addEvents([{ type: "retried", detail: { generation, by } }])}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
-    /** The retry brought nothing, and spent nothing: its permit goes back, and the connection has ended as before. */
+    /** The retry has failed and spent nothing: takes its permit back. The connection stays ended. */
     async endRetry(key: PermitKey, failure: RecordedFailure): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET ${freePermit} WHERE ${owned(key)}`;
-      return await move(update, { type: "retry_failed", detail: tellable(failure) });
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${freePermit} WHERE ${owned(key)} RETURNING c.*),
+        ${addEvents([{ type: "retry_failed", detail: tellable(failure) }])}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
-    /** Nobody can tell what became of the retry: its permit stays until it lapses. */
+    /** The outcome of the retry is unknown: its permit stays until it lapses. */
     async leaveRetryUnknown(
       key: PermitKey,
       failure: RecordedFailure,
       answer: Uint8Array<ArrayBuffer> | null,
     ): Promise<TokenRow | null> {
-      const update = Sql.sql`UPDATE connections c SET attempt_outcome = 'unknown' WHERE ${owned(key)}`;
-      return await move(update, { type: "retry_failed", detail: tellable(failure) }, keepUnread(key, answer));
+      const rows = await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET attempt_outcome = 'unknown' WHERE ${owned(key)} RETURNING c.*),
+        ${addEvents([{ type: "retry_failed", detail: tellable(failure) }])} ${keepUnread(key, answer)}
+        SELECT ${tokenColumns} FROM c`;
+      return rows[0] ?? null;
     },
 
     /**
-     * Retries whose lease and quiet period are over belong to nobody: their connections have ended as before. An answer that still
-     * comes finds the generation that it was asked for, and is stored. Rows that are locked are left for the next time.
+     * Takes the permit of retries whose lease and quiet period are over. Their connections stay ended. An answer that still comes
+     * finds the generation that it was asked for, and is stored. Locked rows are left for the next time.
      */
     async lapseRetries(quietSeconds: number): Promise<TokenRow[]> {
-      const update = Sql.sql`UPDATE connections c SET ${freePermit}
-        WHERE c.id IN (SELECT d.id FROM connections d
-          WHERE d.attempt_id IS NOT NULL AND d.enabled_status = 'needs_reauthorization'
-            AND d.lease_until <= clock_timestamp() - ${seconds(quietSeconds)} FOR NO KEY UPDATE SKIP LOCKED)`;
       const detail = { code: "outcome_unknown", detail: "No answer to the retry came in time." };
-      return await prisma.$queryRaw<TokenRow[]>(moved(update, [{ type: "retry_failed", detail }]));
+      return await prisma.$queryRaw<TokenRow[]>`
+        WITH c AS (UPDATE connections c SET ${freePermit}
+          WHERE c.id IN (SELECT d.id FROM connections d
+            WHERE d.attempt_id IS NOT NULL AND d.enabled_status = 'needs_reauthorization'
+              AND d.lease_until <= clock_timestamp() - ${seconds(quietSeconds)} FOR NO KEY UPDATE SKIP LOCKED) RETURNING c.*),
+        ${addEvents([{ type: "retry_failed", detail }])}
+        SELECT ${tokenColumns} FROM c`;
     },
 
-    /** How many permits stand, and since when the oldest does. */
+    /** How many permits there are, and how old the oldest is. */
     async permitAges(): Promise<{ count: number; oldestSeconds: number }> {
       const rows = await prisma.$queryRaw<{ count: number; oldestSeconds: number }[]>`
         SELECT count(*)::int AS count,
@@ -269,40 +312,8 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   };
 }
 
-/** Takeover: the permit that was seen is past its lease and quiet period, and `reuse` lets the token be sent again. */
-function abandoned(takeover: NonNullable<PermitRequest["takeover"]>, leaseSeconds: number): Sql.Sql {
-  const inGrace = Sql.sql`(clock_timestamp() + ${seconds(leaseSeconds)}
-    < c.attempt_started_at + ${seconds(takeover.graceSeconds)})`;
-  return Sql.sql`(c.attempt_id = ${takeover.seenAttemptId}::uuid
-    AND c.lease_until + CASE WHEN ${inGrace} THEN ${seconds(takeover.graceQuietSeconds)}
-      ELSE ${seconds(takeover.quietSeconds)} END <= clock_timestamp()
-    AND (${takeover.promptly} OR ${inGrace} OR c.expires_at <= clock_timestamp()))`;
-}
-
-/**
- * A permit, and an end to sharing its refresh token. All rows that hold the token are locked, in one order, so that of two that ask
- * at once the second sees the permit of the first: a row that is locked is read as its last holder has committed it. Whoever sends
- * spends the token, so the copy of every other row is worth nothing: it goes, and that row ends with its access token.
- */
-function withoutSharing(
-  asking: { connectionId: string; generation: number; waits: boolean },
-  permit: Sql.Sql,
-): Sql.Sql {
-  const own = Sql.sql`${asking.connectionId}::uuid`;
-  const isBusy = Sql.sql`EXISTS (SELECT 1 FROM sharing h WHERE h.id <> ${own} AND h.attempt_id IS NOT NULL)`;
-  return Sql.sql`WITH sharing AS MATERIALIZED (SELECT o.id, o.attempt_id FROM connections o
-      WHERE o.refresh_fingerprint = (SELECT s.refresh_fingerprint FROM connections s WHERE s.id = ${own})
-      ORDER BY o.id FOR NO KEY UPDATE ${asking.waits ? Sql.empty : Sql.sql`NOWAIT`}),
-    c AS (${permit} AND NOT ${isBusy} RETURNING c.*),
-    parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
-        refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,
-        no_refresh_token_since = CASE WHEN o.grant_type NOT IN ('client_credentials', 'password', 'token_exchange')
-          THEN clock_timestamp() END, updated_at = clock_timestamp()
-      FROM sharing s WHERE o.id = s.id AND o.attempt_id IS NULL AND CASE WHEN o.id = ${own}
-        THEN o.generation = ${asking.generation} AND ${isBusy} ELSE EXISTS (SELECT 1 FROM c) END RETURNING o.id),
-    told AS (INSERT INTO connection_events (connection_id, type, detail)
-      SELECT p.id, 'no_refresh_token', ${json({ kept: false, reason: "duplicate_grant" })} FROM parted p)
-    SELECT ${tokenColumns} FROM c`;
+function refreshFailed(failure: RecordedFailure): HistoryEvent[] {
+  return isThrottled(failure) ? [] : [{ type: "refresh_failed", detail: tellable(failure) }];
 }
 
 /** Of a connection only the newest are kept: an answer may be large, and a provider that gives odd ones gives many. */

@@ -1,30 +1,30 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { refreshTimes } from "../time.ts";
-import { type ConnectionStatus, type EventType, tokenColumns } from "./token-row.ts";
+import type { ConnectionStatus, EventType } from "./token-row.ts";
 
-/** A set to be stored. `accessToken` null: the answer held none, what is stored counts as expired. */
+/** A token set to be stored, sealed. `accessToken` null: the answer held none, and the set counts as expired. */
 export type SealedGrant = {
   accessToken: Uint8Array<ArrayBuffer> | null;
   refreshToken: Uint8Array<ArrayBuffer> | null;
   refreshFingerprint: Uint8Array<ArrayBuffer> | null;
   tokenType: string;
-  /** Null: not said, the former ones stay. */
+  /** Null: the answer does not name them, so the former ones stay. */
   grantedScopes: string[] | null;
   captured: Record<string, string>;
-  /** The redirect URI that it was got with; null: none, or nobody knows. */
+  /** The redirect URI that the grant was got with; null: there was none, or nobody has noted it. */
   redirectUri: string | null;
-  /** What lookups gave, which the tokens are bound to as well. */
+  /** What lookups of the account gave. The tokens are sealed for these values, too. */
   accountCaptured: Record<string, string>;
   issuedAt: Date;
   expiresAt: Date | null;
   refreshTokenExpiresAt: Date | null;
-  /** The answer named no new refresh token: the one in use keeps its end. */
+  /** The answer named no new refresh token: the one in use stays, and ends when it did. */
   keepsRefreshToken: boolean;
-  /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
+  /** Since when a needed refresh token is missing, or one is kept that has not worked since; null: neither. */
   noRefreshTokenSince: Date | null;
-  /** The answer stated a life that could not be read. */
+  /** The answer stated a lifetime that could not be read. */
   unreadableLifetime: boolean;
-  /** Why its access token is stored and not handed out, as a connection's `last_error`; null: it may be. */
+  /** Why the access token is stored and not handed out, as a connection's `last_error`; null: it may be handed out. */
   lastError: RecordedFailure | null;
   /** When to refresh ahead of callers; null: only when one needs it. */
   refreshDueAt: Date | null;
@@ -32,18 +32,18 @@ export type SealedGrant = {
   keepAliveAt: Date | null;
 };
 
-/** The owner of a permit and the generation it was given for. */
+/** A permit: its connection, the generation that it was given for, and the attempt that owns it. */
 export type PermitKey = { connectionId: string; generation: number; attemptId: string };
 
 export type RecordedFailure = {
   code: string;
   detail: string;
   status?: number;
-  /** Of a refusal that says nothing about the grant: what equal ones have in common. Holds nothing of a body. */
+  /** Of a refusal that says nothing about the grant: what equal refusals have in common. It holds nothing of the body. */
   refusal?: string;
 };
 
-/** A line of a connection's history. Its detail holds no secret. */
+/** A line of a connection's history. The detail holds no secret. */
 export type HistoryEvent = {
   type: EventType;
   detail: unknown;
@@ -51,10 +51,13 @@ export type HistoryEvent = {
   oncePerGrant?: true;
 };
 
-/** When an attempt that its owner leaves behind may be looked at: after lease and quiet period, or not before the access token ends. */
+/**
+ * When the sweeper looks at an attempt that its owner does not end. `promptly`: after lease and quiet period. Otherwise not before the
+ * access token has expired.
+ */
 export type OrphanRule = { quietSeconds: number; promptly: boolean };
 
-/** Attempts before the one that ends may have handed out tokens from a spool: their versions are not given again. */
+/** Takes the permit away. Earlier attempts of this generation may have handed out tokens from a spool: no version is used twice. */
 export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL,
   attempt_outcome = NULL, attempt_replays = 0,
   version_floor = GREATEST(c.version, c.version_floor) + c.attempt_replays`;
@@ -62,8 +65,8 @@ export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, 
 export const seconds = (value: number) => Sql.sql`make_interval(secs => ${value}::double precision)`;
 
 /**
- * Whether an array of patterns lies within `patterns` (of LIKE). None at all counts as `*`: what is for nobody is not everybody's;
- * and so does what is no pattern.
+ * Whether all patterns of an array lie within `patterns` (of LIKE). An empty array counts as `*`, and so does an entry that is no
+ * pattern: only who may do everything may change such a row.
  */
 export const liesWithin = (own: Sql.Sql, patterns: readonly string[]) => Sql.sql`NOT EXISTS (
   SELECT 1 FROM unnest(CASE WHEN cardinality(${own}) > 0 THEN ${own} ELSE '{*}' END) each
@@ -71,12 +74,12 @@ export const liesWithin = (own: Sql.Sql, patterns: readonly string[]) => Sql.sql
 
 export const json = (value: unknown) => Sql.sql`${JSON.stringify(value)}::jsonb`;
 
-/** What the definition's own limits held back has not failed: it is no reason for a longer back-off, nor for the history. */
-export const isHeldBack = ({ code }: RecordedFailure): boolean => code === "limit_reached";
+/** A throttled request has not failed: it makes no back-off longer, and the history does not tell it. */
+export const isThrottled = ({ code }: RecordedFailure): boolean => code === "limit_reached";
 
 /**
- * Equal refusals that say nothing about the grant are counted until a set is stored. Whatever else fails in between (429, 503, no
- * answer, the client's secret) says nothing about them: it neither counts nor ends the row of them. Another refusal begins anew.
+ * Equal refusals that say nothing about the grant are counted until a token set is stored. Other failures in between (429, 503, no
+ * answer, a refused client secret) leave the count as it is. A different refusal starts it again at one.
  */
 const refusalColumns = ({ refusal }: RecordedFailure) =>
   refusal === undefined
@@ -84,38 +87,41 @@ const refusalColumns = ({ refusal }: RecordedFailure) =>
     : Sql.sql`refusal = ${refusal}, refusals = CASE WHEN c.refusal = ${refusal} THEN c.refusals + 1 ELSE 1 END,
   refused_since = CASE WHEN c.refusal = ${refusal} THEN c.refused_since ELSE clock_timestamp() END,`;
 
-/** Nothing is known against the grant. */
+/** No refusal counts against the grant any more. */
 export const noRefusals = Sql.sql`refusal = NULL, refusals = 0, refused_since = NULL, probably_dead_since = NULL`;
 
-/** The line of the history: what the row counts by is not told there. */
+/** A failure as the history tells it: without the text by which equal refusals are counted. */
 export const tellable = ({ refusal: _refusal, ...failure }: RecordedFailure) => failure;
 
+/** The row's newest failure. */
 export const failureColumns = (failure: RecordedFailure) => Sql.sql`${refusalColumns(failure)}
-  consecutive_failures = c.consecutive_failures + ${isHeldBack(failure) ? 0 : 1},
+  consecutive_failures = c.consecutive_failures + ${isThrottled(failure) ? 0 : 1},
   last_error_code = ${failure.code}, last_error_at = clock_timestamp(), last_error_detail = ${failure.detail},
   updated_at = clock_timestamp()`;
 
+/** The row, while this permit stands in it: the compare-and-swap of every statement that ends or passes on a permit. */
 export const owned = ({ connectionId, generation, attemptId }: PermitKey) =>
   Sql.sql`c.id = ${connectionId}::uuid AND c.generation = ${generation} AND c.attempt_id = ${attemptId}::uuid`;
 
-/** One statement: the update and its events, or neither. `also`: further parts, which may refer to the changed row as c. */
-export function moved(update: Sql.Sql, events: readonly HistoryEvent[], also: Sql.Sql = Sql.empty): Sql.Sql {
+/**
+ * A part of a WITH that adds lines to the history of `c`, the rows that the same statement has changed: they are committed together.
+ * `oncePerGrant`: not where the grant has such a line already.
+ */
+export function addEvents(events: readonly HistoryEvent[]): Sql.Sql {
   const lines = events.map(
     ({ type, detail, oncePerGrant = false }, place) =>
       Sql.sql`(${place}::int, ${type}::text, ${json(detail)}, ${oncePerGrant}::boolean)`,
   );
-  const told =
-    lines.length === 0
-      ? Sql.empty
-      : Sql.sql`, told AS (INSERT INTO connection_events (connection_id, type, detail)
+  return lines.length === 0
+    ? Sql.sql`event AS (SELECT)`
+    : Sql.sql`event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, e.type, e.detail FROM c, (VALUES ${Sql.join(lines)}) AS e(place, type, detail, once)
           WHERE NOT e.once OR NOT EXISTS (SELECT 1 FROM connection_events o WHERE o.connection_id = c.id AND o.type = e.type
             AND o.at >= COALESCE(c.authorized_at, c.created_at))
           ORDER BY e.place)`;
-  return Sql.sql`WITH c AS (${update} RETURNING c.*) ${told} ${also} SELECT ${tokenColumns} FROM c`;
 }
 
-/** What the history tells of a set that is stored: its own line, and what it lacks where that is new. */
+/** The lines of the history for a token set that is stored: `event`, and what the set lacks. */
 export function storedEvents(event: HistoryEvent, grant: SealedGrant): HistoryEvent[] {
   const events = [event];
   const isNew = grant.noRefreshTokenSince?.getTime() === grant.issuedAt.getTime();
@@ -125,13 +131,13 @@ export function storedEvents(event: HistoryEvent, grant: SealedGrant): HistoryEv
   return events;
 }
 
-/** A disabled connection stays disabled: what happens to it shows when it is enabled again. */
+/** A disabled connection stays disabled: it gets the status when it is enabled again. */
 export function statusColumns(status: ConnectionStatus): Sql.Sql {
   return Sql.sql`status = CASE WHEN c.status = 'disabled' THEN 'disabled' ELSE ${status} END, enabled_status = ${status}`;
 }
 
 /**
- * The set as the row's newest. `generation`: what it becomes. Schedule and back-off are `freeSchedule`'s. The provider has given it,
+ * The token set as the row's newest. `generation`: the row's next one. The statement sets permit, schedule and back-off beside them. The provider has given it,
  * unless `untried` says otherwise.
  */
 export function grantColumns(grant: SealedGrant, generation: number, untried = Sql.sql`false`): Sql.Sql {
@@ -155,16 +161,15 @@ export function grantColumns(grant: SealedGrant, generation: number, untried = S
     last_refreshed_at = clock_timestamp(), updated_at = clock_timestamp()`;
 }
 
-/** Of a row with a new set and no permit. Nobody has read it yet. */
-export function freeSchedule(grant: SealedGrant): Sql.Sql {
-  return Sql.sql`${freePermit}, next_refresh_at = ${grant.keepAliveAt}::timestamptz,
-    backoff_until = CASE WHEN ${grant.expiresAt}::timestamptz <= ${grant.issuedAt}::timestamptz
+/** A token that has expired when it is issued must not be asked for again at once. */
+export function backoffOnArrival({ issuedAt, expiresAt }: SealedGrant): Sql.Sql {
+  return Sql.sql`CASE WHEN ${expiresAt}::timestamptz <= ${issuedAt}::timestamptz
       THEN clock_timestamp() + ${seconds(refreshTimes.deadOnArrivalSeconds)} END`;
 }
 
 /**
- * Whether a row has anything that is sent to the provider's hosts, or is about to get it: tokens or credentials in any status, a
- * request whose answer may bring some, a set that waits to be tried or confirmed, a person on the way.
+ * Whether a row has anything that is sent to the provider's hosts, or may get it soon: tokens or credentials in any status, a request
+ * under way, a candidate, an unconfirmed grant, a person who is connecting the account.
  */
 export const holdsGrant = Sql.sql`(c.access_token_sealed IS NOT NULL OR c.refresh_token_sealed IS NOT NULL
   OR c.credentials_sealed IS NOT NULL OR c.attempt_id IS NOT NULL
@@ -177,14 +182,14 @@ export const holdsGrant = Sql.sql`(c.access_token_sealed IS NOT NULL OR c.refres
   OR EXISTS (SELECT 1 FROM consent_links l WHERE l.connection_id = c.id AND l.manual AND l.used_at IS NULL
     AND l.expires_at > clock_timestamp()))`;
 
-/** The version of a set that an attempt got: every attempt of a generation has one of its own, handed out before it is stored. */
+/** The version of the access token that an attempt got. Every attempt of a generation has its own, since it may be handed out unstored. */
 export function attemptVersion({ accessToken }: SealedGrant): Sql.Sql {
   return accessToken === null
     ? Sql.sql`c.version`
     : Sql.sql`GREATEST(c.version, c.version_floor) + 1 + c.attempt_replays`;
 }
 
-/** When the sweeper comes to a row that nobody is refreshing, from `earliest` on; null: never. */
+/** When the sweeper looks at a row without a permit, at `earliest` or later; null: never. */
 export function nextDue(earliest: Sql.Sql): Sql.Sql {
   return Sql.sql`CASE
     WHEN c.status = 'pending' OR c.enabled_status = 'pending' THEN ${earliest}
@@ -192,7 +197,7 @@ export function nextDue(earliest: Sql.Sql): Sql.Sql {
       THEN GREATEST(LEAST(CASE WHEN c.in_use THEN c.refresh_due_at END, c.keep_alive_at), ${earliest}) END`;
 }
 
-/** When the sweeper comes to an attempt whose lease ends at `leaseEnd`, should nobody bring it to its end; null: never. */
+/** When the sweeper looks at an attempt whose lease ends at `leaseEnd`, unless its owner ends it before; null: never. */
 export function orphanDue(leaseEnd: Sql.Sql, { quietSeconds, promptly }: OrphanRule): Sql.Sql {
   const abandoned = Sql.sql`${leaseEnd} + ${seconds(quietSeconds)}`;
   return promptly

@@ -32,7 +32,7 @@ const answers = fc.record({
   lifeSeconds: fc.option(fc.constantFrom(-1, 0, 1, 3600)),
   hasAccessToken: fc.boolean(),
   keepsRefreshToken: fc.boolean(),
-  grantedScopes: fc.option(fc.constantFrom(["read"], ["read", "write"])),
+  grantedScopes: fc.option(fc.constantFrom<string[][]>(["read"], ["read", "write"])),
   isUnusable: fc.boolean(),
   isUnreadable: fc.boolean(),
   isLacking: fc.boolean(),
