@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { LRUCache } from "lru-cache";
 import type { Proofs } from "./leases.ts";
 import type { RedisClient } from "./redis.ts";
 
@@ -65,7 +66,7 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
   const channel = endsChannel(redis);
   const listeners: ((end: End) => void)[] = [];
   const heardProofs = new Set<string>();
-  const awaited = new Map<string, (replicaId: string) => void>();
+  const awaited = new LRUCache<string, (replicaId: string) => void>({ max: mostAwaited });
 
   const publish = (message: Told | Heard): void => {
     const text = JSON.stringify({ ...message, proof: keyring.sign(purpose, signedText(message)) });
@@ -118,7 +119,6 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
     tell(end, onHeard) {
       const nonce = randomUUID();
       awaited.set(nonce, onHeard);
-      if (awaited.size > mostAwaited) awaited.delete(awaited.keys().next().value as string);
       if (keepSeconds > 0) void keep(end).catch(onError);
       publish({ kind: "told", end, nonce });
     },

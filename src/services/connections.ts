@@ -70,7 +70,7 @@ export type ConnectionService = {
 export type ConnectionServiceParts = PlanParts & {
   connections: Connections;
   accounts: Pick<AccountRows, "ensureChains" | "readChains">;
-  rows: TokenRows;
+  rows: Pick<TokenRows, "readById">;
   cache: TokenCache;
   catalog: Catalog;
   vault: TokenVault;

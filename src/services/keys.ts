@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual } from "node:crypto";
+import { LRUCache } from "lru-cache";
 import type { Clock } from "../clock.ts";
 import { shareAnswer } from "../concurrency.ts";
 import { BrokerError, encryptionKeyMissing } from "../errors.ts";
@@ -53,9 +54,9 @@ export function createKeyService(options: Options): KeyService {
   const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
   const adminHashes = adminKeys.map(hashKey);
   /** Keys whose end was told while, or before, Postgres was away: the hash of the secret, as far as it was known here. */
-  const revoked = new Map<string, Uint8Array | null>();
+  const revoked = new LRUCache<string, Uint8Array>({ max: maxKeys });
   let turn = 0;
-  const revokedAt = new Map<string, number>();
+  const revokedAt = new LRUCache<string, number>({ max: maxKeys });
   const cache = createReadCache<FoundApiKey>({
     async load(ids) {
       for (;;) {
@@ -74,17 +75,17 @@ export function createKeyService(options: Options): KeyService {
   });
   peers.listen(({ kind, id }) => {
     if (kind !== "key") return;
-    revoked.set(id, cache.peek(id)?.secretHash ?? revoked.get(id) ?? null);
+    const hash = cache.peek(id)?.secretHash;
+    if (hash !== undefined) revoked.set(id, hash);
     revokedAt.set(id, ++turn);
-    for (const each of [revoked, revokedAt]) if (each.size > maxKeys) each.delete(each.keys().next().value as string);
     cache.forget(id);
   });
 
   /** Without Postgres, a key that is known to have been revoked is told so. */
   const read = async (id: string, hash: Uint8Array): Promise<FoundApiKey | null> =>
     await cache.read(id).catch((error: unknown) => {
-      const known = revoked.get(id) ?? null;
-      if (known !== null && isSameHash(hash, known)) throw unauthenticated("The key has been revoked.");
+      const known = revoked.get(id);
+      if (known !== undefined && isSameHash(hash, known)) throw unauthenticated("The key has been revoked.");
       throw error;
     });
   const knownIds = shareAnswer(async () => await keys.ids(), clock);

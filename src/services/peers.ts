@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import { type Clock, withDeadline } from "../clock.ts";
 import type { End, Ends } from "../coordination/ends.ts";
 import { BrokerError } from "../errors.ts";
@@ -70,7 +71,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   const stopped = new AbortController();
   const withinSeconds = Math.max(trustSeconds, replicaTimes.presentSeconds);
   /** The newest end of each that was told here, in milliseconds by Postgres's clock. */
-  const toldMs = new Map<string, number>();
+  const toldMs = new LRUCache<string, number>({ max: maxRemembered });
   const seenInPostgres = new Set<string>();
   const used = { key: new Set<string>(), connection: new Set<string>() };
   let heardAt: Date | null = null;
@@ -83,7 +84,6 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     const key = `${end.kind} ${end.id}`;
     if ((toldMs.get(key) ?? -Infinity) >= end.atMs) return;
     toldMs.set(key, end.atMs);
-    if (toldMs.size > maxRemembered) toldMs.delete(toldMs.keys().next().value as string);
     for (const listener of listeners) listener(end);
   };
   ends.listen(hear);

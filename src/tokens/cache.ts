@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import type { Clock } from "../clock.ts";
 import { UnreadableSecretError } from "../errors.ts";
 import { createReadCache } from "../store/read-cache.ts";
@@ -39,7 +40,7 @@ export type TokenCache = {
 };
 
 type Options = {
-  rows: TokenRows;
+  rows: Pick<TokenRows, "readByName">;
   vault: TokenVault;
   clock: Clock;
   databaseClock: DatabaseClock;
@@ -52,9 +53,11 @@ const maxBytes = 128 * 1024 * 1024;
 const maxEnds = 10_000;
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
-  const known = new Map<string, { name: string; generation: number; furtherIds: Set<string> }>();
+  const known = new LRUCache<string, { name: string; generation: number; furtherIds: Set<string> }>({
+    max: maxConnections,
+  });
   /** Of connections that have ended: only the answer to a later question tells what is there since. */
-  const endedAt = new Map<string, number>();
+  const endedAt = new LRUCache<string, number>({ max: maxEnds });
   let turn = 0;
 
   const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };
@@ -63,7 +66,6 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     if (parentId !== null) {
       known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
     }
-    while (known.size > maxConnections) known.delete(known.keys().next().value as string);
   };
   /** A connection and its further tokens, as far as they are known here. */
   const familyOf = (id: string): string[] => [id, ...knownOf(id).furtherIds];
@@ -146,9 +148,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       const family = familyOf(connectionId).map((id) => ({ id, entry: cache.peek(knownOf(id).name)?.row }));
       const own = family.filter(({ id, entry }) => entry?.id === id);
       if (own.some(({ entry }) => (entry?.now.getTime() ?? 0) > atMs + callerTimes.endNewsMs)) return;
-      endedAt.delete(connectionId);
       endedAt.set(connectionId, ++turn);
-      if (endedAt.size > maxEnds) endedAt.delete(endedAt.keys().next().value as string);
       for (const { id } of family) cache.forget(knownOf(id).name);
     },
   };

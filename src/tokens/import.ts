@@ -18,7 +18,7 @@ import type { Sender } from "./request.ts";
 import { clientIdOf, livesBy, sealHanded } from "./seal.ts";
 
 export type ImportParts = {
-  rows: TokenRows;
+  rows: Pick<TokenRows, "readById" | "replaceGrant" | "wasStored" | "holdersElsewhere">;
   cache: TokenCache;
   marks: Pick<Marks, "raise">;
   leases: Pick<Leases, "announce">;
@@ -140,6 +140,10 @@ function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry 
   return seconds === null ? expiry : { kind: "in", seconds };
 }
 
-async function holdersOf(rows: TokenRows, { id }: TokenRow, { refreshFingerprint }: SealedGrant): Promise<string[]> {
+async function holdersOf(
+  rows: Pick<TokenRows, "holdersElsewhere">,
+  { id }: TokenRow,
+  { refreshFingerprint }: SealedGrant,
+): Promise<string[]> {
   return refreshFingerprint === null ? [] : await rows.holdersElsewhere(id, refreshFingerprint);
 }

@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import { chainName, publicName } from "../chain-name.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { createSingleFlight } from "../concurrency.ts";
@@ -45,7 +46,7 @@ export type TokenService = {
 export type TokenServiceParts = {
   cache: TokenCache;
   catalog: Pick<Catalog, "get">;
-  rows: TokenRows;
+  rows: Pick<TokenRows, "endUnrefreshable">;
   reads: Pick<Reads, "note">;
   /** True from the moment at which this process may not begin a refresh any more. */
   isDraining: () => boolean;
@@ -464,13 +465,12 @@ export function watchPeerRefreshes(
   { leases, clock }: { leases: Leases; clock: Clock },
   onEnd: (connectionId: string, generation: number) => void,
 ): PeerRefreshes {
-  const runningUntilMs = new Map<string, number>();
+  const runningUntilMs = new LRUCache<string, number>({ max: maxRemembered });
   leases.listen(({ connection, generation, outcome }) => {
     const key = `${connection}:${generation}`;
     if (outcome === "started") {
       // Longer than its permit no announced refresh counts as running, in case its end is never heard of.
       runningUntilMs.set(key, clock.monotonicMs() + refreshTimes.leaseSeconds * 1000);
-      if (runningUntilMs.size > maxRemembered) runningUntilMs.delete(runningUntilMs.keys().next().value as string);
     } else {
       runningUntilMs.delete(key);
       onEnd(connection, generation);
@@ -494,14 +494,13 @@ export type Reads = {
 const maxNoted = 100_000;
 
 export function createReads(): Reads {
-  const noted = new Map<string, number>();
+  const noted = new LRUCache<string, number>({ max: maxNoted });
   const fresh = new Map<string, number>();
   return {
     note({ id, generation, inUse }) {
       if (inUse || noted.get(id) === generation) return;
       noted.set(id, generation);
       fresh.set(id, generation);
-      if (noted.size > maxNoted) noted.delete(noted.keys().next().value as string);
     },
     take() {
       const all = [...fresh].map(([id, generation]) => ({ id, generation }));

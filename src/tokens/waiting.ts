@@ -30,7 +30,15 @@ export type Waiting = {
 };
 
 /** Waits for other replicas' refreshes: woken by messages, and asking Postgres itself since messages may be lost. */
-export function createWaiting({ rows, leases, clock }: { rows: TokenRows; leases: Leases; clock: Clock }): Waiting {
+export function createWaiting({
+  rows,
+  leases,
+  clock,
+}: {
+  rows: Pick<TokenRows, "readByIds" | "hasten">;
+  leases: Leases;
+  clock: Clock;
+}): Waiting {
   const sleepers = new Map<string, Set<(news: RefreshNews) => void>>();
   leases.listen((news) => {
     const { connection, generation, outcome } = news;
