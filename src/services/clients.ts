@@ -33,26 +33,15 @@ type ClientPatch = {
   ownRedirectUri?: boolean;
 };
 
+export type ClientService = ReturnType<typeof createClientService>;
+
+type Options = { clients: Clients; catalog: Catalog; vault: TokenVault };
+
 /**
  * OAuth clients, as registered at providers. Who has `admin` sees all of them, opens them for connections of their own patterns
  * only, and changes none that serves connections beyond those, or names none. All throw BrokerError.
  */
-export type ClientService = {
-  create(principal: Principal, request: NewClientRequest): Promise<ClientRow>;
-  get(name: string): Promise<ClientRow>;
-  list(page: PageRequest, filter: { provider?: string }): Promise<ClientRow[]>;
-  /**
-   * A new secret keeps the one before as a second choice until the new one has worked. Inputs, which decide hosts, change only with
-   * a new secret, after which none of the old ones is left, and not while a connection holds anything.
-   */
-  patch(principal: Principal, name: string, patch: ClientPatch): Promise<ClientRow>;
-  /** Refused while connections use it. */
-  delete(principal: Principal, name: string): Promise<void>;
-};
-
-type Options = { clients: Clients; catalog: Catalog; vault: TokenVault };
-
-export function createClientService({ clients, catalog, vault }: Options): ClientService {
+export function createClientService({ clients, catalog, vault }: Options) {
   /** As it stands in the table: nothing of it is used before it is known to be ours. */
   const get = async (name: string): Promise<ClientRow> => {
     const client = await clients.asItStands(name);
@@ -109,7 +98,8 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
   return {
     get,
 
-    async create(principal, { name, provider: given, clientId, clientSecret, scopes, patterns, inputs }) {
+    async create(principal: Principal, request: NewClientRequest): Promise<ClientRow> {
+      const { name, provider: given, clientId, clientSecret, scopes, patterns, inputs } = request;
       requireMayCover(principal, patterns);
       const definition = await usableDefinition(catalog, given);
       const { id: provider } = definition;
@@ -130,9 +120,14 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       }
     },
 
-    list: (page, filter) => clients.list(page, filter),
+    list: async (page: PageRequest, filter: { provider?: string }): Promise<ClientRow[]> =>
+      await clients.list(page, filter),
 
-    async patch(principal, name, patch) {
+    /**
+     * A new secret keeps the one before as a second choice until the new one has worked. Inputs, which decide hosts, change only with
+     * a new secret, after which none of the old ones is left, and not while a connection holds anything.
+     */
+    async patch(principal: Principal, name: string, patch: ClientPatch): Promise<ClientRow> {
       const client = await get(name);
       await requireOwn(principal, client);
       vault.clients.check(client);
@@ -163,7 +158,8 @@ export function createClientService({ clients, catalog, vault }: Options): Clien
       return changed;
     },
 
-    async delete(principal, name) {
+    /** Refused while connections use it. */
+    async delete(principal: Principal, name: string): Promise<void> {
       const client = await get(name); // one that somebody else has written can be deleted, too
       await requireOwn(principal, client);
       const count = await clients.countConnections(client.id);

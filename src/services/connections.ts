@@ -43,29 +43,7 @@ type ConnectionPatch = {
 /** To have an ended connection tried once more, or a probably dead one ended. */
 export type EndedWish = { kind: "retry"; force: boolean } | { kind: "end" };
 
-/** Connections as ops and provisioning code handle them. A principal sees those that its patterns cover. All throw BrokerError. */
-export type ConnectionService = {
-  create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord>;
-  get(principal: Principal, name: string): Promise<ConnectionRecord>;
-  /** The same, if the principal may also have the connection's client work for it. */
-  getToUse(principal: Principal, name: string): Promise<ConnectionRecord>;
-  list(principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]>;
-  patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord>;
-  /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
-  delete(principal: Principal, name: string, options: { revoke: boolean }): Promise<string[]>;
-  importGrant(principal: Principal, name: string, given: { grant: Grant; verify: boolean }): Promise<ConnectionRecord>;
-  /** Accepts or declines the unconfirmed grant of another account. */
-  decideAccount(principal: Principal, name: string, accepted: boolean): Promise<ConnectionRecord>;
-  /** A code that a person types in at the provider (RFC 8628). */
-  beginDevice(principal: Principal, name: string): Promise<DeviceCode>;
-  /** `ended`: what an operator says about the end of its grant. */
-  refresh(principal: Principal, name: string, ended?: EndedWish): Promise<ConnectionRecord>;
-  events(
-    principal: Principal,
-    name: string,
-    page: { limit: number; before: bigint | null },
-  ): Promise<ConnectionEventRow[]>;
-};
+export type ConnectionService = ReturnType<typeof createConnectionService>;
 
 export type ConnectionServiceParts = PlanParts & {
   connections: Connections;
@@ -85,7 +63,8 @@ export type ConnectionServiceParts = PlanParts & {
   onUnrevoked: (connection: string, why: string) => void;
 };
 
-export function createConnectionService(parts: ConnectionServiceParts): ConnectionService {
+/** Connections as ops and provisioning code handle them. A principal sees those that its patterns cover. All throw BrokerError. */
+export function createConnectionService(parts: ConnectionServiceParts) {
   const {
     connections,
     clients,
@@ -147,6 +126,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     return client;
   };
 
+  /** The same, if the principal may also have the connection's client work for it. */
   const getToUse = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = await get(principal, name);
     vault.connections.check(record);
@@ -180,7 +160,7 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
     get,
     getToUse,
 
-    async create(principal, request) {
+    async create(principal: Principal, request: NewConnectionRequest): Promise<ConnectionRecord> {
       if (!mayUse(principal, request.name)) {
         throw new BrokerError(
           "forbidden",
@@ -214,9 +194,10 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       return await get(principal, plan.name);
     },
 
-    list: async (principal, page, filter) => await connections.list(page, filter, likePatterns(principal)),
+    list: async (principal: Principal, page: PageRequest, filter: ConnectionFilter): Promise<ConnectionRecord[]> =>
+      await connections.list(page, filter, likePatterns(principal)),
 
-    async patch(principal, name, patch) {
+    async patch(principal: Principal, name: string, patch: ConnectionPatch): Promise<ConnectionRecord> {
       const record = await get(principal, name);
       vault.connections.check(record);
       const { inputs: givenInputs, credentials: given } = patch;
@@ -259,7 +240,8 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       return await get(principal, name);
     },
 
-    async delete(principal, name, { revoke }) {
+    /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
+    async delete(principal: Principal, name: string, { revoke }: { revoke: boolean }): Promise<string[]> {
       const record = await find(principal, name); // one that somebody else has written can be deleted, too
       // What waits for a person's word would be gone with the connection, and nobody could revoke it any more.
       if (revoke) await establish.giveUpUnconfirmed(record.id);
@@ -275,7 +257,11 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       return await told;
     },
 
-    async importGrant(principal, name, { grant, verify }) {
+    async importGrant(
+      principal: Principal,
+      name: string,
+      { grant, verify }: { grant: Grant; verify: boolean },
+    ): Promise<ConnectionRecord> {
       const record = await getToUse(principal, name);
       const offered = definitionOf(record).grants.includes("import");
       if (isUnattended(record.grant) || !offered) throw notApplicable(record, "takes no imported tokens");
@@ -286,18 +272,21 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       return await get(principal, name);
     },
 
-    async decideAccount(principal, name, accepted) {
+    /** Accepts or declines the unconfirmed grant of another account. */
+    async decideAccount(principal: Principal, name: string, accepted: boolean): Promise<ConnectionRecord> {
       const { id } = await (accepted ? getToUse : get)(principal, name);
       await namingHolders(principal, () => establish.decide({ connectionId: id }, accepted));
       return await get(principal, name);
     },
 
-    async beginDevice(principal, name) {
+    /** A code that a person types in at the provider (RFC 8628). */
+    async beginDevice(principal: Principal, name: string): Promise<DeviceCode> {
       const { id } = await getToUse(principal, name);
       return await devices.begin(id, null);
     },
 
-    async refresh(principal, name, wish) {
+    /** `wish`: what an operator says about the end of its grant. */
+    async refresh(principal: Principal, name: string, wish?: EndedWish): Promise<ConnectionRecord> {
       // An end is given to whoever may see the connection; all else has the client's secret work for it.
       const { id } = wish?.kind === "end" ? await get(principal, name) : await getToUse(principal, name);
       if (wish === undefined) await tokens.refreshNow(name);
@@ -306,7 +295,11 @@ export function createConnectionService(parts: ConnectionServiceParts): Connecti
       return await get(principal, name);
     },
 
-    async events(principal, name, page) {
+    async events(
+      principal: Principal,
+      name: string,
+      page: { limit: number; before: bigint | null },
+    ): Promise<ConnectionEventRow[]> {
       const { id } = await get(principal, name);
       const events = await connections.events(id, { ...page, patterns: likePatterns(principal) });
       return events.map((event) => withoutForeignNames(principal, event));

@@ -12,23 +12,7 @@ import { bootstrapKeyId, likePatterns, type Principal, requireMayGive } from "./
 
 type NewKey = { name: string; abilities: Ability[]; connections: string[]; expiresAt: Date | null };
 
-export type KeyService = {
-  /**
-   * `sparing`: for a caller who has sent many wrong keys. An invented one then costs no query of its own.
-   * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable;
-   * encryption_key_missing
-   */
-  authenticate(key: string, options?: { sparing: boolean }): Promise<Principal>;
-  /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
-  create(giver: Principal, key: NewKey): Promise<{ row: ApiKeyRow; key: string }>;
-  /** Those whose patterns lie within the principal's own. */
-  list(principal: Principal, page: PageRequest): Promise<ApiKeyRow[]>;
-  /**
-   * Returns the names of replicas that have not confirmed that they refuse the key.
-   * @throws BrokerError not_found, for a key beyond the principal's patterns too
-   */
-  revoke(principal: Principal, id: string): Promise<string[]>;
-};
+export type KeyService = ReturnType<typeof createKeyService>;
 
 type Options = {
   keys: ApiKeys;
@@ -50,7 +34,7 @@ const bootstrap: Principal = {
   expiresAt: null,
 };
 
-export function createKeyService(options: Options): KeyService {
+export function createKeyService(options: Options) {
   const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
   const adminHashes = adminKeys.map(hashKey);
   /** Keys whose end was told while, or before, Postgres was away: the hash of the secret, as far as it was known here. */
@@ -91,7 +75,12 @@ export function createKeyService(options: Options): KeyService {
   const knownIds = shareAnswer(async () => await keys.ids(), clock);
 
   return {
-    async authenticate(key, { sparing } = { sparing: false }) {
+    /**
+     * `sparing`: for a caller who has sent many wrong keys. An invented one then costs no query of its own.
+     * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable;
+     * encryption_key_missing
+     */
+    async authenticate(key: string, { sparing }: { sparing: boolean } = { sparing: false }): Promise<Principal> {
       const hash = hashKey(key);
       if (adminHashes.some((adminHash) => isSameHash(hash, adminHash))) return bootstrap;
       const id = readKeyId(key);
@@ -109,7 +98,8 @@ export function createKeyService(options: Options): KeyService {
       return { keyId: row.id, abilities, connections, expiresAt };
     },
 
-    async create(giver, { name, ...gift }) {
+    /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
+    async create(giver: Principal, { name, ...gift }: NewKey): Promise<{ row: ApiKeyRow; key: string }> {
       requireMayGive(giver, gift);
       const { id, key } = makeApiKey(randomBytes);
       const by = giver.keyId === bootstrapKeyId ? null : giver.keyId;
@@ -118,9 +108,15 @@ export function createKeyService(options: Options): KeyService {
       return { row, key };
     },
 
-    list: (principal, page) => keys.list(page, likePatterns(principal)),
+    /** Those whose patterns lie within the principal's own. */
+    list: async (principal: Principal, page: PageRequest): Promise<ApiKeyRow[]> =>
+      await keys.list(page, likePatterns(principal)),
 
-    async revoke(principal, id) {
+    /**
+     * Returns the names of replicas that have not confirmed that they refuse the key.
+     * @throws BrokerError not_found, for a key beyond the principal's patterns too
+     */
+    async revoke(principal: Principal, id: string): Promise<string[]> {
       const known = await keys.revoke(id, likePatterns(principal));
       cache.expire(id);
       if (!known) throw new BrokerError("not_found", `There is no key with the id "${id}".`);

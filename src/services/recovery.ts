@@ -20,19 +20,7 @@ export type HeldConnection = {
   accessTokenExpiresAt: Date | null;
 };
 
-export type RecoveryService = {
-  /**
-   * Of those that the principal's patterns cover. `keys`: those that work and whose patterns lie within the principal's, oldest
-   * first: the database is from before, so what was revoked since works again. Null: nothing is held, not even of others.
-   */
-  list(principal: Principal): Promise<{ held: HeldConnection[]; keys: ApiKeyRow[] | null }>;
-  /**
-   * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
-   * @throws BrokerError not_found for a name that is not held, and then releases none; unreadable_secret for one whose refresh
-   * token does not open, when the others are released
-   */
-  release(principal: Principal, names: readonly string[] | null): Promise<string[]>;
-};
+export type RecoveryService = ReturnType<typeof createRecoveryService>;
 
 type Parts = {
   rows: Pick<TokenRows, "goneBack" | "releaseGoneBack">;
@@ -42,7 +30,7 @@ type Parts = {
   nowMs: () => number;
 };
 
-export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts): RecoveryService {
+export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts) {
   const release = async (row: TokenRow, by: string): Promise<void> => {
     const { goneBackFrom } = row;
     if (goneBackFrom === null) return;
@@ -61,12 +49,21 @@ export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts
   };
 
   return {
-    async list(principal) {
+    /**
+     * Of those that the principal's patterns cover. `keys`: those that work and whose patterns lie within the principal's, oldest
+     * first: the database is from before, so what was revoked since works again. Null: nothing is held, not even of others.
+     */
+    async list(principal: Principal): Promise<{ held: HeldConnection[]; keys: ApiKeyRow[] | null }> {
       const all = await rows.goneBack();
       const working = all.length === 0 ? null : await keys.working(nowMs(), likePatterns(principal));
       return { held: covered(principal, all).map(describe), keys: working };
     },
-    async release(principal, names) {
+    /**
+     * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
+     * @throws BrokerError not_found for a name that is not held, and then releases none; unreadable_secret for one whose refresh
+     * token does not open, when the others are released
+     */
+    async release(principal: Principal, names: readonly string[] | null): Promise<string[]> {
       const held = covered(principal, await rows.goneBack());
       const unknown = names?.find((name) => !held.some((row) => isNamed(row, name)));
       if (unknown !== undefined) {

@@ -137,6 +137,7 @@ const requestColumns: Columns<WaitingRequest> = {
   browserHash: "r.browser_hash",
   request: "r.request_sealed",
 };
+const joinedRequestColumns = selectList(requestColumns, "request.");
 
 export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequests>;
 
@@ -173,7 +174,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
     /** The request of a state, with its connection and client as they stand in the table. Changes nothing. */
     async find(stateHash: Uint8Array<ArrayBuffer>): Promise<(WaitingRequest & { connection: RowWithClient }) | null> {
       const [joined] = await prisma.$queryRaw<TokenRow[]>`
-        SELECT ${selectList(requestColumns, "request.")}, ${tokenColumns}, ${joinedClientColumns}
+        SELECT ${joinedRequestColumns}, ${tokenColumns}, ${joinedClientColumns}
         FROM authorization_requests r JOIN connections c ON c.id = r.connection_id LEFT JOIN clients k ON k.id = c.client_ref
         WHERE r.state_hash = ${stateHash} AND r.expires_at > clock_timestamp()`;
       if (joined === undefined) return null;

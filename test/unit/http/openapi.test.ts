@@ -43,6 +43,7 @@ beforeAll(async () => {
   const parts = {
     log,
     trustProxy: [],
+    consent: {},
     metricsOnApi: true,
     sandbox: null,
     publicUrl: "http://localhost:8080",

@@ -26,6 +26,7 @@ beforeAll(async () => {
   const parts = {
     log,
     trustProxy: [],
+    consent: {},
     metricsOnApi: true,
     sandbox: null,
     publicUrl: "https://broker.example",
