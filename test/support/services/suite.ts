@@ -26,7 +26,8 @@ export async function startSuite(): Promise<Suite> {
   const postgres = await offer("postgres", startPostgres);
   const redis = await offer("redis", startRedis);
   const databasePrefix = `freshet_test_${process.pid}_${Date.now().toString(36)}_`;
-  const serverUrl = postgres.url;
+  // A server of this run's own goes with all that is in it.
+  const serverUrl = postgres.isOwn ? undefined : postgres.url;
   const release = serverUrl ? guard({ kind: "databases", serverUrl, prefix: databasePrefix }) : undefined;
   return {
     services: { databasePrefix, postgres: toOffer(postgres), redis: toOffer(redis) },
@@ -39,7 +40,8 @@ export async function startSuite(): Promise<Suite> {
   };
 }
 
-type Offered = ServiceOffer & { line: string; stop(): Promise<void> };
+/** `isOwn`: it was started for this run, and ends with it. */
+type Offered = ServiceOffer & { line: string; isOwn: boolean; stop(): Promise<void> };
 type Start = (source: Source) => Promise<AsyncDisposable & { url: string }>;
 
 async function offer(kind: ServiceKind, start: Start): Promise<Offered> {
@@ -47,12 +49,13 @@ async function offer(kind: ServiceKind, start: Start): Promise<Offered> {
   const chosen = chooseSource(kind, around);
   const line = describeSource(kind, chosen);
   const ownSource = await install(kind, choosePrivateSource(kind, around));
-  if (chosen.from === "url") return { line, url: chosen.url, private: ownSource, stop: async () => {} };
+  if (chosen.from === "url") return { line, isOwn: false, url: chosen.url, private: ownSource, stop: async () => {} };
   if (ownSource.from === "nowhere") {
-    return { line: describeSource(kind, ownSource), private: ownSource, stop: async () => {} };
+    return { line: describeSource(kind, ownSource), isOwn: false, private: ownSource, stop: async () => {} };
   }
   const server = await start(ownSource);
-  return { line, url: server.url, private: ownSource, stop: async () => await server[Symbol.asyncDispose]() };
+  const stop = async () => await server[Symbol.asyncDispose]();
+  return { line, isOwn: true, url: server.url, private: ownSource, stop };
 }
 
 function toOffer({ url, private: ownSource }: Offered): ServiceOffer {
