@@ -64,7 +64,7 @@ export class HostileStage implements AsyncDisposable {
     const broker = await startBroker({
       databaseUrl,
       providersDir: await providersFolder({ definitions }),
-      nodeOptions: ["--expose-gc", `--import=${probe}`, heapLimit],
+      nodeOptions: [`--import=${probe}`, heapLimit],
     });
     const stage = new HostileStage({ broker, database, answers, servers });
     await stage.#each(async (index) => {
