@@ -10,16 +10,16 @@ export const attentionCodes = [
   "missing_scopes",
 ] as const;
 
-/** What a person should look at though tokens may still be served. */
+/** What a person should look at, even if tokens are still served. */
 export type Attention = { code: (typeof attentionCodes)[number]; since: Date; detail: string };
 
-/** What was asked for and not granted; nothing before the first grant. */
+/** The scopes that were asked for and not granted; empty before the first grant. */
 export function missingOf(record: ConnectionRecord): string[] {
   const granted = record.generation === 0 ? null : record.grantedScopes;
   return missingScopes(record.scopes, { granted, hasRefreshToken: record.holdsRefresh, grant: record.grant });
 }
 
-/** The gravest of what there is; null: nothing, or the status says already that a person must act. */
+/** The most serious one; null: there is none, or the status says already that a person must act. */
 export function attentionOf(record: ConnectionRecord): Attention | null {
   if (record.status !== "connected") return null;
   const { goneBackAt, missingScopesSince, updatedAt } = record;
@@ -44,7 +44,7 @@ const probablyDead =
 const oldSecret =
   "The provider refuses the newest secret of this connection's client; the one before it works still, and is used. Give the client the right one with PATCH /clients/:client {client_secret}.";
 
-/** The same for a further token, whose scopes nobody asked for by name. */
+/** The same for a further token. Its scopes were not asked for one by one, so none can be missing. */
 export function attentionOfChain(record: Lacking): Attention | null {
   const { status, noRefreshTokenSince: since, probablyDeadSince } = record;
   if (status !== "connected") return null;

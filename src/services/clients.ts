@@ -38,18 +38,18 @@ export type ClientService = ReturnType<typeof createClientService>;
 type Options = { clients: Clients; catalog: Catalog; vault: TokenVault };
 
 /**
- * OAuth clients, as registered at providers. Who has `admin` sees all of them, opens them for connections of their own patterns
- * only, and changes none that serves connections beyond those, or names none. All throw BrokerError.
+ * OAuth clients, as registered at providers. A key with `admin` sees all of them. It can open them only for connections within its own
+ * patterns, and cannot change one that serves connections beyond them, or names none. All throw BrokerError.
  */
 export function createClientService({ clients, catalog, vault }: Options) {
-  /** As it stands in the table: nothing of it is used before it is known to be ours. */
+  /** The row as it is in the table. Check its MAC before you use anything of it. */
   const get = async (name: string): Promise<ClientRow> => {
     const client = await clients.asItStands(name);
     if (client === null) throw clientNotFound(name);
     return client;
   };
 
-  /** The inputs after a change; undefined: they stay, and with them the hosts. */
+  /** The inputs after a change; undefined: they stay as they are, and so do the hosts. */
   const changedInputs = async (
     client: ClientRow,
     { inputs: given, clientSecret }: ClientPatch,
@@ -70,7 +70,7 @@ export function createClientService({ clients, catalog, vault }: Options) {
     return { ...client.inputs, ...Object.fromEntries(changed) };
   };
 
-  /** Where the newest secret is refused and the one before works, it is that one that stays beside another new one. */
+  /** If the newest secret is refused and the one before works, the one before is what stays beside another new one. */
   const keptSecret = (client: ClientRow): { keptSecret?: Uint8Array<ArrayBuffer> } => {
     const { id: clientId, secretRevision, previousSecret, oldSecretSince } = client;
     if (oldSecretSince === null || previousSecret === null) return {};
@@ -80,8 +80,8 @@ export function createClientService({ clients, catalog, vault }: Options) {
   };
 
   /**
-   * @throws BrokerError forbidden for a client that serves connections, or is open to some, beyond the principal's patterns, or is
-   * open to none; not_found for one that somebody has just deleted
+   * @throws BrokerError forbidden for a client that serves, or is open to, connections beyond the principal's patterns, or is open to
+   * none; not_found if somebody has just deleted it
    */
   const requireOwn = async (principal: Principal, { id, name, patterns }: ClientRow): Promise<void> => {
     const within = await clients.isWithin(id, likePatterns(principal));
@@ -124,8 +124,8 @@ export function createClientService({ clients, catalog, vault }: Options) {
       await clients.list(page, filter),
 
     /**
-     * A new secret keeps the one before as a second choice until the new one has worked. Inputs, which decide hosts, change only with
-     * a new secret, after which none of the old ones is left, and not while a connection holds anything.
+     * With a new secret, the one before stays as a second choice until the new one has worked. Inputs decide hosts, so they change only
+     * together with a new secret, which erases the old ones, and not while a connection has tokens or credentials.
      */
     async patch(principal: Principal, name: string, patch: ClientPatch): Promise<ClientRow> {
       const client = await get(name);
@@ -160,7 +160,7 @@ export function createClientService({ clients, catalog, vault }: Options) {
 
     /** Refused while connections use it. */
     async delete(principal: Principal, name: string): Promise<void> {
-      const client = await get(name); // one that somebody else has written can be deleted, too
+      const client = await get(name); // a row without a valid MAC can be deleted, too
       await requireOwn(principal, client);
       const count = await clients.countConnections(client.id);
       if (count > 0) {
@@ -195,14 +195,14 @@ function requireSendable(
   }
 }
 
-/** A client whose secret is a key has one that can be read. @throws BrokerError naming the field, never its value */
+/** Checks that a secret that must be a key can be read as one. @throws BrokerError naming the field, never its value */
 function checkSecret({ exchanges, refreshes }: ProviderDefinition, secret: string): void {
   const ways = [...Object.values(exchanges), ...Object.values(refreshes)].map(({ clientAuth }) => clientAuth);
   const fault = ways.map((way) => secretFault(way, secret)).find((found) => found !== null);
   if (fault) throw new BrokerError("invalid_request", `client_secret: ${fault}.`);
 }
 
-/** The definition of a provider that connections can be made at. @throws BrokerError naming the field `provider` */
+/** The definition of a provider for which connections can be made. @throws BrokerError naming the field `provider` */
 export async function usableDefinition(catalog: Catalog, id: string): Promise<ProviderDefinition> {
   const definition = catalog.get(id);
   if (definition?.usable) return definition;

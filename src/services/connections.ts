@@ -40,7 +40,7 @@ type ConnectionPatch = {
   disabled?: boolean;
 };
 
-/** To have an ended connection tried once more, or a probably dead one ended. */
+/** What an operator wants: try an ended connection once more, or end a probably dead one. */
 export type EndedWish = { kind: "retry"; force: boolean } | { kind: "end" };
 
 export type ConnectionService = ReturnType<typeof createConnectionService>;
@@ -59,11 +59,11 @@ export type ConnectionServiceParts = PlanParts & {
   sender: Sender;
   marks: Pick<Marks, "close">;
   peers: Pick<Peers, "tell" | "announce" | "untilForgotten" | "lastUnder">;
-  /** Told of a grant that is deleted here and goes on at the provider, and why. */
+  /** Called, with the reason, for a grant that is deleted here and stays valid at the provider. */
   onUnrevoked: (connection: string, why: string) => void;
 };
 
-/** Connections as ops and provisioning code handle them. A principal sees those that its patterns cover. All throw BrokerError. */
+/** Connections, for operators and provisioning code. A principal sees those that its patterns cover. All throw BrokerError. */
 export function createConnectionService(parts: ConnectionServiceParts) {
   const {
     connections,
@@ -89,7 +89,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     return record;
   };
 
-  /** As it stands in the table: nothing of it is used before it is known to be ours. */
+  /** The row as it is in the table. Check its MAC before you use anything of it. */
   const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = await find(principal, name);
     if (catalog.get(record.provider)?.furtherTokens.length === 0) return record;
@@ -111,7 +111,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     return definition;
   };
 
-  /** The connection's client, if the principal may use it so. @throws BrokerError that of a client that does not exist */
+  /** The connection's client, if the principal may use it. @throws BrokerError as for a client that does not exist */
   const clientFor = async (
     principal: Principal,
     record: ConnectionRecord,
@@ -126,7 +126,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     return client;
   };
 
-  /** The same, if the principal may also have the connection's client work for it. */
+  /** The same, if the principal may also use the connection's client. */
   const getToUse = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = await get(principal, name);
     vault.connections.check(record);
@@ -134,7 +134,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     return record;
   };
 
-  /** The first token of a connection that needs no person: refused → nothing stays; provider away → it stays pending. */
+  /** Fetches the first token of a connection that needs no person. Refused: the connection is removed. Provider away: it stays pending. */
   const fetchFirst = async (id: string, name: string): Promise<void> => {
     const outcome = await tokens.tryRefresh(name).catch(stillPending);
     if (outcome?.failure === undefined || !isRefused(outcome.failure)) return;
@@ -143,7 +143,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     throw new BrokerError("provider_rejected", `The provider refuses: ${outcome.failure.detail}`, { connection: name });
   };
 
-  /** What is stored for one host must not be sent to another: host inputs stay as long as there is anything to send. */
+  /** A secret that is stored for one host must not be sent to another, so inputs that decide a host stay while there is anything to send. */
   const checkInputs = async (record: ConnectionRecord, given: Record<string, unknown>) => {
     const definition = definitionOf(record);
     const hosts = [...hostInputs(definition), ...boundInputs(vault, await tokenRow(record))];
@@ -168,7 +168,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
         );
       }
       const plan = await planConnection(parts, principal, request);
-      // None of the tokens that replicas have in memory is served under the new connection's name.
+      // Waits until no replica serves the tokens of an earlier connection under this name.
       const hadItLast = await peers.untilForgotten(request.name);
       const id = randomUUID();
       const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
@@ -202,7 +202,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       vault.connections.check(record);
       const { inputs: givenInputs, credentials: given } = patch;
       const definition = definitionOf(record);
-      // Labels, and an end, are given to whoever may see the connection; all else has the client's secret work for it.
+      // Who may see the connection may also change labels and disable it. Everything else uses the client's secret.
       const usesClient = Object.keys(patch).some((field) => field !== "labels" && field !== "disabled");
       const client =
         usesClient || patch.disabled === false
@@ -240,10 +240,10 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       return await get(principal, name);
     },
 
-    /** Returns the names of replicas that have not confirmed that they serve its tokens no more. */
+    /** Returns the names of replicas that have not confirmed that they no longer serve its tokens. */
     async delete(principal: Principal, name: string, { revoke }: { revoke: boolean }): Promise<string[]> {
       const record = await find(principal, name); // one that somebody else has written can be deleted, too
-      // What waits for a person's word would be gone with the connection, and nobody could revoke it any more.
+      // An unconfirmed grant would be deleted with the connection, and nobody could revoke it any more.
       if (revoke) await establish.giveUpUnconfirmed(record.id);
       const deleted = await connections.delete(record.id);
       const [own] = deleted;
@@ -287,7 +287,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
 
     /** `wish`: what an operator says about the end of its grant. */
     async refresh(principal: Principal, name: string, wish?: EndedWish): Promise<ConnectionRecord> {
-      // An end is given to whoever may see the connection; all else has the client's secret work for it.
+      // Who may see the connection may also end it. Everything else uses the client's secret.
       const { id } = wish?.kind === "end" ? await get(principal, name) : await getToUse(principal, name);
       if (wish === undefined) await tokens.refreshNow(name);
       else if (wish.kind === "end") await ended.end(id, principal.keyId);
@@ -311,22 +311,22 @@ type Patched = {
   definition: ProviderDefinition;
   credentials: Record<string, string> | undefined;
   secretInputs: Record<string, string>;
-  /** Those that change beside them. */
+  /** Fields that change together with them. */
   openInputs: Record<string, string>;
 };
 
-/** The inputs that what a row holds is bound to, whatever its definition says now. */
+/** The inputs that the sealed values of a row are bound to, whatever its definition says now. */
 function boundInputs(vault: TokenVault, { accessToken, refreshToken, credentials }: TokenRow): string[] {
   return [accessToken, refreshToken, credentials].flatMap((record) => {
     try {
       return record === null ? [] : vault.hostsOf(record);
     } catch {
-      return []; // it does not open, whatever the inputs are
+      return []; // it opens with no inputs
     }
   });
 }
 
-/** What a connection is entrusted with after a change: sealed as a whole, so what stays is sealed anew. */
+/** The connection secrets after a change. They are sealed as a whole, so those that stay are sealed anew. */
 function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
   const { definition, credentials, secretInputs, openInputs } = given;
   const before = entrustedBefore(vault, row, given);
@@ -341,7 +341,7 @@ function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
   return vault.sealCredentials(joinEntrusted(entrusted), place);
 }
 
-/** What does not open is replaced as a whole, or stays as it is. @throws UnreadableSecretError where something of it would be lost */
+/** Secrets that do not open are replaced as a whole, or stay as they are. @throws UnreadableSecretError if some of them would be lost */
 function entrustedBefore(
   vault: TokenVault,
   row: TokenRow,
@@ -363,7 +363,7 @@ async function verifyImport(tokens: TokenService, row: TokenRow): Promise<void> 
   if (outcome.kind === "failed" && outcome.failure !== undefined) throw refusal(row, outcome.failure);
 }
 
-/** What happened to a connection may name others, of which the caller is not to know. */
+/** An event may name other connections. Those that the caller may not see are left out. */
 function withoutForeignNames(principal: Principal, event: ConnectionEventRow): ConnectionEventRow {
   const { connections: names } = event.detail;
   if (!Array.isArray(names)) return event;
@@ -377,13 +377,13 @@ function justChanged(what: string): BrokerError {
   return new BrokerError("conflict", `${what} was just changed by somebody else; look at it and try again.`);
 }
 
-/** The provider takes its time, or the database is away: the connection waits, and is tried again when it is read. */
+/** If the provider is slow or the database away, the connection stays pending, and is tried again when it is read. */
 function stillPending(error: unknown): null {
   if (error instanceof BrokerError) return null;
   throw error;
 }
 
-/** Best effort, after the connection is gone here: the newest tokens are those that the DELETE returned. */
+/** Best effort, after the row is deleted. The newest tokens are those that the DELETE returned. */
 async function revokeGrant(
   { sender, vault, onUnrevoked }: Pick<ConnectionServiceParts, "sender" | "vault" | "onUnrevoked">,
   { row, owner }: { row: TokenRow; owner: TokenRow },
@@ -394,7 +394,7 @@ async function revokeGrant(
     return null;
   });
   if (sendable === null || sendable.definition.revocation === null) return;
-  // What does not open cannot be revoked; the connection is gone all the same.
+  // Tokens that do not open cannot be revoked. The connection is deleted all the same.
   const place = placeOf(row);
   const refreshToken = openedOrNull(() => row.refreshToken && vault.openRefreshToken(row.refreshToken, place));
   const accessToken = openedOrNull(() => row.accessToken && vault.openAccessToken(row.accessToken, place));

@@ -37,7 +37,7 @@ const bootstrap: Principal = {
 export function createKeyService(options: Options) {
   const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
   const adminHashes = adminKeys.map(hashKey);
-  /** Keys whose end was told while, or before, Postgres was away: the hash of the secret, as far as it was known here. */
+  /** Keys whose end this replica has learnt of, with the hash of the secret if it knew the key. For times without Postgres. */
   const revoked = new LRUCache<string, Uint8Array>({ max: maxKeys });
   let turn = 0;
   const revokedAt = new LRUCache<string, number>({ max: maxKeys });
@@ -46,7 +46,7 @@ export function createKeyService(options: Options) {
       for (;;) {
         const askedAt = ++turn;
         const rows = await keys.findMany(ids);
-        // Read before one of them was revoked: asked again.
+        // The rows were read before one of the keys was revoked, so they are read again.
         const isOld = rows.some(({ id }) => (revokedAt.get(id) ?? -1) > askedAt);
         if (!isOld) return new Map(rows.map((row) => [row.id, row]));
       }
@@ -65,7 +65,7 @@ export function createKeyService(options: Options) {
     cache.forget(id);
   });
 
-  /** Without Postgres, a key that is known to have been revoked is told so. */
+  /** Without Postgres, a caller with a key that is known to be revoked gets that answer. */
   const read = async (id: string, hash: Uint8Array): Promise<FoundApiKey | null> =>
     await cache.read(id).catch((error: unknown) => {
       const known = revoked.get(id);
@@ -76,7 +76,7 @@ export function createKeyService(options: Options) {
 
   return {
     /**
-     * `sparing`: for a caller who has sent many wrong keys. An invented one then costs no query of its own.
+     * `sparing`: for a caller that has sent many wrong keys. An unknown key then costs no query of its own.
      * @throws BrokerError unauthenticated, saying whether it is unknown, expired or revoked; storage_unavailable;
      * encryption_key_missing
      */
@@ -98,7 +98,7 @@ export function createKeyService(options: Options) {
       return { keyId: row.id, abilities, connections, expiresAt };
     },
 
-    /** The key itself is in the answer, once. @throws BrokerError forbidden for more than the giver has */
+    /** Makes a key. Only this answer contains it. @throws BrokerError forbidden for more than the calling key has */
     async create(giver: Principal, { name, ...gift }: NewKey): Promise<{ row: ApiKeyRow; key: string }> {
       requireMayGive(giver, gift);
       const { id, key } = makeApiKey(randomBytes);
@@ -108,13 +108,13 @@ export function createKeyService(options: Options) {
       return { row, key };
     },
 
-    /** Those whose patterns lie within the principal's own. */
+    /** Lists the keys whose patterns lie within the principal's own. */
     list: async (principal: Principal, page: PageRequest): Promise<ApiKeyRow[]> =>
       await keys.list(page, likePatterns(principal)),
 
     /**
      * Returns the names of replicas that have not confirmed that they refuse the key.
-     * @throws BrokerError not_found, for a key beyond the principal's patterns too
+     * @throws BrokerError not_found, also for a key beyond the principal's patterns
      */
     async revoke(principal: Principal, id: string): Promise<string[]> {
       const known = await keys.revoke(id, likePatterns(principal));
@@ -125,7 +125,7 @@ export function createKeyService(options: Options) {
   };
 }
 
-/** The larger of what the two clocks say has passed: a machine that sleeps stops the one, and who sets the other back stops that. */
+/** The larger of what has passed by the two clocks: a suspended machine stops the monotonic clock, and somebody may set the wall clock back. */
 function passedMs(clock: Clock): () => number {
   const [monotonicMs, wallMs] = [clock.monotonicMs(), clock.wallMs()];
   let passed = 0;
@@ -151,23 +151,23 @@ export function makeApiKey(randomBytes: (size: number) => Uint8Array): { id: str
   return { id, key: `frt_${id}_${secret}_${checksum(id, secret)}` };
 }
 
-/** The id in what has the shape of a key; null for what cannot be one. */
+/** The id of a key; null if the text does not have the form of a key. */
 export function readKeyId(text: string): string | null {
   return shape.exec(text)?.[1] ?? null;
 }
 
-/** Tells mistyped and cut keys apart without asking the database. */
+/** Recognises mistyped and cut keys without a query. */
 export function hasGoodChecksum(key: string): boolean {
   const [, id = "", secret = "", check] = shape.exec(key) ?? [];
   return check === checksum(id, secret);
 }
 
-/** SHA-256 is enough for a key that nobody chose. */
+/** SHA-256 is enough, since keys are random and not chosen by people. */
 export function hashKey(key: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(createHash("sha256").update(key).digest());
 }
 
-/** Compares in a time that does not depend on where two hashes differ. */
+/** Compares in constant time. */
 export function isSameHash(one: Uint8Array, other: Uint8Array): boolean {
   return one.length === other.length && timingSafeEqual(one, other);
 }

@@ -30,7 +30,7 @@ export type NewConnectionRequest = {
   labels: Record<string, string>;
 };
 
-/** A request that has been checked against its provider's definition. Credentials in the clear. */
+/** A request that has been checked against its provider's definition. Holds credentials in plain text. */
 export type ConnectionPlan = {
   name: string;
   provider: string;
@@ -38,7 +38,7 @@ export type ConnectionPlan = {
   grant: ConnectionGrant;
   scopes: string[];
   inputs: Record<string, string>;
-  /** Those of the inputs that are secrets. */
+  /** The inputs that are secrets. */
   secretInputs: Record<string, string>;
   labels: Record<string, string>;
   credentials: Record<string, string> | null;
@@ -75,7 +75,7 @@ export async function planConnection(
     randomBytes,
   });
   const { open: inputs, secret: secretInputs } = splitInputs(definition, resolved);
-  // A client goes on under the id that it was made with, and so do its redirect URI and its connections.
+  // A client keeps the provider id that it was made with, and so do its redirect URI and its connections.
   const provider = client?.provider ?? definition.id;
   return { name, provider, client, grant, scopes, inputs, secretInputs, labels, credentials };
 }
@@ -92,18 +92,18 @@ type Choice = {
   grant: ConnectionGrant;
   request: Pick<NewConnectionRequest, "name" | "client">;
   scopes: readonly string[];
-  /** Whether the client is one of this definition. */
+  /** Whether the client belongs to this definition, also under a former id. */
   isOurs: boolean;
 };
 
-/** Whether the client that was asked for is there, for this caller, and fits. @throws BrokerError */
+/** Checks that the named client exists for this caller and fits. @throws BrokerError */
 function requireClient(principal: Principal, client: ClientRow | null, choice: Choice): void {
   const { definition, grant, request, scopes, isOurs } = choice;
   if (request.client === null) {
     if (fixedClientId(definition, grant) !== null) return;
     throw invalid("client", `is required: the name of a client of ${definition.id}`);
   }
-  // First of all, and with nothing said before that tells a foreign client from one that does not exist.
+  // This check comes first: no earlier error may show the difference between a client of others and one that does not exist.
   const use = { connection: request.name, scopes, required: askedScopes(definition, grant).required };
   if (client === null || !mayUseClient(principal, client, use)) throw unknownClient(request.client);
   if (!isOurs) {
@@ -114,7 +114,7 @@ function requireClient(principal: Principal, client: ClientRow | null, choice: C
   }
 }
 
-/** Exactly the credentials that the grant needs; null where it needs none. @throws BrokerError invalid_request */
+/** Exactly the credentials that the grant type needs; null: none. @throws BrokerError invalid_request */
 export function requireCredentials(
   definition: ProviderDefinition,
   grant: ConnectionGrant,

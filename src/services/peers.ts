@@ -6,31 +6,31 @@ import type { EndedId, OtherReplica, Replicas } from "../store/replicas.ts";
 import { replicaTimes } from "../time.ts";
 
 /**
- * What replicas tell each other of keys that were revoked, and of connections that were deleted or disabled, so that none serves
- * from memory what has ended. Postgres is asked for ends once a second, so it is heard of without Redis, too. With Redis it is told
- * at once, and kept for a replica that has no Postgres: that one asks there every 4 s.
+ * How replicas learn of each other's ends: revoked keys, and deleted or disabled connections, which none of them may serve from memory. Each
+ * replica asks Postgres for ends once a second, so this works without Redis. With Redis, an end is sent at once, and stored for replicas that
+ * have no Postgres: they ask Redis every 4 s.
  */
 export type Peers = {
   /** Makes this process known, before it serves anything. @throws BrokerError storage_unavailable */
   start(): Promise<void>;
-  /** It serves nothing any more. Best effort: never rejects. */
+  /** Call it when this process serves nothing any more. Best effort: never rejects. */
   stop(): Promise<void>;
-  /** Calls back for every end that this or another replica has brought about. */
+  /** Calls back for every end, of this replica and of others. */
   listen(listener: (end: End) => void): void;
-  /** Tells of what has just been committed, and waits a little. Returns the names of replicas that have not confirmed. Never rejects. */
+  /** Sends an end that has just been committed, and waits a little. Returns the names of replicas that have not confirmed. Never rejects. */
   tell(ended: EndedId): Promise<string[]>;
-  /** The same of what may begin again, such as a connection that is disabled: nobody waits. Never rejects. */
+  /** The same without waiting, for what may begin again, such as a disabled connection. Never rejects. */
   announce(ended: EndedId): Promise<void>;
   /**
-   * Waits until no replica serves under this name what had it before, and returns the id of the connection that had it last; null: none had.
-   * @throws BrokerError conflict, naming those that have not confirmed
+   * Waits until no replica serves an earlier connection under this name, and returns the id of the last connection that had it; null: none.
+   * @throws BrokerError conflict, naming the replicas that have not confirmed
    */
   untilForgotten(name: string): Promise<string | null>;
   /** The same id, without waiting. */
   lastUnder(name: string): Promise<string | null>;
-  /** Something is served from memory: while Postgres is away it is asked elsewhere whether it has ended. */
+  /** Notes that something is served from memory. While Postgres is away, Redis is asked whether it has ended. */
   uses(kind: End["kind"], id: string): void;
-  /** Whether no other replica was there in the last minute. */
+  /** Whether no other replica was seen in the last minute. */
   isAlone(): boolean;
 };
 
@@ -38,16 +38,16 @@ type Options = {
   self: { id: string; name: string };
   replicas: Replicas;
   ends: Ends;
-  /** For so long a replica that has gone silent may still serve callers from memory (`KEY_TRUST_SECONDS`). */
+  /** How long a replica that is not seen any more may still serve callers from memory (`KEY_TRUST_SECONDS`). */
   trustSeconds: number;
   clock: Clock;
 };
 
 const maxRemembered = 20_000;
-/** Stands for all, where nobody knows which there are. */
+/** Stands for all replicas, if nobody knows which there are. */
 const unknown = "unknown";
 
-/** For the embedded database, which one process holds. */
+/** For the embedded database, which only one process uses. */
 export function noPeers(): Peers {
   const listeners: ((end: End) => void)[] = [];
   return {
@@ -70,7 +70,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   const listeners: ((end: End) => void)[] = [];
   const stopped = new AbortController();
   const withinSeconds = Math.max(trustSeconds, replicaTimes.presentSeconds);
-  /** The newest end of each that was told here, in milliseconds by Postgres's clock. */
+  /** The newest end of each key or connection that was sent from here, in milliseconds by Postgres's clock. */
   const toldMs = new LRUCache<string, number>({ max: maxRemembered });
   const seenInPostgres = new Set<string>();
   const used = { key: new Set<string>(), connection: new Set<string>() };
@@ -79,7 +79,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   let isAway = false;
   let loop: Promise<void> | null = null;
 
-  /** Kept in Redis, an end is read again and again. */
+  /** An end that is stored in Redis is read repeatedly, but reported once. */
   const hear = (end: End): void => {
     const key = `${end.kind} ${end.id}`;
     if ((toldMs.get(key) ?? -Infinity) >= end.atMs) return;
@@ -99,7 +99,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
       for (const listener of listeners) listener({ kind, id, atMs: now.getTime() });
     }
     heardAt = now;
-    // Who brought it about may wait for that.
+    // Whoever caused the end may wait for the replicas to confirm it.
     if (news.length > 0) await replicas.beat({ ...self, heardAt });
   };
 
@@ -119,7 +119,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
         await beat();
         isAway = false;
       } catch {
-        isAway = true; // noticed and told by whoever needs Postgres
+        isAway = true; // an outage is logged by the code that needs Postgres
       } finally {
         running = null;
       }
@@ -137,7 +137,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     await running;
   };
 
-  /** Names of those that have not confirmed by the end of the patience that they have heard of what had ended at `by`. */
+  /** Names of the replicas that have not confirmed in time that they know of everything that had ended at `by`. */
   const confirm = async (ended: EndedId, by: Date, patienceMs: number): Promise<string[]> => {
     const confirmed = new Set<string>();
     const open = (all: OtherReplica[]) =>
@@ -178,7 +178,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
       try {
         return await confirm(ended, await replicas.now(), replicaTimes.tellPatienceMs);
       } catch {
-        // It is committed, and Postgres has gone since: those that have Redis hear of it all the same.
+        // The end is committed and Postgres has gone away since. Replicas with Redis learn of it all the same.
         ends.tell({ ...ended, atMs: clock.wallMs() }, () => {});
         return [unknown];
       }

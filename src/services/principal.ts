@@ -13,27 +13,27 @@ export type Principal = {
   expiresAt: Date | null;
 };
 
-/** What the bootstrap key (`ADMIN_KEY`) is called where others have an id. No key's id is so short. */
+/** The id of the bootstrap key (`ADMIN_KEY`). The id of every other key is longer. */
 export const bootstrapKeyId = "admin";
 
-/** What a new key may do, as its giver asks for it. */
+/** What a new key is to be allowed. */
 type Gift = { abilities: readonly Ability[]; connections: readonly string[]; expiresAt: Date | null };
 
-/** Of a client, what decides who may use it. */
+/** The fields of a client that decide who may use it. */
 type Usable = { patterns: readonly string[]; scopes: readonly string[] };
 
-/** What a client is to be used for. `required`: scopes that the provider's definition asks for in any case. */
+/** What a client is to be used for. `required`: scopes that the provider's definition always asks for. */
 type WantedUse = { connection: string; scopes: readonly string[]; required?: readonly string[] };
 
-/** Whether one of the principal's patterns covers the connection. Rows of further tokens are reached through theirs alone. */
+/** Whether one of the principal's patterns covers the connection. A further token is reached only through its connection. */
 export function mayUse({ connections }: Pick<Principal, "connections">, name: string): boolean {
   return publicName(name) === name && isCovered(name, connections);
 }
 
 /**
- * Whether the principal may have the client's secret work for a connection. With `admin`: any client, for connections that its own
- * patterns cover. Without: the client's patterns must cover the connection too, and the client's scopes, where it has any, must
- * hold all that are asked for. Asking for none is asking for whatever the provider gives then, so it must be some.
+ * Whether the principal may use the client's secret for a connection. With `admin`: any client, for connections that its own patterns
+ * cover. Without: the client's patterns must cover the connection, too, and if the client has scopes, they must include all that are asked
+ * for. A request without scopes would get whatever the provider gives, so it must name some.
  */
 export function mayUseClient(principal: Principal, client: Usable, wanted: WantedUse): boolean {
   if (!mayUse(principal, wanted.connection)) return false;
@@ -53,7 +53,7 @@ export function unknownClient(name: string): BrokerError {
 }
 
 /**
- * Nobody gives more than they have: neither abilities nor patterns, nor for longer than their own key lives.
+ * No key gives more than it has: no other abilities or patterns, and no later end.
  * @throws BrokerError forbidden, naming the field and what is allowed
  */
 export function requireMayGive(principal: Principal, { abilities, connections, expiresAt }: Gift): void {
@@ -69,16 +69,16 @@ export function requireMayGive(principal: Principal, { abilities, connections, e
 }
 
 /**
- * What serves no connections is nobody's own: it counts as `*`, here and where a query asks what lies within patterns, so that only
- * who covers all of them makes, changes or ends it.
- * @throws BrokerError forbidden for a pattern that covers names which none of the principal's own patterns covers, and for none
+ * A client or key without patterns counts as `*`, here and in queries for what lies within patterns. So only a principal that covers `*`
+ * can make, change or end it.
+ * @throws BrokerError forbidden for a pattern that goes beyond all of the principal's own, and for no patterns
  */
 export function requireMayCover({ connections }: Principal, patterns: readonly string[]): void {
   if (patterns.length === 0 && !isCovered("*", connections)) {
     const own = connections.join(", ");
     throw forbidden("connections", `none at all is for a key whose patterns cover *; name some within ${own}`);
   }
-  // A star of the inner pattern is matched as a character that no name has: only a star of the outer one takes it in.
+  // A star of the inner pattern counts as a character that no name has, so only a star of the outer pattern matches it.
   const beyond = patterns.find((pattern) => !isCovered(pattern, connections));
   if (beyond === undefined) return;
   const own = connections.length === 0 ? "it has none" : `its own are ${connections.join(", ")}`;
@@ -86,8 +86,8 @@ export function requireMayCover({ connections }: Principal, patterns: readonly s
 }
 
 /**
- * Runs what stores a grant. Where another connection holds its refresh token already, that one is named to whom its own patterns let see
- * it; to everybody else the answer is the same, byte for byte, whether it exists or not.
+ * Runs `store`, which stores a grant. If another connection has its refresh token already, that connection is named only to a principal whose
+ * patterns cover it. Everybody else gets the same answer, byte for byte.
  */
 export async function namingHolders<Stored>(principal: Principal, store: () => Promise<Stored>): Promise<Stored> {
   try {
@@ -111,7 +111,7 @@ function isCovered(nameOrPattern: string, patterns: readonly string[]): boolean 
   return patterns.some((pattern) => matches(pattern, nameOrPattern));
 }
 
-/** The parts between stars, found one after the other from the left. */
+/** Looks for the parts between stars, one after the other, from the left. */
 function matches(pattern: string, name: string): boolean {
   const [first = "", ...rest] = pattern.split("*");
   if (rest.length === 0) return name === pattern;

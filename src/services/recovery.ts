@@ -10,7 +10,7 @@ import { placeOf } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { likePatterns, mayUse, type Principal } from "./principal.ts";
 
-/** A connection whose row has gone back in time with a restored database. Its refresh token has most likely been spent. */
+/** A connection whose row comes from a restored database. Its refresh token has most likely been spent. */
 export type HeldConnection = {
   name: string;
   provider: string;
@@ -34,7 +34,7 @@ export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts
   const release = async (row: TokenRow, by: string): Promise<void> => {
     const { goneBackFrom } = row;
     if (goneBackFrom === null) return;
-    // Under the generation of its mark, so that it is behind nothing any more.
+    // The row gets the generation of its mark, so that it is no longer behind it.
     const opened = openTokens(vault, row);
     const sealed = vault.resealTokens(
       {
@@ -50,8 +50,8 @@ export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts
 
   return {
     /**
-     * Of those that the principal's patterns cover. `keys`: those that work and whose patterns lie within the principal's, oldest
-     * first: the database is from before, so what was revoked since works again. Null: nothing is held, not even of others.
+     * The suspended connections that the principal's patterns cover. `keys`: the working keys whose patterns lie within the principal's, oldest
+     * first, since keys that were revoked after the backup work again. Null: no connection is suspended, not even one of others.
      */
     async list(principal: Principal): Promise<{ held: HeldConnection[]; keys: ApiKeyRow[] | null }> {
       const all = await rows.goneBack();
@@ -59,9 +59,9 @@ export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts
       return { held: covered(principal, all).map(describe), keys: working };
     },
     /**
-     * Lets these be refreshed again, all that the principal's patterns cover where `names` is null; returns their names.
-     * @throws BrokerError not_found for a name that is not held, and then releases none; unreadable_secret for one whose refresh
-     * token does not open, when the others are released
+     * Releases these connections, so that they are refreshed again, and returns their names. `names` null: all that the principal's patterns cover.
+     * @throws BrokerError not_found for a name that is not suspended, without releasing any; unreadable_secret for one whose refresh token
+     * does not open, after the others have been released
      */
     async release(principal: Principal, names: readonly string[] | null): Promise<string[]> {
       const held = covered(principal, await rows.goneBack());
@@ -70,7 +70,7 @@ export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts
         throw new BrokerError("not_found", `connections: "${unknown}" is not held; none was released.`);
       }
       const chosen = held.filter((row) => names === null || names.some((name) => isNamed(row, name)));
-      // One that cannot be released keeps no other held; who asks is told of it.
+      // If one cannot be released, the others are. The error names it.
       const failed: unknown[] = [];
       const one = async (row: TokenRow) => await release(row, principal.keyId);
       await eachAlone(chosen, one, { onError: (error) => failed.push(error), isForAll: isStorageUnavailable });
@@ -84,7 +84,7 @@ function covered(principal: Principal, held: readonly TokenRow[]): TokenRow[] {
   return held.filter(({ name }) => mayUse(principal, publicName(name)));
 }
 
-/** An access token that does not open is left out where a refresh gets another one. @throws UnreadableSecretError */
+/** An access token that does not open is left out if a refresh can get another one. @throws UnreadableSecretError */
 function openTokens(vault: TokenVault, row: TokenRow) {
   const place = placeOf(row);
   const openAccess = () => row.accessToken && vault.openAccessToken(row.accessToken, place);

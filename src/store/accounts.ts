@@ -35,14 +35,14 @@ export type AccountRows = ReturnType<typeof createAccountRows>;
 
 /** A grant that is about to be revoked. */
 export type GrantInUse = {
-  /** Whose it was; null: nobody knows any more. */
+  /** The connection that had it; null: not known any more. */
   connectionId: string | null;
   provider: string;
   clientRef: string | null;
   refreshFingerprint: Uint8Array<ArrayBuffer> | null;
-  /** Whose grants all end with it; null: not known, or a revocation ends one token alone. */
+  /** The account whose grants all end with it; null: not known, or a revocation ends only one token. */
   account: string | null;
-  /** All grants of an account end with it, and accounts are looked up: one that was not found out may be the same. */
+  /** All grants of an account end with it, and this grant's account is not known: it may be the account of any connection. */
   mayBeSame: boolean;
 };
 
@@ -79,7 +79,7 @@ export function createAccountRows(
   };
 
   return {
-    /** Makes the rows of further tokens, where they are not there yet. */
+    /** Makes the rows of further tokens that do not exist yet. */
     async ensureChains(
       row: Pick<TokenRow, "id" | "name" | "provider" | "clientRef" | "grant" | "scopes">,
       chains: readonly { name: string; exchange: object | null }[],

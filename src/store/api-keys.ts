@@ -9,10 +9,10 @@ import { liesWithin } from "./row-sql.ts";
 export const abilities = ["tokens", "connections", "admin"] as const;
 export type Ability = (typeof abilities)[number];
 
-/** A caller's key; of its secret only the hash is known. */
+/** A caller's key. Only the hash of its secret is stored. */
 export type ApiKeyRow = Read<ProvenKey> & { abilities: Ability[]; connections: string[] };
 
-/** `isSilent`: proven with a key that only other replicas have, so that nothing of it can be judged here. */
+/** `isSilent`: its MAC was made with a key that this replica lacks, so it cannot be checked here. */
 export type FoundApiKey = ApiKeyRow & { isSilent?: true };
 
 export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt" | "mac"> & {
@@ -66,7 +66,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
 
     findMany,
 
-    /** As they stand in the table: each is checked when it is used. Those whose patterns all lie within `patterns` (of LIKE), newest first, revoked ones too. */
+    /** Keys whose patterns all lie within `patterns` (of LIKE), newest first, also revoked ones. Unchecked: a key is checked when it is used. */
     async list({ limit, after }: PageRequest, patterns: string[]): Promise<ApiKeyRow[]> {
       const older = after
         ? Sql.sql`AND (k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id})`
@@ -75,7 +75,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
-    /** Those that work, here or at replicas that have another key, at `nowMs` and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
+    /** Keys that work at `nowMs`, here or at replicas with another encryption key, and whose patterns all lie within `patterns`, oldest first; at most 10,000. */
     async working(nowMs: number, patterns: string[]): Promise<FoundApiKey[]> {
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz) AND ${isWithin(patterns)}
@@ -83,7 +83,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       return await judged(rows);
     },
 
-    /** Whether one of those that work has the ability `admin`. */
+    /** Whether a working key has the ability `admin`. */
     async hasAdmin(nowMs: number): Promise<boolean> {
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`SELECT ${keyColumns} FROM api_keys k
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ${new Date(nowMs)}::timestamptz)
@@ -91,7 +91,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       return (await judged(rows)).length > 0;
     },
 
-    /** `giver`: the id of the key that makes it; null: the bootstrap key does. Null: the giver has ended meanwhile. */
+    /** `giver`: the id of the key that makes it; null: the bootstrap key. Returns null if the giver has ended meanwhile. */
     async insert(key: NewApiKey, giver: string | null): Promise<ApiKeyRow | null> {
       const { id, name, secretHash, abilities: may, connections, expiresAt } = key;
       const [by] = giver === null ? [] : await findMany([giver]);
@@ -99,7 +99,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       if (by?.isSilent) throw encryptionKeyMissing("this API key");
       const createdAt = await now();
       const mac = proofs.sign({ ...key, createdAt, revokedAt: null });
-      // FOR SHARE: a revocation under way is waited for, and one that comes later finds the new key in the list.
+      // FOR SHARE waits for a revocation that is under way; a later one finds the new key in the list.
       const rows = await prisma.$queryRaw<ApiKeyRow[]>`
         WITH giver AS (SELECT 1 FROM api_keys WHERE id = ${giver} AND mac = ${by?.mac ?? null} AND revoked_at IS NULL
           AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE)
@@ -123,7 +123,7 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         const ours = proofs.isOurs(row);
         if (row.revokedAt !== null && ours) return true;
         const mac = ours ? proofs.sign({ ...row, revokedAt: at }) : row.mac;
-        // By compare-and-swap: nobody's change in between is undone, and none undoes this one.
+        // By compare-and-swap, so that no change in between is undone, and no other change undoes this one.
         const count = await prisma.$executeRaw`UPDATE api_keys k SET revoked_at = ${at}::timestamptz, mac = ${mac}
           WHERE k.id = ${id} AND k.mac IS NOT DISTINCT FROM ${row.mac}`;
         if (count === 1) return true;
@@ -132,5 +132,5 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
   };
 }
 
-/** A star of a key's pattern is a character that no name has, so only a percent sign takes it in. */
+/** A star of a key's pattern is a character that no name has, so only a percent sign matches it. */
 const isWithin = (patterns: string[]) => liesWithin(Sql.sql`k.connections`, patterns);

@@ -6,7 +6,7 @@ import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
 import { holdsGrant, json, liesWithin } from "./row-sql.ts";
 
-/** A client's row; secrets sealed, the newer one under `secretRevision`, the older under the revision before. */
+/** A client's row. Its secrets are sealed: the newer one for `secretRevision`, the older for the revision before. */
 export type ClientRow = {
   id: string;
   name: string;
@@ -17,7 +17,7 @@ export type ClientRow = {
   previousSecret: Uint8Array | null;
   /** Since when there are two; null: there are not. */
   secretRotatingSince: Date | null;
-  /** Since when the newer one has been refused while the older one works; null: it is not known to be. */
+  /** Since when the newer one is refused while the older one works; null: not known. */
   oldSecretSince: Date | null;
   scopes: string[];
   /** Names of connections that keys without `admin` may use it for, `*` standing for any characters. */
@@ -27,7 +27,7 @@ export type ClientRow = {
   ownRedirectUri: boolean;
   createdAt: Date;
   updatedAt: Date;
-  /** Proof that this broker wrote what people set of it; see proven-rows.ts. */
+  /** The MAC over the columns that people set; see proven-rows.ts. */
   mac: string | null;
 };
 
@@ -42,18 +42,18 @@ export type ClientChanges = {
   clientId?: string;
   scopes?: string[];
   patterns?: string[];
-  /** All of them. They decide where what the client's connections hold is sent. */
+  /** All of them. They decide to which hosts the secrets of the client's connections are sent. */
   inputs?: Record<string, string>;
   /** Sealed for the revision after the one that was read. */
   secret?: Uint8Array<ArrayBuffer>;
-  /** What is kept beside it in place of the newest so far, sealed for the revision that was read. */
+  /** The secret that stays beside it, instead of the newest so far, sealed for the revision that was read. */
   keptSecret?: Uint8Array<ArrayBuffer>;
   ownRedirectUri?: boolean;
 };
 
 export type Clients = ReturnType<typeof createClients>;
 
-/** As text and raw values: the query builder cannot read what somebody has put into a list by hand, nor any row beside that one. */
+/** Raw SQL: if somebody has put odd values into a list by hand, Prisma's query builder can read neither that row nor the others. */
 const columns: Columns<ClientRow> = {
   id: "k.id::text",
   name: "k.name",
@@ -101,12 +101,12 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     findById: async (id: string): Promise<ClientRow | null> => proven(await find(Sql.sql`k.id = ${id}::uuid`)),
     findByName: async (name: string): Promise<ClientRow | null> => proven(await find(Sql.sql`k.name = ${name}`)),
 
-    /** As it stands in the table: to be looked at, or deleted. */
+    /** Unchecked, to show or delete it. */
     asItStands: async (name: string): Promise<ClientRow | null> => await find(Sql.sql`k.name = ${name}`),
 
     /**
-     * The client of this name, if it serves a connection. One that does not is left where it stands: that it is there shows neither
-     * in what this does nor in how long it takes.
+     * The client of this name, if it is open to a connection. Otherwise the row is not read, so that neither the result nor the time shows that
+     * it exists.
      */
     async findServing(name: string, connection: string): Promise<ClientRow | null> {
       const rows = await prisma.$queryRaw<{ id: string }[]>`
@@ -132,9 +132,9 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     },
 
     /**
-     * Changes what is named. A new secret keeps the one before as a second choice; with other inputs, which are other hosts, no
-     * secret stays, and nothing may wait to be sent to the old ones. Null: the client is not as it was read, or a connection holds
-     * something, or something of the client is beyond `patterns` (of LIKE).
+     * Changes the given fields. With a new secret, the one before stays as a second choice. With other inputs, which means other hosts, no
+     * older secret stays, and no connection may have anything that was meant for the old hosts. Null: the client is not as it was read, or a
+     * connection has something, or something of the client is beyond `patterns` (of LIKE).
      */
     async change(client: ClientRow, changes: ClientChanges, patterns: string[]): Promise<ClientRow | null> {
       const { secret, keptSecret, ...withoutSecret } = changes;
@@ -159,11 +159,11 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       };
       sets.push(Sql.sql`mac = ${proofs.sign(next)}`);
       const isFree = inputs === undefined ? Sql.empty : Sql.sql`AND NOT EXISTS (${holders(client.id)})`;
-      // Each lock in a statement of its own, so that the last one sees what those have committed that it has waited for.
+      // Each lock is a statement of its own, so that the last one sees what the transactions have committed that it waited for.
       const lockClient = prisma.$executeRaw`SELECT 1 FROM clients WHERE id = ${client.id}::uuid FOR UPDATE`;
       const lockConnections = prisma.$executeRaw`SELECT 1 FROM connections WHERE ${inputs !== undefined}
         AND client_ref = ${client.id}::uuid ORDER BY id FOR UPDATE`;
-      // A late answer to a deleted connection is not revoked at the new host: what would lead it there is forgotten.
+      // Deletes what a late answer of a deleted connection would be revoked with, so that it is not sent to the new host.
       const update = prisma.$queryRaw<{ id: string }[]>`
         WITH k AS (UPDATE clients k SET ${Sql.join(sets)} WHERE k.id = ${client.id}::uuid
             AND k.mac = ${client.mac} AND ${isWithin(patterns)} ${isFree} RETURNING k.id),
@@ -174,7 +174,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
       return changed.length === 0 ? null : await this.findById(client.id);
     },
 
-    /** The name of a connection of the client that holds tokens or credentials, or is about to get some; null: none does. */
+    /** The name of a connection of the client that has tokens or credentials, or is about to get some; null: none. */
     async holder(id: string): Promise<string | null> {
       const rows = await prisma.$queryRaw<{ name: string }[]>`${holders(id)} ORDER BY c.name LIMIT 1`;
       return rows[0] === undefined ? null : publicName(rows[0].name);

@@ -1,6 +1,6 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 
-/** Of each property of a row, the SQL that it is read by. A property without its column does not compile, nor the reverse. */
+/** The SQL by which each property of a row is read. A property without a column does not compile, and neither does a column without a property. */
 export type Columns<Row> = Readonly<Record<keyof Row, string>>;
 
 /**

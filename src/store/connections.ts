@@ -7,7 +7,7 @@ import type { Database } from "./database.ts";
 import { holdsGrant, json, seconds } from "./row-sql.ts";
 import { type ConnectionStatus, type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 
-/** A connection as ops see it: no secret, sealed or not. */
+/** A connection as operators see it, without any secret, sealed or not. */
 export type ConnectionRecord = {
   id: string;
   name: string;
@@ -35,26 +35,26 @@ export type ConnectionRecord = {
   lastErrorDetail: string | null;
   /** Whether it has a refresh token. */
   holdsRefresh: boolean;
-  /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
+  /** Since when a needed refresh token is missing, or an older one has been kept that has not worked since; null: neither. */
   noRefreshTokenSince: Date | null;
   missingScopesSince: Date | null;
-  /** Since when equal refusals are taken for the end of its grant; null: they are not. */
+  /** Since when its grant counts as probably dead; null: it does not. */
   probablyDeadSince: Date | null;
-  /** Since when its client's newest secret has been refused while the one before works; null: it is not known to be. */
+  /** Since when its client's newest secret is refused while the one before works; null: not known. */
   newestRefusedSince: Date | null;
-  /** When it was found to have gone back in time with a restored database; null: it has not, or is released. */
+  /** Since when it is suspended because its row was restored from a backup; null: it is not. */
   goneBackAt: Date | null;
   createdAt: Date;
   updatedAt: Date;
   parentId: string | null;
   chain: string | null;
-  /** Proof that this broker wrote what people set of it; see proven-rows.ts. */
+  /** The MAC over the columns that people set; see proven-rows.ts. */
   mac: string | null;
   /** Its further tokens, where they were asked for and there are some. */
   chains?: ChainRecord[];
 };
 
-/** A further token of a connection, as ops see it. */
+/** A further token of a connection, as operators see it. */
 export type ChainRecord = Pick<
   ConnectionRecord,
   | "status"
@@ -77,7 +77,7 @@ export type NewConnection = {
   id: string;
   name: string;
   provider: string;
-  /** As it was when its use was found to be allowed. */
+  /** The client as it was when the caller's right to use it was checked. */
   client: ClientRow | null;
   grant: string;
   scopes: string[];
@@ -201,7 +201,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
     ): Promise<TokenRow | null> {
       const { id, mac } = record;
       const { disabled } = changes;
-      // Nothing is signed anew that is not ours already: a row may be called a further token of this one by whoever writes here.
+      // Only rows with a valid MAC are signed again: somebody who writes the table may have called any row a further token of this one.
       const chains = (given.chains ?? []).filter((chain) => proofs.connections.isOurs(chain));
       const sets = [...changeColumns(changes), Sql.sql`mac = ${proofs.connections.sign(changed(record, changes))}`];
       const ids = chains.map((chain) => chain.id);
@@ -215,10 +215,10 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
           FROM unnest(${ids}::uuid[], ${seen}::text[], ${next}::text[]) AS m(id, seen, next)
           WHERE x.id = m.id AND x.mac = m.seen AND x.parent_id IN (SELECT c.id FROM c)),`;
       const detail = { changed: Object.keys(changes) };
-      // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
+      // The lock is a statement of its own, so that the next statement sees what the last holder of the lock has committed.
       const lock = prisma.$executeRaw`SELECT 1 FROM connections
         WHERE ${given.movesHost} AND (id = ${id}::uuid OR parent_id = ${id}::uuid) ORDER BY id FOR UPDATE`;
-      // The client's comes first, as wherever both are locked.
+      // The client is locked first, as wherever both are locked, so that there is no deadlock.
       const lockClient = prisma.$executeRaw`SELECT 1 FROM clients
         WHERE ${given.movesHost} AND id = ${given.client?.id ?? null}::uuid FOR SHARE`;
       const isFree = given.movesHost ? Sql.sql`AND NOT EXISTS (${holder(id)})` : Sql.empty;
@@ -260,14 +260,14 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
         FROM connections c WHERE c.parent_id = ${parentId}::uuid ORDER BY c.chain`;
     },
 
-    /** Takes back a creation that came to nothing: no token was ever handed out, so no tombstone is needed. */
+    /** Deletes a connection whose creation failed. It has never had a token, so it needs no tombstone. */
     async discard(id: string): Promise<void> {
       await prisma.$executeRaw`DELETE FROM connections WHERE id = ${id}::uuid`;
     },
 
     /**
-     * Newest first; those of its further tokens say which one in their detail. An event that names connections is among them only
-     * where `patterns` (of LIKE) cover one of those: else it would tell that there are others.
+     * Newest first; events of further tokens name the token in their detail. An event that names connections is included only if `patterns`
+     * (of LIKE) cover one of them. Otherwise it would show that there are others.
      */
     async events(
       connectionId: string,
@@ -291,7 +291,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
   };
 }
 
-/** One row as long as the client decides the same as when it was read, and stays so until this statement is done. */
+/** A condition: the client decides the same as when it was read. It is locked, so it stays so until the statement ends. */
 function unchanged(client: ClientRow | null): Sql.Sql {
   if (client === null) return Sql.sql`k AS (SELECT 1)`;
   return Sql.sql`k AS (SELECT 1 FROM clients WHERE id = ${client.id}::uuid AND mac = ${client.mac} FOR SHARE)`;
@@ -343,7 +343,7 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
 
 const newlyMade = { parentId: null, chain: null, status: "pending", credentialsRevision: 0 };
 
-/** What people will have set of a row. */
+/** The columns that people set, as they will be. */
 function changed<Row extends ProvenConnection>(row: Row, changes: ConnectionChanges): Row {
   const { scopes = row.scopes, labels = row.labels, disabled = row.status === "disabled" } = changes;
   return {
@@ -356,7 +356,7 @@ function changed<Row extends ProvenConnection>(row: Row, changes: ConnectionChan
   };
 }
 
-/** Should who makes the connection not come to fetch its first token, the sweeper does. */
+/** When the sweeper fetches the first token, if the process that makes the connection does not. */
 function firstTry(grant: string): Sql.Sql {
   const needsNobody = grant === "client_credentials" || grant === "password";
   return needsNobody

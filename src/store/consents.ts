@@ -20,7 +20,7 @@ export type NewConsentLink = {
   expiresInSeconds: number;
 };
 
-/** A link as it stands, judged by Postgres's clock. */
+/** A link with its state by Postgres's clock. */
 export type ConsentLinkRow = Read<ProvenLink> & { used: boolean; expired: boolean };
 
 const columns: Columns<ConsentLinkRow> = {
@@ -47,7 +47,7 @@ export type ConsentLinks = ReturnType<typeof createConsentLinks>;
 
 /** The statements that move a consent link: docs/internals/consent.md, "A link". */
 export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowProofs, "links">) {
-  /** A link that this broker did not write so is as good as unknown. @throws BrokerError encryption_key_missing */
+  /** A link without a valid MAC counts as unknown. @throws BrokerError encryption_key_missing */
   const only = async ([row]: ConsentLinkRow[]): Promise<ConsentLinkRow | null> => {
     if (row === undefined) return null;
     const standing = await proofs.standing(row);
@@ -77,13 +77,13 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
       return await only(rows);
     },
 
-    /** Where the person is led back to, of a link that this process itself has named; null: nowhere. */
+    /** The `return_to` of a link that this process itself has named; null: none. */
     async returnTo(id: string): Promise<string | null> {
       const rows = await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${linkColumns} FROM consent_links WHERE id = ${id}`;
       return (await only(rows))?.returnTo ?? null;
     },
 
-    /** The first browser wins, by this one UPDATE. False: it is not this browser's, or no longer open. */
+    /** This one UPDATE decides which browser is first. False: the link is another browser's, or no longer open. */
     async claim({ id, secretHash }: LinkKey, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
       const row = await this.find({ id, secretHash });
       if (row === null) return false;
@@ -101,14 +101,14 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
       return count === 1;
     },
 
-    /** Gives a reserved link back. Safe without naming the reservation: only its holder gets here. */
+    /** Makes a used link usable again. Only the request that used it up calls this. */
     async release(id: string): Promise<void> {
       await prisma.$executeRaw`UPDATE consent_links SET used_at = NULL WHERE id = ${id}`;
     },
   };
 }
 
-/** A browser about to leave for the provider. State and cookie come hashed, what the consent binds sealed. */
+/** A browser that is about to leave for the provider. State and cookie are hashed, and what the consent binds is sealed. */
 export type NewAuthorizationRequest = {
   id: string;
   stateHash: Uint8Array<ArrayBuffer>;
@@ -117,11 +117,11 @@ export type NewAuthorizationRequest = {
   browserHash: Uint8Array<ArrayBuffer>;
   request: Uint8Array<ArrayBuffer>;
   expiresInSeconds: number;
-  /** So many of the same link may be open. */
+  /** How many requests of one link may be open. */
   mostOpen: number;
 };
 
-/** A request that is still waited for. */
+/** A request that has not expired. */
 export type WaitingRequest = {
   id: string;
   connectionId: string;
@@ -145,15 +145,15 @@ export type AuthorizationRequests = ReturnType<typeof createAuthorizationRequest
 export function createAuthorizationRequests(prisma: Prisma) {
   return {
     /**
-     * Stores a request and removes those, and attempts, that ran out. Null: it is stored; else its link has too many open ones, and so many
-     * seconds later the oldest of them is over.
+     * Stores a request, and removes expired requests and attempts. Null: it is stored. Otherwise the link has too many open requests, and the number
+     * is the seconds until the oldest of them expires.
      */
     async insert(request: NewAuthorizationRequest): Promise<number | null> {
-      // One that somebody else holds at this moment keeps nobody from beginning.
+      // A row that is locked at this moment must not delay a new request.
       await prisma.$executeRaw`DELETE FROM authorization_requests WHERE id IN (SELECT id FROM authorization_requests
         WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED)`;
       await forgetAttempts(prisma);
-      // One at a time for a link: a statement that begins after the lock sees what its last holder has committed.
+      // One at a time for a link: a statement that begins after the lock was taken sees what its last holder has committed.
       const lock = prisma.$queryRaw`SELECT id FROM consent_links WHERE id = ${request.linkId} FOR UPDATE`;
       const insert = prisma.$executeRaw`
         INSERT INTO authorization_requests
@@ -182,7 +182,7 @@ export function createAuthorizationRequests(prisma: Prisma) {
       return { ...request, connection: splitClient(rest) };
     },
 
-    /** Notes that an error has come back that ends nothing. True: the first of this request. */
+    /** Notes an error that came back and does not end the request. True: it is the first for this request. */
     async noteError(id: string): Promise<boolean> {
       const count = await prisma.$executeRaw`
         UPDATE authorization_requests SET error_noted = true WHERE id = ${id}::uuid AND NOT error_noted`;
@@ -211,14 +211,14 @@ export function createAuthorizationRequests(prisma: Prisma) {
   };
 }
 
-/** A state or a copied code that has come back, at the link that it is for. */
+/** A state or a copied code that came back, with its link. */
 export type Attempt = {
   attemptHash: Uint8Array<ArrayBuffer>;
   browserHash: Uint8Array<ArrayBuffer>;
   linkId: string;
 };
 
-/** The same with how it ended, sealed; null: it has not ended. `isOverdue`: nor will it, whoever began it is gone. */
+/** The same with its outcome, sealed; null: it has not ended. `isOverdue`: it never will, since the process that began it is gone. */
 export type NotedAttempt = Attempt & { ticket: string | null; isOverdue: boolean };
 
 const attemptColumns: Columns<Omit<NotedAttempt, "isOverdue">> = {
@@ -231,8 +231,8 @@ const attemptColumns: Columns<Omit<NotedAttempt, "isOverdue">> = {
 export type ConsentAttempts = ReturnType<typeof createConsentAttempts>;
 
 /**
- * Forgets attempts whose time is over. One that never ended, since its broker was killed, gets its line of the history then, unless
- * the connection has been connected since it began. Nothing depends on it: it never rejects.
+ * Deletes expired attempts. If one never ended because its broker was killed, the connection's history gets a line, unless the connection
+ * has been connected since it began. Never rejects.
  */
 async function forgetAttempts(prisma: Prisma): Promise<void> {
   const forgotten = prisma.$executeRaw`
@@ -248,7 +248,7 @@ async function forgetAttempts(prisma: Prisma): Promise<void> {
 /** The statements by which whoever comes back twice learns what came of the first time: docs/internals/consent.md, "An attempt". */
 export function createConsentAttempts(prisma: Prisma) {
   return {
-    /** Notes that an attempt begins. False: it has begun before. States are noted by the statement that consumes them. */
+    /** Notes that an attempt begins. False: it began before. For states, the statement that consumes them does this. */
     async begin({ attemptHash, browserHash, linkId }: Attempt): Promise<boolean> {
       await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`
@@ -258,7 +258,7 @@ export function createConsentAttempts(prisma: Prisma) {
       return count === 1;
     },
 
-    /** The same for a code that a key hands in, which no link and no browser belong to; one that nobody ends is forgotten soon. */
+    /** The same for a code that comes by a key: it has no link and no browser. It expires soon if nobody ends it. */
     async beginHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
       await forgetAttempts(prisma);
       const count = await prisma.$executeRaw`INSERT INTO consent_attempts (attempt_hash, expires_at)
@@ -267,7 +267,7 @@ export function createConsentAttempts(prisma: Prisma) {
       return count === 1;
     },
 
-    /** How it ended, sealed; null: it has not ended. */
+    /** Its outcome, sealed; null: it has not ended. */
     async findHanded(attemptHash: Uint8Array<ArrayBuffer>): Promise<string | null> {
       const [row] = await prisma.$queryRaw<{ ticket: string | null }[]>`
         SELECT ticket FROM consent_attempts WHERE attempt_hash = ${attemptHash}`;
@@ -279,7 +279,7 @@ export function createConsentAttempts(prisma: Prisma) {
         expires_at = clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} WHERE attempt_hash = ${attemptHash}`;
     },
 
-    /** Begins one anew that ended with this ticket. True for one of those who try. */
+    /** Begins an attempt again that ended with this ticket. True for one of the callers that try. */
     async beginAgain(attemptHash: Uint8Array<ArrayBuffer>, ticket: string): Promise<boolean> {
       const count = await prisma.$executeRaw`UPDATE consent_attempts SET ticket = NULL,
         expires_at = clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)} WHERE attempt_hash = ${attemptHash} AND ticket = ${ticket}`;
@@ -295,7 +295,7 @@ export function createConsentAttempts(prisma: Prisma) {
       return rows[0] ?? null;
     },
 
-    /** Notes how an attempt ended, or how it ended after all. Nothing is noted of a link that is gone. */
+    /** Notes an attempt's outcome, also a later one. Does nothing if the link is gone. */
     async end({ attemptHash, browserHash, linkId }: Attempt, ticket: string): Promise<void> {
       await prisma.$executeRaw`
         INSERT INTO consent_attempts (attempt_hash, browser_hash, link_id, ticket, expires_at)

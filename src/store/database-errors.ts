@@ -4,13 +4,13 @@ type DriverCause = { originalCode?: string; code?: string; kind?: string };
 type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
 
 /**
- * SQLSTATEs of a server that takes no work from us, or no writes, whichever row they are for: connection, resources, operator,
- * log-in, read-only, and a database or its tables that are not there. Whatever else it answers concerns one statement.
+ * SQLSTATEs of a server that accepts no work, or no writes, for any row: connection, resources, operator, log-in, read-only, and a
+ * database or tables that do not exist. All other errors concern one statement.
  */
 const awayStates = /^(08|28|53|57P|25006|3D000|55000|42P01)/;
 /**
- * SQLSTATEs that one statement, one row or one session gets from a server that serves all others: memory, a row that is locked or
- * damaged, a deadlock, a statement or a session that somebody has cancelled.
+ * SQLSTATEs of one statement, one row or one session, from a server that serves all others: memory, a row that is locked or damaged, a
+ * deadlock, a statement or session that somebody has cancelled.
  */
 const busyStates = /^(40|53200|54|55|57014|57P05|25P0[34]|58|72|XX)/;
 const awayKinds = new Set([
@@ -30,10 +30,10 @@ export class PoolBusyError extends Error {
 }
 
 /**
- * What a failed statement tells of the database.
- * - `away`: it takes no work; nothing else would succeed either.
- * - `busy`: it is there. This statement could not be carried out now, and may be later.
- * - `faulty`: the statement is at fault, and would be again.
+ * What a failed statement says about the database.
+ * - `away`: the database accepts no work, so other statements would fail, too.
+ * - `busy`: the database answers. This statement failed now, and may succeed later.
+ * - `faulty`: the statement is wrong, and would fail again.
  */
 export type Failing = { kind: "away" | "faulty" } | { kind: "busy"; state: string };
 
@@ -46,7 +46,7 @@ export function failingOf(error: unknown): Failing {
   if (awayPrismaCodes.has(code) || awayKinds.has(cause?.kind ?? "")) return { kind: "away" };
   const state = cause?.originalCode ?? cause?.code;
   if (state === undefined) {
-    // The driver's own errors (timeouts, resets) reach us as plain errors; Prisma's and the language's have names.
+    // The driver's errors (timeouts, resets) arrive as plain errors. Those of Prisma and of JavaScript have names.
     const isDrivers = name === "Error" || name === "AggregateError" || name === "DriverAdapterError";
     return { kind: isDrivers ? "away" : "faulty" };
   }
@@ -55,7 +55,7 @@ export function failingOf(error: unknown): Failing {
   return { kind: awayStates.test(state) ? "away" : "faulty" };
 }
 
-/** True when a row with the same unique value is there already. */
+/** True if a row with the same unique value exists already. */
 export function isUniqueViolation(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code, meta } = error as PrismaError;
@@ -75,7 +75,7 @@ const causes: Readonly<Record<string, string>> = {
   "57P01": "the server is ending (57P01); start it again",
 };
 
-/** What the driver says in words alone, and what to do. */
+/** Errors of the driver that have only a text, and what to do. */
 const sayings: readonly [said: RegExp, cause: string][] = [
   [/timeout expired|connection timeout/, "it does not answer in time; see to it, or correct host and port"],
   [/does not support SSL/, "it speaks no TLS; leave sslmode out of the URL, or turn TLS on there"],
@@ -88,7 +88,7 @@ const sayings: readonly [said: RegExp, cause: string][] = [
   [/startup parameter/, "a pooler there takes no session options: leave `options` out of DATABASE_URL"],
 ];
 
-/** What Prisma's adapter makes of errors without a code. */
+/** The form that Prisma's adapter gives to errors without a code. */
 const kinds: Readonly<Record<string, string>> = {
   DatabaseNotReachable: "nothing answers at its host and port; start it there",
   ConnectionClosed: "it closes the connection; see its log",
@@ -104,7 +104,7 @@ export function isGone(error: unknown): boolean {
   return code === "P2025" || code === "P2003" || meta?.driverAdapterError?.cause?.originalCode === "23503";
 }
 
-/** One line for the operator. Never a part of the URL: where one is mistyped, its password may stand in place of the host. */
+/** One line for the operator. It contains no part of the URL: if the URL is mistyped, its password may stand in place of the host. */
 export function causeOf(error: unknown): string {
   if (error instanceof AggregateError) return [...new Set(error.errors.map(causeOf))].join("; or ");
   if (!(error instanceof Error)) return "unknown error";

@@ -13,7 +13,7 @@ export type Prisma = ReturnType<typeof watch>;
 
 export type Database = {
   prisma: Prisma;
-  /** For the statement that stores what a provider answered: a pool that no other work can exhaust. */
+  /** A pool of its own for the statements that store a provider's answer, so that no other work can use it up. */
   commits: Prisma;
   close(): Promise<void>;
 };
@@ -41,7 +41,7 @@ export async function openPostgres(
     await Promise.all([prisma.$disconnect(), commits.$disconnect()]);
   };
   try {
-    await pool.query("SELECT 1"); // not by Prisma's client, whose errors keep the cause to themselves
+    await pool.query("SELECT 1"); // not by Prisma's client, whose errors do not name the cause
     await requireTrueTimes(prisma);
   } catch (error) {
     await close();
@@ -56,7 +56,7 @@ function refused(error: unknown): StartupError {
   return new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
 }
 
-/** Every time that is stored or read would be off by the session's zone, if that were another than the broker has asked for. */
+/** If the session had another time zone than the broker has set, every time that is stored or read would be wrong by the difference. */
 async function requireTrueTimes(prisma: Prisma): Promise<void> {
   const [row] = await prisma.$queryRaw<{ epoch: Date; given: boolean }[]>`
     SELECT 'epoch'::timestamptz AS epoch, ${new Date(0)}::timestamptz = 'epoch'::timestamptz AS given`;
@@ -71,13 +71,13 @@ export type DatabaseHealth = {
   answered(): void;
   /** @param error what a statement failed with */
   lost(error?: unknown): void;
-  /** A statement on this row alone could not be carried out. */
+  /** Call it when a statement failed because of this row alone. */
   rowWasBusy(rowId: string): void;
-  /** How often it has been lost. */
+  /** How often Postgres has gone away. */
   losses(): number;
   /**
-   * Milliseconds of uninterrupted answers up to now; 0 while it is lost. For a row: not counting the time before that row was last
-   * found busy, since who waits to store its answer could not do so either.
+   * Milliseconds of uninterrupted answers up to now; 0 while Postgres is away. With a row, only the time since that row was last found busy counts,
+   * since an owner who waits to store its answer could not do so while the row was locked.
    */
   uninterruptedMs(rowId?: string): number;
 };
@@ -108,7 +108,7 @@ export function createDatabaseHealth(
     },
     rowWasBusy(rowId) {
       const nowMs = monotonicMs();
-      busyAtMs.delete(rowId); // so that they stand in the order of their times
+      busyAtMs.delete(rowId); // so that the map's order is that of the times
       busyAtMs.set(rowId, nowMs);
       for (const [id, atMs] of busyAtMs) {
         if (nowMs - atMs <= storeTimes.busyRowMs) break;
@@ -125,8 +125,8 @@ export function createDatabaseHealth(
 }
 
 /**
- * Notes for every query whether the database answered, and turns a lost one into `storage_unavailable`. What concerns one statement
- * alone says nothing about the database's being there (`DatabaseBusyError`).
+ * Notes for every query whether the database answered, and turns an outage into `storage_unavailable`. An error that concerns one statement
+ * is no outage (`DatabaseBusyError`).
  */
 export function watch(client: PrismaClient, health: DatabaseHealth) {
   return client.$extends({
@@ -151,12 +151,12 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
   });
 }
 
-/** Ends and beginnings that may be lacking: one that no Date can hold is none. */
+/** Columns that may be null. A time that does not fit into a Date counts as null. */
 const mayLack = new Set(["refreshTokenExpiresAt", "authorizedAt", "backoffUntil", "nextRefreshAt", "keepAliveAt"]);
 
 /**
- * A column may hold times that no Date can (`infinity`, the year 294276): a later use of them would throw, in the middle of a list,
- * or between an answer and its store. They read as long ago: what ends is over, and what was revoked stays so.
+ * A column may hold times that do not fit into a Date (`infinity`, the year 294276). Using one later would throw, in the middle of a list or
+ * between an answer and its store. So they are read as long ago: what ends is over, and what was revoked stays revoked.
  */
 function withoutOddDates(result: unknown): unknown {
   for (const row of Array.isArray(result) ? (result as unknown[]) : [result]) {
@@ -172,8 +172,8 @@ function withoutOddDates(result: unknown): unknown {
 type Callback = (error: Error | undefined, client: PoolClient | undefined, release: (reason?: unknown) => void) => void;
 
 /**
- * What every statement runs under: Prisma's adapter shifts times in other zones than UTC; and nobody may hold a lock for long, or
- * wait for one, since answers must be stored.
+ * Settings for every statement: UTC, since Prisma's adapter shifts times in other zones, and short timeouts for locks and statements, since
+ * answers must be stored.
  */
 const settings = {
   TimeZone: "UTC",
@@ -182,9 +182,9 @@ const settings = {
 };
 
 /**
- * A pool in whose queue nobody's time to connect runs out: its `connectionTimeoutMillis` counts for connecting alone. A burst
- * of work is then not taken for an absent database. Each statement runs under the broker's settings, also behind a pooler that
- * gives every transaction another session.
+ * A pool whose `connectionTimeoutMillis` counts only for connecting and not for waiting in its queue. So a burst of work does not look like
+ * a database that is away. Each statement runs under the broker's settings, also behind a pooler that gives every transaction another
+ * session.
  */
 export class PatientPool extends Pool {
   readonly #gate: Gate;
@@ -193,7 +193,7 @@ export class PatientPool extends Pool {
     super({ ...config, onConnect });
     this.#gate = createGate(config.max);
     this.on("release", () => this.#gate.leave());
-    // Between the pool and who gets a connection nobody else listens; an error without a listener would end the process.
+    // While a connection passes from the pool to its user nobody listens for errors, and an error without a listener ends the process.
     this.on("connect", (client) => client.on("error", () => {}));
   }
 
@@ -222,9 +222,9 @@ export class PatientPool extends Pool {
 type Connected = PoolClient & { processID: number | null };
 
 /**
- * A new connection gets its settings by a statement, since poolers refuse them at the start. A pooler that hands out its sessions
- * for one transaction (PgBouncer, `pool_mode = transaction`) would give them to whoever comes next; it is known by the
- * number of its session, which is not the one that it has told. Behind it each transaction sets them for itself.
+ * A new connection gets its settings by a statement, since poolers refuse them at the start. A pooler that hands out its sessions for one
+ * transaction (PgBouncer, `pool_mode = transaction`) would give a session with these settings to others. It is recognised by the session's
+ * process id, which differs from the one in the handshake. Behind it each transaction sets them for itself.
  */
 async function applySettings(client: Connected): Promise<void> {
   const isOwn = "pg_backend_pid() = $1::int";
@@ -246,7 +246,7 @@ const setLocally = Object.entries(settings)
 
 type Run = (query: string | QueryConfig) => Promise<QueryResult>;
 
-/** A statement alone becomes a transaction; one that somebody begins gets the settings first. */
+/** A single statement becomes a transaction. A transaction begins with the settings. */
 function setInEachTransaction(client: PoolClient): void {
   const send = client.query.bind(client) as unknown as Run;
   let isBegun = false;
@@ -268,7 +268,7 @@ function setInEachTransaction(client: PoolClient): void {
       await send("COMMIT");
       return result;
     } catch (error) {
-      // Of what the server refuses; a connection on which nothing answers is closed by the pool.
+      // After an error of the server. The pool closes a connection that does not answer.
       if ("code" in (error as object)) await send("ROLLBACK").catch(() => undefined);
       throw error;
     }

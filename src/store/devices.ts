@@ -37,12 +37,12 @@ type NewDevice = Omit<DeviceRow, "expiresAt" | "expired"> & { expiresInSeconds: 
 
 export type DeviceAuthorizations = ReturnType<typeof createDeviceAuthorizations>;
 
-/** User codes that wait for their persons; one for a connection. */
+/** User codes that wait for a person; one for a connection. */
 export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">) {
   return {
     /**
-     * A new code takes the place of the one before. `asked`: the scopes and the inputs with which it was asked for. Null: they
-     * have changed since, or the connection is gone.
+     * A new code replaces the one before. `asked`: the scopes and inputs with which it was requested. Null: they have changed since, or the
+     * connection is gone.
      */
     async put(
       device: NewDevice,
@@ -78,7 +78,7 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
       return rows[0] ?? null;
     },
 
-    /** Those whose turn it is; nobody else polls them for `leaseSeconds`. */
+    /** Claims the codes that are due. No other replica polls them for `leaseSeconds`. */
     async claimDue(given: { limit: number; leaseSeconds: number }): Promise<DeviceRow[]> {
       return await prisma.$queryRaw`
         UPDATE device_authorizations d SET next_poll_at = clock_timestamp() + ${seconds(given.leaseSeconds)}
@@ -87,7 +87,7 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
         RETURNING ${deviceColumns}`;
     },
 
-    /** Seconds until the next one is due; null: nobody waits. */
+    /** Seconds until the next one is due; null: there is none. */
     async nextDueSeconds(): Promise<number | null> {
       const rows = await prisma.$queryRaw<{ wait: number | null }[]>`
         SELECT EXTRACT(EPOCH FROM MIN(next_poll_at) - clock_timestamp())::double precision AS wait
@@ -95,7 +95,7 @@ export function createDeviceAuthorizations({ prisma }: Pick<Database, "prisma">)
       return rows[0]?.wait ?? null;
     },
 
-    /** To be asked again after its interval, which grows where the provider asked for it. */
+    /** Schedules the next poll after its interval, which grows if the provider asked for that. */
     async postpone(device: Pick<DeviceRow, "connectionId" | "id">, intervalSeconds: number): Promise<void> {
       await prisma.$executeRaw`UPDATE device_authorizations
         SET interval_s = ${intervalSeconds}::int, next_poll_at = clock_timestamp() + ${seconds(intervalSeconds)}

@@ -14,8 +14,8 @@ const tidyBatch = 10_000;
 export function createDueRows({ prisma }: Pick<Database, "prisma">) {
   return {
     /**
-     * Takes up to `limit` rows whose time has come; nobody else gets them for `claimSeconds`. Rows that another replica is
-     * taking at this moment are passed over. `busyProviders` are left alone.
+     * Claims up to `limit` due rows. No other replica gets them for `claimSeconds`. Skips rows that another replica is claiming at this moment,
+     * and those of `busyProviders`.
      */
     async claimDue(given: {
       limit: number;
@@ -145,7 +145,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
             WHERE received_at < clock_timestamp() - make_interval(days => ${retentionTimes.unreadAnswerDays}::int)
             LIMIT ${tidyBatch} FOR UPDATE SKIP LOCKED)`,
       );
-      // Of late answers the newest are tried first; a provider that sends some along with every refresh sends many.
+      // The newest late answers are tried first, so the older ones may go: some providers send further tokens with every refresh.
       await prisma.$executeRaw`
         DELETE FROM candidates WHERE attempt_id IN (SELECT attempt_id FROM candidates WHERE attempt_id IN (
           SELECT attempt_id FROM (SELECT attempt_id,
@@ -162,7 +162,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
   };
 }
 
-/** Until there is no full batch any more. */
+/** Repeats until a batch is not full. */
 async function inBatches(deleteSome: () => PromiseLike<number>): Promise<void> {
   while ((await deleteSome()) === tidyBatch);
 }

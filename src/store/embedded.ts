@@ -19,14 +19,14 @@ import {
   readMigrations,
 } from "./migrate.ts";
 
-/** A freshly migrated folder, made by `npm run build`: making one takes seconds, copying it a quarter of one. */
+/** A freshly migrated database folder, made by `npm run build`. Making one takes seconds, copying it a quarter of a second. */
 const builtSnapshot = fileURLToPath(new URL("build/database", projectRoot));
-/** Which migrations the snapshot has: their checksums. Written last, so that half a snapshot is none. */
+/** The checksums of the snapshot's migrations. Written last, so that an unfinished snapshot is not used. */
 const recordOf = (snapshot: string) => `${snapshot}.json`;
 
 /**
- * Opens the embedded database in a folder that this process must already hold: a second process would not be refused by
- * PGlite, and committed rows would vanish. @throws StartupError naming DATA_DIR.
+ * Opens the embedded database in a folder that this process must have locked: PGlite does not refuse a second process, and committed rows
+ * would get lost. @throws StartupError naming DATA_DIR.
  */
 export async function openEmbedded(
   folder: string,
@@ -80,7 +80,7 @@ async function openFolder(
   }
 }
 
-/** Another version's snapshot is left alone: its schema may be one that no migration of ours leads away from. */
+/** A snapshot of another version is not used: this version's migrations may not fit its schema. */
 async function isCurrent(snapshot: string): Promise<boolean> {
   if (!existsSync(recordOf(snapshot))) return false;
   return (await readFile(recordOf(snapshot), "utf8")) === JSON.stringify(await checksums());
@@ -90,12 +90,12 @@ async function checksums(): Promise<string[]> {
   return (await readMigrations()).map(({ checksum }) => checksum);
 }
 
-/** The folder has its name once all is there: a start that dies in between begins anew. */
+/** The folder gets its name when it is complete, so that a start after a crash begins again. */
 function copySnapshot(snapshot: string, folder: string): void {
   const draft = `${folder}.new`;
   rmSync(draft, { recursive: true, force: true });
   cpSync(snapshot, draft, { recursive: true });
-  // The snapshot may be read-only, as in an image; this copy is the broker's own.
+  // The snapshot may be read-only, as in an image. The copy must be writable.
   for (const name of [".", ...readdirSync(draft, { recursive: true, encoding: "utf8" })]) {
     const path = join(draft, name);
     chmodSync(path, statSync(path).isDirectory() ? 0o700 : 0o600);
@@ -104,15 +104,15 @@ function copySnapshot(snapshot: string, folder: string): void {
 }
 
 /**
- * Else V8 compiles half of Postgres once more, for speed: half a second of work and 60 MB, which 12,000 statements do not earn back.
- * The first one implies the others on a command line alone.
+ * Without these flags V8 compiles half of Postgres a second time, optimised. That costs half a second and 60 MB, and even 12,000 statements do
+ * not gain it back. Only on a command line does the first flag imply the others.
  */
 const fewerCompilations = ["--liftoff-only", "--no-wasm-tier-up", "--no-wasm-dynamic-tiering"];
 
 async function openMigrated(folder: string, onWarning: OnWarning = () => {}): Promise<PGlite> {
   for (const flag of fewerCompilations) setFlagsFromString(flag);
   const { PGlite } = await import("@electric-sql/pglite");
-  // Its own 128 MB of buffers would be half of the process's memory, for a database of a few.
+  // The default of 128 MB of buffers would be half of the process's memory, for a database of a few megabytes.
   const startParams = [...PGlite.defaultStartParams, "-c", "shared_buffers=8MB"];
   const pglite = await PGlite.create(folder, { startParams });
   await pglite.exec("SET timezone = 'UTC'");
@@ -127,24 +127,24 @@ function sessionOf(pglite: PGlite): MigrationSession {
   };
 }
 
-/** The broker's own folder, held by this process until it ends. */
+/** DATA_DIR, locked by this process until it ends. */
 export type DataDir = {
   readonly path: string;
   readonly embeddedDatabase: string;
-  /** Answers that Postgres could not take yet. */
+  /** The folder of spooled answers. */
   readonly spool: string;
-  /** What has been stored, remembered outside of the database. */
+  /** The file of marks. */
   readonly marks: string;
-  /** Where it is remembered that this folder has seen a database of the sealed format. */
+  /** The file that says that this folder has seen a database of the sealed format. */
   readonly sealedFormat: string;
-  /** Reads a secret kept in the folder, or makes it on first use, readable by this user only. */
+  /** Reads a secret from the folder, or makes it on first use, readable by this user only. */
   secret(name: string, make: () => string): Promise<{ value: string; path: string; isNew: boolean }>;
   release(): void;
 };
 
 /**
- * Takes the folder for this process alone.
- * @throws StartupError when it cannot be written, or another process holds it.
+ * Locks the folder for this process.
+ * @throws StartupError when it cannot be written, or another process has locked it.
  */
 export async function holdDataDir(path: string): Promise<DataDir> {
   let lock: DatabaseSync;
@@ -170,10 +170,10 @@ export async function holdDataDir(path: string): Promise<DataDir> {
   };
 }
 
-/** The garbage collector would close a lock, and so free the folder, that nothing leads to any more. */
+/** Keeps the lock reachable: the garbage collector would close it, and so unlock the folder. */
 const held = new Set<DatabaseSync>();
 
-/** SQLite's exclusive lock is the kernel's file lock: it ends with the process, however that ends, and no other way. */
+/** SQLite's exclusive lock is a file lock of the kernel: it ends when the process ends, in whatever way, and only then. */
 function takeLock(lock: DatabaseSync, path: string): void {
   try {
     lock.exec("BEGIN EXCLUSIVE");
@@ -203,7 +203,7 @@ async function readOrMake(path: string, make: () => string) {
   const draft = `${path}.${randomBytes(4).toString("hex")}`;
   try {
     await writeFile(draft, `${value}\n`, { mode: 0o600, flush: true });
-    await rename(draft, path); // a start that dies in between leaves no half-written secret
+    await rename(draft, path); // a start that is killed here leaves no half-written secret
   } catch (error) {
     throw new StartupError(`${path} cannot be written ${whyNotOnDisk(error)}`);
   }

@@ -22,7 +22,7 @@ import {
 } from "./row-sql.ts";
 import { nextGeneration, tokenColumns, type TokenRow } from "./token-row.ts";
 
-/** A late answer as it waits to be tried: its record is sealed for the generation after `baseGeneration`. */
+/** A candidate: a late answer that is to be tried. Its record is sealed for the generation after `baseGeneration`. */
 export type Candidate = {
   attemptId: string;
   connectionId: string;
@@ -42,7 +42,7 @@ const candidateColumns: Columns<Candidate> = {
 /** Whose grant it is, as far as that is known when it is stored. */
 type KnownAccount = { account: string | null; label: string | null };
 
-/** The row as it was read when a late answer was found to fit it. */
+/** The row as it was read when the late answer was found to fit. */
 type Place = { id: string; generation: number; authorization: number; attemptId: string | null };
 
 /** The statements that put a token set into a row. */
@@ -72,9 +72,9 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         event: HistoryEvent;
         exclusive: boolean;
         unlessSent?: boolean;
-        /** The provider has not given it to this broker. */
+        /** The token set was imported: the provider has not given it to this broker. */
         untried?: boolean;
-        /** What it was granted to; null: not known. */
+        /** The client id that it was granted to; null: not known. */
         clientId?: string | null | undefined;
         account?: KnownAccount | undefined;
         keptFor?: string;
@@ -110,14 +110,14 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         ${endOlderChains}
         SELECT ${tokenColumns} FROM c`;
       if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
-      // The lock is taken by a statement of its own, so that the next one sees what its last holder has committed.
+      // The lock is a statement of its own, so that the next statement sees what the last holder of the lock has committed.
       const lock = prisma.$queryRaw`
         SELECT pg_advisory_xact_lock(hashtextextended(encode(${fingerprint}::bytea, 'hex'), 0))::text`;
       const [, rows] = await prisma.$transaction([lock, prisma.$queryRaw<TokenRow[]>(statement)]);
       return first(rows);
     },
 
-    /** Whether this attempt's answer has been a row's newest set, however long ago. */
+    /** Whether this attempt's answer was ever a row's newest set. */
     async wasStored({ connectionId, attemptId }: { connectionId: string; attemptId: string }): Promise<boolean> {
       const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 FROM connection_events e
         WHERE e.connection_id = ${connectionId}::uuid AND e.detail->>'attempt' = ${attemptId} LIMIT 1`;
@@ -153,7 +153,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return first(rows);
     },
 
-    /** Keeps a late answer to be tried before the grant ends. False: a person has replaced the grant, or the row is gone. */
+    /** Stores a late answer as a candidate. False: a person has replaced the grant, or the row is gone. */
     async addCandidate(candidate: Candidate, detail: Record<string, unknown>): Promise<boolean> {
       const { attemptId, connectionId, authorization, baseGeneration, record } = candidate;
       const rows = await commits.$queryRaw<unknown[]>`
@@ -168,7 +168,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return rows.length > 0;
     },
 
-    /** The newest late answer that has not been tried yet, but for those `passedOver`. */
+    /** The newest candidate that has not been tried yet, without those in `passedOver`. */
     async newestCandidate(
       connectionId: string,
       authorization: number,

@@ -7,7 +7,7 @@ import { projectRoot } from "../root.ts";
 import { storeTimes } from "../time.ts";
 
 const migrationsFolder = new URL("prisma/migrations/", projectRoot);
-/** Any constant of our own: all replicas that start at once ask for this one. */
+/** The id of the advisory lock: an arbitrary constant, the same for all replicas that start. */
 export const migrationLock = 5_721_990_142;
 const oldestServer = 14;
 
@@ -17,24 +17,24 @@ export type MigrationSession = {
   query<Row>(sql: string, parameters?: unknown[]): Promise<Row[]>;
 };
 
-/** `breaks`: the last version that cannot work with the schema that this migration leaves; null: all before can. */
+/** `breaks`: the last version that cannot work with the schema after this migration; null: all earlier ones can. */
 type Migration = { name: string; sql: string; checksum: string; breaks: string | null };
 
-/** What is to be done on the same session when the schema is this version's. */
+/** Called on the same session when the schema is this version's. */
 export type Afterwards = (session: MigrationSession) => Promise<void>;
 
 type Target = { databaseUrl: string; afterwards?: Afterwards | undefined; onWarning?: OnWarning };
 
-/** Told once a start of what is odd about the database's schema, and no reason not to start. */
+/** Called at the start for an odd schema that does not prevent the start. */
 export type OnWarning = (text: string) => void;
 
 /** The migrations that a version has, and which one it is. */
 export type Known = { migrations: readonly Migration[]; version: string };
 
-/** Brings a Postgres database to this version's schema. @throws StartupError when it is too old or half migrated. */
+/** Migrates a Postgres database to this version's schema. @throws StartupError when Postgres is too old or the database is half migrated */
 export async function applyMigrations({ databaseUrl, afterwards, onWarning }: Target): Promise<void> {
   const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: storeTimes.migrationConnectMs });
-  client.on("error", () => {}); // a lost connection fails the query that waits, too
+  client.on("error", () => {}); // a lost connection also fails the query that is running
   await client.connect();
   try {
     const session: MigrationSession = {
@@ -50,13 +50,13 @@ export async function applyMigrations({ databaseUrl, afterwards, onWarning }: Ta
 }
 
 /**
- * Applies what is missing of prisma/migrations, each in one transaction under an advisory lock, and records it as
- * Prisma Migrate does, so that `prisma migrate deploy` and `status` agree with it.
+ * Applies the missing migrations of prisma/migrations, each in one transaction under an advisory lock, and records them as Prisma Migrate
+ * does, so that `prisma migrate deploy` and `status` agree.
  *
- * A schema that a newer version has left is served, so that an operator can go back to this one, unless one of its migrations says
- * that it breaks this version: a line `-- breaks: 1.2.3` in its SQL names the last version that cannot work with it. That is kept
- * in the column `logs` of its record, since this version does not have the file.
- * @throws StartupError also for a migration that was applied with another content than this version's
+ * This version also works with the schema of a newer version, so that an operator can go back, unless one of the newer migrations breaks it:
+ * a line `-- breaks: 1.2.3` in its SQL names the last version that cannot work with it. It is stored in the column `logs` of the record,
+ * since this version does not have the file.
+ * @throws StartupError also for a migration that was applied with another content than this version has
  */
 export async function applyMigrationsTo(
   session: MigrationSession,
@@ -71,7 +71,7 @@ export async function applyMigrationsTo(
     for (const migration of migrations) await applyAlone(session, migration);
   }
   for (const { name, breaks } of migrations) {
-    // One that was applied by Prisma's own command.
+    // Applied by Prisma's own command.
     if (breaks !== null && applied.get(name)?.logs === null) await noteBreaks(session, { name, breaks });
   }
 }
@@ -98,7 +98,7 @@ async function requireServerVersion(session: MigrationSession): Promise<void> {
 
 type Applied = ReadonlyMap<string, { checksum: string; logs: string | null }>;
 
-/** Migrations that came to their end there; no lock is needed to see that nothing is to be done, as at most starts. */
+/** Migrations that are finished in this database. At most starts nothing is to be done, and no lock is needed to see that. */
 async function appliedTo(session: MigrationSession): Promise<Applied> {
   const [table] = await session.query<{ found: boolean }>(
     "SELECT to_regclass('_prisma_migrations') IS NOT NULL AS found",
@@ -112,7 +112,7 @@ async function appliedTo(session: MigrationSession): Promise<Applied> {
   return new Map(applied.map(({ name, ...rest }) => [name, rest]));
 }
 
-/** Nobody can tell what schema such a database has. */
+/** Refuses a database with a failed migration: its schema is unknown. */
 function requireOwnContent(migrations: readonly Migration[], applied: Applied): void {
   const other = migrations.find(({ name, checksum }) => (applied.get(name)?.checksum ?? checksum) !== checksum);
   if (other === undefined) return;
@@ -145,12 +145,12 @@ function tellNewer(
   onWarning(`The database has migrations of a newer version (${names}); this version, ${version}, works with them.`);
 }
 
-/** What a migration's SQL, or the record of one, says of the versions before it. */
+/** Reads the `breaks` line of a migration's SQL, or of its record. */
 function breaksOf(text: string): string | null {
   return /^-- breaks: (\S+)\s*$/m.exec(text)?.[1] ?? null;
 }
 
-/** False also for what cannot be compared: a version that nobody can read is taken for a later one. */
+/** False also for a version that cannot be read: it counts as a later one. */
 function isLater(version: string, than: string): boolean {
   const [own, other] = [version, than].map((text) => /^(\d+)\.(\d+)\.(\d+)/.exec(text)?.slice(1).map(Number));
   if (own === undefined || other === undefined) return false;
@@ -168,7 +168,7 @@ async function noteBreaks(
   ]);
 }
 
-/** What stands in prisma/migrations, in the order in which it is applied. */
+/** The migrations of prisma/migrations, in the order in which they are applied. */
 export async function readMigrations(): Promise<Migration[]> {
   const entries = await readdir(migrationsFolder, { withFileTypes: true });
   const names = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);

@@ -44,7 +44,7 @@ export type PermitRequest = {
   };
 };
 
-/** The statements that take, pass on and give back a permit. */
+/** The statements that take, swap and give back a permit. */
 export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
   return {
     /** Notes why no request could be made. Nothing was sent, so this does not count as a failure. */
@@ -217,8 +217,8 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
     },
 
     /**
-     * Somebody ends a grant that is probably dead. Null: it is not, or not any more, or a request with its refresh token may still be
-     * on its way: its lease and `quietSeconds` after it are not over.
+     * An operator ends a grant that is probably dead. Null: it is not, or a request with its refresh token may still be on its way, since the
+     * lease and `quietSeconds` after it are not over.
      */
     async endProbablyDead(
       { id, generation }: Pick<TokenRow, "id" | "generation">,
@@ -236,9 +236,9 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
     },
 
     /**
-     * A permit for the refresh token of a grant that has ended: somebody thinks that it has not. The status stays. Null: it has not ended
-     * as it was read, it is held, an attempt stands there, the last retry was less than `pauseSeconds` ago, or, where `exclusive`, another
-     * connection holds the token.
+     * A permit to retry the refresh token of an ended grant, because an operator thinks that it is still valid. The status stays. Null: the row is
+     * not as it was read, or suspended, or has an attempt, or the last retry was less than `pauseSeconds` ago, or `exclusive` and another
+     * connection has the token.
      */
     async takeRetryPermit(request: {
       connectionId: string;
@@ -316,10 +316,10 @@ function refreshFailed(failure: RecordedFailure): HistoryEvent[] {
   return isThrottled(failure) ? [] : [{ type: "refresh_failed", detail: tellable(failure) }];
 }
 
-/** Of a connection only the newest are kept: an answer may be large, and a provider that gives odd ones gives many. */
+/** How many unreadable answers of a connection are stored: an answer may be large, and a provider that sends odd ones sends many. */
 const mostUnread = 3;
 
-/** Parts of a statement that keep what nobody could read of an attempt, sealed. `c`: the connection's row. */
+/** Parts of a statement that store an unreadable answer, sealed. `c`: the connection's row. */
 function keepUnread({ generation, attemptId }: PermitKey, answer: Uint8Array<ArrayBuffer> | null): Sql.Sql {
   if (answer === null) return Sql.empty;
   return Sql.sql`, unread AS (INSERT INTO unread_answers (connection_id, generation, attempt_id, answer_sealed)

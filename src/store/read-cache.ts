@@ -10,28 +10,28 @@ type Options<Value> = {
   clock: Pick<Clock, "monotonicMs" | "sleep">;
   /** How long a value is handed out without asking again. */
   trustMs: number;
-  /** How long a value outlives its last confirmation while the database is gone. */
+  /** How long a value is handed out after its last confirmation while the database is away. */
   outageMs: number;
   maxEntries: number;
-  /** Values are told in bytes where they may be large: the oldest are forgotten beyond this, the newest never. */
+  /** The limit in bytes, for values that may be large. Beyond it the oldest are dropped, but never the newest. */
   maxBytes?: number;
   bytesOf?: (value: Value) => number;
-  /** False for an answer that was read before what is already known: answers may overtake each other. */
+  /** False if `next` was read before the known value: answers may arrive out of order. */
   supersedes: (incoming: Value, current: Value) => boolean;
 };
 
-/** Values of the database, kept in this process. Stale ones of one moment are revalidated by one query. */
+/** A cache of database values in this process. One query revalidates all values that are stale at the same moment. */
 export type ReadCache<Value> = {
   /** @throws BrokerError storage_unavailable when it is unknown here and the database is gone. */
   read(key: string, options?: { bypass?: boolean }): Promise<Value | null>;
-  /** What is known here, however old; null: nothing. */
+  /** The cached value, however old; null: none. */
   peek(key: string): Value | null;
   put(key: string, value: Value): void;
   /** The next read asks the database. */
   expire(key: string): void;
-  /** True from a question that was not answered in time, or found the database gone, to the next one that is answered. */
+  /** True from a query that was not answered in time, or found the database away, until one is answered. */
   isSilent(): boolean;
-  /** What is known is not to be handed out any more, whatever becomes of the database. Who reads from here on gets a query of its own. */
+  /** Drops the value, so that it is not handed out any more, even without the database. Later reads get a new query. */
   forget(key: string): void;
 };
 
@@ -59,7 +59,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     }
   };
 
-  /** Keeps the newer of what comes and what is known, and returns it. Trust counts from the asking. */
+  /** Stores the newer of the read and the cached value, and returns it. Trust begins when the query was asked. */
   const put = (key: string, incoming: Value, askedMs = monotonicMs()): Value => {
     const current = entries.get(key);
     const isNewer = current === undefined || supersedes(incoming, current.value);
@@ -77,11 +77,11 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const askedMs = monotonicMs();
     const value = await loadBatched(key);
     if (value !== undefined) return put(key, value, askedMs);
-    drop(key); // and what is unknown is not kept: anybody can invent it
+    drop(key); // unknown keys are not cached, since anybody can make them up
     return null;
   };
 
-  /** Who comes while the key is being read shares the answer. */
+  /** A reader that comes while the key is being read gets the same answer. */
   const loadShared = (key: string): Promise<Value | null> => {
     const current = loading.get(key);
     if (current !== undefined) return current;
@@ -92,7 +92,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     return started;
   };
 
-  /** Waits for the database a moment only where there is something to hand out instead. */
+  /** Waits only a moment for the database if there is a cached value to hand out instead. */
   const revalidate = async (key: string, entry: Entry<Value>): Promise<Value | null> => {
     const mayOutlive = () => monotonicMs() - entry.checkedAtMs <= outageMs && entry.hasEnded !== true;
     lastKey = key;
@@ -105,7 +105,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     } catch (error) {
       if (isStorageUnavailable(error) && mayOutlive()) return entry.value;
       if (!(error instanceof DatabaseBusyError) || !mayOutlive()) throw error;
-      // The database is there, and cannot read this one: it is asked for it again a little later, not by every reader.
+      // The database answers but cannot read this row. It is asked again a little later, and not by every reader.
       entry.retryAtMs = monotonicMs() + storeTimes.outageRetryMs;
       return entry.value;
     }
@@ -138,15 +138,15 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 }
 
 /**
- * Whether the database leaves this cache's questions unanswered. Whoever asks when it falls silent waits for that; whoever comes later
- * does not wait at all, until one is answered again. That is found out by `ask`, beside the readers.
+ * Whether the database leaves this cache's queries unanswered. The reader that notices it has to wait; later readers do not wait, until a query
+ * is answered again. `ask` tries that beside the readers.
  */
 function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => Promise<void>) {
   const waiting = new Set<() => void>();
   let isOn = false;
   let isAsking = false;
   let readMs = 0;
-  /** When it was last looked into. */
+  /** When it was last tried. */
   let knownMs = 0;
   const askOn = async (): Promise<void> => {
     if (isAsking) return;
@@ -169,7 +169,7 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
   return {
     isOn(): boolean {
       readMs = clock.monotonicMs();
-      // Of a process that stood still: what was so then says nothing of now, and the next reader waits for an answer.
+      // The process was suspended: what was true before says nothing about now, so the next reader waits for an answer.
       if (readMs - knownMs > 2 * (storeTimes.outageRetryMs + storeTimes.silentPatienceMs)) isOn = false;
       return isOn;
     },
@@ -182,11 +182,11 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
         return answer;
       } catch (error) {
         if (isStorageUnavailable(error)) begin();
-        else if (!(error instanceof DatabaseBusyError)) isOn = false; // a faulty question was answered, too
+        else if (!(error instanceof DatabaseBusyError)) isOn = false; // an error is an answer, too
         throw error;
       }
     },
-    /** Null when it falls silent before `work` is done. */
+    /** Null if the database falls silent before `work` is done. */
     async interrupts<Answer>(work: Promise<Answer>): Promise<Answer | null> {
       const { promise: silence, resolve } = Promise.withResolvers<null>();
       const wake = () => resolve(null);
@@ -203,7 +203,7 @@ function createSilence(clock: Pick<Clock, "monotonicMs" | "sleep">, ask: () => P
 const isAnswered = () => true;
 const ignore = () => undefined;
 
-/** Gathers the keys asked for in one turn of the event loop into one query. */
+/** Collects the keys that are asked for in one turn of the event loop into one query. */
 function createBatcher<Value>(load: (keys: string[]) => Promise<Map<string, Value>>) {
   let batch: { keys: Set<string>; result: Promise<Map<string, Value>> } | null = null;
   return async (key: string): Promise<Value | undefined> => {
@@ -215,7 +215,7 @@ function createBatcher<Value>(load: (keys: string[]) => Promise<Map<string, Valu
   function openBatch() {
     const keys = new Set<string>();
     const result = new Promise<void>((resolve) => void setImmediate(resolve)).then(async () => {
-      batch = null; // who comes from here on gets a query that starts later
+      batch = null; // later readers get the next query
       return await load([...keys]);
     });
     return { keys, result };

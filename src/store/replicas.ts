@@ -3,14 +3,14 @@ import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
 import { seconds } from "./row-sql.ts";
 
-/** What the caches of other replicas may still hold: a key, or a connection. */
+/** A key or a connection that the caches of other replicas may still have. */
 export type EndedId = { kind: "key" | "connection"; id: string };
 
 /** Another process on this database. */
 export type OtherReplica = {
   id: string;
   name: string;
-  /** It has heard of all that had ended by then. */
+  /** It knows of every end up to this time. */
   heardAt: Date;
   /** Milliseconds since it last had Postgres, by Postgres's clock. */
   silentMs: number;
@@ -25,18 +25,18 @@ const replicaColumns: Columns<OtherReplica> = {
 
 export type Replicas = ReturnType<typeof createReplicas>;
 
-/** Which processes serve tokens from memory, and what each has heard of. All times are Postgres's. */
+/** Statements on replicas: which processes serve tokens from memory, and up to when each knows of ends. All times are Postgres's. */
 export function createReplicas({ prisma }: Pick<Database, "prisma">) {
   return {
-    /** Postgres's time, later than all that is committed. */
+    /** Postgres's time, later than every commit so far. */
     async now(): Promise<Date> {
       const [row] = await prisma.$queryRaw<{ now: Date }[]>`SELECT clock_timestamp() AS now`;
       return row?.now ?? new Date(NaN);
     },
 
     /**
-     * Says that this process is there, and that it has heard of all that had ended at `heardAt`; null: it has nothing in memory yet.
-     * What is asked after the answer sees all that was committed before `now`.
+     * Registers this process, and that it knows of every end up to `heardAt`; null: it has nothing in memory yet. A query after this
+     * statement sees everything that was committed before `now`.
      */
     async beat(self: { id: string; name: string; heardAt: Date | null }): Promise<{ now: Date; others: number }> {
       const { id, name, heardAt } = self;
@@ -50,7 +50,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
       return row ?? { now: new Date(NaN), others: 0 };
     },
 
-    /** What has ended since. The last of it may be told twice. */
+    /** The ends since then. The last ones may come twice. */
     async endedSince(since: Date): Promise<EndedId[]> {
       const from = new Date(since.getTime() - replicaTimes.commitSeconds * 1000);
       return await prisma.$queryRaw<EndedId[]>`
@@ -58,7 +58,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
         UNION ALL SELECT 'key' AS kind, id FROM api_keys WHERE revoked_at > ${from}::timestamptz`;
     },
 
-    /** Those that were there within so many seconds and have not said good-bye. */
+    /** Replicas that were seen within so many seconds and have not unregistered. */
     async others(id: string, withinSeconds: number): Promise<OtherReplica[]> {
       return await prisma.$queryRaw<OtherReplica[]>`
         SELECT ${selectList(replicaColumns)}
@@ -66,12 +66,12 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
         ORDER BY name, id`;
     },
 
-    /** It serves nothing any more. */
+    /** Unregisters this process: it serves nothing any more. */
     async leave(id: string): Promise<void> {
       await prisma.$executeRaw`DELETE FROM replicas WHERE id = ${id}::uuid`;
     },
 
-    /** The connection that last had this name, and the time by which who has heard of what ended has heard of its end; null: none had it. */
+    /** The connection that last had this name, and the time of its end: a replica that knows of all ends up to then knows of this one. Null: none. */
     async endedUnder(name: string): Promise<{ id: string; by: Date } | null> {
       const rows = await prisma.$queryRaw<{ id: string; by: Date }[]>`
         SELECT connection_id::text AS id, LEAST(clock_timestamp(), deleted_at + ${seconds(replicaTimes.commitSeconds)}) AS by
@@ -81,10 +81,10 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
   };
 }
 
-/** A key that has sealed something in this database, with a sealed constant to know it by. */
+/** A key that has sealed something in this database, with a sealed constant by which it is recognised. */
 export type KnownKey = { id: string; check: Uint8Array };
 
-/** Queries on the keys that this database's data is sealed with. */
+/** Statements on the encryption keys with which this database's values are sealed. */
 export function createEncryptionKeys({ prisma }: Database) {
   return {
     async list(): Promise<KnownKey[]> {

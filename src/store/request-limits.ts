@@ -3,11 +3,11 @@ import { refreshTimes } from "../time.ts";
 import type { Database } from "./database.ts";
 import { seconds } from "./row-sql.ts";
 
-/** How many requests a key bears. Null, or 0: no limit. */
+/** How many requests a key of the table allows. Null, or 0: no limit. */
 export type LimitRules = {
-  /** At a time. */
+  /** Requests at a time. */
   concurrency: number | null;
-  /** From one to the next. */
+  /** Between one request and the next. */
   spacingMs: number;
   maxPerWindow: { requests: number; seconds: number } | null;
 };
@@ -16,41 +16,41 @@ export type LimitRules = {
 export type LimitedRequest = {
   key: string;
   rules: LimitRules;
-  /** Who asks, of those that share the key. */
+  /** Which of the clients that share the key asks. */
   client: string;
   /** All clients with a connected connection of this provider share the key; null: only those that ask do. */
   provider: string | null;
   /**
-   * `refresh`: it goes on with a grant that the provider has given. `first`: nobody knows yet whether it will ever work, so it takes no
-   * more than half of what the rules allow, and leaves every turn to others. `person`: somebody waits for it, and anybody may have made
-   * it up. It takes what a refresh of its client does, but for a quarter of the window: where no other client has a claim to that, it is
-   * left to refreshes.
+   * - `refresh`: it continues a grant that the provider has given.
+   * - `first`: nobody knows yet whether it will ever work. It gets at most half of what the rules allow, and no turns.
+   * - `person`: a person waits for it, but anybody may have made it up. It gets what a refresh of its client gets, except a quarter of the
+   *   window, which stays for refreshes if no other client has a claim to it.
    */
   kind: "refresh" | "first" | "person";
-  /** By when after its admission the provider will have got it, at the latest. */
+  /** The latest time after its admission at which the provider has received it. */
   travelSeconds: number;
-  /** From its admission; then it counts as come back. */
+  /** How long after its admission it counts as running, if nobody closes it. */
   leaseSeconds: number;
 };
 
-/** Of an admitted request: what `settle` finds it by. */
+/** An admitted request, as `settle` finds it. */
 export type Admitted = { key: string; client: string; at: Date; travelSeconds: number };
 
 export type Admission = { admitted: Admitted } | { admitted: null; waitSeconds: number };
 
 export type RequestLimits = ReturnType<typeof createRequestLimits>;
 
-/** The row holds no more: those that asked last. Only keys with `admin` make clients. */
+/** How many clients a row remembers: those that asked last. Only keys with `admin` can make clients. */
 const mostClients = 64;
 
 /**
- * The limits of token endpoints, kept by the lock of one row for each key and by Postgres's clock. A request counts from
- * the moment at which the provider has got it at the latest, so that what the provider sees never exceeds the rules.
+ * The limits of token endpoints, by the lock of one row for each key and by Postgres's clock. A request counts from the latest moment at
+ * which the provider has received it, so that the provider never sees more than the rules allow.
  * How clients share a key: docs/decisions/0023-a-share-for-each-client.md.
  */
 export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
   return {
-    /** Lets the request through and counts it, or says in how many seconds to ask again. */
+    /** Admits and counts the request, or says in how many seconds to ask again. */
     async admit(request: LimitedRequest): Promise<Admission> {
       const { key, client, travelSeconds } = request;
       const [asked] = await prisma.$queryRaw<{ at: Date; waitSeconds: number }[]>(admission(request));
@@ -60,16 +60,16 @@ export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
     },
 
     /**
-     * An admitted request is over. `sent` false: it never left, and does not count. `closeSeconds`: for so long nobody is
-     * let through; a time that was set before is not made shorter.
+     * Closes an admission. `sent` false: the request never left, and does not count. `closeSeconds`: for how long no request is admitted; an
+     * earlier such time is not shortened.
      */
     async settle(admitted: Admitted, given: { sent: boolean; closeSeconds: number }): Promise<void> {
       const { key, client, at, travelSeconds } = admitted;
-      // The provider has answered, so it has got the request by now.
+      // The provider has answered, so it has received the request.
       const [seen, whose] = given.sent
         ? [Sql.sql`ARRAY[LEAST(l.seen_by[i], clock_timestamp())]`, Sql.sql`ARRAY[${client}::text]`]
         : [Sql.sql`'{}'::timestamptz[]`, Sql.sql`'{}'::text[]`];
-      // Two clients may have been let through in the same millisecond.
+      // Two clients may have been admitted in the same millisecond.
       const place = Sql.sql`(SELECT min(i) AS i FROM generate_subscripts(l.seen_by, 1) i
         WHERE l.seen_by[i] = ${at}::timestamptz + ${seconds(travelSeconds)} AND l.seen_of[i] = ${client})`;
       await prisma.$executeRaw`UPDATE request_limits l SET
@@ -85,7 +85,7 @@ export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
   };
 }
 
-/** So many others may be under way, or in the window, that as many again have room. One is the least: a limit of one has no half. */
+/** Half of a limit, rounded up: at least one, since a limit of one has no half. */
 export function halfOf(rules: LimitRules): LimitRules {
   const { concurrency, maxPerWindow } = rules;
   return {
@@ -95,13 +95,13 @@ export function halfOf(rules: LimitRules): LimitRules {
   };
 }
 
-/** How many requests of a window are kept, all in all, for clients that have had less than their part. */
+/** How many requests of a window are reserved, in all, for clients that have had less than their part. */
 export function keptForOthers({ maxPerWindow }: LimitRules): number {
   const requests = maxPerWindow?.requests ?? 0;
   return requests < 2 ? 0 : Math.max(1, Math.floor(requests / 4));
 }
 
-/** For so long a turn is kept for who does not come: the time in which the rules bear one request. */
+/** How long a turn is reserved for a client that does not come: the time for one request under the rules. */
 export function turnSeconds({ spacingMs, maxPerWindow }: LimitRules): number {
   const { limitTurnMinSeconds, limitTurnMaxSeconds } = refreshTimes;
   const one = maxPerWindow === null ? 0 : maxPerWindow.seconds / maxPerWindow.requests;
@@ -109,9 +109,9 @@ export function turnSeconds({ spacingMs, maxPerWindow }: LimitRules): number {
 }
 
 /**
- * The row is locked before its values and the clock are read: in DO UPDATE they are those of after the wait for the lock.
- * The arrays come in two groups, of which each line is one entry. Whoever writes them by hand may leave a group uneven: what lacks
- * its time is not there, what lacks its client is nobody's.
+ * The row is locked before its values and the clock are read: in DO UPDATE they are those after the wait for the lock. The arrays form two
+ * groups, in which the same index is one entry. If somebody has written arrays of different lengths by hand, an entry without a time counts
+ * as absent, and one without a client belongs to nobody.
  */
 function admission(request: LimitedRequest): Sql.Sql {
   const { key, client, rules, kind } = request;
@@ -213,7 +213,7 @@ function admission(request: LimitedRequest): Sql.Sql {
     RETURNING l.asked_at AS at, l.wait_seconds AS "waitSeconds"`;
 }
 
-/** The provider's other clients that have something to refresh, whether they have asked yet or not. */
+/** The provider's other clients that have something to refresh, whether they have asked or not. */
 function registeredBeside({ provider, client }: LimitedRequest): Sql.Sql {
   return Sql.sql`SELECT c.id::text FROM clients c WHERE c.provider = ${provider} AND c.id::text <> ${client}
     AND EXISTS (SELECT FROM connections n WHERE n.client_ref = c.id AND n.status = 'connected')`;

@@ -26,9 +26,9 @@ export type SealedGrant = {
   unreadableLifetime: boolean;
   /** Why the access token is stored and not handed out, as a connection's `last_error`; null: it may be handed out. */
   lastError: RecordedFailure | null;
-  /** When to refresh ahead of callers; null: only when one needs it. */
+  /** When to refresh ahead; null: only when a caller needs it. */
   refreshDueAt: Date | null;
-  /** When to refresh so that the refresh token or the grant does not end unused; null: it does not. */
+  /** When to refresh so that neither the refresh token nor the grant ends unused; null: they do not end. */
   keepAliveAt: Date | null;
 };
 
@@ -47,7 +47,7 @@ export type RecordedFailure = {
 export type HistoryEvent = {
   type: EventType;
   detail: unknown;
-  /** What every set of a grant may bring: it is told with the first one. */
+  /** Events that every set of a grant may cause. Only the first one is noted. */
   oncePerGrant?: true;
 };
 

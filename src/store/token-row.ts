@@ -12,11 +12,11 @@ export type TokenRow = {
   status: ConnectionStatus;
   scopes: string[];
   inputs: Record<string, string>;
-  /** With those of its client over them; of a further token its connection's. */
+  /** The inputs of the connection and its client together; for a further token those of its connection. */
   inputsInForce: Record<string, string>;
   labels: Record<string, string>;
   captured: Record<string, string>;
-  /** The redirect URI that its grant was got with; null: none, or nobody has noted it. */
+  /** The redirect URI of the authorization request; null: none, or not noted. */
   redirectUri: string | null;
   /** The connection whose consent gave this further token; null: this is a connection itself. */
   parentId: string | null;
@@ -26,11 +26,11 @@ export type TokenRow = {
   account: string | null;
   /** The same for people to read, where the provider says it. */
   accountLabel: string | null;
-  /** What lookups of the account gave for later templates. */
+  /** Values captured by lookups of the account, for later templates. */
   accountCaptured: Record<string, string>;
   /** The authorization under which the account was looked up; null: not yet. */
   lookedUp: number | null;
-  /** How often the lookups have failed, and when last. What is older than the grant says nothing of it. */
+  /** How often the lookups have failed, and when last. A failure before the grant does not count. */
   lookupFailures: number;
   lookupFailedAt: Date | null;
   credentials: Uint8Array | null;
@@ -46,17 +46,17 @@ export type TokenRow = {
   /** Null with an access token: it does not expire. */
   expiresAt: Date | null;
   refreshTokenExpiresAt: Date | null;
-  /** The grant's own first day. */
+  /** When the grant was given. */
   authorizedAt: Date | null;
   /** The client id that the grant was given to; null: not known. */
   authorizedClientId: string | null;
-  /** Since when a refresh token is lacking that is needed, or one is kept that has not worked since; null: neither. */
+  /** Since when a needed refresh token is missing, or an older one has been kept that has not worked since; null: neither. */
   noRefreshTokenSince: Date | null;
-  /** The newest answer stated a life that could not be read: what the definition falls back to counts. */
+  /** The lifetime in the newest answer could not be read, so the definition's fallback counts. */
   unreadableLifetime: boolean;
-  /** A person handed its set or its credentials over, and no refresh has succeeded since: nobody knows whether it will ever work. */
+  /** Its set was imported, or its credentials were set, and no refresh has succeeded since: nobody knows whether it will ever work. */
   untried: boolean;
-  /** When it is refreshed whoever reads it, so that the refresh token or the grant does not end unused; null: they do not end. */
+  /** When it is refreshed even if nobody reads it, so that neither refresh token nor grant ends unused; null: they do not end. */
   keepAliveAt: Date | null;
   attemptId: string | null;
   attemptStartedAt: Date | null;
@@ -70,16 +70,16 @@ export type TokenRow = {
   lastErrorDetail: string | null;
   /** How many equal refusals that say nothing about the grant have come without a success since. */
   refusals: number;
-  /** Since when those are taken for the end of the grant; null: they are not. */
+  /** Since when the grant counts as probably dead; null: it does not. */
   probablyDeadSince: Date | null;
-  /** When the refresh token was last tried after the grant had ended, because somebody asked for it; null: never. */
+  /** When an operator last had the refresh token retried after the grant had ended; null: never. */
   retriedAt: Date | null;
-  /** The sweeper has been told that its access token is read. */
+  /** Its access token has been read since the last refresh, so the sweeper refreshes it ahead. */
   inUse: boolean;
-  /** The generation that was stored before the database went back in time; null: it did not. */
+  /** The generation that was stored before the database was restored from a backup; null: it was not. */
   goneBackFrom: number | null;
   versionFloor: number;
-  /** Proof that this broker wrote what people set of it; see proven-rows.ts. */
+  /** The MAC over the columns that people set; see proven-rows.ts. */
   mac: string | null;
   /** Postgres's clock when the row was read. */
   now: Date;
@@ -148,10 +148,10 @@ const columns: Columns<TokenRow> = {
 /** The columns of a TokenRow. `c`: its connection. */
 export const tokenColumns = selectList(columns);
 
-/** Postgres's largest integer. No row gets there by itself, and one that somebody has put there can store nothing any more. */
+/** Postgres's largest integer. No row reaches it by itself. A row that somebody has set to it can store nothing any more. */
 export const lastGeneration = 2_147_483_647;
 
-/** The generation after this row's, and after all that were stored before its database went back in time. */
+/** The generation after this row's, and after all that were stored before a restore of its database. */
 export function nextGeneration(row: { generation: number; goneBackFrom: number | null }): number {
   return Math.max(row.generation, row.goneBackFrom ?? 0) + 1;
 }
@@ -168,24 +168,24 @@ export const eventTypes = [
   "connected",
   "reconnected",
   "imported",
-  "no_refresh_token", // of the newest set; `kept`: the one from before stays, and has not worked since; `reason`: another connection sends it
-  "lifetime_unreadable", // an answer stated a life that could not be read: what the definition falls back to counts; once a grant
-  "token_unusable", // an access token that no header can carry: it is stored and not handed out; once a grant
+  "no_refresh_token", // the newest set has none; `kept`: the older one stays, and has not worked since; `reason`: another connection sends it
+  "lifetime_unreadable", // the lifetime in an answer could not be read, so the definition's fallback counts; once for a grant
+  "token_unusable", // an access token that no header can carry: it is stored and not handed out; once for a grant
   "account_found",
   "account_lookup_failed",
   "other_account_held",
   "id_token_unchecked",
   "id_token_refused",
   "other_sets_dropped",
-  "set_dropped", // the other side of it, which is not told whose connection it was
+  "set_dropped", // for the connection that lost its set; it does not name the other one
   "refreshed",
   "refresh_failed",
   "probably_dead", // the same refusal, which says nothing about the grant, again and again
   "needs_reauthorization",
-  "retried", // its refresh token, after it had ended, because somebody asked for it
+  "retried", // an operator has retried the refresh token of an ended grant
   "retry_failed",
-  "old_secret_used", // of its client, since the newest is refused
-  "answer_kept", // a late answer, to be tried before the grant ends
+  "old_secret_used", // the older secret of its client, since the newest is refused
+  "answer_kept", // a late answer became a candidate
   "candidate_tried",
   "late_answer_stored",
   "came_along", // a further token, with a refresh of its connection

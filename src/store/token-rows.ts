@@ -8,7 +8,7 @@ import { tokenColumns, type TokenRow } from "./token-row.ts";
 /** The statements of the refresh protocol: each moves a row along one arrow of docs/refresh-protocol.md, "States of a row", with its history. */
 export type TokenRows = ReturnType<typeof createTokenRows>;
 
-/** A connection and the client that it is used with, as one moment had them. Null: it has none. */
+/** A connection and its client, read in one statement. Null: it has no client. */
 export type RowWithClient = { row: TokenRow; client: ClientRow | null };
 
 export function createTokenRows(database: Pick<Database, "prisma" | "commits">) {
@@ -19,7 +19,7 @@ export function createTokenRows(database: Pick<Database, "prisma" | "commits">) 
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.name = ANY(${names}::text[])`;
     },
 
-    /** Those of these ids that there are. */
+    /** The existing rows of these ids. */
     async readByIds(ids: readonly string[]): Promise<TokenRow[]> {
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.id = ANY(${ids}::uuid[])`;
     },
@@ -30,7 +30,7 @@ export function createTokenRows(database: Pick<Database, "prisma" | "commits">) 
       return rows[0] ?? null;
     },
 
-    /** The same with its client, as both stand in the table: their proofs are not checked yet. */
+    /** The same with its client. Their MACs are not checked yet. */
     async readWithClient(connectionId: string): Promise<RowWithClient | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
         SELECT ${tokenColumns}, ${joinedClientColumns} FROM connections c LEFT JOIN clients k ON k.id = c.client_ref

@@ -21,22 +21,22 @@ import type { TokenVault } from "../vault/vault.ts";
 import type { Sendable, Sender } from "./request.ts";
 import { expiryDate, isUsable, placeOf, schedulerFor } from "./seal.ts";
 
-/** A token whose account is asked for, and what came with it. */
+/** A token whose account is to be found out, and the values captured with it. */
 type AskedToken = { accessToken: string; captured: Readonly<Record<string, string>> };
 
 /** `failed`: the provider's API did not say; `detail` for people. */
 export type Identified = ({ kind: "found" } & FoundAccount) | { kind: "failed"; detail: string };
 
 export type Accounts = {
-  /** Whose account a token is, by the definition's lookups. Never rejects. */
+  /** Finds out the account of a token, by the definition's lookups. Never rejects. */
   identify(sendable: Sendable, token: AskedToken): Promise<Identified>;
   /**
-   * What is to be found out about a set that has just been stored: its end, where only introspection tells it, and whose
-   * account it is, unless that is known. `handedOver`: nobody has tried it at the provider, so it counts as none of the account's
-   * sets before the provider has answered it. The newest row; never rejects.
+   * Finds out about a set that has just been stored: its end, if only introspection says it, and its account, unless that is known.
+   * `handedOver`: the set was imported and not tried at the provider, so it counts as a set of the account only after the provider has
+   * accepted it. Returns the newest row; never rejects.
    */
   followUp(sendable: Sendable, stored: TokenRow, options?: { handedOver: boolean }): Promise<TokenRow>;
-  /** Notes whose account the grant of a row is, and which other sets that has ended. The newest row. */
+  /** Stores the account of a row's grant, and notes which other sets that has ended. Returns the newest row. */
   learn(sendable: Sendable, row: TokenRow, found: FoundAccount): Promise<TokenRow>;
 };
 
@@ -63,7 +63,7 @@ export function createAccounts(parts: AccountParts): Accounts {
   };
 
   const store = async (row: TokenRow, found: FoundAccount): Promise<TokenRow | null> => {
-    // The tokens are bound to what was looked up: they are sealed anew by the statement that changes it.
+    // The tokens are sealed with what was looked up, so the statement that changes it also stores them sealed anew.
     const to = placeOf({ ...row, accountCaptured: found.captured });
     return await accounts.learnAccount(row, found, vault.resealTokens(row, placeOf(row), to));
   };
@@ -92,7 +92,7 @@ export function createAccounts(parts: AccountParts): Accounts {
 
     async followUp(sendable, stored, { handedOver } = { handedOver: false }) {
       const { definition } = sendable;
-      // Whose account it is was found by a request with the token, or is said without one.
+      // A lookup with the token has found the account, or a template says it without a request.
       const isProven = !handedOver || ownLookups(definition, stored).some(({ request }) => request !== null);
       const asksWhose = !isKnown(definition, stored) && mayLookUp(stored);
       if (stored.accessToken === null || !(asksWhose || isIntrospected(definition))) return stored;
@@ -103,7 +103,7 @@ export function createAccounts(parts: AccountParts): Accounts {
         const row = await learnExpiry(parts, sendable, { row: stored, token });
         return asksWhose ? await learnAccount(sendable, { row, token, isProven }) : row;
       } catch (error) {
-        // Nothing here is needed for the token to be served; the next stored set leads here again.
+        // The token can be served without this. The next stored set leads here again.
         if (!isStorageUnavailable(error)) onBackgroundError(error);
         return stored;
       }
@@ -111,12 +111,12 @@ export function createAccounts(parts: AccountParts): Accounts {
   };
 }
 
-/** Whether something was found out and stored: a row that was not is not to be handed out yet. */
+/** Whether something was found out and stored. A row that was not stored must not be handed out yet. */
 export function isNews(before: TokenRow, after: TokenRow | null): after is TokenRow {
   return after !== null && after !== before;
 }
 
-/** A lookup that fails is repeated with the next renewal, then less and less often: its provider may never answer it. */
+/** A failed lookup is repeated after the next refresh, then less and less often: its provider may never answer it. */
 function mayLookUp({ lookupFailures, lookupFailedAt, authorizedAt, now }: TokenRow): boolean {
   if (lookupFailedAt === null || (authorizedAt !== null && lookupFailedAt < authorizedAt)) return true;
   const hours = lookupAgainHours[lookupFailures - 1] ?? lookupAgainHours[3];
@@ -127,7 +127,7 @@ function isIntrospected({ response, introspection }: ProviderDefinition): boolea
   return response.expires.from === "introspect" && introspection?.token === "access_token";
 }
 
-/** Whose account it is was found out under the grant that stands, or there is no way to. */
+/** Whether the account of the present grant is known, or cannot be found out. */
 function isKnown(definition: ProviderDefinition, row: TokenRow): boolean {
   return ownLookups(definition, row).length === 0 || row.lookedUp === row.authorization;
 }
@@ -174,7 +174,7 @@ async function runLookup(
   return readLookup(lookup, asked.body, values) ?? { detail: "the answer does not hold what names the account" };
 }
 
-/** The end of the newest access token, asked for at the provider (RFC 7662). */
+/** Asks the provider for the end of the newest access token (RFC 7662). */
 async function learnExpiry(
   { sender, accounts, random }: AccountParts,
   sendable: Sendable,
@@ -194,7 +194,7 @@ async function learnExpiry(
   return (await accounts.learnExpiry(row, { expiresAt, refreshDueAt })) ?? row;
 }
 
-/** Where a provider keeps only so many sets of the same account, another connection has just lost its own: both are told. */
+/** If a provider keeps only a number of sets of an account, another connection may just have lost its own. Both get a line in their history. */
 async function noteSharedSets(
   { accounts }: AccountParts,
   definition: ProviderDefinition,
@@ -204,7 +204,7 @@ async function noteSharedSets(
   if (parallelSets === null) return;
   const { singlePer, max } = parallelSets;
   const providers = [definition.id, ...definition.formerly];
-  // An account of the same name at another host is another one: whoever chooses a host could name any account there.
+  // An account of the same name at another host is another account: somebody who chooses a host could use any name there.
   const hosts = hostInputs(definition);
   const ofClient = hosts.some((name) => !Object.hasOwn(row.inputs, name));
   const by = { account: singlePer.includes("user"), client: singlePer.includes("client") || ofClient, providers };

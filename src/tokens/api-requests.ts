@@ -11,8 +11,8 @@ import type { TokenCache } from "./cache.ts";
 type Options = { cache: TokenCache; catalog: Catalog; clients: Clients; clock: Clock };
 
 /**
- * For `include=request`: what to send along with an API call, so that callers need to know nothing about the provider. It decides
- * where they send the token: what fills it is vouched for by a token that opens with it, or proven.
+ * For `include=request`: what to send with an API call, so that callers need to know nothing about the provider. It decides where they send
+ * the token, so it is filled only with values that have a valid MAC or that a token opens with.
  */
 export function createRequestDescriber({ cache, catalog, clients, clock }: Options) {
   const clientCache = createReadCache<ClientRow>({
@@ -30,7 +30,7 @@ export function createRequestDescriber({ cache, catalog, clients, clock }: Optio
     if (found === null || definition === undefined) throw connectionNotFound(connection);
     const { row, unreadable } = found;
     if (unreadable !== null) throw unreadable;
-    if (found.accessToken === null) throw justChanged(connection); // nothing vouches for what was captured
+    if (found.accessToken === null) throw justChanged(connection); // without an access token that opens, the captured values cannot be trusted
     const client = row.clientRef === null ? null : await clientCache.read(row.clientRef);
     if (row.clientRef !== null && client === null) throw unreadableClient(row.clientRef).of(connection);
     const inputs = { ...row.inputs, ...client?.inputs };

@@ -9,30 +9,30 @@ import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms } from "./core.ts";
 import { isUsable, placeOf } from "./seal.ts";
 
-/** A connection as this replica last saw it, its access token in the clear. */
+/** A connection as this replica last read it, with its access token in plain text. */
 export type KnownConnection = {
   row: TokenRow;
   accessToken: string | null;
-  /** Why the access token that stands in the row does not open: it counts as not being there, for this connection alone. One that no header can carry counts so, too. */
+  /** Why the row's access token does not open. It counts as absent. So does one that no header can carry. */
   unreadable: UnreadableSecretError | null;
-  /** Its place in the order in which this cache asks Postgres and hears of ends. */
+  /** A sequence number: the order in which this cache asks Postgres and learns of ends. */
   askedAt: number;
 };
 
 export type TokenCache = {
   /** @throws BrokerError storage_unavailable when it is not known here and Postgres is gone. */
   read(name: string, options?: { bypass?: boolean }): Promise<KnownConnection | null>;
-  /** What a statement of this process just returned. */
+  /** Takes a row that a statement of this process has just returned. */
   learn(row: TokenRow): KnownConnection;
   /** The connection changed: the next read asks Postgres. */
   expire(name: string): void;
-  /** Postgres leaves questions unanswered: what is known is handed out without waiting. */
+  /** Whether Postgres leaves queries unanswered. Cached rows are handed out without waiting then. */
   isSilent(): boolean;
   /** A peer stored a newer generation. */
   expireOlder(connectionId: string, generation: number): void;
   /**
-   * The connection was deleted or disabled, with its further tokens: what was read of it before is not handed out any more. `atMs`: a
-   * time after that by Postgres's clock. What was read long after it is newer: somebody repeats what he once heard.
+   * The connection was deleted or disabled, with its further tokens, so rows read before that are not handed out any more. `atMs`: a time
+   * after the end, by Postgres's clock. A row that was read long after it is newer: the message is a repeated one.
    */
   end(connectionId: string, atMs: number): void;
   /** Whether the connection has ended since this was read. */
@@ -48,7 +48,7 @@ type Options = {
 };
 
 const maxConnections = 100_000;
-/** Of tokens and scopes, sealed and plain: a provider may give tokens of hundreds of kilobytes. */
+/** The limit for tokens and scopes, sealed and plain: a provider may issue tokens of hundreds of kilobytes. */
 const maxBytes = 128 * 1024 * 1024;
 const maxEnds = 10_000;
 
@@ -56,7 +56,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   const known = new LRUCache<string, { name: string; generation: number; furtherIds: Set<string> }>({
     max: maxConnections,
   });
-  /** Of connections that have ended: only the answer to a later question tells what is there since. */
+  /** Connections that have ended. Only a query after the end shows what exists since. */
   const endedAt = new LRUCache<string, number>({ max: maxEnds });
   let turn = 0;
 
@@ -67,7 +67,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
       known.set(parentId, { ...knownOf(parentId), furtherIds: knownOf(parentId).furtherIds.add(id) });
     }
   };
-  /** A connection and its further tokens, as far as they are known here. */
+  /** The cached names of a connection and its further tokens. */
   const familyOf = (id: string): string[] => [id, ...knownOf(id).furtherIds];
 
   const endOf = ({ id, parentId }: TokenRow): number =>
@@ -102,7 +102,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     },
     clock,
     trustMs: callerTimes.cacheTrustMs,
-    outageMs: Infinity, // while Postgres is gone, a token is served until it runs out
+    outageMs: Infinity, // while Postgres is away, a token is served until it expires
     maxEntries: maxConnections,
     maxBytes,
     bytesOf,
@@ -131,7 +131,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     isSilent: () => cache.isSilent(),
     learn(row) {
       const connection = openRow(row, ++turn);
-      // A statement of before its end may return late: what Postgres was asked for since then goes before.
+      // A statement from before the end may return late. Rows from later queries take precedence.
       const present = cache.peek(row.name);
       const isThere = present?.row.id === row.id && !hasEnded(present);
       if (endOf(row) === -Infinity || isThere) cache.put(row.name, connection);
@@ -140,7 +140,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     expireOlder(connectionId, generation) {
       const entry = known.get(connectionId);
       if (entry === undefined || entry.generation > generation) return;
-      // A new grant ends the further tokens that it did not bring.
+      // A new grant ends the further tokens that did not come with it.
       for (const id of familyOf(connectionId)) if (knownOf(id).name !== "") cache.expire(knownOf(id).name);
     },
     hasEnded,
@@ -154,7 +154,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
   };
 }
 
-/** What of a connection may be long. */
+/** The size of the parts of a connection that may be long. */
 function bytesOf({ row, accessToken }: KnownConnection): number {
   const { grantedScopes, captured } = row;
   const texts = [accessToken ?? "", ...grantedScopes, ...Object.values(captured ?? {})];
@@ -165,15 +165,15 @@ function bytesOf({ row, accessToken }: KnownConnection): number {
 /** This process's clocks at one moment. */
 type AskedAt = { wallMs: number; monotonicMs: number };
 
-/** Postgres's clock, as far as this process can know it between two answers. All expiry is judged by it. */
+/** This process's estimate of Postgres's clock. All expiry is judged by it. */
 export type DatabaseClock = {
-  /** To be called before a question that Postgres's time comes back with. */
+  /** Call it before a query that returns Postgres's time. */
   ask(): AskedAt;
-  /** To be told of that time. */
+  /** Call it with that time. */
   observe(now: Date, asked: AskedAt): void;
-  /** True before the first, and when this process's clocks disagree since the last: one was set, or the machine slept. */
+  /** True before the first time, and if this process's clocks have disagreed since the last: one was set, or the machine was suspended. */
   isDoubtful(): boolean;
-  /** Milliseconds since 1970. Never late; early by at most the time that the last question took. */
+  /** Milliseconds since 1970. Never behind Postgres; ahead by at most the time that the last query took. */
   nowMs(): number;
 };
 
@@ -195,7 +195,7 @@ export function createDatabaseClock(clock: Clock): DatabaseClock {
       return base.databaseMs + Math.max(wallMs, monotonicMs);
     },
     ask: () => ({ wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() }),
-    // As if it were the time at which it was asked for: an answer that comes late must not set the clock back.
+    // Counted from when the query was sent, so that a late answer does not set the clock back.
     observe(now, asked) {
       isObserved = true;
       base = { databaseMs: now.getTime(), ...asked };

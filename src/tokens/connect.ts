@@ -36,12 +36,12 @@ export type CodeExchange = {
   code: string;
   codeVerifier: string | null;
   redirectUri: string | null;
-  /** What the definition takes from the callback's query. */
+  /** The values that the definition captures from the callback's query. */
   captured: Record<string, string>;
-  /** Where it may be sent: what it was asked for with. */
+  /** Where the code may be sent: the client and inputs with which it was requested. */
   destination: CodeDestination;
   idToken: ExpectedIdToken;
-  /** A browser has brought it, and nobody can bring it again: limits count it and do not hold it back. */
+  /** A browser has brought it, and nobody can bring it again, so limits count it and let it through. */
   cannotWait: boolean;
 };
 
@@ -50,7 +50,7 @@ export type Authorized =
   | { kind: "connected"; row: TokenRow }
   | { kind: "unconfirmed"; row: TokenRow; unconfirmed: UnconfirmedAccount };
 
-/** What the browser brought, and where to. `redirectUri`: null, none was sent. */
+/** The captured values, and the redirect URI. `redirectUri` null: none was sent. */
 type Given = { captured: Record<string, string>; redirectUri: string | null; linkId: string | null };
 
 export type Establish = {
@@ -60,9 +60,9 @@ export type Establish = {
    * conflict (client or inputs have changed since the code was asked for)
    */
   exchangeCode(exchange: CodeExchange): Promise<Authorized>;
-  /** Asks for what a person has agreed to. Never rejects. */
+  /** Sends the token request for a person's grant. Never rejects. */
   ask: Granting["ask"];
-  /** Keeps what a token endpoint granted to a person, further tokens included. @throws BrokerError connection_not_found */
+  /** Stores a person's grant, further tokens included. @throws BrokerError connection_not_found */
   keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Authorized>;
   /** A person's decision on an unconfirmed grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
   decide: UnconfirmedGrants["decide"];
@@ -70,7 +70,7 @@ export type Establish = {
   giveUpUnconfirmed: UnconfirmedGrants["giveUpAll"];
   /** Gives up unconfirmed grants that nobody came for. */
   forgetUnconfirmed: UnconfirmedGrants["forget"];
-  /** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant */
+  /** Stores an imported token set. @throws BrokerError duplicate_grant */
   importGrant(row: TokenRow, grant: Grant): Promise<TokenRow>;
 };
 
@@ -80,7 +80,7 @@ type Options = UnconfirmedParts & ImportParts;
 export function createEstablish(options: Options): Establish {
   const { rows, cache, lookups, clock, granting, sender } = options;
   const unconfirmed = createUnconfirmedGrants(options);
-  // A line of the history is no reason for a consent to fail.
+  // A consent must not fail because of a line of the history.
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
     await options.accounts.addEvent(id, type, detail).catch(() => undefined);
 
@@ -92,7 +92,7 @@ export function createEstablish(options: Options): Establish {
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
 
-  /** Keeps what belongs to the request by its id_token (docs/internals/consent.md, "An id_token"). `isBound`: by PKCE, too. */
+  /** Stores a grant if its id_token belongs to the request (docs/internals/consent.md, "An id_token"). `isBound`: PKCE binds it, too. */
   const keepJudged = async (
     sendable: Sendable,
     grant: Grant,
@@ -100,7 +100,7 @@ export function createEstablish(options: Options): Establish {
   ): Promise<Authorized> => {
     const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(sendable) });
     if (verdict.kind === "fits") return await keepGrant(sendable, grant, given);
-    // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1); without either nothing does.
+    // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1). Without both, nothing does.
     if (verdict.kind === "unchecked" && isBound) {
       const established = await keepGrant(sendable, grant, given);
       await note(sendable.row, "id_token_unchecked", { reason: verdict.why });
@@ -121,14 +121,14 @@ export function createEstablish(options: Options): Establish {
     importGrant: createImport(options),
 
     async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
-      // The code has come: what connection and client are by now decides where it may go, and not what they were before.
+      // The code is here, so connection and client are read again: as they are now, they decide where it may go.
       const read = await rows.readWithClient(connectionId);
       if (read === null) throw connectionNotFound("");
       const { row, client } = read;
       if (row.status === "disabled") throw disabled(row);
       const prepared = await sender.prepareWithFurther(row, client);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
-      // What this callback brought decides, and nothing of an earlier one: it may name the host that the code goes to.
+      // Only this callback's values count, and none of an earlier one: they may name the host that the code goes to.
       const sendable = { ...prepared, owner: { ...prepared.owner, captured } };
       const values = {
         code,
@@ -143,10 +143,10 @@ export function createEstablish(options: Options): Establish {
   };
 }
 
-/** Revokes what its provider can end without ending what the connection lives by. Best effort. */
+/** Revokes a grant if its provider can do that without ending the grant that the connection uses. Best effort. */
 async function giveUpForeign({ rows, sender, vault }: Options, all: readonly Granted[]): Promise<void> {
   for (const { sendable, grant } of all) {
-    const row = await rows.readById(sendable.row.id).catch(() => sendable.row); // unknown: as it was
+    const row = await rows.readById(sendable.row.id).catch(() => sendable.row); // not known: use the row as it was
     const fate = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
     if (isRevocable(vault, sendable, { fate, tokens: grant })) await sender.revokeGrant(sendable, grant);
   }
@@ -168,25 +168,25 @@ function changedMeanwhile({ name }: TokenRow): BrokerError {
   return new BrokerError("conflict", detail, { connection: name });
 }
 
-/** A grant that takes the place of one whose account is known may be another account's. */
+/** A grant that replaces one whose account is known may be another account's. */
 function mustCompare({ row, definition }: Sendable): boolean {
   return row.account !== null && lookupsOf(definition, row.grant as ConnectionGrant).length > 0;
 }
 
-/** The steps by which grants that do not come from a refresh are asked for and kept. */
+/** Requests and stores grants that do not come from a refresh. */
 export type Granting = {
   /**
-   * Asks for what a person has agreed to, with the secret before the newest, too, as long as that one has not worked; each as the
-   * limits let it. Never rejects.
+   * Sends the token request for a person's grant. If the newest client secret has not worked yet and is refused, the one before is tried,
+   * too. Each request needs an admission by the limits. Never rejects.
    */
   ask: (
     sendable: Sendable,
     grant: "authorization_code" | "device_code",
     given: { values: TemplateValues; cannotWait: boolean },
   ) => Promise<TokenAnswer>;
-  /** A grant and the further tokens that came with it, each for a row of its own; its own first. */
+  /** The records of a grant and of the further tokens that came with it, each for its own row; the grant's first. */
   records(sendable: Sendable, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
-  /** Kept whatever is away, each by itself; the row of the first. @throws BrokerError connection_not_found, duplicate_grant */
+  /** Persists each record by itself, also while Postgres is away. Returns the first one's row. @throws BrokerError connection_not_found, duplicate_grant */
   keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
 };
 
@@ -208,7 +208,7 @@ export type GrantingParts = {
 export function createGranting(parts: GrantingParts): Granting {
   const { cache, keeper, sender, limits, clock } = parts;
 
-  /** What a new grant has ended beside it is not served from memory. */
+  /** Drops the further tokens that a new grant has ended from the cache. */
   const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
     if (record.kind !== "grant" || row.parentId !== null) return;
     for (const { name } of definition.furtherTokens) cache.expire(chainName(row.name, name));
@@ -218,13 +218,13 @@ export function createGranting(parts: GrantingParts): Granting {
     async keep(all) {
       const answeredMs = clock.monotonicMs();
       const kept = await Promise.all(all.map((one) => keeper.keep({ ...one, answeredMs })));
-      // A person is told "connected" and reads a token next: a database that is only slow is waited for.
+      // The person reads "connected" and will read a token next, so wait a little for a slow database.
       await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), consentTimes.slowStoreMs, clock);
       forgetChains(all[0]);
       const stored = kept.map(({ kind, row, holders = [] }, index) => {
         if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile
         if (kind === "duplicate" && index === 0) throw new DuplicateGrantError(row.name, holders);
-        // No permit keeps the version of a spooled one for it: it is not handed out before the row has it.
+        // No permit reserves the version of a spooled grant, so it is not handed out before the row has it.
         return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
       });
       return stored[0] ?? all[0].sendable.row;
@@ -237,7 +237,7 @@ export function createGranting(parts: GrantingParts): Granting {
         const send = async () => await sender.send(sendable, current, { values, mayStillSend: () => true });
         const answer = await limits.keep(sendable, send, { cannotWait, isProven: false });
         if (answer.kind === "granted") {
-          // Not waited for: a grant is kept before anything else is done.
+          // Nothing waits for this: the grant is persisted first.
           void learnFromSuccess(parts, sendable, current);
           return answer;
         }

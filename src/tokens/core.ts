@@ -33,7 +33,7 @@ import { createSender, type Sendable } from "./request.ts";
 import { createSweeper } from "./sweeper.ts";
 import { createWaiting } from "./waiting.ts";
 
-/** Everything of the outside that the core touches: a simulation gives its own. */
+/** Everything outside that the core uses. The simulation passes its own. */
 export type TokenCoreParts = {
   rows: TokenRows;
   accounts: AccountRows;
@@ -53,11 +53,11 @@ export type TokenCoreParts = {
   vault: TokenVault;
   keys: KeyList;
   health: DatabaseHealth;
-  /** Told of each connection whose token is handed out. */
+  /** Called for each connection whose token is handed out. */
   onServed: (connectionId: string) => void;
   /** Whether no other replica can be expected to refresh what this one does not. */
   isAlone: () => boolean;
-  /** Moves when Redis, which was away, has come back. */
+  /** Changes whenever Redis comes back after an outage. */
   redisEpoch: () => number;
   clock: Clock;
   /** For jitter. */
@@ -65,7 +65,7 @@ export type TokenCoreParts = {
   observer: RefreshObserver;
   alarms: Alarms;
   onSpoolError: (place: SpoolPlace["name"], error: unknown) => void;
-  /** Told of errors in work that nobody waits for. */
+  /** Called for errors in work that nobody waits for. */
   onBackgroundError: (error: unknown) => void;
 };
 
@@ -106,7 +106,7 @@ export function createTokenCore(parts: TokenCoreParts) {
   const devices = createDevices({ ...common, establish });
   let forgetting: Promise<void> = Promise.resolve();
   const tidy = async () => {
-    // Beside the sweeper's loop: it waits for providers that revoke.
+    // Not inside of the sweeper's loop, since it waits for providers that revoke.
     forgetting = establish.forgetUnconfirmed().catch(onBackgroundError);
     await rows.tidy();
   };
@@ -137,7 +137,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     limits,
     sweeper,
     recovery,
-    /** What is to be done before the first caller comes. */
+    /** Call it before the first caller comes. */
     recover,
     marks: parts.marks,
     nowMs: () => databaseClock.nowMs(),
@@ -161,14 +161,14 @@ export function createTokenCore(parts: TokenCoreParts) {
   };
 }
 
-/** Of a connection's own token, when a further one is exchanged for it. */
+/** How to read a connection's own token, if a further token is exchanged for it. */
 const subjectWish = {
   minTtlSeconds: refreshTimes.subjectTtlSeconds,
   rejectedVersion: null,
   waitSeconds: refreshTimes.subjectWaitSeconds,
 };
 
-/** Runs `work` again when `epoch` has moved since it last succeeded, and a while after it was not complete. */
+/** Runs `work` when `epoch` has changed since it last succeeded, and again a while after it was not complete. */
 function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Clock): () => Promise<void> {
   let done: string | null = null;
   let againAtMs = Infinity;
@@ -181,32 +181,32 @@ function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Cl
   };
 }
 
-/** What telemetry learns of refreshes. Calls must not throw; what they are given holds secrets, what they write must not. */
+/** What telemetry learns of refreshes. Calls must not throw. Their arguments hold secrets, which must not be written anywhere. */
 export type RefreshObserver = {
   succeeded(sendable: Sendable, given: { replay: boolean; seconds: number }): void;
   failed(sendable: Sendable, given: { failure: Failure; replay: boolean; seconds: number }): void;
   /** A received answer could not be stored yet. */
   commitDelayed(row: TokenRow, error: unknown): void;
-  /** A received answer has its first durable copy, so long after it came. */
+  /** A received answer has its first durable copy; `seconds`: since it came. */
   durable(row: TokenRow, given: { seconds: number }): void;
-  /** A received answer found the row moved on. */
+  /** A received answer found its row changed. */
   cameLate(row: TokenRow, fate: "promoted" | "candidate" | "duplicate" | "unwanted"): void;
-  /** An answer was found in a spool and put where it belongs. */
+  /** An answer was found in a spool and placed. */
   drained(row: Pick<TokenRow, "name" | "provider">): void;
-  /** A grant has ended because a rotation's answer never reached the store. */
+  /** A grant has ended because the answer to a rotation was lost. */
   lost(row: TokenRow): void;
-  /** The same refusal, which says nothing about the grant, has come too often. */
+  /** A connection is marked as probably dead. */
   probablyDead(row: TokenRow): void;
-  /** The newest secret of a client is refused, and the one before works. Once for each client and secret. */
+  /** The newest secret of a client is refused, and the one before works. Called once for each client and secret. */
   oldSecretUsed(row: TokenRow, client: Pick<ClientRow, "name">): void;
-  /** The database has gone back in time; the row is held. */
+  /** A row of a restored database is suspended. */
   heldAfterRestore(row: TokenRow): void;
 };
 
-/** What an operator is to look at because somebody else may have written it, or a disk. Calls must not throw. */
+/** Alarms about values that somebody else may have written, or a disk has damaged. Calls must not throw. */
 export type Alarms = {
   /** A sealed value does not open. */
   unreadable(error: UnreadableSecretError): void;
-  /** What stands in Redis is not ours. `row`: the connection that it claims to be of. */
+  /** A value in Redis that this broker did not write. `row`: the connection that it claims to belong to. */
   rejected(kind: "mark" | "spool" | "news" | "end", row: string | null): void;
 };

@@ -36,16 +36,16 @@ type AskedLink = { id: string; scopes: readonly string[] };
 
 export type Devices = {
   /**
-   * Asks the provider for a user code; one that was shown before counts no more.
+   * Asks the provider for a user code. A code from before no longer counts.
    * @throws BrokerError grant_not_applicable, connection_disabled, connection_not_found, provider_rejected, provider_unavailable,
    * conflict (host or scopes were changed meanwhile)
    */
   begin(connectionId: string, link: AskedLink | null): Promise<DeviceCode>;
-  /** The code that waits for its person; null: none does, or the connection's scopes are no longer those it was asked for with. */
+  /** The code that waits for a person; null: there is none, or the connection's scopes have changed since it was requested. */
   pending(connectionId: string): Promise<(DeviceCode & { linkId: string | null }) | null>;
-  /** Begins to poll those whose turn it is, and does not wait for their providers. */
+  /** Begins to poll the codes that are due, without waiting for their providers. */
   round(): Promise<void>;
-  /** Resolves when no poll is under way and every answer is kept. */
+  /** Resolves when no poll is under way and every answer is persisted. */
   settled(): Promise<void>;
 };
 
@@ -59,7 +59,7 @@ export type DeviceParts = {
   limits: Pick<LimitKeeper, "beside">;
   vault: TokenVault;
   clock: Clock;
-  /** True from the moment at which this process may not begin anything any more. */
+  /** True once this process shuts down and must begin nothing new. */
   isDraining: () => boolean;
   alarms: Pick<Alarms, "unreadable">;
   onBackgroundError: (error: unknown) => void;
@@ -78,7 +78,7 @@ export function createDevices(parts: DeviceParts): Devices {
     return await sender.prepareWithFurther(row);
   };
 
-  /** One that only another replica can open is left to that. @throws UnreadableSecretError */
+  /** A code that only another replica can open is left to that replica. @throws UnreadableSecretError */
   const openCode = (device: DeviceRow, owner: TokenRow): SealedDevice | null => {
     try {
       return openDevice(vault, device, owner);
@@ -108,11 +108,11 @@ export function createDevices(parts: DeviceParts): Devices {
     if (established === null) return await giveUp(parts, device, "duplicate_grant");
     const { kind } = established;
     await deviceCodes.drop(device);
-    // Another account's: the page asks the person, and the link is not used before they have said so.
+    // The grant is another account's: the page asks the person, and the link is not used up before they have answered.
     if (kind === "connected" && linkId !== null) await parts.links.reserve(linkId);
   };
 
-  /** One that fails is polled again when its lease has run out. */
+  /** If a poll fails, the code is polled again when its lease has run out. */
   const beginPoll = (device: DeviceRow): void => {
     const work = poll(device)
       .catch(onBackgroundError)
@@ -183,18 +183,18 @@ type SealedDevice = NonNullable<ReturnType<typeof readDeviceAuthorization>> & {
   scopes: string[];
 };
 
-/** The code with what the person is shown of it: what stands beside it in the row is not believed. */
+/** The code with what the person is shown, both from the sealed record: the other columns are not trusted. */
 function openDevice(vault: TokenVault, { id, deviceCode }: DeviceRow, owner: TokenRow): SealedDevice {
   const place = { requestId: id, destination: entrustedDestination(owner) };
   return JSON.parse(vault.openDeviceCode(deviceCode, place)) as SealedDevice;
 }
 
-/** Whether a connection's scopes are still those that a person was shown, or that a code was asked for with. */
+/** Whether a connection's scopes are still those that a person was shown, or with which a code was requested. */
 function isAskedFor({ scopes }: { scopes: readonly string[] }, row: Pick<TokenRow, "scopes">): boolean {
   return isDeepStrictEqual(scopes, row.scopes);
 }
 
-/** What an answer without a token asks for (RFC 8628, section 3.5). */
+/** What to do after an answer without a token (RFC 8628, section 3.5). */
 async function settle(
   parts: DeviceParts,
   { device, definition }: { device: DeviceRow; definition: ProviderDefinition },
@@ -210,7 +210,7 @@ async function settle(
   }
   if (state !== null) return await giveUp(parts, device, state);
   if (isRefused(failure)) return await giveUp(parts, device, failure.detail);
-  // Away or busy: twice as long, as the RFC says of timeouts.
+  // The provider is away or busy: double the interval, as the RFC says for timeouts.
   const waitSeconds = Math.max(device.intervalSeconds * 2, failure.retryAfterSeconds ?? 0);
   await parts.deviceCodes.postpone(device, Math.min(waitSeconds, consentTimes.deviceLongestIntervalSeconds));
 }

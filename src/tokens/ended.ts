@@ -18,18 +18,18 @@ import {
 import { leaveToOthers, refusal, type Sendable } from "./request.ts";
 import { firstPlan, mustHearSpools } from "./row-rules.ts";
 
-/** What an operator may say about the end of a grant, where the provider's answers are not to be believed. */
+/** What an operator can do about the end of a grant if the provider's answers are wrong. */
 export type Ended = {
   /**
-   * Sends the stored refresh token of a connection that has ended once more: the provider may have been mistaken. Only a token that
-   * comes of it changes the connection, which else has ended as before. No login is tried, and no other token.
+   * Sends the stored refresh token of an ended connection once more: the provider may have been mistaken. The connection changes only if a token
+   * comes of it. No login and no other token is tried.
    * `force`: though this may end other connections of the same account. @throws BrokerError that says why nothing was sent, or what
    * the provider answered
    */
   retry(connectionId: string, given: { by: string; force: boolean }): Promise<void>;
   /** Ends a connection that is probably dead. @throws BrokerError conflict, refresh_in_progress */
   end(connectionId: string, by: string): Promise<void>;
-  /** Retries that nobody has brought to an end: their connections have ended as before. */
+  /** Frees the permits of abandoned retries. Their connections have ended as before. */
   lapse(): Promise<void>;
   /** Resolves when no retry runs in this process any more. */
   settled(): Promise<void>;
@@ -48,7 +48,7 @@ export function createEnded(parts: EndedParts): Ended {
     return row;
   };
 
-  /** The answer of an earlier retry may wait in a spool: it is stored, and nothing is sent. */
+  /** If the answer of an earlier retry waits in a spool, it is stored and nothing is sent. */
   const isCleared = async (row: TokenRow, { definition }: Sendable): Promise<boolean> => {
     const cleared = await recovery.clear(row);
     if (cleared !== "silent" || !mustHearSpools(row, definition.refresh)) return cleared !== "drained";
@@ -56,7 +56,7 @@ export function createEnded(parts: EndedParts): Ended {
     throw new BrokerError("storage_unavailable", detail, inSeconds(row, refreshTimes.quietSeconds));
   };
 
-  /** A window of grace is over long since: there, too, a second use counts as theft. */
+  /** A grace window is long over by now, so there, too, a second use counts as theft. */
   const isDangerous = async (row: TokenRow, { id, formerly, refresh }: ProviderDefinition): Promise<boolean> => {
     const kills = refresh.rotation !== "never" && (refresh.reuse === "kills_family" || refresh.reuse === "grace");
     return kills && (await accounts.mayShareAccount(row, [id, ...formerly]));
@@ -68,7 +68,7 @@ export function createEnded(parts: EndedParts): Ended {
     const { leaseSeconds, retryPauseSeconds: pauseSeconds } = refreshTimes;
     const exclusive = definition.refresh.rotation !== "never";
     const permitted = await rows.takeRetryPermit({ ...key, leaseSeconds, pauseSeconds, exclusive, by });
-    // That an answer was lost is known, and was counted when the connection ended.
+    // A lost answer was counted when the connection ended, so it is not counted again.
     const rest = { isReplay: false, followsLoss: false, isRetry: true, mayStillSend };
     return permitted === null ? null : { row: permitted, key, ...rest };
   };
@@ -79,13 +79,13 @@ export function createEnded(parts: EndedParts): Ended {
     const permit = (await isCleared(row, sendable)) ? await takePermit(row, sendable, by) : null;
     const outcome = permit && (await attempt(parts, permit, { sendable, mayStartOver: false }));
     if (outcome !== null) return outcome;
-    // Somebody else's retry may have just brought a token.
+    // Another retry may just have brought a token.
     const now = await read(row.id);
     if (now.generation > row.generation) return { kind: "moved", row: now };
     throw whyNoRetry(now);
   };
 
-  /** Goes on when its caller has left. */
+  /** It goes on if its caller leaves. */
   const run = async (work: Promise<RefreshOutcome>): Promise<RefreshOutcome | null> => {
     running.add(work);
     void work.catch(() => undefined).finally(() => running.delete(work));
@@ -117,7 +117,7 @@ export function createEnded(parts: EndedParts): Ended {
     },
 
     async lapse() {
-      // As before a takeover: a holder who waits for Postgres to store an answer goes first.
+      // As before a takeover: an owner who waits for Postgres to store an answer goes first.
       if (health.uninterruptedMs() >= refreshTimes.uninterruptedMs) await rows.lapseRetries(refreshTimes.quietSeconds);
     },
 
@@ -168,7 +168,7 @@ function stillRunning(row: TokenRow): BrokerError {
   return new BrokerError("refresh_in_progress", "The provider takes its time; the retry goes on.", inSeconds(row, 1));
 }
 
-/** Why the permit was not given to a row that had ended when it was read. */
+/** Why a row that had ended when it was read got no permit. */
 function whyNoRetry(row: TokenRow): BrokerError {
   const reason = whyNotEnded(row);
   if (reason !== null) return reason;
@@ -189,7 +189,7 @@ function whyNoRetry(row: TokenRow): BrokerError {
   return new BrokerError("conflict", detail, { connection: row.name });
 }
 
-/** What the provider answered; where that is that the grant is over, it is what stands in the connection. */
+/** The provider's answer as an error. If it says that the grant is over, the error is the one that the row gives. */
 function failureOf(row: TokenRow, failure: Failure | undefined): BrokerError {
   if (failure === undefined) return whyNotEnded(row) ?? stillRunning(row);
   if (failure.class === "refused_for_good") {

@@ -30,10 +30,10 @@ export type ImportParts = {
   observer: RefreshObserver;
 };
 
-/** Errors of the database that are not its absence: more of them are a fault of ours. */
+/** How often an import is tried again after a lost race. More often would be a bug. */
 const mostFaults = 5;
 
-/** Takes over a token set that a person handed over. @throws BrokerError duplicate_grant, conflict, connection_not_found */
+/** Stores an imported token set. @throws BrokerError duplicate_grant, conflict, connection_not_found */
 export function createImport(parts: ImportParts) {
   const { rows, cache, marks, leases, sender, vault, clock } = parts;
   return async (row: TokenRow, given: Grant): Promise<TokenRow> => {
@@ -41,9 +41,9 @@ export function createImport(parts: ImportParts) {
     const { definition } = prepared;
     const exclusive = definition.refresh.rotation !== "never";
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
-    // Its lives count from when it was handed over, however long the store takes.
+    // Its lifetimes count from when it was imported, however long storing it takes.
     const handed = { grant, captured: {}, redirectUri: null, definition, sentAt: row.now };
-    const { inputsInForce } = prepared.row; // those that were checked, whatever somebody writes meanwhile
+    const { inputsInForce } = prepared.row; // the inputs that were checked, even if somebody changes the row meanwhile
     const sealFor = (current: TokenRow) =>
       sealHanded(parts, { ...current, inputsInForce, accountCaptured: {} }, handed);
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
@@ -52,13 +52,13 @@ export function createImport(parts: ImportParts) {
     const { id: connection, generation, lastAttemptId } = stored;
     leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
     const learnt = cache.learn(stored).row;
-    for (const { name } of definition.furtherTokens) cache.expire(chainName(stored.name, name)); // they have ended with it
+    for (const { name } of definition.furtherTokens) cache.expire(chainName(stored.name, name)); // the import has ended them
     const known = await withDeadline(followUp(parts, learnt), consentTimes.lookupMs, clock);
     return known === null ? learnt : cache.learn(known).row;
   };
 }
 
-/** What the provider can tell of a set that is stored. It may be away, and its issuer too: the set is as good without. */
+/** Asks the provider about the stored set. The set works without it, so an outage of the provider or its issuer does not matter. */
 async function followUp({ sender, lookups }: ImportParts, row: TokenRow): Promise<TokenRow | null> {
   try {
     return await lookups.followUp(await sender.prepare(row), row, { handedOver: true });
@@ -68,12 +68,12 @@ async function followUp({ sender, lookups }: ImportParts, row: TokenRow): Promis
   }
 }
 
-/** Nobody has said whose tokens these are. */
+/** Clears the account: nobody has said whose tokens these are. */
 const nobodyKnown = { account: null, label: null };
 
 type Import = { grant: Grant; sealFor: (row: TokenRow) => SealedGrant; exclusive: boolean; clientId: string | null };
 
-/** Null: the connection is deleted, or `exclusive` and the token is somebody else's or just being sent. */
+/** Null: the connection is deleted, or `exclusive` and another connection has the token or it is being sent now. */
 async function replace(options: ImportParts, first: TokenRow, given: Import): Promise<TokenRow | null> {
   const { rows, vault, clock, random, observer } = options;
   const { grant, sealFor, exclusive, clientId } = given;
@@ -94,7 +94,7 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
         account: nobodyKnown,
       });
       if (stored !== null) return stored;
-      // It may have been stored by a statement whose answer was lost, and been refreshed since.
+      // A statement whose answer was lost may have stored it, and it may have been refreshed since.
       if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
       if (exclusive && (await holdersOf(rows, row, sealed)).length > 0) return null;
       row = await rows.readById(row.id);
@@ -126,13 +126,13 @@ async function refusedImport(
   return new DuplicateGrantError(name, await holdersOf(rows, current, sealFor(current)));
 }
 
-/** Whether the token is the row's own, and an attempt with it has not come to its end. */
+/** Whether the token is the row's own and an attempt with it has not ended. */
 function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
   if (row.attemptId === null || row.refreshToken === null || refreshToken === undefined) return false;
-  return livesBy(vault, row, { refreshToken }) === true; // what does not open is not being sent
+  return livesBy(vault, row, { refreshToken }) === true; // a token that does not open is not being sent
 }
 
-/** What the definition says of tokens whose life nobody states. */
+/** The definition's fallback for tokens without a stated lifetime. */
 function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry {
   if (expiry.kind !== "unstated") return expiry;
   if (response.expires.from === "never") return { kind: "never" };

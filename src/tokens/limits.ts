@@ -8,22 +8,22 @@ import { refreshTimes } from "../time.ts";
 import { refusal, type Sendable, type Sender, type SendsBeside } from "./request.ts";
 
 /**
- * `cannotWait`: a person waits for it, and what is sent would be lost by the next time, such as a code that a browser has brought.
- * Else `isProven`: it goes on with a grant that the provider has given, or nobody knows yet whether it will ever work.
+ * `cannotWait`: a person waits for it, and what is sent cannot be sent later, such as a code that a browser has brought. Otherwise
+ * `isProven`: true if it continues a grant that the provider has given, false if nobody knows yet whether it will ever work.
  */
 type Urgency = { cannotWait: boolean; isProven: boolean };
 
-/** The `limits` of definitions, kept together with all replicas. A definition without any costs nothing. */
+/** The `limits` of definitions, over all replicas. A definition without limits costs nothing. */
 export type LimitKeeper = {
   /**
-   * Sends if the limits let another request through now; else the failure is `limit_reached` and says when to ask again.
-   * Without Postgres nothing is sent. What has never worked comes last, and clients that share a limit have a share each
-   * (store/request-limits.ts). What cannot wait is asked for again where a few seconds are enough. Rejects only as `send` does.
+   * Sends if the limits admit another request now. Otherwise the failure is `limit_reached` and says when to ask again. Without Postgres
+   * nothing is sent. Requests of what has never worked come last, and clients that share a limit have a share each
+   * (store/request-limits.ts). A request that cannot wait asks again if a few seconds are enough. Rejects only as `send` does.
    */
   keep(sendable: Sendable, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
   /**
-   * How what a person is sent to the provider with is asked for: a user code, or a pushed authorization request. At the host of the
-   * token endpoint it counts as what cannot wait. @throws ProviderBusyError where the limits do not let it through
+   * For requests that send a person to the provider: for a user code, and pushed authorization requests. At the host of the token endpoint
+   * such a request counts as one that cannot wait. @throws ProviderBusyError if the limits do not admit it
    */
   beside(sendable: Sendable): SendsBeside;
 };
@@ -36,7 +36,7 @@ type Options = {
 };
 
 export function createLimitKeeper({ limits, sender, clock, onError }: Options): LimitKeeper {
-  /** Of one host, whatever it is per: a host that an input of one connection names closes no other one, and takes nothing of it. */
+  /** A limit is always for one host, whatever `per` says: a host that one connection's input names must not affect another host. */
   const keyOf = (sendable: Sendable): string => {
     const { per } = sendable.definition.limits;
     const host = sender.hostOf(sendable);
@@ -72,7 +72,7 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
   };
 
   const settle = async (admitted: Admitted, failure: Failure | null): Promise<void> => {
-    // Nobody can tell whether the provider is still at work: its place is free when the lease ends.
+    // The provider may still be working on it, so its place becomes free when the lease ends.
     if (failure?.class === "unknown" && failure.status === undefined) return;
     const given = { sent: failure?.class !== "not_sent", closeSeconds: failure?.closedSeconds ?? 0 };
     await limits.settle(admitted, given).catch(tell);
@@ -91,7 +91,7 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
       const answer = closing(await send(), rules);
       const failure = answer.kind === "failed" ? answer.failure : null;
       const settled = settle(admitted, failure);
-      // A token is stored first. After a refusal, a second way may want the place that this one leaves.
+      // A granted token is stored first, so do not wait. After a refusal a second request may need this place, so wait.
       if (failure !== null && failure.class !== "unknown") await settled;
       return answer;
     },
@@ -104,7 +104,7 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
         throw refusal(sendable.row, heldBack(admission, { isOfClient: false }));
       }
       const asked = await send();
-      // Whether what got no answer has left, nobody says: it counts.
+      // Nobody can say whether a request without an answer was sent, so it counts.
       const closeSeconds = asked.status === 429 ? closedFor(asked.retryAfterSeconds, rules) : 0;
       await limits.settle(admission.admitted, { sent: true, closeSeconds }).catch(tell);
       return asked;
@@ -117,8 +117,8 @@ function hostOf({ url }: HttpRequest): string {
 }
 
 /**
- * Whose share a request is of. Where the definition fixes the client, its connections have none of their own: they share one, since
- * more callers may make connections than clients.
+ * Which client's share a request uses. If the definition fixes the client, its connections have no client of their own and share one part,
+ * since more callers can make connections than clients.
  */
 function clientOf({ client, definition }: Sendable): string {
   return client?.id ?? definition.id;
@@ -128,7 +128,7 @@ function hasLimits({ concurrency, spacingMs, coolDownSeconds, maxPerWindow }: Li
   return concurrency !== null || spacingMs > 0 || coolDownSeconds > 0 || maxPerWindow !== null;
 }
 
-/** An answer with the time for which it closes the limit to everybody. */
+/** The answer, with the time for which it closes the limit. */
 function closing(answer: TokenAnswer, limits: Limits): TokenAnswer {
   if (answer.kind === "granted") return answer;
   const { failure } = answer;

@@ -22,16 +22,16 @@ export type UnconfirmedGrants = {
   compare(
     sendable: Sendable,
     all: readonly [Granted, ...Granted[]],
-    /** The consent link whose page asks the person, where the answer to this call does not. */
+    /** The consent link whose page asks the person, if the answer to this call does not ask. */
     linkId: string | null,
   ): Promise<
     { kind: "connected"; row: TokenRow } | { kind: "unconfirmed"; row: TokenRow; unconfirmed: UnconfirmedAccount }
   >;
   /** A person's word: the grant takes the connection's place, or is given up. @throws BrokerError not_found */
   decide: (of: { connectionId: string } | { attemptId: string }, accepted: boolean) => Promise<TokenRow>;
-  /** Gives up all of one connection. Best effort: never rejects. */
+  /** Gives up all unconfirmed grants of one connection. Best effort: never rejects. */
   giveUpAll: (connectionId: string) => Promise<void>;
-  /** Gives up those that nobody came for. */
+  /** Gives up those that nobody confirmed in time. */
   forget: () => Promise<void>;
 };
 
@@ -50,7 +50,7 @@ export type UnconfirmedParts = {
 export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGrants {
   const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
 
-  /** What another connection lives by is not put into this one, and waits no longer either. */
+  /** If another connection uses the grant, it is not stored here and is given up. */
   const keepAccepted = async (unconfirmed: UnconfirmedGrant, sendable: Sendable): Promise<TokenRow> => {
     try {
       const row = await granting.keep(reopen(vault, unconfirmed, sendable));
@@ -64,7 +64,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   };
 
   const accept = async (sendable: Sendable, attemptId: string, found: Identified | null): Promise<TokenRow> => {
-    // From here on nobody's no, and no tidying up, can revoke what the connection is about to live by.
+    // From here on neither a "no" nor tidying up can revoke the grant that the connection is about to use.
     const unconfirmed = await accounts.acceptUnconfirmed(attemptId);
     if (unconfirmed === null) throw nothingUnconfirmed();
     const row = await keepAccepted(unconfirmed, sendable);
@@ -73,10 +73,10 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
     return isNews(row, known) ? cache.learn(known).row : row;
   };
 
-  /** What would end the connection's own grant too, or is in use although it was granted anew, is left to run out. */
+  /** Revokes a grant that was given up, unless that would end the connection's own grant or one that is in use. Such a grant is left to expire. */
   const giveUp = async (unconfirmed: UnconfirmedGrant, row: TokenRow | null): Promise<void> => {
     if (row === null) return;
-    const sendable = await sender.prepareWithFurther(row).catch(() => null); // nobody is there to be told
+    const sendable = await sender.prepareWithFurther(row).catch(() => null); // nobody waits for an error
     if (sendable?.definition.revocation?.kills !== "token") return;
     for (const { sendable: to, grant, record } of reopen(vault, unconfirmed, sendable)) {
       if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
@@ -84,7 +84,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
     }
   };
 
-  /** Accepted by a process that did not come to the end of it. */
+  /** Finishes grants that were accepted by a process that has ended. */
   const finish = async (unconfirmed: UnconfirmedGrant): Promise<void> => {
     const row = await rows.readById(unconfirmed.connectionId);
     if (row === null) return await accounts.dropUnconfirmed(unconfirmed.attemptId);
@@ -95,7 +95,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
     async compare(sendable, all, linkId) {
       const [own, ...further] = all;
       const { row } = sendable;
-      // The account is not known before the API is asked, and nothing is asked before the answer is safe.
+      // First store the answer, then ask the API for its account.
       const waiting: AnswerRecord = { ...own.record, kind: "held", further: further.map(({ record }) => record) };
       await granting.keep([{ ...own, record: waiting }]);
       const captured = own.record.grant.captured;
@@ -104,7 +104,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
       const { account, label } = found.kind === "found" ? found : { account: null, label: null };
       const { attemptId } = own.record;
       if (account !== null && account === row.account) {
-        // Whoever has to finish this, should this process end here, knows whose it is, too.
+        // Stored, so that another process can finish this if this one ends here.
         await accounts.describeUnconfirmed(attemptId, { account, label, linkId: null });
         return { kind: "connected", row: await accept(sendable, attemptId, found) };
       }
@@ -131,7 +131,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
         const row = all.length === 0 ? null : await rows.readById(connectionId);
         await eachAlone(all, async (unconfirmed) => await giveUp(unconfirmed, row), { onError: onBackgroundError });
       } catch {
-        // Those that are left are gone with the connection, or an hour later.
+        // The rest is deleted with the connection, or an hour later.
       }
     },
 
@@ -151,7 +151,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
 /** The records as they were granted, for the rows as they are now. */
 function reopen(vault: TokenVault, unconfirmed: UnconfirmedGrant, sendable: Sendable): [Granted, ...Granted[]] {
   const record = openRecord(vault, unconfirmed.record, unconfirmed);
-  // The person's word is about this grant: another one's record in its place is not stored by it.
+  // The person has accepted this grant, so a record of another grant in its place is not stored.
   if (record.attemptId !== unconfirmed.attemptId) throw otherRecord(unconfirmed);
   const further = (record.further ?? []).flatMap((one): Granted[] => {
     const chain = sendable.chains?.find(({ row }) => row.id === one.connectionId);
@@ -173,7 +173,7 @@ function nothingUnconfirmed(): BrokerError {
   return new BrokerError("not_found", detail);
 }
 
-/** The tokens of a record, as far as revoking them goes. */
+/** The tokens of a record, for revoking them. */
 function grantOf(vault: TokenVault, record: AnswerRecord): Grant {
   const { accessToken, refreshToken } = openTokens(vault, record);
   return {

@@ -15,7 +15,7 @@ import type { Spools } from "./recovery.ts";
 import type { Sendable, Sender } from "./request.ts";
 import { type AnswerRecord, livesBy, openedRefreshToken, openTokens, placeOf, resealFor, sealRecord } from "./seal.ts";
 
-/** What a token endpoint granted, as it came. */
+/** A token endpoint's grant, as it came. */
 export type Answer = {
   record: AnswerRecord;
   sendable: Sendable;
@@ -24,24 +24,24 @@ export type Answer = {
   answeredMs: number;
 };
 
-/** `spooled`: durable, but Postgres does not know it yet; the row is as it will be. */
+/** `spooled`: durable, but not in Postgres yet; the row is as it will be. */
 export type Kept = {
   kind: Fate["kind"] | "spooled";
   row: TokenRow | null;
-  /** Of a duplicate: the connections that hold its refresh token. */
+  /** For a duplicate: the connections that have its refresh token. */
   holders?: readonly string[];
-  /** Of a spooled one: what became of it, once Postgres has it. Never rejects. */
+  /** For a spooled one: its placement, once Postgres has it. Never rejects. */
   stored?: Promise<Fate>;
 };
 
 export type Keeper = {
-  /** Steps 8 and 9: resolves with the first durable copy, and does not rest before the row has it. Never rejects. */
+  /** Steps 8 and 9: resolves with the first durable copy, and goes on until the row has the answer. Never rejects. */
   keep(answer: Answer): Promise<Kept>;
-  /** Whether an answer to this generation is in this process's hands. */
+  /** Whether this process has an unstored answer to this generation. */
   holds(connectionId: string, generation: number): boolean;
-  /** The process ends: what Postgres has not taken yet is spooled at once. */
+  /** For the end of the process: spools every unstored answer at once. */
   spoolAll(): Promise<void>;
-  /** Resolves when nothing waits to be stored. */
+  /** Resolves when there is no unstored answer. */
   settled(): Promise<void>;
 };
 
@@ -56,19 +56,19 @@ export type KeeperParts = {
   clock: Clock;
   random: () => number;
   observer: RefreshObserver;
-  /** What is stored after its caller has gone is told to the cache. */
+  /** Gives the cache a row that was stored after its caller had left. */
   learn: (row: TokenRow) => void;
 };
 
-/** `concluded`: the row has it, and nothing of it is left elsewhere. */
+/** `concluded`: the row has the answer, and all spooled copies are removed. */
 type Held = { answer: Answer; spooling: Promise<boolean> | null; isStored: boolean; concluded: Promise<void> };
 
-/** Keeps every answer, whatever is away: in memory, in Postgres, and after 200 ms without it in the spools. */
+/** Persists every answer: in memory, in Postgres, and after 200 ms without Postgres in the spools. */
 export function createKeeper(parts: KeeperParts): Keeper {
   const { spools, marks, sender, clock, random, observer } = parts;
   const held = new Set<Held>();
 
-  /** Postgres may be away for as long as it likes: the answer waits here, and in the spools. */
+  /** Tries until Postgres takes the answer, however long that is. */
   const placePatiently = async (record: AnswerRecord, { row }: Sendable): Promise<Fate> => {
     let delayMs = refreshTimes.commitRetryFirstMs;
     for (;;) {
@@ -85,14 +85,14 @@ export function createKeeper(parts: KeeperParts): Keeper {
   const spool = async (one: Held): Promise<boolean> => {
     const { record } = one.answer;
     const put = async () => await spools.put({ ...record, record: sealRecord(parts.vault, record) });
-    // Again where it was spooled before: a place that had no room may have some now, and one that had it may have lost it.
+    // If it was spooled before, it is spooled again: a full place may have room now, and a copy may have been lost.
     one.spooling = one.spooling === null ? put() : one.spooling.then(async (safe) => (await put()) || safe);
     const isSafe = await one.spooling;
     // failpoint: spooled
     return isSafe;
   };
 
-  /** Every place may refuse at first: they are asked again until one takes it, or Postgres has. */
+  /** Asks all places again until one takes the answer, or Postgres has it. */
   const spoolPatiently = async (one: Held): Promise<boolean> => {
     while (!one.isStored) {
       if (await spool(one)) return true;
@@ -101,7 +101,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
     return false;
   };
 
-  /** After the row has it: nothing of it stays elsewhere. */
+  /** After the row has the answer: removes all spooled copies. */
   const conclude = async (one: Held, fate: Fate): Promise<void> => {
     // failpoint: committed
     const { record, sendable, grant } = one.answer;
@@ -112,7 +112,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
       await spools.remove(record);
       if (fate.row !== null) parts.learn(fate.row);
     }
-    // A person who has just connected is told so: every replica is to know it.
+    // A person has just connected, so every replica must know of it.
     if (one.spooling !== null || record.kind === "grant") announceStored(parts, record);
     const isUnwanted = fate.kind === "unwanted" && isRevocable(parts.vault, sendable, { fate, tokens: grant });
     if (isUnwanted) await sender.revokeGrant(sendable, grant);
@@ -127,7 +127,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
       held.add(one);
       one.concluded = storing
         .then((fate) => {
-          one.isStored = true; // from here on nothing is spooled that would have to be removed again
+          one.isStored = true; // from here on nothing is spooled, since nobody would remove it
           return conclude(one, fate);
         })
         .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
@@ -152,7 +152,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   };
 }
 
-/** A grant that nobody wants any more is revoked where that cannot end the one that took its place. */
+/** Whether an unwanted grant may be revoked: only if that cannot end the grant that replaced it. */
 export function isRevocable(
   vault: TokenVault,
   { definition }: Pick<Sendable, "definition">,
@@ -212,7 +212,7 @@ export function asStored(row: TokenRow, record: AnswerRecord): TokenRow {
   };
 }
 
-/** What a person's grant changes beside the tokens. */
+/** The other columns that a person's grant changes. */
 function granted(row: TokenRow, { grant, clientId = null, account }: AnswerRecord): Partial<TokenRow> {
   const isNewest = row.authorizedAt === null || row.authorizedAt < grant.issuedAt;
   return {
@@ -224,11 +224,11 @@ function granted(row: TokenRow, { grant, clientId = null, account }: AnswerRecor
 }
 
 /**
- * What became of an answer.
- * - `stored`: it is, or has been, the row's newest set.
+ * The placement of an answer (docs/refresh-protocol.md, "Where an answer goes").
+ * - `stored`: it is, or was, the row's newest set.
  * - `promoted`: it came late, and is the newest set now.
- * - `candidate`: it came late; it is tried before the grant ends.
- * - `duplicate`: another connection holds its refresh token and goes on with it; nothing was stored here, and nothing may be revoked.
+ * - `candidate`: it came late, and is tried before the grant ends.
+ * - `duplicate`: another connection has its refresh token and uses it; nothing was stored here, and nothing may be revoked.
  * - `unwanted`: the connection is gone (`row` null), or a person has replaced its grant.
  */
 export type Fate =
@@ -237,7 +237,7 @@ export type Fate =
 
 type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
 
-/** Puts an answer where it belongs, by CAS: as often as one likes, from any replica. @throws while Postgres is gone */
+/** Places an answer by compare-and-swap. Any replica may do it, any number of times. @throws while Postgres is away */
 export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const fate = await placeByKind(parts, record);
   const isKept = fate.kind !== "unwanted" && fate.kind !== "duplicate" && record.kind !== "held";
@@ -245,7 +245,7 @@ export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<F
   return fate;
 }
 
-/** Beside a set that is stored: what cannot be kept is no reason to hold that up. @throws while Postgres is gone */
+/** Stores the second set of an answer as a candidate. If that fails, the first one still counts. @throws while Postgres is away */
 async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Promise<void> {
   try {
     await keepCandidate(parts, row, { ...other, authorization: row.authorization });
@@ -267,7 +267,7 @@ async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Fate> {
   }
 }
 
-/** A refresh's own token first, then what came along with it, unless a person has replaced the grant. */
+/** Places the refreshed set first, then further tokens that came with it, unless a person has replaced the grant. */
 async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const fate = await placeRefresh(parts, record);
   if (fate.kind === "unwanted") return fate;
@@ -276,8 +276,8 @@ async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Fate>
 }
 
 /**
- * A further token that came along may be older than what its row has by its own refreshes: where that still works, it waits to
- * be tried; else it takes the place.
+ * A further token that came with a refresh may be older than the one that its row has by its own refreshes. If the row refreshes itself, it
+ * becomes a candidate; otherwise it replaces the row's set.
  */
 async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const { rows, vault } = parts;
@@ -290,7 +290,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
   }
   const generation = nextGeneration(row);
   const sealed = resealFor(vault, record, { row, generation });
-  // Told once, not with each of them.
+  // Noted once, and not for each of them.
   const since = sealed.noRefreshTokenSince && (row.noRefreshTokenSince ?? sealed.noRefreshTokenSince);
   const event = { type: "came_along" as const, detail: { generation, attempt: record.attemptId } };
   const given = { attemptId: record.attemptId, generation, event };
@@ -307,13 +307,13 @@ function readTokens(vault: TokenVault, record: AnswerRecord) {
   return { ...(accessToken !== null && { accessToken }), ...(refreshToken !== null && { refreshToken }) };
 }
 
-/** A grant that changes nothing before a person has said so. */
+/** Stores an unconfirmed grant, which changes nothing before a person confirms it. */
 async function placeUnconfirmed({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Fate> {
   const isKept = await accounts.addUnconfirmed({ ...record, record: sealRecord(vault, record) });
   return isKept ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
 }
 
-/** Step 8: under the permit that it was got with, else as a late answer. */
+/** Step 8: stores the answer under its permit, else places it as a late answer. */
 async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const { generation, attemptId, grant } = record;
   const event = { generation: generation + 1, attempt: attemptId };
@@ -321,7 +321,7 @@ async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Fate> {
   return stored === null ? await placeLate(parts, record) : { kind: "stored", row: stored };
 }
 
-/** A late answer of the same authorization is never dropped: it may be the only set that still lives. */
+/** A late answer of the same authorization is never dropped: it may be the only set that still works. */
 async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const { rows, vault } = parts;
   const row = await rows.readById(record.connectionId);
@@ -344,21 +344,21 @@ async function keepCandidate({ rows, vault }: Parts, row: TokenRow, record: Answ
   return await rows.addCandidate(candidate, { generation: record.generation + 1 });
 }
 
-/** Whether an answer is the newest thing known of its grant: nothing was stored since, or what was stored has ended. */
+/** Whether an answer is the newest set of its grant: nothing was stored since, or what was stored has ended. */
 function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: AnswerRecord): boolean {
   if (row.goneBackFrom !== null) return sealedFor >= row.goneBackFrom;
-  if (row.authorization < authorization) return true; // the database went back to before the grant of this answer
+  if (row.authorization < authorization) return true; // the database was restored from before the grant of this answer
   const hasEnded = row.status === "needs_reauthorization" && row.lastErrorCode === "refresh_outcome_lost";
   return row.generation <= generation || hasEnded;
 }
 
-/** A person's grant takes the place of what is there, unless a person has come with a newer one since. */
+/** A person's grant replaces what is there, unless a person has brought a newer one since. */
 async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   const { rows, vault } = parts;
   const row = await rows.readById(record.connectionId);
   if (row === null) return { kind: "unwanted", row };
   if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
-  // Whoever began last has the last word, whichever exchange took longer.
+  // The consent that began last counts, whichever exchange took longer.
   const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
   if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };
   const event = { type: record.event, detail: { attempt: record.attemptId } };
@@ -374,7 +374,7 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
   return holders.length > 0 ? { kind: "duplicate", row, holders } : await placeGrant(parts, record);
 }
 
-/** Connections that hold what may be held once. */
+/** The connections that have a refresh token which only one may have. */
 async function otherHolders(rows: TokenRows, { connectionId, exclusive, grant }: AnswerRecord): Promise<string[]> {
   const { refreshFingerprint } = grant;
   return exclusive === true && refreshFingerprint !== null
@@ -383,9 +383,9 @@ async function otherHolders(rows: TokenRows, { connectionId, exclusive, grant }:
 }
 
 /**
- * A consent that brought no refresh token goes on with the one from before only where nothing speaks against it: at this provider
- * a refresh token stays good, the account is known to be the same, the client id is the one that it was given to, no host is another
- * one now, the grant has not been refused, and the person grants now all that it stands for. It counts as lacking until it has worked.
+ * A consent that brought no refresh token goes on with the one from before only if all of this is true: refresh tokens stay valid at this
+ * provider, the account is known to be the same, the client id is the one that the token was given to, no host has changed, the grant has not
+ * been refused, and the new scopes include all of the old ones. It counts as missing until it has worked.
  */
 function keepRefreshToken(
   vault: TokenVault,
@@ -397,7 +397,7 @@ function keepRefreshToken(
   const isSameClient = row.authorizedClientId !== null && record.clientId === row.authorizedClientId;
   const isLiving = row.status === "connected" && row.goneBackFrom === null;
   const covers = row.grantedScopes.every((scope) => sealed.grantedScopes?.includes(scope));
-  // What came with the new consent may fill a host: a token from before is not sent to where that one says.
+  // A value captured by the new consent may fill a host. The old token must not be sent there.
   const isSamePlace = isDeepStrictEqual(row.captured, sealed.captured);
   const isKept = isSame && isSameClient && isSamePlace && isLiving && covers;
   if (!record.mayKeepRefreshToken || !isKept) return null;

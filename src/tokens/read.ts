@@ -33,11 +33,11 @@ type TokenWish = {
 export type TokenService = {
   /** @throws BrokerError when there is no usable token, with a code of docs/api.md. */
   get(name: string, wish: TokenWish): Promise<IssuedToken>;
-  /** Refreshes whatever the newest token's age is, coalesced with a refresh under way. @throws BrokerError */
+  /** Refreshes, whatever the newest token's age is. Joins a refresh under way. @throws BrokerError */
   refreshNow(name: string): Promise<void>;
-  /** The same, for who wants to look at the failure. @throws BrokerError when no refresh can be tried */
+  /** The same, for callers that want the failure. @throws BrokerError when no refresh can be tried */
   tryRefresh(name: string): Promise<RefreshOutcome>;
-  /** Refreshes a row that is due, before anybody needs it; shared with callers that come meanwhile. */
+  /** Refreshes a due row before anybody needs it. Callers that come meanwhile share it. */
   refreshAhead(row: TokenRow): Promise<RefreshOutcome>;
   /** Resolves when no refresh runs in this process any more. */
   settled(): Promise<void>;
@@ -48,24 +48,24 @@ export type TokenServiceParts = {
   catalog: Pick<Catalog, "get">;
   rows: Pick<TokenRows, "endUnrefreshable">;
   reads: Pick<Reads, "note">;
-  /** True from the moment at which this process may not begin a refresh any more. */
+  /** True once this process shuts down and must begin no refresh. */
   isDraining: () => boolean;
-  /** Whether no other replica can be expected to refresh what this one does not. */
+  /** Whether this is the only replica. */
   isAlone: () => boolean;
-  /** Told of each connection whose token is handed out. */
+  /** Called for each connection whose token is handed out. */
   onServed: (connectionId: string) => void;
   leases: Leases;
   refresh: Refresh;
   waiting: Pick<Waiting, "forOthers">;
   clock: Clock;
   databaseClock: DatabaseClock;
-  /** Told of errors in refreshes that nobody waits for. */
+  /** Called for errors in refreshes that nobody waits for. */
   onBackgroundError: (error: unknown) => void;
 };
 
 /**
- * How a caller's wish is met by refreshing first. `usable`: the present token may be handed out if that fails, with these
- * `warnings`, and with `refresh_failing` where its refresh has failed.
+ * How to refresh before answering. `usable`: if that fails, the present token may be handed out, with these `warnings`, and with
+ * `refresh_failing` if its refresh has failed.
  */
 type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
 
@@ -86,7 +86,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   const rulesOf = (row: TokenRow) => catalog.get(row.provider)?.refresh;
 
-  /** Where the provider has most likely done what the lost answer was about, the token from before has ended with it. */
+  /** Whether the provider has most likely done the refresh whose answer was lost, and so ended the old access token. */
   const isKilled = (row: TokenRow): boolean =>
     row.status === "needs_reauthorization" &&
     row.lastErrorCode === "refresh_outcome_lost" &&
@@ -100,7 +100,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const isInBackoff = ({ backoffUntil }: TokenRow): boolean =>
     backoffUntil !== null && backoffUntil.getTime() > databaseClock.nowMs();
 
-  /** Whether a refresh ahead of need makes sense: a free row that is not backing off. */
+  /** Whether a refresh ahead makes sense: the row is free and not backing off. */
   const canRefreshAhead = (row: TokenRow): boolean =>
     !isDraining() && canRenew(row) && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
 
@@ -120,7 +120,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   const judgeFor = ({ row, accessToken }: KnownConnection, wish: TokenWish): Verdict => {
     const isBehind = wish.rejectedVersion !== null && wish.rejectedVersion > row.version && row.attemptId !== null;
-    // Behind: what the attempt in the row has brought is handed out already, by a replica that is still storing it.
+    // `isBehind`: another replica has handed out the attempt's token already, and is still storing it.
     if (isBehind || accessToken === null || row.issuedAt === null) {
       return { kind: "stale", usable: false, warnings: [] };
     }
@@ -133,13 +133,13 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const find = async (name: string, { bypass }: { bypass: boolean }): Promise<KnownConnection> => {
     const found = await cache.read(name, { bypass });
     if (found === null) throw connectionNotFound(name);
-    // Of a row that somebody else has written nothing is believed.
+    // Somebody else has written this row, so none of it is trusted.
     if (found.unreadable?.place.column === "mac") throw found.unreadable;
     if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
     return found;
   };
 
-  /** Nothing to refresh with: only a person can help. A caller's word alone does not end what others may still use. */
+  /** There is nothing to refresh with, so a person must connect again. A rejection by one caller does not end a token that others may still use. */
   const endUnrefreshable = async (found: KnownConnection): Promise<never> => {
     const detail = "The access token has run out or was rejected, and the provider gave no refresh token.";
     if (issueToken(found, [], databaseClock.nowMs()) !== null) {
@@ -149,12 +149,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     throw unavailable(ended === null ? found.row : cache.learn(ended).row);
   };
 
-  /** Waits for a refresh as long as the caller does, and answers with the newest token then. */
+  /** Waits for a refresh as long as the caller wants to, and then answers with the newest token. */
   const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
     const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
     const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
     const isLeft = outcome?.kind === "left";
-    // Nobody waits for others where there are none, or for what is good as it is.
+    // Do not wait for other replicas if there are none, or if the present token can be used.
     if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
     if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
     const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
@@ -173,14 +173,14 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       if (usable) return issue(found, warnings);
       throw unavailable(found.row);
     }
-    // A good refresh token gets another access token; one that only another replica can open may be good as it is.
+    // With a refresh token that opens, a new access token can be fetched. If only another replica can open the token, it may still be valid.
     const { unreadable } = found;
     const isLost = unreadable !== null && (!canRenew(found.row) || unreadable.reason === "unknown_key");
     if (isLost) throw unreadable;
     if (!canRenew(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
     if (isInBackoff(found.row)) {
       if (usable) return issue(found, warnings);
-      // Somebody may have mended the cause: one look, and no refresh is asked for in vain.
+      // The back-off may be over because somebody has corrected the cause, so read the row once more before giving up.
       const { row } = await find(found.row.name, { bypass: true });
       if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
     }
@@ -190,13 +190,13 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       parts.onServed(found.row.id);
       return issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
     };
-    // Without Postgres nothing is refreshed, and nobody who has a good token waits to see that.
+    // Without Postgres nothing can be refreshed, so a caller with a valid token does not wait.
     const meanwhile = usable && cache.isSilent() ? issueOld() : null;
     if (meanwhile !== null) return meanwhile;
     try {
       return await refreshFirst(found, wish, renewal);
     } catch (error) {
-      // Storage or the lock service failed: no reason to withhold a token that is good, and good until now.
+      // Postgres or Redis failed. The token is still valid, so hand it out.
       const isPassing = usable && error instanceof BrokerError && !isFinal(error);
       const stillGood = isPassing ? issueOld() : null;
       if (stillGood !== null) return stillGood;
@@ -234,9 +234,9 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return issue(found, verdict.warnings);
   };
 
-  /** What is exchanged for a connection's own token ends with that connection. */
+  /** A token that is exchanged for the connection's own token ends with the connection, so it gets that connection's warning. */
   const warnOfOwner = async (connection: string, token: IssuedToken): Promise<IssuedToken> => {
-    const owner = await cache.read(connection).catch(() => null); // no reason to withhold the token
+    const owner = await cache.read(connection).catch(() => null); // without the connection's row the token is still handed out
     if (owner === null || !lacksRefreshToken(owner.row)) return token;
     return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
   };
@@ -249,7 +249,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     });
     const served = await serve(found, wish);
     const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
-    // The name may be another connection's since it was looked up.
+    // The connection may have ended since it was read, and its name may belong to another one now.
     return cache.hasEnded(found) ? await get(connection, wish) : token;
   };
 
@@ -268,7 +268,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 }
 
-/** Why a connection has no further token of this name. A connection that is not there is told as such. */
+/** The error for a missing further token, or for a missing connection. */
 async function missingChain({ cache, catalog }: TokenServiceParts, name: string, chain: string): Promise<BrokerError> {
   const found = await cache.read(name);
   if (found === null) return connectionNotFound(name);
@@ -293,12 +293,12 @@ function isMissing(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "connection_not_found";
 }
 
-/** Who needs a token does not share the run of somebody who needs none yet: it may end without one. */
+/** A caller that needs a token does not share a refresh ahead, since that one may end without a token. */
 function flightKey({ id, generation }: TokenRow, need: Need): string {
   return `${id}:${generation}:${need}`;
 }
 
-/** After a refresh nothing is refreshed again for the same caller: what is still wanting becomes a warning. */
+/** After a refresh, the same caller causes no second one. If the new token does not live long enough either, it gets a warning. */
 function stillWanting(verdict: Verdict): WarningCode[] {
   return verdict.kind === "stale" ? ["min_ttl_exceeds_lifetime"] : verdict.warnings;
 }
@@ -307,12 +307,12 @@ function isFinal({ code }: BrokerError): boolean {
   return code === "connection_disabled" || code === "connection_not_found" || code === "needs_reauthorization";
 }
 
-/** When the newest token of a connection was issued and runs out, by Postgres's clock. */
+/** When the newest token of a connection was issued and when it expires, by Postgres's clock. */
 export type Lifetime = { issuedAtMs: number; /** Null: never. */ expiresAtMs: number | null };
 
 /** What the definition says about when to refresh. */
 export type RefreshTiming = {
-  /** The part of a life at whose beginning a refresh starts ahead of need: 0.25 is the last quarter. */
+  /** The last part of a token's life, in which it is refreshed ahead: 0.25 is the last quarter. */
   aheadFraction: number;
   /** The provider refuses to refresh a token younger than this. */
   minAgeSeconds: number;
@@ -321,7 +321,7 @@ export type RefreshTiming = {
 export type Wish = {
   /** The token should live at least this long. */
   minTtlSeconds: number;
-  /** The caller was told by the provider that the newest token is no good. */
+  /** The provider has rejected the newest token. */
   rejected: boolean;
 };
 
@@ -341,7 +341,7 @@ export function isLive({ expiresAtMs }: Lifetime, nowMs: number): boolean {
   return expiresAtMs === null || expiresAtMs > nowMs;
 }
 
-/** Judges the newest token. At most half of the issued life counts as a wish, so that no wish can cause a refresh loop. */
+/** Judges the newest token. `minTtlSeconds` counts up to half of the issued life, so that it cannot cause a refresh loop. */
 export function judge(
   lifetime: Lifetime,
   wish: Wish,
@@ -361,7 +361,7 @@ export function judge(
   return { kind: isDue ? "due" : "fresh", warnings };
 }
 
-/** A token this young was most likely refreshed between the caller's attempt and its report. */
+/** So young a token was most likely refreshed after the caller's request failed and before it reported that. */
 function judgeRejected({
   ageMs,
   lifeMs,
@@ -410,7 +410,7 @@ const details: Record<WarningCode, string> = {
   refresh_failing: "The token is still valid, but its refresh is failing; see the connection's last_error.",
 };
 
-/** The newest token with its warnings; null when there is none or it has run out: an expired one is never handed out. */
+/** The newest token with its warnings; null if there is none or it has expired. An expired token is never handed out. */
 export function issueToken(
   { row, accessToken }: Pick<KnownConnection, "row" | "accessToken">,
   codes: readonly WarningCode[],
@@ -443,24 +443,24 @@ const unreadableLifetime: Warning = {
     "The provider's answer states how long a token lives in a way that cannot be read. The definition's fallback counts, else an hour; correct `response.expires` or `response.refresh_expires` of the definition.",
 };
 
-/** A further token has scopes of its own, which nobody asked for by name. */
+/** The scopes of a further token were not asked for one by one, so none can be missing. */
 function missingOf({ chain, scopes, grantedScopes, refreshToken, grant }: KnownConnection["row"]): string[] {
   return chain === null
     ? missingScopes(scopes, { granted: grantedScopes, hasRefreshToken: refreshToken !== null, grant })
     : [];
 }
 
-/** This connection ends with this token, as far as anybody knows. */
+/** The warning that this connection ends with this token. */
 function noRefreshToken(row: KnownConnection["row"]): Warning {
   return { code: "no_refresh_token", detail: explainLacking({ ...row, hasRefreshToken: row.refreshToken !== null }) };
 }
 
-/** Which refreshes the replicas have announced as under way. A hint: messages may be lost. */
+/** The refreshes that replicas have announced as running. Only a hint, since messages may be lost. */
 export type PeerRefreshes = { isRunning(connectionId: string, generation: number): boolean };
 
 const maxRemembered = 10_000;
 
-/** @param onEnd called when a refresh of a generation has ended, well or badly: what is cached of it may be old */
+/** @param onEnd called when a refresh of a generation has ended, also if it failed: cached rows of it may be old */
 export function watchPeerRefreshes(
   { leases, clock }: { leases: Leases; clock: Clock },
   onEnd: (connectionId: string, generation: number) => void,
@@ -469,7 +469,7 @@ export function watchPeerRefreshes(
   leases.listen(({ connection, generation, outcome }) => {
     const key = `${connection}:${generation}`;
     if (outcome === "started") {
-      // Longer than its permit no announced refresh counts as running, in case its end is never heard of.
+      // An announced refresh counts as running only as long as its permit, in case the message of its end is lost.
       runningUntilMs.set(key, clock.monotonicMs() + refreshTimes.leaseSeconds * 1000);
     } else {
       runningUntilMs.delete(key);
@@ -485,9 +485,9 @@ export function watchPeerRefreshes(
 /** Which tokens are being read, so that they are refreshed ahead of their readers. A read itself writes nothing. */
 export type Reads = {
   note(row: Pick<TokenRow, "id" | "generation" | "inUse">): void;
-  /** What was read for the first time since the last call. */
+  /** The tokens that were read for the first time since the last call. */
   take(): { id: string; generation: number }[];
-  /** They could not be noted in the store: the next call gives them again. */
+  /** They could not be noted in the store, so the next call returns them again. */
   giveBack(read: readonly { id: string; generation: number }[]): void;
 };
 

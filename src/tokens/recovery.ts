@@ -16,13 +16,13 @@ import { type AnswerRecord, mayBeSentTo, openRecord, openTokens } from "./seal.t
 
 export type Recovery = {
   /**
-   * At the start and whenever Postgres or Redis has come back: drains the spools, then looks for rows gone back in time.
-   * False: a place did not answer, or a row was locked, and all must be looked at again.
+   * Call it at the start and whenever Postgres or Redis has come back. It drains the spools, then compares the rows with their marks.
+   * False: a place did not answer, or a row was locked, so it must run again.
    */
   run(): Promise<boolean>;
   /**
-   * Whether an attempt may be taken over as far as spools tell. `drained`: its answer was there, and the row has it now;
-   * `silent`: a place that may hold it does not answer, or it holds one that only another replica can open.
+   * Looks for the answer of an attempt in the spools, before a takeover. `clear`: there is none. `drained`: there was one, and the row has it
+   * now. `silent`: a place does not answer, or has one that only another replica can open.
    */
   clear(row: Pick<TokenRow, "id" | "generation" | "attemptId">): Promise<"clear" | "drained" | "silent">;
 };
@@ -40,19 +40,19 @@ type Parts = {
   observer: RefreshObserver;
   alarms: Alarms;
   learn: (row: TokenRow) => void;
-  /** Told of records that cannot be placed, which stay where they are. */
+  /** Called for records that cannot be placed. They stay where they are. */
   onError: (error: unknown) => void;
 };
 
 const markBatch = 1000;
-/** Connections whose answers are stored at once, so that one whose row is locked does not hold up the others. */
+/** How many connections' answers are stored at a time, so that a locked row does not delay the others. */
 const drainedAtOnce = 4;
 
 export function createRecovery(parts: Parts): Recovery {
   const { rows, vault, keys, spools, marks, keeper, observer, alarms, learn, onError } = parts;
   const alone = { onError, isForAll: isStorageUnavailable, atOnce: drainedAtOnce };
 
-  /** `absent`: nobody of ours wrote it, or nobody can open it. It stays where it is, and holds up nothing. */
+  /** `absent`: this broker did not write it, or no replica can open it. It stays where it is, and stops nothing. */
   const open = async (entry: FoundEntry): Promise<AnswerRecord | Absence> => {
     try {
       return openRecord(vault, entry.record, entry);
@@ -64,9 +64,9 @@ export function createRecovery(parts: Parts): Recovery {
     }
   };
 
-  /** @throws while Postgres is gone: the record stays where it is */
+  /** @throws while Postgres is away; the record stays where it is */
   const drainOne = async (entry: FoundEntry): Promise<"drained" | Absence> => {
-    // What this process still holds is stored by its holder.
+    // This process still has the answer in memory and is storing it.
     if (keeper.holds(entry.connectionId, entry.generation)) return "drained";
     const record = await open(entry);
     if (record === "absent" || record === "silent") return record;
@@ -81,7 +81,7 @@ export function createRecovery(parts: Parts): Recovery {
     return "drained";
   };
 
-  /** Two places may hold copies of an answer: the first that opens counts. */
+  /** Two places may have copies of an answer. The first copy that opens counts. */
   const drainer = () => {
     const done = new Set<string>();
     return async (entry: FoundEntry): Promise<"drained" | Absence> => {
@@ -99,7 +99,7 @@ export function createRecovery(parts: Parts): Recovery {
     }
   };
 
-  /** Rows behind their marks are held; marks that are missing are noted. False: the marks do not answer. */
+  /** Suspends rows that are behind their marks, and notes missing marks. False: the marks do not answer. */
   const compare = async (batch: readonly GenerationMark[]): Promise<boolean> => {
     const higher = await marks.compare(new Map(batch.map((row) => [row.connectionId, row])));
     if (higher === null) return false;
@@ -115,7 +115,7 @@ export function createRecovery(parts: Parts): Recovery {
     } catch (error) {
       if (!(error instanceof DatabaseBusyError)) throw error;
     }
-    // One of them is locked: the others are held without it.
+    // One of the rows is locked, so they are suspended one by one.
     await eachAlone(behind, async (mark) => await hold([mark]), alone);
     return false;
   };
@@ -157,7 +157,7 @@ export function createRecovery(parts: Parts): Recovery {
   };
 }
 
-/** A late answer whose connection is gone, or whose grant a person has replaced. Best effort, and within a day of a deletion. */
+/** Revokes a late answer whose connection was deleted within the last day, or whose grant a person has replaced. Best effort. */
 async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promise<void> {
   const { vault, sender, tombstones } = parts;
   const tombstone = fate.row === null ? await tombstones.find(record.connectionId) : null;
@@ -170,7 +170,7 @@ async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promi
   await sender.revokeGrant(sendable, tokens);
 }
 
-/** Nothing vouches for a tombstone: whose hosts are asked, be it only for metadata, is the record's own word. */
+/** A tombstone has no MAC, so the sealed record itself must say to which hosts anything is sent, even a request for metadata. */
 function prepareRemains({ sender }: Parts, { destination, grant }: AnswerRecord, tombstone: Tombstone) {
   const { name, provider, client, inputs } = destination;
   const isIts = tombstone.name === name && tombstone.provider === provider && tombstone.clientRef === client;
@@ -178,16 +178,16 @@ function prepareRemains({ sender }: Parts, { destination, grant }: AnswerRecord,
   return isIts ? sender.prepareRemains({ ...tombstone, ...own }) : null;
 }
 
-/** What was found, and where: two places may hold the same answer, or one of them something that claims to be it. */
+/** A record and the place where it was found. Two places may have the same answer, and one of them may be a forgery. */
 type FoundEntry = SpoolEntry & { place: SpoolPlace["name"] };
 
-/** All places that take answers while Postgres cannot. */
+/** All places for answers that Postgres cannot take. */
 export type Spools = {
-  /** True with the first durable copy; false when no place takes it. Goes on to the other places. Never rejects. */
+  /** Resolves to true with the first durable copy, to false if no place takes it. Writes to all places. Never rejects. */
   put(entry: SpoolEntry): Promise<boolean>;
-  /** From all places, best effort: what stays behind is found to be stored already when it is drained. */
+  /** Removes it from all places, best effort. A copy that stays is recognised as stored when it is drained. */
   remove(key: SpoolKey): Promise<void>;
-  /** What waits anywhere. `isComplete` false: a place does not answer. */
+  /** All records in all places. `isComplete` false: a place does not answer. */
   list(): Promise<{ entries: FoundEntry[]; isComplete: boolean }>;
   /** The same of one generation. */
   find(wanted: WantedSpool): Promise<{ entries: FoundEntry[]; isComplete: boolean }>;
@@ -195,7 +195,7 @@ export type Spools = {
 
 type Options = { places: readonly SpoolPlace[]; onError: (place: SpoolPlace["name"], error: unknown) => void };
 
-/** @param options.onError told of every place that fails: a full disk is reported, not fatal */
+/** @param options.onError called for every place that fails. A full disk is reported and does not stop the broker */
 export function createSpools({ places, onError }: Options): Spools {
   const writing = new Map<string, Promise<unknown>>();
   const report = (place: SpoolPlace) => (error: unknown) => {
@@ -224,7 +224,7 @@ export function createSpools({ places, onError }: Options): Spools {
       );
     },
     async remove(key) {
-      await writing.get(key.attemptId); // a copy that is written after its removal would stay
+      await writing.get(key.attemptId); // wait for the write: a copy that is written after its removal would stay
       await Promise.allSettled(places.map((place) => place.remove(key).catch(report(place))));
     },
     list: async () => await gather(async (place) => await place.list()),

@@ -52,9 +52,9 @@ import {
 import type { Waiting } from "./waiting.ts";
 
 /**
- * `moved`: a newer generation is stored. `failed`: the row, as it stands now, says why; null: it is deleted. `left`: this process
- * is shutting down and has begun nothing; another replica may.
- * `failure`: what the provider answered, where this process was the one that asked.
+ * `moved`: a newer generation is stored. `failed`: the row says why; null: it is deleted. `left`: this process shuts down and has
+ * begun nothing; another replica may.
+ * `failure`: the provider's answer, if this process has sent the request.
  */
 export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
 
@@ -66,9 +66,9 @@ export type RefreshParts = {
   sender: Sender;
   limits: Pick<LimitKeeper, "keep">;
   secondPlans: SecondPlans;
-  /** What is to be found out about a set that has just been stored. Never rejects. */
+  /** Finds out what only the provider knows about a stored set. Never rejects. */
   lookups: Pick<Accounts, "followUp">;
-  /** What a lookup has added to a row is told to the cache. */
+  /** Gives the cache a row to which a lookup has added something. */
   learn: (row: TokenRow) => void;
   vault: TokenVault;
   keys: KeyList;
@@ -80,19 +80,19 @@ export type RefreshParts = {
   random: () => number;
   observer: RefreshObserver;
   alarms: Pick<Alarms, "unreadable">;
-  /** True from the moment at which this process may not begin anything any more. */
+  /** True once this process shuts down and must begin nothing new. */
   isDraining: () => boolean;
 };
 
-/** A granted permission to send once. */
+/** The permission to send one request. */
 export type Permit = {
   row: TokenRow;
   key: PermitKey;
-  /** Taken over from an attempt whose outcome nobody knows. */
+  /** Taken over from an attempt with an unknown outcome. */
   isReplay: boolean;
-  /** The same, or what is left to be tried after such an attempt was refused: if this ends, an answer was lost. */
+  /** The same, or another try after such a replay was refused: if the grant ends now, an answer was lost. */
   followsLoss: boolean;
-  /** Of a grant that has ended: what fails leaves it so, and nothing but its refresh token is tried. */
+  /** A retry of an ended grant: a failure leaves it ended, and only its refresh token is tried. */
   isRetry: boolean;
   mayStillSend: () => boolean;
 };
@@ -105,7 +105,7 @@ type Flight = { need: Need; giveUpAtMs: number };
 /** What a flight does next: `ask` for the permit, for the row as it was last read; else it has ended. */
 type Next = { kind: "ask"; row: TokenRow; startedOver: boolean } | RefreshOutcome;
 
-/** Permits asked for at once in a process: who waits for a connection of the pool uses up its time to send. */
+/** How many permits a process asks for at a time: waiting for a database connection would use up the send window. */
 const permitsAtOnce = 6;
 
 /**
@@ -123,7 +123,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
       // Where leases are unavailable, marks are too.
       const restored = lease.state === "unavailable" ? null : await holdIfGoneBack(parts, row);
       if (restored !== null) return restored;
-      // The attempt in a cached row may be long over: whoever holds the lease is seen in Postgres.
+      // The attempt in a cached row may be long over. The row in Postgres shows who has the lease.
       let next: Next =
         lease.state === "held"
           ? await follow(parts, flight, { row: { ...row, attemptId: null } })
@@ -181,18 +181,18 @@ async function whyWithout(
   if (isBarred || isHeldBack(seen) || isTooLate) return settled(seen, row);
   const isFree = seen.attemptId === null;
   if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(parts, flight, seen))) {
-    // Refused once more for what the row does not show, such as another connection's request with the same refresh token.
+    // Refused again for a reason that the row does not show, such as another connection's request with the same refresh token.
     if (startedOver) await clock.sleep(refreshTimes.pollFirstMs);
     return { kind: "ask", row: seen, startedOver: true };
   }
-  // Of an attempt whose outcome nobody knows, or whose owner is gone, no news will come.
+  // If an attempt has an unknown outcome, or its owner is gone, no announcement will come.
   if (seen.attemptOutcome === "unknown" || isVain(seen, flight.need)) return settled(seen, row);
   return await follow(parts, flight, { row: seen, startedOver });
 }
 
 /**
- * Steps 5 to 10 under a permit: one request, and where its answer goes; once more under a new permit where there is a second way.
- * Null: the time to send had passed, nothing was sent, the permit is given back, and `mayStartOver` lets it be asked for again.
+ * Steps 5 to 10 under a permit: one request, and where its answer goes. If there is a second way, once more under a new permit. Null: the send
+ * window had passed, nothing was sent, the permit is given back, and `mayStartOver` allows to ask for it again.
  */
 export async function attempt(
   parts: RefreshParts,
@@ -212,7 +212,7 @@ export async function attempt(
       // 8. Persist, 9. spool. 10. Announce.
       const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
       observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
-      // The answer is safe by now; that an old secret is forgotten a refresh later does no harm.
+      // The answer is safe by now. If this fails, the old secret is erased one refresh later.
       await learnFromSuccess(parts, sendable, plan);
       return outcome;
     }
@@ -229,18 +229,18 @@ export async function attempt(
     }
     ({ permit, plan } = next);
   }
-  // The row lost its last way to a token between the caller's look and the permit.
+  // Between the caller's read and the permit the row has lost its last way to get a token.
   await rows.dropPermit(permit.key);
   return { kind: "failed", row: await rows.readById(permit.key.connectionId) };
 }
 
-/** A row behind its mark comes from a restored database: what it would send has most likely been spent. */
+/** A row behind its mark comes from a restored database: its refresh token has most likely been spent. */
 export async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
   const mark = await parts.marks.read(row.id);
   return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);
 }
 
-/** Stops all refreshing of a row that is behind what is known to have been stored. */
+/** Suspends a row that is behind what is known to have been stored. */
 async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark): Promise<RefreshOutcome> {
   const { generation, version } = mark;
   const [held] = await rows.holdGoneBack([{ connectionId: row.id, generation, version }]);
@@ -249,7 +249,7 @@ async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark)
   return { kind: "failed", row: held };
 }
 
-/** Metadata that are away, or a definition that is gone, leave their reason in the row: no attempt will. */
+/** If the provider's metadata are away, the row gets the reason, since no attempt will note it. */
 async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
   try {
     return await sender.prepareWithFurther(row);
@@ -282,7 +282,7 @@ async function takePermit(
     if (error instanceof DatabaseBusyError) health.rowWasBusy(row.id);
     throw error;
   });
-  // The row may be locked: who waits to store its answer is held up, too, and goes first when it is free again.
+  // The row may be locked, which also delays an owner who waits to store its answer. That owner goes first.
   if (permitted === null && takeover !== null) health.rowWasBusy(row.id);
   if (permitted === null) return null;
   const isReplay = permitted.attemptReplays > 0;
@@ -294,7 +294,7 @@ function recoverer({ health }: RefreshParts, { need }: Flight, { id }: TokenRow)
   return { need, uninterruptedMs: health.uninterruptedMs(id) };
 }
 
-/** Whether no spool can hold the answer to the attempt that stands in the row, or its loss costs nothing. */
+/** Whether no spool has the answer to the row's attempt, or sending again costs nothing. */
 async function isCleared({ recovery }: RefreshParts, row: TokenRow, { definition }: Sendable): Promise<boolean> {
   const cleared = await recovery.clear(row);
   return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
@@ -318,25 +318,25 @@ export function openSendWindow(clock: Clock): () => boolean {
 }
 
 /**
- * The row as the permit gave it, but for the inputs: a request goes where they led when they were checked, and what it brings is
- * sealed for there, whatever somebody writes into a row meanwhile.
+ * The row that the permit returned, but with the inputs that were checked: the request goes to those hosts, and its answer is sealed for
+ * them, even if somebody changes the row meanwhile.
  */
 function underPermit(sendable: Sendable, { row }: Permit): Sendable {
   return { ...sendable, row: { ...row, inputsInForce: sendable.row.inputsInForce } };
 }
 
-/** Of a grant that has ended nothing else is tried, least of all a login. */
+/** A retry of an ended grant tries nothing else, and above all no login. */
 const retryPlan: SendPlan = { grant: "refresh_token", secretIndex: 0 };
 
-/** Where the last attempt's first way was refused, and its second held back by the limits, the next one begins with that. */
+/** If the last attempt's first way was refused and its second was throttled, this attempt begins with the second. */
 function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, sendable: Sendable): SendPlan | null {
   const first = firstPlan(row, sendable.definition);
   const second = secondPlans.take({ ...sendable, row });
-  // What is replayed is the grant whose outcome nobody knows.
+  // A replay must send the grant whose outcome is unknown.
   return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
 }
 
-/** Steps 5 to 7, if the limits admit the request: nobody is told of what they hold back. */
+/** Steps 5 to 7, if the limits admit the request. A throttled request is not announced. */
 async function send(
   parts: RefreshParts,
   permit: Permit,
@@ -386,7 +386,7 @@ async function keep(
   return { kind, row: kept.row };
 }
 
-/** What is found out about a set is noted in its row: one that is spooled is followed up when Postgres has it. Never rejects. */
+/** Follows a set up once Postgres has it, since the findings are stored in its row. Never rejects. */
 async function followUpStored(parts: RefreshParts, sendable: Sendable, kept: Kept): Promise<void> {
   const { kind, row } = (await kept.stored) ?? kept;
   if (kind !== "stored" || row === null) return;
@@ -395,15 +395,15 @@ async function followUpStored(parts: RefreshParts, sendable: Sendable, kept: Kep
 }
 
 /**
- * When the life of what was granted begins. Where a provider answers a replay with the set that the first send was given, it is
- * as old as that; elsewhere its success proves that the first was not processed.
+ * When the life of the granted set begins. Some providers answer a replay with the set of the first send, so it is as old as that.
+ * Elsewhere the success of a replay shows that the first send was not processed.
  */
 function countedFrom({ row, isReplay }: Permit, { reuse }: RefreshRules): Date {
   const isFirstAnswer = isReplay && (reuse === "grace" || reuse === "until_successor_used");
   return isFirstAnswer ? (row.attemptStartedAt ?? row.now) : row.now;
 }
 
-/** What came along, for rows of its own, to be stored with what was asked for. */
+/** Records of the further tokens that came with the answer, to be stored in their own rows. */
 function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): AnswerRecord[] {
   const { captured } = provenCaptures(parts.vault, sendable.row);
   const { redirectUri } = sendable.row;
@@ -421,7 +421,7 @@ type Refused = { failure: Failure; plan: SendPlan; sendable: Sendable };
 
 type Way = { permit: Permit; plan: SendPlan | null };
 
-/** What is left to be tried after a refusal, under a permit of its own. Null: nothing. */
+/** The next way to try after a refusal, with a new permit. Null: there is none. */
 async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused): Promise<Way | null> {
   const { failure, plan, sendable } = refused;
   const second = secondPlan(failure, plan, { sendable, isRetry: permit.isRetry });
@@ -432,8 +432,8 @@ async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused)
 }
 
 /**
- * The second way, if there is one: the secret before the newest, or, when the refresh token has died or does not open, asking anew
- * where that needs no person. A further token that is exchanged has no refresh token to begin with.
+ * The second way, if there is one: the secret before the newest; or, if the refresh token has died or does not open, a new set where
+ * that needs no person. A further token that comes by token exchange has no refresh token.
  */
 function secondPlan(
   failure: Failure,
@@ -447,8 +447,8 @@ function secondPlan(
 }
 
 /**
- * One permit, one send. Null: it is not ours any more. A refused secret says nothing about the token, so that a replay of
- * it (`isSameGrant`) is still one; another grant replays nothing.
+ * Swaps the permit, since one permit covers one send. Null: it is not the caller's any more. A refused secret says nothing about the token,
+ * so the second request is still a replay if it sends the same token (`isSameGrant`). A request with another grant type replays nothing.
  */
 async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: boolean): Promise<Permit | null> {
   const mayStillSend = openSendWindow(clock);
@@ -466,7 +466,7 @@ async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: 
       };
 }
 
-/** The newest late answer of this grant takes the refused token's place, with a permit of its own. Null: there is none. */
+/** The newest candidate replaces the refused token, with a new permit. Null: there is none. */
 async function tryCandidate(
   parts: RefreshParts,
   permit: Permit,
@@ -490,8 +490,8 @@ async function tryCandidate(
 }
 
 /**
- * The newest candidate that opens, sealed for the generation that it becomes. @throws UnreadableSecretError for one that another
- * replica can open: the permit is left to it, since the grant may live on by that candidate
+ * The newest candidate that opens, sealed for its new generation. @throws UnreadableSecretError for one that another replica can
+ * open: that replica must go on, since the candidate may be valid
  */
 async function openNewest(parts: RefreshParts, row: TokenRow, generation: number) {
   const { rows, vault, keys, alarms } = parts;
@@ -502,7 +502,7 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
     const { attemptId, baseGeneration, record } = newest;
     try {
       const opened = openRecord(vault, record, { connectionId: row.id, generation: baseGeneration });
-      // Whoever changes the column beside a record does not change what stands in it.
+      // Somebody may have changed the column beside the record. The sealed record counts.
       if (opened.authorization === row.authorization) {
         return { attemptId, grant: resealFor(vault, opened, { row, generation }) };
       }
@@ -517,11 +517,11 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
 }
 
 /**
- * A client whose secret was changed has two until the newer one has worked. Providers do not agree on what they answer to a wrong
- * secret: some say that the grant is over, some say nothing that anybody understands. So the older one is tried before either is believed.
+ * A client whose secret was changed has two until the newer one has worked. Providers do not agree on the answer to a wrong secret: some say
+ * that the grant is over, and some say nothing that can be understood. So the older secret is tried before such an answer is believed.
  */
 
-/** The same with the older secret; null: there is none, or what was refused is not the secret. */
+/** The same plan with the older secret; null: there is none, or something else was refused. */
 export function withOlderSecret(
   failure: Failure,
   plan: SendPlan,
@@ -537,11 +537,11 @@ function mayMeanSecret(failure: Failure, { grant }: SendPlan): boolean {
   // A refused login is never repeated: accounts get locked.
   if (grant === "password") return false;
   if (failure.class === "refused_for_good") return true;
-  // "Not yet" is no error of RFC 6749 either, and a poll that is repeated at once is one too many.
+  // "Not yet" is no error of RFC 6749 either, and a poll must not be repeated at once.
   return failure.isUnexplained === true && grant !== "device_code";
 }
 
-/** What two refusals come to, one for each secret. What the newest was answered counts, unless it was the one that is wrong. */
+/** Combines the refusals of both secrets. The newest secret's refusal counts, unless that secret was the wrong one. */
 export function bothRefused(failure: Failure, { grant, refused }: SendPlan): Failure {
   if (refused === undefined || grant === "password") return failure;
   const saysNothing =
@@ -555,7 +555,7 @@ type Parts = {
   observer: Pick<RefreshObserver, "oldSecretUsed">;
 };
 
-/** After an answer is stored: a newest secret that has worked ends the one before; one that only the older covers is told, once. Never rejects. */
+/** After an answer is stored. If the newest secret has worked, the one before is erased. If only the older one works, that is reported once. Never rejects. */
 export async function learnFromSuccess(
   { clients, observer }: Parts,
   { client, row }: Pick<Sendable, "client" | "row">,
@@ -603,11 +603,11 @@ async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refus
   if (isFinal(failure, plan)) {
     const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
     const { owner } = sendable;
-    // Those that were sent: a person may have given new ones before there was a permit.
+    // The revision of the credentials that were sent: a person may have set new ones before the permit was taken.
     const { credentialsRevision } = owner.id === row.id ? owner : row;
     const ended = await rows.endGrant({ ...key, credentialsRevision }, final);
     if (ended !== null && followsLoss) observer.lost(ended);
-    return ended ?? (await rows.returnPermit(key, recorded, 0)); // new credentials came meanwhile: they may be tried at once
+    return ended ?? (await rows.returnPermit(key, recorded, 0)); // a person has set new credentials meanwhile, which may be tried at once
   }
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
   const answer = sealedAnswer(vault, key, failure);
@@ -616,7 +616,7 @@ async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refus
   return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
 }
 
-/** The same of a grant that has ended: it has ended as before, whatever was answered, or nobody can tell yet. */
+/** The same for a retry of an ended grant: it stays ended, or the outcome is unknown. */
 async function settleRetry(
   { rows, vault }: RefreshParts,
   { key }: Permit,
@@ -626,7 +626,7 @@ async function settleRetry(
   return await rows.leaveRetryUnknown(key, recordOf(failure), sealedAnswer(vault, key, failure));
 }
 
-/** The refusal that has just been counted may be one too many. */
+/** Checks whether the refusal that has just been counted makes the grant probably dead. */
 async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): Promise<TokenRow> {
   if (row.probablyDeadSince !== null || row.refusals < refusalsBeforeDead) return row;
   const least = { equal: refusalsBeforeDead, seconds: refreshTimes.refusedBeforeDeadSeconds };
@@ -635,7 +635,7 @@ async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): P
   return judged ?? row;
 }
 
-/** A refused login is never repeated by itself, whatever it was refused for: accounts get locked. */
+/** A refused login is final, whatever the reason: repeating it could lock the account. */
 function isFinal(failure: Failure, { grant }: SendPlan): boolean {
   if (failure.class === "refused_for_good") return true;
   return grant === "password" && failure.class !== "client_rejected" && isRefused(failure);
@@ -670,7 +670,7 @@ async function follow(
   return end.kind === "free" ? { kind: "ask", row: end.row, startedOver } : settled(end.row, row);
 }
 
-/** The row is older than this process knows it: its answer is still to be stored, or the database has gone back in time. */
+/** The row is older than the one that this process knows: its answer is not stored yet, or the database was restored. */
 async function meetOlder(
   parts: RefreshParts,
   { need, giveUpAtMs }: Flight,
@@ -680,13 +680,13 @@ async function meetOlder(
   const cleared = await recovery.clear(row);
   if (cleared === "clear") return await hold(parts, row, known);
   if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
-  // It has been handed out already, and whoever needs another one needs it stored first.
+  // The newer token has been handed out already. Before another refresh, it must be stored.
   const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isVain: never });
   if (stored === null || stored.generation < known.generation) return settled(stored, known);
   return { kind: "ask", row: stored, startedOver };
 }
 
-/** Whoever needs nothing yet does not wait for the end of a permit that nobody uses any more. */
+/** A refresh ahead does not wait for an abandoned permit. */
 function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
   return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
 }
@@ -697,16 +697,16 @@ function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
   return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
 }
 
-/** Second ways to a token that the limits held back, each to be taken at once by the next attempt of its connection. */
+/** Second requests that were throttled. The next attempt of the connection begins with it. */
 export type SecondPlans = {
   keep(sendable: Sendable, plan: SendPlan): void;
-  /** Null: there is none, or what it rests on has changed. It is given once. */
+  /** Returns a plan once. Null: there is none, or the row or the client has changed. */
   take(sendable: Sendable): SendPlan | null;
 };
 
 /**
- * A limit of one request at a time, or far between, may never let the second request of an attempt through: without this,
- * each attempt would begin with the one that is refused. In memory: a replica that does not know it, finds it out.
+ * Strict limits may never admit the second request of an attempt. Without this, each attempt would begin with the request that is
+ * refused. It is only in memory: another replica finds it out by itself.
  */
 export function createSecondPlans(): SecondPlans {
   const plans = new Map<string, { plan: SendPlan; restsOn: string }>();
@@ -722,7 +722,7 @@ export function createSecondPlans(): SecondPlans {
   };
 }
 
-/** What decides which ways there are, and which of them are refused. */
+/** The state that decides which ways there are. */
 function stateOf({ row, client }: { row: TokenRow; client: Sendable["client"] }): string {
   const { generation, authorization, credentialsRevision } = row;
   return [

@@ -37,18 +37,18 @@ import { clientDestination, openEntrusted, placeOf, provenCaptures } from "./sea
 
 const { comeBackSeconds, definitionGoneSeconds } = refreshTimes;
 
-/** What a token request of one connection is made from. Holds plain secrets. */
+/** What a token request of one connection is made from. Holds secrets in plain text. */
 export type Sendable<Row = TokenRow> = {
   row: Row;
-  /** The connection itself, for a further token of it; else the row. */
+  /** For a further token the connection itself; else the row. */
   owner: Row;
   definition: ProviderDefinition;
   client: ClientRow | null;
-  /** The client's secret, and behind it the one before while the new one has not worked yet. */
+  /** The client's secret, and after it the one before, while the new one has not worked yet. */
   clientSecrets: readonly string[];
-  /** What a further token is exchanged for: the connection's own access token. */
+  /** The connection's own access token, for the token exchange of a further token. */
   subjectToken?: string;
-  /** The rows of its further tokens, where a grant may hold some. */
+  /** The rows of its further tokens, if a grant may bring some. */
   chains?: readonly Sendable[];
 };
 
@@ -56,7 +56,7 @@ export type Sendable<Row = TokenRow> = {
 export type SendPlan = {
   grant: TokenGrant;
   secretIndex: number;
-  /** What the newest secret was answered, where this is the one before: together they say what is refused. */
+  /** The refusal of the newest secret, if this is a request with the one before. */
   refused?: Failure;
 };
 
@@ -67,47 +67,47 @@ export type Sender = {
    * when somebody else has written the row
    */
   prepare(row: TokenRow, client?: ClientRow | null): Promise<Sendable>;
-  /** What is left of a deleted connection, for tokens that may be sent where it says alone (`mayBeSentTo`). */
+  /** A deleted connection, for revoking tokens that may be sent to its hosts (`mayBeSentTo`). */
   prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<Sendable<Place & Owner>>;
-  /** The same for a set that is only to be stored: nothing is asked of anybody, so that addresses may be lacking. */
+  /** The same for a set that is only stored: nothing is sent, so addresses may be missing. */
   prepareToStore(row: TokenRow): Promise<Sendable>;
-  /** The same for a further token that is only to be stored: nothing is asked of the connection's own. */
+  /** The same for a further token that is only stored: the connection's own token is not read. */
   prepareChain(row: TokenRow): Promise<Sendable>;
-  /** The connection with the rows of its further tokens, which are made before anything can be granted, and which an answer may hold. */
+  /** The connection with the rows of its further tokens. They are made before a grant, since its answer may hold them. */
   prepareWithFurther(row: TokenRow, client?: ClientRow | null): Promise<Sendable>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
   tokenHost(row: TokenRow): Promise<string>;
-  /** The same of a row that is prepared. */
+  /** The same for a prepared row. */
   hostOf(sendable: Sendable): string;
-  /** Sends once. Never rejects: what cannot even be built is `not_sent`. */
+  /** Sends once. Never rejects: a request that cannot be built fails as `not_sent`. */
   send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
   /**
-   * Best effort (RFC 7009), where the provider has a way to revoke, and never what another connection lives by: whoever gives up a
-   * grant has no say in that. Never rejects.
+   * Revokes a grant (RFC 7009), best effort, if the provider can do that. Never revokes a grant that another connection uses. Never
+   * rejects.
    */
   revokeGrant(
     sendable: Sendable<Place & Owner>,
     tokens: { refreshToken?: string; accessToken?: string },
   ): Promise<void>;
   /**
-   * Asks beside the token endpoint, as the client where `request` says how that authenticates; with the secret before the
-   * newest, too, when that one is refused. Null: `build` makes no request. @throws BrokerError naming a value that is lacking
+   * Sends a request to another endpoint, authenticated as the client if the request says so. If the newest secret is refused, the one before
+   * is tried. Null: `build` makes no request. @throws BrokerError naming a missing value
    */
   ask(sendable: Sendable<Place>, asking: Asking): Promise<Asked | null>;
 };
 
-/** Sends a request beside the token endpoint by `send`, if it may be sent. Else it throws. */
+/** Sends a request to another endpoint by `send`, if the limits admit it. Else it throws. */
 export type SendsBeside = (request: HttpRequest, send: () => Promise<Asked>) => Promise<Asked>;
 
-/** What is asked for beside the token endpoint. */
+/** A request to another endpoint than the token endpoint. */
 type Asking = {
   request: ProviderRequest | null;
   build: (values: TemplateValues) => HttpRequest | null;
-  /** Sends each request. Left out: at once. */
+  /** Sends each request. Default: at once. */
   sends?: SendsBeside;
 };
 
-/** Of a connection, or of what is left of a deleted one. */
+/** The part of a context that a deleted connection has, too. */
 type Owner = Pick<TokenRow, "name" | "provider" | "clientRef" | "inputs" | "inputsInForce" | "chain">;
 type Place = Pick<TokenRow, "inputs" | "captured"> & (TokenRow | { accountCaptured?: never; credentials?: never });
 
@@ -122,7 +122,7 @@ export type SenderParts = {
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;
   discovery: Discovery;
-  /** Where the provider sends browsers back to: some want it in a refresh, too. Of grants that do not know theirs. */
+  /** The redirect URI for grants that did not store theirs: some providers want it in a refresh, too. */
   redirectUri: (provider: string) => string;
   /** A fresh access token of the connection with this name, for its further tokens. */
   subjectToken: (connection: string) => Promise<string>;
@@ -156,7 +156,7 @@ export function createSender(parts: SenderParts): Sender {
     const known = catalog.get(row.provider);
     if (known === undefined) throw definitionGone(row);
     const client = await clientOf(row.clientRef, read);
-    // What fills the requests, and nothing else, is what the secrets are opened for.
+    // The secrets are opened with exactly the values that fill the requests.
     const inForce = { inputsInForce: { ...owner.inputs, ...client?.inputs } };
     const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
     const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
@@ -177,7 +177,7 @@ export function createSender(parts: SenderParts): Sender {
     if (furtherTokens.length === 0) return [];
     await accounts.ensureChains(row, furtherTokens);
     const known = new Set(furtherTokens.map(({ name }) => name));
-    // Its name makes it a further token of this connection, not what somebody has written beside it.
+    // Its name decides whether it is a further token of this connection. Other columns may have been changed by somebody.
     const isIts = ({ name, chain }: TokenRow) =>
       chain !== null && known.has(chain) && name === chainName(row.name, chain);
     const present = (await accounts.readChains(row.id)).filter(isIts);
@@ -222,7 +222,7 @@ export function createSender(parts: SenderParts): Sender {
         build: (values) => buildRevocationRequest({ definition, token, values }),
       });
     } catch {
-      // A value that the request needs is lacking: there is nothing to be done.
+      // A value that the request needs is missing, so nothing can be sent.
     }
   };
 
@@ -237,7 +237,7 @@ export function createSender(parts: SenderParts): Sender {
     const account = endsAll && "account" in owner ? owner.account : null;
     const mayBeSame = endsAll && placedLookups(file).length > 0;
     const given = { provider, clientRef, refreshFingerprint, account, mayBeSame };
-    // While nobody can tell, nothing is revoked.
+    // If it is not known whether another connection uses the grant, nothing is revoked.
     const connectionId = "id" in owner ? owner.id : null;
     return await accounts.isLivedBy({ ...given, connectionId }).catch(() => true);
   };
@@ -272,7 +272,7 @@ export function createSender(parts: SenderParts): Sender {
     async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
       const { row, definition } = sendable;
       try {
-        // Once more, as it is under the permit: a token that is spent for a row which does not count would not open in it.
+        // Check the row once more, as the permit returned it: an answer for a row without a valid MAC could not be opened later.
         vault.connections.check(row);
         const wanted = { definition, grant, obtainedBy: row.grant as ConnectionGrant };
         const all = {
@@ -290,7 +290,7 @@ export function createSender(parts: SenderParts): Sender {
         if (isDoubtful(answer)) discovery.doubt(definition, all);
         return answer;
       } catch (error) {
-        // Only building the request throws, so nothing has left.
+        // Only building the request throws, so nothing was sent.
         if (error instanceof UnreadableSecretError) alarms.unreadable(error.of(row.name));
         return { kind: "failed", failure: unsent(error) };
       }
@@ -310,7 +310,7 @@ function unsent(error: unknown): Failure {
   return { class: "not_sent", code, detail };
 }
 
-/** A token endpoint that is gone, or that cannot be reached, may have moved. */
+/** If a token endpoint does not exist any more or cannot be reached, it may have a new address in the metadata. */
 function isDoubtful(answer: TokenAnswer): boolean {
   if (answer.kind === "granted") return false;
   const { code, status } = answer.failure;
@@ -338,7 +338,7 @@ function chainGone({ provider, name, chain }: Owner): BrokerError {
   });
 }
 
-/** All but the scopes and the secrets that a request spends. */
+/** Values for templates, without the scopes and the secret that a request spends. */
 function valuesOf({ definition, owner, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
   const secret = clientSecrets[secretIndex];
   const inputs = { ...owner.inputs, ...client?.inputs };
@@ -349,7 +349,7 @@ function valuesOf({ definition, owner, client, clientSecrets }: Sendable<Place>,
   };
 }
 
-/** The newest first. The one before is a second choice: where it does not open, there is none. @throws UnreadableSecretError */
+/** The newest first. If the one before does not open, it is left out. @throws UnreadableSecretError */
 export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, client: ClientRow): string[] {
   const open = (record: Uint8Array | null, revision: number) =>
     record === null
@@ -364,8 +364,8 @@ export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, c
 }
 
 /**
- * What only a key opens that this ring lacks is left to a replica that may have it: no permit is taken, which would keep that one
- * from it. @throws UnreadableSecretError
+ * If a token is sealed with a key that this replica lacks, a replica with that key must refresh it. So this one takes no permit.
+ * @throws UnreadableSecretError
  */
 export function leaveToOthers(vault: TokenVault, sendable: Sendable, grant: TokenGrant): void {
   try {
@@ -398,7 +398,7 @@ function hostOf(sendable: Sendable): string {
   }
 }
 
-/** What a caller is told when a request that may be made once was refused. */
+/** The error for a caller after a refused request that cannot be repeated. */
 export function refusal({ name }: { name: string }, failure: Failure): BrokerError {
   const context = { connection: name };
   if (failure.class === "client_rejected") {
@@ -417,7 +417,7 @@ export function refusal({ name }: { name: string }, failure: Failure): BrokerErr
   return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
 }
 
-/** What is told of a request beside the token endpoint that came to nothing. `said`: the first words of what people read. */
+/** The error after a failed request to another endpoint. `said`: how the text begins. */
 export function askedInVain(said: string, asked: Asked, context: { connection?: string } = {}): BrokerError {
   const { status, detail } = asked;
   if (asked.isBlocked) return new EgressRefusalError(detail, { ...context, retryAfterSeconds: comeBackSeconds });
@@ -431,13 +431,13 @@ export function askedInVain(said: string, asked: Asked, context: { connection?: 
   return new BrokerError(isClientRefused(asked) ? "client_rejected" : "provider_rejected", text, context);
 }
 
-/** Whether it was the client's id or secret that the provider did not take (RFC 6749, section 5.2). */
+/** Whether the provider refused the client's id or secret (RFC 6749, section 5.2). */
 function isClientRefused({ ok, body }: Pick<Asked, "ok" | "body">): boolean {
   const error = ok ? null : readPointer(body, "/error");
   return error === "invalid_client" || error === "unauthorized_client";
 }
 
-/** True when the provider said no to this very request; false when it is away, busy, or has blocked this broker. */
+/** True if the provider refused this request; false if it is away, busy, or has blocked this broker. */
 export function isRefused({ class: kind, code, status = 0 }: Failure): boolean {
   if (kind === "refused_for_good" || kind === "client_rejected") return true;
   const isBusy = code === "rate_limited" || code === "blocked";

@@ -6,7 +6,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import { refreshTimes } from "../time.ts";
 import type { SendPlan } from "./request.ts";
 
-/** What of a definition decides when a token whose last send has no known outcome may be sent again. */
+/** The settings that decide when a token may be sent again after an unknown outcome. */
 export type ReuseRules = {
   reuse: "safe" | "grace" | "until_successor_used" | "dead" | "kills_family";
   graceSeconds: number;
@@ -15,12 +15,12 @@ export type ReuseRules = {
 /** `required`: a caller needs a new token. `ahead`: nobody does yet. */
 export type Need = "required" | "ahead";
 
-/** Who asks, and since when this process has had answers of Postgres without a gap. */
+/** The need of the process that would take over, and since when it has had answers from Postgres without a gap. */
 export type Recoverer = { need: Need; uninterruptedMs: number };
 
 const promptReuse = new Set(["safe", "until_successor_used", "dead"]);
 
-/** What the permit statement is told about taking over the attempt that stands in `row`; null: it must not be. */
+/** The takeover part of a permit request for the attempt in `row`; null: it must not be taken over. */
 export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recoverer): PermitRequest["takeover"] {
   if (row.attemptId === null || recoverer.uninterruptedMs < refreshTimes.uninterruptedMs) return null;
   const rules = rulesFor(row, given);
@@ -33,7 +33,7 @@ export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recovere
   };
 }
 
-/** When the sweeper looks at an attempt that its owner leaves behind: as soon as it could be taken over without a caller's need. */
+/** When the sweeper looks at an abandoned attempt: as soon as it may be taken over without a caller's need. */
 export function orphanRule(row: TokenRow, given: ReuseRules): OrphanRule {
   const rules = rulesFor(row, given);
   const inGrace = rules.reuse === "grace" && rules.graceSeconds > refreshTimes.leaseSeconds * 2;
@@ -54,7 +54,7 @@ export function mayTakeOver(row: TokenRow, rules: ReuseRules, recoverer: Recover
   return takeover.promptly || runOut || isInGrace(row, rulesFor(row, rules));
 }
 
-/** When the attempt in `row` is past its lease and quiet period, in milliseconds by Postgres's clock; null: none stands there. */
+/** When the lease and quiet period of the row's attempt are over, in milliseconds by Postgres's clock; null: there is no attempt. */
 export function abandonedAtMs(row: TokenRow, rules: ReuseRules): number | null {
   if (row.leaseUntil === null) return null;
   const quietSeconds = isInGrace(row, rulesFor(row, rules))
@@ -63,7 +63,7 @@ export function abandonedAtMs(row: TokenRow, rules: ReuseRules): number | null {
   return row.leaseUntil.getTime() + quietSeconds * 1000;
 }
 
-/** A replay that would end within the window in which the provider still takes the old token. */
+/** Whether a replay would end while the provider still accepts the old token. */
 function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
   if (rules.reuse !== "grace" || row.attemptStartedAt === null) return false;
   const endsMs = row.attemptStartedAt.getTime() + rules.graceSeconds * 1000;
@@ -71,15 +71,15 @@ function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
 }
 
 /**
- * With Redis silent, an answer may wait there, and its successor may be in use already: nothing is sent again before that is
- * known, except what is free of cost, and what waiting would only bring closer to the end of its grace.
+ * If Redis does not answer, the answer may be there, and its token may be in use already. So nothing is sent again before that is known,
+ * except where a second send costs nothing, or where waiting would use up the grace window.
  */
 export function mustHearSpools(row: TokenRow, given: ReuseRules): boolean {
   const rules = rulesFor(row, given);
   return rules.reuse !== "safe" && !isInGrace(row, rules);
 }
 
-/** A grant without a refresh token spends nothing, whatever its provider does with refresh tokens. */
+/** Without a refresh token nothing is spent, whatever the provider does with refresh tokens. */
 function rulesFor(row: TokenRow, rules: ReuseRules): ReuseRules {
   return row.refreshToken === null ? { reuse: "safe", graceSeconds: 0 } : rules;
 }
@@ -100,25 +100,25 @@ export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boo
   return goneBackFrom === null && refreshableStatuses(grant).some((each) => each === status);
 }
 
-/** True when the row itself says why no request may be sent now, whoever asks. */
+/** True if the row itself says why nobody may send a request now. */
 export function isHeldBack(row: Refreshable & Pick<TokenRow, "backoffUntil" | "now">): boolean {
   return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
 }
 
 type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
 
-/** What `limits` hold back, and the answers that close them. */
+/** Throttled requests, and the answers that close limits. */
 export function isOfLimits(code: string | null): boolean {
   return code === "limit_reached" || code === "rate_limited" || code === "blocked";
 }
 
-/** Seconds for a Retry-After header, after this failure: from 1 to 60, or to an hour where limits say so. */
+/** Seconds for a Retry-After header after this failure: 1 to 60, or up to an hour if limits say so. */
 export function retryAfter(code: string | null, seconds: number): number {
   const most = isOfLimits(code) ? refreshTimes.limitRetryAfterMaxSeconds : refreshTimes.retryAfterMaxSeconds;
   return Math.min(Math.max(Math.ceil(seconds), refreshTimes.retryAfterMinSeconds), most);
 }
 
-/** Why there is no usable token, told from the row alone: every replica gives the same answer. */
+/** Why there is no usable token. It depends only on the row, so that every replica gives the same answer. */
 export function explainUnavailable(row: TokenRow, times: { nowMs: number; abandonedAtMs: number | null }): BrokerError {
   const context = { connection: row.name };
   const because = becauseOf(row);
@@ -167,7 +167,7 @@ export function explainUnavailable(row: TokenRow, times: { nowMs: number; abando
   return new BrokerError("provider_unavailable", detail, { ...context, retryAfterSeconds });
 }
 
-/** What of these codes is told has been found out here: no provider has answered so. */
+/** Codes of failures that the broker itself has found, so their text is not a provider's answer. */
 const foundHere = new Set([
   "blocked_address",
   "connect_failed",
@@ -210,7 +210,7 @@ export function firstPlan(row: Holding, definition: Pick<ProviderDefinition, "re
   return isSent ? { grant: "refresh_token", secretIndex: 0 } : anewPlan(row);
 }
 
-/** The request that needs no refresh token; null: only a person can ask anew. */
+/** The request for a new set without a refresh token; null: that needs a person. */
 export function anewPlan({ grant, credentials }: Pick<Holding, "grant" | "credentials">): SendPlan | null {
   if (grant === "token_exchange" || grant === "client_credentials") return { grant, secretIndex: 0 };
   return grant === "password" && credentials !== null ? { grant, secretIndex: 0 } : null;
@@ -222,23 +222,23 @@ export function canRenew(row: Holding): boolean {
 }
 
 /**
- * Whether a refresh token that comes along is of no use: what it would get is asked for anew, and the definition has no request to
- * send it with. RFC 6749, section 4.4.3, wants none in an answer to client credentials, and some servers send one.
+ * Whether a refresh token is of no use: a new set needs no refresh token, and the definition has no request to send one with. RFC 6749,
+ * section 4.4.3, wants none in an answer to client credentials, but some servers send one.
  */
 export function isUselessTo({ refreshes }: Pick<ProviderDefinition, "refreshes">, grant: string): boolean {
   return isUnattended(grant) && refreshes[grant as ConnectionGrant] === undefined;
 }
 
-/** What tells whether a set without a new refresh token leaves its connection without a way on. */
+/** What decides whether a connection can still be refreshed after a set without a new refresh token. */
 export type LackingBase = Pick<TokenRow, "grant" | "credentials" | "noRefreshTokenSince"> & {
-  /** The one that stays in force; null: there is none. */
+  /** The refresh token that stays; null: none. */
   refreshToken: string | null;
   rotation: RefreshRules["rotation"];
 };
 
 /**
- * Since when a connection lacks a refresh token, with a set that held none; null: it does not. Where a definition says that
- * every answer holds a new one, the one that was sent has most likely been spent.
+ * Since when a connection has no working refresh token, after a set without one; null: it has one. If the definition says that every answer
+ * brings a new one, the token that was sent has most likely been spent.
  */
 export function lackingSince(base: LackingBase, { sentAt, expiresAt }: { sentAt: Date; expiresAt: Date | null }) {
   if (expiresAt === null) return null;
@@ -249,19 +249,19 @@ export function lackingSince(base: LackingBase, { sentAt, expiresAt }: { sentAt:
 
 type Lacking = Pick<TokenRow, "noRefreshTokenSince" | "expiresAt">;
 
-/** Whether the connection ends with its access token, as far as anybody knows. A life may turn out to be endless later. */
+/** Whether the connection ends with its access token. Introspection may show later that the token does not expire. */
 export function lacksRefreshToken({ noRefreshTokenSince, expiresAt }: Lacking): boolean {
   return noRefreshTokenSince !== null && expiresAt !== null;
 }
 
-/** The same where there is none at all: nothing of an earlier consent is left to be tried. */
+/** The same, and there is no refresh token of an earlier consent left to try. */
 export function endsWithItsToken(row: Pick<TokenRow, "noRefreshTokenSince" | "expiresAt" | "refreshToken">): boolean {
   return row.refreshToken === null && lacksRefreshToken(row);
 }
 
 type Told = Pick<TokenRow, "grant" | "scopes" | "grantedScopes"> & { hasRefreshToken: boolean };
 
-/** What that means, and what a person can do about it. */
+/** The text for that: what it means, and what a person can do. */
 export function explainLacking({ grant, scopes, grantedScopes, hasRefreshToken }: Told): string {
   if (hasRefreshToken) {
     return "The provider's newest answer held no refresh token. The one from before is kept and sent next; if the provider refuses it, this connection ends with its access token and must be connected again.";
@@ -275,7 +275,7 @@ export function explainLacking({ grant, scopes, grantedScopes, hasRefreshToken }
   return `${ends} ${scope} Some give one only with the first consent: remove this application's access in the account's settings at the provider. Then connect it again.`;
 }
 
-/** Equal refusals that say nothing about the grant, until somebody is told that it is probably dead. */
+/** How many equal refusals that say nothing about the grant make it probably dead. */
 export const refusalsBeforeDead = 5;
 
 /**
@@ -295,7 +295,7 @@ export function backoffSeconds(
   return Math.max(random() * cap, requested);
 }
 
-/** The ends that a refresh can come ahead of, by Postgres's clock. */
+/** The ends before which a set is refreshed, by Postgres's clock. */
 export type Ends = {
   issuedAt: Date;
   /** Null: the access token does not expire. */
@@ -307,11 +307,11 @@ export type Ends = {
 
 type Rules = Pick<RefreshRules, "aheadFraction" | "minAgeSeconds" | "idleLifeSeconds" | "absoluteLifeSeconds">;
 
-/** When a set is to be refreshed by itself. */
+/** When the sweeper refreshes a set. */
 export type Schedule = {
-  /** Ahead of the access token's end, where somebody reads it; null: it does not end. */
+  /** Before the access token expires, if somebody reads it; null: it does not expire. */
   refreshDueAt: Date | null;
-  /** Ahead of the end of refresh token or grant, read or not; null: neither ends. */
+  /** Before the refresh token or the grant ends, even if nobody reads the token; null: neither ends. */
   keepAliveAt: Date | null;
 };
 
@@ -326,7 +326,7 @@ export function scheduleRefresh(ends: Ends, rules: Rules, random: () => number):
   const aheadMs = aheadOfAccessEnd(ends, rules, random);
   const keepMs = keepAliveTerms(ends, rules)
     .map((term) => beforeEnd(term, random))
-    // What has passed already was the reason for this very refresh: it would be due for ever.
+    // A time that has passed already caused this refresh. Scheduling it again would make the row due for ever.
     .filter((ms) => ms > issuedMs);
   return {
     refreshDueAt: aheadMs === null ? null : at(aheadMs),
@@ -354,7 +354,7 @@ function keepAliveTerms(ends: Ends, { idleLifeSeconds, absoluteLifeSeconds }: Ru
   return terms;
 }
 
-/** A tenth of the life before its end, at most a day, spread so that what began together does not come together. */
+/** A tenth of the life before its end, at most a day, with jitter so that connections made together are not refreshed together. */
 function beforeEnd({ fromMs, endMs }: Term, random: () => number): number {
   const marginMs = Math.min((endMs - fromMs) * marginFraction, refreshTimes.keepAliveMarginMs);
   return endMs - marginMs * (1 + random());

@@ -17,7 +17,7 @@ import type { EntrustedPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
 import type { Sendable } from "./request.ts";
 import { type Ends, isUselessTo, type LackingBase, lackingSince, type Schedule, scheduleRefresh } from "./row-rules.ts";
 
-/** The row that a grant is sealed for, and what of it carries over. */
+/** The row that a grant is sealed for, and the values that carry over to the new set. */
 export type GrantBase = LackingBase & {
   id: string;
   name: string;
@@ -32,11 +32,11 @@ export type GrantBase = LackingBase & {
   accountCaptured: Record<string, string>;
   refreshTokenExpiresAt: Date | null;
   authorizedAt: Date | null;
-  /** What an answer that names no scopes grants (RFC 6749, section 5.1); null: what was granted before. */
+  /** The scopes of an answer that names none (RFC 6749, section 5.1); null: the ones from before. */
   impliedScopes: string[] | null;
 };
 
-/** When a new set is to be refreshed by itself. */
+/** Computes when the sweeper refreshes a new set. */
 export type Scheduler = (ends: Ends) => Schedule;
 
 export function schedulerFor(rules: RefreshRules, random: () => number): Scheduler {
@@ -44,7 +44,7 @@ export function schedulerFor(rules: RefreshRules, random: () => number): Schedul
 }
 
 /**
- * What carries over when a token set is refreshed: all but the access token, and a refresh token that does not open. Where the answer
+ * What carries over when a token set is refreshed: everything except the access token, and a refresh token that does not open. If the answer
  * brings a refresh token (`bringsAnother`), the one before is not opened.
  */
 export function refreshBase(
@@ -61,7 +61,7 @@ export function refreshBase(
   };
 }
 
-/** Null: there is none, or it does not open. Between an answer and its first copy nothing may throw: that is not kept with it. */
+/** Null: there is none, or it does not open. It must not throw, since it runs between an answer and its first durable copy. */
 export function openedRefreshToken(vault: TokenVault, row: TokenRow): string | null {
   const { refreshToken } = row;
   return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, placeOf(row)));
@@ -71,9 +71,9 @@ type ToSeal = { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonl
 
 /**
  * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
- * @param sentAt Postgres's time when the request was permitted: lives are counted from no later than the sending.
- * @param hosts the inputs that fill a host: with others the tokens do not open.
- * @param isUseless a refresh token is not kept: nothing could be sent with it (`isUselessTo`).
+ * @param sentAt Postgres's time of the permit: lifetimes must not count from later than the send.
+ * @param hosts the inputs that fill a host. With other values the tokens do not open.
+ * @param isUseless a refresh token is not stored, since no request could send it (`isUselessTo`).
  */
 export function sealGrant(
   vault: TokenVault,
@@ -116,7 +116,7 @@ export function sealGrant(
   };
 }
 
-/** Whether a header can carry an access token as it is (RFC 6749, appendix A.12: printable ASCII). Others are kept and never handed out. */
+/** Whether a header can carry an access token (RFC 6749, appendix A.12: printable ASCII). Others are stored and never handed out. */
 export function isUsable(accessToken: string): boolean {
   return /^[\x20-\x7e]+$/.test(accessToken);
 }
@@ -127,7 +127,7 @@ const unusableToken = {
     "The provider's newest access token holds a character that no header can carry: a control character, or one beyond ASCII. It is stored and not handed out; a refresh may bring another one.",
 };
 
-/** When a token runs out that was asked for at `sentAt`; null: never. At most ten years, and never before it was asked for. */
+/** When a token expires that was requested at `sentAt`; null: never. At most ten years later, and never earlier than `sentAt`. */
 export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null): Date | null {
   if (expiry.kind === "never") return null;
   const sentSeconds = sentAt.getTime() / 1000;
@@ -141,7 +141,7 @@ export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null
 /** One answer of a token endpoint, and the row that it is for. */
 export type Granted = { sendable: Sendable; grant: Grant; record: AnswerRecord };
 
-/** A set that a person handed over, or that was granted to one: nothing of the set before is kept with it. */
+/** A set that was imported or granted to a person. Nothing of the set before carries over. */
 type Handed = {
   grant: Grant;
   captured: Record<string, string>;
@@ -180,7 +180,7 @@ type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
 export function granted(sealing: Sealing, sendable: Sendable, { grant, captured, redirectUri }: Asked): Granted {
   const { row, definition } = sendable;
   const rules = definition.refresh;
-  // A further token has no account of its own that could be the same.
+  // A further token has no account of its own, so it cannot be compared.
   const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
   const proven = { ...row, ...provenCaptures(sealing.vault, row) };
   const handed = { captured, redirectUri, definition, sentAt: row.now };
@@ -204,7 +204,7 @@ export function granted(sealing: Sealing, sendable: Sendable, { grant, captured,
   return { sendable, grant, record };
 }
 
-/** The set that an answer may have meant that names two refresh tokens, without its access token; null: it names one. */
+/** If an answer names two refresh tokens: the set with the other one, without an access token; null: it names one. */
 export function otherGrant({ otherRefreshToken, tokenType, scopes, captured }: Grant): Grant | null {
   if (otherRefreshToken === undefined) return null;
   const unstated = { kind: "unstated" } as const;
@@ -212,14 +212,14 @@ export function otherGrant({ otherRefreshToken, tokenType, scopes, captured }: G
   return { refreshToken: otherRefreshToken, tokenType, ...lives, ...(scopes && { scopes }), captured };
 }
 
-/** It belongs where the answer does, as an attempt of its own. */
+/** The record of that set: the same row as the answer's, with an attempt id of its own. */
 export function otherRecord(record: AnswerRecord, grant: SealedGrant): AnswerRecord {
   const { connectionId, generation, authorization, sealedFor, destination } = record;
   const place = { connectionId, generation, authorization, sealedFor, destination };
   return { kind: "refresh", event: "refreshed", attemptId: randomUUID(), ...place, grant };
 }
 
-/** The client id that a grant is given to; null: there is none. */
+/** The client id to which a grant is given; null: none. */
 export function clientIdOf({ row, client, definition }: Sendable): string | null {
   return client?.clientId ?? fixedClientId(definition, row.grant as ConnectionGrant);
 }
@@ -240,8 +240,8 @@ type Opening = Pick<TokenVault, "openAccessToken" | "openRefreshToken">;
 type Tokens = Pick<Grant, "accessToken" | "refreshToken">;
 
 /**
- * Whether a row lives by one of these tokens: revoking them would end what is in use. Null: nobody can tell, what the row holds
- * does not open here.
+ * Whether a row uses one of these tokens, so that revoking them would end its grant. Null: not known, since the row's tokens do not open
+ * here.
  */
 export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean | null {
   const place = placeOf(row);
@@ -256,12 +256,12 @@ export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshTok
   }
 }
 
-/** What a token endpoint granted, with all that is needed to put it into its row, now or after a restart. */
+/** A grant with everything that is needed to store it in its row, now or after a restart. */
 export type AnswerRecord = {
   /** `refresh`: got under a permit. `grant`: got by a person's code. `held`: the same, and it waits for the person's word. `further`: it came along with a refresh of its connection. */
   kind: "refresh" | "grant" | "held" | "further";
   connectionId: string;
-  /** The generation that it was asked for under, and the authorization that stood then. */
+  /** The row's generation and authorization when the request was sent. */
   generation: number;
   authorization: number;
   attemptId: string;
@@ -269,20 +269,20 @@ export type AnswerRecord = {
   event: EventType;
   /** The generation that the tokens are sealed for. */
   sealedFor: number;
-  /** Where the tokens are sent, beside what is captured: they are never sealed for another. */
+  /** Where the tokens may be sent, apart from captured values. They are never sealed for another destination. */
   destination: Omit<Destination, "captured" | "account">;
   grant: SealedGrant;
-  /** Of a person's grant: the client id that it was given to. */
+  /** For a person's grant: the client id to which it was given. */
   clientId?: string | null;
-  /** It holds no refresh token, and at this provider the row's stays good: see late-answers. */
+  /** It has no refresh token, and at this provider the row's one stays valid. */
   mayKeepRefreshToken?: boolean;
-  /** Of a person's grant: another connection that holds its refresh token is in its way. */
+  /** For a person's grant: it must not be stored if another connection has its refresh token. */
   exclusive?: boolean;
-  /** Whose it is, where a person has said so, or nobody can. */
+  /** Its account, if a person has confirmed it, or if nobody can know it. */
   account?: { account: string | null; label: string | null };
-  /** The same answer with the refresh token that it names first, where it names two: tried when the provider refuses the last. */
+  /** If the answer names two refresh tokens: the same answer with the first one, as a candidate. */
   other?: AnswerRecord;
-  /** Records of further tokens that came with it, unless they are kept by themselves. */
+  /** Records of further tokens that came with it, unless they are persisted by themselves. */
   further?: AnswerRecord[];
 };
 
@@ -296,7 +296,7 @@ const dates = [
 ] as const;
 const binaries = ["accessToken", "refreshToken", "refreshFingerprint"] as const;
 
-/** Sealed as a whole: what is spooled cannot be read, nor moved to another connection or generation. */
+/** Seals a record as a whole, so that a spooled one cannot be read, or moved to another connection or generation. */
 export function sealRecord(vault: TokenVault, record: AnswerRecord): Uint8Array<ArrayBuffer> {
   return vault.sealRecord(JSON.stringify(toJson(record)), record);
 }
@@ -324,7 +324,7 @@ export function readRecord(text: string): AnswerRecord {
 }
 
 function fromJson({ further, other, ...record }: AnswerRecord): AnswerRecord {
-  // What was spooled by an earlier version says nothing of it.
+  // Records of an earlier version do not have this field.
   const grant: Record<string, unknown> = { ...record.grant };
   grant["unreadableLifetime"] ??= false;
   grant["lastError"] ??= null;
@@ -336,7 +336,7 @@ function fromJson({ further, other, ...record }: AnswerRecord): AnswerRecord {
   return { ...record, grant: grant as SealedGrant, ...more };
 }
 
-/** The tokens of a record, in the clear. */
+/** The tokens of a record, in plain text. */
 export function openTokens(vault: TokenVault, record: AnswerRecord) {
   const { accessToken, refreshToken } = record.grant;
   const place = placeIn(record, record.sealedFor, record.grant.accountCaptured);
@@ -347,8 +347,8 @@ export function openTokens(vault: TokenVault, record: AnswerRecord) {
 }
 
 /**
- * The same set for another generation of its row. It stays bound to the inputs that it was got with: in a row that has others
- * now, it does not open. What was looked up is the row's, unless the set comes with an account of its own.
+ * Seals the same set for another generation of its row. It stays bound to its own inputs, so it does not open in a row that has other inputs
+ * now. Values from lookups are the row's, unless the set has an account of its own.
  */
 export function resealFor(
   vault: TokenVault,
@@ -377,20 +377,20 @@ type Captures = Pick<TokenRow, "captured" | "accountCaptured">;
 const none: Captures = { captured: {}, accountCaptured: {} };
 
 /**
- * Where the secrets of a connection are sent, as far as it is decided by what stands in rows: the vault seals for it, and opens
- * for no other. `hosts`: the inputs that fill a host by the definition as it is now; for opening, the record names its own.
+ * Where the secrets of a connection are sent, as far as columns decide it. The vault seals for this destination and opens for no other.
+ * `hosts`: the inputs that fill a host by the present definition. For opening, the record names its own.
  */
 function destinationOf(row: Bound & Captures, hosts: readonly string[] = []): Destination {
   const { name, parentId: parent, provider, clientRef: client, inputsInForce: inputs } = row;
   return { name, parent, provider, client, inputs, hosts, captured: row.captured, account: row.accountCaptured };
 }
 
-/** Where the tokens of a row lie. */
+/** Where the tokens of a row are stored, for sealing and opening. */
 export function placeOf(row: Bound & Captures & Pick<TokenRow, "id" | "generation">): TokenPlace {
   return { connectionId: row.id, generation: row.generation, destination: destinationOf(row) };
 }
 
-/** What a connection was entrusted with outlives what a grant brings: it is bound to none of that. */
+/** Where connection secrets are stored. They outlive a grant, so they are not bound to captured values or an account. */
 export function entrustedPlace(
   row: Bound & Pick<TokenRow, "id">,
   { revision, hosts = [] }: { revision: number; hosts?: readonly string[] },
@@ -402,13 +402,13 @@ export function entrustedDestination(row: Bound, hosts: readonly string[] = []):
   return destinationOf({ ...row, ...none }, hosts);
 }
 
-/** The same of what was granted, to be kept with it: of the inputs those that fill a host. */
+/** The destination of a grant, stored with it: of the inputs only those that fill a host. */
 export function grantedFor(row: Bound, hosts: readonly string[]): AnswerRecord["destination"] {
   const { captured: _, account: __, inputs, ...rest } = entrustedDestination(row, hosts);
   return { ...rest, inputs: Object.fromEntries(Object.entries(inputs).filter(([name]) => hosts.includes(name))) };
 }
 
-/** Whether what was granted may be sent where requests of this owner go now. */
+/** Whether the tokens of a grant may be sent to the hosts of this owner. */
 export function mayBeSentTo(
   { destination }: Pick<AnswerRecord, "destination">,
   owner: Omit<Bound, "parentId">,
@@ -435,8 +435,8 @@ export function clientDestination({
 }
 
 /**
- * What was captured of a row, as far as one of its tokens vouches for it. Nothing else binds it, and it may fill a host: without
- * a token it counts as not captured.
+ * The captured values of a row, if one of its tokens opens with them. Nothing else protects them, and they may fill a host, so without such a
+ * token they count as absent.
  */
 export function provenCaptures(
   vault: Pick<TokenVault, "openAccessToken" | "openRefreshToken">,
@@ -459,12 +459,12 @@ function vouches(record: Uint8Array | null, open: (record: Uint8Array) => string
   }
 }
 
-/** What a person entrusted a connection with: what a login needs, and inputs that are secrets. In the clear. */
+/** The connection secrets in plain text: credentials for a login, and inputs that are secrets. */
 export type Entrusted = { credentials: Record<string, string>; secretInputs: Record<string, string> };
 
 const inputPrefix = "inputs.";
 
-/** Both in one sealed record: inputs under their full name. */
+/** Both as one map, for one sealed record. The names of inputs get a prefix. */
 export function joinEntrusted({ credentials, secretInputs }: Entrusted): Record<string, string> {
   const inputs = Object.entries(secretInputs).map(([name, value]) => [`${inputPrefix}${name}`, value] as const);
   return { ...credentials, ...Object.fromEntries(inputs) };
@@ -481,7 +481,7 @@ function splitEntrusted(joined: Readonly<Record<string, string>>): Entrusted {
 
 type EntrustedRow = Parameters<typeof entrustedPlace>[0] & Pick<TokenRow, "credentials" | "credentialsRevision">;
 
-/** Opens what a connection was entrusted with; nothing where there is nothing. */
+/** Opens the connection secrets; empty if there are none. */
 export function openEntrusted(
   vault: Pick<TokenVault, "openCredentials">,
   row: EntrustedRow | { credentials?: never },

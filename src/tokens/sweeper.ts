@@ -11,9 +11,9 @@ import { backoffSeconds, canRenew } from "./row-rules.ts";
 export type Sweeper = {
   /** Sweeps until `stop`. */
   start(): void;
-  /** Claims nothing any more; what runs goes on. */
+  /** Claims nothing more. Work that runs goes on. */
   stop(): void;
-  /** Notes what has been read since the last sweep, so that other replicas refresh it ahead. Never rejects. */
+  /** Notes the tokens that were read since the last sweep, so that other replicas refresh them ahead. Never rejects. */
   noteReads(): Promise<void>;
 };
 
@@ -24,25 +24,25 @@ export type SweeperParts = {
   refreshAhead: (row: TokenRow) => Promise<RefreshOutcome>;
   /** The host that a row's token request goes to. */
   tokenHost: (row: TokenRow) => Promise<string>;
-  /** Asks whether persons have confirmed their user codes. */
+  /** Polls for user codes. */
   pollDevices: () => Promise<void>;
-  /** What is to be done when Postgres or Redis has come back. */
+  /** Recovers when Postgres or Redis has come back. */
   recover: () => Promise<void>;
-  /** Ends the retries of ended connections that nobody has brought to an end. */
+  /** Frees the permits of abandoned retries. */
   lapseRetries: () => Promise<void>;
   clock: Clock;
   random: () => number;
   onError: (error: unknown) => void;
 };
 
-/** At once in this process, and of these with one token host. */
+/** How many refreshes run in this process, and with one token host. */
 const maxRunning = 64;
 const requestsPerHost = 8;
 const perClaim = 16;
-/** Of one provider; the others' turn comes before more of them. */
+/** How many are claimed of one provider, before the others have had a turn. */
 const maxQueued = 8;
 
-/** Refreshes ahead of callers what is due, and picks up what others have left behind. The cost follows what is due. */
+/** Refreshes due rows ahead of callers, and takes over abandoned attempts. Its cost depends on what is due, not on what is stored. */
 export function createSweeper(parts: SweeperParts): Sweeper {
   const { rows, reads, refreshAhead, tokenHost, clock, random, onError } = parts;
   const gates = createHostGates({ perHost: requestsPerHost, monotonicMs: () => clock.monotonicMs(), random });
@@ -58,7 +58,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   const waitSeconds = (ways: Ways): number => Math.max(gates.waitSeconds(ways.host), gates.waitSeconds(ways.client));
 
-  /** Waits for its turn at the host. False: that would take too long, and another replica may have it. */
+  /** Waits for a turn at the host. False: that would take too long, so another replica may take the row. */
   const enter = async (ways: Ways): Promise<boolean> => {
     const giveUpMs = clock.monotonicMs() + (refreshTimes.claimSeconds * 1000) / 2;
     while (!gates.isOpen(ways.host) || !gates.isOpen(ways.client)) {
@@ -75,7 +75,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     const host = await tokenHost(row);
     const ways = { host, client: `${host} ${row.clientRef ?? row.provider}` };
     if (!(await enter(ways))) {
-      // Spread over the wait again, so that they do not all come when it ends.
+      // With jitter, so that they do not all come when the wait ends.
       return await rows.postpone(row, waitSeconds(ways) * (1 + random()) + random());
     }
     running.set(row.id, { provider: row.provider, isQueued: false });
@@ -85,11 +85,11 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     } finally {
       const failure = outcome?.failure;
       gates.leave(ways.host, troubleOf(failure));
-      // What the limits hold back from one client may be there for another one.
+      // The limits may throttle one client and admit another.
       const { isOfClient, retryAfterSeconds } = failure ?? {};
       gates.leave(ways.client, isOfClient === true ? { retryAfterSeconds } : undefined);
     }
-    // Claimed just before this process was told to end: the others need not wait for the end of the claim.
+    // Claimed just before the shutdown began: give it back, so that other replicas need not wait for the end of the claim.
     if (outcome.kind === "left") await rows.postpone(row, 0);
   };
 
@@ -99,7 +99,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     void work.catch(onError).finally(() => running.delete(row.id));
   };
 
-  /** True when more is due than could be claimed. */
+  /** True if more rows are due than could be claimed. */
   const sweep = async (): Promise<boolean> => {
     const limit = Math.min(maxRunning - running.size, perClaim);
     if (limit <= 0) return true;
@@ -130,7 +130,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     await parts.lapseRetries();
   };
 
-  /** One kind of work that fails does not keep the others from being done. */
+  /** If one kind of work fails, the others are still done. */
   const attempt = async <Result>(work: () => Promise<Result>): Promise<Result | null> => {
     try {
       return await work();
@@ -141,7 +141,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   };
 
   let recovering: Promise<void | null> | null = null;
-  /** First, but not for longer than a round: an answer whose row is locked waits for that, and what is due does not. */
+  /** Recovery comes first, but due rows wait for it at most one round: storing an answer may have to wait for a locked row. */
   const recoverFirst = async (): Promise<void> => {
     recovering ??= attempt(parts.recover).finally(() => (recovering = null));
     await withDeadline(recovering, refreshTimes.sweepMs, clock);
@@ -158,7 +158,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   };
 
   const loop = async (): Promise<void> => {
-    // Replicas that start together do not sweep together.
+    // With jitter, so that replicas that start together do not sweep together.
     await clock.sleep(random() * refreshTimes.sweepMs, stopped.signal);
     while (!stopped.signal.aborted) {
       const pauseMs = (await round()) ? refreshTimes.sweepAgainMs : refreshTimes.sweepMs;
@@ -173,12 +173,12 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   };
 }
 
-/** The gates that a request of a row goes through: that of its token host, and that of its client there. */
+/** The gates of a row's request: one for its token host, and one for its client at that host. */
 type Ways = { host: string; client: string };
 
 type Trouble = { retryAfterSeconds: number | undefined } | undefined;
 
-/** What a failure says about the host rather than about one connection. */
+/** Whether a failure is about the host and not about one connection. */
 function troubleOf(failure: Failure | undefined): Trouble {
   if (failure === undefined) return undefined;
   const isBusy = failure.class === "refused_for_now" && (failure.status === 429 || (failure.status ?? 500) >= 500);
@@ -191,9 +191,9 @@ export type HostGates = {
   /** Whether another request may go to the host now. */
   isOpen(host: string): boolean;
   enter(host: string): void;
-  /** `trouble`: the host itself refused or was away; undefined: it answered. */
+  /** `trouble`: the host refused or was away; undefined: it answered. */
   leave(host: string, trouble?: { retryAfterSeconds: number | undefined }): void;
-  /** Seconds until the host may be asked again; 0: now, or when another request has come back. */
+  /** Seconds until the host may be asked again; 0: now, or when another request has ended. */
   waitSeconds(host: string): number;
 };
 
@@ -201,7 +201,7 @@ type Gate = { running: number; failures: number; closedUntilMs: number };
 
 type Options = { perHost: number; monotonicMs: () => number; random: () => number };
 
-/** After trouble a host is left alone with full jitter, and then asked by one request before it is asked by many. */
+/** After trouble a host is left alone for a while, with full jitter, and then gets one request before it gets many. */
 export function createHostGates({ perHost, monotonicMs, random }: Options): HostGates {
   const gates = new Map<string, Gate>();
   const gateOf = (host: string): Gate => gates.get(host) ?? { running: 0, failures: 0, closedUntilMs: 0 };
@@ -219,7 +219,7 @@ export function createHostGates({ perHost, monotonicMs, random }: Options): Host
       const gate = gateOf(host);
       const running = Math.max(gate.running - 1, 0);
       if (trouble === undefined) {
-        // What was asked for stands, although a request that was under way has come back well.
+        // The pause that the host asked for stays, even if a request that was under way has succeeded.
         const isClosed = gate.closedUntilMs > monotonicMs();
         if (running === 0 && !isClosed) gates.delete(host);
         else gates.set(host, { ...gate, running, failures: isClosed ? gate.failures : 0 });

@@ -6,30 +6,30 @@ import { refreshTimes } from "../time.ts";
 import { isHeldBack } from "./row-rules.ts";
 
 /**
- * How the wait for somebody else's refresh ended.
+ * How the wait for another replica's refresh ended.
  * - `moved`: a newer generation is stored.
- * - `ended`: that attempt failed, or nothing may be refreshed any more; the row says why.
- * - `free`: nobody is sending; whoever needs a token may ask for the permit. An attempt that was given back unsent has not failed.
+ * - `ended`: that attempt failed, or the row may not be refreshed any more; the row says why.
+ * - `free`: nobody is sending, so a caller that needs a token may ask for the permit. An attempt that was given back unsent has not failed.
  */
 export type WaitResult = { kind: "moved" | "ended" | "free"; row: TokenRow | null };
 
 type WaitFor = {
-  /** As it was last read, with the attempt that is known to be under way, if there is one. */
+  /** The row as it was last read, with the running attempt, if one is known. */
   row: Pick<TokenRow, "id" | "generation" | "attemptId" | "consecutiveFailures">;
   giveUpAtMs: number;
-  /** Whether an attempt that stands in the row may be taken over now. */
+  /** Whether the row's attempt may be taken over now. */
   mayTakeOver: (row: TokenRow) => boolean;
-  /** Whether waiting for it has no sense any more. */
+  /** Whether there is no point in waiting for it any more. */
   isVain: (row: TokenRow) => boolean;
 };
 
 export type Waiting = {
   until(wait: WaitFor): Promise<WaitResult>;
-  /** For a process that may begin nothing itself: has other replicas look at the row now, and waits for what they do. */
+  /** For a process that shuts down: makes other replicas look at the row now, and waits for them. */
   forOthers(row: TokenRow, giveUpAtMs: number): Promise<WaitResult>;
 };
 
-/** Waits for other replicas' refreshes: woken by messages, and asking Postgres itself since messages may be lost. */
+/** Waits for other replicas' refreshes. Messages wake it, and it also asks Postgres, since messages may be lost. */
 export function createWaiting({
   rows,
   leases,
@@ -47,7 +47,7 @@ export function createWaiting({
 
   const readShared = createSharedRead(rows);
 
-  /** Sleeps until a message about the generation comes, and resolves to it. */
+  /** Sleeps until a message about the generation comes, and returns it; null after `ms`. */
   const nap = async (key: string, ms: number): Promise<RefreshNews | null> => {
     const wakers = sleepers.get(key) ?? new Set();
     sleepers.set(key, wakers);
@@ -85,7 +85,7 @@ export function createWaiting({
       } else if (hasFailed || row.consecutiveFailures > failuresBefore || isHeldBack(row)) {
         return { kind: "ended", row };
       } else if (attempt !== null) {
-        // Given back unsent, or its process drains: as if there had been none. Most often its owner asks for the permit anew.
+        // The permit was given back unsent, or its process drains. It counts as if there had been no attempt; mostly its owner asks again.
         attempt = null;
         failuresBefore = row.consecutiveFailures;
         nobodyUntilMs = clock.monotonicMs() + refreshTimes.nobodySendingMs;
@@ -116,21 +116,21 @@ export function createWaiting({
           mayTakeOver: () => false,
           isVain: () => false,
         });
-        // Nobody has begun yet: a replica that sweeps will.
+        // Nobody has begun yet. The sweeper of another replica will.
         if (end.kind !== "free" || clock.monotonicMs() >= giveUpAtMs) return end;
       }
     },
   };
 }
 
-/** Who asks while a query runs shares the next one: what waiting costs does not follow the number of waiters. */
+/** Waiters that ask while a query runs share the next one, so that the cost does not grow with the number of waiters. */
 function createSharedRead(rows: Pick<TokenRows, "readByIds">): (id: string) => Promise<TokenRow | null> {
   let running: Promise<unknown> = Promise.resolve();
   let next: { ids: Set<string>; found: Promise<Map<string, TokenRow>> } | null = null;
   const open = () => {
     const ids = new Set<string>();
     const found = running.then(async () => {
-      next = null; // who comes from here on gets a query that starts later
+      next = null; // later callers get the next query
       const query = rows.readByIds([...ids]);
       running = query.catch(() => undefined);
       return new Map((await query).map((row) => [row.id, row]));
