@@ -27,7 +27,7 @@ import { endingOf, openTicket, type Outcomes } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
 import { type CodeAnswer, exchangeForLink, readPasted, type Refusal, refuse } from "./round-trip.ts";
 
-/** What an exchange gave, as it is sealed for whoever hands in the same code again. */
+/** The result of an exchange, sealed for a caller that brings the same code again. */
 type ExchangedCode = {
   connectionName: string;
   /** The account is another one than the connection's; nothing changes before a person confirms it. */
@@ -36,7 +36,7 @@ type ExchangedCode = {
   endsSoon: boolean;
 };
 
-/** What came of a code, sealed for whoever hands in the same one again. */
+/** The outcome of a code, sealed for a caller that brings the same one again. */
 type Outcome =
   | { kind: "exchanged"; exchanged: ExchangedCode }
   | { kind: "failed"; code: ErrorCode; detail: string; retryAfterSeconds?: number };
@@ -63,7 +63,7 @@ type HandedCodeDeps = {
 export function createHandedCodes(deps: HandedCodeDeps) {
   const { links, outcomes, attempts, connections, accounts, establish, formKeys, clock } = deps;
 
-  /** The first time, or what came of the time before was no answer of the provider's about the code. */
+  /** True if it is the first time, or if the provider has not answered about the code before. */
   const begins = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> => {
     if (await attempts.beginHanded(attemptHash)) return true;
     const ticket = await attempts.findHanded(attemptHash);
@@ -85,7 +85,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     }
     const { code, captured } = answer;
     const { manualRedirectUri: redirectUri } = requireManualCode(definition);
-    // Nobody knows which nonce it was asked for with; whose and for whom an id_token is can be told.
+    // The nonce of its request is not known. Issuer and audience of an id_token are compared.
     const idToken = { nonce: null, issuer };
     const sent = { connectionId, code, captured, codeVerifier: null, redirectUri, destination, idToken };
     return exchangedCodeOf(await establish.exchangeCode({ ...sent, cannotWait: false }));
@@ -102,7 +102,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     }
   };
 
-  /** What came of the first time, for whoever hands in the same code again. */
+  /** The outcome of the first time, for a caller that brings the same code again. */
   const repeated = async (
     { connectionName }: AuthorizationContext,
     outcome: Outcome | null,
@@ -126,7 +126,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     throw new BrokerError("conflict", detail, context);
   };
 
-  /** For whoever comes again. With Postgres away they are told that it is under way until it is forgotten. */
+  /** Notes the outcome for later callers. Without Postgres they learn that it is under way, until the attempt expires. */
   const note = async (attemptHash: Uint8Array<ArrayBuffer>, outcome: Outcome): Promise<void> => {
     const sealed = deps.ticketKeys.seal(JSON.stringify(outcome), placeOf(attemptHash));
     const noted = attempts.endHanded(attemptHash, Buffer.from(sealed).toString("base64url"));
@@ -138,8 +138,8 @@ export function createHandedCodes(deps: HandedCodeDeps) {
   };
 
   /**
-   * Exchanges a copied code once: who hands in the same one meanwhile, on whatever replica, waits for what comes of it; who does so
-   * after the provider's verdict is told that. @throws BrokerError also where it would need PKCE
+   * Exchanges a copied code once. A caller that brings the same one meanwhile, on any replica, waits for the outcome; after the provider's
+   * answer it gets that answer again. @throws BrokerError also if the code would need PKCE
    */
   const exchangeOnce = async (connectionId: string, pasted: string): Promise<ExchangedCode> => {
     const context = await links.contextById(connectionId);
@@ -151,7 +151,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     }
     const issuer = expectedIssuer(definition, { client: { id: clientId }, inputs });
     const answer = readPasted(context, pasted, { state: null, issuer });
-    // Kept as a proof that only this broker can make: codes may be short.
+    // Stored as a MAC, which only this broker can make: a hash of a short code could be guessed.
     const about = JSON.stringify([connectionId, destination, pasted.trim()]);
     const attemptHash = sha256(formKeys.sign("handed code", about));
     if (!(await begins(attemptHash))) return await repeated(context, await awaitOutcome(attemptHash));
@@ -165,7 +165,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     }
   };
 
-  /** Whether this is the first time, or what came of the time before was no answer of the provider's about the code. */
+  /** Whether it is the first time, or the provider has not answered about the code before. */
   const beginOrAgain = async (attempt: Attempt, browser: string): Promise<boolean> => {
     if (await attempts.begin(attempt)) return true;
     const noted = await attempts.find(attempt.attemptHash);
@@ -177,7 +177,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
 
   return {
     /**
-     * A copied code that ops hand over without a browser.
+     * Exchanges a copied code that comes by the API, without a browser.
      * @throws BrokerError `account_changed` where another account waits to be confirmed; `provider_rejected`, `conflict`, …
      */
     async submit(principal: Principal, name: string, code: string): Promise<ConnectionRecord> {
@@ -196,8 +196,8 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     },
 
     /**
-     * Takes a code that the person copied from the provider's page, or the whole address that holds it; the ticket of the page that
-     * tells what came of it. The same text a second time is told the same.
+     * Exchanges a code that the person has copied from the provider's page, or the whole address with it. Returns the ticket of the page with the
+     * outcome. The same text a second time gets the same outcome.
      */
     async completeManually(form: ConsentForm, pasted: string): Promise<string> {
       const attempt = copiedAttempt(formKeys, form, pasted);
@@ -261,7 +261,7 @@ function failureOf(error: unknown): Outcome {
   return { kind: "failed", code, detail, ...context };
 }
 
-/** Null: it is none of ours. Others may write to the table. */
+/** Null: this broker has not sealed it. Others may write to the table. */
 function openOutcome(
   { ticketKeys }: Pick<HandedCodeDeps, "ticketKeys">,
   attemptHash: Uint8Array<ArrayBuffer>,
@@ -281,7 +281,7 @@ const placeOf = (attemptHash: Uint8Array) => ({
   revision: 0,
 });
 
-/** A code that is pasted is kept as a proof that only this broker can make: codes may be short. */
+/** A pasted code is stored as a MAC, which only this broker can make: a hash of a short code could be guessed. */
 function copiedAttempt(formKeys: FormKeys, { link, browser }: ConsentForm, pasted: string): Attempt {
   const proof = formKeys.sign("copied code", JSON.stringify([link, browser, pasted.trim()]));
   return { attemptHash: sha256(proof), browserHash: sha256(browser), linkId: parseLinkToken(link)?.id ?? "" };

@@ -32,15 +32,15 @@ export type AuthorizationContext = {
   connectionName: string;
   definition: ProviderDefinition;
   clientId: string;
-  /** Opens the client's secret, for callbacks that are signed with it, and the one before as long as that may count. */
+  /** Opens the client's secrets, for signed callbacks: the newest, and the one before while it may still be in use. */
   clientSecrets: () => readonly string[];
   /** Those of connection and client together. */
   inputs: Record<string, string>;
   scopes: string[];
   disabled: boolean;
-  /** How its tokens are got: by a code, or by a user code that is typed in elsewhere. */
+  /** How it gets its tokens: by an authorization code or a user code. */
   grant: string;
-  /** Who it is connected as; null: nobody, or nobody knows. */
+  /** The account that it is connected to; null: none, or not known. */
   account: string | null;
   /** It is connected without a refresh token: the access ends with its first token. */
   endsSoon: boolean;
@@ -95,7 +95,7 @@ export function createContextOf({ catalog, discovery, vault, publicUrl }: Contex
   };
 }
 
-/** What the consent page asks. `manual` is the address to copy a code from, where the link is for that. */
+/** What the consent page shows. `manual`: the address to copy a code from, if the link is for that. */
 export type ConsentQuestion = {
   connectionName: string;
   providerName: string;
@@ -106,7 +106,7 @@ export type ConsentQuestion = {
   expiresAt: Date;
   csrf: string;
   manual: { authorizationUrl: string } | null;
-  /** The code to type in at the provider, where this browser has begun so. */
+  /** The user code, if this browser has asked for one. */
   device: DeviceCode | null;
 };
 
@@ -138,8 +138,8 @@ type LinkDeps = {
 export type Organisation = { name: string | null; contact: string | null };
 
 /**
- * Consent links, from the one who makes them to the browser that goes on with one: docs/internals/consent.md, "A link". What a person meets
- * throws ConsentError; what ops ask for, BrokerError.
+ * Consent links, from their creation to the browser that goes on with one: docs/internals/consent.md, "A link". Calls for a person throw
+ * ConsentError, calls for an operator BrokerError.
  */
 export function createLinks(deps: LinkDeps) {
   const { linkRows, rows, contextOf, formKeys, organisation } = deps;
@@ -150,13 +150,13 @@ export function createLinks(deps: LinkDeps) {
     return await contextOf(read);
   };
 
-  /** Only names: a link that is over is shown without them, too. */
+  /** Names for the page. It can be shown without them, too. */
   const subjectOf = async (connectionId: string): Promise<{ subject?: ConsentSubject }> => {
     const context = await contextById(connectionId).catch(() => null);
     return context === null ? {} : { subject: named(context) };
   };
 
-  /** The row of a link and what it is for, if this browser may go on with it. Changes nothing. */
+  /** The row of a link and its connection, if this browser may go on with it. Changes nothing. */
   const open = async ({ link, browser }: BrowserAtLink): Promise<OpenedLink> => {
     const key = parseLinkToken(link);
     const row = key && (await linkRows.find(key));
@@ -193,7 +193,7 @@ export function createLinks(deps: LinkDeps) {
       return { id, url: `${deps.publicUrl}/connect/${token}`, expiresAt };
     },
 
-    /** What to ask the person. Changes nothing. */
+    /** What the page asks the person. Changes nothing. */
     async describe(at: BrowserAtLink): Promise<ConsentQuestion> {
       const opened = await open(at);
       const { row, context } = opened;
@@ -213,7 +213,7 @@ export function createLinks(deps: LinkDeps) {
       };
     },
 
-    /** The same as `open` for a form that was sent, which also makes the link this browser's own. */
+    /** The same as `open` for a form that was sent. It also claims the link for this browser. */
     async claim(form: ConsentForm): Promise<OpenedLink> {
       const opened = await open(form);
       if (!csrfMatches(formKeys, formOf({ organisation }, form, opened), form.csrf)) {
@@ -221,7 +221,7 @@ export function createLinks(deps: LinkDeps) {
       }
       if (await linkRows.claim(opened.key, sha256(form.browser))) return opened;
       const now = await linkRows.find(opened.key);
-      const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // deleted since it was opened
+      const problem = (now && whyClosed(now, form.browser)) ?? "unknown_link"; // the link was deleted after it was opened
       throw new ConsentError(problem, null, { subject: named(opened.context) });
     },
   };
@@ -236,8 +236,8 @@ export function requireConsentGrant({ grant, name }: Pick<ConnectionRecord, "gra
 }
 
 /**
- * What the form of a link's page is bound to: all that the page shows, and where a code will go. A change of any of it makes the
- * form stale: what was read is what is agreed to, and a code that was asked for at one server never goes to another.
+ * What the form of a link's page is bound to: everything that the page shows, and where a code will go. If any of it changes, the form is
+ * stale. So the person agrees to what they have read, and a code of one server never goes to another.
  */
 export function formOf(
   { organisation }: { organisation: Organisation },
@@ -257,7 +257,7 @@ function scopesInWords({ scopes, definition }: AuthorizationContext): { scope: s
   return scopes.map((scope) => ({ scope, words: wordsFor(scope) ?? null }));
 }
 
-/** Where a person gets a code to copy. The same for a form as for its POST, since a GET stores nothing: all of it is derived. */
+/** The address where a person gets a code to copy. A GET stores nothing, so all values are derived, and are the same for the form and its POST. */
 export function copiedCodeRequest(
   { formKeys, organisation }: Pick<LinkDeps, "formKeys" | "organisation">,
   opened: LinkPage,
@@ -290,12 +290,12 @@ export function named({ connectionName, definition }: AuthorizationContext): Con
 
 const longestPurpose = 200;
 
-/** What ops ask for when they make a link. Absent: the default. */
+/** Options of a new link. Absent: the default. */
 export type LinkRequest = {
   expiresInSeconds?: number | undefined;
   returnTo?: string | null | undefined;
   manual?: boolean | undefined;
-  /** What the person is asked for, shown to them as it is. */
+  /** What the account is connected for. The person reads it as it is. */
   purpose?: string | null | undefined;
 };
 
@@ -371,19 +371,19 @@ const shape = new RegExp(`^([0-9a-f]{${idBytes * 2}})-([0-9a-f]{${secretBytes * 
 
 type RandomBytes = (size: number) => Uint8Array;
 
-/** SHA-256, as secrets of enough entropy are stored. */
+/** SHA-256, which is enough for secrets with enough entropy. */
 export function sha256(text: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(createHash("sha256").update(text).digest());
 }
 
-/** A new link: the row's id, what the database keeps of its secret, and the path segment that only the link's holder has. */
+/** A new link: the row's id, the hash of its secret for the database, and the path segment for the link's holder. */
 export function createLinkToken(randomBytes: RandomBytes) {
   const id = Buffer.from(randomBytes(idBytes)).toString("hex");
   const secret = Buffer.from(randomBytes(secretBytes)).toString("hex");
   return { id, secretHash: sha256(secret), token: `${id}-${secret}` };
 }
 
-/** What opens the row of a link; null when it cannot be one of ours. */
+/** Id and secret of a link; null if the text does not have the form of a link. */
 export function parseLinkToken(token: string): { id: string; secretHash: Uint8Array<ArrayBuffer> } | null {
   const [, id, secret] = shape.exec(token) ?? [];
   return id === undefined || secret === undefined ? null : { id, secretHash: sha256(secret) };
@@ -403,7 +403,7 @@ export function createBrowser(randomBytes: (size: number) => Uint8Array): string
   return Buffer.from(randomBytes(32)).toString("base64url");
 }
 
-/** The browser that a request's cookies tell of; null when there is none, or one that is not ours. */
+/** The browser by its cookie; null: there is no such cookie, or it does not have the right form. */
 export function readBrowser(cookies: Readonly<Record<string, string | undefined>>, publicUrl: string): string | null {
   const value = cookies[cookieName(publicUrl)] ?? "";
   return cookieShape.test(value) ? value : null;
@@ -422,13 +422,13 @@ export function browserCookie(publicUrl: string) {
   return { name: cookieName(publicUrl), options };
 }
 
-/** What forms are bound by. Their proofs carry the id of their key, so that a rotation of keys ends no form that is open. */
+/** Signs and checks form tokens. A token carries the id of its key, so open forms stay valid when the keys are rotated. */
 export type FormKeys = Pick<Keyring, "sign" | "verify" | "deriveWith">;
 
 const formPurpose = "consent form";
 const formText = ({ browser, link }: BrowserAtLink) => JSON.stringify([browser, link]);
 
-/** The hidden field of a form: what another site cannot know, since it sees neither cookie nor page. */
+/** The hidden field of a form. Another site cannot know it, since it sees neither the cookie nor the page. */
 export function csrfToken(keys: FormKeys, at: BrowserAtLink): string {
   return keys.sign(formPurpose, formText(at));
 }
@@ -438,8 +438,8 @@ export function csrfMatches(keys: FormKeys, at: BrowserAtLink, given: string): b
 }
 
 /**
- * Bytes that only this broker can make and that are the same at every look at one form: for what a GET shows but must not
- * store. They come from the key that made the form's token, so that its POST finds them again after a rotation.
+ * Bytes that only this broker can make and that are the same for each GET of one form: for values that a GET shows but must not store. They
+ * come from the key that made the form's token, so that the POST gets the same after a rotation of keys.
  */
 function derivedBytes(keys: FormKeys, purpose: string, { browser, link, csrf }: BrowserAtLink & { csrf: string }) {
   const key = keys.deriveWith(csrf, "consent forms");

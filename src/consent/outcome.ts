@@ -22,7 +22,7 @@ import {
 } from "./links.ts";
 import { ConsentError, type ConsentProblem, type ConsentSubject, toConsentError } from "./problem.ts";
 
-/** What the page of an attempt shows when nothing went wrong: a denial is an answer too. */
+/** What the page of an attempt shows if nothing failed. A denial is no failure. */
 export type ConsentAnswer =
   | (Extract<Ending, { outcome: "connected" | "denied" | "kept" }> & { returnTo: string | null })
   | (Extract<Ending, { outcome: "other_account" }> & { csrf: string })
@@ -42,11 +42,11 @@ type OutcomeDeps = TicketDeps & {
   clock: Pick<Clock, "monotonicMs" | "sleep">;
 };
 
-/** How attempts end, and how whoever comes back learns it: docs/internals/consent.md, "An attempt" and "Another account". */
+/** How attempts end, and how a browser that comes back gets the outcome: docs/internals/consent.md, "An attempt" and "Another account". */
 export function createOutcomes(deps: OutcomeDeps) {
   const { attempts, linkRows, records, accounts, establish, catalog, links, formKeys, clock } = deps;
 
-  /** Seals an ending and notes it for whoever comes again. With Postgres away the ticket alone tells. */
+  /** Seals an outcome as a ticket and stores it for browsers that come back. Without Postgres only the ticket has it. */
   const note = async (attempt: Attempt, ending: Ending): Promise<string> => {
     const ticket = sealTicket(deps, attempt, ending);
     const noted = attempts.end(attempt, ticket).catch(() => undefined);
@@ -54,7 +54,7 @@ export function createOutcomes(deps: OutcomeDeps) {
     return ticket;
   };
 
-  /** A line of the history is no reason for a page to fail, or to come late. */
+  /** Adds a line to the history. The page neither waits for it nor fails because of it. */
   const recordProblem = async (connectionId: string, problem: ConsentProblem): Promise<void> => {
     const error = problem === "invalid_state" ? "changed_meanwhile" : problem;
     const recorded = records.addEvent(connectionId, "consent_failed", { error }).catch(() => undefined);
@@ -62,12 +62,12 @@ export function createOutcomes(deps: OutcomeDeps) {
   };
 
   /**
-   * Whoever comes while an attempt is under way waits for it, wherever it runs; after a while they are told that it is. The same
-   * page tells when it can end no more.
+   * A browser that comes while an attempt is under way waits for it, on whatever replica it runs. After a while it gets a page that says so. The
+   * same page also says if the attempt can no longer end.
    */
   const awaitEnding = async (
     attempt: NotedAttempt,
-    /** A ticket that is known already: a newer one is waited for. */
+    /** A ticket that the browser has already: wait for a newer one. */
     known: string | null = null,
   ): Promise<string> => {
     const deadlineMs = clock.monotonicMs() + consentTimes.awaitEndingMs;
@@ -86,8 +86,8 @@ export function createOutcomes(deps: OutcomeDeps) {
   };
 
   /**
-   * The ticket that tells of the same attempt what this one cannot know yet; null: there is none.
-   * @throws ConsentError `interrupted` where there will be none
+   * A newer ticket of the same attempt; null: there is none yet.
+   * @throws ConsentError `interrupted` if there will be none
    */
   const newerTicket = async ({ ticket, browser }: AtTicket): Promise<string | null> => {
     const { attempt, ending } = openTicket(deps, { ticket, browser });
@@ -95,11 +95,11 @@ export function createOutcomes(deps: OutcomeDeps) {
     if (noted.isOverdue && ending.outcome === "working") throw new ConsentError("interrupted");
     if (noted.ticket === null || noted.ticket === ticket) return null;
     const newer = openTicket(deps, { ticket: noted.ticket, browser });
-    // Tickets lie in a table that others may write: one of another attempt counts as none.
+    // Others may write to the table of tickets. A ticket of another attempt counts as absent.
     return Buffer.from(newer.attempt.attemptHash).equals(attempt.attemptHash) ? noted.ticket : null;
   };
 
-  /** From the link and not from the ticket: an address is followed from where it was checked. With Postgres away there is none. */
+  /** The `return_to` of the link, where it was checked, and not of the ticket. Without Postgres there is none. */
   const returnToOf = async (linkId: string): Promise<string | null> =>
     await withDeadline(
       linkRows.returnTo(linkId).catch(() => null),
@@ -107,7 +107,7 @@ export function createOutcomes(deps: OutcomeDeps) {
       clock,
     );
 
-  /** The question with the names as they are now; null: nothing waits for its answer any more. */
+  /** The question with the present names; null: the grant is no longer unconfirmed. */
   const askedNow = async (question: Question): Promise<(Question & { isAccepted: boolean }) | null> => {
     const unconfirmed = await accounts.findUnconfirmed({ attemptId: question.held });
     if (unconfirmed === null) return null;
@@ -120,8 +120,8 @@ export function createOutcomes(deps: OutcomeDeps) {
     awaitEnding,
 
     /**
-     * Does what an attempt is about, once, and gives the ticket of the page that tells how it ended. A problem is an ending like
-     * others. What nobody expected is noted as one, too, and thrown.
+     * Runs an attempt once, and returns the ticket of the page with its outcome. A ConsentError is an outcome like others. An unexpected error is
+     * stored as an outcome, too, and thrown.
      */
     async conclude(
       { attempt, context }: { attempt: Attempt; context: AuthorizationContext },
@@ -142,8 +142,8 @@ export function createOutcomes(deps: OutcomeDeps) {
     },
 
     /**
-     * What the page of a ticket shows; `moved`: a newer ticket tells it. As often as its browser asks. Changes nothing.
-     * @throws ConsentError for an attempt that ended badly, too
+     * What the page of a ticket shows; `moved`: there is a newer ticket. May be called any number of times; changes nothing.
+     * @throws ConsentError also for an attempt that failed
      */
     async showEnding(
       at: AtTicket,
@@ -164,14 +164,14 @@ export function createOutcomes(deps: OutcomeDeps) {
       return { kind: "page", answer: { ...ending, returnTo: await returnToOf(attempt.linkId) } };
     },
 
-    /** A person's decision on another account (docs/internals/consent.md, "Another account"); the ticket of the page that tells what it did. */
+    /** A person's decision on another account (docs/internals/consent.md, "Another account"). Returns the ticket of the page with the result. */
     async decideAccount(form: AccountForm): Promise<string> {
       const { attempt, ending } = openTicket(deps, form);
       if (ending.outcome !== "other_account") throw new ConsentError("stale_form");
       const answered = await newerTicket(form);
       if (answered !== null) return answered;
       const asked = await askedNow(ending);
-      // A yes is final, and to say it again changes nothing: by then the names may be the new ones.
+      // A yes is final, and a second yes changes nothing. The names may be the new ones by then.
       const isOpen = asked !== null && !asked.isAccepted;
       if (isOpen && !csrfMatches(formKeys, formOf({ ...form, asked }), form.csrf)) {
         throw new ConsentError("stale_form", null, { subject: asked });
@@ -180,19 +180,19 @@ export function createOutcomes(deps: OutcomeDeps) {
         if (error instanceof BrokerError && error.code === "not_found") return null;
         throw error;
       });
-      // Pressed twice: the first one is under way, or has just been.
+      // The button was pressed twice: the first request is under way, or has just ended.
       if (row === null) return await awaitEnding({ ...attempt, ticket: null, isOverdue: false }, form.ticket);
       const subject = { connectionName: row.name, providerName: catalog.get(row.provider)?.name ?? row.provider };
       if (!form.accepted) return await note(attempt, { outcome: "kept", ...subject });
-      // What was decided must not look as if it had failed: a link that stays open is this browser's.
+      // The decision has been carried out. If the link cannot be marked as used, that must not look like a failure: only this browser can use it.
       await linkRows.reserve(attempt.linkId).catch(() => false);
       const account = readableName(row.accountLabel ?? row.account);
       return await note(attempt, { outcome: "connected", ...subject, account, endsSoon: endsWithItsToken(row) });
     },
 
     /**
-     * The ticket of what came of the user code that this browser was shown; null: nothing has. Where a code is typed in elsewhere,
-     * no callback tells the browser that has claimed the link.
+     * The ticket with the outcome of the user code that this browser was shown; null: none yet. A user code has no callback, so the browser
+     * asks for this.
      */
     async outcomeOfCode({ link, browser }: BrowserAtLink): Promise<string | null> {
       const key = parseLinkToken(link);
@@ -218,7 +218,7 @@ export function createOutcomes(deps: OutcomeDeps) {
   };
 }
 
-/** What came of a code: connected as whom, or a question about another account. */
+/** The outcome of a code: connected, with the account, or a question about another account. */
 export function endingOf(context: AuthorizationContext, authorized: Authorized): Ending {
   const subject = named(context);
   const { row } = authorized;
@@ -233,7 +233,7 @@ export function endingOf(context: AuthorizationContext, authorized: Authorized):
 
 type AtTicket = { ticket: string; browser: string | null };
 
-/** Of an attempt that is noted no more: its time is over, or its link is deleted. */
+/** For an attempt that is no longer stored: it has expired, or its link is deleted. */
 const gone: Pick<NotedAttempt, "ticket" | "isOverdue"> = { ticket: null, isOverdue: true };
 
 function toError(
@@ -253,8 +253,8 @@ type Question = Extract<Ending, { outcome: "other_account" }>;
 type Asked = { ticket: string; browser: string; asked: Question };
 
 /**
- * In the place of a link: no link's token holds a space. One question, one form: its token fits no other ticket, and no other
- * names than those that the page showed.
+ * Stands in place of a link's token, which never contains a space. The form's token is valid for this ticket only, and for the names that the
+ * page showed.
  */
 const formOf = ({ ticket, browser, asked }: Asked) => {
   const { connectionName, providerName, held, was, is } = asked;
@@ -263,31 +263,31 @@ const formOf = ({ ticket, browser, asked }: Asked) => {
 
 /** How an attempt ended, as its page tells it. */
 export type Ending =
-  /** `account`: who it is connected as; null: nobody knows. `endsSoon`: no refresh token came, it ends with its first token. */
+  /** `account`: null: not known. `endsSoon`: no refresh token came, so the connection ends with its first token. */
   | (ConsentSubject & { outcome: "connected"; account: string | null; endsSoon: boolean })
   | (ConsentSubject & { outcome: "denied" | "kept" })
-  /** `held` names the grant that waits for the person's word; `is` null: the provider did not say which account it is. */
+  /** `held` is the id of the unconfirmed grant; `is` null: the provider did not say which account it is. */
   | (ConsentSubject & { outcome: "other_account"; held: string; was: string | null; is: string | null })
   /** It has not ended yet. */
   | { outcome: "working" }
   | (Pick<ConsentError, "problem" | "detail" | "subject"> & {
       outcome: "problem";
-      /** When it is worth trying again, by Postgres's clock; null, or in a ticket of an older version absent: nobody can say. */
+      /** When to try again, by Postgres's clock; null, or absent in a ticket of an older version: not known. */
       againAtMs?: number | null;
     });
 
 type TicketDeps = {
   ticketKeys: Pick<Keyring, "seal" | "open">;
-  /** By Postgres's clock, as far as this process knows it. */
+  /** By this process's estimate of Postgres's clock. */
   nowMs: () => number;
 };
 
 type Sealed = { attempt: string; browser: string; link: string; expiresMs: number; ending: Ending };
 
-/** One place for all: what a ticket is for stands inside of it. */
+/** All tickets are sealed for the same place. What a ticket is for is part of its content. */
 const place: Place = { table: "consent_attempts", row: "ticket", column: "ticket", revision: 0 };
 
-/** How an attempt ended, sealed for the address of its page. Nothing is stored: it holds while Postgres is away. */
+/** Seals an outcome for the address of its page. It works without Postgres, since nothing is stored. */
 export function sealTicket({ ticketKeys, nowMs }: TicketDeps, attempt: Attempt, ending: Ending): string {
   const seconds =
     ending.outcome === "other_account" ? consentTimes.unconfirmedGrantSeconds : consentTimes.outcomeSeconds;
@@ -302,8 +302,8 @@ export function sealTicket({ ticketKeys, nowMs }: TicketDeps, attempt: Attempt, 
 }
 
 /**
- * What a ticket holds, for the browser that it was made for.
- * @throws ConsentError `invalid_ticket` for what is no ticket of ours, `wrong_browser`, `expired_page`
+ * Opens a ticket, for the browser for which it was made.
+ * @throws ConsentError `invalid_ticket` if this broker has not made it, `wrong_browser`, `expired_page`
  */
 export function openTicket(
   { ticketKeys, nowMs }: TicketDeps,
@@ -327,7 +327,7 @@ export function isBrowserOf({ browserHash }: Pick<Attempt, "browserHash">, brows
 
 function unseal(keys: TicketDeps["ticketKeys"], ticket: string): Sealed {
   try {
-    return JSON.parse(keys.open(Buffer.from(ticket, "base64url"), place)) as Sealed; // ours, or it would not open
+    return JSON.parse(keys.open(Buffer.from(ticket, "base64url"), place)) as Sealed; // it opens, so this broker has written it
   } catch {
     throw new ConsentError("invalid_ticket");
   }

@@ -28,16 +28,16 @@ export type ConsentProblem =
   | "storage_unavailable"
   | "internal_error";
 
-/** What a page about a problem may name: only to whoever has shown that the link, or the state, is theirs. */
+/** What a page about a problem may name. Only for a browser that has shown that the link, or the state, is its own. */
 export type ConsentSubject = { connectionName: string; providerName: string };
 
-/** A consent that did not come about. `detail` is for people: never a code, a state or another secret. */
+/** A consent that failed. `detail` is for people, and never contains a code, a state or another secret. */
 export class ConsentError extends Error {
   readonly problem: ConsentProblem;
   readonly detail: string | null;
-  /** Null: nobody knows what it was about, or the caller may not know. */
+  /** Null: the connection is not known, or the caller may not know it. */
   readonly subject: ConsentSubject | null;
-  /** When it is worth trying again; null: nobody can say. */
+  /** When to try again; null: not known. */
   readonly retryAfterSeconds: number | null;
 
   constructor(
@@ -54,7 +54,7 @@ export class ConsentError extends Error {
   }
 }
 
-/** Codes of the broker that have a page of their own; every other one is a fault of ours. */
+/** Error codes that have a page of their own. Every other one is a bug of the broker. */
 const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
   invalid_request: "malformed",
   grant_not_applicable: "malformed",
@@ -72,7 +72,7 @@ const problemOf: Partial<Record<ErrorCode, ConsentProblem>> = {
   encryption_key_missing: "storage_unavailable",
 };
 
-/** What a person is told of a failure; null: nobody expected it. */
+/** The page for a failure; null: the failure is unexpected. */
 export function toConsentError(error: unknown): ConsentError | null {
   if (error instanceof ConsentError) return error;
   if (error instanceof ProviderBusyError) {

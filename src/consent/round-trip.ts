@@ -40,16 +40,16 @@ import { ConsentError } from "./problem.ts";
 
 const stateBytes = 32;
 
-/** What came in at a redirect URI. `browser` null: without our cookie. */
+/** A request at a redirect URI. `browser` null: it has no cookie of this broker. */
 export type CallbackRequest = {
   provider: string;
-  /** Whose own redirect URI it is; null: that of all clients of the provider. */
+  /** The client whose own redirect URI it is; null: the one of all clients of the provider. */
   client: string | null;
   query: Readonly<Record<string, unknown>>;
   browser: string | null;
 };
 
-/** Where the person goes on: at the provider, or here, with a code to type in there. */
+/** Where the person goes next: to the provider, or to a page here with a user code. */
 export type Onward = { kind: "redirect"; authorizationUrl: string } | { kind: "device" };
 
 export type RoundTrip = ReturnType<typeof createRoundTrip>;
@@ -100,14 +100,14 @@ export function createRoundTrip(deps: RoundTripDeps) {
     return readPushedAnswer({ definition, values: request.values, body: asked?.body });
   };
 
-  /** Once for a request, of which a link has few: whoever has made it up may come with it again and again. */
+  /** Noted once for a request: somebody who makes such an answer up could send it again and again. */
   const recordUnproven = async ({ id, bound: { connectionId } }: FoundRequest, answer: Refusal): Promise<void> => {
     if (!(await requests.noteError(id))) return;
     const received = answer.kind === "denied" ? "access_denied" : answer.error;
     await records.addEvent(connectionId, "consent_failed", { error: "issuer_missing", said: received });
   };
 
-  /** The request of a state, in the right browser and at its own redirect URI. Changes nothing. */
+  /** The request of a state, if browser and redirect URI are the right ones. Changes nothing. */
   const findRequest = async ({ provider, client, query, browser }: CallbackRequest): Promise<Found> => {
     const { state } = query;
     const unknown = () => readLostError(catalog.get(provider), query) ?? new ConsentError("invalid_state");
@@ -136,7 +136,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
   };
 
   return {
-    /** Claims the link and makes the way to the provider (RFC 6749, section 4.1.1; RFC 7636, section 4.3; RFC 8628, section 3.1). */
+    /** Claims the link and builds the authorization request (RFC 6749, section 4.1.1; RFC 7636, section 4.3; RFC 8628, section 3.1). */
     async begin(form: ConsentForm): Promise<Onward> {
       // 1. The link becomes this browser's.
       const { row, context } = await links.claim(form);
@@ -181,9 +181,8 @@ export function createRoundTrip(deps: RoundTripDeps) {
     },
 
     /**
-     * The callback (RFC 6749, section 4.1.2; RFC 9207): judged by what was bound when the person was sent away; then the state is
-     * consumed, and the code exchanged at once. The ticket of the page that tells how it ended; to the same browser with the same
-     * state again and again.
+     * The callback (RFC 6749, section 4.1.2; RFC 9207). It is compared with what was sealed when the person left. Then the state is consumed and the
+     * code exchanged at once. Returns the ticket of the page with the outcome; the same browser gets it again for the same state.
      */
     async complete(given: CallbackRequest): Promise<string> {
       // 1. The request of this state, with its connection and client: read once, for all steps up to the exchange.
@@ -193,7 +192,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
       const context = await deps.contextOf(request.connection);
       // 2. Whose answer it is, and what it says.
       const answer = readAnswer(context, { query: given.query, issuer: bound.issuer });
-      // Shown, and ends nothing: the state goes on waiting for the answer of the server that was asked.
+      // The error is shown and ends nothing: the state still waits for the answer of the server that was asked.
       if (answer.kind !== "code" && !answer.isProven) {
         await recordUnproven(request, answer);
         return sealTicket(deps, attempt, endingOfRefusal(context, answer));
@@ -222,15 +221,15 @@ export function createRoundTrip(deps: RoundTripDeps) {
     takesPost: (provider: string) => catalog.get(provider)?.authorization?.responseMode === "form_post",
 
     /**
-     * Seals an answer that another site posted (OAuth 2.0 Form Post Response Mode). Such a request carries no Lax cookie, so nobody
-     * knows yet whose it is: it consumes nothing, and our own page sends it on, with the cookie.
+     * Seals an answer that another site posted (OAuth 2.0 Form Post Response Mode). Such a request carries no Lax cookie, so the browser is not
+     * known yet. It consumes nothing, and a page of the broker sends it again, with the cookie.
      */
     sealPosted({ path, fields }: PostedAt & { fields: Fields }): string {
       const sealed: Sealed = { path, fields, expiresMs: deps.nowMs() + seconds * 1000 };
       return Buffer.from(deps.ticketKeys.seal(JSON.stringify(sealed), place)).toString("base64url");
     },
 
-    /** The fields again, where they came in and within a minute. @throws ConsentError `stale_form` */
+    /** Opens the fields, at the address where they came in and within a minute. @throws ConsentError `stale_form` */
     openPosted({ path, sealed }: PostedAt & { sealed: string }): Fields {
       const posted = unseal(deps.ticketKeys, sealed);
       if (posted === null || posted.path !== path || posted.expiresMs <= deps.nowMs()) {
@@ -243,7 +242,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
 
 type FoundRequest = { id: string; bound: BoundRequest; connection: RowWithClient };
 
-/** `request` null: the state has come back before. */
+/** `request` null: the state was consumed before. */
 type Found = { attempt: NotedAttempt; request: FoundRequest | null };
 
 /** Why a code is not exchanged, as the connection was read with its request; null: it is. */
@@ -254,8 +253,8 @@ function whyNotExchanged(context: AuthorizationContext, { destination }: BoundRe
 }
 
 /**
- * Exchanges a code for a link that was used up for it: it stays so, unless the exchange fails or the account has to be confirmed. So
- * one code at a time is exchanged for a link.
+ * Exchanges a code. Its link was used up before, so that only one code at a time is exchanged for a link. The link becomes usable again if the
+ * exchange fails or the account has to be confirmed.
  */
 export async function exchangeForLink(
   { linkRows, establish }: { linkRows: Pick<ConsentLinks, "release">; establish: Pick<Establish, "exchangeCode"> },
@@ -267,7 +266,7 @@ export async function exchangeForLink(
     if (authorized.kind === "unconfirmed") await linkRows.release(linkId);
     return authorized;
   } catch (error) {
-    // With the database away the link stays used: a new one can be made, a code cannot be sent twice.
+    // If the database is away, the link stays used. A new one can be made, but a code cannot be sent twice.
     await linkRows.release(linkId).catch(() => undefined);
     throw error;
   }
@@ -278,16 +277,16 @@ export type CodeAnswer = { kind: "code"; code: string; captured: Record<string, 
 /** `detail` is for people. */
 export type Refusal = { kind: "denied" } | { kind: "failed"; error: string; detail: string };
 
-/** What came back with the browser, judged. */
+/** The answer that the browser brought, after all checks. */
 type CallbackAnswer = CodeAnswer | Refusal;
 
-/** `isProven` false: an error that does not say whose it is where it must. Anybody may have made it up, so it ends nothing. */
+/** `isProven` false: an error without the `iss` that it must have. Anybody may have made it up, so it ends nothing. */
 type JudgedAnswer = (CodeAnswer & { isProven: true }) | (Refusal & { isProven: boolean });
 
 /**
- * Tells a code, a denial (RFC 6749, section 4.1.2.1) and a failure apart. An answer that names another issuer than the one
- * asked, and a code that names none where it must, are failures (RFC 9207, section 2.4), whatever else they say: the name is
- * not repeated.
+ * Distinguishes a code, a denial (RFC 6749, section 4.1.2.1) and a failure. An answer with another issuer than the one that was asked, and a
+ * code without the `iss` that it must have, are failures (RFC 9207, section 2.4), whatever else they say. The other issuer's name is not
+ * shown.
  */
 function readAnswer(
   context: AuthorizationContext,
@@ -311,14 +310,14 @@ function readAnswer(
   return { kind: "failed", error: withoutSecrets(callback.error, query), detail: said, isProven };
 }
 
-/** What a person is told of an answer without a code. */
+/** The text for an answer without a code. */
 function endingOfRefusal(context: AuthorizationContext, answer: Refusal): Ending {
   const subject = named(context);
   if (answer.kind === "denied") return { ...subject, outcome: "denied" };
   return { outcome: "problem", problem: "provider_refused", detail: answer.detail, subject };
 }
 
-/** The same for one that ends its attempt, which the history has, too. */
+/** The same for an answer that ends its attempt. It also goes into the history. */
 export async function refuse(
   { records }: { records: Pick<Connections, "addEvent"> },
   context: AuthorizationContext,
@@ -331,8 +330,8 @@ export async function refuse(
 }
 
 /**
- * An error that came without a usable state of this browser; null: none did. Anybody can write such an address: what it says is
- * shown as text, and changes nothing.
+ * An error without a usable state of this browser; null: there is none. Anybody can write such an address, so its text is shown as text and
+ * changes nothing.
  */
 function readLostError(
   definition: ProviderDefinition | undefined,
@@ -348,9 +347,9 @@ function readLostError(
 const longestCode = 4096;
 
 /**
- * What a person pasted: a code, or the whole address that the browser ended at, which is judged like a callback. `state`: that of
- * the request, where the page that asks knows it.
- * @throws BrokerError `invalid_request` for what is neither, for another page's address, and for one with another state
+ * Reads what a person has pasted: a code, or the whole address at which the browser ended, which is checked like a callback. `state`: the state
+ * of the request, if the page has it.
+ * @throws BrokerError `invalid_request` for anything else, for another page's address, and for an address with another state
  */
 export function readPasted(
   context: AuthorizationContext,
@@ -378,14 +377,14 @@ function checkedCode(code: string): string {
   throw noCode();
 }
 
-/** Where the definition says which page shows the code, another one's address is none. */
+/** If the definition says which page shows the code, the address of another page is refused. */
 function requirePage({ origin, pathname }: URL, manualRedirectUri: string | null): void {
   const page = manualRedirectUri === null ? null : URL.parse(manualRedirectUri);
   if (page === null || (page.origin === origin && page.pathname === pathname)) return;
   throw invalid(`code: the address must be that of the page that shows the code, ${page.origin}${page.pathname}`);
 }
 
-/** A parameter that comes twice counts for nothing (RFC 6749, section 3.1). */
+/** A parameter that comes twice counts as absent (RFC 6749, section 3.1). */
 function readQuery(params: URLSearchParams): Record<string, string> {
   const names = [...params.keys()];
   const twice = names.find((name, index) => names.indexOf(name) !== index);
@@ -408,7 +407,7 @@ function noCode(): BrokerError {
 
 const invalid = (detail: string) => new BrokerError("invalid_request", detail);
 
-/** A provider may repeat in its message what it was sent. */
+/** A provider may repeat in its message what the broker has sent, so secrets are removed. */
 function withoutSecrets(text: string, { state, code }: Readonly<Record<string, unknown>>): string {
   return [state, code].reduce<string>(
     (rest, secret) => (typeof secret === "string" && secret !== "" ? rest.replaceAll(secret, "…") : rest),
@@ -416,7 +415,7 @@ function withoutSecrets(text: string, { state, code }: Readonly<Record<string, u
   );
 }
 
-/** What a consent binds when the person is sent away, and what the callback is held against. */
+/** What a consent is bound to when the person leaves. The callback is compared with it. */
 export type BoundRequest = {
   stateHash: string;
   connectionId: string;
@@ -424,7 +423,7 @@ export type BoundRequest = {
   browserHash: string;
   redirectUri: string;
   codeVerifier: string | null;
-  /** What an id_token must repeat; null: none was asked for. */
+  /** The nonce that an id_token must contain; null: none was sent. */
   nonce: string | null;
   issuer: ExpectedIssuer;
   destination: CodeDestination;
@@ -438,7 +437,7 @@ export function sealBound(vault: Vault, requestId: string, bound: BoundRequest):
   return vault.sealRequest(JSON.stringify(bound), { requestId });
 }
 
-/** Null: it does not open, or the row's columns are not those that it was sealed with, so that somebody has changed it. */
+/** Null: it does not open, or somebody has changed the row's other columns. */
 export function openBound(vault: Vault, row: WaitingRequest, stateHash: Uint8Array): BoundRequest | null {
   let bound: BoundRequest;
   try {
@@ -454,7 +453,7 @@ export function openBound(vault: Vault, row: WaitingRequest, stateHash: Uint8Arr
   return isWhole ? bound : null;
 }
 
-/** Where an answer came in: the last parts of its redirect URI. */
+/** Where an answer came in: the last segments of its redirect URI. */
 type PostedAt = { path: string };
 type Fields = Readonly<Record<string, unknown>>;
 type Sealed = { path: string; fields: Fields; expiresMs: number };
@@ -464,13 +463,13 @@ const place: Place = { table: "callback", row: "posted", column: "fields", revis
 
 type PostedDeps = {
   ticketKeys: Pick<Keyring, "seal" | "open">;
-  /** By Postgres's clock, as far as this process knows it. */
+  /** By this process's estimate of Postgres's clock. */
   nowMs: () => number;
 };
 
 function unseal(keys: Pick<Keyring, "open">, sealed: string): Sealed | null {
   try {
-    return JSON.parse(keys.open(Buffer.from(sealed, "base64url"), place)) as Sealed; // ours, or it would not open
+    return JSON.parse(keys.open(Buffer.from(sealed, "base64url"), place)) as Sealed; // it opens, so this broker has written it
   } catch {
     return null;
   }

@@ -321,7 +321,7 @@ function boundInputs(vault: TokenVault, { accessToken, refreshToken, credentials
     try {
       return record === null ? [] : vault.hostsOf(record);
     } catch {
-      return []; // it opens with no inputs
+      return []; // it does not open with any inputs
     }
   });
 }

@@ -30,7 +30,7 @@ export type ImportParts = {
   observer: RefreshObserver;
 };
 
-/** How often an import is tried again after a lost race. More often would be a bug. */
+/** How many errors of the database, apart from its being away, an import puts up with. More of them are a bug. */
 const mostFaults = 5;
 
 /** Stores an imported token set. @throws BrokerError duplicate_grant, conflict, connection_not_found */

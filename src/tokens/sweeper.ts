@@ -35,11 +35,11 @@ export type SweeperParts = {
   onError: (error: unknown) => void;
 };
 
-/** How many refreshes run in this process, and with one token host. */
+/** How many refreshes run at a time: in this process, and with one token host; and how many rows one claim takes. */
 const maxRunning = 64;
 const requestsPerHost = 8;
 const perClaim = 16;
-/** How many are claimed of one provider, before the others have had a turn. */
+/** If so many rows of one provider wait for a turn, no more of its rows are claimed. */
 const maxQueued = 8;
 
 /** Refreshes due rows ahead of callers, and takes over abandoned attempts. Its cost depends on what is due, not on what is stored. */
