@@ -158,7 +158,6 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore &
   const { log, database, secrets } = parts;
   const connections = createConnectionService({
     ...parts,
-    randomBytes,
     onUnrevoked: (connection, why) =>
       log.warn(
         { connection: publicName(connection), said: why },

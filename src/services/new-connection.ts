@@ -44,11 +44,11 @@ export type ConnectionPlan = {
   credentials: Record<string, string> | null;
 };
 
-export type PlanParts = { catalog: Catalog; clients: Clients; randomBytes: (size: number) => Uint8Array };
+export type PlanParts = { catalog: Catalog; clients: Clients };
 
 /** @throws BrokerError invalid_request naming the field and what is allowed */
 export async function planConnection(
-  { catalog, clients, randomBytes }: PlanParts,
+  { catalog, clients }: PlanParts,
   principal: Principal,
   request: NewConnectionRequest,
 ): Promise<ConnectionPlan> {
@@ -72,7 +72,6 @@ export async function planConnection(
     grant,
     given: request.inputs,
     clientInputs: client?.inputs ?? null,
-    randomBytes,
   });
   const { open: inputs, secret: secretInputs } = splitInputs(definition, resolved);
   // A client keeps the provider id that it was made with, and so do its redirect URI and its connections.

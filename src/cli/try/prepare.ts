@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type net from "node:net";
 import { BrokerError } from "../../errors.ts";
 import {
@@ -97,7 +96,7 @@ export async function prepareTrial(
 
 function settleInputs(definition: ProviderDefinition, grant: ConnectionGrant, given: Record<string, string>) {
   try {
-    const all = resolveInputs({ definition, grant, given, clientInputs: null, randomBytes });
+    const all = resolveInputs({ definition, grant, given, clientInputs: null });
     return splitInputs(definition, all);
   } catch (error) {
     throw error instanceof BrokerError ? new UsageError(error.message) : error;

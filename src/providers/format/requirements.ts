@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
 import {
   type ConnectionGrant,
@@ -242,9 +243,8 @@ export function resolveInputs(options: {
   given: Given;
   /** The inputs of the connection's client; null: it has no client. */
   clientInputs: Readonly<Record<string, string>> | null;
-  randomBytes: (size: number) => Uint8Array;
 }): Record<string, string> {
-  const { definition, grant, given, clientInputs: onClient, randomBytes } = options;
+  const { definition, grant, given, clientInputs: onClient } = options;
   const owners = inputOwners({ definition, grant, hasClient: onClient !== null });
   const inputs = checkInputs({ definition, given, onClient: onClient ? clientInputs(definition) : [] });
   for (const name of owners.client) {
@@ -252,7 +252,7 @@ export function resolveInputs(options: {
       throw invalid(name, `is missing on the client, where it is set${hint(definition.inputs[name])}`);
     }
   }
-  for (const name of owners.connection) inputs[name] ??= standIn({ definition, name, randomBytes });
+  for (const name of owners.connection) inputs[name] ??= standIn(definition, name);
   return inputs;
 }
 
@@ -330,26 +330,13 @@ function checkValue({ name, value, known }: { name: string; value: unknown; know
   return value;
 }
 
-function standIn(options: {
-  definition: ProviderDefinition;
-  name: string;
-  randomBytes: (size: number) => Uint8Array;
-}): string {
-  const { definition, name, randomBytes } = options;
+function standIn(definition: ProviderDefinition, name: string): string {
   const known = definition.inputs[name];
   if (known?.default !== undefined) return known.default;
-  if (known?.generate === "uuid") return uuid(randomBytes(16));
+  if (known?.generate === "uuid") return randomUUID(); // version 4 (RFC 9562, section 5.4)
   if (known?.optional === true) return "";
   const allowed = known?.enum ? `, one of: ${known.enum.join(", ")}` : "";
   throw invalid(name, `is required by provider ${definition.id}${allowed}${hint(known)}`);
-}
-
-/** A version 4 UUID (RFC 9562, section 5.4) of 16 random bytes. */
-function uuid(random: Uint8Array): string {
-  const bytes = Buffer.from(random);
-  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
-  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
-  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 function unknownInput(definition: ProviderDefinition, name: string): BrokerError {

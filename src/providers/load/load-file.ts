@@ -4,14 +4,7 @@ import { dirname, join } from "node:path";
 import { nearest } from "../../text.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
 import type { ProviderFile } from "../format/file.ts";
-import {
-  checkClientAuth,
-  checkDeadGrant,
-  checkDefinition,
-  checkEgress,
-  checkShape,
-  explainSyntax,
-} from "./check-definition.ts";
+import { checkClientAuth, checkDeadGrant, checkDefinition, checkEgress, checkShape } from "./check-definition.ts";
 import { checkPlainHttp } from "./check-templates.ts";
 import { resolveDefinition } from "./resolve.ts";
 import { type Problem, readYaml, type YamlSource } from "./yaml-source.ts";
@@ -29,7 +22,7 @@ export function loadFile(
 ): { file: LoadedFile } | { problems: string[] } {
   const { builtin, sandbox } = options;
   const read = readYaml(path);
-  if ("problems" in read) return { problems: explainSyntax(read.problems) };
+  if ("problems" in read) return read;
   const { source } = read;
   const shape = checkShape(sandbox ? fillSandbox(source.value, sandbox) : source.value);
   if ("file" in shape) return { file: { source, content: shape.file, builtin, isSandbox: sandbox !== null } };

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { type Document, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from "yaml";
+import { type Document, type ErrorCode, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from "yaml";
 
 /** A fault in a provider file: where in it (keys and indices from the top), and what was expected. */
 export type Problem = { path: readonly string[]; text: string };
@@ -26,13 +26,22 @@ export function readYaml(file: string): { source: YamlSource } | { problems: str
     const { line, col } = lines.linePos(offset);
     return `${file}:${line}:${col}`;
   };
-  const faults = [...document.errors, ...document.warnings].map(
-    ({ pos, message }) => `${at(pos[0])}: ${explain(message)}`,
-  );
-  visit(document, {
-    Alias: (_key, node) => void faults.push(`${at(node.range?.[0] ?? 0)}: aliases (*name) are not used in these files`),
+  const faults = [...document.errors, ...document.warnings].map(({ pos, code, message }) => {
+    return { offset: pos[0], text: explain(code, message) };
   });
-  if (faults.length > 0) return { problems: faults };
+  visit(document, {
+    Alias: (_key, node) =>
+      void faults.push({ offset: node.range?.[0] ?? 0, text: "aliases (*name) are not used in these files" }),
+  });
+  if (faults.length > 0) {
+    // One a line: the parser's further ones on the same line follow from the first.
+    const byLine = new Map<number, string>();
+    for (const { offset, text: fault } of faults) {
+      const { line } = lines.linePos(offset);
+      if (!byLine.has(line)) byLine.set(line, `${at(offset)}: ${fault}`);
+    }
+    return { problems: [...byLine.values()] };
+  }
   if (document.contents === null) {
     return { problems: [`${file}:1:1: the file is empty; a provider definition was expected`] };
   }
@@ -76,9 +85,53 @@ function firstBadLine(bytes: Buffer): number {
   return bad + 1;
 }
 
-function explain(message: string): string {
-  if (message.startsWith("Map keys must be unique")) return "this key stands twice in the same map";
-  return message.split("\n", 1)[0] ?? message;
+/**
+ * Syntax that people often get wrong, by the parser's error code, in plain words. Where one code stands for several faults, the
+ * parser's message tells them apart.
+ */
+const sentences: readonly (readonly [code: ErrorCode, message: RegExp | null, plain: string])[] = [
+  ["DUPLICATE_KEY", null, "this key stands twice in the same map"],
+  ["TAB_AS_INDENT", null, "this line is indented by a tab: use spaces"],
+  [
+    "BAD_INDENT",
+    /^All mapping items must start at the same column$/,
+    "this line is indented otherwise than those that it belongs to: the settings of one map start in the same column",
+  ],
+  [
+    "MISSING_CHAR",
+    /^Sequence item without - indicator$/,
+    "this line is indented otherwise than the list item that it belongs to: its settings start in the same column",
+  ],
+  [
+    "BLOCK_AS_IMPLICIT_KEY",
+    /^Nested mappings/,
+    "a value stands here, and the next line is indented as if it were a map; or a text that holds `: ` lacks its quotes",
+  ],
+  [
+    "MULTILINE_IMPLICIT_KEY",
+    /^Implicit keys need/,
+    "a colon and a space must follow a setting (`url: …`), and the lines of one map are indented alike",
+  ],
+  ["MISSING_CHAR", /^Implicit map keys/, "a colon and a value are missing here (`setting: value`)"],
+  [
+    "BAD_INDENT",
+    /^Flow (map|sequence) in block collection must be/,
+    "a { or [ is not closed, or a line in it is not indented",
+  ],
+  [
+    "UNEXPECTED_TOKEN",
+    /^Unexpected \S+ at node end$/,
+    "this does not belong to what stands before it: put a text that starts with a brace or a quote in quotes, and do not indent the settings of the top",
+  ],
+  ["BAD_SCALAR_START", null, "a text that starts with this character needs quotes"],
+  ["BAD_DQ_ESCAPE", null, "a backslash in double quotes is an escape: put patterns in single quotes"],
+  ["MISSING_CHAR", /^Missing closing /, "a quote is not closed"],
+  ["MULTIPLE_DOCS", null, "the file holds a second document after ---; one was expected"],
+];
+
+function explain(code: ErrorCode, message: string): string {
+  const known = sentences.find(([of, pattern]) => of === code && (pattern === null || pattern.test(message)));
+  return known?.[2] ?? message.split("\n", 1)[0] ?? message;
 }
 
 /** Follows a path as far as it goes; the offset is that of the last key (or list item) found. */

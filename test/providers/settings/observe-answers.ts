@@ -177,7 +177,7 @@ function observeIntrospection({ introspection }: ProviderDefinition): Observed {
   };
 }
 
-const randomBytes = (size: number) => new Uint8Array(size).fill(7);
+const uuid = /[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}/;
 
 function observeInputs(definition: ProviderDefinition): Observed {
   const grant = definition.grants[0] ?? "authorization_code";
@@ -185,11 +185,11 @@ function observeInputs(definition: ProviderDefinition): Observed {
   const tried = Object.entries(given).flatMap(([name, inputs]) => {
     const label = `inputs, given ${name}`;
     try {
-      const resolved = resolveInputs({ definition, grant, given: inputs, clientInputs: null, randomBytes });
+      const resolved = resolveInputs({ definition, grant, given: inputs, clientInputs: null });
       const { headers } = describeApiRequest({ definition, values: { ...valuesFor(definition), inputs: resolved } });
       return [
-        [label, JSON.stringify(resolved)],
-        [`${label}: sent`, headers["x-shop"] ?? "nothing"],
+        [label, JSON.stringify(resolved).replace(uuid, "a UUID")],
+        [`${label}: sent`, (headers["x-shop"] ?? "nothing").replace(uuid, "a UUID")],
       ];
     } catch (error) {
       return [[label, error instanceof Error ? error.message : ""]];

@@ -49,11 +49,8 @@ const inputRows: Row[] = [
     file: input("generate: uuid"),
     instead: input(""),
     shows: {
-      "inputs, given none": [
-        "inputs.shop is required by provider own",
-        '{"shop":"07070707-0707-4707-8707-070707070707"}',
-      ],
-      "inputs, given none: sent": ["", "07070707-0707-4707-8707-070707070707"],
+      "inputs, given none": ["inputs.shop is required by provider own", '{"shop":"a UUID"}'],
+      "inputs, given none: sent": ["", "a UUID"],
     },
   },
   {

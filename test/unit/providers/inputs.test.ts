@@ -16,7 +16,6 @@ import { createDiscovery } from "../../../src/providers/oauth/discovery.ts";
 import { builtin, define } from "./definitions.ts";
 
 const lookupAt = (input: string) => `[{ request: { url: "https://{inputs.${input}}.x.example/me" }, pointer: /id }]`;
-const randomBytes = (size: number) => new Uint8Array(size).fill(0xab);
 const invalid = (text: RegExp) =>
   expect.objectContaining({ code: "invalid_request", message: expect.stringMatching(text) });
 
@@ -92,10 +91,12 @@ after_connect: ${lookupAt("usual")}`,
 describe("the inputs of a connection", () => {
   const bakeronline = builtin("bakeronline");
   const resolve = (given: Record<string, unknown>, definition = bakeronline) =>
-    resolveInputs({ definition, grant: "authorization_code", given, clientInputs: {}, randomBytes });
+    resolveInputs({ definition, grant: "authorization_code", given, clientInputs: {} });
 
   test("are generated and defaulted where nobody gave them", () => {
-    expect(resolve({})).toEqual({ device_id: "abababab-abab-4bab-abab-abababababab", device_name: "Freshet" });
+    const uuid = /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/;
+    expect(resolve({})).toEqual({ device_id: expect.stringMatching(uuid), device_name: "Freshet" });
+    expect(resolve({})["device_id"]).not.toBe(resolve({})["device_id"]);
     expect(resolve({ device_id: "till-3" })).toEqual({ device_id: "till-3", device_name: "Freshet" });
   });
 
@@ -147,7 +148,7 @@ describe("whoever creates connections does not choose where a client's secret is
     grant: "client_credentials" | "password",
     given: Record<string, unknown>,
     clientInputs: Record<string, string> | null,
-  ) => resolveInputs({ definition: shopware, grant, given, clientInputs, randomBytes });
+  ) => resolveInputs({ definition: shopware, grant, given, clientInputs });
 
   test("a host input is set on the client, and taken from there", () => {
     expect(inputOwners({ definition: shopware, grant: "client_credentials", hasClient: true })).toEqual({
@@ -187,7 +188,6 @@ api: { base_url: "https://{inputs.shop}.shops.example" }`);
       grant: "authorization_code",
       given: { shop: "a" },
       clientInputs: {},
-      randomBytes,
     } as const;
     expect(resolveInputs(options)).toEqual({ shop: "a" });
     expect(() => resolveClientInputs({ definition, given: { shop: "a" } })).toThrow(
