@@ -1,5 +1,5 @@
 import type { ConnectionStatus, TokenRow } from "../../../src/store/token-row.ts";
-import { isHeldBack, type OrphanRule, type RecordedFailure, type SealedGrant } from "../../../src/store/row-sql.ts";
+import { isThrottled, type OrphanRule, type RecordedFailure, type SealedGrant } from "../../../src/store/row-sql.ts";
 
 /** A whole row of `connections`, as far as the refresh protocol goes. Rows are replaced, never changed. */
 export type SimRow = Omit<TokenRow, "now"> & {
@@ -131,7 +131,7 @@ function refusalColumns(row: SimRow, { refusal }: RecordedFailure, now: Date) {
 export function failureColumns(row: SimRow, failure: RecordedFailure, now: Date) {
   return {
     ...refusalColumns(row, failure, now),
-    consecutiveFailures: row.consecutiveFailures + (isHeldBack(failure) ? 0 : 1),
+    consecutiveFailures: row.consecutiveFailures + (isThrottled(failure) ? 0 : 1),
     lastErrorCode: failure.code,
     lastErrorDetail: failure.detail,
   };
