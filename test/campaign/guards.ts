@@ -274,6 +274,27 @@ export const guards: readonly Guard[] = [
     caughtBy: unit("consent/bound-request"),
   },
   {
+    name: "consent: its client is one that this broker has written",
+    file: "src/consent/links.ts",
+    find: "if (client !== null) vault.clients.check(client);",
+    replace: "",
+    caughtBy: unit("consent/context"),
+  },
+  {
+    name: "requests: a client that was read with its row is one that this broker has written",
+    file: "src/tokens/request.ts",
+    find: "if (read !== null) vault.clients.check(read);",
+    replace: "",
+    caughtBy: unit("consent/context"),
+  },
+  {
+    name: "consent: one code at a time is exchanged for a link",
+    file: "src/store/consents.ts",
+    find: "AND l.id = q.link_id AND l.used_at IS NULL",
+    replace: "AND l.id = q.link_id",
+    caughtBy: unit("consent/races"),
+  },
+  {
     name: "consent: a code goes where it was asked for",
     file: "src/tokens/connect.ts",
     find: "if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);",

@@ -52,22 +52,35 @@ test("a used or expired link is claimed by nobody", async () => {
   for (const { links, key } of [used, expired]) expect(await links.claim(key, sha256("browser"))).toBe(false);
 });
 
-test("a state is consumed by one of eight callbacks", async () => {
-  const { connectionId, links, key } = await insertLink();
+async function insertRequest(connectionId: string, linkId: string) {
   const requests = createAuthorizationRequests(stage.database.prisma);
-  const [stateHash, browserHash] = [sha256("state"), sha256("browser")];
   const id = randomUUID();
-  await requests.insert({
-    id,
-    stateHash,
-    browserHash,
-    connectionId,
-    linkId: key.id,
-    request: sha256("request"),
-    expiresInSeconds: 3600,
-    mostOpen: 5,
-  });
+  const given = { connectionId, linkId, request: sha256("request"), expiresInSeconds: 3600, mostOpen: 5 };
+  await requests.insert({ ...given, id, stateHash: sha256(id), browserHash: sha256("browser") });
+  return { requests, id };
+}
+
+test("a state is consumed by one of eight callbacks, which uses the link up", async () => {
+  const { connectionId, links, key } = await insertLink();
+  const { requests, id } = await insertRequest(connectionId, key.id);
   const answers = await Promise.all(browsers.map(async () => await requests.consume(id, { usesLink: true })));
   expect(answers.filter((answer) => answer !== null)).toEqual([{ wasLinkFree: true }]);
   expect(await links.reserve(key.id)).toBe(false);
+});
+
+test("of five states of one link that come back at once all are consumed, and one has the link", async () => {
+  const { connectionId, key } = await insertLink();
+  const all = [];
+  for (let made = 0; made < 5; made++) all.push(await insertRequest(connectionId, key.id));
+  const answers = await Promise.all(
+    all.map(async ({ requests, id }) => await requests.consume(id, { usesLink: true })),
+  );
+  expect(answers.map((answer) => answer?.wasLinkFree).toSorted()).toEqual([false, false, false, false, true]);
+});
+
+test("a state whose answer is no code leaves the link as it is", async () => {
+  const { connectionId, links, key } = await insertLink();
+  const { requests, id } = await insertRequest(connectionId, key.id);
+  expect(await requests.consume(id, { usesLink: false })).toEqual({ wasLinkFree: false });
+  expect(await links.reserve(key.id)).toBe(true);
 });

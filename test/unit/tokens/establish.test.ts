@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ClientRow } from "../../../src/store/clients.ts";
+import type { TokenRow } from "../../../src/store/token-row.ts";
 import { createEstablish } from "../../../src/tokens/connect.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "./token-row.ts";
@@ -23,10 +24,10 @@ const exchange = {
 };
 
 /** What is about to be sent is made from this client; whatever is asked of the provider is noted. */
-function establishWith(now: ClientRow | null) {
+function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.status) {
   const asked: string[] = [];
   const parts = {
-    rows: { readWithClient: async () => ({ row, client: now }) },
+    rows: { readWithClient: async () => ({ row: { ...row, status }, client: now }) },
     sender: {
       prepareWithFurther: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
     },
@@ -50,6 +51,14 @@ describe("a code", () => {
   ])("is sent nowhere when the client that it is about to be sent for is by now %s", async (_what, now) => {
     const { asked, establish } = establishWith(now);
     await expect(establish.exchangeCode({ ...exchange, destination })).rejects.toMatchObject({ code: "conflict" });
+    expect(asked).toEqual([]);
+  });
+
+  it("is sent nowhere when its connection is disabled by now", async () => {
+    const { asked, establish } = establishWith(client, "disabled");
+    await expect(establish.exchangeCode({ ...exchange, destination })).rejects.toMatchObject({
+      code: "connection_disabled",
+    });
     expect(asked).toEqual([]);
   });
 
