@@ -112,20 +112,14 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
         : row.now >= current.now,
   });
 
-  /** What was read before the end of its connection is asked for again: the name may be another connection's by now. */
-  const readStanding = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
-    for (;;) {
-      const found = await cache.read(name, { bypass });
-      if (found === null || !hasEnded(found)) return found;
-      cache.forget(name);
-    }
-  };
-
   return {
-    async read(name, { bypass = false } = {}) {
-      // A clock that cannot be trusted is set right by the same question. Without Postgres it has to do.
-      if (bypass || cache.isSilent() || !databaseClock.isDoubtful()) return await readStanding(name, bypass);
-      return await readStanding(name, true).catch(() => readStanding(name, false));
+    async read(name, options) {
+      // What was read before the end of its connection is asked for again: the name may be another connection's by now.
+      for (;;) {
+        const found = await cache.read(name, options);
+        if (found === null || !hasEnded(found)) return found;
+        cache.forget(name);
+      }
     },
     expire: (name) => cache.expire(name),
     isSilent: () => cache.isSilent(),
