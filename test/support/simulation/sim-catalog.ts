@@ -62,7 +62,7 @@ export const simClient: ClientRow = {
   ownRedirectUri: false,
   createdAt: new Date(0),
   updatedAt: new Date(0),
-  mac: null,
+  mac: "proof",
 };
 
 export function simClientOf(id: string): ClientRow {
