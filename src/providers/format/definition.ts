@@ -3,22 +3,22 @@ import type { lifetimeSources, signingAlgorithms } from "./settings.ts";
 
 export type { ConnectionGrant } from "./file.ts";
 
-/** What is known about a value that is asked for when a connection, or its client, is made. */
+/** An input: a value that is asked for when a connection, or its client, is made. */
 export type InputDefinition = Readonly<{
   generate?: "uuid";
   pattern?: string;
   enum?: readonly string[];
-  /** Of an `enum` that stands in a host: its domains all belong to one owner. */
+  /** For an `enum` that stands in a host: all its domains belong to one owner. */
   hosts_of_one_owner?: boolean;
   default?: string;
-  /** May be lacking: what holds it is then left out. */
+  /** It may be missing: a header, field or parameter with it is then left out. */
   optional?: boolean;
-  /** Kept sealed, and never shown. */
+  /** Stored sealed, and never shown. */
   secret?: boolean;
   description?: string;
 }>;
 
-/** How a client shows who it is (RFC 6749, section 2.3; RFC 7523, section 2.2; RFC 8705, section 2). */
+/** How a client authenticates (RFC 6749, section 2.3; RFC 7523, section 2.2; RFC 8705, section 2). */
 export type ClientAuth =
   | Readonly<{ kind: "none" | "body" | "tls" }>
   /** `pair`: a template. `percentEncoding`: its values are encoded as forms do; few servers undo it. */
@@ -63,7 +63,7 @@ export type Captures = Readonly<Record<string, Capture>>;
 
 export type AuthorizationDefinition = Readonly<{
   url: string;
-  /** What `iss` must be in a callback (RFC 9207); null: nobody says. */
+  /** What `iss` must be in a callback (RFC 9207); null: not stated. */
   issuer: string | null;
   /** Whether a callback must carry it. `as_announced`: if the metadata say that it will. */
   iss: "required" | "if_present" | "as_announced";
@@ -74,9 +74,9 @@ export type AuthorizationDefinition = Readonly<{
   pkce: "off" | "optional" | "required";
   pkceMethod: "S256" | "plain";
   challengeEncoding: "base64url" | "base64";
-  /** How the answer is asked to come back; null: nothing is asked, it is the query. */
+  /** The `response_mode` that is sent; null: none, and the answer comes in the query. */
   responseMode: "query" | "form_post" | null;
-  /** `denied`: what a person's no is called, in lower case. */
+  /** `denied`: error codes for a person's refusal, in lower case. */
   callback: Readonly<{
     code: string;
     denied: readonly string[];
@@ -86,7 +86,7 @@ export type AuthorizationDefinition = Readonly<{
   manualCode: boolean;
   /** The `redirect_uri` of a code that a person copies; null: none is sent, and the provider uses its default. */
   manualRedirectUri: string | null;
-  /** Where the parameters are sent to first (RFC 9126); null: they stand in the address. */
+  /** Where the parameters are pushed to (RFC 9126); null: they stand in the address. */
   pushed: ProviderRequest | null;
 }>;
 
@@ -97,13 +97,13 @@ type ScopeRules = Readonly<{
   separator: string;
   default: readonly string[];
   required: readonly string[];
-  /** A scope's name → another one, by which answers may name it. */
+  /** A scope's name → another name of it, which answers may use. */
   aliases: Readonly<Record<string, string>>;
   /** `default` and `required` of the grants that ask for other scopes. */
   byGrant: Readonly<Partial<Record<ConnectionGrant, AskedScopes>>>;
 }>;
 
-/** Where an answer says how long a token lives. `fallbackSeconds` stands in where it does not say; null: nothing does. */
+/** Where an answer says how long a token lives. `fallbackSeconds` is used if it does not say; null: no fallback. */
 export type Lifetime = Readonly<{
   from: (typeof lifetimeSources)[number];
   pointer: string;
@@ -128,7 +128,7 @@ export type FurtherToken = Readonly<{
   granted: TokenPointers;
   /** In the answer to its own refresh. */
   refreshed: TokenPointers;
-  /** How it is asked for with the connection's access token (RFC 8693); null: it comes with it. */
+  /** The token exchange by which it is requested (RFC 8693); null: it is in the connection's answer. */
   exchange: Exchange | null;
 }>;
 
@@ -136,7 +136,7 @@ export type ResponseRules = TokenPointers &
   Readonly<{
     format: "auto" | "json" | "form";
     scopeSeparator: string;
-    /** What a 2xx must say to be more than a refusal; null: nothing. */
+    /** What a 2xx must contain so that it is no refusal; null: nothing. */
     okWhen: Readonly<{ pointer: string; equals: string }> | null;
     capture: Captures;
   }>;
@@ -147,13 +147,13 @@ export type RefreshRules = Readonly<{
   reuse: "safe" | "grace" | "until_successor_used" | "dead" | "kills_family";
   graceSeconds: number;
   oldAccessTokenDies: boolean;
-  /** The share of a token's life, at its end, in which it is refreshed ahead of need. */
+  /** The last part of a token's life, in which it is refreshed ahead. */
   aheadFraction: number;
-  /** Nothing is refreshed that is younger. */
+  /** A younger token is not refreshed. */
   minAgeSeconds: number;
   idleLifeSeconds: number | null;
   absoluteLifeSeconds: number | null;
-  /** What a refresh is answered with when the grant is over; null: the file does not say. The rules for it are `errors`. */
+  /** The answers to a refresh when the grant is over; null: the file does not say. `errors` has the rules that read them. */
   deadGrant: readonly StatedAnswer[] | null;
 }>;
 
@@ -182,7 +182,7 @@ export type ApiDefinition = Readonly<{
   headers: Readonly<Record<string, string>>;
 }>;
 
-/** What a token endpoint bears. Null, or 0: no limit. */
+/** The limits of a token endpoint. Null, or 0: no limit. */
 export type Limits = Readonly<{
   per: "token_host" | "client" | "connection";
   concurrency: number | null;
@@ -191,7 +191,7 @@ export type Limits = Readonly<{
   maxPerWindow: Readonly<{ requests: number; seconds: number }> | null;
 }>;
 
-/** Whose token sets a provider counts together, and how many it keeps; null: they do not disturb each other. */
+/** Which token sets a provider counts together, and how many it keeps; null: they do not affect each other. */
 type ParallelSets = Readonly<{ singlePer: readonly string[]; max: number }>;
 
 /** A call after connecting. The account's name is at `pointer`, or is the template `value`; null: it names none. */
@@ -221,11 +221,11 @@ export type ProviderDefinition = Readonly<{
   docs: string | null;
   /** False: no token endpoint, the definition is only there to be extended. */
   usable: boolean;
-  /** Ids that it had before, under which connections and clients may still stand. */
+  /** Ids that it had before. Connections and clients may still have them. */
   formerly: readonly string[];
   /** The built-in sandbox, which alone may reach this broker's own origin. */
   isSandbox: boolean;
-  /** CIDR blocks outside the public internet that this provider alone may be at; null: those of PROVIDER_NETWORKS. */
+  /** CIDR blocks that only this provider may be in, beside the public internet; null: those of PROVIDER_NETWORKS. */
   networks: readonly string[] | null;
   inputs: Readonly<Record<string, InputDefinition>>;
   /** The grants offered, as listed. */
@@ -233,7 +233,7 @@ export type ProviderDefinition = Readonly<{
   /** Null where the authorization code grant is not offered. */
   authorization: AuthorizationDefinition | null;
   scope: ScopeRules;
-  /** What scopes let one do, in plain words, where the definition says. */
+  /** What scopes allow, in plain words, if the definition says. */
   scopeDescriptions: Readonly<Record<string, string>>;
   /** How each offered grant (`import` aside) gets its first token. */
   exchanges: Readonly<Partial<Record<ConnectionGrant | "token_exchange", Exchange>>>;
@@ -250,14 +250,14 @@ export type ProviderDefinition = Readonly<{
   furtherTokens: readonly FurtherToken[];
   limits: Limits;
   parallelSets: ParallelSets | null;
-  /** Of grants that have none of their own: `lookupsOf` says what holds for a grant. */
+  /** The lookups of grant types without lookups of their own: use `lookupsOf`. */
   lookups: readonly Lookup[];
   lookupsByGrant: Readonly<Partial<Record<ConnectionGrant, readonly Lookup[]>>>;
-  /** Whose metadata fills in addresses that the file leaves out (empty here); null: nobody's. */
+  /** The issuer whose metadata supply the addresses that the file leaves out (empty here); null: none. */
   issuer: string | null;
-  /** Where those are; null: where RFC 8414 or OpenID Connect Discovery have them. */
+  /** The address of the metadata; null: the one of RFC 8414 or OpenID Connect Discovery. */
   metadataUrl: string | null;
-  /** The file leaves an address out, so that the issuer's metadata decide where secrets go. Stays so when they have filled it in. */
+  /** The file leaves an address out, so the issuer's metadata decide where secrets go. It stays true after they have supplied it. */
   isDiscovered: boolean;
   /** The file in force: merged, as written, for showing. */
   file: ProviderFile;
@@ -286,7 +286,7 @@ export function forFurtherToken(definition: ProviderDefinition, name: string): P
   return { ...definition, exchanges, response, furtherTokens: [], lookups: [], lookupsByGrant: {} };
 }
 
-/** What is looked up after connecting by this grant: its own lookups where it has some listed, else those of the definition. */
+/** The lookups after connecting by this grant type: its own if it lists some, else those of the definition. */
 export function lookupsOf(
   { lookups, lookupsByGrant }: Pick<ProviderDefinition, "lookups" | "lookupsByGrant">,
   grant: ConnectionGrant,
@@ -294,7 +294,7 @@ export function lookupsOf(
   return lookupsByGrant[grant] ?? lookups;
 }
 
-/** Which scopes this grant asks for where nobody names some (`default`), and which always (`required`). */
+/** The scopes of this grant type: `default` if nobody names any, and `required` always. */
 export function askedScopes({ scope }: ProviderDefinition, grant: ConnectionGrant): AskedScopes {
   return scope.byGrant[grant] ?? scope;
 }

@@ -24,7 +24,7 @@ import {
   textOrNull,
 } from "./settings.ts";
 
-/** The grants by which a connection may get its tokens (RFC 6749, section 4; RFC 8628; `import` is a set handed over by hand). */
+/** The grant types of connections (RFC 6749, section 4; RFC 8628; `import`: a person hands over a token set). */
 export const connectionGrants = [
   "authorization_code",
   "client_credentials",
@@ -237,7 +237,7 @@ const api = map("What callers send to the provider's API.", {
   headers: templates("Further headers of every call."),
 });
 
-/** A fact's sources: one, several that agree, or none: then it is a guess, and `guessed` says why it is this one. */
+/** A fact's sources: one, or several that agree. Without a source it is a guess, and `guessed` says why. */
 const fact = Type.Unsafe<string | string[] | { from: string | string[]; note?: string } | { guessed: string }>({
   type: ["string", "array", "object"],
   minLength: 1,

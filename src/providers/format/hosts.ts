@@ -1,8 +1,8 @@
 import type { InputDefinition } from "./definition.ts";
 
 /**
- * Whether a pattern binds a value from its first character to its last: `^…$` around everything, without an alternative
- * outside parentheses, which would leave one of its sides open.
+ * Whether a pattern is anchored: `^…$` around everything, without an alternative outside parentheses, which would leave one of its sides
+ * open.
  */
 export function isAnchored(pattern: string): boolean {
   return pattern.startsWith("^") && /[^\\](\\\\)*\$$/.test(pattern) && !hasOpenAlternative(pattern);
@@ -36,7 +36,7 @@ type HostValue = {
 };
 
 /**
- * Whether a host stays with one owner whatever value an input has: within one registrable domain, or among listed hosts of which the
+ * Whether a host belongs to one owner for every value of an input: it is within one registrable domain, or one of several hosts of which the
  * definition says that they have one owner.
  */
 export function domainIsPinned({ authority, name, input }: HostValue): boolean {
@@ -55,8 +55,8 @@ function registrableDomain(address: string): string | null {
 }
 
 /**
- * Why the list of a capture may not decide a host; null: it may. Whoever wrote a callback or an answer only chooses among hosts
- * that the definition names whole, so that nothing which they write becomes a part of one.
+ * Why the `enum` of a capture may not decide a host; null: it may. The author of a callback or an answer may only choose among whole hosts
+ * that the definition names, so that no text of theirs becomes part of a host.
  */
 export function hostListFault(
   { authority, name }: Pick<HostValue, "authority" | "name">,
@@ -79,9 +79,9 @@ function isWholeHost(text: string): boolean {
 }
 
 /**
- * The registrable domain, such as `.example.com`, with its port where there is one, that a host stays within whatever matches
- * the pattern: its characters are those of host names and the URL goes on with the domain; or the pattern ends with the domain.
- * Null: nothing is sure.
+ * The registrable domain, such as `.example.com`, with its port if it has one, that a host stays within for every value that matches the
+ * pattern: the value has only characters of host names and the URL goes on with the domain, or the pattern ends with the domain. Null: it
+ * cannot be said.
  */
 export function pinnedDomain({ authority, name, input }: HostValue): string | null {
   if (!input.pattern || !isAnchored(input.pattern)) return null;
@@ -95,7 +95,7 @@ export function pinnedDomain({ authority, name, input }: HostValue): string | nu
   return isRegistrable(domain) ? domain : null;
 }
 
-/** `.example.com`; not `.com`, and not `.co.uk` or `.com.au`, which look like the suffixes that anyone may register in. */
+/** `.example.com`; not `.com`, and not `.co.uk` or `.com.au`, which look like suffixes under which anybody can register a name. */
 function isRegistrable(suffix: string): boolean {
   const labels = suffix.replace(/:\d+$/, "").toLowerCase().split(".");
   if (labels.shift() !== "" || labels.some((label) => !/^[a-z0-9-]+$/.test(label))) return false;

@@ -14,13 +14,13 @@ type Settings = {
   client_auth?: string | { header: string; value?: string } | { basic: string };
 };
 
-/** A text of a file that may hold templates, and which may stand there. */
+/** A text of a file that may hold templates, and the templates that are allowed there. */
 export type Place = {
   path: Path;
   text: string;
   roots: readonly string[];
   isUrl: boolean;
-  /** It is shown to browsers or callers: no secret may stand there. */
+  /** Browsers or callers see it, so it must hold no secret. */
   isShown?: boolean;
 };
 
@@ -28,7 +28,7 @@ const captured = ["callback", "response", "account"];
 const common = ["client.id", "inputs", ...captured];
 const withSecret = [...common, "client.secret"];
 const anyField = [...withSecret, "redirect_uri", "scope"];
-/** What may stand in the fields of each request: nothing that is not there yet when it is sent. */
+/** The templates that are allowed in the fields of each request: values that exist when it is sent. */
 const fieldRoots: Record<string, readonly string[]> = {
   authorization_code: [...anyField, "code", "code_verifier"],
   client_credentials: [...anyField, "credentials"],
@@ -132,7 +132,7 @@ function settingPlaces(
   ];
 }
 
-/** What stands in for a value that was not captured: it is made of inputs alone, since those are there before everything else. */
+/** The default of a value that was not captured. It may use only inputs, since those exist before everything else. */
 function defaultPlaces(path: Path, captures: CaptureSettings | undefined): Place[] {
   return Object.entries(captures ?? {}).flatMap(([name, capture]) =>
     textPlace([...path, name, "default"], typeof capture === "string" ? undefined : capture.default, ["inputs"]),
@@ -186,9 +186,9 @@ export function rulesIn(file: ProviderFile, root: DeclaredRoot, key: string): Ru
 }
 
 /**
- * Whether an address is at a host that the definition's file itself fixes: one that stands there, or one of a registrable domain
- * that a pattern keeps to. Whoever chose another host, by an input, by metadata or by what they answered, may have chosen one
- * that they cannot reach themself: what is there is not to be told to callers.
+ * Whether the definition's file fixes the host of an address: the host stands there, or a pattern keeps it within a registrable domain. Any
+ * other host, from an input, from metadata or from an answer, may have been chosen by somebody who cannot reach it. So callers must not
+ * learn what is there.
  */
 export function isUsualHost({ file }: Pick<ProviderDefinition, "file">, address: string): boolean {
   const url = URL.parse(address);

@@ -13,7 +13,7 @@ import {
 import { domainIsPinned } from "./hosts.ts";
 import { isDots, isHeaderSafe, splitUrl, templateNames } from "./template.ts";
 
-/** The inputs that a connection of this grant cannot do without: those that a template in force uses, as declared. */
+/** The inputs that a connection of this grant type needs: those that its templates use. */
 export function requiredInputs(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
   return named("inputs", templatesInForce(definition, grant), Object.keys(definition.inputs));
 }
@@ -24,13 +24,13 @@ export function requiredCredentials(definition: ProviderDefinition, grant: Conne
   return [...new Set(names.filter((name) => name.startsWith("credentials.")).map((name) => name.slice(12)))];
 }
 
-/** The values of lookups that a connection of this grant cannot do without, as `account.X`. */
+/** The values of lookups that a connection of this grant type needs, as `account.X`. */
 export function requiredCaptures(definition: ProviderDefinition, grant: ConnectionGrant): string[] {
   const names = templatesInForce(definition, grant).flatMap(templateNames);
   return [...new Set(names.filter((name) => name.startsWith("account.")))];
 }
 
-/** Whether a request for this grant's tokens holds the client's secret; if not, a secret is unused. */
+/** Whether a token request of this grant type uses the client's secret. */
 export function needsClientSecret(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
   return exchangesOf(definition, grant).some(
     (exchange) =>
@@ -39,7 +39,7 @@ export function needsClientSecret(definition: ProviderDefinition, grant: Connect
   );
 }
 
-/** Whether a request of this grant says which scopes are wanted; if not, the provider gives what it gives. */
+/** Whether a token request of this grant type names scopes. If not, the provider decides. */
 export function asksForScopes(definition: ProviderDefinition, grant: ConnectionGrant): boolean {
   if (grant === "authorization_code" || grant === "import") return true;
   const asking = grant === "device_code" ? definition.device : definition.exchanges[grant];
@@ -47,8 +47,8 @@ export function asksForScopes(definition: ProviderDefinition, grant: ConnectionG
 }
 
 /**
- * The inputs that stand in a host position of any URL of the definition, or decide whose metadata name its addresses: who
- * sets one decides where secrets go.
+ * The inputs that stand in the host of a URL of the definition, or decide whose metadata supply its addresses. Somebody who sets one decides
+ * where secrets are sent.
  */
 export function hostInputs(definition: ProviderDefinition): string[] {
   const found = hostInputsOf.get(definition);
@@ -63,8 +63,8 @@ export function hostInputs(definition: ProviderDefinition): string[] {
 const hostInputsOf = new WeakMap<ProviderDefinition, string[]>();
 
 /**
- * Whether every URL that an input decides the host of stays within one registrable domain, whatever its value. Never of an
- * input that decides whose metadata are read: what they name may be anywhere.
+ * Whether an input, whatever its value, keeps each URL whose host it decides within one registrable domain. False for an input that
+ * decides whose metadata are read, since metadata may name any host.
  */
 export function pinsDomain(definition: ProviderDefinition, input: string): boolean {
   const known = definition.inputs[input];
@@ -75,8 +75,8 @@ export function pinsDomain(definition: ProviderDefinition, input: string): boole
 }
 
 /**
- * Which inputs are set on the client and which on the connection: those that decide a host, unless pinned to a domain,
- * are the client's where there is one, since whoever creates connections must not choose where its secret is sent.
+ * Which inputs are set on the client and which on the connection. Inputs that decide a host, unless they keep it within a domain, belong to
+ * the client if there is one, since somebody who creates connections must not choose where the client's secret is sent.
  */
 export function inputOwners(options: { definition: ProviderDefinition; grant: ConnectionGrant; hasClient: boolean }): {
   client: string[];
@@ -88,7 +88,7 @@ export function inputOwners(options: { definition: ProviderDefinition; grant: Co
   return { client, connection: required.filter((name) => !client.includes(name)) };
 }
 
-/** What has to be given before a connection of a grant can be made: names of inputs and credentials, each without a value of its own. */
+/** What must be given to make a connection of a grant type: the names of inputs without a default, and of credentials. */
 export type Needs = {
   /** False: the definition fixes the client id, and no client is needed. */
   client: boolean;
@@ -123,8 +123,8 @@ export function clientInputs(definition: ProviderDefinition): string[] {
 }
 
 /**
- * Why a value cannot be sent where the definition puts it; null: it can. `name`: as in its templates, `inputs.shop`, `client.id`. A request
- * that cannot be built would only be found out when a person has consented.
+ * Why a value cannot be sent where the definition puts it; null: it can. `name`: as in templates, `inputs.shop`, `client.id`. Without this
+ * check the error would come only after a person has consented.
  */
 export function whyUnsendable(definition: ProviderDefinition, name: string, value: string): string | null {
   const { api, authorization, issuer, metadataUrl } = definition;
@@ -207,7 +207,7 @@ function templatesInForce(definition: ProviderDefinition, grant: ConnectionGrant
   );
 }
 
-/** The same, and what stands in for the captured values that they use. */
+/** The same, and the defaults of the captured values that they use. */
 function withDefaults({ authorization, response }: ProviderDefinition, texts: readonly string[]): string[] {
   const used = new Set(texts.flatMap(templateNames));
   const captures = { callback: authorization?.callback.capture ?? {}, response: response.capture };
@@ -233,8 +233,8 @@ type Given = Readonly<Record<string, unknown>>;
 const longestInput = 2_000;
 
 /**
- * The inputs of a new connection, to be stored with it: those given, checked, and for those that a template in force uses
- * and nobody gave, the generated or default value. Inputs that belong to its client are not among them.
+ * The inputs of a new connection, to be stored with it: the given ones, checked, and generated or default values for others that a template
+ * uses. Inputs of its client are not included.
  * @throws BrokerError `invalid_request` naming the input and what is allowed
  */
 export function resolveInputs(options: {

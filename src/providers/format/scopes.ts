@@ -1,7 +1,7 @@
 import { askedScopes, type ConnectionGrant, type ProviderDefinition } from "./definition.ts";
 import { asksForScopes } from "./requirements.ts";
 
-/** The scopes to ask for: those requested, else the grant's defaults, and always those that it requires. */
+/** The scopes to ask for: the requested ones, else the grant type's defaults; and always the required ones. */
 export function effectiveScopes(
   definition: ProviderDefinition,
   grant: ConnectionGrant,
@@ -11,7 +11,7 @@ export function effectiveScopes(
   return [...new Set([...(requested && requested.length > 0 ? requested : scope.default), ...scope.required])];
 }
 
-/** The same, where its request names no scopes nothing is asked for by default, so nothing can be missing. */
+/** The same, but empty by default if the request names no scopes, so that none can count as missing. */
 export function scopesFor(
   definition: ProviderDefinition,
   grant: ConnectionGrant,
@@ -33,7 +33,7 @@ export function splitScopes(definition: ProviderDefinition, text: string): strin
     .filter((part) => part !== "");
 }
 
-/** What an answer names, and by their other names those that have two in the definition: whichever of them was asked for. */
+/** The scopes of an answer. A scope with two names in the definition is listed under both. */
 export function withAliases({ scope: { aliases } }: ProviderDefinition, answered: readonly string[]): string[] {
   const pairs = Object.entries(aliases).filter((names) => names.some((name) => answered.includes(name)));
   return [...new Set([...answered, ...pairs.flat()])];

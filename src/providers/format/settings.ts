@@ -1,7 +1,7 @@
 import { type TObject, type TSchema, Type } from "typebox";
 import { providerTimes } from "../../time.ts";
 
-/** What the settings of a provider file are made of. Each takes the sentence that editors and the documentation show. */
+/** The building blocks of the settings. Each takes the sentence that editors and the documentation show. */
 export const strict = { additionalProperties: false } as const;
 
 const pointerPattern = "^(/[^/]*)+$";
@@ -13,7 +13,7 @@ export const nullable = <T>(type: string, more: Record<string, unknown> = {}) =>
 export const map = <T extends Record<string, TSchema>>(description: string, properties: T) =>
   Type.Optional(Type.Object(properties, { ...strict, description }));
 
-/** Null switches off what the extended definition has. */
+/** `null` removes what the extended definition has. */
 const mapOrNull = <T extends TObject>(schema: T) =>
   Type.Optional(Type.Unsafe<Type.Static<T> | null>({ ...schema, type: ["object", "null"] }));
 
@@ -35,7 +35,7 @@ export const count = (maximum: number, description: string) =>
 
 export const pointer = (description: string) => Type.Optional(Type.String({ pattern: pointerPattern, description }));
 
-/** `null` takes out an entry that the extended definition has. */
+/** `null` removes an entry of the extended definition. */
 export const templates = (description: string) =>
   Type.Optional(Type.Record(Type.String(), nullable<string>("string"), { description }));
 
@@ -100,7 +100,7 @@ const assertion = map("The JWT of client_auth: private_key_jwt (RFC 7523, sectio
   life_s: count(3600, `How long it counts, in seconds; ${providerTimes.assertionSeconds} unless said otherwise.`),
 });
 
-/** How one kind of request is written and who it says it is from. */
+/** How a request is written and how the client authenticates. */
 export const requestSettings = {
   url: text("Where the request goes."),
   method: choice(["POST", "GET"], "GET goes with encoding: query."),

@@ -14,7 +14,7 @@ export type TemplateValues = {
   response?: Readonly<Record<string, string>> | undefined;
   /** Captured from lookups after connecting. */
   account?: Readonly<Record<string, string>> | undefined;
-  /** Of captured values that are stored and that the definition does not take, by their names: what to say where one is needed. */
+  /** Captured values that are stored and that the definition does not accept, by name: the error text if one is needed. */
   misfits?: Readonly<Record<string, string>> | undefined;
   credentials?: Readonly<Record<string, string>> | undefined;
   code?: string | undefined;
@@ -31,7 +31,7 @@ export type TemplateValues = {
 
 const templatePattern = /\{([^{}]*)\}/g;
 
-/** Templates whose value may be lacking: the field that holds one is then left out. */
+/** Templates whose value may be missing: a field with one is then left out. */
 const optionalNames = new Set(["scope", "redirect_uri", "code_verifier"]);
 
 /** The names between braces, in order: `client.id`, `inputs.shop_url`, `code`, … */
@@ -92,9 +92,9 @@ function missing(name: string, { misfits = {} }: TemplateValues): BrokerError {
 }
 
 /**
- * Fills a template. Null when an optional value (scope, redirect_uri, code_verifier, an input that is empty) is lacking: what
- * holds it is left out.
- * @throws BrokerError naming any other value that is lacking; never the value of one.
+ * Fills a template. Null if an optional value (scope, redirect_uri, code_verifier, an empty input) is missing: the field is then left
+ * out.
+ * @throws BrokerError naming any other missing value; never with the value of one.
  */
 export function fill(
   text: string,
@@ -129,13 +129,13 @@ export function fillUrl(text: string, values: TemplateValues): string {
   return `${fill(authority, values) ?? ""}${fill(rest, values, encodePathValue) ?? ""}`;
 }
 
-/** A map without the entries that a file takes out of what it extends. */
+/** A map without the entries that a file has set to null. */
 export function withoutNull(map: Readonly<Record<string, string | null>>): Record<string, string> {
   const entries = Object.entries(map).filter((entry): entry is [string, string] => entry[1] !== null);
   return Object.fromEntries(entries);
 }
 
-/** Fills every template of a map, leaving out the entries whose optional value is lacking. */
+/** Fills every template of a map. Leaves out entries whose optional value is missing. */
 export function fillAll(
   templates: Readonly<Record<string, string>>,
   values: TemplateValues,
@@ -191,7 +191,7 @@ export function isHeaderSafe(value: string): boolean {
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
 }
 
-/** What a path cannot hold as one of its parts: it would lead elsewhere. */
+/** Path segments that would lead elsewhere. */
 export function isDots(value: string): boolean {
   return /^\.+$/.test(value);
 }
@@ -201,11 +201,11 @@ function checkedForHeader(value: string, name: string): string {
   const detail = `${name} holds a character that no header can carry, such as a line break`;
   if (name.startsWith("client.")) throw new BrokerError("client_rejected", detail);
   if (/^(inputs|credentials)\./.test(name)) throw new BrokerError("invalid_request", detail);
-  // The provider gave it, and what it gives next may be a good one.
+  // The provider has given the value, and its next one may fit.
   throw new BrokerError("provider_unavailable", detail, { retryAfterSeconds: providerTimes.unusableSeconds });
 }
 
-/** What later templates use. Values that could not stand in a header, a URL or the store, or do not fit, are left out. */
+/** The captured values for later templates. Values that do not fit, or that no header, URL or column can hold, are left out. */
 export function readCaptured(captures: Captures, read: (from: string) => unknown): Record<string, string> {
   const captured: Record<string, string> = {};
   for (const [name, capture] of Object.entries(captures)) {
@@ -217,7 +217,7 @@ export function readCaptured(captures: Captures, read: (from: string) => unknown
   return captured;
 }
 
-/** Whether a value is one that the definition takes there. */
+/** Whether the definition accepts a captured value. */
 export function fitsCapture(text: string, { pattern, allowed }: Pick<Capture, "pattern" | "allowed">): boolean {
   if (allowed !== null) return allowed.includes(text);
   return pattern === null || new RegExp(pattern, "u").test(text);
@@ -233,9 +233,9 @@ type Stored = {
 };
 
 /**
- * What templates stand for of that which was captured. It may have been stored under an older definition, and may fill a host:
- * only what the present one takes counts. What was never stored has its default, where it has one. A value that is stored and
- * does not fit has none: the default may be another host than the one that gave the token.
+ * The captured values for templates. They may have been stored under an older definition and may fill a host, so only values that the present
+ * definition accepts count. A value that was never stored has its default. A stored value that does not fit has no default, since that
+ * may be another host than the one that gave the token.
  */
 export function capturedValues(
   { id, authorization, response, lookups, lookupsByGrant }: ProviderDefinition,

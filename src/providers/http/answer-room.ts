@@ -1,18 +1,18 @@
-/** No answer is read further, as sent or inflated: 1 MiB. */
+/** The largest answer that is read, as sent and inflated: 1 MiB. */
 export const maxBodyBytes = 1024 * 1024;
 
-/** So much of each answer is taken at once, whatever others take: hardly any answer is longer. */
+/** This much of each answer is always read. Hardly any answer is longer. */
 export const freeBytes = 64 * 1024;
 /** What all answers of one process may hold together beyond their first 64 KiB each. */
 const roomBytes = 64 * 1024 * 1024;
 const mostOfOne = maxBodyBytes - freeBytes;
 
 /**
- * Bounds the memory that long answers take. A body for which there is no room waits: its connection is not read until another
- * answer has been dealt with. It is never dropped, since the token that it answers is spent.
+ * Limits the memory for long answers. A body without room waits: its connection is not read until another answer is finished. It is never
+ * dropped, since the refresh token that it answers has been spent.
  *
- * Answers cannot wait for each other in a circle: room is given only while what is left lets the answer that has most end,
- * which frees enough for any other one.
+ * There is no deadlock: room is given only while enough is left to finish the answer that has the most room. When it ends, it frees enough for
+ * any other.
  */
 export class AnswerRoom {
   #left: number;
@@ -22,7 +22,7 @@ export class AnswerRoom {
     this.#left = bytes;
   }
 
-  /** The share of one answer. Give it back with `release`, whatever comes of the answer. */
+  /** The room of one answer. Call `release` in any case. */
   open(): AnswerShare {
     const share: AnswerShare = new AnswerShare({
       take: (bytes) => this.#take(share, bytes),
@@ -43,7 +43,7 @@ export class AnswerRoom {
   #release(share: AnswerShare): void {
     if (!this.#shares.delete(share)) return;
     this.#left += share.bytes;
-    // Who has most lacks least, and ends first.
+    // The answer with the most room needs the least, so it ends first.
     for (const waiting of [...this.#shares].sort((a, b) => b.bytes - a.bytes)) waiting.tryAgain();
   }
 }
@@ -60,7 +60,7 @@ export class AnswerShare {
     this.#room = room;
   }
 
-  /** Asks for room for the first `size` bytes of the answer. False: there is none yet, and `onRoom` is called once there is. */
+  /** Asks for room for the first `size` bytes of the answer. False: there is none yet; `onRoom` is called when there is. */
   grow(size: number, onRoom: () => void): boolean {
     const bytes = Math.min(Math.max(size - freeBytes, 0), mostOfOne);
     if (bytes === 0) return true;

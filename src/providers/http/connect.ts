@@ -4,20 +4,20 @@ import manifest from "../../../package.json" with { type: "json" };
 import type { Route } from "./egress.ts";
 import type { OutboundProxy } from "./outbound-proxy.ts";
 
-/** An open connection, and what the request says because of the way that it goes. */
+/** An open connection, and the parts of the request that depend on the route. */
 type Connection = {
   socket: net.Socket;
   /** The origin that goes into `Host`. */
   origin: string;
-  /** What stands before the path in the first line: the origin where a proxy passes requests on (RFC 9112, section 3.2.2). */
+  /** What precedes the path in the request line: the origin, if a proxy forwards the request (RFC 9112, section 3.2.2). */
   prefix: string;
   /** For the proxy. Hold its password. */
   headers: Record<string, string>;
 };
 
 /**
- * Opens a connection, through the route's proxy if it has one. Nothing of the request is written before this has
- * resolved, so whatever it throws means: not sent. When `signal` is aborted, now or later, everything that was opened is closed.
+ * Opens a connection, through the route's proxy if it has one. Nothing of the request is written before this resolves, so every error means
+ * "not sent". When `signal` is aborted, also later, everything that was opened is closed.
  * @param options `certificate`: PEM of a client certificate and its key, for the provider alone
  * @throws ProxyError, BlockedAddressError, errors of Node, and the signal's reason
  */
@@ -34,7 +34,7 @@ export async function openConnection(
   const plain = { origin: url.origin, prefix: "", headers: {} };
   if (proxy === null) return { socket: await secured(await openTcp({ ...target, lookup, signal })), ...plain };
   if (url.protocol === "http:") {
-    // The check stands before the proxy in either case; with an address nobody resolves the name a second time.
+    // The address is checked before the proxy gets it in either case. With an address, nobody resolves the name again.
     const [address = ""] = await checkedAddresses(route, signal);
     const origin = proxy.byName ? url.origin : `http://${authority(address, target.port)}`;
     return { socket: await openProxy(proxy, signal), origin, prefix: origin, headers: authorizationOf(proxy) };
@@ -44,7 +44,7 @@ export async function openConnection(
   return { socket: await secured(tunnel), ...plain };
 }
 
-/** The addresses that may be connected to, those of IPv4 first: not every proxy has a way to the others. */
+/** The allowed addresses, IPv4 first, since not every proxy can reach IPv6. */
 async function checkedAddresses({ url, lookup }: Route, signal: AbortSignal): Promise<string[]> {
   const host = bareHost(url);
   if (net.isIP(host) !== 0) return [host];
@@ -148,7 +148,7 @@ function authorizationOf({ authorization }: OutboundProxy): Record<string, strin
 
 const longestHead = 64 * 1024;
 
-/** The status of the final answer to CONNECT. What comes behind its head stays in the socket. */
+/** The status of the final answer to CONNECT. Bytes after its head stay in the socket. */
 async function readStatus(socket: net.Socket, signal: AbortSignal): Promise<number> {
   let bytes = Buffer.alloc(0);
   for (;;) {
@@ -166,7 +166,7 @@ async function readStatus(socket: net.Socket, signal: AbortSignal): Promise<numb
   }
 }
 
-/** Interim answers may stand before the final one here, too. Null: it is not whole yet. @throws EndedError for what is no HTTP */
+/** There may be interim answers before the final one. Null: it is not complete yet. @throws EndedError if it is not HTTP */
 function finalHead(text: string): { status: number; end: number } | null {
   const emptyLine = /\n\r?\n/g;
   for (let at = 0; emptyLine.test(text); at = emptyLine.lastIndex) {
@@ -179,7 +179,7 @@ function finalHead(text: string): { status: number; end: number } | null {
 
 /** Waits for an event. A socket that fails, ends or is given up before is destroyed, and its error, or the signal's reason, thrown. */
 async function settled(socket: net.Socket, event: string, signal: AbortSignal): Promise<void> {
-  // Whoever uses the connection listens for himself. In between, an error must not end the process.
+  // The user of the connection adds its own listener. Until then, an error must not end the process.
   if (socket.listenerCount("error", ignore) === 0) socket.on("error", ignore);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const onClose = () => reject(new EndedError("CLOSED"));
@@ -200,11 +200,11 @@ async function settled(socket: net.Socket, event: string, signal: AbortSignal): 
 
 const ignore = () => {};
 
-/** Why no request has left through a proxy, in words that name it. */
+/** Why no request was sent through a proxy, in words that name the proxy. */
 export class ProxyError extends Error {
-  /** It says something about the proxy alone, and nothing about the host behind it. */
+  /** The failure is about the proxy, and says nothing about the host behind it. */
   readonly isOfProxy: boolean;
-  /** Another address of the same host may be reached all the same. */
+  /** Another address of the same host may still be reachable. */
   readonly isOfAddress: boolean;
 
   constructor(message: string, about: { isOfProxy?: boolean; isOfAddress?: boolean } = {}) {
@@ -221,7 +221,7 @@ export function asksForPassword({ name, setting, authorization }: OutboundProxy)
   return `the proxy ${name} ${what} (407): ${setting} holds them`;
 }
 
-/** What every request says it comes from (RFC 9110, section 10.1.5), unless the definition names something else. */
+/** The `User-Agent` of every request (RFC 9110, section 10.1.5), unless the definition sets another. */
 export const userAgent = `freshet/${manifest.version}`;
 
 /** This process ended the call. `code` says why. */

@@ -23,14 +23,14 @@ export class BlockedAddressError extends Error {
 type Address = { address: string; family: number };
 type Resolve = (host: string, answer: (error: Error | null, addresses: Address[]) => void) => void;
 
-/** The way to a URL: the lookup that gives the addresses that may be connected to, and the proxy; null: there is none. */
+/** The route to a URL: a lookup that returns only allowed addresses, and the proxy; null: none. */
 export type Route = { url: URL; lookup: net.LookupFunction; proxy: OutboundProxy | null };
 
 export type Egress = {
   /**
-   * Checks a URL of a provider after parsing, IP literals in all their spellings included, and gives the lookup that checks
-   * every resolved address when connecting. For the sandbox this broker's own origin is exempt, and reached directly.
-   * The proxy's own address is not checked: who runs this broker has named it. As a provider's address it is checked like any other.
+   * Checks a provider's URL after parsing, IP literals in all their spellings included, and returns a lookup that checks every resolved address
+   * when connecting. For the sandbox, this broker's own origin is allowed and reached directly. The proxy's own address is not checked, since
+   * the operator has set it; as a provider's address it is checked like any other.
    * @throws BlockedAddressError
    */
   route(url: string, provider: EgressProvider): Route;
@@ -39,8 +39,8 @@ export type Egress = {
 export type EgressProvider = Pick<ProviderDefinition, "isSandbox" | "networks">;
 
 /**
- * https to public addresses only. `networks` names others that may be reached, by http too, by every provider whose
- * definition names none of its own.
+ * Allows https to public addresses only. `networks`: other networks that may be reached, also by http, by every provider whose definition
+ * names none.
  */
 export function createEgress(options: {
   networks: net.BlockList | null;
@@ -118,7 +118,7 @@ function checkedLookup(options: {
   const { url, allowed, resolve } = options;
   return (host, { all }, done) => {
     resolve(host, (error, found) => {
-      // The connection goes to one of the addresses handed on here and is not resolved again: what is left out is out of reach.
+      // The connection uses one of these addresses and the name is not resolved again, so an address that is left out cannot be reached.
       const good = found.filter(({ address }) => allowed(address));
       const [first] = good;
       if (error) done(error, []);
@@ -141,7 +141,7 @@ const systemResolve: Resolve = (host, answer) => {
   dns.lookup(host, { all: true }, (error, addresses) => answer(error, addresses ?? []));
 };
 
-/** Why a URL is refused whatever its host resolves to; null: that depends on the addresses, or it is reached. */
+/** Why a URL is refused, whatever its host resolves to; null: it is not, or that depends on the addresses. */
 export function whyNeverReached(url: URL, networks: net.BlockList | null): string | null {
   const literal = bareHost(url);
   const isLocal = /(^|\.)localhost\.?$/i.test(literal); // RFC 6761, section 6.3
@@ -154,7 +154,7 @@ export function whyNeverReached(url: URL, networks: net.BlockList | null): strin
   return mayBe ? null : blocked(url, null).message;
 }
 
-/** Says what is refused, by whose rule, and how whoever runs this broker allows it. */
+/** The text: what is refused, by which rule, and how the operator can allow it. */
 function blocked(url: URL, resolved: string | null): BlockedAddressError {
   const literal = bareHost(url);
   const family = net.isIP(literal);
@@ -169,7 +169,7 @@ function blocked(url: URL, resolved: string | null): BlockedAddressError {
 function isPublic(address: string): boolean {
   const family = net.isIP(address);
   if (family === 4) return !specialIpv4.check(address, "ipv4");
-  // What embeds an IPv4 address (mapped, NAT64, 6to4, Teredo) lies outside 2000::/3 or is listed as special.
+  // Addresses that embed an IPv4 address (mapped, NAT64, 6to4, Teredo) lie outside of 2000::/3 or in the list below.
   return family === 6 && globalIpv6.check(address, "ipv6") && !specialIpv6.check(address, "ipv6");
 }
 

@@ -7,7 +7,7 @@ import { EndedError, openConnection, userAgent } from "./connect.ts";
 import type { Egress, EgressProvider, Route } from "./egress.ts";
 import type { OutboundProxy } from "./outbound-proxy.ts";
 
-/** A request to a provider, ready to be written. All but method and URL holds secrets and is non-enumerable. */
+/** A request to a provider, ready to be written. Everything except method and URL holds secrets and is not enumerable. */
 export type HttpRequest = {
   readonly method: ProviderRequest["method"];
   readonly url: string;
@@ -25,17 +25,17 @@ export type HttpResponse = {
   status: number;
   headers: Readonly<Record<string, string>>;
   body: Buffer;
-  /** False: cut off or too long; then `body` is what there is of it. */
+  /** False: cut off or too long; `body` is the part that came. */
   complete?: boolean;
   /** Longer than 1 MiB as it was sent; then it is not `complete`. */
   tooLong?: true;
-  /** The proxy that the request was given to in place of the provider. What it answers may be its own. */
+  /** The proxy that forwards the request. The answer may be the proxy's own. */
   relayedBy?: OutboundProxy;
 };
 
 /**
- * What came of one exchange. `not_sent` and `window_passed`: nothing was written, with certainty. `cut_off`: the request
- * may have been written, in part or whole, and no answer came.
+ * The outcome of one exchange. `not_sent` and `window_passed`: certainly nothing was written. `cut_off`: the request may have been written, in
+ * part or whole, and no answer came.
  */
 export type ExchangeOutcome =
   | { kind: "answered"; response: HttpResponse }
@@ -62,7 +62,7 @@ type Call = {
 };
 
 /**
- * Sends a request at most once, and has what came of it read. The room that an answer takes is given back once it has been read.
+ * Sends a request at most once, and calls `read` with the outcome. The room for the answer is released after that.
  * `mayStillSend` is asked at first, and again when the request is about to be written. Rejects only if `read` throws.
  */
 export async function exchange<Read>(call: Call, read: (outcome: ExchangeOutcome) => Read): Promise<Read> {
@@ -76,7 +76,7 @@ export async function exchange<Read>(call: Call, read: (outcome: ExchangeOutcome
   }
 }
 
-/** Nothing has been written yet: what fails here was not sent. */
+/** Nothing has been written yet, so an error here means "not sent". */
 function begin(call: Call): { sending: HttpExchange; route: Route } | ExchangeOutcome {
   const { egress, timeouts, definition, request, mayStillSend, room } = call;
   if (!mayStillSend()) return { kind: "window_passed" };
@@ -89,7 +89,7 @@ function begin(call: Call): { sending: HttpExchange; route: Route } | ExchangeOu
   }
 }
 
-/** No pool, no reuse, no HTTP/2: one connection whose first bytes are this request, and which ends with this call. */
+/** No pool, no reuse, no HTTP/2: one connection, whose first bytes are this request and which ends with this call. */
 async function write(
   sending: HttpExchange,
   { route, request, timeouts }: { route: Route; request: HttpRequest; timeouts: ExchangeTimeouts },
@@ -124,7 +124,7 @@ async function write(
       sending,
     );
   } catch (error) {
-    sending.end(error); // which knows whether the first byte had been written
+    sending.end(error); // `end` knows whether the first byte was written
   }
   const outcome = await sending.outcome;
   clearTimeout(late);
@@ -132,12 +132,12 @@ async function write(
   return outcome;
 }
 
-/** The headers that a request goes out with, but for those of HTTP itself. Hold secrets. */
+/** The headers of a request, without those of HTTP itself. They hold secrets. */
 export function sentHeaders(request: HttpRequest): Record<string, string> {
   return { accept: "application/json", "user-agent": userAgent, ...request.headers, "accept-encoding": "identity" };
 }
 
-/** Who gets the request itself, in place of the provider. A proxy that makes a tunnel does not see it. */
+/** The proxy that gets the request instead of the provider. A proxy that makes a tunnel does not see it. */
 function relayOf({ url, proxy }: Route): OutboundProxy | null {
   return url.protocol === "http:" ? proxy : null;
 }
@@ -152,12 +152,12 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
   #share: AnswerShare | null = null;
   readonly #relayedBy: OutboundProxy | null;
   readonly #deadline: NodeJS.Timeout;
-  /** What has come of the body, copied: a chunk of one byte keeps all that it came with. */
+  /** The body so far, copied: a chunk of one byte would keep its whole buffer in memory. */
   #body = Buffer.alloc(0);
   #size = 0;
   #resolve: (outcome: ExchangeOutcome) => void;
   #settled = false;
-  /** True from the last moment at which undici had written nothing. */
+  /** True from the moment at which undici is about to write. */
   #started = false;
   #head: { status: number; headers: Record<string, string> } | null = null;
   #controller: Controller | null = null;
@@ -203,7 +203,7 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
-    if (status < 200) return; // no answer by any name: interim ones do not come this far
+    if (status < 200) return; // no valid status; interim answers were removed before
     this.#head = { status, headers: joinHeaders(headers) };
   }
 
@@ -226,18 +226,18 @@ export class HttpExchange implements Dispatcher.DispatchHandler {
     this.end(error);
   }
 
-  /** The call is over without an end of the answer: what has come of it still counts. */
+  /** The call ends before the answer does. The part that came still counts. */
   end(error: unknown): void {
     if (this.#head) this.#answer({ complete: false });
     else this.#settle({ kind: this.#started ? "cut_off" : "not_sent", error });
   }
 
-  /** Gives back the room that the answer takes, once it has been read. */
+  /** Releases the room of the answer after it has been read. */
   release(): void {
     this.#share?.release();
   }
 
-  /** False: there is no room for more, and `onRoom` is called once there is. What has come is kept all the same. */
+  /** False: there is no room for more; `onRoom` is called when there is. The bytes that came are kept. */
   #append(chunk: Buffer, onRoom: () => void): boolean {
     const at = this.#size;
     this.#size += chunk.length;
@@ -283,13 +283,13 @@ function joinHeaders(headers: Record<string, string | string[] | undefined>): Re
   return joined;
 }
 
-/** What interim answers may take together. Nothing of them is kept, so this bounds the work alone: some 600,000 of the shortest. */
+/** The limit for all interim answers together. They are not stored, so this limits only the work: about 600,000 of the shortest. */
 export const mostInterimBytes = 16 * 1024 * 1024;
 
-/** `HTTP/1.1 100` and one character more: so much is needed to tell an interim answer from the final one. */
+/** `HTTP/1.1 100` and one more character: enough to distinguish an interim answer from the final one. */
 const startLength = 13;
 
-/** The server did what no request asked it to do. `code` says what. */
+/** The server did something that no request asked for. `code` says what. */
 class UnaskedError extends Error {
   readonly code: string;
   constructor(code: string) {
@@ -299,16 +299,16 @@ class UnaskedError extends Error {
 }
 
 /**
- * A connection that carries one request, without the interim answers (1xx) before its answer. A client must be able to take any number of
- * them, asked for or not (RFC 9110, section 15.2). undici does not: it ends the connection at a 100 that it has not asked for, and the
- * token in the answer behind it is lost. So they are taken out below its parser. Everything from the final answer on passes
- * untouched. A 101 nobody has asked for ends the connection: what follows it is not HTTP any more.
+ * A connection for one request that removes the interim answers (1xx) before the final one. A client must accept any number of them, also
+ * unasked for (RFC 9110, section 15.2). undici does not: it ends the connection at a 100 that it has not asked for, and the token in the
+ * final answer would be lost. So they are removed before undici's parser. Everything from the final answer on is passed on unchanged. An
+ * unasked 101 ends the connection, since what follows it is not HTTP.
  */
 class InterimFilter extends Duplex {
   readonly #socket: Socket;
   /** `start`: a status line is next. `interim`: the head of an interim answer, until its empty line. `final`: the answer. */
   #state: "start" | "interim" | "final" = "start";
-  /** The last bytes that do not yet say what they are: 12 of a status line at most, or 2 of the end of a head. */
+  /** The last bytes that cannot be decided yet: at most 12 of a status line, or 2 of the end of a head. */
   #kept = Buffer.alloc(0);
   #interimBytes = 0;
   #hasEnded = false;
@@ -319,11 +319,11 @@ class InterimFilter extends Duplex {
     socket.on("data", (chunk: Buffer) => this.#take(chunk));
     socket.on("end", () => {
       this.#hasEnded = true;
-      if (this.#kept.length > 0) this.push(this.#kept); // less than a status line: undici says what is wrong with it
+      if (this.#kept.length > 0) this.push(this.#kept); // less than a status line: undici reports the error
       this.push(null);
     });
     socket.on("error", (error) => this.destroy(error));
-    // After an end there may be bytes that undici has not read yet, because it waits. They are not thrown away.
+    // After the end there may be bytes that undici has not read yet, because it waits for room. They must not be lost.
     socket.on("close", () => void (this.#hasEnded || this.destroy()));
   }
 
@@ -354,7 +354,7 @@ class InterimFilter extends Duplex {
     if (final !== null && !this.push(final)) this.#socket.pause();
   }
 
-  /** What of these bytes belongs to the final answer; null: nothing. */
+  /** The part of these bytes that belongs to the final answer; null: none. */
   #withoutInterim(bytes: Buffer): Buffer | null {
     const text = bytes.toString("latin1");
     let at = 0;
@@ -376,7 +376,7 @@ class InterimFilter extends Duplex {
   }
 
   #keep(bytes: Buffer): null {
-    if (this.#state === "interim") this.#interimBytes -= bytes.length; // they are counted when they come up again
+    if (this.#state === "interim") this.#interimBytes -= bytes.length; // they are counted when they are read again
     this.#kept = Buffer.from(bytes);
     return null;
   }
@@ -387,7 +387,7 @@ class InterimFilter extends Duplex {
   }
 }
 
-/** Where the text goes on behind the next empty line; null: there is none yet. A bare LF ends a line, too (RFC 9112, section 2.2). */
+/** The position after the next empty line; null: there is none yet. A bare LF ends a line, too (RFC 9112, section 2.2). */
 function findEmptyLine(text: string, from: number): number | null {
   const emptyLine = /\n\r?\n/g;
   emptyLine.lastIndex = from;

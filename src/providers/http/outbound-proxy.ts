@@ -2,7 +2,7 @@ import net from "node:net";
 import { quotedSetting } from "../../text.ts";
 import { authority, bareHost, portOf } from "./connect.ts";
 
-/** A proxy on the way to providers. Its password is in `authorization` and `secrets` alone, which are not enumerable. */
+/** A proxy on the way to providers. Its password is only in `authorization` and `secrets`, which are not enumerable. */
 export type OutboundProxy = {
   /** Host and port, for people. */
   readonly name: string;
@@ -15,7 +15,7 @@ export type OutboundProxy = {
   readonly byName: boolean;
   /** The value of `Proxy-Authorization` (RFC 9110, section 11.7.1), without its name. */
   readonly authorization: string | null;
-  /** What must stand in no text. */
+  /** Texts that must never be shown or logged. */
   readonly secrets: readonly string[];
 };
 
@@ -25,7 +25,7 @@ export type Proxies = {
   http: OutboundProxy | null;
   /** What NO_PROXY names: a URL that one of them matches is reached directly. */
   exceptions: readonly Exception[];
-  /** Of all of them: what must stand in no text. */
+  /** The secrets of all proxies, which must never be shown or logged. */
   secrets: readonly string[];
 };
 
@@ -93,7 +93,7 @@ function decode(text: string): string | null {
 
 type Exception = (url: URL) => boolean;
 
-/** `*`, a host with all below it, an address, a CIDR block; with `:port` for that port alone. */
+/** `*`, a host with its subdomains, an address, or a CIDR block; with `:port` only for that port. */
 function parseException(entry: string): Exception {
   if (entry === "*") return () => true;
   const block = /^([\d.]+|\[?[\da-f:.]+\]?)\/(\d{1,3})$/i.exec(entry);

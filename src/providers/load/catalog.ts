@@ -6,13 +6,13 @@ import { StartupError, whyNotOnDisk } from "../../errors.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
 import { type LoadedFile, loadFile, type SandboxAddress, settleFile } from "./load-file.ts";
 
-/** The definitions in force. One that has not been read yet is read when it is asked for, while everybody waits. */
+/** The definitions in force. A definition is read when it is first asked for, synchronously. */
 export type Catalog = {
-  /** By its id, or by one that it had before. */
+  /** Finds a definition by its id, or by a former id. */
   get(id: string): ProviderDefinition | undefined;
   /**
-   * All by id; those that are only there to be extended included (`usable: false`). Between two files that nobody has asked for
-   * yet others get their turn, so that nobody waits for more than one. @throws StartupError for a faulty file
+   * All definitions by id, also those that are only there to be extended (`usable: false`). It yields to other work between files that have
+   * not been read yet, so that no request waits for more than one file. @throws StartupError for a faulty file
    */
   list(): Promise<readonly ProviderDefinition[]>;
   /** How many there are, and how many files of the extra folder are among them. */
@@ -47,7 +47,7 @@ export function loadCatalog(folders: Folders): Catalog {
   const find = (id: string): ProviderDefinition | undefined => {
     if (definitions.has(id)) return definitions.get(id);
     const file = builtins.load(id);
-    if (file === null) return undefined; // and what is unknown is not kept: anybody can invent it
+    if (file === null) return undefined; // unknown ids are not cached, since anybody can make them up
     const definition = settle(file);
     definitions.set(id, definition);
     return definition;
@@ -68,7 +68,7 @@ export function loadCatalog(folders: Folders): Catalog {
   };
 }
 
-/** Where one file is checked: what it may extend, and the networks of PROVIDER_NETWORKS, if its addresses are to be held to them. */
+/** For checking one file: the folder of files that it may extend, and PROVIDER_NETWORKS, if its addresses are to be checked, too. */
 export type CheckSurroundings = { builtinFolder: string; extraFolder: string | null; networks?: net.BlockList | null };
 
 /**
@@ -113,7 +113,7 @@ function createBuiltins({ builtinFolder, sandbox }: Pick<Folders, "builtinFolder
     return read.file;
   };
 
-  /** Those that a file extends, through whatever files of the extra folder. All of them where one is not to be found. */
+  /** The built-in files that a file extends, directly or through the extra folder. All of them if one cannot be found. */
   const above = (file: LoadedFile, extras: readonly LoadedFile[]): LoadedFile[] => {
     const found: LoadedFile[] = file.builtin ? [file] : [];
     const seen = new Set<LoadedFile>([file]);
@@ -135,7 +135,7 @@ function createBuiltins({ builtinFolder, sandbox }: Pick<Folders, "builtinFolder
     const twin = load(content.id);
     return twin === null ? [] : [twin];
   };
-  /** Those that had another id before. The others are not parsed for it. */
+  /** The files with former ids. Other files are not parsed for this. */
   const renamed = (): LoadedFile[] =>
     [...pathOf].flatMap(([id, path]) => (/^formerly:/m.test(readFileSync(path, "utf8")) ? (load(id) ?? []) : []));
   return { ids: [...pathOf.keys()], load, above, twinOf, renamed };
@@ -169,7 +169,7 @@ function idProblems(files: readonly LoadedFile[]): string[] {
   });
 }
 
-/** Which definition has the ids from before now: of two files for one id, the one that says so last counts. */
+/** Former id → definition. If two files have the same id, the last one counts. */
 function formerIds(files: readonly LoadedFile[], ids: ReadonlySet<string>) {
   const saying = new Map(files.filter(({ content }) => content.formerly).map((file) => [file.content.id, file]));
   const nowOf = new Map<string, string>();
@@ -194,8 +194,8 @@ function stopOn(problems: readonly string[]): void {
 }
 
 /**
- * What one file comes to, with those that it extends out of the built-in ones and `extraFolder`; or every problem of it,
- * as `file:line:column: text`. The sandbox's own file has no address without a broker: null.
+ * The definition of one file, with the built-in files and those of `extraFolder` that it extends; or all its problems, as
+ * `file:line:column: text`. Null for the sandbox's own file, which has no address without a broker.
  */
 export function readDefinition(
   path: string,
@@ -211,7 +211,7 @@ export function readDefinition(
   return { definition };
 }
 
-/** The files that one may be built on. A built-in file is named by its id. */
+/** The files that a file may extend. A built-in file is named by its id. */
 function filesBeneath(file: LoadedFile, { builtinFolder, extraFolder }: CheckSurroundings): LoadedFile[] {
   const own = absolute(file.source.file);
   const isOther = (path: string) => existsSync(path) && absolute(path) !== own;
@@ -228,7 +228,7 @@ function filesBeneath(file: LoadedFile, { builtinFolder, extraFolder }: CheckSur
       ...extras.filter(({ content }) => content.id === id),
     ];
     found.push(...named);
-    for (const { content } of named) ids.add(content.extends ?? ""); // a set that grows is walked to its end
+    for (const { content } of named) ids.add(content.extends ?? ""); // a loop over a set also visits members that are added meanwhile
   }
   return found;
 }

@@ -14,7 +14,7 @@ import { checkAnswers, checkRequests } from "./check-requests.ts";
 import { checkTemplates } from "./check-templates.ts";
 import type { Problem } from "./yaml-source.ts";
 
-/** What the shape of a merged file cannot say: settings that need or exclude each other, patterns, templates. */
+/** Checks that a schema cannot express: settings that need or exclude each other, patterns, templates. */
 export function checkDefinition(file: ProviderFile, definition: ProviderDefinition): Problem[] {
   return [
     ...checkTemplates(file),
@@ -191,7 +191,7 @@ export function checkShape(value: Record<string, unknown>): { file: ProviderFile
     .filter((key) => !known.includes(key))
     .map((key) => unknownSetting([], key, known));
   if (!Object.hasOwn(value, "id")) problems.push({ path: [], text: "`id` is missing" });
-  // One setting of the top at a time, since the validator stops after a handful of errors.
+  // One top-level setting at a time, since the validator stops after a few errors.
   for (const [key, schema] of Object.entries(providerFileSchema.properties)) {
     if (!Object.hasOwn(value, key)) continue;
     for (const error of Value.Errors(schema, value[key])) problems.push(...toProblems(error, key, schema));
@@ -239,7 +239,7 @@ const mapForms: Record<string, string> = {
   parallel_sets: "{ single_per: [user, client, inputs.X], max: 1 }",
 };
 
-/** A pattern of words alone is said as a list of them. */
+/** A pattern that consists of words is shown as a list of them. */
 function patternText(pattern: string, path: readonly string[]): string {
   const words = /^\^\(?([a-z_|]+)\)?\$$/.exec(pattern)?.[1]?.split("|");
   if (words === undefined) return `must match ${pattern}`;
@@ -261,7 +261,7 @@ const typeNames: Record<string, string> = {
 function settingFault(path: string): string | null {
   const steps = path.split(".");
   let at: Schema = asSchema(providerFileSchema);
-  // Names of scopes, headers and error rules may hold dots of their own: what is below a free map is not looked at.
+  // Names of scopes, headers and error rules may contain dots, so paths below a free map are not checked.
   for (const [depth, step] of steps.entries()) {
     if (at["properties"] === undefined) return null;
     const known = Object.keys(asSchema(at["properties"]));
@@ -331,13 +331,13 @@ export function readFact(
   return { grade: origins.size > 1 ? "confirmed" : "documented", sources, note: given.note ?? null };
 }
 
-/** Two pages of one site are one witness. */
+/** Two pages of one site count as one source. */
 function originOf(source: string): string {
   const host = /https?:\/\/([^/\s]+)/.exec(source)?.[1]?.toLowerCase();
   return host === undefined ? source : host.split(".").slice(-2).join(".");
 }
 
-/** Facts name settings that exist, and sources that are listed. */
+/** Checks that facts name existing settings and listed sources. */
 function checkFacts({ facts = {}, sources = {} }: ProviderFile): Problem[] {
   return Object.entries(facts).flatMap(([setting, fact]) => {
     const path = ["facts", setting];
@@ -360,7 +360,7 @@ function adviceOnSource(name: string, sources: Readonly<Record<string, string>>)
 type Settings = { client_auth?: string | { header?: string; basic?: string } };
 type Placed = [path: string[], settings: Settings | null | undefined];
 
-/** Maps of `client_auth` that say no way to authenticate, or two. Merging with an extended file may have made them so. */
+/** Finds maps of `client_auth` with no way to authenticate, or with two. Merging with an extended file can cause that. */
 export function checkClientAuth(file: ProviderFile): Problem[] {
   return placesOf(file).flatMap(([path, settings]) => {
     const auth = settings?.client_auth;
@@ -397,7 +397,7 @@ function refreshOf(settings: Settings & { refresh?: Settings }): Settings | unde
   return settings.refresh;
 }
 
-/** Addresses that browsers and callers go to, and this broker does not. */
+/** Addresses to which browsers and callers send requests, and this broker does not. */
 const notAsked = new Set([
   "authorization.url",
   "authorization.issuer",
@@ -408,8 +408,8 @@ const notAsked = new Set([
 const askedForMetadata = new Set(["issuer", "discovery.metadata_url"]);
 
 /**
- * The URLs of a definition that the egress rules refuse whatever is given and whatever a name resolves to. `shared`: the networks of
- * PROVIDER_NETWORKS, which count where the definition names none.
+ * The URLs of a definition that the egress rules always refuse, whatever the inputs are and whatever a name resolves to. `shared`:
+ * PROVIDER_NETWORKS, for definitions that name no networks.
  */
 export function checkEgress(definition: ProviderDefinition, shared: net.BlockList | null): Problem[] {
   const { file, isDiscovered } = definition;
@@ -449,9 +449,9 @@ export function readingOf(definition: ProviderDefinition, answer: StatedAnswer):
 }
 
 /**
- * A file that states an answer must read it as the end, so that the statement cannot drift from the rules. A built-in one must
- * state one where a refresh token may be dead. What a file of one's own inherits is only told: its own `errors` replace those of
- * the file that it extends, and it loaded before anybody asked.
+ * A file that states an answer in `dead_grant` must read it as the end of the grant, so that statement and rules agree. A built-in file must
+ * state one if a refresh token may be dead. For an inherited statement there is only a hint: the file's own `errors` replace those of the
+ * file that it extends.
  */
 export function checkDeadGrant(
   definition: ProviderDefinition,
@@ -464,7 +464,7 @@ export function checkDeadGrant(
   return builtin || own.refresh?.dead_grant !== undefined ? unreadEnds(definition) : [];
 }
 
-/** What a file that is right should say all the same, in plain words. */
+/** Hints for a valid file, in plain words. */
 export function hintsOn(definition: ProviderDefinition): string[] {
   if (!definition.usable) {
     return [

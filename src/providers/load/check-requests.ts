@@ -16,7 +16,7 @@ import type { Problem } from "./yaml-source.ts";
 
 type PlacedRequest = { path: string[]; request: ProviderRequest };
 
-/** Every request that a definition describes: an address, and no secret in it. */
+/** Checks every request of a definition: it has an address, without a secret in it. */
 export function checkRequests(definition: ProviderDefinition): Problem[] {
   const requests = [...exchanges(definition), ...sideRequests(definition)];
   const problems = [
@@ -25,7 +25,7 @@ export function checkRequests(definition: ProviderDefinition): Problem[] {
     ...checkParams(definition),
     ...checkLookupOrder(definition),
   ];
-  // Grants that are refreshed alike have the same problem: it is told once.
+  // Grant types with the same refresh have the same problem. It is reported once.
   return [...new Map(problems.map((problem) => [`${problem.path.join("/")} ${problem.text}`, problem])).values()];
 }
 
@@ -67,7 +67,7 @@ function sideRequests(definition: ProviderDefinition): PlacedRequest[] {
   return all.flatMap(([path, request]) => (request ? [{ path, request }] : []));
 }
 
-/** An address that is left out comes from the issuer's metadata, or not at all. */
+/** A missing address must come from the issuer's metadata. */
 function checkAddress({ issuer }: ProviderDefinition, { path, request }: PlacedRequest): Problem[] {
   if (request.url !== "" || (issuer !== null && !path.includes("after_connect"))) return [];
   return [{ path, text: "`url` is missing" }];
@@ -94,7 +94,7 @@ function checkParams({ authorization }: ProviderDefinition): Problem[] {
   }));
 }
 
-/** Secrets never stand in a URL: URLs are logged on the way. */
+/** A URL must not contain secrets, since servers log URLs. */
 function checkSecrets({ inputs }: ProviderDefinition, { path, request }: PlacedRequest): Problem[] {
   const { encoding, method, clientAuth, fields } = request;
   if (method === "GET" && encoding !== "query") {
@@ -119,7 +119,7 @@ function checkSecrets({ inputs }: ProviderDefinition, { path, request }: PlacedR
   ];
 }
 
-/** A template that is filled for a lookup, where it stands, and what to do about a value that is not there yet. */
+/** A template of a lookup, its path, and the advice if its value does not exist yet. */
 type Need = { path: string[]; template: string; advice: string };
 
 /** Lookups that follow one another, and where their list stands in the file. */
@@ -134,10 +134,10 @@ function placedLists({ lookups, lookupsByGrant }: ProviderDefinition): PlacedLis
   return [{ path: ["after_connect"], lookups }, ...special];
 }
 
-/** A lookup can use what those before it in its list have captured; other requests of a grant, what its own list captures. */
+/** A lookup can use values that earlier lookups of its list have captured. Other requests of a grant type can use those of its list. */
 function checkLookupOrder(definition: ProviderDefinition): Problem[] {
   const lists = placedLists(definition);
-  // A name that no lookup captures is told as unknown already.
+  // A name that no lookup captures has been reported already.
   const known = new Set(lists.flatMap(({ lookups }) => namesCaptured(lookups)));
   return [
     ...lists.flatMap((list) => checkList(list, definition.api, known)),
@@ -161,7 +161,7 @@ function checkList({ path: place, lookups }: PlacedList, api: ApiDefinition, kno
   });
 }
 
-/** What a grant's requests need and only the lookups of another grant capture would never be there. */
+/** Finds values that a grant type's requests need and only another grant type's lookups capture: they would always be missing. */
 function checkGrant(definition: ProviderDefinition, grant: ConnectionGrant, known: ReadonlySet<string>): Problem[] {
   const own = definition.lookupsByGrant[grant];
   const captured = namesCaptured(lookupsOf(definition, grant));

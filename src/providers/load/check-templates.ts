@@ -32,7 +32,7 @@ export function isSecretParameter(name: string): boolean {
   return secretParameter.test(name);
 }
 
-/** What a template of this name stands for is a secret. */
+/** Whether the value of this template is a secret. */
 export function isSecretTemplate(name: string): boolean {
   return secretTemplate.test(name);
 }
@@ -103,7 +103,7 @@ function startsWithScheme(file: ProviderFile, text: string): boolean {
   return rules.length > 0 && rules.every(saysScheme);
 }
 
-/** An input is set by ops, and may lie on the client; what a callback or an answer says has to stay within one domain. */
+/** An operator sets inputs, possibly on the client. A value from a callback or an answer must stay within one domain. */
 function hostFault(file: ProviderFile, authority: string, name: string): string | null {
   const [root = "", key = ""] = name.split(".");
   const rules = isDeclaredRoot(root) ? rulesIn(file, root, key) : [];

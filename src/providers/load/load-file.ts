@@ -9,7 +9,7 @@ import { checkPlainHttp } from "./check-templates.ts";
 import { resolveDefinition } from "./resolve.ts";
 import { type Problem, readYaml, type YamlSource } from "./yaml-source.ts";
 
-/** Where the built-in sandbox is: as browsers reach it, and as this process does. */
+/** The addresses of the built-in sandbox: for browsers, and for this process. */
 export type SandboxAddress = { publicUrl: string; localUrl: string };
 
 /** A file whose shape is right. */
@@ -61,7 +61,7 @@ export function settleFile(
   return { definition, problems: [...problems, ...unreached].map((problem) => tell(chain, problem)) };
 }
 
-/** What the first file of a chain comes to, each of them extending the next. */
+/** The definition of the first of these files, each of which extends the next. */
 function judge(chain: readonly LoadedFile[]): Settled<Problem> {
   const [file] = chain;
   if (file === undefined) return { definition: null, problems: [] };
@@ -70,11 +70,11 @@ function judge(chain: readonly LoadedFile[]): Settled<Problem> {
   const unresolvable = checkClientAuth(content);
   if (unresolvable.length > 0) return { definition: null, problems: unresolvable };
   const definition = resolveDefinition(content, file.isSandbox);
-  // The sandbox is at the addresses of its broker. A file of one's own is held to its networks at each request.
+  // The sandbox has the broker's addresses. Other files are checked against their networks at each request.
   const plain = file.builtin && !file.isSandbox ? checkPlainHttp(content) : [];
   const networks = file.builtin && content.networks !== undefined ? [builtinNetworks] : [];
   const problems = [...checkDefinition(content, definition), ...plain, ...networks];
-  // Only rules that are right can say how an answer is read.
+  // An answer can be read only by valid rules.
   const deadGrant = problems.length > 0 ? [] : checkDeadGrant(definition, { own: file.content, builtin: file.builtin });
   return { definition, problems: [...problems, ...deadGrant] };
 }
@@ -85,15 +85,15 @@ const builtinNetworks: Problem = {
 };
 
 /**
- * An exception from the egress rules counts for the one file that names it: whoever extends that file must name it again. Former
- * ids are those of one id, whichever file it is defined by.
+ * `networks` is not inherited: a file that extends another one must name its own. Former ids belong to one id, whichever file defines
+ * it.
  */
 function inherit({ networks: _others, formerly, ...base }: ProviderFile, own: ProviderFile): ProviderFile {
   const former = base.id === own.id && formerly !== undefined && { formerly };
   return { ...merge({ ...base, ...former }, own), id: own.id };
 }
 
-/** What a file extends is the definition in force, save that one overriding a built-in extends that built-in. */
+/** A file extends the definition in force. Only a file that overrides a built-in extends that built-in. */
 function parentOf(file: LoadedFile, files: readonly LoadedFile[]): LoadedFile | undefined {
   const named = files.filter((other) => other.content.id === file.content.extends);
   if (file.content.extends === file.content.id && !file.builtin) return named.find((other) => other.builtin);
@@ -137,8 +137,8 @@ function merge(base: object, own: object): Record<string, unknown> {
 }
 
 /**
- * A problem with its place: in the file that was settled, which its author can mend; or in one that it extends and that has the same
- * problem by itself. Where the settled file says less of the path than another, it is told which value was combined with it.
+ * A problem with its place: in the checked file, or in a file that it extends and that has the same problem by itself. If another file has
+ * more of the path than the checked one, the text names the value that was combined with it.
  */
 function tell(chain: readonly LoadedFile[], problem: Problem): string {
   const { path } = problem;

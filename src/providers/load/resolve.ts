@@ -70,7 +70,7 @@ export function resolveDefinition(file: ProviderFile, isSandbox: boolean): Provi
   return deepFreeze({ ...definition, isDiscovered: file.issuer !== undefined && lacksAddress(definition) });
 }
 
-/** The scopes of the grants that say something of them. */
+/** The scopes of grant types that set some. */
 function resolveScopes({ authorization, token }: ProviderFile): ProviderDefinition["scope"]["byGrant"] {
   const usual = authorization?.scope;
   const special = Object.entries(token?.grants ?? {}).flatMap(([grant, settings]) => {
@@ -180,7 +180,7 @@ function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
   };
 }
 
-/** How a grant's first token is asked for. */
+/** The request for a grant type's first token. */
 function firstExchange(token: TokenSettings, grant: ConnectionGrant): Exchange {
   const settings = grantSettings(token, grant);
   return resolveExchange({ token, layers: [settings], name: grant, clientId: settings?.client_id });
@@ -264,7 +264,7 @@ function resolveSide(
   };
 }
 
-/** What the file says of a grant under `token.grants`. */
+/** The settings of a grant type under `token.grants`. */
 function grantSettings(token: TokenSettings, grant: ConnectionGrant): GrantSettings | undefined {
   return grant === "import" ? undefined : token.grants?.[grant];
 }
@@ -357,7 +357,7 @@ const standardPointers: TokenPointers = {
   refreshExpires: { from: "expires_in", pointer: "/refresh_token_expires_in", unit: "s", fallbackSeconds: null },
 };
 
-/** What comes beside another token shares nothing with it: two rows with one refresh token would end each other. */
+/** A further token must not share the connection's refresh token: two rows with the same one would end each other. */
 const nowhere: TokenPointers = {
   accessToken: "",
   refreshToken: "",
@@ -377,7 +377,7 @@ function resolveResponse(response: ResponseSettings, separator: string): Respons
   };
 }
 
-/** A further token that comes with the other one has pointers of its own; one that is exchanged for, those of an answer. */
+/** A further token in the connection's answer has its own pointers. One that comes by token exchange has those of an answer. */
 function resolveFurtherToken(
   settings: FurtherTokenSettings,
   response: ResponseSettings,

@@ -4,13 +4,13 @@ import { type Document, type ErrorCode, isMap, isScalar, isSeq, LineCounter, par
 /** A fault in a provider file: where in it (keys and indices from the top), and what was expected. */
 export type Problem = { path: readonly string[]; text: string };
 
-/** One file, parsed, with the way back from a value to its line. */
+/** A parsed file that knows the line of each value. */
 export type YamlSource = {
   file: string;
   value: Record<string, unknown>;
-  /** `file:line:column` of the value at a path, or of the nearest one around it that is there. */
+  /** `file:line:column` of the value at a path, or of the nearest existing value around it. */
   locate(path: readonly string[]): string;
-  /** How many steps of a path this file holds. */
+  /** How many steps of a path exist in this file. */
   depth(path: readonly string[]): number;
 };
 

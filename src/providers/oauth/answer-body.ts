@@ -11,11 +11,11 @@ import type { HttpResponse } from "../http/exchange.ts";
 
 type Format = "auto" | "json" | "form";
 
-/** What a body says. */
+/** The content of a body. */
 export type AnswerBody = {
   /** A JSON value, or the fields of a form. */
   value: unknown;
-  /** Every text that stands at this pointer, in order: a name may stand there more than once, and `value` has the last. */
+  /** Every text at this pointer, in order. A name may occur more than once; `value` has the last. */
   textsAt: (pointer: string) => string[];
 };
 
@@ -31,7 +31,7 @@ export function readBody(response: HttpResponse, format: Format): AnswerBody | n
   const json = format === "form" ? null : readJson(text);
   if (json !== null || format === "json") return json;
   const saysForm = /^application\/x-www-form-urlencoded/i.test(response.headers["content-type"] ?? "");
-  // A form in a JSON string is none yet: its last field would end with the quote.
+  // A form inside of a JSON string is not read as a form here: its last field would end with the quote.
   const mayBeForm = format === "form" ? !text.startsWith('"') : saysForm && /^[^\s"<>{}]*=/.test(text);
   const isForm = mayBeForm || looksLikeForm(text);
   return read.complete && isForm ? readForm(trimmed(text)) : null;
@@ -42,7 +42,7 @@ export function parseAnswer(response: HttpResponse, format: Format): unknown {
   return readBody(response, format)?.value ?? null;
 }
 
-/** What was found of tokens: the one value that bears them; `several`: nobody can tell which one counts. */
+/** The one value with tokens; `several`: it is not clear which one counts. */
 export type Found = AnswerBody | "several" | null;
 
 /**
@@ -78,7 +78,7 @@ function findIn({ text, complete }: BodyText, bears: (body: AnswerBody) => boole
 function readWhole(text: string): LooseValue | null {
   const read = readLoosely(text, 0);
   if (read?.end === text.length) return read;
-  // Of what is too deep for that, whole JSON is read all the same.
+  // Deeper values are still read if the whole text is JSON.
   const json = readJson(text);
   const elements = Array.isArray(json?.value) ? json.value.map(valueAlone) : [];
   return json && { ...json, elements, end: text.length };
@@ -88,7 +88,7 @@ function valueAlone(value: unknown): LooseValue {
   return { value, end: 0, elements: [], textsAt: (pointer) => textAt(value, pointer) };
 }
 
-/** What a script calls a function with, where the text is such a call and nothing else. Empty: it is not. */
+/** The argument, if the whole text is a call of a function (JSONP). Empty: it is not. */
 function argumentOf(text: string): string {
   const call = /^(?:\/\*\*\/)?\s*[\w$.]{1,100}\s*\(/.exec(text)?.[0];
   const end = text.endsWith(";") ? text.slice(0, -1).trimEnd() : text;
@@ -100,7 +100,7 @@ function among(bodies: readonly AnswerBody[], bears: (body: AnswerBody) => boole
   return bearing.length > 1 ? "several" : (bearing[0] ?? null);
 }
 
-/** Of all objects in a text, the one that bears tokens, where it is the only one and the text ends with it. */
+/** The object with tokens in a text, if it is the only one and the text ends with it. */
 function behindNotice(text: string, bears: (body: AnswerBody) => boolean): Found {
   if (!text.endsWith("}")) return null;
   const bearing: LooseValue[] = [];
@@ -115,10 +115,10 @@ function behindNotice(text: string, bears: (body: AnswerBody) => boolean): Found
   return only !== undefined && only.end === text.length && work.left > 0 ? only : null;
 }
 
-/** However often a hostile text makes the reader begin anew, it looks at so many characters and values, beside twice the text. */
+/** A limit for hostile texts: how many characters and values the reader looks at, beyond twice the text, however often it starts again. */
 const workOnNotices = 250_000;
 
-/** Without what surrounds it and means nothing: white space, byte order marks, and NULs at its end. */
+/** Removes white space, byte order marks and trailing NULs. */
 function trimmed(text: string): string {
   let end = text.length;
   while (text[end - 1] === "\0") end--;
@@ -179,7 +179,7 @@ function unescaped(part: string): string {
 /** A value that begins somewhere in a text. */
 type LooseValue = AnswerBody & { end: number; elements: LooseValue[] };
 
-/** Deeper than this nothing is looked at that is not whole JSON. */
+/** Beyond this depth only whole JSON is read. */
 const deepest = 64;
 const literals: Record<string, unknown> = {
   true: true,
@@ -190,7 +190,7 @@ const literals: Record<string, unknown> = {
   "-Infinity": null,
 };
 
-/** Made once: hostile texts have it thrown a million times. */
+/** One instance, since hostile texts cause it a million times. */
 const noJson = new SyntaxError("no JSON");
 
 const wordAt = /[\w.+-]{1,400}/y;
@@ -291,7 +291,7 @@ function escaped(control: string): string {
   return `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** Compressed, and compressed again by whatever stands in between. */
+/** Bodies may be compressed twice: by the server, and by something in between. */
 const mostLayers = 3;
 
 type Inflater = (bytes: Buffer, whole: boolean) => Buffer;
@@ -308,7 +308,7 @@ const inflaters: Record<string, Inflater> = {
   zstd: (bytes) => zstdDecompressSync(bytes, limit),
 };
 
-/** A text that a body may be. `complete` false: there was more of it, and what is there may end anywhere. */
+/** One reading of a body. `complete` false: there was more, and the text may end anywhere. */
 export type BodyText = { text: string; complete: boolean };
 
 /**
@@ -339,7 +339,7 @@ function* possibleTexts(response: HttpResponse): Generator<BodyText> {
   }
 }
 
-/** It is longer than 1 MiB, as it was sent or inflated as its label says. */
+/** Whether it is longer than 1 MiB, as sent or inflated by its label. */
 export function isTooLong(response: HttpResponse): boolean {
   const [encoding = "", ...more] = encodingsOf(response);
   if (response.tooLong || more.length > 0 || !Object.hasOwn(inflaters, encoding)) return response.tooLong ?? false;
@@ -380,7 +380,7 @@ function* possibleBytes(response: HttpResponse): Generator<{ bytes: Buffer; comp
   }
 }
 
-/** By the first bytes (RFC 1952, section 2.3.1; RFC 1950, section 2.2; RFC 8878, section 3.1.1); undefined: by none of these. */
+/** The compression, by the first bytes (RFC 1952, section 2.3.1; RFC 1950, section 2.2; RFC 8878, section 3.1.1); undefined: none of these. */
 function encodingByLooks(bytes: Buffer): string | undefined {
   if (bytes.length < 4) return undefined;
   if (bytes.readUInt16BE(0) === 0x1f8b) return "gzip";
@@ -418,7 +418,7 @@ function* decodings(bytes: Buffer, charset: string): Generator<string> {
   if (text) yield text;
 }
 
-/** The charset's name, as far as it is one; null: there is no such charset, or the bytes are not in it. */
+/** The text in the named charset; null: there is no such charset, or the bytes do not fit it. */
 function decodeAs(bytes: Buffer, charset: string): string | null {
   try {
     return new TextDecoder(charset, { fatal: true }).decode(bytes);

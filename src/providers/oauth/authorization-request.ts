@@ -10,7 +10,7 @@ import { cut, scrub } from "./scrub.ts";
 import { buildRequest } from "./token-request.ts";
 import type { HttpRequest } from "../http/exchange.ts";
 
-/** A code verifier and what is shown of it beforehand (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
+/** A code verifier and its challenge (RFC 7636, sections 4.1 and 4.2). The verifier is a secret. */
 export type Pkce = { verifier: string; challenge: string; method: "S256" | "plain" };
 
 /**
@@ -28,7 +28,7 @@ export const standardParams = [
   "code_challenge_method",
 ] as const;
 
-/** What an authorization request is made from. Without `values.redirectUri` none is sent, and the provider uses the one it knows. */
+/** The parts of an authorization request. Without `values.redirectUri` none is sent, and the provider uses the registered one. */
 export type AuthorizationRequest = {
   definition: ProviderDefinition;
   values: TemplateValues;
@@ -111,8 +111,8 @@ export type Callback =
   | { kind: "error"; error: string; description: string; iss?: string };
 
 /**
- * Reads what the provider sent back with the browser. A parameter that comes twice counts as absent (section 3.1); one whose
- * signature is wrong, or that does not fit its pattern, is an answer that was tampered with.
+ * Reads a callback. A parameter that comes twice counts as absent (section 3.1). If a signature is wrong, or a value does not fit its
+ * pattern, the callback was tampered with.
  */
 export function readCallback(
   definition: ProviderDefinition,
@@ -124,7 +124,7 @@ export function readCallback(
     const value = Object.hasOwn(query, name) ? query[name] : undefined;
     return typeof value === "string" && value !== "" ? value : undefined;
   };
-  // An `iss` that is empty, or comes twice, is one that names nobody.
+  // An `iss` that is empty, or comes twice, matches no issuer.
   const issuer = Object.hasOwn(query, "iss") ? { iss: typeof query["iss"] === "string" ? query["iss"] : "" } : {};
   const error = read("error");
   if (error !== undefined) {
@@ -145,7 +145,7 @@ export function readCallback(
   const isOdd = (name: string, isBound: boolean): boolean => {
     const value = captured[name];
     if (value === undefined) return isBound;
-    // Found out now: the page says that the answer is at fault, not that the provider is away.
+    // Checked here, so that the page blames the answer, and does not say that the provider is away.
     return whyUnsendable(definition, `callback.${name}`, value) !== null;
   };
   const wrong = Object.entries(callback.capture).find(
@@ -162,7 +162,7 @@ export function readCallback(
   return { kind: "code", code, captured, ...issuer };
 }
 
-/** Whether an error (RFC 6749, section 4.1.2.1; RFC 8628, section 3.5) is a person's no, in whatever case it is written. */
+/** Whether an error (RFC 6749, section 4.1.2.1; RFC 8628, section 3.5) means that the person has refused, in upper or lower case. */
 export function isDenial({ authorization }: ProviderDefinition, error: string): boolean {
   return (authorization?.callback.denied ?? ["access_denied"]).includes(error.toLowerCase());
 }
@@ -223,7 +223,7 @@ export function buildPushedRequest(request: AuthorizationRequest): HttpRequest {
   }
   const { pushed } = authorization;
   const params = authorizationParams(request);
-  // The client's id is among the parameters: authenticating must not send it twice.
+  // The client id is among the parameters, so client authentication must not add it again.
   return buildRequest(pushed, request.values, { first: params, isClientNamed: true });
 }
 
@@ -247,22 +247,22 @@ export function readPushedAnswer(given: {
   return url.href;
 }
 
-/** Where a code may be sent, and as whose: what it was asked for with. `clientId` null: the definition fixes it. */
+/** Where a code may be sent, and by which client: as in its authorization request. `clientId` null: the definition fixes it. */
 export type CodeDestination = {
   provider: string;
-  /** The row of the client, which a client of the same name that was made later is not. */
+  /** The id of the client's row: a later client with the same name is another one. */
   clientRef: string | null;
   clientId: string | null;
-  /** Those of connection and client together. */
+  /** The inputs of connection and client together. */
   inputs: Record<string, string>;
 };
 
-/** Whether a code that was asked for at one goes where it would have gone. */
+/** Whether two destinations are the same. */
 export function isSameCodeDestination(one: CodeDestination, other: CodeDestination): boolean {
   return isDeepStrictEqual(one, other);
 }
 
-/** Built in one way everywhere, so that two can be compared. */
+/** The only way to build one, so that two can be compared. */
 export function codeDestinationOf(
   { provider, inputs }: { provider: string; inputs: Record<string, string> },
   client: { id: string; clientId: string; inputs: Record<string, string> } | null,
@@ -275,7 +275,7 @@ export function codeDestinationOf(
   };
 }
 
-/** Whose answer a consent waits for. Fixed when it begins: metadata that are read at the callback may be another server's. */
+/** The issuer whose answer a consent expects. It is fixed when the consent begins: metadata at the callback may be another server's. */
 export type ExpectedIssuer = {
   /** Null: neither the definition nor metadata name one. */
   issuer: string | null;
@@ -285,7 +285,7 @@ export type ExpectedIssuer = {
   required: boolean;
 };
 
-/** As it is known when the person is sent away. @throws BrokerError naming a value that is lacking */
+/** The issuer as it is known when the person leaves. @throws BrokerError naming a missing value */
 export function expectedIssuer(definition: ProviderDefinition, values: TemplateValues): ExpectedIssuer {
   const { authorization } = definition;
   return {
@@ -296,9 +296,9 @@ export function expectedIssuer(definition: ProviderDefinition, values: TemplateV
 }
 
 /**
- * Whose answer a callback's `iss` says that it is (RFC 9207, section 2.4). `unsaid`: it must say so and does not.
- * The comparison is letter by letter (RFC 3986, section 6.2.1): `…/other-tenant` is another issuer. Where no issuer is known,
- * it must be one that the authorize page lies under.
+ * Compares a callback's `iss` with the expected issuer (RFC 9207, section 2.4). `unsaid`: it is missing and must be there. The comparison is
+ * letter by letter (RFC 3986, section 6.2.1): `…/other-tenant` is another issuer. If no issuer is known, `iss` must be an address that the
+ * authorize page lies under.
  */
 export function judgeIssuer(expected: ExpectedIssuer, iss: string | undefined): "ours" | "unsaid" | "other" {
   const { issuer, authorizationUrl, required } = expected;
@@ -309,7 +309,7 @@ export function judgeIssuer(expected: ExpectedIssuer, iss: string | undefined): 
   return isIssuer && authorizationUrl.startsWith(iss.endsWith("/") ? iss : `${iss}/`) ? "ours" : "other";
 }
 
-/** Who is sent back to an address: all clients of a provider, or one of them. */
+/** Whose redirect URI it is: one for all clients of a provider, or one client's own. */
 type Returning = { provider: string; client: string | null };
 
 /** Where a provider sends browsers back to (RFC 6749, section 3.1.2). A client's name has no character that a path would change. */
@@ -318,8 +318,8 @@ export function redirectUriOf(publicUrl: string, { provider, client }: Returning
 }
 
 /**
- * Whether clients of this provider have redirect URIs of their own: where an input of the client decides which server is asked,
- * one server must not get what another one answers (RFC 9700, section 4.4.2.2).
+ * Whether clients of this provider have redirect URIs of their own: if an input of the client decides which server is asked, one server must
+ * not be able to use another one's answer (RFC 9700, section 4.4.2.2).
  */
 export function wantsOwnRedirectUri(definition: ProviderDefinition): boolean {
   return definition.authorization !== null && clientInputs(definition).length > 0;

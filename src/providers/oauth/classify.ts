@@ -25,7 +25,7 @@ const oauthErrors: Record<string, Verdict> = {
 
 type Refusal = { definition: ProviderDefinition; response: HttpResponse; body: unknown };
 
-/** What an answer without a token means: the definition's rules first, then RFC 6749, then the status. */
+/** Step 7 of docs/refresh-protocol.md for an answer without a token: the definition's rules first, then RFC 6749, then the status. */
 export function classifyRefusal(options: Refusal): Verdict & Pick<Failure, "retryAfterSeconds" | "oauthError"> {
   const { definition, response, body } = options;
   const error = readPointer(body, "/error");
@@ -54,7 +54,7 @@ function decidingRule({ definition, response, body }: Refusal): ErrorRule | unde
   );
 }
 
-/** A proxy that passes requests on answers so when it has lost the provider's answer. A rule could take its words for the provider's. */
+/** Answers of a forwarding proxy that has lost the provider's answer. A rule could take its words for the provider's. */
 function isLostByProxy({ relayedBy, status }: HttpResponse): boolean {
   return relayedBy !== undefined && status >= 500;
 }
@@ -70,10 +70,10 @@ function isAboutTheWay(status: number): boolean {
   return status >= 500 || [407, 408, 425, 429].includes(status);
 }
 
-/** Hints that some servers write beside the words for a dead refresh token: another client asked, or the server has lost its key. */
+/** Words that some servers add to those for a dead refresh token, if another client asked or the server cannot decrypt the token. */
 const otherCause = /is not linked to client|cannot decrypt the refresh token/iu;
 
-/** A grant that lives must not be ended by mistake: only a person can connect it again. */
+/** Whether a rule may end the grant: a living grant must not be ended by mistake, since only a person can connect it again. */
 function mayDecide({ means, status: named }: ErrorRule, { status, text }: Answer): boolean {
   if (means !== "needs_reauthorization") return true;
   return !otherCause.test(text) && (named !== undefined || !isAboutTheWay(status));
@@ -89,7 +89,7 @@ function matches(rule: ErrorRule, given: Answer): boolean {
   return rule.regex === undefined ? text === rule.equals : new RegExp(rule.regex, "u").test(text);
 }
 
-/** A 2xx that does not hold what the definition expects of one is a refusal, whatever its status says. */
+/** A 2xx without the value that `ok_when` expects is a refusal. */
 function effectiveStatus(
   { response: { okWhen } }: ProviderDefinition,
   { response: { status }, body }: { response: HttpResponse; body: unknown },
@@ -105,8 +105,8 @@ function textAt(body: unknown, pointer: string): string | null {
 }
 
 /**
- * Many servers answer invalid_request to a dead refresh token. Only a sentence that calls the refresh token itself dead, and says nothing
- * else, ends the grant: one that is missing or stands there twice is a mistake of the request.
+ * Many servers answer invalid_request to a dead refresh token. It ends the grant only if its text calls the refresh token itself dead and says
+ * nothing else. A refresh token that is missing, or sent twice, is a mistake in the request.
  */
 const deadInWords =
   /^(?:(?:the )?refresh[ _]token (?:is |was |has )?(?:been )?(?:invalid|expired|revoked)(?:(?:,| or|, or) (?:invalid|expired|revoked))*|invalid "?refresh[ _]token"?(?: in request)?)[.!]?$/iu;
@@ -117,7 +117,7 @@ function saysDead({ status, body, text }: Answer): boolean {
   return typeof description === "string" && deadInWords.test(description) && !otherCause.test(text);
 }
 
-/** A status of 500 and its like says that nobody knows what happened, whatever the body says. */
+/** After a 500 and similar statuses nobody knows what happened, whatever the body says. */
 function byProtocol(answer: Answer): Verdict {
   const { status, body } = answer;
   const error = readPointer(body, "/error");
@@ -126,7 +126,7 @@ function byProtocol(answer: Answer): Verdict {
   if (status >= 500) return { class: "unknown", code: "outcome_unknown" };
   if (typeof error === "string" && Object.hasOwn(oauthErrors, error)) return oauthErrors[error] ?? verdicts.transient;
   if (saysDead(answer)) return verdicts.needs_reauthorization;
-  // A proxy's own word, Request Timeout and Too Early are about the way, not the grant (RFC 9110, sections 15.5.8 and 15.5.9; RFC 8470, 5.2).
+  // 407, Request Timeout and Too Early are about the transport and not the grant (RFC 9110, sections 15.5.8 and 15.5.9; RFC 8470, 5.2).
   if (status === 407 || status === 408 || status === 425) return verdicts.transient;
   if (status >= 400) return verdicts.unexplained;
   return { class: "unknown", code: "unreadable_answer" };
@@ -141,7 +141,7 @@ export function readRetryAfter(headers: Readonly<Record<string, string>>): numbe
   return /^[A-Z][a-z]{2}/.test(value) && Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : null;
 }
 
-/** What a refusal was taken to mean, in the words of a definition's `errors`; codes without such a word stand for themselves. */
+/** How a refusal was classified, in the words of `errors`; a code without such a word is returned as it is. */
 export const meanings: Readonly<Partial<Record<FailureCode, Exclude<ErrorRule["means"], "access_token_expired">>>> = {
   invalid_grant: "needs_reauthorization",
   invalid_client: "client_rejected",
@@ -150,7 +150,7 @@ export const meanings: Readonly<Partial<Record<FailureCode, Exclude<ErrorRule["m
   provider_unavailable: "transient",
 };
 
-/** What decided how a token endpoint's answer without a token was classified, for whoever writes the definition. */
+/** What decided the classification of an answer without a token, for the author of the definition. */
 export function explainRefusal(definition: ProviderDefinition, response: HttpResponse): string {
   const body = parseAnswer(response, definition.response.format);
   const verdict = (errors: readonly ErrorRule[], said: unknown) =>

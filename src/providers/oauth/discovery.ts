@@ -16,7 +16,7 @@ export type Discovery = {
    * @throws BrokerError `provider_unavailable` when there are none, or they lack an address that is needed
    */
   complete: (definition: ProviderDefinition, values: TemplateValues) => Promise<ProviderDefinition>;
-  /** Something at these addresses failed in a way that a move could explain: the next caller reads them anew. */
+  /** Call it if a request failed as if its address had changed: the next caller reads the metadata again. */
   doubt: (definition: ProviderDefinition, values: TemplateValues) => void;
 };
 
@@ -34,7 +34,7 @@ type Endpoints = Readonly<Partial<Record<EndpointName, string>>>;
 /** What is kept of metadata: the addresses that can be used, those for clients with a certificate, and whether callbacks carry `iss`. */
 type Metadata = { plain: Endpoints; mtls: Endpoints; announcesIss: boolean };
 type Known = { metadata: Metadata; readMs: number; doubted: boolean };
-/** Whose metadata are asked for, and where, with all values filled in. */
+/** The issuer and the address of its metadata, with all values filled in. */
 type Place = { definition: ProviderDefinition; issuer: string; metadataUrl: string | null };
 
 /** Inputs may stand in an issuer, so that there may be any number of them; those read longest ago are forgotten. */
@@ -64,7 +64,7 @@ export function createDiscovery(parts: {
       return metadata;
     } catch (error) {
       if (error instanceof BrokerError) remember(failed, key, { atMs: clock.monotonicMs(), error });
-      // What was known is better than nothing: addresses hardly ever change.
+      // The old metadata are used on, since addresses hardly ever change.
       const old = known.get(key);
       if (old) return old.metadata;
       throw error;
@@ -106,8 +106,8 @@ function placeOf(definition: ProviderDefinition, values: TemplateValues): Place 
 }
 
 /**
- * Where an issuer's metadata are kept: for each provider apart. Another one may reach other networks, and neither what it was
- * told nor that it was turned away may count for this one.
+ * The key of an issuer's cached metadata, separate for each provider. Another provider may reach other networks, so neither its metadata nor its
+ * failure may count for this one.
  */
 function keyOf({ definition, issuer, metadataUrl }: Place): string {
   return JSON.stringify([definition.id, issuer, metadataUrl]);
@@ -137,7 +137,7 @@ async function fetchMetadata(oauth: Pick<OAuthClient, "ask">, place: Place): Pro
   const details: string[] = [];
   for (const url of metadataUrls(place)) {
     const { ok, body, detail } = await askFollowing(oauth, definition, url);
-    // A mismatch is an attack or a mistake, either of which sends secrets astray (RFC 8414, section 3.3).
+    // A mismatch is an attack or a mistake. Either could send secrets to the wrong place (RFC 8414, section 3.3).
     if (ok && readPointer(body, "/issuer") === issuer) return addressesIn(body, issuer);
     details.push(ok ? otherIssuer(definition, { url, body, issuer }) : detail);
   }
@@ -148,8 +148,7 @@ async function fetchMetadata(oauth: Pick<OAuthClient, "ask">, place: Place): Pro
 }
 
 /**
- * Follows what a server says of itself: to addresses of the same origin, since what another one says of the issuer counts for
- * nothing (RFC 8414, section 6.2).
+ * Follows redirects within the same origin. What another origin says about the issuer does not count (RFC 8414, section 6.2).
  */
 async function askFollowing(
   oauth: Pick<OAuthClient, "ask">,
@@ -169,12 +168,12 @@ async function askFollowing(
   }
 }
 
-/** Templates are filled in addresses: what a server writes must not be taken for one. */
+/** Refuses addresses with braces: they would be read as templates. */
 function isPlain(address: string): boolean {
   return address.length <= longestAddress && !/[{}]/.test(address);
 }
 
-/** Of a host that the definition does not fix, nobody is told what it says. */
+/** What a host says is not passed on, unless the definition fixes that host. */
 function sentTo(definition: ProviderDefinition, asked: string, { origin, pathname }: URL): string {
   if (!isUsualHost(definition, asked)) return "";
   return ` and sends to ${cut(readable(`${origin}${pathname}`))}, which is not followed: set discovery.metadata_url to where the metadata are`;
@@ -197,7 +196,7 @@ const metadataRequest: Omit<ProviderRequest, "url"> = {
   fields: {},
 };
 
-/** Only the two endpoints of every grant must be named; what the others are for does without where they are not. */
+/** Only the authorization and token endpoints are required. Without another endpoint, its function is not available. */
 function fillIn(definition: ProviderDefinition, metadata: Metadata): ProviderDefinition {
   const { authorization, device } = definition;
   const find = <Request extends ProviderRequest>(request: Request | null, name: EndpointName): Request | null => {
@@ -250,8 +249,8 @@ function addressesIn(body: unknown, issuer: string): Metadata {
 }
 
 /**
- * Whether requests may go to what metadata name; what else stands there counts as not named. Addresses are filled like those
- * of a file, so that braces would put a secret into one.
+ * Whether requests may be sent to an address of metadata. Any other value counts as absent. Addresses are filled like those of a file, so
+ * braces could put a secret into one.
  */
 function isAddress(value: unknown, issuer: string): value is string {
   if (typeof value !== "string" || value.length > longestAddress || /[{}#\\\s\p{Cc}]/u.test(value)) return false;
@@ -271,7 +270,7 @@ type Requests = Pick<
   "exchanges" | "refreshes" | "device" | "authorization" | "revocation" | "introspection"
 >;
 
-/** Whether the definition has an address that only its issuer's metadata can fill in. */
+/** Whether the definition lacks an address that its issuer's metadata must supply. */
 export function lacksAddress(definition: Requests): boolean {
   const { exchanges, refreshes, device, authorization, revocation, introspection } = definition;
   const requests = [...Object.values(exchanges), ...Object.values(refreshes), device, authorization?.pushed];

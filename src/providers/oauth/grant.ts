@@ -1,21 +1,21 @@
-/** What a token endpoint gave, read by the definition's pointers. Holds plain secrets: never log one, never store one unsealed. */
+/** What a token endpoint has granted, read by the definition's pointers. Holds plain secrets: never log them or store them unsealed. */
 export type Grant = {
-  /** Absent when the answer held none; a refresh token alone is still worth keeping. */
+  /** Absent if the answer had none. A refresh token alone is stored, too. */
   accessToken?: string;
-  /** Absent: the answer named none, the one that was used stays in force. */
+  /** Absent: the answer had none, and the one that was sent stays. */
   refreshToken?: string;
-  /** The answer named another refresh token before that one, at the same place: it is tried before the grant ends. */
+  /** Another refresh token that the answer had before that one, in the same place. It is tried before the grant ends. */
   otherRefreshToken?: string;
   tokenType: string;
   accessExpiry: Expiry;
   refreshExpiry: Expiry;
-  /** The answer states a life of one of the tokens that cannot be read: what the definition falls back to counts. */
+  /** The lifetime of a token in the answer cannot be read, so the definition's fallback counts. */
   unreadableLifetime?: true;
   /** Absent: the answer named none. */
   scopes?: string[];
   /** Values that later templates may use as `{response.X}`. */
   captured: Record<string, string>;
-  /** Says who signed in (OpenID Connect Core, section 2). Read once, kept nowhere. */
+  /** Says who signed in (OpenID Connect Core, section 2). It is read once and not stored. */
   idToken?: string;
   /** Further tokens of the same consent, by its name. */
   furtherTokens?: Readonly<Record<string, Grant>>;
@@ -32,9 +32,9 @@ export type Expiry =
  * The four ways a request to a token endpoint can fail, and what each permits (docs/refresh-protocol.md, step 7):
  * - `not_sent`: nothing left this process; the permit goes back.
  * - `refused_for_now`: the provider answered, and nothing was spent; the permit goes back.
- * - `refused_for_good`: the grant is over; only a person can mend it.
- * - `client_rejected`: the client's id or secret is refused; the grant itself lives.
- * - `unknown`: nobody can tell whether the refresh token was spent; the permit stays.
+ * - `refused_for_good`: the grant is over; a person must connect again.
+ * - `client_rejected`: the client's id or secret is refused; the grant is still valid.
+ * - `unknown`: nobody knows whether the refresh token was spent; the permit stays.
  */
 export type FailureClass = "not_sent" | "refused_for_now" | "refused_for_good" | "client_rejected" | "unknown";
 
@@ -42,23 +42,23 @@ export type Failure = {
   class: FailureClass;
   /** Closed set, shown as `last_error.code`. */
   code: FailureCode;
-  /** What the provider said, for people: at most 300 characters, no control characters, and no secret that was sent. */
+  /** The provider's words, for people: at most 300 characters, without control characters and secrets that were sent. */
   detail: string;
   /** HTTP status, where there was an answer. */
   status?: number;
   /** The provider's own code (RFC 6749, section 5.2; RFC 8628, section 3.5), where it looks like one. */
   oauthError?: string;
-  /** True where nothing in a refusal says what it is about: neither the definition nor a standard knows it. */
+  /** True if neither the definition nor a standard says what the refusal means. */
   isUnexplained?: boolean;
   /** As the provider asked (`Retry-After`), not yet capped. */
   retryAfterSeconds?: number;
-  /** Of an answer that closes the definition's limits: for how long nothing is sent. */
+  /** If the answer closes the definition's limits: for how many seconds nothing is sent. */
   closedSeconds?: number;
-  /** Of `limit_reached`: true where no other refresh of the client at this host is let through either. */
+  /** For `limit_reached`: true if no other refresh of the client at this host is admitted either. */
   isOfClient?: boolean;
   /**
-   * The answer of an `unknown` outcome, to be kept sealed: JSON of `{status, headers, complete, body}`, the body in base64. May hold
-   * tokens: non-enumerable, so that no logger can spill it.
+   * The answer of an `unknown` outcome, to be stored sealed: JSON of `{status, headers, complete, body}`, with the body in base64. It may hold
+   * tokens, so it is not enumerable and no logger can print it.
    */
   rawAnswer?: string;
 };
@@ -66,7 +66,7 @@ export type Failure = {
 export const failureCodes = [
   "blocked_address", // the definition's URL leads to an address that must not be reached
   "connect_failed", // refused, DNS, TLS, connect timeout
-  "limit_reached", // the definition's `limits`: this broker held the request back itself
+  "limit_reached", // the definition's `limits` did not admit the request
   "send_window_passed", // the permit was too old when the request was about to be written
   "rate_limited",
   "blocked", // the provider has blocked this broker's address
@@ -74,7 +74,7 @@ export const failureCodes = [
   "invalid_grant",
   "invalid_client",
   "outcome_unknown", // 500, 502, 504, reset, timeout
-  "unreadable_secret", // what is stored of the tokens, credentials or client secret does not open; nothing was sent
+  "unreadable_secret", // stored tokens, credentials or the client's secret do not open; nothing was sent
   "unreadable_answer", // a 2xx without a token that could be read
 ] as const;
 

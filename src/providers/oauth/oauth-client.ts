@@ -27,7 +27,7 @@ export type OAuthClient = {
     request: HttpRequest;
     mayStillSend: () => boolean;
   }): Promise<TokenAnswer>;
-  /** Any request that spends nothing: a lookup, an introspection, metadata, a revocation. Never rejects. */
+  /** Sends a request that spends no token: a lookup, an introspection, metadata, a revocation. Never rejects. */
   ask(call: AskedCall): Promise<Asked>;
 };
 
@@ -44,13 +44,13 @@ export type Asked = { ok: boolean; status: number | null; body: unknown; detail:
   isBlocked?: true;
 };
 
-/** What callers are not told of a request that failed, for the broker's own log. Holds no secret. */
+/** Details of a failed request that callers must not see, for the broker's log. Holds no secret. */
 export type Untold = { provider: string; host: string; detail: string };
 
 /**
- * A client of token endpoints that reaches what `egress` allows and nothing else. `observe` sees what came of each exchange
- * before it is read, secrets and all. Details are for callers: of a host that the definition does not fix they say what kind of
- * failure it was and nothing of what is there; that goes to `onUntold`.
+ * A client of token endpoints. It reaches only what `egress` allows. `observe` gets the outcome of each exchange before it is read, with its
+ * secrets. `detail` is for callers: if the definition does not fix the host, it names only the kind of failure, and `onUntold` gets the
+ * rest.
  */
 export function createOAuthClient(options: {
   egress: Egress;
@@ -61,7 +61,7 @@ export function createOAuthClient(options: {
 }): OAuthClient {
   const { egress, observe = () => {}, onUntold = () => {}, room = new AnswerRoom() } = options;
   const timeouts = { ...defaultTimeouts, ...options.timeouts };
-  /** Makes a failure what callers may see of it. */
+  /** Reduces a failure to what callers may see. */
   const tell = <Failed extends { detail: string }>(
     call: AskedCall,
     failed: Failed,
@@ -127,21 +127,20 @@ function notSent(error: unknown): Failure {
   return { class: "not_sent", code: "connect_failed", detail: `the provider could not be reached (${reason(error)})` };
 }
 
-/** What happened says something about the proxy that this broker was told to take, and nothing about a host behind it. */
+/** Whether a failure is about the outbound proxy, and says nothing about the host behind it. */
 function isOfProxy(outcome: ExchangeOutcome): boolean {
   if (outcome.kind === "answered") return outcome.response.relayedBy !== undefined && outcome.response.status === 407;
   return outcome.kind === "not_sent" && outcome.error instanceof ProxyError && outcome.error.isOfProxy;
 }
 
-/** What a name resolved to, where that may not be reached; null: that is not what happened. */
+/** The blocked address that a name resolved to; null: the failure has another cause. */
 function resolvedIn(outcome: ExchangeOutcome): string | null {
   return outcome.kind === "not_sent" && outcome.error instanceof BlockedAddressError ? outcome.error.resolved : null;
 }
 
 /**
- * What is told of a host that the definition does not fix. Whether nothing listens there, a packet filter is in front of it, its
- * TLS is not good or its name leads to a private address makes no difference: else this broker would scan its own network for
- * whoever may name a host.
+ * The text for a host that the definition does not fix. It is the same whether nothing listens there, a firewall drops packets, TLS fails or the
+ * name leads to a private address. Otherwise somebody who may name a host could scan the broker's network.
  */
 function withheld(outcome: ExchangeOutcome): Partial<Pick<Failure, "code" | "detail">> {
   const more = "the definition does not fix its host, so that only the broker's log says more";
@@ -163,7 +162,7 @@ function withheld(outcome: ExchangeOutcome): Partial<Pick<Failure, "code" | "det
 const blockedHere =
   "its address may not be reached: the egress rules of this broker allow https to public addresses, and what `networks` of the definition or PROVIDER_NETWORKS names";
 
-/** In full, but for secrets. */
+/** The full detail, without secrets. */
 function whatHappened(outcome: ExchangeOutcome, { definition, request }: AskedCall): string {
   if (outcome.kind === "answered") {
     const { response } = outcome;

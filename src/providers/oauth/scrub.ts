@@ -5,17 +5,17 @@ import { isTooLong, readPointer, strictText } from "./answer-body.ts";
 import type { HttpResponse } from "../http/exchange.ts";
 
 const longestDetail = 300;
-/** Of what an answer itself calls tokens: shorter ones are words, and more of them are an attack. */
+/** Limits for values that an answer itself calls tokens: shorter ones may be words, and more of them are an attack. */
 const shortestToken = 4;
 const mostTokens = 64;
-/** Of a longer secret its beginning is looked for, and what it goes on with is hidden too: expressions have an end. */
+/** Of a longer secret only the beginning is searched, and the text after it is hidden, too, since a regular expression must not get too long. */
 const longestSpelt = 128;
 
 /**
- * What a provider said, for people: at most 300 characters, no control characters, and neither a secret that was sent nor
- * anything in the answer that looks like a token. A body is never quoted, since nobody can tell where the tokens of one are that is
- * not as expected. Of a refusal it tells `error`, `error_description` (RFC 6749, section 5.2), what stands where the definition's
- * rules look, and the texts for people beside that; of a 2xx only a code where they look, or at `error`.
+ * A provider's words for people: at most 300 characters, without control characters, secrets that were sent, and anything that looks like a
+ * token. A body is never quoted, since its tokens could be anywhere. For a refusal the text has `error`, `error_description` (RFC 6749,
+ * section 5.2), the values at the pointers of the definition's rules, and the texts for people beside them. For a 2xx it has only a code at
+ * these pointers, or at `error`.
  */
 export function describeAnswer(options: {
   definition: Pick<ProviderDefinition, "errors" | "response">;
@@ -23,7 +23,7 @@ export function describeAnswer(options: {
   /** As it is read strictly. */
   body: unknown;
   secrets: readonly string[];
-  /** Of a 2xx: it holds more than one object with tokens. */
+  /** For a 2xx: it has more than one object with tokens. */
   severalObjects?: boolean;
 }): string {
   const { definition, response, body, severalObjects = false } = options;
@@ -54,15 +54,15 @@ export function scrub(text: string, secrets: readonly string[]): string {
   return isHinted(said.slice(0, longestLookedAt), secrets) ? "[…]" : said;
 }
 
-/** Nobody is shown more of a text than this. */
+/** The longest text that is shown. */
 const longestLookedAt = 2 * longestDetail;
 const longestSkeleton = 4096;
-/** So many letters and digits of a secret in a row are no accident. */
+/** So many letters and digits of a secret in a row cannot be a coincidence. */
 const tellingLength = 10;
 
 /**
- * Whether a text still holds a good part of a secret, in whatever spelling: only letters and digits are compared, after whatever
- * stands for a character has become one. Then none of the text is shown.
+ * Whether a text still contains a long part of a secret, in any spelling: only letters and digits are compared, after escapes have been undone.
+ * If so, nothing of the text is shown.
  */
 function isHinted(text: string, secrets: readonly string[]): boolean {
   const shown = skeleton(text);
@@ -94,22 +94,22 @@ function skeleton(text: string): string {
   return plain.replaceAll(/[^\p{L}\p{N}]/gu, "");
 }
 
-/** In one pass: what is hidden is not looked at again, or two secrets could make each other grow for ever. */
+/** In one pass: replaced parts are not searched again, since two secrets could otherwise make each other grow for ever. */
 function withoutSecrets(text: string, secrets: readonly string[]): string {
   const longestFirst = [...new Set(secrets)].filter((secret) => secret !== "").sort((a, b) => b.length - a.length);
-  // What is longer than the text can only stand in it in part, and then looks like a token.
+  // A secret that is longer than the text can only be there in part, which then looks like a token.
   const fitting = longestFirst.filter((secret) => secret.length <= text.length);
   if (fitting.length === 0) return text;
   return text.replaceAll(new RegExp(anyOf(fitting), "gu"), "[…]");
 }
 
-/** Cut to what a failure's detail may be long. */
+/** Cuts a text to the longest detail of a failure. */
 export function cut(text: string): string {
-  // Half a surrogate pair, sent or cut here, is what the store cannot keep.
+  // Removes half surrogate pairs, which Postgres cannot store.
   return text.length <= longestDetail ? text.toWellFormed() : `${text.slice(0, longestDetail - 1).toWellFormed()}…`;
 }
 
-/** Secrets that begin alike share their beginning, as hostile ones do: it is then looked for once, not once for each. */
+/** Secrets with the same beginning share it in the expression, so that many similar ones, as in an attack, cost little. */
 type Beginnings = Map<string, Beginnings>;
 
 /** An expression for any of these secrets, in whatever spelling; of two at one place the longer, given before the other. */
@@ -152,12 +152,12 @@ function spellings(secret: string): string[] {
 /** In front of a character that JSON inside of JSON escapes; those in front of the first may stay. */
 const escapes = String.raw`\\{0,8}`;
 
-/** So many backslashes, and one before what follows them, in JSON inside of JSON. */
+/** How many backslashes may come before a character, in JSON inside of JSON. */
 function escapedTwice(length: number): number {
   return 4 * length + 8;
 }
 
-/** No two of its spellings may match the same text: that would double the work with each character. */
+/** No two spellings may match the same text, since that would double the work with each character. */
 function oneOf(character: string, before: string): string {
   if (/^[a-z0-9]$/i.test(character)) return character;
   const code = character.codePointAt(0) ?? 0;
@@ -189,7 +189,7 @@ function namedPointers({ errors, response }: Rules): string[] {
   return errors.flatMap(({ pointer }) => (pointer === undefined || tokens.has(pointer) ? [] : [pointer]));
 }
 
-/** What people read, in an object that a rule looks into (RFC 9457, section 3.1; JSON:API's error objects). */
+/** Fields for people, in an object that a rule looks into (RFC 9457, section 3.1; JSON:API's error objects). */
 const textNames = ["title", "detail", "message"];
 
 /** What a refusal says, as it came. */
@@ -198,7 +198,7 @@ function wordsOf(definition: Rules, body: unknown): string {
   const beside = named.flatMap((pointer) => textNames.map((name) => pointer.replace(/[^/]*$/, name)));
   const words = [...new Set(["/error", "/error_description", ...named, ...beside])].map((pointer) => {
     const value = readPointer(body, pointer);
-    // A number says nothing without its name.
+    // A number means nothing without its name.
     return typeof value === "number" ? `${pointer.split("/").at(-1)} ${value}` : value;
   });
   return words.filter((word) => typeof word === "string" && word !== "").join(", ");
@@ -216,12 +216,12 @@ function tokensIn(body: unknown): string[] {
   return [...values].slice(0, mostTokens);
 }
 
-/** What stands under these names is for people to read, or says nothing of a token's worth. */
+/** Fields with texts for people, or with values that are no tokens. */
 const isForPeople = /^error|descr|message|title|detail|reason|code|status|type|ur[il]$|scope|expir|hint|_(at|in|id)$/i;
 
 const looksLikeToken = /^(?=.*\d|.{20})\S{8,}$/;
 
-/** The values that an answer itself calls tokens or secrets, and those that look like some under a name that nobody knows. */
+/** The values that an answer itself calls tokens or secrets, and values under unknown names that look like tokens. */
 function tokenValues(value: unknown, at: { key: string; depth: number }): string[] {
   if (typeof value === "string") {
     if (/token(?!_type)|secret|password|assertion|verifier/i.test(at.key)) return [value];

@@ -16,7 +16,7 @@ import { buildRequest } from "./token-request.ts";
 import { readLifetime } from "./token-response.ts";
 import type { HttpRequest } from "../http/exchange.ts";
 
-/** A token that is named to the provider. */
+/** A token that a request is about. */
 export type NamedToken = { value: string; hint: "access_token" | "refresh_token" };
 
 /**
@@ -33,7 +33,7 @@ export function buildRevocationRequest(options: {
   return naming(revocation, options);
 }
 
-/** The question what a token is worth (RFC 7662, section 2.1); null: there is nowhere to ask. */
+/** The introspection of a token (RFC 7662, section 2.1); null: the definition has no endpoint. */
 export function buildIntrospectionRequest(options: {
   definition: ProviderDefinition;
   token: NamedToken;
@@ -43,7 +43,7 @@ export function buildIntrospectionRequest(options: {
   return introspection?.token === options.token.hint ? naming(introspection, options) : null;
 }
 
-/** The token stands in place of the kind that it is, too: some endpoints want it in a header or under another name. */
+/** Templates for the token, also under the name of its kind: some endpoints want it in a header or in another field. */
 function naming(
   request: RevocationDefinition | IntrospectionDefinition,
   { token, values }: { token: NamedToken; values: TemplateValues },
@@ -66,7 +66,7 @@ export function buildLookupRequest(
   return buildRequest({ ...request, clientAuth: { kind: "header", header, value } }, values);
 }
 
-/** What a person is shown, and what the broker asks with (RFC 8628, section 3.2). `deviceCode` is a secret. */
+/** An answer of the device authorization endpoint (RFC 8628, section 3.2). `deviceCode` is a secret. */
 export type DeviceAuthorization = {
   deviceCode: string;
   userCode: string;
@@ -106,13 +106,13 @@ export function readDeviceAuthorization(body: unknown): DeviceAuthorization | nu
   };
 }
 
-/** It is shown as a link: nothing but a web address may stand there. */
+/** It is shown as a link, so it must be a web address. */
 function webAddress(text: string | null): string | null {
   const url = text === null ? null : URL.parse(text);
   return url && (url.protocol === "https:" || url.protocol === "http:") ? url.href : null;
 }
 
-/** What an answer to a poll asks for (RFC 8628, section 3.5); null: it is not about waiting. */
+/** How to go on after the answer to a poll (RFC 8628, section 3.5); null: the answer is not about waiting. */
 export function readPollState(
   definition: ProviderDefinition,
   oauthError: string | undefined,
@@ -128,7 +128,7 @@ export function readPollState(
   }
 }
 
-/** What a lookup tells of the account that was connected. */
+/** What a lookup says about the connected account. */
 export type Found = { account: string | null; label: string | null; captured: Record<string, string> };
 
 /**
@@ -163,7 +163,7 @@ function readName(body: unknown, pointer: string): string | null {
   return typeof text === "string" && /^[^\p{Cc}\p{Cs}]{1,300}$/u.test(text) ? text : null;
 }
 
-/** What an introspection endpoint says of a token (RFC 7662, section 2.2). */
+/** What an introspection endpoint says about a token (RFC 7662, section 2.2). */
 export function readIntrospection(
   { active: activePointer, expires }: IntrospectionDefinition,
   body: unknown,

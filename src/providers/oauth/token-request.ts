@@ -11,7 +11,7 @@ import type {
 import type { HttpRequest } from "../http/exchange.ts";
 import { fill, fillRequest, fillUrl, type RequestTemplates, type TemplateValues } from "../format/template.ts";
 
-/** The grants that a token endpoint is asked for (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
+/** The grant types of token requests (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
 export type TokenGrant =
   | "authorization_code"
   | "refresh_token"
@@ -23,7 +23,7 @@ export type TokenGrant =
 export type TokenRequestOptions = {
   definition: ProviderDefinition;
   grant: TokenGrant;
-  /** The grant of the connection: sets are refreshed in the way of the grant that they were obtained by. */
+  /** The connection's grant type, which decides how its sets are refreshed. */
   obtainedBy: ConnectionGrant;
   values: TemplateValues;
 };
@@ -40,7 +40,7 @@ export function buildTokenRequest(options: TokenRequestOptions): HttpRequest {
   return buildRequest(exchange, values, { first: grantType });
 }
 
-/** How the definition asks for a grant. @throws BrokerError `grant_not_applicable` when it does not */
+/** The definition's exchange for a grant type. @throws BrokerError `grant_not_applicable` when it has none */
 export function exchangeFor({ definition, grant, obtainedBy }: Omit<TokenRequestOptions, "values">): Exchange {
   const exchange = grant === "refresh_token" ? definition.refreshes[obtainedBy] : definition.exchanges[grant];
   if (exchange) return exchange;
@@ -120,7 +120,7 @@ export function buildRequest(
   return conceal({ method: request.method, url: url.href, headers, body, tls, secrets: secretsOf(values, headers) });
 }
 
-/** What the client adds to say who it is; a field that the file lists itself is not doubled. */
+/** What client authentication adds. A field that the file lists itself is not added again. */
 function clientFields({ kind }: ClientAuth, isClientNamed: boolean): Record<string, string> {
   const id: Record<string, string> = isClientNamed ? {} : { client_id: "{client.id}" };
   switch (kind) {
@@ -181,8 +181,8 @@ function conceal({ method, url, headers, body, tls, secrets }: Parts): HttpReque
 type Assertion = Extract<ClientAuth, { kind: "private_key_jwt" }>;
 
 /**
- * Adds what a request's client authentication needs to be made first: the signed assertion of RFC 7523, section 2.2. A client of
- * this kind has its private key, as PEM or JWK, where others have a secret.
+ * Adds the signed assertion of RFC 7523, section 2.2, if the client authenticates with one. Such a client has its private key, as PEM or JWK, in
+ * place of a secret.
  * @throws BrokerError `client_rejected` when there is no key, or it does not fit the algorithm
  */
 export async function withAssertion(
@@ -233,7 +233,7 @@ function readPrivateKey(text: string): { key: KeyObject; header: Record<string, 
   }
 }
 
-/** What is wrong with a client's secret for this way of authenticating; null: nothing that can be seen. */
+/** What is wrong with a client's secret for this kind of client authentication; null: nothing visible. */
 export function secretFault(clientAuth: ClientAuth, secret: string): string | null {
   if (clientAuth.kind === "private_key_jwt") {
     const key = keyIn(secret);

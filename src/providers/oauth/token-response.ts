@@ -23,7 +23,7 @@ export function processTokenResponse(options: {
   const { definition, response, secrets } = options;
   const strict = readBody(response, definition.response.format);
   const ok = response.status >= 200 && response.status < 300;
-  // What is as it should be is not looked at in any other way.
+  // A body that is as it should be is not read in any other way.
   const strictGrant = ok && strict !== null ? readGrant(definition, strict) : null;
   if (strictGrant) return { kind: "granted", grant: strictGrant };
   const found = ok ? findTokens(response, (candidate) => readGrant(definition, candidate) !== null) : null;
@@ -39,7 +39,7 @@ export function processTokenResponse(options: {
   return { kind: "failed", failure: whole };
 }
 
-/** All that says how an answer is to be read, as text, to be sealed. */
+/** The whole answer as text, to be sealed. */
 function rawAnswer({ status, headers, body, complete = true }: HttpResponse): string {
   const labels = ["content-type", "content-encoding"].flatMap((name) =>
     headers[name] === undefined ? [] : [[name, headers[name]] as const],
@@ -71,7 +71,7 @@ function readGrant(definition: ProviderDefinition, { value: body, textsAt }: Ans
   };
 }
 
-/** The answer held further tokens alone: they are kept, and the connection's own token counts as run out. */
+/** The answer has only further tokens: they are stored, and the connection's own token counts as expired. */
 const noTokens: Grant = {
   tokenType: "Bearer",
   accessExpiry: { kind: "unstated" },
@@ -110,7 +110,7 @@ function readTokens(
     ...(refreshToken !== undefined && { refreshToken }),
     tokenType: readTokenType(stated.tokenType, tokens),
     accessExpiry: readLifetime(expires, stated.expires),
-    // Without a new refresh token the one in use keeps the end that it has.
+    // Without a new refresh token the old one keeps its end.
     refreshExpiry:
       refreshToken === undefined ? { kind: "unstated" } : readRefreshLifetime(refreshExpires, stated.refreshExpires),
     ...(isUnreadable && { unreadableLifetime: true }),
@@ -119,31 +119,31 @@ function readTokens(
   };
 }
 
-/** Of a refresh token that stands there more than once, the last one counts; the first that is another one may be the good one. */
+/** If there are several refresh tokens, the last one counts. The first different one may be the valid one, so it is a candidate. */
 function otherThan(refreshToken: string | undefined, texts: readonly string[]): string | undefined {
   return texts.map((text) => text.trim()).find((text) => text !== "" && text !== refreshToken);
 }
 
-/** White space around a token is none of it: no header could carry it, and RFC 6750, section 2.1, has none in tokens. */
+/** Removes white space around a token: RFC 6750, section 2.1, has none in tokens, and no header could carry it. */
 function readToken(value: unknown): string | undefined {
   const token = typeof value === "string" ? value.trim() : "";
   return token === "" ? undefined : token;
 }
 
-/** `Bearer` is case-insensitive on the way in (RFC 6749, section 7.1) and not everywhere on the way out. It is shown, so no token counts as one. */
+/** Some APIs accept only `Bearer` in this spelling, although its case does not matter (RFC 6749, section 7.1). It is shown, so it must be no token. */
 function readTokenType(value: unknown, tokens: readonly string[]): string {
   if (typeof value !== "string" || !/^[\w.~+-]{1,64}$/.test(value) || holdsAny(value, tokens)) return "Bearer";
   return value.toLowerCase() === "bearer" ? "Bearer" : value;
 }
 
-/** A short token may be a part of any word. */
+/** Shorter tokens are not searched for: they could be part of any word. */
 const shortestInText = 8;
 
 function holdsAny(text: string, tokens: readonly string[]): boolean {
   return tokens.some((token) => text === token || (token.length >= shortestInText && text.includes(token)));
 }
 
-/** They are shown, so none of them may hold a token. */
+/** Scopes are shown, so none of them may contain a token. */
 function readScopes(definition: ProviderDefinition, value: unknown, tokens: readonly string[]): string[] | null {
   const scopes =
     typeof value === "string"
@@ -151,12 +151,12 @@ function readScopes(definition: ProviderDefinition, value: unknown, tokens: read
       : Array.isArray(value)
         ? value.filter((scope) => typeof scope === "string" && scope !== "")
         : [];
-  // The store cannot keep the others.
+  // Postgres cannot store the others.
   const readable = scopes.filter((scope) => !/[\p{Cc}\p{Cs}]/u.test(scope) && !holdsAny(scope, tokens));
   return readable.length > 0 ? withAliases(definition, [...new Set(readable)]) : null;
 }
 
-/** A moment as a number of seconds would lie after the year 5000: it is one of milliseconds, whatever the definition says. */
+/** A larger number of seconds since 1970 would be after the year 5000, so it must be milliseconds, whatever the definition says. */
 const leastMilliseconds = 100_000_000_000;
 
 /**
@@ -165,24 +165,24 @@ const leastMilliseconds = 100_000_000_000;
  */
 export function readLifetime(lifetime: Lifetime, value: unknown): Expiry {
   const stated = readStated(lifetime, value);
-  // Where tokens never end, some providers say so with a life of 0.
+  // Some providers write a lifetime of 0 for tokens that never expire.
   const saysNever = lifetime.from === "never" && stated?.kind === "in" && stated.seconds === 0;
   return stated === null || saysNever ? fallbackOf(lifetime) : stated;
 }
 
 /**
- * The same for a refresh token. A life of zero or less says that the provider does not know it, or that it does not end: the token
- * has just been given to be used.
+ * The same for a refresh token. A lifetime of zero or less means that the provider does not know it, or that the token does not expire: it has
+ * just been issued to be used.
  */
 export function readRefreshLifetime(lifetime: Lifetime, value: unknown): Expiry {
   const expiry = readLifetime(lifetime, value);
   return expiry.kind === "in" && expiry.seconds <= 0 ? { kind: "unstated" } : expiry;
 }
 
-/** Whether an answer states a life that cannot be read: the fallback counts, and a person should know that it does. */
+/** Whether an answer has a lifetime that cannot be read. The fallback counts then, and a person should know that. */
 export function isUnreadableLifetime(lifetime: Lifetime, value: unknown): boolean {
   const { from, pointer } = lifetime;
-  // An opaque token states no end where one is looked for in a JWT.
+  // An opaque token has no `exp`, so this is no unreadable lifetime.
   if (pointer === "" || from === "fixed" || from === "never" || from === "jwt_exp") return false;
   const isStated = value !== undefined && value !== null && !(typeof value === "string" && value.trim() === "");
   return isStated && readStated(lifetime, value) === null;
@@ -262,7 +262,7 @@ function readDuration(value: unknown): number | null {
   return (days ?? 0) * 86_400 + (hours ?? 0) * 3600 + (minutes ?? 0) * 60 + (seconds ?? 0);
 }
 
-/** What a JWT says of itself (RFC 7519, section 4). Nobody relies on it but this broker's own schedule: no signature is checked. */
+/** The claims of a JWT (RFC 7519, section 4). The signature is not checked, since only the broker's schedule uses them. */
 function claimsOf(token: unknown): Record<string, unknown> {
   const payload = typeof token === "string" ? token.split(".")[1] : undefined;
   if (payload === undefined) return {};
@@ -279,14 +279,14 @@ function readNumber(value: unknown): number | null {
   return typeof number === "number" && !Number.isNaN(number) ? number : null;
 }
 
-/** What an id_token must say that comes with a code. Null: it is not compared. */
+/** What the id_token of a code must contain. Null: it is not compared. */
 export type ExpectedIdToken = {
   /** Of the authorization request. */
   nonce: string | null;
   issuer: string | null;
 };
 
-/** `unchecked`: nothing in it says whether it belongs to the request. `foreign`: it belongs to another one; `claim` says by what. */
+/** `unchecked`: it does not say whether it belongs to the request. `foreign`: it belongs to another one; `claim` is the claim that shows it. */
 export type IdTokenVerdict =
   | { kind: "fits" }
   | { kind: "unchecked"; why: "unreadable" | "no_nonce" }
