@@ -66,7 +66,7 @@ export function createRedisEnds({ redis, subscriber, keyring, self, keepSeconds,
   const channel = endsChannel(redis);
   const listeners: ((end: End) => void)[] = [];
   const heardProofs = new Set<string>();
-  const awaited = new LRUCache<string, (replicaId: string) => void>({ max: mostAwaited });
+  const awaited = new LRUCache<string, (replicaId: string) => void>({ maxSize: mostAwaited, sizeCalculation: () => 1 });
 
   const publish = (message: Told | Heard): void => {
     const text = JSON.stringify({ ...message, proof: keyring.sign(purpose, signedText(message)) });

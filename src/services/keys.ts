@@ -38,9 +38,9 @@ export function createKeyService(options: Options) {
   const { keys, adminKeys, trustSeconds, peers, clock, nowMs, randomBytes } = options;
   const adminHashes = adminKeys.map(hashKey);
   /** Keys whose end this replica has learnt of, with the hash of the secret if it knew the key. For times without Postgres. */
-  const revoked = new LRUCache<string, Uint8Array>({ max: maxKeys });
+  const revoked = new LRUCache<string, Uint8Array>({ maxSize: maxKeys, sizeCalculation: () => 1 });
   let turn = 0;
-  const revokedAt = new LRUCache<string, number>({ max: maxKeys });
+  const revokedAt = new LRUCache<string, number>({ maxSize: maxKeys, sizeCalculation: () => 1 });
   const cache = createReadCache<FoundApiKey>({
     async load(ids) {
       for (;;) {

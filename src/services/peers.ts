@@ -71,7 +71,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   const stopped = new AbortController();
   const withinSeconds = Math.max(trustSeconds, replicaTimes.presentSeconds);
   /** The newest end of each key or connection that was sent from here, in milliseconds by Postgres's clock. */
-  const toldMs = new LRUCache<string, number>({ max: maxRemembered });
+  const toldMs = new LRUCache<string, number>({ maxSize: maxRemembered, sizeCalculation: () => 1 });
   const seenInPostgres = new Set<string>();
   const used = { key: new Set<string>(), connection: new Set<string>() };
   let heardAt: Date | null = null;

@@ -54,10 +54,11 @@ const maxEnds = 10_000;
 
 export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: Options): TokenCache {
   const known = new LRUCache<string, { name: string; generation: number; furtherIds: Set<string> }>({
-    max: maxConnections,
+    maxSize: maxConnections,
+    sizeCalculation: () => 1, // `max` would set aside the memory of all entries at once
   });
   /** Connections that have ended. Only a query after the end shows what exists since. */
-  const endedAt = new LRUCache<string, number>({ max: maxEnds });
+  const endedAt = new LRUCache<string, number>({ maxSize: maxEnds, sizeCalculation: () => 1 });
   let turn = 0;
 
   const knownOf = (id: string) => known.get(id) ?? { name: "", generation: -1, furtherIds: new Set<string>() };

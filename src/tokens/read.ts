@@ -471,7 +471,7 @@ export function watchPeerRefreshes(
   { leases, clock }: { leases: Leases; clock: Clock },
   onEnd: (connectionId: string, generation: number) => void,
 ): PeerRefreshes {
-  const runningUntilMs = new LRUCache<string, number>({ max: maxRemembered });
+  const runningUntilMs = new LRUCache<string, number>({ maxSize: maxRemembered, sizeCalculation: () => 1 });
   leases.listen(({ connection, generation, outcome }) => {
     const key = `${connection}:${generation}`;
     if (outcome === "started") {
@@ -500,7 +500,7 @@ export type Reads = {
 const maxNoted = 100_000;
 
 export function createReads(): Reads {
-  const noted = new LRUCache<string, number>({ max: maxNoted });
+  const noted = new LRUCache<string, number>({ maxSize: maxNoted, sizeCalculation: () => 1 });
   const fresh = new Map<string, number>();
   return {
     note({ id, generation, inUse }) {
