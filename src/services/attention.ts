@@ -1,6 +1,6 @@
-import { missingScopes } from "../providers/format/scopes.ts";
 import type { ChainRecord, ConnectionRecord } from "../store/connections.ts";
 import { explainLacking, lacksRefreshToken } from "../tokens/row-rules.ts";
+import { missingScopes } from "../providers/format/requirements.ts";
 
 export const attentionCodes = [
   "restored",

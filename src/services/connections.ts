@@ -2,8 +2,14 @@ import { randomUUID } from "node:crypto";
 import { chainName } from "../chain-name.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
-import { askedScopes, type ConnectionGrant, type ProviderDefinition } from "../providers/format/definition.ts";
-import { checkInputChanges, hostInputs, requiredCredentials, splitInputs } from "../providers/format/requirements.ts";
+import type { ConnectionGrant, ProviderDefinition } from "../providers/format/definition.ts";
+import {
+  askedScopes,
+  checkInputChanges,
+  hostInputs,
+  requiredCredentials,
+  splitInputs,
+} from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { Grant } from "../providers/oauth/grant.ts";
 import type { AccountRows } from "../store/accounts.ts";

@@ -1,19 +1,19 @@
 import { BrokerError } from "../errors.ts";
 import {
-  askedScopes,
   type ConnectionGrant,
   defaultGrant,
   fixedClientId,
   type ProviderDefinition,
 } from "../providers/format/definition.ts";
 import {
+  askedScopes,
   needsClientSecret,
   requiredCredentials,
   resolveInputs,
+  scopesFor,
   splitInputs,
   whyUnsendable,
 } from "../providers/format/requirements.ts";
-import { scopesFor } from "../providers/format/scopes.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import { usableDefinition } from "./clients.ts";

@@ -1,11 +1,6 @@
 import { isStorageUnavailable } from "../errors.ts";
-import {
-  type ConnectionGrant,
-  type Lookup,
-  lookupsOf,
-  type ProviderDefinition,
-} from "../providers/format/definition.ts";
-import { hostInputs } from "../providers/format/requirements.ts";
+import type { ConnectionGrant, Lookup, ProviderDefinition } from "../providers/format/definition.ts";
+import { hostInputs, lookupsOf } from "../providers/format/requirements.ts";
 import { capturedValues, fill, type TemplateValues } from "../providers/format/template.ts";
 import type { HttpRequest } from "../providers/http/exchange.ts";
 import {

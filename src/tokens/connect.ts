@@ -1,7 +1,8 @@
 import { chainName } from "../chain-name.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound, DuplicateGrantError } from "../errors.ts";
-import { type ConnectionGrant, lookupsOf } from "../providers/format/definition.ts";
+import type { ConnectionGrant } from "../providers/format/definition.ts";
+import { lookupsOf } from "../providers/format/requirements.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
 import {
   type CodeDestination,

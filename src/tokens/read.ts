@@ -4,7 +4,7 @@ import { type Clock, withDeadline } from "../clock.ts";
 import { createSingleFlight } from "../concurrency.ts";
 import type { Leases } from "../coordination/leases.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
-import { missingScopes } from "../providers/format/scopes.ts";
+import { missingScopes } from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";

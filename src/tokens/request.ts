@@ -14,7 +14,7 @@ import {
   type ProviderRequest,
 } from "../providers/format/definition.ts";
 import { placedLookups } from "../providers/format/file.ts";
-import { joinScopes } from "../providers/format/scopes.ts";
+import { joinScopes } from "../providers/format/requirements.ts";
 import { capturedValues, fillUrl, type TemplateValues } from "../providers/format/template.ts";
 import type { HttpRequest } from "../providers/http/exchange.ts";
 import type { Catalog } from "../providers/load/catalog.ts";

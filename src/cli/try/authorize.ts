@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { joinScopes } from "../../providers/format/scopes.ts";
+import { joinScopes } from "../../providers/format/requirements.ts";
 import type { TemplateValues } from "../../providers/format/template.ts";
 import {
   type AuthorizationRequest,

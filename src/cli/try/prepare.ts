@@ -11,9 +11,9 @@ import {
   requiredCredentials,
   requiredInputs,
   resolveInputs,
+  scopesFor,
   splitInputs,
 } from "../../providers/format/requirements.ts";
-import { scopesFor } from "../../providers/format/scopes.ts";
 import { createEgress, type Egress, parseNetworks } from "../../providers/http/egress.ts";
 import { readProxies } from "../../providers/http/outbound-proxy.ts";
 import { readDefinition } from "../../providers/load/catalog.ts";

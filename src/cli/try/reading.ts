@@ -1,5 +1,5 @@
 import type { ProviderDefinition } from "../../providers/format/definition.ts";
-import { missingScopes } from "../../providers/format/scopes.ts";
+import { missingScopes } from "../../providers/format/requirements.ts";
 import type { HttpResponse } from "../../providers/http/exchange.ts";
 import { parseAnswer, readPointer } from "../../providers/oauth/answer-body.ts";
 import { explainRefusal, meanings } from "../../providers/oauth/classify.ts";

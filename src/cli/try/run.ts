@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
-import { forFurtherToken, type Lookup, lookupsOf, type ProviderDefinition } from "../../providers/format/definition.ts";
+import { forFurtherToken, type Lookup, type ProviderDefinition } from "../../providers/format/definition.ts";
+import { lookupsOf } from "../../providers/format/requirements.ts";
 import { fill } from "../../providers/format/template.ts";
 import { createDiscovery } from "../../providers/oauth/discovery.ts";
 import type { TokenAnswer } from "../../providers/oauth/grant.ts";

@@ -1,5 +1,5 @@
 import type { ConnectionGrant, ProviderDefinition, ProviderRequest } from "../../providers/format/definition.ts";
-import { joinScopes } from "../../providers/format/scopes.ts";
+import { joinScopes } from "../../providers/format/requirements.ts";
 import { capturedValues, type TemplateValues } from "../../providers/format/template.ts";
 import type { Grant, TokenAnswer } from "../../providers/oauth/grant.ts";
 import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../../providers/oauth/token-request.ts";

@@ -90,7 +90,7 @@ export type AuthorizationDefinition = Readonly<{
   pushed: ProviderRequest | null;
 }>;
 
-type AskedScopes = Readonly<{ default: readonly string[]; required: readonly string[] }>;
+export type AskedScopes = Readonly<{ default: readonly string[]; required: readonly string[] }>;
 
 type ScopeRules = Readonly<{
   param: string;
@@ -284,17 +284,4 @@ export function forFurtherToken(definition: ProviderDefinition, name: string): P
   const exchanges = exchange === null ? {} : { token_exchange: exchange };
   const response = { ...definition.response, ...refreshed };
   return { ...definition, exchanges, response, furtherTokens: [], lookups: [], lookupsByGrant: {} };
-}
-
-/** The lookups after connecting by this grant type: its own if it lists some, else those of the definition. */
-export function lookupsOf(
-  { lookups, lookupsByGrant }: Pick<ProviderDefinition, "lookups" | "lookupsByGrant">,
-  grant: ConnectionGrant,
-): readonly Lookup[] {
-  return lookupsByGrant[grant] ?? lookups;
-}
-
-/** The scopes of this grant type: `default` if nobody names any, and `required` always. */
-export function askedScopes({ scope }: ProviderDefinition, grant: ConnectionGrant): AskedScopes {
-  return scope.byGrant[grant] ?? scope;
 }

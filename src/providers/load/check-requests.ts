@@ -1,14 +1,13 @@
-import {
-  type ApiDefinition,
-  type ClientAuth,
-  type ConnectionGrant,
-  type Lookup,
-  lookupsOf,
-  type ProviderDefinition,
-  type ProviderRequest,
+import type {
+  ApiDefinition,
+  ClientAuth,
+  ConnectionGrant,
+  Lookup,
+  ProviderDefinition,
+  ProviderRequest,
 } from "../format/definition.ts";
 import { placedLookups, type ProviderFile } from "../format/file.ts";
-import { requiredCaptures } from "../format/requirements.ts";
+import { lookupsOf, requiredCaptures } from "../format/requirements.ts";
 import type { CaptureSettings } from "../format/settings.ts";
 import { fitsCapture, templateNames } from "../format/template.ts";
 import { isSecretParameter, isSecretTemplate } from "./check-templates.ts";

@@ -1,12 +1,12 @@
 import { providerTimes } from "../../time.ts";
 import type { Lifetime, ProviderDefinition, TokenPointers } from "../format/definition.ts";
 import { readCaptured } from "../format/template.ts";
-import { splitScopes, withAliases } from "../format/scopes.ts";
 import type { HttpResponse } from "../http/exchange.ts";
 import { type AnswerBody, findTokens, readBody, readPointer, readPointers } from "./answer-body.ts";
 import { classifyRefusal } from "./classify.ts";
 import type { Expiry, Grant, TokenAnswer } from "./grant.ts";
 import { describeAnswer } from "./scrub.ts";
+import { splitScopes, withAliases } from "../format/requirements.ts";
 
 /**
  * Turns an answer of a token endpoint into a grant or a failure (RFC 6749, sections 5.1 and 5.2), classified for good:

@@ -4,10 +4,10 @@ import {
   type ConnectionGrant,
   forFurtherToken,
   type Lookup,
-  lookupsOf,
   type ProviderDefinition,
   type ProviderRequest,
 } from "../../../src/providers/format/definition.ts";
+import { lookupsOf } from "../../../src/providers/format/requirements.ts";
 import type { TemplateValues } from "../../../src/providers/format/template.ts";
 import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import { buildPushedRequest } from "../../../src/providers/oauth/authorization-request.ts";

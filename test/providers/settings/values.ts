@@ -1,5 +1,5 @@
 import type { ConnectionGrant, ProviderDefinition } from "../../../src/providers/format/definition.ts";
-import { effectiveScopes, joinScopes } from "../../../src/providers/format/scopes.ts";
+import { effectiveScopes, joinScopes } from "../../../src/providers/format/requirements.ts";
 import type { TemplateValues } from "../../../src/providers/format/template.ts";
 import { createPkce } from "../../../src/providers/oauth/authorization-request.ts";
 

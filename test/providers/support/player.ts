@@ -3,11 +3,10 @@ import {
   type ConnectionGrant,
   defaultGrant,
   forFurtherToken,
-  lookupsOf,
   type ProviderDefinition,
   type ProviderRequest,
 } from "../../../src/providers/format/definition.ts";
-import { effectiveScopes, joinScopes } from "../../../src/providers/format/scopes.ts";
+import { effectiveScopes, joinScopes, lookupsOf } from "../../../src/providers/format/requirements.ts";
 import { capturedValues, fill, type TemplateValues } from "../../../src/providers/format/template.ts";
 import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import {

@@ -1,13 +1,14 @@
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { askedScopes, type ProviderDefinition } from "../../../src/providers/format/definition.ts";
+import type { ProviderDefinition } from "../../../src/providers/format/definition.ts";
 import {
+  askedScopes,
   effectiveScopes,
   joinScopes,
   missingScopes,
   scopesFor,
   splitScopes,
-} from "../../../src/providers/format/scopes.ts";
+} from "../../../src/providers/format/requirements.ts";
 import { buildAuthorizationUrl, createPkce, readCallback } from "../../../src/providers/oauth/authorization-request.ts";
 import { builtin, define } from "./definitions.ts";
 
