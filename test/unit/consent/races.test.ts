@@ -75,7 +75,8 @@ test("of five states of one link that come back at once all are consumed, and on
   const answers = await Promise.all(
     all.map(async ({ requests, id }) => await requests.consume(id, { usesLink: true })),
   );
-  expect(answers.map((answer) => answer?.wasLinkFree).toSorted()).toEqual([false, false, false, false, true]);
+  expect(answers.filter((answer) => answer?.wasLinkFree === false)).toHaveLength(4);
+  expect(answers.filter((answer) => answer?.wasLinkFree === true)).toHaveLength(1);
 });
 
 test("a state whose answer is no code leaves the link as it is", async () => {
