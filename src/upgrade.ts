@@ -15,8 +15,8 @@ import { tokenColumns, type TokenRow } from "./store/token-row.ts";
 import {
   type AnswerRecord,
   clientDestination,
-  entrustedDestination,
-  entrustedPlace,
+  secretsDestination,
+  secretsPlace,
   grantedFor,
   placeOf,
   readRecord,
@@ -211,7 +211,7 @@ async function resealDatabase(given: Resealing): Promise<void> {
     { table: "connections", select: `SELECT ${tokenColumns.sql} FROM connections c` },
     (row) => {
       const hosts = hostsFor(given, row);
-      const entrusted = entrustedPlace(row, { revision: row.credentialsRevision, hosts });
+      const ofSecrets = secretsPlace(row, { revision: row.credentialsRevision, hosts });
       return [
         `UPDATE connections SET access_token_sealed = $2, refresh_token_sealed = $3, credentials_sealed = $4,
            mac = $5 WHERE id = $1::uuid`,
@@ -219,7 +219,7 @@ async function resealDatabase(given: Resealing): Promise<void> {
           row.id,
           reseal(row.accessToken, places.accessTokenPlace(bound(row))),
           reseal(row.refreshToken, places.refreshTokenPlace(bound(row))),
-          reseal(row.credentials, places.credentialsPlace(entrusted)),
+          reseal(row.credentials, places.credentialsPlace(ofSecrets)),
           vault.connections.sign(row),
         ],
       ];
@@ -337,7 +337,7 @@ async function resealDeviceCodes(given: Resealing): Promise<void> {
     async ({ id, connectionId, deviceCode, ...shown }) => {
       const row = await rowOf(given, connectionId);
       if (row === null) return null;
-      const destination = entrustedDestination(row, hostsFor(given, row));
+      const destination = secretsDestination(row, hostsFor(given, row));
       const place = places.deviceCodePlace({ requestId: id, destination });
       const joined = (code: string) => JSON.stringify({ ...shown, scopes: row.scopes, deviceCode: code });
       const sealed = resealer(given)(deviceCode, place, joined);

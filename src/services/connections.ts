@@ -31,7 +31,7 @@ import type { Ended } from "../tokens/ended.ts";
 import type { TokenService } from "../tokens/read.ts";
 import { isRefused, refusal, type Sender } from "../tokens/request.ts";
 import { isUnattended } from "../tokens/row-rules.ts";
-import { type Entrusted, entrustedPlace, joinEntrusted, openEntrusted, placeOf } from "../tokens/seal.ts";
+import { type ConnectionSecrets, secretsPlace, joinSecrets, openSecrets, placeOf } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { usableDefinition } from "./clients.ts";
 import { type NewConnectionRequest, planConnection, type PlanParts, requireCredentials } from "./new-connection.ts";
@@ -177,14 +177,14 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       // Waits until no replica serves the tokens of an earlier connection under this name.
       const hadItLast = await peers.untilForgotten(request.name);
       const id = randomUUID();
-      const entrusted = joinEntrusted({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
-      const isEntrusted = Object.keys(entrusted).length > 0;
+      const connectionSecrets = joinSecrets({ credentials: plan.credentials ?? {}, secretInputs: plan.secretInputs });
+      const hasSecrets = Object.keys(connectionSecrets).length > 0;
       const { inputs, client } = plan;
       const inputsInForce = { ...inputs, ...client?.inputs };
       const row = { ...plan, id, parentId: null, clientRef: client?.id ?? null, inputsInForce };
       const definition = await usableDefinition(catalog, plan.provider);
-      const place = entrustedPlace(row, { revision: 0, hosts: hostInputs(definition) });
-      const sealed = isEntrusted ? vault.sealCredentials(entrusted, place) : null;
+      const place = secretsPlace(row, { revision: 0, hosts: hostInputs(definition) });
+      const sealed = hasSecrets ? vault.sealCredentials(connectionSecrets, place) : null;
       try {
         if (!(await connections.insert({ ...plan, id, credentials: sealed }))) throw justChanged("The client");
       } catch (error) {
@@ -218,10 +218,10 @@ export function createConnectionService(parts: ConnectionServiceParts) {
         givenInputs === undefined ? noInputs : await checkInputs(record, givenInputs);
       const { open: openInputs, secret: secretInputs } = splitInputs(definition, checked);
       const inputs = givenInputs === undefined ? {} : { inputs: openInputs };
-      const isEntrusted = given !== undefined || Object.keys(secretInputs).length > 0;
-      const credentials = isEntrusted
+      const hasSecrets = given !== undefined || Object.keys(secretInputs).length > 0;
+      const credentials = hasSecrets
         ? {
-            credentials: sealedEntrusted(vault, await tokenRow(record), {
+            credentials: sealedSecrets(vault, await tokenRow(record), {
               definition,
               credentials: given,
               secretInputs,
@@ -333,28 +333,28 @@ function boundInputs(vault: TokenVault, { accessToken, refreshToken, credentials
 }
 
 /** The connection secrets after a change. They are sealed as a whole, so those that stay are sealed anew. */
-function sealedEntrusted(vault: TokenVault, row: TokenRow, given: Patched) {
+function sealedSecrets(vault: TokenVault, row: TokenRow, given: Patched) {
   const { definition, credentials, secretInputs, openInputs } = given;
-  const before = entrustedBefore(vault, row, given);
+  const before = secretsBefore(vault, row, given);
   const checked =
     credentials === undefined
       ? before.credentials
       : requireCredentials(definition, row.grant as ConnectionGrant, credentials);
   if (checked === null) throw notApplicable(row, "has no credentials");
-  const entrusted = { credentials: checked, secretInputs: { ...before.secretInputs, ...secretInputs } };
+  const connectionSecrets = { credentials: checked, secretInputs: { ...before.secretInputs, ...secretInputs } };
   const after = { ...row, inputsInForce: { ...row.inputsInForce, ...openInputs } };
-  const place = entrustedPlace(after, { revision: row.credentialsRevision + 1, hosts: hostInputs(definition) });
-  return vault.sealCredentials(joinEntrusted(entrusted), place);
+  const place = secretsPlace(after, { revision: row.credentialsRevision + 1, hosts: hostInputs(definition) });
+  return vault.sealCredentials(joinSecrets(connectionSecrets), place);
 }
 
 /** Secrets that do not open are replaced as a whole, or stay as they are. @throws UnreadableSecretError if some of them would be lost */
-function entrustedBefore(
+function secretsBefore(
   vault: TokenVault,
   row: TokenRow,
   { definition, credentials, secretInputs }: Patched,
-): Entrusted {
+): ConnectionSecrets {
   try {
-    return openEntrusted(vault, row);
+    return openSecrets(vault, row);
   } catch (error) {
     const secrets = Object.entries(definition.inputs).filter(([, input]) => input.secret && !input.optional);
     const needsCredentials = requiredCredentials(definition, row.grant as ConnectionGrant).length > 0;

@@ -19,7 +19,7 @@ import type { Establish } from "./connect.ts";
 import type { Alarms } from "./core.ts";
 import type { LimitKeeper } from "./limits.ts";
 import { askedInVain, isRefused, type Sendable, type Sender } from "./request.ts";
-import { entrustedDestination } from "./seal.ts";
+import { secretsDestination } from "./seal.ts";
 
 /** What a person is shown (RFC 8628, section 3.3). */
 export type DeviceCode = {
@@ -144,7 +144,7 @@ export function createDevices(parts: DeviceParts): Devices {
         throw new BrokerError("provider_rejected", `${said}: its answer holds none.`, { connection: row.name });
       }
       const id = randomUUID();
-      const place = { requestId: id, destination: entrustedDestination(sendable.owner, hostInputs(definition)) };
+      const place = { requestId: id, destination: secretsDestination(sendable.owner, hostInputs(definition)) };
       const linkId = link?.id ?? null;
       const known: SealedDevice = { ...read, linkId, scopes: row.scopes };
       const sealed = vault.sealDeviceCode(JSON.stringify(known), place);
@@ -184,7 +184,7 @@ type SealedDevice = NonNullable<ReturnType<typeof readDeviceAuthorization>> & {
 
 /** The code with what the person is shown, both from the sealed record: the other columns are not trusted. */
 function openDevice(vault: TokenVault, { id, deviceCode }: DeviceRow, owner: TokenRow): SealedDevice {
-  const place = { requestId: id, destination: entrustedDestination(owner) };
+  const place = { requestId: id, destination: secretsDestination(owner) };
   return JSON.parse(vault.openDeviceCode(deviceCode, place)) as SealedDevice;
 }
 

@@ -33,7 +33,7 @@ import { refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms } from "./core.ts";
 import { firstPlan, isOfLimits, retryAfter } from "./row-rules.ts";
-import { clientDestination, openEntrusted, placeOf, provenCaptures } from "./seal.ts";
+import { clientDestination, openSecrets, placeOf, provenCaptures } from "./seal.ts";
 
 const { comeBackSeconds, definitionGoneSeconds } = refreshTimes;
 
@@ -202,7 +202,7 @@ export function createSender(parts: SenderParts): Sender {
   const ask: Sender["ask"] = async (sendable, asking) => {
     const { request, build, sends = async (_, send) => await send() } = asking;
     const { definition, clientSecrets, owner } = sendable;
-    const { secretInputs } = openEntrusted(vault, owner);
+    const { secretInputs } = openSecrets(vault, owner);
     for (let secretIndex = 0; ; secretIndex++) {
       const known = { ...valuesOf(sendable, secretIndex), secretInputs };
       const built = build(request === null ? known : await authenticated(request, known, definition));
@@ -377,7 +377,7 @@ export function leaveToOthers(vault: TokenVault, sendable: Sendable, grant: Toke
 
 /** The one secret that this kind of request spends, and the inputs that are secrets. */
 function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, grant: TokenGrant): TemplateValues {
-  const { credentials, secretInputs } = openEntrusted(vault, owner);
+  const { credentials, secretInputs } = openSecrets(vault, owner);
   if (grant === "refresh_token" && row.refreshToken !== null) {
     const place = placeOf({ ...row, inputsInForce: owner.inputsInForce });
     return { secretInputs, refreshToken: vault.openRefreshToken(row.refreshToken, place) };

@@ -13,7 +13,7 @@ import type { SealedGrant } from "../store/row-sql.ts";
 import { type EventType, nextGeneration, type TokenRow } from "../store/token-row.ts";
 import { providerTimes, refreshTimes } from "../time.ts";
 import type { Destination } from "../vault/keyring.ts";
-import type { EntrustedPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
+import type { SecretsPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
 import type { Sendable } from "./request.ts";
 import { type Ends, isUselessTo, type LackingBase, lackingSince, type Schedule, scheduleRefresh } from "./row-rules.ts";
 
@@ -391,20 +391,20 @@ export function placeOf(row: Bound & Captures & Pick<TokenRow, "id" | "generatio
 }
 
 /** Where connection secrets are stored. They outlive a grant, so they are not bound to captured values or an account. */
-export function entrustedPlace(
+export function secretsPlace(
   row: Bound & Pick<TokenRow, "id">,
   { revision, hosts = [] }: { revision: number; hosts?: readonly string[] },
-): EntrustedPlace {
-  return { connectionId: row.id, revision, destination: entrustedDestination(row, hosts) };
+): SecretsPlace {
+  return { connectionId: row.id, revision, destination: secretsDestination(row, hosts) };
 }
 
-export function entrustedDestination(row: Bound, hosts: readonly string[] = []): Destination {
+export function secretsDestination(row: Bound, hosts: readonly string[] = []): Destination {
   return destinationOf({ ...row, ...none }, hosts);
 }
 
 /** The destination of a grant, stored with it: of the inputs only those that fill a host. */
 export function grantedFor(row: Bound, hosts: readonly string[]): AnswerRecord["destination"] {
-  const { captured: _, account: __, inputs, ...rest } = entrustedDestination(row, hosts);
+  const { captured: _, account: __, inputs, ...rest } = secretsDestination(row, hosts);
   return { ...rest, inputs: Object.fromEntries(Object.entries(inputs).filter(([name]) => hosts.includes(name))) };
 }
 
@@ -460,17 +460,17 @@ function vouches(record: Uint8Array | null, open: (record: Uint8Array) => string
 }
 
 /** The connection secrets in plain text: credentials for a login, and inputs that are secrets. */
-export type Entrusted = { credentials: Record<string, string>; secretInputs: Record<string, string> };
+export type ConnectionSecrets = { credentials: Record<string, string>; secretInputs: Record<string, string> };
 
 const inputPrefix = "inputs.";
 
 /** Both as one map, for one sealed record. The names of inputs get a prefix. */
-export function joinEntrusted({ credentials, secretInputs }: Entrusted): Record<string, string> {
+export function joinSecrets({ credentials, secretInputs }: ConnectionSecrets): Record<string, string> {
   const inputs = Object.entries(secretInputs).map(([name, value]) => [`${inputPrefix}${name}`, value] as const);
   return { ...credentials, ...Object.fromEntries(inputs) };
 }
 
-function splitEntrusted(joined: Readonly<Record<string, string>>): Entrusted {
+function splitSecrets(joined: Readonly<Record<string, string>>): ConnectionSecrets {
   const entries = Object.entries(joined);
   const inputs = entries.filter(([name]) => name.startsWith(inputPrefix));
   return {
@@ -479,14 +479,14 @@ function splitEntrusted(joined: Readonly<Record<string, string>>): Entrusted {
   };
 }
 
-type EntrustedRow = Parameters<typeof entrustedPlace>[0] & Pick<TokenRow, "credentials" | "credentialsRevision">;
+type RowWithSecrets = Parameters<typeof secretsPlace>[0] & Pick<TokenRow, "credentials" | "credentialsRevision">;
 
 /** Opens the connection secrets; empty if there are none. */
-export function openEntrusted(
+export function openSecrets(
   vault: Pick<TokenVault, "openCredentials">,
-  row: EntrustedRow | { credentials?: never },
-): Entrusted {
-  if (!row.credentials) return splitEntrusted({});
-  const place = entrustedPlace(row, { revision: row.credentialsRevision });
-  return splitEntrusted(vault.openCredentials(row.credentials, place));
+  row: RowWithSecrets | { credentials?: never },
+): ConnectionSecrets {
+  if (!row.credentials) return splitSecrets({});
+  const place = secretsPlace(row, { revision: row.credentialsRevision });
+  return splitSecrets(vault.openCredentials(row.credentials, place));
 }

@@ -14,8 +14,8 @@ type SealedTokenSet = {
 
 /** Where the tokens of one generation are stored, and to whom they are sent. */
 export type TokenPlace = { connectionId: string; generation: number; destination: Destination };
-/** The same of what a connection was entrusted with. */
-export type EntrustedPlace = { connectionId: string; revision: number; destination: Destination };
+/** The same of the secrets of a connection. */
+export type SecretsPlace = { connectionId: string; revision: number; destination: Destination };
 type RecordPlace = { connectionId: string; generation: number };
 type ClientPlace = { clientId: string; revision: number; destination: Destination };
 type DevicePlace = { requestId: string; destination: Destination };
@@ -37,8 +37,8 @@ export type TokenVault = RowProofs & {
   sealRecord(text: string, at: RecordPlace): Uint8Array<ArrayBuffer>;
   openRecord(record: Uint8Array, at: RecordPlace): string;
   sealAnswer(rawAnswer: string, at: RecordPlace): Uint8Array<ArrayBuffer>;
-  sealCredentials(values: Record<string, string>, at: EntrustedPlace): Uint8Array<ArrayBuffer>;
-  openCredentials(record: Uint8Array, at: EntrustedPlace): Record<string, string>;
+  sealCredentials(values: Record<string, string>, at: SecretsPlace): Uint8Array<ArrayBuffer>;
+  openCredentials(record: Uint8Array, at: SecretsPlace): Record<string, string>;
   sealClientSecret(secret: string, at: ClientPlace): Uint8Array<ArrayBuffer>;
   openClientSecret(record: Uint8Array, at: ClientPlace): string;
   /** An authorization request with everything that the consent is bound to, its code verifier included. */
@@ -55,7 +55,7 @@ export const refreshTokenPlace = (at: TokenPlace) => tokenPlace("refresh_token_s
 export const recordPlace = (at: RecordPlace) => rowPlace("record", at);
 /** The name of an older column: answers that were stored there are sealed for it. */
 export const answerPlace = (at: RecordPlace) => rowPlace("attempt_answer_sealed", at);
-export const credentialsPlace = ({ connectionId, revision, destination }: EntrustedPlace): Place => ({
+export const credentialsPlace = ({ connectionId, revision, destination }: SecretsPlace): Place => ({
   table: "connections",
   row: connectionId,
   column: "credentials_sealed",

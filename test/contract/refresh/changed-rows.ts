@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import { entrustedPlace } from "../../../src/tokens/seal.ts";
+import { secretsPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import { connectExpired, dead, granted, RefreshBench, tokensOf, vault } from "./bench.ts";
 
@@ -112,7 +112,7 @@ export function changedRows(stage: () => StoreStage): void {
       await stage().set(id, "refresh_token_sealed = NULL");
       const give = async (password: string) => {
         const row = await stage().row(id);
-        const place = entrustedPlace(row, { revision: row.credentialsRevision + 1 });
+        const place = secretsPlace(row, { revision: row.credentialsRevision + 1 });
         const credentials = vault.sealCredentials({ username: "u", password }, place);
         await stage().connections.update(row, { credentials }, freely);
       };

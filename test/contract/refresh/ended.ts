@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
-import { entrustedPlace } from "../../../src/tokens/seal.ts";
+import { secretsPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
@@ -274,7 +274,7 @@ export function ends(stage: () => StoreStage): void {
     it("logs in with no password", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
       const row = await stage().row(id);
-      const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(row, { revision: 1 }));
+      const credentials = vault.sealCredentials({ username: "u", password: "p" }, secretsPlace(row, { revision: 1 }));
       await stage().connections.update(row, { credentials }, freely);
       const bench = new RefreshBench(stage());
       await bench.run(id, [dead, dead]);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { entrustedPlace } from "../../../src/tokens/seal.ts";
+import { secretsPlace } from "../../../src/tokens/seal.ts";
 import { passLimit } from "../store/request-limits.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {
@@ -135,10 +135,7 @@ export function heldBack(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       if (change === "credentials") {
         const row = await stage().row(id);
-        const credentials = vault.sealCredentials(
-          { username: "u", password: "p" },
-          entrustedPlace(row, { revision: 1 }),
-        );
+        const credentials = vault.sealCredentials({ username: "u", password: "p" }, secretsPlace(row, { revision: 1 }));
         await stage().connections.update(row, { credentials }, freely);
       } else await stage().set(id, change);
       const bench = new RefreshBench(stage(), { limits });
@@ -243,7 +240,7 @@ export function heldBack(stage: () => StoreStage): void {
     it("does not take the place of a replay: what is sent again is what nobody knows the outcome of", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
       const row = await stage().row(id);
-      const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(row, { revision: 1 }));
+      const credentials = vault.sealCredentials({ username: "u", password: "p" }, secretsPlace(row, { revision: 1 }));
       await stage().connections.update(row, { credentials }, freely);
       const [bench, other] = [
         new RefreshBench(stage(), { limits: seldom }),
@@ -262,7 +259,7 @@ export function heldBack(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage(), { grant: "password" });
       const give = async (credentialsRevision: number) => {
         const row = await stage().row(id);
-        const place = entrustedPlace(row, { revision: credentialsRevision + 1 });
+        const place = secretsPlace(row, { revision: credentialsRevision + 1 });
         const credentials = vault.sealCredentials({ username: "u", password: "p" }, place);
         await stage().connections.update(row, { credentials }, freely);
       };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { entrustedPlace } from "../../../src/tokens/seal.ts";
+import { secretsPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import {
   abandoned,
@@ -27,7 +27,7 @@ async function connectWithClient(stage: StoreStage, client: { changed: boolean }
 async function connectWithPassword(stage: StoreStage) {
   const { id } = await connectExpired(stage, { grant: "password" });
   const row = await stage.row(id);
-  const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(row, { revision: 1 }));
+  const credentials = vault.sealCredentials({ username: "u", password: "p" }, secretsPlace(row, { revision: 1 }));
   await stage.connections.update(row, { credentials }, freely);
   return { id, bench: new RefreshBench(stage) };
 }
@@ -254,7 +254,7 @@ export function secondWay(stage: () => StoreStage): void {
       const { id, bench } = await connectWithPassword(stage());
       const change = async () => {
         const row = await stage().row(id);
-        const place = entrustedPlace(row, { revision: 2 });
+        const place = secretsPlace(row, { revision: 2 });
         const credentials = vault.sealCredentials({ username: "u", password: "p2" }, place);
         await stage().connections.update(row, { credentials }, freely);
         return dead;

@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { entrustedPlace, placeOf } from "../../../src/tokens/seal.ts";
+import { secretsPlace, placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
@@ -61,7 +61,7 @@ export function unreadable(stage: () => StoreStage): void {
     it("gives way to a login with the stored credentials", async () => {
       const { id } = await connectExpired(stage(), { grant: "password" });
       const own = await stage().row(id);
-      const credentials = vault.sealCredentials({ username: "u", password: "p" }, entrustedPlace(own, { revision: 1 }));
+      const credentials = vault.sealCredentials({ username: "u", password: "p" }, secretsPlace(own, { revision: 1 }));
       await stage().connections.update(own, { credentials }, freely);
       await stage().set(id, flip("refresh_token_sealed"));
       const bench = new RefreshBench(stage());

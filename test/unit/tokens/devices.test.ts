@@ -5,7 +5,7 @@ import { DuplicateGrantError } from "../../../src/errors.ts";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { DeviceRow } from "../../../src/store/devices.ts";
 import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
-import { entrustedDestination } from "../../../src/tokens/seal.ts";
+import { secretsDestination } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 import { noAlarms } from "../../support/unasked.ts";
@@ -33,7 +33,7 @@ function deviceRow(id: string): DeviceRow {
     connectionId: row.id,
     deviceCode: vault.sealDeviceCode(JSON.stringify({ ...shown, deviceCode: `code ${id}` }), {
       requestId: id,
-      destination: entrustedDestination(row),
+      destination: secretsDestination(row),
     }),
     ...shown,
     expiresAt: new Date(row.now.getTime() + 600_000),
@@ -140,7 +140,7 @@ describe("polling for user codes", () => {
     const theirs = createTokenVault(createKeyring([{ id: "theirs", key: randomBytes(32) }]));
     const foreign = {
       ...deviceRow("2"),
-      deviceCode: theirs.sealDeviceCode("code 2", { requestId: "2", destination: entrustedDestination(row) }),
+      deviceCode: theirs.sealDeviceCode("code 2", { requestId: "2", destination: secretsDestination(row) }),
     };
     stage.due = [damaged, foreign, deviceRow("3")];
     await stage.devices.round();
