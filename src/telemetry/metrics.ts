@@ -168,13 +168,16 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
       );
     },
     durable: ({ provider }, { seconds }) => metrics.exposure.observe({ provider }, seconds),
-    cameLate({ name, provider, generation }, fate) {
-      if (fate === "duplicate") {
+    cameLate({ name, provider, generation }, placement) {
+      if (placement === "duplicate") {
         log.warn({ connection: name, provider }, "a grant was not stored: another connection holds its refresh token");
         return;
       }
-      if (fate !== "unwanted") metrics.uncertain.inc({ provider, resolution: fate });
-      log.warn({ connection: name, provider, generation, outcome: fate }, "an answer came after its row had moved on");
+      if (placement !== "unwanted") metrics.uncertain.inc({ provider, resolution: placement });
+      log.warn(
+        { connection: name, provider, generation, outcome: placement },
+        "an answer came after its row had moved on",
+      );
     },
     drained({ name, provider }) {
       metrics.uncertain.inc({ provider, resolution: "drained" });

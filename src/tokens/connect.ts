@@ -148,8 +148,8 @@ export function createEstablish(options: Options): Establish {
 async function giveUpForeign({ rows, sender, vault }: Options, all: readonly Granted[]): Promise<void> {
   for (const { sendable, grant } of all) {
     const row = await rows.readById(sendable.row.id).catch(() => sendable.row); // not known: use the row as it was
-    const fate = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
-    if (isRevocable(vault, sendable, { fate, tokens: grant })) await sender.revokeGrant(sendable, grant);
+    const placement = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
+    if (isRevocable(vault, sendable, { placement, tokens: grant })) await sender.revokeGrant(sendable, grant);
   }
 }
 

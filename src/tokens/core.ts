@@ -190,7 +190,7 @@ export type RefreshObserver = {
   /** A received answer has its first durable copy; `seconds`: since it came. */
   durable(row: TokenRow, given: { seconds: number }): void;
   /** A received answer found its row changed. */
-  cameLate(row: TokenRow, fate: "promoted" | "candidate" | "duplicate" | "unwanted"): void;
+  cameLate(row: TokenRow, placement: "promoted" | "candidate" | "duplicate" | "unwanted"): void;
   /** An answer was found in a spool and placed. */
   drained(row: Pick<TokenRow, "name" | "provider">): void;
   /** A grant has ended because the answer to a rotation was lost. */

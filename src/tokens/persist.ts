@@ -26,12 +26,12 @@ export type Answer = {
 
 /** `spooled`: durable, but not in Postgres yet; the row is as it will be. */
 export type Kept = {
-  kind: Fate["kind"] | "spooled";
+  kind: Placement["kind"] | "spooled";
   row: TokenRow | null;
   /** For a duplicate: the connections that have its refresh token. */
   holders?: readonly string[];
   /** For a spooled one: its placement, once Postgres has it. Never rejects. */
-  stored?: Promise<Fate>;
+  stored?: Promise<Placement>;
 };
 
 export type Keeper = {
@@ -69,7 +69,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   const held = new Set<Held>();
 
   /** Tries until Postgres takes the answer, however long that is. */
-  const placePatiently = async (record: AnswerRecord, { row }: Sendable): Promise<Fate> => {
+  const placePatiently = async (record: AnswerRecord, { row }: Sendable): Promise<Placement> => {
     let delayMs = refreshTimes.commitRetryFirstMs;
     for (;;) {
       try {
@@ -102,19 +102,20 @@ export function createKeeper(parts: KeeperParts): Keeper {
   };
 
   /** After the row has the answer: removes all spooled copies. */
-  const conclude = async (one: Held, fate: Fate): Promise<void> => {
+  const conclude = async (one: Held, placement: Placement): Promise<void> => {
     // failpoint: committed
     const { record, sendable, grant } = one.answer;
-    if (fate.row !== null) marks.raise(fate.row.id, fate.row);
-    if (fate.kind !== "stored") observer.cameLate(sendable.row, fate.kind);
+    if (placement.row !== null) marks.raise(placement.row.id, placement.row);
+    if (placement.kind !== "stored") observer.cameLate(sendable.row, placement.kind);
     if (one.spooling !== null) {
       await one.spooling;
       await spools.remove(record);
-      if (fate.row !== null) parts.learn(fate.row);
+      if (placement.row !== null) parts.learn(placement.row);
     }
     // A person has just connected, so every replica must know of it.
     if (one.spooling !== null || record.kind === "grant") announceStored(parts, record);
-    const isUnwanted = fate.kind === "unwanted" && isRevocable(parts.vault, sendable, { fate, tokens: grant });
+    const isUnwanted =
+      placement.kind === "unwanted" && isRevocable(parts.vault, sendable, { placement, tokens: grant });
     if (isUnwanted) await sender.revokeGrant(sendable, grant);
   };
 
@@ -126,9 +127,9 @@ export function createKeeper(parts: KeeperParts): Keeper {
       const one: Held = { answer, spooling: null, isStored: false, concluded: Promise.resolve() };
       held.add(one);
       one.concluded = storing
-        .then((fate) => {
+        .then((placement) => {
           one.isStored = true; // from here on nothing is spooled, since nobody would remove it
-          return conclude(one, fate);
+          return conclude(one, placement);
         })
         .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
         .finally(() => void held.delete(one));
@@ -156,10 +157,10 @@ export function createKeeper(parts: KeeperParts): Keeper {
 export function isRevocable(
   vault: TokenVault,
   { definition }: Pick<Sendable, "definition">,
-  { fate, tokens }: { fate: Fate; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
+  { placement, tokens }: { placement: Placement; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
 ): boolean {
-  if (fate.row === null) return true;
-  return definition.revocation?.kills === "token" && livesBy(vault, fate.row, tokens) === false;
+  if (placement.row === null) return true;
+  return definition.revocation?.kills === "token" && livesBy(vault, placement.row, tokens) === false;
 }
 
 function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerRecord): void {
@@ -231,18 +232,19 @@ function granted(row: TokenRow, { grant, clientId = null, account }: AnswerRecor
  * - `duplicate`: another connection has its refresh token and uses it; nothing was stored here, and nothing may be revoked.
  * - `unwanted`: the connection is gone (`row` null), or a person has replaced its grant.
  */
-export type Fate =
+export type Placement =
   | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
   | { kind: "duplicate"; row: TokenRow; holders: readonly string[] };
 
 type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
 
 /** Places an answer by compare-and-swap. Any replica may do it, any number of times. @throws while Postgres is away */
-export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Fate> {
-  const fate = await placeByKind(parts, record);
-  const isKept = fate.kind !== "unwanted" && fate.kind !== "duplicate" && record.kind !== "held";
-  if (record.other !== undefined && isKept && fate.row !== null) await placeOther(parts, fate.row, record.other);
-  return fate;
+export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Placement> {
+  const placement = await placeByKind(parts, record);
+  const isKept = placement.kind !== "unwanted" && placement.kind !== "duplicate" && record.kind !== "held";
+  if (record.other !== undefined && isKept && placement.row !== null)
+    await placeOther(parts, placement.row, record.other);
+  return placement;
 }
 
 /** Stores the second set of an answer as a candidate. If that fails, the first one still counts. @throws while Postgres is away */
@@ -254,7 +256,7 @@ async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Pro
   }
 }
 
-async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Fate> {
+async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Placement> {
   switch (record.kind) {
     case "held":
       return await placeUnconfirmed(parts, record);
@@ -268,18 +270,18 @@ async function placeByKind(parts: Parts, record: AnswerRecord): Promise<Fate> {
 }
 
 /** Places the refreshed set first, then further tokens that came with it, unless a person has replaced the grant. */
-async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Fate> {
-  const fate = await placeRefresh(parts, record);
-  if (fate.kind === "unwanted") return fate;
+async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Placement> {
+  const placement = await placeRefresh(parts, record);
+  if (placement.kind === "unwanted") return placement;
   for (const further of record.further ?? []) await placeFurther(parts, further);
-  return fate;
+  return placement;
 }
 
 /**
  * A further token that came with a refresh may be older than the one that its row has by its own refreshes. If the row refreshes itself, it
  * becomes a candidate; otherwise it replaces the row's set.
  */
-async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Fate> {
+async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
   const row = await rows.readById(record.connectionId);
   if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
@@ -308,13 +310,13 @@ function readTokens(vault: TokenVault, record: AnswerRecord) {
 }
 
 /** Stores an unconfirmed grant, which changes nothing before a person confirms it. */
-async function placeUnconfirmed({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Fate> {
+async function placeUnconfirmed({ rows, accounts, vault }: Parts, record: AnswerRecord): Promise<Placement> {
   const isKept = await accounts.addUnconfirmed({ ...record, record: sealRecord(vault, record) });
   return isKept ? { kind: "stored", row: await rows.readById(record.connectionId) } : { kind: "unwanted", row: null };
 }
 
 /** Step 8: stores the answer under its permit, else places it as a late answer. */
-async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Fate> {
+async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { generation, attemptId, grant } = record;
   const event = { generation: generation + 1, attempt: attemptId };
   const stored = await parts.rows.commitRefresh(record, grant, event);
@@ -322,7 +324,7 @@ async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Fate> {
 }
 
 /** A late answer of the same authorization is never dropped: it may be the only set that still works. */
-async function placeLate(parts: Parts, record: AnswerRecord): Promise<Fate> {
+async function placeLate(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
   const row = await rows.readById(record.connectionId);
   if (row === null || row.authorization > record.authorization) return { kind: "unwanted", row };
@@ -353,7 +355,7 @@ function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: A
 }
 
 /** A person's grant replaces what is there, unless a person has brought a newer one since. */
-async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Fate> {
+async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
   const row = await rows.readById(record.connectionId);
   if (row === null) return { kind: "unwanted", row };

@@ -10,7 +10,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { Absence, KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
-import { type Fate, isRevocable, type Keeper, placeAnswer } from "./persist.ts";
+import { type Placement, isRevocable, type Keeper, placeAnswer } from "./persist.ts";
 import type { Sender } from "./request.ts";
 import { type AnswerRecord, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
@@ -70,14 +70,14 @@ export function createRecovery(parts: Parts): Recovery {
     if (keeper.holds(entry.connectionId, entry.generation)) return "drained";
     const record = await open(entry);
     if (record === "absent" || record === "silent") return record;
-    const fate = await placeAnswer(parts, record);
+    const placement = await placeAnswer(parts, record);
     await spools.remove(entry);
-    if (fate.kind === "unwanted") await revokeLate(parts, record, fate).catch(onError);
-    if (fate.kind === "duplicate") observer.cameLate(fate.row, fate.kind);
-    if (fate.row === null || fate.kind === "duplicate") return "drained";
-    marks.raise(fate.row.id, fate.row);
-    learn(fate.row);
-    observer.drained(fate.row);
+    if (placement.kind === "unwanted") await revokeLate(parts, record, placement).catch(onError);
+    if (placement.kind === "duplicate") observer.cameLate(placement.row, placement.kind);
+    if (placement.row === null || placement.kind === "duplicate") return "drained";
+    marks.raise(placement.row.id, placement.row);
+    learn(placement.row);
+    observer.drained(placement.row);
     return "drained";
   };
 
@@ -158,15 +158,17 @@ export function createRecovery(parts: Parts): Recovery {
 }
 
 /** Revokes a late answer whose connection was deleted within the last day, or whose grant a person has replaced. Best effort. */
-async function revokeLate(parts: Parts, record: AnswerRecord, fate: Fate): Promise<void> {
+async function revokeLate(parts: Parts, record: AnswerRecord, placement: Placement): Promise<void> {
   const { vault, sender, tombstones } = parts;
-  const tombstone = fate.row === null ? await tombstones.find(record.connectionId) : null;
-  const preparing = fate.row ? sender.prepare(fate.row) : tombstone && prepareRemains(parts, record, tombstone);
+  const tombstone = placement.row === null ? await tombstones.find(record.connectionId) : null;
+  const preparing = placement.row
+    ? sender.prepare(placement.row)
+    : tombstone && prepareRemains(parts, record, tombstone);
   const sendable = await Promise.resolve(preparing).catch(() => null);
   if (sendable === null || !mayBeSentTo(record, sendable.owner, sendable.definition)) return;
   const { accessToken, refreshToken } = openTokens(vault, record);
   const tokens = { ...(refreshToken !== null && { refreshToken }), ...(accessToken !== null && { accessToken }) };
-  if (!isRevocable(vault, sendable, { fate, tokens })) return;
+  if (!isRevocable(vault, sendable, { placement, tokens })) return;
   await sender.revokeGrant(sendable, tokens);
 }
 

@@ -186,7 +186,7 @@ async function whyWithout(
     return { kind: "ask", row: seen, startedOver: true };
   }
   // If an attempt has an unknown outcome, or its owner is gone, no announcement will come.
-  if (seen.attemptOutcome === "unknown" || isVain(seen, flight.need)) return settled(seen, row);
+  if (seen.attemptOutcome === "unknown" || isPointless(seen, flight.need)) return settled(seen, row);
   return await follow(parts, flight, { row: seen, startedOver });
 }
 
@@ -661,7 +661,7 @@ async function follow(
     row,
     giveUpAtMs: flight.giveUpAtMs,
     mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(parts, flight, current)),
-    isVain: (current) => isVain(current, flight.need),
+    isPointless: (current) => isPointless(current, flight.need),
   });
   if (end.row === null) return settled(null, row);
   if (end.row.generation < row.generation) {
@@ -681,13 +681,13 @@ async function meetOlder(
   if (cleared === "clear") return await hold(parts, row, known);
   if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
   // The newer token has been handed out already. Before another refresh, it must be stored.
-  const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isVain: never });
+  const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isPointless: never });
   if (stored === null || stored.generation < known.generation) return settled(stored, known);
   return { kind: "ask", row: stored, startedOver };
 }
 
 /** A refresh ahead does not wait for an abandoned permit. */
-function isVain({ leaseUntil, now }: TokenRow, need: Need): boolean {
+function isPointless({ leaseUntil, now }: TokenRow, need: Need): boolean {
   return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
 }
 

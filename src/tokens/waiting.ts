@@ -20,7 +20,7 @@ type WaitFor = {
   /** Whether the row's attempt may be taken over now. */
   mayTakeOver: (row: TokenRow) => boolean;
   /** Whether there is no point in waiting for it any more. */
-  isVain: (row: TokenRow) => boolean;
+  isPointless: (row: TokenRow) => boolean;
 };
 
 export type Waiting = {
@@ -59,7 +59,7 @@ export function createWaiting({
     return result;
   };
 
-  const until: Waiting["until"] = async ({ row: known, giveUpAtMs, mayTakeOver, isVain }) => {
+  const until: Waiting["until"] = async ({ row: known, giveUpAtMs, mayTakeOver, isPointless }) => {
     const { id, generation } = known;
     let attempt = known.attemptId;
     let hasFailed = false;
@@ -81,7 +81,7 @@ export function createWaiting({
         attempt = row.attemptId;
         failuresBefore = row.consecutiveFailures;
         if (mayTakeOver(row)) return { kind: "free", row };
-        if (row.attemptOutcome === "unknown" || isVain(row)) return { kind: "ended", row };
+        if (row.attemptOutcome === "unknown" || isPointless(row)) return { kind: "ended", row };
       } else if (hasFailed || row.consecutiveFailures > failuresBefore || isHeldBack(row)) {
         return { kind: "ended", row };
       } else if (attempt !== null) {
@@ -114,7 +114,7 @@ export function createWaiting({
           row: { ...row, attemptId: null },
           giveUpAtMs,
           mayTakeOver: () => false,
-          isVain: () => false,
+          isPointless: () => false,
         });
         // Nobody has begun yet. The sweeper of another replica will.
         if (end.kind !== "free" || clock.monotonicMs() >= giveUpAtMs) return end;

@@ -83,16 +83,16 @@ export async function readUntilSettled({ api }: BrokerProcess, names: readonly s
 
 /** Those whose stored refresh token does not work: one more refresh of each tells. */
 export async function lostOnes({ api }: BrokerProcess, names: readonly string[]): Promise<string[]> {
-  const fate = async (name: string) => {
+  const placement = async (name: string) => {
     const { status, body } = await api.api(`/connections/${name}/refresh`, { method: "POST" });
     if (status === 200) return "kept";
     return body["code"] === "needs_reauthorization" ? "lost" : false;
   };
-  const fates = await inBatches(names.length, 20, async (index) => {
+  const placements = await inBatches(names.length, 20, async (index) => {
     const name = names[index] ?? "";
-    return await until(`a refresh of ${name} to have an answer`, () => fate(name), { everyMs: 500 });
+    return await until(`a refresh of ${name} to have an answer`, () => placement(name), { everyMs: 500 });
   });
-  return names.filter((_name, index) => fates[index] === "lost");
+  return names.filter((_name, index) => placements[index] === "lost");
 }
 
 /** Those whose token the provider has rotated, with the answer neither in their rows nor in Redis: W1 and W2. */

@@ -150,8 +150,8 @@ export const guards: readonly Guard[] = [
   {
     name: "spool: nothing is deleted before the row has it",
     file: "src/tokens/recovery.ts",
-    find: "const fate = await placeAnswer(parts, record);\n    await spools.remove(entry);",
-    replace: "await spools.remove(entry);\n    const fate = await placeAnswer({ rows, vault }, record);",
+    find: "const placement = await placeAnswer(parts, record);\n    await spools.remove(entry);",
+    replace: "await spools.remove(entry);\n    const placement = await placeAnswer({ rows, vault }, record);",
     caughtBy: unit("tokens/recovery"),
   },
   {

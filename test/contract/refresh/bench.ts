@@ -310,7 +310,7 @@ export class RefreshBench {
       failed: (_sendable, { failure, replay }) => void this.seen.push(`${failure.code}${replay ? ", replay" : ""}`),
       commitDelayed: () => void this.seen.push("commit delayed"),
       durable: () => {},
-      cameLate: (_row, fate) => void this.seen.push(`came late: ${fate}`),
+      cameLate: (_row, placement) => void this.seen.push(`came late: ${placement}`),
       drained: () => void this.seen.push("drained"),
       lost: () => void this.seen.push("lost"),
       heldAfterRestore: () => void this.seen.push("held after restore"),

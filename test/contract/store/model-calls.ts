@@ -48,8 +48,8 @@ export class ModelCalls {
     const row = this.#dice.pick(rows);
     const call = this.#about(row);
     // Most statements are about a permit that stands.
-    const isVain = row.attemptId === null && ownersStatements.has(call.name) && this.#dice.chance(0.8);
-    return isVain ? { name: "takePermit", given: [this.#request(row)] } : call;
+    const isPointless = row.attemptId === null && ownersStatements.has(call.name) && this.#dice.chance(0.8);
+    return isPointless ? { name: "takePermit", given: [this.#request(row)] } : call;
   }
 
   #about(row: SimRow): StoreCall {

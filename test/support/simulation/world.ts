@@ -239,10 +239,10 @@ export class World {
         this.#expect(`storing an answer for ${row.name}`, error);
       },
       durable: () => {},
-      cameLate: (row, fate) => {
-        this.note(`an answer for ${row.name} came late: ${fate}`);
-        if (fate === "candidate") observed.candidates += 1;
-        if (fate === "promoted") observed.promoted += 1;
+      cameLate: (row, placement) => {
+        this.note(`an answer for ${row.name} came late: ${placement}`);
+        if (placement === "candidate") observed.candidates += 1;
+        if (placement === "promoted") observed.promoted += 1;
       },
       drained: (row) => {
         observed.drained += 1;

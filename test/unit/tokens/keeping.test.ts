@@ -29,7 +29,7 @@ class Stage {
   readonly marks = memoryMarks();
   readonly triedMs: number[] = [];
   readonly durableSeconds: number[] = [];
-  readonly fates: string[] = [];
+  readonly placements: string[] = [];
   readonly news: RefreshNews[] = [];
   readonly learnt: TokenRow[] = [];
   readonly revoked: unknown[] = [];
@@ -51,7 +51,7 @@ class Stage {
     const observer: Partial<RefreshObserver> = {
       commitDelayed: () => {},
       durable: (_row, { seconds }) => void this.durableSeconds.push(seconds),
-      cameLate: (_row, fate) => void this.fates.push(fate),
+      cameLate: (_row, placement) => void this.placements.push(placement),
     };
     this.keeper = createKeeper({
       rows: rows as TokenRows,
@@ -99,7 +99,7 @@ describe("an answer that the store takes", () => {
     await stage.clock.pass(5000);
     expect([stage.spooled, stage.durableSeconds, stage.triedMs]).toEqual([[0, 0], [0], [0]]);
     expect(stage.marks.known.get(row.id)).toEqual({ generation: stored.generation, version: stored.version });
-    expect([stage.learnt, stage.news, stage.fates]).toEqual([[], [], []]);
+    expect([stage.learnt, stage.news, stage.placements]).toEqual([[], [], []]);
   });
 
   it("of a person's code is told to the others at once, so that none of them serves what it has replaced", async () => {
@@ -366,7 +366,10 @@ describe("an answer that nobody wants any more", () => {
     const keeping = stage.keep({ ...answer, sendable: { ...answer.sendable, definition } });
     await stage.clock.pass(0);
     expect(keeping.kept).toEqual({ kind: "unwanted", row: found });
-    expect([stage.fates, stage.revoked]).toEqual([["unwanted"], Array.from({ length: times }, () => answer.grant)]);
+    expect([stage.placements, stage.revoked]).toEqual([
+      ["unwanted"],
+      Array.from({ length: times }, () => answer.grant),
+    ]);
   });
 
   it("is not revoked where what took its place is the very same set: that would end what is in use", async () => {
@@ -382,7 +385,7 @@ describe("an answer that nobody wants any more", () => {
       const definition = define("revocation: { url: https://login.example/revoke, kills: token }");
       stage.keep({ ...answer, sendable: { ...answer.sendable, definition } });
       await stage.clock.pass(0);
-      expect([stage.fates, stage.revoked]).toEqual([["unwanted"], []]);
+      expect([stage.placements, stage.revoked]).toEqual([["unwanted"], []]);
     }
   });
 });

@@ -38,8 +38,8 @@ async function place({ found, wasStored = false, changes = {}, of = record }: Gi
     },
     ...changes,
   };
-  const fate = await placeAnswer({ rows: rows as TokenRows, accounts: noAccounts, vault }, of);
-  return { kind: fate.kind, calls, row: fate.row };
+  const placement = await placeAnswer({ rows: rows as TokenRows, accounts: noAccounts, vault }, of);
+  return { kind: placement.kind, calls, row: placement.row };
 }
 
 const moved = (changes: Partial<TokenRow> = {}) =>
