@@ -14,7 +14,7 @@ export type ProvenConnection = {
   credentialsRevision: number;
 };
 
-export type ProvenClient = {
+type ProvenClient = {
   id: string;
   name: string;
   provider: string;
