@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Logger } from "pino";
-import { publicName } from "./chain-name.ts";
+import { publicName } from "./further-token-name.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { chainName } from "../chain-name.ts";
+import { furtherTokenName } from "../further-token-name.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/format/definition.ts";
@@ -241,7 +241,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       if (updated === null) throw justChanged("The connection, or its client,");
       cache.learn(updated);
       if (disabled === true) await peers.announce({ kind: "connection", id: record.id });
-      for (const { chain } of record.chains ?? []) cache.expire(chainName(name, chain));
+      for (const { chain } of record.chains ?? []) cache.expire(furtherTokenName(name, chain));
       if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
       return await get(principal, name);
     },

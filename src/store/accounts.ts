@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { chainName } from "../chain-name.ts";
+import { furtherTokenName } from "../further-token-name.ts";
 import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenUnconfirmedGrant, Read, RowProofs } from "../proven-rows.ts";
@@ -86,7 +86,7 @@ export function createAccountRows(
     ): Promise<void> {
       for (const { name, exchange } of chains) {
         const grant = exchange === null ? row.grant : "token_exchange";
-        const full = chainName(row.name, name);
+        const full = furtherTokenName(row.name, name);
         const id = randomUUID();
         const { provider, clientRef, scopes } = row;
         const own = {

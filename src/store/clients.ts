@@ -1,4 +1,4 @@
-import { publicName } from "../chain-name.ts";
+import { publicName } from "../further-token-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { RowProofs } from "../proven-rows.ts";
 import { type Columns, selectList, takeJoined } from "./columns.ts";

@@ -1,4 +1,4 @@
-import { chainName } from "../chain-name.ts";
+import { furtherTokenName } from "../further-token-name.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound, DuplicateGrantError } from "../errors.ts";
 import type { ConnectionGrant } from "../providers/format/definition.ts";
@@ -212,7 +212,7 @@ export function createGranting(parts: GrantingParts): Granting {
   /** Drops the further tokens that a new grant has ended from the cache. */
   const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
     if (record.kind !== "grant" || row.parentId !== null) return;
-    for (const { name } of definition.furtherTokens) cache.expire(chainName(row.name, name));
+    for (const { name } of definition.furtherTokens) cache.expire(furtherTokenName(row.name, name));
   };
 
   return {

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { chainName } from "../chain-name.ts";
+import { furtherTokenName } from "../further-token-name.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import type { Leases } from "../coordination/leases.ts";
 import type { Marks } from "../coordination/marks.ts";
@@ -52,7 +52,7 @@ export function createImport(parts: ImportParts) {
     const { id: connection, generation, lastAttemptId } = stored;
     leases.announce({ connection, generation: generation - 1, attempt: lastAttemptId ?? "", outcome: "stored" });
     const learnt = cache.learn(stored).row;
-    for (const { name } of definition.furtherTokens) cache.expire(chainName(stored.name, name)); // the import has ended them
+    for (const { name } of definition.furtherTokens) cache.expire(furtherTokenName(stored.name, name)); // the import has ended them
     const known = await withDeadline(followUp(parts, learnt), consentTimes.lookupMs, clock);
     return known === null ? learnt : cache.learn(known).row;
   };

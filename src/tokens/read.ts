@@ -1,5 +1,5 @@
 import { LRUCache } from "lru-cache";
-import { chainName, publicName } from "../chain-name.ts";
+import { furtherTokenName, publicName } from "../further-token-name.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { createSingleFlight } from "../concurrency.ts";
 import type { Leases } from "../coordination/leases.ts";
@@ -249,7 +249,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   const get: TokenService["get"] = async (connection, wish) => {
     const { chain = null } = wish;
-    const name = chain === null ? connection : chainName(connection, chain);
+    const name = chain === null ? connection : furtherTokenName(connection, chain);
     const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
       throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
     });

@@ -1,4 +1,4 @@
-import { chainName } from "../chain-name.ts";
+import { furtherTokenName } from "../further-token-name.ts";
 import type { Clock } from "../clock.ts";
 import {
   BrokerError,
@@ -179,7 +179,7 @@ export function createSender(parts: SenderParts): Sender {
     const known = new Set(furtherTokens.map(({ name }) => name));
     // Its name decides whether it is a further token of this connection. Other columns may have been changed by somebody.
     const isIts = ({ name, chain }: TokenRow) =>
-      chain !== null && known.has(chain) && name === chainName(row.name, chain);
+      chain !== null && known.has(chain) && name === furtherTokenName(row.name, chain);
     const present = (await accounts.readChains(row.id)).filter(isIts);
     return await Promise.all(present.map((chain) => prepareChain(chain)));
   };

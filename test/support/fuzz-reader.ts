@@ -1,5 +1,5 @@
 import { readRefusal } from "../../src/cli/try/reading.ts";
-import { createMasker, createWitness } from "../../src/cli/try/witness.ts";
+import { createMasker, createRecorder } from "../../src/cli/try/recorder.ts";
 import type { ProviderDefinition } from "../../src/providers/format/definition.ts";
 import { createEgress, parseNetworks } from "../../src/providers/http/egress.ts";
 import { createOAuthClient } from "../../src/providers/oauth/oauth-client.ts";
@@ -40,13 +40,13 @@ export class FuzzReader {
       problems: [],
       hold: () => ({ show: ignore, drop: ignore }),
     };
-    const witness = createWitness({ egress, masker, report });
+    const recorder = createRecorder({ egress, masker, report });
     const values = { client: { id: "c", secret: "the client's" }, refreshToken: "the one that was sent" };
     const request = buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: "import", values });
-    const answer = await witness.client("token").requestToken({ definition, request, mayStillSend: () => true });
+    const answer = await recorder.client("token").requestToken({ definition, request, mayStillSend: () => true });
     const faults: string[] = [];
     if (answer.kind === "failed") {
-      const { lines, resource } = readRefusal(answer.failure, { definition, response: witness.answer() });
+      const { lines, resource } = readRefusal(answer.failure, { definition, response: recorder.answer() });
       told.push(JSON.stringify(answer), JSON.stringify(resource), ...lines);
       const isAnswered = (answer.failure.status ?? 0) >= 200 && (answer.failure.status ?? 0) < 300;
       if (isAnswered && answer.failure.class === "refused_for_good") faults.push("ends the grant");

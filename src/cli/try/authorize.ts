@@ -47,7 +47,7 @@ async function authorizationUrl(trial: Trial, request: AuthorizationRequest): Pr
   if (!pushed) return buildAuthorizationUrl(request);
   const { client } = await valuesFor(trial, pushed);
   const pushedRequest = buildPushedRequest({ ...request, values: { ...values, client } });
-  const { ok, body, detail } = await trial.witness.client("pushed authorization").ask({
+  const { ok, body, detail } = await trial.recorder.client("pushed authorization").ask({
     definition,
     request: pushedRequest,
   });
@@ -233,7 +233,7 @@ export async function tryDeviceCode(trial: Trial): Promise<TokenAnswer> {
   if (device === null) throw new CliError("The definition has no device authorization endpoint", "try_failed");
   const values = { ...(await valuesFor(trial, device)), scope: joinScopes(definition, trial.scopes) };
   const request = buildRequest(device, values);
-  const { ok, body, detail } = await trial.witness.client("device authorization").ask({ definition, request });
+  const { ok, body, detail } = await trial.recorder.client("device authorization").ask({ definition, request });
   const read = ok ? readDeviceAuthorization(body) : null;
   if (read === null) {
     const why = ok ? "its answer holds no user code" : detail;

@@ -23,9 +23,9 @@ import { readSecret, variableOf } from "../questions.ts";
 import type { Session } from "../session.ts";
 import type { SecretVariable, Settings } from "../settings.ts";
 import type { Trial } from "./trial.ts";
-import type { Masker } from "./witness.ts";
+import type { Masker } from "./recorder.ts";
 
-type Parts = Pick<Trial, "session" | "options" | "report" | "masker" | "witness">;
+type Parts = Pick<Trial, "session" | "options" | "report" | "masker" | "recorder">;
 
 /** The definition in a file, checked. @throws CliError after printing each fault */
 export function loadDefinition(session: Session, file: string, builtinFolder: string): ProviderDefinition {

@@ -28,7 +28,7 @@ import {
 } from "./prepare.ts";
 import { describeExpiry, pairs } from "./reading.ts";
 import { createReport, keepGrant, requestToken, type Trial, valuesFor, valuesOf } from "./trial.ts";
-import { createMasker, createWitness, type Masker } from "./witness.ts";
+import { createMasker, createRecorder, type Masker } from "./recorder.ts";
 
 const usualPort = 8090;
 
@@ -46,14 +46,17 @@ export async function tryDefinition(
   const grant = chooseGrant(definition, options);
   const masker = createMasker();
   const report = createReport(session.terminal, { json: session.output.json, masker });
-  const witness = createWitness({ egress: openEgress(session, masker), masker, report });
+  const recorder = createRecorder({ egress: openEgress(session, masker), masker, report });
   const opened = grant === "authorization_code" && !isPasted(options);
   const loopback = opened
     ? await openLoopback({ port: options.port ?? usualPort, id: definition.id, takesPost: takesPost(definition) })
     : null;
   try {
     const redirectUri = loopback?.redirectUri ?? options.redirectUri ?? manualRedirectUri(definition, options);
-    const trial = await prepareTrial({ session, options, report, masker, witness }, { definition, grant, redirectUri });
+    const trial = await prepareTrial(
+      { session, options, report, masker, recorder },
+      { definition, grant, redirectUri },
+    );
     report.step("definition", { file, id: definition.id, grant, redirect_uri: redirectUri }, [
       `= ${file} is right: ${definition.name} (${definition.id}), grant ${grant}`,
       ...(redirectUri === null ? [] : [`= redirect URI, to be registered at the provider: ${redirectUri}`]),
@@ -80,8 +83,8 @@ function manualRedirectUri({ authorization, id }: ProviderDefinition, { manual }
 }
 
 async function walk(trial: Trial, loopback: Loopback | null): Promise<void> {
-  const { session, witness, options } = trial;
-  const oauth = witness.client("metadata", { open: true });
+  const { session, recorder, options } = trial;
+  const oauth = recorder.client("metadata", { open: true });
   const discovery = createDiscovery({ oauth, clock: { monotonicMs: session.nowMs } });
   trial.definition = await discovery.complete(trial.definition, valuesOf(trial));
   const answer = await firstToken(trial, loopback);
@@ -151,7 +154,7 @@ async function runLookup(trial: Trial, heading: string, lookup: Lookup): Promise
   }
   const client = request.clientAuth;
   const values = await valuesFor(trial, client === null ? null : { ...request, clientAuth: client });
-  const { ok, body, detail } = await trial.witness
+  const { ok, body, detail } = await trial.recorder
     .client(heading, { open: true })
     .ask({ definition, request: buildLookupRequest(definition, request, values) });
   const found = ok ? readLookup(lookup, body, values) : null;
@@ -184,7 +187,7 @@ async function introspect(trial: Trial): Promise<void> {
   const values = await valuesFor(trial, introspection);
   const request = buildIntrospectionRequest({ definition, token, values });
   if (request === null) return;
-  const { ok, body, detail } = await trial.witness.client("introspection").ask({ definition, request });
+  const { ok, body, detail } = await trial.recorder.client("introspection").ask({ definition, request });
   if (!ok) return report.problem(`introspection failed: ${detail}`);
   const { active, expiry } = readIntrospection(introspection, body);
   report.step("read", { of: "introspection", active, expires: expiry }, [
@@ -239,7 +242,7 @@ async function revoke(trial: Trial): Promise<void> {
     const values = await valuesFor(trial, revocation);
     const request = token && buildRevocationRequest({ definition, token, values });
     if (request === null) continue;
-    const { ok, detail } = await trial.witness.client(`revocation of the ${hint}`).ask({ definition, request });
+    const { ok, detail } = await trial.recorder.client(`revocation of the ${hint}`).ask({ definition, request });
     if (!ok) report.problem(`the revocation of the ${hint} failed: ${detail}`);
   }
 }

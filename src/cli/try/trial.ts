@@ -8,7 +8,7 @@ import { type Resource, textOf } from "../resource.ts";
 import type { Session } from "../session.ts";
 import type { TryOptions } from "./prepare.ts";
 import { readGrant, readRefusal } from "./reading.ts";
-import type { Masker, Witness } from "./witness.ts";
+import type { Masker, ExchangeRecorder } from "./recorder.ts";
 
 /** One run through a definition. Holds plain secrets, and stores them nowhere. */
 export type Trial = {
@@ -16,7 +16,7 @@ export type Trial = {
   options: TryOptions;
   report: Report;
   masker: Masker;
-  witness: Witness;
+  recorder: ExchangeRecorder;
   definition: ProviderDefinition;
   grant: ConnectionGrant;
   /** Null for an import: no browser comes back. */
@@ -63,9 +63,9 @@ export async function requestToken(
   const all = { ...valuesOf(trial), scope: joinScopes(definition, trial.scopes), ...call.values };
   const values = await authenticated(trial, exchangeFor(wanted), all);
   const request = buildTokenRequest({ ...wanted, values });
-  const oauth = trial.witness.client(heading);
+  const oauth = trial.recorder.client(heading);
   const answer = await oauth.requestToken({ definition, request, mayStillSend: () => true });
-  const read = { definition, response: trial.witness.answer() };
+  const read = { definition, response: trial.recorder.answer() };
   const spent = grant === "refresh_token" ? (call.values.refreshToken ?? null) : null;
   const { resource, lines } =
     answer.kind === "granted"

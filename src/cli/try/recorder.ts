@@ -10,14 +10,14 @@ import type { Report } from "./trial.ts";
 const mostCharacters = 4_000;
 
 /** An OAuth client that prints its exchanges, without their secrets. */
-export type Witness = {
+export type ExchangeRecorder = {
   /** `purpose` is the heading. `open`: the answer is the account's own data, or public, and its fields say which values are secrets. */
   client: (purpose: string, options?: { open: boolean }) => OAuthClient;
   /** The newest answer as it came, with its secrets; null: none came. */
   answer: () => HttpResponse | null;
 };
 
-export function createWitness(parts: { egress: Egress; masker: Masker; report: Report }): Witness {
+export function createRecorder(parts: { egress: Egress; masker: Masker; report: Report }): ExchangeRecorder {
   const { egress, masker, report } = parts;
   let latest: HttpResponse | null = null;
   const oauth = createOAuthClient({

@@ -1,5 +1,5 @@
 /** A further token of a connection has a row of its own; `#` stands in no connection's name. */
-export function chainName(connection: string, chain: string): string {
+export function furtherTokenName(connection: string, chain: string): string {
   return `${connection}#${chain}`;
 }
 
