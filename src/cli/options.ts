@@ -42,8 +42,6 @@ export function choice(flags: string, description: string, allowed: readonly str
   });
 }
 
-export const grants = ["authorization_code", "client_credentials", "password", "device_code", "import"] as const;
-
 /** @throws UsageError naming the options of an update, where none of them is given */
 export function requireChange(changes: object, options: string): void {
   if (Object.values(changes).some((value) => value !== undefined)) return;

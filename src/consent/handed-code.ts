@@ -1,5 +1,6 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError, type ErrorCode } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import { expectedIssuer } from "../providers/oauth/authorization-request.ts";
 import type { ConnectionService } from "../services/connections.ts";
 import { namingHolders, type Principal } from "../services/principal.ts";
@@ -238,7 +239,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
 }
 
 function requireCodeGrant({ grant, name }: ConnectionRecord): void {
-  if (grant === "authorization_code") return;
+  if (rulesOfGrant(grant).consent === "redirect") return;
   throw new BrokerError("grant_not_applicable", `A ${grant} connection takes no code.`, { connection: name });
 }
 

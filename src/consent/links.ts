@@ -1,5 +1,6 @@
 import { createHash, hkdfSync } from "node:crypto";
 import { BrokerError, connectionNotFound } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import { type ConnectionGrant, fixedClientId, type ProviderDefinition } from "../providers/format/definition.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import {
@@ -199,7 +200,8 @@ export function createLinks(deps: LinkDeps) {
       const { row, context } = opened;
       const { connectionName, clientId, definition } = context;
       const form = { ...at, csrf: csrfToken(formKeys, formOf(deps, at, opened)) };
-      const device = context.grant === "device_code" ? await deps.devices.pending(row.connectionId) : null;
+      const device =
+        rulesOfGrant(context.grant).consent === "user_code" ? await deps.devices.pending(row.connectionId) : null;
       return {
         connectionName,
         clientId,
@@ -229,7 +231,7 @@ export function createLinks(deps: LinkDeps) {
 
 /** @throws BrokerError `grant_not_applicable` for a connection that no person connects */
 export function requireConsentGrant({ grant, name }: Pick<ConnectionRecord, "grant" | "name">): void {
-  if (grant === "authorization_code" || grant === "device_code") return;
+  if (rulesOfGrant(grant).consent !== null) return;
   throw new BrokerError("grant_not_applicable", `A ${grant} connection is not connected by consent.`, {
     connection: name,
   });
@@ -310,7 +312,7 @@ function checkLinkRequest(
       connection: connectionName,
     });
   }
-  if (grant !== "device_code") requireAuthorization(definition);
+  if (rulesOfGrant(grant).consent === "redirect") requireAuthorization(definition);
   const { expiresInSeconds = consentTimes.linkSeconds, returnTo = null, manual = false, purpose = null } = request;
   if (
     !Number.isInteger(expiresInSeconds) ||

@@ -1,5 +1,6 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { Connections } from "../store/connections.ts";
@@ -199,7 +200,7 @@ export function createOutcomes(deps: OutcomeDeps) {
       const row = key && (await linkRows.find(key));
       if (!row?.claimedBy || !Buffer.from(row.claimedBy).equals(sha256(browser))) return null;
       const context = await links.contextById(row.connectionId);
-      if (context.grant !== "device_code") return null;
+      if (rulesOfGrant(context.grant).consent !== "user_code") return null;
       const { account, endsSoon } = context;
       const subject = named(context);
       const attempt = { browserHash: sha256(browser), linkId: row.id };

@@ -1,4 +1,5 @@
 import { BrokerError, connectionNotFound } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
@@ -141,7 +142,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
       // 1. The link becomes this browser's.
       const { row, context } = await links.claim(form);
       if (row.manual) throw new ConsentError("malformed", "The code is missing.");
-      if (context.grant === "device_code") {
+      if (rulesOfGrant(context.grant).consent === "user_code") {
         await deps.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
         return { kind: "device" };
       }

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { furtherTokenName } from "../further-token-name.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/format/definition.ts";
 import {
   askedScopes,
@@ -30,7 +31,6 @@ import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import type { Ended } from "../tokens/ended.ts";
 import type { TokenService } from "../tokens/read.ts";
 import { isRefused, refusal, type Sender } from "../tokens/request.ts";
-import { isUnattended } from "../tokens/row-rules.ts";
 import { type ConnectionSecrets, secretsPlace, joinSecrets, openSecrets, placeOf } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { usableDefinition } from "./clients.ts";
@@ -196,7 +196,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
         throw justChanged("The connection of this name");
       }
       if (definition.furtherTokens.length > 0) await accounts.ensureChains(row, definition.furtherTokens);
-      if (isUnattended(plan.grant)) await fetchFirst(id, plan.name);
+      if (!rulesOfGrant(plan.grant).needsPerson) await fetchFirst(id, plan.name);
       return await get(principal, plan.name);
     },
 
@@ -270,7 +270,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     ): Promise<ConnectionRecord> {
       const record = await getToUse(principal, name);
       const offered = definitionOf(record).grants.includes("import");
-      if (isUnattended(record.grant) || !offered) throw notApplicable(record, "takes no imported tokens");
+      if (!rulesOfGrant(record.grant).needsPerson || !offered) throw notApplicable(record, "takes no imported tokens");
       requireEnabled(record);
       const target = await tokenRow(record);
       const row = await namingHolders(principal, () => establish.importGrant(target, grant));

@@ -1,5 +1,6 @@
 import { publicName } from "../further-token-name.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { grantsOfClient } from "../grants.ts";
 import type { RowProofs } from "../proven-rows.ts";
 import { type Columns, selectList, takeJoined } from "./columns.ts";
 import type { PageRequest } from "./connections.ts";
@@ -213,11 +214,11 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
     async retryConnections(id: string): Promise<void> {
       await prisma.$executeRaw`
         UPDATE connections SET backoff_until = NULL,
-          status = CASE WHEN status = 'needs_reauthorization' AND grant_type = 'client_credentials' THEN 'pending'
+          status = CASE WHEN status = 'needs_reauthorization' AND grant_type = ANY(${grantsOfClient}::text[]) THEN 'pending'
             ELSE status END,
-          enabled_status = CASE WHEN enabled_status = 'needs_reauthorization' AND grant_type = 'client_credentials'
+          enabled_status = CASE WHEN enabled_status = 'needs_reauthorization' AND grant_type = ANY(${grantsOfClient}::text[])
             THEN 'pending' ELSE enabled_status END
-        WHERE client_ref = ${id}::uuid AND (last_error_code = 'invalid_client' OR grant_type = 'client_credentials')`;
+        WHERE client_ref = ${id}::uuid AND (last_error_code = 'invalid_client' OR grant_type = ANY(${grantsOfClient}::text[]))`;
     },
 
     /** Several clients, for code that needs no secret. Rows that this broker has not written are left out. */

@@ -1,4 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { grantsWithoutPerson, rulesOfGrant } from "../grants.ts";
 import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
 import { refreshTimes } from "../time.ts";
 import type { ClientRow } from "./clients.ts";
@@ -314,7 +315,7 @@ function conditions(filter: ConnectionFilter, after: PagePosition | null, namePa
   return all;
 }
 
-const withoutPerson = Sql.sql`grant_type IN ('client_credentials', 'password')`;
+const withoutPerson = Sql.sql`grant_type = ANY(${grantsWithoutPerson}::text[])`;
 
 /** New credentials, or secret inputs, open a connection that needs no person, and let it be tried at once. */
 function changeColumns({ scopes, labels, inputs, credentials, disabled }: ConnectionChanges): Sql.Sql[] {
@@ -358,10 +359,8 @@ function changed<Row extends ProvenConnection>(row: Row, changes: ConnectionChan
 
 /** When the sweeper fetches the first token, if the process that makes the connection does not. */
 function firstTry(grant: string): Sql.Sql {
-  const needsNobody = grant === "client_credentials" || grant === "password";
-  return needsNobody
-    ? Sql.sql`clock_timestamp() + ${seconds(refreshTimes.firstTrySeconds)}`
-    : Sql.sql`NULL::timestamptz`;
+  if (rulesOfGrant(grant).needsPerson) return Sql.sql`NULL::timestamptz`;
+  return Sql.sql`clock_timestamp() + ${seconds(refreshTimes.firstTrySeconds)}`;
 }
 
 function eventType({ disabled }: ConnectionChanges): EventType {

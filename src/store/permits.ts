@@ -1,5 +1,6 @@
 import { DatabaseBusyError } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { grantsWithoutPerson } from "../grants.ts";
 import { refreshTimes } from "../time.ts";
 import type { Database } from "./database.ts";
 import {
@@ -96,7 +97,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
           AND NOT ${isBusy} RETURNING c.*),
         parted AS (UPDATE connections o SET refresh_token_sealed = NULL, refresh_fingerprint = NULL,
             refresh_token_expires_at = NULL, refresh_due_at = NULL, keep_alive_at = NULL, next_refresh_at = NULL,
-            no_refresh_token_since = CASE WHEN o.grant_type NOT IN ('client_credentials', 'password', 'token_exchange')
+            no_refresh_token_since = CASE WHEN o.grant_type <> ALL(${grantsWithoutPerson}::text[])
               THEN clock_timestamp() END, updated_at = clock_timestamp()
           FROM sharing s WHERE o.id = s.id AND o.attempt_id IS NULL AND CASE WHEN o.id = ${own}
             THEN o.generation = ${generation} AND ${isBusy} ELSE EXISTS (SELECT 1 FROM c) END RETURNING o.id),

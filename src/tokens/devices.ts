@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../clock.ts";
 import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
 import { hostInputs, joinScopes } from "../providers/format/requirements.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
@@ -227,7 +228,7 @@ function requireDeviceGrant(row: TokenRow): void {
       connection: row.name,
     });
   }
-  if (row.grant !== "device_code") throw notOffered(row);
+  if (rulesOfGrant(row.grant).consent !== "user_code") throw notOffered(row);
 }
 
 function justChanged({ name }: TokenRow): BrokerError {

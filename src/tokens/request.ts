@@ -7,6 +7,7 @@ import {
   ProviderBusyError,
   UnreadableSecretError,
 } from "../errors.ts";
+import { rulesOfGrant, type TokenGrant } from "../grants.ts";
 import {
   type ConnectionGrant,
   forFurtherToken,
@@ -23,7 +24,7 @@ import type { Discovery } from "../providers/oauth/discovery.ts";
 import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
 import type { Asked, OAuthClient } from "../providers/oauth/oauth-client.ts";
 import { buildRevocationRequest, type NamedToken } from "../providers/oauth/side-requests.ts";
-import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../providers/oauth/token-request.ts";
+import { buildTokenRequest, exchangeFor, withAssertion } from "../providers/oauth/token-request.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { Tombstone } from "../store/grants.ts";
@@ -382,8 +383,9 @@ function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, g
     const place = placeOf({ ...row, inputsInForce: owner.inputsInForce });
     return { secretInputs, refreshToken: vault.openRefreshToken(row.refreshToken, place) };
   }
-  if (grant === "token_exchange") return { secretInputs, accessToken: subjectToken };
-  return grant === "password" || grant === "client_credentials" ? { secretInputs, credentials } : { secretInputs };
+  const { sends } = rulesOfGrant(grant);
+  if (sends === "subject_token") return { secretInputs, accessToken: subjectToken };
+  return sends === "credentials" ? { secretInputs, credentials } : { secretInputs };
 }
 
 /** The host that its token request goes to; the provider's id where that cannot be told. */

@@ -1,4 +1,5 @@
 import { BrokerError, EgressRefusalError } from "../errors.ts";
+import { rulesOfGrant, type TokenGrant } from "../grants.ts";
 import type { ConnectionGrant, ProviderDefinition, RefreshRules } from "../providers/format/definition.ts";
 import type { PermitRequest } from "../store/permits.ts";
 import type { OrphanRule } from "../store/row-sql.ts";
@@ -84,16 +85,9 @@ function rulesFor(row: TokenRow, rules: ReuseRules): ReuseRules {
   return row.refreshToken === null ? { reuse: "safe", graceSeconds: 0 } : rules;
 }
 
-/** Grants that get tokens without a person. */
-const unattendedGrants = new Set(["client_credentials", "password", "token_exchange"]);
-
-export function isUnattended(grant: string): boolean {
-  return unattendedGrants.has(grant);
-}
-
 /** The statuses in which a connection of this grant may be refreshed. */
 export function refreshableStatuses(grant: string): ("pending" | "connected")[] {
-  return isUnattended(grant) ? ["connected", "pending"] : ["connected"];
+  return rulesOfGrant(grant).needsPerson ? ["connected"] : ["connected", "pending"];
 }
 
 export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boolean {
@@ -122,14 +116,15 @@ export function retryAfter(code: string | null, seconds: number): number {
 export function explainUnavailable(row: TokenRow, times: { nowMs: number; abandonedAtMs: number | null }): BrokerError {
   const context = { connection: row.name };
   const because = becauseOf(row);
+  const grant = rulesOfGrant(row.grant);
   if (row.status === "disabled") {
     return new BrokerError("connection_disabled", "This connection is disabled; enable it to get tokens.", context);
   }
   if (row.status === "needs_reauthorization") {
-    return new BrokerError("needs_reauthorization", `${reauthorizationAdvice(row)}${because}`, context);
+    return new BrokerError("needs_reauthorization", `${grant.reauthorizationAdvice}${because}`, context);
   }
-  if (row.status === "pending" && !isUnattended(row.grant)) {
-    return new BrokerError("authorization_pending", pendingAdvice(row.grant), context);
+  if (row.status === "pending" && grant.needsPerson) {
+    return new BrokerError("authorization_pending", grant.pendingAdvice, context);
   }
   if (row.goneBackFrom !== null) {
     const detail =
@@ -188,20 +183,6 @@ function capitalised(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
 }
 
-function reauthorizationAdvice(row: TokenRow): string {
-  if (row.grant === "client_credentials") return "The provider ended this grant; correct the client at the provider.";
-  if (row.grant === "password") return "The provider refuses the stored credentials; send new ones with PATCH.";
-  if (row.grant === "token_exchange") return "The provider gives no further token any more; connect the account again.";
-  if (row.grant === "import") return "The grant has ended; import a new token set.";
-  return "The grant has ended; a person must connect the account again through a new consent link.";
-}
-
-function pendingAdvice(grant: string): string {
-  return grant === "import"
-    ? "No token set has been imported yet."
-    : "Nobody has connected the account yet; send a person a consent link.";
-}
-
 type Holding = Pick<TokenRow, "grant" | "credentials"> & { refreshToken: unknown };
 
 /** The request by which a connection gets its next token; null: only a person can give it one. */
@@ -212,8 +193,9 @@ export function firstPlan(row: Holding, definition: Pick<ProviderDefinition, "re
 
 /** The request for a new set without a refresh token; null: that needs a person. */
 export function anewPlan({ grant, credentials }: Pick<Holding, "grant" | "credentials">): SendPlan | null {
-  if (grant === "token_exchange" || grant === "client_credentials") return { grant, secretIndex: 0 };
-  return grant === "password" && credentials !== null ? { grant, secretIndex: 0 } : null;
+  const { needsPerson, needsCredentials } = rulesOfGrant(grant);
+  if (needsPerson || (needsCredentials && credentials === null)) return null;
+  return { grant: grant as TokenGrant, secretIndex: 0 };
 }
 
 /** Whether a connection can get its next token without a person. */
@@ -226,7 +208,7 @@ export function canRenew(row: Holding): boolean {
  * section 4.4.3, wants none in an answer to client credentials, but some servers send one.
  */
 export function isUselessTo({ refreshes }: Pick<ProviderDefinition, "refreshes">, grant: string): boolean {
-  return isUnattended(grant) && refreshes[grant as ConnectionGrant] === undefined;
+  return !rulesOfGrant(grant).needsPerson && refreshes[grant as ConnectionGrant] === undefined;
 }
 
 /** What decides whether a connection can still be refreshed after a set without a new refresh token. */

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { rulesOfGrant } from "../../grants.ts";
 import { cliTimes } from "../../time.ts";
 import { type ApiClient, segment } from "../api-client.ts";
 import { CliError, UsageError } from "../errors.ts";
@@ -56,15 +57,12 @@ async function connect(session: Session, { args: [name = ""], options }: { args:
   const connection = await findOrMake(session, path, { name, options });
   const connecting = { name, path, connection, options };
   const { grant, status } = connection;
-  const isByPerson = !withoutPerson.has(textOf(grant));
-  if (grant === "device_code") await connectByCode(session, connecting);
-  else if (isByPerson) await connectByLink(session, connecting);
+  const { consent, needsPerson } = rulesOfGrant(textOf(grant));
+  if (consent === "user_code") await connectByCode(session, connecting);
+  else if (needsPerson && grant !== "import") await connectByLink(session, connecting);
   else if (status === "connected") session.output.done(`Connection ${name} is connected.`, connection);
   else throw stillWaiting(name, connection);
 }
-
-/** Grant types that need no link and no code. */
-const withoutPerson = new Set(["client_credentials", "password", "import"]);
 
 type Wanted = { name: string; options: ConnectOptions };
 

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
+import { connectionGrants, rulesOfGrant } from "../../grants.ts";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { type ConnectionOptions, createConnection, readNewCredentials } from "../making.ts";
-import { choice, collect, collectPair, example, grants, requireChange, wholeNumber } from "../options.ts";
+import { choice, collect, collectPair, example, requireChange, wholeNumber } from "../options.ts";
 import { type Column, warnOfUnconfirmed } from "../output.ts";
 import { readProvider } from "../provider.ts";
 import {
@@ -68,7 +69,9 @@ export function addConnectionOptions(command: Command): Command {
   command
     .option("--provider <id>", "the provider of the account")
     .option("--client <name>", "the client to use (default: the only one of the provider)")
-    .addOption(choice("--grant <grant>", `${grants.join(", ")} (default: the provider's usual one)`, grants))
+    .addOption(
+      choice("--grant <grant>", `${connectionGrants.join(", ")} (default: the provider's usual one)`, connectionGrants),
+    )
     .option("--scope <scope>", "a scope to ask for; repeatable", collect);
   return addInputOptions(command, "an input of the provider; repeatable")
     .option("--label <key=value>", "a label of your own; repeatable", collectPair)
@@ -159,7 +162,7 @@ async function addConnection(
 function nextStep({ status, grant, last_error: failure, ...connection }: Resource): string {
   const name = textOf(connection["name"]);
   if (status !== "pending") return "";
-  if (grant === "authorization_code" || grant === "device_code") return ` Connect it with: freshet connect ${name}`;
+  if (rulesOfGrant(textOf(grant)).consent !== null) return ` Connect it with: freshet connect ${name}`;
   if (grant === "import") return ` Hand over its tokens with: freshet import ${name}`;
   const why = isResource(failure) ? textOf(failure["detail"]) : "the provider is away";
   return ` It has no token yet, and the broker tries again by itself: ${why}.`;

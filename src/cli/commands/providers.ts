@@ -1,9 +1,10 @@
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
+import { connectionGrants } from "../../grants.ts";
 import { projectRoot } from "../../root.ts";
 import { cliTimes } from "../../time.ts";
 import { collectItems, segment } from "../api-client.ts";
-import { choice, collect, collectPair, example, grants, wholeNumber } from "../options.ts";
+import { choice, collect, collectPair, example, wholeNumber } from "../options.ts";
 import type { Column } from "../output.ts";
 import { type Cli, handle, type Session } from "../session.ts";
 import { endOnFaults, type TryOptions } from "../try/prepare.ts";
@@ -63,7 +64,7 @@ function addTryCommand(providers: Command, cli: Cli): void {
   const command = providers
     .command("try <file>")
     .description("walk one connection through a definition file, without a broker, and show every request and answer")
-    .addOption(choice("--grant <grant>", "the grant to try (default: as the definition offers)", grants))
+    .addOption(choice("--grant <grant>", "the grant to try (default: as the definition offers)", connectionGrants))
     .option("--client-id <id>", "the client's id at the provider")
     .option("--client-secret-file <file>", "file that holds its secret or key, - for stdin (or FRESHET_CLIENT_SECRET)")
     .option("--scope <scope>", "a scope to ask for; repeatable", collect)

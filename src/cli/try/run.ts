@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
+import { rulesOfGrant } from "../../grants.ts";
 import { forFurtherToken, type Lookup, type ProviderDefinition } from "../../providers/format/definition.ts";
 import { lookupsOf } from "../../providers/format/requirements.ts";
 import { fill } from "../../providers/format/template.ts";
@@ -47,7 +48,7 @@ export async function tryDefinition(
   const masker = createMasker();
   const report = createReport(session.terminal, { json: session.output.json, masker });
   const recorder = createRecorder({ egress: openEgress(session, masker), masker, report });
-  const opened = grant === "authorization_code" && !isPasted(options);
+  const opened = rulesOfGrant(grant).consent === "redirect" && !isPasted(options);
   const loopback = opened
     ? await openLoopback({ port: options.port ?? usualPort, id: definition.id, takesPost: takesPost(definition) })
     : null;
@@ -315,7 +316,7 @@ async function presentDead(trial: Trial, what: string, refreshToken: string): Pr
 /** The request for a new set where no person is needed (RFC 6749, section 4.4.3); null: this grant type needs a person. */
 async function fetchAgain(trial: Trial): Promise<TokenAnswer | null> {
   const { grant, credentials } = trial;
-  if (grant !== "client_credentials" && grant !== "password") return null;
+  if (grant === "import" || rulesOfGrant(grant).needsPerson) return null;
   const answer = await requestToken(trial, { heading: "new token", grant, values: { credentials } });
   if (answer.kind === "granted") keepGrant(trial, answer.grant);
   return answer;

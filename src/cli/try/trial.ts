@@ -1,8 +1,9 @@
+import { type TokenGrant } from "../../grants.ts";
 import type { ConnectionGrant, ProviderDefinition, ProviderRequest } from "../../providers/format/definition.ts";
 import { joinScopes } from "../../providers/format/requirements.ts";
 import { capturedValues, type TemplateValues } from "../../providers/format/template.ts";
 import type { Grant, TokenAnswer } from "../../providers/oauth/grant.ts";
-import { buildTokenRequest, exchangeFor, type TokenGrant, withAssertion } from "../../providers/oauth/token-request.ts";
+import { buildTokenRequest, exchangeFor, withAssertion } from "../../providers/oauth/token-request.ts";
 import { createOutput, type Output, printable, type Terminal } from "../output.ts";
 import { type Resource, textOf } from "../resource.ts";
 import type { Session } from "../session.ts";

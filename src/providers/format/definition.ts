@@ -1,7 +1,8 @@
-import type { ConnectionGrant, ProviderFile } from "./file.ts";
+import type { ConnectionGrant } from "../../grants.ts";
+import type { ProviderFile } from "./file.ts";
 import type { lifetimeSources, signingAlgorithms } from "./settings.ts";
 
-export type { ConnectionGrant } from "./file.ts";
+export type { ConnectionGrant } from "../../grants.ts";
 
 /** An input: a value that is asked for when a connection, or its client, is made. */
 export type InputDefinition = Readonly<{

@@ -1,4 +1,5 @@
-import { type Static, Type } from "typebox";
+import { type Static, type TSchema, Type } from "typebox";
+import { connectionGrants, type TokenGrant } from "../../grants.ts";
 import {
   captures,
   choice,
@@ -23,16 +24,6 @@ import {
   text,
   textOrNull,
 } from "./settings.ts";
-
-/** The grant types of connections (RFC 6749, section 4; RFC 8628; `import`: a person hands over a token set). */
-export const connectionGrants = [
-  "authorization_code",
-  "client_credentials",
-  "password",
-  "device_code",
-  "import",
-] as const;
-export type ConnectionGrant = (typeof connectionGrants)[number];
 
 /** What a rule of `errors` may say that an answer means. The first is for API answers, the others for the token endpoint. */
 const errorMeanings = [
@@ -150,7 +141,7 @@ const token = map("The token endpoint (RFC 6749, section 3.2).", {
     password: Type.Optional(grantExchange),
     device_code: Type.Optional(grantExchange),
     refresh_token: Type.Optional(refreshExchange),
-  }),
+  } satisfies Record<Exclude<TokenGrant, "token_exchange">, TSchema>),
 });
 
 /** An answer of the token endpoint, as the provider gives it. */

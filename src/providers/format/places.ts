@@ -1,3 +1,4 @@
+import { type TokenGrant } from "../../grants.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { placedLookups, type ProviderFile } from "./file.ts";
 import { pinnedDomain } from "./hosts.ts";
@@ -29,7 +30,7 @@ const common = ["client.id", "inputs", ...captured];
 const withSecret = [...common, "client.secret"];
 const anyField = [...withSecret, "redirect_uri", "scope"];
 /** The templates that are allowed in the fields of each request: values that exist when it is sent. */
-const fieldRoots: Record<string, readonly string[]> = {
+const fieldRoots: Record<Exclude<TokenGrant, "token_exchange">, readonly string[]> = {
   authorization_code: [...anyField, "code", "code_verifier"],
   client_credentials: [...anyField, "credentials"],
   password: [...anyField, "credentials"],
@@ -69,11 +70,12 @@ function authorizationPlaces({ authorization = {}, issuer, discovery }: Provider
 function tokenPlaces({ token = {}, response = {} }: ProviderFile): Place[] {
   const places = settingPlaces(["token"], token, { all: common, fields: [] });
   places.push(...defaultPlaces(["response", "capture"], response.capture));
-  for (const [grant, settings] of Object.entries(token.grants ?? {})) {
+  for (const [name, settings] of Object.entries(token.grants ?? {})) {
+    const grant = name as keyof typeof fieldRoots;
     const path = ["token", "grants", grant];
-    places.push(...settingPlaces(path, settings, { all: common, fields: fieldRoots[grant] ?? [] }));
+    places.push(...settingPlaces(path, settings, { all: common, fields: fieldRoots[grant] }));
     if (!("refresh" in settings)) continue;
-    const fields = fieldRoots["refresh_token"] ?? [];
+    const fields = fieldRoots.refresh_token;
     places.push(...settingPlaces([...path, "refresh"], settings.refresh, { all: common, fields }));
   }
   for (const [index, further] of (response.extra_tokens ?? []).entries()) {

@@ -1,3 +1,4 @@
+import { rulesOfGrant } from "../../grants.ts";
 import { randomUUID } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
 import {
@@ -99,7 +100,7 @@ export function missingScopes(
   given: { granted: readonly string[] | null; hasRefreshToken: boolean; grant?: string },
 ): string[] {
   const { granted, hasRefreshToken, grant } = given;
-  const isOffline = hasRefreshToken || grant === "client_credentials";
+  const isOffline = hasRefreshToken || (grant !== undefined && !rulesOfGrant(grant).hasRefreshToken);
   const isGranted = (scope: string) =>
     granted === null || granted.includes(scope) || (scope === "offline_access" && isOffline);
   return requested.filter((scope) => !isGranted(scope));

@@ -1,3 +1,4 @@
+import { rulesOfGrant, type TokenGrant } from "../../grants.ts";
 import { providerTimes, refreshTimes } from "../../time.ts";
 import type {
   ApiDefinition,
@@ -180,8 +181,9 @@ function resolveAuthorization(file: ProviderFile): AuthorizationDefinition {
   };
 }
 
-/** The request for a grant type's first token. */
-function firstExchange(token: TokenSettings, grant: ConnectionGrant): Exchange {
+/** The request for a grant type's first token; null: it is handed over by hand. */
+function firstExchange(token: TokenSettings, grant: ConnectionGrant): Exchange | null {
+  if (grant === "import") return null;
   const settings = grantSettings(token, grant);
   return resolveExchange({ token, layers: [settings], name: grant, clientId: settings?.client_id });
 }
@@ -189,7 +191,7 @@ function firstExchange(token: TokenSettings, grant: ConnectionGrant): Exchange {
 /** A client credentials grant has no refresh token (RFC 6749, section 4.4.3), unless the file describes its refresh. */
 function laterExchange(token: TokenSettings, grant: ConnectionGrant): Exchange | null {
   const settings = grantSettings(token, grant);
-  if (grant === "client_credentials" && !settings?.refresh) return null;
+  if (!rulesOfGrant(grant).hasRefreshToken && !settings?.refresh) return null;
   const layers = [token.grants?.refresh_token, settings?.refresh];
   return resolveExchange({ token, layers, name: "refresh_token", clientId: settings?.client_id });
 }
@@ -272,7 +274,7 @@ function grantSettings(token: TokenSettings, grant: ConnectionGrant): GrantSetti
 function resolveExchange(options: {
   token: TokenSettings;
   layers: (ExchangeSettings | undefined)[];
-  name: string;
+  name: TokenGrant;
   clientId: string | undefined;
 }): Exchange {
   const { token, name, clientId } = options;
@@ -291,7 +293,7 @@ function resolveExchange(options: {
   };
 }
 
-const urnOf: Record<string, string> = {
+const urnOf: Partial<Record<TokenGrant, string>> = {
   device_code: "urn:ietf:params:oauth:grant-type:device_code",
   token_exchange: "urn:ietf:params:oauth:grant-type:token-exchange",
 };
@@ -314,8 +316,8 @@ function resolveClientAuth(settings: ExchangeSettings): ClientAuth {
 }
 
 /** The fields of the RFCs for a file that lists none; a client that does not authenticate names itself (RFC 6749, 3.2.1). */
-function standardFields(name: string, clientAuth: ClientAuth): Record<string, string> {
-  const fields: Record<string, Record<string, string>> = {
+function standardFields(name: TokenGrant, clientAuth: ClientAuth): Record<string, string> {
+  const fields: Record<TokenGrant, Record<string, string>> = {
     authorization_code: { code: "{code}", redirect_uri: "{redirect_uri}", code_verifier: "{code_verifier}" },
     client_credentials: { scope: "{scope}" },
     password: { username: "{credentials.username}", password: "{credentials.password}", scope: "{scope}" },

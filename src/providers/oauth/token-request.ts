@@ -1,6 +1,7 @@
 import { createPrivateKey, type KeyObject, randomUUID, X509Certificate } from "node:crypto";
 import { SignJWT } from "jose";
 import { BrokerError } from "../../errors.ts";
+import { type TokenGrant } from "../../grants.ts";
 import type {
   ClientAuth,
   ConnectionGrant,
@@ -10,15 +11,6 @@ import type {
 } from "../format/definition.ts";
 import type { HttpRequest } from "../http/exchange.ts";
 import { fill, fillRequest, fillUrl, type RequestTemplates, type TemplateValues } from "../format/template.ts";
-
-/** The grant types of token requests (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
-export type TokenGrant =
-  | "authorization_code"
-  | "refresh_token"
-  | "client_credentials"
-  | "password"
-  | "device_code"
-  | "token_exchange";
 
 export type TokenRequestOptions = {
   definition: ProviderDefinition;

@@ -30,11 +30,11 @@ import {
   readLookup,
   readPollState,
 } from "../../../src/providers/oauth/side-requests.ts";
+import type { TokenGrant } from "../../../src/grants.ts";
 import {
   buildRequest,
   buildTokenRequest,
   exchangeFor,
-  type TokenGrant,
   withAssertion,
 } from "../../../src/providers/oauth/token-request.ts";
 import type { StrictServer } from "./strict-server.ts";
