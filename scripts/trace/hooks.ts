@@ -5,7 +5,7 @@ import type { IncomingMessage } from "node:http";
 import { registerHooks } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { PGlite, type Results } from "@electric-sql/pglite";
+import { PGlite, type Results, type Transaction } from "@electric-sql/pglite";
 import { instrument } from "./instrument.ts";
 
 declare global {
@@ -44,10 +44,31 @@ subscribe("http.server.request.start", (message) => {
   running.enterWith(trace);
 });
 
+const noteStatement = (text: string) => void running.getStore()?.statements.push(text.replace(/\s+/g, " ").trim());
+
 const query = Reflect.get(PGlite.prototype, "query");
 PGlite.prototype.query = async function noted<Row>(this: PGlite, ...given: Parameters<typeof query>) {
-  running.getStore()?.statements.push(given[0].replace(/\s+/g, " ").trim());
+  noteStatement(given[0]);
   return (await Reflect.apply(query, this, given)) as Results<Row>;
+};
+
+const transaction = Reflect.get(PGlite.prototype, "transaction");
+PGlite.prototype.transaction = async function noted<Result>(
+  this: PGlite,
+  work: (tx: Transaction) => Promise<Result>,
+): Promise<Result> {
+  const noting = async (tx: Transaction) => {
+    const inside = tx.query.bind(tx);
+    return await work(
+      Object.assign(Object.create(tx) as Transaction, {
+        query: async (...given: Parameters<typeof inside>) => {
+          noteStatement(given[0]);
+          return await inside(...given);
+        },
+      }),
+    );
+  };
+  return (await Reflect.apply(transaction, this, [noting])) as Result;
 };
 
 process.on("SIGUSR2", () => {
