@@ -395,11 +395,11 @@ async function revokeGrant(
   { row, owner }: { row: TokenRow; owner: TokenRow },
 ): Promise<void> {
   if (row.refreshToken === null && row.accessToken === null) return;
-  const sendable = await sender.prepareChain(row).catch((error: unknown) => {
+  const context = await sender.prepareChain(row).catch((error: unknown) => {
     onUnrevoked(row.name, error instanceof BrokerError ? error.message : "Its request could not be made.");
     return null;
   });
-  if (sendable === null || sendable.definition.revocation === null) return;
+  if (context === null || context.definition.revocation === null) return;
   // Tokens that do not open cannot be revoked. The connection is deleted all the same.
   const place = placeOf(row);
   const refreshToken = openedOrNull(() => row.refreshToken && vault.openRefreshToken(row.refreshToken, place));
@@ -407,7 +407,7 @@ async function revokeGrant(
   const isLost = (row.refreshToken !== null && refreshToken === null) || (refreshToken ?? accessToken) === null;
   if (isLost) onUnrevoked(row.name, "Its stored tokens do not open.");
   await sender.revokeGrant(
-    { ...sendable, owner },
+    { ...context, owner },
     { ...(refreshToken && { refreshToken }), ...(accessToken && { accessToken }) },
   );
 }

@@ -13,7 +13,7 @@ import type { AccountRows, FoundAccount } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { lookupAgainHours } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import type { Sendable, Sender } from "./request.ts";
+import type { RequestContext, Sender } from "./request.ts";
 import { expiryDate, isUsable, placeOf, schedulerFor } from "./seal.ts";
 
 /** A token whose account is to be found out, and the values captured with it. */
@@ -24,15 +24,15 @@ export type Identified = ({ kind: "found" } & FoundAccount) | { kind: "failed"; 
 
 export type Accounts = {
   /** Finds out the account of a token, by the definition's lookups. Never rejects. */
-  identify(sendable: Sendable, token: AskedToken): Promise<Identified>;
+  identify(context: RequestContext, token: AskedToken): Promise<Identified>;
   /**
    * Finds out about a set that has just been stored: its end, if only introspection says it, and its account, unless that is known.
    * `handedOver`: the set was imported and not tried at the provider, so it counts as a set of the account only after the provider has
    * accepted it. Returns the newest row; never rejects.
    */
-  followUp(sendable: Sendable, stored: TokenRow, options?: { handedOver: boolean }): Promise<TokenRow>;
+  followUp(context: RequestContext, stored: TokenRow, options?: { handedOver: boolean }): Promise<TokenRow>;
   /** Stores the account of a row's grant, and notes which other sets that has ended. Returns the newest row. */
-  learn(sendable: Sendable, row: TokenRow, found: FoundAccount): Promise<TokenRow>;
+  learn(context: RequestContext, row: TokenRow, found: FoundAccount): Promise<TokenRow>;
 };
 
 export type AccountParts = {
@@ -49,9 +49,9 @@ export type AccountParts = {
 export function createAccounts(parts: AccountParts): Accounts {
   const { accounts, vault, onBackgroundError } = parts;
 
-  const identify: Accounts["identify"] = async (sendable, token) => {
+  const identify: Accounts["identify"] = async (context, token) => {
     try {
-      return await runLookups(parts, sendable, token);
+      return await runLookups(parts, context, token);
     } catch (error) {
       return { kind: "failed", detail: error instanceof Error ? error.message : "a value was lacking" };
     }
@@ -63,30 +63,30 @@ export function createAccounts(parts: AccountParts): Accounts {
     return await accounts.learnAccount(row, found, vault.resealTokens(row, placeOf(row), to));
   };
 
-  const learn: Accounts["learn"] = async (sendable, row, found) => {
+  const learn: Accounts["learn"] = async (context, row, found) => {
     const learnt = await store(row, found);
-    if (learnt !== null) await noteSharedSets(parts, sendable.definition, learnt);
+    if (learnt !== null) await noteSharedSets(parts, context.definition, learnt);
     return learnt ?? row;
   };
 
   const learnAccount = async (
-    sendable: Sendable,
+    context: RequestContext,
     { row, token, isProven }: { row: TokenRow; token: AskedToken; isProven: boolean },
   ): Promise<TokenRow> => {
-    const found = await identify(sendable, token);
+    const found = await identify(context, token);
     if (found.kind === "failed") {
       await accounts.noteLookupFailed(row, found.detail);
       return row;
     }
-    return isProven ? await learn(sendable, row, found) : ((await store(row, found)) ?? row);
+    return isProven ? await learn(context, row, found) : ((await store(row, found)) ?? row);
   };
 
   return {
     identify,
     learn,
 
-    async followUp(sendable, stored, { handedOver } = { handedOver: false }) {
-      const { definition } = sendable;
+    async followUp(context, stored, { handedOver } = { handedOver: false }) {
+      const { definition } = context;
       // A lookup with the token has found the account, or a template says it without a request.
       const isProven = !handedOver || ownLookups(definition, stored).some(({ request }) => request !== null);
       const asksWhose = !isKnown(definition, stored) && mayLookUp(stored);
@@ -95,8 +95,8 @@ export function createAccounts(parts: AccountParts): Accounts {
         const accessToken = vault.openAccessToken(stored.accessToken, placeOf(stored));
         if (!isUsable(accessToken)) return stored;
         const token = { accessToken, captured: stored.captured };
-        const row = await learnExpiry(parts, sendable, { row: stored, token });
-        return asksWhose ? await learnAccount(sendable, { row, token, isProven }) : row;
+        const row = await learnExpiry(parts, context, { row: stored, token });
+        return asksWhose ? await learnAccount(context, { row, token, isProven }) : row;
       } catch (error) {
         // The token can be served without this. The next stored set leads here again.
         if (!isStorageUnavailable(error)) onBackgroundError(error);
@@ -131,11 +131,11 @@ function ownLookups(definition: ProviderDefinition, { grant }: TokenRow): readon
   return lookupsOf(definition, grant as ConnectionGrant);
 }
 
-async function runLookups(parts: AccountParts, sendable: Sendable, token: AskedToken): Promise<Identified> {
+async function runLookups(parts: AccountParts, context: RequestContext, token: AskedToken): Promise<Identified> {
   const found: FoundAccount = { account: null, label: null, captured: {} };
-  for (const lookup of ownLookups(sendable.definition, sendable.row)) {
+  for (const lookup of ownLookups(context.definition, context.row)) {
     const seen = { ...token, account: found.captured };
-    const one = await runLookup(parts, sendable, { lookup, seen });
+    const one = await runLookup(parts, context, { lookup, seen });
     if ("detail" in one) return { kind: "failed", detail: one.detail };
     found.account ??= one.account;
     found.label ??= one.label;
@@ -148,10 +148,10 @@ type Seen = AskedToken & { account: Readonly<Record<string, string>> };
 
 async function runLookup(
   { sender }: AccountParts,
-  sendable: Sendable,
+  context: RequestContext,
   { lookup, seen }: { lookup: Lookup; seen: Seen },
 ): Promise<FoundAccount | { detail: string }> {
-  const { definition } = sendable;
+  const { definition } = context;
   const { request } = lookup;
   const authenticated = request?.clientAuth ? { ...request, clientAuth: request.clientAuth } : null;
   let values: TemplateValues = {};
@@ -163,7 +163,7 @@ async function runLookup(
     };
     return request && buildLookupRequest(definition, request, values);
   };
-  const asked = await sender.ask(sendable, { request: authenticated, build });
+  const asked = await sender.ask(context, { request: authenticated, build });
   if (asked === null) return { account: fill(lookup.value ?? "", values), label: null, captured: {} };
   if (!asked.ok) return { detail: asked.detail };
   return readLookup(lookup, asked.body, values) ?? { detail: "the answer does not hold what names the account" };
@@ -172,15 +172,15 @@ async function runLookup(
 /** Asks the provider for the end of the newest access token (RFC 7662). */
 async function learnExpiry(
   { sender, accounts, random }: AccountParts,
-  sendable: Sendable,
+  context: RequestContext,
   { row, token }: { row: TokenRow; token: AskedToken },
 ): Promise<TokenRow> {
-  const { definition } = sendable;
+  const { definition } = context;
   const { introspection } = definition;
   if (introspection === null || !isIntrospected(definition)) return row;
   const named = { value: token.accessToken, hint: "access_token" } as const;
   const build = (values: TemplateValues) => buildIntrospectionRequest({ definition, token: named, values });
-  const asked = await sender.ask(sendable, { request: introspection, build });
+  const asked = await sender.ask(context, { request: introspection, build });
   const { active, expiry } = readIntrospection(introspection, asked?.body);
   if (!asked?.ok || !active || expiry.kind === "unstated" || row.issuedAt === null) return row;
   const expiresAt = expiryDate(expiry, row.now, null);

@@ -28,7 +28,7 @@ import {
 } from "./other-account.ts";
 import { isRevocable, type Keeper } from "./persist.ts";
 import { bothRefused, learnFromSuccess, withOlderSecret } from "./refresh.ts";
-import { refusal, type Sendable, type Sender, type SendPlan } from "./request.ts";
+import { refusal, type RequestContext, type Sender, type SendPlan } from "./request.ts";
 import { clientIdOf, furtherGranted, type Granted, granted } from "./seal.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
@@ -64,7 +64,7 @@ export type Establish = {
   /** Sends the token request for a person's grant. Never rejects. */
   ask: Granting["ask"];
   /** Stores a person's grant, further tokens included. @throws BrokerError connection_not_found */
-  keepGrant(sendable: Sendable, grant: Grant, given: Given): Promise<Authorized>;
+  keepGrant(context: RequestContext, grant: Grant, given: Given): Promise<Authorized>;
   /** A person's decision on an unconfirmed grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
   decide: UnconfirmedGrants["decide"];
   /** Gives up all unconfirmed grants of this connection. Best effort: never rejects. */
@@ -85,32 +85,32 @@ export function createEstablish(options: Options): Establish {
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
     await options.accounts.addEvent(id, type, detail).catch(() => undefined);
 
-  const keepGrant: Establish["keepGrant"] = async (sendable, grant, { captured, redirectUri, linkId }) => {
-    const all = granting.records(sendable, grant, { captured, redirectUri });
-    if (mustCompare(sendable)) return await unconfirmed.compare(sendable, all, linkId);
+  const keepGrant: Establish["keepGrant"] = async (context, grant, { captured, redirectUri, linkId }) => {
+    const all = granting.records(context, grant, { captured, redirectUri });
+    if (mustCompare(context)) return await unconfirmed.compare(context, all, linkId);
     const row = await granting.keep(all);
-    const known = await withDeadline(lookups.followUp(sendable, row), consentTimes.lookupMs, clock);
+    const known = await withDeadline(lookups.followUp(context, row), consentTimes.lookupMs, clock);
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
 
   /** Stores a grant if its id_token belongs to the request (docs/internals/consent.md, "An id_token"). `isBound`: PKCE binds it, too. */
   const keepJudged = async (
-    sendable: Sendable,
+    context: RequestContext,
     grant: Grant,
     { given, idToken, isBound }: { given: Given; idToken: ExpectedIdToken; isBound: boolean },
   ): Promise<Authorized> => {
-    const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(sendable) });
-    if (verdict.kind === "fits") return await keepGrant(sendable, grant, given);
+    const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(context) });
+    if (verdict.kind === "fits") return await keepGrant(context, grant, given);
     // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1). Without both, nothing does.
     if (verdict.kind === "unchecked" && isBound) {
-      const established = await keepGrant(sendable, grant, given);
-      await note(sendable.row, "id_token_unchecked", { reason: verdict.why });
+      const established = await keepGrant(context, grant, given);
+      await note(context.row, "id_token_unchecked", { reason: verdict.why });
       return established;
     }
-    await giveUpForeign(options, granting.records(sendable, grant, given));
+    await giveUpForeign(options, granting.records(context, grant, given));
     const why = verdict.kind === "foreign" ? { claim: verdict.claim } : { reason: verdict.why };
-    await note(sendable.row, "id_token_refused", why);
-    throw foreignIdToken(sendable.row);
+    await note(context.row, "id_token_refused", why);
+    throw foreignIdToken(context.row);
   };
 
   return {
@@ -130,26 +130,26 @@ export function createEstablish(options: Options): Establish {
       const prepared = await sender.prepareWithFurther(row, client);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
       // Only this callback's values count, and none of an earlier one: they may name the host that the code goes to.
-      const sendable = { ...prepared, owner: { ...prepared.owner, captured } };
+      const context = { ...prepared, owner: { ...prepared.owner, captured } };
       const values = {
         code,
         ...(codeVerifier === null ? {} : { codeVerifier }),
         ...(redirectUri === null ? {} : { redirectUri }),
       };
-      const answer = await granting.ask(sendable, "authorization_code", { values, cannotWait });
+      const answer = await granting.ask(context, "authorization_code", { values, cannotWait });
       if (answer.kind === "failed") throw refusal(row, answer.failure);
       const given = { captured, redirectUri, linkId: null };
-      return await keepJudged(sendable, answer.grant, { given, idToken, isBound: codeVerifier !== null });
+      return await keepJudged(context, answer.grant, { given, idToken, isBound: codeVerifier !== null });
     },
   };
 }
 
 /** Revokes a grant if its provider can do that without ending the grant that the connection uses. Best effort. */
 async function giveUpForeign({ rows, sender, vault }: Options, all: readonly Granted[]): Promise<void> {
-  for (const { sendable, grant } of all) {
-    const row = await rows.readById(sendable.row.id).catch(() => sendable.row); // not known: use the row as it was
+  for (const { context, grant } of all) {
+    const row = await rows.readById(context.row.id).catch(() => context.row); // not known: use the row as it was
     const placement = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
-    if (isRevocable(vault, sendable, { placement, tokens: grant })) await sender.revokeGrant(sendable, grant);
+    if (isRevocable(vault, context, { placement, tokens: grant })) await sender.revokeGrant(context, grant);
   }
 }
 
@@ -170,7 +170,7 @@ function changedMeanwhile({ name }: TokenRow): BrokerError {
 }
 
 /** A grant that replaces one whose account is known may be another account's. */
-function mustCompare({ row, definition }: Sendable): boolean {
+function mustCompare({ row, definition }: RequestContext): boolean {
   return row.account !== null && lookupsOf(definition, row.grant as ConnectionGrant).length > 0;
 }
 
@@ -181,12 +181,12 @@ export type Granting = {
    * too. Each request needs an admission by the limits. Never rejects.
    */
   ask: (
-    sendable: Sendable,
+    context: RequestContext,
     grant: "authorization_code" | "device_code",
     given: { values: TemplateValues; cannotWait: boolean },
   ) => Promise<TokenAnswer>;
   /** The records of a grant and of the further tokens that came with it, each for its own row; the grant's first. */
-  records(sendable: Sendable, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
+  records(context: RequestContext, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
   /** Persists each record by itself, also while Postgres is away. Returns the first one's row. @throws BrokerError connection_not_found, duplicate_grant */
   keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
 };
@@ -210,7 +210,7 @@ export function createGranting(parts: GrantingParts): Granting {
   const { cache, keeper, sender, limits, clock } = parts;
 
   /** Drops the further tokens that a new grant has ended from the cache. */
-  const forgetChains = ({ sendable: { row, definition }, record }: Granted): void => {
+  const forgetChains = ({ context: { row, definition }, record }: Granted): void => {
     if (record.kind !== "grant" || row.parentId !== null) return;
     for (const { name } of definition.furtherTokens) cache.expire(furtherTokenName(row.name, name));
   };
@@ -223,35 +223,35 @@ export function createGranting(parts: GrantingParts): Granting {
       await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), consentTimes.slowStoreMs, clock);
       forgetChains(all[0]);
       const stored = kept.map(({ kind, row, holders = [] }, index) => {
-        if (row === null) throw connectionNotFound(all[0].sendable.row.name); // deleted meanwhile
+        if (row === null) throw connectionNotFound(all[0].context.row.name); // deleted meanwhile
         if (kind === "duplicate" && index === 0) throw new DuplicateGrantError(row.name, holders);
         // No permit reserves the version of a spooled grant, so it is not handed out before the row has it.
         return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
       });
-      return stored[0] ?? all[0].sendable.row;
+      return stored[0] ?? all[0].context.row;
     },
 
-    async ask(sendable, grant, { values, cannotWait }) {
+    async ask(context, grant, { values, cannotWait }) {
       let plan: SendPlan = { grant, secretIndex: 0 };
       for (;;) {
         const current = plan;
-        const send = async () => await sender.send(sendable, current, { values, mayStillSend: () => true });
-        const answer = await limits.keep(sendable, send, { cannotWait, isProven: false });
+        const send = async () => await sender.send(context, current, { values, mayStillSend: () => true });
+        const answer = await limits.keep(context, send, { cannotWait, isProven: false });
         if (answer.kind === "granted") {
           // Nothing waits for this: the grant is persisted first.
-          void learnFromSuccess(parts, sendable, current);
+          void learnFromSuccess(parts, context, current);
           return answer;
         }
         const failure = bothRefused(answer.failure, current);
-        const older = withOlderSecret(failure, current, sendable);
+        const older = withOlderSecret(failure, current, context);
         if (older === null) return { kind: "failed", failure };
         plan = older;
       }
     },
 
-    records: (sendable, grant, { captured, redirectUri }) => [
-      granted(parts, sendable, { grant, captured, redirectUri }),
-      ...furtherGranted(parts, sendable, { grant, captured, redirectUri }),
+    records: (context, grant, { captured, redirectUri }) => [
+      granted(parts, context, { grant, captured, redirectUri }),
+      ...furtherGranted(parts, context, { grant, captured, redirectUri }),
     ],
   };
 }

@@ -29,7 +29,7 @@ import { createKeeper } from "./persist.ts";
 import { createReads, createTokenService } from "./read.ts";
 import { createRecovery, createSpools } from "./recovery.ts";
 import { createRefresh, createSecondPlans } from "./refresh.ts";
-import { createSender, type Sendable } from "./request.ts";
+import { createSender, type RequestContext } from "./request.ts";
 import { createSweeper } from "./sweeper.ts";
 import { createWaiting } from "./waiting.ts";
 
@@ -183,8 +183,8 @@ function onComeback(epoch: () => string, work: () => Promise<boolean>, clock: Cl
 
 /** What telemetry learns of refreshes. Calls must not throw. Their arguments hold secrets, which must not be written anywhere. */
 export type RefreshObserver = {
-  succeeded(sendable: Sendable, given: { replay: boolean; seconds: number }): void;
-  failed(sendable: Sendable, given: { failure: Failure; replay: boolean; seconds: number }): void;
+  succeeded(context: RequestContext, given: { replay: boolean; seconds: number }): void;
+  failed(context: RequestContext, given: { failure: Failure; replay: boolean; seconds: number }): void;
   /** A received answer could not be stored yet. */
   commitDelayed(row: TokenRow, error: unknown): void;
   /** A received answer has its first durable copy; `seconds`: since it came. */

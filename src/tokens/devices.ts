@@ -19,7 +19,7 @@ import type { TokenVault } from "../vault/vault.ts";
 import type { Establish } from "./connect.ts";
 import type { Alarms } from "./core.ts";
 import type { LimitKeeper } from "./limits.ts";
-import { askedInVain, isRefused, type Sendable, type Sender } from "./request.ts";
+import { askedInVain, isRefused, type RequestContext, type Sender } from "./request.ts";
 import { secretsDestination } from "./seal.ts";
 
 /** What a person is shown (RFC 8628, section 3.3). */
@@ -72,7 +72,7 @@ export function createDevices(parts: DeviceParts): Devices {
   const polling = new Set<Promise<void>>();
   let nextLookMs = 0;
 
-  const prepare = async (connectionId: string): Promise<Sendable> => {
+  const prepare = async (connectionId: string): Promise<RequestContext> => {
     const row = await rows.readById(connectionId);
     if (row === null) throw connectionNotFound("");
     return await sender.prepareWithFurther(row);
@@ -92,16 +92,16 @@ export function createDevices(parts: DeviceParts): Devices {
 
   const poll = async (device: DeviceRow): Promise<void> => {
     if (device.expired) return await giveUp(parts, device, "expired_token");
-    const sendable = await prepare(device.connectionId);
-    const opened = openCode(device, sendable.owner);
+    const context = await prepare(device.connectionId);
+    const opened = openCode(device, context.owner);
     if (opened === null) return await giveUp(parts, device, "unreadable_secret");
-    if (!isAskedFor(opened, sendable.row)) return await giveUp(parts, device, "changed_meanwhile");
+    if (!isAskedFor(opened, context.row)) return await giveUp(parts, device, "changed_meanwhile");
     const { deviceCode, linkId } = opened;
-    const answer = await establish.ask(sendable, "device_code", { values: { deviceCode }, cannotWait: false });
-    const { definition } = sendable;
+    const answer = await establish.ask(context, "device_code", { values: { deviceCode }, cannotWait: false });
+    const { definition } = context;
     if (answer.kind === "failed") return await settle(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
-    const established = await establish.keepGrant(sendable, answer.grant, given).catch((error: unknown) => {
+    const established = await establish.keepGrant(context, answer.grant, given).catch((error: unknown) => {
       if (error instanceof BrokerError && error.code === "duplicate_grant") return null;
       throw error;
     });
@@ -129,15 +129,15 @@ export function createDevices(parts: DeviceParts): Devices {
     },
 
     async begin(connectionId, link) {
-      const sendable = await prepare(connectionId);
-      requireDeviceGrant(sendable.row);
-      if (link !== null && !isAskedFor(link, sendable.row)) throw justChanged(sendable.row);
-      const { definition, row } = sendable;
+      const context = await prepare(connectionId);
+      requireDeviceGrant(context.row);
+      if (link !== null && !isAskedFor(link, context.row)) throw justChanged(context.row);
+      const { definition, row } = context;
       if (definition.device === null) throw notOffered(row);
       const scope = joinScopes(definition, row.scopes);
       const { device } = definition;
       const build = (values: TemplateValues) => buildRequest(device, { ...values, scope });
-      const answer = await sender.ask(sendable, { request: device, build, sends: limits.beside(sendable) });
+      const answer = await sender.ask(context, { request: device, build, sends: limits.beside(context) });
       const said = "The provider gives no user code";
       if (answer?.ok === false) throw askedInVain(said, answer, { connection: row.name });
       const read = readDeviceAuthorization(answer?.body);
@@ -145,11 +145,11 @@ export function createDevices(parts: DeviceParts): Devices {
         throw new BrokerError("provider_rejected", `${said}: its answer holds none.`, { connection: row.name });
       }
       const id = randomUUID();
-      const place = { requestId: id, destination: secretsDestination(sendable.owner, hostInputs(definition)) };
+      const place = { requestId: id, destination: secretsDestination(context.owner, hostInputs(definition)) };
       const linkId = link?.id ?? null;
       const known: SealedDevice = { ...read, linkId, scopes: row.scopes };
       const sealed = vault.sealDeviceCode(JSON.stringify(known), place);
-      const asked = { inputs: row.inputs, scopes: row.scopes, client: sendable.client };
+      const asked = { inputs: row.inputs, scopes: row.scopes, client: context.client };
       const kept = await deviceCodes.put({ ...read, connectionId, id, linkId, deviceCode: sealed }, asked);
       if (kept === null) throw justChanged(row);
       nextLookMs = Math.min(nextLookMs, clock.monotonicMs() + read.intervalSeconds * 1000);

@@ -15,7 +15,7 @@ import {
   type RefreshOutcome,
   type RefreshParts,
 } from "./refresh.ts";
-import { leaveToOthers, refusal, type Sendable } from "./request.ts";
+import { leaveToOthers, refusal, type RequestContext } from "./request.ts";
 import { firstPlan, mustHearSpools } from "./row-rules.ts";
 
 /** What an operator can do about the end of a grant if the provider's answers are wrong. */
@@ -49,7 +49,7 @@ export function createEnded(parts: EndedParts): Ended {
   };
 
   /** If the answer of an earlier retry waits in a spool, it is stored and nothing is sent. */
-  const isCleared = async (row: TokenRow, { definition }: Sendable): Promise<boolean> => {
+  const isCleared = async (row: TokenRow, { definition }: RequestContext): Promise<boolean> => {
     const cleared = await recovery.clear(row);
     if (cleared !== "silent" || !mustHearSpools(row, definition.refresh)) return cleared !== "drained";
     const detail = "An answer to an earlier refresh may wait where this replica cannot look now; nothing was sent.";
@@ -62,7 +62,7 @@ export function createEnded(parts: EndedParts): Ended {
     return kills && (await accounts.mayShareAccount(row, [id, ...formerly]));
   };
 
-  const takePermit = async (row: TokenRow, { definition }: Sendable, by: string): Promise<Permit | null> => {
+  const takePermit = async (row: TokenRow, { definition }: RequestContext, by: string): Promise<Permit | null> => {
     const mayStillSend = openSendWindow(clock);
     const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
     const { leaseSeconds, retryPauseSeconds: pauseSeconds } = refreshTimes;
@@ -73,11 +73,11 @@ export function createEnded(parts: EndedParts): Ended {
     return permitted === null ? null : { row: permitted, key, ...rest };
   };
 
-  const send = async (row: TokenRow, sendable: Sendable, by: string): Promise<RefreshOutcome> => {
+  const send = async (row: TokenRow, context: RequestContext, by: string): Promise<RefreshOutcome> => {
     const held = await holdIfGoneBack(parts, row);
     if (held !== null) return held;
-    const permit = (await isCleared(row, sendable)) ? await takePermit(row, sendable, by) : null;
-    const outcome = permit && (await attempt(parts, permit, { sendable, mayStartOver: false }));
+    const permit = (await isCleared(row, context)) ? await takePermit(row, context, by) : null;
+    const outcome = permit && (await attempt(parts, permit, { context, mayStartOver: false }));
     if (outcome !== null) return outcome;
     // Another retry may just have brought a token.
     const now = await read(row.id);
@@ -98,11 +98,11 @@ export function createEnded(parts: EndedParts): Ended {
       if (parts.isDraining()) throw shuttingDown(row);
       const reason = whyNotEnded(row);
       if (reason !== null) throw reason;
-      const sendable = await parts.sender.prepareWithFurther(row);
-      if (firstPlan(row, sendable.definition)?.grant !== "refresh_token") throw nothingToRetry(row);
-      leaveToOthers(vault, sendable, "refresh_token");
-      if (!force && (await isDangerous(row, sendable.definition))) throw endangersOthers(row);
-      const outcome = await run(send(row, sendable, by));
+      const context = await parts.sender.prepareWithFurther(row);
+      if (firstPlan(row, context.definition)?.grant !== "refresh_token") throw nothingToRetry(row);
+      leaveToOthers(vault, context, "refresh_token");
+      if (!force && (await isDangerous(row, context.definition))) throw endangersOthers(row);
+      const outcome = await run(send(row, context, by));
       if (outcome === null) throw stillRunning(row);
       if (outcome.row === null) throw connectionNotFound(row.name);
       cache.learn(outcome.row);

@@ -5,7 +5,7 @@ import type { HttpRequest } from "../providers/http/exchange.ts";
 import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
 import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
 import { refreshTimes } from "../time.ts";
-import { refusal, type Sendable, type Sender, type SendsBeside } from "./request.ts";
+import { refusal, type RequestContext, type Sender, type SendsBeside } from "./request.ts";
 
 /**
  * `cannotWait`: a person waits for it, and what is sent cannot be sent later, such as a code that a browser has brought. Otherwise
@@ -20,12 +20,12 @@ export type LimitKeeper = {
    * nothing is sent. Requests of what has never worked come last, and clients that share a limit have a share each
    * (store/request-limits.ts). A request that cannot wait asks again if a few seconds are enough. Rejects only as `send` does.
    */
-  keep(sendable: Sendable, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
+  keep(context: RequestContext, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
   /**
    * For requests that send a person to the provider: for a user code, and pushed authorization requests. At the host of the token endpoint
    * such a request counts as one that cannot wait. @throws ProviderBusyError if the limits do not admit it
    */
-  beside(sendable: Sendable): SendsBeside;
+  beside(context: RequestContext): SendsBeside;
 };
 
 type Options = {
@@ -37,11 +37,11 @@ type Options = {
 
 export function createLimitKeeper({ limits, sender, clock, onError }: Options): LimitKeeper {
   /** A limit is always for one host, whatever `per` says: a host that one connection's input names must not affect another host. */
-  const keyOf = (sendable: Sendable): string => {
-    const { per } = sendable.definition.limits;
-    const host = sender.hostOf(sendable);
-    if (per === "connection") return `connection:${sendable.owner.id} at ${host}`;
-    if (per === "client") return `client:${clientOf(sendable)} at ${host}`;
+  const keyOf = (context: RequestContext): string => {
+    const { per } = context.definition.limits;
+    const host = sender.hostOf(context);
+    if (per === "connection") return `connection:${context.owner.id} at ${host}`;
+    if (per === "client") return `client:${clientOf(context)} at ${host}`;
     return `token_host:${host}`;
   };
 
@@ -50,12 +50,12 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
     return null;
   };
 
-  const admit = async (sendable: Sendable, { cannotWait, isProven }: Urgency): Promise<Admission | null> => {
-    const { id, limits: rules } = sendable.definition;
+  const admit = async (context: RequestContext, { cannotWait, isProven }: Urgency): Promise<Admission | null> => {
+    const { id, limits: rules } = context.definition;
     const request: LimitedRequest = {
-      key: keyOf(sendable),
+      key: keyOf(context),
       rules,
-      client: clientOf(sendable),
+      client: clientOf(context),
       provider: rules.per === "token_host" ? id : null,
       kind: cannotWait ? "person" : isProven ? "refresh" : "first",
       travelSeconds: refreshTimes.limitTravelSeconds,
@@ -79,10 +79,10 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
   };
 
   return {
-    async keep(sendable, send, how) {
-      const { limits: rules } = sendable.definition;
+    async keep(context, send, how) {
+      const { limits: rules } = context.definition;
       if (!hasLimits(rules)) return await send();
-      const admission = await admit(sendable, how);
+      const admission = await admit(context, how);
       const admitted = admission?.admitted ?? null;
       if (admitted === null) {
         const isOfClient = rules.per !== "connection" && how.isProven && !how.cannotWait;
@@ -96,12 +96,12 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
       return answer;
     },
 
-    beside: (sendable) => async (request, send) => {
-      const { limits: rules } = sendable.definition;
-      if (!hasLimits(rules) || hostOf(request) !== sender.hostOf(sendable)) return await send();
-      const admission = await admit(sendable, { cannotWait: true, isProven: false });
+    beside: (context) => async (request, send) => {
+      const { limits: rules } = context.definition;
+      if (!hasLimits(rules) || hostOf(request) !== sender.hostOf(context)) return await send();
+      const admission = await admit(context, { cannotWait: true, isProven: false });
       if (admission === null || admission.admitted === null) {
-        throw refusal(sendable.row, heldBack(admission, { isOfClient: false }));
+        throw refusal(context.row, heldBack(admission, { isOfClient: false }));
       }
       const asked = await send();
       // Nobody can say whether a request without an answer was sent, so it counts.
@@ -120,7 +120,7 @@ function hostOf({ url }: HttpRequest): string {
  * Which client's share a request uses. If the definition fixes the client, its connections have no client of their own and share one part,
  * since more callers can make connections than clients.
  */
-function clientOf({ client, definition }: Sendable): string {
+function clientOf({ client, definition }: RequestContext): string {
   return client?.id ?? definition.id;
 }
 

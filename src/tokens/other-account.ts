@@ -10,7 +10,7 @@ import type { TokenVault } from "../vault/vault.ts";
 import { type Accounts, type Identified, isNews } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
 import type { Granting } from "./connect.ts";
-import type { Sendable, Sender } from "./request.ts";
+import type { RequestContext, Sender } from "./request.ts";
 import { type AnswerRecord, type Granted, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
 /** Another account than the connection's. Null: the provider did not say which one it is. */
@@ -20,7 +20,7 @@ export type UnconfirmedAccount = { attemptId: string; account: string | null; la
 export type UnconfirmedGrants = {
   /** Keeps a grant, asks whose it is, and lets it in if it is the connection's; else it waits for a person's word. */
   compare(
-    sendable: Sendable,
+    context: RequestContext,
     all: readonly [Granted, ...Granted[]],
     /** The consent link whose page asks the person, if the answer to this call does not ask. */
     linkId: string | null,
@@ -51,9 +51,9 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
 
   /** If another connection uses the grant, it is not stored here and is given up. */
-  const keepAccepted = async (unconfirmed: UnconfirmedGrant, sendable: Sendable): Promise<TokenRow> => {
+  const keepAccepted = async (unconfirmed: UnconfirmedGrant, context: RequestContext): Promise<TokenRow> => {
     try {
-      const row = await granting.keep(reopen(vault, unconfirmed, sendable));
+      const row = await granting.keep(reopen(vault, unconfirmed, context));
       await accounts.dropUnconfirmed(unconfirmed.attemptId);
       return row;
     } catch (error) {
@@ -63,22 +63,22 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
     }
   };
 
-  const accept = async (sendable: Sendable, attemptId: string, found: Identified | null): Promise<TokenRow> => {
+  const accept = async (context: RequestContext, attemptId: string, found: Identified | null): Promise<TokenRow> => {
     // From here on neither a "no" nor tidying up can revoke the grant that the connection is about to use.
     const unconfirmed = await accounts.acceptUnconfirmed(attemptId);
     if (unconfirmed === null) throw nothingUnconfirmed();
-    const row = await keepAccepted(unconfirmed, sendable);
-    if (found?.kind === "found") return cache.learn(await lookups.learn(sendable, row, found)).row;
-    const known = await withDeadline(lookups.followUp(sendable, row), consentTimes.lookupMs, clock);
+    const row = await keepAccepted(unconfirmed, context);
+    if (found?.kind === "found") return cache.learn(await lookups.learn(context, row, found)).row;
+    const known = await withDeadline(lookups.followUp(context, row), consentTimes.lookupMs, clock);
     return isNews(row, known) ? cache.learn(known).row : row;
   };
 
   /** Revokes a grant that was given up, unless that would end the connection's own grant or one that is in use. Such a grant is left to expire. */
   const giveUp = async (unconfirmed: UnconfirmedGrant, row: TokenRow | null): Promise<void> => {
     if (row === null) return;
-    const sendable = await sender.prepareWithFurther(row).catch(() => null); // nobody waits for an error
-    if (sendable?.definition.revocation?.kills !== "token") return;
-    for (const { sendable: to, grant, record } of reopen(vault, unconfirmed, sendable)) {
+    const context = await sender.prepareWithFurther(row).catch(() => null); // nobody waits for an error
+    if (context?.definition.revocation?.kills !== "token") return;
+    for (const { context: to, grant, record } of reopen(vault, unconfirmed, context)) {
       if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
       if (livesBy(vault, to.row, grant) === false) await sender.revokeGrant(to, grant);
     }
@@ -92,21 +92,21 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   };
 
   return {
-    async compare(sendable, all, linkId) {
+    async compare(context, all, linkId) {
       const [own, ...further] = all;
-      const { row } = sendable;
+      const { row } = context;
       // First store the answer, then ask the API for its account.
       const waiting: AnswerRecord = { ...own.record, kind: "held", further: further.map(({ record }) => record) };
       await granting.keep([{ ...own, record: waiting }]);
       const captured = own.record.grant.captured;
-      const asked = lookups.identify(sendable, { accessToken: own.grant.accessToken ?? "", captured });
+      const asked = lookups.identify(context, { accessToken: own.grant.accessToken ?? "", captured });
       const found = (await withDeadline(asked, consentTimes.lookupMs, clock)) ?? noAnswer;
       const { account, label } = found.kind === "found" ? found : { account: null, label: null };
       const { attemptId } = own.record;
       if (account !== null && account === row.account) {
         // Stored, so that another process can finish this if this one ends here.
         await accounts.describeUnconfirmed(attemptId, { account, label, linkId: null });
-        return { kind: "connected", row: await accept(sendable, attemptId, found) };
+        return { kind: "connected", row: await accept(context, attemptId, found) };
       }
       await accounts.describeUnconfirmed(attemptId, { account, label, linkId });
       await accounts.overtakeUnconfirmed(attemptId);
@@ -149,16 +149,16 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
 }
 
 /** The records as they were granted, for the rows as they are now. */
-function reopen(vault: TokenVault, unconfirmed: UnconfirmedGrant, sendable: Sendable): [Granted, ...Granted[]] {
+function reopen(vault: TokenVault, unconfirmed: UnconfirmedGrant, context: RequestContext): [Granted, ...Granted[]] {
   const record = openRecord(vault, unconfirmed.record, unconfirmed);
   // The person has accepted this grant, so a record of another grant in its place is not stored.
   if (record.attemptId !== unconfirmed.attemptId) throw otherRecord(unconfirmed);
   const further = (record.further ?? []).flatMap((one): Granted[] => {
-    const chain = sendable.chains?.find(({ row }) => row.id === one.connectionId);
-    return chain === undefined ? [] : [{ sendable: chain, grant: grantOf(vault, one), record: one }];
+    const chain = context.chains?.find(({ row }) => row.id === one.connectionId);
+    return chain === undefined ? [] : [{ context: chain, grant: grantOf(vault, one), record: one }];
   });
   const account = { account: unconfirmed.account, label: unconfirmed.accountLabel };
-  return [{ sendable, grant: grantOf(vault, record), record: { ...record, kind: "grant", account } }, ...further];
+  return [{ context, grant: grantOf(vault, record), record: { ...record, kind: "grant", account } }, ...further];
 }
 
 const noAnswer: Identified = { kind: "failed", detail: "the provider took too long" };

@@ -12,13 +12,13 @@ import { refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Spools } from "./recovery.ts";
-import type { Sendable, Sender } from "./request.ts";
+import type { RequestContext, Sender } from "./request.ts";
 import { type AnswerRecord, livesBy, openedRefreshToken, openTokens, placeOf, resealFor, sealRecord } from "./seal.ts";
 
 /** A token endpoint's grant, as it came. */
 export type Answer = {
   record: AnswerRecord;
-  sendable: Sendable;
+  context: RequestContext;
   grant: Grant;
   /** When it came, by this process's monotonic clock. */
   answeredMs: number;
@@ -69,7 +69,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   const held = new Set<Held>();
 
   /** Tries until Postgres takes the answer, however long that is. */
-  const placePatiently = async (record: AnswerRecord, { row }: Sendable): Promise<Placement> => {
+  const placePatiently = async (record: AnswerRecord, { row }: RequestContext): Promise<Placement> => {
     let delayMs = refreshTimes.commitRetryFirstMs;
     for (;;) {
       try {
@@ -104,9 +104,9 @@ export function createKeeper(parts: KeeperParts): Keeper {
   /** After the row has the answer: removes all spooled copies. */
   const conclude = async (one: Held, placement: Placement): Promise<void> => {
     // failpoint: committed
-    const { record, sendable, grant } = one.answer;
+    const { record, context, grant } = one.answer;
     if (placement.row !== null) marks.raise(placement.row.id, placement.row);
-    if (placement.kind !== "stored") observer.cameLate(sendable.row, placement.kind);
+    if (placement.kind !== "stored") observer.cameLate(context.row, placement.kind);
     if (one.spooling !== null) {
       await one.spooling;
       await spools.remove(record);
@@ -114,16 +114,15 @@ export function createKeeper(parts: KeeperParts): Keeper {
     }
     // A person has just connected, so every replica must know of it.
     if (one.spooling !== null || record.kind === "grant") announceStored(parts, record);
-    const isUnwanted =
-      placement.kind === "unwanted" && isRevocable(parts.vault, sendable, { placement, tokens: grant });
-    if (isUnwanted) await sender.revokeGrant(sendable, grant);
+    const isUnwanted = placement.kind === "unwanted" && isRevocable(parts.vault, context, { placement, tokens: grant });
+    if (isUnwanted) await sender.revokeGrant(context, grant);
   };
 
   return {
     async keep(answer) {
       // failpoint: answered
-      const { record, sendable, answeredMs } = answer;
-      const storing = placePatiently(record, sendable);
+      const { record, context, answeredMs } = answer;
+      const storing = placePatiently(record, context);
       const one: Held = { answer, spooling: null, isStored: false, concluded: Promise.resolve() };
       held.add(one);
       one.concluded = storing
@@ -131,14 +130,14 @@ export function createKeeper(parts: KeeperParts): Keeper {
           one.isStored = true; // from here on nothing is spooled, since nobody would remove it
           return conclude(one, placement);
         })
-        .catch((error: unknown) => observer.commitDelayed(sendable.row, error))
+        .catch((error: unknown) => observer.commitDelayed(context.row, error))
         .finally(() => void held.delete(one));
       const soon = await withDeadline(storing, refreshTimes.spoolAfterMs, clock);
       const asKept = async (safe: boolean): Promise<Kept> =>
         safe ? { ...asSpooled(answer), stored: storing } : await storing;
       const spooled = soon === null ? spoolPatiently(one).then(asKept) : storing;
       const kept: Kept = soon ?? (await Promise.race([storing, spooled]));
-      observer.durable(sendable.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
+      observer.durable(context.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
       // failpoint: durable
       return kept;
     },
@@ -156,7 +155,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
 /** Whether an unwanted grant may be revoked: only if that cannot end the grant that replaced it. */
 export function isRevocable(
   vault: TokenVault,
-  { definition }: Pick<Sendable, "definition">,
+  { definition }: Pick<RequestContext, "definition">,
   { placement, tokens }: { placement: Placement; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
 ): boolean {
   if (placement.row === null) return true;
@@ -168,7 +167,7 @@ function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerR
   leases.announce({ connection, generation, attempt, outcome: "stored" });
 }
 
-function asSpooled({ record, sendable: { row } }: Answer): Kept {
+function asSpooled({ record, context: { row } }: Answer): Kept {
   return { kind: "spooled", row: record.kind === "held" ? row : asStored(row, record) };
 }
 

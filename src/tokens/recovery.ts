@@ -164,12 +164,12 @@ async function revokeLate(parts: Parts, record: AnswerRecord, placement: Placeme
   const preparing = placement.row
     ? sender.prepare(placement.row)
     : tombstone && prepareRemains(parts, record, tombstone);
-  const sendable = await Promise.resolve(preparing).catch(() => null);
-  if (sendable === null || !mayBeSentTo(record, sendable.owner, sendable.definition)) return;
+  const context = await Promise.resolve(preparing).catch(() => null);
+  if (context === null || !mayBeSentTo(record, context.owner, context.definition)) return;
   const { accessToken, refreshToken } = openTokens(vault, record);
   const tokens = { ...(refreshToken !== null && { refreshToken }), ...(accessToken !== null && { accessToken }) };
-  if (!isRevocable(vault, sendable, { placement, tokens })) return;
-  await sender.revokeGrant(sendable, tokens);
+  if (!isRevocable(vault, context, { placement, tokens })) return;
+  await sender.revokeGrant(context, tokens);
 }
 
 /** A tombstone has no MAC, so the sealed record itself must say to which hosts anything is sent, even a request for metadata. */

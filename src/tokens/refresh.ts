@@ -20,7 +20,7 @@ import type { Alarms, RefreshObserver } from "./core.ts";
 import type { LimitKeeper } from "./limits.ts";
 import type { Keeper, Kept } from "./persist.ts";
 import type { Recovery } from "./recovery.ts";
-import { isRefused, leaveToOthers, type Sendable, type Sender, type SendPlan } from "./request.ts";
+import { isRefused, leaveToOthers, type RequestContext, type Sender, type SendPlan } from "./request.ts";
 import {
   anewPlan,
   backoffSeconds,
@@ -144,22 +144,22 @@ async function askAndSend(
   { row, startedOver, permitGate }: { row: TokenRow; startedOver: boolean; permitGate: Gate },
 ): Promise<Next> {
   if (parts.isDraining()) return { kind: "left", row };
-  const sendable = await prepareOrNote(parts, row);
-  const plan = firstPlan(row, sendable.definition);
-  if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);
-  const takesOver = mayTakeOver(row, sendable.definition.refresh, recoverer(parts, flight, row));
+  const context = await prepareOrNote(parts, row);
+  const plan = firstPlan(row, context.definition);
+  if (plan !== null) leaveToOthers(parts.vault, context, plan.grant);
+  const takesOver = mayTakeOver(row, context.definition.refresh, recoverer(parts, flight, row));
   // The answer to the attempt that stands in the row may wait in a spool.
-  const isBarred = takesOver && !(await isCleared(parts, row, sendable));
+  const isBarred = takesOver && !(await isCleared(parts, row, context));
   // 4. Permit. It is committed before anything is sent, and it shows that Postgres takes writes before a token is spent.
   // failpoint: before permit
-  const takeIt = async () => await takePermit(parts, flight, { row, sendable, takesOver });
+  const takeIt = async () => await takePermit(parts, flight, { row, context, takesOver });
   const permit = isBarred ? null : await inTurn(permitGate, takeIt);
   // failpoint: permit taken
   // 5. to 10. Check, send, classify, persist, announce.
-  const outcome = permit === null ? null : await attempt(parts, permit, { sendable, mayStartOver: !startedOver });
+  const outcome = permit === null ? null : await attempt(parts, permit, { context, mayStartOver: !startedOver });
   if (outcome !== null) return outcome;
   // There was no permit, or the time to send passed: the row, read again, says why.
-  return await whyWithout(parts, flight, { row, sendable, startedOver, isBarred });
+  return await whyWithout(parts, flight, { row, context, startedOver, isBarred });
 }
 
 /** Without a permit: done, an end with the row's reason, a wait for another replica's attempt, or asking once more. */
@@ -168,10 +168,10 @@ async function whyWithout(
   flight: Flight,
   {
     row,
-    sendable,
+    context,
     startedOver,
     isBarred,
-  }: { row: TokenRow; sendable: Sendable; startedOver: boolean; isBarred: boolean },
+  }: { row: TokenRow; context: RequestContext; startedOver: boolean; isBarred: boolean },
 ): Promise<Next> {
   const { rows, clock } = parts;
   const seen = await rows.readById(row.id);
@@ -180,7 +180,7 @@ async function whyWithout(
   const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
   if (isBarred || isHeldBack(seen) || isTooLate) return settled(seen, row);
   const isFree = seen.attemptId === null;
-  if (isFree || mayTakeOver(seen, sendable.definition.refresh, recoverer(parts, flight, seen))) {
+  if (isFree || mayTakeOver(seen, context.definition.refresh, recoverer(parts, flight, seen))) {
     // Refused again for a reason that the row does not show, such as another connection's request with the same refresh token.
     if (startedOver) await clock.sleep(refreshTimes.pollFirstMs);
     return { kind: "ask", row: seen, startedOver: true };
@@ -197,26 +197,26 @@ async function whyWithout(
 export async function attempt(
   parts: RefreshParts,
   first: Permit,
-  { sendable, mayStartOver }: { sendable: Sendable; mayStartOver: boolean },
+  { context, mayStartOver }: { context: RequestContext; mayStartOver: boolean },
 ): Promise<RefreshOutcome | null> {
   const { rows, clock, observer } = parts;
   let permit = first;
-  let plan = first.isRetry ? retryPlan : planFor(parts, first, sendable);
+  let plan = first.isRetry ? retryPlan : planFor(parts, first, context);
   while (plan !== null) {
-    const current = underPermit(sendable, permit);
+    const current = underPermit(context, permit);
     const startedMs = clock.monotonicMs();
     // 5. Check, 6. send, 7. classify: the HTTP client checks when it is about to write, and classifies what comes back.
-    const answer = await send(parts, permit, { sendable: current, plan });
+    const answer = await send(parts, permit, { context: current, plan });
     const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
     if (answer.kind === "granted") {
       // 8. Persist, 9. spool. 10. Announce.
-      const outcome = await keep(parts, permit, { sendable: current, grant: answer.grant });
+      const outcome = await keep(parts, permit, { context: current, grant: answer.grant });
       observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
       // The answer is safe by now. If this fails, the old secret is erased one refresh later.
-      await learnFromSuccess(parts, sendable, plan);
+      await learnFromSuccess(parts, context, plan);
       return outcome;
     }
-    const refused: Refused = { failure: bothRefused(answer.failure, plan), plan, sendable: current };
+    const refused: Refused = { failure: bothRefused(answer.failure, plan), plan, context: current };
     if (refused.failure.code === "limit_reached" && !permit.isRetry) parts.secondPlans.keep(current, plan);
     const next = await anotherWay(parts, permit, refused);
     if (next === null) {
@@ -250,7 +250,7 @@ async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark)
 }
 
 /** If the provider's metadata are away, the row gets the reason, since no attempt will note it. */
-async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<Sendable> {
+async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<RequestContext> {
   try {
     return await sender.prepareWithFurther(row);
   } catch (error) {
@@ -264,7 +264,7 @@ async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Pro
 async function takePermit(
   { rows, clock, health }: RefreshParts,
   { need }: Flight,
-  { row, sendable: { definition }, takesOver }: { row: TokenRow; sendable: Sendable; takesOver: boolean },
+  { row, context: { definition }, takesOver }: { row: TokenRow; context: RequestContext; takesOver: boolean },
 ): Promise<Permit | null> {
   const mayStillSend = openSendWindow(clock);
   const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
@@ -295,7 +295,7 @@ function recoverer({ health }: RefreshParts, { need }: Flight, { id }: TokenRow)
 }
 
 /** Whether no spool has the answer to the row's attempt, or sending again costs nothing. */
-async function isCleared({ recovery }: RefreshParts, row: TokenRow, { definition }: Sendable): Promise<boolean> {
+async function isCleared({ recovery }: RefreshParts, row: TokenRow, { definition }: RequestContext): Promise<boolean> {
   const cleared = await recovery.clear(row);
   return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
 }
@@ -321,17 +321,17 @@ export function openSendWindow(clock: Clock): () => boolean {
  * The row that the permit returned, but with the inputs that were checked: the request goes to those hosts, and its answer is sealed for
  * them, even if somebody changes the row meanwhile.
  */
-function underPermit(sendable: Sendable, { row }: Permit): Sendable {
-  return { ...sendable, row: { ...row, inputsInForce: sendable.row.inputsInForce } };
+function underPermit(context: RequestContext, { row }: Permit): RequestContext {
+  return { ...context, row: { ...row, inputsInForce: context.row.inputsInForce } };
 }
 
 /** A retry of an ended grant tries nothing else, and above all no login. */
 const retryPlan: SendPlan = { grant: "refresh_token", secretIndex: 0 };
 
 /** If the last attempt's first way was refused and its second was throttled, this attempt begins with the second. */
-function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, sendable: Sendable): SendPlan | null {
-  const first = firstPlan(row, sendable.definition);
-  const second = secondPlans.take({ ...sendable, row });
+function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, context: RequestContext): SendPlan | null {
+  const first = firstPlan(row, context.definition);
+  const second = secondPlans.take({ ...context, row });
   // A replay must send the grant whose outcome is unknown.
   return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
 }
@@ -340,29 +340,29 @@ function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, senda
 async function send(
   parts: RefreshParts,
   permit: Permit,
-  { sendable, plan }: { sendable: Sendable; plan: SendPlan },
+  { context, plan }: { context: RequestContext; plan: SendPlan },
 ): Promise<TokenAnswer> {
   const sendOnce = async () => {
     announce(parts, permit, "started");
-    return await parts.sender.send(sendable, plan, { mayStillSend: permit.mayStillSend });
+    return await parts.sender.send(context, plan, { mayStillSend: permit.mayStillSend });
   };
   const isProven = permit.row.status === "connected" && !permit.row.untried;
-  return await parts.limits.keep(sendable, sendOnce, { cannotWait: false, isProven });
+  return await parts.limits.keep(context, sendOnce, { cannotWait: false, isProven });
 }
 
 /** Steps 8 and 9. Between the answer and its first durable copy nothing runs that can throw, log or wait. */
 async function keep(
   parts: RefreshParts,
   permit: Permit,
-  { sendable, grant }: { sendable: Sendable; grant: Grant },
+  { context, grant }: { context: RequestContext; grant: Grant },
 ): Promise<RefreshOutcome> {
   const { vault, random, keeper, clock } = parts;
   const { key } = permit;
-  const { row } = sendable;
+  const { row } = context;
   const answeredMs = clock.monotonicMs();
-  const rules = sendable.definition.refresh;
-  const hosts = hostInputs(sendable.definition);
-  const isUseless = isUselessTo(sendable.definition, row.grant);
+  const rules = context.definition.refresh;
+  const hosts = hostInputs(context.definition);
+  const isUseless = isUselessTo(context.definition, row.grant);
   const base = refreshBase(vault, row, { ...rules, bringsAnother: grant.refreshToken !== undefined });
   const given = { sentAt: countedFrom(permit, rules), scheduler: schedulerFor(rules, random), hosts, isUseless };
   const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
@@ -374,23 +374,23 @@ async function keep(
     sealedFor: key.generation + 1,
     destination: grantedFor(row, hosts),
     grant: seal(grant),
-    ...(grant.furtherTokens && { further: furtherRecords(parts, sendable, grant) }),
+    ...(grant.furtherTokens && { further: furtherRecords(parts, context, grant) }),
   };
   const other = otherGrant(grant);
   if (other !== null) record.other = otherRecord(record, seal(other));
-  const kept = await keeper.keep({ record, sendable, grant, answeredMs });
+  const kept = await keeper.keep({ record, context, grant, answeredMs });
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced
-  void followUpStored(parts, sendable, kept);
+  void followUpStored(parts, context, kept);
   return { kind, row: kept.row };
 }
 
 /** Follows a set up once Postgres has it, since the findings are stored in its row. Never rejects. */
-async function followUpStored(parts: RefreshParts, sendable: Sendable, kept: Kept): Promise<void> {
+async function followUpStored(parts: RefreshParts, context: RequestContext, kept: Kept): Promise<void> {
   const { kind, row } = (await kept.stored) ?? kept;
   if (kind !== "stored" || row === null) return;
-  const known = await parts.lookups.followUp(sendable, row);
+  const known = await parts.lookups.followUp(context, row);
   if (known !== row) parts.learn(known);
 }
 
@@ -404,10 +404,10 @@ function countedFrom({ row, isReplay }: Permit, { reuse }: RefreshRules): Date {
 }
 
 /** Records of the further tokens that came with the answer, to be stored in their own rows. */
-function furtherRecords(parts: RefreshParts, sendable: Sendable, grant: Grant): AnswerRecord[] {
-  const { captured } = provenCaptures(parts.vault, sendable.row);
-  const { redirectUri } = sendable.row;
-  return furtherGranted(parts, sendable, { grant, captured, redirectUri }).map(({ record }) =>
+function furtherRecords(parts: RefreshParts, context: RequestContext, grant: Grant): AnswerRecord[] {
+  const { captured } = provenCaptures(parts.vault, context.row);
+  const { redirectUri } = context.row;
+  return furtherGranted(parts, context, { grant, captured, redirectUri }).map(({ record }) =>
     Object.assign(record, { kind: "further" as const }),
   );
 }
@@ -417,18 +417,18 @@ function announce({ leases }: RefreshParts, { key }: Permit, outcome: RefreshNew
   leases.announce({ connection, generation, attempt: attemptId, outcome });
 }
 
-type Refused = { failure: Failure; plan: SendPlan; sendable: Sendable };
+type Refused = { failure: Failure; plan: SendPlan; context: RequestContext };
 
 type Way = { permit: Permit; plan: SendPlan | null };
 
 /** The next way to try after a refusal, with a new permit. Null: there is none. */
 async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused): Promise<Way | null> {
-  const { failure, plan, sendable } = refused;
-  const second = secondPlan(failure, plan, { sendable, isRetry: permit.isRetry });
+  const { failure, plan, context } = refused;
+  const second = secondPlan(failure, plan, { context, isRetry: permit.isRetry });
   const swapped = second === null ? null : await swap(parts, permit, second.grant === plan.grant);
   if (swapped !== null) return { permit: swapped, plan: second };
-  const candidate = isFinal(failure, plan) && !permit.isRetry ? await tryCandidate(parts, permit, sendable) : null;
-  return candidate === null ? null : { permit: candidate, plan: firstPlan(candidate.row, sendable.definition) };
+  const candidate = isFinal(failure, plan) && !permit.isRetry ? await tryCandidate(parts, permit, context) : null;
+  return candidate === null ? null : { permit: candidate, plan: firstPlan(candidate.row, context.definition) };
 }
 
 /**
@@ -438,12 +438,12 @@ async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused)
 function secondPlan(
   failure: Failure,
   plan: SendPlan,
-  { sendable, isRetry }: { sendable: Sendable; isRetry: boolean },
+  { context, isRetry }: { context: RequestContext; isRetry: boolean },
 ): SendPlan | null {
-  const older = withOlderSecret(failure, plan, sendable);
+  const older = withOlderSecret(failure, plan, context);
   if (older !== null) return older;
   const isOver = failure.class === "refused_for_good" || failure.code === "unreadable_secret";
-  return isOver && plan.grant === "refresh_token" && !isRetry ? anewPlan(sendable.row) : null;
+  return isOver && plan.grant === "refresh_token" && !isRetry ? anewPlan(context.row) : null;
 }
 
 /**
@@ -470,7 +470,7 @@ async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: 
 async function tryCandidate(
   parts: RefreshParts,
   permit: Permit,
-  { row, definition }: Sendable,
+  { row, definition }: RequestContext,
 ): Promise<Permit | null> {
   const { rows, clock, marks } = parts;
   const { key } = permit;
@@ -525,7 +525,7 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
 export function withOlderSecret(
   failure: Failure,
   plan: SendPlan,
-  { clientSecrets }: Pick<Sendable, "clientSecrets">,
+  { clientSecrets }: Pick<RequestContext, "clientSecrets">,
 ): SendPlan | null {
   const isLast = plan.secretIndex + 1 >= clientSecrets.length;
   if (isLast || !mayMeanSecret(failure, plan)) return null;
@@ -558,7 +558,7 @@ type Parts = {
 /** After an answer is stored. If the newest secret has worked, the one before is erased. If only the older one works, that is reported once. Never rejects. */
 export async function learnFromSuccess(
   { clients, observer }: Parts,
-  { client, row }: Pick<Sendable, "client" | "row">,
+  { client, row }: Pick<RequestContext, "client" | "row">,
   { secretIndex }: Pick<SendPlan, "secretIndex">,
 ): Promise<void> {
   if (client === null || client.previousSecret === null) return;
@@ -595,14 +595,14 @@ async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Pr
 
 async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
   const { rows, vault, random, observer } = parts;
-  const { failure, plan, sendable } = refused;
+  const { failure, plan, context } = refused;
   const { row, key, isReplay, followsLoss } = permit;
   const recorded = recordOf(failure);
   const waitSeconds = Math.max(failure.retryAfterSeconds ?? 0, failure.closedSeconds ?? 0);
   const backoff = backoffSeconds(row.consecutiveFailures, waitSeconds, random);
   if (isFinal(failure, plan)) {
     const final = followsLoss ? { ...recorded, code: "refresh_outcome_lost" } : recorded;
-    const { owner } = sendable;
+    const { owner } = context;
     // The revision of the credentials that were sent: a person may have set new ones before the permit was taken.
     const { credentialsRevision } = owner.id === row.id ? owner : row;
     const ended = await rows.endGrant({ ...key, credentialsRevision }, final);
@@ -612,7 +612,7 @@ async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refus
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
   const answer = sealedAnswer(vault, key, failure);
   const endLease = failure.class !== "unknown";
-  const orphan = orphanRule(row, sendable.definition.refresh);
+  const orphan = orphanRule(row, context.definition.refresh);
   return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
 }
 
@@ -699,9 +699,9 @@ function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
 
 /** Second requests that were throttled. The next attempt of the connection begins with it. */
 export type SecondPlans = {
-  keep(sendable: Sendable, plan: SendPlan): void;
+  keep(context: RequestContext, plan: SendPlan): void;
   /** Returns a plan once. Null: there is none, or the row or the client has changed. */
-  take(sendable: Sendable): SendPlan | null;
+  take(context: RequestContext): SendPlan | null;
 };
 
 /**
@@ -711,19 +711,19 @@ export type SecondPlans = {
 export function createSecondPlans(): SecondPlans {
   const plans = new Map<string, { plan: SendPlan; restsOn: string }>();
   return {
-    keep(sendable, plan) {
-      plans.set(sendable.row.id, { plan, restsOn: stateOf(sendable) });
+    keep(context, plan) {
+      plans.set(context.row.id, { plan, restsOn: stateOf(context) });
     },
-    take(sendable) {
-      const kept = plans.get(sendable.row.id);
-      plans.delete(sendable.row.id);
-      return kept?.restsOn === stateOf(sendable) ? kept.plan : null;
+    take(context) {
+      const kept = plans.get(context.row.id);
+      plans.delete(context.row.id);
+      return kept?.restsOn === stateOf(context) ? kept.plan : null;
     },
   };
 }
 
 /** The state that decides which ways there are. */
-function stateOf({ row, client }: { row: TokenRow; client: Sendable["client"] }): string {
+function stateOf({ row, client }: { row: TokenRow; client: RequestContext["client"] }): string {
   const { generation, authorization, credentialsRevision } = row;
   return [
     generation,

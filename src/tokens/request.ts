@@ -39,7 +39,7 @@ import { clientDestination, openSecrets, placeOf, provenCaptures } from "./seal.
 const { comeBackSeconds, definitionGoneSeconds } = refreshTimes;
 
 /** What a token request of one connection is made from. Holds secrets in plain text. */
-export type Sendable<Row = TokenRow> = {
+export type RequestContext<Row = TokenRow> = {
   row: Row;
   /** For a further token the connection itself; else the row. */
   owner: Row;
@@ -50,7 +50,7 @@ export type Sendable<Row = TokenRow> = {
   /** The connection's own access token, for the token exchange of a further token. */
   subjectToken?: string;
   /** The rows of its further tokens, if a grant may bring some. */
-  chains?: readonly Sendable[];
+  chains?: readonly RequestContext[];
 };
 
 /** A single request: which grant, and with which of the client's secrets. */
@@ -67,34 +67,34 @@ export type Sender = {
    * token vouches for. @throws BrokerError when the provider's definition is gone, or its metadata are away; `unreadable_secret`
    * when somebody else has written the row
    */
-  prepare(row: TokenRow, client?: ClientRow | null): Promise<Sendable>;
+  prepare(row: TokenRow, client?: ClientRow | null): Promise<RequestContext>;
   /** A deleted connection, for revoking tokens that may be sent to its hosts (`mayBeSentTo`). */
-  prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<Sendable<Place & Owner>>;
+  prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<RequestContext<Place & Owner>>;
   /** The same for a set that is only stored: nothing is sent, so addresses may be missing. */
-  prepareToStore(row: TokenRow): Promise<Sendable>;
+  prepareToStore(row: TokenRow): Promise<RequestContext>;
   /** The same for a further token that is only stored: the connection's own token is not read. */
-  prepareChain(row: TokenRow): Promise<Sendable>;
+  prepareChain(row: TokenRow): Promise<RequestContext>;
   /** The connection with the rows of its further tokens. They are made before a grant, since its answer may hold them. */
-  prepareWithFurther(row: TokenRow, client?: ClientRow | null): Promise<Sendable>;
+  prepareWithFurther(row: TokenRow, client?: ClientRow | null): Promise<RequestContext>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
   tokenHost(row: TokenRow): Promise<string>;
   /** The same for a prepared row. */
-  hostOf(sendable: Sendable): string;
+  hostOf(context: RequestContext): string;
   /** Sends once. Never rejects: a request that cannot be built fails as `not_sent`. */
-  send(sendable: Sendable, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
+  send(context: RequestContext, plan: SendPlan, given: SendGiven): Promise<TokenAnswer>;
   /**
    * Revokes a grant (RFC 7009), best effort, if the provider can do that. Never revokes a grant that another connection uses. Never
    * rejects.
    */
   revokeGrant(
-    sendable: Sendable<Place & Owner>,
+    context: RequestContext<Place & Owner>,
     tokens: { refreshToken?: string; accessToken?: string },
   ): Promise<void>;
   /**
    * Sends a request to another endpoint, authenticated as the client if the request says so. If the newest secret is refused, the one before
    * is tried. Null: `build` makes no request. @throws BrokerError naming a missing value
    */
-  ask(sendable: Sendable<Place>, asking: Asking): Promise<Asked | null>;
+  ask(context: RequestContext<Place>, asking: Asking): Promise<Asked | null>;
 };
 
 /** Sends a request to another endpoint by `send`, if the limits admit it. Else it throws. */
@@ -153,7 +153,7 @@ export function createSender(parts: SenderParts): Sender {
       complete = discovery.complete,
       read,
     }: { complete?: Discovery["complete"]; read?: ClientRow | null | undefined } = {},
-  ): Promise<Sendable<Row>> => {
+  ): Promise<RequestContext<Row>> => {
     const known = catalog.get(row.provider);
     if (known === undefined) throw definitionGone(row);
     const client = await clientOf(row.clientRef, read);
@@ -167,13 +167,13 @@ export function createSender(parts: SenderParts): Sender {
     return { ...prepared, definition, clientSecrets };
   };
 
-  const prepareChain = async (row: TokenRow, read?: ClientRow | null): Promise<Sendable> => {
+  const prepareChain = async (row: TokenRow, read?: ClientRow | null): Promise<RequestContext> => {
     const parent = row.parentId === null ? null : await rows.readById(row.parentId);
     const own = proven(row);
     return await assemble(own, parent === null ? own : proven(parent), { read });
   };
 
-  const prepareFurther = async ({ row, definition }: Sendable): Promise<Sendable[]> => {
+  const prepareFurther = async ({ row, definition }: RequestContext): Promise<RequestContext[]> => {
     const { furtherTokens } = definition;
     if (furtherTokens.length === 0) return [];
     await accounts.ensureChains(row, furtherTokens);
@@ -186,9 +186,9 @@ export function createSender(parts: SenderParts): Sender {
   };
 
   const prepare: Sender["prepare"] = async (row, read) => {
-    const sendable = await prepareChain(row, read);
-    const isExchanged = firstPlan(row, sendable.definition)?.grant === "token_exchange";
-    return isExchanged ? { ...sendable, subjectToken: await parts.subjectToken(sendable.owner.name) } : sendable;
+    const context = await prepareChain(row, read);
+    const isExchanged = firstPlan(row, context.definition)?.grant === "token_exchange";
+    return isExchanged ? { ...context, subjectToken: await parts.subjectToken(context.owner.name) } : context;
   };
 
   const authenticated = async (
@@ -200,12 +200,12 @@ export function createSender(parts: SenderParts): Sender {
     return await withAssertion(request, values, given);
   };
 
-  const ask: Sender["ask"] = async (sendable, asking) => {
+  const ask: Sender["ask"] = async (context, asking) => {
     const { request, build, sends = async (_, send) => await send() } = asking;
-    const { definition, clientSecrets, owner } = sendable;
+    const { definition, clientSecrets, owner } = context;
     const { secretInputs } = openSecrets(vault, owner);
     for (let secretIndex = 0; ; secretIndex++) {
-      const known = { ...valuesOf(sendable, secretIndex), secretInputs };
+      const known = { ...valuesOf(context, secretIndex), secretInputs };
       const built = build(request === null ? known : await authenticated(request, known, definition));
       if (built === null) return null;
       const asked = await sends(built, async () => await oauth.ask({ definition, request: built }));
@@ -214,11 +214,11 @@ export function createSender(parts: SenderParts): Sender {
     }
   };
 
-  const revoke = async (sendable: Sendable<Place>, token: NamedToken): Promise<void> => {
-    const { definition } = sendable;
+  const revoke = async (context: RequestContext<Place>, token: NamedToken): Promise<void> => {
+    const { definition } = context;
     if (token.value === "" || definition.revocation === null) return;
     try {
-      await ask(sendable, {
+      await ask(context, {
         request: definition.revocation,
         build: (values) => buildRevocationRequest({ definition, token, values }),
       });
@@ -228,7 +228,7 @@ export function createSender(parts: SenderParts): Sender {
   };
 
   const isLivedBy = async (
-    { owner, definition: { revocation, file } }: Sendable<Place & Owner>,
+    { owner, definition: { revocation, file } }: RequestContext<Place & Owner>,
     refreshToken: string | undefined,
   ): Promise<boolean> => {
     const { provider, clientRef } = owner;
@@ -247,8 +247,8 @@ export function createSender(parts: SenderParts): Sender {
     prepare,
     prepareChain: async (row) => await prepareChain(row),
     async prepareWithFurther(row, client) {
-      const sendable = await prepare(row, client);
-      return { ...sendable, chains: await prepareFurther(sendable) };
+      const context = await prepare(row, client);
+      return { ...context, chains: await prepareFurther(context) };
     },
     prepareToStore: async (row) => {
       const own = proven(row);
@@ -270,18 +270,18 @@ export function createSender(parts: SenderParts): Sender {
       }
     },
 
-    async send(sendable, { grant, secretIndex }, { values, mayStillSend }) {
-      const { row, definition } = sendable;
+    async send(context, { grant, secretIndex }, { values, mayStillSend }) {
+      const { row, definition } = context;
       try {
         // Check the row once more, as the permit returned it: an answer for a row without a valid MAC could not be opened later.
         vault.connections.check(row);
         const wanted = { definition, grant, obtainedBy: row.grant as ConnectionGrant };
         const all = {
-          ...valuesOf(sendable, secretIndex),
+          ...valuesOf(context, secretIndex),
           scope: joinScopes(definition, row.scopes),
-          ...ownSecrets(vault, sendable, grant),
+          ...ownSecrets(vault, context, grant),
           ...(grant === "refresh_token" && {
-            redirectUri: sendable.owner.redirectUri ?? parts.redirectUri(sendable.owner.provider),
+            redirectUri: context.owner.redirectUri ?? parts.redirectUri(context.owner.provider),
           }),
           ...values,
         };
@@ -297,10 +297,10 @@ export function createSender(parts: SenderParts): Sender {
       }
     },
 
-    async revokeGrant(sendable, { refreshToken, accessToken }) {
-      if (sendable.definition.revocation === null || (await isLivedBy(sendable, refreshToken))) return;
-      await revoke(sendable, { value: refreshToken ?? "", hint: "refresh_token" });
-      await revoke(sendable, { value: accessToken ?? "", hint: "access_token" });
+    async revokeGrant(context, { refreshToken, accessToken }) {
+      if (context.definition.revocation === null || (await isLivedBy(context, refreshToken))) return;
+      await revoke(context, { value: refreshToken ?? "", hint: "refresh_token" });
+      await revoke(context, { value: accessToken ?? "", hint: "access_token" });
     },
   };
 }
@@ -340,7 +340,10 @@ function chainGone({ provider, name, chain }: Owner): BrokerError {
 }
 
 /** Values for templates, without the scopes and the secret that a request spends. */
-function valuesOf({ definition, owner, client, clientSecrets }: Sendable<Place>, secretIndex: number): TemplateValues {
+function valuesOf(
+  { definition, owner, client, clientSecrets }: RequestContext<Place>,
+  secretIndex: number,
+): TemplateValues {
   const secret = clientSecrets[secretIndex];
   const inputs = { ...owner.inputs, ...client?.inputs };
   return {
@@ -368,16 +371,20 @@ export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, c
  * If a token is sealed with a key that this replica lacks, a replica with that key must refresh it. So this one takes no permit.
  * @throws UnreadableSecretError
  */
-export function leaveToOthers(vault: TokenVault, sendable: Sendable, grant: TokenGrant): void {
+export function leaveToOthers(vault: TokenVault, context: RequestContext, grant: TokenGrant): void {
   try {
-    ownSecrets(vault, sendable, grant);
+    ownSecrets(vault, context, grant);
   } catch (error) {
-    if (error instanceof UnreadableSecretError && error.reason === "unknown_key") throw error.of(sendable.row.name);
+    if (error instanceof UnreadableSecretError && error.reason === "unknown_key") throw error.of(context.row.name);
   }
 }
 
 /** The one secret that this kind of request spends, and the inputs that are secrets. */
-function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, grant: TokenGrant): TemplateValues {
+function ownSecrets(
+  vault: TokenVault,
+  { row, owner, subjectToken }: RequestContext,
+  grant: TokenGrant,
+): TemplateValues {
   const { credentials, secretInputs } = openSecrets(vault, owner);
   if (grant === "refresh_token" && row.refreshToken !== null) {
     const place = placeOf({ ...row, inputsInForce: owner.inputsInForce });
@@ -389,12 +396,12 @@ function ownSecrets(vault: TokenVault, { row, owner, subjectToken }: Sendable, g
 }
 
 /** The host that its token request goes to; the provider's id where that cannot be told. */
-function hostOf(sendable: Sendable): string {
-  const { row, definition } = sendable;
+function hostOf(context: RequestContext): string {
+  const { row, definition } = context;
   const grant = row.grant as ConnectionGrant;
   const url = (definition.refreshes[grant] ?? definition.exchanges[grant])?.url ?? "";
   try {
-    return new URL(fillUrl(url, valuesOf(sendable, 0))).host;
+    return new URL(fillUrl(url, valuesOf(context, 0))).host;
   } catch {
     return row.provider;
   }

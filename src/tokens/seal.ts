@@ -14,7 +14,7 @@ import { type EventType, nextGeneration, type TokenRow } from "../store/token-ro
 import { providerTimes, refreshTimes } from "../time.ts";
 import type { Destination } from "../vault/keyring.ts";
 import type { SecretsPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
-import type { Sendable } from "./request.ts";
+import type { RequestContext } from "./request.ts";
 import { type Ends, isUselessTo, type LackingBase, lackingSince, type Schedule, scheduleRefresh } from "./row-rules.ts";
 
 /** The row that a grant is sealed for, and the values that carry over to the new set. */
@@ -139,7 +139,7 @@ export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null
 }
 
 /** One answer of a token endpoint, and the row that it is for. */
-export type Granted = { sendable: Sendable; grant: Grant; record: AnswerRecord };
+export type Granted = { context: RequestContext; grant: Grant; record: AnswerRecord };
 
 /** A set that was imported or granted to a person. Nothing of the set before carries over. */
 type Handed = {
@@ -177,8 +177,8 @@ export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Ha
 type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
 
 /** A grant as it is kept. */
-export function granted(sealing: Sealing, sendable: Sendable, { grant, captured, redirectUri }: Asked): Granted {
-  const { row, definition } = sendable;
+export function granted(sealing: Sealing, context: RequestContext, { grant, captured, redirectUri }: Asked): Granted {
+  const { row, definition } = context;
   const rules = definition.refresh;
   // A further token has no account of its own, so it cannot be compared.
   const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
@@ -195,13 +195,13 @@ export function granted(sealing: Sealing, sendable: Sendable, { grant, captured,
     sealedFor: nextGeneration(row),
     destination: grantedFor(row, hostInputs(definition)),
     grant: seal(grant),
-    clientId: clientIdOf(sendable),
+    clientId: clientIdOf(context),
     ...(rules.rotation !== "never" && { exclusive: true }),
     ...(mayKeep && { mayKeepRefreshToken: true }),
   };
   const other = otherGrant(grant);
   if (other !== null) record.other = otherRecord(record, seal(other));
-  return { sendable, grant, record };
+  return { context, grant, record };
 }
 
 /** If an answer names two refresh tokens: the set with the other one, without an access token; null: it names one. */
@@ -220,14 +220,14 @@ export function otherRecord(record: AnswerRecord, grant: SealedGrant): AnswerRec
 }
 
 /** The client id to which a grant is given; null: none. */
-export function clientIdOf({ row, client, definition }: Sendable): string | null {
+export function clientIdOf({ row, client, definition }: RequestContext): string | null {
   return client?.clientId ?? fixedClientId(definition, row.grant as ConnectionGrant);
 }
 
 /** The further tokens that came with a grant, each for a row of its own. */
 export function furtherGranted(
   sealing: Sealing,
-  { chains = [] }: Pick<Sendable, "chains">,
+  { chains = [] }: Pick<RequestContext, "chains">,
   { grant, captured, redirectUri }: Asked,
 ): Granted[] {
   return chains.flatMap((chain) => {

@@ -122,7 +122,7 @@ export const guards: readonly Guard[] = [
   {
     name: "takeover: spools are asked first",
     file: "src/tokens/refresh.ts",
-    find: "const isBarred = takesOver && !(await isCleared(parts, row, sendable));",
+    find: "const isBarred = takesOver && !(await isCleared(parts, row, context));",
     replace: "const isBarred = false;",
     caughtBy: contract("databases"),
   },
@@ -255,7 +255,7 @@ export const guards: readonly Guard[] = [
   {
     name: "permit: what an answer brings is sealed for where the request went",
     file: "src/tokens/refresh.ts",
-    find: "inputsInForce: sendable.row.inputsInForce",
+    find: "inputsInForce: context.row.inputsInForce",
     replace: "",
     caughtBy: contract("databases"),
   },
@@ -304,7 +304,7 @@ export const guards: readonly Guard[] = [
   {
     name: "keys: what only another replica opens is left to it",
     file: "src/tokens/refresh.ts",
-    find: "if (plan !== null) leaveToOthers(parts.vault, sendable, plan.grant);",
+    find: "if (plan !== null) leaveToOthers(parts.vault, context, plan.grant);",
     replace: "",
     caughtBy: contract("databases"),
   },

@@ -306,8 +306,8 @@ export class RefreshBench {
 
   #observer(): RefreshObserver {
     return {
-      succeeded: (_sendable, { replay }) => void this.seen.push(replay ? "succeeded, replay" : "succeeded"),
-      failed: (_sendable, { failure, replay }) => void this.seen.push(`${failure.code}${replay ? ", replay" : ""}`),
+      succeeded: (_context, { replay }) => void this.seen.push(replay ? "succeeded, replay" : "succeeded"),
+      failed: (_context, { failure, replay }) => void this.seen.push(`${failure.code}${replay ? ", replay" : ""}`),
       commitDelayed: () => void this.seen.push("commit delayed"),
       durable: () => {},
       cameLate: (_row, placement) => void this.seen.push(`came late: ${placement}`),

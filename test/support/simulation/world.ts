@@ -232,8 +232,8 @@ export class World {
       probablyDead: ({ name }) => this.note(`${name} is probably dead`),
       oldSecretUsed: () => {},
       succeeded: () => {},
-      failed: (sendable, { failure }) =>
-        this.note(`refresh of ${sendable.row.name} failed: ${failure.class} ${failure.code}`),
+      failed: (context, { failure }) =>
+        this.note(`refresh of ${context.row.name} failed: ${failure.class} ${failure.code}`),
       commitDelayed: (row, error) => {
         observed.commitDelayed += 1;
         this.#expect(`storing an answer for ${row.name}`, error);

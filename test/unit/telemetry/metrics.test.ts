@@ -3,7 +3,7 @@ import type { Failure } from "../../../src/providers/oauth/grant.ts";
 import type { ClientRow } from "../../../src/store/clients.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 import { createMetrics, createRefreshObserver, measurePermits, type Metrics } from "../../../src/telemetry/metrics.ts";
-import type { Sendable } from "../../../src/tokens/request.ts";
+import type { RequestContext } from "../../../src/tokens/request.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "../tokens/token-row.ts";
 
@@ -27,7 +27,7 @@ const client: ClientRow = {
   updatedAt: new Date(0),
   mac: null,
 };
-const sendable: Sendable = {
+const context: RequestContext = {
   row: tokenRow(),
   owner: tokenRow(),
   definition: define(""),
@@ -58,12 +58,12 @@ async function figures({ registry }: Metrics): Promise<Record<string, number>> {
 describe("what telemetry learns of refreshes", () => {
   it("they are counted by provider and outcome", async () => {
     const { metrics, observer } = observing();
-    observer.succeeded(sendable, { replay: false, seconds: 0.2 });
-    observer.failed(sendable, busy);
-    observer.failed(sendable, busy);
-    observer.lost(sendable.row);
-    observer.commitDelayed(sendable.row, new Error(secret));
-    observer.durable(sendable.row, { seconds: 0.003 });
+    observer.succeeded(context, { replay: false, seconds: 0.2 });
+    observer.failed(context, busy);
+    observer.failed(context, busy);
+    observer.lost(context.row);
+    observer.commitDelayed(context.row, new Error(secret));
+    observer.durable(context.row, { seconds: 0.003 });
     expect(await figures(metrics)).toMatchObject({
       'freshet_refreshes_total{provider="own",outcome="stored"}': 1,
       'freshet_refreshes_total{provider="own",outcome="refused_for_now"}': 2,
@@ -76,13 +76,13 @@ describe("what telemetry learns of refreshes", () => {
 
   it("an outcome that nobody knew is counted by how it ended", async () => {
     const { metrics, observer } = observing();
-    observer.succeeded(sendable, { replay: false, seconds: 0.2 });
-    observer.succeeded(sendable, { replay: true, seconds: 0.2 });
-    observer.drained(sendable.row);
-    observer.cameLate(sendable.row, "promoted");
-    observer.cameLate(sendable.row, "candidate");
-    observer.cameLate(sendable.row, "unwanted");
-    observer.lost(sendable.row);
+    observer.succeeded(context, { replay: false, seconds: 0.2 });
+    observer.succeeded(context, { replay: true, seconds: 0.2 });
+    observer.drained(context.row);
+    observer.cameLate(context.row, "promoted");
+    observer.cameLate(context.row, "candidate");
+    observer.cameLate(context.row, "unwanted");
+    observer.lost(context.row);
     const counted = Object.entries(await figures(metrics)).filter(([name]) => name.includes("uncertain"));
     expect(counted.map(([name, count]) => [/resolution="(\w+)"/.exec(name)?.[1], count])).toEqual(
       ["replayed", "drained", "promoted", "candidate", "lost"].map((resolution) => [resolution, 1]),
@@ -91,10 +91,10 @@ describe("what telemetry learns of refreshes", () => {
 
   it("a client in trouble is reported once, and again only after it has worked", async () => {
     const { metrics, observer, levels } = observing();
-    for (let count = 0; count < 5; count++) observer.failed(sendable, rejected);
+    for (let count = 0; count < 5; count++) observer.failed(context, rejected);
     expect(levels()).toEqual(["error"]);
-    observer.succeeded(sendable, { replay: false, seconds: 0.2 });
-    observer.failed(sendable, rejected);
+    observer.succeeded(context, { replay: false, seconds: 0.2 });
+    observer.failed(context, rejected);
     expect(levels()).toEqual(["error", "debug", "error"]);
     expect(await figures(metrics)).toMatchObject({ 'freshet_client_rejected_total{provider="own"}': 2 });
   });
@@ -102,21 +102,21 @@ describe("what telemetry learns of refreshes", () => {
   it("what limits hold back is counted, and no warning: it may be thousands", async () => {
     const { metrics, observer, levels } = observing();
     const failure = { class: "not_sent", code: "limit_reached", detail: "" } as const;
-    observer.failed(sendable, { failure, replay: false, seconds: 0 });
-    observer.failed(sendable, { failure: { ...failure, code: "connect_failed" }, replay: false, seconds: 0 });
+    observer.failed(context, { failure, replay: false, seconds: 0 });
+    observer.failed(context, { failure: { ...failure, code: "connect_failed" }, replay: false, seconds: 0 });
     expect(levels()).toEqual(["debug", "warn"]);
     expect(await figures(metrics)).toMatchObject({ 'freshet_refreshes_total{provider="own",outcome="not_sent"}': 2 });
   });
 
   it("nothing that a provider said and no secret gets into the log", () => {
     const { observer, lines } = observing();
-    observer.failed(sendable, busy);
-    observer.failed(sendable, rejected);
-    observer.commitDelayed(sendable.row, new Error(secret));
-    observer.lost(sendable.row);
-    observer.cameLate(sendable.row, "candidate");
-    observer.drained(sendable.row);
-    observer.heldAfterRestore(sendable.row);
+    observer.failed(context, busy);
+    observer.failed(context, rejected);
+    observer.commitDelayed(context.row, new Error(secret));
+    observer.lost(context.row);
+    observer.cameLate(context.row, "candidate");
+    observer.drained(context.row);
+    observer.heldAfterRestore(context.row);
     expect(lines).toHaveLength(7);
     expect(lines.join("")).not.toContain(secret);
   });

@@ -54,8 +54,8 @@ export function answerRecord(row: TokenRow = tokenRow(), changes: Partial<Answer
 
 /** The same as it comes from a provider. */
 export function answerTo(row: TokenRow = tokenRow(), changes: Partial<AnswerRecord> = {}): Answer {
-  const sendable = { row, owner: row, definition: define(""), client: null, clientSecrets: [] };
+  const context = { row, owner: row, definition: define(""), client: null, clientSecrets: [] };
   const expiry = { accessExpiry: { kind: "in", seconds: 3600 }, refreshExpiry: { kind: "unstated" } } as const;
   const grant = { accessToken: "a2", refreshToken: "second", tokenType: "Bearer", ...expiry, captured: {} };
-  return { record: answerRecord(row, changes), sendable, grant, answeredMs: 1000 };
+  return { record: answerRecord(row, changes), context, grant, answeredMs: 1000 };
 }

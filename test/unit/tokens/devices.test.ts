@@ -16,7 +16,7 @@ import { tokenRow } from "./token-row.ts";
 
 const row = tokenRow({ grant: "device_code", status: "pending" });
 const definition = define("grants: [device_code]\ndevice: { url: https://login.example/device }");
-const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
+const context = { row, owner: row, definition, client: null, clientSecrets: [] };
 
 const shown = {
   linkId: null,
@@ -97,7 +97,7 @@ class Stage {
           return { kind: "connected", row };
         },
       },
-      sender: { ask: async () => null, prepareWithFurther: async () => sendable },
+      sender: { ask: async () => null, prepareWithFurther: async () => context },
       limits: { beside: () => async (_request, send) => await send() },
       vault,
       clock: this.clock,

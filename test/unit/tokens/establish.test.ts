@@ -32,7 +32,7 @@ function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.s
       prepareWithFurther: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
     },
     granting: {
-      ask: async (_sendable: unknown, grant: string) => {
+      ask: async (_context: unknown, grant: string) => {
         asked.push(grant);
         return { kind: "failed", failure: { class: "refused_for_now", code: "provider_unavailable", detail: "" } };
       },
@@ -95,9 +95,9 @@ describe("a grant that takes the place of one whose account is known", () => {
       },
     };
     const establish = createEstablish(parts as unknown as Parameters<typeof createEstablish>[0]);
-    const sendable = { row: known, owner: known, definition, client: null, clientSecrets: [] };
+    const context = { row: known, owner: known, definition, client: null, clientSecrets: [] };
     const given = { captured: {}, redirectUri: null, linkId: null };
-    await expect(establish.keepGrant(sendable as never, grant as never, given)).rejects.toThrow("enough is known");
+    await expect(establish.keepGrant(context as never, grant as never, given)).rejects.toThrow("enough is known");
     expect(kept).toEqual([kind]);
   });
 });

@@ -63,7 +63,7 @@ class Stage {
         onError: (name) => void this.spoolErrors.push(name),
       }),
       marks: this.marks,
-      sender: { revokeGrant: async (_sendable, grant) => void this.revoked.push(grant) },
+      sender: { revokeGrant: async (_context, grant) => void this.revoked.push(grant) },
       clock: this.clock,
       random: () => 0.5,
       observer: observer as RefreshObserver,
@@ -363,7 +363,7 @@ describe("an answer that nobody wants any more", () => {
     stage.find = async () => found;
     const answer = answerTo(row);
     const definition = define(`revocation: { url: https://login.example/revoke, kills: ${kills} }`);
-    const keeping = stage.keep({ ...answer, sendable: { ...answer.sendable, definition } });
+    const keeping = stage.keep({ ...answer, context: { ...answer.context, definition } });
     await stage.clock.pass(0);
     expect(keeping.kept).toEqual({ kind: "unwanted", row: found });
     expect([stage.placements, stage.revoked]).toEqual([
@@ -383,7 +383,7 @@ describe("an answer that nobody wants any more", () => {
       stage.find = async () => ({ ...changed, ...sealed });
       const answer = answerTo(row);
       const definition = define("revocation: { url: https://login.example/revoke, kills: token }");
-      stage.keep({ ...answer, sendable: { ...answer.sendable, definition } });
+      stage.keep({ ...answer, context: { ...answer.context, definition } });
       await stage.clock.pass(0);
       expect([stage.placements, stage.revoked]).toEqual([["unwanted"], []]);
     }

@@ -56,9 +56,9 @@ async function droppedBy(parallelSets: string, connections: Record<string, Conne
   const definition = { ...file, id: provider, formerly: [`former-${provider}`] };
   const own = { id: newest.id, provider, clientRef: newest.clientRef, generation: 1, authorization: 1 };
   const row = tokenRow({ ...own, accessToken: null, refreshToken: null });
-  const sendable = { row, owner: row, definition, client: null, clientSecrets: [] };
+  const context = { row, owner: row, definition, client: null, clientSecrets: [] };
   const learn = async () =>
-    await accounts().learn(sendable, row, { account: newest.account, label: null, captured: {} });
+    await accounts().learn(context, row, { account: newest.account, label: null, captured: {} });
   await learn();
   const events = await database.prisma.connectionEvent.findMany({
     where: { connectionId: { in: rows.map(({ id }) => id) }, type: "other_sets_dropped" },
@@ -156,13 +156,13 @@ after_connect: [{ value: person }]`,
     "id: own",
   );
   // A lookup that asks nobody, so that it is fed with what is known.
-  const said: AccountParts["sender"] = { ask: async (_sendable, { build }) => (build({}), null) };
+  const said: AccountParts["sender"] = { ask: async (_context, { build }) => (build({}), null) };
   const found = async (grant: string) => {
     const own = { id: made.id, provider, clientRef: made.clientRef, generation: 1, authorization: 1, lookedUp: null };
     const row = tokenRow({ ...own, grant, refreshToken: null });
     const sealed = { ...row, ...vault.sealTokens({ accessToken: "at", refreshToken: null }, placeOf(row)) };
-    const sendable = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
-    const { account } = await accounts(said).followUp(sendable, sealed);
+    const context = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
+    const { account } = await accounts(said).followUp(context, sealed);
     await database.prisma.connection.update({ where: { id: made.id }, data: { lookedUp: null } });
     return account;
   };
@@ -185,10 +185,10 @@ test("what somebody hands over drops nobody's set before the provider has answer
   };
   const given = "inputs: { shop: {} }\nparallel_sets: { single_per: [inputs.shop] }\n";
   const definition = { ...define(`${given}after_connect: [{ value: "{inputs.shop}" }]`), id: provider };
-  const sendable = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
+  const context = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
   // A lookup that asks nobody, so that it is fed with what is known.
   const said: AccountParts["sender"] = {
-    ask: async (_sendable, { build }) => {
+    ask: async (_context, { build }) => {
       build({ inputs: { shop: "a" } });
       return null;
     },
@@ -197,8 +197,8 @@ test("what somebody hands over drops nobody's set before the provider has answer
     await database.prisma.connectionEvent.count({
       where: { type: { in: ["other_sets_dropped", "set_dropped"] }, connectionId: { in: rows.map(({ id }) => id) } },
     });
-  await accounts(said).followUp(sendable, sealed, { handedOver: true });
+  await accounts(said).followUp(context, sealed, { handedOver: true });
   expect(await noted()).toBe(0);
-  await accounts(said).followUp(sendable, sealed);
+  await accounts(said).followUp(context, sealed);
   expect(await noted()).toBe(2);
 });

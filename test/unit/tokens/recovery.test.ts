@@ -74,7 +74,7 @@ class Stage {
         const left = { ...remains, inputsInForce: remains.inputs, chain: null };
         return { ...rest, row: left, owner: left };
       },
-      revokeGrant: async (_sendable, tokens) => void this.revoked.push(tokens),
+      revokeGrant: async (_context, tokens) => void this.revoked.push(tokens),
     };
     this.recovery = createRecovery({
       rows: new Proxy({}, { get: (_none, name) => Reflect.get(this.rows, name) as unknown }) as TokenRows,
