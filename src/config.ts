@@ -289,7 +289,8 @@ function parseOrigin(name: string, text: string): string {
 function parseHost(text: string): string {
   const isName = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$/.test(text) && URL.canParse(`http://${text}`);
   if (isIP(text) === 0 && !isName) {
-    fail("HOST", `must be an address or a host name, without scheme and port, not ${quotedSetting(text)}`);
+    const advice = isIP(text.replaceAll(/[[\]]/g, "")) === 6 ? "; take the brackets around it away" : "";
+    fail("HOST", `must be an address or a host name, without scheme and port, not ${quotedSetting(text)}${advice}`);
   }
   return text;
 }

@@ -36,7 +36,7 @@ export type Settings = {
 export function readSettings(given: Environment): Settings {
   // As the broker reads them. The secrets of one command go to a provider as they are.
   const env = trimmed(given);
-  const brokerUrl = parseBrokerUrl(env["FRESHET_URL"] || "http://localhost:8080");
+  const brokerUrl = parseBrokerUrl(env["FRESHET_URL"] || `http://${nearHost(env["HOST"])}:8080`);
   const findKey = () => findKeyPlace(env, isLoopback(new URL(brokerUrl).hostname));
   return {
     brokerUrl,
@@ -47,6 +47,12 @@ export function readSettings(given: Environment): Settings {
     providerNetworks: env["PROVIDER_NETWORKS"] || null,
     proxy: () => readProxySettings(env),
   };
+}
+
+/** Where a broker on this machine listens. `localhost` may not lead to the loopback address that HOST names. */
+function nearHost(host = ""): string {
+  const name = host.includes(":") ? `[${host}]` : host;
+  return isLoopback(name) ? name : "localhost";
 }
 
 function trimmed(env: Environment): Environment {

@@ -67,6 +67,7 @@ const variables: Cases = {
   "`PORT` that Kubernetes sets": refused({ PORT: "tcp://10.0.0.1:8080" }),
   "`HOST` with a scheme": refused({ HOST: "http://0.0.0.0" }),
   "`HOST` with a port": refused({ HOST: "0.0.0.0:8080" }),
+  "`HOST` in brackets": refused({ HOST: "[::1]" }),
   "`PUBLIC_URL` without a scheme": refused({ PUBLIC_URL: "broker.example.com" }),
   "`PUBLIC_URL` with a path": refused({ PUBLIC_URL: "https://a.example/oauth" }),
   "`PUBLIC_URL` of another machine with `http://`": refused({ PUBLIC_URL: "http://broker.example.com" }),

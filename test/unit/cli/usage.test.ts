@@ -131,3 +131,10 @@ test("the address needs no trailing slash and may have a path", () => {
   expect(readSettings({}).brokerUrl).toBe("http://localhost:8080");
   expect(readSettings({ FRESHET_URL: "https://b.example/freshet/" }).brokerUrl).toBe("https://b.example/freshet");
 });
+
+const urlWith = (HOST: string) => readSettings({ HOST }).brokerUrl;
+
+test("without an address the broker is looked for where HOST has it listen on this machine", () => {
+  expect(urlWith("::1")).toBe("http://[::1]:8080");
+  expect(["0.0.0.0", "::", "broker.example.com", ""].map(urlWith)).toEqual(Array(4).fill("http://localhost:8080"));
+});
