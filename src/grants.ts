@@ -9,7 +9,7 @@ export const connectionGrants = [
 export type ConnectionGrant = (typeof connectionGrants)[number];
 
 /** The grant of a row: that of a connection, or of a further token that is exchanged for the connection's (RFC 8693). */
-export type StoredGrant = ConnectionGrant | "token_exchange";
+type StoredGrant = ConnectionGrant | "token_exchange";
 
 /** The grants that a token endpoint is asked for (RFC 6749, section 4.5 for the name; RFC 8628; RFC 8693). */
 export type TokenGrant = Exclude<StoredGrant, "import"> | "refresh_token";

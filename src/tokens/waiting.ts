@@ -11,7 +11,7 @@ import { isHeldBack } from "./row-rules.ts";
  * - `ended`: that attempt failed, or the row may not be refreshed any more; the row says why.
  * - `free`: nobody is sending, so a caller that needs a token may ask for the permit. An attempt that was given back unsent has not failed.
  */
-export type WaitResult = { kind: "moved" | "ended" | "free"; row: TokenRow | null };
+type WaitResult = { kind: "moved" | "ended" | "free"; row: TokenRow | null };
 
 type WaitFor = {
   /** The row as it was last read, with the running attempt, if one is known. */
