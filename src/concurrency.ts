@@ -92,7 +92,7 @@ export type SingleFlight<Result> = {
   /** The run of this key, if there is one. */
   running(key: string): Promise<Result> | undefined;
   /** Resolves when nothing runs any more. */
-  settled(): Promise<void>;
+  idle(): Promise<void>;
 };
 
 export function createSingleFlight<Result>(): SingleFlight<Result> {
@@ -106,7 +106,7 @@ export function createSingleFlight<Result>(): SingleFlight<Result> {
       return flight;
     },
     running: (key) => flights.get(key),
-    async settled() {
+    async idle() {
       while (flights.size > 0) await Promise.allSettled(flights.values());
     },
   };

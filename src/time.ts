@@ -95,7 +95,7 @@ export const refreshTimes = durations({
   /** A place for spooled answers that did not answer is looked at again after this. */
   recoverAgainMs: 30_000,
   /** An attempt that may not be taken over yet is looked at again after this. */
-  orphanClaimSeconds: 10,
+  abandonedClaimSeconds: 10,
   /** When a new connection that needs no person is due. Usually whoever makes it fetches its first token before. */
   firstTrySeconds: 60,
   /** How often it is noted in the row that not even a request could be made, as long as the reason is the same. */
@@ -408,7 +408,7 @@ const relations: readonly Relation[] = [
   [["refresh.retryAfterMinSeconds"], "<=", ["refresh.retryAfterMaxSeconds"], "a Retry-After lies between the two"],
   [["refresh.retryAfterMaxSeconds"], "<=", ["refresh.limitRetryAfterMaxSeconds"], "limits may close for longer"],
   [["refresh.limitTurnMinSeconds"], "<=", ["refresh.limitTurnMaxSeconds"], "a turn lies between the two"],
-  [["refresh.orphanClaimSeconds"], "<=", ["refresh.claimSeconds"], "an abandoned attempt is looked at sooner"],
+  [["refresh.abandonedClaimSeconds"], "<=", ["refresh.claimSeconds"], "an abandoned attempt is looked at sooner"],
   [["refresh.leaseSeconds"], "<", ["refresh.claimSeconds"], "a claimed row is refreshed before others may claim it"],
   [["refresh.sweepAgainMs"], "<=", ["refresh.sweepMs"], "a sweeper with much to do comes sooner"],
 

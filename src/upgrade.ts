@@ -17,7 +17,7 @@ import {
   clientDestination,
   secretsDestination,
   secretsPlace,
-  grantedFor,
+  grantDestination,
   placeOf,
   readRecord,
   sealRecord,
@@ -190,8 +190,8 @@ const unreadColumns: Columns<UnreadAnswer> = {
 };
 
 /** An answer that is not in its row yet. */
-type Kept = { connectionId: string; generation: number; record: Uint8Array };
-const candidateColumns: Columns<Kept & { id: string }> = {
+type Persisted = { connectionId: string; generation: number; record: Uint8Array };
+const candidateColumns: Columns<Persisted & { id: string }> = {
   id: "c.attempt_id::text",
   connectionId: "c.connection_id::text",
   generation: "c.base_generation",
@@ -277,7 +277,7 @@ async function resealDatabase(given: Resealing): Promise<void> {
     ],
   );
 
-  await eachRow<Kept & { id: string }>(
+  await eachRow<Persisted & { id: string }>(
     given,
     {
       table: "candidates",
@@ -365,7 +365,7 @@ function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown):
 }
 
 /** Seals a stored answer, and the tokens in it, for its row's destination. One that does not open stays as it is. */
-async function resealRecord(given: Resealing, kept: Kept): Promise<Uint8Array> {
+async function resealRecord(given: Resealing, kept: Persisted): Promise<Uint8Array> {
   const vault = places.createTokenVault(given.keyring);
   try {
     const record = readRecord(given.openOld(kept.record, places.recordPlace(kept)));
@@ -392,10 +392,10 @@ async function bind(given: Resealing, record: AnswerRecord): Promise<AnswerRecor
   const further = await Promise.all((record.further ?? []).map((one) => bind(given, one)));
   const other = record.other && (await bind(given, record.other));
   const more = { ...(other && { other }), ...(record.further && { further }) };
-  return { ...record, grant, destination: grantedFor(row, hosts), ...more };
+  return { ...record, grant, destination: grantDestination(row, hosts), ...more };
 }
 
-type Bound = Parameters<typeof grantedFor>[0] & Pick<TokenRow, "accountCaptured">;
+type Bound = Parameters<typeof grantDestination>[0] & Pick<TokenRow, "accountCaptured">;
 
 async function rowOf({ session }: Resealing, id: string): Promise<TokenRow | null> {
   const sql = `SELECT ${tokenColumns.sql} FROM connections c WHERE c.id = $1::uuid`;

@@ -31,7 +31,7 @@ import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
 import { consentTimes } from "../time.ts";
 import type { Authorized, CodeExchange, Establish } from "../tokens/connect.ts";
 import type { Devices } from "../tokens/devices.ts";
-import type { LimitKeeper } from "../tokens/limits.ts";
+import type { RequestLimiter } from "../tokens/limits.ts";
 import { askedInVain, type Sender } from "../tokens/request.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
@@ -67,7 +67,7 @@ type RoundTripDeps = PostedDeps & {
   establish: Pick<Establish, "exchangeCode">;
   devices: Pick<Devices, "begin">;
   sender: Pick<Sender, "prepare" | "ask">;
-  limits: Pick<LimitKeeper, "beside">;
+  limits: Pick<RequestLimiter, "beside">;
   catalog: Pick<Catalog, "get">;
   vault: Pick<TokenVault, "sealRequest" | "openRequest">;
   /** An origin, without a trailing slash. */

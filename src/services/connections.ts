@@ -53,7 +53,7 @@ export type ConnectionService = ReturnType<typeof createConnectionService>;
 
 export type ConnectionServiceParts = PlanParts & {
   connections: Connections;
-  accounts: Pick<AccountRows, "ensureChains" | "readChains">;
+  accounts: Pick<AccountRows, "ensureFurtherTokens" | "readFurtherTokens">;
   rows: Pick<TokenRows, "readById">;
   cache: TokenCache;
   catalog: Catalog;
@@ -195,7 +195,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
         await connections.discard(id);
         throw justChanged("The connection of this name");
       }
-      if (definition.furtherTokens.length > 0) await accounts.ensureChains(row, definition.furtherTokens);
+      if (definition.furtherTokens.length > 0) await accounts.ensureFurtherTokens(row, definition.furtherTokens);
       if (!rulesOfGrant(plan.grant).needsPerson) await fetchFirst(id, plan.name);
       return await get(principal, plan.name);
     },
@@ -236,7 +236,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
         ...(disabled !== undefined && { disabled }),
       };
       const changes = { ...rest, ...inputs, ...credentials };
-      const chains = disabled === undefined ? [] : await accounts.readChains(record.id);
+      const chains = disabled === undefined ? [] : await accounts.readFurtherTokens(record.id);
       const updated = await connections.update(record, changes, { client, movesHost, chains });
       if (updated === null) throw justChanged("The connection, or its client,");
       cache.learn(updated);
@@ -395,7 +395,7 @@ async function revokeGrant(
   { row, owner }: { row: TokenRow; owner: TokenRow },
 ): Promise<void> {
   if (row.refreshToken === null && row.accessToken === null) return;
-  const context = await sender.prepareChain(row).catch((error: unknown) => {
+  const context = await sender.prepareFurtherToken(row).catch((error: unknown) => {
     onUnrevoked(row.name, error instanceof BrokerError ? error.message : "Its request could not be made.");
     return null;
   });

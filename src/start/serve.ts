@@ -80,7 +80,7 @@ async function stop(broker: Broker, { shutdownGraceSeconds }: Config, { first, s
     // A process that ends by Ctrl-C has no load balancer in front of it.
     if (first === "SIGTERM") await Promise.race([systemClock.sleep(processTimes.lameDuckMs), impatient]);
     await broker.app.close();
-    await broker.core.settled();
+    await broker.core.idle();
   };
   await withDeadline(Promise.race([finish(), impatient]), shutdownGraceSeconds * 1000, systemClock);
   await withDeadline(broker.core.spoolAll(), processTimes.lastWordMs, systemClock);

@@ -80,7 +80,7 @@ export function createAccountRows(
 
   return {
     /** Makes the rows of further tokens that do not exist yet. */
-    async ensureChains(
+    async ensureFurtherTokens(
       row: Pick<TokenRow, "id" | "name" | "provider" | "clientRef" | "grant" | "scopes">,
       chains: readonly { name: string; exchange: object | null }[],
     ): Promise<void> {
@@ -107,7 +107,7 @@ export function createAccountRows(
       }
     },
 
-    async readChains(parentId: string): Promise<TokenRow[]> {
+    async readFurtherTokens(parentId: string): Promise<TokenRow[]> {
       return await prisma.$queryRaw`SELECT ${tokenColumns} FROM connections c WHERE c.parent_id = ${parentId}::uuid`;
     },
 

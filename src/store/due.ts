@@ -25,7 +25,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
       const { limit, claimSeconds, busyProviders } = given;
       return await prisma.$queryRaw`
         UPDATE connections c SET next_refresh_at = clock_timestamp()
-          + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(refreshTimes.orphanClaimSeconds)} END
+          + CASE WHEN c.attempt_id IS NULL THEN ${seconds(claimSeconds)} ELSE ${seconds(refreshTimes.abandonedClaimSeconds)} END
         WHERE c.id IN (SELECT d.id FROM connections d
           WHERE d.next_refresh_at <= clock_timestamp() AND d.status IN ('connected', 'pending')
             AND d.gone_back_from IS NULL AND d.provider <> ALL(${busyProviders}::text[])
@@ -74,7 +74,7 @@ export function createDueRows({ prisma }: Pick<Database, "prisma">) {
     },
 
     /** Suspends the rows that are older than their marks, and returns them. Other rows are left alone. */
-    async holdGoneBack(marks: readonly GenerationMark[]): Promise<TokenRow[]> {
+    async suspendRestored(marks: readonly GenerationMark[]): Promise<TokenRow[]> {
       const ids = marks.map(({ connectionId }) => connectionId);
       const generations = marks.map(({ generation }) => generation);
       const versions = marks.map(({ version }) => version);

@@ -63,7 +63,7 @@ export function createRequestLimits({ prisma }: Pick<Database, "prisma">) {
      * Closes an admission. `sent` false: the request never left, and does not count. `closeSeconds`: for how long no request is admitted; an
      * earlier such time is not shortened.
      */
-    async settle(admitted: Admitted, given: { sent: boolean; closeSeconds: number }): Promise<void> {
+    async closeAdmission(admitted: Admitted, given: { sent: boolean; closeSeconds: number }): Promise<void> {
       const { key, client, at, travelSeconds } = admitted;
       // The provider has answered, so it has received the request.
       const [seen, whose] = given.sent

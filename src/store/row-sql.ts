@@ -55,7 +55,7 @@ export type HistoryEvent = {
  * When the sweeper looks at an attempt that its owner does not end. `promptly`: after lease and quiet period. Otherwise not before the
  * access token has expired.
  */
-export type OrphanRule = { quietSeconds: number; promptly: boolean };
+export type AbandonedRule = { quietSeconds: number; promptly: boolean };
 
 /** Takes the permit away. Earlier attempts of this generation may have handed out tokens from a spool: no version is used twice. */
 export const freePermit = Sql.sql`attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL,
@@ -198,7 +198,7 @@ export function nextDue(earliest: Sql.Sql): Sql.Sql {
 }
 
 /** When the sweeper looks at an attempt whose lease ends at `leaseEnd`, unless its owner ends it before; null: never. */
-export function orphanDue(leaseEnd: Sql.Sql, { quietSeconds, promptly }: OrphanRule): Sql.Sql {
+export function abandonedDue(leaseEnd: Sql.Sql, { quietSeconds, promptly }: AbandonedRule): Sql.Sql {
   const abandoned = Sql.sql`${leaseEnd} + ${seconds(quietSeconds)}`;
   return promptly
     ? abandoned

@@ -202,7 +202,7 @@ export function createRefreshObserver(metrics: Metrics, log: Logger): RefreshObs
         "the provider refuses this client's newest secret; the one before it works still",
       );
     },
-    heldAfterRestore({ name, provider, generation }) {
+    suspendedAfterRestore({ name, provider, generation }) {
       log.error(
         { connection: name, provider, generation },
         "the database has gone back in time; this connection is not refreshed until an operator runs freshet recover; keys that were revoked since may work again, and are listed there",

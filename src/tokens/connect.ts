@@ -19,17 +19,17 @@ import { isNews } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
 import type { RefreshObserver } from "./core.ts";
 import { createImport, type ImportParts } from "./import.ts";
-import type { LimitKeeper } from "./limits.ts";
+import type { RequestLimiter } from "./limits.ts";
 import {
   createUnconfirmedGrants,
   type UnconfirmedAccount,
   type UnconfirmedGrants,
   type UnconfirmedParts,
 } from "./other-account.ts";
-import { isRevocable, type Keeper } from "./persist.ts";
+import { isRevocable, type AnswerStore } from "./persist.ts";
 import { bothRefused, learnFromSuccess, withOlderSecret } from "./refresh.ts";
 import { refusal, type RequestContext, type Sender, type SendPlan } from "./request.ts";
-import { clientIdOf, furtherGranted, type Granted, granted } from "./seal.ts";
+import { clientIdOf, furtherGrants, type ReceivedGrant, granted } from "./seal.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
 export type CodeExchange = {
@@ -88,7 +88,7 @@ export function createEstablish(options: Options): Establish {
   const keepGrant: Establish["keepGrant"] = async (context, grant, { captured, redirectUri, linkId }) => {
     const all = granting.records(context, grant, { captured, redirectUri });
     if (mustCompare(context)) return await unconfirmed.compare(context, all, linkId);
-    const row = await granting.keep(all);
+    const row = await granting.storeGrants(all);
     const known = await withDeadline(lookups.followUp(context, row), consentTimes.lookupMs, clock);
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
@@ -127,7 +127,7 @@ export function createEstablish(options: Options): Establish {
       if (read === null) throw connectionNotFound("");
       const { row, client } = read;
       if (row.status === "disabled") throw disabled(row);
-      const prepared = await sender.prepareWithFurther(row, client);
+      const prepared = await sender.prepareWithFurtherTokens(row, client);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);
       // Only this callback's values count, and none of an earlier one: they may name the host that the code goes to.
       const context = { ...prepared, owner: { ...prepared.owner, captured } };
@@ -145,7 +145,7 @@ export function createEstablish(options: Options): Establish {
 }
 
 /** Revokes a grant if its provider can do that without ending the grant that the connection uses. Best effort. */
-async function giveUpForeign({ rows, sender, vault }: Options, all: readonly Granted[]): Promise<void> {
+async function giveUpForeign({ rows, sender, vault }: Options, all: readonly ReceivedGrant[]): Promise<void> {
   for (const { context, grant } of all) {
     const row = await rows.readById(context.row.id).catch(() => context.row); // not known: use the row as it was
     const placement = { kind: "unwanted", row: row?.generation === 0 ? null : row } as const;
@@ -186,9 +186,9 @@ export type Granting = {
     given: { values: TemplateValues; cannotWait: boolean },
   ) => Promise<TokenAnswer>;
   /** The records of a grant and of the further tokens that came with it, each for its own row; the grant's first. */
-  records(context: RequestContext, grant: Grant, given: GivenByPerson): [Granted, ...Granted[]];
+  records(context: RequestContext, grant: Grant, given: GivenByPerson): [ReceivedGrant, ...ReceivedGrant[]];
   /** Persists each record by itself, also while Postgres is away. Returns the first one's row. @throws BrokerError connection_not_found, duplicate_grant */
-  keep: (all: readonly [Granted, ...Granted[]]) => Promise<TokenRow>;
+  storeGrants: (all: readonly [ReceivedGrant, ...ReceivedGrant[]]) => Promise<TokenRow>;
 };
 
 /** What the browser brought, and where to. `redirectUri` null: none was sent. */
@@ -198,30 +198,30 @@ export type GrantingParts = {
   clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
   observer: Pick<RefreshObserver, "oldSecretUsed">;
   cache: TokenCache;
-  keeper: Pick<Keeper, "keep">;
+  answerStore: Pick<AnswerStore, "persist">;
   sender: Sender;
-  limits: LimitKeeper;
+  limits: RequestLimiter;
   vault: TokenVault;
   clock: Clock;
   random: () => number;
 };
 
 export function createGranting(parts: GrantingParts): Granting {
-  const { cache, keeper, sender, limits, clock } = parts;
+  const { cache, answerStore, sender, limits, clock } = parts;
 
   /** Drops the further tokens that a new grant has ended from the cache. */
-  const forgetChains = ({ context: { row, definition }, record }: Granted): void => {
+  const forgetFurtherTokens = ({ context: { row, definition }, record }: ReceivedGrant): void => {
     if (record.kind !== "grant" || row.parentId !== null) return;
     for (const { name } of definition.furtherTokens) cache.expire(furtherTokenName(row.name, name));
   };
 
   return {
-    async keep(all) {
+    async storeGrants(all) {
       const answeredMs = clock.monotonicMs();
-      const kept = await Promise.all(all.map((one) => keeper.keep({ ...one, answeredMs })));
+      const kept = await Promise.all(all.map((one) => answerStore.persist({ ...one, answeredMs })));
       // The person reads "connected" and will read a token next, so wait a little for a slow database.
       await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), consentTimes.slowStoreMs, clock);
-      forgetChains(all[0]);
+      forgetFurtherTokens(all[0]);
       const stored = kept.map(({ kind, row, holders = [] }, index) => {
         if (row === null) throw connectionNotFound(all[0].context.row.name); // deleted meanwhile
         if (kind === "duplicate" && index === 0) throw new DuplicateGrantError(row.name, holders);
@@ -236,7 +236,7 @@ export function createGranting(parts: GrantingParts): Granting {
       for (;;) {
         const current = plan;
         const send = async () => await sender.send(context, current, { values, mayStillSend: () => true });
-        const answer = await limits.keep(context, send, { cannotWait, isProven: false });
+        const answer = await limits.send(context, send, { cannotWait, isProven: false });
         if (answer.kind === "granted") {
           // Nothing waits for this: the grant is persisted first.
           void learnFromSuccess(parts, context, current);
@@ -251,7 +251,7 @@ export function createGranting(parts: GrantingParts): Granting {
 
     records: (context, grant, { captured, redirectUri }) => [
       granted(parts, context, { grant, captured, redirectUri }),
-      ...furtherGranted(parts, context, { grant, captured, redirectUri }),
+      ...furtherGrants(parts, context, { grant, captured, redirectUri }),
     ],
   };
 }

@@ -24,11 +24,11 @@ import { createDatabaseClock, createTokenCache } from "./cache.ts";
 import { createEstablish, createGranting } from "./connect.ts";
 import { createDevices } from "./devices.ts";
 import { createEnded } from "./ended.ts";
-import { createLimitKeeper } from "./limits.ts";
-import { createKeeper } from "./persist.ts";
+import { createRequestLimiter } from "./limits.ts";
+import { createAnswerStore } from "./persist.ts";
 import { createReads, createTokenService } from "./read.ts";
 import { createRecovery, createSpools } from "./recovery.ts";
-import { createRefresh, createSecondPlans } from "./refresh.ts";
+import { createRefresh, createPostponedPlans } from "./refresh.ts";
 import { createSender, type RequestContext } from "./request.ts";
 import { createSweeper } from "./sweeper.ts";
 import { createWaiting } from "./waiting.ts";
@@ -79,24 +79,24 @@ export function createTokenCore(parts: TokenCoreParts) {
   const databaseClock = createDatabaseClock(clock);
   const subjectToken = async (name: string) => (await tokens.get(name, subjectWish)).accessToken;
   const sender = createSender({ ...parts, subjectToken });
-  const limits = createLimitKeeper({ limits: parts.requestLimits, sender, clock, onError: onBackgroundError });
+  const limits = createRequestLimiter({ limits: parts.requestLimits, sender, clock, onError: onBackgroundError });
   const lookups = createAccounts({ ...parts, sender });
   const common = { ...parts, databaseClock, sender, limits, isDraining };
   const cache = createTokenCache(common);
   const learn = (row: TokenRow) => void cache.learn(row);
   const spools = createSpools({ places: parts.spoolPlaces, onError: parts.onSpoolError });
-  const keeper = createKeeper({ ...common, spools, learn });
-  const recovery = createRecovery({ ...common, spools, keeper, learn, onError: onBackgroundError });
-  const granting = createGranting({ ...common, cache, keeper });
+  const answerStore = createAnswerStore({ ...common, spools, learn });
+  const recovery = createRecovery({ ...common, spools, answerStore, learn, onError: onBackgroundError });
+  const granting = createGranting({ ...common, cache, answerStore });
   const waiting = createWaiting({ rows, leases, clock });
   const refreshParts = {
     ...common,
-    keeper,
+    answerStore,
     recovery,
     lookups,
     learn,
     waiting,
-    secondPlans: createSecondPlans(),
+    postponedPlans: createPostponedPlans(),
   };
   const refresh = createRefresh(refreshParts);
   const ended = createEnded({ ...refreshParts, cache });
@@ -148,15 +148,15 @@ export function createTokenCore(parts: TokenCoreParts) {
       void sweeper.noteReads();
     },
     /** Resolves when no refresh runs here any more and every answer is stored. */
-    async settled() {
+    async idle() {
       await sweeper.noteReads();
-      await tokens.settled();
-      await ended.settled();
-      await devices.settled();
+      await tokens.idle();
+      await ended.idle();
+      await devices.idle();
       await forgetting;
-      await keeper.settled();
+      await answerStore.idle();
     },
-    spoolAll: () => keeper.spoolAll(),
+    spoolAll: () => answerStore.spoolAll(),
     observer,
   };
 }
@@ -200,7 +200,7 @@ export type RefreshObserver = {
   /** The newest secret of a client is refused, and the one before works. Called once for each client and secret. */
   oldSecretUsed(row: TokenRow, client: Pick<ClientRow, "name">): void;
   /** A row of a restored database is suspended. */
-  heldAfterRestore(row: TokenRow): void;
+  suspendedAfterRestore(row: TokenRow): void;
 };
 
 /** Alarms about values that somebody else may have written, or a disk has damaged. Calls must not throw. */

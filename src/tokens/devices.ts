@@ -18,7 +18,7 @@ import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Establish } from "./connect.ts";
 import type { Alarms } from "./core.ts";
-import type { LimitKeeper } from "./limits.ts";
+import type { RequestLimiter } from "./limits.ts";
 import { askedInVain, isRefused, type RequestContext, type Sender } from "./request.ts";
 import { secretsDestination } from "./seal.ts";
 
@@ -46,7 +46,7 @@ export type Devices = {
   /** Begins to poll the codes that are due, without waiting for their providers. */
   round(): Promise<void>;
   /** Resolves when no poll is under way and every answer is persisted. */
-  settled(): Promise<void>;
+  idle(): Promise<void>;
 };
 
 export type DeviceParts = {
@@ -55,8 +55,8 @@ export type DeviceParts = {
   accounts: Pick<AccountRows, "addEvent">;
   rows: Pick<TokenRows, "readById">;
   establish: Pick<Establish, "keepGrant" | "ask">;
-  sender: Pick<Sender, "ask" | "prepareWithFurther">;
-  limits: Pick<LimitKeeper, "beside">;
+  sender: Pick<Sender, "ask" | "prepareWithFurtherTokens">;
+  limits: Pick<RequestLimiter, "beside">;
   vault: TokenVault;
   clock: Clock;
   /** True once this process shuts down and must begin nothing new. */
@@ -75,7 +75,7 @@ export function createDevices(parts: DeviceParts): Devices {
   const prepare = async (connectionId: string): Promise<RequestContext> => {
     const row = await rows.readById(connectionId);
     if (row === null) throw connectionNotFound("");
-    return await sender.prepareWithFurther(row);
+    return await sender.prepareWithFurtherTokens(row);
   };
 
   /** A code that only another replica can open is left to that replica. @throws UnreadableSecretError */
@@ -99,7 +99,7 @@ export function createDevices(parts: DeviceParts): Devices {
     const { deviceCode, linkId } = opened;
     const answer = await establish.ask(context, "device_code", { values: { deviceCode }, cannotWait: false });
     const { definition } = context;
-    if (answer.kind === "failed") return await settle(parts, { device, definition }, answer.failure);
+    if (answer.kind === "failed") return await recordPoll(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
     const established = await establish.keepGrant(context, answer.grant, given).catch((error: unknown) => {
       if (error instanceof BrokerError && error.code === "duplicate_grant") return null;
@@ -124,7 +124,7 @@ export function createDevices(parts: DeviceParts): Devices {
   };
 
   return {
-    async settled() {
+    async idle() {
       await Promise.all(polling);
     },
 
@@ -195,7 +195,7 @@ function isAskedFor({ scopes }: { scopes: readonly string[] }, row: Pick<TokenRo
 }
 
 /** What to do after an answer without a token (RFC 8628, section 3.5). */
-async function settle(
+async function recordPoll(
   parts: DeviceParts,
   { device, definition }: { device: DeviceRow; definition: ProviderDefinition },
   failure: Failure,

@@ -9,7 +9,7 @@ import { refreshTimes } from "../time.ts";
 import type { TokenCache } from "./cache.ts";
 import {
   attempt,
-  holdIfGoneBack,
+  suspendIfRestored,
   openSendWindow,
   type Permit,
   type RefreshOutcome,
@@ -32,7 +32,7 @@ export type Ended = {
   /** Frees the permits of abandoned retries. Their connections have ended as before. */
   lapse(): Promise<void>;
   /** Resolves when no retry runs in this process any more. */
-  settled(): Promise<void>;
+  idle(): Promise<void>;
 };
 
 type EndedParts = RefreshParts & { accounts: Pick<AccountRows, "mayShareAccount">; cache: Pick<TokenCache, "learn"> };
@@ -74,7 +74,7 @@ export function createEnded(parts: EndedParts): Ended {
   };
 
   const send = async (row: TokenRow, context: RequestContext, by: string): Promise<RefreshOutcome> => {
-    const held = await holdIfGoneBack(parts, row);
+    const held = await suspendIfRestored(parts, row);
     if (held !== null) return held;
     const permit = (await isCleared(row, context)) ? await takePermit(row, context, by) : null;
     const outcome = permit && (await attempt(parts, permit, { context, mayStartOver: false }));
@@ -98,7 +98,7 @@ export function createEnded(parts: EndedParts): Ended {
       if (parts.isDraining()) throw shuttingDown(row);
       const reason = whyNotEnded(row);
       if (reason !== null) throw reason;
-      const context = await parts.sender.prepareWithFurther(row);
+      const context = await parts.sender.prepareWithFurtherTokens(row);
       if (firstPlan(row, context.definition)?.grant !== "refresh_token") throw nothingToRetry(row);
       leaveToOthers(vault, context, "refresh_token");
       if (!force && (await isDangerous(row, context.definition))) throw endangersOthers(row);
@@ -121,7 +121,7 @@ export function createEnded(parts: EndedParts): Ended {
       if (health.uninterruptedMs() >= refreshTimes.uninterruptedMs) await rows.lapseRetries(refreshTimes.quietSeconds);
     },
 
-    async settled() {
+    async idle() {
       while (running.size > 0) await Promise.allSettled(running);
     },
   };

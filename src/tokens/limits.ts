@@ -14,13 +14,13 @@ import { refusal, type RequestContext, type Sender, type SendsBeside } from "./r
 type Urgency = { cannotWait: boolean; isProven: boolean };
 
 /** The `limits` of definitions, over all replicas. A definition without limits costs nothing. */
-export type LimitKeeper = {
+export type RequestLimiter = {
   /**
    * Sends if the limits admit another request now. Otherwise the failure is `limit_reached` and says when to ask again. Without Postgres
    * nothing is sent. Requests of what has never worked come last, and clients that share a limit have a share each
    * (store/request-limits.ts). A request that cannot wait asks again if a few seconds are enough. Rejects only as `send` does.
    */
-  keep(context: RequestContext, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
+  send(context: RequestContext, send: () => Promise<TokenAnswer>, how: Urgency): Promise<TokenAnswer>;
   /**
    * For requests that send a person to the provider: for a user code, and pushed authorization requests. At the host of the token endpoint
    * such a request counts as one that cannot wait. @throws ProviderBusyError if the limits do not admit it
@@ -35,7 +35,7 @@ type Options = {
   onError: (error: unknown) => void;
 };
 
-export function createLimitKeeper({ limits, sender, clock, onError }: Options): LimitKeeper {
+export function createRequestLimiter({ limits, sender, clock, onError }: Options): RequestLimiter {
   /** A limit is always for one host, whatever `per` says: a host that one connection's input names must not affect another host. */
   const keyOf = (context: RequestContext): string => {
     const { per } = context.definition.limits;
@@ -71,15 +71,15 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
     }
   };
 
-  const settle = async (admitted: Admitted, failure: Failure | null): Promise<void> => {
+  const closeAdmission = async (admitted: Admitted, failure: Failure | null): Promise<void> => {
     // The provider may still be working on it, so its place becomes free when the lease ends.
     if (failure?.class === "unknown" && failure.status === undefined) return;
     const given = { sent: failure?.class !== "not_sent", closeSeconds: failure?.closedSeconds ?? 0 };
-    await limits.settle(admitted, given).catch(tell);
+    await limits.closeAdmission(admitted, given).catch(tell);
   };
 
   return {
-    async keep(context, send, how) {
+    async send(context, send, how) {
       const { limits: rules } = context.definition;
       if (!hasLimits(rules)) return await send();
       const admission = await admit(context, how);
@@ -90,9 +90,9 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
       }
       const answer = closing(await send(), rules);
       const failure = answer.kind === "failed" ? answer.failure : null;
-      const settled = settle(admitted, failure);
+      const closed = closeAdmission(admitted, failure);
       // A granted token is stored first, so do not wait. After a refusal a second request may need this place, so wait.
-      if (failure !== null && failure.class !== "unknown") await settled;
+      if (failure !== null && failure.class !== "unknown") await closed;
       return answer;
     },
 
@@ -106,7 +106,7 @@ export function createLimitKeeper({ limits, sender, clock, onError }: Options): 
       const asked = await send();
       // Nobody can say whether a request without an answer was sent, so it counts.
       const closeSeconds = asked.status === 429 ? closedFor(asked.retryAfterSeconds, rules) : 0;
-      await limits.settle(admission.admitted, { sent: true, closeSeconds }).catch(tell);
+      await limits.closeAdmission(admission.admitted, { sent: true, closeSeconds }).catch(tell);
       return asked;
     },
   };

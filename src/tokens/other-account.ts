@@ -11,7 +11,7 @@ import { type Accounts, type Identified, isNews } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
 import type { Granting } from "./connect.ts";
 import type { RequestContext, Sender } from "./request.ts";
-import { type AnswerRecord, type Granted, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
+import { type AnswerRecord, type ReceivedGrant, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
 /** Another account than the connection's. Null: the provider did not say which one it is. */
 export type UnconfirmedAccount = { attemptId: string; account: string | null; label: string | null };
@@ -21,7 +21,7 @@ export type UnconfirmedGrants = {
   /** Keeps a grant, asks whose it is, and lets it in if it is the connection's; else it waits for a person's word. */
   compare(
     context: RequestContext,
-    all: readonly [Granted, ...Granted[]],
+    all: readonly [ReceivedGrant, ...ReceivedGrant[]],
     /** The consent link whose page asks the person, if the answer to this call does not ask. */
     linkId: string | null,
   ): Promise<
@@ -53,7 +53,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   /** If another connection uses the grant, it is not stored here and is given up. */
   const keepAccepted = async (unconfirmed: UnconfirmedGrant, context: RequestContext): Promise<TokenRow> => {
     try {
-      const row = await granting.keep(reopen(vault, unconfirmed, context));
+      const row = await granting.storeGrants(reopen(vault, unconfirmed, context));
       await accounts.dropUnconfirmed(unconfirmed.attemptId);
       return row;
     } catch (error) {
@@ -76,7 +76,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   /** Revokes a grant that was given up, unless that would end the connection's own grant or one that is in use. Such a grant is left to expire. */
   const giveUp = async (unconfirmed: UnconfirmedGrant, row: TokenRow | null): Promise<void> => {
     if (row === null) return;
-    const context = await sender.prepareWithFurther(row).catch(() => null); // nobody waits for an error
+    const context = await sender.prepareWithFurtherTokens(row).catch(() => null); // nobody waits for an error
     if (context?.definition.revocation?.kills !== "token") return;
     for (const { context: to, grant, record } of reopen(vault, unconfirmed, context)) {
       if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
@@ -88,7 +88,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
   const finish = async (unconfirmed: UnconfirmedGrant): Promise<void> => {
     const row = await rows.readById(unconfirmed.connectionId);
     if (row === null) return await accounts.dropUnconfirmed(unconfirmed.attemptId);
-    await keepAccepted(unconfirmed, await sender.prepareWithFurther(row));
+    await keepAccepted(unconfirmed, await sender.prepareWithFurtherTokens(row));
   };
 
   return {
@@ -97,7 +97,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
       const { row } = context;
       // First store the answer, then ask the API for its account.
       const waiting: AnswerRecord = { ...own.record, kind: "held", further: further.map(({ record }) => record) };
-      await granting.keep([{ ...own, record: waiting }]);
+      await granting.storeGrants([{ ...own, record: waiting }]);
       const captured = own.record.grant.captured;
       const asked = lookups.identify(context, { accessToken: own.grant.accessToken ?? "", captured });
       const found = (await withDeadline(asked, consentTimes.lookupMs, clock)) ?? noAnswer;
@@ -119,7 +119,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
       if (unconfirmed === null) throw nothingUnconfirmed();
       const row = await rows.readById(unconfirmed.connectionId);
       if (row === null) throw connectionNotFound("");
-      if (accepted) return await accept(await sender.prepareWithFurther(row), unconfirmed.attemptId, null);
+      if (accepted) return await accept(await sender.prepareWithFurtherTokens(row), unconfirmed.attemptId, null);
       if (!(await accounts.declineUnconfirmed(unconfirmed.attemptId))) throw nothingUnconfirmed();
       await giveUp(unconfirmed, row);
       return row;
@@ -149,11 +149,15 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
 }
 
 /** The records as they were granted, for the rows as they are now. */
-function reopen(vault: TokenVault, unconfirmed: UnconfirmedGrant, context: RequestContext): [Granted, ...Granted[]] {
+function reopen(
+  vault: TokenVault,
+  unconfirmed: UnconfirmedGrant,
+  context: RequestContext,
+): [ReceivedGrant, ...ReceivedGrant[]] {
   const record = openRecord(vault, unconfirmed.record, unconfirmed);
   // The person has accepted this grant, so a record of another grant in its place is not stored.
   if (record.attemptId !== unconfirmed.attemptId) throw otherRecord(unconfirmed);
-  const further = (record.further ?? []).flatMap((one): Granted[] => {
+  const further = (record.further ?? []).flatMap((one): ReceivedGrant[] => {
     const chain = context.chains?.find(({ row }) => row.id === one.connectionId);
     return chain === undefined ? [] : [{ context: chain, grant: grantOf(vault, one), record: one }];
   });

@@ -25,7 +25,7 @@ export type Answer = {
 };
 
 /** `spooled`: durable, but not in Postgres yet; the row is as it will be. */
-export type Kept = {
+export type Persisted = {
   kind: Placement["kind"] | "spooled";
   row: TokenRow | null;
   /** For a duplicate: the connections that have its refresh token. */
@@ -34,18 +34,18 @@ export type Kept = {
   stored?: Promise<Placement>;
 };
 
-export type Keeper = {
+export type AnswerStore = {
   /** Steps 8 and 9: resolves with the first durable copy, and goes on until the row has the answer. Never rejects. */
-  keep(answer: Answer): Promise<Kept>;
+  persist(answer: Answer): Promise<Persisted>;
   /** Whether this process has an unstored answer to this generation. */
-  holds(connectionId: string, generation: number): boolean;
+  hasUnstored(connectionId: string, generation: number): boolean;
   /** For the end of the process: spools every unstored answer at once. */
   spoolAll(): Promise<void>;
   /** Resolves when there is no unstored answer. */
-  settled(): Promise<void>;
+  idle(): Promise<void>;
 };
 
-export type KeeperParts = {
+export type AnswerStoreParts = {
   rows: TokenRows;
   accounts: Pick<AccountRows, "addUnconfirmed">;
   vault: TokenVault;
@@ -61,12 +61,17 @@ export type KeeperParts = {
 };
 
 /** `concluded`: the row has the answer, and all spooled copies are removed. */
-type Held = { answer: Answer; spooling: Promise<boolean> | null; isStored: boolean; concluded: Promise<void> };
+type UnstoredAnswer = {
+  answer: Answer;
+  spooling: Promise<boolean> | null;
+  isStored: boolean;
+  concluded: Promise<void>;
+};
 
 /** Persists every answer: in memory, in Postgres, and after 200 ms without Postgres in the spools. */
-export function createKeeper(parts: KeeperParts): Keeper {
+export function createAnswerStore(parts: AnswerStoreParts): AnswerStore {
   const { spools, marks, sender, clock, random, observer } = parts;
-  const held = new Set<Held>();
+  const unstored = new Set<UnstoredAnswer>();
 
   /** Tries until Postgres takes the answer, however long that is. */
   const placePatiently = async (record: AnswerRecord, { row }: RequestContext): Promise<Placement> => {
@@ -82,7 +87,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
     }
   };
 
-  const spool = async (one: Held): Promise<boolean> => {
+  const spool = async (one: UnstoredAnswer): Promise<boolean> => {
     const { record } = one.answer;
     const put = async () => await spools.put({ ...record, record: sealRecord(parts.vault, record) });
     // If it was spooled before, it is spooled again: a full place may have room now, and a copy may have been lost.
@@ -93,7 +98,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   };
 
   /** Asks all places again until one takes the answer, or Postgres has it. */
-  const spoolPatiently = async (one: Held): Promise<boolean> => {
+  const spoolPatiently = async (one: UnstoredAnswer): Promise<boolean> => {
     while (!one.isStored) {
       if (await spool(one)) return true;
       await clock.sleep(refreshTimes.commitRetryMaxMs);
@@ -102,7 +107,7 @@ export function createKeeper(parts: KeeperParts): Keeper {
   };
 
   /** After the row has the answer: removes all spooled copies. */
-  const conclude = async (one: Held, placement: Placement): Promise<void> => {
+  const conclude = async (one: UnstoredAnswer, placement: Placement): Promise<void> => {
     // failpoint: committed
     const { record, context, grant } = one.answer;
     if (placement.row !== null) marks.raise(placement.row.id, placement.row);
@@ -119,35 +124,35 @@ export function createKeeper(parts: KeeperParts): Keeper {
   };
 
   return {
-    async keep(answer) {
+    async persist(answer) {
       // failpoint: answered
       const { record, context, answeredMs } = answer;
       const storing = placePatiently(record, context);
-      const one: Held = { answer, spooling: null, isStored: false, concluded: Promise.resolve() };
-      held.add(one);
+      const one: UnstoredAnswer = { answer, spooling: null, isStored: false, concluded: Promise.resolve() };
+      unstored.add(one);
       one.concluded = storing
         .then((placement) => {
           one.isStored = true; // from here on nothing is spooled, since nobody would remove it
           return conclude(one, placement);
         })
         .catch((error: unknown) => observer.commitDelayed(context.row, error))
-        .finally(() => void held.delete(one));
+        .finally(() => void unstored.delete(one));
       const soon = await withDeadline(storing, refreshTimes.spoolAfterMs, clock);
-      const asKept = async (safe: boolean): Promise<Kept> =>
+      const asKept = async (safe: boolean): Promise<Persisted> =>
         safe ? { ...asSpooled(answer), stored: storing } : await storing;
       const spooled = soon === null ? spoolPatiently(one).then(asKept) : storing;
-      const kept: Kept = soon ?? (await Promise.race([storing, spooled]));
+      const kept: Persisted = soon ?? (await Promise.race([storing, spooled]));
       observer.durable(context.row, { seconds: (clock.monotonicMs() - answeredMs) / 1000 });
       // failpoint: durable
       return kept;
     },
-    holds: (connectionId, generation) =>
-      [...held].some(
+    hasUnstored: (connectionId, generation) =>
+      [...unstored].some(
         ({ answer: { record } }) => record.connectionId === connectionId && record.generation === generation,
       ),
-    spoolAll: async () => void (await Promise.all([...held].map(spool))),
-    async settled() {
-      while (held.size > 0) await Promise.allSettled([...held].map(({ concluded }) => concluded));
+    spoolAll: async () => void (await Promise.all([...unstored].map(spool))),
+    async idle() {
+      while (unstored.size > 0) await Promise.allSettled([...unstored].map(({ concluded }) => concluded));
     },
   };
 }
@@ -162,12 +167,12 @@ export function isRevocable(
   return definition.revocation?.kills === "token" && livesBy(vault, placement.row, tokens) === false;
 }
 
-function announceStored({ leases }: Pick<KeeperParts, "leases">, record: AnswerRecord): void {
+function announceStored({ leases }: Pick<AnswerStoreParts, "leases">, record: AnswerRecord): void {
   const { connectionId: connection, generation, attemptId: attempt } = record;
   leases.announce({ connection, generation, attempt, outcome: "stored" });
 }
 
-function asSpooled({ record, context: { row } }: Answer): Kept {
+function asSpooled({ record, context: { row } }: Answer): Persisted {
   return { kind: "spooled", row: record.kind === "held" ? row : asStored(row, record) };
 }
 
@@ -249,7 +254,7 @@ export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<P
 /** Stores the second set of an answer as a candidate. If that fails, the first one still counts. @throws while Postgres is away */
 async function placeOther(parts: Parts, row: TokenRow, other: AnswerRecord): Promise<void> {
   try {
-    await keepCandidate(parts, row, { ...other, authorization: row.authorization });
+    await storeCandidate(parts, row, { ...other, authorization: row.authorization });
   } catch (error) {
     if (isStorageUnavailable(error)) throw error;
   }
@@ -287,7 +292,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Placeme
   if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
   if (livesBy(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
   if (refreshesItself(row)) {
-    return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
+    return (await storeCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }
   const generation = nextGeneration(row);
   const sealed = resealFor(vault, record, { row, generation });
@@ -335,11 +340,11 @@ async function placeLate(parts: Parts, record: AnswerRecord): Promise<Placement>
     const promoted = await rows.promoteLate(row, resealFor(vault, record, { row, generation }), given);
     return promoted === null ? await placeLate(parts, record) : { kind: "promoted", row: promoted };
   }
-  return (await keepCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeLate(parts, record);
+  return (await storeCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeLate(parts, record);
 }
 
 /** False: a person has replaced the grant, or the row is gone. */
-async function keepCandidate({ rows, vault }: Parts, row: TokenRow, record: AnswerRecord): Promise<boolean> {
+async function storeCandidate({ rows, vault }: Parts, row: TokenRow, record: AnswerRecord): Promise<boolean> {
   const { authorization } = row;
   const candidate = { ...record, authorization, baseGeneration: record.generation, record: sealRecord(vault, record) };
   return await rows.addCandidate(candidate, { generation: record.generation + 1 });

@@ -40,7 +40,7 @@ export type TokenService = {
   /** Refreshes a due row before anybody needs it. Callers that come meanwhile share it. */
   refreshAhead(row: TokenRow): Promise<RefreshOutcome>;
   /** Resolves when no refresh runs in this process any more. */
-  settled(): Promise<void>;
+  idle(): Promise<void>;
 };
 
 export type TokenServiceParts = {
@@ -251,7 +251,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     const { chain = null } = wish;
     const name = chain === null ? connection : furtherTokenName(connection, chain);
     const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
-      throw chain === null || !isMissing(error) ? error : await missingChain(parts, connection, chain);
+      throw chain === null || !isMissing(error) ? error : await missingFurtherToken(parts, connection, chain);
     });
     const served = await serve(found, wish);
     const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
@@ -270,12 +270,16 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       if (outcome.kind === "failed") throw unavailable(outcome.row);
     },
 
-    settled: () => flights.settled(),
+    idle: () => flights.idle(),
   };
 }
 
 /** The error for a missing further token, or for a missing connection. */
-async function missingChain({ cache, catalog }: TokenServiceParts, name: string, chain: string): Promise<BrokerError> {
+async function missingFurtherToken(
+  { cache, catalog }: TokenServiceParts,
+  name: string,
+  chain: string,
+): Promise<BrokerError> {
   const found = await cache.read(name);
   if (found === null) return connectionNotFound(name);
   const known = catalog.get(found.row.provider)?.furtherTokens.map((extra) => extra.name) ?? [];

@@ -10,7 +10,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { Absence, KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
-import { type Placement, isRevocable, type Keeper, placeAnswer } from "./persist.ts";
+import { type Placement, isRevocable, type AnswerStore, placeAnswer } from "./persist.ts";
 import type { Sender } from "./request.ts";
 import { type AnswerRecord, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
@@ -35,7 +35,7 @@ type Parts = {
   tombstones: Tombstones;
   spools: Spools;
   marks: Marks;
-  keeper: Pick<Keeper, "holds">;
+  answerStore: Pick<AnswerStore, "hasUnstored">;
   sender: Pick<Sender, "prepare" | "prepareRemains" | "revokeGrant">;
   observer: RefreshObserver;
   alarms: Alarms;
@@ -49,7 +49,7 @@ const markBatch = 1000;
 const drainedAtOnce = 4;
 
 export function createRecovery(parts: Parts): Recovery {
-  const { rows, vault, keys, spools, marks, keeper, observer, alarms, learn, onError } = parts;
+  const { rows, vault, keys, spools, marks, answerStore, observer, alarms, learn, onError } = parts;
   const alone = { onError, isForAll: isStorageUnavailable, atOnce: drainedAtOnce };
 
   /** `absent`: this broker did not write it, or no replica can open it. It stays where it is, and stops nothing. */
@@ -67,7 +67,7 @@ export function createRecovery(parts: Parts): Recovery {
   /** @throws while Postgres is away; the record stays where it is */
   const drainOne = async (entry: FoundEntry): Promise<"drained" | Absence> => {
     // This process still has the answer in memory and is storing it.
-    if (keeper.holds(entry.connectionId, entry.generation)) return "drained";
+    if (answerStore.hasUnstored(entry.connectionId, entry.generation)) return "drained";
     const record = await open(entry);
     if (record === "absent" || record === "silent") return record;
     const placement = await placeAnswer(parts, record);
@@ -93,9 +93,9 @@ export function createRecovery(parts: Parts): Recovery {
   };
 
   const hold = async (behind: readonly GenerationMark[]): Promise<void> => {
-    for (const row of await rows.holdGoneBack(behind)) {
+    for (const row of await rows.suspendRestored(behind)) {
       learn(row);
-      observer.heldAfterRestore(row);
+      observer.suspendedAfterRestore(row);
     }
   };
 
@@ -146,7 +146,7 @@ export function createRecovery(parts: Parts): Recovery {
       return (await compareAll()) && isComplete && busyRows === 0;
     },
     async clear({ id: connectionId, generation, attemptId }) {
-      if (keeper.holds(connectionId, generation)) return "drained";
+      if (answerStore.hasUnstored(connectionId, generation)) return "drained";
       const { entries, isComplete } = await spools.find({ connectionId, generation, attemptId });
       const ends = new Set<"drained" | Absence>();
       const drain = drainer();

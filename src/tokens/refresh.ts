@@ -17,20 +17,20 @@ import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Accounts } from "./accounts.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
-import type { LimitKeeper } from "./limits.ts";
-import type { Keeper, Kept } from "./persist.ts";
+import type { RequestLimiter } from "./limits.ts";
+import type { AnswerStore, Persisted } from "./persist.ts";
 import type { Recovery } from "./recovery.ts";
 import { isRefused, leaveToOthers, type RequestContext, type Sender, type SendPlan } from "./request.ts";
 import {
   anewPlan,
   backoffSeconds,
   firstPlan,
-  isHeldBack,
+  cannotRefreshNow,
   isUselessTo,
   mayTakeOver,
   mustHearSpools,
   type Need,
-  orphanRule,
+  abandonedRule,
   type Recoverer,
   refreshableStatuses,
   refusalsBeforeDead,
@@ -38,8 +38,8 @@ import {
 } from "./row-rules.ts";
 import {
   type AnswerRecord,
-  furtherGranted,
-  grantedFor,
+  furtherGrants,
+  grantDestination,
   openRecord,
   otherGrant,
   otherRecord,
@@ -64,15 +64,15 @@ export type RefreshParts = {
   leases: Leases;
   waiting: Waiting;
   sender: Sender;
-  limits: Pick<LimitKeeper, "keep">;
-  secondPlans: SecondPlans;
+  limits: Pick<RequestLimiter, "send">;
+  postponedPlans: PostponedPlans;
   /** Finds out what only the provider knows about a stored set. Never rejects. */
   lookups: Pick<Accounts, "followUp">;
   /** Gives the cache a row to which a lookup has added something. */
   learn: (row: TokenRow) => void;
   vault: TokenVault;
   keys: KeyList;
-  keeper: Pick<Keeper, "keep">;
+  answerStore: Pick<AnswerStore, "persist">;
   recovery: Pick<Recovery, "clear">;
   marks: Pick<Marks, "read" | "raise">;
   health: DatabaseHealth;
@@ -121,7 +121,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, refreshTimes.leaseSeconds * 1000);
     try {
       // Where leases are unavailable, marks are too.
-      const restored = lease.state === "unavailable" ? null : await holdIfGoneBack(parts, row);
+      const restored = lease.state === "unavailable" ? null : await suspendIfRestored(parts, row);
       if (restored !== null) return restored;
       // The attempt in a cached row may be long over. The row in Postgres shows who has the lease.
       let next: Next =
@@ -149,17 +149,17 @@ async function askAndSend(
   if (plan !== null) leaveToOthers(parts.vault, context, plan.grant);
   const takesOver = mayTakeOver(row, context.definition.refresh, recoverer(parts, flight, row));
   // The answer to the attempt that stands in the row may wait in a spool.
-  const isBarred = takesOver && !(await isCleared(parts, row, context));
+  const mustWait = takesOver && !(await isCleared(parts, row, context));
   // 4. Permit. It is committed before anything is sent, and it shows that Postgres takes writes before a token is spent.
   // failpoint: before permit
   const takeIt = async () => await takePermit(parts, flight, { row, context, takesOver });
-  const permit = isBarred ? null : await inTurn(permitGate, takeIt);
+  const permit = mustWait ? null : await inTurn(permitGate, takeIt);
   // failpoint: permit taken
   // 5. to 10. Check, send, classify, persist, announce.
   const outcome = permit === null ? null : await attempt(parts, permit, { context, mayStartOver: !startedOver });
   if (outcome !== null) return outcome;
   // There was no permit, or the time to send passed: the row, read again, says why.
-  return await whyWithout(parts, flight, { row, context, startedOver, isBarred });
+  return await whyWithout(parts, flight, { row, context, startedOver, mustWait });
 }
 
 /** Without a permit: done, an end with the row's reason, a wait for another replica's attempt, or asking once more. */
@@ -170,15 +170,15 @@ async function whyWithout(
     row,
     context,
     startedOver,
-    isBarred,
-  }: { row: TokenRow; context: RequestContext; startedOver: boolean; isBarred: boolean },
+    mustWait,
+  }: { row: TokenRow; context: RequestContext; startedOver: boolean; mustWait: boolean },
 ): Promise<Next> {
   const { rows, clock } = parts;
   const seen = await rows.readById(row.id);
-  if (seen === null || seen.generation > row.generation) return settled(seen, row);
+  if (seen === null || seen.generation > row.generation) return outcomeOf(seen, row);
   if (seen.generation < row.generation) return await meetOlder(parts, flight, { row: seen, known: row, startedOver });
   const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
-  if (isBarred || isHeldBack(seen) || isTooLate) return settled(seen, row);
+  if (mustWait || cannotRefreshNow(seen) || isTooLate) return outcomeOf(seen, row);
   const isFree = seen.attemptId === null;
   if (isFree || mayTakeOver(seen, context.definition.refresh, recoverer(parts, flight, seen))) {
     // Refused again for a reason that the row does not show, such as another connection's request with the same refresh token.
@@ -186,7 +186,7 @@ async function whyWithout(
     return { kind: "ask", row: seen, startedOver: true };
   }
   // If an attempt has an unknown outcome, or its owner is gone, no announcement will come.
-  if (seen.attemptOutcome === "unknown" || isPointless(seen, flight.need)) return settled(seen, row);
+  if (seen.attemptOutcome === "unknown" || isPointless(seen, flight.need)) return outcomeOf(seen, row);
   return await follow(parts, flight, { row: seen, startedOver });
 }
 
@@ -210,14 +210,14 @@ export async function attempt(
     const passedSeconds = () => (clock.monotonicMs() - startedMs) / 1000;
     if (answer.kind === "granted") {
       // 8. Persist, 9. spool. 10. Announce.
-      const outcome = await keep(parts, permit, { context: current, grant: answer.grant });
+      const outcome = await persist(parts, permit, { context: current, grant: answer.grant });
       observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
       // The answer is safe by now. If this fails, the old secret is erased one refresh later.
       await learnFromSuccess(parts, context, plan);
       return outcome;
     }
     const refused: Refused = { failure: bothRefused(answer.failure, plan), plan, context: current };
-    if (refused.failure.code === "limit_reached" && !permit.isRetry) parts.secondPlans.keep(current, plan);
+    if (refused.failure.code === "limit_reached" && !permit.isRetry) parts.postponedPlans.postpone(current, plan);
     const next = await anotherWay(parts, permit, refused);
     if (next === null) {
       observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
@@ -235,24 +235,24 @@ export async function attempt(
 }
 
 /** A row behind its mark comes from a restored database: its refresh token has most likely been spent. */
-export async function holdIfGoneBack(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
+export async function suspendIfRestored(parts: RefreshParts, row: TokenRow): Promise<RefreshOutcome | null> {
   const mark = await parts.marks.read(row.id);
-  return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);
+  return mark === null || mark.generation <= row.generation ? null : await suspend(parts, row, mark);
 }
 
 /** Suspends a row that is behind what is known to have been stored. */
-async function hold({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark): Promise<RefreshOutcome> {
+async function suspend({ rows, observer }: RefreshParts, row: TokenRow, mark: Mark): Promise<RefreshOutcome> {
   const { generation, version } = mark;
-  const [held] = await rows.holdGoneBack([{ connectionId: row.id, generation, version }]);
-  if (held === undefined) return settled(await rows.readById(row.id), row);
-  observer.heldAfterRestore(held);
-  return { kind: "failed", row: held };
+  const [suspended] = await rows.suspendRestored([{ connectionId: row.id, generation, version }]);
+  if (suspended === undefined) return outcomeOf(await rows.readById(row.id), row);
+  observer.suspendedAfterRestore(suspended);
+  return { kind: "failed", row: suspended };
 }
 
 /** If the provider's metadata are away, the row gets the reason, since no attempt will note it. */
 async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<RequestContext> {
   try {
-    return await sender.prepareWithFurther(row);
+    return await sender.prepareWithFurtherTokens(row);
   } catch (error) {
     const isAway = error instanceof BrokerError && error.code === "provider_unavailable";
     if (isAway) await rows.noteUnprepared(row, error.message).catch(() => undefined);
@@ -275,7 +275,7 @@ async function takePermit(
     leaseSeconds: refreshTimes.leaseSeconds,
     statuses: refreshableStatuses(row.grant),
     exclusive: definition.refresh.rotation !== "never",
-    orphan: orphanRule(row, definition.refresh),
+    orphan: abandonedRule(row, definition.refresh),
     takeover,
   };
   const permitted = await rows.takePermit(request).catch((error: unknown) => {
@@ -329,9 +329,13 @@ function underPermit(context: RequestContext, { row }: Permit): RequestContext {
 const retryPlan: SendPlan = { grant: "refresh_token", secretIndex: 0 };
 
 /** If the last attempt's first way was refused and its second was throttled, this attempt begins with the second. */
-function planFor({ secondPlans }: RefreshParts, { row, isReplay }: Permit, context: RequestContext): SendPlan | null {
+function planFor(
+  { postponedPlans }: RefreshParts,
+  { row, isReplay }: Permit,
+  context: RequestContext,
+): SendPlan | null {
   const first = firstPlan(row, context.definition);
-  const second = secondPlans.take({ ...context, row });
+  const second = postponedPlans.take({ ...context, row });
   // A replay must send the grant whose outcome is unknown.
   return second === null || (isReplay && second.grant !== first?.grant) ? first : second;
 }
@@ -347,16 +351,16 @@ async function send(
     return await parts.sender.send(context, plan, { mayStillSend: permit.mayStillSend });
   };
   const isProven = permit.row.status === "connected" && !permit.row.untried;
-  return await parts.limits.keep(context, sendOnce, { cannotWait: false, isProven });
+  return await parts.limits.send(context, sendOnce, { cannotWait: false, isProven });
 }
 
 /** Steps 8 and 9. Between the answer and its first durable copy nothing runs that can throw, log or wait. */
-async function keep(
+async function persist(
   parts: RefreshParts,
   permit: Permit,
   { context, grant }: { context: RequestContext; grant: Grant },
 ): Promise<RefreshOutcome> {
-  const { vault, random, keeper, clock } = parts;
+  const { vault, random, answerStore, clock } = parts;
   const { key } = permit;
   const { row } = context;
   const answeredMs = clock.monotonicMs();
@@ -372,13 +376,13 @@ async function keep(
     authorization: row.authorization,
     event: "refreshed",
     sealedFor: key.generation + 1,
-    destination: grantedFor(row, hosts),
+    destination: grantDestination(row, hosts),
     grant: seal(grant),
     ...(grant.furtherTokens && { further: furtherRecords(parts, context, grant) }),
   };
   const other = otherGrant(grant);
   if (other !== null) record.other = otherRecord(record, seal(other));
-  const kept = await keeper.keep({ record, context, grant, answeredMs });
+  const kept = await answerStore.persist({ record, context, grant, answeredMs });
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced
@@ -387,7 +391,7 @@ async function keep(
 }
 
 /** Follows a set up once Postgres has it, since the findings are stored in its row. Never rejects. */
-async function followUpStored(parts: RefreshParts, context: RequestContext, kept: Kept): Promise<void> {
+async function followUpStored(parts: RefreshParts, context: RequestContext, kept: Persisted): Promise<void> {
   const { kind, row } = (await kept.stored) ?? kept;
   if (kind !== "stored" || row === null) return;
   const known = await parts.lookups.followUp(context, row);
@@ -407,7 +411,7 @@ function countedFrom({ row, isReplay }: Permit, { reuse }: RefreshRules): Date {
 function furtherRecords(parts: RefreshParts, context: RequestContext, grant: Grant): AnswerRecord[] {
   const { captured } = provenCaptures(parts.vault, context.row);
   const { redirectUri } = context.row;
-  return furtherGranted(parts, context, { grant, captured, redirectUri }).map(({ record }) =>
+  return furtherGrants(parts, context, { grant, captured, redirectUri }).map(({ record }) =>
     Object.assign(record, { kind: "further" as const }),
   );
 }
@@ -481,7 +485,7 @@ async function tryCandidate(
   const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: refreshTimes.leaseSeconds };
   const tried = await rows.tryCandidate(key, candidate.grant, {
     ...given,
-    orphan: orphanRule(row, definition.refresh),
+    orphan: abandonedRule(row, definition.refresh),
   });
   if (tried === null) return null;
   marks.raise(tried.id, tried);
@@ -572,7 +576,7 @@ export async function learnFromSuccess(
 }
 
 async function giveUp(parts: RefreshParts, permit: Permit, refused: Refused): Promise<RefreshOutcome> {
-  const row = (await settle(parts, permit, refused)) ?? (await parts.rows.readById(permit.key.connectionId));
+  const row = (await recordFailure(parts, permit, refused)) ?? (await parts.rows.readById(permit.key.connectionId));
   announce(parts, permit, "failed");
   const kind = row !== null && row.generation > permit.key.generation ? "moved" : "failed";
   return { kind, row, failure: refused.failure };
@@ -587,13 +591,13 @@ async function giveUp(parts: RefreshParts, permit: Permit, refused: Refused): Pr
  * | not sent, refused for now, client rejected | permit back, back-off | stays unknown; lease over, back-off |
  * | unknown | permit stays, back-off | permit stays, back-off |
  */
-async function settle(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
-  if (permit.isRetry) return await settleRetry(parts, permit, refused);
-  const row = await settleRefresh(parts, permit, refused);
+async function recordFailure(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
+  if (permit.isRetry) return await recordRetryFailure(parts, permit, refused);
+  const row = await recordRefreshFailure(parts, permit, refused);
   return row === null || refused.failure.isUnexplained !== true ? row : await judgeRefusals(parts, row);
 }
 
-async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
+async function recordRefreshFailure(parts: RefreshParts, permit: Permit, refused: Refused): Promise<TokenRow | null> {
   const { rows, vault, random, observer } = parts;
   const { failure, plan, context } = refused;
   const { row, key, isReplay, followsLoss } = permit;
@@ -612,12 +616,12 @@ async function settleRefresh(parts: RefreshParts, permit: Permit, refused: Refus
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
   const answer = sealedAnswer(vault, key, failure);
   const endLease = failure.class !== "unknown";
-  const orphan = orphanRule(row, context.definition.refresh);
+  const orphan = abandonedRule(row, context.definition.refresh);
   return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
 }
 
 /** The same for a retry of an ended grant: it stays ended, or the outcome is unknown. */
-async function settleRetry(
+async function recordRetryFailure(
   { rows, vault }: RefreshParts,
   { key }: Permit,
   { failure }: Refused,
@@ -663,11 +667,11 @@ async function follow(
     mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(parts, flight, current)),
     isPointless: (current) => isPointless(current, flight.need),
   });
-  if (end.row === null) return settled(null, row);
+  if (end.row === null) return outcomeOf(null, row);
   if (end.row.generation < row.generation) {
     return await meetOlder(parts, flight, { row: end.row, known: row, startedOver });
   }
-  return end.kind === "free" ? { kind: "ask", row: end.row, startedOver } : settled(end.row, row);
+  return end.kind === "free" ? { kind: "ask", row: end.row, startedOver } : outcomeOf(end.row, row);
 }
 
 /** The row is older than the one that this process knows: its answer is not stored yet, or the database was restored. */
@@ -678,11 +682,11 @@ async function meetOlder(
 ): Promise<Next> {
   const { rows, recovery, waiting } = parts;
   const cleared = await recovery.clear(row);
-  if (cleared === "clear") return await hold(parts, row, known);
-  if (cleared === "silent" || need === "ahead") return settled(await rows.readById(row.id), known);
+  if (cleared === "clear") return await suspend(parts, row, known);
+  if (cleared === "silent" || need === "ahead") return outcomeOf(await rows.readById(row.id), known);
   // The newer token has been handed out already. Before another refresh, it must be stored.
   const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isPointless: never });
-  if (stored === null || stored.generation < known.generation) return settled(stored, known);
+  if (stored === null || stored.generation < known.generation) return outcomeOf(stored, known);
   return { kind: "ask", row: stored, startedOver };
 }
 
@@ -693,13 +697,13 @@ function isPointless({ leaseUntil, now }: TokenRow, need: Need): boolean {
 
 const never = (): boolean => false;
 
-function settled(now: TokenRow | null, before: TokenRow): RefreshOutcome {
+function outcomeOf(now: TokenRow | null, before: TokenRow): RefreshOutcome {
   return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
 }
 
 /** Second requests that were throttled. The next attempt of the connection begins with it. */
-export type SecondPlans = {
-  keep(context: RequestContext, plan: SendPlan): void;
+export type PostponedPlans = {
+  postpone(context: RequestContext, plan: SendPlan): void;
   /** Returns a plan once. Null: there is none, or the row or the client has changed. */
   take(context: RequestContext): SendPlan | null;
 };
@@ -708,10 +712,10 @@ export type SecondPlans = {
  * Strict limits may never admit the second request of an attempt. Without this, each attempt would begin with the request that is
  * refused. It is only in memory: another replica finds it out by itself.
  */
-export function createSecondPlans(): SecondPlans {
+export function createPostponedPlans(): PostponedPlans {
   const plans = new Map<string, { plan: SendPlan; restsOn: string }>();
   return {
-    keep(context, plan) {
+    postpone(context, plan) {
       plans.set(context.row.id, { plan, restsOn: stateOf(context) });
     },
     take(context) {

@@ -73,9 +73,9 @@ export type Sender = {
   /** The same for a set that is only stored: nothing is sent, so addresses may be missing. */
   prepareToStore(row: TokenRow): Promise<RequestContext>;
   /** The same for a further token that is only stored: the connection's own token is not read. */
-  prepareChain(row: TokenRow): Promise<RequestContext>;
+  prepareFurtherToken(row: TokenRow): Promise<RequestContext>;
   /** The connection with the rows of its further tokens. They are made before a grant, since its answer may hold them. */
-  prepareWithFurther(row: TokenRow, client?: ClientRow | null): Promise<RequestContext>;
+  prepareWithFurtherTokens(row: TokenRow, client?: ClientRow | null): Promise<RequestContext>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
   tokenHost(row: TokenRow): Promise<string>;
   /** The same for a prepared row. */
@@ -119,7 +119,7 @@ export type SenderParts = {
   oauth: Pick<OAuthClient, "requestToken" | "ask">;
   clients: Pick<Clients, "findById">;
   rows: Pick<TokenRows, "readById">;
-  accounts: Pick<AccountRows, "isLivedBy" | "ensureChains" | "readChains">;
+  accounts: Pick<AccountRows, "isLivedBy" | "ensureFurtherTokens" | "readFurtherTokens">;
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;
   discovery: Discovery;
@@ -162,31 +162,31 @@ export function createSender(parts: SenderParts): Sender {
     const prepared = { row: { ...row, ...inForce }, owner: { ...owner, ...inForce }, client };
     const clientSecrets = client === null ? [] : openClientSecrets(vault, client);
     const whole = await complete(known, valuesOf({ ...prepared, definition: known, clientSecrets }, 0));
-    if (row.chain && !whole.furtherTokens.some(({ name }) => name === row.chain)) throw chainGone(row);
+    if (row.chain && !whole.furtherTokens.some(({ name }) => name === row.chain)) throw furtherTokenGone(row);
     const definition = row.chain ? forFurtherToken(whole, row.chain) : whole;
     return { ...prepared, definition, clientSecrets };
   };
 
-  const prepareChain = async (row: TokenRow, read?: ClientRow | null): Promise<RequestContext> => {
+  const prepareFurtherToken = async (row: TokenRow, read?: ClientRow | null): Promise<RequestContext> => {
     const parent = row.parentId === null ? null : await rows.readById(row.parentId);
     const own = proven(row);
     return await assemble(own, parent === null ? own : proven(parent), { read });
   };
 
-  const prepareFurther = async ({ row, definition }: RequestContext): Promise<RequestContext[]> => {
+  const prepareFurtherTokens = async ({ row, definition }: RequestContext): Promise<RequestContext[]> => {
     const { furtherTokens } = definition;
     if (furtherTokens.length === 0) return [];
-    await accounts.ensureChains(row, furtherTokens);
+    await accounts.ensureFurtherTokens(row, furtherTokens);
     const known = new Set(furtherTokens.map(({ name }) => name));
     // Its name decides whether it is a further token of this connection. Other columns may have been changed by somebody.
     const isIts = ({ name, chain }: TokenRow) =>
       chain !== null && known.has(chain) && name === furtherTokenName(row.name, chain);
-    const present = (await accounts.readChains(row.id)).filter(isIts);
-    return await Promise.all(present.map((chain) => prepareChain(chain)));
+    const present = (await accounts.readFurtherTokens(row.id)).filter(isIts);
+    return await Promise.all(present.map((chain) => prepareFurtherToken(chain)));
   };
 
   const prepare: Sender["prepare"] = async (row, read) => {
-    const context = await prepareChain(row, read);
+    const context = await prepareFurtherToken(row, read);
     const isExchanged = firstPlan(row, context.definition)?.grant === "token_exchange";
     return isExchanged ? { ...context, subjectToken: await parts.subjectToken(context.owner.name) } : context;
   };
@@ -245,10 +245,10 @@ export function createSender(parts: SenderParts): Sender {
 
   return {
     prepare,
-    prepareChain: async (row) => await prepareChain(row),
-    async prepareWithFurther(row, client) {
+    prepareFurtherToken: async (row) => await prepareFurtherToken(row),
+    async prepareWithFurtherTokens(row, client) {
       const context = await prepare(row, client);
-      return { ...context, chains: await prepareFurther(context) };
+      return { ...context, chains: await prepareFurtherTokens(context) };
     },
     prepareToStore: async (row) => {
       const own = proven(row);
@@ -331,7 +331,7 @@ function withoutNext({ id, name }: TokenRow): UnreadableSecretError {
   return new UnreadableSecretError(place, { keyId: null, reason: "does_not_open" }).of(name);
 }
 
-function chainGone({ provider, name, chain }: Owner): BrokerError {
+function furtherTokenGone({ provider, name, chain }: Owner): BrokerError {
   const detail = `The definition of the provider "${provider}" has no further token "${chain}" any more.`;
   return new BrokerError("provider_unavailable", detail, {
     connection: name,

@@ -2,7 +2,7 @@ import { BrokerError, EgressRefusalError } from "../errors.ts";
 import { rulesOfGrant, type TokenGrant } from "../grants.ts";
 import type { ConnectionGrant, ProviderDefinition, RefreshRules } from "../providers/format/definition.ts";
 import type { PermitRequest } from "../store/permits.ts";
-import type { OrphanRule } from "../store/row-sql.ts";
+import type { AbandonedRule } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { refreshTimes } from "../time.ts";
 import type { SendPlan } from "./request.ts";
@@ -35,7 +35,7 @@ export function takeoverOf(row: TokenRow, given: ReuseRules, recoverer: Recovere
 }
 
 /** When the sweeper looks at an abandoned attempt: as soon as it may be taken over without a caller's need. */
-export function orphanRule(row: TokenRow, given: ReuseRules): OrphanRule {
+export function abandonedRule(row: TokenRow, given: ReuseRules): AbandonedRule {
   const rules = rulesFor(row, given);
   const inGrace = rules.reuse === "grace" && rules.graceSeconds > refreshTimes.leaseSeconds * 2;
   return {
@@ -95,7 +95,7 @@ export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boo
 }
 
 /** True if the row itself says why nobody may send a request now. */
-export function isHeldBack(row: Refreshable & Pick<TokenRow, "backoffUntil" | "now">): boolean {
+export function cannotRefreshNow(row: Refreshable & Pick<TokenRow, "backoffUntil" | "now">): boolean {
   return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
 }
 

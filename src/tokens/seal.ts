@@ -139,7 +139,7 @@ export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null
 }
 
 /** One answer of a token endpoint, and the row that it is for. */
-export type Granted = { context: RequestContext; grant: Grant; record: AnswerRecord };
+export type ReceivedGrant = { context: RequestContext; grant: Grant; record: AnswerRecord };
 
 /** A set that was imported or granted to a person. Nothing of the set before carries over. */
 type Handed = {
@@ -177,7 +177,11 @@ export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Ha
 type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
 
 /** A grant as it is kept. */
-export function granted(sealing: Sealing, context: RequestContext, { grant, captured, redirectUri }: Asked): Granted {
+export function granted(
+  sealing: Sealing,
+  context: RequestContext,
+  { grant, captured, redirectUri }: Asked,
+): ReceivedGrant {
   const { row, definition } = context;
   const rules = definition.refresh;
   // A further token has no account of its own, so it cannot be compared.
@@ -193,7 +197,7 @@ export function granted(sealing: Sealing, context: RequestContext, { grant, capt
     attemptId: randomUUID(),
     event: row.generation === 0 ? "connected" : "reconnected",
     sealedFor: nextGeneration(row),
-    destination: grantedFor(row, hostInputs(definition)),
+    destination: grantDestination(row, hostInputs(definition)),
     grant: seal(grant),
     clientId: clientIdOf(context),
     ...(rules.rotation !== "never" && { exclusive: true }),
@@ -225,11 +229,11 @@ export function clientIdOf({ row, client, definition }: RequestContext): string 
 }
 
 /** The further tokens that came with a grant, each for a row of its own. */
-export function furtherGranted(
+export function furtherGrants(
   sealing: Sealing,
   { chains = [] }: Pick<RequestContext, "chains">,
   { grant, captured, redirectUri }: Asked,
-): Granted[] {
+): ReceivedGrant[] {
   return chains.flatMap((chain) => {
     const extra = grant.furtherTokens?.[chain.row.chain ?? ""];
     return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured, redirectUri })];
@@ -403,7 +407,7 @@ export function secretsDestination(row: Bound, hosts: readonly string[] = []): D
 }
 
 /** The destination of a grant, stored with it: of the inputs only those that fill a host. */
-export function grantedFor(row: Bound, hosts: readonly string[]): AnswerRecord["destination"] {
+export function grantDestination(row: Bound, hosts: readonly string[]): AnswerRecord["destination"] {
   const { captured: _, account: __, inputs, ...rest } = secretsDestination(row, hosts);
   return { ...rest, inputs: Object.fromEntries(Object.entries(inputs).filter(([name]) => hosts.includes(name))) };
 }

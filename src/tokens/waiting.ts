@@ -3,7 +3,7 @@ import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { refreshTimes } from "../time.ts";
-import { isHeldBack } from "./row-rules.ts";
+import { cannotRefreshNow } from "./row-rules.ts";
 
 /**
  * How the wait for another replica's refresh ended.
@@ -82,7 +82,7 @@ export function createWaiting({
         failuresBefore = row.consecutiveFailures;
         if (mayTakeOver(row)) return { kind: "free", row };
         if (row.attemptOutcome === "unknown" || isPointless(row)) return { kind: "ended", row };
-      } else if (hasFailed || row.consecutiveFailures > failuresBefore || isHeldBack(row)) {
+      } else if (hasFailed || row.consecutiveFailures > failuresBefore || cannotRefreshNow(row)) {
         return { kind: "ended", row };
       } else if (attempt !== null) {
         // The permit was given back unsent, or its process drains. It counts as if there had been no attempt; mostly its owner asks again.

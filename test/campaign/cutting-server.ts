@@ -101,10 +101,10 @@ export class CuttingProvider extends GenericProvider {
   }
 }
 
-type Granted = ReturnType<GenericProvider["issueTokenSet"]>;
+type ReceivedGrant = ReturnType<GenericProvider["issueTokenSet"]>;
 
 /** As long for any token set as for another. */
-export function bodyOf({ accessToken, refreshToken, expiresIn }: Granted): string {
+export function bodyOf({ accessToken, refreshToken, expiresIn }: ReceivedGrant): string {
   const tokens = {
     access_token: accessToken,
     token_type: "Bearer",

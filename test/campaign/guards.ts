@@ -122,8 +122,8 @@ export const guards: readonly Guard[] = [
   {
     name: "takeover: spools are asked first",
     file: "src/tokens/refresh.ts",
-    find: "const isBarred = takesOver && !(await isCleared(parts, row, context));",
-    replace: "const isBarred = false;",
+    find: "const mustWait = takesOver && !(await isCleared(parts, row, context));",
+    replace: "const mustWait = false;",
     caughtBy: contract("databases"),
   },
   {
@@ -136,8 +136,8 @@ export const guards: readonly Guard[] = [
   {
     name: "persist first: no token is handed out before its first durable copy",
     file: "src/tokens/persist.ts",
-    find: "const kept: Kept = soon ?? (await Promise.race([storing, spooled]));",
-    replace: "const kept: Kept = asSpooled(answer);",
+    find: "const kept: Persisted = soon ?? (await Promise.race([storing, spooled]));",
+    replace: "const kept: Persisted = asSpooled(answer);",
     caughtBy: unit("tokens/keeping"),
   },
   {
@@ -178,8 +178,8 @@ export const guards: readonly Guard[] = [
   {
     name: "restored database: rows behind their marks are held",
     file: "src/tokens/refresh.ts",
-    find: "return mark === null || mark.generation <= row.generation ? null : await hold(parts, row, mark);",
-    replace: "return mark === undefined ? await hold(parts, row, row) : null;",
+    find: "return mark === null || mark.generation <= row.generation ? null : await suspend(parts, row, mark);",
+    replace: "return mark === undefined ? await suspend(parts, row, row) : null;",
     caughtBy: contract("databases"),
   },
   {

@@ -73,7 +73,7 @@ describeWithServices(["postgres"], "limits, from several replicas at once", () =
     const key = `token_host:${randomUUID()}`;
     const all = replicas.map((database) => createRequestLimits(database));
     const known = await all[0]?.admit(asking(key, rules, "modest"));
-    if (known?.admitted) await all[0]?.settle(known.admitted, { sent: false, closeSeconds: 0 });
+    if (known?.admitted) await all[0]?.closeAdmission(known.admitted, { sent: false, closeSeconds: 0 });
     const askAll = async (client: string) =>
       admittedOf(
         await Promise.all(
@@ -96,8 +96,8 @@ describeWithServices(["postgres"], "limits, from several replicas at once", () =
       const stays = await limits.admit(asking(key, rules));
       const leaves = await limits.admit(asking(key, rules));
       if (stays.admitted === null || leaves.admitted === null) throw new Error("the request was held back");
-      await limits.settle(leaves.admitted, { sent: false, closeSeconds: 0 });
-      await limits.settle(stays.admitted, { sent: true, closeSeconds: 0 });
+      await limits.closeAdmission(leaves.admitted, { sent: false, closeSeconds: 0 });
+      await limits.closeAdmission(stays.admitted, { sent: true, closeSeconds: 0 });
     });
     expect(rows).toEqual([{ seen: 80, running: 0 }]);
   });

@@ -160,9 +160,9 @@ class TwinLimits {
       return "tidy";
     }
     const { name, given } = this.#calls.next();
-    if (name === "settle") {
-      this.#model.limits.settle(...given);
-      await this.#real.settle(...given);
+    if (name === "closeAdmission") {
+      this.#model.limits.closeAdmission(...given);
+      await this.#real.closeAdmission(...given);
       this.met.settled += 1;
       return name;
     }

@@ -8,8 +8,8 @@ const unasked = (name: string) => () => Promise.reject(new Error(`${name} was no
 
 /** For definitions without lookups and further tokens: only what is asked of every connection answers. */
 export const noAccounts: AccountRows = {
-  ensureChains: async () => {},
-  readChains: async () => [],
+  ensureFurtherTokens: async () => {},
+  readFurtherTokens: async () => [],
   learnAccount: unasked("learnAccount"),
   noteLookupFailed: unasked("learnAccount"),
   learnExpiry: unasked("learnExpiry"),

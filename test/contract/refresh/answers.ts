@@ -116,7 +116,7 @@ export function answers(stage: () => StoreStage): void {
         return granted({ accessToken: "a2", refreshToken: "second" });
       };
       expect(await bench.run(id, [remove])).toEqual({ kind: "failed", row: null });
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect(bench.seen).toEqual(["came late: unwanted", "succeeded"]);
       expect([bench.news.at(-1)?.outcome, bench.revoked]).toEqual(["failed", ["second", "a2"]]);
     });

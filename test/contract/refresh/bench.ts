@@ -13,10 +13,10 @@ import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { createEnded } from "../../../src/tokens/ended.ts";
-import { createLimitKeeper } from "../../../src/tokens/limits.ts";
-import { createKeeper, type Keeper } from "../../../src/tokens/persist.ts";
+import { createRequestLimiter } from "../../../src/tokens/limits.ts";
+import { createAnswerStore, type AnswerStore } from "../../../src/tokens/persist.ts";
 import { createRecovery, createSpools, type Recovery } from "../../../src/tokens/recovery.ts";
-import { createRefresh, createSecondPlans, type RefreshOutcome } from "../../../src/tokens/refresh.ts";
+import { createRefresh, createPostponedPlans, type RefreshOutcome } from "../../../src/tokens/refresh.ts";
 import { createSender } from "../../../src/tokens/request.ts";
 import type { Need } from "../../../src/tokens/row-rules.ts";
 import { clientDestination, placeOf, schedulerFor, sealGrant } from "../../../src/tokens/seal.ts";
@@ -135,7 +135,7 @@ export class RefreshBench {
   readonly rows: TokenRows;
   readonly refresh;
   readonly ended;
-  readonly keeper: Keeper;
+  readonly answerStore: AnswerStore;
   readonly recovery: Recovery;
   readonly spool: MemorySpool;
   readonly marks: MemoryMarks;
@@ -223,15 +223,15 @@ export class RefreshBench {
     };
     const patient = whoseDeadlinesPassWithIt(this.clock);
     const limits = { ...createRequestLimits(stage.database), ...options.requestLimits };
-    this.keeper = createKeeper({ ...common, clock: patient });
+    this.answerStore = createAnswerStore({ ...common, clock: patient });
     const onError = (error: unknown) => void this.seen.push(String(error));
-    this.recovery = createRecovery({ ...common, keeper: this.keeper, onError });
+    this.recovery = createRecovery({ ...common, answerStore: this.answerStore, onError });
     const cache = createTokenCache({ ...common, databaseClock: createDatabaseClock(this.clock) });
-    const limitKeeper = createLimitKeeper({ limits, sender: common.sender, clock: this.clock, onError });
+    const requestLimiter = createRequestLimiter({ limits, sender: common.sender, clock: this.clock, onError });
     const parts = {
       ...common,
-      limits: limitKeeper,
-      keeper: this.keeper,
+      limits: requestLimiter,
+      answerStore: this.answerStore,
       recovery: this.recovery,
       waiting: createWaiting(common),
       health: {
@@ -242,7 +242,7 @@ export class RefreshBench {
         uninterruptedMs: () => uninterruptedMs,
       },
       isDraining: options.isDraining ?? (() => false),
-      secondPlans: createSecondPlans(),
+      postponedPlans: createPostponedPlans(),
     };
     this.refresh = createRefresh(parts);
     this.ended = createEnded({ ...parts, accounts: createAccountRows(stage.database, vault), cache, clock: patient });
@@ -250,7 +250,7 @@ export class RefreshBench {
 
   /** What the row holds once nothing is on its way to it any more. */
   async settledRow(id: string): Promise<TokenRow> {
-    await this.keeper.settled();
+    await this.answerStore.idle();
     return await this.stage.row(id);
   }
 
@@ -313,7 +313,7 @@ export class RefreshBench {
       cameLate: (_row, placement) => void this.seen.push(`came late: ${placement}`),
       drained: () => void this.seen.push("drained"),
       lost: () => void this.seen.push("lost"),
-      heldAfterRestore: () => void this.seen.push("held after restore"),
+      suspendedAfterRestore: () => void this.seen.push("held after restore"),
       probablyDead: () => void this.seen.push("probably dead"),
       oldSecretUsed: () => void this.seen.push("old secret used"),
     };

@@ -80,7 +80,7 @@ export function changedRows(stage: () => StoreStage): void {
         return answer;
       },
     ]);
-    await bench.keeper.settled();
+    await bench.answerStore.idle();
     await putBack();
     await stage().set(row.id, "backoff_until = NULL");
     return bench;

@@ -268,7 +268,7 @@ export function ends(stage: () => StoreStage): void {
       expect(await other.retry(id, [])).toBeNull();
       expect([other.sent, tokensOf(await stage().row(id))?.[1]]).toEqual([[], "spooled"]);
       answers.away = false;
-      await gone.keeper.settled();
+      await gone.answerStore.idle();
     });
 
     it("logs in with no password", async () => {

@@ -31,7 +31,7 @@ async function reconnect(stage: StoreStage, id: string): Promise<void> {
 }
 
 async function userRow(stage: StoreStage, id: string): Promise<TokenRow> {
-  const [row] = await createAccountRows(stage.database, vault).readChains(id);
+  const [row] = await createAccountRows(stage.database, vault).readFurtherTokens(id);
   if (row === undefined) throw new Error("there is no row of it");
   return row;
 }
@@ -55,7 +55,7 @@ export function further(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage(), giving);
       const outcome = await bench.run(id, [along("first")]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect([outcome.kind, await servedTo(id)]).toEqual(["moved", "first"]);
       expect(await userOf(id)).toMatchObject({ status: "connected", version: 1 });
     });
@@ -64,7 +64,7 @@ export function further(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage(), giving);
       for (const name of ["first", "second", "third"]) await bench.run(id, [along(name, { refreshes: false })]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect([await servedTo(id), (await userOf(id)).version]).toEqual(["third", 3]);
       expect(await countCandidates(stage(), await userOf(id))).toBe(0);
     });
@@ -74,14 +74,14 @@ export function further(stage: () => StoreStage): void {
       const bench = new RefreshBench(stage(), giving);
       await bench.run(id, [along("first")]);
       await bench.run(id, [along("second")]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect([await servedTo(id), await countCandidates(stage(), await userOf(id))]).toEqual(["first", 1]);
       await stage().set(
         (await userOf(id)).id,
         "status = 'needs_reauthorization', enabled_status = 'needs_reauthorization'",
       );
       await bench.run(id, [along("third")]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect([await servedTo(id), (await userOf(id)).status]).toEqual(["third", "connected"]);
     });
 
@@ -89,7 +89,7 @@ export function further(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage(), giving);
       for (let time = 0; time < 3; time++) await bench.run(id, [along("the same")]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect(await countCandidates(stage(), await userOf(id))).toBe(0);
       expect((await userOf(id)).generation).toBe(1);
     });
@@ -109,7 +109,7 @@ export function further(stage: () => StoreStage): void {
       await restarted.recovery.run();
       expect(await servedTo(id)).toBe("kept");
       store.away = false;
-      await holder.keeper.settled();
+      await holder.answerStore.idle();
       expect([await servedTo(id), (await userOf(id)).generation]).toEqual(["kept", 1]);
     });
 
@@ -128,7 +128,7 @@ export function further(stage: () => StoreStage): void {
       await restarted.recovery.run();
       expect(await servedTo(id)).toBe("half way");
       store.away = false;
-      await holder.keeper.settled();
+      await holder.answerStore.idle();
     });
 
     it("of a grant that a person has replaced meanwhile is not stored over the new one, nor beside it", async () => {
@@ -140,7 +140,7 @@ export function further(stage: () => StoreStage): void {
         return along("the old account's");
       };
       await bench.run(id, [late]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect([await servedTo(id), await countCandidates(stage(), await userOf(id))]).toEqual([null, 0]);
     });
 
@@ -162,7 +162,7 @@ export function further(stage: () => StoreStage): void {
         });
         const bench = new RefreshBench(stage(), { ...giving, rows });
         await bench.run(id, [along("the old account's")]);
-        await bench.keeper.settled();
+        await bench.answerStore.idle();
         expect([await servedTo(id), await countCandidates(stage(), await userOf(id))]).toEqual([null, 0]);
       },
     );

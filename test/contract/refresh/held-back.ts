@@ -104,7 +104,7 @@ export function heldBack(stage: () => StoreStage): void {
 
     it("does not know of limits where the definition has none: they are not asked", async () => {
       const { id } = await connectExpired(stage());
-      const bench = new RefreshBench(stage(), { requestLimits: { admit: asked, settle: asked } });
+      const bench = new RefreshBench(stage(), { requestLimits: { admit: asked, closeAdmission: asked } });
       expect([(await bench.run(id, [granted()])).kind, bench.seen]).toEqual(["moved", ["succeeded"]]);
     });
   });

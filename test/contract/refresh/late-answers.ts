@@ -250,7 +250,7 @@ export function lateAnswers(stage: () => StoreStage): void {
         const bench = new RefreshBench(stage(), { revocationKills });
         const answer = granted({ accessToken: "a2", refreshToken: "the late one's" });
         const outcome = await bench.run(id, [late(stage(), id, { answer, meanwhile: () => reconnect(stage(), id) })]);
-        await bench.keeper.settled();
+        await bench.answerStore.idle();
         expect([outcome.row?.authorization, bench.revoked]).toEqual([2, revoked]);
         expect(await stage().rows.newestCandidate(id, 1)).toBeNull();
       },
@@ -267,7 +267,7 @@ export function lateAnswers(stage: () => StoreStage): void {
       await restarted.recovery.run();
       expect([restarted.revoked, restarted.spool.entries.size]).toEqual([["second", "a2"], 0]);
       store.away = false;
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
     });
   });
 
@@ -297,10 +297,10 @@ export function lateAnswers(stage: () => StoreStage): void {
       await stage().set(id, abandoned);
       const second = await peer.run(id, [granted({ accessToken: "the second" })]);
       store.away = false;
-      await holder.keeper.settled();
+      await holder.answerStore.idle();
       const stored = await stage().row(id);
       peers.away = false;
-      await peer.keeper.settled();
+      await peer.answerStore.idle();
       const named = new Map<number, Set<string | undefined>>();
       for (const row of [first.row, second.row, stored, await stage().row(id)]) {
         const names = named.get(row?.version ?? -1) ?? new Set();
@@ -344,7 +344,7 @@ export function lateAnswers(stage: () => StoreStage): void {
       for (const entry of holder.spool.entries.values()) await bench.spool.put(entry);
       // As if the dump were from before this row's set: it was at generation 1 when the token was sent.
       await stage().set(id, "generation = 0, attempt_id = NULL, attempt_started_at = NULL, lease_until = NULL");
-      await stage().rows.holdGoneBack([{ connectionId: id, generation: 1, version: 1 }]);
+      await stage().rows.suspendRestored([{ connectionId: id, generation: 1, version: 1 }]);
       await bench.recovery.run();
       const row = await stage().row(id);
       expect([tokensOf(row)?.[1], row.generation, row.goneBackFrom, row.status]).toEqual([
@@ -355,7 +355,7 @@ export function lateAnswers(stage: () => StoreStage): void {
       ]);
       expect((await bench.run(id, [granted()])).kind).toBe("moved");
       store.away = false;
-      await holder.keeper.settled();
+      await holder.answerStore.idle();
       expect((await stage().row(id)).generation).toBe(3);
     });
 
@@ -363,7 +363,7 @@ export function lateAnswers(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage());
       const { row } = await bench.run(id, [granted()]);
-      await bench.keeper.settled();
+      await bench.answerStore.idle();
       expect(bench.marks.known.get(id)).toEqual({ generation: row?.generation, version: row?.version });
     });
   });

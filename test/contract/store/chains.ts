@@ -26,14 +26,14 @@ export function chains(stage: () => StoreStage): void {
     async function connect() {
       const row = await stage().connect();
       const minuteAgo = new Date(row.now.getTime() - 60_000);
-      await accounts.ensureChains(row, [
+      await accounts.ensureFurtherTokens(row, [
         { name: "user", exchange: null },
         { name: "deep", exchange: {} },
       ]);
-      const children = await accounts.readChains(row.id);
+      const children = await accounts.readFurtherTokens(row.id);
       for (const child of children) await put(stage(), child, { issuedAt: minuteAgo });
       const named = async () => {
-        const now = await accounts.readChains(row.id);
+        const now = await accounts.readFurtherTokens(row.id);
         const find = (name: string) => now.find(({ chain }) => chain === name) as TokenRow;
         return { user: find("user"), deep: find("deep") };
       };

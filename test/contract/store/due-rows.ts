@@ -252,7 +252,7 @@ export function dueness(stage: () => StoreStage): void {
   describe("a row behind its mark", () => {
     it("is held: no permit, no sweeping; and its next versions come after all that were handed out", async () => {
       const row = await stage().connect();
-      const [held] = await stage().rows.holdGoneBack(marked(row, 7));
+      const [held] = await stage().rows.suspendRestored(marked(row, 7));
       expect(held).toMatchObject({ id: row.id, generation: 1, goneBackFrom: 7, versionFloor: 50, status: "connected" });
       const request = {
         connectionId: row.id,
@@ -278,24 +278,24 @@ export function dueness(stage: () => StoreStage): void {
     it("is told from one that is not: equal, newer or unknown rows are left alone", async () => {
       const row = await stage().connect();
       const before = await stage().columns(row.id);
-      expect(await stage().rows.holdGoneBack(marked(row, 1))).toEqual([]);
-      expect(await stage().rows.holdGoneBack(marked(row, 0))).toEqual([]);
-      expect(await stage().rows.holdGoneBack(marked({ id: randomUUID() }, 9))).toEqual([]);
-      expect(await stage().rows.holdGoneBack([])).toEqual([]);
+      expect(await stage().rows.suspendRestored(marked(row, 1))).toEqual([]);
+      expect(await stage().rows.suspendRestored(marked(row, 0))).toEqual([]);
+      expect(await stage().rows.suspendRestored(marked({ id: randomUUID() }, 9))).toEqual([]);
+      expect(await stage().rows.suspendRestored([])).toEqual([]);
       expect(await stage().columns(row.id)).toEqual(before);
     });
 
     it("is held once: looking again writes no second line of history", async () => {
       const row = await stage().connect();
-      await stage().rows.holdGoneBack(marked(row, 7));
-      await stage().rows.holdGoneBack(marked(row, 7));
+      await stage().rows.suspendRestored(marked(row, 7));
+      await stage().rows.suspendRestored(marked(row, 7));
       expect((await stage().events(row.id)).filter((type) => type === "held_after_restore")).toHaveLength(1);
     });
 
     it("is listed for the operator, who may release it as it was read, under the generation it had", async () => {
       const row = await stage().connect();
       await stage().set(row.id, "in_use = true, backoff_until = clock_timestamp() + interval '1 hour'");
-      await stage().rows.holdGoneBack(marked(row, 7));
+      await stage().rows.suspendRestored(marked(row, 7));
       expect((await stage().rows.goneBack()).map(({ id }) => id)).toContain(row.id);
       const tokens = { accessToken: sealedBytes(), refreshToken: sealedBytes() };
       const seen = { id: row.id, generation: 1, goneBackFrom: 7 };

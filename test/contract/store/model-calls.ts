@@ -295,7 +295,7 @@ export class ModelCalls {
           generation: row.generation + dice.pick([0, 1, 1]),
           version: row.version + 2,
         };
-        return { name: "holdGoneBack", given: [[mark]] };
+        return { name: "suspendRestored", given: [[mark]] };
       }
       case "back":
         return { name: "goneBack", given: [] };

@@ -32,7 +32,7 @@ export class ModelLimits {
     if (this.#admitted.length > 0 && dice.chance(0.45)) {
       const admitted = dice.pick(this.#admitted);
       return {
-        name: "settle",
+        name: "closeAdmission",
         given: [admitted, { sent: dice.chance(0.7), closeSeconds: dice.pick([0, 0, 0, 1.25, 90]) }],
       };
     }

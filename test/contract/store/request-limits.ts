@@ -67,7 +67,7 @@ class Limited {
   }
 
   async settle(admitted: Admitted, { sent = true, closeSeconds = 0 } = {}): Promise<void> {
-    await this.limits.settle(admitted, { sent, closeSeconds: closeSeconds * second });
+    await this.limits.closeAdmission(admitted, { sent, closeSeconds: closeSeconds * second });
   }
 
   async pass(seconds: number): Promise<void> {

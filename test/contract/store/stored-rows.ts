@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { nextGeneration, type TokenRow } from "../../../src/store/token-row.ts";
 import { asStored } from "../../../src/tokens/persist.ts";
-import { type AnswerRecord, grantedFor } from "../../../src/tokens/seal.ts";
+import { type AnswerRecord, grantDestination } from "../../../src/tokens/seal.ts";
 import { sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 /** What a row may hold when an answer to it comes; times in seconds from now. */
@@ -88,7 +88,7 @@ function recordOf(row: TokenRow, answered: Answered): AnswerRecord {
     connectionId: row.id,
     generation: row.generation,
     authorization: row.authorization,
-    destination: grantedFor(row, []),
+    destination: grantDestination(row, []),
     attemptId: isGrant ? randomUUID() : (row.attemptId ?? ""),
     event: isGrant ? "reconnected" : "refreshed",
     sealedFor: nextGeneration(row),

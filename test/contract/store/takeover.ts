@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import {
   mayTakeOver,
-  orphanRule,
+  abandonedRule,
   refreshableStatuses,
   type ReuseRules,
   takeoverOf,
@@ -70,7 +70,7 @@ export function takeover(stage: () => StoreStage): void {
           attemptId: randomUUID(),
           leaseSeconds: refreshTimes.leaseSeconds,
           statuses: refreshableStatuses(row.grant),
-          orphan: orphanRule(row, reuse),
+          orphan: abandonedRule(row, reuse),
           exclusive: true,
           takeover: takeoverOf(row, reuse, recoverer),
         });

@@ -57,7 +57,7 @@ export function tombstones(stage: () => StoreStage): void {
 
     it("whose name is used again goes on after every version that was handed out, a restored database's included", async () => {
       const row = await stage().connect();
-      await stage().rows.holdGoneBack([{ connectionId: row.id, generation: 9, version: 50 }]);
+      await stage().rows.suspendRestored([{ connectionId: row.id, generation: 9, version: 50 }]);
       await stage().connections.delete(row.id);
       const again = await stage().connect({ name: row.name });
       expect(again.version).toBeGreaterThan(50);

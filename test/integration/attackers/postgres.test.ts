@@ -225,11 +225,11 @@ describeWithServices(
       }
       const sql = async (text: string) => await query(stage.databaseUrl, text);
       const old = "accepted = true, created_at = created_at - interval '6 minutes'";
-      await sql(`UPDATE held_grants SET ${old} WHERE ${heldOf("said")}`);
+      await sql(`UPDATE held_grants SET ${old} WHERE ${unconfirmedOf("said")}`);
       await proveByHand((text, values) => query(stage.databaseUrl, text, values), vaultOf(stage.first.encryptionKeys));
-      await sql(`UPDATE held_grants SET ${old} WHERE ${heldOf("forged")}`);
-      await sql(`UPDATE held_grants SET ${old}, account = 'ada', mac = (SELECT mac FROM held_grants WHERE ${heldOf("said")})
-      WHERE ${heldOf("copied")}`);
+      await sql(`UPDATE held_grants SET ${old} WHERE ${unconfirmedOf("forged")}`);
+      await sql(`UPDATE held_grants SET ${old}, account = 'ada', mac = (SELECT mac FROM held_grants WHERE ${unconfirmedOf("said")})
+      WHERE ${unconfirmedOf("copied")}`);
       await stage.first.kill();
       await stage.first.start(); // which begins with tidying
       await expect.poll(async () => (await stage.api.connection("said"))["account"], patience).toBe("bob");
@@ -274,7 +274,7 @@ function victimOf(change: string): string {
 const of = (name: string) => `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
 
 /** Which rows of `held_grants` are a connection's. */
-function heldOf(name: string): string {
+function unconfirmedOf(name: string): string {
   return `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
 }
 

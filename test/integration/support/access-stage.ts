@@ -149,7 +149,7 @@ export class AccessStage {
   async stop(): Promise<void> {
     await this.api.close();
     await this.#broker.app.close();
-    await this.#broker.core.settled();
+    await this.#broker.core.idle();
     await this.#broker.close();
   }
 }

@@ -8,7 +8,7 @@ import type { Sync } from "./sync.ts";
 
 type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readByIds" | "readById" | "readWithClient">;
 
-const orphanClaimSeconds = 10;
+const abandonedClaimSeconds = 10;
 const keepDeletedMs = 24 * 3_600_000;
 
 export function readStatements(tables: SimTables): Sync<Reads> {
@@ -39,7 +39,7 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
       const { now } = tables;
       const due = all().filter((row) => isDue(row, now) && !busyProviders.includes(row.provider));
       const first = due.sort((a, b) => dueMs(a) - dueMs(b)).slice(0, limit);
-      const claimedFor = ({ attemptId }: SimRow) => (attemptId === null ? claimSeconds : orphanClaimSeconds);
+      const claimedFor = ({ attemptId }: SimRow) => (attemptId === null ? claimSeconds : abandonedClaimSeconds);
       return first.map((row) => tables.put(row, { ...row, nextRefreshAt: after(tables.nowMs(), claimedFor(row)) }));
     },
 
@@ -75,7 +75,7 @@ export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createD
       return [];
     },
 
-    holdGoneBack(marks) {
+    suspendRestored(marks) {
       return marks.flatMap(({ connectionId, generation, version }) => {
         const hold = (row: SimRow) => ({ goneBackFrom: generation, versionFloor: Math.max(row.versionFloor, version) });
         return (

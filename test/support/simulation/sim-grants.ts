@@ -10,7 +10,7 @@ import {
   greatest,
   highestVersion,
   noPermit,
-  orphanDue,
+  abandonedDue,
   type SimRow,
 } from "./sim-row.ts";
 import { attemptOf, isOwned, type SimTables } from "./sim-tables.ts";
@@ -125,7 +125,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         attemptStartedAt: tables.now,
         leaseUntil,
         backoffUntil: null,
-        nextRefreshAt: orphanDue(row, leaseUntil, orphan),
+        nextRefreshAt: abandonedDue(row, leaseUntil, orphan),
       }));
       if (tried === null) return null;
       tables.candidates.delete(candidateId);

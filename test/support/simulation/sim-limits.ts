@@ -45,7 +45,7 @@ export function limitStatements(tables: SimTables): Sync<RequestLimits> {
       return { admitted: { key, client, at: new Date(now), travelSeconds } };
     },
 
-    settle({ key, client, at, travelSeconds }, { sent, closeSeconds }) {
+    closeAdmission({ key, client, at, travelSeconds }, { sent, closeSeconds }) {
       const limit = tables.limits.get(key);
       if (limit === undefined) return;
       const now = tables.nowMs();

@@ -5,7 +5,7 @@ import {
   freePermit,
   greatest,
   nextDue,
-  orphanDue,
+  abandonedDue,
   type SimRow,
   statusColumns,
 } from "./sim-row.ts";
@@ -35,7 +35,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
           attemptStartedAt: row.attemptId === null ? tables.now : row.attemptStartedAt,
           attemptReplays: row.attemptId === null ? 0 : row.attemptReplays + 1,
           leaseUntil,
-          nextRefreshAt: orphanDue(row, leaseUntil, orphan),
+          nextRefreshAt: abandonedDue(row, leaseUntil, orphan),
         }),
       );
       for (const { id } of permitted === null ? [] : sharing) {
@@ -74,7 +74,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
       const until = after(tables.nowMs(), backoffSeconds);
       return tables.update(key.connectionId, isOwned(key), (row) => {
         const leaseUntil = endLease ? tables.now : row.leaseUntil;
-        const due = orphanDue(row, leaseUntil, orphan);
+        const due = abandonedDue(row, leaseUntil, orphan);
         return {
           attemptOutcome: "unknown",
           ...failureColumns(row, failure, tables.now),

@@ -1,5 +1,5 @@
 import type { ConnectionStatus, TokenRow } from "../../../src/store/token-row.ts";
-import { isThrottled, type OrphanRule, type RecordedFailure, type SealedGrant } from "../../../src/store/row-sql.ts";
+import { isThrottled, type AbandonedRule, type RecordedFailure, type SealedGrant } from "../../../src/store/row-sql.ts";
 
 /** A whole row of `connections`, as far as the refresh protocol goes. Rows are replaced, never changed. */
 export type SimRow = Omit<TokenRow, "now"> & {
@@ -191,7 +191,7 @@ export function nextDue(row: SimRow, earliest: Date): Moment {
   return ahead === null && row.keepAliveAt === null ? null : greatest(least(ahead, row.keepAliveAt), earliest);
 }
 
-export function orphanDue(row: SimRow, leaseEnd: Moment, { quietSeconds, promptly }: OrphanRule): Moment {
+export function abandonedDue(row: SimRow, leaseEnd: Moment, { quietSeconds, promptly }: AbandonedRule): Moment {
   const abandoned = leaseEnd === null ? null : after(leaseEnd.getTime(), quietSeconds);
   if (promptly) return abandoned;
   return row.expiresAt === null ? null : greatest(row.expiresAt, abandoned);

@@ -86,8 +86,11 @@ export function createSimStore({ scheduler, moments, database, faults }: Options
     limitsOf: (replica: { actor: Actor; health: DatabaseHealth }): RequestLimits => ({
       admit: async (request) =>
         await transact(replica, { name: "admit", effect: () => database.limits.admit(request) }),
-      settle: async (admitted, given) =>
-        await transact(replica, { name: "settle", effect: () => database.limits.settle(admitted, given) }),
+      closeAdmission: async (admitted, given) =>
+        await transact(replica, {
+          name: "closeAdmission",
+          effect: () => database.limits.closeAdmission(admitted, given),
+        }),
     }),
     tombstonesOf: (replica: { actor: Actor; health: DatabaseHealth }): Tombstones => ({
       find: async (id) => await transact(replica, { name: "readById", effect: () => database.findTombstone(id) }),

@@ -158,7 +158,7 @@ export class World {
     };
     const patience = this.scheduler.after(this.scheduler.between(1000, 30_000), actor, () => void end());
     const settle = async () => {
-      await core.settled();
+      await core.idle();
       patience.cancel();
       this.scheduler.after(0, actor, () => this.crash(replica, downMs));
     };
@@ -252,7 +252,7 @@ export class World {
         observed.lost += 1;
         this.note(`${row.name} is lost`);
       },
-      heldAfterRestore: (row) => {
+      suspendedAfterRestore: (row) => {
         observed.held += 1;
         this.violation(`${row.name} is held as gone back in time, and no database was restored`);
       },

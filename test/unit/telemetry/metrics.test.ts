@@ -116,7 +116,7 @@ describe("what telemetry learns of refreshes", () => {
     observer.lost(context.row);
     observer.cameLate(context.row, "candidate");
     observer.drained(context.row);
-    observer.heldAfterRestore(context.row);
+    observer.suspendedAfterRestore(context.row);
     expect(lines).toHaveLength(7);
     expect(lines.join("")).not.toContain(secret);
   });

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Answer } from "../../../src/tokens/persist.ts";
-import { type AnswerRecord, grantedFor, placeOf } from "../../../src/tokens/seal.ts";
+import { type AnswerRecord, grantDestination, placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 import { define } from "../providers/definitions.ts";
@@ -43,7 +43,7 @@ export function answerRecord(row: TokenRow = tokenRow(), changes: Partial<Answer
     connectionId: row.id,
     generation: row.generation,
     authorization: row.authorization,
-    destination: grantedFor(row, []),
+    destination: grantDestination(row, []),
     attemptId,
     event: "refreshed",
     sealedFor: row.generation + 1,

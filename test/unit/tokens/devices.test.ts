@@ -97,7 +97,7 @@ class Stage {
           return { kind: "connected", row };
         },
       },
-      sender: { ask: async () => null, prepareWithFurther: async () => context },
+      sender: { ask: async () => null, prepareWithFurtherTokens: async () => context },
       limits: { beside: () => async (_request, send) => await send() },
       vault,
       clock: this.clock,
@@ -110,7 +110,7 @@ class Stage {
   /** Whether all polls are over by now. */
   async isSettled(): Promise<boolean> {
     let settled = false;
-    void this.devices.settled().then(() => (settled = true));
+    void this.devices.idle().then(() => (settled = true));
     for (let turn = 0; turn < 5; turn++) await setImmediate();
     return settled;
   }
@@ -130,7 +130,7 @@ describe("polling for user codes", () => {
     stage.answer.resolve(grant);
     expect(await stage.isSettled()).toBe(false);
     stage.stored.resolve();
-    await stage.devices.settled();
+    await stage.devices.idle();
     expect(stage.order).toEqual(["asked", "kept", "dropped"]);
   });
 
@@ -155,7 +155,7 @@ describe("polling for user codes", () => {
     stage.answer.resolve(grant);
     stage.stored.reject(new DuplicateGrantError(row.name, []));
     await stage.devices.round();
-    await stage.devices.settled();
+    await stage.devices.idle();
     expect([stage.order, stage.told]).toEqual([["asked", "dropped", "given up"], [{ error: "duplicate_grant" }]]);
   });
 
@@ -179,7 +179,7 @@ describe("polling for user codes", () => {
     const stage = new Stage();
     stage.answer.resolve(heldBack);
     await stage.devices.round();
-    await stage.devices.settled();
+    await stage.devices.idle();
     expect(stage.order).toEqual(["asked", "postponed 20"]);
   });
 });

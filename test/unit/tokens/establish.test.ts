@@ -29,7 +29,13 @@ function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.s
   const parts = {
     rows: { readWithClient: async () => ({ row: { ...row, status }, client: now }) },
     sender: {
-      prepareWithFurther: async () => ({ row, owner: row, client: now, definition: define(""), clientSecrets: [] }),
+      prepareWithFurtherTokens: async () => ({
+        row,
+        owner: row,
+        client: now,
+        definition: define(""),
+        clientSecrets: [],
+      }),
     },
     granting: {
       ask: async (_context: unknown, grant: string) => {

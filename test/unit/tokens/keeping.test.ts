@@ -6,7 +6,7 @@ import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
-import { type Answer, createKeeper, type Kept } from "../../../src/tokens/persist.ts";
+import { type Answer, createAnswerStore, type Persisted } from "../../../src/tokens/persist.ts";
 import { createSpools } from "../../../src/tokens/recovery.ts";
 import { openRecord, placeOf } from "../../../src/tokens/seal.ts";
 import { noAccounts } from "../../support/unasked.ts";
@@ -37,7 +37,7 @@ class Stage {
   /** What the store does with an answer. */
   commit: TokenRows["commitRefresh"] = async () => stored;
   find: TokenRows["readById"] = async () => null;
-  readonly keeper;
+  readonly answerStore;
 
   constructor(places?: (stage: Stage) => SpoolPlace[]) {
     const rows: Partial<TokenRows> = {
@@ -53,7 +53,7 @@ class Stage {
       durable: (_row, { seconds }) => void this.durableSeconds.push(seconds),
       cameLate: (_row, placement) => void this.placements.push(placement),
     };
-    this.keeper = createKeeper({
+    this.answerStore = createAnswerStore({
       rows: rows as TokenRows,
       accounts: noAccounts,
       vault,
@@ -73,8 +73,8 @@ class Stage {
 
   /** The answer as it is being kept: `kept` once who got it may hand it out. */
   keep(answer: Answer = answerTo(row)) {
-    const keeping: { kept: Kept | null } = { kept: null };
-    void this.keeper.keep(answer).then((kept) => (keeping.kept = kept));
+    const keeping: { kept: Persisted | null } = { kept: null };
+    void this.answerStore.persist(answer).then((kept) => (keeping.kept = kept));
     return keeping;
   }
 
@@ -209,7 +209,7 @@ describe("an answer that the store does not take", () => {
       { connection: row.id, generation: row.generation, attempt: attemptId, outcome: "stored" },
     ]);
     expect(stage.marks.known.get(row.id)?.generation).toBe(stored.generation);
-    expect(stage.keeper.holds(row.id, row.generation)).toBe(false);
+    expect(stage.answerStore.hasUnstored(row.id, row.generation)).toBe(false);
   });
 
   it("is stored as it is although its spooling is not over, and its copy goes as soon as it is there", async () => {
@@ -231,16 +231,16 @@ describe("an answer that the store does not take", () => {
     resolve();
     await stage.clock.pass(0);
     expect(stage.spooled).toEqual([0, 0]);
-    expect(stage.keeper.holds(row.id, row.generation)).toBe(false);
+    expect(stage.answerStore.hasUnstored(row.id, row.generation)).toBe(false);
   });
 
   it("is known to be in this process's hands until the row has it, of its own generation only", async () => {
     const stage = away();
     stage.keep();
     await stage.clock.pass(1000);
-    expect(stage.keeper.holds(row.id, row.generation)).toBe(true);
-    expect(stage.keeper.holds(row.id, row.generation + 1)).toBe(false);
-    expect(stage.keeper.holds(attemptId, row.generation)).toBe(false);
+    expect(stage.answerStore.hasUnstored(row.id, row.generation)).toBe(true);
+    expect(stage.answerStore.hasUnstored(row.id, row.generation + 1)).toBe(false);
+    expect(stage.answerStore.hasUnstored(attemptId, row.generation)).toBe(false);
   });
 
   it("of a person's code is handed out two versions further, and the first one as version 1", async () => {
@@ -274,7 +274,7 @@ describe("a process that ends", () => {
     const stage = away();
     stage.keep();
     await stage.clock.pass(10);
-    await stage.keeper.spoolAll();
+    await stage.answerStore.spoolAll();
     expect(stage.spooled).toEqual([1, 1]);
   });
 
@@ -284,7 +284,7 @@ describe("a process that ends", () => {
     stage.keep();
     await stage.clock.pass(1000);
     stage.disk.isAway = false;
-    await stage.keeper.spoolAll();
+    await stage.answerStore.spoolAll();
     expect(stage.spooled).toEqual([1, 0]);
   });
 
@@ -295,7 +295,7 @@ describe("a process that ends", () => {
     await stage.clock.pass(1000);
     expect(stage.spooled).toEqual([0, 1]);
     stage.disk.isAway = false;
-    await stage.keeper.spoolAll();
+    await stage.answerStore.spoolAll();
     await stage.clock.pass(0);
     expect(stage.spooled).toEqual([1, 1]);
   });
@@ -305,7 +305,7 @@ describe("a process that ends", () => {
     stage.keep();
     await stage.clock.pass(1000);
     let isSettled = false;
-    void stage.keeper.settled().then(() => (isSettled = true));
+    void stage.answerStore.idle().then(() => (isSettled = true));
     await stage.clock.pass(1000);
     expect(isSettled).toBe(false);
     stage.commit = async () => stored;
@@ -333,7 +333,7 @@ describe("a process that ends", () => {
       if (++turns > 1000) throw new Error("it goes round and round");
       return await allSettled(values);
     });
-    const end = stage.keeper.settled().then(
+    const end = stage.answerStore.idle().then(
       () => "settled",
       (error: unknown) => String(error),
     );

@@ -4,7 +4,7 @@ import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { Asked } from "../../../src/providers/oauth/oauth-client.ts";
 import type { Admission, Admitted, LimitedRequest } from "../../../src/store/request-limits.ts";
-import { createLimitKeeper } from "../../../src/tokens/limits.ts";
+import { createRequestLimiter } from "../../../src/tokens/limits.ts";
 import type { RequestContext } from "../../../src/tokens/request.ts";
 import { simClient } from "../../support/simulation/sim-catalog.ts";
 import { define } from "../providers/definitions.ts";
@@ -31,13 +31,13 @@ class Stage {
   settling: Promise<void> = Promise.resolve();
   host = "login.example:8443";
   readonly clock = fakeClock();
-  readonly keeper = createLimitKeeper({
+  readonly answerStore = createRequestLimiter({
     limits: {
       admit: async (request) => {
         this.asked.push(request);
         return await this.admission();
       },
-      settle: async (admitted, given) => {
+      closeAdmission: async (admitted, given) => {
         this.settled.push({ admitted, ...given });
         await this.settling;
       },
@@ -69,14 +69,18 @@ describe("limits", () => {
     { limits: "{ per: connection, max_per_window: 1 in 1 s }", key: "connection:owner at login.example:8443" },
   ])("of $limits are those of $key", async ({ limits, key }) => {
     const stage = new Stage();
-    expect(await stage.keeper.keep(context(limits), async () => granted, refresh)).toBe(granted);
+    expect(await stage.answerStore.send(context(limits), async () => granted, refresh)).toBe(granted);
     expect(stage.asked.map((request) => request.key)).toEqual([key]);
     expect(stage.settled).toEqual([{ admitted: expect.objectContaining({ key }), sent: true, closeSeconds: 0 }]);
   });
 
   it("of clients are shared by all connections of a definition that fixes the client, at the same host", async () => {
     const stage = new Stage();
-    await stage.keeper.keep(context("{ per: client, concurrency: 1 }", { client: null }), async () => granted, refresh);
+    await stage.answerStore.send(
+      context("{ per: client, concurrency: 1 }", { client: null }),
+      async () => granted,
+      refresh,
+    );
     expect(stage.asked.map(({ key }) => key)).toEqual(["client:own at login.example:8443"]);
   });
 
@@ -87,7 +91,7 @@ describe("limits", () => {
       for (const client of [simClient, null]) {
         const [from, keys] = [context(`{ per: ${per}, cool_down_s: 60 }`, { client }), new Set<string>()];
         for (stage.host of ["hostile.example", "shop.example"]) {
-          await stage.keeper.keep(from, async () => busy, refresh);
+          await stage.answerStore.send(from, async () => busy, refresh);
           keys.add(stage.settled.at(-1)?.admitted.key ?? "");
         }
         expect(keys.size).toBe(2);
@@ -98,7 +102,7 @@ describe("limits", () => {
   it("ask for what the definition says, for 5 s of travel and 30 s under way", async () => {
     const stage = new Stage();
     const limits = "{ concurrency: 2, spacing_ms: 500, max_per_window: 10 in 600 s }";
-    await stage.keeper.keep(context(limits), async () => granted, refresh);
+    await stage.answerStore.send(context(limits), async () => granted, refresh);
     expect(stage.asked).toMatchObject([
       {
         rules: { concurrency: 2, spacingMs: 500, maxPerWindow: { requests: 10, seconds: 600 } },
@@ -119,7 +123,7 @@ describe("limits", () => {
     const told = Promise.withResolvers<void>();
     stage.settling = told.promise;
     let isThrough = false;
-    const sent = stage.keeper.keep(context("{ cool_down_s: 60 }"), async () => answer, refresh);
+    const sent = stage.answerStore.send(context("{ cool_down_s: 60 }"), async () => answer, refresh);
     void sent.then(() => (isThrough = true));
     await setImmediate();
     expect([stage.settled.length, isThrough]).toEqual([1, !waits]);
@@ -129,21 +133,25 @@ describe("limits", () => {
 
   it("have no share among clients where each client has limits of its own", async () => {
     const stage = new Stage();
-    await stage.keeper.keep(context("{ per: client, concurrency: 1 }"), async () => granted, refresh);
+    await stage.answerStore.send(context("{ per: client, concurrency: 1 }"), async () => granted, refresh);
     expect(stage.asked.map(({ provider }) => provider)).toEqual([null]);
   });
 
   it("are told what has never worked, which comes last", async () => {
     const stage = new Stage();
     const unproven = { cannotWait: false, isProven: false };
-    await stage.keeper.keep(context("{ concurrency: 5 }"), async () => granted, unproven);
+    await stage.answerStore.send(context("{ concurrency: 5 }"), async () => granted, unproven);
     expect(stage.asked.map(({ kind }) => kind)).toEqual(["first"]);
   });
 
   it("hold back what can wait, and say how long", async () => {
     const stage = new Stage();
     stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
-    const answer = await stage.keeper.keep(context("{ max_per_window: 1 in 600 s }"), async () => granted, refresh);
+    const answer = await stage.answerStore.send(
+      context("{ max_per_window: 1 in 600 s }"),
+      async () => granted,
+      refresh,
+    );
     const told = { retryAfterSeconds: 431, isOfClient: true };
     expect(answer).toMatchObject({ failure: { class: "not_sent", code: "limit_reached", ...told } });
   });
@@ -156,7 +164,7 @@ describe("limits", () => {
     async ({ limits, how }) => {
       const stage = new Stage();
       stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
-      const answer = await stage.keeper.keep(context(limits), async () => granted, how);
+      const answer = await stage.answerStore.send(context(limits), async () => granted, how);
       expect(answer).toMatchObject({ failure: { code: "limit_reached", isOfClient: false } });
     },
   );
@@ -167,7 +175,7 @@ describe("limits", () => {
   ])("say with the very answer that closes them how long they are closed: $is", async ({ retryAfterSeconds, told }) => {
     const stage = new Stage();
     const refused = { ...busy, failure: { ...busy.failure, retryAfterSeconds } } as TokenAnswer;
-    const answer = await stage.keeper.keep(context("{ cool_down_s: 900 }"), async () => refused, refresh);
+    const answer = await stage.answerStore.send(context("{ cool_down_s: 900 }"), async () => refused, refresh);
     expect(answer).toMatchObject({ failure: { code: "rate_limited", closedSeconds: told } });
     expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: told }]);
   });
@@ -177,7 +185,7 @@ describe("limits", () => {
 
     it("count it, and hear what came of it", async () => {
       const stage = new Stage();
-      await stage.keeper.keep(context("{ cool_down_s: 60 }"), async () => busy, code);
+      await stage.answerStore.send(context("{ cool_down_s: 60 }"), async () => busy, code);
       expect(stage.asked.map(({ kind }) => kind)).toEqual(["person"]);
       expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 60 }]);
     });
@@ -190,10 +198,10 @@ describe("limits", () => {
         const waitSeconds = waits.shift();
         return waitSeconds === undefined ? await letThrough() : { admitted: null, waitSeconds };
       };
-      expect(await stage.keeper.keep(context("{ spacing_ms: 500 }"), async () => granted, code)).toBe(granted);
+      expect(await stage.answerStore.send(context("{ spacing_ms: 500 }"), async () => granted, code)).toBe(granted);
       expect(stage.asked.length).toBe(4);
       waits.push(3, 8);
-      const held = await stage.keeper.keep(context("{ spacing_ms: 500 }"), async () => granted, code);
+      const held = await stage.answerStore.send(context("{ spacing_ms: 500 }"), async () => granted, code);
       const told = { class: "not_sent", code: "limit_reached", retryAfterSeconds: 8, isOfClient: false };
       expect([held, stage.asked.length]).toEqual([
         expect.objectContaining({ failure: expect.objectContaining(told) }),
@@ -204,14 +212,14 @@ describe("limits", () => {
     it("send nothing when they cannot be asked", async () => {
       const stage = new Stage();
       stage.admission = () => Promise.reject(new Error("a fault"));
-      const answer = await stage.keeper.keep(context("{ cool_down_s: 60 }"), async () => granted, code);
+      const answer = await stage.answerStore.send(context("{ cool_down_s: 60 }"), async () => granted, code);
       expect(answer).toMatchObject({ failure: { code: "limit_reached" } });
       expect([stage.settled, stage.errors.map(String)]).toEqual([[], ["Error: a fault"]]);
     });
 
     it("are not asked where the definition has none", async () => {
       const stage = new Stage();
-      await stage.keeper.keep(context("{}"), async () => busy, code);
+      await stage.answerStore.send(context("{}"), async () => busy, code);
       expect([stage.asked, stage.settled]).toEqual([[], []]);
     });
   });
@@ -222,7 +230,7 @@ describe("limits", () => {
 
     it("count it at the host of the token endpoint, and hear that it is told to go slower", async () => {
       const stage = new Stage();
-      const send = stage.keeper.beside(context("{ cool_down_s: 60 }"));
+      const send = stage.answerStore.beside(context("{ cool_down_s: 60 }"));
       expect(await send(own, async () => refused)).toBe(refused);
       expect(stage.asked.map(({ key, kind }) => [key, kind])).toEqual([["token_host:login.example:8443", "person"]]);
       expect(stage.settled).toMatchObject([{ sent: true, closeSeconds: 120 }]);
@@ -231,7 +239,9 @@ describe("limits", () => {
     it("hold it back, and say when to come again", async () => {
       const stage = new Stage();
       stage.admission = async () => ({ admitted: null, waitSeconds: 431 });
-      const sent = stage.keeper.beside(context("{ cool_down_s: 60 }"))(own, async () => expect.fail("it was sent"));
+      const sent = stage.answerStore.beside(context("{ cool_down_s: 60 }"))(own, async () =>
+        expect.fail("it was sent"),
+      );
       const told = { code: "provider_unavailable", context: { connection: "acme", retryAfterSeconds: 431 } };
       await expect(sent).rejects.toMatchObject({ name: "ProviderBusyError", ...told });
     });
@@ -241,7 +251,7 @@ describe("limits", () => {
       { is: "is of a definition without limits", limits: "{}", request: own },
     ])("do not count what $is", async ({ limits, request }) => {
       const stage = new Stage();
-      await stage.keeper.beside(context(limits))(request, async () => refused);
+      await stage.answerStore.beside(context(limits))(request, async () => refused);
       expect([stage.asked, stage.settled]).toEqual([[], []]);
     });
   });

@@ -9,7 +9,7 @@ import type { TokenRows } from "../../../src/store/token-rows.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { createRecovery, createSpools } from "../../../src/tokens/recovery.ts";
 import type { Sender } from "../../../src/tokens/request.ts";
-import { type AnswerRecord, grantedFor, sealRecord } from "../../../src/tokens/seal.ts";
+import { type AnswerRecord, grantDestination, sealRecord } from "../../../src/tokens/seal.ts";
 import { noAccounts, noAlarms, noOtherKeys } from "../../support/unasked.ts";
 import { define } from "../providers/definitions.ts";
 import { answerRecord, vault } from "./answers.ts";
@@ -52,7 +52,7 @@ class Stage {
       const from = last === null ? 0 : this.generations.findIndex(({ connectionId }) => connectionId === last) + 1;
       return this.generations.slice(from, from + limit);
     },
-    holdGoneBack: async (marks) =>
+    suspendRestored: async (marks) =>
       marks.map(({ connectionId, generation }) => tokenRow({ id: connectionId, goneBackFrom: generation })),
   };
   readonly recovery;
@@ -60,7 +60,7 @@ class Stage {
   constructor() {
     const observer: Partial<RefreshObserver> = {
       drained: () => void this.order.push("drained"),
-      heldAfterRestore: ({ id }) => void this.order.push(`held ${id}`),
+      suspendedAfterRestore: ({ id }) => void this.order.push(`held ${id}`),
     };
     const sender: Pick<Sender, "prepare" | "prepareRemains" | "revokeGrant"> = {
       prepare: async (of) => {
@@ -83,7 +83,7 @@ class Stage {
       tombstones: { find: async () => this.tombstone },
       spools: createSpools({ places: [this.spool, this.folder], onError: () => {} }),
       marks: this.marks,
-      keeper: { holds: () => this.held },
+      answerStore: { hasUnstored: () => this.held },
       sender,
       observer: observer as RefreshObserver,
       keys: { ...noOtherKeys, isSilent: async () => this.isForeign },
@@ -93,7 +93,7 @@ class Stage {
     });
   }
 
-  async spoolOne(of: TokenRow = row, destination = grantedFor(of, [])): Promise<void> {
+  async spoolOne(of: TokenRow = row, destination = grantDestination(of, [])): Promise<void> {
     const record = answerRecord(of, { attemptId: randomUUID(), destination });
     await this.spool.put({ ...record, record: sealRecord(vault, record) });
   }
@@ -177,14 +177,14 @@ describe("rows behind their marks", () => {
     const ids = ["a", "b", "c"];
     stage.generations = ids.map((connectionId) => ({ connectionId, generation: 1, version: 1 }));
     for (const id of ids) stage.marks.raise(id, { generation: 5, version: 5 });
-    const hold = stage.rows.holdGoneBack as TokenRows["holdGoneBack"];
-    stage.rows.holdGoneBack = async (marks) => {
+    const hold = stage.rows.suspendRestored as TokenRows["suspendRestored"];
+    stage.rows.suspendRestored = async (marks) => {
       if (marks.some(({ connectionId }) => connectionId === "b")) throw new DatabaseBusyError("55P03");
       return await hold(marks);
     };
     expect(await stage.recovery.run()).toBe(false);
     expect([stage.order.slice(1), stage.errors.length]).toEqual([["held a", "held c"], 1]);
-    stage.rows.holdGoneBack = hold;
+    stage.rows.suspendRestored = hold;
     expect([await stage.recovery.run(), stage.order.includes("held b")]).toEqual([true, true]);
   });
 });
@@ -290,7 +290,7 @@ describe("an answer that waited, and that nobody wants any more", () => {
     }
     const stage = new Stage();
     stage.tombstone = { ...tombstone, inputs: { shop: "evil.example", kept: "as it is" } };
-    await stage.unwanted(null, grantedFor(inForce, ["shop"]));
+    await stage.unwanted(null, grantDestination(inForce, ["shop"]));
     await stage.recovery.run();
     expect(stage.asked).toEqual([{ shop: "ours.example", kept: "as it is" }]);
   });

@@ -33,7 +33,7 @@ class Shared {
     const request = { key: this.key, rules: this.#rules, client, provider: "own", kind, ...times };
     const admission = this.#database.limits.admit(request);
     if (admission.admitted === null) return admission.waitSeconds;
-    if (answered) this.#database.limits.settle(admission.admitted, { sent: true, closeSeconds: 0 });
+    if (answered) this.#database.limits.closeAdmission(admission.admitted, { sent: true, closeSeconds: 0 });
     return 0;
   }
 

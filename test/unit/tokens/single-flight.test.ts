@@ -51,7 +51,7 @@ it("settled waits for every run, those that start meanwhile and those that fail 
   const { flights, start, open, fail } = gate();
   const first = flights.run("a", start("first"));
   let isSettled = false;
-  const settled = flights.settled().then(() => (isSettled = true));
+  const idle = flights.idle().then(() => (isSettled = true));
   const second = first.catch(() => flights.run("b", start("second")));
   fail("first");
   await expect(first).rejects.toThrow("first");
@@ -59,6 +59,6 @@ it("settled waits for every run, those that start meanwhile and those that fail 
   expect(isSettled).toBe(false);
   open("second");
   await second;
-  await settled;
+  await idle;
   expect(flights.running("b")).toBeUndefined();
 });
