@@ -68,7 +68,7 @@ PGlite.prototype.transaction = async function noted<Result>(
       }),
     );
   };
-  return (await Reflect.apply(transaction, this, [noting])) as Result;
+  return await Reflect.apply(transaction, this, [noting]);
 };
 
 process.on("SIGUSR2", () => {

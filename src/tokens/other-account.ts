@@ -57,8 +57,8 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
       await accounts.dropUnconfirmed(unconfirmed.attemptId);
       return row;
     } catch (error) {
-      if (error instanceof BrokerError && error.code === "duplicate_grant")
-        await accounts.dropUnconfirmed(unconfirmed.attemptId);
+      const isDuplicate = error instanceof BrokerError && error.code === "duplicate_grant";
+      if (isDuplicate) await accounts.dropUnconfirmed(unconfirmed.attemptId);
       throw error;
     }
   };

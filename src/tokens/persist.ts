@@ -246,8 +246,9 @@ type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "addUnconfirmed">; v
 export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const placement = await placeByKind(parts, record);
   const isKept = placement.kind !== "unwanted" && placement.kind !== "duplicate" && record.kind !== "held";
-  if (record.other !== undefined && isKept && placement.row !== null)
+  if (record.other !== undefined && isKept && placement.row !== null) {
     await placeOther(parts, placement.row, record.other);
+  }
   return placement;
 }
 

@@ -33,8 +33,9 @@ export function unconfirmedGrants(stage: () => StoreStage): void {
 
     it("with a yes cannot be declined any more, and may be accepted as often as one likes until it is dropped", async () => {
       const { attemptId } = await hold();
-      for (let time = 0; time < 2; time++)
+      for (let time = 0; time < 2; time++) {
         expect(await accounts.acceptUnconfirmed(attemptId)).toMatchObject({ attemptId });
+      }
       expect(await accounts.declineUnconfirmed(attemptId)).toBe(false);
       expect(await accounts.findUnconfirmed({ attemptId })).toMatchObject({ account: "bob" });
       await accounts.dropUnconfirmed(attemptId);
