@@ -153,7 +153,7 @@ export function readConfig(env: Variables = process.env): Config {
   if (misfit !== undefined) throw new StartupError(`src/time.ts: ${misfit}`);
   const raw = Object.fromEntries(variables.map(([name, schema]) => [name, readVariable(env, name, schema)]));
   const values = raw as Values;
-  const databaseUrl = parseServiceUrl("DATABASE_URL", values.DATABASE_URL, databaseSchemes);
+  const databaseUrl = parseDatabaseUrl(values.DATABASE_URL);
   const encryptionKeys = values.ENCRYPTION_KEYS === undefined ? null : parseEncryptionKeys(values.ENCRYPTION_KEYS);
   if (databaseUrl !== null && encryptionKeys === null) {
     fail("ENCRYPTION_KEYS", `is required with DATABASE_URL: a comma list of id:base64(32 bytes); ${makeKey}`);
@@ -216,8 +216,16 @@ function valueOf(env: Variables, name: string, schema: Annotations): string {
   if (schema.secret && given !== "" && text === "") {
     fail(name, "holds nothing but spaces or line ends: write its value, or leave it away");
   }
+  const [, form] = references.find(([pattern]) => pattern.test(text)) ?? [];
+  if (form !== undefined) fail(name, `holds ${form}, which nothing fills in here: write the value itself`);
   return text;
 }
+
+/** What a shell, Compose or Kubernetes would put another value in place of. */
+const references: readonly [pattern: RegExp, form: string][] = [
+  [/\$\{[A-Za-z_]\w*(:?[-?+].*)?\}/s, "${…}"],
+  [/\$\([A-Za-z_][\w.-]*( .*)?\)/s, "$(…)"],
+];
 
 /** Characters that often get into a value by mistake. */
 function adviceOn(text: string): string {
@@ -247,6 +255,9 @@ function readSecretFile(env: Variables, name: string): string {
 
 function parseEncryptionKeys(text: string): EncryptionKeySetting[] {
   const keys = splitList(text).map((entry, index) => {
+    if (/^([^:]*:)?[0-9a-f]{64}$/i.test(entry)) {
+      fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), and its bytes are in hex; ${makeKey}`);
+    }
     const [, id, encoded] = /^([A-Za-z0-9._-]{1,32}):([A-Za-z0-9+/_-]+={0,2})$/.exec(entry) ?? [];
     if (id === undefined || encoded === undefined) {
       return fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), the id of A-Z a-z 0-9 . _ -`);
@@ -334,16 +345,34 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
     /^([a-z+]+):\/\/([^/?#]*@)?([^/?#]*)(.*)$/s.exec(text) ?? [];
   if (!schemes.includes(scheme)) {
     const begins = schemes.map((each) => `${each}://`).join(" or ");
-    fail(name, `must be a URL that begins with ${begins}${adviceOn(text)}`);
+    fail(name, `must be a URL that begins with ${begins}${adviceOn(text) || adviceOnService(name, text, scheme)}`);
   }
   const each = scheme.includes("+") ? hosts.split(",") : [hosts];
   if (hosts + rest !== "" && each.every((host) => URL.canParse(`${scheme}://${credentials}${host}${rest}`))) {
     return text;
   }
-  return fail(
-    name,
-    `must be a URL ${scheme}://user:password@host:port, with special characters in its parts percent-encoded`,
-  );
+  const encoded = ", with special characters in its parts percent-encoded";
+  const advice = hosts === "" && name === "DATABASE_URL" ? onSocket : encoded;
+  return fail(name, `must be a URL ${scheme}://user:password@host:port${advice}`);
+}
+
+const onSocket = "; for a Unix socket write postgresql://user@localhost/database?host=/folder/of/the/socket";
+
+/** What to do with the address of another service, or of none. */
+function adviceOnService(name: string, text: string, scheme: string): string {
+  if (redisSchemes.includes(scheme)) return "; this one leads to a Redis: set it as REDIS_URL";
+  if (databaseSchemes.includes(scheme)) return "; this one leads to a Postgres: set it as DATABASE_URL";
+  return name === "DATABASE_URL" && /^(\/|socket:|unix:)/.test(text) ? onSocket : "";
+}
+
+/** The driver takes any other word for `verify-full`. */
+const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
+
+function parseDatabaseUrl(text: string | undefined): string | null {
+  const address = parseServiceUrl("DATABASE_URL", text, databaseSchemes);
+  const modes = new URLSearchParams(address?.split("?")[1]).getAll("sslmode");
+  if (modes.every((mode) => mode === "" || sslModes.includes(mode))) return address;
+  return fail("DATABASE_URL", `has an sslmode that there is not: write ${sslModes.join(", ")}, or leave it away`);
 }
 
 /** With a path that is no number, the Redis client would ask for database NaN, which ends the process. */

@@ -91,7 +91,7 @@ const plain = "it does not answer in time (ETIMEDOUT); if it speaks no TLS, writ
 /** @returns what is wrong where a connection is closed before Redis has said anything */
 function closedAtOnce({ isTls }: { isTls: boolean }): string {
   const tls = isTls ? "" : ", and if it expects TLS, write rediss:// in place of redis://";
-  return `it closes the connection at once; correct the port${tls}`;
+  return `it closes the connection at once; correct the port, where a Postgres may listen${tls}`;
 }
 
 const oldest = { major: 6, minor: 2 };

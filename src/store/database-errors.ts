@@ -77,7 +77,10 @@ const causes: Readonly<Record<string, string>> = {
 
 /** Errors of the driver that have only a text, and what to do. */
 const sayings: readonly [said: RegExp, cause: string][] = [
-  [/timeout expired|connection timeout/, "it does not answer in time; see to it, or correct host and port"],
+  [
+    /timeout expired|connection timeout/,
+    "it does not answer in time; see to it, or correct host and port: a Redis may listen there",
+  ],
   [/does not support SSL/, "it speaks no TLS; leave sslmode out of the URL, or turn TLS on there"],
   [
     /client password must be a string|empty password/,

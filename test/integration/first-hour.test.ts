@@ -165,6 +165,7 @@ function message(type: string, content: string): Buffer {
 
 const databases: Cases = {
   "nobody listens": async () => await postgres(at(1)),
+  "a socket that is not there": async () => await postgres(`postgresql://${canary}@localhost/freshet?host=${folder}`),
   "a host that is not known": async () => await postgres(at(1).replace("127.0.0.1", "database.invalid")),
   "a wrong password": async () => {
     const text = `SFATAL\0C28P01\0Mpassword authentication failed for user "${canary}"\0\0`;
@@ -197,6 +198,10 @@ const databases: Cases = {
   "TLS that the server does not speak": async () =>
     await postgres(`${at(await portOf(answering("N")))}?sslmode=require`),
   "a server that is no Postgres": async () => await postgres(at(await portOf(web()))),
+  "a Redis in the place of Postgres": async () => {
+    await using server = await startPrivateRedis();
+    return await postgres(at(Number(new URL(server.url).port)));
+  },
   "Postgres 13": async () => {
     const session = { execute: async () => {}, query: async <Row>() => [{ version: "130014" }] as Row[] };
     return await refusalOf(() => applyMigrationsTo(session));
@@ -309,7 +314,7 @@ describe("folders, ports, arguments, and an old Node", () => {
   });
 });
 
-describeWithServices(["postgres"], "Postgres", () => {
+describeWithServices(["postgres", "redis"], "Postgres", () => {
   beforeAll(async () => {
     await startInVain(await useDatabase());
   });
@@ -380,7 +385,7 @@ describeWithServices(["postgres"], "Postgres", () => {
   });
 });
 
-describeWithServices(["redis"], "Redis", () => {
+describeWithServices(["redis", "postgres"], "Redis", () => {
   let server: Awaited<ReturnType<typeof startPrivateRedis>>;
   beforeAll(async () => {
     server = await startPrivateRedis();
@@ -411,6 +416,8 @@ describeWithServices(["redis"], "Redis", () => {
     "no password where Redis wants one": async () => await guarded(server.url),
     "a server that is no Redis": async () => await redisAt(redis(await portOf(web()))),
     "a server that says nothing to Redis's client": async () => await redisAt(redis(await portOf(talking(() => {})))),
+    "a Postgres in the place of Redis": async () =>
+      await redisAt(redis(Number(new URL(await useDatabase({ empty: true })).port))),
     "`redis://` where TLS is wanted": async () =>
       await redisAt(redis(await portOf(talking((socket) => void socket.end())))),
     "a certificate of Redis that is signed by itself": async () =>
