@@ -146,44 +146,64 @@ export type Config = Readonly<{
 
 /**
  * Reads the whole configuration.
- * @throws StartupError with one line that names the variable and what is allowed, never the value of a secret.
+ * @throws StartupError with one line for each wrong variable, that names it and what is allowed, never the value of a secret.
  */
 export function readConfig(env: Variables = process.env): Config {
   const [misfit] = misfitsOf(times);
   if (misfit !== undefined) throw new StartupError(`src/time.ts: ${misfit}`);
-  const raw = Object.fromEntries(variables.map(([name, schema]) => [name, readVariable(env, name, schema)]));
-  const values = raw as Values;
-  const databaseUrl = parseDatabaseUrl(values.DATABASE_URL);
-  const encryptionKeys = values.ENCRYPTION_KEYS === undefined ? null : parseEncryptionKeys(values.ENCRYPTION_KEYS);
-  if (databaseUrl !== null && encryptionKeys === null) {
-    fail("ENCRYPTION_KEYS", `is required with DATABASE_URL: a comma list of id:base64(32 bytes); ${makeKey}`);
+  const faults = new Map<string, string>();
+  /** Goes on after a fault, so that all of them are told. What it returns then is used for nothing. */
+  const tried = <Result>(name: string, read: () => Result): Result => {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof StartupError)) throw error;
+      faults.set(name, error.message);
+      return undefined as Result;
+    }
+  };
+  const raw = variables.map(([name, schema]) => [
+    name,
+    tried(name, () => readVariable(env, name, schema)) ?? schema.default,
+  ]);
+  const config = parseValues(Object.fromEntries(raw) as Values, { tried, faults });
+  if (faults.size > 0) throw new StartupError([...faults.values()].join("; "), [...faults.values()]);
+  return Object.freeze(config);
+}
+
+type Trying = { tried: <Result>(name: string, read: () => Result) => Result; faults: ReadonlyMap<string, string> };
+
+function parseValues(values: Values, { tried, faults }: Trying): Config {
+  const databaseUrl = tried("DATABASE_URL", () => parseDatabaseUrl(values.DATABASE_URL));
+  const encryptionKeys = tried("ENCRYPTION_KEYS", () => parseEncryptionKeys(values.ENCRYPTION_KEYS));
+  if (databaseUrl && encryptionKeys === null && !faults.has("ENCRYPTION_KEYS")) {
+    const problem = `is required with DATABASE_URL: a comma list of id:base64(32 bytes); ${makeKey}`;
+    tried("ENCRYPTION_KEYS", () => fail("ENCRYPTION_KEYS", problem));
   }
-  if (values.METRICS_PORT === values.PORT) {
-    fail("METRICS_PORT", "must be another port than PORT; leave it away to serve /metrics on PORT");
+  if (values.METRICS_PORT === values.PORT && !faults.has("PORT")) {
+    const problem = "must be another port than PORT; leave it away to serve /metrics on PORT";
+    tried("METRICS_PORT", () => fail("METRICS_PORT", problem));
   }
-  return Object.freeze({
-    host: parseHost(values.HOST),
+  return {
+    host: tried("HOST", () => parseHost(values.HOST)),
     port: values.PORT,
-    publicUrl: parsePublicUrl(values.PUBLIC_URL ?? `http://localhost:${values.PORT}`),
+    publicUrl: tried("PUBLIC_URL", () => parsePublicUrl(values.PUBLIC_URL ?? `http://localhost:${values.PORT}`)),
     databaseUrl,
-    redisUrl: parseRedisUrl(values.REDIS_URL),
+    redisUrl: tried("REDIS_URL", () => parseRedisUrl(values.REDIS_URL)),
     encryptionKeys,
     adminKeys: values.ADMIN_KEY?.split(",") ?? [],
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
-    providerNetworks: parseCidrs(values.PROVIDER_NETWORKS),
-    proxy: checkProxies({
-      httpsProxy: values.HTTPS_PROXY ?? null,
-      httpProxy: values.HTTP_PROXY ?? null,
-      noProxy: values.NO_PROXY ?? null,
-      proxyConnect: values.PROXY_CONNECT,
-    }),
+    providerNetworks: tried("PROVIDER_NETWORKS", () => parseCidrs(values.PROVIDER_NETWORKS)),
+    proxy: tried("HTTPS_PROXY", () => checkProxies(values)),
     sandbox: values.SANDBOX ?? databaseUrl === null,
     logLevel: String(values.LOG_LEVEL),
     metricsPort: values.METRICS_PORT ?? null,
     metricsKey: values.METRICS_KEY ?? null,
-    returnOrigins: splitList(values.RETURN_ORIGINS).map((origin) => parseOrigin("RETURN_ORIGINS", origin)),
-    trustProxy: splitList(values.TRUST_PROXY).map(parseProxy),
+    returnOrigins: tried("RETURN_ORIGINS", () =>
+      splitList(values.RETURN_ORIGINS).map((origin) => parseOrigin("RETURN_ORIGINS", origin)),
+    ),
+    trustProxy: tried("TRUST_PROXY", () => splitList(values.TRUST_PROXY).map(parseProxy)),
     linkPostsPerMinute: values.LINK_POSTS_PER_MINUTE,
     linkOpenRequests: values.LINK_OPEN_REQUESTS,
     linkPagesPerMinute: values.LINK_PAGES_PER_MINUTE,
@@ -194,7 +214,7 @@ export function readConfig(env: Variables = process.env): Config {
     }),
     keyTrustSeconds: values.KEY_TRUST_SECONDS,
     shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
-  });
+  };
 }
 
 const makeKey = 'make one with echo "k1:$(head -c 32 /dev/urandom | base64)", and keep it';
@@ -253,7 +273,8 @@ function readSecretFile(env: Variables, name: string): string {
   }
 }
 
-function parseEncryptionKeys(text: string): EncryptionKeySetting[] {
+function parseEncryptionKeys(text: string | undefined): EncryptionKeySetting[] | null {
+  if (text === undefined) return null;
   const keys = splitList(text).map((entry, index) => {
     if (/^([^:]*:)?[0-9a-f]{64}$/i.test(entry)) {
       fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), and its bytes are in hex; ${makeKey}`);
@@ -306,7 +327,13 @@ function parseHost(text: string): string {
   return text;
 }
 
-function checkProxies(settings: ProxySettings): Readonly<ProxySettings> {
+function checkProxies({ HTTPS_PROXY, HTTP_PROXY, NO_PROXY, PROXY_CONNECT }: Values): Readonly<ProxySettings> {
+  const settings = {
+    httpsProxy: HTTPS_PROXY ?? null,
+    httpProxy: HTTP_PROXY ?? null,
+    noProxy: NO_PROXY ?? null,
+    proxyConnect: PROXY_CONNECT,
+  };
   try {
     readProxies(settings);
     return Object.freeze(settings);

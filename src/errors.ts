@@ -111,10 +111,13 @@ export function isStorageUnavailable(error: unknown): boolean {
   return error instanceof BrokerError && error.code === "storage_unavailable" && !(error instanceof DatabaseBusyError);
 }
 
-/** A fault in what the operator gave at start-up: one line on stderr and exit code 2. Never holds a secret's value. */
+/** A fault in what the operator gave at start-up: one line on stderr, or several, and exit code 2. Never holds a secret's value. */
 export class StartupError extends Error {
-  constructor(message: string) {
+  readonly lines: readonly string[];
+
+  constructor(message: string, lines: readonly string[] = [message]) {
     super(message);
+    this.lines = lines;
     this.name = "StartupError";
   }
 }

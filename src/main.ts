@@ -31,7 +31,11 @@ async function main(args: readonly string[]): Promise<void> {
       error instanceof StartupError || (error instanceof BrokerError && error.code === "storage_unavailable");
     if (!isTold) throw error;
     // The cause is often a variable with a misspelt name.
-    for (const line of [...warnings.map(({ text }) => `warning: ${text}`), withSource(error.message, file)]) {
+    const told = error instanceof StartupError ? error.lines : [error.message];
+    for (const line of [
+      ...warnings.map(({ text }) => `warning: ${text}`),
+      ...told.map((each) => withSource(each, file)),
+    ]) {
       process.stderr.write(`freshet: ${withoutControls(line.replaceAll(/\s+/g, " "))}\n`);
     }
     process.exit(2);

@@ -314,6 +314,13 @@ describe("folders, ports, arguments, and an old Node", () => {
   });
 });
 
+it("all variables that are wrong are told at once, a line each", async () => {
+  const env = { PORT: "http", METRICS_PORT: "8080", DATABASE_URL: `postgresql://u:${canary}@db/f`, REDIS_URL: "db:1" };
+  const { lines, exit } = await run(["bin/broker.cjs"], { env: { ...env, ENCRYPTION_KEYS_FILE: "/nowhere" } });
+  expect(exit).toBe(2);
+  expect(lines.map((line) => line.split(" ")[0])).toEqual(["PORT", "ENCRYPTION_KEYS_FILE", "REDIS_URL"]);
+});
+
 describeWithServices(["postgres", "redis"], "Postgres", () => {
   beforeAll(async () => {
     await startInVain(await useDatabase());

@@ -33,7 +33,7 @@ export async function refusalOf(start: () => unknown): Promise<Told> {
     await start();
   } catch (error) {
     if (!(error instanceof StartupError)) throw error;
-    return { lines: [error.message.replaceAll(/\s+/g, " ")], exit: 2 }; // as src/main.ts writes it
+    return { lines: error.lines.map((line) => line.replaceAll(/\s+/g, " ")), exit: 2 }; // as src/main.ts writes it
   }
   throw new Error("it started");
 }
