@@ -12,7 +12,7 @@ import { createFileSpool, createRedisSpool, type SpoolEntry, type SpoolPlace } f
 import { StartupError, UnreadableSecretError, whyNotOnDisk } from "../errors.ts";
 import { createEgress, parseNetworks } from "../providers/http/egress.ts";
 import { readProxies } from "../providers/http/outbound-proxy.ts";
-import { loadCatalog } from "../providers/load/catalog.ts";
+import { type Catalog, loadCatalog, passedOverIn } from "../providers/load/catalog.ts";
 import { redirectUriOf } from "../providers/oauth/authorization-request.ts";
 import { createDiscovery } from "../providers/oauth/discovery.ts";
 import { createOAuthClient, type Untold } from "../providers/oauth/oauth-client.ts";
@@ -55,9 +55,7 @@ export function openProviders(config: Config, log: Pick<Logger, "info" | "warn">
     extraFolder: config.providersDir,
     sandbox: sandboxAddress,
   });
-  if (config.providersDir !== null && catalog.count.own === 0) {
-    log.warn({ variable: "PROVIDERS_DIR" }, `PROVIDERS_DIR ${config.providersDir} ${holdsNone}`);
-  }
+  if (config.providersDir !== null) warnOfFolder(config.providersDir, catalog, log);
   const egress = createEgress({
     networks: config.providerNetworks.length === 0 ? null : parseNetworks(config.providerNetworks.join(",")),
     trustedOrigin: sandboxAddress === null ? null : new URL(sandboxAddress.localUrl).origin,
@@ -70,7 +68,13 @@ export function openProviders(config: Config, log: Pick<Logger, "info" | "warn">
   return { catalog, oauth, discovery: createDiscovery({ oauth, clock }), redirectUri, sandboxAddress };
 }
 
-const holdsNone = "holds no file that ends with .yaml, so no provider comes from it: correct the path, or the names";
+function warnOfFolder(folder: string, { count }: Pick<Catalog, "count">, log: Pick<Logger, "warn">): void {
+  const names = passedOverIn(folder);
+  const isNone = "holds no file that ends with .yaml or .yml, so no provider comes from it: correct the path";
+  const isOther = `holds ${names.join(", ")}, and reads only files that end with .yaml or .yml: rename what is meant to be read`;
+  if (names.length === 0 && count.own > 0) return;
+  log.warn({ variable: "PROVIDERS_DIR" }, `PROVIDERS_DIR ${folder} ${names.length === 0 ? isNone : isOther}`);
+}
 
 /** DATA_DIR, the database, and what seals its secrets. @throws StartupError for what the operator must mend */
 export async function openStorage(

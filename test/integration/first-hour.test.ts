@@ -126,12 +126,14 @@ const folders: Cases = {
     const { lines } = await openOwn({}, await newFolder({ spool: "" }));
     return { lines: texts(lines.join("")), exit: null };
   },
-  "`PROVIDERS_DIR` without a definition": async () => {
-    const PROVIDERS_DIR = await newFolder({ "acme.yaml.txt": "id: acme\n" });
-    const { lines, log } = keptLog();
-    openProviders(readConfig({ PROVIDERS_DIR }), log);
-    return { lines: texts(lines.join("")), exit: null };
-  },
+  "`PROVIDERS_DIR` without a definition": async () => await providersIn({ "notes.txt": "" }),
+  "`PROVIDERS_DIR` with another ending": async () =>
+    await providersIn({
+      "acme.yaml.txt": "",
+      "acme.json": "{}",
+      "kit.yml": "id: kit\nextends: bol\n",
+      "schema.json": "{}",
+    }),
   "`PORT` that is taken": async () => await run(["bin/broker.cjs"], { env: { PORT: String(await portOf(web())) } }),
   "`HOST` of another machine": async () =>
     await run(["bin/broker.cjs"], { env: { PORT: String(await freePort()), HOST: "192.0.2.1" } }),
@@ -140,6 +142,14 @@ const folders: Cases = {
   "Node.js 20, `bin/freshet.cjs`": async () => await underNode("20.20.2", "bin/freshet.cjs"),
   "Node.js 22, `src/main.ts`": async () => await underNode("22.18.0", "src/main.ts"),
 };
+
+async function providersIn(files: Record<string, string>): Promise<Told> {
+  const PROVIDERS_DIR = await newFolder(files);
+  const { lines, log } = keptLog();
+  const { catalog } = openProviders(readConfig({ PROVIDERS_DIR }), log);
+  expect(catalog.count.own).toBe(Object.keys(files).filter((name) => name.endsWith(".yml")).length);
+  return { lines: texts(lines.join("")), exit: null };
+}
 
 async function secretsIn(files: Record<string, string>): Promise<Told> {
   const dataDir = await holdDataDir(await newFolder(files));

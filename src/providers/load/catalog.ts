@@ -149,10 +149,23 @@ function readExtras(folder: string | null): { files: LoadedFile[]; problems: str
   };
 }
 
+/** A schema for editors may lie there, too. */
+const looksMeant = (name: string) => /^(?!\.|schema\.json$).*\.(json|ya?ml|ya?ml\.txt)$/i.test(name);
+const isRead = (name: string) => /\.ya?ml$/.test(name) && !name.startsWith(".");
+
+/** Files of a folder that are not read, and by their names are most likely meant as definitions. */
+export function passedOverIn(folder: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => looksMeant(name) && !isRead(name))
+    .sort();
+}
+
 function filesIn(folder: string): string[] {
   try {
-    const names = readdirSync(folder).filter((name) => /\.ya?ml$/.test(name) && !name.startsWith("."));
-    return names.sort().map((name) => join(folder, name));
+    return readdirSync(folder)
+      .filter(isRead)
+      .sort()
+      .map((name) => join(folder, name));
   } catch (error) {
     throw new StartupError(`PROVIDERS_DIR ${folder} cannot be read ${whyNotOnDisk(error)}`);
   }
@@ -239,6 +252,7 @@ function loadAlone(path: string, builtin: boolean): LoadedFile[] {
 }
 
 function yamlIn(folder: string): string[] {
-  const names = readdirSync(folder).filter((name) => /\.ya?ml$/.test(name) && !name.startsWith("."));
-  return names.map((name) => join(folder, name));
+  return readdirSync(folder)
+    .filter(isRead)
+    .map((name) => join(folder, name));
 }
