@@ -8,7 +8,8 @@ import { addKeyCommands } from "./commands/keys.ts";
 import { addProviderCommands } from "./commands/providers.ts";
 import { addRecoverCommand } from "./commands/recover.ts";
 import { addTokenCommand } from "./commands/token.ts";
-import { CliError } from "./errors.ts";
+import { didYouMean } from "../text.ts";
+import { CliError, UsageError } from "./errors.ts";
 import { example } from "./options.ts";
 import { printable } from "./output.ts";
 import type { Cli } from "./session.ts";
@@ -19,7 +20,10 @@ import type { Cli } from "./session.ts";
  */
 export async function runFreshet(args: readonly string[], cli: Cli): Promise<number> {
   try {
-    await buildProgram(cli).parseAsync(args, { from: "user" });
+    const program = buildProgram(cli);
+    const topic = helpTopic(program, args);
+    if (topic === null) await program.parseAsync(args, { from: "user" });
+    else topic.outputHelp();
     return 0;
   } catch (error) {
     return report(error, cli);
@@ -47,6 +51,25 @@ function buildProgram(cli: Cli): Command {
   addRecoverCommand(program, cli);
   return program;
 }
+
+/** The command whose help is asked for by `help`; null: none is. Commander's own `help` takes an unknown name for none. */
+function helpTopic(program: Command, args: readonly string[]): Command | null {
+  const at = args.indexOf("help");
+  if (at < 0) return null;
+  const group = args.slice(0, at).reduce<Command | undefined>(childOf, program);
+  if (group === undefined || group.commands.length === 0) return null;
+  return args
+    .slice(at + 1)
+    .filter((word) => !word.startsWith("-"))
+    .reduce((topic, name) => {
+      const child = childOf(topic, name);
+      if (child !== undefined) return child;
+      const names = topic.commands.map((each) => each.name());
+      throw new UsageError(`There is no command "${name}".${didYouMean(name, names)} "freshet help" names all`);
+    }, group);
+}
+
+const childOf = (command: Command | undefined, name: string) => command?.commands.find((each) => each.name() === name);
 
 function report(error: unknown, { terminal }: Cli): number {
   if (error instanceof CommanderError) return reportUsage(error, terminal.err);

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { type ApiClient, createApiClient } from "./api-client.ts";
+import { UsageError } from "./errors.ts";
 import { createOutput, type Output, type Terminal } from "./output.ts";
 import { type Environment, readSettings, type Settings } from "./settings.ts";
 
@@ -27,9 +28,20 @@ export function handle<Options extends object>(cli: Cli, handler: Handler<Option
   return async (...given) => {
     const command = given.at(-1);
     if (!(command instanceof Command)) throw new TypeError("commander passes the command last");
+    refuseEmpty(command);
     const settings = readSettings(cli.env);
     const output = createOutput(cli.terminal, command.optsWithGlobals()["json"] === true);
     const session = { ...cli, settings, output, api: () => createApiClient(settings) };
     await handler(session, { args: command.args, options: command.opts<Options>() });
   };
+}
+
+/** A shell leaves an empty option where its variable is not set. Only free text may be empty. */
+function refuseEmpty(command: Command): void {
+  const empty = command.options.find(
+    (option) =>
+      !option.flags.endsWith("<text>") &&
+      [command.getOptionValue(option.attributeName()) as unknown].flat().includes(""),
+  );
+  if (empty !== undefined) throw new UsageError(`${empty.long} is empty: write ${empty.flags}, or leave it away`);
 }

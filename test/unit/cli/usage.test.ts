@@ -10,6 +10,14 @@ test.each([
   ["no command", [], /^Usage: freshet/],
   ["half a command", ["clients"], /^Usage: freshet clients/],
   ["an unknown command", ["clint"], /^freshet: unknown command 'clint'.* \(usage\)\n$/],
+  [
+    "help on an unknown command",
+    ["help", "clint"],
+    /^freshet: There is no command "clint"\. Did you mean "clients"\? "freshet help" names all \(usage\)\n$/,
+  ],
+  ["help on an unknown command of a group", ["help", "keys", "ad"], /There is no command "ad"\. Did you mean "add"\?/],
+  ["an empty provider", ["connect", "a", "--provider", ""], /^freshet: --provider is empty: write --provider <id>, or/],
+  ["an empty scope", ["connections", "update", "a", "--scope", ""], /^freshet: --scope is empty: write --scope <scope/],
   ["an unknown option", ["token", "a", "--nope"], /^freshet: unknown option '--nope' \(usage\)\n$/],
   ["a missing name", ["token"], /^freshet: missing required argument 'connection' \(usage\)\n$/],
   ["a missing option", ["keys", "add", "k"], /^freshet: Missing: --ability <tokens\|connections\|admin> \(usage\)\n$/],
@@ -53,8 +61,8 @@ test.each([
   expect(result.err).not.toContain("canary");
 });
 
-test.each(["--help", "--version", "help"])("%s is no failure", async (arg) => {
-  const result = await run([arg]);
+test.each(["--help", "--version", "help", "help keys add", "keys help"])("%s is no failure", async (line) => {
+  const result = await run(line.split(" "));
   expect(result).toMatchObject({ exitCode: 0, err: "" });
   expect(result.out).toMatch(/^(Usage: freshet|\d+\.\d+\.\d+)/);
 });
