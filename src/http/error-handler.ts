@@ -131,10 +131,24 @@ function describeValidation(fault: ValidationFault | undefined, context = "reque
 function allowed({ keyword, params, message }: ValidationFault): string {
   const { allowedValues, pattern } = params;
   if (Array.isArray(allowedValues)) return `must be one of ${allowedValues.join(", ")}`;
-  if (keyword === "pattern") return `must match ${String(pattern)}`;
+  if (keyword === "pattern") return patternWords[String(pattern)] ?? `must match ${String(pattern)}`;
   if (keyword === "format") return "must be a date and time such as 2030-01-31T12:00:00Z";
   return message ?? "is not valid";
 }
+
+const nameWords = "must begin with a-z or 0-9 and go on with a-z 0-9 . _ -, at most 128 characters";
+
+/** What the patterns of the API's schemas say, in words. */
+const patternWords: Readonly<Record<string, string>> = {
+  "^[a-z0-9][a-z0-9._-]{0,127}$": nameWords,
+  "^(?!continue$)[a-z0-9][a-z0-9._-]{0,127}$": `${nameWords}, and not be "continue"`,
+  "^[a-z0-9._*-]{1,128}$": "must be of a-z 0-9 . _ - and *, which stands for anything, at most 128 characters",
+  "^[A-Za-z0-9._/-]{1,64}$": "must be of A-Z a-z 0-9 . _ / -, at most 64 characters",
+  [String.raw`^[\x21\x23-\x5B\x5D-\x7E]{1,256}$`]: String.raw`must be of printable ASCII characters but space, " and \, at most 256`,
+  [String.raw`^[\x20-\x7E]{1,16384}$`]: "must be of printable ASCII characters, at most 16384",
+  "^[a-z][a-z0-9_]{0,62}$": "must begin with a-z and go on with a-z 0-9 _, at most 63 characters",
+  "^[0-9]{1,18}$": "must be the next_cursor of the page before",
+};
 
 /** RFC 6901, section 4. */
 function readPointerStep(step: string): string {
