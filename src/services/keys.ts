@@ -85,7 +85,7 @@ export function createKeyService(options: Options) {
       if (adminHashes.some((adminHash) => isSameHash(hash, adminHash))) return bootstrap;
       const id = readKeyId(key);
       if (id === null || (cache.peek(id) === null && !hasGoodChecksum(key))) {
-        throw unauthenticated("The bearer is not a key of this broker: it is mistyped or cut off.");
+        throw unauthenticated(noKey);
       }
       const isInvented = sparing && cache.peek(id) === null && !(await knownIds()).has(id);
       const row = isInvented ? null : await read(id, hash);
@@ -131,6 +131,10 @@ function passedMs(clock: Clock): () => number {
   let passed = 0;
   return () => (passed = Math.max(passed, clock.monotonicMs() - monotonicMs, clock.wallMs() - wallMs));
 }
+
+const noKey =
+  "The bearer is not a key of this broker: it is mistyped or cut off. Copy the whole key from where it was shown, or have a new one made " +
+  "(freshet keys add); the first key is ADMIN_KEY, or lies in DATA_DIR/admin-key.";
 
 function unauthenticated(detail: string): BrokerError {
   return new BrokerError("unauthenticated", detail);
