@@ -94,7 +94,7 @@ describe("a grant that takes the place of one whose account is known", () => {
     const parts = {
       granting: {
         records: () => [{ record: { kind: "code", grant, attemptId: "a-1" }, grant }],
-        keep: async ([own]: { record: { kind: string } }[]) => {
+        storeGrants: async ([own]: { record: { kind: string } }[]) => {
           kept.push(own?.record.kind ?? "");
           throw new Error("enough is known");
         },
