@@ -66,10 +66,16 @@ class Twins {
     if (this.#dice.chance(0.12)) return await this.#act();
     const call = this.calls.next();
     if (call === null) return await this.#act();
+    await this.#compare(call);
+    // The same read with the client beside it.
+    if (call.name === "readById") await this.#compare({ ...call, name: "readWithClient" });
+    return call.name;
+  }
+
+  async #compare(call: StoreCall): Promise<void> {
     const [modelled, real] = [this.#callModel(call), await this.#callReal(call)];
     expect(real, `what ${call.name} returns`).toEqual(modelled);
     this.#note(call.name, modelled);
-    return call.name;
   }
 
   #callModel({ name, given }: StoreCall): unknown {

@@ -336,7 +336,6 @@ export class ModelCalls {
       { name: "readByName", given: [["c1", "c2", "nobody"]] },
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#rarely(row.id, this.newId())] },
-      { name: "readWithClient", given: [this.#rarely(row.id, this.newId())] },
       { name: "wasStored", given: [{ connectionId: row.id, attemptId }] },
       { name: "holdersElsewhere", given: [row.id, this.#heldBeside(row)] },
       { name: "permitAges", given: [] },
