@@ -305,7 +305,7 @@ function parsePublicUrl(text: string): string {
 }
 
 /** True for the names that browsers and RFC 8252, section 8.3 take for this machine. */
-function isLoopbackName(hostname: string): boolean {
+export function isLoopbackName(hostname: string): boolean {
   return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
 }
 

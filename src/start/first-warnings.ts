@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { type Config, configVariables, type Environment, secretVariables } from "../config.ts";
+import { type Config, configVariables, type Environment, isLoopbackName, secretVariables } from "../config.ts";
 import { cannotListen } from "../errors.ts";
 import { describeNearMiss, findNearMisses, withSource } from "./env-file.ts";
 
@@ -35,6 +35,20 @@ const lateCertificates = {
   variable: certificates,
   text: `${certificates} comes too late in .env, since Node reads it before: set it in the environment`,
 };
+
+/** In a container, where HOST is a wildcard, another port of the machine may lead to PORT. So may a proxy that speaks TLS. */
+export function addressWarnings(
+  { host, port, publicUrl }: Pick<Config, "host" | "port" | "publicUrl">,
+  file: Environment["file"],
+): FirstWarning[] {
+  const { protocol, hostname, port: written } = new URL(publicUrl);
+  const publicPort = Number(written || 80);
+  const isDirect = protocol === "http:" && isLoopbackName(hostname) && !["0.0.0.0", "::"].includes(host);
+  if (!isDirect || publicPort === port) return [];
+  const remedy = `leave PUBLIC_URL away, or set it to http://${hostname}:${port}, unless a proxy passes on what comes to port ${publicPort}`;
+  const text = `PUBLIC_URL leads to port ${publicPort} of this machine, and Freshet listens on PORT ${port}: ${remedy}`;
+  return [{ variable: "PUBLIC_URL", text: withSource(text, file) }];
+}
 
 /**
  * Tries the ports before a database is made, so that somebody who starts a second broker by mistake learns it at once. They are taken later.

@@ -7,13 +7,14 @@ import { startMetricsServer } from "../http/routes/health.ts";
 import { createLogger, plainLines } from "../telemetry/logger.ts";
 import { processTimes } from "../time.ts";
 import { firstSteps, tellStart } from "./first-steps.ts";
-import { firstWarnings } from "./first-warnings.ts";
+import { addressWarnings, firstWarnings } from "./first-warnings.ts";
 
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
 export async function serve(config: Config, given: Environment): Promise<void> {
   const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
   const log = createLogger(config.logLevel, output);
-  for (const { text, ...about } of firstWarnings(given)) log.warn(about, text);
+  const warnings = [...firstWarnings(given), ...addressWarnings(config, given.file)];
+  for (const { text, ...about } of warnings) log.warn(about, text);
   const broker = await createBroker(config, log);
   const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
   await listen(broker, config);

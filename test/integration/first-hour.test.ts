@@ -252,7 +252,12 @@ let broker: Awaited<ReturnType<typeof prepareBroker>>;
 /** Without a key, without Redis, and with a name misspelt: a start that nothing keeps from serving. */
 async function startInVain(databaseUrl: string): Promise<void> {
   const env = { ADMIN_KEY: undefined, PROVIDER_DIR: canary, LOG_LEVEL: "info" };
-  broker = await prepareBroker({ databaseUrl, redisUrl: "redis://127.0.0.1:1", env });
+  broker = await prepareBroker({
+    databaseUrl,
+    redisUrl: "redis://127.0.0.1:1",
+    publicUrl: "http://localhost:3000",
+    env,
+  });
   open.push(async () => await broker[Symbol.asyncDispose]());
   broker.launch();
   await until("the start's last line", () => {
@@ -348,6 +353,7 @@ describeWithServices(["postgres", "redis"], "Postgres", () => {
         said.filter((text) => isLine(rows.find((row) => row.wrong === wrong)?.line ?? "no such row", text)),
       ).toHaveLength(1);
     }
+    expect(said.filter((text) => text.startsWith("PUBLIC_URL leads to port 3000 of this machine"))).toHaveLength(1);
     expect(said.filter((text) => text.startsWith("ready: "))).toHaveLength(1);
     expect(said.at(-1)).toMatch(
       /^ready: Freshet \d+\.\d+\.\d+ at http:\/\/[^;]+; Postgres \d\S* at 127\.0\.0\.1:\d+\/\S+; Redis is away; \d+ providers; API and docs: http:\S+\/docs$/,

@@ -7,7 +7,7 @@ import { type Environment, readConfig, readEnvironment, type Variables } from ".
 import { StartupError } from "../../src/errors.ts";
 import { loadCatalog } from "../../src/providers/load/catalog.ts";
 import { withSource } from "../../src/start/env-file.ts";
-import { firstWarnings } from "../../src/start/first-warnings.ts";
+import { addressWarnings, firstWarnings } from "../../src/start/first-warnings.ts";
 import { readFirstHour } from "../support/error-table.ts";
 import { canary, type Cases, expectTold, refusalOf, rowsOf, type Told } from "../support/first-hour.ts";
 
@@ -33,8 +33,8 @@ const refused = (env: Variables) => () => refusalOf(() => readConfig(env));
 const warned =
   (env: Variables, file: Environment["file"] = null) =>
   (): Told => {
-    readConfig(env);
-    return { lines: firstWarnings({ env, file }).map(({ text }) => text), exit: null };
+    const warnings = [...firstWarnings({ env, file }), ...addressWarnings(readConfig(env), file)];
+    return { lines: warnings.map(({ text }) => text), exit: null };
   };
 
 const dotenv = (content: string | Buffer) => () => startWith(join(write(".env", content), ".env"));
@@ -71,6 +71,7 @@ const variables: Cases = {
   "`PUBLIC_URL` without a scheme": refused({ PUBLIC_URL: "broker.example.com" }),
   "`PUBLIC_URL` with a path": refused({ PUBLIC_URL: "https://a.example/oauth" }),
   "`PUBLIC_URL` of another machine with `http://`": refused({ PUBLIC_URL: "http://broker.example.com" }),
+  "`PUBLIC_URL` with another port than `PORT`": warned({ PUBLIC_URL: "http://localhost:3000" }),
   "`DATABASE_URL` without a scheme": refused({ DATABASE_URL: `u:${canary}@localhost:5432/freshet` }),
   "`DATABASE_URL` of MySQL": refused({ DATABASE_URL: `mysql://u:${canary}@db/freshet` }),
   "`DATABASE_URL` in quotes": refused({ DATABASE_URL: `"${database}"` }),
@@ -187,6 +188,19 @@ describe("docs/first-hour.md: one line each, that names the thing and the remedy
 });
 
 const told = (env: Variables) => firstWarnings({ env, file: null }).map(({ variable }) => variable);
+
+it("a PUBLIC_URL behind TLS, in a container, of another machine, or at PORT needs no warning", () => {
+  const env = { PORT: "9000", PUBLIC_URL: "http://localhost:3000" };
+  const good = [
+    { PUBLIC_URL: "https://localhost" },
+    { HOST: "0.0.0.0" },
+    { PUBLIC_URL: "https://broker.example.com" },
+    { PUBLIC_URL: "http://127.0.0.1:9000" },
+    { PUBLIC_URL: "" },
+    { PORT: "80", PUBLIC_URL: "http://localhost" },
+  ];
+  expect(good.flatMap((more) => addressWarnings(readConfig({ ...env, ...more }), null))).toEqual([]);
+});
 
 describe("names that are near to ours", () => {
   it("foreign variables are not told", () => {
