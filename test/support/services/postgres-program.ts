@@ -49,6 +49,8 @@ async function makeCluster(data: string, { binFolder, owner }: { binFolder: stri
   const kept = join(clusters, createHash("sha256").update(made).digest("hex").slice(0, 16));
   if (existsSync(kept)) {
     await run("cp", ["-a", kept, data]);
+    // Whoever copied node_modules may have copied it as another user's.
+    if (owner.uid !== undefined) await run("chown", ["-R", `${owner.uid}:${owner.gid}`, data]);
     return;
   }
   await run(initdb, ["-D", data, ...options], { ...owner, cwd: dirname(data) });
