@@ -287,13 +287,18 @@ function resolveExchange(options: {
     encoding: settings.encoding ?? "form",
     clientAuth,
     headers: mergeHeaders(layers),
-    grantType: settings.grant_type === undefined ? (urnOf[name] ?? name) : settings.grant_type,
+    grantType: settings.grant_type === undefined ? grantTypes[name] : settings.grant_type,
     fields: withoutNull(settings.fields ?? standardFields(name, clientAuth)),
     fixedClientId: clientId ?? null,
   };
 }
 
-const urnOf: Partial<Record<TokenGrant, string>> = {
+/** The `grant_type` of the RFCs for each grant. */
+const grantTypes: Record<TokenGrant, string> = {
+  authorization_code: "authorization_code",
+  client_credentials: "client_credentials",
+  password: "password",
+  refresh_token: "refresh_token",
   device_code: "urn:ietf:params:oauth:grant-type:device_code",
   token_exchange: "urn:ietf:params:oauth:grant-type:token-exchange",
 };
