@@ -15,6 +15,26 @@ const changed = <Group extends keyof Times>(group: Group, values: Partial<Times[
   [group]: { ...times[group], ...values },
 });
 
+/** `30_000` as `30 s`, `100` as `100 ms`: how documents write a duration. */
+const written = (name: string, value: number): string => {
+  const ms = name.endsWith("Seconds") ? value * 1000 : value;
+  return ms % 1000 === 0 ? `${ms / 1000} s` : `${ms} ms`;
+};
+
+describe("the table of times in docs/refresh-protocol.md", () => {
+  const all: Record<string, number> = Object.assign({}, ...Object.values(times));
+  const [, section = ""] = readFileSync(root + "docs/refresh-protocol.md", "utf8").split("\n## Times\n");
+  const lines = [...section.split("\n## ")[0]!.matchAll(/^\| (`.+?) +\| (.+?) +\|/gm)];
+
+  test("has the values of src/time.ts", () => {
+    expect(lines.length).toBeGreaterThan(8);
+    for (const [, names = "", values = ""] of lines) {
+      const expected = [...names.matchAll(/`(\w+)`/g)].map(([, name = ""]) => written(name, all[name] ?? NaN));
+      expect(values, names).toBe(expected.join(", "));
+    }
+  });
+});
+
 describe("durations", () => {
   test("fit to each other", () => {
     expect(misfitsOf(times)).toEqual([]);

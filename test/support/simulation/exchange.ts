@@ -2,6 +2,7 @@ import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
 import { processTokenResponse } from "../../../src/providers/oauth/token-response.ts";
+import { providerTimes } from "../../../src/time.ts";
 import type { Moments } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 import { respond, type Send, type SendFault } from "./sends.ts";
@@ -9,7 +10,7 @@ import type { SimProvider } from "./sim-provider.ts";
 
 type Call = Parameters<OAuthClient["requestToken"]>[0];
 
-const totalMs = 25_000;
+const totalMs = providerTimes.callMs;
 
 export type ExchangeParts = { actor: Actor; scheduler: Scheduler; moments: Moments; provider: SimProvider };
 
