@@ -145,11 +145,11 @@ export function createTokenCore(parts: TokenCoreParts) {
     drain() {
       lifecycle.draining = true;
       sweeper.stop();
-      void sweeper.noteReads();
+      void sweeper.markInUse();
     },
     /** Resolves when no refresh runs here any more and every answer is stored. */
     async idle() {
-      await sweeper.noteReads();
+      await sweeper.markInUse();
       await tokens.idle();
       await ended.idle();
       await devices.idle();

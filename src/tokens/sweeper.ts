@@ -14,7 +14,7 @@ export type Sweeper = {
   /** Claims nothing more. Work that runs goes on. */
   stop(): void;
   /** Notes the tokens that were read since the last sweep, so that other replicas refresh them ahead. Never rejects. */
-  noteReads(): Promise<void>;
+  markInUse(): Promise<void>;
 };
 
 export type SweeperParts = {
@@ -108,7 +108,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
     return due.length === limit;
   };
 
-  const markRead = async (): Promise<void> => {
+  const markInUse = async (): Promise<void> => {
     const read = reads.take();
     if (read.length === 0) return;
     const left = await rows.markInUse(read).catch((error: unknown) => {
@@ -149,7 +149,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   const round = async (): Promise<boolean> => {
     await recoverFirst();
-    await attempt(markRead);
+    await attempt(markInUse);
     const isMoreDue = await attempt(sweep);
     await attempt(parts.pollDevices);
     await attempt(lapse);
@@ -169,7 +169,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
   return {
     start: () => void loop(),
     stop: () => stopped.abort(),
-    noteReads: async () => void (await attempt(markRead)),
+    markInUse: async () => void (await attempt(markInUse)),
   };
 }
 
