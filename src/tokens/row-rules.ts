@@ -278,7 +278,7 @@ export function backoffSeconds(
 }
 
 /** The ends before which a set is refreshed, by Postgres's clock. */
-export type Ends = {
+export type EndTimes = {
   issuedAt: Date;
   /** Null: the access token does not expire. */
   expiresAt: Date | null;
@@ -301,7 +301,7 @@ const jitterFraction = 0.05;
 const marginFraction = 0.1;
 
 /** Pure: the same ends, rules and random numbers give the same schedule. */
-export function scheduleRefresh(ends: Ends, rules: Rules, random: () => number): Schedule {
+export function scheduleRefresh(ends: EndTimes, rules: Rules, random: () => number): Schedule {
   const issuedMs = ends.issuedAt.getTime();
   const earliestMs = issuedMs + rules.minAgeSeconds * 1000;
   const at = (ms: number) => new Date(Math.max(ms, earliestMs));
@@ -316,7 +316,7 @@ export function scheduleRefresh(ends: Ends, rules: Rules, random: () => number):
   };
 }
 
-function aheadOfAccessEnd({ issuedAt, expiresAt }: Ends, { aheadFraction }: Rules, random: () => number) {
+function aheadOfAccessEnd({ issuedAt, expiresAt }: EndTimes, { aheadFraction }: Rules, random: () => number) {
   if (expiresAt === null) return null;
   const lifeMs = Math.max(expiresAt.getTime() - issuedAt.getTime(), 0);
   const jitter = (2 * random() - 1) * jitterFraction;
@@ -325,7 +325,7 @@ function aheadOfAccessEnd({ issuedAt, expiresAt }: Ends, { aheadFraction }: Rule
 
 type Term = { fromMs: number; endMs: number };
 
-function keepAliveTerms(ends: Ends, { idleLifeSeconds, absoluteLifeSeconds }: Rules): Term[] {
+function keepAliveTerms(ends: EndTimes, { idleLifeSeconds, absoluteLifeSeconds }: Rules): Term[] {
   const { issuedAt, refreshTokenExpiresAt, authorizedAt } = ends;
   const issuedMs = issuedAt.getTime();
   const firstMs = authorizedAt?.getTime() ?? issuedMs;

@@ -15,7 +15,14 @@ import { providerTimes, refreshTimes } from "../time.ts";
 import type { Destination } from "../vault/keyring.ts";
 import type { SecretsPlace, TokenPlace, TokenVault } from "../vault/vault.ts";
 import type { RequestContext } from "./request.ts";
-import { type Ends, isUselessTo, type LackingBase, lackingSince, type Schedule, scheduleRefresh } from "./row-rules.ts";
+import {
+  type EndTimes,
+  isUselessTo,
+  type LackingBase,
+  lackingSince,
+  type Schedule,
+  scheduleRefresh,
+} from "./row-rules.ts";
 
 /** The row that a grant is sealed for, and the values that carry over to the new set. */
 export type GrantBase = LackingBase & {
@@ -37,7 +44,7 @@ export type GrantBase = LackingBase & {
 };
 
 /** Computes when the sweeper refreshes a new set. */
-export type Scheduler = (ends: Ends) => Schedule;
+export type Scheduler = (ends: EndTimes) => Schedule;
 
 export function schedulerFor(rules: RefreshRules, random: () => number): Scheduler {
   return (ends) => scheduleRefresh(ends, rules, random);
@@ -328,8 +335,8 @@ export function readRecord(text: string): AnswerRecord {
 }
 
 function fromJson({ further, other, ...record }: AnswerRecord): AnswerRecord {
-  // Records of an earlier version do not have this field.
   const grant: Record<string, unknown> = { ...record.grant };
+  // Records of an earlier version do not have these two fields.
   grant["unreadableLifetime"] ??= false;
   grant["lastError"] ??= null;
   for (const name of dates) if (grant[name] !== null) grant[name] = new Date(grant[name] as string);

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Ends, scheduleRefresh } from "../../../src/tokens/row-rules.ts";
+import { type EndTimes, scheduleRefresh } from "../../../src/tokens/row-rules.ts";
 import { inSeconds, now } from "./token-row.ts";
 
 const daySeconds = 86_400;
@@ -14,7 +14,7 @@ const rules = (changes: Partial<Rules> = {}): Rules => ({
   ...changes,
 });
 
-const ends = (changes: Partial<Ends> = {}): Ends => ({
+const ends = (changes: Partial<EndTimes> = {}): EndTimes => ({
   issuedAt: now,
   expiresAt: inSeconds(1000),
   refreshTokenExpiresAt: null,
@@ -22,8 +22,8 @@ const ends = (changes: Partial<Ends> = {}): Ends => ({
   ...changes,
 });
 
-const due = (given: Ends, of: Rules, random = 0.5) => scheduleRefresh(given, of, () => random).refreshDueAt;
-const keepAlive = (given: Ends, of: Rules, random = 0.5) => scheduleRefresh(given, of, () => random).keepAliveAt;
+const due = (given: EndTimes, of: Rules, random = 0.5) => scheduleRefresh(given, of, () => random).refreshDueAt;
+const keepAlive = (given: EndTimes, of: Rules, random = 0.5) => scheduleRefresh(given, of, () => random).keepAliveAt;
 
 describe("a token that is read", () => {
   it("is due at three quarters of its life, give or take a twentieth", () => {
