@@ -76,6 +76,120 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const flights = createSingleFlight<RefreshOutcome>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
+  const get: TokenService["get"] = async (connection, wish) => {
+    const { chain = null } = wish;
+    const name = chain === null ? connection : furtherTokenName(connection, chain);
+    const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
+      throw chain === null || !isMissing(error) ? error : await missingFurtherToken(parts, connection, chain);
+    });
+    const served = await serve(found, wish);
+    const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
+    // The connection may have ended since it was read, and its name may belong to another one now.
+    return cache.hasEnded(found) ? await get(connection, wish) : token;
+  };
+
+  const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
+    const verdict = judgeFor(found, wish);
+    if (verdict.kind === "stale") {
+      return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
+    }
+    const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
+    const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
+    if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
+      return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
+    }
+    if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
+    return issue(found, verdict.warnings);
+  };
+
+  const renew = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const { usable, warnings } = renewal;
+    if (!isRefreshable(found.row)) {
+      if (usable) return issue(found, warnings);
+      throw unavailable(found.row);
+    }
+    // If the access token does not open, a refresh brings a new one. Not if only its key is missing here: it may be valid where the key is.
+    const { unreadable } = found;
+    const isLost = unreadable !== null && (!canRenew(found.row) || unreadable.reason === "unknown_key");
+    if (isLost) throw unreadable;
+    if (!canRenew(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
+    if (isInBackoff(found.row)) {
+      if (usable) return issue(found, warnings);
+      // The back-off may be over because somebody has corrected the cause, so read the row once more before giving up.
+      const { row } = await find(found.row.name, { bypass: true });
+      if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
+    }
+    const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
+    const issueOld = (): IssuedToken | null => {
+      if (cache.hasEnded(found)) return null;
+      parts.onServed(found.row.id);
+      return issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
+    };
+    // Without Postgres nothing can be refreshed, so a caller with a valid token does not wait.
+    const meanwhile = usable && cache.isSilent() ? issueOld() : null;
+    if (meanwhile !== null) return meanwhile;
+    try {
+      return await refreshFirst(found, wish, renewal);
+    } catch (error) {
+      // Postgres or Redis failed. The token is still valid, so hand it out.
+      const isPassing = usable && error instanceof BrokerError && !isFinal(error);
+      const stillGood = isPassing ? issueOld() : null;
+      if (stillGood !== null) return stillGood;
+      throw error;
+    }
+  };
+
+  /** Waits for a refresh as long as the caller wants to, and then answers with the newest token. */
+  const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+    const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
+    const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
+    const isLeft = outcome?.kind === "left";
+    // Do not wait for other replicas if there are none, or if the present token can be used.
+    if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
+    if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
+    const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
+    if (newest.row.version > found.row.version) {
+      const waitSeconds = Math.max(0, giveUpAtMs - clock.monotonicMs()) / 1000;
+      if (newest.row.version === wish.rejectedVersion) return await serve(newest, { ...wish, waitSeconds });
+      return issue(newest, stillWanting(judgeFor(newest, wish)));
+    }
+    if (renewal.usable) return issue(newest, renewal.warnings);
+    throw unavailable(newest.row);
+  };
+
+  const tryRefresh = async (name: string): Promise<RefreshOutcome> => {
+    const { row } = await find(name, { bypass: true });
+    if (!isRefreshable(row)) throw unavailable(row);
+    if (!canRenew(row)) {
+      const detail = "This connection has no refresh token to refresh with.";
+      throw new BrokerError("grant_not_applicable", detail, { connection: name });
+    }
+    const outcome = await withDeadline(fly(row, "required"), refreshTimes.orderedRefreshMs, clock);
+    if (outcome?.kind === "left") throw shuttingDown(name);
+    if (outcome !== null) return outcome;
+    throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
+      connection: name,
+      retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
+    });
+  };
+
+  /** There is nothing to refresh with, so a person must connect again. A rejection by one caller does not end a token that others may still use. */
+  const endUnrefreshable = async (found: KnownConnection): Promise<never> => {
+    const detail = "The access token has run out or was rejected, and the provider gave no refresh token.";
+    if (issueToken(found, [], databaseClock.nowMs()) !== null) {
+      throw new BrokerError("needs_reauthorization", detail, { connection: found.row.name });
+    }
+    const ended = await rows.endUnrefreshable(found.row, { code: "no_refresh_token", detail });
+    throw unavailable(ended === null ? found.row : cache.learn(ended).row);
+  };
+
+  /** A token that is exchanged for the connection's own token ends with the connection, so it gets that connection's warning. */
+  const warnOfOwner = async (connection: string, token: IssuedToken): Promise<IssuedToken> => {
+    const owner = await cache.read(connection).catch(() => null); // without the connection's row the token is still handed out
+    if (owner === null || !lacksRefreshToken(owner.row)) return token;
+    return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
+  };
+
   const fly = (row: TokenRow, need: Need): Promise<RefreshOutcome> =>
     flights.run(flightKey(row, need), async () => {
       const outcome = await refresh(row, need);
@@ -130,7 +244,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return judge(lifetime, { minTtlSeconds: wish.minTtlSeconds, rejected }, { timing, nowMs: databaseClock.nowMs() });
   };
 
-  /** A clock that cannot be trusted is set right by the same question. Without Postgres it has to do. */
+  /** Asks Postgres if this process doubts its database clock: the answer sets the clock right. If Postgres is away, the clock is used as it is. */
   const look = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
     if (bypass || cache.isSilent() || !databaseClock.isDoubtful()) return await cache.read(name, { bypass });
     return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
@@ -143,120 +257,6 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (found.unreadable?.place.column === "mac") throw found.unreadable;
     if (found.row.status === "disabled" || isKilled(found.row)) throw unavailable(found.row);
     return found;
-  };
-
-  /** There is nothing to refresh with, so a person must connect again. A rejection by one caller does not end a token that others may still use. */
-  const endUnrefreshable = async (found: KnownConnection): Promise<never> => {
-    const detail = "The access token has run out or was rejected, and the provider gave no refresh token.";
-    if (issueToken(found, [], databaseClock.nowMs()) !== null) {
-      throw new BrokerError("needs_reauthorization", detail, { connection: found.row.name });
-    }
-    const ended = await rows.endUnrefreshable(found.row, { code: "no_refresh_token", detail });
-    throw unavailable(ended === null ? found.row : cache.learn(ended).row);
-  };
-
-  /** Waits for a refresh as long as the caller wants to, and then answers with the newest token. */
-  const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
-    const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
-    const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
-    const isLeft = outcome?.kind === "left";
-    // Do not wait for other replicas if there are none, or if the present token can be used.
-    if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
-    if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
-    const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
-    if (newest.row.version > found.row.version) {
-      const waitSeconds = Math.max(0, giveUpAtMs - clock.monotonicMs()) / 1000;
-      if (newest.row.version === wish.rejectedVersion) return await serve(newest, { ...wish, waitSeconds });
-      return issue(newest, stillWanting(judgeFor(newest, wish)));
-    }
-    if (renewal.usable) return issue(newest, renewal.warnings);
-    throw unavailable(newest.row);
-  };
-
-  const renew = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
-    const { usable, warnings } = renewal;
-    if (!isRefreshable(found.row)) {
-      if (usable) return issue(found, warnings);
-      throw unavailable(found.row);
-    }
-    // With a refresh token that opens, a new access token can be fetched. If only another replica can open the token, it may still be valid.
-    const { unreadable } = found;
-    const isLost = unreadable !== null && (!canRenew(found.row) || unreadable.reason === "unknown_key");
-    if (isLost) throw unreadable;
-    if (!canRenew(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
-    if (isInBackoff(found.row)) {
-      if (usable) return issue(found, warnings);
-      // The back-off may be over because somebody has corrected the cause, so read the row once more before giving up.
-      const { row } = await find(found.row.name, { bypass: true });
-      if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
-    }
-    const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
-    const issueOld = (): IssuedToken | null => {
-      if (cache.hasEnded(found)) return null;
-      parts.onServed(found.row.id);
-      return issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
-    };
-    // Without Postgres nothing can be refreshed, so a caller with a valid token does not wait.
-    const meanwhile = usable && cache.isSilent() ? issueOld() : null;
-    if (meanwhile !== null) return meanwhile;
-    try {
-      return await refreshFirst(found, wish, renewal);
-    } catch (error) {
-      // Postgres or Redis failed. The token is still valid, so hand it out.
-      const isPassing = usable && error instanceof BrokerError && !isFinal(error);
-      const stillGood = isPassing ? issueOld() : null;
-      if (stillGood !== null) return stillGood;
-      throw error;
-    }
-  };
-
-  const tryRefresh = async (name: string): Promise<RefreshOutcome> => {
-    const { row } = await find(name, { bypass: true });
-    if (!isRefreshable(row)) throw unavailable(row);
-    if (!canRenew(row)) {
-      const detail = "This connection has no refresh token to refresh with.";
-      throw new BrokerError("grant_not_applicable", detail, { connection: name });
-    }
-    const outcome = await withDeadline(fly(row, "required"), refreshTimes.orderedRefreshMs, clock);
-    if (outcome?.kind === "left") throw shuttingDown(name);
-    if (outcome !== null) return outcome;
-    throw new BrokerError("refresh_in_progress", "The provider takes its time; the refresh goes on.", {
-      connection: name,
-      retryAfterSeconds: refreshTimes.retryAfterMinSeconds,
-    });
-  };
-
-  const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
-    const verdict = judgeFor(found, wish);
-    if (verdict.kind === "stale") {
-      return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
-    }
-    const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
-    const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
-    if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
-      return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
-    }
-    if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
-    return issue(found, verdict.warnings);
-  };
-
-  /** A token that is exchanged for the connection's own token ends with the connection, so it gets that connection's warning. */
-  const warnOfOwner = async (connection: string, token: IssuedToken): Promise<IssuedToken> => {
-    const owner = await cache.read(connection).catch(() => null); // without the connection's row the token is still handed out
-    if (owner === null || !lacksRefreshToken(owner.row)) return token;
-    return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
-  };
-
-  const get: TokenService["get"] = async (connection, wish) => {
-    const { chain = null } = wish;
-    const name = chain === null ? connection : furtherTokenName(connection, chain);
-    const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
-      throw chain === null || !isMissing(error) ? error : await missingFurtherToken(parts, connection, chain);
-    });
-    const served = await serve(found, wish);
-    const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
-    // The connection may have ended since it was read, and its name may belong to another one now.
-    return cache.hasEnded(found) ? await get(connection, wish) : token;
   };
 
   return {
@@ -371,7 +371,7 @@ export function judge(
   return { kind: isDue ? "due" : "fresh", warnings };
 }
 
-/** So young a token was most likely refreshed after the caller's request failed and before it reported that. */
+/** A token this young was most likely refreshed between the caller's failed request and its report, so it is handed out once more. */
 function judgeRejected({
   ageMs,
   lifeMs,
@@ -492,7 +492,10 @@ export function watchPeerRefreshes(
   };
 }
 
-/** Which tokens are being read, so that they are refreshed ahead of their readers. A read itself writes nothing. */
+/**
+ * Which tokens are in use, so that they are refreshed before somebody needs them. A read itself writes nothing. Not who reads: only
+ * http/routes/tokens.ts knows the caller.
+ */
 export type Reads = {
   note(row: Pick<TokenRow, "id" | "generation" | "inUse">): void;
   /** The tokens that were read for the first time since the last call. */
