@@ -176,7 +176,7 @@ export const providerTimes = durations({
   connectMs: 3000,
   /** From the open connection to the end of the answer's headers. */
   headersMs: 22_000,
-  /** The whole call, the answer's body included. */
+  /** The timeout of the whole call, the answer's body included. docs/reliability.md names it and `headersMs`, too. */
   callMs: 25_000,
   /** How long an issuer's metadata (RFC 8414) are used before they are read again. */
   metadataKeepMs: 3_600_000,
@@ -240,7 +240,7 @@ export const replicaTimes = durations({
   presentSeconds: 60,
   /** A replica that was not seen for so long is deleted from the table. */
   forgetHours: 24,
-  /** What ended was committed this much later than it says at most: statements take no longer. */
+  /** An end is committed at most this much later than its own time says: no statement takes longer. */
   commitSeconds: 60,
 
   // Redis
