@@ -1,4 +1,4 @@
-/** A further token of a connection has a row of its own; `#` stands in no connection's name. */
+/** The name of the row that a further token of a connection has. No connection's own name may contain `#`. */
 export function furtherTokenName(connection: string, chain: string): string {
   return `${connection}#${chain}`;
 }

@@ -68,9 +68,9 @@ export type SealedFormatParts = {
  * | `encryption_keys`        | elsewhere                     | it is                                              |
  * | ------------------------ | ----------------------------- | -------------------------------------------------- |
  * | empty                    | empty                         | new: it begins with the mark                       |
- * | empty                    | anything                      | robbed of its marks: refused                       |
- * | old form                 | nothing of the new form       | from before: sealed anew, unless this folder knows better |
- * | old form                 | anything of the new form      | robbed of its marks: refused                       |
+ * | empty                    | anything                      | without its marks: refused                         |
+ * | old form                 | nothing of the new form       | from before: sealed anew; refused if DATA_DIR notes format 2 |
+ * | old form                 | anything of the new form      | without its marks: refused                         |
  * | new form                 |                               | ready; a key that is new here gets its mark        |
  *
  * @throws StartupError for what the operator must look at
@@ -326,7 +326,7 @@ type Device = { id: string; connectionId: string; deviceCode: Uint8Array } & Rec
   unknown
 >;
 
-/** A code with what its person is shown of it, which stood beside it, and with the scopes that the connection asks for. */
+/** Seals a device code together with what its person is shown, which had columns of its own before, and with the connection's scopes. */
 async function resealDeviceCodes(given: Resealing): Promise<void> {
   await eachRow<Device>(
     given,
@@ -357,7 +357,7 @@ async function resealSpools(given: Resealing, spools: readonly SpoolPlace[]): Pr
   }
 }
 
-/** It must miss none: from this start on, answers in the old form are refused. */
+/** A start that cannot reach a spool fails: after it, answers in the old form are refused, and one that was missed would be lost. */
 function cannot(what: "read" | "written", { name }: SpoolPlace, error: unknown): never {
   const { code = "unknown error" } = error as NodeJS.ErrnoException;
   const place = name === "redis" ? "REDIS_URL: what waits in Redis" : "DATA_DIR: its folder spool";

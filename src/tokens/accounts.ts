@@ -31,7 +31,7 @@ export type Accounts = {
    * accepted it. Returns the newest row; never rejects.
    */
   followUp(context: RequestContext, stored: TokenRow, options?: { handedOver: boolean }): Promise<TokenRow>;
-  /** Stores the account of a row's grant, and notes which other sets that has ended. Returns the newest row. */
+  /** Stores the account of a row's grant, and notes at which other connections of the account the provider has dropped the token set. Returns the newest row. */
   learn(context: RequestContext, row: TokenRow, found: FoundAccount): Promise<TokenRow>;
 };
 

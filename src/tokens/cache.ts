@@ -35,7 +35,7 @@ export type TokenCache = {
    * after the end, by Postgres's clock. A row that was read long after it is newer: the message is a repeated one.
    */
   end(connectionId: string, atMs: number): void;
-  /** Whether the connection has ended since this was read. */
+  /** Whether the connection was disabled or deleted after this was read. */
   hasEnded(found: KnownConnection): boolean;
 };
 

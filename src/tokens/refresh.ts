@@ -53,7 +53,7 @@ import type { Waiting } from "./waiting.ts";
 
 /**
  * `moved`: a newer generation is stored. `failed`: the row says why; null: it is deleted. `left`: this process shuts down and has
- * begun nothing; another replica may.
+ * begun nothing; another replica may begin.
  * `failure`: the provider's answer, if this process has sent the request.
  */
 export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
@@ -120,7 +120,7 @@ export function createRefresh(parts: RefreshParts): Refresh {
     // 3. Lease. It only keeps replicas from asking all at once: where it is unavailable, the permit alone decides.
     const lease = await leases.acquire(`refresh:${row.id}:${row.generation}`, refreshTimes.leaseSeconds * 1000);
     try {
-      // Where leases are unavailable, marks are too.
+      // Leases and marks are kept in the same place, so without leases there is no mark to read.
       const restored = lease.state === "unavailable" ? null : await suspendIfRestored(parts, row);
       if (restored !== null) return restored;
       // The attempt in a cached row may be long over. The row in Postgres shows who has the lease.
@@ -191,7 +191,8 @@ async function whyWithout(
 }
 
 /**
- * Steps 5 to 10 under a permit: one request, and where its answer goes. If there is a second way, once more under a new permit. Null: the send
+ * Steps 5 to 10 under a permit: one request, and where its answer goes. If it is refused and there is another way (`anotherWay`), a second
+ * request under a new permit. Null: the send
  * window had passed, nothing was sent, the permit is given back, and `mayStartOver` allows to ask for it again.
  */
 export async function attempt(
@@ -523,9 +524,9 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
 /**
  * A client whose secret was changed has two until the newer one has worked. Providers do not agree on the answer to a wrong secret: some say
  * that the grant is over, and some say nothing that can be understood. So the older secret is tried before such an answer is believed.
+ *
+ * Returns the same plan with the older secret; null: there is none, or something else was refused.
  */
-
-/** The same plan with the older secret; null: there is none, or something else was refused. */
 export function withOlderSecret(
   failure: Failure,
   plan: SendPlan,

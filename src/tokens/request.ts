@@ -379,7 +379,7 @@ export function leaveToOthers(vault: TokenVault, context: RequestContext, grant:
   }
 }
 
-/** The one secret that this kind of request spends, and the inputs that are secrets. */
+/** The one secret that this kind of request sends, and the inputs that are secrets. */
 function ownSecrets(
   vault: TokenVault,
   { row, owner, subjectToken }: RequestContext,

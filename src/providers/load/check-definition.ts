@@ -91,6 +91,7 @@ function ruleFault(rule: NonNullable<ProviderFile["errors"]>[number]): string | 
   return pointer === undefined ? null : "`endpoint: api` is told by `status` and `body`, not by `pointer`";
 }
 
+/** Settings of `grants`, `authorization`, `discovery` and `refresh` that need or exclude each other. */
 function checkRest(file: ProviderFile): Problem[] {
   const problems: Problem[] = [];
   const grants = file.grants ?? ["authorization_code"];
@@ -404,7 +405,7 @@ const notAsked = new Set([
   "authorization.manual_redirect_uri",
   "api.base_url",
 ]);
-/** Those that it goes to only where addresses come from metadata. */
+/** Addresses to which this broker sends requests only if the definition takes its endpoints from metadata. */
 const askedForMetadata = new Set(["issuer", "discovery.metadata_url"]);
 
 /**
@@ -424,7 +425,7 @@ export function checkEgress(definition: ProviderDefinition, shared: net.BlockLis
     });
 }
 
-/** A URL for each value that the file allows in its host; of a value that may be anything, its name alone is unknown. */
+/** A URL for each value that the file allows in its host. `x` stands for a value that may be anything. */
 function samplesOf(file: ProviderFile, text: string): string[] {
   const { authority, rest } = splitUrl(text);
   const [name] = templateNames(authority);
@@ -434,7 +435,7 @@ function samplesOf(file: ProviderFile, text: string): string[] {
   return values.flatMap((value) => samplesOf(file, authority.replaceAll(`{${name}}`, value) + rest));
 }
 
-const path = ["refresh", "dead_grant"] as const;
+const deadGrantPath = ["refresh", "dead_grant"] as const;
 
 /** How the broker reads an answer to a refresh; null: as a grant. */
 export function readingOf(definition: ProviderDefinition, answer: StatedAnswer): FailureClass | null {
@@ -459,7 +460,12 @@ export function checkDeadGrant(
 ): Problem[] {
   const { deadGrant } = definition.refresh;
   if (builtin && deadGrant === null && mayBeDead(definition)) {
-    return [{ path, text: "is missing: list each answer (`status`, `body`) that means that a refresh token is over" }];
+    return [
+      {
+        path: deadGrantPath,
+        text: "is missing: list each answer (`status`, `body`) that means that a refresh token is over",
+      },
+    ];
   }
   return builtin || own.refresh?.dead_grant !== undefined ? unreadEnds(definition) : [];
 }
@@ -491,7 +497,7 @@ function unreadEnds(definition: ProviderDefinition): Problem[] {
     const reading = readingOf(definition, answer);
     if (reading === "refused_for_good") return [];
     const text = `is read as ${readings[reading ?? "granted"]}, not as the end of the grant: add a rule to \`errors\` that matches it, with \`means: needs_reauthorization\``;
-    return [{ path: [...path, String(index)], text }];
+    return [{ path: [...deadGrantPath, String(index)], text }];
   });
 }
 
