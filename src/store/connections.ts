@@ -331,7 +331,7 @@ function changeColumns({ scopes, labels, inputs, credentials, disabled }: Connec
       ? Sql.sql`enabled_status`
       : Sql.sql`CASE WHEN enabled_status = 'needs_reauthorization' AND ${withoutPerson} THEN 'pending' ELSE enabled_status END`;
   if (credentials !== undefined) {
-    sets.push(Sql.sql`next_refresh_at = CASE WHEN ${withoutPerson} THEN ${firstTry("password")} ELSE next_refresh_at END, credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
+    sets.push(Sql.sql`next_refresh_at = CASE WHEN ${withoutPerson} THEN ${firstTryAt} ELSE next_refresh_at END, credentials_sealed = ${credentials}, credentials_revision = credentials_revision + 1,
       backoff_until = NULL, enabled_status = ${enabled}, untried = true`);
   }
   const status =
@@ -360,8 +360,10 @@ function changed<Row extends ProvenConnection>(row: Row, changes: ConnectionChan
 /** When the sweeper fetches the first token, if the process that makes the connection does not. */
 function firstTry(grant: string): Sql.Sql {
   if (rulesOfGrant(grant).needsPerson) return Sql.sql`NULL::timestamptz`;
-  return Sql.sql`clock_timestamp() + ${seconds(refreshTimes.firstTrySeconds)}`;
+  return firstTryAt;
 }
+
+const firstTryAt = Sql.sql`clock_timestamp() + ${seconds(refreshTimes.firstTrySeconds)}`;
 
 function eventType({ disabled }: ConnectionChanges): EventType {
   if (disabled === undefined) return "updated";
