@@ -26,6 +26,8 @@ export type GrantRules = Readonly<
     hasRefreshToken: boolean;
     /** Only the client is asked about: when the client is mended, its grant is. */
     isOfClient: boolean;
+    /** It sends a person's password: a refused one is never sent again, since providers lock accounts for that. */
+    isLogin: boolean;
     /** What people read when it has ended. */
     reauthorizationAdvice: string;
   } & (
@@ -45,6 +47,7 @@ const byConsent = {
   needsCredentials: false,
   hasRefreshToken: true,
   isOfClient: false,
+  isLogin: false,
   pendingAdvice: "Nobody has connected the account yet; send a person a consent link.",
   reauthorizationAdvice: "The grant has ended; a person must connect the account again through a new consent link.",
 } as const;
@@ -66,6 +69,7 @@ const rules: Readonly<Record<StoredGrant, GrantRules>> = {
     needsCredentials: false,
     hasRefreshToken: false,
     isOfClient: true,
+    isLogin: false,
     reauthorizationAdvice: "The provider ended this grant; correct the client at the provider.",
   },
   password: {
@@ -75,6 +79,7 @@ const rules: Readonly<Record<StoredGrant, GrantRules>> = {
     needsCredentials: true,
     hasRefreshToken: true,
     isOfClient: false,
+    isLogin: true,
     reauthorizationAdvice: "The provider refuses the stored credentials; send new ones with PATCH.",
   },
   token_exchange: {
@@ -84,6 +89,7 @@ const rules: Readonly<Record<StoredGrant, GrantRules>> = {
     needsCredentials: false,
     hasRefreshToken: true,
     isOfClient: false,
+    isLogin: false,
     reauthorizationAdvice: "The provider gives no further token any more; connect the account again.",
   },
 };

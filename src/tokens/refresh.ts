@@ -4,6 +4,7 @@ import { createGate, type Gate } from "../concurrency.ts";
 import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { Mark, Marks } from "../coordination/marks.ts";
 import { BrokerError, DatabaseBusyError, UnreadableSecretError } from "../errors.ts";
+import { rulesOfGrant } from "../grants.ts";
 import type { RefreshRules } from "../providers/format/definition.ts";
 import { hostInputs } from "../providers/format/requirements.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/oauth/grant.ts";
@@ -540,7 +541,7 @@ export function withOlderSecret(
 function mayMeanSecret(failure: Failure, { grant }: SendPlan): boolean {
   if (failure.class === "client_rejected") return true;
   // A refused login is never repeated: accounts get locked.
-  if (grant === "password") return false;
+  if (rulesOfGrant(grant).isLogin) return false;
   if (failure.class === "refused_for_good") return true;
   // "Not yet" is no error of RFC 6749 either, and a poll must not be repeated at once.
   return failure.isUnexplained === true && grant !== "device_code";
@@ -548,7 +549,7 @@ function mayMeanSecret(failure: Failure, { grant }: SendPlan): boolean {
 
 /** Combines the refusals of both secrets. The newest secret's refusal counts, unless that secret was the wrong one. */
 export function bothRefused(failure: Failure, { grant, refused }: SendPlan): Failure {
-  if (refused === undefined || grant === "password") return failure;
+  if (refused === undefined || rulesOfGrant(grant).isLogin) return failure;
   const saysNothing =
     failure.class !== "refused_for_good" && failure.class !== "client_rejected" && !failure.isUnexplained;
   const isWrong = refused.class === "client_rejected" && failure.class === "refused_for_good";
@@ -643,7 +644,7 @@ async function judgeRefusals({ rows, observer }: RefreshParts, row: TokenRow): P
 /** A refused login is final, whatever the reason: repeating it could lock the account. */
 function isFinal(failure: Failure, { grant }: SendPlan): boolean {
   if (failure.class === "refused_for_good") return true;
-  return grant === "password" && failure.class !== "client_rejected" && isRefused(failure);
+  return rulesOfGrant(grant).isLogin && failure.class !== "client_rejected" && isRefused(failure);
 }
 
 function recordOf({ code, detail, status, oauthError, isUnexplained }: Failure): RecordedFailure {

@@ -339,8 +339,8 @@ export const guards: readonly Guard[] = [
   {
     name: "two secrets: the older one is tried before an end is believed",
     file: "src/tokens/refresh.ts",
-    find: 'if (grant === "password") return false;\n  if (failure.class === "refused_for_good") return true;',
-    replace: 'if (grant === "password") return false;\n',
+    find: 'if (rulesOfGrant(grant).isLogin) return false;\n  if (failure.class === "refused_for_good") return true;',
+    replace: "if (rulesOfGrant(grant).isLogin) return false;\n",
     caughtBy: contract("databases"),
   },
   {
