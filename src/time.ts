@@ -121,6 +121,8 @@ export const consentTimes = durations({
   longestLinkSeconds: 604_800,
   /** From the redirect to the provider to the callback. */
   stateSeconds: 600,
+  /** How long an answer that another site has posted waits for the page that sends it again with the cookie. */
+  postedAnswerSeconds: 60,
   /** No attempt takes longer: token requests, metadata, a revocation, storing, the account's name, and a rest for statements. */
   longestAttemptSeconds: 150,
   /** How long whoever comes back again is told what came of an attempt. */

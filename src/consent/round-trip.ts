@@ -226,7 +226,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
      * known yet. It consumes nothing, and a page of the broker sends it again, with the cookie.
      */
     sealPosted({ path, fields }: PostedAt & { fields: Fields }): string {
-      const sealed: Sealed = { path, fields, expiresMs: deps.nowMs() + seconds * 1000 };
+      const sealed: Sealed = { path, fields, expiresMs: deps.nowMs() + consentTimes.postedAnswerSeconds * 1000 };
       return Buffer.from(deps.ticketKeys.seal(JSON.stringify(sealed), place)).toString("base64url");
     },
 
@@ -459,7 +459,6 @@ type PostedAt = { path: string };
 type Fields = Readonly<Record<string, unknown>>;
 type Sealed = { path: string; fields: Fields; expiresMs: number };
 
-const seconds = 60;
 const place: Place = { table: "callback", row: "posted", column: "fields", revision: 0 };
 
 type PostedDeps = {

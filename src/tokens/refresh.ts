@@ -193,8 +193,8 @@ async function whyWithout(
 
 /**
  * Steps 5 to 10 under a permit: one request, and where its answer goes. If it is refused and there is another way (`anotherWay`), a second
- * request under a new permit. Null: the send
- * window had passed, nothing was sent, the permit is given back, and `mayStartOver` allows to ask for it again.
+ * request under a new permit. Null: the send window had passed, nothing was sent, the permit is given back, and `mayStartOver` allows to
+ * ask for it again.
  */
 export async function attempt(
   parts: RefreshParts,
@@ -224,7 +224,7 @@ export async function attempt(
     if (next === null) {
       observer.failed(current, { ...refused, replay: permit.isReplay, seconds: passedSeconds() });
       const startsOver = mayStartOver && refused.failure.code === "send_window_passed" && !permit.isReplay;
-      // 8. The failure, into the row. 10. Announce.
+      // 7. What the class of the failure asks for goes into the row. 10. Announce.
       if (!startsOver) return await giveUp(parts, permit, refused);
       await rows.dropPermit(permit.key);
       return null;
@@ -264,14 +264,14 @@ async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Pro
 
 /** Step 4. Null: the row does not allow one, or is locked. */
 async function takePermit(
-  { rows, clock, health }: RefreshParts,
-  { need }: Flight,
+  parts: RefreshParts,
+  flight: Flight,
   { row, context: { definition }, takesOver }: { row: TokenRow; context: RequestContext; takesOver: boolean },
 ): Promise<Permit | null> {
+  const { rows, clock, health } = parts;
   const mayStillSend = openSendWindow(clock);
   const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
-  const uninterruptedMs = health.uninterruptedMs(row.id);
-  const takeover = takesOver ? takeoverOf(row, definition.refresh, { need, uninterruptedMs }) : null;
+  const takeover = takesOver ? takeoverOf(row, definition.refresh, recoverer(parts, flight, row)) : null;
   const request = {
     ...key,
     leaseSeconds: refreshTimes.leaseSeconds,

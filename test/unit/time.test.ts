@@ -60,7 +60,7 @@ describe("durations", () => {
 
   test("stand in no other file of src", () => {
     const duration =
-      /const \w*(?:Ms|Seconds|Minutes|Hours|Days) = \d[\d_ *]*;|interval '\d[^']*'|(?:retryAfterSeconds|TimeoutMillis): \d+/g;
+      /const (?:\w*(?:Ms|Seconds|Minutes|Hours|Days)|ms|seconds|minutes|hours|days) = \d[\d_ *]*;|interval '\d[^']*'|(?:retryAfterSeconds|TimeoutMillis): \d+/g;
     const found = sources.flatMap(({ file, text }) => [...text.matchAll(duration)].map(([each]) => `${file}: ${each}`));
     expect(found).toEqual([]);
   });
