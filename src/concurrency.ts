@@ -89,8 +89,8 @@ export async function eachAlone<Item>(
 /** One run for each key in this process: a caller that comes while it runs gets its result. */
 export type SingleFlight<Result> = {
   run(key: string, start: () => Promise<Result>): Promise<Result>;
-  /** The run of this key, if there is one. */
-  running(key: string): Promise<Result> | undefined;
+  /** Whether there is a run of one of these keys. */
+  isRunning(...keys: string[]): boolean;
   /** Resolves when nothing runs any more. */
   idle(): Promise<void>;
 };
@@ -105,7 +105,7 @@ export function createSingleFlight<Result>(): SingleFlight<Result> {
       flights.set(key, flight);
       return flight;
     },
-    running: (key) => flights.get(key),
+    isRunning: (...keys) => keys.some((key) => flights.has(key)),
     async idle() {
       while (flights.size > 0) await Promise.allSettled(flights.values());
     },

@@ -2,7 +2,14 @@ import { withDeadline, type Clock } from "../clock.ts";
 import { DatabaseBusyError, isStorageUnavailable } from "../errors.ts";
 import { storeTimes } from "../time.ts";
 
-type Entry<Value> = { value: Value; checkedAtMs: number; expiredAtMs: number; retryAtMs: number; hasEnded?: true };
+type Entry<Value> = {
+  value: Value;
+  bytes: number;
+  checkedAtMs: number;
+  expiredAtMs: number;
+  retryAtMs: number;
+  hasEnded?: true;
+};
 
 type Options<Value> = {
   /** Reads the current values in one query; keys without a value are left out. */
@@ -47,7 +54,7 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
 
   const drop = (key: string): void => {
     const entry = entries.get(key);
-    if (entry !== undefined) bytes -= bytesOf(entry.value);
+    if (entry !== undefined) bytes -= entry.bytes;
     entries.delete(key);
   };
 
@@ -64,11 +71,18 @@ export function createReadCache<Value>(options: Options<Value>): ReadCache<Value
     const current = entries.get(key);
     const isNewer = current === undefined || supersedes(incoming, current.value);
     const isExpired = current !== undefined && askedMs < current.expiredAtMs;
-    const entry = isNewer ? { value: incoming, checkedAtMs: askedMs, expiredAtMs: 0, retryAtMs: 0 } : current;
+    const fresh = () => ({
+      value: incoming,
+      bytes: bytesOf(incoming),
+      checkedAtMs: askedMs,
+      expiredAtMs: 0,
+      retryAtMs: 0,
+    });
+    const entry = isNewer ? fresh() : current;
     if (current !== undefined && isExpired) entry.checkedAtMs = current.checkedAtMs;
     drop(key);
     entries.set(key, entry);
-    bytes += bytesOf(entry.value);
+    bytes += entry.bytes;
     forgetOldest();
     return entry.value;
   };

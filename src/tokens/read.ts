@@ -207,9 +207,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     rulesOf(row)?.oldAccessTokenDies === true;
 
   const isRefreshing = (row: TokenRow): boolean =>
-    flights.running(flightKey(row, "required")) !== undefined ||
-    flights.running(flightKey(row, "ahead")) !== undefined ||
-    peers.isRunning(row.id, row.generation);
+    flights.isRunning(flightKey(row, "required"), flightKey(row, "ahead")) || peers.isRunning(row.id, row.generation);
 
   const isInBackoff = ({ backoffUntil }: TokenRow): boolean =>
     backoffUntil !== null && backoffUntil.getTime() > databaseClock.nowMs();
@@ -246,7 +244,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** Asks Postgres if this process doubts its database clock: the answer sets the clock right. If Postgres is away, the clock is used as it is. */
   const look = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
-    if (bypass || cache.isSilent() || !databaseClock.isDoubtful()) return await cache.read(name, { bypass });
+    if (bypass || !databaseClock.isDoubtful() || cache.isSilent()) return await cache.read(name, { bypass });
     return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
   };
 

@@ -191,22 +191,15 @@ export function createSender(parts: SenderParts): Sender {
     return isExchanged ? { ...context, subjectToken: await parts.subjectToken(context.owner.name) } : context;
   };
 
-  const authenticated = async (
-    request: ProviderRequest,
-    values: TemplateValues,
-    { authorization, issuer }: ProviderDefinition,
-  ): Promise<TemplateValues> => {
-    const given = { issuer: authorization?.issuer ?? issuer, nowMs: clock.wallMs() };
-    return await withAssertion(request, values, given);
-  };
-
   const ask: Sender["ask"] = async (context, asking) => {
     const { request, build, sends = async (_, send) => await send() } = asking;
     const { definition, clientSecrets, owner } = context;
     const { secretInputs } = openSecrets(vault, owner);
     for (let secretIndex = 0; ; secretIndex++) {
       const known = { ...valuesOf(context, secretIndex), secretInputs };
-      const built = build(request === null ? known : await authenticated(request, known, definition));
+      const built = build(
+        request === null ? known : await withAssertion(request, known, { definition, nowMs: clock.wallMs() }),
+      );
       if (built === null) return null;
       const asked = await sends(built, async () => await oauth.ask({ definition, request: built }));
       const isLast = request === null || secretIndex + 1 >= clientSecrets.length;
@@ -285,7 +278,7 @@ export function createSender(parts: SenderParts): Sender {
           }),
           ...values,
         };
-        const complete = await authenticated(exchangeFor(wanted), all, definition);
+        const complete = await withAssertion(exchangeFor(wanted), all, { definition, nowMs: clock.wallMs() });
         const request = buildTokenRequest({ ...wanted, values: complete });
         const answer = await oauth.requestToken({ definition, request, mayStillSend });
         if (isDoubtful(answer)) discovery.doubt(definition, all);

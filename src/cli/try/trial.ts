@@ -46,7 +46,8 @@ export function valuesOf(trial: Trial): TemplateValues {
 /** The same with the access token and what authenticates the client for this request. */
 export async function valuesFor(trial: Trial, request: ProviderRequest | null): Promise<TemplateValues> {
   const values = { ...valuesOf(trial), accessToken: trial.tokens.accessToken };
-  return request === null ? values : await authenticated(trial, request, values);
+  if (request === null) return values;
+  return await withAssertion(request, values, { definition: trial.definition, nowMs: trial.session.nowMs() });
 }
 
 /** One token request, printed with how its answer was read. `heading` names it; `definition`: as a further token sees it. */
@@ -62,7 +63,8 @@ export async function requestToken(
   const { heading, grant, definition = trial.definition } = call;
   const wanted = { definition, grant, obtainedBy: trial.grant };
   const all = { ...valuesOf(trial), scope: joinScopes(definition, trial.scopes), ...call.values };
-  const values = await authenticated(trial, exchangeFor(wanted), all);
+  const signed = { definition: trial.definition, nowMs: trial.session.nowMs() };
+  const values = await withAssertion(exchangeFor(wanted), all, signed);
   const request = buildTokenRequest({ ...wanted, values });
   const oauth = trial.recorder.client(heading);
   const answer = await oauth.requestToken({ definition, request, mayStillSend: () => true });
@@ -87,12 +89,6 @@ export function keepGrant(trial: Trial, grant: Grant): void {
     ...(refreshToken !== undefined && { refreshToken }),
   };
   trial.furtherTokens = { ...trial.furtherTokens, ...furtherTokens };
-}
-
-async function authenticated(trial: Trial, request: ProviderRequest, values: TemplateValues): Promise<TemplateValues> {
-  const { authorization, issuer } = trial.definition;
-  const given = { issuer: authorization?.issuer ?? issuer, nowMs: trial.session.nowMs() };
-  return await withAssertion(request, values, given);
 }
 
 /** Prints steps one after the other: a JSON document per line with `--json`, lines for people without. */

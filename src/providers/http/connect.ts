@@ -26,27 +26,25 @@ export async function openConnection(
   { signal, certificate }: { signal: AbortSignal; certificate: string | undefined },
 ): Promise<Connection> {
   signal.throwIfAborted();
-  const { url, lookup, proxy } = route;
-  const target = { host: bareHost(url), port: portOf(url) };
+  const { url, host, port, lookup, proxy } = route;
   const pem = certificate === undefined ? {} : { cert: certificate, key: certificate };
   const secured = async (socket: net.Socket) =>
-    url.protocol === "https:" ? await secure(socket, { host: target.host, signal, pem }) : socket;
+    url.protocol === "https:" ? await secure(socket, { host, signal, pem }) : socket;
   const plain = { origin: url.origin, prefix: "", headers: {} };
-  if (proxy === null) return { socket: await secured(await openTcp({ ...target, lookup, signal })), ...plain };
+  if (proxy === null) return { socket: await secured(await openTcp({ host, port, lookup, signal })), ...plain };
   if (url.protocol === "http:") {
     // The address is checked before the proxy gets it in either case. With an address, nobody resolves the name again.
     const [address = ""] = await checkedAddresses(route, signal);
-    const origin = proxy.byName ? url.origin : `http://${authority(address, target.port)}`;
+    const origin = proxy.byName ? url.origin : `http://${authority(address, port)}`;
     return { socket: await openProxy(proxy, signal), origin, prefix: origin, headers: authorizationOf(proxy) };
   }
-  const hosts = proxy.byName ? [target.host] : await checkedAddresses(route, signal);
-  const tunnel = await openTunnel({ proxy, hosts, port: target.port, signal });
+  const hosts = proxy.byName ? [host] : await checkedAddresses(route, signal);
+  const tunnel = await openTunnel({ proxy, hosts, port, signal });
   return { socket: await secured(tunnel), ...plain };
 }
 
 /** The allowed addresses, IPv4 first, since not every proxy can reach IPv6. */
-async function checkedAddresses({ url, lookup }: Route, signal: AbortSignal): Promise<string[]> {
-  const host = bareHost(url);
+async function checkedAddresses({ host, lookup }: Route, signal: AbortSignal): Promise<string[]> {
   if (net.isIP(host) !== 0) return [host];
   return await new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
@@ -243,13 +241,4 @@ export function reason(error: unknown): string {
 /** An address or a host name with a port, as it stands in a URL. */
 export function authority(host: string, port: number): string {
   return `${host.includes(":") ? `[${host}]` : host}:${port}`;
-}
-
-/** The host of a URL, an IPv6 address without its brackets. */
-export function bareHost({ hostname }: URL): string {
-  return hostname.replace(/^\[(.*)\]$/, "$1");
-}
-
-export function portOf({ port, protocol }: URL): number {
-  return port === "" ? (protocol === "https:" ? 443 : 80) : Number(port);
 }

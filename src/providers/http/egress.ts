@@ -2,7 +2,6 @@ import dns from "node:dns";
 import net from "node:net";
 import { quotedSetting } from "../../text.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
-import { bareHost } from "./connect.ts";
 import type { OutboundProxy, Proxies } from "./outbound-proxy.ts";
 
 /**
@@ -23,8 +22,8 @@ export class BlockedAddressError extends Error {
 type Address = { address: string; family: number };
 type Resolve = (host: string, answer: (error: Error | null, addresses: Address[]) => void) => void;
 
-/** The route to a URL: a lookup that returns only allowed addresses, and the proxy; null: none. */
-export type Route = { url: URL; lookup: net.LookupFunction; proxy: OutboundProxy | null };
+/** The route to a URL: its host, without brackets, and port; a lookup that returns only allowed addresses; and the proxy; null: none. */
+export type Route = { url: URL; host: string; port: number; lookup: net.LookupFunction; proxy: OutboundProxy | null };
 
 export type Egress = {
   /**
@@ -62,9 +61,10 @@ export function createEgress(options: {
       const networks = networksOf(provider);
       const exempt = provider.isSandbox && url.origin === trustedOrigin;
       const allowed = (address: string) => exempt || mayReach({ address, scheme: url.protocol, networks });
-      const literal = bareHost(url);
-      if (net.isIP(literal) !== 0 && !allowed(literal)) throw blocked(url, null);
-      return { url, lookup: checkedLookup({ url, allowed, resolve }), proxy: exempt ? null : proxyFor(url, proxies) };
+      const host = bareHost(url);
+      if (net.isIP(host) !== 0 && !allowed(host)) throw blocked(url, null);
+      const lookup = checkedLookup({ url, allowed, resolve });
+      return { url, host, port: portOf(url), lookup, proxy: exempt ? null : proxyFor(url, proxies) };
     },
   };
 }
@@ -152,6 +152,15 @@ export function whyNeverReached(url: URL, networks: net.BlockList | null): strin
       ? url.protocol === "https:" || someNetwork
       : known.some((address) => mayReach({ address, scheme: url.protocol, networks }));
   return mayBe ? null : blocked(url, null).message;
+}
+
+/** The host of a URL, an IPv6 address without its brackets. */
+export function bareHost({ hostname }: URL): string {
+  return hostname.replace(/^\[(.*)\]$/, "$1");
+}
+
+export function portOf({ port, protocol }: URL): number {
+  return port === "" ? (protocol === "https:" ? 443 : 80) : Number(port);
 }
 
 /** The text: what is refused, by which rule, and how the operator can allow it. */

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import type net from "node:net";
 import { resolve as absolute, basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
@@ -76,10 +76,24 @@ export type CheckSurroundings = { builtinFolder: string; extraFolder: string | n
  * those of `extraFolder`, which it may extend.
  */
 export function checkProviderFile(path: string, options: CheckSurroundings): string[] {
+  return settleAlone(path, options).problems;
+}
+
+/** The definition of the same file, or all its problems. Null for the sandbox's own file, which has no address without a broker. */
+export function readDefinition(
+  path: string,
+  options: CheckSurroundings,
+): { definition: ProviderDefinition | null } | { problems: string[] } {
+  const { definition, problems } = settleAlone(path, options);
+  if (problems.length > 0) return { problems };
+  return { definition: definition?.isSandbox ? null : definition };
+}
+
+function settleAlone(path: string, options: CheckSurroundings): ReturnType<typeof settleFile> {
   const sandbox = { publicUrl: "https://sandbox.example/sandbox", localUrl: "https://sandbox.example/sandbox" };
   const builtin = filesIn(options.builtinFolder).some((other) => absolute(other) === absolute(path));
   const loaded = loadFile(path, { builtin, sandbox: builtin && basename(path) === sandboxFile ? sandbox : null });
-  if ("problems" in loaded) return loaded.problems;
+  if ("problems" in loaded) return { definition: null, problems: loaded.problems };
   const { id } = loaded.file.content;
   const isOther = (other: LoadedFile) =>
     absolute(other.source.file) !== absolute(path) && (builtin || other.builtin || other.content.id !== id);
@@ -93,7 +107,8 @@ export function checkProviderFile(path: string, options: CheckSurroundings): str
     ...files.filter((file) => !file.builtin || file === loaded.file),
   ];
   const { problems } = formerIds(renamed, ids);
-  return [...idProblems(files), ...problems, ...settleFile(loaded.file, files, options).problems];
+  const settled = settleFile(loaded.file, files, options);
+  return { ...settled, problems: [...idProblems(files), ...problems, ...settled.problems] };
 }
 
 /** The built-in files, each named by its id, and read once when it is needed. */
@@ -204,55 +219,4 @@ function stopOn(problems: readonly string[]): void {
   if (first === undefined) return;
   const rest = more.length > 0 ? ` (and ${more.length} more: see "freshet providers check FILE")` : "";
   throw new StartupError(`${first}${rest}`);
-}
-
-/**
- * The definition of one file, with the built-in files and those of `extraFolder` that it extends; or all its problems, as
- * `file:line:column: text`. Null for the sandbox's own file, which has no address without a broker.
- */
-export function readDefinition(
-  path: string,
-  folders: CheckSurroundings,
-): { definition: ProviderDefinition | null } | { problems: string[] } {
-  const problems = checkProviderFile(path, folders);
-  if (problems.length > 0) return { problems };
-  const builtin = absolute(join(folders.builtinFolder, basename(path))) === absolute(path);
-  if (builtin && basename(path) === "sandbox.yaml") return { definition: null };
-  const loaded = loadFile(path, { builtin, sandbox: null });
-  if ("problems" in loaded) return loaded;
-  const { definition } = settleFile(loaded.file, [...filesBeneath(loaded.file, folders), loaded.file]);
-  return { definition };
-}
-
-/** The files that a file may extend. A built-in file is named by its id. */
-function filesBeneath(file: LoadedFile, { builtinFolder, extraFolder }: CheckSurroundings): LoadedFile[] {
-  const own = absolute(file.source.file);
-  const isOther = (path: string) => existsSync(path) && absolute(path) !== own;
-  const extras = (extraFolder === null ? [] : yamlIn(extraFolder))
-    .filter(isOther)
-    .flatMap((path) => loadAlone(path, false))
-    .filter(({ content }) => content.id !== file.content.id);
-  const found: LoadedFile[] = [];
-  const ids = new Set([file.content.extends ?? ""]);
-  for (const id of ids) {
-    const builtin = join(builtinFolder, `${id}.yaml`);
-    const named = [
-      ...(isOther(builtin) ? loadAlone(builtin, true) : []),
-      ...extras.filter(({ content }) => content.id === id),
-    ];
-    found.push(...named);
-    for (const { content } of named) ids.add(content.extends ?? ""); // a loop over a set also visits members that are added meanwhile
-  }
-  return found;
-}
-
-function loadAlone(path: string, builtin: boolean): LoadedFile[] {
-  const loaded = loadFile(path, { builtin, sandbox: null });
-  return "file" in loaded ? [loaded.file] : [];
-}
-
-function yamlIn(folder: string): string[] {
-  return readdirSync(folder)
-    .filter(isRead)
-    .map((name) => join(folder, name));
 }

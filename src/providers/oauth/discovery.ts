@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import type { Clock } from "../../clock.ts";
 import { BrokerError } from "../../errors.ts";
 import { readable } from "../../text.ts";
@@ -37,8 +38,8 @@ type Known = { metadata: Metadata; readMs: number; doubted: boolean };
 /** The issuer and the address of its metadata, with all values filled in. */
 type Place = { definition: ProviderDefinition; issuer: string; metadataUrl: string | null };
 
-/** Inputs may stand in an issuer, so that there may be any number of them; those read longest ago are forgotten. */
-const mostIssuers = 1000;
+/** Inputs may stand in an issuer, so that there may be any number of them; those used longest ago are forgotten. */
+const mostIssuers = { maxSize: 1000, sizeCalculation: () => 1 };
 const longestAddress = 2000;
 const mostHops = 3;
 
@@ -48,8 +49,8 @@ export function createDiscovery(parts: {
   clock: Pick<Clock, "monotonicMs">;
 }): Discovery {
   const { oauth, clock } = parts;
-  const known = new Map<string, Known>();
-  const failed = new Map<string, { atMs: number; error: BrokerError }>();
+  const known = new LRUCache<string, Known>(mostIssuers);
+  const failed = new LRUCache<string, { atMs: number; error: BrokerError }>(mostIssuers);
   const reading = new Map<string, Promise<Metadata>>();
 
   const isGood = ({ readMs, doubted }: Known): boolean =>
@@ -59,11 +60,11 @@ export function createDiscovery(parts: {
     const key = keyOf(place);
     try {
       const metadata = await fetchMetadata(oauth, place);
-      remember(known, key, { metadata, readMs: clock.monotonicMs(), doubted: false });
+      known.set(key, { metadata, readMs: clock.monotonicMs(), doubted: false });
       failed.delete(key);
       return metadata;
     } catch (error) {
-      if (error instanceof BrokerError) remember(failed, key, { atMs: clock.monotonicMs(), error });
+      if (error instanceof BrokerError) failed.set(key, { atMs: clock.monotonicMs(), error });
       // The old metadata are used on, since addresses hardly ever change.
       const old = known.get(key);
       if (old) return old.metadata;
@@ -111,14 +112,6 @@ function placeOf(definition: ProviderDefinition, values: TemplateValues): Place 
  */
 function keyOf({ definition, issuer, metadataUrl }: Place): string {
   return JSON.stringify([definition.id, issuer, metadataUrl]);
-}
-
-/** As the newest of its map. */
-function remember<Value>(map: Map<string, Value>, place: string, value: Value): void {
-  map.delete(place);
-  map.set(place, value);
-  const [oldest] = map.keys();
-  if (map.size > mostIssuers && oldest !== undefined) map.delete(oldest);
 }
 
 /** Where metadata are, or may be: RFC 8414, section 3.1, puts the path behind, OpenID Connect Discovery, section 4, in front. */

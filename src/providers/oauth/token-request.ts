@@ -180,14 +180,15 @@ type Assertion = Extract<ClientAuth, { kind: "private_key_jwt" }>;
 export async function withAssertion(
   request: ProviderRequest,
   values: TemplateValues,
-  given: { issuer: string | null; nowMs: number },
+  { definition, nowMs }: { definition: Pick<ProviderDefinition, "authorization" | "issuer">; nowMs: number },
 ): Promise<TemplateValues> {
   const { clientAuth } = request;
   if (clientAuth.kind !== "private_key_jwt") return values;
   const id = fill("{client.id}", values) ?? "";
   const key = readPrivateKey(fill("{client.secret}", values) ?? "");
-  const audience = audienceOf(clientAuth, { ...given, url: fillUrl(request.url, values), values });
-  const seconds = Math.floor(given.nowMs / 1000);
+  const issuer = definition.authorization?.issuer ?? definition.issuer;
+  const audience = audienceOf(clientAuth, { issuer, url: fillUrl(request.url, values), values });
+  const seconds = Math.floor(nowMs / 1000);
   try {
     const assertion = await new SignJWT({ jti: randomUUID() })
       .setProtectedHeader({ ...key.header, alg: clientAuth.algorithm, typ: "JWT" })

@@ -55,8 +55,9 @@ function readGrant(definition: ProviderDefinition, { value: body, textsAt }: Ans
     .map(({ name, granted }) => [name, readTokens(definition, granted, readPointers(body, placesOf(granted)))] as const)
     .filter((entry): entry is [string, Grant] => entry[1] !== null);
   const stated = readPointers(body, { ...placesOf(response), idToken: "/id_token" });
+  const refreshTokens = textsAt(response.refreshToken);
   const own = readTokens(definition, response, stated);
-  const otherRefreshToken = own && otherThan(own.refreshToken, textsAt(response.refreshToken));
+  const otherRefreshToken = own && otherThan(own.refreshToken, refreshTokens);
   if (own === null && further.length === 0) return null;
   const captured = readCaptured(response.capture, (pointer) => readPointer(body, pointer));
   const idToken = readToken(stated.idToken);

@@ -152,8 +152,7 @@ async function observe(
   },
 ): Promise<Observed> {
   const given = { ...valuesFor(definition, grant), client: { id: "app-1", secret: secretFor(request.clientAuth) } };
-  const issuer = definition.authorization?.issuer ?? definition.issuer;
-  const written = build(await withAssertion(request, given, { issuer, nowMs: 1_700_000_000_000 }));
+  const written = build(await withAssertion(request, given, { definition, nowMs: 1_700_000_000_000 }));
   if (written === null) return {};
   const { method, url, headers, body, tls } = written;
   const named = Object.entries(headers).map(([name, value]) => [`${label}: ${name}`, plainHeader(value)] as const);

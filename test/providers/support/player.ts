@@ -319,8 +319,7 @@ export class Player {
   }
 
   async #authenticated(request: ProviderRequest, values: TemplateValues): Promise<TemplateValues> {
-    const issuer = this.#definition.authorization?.issuer ?? this.#definition.issuer;
-    return await withAssertion(request, values, { issuer, nowMs: Date.now() });
+    return await withAssertion(request, values, { definition: this.#definition, nowMs: Date.now() });
   }
 
   #filled(text: string, more: Placeholders = {}): string {

@@ -51,6 +51,8 @@ export async function openStrictServer(): Promise<StrictServer> {
         url.port = String(port);
         return {
           url,
+          host: url.hostname,
+          port,
           proxy: null,
           lookup: (_host, options, answer) =>
             options.all ? answer(null, [{ address: "127.0.0.1", family: 4 }]) : answer(null, "127.0.0.1", 4),

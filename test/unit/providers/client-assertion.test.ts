@@ -33,10 +33,12 @@ const values = (secret: string | null): TemplateValues => ({
   inputs: { tenant: "a" },
 });
 
+const at = (issuer: string | null) => ({ definition: { issuer, authorization: null }, nowMs });
+
 type Options = { settings?: string; key?: string; issuer?: string | null };
 
 async function assertionOf({ settings = "", key = pem(rsa.privateKey), issuer = null }: Options): Promise<string> {
-  const { client } = await withAssertion(exchangeWith(settings), values(key), { issuer, nowMs });
+  const { client } = await withAssertion(exchangeWith(settings), values(key), at(issuer));
   return client?.assertion ?? "";
 }
 
@@ -108,7 +110,7 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
 
   test("is beside the client's id and secret, and everything else stays as it was", async () => {
     const given = { ...values(pem(rsa.privateKey)), refreshToken: "rt-1" };
-    const { client, ...others } = await withAssertion(exchangeWith(""), given, { issuer: null, nowMs });
+    const { client, ...others } = await withAssertion(exchangeWith(""), given, at(null));
     expect({ client: { id: client?.id, secret: client?.secret }, ...others }).toEqual(given);
   });
 
@@ -138,15 +140,13 @@ describe("the assertion of private_key_jwt (RFC 7523, section 3)", () => {
   });
 
   test("is refused for a client without a key", async () => {
-    const making = withAssertion(exchangeWith(""), values(null), { issuer: null, nowMs });
+    const making = withAssertion(exchangeWith(""), values(null), at(null));
     await expect(making).rejects.toMatchObject({ code: "client_rejected" });
   });
 
   test("is not made for a client that authenticates in another way", async () => {
     const given = values("s3cr3t");
-    expect(
-      await withAssertion({ ...exchangeWith(""), clientAuth: { kind: "body" } }, given, { issuer: null, nowMs }),
-    ).toBe(given);
+    expect(await withAssertion({ ...exchangeWith(""), clientAuth: { kind: "body" } }, given, at(null))).toBe(given);
   });
 });
 

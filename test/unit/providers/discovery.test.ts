@@ -374,7 +374,7 @@ describe("what is kept of many issuers", () => {
   test.each([
     ["addresses", true],
     ["failures", false],
-  ])("%s of a thousand, those read longest ago out first", async (_name, answers) => {
+  ])("%s of a thousand, those used longest ago out first", async (_name, answers) => {
     const pages = Array.from({ length: 1001 }, (_, tenant) => {
       const from = tenantIssuer(tenant);
       return [`${from}/.well-known/openid-configuration`, { ...metadata, issuer: from }];
@@ -387,9 +387,9 @@ describe("what is kept of many issuers", () => {
     await visit(stage, 0);
     expect(stage.asked[0]).toBe(`${tenantIssuer(0)}/.well-known/openid-configuration`);
     stage.asked.length = 0;
-    for (const tenant of [0, 2, 1000]) await visit(stage, tenant);
+    for (const tenant of [0, 1, 1000]) await visit(stage, tenant);
     expect(stage.asked).toEqual([]);
-    await visit(stage, 1);
+    await visit(stage, 2);
     expect(stage.asked.length).toBeGreaterThan(0);
   });
 

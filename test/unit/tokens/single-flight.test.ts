@@ -40,7 +40,7 @@ it("who comes after the end causes a new run, also after a failure", async () =>
   fail("first");
   const results = await Promise.allSettled(callers);
   expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
-  expect(flights.running("a")).toBeUndefined();
+  expect(flights.isRunning("a")).toBe(false);
   const again = flights.run("a", start("again"));
   open("again");
   expect(await again).toBe("again");
@@ -60,5 +60,5 @@ it("settled waits for every run, those that start meanwhile and those that fail 
   open("second");
   await second;
   await idle;
-  expect(flights.running("b")).toBeUndefined();
+  expect(flights.isRunning("b")).toBe(false);
 });
