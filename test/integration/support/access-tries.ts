@@ -67,21 +67,24 @@ const ofConnections: Try[] = [
   })),
   ...onConnection("PATCH /connections/:connection", {
     body: { labels: { a: "b" }, disabled: true },
-    note: ": labels, an end",
+    note: ": labels, `disabled: true`",
   }),
-  ...onConnection("PATCH /connections/:connection", { body: { scopes: ["read", "write"] }, note: ": scopes" }),
-  ...onConnection("PATCH /connections/:connection", { body: { disabled: false }, note: ": a new beginning" }),
+  ...onConnection("PATCH /connections/:connection", { body: { scopes: ["read", "write"] }, note: ": `scopes`" }),
+  ...onConnection("PATCH /connections/:connection", { body: { disabled: false }, note: ": `disabled: false`" }),
   ...onConnection("DELETE /connections/:connection"),
   ...onConnection("GET /connections/:connection/events"),
   ...onConnection("POST /connections/:connection/consent-links", { body: {} }),
   ...onConnection("POST /connections/:connection/code", { body: { code: "x" } }),
   ...onConnection("POST /connections/:connection/device"),
   ...onConnection("POST /connections/:connection/import", { body: { access_token: "x", expires_in: 60 } }),
-  ...onConnection("POST /connections/:connection/account", { body: { accept: true }, note: ": a yes" }),
-  ...onConnection("POST /connections/:connection/account", { body: { accept: false }, note: ": a no" }),
+  ...onConnection("POST /connections/:connection/account", { body: { accept: true }, note: ": `accept: true`" }),
+  ...onConnection("POST /connections/:connection/account", { body: { accept: false }, note: ": `accept: false`" }),
   ...onConnection("POST /connections/:connection/refresh"),
-  ...onConnection("POST /connections/:connection/refresh", { body: { retry_ended: true }, note: ": another try" }),
-  ...onConnection("POST /connections/:connection/refresh", { body: { end: true }, note: ": an end" }),
+  ...onConnection("POST /connections/:connection/refresh", {
+    body: { retry_ended: true },
+    note: ": `retry_ended: true`",
+  }),
+  ...onConnection("POST /connections/:connection/refresh", { body: { end: true }, note: ": `end: true`" }),
 ];
 
 const administration: Try[] = [
