@@ -53,7 +53,7 @@ export function readGrant(grant: Grant, given: Asked & { scopes: readonly string
       ...captured,
       ...(lacking.length > 0 ? [`= not there, or not as its pattern says: ${lacking.join(", ")}`] : []),
       ...Object.entries(grant.furtherTokens ?? {}).map(
-        ([name, extra]) => `= extra token ${name}: ${describeTokens(extra)}`,
+        ([name, extra]) => `= further token ${name}: ${describeTokens(extra)}`,
       ),
     ],
   };

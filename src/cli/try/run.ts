@@ -114,7 +114,7 @@ async function firstToken(trial: Trial, loopback: Loopback | null): Promise<Toke
 async function followUp(trial: Trial, { refreshes }: { refreshes: boolean }): Promise<void> {
   await attempt(trial, "the lookups", async () => await lookUpAccount(trial));
   await attempt(trial, "the introspection", async () => await introspect(trial));
-  await attempt(trial, "the extra tokens", async () => await exchangeExtraTokens(trial));
+  await attempt(trial, "the further tokens", async () => await exchangeFurtherTokens(trial));
   if (refreshes) await attempt(trial, "the refresh", async () => await refreshOnce(trial));
   const { accessToken } = trial.tokens;
   if (accessToken === undefined) trial.report.problem("no access token came at all");
@@ -198,20 +198,20 @@ async function introspect(trial: Trial): Promise<void> {
 }
 
 /** Further tokens that come by token exchange (RFC 8693). */
-async function exchangeExtraTokens(trial: Trial): Promise<void> {
+async function exchangeFurtherTokens(trial: Trial): Promise<void> {
   for (const { name, exchange } of trial.definition.furtherTokens) {
     if (exchange === null) continue;
     const definition = forFurtherToken(trial.definition, name);
     const { accessToken } = trial.tokens;
     const call = {
-      heading: `extra token ${name}`,
+      heading: `further token ${name}`,
       grant: "token_exchange",
       values: { accessToken },
       definition,
     } as const;
     const answer = await requestToken(trial, call);
     if (answer.kind === "granted") trial.furtherTokens[name] = answer.grant;
-    else trial.report.problem(`the extra token ${name} was refused`);
+    else trial.report.problem(`the further token ${name} was refused`);
   }
 }
 
@@ -327,8 +327,8 @@ async function refreshFurther(trial: Trial, name: string): Promise<void> {
   if (refreshToken === undefined) return;
   const definition = forFurtherToken(trial.definition, name);
   const values = { refreshToken, redirectUri: trial.redirectUri ?? undefined };
-  const call = { heading: `refresh of the extra token ${name}`, grant: "refresh_token", values, definition } as const;
+  const call = { heading: `refresh of the further token ${name}`, grant: "refresh_token", values, definition } as const;
   const answer = await requestToken(trial, call);
-  if (answer.kind === "failed") return trial.report.problem(`the refresh of the extra token ${name} was refused`);
+  if (answer.kind === "failed") return trial.report.problem(`the refresh of the further token ${name} was refused`);
   trial.furtherTokens[name] = { ...trial.furtherTokens[name], ...answer.grant };
 }

@@ -9,7 +9,7 @@ export const row: Row = {
   title: "the same, provider with a 10-minute grace",
   promised: "0 losses",
   plays: { how: "in turn", provider: ({ id }) => new GenericProvider({ id, switches }) },
-  onlyFull: "row 11 kills so; test/unit/tokens/takeover and row 6 prove what a grace window adds",
+  onlyFull: "row 11 kills so; test/unit/tokens/row-rules-takeover and row 6 prove what a grace window adds",
   async run(given) {
     const { points, permits, exposed, lost, counted, reuses } = await killAtRandom(given, row);
     const isEnough = points >= (given.scale === "full" ? 200 : 10);

@@ -13,7 +13,7 @@ type TokenPlace = {
 };
 
 const standard = { type: "mac", scopes: "read,write | all", ends: "in 1800 s", refreshEnds: "in 86400 s" };
-/** An extra token has nothing of the answer that its own settings do not point at. */
+/** A further token has nothing of the answer that its own settings do not point at. */
 const nothing = { type: "Bearer", scopes: "", ends: "in 3600 s", refreshEnds: "unstated" };
 
 const ownTokens = { access: "at-1", refresh: "rt-1", usual: standard };

@@ -2,13 +2,13 @@ import type { Elsewhere } from "./row.ts";
 
 const consent = "test/unit/consent/consent.test.ts";
 const catalog = "test/unit/providers/catalog.test.ts";
-const takeover = "test/unit/tokens/takeover.test.ts";
-const schedule = "test/unit/tokens/schedule.test.ts";
+const takeover = "test/unit/tokens/row-rules-takeover.test.ts";
+const schedule = "test/unit/tokens/row-rules-schedule.test.ts";
 const pages = "test/unit/docs/pages.test.ts";
 const limits = "test/unit/tokens/limits-over-replicas.test.ts";
 const discovery = "test/unit/providers/discovery.test.ts";
 const abilities = "test/integration/abilities";
-const parallelSets = "test/unit/tokens/parallel-sets.test.ts";
+const parallelSets = "test/unit/tokens/accounts.test.ts";
 const refreshing = "test/integration/refreshes.test.ts";
 
 /** Settings whose effect lies beyond requests and answers. */
@@ -34,7 +34,7 @@ export const elsewhere: Elsewhere[] = [
   },
   ...["authorization.callback.capture.default", "response.capture.default"].map((setting) => ({
     setting,
-    test: "test/unit/providers/captures.test.ts",
+    test: "test/unit/providers/template.test.ts",
     title: "and is lacking has its default",
   })),
   {
@@ -124,7 +124,7 @@ export const elsewhere: Elsewhere[] = [
   { setting: "refresh.min_age_s", test: schedule, title: "is not due before its provider's least age" },
   {
     setting: "refresh.min_age_s",
-    test: "test/unit/tokens/freshness.test.ts",
+    test: "test/unit/tokens/read-freshness.test.ts",
     title: "nothing is refreshed before the provider's minimal age",
   },
   {

@@ -374,7 +374,7 @@ function expectGrant(grant: Grant, reads: Reads, definition: ProviderDefinition)
   if (reads.refresh_expires_in !== undefined) expectLife(grant.refreshExpiry, reads.refresh_expires_in);
   for (const [name, extra] of Object.entries(reads.extra ?? {})) {
     const read = grant.furtherTokens?.[name];
-    if (read === undefined) throw new Error(`no extra token ${name} was read`);
+    if (read === undefined) throw new Error(`no further token ${name} was read`);
     expectGrant(read, extra, definition);
   }
 }

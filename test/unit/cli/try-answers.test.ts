@@ -134,7 +134,7 @@ test("tokens at unusual places and under unusual names are masked, and what was 
   expect(result.out).toContain("= asked for and not granted: write");
   expect(result.out).toContain("= captured: api_domain=eu.example.com");
   expect(result.out).toContain("= not there, or not as its pattern says: region");
-  expect(result.out).toContain("= extra token user: access token: 13 characters");
+  expect(result.out).toContain("= further token user: access token: 13 characters");
   const others = ["short-canary", "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5", "eyJhbGciOiJub25lIn0"];
   expectNone([...stub.secrets, ...others], result);
 });
@@ -232,7 +232,7 @@ const tokenOf = (name: string) => ({
   body: { access_token: `at-${name}-canary`, refresh_token: `rt-${name}-canary` },
 });
 
-test("an extra token is exchanged for, and refreshed in its own way", async () => {
+test("a further token is exchanged for, and refreshed in its own way", async () => {
   await using stub = await startStubProvider({
     "POST /token": tokenOf("own"),
     "POST /exchange": tokenOf("user"),

@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { readConfig, readEnvironment, type Variables } from "../../src/config.ts";
-import { givenKey } from "../../src/start/first-steps.ts";
+import { readConfig, readEnvironment, type Variables } from "../../../src/config.ts";
+import { givenKey } from "../../../src/start/first-steps.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "freshet first's-"));
 const key = `${"k".repeat(31)}$HOME*`;

@@ -1,8 +1,8 @@
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { connect, type Server, type Socket } from "node:net";
 import { expect, it } from "vitest";
-import { requireFreePorts } from "../../src/start/first-warnings.ts";
-import { freePort } from "../support/free-port.ts";
+import { requireFreePorts } from "../../../src/start/first-warnings.ts";
+import { freePort } from "../../support/free-port.ts";
 
 const listening = "tracing:net.server.listen:asyncEnd";
 

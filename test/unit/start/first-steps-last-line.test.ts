@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { Broker } from "../../src/broker.ts";
-import { type Environment, readConfig } from "../../src/config.ts";
-import { tellStart } from "../../src/start/first-steps.ts";
+import type { Broker } from "../../../src/broker.ts";
+import { type Environment, readConfig } from "../../../src/config.ts";
+import { tellStart } from "../../../src/start/first-steps.ts";
 
 type Line = { level: string; fields: Record<string, unknown>; text: string };
 
