@@ -8,7 +8,7 @@ import { parseNetworks } from "./providers/http/egress.ts";
 import { type ProxySettings, readProxies } from "./providers/http/outbound-proxy.ts";
 import { addedBy, type EnvFile, isOfKubernetes, readEnvFile } from "./start/env-file.ts";
 import { quotedSetting, readableLine } from "./text.ts";
-import { callerTimes, misfitsOf, processTimes, times } from "./time.ts";
+import { callerTimes, misfitsOf, processTimes, retentionTimes, times } from "./time.ts";
 
 const secret = { secret: true };
 /** What a bearer token may consist of: RFC 6750, section 2.1, and a little more. */
@@ -70,6 +70,7 @@ export const environmentSchema = Type.Object({
   ORGANISATION_NAME: Type.Optional(line(100)),
   ORGANISATION_CONTACT: Type.Optional(line(200)),
   KEY_TRUST_SECONDS: whole(0, callerTimes.keyTrustMaxSeconds, { default: callerTimes.keyTrustSeconds }),
+  AUDIT_RETENTION_DAYS: whole(1, retentionTimes.auditMaxDays, { default: retentionTimes.auditDays }),
   SHUTDOWN_GRACE_SECONDS: whole(1, 3600, { default: processTimes.shutdownGraceSeconds }),
 });
 
@@ -141,6 +142,8 @@ export type Config = Readonly<{
   organisation: Readonly<{ name: string | null; contact: string | null }>;
   /** While Postgres is away, a key that was verified stays good for so long after it was last verified. */
   keyTrustSeconds: number;
+  /** No entry of the audit that is younger can be removed. */
+  auditRetentionDays: number;
   shutdownGraceSeconds: number;
 }>;
 
@@ -213,6 +216,7 @@ function parseValues(values: Values, { tried, faults }: Trying): Config {
       contact: values.ORGANISATION_CONTACT ?? null,
     }),
     keyTrustSeconds: values.KEY_TRUST_SECONDS,
+    auditRetentionDays: values.AUDIT_RETENTION_DAYS,
     shutdownGraceSeconds: values.SHUTDOWN_GRACE_SECONDS,
   };
 }

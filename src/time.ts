@@ -288,6 +288,14 @@ export const storeTimes = durations({
   lonelyMs: 30_000,
 });
 
+/** The audit: src/audit, src/store/audit.ts. */
+export const auditTimes = durations({
+  /** For a lock in a transaction of the writer; for one of its statements; for all of it. */
+  lockMs: 1000,
+  statementMs: 5000,
+  transactionMs: 10_000,
+});
+
 /** What the database keeps, and for how long. */
 export const retentionTimes = durations({
   /** Of a deleted connection, what revokes an answer that comes late. */
@@ -299,6 +307,9 @@ export const retentionTimes = durations({
   unreadAnswerDays: 30,
   /** Consent links that have run out. */
   expiredLinkDays: 30,
+  /** The default of AUDIT_RETENTION_DAYS, and the highest value that it takes. */
+  auditDays: 400,
+  auditMaxDays: 36_500,
   /** A limit that nobody has used for so long, or for its window if that is longer. Then for so long again, for clocks that differ. */
   limitHours: 24,
   limitRestSeconds: 60,
@@ -366,6 +377,7 @@ export const times = {
   caller: callerTimes,
   replica: replicaTimes,
   store: storeTimes,
+  audit: auditTimes,
   retention: retentionTimes,
   process: processTimes,
   cli: cliTimes,
@@ -464,6 +476,8 @@ const relations: readonly Relation[] = [
   // Postgres
   [["store.lockMs"], "<", ["store.queryMs"], "a statement that waits for a lock ends by itself"],
   [["store.readPatienceMs"], "<=", ["store.silentPatienceMs"], "readers wait less than the question behind them"],
+  [["audit.lockMs"], "<", ["audit.statementMs"], "a statement that waits for a lock ends by it"],
+  [["audit.statementMs"], "<", ["audit.transactionMs"], "the transaction outlives its statements"],
   [["retention.refreshedEventDays"], "<=", ["retention.eventDays"], "the most frequent event is kept for less"],
 
   // Start, end, command line

@@ -18,6 +18,7 @@ import { createDiscovery } from "../providers/oauth/discovery.ts";
 import { createOAuthClient, type Untold } from "../providers/oauth/oauth-client.ts";
 import { projectRoot } from "../root.ts";
 import { createAccountRows } from "../store/accounts.ts";
+import { createAuditStore, setRetention } from "../store/audit.ts";
 import { createClients } from "../store/clients.ts";
 import { createConnections } from "../store/connections.ts";
 import { createConsentLinks } from "../store/consents.ts";
@@ -88,8 +89,9 @@ export async function openStorage(
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
-  const afterwards = (session: MigrationSession) =>
-    establishSealedFormat(session, {
+  const afterwards = async (session: MigrationSession) => {
+    await setRetention(session, config.auditRetentionDays);
+    await establishSealedFormat(session, {
       keys: secrets.encryptionKeys,
       definitions: (id) => catalog.get(id),
       onSetAside({ table, id, name }) {
@@ -103,6 +105,7 @@ export async function openStorage(
       files: createFileSpool(dataDir.spool, () => {}),
       shared: async () => await openSharedSpool(config.redisUrl),
     });
+  };
   const onWarning = (text: string) => log.warn(text);
   const health = tellingHealth(log);
   const database =
@@ -125,6 +128,7 @@ export async function openStorage(
     connections: createConnections(database, vault),
     tombstones: createTombstones(database),
     replicas: createReplicas(database),
+    auditEntries: createAuditStore(database),
   };
   return { ...tables, dataDir, secrets, keyring, keys, vault, health, database };
 }

@@ -15,6 +15,8 @@ export type Database = {
   prisma: Prisma;
   /** A pool of its own for the statements that store a provider's answer, so that no other work can use it up. */
   commits: Prisma;
+  /** For the audit: its tables may be locked, missing or without room while all others serve, so its errors say nothing about the database. */
+  audit: Prisma;
   close(): Promise<void>;
 };
 
@@ -34,9 +36,9 @@ export async function openPostgres(
   const [pool, commitPool] = [10, 5].map(
     (max) => new PatientPool({ connectionString: databaseUrl, max, ...session }),
   ) as [PatientPool, PatientPool];
-  const over = (each: PatientPool) =>
-    watch(new PrismaClient({ adapter: new PrismaPg(each, { disposeExternalPool: true }) }), health);
-  const [prisma, commits] = [over(pool), over(commitPool)];
+  const over = (each: PatientPool) => new PrismaClient({ adapter: new PrismaPg(each, { disposeExternalPool: true }) });
+  const client = over(pool);
+  const [prisma, commits] = [watch(client, health), watch(over(commitPool), health)];
   const close = async () => {
     await Promise.all([prisma.$disconnect(), commits.$disconnect()]);
   };
@@ -47,7 +49,7 @@ export async function openPostgres(
     await close();
     throw refused(error);
   }
-  return { prisma, commits, close };
+  return { prisma, commits, audit: watch(client, deafHealth), close };
 }
 
 /** One line for the operator, with what to do. */
@@ -123,6 +125,15 @@ export function createDatabaseHealth(
     },
   };
 }
+
+/** Notes nothing. */
+export const deafHealth: DatabaseHealth = {
+  answered() {},
+  lost() {},
+  rowWasBusy() {},
+  losses: () => 0,
+  uninterruptedMs: () => 0,
+};
 
 /**
  * Notes for every query whether the database answered, and turns an outage into `storage_unavailable`. An error that concerns one statement

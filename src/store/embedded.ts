@@ -10,7 +10,7 @@ import { StartupError, whyNotOnDisk } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { projectRoot } from "../root.ts";
 import { causeOf } from "./database-errors.ts";
-import { type Database, type DatabaseHealth, watch } from "./database.ts";
+import { type Database, type DatabaseHealth, deafHealth, watch } from "./database.ts";
 import {
   type Afterwards,
   applyMigrationsTo,
@@ -45,10 +45,12 @@ export async function openEmbedded(
     throw error;
   }
   const { PrismaPGlite } = await import("pglite-prisma-adapter");
-  const prisma = watch(new PrismaClient({ adapter: new PrismaPGlite(pglite) }), health);
+  const client = new PrismaClient({ adapter: new PrismaPGlite(pglite) });
+  const prisma = watch(client, health);
   return {
     prisma,
     commits: prisma,
+    audit: watch(client, deafHealth),
     async close() {
       await prisma.$disconnect();
       await pglite.close();
@@ -135,6 +137,8 @@ export type DataDir = {
   readonly spool: string;
   /** The file of marks. */
   readonly marks: string;
+  /** The folder of audit entries that the database does not have yet. */
+  readonly audit: string;
   /** The file that says that this folder has seen a database of the sealed format. */
   readonly sealedFormat: string;
   /** Reads a secret from the folder, or makes it on first use, readable by this user only. */
@@ -161,6 +165,7 @@ export async function holdDataDir(path: string): Promise<DataDir> {
     embeddedDatabase: join(path, "database"),
     spool: join(path, "spool"),
     marks: join(path, "marks"),
+    audit: join(path, "audit"),
     sealedFormat: join(path, "sealed-format"),
     secret: async (name, make) => await readOrMake(join(path, name), make),
     release() {

@@ -105,6 +105,7 @@ function migrating(empty: () => Promise<Subject>): void {
     for (const table of await tablesIn(subject)) {
       if (table !== "_prisma_migrations") await subject.query(`DROP TABLE "${table}" CASCADE`);
     }
+    await subject.query("DROP SCHEMA audit CASCADE");
     await subject.migrate();
     const count = (await migrations()).length;
     const finished = (await recordsIn(subject)).filter((record) => record.finished);
@@ -209,7 +210,7 @@ describe("migrations, embedded", () => {
     query: async <Row>(sql: string, parameters: unknown[] = []) => (await pglite.query<Row>(sql, parameters)).rows,
   };
   migrating(async () => {
-    await pglite.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    await pglite.exec("DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS audit CASCADE; CREATE SCHEMA public");
     return {
       query: async (sql) => await session.query(sql),
       migrate: async (known, onWarning) => await applyMigrationsTo(session, givenTo(known, onWarning)),

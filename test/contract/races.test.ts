@@ -30,7 +30,7 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
       new PrismaClient({ adapter }),
       createDatabaseHealth(() => performance.now()),
     );
-    stage = new StoreStage({ prisma, commits: prisma, close: async () => await prisma.$disconnect() });
+    stage = new StoreStage({ prisma, commits: prisma, audit: prisma, close: async () => await prisma.$disconnect() });
     return async () => await stage.database.close();
   });
 

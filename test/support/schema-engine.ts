@@ -20,7 +20,7 @@ const filters = { externalTables: ["public._prisma_migrations"], externalEnums: 
  */
 export async function diffToSchema(database: PGlite, existingSql: readonly string[]): Promise<string> {
   const schema = await readFile(new URL("../../prisma/schema.prisma", import.meta.url), "utf8");
-  await database.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+  await database.exec("DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS audit CASCADE; CREATE SCHEMA public");
   for (const sql of existingSql) await database.exec(sql);
   const { SchemaEngine } = await (engine ??= instantiate());
   const adapter = bindMigrationAwareSqlAdapterFactory(new PrismaPGlite(database));

@@ -65,6 +65,7 @@ describe("what is not set has its default", () => {
       callbacksPerMinute: 60,
       organisation: { name: null, contact: null },
       keyTrustSeconds: 3600,
+      auditRetentionDays: 400,
       shutdownGraceSeconds: 60,
     });
   });

@@ -1,4 +1,4 @@
-import type { Database } from "../../../src/store/database.ts";
+import { type Database, deafHealth } from "../../../src/store/database.ts";
 import { openEmbedded } from "../../../src/store/embedded.ts";
 import { temporaryFolder } from "./guardian.ts";
 
@@ -10,18 +10,13 @@ let opened: Promise<Database> | undefined;
 export async function useEmbedded(): Promise<Database> {
   const database = await (opened ??= open());
   const tables = await database.prisma.$queryRaw<{ name: string }[]>`
-    SELECT quote_ident(tablename) AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_prisma_migrations'`;
+    SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) AS name FROM pg_tables
+    WHERE schemaname IN ('public', 'audit') AND tablename NOT IN ('_prisma_migrations', 'settings')`;
   await database.prisma.$executeRawUnsafe(`TRUNCATE ${tables.map(({ name }) => name).join(", ")}`);
   return { ...database, close: async () => {} };
 }
 
 async function open(): Promise<Database> {
   const folder = await temporaryFolder("embedded");
-  return await openEmbedded(folder.path, {
-    answered() {},
-    lost() {},
-    rowWasBusy() {},
-    losses: () => 0,
-    uninterruptedMs: () => 0,
-  });
+  return await openEmbedded(folder.path, deafHealth);
 }

@@ -1,0 +1,270 @@
+import { Prisma as Sql } from "../generated/prisma/client.ts";
+import { auditTimes } from "../time.ts";
+import { type Columns, selectList } from "./columns.ts";
+import type { Database, Prisma } from "./database.ts";
+import type { MigrationSession } from "./migrate.ts";
+
+/** A row of audit.entries without what chains it. `detail` is JSON text, kept as it is; times have milliseconds. */
+export type EntryContent = {
+  at: Date;
+  actorKind: string;
+  actorId: string | null;
+  actorName: string | null;
+  action: string;
+  targetKind: string | null;
+  targetName: string | null;
+  address: string | null;
+  result: string;
+  detail: string | null;
+};
+
+/** A row with its place in a chain. */
+export type ChainedEntry = EntryContent & { process: string; seq: number; hash: Uint8Array; mac: string };
+
+/** A place in a chain, with what proves it. */
+export type ChainLink = Pick<ChainedEntry, "process" | "seq" | "at" | "hash" | "mac">;
+
+/** Counts of some seconds. `action`: tokens.read or keys.refused. `minute`: when it began. */
+export type ReadCount = {
+  minute: Date;
+  action: string;
+  actorKind: string;
+  actorId: string | null;
+  actorName: string | null;
+  connection: string | null;
+  result: string;
+  count: number;
+  first: Date;
+  last: Date;
+};
+
+/** What a page of entries is looked for by. Times: since ≤ at < until. */
+export type EntryQuery = {
+  since: Date | null;
+  until: Date | null;
+  actor: string | null;
+  connection: string | null;
+  action: string | null;
+  /** Newest first unless `oldestFirst`. The page begins behind this row. */
+  after: { at: Date; process: string; seq: number } | null;
+  oldestFirst: boolean;
+  limit: number;
+};
+
+const linkColumns: Columns<ChainLink> = {
+  process: "process::text",
+  seq: "seq::float8",
+  at: "at",
+  hash: "hash",
+  mac: "mac",
+};
+
+const entryColumns: Columns<ChainedEntry> = {
+  ...linkColumns,
+  actorKind: "actor_kind",
+  actorId: "actor_id",
+  actorName: "actor_name",
+  action: "action",
+  targetKind: "target_kind",
+  targetName: "target_name",
+  address: "address",
+  result: "result",
+  detail: "detail::text",
+};
+
+const countColumns: Columns<ReadCount> = {
+  minute: "minute",
+  action: "action",
+  actorKind: "actor_kind",
+  actorId: "actor_id",
+  actorName: "actor_name",
+  connection: "connection",
+  result: "result",
+  count: "count::float8",
+  first: "first",
+  last: "last",
+};
+
+/** What the writer of a process does in one transaction. */
+export type AuditTransaction = {
+  has(link: Pick<ChainLink, "process" | "seq" | "hash">): Promise<boolean>;
+  insert(rows: readonly ChainedEntry[]): Promise<void>;
+  insertCounts(process: string, counts: readonly ReadCount[]): Promise<void>;
+  /** Takes counts of minutes out of the table: this process's that began before `own`, and those of all others that began before `others`. */
+  takeCounts(process: string, before: { own: Date; others: Date }): Promise<ReadCount[]>;
+  /** The chains that were written to last: the newest row of each, at most `limit`. */
+  newest(limit: number): Promise<ChainLink[]>;
+};
+
+export type AuditStore = ReturnType<typeof createAuditStore>;
+
+/** Statements on the schema `audit`. */
+export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
+  return {
+    /**
+     * Runs `work` in one transaction of this process's writer. Whoever has locked the tables costs it a connection for a second. A transaction of
+     * the same process that the server has not ended yet is waited for, so that what it has written is seen.
+     */
+    async write<Result>(process: string, work: (transaction: AuditTransaction) => Promise<Result>): Promise<Result> {
+      return await prisma.$transaction(
+        async (session) => {
+          const own = session as unknown as Prisma;
+          await own.$queryRaw`
+            SELECT set_config('lock_timeout', ${String(auditTimes.lockMs)}, true) AS lock,
+              set_config('statement_timeout', ${String(auditTimes.statementMs)}, true) AS statement,
+              pg_advisory_xact_lock(hashtextextended(${process}, 0))::text AS held`;
+          return await work(transactionOf(own));
+        },
+        { maxWait: auditTimes.statementMs, timeout: auditTimes.transactionMs },
+      );
+    },
+
+    async page({
+      since,
+      until,
+      actor,
+      connection,
+      action,
+      after,
+      oldestFirst,
+      limit,
+    }: EntryQuery): Promise<ChainedEntry[]> {
+      const conditions = [
+        since && Sql.sql`at >= ${since}::timestamptz`,
+        until && Sql.sql`at < ${until}::timestamptz`,
+        actor !== null && Sql.sql`COALESCE(actor_id, actor_name) = ${actor}`,
+        connection !== null && Sql.sql`target_name = ${connection} AND target_kind = 'connection'`,
+        action !== null && Sql.sql`action = ${action}`,
+        // The first condition finds the place in an index, whose order goes no further than `at`.
+        after &&
+          (oldestFirst
+            ? Sql.sql`at >= ${after.at}::timestamptz AND (at, process, seq) > (${after.at}::timestamptz, ${after.process}::uuid, ${after.seq}::bigint)`
+            : Sql.sql`at <= ${after.at}::timestamptz AND (at, process, seq) < (${after.at}::timestamptz, ${after.process}::uuid, ${after.seq}::bigint)`),
+      ].filter((condition) => condition instanceof Sql.Sql);
+      const where = conditions.length === 0 ? Sql.empty : Sql.sql`WHERE ${Sql.join(conditions, " AND ")}`;
+      const order = Sql.raw(oldestFirst ? "at, process, seq" : "at DESC, process DESC, seq DESC");
+      return await prisma.$queryRaw<ChainedEntry[]>`
+        SELECT ${selectList(entryColumns)} FROM audit.entries ${where} ORDER BY ${order} LIMIT ${limit}::int`;
+    },
+
+    /** The ids of all chains that have rows. */
+    async chains(): Promise<string[]> {
+      const rows = await prisma.$queryRaw<{ process: string }[]>`
+        WITH RECURSIVE ${chains} SELECT process::text AS process FROM chains WHERE process IS NOT NULL`;
+      return rows.map(({ process }) => process);
+    },
+
+    /** Rows of a chain by number, from this one on. A number may be there twice. */
+    async chain(process: string, { from, limit }: { from: number; limit: number }): Promise<ChainedEntry[]> {
+      return await prisma.$queryRaw<ChainedEntry[]>`
+        SELECT ${selectList(entryColumns)} FROM audit.entries WHERE process = ${process}::uuid AND seq >= ${from}::bigint
+        ORDER BY seq, at, mac LIMIT ${limit}::int`;
+    },
+
+    /** What says something about other chains. */
+    async witnesses(): Promise<ChainedEntry[]> {
+      return await prisma.$queryRaw<ChainedEntry[]>`
+        SELECT ${selectList(entryColumns)} FROM audit.entries WHERE action IN ('system.start', 'system.checkpoint')`;
+    },
+
+    async anchors(): Promise<ChainLink[]> {
+      return await prisma.$queryRaw<ChainLink[]>`SELECT ${selectList(linkColumns)} FROM audit.anchors`;
+    },
+
+    /** The newest number of a chain, pruned or not; 0: there is none. */
+    async newestSeq(process: string): Promise<number> {
+      const [row] = await prisma.$queryRaw<{ seq: number }[]>`
+        SELECT GREATEST((SELECT max(seq) FROM audit.entries WHERE process = ${process}::uuid),
+          (SELECT max(seq) FROM audit.anchors WHERE process = ${process}::uuid), 0)::float8 AS seq`;
+      return row?.seq ?? 0;
+    },
+
+    /** Replicas that were seen within the time. */
+    async presentReplicas(withinSeconds: number): Promise<string[]> {
+      const rows = await prisma.$queryRaw<{ id: string }[]>`
+        SELECT id::text AS id FROM public.replicas WHERE seen_at > clock_timestamp() - make_interval(secs => ${withinSeconds}::float8)`;
+      return rows.map(({ id }) => id);
+    },
+
+    /** Whether the database refuses this role to change and to remove entries. */
+    async isAppendOnly(): Promise<boolean> {
+      const [row] = await prisma.$queryRaw<{ mayChange: boolean }[]>`
+        SELECT bool_or(has_table_privilege(c.oid, 'UPDATE') OR has_table_privilege(c.oid, 'DELETE') OR has_table_privilege(c.oid, 'TRUNCATE')
+          OR pg_has_role(c.relowner, 'USAGE')) AS "mayChange"
+        FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relname LIKE 'entries%' AND c.relkind IN ('r', 'p')`;
+      return row?.mayChange === false;
+    },
+
+    /** Makes partitions and removes a batch of old rows. Returns how many. */
+    async maintain(): Promise<number> {
+      const [row] = await prisma.$queryRaw<{ removed: number }[]>`SELECT audit.maintain(${pruneBatch}::int) AS removed`;
+      return row?.removed ?? 0;
+    },
+
+    /** Removes a batch of the rows before then. Returns how many; null: the time is within the retention. */
+    async prune(before: Date): Promise<number | null> {
+      const [row] = await prisma.$queryRaw<{ removed: number | null }[]>`
+        SELECT CASE WHEN ${before}::timestamptz <= now() - make_interval(days => (SELECT max(retention_days) FROM audit.settings))
+          THEN audit.prune(${before}::timestamptz, ${pruneBatch}::int) END AS removed`;
+      return row?.removed ?? null;
+    },
+  };
+}
+
+/** As many rows are removed in one transaction, whose locks last a moment. */
+export const pruneBatch = 10_000;
+
+/** All chains, each by one look into the index. */
+const chains = Sql.sql`chains AS (
+  (SELECT process FROM audit.entries ORDER BY process LIMIT 1)
+  UNION ALL
+  SELECT (SELECT e.process FROM audit.entries e WHERE e.process > c.process ORDER BY e.process LIMIT 1)
+  FROM chains c WHERE c.process IS NOT NULL)`;
+
+function transactionOf(session: Prisma): AuditTransaction {
+  return {
+    async has({ process, seq, hash }) {
+      const rows = await session.$queryRaw<object[]>`
+        SELECT 1 AS found FROM audit.entries
+        WHERE process = ${process}::uuid AND seq = ${seq}::bigint AND hash = decode(${hex(hash)}, 'hex')`;
+      return rows.length > 0;
+    },
+    async insert(rows) {
+      const json = JSON.stringify(rows.map((row) => ({ ...row, hash: hex(row.hash) })));
+      await session.$executeRaw`
+        INSERT INTO audit.entries (at, seq, process, actor_kind, actor_id, actor_name, action, target_kind, target_name, address, result,
+          detail, hash, mac)
+        SELECT at, seq, process, "actorKind", "actorId", "actorName", action, "targetKind", "targetName", address, result,
+          detail::json, decode(hash, 'hex'), mac
+        FROM json_to_recordset(${json}::json) AS given(at timestamptz, seq bigint, process uuid, "actorKind" text, "actorId" text,
+          "actorName" text, action text, "targetKind" text, "targetName" text, address text, result text, detail text, hash text, mac text)`;
+    },
+    async insertCounts(process, counts) {
+      await session.$executeRaw`
+        INSERT INTO audit.open_reads (minute, process, action, actor_kind, actor_id, actor_name, connection, result, count, first, last)
+        SELECT minute, ${process}::uuid, action, "actorKind", "actorId", "actorName", connection, result, count, first, last
+        FROM json_to_recordset(${JSON.stringify(counts)}::json) AS given(minute timestamptz, action text, "actorKind" text, "actorId" text,
+          "actorName" text, connection text, result text, count bigint, first timestamptz, last timestamptz)`;
+    },
+    takeCounts: async (process, { own, others }) =>
+      await session.$queryRaw<ReadCount[]>`
+        DELETE FROM audit.open_reads
+        WHERE (process = ${process}::uuid AND minute < ${own}::timestamptz) OR minute < ${others}::timestamptz
+        RETURNING ${selectList(countColumns)}`,
+    newest: async (limit) =>
+      await session.$queryRaw<ChainLink[]>`
+        WITH RECURSIVE ${chains}
+        SELECT ${selectList(linkColumns)} FROM (SELECT newest.* FROM chains c CROSS JOIN LATERAL
+          (SELECT e.process, seq, at, hash, mac FROM audit.entries e WHERE e.process = c.process ORDER BY seq DESC LIMIT 1) newest) found
+        ORDER BY at DESC LIMIT ${limit}::int`,
+  };
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("hex");
+}
+
+/** Written at the start by the role that migrates: how long entries cannot be removed. */
+export async function setRetention(session: MigrationSession, days: number): Promise<void> {
+  await session.query("UPDATE audit.settings SET retention_days = $1::int WHERE retention_days <> $1::int", [days]);
+}
