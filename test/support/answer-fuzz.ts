@@ -2,7 +2,7 @@ import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from "node:
 import { head, type Step } from "../integration/support/hostile-steps.ts";
 import { seededRandom } from "./seeded-random.ts";
 
-/** The tokens of one answer: no two answers have one in common. */
+/** The tokens of one answer. No two answers share a token. */
 type Tokens = { access: string; refresh: string };
 
 /** An answer of a token endpoint that was made odd, step by step. */
@@ -14,7 +14,7 @@ export type FuzzCase = {
   /** The `response` and `errors` of the provider's definition. */
   definition: { response: Record<string, unknown>; errors: Record<string, unknown>[] };
   tokens: Tokens;
-  /** True: both tokens must be found. False: they may be; nobody can tell which count, or they are not whole. */
+  /** True: a reader must find both tokens. False: it may find them, since nobody can tell which ones count, or they are cut. */
   mustKeep: boolean;
   steps: readonly Step[];
 };
@@ -52,14 +52,14 @@ const layouts = [
   { at: "/data", asForm: false },
 ];
 
-/** Forty or more honest answers: what they hold, where, how it is written, and how the definition says that it is. */
+/** Forty or more correct answers. They differ in what they hold, where it stands, how it is written, and how the definition describes it. */
 export const bases: readonly Base[] = Object.entries(fieldsOf).flatMap(([is, fields]) =>
   formats.flatMap((format, index) =>
     layouts.map(({ at, asForm }) => ({ is, at, format, asForm, ruled: (index + at.length) % 2 === 0, fields })),
   ),
 );
 
-/** What a step does, and whether both tokens must still be found. `whole`: only what is whole JSON by itself is. */
+/** What a step makes of its value, and whether a reader must still find both tokens. `whole`: only if the rest is whole JSON by itself. */
 type Done<Value> = { value: Value; keeps: boolean; whole?: boolean };
 type Change<Value> = (value: Value, random: Random, made: Base & Tokens) => Done<Value>;
 type Stage<Value> = Record<string, Change<Value>>;
@@ -150,7 +150,7 @@ const utf32 = (text: string, isBig: boolean) => {
   });
   return bytes;
 };
-/** The bytes of the text. Without a mark, wide ones are known by the ASCII that they begin with. */
+/** The bytes of the text. Without a byte order mark, a reader knows wide characters by the ASCII characters at the beginning. */
 const charsets: Record<string, (text: string) => Done<Buffer>> = {
   "": (text) => keeps(Buffer.from(text)),
   "UTF-16": (text) => keeps(Buffer.from(text, "utf16le")),
@@ -158,8 +158,8 @@ const charsets: Record<string, (text: string) => Done<Buffer>> = {
   "UTF-16 with a mark": (text) => keeps(Buffer.from(`\uFEFF${text}`, "utf16le")),
   "UTF-32": (text) => keeps(utf32(text, false)),
   "UTF-32, big end first": (text) => keeps(utf32(`\uFEFF${text}`, true)),
-  // What Latin-1 lacks becomes other text: a byte order mark in front of the answer, a control character that only the reader for
-  // flat JSON takes.
+  // Characters that Latin-1 does not have become other text: a byte order mark in front of the answer, a control character that only the
+  // reader for flat JSON takes.
   "Latin-1": (text) => ({
     value: Buffer.from(text, "latin1"),
     keeps: !text.startsWith("\uFEFF") && (isFlat(text) || Buffer.from(text, "latin1").toString("latin1") === text),
@@ -250,7 +250,7 @@ export function fuzzCase(seed: number): FuzzCase {
   return { seed, is, definition: definitionOf(base), tokens, mustKeep, steps };
 }
 
-/** In one piece or in many, with the moments between them that a network makes. */
+/** In one piece or in many, with pauses between them as a network makes them. */
 function deliver([start, body]: readonly [string, Buffer], random: Random): Step[] {
   if (random.next() < 0.7) return [Buffer.concat([Buffer.from(start, "latin1"), body])];
   const size = 1 + random.below(Math.max(body.length, 1));
@@ -285,7 +285,7 @@ const alphabets = {
   words: "abcdefghijklmnopqrstuvwxyz",
 };
 
-/** Of every look that providers give theirs: short and long, plain and with marks, a JWT. */
+/** Tokens as providers make them: short and long, plain and with punctuation, a JWT. */
 function tokenOf(random: Random): string {
   const letters = (alphabet: string, length: number) =>
     Array.from({ length }, () => alphabet[random.below(alphabet.length)]).join("");

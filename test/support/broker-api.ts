@@ -19,7 +19,7 @@ export type TokenBody = {
   missing_scopes: string[];
   version: number;
   warnings: { code: string; detail: string }[];
-  /** Of a problem, instead of the above. */
+  /** Set for a problem, instead of the fields above. */
   code?: string;
   detail?: string;
   retry_after?: number;
@@ -52,13 +52,13 @@ export type ClientRequest = {
 };
 
 /**
- * The broker's HTTP API as tests call it. `api` and `token` give back whatever status came; the others are steps on the
- * way to what a test is about, and throw on any refusal.
+ * The broker's HTTP API as tests call it. `api` and `token` return any status. The other methods are steps on the way to what a test is
+ * about: they throw if the broker refuses.
  */
 export class BrokerApi {
   readonly url: string;
   readonly #key: string;
-  // No limit on connections: a test that releases hundreds of callers together means it.
+  // No limit on connections: some tests let hundreds of callers go at the same moment.
   readonly #agent = new Agent({ connections: null, pipelining: 1 });
 
   constructor(url: string, adminKey: string) {

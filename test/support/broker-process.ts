@@ -37,7 +37,7 @@ export type BrokerOptions = {
 type Environment = Record<string, string | undefined>;
 
 const projectRoot = fileURLToPath(new URL("../../", import.meta.url));
-/** Where brokers that end in order leave their compiled code: a third of the work of a start is saved. */
+/** The folder where brokers leave their compiled code when they end normally. It saves a third of the work of a start. */
 export const compileCache = fileURLToPath(new URL("../../node_modules/.cache/compiled", import.meta.url));
 /** The broker with its failpoints armed, made by services/bundles.ts. One level below the root, as build/ is. */
 export const armedFolder = join(projectRoot, "build-armed");
@@ -145,7 +145,7 @@ export class BrokerProcess implements AsyncDisposable {
     await this.ended();
   }
 
-  /** SIGSTOP: it holds what it holds, and does nothing. */
+  /** SIGSTOP: it keeps its connections and locks, and does nothing. */
   freeze(): void {
     this.#signal("SIGSTOP");
   }
@@ -160,7 +160,7 @@ export class BrokerProcess implements AsyncDisposable {
     await until("the broker has stopped itself", isFrozen, { everyMs: 10 });
   }
 
-  /** From now on its failpoints do this; they count arrivals from the start. Needs the option `failpoints`. */
+  /** Sets what its failpoints do from now on. They begin to count arrivals anew. Needs the option `failpoints`. */
   setFailpoints(failpoints: Failpoints): void {
     if (this.#failpointFile === null) throw new Error("start this broker with `failpoints: {}`");
     writeFileSync(`${this.#failpointFile}.new`, JSON.stringify(failpoints));
@@ -183,7 +183,7 @@ export async function startBroker(options: BrokerOptions = {}): Promise<BrokerPr
   return await (await prepareBroker(options)).start();
 }
 
-/** One broker that is not started yet: its address is known, so that a peer can be told. */
+/** One broker that is not started yet. Its address is known already, so that a test can tell it to a peer. */
 export async function prepareBroker(options: BrokerOptions = {}): Promise<BrokerProcess> {
   return new BrokerProcess({
     ...options,
@@ -216,7 +216,7 @@ function newEncryptionKey(id: string): string {
   return `${id}:${randomBytes(32).toString("base64")}`;
 }
 
-/** Nothing of the developer's own environment gets in, except where programs are found. */
+/** Takes nothing from the developer's own environment except PATH. */
 function environmentFor(options: BrokerOptions & { port: number; dataDir: string; publicUrl: string }): Environment {
   const { databaseUrl } = options;
   const all: Environment = {
@@ -230,7 +230,7 @@ function environmentFor(options: BrokerOptions & { port: number; dataDir: string
     PROVIDERS_DIR: options.providersDir,
     PROVIDER_NETWORKS: "127.0.0.0/8",
     ADMIN_KEY: options.adminKey,
-    // All browsers of the tests come from one address, and look at their pages as often as they like.
+    // All browsers of the tests come from one address and load many pages, so these limits are high.
     LINK_PAGES_PER_MINUTE: "60000",
     CALLBACKS_PER_MINUTE: "60000",
     ENCRYPTION_KEYS: databaseUrl === undefined ? undefined : options.encryptionKeys,
@@ -239,7 +239,7 @@ function environmentFor(options: BrokerOptions & { port: number; dataDir: string
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
-/** What `faults/preload.ts` reads; a mutation under test is in every broker of the run. */
+/** What `faults/preload.ts` reads. If the run tests a mutation, every broker of the run gets it. */
 function faultEnvironment(failpointFile: string | null): Environment {
   const mutation = process.env["MUTATION"];
   return {
@@ -248,7 +248,7 @@ function faultEnvironment(failpointFile: string | null): Environment {
   };
 }
 
-/** Failpoints are armed in a bundle of their own; a guard can be taken out of the sources alone. */
+/** Failpoints need a bundle that was built with them. A mutation needs the sources: it is made when they are loaded. */
 function brokerEntry({ armed }: { armed: boolean }): string {
   if (process.env["MUTATION"]) return join(projectRoot, "src/main.ts");
   return armed ? join(armedFolder, "broker.cjs") : join(projectRoot, "bin/broker.cjs");

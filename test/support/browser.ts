@@ -29,7 +29,7 @@ export async function screenshot(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
 }
 
-/** A profile of its own. Playwright has limits of its own for what it waits for: none of them says anything about the broker. */
+/** A new profile. It has the tests' time limit in place of Playwright's own ones, which say nothing about the broker. */
 export async function newProfile(browser: Browser, options: BrowserContextOptions = {}): Promise<BrowserContext> {
   const context = await browser.newContext(options);
   context.setDefaultTimeout(hangMs);

@@ -1,16 +1,16 @@
-/** A secret that must not be met where it does not belong. Bytes for keys that are no text. */
+/** A secret that must not appear where it does not belong. Bytes, if it is a key that is no text. */
 export type Canary = { what: string; value: string | Buffer };
 
 /** Something that was written, stored or sent, with all of its text. */
 export type Place = { where: string; text: string };
 
-/** Fragments of this length give a secret away as well as the whole of it, and meet nothing else by chance. */
+/** A fragment of this length gives a secret away as the whole secret does, and no other text holds it by chance. */
 const plainLength = 12;
 const base64Length = 16;
 const hexLength = 24;
 const decimalLength = 28;
 
-/** By their length; and for each way in which one begins, a mark, since most places of a text begin like none. */
+/** The fragments by their length. Each possible beginning has a mark: most places of a text begin like no fragment, and need only one look. */
 type Fragments = { known: Map<number, Map<string, string>>; marks: Uint8Array };
 
 /** How many characters are looked at before a text is cut; no fragment is shorter. */
@@ -75,7 +75,7 @@ function spellings(value: string | Buffer): { text: string; length: number; as: 
   ];
 }
 
-/** What of a base64 text is the secret's own, when `offset` other bytes stand before it; in both alphabets. */
+/** The part of a base64 text that depends on the secret alone, if `offset` other bytes stand before it. In both alphabets. */
 function base64At(bytes: Buffer, offset: number): string[] {
   const whole = Buffer.concat([Buffer.alloc(offset), bytes]);
   const text = whole.subarray(0, whole.length - (whole.length % 3)).toString("base64");

@@ -57,7 +57,7 @@ async function answerByHand(
   return (await browser.open(back)).status;
 }
 
-/** A code and token sets that were handed over by hand, in good and in bad ways. @returns statuses */
+/** Brings a code and token sets through the API, right ones and wrong ones. @returns statuses */
 export async function handOver({ api, provider, kitchen }: CanaryStage): Promise<number[]> {
   const query = `response_type=code&client_id=${kitchen.client.id}&scope=library`;
   const copied = await approve(`${kitchen.origin}/oauth/authorize/?${query}`);
@@ -76,7 +76,7 @@ export async function handOver({ api, provider, kitchen }: CanaryStage): Promise
   return [first, second, imported, duplicate, dead];
 }
 
-/** Each echo meets a refresh of its own, asked for by a reader. @returns the statuses that readers got */
+/** For each kind of echo one reader causes one refresh, which the provider answers with it. @returns the statuses that readers got */
 export async function failRefreshes({ api, provider }: CanaryStage): Promise<number[]> {
   provider.echoNext(...everyEcho);
   const statuses = await Promise.all(
@@ -129,7 +129,7 @@ export async function changeSecret({ api, provider }: CanaryStage): Promise<numb
   return [refused, await refresh()];
 }
 
-/** A service of its own key reads what there is, and ops look at everything. @returns the status of each answer */
+/** A service with a key of its own reads all tokens, and an operator looks at everything. @returns the status of each answer */
 export async function readEverything({ api, provider, proxy, metricsKey }: CanaryStage): Promise<number[]> {
   const key = await api.createKey({ name: "service", abilities: ["tokens"], connections: ["*"] });
   const tokens = ["acme", "admin", "integration", "soup", "twin"].map(async (name) =>

@@ -13,7 +13,10 @@ import { startPrivatePostgres, startPrivateRedis } from "./services/index.ts";
 
 export type CanaryStage = Awaited<ReturnType<typeof setCanaryStage>>;
 
-/** No longer than what a text is cut to, or scrubbed for its looks alone; with signs that every encoding writes its own way. */
+/**
+ * Short enough that no text is cut within it, and that it is not scrubbed for its looks alone. It has characters that each encoding writes
+ * in its own way.
+ */
 const shortSecret = (): string => `+ &%<${randomBytes(7).toString("hex")}`;
 const longSecret = (): string => randomBytes(24).toString("hex");
 
@@ -50,7 +53,7 @@ export async function setCanaryStage() {
     providersDir: await providersFolder(...Object.values(servers)),
     adminKey: keys.adminKey,
     encryptionKeys: `k1:${keys.encryptionKey.toString("base64")}`,
-    // One link is tried in every bad way there is, all from one address.
+    // The tests try one link in every wrong way, all from one address.
     env: {
       LOG_LEVEL: "trace",
       METRICS_KEY: keys.metricsKey,
@@ -92,7 +95,7 @@ export async function setCanaryStage() {
       ...Object.values(servers).flatMap((server) => issuedBy(server)),
       ...proxy.exchanges.flatMap((exchange) => handedOutIn(exchange)),
     ],
-    /** Everything that was stored, written or answered so far; of answers, all but what is theirs to give. */
+    /** Everything that was stored, written or answered so far. Answers come without the secrets that they are there to give. */
     places: async (): Promise<Place[]> => [
       { where: "Postgres", text: await dumpPostgres(postgres.url) },
       { where: "statements", text: await postgres.log() },
@@ -123,7 +126,7 @@ function issuedBy({ ledger }: StrictServer): Canary[] {
   ];
 }
 
-/** The secrets of the broker's own that an answer is there to hand out. */
+/** The broker's own secrets that an answer is there to give. */
 function handedOutIn({ method, path, status, rawHeaders, body }: Exchange): Canary[] {
   const all = [...rawHeaders, body].join("\n");
   const route = `${method} ${path} ${status}`;

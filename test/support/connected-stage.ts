@@ -15,7 +15,7 @@ export type StageOptions = {
   databaseUrl?: string;
   redisUrl?: string | null;
   provider?: GenericOptions;
-  /** Further definitions of the same server, each with a client of the same name; its own one is given. */
+  /** Further definitions of the same server. Each gets a client of the same name. The server's own definition is always there. */
   more?: (own: DefinitionFile) => DefinitionFile[];
   env?: Record<string, string | undefined>;
   /** What differs between replicas: a failpoint, a clock, a proxy on the way to Postgres or Redis. */
@@ -65,7 +65,7 @@ export class ConnectedStage implements AsyncDisposable {
     return await stage.register(further.map((definition) => definition.id));
   }
 
-  /** Provider and brokers get to know each other; definitions beside the server's own have clients of their own name. */
+  /** Tells the provider the brokers' redirect URIs, and makes a client at the brokers for each definition. */
   async register(further: readonly string[] = []): Promise<this> {
     const { id: client_id, secret: client_secret } = this.provider.client;
     for (const provider of [this.provider.id, ...further]) {
@@ -133,7 +133,7 @@ export class ConnectedStage implements AsyncDisposable {
     return { release, untilSent: async () => void (await until("a token request", () => count() > before)) };
   }
 
-  /** Its own definition's client, or the one that is named as its definition is. */
+  /** The client of the server's own definition, or else the client that has its definition's name. */
   #clientOf(provider: string): string {
     return provider === this.provider.id ? this.client : provider;
   }
@@ -147,7 +147,7 @@ export class ConnectedStage implements AsyncDisposable {
 
 type Line = { proxy: FaultProxy; providersDir: string };
 
-/** A proxy for each replica, and the provider's definition with the proxy's address in the place of its own. */
+/** A proxy for each replica, and the provider's definition with the address of the proxy in place of the provider's. */
 async function startLines(count: number, provider: GenericProvider): Promise<Line[]> {
   const start = async () => {
     const proxy = await startFaultProxy(provider.origin);

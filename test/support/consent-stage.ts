@@ -46,7 +46,7 @@ const principal: Principal = { keyId: "tests", abilities: ["connections"], conne
 
 type Created = LinkRequest & { connectionId: string };
 
-/** Consent pages and sandbox on an embedded database: everything of a consent but the rest of the broker. */
+/** Consent pages and sandbox on an embedded database: all that a consent needs, without the rest of the broker. */
 export type ConsentStage = {
   app: FastifyInstance;
   consent: ReturnType<typeof createConsent>;
@@ -61,7 +61,10 @@ export type ConsentStage = {
   contexts: Map<string, AuthorizationContext>;
   events: { connectionId: string; type: string; detail: Record<string, string> }[];
   exchanged: Exchanged[];
-  /** Set `exchange` to take the exchange's place; `passedMs` is added to the clocks; where it `hurries`, waiting takes no time but moves them. */
+  /**
+   * `exchange`, if set, replaces the exchange. `passedMs` is added to the clocks. With `hurries`, waiting takes no real time and moves the
+   * clocks.
+   */
   behaviour: {
     exchange: ((exchange: CodeExchange) => Promise<ExchangedCode>) | null;
     passedMs: number;
@@ -73,7 +76,7 @@ export type ConsentStage = {
   };
   catalog: ReturnType<typeof loadCatalog>;
   vault: TokenVault;
-  /** Puts another key in front of the one that forms were made with. */
+  /** Puts another key first, so that the key of earlier forms comes second. */
   rotateKeys(): void;
   close(): Promise<void>;
 };
@@ -186,7 +189,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
       deriveWith: (...given) => formKeys.ring.deriveWith(...given),
     },
   });
-  // The tests of one file are one address.
+  // All tests of a file count as one address.
   const perMinute = { linkPagesPerMinute: 60_000, linkPostsPerMinute: 10, callbacksPerMinute: 60_000 };
   const limits = createConsentLimits(perMinute, { monotonicMs: () => 0 });
   await app.register(consentRoutes, {

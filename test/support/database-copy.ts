@@ -3,7 +3,7 @@ import { Client } from "pg";
 /** Every row of every table, as a logical dump holds it. */
 export type DatabaseCopy = readonly { table: string; rows: string }[];
 
-/** Reads all tables as they stood at one moment; whoever works on the database goes on. */
+/** Reads all tables as they stand at one moment. Others can work on the database meanwhile. */
 export async function copyDatabase(databaseUrl: string): Promise<DatabaseCopy> {
   return await withClient(databaseUrl, async (client) => {
     await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
@@ -20,8 +20,8 @@ export async function copyDatabase(databaseUrl: string): Promise<DatabaseCopy> {
 }
 
 /**
- * Puts a copy in the place of all rows, in one transaction: for whoever is connected it happens between two statements.
- * `afterwards` runs in it too.
+ * Replaces all rows by a copy, in one transaction. For a client that is connected, it happens between two of its statements. `afterwards`
+ * runs in it too.
  */
 export async function restoreTables(databaseUrl: string, copy: DatabaseCopy, afterwards: string): Promise<void> {
   await withClient(databaseUrl, async (client) => {
@@ -57,7 +57,7 @@ async function tablesOf(client: Client): Promise<string[]> {
   return rows.map(({ name }) => name);
 }
 
-/** Numbers that rows were given in the copy are not given again. */
+/** Sequences go on after the highest number that a row of the copy has. */
 async function advanceSequences(client: Client): Promise<void> {
   const numbered = await client.query<{ table: string; column: string }>(
     `SELECT table_name AS table, column_name AS column FROM information_schema.columns

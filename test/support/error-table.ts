@@ -8,7 +8,7 @@ export function readErrorTable(): ErrorRow[] {
   return readErrorPage().flatMap(({ answer, wrong, says }) => (answer === null ? [] : [{ ...answer, wrong, says }]));
 }
 
-/** What the line on stderr says, by what was wrong: what stands under no status. */
+/** What the line on stderr says, by what was wrong: the rows of the page that stand under no status. */
 export function readStartupTable(): Map<string, string> {
   return new Map(readErrorPage().flatMap(({ answer, wrong, says }) => (answer === null ? [[wrong, says]] : [])));
 }

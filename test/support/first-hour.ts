@@ -2,7 +2,7 @@ import { expect } from "vitest";
 import { StartupError } from "../../src/errors.ts";
 import { type FirstHourRow, isLine, readFirstHour } from "./error-table.ts";
 
-/** No line may hold it; every secret of the cases does. */
+/** Every secret of the cases holds this text. No line may hold it. */
 export const canary = "canary-5b1c";
 
 /** What a case has come to: the lines that tell of the trouble, and whether the start is over. */

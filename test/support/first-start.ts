@@ -94,7 +94,7 @@ export class FirstStart implements AsyncDisposable {
     return await this.ended();
   }
 
-  /** As a command of npm is: by the terminal, and then by npm, which passes on what it got itself. */
+  /** Sends the signal twice, as a command under npm gets it: from the terminal, and then from npm, which passes on its own. */
   async #interruptTwice(): Promise<void> {
     this.#child.kill("SIGINT");
     await sleep(20);
@@ -121,7 +121,7 @@ export class FirstStart implements AsyncDisposable {
   }
 }
 
-/** npm keeps its own files in the folder, and asks nobody whether it is the newest. */
+/** npm keeps its own files in the folder, and does not look for a newer version of itself. */
 function quietNpm(folder: string): Record<string, string> {
   const npm = { npm_config_cache: join(folder, "npm"), npm_config_update_notifier: "false" };
   return { HOME: folder, ...npm, NODE_COMPILE_CACHE: compileCache };

@@ -12,7 +12,7 @@ const egress = createEgress({ networks: parseNetworks("127.0.0.0/8"), trustedOri
 
 const ignore = () => {};
 
-/** Reads answers of one server over HTTP, as the broker does and as `freshet providers try` tells of it. */
+/** Reads answers of one server over HTTP, as the broker does and as `freshet providers try` prints it. */
 export class FuzzReader {
   readonly #url: string;
   readonly #definitions = new Map<string, ProviderDefinition>();

@@ -2,7 +2,7 @@ import type { BrokerApi } from "./broker-api.ts";
 import { until } from "./patience.ts";
 import { query } from "./query.ts";
 
-/** Requests whose answer may have been handed out already, and is still to be stored: with the times of now. */
+/** Requests whose answer a caller may have, and that is not stored yet: it will be stored with the times of now. */
 const underWay = `SELECT count(*)::int AS count FROM connections
   WHERE attempt_id IS NOT NULL AND attempt_outcome IS NULL AND lease_until > clock_timestamp()
     AND ($1::text[] IS NULL OR split_part(name, '#', 1) = ANY ($1))`;
@@ -25,7 +25,7 @@ export async function passTime(
     return row?.count === 0;
   });
   const aged = await query<{ name: string }>(databaseUrl, age, [seconds, names]);
-  // A replica believes for some seconds what it knows of a row; by a change of its own it learns the row as it is.
+  // A replica trusts its memory of a row for some seconds. A change that it makes itself brings its memory up to date.
   for (const api of apis) {
     for (const name of new Set(aged.map((row) => row.name))) await api.changeConnection(name, { labels: {} });
   }

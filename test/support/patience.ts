@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 /**
- * Where a test waits for something that must come, it waits this long: only a hang takes longer, on any machine. No test uses a
- * shorter limit, save for one of the product's promises with the machine's speed taken out: test/deadlines.md lists all.
+ * How long a test waits for something that must come. Only a hang takes longer, on any machine. A test may use a shorter limit only for a
+ * promise of the product, and must take the machine's speed out of it. test/deadlines.md lists them all.
  */
 export const hangMs = 600_000;
 
@@ -10,8 +10,8 @@ export const hangMs = 600_000;
 export const patience = { timeout: hangMs, interval: 25 };
 
 /**
- * Asks until it is so, and gives the answer.
- * @throws naming what was waited for, when only a hang can explain it
+ * Asks until the answer is neither empty nor false, and returns it.
+ * @throws after `hangMs`, with `what` in the text
  */
 export async function until<Answer>(
   what: string,

@@ -13,7 +13,10 @@ export function vaultOf(encryptionKeys: string): TokenVault {
   return createTokenVault(createKeyring(keys));
 }
 
-/** After a test has moved times by hand: as if the broker itself had written all links, keys and held grants so. Nothing else may write them meanwhile. */
+/**
+ * Call it after a test has changed times by hand. It signs all links, keys and unconfirmed grants as the broker itself would. Nothing else
+ * may write them meanwhile.
+ */
 export async function proveByHand(
   query: Query,
   vault: Pick<TokenVault, "links" | "keys" | "unconfirmedGrants">,

@@ -4,8 +4,8 @@ import type { ProviderStage } from "./provider-stage.ts";
 import type { Service, ServiceToken } from "./service.ts";
 
 /**
- * How a token ends: `time` has its life pass, `refusal` has the API refuse it before that and the service come back with its
- * version, `order` has ops refresh it.
+ * How a token ends. `time`: its life passes. `refusal`: the API refuses it before that, and the service reports its version. `order`: an
+ * operator refreshes it.
  */
 type Ending = "time" | "refusal" | "order";
 
@@ -13,17 +13,17 @@ const tenEndings: readonly Ending[] = "order time refusal order order refusal or
   " ",
 ) as Ending[];
 
-/** A refused token that is younger may have been refreshed between the call and the report, and is given once more. */
+/** The broker gives a token that is younger once more: it may have been refreshed between the call and the report. */
 export const brandNewSeconds = 10;
 
-/** The broker counts a life from its request on, the provider from its answer: longer apart than the broker waits for one. */
+/** The broker counts a life from its request, the provider from its answer. This is longer than the broker waits for an answer. */
 const onTheWaySeconds = 60;
 
 type Options = {
   stage: ProviderStage<StrictServer>;
   services: Service[];
   endings?: readonly Ending[];
-  /** Whose access tokens an API refusal concerns; the stage's own server unless named. */
+  /** The servers whose APIs refuse a token; the stage's own server unless named. */
   servers?: StrictServer[];
 };
 

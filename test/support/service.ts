@@ -39,7 +39,10 @@ export class Service {
     return { status: answer.statusCode, body: await answer.body.text() };
   }
 
-  /** Is told by the API that this token has run out. @throws where it is told anything else */
+  /**
+   * Calls the API, which must answer that this token has run out.
+   * @throws for any other answer
+   */
   async meetEnd(token: ServiceToken): Promise<void> {
     const answer = await this.call(token);
     if (rulesMet(token, answer).length === 0) throw new Error(`the API answered ${answer.status}: ${answer.body}`);

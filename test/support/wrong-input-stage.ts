@@ -38,12 +38,12 @@ type Consents = {
   open: string;
 };
 
-/** Every secret that the stage has a broker keep, and that no answer and no line of a log may hold. */
+/** Every secret that the broker of this stage has stored. No answer and no line of a log may hold one. */
 export const canary = (what: string) => `canary-${what}-5b1c`;
 
 const origin = "https://app.example";
 
-/** A broker with something to lose, for what is wrong to be tried on. Take it with `await using`. */
+/** A broker with stored secrets, at which tests try wrong input. Take it with `await using`. */
 export class WrongInputStage implements AsyncDisposable {
   readonly broker: BrokerProcess;
   readonly keys: Keys;
@@ -121,7 +121,7 @@ export function answerOf({ status, headers, text }: Page): Answer {
   return { status, headers, text };
 }
 
-/** A provider for machines that is never there: nothing leaves for it. */
+/** A provider for machines that does not exist: no request reaches it. */
 async function machineProvider(): Promise<string> {
   const folder = await temporaryFolder("providers");
   const token = { url: "http://127.0.0.1:1/token" };

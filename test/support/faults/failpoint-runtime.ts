@@ -13,8 +13,8 @@ const holdPollMs = 20;
 type Place = { arrivals: number; isSpent: boolean; released: PromiseWithResolvers<void> };
 
 /**
- * Makes the calls that `armFailpoints` writes. `setting`: the failpoints as JSON, or `@` and the path of a file that holds
- * them and is read anew at each arrival; setting them otherwise counts from the start.
+ * Makes the calls that `armFailpoints` writes. `setting`: the failpoints as JSON, or `@` and the path of a file that holds them and is read
+ * anew at each arrival; if it changes, arrivals are counted anew.
  */
 export function installFailpoints(setting: () => string): void {
   let text = "";

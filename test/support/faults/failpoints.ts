@@ -9,8 +9,8 @@ export type FailpointAction = {
    */
   action: "kill" | "stop" | "throw" | "delay" | "hold";
   /**
-   * It acts at the arrival of this number, the first unless given. Earlier ones wait there where it kills or stops, so
-   * that many connections stand at the same place; a synchronous failpoint lets them pass, and so do the other actions.
+   * It acts at the arrival with this number, or at the first one. If it kills or stops, earlier arrivals wait there, so that many
+   * connections stand at the same place. A synchronous failpoint lets earlier arrivals pass, and so do the other actions.
    */
   after?: number;
   delayMs?: number;

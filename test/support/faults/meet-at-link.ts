@@ -3,8 +3,8 @@ import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 
 /**
- * For `node --import`: holds the first link that a process makes until MEETING_SIZE processes are before theirs, so that all of them have
- * seen that nothing is there. A process that ends before it counts as well, so that nobody waits for it.
+ * For `node --import`: holds the first link that a process makes until MEETING_SIZE processes have come to theirs. So all of them have seen
+ * that no file is there. A process that ends before its link counts as well, so that nobody waits for it.
  */
 const folder = process.env["MEETING"] ?? "";
 const size = Number(process.env["MEETING_SIZE"]);

@@ -4,7 +4,7 @@ import type { FaultCounts, Faults, LostAnswers } from "./tcp-proxy.ts";
 
 type Rules = { readonly faults: Faults; readonly counts: FaultCounts; untilFlowing(): Promise<void> };
 
-/** After so long without a further byte a server has said all that it has to say. */
+/** If no further byte comes for so long, the server's answer counts as complete. */
 const answeredMs = 20;
 
 /** One connection through a `FaultProxy`. */
@@ -12,7 +12,7 @@ export class Link {
   readonly #client: Socket;
   readonly #server: Socket;
   readonly #proxy: Rules;
-  /** The end of what the client has sent: a text is found although it comes in pieces. */
+  /** The last characters that the client has sent, so that a text is found even if it comes in pieces. */
   #asked = "";
   #answeredBytes = 0;
   /** Set from the moment when this connection's answers are lost. */
@@ -103,7 +103,7 @@ export class Link {
     return null;
   }
 
-  /** An orderly end: a reset would take back what the client has not read yet. */
+  /** A normal end: a reset would discard what the client has not read yet. */
   #cut(rest: Buffer): null {
     if (this.#client.writableEnded) return null;
     this.#proxy.counts.cut++;

@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { freePort } from "../free-port.ts";
 import { Link } from "./tcp-link.ts";
 
-/** What goes wrong between a client and its server. May be changed at any moment; each holds for what comes after. */
+/** What goes wrong between a client and its server. A test may change it at any moment. A change counts for what comes after it. */
 export type Faults = {
   delayToServerMs: number;
   delayToClientMs: number;
@@ -18,9 +18,9 @@ export type Faults = {
 
 /** Requests get through, and their answers do not. */
 export type LostAnswers = {
-  /** From the moment when a connection's client has sent this text, once; any text unless given. */
+  /** Answers are lost from the moment when the client of the connection has sent this text once, or any text if none is given. */
   from?: string;
-  /** How many connections lose answers so; each one unless given. */
+  /** How many connections lose answers in this way; all unless given. */
   times?: number;
   /** What becomes of the connection: it stays and is silent, or is reset once the server has answered. */
   ending: "silence" | "reset";

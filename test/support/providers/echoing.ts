@@ -37,7 +37,7 @@ export const everyEcho: readonly Echo[] = (Object.keys(parts) as Echo["part"][])
 export class EchoingProvider extends GenericProvider {
   #next: Echo[] = [];
 
-  /** Answers the next token requests so, without working them off. */
+  /** Gives these answers to the next token requests, and does nothing that they ask for. */
   echoNext(...echoes: Echo[]): void {
     this.#next.push(...echoes);
   }

@@ -20,7 +20,7 @@ export class GenericProvider extends StrictServer {
   readonly id: string;
   /** The `iss` that callbacks carry; a test of mix-ups sets another. */
   issuer = "";
-  /** What codes are exchanged for, in place of a new refresh token: a grant that the account has given before. */
+  /** The refresh token that codes are exchanged for, in place of a new one. It belongs to a grant that the account has given before. */
   repeated: string | null = null;
   readonly #options: GenericOptions;
 
@@ -69,7 +69,7 @@ export class GenericProvider extends StrictServer {
     ];
   }
 
-  /** The definition says about refresh tokens what the switches say when it is written. */
+  /** The definition describes refresh tokens as the switches are set when it is written. */
   #refreshRules(): Record<string, unknown> {
     const { rotation, reuse, graceSeconds, oldAccessTokenDies } = this.switches;
     const common = { old_access_token_dies: oldAccessTokenDies };

@@ -35,7 +35,7 @@ type Family = {
   scope: string;
   /** A set obtained for the same slot (a device, say) replaces this one. */
   slot?: string;
-  /** Where its access tokens live otherwise than the rules say. */
+  /** Set if its access tokens live for another time than the rules say. */
   lifeSeconds?: number;
   dead: boolean;
   accessTokens: string[];

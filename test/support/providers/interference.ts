@@ -4,7 +4,7 @@ export type Interference = {
   endpoint?: string;
   /** How many requests it hits; 1 unless named. */
   times?: number;
-  /** True: the request is worked off first, so that its tokens are spent and issued, and only the answer suffers. */
+  /** True: the server first does what the request asks, so that tokens are spent and issued. Only the answer is affected. */
   afterCommit?: boolean;
 } & (
   | { kind: "answer"; status: number; body: unknown; headers?: Record<string, string> }

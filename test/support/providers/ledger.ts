@@ -30,7 +30,7 @@ export type TokenEntry = {
 /** A spent code or refresh token that was presented again. */
 export type ReuseEntry = { kind: "code" | "refresh"; value: string; family: string; at: number };
 
-/** What one strict server saw and gave: the other side's books, which the broker's are compared with. */
+/** What one strict server has received and issued. Tests compare what the broker has with it. */
 export class Ledger {
   readonly requests: RequestEntry[] = [];
   readonly tokens: TokenEntry[] = [];

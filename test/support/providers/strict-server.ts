@@ -11,9 +11,9 @@ import type { Answer, Route } from "./route.ts";
 
 /** What a test may change while the server runs. */
 export type Switches = GrantRules & {
-  /** Waited before a token request is worked off: nothing is spent yet. */
+  /** How long it waits before it handles a token request: nothing is spent yet. */
   delayMs: number;
-  /** Waited between working a token request off and its answer: all is spent. */
+  /** How long it waits between handling a token request and its answer: everything is spent. */
   answerDelayMs: number;
 };
 
@@ -95,7 +95,7 @@ export abstract class StrictServer implements AsyncDisposable {
     await this.stop();
   }
 
-  /** Hands over a token set as an owner of the account would copy it from the provider's own pages. */
+  /** Returns a token set, as the owner of the account would copy it from the provider's own pages. */
   issueTokenSet({ scope = "", slot }: { scope?: string; slot?: string } = {}): TokenSet {
     const from = { clientId: this.client.id, scope, grantType: "handed_over" };
     return this.grants.startFamily(slot === undefined ? from : { ...from, slot });
@@ -120,12 +120,12 @@ export abstract class StrictServer implements AsyncDisposable {
     this.grants.killAccessTokens();
   }
 
-  /** Answers the next requests so, without working them off unless `afterCommit` is set. */
+  /** Gives this answer to the next requests. It does what they ask for only if `afterCommit` is set. */
   failNext(answer: Answer & { times?: number; afterCommit?: boolean; endpoint?: string }): void {
     this.interfere({ kind: "answer", ...answer });
   }
 
-  /** Never answers the next requests. With `afterCommit` the answer is lost: all is spent, nobody hears of it. */
+  /** Never answers the next requests. With `afterCommit` it does what they ask for, so that everything is spent and only the answer is lost. */
   hangNext(options: Pick<Interference, "times" | "afterCommit" | "endpoint"> = {}): void {
     this.interfere({ kind: "hang", ...options });
   }
@@ -135,7 +135,7 @@ export abstract class StrictServer implements AsyncDisposable {
     this.interfere({ kind: "reset", ...options });
   }
 
-  /** Token requests arrive, and are worked off no sooner than the function that it returns is called. */
+  /** Holds the token requests that arrive, until the returned function is called. */
   holdTokens(): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#mayGoOn = promise;
@@ -235,7 +235,7 @@ function reply(response: ServerResponse, answer: Answer, close: Closing): void {
   const isText = typeof answer.body === "string";
   const type = isText ? "text/html; charset=utf-8" : "application/json";
   response.writeHead(answer.status, { "content-type": type, "cache-control": "no-store", ...answer.headers });
-  // Closed before the last byte leaves, so that whoever has the answer finds it in the ledger.
+  // The ledger's entry is closed before the last byte leaves, so that whoever has the answer finds it there.
   close(answer.status);
   response.end(isText ? answer.body : JSON.stringify(answer.body));
 }

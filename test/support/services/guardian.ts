@@ -15,8 +15,8 @@ const program = fileURLToPath(new URL("guardian-process.ts", import.meta.url));
 let guardian: ChildProcess | undefined;
 
 /**
- * Has `ward` ended or removed when this process ends, however it ends: a process of its own, in a session of its own,
- * sees the pipe close. Returns what to call once it is gone by other means.
+ * Makes sure that `ward` is ended or removed when this process ends, in whatever way: another process, in a session of its own, sees the
+ * pipe close. Returns a function to call when the ward has gone by itself.
  */
 export function guard(ward: Ward): () => void {
   tell({ guard: ward });
@@ -33,7 +33,7 @@ function tell(message: { guard: Ward } | { release: Ward }): void {
 function startGuardian(): ChildProcess {
   const child = spawn(process.execPath, [program], { detached: true, stdio: ["pipe", "ignore", "ignore"] });
   child.unref();
-  // The pipe must not keep this process alive: it is its end that counts.
+  // The pipe must not keep this process alive: the other process waits for its end.
   if (child.stdin instanceof Socket) child.stdin.unref();
   return child;
 }

@@ -12,7 +12,7 @@ import { describeWithServices } from "./index.ts";
 const debianProgram = "/usr/sbin/pgbouncer";
 const program = (await findOnPath("pgbouncer")) ?? ((await isProgram(debianProgram)) ? debianProgram : undefined);
 
-/** `describe` for what needs a Postgres and PgBouncer before it; skipped in words where one of them cannot be had. */
+/** `describe` for what needs a Postgres and PgBouncer before it; skipped, with the reason, where one of them is missing. */
 export function describeWithPooler(name: string, body: () => void): void {
   if (program === undefined) describe.skip(`${name} (to run: install the Debian package pgbouncer)`, body);
   else describeWithServices(["postgres"], name, body);

@@ -40,7 +40,7 @@ export async function startPostgresProgram(binFolder: string, options: PostgresO
 
 type Owner = { uid?: number; gid?: number };
 
-/** The first one of this version and owner is kept, and copied from then on: a tenth of the work. */
+/** The first data folder of this version and owner is kept. Later ones are copies of it, a tenth of the work. */
 async function makeCluster(data: string, { binFolder, owner }: { binFolder: string; owner: Owner }): Promise<void> {
   const initdb = join(binFolder, "initdb");
   const options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
@@ -49,7 +49,7 @@ async function makeCluster(data: string, { binFolder, owner }: { binFolder: stri
   const kept = join(clusters, createHash("sha256").update(made).digest("hex").slice(0, 16));
   if (existsSync(kept)) {
     await run("cp", ["-a", kept, data]);
-    // Whoever copied node_modules may have copied it as another user's.
+    // If somebody has copied node_modules, it may belong to another user.
     if (owner.uid !== undefined) await run("chown", ["-R", `${owner.uid}:${owner.gid}`, data]);
     return;
   }

@@ -33,7 +33,7 @@ export async function startProgramServer(options: ProgramServerOptions): Promise
     });
   };
   const signalAll = async (signal: NodeJS.Signals) => {
-    // First the one that starts the others: what it has started by then is all there is.
+    // First the process that starts the others: then it starts no more.
     signalOne(running.pid, signal);
     for (const pid of await all()) signalOne(pid, signal);
   };

@@ -67,7 +67,7 @@ export async function findOnPath(program: string): Promise<string | undefined> {
 let engine: Promise<boolean> | undefined;
 
 function hasDockerEngine(): Promise<boolean> {
-  // Loaded by who asks: this file is read by every test that looks for a program.
+  // Loaded only here: every test that looks for a program loads this file.
   engine ??= import("testcontainers")
     .then(async ({ getContainerRuntimeClient }) => await getContainerRuntimeClient())
     .then(

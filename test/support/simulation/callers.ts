@@ -3,8 +3,8 @@ import type { Stage } from "./stage.ts";
 type Reading = { lowMs: number; highMs: number; rejected?: boolean; told?: (isServed: boolean, name: string) => void };
 
 /**
- * Callers read each connection at random replicas, at intervals of these milliseconds; with `rejected` each says that the newest
- * token is no good. `told` hears what came of each. Returns what ends it.
+ * Callers read each connection at random replicas, at intervals of these milliseconds; with `rejected` each reports the newest token as
+ * rejected. `told` is called with each result. Returns a function that ends it.
  */
 export function keepReading(
   { world, people, subjects }: Stage,
@@ -22,7 +22,7 @@ export function keepReading(
   return () => void (state.isOver = true);
 }
 
-/** People connect again what has ended, and enable what was disabled. Returns what ends it. */
+/** People connect again what has ended, and enable what was disabled. Returns a function that ends it. */
 export function keepMending(stage: Stage, everyMs: number): () => void {
   const { scheduler } = stage.world;
   const state = { isOver: false };

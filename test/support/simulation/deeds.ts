@@ -5,7 +5,7 @@ import type { World } from "./world.ts";
 
 type Deed = People["deeds"][number];
 
-/** The newest human action wins: what a person was told last is what stands at rest. */
+/** The newest human action wins: at rest, a connection is as the last answer to a person said. */
 export function checkDeeds(world: World, people: People): void {
   for (const name of new Set(people.deeds.map((deed) => deed.name))) {
     const deeds = people.deeds.filter((deed) => deed.name === name);
@@ -18,7 +18,7 @@ export function checkDeeds(world: World, people: People): void {
   }
 }
 
-/** Begun after the database had heard of the other, and ended after it. */
+/** It began after the other one had reached the database, and ended after it. */
 function isNewer(one: Deed, other: Deed): boolean {
   return one.startMs > (other.family?.askedMs ?? Infinity) && (one.end?.atMs ?? -1) > (other.end?.atMs ?? Infinity);
 }
@@ -54,7 +54,7 @@ function isOver(other: Deed, deed: Deed): boolean {
   return other.end !== null && other.end.atMs < deed.startMs;
 }
 
-/** How many deeds fell into the time in which a refresh token of theirs was out. */
+/** How many deeds happened while a refresh token of their connection was on its way. */
 export function deedsDuringSends(world: World, people: People): number {
   const sends = world.provider.sends.filter(({ token }) => token !== null);
   const falls = ({ startMs, end, id }: Deed) =>

@@ -9,7 +9,7 @@ export type Family = {
   kind: ReuseKind;
   accessLifeSeconds: number;
   isLive: boolean;
-  /** By when the database had heard of it: its code was sent, or its tokens were stored. */
+  /** When the database knew of it: its code was sent, or its tokens were stored. */
   askedMs: number;
   /** Uses of refresh tokens that ended the family. */
   detections: { token: RefreshToken; atMs: number }[];

@@ -9,10 +9,10 @@ type Copies = { committedMs: number; redisMs: number; fileMs: number };
 
 const nowhere: Copies = { committedMs: Infinity, redisMs: Infinity, fileMs: Infinity };
 
-/** Between the question whether a spool holds an answer, and the send that the answer "no" allowed. */
+/** The longest time from asking whether a spool holds an answer to the send that the answer "no" has allowed. */
 const raceMs = 4000;
 
-/** Follows every issued refresh token to its copies, and tells why one was lost. */
+/** Notes every copy of each issued refresh token, and says why a token was lost. */
 export class Holdings {
   readonly #world: World;
   readonly #copies = new Map<string, Copies>();
@@ -48,7 +48,7 @@ export class Holdings {
     return this.#copies.has(value);
   }
 
-  /** Why what `send` got may be lost by `atMs`: W1, W2, W3; null: nothing explains it. */
+  /** The window that explains why the answer to `send` may be lost by `atMs`: W1, W2, W3; null: none does. */
   whyLost(send: Send, atMs: number): string | null {
     if (send.read?.as !== "granted" || send.issued === null) return "W1";
     const { committedMs, redisMs, fileMs } = this.#copies.get(send.issued.value) ?? nowhere;
@@ -63,7 +63,7 @@ export class Holdings {
     return null;
   }
 
-  /** Whether `send` could not have learnt from Redis that somebody holds an answer to its token. */
+  /** True if the sender of `send` could not find out from Redis that a replica holds an answer to its token. */
   wasUnheard({ actor, beganMs }: Send): boolean {
     const lately = { fromMs: beganMs - raceMs, toMs: beganMs };
     return (

@@ -138,7 +138,7 @@ export class InvariantWatch {
     const value = valueOf(row);
     const token = value === null ? undefined : this.#world.provider.grants.tokens.get(value);
     const state = row.status === "disabled" ? row.enabledStatus : row.status;
-    // What is disabled is not refreshed: an attempt whose outcome nobody knows stays, and that a grant is over shows later.
+    // A disabled connection is not refreshed. An attempt with an unknown outcome stays, and nobody notices yet that a grant is over.
     const mayBeOver = row.status === "disabled" && token?.family.isLive === false;
     if (state === "connected" && row.attemptId === null && token !== undefined && !isCurrent(token) && !mayBeOver) {
       this.#violation(`${row.name} rests connected with ${token.value}, which is spent or over`);

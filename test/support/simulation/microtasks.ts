@@ -1,4 +1,4 @@
-/** The event loop's own: the read cache gathers its batch in one. */
+/** A turn of the real event loop: the read cache gathers its batch in one turn. */
 const turn = globalThis.setImmediate;
 const turns = { waitedFor: 0 };
 
@@ -10,7 +10,7 @@ function countedTurn(callback: (...given: unknown[]) => void, ...given: unknown[
   });
 }
 
-/** Turns that are waited for, by whomever, are counted, so that a simulation waits for none in vain. */
+/** Counts the turns that anybody waits for, so that a simulation waits no longer than it must. */
 globalThis.setImmediate = Object.assign(countedTurn, turn);
 
 /** Resolves when everything that could go on without an event has done so. */

@@ -149,7 +149,7 @@ export class People {
     });
   }
 
-  /** An operator thinks that the grant has not ended. True: it lives on. */
+  /** An operator retries a grant that counts as ended. Returns true if it lives on. */
   async retry(replica: Replica, { name }: Subject): Promise<boolean> {
     const row = this.#row(name);
     if (row === undefined || !replica.isRunning) return false;

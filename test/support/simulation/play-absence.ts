@@ -22,7 +22,7 @@ export type AbsenceResult = {
 };
 
 const lifeSeconds = 3600;
-/** Requests are out for longer than the brokers live. */
+/** Requests take longer than the brokers live. */
 const wayMs = 2000;
 const liveMs = 1500;
 

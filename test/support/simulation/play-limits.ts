@@ -51,7 +51,7 @@ const seldom = { lowMs: 60_000, highMs: 360_000 };
 const orders = { lowMs: 5000, highMs: 20_000, rejected: true };
 const replicas = 4;
 
-/** Tokens of five minutes, which callers want from four replicas, and a provider that bears so much. */
+/** Tokens of five minutes, callers at four replicas, and a provider with these limits. */
 export async function playLimits(given: Given): Promise<LimitedRun> {
   const { seed, limits, connections, greedy = [], minutes, reads = seldom, troubled = false, fault } = given;
   const own = subjectsOf(0, connections);
@@ -100,7 +100,7 @@ function countCalls({ world }: Stage): { asked: number; heldBack: number } {
   return counts;
 }
 
-/** Replicas crash, freeze and drain, and Postgres is slow, away, or loses what it says. */
+/** Replicas crash, freeze and drain. Postgres is slow or away, or its answers are lost. */
 async function trouble(stage: Stage, { seed, endMs }: { seed: number; endMs: number }): Promise<void> {
   const { world } = stage;
   const dice = new Scheduler(seededRandom(seed ^ 0x11417));

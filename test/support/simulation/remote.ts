@@ -1,6 +1,6 @@
 import type { Actor, Scheduler } from "./scheduler.ts";
 
-/** Told of every step of every call, before it is taken: faults strike there. */
+/** Called before each step of each call: faults strike here. */
 export type Moments = (actor: Actor, moment: string) => void;
 
 /** A server as its clients see it. */
@@ -17,7 +17,7 @@ export type Remote = {
 
 export type Call<Result> = { name: string; writes: boolean; effect: () => Result };
 
-/** Calls a server: what is asked takes effect between the question and its answer, whatever became of the asker meanwhile. */
+/** Calls a server. The call takes effect between request and answer, even if the caller has died meanwhile. */
 export function call<Result>(remote: Remote, actor: Actor, given: Call<Result>): Promise<Result> {
   return new Promise((resolve, reject) => {
     const ask = () => {
@@ -65,7 +65,7 @@ function lostReply(remote: Remote, actor: Actor, given: Call<unknown>): Error {
   return remote.refuses(actor, given)?.error ?? new LostReply();
 }
 
-/** The line broke behind the question. Whoever speaks for a server translates it. */
+/** The connection broke after the request was sent. The client of each server turns this into an error of its own. */
 export class LostReply extends Error {}
 
 function outcomeOf<Result>(effect: () => Result, resolve: (result: Result) => void, reject: (error: unknown) => void) {

@@ -33,7 +33,7 @@ export type Schedule = {
 
 const commandCount = 30;
 
-/** Anything that may happen to replicas, as chance will have it. */
+/** Anything that may happen to replicas, at random. */
 export function randomSchedule(seed: number): Schedule {
   const dice = new Scheduler(seededRandom(seed ^ 0x5eed));
   const subjects = Array.from({ length: 1 + Math.floor(dice.random() * 3) }, (_, index) => randomSubject(dice, index));

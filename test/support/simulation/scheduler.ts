@@ -1,17 +1,17 @@
 import { EventHeap, type TimedEvent } from "./event-heap.ts";
 import { settleMicrotasks } from "./microtasks.ts";
 
-/** Whose event it is: events of the dead never happen, those of the frozen happen when it thaws. */
+/** Whose event it is. Events of a dead replica never happen; those of a frozen one happen when it goes on. */
 export type Actor = { readonly name: string; isAlive: boolean; isFrozen: boolean; held: (() => void)[] };
 
 type Event = TimedEvent & { owner: Actor | null; run: () => void };
 
 export type Timer = { cancel(): void };
 
-/** Virtual time: nothing happens but one event after the other, each with all that follows from it at once. */
+/** Virtual time. One event happens after the other, each with everything that follows from it at once. */
 export class Scheduler {
   readonly random: () => number;
-  /** Milliseconds since 1970, whole ones, as no clock of a simulated process shows them. */
+  /** The true time, in whole milliseconds since 1970. The clocks of simulated processes differ from it. */
   nowMs = Date.UTC(2026, 10, 20, 12);
   events = 0;
   readonly #heap = new EventHeap<Event>();
@@ -22,7 +22,7 @@ export class Scheduler {
     this.random = random;
   }
 
-  /** `owner` null: it happens whoever is dead, as what happens inside a server. */
+  /** `owner` null: it happens whichever replica is dead, as inside a server. */
   after(delayMs: number, owner: Actor | null, run: () => void): Timer {
     const event = {
       atMs: this.nowMs + Math.max(0, Math.round(delayMs)),
@@ -66,7 +66,7 @@ export class Scheduler {
     return low + (high - low) * this.random();
   }
 
-  /** A time of which short ones are as likely as long ones: evenly spread by magnitude. */
+  /** A random time, evenly spread by magnitude: short times are as likely as long ones. */
   magnitude(low: number, high: number): number {
     return low * (high / low) ** this.random();
   }

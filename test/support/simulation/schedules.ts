@@ -3,7 +3,7 @@ import { blows, faults, moments, type Command, type Moment } from "./commands.ts
 
 type Dice = Pick<Scheduler, "random" | "pick" | "chance" | "between" | "magnitude">;
 
-/** A sequence of commands as chance will have it. */
+/** A random sequence of commands. */
 export function randomCommands(dice: Dice, count: number): Command[] {
   const mood = randomMood(dice);
   const commands = Array.from({ length: count }, () => randomCommand(dice, mood));
@@ -32,7 +32,7 @@ export function raceCommands(dice: Dice): Command[] {
 
 const racingDeeds = ["reconnect", "import", "delete", "disable", "reconnect", "delete", "disable", "enable"] as const;
 
-/** What a schedule has more of than others: what is rare everywhere comes together nowhere. */
+/** What a schedule has more of than others do. If every fault were rare in every schedule, two of them would never meet. */
 type Mood = { blows: readonly TrapBlow[]; moments: readonly Moment[]; isWithoutRedis: boolean; longestMs: number };
 
 function randomMood(dice: Dice): Mood {

@@ -29,7 +29,7 @@ export function readStatements(tables: SimTables): Sync<Reads> {
   };
 }
 
-/** store/due-rows.ts, in memory. */
+/** store/due.ts, in memory. */
 export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createDueRows>> {
   const all = () => [...tables.rows.values()];
   const inOrder = () => all().sort((a, b) => (a.id < b.id ? -1 : 1));

@@ -62,7 +62,7 @@ export function limitStatements(tables: SimTables): Sync<RequestLimits> {
   };
 }
 
-/** What of the row counts still. */
+/** The part of the row that still counts. */
 function asOf(now: number, request: LimitedRequest, row?: SimLimit): SimLimit {
   const { rules, travelSeconds, leaseSeconds } = request;
   const keepSeconds = Math.max(row?.keepSeconds ?? 0, rules.spacingMs / 1000, rules.maxPerWindow?.seconds ?? 0);
@@ -97,7 +97,10 @@ type Share = {
   leavesTo: readonly string[];
   /** Since when it waits. */
   since: number | null;
-  /** How many are let through before it, and until when at the latest; of the window, those beside whom it leaves a part to. */
+  /**
+   * How many clients are let through before it, and until when at the latest. For the window: the clients that it leaves a part to are not
+   * among them.
+   */
   ahead: Turns;
   aheadInWindow: Turns;
 };

@@ -7,14 +7,14 @@ import { call, LostReply, type Moments, type Remote } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 import type { SimDatabase } from "./sim-database.ts";
 
-/** What is wrong with Postgres, and with whose line to it. */
+/** What is wrong with Postgres, and with the replicas' connections to it. */
 export class StoreFaults {
   isUp = true;
   isReadOnly = false;
   isSlow = false;
-  /** When it last was. */
+  /** When it was slow last. */
   slowMs = -Infinity;
-  /** By the names of replicas. */
+  /** Names of replicas. */
   readonly cutOff = new Set<string>();
   readonly repliesToLose = new Map<string, number>();
 

@@ -6,14 +6,14 @@ type Trouble = { kind: Kind; name: string; fromMs: number; toMs: number };
 export class Troubles {
   readonly #all: Trouble[] = [];
 
-  /** Returns what ends it. */
+  /** Returns a function that ends it. */
   begin(kind: Kind, name: string, fromMs: number): (nowMs: number) => void {
     const trouble = { kind, name, fromMs, toMs: Infinity };
     this.#all.push(trouble);
     return (nowMs) => void (trouble.toMs = Math.min(trouble.toMs, nowMs));
   }
 
-  /** One that is over at once. */
+  /** A trouble that is over at once. */
   strike(kind: Kind, name: string, atMs: number): void {
     this.#all.push({ kind, name, fromMs: atMs, toMs: atMs });
   }
