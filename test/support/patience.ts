@@ -11,7 +11,7 @@ export const patience = { timeout: hangMs, interval: 25 };
 
 /**
  * Asks until the answer is neither empty nor false, and returns it.
- * @throws after `hangMs`, with `what` in the text
+ * @throws when only a hang can explain the wait, with `what` in the text
  */
 export async function until<Answer>(
   what: string,
