@@ -18,7 +18,9 @@ export function watchRedis(redis: RedisClient, { redisUrl, log, monotonicMs }: W
       hasNoDatabase = true;
       return;
     }
-    const why = redisTrouble(error, { isTls });
+    // A server that is no Redis closes the connection: it depends on who is faster whether that is read as an end or as a reset.
+    const isCut = !isTold && ["ECONNRESET", "EPIPE"].includes((error as NodeJS.ErrnoException).code ?? "");
+    const why = isCut ? closedAtOnce({ isTls }) : redisTrouble(error, { isTls });
     if (why === null || isStopped) return;
     isTold = true;
     outage.trouble(why, error.message.startsWith("Command timed out") ? processTimes.slowMomentMs : 0);

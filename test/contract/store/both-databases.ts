@@ -10,7 +10,7 @@ type Suite = (stage: () => StoreStage) => void;
 /** Runs the same suites against Postgres and against the embedded database: what SQL does. */
 export function describeOnBothDatabases(suites: Suite[]): void {
   describe("embedded", () => {
-    onDatabase(useEmbedded, suites);
+    onDatabase(useEmbedded, suites, 0.2);
   });
   describeOnPostgres(suites);
 }
@@ -19,14 +19,14 @@ export function describeOnBothDatabases(suites: Suite[]): void {
 export function describeOnPostgres(suites: Suite[]): void {
   describeWithServices(["postgres"], "on Postgres", () => {
     const health = createDatabaseHealth(() => performance.now());
-    onDatabase(async () => await openPostgres(await useDatabase(), health), suites);
+    onDatabase(async () => await openPostgres(await useDatabase(), health), suites, 1);
   });
 }
 
-function onDatabase(open: () => Promise<Database>, suites: Suite[]): void {
+function onDatabase(open: () => Promise<Database>, suites: Suite[], share: number): void {
   let stage: StoreStage;
   beforeAll(async () => {
-    stage = new StoreStage(await open());
+    stage = new StoreStage(await open(), share);
   });
   afterAll(async () => await stage.database.close());
   for (const suite of suites) suite(() => stage);

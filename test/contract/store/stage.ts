@@ -26,6 +26,8 @@ export const freely = { client: null, movesHost: false };
 /** Every table's queries on one database, and what a test needs to look past them. */
 export class StoreStage {
   readonly database: Database;
+  /** Part of the generated rows that is tried here: the embedded database is Postgres too, and ten times slower. */
+  readonly share: number;
   readonly rows;
   readonly connections;
   readonly clients;
@@ -36,8 +38,9 @@ export class StoreStage {
   readonly encryptionKeys;
   readonly tombstones;
 
-  constructor(database: Database) {
+  constructor(database: Database, share = 1) {
     this.database = database;
+    this.share = share;
     this.rows = createTokenRows(database);
     this.connections = createConnections(database, vault);
     this.clients = createClients(database, vault);

@@ -138,8 +138,9 @@ export function storedRows(stage: () => StoreStage): void {
         seen[answered.kind]++;
         if (isRefresh && storedUntil !== null) seen.over++;
       });
-      await fc.assert(property, { numRuns: 200 });
-      expect(Math.min(seen.refresh, seen.grant, seen.over)).toBeGreaterThan(20);
+      await fc.assert(property, { numRuns: 200 * stage().share });
+      // Of a part of them nobody can say how many are of which kind.
+      if (stage().share === 1) expect(Math.min(seen.refresh, seen.grant, seen.over)).toBeGreaterThan(20);
     });
   });
 }

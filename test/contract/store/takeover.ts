@@ -80,9 +80,9 @@ export function takeover(stage: () => StoreStage): void {
         expect(foretold).toContain(permitted !== null);
         seen[`${permitted !== null}`]++;
       });
-      await fc.assert(property, { numRuns: 100 });
-      // Neither answer is so rare that the agreement says nothing.
-      expect(Math.min(seen.true, seen.false)).toBeGreaterThan(10);
+      await fc.assert(property, { numRuns: 100 * stage().share });
+      // Neither answer is so rare that the agreement says nothing. Of a part of them nobody can say.
+      if (stage().share === 1) expect(Math.min(seen.true, seen.false)).toBeGreaterThan(10);
     });
   });
 }
