@@ -29,7 +29,7 @@ export type Expiry =
   | { kind: "unstated" };
 
 /**
- * The four ways a request to a token endpoint can fail, and what each permits (docs/refresh-protocol.md, step 7):
+ * The five ways in which a request to a token endpoint can fail, and what each permits (docs/refresh-protocol.md, step 7):
  * - `not_sent`: nothing left this process; the permit goes back.
  * - `refused_for_now`: the provider answered, and nothing was spent; the permit goes back.
  * - `refused_for_good`: the grant is over; a person must connect again.
