@@ -44,7 +44,7 @@ const probablyDead =
 const oldSecret =
   "The provider refuses the newest secret of this connection's client; the one before it works still, and is used. Give the client the right one with PATCH /clients/:client {client_secret}.";
 
-/** The same for a further token. Its scopes were not asked for one by one, so none can be missing. */
+/** What a person should look at of a further token. Its scopes were not asked for one by one, so none can be missing. */
 export function attentionOfChain(record: Lacking): Attention | null {
   const { status, noRefreshTokenSince: since, probablyDeadSince } = record;
   if (status !== "connected") return null;

@@ -150,7 +150,7 @@ function breaksOf(text: string): string | null {
   return /^-- breaks: (\S+)\s*$/m.exec(text)?.[1] ?? null;
 }
 
-/** False also for a version that cannot be read: it counts as a later one. */
+/** False if one of them cannot be read, so that a database with a version that nobody can compare is refused. */
 function isLater(version: string, than: string): boolean {
   const [own, other] = [version, than].map((text) => /^(\d+)\.(\d+)\.(\d+)/.exec(text)?.slice(1).map(Number));
   if (own === undefined || other === undefined) return false;

@@ -221,7 +221,7 @@ function allRequests(definition: ProviderDefinition) {
   ];
 }
 
-/** Issuer and place of the metadata, where those fill in an address. */
+/** The issuer and the URL of the metadata, if discovery supplies the addresses. */
 function decidingAddresses({ isDiscovered, issuer, metadataUrl }: ProviderDefinition): string[] {
   return isDiscovered ? [issuer ?? "", metadataUrl ?? ""] : [];
 }

@@ -21,7 +21,7 @@ export function checkDefinition(file: ProviderFile, definition: ProviderDefiniti
     ...checkInputs(file),
     ...checkNetworks(file),
     ...checkErrors(file),
-    ...checkRest(file),
+    ...checkSettingsTogether(file),
     ...checkHeaders(file),
     ...checkAnswers(file),
     ...checkFacts(file),
@@ -92,7 +92,7 @@ function ruleFault(rule: NonNullable<ProviderFile["errors"]>[number]): string | 
 }
 
 /** Settings of `grants`, `authorization`, `discovery` and `refresh` that need or exclude each other. */
-function checkRest(file: ProviderFile): Problem[] {
+function checkSettingsTogether(file: ProviderFile): Problem[] {
   const problems: Problem[] = [];
   const grants = file.grants ?? ["authorization_code"];
   if (
@@ -117,7 +117,7 @@ function checkRest(file: ProviderFile): Problem[] {
   }
   for (const [name, value] of Object.entries(file.authorization?.params ?? {})) {
     if (!isStandard(name) || !value?.includes("{")) continue;
-    const text = `the broker sends ${name} itself: what stands here is its name at this provider, or null`;
+    const text = `the broker sends ${name} itself: give only the provider's name for it, or null to leave it out`;
     problems.push({ path: ["authorization", "params", name], text });
   }
   for (const [scope, params] of Object.entries(file.authorization?.params_with_scope ?? {})) {
@@ -318,7 +318,7 @@ type Fact = NonNullable<ProviderFile["facts"]>[string];
 /** How well a fact is known: by sources of different origins that agree, by one, or by none. */
 export type Grade = "confirmed" | "documented" | "guessed";
 
-/** What stands behind a fact of a file: the names of its sources, and a word on it. */
+/** What a file says of one of its facts: the grade, the names of the sources, and a note, if there is one. */
 export function readFact(
   fact: Fact,
   known: Readonly<Record<string, string>> = {},
@@ -398,15 +398,15 @@ function refreshOf(settings: Settings & { refresh?: Settings }): Settings | unde
   return settings.refresh;
 }
 
-/** Addresses to which browsers and callers send requests, and this broker does not. */
-const notAsked = new Set([
+/** Addresses to which only browsers and callers send requests, never this broker. */
+const neverRequested = new Set([
   "authorization.url",
   "authorization.issuer",
   "authorization.manual_redirect_uri",
   "api.base_url",
 ]);
-/** Addresses to which this broker sends requests only if the definition takes its endpoints from metadata. */
-const askedForMetadata = new Set(["issuer", "discovery.metadata_url"]);
+/** Addresses that this broker requests only for discovery: where the definition takes its endpoints from metadata. */
+const requestedOnlyForDiscovery = new Set(["issuer", "discovery.metadata_url"]);
 
 /**
  * The URLs of a definition that the egress rules always refuse, whatever the inputs are and whatever a name resolves to. `shared`:
@@ -415,9 +415,10 @@ const askedForMetadata = new Set(["issuer", "discovery.metadata_url"]);
 export function checkEgress(definition: ProviderDefinition, shared: net.BlockList | null): Problem[] {
   const { file, isDiscovered } = definition;
   const networks = definition.networks === null ? shared : parseNetworks(definition.networks.join(","));
-  const isAsked = (place: string) => !notAsked.has(place) && (isDiscovered || !askedForMetadata.has(place));
+  const isRequested = (place: string) =>
+    !neverRequested.has(place) && (isDiscovered || !requestedOnlyForDiscovery.has(place));
   return templatePlaces(file)
-    .filter(({ path, isUrl }) => isUrl && isAsked(path.join(".")))
+    .filter(({ path, isUrl }) => isUrl && isRequested(path.join(".")))
     .flatMap(({ path, text }) => {
       const urls = samplesOf(file, text).map((sample) => URL.parse(sample));
       const fault = urls.map((url) => url && whyNeverReached(url, networks)).find((why) => why !== null);
@@ -450,8 +451,8 @@ export function readingOf(definition: ProviderDefinition, answer: StatedAnswer):
 }
 
 /**
- * A file that states an answer in `dead_grant` must read it as the end of the grant, so that statement and rules agree. A built-in file must
- * state one if a refresh token may be dead. For an inherited statement there is only a hint: the file's own `errors` replace those of the
+ * The file's own rules must classify each answer that it lists in `dead_grant` as `refused_for_good`. A built-in file must list one if a
+ * refresh token may be dead. For an inherited statement there is only a hint: the file's own `errors` replace those of the
  * file that it extends.
  */
 export function checkDeadGrant(
@@ -467,7 +468,7 @@ export function checkDeadGrant(
       },
     ];
   }
-  return builtin || own.refresh?.dead_grant !== undefined ? unreadEnds(definition) : [];
+  return builtin || own.refresh?.dead_grant !== undefined ? deadAnswersReadOtherwise(definition) : [];
 }
 
 /** Hints for a valid file, in plain words. */
@@ -479,7 +480,7 @@ export function hintsOn(definition: ProviderDefinition): string[] {
   }
   if (!mayBeDead(definition)) return [];
   if (definition.refresh.deadGrant !== null) {
-    return unreadEnds(definition).map(({ path: where, text }) => `${where.join(".")}: ${text}`);
+    return deadAnswersReadOtherwise(definition).map(({ path: where, text }) => `${where.join(".")}: ${text}`);
   }
   return [
     'refresh.dead_grant: is not stated, so {"error":"invalid_grant"} ends a connection, and nearly any other refusal is tried again; ' +
@@ -492,7 +493,7 @@ function mayBeDead({ usable, refreshes }: ProviderDefinition): boolean {
   return usable && Object.keys(refreshes).length > 0;
 }
 
-function unreadEnds(definition: ProviderDefinition): Problem[] {
+function deadAnswersReadOtherwise(definition: ProviderDefinition): Problem[] {
   return (definition.refresh.deadGrant ?? []).flatMap((answer, index) => {
     const reading = readingOf(definition, answer);
     if (reading === "refused_for_good") return [];

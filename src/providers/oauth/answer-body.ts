@@ -196,8 +196,8 @@ const noJson = new SyntaxError("no JSON");
 const wordAt = /[\w.+-]{1,400}/y;
 
 /**
- * The JSON value that begins at `start`. It keeps what `JSON.parse` drops, the values of a name that stands there twice, and reads
- * what servers write that is no JSON: control characters in texts, a comma behind the last value, NaN. Null: nothing begins here.
+ * The JSON value that begins at `start`; null: none does. Unlike `JSON.parse` it keeps every value of a name that is repeated, and it accepts
+ * what some servers write: control characters in texts, a comma after the last value, NaN.
  */
 function readLoosely(text: string, start: number, work = { left: Infinity }): LooseValue | null {
   const texts: { path: string; text: string }[] = [];
