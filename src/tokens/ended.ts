@@ -15,8 +15,8 @@ import {
   type RefreshOutcome,
   type RefreshParts,
 } from "./refresh.ts";
-import { leaveToOthers, refusal, type RequestContext } from "./request.ts";
-import { firstPlan, mustHearSpools } from "./row-rules.ts";
+import { refusal, type RequestContext } from "./request.ts";
+import { mustHearSpools } from "./row-rules.ts";
 
 /** What an operator can do about the end of a grant if the provider's answers are wrong. */
 export type Ended = {
@@ -98,9 +98,8 @@ export function createEnded(parts: EndedParts): Ended {
       if (parts.isDraining()) throw shuttingDown(row);
       const reason = whyNotEnded(row);
       if (reason !== null) throw reason;
-      const context = await parts.sender.prepareWithFurtherTokens(row);
-      if (firstPlan(row, context.definition)?.grant !== "refresh_token") throw nothingToRetry(row);
-      leaveToOthers(vault, context, "refresh_token");
+      const context = await parts.sender.prepareToSend(row);
+      if (context.plan?.grant !== "refresh_token") throw nothingToRetry(row);
       if (!force && (await isDangerous(row, context.definition))) throw endangersOthers(row);
       const outcome = await run(send(row, context, by));
       if (outcome === null) throw stillRunning(row);

@@ -6,7 +6,6 @@ import type { Mark, Marks } from "../coordination/marks.ts";
 import { BrokerError, DatabaseBusyError, UnreadableSecretError } from "../errors.ts";
 import { rulesOfGrant } from "../grants.ts";
 import type { RefreshRules } from "../providers/format/definition.ts";
-import { hostInputs } from "../providers/format/requirements.ts";
 import type { Failure, Grant, TokenAnswer } from "../providers/oauth/grant.ts";
 import type { Clients } from "../store/clients.ts";
 import type { DatabaseHealth } from "../store/database.ts";
@@ -21,13 +20,12 @@ import type { Alarms, RefreshObserver } from "./core.ts";
 import type { RequestLimiter } from "./limits.ts";
 import type { AnswerStore, Persisted } from "./persist.ts";
 import type { Recovery } from "./recovery.ts";
-import { isRefused, leaveToOthers, type RequestContext, type Sender, type SendPlan } from "./request.ts";
+import { isRefused, type PlannedContext, type RequestContext, type Sender, type SendPlan } from "./request.ts";
 import {
   anewPlan,
   backoffSeconds,
   firstPlan,
   cannotRefreshNow,
-  isUselessTo,
   mayTakeOver,
   mustHearSpools,
   type Need,
@@ -37,19 +35,7 @@ import {
   refusalsBeforeDead,
   takeoverOf,
 } from "./row-rules.ts";
-import {
-  type AnswerRecord,
-  furtherGrants,
-  grantDestination,
-  openRecord,
-  otherGrant,
-  otherRecord,
-  provenCaptures,
-  refreshBase,
-  resealFor,
-  schedulerFor,
-  sealGrant,
-} from "./seal.ts";
+import { openRecord, refreshed, resealFor } from "./seal.ts";
 import type { Waiting } from "./waiting.ts";
 
 /**
@@ -146,9 +132,8 @@ async function askAndSend(
 ): Promise<Next> {
   if (parts.isDraining()) return { kind: "left", row };
   const context = await prepareOrNote(parts, row);
-  const plan = firstPlan(row, context.definition);
-  if (plan !== null) leaveToOthers(parts.vault, context, plan.grant);
-  const takesOver = mayTakeOver(row, context.definition.refresh, recoverer(parts, flight, row));
+  const takesOver =
+    row.attemptId !== null && mayTakeOver(row, context.definition.refresh, recoverer(parts, flight, row));
   // The answer to the attempt that stands in the row may wait in a spool.
   const mustWait = takesOver && !(await isCleared(parts, row, context));
   // 4. Permit. It is committed before anything is sent, and it shows that Postgres takes writes before a token is spent.
@@ -252,9 +237,9 @@ async function suspend({ rows, observer }: RefreshParts, row: TokenRow, mark: Ma
 }
 
 /** If the provider's metadata are away, the row gets the reason, since no attempt will note it. */
-async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<RequestContext> {
+async function prepareOrNote({ sender, rows }: RefreshParts, row: TokenRow): Promise<PlannedContext> {
   try {
-    return await sender.prepareWithFurtherTokens(row);
+    return await sender.prepareToSend(row);
   } catch (error) {
     const isAway = error instanceof BrokerError && error.code === "provider_unavailable";
     if (isAway) await rows.noteUnprepared(row, error.message).catch(() => undefined);
@@ -362,29 +347,11 @@ async function persist(
   permit: Permit,
   { context, grant }: { context: RequestContext; grant: Grant },
 ): Promise<RefreshOutcome> {
-  const { vault, random, answerStore, clock } = parts;
   const { key } = permit;
-  const { row } = context;
-  const answeredMs = clock.monotonicMs();
-  const rules = context.definition.refresh;
-  const hosts = hostInputs(context.definition);
-  const isUseless = isUselessTo(context.definition, row.grant);
-  const base = refreshBase(vault, row, { ...rules, bringsAnother: grant.refreshToken !== undefined });
-  const given = { sentAt: countedFrom(permit, rules), scheduler: schedulerFor(rules, random), hosts, isUseless };
-  const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
-  const record: AnswerRecord = {
-    kind: "refresh",
-    ...key,
-    authorization: row.authorization,
-    event: "refreshed",
-    sealedFor: key.generation + 1,
-    destination: grantDestination(row, hosts),
-    grant: seal(grant),
-    ...(grant.furtherTokens && { further: furtherRecords(parts, context, grant) }),
-  };
-  const other = otherGrant(grant);
-  if (other !== null) record.other = otherRecord(record, seal(other));
-  const kept = await answerStore.persist({ record, context, grant, answeredMs });
+  const answeredMs = parts.clock.monotonicMs();
+  const sentAt = countedFrom(permit, context.definition.refresh);
+  const record = refreshed(parts, context, { grant, key, sentAt });
+  const kept = await parts.answerStore.persist({ record, context, grant, answeredMs });
   const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced
@@ -407,15 +374,6 @@ async function followUpStored(parts: RefreshParts, context: RequestContext, kept
 function countedFrom({ row, isReplay }: Permit, { reuse }: RefreshRules): Date {
   const isFirstAnswer = isReplay && (reuse === "grace" || reuse === "until_successor_used");
   return isFirstAnswer ? (row.attemptStartedAt ?? row.now) : row.now;
-}
-
-/** Records of the further tokens that came with the answer, to be stored in their own rows. */
-function furtherRecords(parts: RefreshParts, context: RequestContext, grant: Grant): AnswerRecord[] {
-  const { captured } = provenCaptures(parts.vault, context.row);
-  const { redirectUri } = context.row;
-  return furtherGrants(parts, context, { grant, captured, redirectUri }).map(({ record }) =>
-    Object.assign(record, { kind: "further" as const }),
-  );
 }
 
 function announce({ leases }: RefreshParts, { key }: Permit, outcome: RefreshNews["outcome"]): void {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { furtherTokenName } from "../further-token-name.ts";
 import type { Clock } from "../clock.ts";
 import {
@@ -51,7 +52,15 @@ export type RequestContext<Row = TokenRow> = {
   subjectToken?: string;
   /** The rows of its further tokens, if a grant may bring some. */
   chains?: readonly RequestContext[];
+  /** What was opened before a permit is asked for. */
+  opened?: OpenedSecrets | undefined;
 };
+
+/** The same with the request by which the connection gets its next token; null: only a person can give it one. */
+export type PlannedContext = RequestContext & { plan: SendPlan | null };
+
+/** The secrets that a request with this grant sends, and what they were opened from. */
+type OpenedSecrets = { grant: TokenGrant; from: unknown; values: TemplateValues };
 
 /** A single request: which grant, and with which of the client's secrets. */
 export type SendPlan = {
@@ -67,7 +76,7 @@ export type Sender = {
    * token vouches for. @throws BrokerError when the provider's definition is gone, or its metadata are away; `unreadable_secret`
    * when somebody else has written the row
    */
-  prepare(row: TokenRow, client?: ClientRow | null): Promise<RequestContext>;
+  prepare(row: TokenRow, client?: ClientRow | null): Promise<PlannedContext>;
   /** A deleted connection, for revoking tokens that may be sent to its hosts (`mayBeSentTo`). */
   prepareRemains(tombstone: Tombstone & Pick<TokenRow, "captured">): Promise<RequestContext<Place & Owner>>;
   /** The same for a set that is only stored: nothing is sent, so addresses may be missing. */
@@ -75,7 +84,12 @@ export type Sender = {
   /** The same for a further token that is only stored: the connection's own token is not read. */
   prepareFurtherToken(row: TokenRow): Promise<RequestContext>;
   /** The connection with the rows of its further tokens. They are made before a grant, since its answer may hold them. */
-  prepareWithFurtherTokens(row: TokenRow, client?: ClientRow | null): Promise<RequestContext>;
+  prepareWithFurtherTokens(row: TokenRow, client?: ClientRow | null): Promise<PlannedContext>;
+  /**
+   * The same before a permit is asked for: what the planned request sends is opened. @throws UnreadableSecretError if it is sealed with a key that
+   * this replica lacks: a replica with that key must send it, so this one takes no permit
+   */
+  prepareToSend(row: TokenRow): Promise<PlannedContext>;
   /** The host that a row's token request goes to; the provider's id where that cannot be told. */
   tokenHost(row: TokenRow): Promise<string>;
   /** The same for a prepared row. */
@@ -187,8 +201,14 @@ export function createSender(parts: SenderParts): Sender {
 
   const prepare: Sender["prepare"] = async (row, read) => {
     const context = await prepareFurtherToken(row, read);
-    const isExchanged = firstPlan(row, context.definition)?.grant === "token_exchange";
-    return isExchanged ? { ...context, subjectToken: await parts.subjectToken(context.owner.name) } : context;
+    const plan = firstPlan(row, context.definition);
+    if (plan?.grant !== "token_exchange") return { ...context, plan };
+    return { ...context, plan, subjectToken: await parts.subjectToken(context.owner.name) };
+  };
+
+  const prepareWithFurtherTokens: Sender["prepareWithFurtherTokens"] = async (row, client) => {
+    const context = await prepare(row, client);
+    return { ...context, chains: await prepareFurtherTokens(context) };
   };
 
   const ask: Sender["ask"] = async (context, asking) => {
@@ -239,9 +259,11 @@ export function createSender(parts: SenderParts): Sender {
   return {
     prepare,
     prepareFurtherToken: async (row) => await prepareFurtherToken(row),
-    async prepareWithFurtherTokens(row, client) {
-      const context = await prepare(row, client);
-      return { ...context, chains: await prepareFurtherTokens(context) };
+    prepareWithFurtherTokens,
+    async prepareToSend(row) {
+      const context = await prepareWithFurtherTokens(row);
+      const { plan } = context;
+      return plan === null ? context : { ...context, opened: openEarly(vault, context, plan.grant) };
     },
     prepareToStore: async (row) => {
       const own = proven(row);
@@ -272,7 +294,7 @@ export function createSender(parts: SenderParts): Sender {
         const all = {
           ...valuesOf(context, secretIndex),
           scope: joinScopes(definition, row.scopes),
-          ...ownSecrets(vault, context, grant),
+          ...(openedBefore(context, grant) ?? ownSecrets(vault, context, grant)),
           ...(grant === "refresh_token" && {
             redirectUri: context.owner.redirectUri ?? parts.redirectUri(context.owner.provider),
           }),
@@ -360,16 +382,25 @@ export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, c
   }
 }
 
-/**
- * If a token is sealed with a key that this replica lacks, a replica with that key must refresh it. So this one takes no permit.
- * @throws UnreadableSecretError
- */
-export function leaveToOthers(vault: TokenVault, context: RequestContext, grant: TokenGrant): void {
+/** Undefined: it does not open, whichever replica tries. The request fails because of it, and the row says so. @throws UnreadableSecretError */
+function openEarly(vault: TokenVault, context: RequestContext, grant: TokenGrant): OpenedSecrets | undefined {
   try {
-    ownSecrets(vault, context, grant);
+    return { grant, from: sealedIn(context), values: ownSecrets(vault, context, grant) };
   } catch (error) {
     if (error instanceof UnreadableSecretError && error.reason === "unknown_key") throw error.of(context.row.name);
+    return undefined;
   }
+}
+
+/** What was opened before the permit; null: the row that the permit returned has another refresh token, or the same one sealed anew. */
+function openedBefore(context: RequestContext, grant: TokenGrant): TemplateValues | null {
+  const { opened } = context;
+  return opened?.grant === grant && isDeepStrictEqual(opened.from, sealedIn(context)) ? opened.values : null;
+}
+
+/** The sealed refresh token, and where it opens. The connection secrets are those of `owner`, which is read once. */
+function sealedIn({ row, owner }: RequestContext): unknown {
+  return { refreshToken: row.refreshToken, place: placeOf({ ...row, inputsInForce: owner.inputsInForce }) };
 }
 
 /** The one secret that this kind of request sends, and the inputs that are secrets. */

@@ -9,7 +9,7 @@ import {
 import { hostInputs } from "../providers/format/requirements.ts";
 import type { Expiry, Grant } from "../providers/oauth/grant.ts";
 import type { ClientRow } from "../store/clients.ts";
-import type { SealedGrant } from "../store/row-sql.ts";
+import type { PermitKey, SealedGrant } from "../store/row-sql.ts";
 import { type EventType, nextGeneration, type TokenRow } from "../store/token-row.ts";
 import { providerTimes, refreshTimes } from "../time.ts";
 import type { Destination } from "../vault/keyring.ts";
@@ -181,6 +181,39 @@ export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Ha
   });
 }
 
+/** A refreshed set as it is kept, with what carries over from the row. @param sentAt when its life begins, by Postgres's clock */
+export function refreshed(
+  sealing: Sealing,
+  context: RequestContext,
+  { grant, key, sentAt }: { grant: Grant; key: PermitKey; sentAt: Date },
+): AnswerRecord {
+  const { vault, random } = sealing;
+  const { row, definition } = context;
+  const rules = definition.refresh;
+  const hosts = hostInputs(definition);
+  const base = refreshBase(vault, row, { ...rules, bringsAnother: grant.refreshToken !== undefined });
+  const given = {
+    sentAt,
+    scheduler: schedulerFor(rules, random),
+    hosts,
+    isUseless: isUselessTo(definition, row.grant),
+  };
+  const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
+  const { captured, redirectUri } = base;
+  const further = furtherGrants(sealing, context, { grant, captured, redirectUri });
+  const record: AnswerRecord = {
+    kind: "refresh",
+    ...key,
+    authorization: row.authorization,
+    event: "refreshed",
+    sealedFor: key.generation + 1,
+    destination: grantDestination(row, hosts),
+    grant: seal(grant),
+    ...(grant.furtherTokens && { further: further.map((one) => ({ ...one.record, kind: "further" as const })) }),
+  };
+  return withOther(record, grant, seal);
+}
+
 type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
 
 /** A grant as it is kept. */
@@ -210,24 +243,25 @@ export function granted(
     ...(rules.rotation !== "never" && { exclusive: true }),
     ...(mayKeep && { mayKeepRefreshToken: true }),
   };
-  const other = otherGrant(grant);
-  if (other !== null) record.other = otherRecord(record, seal(other));
-  return { context, grant, record };
+  return { context, grant, record: withOther(record, grant, seal) };
 }
 
-/** If an answer names two refresh tokens: the set with the other one, without an access token; null: it names one. */
-export function otherGrant({ otherRefreshToken, tokenType, scopes, captured }: Grant): Grant | null {
-  if (otherRefreshToken === undefined) return null;
-  const unstated = { kind: "unstated" } as const;
-  const lives = { accessExpiry: unstated, refreshExpiry: unstated };
-  return { refreshToken: otherRefreshToken, tokenType, ...lives, ...(scopes && { scopes }), captured };
-}
-
-/** The record of that set: the same row as the answer's, with an attempt id of its own. */
-export function otherRecord(record: AnswerRecord, grant: SealedGrant): AnswerRecord {
+/**
+ * If an answer names two refresh tokens: its record with a second one, of the same row with an attempt id of its own, for the set with the other
+ * refresh token and without an access token.
+ */
+function withOther(
+  record: AnswerRecord,
+  { otherRefreshToken, tokenType, scopes, captured }: Grant,
+  seal: (grant: Grant) => SealedGrant,
+): AnswerRecord {
+  if (otherRefreshToken === undefined) return record;
   const { connectionId, generation, authorization, sealedFor, destination } = record;
   const place = { connectionId, generation, authorization, sealedFor, destination };
-  return { kind: "refresh", event: "refreshed", attemptId: randomUUID(), ...place, grant };
+  const unstated = { kind: "unstated" } as const;
+  const lives = { accessExpiry: unstated, refreshExpiry: unstated };
+  const grant = seal({ refreshToken: otherRefreshToken, tokenType, ...lives, ...(scopes && { scopes }), captured });
+  return { ...record, other: { kind: "refresh", event: "refreshed", attemptId: randomUUID(), ...place, grant } };
 }
 
 /** The client id to which a grant is given; null: none. */

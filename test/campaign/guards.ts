@@ -303,8 +303,8 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "keys: what only another replica opens is left to it",
-    file: "src/tokens/refresh.ts",
-    find: "if (plan !== null) leaveToOthers(parts.vault, context, plan.grant);",
+    file: "src/tokens/request.ts",
+    find: 'if (error instanceof UnreadableSecretError && error.reason === "unknown_key") throw error.of(context.row.name);',
     replace: "",
     caughtBy: contract("databases"),
   },

@@ -16,7 +16,7 @@ import { tokenRow } from "./token-row.ts";
 
 const row = tokenRow({ grant: "device_code", status: "pending" });
 const definition = define("grants: [device_code]\ndevice: { url: https://login.example/device }");
-const context = { row, owner: row, definition, client: null, clientSecrets: [] };
+const context = { row, owner: row, definition, client: null, clientSecrets: [], plan: null };
 
 const shown = {
   linkId: null,

@@ -66,7 +66,7 @@ class Stage {
       prepare: async (of) => {
         if (!this.isKnown) throw new BrokerError("provider_unavailable", "no definition");
         const definition = define(`revocation: { url: https://login.example/revoke, kills: ${this.kills} }`);
-        return { row: of, owner: of, definition, client: null, clientSecrets: [] };
+        return { row: of, owner: of, definition, client: null, clientSecrets: [], plan: null };
       },
       prepareRemains: async (remains) => {
         this.asked.push(remains.inputs);
