@@ -78,7 +78,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     context: AuthorizationContext,
     { answer, issuer }: { answer: CodeAnswer | Refusal; issuer: string | null },
   ): Promise<ExchangedCode> => {
-    const { connectionId, definition, destination } = context;
+    const { connection, definition, destination } = context;
     if (answer.kind !== "code") {
       const why = answer.kind === "denied" ? "access was denied" : answer.detail;
       await refuse(deps, context, answer);
@@ -88,7 +88,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     const { manualRedirectUri: redirectUri } = requireManualCode(definition);
     // The nonce of its request is not known. Issuer and audience of an id_token are compared.
     const idToken = { nonce: null, issuer };
-    const sent = { connectionId, code, captured, codeVerifier: null, redirectUri, destination, idToken };
+    const sent = { connection, code, captured, codeVerifier: null, redirectUri, destination, idToken };
     return exchangedCodeOf(await establish.exchangeCode({ ...sent, cannotWait: false }));
   };
 
@@ -216,13 +216,12 @@ export function createHandedCodes(deps: HandedCodeDeps) {
       if (!isFirst) return await outcomes.awaitEnding({ ...attempt, ticket: null, isOverdue: false });
       return await outcomes.conclude({ attempt, context }, async () => {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
-        const { connectionId } = row;
         const { code, captured } = answer;
         const { codeVerifier, redirectUri, nonce } = asked;
         const idToken = { nonce, issuer: asked.issuer.issuer };
-        const { destination } = context;
+        const { connection, destination } = context;
         const given: CodeExchange = {
-          connectionId,
+          connection,
           code,
           captured,
           codeVerifier,

@@ -29,6 +29,8 @@ import { ConsentError, type ConsentProblem, type ConsentSubject } from "./proble
 
 /** What a consent needs to know of a connection. */
 export type AuthorizationContext = {
+  /** As it was read, for the exchange of a code. */
+  connection: RowWithClient;
   connectionId: string;
   connectionName: string;
   definition: ProviderDefinition;
@@ -64,7 +66,8 @@ type ContextDeps = {
  * @throws BrokerError `conflict` (its provider's definition, or its client, is gone), `unreadable_secret`
  */
 export function createContextOf({ catalog, discovery, vault, publicUrl }: ContextDeps) {
-  return async ({ row, client }: RowWithClient): Promise<AuthorizationContext> => {
+  return async (connection: RowWithClient): Promise<AuthorizationContext> => {
+    const { row, client } = connection;
     vault.connections.check(row);
     const known = catalog.get(row.provider);
     if (known === undefined) {
@@ -76,6 +79,7 @@ export function createContextOf({ catalog, discovery, vault, publicUrl }: Contex
     const destination = codeDestinationOf(row, client);
     const { inputs } = destination;
     return {
+      connection,
       connectionId: row.id,
       connectionName: row.name,
       definition: await discovery.complete(known, { client: { id: clientId }, inputs }),

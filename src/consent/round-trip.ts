@@ -186,7 +186,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
      * code exchanged at once. Returns the ticket of the page with the outcome; the same browser gets it again for the same state.
      */
     async complete(given: CallbackRequest): Promise<string> {
-      // 1. The request of this state, with its connection and client: read once, for all steps up to the exchange.
+      // 1. The request of this state, with its connection and client: read once, for all steps.
       const { attempt, request } = await findRequest(given);
       if (request === null) return await outcomes.awaitEnding(attempt);
       const { id, bound } = request;
@@ -207,11 +207,12 @@ export function createRoundTrip(deps: RoundTripDeps) {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
         if (problem !== null) throw problem;
         if (!consumed.wasLinkFree) throw new ConsentError("used_link");
-        // 4. The exchange. It reads connection and client again: what was changed since step 1 is found before the code leaves.
-        const { connectionId, linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
+        // 4. The exchange. It compares once more where the code may go.
+        const { linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
         const { code, captured } = answer;
+        const { connection } = request;
         const idToken = { nonce, issuer: issuer.issuer };
-        const exchange = { connectionId, code, captured, codeVerifier, redirectUri, destination, idToken };
+        const exchange = { connection, code, captured, codeVerifier, redirectUri, destination, idToken };
         const authorized = await exchangeForLink(deps, linkId, { ...exchange, cannotWait: true });
         // 5. Connected, or a question: the exchange has compared the account and stored the grant.
         return endingOf(context, authorized);

@@ -39,6 +39,9 @@ const candidateColumns: Columns<Candidate> = {
   record: "record_sealed",
 };
 
+type AnswerKey = Pick<Candidate, "connectionId" | "attemptId">;
+type ForAnswer = { row: TokenRow | null; wasStored: boolean };
+
 /** Whose grant it is, as far as that is known when it is stored. */
 type KnownAccount = { account: string | null; label: string | null };
 
@@ -117,11 +120,15 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
       return first(rows);
     },
 
-    /** Whether this attempt's answer was ever a row's newest set. */
-    async wasStored({ connectionId, attemptId }: { connectionId: string; attemptId: string }): Promise<boolean> {
-      const rows = await prisma.$queryRaw<unknown[]>`SELECT 1 FROM connection_events e
-        WHERE e.connection_id = ${connectionId}::uuid AND e.detail->>'attempt' = ${attemptId} LIMIT 1`;
-      return rows.length > 0;
+    /** The row that this attempt's answer is for, and whether the answer is its newest set, or ever was. `row` null: it is gone. */
+    async readForAnswer({ connectionId, attemptId }: AnswerKey): Promise<ForAnswer> {
+      const rows = await prisma.$queryRaw<(TokenRow & { wasStored: boolean })[]>`
+        SELECT ${tokenColumns}, c.last_attempt_id IS NOT DISTINCT FROM ${attemptId}::uuid OR EXISTS (
+          SELECT 1 FROM connection_events e WHERE e.connection_id = c.id AND e.detail->>'attempt' = ${attemptId}) AS "wasStored"
+        FROM connections c WHERE c.id = ${connectionId}::uuid`;
+      if (rows[0] === undefined) return { row: null, wasStored: false };
+      const { wasStored, ...row } = rows[0];
+      return { row, wasStored };
     },
 
     /** The names of other connections that hold a refresh token of this fingerprint. */

@@ -13,6 +13,7 @@ import type { Grant, TokenAnswer } from "../providers/oauth/grant.ts";
 import { type ExpectedIdToken, judgeIdToken } from "../providers/oauth/token-response.ts";
 import type { Clients } from "../store/clients.ts";
 import type { EventType, TokenRow } from "../store/token-row.ts";
+import type { RowWithClient } from "../store/token-rows.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { isNews } from "./accounts.ts";
@@ -33,7 +34,8 @@ import { clientIdOf, furtherGrants, type ReceivedGrant, granted } from "./seal.t
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
 export type CodeExchange = {
-  connectionId: string;
+  /** As it was read when the code came. While a consent is under way nobody can change where its secrets are sent (`holdsGrant`). */
+  connection: RowWithClient;
   code: string;
   codeVerifier: string | null;
   redirectUri: string | null;
@@ -79,7 +81,7 @@ type Options = UnconfirmedParts & ImportParts;
 
 /** How a connection gets a grant from a person. The answer is persisted first here, too (docs/refresh-protocol.md, steps 8 and 9). */
 export function createEstablish(options: Options): Establish {
-  const { rows, cache, lookups, clock, granting, sender } = options;
+  const { cache, lookups, clock, granting, sender } = options;
   const unconfirmed = createUnconfirmedGrants(options);
   // A consent must not fail because of a line of the history.
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
@@ -121,11 +123,8 @@ export function createEstablish(options: Options): Establish {
     forgetUnconfirmed: unconfirmed.forget,
     importGrant: createImport(options),
 
-    async exchangeCode({ connectionId, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
-      // The code is here, so connection and client are read again: as they are now, they decide where it may go.
-      const read = await rows.readWithClient(connectionId);
-      if (read === null) throw connectionNotFound("");
-      const { row, client } = read;
+    async exchangeCode({ connection, code, codeVerifier, redirectUri, captured, destination, idToken, cannotWait }) {
+      const { row, client } = connection;
       if (row.status === "disabled") throw disabled(row);
       const prepared = await sender.prepareWithFurtherTokens(row, client);
       if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);

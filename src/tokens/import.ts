@@ -18,7 +18,7 @@ import type { Sender } from "./request.ts";
 import { clientIdOf, livesBy, sealHanded } from "./seal.ts";
 
 export type ImportParts = {
-  rows: Pick<TokenRows, "readById" | "replaceGrant" | "wasStored" | "holdersElsewhere">;
+  rows: Pick<TokenRows, "readById" | "replaceGrant" | "readForAnswer" | "holdersElsewhere">;
   cache: TokenCache;
   marks: Pick<Marks, "raise">;
   leases: Pick<Leases, "announce">;
@@ -95,9 +95,10 @@ async function replace(options: ImportParts, first: TokenRow, given: Import): Pr
       });
       if (stored !== null) return stored;
       // A statement whose answer was lost may have stored it, and it may have been refreshed since.
-      if (await rows.wasStored({ connectionId: row.id, attemptId })) return await rows.readById(row.id);
+      const found = await rows.readForAnswer({ connectionId: row.id, attemptId });
+      if (found.wasStored) return found.row;
       if (exclusive && (await holdersOf(rows, row, sealed)).length > 0) return null;
-      row = await rows.readById(row.id);
+      row = found.row;
       if (exclusive && row !== null && isBeingSent(vault, row, grant)) return null;
     } catch (error) {
       observer.commitDelayed(first, error);

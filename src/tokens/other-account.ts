@@ -36,7 +36,7 @@ export type UnconfirmedGrants = {
 };
 
 export type UnconfirmedParts = {
-  rows: Pick<TokenRows, "readById" | "readWithClient" | "wasStored">;
+  rows: Pick<TokenRows, "readById">;
   accounts: AccountRows;
   cache: TokenCache;
   sender: Sender;

@@ -288,9 +288,9 @@ async function placeRefreshed(parts: Parts, record: AnswerRecord): Promise<Place
  */
 async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
-  const row = await rows.readById(record.connectionId);
+  const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
-  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (wasStored) return { kind: "stored", row };
   if (livesBy(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
   if (refreshesItself(row)) {
     return (await storeCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
@@ -331,9 +331,9 @@ async function placeRefresh(parts: Parts, record: AnswerRecord): Promise<Placeme
 /** A late answer of the same authorization is never dropped: it may be the only set that still works. */
 async function placeLate(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
-  const row = await rows.readById(record.connectionId);
+  const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null || row.authorization > record.authorization) return { kind: "unwanted", row };
-  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (wasStored) return { kind: "stored", row };
   if (isPromotable(row, record)) {
     const generation = Math.max(row.generation, record.generation) + 1;
     const event = { type: "late_answer_stored" as const, detail: { generation, attempt: record.attemptId } };
@@ -362,9 +362,9 @@ function isPromotable(row: TokenRow, { generation, authorization, sealedFor }: A
 /** A person's grant replaces what is there, unless a person has brought a newer one since. */
 async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Placement> {
   const { rows, vault } = parts;
-  const row = await rows.readById(record.connectionId);
+  const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null) return { kind: "unwanted", row };
-  if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };
+  if (wasStored) return { kind: "stored", row };
   // The consent that began last counts, whichever exchange took longer.
   const isOlder = row.authorizedAt !== null && row.authorizedAt > record.grant.issuedAt;
   if (row.authorization > record.authorization && isOlder) return { kind: "unwanted", row };

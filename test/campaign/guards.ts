@@ -164,7 +164,7 @@ export const guards: readonly Guard[] = [
   {
     name: "late answers: what was stored once does not come back",
     file: "src/tokens/persist.ts",
-    find: 'if (row.lastAttemptId === record.attemptId || (await rows.wasStored(record))) return { kind: "stored", row };\n  if (isPromotable',
+    find: 'if (wasStored) return { kind: "stored", row };\n  if (isPromotable',
     replace: "if (isPromotable",
     caughtBy: unit("tokens/persist-late-answers"),
   },

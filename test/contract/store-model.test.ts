@@ -90,7 +90,9 @@ class Twins {
 
   #note(name: string, result: unknown): void {
     const counts = this.met.get(name) ?? { something: 0, nothing: 0 };
-    const isNothing = result === null || result === false || (Array.isArray(result) && result.length === 0);
+    const isEmpty = Array.isArray(result) && result.length === 0;
+    const isUnknown = name === "readForAnswer" && !(result as { wasStored: boolean }).wasStored;
+    const isNothing = result === null || result === false || isEmpty || isUnknown;
     counts[isNothing ? "nothing" : "something"] += 1;
     this.met.set(name, counts);
   }

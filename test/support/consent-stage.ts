@@ -35,7 +35,7 @@ const rotated = createKeyring([{ id: "k2", key: randomBytes(32) }, firstKey]);
 const client = { clientId: "sandbox", clientSecret: "sandbox-secret" };
 
 /** What the sandbox answered, and to which connection it went. */
-type Exchanged = CodeExchange & { body: Record<string, unknown> };
+type Exchanged = CodeExchange & { connectionId: string; body: Record<string, unknown> };
 
 type UnconfirmedAccount = { attemptId: string; account: string | null; label: string | null };
 
@@ -148,7 +148,8 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     connections: { get: getToUse, getToUse },
     establish: {
       exchangeCode: async (given) => {
-        const context = find(given.connectionId);
+        const connectionId = given.connection.row.id;
+        const context = find(connectionId);
         const row = rowOf(context);
         if (behaviour.exchange) {
           const { held, endsSoon, connectionName: name } = await behaviour.exchange(given);
@@ -156,7 +157,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
           const got = { ...row, ...ends, name };
           return held === null ? { kind: "connected", row: got } : { kind: "unconfirmed", row: got, unconfirmed: held };
         }
-        exchanged.push({ ...given, body: await exchangeAtSandbox(app, given) });
+        exchanged.push({ ...given, connectionId, body: await exchangeAtSandbox(app, given) });
         return { kind: "connected", row };
       },
       decide: async (of) => {
@@ -237,7 +238,9 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
         data: { id: connectionId, name: connectionName, provider, grant: "authorization_code" },
       });
       const { clientId } = client;
+      const row = tokenRow({ id: connectionId, name: connectionName, provider });
       const context = {
+        connection: { row, client: null },
         connectionId,
         connectionName,
         definition,

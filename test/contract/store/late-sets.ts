@@ -97,7 +97,9 @@ export function lateSets(stage: () => StoreStage): void {
 
     it("is known to have been stored by its attempt, of its own connection only, for as long as there is history", async () => {
       const { row, key } = await stage().permit();
-      expect(await stage().rows.wasStored(key)).toBe(false);
+      const wasStored = async (of: { connectionId: string; attemptId: string }) =>
+        (await stage().rows.readForAnswer(of)).wasStored;
+      expect(await wasStored(key)).toBe(false);
       await stage().rows.commitRefresh(key, sealedGrant(), { generation: 2, attempt: key.attemptId });
       const next = { ...key, generation: 2, attemptId: randomUUID() };
       await stage().rows.takePermit({
@@ -109,9 +111,12 @@ export function lateSets(stage: () => StoreStage): void {
         takeover: null,
       });
       await stage().rows.commitRefresh(next, sealedGrant(), { generation: 3, attempt: next.attemptId });
-      expect(await stage().rows.wasStored(key)).toBe(true);
-      expect(await stage().rows.wasStored({ ...key, connectionId: randomUUID() })).toBe(false);
-      expect(await stage().rows.wasStored({ ...key, attemptId: randomUUID() })).toBe(false);
+      expect(await wasStored(key)).toBe(true);
+      expect(await wasStored(next)).toBe(true);
+      expect(await wasStored({ ...key, connectionId: (await stage().insert()).id })).toBe(false);
+      expect(await wasStored({ ...key, attemptId: randomUUID() })).toBe(false);
+      const gone = { row: null, wasStored: false };
+      expect(await stage().rows.readForAnswer({ ...key, connectionId: randomUUID() })).toEqual(gone);
       expect((await stage().row(row.id)).generation).toBe(3);
     });
   });
@@ -209,7 +214,7 @@ export function lateSets(stage: () => StoreStage): void {
       const candidate = candidateOf(row);
       await stage().rows.addCandidate(candidate, {});
       await stage().rows.tryCandidate(key, sealedGrant(), trial(candidate));
-      expect(await stage().rows.wasStored(candidate)).toBe(true);
+      expect(await stage().rows.readForAnswer(candidate)).toMatchObject({ row: { id: row.id }, wasStored: true });
     });
   });
 }

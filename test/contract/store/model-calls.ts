@@ -336,7 +336,7 @@ export class ModelCalls {
       { name: "readByName", given: [["c1", "c2", "nobody"]] },
       { name: "readByIds", given: [[row.id, this.newId()]] },
       { name: "readById", given: [this.#rarely(row.id, this.newId())] },
-      { name: "wasStored", given: [{ connectionId: row.id, attemptId }] },
+      { name: "readForAnswer", given: [{ connectionId: row.id, attemptId }] },
       { name: "holdersElsewhere", given: [row.id, this.#heldBeside(row)] },
       { name: "permitAges", given: [] },
       { name: "generationsAfter", given: [this.#dice.pick([null, row.id]), 2] },

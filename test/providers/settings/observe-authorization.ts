@@ -4,6 +4,7 @@ import { authorizationParams, buildAuthorizationUrl } from "../../../src/provide
 import { describeApiRequest } from "../../../src/providers/oauth/side-requests.ts";
 import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
+import { tokenRow } from "../../unit/tokens/token-row.ts";
 import { authorizationRequest, type Observed, plainValues, valuesFor } from "./values.ts";
 
 /** What a person is sent to, and which codes are taken. */
@@ -32,8 +33,10 @@ export function observeApi(definition: ProviderDefinition): Observed {
 
 /** As the page for it shows the address. */
 function copiedCode(definition: ProviderDefinition): string {
+  const row = tokenRow({ provider: definition.id });
   const destination = { provider: definition.id, clientRef: null, clientId: "app-1", inputs: {} };
   const context = {
+    connection: { row, client: null },
     connectionId: "",
     connectionName: "",
     clientId: "app-1",

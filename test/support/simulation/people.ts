@@ -1,4 +1,4 @@
-import { BrokerError } from "../../../src/errors.ts";
+import { BrokerError, connectionNotFound } from "../../../src/errors.ts";
 import { codeDestinationOf } from "../../../src/providers/oauth/authorization-request.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { Family, ReuseKind } from "./grant-model.ts";
@@ -115,7 +115,6 @@ export class People {
     const code = this.#world.provider.consent(subject.kind, subject.accessLifeSeconds);
     const family = this.#world.provider.codes.get(code)?.family ?? null;
     const exchange = {
-      connectionId: row.id,
       code,
       codeVerifier: null,
       redirectUri: null,
@@ -124,10 +123,11 @@ export class People {
       idToken: { nonce: null, issuer: null },
       cannotWait: true,
     };
-    await this.#act(
-      { what: "grant", name: subject.name, id: row.id, family },
-      async () => await replica.core.establish.exchangeCode(exchange),
-    );
+    await this.#act({ what: "grant", name: subject.name, id: row.id, family }, async () => {
+      const connection = await replica.rows.readWithClient(row.id);
+      if (connection === null) throw connectionNotFound(row.name);
+      return await replica.core.establish.exchangeCode({ ...exchange, connection });
+    });
   }
 
   async import(replica: Replica, subject: Subject): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Clock } from "../../../src/clock.ts";
 import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database.ts";
+import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createTokenCore, type RefreshObserver, type TokenCore } from "../../../src/tokens/core.ts";
 import { noAccounts, noAlarms, noDeviceCodes, noDiscovery, noOtherKeys } from "../unasked.ts";
 import { createPlainVault } from "./plain-vault.ts";
@@ -44,6 +45,10 @@ export class Replica {
     this.actor = createActor(name);
     this.health = this.#newHealth();
     this.core = this.#newCore();
+  }
+
+  get rows(): TokenRows {
+    return this.#around.store.rowsOf(this);
   }
 
   get isRunning(): boolean {

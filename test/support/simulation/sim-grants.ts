@@ -12,6 +12,7 @@ import {
   noPermit,
   abandonedDue,
   type SimRow,
+  viewOf,
 } from "./sim-row.ts";
 import { attemptOf, isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
@@ -65,7 +66,12 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       return stored;
     },
 
-    wasStored: ({ connectionId, attemptId }) => tables.storedAttempts.get(connectionId)?.has(attemptId) ?? false,
+    readForAnswer({ connectionId, attemptId }) {
+      const row = tables.rows.get(connectionId);
+      if (row === undefined) return { row: null, wasStored: false };
+      const wasStored = row.lastAttemptId === attemptId || tables.storedAttempts.get(row.id)?.has(attemptId) === true;
+      return { row: viewOf(row, tables.nowMs()), wasStored };
+    },
     holdersElsewhere: (connectionId, fingerprint) =>
       holders(connectionId, fingerprint)
         .map(({ name }) => publicName(name))

@@ -35,7 +35,7 @@ const reading = new Set([
   "readByName",
   "readByIds",
   "readById",
-  "wasStored",
+  "readForAnswer",
   "holdersElsewhere",
   "newestCandidate",
   "goneBack",

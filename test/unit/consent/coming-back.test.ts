@@ -39,10 +39,10 @@ async function comingBack(provider = "sandbox", returnTo?: string) {
 function holdExchange() {
   const { promise, resolve } = Promise.withResolvers<void>();
   const held = { begun: 0, finish: resolve };
-  stage.behaviour.exchange = async ({ connectionId }) => {
+  stage.behaviour.exchange = async ({ connection: { row } }) => {
     held.begun += 1;
     await promise;
-    return { connectionName: stage.contexts.get(connectionId)?.connectionName ?? "", held: null, endsSoon: false };
+    return { connectionName: stage.contexts.get(row.id)?.connectionName ?? "", held: null, endsSoon: false };
   };
   return held;
 }

@@ -14,7 +14,6 @@ const destination = {
   inputs: { shop: "north", domain: "a.example" },
 };
 const exchange = {
-  connectionId: row.id,
   code: "code",
   codeVerifier: "verifier",
   redirectUri: null,
@@ -25,9 +24,9 @@ const exchange = {
 
 /** What is about to be sent is made from this client; whatever is asked of the provider is noted. */
 function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.status) {
+  const connection = { row: { ...row, status }, client: now };
   const asked: string[] = [];
   const parts = {
-    rows: { readWithClient: async () => ({ row: { ...row, status }, client: now }) },
     sender: {
       prepareWithFurtherTokens: async () => ({
         row,
@@ -44,7 +43,8 @@ function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.s
       },
     },
   };
-  return { asked, establish: createEstablish(parts as unknown as Parameters<typeof createEstablish>[0]) };
+  const establish = createEstablish(parts as unknown as Parameters<typeof createEstablish>[0]);
+  return { asked, exchanging: establish.exchangeCode({ ...exchange, connection, destination }) };
 }
 
 describe("a code", () => {
@@ -55,22 +55,22 @@ describe("a code", () => {
     ["no host", { ...client, inputs: {} }],
     ["no client", null],
   ])("is sent nowhere when the client that it is about to be sent for is by now %s", async (_what, now) => {
-    const { asked, establish } = establishWith(now);
-    await expect(establish.exchangeCode({ ...exchange, destination })).rejects.toMatchObject({ code: "conflict" });
+    const { asked, exchanging } = establishWith(now);
+    await expect(exchanging).rejects.toMatchObject({ code: "conflict" });
     expect(asked).toEqual([]);
   });
 
   it("is sent nowhere when its connection is disabled by now", async () => {
-    const { asked, establish } = establishWith(client, "disabled");
-    await expect(establish.exchangeCode({ ...exchange, destination })).rejects.toMatchObject({
+    const { asked, exchanging } = establishWith(client, "disabled");
+    await expect(exchanging).rejects.toMatchObject({
       code: "connection_disabled",
     });
     expect(asked).toEqual([]);
   });
 
   it("is sent when all is as it was", async () => {
-    const { asked, establish } = establishWith(client);
-    await expect(establish.exchangeCode({ ...exchange, destination })).rejects.toThrow();
+    const { asked, exchanging } = establishWith(client);
+    await expect(exchanging).rejects.toThrow();
     expect(asked).toEqual(["authorization_code"]);
   });
 });

@@ -46,7 +46,10 @@ class Stage {
         return await this.commit(...given);
       },
       readById: async (id) => await this.find(id),
-      wasStored: async () => false,
+      readForAnswer: async ({ connectionId, attemptId: asked }) => {
+        const row = await this.find(connectionId);
+        return { row, wasStored: row?.lastAttemptId === asked };
+      },
     };
     const observer: Partial<RefreshObserver> = {
       commitDelayed: () => {},

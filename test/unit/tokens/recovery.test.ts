@@ -46,7 +46,7 @@ class Stage {
       this.order.push("stored");
       return stored;
     },
-    wasStored: async () => false,
+    readForAnswer: async () => ({ row: null, wasStored: false }),
     generationsAfter: async (last, limit) => {
       this.order.push("compared");
       const from = last === null ? 0 : this.generations.findIndex(({ connectionId }) => connectionId === last) + 1;
@@ -100,7 +100,11 @@ class Stage {
 
   /** Its answer's connection is as `found`. */
   async unwanted(found: TokenRow | null, destination?: AnswerRecord["destination"]): Promise<void> {
-    this.rows = { ...this.rows, commitRefresh: async () => null, readById: async () => found };
+    this.rows = {
+      ...this.rows,
+      commitRefresh: async () => null,
+      readForAnswer: async () => ({ row: found, wasStored: false }),
+    };
     await this.spoolOne(row, destination);
   }
 }
