@@ -186,7 +186,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
      * code exchanged at once. Returns the ticket of the page with the outcome; the same browser gets it again for the same state.
      */
     async complete(given: CallbackRequest): Promise<string> {
-      // 1. The request of this state, with its connection and client: read once, for all steps.
+      // 1. The request of this state, with its connection and client, by which the answer is judged.
       const { attempt, request } = await findRequest(given);
       if (request === null) return await outcomes.awaitEnding(attempt);
       const { id, bound } = request;
@@ -198,7 +198,8 @@ export function createRoundTrip(deps: RoundTripDeps) {
         await recordUnproven(request, answer);
         return sealTicket(deps, attempt, endingOfRefusal(context, answer));
       }
-      // 3. The state is consumed, by one callback, and with it the link, where a code is to be exchanged for it.
+      // 3. The state is consumed, by one callback, and with it the link, where a code is to be exchanged for it. The same statement reads
+      // connection and client again: what was changed since step 1 is found before the code leaves.
       const problem = answer.kind === "code" ? whyNotExchanged(context, bound) : null;
       const usesLink = answer.kind === "code" && problem === null;
       const consumed = await requests.consume(id, { usesLink });
@@ -207,10 +208,10 @@ export function createRoundTrip(deps: RoundTripDeps) {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
         if (problem !== null) throw problem;
         if (!consumed.wasLinkFree) throw new ConsentError("used_link");
-        // 4. The exchange. It compares once more where the code may go.
+        // 4. The exchange.
         const { linkId, codeVerifier, redirectUri, destination, nonce, issuer } = bound;
         const { code, captured } = answer;
-        const { connection } = request;
+        const { connection } = consumed;
         const idToken = { nonce, issuer: issuer.issuer };
         const exchange = { connection, code, captured, codeVerifier, redirectUri, destination, idToken };
         const authorized = await exchangeForLink(deps, linkId, { ...exchange, cannotWait: true });

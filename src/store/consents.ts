@@ -192,10 +192,14 @@ export function createAuthorizationRequests(prisma: Prisma) {
     /**
      * Takes a request out, once: a row lock makes the second DELETE of the same row find nothing. The same statement notes the
      * attempt in `consent_attempts`, so that whoever finds no request finds the attempt; with `usesLink` it uses up the link for the
-     * exchange that follows. Null: the request was consumed before. `wasLinkFree`: the link is this exchange's.
+     * exchange that follows. Null: the request was consumed before. `wasLinkFree`: the link is this exchange's. `connection`: as it is
+     * now, for that exchange.
      */
-    async consume(id: string, { usesLink }: { usesLink: boolean }): Promise<{ wasLinkFree: boolean } | null> {
-      const rows = await prisma.$queryRaw<{ wasLinkFree: boolean }[]>`
+    async consume(
+      id: string,
+      { usesLink }: { usesLink: boolean },
+    ): Promise<{ wasLinkFree: boolean; connection: RowWithClient } | null> {
+      const rows = await prisma.$queryRaw<(TokenRow & { wasLinkFree: boolean })[]>`
         WITH consumed AS (
           DELETE FROM authorization_requests WHERE id = ${id}::uuid AND expires_at > clock_timestamp() RETURNING *
         ), noted AS (
@@ -205,8 +209,11 @@ export function createAuthorizationRequests(prisma: Prisma) {
           UPDATE consent_links l SET used_at = clock_timestamp() FROM consumed q
           WHERE ${usesLink} AND l.id = q.link_id AND l.used_at IS NULL RETURNING l.id
         )
-        SELECT EXISTS (SELECT 1 FROM used) AS "wasLinkFree" FROM consumed`;
-      return rows[0] ?? null;
+        SELECT EXISTS (SELECT 1 FROM used) AS "wasLinkFree", ${tokenColumns}, ${joinedClientColumns}
+        FROM consumed q JOIN connections c ON c.id = q.connection_id LEFT JOIN clients k ON k.id = c.client_ref`;
+      if (rows[0] === undefined) return null;
+      const { wasLinkFree, ...joined } = rows[0];
+      return { wasLinkFree, connection: splitClient(joined) };
     },
   };
 }

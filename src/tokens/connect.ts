@@ -34,7 +34,7 @@ import { clientIdOf, furtherGrants, type ReceivedGrant, granted } from "./seal.t
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
 export type CodeExchange = {
-  /** As it was read when the code came. While a consent is under way nobody can change where its secrets are sent (`holdsGrant`). */
+  /** As it was read after the code had come: it decides where the code may go. */
   connection: RowWithClient;
   code: string;
   codeVerifier: string | null;

@@ -64,7 +64,7 @@ test("a state is consumed by one of eight callbacks, which uses the link up", as
   const { connectionId, links, key } = await insertLink();
   const { requests, id } = await insertRequest(connectionId, key.id);
   const answers = await Promise.all(browsers.map(async () => await requests.consume(id, { usesLink: true })));
-  expect(answers.filter((answer) => answer !== null)).toEqual([{ wasLinkFree: true }]);
+  expect(answers.filter((answer) => answer !== null)).toMatchObject([{ wasLinkFree: true }]);
   expect(await links.reserve(key.id)).toBe(false);
 });
 
@@ -79,9 +79,20 @@ test("of five states of one link that come back at once all are consumed, and on
   expect(answers.filter((answer) => answer?.wasLinkFree === true)).toHaveLength(1);
 });
 
+test("whoever consumes a state sees its connection as it is then, whatever it was when the callback came", async () => {
+  const { connectionId, key } = await insertLink();
+  const { requests, id } = await insertRequest(connectionId, key.id);
+  const came = await requests.find(sha256(id));
+  await stage.database.prisma
+    .$executeRaw`UPDATE connections SET status = 'disabled', client_ref = NULL WHERE id = ${connectionId}::uuid`;
+  const consumed = await requests.consume(id, { usesLink: true });
+  const seen = [came?.connection.row.status, consumed?.connection.row.status, consumed?.connection.client];
+  expect(seen).toEqual(["pending", "disabled", null]);
+});
+
 test("a state whose answer is no code leaves the link as it is", async () => {
   const { connectionId, links, key } = await insertLink();
   const { requests, id } = await insertRequest(connectionId, key.id);
-  expect(await requests.consume(id, { usesLink: false })).toEqual({ wasLinkFree: false });
+  expect(await requests.consume(id, { usesLink: false })).toMatchObject({ wasLinkFree: false });
   expect(await links.reserve(key.id)).toBe(true);
 });
