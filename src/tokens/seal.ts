@@ -200,7 +200,9 @@ export function refreshed(
   };
   const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
   const { captured, redirectUri } = base;
-  const further = furtherGrants(sealing, context, { grant, captured, redirectUri });
+  const further = furtherGrants(sealing, context, { grant, captured, redirectUri }).map((one) =>
+    Object.assign(one.record, { kind: "further" as const }),
+  );
   const record: AnswerRecord = {
     kind: "refresh",
     ...key,
@@ -209,7 +211,7 @@ export function refreshed(
     sealedFor: key.generation + 1,
     destination: grantDestination(row, hosts),
     grant: seal(grant),
-    ...(grant.furtherTokens && { further: further.map((one) => ({ ...one.record, kind: "further" as const })) }),
+    ...(grant.furtherTokens && { further }),
   };
   return withOther(record, grant, seal);
 }

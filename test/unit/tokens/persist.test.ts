@@ -47,8 +47,8 @@ class Stage {
       },
       readById: async (id) => await this.find(id),
       readForAnswer: async ({ connectionId, attemptId: asked }) => {
-        const row = await this.find(connectionId);
-        return { row, wasStored: row?.lastAttemptId === asked };
+        const found = await this.find(connectionId);
+        return { row: found, wasStored: found?.lastAttemptId === asked };
       },
     };
     const observer: Partial<RefreshObserver> = {
