@@ -11,7 +11,7 @@ import { guard, temporaryFolder } from "../support/services/guardian.ts";
 
 const program = fileURLToPath(new URL("hold-process.ts", import.meta.url));
 
-/** A process of its own that takes the folder, and the first line that it says. */
+/** Another process that takes the folder, and the first line that it prints. */
 async function holder(path: string): Promise<{ child: ChildProcess; line: string }> {
   const child = spawn(process.execPath, ["--expose-gc", program, path], { stdio: ["ignore", "pipe", "inherit"] });
   if (child.pid !== undefined) child.once("exit", guard({ kind: "process", pid: child.pid }));
@@ -31,7 +31,7 @@ describe("the broker's folder", () => {
     const { path } = folder;
     const first = await holder(path);
     expect(first.line).toBe("held made by the child");
-    // The first one has nothing any more that leads to the lock, and has collected its garbage.
+    // The first process has no reference to the lock any more, and has collected its garbage.
     const second = await holder(path);
     expect(second.line).toBe(
       `StartupError: DATA_DIR ${path} is held by another broker process; each needs a folder of its own: stop that one, or set DATA_DIR`,

@@ -61,7 +61,7 @@ describeWithServices(["redis"], "what replicas tell each other of ends", () => {
     one.ends.tell(told, (id) => void confirmed.push(id));
     await until("it is confirmed", () => confirmed.length > 0);
     expect([confirmed, other.heard.at(-1)]).toEqual([[other.id], told]);
-    expect(one.heard).not.toContainEqual(told); // who tells it knows it
+    expect(one.heard).not.toContainEqual(told); // the replica that sends the message knows the end itself
     await until("it is kept", async () => (await other.ends.find("connection", [told.id])).length > 0);
     expect(await other.ends.find("connection", [randomUUID(), told.id])).toEqual([told]);
     expect(await other.ends.find("key", [told.id])).toEqual([]);

@@ -29,7 +29,7 @@ beforeAll(async () => {
 
 afterAll(() => void server.close());
 
-/** A client that keeps what it is told, and how its connection ended. */
+/** A client that keeps everything that it receives, and how its connection ended. */
 async function dial(proxy: FaultProxy) {
   const socket: Socket = connect(proxy.port, "127.0.0.1");
   const heard = { text: "", end: "open" };

@@ -1,6 +1,6 @@
 import { holdDataDir } from "../../src/store/embedded.ts";
 
-/** Takes a folder and holds it until it is killed, keeping nothing that leads to it; or says why it could not. */
+/** Takes a folder and holds it until it is killed, without keeping a reference to the lock. Or it prints why it could not. */
 const [path = ""] = process.argv.slice(2);
 try {
   const dataDir = await holdDataDir(path);

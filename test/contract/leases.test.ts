@@ -13,7 +13,7 @@ import { HoldingProxy } from "./leases/holding-proxy.ts";
 
 type Bench = {
   leases: Leases;
-  /** Ends a lease as its time would. */
+  /** Ends a lease as if its time were over. */
   expire: (key: string) => Promise<void>;
 };
 
@@ -215,7 +215,7 @@ async function acquired(leases: Leases): Promise<string> {
   return (await leases.acquire(newKey(), 30_000)).state;
 }
 
-/** How an acquisition ends that waits neither for a message nor for a time; "waits", where it does. */
+/** How an acquisition ends if it waits neither for a message nor for a time; "waits" if it does. */
 async function acquiredAtOnce(leases: Leases): Promise<string> {
   return await Promise.race([acquired(leases), setImmediate("waits")]);
 }

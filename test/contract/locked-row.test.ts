@@ -63,7 +63,7 @@ describeWithServices(["postgres"], "a row that another session holds for long", 
     const losses = health.losses();
     const given = { ...row, generation: row.generation, attemptId: randomUUID() };
     await whileLocked(lockOf("connections", `id = '${row.id}'`), async () => {
-      // One at a time for each pool, whose connections are open: to open others takes time on a slow machine.
+      // One at a time for each pool, whose connections are open already: opening more takes time on a slow machine.
       const atOnce = [
         errorOf(stage.rows.commitRefresh(key, sealedGrant(), {})),
         errorOf(stage.rows.replaceGrant(given, sealedGrant(), { event, exclusive: true })),

@@ -20,10 +20,10 @@ const mark = (generation: number, version = generation): Mark => ({ generation, 
 
 const key = "freshet:generations";
 const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
-/** The database names a key that this ring lacks. */
+/** The database names a key that this process does not have. */
 const keys = createKeyList(async () => ["k1", "k2"]);
 
-/** What is noted does not wait: it is there soon. */
+/** Noting a mark is not awaited: the mark is there soon after. */
 async function untilNoted(marks: Marks, id: string, expected: Mark): Promise<void> {
   await eventually(async () => JSON.stringify(await marks.read(id)) === JSON.stringify(expected));
 }

@@ -195,7 +195,7 @@ function migrating(empty: () => Promise<Subject>): void {
   });
 }
 
-/** Emptied by each test that uses it, and so as good as new: to make one from nothing takes seconds. */
+/** Each test that uses it empties it first: to make a new one would take seconds. */
 let pglite: PGlite;
 beforeAll(async () => {
   const { path } = await temporaryFolder("migrations");

@@ -34,7 +34,7 @@ describeWithPooler("behind PgBouncer in transaction mode, before a Postgres of A
   let pooler: PrivateServer;
   beforeAll(async () => {
     databaseUrl = await databaseOfAmsterdam();
-    // Two sessions for all: whoever begins a transaction gets one that others have used.
+    // Two sessions for all clients: a transaction gets a session that others have used before.
     pooler = await startPooler(databaseUrl, { default_pool_size: "2" });
   });
   afterAll(async () => await pooler[Symbol.asyncDispose]());

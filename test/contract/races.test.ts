@@ -17,7 +17,7 @@ const all = ["%"];
 const inputs = { shop_url: "https://other.example" };
 const fields = { provider: "own", grant: "password", scopes: ["read"], inputs: {}, labels: {} };
 
-// What is decided and what is done are one statement, or one lock: whatever somebody else has done and not committed yet is waited for.
+// Deciding and acting are one statement, or happen under one lock. So the broker waits for what somebody else has done and not committed yet.
 describeWithServices(["postgres"], "a decision and a change under way", () => {
   let stage: StoreStage;
 
@@ -47,7 +47,10 @@ describeWithServices(["postgres"], "a decision and a change under way", () => {
     return await stage.clients.insert({ id, name: `app-${id}`, provider: "own", clientId: "app", ...rest });
   };
 
-  /** What `decide` comes to when `change` has been made before it and is committed only once it waits, or is done without. */
+  /**
+   * The result of `decide` if `change` was made before it in another transaction, which commits when `decide` waits, or has ended without
+   * waiting.
+   */
   const decideDuring = async <Decision>(
     change: (session: Prisma) => Promise<unknown>,
     decide: () => Promise<Decision>,

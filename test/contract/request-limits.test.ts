@@ -30,7 +30,7 @@ const asking = (key: string, rules: Partial<LimitRules>, client = "one") => ({
   leaseSeconds: 3600,
 });
 
-/** What each replica does so many times at once, with a limit that nobody has used yet. */
+/** Each replica does this so many times at once, with a limit that nobody has used yet. */
 const crowd = async <Result>(times: number, work: (limits: RequestLimits, key: string) => Promise<Result>) => {
   const key = `token_host:${randomUUID()}`;
   const all = replicas.flatMap((database) => {

@@ -11,15 +11,15 @@ import type { Send, SendFault } from "../support/simulation/sends.ts";
  */
 type Row = {
   reuse: ReuseKind;
-  /** What else is so. */
+  /** The other circumstances. */
   when: string;
-  /** Whether the provider had done it; it has not where the request itself was lost. */
+  /** What was lost. If it is the answer, the provider has done the refresh; if it is the request, it has not. */
   fault: Extract<SendFault, "lost_answer" | "lost_request">;
   /** From which second after the loss on callers ask, each second, for a token that lives longer; null: nobody does. */
   askedFrom: number | null;
   /** For how many seconds the only replica is dead after the loss; 0: it lives. */
   downFor: number;
-  /** In seconds after the permit of the lost send, or the end of the access token that was there. */
+  /** When the token is sent again: so many seconds after the permit of the lost send, or when the access token ends. */
   sentAgain: number | "token's end";
   /** What stands afterwards: a usable connection, or one that needs a person. */
   ends: "connected" | "lost";
@@ -30,11 +30,11 @@ type Row = {
 /** Lease and quiet period (docs/refresh-protocol.md, "Replay and takeover"); inside a grace window the quiet period is 2 s. */
 const leaseAndQuiet = 40;
 const leaseAndGraceQuiet = 32;
-/** A replica that starts takes nothing over before it has had 10 s of Postgres. */
+/** A replica that starts takes no permit over until Postgres has answered it for 10 s. */
 const uninterrupted = 10;
 /** The sweeper looks each second, a caller asks each second, and a request has to connect. */
 const slack = 3;
-/** What the sweeper finds too early it leaves alone for 10 s. */
+/** If the sweeper comes to a row too early, it leaves the row alone for 10 s. */
 const slackAtEnd = 12;
 
 const alive = { downFor: 0, fault: "lost_answer" } as const;
@@ -121,7 +121,7 @@ const table: readonly Row[] = [
   },
 ];
 
-/** A quarter of it is left when it is refreshed ahead: longer than any row's replica is dead. */
+/** The broker refreshes a token when a quarter of this life is left. That is longer than the replica is dead in any row of the table. */
 const accessLifeSeconds = 7200;
 const connection = "acme";
 const seeds = [1, 2, 3];
@@ -138,16 +138,16 @@ async function play(row: Row, seed: number): Promise<Played> {
   const stopAsking = row.askedFrom === null ? () => {} : keepAsking(stage, row.askedFrom * 1000);
   await passUntil(stage.world.scheduler, () => rowOf(stage).attemptId === null);
   stopAsking();
-  // Nothing is sent any more that anybody could regret.
+  // Long enough to see that the token is not sent once more.
   await stage.world.scheduler.pass(600_000);
   const sends = stage.world.provider.sends.filter(({ token }) => token === first.token);
   return { first, before, sends, after: rowOf(stage), stage };
 }
 
-/** The sweeper refreshes ahead of the end, since the token has been read; of that one request, something is lost. */
+/** The sweeper refreshes ahead of the end, since the token has been read. Of this one request, the request or the answer is lost. */
 async function loseAnAnswer({ world, people }: Stage, fault: Row["fault"]): Promise<Send> {
   const { provider, scheduler } = world;
-  scheduler.chance = () => false; // no request is slow by chance: moments are what counts here
+  scheduler.chance = () => false; // no request is slow by chance: the test is about exact moments
   void people.read(world.replica(0), connection);
   await scheduler.pass(1000);
   const connected = provider.sends.length;
@@ -164,7 +164,7 @@ function rowOf({ world }: Pick<Stage, "world">): SimRow {
   return row;
 }
 
-/** Callers want half of a token's life, and less than that is left. */
+/** Callers want a token with half of its life left, and less than that is left. */
 function keepAsking({ world, people }: Stage, delayMs: number): () => void {
   const { scheduler } = world;
   let isOver = false;
@@ -190,7 +190,7 @@ describe("a refresh whose answer is lost, in virtual time", () => {
       expect(first.status).toBe(row.fault === "lost_answer" ? 200 : 0);
       expect(before).toMatchObject({ status: "connected", lastErrorCode: "outcome_unknown" });
 
-      // Once more, and when the rule says: counted from the permit of the lost send.
+      // The token was sent once more, at the moment that the rule names, counted from the permit of the lost send.
       const permitMs = before.attemptStartedAt?.getTime() ?? NaN;
       const endSeconds = ((before.expiresAt?.getTime() ?? NaN) - permitMs) / 1000;
       const due = row.sentAgain === "token's end" ? endSeconds : row.sentAgain;
@@ -204,7 +204,7 @@ describe("a refresh whose answer is lost, in virtual time", () => {
       if (row.ends === "connected") {
         expect(after).toMatchObject({ status: "connected", attemptId: null, lastErrorCode: null });
         expect(after.generation).toBe(before.generation + 1);
-        // The provider hands out the first send's set again in these two: it is as old as that send.
+        // With these two the provider gives the set of the first send again, which is as old as that send.
         const isFirstSet = row.reuse === "grace" || row.reuse === "until_successor_used";
         const counted = (after.issuedAt?.getTime() ?? NaN) - permitMs;
         if (isFirstSet) expect(counted).toBe(0);

@@ -10,7 +10,7 @@ import { temporaryFolder } from "../support/services/guardian.ts";
 const built = fileURLToPath(new URL("../../build/database", import.meta.url));
 const health = createDatabaseHealth(() => 0);
 
-/** Postgres draws it when it makes a folder: the first eight bytes of its control file. */
+/** The system identifier, which Postgres chooses at random when it makes a folder: the first eight bytes of its control file. */
 function identifierOf(folder: string): bigint {
   return readFileSync(join(folder, "global/pg_control")).readBigUInt64LE(0);
 }

@@ -126,7 +126,7 @@ describe("a spool in a folder", () => {
   it("a record that goes while somebody looks at the others is no fault", async () => {
     const [stays, goes] = [entryOf(), entryOf()];
     await place.put(stays);
-    // Its name is there when the folder is read, and its file is gone when that is opened.
+    // The file's name is there when the folder is read, and the file is gone when it is opened.
     await symlink(join(path, "gone"), join(path, nameOf(goes)));
     expect(await place.list()).toEqual([stays]);
     expect(await place.find(wanted(goes.connectionId, goes.generation))).toEqual([]);
@@ -165,7 +165,7 @@ describe("a spool in a folder", () => {
   it("says so when the disk is full, and leaves nothing that looks like a record", async () => {
     const entry = entryOf();
     await mkdir(path, { recursive: true });
-    // A folder in the file's place refuses to be written, as a full disk does.
+    // A folder in the place of the file cannot be written, like a file on a full disk.
     await mkdir(join(path, `${nameOf(entry)}.part`));
     await expect(place.put(entry)).rejects.toThrow();
     expect(await place.list()).toEqual([]);

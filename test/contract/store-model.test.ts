@@ -43,11 +43,11 @@ afterAll(async () => {
   await removeFolder();
 });
 
-/** Both databases side by side, told the same in the same order. */
+/** Both databases side by side. They get the same statements in the same order. */
 class Twins {
   readonly model: SimDatabase;
   readonly calls: ModelCalls;
-  /** How often each statement found what it was about, and how often it did not. */
+  /** How often each statement found its row, and how often it did not. */
   readonly met = new Map<string, { something: number; nothing: number }>();
   readonly #dice: Scheduler;
   readonly #rows = createTokenRows(database);
@@ -144,7 +144,7 @@ class Twins {
 
 const ms = (column: string) => Sql.raw(`(extract(epoch FROM ${column}) * 1000)::float8`);
 
-/** The limits on both sides, told the same in the same order. */
+/** The limits on both sides. They get the same requests in the same order. */
 class TwinLimits {
   readonly met = { admitted: 0, heldBack: 0, settled: 0 };
   readonly #dice: Scheduler;

@@ -54,7 +54,7 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
       }
     };
     await Promise.all([...replicas, ...replicas].map(sweep));
-    // Rows that another was just taking are passed over: a last look finds what was left by all.
+    // A replica skips rows that another one is just taking. A last look finds the rows that all have skipped.
     await sweep(one());
     expect([claimed.length, new Set(claimed).size]).toEqual([600, 600]);
   });
@@ -81,7 +81,7 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
     await one().database.prisma.$executeRawUnsafe("ANALYZE connections");
     await addDue(5);
     const { prisma } = one().database;
-    // The statement itself, as it is asked, behind EXPLAIN.
+    // The statement itself, as the broker sends it, with EXPLAIN before it.
     const explaining = {
       $queryRaw: (parts: TemplateStringsArray, ...values: unknown[]) =>
         prisma.$queryRaw(Sql.sql`EXPLAIN ${Sql.sql(parts, ...values)}`),

@@ -32,7 +32,7 @@ async function storeIn(targets: Record<string, { kind: "postgres" | "embedded"; 
   return JSON.parse(stdout) as Record<string, Report>;
 }
 
-/** What a zone moves is moved by an hour or more; what the process itself takes is less than half of one. */
+/** A wrong zone moves a time by an hour or more. The process itself takes less than half an hour. */
 const halfAnHourMs = 1_800_000;
 
 function expectRight(report: Report | undefined): void {

@@ -3,12 +3,12 @@ import { createInterface } from "node:readline";
 import { expect, it } from "vitest";
 import { wallClock } from "../support/faults/wall-clock.ts";
 
-/** Says its wall clock and its monotonic clock, in milliseconds, whenever it is asked. */
+/** Prints its wall clock and its monotonic clock, in milliseconds, whenever it is asked. */
 const program = `process.stdin.on("data", () => {
   console.log(JSON.stringify([Date.now(), new Date().getTime(), Math.round(performance.now())]));
 });`;
 
-/** A clock that is told in whole seconds may be one off. */
+/** A clock that is set in whole seconds may be one second off. */
 const slackMs = 1000;
 
 async function startClockReader(options: { env: Record<string, string>; nodeOptions: string[] }) {
@@ -20,7 +20,7 @@ async function startClockReader(options: { env: Record<string, string>; nodeOpti
     child.stdin.write("?");
     const [now = 0, date = 0, monotonicMs = 0] = JSON.parse((await lines.next()).value ?? "[]") as number[];
     const toldMs = Date.now();
-    /** Both ways to ask for the time give what it is here, and so many seconds more. */
+    /** Both ways to ask for the time give the time of this process plus so many seconds. */
     const isAheadBy = (seconds: number) =>
       [now, date].every((ms) => ms >= askedMs + 1000 * seconds - slackMs && ms <= toldMs + 1000 * seconds + slackMs);
     return { isAheadBy, monotonicMs };

@@ -18,7 +18,7 @@ async function storeIn({ kind, target }: Given["targets"][string]) {
   const open = kind === "postgres" ? openPostgres : openEmbedded;
   const first = await open(target, health);
   const [name] = await first.prisma.$queryRaw<{ name: string }[]>`SELECT current_database()::text AS name`;
-  // The embedded database has no other users, and looks at the settings of the whole server only.
+  // The embedded database has one user, and reads only the settings of the whole server.
   const scope = kind === "postgres" ? `DATABASE ${name?.name}` : "SYSTEM";
   await first.prisma.$executeRawUnsafe(`ALTER ${scope} SET timezone = 'Europe/Amsterdam'`);
   await first.close();

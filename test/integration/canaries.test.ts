@@ -7,7 +7,7 @@ import { answer, type CanaryStage, setCanaryStage } from "../support/canary-stag
 import { withRedis } from "../support/services/redis.ts";
 import { describeWithServices } from "../support/services/index.ts";
 
-/** Every kind of secret that the run must have come by. */
+/** Every kind of secret that must have occurred in the run. */
 const kinds = [
   "API key",
   "PKCE verifier",
@@ -59,7 +59,7 @@ describeWithServices(["postgres", "redis"], "a run through everything that meets
     expect([...new Set(stage.canaries().map(({ what }) => what))].sort()).toEqual(kinds);
     const places = await stage.places();
     expect(findCanaries(stage.canaries(), places)).toEqual([]);
-    // What stands in the path as a name is asked for in Postgres and repeated in a 404, and goes no further.
+    // A name in the path goes into a query of Postgres and into the text of a 404, and nowhere else.
     const kept = places.filter(({ where }) => !/^(statements|the answer 404)/.test(where));
     expect(findCanaries([{ what: "key in a path", value: stage.pastedKey }], kept)).toEqual([]);
 

@@ -188,7 +188,7 @@ async function secretVolumes() {
   // Where the service sees the clone's `deploy`, in which a version before kept its secrets.
   const clone = (compose.services["secrets"]?.volumes ?? []).find((mount) => mount.startsWith("./deploy:"));
   const old = join(folder.path, clone?.split(":")[1] ?? "/nowhere", "secrets");
-  /** One process for each input. All have seen that nothing is there before the first of them makes anything. */
+  /** One process for each input. Each has seen that no file is there before the first of them makes one. */
   const makeAtOnce = async (args: string[], inputs: string[]) => {
     const env = {
       NODE_OPTIONS: `--import=${join(root, "test/support/faults/meet-at-link.ts")}`,
@@ -201,7 +201,7 @@ async function secretVolumes() {
   return { places, old, make, makeAtOnce, remove: async () => await folder.remove() };
 }
 
-/** Where a path of a container is, by what it mounts. */
+/** Where a path of a container is on this machine, by the container's mounts. */
 function pathIn(service: Service | undefined, path: string, places: ReadonlyMap<string, string>): string {
   const mount = (service?.volumes ?? []).find((each) => path.startsWith(`${each.split(":")[1] ?? ""}/`));
   const [volume = "", target = "", mode] = mount?.split(":") ?? [];
@@ -229,7 +229,7 @@ test("the service that makes secrets gives each container its own alone, and bro
     expect(config.adminKeys.map((key) => key.length)).toEqual([64]);
     expect(config.encryptionKeys).toHaveLength(1);
   }
-  // Postgres and Redis run as users of their own, who must read what is theirs; what is the brokers' is for their user alone.
+  // Postgres and Redis run as users of their own, and must be able to read their secrets. Only the brokers' user may read those of the brokers.
   const modes = await Promise.all(
     [...places].map(async ([volume, place]) => {
       const names = (await readdir(place)).toSorted();

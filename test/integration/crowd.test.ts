@@ -75,7 +75,7 @@ describeWithServices(["postgres", "redis"], "a crowd of callers", () => {
         const reply = await stage.first.api.token("left", { wait: 5 });
         return reply.status === 200 && reply;
       });
-      // Version 2 is the killed attempt's own: it may have been handed out.
+      // Version 2 belongs to the killed attempt: a caller may have got it.
       expect(answer.body.version).toBe(3);
       // Not before lease and quiet period are over. How soon after that is row 14 of the campaign.
       expect((await row("last_refreshed_at")) - leaseEnd).toBeGreaterThanOrEqual(10);

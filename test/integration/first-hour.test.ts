@@ -86,7 +86,7 @@ async function run(args: string[], { env = {}, cwd = project }: Running = {}): P
   return { lines: lines.map((line) => line.replace(/^freshet: /, "")), exit: code === 2 ? 2 : null };
 }
 
-/** As run by another version of Node. */
+/** As another version of Node would run it. */
 async function underNode(version: string, entry: string): Promise<Told> {
   const fake = join(await newFolder({ "fake.cjs": fakeVersion(version) }), "fake.cjs");
   return await run(["--require", fake, entry]);
@@ -249,7 +249,7 @@ function texts(log: string): string[] {
 
 let broker: Awaited<ReturnType<typeof prepareBroker>>;
 
-/** Without a key, without Redis, and with a name misspelt: a start that nothing keeps from serving. */
+/** A start without a key, without Redis and with a misspelt name, which serves all the same. */
 async function startInVain(databaseUrl: string): Promise<void> {
   const env = { ADMIN_KEY: undefined, PROVIDER_DIR: canary, LOG_LEVEL: "info" };
   broker = await prepareBroker({
@@ -266,7 +266,7 @@ async function startInVain(databaseUrl: string): Promise<void> {
   });
 }
 
-/** What a broker has beside its database, which is not asked, and its log. */
+/** What else a broker has beside a database, which is not used here, and a log. */
 async function openOwn(env: Variables, path: string) {
   const { lines, log } = keptLog();
   const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
@@ -280,7 +280,7 @@ async function openOwn(env: Variables, path: string) {
   return { lines, shared };
 }
 
-/** What such a broker logs, as soon as it has told something of Redis. */
+/** What such a broker logs, read when it has logged something about Redis. */
 async function redisAt(redisUrl: string): Promise<Told> {
   const { lines, shared } = await openOwn({ REDIS_URL: redisUrl }, await newFolder());
   await until("a line on Redis", async () => {

@@ -19,7 +19,10 @@ async function commandsIn(redis: Redis): Promise<string[]> {
   return lines.map((line) => line.split(",")[0] ?? "").filter((line) => !/^cmdstat_(info|config|client)/.test(line));
 }
 
-/** What goes on by itself, however much is read: sweeping, polling for devices, noting once what is read, tidying, the guard against restores, asking what has ended. */
+/**
+ * Statements that a broker sends whether anybody reads or not: sweeping, polling for devices, noting once that a token is read, deleting
+ * what is old, the guard against restores, asking what has ended.
+ */
 const sweeping = [
   /UPDATE connections c SET next_refresh_at = clock_timestamp\(\)/,
   /UPDATE connections c SET in_use = true/,
@@ -54,7 +57,7 @@ describeWithServices(["postgres", "redis"], "a fresh read", () => {
 
   it("runs no Redis command, no SQL when key and connection are cached, and else at most one read for each cache", async () => {
     const redis = new Redis(redisServer.url);
-    /** How often two caches may ask again after `beganMs`, when both had just been filled: not at all, save on a slow machine. */
+    /** How often two caches that were filled at `beganMs` may have asked again by now: not at all, except on a slow machine. */
     const mayAskSince = (beganMs: number) => 2 * Math.floor((performance.now() - beganMs) / trustMs);
 
     await sleep(trustMs + 200);

@@ -9,9 +9,9 @@ import { accessToken, type HostileAnswer, type Outcome, refreshToken } from "./s
 const megabyte = 1_048_576;
 /** Of the whole process, which has 350 MB or so at its peak. */
 const mostBytes = 640 * megabyte;
-/** What may pass between the answer and the reading of it: far less than what the lives differ by. */
+/** How much time may pass between an answer and a read of its token: far less than the difference between two lives. */
 const passedSeconds = 600;
-/** What a text holds only where an error was not caught. */
+/** A text holds this only if an error was not caught. */
 const stackTrace = /\\n\s+at |node_modules|\.ts:\d+|TypeError|RangeError/;
 
 type Case = HostileAnswer & { index: number };
@@ -51,7 +51,7 @@ describeWithServices(["postgres"], "a token endpoint that answers", () => {
     expect(lines.filter((line) => secrets.some((secret) => line.includes(secret))).slice(0, 3)).toEqual([]);
   });
 
-  // That nothing of them is left behind tells row 34 of the campaign, which plays them twice.
+  // Row 34 of the campaign, which plays all of them twice, shows that nothing of them stays in memory.
   it("never makes the broker take what a bomb holds", () => {
     expect(stage.peakBytes).toBeLessThan(mostBytes);
   });

@@ -26,7 +26,7 @@ import { challengeOf, Issuer } from "./support/issuer.ts";
 const honestId = "app-at-honest";
 let broker: BrokerProcess;
 let honest: Issuer;
-/** Another honest one, which does not say who it is. */
+/** Another honest issuer, which does not send `iss`. */
 let silent: Issuer;
 let evil: Issuer;
 
@@ -142,7 +142,7 @@ describeWithServices(["postgres", "redis"], "mix-up: of two issuers one is evil"
 
   it("without an attack every client connects, old ones too, and each issuer gets its own codes", async () => {
     for (const client of ["honest", "silent", "evil", "twin", "old-honest", "old-silent", "old-evil"]) {
-      if (client === "twin") continue; // its id is not that of a client at its issuer
+      if (client === "twin") continue; // its id is not the id of a client at its issuer
       const { name, url } = await connectionOf(client);
       const page = await press(url);
       expect([client, page.text.startsWith("Connected"), await status(name)]).toEqual([client, true, "connected"]);
@@ -262,7 +262,7 @@ describeWithServices(["postgres", "redis"], "mix-up: of two issuers one is evil"
     await attack("old-evil");
     await broker.api.changeClient("old-evil", { own_redirect_uri: false });
 
-    // The other one: its issuer knows the shared address no more.
+    // Now the other client: its issuer does not know the shared address any more.
     silent.redirectUris.delete(sharedUri());
     await broker.api.changeClient("old-silent", { own_redirect_uri: true });
     silent.redirectUris.add(ownUri("old-silent"));

@@ -11,7 +11,7 @@ import { describeWithServices, useRedis } from "../support/services/index.ts";
 const flipped = (column: string) =>
   `${column} = set_byte(${column}, length(${column}) - 1, get_byte(${column}, length(${column}) - 1) # 1)`;
 
-/** What somebody, or a disk, has done to one row of `connections` each. */
+/** Ways in which somebody, or a disk, has damaged a row of `connections`. */
 const damages: Record<string, string> = {
   "access-token": flipped("access_token_sealed"),
   "both-tokens": `${flipped("access_token_sealed")}, ${flipped("refresh_token_sealed")}`,
@@ -71,7 +71,7 @@ const kinds = [
   "generation-highest",
   "provider-unknown",
 ];
-/** What is asked of it, where `{}` says nothing. */
+/** The body of the request, where `{}` would ask for nothing. */
 const bodies: Record<string, object[]> = {
   "PATCH /connections/{connection}": [
     { labels: { a: "b" } },
@@ -97,7 +97,7 @@ const bad = Object.keys(damages);
 const good = ["good-1", "good-2", "good-3", "good-4", "good-5", "good-6"];
 
 let stage: ConnectedStage;
-/** Has seen nothing of before. */
+/** A broker whose memory is empty. */
 let reader: BrokerProcess;
 
 const sql = async (text: string) => await query(stage.databaseUrl, text);
@@ -155,7 +155,7 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
     expect(good.map((name) => answers.get(name)?.[0])).toEqual(good.map(() => 200));
     const unexpected = [...answers].filter(([, [status, code]]) => status === 500 && code !== "unreadable_secret");
     expect(unexpected).toEqual([]);
-    // What people set, and what was captured, is authenticated; what else stands in columns that a token does not need costs nobody one.
+    // What people set, and what was captured, is authenticated. Damage in other columns that a token does not need costs nobody a token.
     const proven = /^(labels|inputs|captured|account-captured|scopes|grant|provider)-/;
     const failing = [...answers].filter(([, [status]]) => status !== 200).map(([name]) => name);
     const expected = ["both-tokens", "generation-highest", ...bad.filter((name) => proven.test(name))].sort();
@@ -265,7 +265,7 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
     });
     expect((await list("/keys?limit=200")).status).toBe(200);
     const reads = await Promise.all(keys.map(async (key) => (await reader.api.token("good-1", { key })).status));
-    // What its proof covers is not as it was written: the key counts no more.
+    // A column that its proof covers has changed: the key does not count any more.
     expect(reads).toEqual(keys.map(() => 401));
   });
 
@@ -306,7 +306,7 @@ describeWithServices(["postgres", "redis"], "one bad row", () => {
           ),
         );
     const tried = await Promise.all(about(connections, "{connection}"));
-    // After them: a client whose damaged secret is replaced has one that the provider refuses.
+    // These come last: a client whose damaged secret was replaced has a secret that the provider refuses.
     tried.push(...(await Promise.all(about(Object.keys(clientDamages), "{client}"))));
     expect(tried.length).toBeGreaterThan(connections.length * 8);
     expect(unexpected).toEqual([]);

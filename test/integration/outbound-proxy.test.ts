@@ -16,7 +16,7 @@ import { temporaryFolder } from "../support/services/guardian.ts";
 const password = "pr0xy p@ssword/7f31";
 const credentials = `broker:${password}`;
 
-/** Rotates: each refresh token works once, and whoever sends one twice has lost its family for good. */
+/** A rotating provider: each refresh token works once, and if one is sent twice, its family has ended. */
 class Rotating {
   readonly sent: string[] = [];
   readonly reused: string[] = [];

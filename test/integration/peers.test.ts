@@ -62,7 +62,7 @@ class Pair implements AsyncDisposable {
     return { key, id: key.split("_")[1] ?? "" };
   }
 
-  /** The second replica has no Postgres from here on, and knows it. */
+  /** From here on the second replica has no Postgres, and has noticed. */
   async cut(): Promise<void> {
     this.toPostgres.faults.newConnections = "reset";
     this.toPostgres.reset();
@@ -193,7 +193,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       const kept = await until("it is kept", () => redis.get(endKey({ kind: "connection", id })));
       await until("the message", () => seen.length > 0);
 
-      // What was said of one connection is said of another, and of a key, by somebody who has no encryption key.
+      // Somebody without an encryption key repeats what was said of one connection for another one, and for a key.
       const told = seen
         .map((text) => JSON.parse(text) as Record<string, unknown>)
         .find((one) => one["kind"] === "told");
@@ -207,7 +207,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       }
       await redis.del(endKey({ kind: "connection", id: otherId }));
       await redis.rpush(endKey({ kind: "connection", id: otherId }), "another type");
-      // And who takes away what is kept brings nothing back.
+      // Whoever deletes the entries brings nothing back, either.
       await redis.del(endKey({ kind: "connection", id }));
       expect(await pair.read(name)).toBe("storage_unavailable");
 
@@ -216,7 +216,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       await pair.first.api.changeConnection(name, { disabled: false });
       await until("it is served again", async () => (await pair.read(name)) === token);
       await pair.cut();
-      const sent = seen.slice(); // what is sent again is seen again
+      const sent = seen.slice(); // a copy, since each message that is sent again is added to `seen`
       for (const text of sent) await redis.publish(channel, text);
       await redis.set(endKey({ kind: "connection", id }), kept);
       const rejected = async () => {
@@ -225,7 +225,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
       };
       const before = await rejected();
       expect(before).toBeGreaterThan(0);
-      // It has asked Redis since: the other type that stands there for the other connection was met.
+      // When the counter has moved, the replica has asked Redis: it has met the entry of another type.
       await until("it has asked", async () => {
         expect([await pair.read(name), await pair.read(other)]).toEqual([token, otherToken]);
         return (await rejected()) > before;
@@ -242,7 +242,7 @@ describeWithServices(["postgres", "redis"], "replicas that share Redis", () => {
     await pair.stage.connectExpired(name);
     const ended = pair.first.stop();
     await until("it drains", async () => (await pair.first.api.api("/readyz").catch(() => null))?.status !== 200);
-    // On a slow machine it may have closed its door, and this proves less.
+    // On a slow machine the broker may not listen any more. Then this test proves less.
     const reply = await pair.first.api.token(name, { wait: 30 }).catch(() => null);
     expect([reply?.status, reply?.body.code]).toEqual(reply === null ? [undefined, undefined] : [200, undefined]);
     await ended;

@@ -30,7 +30,7 @@ export type PlayedImage = {
 /** Does what `docker build` would do with this project's Dockerfile, by its own commands, in a folder of its own. */
 export async function playImage(): Promise<PlayedImage> {
   const folder = await mkdtemp(join(tmpdir(), "freshet-image-"));
-  // The image's user must get through, as it gets through a container's `/`.
+  // The image's user must be able to enter this folder, as it can enter a container's `/`.
   await chmod(folder, 0o755);
   const context = join(folder, "context");
   await copyContext(context);

@@ -32,7 +32,7 @@ type Route = {
 
 const runs = 300;
 
-/** What is there, so that some of the random requests get past the first checks. Nothing of it is reached over a network. */
+/** Things with known names, so that some of the random requests get past the first checks. None of them is reached over a network. */
 const known: Record<string, string[]> = {
   name: ["acme", "new-1", "new-2", "a..b", "manual"],
   connection: ["acme", "acme-held", "acme-short", "acme-off", "acme-copied", "acme-machine", "nope"],
@@ -144,7 +144,7 @@ function encode(text: string): string {
 /** A provider may refuse what it is sent, or be away: those codes are answers too. */
 function expectAnswer({ status, headers, text }: Answer, { method, path, statuses }: Route): void {
   expect(status, text).not.toBe(500);
-  // Of a path that has become another one, such as `/connections/../..`, the document says something else, or nothing.
+  // A path may have become another one, such as `/connections/../..`. Then the document says something else about it, or nothing.
   const isItself = !/\/(\.|%2e){1,2}(\/|$)|\/$|\/\//i.test(path);
   if (isItself) expect(statuses, `${method} ${path}: ${text}`).toContain(status);
   if (status < 400) return;

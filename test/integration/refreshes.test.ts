@@ -59,7 +59,7 @@ describeWithServices(["postgres", "redis"], "refreshes", () => {
     expect((await reading).status).toBe(404);
     expect((await token("deleted")).status).toBe(404);
     await stage.connect("deleted");
-    // Version 2 may have been handed out by the refresh that was under way; a person's grant comes two after that.
+    // A caller may have got version 2 from the refresh that was under way. A person's grant comes two versions after it.
     expect((await token("deleted")).body.version).toBe(4);
   });
 

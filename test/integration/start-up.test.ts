@@ -23,7 +23,7 @@ type Environment = Record<string, string | undefined>;
 const newKey = (id: string) => `${id}:${randomBytes(32).toString("base64")}`;
 const encryptionKeys = newKey("k1");
 
-/** In every start of this file, and in no line that any of them writes. */
+/** A secret of every start in this file. No line of theirs may hold it. */
 const canaries = {
   adminKey: `canary-admin-${randomBytes(16).toString("hex")}`,
   metricsKey: `canary-metrics-${randomBytes(8).toString("hex")}`,
@@ -82,7 +82,7 @@ async function expectEnd(options: BrokerOptions, wrong: string, place?: string):
   const code = await broker.ended();
   expect(broker.stderr).toMatch(/^freshet: [^\n]+\n$/);
   expectSaid(broker.stderr, wrong, place);
-  // The line that says what starts may stand there.
+  // stdout may hold the line that says what starts.
   expect({ code, stdout: broker.stdout.replace(/^Freshet .* …\n/, "") }).toEqual({ code: 2, stdout: "" });
 }
 
@@ -102,7 +102,7 @@ async function newFolder(name: string, files: Record<string, string> = {}): Prom
 async function listening<S extends Server>(server: S): Promise<S & AsyncDisposable & { port: number }> {
   await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
-  // Without waiting: the client may hold its end open.
+  // Not awaited: the client may keep its end open.
   return Object.assign(server, { port, [Symbol.asyncDispose]: async () => void server.close() });
 }
 
@@ -341,7 +341,7 @@ describeWithServices(["postgres"], "what callers have put in the place of the sa
     await query(databaseUrl, `UPDATE connections SET labels = 'null' WHERE name = 'sandbox'`);
     expectSkipped(await startAgain(), "cannot be opened");
 
-    // By a key for connections alone: another provider's, which nobody consents to, and which is not there.
+    // With a key for connections only: a connection of another provider, one that nobody connects by consent, and one that does not exist.
     const key = await api.createKey({ name: "team", abilities: ["connections"], connections: ["*"] });
     await remove("/connections/sandbox");
     const made = await api.api("/connections", {

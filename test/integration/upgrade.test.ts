@@ -25,21 +25,21 @@ type Subject = {
   on: (work: (run: Run) => Promise<void>) => Promise<void>;
 };
 
-/** However old the dump is by now: its tokens have run out, and its links, codes and held grants have not. */
+/** Moves the dump's times to now: its tokens have run out; its links, codes and unconfirmed grants have not. */
 const asOfNow = `UPDATE connections SET issued_at = now() - interval '2 hours', expires_at = now() - interval '1 hour'
     WHERE access_token_sealed IS NOT NULL;
   UPDATE consent_links SET expires_at = now() + interval '1 hour';
   UPDATE held_grants SET created_at = now();
   UPDATE device_authorizations SET created_at = now(), expires_at = now() + interval '1 hour', next_poll_at = now()`;
 
-/** Rows that hold what no broker writes, each for itself. */
+/** Rows that hold a value that no broker writes. Each has another one. */
 const odd = `INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels)
     SELECT gen_random_uuid(), 'odd-' || o.n, c.provider, c.client_ref, c.grant_type, c.scopes, c.granted_scopes, o.inputs, o.labels
     FROM connections c, (VALUES (1, 'null'::jsonb, '{}'::jsonb), (2, '[1]', '{}'), (3, '5', '{}'), (4, '"text"', '{}'),
       (5, '{"a": 1}', '{}'), (6, '{}', 'null'), (7, '{}', '["a"]')) o(n, inputs, labels) WHERE c.name = 'd-pending';
   INSERT INTO clients (id, name, provider, client_id, inputs) VALUES (gen_random_uuid(), 'odd', 'made-up', 'x', 'null')`;
 
-/** Takes every refresh token once, and those that have ended not at all. */
+/** A provider that takes each refresh token once, and ended ones never. */
 class Provider {
   readonly asked: URLSearchParams[] = [];
   readonly #server: Server;
@@ -234,7 +234,7 @@ function upgrading(kind: string, prepare: () => Promise<Subject>): void {
 describe("a database of the version before", () => {
   upgrading("embedded", async () => {
     const { path } = await temporaryFolder("upgrade");
-    // Of an initialised folder only the schema has to go: making one anew would be most of this file's work.
+    // Only the schema of the folder is deleted: to make a new folder would be most of the work of this file.
     await cp(builtDatabase, join(path, "database"), { recursive: true });
     return {
       env: { dataDir: path },

@@ -86,7 +86,7 @@ describeWithServices(["postgres"], "wrong input", () => {
       const { broker, keys } = stage;
       const written = broker.stdout + broker.stderr;
       const faults = written.split("\n").filter((line) => /"level":"(error|fatal)"|unexpected error/.test(line));
-      // Of the row that somebody has changed: once, with its connection and its key.
+      // The log names the row that somebody has changed: once, with its connection and its key.
       expect(faults).toEqual([expect.stringMatching(/"connection":"acme-torn".*"keyId":"k1".*does not open/)]);
       for (const secret of ["canary-", broker.adminKey, ...Object.values(keys)]) expect(written).not.toContain(secret);
       expect(written).toContain('"msg":"answered"');

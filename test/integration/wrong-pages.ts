@@ -4,7 +4,7 @@ import type { Cases } from "./wrong-requests.ts";
 
 type Fields = { csrf?: string; origin?: string; cookie?: boolean; type?: string; body?: string };
 
-/** Opens the link as a browser does, and posts what its form would, save what is named. */
+/** Opens the link as a browser does, and posts what its form would, with the changes that are given. */
 async function postForm(stage: WrongInputStage, fields: Fields): Promise<Answer> {
   const { open: link } = stage.consents;
   const browser = new ScriptedBrowser();
@@ -31,7 +31,7 @@ async function comeBack(stage: WrongInputStage, edit: (url: URL) => void, browse
   return answerOf(await browser.open(url));
 }
 
-/** Sends so many in vain, from one address, and returns what comes then. */
+/** Sends so many refused requests from one address, and returns the answer to the next one. */
 async function afterSoMany(stage: WrongInputStage, times: number, sending: Sending): Promise<Answer> {
   const again = async () => await stage.send({ ...sending, key: null });
   await Promise.all(Array.from({ length: times }, again));
@@ -42,7 +42,7 @@ const from = (address: string) => ({ "x-forwarded-for": address });
 
 const open = async (url: string, browser = new ScriptedBrowser()) => answerOf(await browser.open(url));
 
-/** Everything that a browser is answered with a page. */
+/** Every wrong request that a browser gets a page for. */
 export const wrongPages: Cases = {
   "a link that is not known": async (stage) =>
     await open(`${stage.broker.url}/connect/${"0".repeat(16)}-${"0".repeat(32)}`),
@@ -103,7 +103,7 @@ export const wrongPages: Cases = {
 const host = "Host: broker\r\n";
 const write = (bytes: string) => async (stage: WrongInputStage) => await stage.write(bytes);
 
-/** What is not HTTP, or not any more. */
+/** What is not HTTP, or is HTTP only at the beginning. */
 export const wrongBytes: Cases = {
   "a line that is no request": write("HELLO\r\n\r\n"),
   "a method that is none": write(`TAKE /livez HTTP/1.1\r\n${host}\r\n`),

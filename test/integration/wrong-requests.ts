@@ -3,7 +3,7 @@ import { Readable } from "node:stream";
 import { makeApiKey } from "../../src/services/keys.ts";
 import { type Answer, canary, type Sending, type WrongInputStage } from "../support/wrong-input-stage.ts";
 
-/** What is tried, by the first column of docs/errors.md. */
+/** What is tried, by the text in the column "when" of docs/errors.md. */
 export type Cases = Record<string, (stage: WrongInputStage) => Promise<Answer>>;
 
 const nul = "\0";
@@ -358,7 +358,7 @@ const callers: Cases = {
   },
 };
 
-/** Everything that goes through the API and is answered with a problem. */
+/** Every wrong request to the API that is answered with a problem. */
 export const wrongRequests: Cases = {
   ...bodies,
   ...fields,

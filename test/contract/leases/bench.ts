@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Leases, RefreshNews } from "../../../src/coordination/leases.ts";
 import { until } from "../../support/patience.ts";
 
-/** The lock that was asked for, which must be ours. */
+/** The lock that was asked for. @throws if somebody else holds it */
 export const lease = (result: Awaited<ReturnType<Leases["acquire"]>>) => {
   if (result.state === "owned") return result;
   throw new Error(`the lease is ${result.state}`);
@@ -18,14 +18,14 @@ export const newsOf = (changes: Partial<RefreshNews> = {}): RefreshNews => ({
   ...changes,
 });
 
-/** What a listener has heard. */
+/** The messages that a listener has received. */
 export function hearing(leases: Leases) {
   const heard: RefreshNews[] = [];
   leases.listen((news) => void heard.push(news));
   return { heard };
 }
 
-/** Asks until it is so. */
+/** Asks until the answer is yes. */
 export async function eventually(check: () => Promise<boolean> | boolean): Promise<void> {
   await until("it is so", check);
 }

@@ -1,7 +1,7 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { freePort } from "../../support/free-port.ts";
 
-/** Passes everything on to a Redis; its replies can be held back, as a network does that stalls in one direction. */
+/** Passes everything on to a Redis; a test can delay its replies, as a network that stalls in one direction would. */
 export class HoldingProxy {
   readonly url: string;
   /** What was sent, as it went over the wire. */

@@ -75,7 +75,7 @@ export function answers(stage: () => StoreStage): void {
             if (isGone) throw new BrokerError("storage_unavailable", "gone");
             return await rows.commitRefresh(key, grant, event);
           },
-          // Asked by who waits.
+          // Called by the replica that waits.
           readByIds: async (ids) => {
             isGone = false;
             return await rows.readByIds(ids);

@@ -30,7 +30,7 @@ import { type StoreStage, vault } from "../store/stage.ts";
 /** What a provider does with one request. */
 export type Step = () => Promise<TokenAnswer> | TokenAnswer;
 
-/** A token request as it left, and the permit that stood in the row at that moment. */
+/** A token request as it was sent, and the permit that stood in the row at that moment. */
 export type Sent = { url: string; fields: Record<string, string>; permit: string | null };
 
 export { vault };
@@ -113,7 +113,7 @@ type Options = {
   perShop?: boolean;
   /** Client credentials have a refresh token, which the definition has a request for. */
   refreshesMachines?: boolean;
-  /** Changes to what keeps them. */
+  /** Replaces methods of the store of limits. */
   requestLimits?: Partial<RequestLimits>;
   /** Another replica, with which this one shares locks, messages, spool and marks; else it is alone with the store. */
   beside?: RefreshBench;
@@ -140,19 +140,19 @@ export class RefreshBench {
   readonly spool: MemorySpool;
   readonly marks: MemoryMarks;
   readonly script: Step[] = [];
-  /** Rows that were noted as held by others. */
+  /** Rows that the broker has noted as locked by others. */
   readonly busyRows: string[] = [];
   readonly sent: Sent[] = [];
   /** Tokens that were revoked. */
   readonly revoked: string[] = [];
   /** What the observer was told. */
   readonly seen: string[] = [];
-  /** Rows that the cache was told of by nobody's refresh. */
+  /** Rows that the cache got in another way than by a refresh. */
   readonly learnt: TokenRow[] = [];
   /** Generations of sets that were asked about at the provider. */
   readonly followed: number[] = [];
   readonly news: RefreshNews[] = [];
-  /** Runs between the permit and the sending. */
+  /** Runs after the permit is given and before the request is sent. */
   beforeSending: () => void = () => {};
   #connection = "";
 
@@ -248,7 +248,7 @@ export class RefreshBench {
     this.ended = createEnded({ ...parts, accounts: createAccountRows(stage.database, vault), cache, clock: patient });
   }
 
-  /** What the row holds once nothing is on its way to it any more. */
+  /** What the row holds when no answer is on its way to it any more. */
   async settledRow(id: string): Promise<TokenRow> {
     await this.answerStore.idle();
     return await this.stage.row(id);
@@ -266,7 +266,7 @@ export class RefreshBench {
     return await this.refresh(row, need);
   }
 
-  /** Has the refresh token of an ended connection tried once more; what it is refused with, or null. */
+  /** Orders one more try with the refresh token of an ended connection. Returns the refusal, or null. */
   async retry(
     id: string,
     script: (TokenAnswer | Step)[],
@@ -331,7 +331,7 @@ export async function refusedWith(work: Promise<unknown>): Promise<BrokerError |
   }
 }
 
-/** Its deadlines pass only when something else makes time pass: a store that answers is always in time. */
+/** A clock whose deadlines pass only if something else makes time pass: a store that answers is always in time. */
 function whoseDeadlinesPassWithIt(clock: Clock): Clock {
   return {
     ...clock,

@@ -55,12 +55,12 @@ const aroundPermit =
     },
   });
 
-/** A row that was checked, and is another one when its refresh token is about to be sent. */
+/** A row that was checked, and that somebody changes before its refresh token is sent. */
 export function changedRows(stage: () => StoreStage): void {
   const shop = { inputs: { shop: "ours" } };
   const captured = { host: "api.ours" };
 
-  /** One refresh, on the way of which somebody changes the row; then the row is put right. */
+  /** One refresh, during which somebody changes the row. Afterwards the row is put right. */
   const refreshOver = async (
     row: TokenRow,
     { moment, change, rules }: { moment: (typeof moments)[number]; change: string; rules: string },
@@ -91,7 +91,7 @@ export function changedRows(stage: () => StoreStage): void {
       for (const rules of ["{}", "{ rotation: never }"]) {
         const row = await connectExpired(stage(), shop, { captured });
         const bench = await refreshOver(row, { moment, change, rules });
-        // Of the row itself nothing counts any more, so nothing is asked for it.
+        // Nothing in the row itself counts any more, so no request is made for it.
         if (moment === moments[0] && changes[change]?.table === "connections") expect(bench.sent).toEqual([]);
         const isSpent = bench.sent.length > 0 && rules === "{}";
         const now = await stage().row(row.id);

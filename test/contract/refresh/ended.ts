@@ -36,7 +36,7 @@ async function refuse(id: string, benches: RefreshBench[], answers: (TokenAnswer
   }
 }
 
-/** A connection that has been told to be probably dead. */
+/** A connection with the attention `probably_dead`. */
 async function probablyDead(stage: StoreStage) {
   const { id } = await connectExpired(stage);
   const bench = new RefreshBench(stage);
@@ -46,7 +46,7 @@ async function probablyDead(stage: StoreStage) {
   return { id, bench };
 }
 
-/** A connection whose grant the provider has ended, or so it says. */
+/** A connection of whose grant the provider says that it has ended. */
 async function ended(stage: StoreStage, rules = "{}", given: Parameters<typeof connectExpired>[1] = {}) {
   const { id } = await connectExpired(stage, given);
   const bench = new RefreshBench(stage, { rules });
@@ -100,7 +100,7 @@ export function ends(stage: () => StoreStage): void {
       await refuse(id, benches, [silent]);
       await stage().set(id, `${abandoned}, ${anHourAgo}`);
       await refuse(id, benches, [explained]);
-      // Two answers to replays: the first send of that attempt stays unresolved.
+      // Both are answers to replays: the outcome of the attempt's first send stays unknown.
       for (const bench of benches) {
         await stage().set(id, abandoned);
         await refuse(id, [bench], [unexplained]);
@@ -227,7 +227,7 @@ export function ends(stage: () => StoreStage): void {
       await bench.ended.lapse();
       expect(await stage().row(id)).toMatchObject({ attemptOutcome: "unknown", status: "needs_reauthorization" });
       await stage().set(id, lapsed);
-      // A replica that has had Postgres for a moment only leaves it to those that wait to store an answer.
+      // A replica that has had Postgres only for a moment leaves the row to those that wait to store an answer.
       await new RefreshBench(stage(), { uninterruptedMs: 9999 }).ended.lapse();
       expect(await stage().row(id)).toMatchObject({ attemptOutcome: "unknown" });
       await bench.ended.lapse();

@@ -20,7 +20,7 @@ import {
 
 const seldom = "{ per: connection, max_per_window: 1 in 600 s }";
 const quiet = "{ per: client, cool_down_s: 900 }";
-/** A wait that is longer is a limit's. */
+/** A wait that is longer than this comes from a limit. */
 const longestBackoffSeconds = 300;
 const away = failed({ class: "not_sent", code: "connect_failed" });
 
@@ -38,7 +38,7 @@ async function neighbours(stage: StoreStage, limits: string) {
   return [await connect("first"), await connect("other")] as const;
 }
 
-/** So that the next attempt begins at once, with its limit as it is after so many seconds. */
+/** Ends the back-off, and lets so many seconds pass for the limit. */
 async function pass(stage: StoreStage, id: string, seconds: number): Promise<void> {
   await stage.set(id, "backoff_until = NULL");
   await passLimit(stage, `connection:${id}`, seconds);
@@ -59,7 +59,7 @@ export function heldBack(stage: () => StoreStage): void {
         ["first"],
       ]);
       const free = { status: "connected", attemptId: null, lastErrorCode: "limit_reached" };
-      // Nothing has failed: neither the history nor the next back-off is to hear of it.
+      // Nothing has failed: it must change neither the history nor the next back-off.
       expect(row).toMatchObject({ ...free, consecutiveFailures: 0 });
       expect(await stage().events(id)).toEqual(["created", "connected", "refreshed"]);
       expect(failure?.retryAfterSeconds).toBeGreaterThan(longestBackoffSeconds);

@@ -201,7 +201,7 @@ export function lateAnswers(stage: () => StoreStage): void {
       const { id } = await connectExpired(stage());
       const holder = new RefreshBench(stage(), awayFor(store));
       const peer = new RefreshBench(stage());
-      // The holder has spooled and dies: its memory is gone, its spool is not.
+      // The holder has spooled the answer and dies: its memory is gone, its spool is still there.
       const handedOut = await holder.run(id, [granted({ refreshToken: "second" })]);
       for (const entry of holder.spool.entries.values()) await peer.spool.put(entry);
       await stage().set(id, abandoned);

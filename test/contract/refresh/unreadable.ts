@@ -6,7 +6,7 @@ import { createTokenVault } from "../../../src/vault/vault.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import { abandoned, connectExpired, dead, granted, RefreshBench, tokensOf, vault } from "./bench.ts";
 
-/** Of a replica whose key this one lacks. */
+/** A keyring with a key that this replica does not have. */
 const theirs = createTokenVault(createKeyring([{ id: "k2", key: randomBytes(32) }]));
 
 const flip = (column: string) => `${column} = set_byte(${column}, 20, get_byte(${column}, 20) # 1)`;
@@ -35,7 +35,7 @@ async function foreignSet(stage: StoreStage, id: string): Promise<void> {
   await stage.set(id, `refresh_token_sealed = decode('${Buffer.from(refreshToken ?? []).toString("hex")}', 'hex')`);
 }
 
-/** What a refresh does where something that is stored does not open. */
+/** What a refresh does if a stored secret does not open. */
 export function unreadable(stage: () => StoreStage): void {
   describe("a refresh token that does not open", () => {
     it("is not sent, gives the permit back, and is told as the connection's last error", async () => {

@@ -7,7 +7,7 @@ const longAgo = "'2000-01-01T00:00:00Z'";
 const failure = { code: "rate_limited", detail: "slow down" };
 const prompt = { promptly: true, quietSeconds: 10 };
 
-/** Connected rows of a provider of their own, whose time has come before that of all others. */
+/** Connected rows of a provider of their own. They are due before all other rows. */
 async function dueRows(stage: StoreStage, count: number, changes: Parameters<StoreStage["connect"]>[0] = {}) {
   const provider = `due-${randomUUID()}`;
   const rows = await Promise.all(Array.from({ length: count }, () => stage.connect({ provider, ...changes })));
@@ -41,7 +41,7 @@ const marked = ({ id }: { id: string }, generation: number, version = 50) => [
 /** When the test began, by the monotonic clock. */
 let beganMs = 0;
 
-/** So many seconds from when something was done in this test. The time that has passed since then is off it, however long that was. */
+/** So many seconds after something that this test has done, less the time that has passed since the test began. */
 const near = (seconds: number) =>
   expect.toSatisfy((left: number | null) => {
     const passedSeconds = (performance.now() - beganMs) / 1000;

@@ -3,7 +3,7 @@ import { BrokerError, isStorageUnavailable } from "../../../src/errors.ts";
 import { isUniqueViolation } from "../../../src/store/database-errors.ts";
 import { sealedGrant, type StoreStage } from "./stage.ts";
 
-/** What the database refuses is told from its absence: only the latter is worth another try. */
+/** A refusal of the database is told apart from its absence: only after the latter does another try make sense. */
 export function faults(stage: () => StoreStage): void {
   it("a statement that is itself at fault is no outage", async () => {
     const { key } = await stage().permit();

@@ -54,7 +54,7 @@ async function disable(stage: StoreStage, { id }: TokenRow, disabled: boolean) {
   return await stage.connections.update(await stage.row(id), { disabled }, freely);
 }
 
-/** Every statement that stores a grant or ends one, each of its guards by a case that must not match. */
+/** Every statement that stores a grant or ends one. For each of its guards there is a case that must not match. */
 export function grants(stage: () => StoreStage): void {
   describe("a grant", () => {
     describe("that a refresh brought", () => {
@@ -240,7 +240,7 @@ export function grants(stage: () => StoreStage): void {
         expect(stored?.backoffUntil).toEqual(permitted?.leaseUntil);
         const next = { connectionId: row.id, generation: row.generation + 1, attemptId: randomUUID() };
         expect(await stage().rows.takePermit({ ...next, ...wish })).toBeNull();
-        // What that request brings, finds the grant replaced.
+        // The answer to that request comes when the grant has been replaced.
         expect(await stage().rows.commitRefresh(key, sealedGrant(), {})).toBeNull();
         expect(await stage().rows.endGrant(key, dead)).toBeNull();
         await stage().set(row.id, "backoff_until = clock_timestamp() - interval '1 second'");

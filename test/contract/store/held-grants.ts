@@ -14,7 +14,7 @@ async function age(stage: StoreStage, attemptId: string, interval: string): Prom
   );
 }
 
-/** Grants that wait for a person's word. */
+/** Grants that wait until a person confirms them. */
 export function unconfirmedGrants(stage: () => StoreStage): void {
   describe("a grant that waits for a person's word", () => {
     let accounts: AccountRows;
@@ -135,7 +135,7 @@ export function unconfirmedGrants(stage: () => StoreStage): void {
       },
     ])("may be in use where accounts are looked up and $when: $inUse", async ({ change, account, inUse }) => {
       const { id } = await stage().connect();
-      // At a provider of its own: the other connections of the stage say nothing here.
+      // At a provider of its own, so that the other connections of the stage do not count.
       const provider = `looked-up-${id}`;
       await stage().set(id, `${change}, provider = '${provider}'`);
       const asked = { ...givenUpBy(randomUUID()), provider, refreshFingerprint: null, account, mayBeSame: true };

@@ -13,7 +13,7 @@ const browsers = Array.from({ length: 8 }, (_, number) => hash(`browser ${number
 const [mine, other] = [hash("browser 0"), hash("browser 1")];
 const passed = (answers: boolean[]) => answers.filter(Boolean).length;
 
-/** Two replicas amid a rotation: one seals with a newer key already, which the other lacks. */
+/** Two replicas in the middle of a rotation: one already seals with a newer key, which the other does not have. */
 function replicasOf({ encryptionKeys }: StoreStage) {
   const keyList = createKeyList(async () => (await encryptionKeys.list()).map(({ id }) => id));
   const lacking = createTokenVault(createKeyring([older]), { isSilent: (error) => keyList.isSilent(error) });
@@ -125,7 +125,7 @@ export function keys(stage: () => StoreStage): void {
       expect((await here.working(Date.now(), ["left-%"])).map((working) => working.id)).toEqual([id]);
       const gift = { ...row, id: randomUUID(), secretHash: hash("gift") };
       await expect(here.insert(gift, id)).rejects.toMatchObject({ code: "encryption_key_missing" });
-      // What somebody has changed does not count at those that have the key.
+      // At the replicas that have the key, a row that somebody has changed does not count.
       await stage().query("UPDATE api_keys SET name = 'forged' WHERE id = $1 RETURNING 1 AS done", id);
       expect(await theirs.findMany([id])).toEqual([]);
     });

@@ -31,7 +31,7 @@ async function countCandidates(stage: StoreStage, id: string): Promise<number> {
   return found?.count ?? 0;
 }
 
-/** Every statement that deals with answers that came late, each of its guards by a case that must not match. */
+/** Every statement about answers that came late. For each of its guards there is a case that must not match. */
 export function lateSets(stage: () => StoreStage): void {
   describe("a late answer", () => {
     it("becomes the newest set of the row as it was read; who had the permit loses it, and the grant lives again", async () => {
@@ -187,7 +187,7 @@ export function lateSets(stage: () => StoreStage): void {
         refreshToken: grant.refreshToken,
         status: "connected",
       });
-      // The version comes after all that attempts of the generation before may have handed out.
+      // The version is higher than all versions that attempts of the generation before may have handed out.
       expect(tried?.version).toBe(row.version + 4);
       expect((tried?.leaseUntil?.getTime() ?? 0) - (tried?.attemptStartedAt?.getTime() ?? 0)).toBe(30_000);
       expect(await countCandidates(stage(), row.id)).toBe(0);

@@ -24,7 +24,7 @@ const ownersStatements = new Set<string>([
 const refreshable: readonly ConnectionStatus[] = ["connected", "pending"];
 const plain = { code: "temporarily_unavailable", detail: "as the test wants it" };
 
-/** Makes up calls that fit the rows as they stand, or just not: each guard meets what it lets pass and what it does not. */
+/** Makes up calls that fit the rows, or nearly fit: each guard gets calls that it lets pass and calls that it does not. */
 export class ModelCalls {
   readonly #dice: Dice;
   readonly #database: SimDatabase;
@@ -41,7 +41,7 @@ export class ModelCalls {
     return `00000000-0000-4000-8000-${String(++this.#ids).padStart(12, "0")}`;
   }
 
-  /** One call of any statement, those that change rows most often; null: there is no row that it could be about. */
+  /** One call of any statement, most often of one that changes rows; null: there is no row for it. */
   next(): StoreCall | null {
     const rows = [...this.#database.tables.rows.values()];
     if (rows.length === 0) return null;
@@ -83,7 +83,7 @@ export class ModelCalls {
     }
   }
 
-  /** Mostly as it is. */
+  /** Mostly `value`, rarely `other`. */
   #rarely<Value>(value: Value, other: Value): Value {
     return this.#dice.chance(0.12) ? other : value;
   }
@@ -100,13 +100,13 @@ export class ModelCalls {
     return { quietSeconds: this.#dice.pick([2, 10]), promptly: this.#dice.chance(0.5) };
   }
 
-  /** Mostly one that is counted. */
+  /** A failure, mostly one that counts towards `probably_dead`. */
   #failure() {
     const refusal = this.#dice.pick([null, "400", "400", "400", "400", "403 access_denied"]);
     return refusal === null ? plain : { ...plain, refusal };
   }
 
-  /** What operators say about ends, and what is found out about them: mostly what a row is there for. */
+  /** What operators say about ends, and what the broker finds out about them. Mostly a call that some row fits. */
   #ends(row: SimRow): StoreCall {
     const { rows, now } = this.#database.tables;
     const find = (fits: (row: SimRow) => boolean) => [...rows.values()].find(fits);
@@ -312,7 +312,7 @@ export class ModelCalls {
     }
   }
 
-  /** Which of those that are due at the same time is claimed first, nobody promises. */
+  /** Nobody promises which of the rows that are due at the same time is claimed first. */
   #limit(): number {
     const times = [...this.#database.tables.rows.values()].map(({ nextRefreshAt }) => nextRefreshAt?.getTime());
     return new Set(times).size === times.length ? this.#dice.pick([1, 10]) : 10;
@@ -322,7 +322,7 @@ export class ModelCalls {
     return this.#dice.chance(0.2) ? ["own"] : [];
   }
 
-  /** Mostly what another row holds. */
+  /** Mostly a value that another row holds. */
   #heldBeside({ id }: SimRow): Uint8Array<ArrayBuffer> {
     const other = [...this.#database.tables.rows.values()].find((one) => one.id !== id)?.refreshFingerprint ?? null;
     return other === null || this.#dice.chance(0.3) ? this.#seals.fingerprint() : new Uint8Array(other);

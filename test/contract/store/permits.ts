@@ -21,7 +21,7 @@ const ask = (row: TokenRow, changes: Partial<PermitRequest> = {}): PermitRequest
   ...changes,
 });
 
-/** In place of seconds: nothing is decided by the time that a test itself takes. */
+/** Used instead of seconds, so that the time that a test takes decides nothing. */
 const hour = 3600;
 
 type Takeover = NonNullable<PermitRequest["takeover"]>;
@@ -63,7 +63,7 @@ const differentKeys: { is: string; change: (key: PermitKey) => Partial<PermitKey
   { is: "of another connection", change: () => ({ connectionId: randomUUID() }) },
 ];
 
-/** Connections that hold the same refresh token, as no statement of today lets them. */
+/** Connections that hold the same refresh token. No statement of today makes such rows. */
 async function sharing(stage: StoreStage, count: number): Promise<TokenRow[]> {
   const { refreshFingerprint } = sealedGrant();
   const rows: TokenRow[] = [];
@@ -75,7 +75,7 @@ async function sharing(stage: StoreStage, count: number): Promise<TokenRow[]> {
   return rows;
 }
 
-/** Every statement that moves a permit, each of its guards by a case that must not match. */
+/** Every statement that moves a permit. For each of its guards there is a case that must not match. */
 export function permits(stage: () => StoreStage): void {
   describe("a permit to send", () => {
     describe("is given for a free row", () => {
@@ -99,7 +99,7 @@ export function permits(stage: () => StoreStage): void {
           row.id,
         );
         expect([attempt_id, attempt_started_at, lease_until]).not.toContain(null);
-        // Should its owner not come back, the sweeper looks at it when the access token ends.
+        // If the owner does not come back, the sweeper looks at the row when the access token ends.
         expect(next_refresh_at).toBe(others["expires_at"]);
         expect(before).toMatchObject(others);
       });
@@ -116,14 +116,14 @@ export function permits(stage: () => StoreStage): void {
       it("to one of ten connections that hold the same refresh token; the others lose their copy of it", async () => {
         const rows = await sharing(stage(), 10);
         const answers = await Promise.all(rows.map((row) => stage().rows.takePermit(ask(row))));
-        // Who comes later than the first may still get a permit, with which there is nothing to be sent.
+        // Later ones may still get a permit, but they have no refresh token to send.
         const senders = answers.filter((answer) => answer !== null && answer.refreshToken !== null);
         expect(senders).toHaveLength(1);
         const after = await Promise.all(rows.map(({ id }) => stage().row(id)));
         const holders = after.filter(({ refreshToken }) => refreshToken !== null);
         expect(holders.map(({ id }) => id)).toEqual([senders[0]?.id]);
         for (const row of after.filter(({ id }) => id !== holders[0]?.id)) {
-          // What they have is served to its end; then a person is needed.
+          // Their access tokens are served until they end. Then a person must connect the account.
           expect(row).toMatchObject({ status: "connected", accessToken: expect.anything() });
           expect(row.noRefreshTokenSince).not.toBeNull();
           expect((await stage().events(row.id)).at(-1)).toBe("no_refresh_token");
@@ -339,7 +339,7 @@ export function permits(stage: () => StoreStage): void {
         const request = ask(row);
         await stage().rows.takePermit(request);
         await stage().rows.dropPermit(request);
-        // That no version may be lower than the present one goes without saying.
+        // A floor of 1 changes nothing: no version may be lower than the present one anyway.
         expect(await stage().columns(row.id)).toEqual({ ...before, version_floor: 1 });
         expect(await stage().events(row.id)).toEqual(["created", "connected"]);
       });

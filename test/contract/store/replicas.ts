@@ -11,7 +11,7 @@ const age = async (stage: StoreStage, { id, seconds }: { id: string; seconds: nu
     seconds,
   );
 
-/** Who serves tokens from memory, and what it has heard of. */
+/** Which replicas serve tokens from memory, and which ends they have heard of. */
 export function replicas(stage: () => StoreStage): void {
   describe("replicas", () => {
     let all: Replicas;
@@ -32,7 +32,7 @@ export function replicas(stage: () => StoreStage): void {
       expect(await all.others(self.id, 60)).toEqual([]);
       const [silent] = await all.others(self.id, 3600);
       expect(silent?.silentMs).toBeGreaterThanOrEqual(100_000);
-      // Whoever comes back to the folder is the same one.
+      // A process that starts again with the same folder is the same replica.
       await all.beat({ ...other, name: "other:9090", heardAt: null });
       expect((await all.others(self.id, 60)).map(({ name }) => name)).toEqual(["other:9090"]);
       await all.leave(other.id);
@@ -55,7 +55,7 @@ export function replicas(stage: () => StoreStage): void {
       expect(await all.endedSince(heardAt)).toContainEqual({ kind: "connection", id });
       const ended = await all.endedUnder(name);
       expect(ended?.id).toBe(id);
-      // Nobody has to have heard later of what ended long ago.
+      // For a connection that ended long ago, it is enough that a replica has heard of all ends up to then.
       expect(ended?.by.getTime()).toBeLessThanOrEqual((await all.now()).getTime());
       await stage().query(
         "UPDATE tombstones SET deleted_at = deleted_at - interval '1 hour' WHERE name = $1 RETURNING 1 AS done",

@@ -10,13 +10,10 @@ import {
 } from "../../../src/store/request-limits.ts";
 import type { StoreStage } from "./stage.ts";
 
-/**
- * A second of these stories is two minutes of the database's: what passes while a test runs is then little beside what it tells
- * of, on any machine.
- */
+/** A second of these stories is two minutes in the database. So the time that a test takes is short beside the times of its story, on any machine. */
 const second = 120;
 
-/** One key, and whoever asks for it. Its times are those of the story. */
+/** One key of a limit, and the clients that ask for it. Its times are those of the story. */
 class Limited {
   readonly key = `client:${randomUUID()}`;
   readonly limits: RequestLimits;
@@ -61,7 +58,7 @@ class Limited {
     expect(await this.ask()).toMatchObject({ admitted: null, waitSeconds: 1 });
   }
 
-  /** One that was let through so many seconds earlier than it seems. */
+  /** A request that was let through so many seconds earlier than the row says. */
   earlier({ at, ...rest }: Admitted, seconds: number): Admitted {
     return { ...rest, at: new Date(at.getTime() - 1000 * seconds * second) };
   }
@@ -91,7 +88,7 @@ function inStory({ maxPerWindow = null, spacingMs = 0, concurrency = null }: Par
 
 const older = (list: string) => `(SELECT COALESCE(array_agg(at - by), '{}') FROM unnest(${list}) AS u(at))`;
 
-/** As if all that the limits whose keys begin so know were so many seconds older. */
+/** Makes everything in the limits whose keys begin like this so many seconds older. */
 export async function passLimit(stage: StoreStage, key: string, seconds: number): Promise<void> {
   await stage.database.prisma.$executeRawUnsafe(
     `UPDATE request_limits l SET seen_by = ${older("l.seen_by")}, running = ${older("l.running")},

@@ -1,6 +1,6 @@
 import type { Database } from "../../../src/store/database.ts";
 
-/** Lets a database of one session tell the time that a test sets, to every statement that asks for `clock_timestamp()`. */
+/** In a database of one session, makes `clock_timestamp()` the time that a test sets. */
 export async function simulateClock({ prisma }: Database): Promise<(now: Date) => Promise<void>> {
   await prisma.$executeRawUnsafe("CREATE SCHEMA simulated");
   await prisma.$executeRawUnsafe(`CREATE FUNCTION simulated.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE

@@ -20,10 +20,10 @@ type ConnectionToMake = Partial<NewConnection> & { clientRef?: string | null };
 /** What proves the rows of these tests, and seals their secrets. */
 export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
 
-/** A change that no client and no host is in the way of. */
+/** A change that concerns no client and moves no host. */
 export const freely = { client: null, movesHost: false };
 
-/** Every table's queries on one database, and what a test needs to look past them. */
+/** The queries of every table on one database, and ways for a test to look at the rows without them. */
 export class StoreStage {
   readonly database: Database;
   /** Part of the generated rows that is tried here: the embedded database is Postgres too, and ten times slower. */

@@ -26,7 +26,7 @@ const rows = fc.record({
   backoff: fc.option(fc.constantFrom(-5, 60)),
 });
 
-/** What of an answer decides what is stored beside its tokens. */
+/** The parts of an answer that decide what is stored beside its tokens. */
 const answers = fc.record({
   kind: fc.constantFrom("refresh" as const, "grant" as const),
   lifeSeconds: fc.option(fc.constantFrom(-1, 0, 1, 3600)),
@@ -105,7 +105,7 @@ async function store(stage: StoreStage, row: TokenRow, record: AnswerRecord): Pr
   return await stage.rows.replaceGrant({ ...row, attemptId }, grant, { event, exclusive, clientId, account });
 }
 
-/** Bytes as text, so that two rows can be compared whatever holds them. */
+/** Bytes as text, so that two rows can be compared, whichever type holds the bytes. */
 const comparable = (row: TokenRow) =>
   Object.fromEntries(
     Object.entries(row).map(([name, value]) => [
@@ -114,7 +114,7 @@ const comparable = (row: TokenRow) =>
     ]),
   );
 
-/** While Postgres is away, a caller gets the row as it will be: what is told in TypeScript is what the statements store. */
+/** While Postgres is away, a caller gets the row as it will be stored: TypeScript must foretell what the statements store. */
 export function storedRows(stage: () => StoreStage): void {
   describe("the row that a spooled answer foretells", () => {
     it("is the one that the statement stores, in every column but the clock's", async () => {
@@ -123,13 +123,13 @@ export function storedRows(stage: () => StoreStage): void {
       const given = fc.record({ state: rows, answered: answers });
       const property = fc.asyncProperty(given, async ({ state, answered }) => {
         const isRefresh = answered.kind === "refresh";
-        // A permit stands only in a row that has not gone back in time.
+        // Only a row that is not suspended can have a permit.
         const row = await put(stage(), id, isRefresh ? { ...state, hasAttempt: true, goneBackBy: null } : state);
         const record = recordOf(row, answered);
         const foretold = asStored(row, record);
         const stored = await store(stage(), row, record);
         if (stored === null) throw new Error("the statement has found another row");
-        // Only Postgres knows its clock. A back-off that counts from it is foretold from when the token was issued, so no later.
+        // Only Postgres knows its clock. A foretold back-off counts from when the token was issued, so it ends no later than the stored one.
         const { now: _then, backoffUntil: foretoldUntil, ...foretoldColumns } = comparable(foretold);
         const { now: _now, backoffUntil: storedUntil, ...storedColumns } = comparable(stored);
         expect(foretoldColumns).toEqual(storedColumns);

@@ -12,7 +12,7 @@ import {
 import { refreshTimes } from "../../../src/time.ts";
 import type { StoreStage } from "./stage.ts";
 
-/** Half seconds, while every bound lies on a whole one: the time between look and statement seldom decides. */
+/** Half seconds, since every bound is a whole second: so the time between reading and the statement seldom matters. */
 const offset = (min: number, max: number) => fc.integer({ min, max }).map((seconds) => seconds + 0.5);
 
 /** A row with an attempt in it, its times relative to now, in seconds. */
@@ -55,7 +55,7 @@ async function put(stage: StoreStage, id: string, attempt: Attempt): Promise<Tok
   return await stage.row(id);
 }
 
-/** Takeover is told twice, in TypeScript and in SQL. */
+/** The takeover rule stands twice, in TypeScript and in SQL. */
 export function takeover(stage: () => StoreStage): void {
   describe("the two halves of the takeover rule", () => {
     it("mayTakeOver says of a row what the permit statement does with it", async () => {
@@ -74,14 +74,14 @@ export function takeover(stage: () => StoreStage): void {
           exclusive: true,
           takeover: takeoverOf(row, reuse, recoverer),
         });
-        // As the row was seen, and as it is seen with the time after the statement: where time has decided between them, either holds.
+        // The rule for the row as it was read, and with the time after the statement. If the time between them has decided, either is right.
         const { now } = permitted ?? (await stage().row(id));
         const foretold = [mayTakeOver(row, reuse, recoverer), mayTakeOver({ ...row, now }, reuse, recoverer)];
         expect(foretold).toContain(permitted !== null);
         seen[`${permitted !== null}`]++;
       });
       await fc.assert(property, { numRuns: 100 * stage().share });
-      // Neither answer is so rare that the agreement says nothing. Of a part of them nobody can say.
+      // Both answers occur often enough for the comparison to mean something. In a part of the runs they may not.
       if (stage().share === 1) expect(Math.min(seen.true, seen.false)).toBeGreaterThan(10);
     });
   });

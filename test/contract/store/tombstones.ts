@@ -65,7 +65,7 @@ export function tombstones(stage: () => StoreStage): void {
 
     it("whose name is used again goes on after a version that was handed out and never stored", async () => {
       const { row } = await stage().permit();
-      // The second replay's answer is in a spool: it was handed out as the version three further.
+      // The answer to the second replay is in a spool. A caller got it with a version that is three higher.
       await stage().set(row.id, "attempt_replays = 2");
       await stage().connections.delete(row.id);
       const again = await stage().connect({ name: row.name });

@@ -94,7 +94,7 @@ describeWithServices(["postgres", "redis"], "what a provider answers", () => {
     server.failNext({ endpoint: "introspect", status: 503, body: {} });
     await stage.connect("down", "asked");
     expect((await stage.token("down")).expires_in).toEqual(between(3500, 3600));
-    server.introspectedSeconds = null; // not active, it says
+    server.introspectedSeconds = null; // the provider says that the token is not active
     await stage.api.refresh("down");
     await expect.poll(() => server.ledger.requestsTo("introspect").at(-1)?.status, patience).toBe(200);
     expect((await stage.token("down", { rejected_version: 99 })).expires_in).toEqual(between(3500, 3600));
@@ -103,7 +103,7 @@ describeWithServices(["postgres", "redis"], "what a provider answers", () => {
   it("an end that was asked for counts: the token is refreshed when it is over", async () => {
     await stage.connect("short", "asked");
     const { version } = await stage.token("short", { min_ttl: 0 });
-    await stage.pass(1801, "short"); // the fallback would go on
+    await stage.pass(1801, "short"); // with the fallback's lifetime, the token would still be good
     expect((await stage.token("short", { min_ttl: 0 })).version).toBe(version + 1);
   });
 
@@ -119,7 +119,7 @@ describeWithServices(["postgres", "redis"], "what a provider answers", () => {
     await expect.poll(async () => (await dueSeconds())?.in_use, patience).toBe(true);
     const { id = "", generation = 0 } = (await dueSeconds()) ?? {};
     const database = await openPostgres(stage.databaseUrl, unwatched);
-    const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }])); // no row is proven here
+    const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }])); // no row is signed in this test
     const ends = { expiresAt: inSeconds(400), refreshDueAt: inSeconds(300) };
     await createAccountRows(database, vault).learnExpiry({ id, generation }, ends);
     await database.close();
@@ -169,7 +169,7 @@ describeWithServices(["postgres", "redis"], "what a provider answers", () => {
       const { browser, callback } = await agree("tampered");
       const page = await browser.open(tamper(callback));
       expect([page.status, page.text]).toEqual([502, expect.stringContaining("signature")]);
-      // Nor does what was signed count any more: its state has been used, and the page says how.
+      // The signed callback does not count any more, either: its state has been used, and the page says how that ended.
       expect((await browser.open(sign(callback, fits))).status).toBe(502);
     }
     expect(server.ledger.granted("authorization_code")).toBe(before);

@@ -90,7 +90,7 @@ function define([rs256, es256, pushed]: OidcPeer[]) {
   ];
 }
 
-/** A client of the doors, unless `client_id` says another; called like its provider. */
+/** The client that the doors know, unless `client_id` names another one. It has the name of its provider. */
 async function addClient(provider: string, client_secret: string, client_id = doors.client.id) {
   await broker.api.createClient({ name: provider, provider, client_id, client_secret });
 }
@@ -159,7 +159,7 @@ describeWithServices(["postgres"], "client authentication", () => {
     expect(new Set(claims.map(({ jti }) => jti)).size).toBe(3);
     for (const [index, { iss, sub, aud, iat = 0, exp = 0 }] of claims.entries()) {
       expect([iss, sub, aud, exp - iat]).toEqual(["door-client", "door-client", `${doors.origin}/jwt/token`, 60]);
-      // The request came within the assertion's life.
+      // The request came while the assertion was valid.
       expect(iat).toBeLessThanOrEqual((requests[index]?.inAt ?? 0) / 1000);
       expect(exp).toBeGreaterThan((requests[index]?.inAt ?? Infinity) / 1000);
     }

@@ -10,7 +10,7 @@ import { query } from "../../support/query.ts";
 /** As the server's answers say; slow_down adds five seconds (RFC 8628, section 3.5). */
 const intervalMs = 1000;
 const slowDownMs = 5000;
-/** Some people wait at once, each for seconds. */
+/** Several people wait at the same time, each for seconds. */
 const patience = { timeout: hangMs, interval: 200 };
 
 type DeviceBody = { user_code: string; verification_uri: string; expires_at: string; interval: number };
@@ -73,7 +73,7 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     expect([pending.status, pending.body.code]).toEqual([409, "authorization_pending"]);
     server.devices.answer(device.user_code, "approved");
     await expect.poll(() => status("api"), patience).toBe("connected");
-    // A replica that has just seen it wait believes that for some seconds.
+    // A replica that has just seen that it waits trusts this for some seconds.
     await expect.poll(async () => (await stage.api.token("api")).status, patience).toBe(200);
     const token = await stage.token("api");
     expect([server.accountOf(token.access_token), token.version]).toEqual(["ada", 1]);
@@ -219,7 +219,7 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     await stage.create("orphan", "able");
     const { user_code } = await begin("orphan", second);
     await expect.poll(() => polls(user_code).length, patience).toBeGreaterThan(0);
-    // What it has just asked for is left to it for a minute: it is killed between two polls.
+    // The replica is killed between two polls: others leave it a poll that it has begun for a minute.
     const waits = `SELECT 1 FROM device_authorizations d JOIN connections c ON c.id = d.connection_id
       WHERE c.name = 'orphan' AND d.next_poll_at < clock_timestamp() + interval '2 seconds'`;
     await expect.poll(() => query(stage.databaseUrl, waits), patience).toHaveLength(1);

@@ -10,7 +10,7 @@ import { AbleProvider } from "./support/able-provider.ts";
 const metadataPath = "/.well-known/openid-configuration";
 const clockAhead = fileURLToPath(new URL("support/clock-ahead-preload.ts", import.meta.url));
 
-/** One server for each test, under its name; the broker knows of each the issuer alone. */
+/** One server for each test, with the name of the test. The broker knows only the issuer of each. */
 const ids = ["evil", "down", "lacking", "moved", "gone", "machine"] as const;
 let stage: AbilityStage<AbleProvider>;
 let peer: OidcPeer;
@@ -114,7 +114,7 @@ describeWithServices(["postgres", "redis"], "addresses that an issuer publishes"
       expect.stringMatching(/^(5\d|60)$/),
     ]);
     const asked = reads();
-    // A set that is handed over needs nothing of it.
+    // An imported set needs nothing of the metadata.
     const handed = { access_token: "handed", refresh_token: "over", expires_in: 3600 };
     expect((await stage.api.api("/connections/down/import", { method: "POST", body: handed })).status).toBe(200);
     expect(await stage.token("down")).toMatchObject({ access_token: "handed" });

@@ -26,7 +26,7 @@ function define(server: AbleProvider) {
 let stage: AbilityStage<AbleProvider>;
 let server: AbleProvider;
 
-/** All replicas at once, `callersPerReplica` of each: the one token that all of them got. */
+/** `callersPerReplica` callers read at each replica at once. Returns the one token that all of them got. */
 async function crowd(name: string, wish: Record<string, string | number>): Promise<TokenBody> {
   const callers = stage.brokers.flatMap((broker) => Array.from({ length: callersPerReplica }, () => broker));
   const replies = await Promise.all(callers.map(({ api }) => api.token(name, { wait: 30, ...wish })));

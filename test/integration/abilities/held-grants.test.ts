@@ -27,13 +27,13 @@ const accountOf = ({ access_token }: TokenBody) => server.accountOf(access_token
 const currentRefreshToken = ({ access_token }: TokenBody) =>
   server.ledger.currentRefreshToken(server.ledger.familyOf(access_token) ?? "") ?? "";
 
-/** A connection of ada's, and bob's grant that waits for a word. */
+/** A connection of ada's, and a grant of bob's that waits to be confirmed. */
 async function holdBobs(name: string): Promise<void> {
   await connectAda(name);
   expect((await reconnectAsBob(name)).text).toContain("another account");
 }
 
-/** While `work` runs, Postgres holds each new grant of this connection back. */
+/** While `work` runs, Postgres does not finish storing a new grant of this connection. */
 async function whileStoringWaits<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
   const holder = new Client({ connectionString: stage.databaseUrl });
   await holder.connect();
@@ -53,7 +53,7 @@ async function whileStoringWaits<Result>(name: string, work: () => Promise<Resul
 
 const ofThem = "connection_id IN (SELECT id FROM connections WHERE name IN ('forgotten', 'accepted'))";
 
-/** Two that are older than an hour; one of them was accepted, and its process did not come to dropping it. */
+/** Two unconfirmed grants that are older than an hour. One was accepted, and its process did not get to deleting it. */
 async function leaveForgotten(): Promise<void> {
   const columns = "attempt_id, connection_id, generation, record_sealed, mac";
   await holdBobs("forgotten");
@@ -68,7 +68,7 @@ async function leaveForgotten(): Promise<void> {
   expect(await sql(age)).toHaveLength(2);
 }
 
-/** One that was accepted, and whose process ended before it was stored. */
+/** An unconfirmed grant that was accepted, and whose process ended before it was stored. */
 async function leaveUnfinished(): Promise<void> {
   await holdBobs("unfinished");
   const done = `UPDATE held_grants h SET accepted = true, created_at = h.created_at - interval '6 minutes'
@@ -118,7 +118,7 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
       "Keep ada at work",
       "Use the account I just signed in to from now on",
     ]);
-    // It is away still when the person answers.
+    // The lookup still fails when the person answers.
     server.failNext({ endpoint: "whoami", status: 503, body: {} });
     expect((await browser.submit(page, { button: /^Use/ })).text).toContain("Connected");
     const after = await stage.token("unknown");
@@ -264,7 +264,7 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
     const code = server.devices.codeOf(body.user_code);
     const polls = () => server.ledger.requestsTo("token").filter(({ fields }) => fields["device_code"] === code);
     await expect.poll(() => polls().length, patience).toBe(1);
-    // Not SIGTERM, after which a broker goes on for as long as a load balancer may not have seen it.
+    // Not SIGTERM: after that a broker goes on for some seconds, so that a load balancer can notice.
     const stopping = stage.first.stop("SIGINT");
     await sleep(idleStopMs);
     release();
@@ -288,7 +288,7 @@ describeWithServices(["postgres", "redis"], "a grant that is held, or meets anot
       await leaveUnfinished();
       [bobsBefore, adasBefore] = [revokedOf("bob"), revokedOf("ada")];
       await stage.first.kill();
-      await stage.first.start(); // which begins with tidying
+      await stage.first.start(); // a start deletes at once what is too old
     });
 
     it("a held grant waits", async () => {

@@ -12,7 +12,7 @@ import { deep } from "./support/further-tokens.ts";
 let server: AbleProvider;
 let stage: AbilityStage<AbleProvider>;
 
-/** Refresh tokens stay in `keeps`, are new each time in `rotates`, may be either in `may`, never end in `endless`. */
+/** Refresh tokens: `keeps` never replaces them, `rotates` replaces them each time, `may` does either, in `endless` they never expire. */
 function define(able: AbleProvider) {
   const after_connect = [able.lookup()];
   const keeps = { rotation: "never", reuse: "safe" };
@@ -232,11 +232,11 @@ describeWithServices(["postgres", "redis"], "a connection without a refresh toke
         vaultOf(stage.first.encryptionKeys ?? ""),
       );
       await stage.first.kill();
-      await stage.first.start(); // which begins with tidying
+      await stage.first.start(); // a start deletes at once what is too old
       await expect.poll(() => attentionOf("unfinished"), patience).toEqual(lacks);
       await stage.api.refresh("unfinished");
       expect(await warningsOf("unfinished")).toEqual([]);
-      // A token is handed out before a slow database has stored it.
+      // A slow database may store a token after a caller has got it.
       await expect.poll(() => attentionOf("unfinished"), patience).toBeNull();
     });
 

@@ -47,7 +47,7 @@ const sent = (): RequestEntry[] => server.ledger.requestsTo("token").slice(from)
 const last = () => sent().at(-1);
 const secretsIn = (entries: RequestEntry[]) =>
   entries.map(({ headers }) => basicCredentials({ headers } as never)?.secret ?? null);
-/** A connection that its inputs keep from being made. */
+/** A connection that cannot be made because of its inputs. */
 const create = async (inputs: Record<string, string>) =>
   await stage.api.api("/connections", {
     method: "POST",
@@ -55,7 +55,7 @@ const create = async (inputs: Record<string, string>) =>
   });
 const refresh = async (name: string) => await stage.api.api(`/connections/${name}/refresh`, { method: "POST" });
 
-/** A client of its own, whose secret the broker knows a new one of already, and the provider does not. */
+/** A client of its own. The broker has a new secret for it already, the provider has not. */
 async function startRotation(name: string, provider = "able", grant = "authorization_code") {
   const { id: client_id, secret: old } = server.client;
   const next = `next-${crypto.randomUUID()}`;
@@ -86,7 +86,7 @@ describeWithServices(["postgres", "redis"], "secrets", () => {
     expect(secretsIn(sent())).toEqual([next, old, next, old]);
     expect(server.ledger.reuses).toEqual([]);
 
-    // The provider has it now: the one before is forgotten with the first success.
+    // Now the provider has it, too. With its first success the broker forgets the older one.
     server.client.secret = next;
     expect((await refresh("rotated")).status).toBe(200);
     await expect

@@ -6,7 +6,7 @@ import { approve } from "../../support/walk-consent.ts";
 import { ForeignHost } from "./support/foreign-host.ts";
 import { nothing, shownAt, TwoTeams } from "./support/two-teams.ts";
 
-// The key has the ability `admin` for all connections, and none of the others.
+// The key has the ability `admin` for all connections, and no other ability.
 describeWithServices(["postgres", "redis"], "an attacker with an admin key", () => {
   let stage: TwoTeams;
   let key: string;
@@ -76,7 +76,7 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
     expect((await patch("/clients/shop-b", { inputs: hosts, client_secret: "own" })).body["code"]).toBe("conflict");
     const tenant = { inputs: { host_url: stage.foreign.origin }, client_secret: "own" };
     expect((await patch("/clients/tenant-b", tenant)).body["code"]).toBe("conflict");
-    // Not either where ops have disabled the connection, nor once its grant has ended.
+    // Also not while the connection is disabled, nor when its grant has ended.
     await stage.api.createConnection({ name: "off", provider: "tenant", client: "tenant-b", scopes: ["read"] });
     await stage.connect("off");
     await stage.api.changeConnection("off", { disabled: true });
@@ -132,7 +132,7 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
       body: { code: shown.searchParams.get("code") },
     });
     await until("the code is at the provider", () => copied.ledger.requests.length > sent);
-    // Nothing in the database tells that a code is on its way: the host may move. What comes back was meant for the old one.
+    // The database does not show that a code is on its way, so the host may be changed. The code that comes back was meant for the old host.
     expect((await move("copied")).status).toBe(200);
     goOn();
     await handedIn;
@@ -194,7 +194,7 @@ describeWithServices(["postgres", "redis"], "an attacker with an admin key", () 
     expect(await ask("DELETE", "/clients/unclaimed")).toEqual([403, "forbidden"]);
     expect(await ask("DELETE", `/keys/${idle.split("_")[1]}`)).toEqual([404, "not_found"]);
     expect(JSON.stringify((await stage.attack(bounded, "/keys")).body)).not.toContain(idle.split("_")[1]);
-    // Nor does it make some that it could not get back.
+    // It cannot make clients or keys, either, that it could not take back.
     const own = { name: "own-a", provider: "strict", client_id: "a" };
     for (const [path, body] of [
       ["/clients", own],

@@ -148,7 +148,7 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
       const { body } = await stage.attack(key, `/connections/team-a-history/events${path}`);
       return (body["items"] as { type: string; detail: unknown }[]).map(({ type, detail }) => [type, detail]);
     };
-    // What names nobody that the key may see is no event of its history at all, nor a gap in a page.
+    // An event that names no connection which the key may see is missing from the history, and leaves no gap in a page.
     const shown = ["other_sets_dropped", { connections: ["team-a-lent"], kept: 1 }];
     expect(await seen("")).toEqual([shown, ["created", {}]]);
     expect(await seen("?limit=1")).toEqual([shown]);
@@ -190,7 +190,7 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
     const revoked = () => stage.accounts.ledger.requests.filter(({ path }) => path === "/revoke").length;
     expect((await stage.attack(key, "/connections/team-a-lent-too", { method: "DELETE" })).status).toBe(204);
     expect(revoked()).toBe(0);
-    // The last one that holds it revokes it.
+    // The last connection that holds the token revokes it.
     expect((await stage.api.api("/connections/team-b-lent", { method: "DELETE" })).status).toBe(204);
     expect(revoked()).toBeGreaterThan(0);
   });
@@ -205,7 +205,7 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
       await stage.connect(name);
     }
     const sent = () => ledger.requestsTo("token").length;
-    // What has never worked: half of the 8 that the provider bears, of which 2 are gone.
+    // Tokens that have never worked may use half of the provider's 8 requests, and 2 of those are used.
     await post("/connections", { name: "team-a-junk", provider: "limited", client: "limited-a", grant: "import" });
     const junk: number[] = [];
     for (let index = 0; index < 4; index++) {
@@ -213,7 +213,7 @@ describeWithServices(["postgres", "redis"], "an attacker with a connections key"
       junk.push((await post("/connections/team-a-junk/import", set)).status);
     }
     expect([sent(), junk]).toEqual([4, [422, 422, 503, 503]]);
-    // No key at all. The last two that the provider bears are team B's, which has had one of them.
+    // Somebody without any key. The last two requests of the limit are for team B, which has used one of them.
     const { url } = await stage.api.consentLink("team-a-limited");
     const browser = new ScriptedBrowser();
     const pages: Page[] = [];

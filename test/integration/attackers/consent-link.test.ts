@@ -40,7 +40,7 @@ describeWithServices(["postgres", "redis"], "an attacker with a consent link tha
       providersDir: await providersFolder(provider),
       encryptionKeys: `k1:${randomBytes(32).toString("base64")}`,
       adminKey: randomBytes(32).toString("hex"),
-      // The limits for one address are another test's: here all comes through to what they guard.
+      // Another test is about the limits for one address. Here they are high, so that each request reaches what they guard.
       env: { RETURN_ORIGINS: app, LINK_PAGES_PER_MINUTE: "60000", CALLBACKS_PER_MINUTE: "60000" },
     };
     broker = stack.use(await startBroker(shared));

@@ -49,7 +49,7 @@ const guess = (from: string): Sending => ({
 const spelt = (index: number) =>
   `2001:${["db8", "0db8", "DB8", "0DB8"][index % 4]}:0:7:${index.toString(16)}::%e${index}`;
 
-/** As a link's last part looks. */
+/** A text that looks like the last part of a link. */
 const unknownLink = () => `${randomBytes(8).toString("hex")}-${randomBytes(16).toString("hex")}`;
 
 const authorize = (redirect: string) =>
@@ -68,7 +68,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
   beforeAll(async () => {
     stack.defer(() => agent.destroy());
     postgres = stack.use(await startPrivatePostgres({ logStatements: true }));
-    const redis = stack.use(await startPrivateRedis()); // whose messages no other test's broker sends
+    const redis = stack.use(await startPrivateRedis()); // so that no broker of another test sends messages there
     foreign = stack.use(await ForeignHost.start("127.0.0.2"));
     stack.use(await provider.start());
     const env = { TRUST_PROXY: "127.0.0.1", SANDBOX: "true", LINK_PAGES_PER_MINUTE: "60", CALLBACKS_PER_MINUTE: "20" };
@@ -105,7 +105,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
   };
   const flood = async (times: number, each: (index: number) => Sending) =>
     await Promise.all(Array.from({ length: times }, (_, index) => send(each(index))));
-  /** So many of the statements that Postgres has got while `work` was done are like this. */
+  /** How many statements like this one Postgres has got while `work` was done. */
   const statementsDuring = async (work: () => Promise<unknown>, like: RegExp): Promise<number> => {
     const mark = async () => {
       const text = `SELECT 'mark ${randomBytes(8).toString("hex")}' AS mark`;
@@ -276,7 +276,7 @@ describeWithServices(["postgres", "redis"], "an attacker without any key", () =>
       }),
     );
     expect(said).toEqual([["HTTP/1.1 400"], ["HTTP/1.1 400"], ["HTTP/1.1 401"], ["HTTP/1.1 400"]]);
-    // While two hundred connections are open and not one of their requests is whole.
+    // While two hundred connections are open, none of which has sent a whole request.
     await readNeighbours(broker.api, neighbours);
     expect(slow.filter(({ destroyed }) => destroyed)).toEqual([]);
     for (const socket of slow) socket.destroy();

@@ -8,7 +8,7 @@ import { describeWithServices } from "../../support/services/index.ts";
 import { startAccountStage } from "../abilities/support/account-stage.ts";
 import { nothing, TwoTeams } from "./support/two-teams.ts";
 
-// Whoever attacks writes to every table of Postgres, has the key of another team, and no key of the ring.
+// The attacker can write to every table of Postgres and has an API key of team A, but no key of ENCRYPTION_KEYS.
 describeWithServices(["postgres", "redis"], "an attacker with write access to Postgres", () => {
   let stage: TwoTeams;
   /** Of team A: reads and makes connections of its own. */
@@ -22,7 +22,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
     await stage.api.createConnection({ name, provider, client, scopes: ["read"] });
     await stage.connect(name);
   };
-  /** What the broker remembers of a row for some seconds is not what is asked for here. */
+  /** The broker forgets the rows that it has in memory: these tests are about what it reads anew. */
   const forget = async () => await restart(stage);
 
   beforeAll(async () => {
@@ -87,7 +87,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
       ],
     ];
 
-    // All at once: one new start of the broker forgets them all.
+    // All changes at once, so that one restart of the broker is enough to forget all rows.
     beforeAll(async () => {
       for (const [what] of changes) await victim(victimOf(what));
       for (const [what, change] of changes) {
@@ -99,7 +99,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
 
     it.each(changes)("gets nothing by giving a connection %s", async (what) => {
       const name = victimOf(what);
-      // Team B's own read may have it refreshed: what is sent then goes to the host that it was meant for.
+      // A read of team B may cause a refresh. What is sent then goes to the host that it was meant for.
       await stage.broker.api.token(name, { min_ttl: 3000 });
       expect((await read("team-a-renamed")).status).not.toBe(200);
       expect(stage.loot()).toEqual(nothing);
@@ -178,7 +178,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
     await stage.api.createClient({ ...client, connections: ["team-a-*"] });
     const parent = { name: "team-a-parent", provider: "strict", client: "accounts-a", scopes: ["read"] };
     expect((await stage.attack(key, "/connections", { method: "POST", body: parent })).status).toBe(201);
-    // As if it were a further token of its own connection: those are disabled and enabled with it.
+    // As if it were a further token of the attacker's connection: further tokens are disabled and enabled with their connection.
     await sql(
       `INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels, parent_id, mac)
        SELECT gen_random_uuid(), 'team-a-signed', k.provider, k.id, 'client_credentials', '{}', '{}', '{}', '{}', c.id, 'k1.x'
@@ -186,7 +186,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Po
     );
     for (const disabled of [true, false]) {
       const { status } = await stage.attack(key, "/connections/team-a-parent", { method: "PATCH", body: { disabled } });
-      expect(status).toBe(200); // its own is not held up by what is no row of this broker
+      expect(status).toBe(200); // a row that no broker wrote does not hold up the attacker's own connection
     }
     await forget();
     expect((await read("team-a-signed")).body["code"]).toBe("unreadable_secret");
@@ -231,7 +231,7 @@ describeWithServices(
       await sql(`UPDATE held_grants SET ${old}, account = 'ada', mac = (SELECT mac FROM held_grants WHERE ${unconfirmedOf("said")})
       WHERE ${unconfirmedOf("copied")}`);
       await stage.first.kill();
-      await stage.first.start(); // which begins with tidying
+      await stage.first.start(); // a start deletes at once what is too old
       await expect.poll(async () => (await stage.api.connection("said"))["account"], patience).toBe("bob");
       const accounts = await Promise.all(
         names.map(async (name) => {
@@ -242,14 +242,14 @@ describeWithServices(
       expect(accounts).toEqual(["bob", "ada", "ada"]);
       expect(stage.first.stdout).toContain("held_grants");
 
-      // What is called a further token by hand, and is none by its name, holds up no connection.
+      // A row that somebody has made a further token by hand, and whose name is not that of one, holds up no connection.
       await connectAda("beside", "able-two");
       await sql(`INSERT INTO connections (id, name, provider, client_ref, grant_type, scopes, granted_scopes, inputs, labels, parent_id, chain, mac)
       SELECT gen_random_uuid(), 'made-up', provider, client_ref, grant_type, '{}', '{}', '{}', '{}', id, 'user', 'k1.x'
       FROM connections WHERE name = 'beside'`);
       expect((await stage.consent("beside")).text).toContain("Connected");
 
-      // Two that wait for the same word: the record of the one beside the account of the other.
+      // Two grants wait to be confirmed. The record of one stands beside the account of the other.
       await connectAda("swapped");
       for (const account of ["bob", "carol"]) {
         server.account = account;
@@ -265,7 +265,7 @@ describeWithServices(
   },
 );
 
-/** The connection that a change is tried on. */
+/** The connection that a change is tried at. */
 function victimOf(change: string): string {
   return `team-b-victim-${createHash("sha256").update(change).digest("hex").slice(0, 8)}`;
 }
@@ -278,7 +278,7 @@ function unconfirmedOf(name: string): string {
   return `connection_id = (SELECT id FROM connections WHERE name = '${name}')`;
 }
 
-/** The same broker, which has seen nothing. */
+/** The same broker, with an empty memory. */
 async function restart(stage: TwoTeams): Promise<void> {
   await stage.broker.stop("SIGINT");
   await stage.broker.start();

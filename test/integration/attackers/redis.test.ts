@@ -42,7 +42,7 @@ async function refreshAll(those: readonly string[] = names): Promise<void> {
   expect(sent() - before).toBe(those.length);
 }
 
-/** Redis has been away for the brokers: they drain spools and compare marks. */
+/** For the brokers, Redis was away and is back: they drain spools and compare marks. */
 async function comeBack(): Promise<void> {
   const compared = async () => await redis(async (client) => await client.hlen(marks));
   await redis(async (client) => await client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"));
@@ -212,7 +212,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
       });
     };
     await flood();
-    // A "started" that is believed would begin a refresh with the next read.
+    // If a broker believed a forged "started", the next read would begin a refresh.
     for (const { api } of stage.brokers) expect((await api.token("one")).status).toBe(200);
     expect(sent()).toBe(before);
     await stage.pass(4000, "one");
@@ -228,7 +228,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
   });
 
   it("garbage, floods, other types and another connection's answers in a spool keep nobody from a takeover", async () => {
-    // An authentic answer of another connection, as an attacker finds it there while Postgres is away.
+    // A real answer for another connection, which an attacker finds in the spool while Postgres is away.
     await stage.pass(4000, "two");
     const two = await rowOf("two");
     const { untilSent, release } = stage.holdTokens();
@@ -266,7 +266,7 @@ describeWithServices(["postgres", "redis"], "an attacker with write access to Re
     const { id, generation } = await abandon("one");
     await redis((client) => client.set(`spool:${id}:${generation}`, "a text"));
     await untilServed("one");
-    // Replayed at the place that it came from, it was stored before.
+    // Somebody puts it back in the place that it came from. It has been stored before, so it changes nothing.
     await redis((client) => client.hset(key, attempt, authentic));
     const generationOf = async () => (await rowOf("two")).generation;
     const before = await generationOf();

@@ -25,7 +25,7 @@ const starts: Record<string, (registration: Registration) => Promise<ForeignServ
 const shape = ({ grant_type, status }: TokenRequest) => `${grant_type} ${status}`;
 const refreshes = (count: number) => Array.from({ length: count }, () => "refresh_token 200");
 
-/** The next test goes on with the connection that the one before left. */
+/** Each test goes on with the connection that the test before has left. */
 describeWithServices(["postgres", "redis"], "authorization servers that are not of this project", () => {
   const servers = new Map<string, ForeignServer>();
   let broker: BrokerProcess;

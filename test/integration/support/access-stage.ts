@@ -99,7 +99,7 @@ export class AccessStage {
     return name;
   }
 
-  /** A connection whose row has gone back in time with its database. */
+  /** A suspended connection: its row is older than its mark. */
   async held(whose: Whose): Promise<string> {
     const name = await this.connected(whose);
     await query(this.#databaseUrl, "UPDATE connections SET gone_back_from = generation + 1 WHERE name = $1", [name]);
@@ -125,7 +125,7 @@ export class AccessStage {
   async ask({ method, path, body, shows }: Asked, kind: KindOfKey): Promise<string> {
     const key = this.#keys[kind];
     const headers: Record<string, string> = {
-      // An address of its own: what is tried here without a key is more than one may try in a minute.
+      // Each request has an address of its own, since one address may not try so often without a key.
       "x-forwarded-for": `192.0.${Math.floor(++this.#count / 250)}.${1 + (this.#count % 250)}`,
       ...(key !== undefined && { authorization: `Bearer ${key}` }),
       ...(body !== undefined && {

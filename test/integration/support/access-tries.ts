@@ -41,7 +41,7 @@ const onIdle = (route: string, make: (stage: AccessStage) => Promise<string>, bo
   ask: async (stage) => asked(route, await make(stage), body),
 });
 
-/** A route that asks nobody who they are, or whose answer is the same whatever it is about. */
+/** A route that needs no key, or whose answer does not depend on what it is about. */
 const same = (route: string, what = "", rest: Partial<Asked> = {}): Try => ({
   route,
   about: what,

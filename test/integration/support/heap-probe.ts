@@ -7,7 +7,7 @@ import { runInNewContext } from "node:vm";
 process.on("SIGUSR2", () => void measure());
 
 async function measure(): Promise<void> {
-  // Not before: a process that starts with this flag throws away what was compiled without it.
+  // Only now: a process that starts with this flag discards code that was compiled without it.
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
   for (let time = 0; time < 3; time++) {

@@ -3,5 +3,5 @@ import { errors } from "./hostile-errors.ts";
 import type { HostileAnswer } from "./hostile-steps.ts";
 import { wire } from "./hostile-wire.ts";
 
-/** Every one of them; what is told of tokens comes last, since it has brought brokers down. */
+/** All hostile answers. Those about tokens come last, since they have crashed brokers before. */
 export const hostileAnswers: readonly HostileAnswer[] = [...wire, ...bodies, ...values, ...errors];

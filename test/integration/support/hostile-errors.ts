@@ -6,7 +6,7 @@ const controls = "line\r\n\u0000\u0007\u001b[31mred\u2028\u202e\ud800\u0085end";
 const pairs = (request: string) => new URLSearchParams(request.split("\r\n\r\n")[1]);
 const bodyOf = (request: string) => request.split("\r\n\r\n")[1] ?? "";
 const everySecret = (request: string) => [...pairs(request).values()].join(" ");
-/** Each value hides what another put in the place of one before. */
+/** Scrubbing each of these values replaces a part of what scrubbing an earlier one has written. */
 const bomb = Array.from({ length: 300 }, (_, index) => (index % 2 === 0 ? "[" : "…"));
 const words = Array.from({ length: 4000 }, (_, index) => `t${index.toString(36)}`);
 

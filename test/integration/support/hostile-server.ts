@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { freePort } from "../../support/free-port.ts";
 import { json, type HostileAnswer, type Repeated, type Step } from "./hostile-steps.ts";
 
-/** What an honest answer of a hostile server gives. */
+/** The tokens in a correct answer of a hostile server. */
 export const honest = { access_token: "honest-access", token_type: "Bearer", expires_in: 600 };
 
 /** A token endpoint of raw TCP with one hostile answer, which can also behave. Take it with `await using`. */

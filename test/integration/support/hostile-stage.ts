@@ -10,7 +10,7 @@ import { useDatabase } from "../../support/services/index.ts";
 import { HostileServer } from "./hostile-server.ts";
 import type { HostileAnswer } from "./hostile-steps.ts";
 
-/** What is sent to every hostile server, with characters that come back in many spellings. */
+/** The secrets that every hostile server gets. Their characters can be spelt in many ways. */
 const clientSecret = 'client/secret+"canary"&<5e1f>=ü';
 const refreshSecret = "refresh|secret~canary 9b3c";
 
@@ -25,12 +25,12 @@ export type Played = {
   said: string;
   /** How many requests the answer cost. */
   requests: number;
-  /** The refresh token that the next, honest, refresh was made with; the refresh token that the connection had before. */
+  /** The next refresh, with a correct answer: the refresh token that was sent, and the one that the connection had before. */
   next: { spent: string | null; imported: string | null; status: number; token: string | undefined };
 };
 
 const probe = pathToFileURL(fileURLToPath(new URL("heap-probe.ts", import.meta.url))).href;
-/** What explodes does so before it takes the machine along. */
+/** If a broker needs too much memory, it ends before the machine is affected. */
 const heapLimit = "--max-old-space-size=512";
 /** The longest that the API lets a caller wait. */
 const waitSeconds = 30;
@@ -76,7 +76,7 @@ export class HostileStage implements AsyncDisposable {
     return stage;
   }
 
-  /** Every answer once. A broker that has died gives its error in the place of what came of an answer. */
+  /** Plays every answer once. If the broker has died, its error stands in place of the result. */
   async playAll(): Promise<(Played | Error)[]> {
     this.#rounds += 1;
     return await this.#each((index) => this.#play(index).catch((error: Error) => error));

@@ -1,9 +1,9 @@
 import type { FailureCode } from "../../../src/providers/oauth/grant.ts";
 
-/** Written again and again, until it is done or nobody is there any more. */
+/** Writes a text again and again, until all is written or the client has gone. */
 export type Repeated = { repeat: string | Buffer; times: number; everyMs?: number };
 
-/** One thing that a hostile server does on its socket; what is over is hung up on unless it says otherwise. */
+/** One thing that a hostile server does on its socket. After the last step it closes the connection, unless a step says otherwise. */
 export type Step = string | Buffer | { waitMs: number } | Repeated | { end: "reset" | "left open" };
 
 /** What must come of an answer. */
@@ -24,7 +24,7 @@ export type HostileAnswer = {
   outcome: Outcome;
 };
 
-/** In every answer that holds tokens. Short enough for nobody to take them for tokens by their looks. */
+/** The tokens of every answer that has tokens. They are too short to be recognised as tokens by their looks. */
 export const accessToken = "taken-access-7d1f";
 export const refreshToken = "taken-refresh-7d1f";
 const tenYears = 315_360_000;

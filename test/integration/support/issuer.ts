@@ -18,11 +18,11 @@ export class Issuer implements AsyncDisposable {
   readonly clientId: string;
   /** Whether its answers carry `iss`, which its metadata announce then. */
   namesItself = true;
-  /** In the place of what its metadata would say. */
+  /** Replaces what its metadata would say. */
   metadata: Record<string, unknown> = {};
   /** The claims of the id_token for a code, or a text in its place; null: none comes. */
   idToken: ((asked: URLSearchParams) => Record<string, unknown> | string) | null = null;
-  /** In the place of what its authorize page would do: where the browser is sent. */
+  /** Replaces what its authorize page would do: where the browser is sent. */
   misleads: ((asked: URLSearchParams) => string) | null = null;
   readonly #server = createServer((request, response) => void this.#serve(request, response));
 

@@ -20,10 +20,10 @@ const methodOne = new Bol({ rotation: "fixed" });
 let stage: ProviderStage<Bol>;
 let round = 0;
 
-/** The name of a connection goes on from the version that it had: each test has names of its own. */
+/** A name that is used again goes on from its last version. So each test has names of its own. */
 const named = (connection: ConnectionRequest) => ({ ...connection, name: `${connection.name}-${round}` });
 
-/** All of a token request that the documents care for. */
+/** Everything in a token request that the documents say something about. */
 function shape({ path, headers, fields }: RequestEntry): string {
   const basic = headers["authorization"]?.startsWith("Basic ") ? "Basic" : "no header";
   const names = Object.keys(fields).sort().join("+");
@@ -198,7 +198,7 @@ describeWithServices(["postgres", "redis"], "bol.com", () => {
         expect(Number(headers["retry-after"])).toBeGreaterThanOrEqual(1);
       }
       const { status, last_error } = await stage.api.connection(service.connection);
-      // The second one is not even asked for: what blocks one connection blocks all of the host.
+      // The second request is not sent: what blocks one connection blocks all connections of the host.
       const code = index === 0 ? expect.stringMatching(/^(blocked|limit_reached)$/) : "limit_reached";
       expect([status, last_error]).toEqual(["connected", expect.objectContaining({ code })]);
     }

@@ -18,7 +18,7 @@ let integration: ConnectionRequest;
 let admin: ConnectionRequest;
 let round = 0;
 
-/** The name of a connection goes on from the version that it had: each test has names of its own. */
+/** A name that is used again goes on from its last version. So each test has names of its own. */
 async function startOver(): Promise<void> {
   round += 1;
   await stage.startOver();

@@ -18,22 +18,22 @@ const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code";
 const exchangeGrant = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /**
- * A strict server with what few providers have: an API that names the account, a second token in the answer to a code, token
+ * A strict server with abilities that few providers have: an API that names the account, a second token in the answer to a code, token
  * exchange, user codes, revocation and introspection.
  */
 export class AbleProvider extends StrictServer {
   readonly id: string = "able";
   /** Who signs in from now on. */
   account = "ada";
-  /** Of whoever logs in by it. */
+  /** The password of the person who logs in. */
   password = "first-password";
   /** Whether a code also gives the person's own token. */
   givesUserToken = false;
-  /** What stands in the answers where a refresh token could be; "given": one. */
+  /** What its answers have as refresh token; "given": a real one. */
   refreshToken: "given" | "" | null | undefined = "given";
   /** Seconds left that introspection names; null: the token counts as not active. */
   introspectedSeconds: number | null = 1800;
-  /** The answers of the token endpoint name no life. */
+  /** Whether the answers of the token endpoint say how long a token lives. */
   namesLife = true;
   /** Where the token endpoint is. */
   tokenPath = "/token";

@@ -4,7 +4,7 @@ import { Fault, oauthError } from "../../../support/providers/fault.ts";
 import type { Answer, Route } from "../../../support/providers/route.ts";
 import { StrictServer } from "../../../support/providers/strict-server.ts";
 
-/** Whether a request comes from the client; null: it does. */
+/** Why a request does not come from the client; null: it does. */
 type Check = (call: Call, fields: Fields) => string | null;
 
 /** A token endpoint for client credentials behind several doors, each with its own way to know the client. */

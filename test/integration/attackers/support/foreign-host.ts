@@ -3,8 +3,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { readCall } from "../../../support/providers/call.ts";
 
 /**
- * A host of the attacker's: it notes every connection and every request, and answers as a token endpoint would. What a test of an
- * attacker ends with is that both lists are empty.
+ * A host of the attacker's: it notes every connection and every request, and answers as a token endpoint would. At the end of a test of an
+ * attacker, both lists must be empty.
  */
 export class ForeignHost implements AsyncDisposable {
   readonly requests: string[] = [];

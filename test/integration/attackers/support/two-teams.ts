@@ -14,8 +14,8 @@ export const shownAt = "https://team-b.example/code";
 const pattern = String.raw`^https?://127\.0\.0\.1:[0-9]{1,5}$`;
 
 /**
- * One broker for two teams. Team B has a shop whose client proves itself with a secret, an account that a person connected, and one
- * at a provider whose host its client's input decides. Whoever attacks is not of team B.
+ * One broker for two teams. Team B has a shop whose client proves itself with a secret, an account that a person connected, and one at a
+ * provider whose host an input of its client decides. The attacker does not belong to team B.
  */
 export class TwoTeams implements AsyncDisposable {
   readonly broker: BrokerProcess;
@@ -25,7 +25,7 @@ export class TwoTeams implements AsyncDisposable {
   readonly tenant: GenericProvider;
   /** Shows codes to be copied, at a host that the client's input decides. */
   readonly copied: GenericProvider;
-  /** Bears few requests, which all its clients share. */
+  /** Allows few requests, which all its clients share. */
   readonly limited: GenericProvider;
   readonly foreign: ForeignHost;
   /** All that the attacker was told. */
@@ -88,7 +88,7 @@ export class TwoTeams implements AsyncDisposable {
 
   async #settle(): Promise<void> {
     const { api, broker } = this;
-    // Their first secrets have words in common with their names, which are no secrets.
+    // Their first secrets share words with their names, which are no secrets.
     for (const server of [this.shop, this.accounts, this.tenant, this.copied, this.limited]) server.changeSecret();
     this.accounts.redirectUris.add(broker.redirectUri("strict"));
     this.limited.redirectUris.add(broker.redirectUri("limited"));
@@ -124,7 +124,7 @@ export class TwoTeams implements AsyncDisposable {
     if (page.status !== 200) throw new Error(`the consent ended with ${page.status}: ${page.text}`);
   }
 
-  /** What an attacker asks, and that team B is served all the while. */
+  /** Sends what an attacker asks, and checks that team B is served meanwhile. */
   async attack(key: string, path: string, options: Omit<ApiOptions, "key"> = {}): Promise<Reply> {
     const answer = await this.api.api(path, { ...options, key });
     const where = `${options.method ?? "GET"} ${path}`;
@@ -133,7 +133,7 @@ export class TwoTeams implements AsyncDisposable {
     return answer;
   }
 
-  /** What the attacker has got. Nothing is right. */
+  /** What the attacker has got. It must be nothing. */
   loot(): { stolen: string[]; foreignRequests: string[]; foreignConnections: number } {
     const servers = [this.shop, this.accounts, this.tenant, this.copied, this.limited];
     return {

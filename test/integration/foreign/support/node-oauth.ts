@@ -50,7 +50,7 @@ export async function startNodeOauth(registration: Registration): Promise<Foreig
       grants: ["authorization_code"],
       authorization: { url: `${origin}/authorize`, pkce: "required" },
       token: { url: `${origin}/token`, client_auth: "basic", encoding: "form" },
-      // alwaysIssueNewRefreshToken is on; what else dies with a used one is the model's affair: here nothing.
+      // alwaysIssueNewRefreshToken is on. The model decides what else ends with a used refresh token: here nothing.
       refresh: { rotation: "always", reuse: "dead", old_access_token_dies: false },
       api: { base_url: origin },
     },
