@@ -69,7 +69,10 @@ async function walk(page: Page, link: string, button = "Authorize"): Promise<voi
 const heading = async (page: Page) => await page.locator("h1").textContent();
 const text = async (page: Page) => (await page.locator("main").innerText()).replaceAll(/\s+/g, " ");
 
-/** What a page owes to who does not see it: its language, one heading that is its title, names for all that can be pressed or filled. */
+/**
+ * What a page needs for people who do not see it: its language, one heading that is its title, names for everything that can be pressed or
+ * filled in.
+ */
 async function expectAccessible(page: Page): Promise<void> {
   const found = await page.evaluate(`({
     lang: document.documentElement.lang,
@@ -231,7 +234,7 @@ describeWithBrowser("the pages on which a consent ends", (openPage) => {
         await expectAccessible(page);
         await screenshot(page, `${name.replaceAll(" ", "-")}-${size}`);
       }
-      // A status that is no 2xx is told on the console, and nothing else is.
+      // The console names a status that is no 2xx, and nothing else.
       expect(complaints.filter((line) => !line.includes("the server responded with a status of"))).toEqual([]);
     },
   );

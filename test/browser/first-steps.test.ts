@@ -10,7 +10,7 @@ import { FirstStart, freshFolder } from "../support/first-start.ts";
 import { freePort } from "../support/free-port.ts";
 import { aptInstall, findOnPath, mayInstall } from "../support/services/surroundings.ts";
 
-/** With TEST_REAL_WAITS=1 the sandbox's 90 s are waited for; else an order of ops stands for them. */
+/** With TEST_REAL_WAITS=1 the test waits for the sandbox's 90 s. Otherwise an ordered refresh takes their place. */
 const waitsForReal = process.env["TEST_REAL_WAITS"] === "1";
 
 const hasCurl = (await findOnPath("curl")) !== undefined || ((await mayInstall()) && (await aptInstall("curl")));
@@ -33,7 +33,7 @@ async function keyIn(start: FirstStart, dataDir = "data"): Promise<string> {
   return (await readFile(join(start.folder, dataDir, "admin-key"), "utf8")).trim();
 }
 
-/** The token's own end, or ops who do not wait for it. */
+/** Waits for the token's own end, or orders a refresh at once. */
 async function endToken(start: FirstStart, token: TokenBody): Promise<void> {
   if (waitsForReal) return await sleep(Date.parse(token.expires_at ?? "") - Date.now() + 100);
   const api = new BrokerApi(start.url, await keyIn(start));

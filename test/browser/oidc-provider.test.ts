@@ -14,7 +14,7 @@ import { describeWithServices, useDatabase, useRedis } from "../support/services
 const rotations = 50;
 const callersPerReplica = 100;
 const lifeSeconds = 3600;
-/** The tokens whose life passes; the others are ended by an order of ops. */
+/** The tokens whose life passes. An ordered refresh ends the others. */
 const runsOut = (version: number) => version % 10 === 1 && version > 1;
 
 type Stage = { peer: OidcPeer; brokers: BrokerProcess[]; databaseUrl: string; link: string };

@@ -24,7 +24,7 @@ async function makeLink(given: { provider?: string; manual?: boolean; connection
   return (await stage.createLink({ connectionId, manual, returnTo })).url;
 }
 
-/** What the browser complains of: blocked styles, forms and frames show here, and only here. */
+/** The browser's complaints. Blocked styles, forms and frames show only here. */
 function listen(page: Page): string[] {
   const complaints: string[] = [];
   page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));

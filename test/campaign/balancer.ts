@@ -17,7 +17,7 @@ export class Balancer implements AsyncDisposable {
   readonly url: string;
   /** What went wrong between it and its targets. */
   readonly troubles: string[] = [];
-  /** Checks that came late, or were answered late: it may not have learnt in time that a target ends. */
+  /** Checks that were late or answered late. In these cases the balancer may not have noticed in time that a target ends. */
   lateChecks = 0;
   readonly #targets: Target[];
   readonly #server: Server;

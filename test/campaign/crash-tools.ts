@@ -23,7 +23,7 @@ export function firstHasFailpoints(replica: number): { failpoints?: Record<strin
   return replica === 0 ? { failpoints: {} } : {};
 }
 
-/** As if lease and quiet period of every permit were over: what the full sizes wait for. */
+/** Makes lease and quiet period of every permit end now. The full sizes wait for that. */
 export async function pretendPermitsRanOut(databaseUrl: string): Promise<void> {
   const ago = "- interval '45 seconds'";
   const text = `UPDATE connections SET lease_until = lease_until ${ago}, attempt_started_at = attempt_started_at ${ago}
@@ -50,8 +50,8 @@ export async function spooledAnswers({ dataDir }: BrokerProcess, redisUrl: strin
 }
 
 /**
- * Reads each until it has a token or its broker is gone, which may be killed meanwhile. Who is told to come again does so: a
- * slow machine lets permits pass, with nothing sent.
+ * Reads each until it has a token, or its broker has gone, which may be killed meanwhile. A reader that is told to come again does so: on a
+ * slow machine a permit may end before anything is sent.
  */
 export async function readRegardless({ api }: BrokerProcess, names: readonly string[]): Promise<void> {
   const isOver = async (name: string) => {
@@ -81,7 +81,7 @@ export async function readUntilSettled({ api }: BrokerProcess, names: readonly s
   );
 }
 
-/** Those whose stored refresh token does not work: one more refresh of each tells. */
+/** The connections whose stored refresh token does not work. One more refresh of each shows it. */
 export async function lostOnes({ api }: BrokerProcess, names: readonly string[]): Promise<string[]> {
   const placement = async (name: string) => {
     const { status, body } = await api.api(`/connections/${name}/refresh`, { method: "POST" });
@@ -95,13 +95,13 @@ export async function lostOnes({ api }: BrokerProcess, names: readonly string[])
   return names.filter((_name, index) => placements[index] === "lost");
 }
 
-/** Those whose token the provider has rotated, with the answer neither in their rows nor in Redis: W1 and W2. */
+/** The connections whose token the provider has rotated, and whose rows and Redis do not have the answer: W1 and W2. */
 export async function withoutAnswer(
   stage: ConnectedStage,
   connections: readonly Connected[],
   stores: { databaseUrl: string; redisUrl: string },
 ): Promise<string[]> {
-  // In this order: a peer may store what is spooled, and nothing goes the other way.
+  // In this order, since a peer may move an answer from the spool to the row, and never back.
   const spooled = await withRedis(stores.redisUrl, (redis) => redis.keys("spool:*"));
   const rows = await storedRows(stage, stores.databaseUrl);
   const isMissing = ({ name, family }: Connected) => {

@@ -4,7 +4,7 @@ import { freePort } from "../support/free-port.ts";
 import { GenericProvider } from "../support/providers/generic.ts";
 import type { DefinitionFile } from "../support/providers/strict-server.ts";
 
-/** How the end of a body is told: by its length, by a last chunk, or by the end of the connection. */
+/** What marks the end of a body: its length, a last chunk, or the end of the connection. */
 export type Framing = "length" | "chunked" | "close";
 
 /** One answer: its framing, and how many of its bytes go out. */
@@ -24,8 +24,8 @@ export function answerBytes(body: string, framing: Framing): string {
 }
 
 /**
- * A token endpoint of raw TCP in front of a strict provider's books: it works requests off as that one does, and of the
- * answers to refresh tokens that have a cut it sends so many bytes. Take it with `await using`.
+ * A token endpoint of raw TCP in front of a strict provider's books: it handles requests as that one does. If a refresh token has a cut, it
+ * sends only so many bytes of the answer. Take it with `await using`.
  */
 class CuttingServer implements AsyncDisposable {
   readonly url: string;
@@ -103,7 +103,7 @@ export class CuttingProvider extends GenericProvider {
 
 type ReceivedGrant = ReturnType<GenericProvider["issueTokenSet"]>;
 
-/** As long for any token set as for another. */
+/** Equally long for every token set. */
 export function bodyOf({ accessToken, refreshToken, expiresIn }: ReceivedGrant): string {
   const tokens = {
     access_token: accessToken,

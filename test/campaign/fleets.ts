@@ -30,7 +30,7 @@ type Size = {
 type How = Plays["how"];
 type Player = Row & { plays: Plays };
 
-/** In the full size a row gets servers and brokers of its own, in the short one those that others play on, too. */
+/** In the full size a row gets servers and brokers of its own. In the short size it shares them with other rows. */
 export async function openGround(given: Given, row: Row, size: Size = {}): Promise<Ground> {
   if (!isPlayer(row)) throw new Error(`row ${row.number} does not say how it plays`);
   if (given.scale === "short") return await given.fleets.lend(row);
@@ -42,7 +42,7 @@ function isPlayer(row: Row): row is Player {
   return row.plays !== undefined;
 }
 
-/** The brokers of the short size: two replicas for all rows that play beside each other, two for those that do so in turn. */
+/** The brokers of the short size: two replicas for all rows that play at the same time, two for the rows that play in turn. */
 export class Fleets implements AsyncDisposable {
   readonly #rows: readonly Player[];
   readonly #seed: number;
@@ -63,7 +63,7 @@ export class Fleets implements AsyncDisposable {
     return fleet.groundOf(row);
   }
 
-  /** After a row that failed nobody knows what it has left behind: the next in turn gets others. */
+  /** Nobody knows what a failed row has left behind, so the next row in turn gets new brokers. */
   async discard(how: How): Promise<void> {
     const fleet = await this.#fleets.get(how)?.catch(() => undefined);
     this.#fleets.delete(how);
@@ -119,7 +119,7 @@ class Fleet implements AsyncDisposable {
     const { databaseUrl, redisUrl, ...own } = this.#outside;
     const leave = async () => {
       stage.provider.behave();
-      // Nothing is left to be refreshed while others play.
+      // Leaves nothing to refresh while other rows play.
       await queryRows(databaseUrl, `DELETE FROM connections WHERE provider = '${stage.provider.id}'`).catch(() => {});
     };
     return {
@@ -139,7 +139,7 @@ class Fleet implements AsyncDisposable {
     };
   }
 
-  /** Whatever the row before has killed or cut off. */
+  /** Starts and heals what the row before has killed or cut off. */
   async restore(): Promise<void> {
     this.#outside.toPostgres?.heal();
     for (const broker of this.#brokers) if (!broker.isRunning) await broker.start();

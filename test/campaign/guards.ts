@@ -12,7 +12,7 @@ const contract = (...names: string[]) => ({
   files: names.map((name) => `test/contract/${name}.test.ts`),
 });
 
-/** What holds the protocol up, one by one: without any of them the suite must fail (row 30). */
+/** The guards that the protocol rests on. Without any one of them the suite must fail (row 30). */
 export const guards: readonly Guard[] = [
   {
     name: "CAS: the permit's owner",

@@ -26,8 +26,8 @@ export function refusalsIn({ samples }: Load): string[] {
 }
 
 /**
- * Reads at a fixed rate, whether earlier ones are answered or not, so that a stall shows in every read that it hits.
- * `read` gives the status; one that throws counts as 0.
+ * Reads at a fixed rate, whether earlier reads are answered or not. So a stall shows in every read that meets it. `read` gives the status;
+ * one that throws counts as 0.
  */
 export function startLoad(perSecond: number, read: (index: number) => Promise<number>): Load {
   const samples: Sample[] = [];

@@ -6,7 +6,7 @@ import { chooseRows, loadRows } from "./load-rows.ts";
 import { failuresOf, linesOf, reportOf, tableOf } from "./report.ts";
 import { runRows } from "./run-rows.ts";
 
-/** The short form is the same every time, unless told otherwise. */
+/** The short form plays the same every time, unless a seed is given. */
 const shortSeed = 20_261_121;
 
 const { values } = parseArgs({
@@ -38,7 +38,7 @@ await suite.stop();
 process.stdout.write(`${scale === "short" ? linesOf(results) : tableOf(results)}\n`);
 process.stderr.write(`${failuresOf(results, { seed, scale })}\n`);
 if (values.json !== undefined) writeFileSync(values.json, reportOf(results, { seed, scale }));
-// What a row that failed has left running ends with this process.
+// If a failed row has left something running, it ends with this process.
 process.exit(results.every(({ outcome }) => outcome.ok) ? 0 : 1);
 
 function wholeNumber(option: string, text: string): number {

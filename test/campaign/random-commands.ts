@@ -20,13 +20,13 @@ export type Command =
   | { kind: "delay"; beforeMs: number; afterMs: number }
   | { kind: "pass"; ms: number };
 
-/** What a sequence has come to, as far as it decides which commands make sense. */
+/** The state that a sequence has reached, as far as it decides which commands make sense. */
 type Model = { deleted: Set<number>; disabled: Set<number>; postgres: boolean; redis: boolean };
 
-/** More than are taken: many make no sense where they stand. */
+/** More than are used, since many make no sense at their place. */
 const drawnPerTaken = 8;
 
-/** A sequence that is the same for the same seed. What leaves a permit behind is in it only where `hasPermitsLeft`. */
+/** A sequence, the same for the same seed. Only with `hasPermitsLeft` does it have commands that leave a permit behind. */
 export function drawCommands(seed: number, size: number, hasPermitsLeft: boolean): Command[] {
   const replica = fc.nat(1);
   const isUp = fc.constantFrom(false, true, true);
@@ -80,11 +80,11 @@ type Parts = {
   watch: ServedWatch;
 };
 
-/** Does commands to replicas and to what they stand on. What a person's call comes to while things are down does not matter. */
+/** Does the commands to replicas and to their servers. The result of a person's call does not matter while a server is down. */
 export class CommandStage {
   kills = 0;
   lostAnswers = 0;
-  /** Losses that were counted by processes which are gone. */
+  /** Losses that ended processes had counted. */
   countedBefore = 0;
   readonly #parts: Parts;
   readonly #isUp = { postgres: true, redis: true };

@@ -90,7 +90,7 @@ async function readAndKill({ stage, victim, connections, random }: Scene): Promi
   const reads = first.map((one) => read(one, readsBeginWithinMs));
   const share = 0.02 + random() * 0.4;
   await until("the first answers", () => state.answered >= share * first.length, { everyMs: 5 });
-  // What comes to the provider from here on waits there, and so the last ones are not answered before the kill.
+  // From here on, requests wait at the provider, so that the last ones are not answered before the kill.
   const release = stage.provider.holdTokens();
   reads.push(...connections.slice(0, lastToBegin).map((one) => read(one, lastBeginWithinMs)));
   await until("the last to begin", () => state.begun - state.answered >= lastToBegin, { everyMs: 5 });
@@ -101,7 +101,7 @@ async function readAndKill({ stage, victim, connections, random }: Scene): Promi
   return (await Promise.all(reads)).filter(Boolean).length;
 }
 
-/** The provider goes on with what it had got, for at most twice its longest time: nothing of it is left after as much without a change. */
+/** The provider finishes the requests that it has, for at most twice its longest time. When nothing has changed for so long, none is left. */
 async function untilWorkedOff({ provider: { ledger } }: ConnectedStage): Promise<void> {
   for (let before = -1; before !== ledger.refreshes();) {
     before = ledger.refreshes();
@@ -109,7 +109,7 @@ async function untilWorkedOff({ provider: { ledger } }: ConnectedStage): Promise
   }
 }
 
-/** Every token request takes its own time, before it is worked off and after. @returns how to end that */
+/** Every token request takes a random time, before it is handled and after. @returns how to end that */
 function delayAtRandom({ provider }: ConnectedStage, random: () => number): () => void {
   const get = () => random() * longestProviderMs;
   Object.defineProperties(provider.switches, {

@@ -36,7 +36,7 @@ export class RestoreScene {
     this.#log = log;
     this.#stage = ground.stage;
     this.#databaseUrl = ground.databaseUrl;
-    // More lenient than its definition says: what an operator confirms works here.
+    // It allows more than its definition says, so that what an operator releases works.
     Object.assign(this.#stage.provider.switches, { reuse: "grace", graceSeconds: 600 });
   }
 
@@ -133,14 +133,14 @@ export class RestoreScene {
     await until(`a refresh of ${one.name}`, async () => (await this.#order(one)) === 200);
   }
 
-  /** Tokens that live are handed out although there is no database. */
+  /** Valid tokens are handed out although there is no database. */
   async #readCached(): Promise<void> {
     const read = async (broker: BrokerProcess) => await this.#book.read(broker, this.#groups.still[0]?.name ?? "");
     const refusals = await Promise.all(this.#stage.brokers.map(read));
     for (const refusal of refusals) if (refusal !== null) this.#note(`a cached token was refused: ${refusal}`);
   }
 
-  /** The answers that were held find no database, or an older one. */
+  /** The answers that the provider has held come when there is no database, or an older one. */
   async #letAnswersCome(): Promise<void> {
     const { first } = this.#stage;
     const { spooled } = this.#groups;
@@ -150,7 +150,7 @@ export class RestoreScene {
     first.setFailpoints({});
   }
 
-  /** All that callers can do to have rows refreshed that have gone back. */
+  /** Everything that callers can do to get suspended rows refreshed. */
   async #ask(): Promise<void> {
     const { still, spooled } = this.#groups;
     const { brokers, provider } = this.#stage;
@@ -161,7 +161,7 @@ export class RestoreScene {
     const spent = this.#sentSinceRestored(this.#held);
     if (spent > 0) this.#note(`${spent} requests with refresh tokens of rows gone back`);
     await this.#read([...still, ...spooled]);
-    // A replica that has just had no answer of its database hands out what is usable meanwhile: the next readers have it refreshed.
+    // A replica whose database has just not answered hands out a usable token meanwhile. The next readers cause the refresh.
     await until("refreshes of those that had not moved", async () => {
       const stuck = still.filter(({ family }) => provider.ledger.refreshes(family) < 2);
       if (stuck.length > 0) await this.#read(stuck);
@@ -199,7 +199,7 @@ export class RestoreScene {
     if (needless.length > 0) this.#note(`held needlessly: ${needless.join()}`);
   }
 
-  /** Whoever asks is told what it is that an operator must do, by every replica. */
+  /** Every replica tells each caller what an operator must do. */
   async #checkExplanation(): Promise<void> {
     const codes = this.#stage.brokers.flatMap((broker) =>
       this.#held.map(async ({ name }) => {
@@ -211,7 +211,7 @@ export class RestoreScene {
     if (others.size > 0) this.#note(`a held connection's refresh is refused with ${[...others].join()}`);
   }
 
-  /** By the operator's word, or because a person connects the account again. */
+  /** Because the operator releases it, or a person connects the account again. */
   async #confirm(): Promise<void> {
     const { moved } = this.#groups;
     const again = moved.slice(0, 2);

@@ -6,7 +6,7 @@ import type { BrokerProcess } from "../support/broker-process.ts";
 import { type DatabaseCopy, dropDatabase, renameDatabase, restoreTables } from "../support/database-copy.ts";
 import { createDatabase } from "../support/services/databases.ts";
 
-/** As if the copy had been made an hour ago. */
+/** Makes the copy an hour old. */
 const anHourAgo = ["issued_at", "expires_at", "refresh_due_at", "keep_alive_at", "next_refresh_at", "last_refreshed_at"]
   .map((column) => `${column} = ${column} - interval '1 hour'`)
   .join(", ");
@@ -21,7 +21,7 @@ export type Restoring = {
   restarts: boolean;
   /** There is no database for a while; `meanwhile` is done then. */
   hasGap: boolean;
-  /** One of those that the short size plays. */
+  /** The short size plays this one. */
   isShort: boolean;
   restore(databaseUrl: string, copy: DatabaseCopy, meanwhile: () => Promise<void>): Promise<void>;
 };

@@ -6,7 +6,7 @@ export type Result = { row: Row; outcome: Outcome; seconds: number };
 
 type Options = Omit<Given, "fleets"> & { parallel: number };
 
-/** Many waits in a row may take long, one after the other; what hangs for hours is reported, and the others still count. */
+/** A row may have many long waits, one after the other. If it hangs for hours, it is reported, and the others still count. */
 const limitMs = 24 * hangMs;
 
 /**

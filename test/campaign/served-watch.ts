@@ -16,7 +16,7 @@ const promptMs = 300;
 /** How long a connection may be served after it was deleted or disabled, while Postgres answers. */
 const staleMs = 5000;
 
-/** What callers were served, and since when names were closed and Postgres was gone. Times are the machine's. */
+/** What callers were served, and since when names were closed and Postgres was away, by the machine's clock. */
 export class ServedWatch {
   readonly served: Served[] = [];
   /** What was wrong with an answer by itself. */
@@ -31,13 +31,13 @@ export class ServedWatch {
     return this.#newest.get(name) ?? 1;
   }
 
-  /** Nobody may be served from now on. */
+  /** From now on the name must not be served. */
   closed(name: string): void {
     this.opens(name);
     this.#closings.push({ name, from: Date.now(), to: Infinity });
   }
 
-  /** Somebody is about to do what may open it. */
+  /** Somebody is about to do something that may open the name. */
   opens(name: string): void {
     for (const closing of this.#closings) if (closing.name === name) closing.to = Math.min(closing.to, Date.now());
   }
@@ -93,7 +93,7 @@ export class ServedWatch {
     return [...this.wrongs, ...this.#checkVersions(), ...this.#checkTimes(ledger, lifeSeconds * 1000)];
   }
 
-  /** A version names one token for ever; who asks one replica again gets no older one. */
+  /** A version names one token for ever. A caller who asks the same replica again gets no older one. */
   #checkVersions(): string[] {
     const [tokens, last] = [new Map<string, string>(), new Map<string, number>()];
     return this.served.flatMap(({ reader, name, version, token }) => {

@@ -48,13 +48,13 @@ export function wasSent(ledger: Ledger, refreshToken: string): boolean {
   return ledger.requestsTo("token").some(({ fields }) => fields["refresh_token"] === refreshToken);
 }
 
-/** What the provider's books hold against the broker; all zero where nothing was sent twice. */
+/** What the provider's ledger shows against the broker: all zero if nothing was sent twice. */
 export function offences(ledger: Ledger): { reuses: number; overlaps: number; sentTwice: number } {
   const sentTwice = ledger.tokens.filter(({ kind, seen }) => kind === "refresh" && seen > 1).length;
   return { reuses: ledger.reuses.length, overlaps: Math.max(0, ledger.peakConcurrency() - 1), sentTwice };
 }
 
-/** Of each refresh token that was sent more than once: how each request ended, and how long after the one before it came. */
+/** For each refresh token that was sent more than once: how each request ended, and how long it came after the one before. */
 export function sendsAgain({ requests, tokens }: Ledger): string[] {
   const again = tokens.filter(({ kind, seen }) => kind === "refresh" && seen > 1);
   return again.map(({ value }) => {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { onlyWith } from "./support/catalog.ts";
 
-/** Values that stood wrong once, each against what its provider says: the definition names the source. */
+/** Values that were wrong once, each with what its provider says. The definition names the source. */
 const corrected: [id: string, setting: string, value: unknown][] = [
   ["bitbucket", "refresh.rotation", "always"],
   ["bitbucket", "refresh.idle_life_s", 7776000],

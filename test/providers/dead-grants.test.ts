@@ -13,7 +13,7 @@ const refreshing = ids.filter((id) => Object.keys(onlyWith(id).refreshes).length
 const stating = refreshing.filter((id) => (onlyWith(id).refresh.deadGrant ?? []).length > 0);
 const transcripts = readTranscripts();
 
-/** Answers that no definition lists: each says that something is wrong, and none that the grant is over. */
+/** Answers that no definition lists. Each says that something is wrong, and none says that the grant is over. */
 const unlisted: StatedAnswer[] = [
   { status: 400, body: { error: "invalid_request", error_description: "A parameter is missing." } },
   { status: 400, body: { error: "unsupported_grant_type" } },

@@ -8,7 +8,7 @@ let server: StrictServer;
 beforeAll(async () => void (server = await openStrictServer()));
 afterAll(async () => await server.close());
 
-// The date stands still: moments that a transcript counts from now are as far away when they are read as when they were written.
+// The date stands still, so that a moment that a transcript counts from now is equally far away when it is written and when it is read.
 beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
 afterEach(() => void vi.useRealTimers());
 

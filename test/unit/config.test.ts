@@ -22,7 +22,7 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** What a start with this environment says. */
+/** What a start with this environment prints. */
 function refusal(env: Record<string, string>): string {
   try {
     readConfig(env);

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { expect, test } from "vitest";
 
 const root = resolve(import.meta.dirname, "../..");
-/** What a slow machine could run into: a wait, a limit, or a look at a clock. */
+/** Words of code that a slow machine could change the result of: a wait, a limit, or a look at a clock. */
 const time =
   /\bsleep\(|setTimeout\(|setInterval\(|[tT]imeout\w*\s*[:=]|Date\.now\(\)|performance\.now\(\)|AbortSignal\.timeout|\bhangMs\b|\bpatience\b|\buntil\(/;
 

@@ -39,7 +39,7 @@ const warned =
 
 const dotenv = (content: string | Buffer) => () => startWith(join(write(".env", content), ".env"));
 
-/** A start beside this file alone. */
+/** A start in a folder that holds only this file. */
 async function startWith(path: string): Promise<Told> {
   const lines: string[] = [];
   const start = () => {
@@ -48,7 +48,7 @@ async function startWith(path: string): Promise<Told> {
     try {
       readConfig(file?.values);
     } catch (error) {
-      throw new StartupError(withSource((error as Error).message, file)); // as src/main.ts says it
+      throw new StartupError(withSource((error as Error).message, file)); // as src/main.ts prints it
     }
   };
   const goesOn = { lines, exit: null };
@@ -250,7 +250,7 @@ describe("names that are near to ours", () => {
   });
 });
 
-/** The variables of a start beside which this file lies. */
+/** The variables of a start in a folder that holds this file. */
 const read = (content: string, env: Variables = {}): Variables => {
   const path = join(write(".env", content), ".env");
   const before = { ...process.env };

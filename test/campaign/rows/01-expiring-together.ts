@@ -58,7 +58,7 @@ async function countOf({ provider }: ConnectedStage, databaseUrl: string, condit
   return (await queryRows<{ count: number }>(databaseUrl, text))[0]?.count ?? 0;
 }
 
-/** However long it took to import them: all end at one moment, so many seconds from now, and those in use are due. */
+/** Makes all of them end at one moment, so many seconds from now, however long their import took. Those in use are due. */
 async function endTogether({ provider }: ConnectedStage, databaseUrl: string, seconds: number): Promise<void> {
   const text = `UPDATE connections SET issued_at = now() - interval '1 hour', expires_at = now() + interval '${seconds} seconds',
       refresh_due_at = now(), next_refresh_at = CASE WHEN in_use THEN now() ELSE next_refresh_at END
@@ -66,7 +66,7 @@ async function endTogether({ provider }: ConnectedStage, databaseUrl: string, se
   await queryRows(databaseUrl, text);
 }
 
-/** Each name at each replica, all at once, until all have the next version. @returns what came instead, where it was not the first answer */
+/** Reads each name at each replica, all at once, until all have the next version. @returns what came instead, where it was not the first answer */
 async function readAll(stage: ConnectedStage, names: readonly string[]): Promise<string[]> {
   const late: string[] = [];
   const readOne = async ({ api }: (typeof stage.brokers)[number], name: string) => {

@@ -6,7 +6,7 @@ import { connectMany, offences } from "../tools.ts";
 
 const sizes = { full: { connections: 50, replicas: 4 }, short: { connections: 4, replicas: 2 } } as const;
 const providerMs = 20_000;
-/** Callers that stay to the end, that use the default, and that hardly wait. */
+/** The waits of callers: one waits to the end, one uses the default, one hardly waits. */
 const waits = [30, 10, 1] as const;
 const callEveryMs = 2500;
 
@@ -29,7 +29,7 @@ export const row: Row = {
       replies.push(...calls.map(({ reply }) => reply));
       await Promise.all(calls.filter(({ wait }) => wait === 1).map(({ reply }) => reply));
     };
-    // In the short size for as long as those wait who hardly do.
+    // In the short size, for as long as the callers with the shortest wait.
     if (given.scale === "short") await callAll();
     for (let passedMs = 0; given.scale === "full" && passedMs < providerMs; passedMs += callEveryMs) {
       void callAll();

@@ -13,11 +13,11 @@ type Scene = { stage: ConnectedStage; toPostgres: FaultProxy; connections: reado
 /** Where the holder is stopped while it works for all connections; resolves when it stands still. */
 type Point = { name: string; freeze(scene: Scene): Promise<void> };
 
-/** More than a takeover needs: within it a peer has replaced the permits that the frozen one holds. */
+/** More than a takeover needs: within this time a peer replaces the permits of the frozen replica. */
 const frozenMs = 120_000;
 const provider = { switches: { reuse: "grace", graceSeconds: 600 } } as const;
 
-/** A failpoint on the way from the permit to the write, when so many have come to it. */
+/** At a failpoint between the permit and the write, when so many have come to it. */
 const failpoint = (name: string, after: number): Point => ({
   name,
   freeze: async ({ stage }) => {

@@ -62,7 +62,7 @@ async function setsOf(
   return sets ?? { stored: 0, candidates: 0 };
 }
 
-/** The set of the row is refused, so that the late one is tried; and what came of that is refreshed once more. */
+/** The provider refuses the set of the row, so that the late one is tried. Then the result of that is refreshed once more. */
 async function tryBothSets({ provider: server, brokers }: ConnectedStage, name: string): Promise<boolean> {
   const refresh = async () => {
     const reply = await brokers[1]?.api.api(`/connections/${name}/refresh`, { method: "POST" });

@@ -40,7 +40,7 @@ export const row: Row = {
 
 type Scene = { stage: ConnectedStage; toRedis: FaultProxy; name: string; ending: (typeof endings)[number] };
 
-/** The replica whose SET is applied without a reply reads, and so does its peer. @returns how long each took */
+/** The replica that gets no reply to its SET reads, and so does its peer. @returns how long each took */
 async function readWithoutReply({ stage, toRedis, name, ending }: Scene): Promise<number[]> {
   await untilConnected(stage, toRedis);
   const before = toRedis.counts.lostAnswers;
@@ -54,7 +54,7 @@ async function readWithoutReply({ stage, toRedis, name, ending }: Scene): Promis
   return tookMs;
 }
 
-/** What this machine takes for the same, with every reply. */
+/** How long the same takes on this machine, with every reply. */
 async function refreshUndisturbed({ first }: ConnectedStage, name: string): Promise<number> {
   const startedMs = performance.now();
   await first.api.api(`/connections/${name}/refresh`, { method: "POST" });

@@ -43,7 +43,7 @@ export const row: Row = {
     const { reuses, overlaps, sentTwice } = offences(ledger);
     const refreshes = ledger.refreshes();
     return {
-      // A clock that jumps between permit and request stops the request: a few reads are refused, by design.
+      // If a clock jumps between permit and request, the request is not sent. So a few reads are refused, by design.
       ok: reuses + overlaps + sentTwice + expired.length === 0 && served > 0,
       figure: `${reuses + overlaps + sentTwice} duplicate sends of ${refreshes}, ${expired.length} expired tokens served in ${load.samples.length} reads, ${refused} reads refused`,
       notes: [...expired.slice(0, 5), ...new Set(refusals)].slice(0, 10),

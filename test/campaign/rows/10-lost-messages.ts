@@ -43,7 +43,7 @@ export const row: Row = {
   },
 };
 
-/** What this machine takes for a read at the replica that waits, beside all that goes on. */
+/** How long a read at the waiting replica takes on this machine, beside everything else that happens. */
 async function readFresh({ brokers }: ConnectedStage, name: string): Promise<number> {
   const startedMs = performance.now();
   await brokers[1]?.api.token(name, { min_ttl: 0 });

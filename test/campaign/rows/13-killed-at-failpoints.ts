@@ -20,7 +20,7 @@ import { type Ground, openGround } from "../fleets.ts";
 import type { Given, Row } from "../row.ts";
 import { type Connected, connectMany, readUntilServed } from "../tools.ts";
 
-/** What a kill leaves behind, and what comes of it: the protocol's table. */
+/** What a kill leaves behind, and how that ends: the table of the protocol. */
 type Expected = {
   left: "nothing" | "a permit" | "a new generation" | "an answer";
   /** How often the provider had refreshed by then. */
@@ -28,7 +28,7 @@ type Expected = {
   after: "as before" | "one replay" | "lost" | "drained" | "stored";
 };
 
-/** In this order one process after the other is killed; where permits are left behind comes last. */
+/** One process after the other is killed in this order. The points at which permits are left behind come last. */
 const expected: Readonly<Record<string, Expected>> = {
   "before permit": { left: "nothing", refreshed: 0, after: "as before" },
   // Where Postgres takes longer than 200 ms, the first durable copy is a spooled one.
@@ -41,7 +41,7 @@ const expected: Readonly<Record<string, Expected>> = {
   "before send": { left: "a permit", refreshed: 0, after: "one replay" },
 };
 
-/** The last of all before undici writes: no two requests stand there at once, so that each needs a kill of its own. */
+/** The last point before undici writes. Two requests are never there at the same time, so each needs a kill of its own. */
 const oneByOne = "before send";
 
 export const row: Row = {
@@ -51,7 +51,7 @@ export const row: Row = {
   plays: { how: "in turn" },
   async run(given) {
     const failpoints = findFailpoints(fileURLToPath(new URL("../../../src", import.meta.url)));
-    // A kill in the middle of the upgrade is test/integration/upgrade.test.ts's: no refresh runs then.
+    // test/integration/upgrade.test.ts has the kill in the middle of the upgrade: no refresh runs then.
     const found = new Set(failpoints.filter(({ file }) => file !== "upgrade.ts").map(({ name }) => name));
     if (!isSame([...found], Object.keys(expected))) {
       return { ok: false, figure: `cases and failpoints differ: in src/ there are ${[...found].join(", ")}` };
@@ -161,7 +161,7 @@ class TogetherScene {
     if (wrong.length > 0) this.#result.wrong.push(`"${failpoint}": ${wrong.length} did not leave ${left} behind`);
   }
 
-  /** Nothing was left behind: what the peer gets is the next version, where after a takeover it would be one later. */
+  /** Nothing was left behind: the peer gets the next version. After a takeover it would get the one after that. */
   async #checkAsBefore(names: readonly string[]): Promise<void> {
     await readUntilServed(this.#peer, names);
     const replies = await Promise.all(names.map((name) => this.#peer.api.token(name)));
@@ -209,7 +209,7 @@ async function playOneByOne(
   };
 }
 
-/** How many have been sent more often, or less, than their outcome wants. */
+/** How many tokens were sent more often, or less often, than the outcome allows. */
 function wronglyEnded(
   { provider: { ledger } }: ConnectedStage,
   group: readonly Connected[],

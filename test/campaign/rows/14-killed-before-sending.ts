@@ -6,7 +6,7 @@ import { type Connected, connectMany, offences, readUntilServed } from "../tools
 
 const limitSeconds = 45;
 
-/** Who serves after the kill: a replica that went on, or the killed one, started again at once. */
+/** Which replica serves after the kill: one that went on, or the killed one, which is started again at once. */
 type Successor = "a peer" | "its own next start";
 
 export const row: Row = {
@@ -32,7 +32,7 @@ async function playScene(successor: Successor, { scale }: Given) {
     each: firstHasFailpoints,
   });
   const connections = await connectMany(stage, count);
-  // As many without a permit: how long these take to be served tells how fast the machine is.
+  // The same number without a permit: the time until these are served shows how fast the machine is.
   const others = (await connectMany(stage, count, "beside")).map(({ name }) => name);
   const names = connections.map(({ name }) => name);
 

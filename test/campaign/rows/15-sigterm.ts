@@ -117,13 +117,13 @@ async function startRefreshes(stage: ConnectedStage, { count, prefix }: { count:
   return { calls, connections, release };
 }
 
-/** Whole ones: what is half written counts for nothing, and may stay where a process ends while it writes. */
+/** Whole files only: a half-written one does not count, and may be left if a process ends while it writes. */
 async function spooledFiles({ dataDir }: BrokerProcess): Promise<string[]> {
   const files = await readdir(join(dataDir, "spool")).catch(() => []);
   return files.filter((name) => !name.endsWith(".part"));
 }
 
-/** It says that it is not ready, or takes no calls any more. */
+/** The broker answers that it is not ready, or accepts no calls any more. */
 async function isDraining({ api }: BrokerProcess): Promise<boolean> {
   return await api.api("/readyz").then(
     ({ status }) => status === 503,

@@ -32,7 +32,7 @@ export const row: Row = {
       if (status !== 200) failures.push(`${status} ${body.code ?? ""}`);
       return status;
     };
-    // What follows meets tokens of every age, all of them in use, as in the long run.
+    // From here on there are tokens of every age, all in use, as in a broker that has run for long.
     const before = startLoad(perSecond, read);
     await sleep(lifeSeconds * 1000);
     await before.stop();
@@ -52,7 +52,7 @@ export const row: Row = {
     const { reuses, overlaps, sentTwice } = offences(stage.provider.ledger);
     const refreshes = stage.provider.ledger.refreshes();
     return {
-      // A machine on which the balancer comes late measures nothing but itself.
+      // If the balancer's checks are late, the row measures only the machine.
       ok:
         (failed + failures.length === 0 || balancer.lateChecks > 0) &&
         reuses + overlaps + sentTwice === 0 &&

@@ -7,7 +7,7 @@ import { connectMany, inBatches, offences, percentile } from "../tools.ts";
 
 const sizes = { full: { connections: 100, rounds: 100 }, short: { connections: 20, rounds: 10 } } as const;
 const limitMs = 50;
-/** A machine that takes as long for a bare request and a bare INSERT measures itself: there the figure is told, not judged. */
+/** If a bare request and a bare INSERT take as long, the row measures the machine: it gives the figure and no verdict. */
 const mostBareMs = limitMs / 2;
 /** Busy, and not more than one replica gets done: what waits for the processor measures the machine. */
 const width = 8;
@@ -52,7 +52,7 @@ export const row: Row = {
   },
 };
 
-/** A route of the broker that does nothing, and a row into a table of its own: what this machine takes for hardly anything. */
+/** A route of the broker that does nothing, and a row into a table of its own: how long this machine takes for very little work. */
 async function startYardstick(databaseUrl: string, api: BrokerApi) {
   const client = new Client({ connectionString: databaseUrl });
   await client.connect();

@@ -6,7 +6,7 @@ import type { Row } from "../row.ts";
 import { connectMany, inBatches, wasSent } from "../tools.ts";
 
 const tenYearsSeconds = 10 * 365 * 86_400;
-/** What a token without a stated life is taken to live, unless its definition says otherwise. */
+/** How long a token without a stated life counts as valid, unless its definition says otherwise. */
 const unstatedSeconds = 3600;
 
 /** What stands for `expires_in` in the answer's JSON, if anything; and how long the token counts as living, in seconds. */
@@ -52,7 +52,7 @@ export const row: Row = {
       const isRight = stored.generation === 2 && stored.lifeSeconds === lifeSeconds;
       if (!isRight) problems.push(`expires_in ${json ?? "absent"}: ${JSON.stringify(stored)}`);
     }
-    // A token that is over when it comes is not asked for again at once; as if that time had passed.
+    // A token that has expired when it is issued is not refreshed at once. This makes that time pass.
     await queryRows(databaseUrl, `UPDATE connections SET backoff_until = NULL WHERE provider = '${stage.provider.id}'`);
     const lost = await inBatches(connections.length, 10, async (index) => {
       const { name = "", refreshToken = "" } = connections[index] ?? {};

@@ -39,7 +39,7 @@ export const row: Row = {
         steps === 1 &&
         refusals >= connections &&
         codes.has("502 client_rejected") &&
-        // What a slow machine has not sent in time is told so.
+        // A slow machine may not have sent a request in time. The log then says so.
         [...codes].every((code) => code === "502 client_rejected" || code === "503 provider_unavailable"),
       figure: `${dead} marked dead, ${lines} lines at error level, ${steps} steps of the counter after ${refusals} refusals; all ${connections} served with the right secret`,
       notes: [`answers: ${[...codes].join(", ")}`, ...errors.slice(0, 5)],

@@ -16,7 +16,7 @@ type Report = {
 const run = promisify(execFile);
 const projectRoot = fileURLToPath(new URL("../../../", import.meta.url));
 const vitest = join(projectRoot, "node_modules/vitest/vitest.mjs");
-/** One that needs no database shows that removing works; that each of the others can be removed, test/unit/support/failpoints does. */
+/** One guard that needs no database shows that removing works. test/unit/support/failpoints shows that each of the others can be removed. */
 const shortGuard = "takeover: ten seconds of uninterrupted Postgres";
 
 export const row: Row = {
@@ -48,7 +48,10 @@ async function serversOfThisRun(): Promise<Record<string, string>> {
   return { TEST_DATABASE_URL: postgres.href, TEST_REDIS_URL: redis.href };
 }
 
-/** The tests that fail without the guard. A file that does not even load proves nothing. @throws then */
+/**
+ * The tests that fail without the guard.
+ * @throws if a file does not even load: that proves nothing
+ */
 async function testsBrokenBy({ name, caughtBy }: Guard, servers: Record<string, string>): Promise<string[]> {
   const file = join(tmpdir(), `freshet-guard-${process.pid}-${guards.findIndex((guard) => guard.name === name)}.json`);
   // One failure is enough, and one of the two databases.

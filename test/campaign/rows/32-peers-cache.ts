@@ -77,8 +77,8 @@ function startProbe(databaseUrl: string): { stop(): Promise<number> } {
 type Case = { name: string; databaseUrl: string; afterMs: number };
 
 /**
- * The first replica refreshes while the second one is read. @returns how long after the refresh was stored the second one
- * was last asked and gave the old token; 0: not once
+ * The first replica refreshes while the second one is read.
+ * @returns how long after the refresh was stored the second one last gave the old token to a reader; 0: never
  */
 async function lagOf({ brokers }: ConnectedStage, { name, databaseUrl, afterMs }: Case): Promise<number> {
   const [holder, peer] = brokers as [BrokerProcess, BrokerProcess];
@@ -95,7 +95,7 @@ async function lagOf({ brokers }: ConnectedStage, { name, databaseUrl, afterMs }
     const askedAt = Date.now();
     const { status, body } = await peer.api.token(name);
     if (status !== 200) throw new Error(`${name} was answered with ${status} ${body.code}`);
-    // A machine that stands still for seconds sends nothing, and there is nothing to be seen.
+    // If the machine stands still for seconds, nothing is sent, and there is nothing to measure.
     if (order.isRefused) return 0;
     if (body.version > old) break;
     lastAskedAt = askedAt;

@@ -8,7 +8,7 @@ import type { Given, Row } from "../row.ts";
 import { ServedWatch } from "../served-watch.ts";
 import { connectMany, inBatches, offences } from "../tools.ts";
 
-/** In the short size nothing leaves a permit behind that must be waited out. */
+/** In the short size no command leaves a permit behind, since the row would have to wait for its end. */
 const sizes = { full: { sequences: 5, commands: 40 }, short: { sequences: 1, commands: 20 } } as const;
 const connections = 6;
 const lifeSeconds = 8;
@@ -99,7 +99,7 @@ async function settle(stage: ConnectedStage, { databaseUrl, commandStage, watch,
   const counted = commandStage.countedBefore + (await countedLosses(stage, brokers))[0];
   const { reuses, overlaps, sentTwice } = offences(provider.ledger);
   const { kills, lostAnswers } = commandStage;
-  // A kill may catch each connection once, and a lost answer is one connection's.
+  // A kill may cost each connection its grant once. A lost answer concerns one connection.
   const mayRepeat = lostAnswers + kills * connections;
   const crashed = brokers.filter(({ isRunning }) => !isRunning).length;
   const checks = {

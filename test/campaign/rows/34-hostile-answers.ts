@@ -18,7 +18,7 @@ export const row: Row = {
     const after = (await stage.heldBytes()) / megabyte;
     const broken = [...first, ...second].filter((played) => played instanceof Error);
     return {
-      // A probe that says nothing of worth says too little.
+      // If the probe gives no figure, the row proves nothing.
       ok: broken.length === 0 && before > 10 && after - before < mostMoreMegabytes,
       figure: `${broken.length} of ${first.length + second.length} without an end, ${before.toFixed(1)} MB held, then ${after.toFixed(1)} MB`,
       notes: broken.map(String),

@@ -11,7 +11,7 @@ const rounds = 25;
 const trustMs = 4200;
 /** Half of what the broker waits for a Postgres that hangs. */
 const waitedMs = 250;
-/** Those that may wait: for the key, and for the connection. */
+/** The two reads that may wait: one for the key, one for the connection. */
 const mostWaiting = 2;
 
 export const row: Row = {
@@ -68,7 +68,7 @@ export const row: Row = {
     const [stopped, table] = hanging;
     if (calm === undefined || stopped === undefined || table === undefined) throw new Error("nothing was measured");
     return {
-      // On a machine on which healthy reads take so long, too, nothing can be said of waiting.
+      // If reads take as long on this machine with a healthy Postgres, the row can say nothing about waiting.
       ok:
         [calm, stopped, table].every(({ refused }) => refused === 0) &&
         hanging.every(({ waited }) => waited <= mostWaiting + calm.waited),

@@ -62,7 +62,7 @@ function faultsOf({ tokens, mustKeep }: FuzzCase, { token, said, next }: Played)
   const faults: string[] = [];
   if (mustKeep && token.body.access_token !== tokens.access) faults.push("loses the access token");
   if (mustKeep && next.spent !== tokens.refresh) faults.push("loses the refresh token");
-  // Whoever is handed the token sees it; connection and history never show one.
+  // The caller who gets the token sees it. Connection and history never show one.
   const parts = JSON.parse(said) as unknown[];
   const text = JSON.stringify(token.status === 200 ? parts.slice(1) : parts);
   if (spellingsOf(tokens).some((spelling) => text.includes(spelling))) faults.push("shows a token");

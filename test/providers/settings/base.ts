@@ -3,7 +3,7 @@ import type { ProviderDefinition } from "../../../src/providers/format/definitio
 import { checkDefinition, checkShape } from "../../../src/providers/load/check-definition.ts";
 import { resolveDefinition } from "../../../src/providers/load/resolve.ts";
 
-/** What rows are laid over. `full` has every kind of request, `bare` one grant alone. */
+/** The definitions that rows are laid over. `full` has every kind of request, `bare` has one grant only. */
 export const bases = {
   full: `
 id: own

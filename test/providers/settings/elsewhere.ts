@@ -169,5 +169,5 @@ export const elsewhere: Elsewhere[] = [
   },
 ];
 
-/** What still waits for the test that proves it. */
+/** Settings that no test proves yet. */
 export const pending: { setting: string; what: string }[] = [];

@@ -34,7 +34,7 @@ const said = {
 };
 const answer = { ...silent, ...said, user, other: { ...other, ...elsewhere }, host: "eu1.example.com" };
 
-/** How the definition reads what comes back: of the same answers always. */
+/** How the definition reads answers. The answers are always the same. */
 export function observeAnswers(definition: ProviderDefinition): Observed {
   return {
     ...observeGrants(definition),

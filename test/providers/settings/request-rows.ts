@@ -52,7 +52,7 @@ function rowOf({ path, given }: Place): MakeRow {
   });
 }
 
-/** Fields of a code's exchange that hold no verifier go with no challenge. */
+/** If the fields of a code's exchange hold no verifier, there is no challenge, either. */
 function noChallenge(path: string, file: string): string {
   if (path !== "token.grants.authorization_code") return file;
   return JSON.stringify({ authorization: { pkce: "off" }, ...(JSON.parse(file) as object) });
@@ -139,7 +139,7 @@ function assertionRows({ path, url, lead, labels, authorization = basic }: Place
   const before = sent(lead, "a=b");
   const id = lead.includes("client_id=") ? "" : "&client_id=app-1";
   const changed = (assertion: string) => each(labels, "assertion", [`RS256 for ${url}, 60 s`, assertion]);
-  // Nobody signs for the code that was not asked for: a client that must sign is refused before anything goes out.
+  // No signing key is set here, so a client that must sign is refused before anything is sent.
   const unasked: Change = ["is exchanged", "is refused"];
   const proven: Shown = path === "token.grants.authorization_code" ? { "a code that was not asked for": unasked } : {};
   return [

@@ -94,7 +94,7 @@ export class Player {
     this.#learn({});
   }
 
-  /** Templates stand for what a connection would have by now. */
+  /** The values of templates that a connection would have by now. */
   #learn({ captured = {}, found = {} }: { captured?: Record<string, string>; found?: Record<string, string> }): void {
     Object.assign(this.#captured, captured);
     Object.assign(this.#found, found);

@@ -8,12 +8,12 @@ type RawMessage = { first: string; headers: [string, string][]; body: string };
 /** Sent by every HTTP client by itself: they say nothing about the exchange. */
 const ownHeaders = new Set(["content-length", "connection", "accept-encoding"]);
 
-/** A server that knows the next request of a transcript and no other: what differs from it is told, and answered 418. */
+/** A server that knows only the next request of a transcript. It reports every difference, and answers 418 to it. */
 export type StrictServer = {
   expect(request: string, answer: string): void;
   /** How what came differs from what was expected; null: not at all. */
   fault(): string | null;
-  /** Leads every address to this server; the name that was meant stands in the request's Host. */
+  /** Leads every address to this server. The request's Host holds the name that was meant. */
   egress: Egress;
   close(): Promise<void>;
 };

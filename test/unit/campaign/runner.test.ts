@@ -20,7 +20,7 @@ function rowOf(number: number, run: Row["run"], { alone = false, how }: Made = {
   return { number, title: `case ${number}`, promised: "nothing breaks", alone, ...plays, run };
 }
 
-/** Notes for each row which others run, by the time when nothing more will start. */
+/** Notes for each row which other rows run beside it, when all that can start have started. */
 class Watch {
   readonly #running = new Set<number>();
   readonly seen: Record<number, number[]> = {};

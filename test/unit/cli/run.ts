@@ -5,7 +5,7 @@ import { runFreshet } from "../../../src/cli/program.ts";
 
 export type Surroundings = {
   env?: Record<string, string>;
-  /** What stands on stdin, or what a person types where `interactive`. */
+  /** The text on stdin; with `interactive`, what a person types. */
   stdin?: string;
   interactive?: boolean;
 };

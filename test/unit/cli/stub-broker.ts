@@ -4,10 +4,10 @@ import { text } from "node:stream/consumers";
 type SeenRequest = { method: string; path: string; query: Record<string, string>; key: string; body: unknown };
 type Answer = { status?: number; body?: unknown; raw?: string; headers?: Record<string, string> };
 
-/** Answers one route: the nth call gets the nth answer, the last one stays. */
+/** The answers of one route: the nth call gets the nth answer, and all later calls get the last one. */
 type Routes = Record<string, Answer | Answer[]>;
 
-/** A server that gives the answers that a test lays out for it, in the shapes of docs/api.md, and remembers what it was asked. */
+/** A server that gives the answers that a test prepares, in the shapes of docs/api.md, and remembers the requests. */
 export async function startStubBroker(routes: Routes) {
   const requests: SeenRequest[] = [];
   const calls = new Map<string, number>();

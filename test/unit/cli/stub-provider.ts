@@ -25,7 +25,7 @@ const secretFields = [
   "token",
 ];
 
-/** A provider that answers as a test lays it out, the last answer again and again, and remembers every secret that it saw or gave. */
+/** A provider that gives the answers that a test prepares, the last one again and again. It remembers every secret that it has received or given. */
 export async function startStubProvider(routes: Routes) {
   const calls: SeenCall[] = [];
   const secrets = new Set<string>();

@@ -292,7 +292,7 @@ test("a dead refresh token whose refusal nobody understands is told with what to
   const sent = stub.calls.map(({ fields }) => fields["refresh_token"] ?? fields["token"]);
   expect(sent.slice(1, 2)).toEqual([tokens.refresh_token]);
   expect([tokens.refresh_token, "rt-2-canary"]).not.toContain(sent[2]);
-  // Used up by the one refresh before; what is given back is the newest.
+  // The refresh before has spent it. The provider gives back the newest one.
   expect(sent.slice(3)).toEqual([tokens.refresh_token, "rt-2-canary", tokens.access_token]);
   expect(result.out).toMatch(/a junk refresh token read\n= refused: means transient/);
   expect(result.out).toMatch(/the used refresh token read\n= refused: means needs_reauthorization/);

@@ -153,7 +153,7 @@ test("nobody comes: the walk ends by itself and listens no more", async () => {
   const idle = Promise.withResolvers<void>();
   const onOpen = async () => {
     const unused = connect(port, "127.0.0.1").once("close", () => idle.resolve());
-    // On a machine that is slow enough the walk has ended by now; then nobody listens already.
+    // On a very slow machine the walk may have ended by now. Then nobody listens any more.
     await once(unused, "connect").catch(() => {});
   };
   const result = await tryHere(["--port", String(port), "--timeout", "1"], { onOpen });

@@ -5,7 +5,7 @@ import { runFreshet } from "../../../src/cli/program.ts";
 
 export type TrySurroundings = {
   env?: Record<string, string>;
-  /** What a person does with the address that is shown; what it returns is typed on stdin. */
+  /** What a person does with the address that is shown. The person then types the returned text on stdin. */
   onOpen?: (url: URL) => Promise<string | void>;
   stdin?: string;
   interactive?: boolean;
@@ -33,7 +33,7 @@ export async function runTry(args: string[], surroundings: TrySurroundings = {})
   streams.stderr.on("data", (chunk) => void (said.err += String(chunk)));
   streams.stdin.write(stdin);
   if (!interactive && !onOpen) streams.stdin.end();
-  // Time passes where the walk sleeps, and nowhere else.
+  // Time passes only while the walk sleeps.
   const beganMs = Date.now();
   let sleptMs = 0;
   const exitCode = await runFreshet(["providers", "try", ...args], {
@@ -47,7 +47,7 @@ export async function runTry(args: string[], surroundings: TrySurroundings = {})
   return { exitCode, sleptMs, ...said, steps: () => said.out.trim().split("\n").map(parse) };
 }
 
-/** Fails when any of these stands in what was said, as it is or as a URL or a form spells it. */
+/** Fails if the output holds any of these, as they are or as a URL or a form spells them. */
 export function expectNone(secrets: Iterable<string>, { out, err }: { out: string; err: string }): void {
   const all = [...secrets].filter((secret) => secret !== "");
   expect(all.length, "there are secrets to look for").toBeGreaterThan(0);

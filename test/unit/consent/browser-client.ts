@@ -1,10 +1,10 @@
 import type { FastifyInstance, LightMyRequestResponse } from "fastify";
 
-/** A browser without scripts at `app`: keeps its cookie, sends forms as browsers do, and follows the way to the page of an ending. */
+/** A browser without scripts at `app`: keeps its cookie, sends forms as browsers do, and follows redirects to the page with the outcome. */
 export type TestBrowser = {
   get(path: string): Promise<LightMyRequestResponse>;
   post(path: string, fields: Record<string, string>, headers?: Record<string, string>): Promise<LightMyRequestResponse>;
-  /** The address of the page that tells how what comes back ended. */
+  /** Comes back from the provider. Returns the address of the page with the outcome. */
   ticketOf(callback: string): Promise<string>;
   /** Opens a link and presses its button. */
   press(path: string, fields?: Record<string, string>): Promise<LightMyRequestResponse>;

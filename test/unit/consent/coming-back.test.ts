@@ -47,7 +47,7 @@ function holdExchange() {
   return held;
 }
 
-/** While its waits take no time. */
+/** Does `work` while waits take no time. */
 async function hurried<T>(work: Promise<T>): Promise<T> {
   stage.behaviour.hurries = true;
   try {
@@ -114,12 +114,12 @@ describe("a callback that comes while the first is under way", () => {
   });
 });
 
-/** As if an attempt had begun so long ago. */
+/** Makes an attempt begin so long ago. */
 const age = async (seconds: number) =>
   await stage.database.prisma
     .$executeRaw`UPDATE consent_attempts SET expires_at = expires_at - make_interval(secs => ${seconds}::double precision)`;
 
-/** A broker that is killed in the middle of an exchange, and never notes how that ended. */
+/** Plays a broker that is killed in the middle of an exchange: it never notes how the exchange ended. */
 function killExchange() {
   const { promise: never } = Promise.withResolvers<never>();
   const killed = { begun: 0 };
@@ -339,7 +339,7 @@ describe("an error that comes back", () => {
   });
 });
 
-/** As another site's page posts it: without our cookie. */
+/** Posts as a page of another site does: without our cookie. */
 const post = async (path: string, fields: Record<string, string> | string) =>
   await stage.app.inject({
     method: "POST",
@@ -364,7 +364,7 @@ describe("an answer that is posted (OAuth 2.0 Form Post Response Mode)", () => {
     for (const secret of [state, "posted-code"]) expect(page.body).not.toContain(secret);
     const { action, answer } = relayed(page);
     expect(action).toBe("/callback/posted/continue");
-    // Not from elsewhere, not in another browser, not without a cookie: and nothing is consumed by it.
+    // Refused from another site, in another browser, and without a cookie. None of these consumes anything.
     expect((await browser.post(action, { answer }, { origin: "https://login.example" })).statusCode).toBe(403);
     expect((await browser.post(action, { answer }, { origin: "null" })).statusCode).toBe(403);
     expect((await open().post(action, { answer })).statusCode).toBe(403);

@@ -329,7 +329,7 @@ describe("a state", () => {
     const rows = await stage.database.prisma.$queryRaw<{ life: number }[]>`
       SELECT extract(epoch FROM expires_at - created_at)::float AS life
       FROM authorization_requests WHERE connection_id = ${old.connectionId}::uuid`;
-    // The end is counted before the row is written: a slow machine makes what the row shows a little shorter.
+    // The end is computed before the row is written: on a slow machine the row shows a little less time.
     expect(rows[0]?.life).toBeGreaterThan(0);
     expect(rows[0]?.life).toBeLessThan(600.1);
     await expire("authorization_requests", old.connectionId);
@@ -568,7 +568,7 @@ describe("a form counts for what its page showed", () => {
       const late = await browser.post(url, { csrf, ...code });
       expect([late.statusCode, late.body]).toEqual([403, expect.stringContaining("This page is out of date")]);
       expect(late.body).toContain(`href="${pathOf(url)}"`);
-      // Nobody has claimed the link; its page as it is now counts.
+      // Nobody has claimed the link. Its page as it is now is what counts.
       expect((await open().get(url)).statusCode).toBe(200);
       stage.contexts.set(connectionId, context);
       expect((await browser.get(url)).body).toContain(context.connectionName);

@@ -10,7 +10,7 @@ import { builtinFolder, builtins } from "../../support/built-ins.ts";
 const root = resolve(import.meta.dirname, "../../..");
 const definitions = (await builtins().list()).filter(({ isSandbox }) => !isSandbox);
 const files = generateDocs(definitions, readRefusals(join(root, "test/providers/transcripts")));
-/** Only to be extended, or this broker's own. */
+/** Definitions that are only extended, and the broker's own provider. */
 const generic = new Set(["oauth2.yaml", "oidc.yaml", "sandbox.yaml"]);
 const read = (path: string) => (existsSync(join(root, path)) ? readFileSync(join(root, path), "utf8") : "");
 const pages = Object.keys(files).filter((path) => path.endsWith(".md"));

@@ -46,7 +46,7 @@ async function start(publicUrl: string) {
   return app;
 }
 
-/** What the cookie of a first visit says, its value apart. */
+/** The cookie of a first visit: its attributes, with the word "value" in place of its value. */
 async function attributes(publicUrl: string) {
   const answer = await (await start(publicUrl)).inject("/connect/x");
   const [pair = "", ...rest] = String(answer.headers["set-cookie"]).split("; ");

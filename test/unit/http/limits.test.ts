@@ -11,7 +11,7 @@ function clockAt() {
   return clock;
 }
 
-/** How many of so many are let through. */
+/** How many of these requests are let through. */
 function countTaken(limit: ReturnType<typeof createMinuteLimit>, caller: string, times: number): number {
   return Array.from({ length: times }, () => limit.take(caller)).filter((wait) => wait === null).length;
 }

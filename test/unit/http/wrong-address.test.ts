@@ -9,7 +9,7 @@ import type { ApiScope } from "../../../src/http/schemas.ts";
 import { pageHeaders } from "../../../src/pages/layout.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 
-/** As Chromium, Firefox and Safari send it with an address that somebody types in. */
+/** The Accept headers that Chromium, Firefox and Safari send for an address that somebody types in. */
 const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 const acceptedByPrograms = ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0, */*"];
 /** What HttpURLConnection sends where nobody sets the header. */

@@ -16,7 +16,7 @@ import { define } from "./definitions.ts";
 
 const mostOfOne = maxBodyBytes - freeBytes;
 
-/** What is still in use on the heap: when garbage is collected by itself, is the machine's affair. */
+/** What is still in use on the heap, after garbage is collected: nobody knows when that happens by itself. */
 function heldBytes(): number {
   setFlagsFromString("--expose-gc");
   (runInNewContext("gc") as () => void)();
@@ -98,7 +98,7 @@ test("a hundred answers of 1 MiB that come bit by bit are all taken, and hold no
   const answers = 100;
   let arrived = 0;
   const all = Promise.withResolvers<void>();
-  // Nobody is answered before all are there; then each gets a piece in turn, so that all are halfway at once.
+  // The server waits until all requests are there. Then each gets a piece in turn, so that all are halfway at the same time.
   const server = http.createServer((_request, response) => {
     if (++arrived === answers) all.resolve();
     void (async () => {

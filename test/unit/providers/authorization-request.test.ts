@@ -222,7 +222,7 @@ test("a callback that names a host outside of the definition's list is refused, 
         "accounts-server is none of those that this provider has: https://a.one.example, https://b.two.example",
     });
   }
-  // Twice is as absent (RFC 6749, section 3.1).
+  // A parameter that is there twice counts as absent (RFC 6749, section 3.1).
   expect(read({ "accounts-server": ["https://a.one.example", "https://evil.test"] })).toMatchObject({ captured: {} });
 });
 

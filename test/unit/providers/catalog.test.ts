@@ -168,7 +168,7 @@ token: { headers: { x-version: null }, grants: { authorization_code: { fields: {
 });
 
 const capturesOrg = "capture: { org: /org }";
-/** Where a template of a lookup may stand, a lookup with one there that is not known yet, and where that is told. */
+/** A place for a template in a lookup; a lookup with a template there whose value is not known yet; the path in the message. */
 const lateLookups: [string, string, string][] = [
   [
     "in its address",
@@ -244,7 +244,7 @@ after_connect:
 const codeFields = (pkce: string, fields: string) =>
   `id: own\nauthorization: { url: https://x.example, pkce: "${pkce}" }\ntoken: { url: https://x.example, grants: { authorization_code: { fields: { ${fields} } } } }`;
 
-/** What the check says of a token endpoint, in a built-in file or in one's own. */
+/** What the check says about a token endpoint, in a built-in file or in a file of one's own. */
 /** What a built-in file has to state. */
 const stated = "refresh: { dead_grant: [{ status: 400, body: { error: invalid_grant } }] }\n";
 

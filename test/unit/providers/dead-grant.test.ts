@@ -144,7 +144,7 @@ describe.each([
   );
 });
 
-/** How a file with this rule alone reads a status with these words. */
+/** How a file whose only rule is this one reads a status with these words. */
 function withRule(rule: string, status: number) {
   const yaml = `${usable}errors: [{ endpoint: token, ${rule}, means: needs_reauthorization }]\n`;
   const extraFolder = folderOf({ "own.yaml": yaml });

@@ -18,7 +18,7 @@ const metadata = {
 const minute = 60_000;
 const hour = 60 * minute;
 
-/** Stands for a page: the server sends elsewhere. */
+/** In place of a page: the server redirects to this address. */
 class Redirect {
   readonly to: string;
   constructor(to: string) {
@@ -27,7 +27,7 @@ class Redirect {
 }
 
 type Stage = {
-  /** What is at each address; nothing: 404. */
+  /** The page at each address; none: 404. */
   pages: Record<string, unknown>;
   asked: string[];
   clock: FakeClock;

@@ -60,7 +60,7 @@ function requestTo(url: string): HttpRequest {
   return buildTokenRequest({ definition, grant: "refresh_token", obtainedBy: "import", values });
 }
 
-/** Where a test names one limit, no other ends the call in its place. */
+/** All limits are long. A test sets the one that it is about, so that no other limit ends the call. */
 const endless: ExchangeTimeouts = {
   connectMs: 2 * hangMs,
   headersMs: 2 * hangMs,
@@ -155,7 +155,7 @@ describe("a request", () => {
 
 const wholeAnswer = (status: string, body: string) =>
   `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
-/** Says these pieces once the request is there, each in a packet of its own. */
+/** Sends these pieces when the request is there, each in a packet of its own. */
 const saying = async (...pieces: string[]) => {
   const { url, bytes } = await tcpServer((socket) => {
     socket.setNoDelay(true).once("data", (chunk) => {
@@ -287,7 +287,7 @@ function rawBody({ rawAnswer = "" }: Failure): Buffer {
   return Buffer.from((JSON.parse(rawAnswer) as { body: string }).body, "base64");
 }
 
-/** Grants, with a header so long. */
+/** Grants a token, with a header of this length. */
 const withHeader = (size: number) => (response: http.ServerResponse) =>
   void response.writeHead(200, { "x-long": "x".repeat(size) }).end(grant);
 
@@ -459,14 +459,14 @@ describe("it may have been written", () => {
       class: "unknown",
       code: "outcome_unknown",
     });
-    expect(performance.now() - beganMs).toBeLessThan(hangMs / 2); // what the HTTP client would wait of its own accord
+    expect(performance.now() - beganMs).toBeLessThan(hangMs / 2); // less than the HTTP client would wait by itself
     await expect.poll(() => seen.length, patience).toBe(1);
   });
 
   test("when the whole call takes too long", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     onTestFinished(() => void vi.useRealTimers());
-    // The time passes once the request is there, however slow the machine is until then.
+    // The time passes only when the request has arrived, so the machine may be slow until then.
     const { url } = await httpServer(() => void vi.advanceTimersByTime(100));
     const failure = await failureOf(ask(url, { timeouts: { totalMs: 100 } }));
     expect(failure).toMatchObject({ class: "unknown", code: "outcome_unknown" });

@@ -125,7 +125,7 @@ describe("a token request through a proxy", () => {
     secure = https.createServer(pem, listener);
     plain = http.createServer(listener);
     await Promise.all([secure, plain].map(async (server) => await once(server.listen(0, "127.0.0.1"), "listening")));
-    // It alone knows where the name leads: the way by name can only work through it.
+    // Only the proxy knows where the name leads, so a request by name can only work through it.
     proxy = await OutboundProxyServer.start({ credentials, names: { [name]: "127.0.0.1" } });
   });
 
@@ -440,7 +440,7 @@ describe("a token request through a proxy", () => {
     test("and does not answer leaves the outcome unknown at the end of the call, and nothing open", async () => {
       vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
       onTestFinished(() => void vi.useRealTimers());
-      // The time passes once the request is there, however slow the machine is until then.
+      // The time passes only when the request has arrived, so the machine may be slow until then.
       proxy.misdeed = () => void vi.advanceTimersByTime(100);
       const failure = await failureOf(plainUrl(), { timeouts: { totalMs: 100 } });
       expect(failure).toMatchObject({ class: "unknown", code: "outcome_unknown" });

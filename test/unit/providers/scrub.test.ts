@@ -80,10 +80,10 @@ describe("the work for an answer grows with its length and no faster", () => {
       return process.threadCpuUsage(before).user;
     };
     work(whole / 16); // compiled
-    // In turn: what slows the machine down slows both. The least of each is what the work itself takes.
+    // Both in turn, since what slows the machine down slows both. The least time of each is what the work itself takes.
     const runs = Array.from({ length: 5 }, () => ({ whole: work(whole), quarter: work(whole / 4) }));
     const least = (which: "whole" | "quarter") => Math.min(...runs.map((run) => run[which]));
-    // Four times the text: four times the work, where its square would be sixteen times. What is too little to measure is even.
+    // Four times the text must be four times the work; with quadratic work it would be sixteen times. Times too short to measure count as equal.
     expect(least("whole") / Math.max(least("quarter"), 3_000)).toBeLessThan(10);
   });
 

@@ -665,12 +665,12 @@ describe("where the strict reading finds no token, a lenient one may", () => {
     const hostile = ["{", '{"a":', '{"a":[', '{"a', '{"":{}},{', '{"\\"', "[", '"{', "{ ", "f(", ")", "\0", "%7B="];
     for (const piece of hostile) {
       const quarter = Math.min(...Array.from({ length: 3 }, () => work(piece, 16_384)));
-      // What other processes cost it is in none of the least: a busy machine needs more runs to find that.
+      // The least time has nothing in it that other processes cost. A busy machine needs more runs to find it.
       let whole = Infinity;
       for (let run = 0; run < 20 && whole >= 10 * Math.max(quarter, 3_000); run++) {
         whole = Math.min(whole, work(piece, 65_536));
       }
-      // Four times the text: four times the work, where its square would be sixteen times. What is too little to measure is even.
+      // Four times the text must be four times the work; with quadratic work it would be sixteen times. Times too short to measure count as equal.
       expect(whole / Math.max(quarter, 3_000), piece).toBeLessThan(10);
     }
   });
@@ -684,7 +684,7 @@ function wide(text: string, bits: 16 | 32, isBig: boolean): Buffer {
   return bits === 16 ? Buffer.from(units).swap16() : Buffer.from(units).swap32();
 }
 
-/** What it costs to read an answer of this, again and again, in microseconds. */
+/** How long it takes to read an answer that repeats this piece, in microseconds. */
 function work(piece: string, length: number): number {
   const body = Buffer.from(`x${piece.repeat(length / piece.length)}}`);
   const before = process.threadCpuUsage();

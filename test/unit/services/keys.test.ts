@@ -44,7 +44,7 @@ function serve() {
     },
   } as unknown as ApiKeys;
   const listeners: ((end: End) => void)[] = [];
-  /** As other replicas tell it. */
+  /** An end, as other replicas send it. */
   const tell = (id: string) => {
     for (const listener of listeners) listener({ kind: "key", id, atMs: clock.wallMs() });
   };
@@ -185,7 +185,7 @@ describe("who calls", () => {
     expect(otherReplica.state.queries).toBe(queries);
     otherReplica.clock.advance(1);
     await otherReplica.service.authenticate(elsewhere.key);
-    // What is known may be handed out before Postgres has been asked; it is asked.
+    // A key that is in memory may be accepted before Postgres has answered. Postgres is asked all the same.
     await expect.poll(() => otherReplica.state.queries, patience).toBe(queries + 1);
     expect(clock.wallMs()).toBeGreaterThan(0);
   });
@@ -236,7 +236,7 @@ describe("who calls", () => {
     const { key } = await make(new Date(clock.wallMs() + 10_000));
     await service.authenticate(key);
     state.isGone = true;
-    clock.advance(9000); // and what the service itself waits for
+    clock.advance(9000); // the service itself waits for a moment, too
     await service.authenticate(key);
     clock.advance(1000);
     expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/expired/)]);
@@ -250,10 +250,10 @@ describe("who calls", () => {
     state.isGone = true;
     tell(row.id);
     expect(await refusalOf(service.authenticate(key))).toEqual(["unauthenticated", expect.stringMatching(/revoked/)]);
-    // Of another secret nobody says more than without it.
+    // A key with another secret gets the same answer as an unknown key.
     expect((await refusalOf(service.authenticate(withOtherSecret(key))))[0]).toBe("storage_unavailable");
     state.isGone = false;
-    // Postgres's word counts: the database may have been restored, and its keys are listed then.
+    // What Postgres says counts: the database may have been restored, and then its keys are listed.
     await service.authenticate(key);
   });
 

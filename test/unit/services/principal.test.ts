@@ -130,7 +130,7 @@ it("a pattern that may be handed out covers no name beyond one's own, and one th
     const name = inner.replaceAll("*", () => texts[star++]?.join("") ?? "");
     expect(mayUse(withPatterns(inner), name)).toBe(true);
     if (mayGiveOut(outer, inner)) expect(mayUse(withPatterns(outer), name)).toBe(true);
-    // z stands in no pattern here, so only a star of the outer one can take it in.
+    // No pattern here holds a z, so only a star of the outer pattern can match it.
     else expect(mayUse(withPatterns(outer), inner.replaceAll("*", "z"))).toBe(false);
   });
   fc.assert(property, { numRuns: 5000 });

@@ -9,7 +9,7 @@ import { tokenRow } from "../tokens/token-row.ts";
 
 const admin = { keyId: "admin", abilities: ["admin"], connections: ["*"] } as unknown as Principal;
 
-/** A row that is held, whose tokens open unless they are damaged. */
+/** A suspended row. Its tokens open unless they are damaged. */
 function heldRow(name: string, damaged: { accessToken?: Uint8Array; refreshToken?: Uint8Array } = {}): TokenRow {
   const row = tokenRow({ name, id: name, generation: 3, goneBackFrom: 5 });
   const sealed = vault.sealTokens({ accessToken: "a", refreshToken: "r" }, placeOf(row));

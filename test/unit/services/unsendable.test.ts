@@ -25,7 +25,7 @@ token:
 );
 const odd = "a\u4e00";
 
-/** What is stored would be seen as a call that nobody foresees. */
+/** The service under test. If it stored something, it would call a method that is missing here. */
 function serve() {
   const stored = { id: "c-1", name: "app", provider: "own", patterns: ["*"], inputs: {}, secret: null, mac: "proof" };
   const parts = {
@@ -66,7 +66,7 @@ it.each([
 it("credentials that a header cannot carry are refused by their name; in a body any text goes", () => {
   const { password: own } = definition.exchanges;
   if (own === undefined) throw new Error("the definition has no password grant");
-  // No setting puts them there yet.
+  // No setting of a definition puts credentials into a header yet.
   const headers = { "x-user": "{credentials.username}" };
   const inHeader = { ...definition, exchanges: { ...definition.exchanges, password: { ...own, headers } } };
   const check = (username: string, password: string) =>

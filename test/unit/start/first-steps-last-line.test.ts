@@ -5,7 +5,7 @@ import { tellStart } from "../../../src/start/first-steps.ts";
 
 type Line = { level: string; fields: Record<string, unknown>; text: string };
 
-/** What a start with such a broker tells. */
+/** What a start with such a broker prints. */
 async function told(broker: object, file: Environment["file"] = null): Promise<Line[]> {
   const lines: Line[] = [];
   const say = (level: string) => (fields: unknown, text?: unknown) =>

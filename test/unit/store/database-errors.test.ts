@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { failingOf, PoolBusyError } from "../../../src/store/database-errors.ts";
 
-/** As Prisma's adapter gives on what Postgres has answered: raw statements keep the SQLSTATE, its own are told by a kind. */
+/** Errors of Postgres as Prisma's adapter passes them on: those of raw statements keep the SQLSTATE, those of its own statements have a kind. */
 function answered(state: string, code = "P2010"): Error {
   const cause = { originalCode: state, code: state, kind: "postgres" };
   return Object.assign(new Error(`SQLSTATE ${state}`), {

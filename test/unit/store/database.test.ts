@@ -43,7 +43,7 @@ it("starts again for a row alone that was busy: who waits to store its answer wa
   health.rowWasBusy("locked");
   expect(health.uninterruptedMs("locked")).toBe(0);
   for (let at = 0; at < 10; at++) answerAfter(10_000);
-  health.rowWasBusy("other"); // which forgets those of long ago
+  health.rowWasBusy("other"); // this forgets rows that were busy long ago
   expect(health.uninterruptedMs("locked")).toBe(111_000);
   health.lost();
   expect(health.uninterruptedMs("locked")).toBe(0);

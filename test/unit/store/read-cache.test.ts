@@ -5,10 +5,10 @@ import { createReadCache } from "../../../src/store/read-cache.ts";
 type Value = { name: string; at: number };
 const gone = new BrokerError("storage_unavailable", "gone");
 
-/** Lets what is to be done in this turn of the event loop be done. */
+/** Lets everything happen that happens in this turn of the event loop. */
 const turn = () => new Promise((resolve) => void setImmediate(resolve));
 
-/** A cache on a table in memory whose answers can be held back, and which can be away. */
+/** A cache on a table in memory. A test can delay the table's answers, or make the table unreachable. */
 function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {}) {
   const table = new Map<string, number>();
   const queries: string[][] = [];
@@ -18,7 +18,7 @@ function cached({ maxEntries = 100, maxBytes = Infinity, outageMs = 60_000 } = {
     gate: Promise<void> | null;
   } = { nowMs: 0, failure: null, gate: null };
   const sleepers = new Set<{ untilMs: number; wake: () => void }>();
-  /** Lets time pass for those who wait for it; to set `nowMs` alone wakes nobody. */
+  /** Lets time pass and wakes those who wait for it. Setting `nowMs` alone wakes nobody. */
   const pass = async (ms: number) => {
     state.nowMs += ms;
     for (const sleeper of sleepers) {
@@ -152,7 +152,7 @@ describe("a read cache", () => {
     table.delete("a");
     await pass(1000);
     expect(await cache.read("a")).toBeNull();
-    // And nobody asks for ever on behalf of readers who do not come.
+    // The cache stops asking when no more readers come.
     table.set("b", 1);
     await cache.read("b");
     await pass(5000);
@@ -243,7 +243,7 @@ describe("a read cache", () => {
     for (const [name, bytes] of Object.entries({ a: 40, b: 40, c: 60, d: 500 })) table.set(name, bytes);
     await cache.read("a");
     await cache.read("b");
-    cache.put("b", { name: "b", at: 41 }); // counts once
+    cache.put("b", { name: "b", at: 41 }); // its size counts once
     expect(cache.peek("a")?.at).toBe(40);
     await cache.read("c");
     expect([cache.peek("a"), cache.peek("b"), cache.peek("c")]).toMatchObject([null, null, { at: 60 }]);
@@ -268,14 +268,14 @@ describe("a read cache", () => {
     const first = cache.read("k0").finally(() => over.push("first"));
     await turn();
     await pass(400);
-    // Who comes while the first one waits does not wait for longer than that one.
+    // A reader who comes while the first one waits does not wait longer than the first one.
     const beside = cache.read("k1").finally(() => over.push("beside"));
     await pass(99);
     expect([over, queries.length]).toEqual([[], 3]);
     await pass(1);
     expect([(await first)?.at, (await beside)?.at, cache.isSilent()]).toEqual([1, 1, true]);
 
-    // No time passes here: nobody waits, and no question is asked for a reader.
+    // No time passes here: no reader waits, and the table is not asked for a reader.
     for (const name of [...names, ...names]) expect((await cache.read(name))?.at).toBe(1);
     await turn();
     expect(queries).toHaveLength(3);
@@ -300,7 +300,7 @@ describe("a read cache", () => {
     expect((await cache.read("a"))?.at).toBe(1);
     expect(cache.isSilent()).toBe(true);
     await turn();
-    // It answers again, and what was known has changed; no question was asked meanwhile.
+    // The table answers again, and its row has changed. Nobody has asked it meanwhile.
     state.failure = null;
     table.delete("a");
     state.nowMs = 11_001;

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { keptForOthers, turnSeconds, type LimitRules } from "../../../src/store/request-limits.ts";
 import { SimDatabase } from "../../support/simulation/sim-database.ts";
 
-// The store in memory, which test/contract/store-model.test.ts holds against the SQL.
+// The store in memory. test/contract/store-model.test.ts compares it with the SQL.
 
 type Ask = { client: string; kind?: "refresh" | "first" | "person" };
 
@@ -200,7 +200,7 @@ describe("whatever three clients ask, and when", () => {
         const rules = window(requests);
         const shared = new Shared(rules);
         for (const client of clients) shared.ask({ client });
-        shared.pass(601); // all are known, and nothing counts
+        shared.pass(601); // now all clients are known, and no request counts any more
         const kept = keptForOthers({ concurrency: null, spacingMs: 0, ...rules });
         const part = Math.floor(kept / Math.min(2, kept));
         for (const { client, passSeconds, kind } of all) {
@@ -209,7 +209,7 @@ describe("whatever three clients ask, and when", () => {
           const inWindow = shared.row?.seen.filter(({ at }) => at + 600_000 > shared.nowMs) ?? [];
           expect(inWindow.length).toBeLessThanOrEqual(requests);
           if (kept < 2) continue;
-          // Each that has had less than its part finds as much as it lacks.
+          // Each client that has had less than its part finds room for the rest of its part.
           const lacking = clients.map((one) =>
             Math.max(0, part - inWindow.filter((seen) => seen.client === one).length),
           );
@@ -232,7 +232,7 @@ describe("whatever three clients ask, and when", () => {
         for (const index of noise) shared.pass(index).ask({ client: clients[index % 2] ?? "a" });
         let passedOver = 0;
         for (let tries = 0; ; tries++) {
-          // At the very moment at which it comes there may be room for more than one.
+          // At the exact moment when client c comes, there may be room for more than one.
           const beside = ["a", "b"].filter((client) => shared.ask({ client }) === 0).length;
           const wait = shared.ask({ client: "c" });
           if (wait === 0) break;

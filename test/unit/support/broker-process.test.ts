@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { prepareBroker, startBroker, startBrokers } from "../../support/broker-process.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 
-// A stand-in for the broker: ready after a moment, answers what it was given, ends in order.
+// A stand-in for the broker: it is ready after a moment, gives the answers that it was given, and ends normally.
 const standIn = `
 import { createServer } from "node:http";
 if (process.env.FAIL) { console.error("PORT: wrong"); process.exit(2); }

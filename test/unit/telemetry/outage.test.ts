@@ -18,7 +18,7 @@ beforeEach(() => {
 
 type Failing = { seconds: number; doubtMs?: number; why?: string };
 
-/** Says the trouble every second. */
+/** Reports the trouble every second. */
 function fail(outage: ReturnType<typeof start>, { seconds, doubtMs = 0, why = "it is full" }: Failing): void {
   for (let second = 0; second < seconds; second++) {
     outage.trouble(why, doubtMs);

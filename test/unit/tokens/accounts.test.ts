@@ -44,7 +44,7 @@ async function connect(provider: string, connections: Record<string, Connected>)
   return rows;
 }
 
-/** Whom the event of the newest connection names when its account is found, which are told of it, too, once. */
+/** The connections that the event of the newest connection names when its account is found. Each of them must have an event of its own, once. */
 async function droppedBy(parallelSets: string, connections: Record<string, Connected>): Promise<unknown[]> {
   const provider = `own-${randomUUID()}`;
   const rows = await connect(provider, connections);
@@ -155,7 +155,7 @@ token:
 after_connect: [{ value: person }]`,
     "id: own",
   );
-  // A lookup that asks nobody, so that it is fed with what is known.
+  // A lookup that sends no request: its values are given.
   const said: AccountParts["sender"] = { ask: async (_context, { build }) => (build({}), null) };
   const found = async (grant: string) => {
     const own = { id: made.id, provider, clientRef: made.clientRef, generation: 1, authorization: 1, lookedUp: null };
@@ -186,7 +186,7 @@ test("what somebody hands over drops nobody's set before the provider has answer
   const given = "inputs: { shop: {} }\nparallel_sets: { single_per: [inputs.shop] }\n";
   const definition = { ...define(`${given}after_connect: [{ value: "{inputs.shop}" }]`), id: provider };
   const context = { row: sealed, owner: sealed, definition, client: null, clientSecrets: [] };
-  // A lookup that asks nobody, so that it is fed with what is known.
+  // A lookup that sends no request: its values are given.
   const said: AccountParts["sender"] = {
     ask: async (_context, { build }) => {
       build({ inputs: { shop: "a" } });

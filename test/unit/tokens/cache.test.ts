@@ -121,10 +121,10 @@ describe("what a replica knows of connections", () => {
     await expect(cache.read("acme")).rejects.toMatchObject({ code: "storage_unavailable" });
     state.isGone = false;
     expect(await cache.read("acme")).toBeNull();
-    // A statement of before, whose answer comes late.
+    // A statement that was sent before, whose answer comes late.
     cache.learn(row(4, 15));
     expect(await cache.read("acme")).toBeNull();
-    // Enabled again, or another connection of the name.
+    // The connection was enabled again, or it is another one of the same name.
     state.table = [row(4, 30)];
     expect(await generation()).toBe(4);
     cache.learn(row(5, 31));

@@ -22,7 +22,7 @@ const exchange = {
   cannotWait: false,
 };
 
-/** What is about to be sent is made from this client; whatever is asked of the provider is noted. */
+/** Requests are made from this client. Everything that the provider is asked is noted. */
 function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.status) {
   const connection = { row: { ...row, status }, client: now };
   const asked: string[] = [];

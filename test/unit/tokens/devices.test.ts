@@ -61,7 +61,7 @@ const heldBack: TokenAnswer = {
 class Stage {
   readonly clock = manualClock();
   readonly order: string[] = [];
-  /** Details of what was told in the history. */
+  /** The details of the events in the history. */
   readonly told: unknown[] = [];
   due: DeviceRow[] = [deviceRow("one")];
   isDraining = false;

@@ -1,7 +1,7 @@
 import { setTimeout } from "node:timers/promises";
 import type { Clock } from "../../../src/clock.ts";
 
-/** Time as a test wants it: sleeping moves both clocks on and takes `realMs`, and the test moves each as it likes. */
+/** Time that a test controls. Sleeping moves both clocks on and takes `realMs`; the test can move each clock. */
 export type FakeClock = Clock & { wall: number; monotonic: number; advance(ms: number): void; slept: number[] };
 
 export function fakeClock({ realMs = 0 } = {}): FakeClock {

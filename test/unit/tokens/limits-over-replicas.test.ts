@@ -29,7 +29,7 @@ describe("four replicas", () => {
     expect(run.violations).toEqual([]);
     expect(mostIn(600_000, run.ledger)).toBe(10);
     expect(run.ledger.length).toBeGreaterThanOrEqual(30);
-    // Each connection asks once in each window, not again and again.
+    // Each connection asks once in each window, and no more.
     expect(run.asked).toBeLessThan(6 * 120);
   });
 
@@ -83,7 +83,7 @@ function own(ledger: readonly LedgerLine[]): number {
   return ledger.filter(({ client }) => client === 0).length;
 }
 
-/** Of requests of the first client: the longest time from one to the next, in seconds. */
+/** The longest time from one request of the first client to the next, in seconds. */
 function longestGap(ledger: readonly LedgerLine[]): number {
   const times = ledger.filter(({ client }) => client === 0).map(({ gotMs }) => gotMs / 1000);
   const end = (ledger.at(-1)?.gotMs ?? 0) / 1000;

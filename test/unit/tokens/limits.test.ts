@@ -22,7 +22,7 @@ const busy = {
 
 const refresh = { cannotWait: false, isProven: true };
 
-/** A keeper over a store that lets everything through, or says what it is told to. */
+/** The limits on a store that lets everything through, or gives the answer that a test sets. */
 class Stage {
   readonly asked: LimitedRequest[] = [];
   readonly settled: { admitted: Admitted; sent: boolean; closeSeconds: number }[] = [];

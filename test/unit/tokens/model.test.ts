@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { randomSchedule, runSchedule, type Schedule } from "../../support/simulation/run-schedule.ts";
 
 const schedules = 150;
-/** The same in every run of the suite; the campaign draws others. */
+/** The same seeds in every run of the suite. The campaign takes others. */
 const suiteSeed = 20_261_121;
 const traceLines = 60;
 
@@ -68,7 +68,7 @@ it.each([3, 31, 314])("the schedule of seed %i gives the same trace whenever it 
   expect(other.trace).toEqual(one.trace);
 });
 
-/** The replica that has handed version 2 out is cut off from Postgres before it can store it. */
+/** A replica gives version 2 to a caller and is cut off from Postgres before it can store it. */
 const cutOff: Schedule = {
   ...randomSchedule(1_659_767_326),
   commands: [

@@ -16,7 +16,7 @@ const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "g
 
 type Given = { found: (TokenRow | null)[]; wasStored?: boolean; changes?: Partial<TokenRows>; of?: AnswerRecord };
 
-/** Places an answer whose CAS is lost, against a row that is found so one look after the other. */
+/** Places an answer whose compare-and-swap has failed. Each look at the row finds the next of these rows. */
 async function place({ found, wasStored = false, changes = {}, of = record }: Given) {
   const calls: string[] = [];
   const looks = [...found];

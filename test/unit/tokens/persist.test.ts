@@ -21,7 +21,7 @@ const place = { connectionId: row.id, generation: row.generation };
 const stored = tokenRow({ generation: row.generation + 1, version: row.version + 1, lastAttemptId: attemptId });
 const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
 
-/** A keeper over a store that a test takes away and gives back. */
+/** The answer store on a database that a test takes away and gives back. */
 class Stage {
   readonly clock = manualClock();
   readonly disk = memorySpool("data_dir");
@@ -74,7 +74,7 @@ class Stage {
     });
   }
 
-  /** The answer as it is being kept: `kept` once who got it may hand it out. */
+  /** Begins to persist the answer. `kept` is set when a caller may have the token. */
   keep(answer: Answer = answerTo(row)) {
     const keeping: { kept: Persisted | null } = { kept: null };
     void this.answerStore.persist(answer).then((kept) => (keeping.kept = kept));
@@ -329,7 +329,7 @@ describe("a process that ends", () => {
     stage.keep();
     await stage.clock.pass(1000);
     stage.commit = async () => stored;
-    // A loop of nothing but promises would never let this test go on: it ends as an error.
+    // A loop of promises alone would never let this test go on, so it ends with an error.
     let turns = 0;
     const allSettled = Promise.allSettled.bind(Promise);
     const spy = vi.spyOn(Promise, "allSettled").mockImplementation(async (values: Iterable<unknown>) => {

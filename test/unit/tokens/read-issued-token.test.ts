@@ -71,7 +71,7 @@ const missing = (changes: Parameters<typeof tokenRow>[0]) => {
 it("what was asked for and not granted is listed, offline_access only where no refresh token shows that it was", () => {
   expect(missing({})).toEqual(["write"]);
   expect(missing({ refreshToken: null })).toEqual(["write", "offline_access"]);
-  // No refresh token is to be had where no person is asked, so none is missing (rows from before hold the scope).
+  // A grant without a person gives no refresh token, so none is missing, although older rows hold that scope.
   expect(missing({ refreshToken: null, grant: "client_credentials" })).toEqual(["write"]);
   expect(missing({ chain: "user" })).toEqual([]);
 });

@@ -6,7 +6,7 @@ import { memorySpool } from "./memory-places.ts";
 
 const entry: SpoolEntry = { connectionId: "c", generation: 3, attemptId, record: new Uint8Array([1]) };
 
-/** Two places, and what was told of those that failed. */
+/** Two places for spooled answers, and what was reported of a place that failed. */
 function spoolsIn(places: readonly SpoolPlace[]) {
   const failed: string[] = [];
   return { spools: createSpools({ places, onError: (place) => void failed.push(place) }), failed };

@@ -20,7 +20,7 @@ const row = tokenRow();
 const stored = tokenRow({ generation: row.generation + 1 });
 const tombstone: Tombstone = { name: "acme", provider: "own", clientRef: null, inputs: {}, captured: {} };
 
-/** A recovery over a store of the test's making. */
+/** A recovery on a store that the test provides. */
 class Stage {
   readonly spool = memorySpool();
   readonly folder = memorySpool("data_dir");
@@ -29,7 +29,7 @@ class Stage {
   readonly learnt: TokenRow[] = [];
   readonly revoked: unknown[] = [];
   readonly errors: unknown[] = [];
-  /** What is in this process's hands. */
+  /** Whether this process itself holds the answer. */
   held = false;
   tombstone: Tombstone | null = null;
   /** The inputs with which a deleted connection's provider was looked for. */
@@ -98,7 +98,7 @@ class Stage {
     await this.spool.put({ ...record, record: sealRecord(vault, record) });
   }
 
-  /** Its answer's connection is as `found`. */
+  /** Nobody wants the spooled answer: its row is now `found`. */
   async unwanted(found: TokenRow | null, destination?: AnswerRecord["destination"]): Promise<void> {
     this.rows = {
       ...this.rows,

@@ -21,7 +21,7 @@ const subject = { name: "c1", accessLifeSeconds: 60 };
 /** Lease, quiet period, uninterrupted Postgres, and the pause between two retries. */
 const longestMs = 120_000;
 
-/** A grant that the provider ends by mistake, four replicas that are asked for a retry again and again, and one blow in the middle. */
+/** The provider ends a grant by mistake. Four replicas are asked for a retry again and again, and one fault strikes meanwhile. */
 async function play(seed: number) {
   const dice = new Scheduler(seededRandom(seed ^ 0xe4d));
   const own = { ...subject, kind: dice.pick(reuseKinds) };

@@ -28,7 +28,7 @@ class Stage {
   readonly errors: unknown[] = [];
   readonly running = new Map<string, Refreshing>();
   readonly begun: string[] = [];
-  /** Whose rows somebody else holds. */
+  /** Ids of rows that somebody else has locked. */
   readonly locked = new Set<string>();
   tidied = 0;
   lapsed = 0;
@@ -210,7 +210,7 @@ describe("the sweeper", () => {
     stage.add("other", 1);
     await stage.clock.pass(60_000);
     expect([stage.runningOf("own"), stage.runningOf("other"), stage.postponed.length]).toEqual([0, 1, 10]);
-    // Not before the wait is over, and spread over as long again.
+    // After the wait is over, spread over the same time once more.
     for (const { seconds } of stage.postponed) expect(seconds).toBeGreaterThanOrEqual(119);
     for (const { seconds } of stage.postponed) expect(seconds).toBeLessThanOrEqual(240);
   });

@@ -2,7 +2,7 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 
 export const now = new Date("2026-11-20T12:00:00.000Z");
 
-/** A time so many seconds from `now`. */
+/** The time so many seconds after `now`. */
 export function inSeconds(seconds: number): Date {
   return new Date(now.getTime() + seconds * 1000);
 }

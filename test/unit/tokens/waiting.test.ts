@@ -11,12 +11,12 @@ const attemptId = attemptedRow(0).attemptId as string;
 const running = attemptedRow(-20);
 const free = tokenRow();
 const moved = tokenRow({ generation: free.generation + 1 });
-/** As an attempt leaves it that was refused: the back-off may be over when the row is looked at. */
+/** A row after an attempt that was refused. Its back-off may be over when somebody looks at the row. */
 const refused = tokenRow({ consecutiveFailures: 1, lastErrorCode: "rate_limited", backoffUntil: free.now });
 
 type Step = TokenRow | null;
 
-/** Waits with rows that Postgres gives one after the other, the last one again and again. */
+/** Waits while Postgres returns these rows one after the other, and the last one again and again. */
 function wait(
   steps: Step[],
   given: {
@@ -95,7 +95,7 @@ describe("waiting for somebody else's refresh", () => {
     const again = { ...running, attemptId: "5d0f7a0e-3f8e-4a55-9a55-93a3f0a3d1f1" };
     expect(await wait([running, free, again, moved]).result).toEqual({ kind: "moved", row: moved });
     expect(await wait([running, free, again, refused]).result).toEqual({ kind: "ended", row: refused });
-    // As long as nobody asks it is as if nobody had been seen.
+    // If no other attempt follows, it is as if no attempt had been seen.
     const { result, asked } = wait([running, free]);
     expect(await result).toEqual({ kind: "free", row: free });
     expect(asked.at(-1)).toBeGreaterThanOrEqual(1000);

@@ -17,7 +17,7 @@ export const redirectUri = "http://127.0.0.1:9/callback";
 export const verifier = "verifier-verifier-verifier-verifier-verifier";
 export const challenge = createHash("sha256").update(verifier).digest("base64url");
 
-/** One request, sent as told and not mended in any way. */
+/** Sends one request exactly as given, without any correction. */
 export async function send(server: StrictServer, path: string, sent: Sent): Promise<Received> {
   const url = new URL(path, server.origin);
   for (const [name, value] of Object.entries(sent.query ?? {})) url.searchParams.append(name, value);
