@@ -9,7 +9,7 @@ const sizes = { full: { connections: 100, rounds: 100 }, short: { connections: 2
 const limitMs = 50;
 /** If a bare request and a bare INSERT take as long, the row measures the machine: it gives the figure and no verdict. */
 const mostBareMs = limitMs / 2;
-/** Busy, and not more than one replica gets done: what waits for the processor measures the machine. */
+/** Busy, but not more than one replica can do. If requests waited for the processor, the row would measure the machine. */
 const width = 8;
 
 export const row: Row = {
@@ -87,7 +87,7 @@ async function readExposure(api: BrokerApi): Promise<Exposure> {
   return { buckets, count: valueOf("count"), sumSeconds: valueOf("sum") };
 }
 
-/** The upper end of the bucket in which the quantile lies: it is no longer than that. */
+/** The upper end of the bucket in which the quantile lies. The quantile is at most that. */
 function quantileMs({ buckets, count }: Exposure, share: number): number {
   return (buckets.find((bucket) => bucket.count >= share * count)?.le ?? Infinity) * 1000;
 }

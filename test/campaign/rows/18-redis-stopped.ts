@@ -13,11 +13,11 @@ const sizes = {
 } as const;
 const freshPerSecond = 200;
 const turningPerSecond = 50;
-/** Below this p99 the machine's own noise is measured, not the broker. */
+/** Below this p99 the row would measure the machine's noise, not the broker. */
 const floorMs = 10;
-/** Where reads take so long beside it, or before, the machine has no room for the load: reads are told, not judged. */
+/** If reads at the other replica, or before, take so long, the machine has no room for the load: the row gives figures and no verdict. */
 const busyMs = 50;
-/** The replica whose Redis stays: what else slows this machine meanwhile slows it, too. */
+/** The replica that keeps its Redis. Whatever else slows this machine meanwhile slows this replica, too. */
 const control = 2;
 
 export const row: Row = {

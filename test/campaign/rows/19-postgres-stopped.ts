@@ -5,13 +5,13 @@ import { refusalsIn, type Sample, startLoad } from "../load.ts";
 import type { Row } from "../row.ts";
 import { connectMany } from "../tools.ts";
 
-/** Postgres stops before the tokens are due, at 75 % of their life, and the reads end before they do. */
+/** Postgres stops before the tokens are due, at 75 % of their life. The reads end before the tokens do. */
 const sizes = {
   full: { lifeSeconds: 110, stopAfterSeconds: 70, connections: 50, perSecond: 200 },
   short: { lifeSeconds: 18, stopAfterSeconds: 11.5, connections: 20, perSecond: 100 },
 } as const;
 const endOfReads = 0.93;
-/** Of the life: before it none of the tokens is due. */
+/** A part of the life. Before it, no token is due. */
 const earliestDue = 0.7;
 const tooSlow = "this machine took so long to stop Postgres that the tokens were due before: nothing was measured";
 

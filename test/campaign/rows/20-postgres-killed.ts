@@ -19,7 +19,7 @@ type Case = {
   hasRedis: boolean;
   holder: Holder;
   outageSeconds: readonly [number, number];
-  /** The provider takes a spent token again: what a peer gets so, and what comes from the disk later, are both kept. */
+  /** The provider takes a spent token again. The set that a peer gets in this way and the one that comes from the disk later are both kept. */
   hasGrace?: boolean;
 };
 
@@ -129,13 +129,13 @@ async function countLosses(stage: ConnectedStage, connections: readonly Connecte
   return { lost, counted, reuses, isCountedTwice: alsoCounted === counted };
 }
 
-/** The answers on the disk of who came back last stand beside the ones that its peer got. */
+/** The answers on the disk of the replica that came back last stand beside those that its peer got. */
 async function untilCandidates(databaseUrl: string, count: number): Promise<void> {
   const found = async () => (await queryRows(databaseUrl, "SELECT 1 AS one FROM candidates")).length;
   await until(`${count} late answers to be kept`, async () => (await found()) === count);
 }
 
-/** Reads each; all answers come and none is stored yet. The reads themselves end later; a token or nothing. */
+/** Reads each, until all answers have come, none of which is stored yet. The reads themselves end later, with a token or nothing. */
 async function holdAnswers({ first, provider }: ConnectedStage, connections: readonly Connected[]) {
   first.setFailpoints({ answered: { action: "hold" } });
   const read = async (name: string) => {

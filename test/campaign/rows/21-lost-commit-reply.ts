@@ -9,7 +9,7 @@ import { connectMany, inBatches, offences } from "../tools.ts";
 /** Stands in the statement that stores an answer, and in no other. */
 const commit = "last_attempt_id = c.attempt_id";
 
-/** `silent`: of these the line goes dead, and ends when the statement's time is over; of the others it is reset at once. */
+/** `silent`: how many connections go silent, and end when the statement's time is over. The others are reset at once. */
 const sizes = { full: { connections: 100, silent: 20 }, short: { connections: 5, silent: 0 } } as const;
 
 export const row: Row = {
@@ -28,7 +28,7 @@ export const row: Row = {
     const refresh = async (name: string, ending: "silence" | "reset") => {
       const lost = toPostgres.counts.lostAnswers;
       toPostgres.faults.lostAnswers = { from: commit, times: 1, ending };
-      // Served out of the spool, perhaps, while the statement still waits for a connection.
+      // A caller may get its token from the spool while the statement still waits for a connection.
       await until(`an acknowledgement for ${name} to be lost`, async () => {
         await stage.first.api.token(name, { wait: 30 });
         return toPostgres.counts.lostAnswers > lost;
@@ -51,7 +51,7 @@ export const row: Row = {
   },
 };
 
-/** By how much each generation has moved, once all have, and a second commit of the same answer would have come. */
+/** By how much each generation has moved, when all have moved and a second commit of the same answer would have come. */
 async function movesSince(before: Generations, read: () => Promise<Generations>): Promise<number[]> {
   const moves = async () => {
     const after = await read();

@@ -53,7 +53,7 @@ async function fullDisks(given: Given, { stage, databaseUrl }: Ground) {
   const names = connections.map(({ name }) => name);
   await query(databaseUrl, noRoom);
   await fillDisk(stage.first.pid, true);
-  // Who has a token has one of which there is a durable copy. Where a slow Redis has not taken it, there is none: W2.
+  // If a caller has a token, there is a durable copy of it. If a slow Redis has not taken the answer, there is none: W2.
   const statuses = await Promise.all(
     names.map(async (name) => (await stage.first.api.token(name, { wait: 30 })).status),
   );

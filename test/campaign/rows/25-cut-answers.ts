@@ -8,7 +8,7 @@ import { queryRows, seldom } from "../query-rows.ts";
 import type { Row } from "../row.ts";
 import { type Connected, connectMany, wasSent } from "../tools.ts";
 
-/** Short runs try every so many bytes, and wait for no permit to run out. */
+/** Short runs cut only at some offsets, and do not wait until a permit ends. */
 const sizes = { full: { step: 1, waitsOut: true }, short: { step: 37, waitsOut: false } } as const;
 const framings: readonly Framing[] = ["length", "chunked", "close"];
 /** Lease and quiet period of a provider with a grace window, in which a replay does no harm. */
@@ -36,7 +36,7 @@ export const row: Row = {
     const permits = new Map<string, StandingPermit>();
     for (let from = 0; from < cases.length; from += width) {
       statuses.push(...(await Promise.all(cases.slice(from, from + width).map((one) => readOnce(stage, one)))));
-      // Here they stand; after the last batch the first ones may have run out.
+      // The permits still stand here. After the last batch the first ones may have ended.
       for (const [name, permit] of await untilKnown(permitsNow)) permits.set(name, permits.get(name) ?? permit);
     }
     const problems = cases.flatMap((one, index) => {
@@ -65,7 +65,7 @@ export const row: Row = {
   },
 };
 
-/** A whole answer is waited for; what came of a cut one is told once it was sent. @returns the status of the last read */
+/** Reads until a whole answer is served; for a cut answer, until its token was sent. @returns the status of the last read */
 async function readOnce({ first, provider }: ConnectedStage, { name, isWhole, refreshToken }: Case): Promise<number> {
   return await until(`an answer for ${name}`, async () => {
     const { status } = await first.api.token(name, { wait: 30 });
@@ -115,7 +115,7 @@ async function untilKnown(read: () => Promise<Map<string, StandingPermit>>): Pro
 
 type Since = { permittedAt: number | undefined; waitsOut: boolean };
 
-/** What was kept is sent no more; what was cut once more, and not before the permit has run out. */
+/** A token whose answer was kept is not sent again. One whose answer was cut is sent once more, and not before the permit has ended. */
 function isByTheRules(ledger: Ledger, one: Case, { permittedAt, waitsOut }: Since): boolean {
   const [, ...again] = ledger.requestsTo("token").filter(({ fields }) => fields["refresh_token"] === one.refreshToken);
   if (one.isWhole || (!waitsOut && again.length === 0)) return again.length === 0;
