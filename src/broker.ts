@@ -1,5 +1,8 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Logger } from "pino";
+import manifest from "../package.json" with { type: "json" };
+import { createAudit } from "./audit/audit.ts";
+import type { Audit } from "./audit/entries.ts";
 import { publicName } from "./further-token-name.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
@@ -8,7 +11,7 @@ import { createHandedCodes } from "./consent/handed-code.ts";
 import { createContextOf, createLinks } from "./consent/links.ts";
 import { createOutcomes } from "./consent/outcome.ts";
 import { createRoundTrip } from "./consent/round-trip.ts";
-import { isStorageUnavailable, UnreadableSecretError, whyNotOnDisk } from "./errors.ts";
+import { DatabaseBusyError, isStorageUnavailable, UnreadableSecretError, whyNotOnDisk } from "./errors.ts";
 import { buildApp } from "./http/app.ts";
 import { wrongKeysPerMinute } from "./http/auth.ts";
 import { createConsentLimits, createMinuteLimit } from "./http/limits.ts";
@@ -20,6 +23,7 @@ import { createRecoveryService } from "./services/recovery.ts";
 import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./start/outside.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests, createConsentAttempts } from "./store/consents.ts";
+import { whyAway } from "./store/database-errors.ts";
 import type { Database } from "./store/database.ts";
 import {
   createAlarms,
@@ -29,7 +33,7 @@ import {
   type Metrics,
 } from "./telemetry/metrics.ts";
 import { createOutage } from "./telemetry/outage.ts";
-import { processTimes } from "./time.ts";
+import { processTimes, storeTimes } from "./time.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
 import { type Alarms, createTokenCore, type TokenCore } from "./tokens/core.ts";
 import type { Keyring } from "./vault/keyring.ts";
@@ -49,6 +53,7 @@ export async function createBroker(config: Config, log: Logger) {
   const shared = await openShared(config, storage, { log, alarms });
   const { keyTrustSeconds: trustSeconds } = config;
   const peers = config.databaseUrl === null ? noPeers() : createPeers({ ...storage, ...shared, trustSeconds, clock });
+  const audit = openAudit(config, { ...storage, ...shared, log });
   const core = openCore({ ...providers, ...storage, ...shared, peers, log, metrics, alarms });
   const registry = createRegistry(config, { ...providers, ...storage, ...core, peers, log });
   const { database, dataDir, keyring, secrets, connections: records } = storage;
@@ -89,10 +94,12 @@ export async function createBroker(config: Config, log: Logger) {
   });
 
   await peers.start();
+  await audit.start();
 
   /** Call it after the last request. The parts finish what they have begun first. */
   const close = async () => {
     await peers.stop();
+    await audit.stop();
     await shared.close();
     await database.close();
     dataDir.release();
@@ -104,6 +111,7 @@ export async function createBroker(config: Config, log: Logger) {
     lifecycle,
     core,
     records,
+    audit,
     sandbox,
     metricsRoute,
     adminKeyFile: secrets.adminKeyFile,
@@ -122,6 +130,42 @@ async function describeDatabase({ prisma }: Database, { databaseUrl, dataDir }: 
   if (databaseUrl === null) return `embedded ${version} in ${dataDir}`;
   const { host, pathname } = new URL(databaseUrl);
   return `${version} at ${host}${pathname}`;
+}
+
+function openAudit(config: Config, parts: Storage & Shared & { log: Logger }): Audit {
+  const { auditEntries: store, dataDir, keyring, health, self, log } = parts;
+  const { monotonicMs } = clock;
+  const meanwhile = "Its entries wait in DATA_DIR, and counts of token reads in memory";
+  const outage = createOutage({ log, monotonicMs, name: "The audit", meanwhile });
+  const withoutDisk =
+    "Entries of the audit go to the database, and changes are refused where that does not take them, either";
+  const disk = createOutage({ log, monotonicMs, name: "DATA_DIR", meanwhile: withoutDisk });
+  return createAudit({
+    store,
+    folder: dataDir.audit,
+    keyring,
+    self: { replica: self.id, name: self.name, version: manifest.version },
+    process: randomUUID(),
+    retentionDays: config.auditRetentionDays,
+    clock,
+    onHead: (head) => log.info({ audit_head: head }, "the newest entry of the audit"),
+    onTrouble(error) {
+      const why =
+        error instanceof DatabaseBusyError
+          ? error.message.replace(/\.$/, "")
+          : whyAway((error as Error).cause ?? error);
+      // An outage of Postgres is logged once, elsewhere.
+      if (health.uninterruptedMs() > 0) outage.trouble(why, storeTimes.longestSilenceMs);
+    },
+    onWell: () => outage.well(),
+    onDiskTrouble: (error) => disk.trouble(`entries of the audit cannot be kept there ${whyNotOnDisk(error)}`),
+    onDiskWell: () => disk.well(),
+    onRejected: ({ file, lines }) =>
+      log.error(
+        { path: file },
+        `${lines} lines in DATA_DIR are no entries that this broker has written for the audit; they were put aside`,
+      ),
+  });
 }
 
 type CoreParts = Providers & Storage & Shared & { peers: Peers; log: Logger; metrics: Metrics; alarms: Alarms };

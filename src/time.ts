@@ -290,10 +290,29 @@ export const storeTimes = durations({
 
 /** The audit: src/audit, src/store/audit.ts. */
 export const auditTimes = durations({
+  /** How often counts of token reads are written: a crash loses those since. */
+  countsMs: 4000,
+  /** Token reads are counted by the minute. */
+  minuteMs: 60_000,
+  /** Counts that their process has not added up so long after their minute are added up by another. */
+  strayCountsMs: 120_000,
+  /** How often a process logs the newest entry of its chain, if there is a new one. */
+  headMs: 60_000,
+  /** How often partitions are made and old entries removed. */
+  maintainMs: 86_400_000,
+  /** The same after a failure. */
+  maintainAgainMs: 3_600_000,
   /** For a lock in a transaction of the writer; for one of its statements; for all of it. */
   lockMs: 1000,
   statementMs: 5000,
   transactionMs: 10_000,
+  /** The pause after a failed write. It doubles with each further one, up to the longest. */
+  retryFirstMs: 250,
+  retryMaxMs: 10_000,
+  /** What DATA_DIR does not take is waited for in the database so long: before a change, and after it. */
+  directMs: 2000,
+  /** At the end of the process, for the last entries to be written. What is left then stays in DATA_DIR. */
+  stopMs: 2000,
 });
 
 /** What the database keeps, and for how long. */
@@ -478,6 +497,9 @@ const relations: readonly Relation[] = [
   [["store.readPatienceMs"], "<=", ["store.silentPatienceMs"], "readers wait less than the question behind them"],
   [["audit.lockMs"], "<", ["audit.statementMs"], "a statement that waits for a lock ends by it"],
   [["audit.statementMs"], "<", ["audit.transactionMs"], "the transaction outlives its statements"],
+  [["audit.retryFirstMs"], "<=", ["audit.retryMaxMs"], "the pauses grow"],
+  [["audit.countsMs"], "<", ["audit.minuteMs"], "counts are written before their minute is added up"],
+  [["audit.minuteMs"], "<", ["audit.strayCountsMs"], "a process adds up its own minutes first"],
   [["retention.refreshedEventDays"], "<=", ["retention.eventDays"], "the most frequent event is kept for less"],
 
   // Start, end, command line

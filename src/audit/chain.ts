@@ -3,12 +3,12 @@ import type { ChainedEntry, ChainLink, EntryContent } from "../store/audit.ts";
 import type { Keyring } from "../vault/keyring.ts";
 
 /** The newest row of a chain; `seq` 0: it has none yet. */
-export type ChainEnd = { process: string; seq: number; hash: Uint8Array };
+export type ChainEnd = { process: string; seq: number; hash: Uint8Array; mac: string };
 
 const purpose = "audit";
 
 export function emptyChain(process: string): ChainEnd {
-  return { process, seq: 0, hash: new Uint8Array(32) };
+  return { process, seq: 0, hash: new Uint8Array(32), mac: "" };
 }
 
 /** Gives rows the next numbers of a chain, each with the proof of itself and of all rows before it. */

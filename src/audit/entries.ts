@@ -1,3 +1,5 @@
+import type { ChainedEntry, EntryContent } from "../store/audit.ts";
+
 /** What an entry of the audit says, and which actions there are. */
 
 /** Who did it. `key`: with an API key; `workload`: with a token of its platform; `link`: a person at a consent link; `system`: the broker. */
@@ -83,6 +85,78 @@ export type NewEntry = {
 };
 
 export type Outcome = { result: string; target?: AuditTarget; detail?: Record<string, unknown> };
+
+/** A new entry as it is kept until it is written: its texts are clean. */
+export type Draft = Omit<NewEntry, "detail"> & { atMs: number; detail: Record<string, unknown> };
+
+/** Texts come from outside: nothing in them may fail an entry, and none may fill the table. */
+const longestText = 500;
+const longestDetail = 50_000;
+
+export function draftOf({ actor, action, target, address, detail = {} }: NewEntry, atMs: number): Draft {
+  return {
+    atMs,
+    actor: { kind: actor.kind, id: clean(actor.id), name: clean(actor.name) },
+    action,
+    target: target && { kind: target.kind, name: clean(target.name) },
+    address: clean(address),
+    detail: cleanDetail(detail),
+  };
+}
+
+/** The columns of an entry that has come to its end. */
+export function contentOf(draft: Draft, outcome: Outcome): EntryContent {
+  const { actor, action, address, atMs } = draft;
+  const target = outcome.target ?? draft.target;
+  const detail = { ...draft.detail, ...cleanDetail(outcome.detail ?? {}) };
+  return {
+    at: new Date(atMs),
+    actorKind: actor.kind,
+    actorId: actor.id,
+    actorName: actor.name,
+    action,
+    targetKind: target?.kind ?? null,
+    targetName: clean(target?.name ?? null),
+    address,
+    result: clean(outcome.result) ?? "",
+    detail: Object.keys(detail).length === 0 ? null : JSON.stringify(detail),
+  };
+}
+
+export function rowOf(entry: ChainedEntry): AuditRow {
+  const { process, seq, at, action, address, result, targetKind, targetName } = entry;
+  return {
+    id: `${process}:${seq}`,
+    at,
+    actor: { kind: entry.actorKind, id: entry.actorId, name: entry.actorName },
+    action,
+    target: targetKind === null ? null : { kind: targetKind, name: targetName },
+    address,
+    result,
+    detail: readDetail(entry),
+  };
+}
+
+/** Empty also for one that somebody has made unreadable. */
+export function readDetail({ detail }: Pick<EntryContent, "detail">): Record<string, unknown> {
+  try {
+    const parsed: unknown = JSON.parse(detail ?? "{}");
+    return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : {};
+  } catch {
+    return {};
+  }
+}
+
+/** Postgres takes neither NUL nor half of a surrogate pair. */
+export function clean<Text extends string | null>(text: Text): Text {
+  return (text === null ? null : text.replaceAll("\0", "").slice(0, longestText).toWellFormed()) as Text;
+}
+
+function cleanDetail(detail: Record<string, unknown>): Record<string, unknown> {
+  const text = JSON.stringify(detail, (_key, value: unknown) => (typeof value === "string" ? clean(value) : value));
+  if (text.length > longestDetail) return { too_long: true };
+  return JSON.parse(text) as Record<string, unknown>;
+}
 
 declare const begunBrand: unique symbol;
 /** An entry that was begun, for its `end`. */

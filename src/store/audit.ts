@@ -89,7 +89,8 @@ const countColumns: Columns<ReadCount> = {
 export type AuditTransaction = {
   has(link: Pick<ChainLink, "process" | "seq" | "hash">): Promise<boolean>;
   insert(rows: readonly ChainedEntry[]): Promise<void>;
-  insertCounts(process: string, counts: readonly ReadCount[]): Promise<void>;
+  /** `flush`: the number of these counts. Those of the same number are there already. */
+  insertCounts(flush: { process: string; number: number }, counts: readonly ReadCount[]): Promise<void>;
   /** Takes counts of minutes out of the table: this process's that began before `own`, and those of all others that began before `others`. */
   takeCounts(process: string, before: { own: Date; others: Date }): Promise<ReadCount[]>;
   /** The chains that were written to last: the newest row of each, at most `limit`. */
@@ -212,7 +213,7 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
 }
 
 /** As many rows are removed in one transaction, whose locks last a moment. */
-export const pruneBatch = 10_000;
+const pruneBatch = 10_000;
 
 /** All chains, each by one look into the index. */
 const chains = Sql.sql`chains AS (
@@ -239,12 +240,13 @@ function transactionOf(session: Prisma): AuditTransaction {
         FROM json_to_recordset(${json}::json) AS given(at timestamptz, seq bigint, process uuid, "actorKind" text, "actorId" text,
           "actorName" text, action text, "targetKind" text, "targetName" text, address text, result text, detail text, hash text, mac text)`;
     },
-    async insertCounts(process, counts) {
+    async insertCounts({ process, number }, counts) {
       await session.$executeRaw`
-        INSERT INTO audit.open_reads (minute, process, action, actor_kind, actor_id, actor_name, connection, result, count, first, last)
-        SELECT minute, ${process}::uuid, action, "actorKind", "actorId", "actorName", connection, result, count, first, last
+        INSERT INTO audit.open_reads (flush, minute, process, action, actor_kind, actor_id, actor_name, connection, result, count, first, last)
+        SELECT ${number}::bigint, minute, ${process}::uuid, action, "actorKind", "actorId", "actorName", connection, result, count, first, last
         FROM json_to_recordset(${JSON.stringify(counts)}::json) AS given(minute timestamptz, action text, "actorKind" text, "actorId" text,
-          "actorName" text, connection text, result text, count bigint, first timestamptz, last timestamptz)`;
+          "actorName" text, connection text, result text, count bigint, first timestamptz, last timestamptz)
+        WHERE NOT EXISTS (SELECT FROM audit.open_reads o WHERE o.process = ${process}::uuid AND o.flush = ${number}::bigint)`;
     },
     takeCounts: async (process, { own, others }) =>
       await session.$queryRaw<ReadCount[]>`

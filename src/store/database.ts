@@ -153,9 +153,10 @@ export function watch(client: PrismaClient, health: DatabaseHealth) {
           if (failing.kind === "faulty") throw error;
           if (failing.kind === "busy") throw new DatabaseBusyError(failing.state);
           health.lost(error);
-          throw new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
+          const away = new BrokerError("storage_unavailable", "The broker's database cannot be reached right now.", {
             retryAfterSeconds: storeTimes.retryAfterSeconds,
           });
+          throw Object.defineProperty(away, "cause", { value: error });
         }
       },
     },

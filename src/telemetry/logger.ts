@@ -44,7 +44,11 @@ const allowedFields = new Set([
   "version",
   "providers",
   "settings",
+  "audit",
 ]);
+
+/** The one field with fields of its own: `freshet audit verify` reads it. */
+const auditHead = "audit_head";
 
 /** JSON lines on stdout, without secrets: only the listed fields, with plain values, and errors without their message. */
 export function createLogger(level: string, destination?: DestinationStream): Logger {
@@ -69,7 +73,9 @@ function filterChildren(log: Logger): Logger {
 
 function allowed(fields: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(
-    Object.entries(fields).filter(([name, value]) => name === "err" || (allowedFields.has(name) && isPlain(value))),
+    Object.entries(fields).filter(
+      ([name, value]) => name === "err" || name === auditHead || (allowedFields.has(name) && isPlain(value)),
+    ),
   );
 }
 
@@ -119,6 +125,7 @@ export function plainLines(terminal: Terminal): Terminal {
 function readLine(line: string): string | null {
   try {
     const fields = JSON.parse(line) as Record<string, unknown>;
+    if (auditHead in fields) return ""; // for programs
     const text = String(fields["msg"]);
     const more = Object.entries(fields)
       .filter(

@@ -12,12 +12,18 @@ type Options = {
   log: Pick<Logger, "warn" | "info">;
   monotonicMs: () => number;
   /** As it is called in the log, and in its field there. */
-  name: "Redis" | "Postgres" | "DATA_DIR";
+  name: "Redis" | "Postgres" | "DATA_DIR" | "The audit";
   /** How the broker goes on meanwhile. */
   meanwhile: string;
 };
 
-const fields = { Redis: "redis", Postgres: "database", DATA_DIR: "place" } as const;
+const fields = { Redis: "redis", Postgres: "database", DATA_DIR: "place", "The audit": "audit" } as const;
+const states = {
+  Redis: "is away",
+  Postgres: "is away",
+  DATA_DIR: "does not work",
+  "The audit": "cannot be stored",
+} as const;
 
 /** Logs one line when it goes away or the cause changes, at most one a minute for each cause, and one when it is back. */
 export function createOutage({ log, monotonicMs, name, meanwhile }: Options): Outage {
@@ -35,8 +41,7 @@ export function createOutage({ log, monotonicMs, name, meanwhile }: Options): Ou
       if (isSame || isEcho || nowMs - sinceMs < doubtMs) return;
       toldMs.set(why, nowMs);
       [lastMs, isTold] = [nowMs, true];
-      const is = name === "DATA_DIR" ? "does not work" : "is away";
-      log.warn({ [fields[name]]: "unavailable" }, `${name} ${is}: ${why}. ${meanwhile}`);
+      log.warn({ [fields[name]]: "unavailable" }, `${name} ${states[name]}: ${why}. ${meanwhile}`);
     },
     well() {
       if (sinceMs === null) return;

@@ -27,8 +27,10 @@ CREATE INDEX entries_chain_idx ON audit.entries (process, seq);
 
 CREATE TABLE audit.entries_default PARTITION OF audit.entries DEFAULT;
 
--- Counts of token reads, some seconds at a time, until their minute is over.
+-- Counts of token reads, some seconds at a time, until their minute is over. `flush`: which of its process; one whose end it does not know is
+-- written again, and must not count twice.
 CREATE TABLE audit.open_reads (
+  flush BIGINT NOT NULL,
   minute TIMESTAMPTZ(3) NOT NULL,
   process UUID NOT NULL,
   action TEXT NOT NULL,
@@ -42,6 +44,7 @@ CREATE TABLE audit.open_reads (
   last TIMESTAMPTZ(3) NOT NULL
 );
 CREATE INDEX open_reads_minute_idx ON audit.open_reads (minute);
+CREATE INDEX open_reads_flush_idx ON audit.open_reads (process, flush);
 
 -- The last row that was pruned of each chain.
 CREATE TABLE audit.anchors (

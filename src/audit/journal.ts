@@ -1,0 +1,214 @@
+import { type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Keyring } from "../vault/keyring.ts";
+import type { Draft, Outcome } from "./entries.ts";
+
+/**
+ * The entries that the database does not have yet, as lines of files in DATA_DIR. A line has a MAC, so that nobody who can write the folder
+ * adds an entry. Entries hold no secrets, so a line is not sealed.
+ */
+export type Journal = {
+  /** Resolves when the line would outlive this machine. Lines of the same moment share one fsync. @throws when the disk does not take it */
+  append(line: JournalLine): Promise<void>;
+  /** These entries are in the database. A file that holds lines of no others is removed. */
+  done(ids: readonly string[]): void;
+  /** What ended processes have left: call it before the first line. Their files are removed when all of their entries are done. Never rejects. */
+  takeOver(): Promise<Leftover[]>;
+  close(): Promise<void>;
+};
+
+type JournalLine =
+  | { kind: "begun"; id: string; draft: Draft }
+  | { kind: "ended"; id: string; outcome: Outcome }
+  /** They are about to be written to the database, with numbers from `seq` on. Whether they were, the newest number of the chain tells. */
+  | { kind: "writing"; ids: readonly string[]; process: string; seq: number };
+
+/** `outcome` null: its process ended first. `writings`: the places in chains where it may be already. */
+export type Leftover = {
+  id: string;
+  draft: Draft;
+  outcome: Outcome | null;
+  writings: { process: string; seq: number }[];
+};
+
+type Options = {
+  folder: string;
+  process: string;
+  keyring: Pick<Keyring, "sign" | "verify">;
+  /** Lines of a file do not prove that this broker has written them. They were put aside. */
+  onRejected: (rejected: { file: string; lines: number }) => void;
+  /** What cannot be read or removed. It is tried again at the next start. */
+  onError: (error: unknown) => void;
+};
+
+/** `ids`: entries that have lines in it and are not done. */
+type Segment = { path: string; ids: Set<string>; bytes: number; file: FileHandle | null };
+
+const purpose = "audit journal";
+const ending = ".journal";
+/** A file that has grown to this is followed by the next one, so that it can be removed. */
+const fullBytes = 256 * 1024;
+
+export function createJournal({ folder, process, keyring, onRejected, onError }: Options): Journal {
+  type Waiting = { line: JournalLine; resolve: () => void; reject: (error: unknown) => void };
+  let waiting: Waiting[] = [];
+  let writing: Promise<void> | null = null;
+  let current: Segment | null = null;
+  let count = 0;
+  const segments = new Set<Segment>();
+  const removing = new Set<Promise<void>>();
+
+  const writeWaiting = async (): Promise<void> => {
+    while (waiting.length > 0) {
+      const batch = waiting;
+      waiting = [];
+      try {
+        current ??= await openNext();
+        for (const { line } of batch) for (const id of idsOf(line)) current.ids.add(id);
+        const text = batch.map(({ line }) => seal(line)).join("");
+        current.bytes += text.length;
+        await (current.file as FileHandle).appendFile(text);
+        await (current.file as FileHandle).datasync();
+        for (const { resolve } of batch) resolve();
+        if (current.bytes > fullBytes) await leave();
+      } catch (error) {
+        // A line that was written in part must stay the last one of its file.
+        await leave();
+        for (const { reject } of batch) reject(error);
+      }
+    }
+  };
+
+  const openNext = async (): Promise<Segment> => {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    count += 1;
+    const path = join(folder, `${process}.${count}${ending}`);
+    const segment = { path, ids: new Set<string>(), bytes: 0, file: await open(path, "ax", 0o600) };
+    segments.add(segment);
+    await syncFolder(folder);
+    return segment;
+  };
+
+  /** The next line goes into another file. */
+  const leave = async (): Promise<void> => {
+    const left = current;
+    current = null;
+    if (left === null) return;
+    await left.file?.close().catch(onError);
+    left.file = null;
+    removeIfDone(left);
+  };
+
+  const removeIfDone = (segment: Segment): void => {
+    if (segment.ids.size > 0 || segment === current) return;
+    segments.delete(segment);
+    const removal = rm(segment.path, { force: true })
+      .catch(onError)
+      .finally(() => removing.delete(removal));
+    removing.add(removal);
+  };
+
+  const seal = (line: JournalLine): string => {
+    const json = JSON.stringify(line);
+    return `${keyring.sign(purpose, json)} ${json}\n`;
+  };
+
+  /** Null: this broker has not written it. */
+  const unseal = (text: string): JournalLine | null => {
+    const space = text.indexOf(" ");
+    const [mac, json] = [text.slice(0, space), text.slice(space + 1)];
+    if (space < 0 || keyring.verify(purpose, json, mac) !== "authentic") return null;
+    return JSON.parse(json) as JournalLine;
+  };
+
+  /** The valid lines of a file that an ended process has left. */
+  const readLines = async (name: string): Promise<JournalLine[]> => {
+    const path = join(folder, name);
+    const texts = (await readFile(path, "utf8")).split("\n");
+    texts.pop(); // nothing, or a line that was never finished, and so never counted as durable
+    const lines: JournalLine[] = [];
+    const rejected: string[] = [];
+    for (const text of texts) {
+      const line = unseal(text);
+      if (line === null) rejected.push(text);
+      else lines.push(line);
+    }
+    if (rejected.length > 0) {
+      await writeFile(`${path}.rejected`, rejected.map((text) => `${text}\n`).join(""), { mode: 0o600 });
+      onRejected({ file: `${path}.rejected`, lines: rejected.length });
+    }
+    return lines;
+  };
+
+  return {
+    async append(line) {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      waiting.push({ line, resolve, reject });
+      writing ??= writeWaiting().finally(() => (writing = null));
+      return await promise;
+    },
+    done(ids) {
+      for (const segment of segments) {
+        for (const id of ids) segment.ids.delete(id);
+        removeIfDone(segment);
+      }
+    },
+    async takeOver() {
+      const found = new Map<string, Leftover>();
+      const outcomes = new Map<string, Outcome>();
+      const writings = new Map<string, Leftover["writings"]>();
+      const names = await readdir(folder).catch((error: unknown): string[] => {
+        if ((error as NodeJS.ErrnoException).code !== "ENOENT") onError(error);
+        return [];
+      });
+      for (const name of names.filter((each) => each.endsWith(ending)).sort()) {
+        try {
+          const lines = await readLines(name);
+          segments.add({ path: join(folder, name), ids: new Set(lines.flatMap(idsOf)), bytes: 0, file: null });
+          for (const line of lines) {
+            if (line.kind === "begun") found.set(line.id, { ...line, outcome: null, writings: [] });
+            else if (line.kind === "ended") outcomes.set(line.id, line.outcome);
+            else {
+              for (const [index, id] of line.ids.entries()) {
+                writings.set(id, [...(writings.get(id) ?? []), { process: line.process, seq: line.seq + index }]);
+              }
+            }
+          }
+        } catch (error) {
+          onError(error);
+        }
+      }
+      const leftovers = [...found.values()].map(({ id, draft }) => ({
+        id,
+        draft,
+        outcome: outcomes.get(id) ?? null,
+        writings: writings.get(id) ?? [],
+      }));
+      for (const segment of segments) {
+        // Ends and writings of entries whose begin was in a file that is gone: those are done.
+        for (const id of segment.ids) if (!found.has(id)) segment.ids.delete(id);
+        removeIfDone(segment);
+      }
+      return leftovers.sort((one, other) => one.draft.atMs - other.draft.atMs);
+    },
+    async close() {
+      await writing;
+      await leave();
+      await Promise.all(removing);
+    },
+  };
+}
+
+function idsOf(line: JournalLine): readonly string[] {
+  return line.kind === "writing" ? line.ids : [line.id];
+}
+
+/** A new file's name is durable only after its folder has been synced. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

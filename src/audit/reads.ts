@@ -1,0 +1,116 @@
+import type { ReadCount } from "../store/audit.ts";
+import { auditTimes } from "../time.ts";
+import { type Actor, clean } from "./entries.ts";
+
+/** What is counted. `connection` null: unknown, or not allowed. */
+export type Countable = {
+  action: "tokens.read" | "keys.refused";
+  actor: Actor;
+  connection: string | null;
+  result: string;
+};
+
+type Count = Countable & { minuteMs: number; count: number; firstMs: number; lastMs: number };
+
+/** From so many counts on they are kept more coarsely: no longer by the minute, and from twice as many on no longer by connection. */
+const mostByMinute = 100_000;
+
+/** Counts in memory, until they are written. Adding one is an update of a map. */
+export function createReadCounts(most = mostByMinute) {
+  /** Of one minute. */
+  let current = new Map<string, Count>();
+  let minuteMs = -Infinity;
+  let older: Count[] = [];
+  let coarse = new Map<string, Count>();
+
+  const putOlder = (count: Count): void => {
+    if (older.length + current.size < most) older.push(count);
+    else fold(count);
+  };
+
+  const fold = (count: Count): void => {
+    const key = keyOf(count);
+    const isKnown = coarse.has(key);
+    const kept = isKnown || coarse.size < most ? count : { ...count, connection: null };
+    add(coarse, isKnown ? key : keyOf(kept), kept);
+  };
+
+  return {
+    add(counted: Countable, nowMs: number): void {
+      const ofMs = nowMs - (nowMs % auditTimes.minuteMs);
+      if (ofMs !== minuteMs) {
+        for (const count of current.values()) putOlder(count);
+        current = new Map();
+        minuteMs = ofMs;
+      }
+      const key = keyOf(counted);
+      const known = current.get(key);
+      if (known !== undefined) {
+        known.count += 1;
+        known.lastMs = nowMs;
+        return;
+      }
+      const count = { ...counted, minuteMs, count: 1, firstMs: nowMs, lastMs: nowMs };
+      if (older.length + current.size < most) current.set(key, count);
+      else fold(count);
+    },
+
+    /** Takes out up to `limit` counts. */
+    take(limit: number): ReadCount[] {
+      const all = [...older, ...coarse.values(), ...current.values()];
+      older = all.splice(limit);
+      coarse = new Map();
+      current = new Map();
+      return all.map(columnsOf);
+    },
+
+    size: () => older.length + coarse.size + current.size,
+  };
+}
+
+/** Adds up what is of the same minute, caller, connection and result. */
+export function summed(counts: readonly ReadCount[]): ReadCount[] {
+  const sums = new Map<string, ReadCount>();
+  for (const given of counts) {
+    const { minute, action, actorKind, actorId, actorName, connection, result } = given;
+    const key = JSON.stringify([minute.getTime(), action, actorKind, actorId, actorName, connection, result]);
+    const sum = sums.get(key);
+    if (sum === undefined) sums.set(key, { ...given });
+    else {
+      sum.count += given.count;
+      if (given.first < sum.first) sum.first = given.first;
+      if (given.last > sum.last) sum.last = given.last;
+    }
+  }
+  return [...sums.values()];
+}
+
+function keyOf({ action, actor, connection, result }: Countable): string {
+  return `${action}\n${actor.kind}\n${actor.id ?? ""}\n${connection ?? ""}\n${result}`;
+}
+
+function add(counts: Map<string, Count>, key: string, given: Count): void {
+  const known = counts.get(key);
+  if (known === undefined) {
+    counts.set(key, { ...given });
+    return;
+  }
+  known.count += given.count;
+  known.firstMs = Math.min(known.firstMs, given.firstMs);
+  known.lastMs = Math.max(known.lastMs, given.lastMs);
+}
+
+function columnsOf({ action, actor, connection, result, minuteMs, count, firstMs, lastMs }: Count): ReadCount {
+  return {
+    minute: new Date(minuteMs),
+    action,
+    actorKind: actor.kind,
+    actorId: clean(actor.id),
+    actorName: clean(actor.name),
+    connection: clean(connection),
+    result,
+    count,
+    first: new Date(firstMs),
+    last: new Date(lastMs),
+  };
+}

@@ -1,0 +1,251 @@
+import type { AuditStore, ChainedEntry, ChainLink } from "../store/audit.ts";
+import { replicaTimes } from "../time.ts";
+import type { Keyring } from "../vault/keyring.ts";
+import { hashOf, judge } from "./chain.ts";
+import { type AuditFault, type AuditReport, type Head, readDetail } from "./entries.ts";
+
+type Options = {
+  store: Pick<AuditStore, "chains" | "chain" | "anchors" | "witnesses" | "presentReplicas" | "isAppendOnly">;
+  keyring: Pick<Keyring, "verify">;
+  /** The chain of this process. */
+  process: string;
+  retentionDays: number;
+  clock: { wallMs: () => number };
+};
+
+/** A place in a chain, with its hash as hexadecimal digits: as a checkpoint has it. */
+export type ProvenPlace = { process: string; seq: number; hash: string };
+
+/** What was found on the way through one chain. */
+type Walk = {
+  process: string;
+  rows: number;
+  anchor: ChainLink | null;
+  faults: AuditFault[];
+  /** The last row. */
+  last: ChainedEntry | null;
+  /** The last row before the first fault. */
+  lastGood: { seq: number; hash: Uint8Array } | null;
+  /** The highest number with a MAC of a key that is here: it proves all before it, as far as their hashes fit. */
+  provenTo: number;
+  /** The first and the last number with a MAC of a key that is not here. */
+  keyless: { from: number; to: number } | null;
+  /** MACs and hashes of the numbers that others name. */
+  named: Map<number, { mac: string; hash: string }>;
+};
+
+const batchRows = 1000;
+const mostFaults = 1000;
+
+export function createVerifier({ store, keyring, process: ownProcess, retentionDays, clock }: Options) {
+  /** Walks all chains, and compares them with what the log, first rows and checkpoints say of them. */
+  const verify = async (
+    heads: readonly Head[],
+    onProgress: (rows: number) => void,
+  ): Promise<{ report: AuditReport; proven: ProvenPlace[] }> => {
+    const witnesses = await store.witnesses();
+    const checkpoints = witnesses.filter(({ action }) => action === "system.checkpoint").map(checkpointOf);
+    const known = [...heads, ...witnesses.filter(({ action }) => action === "system.start").flatMap(headsOf)];
+    const wanted = new Map<string, Set<number>>();
+    for (const { process, seq } of [...known, ...checkpoints.flatMap(({ places }) => places)]) {
+      wanted.set(process, (wanted.get(process) ?? new Set()).add(seq));
+    }
+    const walks = new Map<string, Walk>();
+    let rows = 0;
+    let anchors = await readAnchors();
+    for (const process of new Set([...(await store.chains()), ...anchors.keys()])) {
+      const walkOnce = async () =>
+        await walkChain(process, {
+          anchor: anchors.get(process) ?? null,
+          wanted: wanted.get(process) ?? new Set(),
+          onProgress: (more) => onProgress(rows + more),
+        });
+      let walk = await walkOnce();
+      // Rows may have been pruned on the way.
+      if (walk.faults.length > 0) {
+        anchors = await readAnchors();
+        walk = await walkOnce();
+      }
+      rows += walk.rows;
+      walks.set(process, walk);
+    }
+    proveByCheckpoints(walks, checkpoints);
+    const faults = [...[...walks.values()].flatMap(faultsOf), ...missedHeads(walks, known)];
+    const report = {
+      ok: faults.length === 0,
+      chains: walks.size,
+      rows,
+      faults: faults.slice(0, mostFaults),
+      openEnds: await openEnds(walks, witnesses),
+      appendOnly: await store.isAppendOnly(),
+    };
+    return { report, proven: [...walks.values()].flatMap(placeOf) };
+  };
+
+  /** The last row that was pruned of each chain. */
+  const readAnchors = async (): Promise<Map<string, ChainLink>> => {
+    const newest = new Map<string, ChainLink>();
+    for (const anchor of await store.anchors()) {
+      if ((newest.get(anchor.process)?.seq ?? 0) < anchor.seq) newest.set(anchor.process, anchor);
+    }
+    return newest;
+  };
+
+  type Way = { anchor: ChainLink | null; wanted: ReadonlySet<number>; onProgress: (rows: number) => void };
+
+  const walkChain = async (process: string, { anchor, wanted, onProgress }: Way): Promise<Walk> => {
+    const walk: Walk = {
+      process,
+      rows: 0,
+      anchor,
+      faults: [],
+      last: null,
+      lastGood: anchor,
+      provenTo: 0,
+      keyless: null,
+      named: new Map(),
+    };
+    const fault = (kind: AuditFault["kind"], from: number, to = from) => {
+      if (walk.faults.length < mostFaults) walk.faults.push({ kind, process, from, to });
+    };
+    if (anchor !== null) {
+      if (judge(anchor, keyring) === "forged") fault("changed", anchor.seq);
+      const kept = new Date(clock.wallMs());
+      kept.setUTCDate(kept.getUTCDate() - retentionDays);
+      if (anchor.at > kept) fault("pruned_too_young", 1, anchor.seq);
+    }
+    /** The hash that the next row continues; null: a row is missing, so nobody knows. */
+    let before: Uint8Array | null = anchor?.hash ?? new Uint8Array(32);
+    /** The one before that, for a number that comes twice. */
+    let beforeThat: Uint8Array | null = null;
+    let expected = (anchor?.seq ?? 0) + 1;
+    let seen: ChainedEntry[] = [];
+    for (;;) {
+      const from = seen.length === 0 ? 0 : (seen.at(-1) as ChainedEntry).seq + 1;
+      const batch = await store.chain(process, { from, limit: batchRows });
+      // Numbers that come twice must not be cut apart.
+      const isLast = batch.length < batchRows;
+      seen = isLast ? batch : wholeNumbers(batch);
+      for (const row of seen) {
+        const isRepeated = row.seq < expected;
+        if (isRepeated) fault("repeated", row.seq);
+        if (row.seq > expected) {
+          fault("missing", expected, row.seq - 1);
+          before = null;
+        }
+        const continued: Uint8Array | null = isRepeated ? beforeThat : before;
+        const authenticity = judge(row, keyring);
+        const fits = continued === null || Buffer.compare(hashOf(continued, row), row.hash) === 0;
+        const isGood = fits && authenticity !== "forged";
+        if (!isGood) fault("changed", row.seq);
+        if (isGood && authenticity === "authentic" && continued !== null) walk.provenTo = row.seq;
+        if (authenticity === "unknown_key") {
+          walk.keyless = { from: walk.keyless?.from ?? row.seq, to: row.seq };
+        }
+        if (wanted.has(row.seq) && (isGood || !walk.named.has(row.seq))) {
+          walk.named.set(row.seq, { mac: row.mac, hash: Buffer.from(row.hash).toString("hex") });
+        }
+        if (!isRepeated) beforeThat = before;
+        if (!isRepeated || isGood) before = row.hash;
+        if (walk.faults.length === 0) walk.lastGood = row;
+        expected = Math.max(expected, row.seq + 1);
+        walk.last = row;
+      }
+      walk.rows += seen.length;
+      onProgress(walk.rows);
+      if (isLast) return walk;
+    }
+  };
+
+  /** Chains whose process has neither said that it ends nor runs: it was killed, or its last rows were cut off. */
+  const openEnds = async (walks: ReadonlyMap<string, Walk>, witnesses: readonly ChainedEntry[]) => {
+    const present = new Set(await store.presentReplicas(replicaTimes.presentSeconds));
+    const newestOf = new Map<unknown, ChainedEntry>();
+    for (const row of witnesses.filter(({ action }) => action === "system.start")) {
+      const { replica } = readDetail(row);
+      if ((newestOf.get(replica)?.at ?? new Date(0)) <= row.at) newestOf.set(replica, row);
+    }
+    const running = new Set([ownProcess]);
+    for (const [replica, { process }] of newestOf) if (present.has(String(replica))) running.add(process);
+    return [...walks.values()].flatMap(({ process, last }) =>
+      last === null || last.action === "system.stop" || running.has(process)
+        ? []
+        : [{ process, seq: last.seq, at: last.at }],
+    );
+  };
+
+  return { verify };
+}
+
+/** Leaves out the last number, unless it is the only one: the next batch begins with it. */
+function wholeNumbers(batch: ChainedEntry[]): ChainedEntry[] {
+  const last = batch.at(-1)?.seq;
+  const whole = batch.filter(({ seq }) => seq !== last);
+  return whole.length === 0 ? batch : whole;
+}
+
+type Checkpoint = { process: string; seq: number; places: ProvenPlace[] };
+
+function checkpointOf(row: ChainedEntry): Checkpoint {
+  return { process: row.process, seq: row.seq, places: placesIn(readDetail(row)["chains"], "hash") };
+}
+
+function headsOf(row: ChainedEntry): Head[] {
+  return placesIn(readDetail(row)["chains"], "mac");
+}
+
+/** What somebody has made unreadable names nothing: its row is found to be changed. */
+function placesIn<Proof extends string>(list: unknown, proof: Proof) {
+  const isPlace = (each: unknown): each is { process: string; seq: number } & Record<Proof, string> => {
+    const { process, seq, [proof]: proven } = (each ?? {}) as Record<string, unknown>;
+    return typeof process === "string" && Number.isInteger(seq) && typeof proven === "string";
+  };
+  return Array.isArray(list) ? list.filter(isPlace) : [];
+}
+
+/** A checkpoint that is proven itself proves the places that it names, and so all rows before them, whose keys may be gone. */
+function proveByCheckpoints(walks: ReadonlyMap<string, Walk>, checkpoints: readonly Checkpoint[]): void {
+  let isProgress = true;
+  while (isProgress) {
+    isProgress = false;
+    for (const { process, seq, places } of checkpoints) {
+      if ((walks.get(process)?.provenTo ?? 0) < seq) continue;
+      for (const place of places) {
+        const walk = walks.get(place.process);
+        if (walk?.named.get(place.seq)?.hash !== place.hash || walk.provenTo >= place.seq) continue;
+        walk.provenTo = place.seq;
+        isProgress = true;
+      }
+    }
+  }
+}
+
+function faultsOf({ process, faults, keyless, provenTo }: Walk): AuditFault[] {
+  if (keyless === null || keyless.to <= provenTo) return faults;
+  return [...faults, { kind: "unproven", process, from: Math.max(keyless.from, provenTo + 1), to: keyless.to }];
+}
+
+/** Rows that the log or another chain knows, and that are not there. */
+function missedHeads(walks: ReadonlyMap<string, Walk>, heads: readonly Head[]): AuditFault[] {
+  const missed = new Map<string, AuditFault>();
+  for (const { process, seq, mac } of heads) {
+    const fault = missedHead(walks.get(process), { process, seq, mac });
+    const key = `${process} ${fault?.kind}`;
+    if (fault !== null && (missed.get(key)?.to ?? 0) < fault.to) missed.set(key, fault);
+  }
+  return [...missed.values()];
+}
+
+function missedHead(walk: Walk | undefined, { process, seq, mac }: Head): AuditFault | null {
+  if (walk === undefined) return { kind: "chain_missing", process, from: 1, to: seq };
+  const last = Math.max(walk.last?.seq ?? 0, walk.anchor?.seq ?? 0);
+  if (seq > last) return { kind: "tail_missing", process, from: last + 1, to: seq };
+  const named = walk.named.get(seq);
+  // One that is missing in the middle is told as that.
+  return named === undefined || named.mac === mac ? null : { kind: "changed", process, from: seq, to: seq };
+}
+
+/** What a checkpoint may say of a chain: up to the row before its first fault. */
+function placeOf({ process, lastGood }: Walk): ProvenPlace[] {
+  return lastGood === null ? [] : [{ process, seq: lastGood.seq, hash: Buffer.from(lastGood.hash).toString("hex") }];
+}

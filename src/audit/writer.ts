@@ -1,0 +1,236 @@
+import type { AuditStore, AuditTransaction, EntryContent } from "../store/audit.ts";
+import { auditTimes } from "../time.ts";
+import type { Keyring } from "../vault/keyring.ts";
+import { type ChainEnd, chainTo, emptyChain } from "./chain.ts";
+import { contentOf, type Head } from "./entries.ts";
+import type { Journal, Leftover } from "./journal.ts";
+import { createReadCounts, summed } from "./reads.ts";
+
+/** An entry that has come to its end and waits for the database. `id`: of its lines in the journal. */
+export type Waiting = { id: string; content: EntryContent; onWritten: (seq: number) => void };
+
+type Options = {
+  process: string;
+  store: Pick<AuditStore, "write" | "newestSeq" | "maintain">;
+  journal: Journal;
+  keyring: Pick<Keyring, "sign">;
+  /** The first row and the last one. */
+  firstRow: (chains: Head[]) => EntryContent;
+  lastRow: () => EntryContent;
+  onHead: (head: Head) => void;
+  wallMs: () => number;
+  monotonicMs: () => number;
+};
+
+/** In one transaction. */
+const mostRows = 500;
+const mostCounts = 10_000;
+/** The first row names the newest rows of so many chains: those that were written to last. */
+const mostHeads = 200;
+
+/**
+ * What one process writes to the database: the rows of its chain, and counts. `turn` does all that is due, one statement at a time. If it
+ * fails, call it again later: it does first what it has not finished, and writes nothing twice.
+ */
+export function createWriter({ process, store, journal, keyring, firstRow, lastRow, onHead, ...clock }: Options) {
+  const counts = createReadCounts();
+  let end: ChainEnd = emptyChain(process);
+  /** What an INSERT whose end is unknown would have made the end of the chain. */
+  let attempted: { end: ChainEnd; job: object } | null = null;
+  let waiting: Waiting[] = [];
+  /** Rows that have their numbers: they are written with these or not at all. */
+  let batch: readonly Waiting[] | null = null;
+  const leftovers: Leftover[] = [];
+  /** Counts that are being written under this number. */
+  let flush: { number: number; counts: ReturnType<typeof counts.take> } | null = null;
+  let flushes = 0;
+  let loggedSeq = 0;
+  const startJob = {};
+  const dueMs = { counts: 0, head: clock.monotonicMs() + auditTimes.headMs, maintenance: 0 };
+  let summedMinute = 0;
+
+  const turn = async (): Promise<void> => {
+    if (end.seq === 0) await writeFirst();
+    await takeLeftovers();
+    await writeEntries();
+    if (isDue("counts", auditTimes.countsMs)) await writeCounts();
+    const minute = Math.floor(clock.wallMs() / auditTimes.minuteMs);
+    if (minute !== summedMinute) {
+      await sumUp(new Date(minute * auditTimes.minuteMs));
+      summedMinute = minute;
+    }
+    if (end.seq > loggedSeq && isDue("head", auditTimes.headMs)) logHead();
+    if (isDue("maintenance", auditTimes.maintainMs)) await maintain();
+  };
+
+  /** True once in a while. */
+  const isDue = (what: keyof typeof dueMs, everyMs: number): boolean => {
+    if (clock.monotonicMs() < dueMs[what]) return false;
+    dueMs[what] = clock.monotonicMs() + everyMs;
+    return true;
+  };
+
+  /**
+   * Adds rows to the chain. A transaction before this one whose end is unknown may have been committed: then its rows are there.
+   * @returns false if it was this job's own
+   */
+  const append = async (
+    job: object,
+    contentsOf: (transaction: AuditTransaction) => Promise<readonly EntryContent[]>,
+  ): Promise<boolean> => {
+    return await store
+      .write(process, async (transaction) => {
+        if (attempted !== null && (await transaction.has(attempted.end))) {
+          end = attempted.end;
+          if (attempted.job === job) return null;
+        }
+        attempted = null;
+        const rows = chainTo(end, await contentsOf(transaction), keyring);
+        const last = rows.at(-1);
+        if (last === undefined) return end;
+        attempted = { end: { process, seq: last.seq, hash: last.hash, mac: last.mac }, job };
+        await transaction.insert(rows);
+        return attempted.end;
+      })
+      .then((written) => {
+        if (written !== null) end = written;
+        attempted = null;
+        return written !== null;
+      });
+  };
+
+  const writeFirst = async (): Promise<void> => {
+    await append(startJob, async (transaction) => {
+      const newest = await transaction.newest(mostHeads);
+      return [firstRow(newest.map(({ process: chain, seq, mac }) => ({ process: chain, seq, mac })))];
+    });
+  };
+
+  /** Of what ended processes have left, whatever is in the database already is done. */
+  const takeLeftovers = async (): Promise<void> => {
+    for (let [leftover] = leftovers; leftover !== undefined; [leftover] = leftovers) {
+      const { id, draft, outcome, writings } = leftover;
+      const isWritten = async () => {
+        for (const { process: chain, seq } of writings) {
+          if ((await newestSeq(chain)) >= seq) return true;
+        }
+        return false;
+      };
+      if (await isWritten()) journal.done([id]);
+      else waiting.push({ id, content: contentOf(draft, outcome ?? { result: "unknown" }), onWritten: () => {} });
+      leftovers.shift();
+    }
+    newestSeqs.clear();
+  };
+
+  const newestSeqs = new Map<string, number>();
+  const newestSeq = async (chain: string): Promise<number> => {
+    const known = newestSeqs.get(chain) ?? (await store.newestSeq(chain));
+    newestSeqs.set(chain, known);
+    return known;
+  };
+
+  const writeEntries = async (): Promise<void> => {
+    while (waiting.length > 0 || batch !== null) {
+      if (batch === null) {
+        await settle();
+        batch = waiting.splice(0, mostRows);
+        // If the disk does not take this, a crash right after the INSERT writes these entries twice.
+        const line = { kind: "writing", ids: batch.map(({ id }) => id), process, seq: end.seq + 1 } as const;
+        await journal.append(line).catch(() => {});
+      }
+      const writing = batch;
+      await append(writing, async () => writing.map(({ content }) => content));
+      batch = null;
+      const firstSeq = end.seq - writing.length + 1;
+      for (const [index, { onWritten }] of writing.entries()) onWritten(firstSeq + index);
+      journal.done(writing.map(({ id }) => id));
+    }
+  };
+
+  /** Finds out where the chain ends. */
+  const settle = async (): Promise<void> => {
+    if (attempted !== null) await append({}, async () => []);
+  };
+
+  const writeCounts = async (): Promise<void> => {
+    while (flush !== null || counts.size() > 0) {
+      if (flush === null) {
+        flushes += 1;
+        flush = { number: flushes, counts: counts.take(mostCounts) };
+      }
+      const { number, counts: written } = flush;
+      await store.write(process, async (transaction) => await transaction.insertCounts({ process, number }, written));
+      flush = null;
+    }
+  };
+
+  /** One entry for each caller, connection and result of each minute that is over, and of those that ended processes have left. */
+  const sumUp = async (own: Date): Promise<void> => {
+    const others = new Date(clock.wallMs() - auditTimes.strayCountsMs);
+    await append({}, async (transaction) => {
+      const taken = await transaction.takeCounts(process, { own, others });
+      return summed(taken).map(entryOf);
+    });
+  };
+
+  const maintain = async (): Promise<void> => {
+    try {
+      let removed;
+      do removed = await store.maintain();
+      while (removed > 0);
+    } catch (error) {
+      dueMs.maintenance = clock.monotonicMs() + auditTimes.maintainAgainMs;
+      throw error;
+    }
+  };
+
+  const logHead = (): void => {
+    loggedSeq = end.seq;
+    onHead({ process, seq: end.seq, mac: end.mac });
+  };
+
+  return {
+    counts,
+    turn,
+    add: (entry: Waiting) => void waiting.push(entry),
+    /** For an entry that waits for its first try. False: it is being written, or was. */
+    takeBack(entry: Waiting): boolean {
+      const at = waiting.indexOf(entry);
+      if (at >= 0) waiting.splice(at, 1);
+      return at >= 0;
+    },
+    takeOver: (left: readonly Leftover[]) => void leftovers.push(...left),
+    /** All that is left, and the last row. */
+    async finish(): Promise<void> {
+      if (end.seq === 0) await writeFirst();
+      await takeLeftovers();
+      await writeEntries();
+      await writeCounts();
+      await sumUp(new Date(clock.wallMs() + auditTimes.minuteMs));
+      await append({}, async () => [lastRow()]);
+      logHead();
+    },
+    /** Counts that were not written, for the journal, as the drafts of entries. */
+    takeCounts: () => summed([...(flush?.counts ?? []), ...counts.take(Infinity)]).map(entryOf),
+    /** How many entries wait in memory. */
+    size: () => waiting.length + (batch?.length ?? 0) + leftovers.length,
+  };
+}
+
+function entryOf(count: ReturnType<typeof summed>[number]): EntryContent {
+  const { action, actorKind, actorId, actorName, connection, result, first, last } = count;
+  const detail = { count: count.count, first: first.toISOString(), last: last.toISOString() };
+  return {
+    at: first,
+    actorKind,
+    actorId,
+    actorName,
+    action,
+    targetKind: action === "tokens.read" ? "connection" : null,
+    targetName: connection,
+    address: null,
+    result,
+    detail: JSON.stringify(detail),
+  };
+}
