@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import manifest from "../package.json" with { type: "json" };
 import { createAudit } from "./audit/audit.ts";
 import type { Audit } from "./audit/entries.ts";
-import { publicName } from "./further-token-name.ts";
+import { publicName } from "./text.ts";
 import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";

@@ -1,4 +1,4 @@
-import { publicName } from "./further-token-name.ts";
+import { publicName } from "./text.ts";
 import { callerTimes, storeTimes } from "./time.ts";
 
 /** Every code that an answer of this broker can carry. A closed set: the OpenAPI document lists it. */

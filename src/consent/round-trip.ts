@@ -113,7 +113,7 @@ export function createRoundTrip(deps: RoundTripDeps) {
     const { state } = query;
     const unknown = () => readLostError(catalog.get(provider), query) ?? new ConsentError("invalid_state");
     if (typeof state !== "string" || state === "") throw unknown();
-    const stateHash = sha256(state);
+    const [stateHash, browserHash] = [sha256(state), sha256(browser ?? "")];
     const row = await requests.find(stateHash);
     if (row === null) {
       const attempt = await attempts.find(stateHash);
@@ -123,15 +123,8 @@ export function createRoundTrip(deps: RoundTripDeps) {
     }
     const bound = openBound(vault, row, stateHash);
     if (bound === null) throw unknown();
-    const { linkId } = bound;
-    const attempt = {
-      attemptHash: stateHash,
-      browserHash: sha256(browser ?? ""),
-      linkId,
-      ticket: null,
-      isOverdue: false,
-    };
-    if (bound.browserHash !== hex(attempt.browserHash)) throw new ConsentError("wrong_browser");
+    const attempt = { attemptHash: stateHash, browserHash, linkId: bound.linkId, ticket: null, isOverdue: false };
+    if (bound.browserHash !== hex(browserHash)) throw new ConsentError("wrong_browser");
     if (bound.redirectUri !== redirectUriOf(publicUrl, { provider, client })) throw new ConsentError("invalid_state");
     return { attempt, request: { id: row.id, bound, connection: row.connection } };
   };

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { furtherTokenName } from "../further-token-name.ts";
+import { furtherTokenName } from "../text.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
 import { rulesOfGrant } from "../grants.ts";

@@ -1,4 +1,4 @@
-import { publicName } from "../further-token-name.ts";
+import { publicName } from "../text.ts";
 import { BrokerError, DuplicateGrantError } from "../errors.ts";
 import type { Ability } from "../store/api-keys.ts";
 

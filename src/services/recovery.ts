@@ -1,4 +1,4 @@
-import { publicName } from "../further-token-name.ts";
+import { publicName } from "../text.ts";
 import { eachAlone } from "../concurrency.ts";
 import { deletedGeneration } from "../coordination/marks.ts";
 import { BrokerError, isStorageUnavailable, openedOrNull, UnreadableSecretError } from "../errors.ts";

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { furtherTokenName } from "../further-token-name.ts";
+import { furtherTokenName } from "../text.ts";
 import { encryptionKeyMissing } from "../errors.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenUnconfirmedGrant, Read, RowProofs } from "../proven-rows.ts";

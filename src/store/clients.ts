@@ -1,4 +1,4 @@
-import { publicName } from "../further-token-name.ts";
+import { publicName } from "../text.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { grantsOfClient } from "../grants.ts";
 import type { RowProofs } from "../proven-rows.ts";

@@ -1,4 +1,4 @@
-import { publicName } from "../further-token-name.ts";
+import { publicName } from "../text.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
 import { retentionTimes } from "../time.ts";
 import { type Columns, selectList } from "./columns.ts";

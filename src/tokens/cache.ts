@@ -113,6 +113,12 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
         : row.now >= current.now,
   });
 
+  /** Whether the cache has a row of this connection from after its end. */
+  const isThere = ({ id, name }: TokenRow): boolean => {
+    const present = cache.peek(name);
+    return present?.row.id === id && !hasEnded(present);
+  };
+
   return {
     async read(name, options) {
       // What was read before the end of its connection is asked for again: the name may be another connection's by now.
@@ -127,9 +133,7 @@ export function createTokenCache({ rows, vault, clock, databaseClock, alarms }: 
     learn(row) {
       const connection = openRow(row, ++turn);
       // A statement from before the end may return late. Rows from later queries take precedence.
-      const present = cache.peek(row.name);
-      const isThere = present?.row.id === row.id && !hasEnded(present);
-      if (endOf(row) === -Infinity || isThere) cache.put(row.name, connection);
+      if (endOf(row) === -Infinity || isThere(row)) cache.put(row.name, connection);
       return connection;
     },
     expireOlder(connectionId, generation) {

@@ -1,4 +1,4 @@
-import { furtherTokenName } from "../further-token-name.ts";
+import { furtherTokenName } from "../text.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound, DuplicateGrantError } from "../errors.ts";
 import type { ConnectionGrant } from "../providers/format/definition.ts";

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { furtherTokenName } from "../further-token-name.ts";
+import { furtherTokenName } from "../text.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import type { Leases } from "../coordination/leases.ts";
 import type { Marks } from "../coordination/marks.ts";
@@ -15,7 +15,7 @@ import type { Accounts } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Sender } from "./request.ts";
-import { clientIdOf, livesBy, sealHanded } from "./seal.ts";
+import { clientIdOf, handedSealerFor, livesBy } from "./seal.ts";
 
 export type ImportParts = {
   rows: Pick<TokenRows, "readById" | "replaceGrant" | "readForAnswer" | "holdersElsewhere">;
@@ -42,10 +42,10 @@ export function createImport(parts: ImportParts) {
     const exclusive = definition.refresh.rotation !== "never";
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
     // Its lifetimes count from when it was imported, however long storing it takes.
-    const handed = { grant, captured: {}, redirectUri: null, definition, sentAt: row.now };
+    const handed = { captured: {}, redirectUri: null, definition, sentAt: row.now };
     const { inputsInForce } = prepared.row; // the inputs that were checked, even if somebody changes the row meanwhile
     const sealFor = (current: TokenRow) =>
-      sealHanded(parts, { ...current, inputsInForce, accountCaptured: {} }, handed);
+      handedSealerFor(parts, { ...current, inputsInForce, accountCaptured: {} }, handed)(grant);
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, { grant, sealFor });
     marks.raise(stored.id, stored);

@@ -1,5 +1,5 @@
 import { LRUCache } from "lru-cache";
-import { furtherTokenName, publicName } from "../further-token-name.ts";
+import { furtherTokenName, publicName } from "../text.ts";
 import { type Clock, withDeadline } from "../clock.ts";
 import { createSingleFlight } from "../concurrency.ts";
 import type { Leases } from "../coordination/leases.ts";

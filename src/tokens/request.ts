@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
-import { furtherTokenName } from "../further-token-name.ts";
+import { furtherTokenName } from "../text.ts";
 import type { Clock } from "../clock.ts";
 import {
   BrokerError,

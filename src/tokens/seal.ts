@@ -150,7 +150,6 @@ export type ReceivedGrant = { context: RequestContext; grant: Grant; record: Ans
 
 /** A set that was imported or granted to a person. Nothing of the set before carries over. */
 type Handed = {
-  grant: Grant;
   captured: Record<string, string>;
   redirectUri: string | null;
   definition: ProviderDefinition;
@@ -159,26 +158,32 @@ type Handed = {
 
 export type Sealing = { vault: TokenVault; random: () => number };
 
-export function sealHanded({ vault, random }: Sealing, row: TokenRow, handed: Handed): SealedGrant {
-  const { grant, captured, redirectUri, definition, sentAt } = handed;
-  const rules = definition.refresh;
+/** Seals sets for a row as its definition wants it. `sentAt`: as in `sealGrant`. */
+function sealerFor(
+  { vault, random }: Sealing,
+  base: GrantBase,
+  { definition, sentAt }: Pick<Handed, "definition" | "sentAt">,
+): (grant: Grant) => SealedGrant {
+  const isUseless = isUselessTo(definition, base.grant);
+  const scheduler = schedulerFor(definition.refresh, random);
+  const given = { sentAt, scheduler, hosts: hostInputs(definition), isUseless };
+  return (grant) => sealGrant(vault, base, { grant, ...given });
+}
+
+/** The same for sets that were imported or granted to a person. */
+export function handedSealerFor(sealing: Sealing, row: TokenRow, handed: Handed): (grant: Grant) => SealedGrant {
+  const { captured, redirectUri, definition, sentAt } = handed;
   const base = {
     ...row,
     captured,
     redirectUri,
-    rotation: rules.rotation,
+    rotation: definition.refresh.rotation,
     refreshToken: null,
     noRefreshTokenSince: null,
     impliedScopes: row.scopes,
     authorizedAt: sentAt,
   };
-  return sealGrant(vault, base, {
-    grant,
-    sentAt,
-    scheduler: schedulerFor(rules, random),
-    hosts: hostInputs(definition),
-    isUseless: isUselessTo(definition, row.grant),
-  });
+  return sealerFor(sealing, base, { definition, sentAt });
 }
 
 /** A refreshed set as it is kept, with what carries over from the row. @param sentAt when its life begins, by Postgres's clock */
@@ -187,18 +192,10 @@ export function refreshed(
   context: RequestContext,
   { grant, key, sentAt }: { grant: Grant; key: PermitKey; sentAt: Date },
 ): AnswerRecord {
-  const { vault, random } = sealing;
   const { row, definition } = context;
-  const rules = definition.refresh;
-  const hosts = hostInputs(definition);
-  const base = refreshBase(vault, row, { ...rules, bringsAnother: grant.refreshToken !== undefined });
-  const given = {
-    sentAt,
-    scheduler: schedulerFor(rules, random),
-    hosts,
-    isUseless: isUselessTo(definition, row.grant),
-  };
-  const seal = (one: Grant) => sealGrant(vault, base, { grant: one, ...given });
+  const carried = { rotation: definition.refresh.rotation, bringsAnother: grant.refreshToken !== undefined };
+  const base = refreshBase(sealing.vault, row, carried);
+  const seal = sealerFor(sealing, base, { definition, sentAt });
   const { captured, redirectUri } = base;
   const further = furtherGrants(sealing, context, { grant, captured, redirectUri }).map((one) =>
     Object.assign(one.record, { kind: "further" as const }),
@@ -209,14 +206,14 @@ export function refreshed(
     authorization: row.authorization,
     event: "refreshed",
     sealedFor: key.generation + 1,
-    destination: grantDestination(row, hosts),
+    destination: grantDestination(row, hostInputs(definition)),
     grant: seal(grant),
     ...(grant.furtherTokens && { further }),
   };
   return withOther(record, grant, seal);
 }
 
-type Asked = Pick<Handed, "grant" | "captured" | "redirectUri">;
+type Asked = Pick<Handed, "captured" | "redirectUri"> & { grant: Grant };
 
 /** A grant as it is kept. */
 export function granted(
@@ -229,8 +226,7 @@ export function granted(
   // A further token has no account of its own, so it cannot be compared.
   const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
   const proven = { ...row, ...provenCaptures(sealing.vault, row) };
-  const handed = { captured, redirectUri, definition, sentAt: row.now };
-  const seal = (one: Grant) => sealHanded(sealing, proven, { grant: one, ...handed });
+  const seal = handedSealerFor(sealing, proven, { captured, redirectUri, definition, sentAt: row.now });
   const record: AnswerRecord = {
     kind: "grant",
     connectionId: row.id,

@@ -1,4 +1,4 @@
-import { publicName } from "../../../src/further-token-name.ts";
+import { publicName } from "../../../src/text.ts";
 import type { createGrantRows } from "../../../src/store/grants.ts";
 import { nextGeneration } from "../../../src/store/token-row.ts";
 import {
