@@ -28,7 +28,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenCache } from "../tokens/cache.ts";
 import type { Establish } from "../tokens/connect.ts";
 import type { DeviceCode, Devices } from "../tokens/devices.ts";
-import type { Ended } from "../tokens/ended.ts";
+import type { GrantEnds } from "../tokens/grant-ends.ts";
 import type { TokenService } from "../tokens/read.ts";
 import { isRefused, refusal, type Sender } from "../tokens/request.ts";
 import { type ConnectionSecrets, secretsPlace, joinSecrets, openSecrets, placeOf } from "../tokens/seal.ts";
@@ -59,7 +59,7 @@ export type ConnectionServiceParts = PlanParts & {
   catalog: Catalog;
   vault: TokenVault;
   tokens: TokenService;
-  ended: Pick<Ended, "retry" | "end">;
+  grantEnds: Pick<GrantEnds, "retry" | "end">;
   establish: Pick<Establish, "decide" | "giveUpUnconfirmed" | "importGrant">;
   devices: Pick<Devices, "begin">;
   sender: Sender;
@@ -80,7 +80,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     catalog,
     vault,
     tokens,
-    ended,
+    grantEnds,
     establish,
     devices,
     sender,
@@ -296,8 +296,8 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       // Who may see the connection may also end it. Everything else uses the client's secret.
       const { id } = wish?.kind === "end" ? await get(principal, name) : await getToUse(principal, name);
       if (wish === undefined) await tokens.refreshNow(name);
-      else if (wish.kind === "end") await ended.end(id, principal.keyId);
-      else await ended.retry(id, { by: principal.keyId, force: wish.force });
+      else if (wish.kind === "end") await grantEnds.end(id, principal.keyId);
+      else await grantEnds.retry(id, { by: principal.keyId, force: wish.force });
       return await get(principal, name);
     },
 

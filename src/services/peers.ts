@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
 import { type Clock, withDeadline } from "../clock.ts";
-import type { End, Ends } from "../coordination/ends.ts";
+import type { End, Ends } from "../coordination/end-messages.ts";
 import { BrokerError } from "../errors.ts";
 import type { EndedId, OtherReplica, Replicas } from "../store/replicas.ts";
 import { replicaTimes } from "../time.ts";

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { systemClock, withDeadline } from "../clock.ts";
 import type { Config, EncryptionKeySetting } from "../config.ts";
-import { createRedisEnds, noEnds } from "../coordination/ends.ts";
+import { createRedisEnds, noEnds } from "../coordination/end-messages.ts";
 import { createMemoryLeases, createRedisLeases } from "../coordination/leases.ts";
 import { createFileMarks, createRedisMarks } from "../coordination/marks.ts";
 import { connectRedis } from "../coordination/redis.ts";

@@ -23,7 +23,7 @@ import { createAccounts } from "./accounts.ts";
 import { createDatabaseClock, createTokenCache } from "./cache.ts";
 import { createEstablish, createGranting } from "./connect.ts";
 import { createDevices } from "./devices.ts";
-import { createEnded } from "./ended.ts";
+import { createGrantEnds } from "./grant-ends.ts";
 import { createRequestLimiter } from "./limits.ts";
 import { createAnswerStore } from "./persist.ts";
 import { createReads, createTokenService } from "./read.ts";
@@ -99,7 +99,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     postponedPlans: createPostponedPlans(),
   };
   const refresh = createRefresh(refreshParts);
-  const ended = createEnded({ ...refreshParts, cache });
+  const grantEnds = createGrantEnds({ ...refreshParts, cache });
   const reads = createReads();
   const tokens = createTokenService({ ...common, cache, refresh, waiting, reads });
   const establish = createEstablish({ ...common, cache, lookups, granting });
@@ -123,14 +123,14 @@ export function createTokenCore(parts: TokenCoreParts) {
     refreshAhead: async (row) => await tokens.refreshAhead(row),
     tokenHost: async (row) => await sender.tokenHost(row),
     recover,
-    lapseRetries: async () => await ended.lapse(),
+    lapseRetries: async () => await grantEnds.lapse(),
     onError: onBackgroundError,
   });
 
   return {
     cache,
     tokens,
-    ended,
+    grantEnds,
     establish,
     devices,
     sender,
@@ -151,7 +151,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     async idle() {
       await sweeper.markInUse();
       await tokens.idle();
-      await ended.idle();
+      await grantEnds.idle();
       await devices.idle();
       await forgetting;
       await answerStore.idle();

@@ -8,7 +8,7 @@ import { consent, keys } from "./store/keys-and-links.ts";
 import { permits } from "./store/permits.ts";
 import { answers } from "./refresh/answers.ts";
 import { changedRows } from "./refresh/changed-rows.ts";
-import { ends } from "./refresh/ended.ts";
+import { ends } from "./refresh/grant-ends.ts";
 import { further } from "./refresh/further.ts";
 import { lateAnswers } from "./refresh/late-answers.ts";
 import { secondWay } from "./refresh/second-way.ts";

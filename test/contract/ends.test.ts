@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { createRedisEnds, type End, endKey, type Ends, endsChannel } from "../../src/coordination/ends.ts";
+import { createRedisEnds, type End, endKey, type Ends, endsChannel } from "../../src/coordination/end-messages.ts";
 import { connectRedis, type RedisClient } from "../../src/coordination/redis.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { until } from "../support/patience.ts";

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { endKey, endsChannel } from "../../src/coordination/ends.ts";
+import { endKey, endsChannel } from "../../src/coordination/end-messages.ts";
 import type { BrokerProcess } from "../support/broker-process.ts";
 import { ConnectedStage } from "../support/connected-stage.ts";
 import { type FaultProxy, startFaultProxy } from "../support/faults/tcp-proxy.ts";

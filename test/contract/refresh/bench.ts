@@ -12,7 +12,7 @@ import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
 import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
-import { createEnded } from "../../../src/tokens/ended.ts";
+import { createGrantEnds } from "../../../src/tokens/grant-ends.ts";
 import { createRequestLimiter } from "../../../src/tokens/limits.ts";
 import { createAnswerStore, type AnswerStore } from "../../../src/tokens/persist.ts";
 import { createRecovery, createSpools, type Recovery } from "../../../src/tokens/recovery.ts";
@@ -134,7 +134,7 @@ export class RefreshBench {
   readonly leases: Leases;
   readonly rows: TokenRows;
   readonly refresh;
-  readonly ended;
+  readonly grantEnds;
   readonly answerStore: AnswerStore;
   readonly recovery: Recovery;
   readonly spool: MemorySpool;
@@ -245,7 +245,7 @@ export class RefreshBench {
       postponedPlans: createPostponedPlans(),
     };
     this.refresh = createRefresh(parts);
-    this.ended = createEnded({ ...parts, accounts: createAccountRows(stage.database, vault), cache, clock: patient });
+    this.grantEnds = createGrantEnds({ ...parts, accounts: createAccountRows(stage.database, vault), cache, clock: patient });
   }
 
   /** What the row holds when no answer is on its way to it any more. */
@@ -274,7 +274,7 @@ export class RefreshBench {
   ): Promise<BrokerError | null> {
     this.#connection = id;
     this.script.push(...script.map((step) => (typeof step === "function" ? step : () => step)));
-    return await refusedWith(this.ended.retry(id, given));
+    return await refusedWith(this.grantEnds.retry(id, given));
   }
 
   /** Refresh tokens, or grant types where there was none, in the order in which they were sent. */

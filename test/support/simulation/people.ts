@@ -154,7 +154,7 @@ export class People {
     const row = this.#row(name);
     if (row === undefined || !replica.isRunning) return false;
     try {
-      await replica.core.ended.retry(row.id, { by: "an operator", force: true });
+      await replica.core.grantEnds.retry(row.id, { by: "an operator", force: true });
       this.#world.note(`an operator is told at ${replica.name}: ${name} lives on`);
       return true;
     } catch (error) {

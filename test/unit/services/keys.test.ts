@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import type { End } from "../../../src/coordination/ends.ts";
+import type { End } from "../../../src/coordination/end-messages.ts";
 import { BrokerError } from "../../../src/errors.ts";
 import { createKeyService, makeApiKey } from "../../../src/services/keys.ts";
 import { bootstrapKeyId, type Principal } from "../../../src/services/principal.ts";

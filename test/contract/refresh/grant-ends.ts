@@ -131,7 +131,7 @@ export function ends(stage: () => StoreStage): void {
   describe("a connection that is probably dead", () => {
     it("is ended by one call", async () => {
       const { id, bench } = await probablyDead(stage());
-      await bench.ended.end(id, "k1");
+      await bench.grantEnds.end(id, "k1");
       const row = await stage().row(id);
       expect(row).toMatchObject({
         status: "needs_reauthorization",
@@ -139,13 +139,13 @@ export function ends(stage: () => StoreStage): void {
         lastErrorCode: "provider_unavailable",
       });
       expect((await stage().events(id)).at(-1)).toBe("needs_reauthorization");
-      expect((await refusedWith(bench.ended.end(id, "k1")))?.code).toBe("conflict");
+      expect((await refusedWith(bench.grantEnds.end(id, "k1")))?.code).toBe("conflict");
     });
 
     it("is not ended while its refresh token may be on its way", async () => {
       const { id, bench } = await probablyDead(stage());
       const whileSent = async () => {
-        expect((await refusedWith(bench.ended.end(id, "k1")))?.code).toBe("refresh_in_progress");
+        expect((await refusedWith(bench.grantEnds.end(id, "k1")))?.code).toBe("refresh_in_progress");
         return granted();
       };
       await refuse(id, [bench], [whileSent]);
@@ -155,16 +155,16 @@ export function ends(stage: () => StoreStage): void {
     it("is ended with the permit of an attempt whose outcome nobody knows, once that has run out", async () => {
       const { id, bench } = await probablyDead(stage());
       await refuse(id, [bench], [silent]);
-      expect((await refusedWith(bench.ended.end(id, "k1")))?.code).toBe("refresh_in_progress");
+      expect((await refusedWith(bench.grantEnds.end(id, "k1")))?.code).toBe("refresh_in_progress");
       await stage().set(id, lapsed);
-      await bench.ended.end(id, "k1");
+      await bench.grantEnds.end(id, "k1");
       expect(await stage().row(id)).toMatchObject({ status: "needs_reauthorization", attemptId: null });
     });
 
     it("no other is ended so", async () => {
       const { id } = await connectExpired(stage());
       const bench = new RefreshBench(stage());
-      expect((await refusedWith(bench.ended.end(id, "k1")))?.code).toBe("conflict");
+      expect((await refusedWith(bench.grantEnds.end(id, "k1")))?.code).toBe("conflict");
       expect((await stage().row(id)).status).toBe("connected");
     });
   });
@@ -224,13 +224,13 @@ export function ends(stage: () => StoreStage): void {
       expect((await bench.retry(id, [silent]))?.code).toBe("provider_unavailable");
       await stage().set(id, aMinuteAgo);
       expect((await bench.retry(id, []))?.code).toBe("refresh_in_progress");
-      await bench.ended.lapse();
+      await bench.grantEnds.lapse();
       expect(await stage().row(id)).toMatchObject({ attemptOutcome: "unknown", status: "needs_reauthorization" });
       await stage().set(id, lapsed);
       // A replica that has had Postgres only for a moment leaves the row to those that wait to store an answer.
-      await new RefreshBench(stage(), { uninterruptedMs: 9999 }).ended.lapse();
+      await new RefreshBench(stage(), { uninterruptedMs: 9999 }).grantEnds.lapse();
       expect(await stage().row(id)).toMatchObject({ attemptOutcome: "unknown" });
-      await bench.ended.lapse();
+      await bench.grantEnds.lapse();
       expect(await stage().row(id)).toMatchObject({ attemptId: null, status: "needs_reauthorization" });
       expect(await bench.retry(id, [granted()])).toBeNull();
       expect(bench.requests).toEqual(["first", "first", "first"]);
@@ -240,7 +240,7 @@ export function ends(stage: () => StoreStage): void {
       const { id, bench } = await ended(stage());
       const late = async () => {
         await stage().set(id, lapsed);
-        await bench.ended.lapse();
+        await bench.grantEnds.lapse();
         return granted({ refreshToken: "late" });
       };
       expect(await bench.retry(id, [late])).toBeNull();
@@ -264,7 +264,7 @@ export function ends(stage: () => StoreStage): void {
       expect(gone.spool.entries.size).toBe(1);
       await stage().set(id, `${lapsed}, ${aMinuteAgo}`);
       const other = new RefreshBench(stage(), { beside: gone });
-      await other.ended.lapse();
+      await other.grantEnds.lapse();
       expect(await other.retry(id, [])).toBeNull();
       expect([other.sent, tokensOf(await stage().row(id))?.[1]]).toEqual([[], "spooled"]);
       answers.away = false;

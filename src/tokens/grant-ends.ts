@@ -19,7 +19,7 @@ import { refusal, type RequestContext } from "./request.ts";
 import { mustHearSpools } from "./row-rules.ts";
 
 /** What an operator can do about the end of a grant if the provider's answers are wrong. */
-export type Ended = {
+export type GrantEnds = {
   /**
    * Sends the stored refresh token of an ended connection once more: the provider may have been mistaken. The connection changes only if a token
    * comes of it. No login and no other token is tried.
@@ -35,9 +35,9 @@ export type Ended = {
   idle(): Promise<void>;
 };
 
-type EndedParts = RefreshParts & { accounts: Pick<AccountRows, "mayShareAccount">; cache: Pick<TokenCache, "learn"> };
+type GrantEndsParts = RefreshParts & { accounts: Pick<AccountRows, "mayShareAccount">; cache: Pick<TokenCache, "learn"> };
 
-export function createEnded(parts: EndedParts): Ended {
+export function createGrantEnds(parts: GrantEndsParts): GrantEnds {
   const { rows, cache, clock, recovery, accounts, vault, health } = parts;
   const running = new Set<Promise<RefreshOutcome>>();
 
