@@ -231,12 +231,12 @@ type ConsentNeeds = Providers & Storage & TokenCore & { registry: ConnectionServ
 /** The parts of a consent, each with what it needs of the others. */
 function createConsent(config: Config, parts: ConsentNeeds) {
   const { database, keyring, vault, catalog, rows, accounts, links: linkRows, connections: records, registry } = parts;
-  const { establish, devices, sender, limits, nowMs } = parts;
+  const { authorizations, devices, sender, limits, nowMs } = parts;
   const { publicUrl, organisation, returnOrigins, linkOpenRequests: openRequestsPerLink } = config;
   const attempts = createConsentAttempts(database.prisma);
   const requests = createAuthorizationRequests(database.prisma);
   const contextOf = createContextOf({ catalog, discovery: parts.discovery, vault, publicUrl });
-  const common = { linkRows, records, establish, ticketKeys: keyring, formKeys: keyring, nowMs, clock };
+  const common = { linkRows, records, authorizations, ticketKeys: keyring, formKeys: keyring, nowMs, clock };
   const links = createLinks({
     ...common,
     connections: registry,

@@ -9,7 +9,7 @@ import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks } from "../store/consents.ts";
 import { readableName } from "../text.ts";
 import { consentTimes, refreshTimes } from "../time.ts";
-import type { Authorized, CodeExchange, Establish } from "../tokens/connect.ts";
+import type { Authorized, CodeExchange, Authorizations } from "../tokens/connect.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import {
@@ -52,7 +52,7 @@ type HandedCodeDeps = {
   records: Pick<Connections, "addEvent">;
   connections: Pick<ConnectionService, "get" | "getToUse">;
   accounts: Pick<AccountRows, "findUnconfirmed">;
-  establish: Pick<Establish, "exchangeCode">;
+  authorizations: Pick<Authorizations, "exchangeCode">;
   formKeys: FormKeys;
   organisation: Organisation;
   ticketKeys: Pick<Keyring, "seal" | "open">;
@@ -62,7 +62,7 @@ type HandedCodeDeps = {
 
 /** Codes that a person copies from a page of the provider: docs/internals/consent.md, "Codes copied by hand". */
 export function createHandedCodes(deps: HandedCodeDeps) {
-  const { links, outcomes, attempts, connections, accounts, establish, formKeys, clock } = deps;
+  const { links, outcomes, attempts, connections, accounts, authorizations, formKeys, clock } = deps;
 
   /** True if it is the first time, or if the provider has not answered about the code before. */
   const begins = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<boolean> => {
@@ -89,7 +89,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     // The nonce of its request is not known. Issuer and audience of an id_token are compared.
     const idToken = { nonce: null, issuer };
     const sent = { connection, code, captured, codeVerifier: null, redirectUri, destination, idToken };
-    return exchangedCodeOf(await establish.exchangeCode({ ...sent, cannotWait: false }));
+    return exchangedCodeOf(await authorizations.exchangeCode({ ...sent, cannotWait: false }));
   };
 
   /** Null: it is still under way. */

@@ -7,7 +7,7 @@ import type { Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks, NotedAttempt } from "../store/consents.ts";
 import { readableName } from "../text.ts";
 import { consentTimes } from "../time.ts";
-import type { Authorized, Establish } from "../tokens/connect.ts";
+import type { Authorized, Authorizations } from "../tokens/connect.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import {
@@ -36,7 +36,7 @@ type OutcomeDeps = TicketDeps & {
   linkRows: Pick<ConsentLinks, "find" | "returnTo" | "reserve">;
   records: Pick<Connections, "addEvent">;
   accounts: Pick<AccountRows, "findUnconfirmed">;
-  establish: Pick<Establish, "decide">;
+  authorizations: Pick<Authorizations, "decide">;
   catalog: Pick<Catalog, "get">;
   links: Pick<Links, "contextById">;
   formKeys: FormKeys;
@@ -45,7 +45,7 @@ type OutcomeDeps = TicketDeps & {
 
 /** How attempts end, and how a browser that comes back gets the outcome: docs/internals/consent.md, "An attempt" and "Another account". */
 export function createOutcomes(deps: OutcomeDeps) {
-  const { attempts, linkRows, records, accounts, establish, catalog, links, formKeys, clock } = deps;
+  const { attempts, linkRows, records, accounts, authorizations, catalog, links, formKeys, clock } = deps;
 
   /** Seals an outcome as a ticket and stores it for browsers that come back. Without Postgres only the ticket has it. */
   const note = async (attempt: Attempt, ending: Ending): Promise<string> => {
@@ -177,7 +177,7 @@ export function createOutcomes(deps: OutcomeDeps) {
       if (isOpen && !csrfMatches(formKeys, formOf({ ...form, asked }), form.csrf)) {
         throw new ConsentError("stale_form", null, { subject: asked });
       }
-      const row = await establish.decide({ attemptId: ending.held }, form.accepted).catch((error: unknown) => {
+      const row = await authorizations.decide({ attemptId: ending.held }, form.accepted).catch((error: unknown) => {
         if (error instanceof BrokerError && error.code === "not_found") return null;
         throw error;
       });

@@ -29,7 +29,7 @@ import type {
 } from "../store/consents.ts";
 import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
 import { consentTimes } from "../time.ts";
-import type { Authorized, CodeExchange, Establish } from "../tokens/connect.ts";
+import type { Authorized, CodeExchange, Authorizations } from "../tokens/connect.ts";
 import type { Devices } from "../tokens/devices.ts";
 import type { RequestLimiter } from "../tokens/limits.ts";
 import { askedInVain, type Sender } from "../tokens/request.ts";
@@ -64,7 +64,7 @@ type RoundTripDeps = PostedDeps & {
   rows: Pick<TokenRows, "readWithClient">;
   records: Pick<Connections, "addEvent">;
   contextOf: ContextOf;
-  establish: Pick<Establish, "exchangeCode">;
+  authorizations: Pick<Authorizations, "exchangeCode">;
   devices: Pick<Devices, "begin">;
   sender: Pick<Sender, "prepare" | "ask">;
   limits: Pick<RequestLimiter, "beside">;
@@ -253,12 +253,15 @@ function whyNotExchanged(context: AuthorizationContext, { destination }: BoundRe
  * exchange fails or the account has to be confirmed.
  */
 export async function exchangeForLink(
-  { linkRows, establish }: { linkRows: Pick<ConsentLinks, "release">; establish: Pick<Establish, "exchangeCode"> },
+  {
+    linkRows,
+    authorizations,
+  }: { linkRows: Pick<ConsentLinks, "release">; authorizations: Pick<Authorizations, "exchangeCode"> },
   linkId: string,
   exchange: CodeExchange,
 ): Promise<Authorized> {
   try {
-    const authorized = await establish.exchangeCode(exchange);
+    const authorized = await authorizations.exchangeCode(exchange);
     if (authorized.kind === "unconfirmed") await linkRows.release(linkId);
     return authorized;
   } catch (error) {

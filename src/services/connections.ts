@@ -26,7 +26,7 @@ import { isUniqueViolation } from "../store/database-errors.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import type { TokenCache } from "../tokens/cache.ts";
-import type { Establish } from "../tokens/connect.ts";
+import type { Authorizations } from "../tokens/connect.ts";
 import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import type { GrantEnds } from "../tokens/grant-ends.ts";
 import type { TokenService } from "../tokens/read.ts";
@@ -60,7 +60,7 @@ export type ConnectionServiceParts = PlanParts & {
   vault: TokenVault;
   tokens: TokenService;
   grantEnds: Pick<GrantEnds, "retry" | "end">;
-  establish: Pick<Establish, "decide" | "giveUpUnconfirmed" | "importGrant">;
+  authorizations: Pick<Authorizations, "decide" | "giveUpUnconfirmed" | "importGrant">;
   devices: Pick<Devices, "begin">;
   sender: Sender;
   marks: Pick<Marks, "close">;
@@ -81,7 +81,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     vault,
     tokens,
     grantEnds,
-    establish,
+    authorizations,
     devices,
     sender,
     marks,
@@ -250,7 +250,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     async delete(principal: Principal, name: string, { revoke }: { revoke: boolean }): Promise<string[]> {
       const record = await find(principal, name); // one that somebody else has written can be deleted, too
       // An unconfirmed grant would be deleted with the connection, and nobody could revoke it any more.
-      if (revoke) await establish.giveUpUnconfirmed(record.id);
+      if (revoke) await authorizations.giveUpUnconfirmed(record.id);
       const deleted = await connections.delete(record.id);
       const [own] = deleted;
       for (const row of deleted) {
@@ -273,7 +273,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
       if (!rulesOfGrant(record.grant).needsPerson || !offered) throw notApplicable(record, "takes no imported tokens");
       requireEnabled(record);
       const target = await tokenRow(record);
-      const row = await namingHolders(principal, () => establish.importGrant(target, grant));
+      const row = await namingHolders(principal, () => authorizations.importGrant(target, grant));
       if (verify) await verifyImport(tokens, row);
       return await get(principal, name);
     },
@@ -281,7 +281,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     /** Accepts or declines the unconfirmed grant of another account. */
     async decideAccount(principal: Principal, name: string, accepted: boolean): Promise<ConnectionRecord> {
       const { id } = await (accepted ? getToUse : get)(principal, name);
-      await namingHolders(principal, () => establish.decide({ connectionId: id }, accepted));
+      await namingHolders(principal, () => authorizations.decide({ connectionId: id }, accepted));
       return await get(principal, name);
     },
 

@@ -193,7 +193,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
     async tryCandidate(
       key: PermitKey,
       grant: SealedGrant,
-      given: { candidateId: string; attemptId: string; leaseSeconds: number; orphan: AbandonedRule },
+      given: { candidateId: string; attemptId: string; leaseSeconds: number; ifAbandoned: AbandonedRule },
     ): Promise<TokenRow | null> {
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(given.leaseSeconds)}`;
       const detail = { generation: key.generation + 1, attempt: given.candidateId };
@@ -201,7 +201,7 @@ export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "
         WITH c AS (UPDATE connections c SET ${grantColumns(grant, key.generation + 1)}, version = ${attemptVersion(grant)},
           attempt_id = ${given.attemptId}::uuid, attempt_started_at = clock_timestamp(), lease_until = ${leaseEnd},
           attempt_outcome = NULL, attempt_replays = 0, backoff_until = NULL,
-          next_refresh_at = ${abandonedDue(leaseEnd, given.orphan)}
+          next_refresh_at = ${abandonedDue(leaseEnd, given.ifAbandoned)}
           WHERE ${owned(key)} AND EXISTS (SELECT 1 FROM candidates o WHERE o.attempt_id = ${given.candidateId}::uuid)
           RETURNING c.*),
         ${addEvents([{ type: "candidate_tried", detail }])},

@@ -32,7 +32,7 @@ export type PermitRequest = {
   /** True where sending a refresh token spends it: no two connections may send the same one. */
   exclusive: boolean;
   /** When the sweeper looks at this attempt, if its owner does not end it. */
-  orphan: AbandonedRule;
+  ifAbandoned: AbandonedRule;
   /** Null: only a row without a permit is wanted. */
   takeover: null | {
     seenAttemptId: string;
@@ -67,7 +67,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
      * answer. @throws DatabaseBusyError when another request finds the row locked for long
      */
     async takePermit(request: PermitRequest): Promise<TokenRow | null> {
-      const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, orphan, exclusive } = request;
+      const { connectionId, generation, attemptId, leaseSeconds, statuses, takeover, ifAbandoned, exclusive } = request;
       const leaseEnd = Sql.sql`clock_timestamp() + ${seconds(leaseSeconds)}`;
       const own = Sql.sql`${connectionId}::uuid`;
       const [noWait, id] =
@@ -86,7 +86,7 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         c AS (UPDATE connections c SET attempt_id = ${attemptId}::uuid, attempt_outcome = NULL,
           attempt_started_at = CASE WHEN c.attempt_id IS NULL THEN clock_timestamp() ELSE c.attempt_started_at END,
           attempt_replays = CASE WHEN c.attempt_id IS NULL THEN 0 ELSE c.attempt_replays + 1 END,
-          lease_until = ${leaseEnd}, next_refresh_at = ${abandonedDue(leaseEnd, orphan)}
+          lease_until = ${leaseEnd}, next_refresh_at = ${abandonedDue(leaseEnd, ifAbandoned)}
         WHERE c.id = ${id} AND c.generation = ${generation} AND c.status = ANY(${statuses}::text[])
           AND c.gone_back_from IS NULL
           AND (c.backoff_until IS NULL OR c.backoff_until <= clock_timestamp() OR NOT isfinite(c.backoff_until))
@@ -149,13 +149,13 @@ export function createPermitRows({ prisma }: Pick<Database, "prisma">) {
         backoffSeconds: number;
         answer: Uint8Array<ArrayBuffer> | null;
         endLease: boolean;
-        orphan: AbandonedRule;
+        ifAbandoned: AbandonedRule;
       },
     ): Promise<TokenRow | null> {
-      const { backoffSeconds, answer, endLease, orphan } = given;
+      const { backoffSeconds, answer, endLease, ifAbandoned } = given;
       const leaseEnd = Sql.sql`CASE WHEN ${endLease} THEN clock_timestamp() ELSE c.lease_until END`;
       const until = Sql.sql`clock_timestamp() + ${seconds(backoffSeconds)}`;
-      const due = abandonedDue(leaseEnd, orphan);
+      const due = abandonedDue(leaseEnd, ifAbandoned);
       const rows = await prisma.$queryRaw<TokenRow[]>`
         WITH c AS (UPDATE connections c SET attempt_outcome = 'unknown', ${failureColumns(failure)},
           lease_until = ${leaseEnd},

@@ -56,7 +56,7 @@ export type Authorized =
 /** The captured values, and the redirect URI. `redirectUri` null: none was sent. */
 type Given = { captured: Record<string, string>; redirectUri: string | null; linkId: string | null };
 
-export type Establish = {
+export type Authorizations = {
   /**
    * Exchanges a code at once and puts the grant in the place of what the connection had.
    * @throws BrokerError provider_rejected, client_rejected, provider_unavailable, connection_disabled, connection_not_found,
@@ -64,7 +64,7 @@ export type Establish = {
    */
   exchangeCode(exchange: CodeExchange): Promise<Authorized>;
   /** Sends the token request for a person's grant. Never rejects. */
-  ask: Granting["ask"];
+  ask: PersonGrants["ask"];
   /** Stores a person's grant, further tokens included. @throws BrokerError connection_not_found */
   keepGrant(context: RequestContext, grant: Grant, given: Given): Promise<Authorized>;
   /** A person's decision on an unconfirmed grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
@@ -80,17 +80,17 @@ export type Establish = {
 type Options = UnconfirmedParts & ImportParts;
 
 /** How a connection gets a grant from a person. The answer is persisted first here, too (docs/refresh-protocol.md, steps 8 and 9). */
-export function createEstablish(options: Options): Establish {
-  const { cache, lookups, clock, granting, sender } = options;
+export function createAuthorizations(options: Options): Authorizations {
+  const { cache, lookups, clock, personGrants, sender } = options;
   const unconfirmed = createUnconfirmedGrants(options);
   // A consent must not fail because of a line of the history.
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
     await options.accounts.addEvent(id, type, detail).catch(() => undefined);
 
-  const keepGrant: Establish["keepGrant"] = async (context, grant, { captured, redirectUri, linkId }) => {
-    const all = granting.records(context, grant, { captured, redirectUri });
+  const keepGrant: Authorizations["keepGrant"] = async (context, grant, { captured, redirectUri, linkId }) => {
+    const all = personGrants.records(context, grant, { captured, redirectUri });
     if (mustCompare(context)) return await unconfirmed.compare(context, all, linkId);
-    const row = await granting.storeGrants(all);
+    const row = await personGrants.storeGrants(all);
     const known = await withDeadline(lookups.followUp(context, row), consentTimes.lookupMs, clock);
     return { kind: "connected", row: isNews(row, known) ? cache.learn(known).row : row };
   };
@@ -109,7 +109,7 @@ export function createEstablish(options: Options): Establish {
       await note(context.row, "id_token_unchecked", { reason: verdict.why });
       return established;
     }
-    await giveUpForeign(options, granting.records(context, grant, given));
+    await giveUpForeign(options, personGrants.records(context, grant, given));
     const why = verdict.kind === "foreign" ? { claim: verdict.claim } : { reason: verdict.why };
     await note(context.row, "id_token_refused", why);
     throw foreignIdToken(context.row);
@@ -117,7 +117,7 @@ export function createEstablish(options: Options): Establish {
 
   return {
     keepGrant,
-    ask: granting.ask,
+    ask: personGrants.ask,
     decide: unconfirmed.decide,
     giveUpUnconfirmed: unconfirmed.giveUpAll,
     forgetUnconfirmed: unconfirmed.forget,
@@ -135,7 +135,7 @@ export function createEstablish(options: Options): Establish {
         ...(codeVerifier === null ? {} : { codeVerifier }),
         ...(redirectUri === null ? {} : { redirectUri }),
       };
-      const answer = await granting.ask(context, "authorization_code", { values, cannotWait });
+      const answer = await personGrants.ask(context, "authorization_code", { values, cannotWait });
       if (answer.kind === "failed") throw refusal(row, answer.failure);
       const given = { captured, redirectUri, linkId: null };
       return await keepJudged(context, answer.grant, { given, idToken, isBound: codeVerifier !== null });
@@ -174,7 +174,7 @@ function mustCompare({ row, definition }: RequestContext): boolean {
 }
 
 /** Requests and stores grants that do not come from a refresh. */
-export type Granting = {
+export type PersonGrants = {
   /**
    * Sends the token request for a person's grant. If the newest client secret has not worked yet and is refused, the one before is tried,
    * too. Each request needs an admission by the limits. Never rejects.
@@ -193,7 +193,7 @@ export type Granting = {
 /** What the browser brought, and where to. `redirectUri` null: none was sent. */
 type GivenByPerson = { captured: Record<string, string>; redirectUri: string | null };
 
-export type GrantingParts = {
+export type PersonGrantsParts = {
   clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
   observer: Pick<RefreshObserver, "oldSecretUsed">;
   cache: TokenCache;
@@ -205,7 +205,7 @@ export type GrantingParts = {
   random: () => number;
 };
 
-export function createGranting(parts: GrantingParts): Granting {
+export function createPersonGrants(parts: PersonGrantsParts): PersonGrants {
   const { cache, answerStore, sender, limits, clock } = parts;
 
   /** Drops the further tokens that a new grant has ended from the cache. */

@@ -21,7 +21,7 @@ import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { createAccounts } from "./accounts.ts";
 import { createDatabaseClock, createTokenCache } from "./cache.ts";
-import { createEstablish, createGranting } from "./connect.ts";
+import { createAuthorizations, createPersonGrants } from "./connect.ts";
 import { createDevices } from "./devices.ts";
 import { createGrantEnds } from "./grant-ends.ts";
 import { createRequestLimiter } from "./limits.ts";
@@ -87,7 +87,7 @@ export function createTokenCore(parts: TokenCoreParts) {
   const spools = createSpools({ places: parts.spoolPlaces, onError: parts.onSpoolError });
   const answerStore = createAnswerStore({ ...common, spools, learn });
   const recovery = createRecovery({ ...common, spools, answerStore, learn, onError: onBackgroundError });
-  const granting = createGranting({ ...common, cache, answerStore });
+  const personGrants = createPersonGrants({ ...common, cache, answerStore });
   const waiting = createWaiting({ rows, leases, clock });
   const refreshParts = {
     ...common,
@@ -102,12 +102,12 @@ export function createTokenCore(parts: TokenCoreParts) {
   const grantEnds = createGrantEnds({ ...refreshParts, cache });
   const reads = createReads();
   const tokens = createTokenService({ ...common, cache, refresh, waiting, reads });
-  const establish = createEstablish({ ...common, cache, lookups, granting });
-  const devices = createDevices({ ...common, establish });
+  const authorizations = createAuthorizations({ ...common, cache, lookups, personGrants });
+  const devices = createDevices({ ...common, authorizations });
   let forgetting: Promise<void> = Promise.resolve();
   const tidy = async () => {
     // Not inside of the sweeper's loop, since it waits for providers that revoke.
-    forgetting = establish.forgetUnconfirmed().catch(onBackgroundError);
+    forgetting = authorizations.forgetUnconfirmed().catch(onBackgroundError);
     await rows.tidy();
   };
   const recover = onComeback(
@@ -131,7 +131,7 @@ export function createTokenCore(parts: TokenCoreParts) {
     cache,
     tokens,
     grantEnds,
-    establish,
+    authorizations,
     devices,
     sender,
     limits,

@@ -16,7 +16,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import type { Establish } from "./connect.ts";
+import type { Authorizations } from "./connect.ts";
 import type { Alarms } from "./core.ts";
 import type { RequestLimiter } from "./limits.ts";
 import { askedInVain, isRefused, type RequestContext, type Sender } from "./request.ts";
@@ -54,7 +54,7 @@ export type DeviceParts = {
   links: Pick<ConsentLinks, "reserve">;
   accounts: Pick<AccountRows, "addEvent">;
   rows: Pick<TokenRows, "readById">;
-  establish: Pick<Establish, "keepGrant" | "ask">;
+  authorizations: Pick<Authorizations, "keepGrant" | "ask">;
   sender: Pick<Sender, "ask" | "prepareWithFurtherTokens">;
   limits: Pick<RequestLimiter, "beside">;
   vault: TokenVault;
@@ -68,7 +68,8 @@ export type DeviceParts = {
 const perRound = 8;
 
 export function createDevices(parts: DeviceParts): Devices {
-  const { deviceCodes, rows, establish, sender, limits, vault, clock, isDraining, alarms, onBackgroundError } = parts;
+  const { deviceCodes, rows, authorizations, sender, limits, vault, clock, isDraining, alarms, onBackgroundError } =
+    parts;
   const polling = new Set<Promise<void>>();
   let nextLookMs = 0;
 
@@ -97,11 +98,11 @@ export function createDevices(parts: DeviceParts): Devices {
     if (opened === null) return await giveUp(parts, device, "unreadable_secret");
     if (!isAskedFor(opened, context.row)) return await giveUp(parts, device, "changed_meanwhile");
     const { deviceCode, linkId } = opened;
-    const answer = await establish.ask(context, "device_code", { values: { deviceCode }, cannotWait: false });
+    const answer = await authorizations.ask(context, "device_code", { values: { deviceCode }, cannotWait: false });
     const { definition } = context;
     if (answer.kind === "failed") return await recordPoll(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
-    const established = await establish.keepGrant(context, answer.grant, given).catch((error: unknown) => {
+    const established = await authorizations.keepGrant(context, answer.grant, given).catch((error: unknown) => {
       if (error instanceof BrokerError && error.code === "duplicate_grant") return null;
       throw error;
     });

@@ -9,7 +9,7 @@ import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { type Accounts, type Identified, isNews } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
-import type { Granting } from "./connect.ts";
+import type { PersonGrants } from "./connect.ts";
 import type { RequestContext, Sender } from "./request.ts";
 import { type AnswerRecord, type ReceivedGrant, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
@@ -43,17 +43,17 @@ export type UnconfirmedParts = {
   lookups: Accounts;
   vault: TokenVault;
   clock: Clock;
-  granting: Granting;
+  personGrants: PersonGrants;
   onBackgroundError: (error: unknown) => void;
 };
 
 export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGrants {
-  const { rows, accounts, cache, sender, lookups, vault, clock, granting, onBackgroundError } = parts;
+  const { rows, accounts, cache, sender, lookups, vault, clock, personGrants, onBackgroundError } = parts;
 
   /** If another connection uses the grant, it is not stored here and is given up. */
   const keepAccepted = async (unconfirmed: UnconfirmedGrant, context: RequestContext): Promise<TokenRow> => {
     try {
-      const row = await granting.storeGrants(reopen(vault, unconfirmed, context));
+      const row = await personGrants.storeGrants(reopen(vault, unconfirmed, context));
       await accounts.dropUnconfirmed(unconfirmed.attemptId);
       return row;
     } catch (error) {
@@ -97,7 +97,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
       const { row } = context;
       // First store the answer, then ask the API for its account.
       const waiting: AnswerRecord = { ...own.record, kind: "held", further: further.map(({ record }) => record) };
-      await granting.storeGrants([{ ...own, record: waiting }]);
+      await personGrants.storeGrants([{ ...own, record: waiting }]);
       const captured = own.record.grant.captured;
       const asked = lookups.identify(context, { accessToken: own.grant.accessToken ?? "", captured });
       const found = (await withDeadline(asked, consentTimes.lookupMs, clock)) ?? noAnswer;

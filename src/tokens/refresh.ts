@@ -262,7 +262,7 @@ async function takePermit(
     leaseSeconds: refreshTimes.leaseSeconds,
     statuses: refreshableStatuses(row.grant),
     exclusive: definition.refresh.rotation !== "never",
-    orphan: abandonedRule(row, definition.refresh),
+    ifAbandoned: abandonedRule(row, definition.refresh),
     takeover,
   };
   const permitted = await rows.takePermit(request).catch((error: unknown) => {
@@ -445,7 +445,7 @@ async function tryCandidate(
   const given = { candidateId: candidate.attemptId, attemptId, leaseSeconds: refreshTimes.leaseSeconds };
   const tried = await rows.tryCandidate(key, candidate.grant, {
     ...given,
-    orphan: abandonedRule(row, definition.refresh),
+    ifAbandoned: abandonedRule(row, definition.refresh),
   });
   if (tried === null) return null;
   marks.raise(tried.id, tried);
@@ -576,8 +576,8 @@ async function recordRefreshFailure(parts: RefreshParts, permit: Permit, refused
   if (failure.class !== "unknown" && !isReplay) return await rows.returnPermit(key, recorded, backoff);
   const answer = sealedAnswer(vault, key, failure);
   const endLease = failure.class !== "unknown";
-  const orphan = abandonedRule(row, context.definition.refresh);
-  return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, orphan });
+  const ifAbandoned = abandonedRule(row, context.definition.refresh);
+  return await rows.leaveUnknown(key, recorded, { backoffSeconds: backoff, answer, endLease, ifAbandoned });
 }
 
 /** The same for a retry of an ended grant: it stays ended, or the outcome is unknown. */

@@ -6,7 +6,7 @@ import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
 import type { TokenRow } from "../../src/store/token-row.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
-import { orphan, sealedGrant, StoreStage } from "./store/stage.ts";
+import { ifAbandoned, sealedGrant, StoreStage } from "./store/stage.ts";
 
 const event = { type: "reconnected" as const, detail: {} };
 const abandoned =
@@ -19,7 +19,7 @@ const takeoverBy = (row: TokenRow, seenAttemptId: string) => ({
   attemptId: randomUUID(),
   leaseSeconds: 30,
   statuses: ["connected" as const],
-  orphan,
+  ifAbandoned,
   exclusive: true,
   takeover: { seenAttemptId, quietSeconds: 10, promptly: true, graceSeconds: 0, graceQuietSeconds: 2 },
 });

@@ -7,7 +7,7 @@ import { openPostgres } from "../../src/store/database.ts";
 import { freePort } from "../support/free-port.ts";
 import { describeWithServices, startPrivatePostgres } from "../support/services/index.ts";
 import type { PrivatePostgres } from "../support/services/postgres.ts";
-import { orphan, sealedGrant, StoreStage } from "./store/stage.ts";
+import { ifAbandoned, sealedGrant, StoreStage } from "./store/stage.ts";
 
 async function outcomeOf(statement: Promise<unknown>): Promise<string> {
   return await statement.then(
@@ -34,7 +34,7 @@ describeWithServices(["postgres"], "a Postgres that is gone", () => {
         ...key,
         leaseSeconds: 30,
         statuses: ["connected"],
-        orphan,
+        ifAbandoned,
         exclusive: true,
         takeover: null,
       }),

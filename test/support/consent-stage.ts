@@ -146,7 +146,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     catalog,
     contextOf: async ({ row }) => find(row.id),
     connections: { get: getToUse, getToUse },
-    establish: {
+    authorizations: {
       exchangeCode: async (given) => {
         const connectionId = given.connection.row.id;
         const context = find(connectionId);
@@ -272,7 +272,7 @@ type Given = Pick<LinksDeps, "contextOf" | "formKeys" | "organisation" | "public
   Pick<OutcomesDeps, "accounts" | "catalog" | "records" | "clock" | "nowMs"> &
   Pick<CodesDeps, "connections"> & {
     database: Database;
-    establish: OutcomesDeps["establish"] & RoundTripDeps["establish"];
+    authorizations: OutcomesDeps["authorizations"] & RoundTripDeps["authorizations"];
     devices: LinksDeps["devices"] & RoundTripDeps["devices"];
   };
 

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { ifAbandoned, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const longAgo = "'2000-01-01T00:00:00Z'";
 const failure = { code: "rate_limited", detail: "slow down" };
@@ -137,7 +137,7 @@ export function dueness(stage: () => StoreStage): void {
         exclusive: true,
         takeover: null,
       };
-      await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan: prompt });
+      await stage().rows.takePermit({ ...request, statuses: ["connected"], ifAbandoned: prompt });
       expect(await dueIn(stage(), row.id)).toEqual(near(40));
       const cautious = await stage().permit();
       expect(await dueIn(stage(), cautious.row.id)).toEqual(near(3600));
@@ -146,14 +146,14 @@ export function dueness(stage: () => StoreStage): void {
         backoffSeconds: 1,
         answer: null,
         endLease: false,
-        orphan,
+        ifAbandoned,
       });
       expect(await dueIn(stage(), cautious.row.id)).toBeNull();
     });
 
     it("is, with an outcome that nobody knows, not before the back-off is over either", async () => {
       const { row, key } = await stage().permit();
-      const given = { answer: null, endLease: true, orphan: prompt };
+      const given = { answer: null, endLease: true, ifAbandoned: prompt };
       await stage().rows.leaveUnknown(key, failure, { ...given, backoffSeconds: 1 });
       expect(await dueIn(stage(), row.id)).toEqual(near(10));
       await stage().rows.leaveUnknown(key, failure, { ...given, backoffSeconds: 200 });
@@ -262,7 +262,7 @@ export function dueness(stage: () => StoreStage): void {
         exclusive: true,
         takeover: null,
       };
-      expect(await stage().rows.takePermit({ ...request, statuses: ["connected"], orphan })).toBeNull();
+      expect(await stage().rows.takePermit({ ...request, statuses: ["connected"], ifAbandoned })).toBeNull();
       const stored = await stage().rows.replaceGrant(
         { ...(held as TokenRow), attemptId: randomUUID() },
         sealedGrant(),

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
-import { orphan, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
+import { ifAbandoned, sealedBytes, sealedGrant, type StoreStage, freely } from "./stage.ts";
 
 const dead = { code: "invalid_grant", detail: "revoked" };
 
@@ -201,7 +201,7 @@ export function grants(stage: () => StoreStage): void {
           ...key,
           leaseSeconds: 30,
           statuses: ["connected"],
-          orphan,
+          ifAbandoned,
           exclusive: true,
           takeover: null,
         });
@@ -234,7 +234,13 @@ export function grants(stage: () => StoreStage): void {
       it("waits for the end of a request that is on its way with it: nobody sends it a second time meanwhile", async () => {
         const row = await ofAda(stage());
         const key = { connectionId: row.id, generation: row.generation, attemptId: randomUUID() };
-        const wish = { leaseSeconds: 30, statuses: ["connected"] as const, orphan, exclusive: true, takeover: null };
+        const wish = {
+          leaseSeconds: 30,
+          statuses: ["connected"] as const,
+          ifAbandoned,
+          exclusive: true,
+          takeover: null,
+        };
         const permitted = await stage().rows.takePermit({ ...key, ...wish });
         const stored = await putKept(stage(), permitted ?? row);
         expect(stored?.backoffUntil).toEqual(permitted?.leaseUntil);
@@ -401,7 +407,7 @@ export function grants(stage: () => StoreStage): void {
           generation: 1,
           attemptId: randomUUID(),
           leaseSeconds: 30,
-          orphan,
+          ifAbandoned,
           exclusive: true,
           takeover: null,
         };

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Candidate } from "../../../src/store/grants.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { freely, orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { freely, ifAbandoned, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const lost = { code: "refresh_outcome_lost", detail: "refused" };
 
@@ -20,7 +20,7 @@ function promotion(generation: number, attemptId: string = randomUUID()) {
 }
 
 function trial({ attemptId }: Candidate) {
-  return { candidateId: attemptId, attemptId: randomUUID(), leaseSeconds: 30, orphan };
+  return { candidateId: attemptId, attemptId: randomUUID(), leaseSeconds: 30, ifAbandoned };
 }
 
 async function countCandidates(stage: StoreStage, id: string): Promise<number> {
@@ -106,7 +106,7 @@ export function lateSets(stage: () => StoreStage): void {
         ...next,
         leaseSeconds: 30,
         statuses: ["connected"],
-        orphan,
+        ifAbandoned,
         exclusive: true,
         takeover: null,
       });

@@ -96,7 +96,7 @@ export class ModelCalls {
     };
   }
 
-  #orphan() {
+  #ifAbandoned() {
     return { quietSeconds: this.#dice.pick([2, 10]), promptly: this.#dice.chance(0.5) };
   }
 
@@ -162,7 +162,7 @@ export class ModelCalls {
         return { name: "dropPermit", given: [key] };
       case "unknown": {
         const answer = dice.chance(0.5) ? this.#seals.bytes() : null;
-        const rest = { endLease: dice.chance(0.5), orphan: this.#orphan() };
+        const rest = { endLease: dice.chance(0.5), ifAbandoned: this.#ifAbandoned() };
         return { name: "leaveUnknown", given: [key, failure, { backoffSeconds, answer, ...rest }] };
       }
       case "end": {
@@ -194,7 +194,7 @@ export class ModelCalls {
       leaseSeconds: 30,
       statuses: this.#rarely(refreshable, ["connected"]),
       exclusive: this.#ids % 3 !== 0,
-      orphan: this.#orphan(),
+      ifAbandoned: this.#ifAbandoned(),
       takeover: dice.chance(0.25) ? null : takeover,
     };
   }
@@ -253,7 +253,7 @@ export class ModelCalls {
       case "newest":
         return { name: "newestCandidate", given: [row.id, authorization] };
       default: {
-        const given = { candidateId, attemptId: this.newId(), leaseSeconds: 30, orphan: this.#orphan() };
+        const given = { candidateId, attemptId: this.newId(), leaseSeconds: 30, ifAbandoned: this.#ifAbandoned() };
         return {
           name: "tryCandidate",
           given: [this.#key(row), this.#seals.grant(this.#database.tables.nowMs()), given],

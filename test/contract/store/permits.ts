@@ -4,7 +4,7 @@ import type { PermitRequest } from "../../../src/store/permits.ts";
 import type { PermitKey } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { hangMs } from "../../support/patience.ts";
-import { freely, orphan, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
+import { freely, ifAbandoned, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 
 const statuses = ["connected"] as const;
 const busy = { code: "rate_limited", detail: "slow down", status: 429 };
@@ -16,7 +16,7 @@ const ask = (row: TokenRow, changes: Partial<PermitRequest> = {}): PermitRequest
   leaseSeconds: 30,
   statuses,
   exclusive: true,
-  orphan,
+  ifAbandoned,
   takeover: null,
   ...changes,
 });
@@ -349,7 +349,12 @@ export function permits(stage: () => StoreStage): void {
       it("with its lease, the raw answer, a back-off and a history row", async () => {
         const { row, key } = await stage().permit();
         const answer = sealedBytes();
-        const left = await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 5, answer, endLease: false, orphan });
+        const left = await stage().rows.leaveUnknown(key, busy, {
+          backoffSeconds: 5,
+          answer,
+          endLease: false,
+          ifAbandoned,
+        });
         expect(left).toMatchObject({ attemptId: key.attemptId, attemptOutcome: "unknown", consecutiveFailures: 1 });
         expect(left?.leaseUntil).toEqual(row.leaseUntil);
         expect(left?.attemptStartedAt).toEqual(row.attemptStartedAt);
@@ -360,12 +365,12 @@ export function permits(stage: () => StoreStage): void {
       it("of a refused replay the lease ends now, and the first answer is kept where this one brought none", async () => {
         const { row, key } = await stage().permit();
         const answer = sealedBytes();
-        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, orphan });
+        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, ifAbandoned });
         const left = await stage().rows.leaveUnknown(key, busy, {
           backoffSeconds: 0,
           answer: null,
           endLease: true,
-          orphan,
+          ifAbandoned,
         });
         const lateMs = (left?.now.getTime() ?? 0) - (left?.leaseUntil?.getTime() ?? 0);
         // It would have had 30 s from the permit on.
@@ -381,7 +386,7 @@ export function permits(stage: () => StoreStage): void {
       const hex = [1, 2, 3, 4, 5].map((byte) => byte.toString(16).padStart(2, "0"));
       for (const one of hex) {
         const answer = new Uint8Array(Buffer.from(one, "hex"));
-        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, orphan });
+        await stage().rows.leaveUnknown(key, busy, { backoffSeconds: 0, answer, endLease: false, ifAbandoned });
         // Two statements of one moment have no order.
         await stage().query("UPDATE unread_answers SET received_at = received_at - interval '1 second'");
       }
@@ -435,7 +440,7 @@ export function permits(stage: () => StoreStage): void {
         expect(await rows.swapPermit(other, { attemptId: randomUUID(), leaseSeconds: 30 })).toBeNull();
         expect(await rows.returnPermit(other, busy, 1)).toBeNull();
         expect(
-          await rows.leaveUnknown(other, busy, { backoffSeconds: 1, answer: null, endLease: true, orphan }),
+          await rows.leaveUnknown(other, busy, { backoffSeconds: 1, answer: null, endLease: true, ifAbandoned }),
         ).toBeNull();
         expect(await rows.endGrant(other, busy)).toBeNull();
         expect(await rows.commitRefresh(other, sealedGrant(), {})).toBeNull();

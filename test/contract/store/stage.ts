@@ -119,7 +119,7 @@ export class StoreStage {
       ...key,
       leaseSeconds: 30,
       statuses,
-      orphan,
+      ifAbandoned,
       exclusive: true,
       takeover: null,
     });
@@ -129,7 +129,7 @@ export class StoreStage {
 }
 
 /** Where a second use of a refresh token kills the family. */
-export const orphan = { promptly: false, quietSeconds: 10 };
+export const ifAbandoned = { promptly: false, quietSeconds: 10 };
 
 /** Bytes that stand for a sealed record. */
 export function sealedBytes(): Uint8Array<ArrayBuffer> {

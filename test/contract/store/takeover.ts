@@ -70,7 +70,7 @@ export function takeover(stage: () => StoreStage): void {
           attemptId: randomUUID(),
           leaseSeconds: refreshTimes.leaseSeconds,
           statuses: refreshableStatuses(row.grant),
-          orphan: abandonedRule(row, reuse),
+          ifAbandoned: abandonedRule(row, reuse),
           exclusive: true,
           takeover: takeoverOf(row, reuse, recoverer),
         });

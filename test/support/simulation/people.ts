@@ -126,7 +126,7 @@ export class People {
     await this.#act({ what: "grant", name: subject.name, id: row.id, family }, async () => {
       const connection = await replica.rows.readWithClient(row.id);
       if (connection === null) throw connectionNotFound(row.name);
-      return await replica.core.establish.exchangeCode({ ...exchange, connection });
+      return await replica.core.authorizations.exchangeCode({ ...exchange, connection });
     });
   }
 
@@ -144,7 +144,7 @@ export class People {
     const grant = { accessToken, refreshToken: token.value, accessExpiry, ...rest };
     const seen = { ...row, now: new Date(scheduler.nowMs) };
     await this.#act({ what: "grant", name: subject.name, id: row.id, family: token.family }, async () => {
-      await replica.core.establish.importGrant(seen, grant);
+      await replica.core.authorizations.importGrant(seen, grant);
       token.family.askedMs = scheduler.nowMs;
     });
   }

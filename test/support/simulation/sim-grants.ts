@@ -120,7 +120,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
       return candidate;
     },
 
-    tryCandidate(key, grant, { candidateId, attemptId, leaseSeconds, orphan }) {
+    tryCandidate(key, grant, { candidateId, attemptId, leaseSeconds, ifAbandoned }) {
       const leaseUntil = after(tables.nowMs(), leaseSeconds);
       const isReady = (row: SimRow) => isOwned(key)(row) && tables.candidates.has(candidateId);
       const tried = tables.update(key.connectionId, isReady, (row) => ({
@@ -131,7 +131,7 @@ export function grantStatements(tables: SimTables): Sync<ReturnType<typeof creat
         attemptStartedAt: tables.now,
         leaseUntil,
         backoffUntil: null,
-        nextRefreshAt: abandonedDue(row, leaseUntil, orphan),
+        nextRefreshAt: abandonedDue(row, leaseUntil, ifAbandoned),
       }));
       if (tried === null) return null;
       tables.candidates.delete(candidateId);

@@ -18,7 +18,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
     noteUnprepared() {},
 
     takePermit(request) {
-      const { attemptId, leaseSeconds, orphan } = request;
+      const { attemptId, leaseSeconds, ifAbandoned } = request;
       const leaseUntil = after(tables.nowMs(), leaseSeconds);
       const sharing = request.exclusive ? sharingWith(tables, request.connectionId) : [];
       if (sharing.some(({ attemptId: busy }) => busy !== null)) {
@@ -35,7 +35,7 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
           attemptStartedAt: row.attemptId === null ? tables.now : row.attemptStartedAt,
           attemptReplays: row.attemptId === null ? 0 : row.attemptReplays + 1,
           leaseUntil,
-          nextRefreshAt: abandonedDue(row, leaseUntil, orphan),
+          nextRefreshAt: abandonedDue(row, leaseUntil, ifAbandoned),
         }),
       );
       for (const { id } of permitted === null ? [] : sharing) {
@@ -70,11 +70,11 @@ export function permitStatements(tables: SimTables): Sync<ReturnType<typeof crea
       }));
     },
 
-    leaveUnknown(key, failure, { backoffSeconds, endLease, orphan }) {
+    leaveUnknown(key, failure, { backoffSeconds, endLease, ifAbandoned }) {
       const until = after(tables.nowMs(), backoffSeconds);
       return tables.update(key.connectionId, isOwned(key), (row) => {
         const leaseUntil = endLease ? tables.now : row.leaseUntil;
-        const due = abandonedDue(row, leaseUntil, orphan);
+        const due = abandonedDue(row, leaseUntil, ifAbandoned);
         return {
           attemptOutcome: "unknown",
           ...failureColumns(row, failure, tables.now),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ClientRow } from "../../../src/store/clients.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { createEstablish } from "../../../src/tokens/connect.ts";
+import { createAuthorizations } from "../../../src/tokens/connect.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "./token-row.ts";
 
@@ -36,15 +36,15 @@ function establishWith(now: ClientRow | null, status: TokenRow["status"] = row.s
         clientSecrets: [],
       }),
     },
-    granting: {
+    personGrants: {
       ask: async (_context: unknown, grant: string) => {
         asked.push(grant);
         return { kind: "failed", failure: { class: "refused_for_now", code: "provider_unavailable", detail: "" } };
       },
     },
   };
-  const establish = createEstablish(parts as unknown as Parameters<typeof createEstablish>[0]);
-  return { asked, exchanging: establish.exchangeCode({ ...exchange, connection, destination }) };
+  const authorizations = createAuthorizations(parts as unknown as Parameters<typeof createAuthorizations>[0]);
+  return { asked, exchanging: authorizations.exchangeCode({ ...exchange, connection, destination }) };
 }
 
 describe("a code", () => {
@@ -92,7 +92,7 @@ describe("a grant that takes the place of one whose account is known", () => {
     const kept: string[] = [];
     const grant = { accessToken: "at", refreshToken: null, captured: {} };
     const parts = {
-      granting: {
+      personGrants: {
         records: () => [{ record: { kind: "code", grant, attemptId: "a-1" }, grant }],
         storeGrants: async ([own]: { record: { kind: string } }[]) => {
           kept.push(own?.record.kind ?? "");
@@ -100,10 +100,10 @@ describe("a grant that takes the place of one whose account is known", () => {
         },
       },
     };
-    const establish = createEstablish(parts as unknown as Parameters<typeof createEstablish>[0]);
+    const authorizations = createAuthorizations(parts as unknown as Parameters<typeof createAuthorizations>[0]);
     const context = { row: known, owner: known, definition, client: null, clientSecrets: [] };
     const given = { captured: {}, redirectUri: null, linkId: null };
-    await expect(establish.keepGrant(context as never, grant as never, given)).rejects.toThrow("enough is known");
+    await expect(authorizations.keepGrant(context as never, grant as never, given)).rejects.toThrow("enough is known");
     expect(kept).toEqual([kind]);
   });
 });

@@ -86,7 +86,7 @@ class Stage {
         },
       },
       rows: { readById: async () => row },
-      establish: {
+      authorizations: {
         ask: async () => {
           this.order.push("asked");
           return await this.answer.promise;
