@@ -35,7 +35,10 @@ export type GrantEnds = {
   idle(): Promise<void>;
 };
 
-type GrantEndsParts = RefreshParts & { accounts: Pick<AccountRows, "mayShareAccount">; cache: Pick<TokenCache, "learn"> };
+type GrantEndsParts = RefreshParts & {
+  accounts: Pick<AccountRows, "mayShareAccount">;
+  cache: Pick<TokenCache, "learn">;
+};
 
 export function createGrantEnds(parts: GrantEndsParts): GrantEnds {
   const { rows, cache, clock, recovery, accounts, vault, health } = parts;

@@ -245,7 +245,12 @@ export class RefreshBench {
       postponedPlans: createPostponedPlans(),
     };
     this.refresh = createRefresh(parts);
-    this.grantEnds = createGrantEnds({ ...parts, accounts: createAccountRows(stage.database, vault), cache, clock: patient });
+    this.grantEnds = createGrantEnds({
+      ...parts,
+      accounts: createAccountRows(stage.database, vault),
+      cache,
+      clock: patient,
+    });
   }
 
   /** What the row holds when no answer is on its way to it any more. */
