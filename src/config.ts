@@ -34,8 +34,10 @@ export const environmentSchema = Type.Object({
   PORT: whole(1, 65535, { default: 8080 }),
   PUBLIC_URL: Type.Optional(url("the address browsers reach")),
   DATABASE_URL: Type.Optional(Type.String({ ...secret })),
+  DATABASE_MIGRATION_URL: Type.Optional(Type.String({ ...secret })),
   REDIS_URL: Type.Optional(Type.String({ ...secret })),
   ENCRYPTION_KEYS: Type.Optional(Type.String({ ...secret })),
+  ENCRYPTION_KEYS_COMMAND: Type.Optional(Type.String({ isCommand: true })),
   ADMIN_KEY: Type.Optional(
     Type.String({
       ...secret,
@@ -75,7 +77,8 @@ export const environmentSchema = Type.Object({
 });
 
 type Values = Static<typeof environmentSchema>;
-type Annotations = { secret?: boolean; allowed?: string; default?: unknown };
+/** `isCommand`: a shell reads it, so it may name variables that the shell fills in. */
+type Annotations = { secret?: boolean; isCommand?: boolean; allowed?: string; default?: unknown };
 
 const variables = Object.entries(environmentSchema.properties) as [keyof Values, TSchema & Annotations][];
 
@@ -114,8 +117,12 @@ export type Config = Readonly<{
   /** An origin, without a trailing slash. */
   publicUrl: string;
   databaseUrl: string | null;
+  /** Of the role that owns the schema, for the start alone. Null: `databaseUrl`'s role does both, or the database is embedded. */
+  databaseMigrationUrl: string | null;
   redisUrl: string | null;
+  /** Null also until `encryptionKeysCommand` has printed them (start/keys-command.ts). */
   encryptionKeys: readonly EncryptionKeySetting[] | null;
+  encryptionKeysCommand: string | null;
   /** Two while one replaces the other. None: there is no bootstrap key, or one is made. */
   adminKeys: readonly string[];
   dataDir: string;
@@ -169,6 +176,7 @@ export function readConfig(env: Variables = process.env): Config {
     name,
     tried(name, () => readVariable(env, name, schema)) ?? schema.default,
   ]);
+  tried("ENCRYPTION_KEYS", () => requireOneKeyring(env));
   const config = parseValues(Object.fromEntries(raw) as Values, { tried, faults });
   if (faults.size > 0) throw new StartupError([...faults.values()].join("; "), [...faults.values()]);
   return Object.freeze(config);
@@ -177,9 +185,12 @@ export function readConfig(env: Variables = process.env): Config {
 type Trying = { tried: <Result>(name: string, read: () => Result) => Result; faults: ReadonlyMap<string, string> };
 
 function parseValues(values: Values, { tried, faults }: Trying): Config {
-  const databaseUrl = tried("DATABASE_URL", () => parseDatabaseUrl(values.DATABASE_URL));
-  const encryptionKeys = tried("ENCRYPTION_KEYS", () => parseEncryptionKeys(values.ENCRYPTION_KEYS));
-  if (databaseUrl && encryptionKeys === null && !faults.has("ENCRYPTION_KEYS")) {
+  const databaseUrl = tried("DATABASE_URL", () => parseDatabaseUrl("DATABASE_URL", values.DATABASE_URL));
+  const databaseMigrationUrl = tried("DATABASE_MIGRATION_URL", () => parseMigrationUrl(values));
+  const { ENCRYPTION_KEYS: keyring, ENCRYPTION_KEYS_COMMAND: encryptionKeysCommand = null } = values;
+  const encryptionKeys = tried("ENCRYPTION_KEYS", () => (keyring === undefined ? null : parseKeyring(keyring)));
+  const lacksKeys = encryptionKeys === null && encryptionKeysCommand === null;
+  if (databaseUrl && lacksKeys && !faults.has("ENCRYPTION_KEYS")) {
     const problem = `is required with DATABASE_URL: a comma list of id:base64(32 bytes); ${makeKey}`;
     tried("ENCRYPTION_KEYS", () => fail("ENCRYPTION_KEYS", problem));
   }
@@ -192,8 +203,10 @@ function parseValues(values: Values, { tried, faults }: Trying): Config {
     port: values.PORT,
     publicUrl: tried("PUBLIC_URL", () => parsePublicUrl(values.PUBLIC_URL ?? `http://localhost:${values.PORT}`)),
     databaseUrl,
+    databaseMigrationUrl,
     redisUrl: tried("REDIS_URL", () => parseRedisUrl(values.REDIS_URL)),
     encryptionKeys,
+    encryptionKeysCommand,
     adminKeys: values.ADMIN_KEY?.split(",") ?? [],
     dataDir: resolve(values.DATA_DIR),
     providersDir: values.PROVIDERS_DIR === undefined ? null : resolve(values.PROVIDERS_DIR),
@@ -240,6 +253,7 @@ function valueOf(env: Variables, name: string, schema: Annotations): string {
   if (schema.secret && given !== "" && text === "") {
     fail(name, "holds nothing but spaces or line ends: write its value, or leave it away");
   }
+  if (schema.isCommand) return text;
   const [, form] = references.find(([pattern]) => pattern.test(text)) ?? [];
   if (form !== undefined) fail(name, `holds ${form}, which nothing fills in here: write the value itself`);
   return text;
@@ -277,8 +291,18 @@ function readSecretFile(env: Variables, name: string): string {
   }
 }
 
-function parseEncryptionKeys(text: string | undefined): EncryptionKeySetting[] | null {
-  if (text === undefined) return null;
+/** Where the keyring may come from. If there were two, one of them would count, and only its order in this file would say which. */
+const keyringSources = ["ENCRYPTION_KEYS", "ENCRYPTION_KEYS_FILE", "ENCRYPTION_KEYS_COMMAND"];
+
+function requireOneKeyring(env: Variables): void {
+  const given = keyringSources.filter((name) => env[name]?.trim());
+  if (given.length < 2) return;
+  const first = given.slice(0, -1).join(", ");
+  fail(`${first} and ${given.at(-1)}`, "are set, and only one of them may be: take away what you do not mean");
+}
+
+/** @throws StartupError for what is no keyring; its text may hold ids of keys */
+export function parseKeyring(text: string): EncryptionKeySetting[] {
   const keys = splitList(text).map((entry, index) => {
     if (/^([^:]*:)?[0-9a-f]{64}$/i.test(entry)) {
       fail("ENCRYPTION_KEYS", `entry ${index + 1} must be id:base64(32 bytes), and its bytes are in hex; ${makeKey}`);
@@ -383,7 +407,7 @@ function parseServiceUrl(name: string, text: string | undefined, schemes: string
     return text;
   }
   const encoded = ", with special characters in its parts percent-encoded";
-  const advice = hosts === "" && name === "DATABASE_URL" ? onSocket : encoded;
+  const advice = hosts === "" && schemes === databaseSchemes ? onSocket : encoded;
   return fail(name, `must be a URL ${scheme}://user:password@host:port${advice}`);
 }
 
@@ -393,17 +417,24 @@ const onSocket = "; for a Unix socket write postgresql://user@localhost/database
 function adviceOnService(name: string, text: string, scheme: string): string {
   if (redisSchemes.includes(scheme)) return "; this one leads to a Redis: set it as REDIS_URL";
   if (databaseSchemes.includes(scheme)) return "; this one leads to a Postgres: set it as DATABASE_URL";
-  return name === "DATABASE_URL" && /^(\/|socket:|unix:)/.test(text) ? onSocket : "";
+  return name !== "REDIS_URL" && /^(\/|socket:|unix:)/.test(text) ? onSocket : "";
 }
 
 /** The driver takes any other word for `verify-full`. */
 const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
 
-function parseDatabaseUrl(text: string | undefined): string | null {
-  const address = parseServiceUrl("DATABASE_URL", text, databaseSchemes);
+function parseDatabaseUrl(name: string, text: string | undefined): string | null {
+  const address = parseServiceUrl(name, text, databaseSchemes);
   const modes = new URLSearchParams(address?.split("?")[1]).getAll("sslmode");
   if (modes.every((mode) => mode === "" || sslModes.includes(mode))) return address;
-  return fail("DATABASE_URL", `has an sslmode that there is not: write ${sslModes.join(", ")}, or leave it away`);
+  return fail(name, `has an sslmode that there is not: write ${sslModes.join(", ")}, or leave it away`);
+}
+
+function parseMigrationUrl({ DATABASE_URL, DATABASE_MIGRATION_URL }: Values): string | null {
+  const address = parseDatabaseUrl("DATABASE_MIGRATION_URL", DATABASE_MIGRATION_URL);
+  if (address === null || DATABASE_URL !== undefined) return address;
+  const problem = "is set, and DATABASE_URL is not: set that one to the address of the role that the broker runs with";
+  return fail("DATABASE_MIGRATION_URL", problem);
 }
 
 /** With a path that is no number, the Redis client would ask for database NaN, which ends the process. */

@@ -338,6 +338,13 @@ export const retentionTimes = durations({
 export const processTimes = durations({
   // Start
 
+  /** How long one run of ENCRYPTION_KEYS_COMMAND may take: a service for keys that is asked over a network answers in seconds. */
+  keysCommandMs: 30_000,
+  /** The first pause before the command is run again. The pauses grow up to `keysCommandPauseMaxMs`. */
+  keysCommandPauseFirstMs: 1000,
+  keysCommandPauseMaxMs: 30_000,
+  /** After so long without a keyring no further run begins: a service for keys that is restarted is back by then. */
+  keysCommandPatienceMs: 300_000,
   /** How long the start waits for Redis, so that what waits in its spool is found at once. */
   redisPatienceMs: 2000,
   /** How long it waits for spooled answers to be stored. */
@@ -503,6 +510,13 @@ const relations: readonly Relation[] = [
   [["retention.refreshedEventDays"], "<=", ["retention.eventDays"], "the most frequent event is kept for less"],
 
   // Start, end, command line
+  [["process.keysCommandPauseFirstMs"], "<=", ["process.keysCommandPauseMaxMs"], "the pauses grow"],
+  [
+    ["process.keysCommandMs", "process.keysCommandPauseMaxMs"],
+    "<",
+    ["process.keysCommandPatienceMs"],
+    "a command that hangs is run again",
+  ],
   [["refresh.sendWindowMs", call], "<", ["process.shutdownGraceSeconds"], "a request in flight is awaited at the end"],
   [["caller.longestWaitSeconds"], "<", ["cli.answerMs"], "the command line waits longer than the broker"],
   [["refresh.orderedRefreshMs"], "<", ["cli.answerMs"], "the command line waits longer than the broker"],

@@ -18,7 +18,7 @@ export function firstWarnings({ env, file }: Environment): FirstWarning[] {
     text: withSource(describeNearMiss(each), file),
   }));
   const twice = secretVariables
-    .filter((name) => env[name] && env[`${name}_FILE`])
+    .filter((name) => env[name] && env[`${name}_FILE`] && name !== "ENCRYPTION_KEYS") // which is refused
     .map((name) => ({
       variable: `${name}_FILE`,
       text: withSource(
@@ -49,6 +49,19 @@ export function addressWarnings(
   const text = `PUBLIC_URL leads to port ${publicPort} of this machine, and Freshet listens on PORT ${port}: ${remedy}`;
   return [{ variable: "PUBLIC_URL", text: withSource(text, file) }];
 }
+
+/** Where the role of the running broker may do all that the owner of its tables may. The embedded database has one role, and no other way. */
+export function roleWarnings({
+  databaseUrl,
+  databaseMigrationUrl,
+}: Pick<Config, "databaseUrl" | "databaseMigrationUrl">): FirstWarning[] {
+  if (databaseUrl === null || databaseMigrationUrl !== null) return [];
+  return [{ variable: "DATABASE_MIGRATION_URL", text: oneRole }];
+}
+
+const oneRole =
+  "DATABASE_MIGRATION_URL is not set, so one role of Postgres owns the tables and runs the broker: whoever takes the broker over can drop tables, " +
+  'and remove entries of the audit, which only their proofs then show; for two roles see docs/deploy.md, "Two database roles"';
 
 /**
  * Tries the ports before a database is made, so that somebody who starts a second broker by mistake learns it at once. They are taken later.

@@ -7,15 +7,20 @@ import { startMetricsServer } from "../http/routes/health.ts";
 import { createLogger, plainLines } from "../telemetry/logger.ts";
 import { processTimes } from "../time.ts";
 import { firstSteps, tellStart } from "./first-steps.ts";
-import { addressWarnings, firstWarnings } from "./first-warnings.ts";
+import { addressWarnings, firstWarnings, roleWarnings } from "./first-warnings.ts";
+import { withPrintedKeyring } from "./keys-command.ts";
 
 /** The life of the process: broker → listen → drain. @throws StartupError for what the operator must mend */
-export async function serve(config: Config, given: Environment): Promise<void> {
+export async function serve(configured: Config, given: Environment): Promise<void> {
   const output = process.stdout.isTTY ? plainLines(process.stdout) : pino.destination(1);
-  const log = createLogger(config.logLevel, output);
-  const warnings = [...firstWarnings(given), ...addressWarnings(config, given.file)];
-  for (const { text, ...about } of warnings) log.warn(about, text);
+  const log = createLogger(configured.logLevel, output);
+  for (const { text, ...about } of [...firstWarnings(given), ...addressWarnings(configured, given.file)]) {
+    log.warn(about, text);
+  }
+  const config = await withPrintedKeyring(configured, { env: given.env, log, clock: systemClock });
   const broker = await createBroker(config, log);
+  // Only now: a start that is refused says nothing else.
+  for (const { text, ...about } of roleWarnings(config)) log.warn(about, text);
   const closeMetrics = await startMetricsServer(config, broker.metricsRoute);
   await listen(broker, config);
   // Before the replica says that it is ready. If this fails or takes long, callers are served all the same.

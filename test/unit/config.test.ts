@@ -10,6 +10,7 @@ const folder = mkdtempSync(join(tmpdir(), "freshet-config-"));
 const key = (id: string, byte = 7) => `${id}:${Buffer.alloc(32, byte).toString("base64")}`;
 const secrets = [
   "DATABASE_URL",
+  "DATABASE_MIGRATION_URL",
   "REDIS_URL",
   "ENCRYPTION_KEYS",
   "ADMIN_KEY",
@@ -46,8 +47,10 @@ describe("what is not set has its default", () => {
       port: 8080,
       publicUrl: "http://localhost:8080",
       databaseUrl: null,
+      databaseMigrationUrl: null,
       redisUrl: null,
       encryptionKeys: null,
+      encryptionKeysCommand: null,
       adminKeys: [],
       dataDir: resolve("data"),
       providersDir: null,
@@ -146,6 +149,7 @@ describe("what is set is read", () => {
     ["REDIS_URL", "redis+sentinel://:p@a:1,b:2,[::1]:3/main", { redisUrl: "redis+sentinel://:p@a:1,b:2,[::1]:3/main" }],
     ["REDIS_URL", "redis+cluster://a,b", { redisUrl: "redis+cluster://a,b" }],
     ["METRICS_PORT", "9100", { metricsPort: 9100 }],
+    ["ENCRYPTION_KEYS_COMMAND", " cat $(ls ${HOME}/key)\n", { encryptionKeysCommand: "cat $(ls ${HOME}/key)" }],
   ])("%s=%s", (name, value, expected) => {
     expect(readConfig({ [name]: value })).toMatchObject(expected);
   });
@@ -163,6 +167,7 @@ describe("what is set is read", () => {
   test("every secret may stand in a file of its own instead, with white space around it", () => {
     const values = {
       DATABASE_URL: "postgresql://u:p@db/freshet",
+      DATABASE_MIGRATION_URL: "postgresql://owner:p@db/freshet",
       REDIS_URL: "redis://redis",
       ENCRYPTION_KEYS: key("k1"),
       ADMIN_KEY: "a".repeat(32),
@@ -181,6 +186,11 @@ describe("what is set is read", () => {
 });
 
 const database = { DATABASE_URL: "postgres://u:p@db/freshet" };
+
+test("a command in place of the keys is enough for a database of one's own", () => {
+  const config = readConfig({ ...database, ENCRYPTION_KEYS_COMMAND: "cat keys" });
+  expect(config).toMatchObject({ encryptionKeys: null, encryptionKeysCommand: "cat keys" });
+});
 
 describe("a wrong value stops the start with the variable's name and what is allowed", () => {
   test.each<[Record<string, string>, string]>([
@@ -232,6 +242,18 @@ describe("a wrong value stops the start with the variable's name and what is all
     [{ DATABASE_URL: "mysql://u:p@db/x" }, "DATABASE_URL must be a URL that begins with postgres:// or postgresql://"],
     [{ DATABASE_URL: "postgres://u:p/w@db/x" }, "DATABASE_URL must be a URL postgres://user:password@host:port"],
     [{ DATABASE_URL: "postgres://" }, "DATABASE_URL must be a URL postgres://user:password@host:port"],
+    [
+      { DATABASE_MIGRATION_URL: "mysql://u:p@db/x" },
+      "DATABASE_MIGRATION_URL must be a URL that begins with postgres:// or postgresql://",
+    ],
+    [
+      { DATABASE_MIGRATION_URL: "postgres://u:p@db/x?sslmode=maybe" },
+      "DATABASE_MIGRATION_URL has an sslmode that there is not",
+    ],
+    [
+      { ENCRYPTION_KEYS: key("k1"), ENCRYPTION_KEYS_FILE: "/nowhere", ENCRYPTION_KEYS_COMMAND: "cat" },
+      "ENCRYPTION_KEYS, ENCRYPTION_KEYS_FILE and ENCRYPTION_KEYS_COMMAND are set, and only one of them may be",
+    ],
     [database, "ENCRYPTION_KEYS is required with DATABASE_URL: a comma list of id:base64(32 bytes)"],
     [
       { REDIS_URL: "http://redis" },

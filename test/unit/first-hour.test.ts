@@ -2,13 +2,15 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { pino } from "pino";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Environment, readConfig, readEnvironment, type Variables } from "../../src/config.ts";
 import { StartupError } from "../../src/errors.ts";
 import { loadCatalog } from "../../src/providers/load/catalog.ts";
 import { withSource } from "../../src/start/env-file.ts";
-import { addressWarnings, firstWarnings } from "../../src/start/first-warnings.ts";
+import { addressWarnings, firstWarnings, roleWarnings } from "../../src/start/first-warnings.ts";
 import { readFirstHour } from "../support/error-table.ts";
+import { withPrintedKeyring } from "../../src/start/keys-command.ts";
 import { canary, type Cases, expectTold, refusalOf, rowsOf, type Told } from "../support/first-hour.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "freshet-first-hour-"));
@@ -33,7 +35,8 @@ const refused = (env: Variables) => () => refusalOf(() => readConfig(env));
 const warned =
   (env: Variables, file: Environment["file"] = null) =>
   (): Told => {
-    const warnings = [...firstWarnings({ env, file }), ...addressWarnings(readConfig(env), file)];
+    const config = readConfig(env);
+    const warnings = [...firstWarnings({ env, file }), ...addressWarnings(config, file), ...roleWarnings(config)];
     return { lines: warnings.map(({ text }) => text), exit: null };
   };
 
@@ -83,6 +86,8 @@ const variables: Cases = {
   "`DATABASE_URL` with `sslmode=maybe`": refused({ DATABASE_URL: `${database}?connect_timeout=3&sslmode=maybe` }),
   "`DATABASE_URL` with `${PASSWORD}`": refused({ DATABASE_URL: "postgresql://u:${PASSWORD}@db:5432/freshet" }),
   "`DATABASE_URL` without `ENCRYPTION_KEYS`": refused({ DATABASE_URL: database }),
+  "`DATABASE_URL` without `DATABASE_MIGRATION_URL`": warned({ DATABASE_URL: database, ENCRYPTION_KEYS: key("k1") }),
+  "`DATABASE_MIGRATION_URL` without `DATABASE_URL`": refused({ DATABASE_MIGRATION_URL: database }),
   "`REDIS_URL` without a scheme": refused({ REDIS_URL: `:${canary}@localhost:6379` }),
   "`REDIS_URL` of a Postgres": refused({ REDIS_URL: database }),
   "`REDIS_URL` with a database's name": refused({ REDIS_URL: `redis://:${canary}@localhost:6379/freshet` }),
@@ -90,6 +95,11 @@ const variables: Cases = {
   "`ENCRYPTION_KEYS` that is short": refused({ ENCRYPTION_KEYS: "k1:Y2FuYXJ5LXBhc3N3b3Jk" }),
   "`ENCRYPTION_KEYS` in hex": refused({ ENCRYPTION_KEYS: `k1:${"c4".repeat(32)}` }),
   "`ENCRYPTION_KEYS` with an id twice": refused({ ENCRYPTION_KEYS: `${key("k1")},${key("k1")}` }),
+  "`ENCRYPTION_KEYS` and `ENCRYPTION_KEYS_FILE`": refused({ ENCRYPTION_KEYS: key("k1"), ENCRYPTION_KEYS_FILE: folder }),
+  "`ENCRYPTION_KEYS_FILE` and a command": refused({
+    ENCRYPTION_KEYS_FILE: join(write("keys", key("k1")), "keys"),
+    ENCRYPTION_KEYS_COMMAND: `echo ${canary}`,
+  }),
   "`ADMIN_KEY` that is short": refused({ ADMIN_KEY: canary }),
   "`ADMIN_KEY` with a space": refused({ ADMIN_KEY: `${adminKey} x` }),
   "`ADMIN_KEY` that is a command": refused({ ADMIN_KEY: "$(openssl rand -hex 32)" }),
@@ -106,6 +116,39 @@ const variables: Cases = {
   "`RETURN_ORIGINS` with a path": refused({ RETURN_ORIGINS: "https://a.example/done" }),
   "`HTTPS_PROXY` without a scheme": refused({ HTTPS_PROXY: `u:${canary}@proxy:3128` }),
   "`SHUTDOWN_GRACE_SECONDS=60s`": refused({ SHUTDOWN_GRACE_SECONDS: "60s" }),
+};
+
+/** What a start with this command says, as soon as its first run is over, or at its end. Its pauses pass at once. */
+const commanded =
+  (command: string, { isLate = false, lastOnly = false } = {}) =>
+  async (): Promise<Told> => {
+    const lines: string[] = [];
+    const log = pino({}, { write: (line) => void lines.push((JSON.parse(line) as { msg: string }).msg) });
+    let nowMs = 0;
+    const clock = {
+      monotonicMs: () => nowMs,
+      sleep: async (ms: number, signal?: AbortSignal) => {
+        // The limit of a run, which passes where a test says so, or a pause.
+        if (signal !== undefined) return isLate ? undefined : await new Promise<void>(() => {});
+        nowMs += ms;
+        if (!lastOnly) throw new Error("enough is told");
+      },
+    };
+    const config = readConfig({ ENCRYPTION_KEYS_COMMAND: command });
+    const start = withPrintedKeyring(config, { env: { PATH: process.env["PATH"] }, log, clock });
+    if (lastOnly) return await refusalOf(() => start);
+    await expect(start).rejects.toThrow("enough is told");
+    return { lines, exit: null };
+  };
+
+const commands: Cases = {
+  "a command that fails": commanded(`echo ${canary}; exit 1`),
+  "a program that is not there": commanded(`no-such-program ${canary}`),
+  "a program that is killed": commanded(`echo ${canary}; kill -9 $$`),
+  "a program that does not answer": commanded("sleep 1000", { isLate: true }),
+  "a command that prints nothing": commanded(`echo ${canary} >&2`),
+  "a command that prints something else": commanded(`echo ${canary}`),
+  "a command that never prints the keys": commanded(`echo ${canary}; exit 1`, { lastOnly: true }),
 };
 
 const certificates = { NODE_EXTRA_CA_CERTS: "/etc/ca.pem" };
@@ -166,6 +209,7 @@ const providerFiles: Cases = {
 const elsewhere = ["Folders, ports and Node.js", "Postgres", "Redis"];
 const here: Record<string, Cases> = {
   Variables: variables,
+  "A command that prints the keys": commands,
   "Names of variables": spellings,
   "The file .env": envFiles,
   "Provider files": providerFiles,
