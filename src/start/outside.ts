@@ -111,7 +111,11 @@ export async function openStorage(
   const database =
     config.databaseUrl === null
       ? await openEmbedded(dataDir.embeddedDatabase, health, { afterwards, onWarning })
-      : await openPostgres(config.databaseUrl, health, { afterwards, onWarning });
+      : await openPostgres(config.databaseUrl, health, {
+          migrationUrl: config.databaseMigrationUrl,
+          afterwards,
+          onWarning,
+        });
   const known = createEncryptionKeys(database);
   const keys = createKeyList(async () => (await known.list()).map(({ id }) => id));
   const vault = createTokenVault(keyring, {

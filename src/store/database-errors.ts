@@ -1,4 +1,4 @@
-import { whyUnreachable } from "../errors.ts";
+import { StartupError, whyUnreachable } from "../errors.ts";
 
 type DriverCause = { originalCode?: string; code?: string; kind?: string };
 type PrismaError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverCause } } };
@@ -88,7 +88,7 @@ const sayings: readonly [said: RegExp, cause: string][] = [
   ],
   [/terminated unexpectedly/, "it closes the connection at once; see its log, and correct host and port"],
   [/received invalid response|Received unexpected/i, "what answers there is no Postgres; correct the port"],
-  [/startup parameter/, "a pooler there takes no session options: leave `options` out of DATABASE_URL"],
+  [/startup parameter/, "a pooler there takes no session options: leave `options` out of the URL"],
 ];
 
 /** The form that Prisma's adapter gives to errors without a code. */
@@ -117,6 +117,12 @@ export function causeOf(error: unknown): string {
   const text = error.message.replaceAll(/\s+/g, " ").trim();
   const said = sayings.find(([pattern]) => pattern.test(text))?.[1];
   return said ?? (syscall === undefined ? text : (code ?? syscall));
+}
+
+/** One line for the operator about the server that a variable leads to, with what to do. */
+export function refused(error: unknown, variable: "DATABASE_URL" | "DATABASE_MIGRATION_URL"): StartupError {
+  if (error instanceof StartupError) return error;
+  return new StartupError(`${variable} must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
 }
 
 /** The same of a statement that found the database away (`failingOf`), whose errors are Prisma's and say little. */

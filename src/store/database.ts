@@ -5,7 +5,7 @@ import { createGate, type Gate } from "../concurrency.ts";
 import { BrokerError, DatabaseBusyError, StartupError } from "../errors.ts";
 import { PrismaClient } from "../generated/prisma/client.ts";
 import { storeTimes } from "../time.ts";
-import { causeOf, failingOf, isGone, PoolBusyError } from "./database-errors.ts";
+import { failingOf, isGone, PoolBusyError, refused } from "./database-errors.ts";
 import { type Afterwards, applyMigrations, type OnWarning } from "./migrate.ts";
 
 /** Prisma's client, with lost connections told apart from faulty queries. */
@@ -22,16 +22,24 @@ export type Database = {
 
 const session = { connectionTimeoutMillis: storeTimes.connectMs, query_timeout: storeTimes.queryMs };
 
-/** Connects to Postgres 14 or later and brings its schema up to date. @throws StartupError naming DATABASE_URL. */
+/**
+ * Connects to Postgres 14 or later and brings its schema up to date: by `migrationUrl`, if there is one, which is used for nothing else.
+ * @throws StartupError naming the variable
+ */
 export async function openPostgres(
   databaseUrl: string,
   health: DatabaseHealth,
-  { afterwards, onWarning = () => {} }: { afterwards?: Afterwards; onWarning?: OnWarning } = {},
+  {
+    migrationUrl = null,
+    afterwards,
+    onWarning = () => {},
+  }: { migrationUrl?: string | null; afterwards?: Afterwards; onWarning?: OnWarning } = {},
 ): Promise<Database> {
   try {
-    await applyMigrations({ databaseUrl, afterwards, onWarning });
+    const target = migrationUrl === null ? { databaseUrl } : { databaseUrl: migrationUrl, runtimeUrl: databaseUrl };
+    await applyMigrations({ ...target, afterwards, onWarning });
   } catch (error) {
-    throw refused(error);
+    throw refused(error, migrationUrl === null ? "DATABASE_URL" : "DATABASE_MIGRATION_URL");
   }
   const [pool, commitPool] = [10, 5].map(
     (max) => new PatientPool({ connectionString: databaseUrl, max, ...session }),
@@ -47,15 +55,9 @@ export async function openPostgres(
     await requireTrueTimes(prisma);
   } catch (error) {
     await close();
-    throw refused(error);
+    throw refused(error, "DATABASE_URL");
   }
   return { prisma, commits, audit: watch(client, deafHealth), close };
-}
-
-/** One line for the operator, with what to do. */
-function refused(error: unknown): StartupError {
-  if (error instanceof StartupError) return error;
-  return new StartupError(`DATABASE_URL must lead to a Postgres that takes this broker in: ${causeOf(error)}`);
 }
 
 /** If the session had another time zone than the broker has set, every time that is stored or read would be wrong by the difference. */

@@ -5,6 +5,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { StartupError } from "../errors.ts";
 import { projectRoot } from "../root.ts";
 import { storeTimes } from "../time.ts";
+import { findRuntimeRole, grantToRuntimeRole, requireLittleOf } from "./roles.ts";
 
 const migrationsFolder = new URL("prisma/migrations/", projectRoot);
 /** The id of the advisory lock: an arbitrary constant, the same for all replicas that start. */
@@ -23,7 +24,13 @@ type Migration = { name: string; sql: string; checksum: string; breaks: string |
 /** Called on the same session when the schema is this version's. */
 export type Afterwards = (session: MigrationSession) => Promise<void>;
 
-type Target = { databaseUrl: string; afterwards?: Afterwards | undefined; onWarning?: OnWarning };
+/** `runtimeUrl`: of the role that the broker runs with, where `databaseUrl` is that of the role which migrates. */
+type Target = {
+  databaseUrl: string;
+  runtimeUrl?: string | undefined;
+  afterwards?: Afterwards | undefined;
+  onWarning?: OnWarning;
+};
 
 /** Called at the start for an odd schema that does not prevent the start. */
 export type OnWarning = (text: string) => void;
@@ -31,8 +38,11 @@ export type OnWarning = (text: string) => void;
 /** The migrations that a version has, and which one it is. */
 export type Known = { migrations: readonly Migration[]; version: string };
 
-/** Migrates a Postgres database to this version's schema. @throws StartupError when Postgres is too old or the database is half migrated */
-export async function applyMigrations({ databaseUrl, afterwards, onWarning }: Target): Promise<void> {
+/**
+ * Migrates a Postgres database to this version's schema, and gives the runtime role, if there is one, its rights.
+ * @throws StartupError when Postgres is too old, the database is half migrated, or the runtime role is another database's or may do too much
+ */
+export async function applyMigrations({ databaseUrl, runtimeUrl, afterwards, onWarning }: Target): Promise<void> {
   const client = new Client({ connectionString: databaseUrl, connectionTimeoutMillis: storeTimes.migrationConnectMs });
   client.on("error", () => {}); // a lost connection also fails the query that is running
   await client.connect();
@@ -42,7 +52,12 @@ export async function applyMigrations({ databaseUrl, afterwards, onWarning }: Ta
       query: async <Row>(sql: string, parameters: unknown[] = []) =>
         (await client.query(sql, parameters)).rows as Row[],
     };
+    const runtimeRole = runtimeUrl === undefined ? null : await findRuntimeRole(session, runtimeUrl);
     await applyMigrationsTo(session, onWarning === undefined ? {} : { onWarning });
+    if (runtimeRole !== null) {
+      await underMigrationLock(session, async () => await grantToRuntimeRole(session, runtimeRole));
+      await requireLittleOf(session, runtimeRole);
+    }
     await afterwards?.(session);
   } finally {
     await client.end();
@@ -68,7 +83,9 @@ export async function applyMigrationsTo(
   requireOwnContent(migrations, applied);
   tellNewer(unknownTo(migrations, applied), version, onWarning);
   if (!migrations.every(({ name }) => applied.has(name))) {
-    for (const migration of migrations) await applyAlone(session, migration);
+    for (const migration of migrations) {
+      await underMigrationLock(session, async () => await applyOnce(session, migration));
+    }
   }
   for (const { name, breaks } of migrations) {
     // Applied by Prisma's own command.
@@ -76,11 +93,11 @@ export async function applyMigrationsTo(
   }
 }
 
-async function applyAlone(session: MigrationSession, migration: Migration): Promise<void> {
+async function underMigrationLock(session: MigrationSession, work: () => Promise<void>): Promise<void> {
   await session.execute("BEGIN");
   try {
     await session.query("SELECT pg_advisory_xact_lock($1)::text", [migrationLock]);
-    await applyOnce(session, migration);
+    await work();
     await session.execute("COMMIT");
   } catch (error) {
     await session.execute("ROLLBACK");

@@ -118,9 +118,7 @@ describeWithPooler("behind PgBouncer in transaction mode, before a Postgres of A
   it("options in DATABASE_URL that the pooler refuses are told in one line, with what to do", async () => {
     const url = new URL(pooler.url);
     url.searchParams.set("options", "-c statement_timeout=600000");
-    await expect(openPostgres(url.href, health())).rejects.toThrow(
-      /^DATABASE_URL .*leave `options` out of DATABASE_URL$/,
-    );
+    await expect(openPostgres(url.href, health())).rejects.toThrow(/^DATABASE_URL .*leave `options` out of the URL$/);
   });
 });
 

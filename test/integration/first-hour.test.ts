@@ -28,7 +28,7 @@ import { freePort } from "../support/free-port.ts";
 import { until } from "../support/patience.ts";
 import { query } from "../support/query.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
-import { describeWithServices, startPrivateRedis, useDatabase } from "../support/services/index.ts";
+import { describeWithServices, startPrivateRedis, useDatabase, useRole } from "../support/services/index.ts";
 import { withRedis } from "../support/services/redis.ts";
 import { noAlarms } from "../support/unasked.ts";
 
@@ -157,11 +157,12 @@ async function secretsIn(files: Record<string, string>): Promise<Told> {
   return await refusalOf(() => findSecrets(readConfig({}), dataDir));
 }
 
-const postgres = (databaseUrl: string) =>
+const postgres = (databaseUrl: string, migrationUrl: string | null = null) =>
   refusalOf(() =>
     openPostgres(
       databaseUrl,
       createDatabaseHealth(() => 0),
+      { migrationUrl },
     ),
   );
 const at = (port: number) => `postgresql://canary-user:${canary}@127.0.0.1:${port}/freshet`;
@@ -215,6 +216,16 @@ const databases: Cases = {
   "Postgres 13": async () => {
     const session = { execute: async () => {}, query: async <Row>() => [{ version: "130014" }] as Row[] };
     return await refusalOf(() => applyMigrationsTo(session));
+  },
+  "a migration role that cannot log in": async () => await postgres(await useDatabase(), at(1)),
+  "two roles of two databases": async () => await postgres(await useDatabase(), await useDatabase()),
+  "a runtime role that is a superuser": async () => {
+    const url = await useDatabase();
+    return await postgres(await useRole(url, "SUPERUSER"), url);
+  },
+  "a runtime role that is the migration role": async () => {
+    const url = await useDatabase();
+    return await postgres(url, url);
   },
   "other `ENCRYPTION_KEYS` than before": async () => {
     const DATABASE_URL = await useDatabase();

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe } from "vitest";
 import { createDatabaseHealth } from "../../../src/store/database.ts";
 import { type Database, openPostgres } from "../../../src/store/database.ts";
 import { useEmbedded } from "../../support/services/embedded.ts";
-import { describeWithServices, useDatabase } from "../../support/services/index.ts";
+import { describeWithServices, useDatabase, useRole } from "../../support/services/index.ts";
 import { StoreStage } from "./stage.ts";
 
 type Suite = (stage: () => StoreStage) => void;
@@ -15,11 +15,15 @@ export function describeOnBothDatabases(suites: Suite[]): void {
   describeOnPostgres(suites);
 }
 
-/** Runs suites against Postgres alone: what is made of statements that others have tried on both. */
+/** Runs suites against Postgres alone, as the role that may do the least: what is made of statements that others have tried on both. */
 export function describeOnPostgres(suites: Suite[]): void {
   describeWithServices(["postgres"], "on Postgres", () => {
     const health = createDatabaseHealth(() => performance.now());
-    onDatabase(async () => await openPostgres(await useDatabase(), health), suites, 1);
+    const open = async () => {
+      const migrationUrl = await useDatabase();
+      return await openPostgres(await useRole(migrationUrl), health, { migrationUrl });
+    };
+    onDatabase(open, suites, 1);
   });
 }
 

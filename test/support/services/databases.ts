@@ -40,7 +40,7 @@ export async function ensureTemplate(
   });
 }
 
-/** Drops every database of a server whose name starts with `prefix`, connected clients or not. */
+/** Drops every database and every role of a server whose name starts with `prefix`, connected clients or not. */
 export async function dropDatabases(serverUrl: string, prefix: string): Promise<void> {
   await withClient(serverUrl, async (client) => {
     const found = await client.query<{ name: string }>(
@@ -48,6 +48,11 @@ export async function dropDatabases(serverUrl: string, prefix: string): Promise<
       [prefix],
     );
     for (const { name } of found.rows) await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    const roles = await client.query<{ name: string }>(
+      "SELECT rolname AS name FROM pg_roles WHERE starts_with(rolname, $1)",
+      [prefix],
+    );
+    for (const { name } of roles.rows) await client.query(`DROP ROLE IF EXISTS ${name}`);
   });
 }
 

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { describe, inject } from "vitest";
 import { applyMigrations } from "../../../src/store/migrate.ts";
 import type { ServiceKind } from "./choice.ts";
+import { query } from "../query.ts";
 import { createDatabase, ensureTemplate } from "./databases.ts";
 import { type PostgresOptions, type PrivatePostgres, startPostgres } from "./postgres.ts";
 import type { PrivateServer } from "./private-server.ts";
@@ -41,6 +42,14 @@ export async function useDatabase({ empty = false }: { empty?: boolean } = {}): 
   const template = `${databasePrefix}template`;
   await ensureTemplate(serverUrl, template, (databaseUrl) => applyMigrations({ databaseUrl }));
   return await createDatabase(serverUrl, name, template);
+}
+
+/** The same database by a new role, which may do nothing yet but log in. Dropped when the run ends. */
+export async function useRole(databaseUrl: string, attributes = ""): Promise<string> {
+  const url = new URL(databaseUrl);
+  [url.username, url.password] = [`${offered().databasePrefix}${randomBytes(6).toString("hex")}`, "secret"];
+  await query(databaseUrl, `CREATE ROLE ${url.username} LOGIN PASSWORD '${url.password}' ${attributes}`);
+  return url.href;
 }
 
 /**
