@@ -11,7 +11,17 @@ import { createHandedCodes } from "./consent/handed-code.ts";
 import { createContextOf, createLinks } from "./consent/links.ts";
 import { createOutcomes } from "./consent/outcome.ts";
 import { createRoundTrip } from "./consent/round-trip.ts";
-import { DatabaseBusyError, isStorageUnavailable, UnreadableSecretError, whyNotOnDisk } from "./errors.ts";
+import { createCurrentKey } from "./encryption/current-key.ts";
+import { createResealing } from "./encryption/resealing.ts";
+import { createRotationWorker } from "./encryption/rotation.ts";
+import { createEncryptionService } from "./encryption/service.ts";
+import {
+  DatabaseBusyError,
+  isStorageUnavailable,
+  openedOrNull,
+  UnreadableSecretError,
+  whyNotOnDisk,
+} from "./errors.ts";
 import { buildApp } from "./http/app.ts";
 import { wrongKeysPerMinute } from "./http/auth.ts";
 import { createConsentLimits, createMinuteLimit } from "./http/limits.ts";
@@ -25,6 +35,7 @@ import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests, createConsentAttempts } from "./store/consents.ts";
 import { whyAway } from "./store/database-errors.ts";
 import type { Database } from "./store/database.ts";
+import { sealedTableNames } from "./store/sealed-rows.ts";
 import {
   createAlarms,
   createMetrics,
@@ -36,7 +47,8 @@ import { createOutage } from "./telemetry/outage.ts";
 import { processTimes, storeTimes } from "./time.ts";
 import { createRequestDescriber } from "./tokens/api-requests.ts";
 import { type Alarms, createTokenCore, type TokenCore } from "./tokens/core.ts";
-import type { Keyring } from "./vault/keyring.ts";
+import { clientDestination } from "./tokens/seal.ts";
+import { keyIdOfProof, type Keyring } from "./vault/keyring.ts";
 
 const clock = systemClock;
 
@@ -56,7 +68,8 @@ export async function createBroker(config: Config, log: Logger) {
   const audit = openAudit(config, { ...storage, ...shared, log });
   const core = openCore({ ...providers, ...storage, ...shared, peers, log, metrics, alarms });
   const registry = createRegistry(config, { ...providers, ...storage, ...core, peers, log });
-  const { database, dataDir, keyring, secrets, connections: records } = storage;
+  const encryption = openEncryption({ ...storage, ...shared, core, audit, log });
+  const { database, dataDir, keyring, vault, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
   const sandbox = providers.sandboxAddress === null ? null : sandboxOptions(config, keyring);
   const metricsRoute = {
@@ -67,6 +80,7 @@ export async function createBroker(config: Config, log: Logger) {
   const app = await buildApp({
     ...metricsRoute,
     ...registry,
+    encryption: encryption.service,
     log,
     tokens: core.tokens,
     catalog: providers.catalog,
@@ -93,11 +107,13 @@ export async function createBroker(config: Config, log: Logger) {
     trustProxy: config.trustProxy,
   });
 
-  await peers.start();
+  await peers.start(encryption.currentKey);
   await audit.start();
+  encryption.worker.start();
 
   /** Call it after the last request. The parts finish what they have begun first. */
   const close = async () => {
+    await encryption.worker.stop();
     await peers.stop();
     await audit.stop();
     await shared.close();
@@ -113,6 +129,13 @@ export async function createBroker(config: Config, log: Logger) {
     records,
     audit,
     sandbox,
+    /** Whether the stored secret of the sandbox's client was made with another key than the current one: it ends with that key. */
+    hasOldSandboxSecret: async (): Promise<boolean> => {
+      const { id: clientId, secret, secretRevision: revision, ...client } = await registry.clients.get("sandbox");
+      const at = { clientId, revision, destination: clientDestination({ ...client, id: clientId }) };
+      const opened = openedOrNull(() => secret && vault.openClientSecret(secret, at));
+      return opened === null || keyIdOfProof(opened) !== keyring.current();
+    },
     metricsRoute,
     adminKeyFile: secrets.adminKeyFile,
     /** Whether any key that works, here or at another replica, may do everything with keys, clients and connections. */
@@ -270,11 +293,32 @@ function createConsent(config: Config, parts: ConsentNeeds) {
   return { links, outcomes, roundTrip, handedCodes: createHandedCodes({ ...common, ...ofCodes }) };
 }
 
+type EncryptionParts = Storage & Shared & { core: TokenCore; audit: Audit; log: Logger };
+
+/** The current encryption key, and the rotation to another one. */
+function openEncryption({ core, audit, log, ...parts }: EncryptionParts) {
+  const { keyring, vault, sealedRows: rows, sharedSpool } = parts;
+  const resealing = createResealing(keyring, vault);
+  const onError = (err: unknown) => {
+    if (!isStorageUnavailable(err)) log.warn({ err }, "work on encryption keys failed, and is tried again");
+  };
+  const common = { ...parts, resealing, rows, tables: sealedTableNames, shared: sharedSpool, clock, onError };
+  const unstored = () => core.unstored();
+  const currentKey = createCurrentKey({ ...common, records: resealing.record, unstored, log });
+  // The audit verifies its entries, and signs a checkpoint with the new key, before the old one may go.
+  const beforeForgetting = async () => void (await audit.checkpoint());
+  const worker = createRotationWorker({ ...common, currentKey, beforeForgetting });
+  return { currentKey, worker, service: createEncryptionService({ ...common, currentKey, worker }) };
+}
+
+/** The sandbox's secret and tokens are checked with any key of the ring. */
 function sandboxOptions({ publicUrl }: Config, keyring: Keyring) {
+  const clientId = "sandbox";
   return {
-    signingKey: keyring.derive("sandbox tokens"),
-    clientId: "sandbox",
-    clientSecret: Buffer.from(keyring.derive("sandbox client")).toString("base64url"),
+    proofs: keyring,
+    clientId,
+    clientSecret: () => keyring.sign("sandbox client", clientId),
+    isClientSecret: (secret: string) => keyring.verify("sandbox client", clientId, secret) === "authentic",
     redirectUri: `${publicUrl}/callback/sandbox`,
     now: () => clock.wallMs(),
     randomBytes,

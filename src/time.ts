@@ -240,8 +240,8 @@ export const replicaTimes = durations({
   roundingMs: 2,
   /** A replica counts as there for so long after it was last seen, or for KEY_TRUST_SECONDS if that is longer. */
   presentSeconds: 60,
-  /** A replica that was not seen for so long is deleted from the table. */
-  forgetHours: 24,
+  /** A replica that was not seen for so long is deleted from the table. Until then its spool folder keeps encryption keys in use. */
+  forgetHours: 720,
   /** An end is committed at most this much later than its own time says: no statement takes longer. */
   commitSeconds: 60,
 
@@ -255,6 +255,22 @@ export const replicaTimes = durations({
   redisReconnectMaxMs: 2000,
   /** The life of a key that is written to see whether Redis takes anything. */
   redisProbeMs: 10_000,
+});
+
+/** Encryption keys, and moving everything from one to another: src/encryption. */
+export const encryptionTimes = durations({
+  /** How often a replica looks into its own spool folder for what is sealed with other keys. */
+  spoolLookMs: 5000,
+  /** After a replica has changed its key, what it sealed before may still be on the way to the database. */
+  settleMs: 60_000,
+  /** How often a replica looks for a rotation that nobody works on. */
+  rotationLookMs: 5000,
+  /** How long a rotation is its worker's without a sign of it. */
+  rotationLeaseSeconds: 15,
+  /** The pause before another look at replicas, or at Redis, that a rotation waits for. */
+  waitMs: 1000,
+  /** A rotation waits so long for replicas that are there and still hold something under another key. Then it ends without them. */
+  patienceMs: 120_000,
 });
 
 /** Waiting for Postgres: src/store. */
@@ -402,6 +418,7 @@ export const times = {
   provider: providerTimes,
   caller: callerTimes,
   replica: replicaTimes,
+  encryption: encryptionTimes,
   store: storeTimes,
   audit: auditTimes,
   retention: retentionTimes,
@@ -498,6 +515,12 @@ const relations: readonly Relation[] = [
   [["replica.tellPatienceMs"], "<=", ["replica.reusePatienceMs"], "a name that is used again needs more certainty"],
   [["store.queryMs"], "<", ["replica.commitSeconds"], "no statement commits later"],
   [["replica.redisReconnectFirstMs"], "<=", ["replica.redisReconnectMaxMs"], "the pauses grow"],
+
+  // Encryption keys
+  [["store.queryMs"], "<", ["encryption.settleMs"], "what was sealed before a key changed is stored by then"],
+  [["store.queryMs"], "<", ["encryption.rotationLeaseSeconds"], "a batch ends before somebody else takes over"],
+  [["encryption.waitMs"], "<", ["encryption.rotationLeaseSeconds"], "who waits is still the worker"],
+  [["replica.presentSeconds"], "<", ["encryption.patienceMs"], "a replica that was killed is known to be gone by then"],
 
   // Postgres
   [["store.lockMs"], "<", ["store.queryMs"], "a statement that waits for a lock ends by itself"],

@@ -12,6 +12,7 @@ import { type Columns, selectList } from "./store/columns.ts";
 import { type ConsentLinkRow, linkColumns } from "./store/consents.ts";
 import { migrationLock, type MigrationSession } from "./store/migrate.ts";
 import { tokenColumns, type TokenRow } from "./store/token-row.ts";
+import { replicaTimes } from "./time.ts";
 import {
   type AnswerRecord,
   clientDestination,
@@ -22,14 +23,7 @@ import {
   readRecord,
   sealRecord,
 } from "./tokens/seal.ts";
-import {
-  createKeyring,
-  keyCheckPlace,
-  type Keyring,
-  type Place,
-  sealKeyCheck,
-  verifyKeyring,
-} from "./vault/keyring.ts";
+import { commonKey, keyCheckPlace, type Keyring, type Place, sealKeyCheck, verifyKeyring } from "./vault/keyring.ts";
 import * as places from "./vault/vault.ts";
 
 /** Notes in DATA_DIR that this process has seen a database of the sealed format. */
@@ -48,6 +42,10 @@ export function createFormatMemory(path: string): FormatMemory {
 
 export type SealedFormatParts = {
   keys: readonly { id: string; key: Buffer }[];
+  /** Of these keys. Its current key is chosen here, before anything is sealed. */
+  keyring: Keyring;
+  /** Who starts, and under which keys something waits in its spool folder; null: no other process can be there. */
+  self: { id: string; name: string; held: () => Promise<string[]> } | null;
   definitions: Resealing["definitions"];
   onSetAside: Resealing["onSetAside"];
   memory: FormatMemory;
@@ -61,7 +59,7 @@ export type SealedFormatParts = {
  * Makes sure that a database has sealed format 2, in which secrets are bound to where they are sent and rows are proven, and that
  * this keyring fits it. Called at every start, on a session of its own, after the migrations and under their lock.
  *
- * The mark is the check record of each key in `encryption_keys`: once there is one in the new form, the old form is refused for good.
+ * The mark is the check record of a key in `encryption_keys`: once there is one in the new form, the old form is refused for good.
  * Everything is sealed anew in one transaction together with the marks. If a start dies in the middle, the database stays as it was,
  * and the next start begins again. How a database is recognised (docs/decisions/0017):
  *
@@ -71,7 +69,9 @@ export type SealedFormatParts = {
  * | empty                    | anything                      | without its marks: refused                         |
  * | old form                 | nothing of the new form       | from before: sealed anew; refused if DATA_DIR notes format 2 |
  * | old form                 | anything of the new form      | without its marks: refused                         |
- * | new form                 |                               | ready; a key that is new here gets its mark        |
+ * | new form                 |                               | ready                                              |
+ *
+ * Then the current key gets its mark, before anything is sealed with it. Others of the ring get theirs when they become the current one.
  *
  * @throws StartupError for what the operator must look at
  */
@@ -89,8 +89,7 @@ export async function establishSealedFormat(session: MigrationSession, parts: Se
 }
 
 async function establish(session: MigrationSession, parts: SealedFormatParts): Promise<void> {
-  const { keys, memory, files } = parts;
-  const keyring = createKeyring(keys);
+  const { keys, keyring, memory, files } = parts;
   const marks = await session.query<{ id: string; check: Uint8Array }>(
     `SELECT id, check_sealed AS "check" FROM encryption_keys`,
   );
@@ -101,8 +100,10 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
     onSetAside: parts.onSetAside,
     openOld: opener(keys),
   };
+  const inUse: string[] = [];
   if (marks.length === 0) {
     if (await finds(session, anything)) throw robbed("its table encryption_keys is empty, and other tables are not");
+    await chooseCurrentKey(session, parts);
   } else if (marks.every(({ check }) => isOldFormat(check))) {
     verifyOldMarks(keys, marks);
     if (await finds(session, anythingNew)) {
@@ -113,21 +114,62 @@ async function establish(session: MigrationSession, parts: SealedFormatParts): P
         "its encryption_keys have the form from before; delete the file sealed-format in DATA_DIR if it is an old backup",
       );
     }
+    await chooseCurrentKey(session, parts);
     await using shared = await parts.shared();
     await resealDatabase(resealing);
     await resealSpools(resealing, shared === null ? [files] : [files, shared]);
     await session.execute("DELETE FROM encryption_keys");
+    inUse.push(...marks.map(({ id }) => id)); // the folders of other replicas may hold answers under them
   } else {
     verifyKeyring(keyring, marks);
+    await chooseCurrentKey(session, parts);
     // Another replica has sealed the database anew; this one's folder does not know it yet.
     if (!memory.isKept()) await resealSpools(resealing, [files]);
   }
-  for (const key of keys) {
+  for (const id of [keyring.current(), ...inUse]) {
     await session.query("INSERT INTO encryption_keys (id, check_sealed) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", [
-      key.id,
-      sealKeyCheck(key),
+      id,
+      sealKeyCheck(keyring, id),
     ]);
   }
+  await register(session, parts);
+}
+
+/**
+ * The first key of its own list that every replica has that was seen in the last minute. Under the lock of migrations no other replica begins
+ * to use a key, or starts with other keys, meanwhile (docs/internals/key-rotation.md).
+ */
+async function chooseCurrentKey(session: MigrationSession, { keyring, self }: SealedFormatParts): Promise<void> {
+  if (self === null) return;
+  const others = await session.query<{ ids: string[] }>(
+    `SELECT COALESCE(NULLIF(key_ids, '{}'), (SELECT array_agg(e.id) FROM encryption_keys e)) AS ids FROM replicas
+     WHERE id <> $1::uuid AND left_at IS NULL AND seen_at > clock_timestamp() - make_interval(secs => $2::float8)`,
+    [self.id, replicaTimes.presentSeconds],
+  );
+  const lists = others.map(({ ids }) => ids);
+  const common = commonKey(keyring.ids, lists);
+  if (common === null) {
+    const theirs = [...new Set(lists.flat())].join(", ");
+    throw new StartupError(
+      `ENCRYPTION_KEYS has no key in common with the replicas that run: it has ${keyring.ids.join(", ")}, and they have ${theirs}`,
+    );
+  }
+  keyring.use(common);
+}
+
+/**
+ * From here on other replicas know which keys this one has. It serves nothing before its first beat, so it has nothing to hear (`heard_at` lies
+ * ahead), and has sealed nothing yet (no `current_key`).
+ */
+async function register(session: MigrationSession, { keyring, self }: SealedFormatParts): Promise<void> {
+  if (self === null) return;
+  await session.query(
+    `INSERT INTO replicas (id, name, heard_at, seen_at, key_ids, held_key_ids)
+     VALUES ($1::uuid, $2, clock_timestamp() + make_interval(hours => $5::int), clock_timestamp(), $3::text[], $4::text[])
+     ON CONFLICT (id) DO UPDATE SET name = excluded.name, heard_at = excluded.heard_at, seen_at = excluded.seen_at,
+       key_ids = excluded.key_ids, current_key = NULL, held_key_ids = excluded.held_key_ids, left_at = NULL`,
+    [self.id, self.name, keyring.ids, await self.held(), replicaTimes.forgetHours],
+  );
 }
 
 const tables = ["api_keys", "clients", "connections", "consent_links", "held_grants"];

@@ -3,6 +3,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { addClientCommands } from "./commands/clients.ts";
 import { addConnectCommand } from "./commands/connect.ts";
 import { addConnectionCommands } from "./commands/connections.ts";
+import { addEncryptionCommands } from "./commands/encryption.ts";
 import { addImportCommand } from "./commands/import.ts";
 import { addKeyCommands } from "./commands/keys.ts";
 import { addProviderCommands } from "./commands/providers.ts";
@@ -49,6 +50,7 @@ function buildProgram(cli: Cli): Command {
   addKeyCommands(program, cli);
   addProviderCommands(program, cli);
   addRecoverCommand(program, cli);
+  addEncryptionCommands(program, cli);
   return program;
 }
 

@@ -92,6 +92,12 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     return exchangedCodeOf(await authorizations.exchangeCode({ ...sent, cannotWait: false }));
   };
 
+  /** What a code is noted by. If it came before the encryption key changed, it is noted by another key's MAC. */
+  const notedHash = async (proofs: readonly string[]): Promise<Uint8Array<ArrayBuffer>> => {
+    const [own, ...others] = proofs.map(sha256) as [Uint8Array<ArrayBuffer>, ...Uint8Array<ArrayBuffer>[]];
+    return (others.length === 0 ? null : await attempts.firstOf(others)) ?? own;
+  };
+
   /** Null: it is still under way. */
   const awaitOutcome = async (attemptHash: Uint8Array<ArrayBuffer>): Promise<Outcome | null> => {
     const deadlineMs = clock.monotonicMs() + consentTimes.awaitEndingMs;
@@ -154,7 +160,7 @@ export function createHandedCodes(deps: HandedCodeDeps) {
     const answer = readPasted(context, pasted, { state: null, issuer });
     // Stored as a MAC, which only this broker can make: a hash of a short code could be guessed.
     const about = JSON.stringify([connectionId, destination, pasted.trim()]);
-    const attemptHash = sha256(formKeys.sign("handed code", about));
+    const attemptHash = await notedHash(formKeys.signWithEach("handed code", about));
     if (!(await begins(attemptHash))) return await repeated(context, await awaitOutcome(attemptHash));
     try {
       const exchanged = await exchange(context, { answer, issuer: issuer.issuer });
@@ -201,7 +207,11 @@ export function createHandedCodes(deps: HandedCodeDeps) {
      * outcome. The same text a second time gets the same outcome.
      */
     async completeManually(form: ConsentForm, pasted: string): Promise<string> {
-      const attempt = copiedAttempt(formKeys, form, pasted);
+      const { link, browser } = form;
+      const about = JSON.stringify([link, browser, pasted.trim()]);
+      // Stored as a MAC, too.
+      const attemptHash = await notedHash(formKeys.signWithEach("copied code", about));
+      const attempt = { attemptHash, browserHash: sha256(browser), linkId: parseLinkToken(link)?.id ?? "" };
       const opened = await links.claim(form).catch(async (error: unknown) => {
         const noted = isUsedLink(error) ? await attempts.find(attempt.attemptHash) : null;
         if (noted === null) throw error;
@@ -280,12 +290,6 @@ const placeOf = (attemptHash: Uint8Array) => ({
   column: "ticket",
   revision: 0,
 });
-
-/** A pasted code is stored as a MAC, which only this broker can make: a hash of a short code could be guessed. */
-function copiedAttempt(formKeys: FormKeys, { link, browser }: ConsentForm, pasted: string): Attempt {
-  const proof = formKeys.sign("copied code", JSON.stringify([link, browser, pasted.trim()]));
-  return { attemptHash: sha256(proof), browserHash: sha256(browser), linkId: parseLinkToken(link)?.id ?? "" };
-}
 
 function isUsedLink(error: unknown): boolean {
   return error instanceof ConsentError && error.problem === "used_link";

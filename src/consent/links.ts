@@ -429,7 +429,7 @@ export function browserCookie(publicUrl: string) {
 }
 
 /** Signs and checks form tokens. A token carries the id of its key, so open forms stay valid when the keys are rotated. */
-export type FormKeys = Pick<Keyring, "sign" | "verify" | "deriveWith">;
+export type FormKeys = Pick<Keyring, "sign" | "signWithEach" | "verify" | "deriveWith">;
 
 const formPurpose = "consent form";
 const formText = ({ browser, link }: BrowserAtLink) => JSON.stringify([browser, link]);

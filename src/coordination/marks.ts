@@ -18,6 +18,14 @@ export type Marks = {
   close(connectionId: string, version: number): void;
 };
 
+/** Marks that can be signed anew. */
+export type ResignedMarks = Marks & {
+  /** How many marks each key has signed, and with `resign` how many of them were signed anew with the current one. */
+  count(options: { resign: boolean }): Promise<SignedMarks | null>;
+};
+
+export type SignedMarks = { byKey: ReadonlyMap<string, number>; resigned: number };
+
 /** The mark of a deleted connection: no row reaches it by refreshing, and higher numbers are left. */
 export const deletedGeneration = 2_000_000_000;
 
@@ -45,6 +53,10 @@ type Proofs = {
   sign(purpose: string, text: string): string;
   /** `silent`: only a replica with another key can check it. */
   judge(purpose: string, text: string, proof: string): Promise<"authentic" | "absent" | "silent">;
+  /** The id of the key that made it. */
+  keyIdOf(proof: string): string;
+  /** The id of the key that signs. */
+  current(): string;
 };
 
 type Options = {
@@ -55,30 +67,40 @@ type Options = {
   onRejected: (connectionId: string) => void;
 };
 
-type Standing = { bytes: Buffer; mark: Mark | null; isSilent: boolean };
+type Standing = { bytes: Buffer; mark: Mark | null; keyId: string | null; isSilent: boolean };
+
+/** How many marks one command reads, about. */
+const scanned = 500;
 
 /**
  * Marks in Redis, for all replicas. If Redis loses one, it is noted again, and guards its row only from then on. Each carries a MAC, since
  * a forged mark that is too high would suspend its connection for good. One without a valid MAC counts as absent and is written over. One that
  * only a replica with another key can check is left as it is. If somebody puts an older mark back, it is only lower.
  */
-export function createRedisMarks({ redis, proofs, onError, onRejected }: Options): Marks {
+export function createRedisMarks({ redis, proofs, onError, onRejected }: Options): ResignedMarks {
   const judge = async (id: string, bytes: Buffer | null): Promise<Standing> => {
-    const none = { bytes: bytes ?? Buffer.alloc(0), mark: null, isSilent: false };
+    const none = { bytes: bytes ?? Buffer.alloc(0), mark: null, keyId: null, isSilent: false };
     if (bytes === null) return none;
     const read = parse(bytes.subarray(0, 200).toString("latin1"));
     const end = read === null ? "absent" : await proofs.judge(purpose, textOf(id, read.mark), read.proof);
-    if (end === "authentic" && read !== null) return { ...none, mark: read.mark };
-    if (end === "silent") return { ...none, isSilent: true };
+    const keyId = read && proofs.keyIdOf(read.proof);
+    if (end === "authentic" && read !== null) return { ...none, mark: read.mark, keyId };
+    if (end === "silent") return { ...none, keyId, isSilent: true };
     onRejected(id);
     return none;
+  };
+
+  /** A key of another type holds no marks. */
+  const noHash = (error: unknown): [string, Buffer[]] => {
+    if (!(error instanceof Error) || !error.message.startsWith("WRONGTYPE")) throw error;
+    onRejected("");
+    return ["0", []];
   };
 
   const readAll = async (ids: readonly string[]): Promise<Standing[]> => {
     if (ids.length === 0) return [];
     const found = await redis.hmgetBuffer(key, ...ids).catch((error: unknown) => {
-      if (!(error instanceof Error) || !error.message.startsWith("WRONGTYPE")) throw error;
-      onRejected("");
+      noHash(error);
       return ids.map(() => null);
     });
     return await Promise.all(ids.map((id, index) => judge(id, found[index] ?? null)));
@@ -102,6 +124,28 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
   const signed = (id: string, mark: Mark): string =>
     `${mark.generation}:${mark.version}:${proofs.sign(purpose, textOf(id, mark))}`;
 
+  /** Reads all marks, those of deleted connections, too. One that this broker has not written counts as absent. */
+  const count = async ({ resign }: { resign: boolean }): Promise<SignedMarks> => {
+    const byKey = new Map<string, number>();
+    let resigned = 0;
+    let cursor = "0";
+    do {
+      const [next, flat] = await redis.hscanBuffer(key, cursor, "COUNT", scanned).catch(noHash);
+      cursor = String(next);
+      const swaps: (string | Buffer)[] = [];
+      for (let at = 0; at + 1 < flat.length; at += 2) {
+        const id = String(flat[at]);
+        const { bytes, mark, keyId } = await judge(id, flat[at + 1] ?? null);
+        const isOld = mark !== null && keyId !== proofs.current();
+        if (resign && isOld) swaps.push(id, bytes, signed(id, mark));
+        if (keyId !== null) byKey.set(keyId, (byKey.get(keyId) ?? 0) + 1);
+      }
+      // A mark that has been raised meanwhile is left: the next look finds it.
+      if (swaps.length > 0) resigned += swaps.length / 3 - Number(await redis.eval(swapAll, 1, key, ...swaps));
+    } while (cursor !== "0");
+    return { byKey, resigned };
+  };
+
   const orNull = async <Result>(work: Promise<Result>): Promise<Result | null> => {
     try {
       return await work;
@@ -117,6 +161,7 @@ export function createRedisMarks({ redis, proofs, onError, onRejected }: Options
     read: async (connectionId) => (await orNull(readAll([connectionId])))?.[0]?.mark ?? null,
     close: (connectionId, version) =>
       void orNull(redis.hset(key, connectionId, signed(connectionId, { generation: deletedGeneration, version }))),
+    count: async (options) => await orNull(count(options)),
   };
 }
 
@@ -130,7 +175,10 @@ function parse(text: string): { mark: Mark; proof: string } | null {
   return { mark: { generation: Number(generation), version: Number(version) }, proof };
 }
 
-type FileMarks = Marks & { end(): void };
+type FileMarks = ResignedMarks & { end(): void };
+
+/** Marks in a file carry no MAC. */
+const none = async (): Promise<SignedMarks> => ({ byKey: new Map(), resigned: 0 });
 
 /**
  * Marks in a file in DATA_DIR: they guard a deployment of one replica. Without a working disk they guard nothing. They carry no
@@ -141,7 +189,7 @@ export function createFileMarks(path: string, onError: (error: Error) => void): 
     return openMarks(new DatabaseSync(path), onError);
   } catch (error) {
     onError(error as Error);
-    return { raise() {}, compare: async () => null, read: async () => null, close() {}, end() {} };
+    return { raise() {}, compare: async () => null, read: async () => null, close() {}, count: none, end() {} };
   }
 }
 
@@ -188,6 +236,7 @@ function openMarks(file: DatabaseSync, onError: (error: Error) => void): FileMar
     },
     read: async (id) => attempt(() => read(id)),
     close: (id, version) => void attempt(() => replace.run(id, deletedGeneration, version)),
+    count: none,
     end: () => file.close(),
   };
 }

@@ -21,6 +21,12 @@ export type SpoolPlace = {
   find(wanted: WantedSpool): Promise<SpoolEntry[]>;
 };
 
+/** A place whose records can be sealed anew. */
+export type ResealedSpool = SpoolPlace & {
+  /** Puts another record in the place of one that was read. False: it is not there any more as it was read. */
+  replace(entry: SpoolEntry, record: Uint8Array<ArrayBuffer>): Promise<boolean>;
+};
+
 /** `attemptId`: the attempt that stands in the row, whose answer is looked for first. */
 export type WantedSpool = { connectionId: string; generation: number; attemptId: string | null };
 
@@ -56,7 +62,7 @@ const mostCharacters = 1_000_000;
  * can write too many could just as well delete.
  * @param onRejected called with the connection under whose name something else stands; null: several
  */
-export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: string | null) => void): SpoolPlace {
+export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: string | null) => void): ResealedSpool {
   const entryOf = (key: string, [attemptId, text]: [string, string]): SpoolEntry[] => {
     const [, connectionId = "", generation] = keyPattern.exec(key) ?? [];
     if (text.length > mostCharacters || !recordPattern.test(text)) {
@@ -103,6 +109,10 @@ export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: 
     async remove({ connectionId, generation, attemptId }) {
       await redis.hdel(redisKeyOf(connectionId, generation), attemptId);
     },
+    async replace({ connectionId, generation, attemptId, record }, next) {
+      const texts = [record, next].map((bytes) => Buffer.from(bytes).toString("base64"));
+      return (await redis.eval(swapField, 1, redisKeyOf(connectionId, generation), attemptId, ...texts)) === 1;
+    },
     async list() {
       const nodes = redis instanceof Cluster ? redis.nodes("master") : [redis];
       const found = (await Promise.all(nodes.map(scan))).flat();
@@ -119,6 +129,12 @@ export function createRedisSpool(redis: RedisClient, onRejected: (connectionId: 
       await read(redisKeyOf(connectionId, generation), attemptId),
   };
 }
+
+/** Sets a field that still has the value that was read. */
+const swapField = `
+if redis.call("hget", KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call("hset", KEYS[1], ARGV[1], ARGV[3])
+return 1`;
 
 function isWrongType(error: unknown): boolean {
   return error instanceof Error && error.message.startsWith("WRONGTYPE");
@@ -140,7 +156,7 @@ async function scan(node: Redis): Promise<string[]> {
   return [...keys];
 }
 
-type FileSpool = SpoolPlace & {
+type FileSpool = ResealedSpool & {
   /** At the start: a file that an earlier process did not finish is renamed if it is whole, and else removed. */
   finishParts(isWhole: (entry: SpoolEntry) => boolean): Promise<void>;
 };
@@ -152,6 +168,8 @@ const unfinished = ".part";
  * @param onError called for a file that cannot be read; the others are listed without it
  */
 export function createFileSpool(folder: string, onError: (error: unknown) => void): FileSpool {
+  /** Files that are being replaced. Only this process uses the folder. `false`: it has been removed meanwhile. */
+  const replacing = new Map<string, boolean>();
   const entryOf = async (name: string): Promise<SpoolEntry[]> => {
     const key = keyOf(name);
     if (key === null) return [];
@@ -181,7 +199,23 @@ export function createFileSpool(folder: string, onError: (error: unknown) => voi
       await syncFolder(folder);
     },
     async remove(key: SpoolKey) {
+      if (replacing.has(nameOf(key))) replacing.set(nameOf(key), false);
       await rm(join(folder, nameOf(key)), { force: true });
+    },
+    async replace(entry, record) {
+      const name = nameOf(entry);
+      if (replacing.has(name)) return false;
+      replacing.set(name, true);
+      try {
+        const [found] = await entryOf(name);
+        if (found === undefined || !Buffer.from(found.record).equals(entry.record)) return false;
+        await this.put({ ...entry, record });
+        // The same as a crash between a commit and the removal of its record: nothing is lost if it stands here for a moment.
+        if (replacing.get(name) === false) await rm(join(folder, name), { force: true });
+        return true;
+      } finally {
+        replacing.delete(name);
+      }
     },
     async list() {
       const entries: SpoolEntry[] = [];

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import {
   abilitySchema,
   count,
+  literals,
   named,
   nullable,
   statusSchema,
@@ -212,3 +213,137 @@ export const keyAbilities = Type.Array(abilitySchema, {
   description: "What the key may do",
   example: ["tokens"],
 });
+
+const unopenedSchema = named(
+  "Unopened",
+  {
+    description: "A value that does not open, or a row that is not as the broker has written it",
+    example: { table: "connections", id: "0b0f2f6a", name: "acme-shop", column: "refresh_token_sealed", key: "k1" },
+  },
+  {
+    table: textField("Its table"),
+    id: textField("The id of the row"),
+    name: nullable(textField("Its name; null: it has none, or this key may not see it")),
+    column: textField("The column that does not open, or mac: somebody else has changed the row"),
+    key: nullable(textField("The id of the key that it is under; null: it is no record")),
+  },
+);
+
+export const rotationSchema = named(
+  "Rotation",
+  {
+    description: "A rotation: everything is sealed and signed anew with one encryption key",
+    example: {
+      target_key: "k2",
+      state: "finished",
+      begun_by: "admin",
+      begun_at: at,
+      finished_at: at,
+      pass: 2,
+      place: "spools",
+      seen: 240,
+      moved: 118,
+      waits_for: null,
+      unopened: [],
+      forgotten: ["k1"],
+    },
+  },
+  {
+    target_key: textField("The id of the key to which everything moves"),
+    state: literals(["running", "finished"], { title: "RotationState", description: "Whether it goes on" }),
+    begun_by: textField("The id of the key that asked for it"),
+    begun_at: timestamp("When it began"),
+    finished_at: nullable(timestamp("When it was finished; null: it is running")),
+    pass: count("Which pass over everything this is; one that moves nothing is the last"),
+    place: nullable(textField("The table that this pass has reached, or marks, or spools; null: its beginning")),
+    seen: count("Rows looked at in all passes"),
+    moved: count("Rows sealed or signed anew in all passes"),
+    waits_for: nullable(textField("What it waits for; null: nothing")),
+    unopened: Type.Array(unopenedSchema, {
+      description: "What does not open, and stays as it is; the first hundred",
+    }),
+    forgotten: textList("The keys that were free at its end: starts do not need them any more"),
+  },
+);
+
+const underKeySchema = named(
+  "UnderKey",
+  { description: "What of one table is under an encryption key", example: { table: "connections", seals: 3, macs: 1 } },
+  {
+    table: textField("The table"),
+    seals: count("Sealed values under the key"),
+    macs: count("Rows that are signed with it"),
+  },
+);
+
+const keyUseExample = {
+  id: "k1",
+  current: false,
+  here: true,
+  named: false,
+  tables: [],
+  marks: 0,
+  spooled: 0,
+  instances: [],
+  free: true,
+  reasons: [],
+};
+
+const keyUseSchema = named(
+  "EncryptionKey",
+  { description: "An encryption key, and what is under it", example: keyUseExample },
+  {
+    id: textField("Its id in ENCRYPTION_KEYS"),
+    current: Type.Boolean({ description: "The replica that answers seals with it" }),
+    here: Type.Boolean({ description: "It is in ENCRYPTION_KEYS of the replica that answers" }),
+    named: Type.Boolean({ description: "The database names it: a start without it is refused" }),
+    tables: Type.Array(underKeySchema, { description: "What is under it in the database" }),
+    marks: nullable(count("Marks in Redis that are signed with it; null: Redis does not answer")),
+    spooled: nullable(count("Answers in Redis that wait to be stored; null: Redis does not answer")),
+    instances: textList("The instances that seal with it, or may hold something under it"),
+    free: Type.Boolean({ description: "Nothing is under it: it may be taken out of ENCRYPTION_KEYS" }),
+    reasons: textList("Why it is not free"),
+  },
+);
+
+const instanceExample = {
+  id: "0b0f2f6a-7a52-4e0f-8a55-0a4bb2b0a3f5",
+  name: "broker-1:8080",
+  keys: ["k2", "k1"],
+  current_key: "k2",
+  held_keys: [],
+  present: true,
+  seen_at: at,
+  left_at: null,
+};
+
+const instanceSchema = named(
+  "Instance",
+  { description: "A process of the last 30 days, and its encryption keys", example: instanceExample },
+  {
+    id: textField("The id in its DATA_DIR"),
+    name: textField("Host and port"),
+    keys: textList("The ids of its keys, in its order"),
+    current_key: nullable(textField("The key with which it seals; null: it has not begun to")),
+    held_keys: nullable(
+      textList("Every key under which it holds something that is nowhere else; null: it has not said"),
+    ),
+    present: Type.Boolean({ description: "It was seen within the last minute, and has not stopped" }),
+    seen_at: timestamp("When it was last seen"),
+    left_at: nullable(timestamp("When it stopped in order; null: it runs, or was stopped by force")),
+  },
+);
+
+export const encryptionSchema = named(
+  "Encryption",
+  {
+    description: "The encryption keys, what is under each, and who has it",
+    example: { current_key: "k2", keys: [keyUseExample], replicas: [instanceExample], rotation: null },
+  },
+  {
+    current_key: textField("The key with which the replica that answers seals"),
+    keys: Type.Array(keyUseSchema, { description: "Those of this replica in its order, then others that are in use" }),
+    replicas: Type.Array(instanceSchema, { description: "The processes of the last 30 days" }),
+    rotation: nullable(rotationSchema),
+  },
+);

@@ -13,6 +13,7 @@ import { apiReference, openApi } from "./openapi.ts";
 import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
 import { connectionRoutes, type ConnectionRoutesOptions } from "./routes/connections.ts";
 import { consentRoutes, type ConsentRoutesOptions } from "./routes/consent.ts";
+import { encryptionRoutes, type EncryptionRoutesOptions } from "./routes/encryption.ts";
 import { grantRoutes, type GrantRoutesOptions } from "./routes/grants.ts";
 import { healthRoutes, type HealthRoutesOptions, metricsRoute, type MetricsRouteOptions } from "./routes/health.ts";
 import { keyRoutes, type KeyRoutesOptions } from "./routes/keys.ts";
@@ -32,6 +33,7 @@ export type AppParts = TokenRoutesOptions &
   ProviderRoutesOptions &
   KeyRoutesOptions &
   RecoveryRoutesOptions &
+  EncryptionRoutesOptions &
   ConsentRoutesOptions &
   HealthRoutesOptions &
   MetricsRouteOptions & {
@@ -83,6 +85,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
     await providerRoutes(scope, parts);
     await keyRoutes(scope, parts);
     await recoveryRoutes(scope, parts);
+    await encryptionRoutes(scope, parts);
   });
   await app.register(async (scope) => {
     refuseControlCharacters(scope);

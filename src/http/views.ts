@@ -1,4 +1,5 @@
 import type { Static } from "typebox";
+import type { EncryptionStatus, RotationStatus } from "../encryption/service.ts";
 import { defaultGrant, type ProviderDefinition } from "../providers/format/definition.ts";
 import { type Needs, needsOf } from "../providers/format/requirements.ts";
 import { redirectUriOf, wantsOwnRedirectUri } from "../providers/oauth/authorization-request.ts";
@@ -9,7 +10,15 @@ import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import { readableName } from "../text.ts";
 import type { IssuedToken } from "../tokens/read.ts";
-import type { clientSchema, heldSchema, keySchema, providerSchema, recoverySchema } from "./admin-answers.ts";
+import type {
+  clientSchema,
+  encryptionSchema,
+  heldSchema,
+  keySchema,
+  providerSchema,
+  recoverySchema,
+  rotationSchema,
+} from "./admin-answers.ts";
 import { type connectionSchema, type eventSchema, lastErrorCodes, type tokenSchema } from "./connection-answers.ts";
 
 /** Rows as API answers: snake_case, times in ISO 8601, and no secret but the access token. */
@@ -168,6 +177,53 @@ export function viewRecovery({
       created_at: createdAt.toISOString(),
       expires_at: iso(expiresAt),
     })),
+  };
+}
+
+export function viewRotation(rotation: RotationStatus): Static<typeof rotationSchema> {
+  const { targetKey, begunBy, begunAt, finishedAt, pass, place, seen, moved, waitsFor, unopened, forgotten } = rotation;
+  return {
+    target_key: targetKey,
+    state: finishedAt === null ? "running" : "finished",
+    begun_by: begunBy,
+    begun_at: begunAt.toISOString(),
+    finished_at: iso(finishedAt),
+    pass,
+    place,
+    seen,
+    moved,
+    waits_for: waitsFor,
+    unopened: unopened.map(({ table, id, name, column, keyId }) => ({ table, id, name, column, key: keyId })),
+    forgotten,
+  };
+}
+
+export function viewEncryption({ keys, replicas, rotation }: EncryptionStatus): Static<typeof encryptionSchema> {
+  return {
+    current_key: keys.find(({ isCurrent }) => isCurrent)?.id ?? "",
+    keys: keys.map(({ id, isCurrent, isHere, isNamed, tables, marks, spooled, instances, isFree, reasons }) => ({
+      id,
+      current: isCurrent,
+      here: isHere,
+      named: isNamed,
+      tables,
+      marks,
+      spooled,
+      instances,
+      free: isFree,
+      reasons,
+    })),
+    replicas: replicas.map(({ id, name, keyIds, currentKey, heldKeyIds, isPresent, seenAt, leftAt }) => ({
+      id,
+      name,
+      keys: keyIds,
+      current_key: currentKey,
+      held_keys: heldKeyIds,
+      present: isPresent,
+      seen_at: seenAt.toISOString(),
+      left_at: iso(leftAt),
+    })),
+    rotation: rotation && viewRotation(rotation),
   };
 }
 

@@ -1,4 +1,4 @@
-import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import formbody from "@fastify/formbody";
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { type Static, Type } from "typebox";
@@ -7,11 +7,16 @@ import { type FormsLead, pageHeaders } from "../pages/layout.ts";
 import { sandboxTimes } from "../time.ts";
 import { answerUrl, authorizePage, readAuthorizeRequest, refusedPage } from "./authorize.ts";
 
+type Proofs = {
+  sign(purpose: string, text: string): string;
+  verify(purpose: string, text: string, proof: string): "authentic" | "forged" | "unknown_key";
+};
+
 export type SandboxOptions = {
-  /** Must be the same on every start: another key would end connected sandbox connections. */
-  signingKey: Uint8Array;
+  /** Signs codes and tokens. They are valid as long as the key that made them can check them. */
+  proofs: Proofs;
   clientId: string;
-  clientSecret: string;
+  isClientSecret: (secret: string) => boolean;
   /** The broker's own callback for this provider, the only address that codes go to. */
   redirectUri: string;
   /** Epoch milliseconds. */
@@ -148,14 +153,14 @@ const refusal = (error: string, description: string): EndpointAnswer => ({
 /** Null: the client is who it says (RFC 6749, section 2.3.1); else the refusal. */
 function checkClient(
   given: { authorization: string | undefined; form: Form },
-  client: { clientId: string; clientSecret: string },
+  client: Pick<SandboxOptions, "clientId" | "isClientSecret">,
 ): EndpointAnswer | null {
   const basic = /^basic +([A-Za-z0-9+/=]+)$/i.exec(given.authorization ?? "")?.[1];
   if (basic !== undefined && given.form["client_secret"] !== undefined) {
     return refusal("invalid_request", "the client must authenticate in one way, not in two");
   }
   const [id, secret] = basic === undefined ? [given.form["client_id"], given.form["client_secret"]] : readBasic(basic);
-  if (id === client.clientId && typeof secret === "string" && sameText(secret, client.clientSecret)) return null;
+  if (id === client.clientId && typeof secret === "string" && client.isClientSecret(secret)) return null;
   const answer = {
     status: 401,
     body: { error: "invalid_client", error_description: "unknown client or wrong secret" },
@@ -233,11 +238,6 @@ function readBasic(encoded: string): (string | undefined)[] {
   return [id, secret];
 }
 
-/** Compares digests, so that both sides have the same length. */
-function sameText(one: string, other: string): boolean {
-  return timingSafeEqual(sha256(one), sha256(other));
-}
-
 function sha256(text: string): Buffer {
   return createHash("sha256").update(text).digest();
 }
@@ -305,18 +305,16 @@ type TokenSigner = {
 };
 
 /** @param options.now epoch milliseconds */
-function createTokenSigner(options: { signingKey: Uint8Array; now: () => number }): TokenSigner {
-  const mac = (payload: string) => createHmac("sha256", options.signingKey).update(payload).digest();
+function createTokenSigner(options: { proofs: Proofs; now: () => number }): TokenSigner {
+  const purpose = "sandbox tokens";
   return {
     sign(claims) {
       const payload = Buffer.from(JSON.stringify(claims)).toString("base64url");
-      return `${payload}.${mac(payload).toString("base64url")}`;
+      return `${payload}.${options.proofs.sign(purpose, payload)}`;
     },
     read(kind, token) {
-      const [payload = "", signature = ""] = token.split(".", 2);
-      const given = Buffer.from(signature, "base64url");
-      const expected = mac(payload);
-      if (given.length !== expected.length || !timingSafeEqual(given, expected)) return null;
+      const [, payload = "", proof = ""] = /^([^.]*)\.(.*)$/s.exec(token) ?? [];
+      if (options.proofs.verify(purpose, payload, proof) !== "authentic") return null;
       const claims: unknown = JSON.parse(Buffer.from(payload, "base64url").toString("utf8"));
       const ours = Value.Check(claimsSchema, claims) && claims.kind === kind && claims.expiresAtMs > options.now();
       return ours ? claims : null;

@@ -2,7 +2,7 @@ import { LRUCache } from "lru-cache";
 import { type Clock, withDeadline } from "../clock.ts";
 import type { End, Ends } from "../coordination/end-messages.ts";
 import { BrokerError } from "../errors.ts";
-import type { EndedId, OtherReplica, Replicas } from "../store/replicas.ts";
+import type { EndedId, OtherReplica, Replicas, ToldKeys } from "../store/replicas.ts";
 import { replicaTimes } from "../time.ts";
 
 /**
@@ -12,7 +12,7 @@ import { replicaTimes } from "../time.ts";
  */
 export type Peers = {
   /** Makes this process known, before it serves anything. @throws BrokerError storage_unavailable */
-  start(): Promise<void>;
+  start(keys: KeyTalk): Promise<void>;
   /** Call it when this process serves nothing any more. Best effort: never rejects. */
   stop(): Promise<void>;
   /** Calls back for every end, of this replica and of others. */
@@ -32,6 +32,13 @@ export type Peers = {
   uses(kind: End["kind"], id: string): void;
   /** Whether no other replica was seen in the last minute. */
   isAlone(): boolean;
+};
+
+/** What replicas tell each other of their encryption keys with each beat. */
+export type KeyTalk = {
+  told(): Promise<ToldKeys>;
+  toldNow(): Promise<ToldKeys>;
+  heard(beat: { keyLists: string[][]; isNamed: boolean }): void;
 };
 
 type Options = {
@@ -78,6 +85,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   let others = 0;
   let isAway = false;
   let loop: Promise<void> | null = null;
+  let keys: KeyTalk | null = null;
 
   /** An end that is stored in Redis is read repeatedly, but reported once. */
   const hear = (end: End): void => {
@@ -88,9 +96,11 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   };
   ends.listen(hear);
 
-  const beat = async (): Promise<void> => {
-    const { now, others: count } = await replicas.beat({ ...self, heardAt });
+  const beat = async (talk: KeyTalk): Promise<void> => {
+    const told = await talk.told();
+    const { now, others: count, ...ofKeys } = await replicas.beat({ ...self, heardAt, keys: told });
     others = count;
+    talk.heard(ofKeys);
     const ended = heardAt === null ? [] : await replicas.endedSince(heardAt);
     const news = ended.filter(({ kind, id }) => !seenInPostgres.has(`${kind} ${id}`));
     for (const { kind, id } of news) {
@@ -100,7 +110,7 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     }
     heardAt = now;
     // Whoever caused the end may wait for the replicas to confirm it.
-    if (news.length > 0) await replicas.beat({ ...self, heardAt });
+    if (news.length > 0) await replicas.beat({ ...self, heardAt, keys: await talk.told() });
   };
 
   const askElsewhere = async (): Promise<void> => {
@@ -111,12 +121,12 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
     }
   };
 
-  const run = async (): Promise<void> => {
+  const run = async (talk: KeyTalk): Promise<void> => {
     let running: Promise<void> | null = null;
     let askedMs = -Infinity;
     const begin = async (): Promise<void> => {
       try {
-        await beat();
+        await beat(talk);
         isAway = false;
       } catch {
         isAway = true; // an outage is logged by the code that needs Postgres
@@ -163,14 +173,16 @@ export function createPeers({ self, replicas, ends, trustSeconds, clock }: Optio
   };
 
   return {
-    async start() {
-      await beat();
-      loop = run();
+    async start(talk) {
+      keys = talk;
+      await beat(talk);
+      loop = run(talk);
     },
     async stop() {
       stopped.abort();
       await loop;
-      await replicas.leave(self.id).catch(() => undefined);
+      const held = (await keys?.toldNow())?.held ?? [];
+      await replicas.leave(self.id, held).catch(() => undefined);
     },
     listen: (listener) => void listeners.push(listener),
     async tell(ended) {

@@ -41,8 +41,8 @@ const remedy =
   'Delete the connection "sandbox" and the client "sandbox" and start again, which makes both anew; or set SANDBOX=false.';
 
 async function prepare(
-  { connections, clients, records, consent }: Broker,
-  credentials: { clientId: string; clientSecret: string },
+  { connections, clients, records, consent, hasOldSandboxSecret }: Broker,
+  { clientId, clientSecret }: { clientId: string; clientSecret: () => string },
 ): Promise<Sandbox> {
   const { status } = await ensureSandbox(
     {
@@ -58,8 +58,10 @@ async function prepare(
           labels: {},
         }),
     },
-    credentials,
+    { clientId, clientSecret: clientSecret() },
   );
+  // The stored one ends with the encryption key that made it.
+  if (await hasOldSandboxSecret()) await clients.patch(starter, name, { clientSecret: clientSecret() });
   const mustConnect = status === "pending" || status === "needs_reauthorization";
   const link = mustConnect ? await consent.links.create(starter, name, {}) : null;
   return { link: link?.url ?? null };

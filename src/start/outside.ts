@@ -9,6 +9,8 @@ import { createMemoryLeases, createRedisLeases } from "../coordination/leases.ts
 import { createFileMarks, createRedisMarks } from "../coordination/marks.ts";
 import { connectRedis } from "../coordination/redis.ts";
 import { createFileSpool, createRedisSpool, type SpoolEntry, type SpoolPlace } from "../coordination/spool.ts";
+import { keyIdsInSpool } from "../encryption/current-key.ts";
+import { createResealing } from "../encryption/resealing.ts";
 import { StartupError, UnreadableSecretError, whyNotOnDisk } from "../errors.ts";
 import { createEgress, parseNetworks } from "../providers/http/egress.ts";
 import { readProxies } from "../providers/http/outbound-proxy.ts";
@@ -30,6 +32,8 @@ import { createTombstones } from "../store/grants.ts";
 import type { MigrationSession } from "../store/migrate.ts";
 import { createEncryptionKeys, createReplicas } from "../store/replicas.ts";
 import { createRequestLimits } from "../store/request-limits.ts";
+import { createRotations } from "../store/rotations.ts";
+import { createSealedRows } from "../store/sealed-rows.ts";
 import { createTokenRows } from "../store/token-rows.ts";
 import { createOutage } from "../telemetry/outage.ts";
 import { processTimes } from "../time.ts";
@@ -89,10 +93,15 @@ export async function openStorage(
   const dataDir = await holdDataDir(config.dataDir);
   const secrets = await findSecrets(config, dataDir);
   const keyring = createKeyring(secrets.encryptionKeys);
+  const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
+  const files = createFileSpool(dataDir.spool, () => {});
+  const held = async () => await keyIdsInSpool(createResealing(keyring, createTokenVault(keyring)).record, files);
   const afterwards = async (session: MigrationSession) => {
     await setRetention(session, config.auditRetentionDays);
     await establishSealedFormat(session, {
       keys: secrets.encryptionKeys,
+      keyring,
+      self: config.databaseUrl === null ? null : { ...self, held },
       definitions: (id) => catalog.get(id),
       onSetAside({ table, id, name }) {
         const error = new UnreadableSecretError(
@@ -102,7 +111,7 @@ export async function openStorage(
         alarms.unreadable(name !== null && table === "connections" ? error.of(name) : error);
       },
       memory: createFormatMemory(dataDir.sealedFormat),
-      files: createFileSpool(dataDir.spool, () => {}),
+      files,
       shared: async () => await openSharedSpool(config.redisUrl),
     });
   };
@@ -133,20 +142,22 @@ export async function openStorage(
     tombstones: createTombstones(database),
     replicas: createReplicas(database),
     auditEntries: createAuditStore(database),
+    rotations: createRotations(database),
+    sealedRows: createSealedRows(database),
+    known,
   };
-  return { ...tables, dataDir, secrets, keyring, keys, vault, health, database };
+  return { ...tables, self, dataDir, secrets, keyring, keys, vault, health, database };
 }
 
 /** What replicas share beside the database, or one process has for itself: locks, messages, spools, and marks. */
 export async function openShared(config: Config, storage: Storage, { log, alarms }: Telling) {
   const { redisUrl, keyTrustSeconds } = config;
-  const { dataDir, keyring, keys, vault } = storage;
+  const { self, dataDir, keyring, keys, vault } = storage;
   const disk = createOutage({ log, monotonicMs, name: "DATA_DIR", meanwhile: "Freshet serves all the same" });
   const files = createFileSpool(dataDir.spool, (error) =>
     disk.trouble(`a file of its folder spool cannot be read ${whyNotOnDisk(error)}`),
   );
   await files.finishParts((entry) => isWhole(vault, entry));
-  const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
   if (redisUrl === null) {
     const leases = createMemoryLeases({ monotonicMs });
     const marks = createFileMarks(dataDir.marks, (error) =>
@@ -156,7 +167,8 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
       await leases.close();
       marks.end();
     };
-    return { self, leases, ends: noEnds, marks, spoolPlaces: [files], redisEpoch: () => 0, close, ...noRedis };
+    const alone = { files, spoolPlaces: [files], sharedSpool: null };
+    return { leases, ends: noEnds, marks, ...alone, redisEpoch: () => 0, close, ...noRedis };
   }
   const redis = connectRedis(redisUrl);
   const { onError, onTaken, stop } = watchRedis(redis, { redisUrl, log, monotonicMs });
@@ -188,12 +200,14 @@ export async function openShared(config: Config, storage: Storage, { log, alarms
     processTimes.redisPatienceMs,
     clock,
   );
+  const sharedSpool = createRedisSpool(redis, (row) => alarms.rejected("spool", row));
   return {
-    self,
     leases,
     ends,
     marks: createRedisMarks({ redis, proofs, onError, onRejected: (row) => alarms.rejected("mark", row) }),
-    spoolPlaces: [files, createRedisSpool(redis, (row) => alarms.rejected("spool", row))],
+    files,
+    spoolPlaces: [files, sharedSpool],
+    sharedSpool,
     redisEpoch: () => epoch,
     onRedisError: onError,
     describeRedis: async () => await describeRedis(redis, { redisUrl, isThere: await leases.available(), log }),
@@ -220,7 +234,7 @@ function tellingHealth(log: Pick<Logger, "warn" | "info">): DatabaseHealth {
 }
 
 /** The replica's id stands in its folder, so that it is the same after a restart. */
-async function replicaId(dataDir: Storage["dataDir"]): Promise<string> {
+async function replicaId(dataDir: DataDir): Promise<string> {
   const { value } = await dataDir.secret("replica-id", randomUUID);
   return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value) ? value : randomUUID();
 }

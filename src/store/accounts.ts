@@ -54,8 +54,23 @@ export function createAccountRows(
   /** A row that this broker has not written counts as none. */
   const isOurs = (held: UnconfirmedGrant): boolean => proofs.unconfirmedGrants.isOurs(held);
 
-  /** Compare-and-swap on its proof. Null: the grant is gone, or has been changed since it was read. */
+  /**
+   * Compare-and-swap on its proof. Null: the grant is gone, or has been changed since it was read. A rotation of encryption keys signs it anew,
+   * and changes nothing of it.
+   */
   const change = async (
+    held: UnconfirmedGrant,
+    changes: Partial<ProvenUnconfirmedGrant>,
+  ): Promise<UnconfirmedGrant | null> => {
+    const changed = await changeOnce(held, changes);
+    if (changed !== null) return changed;
+    const [now] = await prisma.$queryRaw<UnconfirmedGrant[]>`SELECT ${unconfirmedColumns} FROM held_grants h
+      WHERE h.attempt_id = ${held.attemptId}::uuid`;
+    if (now === undefined || now.mac === held.mac || !isSignedAnew(held, now)) return null;
+    return await changeOnce(now, changes);
+  };
+
+  const changeOnce = async (
     held: UnconfirmedGrant,
     changes: Partial<ProvenUnconfirmedGrant>,
   ): Promise<UnconfirmedGrant | null> => {
@@ -65,6 +80,15 @@ export function createAccountRows(
         mac = ${proofs.unconfirmedGrants.sign(next)}
       WHERE h.attempt_id = ${held.attemptId}::uuid AND h.mac = ${held.mac} RETURNING ${unconfirmedColumns}`;
     return rows[0] ?? null;
+  };
+
+  const isSignedAnew = (held: UnconfirmedGrant, { mac }: UnconfirmedGrant): boolean => {
+    try {
+      proofs.unconfirmedGrants.check({ ...held, mac });
+      return true;
+    } catch {
+      return false;
+    }
   };
 
   const findOpen = async (which: Sql.Sql): Promise<UnconfirmedGrant | null> => {

@@ -107,7 +107,11 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
         SELECT ${id}, ${name}, ${secretHash}, ${may}::text[], ${connections}::text[], ${expiresAt}::timestamptz,
           ${createdAt}::timestamptz, ${mac}
         WHERE ${giver}::text IS NULL OR EXISTS (SELECT 1 FROM giver) RETURNING ${keyColumns}`;
-      return rows[0] ?? null;
+      if (rows[0] !== undefined || giver === null) return rows[0] ?? null;
+      // A rotation of encryption keys may have signed the giver's row anew.
+      const [again] = await findMany([giver]);
+      if (again === undefined || again.revokedAt !== null || again.mac === by?.mac) return null;
+      return await this.insert(key, giver);
     },
 
     /**

@@ -1,4 +1,5 @@
 import { encryptionKeyMissing } from "../errors.ts";
+import { Prisma as Sql } from "../generated/prisma/client.ts";
 import type { ProvenLink, Read, RowProofs } from "../proven-rows.ts";
 import { consentTimes, retentionTimes } from "../time.ts";
 import { joinedClientColumns, splitClient } from "./clients.ts";
@@ -85,13 +86,18 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
 
     /** This one UPDATE decides which browser is first. False: the link is another browser's, or no longer open. */
     async claim({ id, secretHash }: LinkKey, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {
-      const row = await this.find({ id, secretHash });
-      if (row === null) return false;
-      const mac = proofs.sign({ ...row, claimedBy: browserHash });
-      const count = await prisma.$executeRaw`UPDATE consent_links SET claimed_by = ${browserHash}, mac = ${mac}
-        WHERE id = ${id} AND secret_hash = ${secretHash} AND used_at IS NULL AND expires_at > clock_timestamp()
-          AND (claimed_by IS NULL OR claimed_by = ${browserHash}) AND mac = ANY(${[row.mac, mac]}::text[])`;
-      return count === 1;
+      for (let row = await this.find({ id, secretHash }); row !== null;) {
+        const mac = proofs.sign({ ...row, claimedBy: browserHash });
+        const count = await prisma.$executeRaw`UPDATE consent_links SET claimed_by = ${browserHash}, mac = ${mac}
+          WHERE id = ${id} AND secret_hash = ${secretHash} AND used_at IS NULL AND expires_at > clock_timestamp()
+            AND (claimed_by IS NULL OR claimed_by = ${browserHash}) AND mac = ANY(${[row.mac, mac]}::text[])`;
+        if (count === 1) return true;
+        // A rotation of encryption keys signs links anew: then nobody else has claimed it.
+        const now: ConsentLinkRow | null = await this.find({ id, secretHash });
+        if (now?.mac === row.mac) return false;
+        row = now;
+      }
+      return false;
     },
 
     /** Uses a link up before its code is exchanged. False: it is used already. */
@@ -263,6 +269,13 @@ export function createConsentAttempts(prisma: Prisma) {
         VALUES (${attemptHash}, ${browserHash}, ${linkId}, clock_timestamp() + ${seconds(consentTimes.outcomeSeconds)})
         ON CONFLICT (attempt_hash) DO NOTHING`;
       return count === 1;
+    },
+
+    /** The first of these that was begun; null: none was. */
+    async firstOf(hashes: readonly Uint8Array<ArrayBuffer>[]): Promise<Uint8Array<ArrayBuffer> | null> {
+      const [row] = await prisma.$queryRaw<{ attemptHash: Uint8Array<ArrayBuffer> }[]>`
+        SELECT attempt_hash AS "attemptHash" FROM consent_attempts WHERE attempt_hash IN (${Sql.join(hashes)}) LIMIT 1`;
+      return row?.attemptHash ?? null;
     },
 
     /** The same for a code that comes by a key: it has no link and no browser. It expires soon if nobody ends it. */

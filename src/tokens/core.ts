@@ -157,6 +157,7 @@ export function createTokenCore(parts: TokenCoreParts) {
       await answerStore.idle();
     },
     spoolAll: () => answerStore.spoolAll(),
+    unstored: () => answerStore.unstored(),
     observer,
   };
 }

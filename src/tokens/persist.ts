@@ -37,6 +37,8 @@ export type Persisted = {
 export type AnswerStore = {
   /** Steps 8 and 9: resolves with the first durable copy, and goes on until the row has the answer. Never rejects. */
   persist(answer: Answer): Promise<Persisted>;
+  /** The answers that the database does not have yet. */
+  unstored(): AnswerRecord[];
   /** Whether this process has an unstored answer to this generation. */
   hasUnstored(connectionId: string, generation: number): boolean;
   /** For the end of the process: spools every unstored answer at once. */
@@ -150,6 +152,7 @@ export function createAnswerStore(parts: AnswerStoreParts): AnswerStore {
       [...unstored].some(
         ({ answer: { record } }) => record.connectionId === connectionId && record.generation === generation,
       ),
+    unstored: () => [...unstored].map(({ answer }) => answer.record),
     spoolAll: async () => void (await Promise.all([...unstored].map(spool))),
     async idle() {
       while (unstored.size > 0) await Promise.allSettled([...unstored].map(({ concluded }) => concluded));

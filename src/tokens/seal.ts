@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { openedOrNull } from "../errors.ts";
+import { openedOrNull, UnreadableSecretError } from "../errors.ts";
 import {
   type ConnectionGrant,
   fixedClientId,
@@ -353,13 +353,45 @@ function toJson({ further, other, ...record }: AnswerRecord): Record<string, unk
   return { ...record, grant, ...(other && { other: toJson(other) }), ...(further && { further: further.map(toJson) }) };
 }
 
-/** @throws Error when it does not belong to this place, or its key is not in the ring */
+/**
+ * Opens a record. Its tokens are sealed with the current key, whatever key it was kept under: what is read before a rotation and stored after
+ * it would else bring the old key back. @throws Error when it does not belong to this place, or its key is not in the ring
+ */
 export function openRecord(
   vault: TokenVault,
   sealed: Uint8Array,
   at: { connectionId: string; generation: number },
 ): AnswerRecord {
-  return readRecord(vault.openRecord(sealed, at));
+  return underCurrentKey(vault, readRecord(vault.openRecord(sealed, at)));
+}
+
+/** The same record with its tokens, and those of the records in it, under the current key. A token that does not open stays as it is. */
+export function underCurrentKey(vault: TokenVault, record: AnswerRecord): AnswerRecord {
+  const place = placeIn(record, record.sealedFor, record.grant.accountCaptured);
+  const none = { accessToken: null, refreshToken: null };
+  const moved = (name: "accessToken" | "refreshToken") => {
+    const token = record.grant[name];
+    if (vault.isCurrent(token)) return token;
+    try {
+      return vault.resealTokens({ ...none, [name]: token }, place, place)[name];
+    } catch (error) {
+      if (!(error instanceof UnreadableSecretError)) throw error;
+      return token;
+    }
+  };
+  const { other, further } = record;
+  return {
+    ...record,
+    grant: { ...record.grant, accessToken: moved("accessToken"), refreshToken: moved("refreshToken") },
+    ...(other && { other: underCurrentKey(vault, other) }),
+    ...(further && { further: further.map((one) => underCurrentKey(vault, one)) }),
+  };
+}
+
+/** The sealed tokens of a record, and of the records in it. */
+export function sealsIn({ grant, other, further = [] }: AnswerRecord): Uint8Array[] {
+  const own = [grant.accessToken, grant.refreshToken].filter((token) => token !== null);
+  return [...own, ...[...(other ? [other] : []), ...further].flatMap(sealsIn)];
 }
 
 export function readRecord(text: string): AnswerRecord {

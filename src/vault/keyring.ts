@@ -29,12 +29,21 @@ export type Destination = {
   account: Readonly<Record<string, string>>;
 };
 
-/** Seals with the first key and opens with all of them. */
+/** Seals with the current key and opens with all of them. */
 export type Keyring = {
+  /** In the order of ENCRYPTION_KEYS. */
   readonly ids: readonly string[];
+  /** The id of the key that seals and signs. */
+  current(): string;
+  /** Makes this key the current one. @throws Error when it is not in the ring */
+  use(id: string): void;
   seal(plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** @throws UnreadableSecretError when the key is not in the ring or the record does not belong to this place. */
   open(record: Uint8Array, place: Place): string;
+  /** The same value under the current key, bound to the same inputs. @throws UnreadableSecretError as `open` does */
+  reseal(record: Uint8Array, place: Place): Uint8Array<ArrayBuffer>;
+  /** Seals with this key of the ring. @throws Error when it is not there */
+  sealWith(id: string, plaintext: string, place: Place): Uint8Array<ArrayBuffer>;
   /** The inputs that a record is bound to. With others it does not open. @throws Error when it is no record */
   hostsOf(record: Uint8Array): string[];
   /**
@@ -42,13 +51,13 @@ export type Keyring = {
    * the proof is valid. @throws Error when that key is not in the ring
    */
   deriveWith(proof: string, purpose: string): Uint8Array;
-  /** The same from the last key, so that a new first key changes nothing. Use it only for values that may change when that key is removed. */
-  derive(purpose: string): Uint8Array;
   /**
-   * The MAC that proves that this broker wrote `text`: `<key id>.<HMAC-SHA-256 in base64url>` (RFC 2104), made with the first key. It is
+   * The MAC that proves that this broker wrote `text`: `<key id>.<HMAC-SHA-256 in base64url>` (RFC 2104), made with the current key. It is
    * valid for one purpose only.
    */
   sign(purpose: string, text: string): string;
+  /** The MACs of `text` with every key of the ring, the current one first: by which of them something was noted before the key changed. */
+  signWithEach(purpose: string, text: string): string[];
   verify(purpose: string, text: string, proof: string): Authenticity;
 };
 
@@ -58,21 +67,39 @@ export type Keyring = {
  */
 export type Authenticity = "authentic" | "forged" | "unknown_key";
 
-/** A keyring of at least one key, the first of which encrypts. */
+/** A keyring of at least one key. The first of them is the current one, until `use` is called. */
 export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Keyring {
-  const [current] = keys;
-  if (current === undefined) throw new StartupError("ENCRYPTION_KEYS must hold at least one key");
-  const oldest = keys.at(-1) ?? current;
-  const byId = new Map(keys.map(({ id, key }) => [id, key]));
-  const proofKeysById = new Map(keys.map(({ id, key }) => [id, proofKeys(key)]));
-  const currentProofKey = proofKeys(current.key);
+  const [first] = keys;
+  if (first === undefined) throw new StartupError("ENCRYPTION_KEYS must hold at least one key");
+  const ring = keys.map(({ id, key }) => ({ id, key, proofKey: proofKeys(key) }));
+  const byId = new Map(ring.map((one) => [one.id, one]));
+  let current = byId.get(first.id) as (typeof ring)[number];
+  const inRing = (id: string): typeof current => {
+    const wanted = byId.get(id);
+    if (wanted === undefined) throw new Error("this key is not in ENCRYPTION_KEYS");
+    return wanted;
+  };
+  const sealWith = ({ id: keyId, key }: typeof current, plaintext: string, place: Place) =>
+    new Uint8Array(seal(plaintext, { keyId, key, place, random: randomBytes }));
+  const macOf = ({ id, proofKey }: typeof current, purpose: string, text: string) =>
+    `${id}.${hmac(proofKey(purpose), text).toString("base64url")}`;
   return {
     ids: keys.map(({ id }) => id),
-    seal: (plaintext, place) =>
-      new Uint8Array(seal(plaintext, { keyId: current.id, key: current.key, place, random: randomBytes })),
+    current: () => current.id,
+    use: (id) => void (current = inRing(id)),
+    seal: (plaintext, place) => sealWith(current, plaintext, place),
+    sealWith: (id, plaintext, place) => sealWith(inRing(id), plaintext, place),
+    reseal(record, place) {
+      const text = this.open(record, place);
+      const { destination } = place;
+      return this.seal(
+        text,
+        destination ? { ...place, destination: { ...destination, hosts: hostsOf(record) } } : place,
+      );
+    },
     open(record, place) {
       const keyId = readableKeyId(record);
-      const key = byId.get(keyId ?? "");
+      const key = byId.get(keyId ?? "")?.key;
       if (key === undefined) {
         throw new UnreadableSecretError(place, { keyId, reason: keyId === null ? "no_record" : "unknown_key" });
       }
@@ -84,15 +111,16 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
     },
     hostsOf,
     deriveWith(proof, purpose) {
-      const key = byId.get(keyIdOfProof(proof));
+      const key = byId.get(keyIdOfProof(proof))?.key;
       if (key === undefined) throw new Error("the key that made this proof is not in ENCRYPTION_KEYS");
       return new Uint8Array(hkdfSync("sha256", key, "freshet", purpose, 32));
     },
-    derive: (purpose) => new Uint8Array(hkdfSync("sha256", oldest.key, "freshet", purpose, 32)),
-    sign: (purpose, text) => `${current.id}.${hmac(currentProofKey(purpose), text).toString("base64url")}`,
+    sign: (purpose, text) => macOf(current, purpose, text),
+    signWithEach: (purpose, text) =>
+      [current, ...ring.filter((one) => one !== current)].map((one) => macOf(one, purpose, text)),
     verify(purpose, text, proof) {
       const id = keyIdOfProof(proof);
-      const keyFor = proofKeysById.get(id);
+      const keyFor = byId.get(id)?.proofKey;
       if (keyFor === undefined) return "unknown_key";
       const given = Buffer.from(proof.slice(id.length + 1), "base64url");
       const expected = hmac(keyFor(purpose), text);
@@ -101,13 +129,13 @@ export function createKeyring(keys: readonly { id: string; key: Buffer }[]): Key
   };
 }
 
-/** base64url has no dot, but a key id may have one. */
-function keyIdOfProof(proof: string): string {
+/** The id of the key that made a MAC. base64url has no dot, but a key id may have one. */
+export function keyIdOfProof(proof: string): string {
   return proof.slice(0, Math.max(proof.lastIndexOf("."), 0));
 }
 
-/** The key id of a record for the log, if it has the form that ENCRYPTION_KEYS allows. Other bytes are not logged. */
-function readableKeyId(record: Uint8Array): string | null {
+/** The key id of a record, if it has the form that ENCRYPTION_KEYS allows; else null. Other bytes are not logged. */
+export function readableKeyId(record: Uint8Array): string | null {
   try {
     const id = keyIdOf(record);
     return /^[\w.-]{1,32}$/.test(id) ? id : null;
@@ -130,6 +158,14 @@ function hmac(key: Uint8Array, text: string): Buffer {
   return createHmac("sha256", key).update(text).digest();
 }
 
+/**
+ * The key with which a replica seals: the first of its own list that all others have, too; null: there is none.
+ * @param others the key ids of each other replica that is present
+ */
+export function commonKey(own: readonly string[], others: readonly (readonly string[])[]): string | null {
+  return own.find((id) => others.every((list) => list.includes(id))) ?? null;
+}
+
 /** The check record of a key. It also marks the sealed format (src/upgrade.ts): a database that has it in this form accepts no older form. */
 const checkText = "freshet keyring check";
 export const keyCheckPlace = (id: string): Place => ({
@@ -139,9 +175,9 @@ export const keyCheckPlace = (id: string): Place => ({
   revision: 0,
 });
 
-/** A sealed constant by which a later start can tell that a key of this id still has the same bytes. */
-export function sealKeyCheck(key: { id: string; key: Buffer }): Uint8Array<ArrayBuffer> {
-  return createKeyring([key]).seal(checkText, keyCheckPlace(key.id));
+/** A sealed constant by which others can tell that their key of this id has the same bytes. It is sealed with that key. */
+export function sealKeyCheck(keyring: Keyring, id: string): Uint8Array<ArrayBuffer> {
+  return keyring.sealWith(id, checkText, keyCheckPlace(id));
 }
 
 /**
@@ -158,7 +194,7 @@ export function verifyKeyring(
         `ENCRYPTION_KEYS lacks the key "${id}", with which data in the database is sealed; it has ${keyring.ids.join(", ")}`,
       );
     }
-    if (!opens(keyring, check, keyCheckPlace(id))) {
+    if (!isKeyCheck(keyring, id, check)) {
       throw new StartupError(
         `ENCRYPTION_KEYS has other bytes for the key "${id}" than those that sealed the data in the database`,
       );
@@ -166,9 +202,10 @@ export function verifyKeyring(
   }
 }
 
-function opens(keyring: Pick<Keyring, "open">, record: Uint8Array, place: Place): boolean {
+/** Whether a key of the ring made this check record, so that it has the same bytes. */
+export function isKeyCheck(keyring: Pick<Keyring, "open">, id: string, record: Uint8Array): boolean {
   try {
-    return keyring.open(record, place) === checkText;
+    return keyring.open(record, keyCheckPlace(id)) === checkText;
   } catch {
     return false;
   }
@@ -180,7 +217,7 @@ function opens(keyring: Pick<Keyring, "open">, record: Uint8Array, place: Place)
  */
 export type Absence = "silent" | "absent";
 
-/** The keys that the database names: every key that a replica has sealed with. */
+/** The keys that the database names: every key that a replica may have sealed with, until a rotation has freed it. */
 export type KeyList = {
   /** `id`: the key id in a record or a MAC, if this ring has no such key. Null: it has none. */
   absenceOf(keyId: string | null): Promise<Absence>;

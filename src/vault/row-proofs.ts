@@ -1,6 +1,6 @@
 import { UnreadableSecretError } from "../errors.ts";
 import type { Proofs, Read, RowProofs, Standing } from "../proven-rows.ts";
-import { type Absence, type Authenticity, type KeyList, type Keyring } from "./keyring.ts";
+import { type Absence, type Authenticity, keyIdOfProof, type KeyList, type Keyring } from "./keyring.ts";
 
 export type Telling = {
   /** Called for rows whose MAC is not valid. */
@@ -25,7 +25,7 @@ export function createRowProofs(
     const check = (row: Read<Row>): void => {
       const authenticity = judge(row);
       if (authenticity === "authentic") return;
-      const keyId = row.mac === null ? null : row.mac.slice(0, Math.max(row.mac.lastIndexOf("."), 0));
+      const keyId = row.mac === null ? null : keyIdOfProof(row.mac);
       const reason = authenticity === "unknown_key" ? "unknown_key" : "does_not_open";
       throw new UnreadableSecretError(
         { table, row: idOf(row), column: "mac" },
@@ -124,15 +124,21 @@ export type SharedProofs = {
   sign(purpose: string, text: string): string;
   /** `silent`: made with a key that this ring lacks and the database names, so another replica can check it. */
   judge(purpose: string, text: string, proof: string): Promise<"authentic" | Absence>;
+  /** The id of the key that made it. */
+  keyIdOf(proof: string): string;
+  /** The id of the key that signs. */
+  current(): string;
 };
 
-export function createSharedProofs(keyring: Pick<Keyring, "sign" | "verify">, keys: KeyList): SharedProofs {
+export function createSharedProofs(keyring: Pick<Keyring, "sign" | "verify" | "current">, keys: KeyList): SharedProofs {
   return {
+    keyIdOf: keyIdOfProof,
+    current: () => keyring.current(),
     sign: (purpose, text) => keyring.sign(purpose, text),
     async judge(purpose, text, proof) {
       const judged = keyring.verify(purpose, text, proof);
       if (judged === "authentic") return judged;
-      return judged === "forged" ? "absent" : await keys.absenceOf(proof.slice(0, Math.max(proof.lastIndexOf("."), 0)));
+      return judged === "forged" ? "absent" : await keys.absenceOf(keyIdOfProof(proof));
     },
   };
 }

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import type { RowProofs } from "../proven-rows.ts";
-import type { Destination, Keyring, Place } from "./keyring.ts";
+import { type Destination, type Keyring, type Place, readableKeyId } from "./keyring.ts";
 import { createRowProofs, type Telling } from "./row-proofs.ts";
 
 /** The two tokens of one generation, in plain text. */
@@ -31,6 +31,8 @@ export type TokenVault = RowProofs & {
     from: TokenPlace,
     to: TokenPlace,
   ): SealedTokenSet;
+  /** Whether the current key has sealed it, or there is none. False also for what is no record. */
+  isCurrent(record: Uint8Array | null): boolean;
   /** The inputs that a record is bound to. With others it does not open. */
   hostsOf(record: Uint8Array): string[];
   /** An answer that is not in its row yet, with everything that belongs to it. */
@@ -76,7 +78,7 @@ export const deviceCodePlace = ({ requestId, destination }: DevicePlace): Place 
   revision: 0,
   destination,
 });
-const requestPlace = ({ requestId }: { requestId: string }): Place => ({
+export const requestPlace = ({ requestId }: { requestId: string }): Place => ({
   table: "authorization_requests",
   row: requestId,
   column: "request_sealed",
@@ -93,7 +95,7 @@ function tokenPlace(column: string, at: TokenPlace): Place & { destination: Dest
 
 /** @param telling default: no other replica has a key that this one lacks */
 export function createTokenVault(
-  keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify">,
+  keyring: Pick<Keyring, "seal" | "open" | "hostsOf" | "sign" | "verify" | "current">,
   telling: Partial<Telling> = {},
 ): TokenVault {
   const sealOrNull = (text: string | null, place: Place) => (text === null ? null : keyring.seal(text, place));
@@ -104,6 +106,7 @@ export function createTokenVault(
   };
   return {
     ...createRowProofs(keyring, { onForged: () => undefined, isSilent: async () => false, ...telling }),
+    isCurrent: (record) => record === null || readableKeyId(record) === keyring.current(),
     hostsOf: (record) => keyring.hostsOf(record),
     sealTokens: ({ accessToken, refreshToken }, at) => ({
       accessToken: sealOrNull(accessToken, accessTokenPlace(at)),

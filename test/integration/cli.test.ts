@@ -454,9 +454,7 @@ test("a definition is tried against a real server without the broker, and no sec
     after_connect: [{ request: { url: `${url}/api/me` }, pointer: "/account" }],
   };
   await writeFile(file, JSON.stringify(definition)); // JSON is YAML
-  const secret = Buffer.from(createKeyring([{ id: "k1", key: encryptionKey }]).derive("sandbox client")).toString(
-    "base64url",
-  );
+  const secret = createKeyring([{ id: "k1", key: encryptionKey }]).sign("sandbox client", "sandbox");
   const env = { FRESHET_CLIENT_SECRET: secret, FRESHET_KEY: "", PROVIDER_NETWORKS: "127.0.0.0/8,::1/128" };
   const args = ["--client-id", "sandbox", "--redirect-uri", broker.redirectUri("sandbox"), "--revoke"];
   const trying = freshet(["providers", "try", file, ...args], { stdin: null, env });

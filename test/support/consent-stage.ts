@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import Fastify from "fastify";
 import type { FastifyInstance } from "fastify";
 import { systemClock } from "../../src/clock.ts";
@@ -186,6 +186,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     returnOrigins,
     formKeys: {
       sign: (...given) => formKeys.ring.sign(...given),
+      signWithEach: (...given) => formKeys.ring.signWithEach(...given),
       verify: (...given) => formKeys.ring.verify(...given),
       deriveWith: (...given) => formKeys.ring.deriveWith(...given),
     },
@@ -200,12 +201,12 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     randomBytes,
     organisation,
   });
-  const signingKey = createHash("sha256").update("signing key of the tests").digest();
   const redirectUri = `${publicUrl}/callback/sandbox`;
   await app.register(sandboxRoutes, {
     prefix: "/sandbox",
-    ...client,
-    signingKey,
+    clientId: client.clientId,
+    isClientSecret: (secret) => secret === client.clientSecret,
+    proofs: keyring,
     redirectUri,
     now: Date.now,
     randomBytes,

@@ -25,7 +25,7 @@ const [older, newest] = [
 ];
 
 async function nameNewerKey(stage: StoreStage): Promise<void> {
-  const check = sealKeyCheck(newest);
+  const check = sealKeyCheck(createKeyring([newest]), newest.id);
   await stage.database.prisma.encryptionKey.upsert({
     where: { id: "newest" },
     create: { id: "newest", check },

@@ -15,18 +15,19 @@ const age = async (stage: StoreStage, { id, seconds }: { id: string; seconds: nu
 export function replicas(stage: () => StoreStage): void {
   describe("replicas", () => {
     let all: Replicas;
-    const self = { id: randomUUID(), name: "one:8080" };
-    const other = { id: randomUUID(), name: "other:8080" };
+    const keys = { ids: ["k1"], current: "k1", held: [] };
+    const self = { id: randomUUID(), name: "one:8080", keys };
+    const other = { id: randomUUID(), name: "other:8080", keys };
     beforeEach(async () => {
       all = createReplicas(stage().database);
-      for (const { id } of [self, other]) await all.leave(id);
+      for (const { id } of [self, other]) await all.leave(id, []);
     });
 
     it("know of each other until they leave, or have been silent", async () => {
       expect((await all.beat({ ...self, heardAt: null })).others).toBe(0);
       await all.beat({ ...other, heardAt: null });
       expect((await all.beat({ ...self, heardAt: null })).others).toBe(1);
-      expect((await all.others(self.id, 60)).map(({ id, name }) => ({ id, name }))).toEqual([other]);
+      expect((await all.others(self.id, 60)).map(({ id, name }) => ({ id, name, keys }))).toEqual([other]);
       await age(stage(), { id: other.id, seconds: 100 });
       expect((await all.beat({ ...self, heardAt: null })).others).toBe(0);
       expect(await all.others(self.id, 60)).toEqual([]);
@@ -35,12 +36,12 @@ export function replicas(stage: () => StoreStage): void {
       // A process that starts again with the same folder is the same replica.
       await all.beat({ ...other, name: "other:9090", heardAt: null });
       expect((await all.others(self.id, 60)).map(({ name }) => name)).toEqual(["other:9090"]);
-      await all.leave(other.id);
+      await all.leave(other.id, []);
       expect(await all.others(self.id, 3600)).toEqual([]);
       await all.beat({ ...other, heardAt: null });
-      await age(stage(), { id: other.id, seconds: 25 * 3600 });
+      await age(stage(), { id: other.id, seconds: 31 * 86_400 });
       await all.beat({ ...self, heardAt: null });
-      expect(await all.others(self.id, 30 * 86_400)).toEqual([]);
+      expect(await all.others(self.id, 60 * 86_400)).toEqual([]);
     });
 
     it("have heard of what had ended when they last asked, and not of what ends later", async () => {

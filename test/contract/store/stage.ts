@@ -18,7 +18,8 @@ export type Columns = Record<string, unknown>;
 type ConnectionToMake = Partial<NewConnection> & { clientRef?: string | null };
 
 /** What proves the rows of these tests, and seals their secrets. */
-export const vault = createTokenVault(createKeyring([{ id: "k1", key: randomBytes(32) }]));
+export const stageKey = { id: "k1", key: randomBytes(32) };
+export const vault = createTokenVault(createKeyring([stageKey]));
 
 /** A change that concerns no client and moves no host. */
 export const freely = { client: null, movesHost: false };

@@ -2,8 +2,9 @@ import { createHash, randomBytes } from "node:crypto";
 import Fastify, { type FastifyInstance } from "fastify";
 import { beforeEach, describe, expect, test } from "vitest";
 import { sandboxRoutes } from "../../../src/sandbox/sandbox.ts";
+import { createKeyring } from "../../../src/vault/keyring.ts";
 
-const signingKey = createHash("sha256").update("tests").digest();
+const keyring = createKeyring([{ id: "k1.a", key: createHash("sha256").update("tests").digest() }]);
 const redirectUri = "http://localhost:8080/callback/sandbox";
 const verifier = "v".repeat(43);
 const challenge = createHash("sha256").update(verifier).digest("base64url");
@@ -25,9 +26,9 @@ let sandbox: FastifyInstance;
 async function start(): Promise<FastifyInstance> {
   const app = Fastify();
   const options = {
-    signingKey,
+    proofs: keyring,
     clientId: "sandbox",
-    clientSecret: "secret",
+    isClientSecret: (secret: string) => secret === "secret",
     redirectUri,
     now: () => nowMs,
     randomBytes,

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { StartupError, UnreadableSecretError } from "../../../src/errors.ts";
 import {
+  commonKey,
   createKeyList,
   createKeyring,
   keyIdOf,
@@ -62,13 +63,42 @@ describe("a keyring", () => {
     expect(() => createKeyring([])).toThrow(StartupError);
   });
 
-  it("what is derived from it differs by purpose, and stays the same when a key is added in front", () => {
-    const forms = createKeyring([old]).derive("forms");
-    expect(forms).toHaveLength(32);
-    expect(createKeyring([current, old]).derive("forms")).toEqual(forms);
-    expect(createKeyring([old]).derive("tokens")).not.toEqual(forms);
-    expect(createKeyring([current]).derive("forms")).not.toEqual(forms);
-    expect(Buffer.from(forms)).not.toEqual(old.key);
+  it("seals and signs with another of its keys as soon as that is the current one", () => {
+    const ring = createKeyring([old, current]);
+    const before = ring.seal("text", place);
+    ring.use("2026");
+    expect(ring.current()).toBe("2026");
+    expect(keyIdOf(ring.seal("text", place))).toBe("2026");
+    expect(ring.sign("forms", "a")).toMatch(/^2026\./);
+    expect(ring.open(before, place)).toBe("text");
+    expect(() => ring.use("2027")).toThrow(/not in ENCRYPTION_KEYS/);
+    expect(ring.current()).toBe("2026");
+  });
+
+  it("puts a value under the current key for the same place and the same inputs, and only there", () => {
+    const ring = createKeyring([old, current]);
+    const host = { name: "c", parent: null, provider: "p", client: null, captured: {}, account: {} };
+    const to = (shop: string) => ({ ...place, destination: { ...host, inputs: { shop }, hosts: ["shop"] } });
+    const before = ring.seal("text", to("a.test"));
+    ring.use("2026");
+    const after = ring.reseal(before, { ...to("a.test"), destination: { ...to("a.test").destination, hosts: [] } });
+    expect(keyIdOf(after)).toBe("2026");
+    expect(ring.open(after, to("a.test"))).toBe("text");
+    expect(() => ring.open(after, to("b.test"))).toThrow(UnreadableSecretError);
+    expect(() => ring.reseal(before, to("b.test"))).toThrow(UnreadableSecretError);
+  });
+
+  it("finds what was noted under any of its keys", () => {
+    const noted = createKeyring([old]).sign("codes", "abc");
+    const rotated = createKeyring([current, old]).signWithEach("codes", "abc");
+    expect(rotated).toEqual([createKeyring([current]).sign("codes", "abc"), noted]);
+  });
+
+  it("the current key is the first of the own list that all others have", () => {
+    expect(commonKey(["new", "old"], [])).toBe("new");
+    expect(commonKey(["new", "old"], [["old"], ["old", "new"]])).toBe("old");
+    expect(commonKey(["new", "old"], [["old", "new"]])).toBe("new");
+    expect(commonKey(["new"], [["old"]])).toBeNull();
   });
 });
 
@@ -108,7 +138,7 @@ describe("what hangs together with a proof", () => {
 });
 
 describe("a keyring at start", () => {
-  const known = [old, current].map((key) => ({ id: key.id, check: sealKeyCheck(key) }));
+  const known = [old, current].map((key) => ({ id: key.id, check: sealKeyCheck(createKeyring([key]), key.id) }));
 
   it("that holds every key of the database is taken, further ones included", () => {
     expect(() => verifyKeyring(createKeyring([keyOf("2027"), current, old]), known)).not.toThrow();
