@@ -24,7 +24,7 @@ export type ResignedMarks = Marks & {
   count(options: { resign: boolean }): Promise<SignedMarks | null>;
 };
 
-export type SignedMarks = { byKey: ReadonlyMap<string, number>; resigned: number };
+type SignedMarks = { byKey: ReadonlyMap<string, number>; resigned: number };
 
 /** The mark of a deleted connection: no row reaches it by refreshing, and higher numbers are left. */
 export const deletedGeneration = 2_000_000_000;

@@ -34,15 +34,15 @@ export function createCurrentKey(options: Options): CurrentKey {
   const { self, keyring, known, files, records, unstored, clock, log, onError } = options;
   /** When each key was last the current one; what it has sealed may still be on the way to the database. */
   const usedUntilMs = new Map<string, number>();
-  let inFolder: { ids: readonly string[]; lookedMs: number } = { ids: [], lookedMs: -Infinity };
+  /** Before the first look, anything may be there. */
+  let inFolder: { ids: readonly string[]; lookedMs: number } = { ids: keyring.ids, lookedMs: -Infinity };
   let choosing: Promise<void> | null = null;
 
   const look = async (): Promise<void> => {
     try {
-      const ids = await keyIdsInSpool(records, files);
-      inFolder = { ids, lookedMs: clock.monotonicMs() };
+      inFolder = { ids: await keyIdsInSpool(records, files), lookedMs: clock.monotonicMs() };
     } catch (error) {
-      onError(error); // what was there before counts
+      onError(error); // what was seen before counts
     }
   };
 

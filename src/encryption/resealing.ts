@@ -19,7 +19,7 @@ import * as places from "../vault/vault.ts";
 export type Unopened = { table: string; id: string; name: string | null; column: string; keyId: string | null };
 
 /** A row as it is to be written; `change` null: it stays as it is. */
-export type Renewed = { change: RowChange | null; unopened: Unopened[] };
+type Renewed = { change: RowChange | null; unopened: Unopened[] };
 
 /** Puts the values of a row under the current key, each bound to the same place as before. One that does not open stays as it is. */
 export type Resealing = {

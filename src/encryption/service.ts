@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { ResignedMarks } from "../coordination/marks.ts";
 import type { ResealedSpool } from "../coordination/spool.ts";
 import { BrokerError } from "../errors.ts";
-import { publicName } from "../further-token-name.ts";
+import { publicName } from "../text.ts";
 import { mayUse, type Principal } from "../services/principal.ts";
 import type { EncryptionKeys, Instance, Replicas } from "../store/replicas.ts";
 import type { RotationRow, Rotations } from "../store/rotations.ts";

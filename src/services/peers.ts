@@ -35,7 +35,7 @@ export type Peers = {
 };
 
 /** What replicas tell each other of their encryption keys with each beat. */
-export type KeyTalk = {
+type KeyTalk = {
   told(): Promise<ToldKeys>;
   toldNow(): Promise<ToldKeys>;
   heard(beat: { keyLists: string[][]; isNamed: boolean }): void;

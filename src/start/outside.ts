@@ -95,7 +95,9 @@ export async function openStorage(
   const keyring = createKeyring(secrets.encryptionKeys);
   const self = { id: await replicaId(dataDir), name: `${hostname()}:${config.port}`.replaceAll(/[^\w.:-]/g, "-") };
   const files = createFileSpool(dataDir.spool, () => {});
-  const held = async () => await keyIdsInSpool(createResealing(keyring, createTokenVault(keyring)).record, files);
+  const { record } = createResealing(keyring, createTokenVault(keyring));
+  // What cannot be read may be under any of them.
+  const held = async () => await keyIdsInSpool(record, files).catch(() => [...keyring.ids]);
   const afterwards = async (session: MigrationSession) => {
     await setRetention(session, config.auditRetentionDays);
     await establishSealedFormat(session, {

@@ -51,7 +51,7 @@ export type Instance = {
 };
 
 /** A process that runs, or was seen so lately that it may. */
-export const isPresent = Sql.sql`left_at IS NULL AND seen_at > clock_timestamp() - ${seconds(replicaTimes.presentSeconds)}`;
+const isPresent = Sql.sql`left_at IS NULL AND seen_at > clock_timestamp() - ${seconds(replicaTimes.presentSeconds)}`;
 
 /** A version that does not say which keys it has has every key that the database names. */
 const keysOfReplica = Sql.sql`COALESCE(NULLIF(key_ids, '{}'), (SELECT array_agg(e.id) FROM encryption_keys e))`;

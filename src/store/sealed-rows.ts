@@ -52,7 +52,7 @@ const table = <T>(
 });
 
 /** Every table with sealed or signed columns, in the order of a pass. */
-export const sealedTables = {
+const sealedTables = {
   connections: table<TokenRow>("connections", {
     alias: Sql.raw("c"),
     columns: tokenColumns,

@@ -291,7 +291,7 @@ function rotating(open: () => Promise<Database>): void {
 
   it("never writes over a row that has changed since it was read, and comes back for it", async () => {
     const rows = await Promise.all([connection(stage), connection(stage), connection(stage)]);
-    const [, changed] = rows as [TokenRow, TokenRow, TokenRow];
+    const [, changed] = rows;
     const real = createSealedRows(stage.database);
     let times = 0;
     const late: SealedRows = {
@@ -299,8 +299,9 @@ function rotating(open: () => Promise<Database>): void {
       async others(name, where) {
         const found = await real.others(name, where);
         // A refresh stores its set, as a replica that still seals with the key from before.
-        if (name === "connections" && times++ === 0)
+        if (name === "connections" && times++ === 0) {
           await setTokens(stage, changed.id, ["newer access", "newer refresh"]);
+        }
         return found;
       },
     };
