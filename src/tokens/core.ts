@@ -33,6 +33,9 @@ import { createSender, type RequestContext } from "./request.ts";
 import { createSweeper } from "./sweeper.ts";
 import { createWaiting } from "./waiting.ts";
 
+/** `isDraining`: this process shuts down and begins nothing new. */
+export type Lifecycle = { readonly isDraining: boolean };
+
 /** Everything outside that the core uses. The simulation passes its own. */
 export type TokenCoreParts = {
   rows: TokenRows;
@@ -74,14 +77,13 @@ export type TokenCore = ReturnType<typeof createTokenCore>;
 /** The refresh core of one replica. It does nothing by itself until `sweeper.start()`. */
 export function createTokenCore(parts: TokenCoreParts) {
   const { rows, leases, clock, health, observer, onBackgroundError } = parts;
-  const lifecycle = { draining: false };
-  const isDraining = () => lifecycle.draining;
+  const lifecycle = { isDraining: false };
   const databaseClock = createDatabaseClock(clock);
   const subjectToken = async (name: string) => (await tokens.get(name, subjectWish)).accessToken;
   const sender = createSender({ ...parts, subjectToken });
   const limits = createRequestLimiter({ limits: parts.requestLimits, sender, clock, onError: onBackgroundError });
   const lookups = createAccounts({ ...parts, sender });
-  const common = { ...parts, databaseClock, sender, limits, isDraining };
+  const common = { ...parts, databaseClock, sender, limits, lifecycle };
   const cache = createTokenCache(common);
   const learn = (row: TokenRow) => void cache.learn(row);
   const spools = createSpools({ places: parts.spoolPlaces, onError: parts.onSpoolError });
@@ -140,10 +142,10 @@ export function createTokenCore(parts: TokenCoreParts) {
     /** Call it before the first caller comes. */
     recover,
     marks: parts.marks,
-    nowMs: () => databaseClock.nowMs(),
+    nowMs: databaseClock.nowMs,
     /** No new permits and no sweeping from here on; what is under way goes on. */
     drain() {
-      lifecycle.draining = true;
+      lifecycle.isDraining = true;
       sweeper.stop();
       void sweeper.markInUse();
     },

@@ -17,7 +17,7 @@ import type { TokenRows } from "../store/token-rows.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Authorizations } from "./connect.ts";
-import type { Alarms } from "./core.ts";
+import type { Alarms, Lifecycle } from "./core.ts";
 import type { RequestLimiter } from "./limits.ts";
 import { askedInVain, isRefused, type RequestContext, type Sender } from "./request.ts";
 import { secretsDestination } from "./seal.ts";
@@ -60,7 +60,7 @@ export type DeviceParts = {
   vault: TokenVault;
   clock: Clock;
   /** True once this process shuts down and must begin nothing new. */
-  isDraining: () => boolean;
+  lifecycle: Lifecycle;
   alarms: Pick<Alarms, "unreadable">;
   onBackgroundError: (error: unknown) => void;
 };
@@ -68,7 +68,7 @@ export type DeviceParts = {
 const perRound = 8;
 
 export function createDevices(parts: DeviceParts): Devices {
-  const { deviceCodes, rows, authorizations, sender, limits, vault, clock, isDraining, alarms, onBackgroundError } =
+  const { deviceCodes, rows, authorizations, sender, limits, vault, clock, lifecycle, alarms, onBackgroundError } =
     parts;
   const polling = new Set<Promise<void>>();
   let nextLookMs = 0;
@@ -168,7 +168,7 @@ export function createDevices(parts: DeviceParts): Devices {
     async round() {
       if (clock.monotonicMs() < nextLookMs) return;
       nextLookMs = clock.monotonicMs() + consentTimes.deviceLookMs;
-      const limit = isDraining() ? 0 : perRound - polling.size;
+      const limit = lifecycle.isDraining ? 0 : perRound - polling.size;
       const due =
         limit > 0 ? await deviceCodes.claimDue({ limit, leaseSeconds: consentTimes.devicePollLeaseSeconds }) : [];
       for (const device of due) beginPoll(device);

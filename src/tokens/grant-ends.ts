@@ -98,7 +98,7 @@ export function createGrantEnds(parts: GrantEndsParts): GrantEnds {
   return {
     async retry(connectionId, { by, force }) {
       const row = await read(connectionId);
-      if (parts.isDraining()) throw shuttingDown(row);
+      if (parts.lifecycle.isDraining) throw shuttingDown(row);
       const reason = whyNotEnded(row);
       if (reason !== null) throw reason;
       const context = await parts.sender.prepareToSend(row);

@@ -7,7 +7,7 @@ import { BrokerError, connectionNotFound, DuplicateGrantError, isStorageUnavaila
 import type { ProviderDefinition } from "../providers/format/definition.ts";
 import type { Expiry, Grant } from "../providers/oauth/grant.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
-import type { TokenRow } from "../store/token-row.ts";
+import { nextGeneration, type TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { consentTimes, refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
@@ -44,8 +44,10 @@ export function createImport(parts: ImportParts) {
     // Its lifetimes count from when it was imported, however long storing it takes.
     const handed = { captured: {}, redirectUri: null, definition, sentAt: row.now };
     const { inputsInForce } = prepared.row; // the inputs that were checked, even if somebody changes the row meanwhile
-    const sealFor = (current: TokenRow) =>
-      handedSealerFor(parts, { ...current, inputsInForce, accountCaptured: {} }, handed)(grant);
+    const sealFor = (current: TokenRow) => {
+      const place = { ...current, inputsInForce, accountCaptured: {} };
+      return handedSealerFor(parts, place, { ...handed, generation: nextGeneration(current) })(grant);
+    };
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, { grant, sealFor });
     marks.raise(stored.id, stored);

@@ -10,6 +10,7 @@ import type { TokenRow } from "../store/token-row.ts";
 import type { TokenRows } from "../store/token-rows.ts";
 import { refreshTimes } from "../time.ts";
 import type { DatabaseClock, KnownConnection, TokenCache } from "./cache.ts";
+import type { Lifecycle } from "./core.ts";
 import type { Refresh, RefreshOutcome } from "./refresh.ts";
 import {
   abandonedAtMs,
@@ -48,8 +49,7 @@ export type TokenServiceParts = {
   catalog: Pick<Catalog, "get">;
   rows: Pick<TokenRows, "endUnrefreshable">;
   reads: Pick<Reads, "note">;
-  /** True once this process shuts down and must begin no refresh. */
-  isDraining: () => boolean;
+  lifecycle: Lifecycle;
   /** Whether this is the only replica. */
   isAlone: () => boolean;
   /** Called for each connection whose token is handed out. */
@@ -71,7 +71,7 @@ type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] }
 
 /** Steps 1 and 2 of docs/refresh-protocol.md. */
 export function createTokenService(parts: TokenServiceParts): TokenService {
-  const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, isDraining, onBackgroundError } =
+  const { cache, catalog, rows, leases, refresh, waiting, clock, databaseClock, reads, lifecycle, onBackgroundError } =
     parts;
   const flights = createSingleFlight<RefreshOutcome>();
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
@@ -119,7 +119,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       const { row } = await find(found.row.name, { bypass: true });
       if (row.generation === found.row.generation && isInBackoff(row)) throw unavailable(row);
     }
-    const failing: WarningCode[] = isDraining() ? [] : ["refresh_failing"];
+    const failing: WarningCode[] = lifecycle.isDraining ? [] : ["refresh_failing"];
     const issueOld = (): IssuedToken | null => {
       if (cache.hasEnded(found)) return null;
       parts.onServed(found.row.id);
@@ -214,7 +214,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** Whether a refresh ahead makes sense: the row is free and not backing off. */
   const canRefreshAhead = (row: TokenRow): boolean =>
-    !isDraining() && canRenew(row) && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
+    !lifecycle.isDraining && canRenew(row) && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
 
   const unavailable = (row: TokenRow): BrokerError => {
     const rules = rulesOf(row);

@@ -16,7 +16,7 @@ import { refreshTimes } from "../time.ts";
 import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Accounts } from "./accounts.ts";
-import type { Alarms, RefreshObserver } from "./core.ts";
+import type { Alarms, Lifecycle, RefreshObserver } from "./core.ts";
 import type { RequestLimiter } from "./limits.ts";
 import type { AnswerStore, Persisted } from "./persist.ts";
 import type { Recovery } from "./recovery.ts";
@@ -67,8 +67,7 @@ export type RefreshParts = {
   random: () => number;
   observer: RefreshObserver;
   alarms: Pick<Alarms, "unreadable">;
-  /** True once this process shuts down and must begin nothing new. */
-  isDraining: () => boolean;
+  lifecycle: Lifecycle;
 };
 
 /** The permission to send one request. */
@@ -130,7 +129,7 @@ async function askAndSend(
   flight: Flight,
   { row, startedOver, permitGate }: { row: TokenRow; startedOver: boolean; permitGate: Gate },
 ): Promise<Next> {
-  if (parts.isDraining()) return { kind: "left", row };
+  if (parts.lifecycle.isDraining) return { kind: "left", row };
   const context = await prepareOrNote(parts, row);
   const takesOver =
     row.attemptId !== null && mayTakeOver(row, context.definition.refresh, recoverer(parts, flight, row));

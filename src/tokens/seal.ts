@@ -29,8 +29,6 @@ export type GrantBase = LackingBase & {
   id: string;
   name: string;
   parentId: string | null;
-  generation: number;
-  goneBackFrom: number | null;
   provider: string;
   clientRef: string | null;
   inputsInForce: Record<string, string>;
@@ -74,10 +72,18 @@ export function openedRefreshToken(vault: TokenVault, row: TokenRow): string | n
   return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, placeOf(row)));
 }
 
-type ToSeal = { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonly string[]; isUseless?: boolean };
+type ToSeal = {
+  grant: Grant;
+  generation: number;
+  sentAt: Date;
+  scheduler: Scheduler;
+  hosts: readonly string[];
+  isUseless?: boolean;
+};
 
 /**
- * Seals what a provider granted for the next generation of a row. A kept refresh token is sealed anew with it.
+ * Seals what a provider granted for a row. A kept refresh token is sealed anew with it.
+ * @param generation the one that the set opens for: the row's next.
  * @param sentAt Postgres's time of the permit: lifetimes must not count from later than the send.
  * @param hosts the inputs that fill a host. With other values the tokens do not open.
  * @param isUseless a refresh token is not stored, since no request could send it (`isUselessTo`).
@@ -85,14 +91,14 @@ type ToSeal = { grant: Grant; sentAt: Date; scheduler: Scheduler; hosts: readonl
 export function sealGrant(
   vault: TokenVault,
   base: GrantBase,
-  { grant, sentAt, scheduler, hosts, isUseless = false }: ToSeal,
+  { grant, generation, sentAt, scheduler, hosts, isUseless = false }: ToSeal,
 ): SealedGrant {
   const accessToken = grant.accessToken ?? null;
   const refreshToken = isUseless ? null : (grant.refreshToken ?? base.refreshToken);
   const { accountCaptured } = base;
   const captured = { ...base.captured, ...grant.captured };
   const destination = destinationOf({ ...base, captured }, hosts);
-  const place = { connectionId: base.id, generation: nextGeneration(base), destination };
+  const place = { connectionId: base.id, generation, destination };
   const isOver = accessToken === null || !isUsable(accessToken);
   const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, refreshTimes.unstatedLifetimeSeconds);
   const keepsRefreshToken = grant.refreshToken === undefined && refreshToken !== null;
@@ -149,24 +155,22 @@ export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null
 export type ReceivedGrant = { context: RequestContext; grant: Grant; record: AnswerRecord };
 
 /** A set that was imported or granted to a person. Nothing of the set before carries over. */
-type Handed = {
-  captured: Record<string, string>;
-  redirectUri: string | null;
-  definition: ProviderDefinition;
-  sentAt: Date;
-};
+type Handed = Terms & { captured: Record<string, string>; redirectUri: string | null };
+
+/** The row's definition, and `generation` and `sentAt` as in `sealGrant`. */
+type Terms = { definition: ProviderDefinition; generation: number; sentAt: Date };
 
 export type Sealing = { vault: TokenVault; random: () => number };
 
-/** Seals sets for a row as its definition wants it. `sentAt`: as in `sealGrant`. */
+/** Seals the sets of one answer. */
 function sealerFor(
   { vault, random }: Sealing,
   base: GrantBase,
-  { definition, sentAt }: Pick<Handed, "definition" | "sentAt">,
+  { definition, generation, sentAt }: Terms,
 ): (grant: Grant) => SealedGrant {
   const isUseless = isUselessTo(definition, base.grant);
   const scheduler = schedulerFor(definition.refresh, random);
-  const given = { sentAt, scheduler, hosts: hostInputs(definition), isUseless };
+  const given = { generation, sentAt, scheduler, hosts: hostInputs(definition), isUseless };
   return (grant) => sealGrant(vault, base, { grant, ...given });
 }
 
@@ -183,7 +187,7 @@ export function handedSealerFor(sealing: Sealing, row: TokenRow, handed: Handed)
     impliedScopes: row.scopes,
     authorizedAt: sentAt,
   };
-  return sealerFor(sealing, base, { definition, sentAt });
+  return sealerFor(sealing, base, handed);
 }
 
 /** A refreshed set as it is kept, with what carries over from the row. @param sentAt when its life begins, by Postgres's clock */
@@ -195,7 +199,8 @@ export function refreshed(
   const { row, definition } = context;
   const carried = { rotation: definition.refresh.rotation, bringsAnother: grant.refreshToken !== undefined };
   const base = refreshBase(sealing.vault, row, carried);
-  const seal = sealerFor(sealing, base, { definition, sentAt });
+  const sealedFor = key.generation + 1;
+  const seal = sealerFor(sealing, base, { definition, generation: sealedFor, sentAt });
   const { captured, redirectUri } = base;
   const further = furtherGrants(sealing, context, { grant, captured, redirectUri }).map((one) =>
     Object.assign(one.record, { kind: "further" as const }),
@@ -205,7 +210,7 @@ export function refreshed(
     ...key,
     authorization: row.authorization,
     event: "refreshed",
-    sealedFor: key.generation + 1,
+    sealedFor,
     destination: grantDestination(row, hostInputs(definition)),
     grant: seal(grant),
     ...(grant.furtherTokens && { further }),
@@ -226,7 +231,9 @@ export function granted(
   // A further token has no account of its own, so it cannot be compared.
   const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
   const proven = { ...row, ...provenCaptures(sealing.vault, row) };
-  const seal = handedSealerFor(sealing, proven, { captured, redirectUri, definition, sentAt: row.now });
+  const sealedFor = nextGeneration(row);
+  const terms = { definition, generation: sealedFor, sentAt: row.now };
+  const seal = handedSealerFor(sealing, proven, { captured, redirectUri, ...terms });
   const record: AnswerRecord = {
     kind: "grant",
     connectionId: row.id,
@@ -234,7 +241,7 @@ export function granted(
     authorization: row.authorization,
     attemptId: randomUUID(),
     event: row.generation === 0 ? "connected" : "reconnected",
-    sealedFor: nextGeneration(row),
+    sealedFor,
     destination: grantDestination(row, hostInputs(definition)),
     grant: seal(grant),
     clientId: clientIdOf(context),

@@ -241,7 +241,11 @@ export class RefreshBench {
         losses: () => 0,
         uninterruptedMs: () => uninterruptedMs,
       },
-      isDraining: options.isDraining ?? (() => false),
+      lifecycle: {
+        get isDraining() {
+          return options.isDraining?.() ?? false;
+        },
+      },
       postponedPlans: createPostponedPlans(),
     };
     this.refresh = createRefresh(parts);
@@ -368,7 +372,8 @@ export async function connectExpired(
   const base = { ...row, rotation: rules.rotation, refreshToken: null, impliedScopes: row.scopes };
   const scheduler = schedulerFor(rules, () => 0.5);
   const hosts = Object.keys(row.inputs);
-  const sealed = sealGrant(vault, base, { grant, sentAt: row.now, scheduler, hosts });
+  const generation = row.generation + 1;
+  const sealed = sealGrant(vault, base, { grant, generation, sentAt: row.now, scheduler, hosts });
   const given = { ...row, attemptId: randomUUID() };
   const event = { type: "connected" as const, detail: {} };
   const stored = await stage.rows.replaceGrant(given, sealed, { event, exclusive: false });

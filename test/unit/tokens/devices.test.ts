@@ -101,7 +101,7 @@ class Stage {
       limits: { beside: () => async (_request, send) => await send() },
       vault,
       clock: this.clock,
-      isDraining: () => this.isDraining,
+      lifecycle: this,
       alarms: noAlarms,
       onBackgroundError: (error) => void this.order.push(String(error)),
     });

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Expiry, Grant } from "../../../src/providers/oauth/grant.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { placeOf, refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/seal.ts";
+import { granted, openTokens, placeOf, refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 import { define } from "../providers/definitions.ts";
@@ -38,7 +38,13 @@ const rules = {
 const scheduler = schedulerFor(rules, () => 0.5);
 
 const seal = (changes: Partial<Grant> = {}, of: TokenRow = row) =>
-  sealGrant(vault, refreshBase(vault, of, rules), { grant: grant(changes), sentAt: now, scheduler, hosts: [] });
+  sealGrant(vault, refreshBase(vault, of, rules), {
+    grant: grant(changes),
+    generation: of.generation + 1,
+    sentAt: now,
+    scheduler,
+    hosts: [],
+  });
 
 const openedTokens = ({ accessToken, refreshToken }: SealedGrant, at = next) => ({
   accessToken: accessToken === null ? null : vault.openAccessToken(accessToken, at),
@@ -48,6 +54,7 @@ const openedTokens = ({ accessToken, refreshToken }: SealedGrant, at = next) => 
 const since = (changes: Partial<TokenRow>, answer: Partial<Grant> = {}, rotation: "always" | "auto" = "auto") =>
   sealGrant(vault, refreshBase(vault, { ...row, ...changes }, { rotation }), {
     grant: grant(answer),
+    generation: row.generation + 1,
     sentAt: now,
     scheduler,
     hosts: [],
@@ -98,8 +105,11 @@ describe("what is stored of a grant", () => {
   });
 
   it("after a database went back in time it is sealed for a generation that no set has had", () => {
-    const sealed = seal({ refreshToken: "rotated" }, { ...row, goneBackFrom: generation + 5 });
-    expect(openedTokens(sealed, { ...here, generation: generation + 6 }).refreshToken).toBe("rotated");
+    const of = { ...row, goneBackFrom: generation + 5 };
+    const context = { row: of, owner: of, definition: define(""), client: null, clientSecrets: [] };
+    const given = { grant: grant({ refreshToken: "rotated" }), captured: {}, redirectUri: null };
+    const { record } = granted({ vault, random: () => 0.5 }, context, given);
+    expect([record.sealedFor, openTokens(vault, record).refreshToken]).toEqual([generation + 6, "rotated"]);
   });
 
   it("a fingerprint tells clients apart, and falls back to the provider where there is none", () => {
@@ -115,6 +125,7 @@ describe("what is stored of a grant", () => {
     const answer = { refreshToken: "rotated", tokenType, accessExpiry, refreshExpiry, captured };
     const sealed = sealGrant(vault, refreshBase(vault, row, rules), {
       grant: answer,
+      generation: row.generation + 1,
       sentAt: now,
       scheduler,
       hosts: [],
