@@ -173,7 +173,7 @@ export type DatabaseClock = {
   /** True before the first time, and if this process's clocks have disagreed since the last: one was set, or the machine was suspended. */
   isDoubtful(): boolean;
   /** Milliseconds since 1970. Never behind Postgres; ahead by at most the time that the last query took. */
-  nowMs(): number;
+  nowMs: () => number;
 };
 
 /**
