@@ -29,16 +29,27 @@ const readableBy = { user: 0o400, all: 0o444 } as const;
 
 const hex = () => randomBytes(32).toString("hex"); // needs no escaping in a URL
 
+/** The roles are those of deploy/postgres-roles.sql. */
+const postgresAs = (role: string, password: string) =>
+  `postgresql://${role}:${encodeURIComponent(password)}@postgres:5432/freshet`;
+
 type Secret = { file: string; mode: number; make: (read: (name: string) => string) => string };
 
 /** In the order in which they are made: addresses hold passwords. */
 const secrets: Readonly<Record<string, Secret>> = {
   postgres_password: { file: "postgres/postgres_password", mode: readableBy.all, make: hex },
+  postgres_migration_password: { file: "postgres/postgres_migration_password", mode: readableBy.all, make: hex },
+  postgres_runtime_password: { file: "postgres/postgres_runtime_password", mode: readableBy.all, make: hex },
   redis_password: { file: "redis/redis_password", mode: readableBy.all, make: hex },
   database_url: {
     file: "broker/database_url",
     mode: readableBy.user,
-    make: (read) => `postgresql://freshet:${encodeURIComponent(read("postgres_password"))}@postgres:5432/freshet`,
+    make: (read) => postgresAs("freshet_runtime", read("postgres_runtime_password")),
+  },
+  database_migration_url: {
+    file: "broker/database_migration_url",
+    mode: readableBy.user,
+    make: (read) => postgresAs("freshet_migration", read("postgres_migration_password")),
   },
   redis_url: {
     file: "broker/redis_url",

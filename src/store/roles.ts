@@ -145,7 +145,7 @@ function tooMuch(name: string, { migrationRole, power, owner, creates, right }: 
   const role = quoted(name);
   if (name === migrationRole) return `it names ${role}, as DATABASE_MIGRATION_URL does; name another one`;
   if (power?.startsWith("pg_")) return `${role} is a member of ${power}; REVOKE ${power} FROM ${role}`;
-  if (power !== null) return `${role} has the attribute ${power}; ALTER ROLE ${role} NO${power}`;
+  if (power !== null) return `${role} has the attribute ${power}; name another one, or ALTER ROLE ${role} NO${power}`;
   if (name === owner) return `${role} owns the database, a schema or a table of it; name another one`;
   if (owner !== null) return `${role} may act as its owner ${quoted(owner)}; REVOKE ${quoted(owner)} FROM ${role}`;
   if (creates !== null) return `${role} may make objects there; REVOKE CREATE ON ${creates} FROM ${role}, PUBLIC`;

@@ -1,15 +1,18 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { text as readText } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { configVariables, environmentSchema, readConfig } from "../../src/config.ts";
+import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
 import { compileCache } from "../support/broker-process.ts";
+import { query } from "../support/query.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
+import { describeWithServices, startPrivatePostgres } from "../support/services/index.ts";
 import { lastRest, readDockerfile, readEnv } from "./read-dockerfile.ts";
 
 type Service = {
@@ -20,7 +23,7 @@ type Service = {
   network_mode?: string;
   environment?: Record<string, string>;
   volumes?: string[];
-  configs?: { source: string }[];
+  configs?: { source: string; target: string }[];
   networks?: string[];
   ports?: string[];
   depends_on?: Record<string, { condition: string }>;
@@ -214,7 +217,7 @@ test("the service that makes secrets gives each container its own alone, and bro
   const { code, out } = await make();
   expect(code).toBe(0);
   const { postgres, redis } = compose.services;
-  const databasePassword = pathIn(postgres, postgres?.environment?.["POSTGRES_PASSWORD_FILE"] ?? "", places);
+  const superuserPassword = pathIn(postgres, postgres?.environment?.["POSTGRES_PASSWORD_FILE"] ?? "", places);
   const redisPassword = pathIn(redis, "/run/secrets/redis_password", places);
   for (const [, broker] of brokers) {
     const env = Object.entries({ ...imageEnv, ...broker.environment }).map(([name, value]) => [
@@ -223,7 +226,15 @@ test("the service that makes secrets gives each container its own alone, and bro
     ]);
     const config = readConfig(Object.fromEntries(env));
     const [database, cache] = [new URL(config.databaseUrl ?? ""), new URL(config.redisUrl ?? "")];
-    expect(database.password).toBe(await readFile(databasePassword, "utf8"));
+    const owner = new URL(config.databaseMigrationUrl ?? "");
+    for (const { role, url } of [
+      { role: "runtime", url: database },
+      { role: "migration", url: owner },
+    ]) {
+      const password = await readFile(pathIn(postgres, `/run/secrets/postgres_${role}_password`, places), "utf8");
+      expect([url.username, url.password]).toEqual([`freshet_${role}`, password]);
+      expect(password).not.toBe(await readFile(superuserPassword, "utf8"));
+    }
     expect(cache.password).toBe(await readFile(redisPassword, "utf8"));
     expect(Object.keys(compose.services)).toEqual(expect.arrayContaining([database.hostname, cache.hostname]));
     expect(config.adminKeys.map((key) => key.length)).toEqual([64]);
@@ -240,8 +251,12 @@ test("the service that makes secrets gives each container its own alone, and bro
     }),
   );
   expect(Object.fromEntries(modes)).toEqual({
-    "broker-secrets": ["admin_key", "database_url", "encryption_keys", "redis_url"].map((name) => [name, 0o400]),
-    "postgres-secrets": [["postgres_password", 0o444]],
+    "broker-secrets": ["admin_key", "database_migration_url", "database_url", "encryption_keys", "redis_url"].map(
+      (name) => [name, 0o400],
+    ),
+    "postgres-secrets": ["postgres_migration_password", "postgres_password", "postgres_runtime_password"].map(
+      (name) => [name, 0o444],
+    ),
     "redis-secrets": [["redis_password", 0o444]],
   });
   for (const place of places.values()) {
@@ -260,10 +275,10 @@ test("it keeps what is there, however often it runs, also after it was stopped i
       }),
     );
   await writeFile(join(places.get("broker-secrets") ?? "", ".admin_key"), "half of it");
-  await make(["put", "postgres_password"], "of-my-own\n");
+  await make(["put", "postgres_runtime_password"], "of-my-own\n");
   await make();
   const before = await readAll();
-  expect(JSON.stringify(before)).toContain("postgresql://freshet:of-my-own@postgres:5432/freshet");
+  expect(JSON.stringify(before)).toContain("postgresql://freshet_runtime:of-my-own@postgres:5432/freshet");
   expect(await make()).toMatchObject({ code: 0, out: expect.not.stringContaining("made") });
   expect(await readAll()).toEqual(before);
   await remove();
@@ -274,12 +289,12 @@ test("several that run at once make each secret once, and none of them fails", a
   const all = await makeAtOnce([], ["", "", "", ""]);
   expect(all.map(({ code, error }) => ({ code, error }))).toEqual(all.map(() => ({ code: 0, error: "" })));
   const lines = all.flatMap(({ out }) => out.split("\n")).filter((line) => /: (made|kept)$/.test(line));
-  expect(lines.filter((line) => line.endsWith("made")).toSorted()).toEqual(oldSecrets.map((name) => `${name}: made`));
-  expect(lines).toHaveLength(all.length * oldSecrets.length);
+  expect(lines.filter((line) => line.endsWith("made")).toSorted()).toEqual(allSecrets.map((name) => `${name}: made`));
+  expect(lines).toHaveLength(all.length * allSecrets.length);
   const files = (await Promise.all([...places.values()].map(async (place) => await readdir(place)))).flat();
-  expect(files.toSorted()).toEqual(oldSecrets);
+  expect(files.toSorted()).toEqual(allSecrets);
   const read = async (volume: string, name: string) => await readFile(join(places.get(volume) ?? "", name), "utf8");
-  const password = await read("postgres-secrets", "postgres_password");
+  const password = await read("postgres-secrets", "postgres_runtime_password");
   expect(new URL(await read("broker-secrets", "database_url")).password).toBe(password);
   await remove();
 });
@@ -307,6 +322,9 @@ const oldSecrets = [
   "redis_url",
 ] as const;
 
+const newSecrets = ["database_migration_url", "postgres_migration_password", "postgres_runtime_password"];
+const allSecrets = [...oldSecrets, ...newSecrets].toSorted();
+
 test("no secret is made beside those of a version before, until these are put in their places", async () => {
   const { places, old, make, remove } = await secretVolumes();
   await mkdir(old, { recursive: true });
@@ -318,7 +336,9 @@ test("no secret is made beside those of a version before, until these are put in
   for (const name of first) expect(await make(["put", name], `old ${name}`)).toMatchObject({ code: 0 });
   expect(await make()).toMatchObject({ code: 1, out: "", error: expect.stringContaining(`holds ${last},`) });
   await make(["put", last], `old ${last}`);
-  expect(await make()).toMatchObject({ code: 0, out: expect.not.stringContaining("made") });
+  const { code, out } = await make();
+  const made = [...out.matchAll(/^(\w+): made$/gm)].map(([, name]) => name ?? "").toSorted();
+  expect({ code, made }).toEqual({ code: 0, made: newSecrets });
   await remove();
 });
 
@@ -383,4 +403,121 @@ test("the service that makes secrets runs once, without a network, from the imag
     const made = copies.find(({ rest }) => rest.endsWith(` ${path}`));
     expect([path, made?.flags["chown"]]).toEqual([path, user]);
   }
+});
+
+/** What the documents have a person type, from a heading to the next. */
+async function linesUnder(heading: string): Promise<string[]> {
+  const [, after = ""] = (await text("docs/deploy.md")).split(`\n${heading}\n`);
+  const [, block = ""] = /```sh\n([\s\S]*?)```/.exec(after) ?? [];
+  return block
+    .replaceAll(/\|\n +/g, "| ")
+    .trim()
+    .split("\n");
+}
+
+const hasPsql = spawnSync("psql", ["--version"]).status === 0;
+
+/** The server as its image makes it for a new volume, with what the service `secrets` has made, and the file that its entrypoint plays. */
+async function startPostgresService() {
+  const stack = new AsyncDisposableStack();
+  const server = stack.use(await startPrivatePostgres());
+  const volumes = await secretVolumes();
+  stack.defer(async () => await volumes.remove());
+  expect(await volumes.make()).toMatchObject({ code: 0 });
+  const service = compose.services["postgres"];
+  const { POSTGRES_USER: user = "", POSTGRES_DB: name = "" } = service?.environment ?? {};
+  await query(server.url, `CREATE ROLE ${user} SUPERUSER LOGIN`);
+  await query(server.url, `CREATE DATABASE ${name} OWNER ${user}`);
+  const superUrl = Object.assign(new URL(server.url), { username: user, pathname: `/${name}` }).href;
+  const secretsFolder = dirname(pathIn(service, "/run/secrets/postgres_password", volumes.places));
+  const roles = service?.configs?.find(({ target }) => target.startsWith("/docker-entrypoint-initdb.d/"));
+  const sql = (await text(compose.configs[roles?.source ?? ""]?.file ?? "")).replaceAll("/run/secrets", secretsFolder);
+  /** As the entrypoint of the image plays files that end with .sql. Passwords are kept in a form that a test can check. */
+  const play = async () => {
+    const psql = spawn("psql", ["--set=ON_ERROR_STOP=1", "--no-password", "--no-psqlrc", superUrl], {
+      env: { ...process.env, PGOPTIONS: "-c password_encryption=md5" },
+    });
+    psql.stdin.end(sql);
+    const [error] = await Promise.all([readText(psql.stderr), readText(psql.stdout)]);
+    if (psql.exitCode === null) await once(psql, "exit");
+    expect([psql.exitCode, error.replaceAll(/.*(WARNING|DETAIL|HINT).*\n/g, "")]).toEqual([0, ""]);
+  };
+  /** What the brokers read, with this server in place of the service's name. */
+  const addresses = async () => {
+    const [, broker] = brokers[0] ?? [];
+    const read = async (variable: string) => {
+      const file = pathIn(broker, broker?.environment?.[variable] ?? "", volumes.places);
+      const { port } = new URL(server.url);
+      return Object.assign(new URL(await readFile(file, "utf8")), { hostname: "127.0.0.1", port }).href;
+    };
+    return { runtimeUrl: await read("DATABASE_URL_FILE"), migrationUrl: await read("DATABASE_MIGRATION_URL_FILE") };
+  };
+  return { superUrl, volumes, secretsFolder, play, addresses, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+const startWith = async (databaseUrl: string, migrationUrl: string | null) =>
+  await (
+    await openPostgres(
+      databaseUrl,
+      createDatabaseHealth(() => 0),
+      { migrationUrl },
+    )
+  ).close();
+
+describeWithServices(["postgres"], "Postgres of docker-compose.yml", () => {
+  test.runIf(hasPsql)(
+    "a new volume gets two roles, that log in with the brokers' passwords and are no superusers",
+    async () => {
+      await using service = await startPostgresService();
+      await service.play();
+      const { runtimeUrl, migrationUrl } = await service.addresses();
+      for (const { username, password } of [new URL(runtimeUrl), new URL(migrationUrl)]) {
+        const [row] = await query(
+          service.superUrl,
+          "SELECT rolsuper, rolcanlogin, rolpassword = 'md5' || md5($2 || rolname) AS fits FROM pg_authid WHERE rolname = $1",
+          [username, password],
+        );
+        expect(row).toEqual({ rolsuper: false, rolcanlogin: true, fits: true });
+      }
+      await startWith(runtimeUrl, migrationUrl);
+      expect(await query(runtimeUrl, "SELECT * FROM connections")).toEqual([]);
+    },
+  );
+
+  test.runIf(hasPsql)(
+    "an older volume becomes one of two roles by the lines of docs/deploy.md, and what is in it stays",
+    async () => {
+      const lines = await linesUnder("#### Two roles for an older volume");
+      const [, , , playing = "", replacing = ""] = lines;
+      const [roles] = compose.services["postgres"]?.configs ?? [];
+      expect(playing).toContain(`--set=ON_ERROR_STOP=1 --file=${roles?.target}`);
+      expect(playing).toContain(`psql --username=${compose.services["postgres"]?.environment?.["POSTGRES_USER"]} `);
+
+      await using service = await startPostgresService();
+      await startWith(service.superUrl, null);
+      await query(service.superUrl, "INSERT INTO encryption_keys (id, check_sealed) VALUES ('older', 'x')");
+      await service.volumes.make(["put", "database_url", "--replace"], service.superUrl);
+      await service.play();
+      await service.play();
+      await startWith(service.superUrl, null); // brokers of the older version go on
+
+      const [, print = ""] =
+        / sh -c '(.*)' \| docker compose run --rm -T --no-deps secrets put database_url --replace$/.exec(replacing) ??
+        [];
+      const printed = spawnSync("sh", ["-c", print.replaceAll("/run/secrets", service.secretsFolder)], {
+        encoding: "utf8",
+      });
+      expect(await service.volumes.make(["put", "database_url", "--replace"], printed.stdout)).toMatchObject({
+        code: 0,
+      });
+      const { runtimeUrl, migrationUrl } = await service.addresses();
+      await startWith(runtimeUrl, migrationUrl);
+      expect(await query(runtimeUrl, "SELECT id FROM encryption_keys")).toEqual([{ id: "older" }]);
+      const owners = await query(
+        service.superUrl,
+        "SELECT DISTINCT tableowner::text AS owner FROM pg_tables WHERE schemaname IN ('public', 'audit')",
+      );
+      expect(owners).toEqual([{ owner: "freshet_migration" }]);
+    },
+  );
 });

@@ -8,6 +8,7 @@ import { providersFolder } from "./providers/definition-files.ts";
 import { EchoingProvider } from "./providers/echoing.ts";
 import { Shopware } from "./providers/shopware.ts";
 import type { StrictServer } from "./providers/strict-server.ts";
+import { query } from "./query.ts";
 import { type Exchange, RecordingProxy } from "./recording-proxy.ts";
 import { startPrivatePostgres, startPrivateRedis } from "./services/index.ts";
 
@@ -38,8 +39,11 @@ export async function setCanaryStage() {
   }
   servers.shop.user.password = shortSecret();
 
-  const databaseUrl = new URL(postgres.url);
-  databaseUrl.password ||= longSecret(); // a server of these tests asks for none
+  // The broker serves with a role that may do the least. A server of these tests asks for no password, and takes any.
+  const [migrationUrl, databaseUrl] = [new URL(postgres.url), new URL(postgres.url)];
+  migrationUrl.password ||= longSecret();
+  [databaseUrl.username, databaseUrl.password] = ["canary_runtime", longSecret()];
+  await query(postgres.url, `CREATE ROLE ${databaseUrl.username} LOGIN`);
   const keys = {
     adminKey: longSecret(),
     metricsKey: longSecret(),
@@ -55,6 +59,7 @@ export async function setCanaryStage() {
     encryptionKeys: `k1:${keys.encryptionKey.toString("base64")}`,
     // The tests try one link in every wrong way, all from one address.
     env: {
+      DATABASE_MIGRATION_URL: migrationUrl.href,
       LOG_LEVEL: "trace",
       METRICS_KEY: keys.metricsKey,
       LINK_POSTS_PER_MINUTE: "1000",
@@ -76,6 +81,7 @@ export async function setCanaryStage() {
     { what: "metrics key", value: keys.metricsKey },
     { what: "encryption key", value: keys.encryptionKey },
     { what: "database password", value: databaseUrl.password },
+    { what: "database password", value: migrationUrl.password },
     { what: "password", value: servers.shop.user.password },
     ...Object.values(servers).map(({ client }) => ({ what: "client secret", value: client.secret })),
   ];
