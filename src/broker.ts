@@ -8,6 +8,7 @@ import { systemClock, withDeadline } from "./clock.ts";
 import { shareAnswer } from "./concurrency.ts";
 import type { Config } from "./config.ts";
 import { createHandedCodes } from "./consent/handed-code.ts";
+import { createCodeAudit, createConsentAudit } from "./consent/audit.ts";
 import { createContextOf, createLinks } from "./consent/links.ts";
 import { createOutcomes } from "./consent/outcome.ts";
 import { createRoundTrip } from "./consent/round-trip.ts";
@@ -27,6 +28,7 @@ import { wrongKeysPerMinute } from "./http/auth.ts";
 import { createConsentLimits, createMinuteLimit } from "./http/limits.ts";
 import { createClientService } from "./services/clients.ts";
 import { type ConnectionService, createConnectionService } from "./services/connections.ts";
+import { createKeyUses } from "./services/key-uses.ts";
 import { createKeyService } from "./services/keys.ts";
 import { createPeers, noPeers, type Peers } from "./services/peers.ts";
 import { createRecoveryService } from "./services/recovery.ts";
@@ -66,8 +68,8 @@ export async function createBroker(config: Config, log: Logger) {
   const { keyTrustSeconds: trustSeconds } = config;
   const peers = config.databaseUrl === null ? noPeers() : createPeers({ ...storage, ...shared, trustSeconds, clock });
   const audit = openAudit(config, { ...storage, ...shared, log });
-  const core = openCore({ ...providers, ...storage, ...shared, peers, log, metrics, alarms });
-  const registry = createRegistry(config, { ...providers, ...storage, ...core, peers, log });
+  const core = openCore({ ...providers, ...storage, ...shared, peers, audit, log, metrics, alarms });
+  const registry = createRegistry(config, { ...providers, ...storage, ...core, peers, audit, log });
   const encryption = openEncryption({ ...storage, ...shared, core, audit, log });
   const { database, dataDir, keyring, vault, secrets, connections: records } = storage;
   const lifecycle = { ready: false };
@@ -86,7 +88,12 @@ export async function createBroker(config: Config, log: Logger) {
     catalog: providers.catalog,
     describeRequest: createRequestDescriber({ ...providers, ...storage, ...core, clock }),
     onUnreadable: (error) => alarms.unreadable(error),
-    observeRead: (result) => metrics.reads.inc({ result }),
+    observeRead({ by, connection, result }) {
+      metrics.reads.inc({ result });
+      audit.countRead({ actor: by.actor, connection, result });
+    },
+    audit,
+    clock,
     publicUrl: config.publicUrl,
     organisation: config.organisation,
     providerNetworks: config.providerNetworks,
@@ -107,13 +114,16 @@ export async function createBroker(config: Config, log: Logger) {
     trustProxy: config.trustProxy,
   });
 
+  const keyUses = createKeyUses({ keys: registry.keys, table: registry.keyTable, nowMs: core.nowMs, clock });
   await peers.start(encryption.currentKey);
   await audit.start();
   encryption.worker.start();
+  keyUses.start();
 
   /** Call it after the last request. The parts finish what they have begun first. */
   const close = async () => {
     await encryption.worker.stop();
+    await withDeadline(keyUses.stop(), processTimes.lastWordMs, clock);
     await peers.stop();
     await audit.stop();
     await shared.close();
@@ -191,7 +201,9 @@ function openAudit(config: Config, parts: Storage & Shared & { log: Logger }): A
   });
 }
 
-type CoreParts = Providers & Storage & Shared & { peers: Peers; log: Logger; metrics: Metrics; alarms: Alarms };
+type CoreParts = Providers &
+  Storage &
+  Shared & { peers: Peers; audit: Audit; log: Logger; metrics: Metrics; alarms: Alarms };
 
 function openCore(parts: CoreParts): TokenCore {
   const { peers, log, metrics, alarms } = parts;
@@ -200,6 +212,7 @@ function openCore(parts: CoreParts): TokenCore {
   const core = createTokenCore({
     ...parts,
     isAlone: () => peers.isAlone(),
+    audited: createCodeAudit(parts),
     onServed: (connectionId) => peers.uses("connection", connectionId),
     clock,
     random: Math.random,
@@ -221,7 +234,10 @@ function openCore(parts: CoreParts): TokenCore {
   return core;
 }
 
-function createRegistry(config: Config, parts: Providers & Storage & TokenCore & { peers: Peers; log: Logger }) {
+function createRegistry(
+  config: Config,
+  parts: Providers & Storage & TokenCore & { peers: Peers; audit: Audit; log: Logger },
+) {
   const { log, database, secrets } = parts;
   const connections = createConnectionService({
     ...parts,
@@ -249,7 +265,7 @@ function createRegistry(config: Config, parts: Providers & Storage & TokenCore &
   };
 }
 
-type ConsentNeeds = Providers & Storage & TokenCore & { registry: ConnectionService };
+type ConsentNeeds = Providers & Storage & TokenCore & { registry: ConnectionService; audit: Audit };
 
 /** The parts of a consent, each with what it needs of the others. */
 function createConsent(config: Config, parts: ConsentNeeds) {
@@ -259,7 +275,8 @@ function createConsent(config: Config, parts: ConsentNeeds) {
   const attempts = createConsentAttempts(database.prisma);
   const requests = createAuthorizationRequests(database.prisma);
   const contextOf = createContextOf({ catalog, discovery: parts.discovery, vault, publicUrl });
-  const common = { linkRows, records, authorizations, ticketKeys: keyring, formKeys: keyring, nowMs, clock };
+  const audited = createConsentAudit(parts.audit);
+  const common = { linkRows, records, authorizations, audited, ticketKeys: keyring, formKeys: keyring, nowMs, clock };
   const links = createLinks({
     ...common,
     connections: registry,

@@ -209,6 +209,10 @@ export const callerTimes = durations({
   endNewsMs: 60_000,
   /** The clocks of the machine may differ by this from what passed since Postgres's clock was read, before it is read again. */
   clockDriftMs: 1000,
+  /** How often an answer that takes long says how far it is. */
+  progressMs: 1000,
+  /** How often it is written when keys were used last. */
+  keyUseMs: 60_000,
   /** When to come again with what is sealed with a key that this replica lacks. */
   keyMissingSeconds: 5,
   /** The limits of the API are per minute. */

@@ -159,6 +159,7 @@ export function createAudit(options: Options): Audit {
       actor: query.actor ?? null,
       connection: query.connection ?? null,
       action: query.type ?? null,
+      within: query.within ?? null,
       ...rest,
     });
 

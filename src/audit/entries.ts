@@ -166,7 +166,15 @@ export type Begun = { readonly [begunBrand]: true };
 export type Head = { process: string; seq: number; mac: string };
 
 /** `connection`: by its name. `actor`: the id, or the name of one that has no id. `type`: an action. */
-export type AuditFilter = { since?: Date; until?: Date; actor?: string; connection?: string; type?: string };
+export type AuditFilter = {
+  since?: Date;
+  until?: Date;
+  actor?: string;
+  connection?: string;
+  type?: string;
+  /** Patterns of LIKE: only entries about connections that one of them covers. */
+  within?: readonly string[];
+};
 
 /** Which rows of which chain are wrong, and why. `from` and `to` are the same for one row; docs/internals/audit.md says what each kind means. */
 export type AuditFault = {

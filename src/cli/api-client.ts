@@ -1,6 +1,7 @@
 import { didYouMean } from "../text.ts";
 import { cliTimes } from "../time.ts";
 import { CliError, errorCode, UsageError } from "./errors.ts";
+import { linesIn } from "./lines.ts";
 import { parseResource, type Resource, resourcesIn, textOf } from "./resource.ts";
 import type { Settings } from "./settings.ts";
 
@@ -14,6 +15,8 @@ export type ApiClient = {
   get: (path: string, query?: Query) => Promise<Resource>;
   post: (path: string, body: Resource) => Promise<Resource>;
   patch: (path: string, body: Resource) => Promise<Resource>;
+  /** The lines of an answer that may take long and be long, as they come. */
+  lines: (path: string, query?: Query) => AsyncGenerator<string>;
   /** Returns the replicas that have not confirmed that they know of it; empty if all have. */
   delete: (path: string, query?: Query) => Promise<string>;
 };
@@ -42,6 +45,7 @@ export function createApiClient(settings: Settings): ApiClient {
     get: (path, query = {}) => call(path, { query }),
     post: (path, body) => call(path, { method: "POST", body }),
     patch: (path, body) => call(path, { method: "PATCH", body }),
+    lines: (path, query = {}) => receiveLines(settings.brokerUrl, path, { query, key }),
     async delete(path, query = {}) {
       const { headers } = await sendNamed(path, { method: "DELETE", query });
       return headers.get("freshet-unconfirmed") ?? "";
@@ -88,20 +92,57 @@ async function send(
   path: string,
   call: Call & { key: string },
 ): Promise<{ body: Resource; headers: Headers }> {
-  const { method = "GET", query = {}, body, key } = call;
-  const headers = { authorization: `Bearer ${key}`, ...(body && { "content-type": "application/json" }) };
   try {
-    const response = await fetch(`${brokerUrl}${path}${formatQuery(query)}`, {
-      method,
-      headers,
-      ...(body && { body: JSON.stringify(body) }),
-      // Redirects are not followed: the key goes only to the address that the person named.
-      redirect: "manual",
-      signal: AbortSignal.timeout(cliTimes.answerMs),
-    });
+    const response = await ask(brokerUrl, path, { ...call, signal: AbortSignal.timeout(cliTimes.answerMs) });
     return { body: readAnswer(response.status, await response.text(), brokerUrl), headers: response.headers };
   } catch (error) {
     throw error instanceof CliError ? error : explainSilence(error, brokerUrl);
+  }
+}
+
+async function ask(
+  brokerUrl: string,
+  path: string,
+  { method = "GET", query = {}, body, key, signal }: Call & { key: string; signal: AbortSignal },
+): Promise<Response> {
+  return await fetch(`${brokerUrl}${path}${formatQuery(query)}`, {
+    method,
+    headers: { authorization: `Bearer ${key}`, ...(body && { "content-type": "application/json" }) },
+    ...(body && { body: JSON.stringify(body) }),
+    // Redirects are not followed: the key goes only to the address that the person named.
+    redirect: "manual",
+    signal,
+  });
+}
+
+/** @throws CliError also for an answer that breaks off, and for one in which nothing comes for as long as other answers may take */
+async function* receiveLines(
+  brokerUrl: string,
+  path: string,
+  call: { query: Query; key: string },
+): AsyncGenerator<string> {
+  const silence = new AbortController();
+  const state = { hasBegun: false, isWaiting: true };
+  // Whoever takes the lines may take their time.
+  const expire = () => (state.isWaiting ? silence.abort() : timer.refresh());
+  const timer = setTimeout(expire, cliTimes.answerMs);
+  try {
+    const response = await ask(brokerUrl, path, { ...call, signal: silence.signal });
+    if (!response.ok) readAnswer(response.status, await response.text(), brokerUrl);
+    state.hasBegun = true;
+    for await (const line of linesIn(response.body?.pipeThrough(new TextDecoderStream()) ?? [])) {
+      state.isWaiting = false;
+      yield line;
+      state.isWaiting = true;
+      timer.refresh();
+    }
+  } catch (error) {
+    if (error instanceof CliError) throw error;
+    if (silence.signal.aborted) throw explainSilence(new DOMException("", "TimeoutError"), brokerUrl);
+    if (!state.hasBegun) throw explainSilence(error, brokerUrl);
+    throw new CliError(`The answer of ${brokerUrl} broke off: it is not complete`, "incomplete_answer");
+  } finally {
+    clearTimeout(timer);
   }
 }
 

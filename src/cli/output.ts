@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { createInterface } from "node:readline/promises";
 import { type Readable, Writable } from "node:stream";
 import { text } from "node:stream/consumers";
@@ -91,6 +92,8 @@ export function printable(value: string): string {
 /** What a command sees of the terminal it runs in. */
 export type Terminal = {
   out: (text: string) => void;
+  /** The same for a long answer: resolves when there is room for more. */
+  outAll: (text: string) => Promise<void>;
   err: (text: string) => void;
   /** True when a person can be asked. */
   interactive: boolean;
@@ -122,6 +125,9 @@ export function openTerminal({ stdin, stdout, stderr }: TerminalStreams): Termin
   };
   return {
     out: (line) => void stdout.write(line),
+    outAll: async (lines) => {
+      if (!stdout.write(lines)) await once(stdout, "drain");
+    },
     err: (line) => void stderr.write(line),
     interactive: stdin.isTTY === true && stderr.isTTY === true,
     readStdin: () => text(stdin),

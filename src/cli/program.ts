@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import manifest from "../../package.json" with { type: "json" };
+import { addAuditCommands } from "./commands/audit.ts";
 import { addClientCommands } from "./commands/clients.ts";
 import { addConnectCommand } from "./commands/connect.ts";
 import { addConnectionCommands } from "./commands/connections.ts";
@@ -48,6 +49,7 @@ function buildProgram(cli: Cli): Command {
   addConnectionCommands(program, cli);
   addClientCommands(program, cli);
   addKeyCommands(program, cli);
+  addAuditCommands(program, cli);
   addProviderCommands(program, cli);
   addRecoverCommand(program, cli);
   addEncryptionCommands(program, cli);

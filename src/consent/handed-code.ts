@@ -224,7 +224,8 @@ export function createHandedCodes(deps: HandedCodeDeps) {
       const answer = readPasted(context, pasted, asked);
       const isFirst = await beginOrAgain(attempt, form.browser);
       if (!isFirst) return await outcomes.awaitEnding({ ...attempt, ticket: null, isOverdue: false });
-      return await outcomes.conclude({ attempt, context }, async () => {
+      const by = { madeBy: row.createdBy, address: form.address };
+      return await outcomes.conclude({ attempt, context, by }, async () => {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
         const { code, captured } = answer;
         const { codeVerifier, redirectUri, nonce } = asked;

@@ -115,8 +115,8 @@ export type ConsentQuestion = {
   device: DeviceCode | null;
 };
 
-/** A form that a browser sent. */
-export type ConsentForm = BrowserAtLink & { csrf: string };
+/** A form that a browser sent, and from which address. */
+export type ConsentForm = BrowserAtLink & { csrf: string; address: string };
 
 export type OpenedLink = { key: LinkKey; row: ConsentLinkRow; context: AuthorizationContext };
 /** What the forms of a link's page depend on. */
@@ -203,7 +203,7 @@ export function createLinks(deps: LinkDeps) {
       const opened = await open(at);
       const { row, context } = opened;
       const { connectionName, clientId, definition } = context;
-      const form = { ...at, csrf: csrfToken(formKeys, formOf(deps, at, opened)) };
+      const csrf = csrfToken(formKeys, formOf(deps, at, opened));
       const device =
         rulesOfGrant(context.grant).consent === "user_code" ? await deps.devices.pending(row.connectionId) : null;
       return {
@@ -213,8 +213,10 @@ export function createLinks(deps: LinkDeps) {
         purpose: row.purpose,
         scopes: scopesInWords(context),
         expiresAt: row.expiresAt,
-        csrf: form.csrf,
-        manual: row.manual ? { authorizationUrl: copiedCodeRequest(deps, opened, form).authorizationUrl } : null,
+        csrf,
+        manual: row.manual
+          ? { authorizationUrl: copiedCodeRequest(deps, opened, { ...at, csrf }).authorizationUrl }
+          : null,
         device: device?.linkId === row.id ? device : null,
       };
     },
@@ -267,7 +269,7 @@ function scopesInWords({ scopes, definition }: AuthorizationContext): { scope: s
 export function copiedCodeRequest(
   { formKeys, organisation }: Pick<LinkDeps, "formKeys" | "organisation">,
   opened: LinkPage,
-  form: ConsentForm,
+  form: Omit<ConsentForm, "address">,
 ) {
   const { context } = opened;
   const { definition, clientId, inputs, scopes } = context;

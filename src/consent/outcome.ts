@@ -10,6 +10,7 @@ import { consentTimes } from "../time.ts";
 import type { Authorized, Authorizations } from "../tokens/connect.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
+import type { AtLink, ConsentAudit } from "./audit.ts";
 import {
   type AuthorizationContext,
   type BrowserAtLink,
@@ -33,12 +34,13 @@ export type Outcomes = ReturnType<typeof createOutcomes>;
 
 type OutcomeDeps = TicketDeps & {
   attempts: ConsentAttempts;
-  linkRows: Pick<ConsentLinks, "find" | "returnTo" | "reserve">;
+  linkRows: Pick<ConsentLinks, "find" | "returnTo" | "madeBy" | "reserve">;
   records: Pick<Connections, "addEvent">;
   accounts: Pick<AccountRows, "findUnconfirmed">;
   authorizations: Pick<Authorizations, "decide">;
   catalog: Pick<Catalog, "get">;
   links: Pick<Links, "contextById">;
+  audited: ConsentAudit;
   formKeys: FormKeys;
   clock: Pick<Clock, "monotonicMs" | "sleep">;
 };
@@ -125,11 +127,16 @@ export function createOutcomes(deps: OutcomeDeps) {
      * stored as an outcome, too, and thrown.
      */
     async conclude(
-      { attempt, context }: { attempt: Attempt; context: AuthorizationContext },
+      { attempt, context, by }: { attempt: Attempt; context: AuthorizationContext; by: Omit<AtLink, "linkId"> },
       work: () => Promise<Ending>,
     ): Promise<string> {
+      const { connectionName } = context;
+      const at = { ...by, linkId: attempt.linkId };
       try {
-        return await note(attempt, await work());
+        return await note(
+          attempt,
+          await deps.audited({ action: "consents.complete", at, connectionName }, work, resultOf),
+        );
       } catch (error) {
         const known = toConsentError(error);
         const { problem, detail, retryAfterSeconds } = known ?? new ConsentError("internal_error");
@@ -177,7 +184,12 @@ export function createOutcomes(deps: OutcomeDeps) {
       if (isOpen && !csrfMatches(formKeys, formOf({ ...form, asked }), form.csrf)) {
         throw new ConsentError("stale_form", null, { subject: asked });
       }
-      const row = await authorizations.decide({ attemptId: ending.held }, form.accepted).catch((error: unknown) => {
+      const { connectionName } = asked ?? ending;
+      const madeBy = await linkRows.madeBy(attempt.linkId).catch(() => null);
+      const at = { linkId: attempt.linkId, madeBy, address: form.address };
+      const entry = { action: "consents.account", at, connectionName, detail: { accept: form.accepted } } as const;
+      const decide = async () => await authorizations.decide({ attemptId: ending.held }, form.accepted);
+      const row = await deps.audited(entry, decide).catch((error: unknown) => {
         if (error instanceof BrokerError && error.code === "not_found") return null;
         throw error;
       });
@@ -247,8 +259,14 @@ function toError(
   });
 }
 
-/** What a browser sends back when it is asked about another account. */
-export type AccountForm = { ticket: string; csrf: string; browser: string; accepted: boolean };
+/** What the audit says of an ending. */
+function resultOf(ending: Ending): string {
+  if (ending.outcome === "problem") return ending.problem;
+  return ending.outcome === "connected" ? "ok" : ending.outcome;
+}
+
+/** What a browser sends back when it is asked about another account, and from which address. */
+export type AccountForm = { ticket: string; csrf: string; browser: string; accepted: boolean; address: string };
 
 type Question = Extract<Ending, { outcome: "other_account" }>;
 type Asked = { ticket: string; browser: string; asked: Question };

@@ -35,7 +35,16 @@ import type { RequestLimiter } from "../tokens/limits.ts";
 import { askedInVain, type Sender } from "../tokens/request.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
-import { type AuthorizationContext, type ConsentForm, type ContextOf, type Links, named, sha256 } from "./links.ts";
+import type { ConsentAudit } from "./audit.ts";
+import {
+  type AuthorizationContext,
+  type ConsentForm,
+  type ContextOf,
+  type Links,
+  named,
+  type OpenedLink,
+  sha256,
+} from "./links.ts";
 import { type Ending, endingOf, isBrowserOf, type Outcomes, sealTicket } from "./outcome.ts";
 import { ConsentError } from "./problem.ts";
 
@@ -48,6 +57,8 @@ export type CallbackRequest = {
   client: string | null;
   query: Readonly<Record<string, unknown>>;
   browser: string | null;
+  /** Where the browser is. */
+  address: string;
 };
 
 /** Where the person goes next: to the provider, or to a page here with a user code. */
@@ -57,6 +68,7 @@ export type RoundTrip = ReturnType<typeof createRoundTrip>;
 
 type RoundTripDeps = PostedDeps & {
   links: Pick<Links, "claim">;
+  audited: ConsentAudit;
   outcomes: Pick<Outcomes, "awaitEnding" | "conclude">;
   requests: AuthorizationRequests;
   attempts: Pick<ConsentAttempts, "find">;
@@ -129,49 +141,57 @@ export function createRoundTrip(deps: RoundTripDeps) {
     return { attempt, request: { id: row.id, bound, connection: row.connection } };
   };
 
+  /** The authorization request of a link that this browser has claimed. */
+  const askProvider = async (form: ConsentForm, { row, context }: OpenedLink): Promise<Onward> => {
+    if (rulesOfGrant(context.grant).consent === "user_code") {
+      await deps.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
+      return { kind: "device" };
+    }
+    // The authorization request, with what only this browser's callback can repeat.
+    const { definition, clientId, inputs, scopes, redirectUri, destination } = context;
+    const pkce = createPkce({ definition, randomBytes: random.bytes });
+    const nonce = createNonce({ definition, scopes, randomBytes: random.bytes });
+    const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
+    const values = { client: { id: clientId }, inputs, redirectUri };
+    const request = { values, state, nonce, codeChallenge: pkce, scopes };
+    const authorizationUrl = definition.authorization?.pushed
+      ? await pushRequest(context, request)
+      : buildAuthorizationUrl({ definition, ...request });
+    // What the callback is compared with is stored before the person leaves.
+    const id = random.uuid();
+    const [stateHash, browserHash] = [sha256(state), sha256(form.browser)];
+    const { connectionId, id: linkId } = row;
+    const bound = sealBound(vault, id, {
+      stateHash: hex(stateHash),
+      connectionId,
+      linkId,
+      madeBy: row.createdBy,
+      browserHash: hex(browserHash),
+      redirectUri,
+      codeVerifier: pkce?.verifier ?? null,
+      nonce,
+      issuer: expectedIssuer(definition, values),
+      destination,
+    });
+    const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: consentTimes.stateSeconds };
+    const retryAfterSeconds = await requests.insert({
+      ...plain,
+      request: bound,
+      mostOpen: deps.openRequestsPerLink,
+    });
+    if (retryAfterSeconds !== null) throw new ConsentError("too_many_requests", null, { retryAfterSeconds });
+    return { kind: "redirect", authorizationUrl };
+  };
+
   return {
     /** Claims the link and builds the authorization request (RFC 6749, section 4.1.1; RFC 7636, section 4.3; RFC 8628, section 3.1). */
     async begin(form: ConsentForm): Promise<Onward> {
-      // 1. The link becomes this browser's.
-      const { row, context } = await links.claim(form);
+      const opened = await links.claim(form);
+      const { row, context } = opened;
       if (row.manual) throw new ConsentError("malformed", "The code is missing.");
-      if (rulesOfGrant(context.grant).consent === "user_code") {
-        await deps.devices.begin(row.connectionId, { id: row.id, scopes: context.scopes });
-        return { kind: "device" };
-      }
-      // 2. The authorization request, with what only this browser's callback can repeat.
-      const { definition, clientId, inputs, scopes, redirectUri, destination } = context;
-      const pkce = createPkce({ definition, randomBytes: random.bytes });
-      const nonce = createNonce({ definition, scopes, randomBytes: random.bytes });
-      const state = Buffer.from(random.bytes(stateBytes)).toString("base64url");
-      const values = { client: { id: clientId }, inputs, redirectUri };
-      const request = { values, state, nonce, codeChallenge: pkce, scopes };
-      const authorizationUrl = definition.authorization?.pushed
-        ? await pushRequest(context, request)
-        : buildAuthorizationUrl({ definition, ...request });
-      // 3. What the callback is compared with is stored before the person leaves.
-      const id = random.uuid();
-      const [stateHash, browserHash] = [sha256(state), sha256(form.browser)];
-      const { connectionId, id: linkId } = row;
-      const bound = sealBound(vault, id, {
-        stateHash: hex(stateHash),
-        connectionId,
-        linkId,
-        browserHash: hex(browserHash),
-        redirectUri,
-        codeVerifier: pkce?.verifier ?? null,
-        nonce,
-        issuer: expectedIssuer(definition, values),
-        destination,
-      });
-      const plain = { id, stateHash, connectionId, linkId, browserHash, expiresInSeconds: consentTimes.stateSeconds };
-      const retryAfterSeconds = await requests.insert({
-        ...plain,
-        request: bound,
-        mostOpen: deps.openRequestsPerLink,
-      });
-      if (retryAfterSeconds !== null) throw new ConsentError("too_many_requests", null, { retryAfterSeconds });
-      return { kind: "redirect", authorizationUrl };
+      const at = { linkId: row.id, madeBy: row.createdBy, address: form.address };
+      const { connectionName } = context;
+      return await deps.audited({ action: "consents.begin", at, connectionName }, () => askProvider(form, opened));
     },
 
     /**
@@ -197,7 +217,8 @@ export function createRoundTrip(deps: RoundTripDeps) {
       const usesLink = answer.kind === "code" && problem === null;
       const consumed = await requests.consume(id, { usesLink });
       if (consumed === null) return await outcomes.awaitEnding(attempt);
-      return await outcomes.conclude({ attempt, context }, async () => {
+      const by = { madeBy: bound.madeBy ?? null, address: given.address };
+      return await outcomes.conclude({ attempt, context, by }, async () => {
         if (answer.kind !== "code") return await refuse(deps, context, answer);
         if (problem !== null) throw problem;
         if (!consumed.wasLinkFree) throw new ConsentError("used_link");
@@ -419,6 +440,8 @@ export type BoundRequest = {
   stateHash: string;
   connectionId: string;
   linkId: string;
+  /** The id of the key that made the link. Absent in requests of an older version. */
+  madeBy?: string;
   browserHash: string;
   redirectUri: string;
   codeVerifier: string | null;

@@ -139,8 +139,9 @@ const keyFields = {
   expires_at: workingKeyFields.expires_at,
   revoked_at: nullable(timestamp("When it was revoked; null: it was not")),
   created_at: workingKeyFields.created_at,
+  last_used_at: nullable(timestamp("When it was used last, up to a minute late; null: never")),
 };
-const keyExample = { ...workingKeyExample, connections: ["acme-*"], revoked_at: null };
+const keyExample = { ...workingKeyExample, connections: ["acme-*"], revoked_at: null, last_used_at: null };
 
 export const keySchema = named(
   "Key",

@@ -5,11 +5,14 @@ import type { Logger } from "pino";
 import type { UnreadableSecretError } from "../errors.ts";
 import type { Asker } from "../pages/layout.ts";
 import { type SandboxOptions, sandboxRoutes } from "../sandbox/sandbox.ts";
+import type { Audit } from "../audit/entries.ts";
 import type { KeyService } from "../services/keys.ts";
 import type { Ability } from "../store/api-keys.ts";
+import { auditRoutes } from "./audit.ts";
 import { createRequireAbility } from "./auth.ts";
 import { installErrorHandler, serverOptions } from "./error-handler.ts";
 import { apiReference, openApi } from "./openapi.ts";
+import { auditReadingRoutes, type AuditRoutesOptions } from "./routes/audit.ts";
 import { clientRoutes, type ClientRoutesOptions } from "./routes/clients.ts";
 import { connectionRoutes, type ConnectionRoutesOptions } from "./routes/connections.ts";
 import { consentRoutes, type ConsentRoutesOptions } from "./routes/consent.ts";
@@ -34,11 +37,13 @@ export type AppParts = TokenRoutesOptions &
   KeyRoutesOptions &
   RecoveryRoutesOptions &
   EncryptionRoutesOptions &
+  AuditRoutesOptions &
   ConsentRoutesOptions &
   HealthRoutesOptions &
   MetricsRouteOptions & {
     log: Logger;
     keys: KeyService;
+    audit: Audit;
     /** Called for secrets that do not open and have not been reported yet. */
     onUnreadable: (error: UnreadableSecretError) => void;
     /** Null: the sandbox provider is off. */
@@ -67,12 +72,13 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
   app.addHook("onRequest", async (_request, reply) => void reply.header("cache-control", "no-store"));
   await app.register(swagger, openApi);
 
-  const requireAbility = createRequireAbility(parts.keys, parts.wrongKeys);
+  const requireAbility = createRequireAbility({ ...parts, onRefused: () => parts.audit.countRefused() });
   const api = async (ability: Ability, routes: (scope: ApiScope) => Promise<void>) =>
     await app.register(async (scope) => {
       requireAbility(scope, ability);
       refuseUnknownFields(scope);
       refuseControlCharacters(scope);
+      auditRoutes(scope, parts.audit);
       await routes(scope.withTypeProvider<TypeBoxTypeProvider>());
     });
   await api("tokens", async (scope) => await tokenRoutes(scope, parts));
@@ -86,6 +92,7 @@ export async function buildApp(parts: AppParts): Promise<ApiScope> {
     await keyRoutes(scope, parts);
     await recoveryRoutes(scope, parts);
     await encryptionRoutes(scope, parts);
+    await auditReadingRoutes(scope, parts);
   });
   await app.register(async (scope) => {
     refuseControlCharacters(scope);

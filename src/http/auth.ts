@@ -17,12 +17,14 @@ export const wrongKeysPerMinute = 10;
 /** Makes every route of a scope need a key that has the ability. */
 export type RequireAbility = (scope: FastifyInstance, ability: Ability) => void;
 
-/** `wrongKeys` counts for all scopes of the app. */
-export function createRequireAbility(keys: KeyService, wrongKeys: MinuteLimit): RequireAbility {
+type AuthenticationParts = { keys: Pick<KeyService, "authenticate">; wrongKeys: MinuteLimit; onRefused: () => void };
+
+/** `wrongKeys` counts for all scopes of the app; `onRefused` is called for each request without a key that counts. */
+export function createRequireAbility({ keys, wrongKeys, onRefused }: AuthenticationParts): RequireAbility {
   return (scope, ability) => {
     scope.decorateRequest("principal", null);
     scope.addHook("onRequest", async (request) => {
-      request.principal = await authenticate(request, keys, wrongKeys);
+      request.principal = await authenticate(request, { keys, wrongKeys, onRefused });
       if (request.principal.abilities.includes(ability)) return;
       throw new BrokerError("forbidden", `This route needs a key with the ability "${ability}".`);
     });
@@ -36,7 +38,10 @@ export function principalOf({ principal }: FastifyRequest): Principal {
 }
 
 /** Bearer tokens as in RFC 6750, section 2.1; the scheme's name in any case (RFC 9110, section 11.1). */
-async function authenticate(request: FastifyRequest, keys: KeyService, wrongKeys: MinuteLimit): Promise<Principal> {
+async function authenticate(
+  request: FastifyRequest,
+  { keys, wrongKeys, onRefused }: AuthenticationParts,
+): Promise<Principal> {
   try {
     const [, key] = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
     if (key === undefined) {
@@ -44,7 +49,10 @@ async function authenticate(request: FastifyRequest, keys: KeyService, wrongKeys
     }
     return await keys.authenticate(key, { sparing: wrongKeys.isSpent(networkOf(request.ip)) });
   } catch (error) {
-    if (error instanceof BrokerError && error.code === "unauthenticated") countWrongKey(request, wrongKeys);
+    if (error instanceof BrokerError && error.code === "unauthenticated") {
+      onRefused();
+      countWrongKey(request, wrongKeys);
+    }
     throw error;
   }
 }

@@ -99,7 +99,8 @@ export function installErrorHandler(
   });
 }
 
-function toBrokerError(error: unknown): BrokerError {
+/** Every error as callers get it. */
+export function toBrokerError(error: unknown): BrokerError {
   if (error instanceof BrokerError) return error;
   const { code, validation, statusCode, validationContext } = error as Partial<FastifyError>;
   if (validation) return new BrokerError("invalid_request", describeValidation(validation[0], validationContext));
@@ -217,7 +218,7 @@ type Problem = {
 };
 
 /** The body of an error answer. */
-function problemOf({ code, message, context }: BrokerError): Problem {
+export function problemOf({ code, message, context }: BrokerError): Problem {
   const status = statusOf[code];
   const { connection, retryAfterSeconds } = context;
   return {

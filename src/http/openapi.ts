@@ -39,6 +39,7 @@ export const openApi: FastifyDynamicSwaggerOptions = {
       { name: "clients", description: "OAuth clients (ability `admin`)" },
       { name: "providers", description: "Definitions in force (ability `admin`)" },
       { name: "keys", description: "API keys (ability `admin`)" },
+      { name: "audit", description: "Who did what (ability `admin`)" },
       { name: "recovery", description: "After a restored database (ability `admin`)" },
       { name: "encryption", description: "Encryption keys, and rotating them (ability `admin`)" },
       { name: "health", description: "For orchestrators and Prometheus; no key" },

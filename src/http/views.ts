@@ -1,4 +1,5 @@
 import type { Static } from "typebox";
+import type { AuditReport, AuditRow } from "../audit/entries.ts";
 import type { EncryptionStatus, RotationStatus } from "../encryption/service.ts";
 import { defaultGrant, type ProviderDefinition } from "../providers/format/definition.ts";
 import { type Needs, needsOf } from "../providers/format/requirements.ts";
@@ -19,6 +20,7 @@ import type {
   recoverySchema,
   rotationSchema,
 } from "./admin-answers.ts";
+import type { auditReportSchema, auditRowSchema } from "./audit-answers.ts";
 import { type connectionSchema, type eventSchema, lastErrorCodes, type tokenSchema } from "./connection-answers.ts";
 
 /** Rows as API answers: snake_case, times in ISO 8601, and no secret but the access token. */
@@ -141,7 +143,8 @@ function viewNeeds({ clientSecret, clientInputs, ...rest }: Needs) {
   return { ...rest, client_secret: clientSecret, client_inputs: clientInputs };
 }
 
-export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
+/** `lastUsedAt` is absent for a key that was just made. */
+export function viewKey(key: ApiKeyRow & { lastUsedAt?: Date | null }): Static<typeof keySchema> {
   return {
     id: key.id,
     name: key.name,
@@ -150,7 +153,19 @@ export function viewKey(key: ApiKeyRow): Static<typeof keySchema> {
     expires_at: iso(key.expiresAt),
     revoked_at: iso(key.revokedAt),
     created_at: key.createdAt.toISOString(),
+    last_used_at: iso(key.lastUsedAt ?? null),
   };
+}
+
+export function viewAuditRow({ at, ...row }: AuditRow): Static<typeof auditRowSchema> {
+  // Rows may come from a newer version of this broker, which knows further kinds and actions.
+  return { ...row, at: at.toISOString() } as Static<typeof auditRowSchema>;
+}
+
+export function viewAuditReport(report: AuditReport): Static<typeof auditReportSchema> {
+  const { ok, chains, rows, faults, openEnds, appendOnly } = report;
+  const ends = openEnds.map(({ process, seq, at }) => ({ process, seq, at: at.toISOString() }));
+  return { ok, chains, rows, faults, open_ends: ends, append_only: appendOnly };
 }
 
 function viewHeld(held: HeldConnection): Static<typeof heldSchema> {

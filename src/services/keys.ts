@@ -3,7 +3,7 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../clock.ts";
 import { shareAnswer } from "../concurrency.ts";
 import { BrokerError, encryptionKeyMissing } from "../errors.ts";
-import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey } from "../store/api-keys.ts";
+import type { Ability, ApiKeyRow, ApiKeys, FoundApiKey, ListedApiKey } from "../store/api-keys.ts";
 import type { PageRequest } from "../store/connections.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import { callerTimes } from "../time.ts";
@@ -29,6 +29,7 @@ type Options = {
 const maxKeys = 10_000;
 const bootstrap: Principal = {
   keyId: bootstrapKeyId,
+  actor: { kind: "key", id: bootstrapKeyId, name: "ADMIN_KEY" },
   abilities: ["tokens", "connections", "admin"],
   connections: ["*"],
   expiresAt: null,
@@ -39,6 +40,8 @@ export function createKeyService(options: Options) {
   const adminHashes = adminKeys.map(hashKey);
   /** Keys whose end this replica has learnt of, with the hash of the secret if it knew the key. For times without Postgres. */
   const revoked = new LRUCache<string, Uint8Array>({ maxSize: maxKeys, sizeCalculation: () => 1 });
+  /** When keys were used last, by this machine's clock, since somebody took these times from here. */
+  let usedMs = new Map<string, number>();
   let turn = 0;
   const revokedAt = new LRUCache<string, number>({ maxSize: maxKeys, sizeCalculation: () => 1 });
   const cache = createReadCache<FoundApiKey>({
@@ -94,8 +97,16 @@ export function createKeyService(options: Options) {
       if (row.revokedAt !== null) throw unauthenticated("The key has been revoked.");
       if (row.expiresAt !== null && row.expiresAt.getTime() <= nowMs()) throw unauthenticated("The key has expired.");
       peers.uses("key", row.id);
-      const { abilities, connections, expiresAt } = row;
-      return { keyId: row.id, abilities, connections, expiresAt };
+      usedMs.set(row.id, clock.wallMs());
+      const { id: keyId, name, abilities, connections, expiresAt } = row;
+      return { keyId, actor: { kind: "key", id: keyId, name }, abilities, connections, expiresAt };
+    },
+
+    /** When each key was used last by the clock of this machine, of those that were used since the last call. */
+    takeUses(): ReadonlyMap<string, number> {
+      const taken = usedMs;
+      usedMs = new Map();
+      return taken;
     },
 
     /** Makes a key. Only this answer contains it. @throws BrokerError forbidden for more than the calling key has */
@@ -109,7 +120,7 @@ export function createKeyService(options: Options) {
     },
 
     /** Lists the keys whose patterns lie within the principal's own. */
-    list: async (principal: Principal, page: PageRequest): Promise<ApiKeyRow[]> =>
+    list: async (principal: Principal, page: PageRequest): Promise<ListedApiKey[]> =>
       await keys.list(page, likePatterns(principal)),
 
     /**

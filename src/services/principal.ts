@@ -1,3 +1,4 @@
+import type { Actor } from "../audit/entries.ts";
 import { publicName } from "../text.ts";
 import { BrokerError, DuplicateGrantError } from "../errors.ts";
 import type { Ability } from "../store/api-keys.ts";
@@ -6,6 +7,8 @@ import type { Ability } from "../store/api-keys.ts";
 export type Principal = {
   /** The key's id; `bootstrapKeyId` for the bootstrap key. */
   keyId: string;
+  /** How the audit names it. */
+  actor: Actor;
   abilities: readonly Ability[];
   /** Names of connections, `*` standing for any characters. */
   connections: readonly string[];
@@ -74,7 +77,7 @@ export function requireMayGive(principal: Principal, { abilities, connections, e
  * @throws BrokerError forbidden for a pattern that goes beyond all of the principal's own, and for no patterns
  */
 export function requireMayCover({ connections }: Principal, patterns: readonly string[]): void {
-  if (patterns.length === 0 && !isCovered("*", connections)) {
+  if (patterns.length === 0 && !coversAll({ connections })) {
     const own = connections.join(", ");
     throw forbidden("connections", `none at all is for a key whose patterns cover *; name some within ${own}`);
   }
@@ -99,6 +102,11 @@ export async function namingHolders<Stored>(principal: Principal, store: () => P
     const detail = `The connection "${known}" holds the same refresh token; two would invalidate each other's. Use that one, or delete it first, with revoke=false.`;
     throw new BrokerError("duplicate_grant", detail, error.context);
   }
+}
+
+/** Whether there is no connection that the principal's patterns leave out. */
+export function coversAll({ connections }: Pick<Principal, "connections">): boolean {
+  return isCovered("*", connections);
 }
 
 /** The same as SQL's LIKE patterns. */

@@ -11,6 +11,7 @@ import { processTimes } from "../time.ts";
 /** Who makes the sandbox's client and connection at the first start. */
 const starter: Principal = {
   keyId: "first start",
+  actor: { kind: "system", id: null, name: "first start" },
   abilities: ["connections", "admin"],
   connections: ["*"],
   expiresAt: null,

@@ -15,6 +15,9 @@ export type ApiKeyRow = Read<ProvenKey> & { abilities: Ability[]; connections: s
 /** `isSilent`: its MAC was made with a key that this replica lacks, so it cannot be checked here. */
 export type FoundApiKey = ApiKeyRow & { isSilent?: true };
 
+/** `lastUsedAt`: to the minute; null: never. */
+export type ListedApiKey = ApiKeyRow & { lastUsedAt: Date | null };
+
 export type NewApiKey = Omit<ApiKeyRow, "secretHash" | "revokedAt" | "createdAt" | "mac"> & {
   secretHash: Uint8Array<ArrayBuffer>;
 };
@@ -67,11 +70,12 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
     findMany,
 
     /** Keys whose patterns all lie within `patterns` (of LIKE), newest first, also revoked ones. Unchecked: a key is checked when it is used. */
-    async list({ limit, after }: PageRequest, patterns: string[]): Promise<ApiKeyRow[]> {
+    async list({ limit, after }: PageRequest, patterns: string[]): Promise<ListedApiKey[]> {
       const older = after
         ? Sql.sql`AND (k.created_at, k.id) < (${after.createdAt}::timestamptz, ${after.id})`
         : Sql.empty;
-      return await prisma.$queryRaw`SELECT ${keyColumns} FROM api_keys k WHERE ${isWithin(patterns)} ${older}
+      return await prisma.$queryRaw`SELECT ${keyColumns}, u.last_used_at AS "lastUsedAt"
+        FROM api_keys k LEFT JOIN key_uses u ON u.key_id = k.id WHERE ${isWithin(patterns)} ${older}
         ORDER BY k.created_at DESC, k.id DESC LIMIT ${limit}`;
     },
 
@@ -112,6 +116,16 @@ export function createApiKeys({ prisma }: Database, { keys: proofs }: Pick<RowPr
       const [again] = await findMany([giver]);
       if (again === undefined || again.revokedAt !== null || again.mac === by?.mac) return null;
       return await this.insert(key, giver);
+    },
+
+    /** Notes when keys were used last, all in one statement. A time never goes back. */
+    async noteUses(uses: ReadonlyMap<string, Date>): Promise<void> {
+      // In the same order everywhere, so that two replicas never wait for each other.
+      const ids = [...uses.keys()].sort();
+      const times = ids.map((id) => uses.get(id));
+      await prisma.$executeRaw`INSERT INTO key_uses (key_id, last_used_at)
+        SELECT * FROM unnest(${ids}::text[], ${times}::timestamptz[])
+        ON CONFLICT (key_id) DO UPDATE SET last_used_at = GREATEST(key_uses.last_used_at, excluded.last_used_at)`;
     },
 
     /**

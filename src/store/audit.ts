@@ -45,6 +45,8 @@ export type EntryQuery = {
   actor: string | null;
   connection: string | null;
   action: string | null;
+  /** Patterns of LIKE: only entries about connections that one of them covers. */
+  within: readonly string[] | null;
   /** Newest first unless `oldestFirst`. The page begins behind this row. */
   after: { at: Date; process: string; seq: number } | null;
   oldestFirst: boolean;
@@ -126,6 +128,7 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
       actor,
       connection,
       action,
+      within,
       after,
       oldestFirst,
       limit,
@@ -136,6 +139,7 @@ export function createAuditStore({ audit: prisma }: Pick<Database, "audit">) {
         actor !== null && Sql.sql`COALESCE(actor_id, actor_name) = ${actor}`,
         connection !== null && Sql.sql`target_name = ${connection} AND target_kind = 'connection'`,
         action !== null && Sql.sql`action = ${action}`,
+        within !== null && Sql.sql`target_kind = 'connection' AND target_name LIKE ANY(${[...within]}::text[])`,
         // The first condition finds the place in an index, whose order goes no further than `at`.
         after &&
           (oldestFirst

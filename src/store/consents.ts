@@ -56,6 +56,10 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
     return standing === "ours" ? row : null;
   };
 
+  /** Only for a link that this process itself has named: whoever else names one must know its secret. */
+  const byId = async (id: string): Promise<ConsentLinkRow | null> =>
+    await only(await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${linkColumns} FROM consent_links WHERE id = ${id}`);
+
   return {
     /** Stores a link and forgets those of the same connection that ran out 30 days ago. */
     async insert(link: NewConsentLink): Promise<{ expiresAt: Date }> {
@@ -79,10 +83,10 @@ export function createConsentLinks(prisma: Prisma, { links: proofs }: Pick<RowPr
     },
 
     /** The `return_to` of a link that this process itself has named; null: none. */
-    async returnTo(id: string): Promise<string | null> {
-      const rows = await prisma.$queryRaw<ConsentLinkRow[]>`SELECT ${linkColumns} FROM consent_links WHERE id = ${id}`;
-      return (await only(rows))?.returnTo ?? null;
-    },
+    returnTo: async (id: string): Promise<string | null> => (await byId(id))?.returnTo ?? null,
+
+    /** The id of the key that made such a link; null: the link is gone. */
+    madeBy: async (id: string): Promise<string | null> => (await byId(id))?.createdBy ?? null,
 
     /** This one UPDATE decides which browser is first. False: the link is another browser's, or no longer open. */
     async claim({ id, secretHash }: LinkKey, browserHash: Uint8Array<ArrayBuffer>): Promise<boolean> {

@@ -22,7 +22,7 @@ import type { TokenVault } from "../vault/vault.ts";
 import { createAccounts } from "./accounts.ts";
 import { createDatabaseClock, createTokenCache } from "./cache.ts";
 import { createAuthorizations, createPersonGrants } from "./connect.ts";
-import { createDevices } from "./devices.ts";
+import { createDevices, type DeviceParts } from "./devices.ts";
 import { createGrantEnds } from "./grant-ends.ts";
 import { createRequestLimiter } from "./limits.ts";
 import { createAnswerStore } from "./persist.ts";
@@ -67,6 +67,8 @@ export type TokenCoreParts = {
   random: () => number;
   observer: RefreshObserver;
   alarms: Alarms;
+  /** Writes into the audit what comes of user codes. */
+  audited: DeviceParts["audited"];
   onSpoolError: (place: SpoolPlace["name"], error: unknown) => void;
   /** Called for errors in work that nobody waits for. */
   onBackgroundError: (error: unknown) => void;

@@ -49,6 +49,9 @@ export type Devices = {
   idle(): Promise<void>;
 };
 
+/** The code of a person. `connection`: its name; null: not known. `linkId`: the link by which the person came; null: a key asked for the code. */
+export type AuditedCode = { connectionId: string; connection: string | null; linkId: string | null };
+
 export type DeviceParts = {
   deviceCodes: DeviceAuthorizations;
   links: Pick<ConsentLinks, "reserve">;
@@ -62,6 +65,8 @@ export type DeviceParts = {
   /** True once this process shuts down and must begin nothing new. */
   lifecycle: Lifecycle;
   alarms: Pick<Alarms, "unreadable">;
+  /** Begins an entry of the audit about what comes of a code, and returns what ends it. Neither fails nor is waited for by the grant. */
+  audited: (code: AuditedCode) => (result: string) => Promise<void>;
   onBackgroundError: (error: unknown) => void;
 };
 
@@ -102,12 +107,16 @@ export function createDevices(parts: DeviceParts): Devices {
     const { definition } = context;
     if (answer.kind === "failed") return await recordPoll(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
-    const established = await authorizations.keepGrant(context, answer.grant, given).catch((error: unknown) => {
-      if (error instanceof BrokerError && error.code === "duplicate_grant") return null;
+    const ended = parts.audited({ connectionId: device.connectionId, connection: context.row.name, linkId });
+    const established = await authorizations.keepGrant(context, answer.grant, given).catch(async (error: unknown) => {
+      const code = error instanceof BrokerError ? error.code : "internal_error";
+      await ended(code);
+      if (code === "duplicate_grant") return null;
       throw error;
     });
-    if (established === null) return await giveUp(parts, device, "duplicate_grant");
+    if (established === null) return await forget(parts, device, "duplicate_grant");
     const { kind } = established;
+    await ended(kind === "connected" ? "ok" : "other_account");
     await deviceCodes.drop(device);
     // The grant is another account's: the page asks the person, and the link is not used up before they have answered.
     if (kind === "connected" && linkId !== null) await parts.links.reserve(linkId);
@@ -216,7 +225,13 @@ async function recordPoll(
   await parts.deviceCodes.postpone(device, Math.min(waitSeconds, consentTimes.deviceLongestIntervalSeconds));
 }
 
-async function giveUp({ deviceCodes, accounts }: DeviceParts, device: DeviceRow, error: string): Promise<void> {
+async function giveUp(parts: DeviceParts, device: DeviceRow, error: string): Promise<void> {
+  await forget(parts, device, error);
+  const code = /^[a-z_]+$/.test(error) ? error : "provider_rejected";
+  await parts.audited({ ...device, connection: null })(code === "access_denied" ? "denied" : code);
+}
+
+async function forget({ deviceCodes, accounts }: DeviceParts, device: DeviceRow, error: string): Promise<void> {
   await deviceCodes.drop(device);
   const isDenied = error === "access_denied";
   const detail = isDenied ? {} : { error };

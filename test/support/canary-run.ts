@@ -140,6 +140,7 @@ export async function readEverything({ api, provider, proxy, metricsKey }: Canar
   );
   const rejected = await api.token("twin", { key, rejected_version: 1 });
   const lists = ["connections", "clients", "providers", "keys", "openapi.json", "docs/", "livez", "readyz"];
+  const audit = ["audit?limit=200", "audit/export", "audit/verify"];
   const one = [
     "connections/acme",
     "connections/acme/events",
@@ -147,7 +148,7 @@ export async function readEverything({ api, provider, proxy, metricsKey }: Canar
     "clients/app",
     `providers/${provider.id}`,
   ];
-  const seen = [...lists, ...one].map(async (path) => api.api(`/${path}`));
+  const seen = [...lists, ...audit, ...one].map(async (path) => api.api(`/${path}`));
   const answers = await Promise.all([...tokens, ...forced, ...seen]);
   const metrics = await request(`${proxy.url}/metrics`, { headers: { authorization: `Bearer ${metricsKey}` } });
   await metrics.body.dump();

@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import Fastify from "fastify";
 import type { FastifyInstance } from "fastify";
 import { systemClock } from "../../src/clock.ts";
+import { createConsentAudit } from "../../src/consent/audit.ts";
 import { createHandedCodes } from "../../src/consent/handed-code.ts";
 import { type AuthorizationContext, createLinks, type LinkRequest } from "../../src/consent/links.ts";
 import { createOutcomes } from "../../src/consent/outcome.ts";
@@ -26,6 +27,7 @@ import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../src/vault/vault.ts";
 import { tokenRow } from "../unit/tokens/token-row.ts";
 import { folderOfBuiltins } from "./built-ins.ts";
+import { NotedAudit } from "./noted-audit.ts";
 import { useEmbedded } from "./services/embedded.ts";
 
 const firstKey = { id: "k1", key: randomBytes(32) };
@@ -42,7 +44,13 @@ type UnconfirmedAccount = { attemptId: string; account: string | null; label: st
 /** What an exchange gives. `held`: the account is another one, and waits to be confirmed. */
 export type ExchangedCode = { connectionName: string; held: UnconfirmedAccount | null; endsSoon: boolean };
 
-const principal: Principal = { keyId: "tests", abilities: ["connections"], connections: ["*"], expiresAt: null };
+const principal: Principal = {
+  keyId: "tests",
+  actor: { kind: "key", id: "tests", name: null },
+  abilities: ["connections"],
+  connections: ["*"],
+  expiresAt: null,
+};
 
 type Created = LinkRequest & { connectionId: string };
 
@@ -54,6 +62,8 @@ export type ConsentStage = {
   /** Hands in a copied code with a key. */
   submitCode(given: { connectionId: string; code: string }): Promise<ConnectionRecord>;
   database: Database;
+  /** What the audit got. */
+  audit: NotedAudit;
   /** A connection that waits for consent. */
   connect(context?: Partial<AuthorizationContext> & { provider?: string }): Promise<AuthorizationContext>;
   /** What the pages say of who asks. */
@@ -130,8 +140,10 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     const { connectionId: id, grant, disabled, account } = context;
     return { id, name, grant, account, status: disabled ? "disabled" : "pending" } as ConnectionRecord;
   };
+  const audit = new NotedAudit();
   const consent = createConsent({
     database,
+    audit,
     linkRows: createConsentLinks(database.prisma, vault),
     clock: {
       ...systemClock,
@@ -221,6 +233,7 @@ export async function setConsentStage(options: StageOptions): Promise<ConsentSta
     submitCode: async ({ connectionId, code }) =>
       await consent.handedCodes.submit(principal, find(connectionId).connectionName, code),
     database,
+    audit,
     asker: { organisation },
     contexts,
     events,
@@ -273,6 +286,7 @@ type Given = Pick<LinksDeps, "contextOf" | "formKeys" | "organisation" | "public
   Pick<OutcomesDeps, "accounts" | "catalog" | "records" | "clock" | "nowMs"> &
   Pick<CodesDeps, "connections"> & {
     database: Database;
+    audit: NotedAudit;
     authorizations: OutcomesDeps["authorizations"] & RoundTripDeps["authorizations"];
     devices: LinksDeps["devices"] & RoundTripDeps["devices"];
   };
@@ -283,7 +297,8 @@ function createConsent(given: Given) {
   const attempts = createConsentAttempts(database.prisma);
   const rows = createTokenRows(database);
   const links = createLinks({ ...given, rows, randomBytes });
-  const common = { ...given, links, attempts, ticketKeys: keyring };
+  const audited = createConsentAudit(given.audit);
+  const common = { ...given, links, attempts, audited, ticketKeys: keyring };
   const outcomes = createOutcomes(common);
   const roundTrip = createRoundTrip({
     ...common,

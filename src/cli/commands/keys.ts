@@ -19,6 +19,7 @@ const columns: readonly Column[] = [
   ["EXPIRES", "expires_at"],
   ["REVOKED", "revoked_at"],
   ["CREATED", "created_at"],
+  ["LAST USED", "last_used_at"],
 ];
 
 /** `freshet keys add|list|revoke` */

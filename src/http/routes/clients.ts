@@ -1,6 +1,7 @@
 import { Type } from "typebox";
 import type { ClientService } from "../../services/clients.ts";
 import { clientSchema } from "../admin-answers.ts";
+import { audited } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
 import {
@@ -89,20 +90,24 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     body: newClient,
     response: { 201: clientSchema },
   };
-  app.post("/clients", { schema: create }, async (request, reply) => {
-    const {
-      name,
-      provider,
-      client_id,
-      client_secret = null,
-      scopes = [],
-      connections = [],
-      inputs = {},
-    } = request.body;
-    const identity = { name, provider, clientId: client_id, clientSecret: client_secret };
-    const client = await clients.create(principalOf(request), { ...identity, scopes, patterns: connections, inputs });
-    return await reply.code(201).send(viewClient(client, publicUrl));
-  });
+  app.post(
+    "/clients",
+    { schema: create, config: audited("clients.create", "client", "name") },
+    async (request, reply) => {
+      const {
+        name,
+        provider,
+        client_id,
+        client_secret = null,
+        scopes = [],
+        connections = [],
+        inputs = {},
+      } = request.body;
+      const identity = { name, provider, clientId: client_id, clientSecret: client_secret };
+      const client = await clients.create(principalOf(request), { ...identity, scopes, patterns: connections, inputs });
+      return await reply.code(201).send(viewClient(client, publicUrl));
+    },
+  );
 
   const list = {
     operationId: "listClients",
@@ -148,18 +153,22 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     params,
     body: patch,
   };
-  app.patch("/clients/:client", { schema: { ...change, response: answer } }, async (request) => {
-    const { client_id, client_secret, scopes, connections, inputs, own_redirect_uri } = request.body;
-    const changes = {
-      ...(client_id === undefined ? {} : { clientId: client_id }),
-      ...(client_secret === undefined ? {} : { clientSecret: client_secret }),
-      ...(scopes === undefined ? {} : { scopes }),
-      ...(connections === undefined ? {} : { patterns: connections }),
-      ...(inputs === undefined ? {} : { inputs }),
-      ...(own_redirect_uri === undefined ? {} : { ownRedirectUri: own_redirect_uri }),
-    };
-    return viewClient(await clients.patch(principalOf(request), request.params.client, changes), publicUrl);
-  });
+  app.patch(
+    "/clients/:client",
+    { schema: { ...change, response: answer }, config: audited("clients.update", "client", "client") },
+    async (request) => {
+      const { client_id, client_secret, scopes, connections, inputs, own_redirect_uri } = request.body;
+      const changes = {
+        ...(client_id === undefined ? {} : { clientId: client_id }),
+        ...(client_secret === undefined ? {} : { clientSecret: client_secret }),
+        ...(scopes === undefined ? {} : { scopes }),
+        ...(connections === undefined ? {} : { patterns: connections }),
+        ...(inputs === undefined ? {} : { inputs }),
+        ...(own_redirect_uri === undefined ? {} : { ownRedirectUri: own_redirect_uri }),
+      };
+      return viewClient(await clients.patch(principalOf(request), request.params.client, changes), publicUrl);
+    },
+  );
 
   const remove = {
     operationId: "deleteClient",
@@ -170,8 +179,12 @@ export async function clientRoutes(app: ApiScope, { clients, publicUrl }: Client
     params,
     response: { 204: noContent },
   };
-  app.delete("/clients/:client", { schema: remove }, async (request, reply) => {
-    await clients.delete(principalOf(request), request.params.client);
-    return await reply.code(204).send(null);
-  });
+  app.delete(
+    "/clients/:client",
+    { schema: remove, config: audited("clients.delete", "client", "client") },
+    async (request, reply) => {
+      await clients.delete(principalOf(request), request.params.client);
+      return await reply.code(204).send(null);
+    },
+  );
 }

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { ConnectionService, EndedWish } from "../../services/connections.ts";
 import type { ConnectionFilter } from "../../store/connections.ts";
+import { audited } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { connectionSchema, eventSchema } from "../connection-answers.ts";
 import { nextCursor, readPage } from "../page.ts";
@@ -110,20 +111,24 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     body: newConnection,
     response: { 201: connectionSchema },
   };
-  app.post("/connections", { schema: create }, async (request, reply) => {
-    const {
-      client = null,
-      grant = null,
-      scopes = null,
-      inputs = {},
-      credentials: secret = null,
-      labels = {},
-      ...rest
-    } = request.body;
-    const wanted = { ...rest, client, grant, scopes, inputs, credentials: secret, labels };
-    const record = await connections.create(principalOf(request), wanted);
-    return await reply.code(201).send(viewConnection(record));
-  });
+  app.post(
+    "/connections",
+    { schema: create, config: audited("connections.create", "connection", "name") },
+    async (request, reply) => {
+      const {
+        client = null,
+        grant = null,
+        scopes = null,
+        inputs = {},
+        credentials: secret = null,
+        labels = {},
+        ...rest
+      } = request.body;
+      const wanted = { ...rest, client, grant, scopes, inputs, credentials: secret, labels };
+      const record = await connections.create(principalOf(request), wanted);
+      return await reply.code(201).send(viewConnection(record));
+    },
+  );
 
   const list = {
     operationId: "listConnections",
@@ -165,8 +170,11 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     body: patch,
     response: answer,
   };
-  app.patch("/connections/:connection", { schema: change }, async (request) =>
-    viewConnection(await connections.patch(principalOf(request), request.params.connection, defined(request.body))),
+  app.patch(
+    "/connections/:connection",
+    { schema: change, config: audited("connections.update", "connection", "connection") },
+    async (request) =>
+      viewConnection(await connections.patch(principalOf(request), request.params.connection, defined(request.body))),
   );
 
   const remove = {
@@ -185,10 +193,14 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     }),
     response: { 204: noContent },
   };
-  app.delete("/connections/:connection", { schema: remove }, async (request, reply) => {
-    const unconfirmed = await connections.delete(principalOf(request), request.params.connection, request.query);
-    return await reply.code(204).headers(unconfirmedBy(unconfirmed)).send(null);
-  });
+  app.delete(
+    "/connections/:connection",
+    { schema: remove, config: audited("connections.delete", "connection", "connection") },
+    async (request, reply) => {
+      const unconfirmed = await connections.delete(principalOf(request), request.params.connection, request.query);
+      return await reply.code(204).headers(unconfirmedBy(unconfirmed)).send(null);
+    },
+  );
 
   const refreshSchema = {
     operationId: "refreshConnection",
@@ -201,10 +213,14 @@ export async function connectionRoutes(app: ApiScope, { connections }: Connectio
     body: refreshWish,
     response: answer,
   };
-  app.post("/connections/:connection/refresh", { schema: refreshSchema }, async (request) => {
-    const wish = readWish(request.body);
-    return viewConnection(await connections.refresh(principalOf(request), request.params.connection, wish));
-  });
+  app.post(
+    "/connections/:connection/refresh",
+    { schema: refreshSchema, config: audited("connections.refresh", "connection", "connection") },
+    async (request) => {
+      const wish = readWish(request.body);
+      return viewConnection(await connections.refresh(principalOf(request), request.params.connection, wish));
+    },
+  );
 
   const history = {
     operationId: "listConnectionEvents",

@@ -71,7 +71,7 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     const { csrf, code } = readForm(request.body);
     const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
-    const form = { link: request.params.link, browser, csrf };
+    const form = { link: request.params.link, browser, csrf, address: request.ip };
     if (code !== undefined) return await leadOn(reply, `/connected/${await handedCodes.completeManually(form, code)}`);
     const onward = await roundTrip.begin(form);
     return await leadOn(
@@ -84,8 +84,8 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
   const callback = { schema: { hide: true }, exposeHeadRoute: false };
   const complete = async (request: CallbackRoute, reply: FastifyReply) => {
     const query = readQuery(request.query);
-    const browser = readBrowser(request.cookies, publicUrl);
-    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...whereOf(request), query, browser })}`);
+    const at = { browser: readBrowser(request.cookies, publicUrl), address: request.ip };
+    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...whereOf(request), query, ...at })}`);
   };
 
   const posted = { schema: { hide: true }, bodyLimit: largestAnswerBytes };
@@ -111,8 +111,8 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     requireOwnOrigin(request);
     if (sealed === undefined) throw new ConsentError("stale_form");
     const query = roundTrip.openPosted({ path: pathOf(where), sealed });
-    const browser = readBrowser(request.cookies, publicUrl);
-    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...where, query, browser })}`);
+    const at = { browser: readBrowser(request.cookies, publicUrl), address: request.ip };
+    return await leadOn(reply, `/connected/${await roundTrip.complete({ ...where, query, ...at })}`);
   };
 
   for (const path of ["/callback/:provider", "/callback/:provider/:client"]) {
@@ -134,7 +134,8 @@ export async function consentRoutes(app: FastifyInstance, options: ConsentRoutes
     const { csrf, accept } = readForm(request.body);
     const browser = readBrowser(request.cookies, publicUrl);
     if (browser === null || csrf === undefined) throw new ConsentError("stale_form");
-    const form = { ticket: request.params["*"], browser, csrf, accepted: readWord(accept) };
+    const at = { ticket: request.params["*"], browser, address: request.ip };
+    const form = { ...at, csrf, accepted: readWord(accept) };
     return await leadOn(reply, `/connected/${await outcomes.decideAccount(form)}`);
   });
 }

@@ -1,6 +1,7 @@
 import { Type } from "typebox";
 import type { EncryptionService } from "../../encryption/service.ts";
 import { encryptionSchema, rotationSchema } from "../admin-answers.ts";
+import { audited } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { type ApiScope, requestBody } from "../schemas.ts";
 import { viewEncryption, viewRotation } from "../views.ts";
@@ -59,9 +60,13 @@ export async function encryptionRoutes(app: ApiScope, { encryption }: Encryption
     body: rotate,
     response: { 202: rotationSchema },
   };
-  app.post("/encryption/rotate", { schema: begin }, async (request, reply) => {
-    const { abandon_spool: abandoned = [] } = request.body;
-    const rotation = await encryption.rotate(principalOf(request), abandoned);
-    return await reply.code(202).send(viewRotation(rotation));
-  });
+  app.post(
+    "/encryption/rotate",
+    { schema: begin, config: audited("encryption.rotate", "encryption") },
+    async (request, reply) => {
+      const { abandon_spool: abandoned = [] } = request.body;
+      const rotation = await encryption.rotate(principalOf(request), abandoned);
+      return await reply.code(202).send(viewRotation(rotation));
+    },
+  );
 }

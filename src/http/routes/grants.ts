@@ -5,6 +5,7 @@ import { BrokerError } from "../../errors.ts";
 import type { Expiry, Grant } from "../../providers/oauth/grant.ts";
 import type { ConnectionService } from "../../services/connections.ts";
 import { consentTimes, providerTimes } from "../../time.ts";
+import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { connectionSchema, deviceSchema, linkSchema } from "../connection-answers.ts";
 import { type ApiScope, connectionParams as params, requestBody } from "../schemas.ts";
@@ -103,17 +104,26 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     body: link,
     response: { 201: linkSchema },
   };
-  app.post("/connections/:connection/consent-links", { schema: createSchema }, async (request, reply) => {
-    const { expires_in, return_to, manual, purpose } = request.body;
-    const wanted = {
-      ...(expires_in === undefined ? {} : { expiresInSeconds: expires_in }),
-      ...(return_to === undefined ? {} : { returnTo: return_to }),
-      ...(manual === undefined ? {} : { manual }),
-      ...(purpose === undefined ? {} : { purpose }),
-    };
-    const { id, url, expiresAt } = await consent.links.create(principalOf(request), request.params.connection, wanted);
-    return await reply.code(201).send({ id, url, expires_at: expiresAt.toISOString() });
-  });
+  app.post(
+    "/connections/:connection/consent-links",
+    { schema: createSchema, config: audited("links.create", "connection", "connection") },
+    async (request, reply) => {
+      const { expires_in, return_to, manual, purpose } = request.body;
+      const wanted = {
+        ...(expires_in === undefined ? {} : { expiresInSeconds: expires_in }),
+        ...(return_to === undefined ? {} : { returnTo: return_to }),
+        ...(manual === undefined ? {} : { manual }),
+        ...(purpose === undefined ? {} : { purpose }),
+      };
+      const { id, url, expiresAt } = await consent.links.create(
+        principalOf(request),
+        request.params.connection,
+        wanted,
+      );
+      noteInAudit(request, { detail: { link: id } });
+      return await reply.code(201).send({ id, url, expires_at: expiresAt.toISOString() });
+    },
+  );
 
   const code = {
     operationId: "submitCode",
@@ -125,10 +135,14 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     body: copiedCode,
     response: answer,
   };
-  app.post("/connections/:connection/code", { schema: code }, async (request) => {
-    const { connection } = request.params;
-    return viewConnection(await consent.handedCodes.submit(principalOf(request), connection, request.body.code));
-  });
+  app.post(
+    "/connections/:connection/code",
+    { schema: code, config: audited("connections.code", "connection", "connection") },
+    async (request) => {
+      const { connection } = request.params;
+      return viewConnection(await consent.handedCodes.submit(principalOf(request), connection, request.body.code));
+    },
+  );
 
   const account = {
     operationId: "decideAccount",
@@ -140,10 +154,16 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     body: accountDecision,
     response: answer,
   };
-  app.post("/connections/:connection/account", { schema: account }, async (request) => {
-    const { connection } = request.params;
-    return viewConnection(await connections.decideAccount(principalOf(request), connection, request.body.accept));
-  });
+  app.post(
+    "/connections/:connection/account",
+    { schema: account, config: audited("connections.account", "connection", "connection") },
+    async (request) => {
+      const { connection } = request.params;
+      const { accept } = request.body;
+      noteInAudit(request, { detail: { accept } });
+      return viewConnection(await connections.decideAccount(principalOf(request), connection, accept));
+    },
+  );
 
   const device = {
     operationId: "startDeviceAuthorization",
@@ -154,16 +174,20 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     params,
     response: { 200: deviceSchema },
   };
-  app.post("/connections/:connection/device", { schema: device }, async (request) => {
-    const shown = await connections.beginDevice(principalOf(request), request.params.connection);
-    return {
-      user_code: shown.userCode,
-      verification_uri: shown.verificationUri,
-      verification_uri_complete: shown.verificationUriComplete,
-      expires_at: shown.expiresAt.toISOString(),
-      interval: shown.intervalSeconds,
-    };
-  });
+  app.post(
+    "/connections/:connection/device",
+    { schema: device, config: audited("connections.device", "connection", "connection") },
+    async (request) => {
+      const shown = await connections.beginDevice(principalOf(request), request.params.connection);
+      return {
+        user_code: shown.userCode,
+        verification_uri: shown.verificationUri,
+        verification_uri_complete: shown.verificationUriComplete,
+        expires_at: shown.expiresAt.toISOString(),
+        interval: shown.intervalSeconds,
+      };
+    },
+  );
 
   const importSchema = {
     operationId: "importTokens",
@@ -175,10 +199,14 @@ export async function grantRoutes(app: ApiScope, { connections, consent }: Grant
     body: tokenSet,
     response: answer,
   };
-  app.post("/connections/:connection/import", { schema: importSchema }, async (request) => {
-    const given = { grant: readTokenSet(request.body), verify: request.body.verify ?? false };
-    return viewConnection(await connections.importGrant(principalOf(request), request.params.connection, given));
-  });
+  app.post(
+    "/connections/:connection/import",
+    { schema: importSchema, config: audited("connections.import", "connection", "connection") },
+    async (request) => {
+      const given = { grant: readTokenSet(request.body), verify: request.body.verify ?? false };
+      return viewConnection(await connections.importGrant(principalOf(request), request.params.connection, given));
+    },
+  );
 }
 
 type TokenSet = Type.Static<typeof tokenSet>;

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { KeyService } from "../../services/keys.ts";
 import { keyAbilities, keySchema, newKeySchema } from "../admin-answers.ts";
+import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { nextCursor, readPage } from "../page.ts";
 import {
@@ -49,13 +50,14 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
     body: newKey,
     response: { 201: newKeySchema },
   };
-  app.post("/keys", { schema: create }, async (request, reply) => {
+  app.post("/keys", { schema: create, config: audited("keys.create", "key") }, async (request, reply) => {
     const { expires_at, ...wanted } = request.body;
     const expiresAt = expires_at === undefined ? null : new Date(expires_at);
     if (expiresAt !== null && expiresAt.getTime() <= nowMs()) {
       throw new BrokerError("invalid_request", "expires_at: must lie in the future.");
     }
     const { row, key } = await keys.create(principalOf(request), { ...wanted, expiresAt });
+    noteInAudit(request, { name: row.id });
     return await reply.code(201).send({ ...viewKey(row), key });
   });
 
@@ -76,6 +78,7 @@ export async function keyRoutes(app: ApiScope, { keys, nowMs }: KeyRoutesOptions
   app.delete(
     "/keys/:id",
     {
+      config: audited("keys.revoke", "key", "id"),
       schema: {
         operationId: "revokeKey",
         summary: "Revoke a key",

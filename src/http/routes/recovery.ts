@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
 import type { RecoveryService } from "../../services/recovery.ts";
 import { recoverySchema, releasedSchema } from "../admin-answers.ts";
+import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { type ApiScope, requestBody, resourceName } from "../schemas.ts";
 import { viewRecovery } from "../views.ts";
@@ -9,6 +10,8 @@ import { viewRecovery } from "../views.ts";
 export type RecoveryRoutesOptions = { recovery: RecoveryService };
 
 const tags = ["recovery"];
+/** How many names an entry of the audit holds at most. */
+const mostNamed = 100;
 
 const release = requestBody(
   "Release",
@@ -46,11 +49,13 @@ export async function recoveryRoutes(app: ApiScope, { recovery }: RecoveryRoutes
     body: release,
     response: { 200: releasedSchema },
   };
-  app.post("/recovery", { schema: confirm }, async (request) => {
+  app.post("/recovery", { schema: confirm, config: audited("recovery.confirm", "connection") }, async (request) => {
     const { connections, all = false } = request.body;
     if ((connections === undefined) === !all) {
       throw new BrokerError("invalid_request", "Send either connections, a list of names, or all: true.");
     }
-    return { released: await recovery.release(principalOf(request), connections ?? null) };
+    const released = await recovery.release(principalOf(request), connections ?? null);
+    noteInAudit(request, { detail: { count: released.length, connections: released.slice(0, mostNamed) } });
+    return { released };
   });
 }

@@ -1,7 +1,7 @@
 import { Type } from "typebox";
 import { BrokerError, connectionNotFound } from "../../errors.ts";
 import type { ApiRequest } from "../../providers/oauth/side-requests.ts";
-import { mayUse } from "../../services/principal.ts";
+import { mayUse, type Principal } from "../../services/principal.ts";
 import { callerTimes, providerTimes } from "../../time.ts";
 import type { TokenService } from "../../tokens/read.ts";
 import { principalOf } from "../auth.ts";
@@ -12,7 +12,8 @@ import { viewToken } from "../views.ts";
 export type TokenRoutesOptions = {
   tokens: Pick<TokenService, "get">;
   describeRequest: (connection: string, accessToken: string) => Promise<ApiRequest>;
-  observeRead: (result: string) => void;
+  /** Called for each read that a key makes. `connection` null: it is unknown, or not for this key. */
+  observeRead: (read: { by: Principal; connection: string | null; result: string }) => void;
 };
 
 const query = closed({
@@ -72,13 +73,19 @@ export async function tokenRoutes(
   app.get("/tokens/:connection", { schema }, async (request) => {
     const { connection } = request.params;
     const { min_ttl, rejected_version, include, wait, token: chain } = request.query;
-    if (!mayUse(principalOf(request), connection)) throw connectionNotFound(connection);
+    const by = principalOf(request);
+    if (!mayUse(by, connection)) {
+      observeRead({ by, connection: null, result: "connection_not_found" });
+      throw connectionNotFound(connection);
+    }
     const wish = { minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
     const token = await tokens.get(connection, { ...wish, chain: chain ?? null }).catch((error: unknown) => {
-      observeRead(error instanceof BrokerError ? error.code : "internal_error");
+      const result = error instanceof BrokerError ? error.code : "internal_error";
+      observeRead({ by, connection: result === "connection_not_found" ? null : connection, result });
       throw error;
     });
-    observeRead(token.warnings.some(({ code }) => code === "refresh_failing") ? "stale" : "ok");
+    const isStale = token.warnings.some(({ code }) => code === "refresh_failing");
+    observeRead({ by, connection, result: isStale ? "stale" : "ok" });
     const body = viewToken(token);
     return include === undefined ? body : { ...body, request: await describeRequest(connection, token.accessToken) };
   });

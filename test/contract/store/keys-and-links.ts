@@ -33,6 +33,8 @@ async function nameNewerKey(stage: StoreStage): Promise<void> {
   });
 }
 
+const at = (minute: number) => new Date(Date.UTC(2027, 0, 31, 12, minute));
+
 /** Every statement on API keys and on encryption keys. */
 export function keys(stage: () => StoreStage): void {
   const ask = async ({ giver = null, ...changes }: Partial<ApiKeyRow> & { giver?: string | null } = {}) => {
@@ -46,6 +48,12 @@ export function keys(stage: () => StoreStage): void {
     return row;
   };
   const all = ["%"];
+  const usesOf = async (...ids: string[]) =>
+    Object.fromEntries(
+      (await stage().keys.list({ limit: 100, after: null }, all))
+        .filter(({ id }) => ids.includes(id))
+        .map(({ id, lastUsedAt }) => [id, lastUsedAt]),
+    );
 
   describe("an API key", () => {
     it("is found by its id, with what it may do", async () => {
@@ -109,6 +117,42 @@ export function keys(stage: () => StoreStage): void {
         createdAt.getTime(),
       );
       expect(times).toEqual([...times].sort((one, next) => next - one));
+    });
+  });
+
+  describe("the last use of keys", () => {
+    it("is written for all of them at once, and never goes back; of a key that was never used there is none", async () => {
+      const [one, two, idle] = [await insert(), await insert(), await insert()].map(({ id }) => id) as [
+        string,
+        string,
+        string,
+      ];
+      await stage().keys.noteUses(
+        new Map([
+          [one, at(1)],
+          [two, at(2)],
+        ]),
+      );
+      await stage().keys.noteUses(
+        new Map([
+          [one, at(5)],
+          [two, at(0)],
+        ]),
+      );
+      expect(await usesOf(one, two, idle)).toEqual({ [one]: at(5), [two]: at(2), [idle]: null });
+    });
+
+    it("neither waits for a key that is being revoked, nor undoes that; a key that is gone fails nothing", async () => {
+      const { id } = await insert();
+      await stage().keys.revoke(id, all);
+      await stage().keys.noteUses(
+        new Map([
+          [id, at(1)],
+          ["nobody", at(1)],
+        ]),
+      );
+      expect((await stage().keys.findMany([id]))[0]?.revokedAt).not.toBeNull();
+      expect(await usesOf(id)).toEqual({ [id]: at(1) });
     });
   });
 

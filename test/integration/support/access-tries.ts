@@ -171,6 +171,9 @@ const administration: Try[] = [
   },
   ...onOwnOrForeign("DELETE /keys/:id", async (stage, whose) => asked("DELETE /keys/:id", await stage.key(whose))),
   onIdle("DELETE /keys/:id", async (stage) => await stage.key("nobody")),
+  same("GET /audit"),
+  same("GET /audit/export"),
+  same("GET /audit/verify"),
   ...onOwnOrForeign("GET /recovery", async (stage, whose) => ({
     method: "GET",
     path: "/recovery",

@@ -124,6 +124,7 @@ export class Replica {
       vault: createPlainVault(),
       keys: noOtherKeys,
       alarms: noAlarms,
+      audited: () => async () => {},
       health,
       onServed: () => {},
       isAlone: () => false,

@@ -8,6 +8,7 @@ import { createMinuteLimit } from "../../../src/http/limits.ts";
 import type { ApiScope } from "../../../src/http/schemas.ts";
 import { pageHeaders } from "../../../src/pages/layout.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
+import { NotedAudit } from "../../support/noted-audit.ts";
 
 /** The Accept headers that Chromium, Firefox and Safari send for an address that somebody types in. */
 const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -31,6 +32,7 @@ beforeAll(async () => {
     sandbox: null,
     publicUrl: "https://broker.example",
     organisation: { name: "Bakery B.V.", contact: "help@bakery.example" },
+    audit: new NotedAudit(),
     wrongKeys: createMinuteLimit(1000, { monotonicMs: () => 0 }),
   };
   app = await buildApp(parts as unknown as AppParts);

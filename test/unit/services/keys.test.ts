@@ -10,7 +10,13 @@ import { patience } from "../../support/patience.ts";
 import { fakeClock } from "../tokens/fake-clock.ts";
 
 const everywhere = ["tokens", "connections", "admin"] as const;
-const operator: Principal = { keyId: bootstrapKeyId, abilities: everywhere, connections: ["*"], expiresAt: null };
+const operator: Principal = {
+  keyId: bootstrapKeyId,
+  actor: { kind: "key", id: bootstrapKeyId, name: "ADMIN_KEY" },
+  abilities: everywhere,
+  connections: ["*"],
+  expiresAt: null,
+};
 const nextAdminKey = "the admin key that takes its place, likewise";
 const adminKey = "an admin key of at least 32 characters";
 
@@ -89,10 +95,11 @@ function withOtherSecret(key: string): string {
 }
 
 describe("who calls", () => {
-  it("a key stands for its id, abilities and patterns", async () => {
+  it("a key stands for its id and name, abilities and patterns", async () => {
     const { service, make } = serve();
     const { key, row } = await make();
-    const principal = { keyId: row.id, abilities: ["tokens"], connections: ["acme-*"], expiresAt: null };
+    const actor = { kind: "key", id: row.id, name: "billing" };
+    const principal = { keyId: row.id, actor, abilities: ["tokens"], connections: ["acme-*"], expiresAt: null };
     expect(await service.authenticate(key)).toEqual(principal);
   });
 
@@ -101,6 +108,7 @@ describe("who calls", () => {
     state.isGone = true;
     expect(await service.authenticate(adminKey)).toEqual({
       keyId: "admin",
+      actor: { kind: "key", id: "admin", name: "ADMIN_KEY" },
       abilities: ["tokens", "connections", "admin"],
       connections: ["*"],
       expiresAt: null,
@@ -282,6 +290,7 @@ describe("who makes a key", () => {
   const end = new Date("2027-01-31T00:00:00.000Z");
   const giver: Principal = {
     keyId: "k1",
+    actor: { kind: "key", id: "k1", name: "giver" },
     abilities: ["tokens", "admin"],
     connections: ["acme-*", "beta"],
     expiresAt: end,

@@ -13,6 +13,7 @@ import {
 
 const withPatterns = (...connections: string[]): Principal => ({
   keyId: "k",
+  actor: { kind: "key", id: "k", name: null },
   abilities: ["tokens"],
   connections,
   expiresAt: null,

@@ -7,6 +7,7 @@ import { define } from "../providers/definitions.ts";
 
 const operator: Principal = {
   keyId: bootstrapKeyId,
+  actor: { kind: "key", id: bootstrapKeyId, name: null },
   abilities: ["tokens", "connections", "admin"],
   connections: ["*"],
   expiresAt: null,

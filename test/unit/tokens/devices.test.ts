@@ -57,12 +57,19 @@ const heldBack: TokenAnswer = {
   failure: { class: "not_sent", code: "limit_reached", detail: "used up", retryAfterSeconds: 20 },
 };
 
+const refused = (oauthError: string): TokenAnswer => ({
+  kind: "failed",
+  failure: { class: "refused_for_good", code: "refused", detail: "The provider says no.", oauthError } as never,
+});
+
 /** Polling over codes that are due at once, each claimed once, with a provider and a store that answer when a test says so. */
 class Stage {
   readonly clock = manualClock();
   readonly order: string[] = [];
   /** The details of the events in the history. */
   readonly told: unknown[] = [];
+  /** What came of codes, by connection. */
+  readonly audited: string[] = [];
   due: DeviceRow[] = [deviceRow("one")];
   isDraining = false;
   answer = Promise.withResolvers<TokenAnswer>();
@@ -103,6 +110,10 @@ class Stage {
       clock: this.clock,
       lifecycle: this,
       alarms: noAlarms,
+      audited: ({ connection }) => {
+        if (connection !== null) this.audited.push(`${connection} begun`);
+        return async (result) => void this.audited.push(`${connection ?? "-"} ${result}`);
+      },
       onBackgroundError: (error) => void this.order.push(String(error)),
     });
   }
@@ -157,6 +168,29 @@ describe("polling for user codes", () => {
     await stage.devices.round();
     await stage.devices.idle();
     expect([stage.order, stage.told]).toEqual([["asked", "dropped", "given up"], [{ error: "duplicate_grant" }]]);
+  });
+
+  it("the audit has what came of each code, begun before the grant is kept; a poll that goes on leaves nothing", async () => {
+    const kept = new Stage();
+    kept.answer.resolve(grant);
+    await kept.devices.round();
+    expect([await kept.isSettled(), kept.audited]).toEqual([false, ["acme begun"]]);
+    kept.stored.resolve();
+    await kept.devices.idle();
+    expect(kept.audited).toEqual(["acme begun", "acme ok"]);
+    const resultOf = async (stage: Stage, answer: TokenAnswer) => {
+      stage.answer.resolve(answer);
+      await stage.devices.round();
+      await stage.devices.idle();
+      return stage.audited.at(-1);
+    };
+    expect(await resultOf(new Stage(), refused("access_denied"))).toBe("- denied");
+    expect(await resultOf(new Stage(), refused("expired_token"))).toBe("- expired_token");
+    expect(await resultOf(new Stage(), refused("invalid_grant"))).toBe("- provider_rejected");
+    expect(await resultOf(new Stage(), refused("authorization_pending"))).toBeUndefined();
+    const lost = new Stage();
+    lost.stored.reject(new Error("the database is away"));
+    expect(await resultOf(lost, grant)).toBe("acme internal_error");
   });
 
   it("a process that is told to stop claims no further code", async () => {
