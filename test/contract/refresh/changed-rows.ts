@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { TokenRows } from "../../../src/store/token-rows.ts";
-import { secretsPlace } from "../../../src/tokens/seal.ts";
+import { placeOf, secretsPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import { connectExpired, dead, granted, RefreshBench, tokensOf, vault } from "./bench.ts";
 
@@ -104,6 +104,21 @@ export function changedRows(stage: () => StoreStage): void {
         expect(urls).toEqual(new Set(["https://ours.example/token"]));
       }
     });
+  });
+
+  it("a refresh token that is sealed anew after it was opened, before the permit, is opened once more", async () => {
+    const row = await connectExpired(stage());
+    const sealed = vault.sealTokens({ accessToken: null, refreshToken: "sealed anew" }, placeOf(row));
+    const sealAnew = async () => {
+      await stage().query(
+        "UPDATE connections SET refresh_token_sealed = $2 WHERE id = $1::uuid RETURNING 1 AS done",
+        row.id,
+        sealed.refreshToken,
+      );
+    };
+    const bench = new RefreshBench(stage(), { rows: aroundPermit({ before: sealAnew }) });
+    await bench.run(row.id, [granted()]);
+    expect(bench.requests).toEqual(["sealed anew"]);
   });
 
   describe("a connection that a person gives new credentials", () => {
