@@ -28,8 +28,15 @@ import {
   type UnconfirmedParts,
 } from "./other-account.ts";
 import { isRevocable, type AnswerStore } from "./persist.ts";
-import { bothRefused, learnFromSuccess, withOlderSecret } from "./refresh.ts";
-import { refusal, type RequestContext, type Sender, type SendPlan } from "./request.ts";
+import {
+  bothRefused,
+  learnFromSuccess,
+  refusal,
+  type RequestContext,
+  type Sender,
+  type SendPlan,
+  withOlderSecret,
+} from "./request.ts";
 import { clientIdOf, furtherGrants, type ReceivedGrant, granted } from "./seal.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */

@@ -89,13 +89,13 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   const serve = async (found: KnownConnection, wish: TokenWish): Promise<IssuedToken> => {
-    const verdict = judgeFor(found, wish);
+    const rules = rulesOf(found.row);
+    const verdict = judgeFor(found, wish, rules);
     if (verdict.kind === "stale") {
       return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
     }
     const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
-    const oldTokenDies = rulesOf(found.row)?.oldAccessTokenDies ?? false;
-    if (oldTokenDies && (startsRefresh || isRefreshing(found.row))) {
+    if (rules?.oldAccessTokenDies && (startsRefresh || isRefreshing(found.row))) {
       return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
     }
     if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
@@ -151,7 +151,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     if (newest.row.version > found.row.version) {
       const waitSeconds = Math.max(0, giveUpAtMs - clock.monotonicMs()) / 1000;
       if (newest.row.version === wish.rejectedVersion) return await serve(newest, { ...wish, waitSeconds });
-      return issue(newest, stillWanting(judgeFor(newest, wish)));
+      return issue(newest, stillWanting(judgeFor(newest, wish, rulesOf(newest.row))));
     }
     if (renewal.usable) return issue(newest, renewal.warnings);
     throw unavailable(newest.row);
@@ -230,14 +230,17 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return token;
   };
 
-  const judgeFor = ({ row, accessToken }: KnownConnection, wish: TokenWish): Verdict => {
+  const judgeFor = (
+    { row, accessToken }: KnownConnection,
+    wish: TokenWish,
+    timing: RefreshTiming = { aheadFraction: 0, minAgeSeconds: 0 },
+  ): Verdict => {
     const isBehind = wish.rejectedVersion !== null && wish.rejectedVersion > row.version && row.attemptId !== null;
     // `isBehind`: another replica has handed out the attempt's token already, and is still storing it.
     if (isBehind || accessToken === null || row.issuedAt === null) {
       return { kind: "stale", usable: false, warnings: [] };
     }
     const lifetime = { issuedAtMs: row.issuedAt.getTime(), expiresAtMs: row.expiresAt?.getTime() ?? null };
-    const timing = rulesOf(row) ?? { aheadFraction: 0, minAgeSeconds: 0 };
     const rejected = wish.rejectedVersion === row.version;
     return judge(lifetime, { minTtlSeconds: wish.minTtlSeconds, rejected }, { timing, nowMs: databaseClock.nowMs() });
   };

@@ -20,7 +20,16 @@ import type { Alarms, Lifecycle, RefreshObserver } from "./core.ts";
 import type { RequestLimiter } from "./limits.ts";
 import type { AnswerStore, Persisted } from "./persist.ts";
 import type { Recovery } from "./recovery.ts";
-import { isRefused, type PlannedContext, type RequestContext, type Sender, type SendPlan } from "./request.ts";
+import {
+  bothRefused,
+  isRefused,
+  learnFromSuccess,
+  type PlannedContext,
+  type RequestContext,
+  type Sender,
+  type SendPlan,
+  withOlderSecret,
+} from "./request.ts";
 import {
   anewPlan,
   backoffSeconds,
@@ -476,61 +485,6 @@ async function openNewest(parts: RefreshParts, row: TokenRow, generation: number
       if (await keys.isSilent(error)) throw error;
       passedOver.push(attemptId);
     }
-  }
-}
-
-/**
- * A client whose secret was changed has two until the newer one has worked. Providers do not agree on the answer to a wrong secret: some say
- * that the grant is over, and some say nothing that can be understood. So the older secret is tried before such an answer is believed.
- *
- * Returns the same plan with the older secret; null: there is none, or something else was refused.
- */
-export function withOlderSecret(
-  failure: Failure,
-  plan: SendPlan,
-  { clientSecrets }: Pick<RequestContext, "clientSecrets">,
-): SendPlan | null {
-  const isLast = plan.secretIndex + 1 >= clientSecrets.length;
-  if (isLast || !mayMeanSecret(failure, plan)) return null;
-  return { ...plan, secretIndex: plan.secretIndex + 1, refused: failure };
-}
-
-function mayMeanSecret(failure: Failure, { grant }: SendPlan): boolean {
-  if (failure.class === "client_rejected") return true;
-  // A refused login is never repeated: accounts get locked.
-  if (rulesOfGrant(grant).isLogin) return false;
-  if (failure.class === "refused_for_good") return true;
-  // "Not yet" is no error of RFC 6749 either, and a poll must not be repeated at once.
-  return failure.isUnexplained === true && grant !== "device_code";
-}
-
-/** Combines the refusals of both secrets. The newest secret's refusal counts, unless that secret was the wrong one. */
-export function bothRefused(failure: Failure, { grant, refused }: SendPlan): Failure {
-  if (refused === undefined || rulesOfGrant(grant).isLogin) return failure;
-  const saysNothing =
-    failure.class !== "refused_for_good" && failure.class !== "client_rejected" && !failure.isUnexplained;
-  const isWrong = refused.class === "client_rejected" && failure.class === "refused_for_good";
-  return saysNothing || isWrong ? failure : refused;
-}
-
-type Parts = {
-  clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
-  observer: Pick<RefreshObserver, "oldSecretUsed">;
-};
-
-/** After an answer is stored. If the newest secret has worked, the one before is erased. If only the older one works, that is reported once. Never rejects. */
-export async function learnFromSuccess(
-  { clients, observer }: Parts,
-  { client, row }: Pick<RequestContext, "client" | "row">,
-  { secretIndex }: Pick<SendPlan, "secretIndex">,
-): Promise<void> {
-  if (client === null || client.previousSecret === null) return;
-  try {
-    if (secretIndex === 0) return await clients.forgetPreviousSecret(client.id, client.secretRevision);
-    const isNew = client.oldSecretSince === null && (await clients.noteOldSecret(client, row.id));
-    if (isNew) observer.oldSecretUsed(row, client);
-  } catch {
-    // The next success leads here again.
   }
 }
 

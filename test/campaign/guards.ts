@@ -338,7 +338,7 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "two secrets: the older one is tried before an end is believed",
-    file: "src/tokens/refresh.ts",
+    file: "src/tokens/request.ts",
     find: 'if (rulesOfGrant(grant).isLogin) return false;\n  if (failure.class === "refused_for_good") return true;',
     replace: "if (rulesOfGrant(grant).isLogin) return false;\n",
     caughtBy: contract("databases"),
