@@ -1,9 +1,11 @@
+import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import { StartupError } from "../../src/errors.ts";
 import { createDatabaseHealth, openPostgres } from "../../src/store/database.ts";
 import { query } from "../support/query.ts";
 import { describeWithServices, useDatabase, useRole } from "../support/services/index.ts";
 
+const deployPage = readFileSync(new URL("../../docs/deploy.md", import.meta.url), "utf8");
 const health = createDatabaseHealth(() => 0);
 
 /** A start with both addresses. */
@@ -66,6 +68,57 @@ async function rightsOf(role: string, url: string): Promise<string[]> {
   );
   return rows.map(({ right }) => right);
 }
+
+/** The SQL of a part of docs/deploy.md, block by block, with roles and database of this test in the place of its names. */
+function documentedSql(heading: string, prefix: string): string[][] {
+  const [, after = ""] = deployPage.split(`\n${heading}\n`);
+  const [part = ""] = after.split(/\n##+ /);
+  return [...part.matchAll(/```sql\n([\s\S]*?)```/g)].map(([, block = ""]) =>
+    block
+      .replaceAll(/\bfreshet/g, prefix)
+      .split(";\n")
+      .filter((statement) => statement.trim() !== ""),
+  );
+}
+
+const play = async (url: string, statements: readonly string[] = []) => {
+  for (const statement of statements) await query(url, statement);
+};
+
+/** The same database, or another one of the server, as somebody else. */
+const as = (url: string, username: string, database = new URL(url).pathname.slice(1)) =>
+  Object.assign(new URL(url), { username, password: "a long password", pathname: `/${database}` }).href;
+
+describeWithServices(["postgres"], "the SQL of docs/deploy.md", () => {
+  it("makes a new database of two roles", async () => {
+    const superUrl = await useDatabase({ empty: true });
+    const name = `${new URL(superUrl).pathname.slice(1)}n`; // dropped when the run ends, as its roles are
+    const [made, onFourteen] = documentedSql("### A new database", name);
+    await play(superUrl, made);
+    const migrationUrl = as(superUrl, `${name}_migration`, name);
+    await start(migrationUrl, as(superUrl, `${name}_runtime`, name));
+    await play(as(superUrl, new URL(superUrl).username, name), onFourteen);
+    await start(migrationUrl, as(superUrl, `${name}_runtime`, name));
+    expect([made?.length, onFourteen?.length]).toEqual([3, 2]);
+  });
+
+  it("makes two roles of one, with brokers of one role and of two at the same time, and back", async () => {
+    const { superUrl, migrationUrl: oneUrl } = await ownDatabase();
+    const startOne = async () => await (await openPostgres(oneUrl, health)).close();
+    await startOne();
+    await query(oneUrl, "INSERT INTO encryption_keys (id, check_sealed) VALUES ('older', 'x')");
+    const [moved, ...more] = documentedSql("### From one role to two", nameOf(oneUrl));
+    expect([moved?.length, more]).toEqual([3, []]);
+    await play(superUrl, moved);
+    const runtimeUrl = as(superUrl, `${nameOf(oneUrl)}_runtime`);
+    await start(oneUrl, runtimeUrl);
+    expect(await query(runtimeUrl, "SELECT id FROM encryption_keys")).toEqual([{ id: "older" }]);
+    await startOne();
+    await start(oneUrl, runtimeUrl);
+    await query(oneUrl, "DELETE FROM audit.entries");
+    await expect(query(runtimeUrl, "DELETE FROM audit.entries")).rejects.toThrow("permission denied");
+  });
+});
 
 describeWithServices(["postgres"], "two roles of Postgres", () => {
   it("the runtime role may use every row of the broker's, add to the audit, and do nothing else", async () => {
