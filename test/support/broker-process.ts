@@ -14,6 +14,8 @@ import { guard, temporaryFolder } from "./services/guardian.ts";
 export type BrokerOptions = {
   /** None: the embedded database. */
   databaseUrl?: string;
+  /** Of the role that owns the tables. None: that of `databaseUrl` does. */
+  migrationUrl?: string;
   /** None: locks in the process. */
   redisUrl?: string;
   /** What `providersFolder` wrote. */
@@ -226,6 +228,7 @@ function environmentFor(options: BrokerOptions & { port: number; dataDir: string
     PUBLIC_URL: options.publicUrl,
     DATA_DIR: options.dataDir,
     DATABASE_URL: databaseUrl,
+    DATABASE_MIGRATION_URL: options.migrationUrl,
     REDIS_URL: options.redisUrl,
     PROVIDERS_DIR: options.providersDir,
     PROVIDER_NETWORKS: "127.0.0.0/8",

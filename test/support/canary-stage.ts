@@ -52,6 +52,7 @@ export async function setCanaryStage() {
   };
   const brokers = await startBrokers(2, {
     databaseUrl: databaseUrl.href,
+    migrationUrl: migrationUrl.href,
     redisUrl: redis.url,
     publicUrl: proxy.url,
     providersDir: await providersFolder(...Object.values(servers)),
@@ -59,7 +60,6 @@ export async function setCanaryStage() {
     encryptionKeys: `k1:${keys.encryptionKey.toString("base64")}`,
     // The tests try one link in every wrong way, all from one address.
     env: {
-      DATABASE_MIGRATION_URL: migrationUrl.href,
       LOG_LEVEL: "trace",
       METRICS_KEY: keys.metricsKey,
       LINK_POSTS_PER_MINUTE: "1000",

@@ -6,7 +6,7 @@ import type { RequestEntry } from "./providers/ledger.ts";
 import { providersFolder } from "./providers/definition-files.ts";
 import { GenericProvider, type GenericOptions } from "./providers/generic.ts";
 import type { DefinitionFile } from "./providers/strict-server.ts";
-import { useDatabase, useRedis } from "./services/index.ts";
+import { useDatabase, useRedis, useRole } from "./services/index.ts";
 import { walkConsent } from "./walk-consent.ts";
 
 export type StageOptions = {
@@ -53,9 +53,12 @@ export class ConnectedStage implements AsyncDisposable {
     const lines = await startLines(withLines ? replicas : 0, provider);
     const redis = redisUrl === undefined ? await useRedis() : redisUrl;
     const databaseUrl = given.databaseUrl ?? (await useDatabase());
+    // The brokers serve with the role that may do the least; the test itself with the one that may do all.
+    const runtimeUrl = given.databaseUrl ?? (await useRole(databaseUrl));
     const further = provider.definitions().flatMap(more);
     const brokers = await startBrokers(replicas, {
-      databaseUrl,
+      databaseUrl: runtimeUrl,
+      ...(given.databaseUrl === undefined && { migrationUrl: databaseUrl }),
       providersDir: await providersFolder(provider, { definitions: () => further }),
       ...(redis === null ? {} : { redisUrl: redis }),
       ...(env === undefined ? {} : { env }),

@@ -7,6 +7,7 @@ import { createBroker, type Broker } from "../../../src/broker.ts";
 import { readConfig } from "../../../src/config.ts";
 import { BrokerApi } from "../../support/broker-api.ts";
 import { freePort } from "../../support/free-port.ts";
+import { useRole } from "../../support/services/index.ts";
 import { query } from "../../support/query.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
 
@@ -49,7 +50,8 @@ export class AccessStage {
     const adminKey = randomBytes(32).toString("base64url");
     const config = readConfig({
       PORT: String(port),
-      DATABASE_URL: databaseUrl,
+      DATABASE_URL: await useRole(databaseUrl),
+      DATABASE_MIGRATION_URL: databaseUrl,
       DATA_DIR: (await temporaryFolder("data")).path,
       ENCRYPTION_KEYS: `k1:${randomBytes(32).toString("base64")}`,
       ADMIN_KEY: adminKey,

@@ -3,7 +3,7 @@ import { type BrokerOptions, type BrokerProcess, startBrokers } from "../../../s
 import { providersFolder } from "../../../support/providers/definition-files.ts";
 import type { DefinitionFile, StrictServer } from "../../../support/providers/strict-server.ts";
 import { ScriptedBrowser, type Page } from "../../../support/scripted-browser.ts";
-import { useDatabase, useRedis } from "../../../support/services/index.ts";
+import { useDatabase, useRedis, useRole } from "../../../support/services/index.ts";
 import { passTime } from "../../../support/pass-time.ts";
 import { walkConsent } from "../../../support/walk-consent.ts";
 
@@ -34,7 +34,9 @@ export class AbilityStage<Server extends StrictServer> implements AsyncDisposabl
     const databaseUrl = await useDatabase();
     const providersDir = await providersFolder({ definitions: () => definitions });
     const brokers = await startBrokers(replicas, {
-      databaseUrl,
+      // The role that may do the least; the test itself has the one that may do all.
+      databaseUrl: await useRole(databaseUrl),
+      migrationUrl: databaseUrl,
       redisUrl: await useRedis(),
       providersDir,
       ...options,
