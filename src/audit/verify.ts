@@ -240,9 +240,10 @@ function missedHead(walk: Walk | undefined, { process, seq, mac }: Head): AuditF
   if (walk === undefined) return { kind: "chain_missing", process, from: 1, to: seq };
   const last = Math.max(walk.last?.seq ?? 0, walk.anchor?.seq ?? 0);
   if (seq > last) return { kind: "tail_missing", process, from: last + 1, to: seq };
-  const named = walk.named.get(seq);
-  // One that is missing in the middle is told as that.
-  return named === undefined || named.mac === mac ? null : { kind: "changed", process, from: seq, to: seq };
+  // A number that is missing in the middle, or a row that is found to be changed, is told already.
+  const proof = walk.named.get(seq)?.mac ?? mac;
+  const isTold = walk.faults.some(({ kind, from }) => kind === "changed" && from === seq);
+  return proof === mac || isTold ? null : { kind: "changed", process, from: seq, to: seq };
 }
 
 /** What a checkpoint may say of a chain: up to the row before its first fault. */

@@ -53,9 +53,10 @@ export function createWriter({ process, store, journal, keyring, firstRow, lastR
     if (end.seq === 0) await writeFirst();
     await takeLeftovers();
     await writeEntries();
-    if (isDue("counts", auditTimes.countsMs)) await writeCounts();
     const minute = Math.floor(clock.wallMs() / auditTimes.minuteMs);
-    if (minute !== summedMinute) {
+    const isOver = minute !== summedMinute;
+    if (isOver || isDue("counts", auditTimes.countsMs)) await writeCounts();
+    if (isOver) {
       await sumUp(new Date(minute * auditTimes.minuteMs));
       summedMinute = minute;
     }
