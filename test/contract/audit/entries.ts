@@ -1,9 +1,8 @@
-import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { beforeAll, beforeEach, expect, it } from "vitest";
 import type { Actor, AuditRow } from "../../../src/audit/entries.ts";
 import type { AuditStore } from "../../../src/store/audit.ts";
 import { until } from "../../support/patience.ts";
-import type { StoreStage } from "../store/stage.ts";
-import { AuditStage, caller, type Process } from "./stage.ts";
+import { type AuditStage, caller, type Process } from "./stage.ts";
 
 const minute = 60_000;
 /** A minute's begin. */
@@ -40,14 +39,15 @@ const rollingBack = (store: AuditStore): AuditStore => {
   };
 };
 
-export function auditEntries(stage: () => StoreStage): void {
+const verified = async (process: Process) => await process.audit.verify(process.heads);
+
+const numbers = (rows: readonly AuditRow[]) =>
+  rows.flatMap(({ detail }) => (typeof detail["number"] === "number" ? [detail["number"]] : []));
+
+export function auditEntries(stage: () => AuditStage): void {
   let audit: AuditStage;
-  beforeAll(() => void (audit = new AuditStage(stage())));
+  beforeAll(() => void (audit = stage()));
   beforeEach(async () => await audit.empty());
-  afterAll(async () => await audit.empty());
-
-  const verified = async ({ audit: { verify }, heads }: Process) => await verify(heads);
-
   it("entries get numbers in the order of their ends; each says who did what to what, from where, and how it ended", async () => {
     const process = await audit.start();
     const slow = await process.audit.begin({
@@ -144,15 +144,15 @@ export function auditEntries(stage: () => StoreStage): void {
     const told = rows
       .slice(1)
       .map((row) => [row.action, row.actor.id, row.target?.name, row.result, row.detail["count"]]);
-    expect(told.sort()).toEqual(
-      [
-        ["keys.refused", null, undefined, "unauthenticated", 2],
-        ["tokens.read", "key-1", "c1", "ok", 1],
-        ["tokens.read", "key-2", "c1", "needs_reauthorization", 1],
-        ["tokens.read", "key-2", "c1", "ok", 4],
-        ["tokens.read", "key-2", "c2", "ok", 1],
-        ["tokens.read", "key-2", null, "connection_not_found", 1],
-      ].sort(),
+    expect(new Set(told.map((row) => row.join(" ")))).toEqual(
+      new Set([
+        "keys.refused   unauthenticated 2",
+        "tokens.read key-1 c1 ok 1",
+        "tokens.read key-2 c1 needs_reauthorization 1",
+        "tokens.read key-2 c1 ok 4",
+        "tokens.read key-2 c2 ok 1",
+        "tokens.read key-2  connection_not_found 1",
+      ]),
     );
     const most = rows.find(({ detail }) => detail["count"] === 4);
     expect([most?.at, most?.detail["first"], most?.detail["last"]]).toEqual([
@@ -173,7 +173,7 @@ export function auditEntries(stage: () => StoreStage): void {
       action: "tokens.read",
       detail: { count: 7, last: "2026-11-20T12:00:09.000Z" },
     });
-    expect(await audit.stage.query("SELECT 1 AS one FROM audit.open_reads")).toEqual([]);
+    expect(await audit.query("SELECT 1 AS one FROM audit.open_reads")).toEqual([]);
   });
 
   it("what ended processes have left in DATA_DIR is written by the next one, once: also where they were killed right after the INSERT", async () => {
@@ -233,8 +233,6 @@ export function auditEntries(stage: () => StoreStage): void {
       } while (cursor !== null);
       return found;
     };
-    const numbers = (rows: AuditRow[]) =>
-      rows.flatMap(({ detail }) => (typeof detail["number"] === "number" ? [detail["number"]] : []));
     const newestFirst = numbers(await all({}));
     expect(new Set(newestFirst).size).toBe(12);
     expect([newestFirst.slice(0, 4).sort((a, b) => a - b), newestFirst.slice(8).sort((a, b) => a - b)]).toEqual([

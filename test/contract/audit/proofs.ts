@@ -1,10 +1,9 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { AuditReport, Head } from "../../../src/audit/entries.ts";
 import { emptyChain, chainTo } from "../../../src/audit/chain.ts";
 import type { ChainedEntry } from "../../../src/store/audit.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
-import type { StoreStage } from "../store/stage.ts";
-import { AuditStage, keyOf, type Process } from "./stage.ts";
+import { type AuditStage, keyOf, type Process } from "./stage.ts";
 
 /** What whoever owns the database can do to the rows of a chain of seven. */
 type Attack = { sql: string; found: Pick<AuditReport["faults"][number], "kind" | "from" | "to">[] };
@@ -81,11 +80,12 @@ const attacks: Record<string, Attack> = {
   },
 };
 
-export function auditProofs(stage: () => StoreStage): void {
-  let audit: AuditStage;
-  beforeAll(() => void (audit = new AuditStage(stage())));
-  afterAll(async () => await audit.empty());
+const faultsOf = ({ faults }: AuditReport, { id }: Process) =>
+  faults.filter(({ process }) => process === id).map(({ kind, from, to }) => ({ kind, from, to }));
 
+export function auditProofs(stage: () => AuditStage): void {
+  let audit: AuditStage;
+  beforeAll(() => void (audit = stage()));
   /** A chain of seven rows, whose process has ended in order, and one that runs. */
   const twoChains = async (): Promise<{ victim: Process; witness: Process; heads: Head[] }> => {
     const victim = await audit.start();
@@ -94,9 +94,6 @@ export function auditProofs(stage: () => StoreStage): void {
     const witness = await audit.start();
     return { victim, witness, heads: victim.heads };
   };
-
-  const faultsOf = ({ faults }: AuditReport, { id }: Process) =>
-    faults.filter(({ process }) => process === id).map(({ kind, from, to }) => ({ kind, from, to }));
 
   describe("of one chain,", () => {
     let scene: Awaited<ReturnType<typeof twoChains>>;
@@ -224,6 +221,11 @@ export function auditProofs(stage: () => StoreStage): void {
         { kind: "changed", from: 4, to: 4 },
         { kind: "unproven", from: 4, to: 7 },
       ]);
+    });
+
+    it("says whether the database itself refuses the broker to change entries", async () => {
+      const process = await audit.start();
+      expect((await process.audit.verify([])).appendOnly).toBe(audit.hasRoles);
     });
 
     it("verifies chains longer than one batch, and tells how far it is", async () => {

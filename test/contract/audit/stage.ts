@@ -5,9 +5,9 @@ import { systemClock } from "../../../src/clock.ts";
 import { type AuditStore, createAuditStore } from "../../../src/store/audit.ts";
 import { auditTimes, retentionTimes } from "../../../src/time.ts";
 import { createKeyring, type Keyring } from "../../../src/vault/keyring.ts";
-import { until } from "../../support/patience.ts";
+import { hangMs, until } from "../../support/patience.ts";
 import { temporaryFolder } from "../../support/services/guardian.ts";
-import type { StoreStage } from "../store/stage.ts";
+import type { Database } from "../../../src/store/database.ts";
 
 export type Process = {
   id: string;
@@ -32,17 +32,27 @@ type Options = {
 export const keyOf = (id: string) => ({ id, key: randomBytes(32) });
 export const caller: Actor = { kind: "key", id: "key-1", name: "caller" };
 
+/** On a slow machine they would come too early. */
+const deadlines: readonly number[] = [auditTimes.directMs, auditTimes.stopMs];
+
 /** Processes of a broker as far as the audit goes, on one database. */
 export class AuditStage {
-  readonly stage: StoreStage;
+  readonly database: Database;
+  /** Runs SQL as the owner of the database. Returns how many rows it was about. */
+  readonly sql: (text: string, ...values: unknown[]) => Promise<number>;
   readonly store: AuditStore;
   readonly key = keyOf("k1");
   readonly keyring = createKeyring([this.key]);
   readonly #running = new Set<Process>();
 
-  constructor(stage: StoreStage) {
-    this.stage = stage;
-    this.store = createAuditStore(stage.database);
+  /** Whether the broker's role is another one than the owner. */
+  readonly hasRoles: boolean;
+
+  constructor(database: Database, { sql, hasRoles }: Pick<AuditStage, "sql" | "hasRoles">) {
+    this.database = database;
+    this.hasRoles = hasRoles;
+    this.sql = sql;
+    this.store = createAuditStore(database);
   }
 
   /** A process that has begun. Its wall clock stands still; what it does every few seconds it does every few milliseconds. */
@@ -74,7 +84,7 @@ export class AuditStage {
       clock: {
         wallMs: () => wall.ms,
         monotonicMs: () => systemClock.monotonicMs() * 400,
-        sleep: async (ms, signal) => await systemClock.sleep(ms === auditTimes.directMs ? ms : 10, signal),
+        sleep: async (ms, signal) => await systemClock.sleep(deadlines.includes(ms) ? hangMs : 10, signal),
       },
       onHead: (head) => void process.heads.push(head),
       onTrouble: (error) => void process.troubles.push(error),
@@ -103,7 +113,7 @@ export class AuditStage {
   /** Forgets everything. */
   async empty(): Promise<void> {
     await this.stopAll();
-    await this.stage.database.prisma.$executeRawUnsafe("TRUNCATE audit.entries, audit.open_reads, audit.anchors");
+    await this.sql("TRUNCATE audit.entries, audit.open_reads, audit.anchors");
   }
 
   /** An entry, begun and ended. Resolves when it is in the database. */
@@ -141,8 +151,7 @@ export class AuditStage {
     return (await this.rows(process)).map(({ action }) => action);
   }
 
-  /** Runs SQL as the owner of the database. */
-  async sql(text: string, ...values: unknown[]): Promise<number> {
-    return await this.stage.database.prisma.$executeRawUnsafe(text, ...values);
+  async query<Row>(sql: string): Promise<Row[]> {
+    return await this.database.prisma.$queryRawUnsafe<Row[]>(sql);
   }
 }
