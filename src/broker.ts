@@ -31,7 +31,7 @@ import { type ConnectionService, createConnectionService } from "./services/conn
 import { createKeyUses } from "./services/key-uses.ts";
 import { createKeyService } from "./services/keys.ts";
 import { createPeers, noPeers, type Peers } from "./services/peers.ts";
-import { createRecoveryService } from "./services/recovery.ts";
+import { createRestoredRowsService } from "./services/restored-rows.ts";
 import { openProviders, openShared, openStorage, type Providers, type Shared, type Storage } from "./start/outside.ts";
 import { createApiKeys } from "./store/api-keys.ts";
 import { createAuthorizationRequests, createConsentAttempts } from "./store/consents.ts";
@@ -252,7 +252,7 @@ function createRegistry(
     connections,
     keyTable,
     consent: createConsent(config, { ...parts, registry: connections }),
-    recovery: createRecoveryService({ ...parts, keys: keyTable }),
+    recovery: createRestoredRowsService({ ...parts, keys: keyTable }),
     clients: createClientService(parts),
     keys: createKeyService({
       ...parts,

@@ -1,6 +1,6 @@
 import type { Actor, Audit, AuditAction, Begun } from "../audit/entries.ts";
 import type { ConsentLinks } from "../store/consents.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import type { AuditedCode, DeviceParts } from "../tokens/devices.ts";
 import { toConsentError } from "./problem.ts";
 
@@ -50,7 +50,7 @@ export function createConsentAudit(audit: Pick<Audit, "begin" | "end">) {
 
 type CodeAuditParts = {
   audit: Pick<Audit, "begin" | "end">;
-  rows: Pick<TokenRows, "readById">;
+  rows: Pick<TokenStatements, "readById">;
   links: Pick<ConsentLinks, "madeBy">;
 };
 

@@ -1,6 +1,6 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError, type ErrorCode } from "../errors.ts";
-import { rulesOfGrant } from "../grants.ts";
+import { rulesOfGrant } from "../grant-types.ts";
 import { expectedIssuer } from "../providers/oauth/authorization-request.ts";
 import type { ConnectionService } from "../services/connections.ts";
 import { namingHolders, type Principal } from "../services/principal.ts";
@@ -9,7 +9,7 @@ import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks } from "../store/consents.ts";
 import { readableName } from "../text.ts";
 import { consentTimes, refreshTimes } from "../time.ts";
-import type { Authorized, CodeExchange, Authorizations } from "../tokens/connect.ts";
+import type { Authorized, CodeExchange, Authorizations } from "../tokens/person-grant.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring } from "../vault/keyring.ts";
 import {

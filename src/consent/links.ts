@@ -1,6 +1,6 @@
 import { createHash, hkdfSync } from "node:crypto";
 import { BrokerError, connectionNotFound } from "../errors.ts";
-import { rulesOfGrant } from "../grants.ts";
+import { rulesOfGrant } from "../grant-types.ts";
 import { type ConnectionGrant, fixedClientId, type ProviderDefinition } from "../providers/format/definition.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import {
@@ -17,7 +17,7 @@ import type { ConnectionService } from "../services/connections.ts";
 import type { Principal } from "../services/principal.ts";
 import type { ConnectionRecord, Connections } from "../store/connections.ts";
 import type { ConsentLinkRow, ConsentLinks, LinkKey } from "../store/consents.ts";
-import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
+import type { RowWithClient, TokenStatements } from "../store/token-statements.ts";
 import { readableLine, readableName } from "../text.ts";
 import { consentTimes } from "../time.ts";
 import type { DeviceCode, Devices } from "../tokens/devices.ts";
@@ -126,7 +126,7 @@ export type Links = ReturnType<typeof createLinks>;
 
 type LinkDeps = {
   linkRows: ConsentLinks;
-  rows: Pick<TokenRows, "readWithClient">;
+  rows: Pick<TokenStatements, "readWithClient">;
   records: Pick<Connections, "addEvent">;
   connections: Pick<ConnectionService, "getToUse">;
   devices: Pick<Devices, "pending">;

@@ -1,13 +1,13 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { BrokerError } from "../errors.ts";
-import { rulesOfGrant } from "../grants.ts";
+import { rulesOfGrant } from "../grant-types.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { Connections } from "../store/connections.ts";
 import type { Attempt, ConsentAttempts, ConsentLinks, NotedAttempt } from "../store/consents.ts";
 import { readableName } from "../text.ts";
 import { consentTimes } from "../time.ts";
-import type { Authorized, Authorizations } from "../tokens/connect.ts";
+import type { Authorized, Authorizations } from "../tokens/person-grant.ts";
 import { endsWithItsToken } from "../tokens/row-rules.ts";
 import type { Keyring, Place } from "../vault/keyring.ts";
 import type { AtLink, ConsentAudit } from "./audit.ts";

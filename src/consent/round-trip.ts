@@ -1,5 +1,5 @@
 import { BrokerError, connectionNotFound } from "../errors.ts";
-import { rulesOfGrant } from "../grants.ts";
+import { rulesOfGrant } from "../grant-types.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
 import type { TemplateValues } from "../providers/format/template.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
@@ -27,9 +27,9 @@ import type {
   NotedAttempt,
   WaitingRequest,
 } from "../store/consents.ts";
-import type { RowWithClient, TokenRows } from "../store/token-rows.ts";
+import type { RowWithClient, TokenStatements } from "../store/token-statements.ts";
 import { consentTimes } from "../time.ts";
-import type { Authorized, CodeExchange, Authorizations } from "../tokens/connect.ts";
+import type { Authorized, CodeExchange, Authorizations } from "../tokens/person-grant.ts";
 import type { Devices } from "../tokens/devices.ts";
 import type { RequestLimiter } from "../tokens/limits.ts";
 import { askedInVain, type Sender } from "../tokens/request.ts";
@@ -73,7 +73,7 @@ type RoundTripDeps = PostedDeps & {
   requests: AuthorizationRequests;
   attempts: Pick<ConsentAttempts, "find">;
   linkRows: Pick<ConsentLinks, "release">;
-  rows: Pick<TokenRows, "readWithClient">;
+  rows: Pick<TokenStatements, "readWithClient">;
   records: Pick<Connections, "addEvent">;
   contextOf: ContextOf;
   authorizations: Pick<Authorizations, "exchangeCode">;

@@ -1,5 +1,5 @@
 import { Type } from "typebox";
-import { failureCodes } from "../providers/oauth/grant.ts";
+import { failureCodes } from "../providers/oauth/token-answer.ts";
 import { attentionCodes } from "../services/attention.ts";
 import { eventTypes } from "../store/token-row.ts";
 import { warningCodes } from "../tokens/read.ts";

@@ -8,7 +8,7 @@ import type {
 } from "fastify";
 import { type TSchema, Type } from "typebox";
 import { errorCodes } from "../errors.ts";
-import { connectionGrants } from "../grants.ts";
+import { connectionGrants } from "../grant-types.ts";
 import { abilities } from "../store/api-keys.ts";
 
 /** What is said of a schema in the OpenAPI document. `example`: a value that fits it. */

@@ -5,7 +5,7 @@ import { defaultGrant, type ProviderDefinition } from "../providers/format/defin
 import { type Needs, needsOf } from "../providers/format/requirements.ts";
 import { redirectUriOf, wantsOwnRedirectUri } from "../providers/oauth/authorization-request.ts";
 import { type Attention, attentionOf, attentionOfChain, missingOf } from "../services/attention.ts";
-import type { HeldConnection, RecoveryService } from "../services/recovery.ts";
+import type { SuspendedConnection, RestoredRowsService } from "../services/restored-rows.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
@@ -168,7 +168,7 @@ export function viewAuditReport(report: AuditReport): Static<typeof auditReportS
   return { ok, chains, rows, faults, open_ends: ends, append_only: appendOnly };
 }
 
-function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
+function viewHeld(held: SuspendedConnection): Static<typeof heldSchema> {
   return {
     name: held.name,
     provider: held.provider,
@@ -181,7 +181,7 @@ function viewHeld(held: HeldConnection): Static<typeof heldSchema> {
 export function viewRecovery({
   held,
   keys,
-}: Awaited<ReturnType<RecoveryService["list"]>>): Static<typeof recoverySchema> {
+}: Awaited<ReturnType<RestoredRowsService["list"]>>): Static<typeof recoverySchema> {
   return {
     items: held.map(viewHeld),
     notice: keys === null ? null : keysMayBeBack,

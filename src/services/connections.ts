@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { furtherTokenName } from "../text.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, openedOrNull, UnreadableSecretError } from "../errors.ts";
-import { rulesOfGrant } from "../grants.ts";
+import { rulesOfGrant } from "../grant-types.ts";
 import type { ConnectionGrant, ProviderDefinition } from "../providers/format/definition.ts";
 import {
   askedScopes,
@@ -12,7 +12,7 @@ import {
   splitInputs,
 } from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
-import type { Grant } from "../providers/oauth/grant.ts";
+import type { Grant } from "../providers/oauth/token-answer.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type {
@@ -24,9 +24,9 @@ import type {
 } from "../store/connections.ts";
 import { isUniqueViolation } from "../store/database-errors.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import type { TokenCache } from "../tokens/cache.ts";
-import type { Authorizations } from "../tokens/connect.ts";
+import type { Authorizations } from "../tokens/person-grant.ts";
 import type { DeviceCode, Devices } from "../tokens/devices.ts";
 import type { GrantEnds } from "../tokens/grant-ends.ts";
 import type { TokenService } from "../tokens/read.ts";
@@ -54,7 +54,7 @@ export type ConnectionService = ReturnType<typeof createConnectionService>;
 export type ConnectionServiceParts = PlanParts & {
   connections: Connections;
   accounts: Pick<AccountRows, "ensureFurtherTokens" | "readFurtherTokens">;
-  rows: Pick<TokenRows, "readById">;
+  rows: Pick<TokenStatements, "readById">;
   cache: TokenCache;
   catalog: Catalog;
   vault: TokenVault;

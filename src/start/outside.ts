@@ -28,13 +28,13 @@ import { whyAway } from "../store/database-errors.ts";
 import { createDatabaseHealth, type DatabaseHealth, openPostgres } from "../store/database.ts";
 import { createDeviceAuthorizations } from "../store/devices.ts";
 import { type DataDir, holdDataDir, openEmbedded } from "../store/embedded.ts";
-import { createTombstones } from "../store/grants.ts";
+import { createTombstones } from "../store/token-sets.ts";
 import type { MigrationSession } from "../store/migrate.ts";
 import { createEncryptionKeys, createReplicas } from "../store/replicas.ts";
 import { createRequestLimits } from "../store/request-limits.ts";
 import { createRotations } from "../store/rotations.ts";
 import { createSealedRows } from "../store/sealed-rows.ts";
-import { createTokenRows } from "../store/token-rows.ts";
+import { createTokenStatements } from "../store/token-statements.ts";
 import { createOutage } from "../telemetry/outage.ts";
 import { processTimes } from "../time.ts";
 import type { Alarms } from "../tokens/core.ts";
@@ -134,7 +134,7 @@ export async function openStorage(
     isSilent: (error) => keys.isSilent(error),
   });
   const tables = {
-    rows: createTokenRows(database),
+    rows: createTokenStatements(database),
     requestLimits: createRequestLimits(database),
     accounts: createAccountRows(database, vault),
     deviceCodes: createDeviceAuthorizations(database),

@@ -1,6 +1,6 @@
 import { publicName } from "../text.ts";
 import { Prisma as Sql } from "../generated/prisma/client.ts";
-import { grantsOfClient } from "../grants.ts";
+import { grantsOfClient } from "../grant-types.ts";
 import type { RowProofs } from "../proven-rows.ts";
 import { type Columns, selectList, takeJoined } from "./columns.ts";
 import type { PageRequest } from "./connections.ts";

@@ -1,5 +1,5 @@
 import { Prisma as Sql } from "../generated/prisma/client.ts";
-import { grantsWithoutPerson, rulesOfGrant } from "../grants.ts";
+import { grantsWithoutPerson, rulesOfGrant } from "../grant-types.ts";
 import type { ProvenConnection, RowProofs } from "../proven-rows.ts";
 import { refreshTimes } from "../time.ts";
 import type { ClientRow } from "./clients.ts";

@@ -7,7 +7,7 @@ import { type Columns, selectList, takeJoined } from "./columns.ts";
 import type { Prisma } from "./database.ts";
 import { seconds } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
-import type { RowWithClient } from "./token-rows.ts";
+import type { RowWithClient } from "./token-statements.ts";
 
 /** A link to be stored. Its secret comes hashed. */
 export type NewConsentLink = {

@@ -11,7 +11,7 @@ const keepCandidates = 10;
 const tidyBatch = 10_000;
 
 /** The statements of the sweeper, and of suspended rows: those that a restored database has taken back in time. */
-export function createDueRows({ prisma }: Pick<Database, "prisma">) {
+export function createDueStatements({ prisma }: Pick<Database, "prisma">) {
   return {
     /**
      * Claims up to `limit` due rows. No other replica gets them for `claimSeconds`. Skips rows that another replica is claiming at this moment,

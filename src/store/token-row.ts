@@ -181,7 +181,7 @@ export const eventTypes = [
   "refreshed",
   "refresh_failed",
   "probably_dead", // the same refusal, which says nothing about the grant, again and again
-  "needs_reauthorization", // a grant has ended: each of the three statements of store/permits.ts that end one writes it
+  "needs_reauthorization", // a grant has ended: each of the three statements of store/grant-ends.ts that end one writes it
   "retried", // an operator has retried the refresh token of an ended grant
   "retry_failed",
   "old_secret_used", // the older secret of its client, since the newest is refused

@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import { UnreadableSecretError } from "../errors.ts";
 import { createReadCache } from "../store/read-cache.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { callerTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms } from "./core.ts";
@@ -40,7 +40,7 @@ export type TokenCache = {
 };
 
 type Options = {
-  rows: Pick<TokenRows, "readByName">;
+  rows: Pick<TokenStatements, "readByName">;
   vault: TokenVault;
   clock: Clock;
   databaseClock: DatabaseClock;

@@ -5,23 +5,23 @@ import type { SpoolPlace } from "../coordination/spool.ts";
 import type { UnreadableSecretError } from "../errors.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { Discovery } from "../providers/oauth/discovery.ts";
-import type { Failure } from "../providers/oauth/grant.ts";
+import type { Failure } from "../providers/oauth/token-answer.ts";
 import type { OAuthClient } from "../providers/oauth/oauth-client.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
 import type { ConsentLinks } from "../store/consents.ts";
 import type { DatabaseHealth } from "../store/database.ts";
 import type { DeviceAuthorizations } from "../store/devices.ts";
-import type { Tombstones } from "../store/grants.ts";
+import type { Tombstones } from "../store/token-sets.ts";
 import type { RequestLimits } from "../store/request-limits.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { createAccounts } from "./accounts.ts";
 import { createDatabaseClock, createTokenCache } from "./cache.ts";
-import { createAuthorizations, createPersonGrants } from "./connect.ts";
+import { createAuthorizations, createPersonGrants } from "./person-grant.ts";
 import { createDevices, type DeviceParts } from "./devices.ts";
 import { createGrantEnds } from "./grant-ends.ts";
 import { createRequestLimiter } from "./limits.ts";
@@ -38,7 +38,7 @@ export type Lifecycle = { readonly isDraining: boolean };
 
 /** Everything outside that the core uses. The simulation passes its own. */
 export type TokenCoreParts = {
-  rows: TokenRows;
+  rows: TokenStatements;
   accounts: AccountRows;
   deviceCodes: DeviceAuthorizations;
   links: Pick<ConsentLinks, "reserve">;

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { withDeadline } from "../clock.ts";
 import { BrokerError, connectionNotFound } from "../errors.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
-import type { Failure } from "../providers/oauth/grant.ts";
+import type { Failure } from "../providers/oauth/token-answer.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import { refreshTimes } from "../time.ts";

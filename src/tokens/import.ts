@@ -5,10 +5,10 @@ import type { Leases } from "../coordination/leases.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { BrokerError, connectionNotFound, DuplicateGrantError, isStorageUnavailable } from "../errors.ts";
 import type { ProviderDefinition } from "../providers/format/definition.ts";
-import type { Expiry, Grant } from "../providers/oauth/grant.ts";
+import type { Expiry, Grant } from "../providers/oauth/token-answer.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import { nextGeneration, type TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { consentTimes, refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Accounts } from "./accounts.ts";
@@ -18,7 +18,7 @@ import type { Sender } from "./request.ts";
 import { clientIdOf, handedSealerFor, livesBy } from "./seal.ts";
 
 export type ImportParts = {
-  rows: Pick<TokenRows, "readById" | "replaceGrant" | "readForAnswer" | "holdersElsewhere">;
+  rows: Pick<TokenStatements, "readById" | "replaceGrant" | "readForAnswer" | "holdersElsewhere">;
   cache: TokenCache;
   marks: Pick<Marks, "raise">;
   leases: Pick<Leases, "announce">;
@@ -144,7 +144,7 @@ function statedExpiry(expiry: Expiry, { response }: ProviderDefinition): Expiry 
 }
 
 async function holdersOf(
-  rows: Pick<TokenRows, "holdersElsewhere">,
+  rows: Pick<TokenStatements, "holdersElsewhere">,
   { id }: TokenRow,
   { refreshFingerprint }: SealedGrant,
 ): Promise<string[]> {

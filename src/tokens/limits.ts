@@ -2,7 +2,7 @@ import type { Clock } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
 import type { Limits } from "../providers/format/definition.ts";
 import type { HttpRequest } from "../providers/http/exchange.ts";
-import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
+import type { Failure, TokenAnswer } from "../providers/oauth/token-answer.ts";
 import type { Admission, Admitted, LimitedRequest, RequestLimits } from "../store/request-limits.ts";
 import { refreshTimes } from "../time.ts";
 import { refusal, type RequestContext, type Sender, type SendsBeside } from "./request.ts";

@@ -1,15 +1,15 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { eachAlone } from "../concurrency.ts";
 import { BrokerError, connectionNotFound, UnreadableSecretError } from "../errors.ts";
-import type { Grant } from "../providers/oauth/grant.ts";
+import type { Grant } from "../providers/oauth/token-answer.ts";
 import type { AccountRows, UnconfirmedGrant } from "../store/accounts.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { type Accounts, type Identified, isNews } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
-import type { PersonGrants } from "./connect.ts";
+import type { PersonGrants } from "./person-grant.ts";
 import type { RequestContext, Sender } from "./request.ts";
 import { type AnswerRecord, type ReceivedGrant, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
@@ -36,7 +36,7 @@ export type UnconfirmedGrants = {
 };
 
 export type UnconfirmedParts = {
-  rows: Pick<TokenRows, "readById">;
+  rows: Pick<TokenStatements, "readById">;
   accounts: AccountRows;
   cache: TokenCache;
   sender: Sender;

@@ -3,11 +3,11 @@ import { type Clock, withDeadline } from "../clock.ts";
 import type { Leases } from "../coordination/leases.ts";
 import type { Marks } from "../coordination/marks.ts";
 import { isStorageUnavailable } from "../errors.ts";
-import type { Grant } from "../providers/oauth/grant.ts";
+import type { Grant } from "../providers/oauth/token-answer.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { SealedGrant } from "../store/row-sql.ts";
 import { nextGeneration, type TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { RefreshObserver } from "./core.ts";
@@ -48,7 +48,7 @@ export type AnswerStore = {
 };
 
 export type AnswerStoreParts = {
-  rows: TokenRows;
+  rows: TokenStatements;
   accounts: Pick<AccountRows, "addUnconfirmed">;
   vault: TokenVault;
   leases: Pick<Leases, "announce">;
@@ -243,7 +243,7 @@ export type Placement =
   | { kind: "stored" | "promoted" | "candidate" | "unwanted"; row: TokenRow | null }
   | { kind: "duplicate"; row: TokenRow; holders: readonly string[] };
 
-type Parts = { rows: TokenRows; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
+type Parts = { rows: TokenStatements; accounts: Pick<AccountRows, "addUnconfirmed">; vault: TokenVault };
 
 /** Places an answer by compare-and-swap. Any replica may do it, any number of times. @throws while Postgres is away */
 export async function placeAnswer(parts: Parts, record: AnswerRecord): Promise<Placement> {
@@ -385,7 +385,10 @@ async function placeGrant(parts: Parts, record: AnswerRecord): Promise<Placement
 }
 
 /** The connections that have a refresh token which only one may have. */
-async function otherHolders(rows: TokenRows, { connectionId, exclusive, grant }: AnswerRecord): Promise<string[]> {
+async function otherHolders(
+  rows: TokenStatements,
+  { connectionId, exclusive, grant }: AnswerRecord,
+): Promise<string[]> {
   const { refreshFingerprint } = grant;
   return exclusive === true && refreshFingerprint !== null
     ? await rows.holdersElsewhere(connectionId, refreshFingerprint)

@@ -7,7 +7,7 @@ import { BrokerError, connectionNotFound } from "../errors.ts";
 import { missingScopes } from "../providers/format/requirements.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { DatabaseClock, KnownConnection, TokenCache } from "./cache.ts";
 import type { Lifecycle } from "./core.ts";
@@ -47,7 +47,7 @@ export type TokenService = {
 export type TokenServiceParts = {
   cache: TokenCache;
   catalog: Pick<Catalog, "get">;
-  rows: Pick<TokenRows, "endUnrefreshable">;
+  rows: Pick<TokenStatements, "endUnrefreshable">;
   reads: Pick<Reads, "note">;
   lifecycle: Lifecycle;
   /** Whether this is the only replica. */

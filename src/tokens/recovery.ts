@@ -4,9 +4,9 @@ import type { SpoolEntry, SpoolKey, SpoolPlace, WantedSpool } from "../coordinat
 import { DatabaseBusyError, isStorageUnavailable, UnreadableSecretError } from "../errors.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { GenerationMark } from "../store/due.ts";
-import type { Tombstone, Tombstones } from "../store/grants.ts";
+import type { Tombstone, Tombstones } from "../store/token-sets.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import type { Absence, KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
@@ -28,7 +28,7 @@ export type Recovery = {
 };
 
 type Parts = {
-  rows: TokenRows;
+  rows: TokenStatements;
   accounts: Pick<AccountRows, "addUnconfirmed">;
   vault: TokenVault;
   keys: KeyList;

@@ -4,14 +4,14 @@ import { createGate, type Gate } from "../concurrency.ts";
 import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { Mark, Marks } from "../coordination/marks.ts";
 import { BrokerError, DatabaseBusyError, UnreadableSecretError } from "../errors.ts";
-import { rulesOfGrant } from "../grants.ts";
+import { rulesOfGrant } from "../grant-types.ts";
 import type { RefreshRules } from "../providers/format/definition.ts";
-import type { Failure, Grant, TokenAnswer } from "../providers/oauth/grant.ts";
+import type { Failure, Grant, TokenAnswer } from "../providers/oauth/token-answer.ts";
 import type { Clients } from "../store/clients.ts";
 import type { DatabaseHealth } from "../store/database.ts";
 import type { PermitKey, RecordedFailure } from "../store/row-sql.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { KeyList } from "../vault/keyring.ts";
 import type { TokenVault } from "../vault/vault.ts";
@@ -55,7 +55,7 @@ import type { Waiting } from "./waiting.ts";
 export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
 
 export type RefreshParts = {
-  rows: TokenRows;
+  rows: TokenStatements;
   clients: Pick<Clients, "forgetPreviousSecret" | "noteOldSecret">;
   leases: Leases;
   waiting: Waiting;

@@ -8,7 +8,7 @@ import {
   ProviderBusyError,
   UnreadableSecretError,
 } from "../errors.ts";
-import { rulesOfGrant, type TokenGrant } from "../grants.ts";
+import { rulesOfGrant, type TokenGrant } from "../grant-types.ts";
 import {
   type ConnectionGrant,
   forFurtherToken,
@@ -22,15 +22,15 @@ import type { HttpRequest } from "../providers/http/exchange.ts";
 import type { Catalog } from "../providers/load/catalog.ts";
 import { readPointer } from "../providers/oauth/answer-body.ts";
 import type { Discovery } from "../providers/oauth/discovery.ts";
-import type { Failure, TokenAnswer } from "../providers/oauth/grant.ts";
+import type { Failure, TokenAnswer } from "../providers/oauth/token-answer.ts";
 import type { Asked, OAuthClient } from "../providers/oauth/oauth-client.ts";
 import { buildRevocationRequest, type NamedToken } from "../providers/oauth/side-requests.ts";
 import { buildTokenRequest, exchangeFor, withAssertion } from "../providers/oauth/token-request.ts";
 import type { AccountRows } from "../store/accounts.ts";
 import type { ClientRow, Clients } from "../store/clients.ts";
-import type { Tombstone } from "../store/grants.ts";
+import type { Tombstone } from "../store/token-sets.ts";
 import { lastGeneration, type TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import type { Alarms, RefreshObserver } from "./core.ts";
@@ -132,7 +132,7 @@ export type SenderParts = {
   catalog: Pick<Catalog, "get">;
   oauth: Pick<OAuthClient, "requestToken" | "ask">;
   clients: Pick<Clients, "findById">;
-  rows: Pick<TokenRows, "readById">;
+  rows: Pick<TokenStatements, "readById">;
   accounts: Pick<AccountRows, "isLivedBy" | "ensureFurtherTokens" | "readFurtherTokens">;
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;

@@ -1,5 +1,5 @@
 import { BrokerError, EgressRefusalError } from "../errors.ts";
-import { rulesOfGrant, type TokenGrant } from "../grants.ts";
+import { rulesOfGrant, type TokenGrant } from "../grant-types.ts";
 import type { ConnectionGrant, ProviderDefinition, RefreshRules } from "../providers/format/definition.ts";
 import type { PermitRequest } from "../store/permits.ts";
 import type { AbandonedRule } from "../store/row-sql.ts";

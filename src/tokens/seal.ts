@@ -7,7 +7,7 @@ import {
   type RefreshRules,
 } from "../providers/format/definition.ts";
 import { hostInputs } from "../providers/format/requirements.ts";
-import type { Expiry, Grant } from "../providers/oauth/grant.ts";
+import type { Expiry, Grant } from "../providers/oauth/token-answer.ts";
 import type { ClientRow } from "../store/clients.ts";
 import type { PermitKey, SealedGrant } from "../store/row-sql.ts";
 import { type EventType, nextGeneration, type TokenRow } from "../store/token-row.ts";

@@ -1,8 +1,8 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import { isStorageUnavailable } from "../errors.ts";
-import type { Failure } from "../providers/oauth/grant.ts";
+import type { Failure } from "../providers/oauth/token-answer.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { RefreshOutcome } from "./refresh.ts";
 import type { Reads } from "./read.ts";
@@ -18,7 +18,7 @@ export type Sweeper = {
 };
 
 export type SweeperParts = {
-  rows: Pick<TokenRows, "claimDue" | "postpone" | "markInUse" | "tidy">;
+  rows: Pick<TokenStatements, "claimDue" | "postpone" | "markInUse" | "tidy">;
   reads: Reads;
   /** The core's own refresh, shared with callers. */
   refreshAhead: (row: TokenRow) => Promise<RefreshOutcome>;

@@ -1,7 +1,7 @@
 import { type Clock, withDeadline } from "../clock.ts";
 import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import { cannotRefreshNow } from "./row-rules.ts";
 
@@ -35,7 +35,7 @@ export function createWaiting({
   leases,
   clock,
 }: {
-  rows: Pick<TokenRows, "readByIds" | "hasten">;
+  rows: Pick<TokenStatements, "readByIds" | "hasten">;
   leases: Leases;
   clock: Clock;
 }): Waiting {
@@ -124,7 +124,7 @@ export function createWaiting({
 }
 
 /** Waiters that ask while a query runs share the next one, so that the cost does not grow with the number of waiters. */
-function createSharedRead(rows: Pick<TokenRows, "readByIds">): (id: string) => Promise<TokenRow | null> {
+function createSharedRead(rows: Pick<TokenStatements, "readByIds">): (id: string) => Promise<TokenRow | null> {
   let running: Promise<unknown> = Promise.resolve();
   let next: { ids: Set<string>; found: Promise<Map<string, TokenRow>> } | null = null;
   const open = () => {

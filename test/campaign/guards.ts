@@ -23,7 +23,7 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "CAS: the authorization of a late answer",
-    file: "src/store/grants.ts",
+    file: "src/store/token-sets.ts",
     find: "AND c.authorization_seq = ${place.authorization}",
     replace: "",
     caughtBy: contract("databases"),
@@ -296,10 +296,10 @@ export const guards: readonly Guard[] = [
   },
   {
     name: "consent: a code goes where it was asked for",
-    file: "src/tokens/connect.ts",
+    file: "src/tokens/person-grant.ts",
     find: "if (!isSameCodeDestination(destination, codeDestinationOf(row, prepared.client))) throw changedMeanwhile(row);",
     replace: "",
-    caughtBy: unit("tokens/connect"),
+    caughtBy: unit("tokens/person-grant"),
   },
   {
     name: "keys: what only another replica opens is left to it",

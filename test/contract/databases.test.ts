@@ -2,7 +2,7 @@ import { chains } from "./store/chains.ts";
 import { clients } from "./store/clients.ts";
 import { connections } from "./store/connections.ts";
 import { faults } from "./store/faults.ts";
-import { grants } from "./store/grants.ts";
+import { tokenSets } from "./store/token-sets.ts";
 import { unconfirmedGrants } from "./store/held-grants.ts";
 import { consent, keys } from "./store/keys-and-links.ts";
 import { permits } from "./store/permits.ts";
@@ -25,7 +25,7 @@ import { tombstones } from "./store/tombstones.ts";
 
 describeOnBothDatabases([
   permits,
-  grants,
+  tokenSets,
   takeover,
   storedRows,
   lateSets,

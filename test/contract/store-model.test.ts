@@ -4,10 +4,10 @@ import { createConnections } from "../../src/store/connections.ts";
 import { createDatabaseHealth } from "../../src/store/database.ts";
 import type { Database } from "../../src/store/database.ts";
 import { openEmbedded } from "../../src/store/embedded.ts";
-import { createTombstones } from "../../src/store/grants.ts";
+import { createTombstones } from "../../src/store/token-sets.ts";
 import { createRequestLimits } from "../../src/store/request-limits.ts";
 import { tokenColumns } from "../../src/store/token-row.ts";
-import { createTokenRows } from "../../src/store/token-rows.ts";
+import { createTokenStatements } from "../../src/store/token-statements.ts";
 import { seededRandom } from "../support/seeded-random.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { Scheduler } from "../support/simulation/scheduler.ts";
@@ -50,7 +50,7 @@ class Twins {
   /** How often each statement found its row, and how often it did not. */
   readonly met = new Map<string, { something: number; nothing: number }>();
   readonly #dice: Scheduler;
-  readonly #rows = createTokenRows(database);
+  readonly #rows = createTokenStatements(database);
   readonly #connections = createConnections(database, vault);
   #nowMs = startMs;
 
@@ -164,7 +164,7 @@ class TwinLimits {
     await setClock(new Date(this.#nowMs));
     if (this.#dice.chance(0.05)) {
       this.#model.statements.tidy();
-      await createTokenRows(database).tidy();
+      await createTokenStatements(database).tidy();
       return "tidy";
     }
     const { name, given } = this.#calls.next();
@@ -265,7 +265,7 @@ describe("the simulated store", () => {
   });
 
   it("was asked for everything, and each statement that may find nothing has done both", () => {
-    const rows = createTokenRows(database);
+    const rows = createTokenStatements(database);
     const silent = new Set(["dropPermit", "postpone", "hasten", "markInUse", "tidy"]);
     const unmodelled = new Set(["noteUnprepared"]); // writes what people read, and moves nothing
     const sure = new Set(["permitAges", "generationsAfter", "readByIds", "readByName"]);

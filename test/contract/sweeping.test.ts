@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { Prisma as Sql } from "../../src/generated/prisma/client.ts";
 import { createDatabaseHealth } from "../../src/store/database.ts";
 import { openPostgres } from "../../src/store/database.ts";
-import { createDueRows } from "../../src/store/due.ts";
+import { createDueStatements } from "../../src/store/due.ts";
 import { describeWithServices, useDatabase } from "../support/services/index.ts";
 import { StoreStage } from "./store/stage.ts";
 
@@ -86,7 +86,7 @@ describeWithServices(["postgres"], "sweeping with several replicas", () => {
       $queryRaw: (parts: TemplateStringsArray, ...values: unknown[]) =>
         prisma.$queryRaw(Sql.sql`EXPLAIN ${Sql.sql(parts, ...values)}`),
     } as unknown as typeof prisma;
-    const lines: unknown = await createDueRows({ prisma: explaining }).claimDue({ ...everything, limit: 16 });
+    const lines: unknown = await createDueStatements({ prisma: explaining }).claimDue({ ...everything, limit: 16 });
     const plan = (lines as Record<string, string>[]).flatMap((line) => Object.values(line)).join("\n");
     expect(plan).toContain("connections_due_idx");
     expect(plan).not.toMatch(/Seq Scan on connections/);

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { failureCodes } from "../../src/providers/oauth/grant.ts";
+import { failureCodes } from "../../src/providers/oauth/token-answer.ts";
 import { describeWithServices } from "../support/services/index.ts";
 import { hostileAnswers } from "./support/hostile-answers.ts";
 import { honest } from "./support/hostile-server.ts";

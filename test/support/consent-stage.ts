@@ -20,8 +20,8 @@ import type { ConnectionRecord } from "../../src/store/connections.ts";
 import { createAuthorizationRequests, createConsentAttempts, createConsentLinks } from "../../src/store/consents.ts";
 import type { Database } from "../../src/store/database.ts";
 import type { TokenRow } from "../../src/store/token-row.ts";
-import { createTokenRows } from "../../src/store/token-rows.ts";
-import type { CodeExchange } from "../../src/tokens/connect.ts";
+import { createTokenStatements } from "../../src/store/token-statements.ts";
+import type { CodeExchange } from "../../src/tokens/person-grant.ts";
 import type { DeviceCode } from "../../src/tokens/devices.ts";
 import { createKeyring } from "../../src/vault/keyring.ts";
 import { createTokenVault, type TokenVault } from "../../src/vault/vault.ts";
@@ -295,7 +295,7 @@ type Given = Pick<LinksDeps, "contextOf" | "formKeys" | "organisation" | "public
 function createConsent(given: Given) {
   const { database, organisation, connections } = given;
   const attempts = createConsentAttempts(database.prisma);
-  const rows = createTokenRows(database);
+  const rows = createTokenStatements(database);
   const links = createLinks({ ...given, rows, randomBytes });
   const audited = createConsentAudit(given.audit);
   const common = { ...given, links, attempts, audited, ticketKeys: keyring };

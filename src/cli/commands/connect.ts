@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { rulesOfGrant } from "../../grants.ts";
+import { rulesOfGrant } from "../../grant-types.ts";
 import { cliTimes } from "../../time.ts";
 import { type ApiClient, segment } from "../api-client.ts";
 import { CliError, UsageError } from "../errors.ts";

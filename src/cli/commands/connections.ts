@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { connectionGrants, rulesOfGrant } from "../../grants.ts";
+import { connectionGrants, rulesOfGrant } from "../../grant-types.ts";
 import { collectItems, segment } from "../api-client.ts";
 import { UsageError } from "../errors.ts";
 import { type ConnectionOptions, createConnection, readNewCredentials } from "../making.ts";

@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
-import { connectionGrants } from "../../grants.ts";
+import { connectionGrants } from "../../grant-types.ts";
 import { projectRoot } from "../../root.ts";
 import { cliTimes } from "../../time.ts";
 import { collectItems, segment } from "../api-client.ts";

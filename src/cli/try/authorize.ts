@@ -14,7 +14,7 @@ import {
   readCallback,
   readPushedAnswer,
 } from "../../providers/oauth/authorization-request.ts";
-import type { TokenAnswer } from "../../providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../providers/oauth/token-answer.ts";
 import { readDeviceAuthorization, readPollState } from "../../providers/oauth/side-requests.ts";
 import { buildRequest } from "../../providers/oauth/token-request.ts";
 import { cliTimes, consentTimes } from "../../time.ts";

@@ -3,7 +3,7 @@ import { missingScopes } from "../../providers/format/requirements.ts";
 import type { HttpResponse } from "../../providers/http/exchange.ts";
 import { parseAnswer, readPointer } from "../../providers/oauth/answer-body.ts";
 import { explainRefusal, meanings } from "../../providers/oauth/classify.ts";
-import type { Expiry, Failure, Grant } from "../../providers/oauth/grant.ts";
+import type { Expiry, Failure, Grant } from "../../providers/oauth/token-answer.ts";
 import { readPollState } from "../../providers/oauth/side-requests.ts";
 import { readLifetime } from "../../providers/oauth/token-response.ts";
 import type { Resource } from "../resource.ts";

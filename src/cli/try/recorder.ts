@@ -1,7 +1,7 @@
 import type { Egress } from "../../providers/http/egress.ts";
 import { type HttpRequest, type HttpResponse, sentHeaders } from "../../providers/http/exchange.ts";
 import { parseAnswer } from "../../providers/oauth/answer-body.ts";
-import type { Grant } from "../../providers/oauth/grant.ts";
+import type { Grant } from "../../providers/oauth/token-answer.ts";
 import { createOAuthClient, type OAuthClient } from "../../providers/oauth/oauth-client.ts";
 import { scrub } from "../../providers/oauth/scrub.ts";
 import { isResource } from "../resource.ts";

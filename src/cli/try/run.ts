@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
-import { rulesOfGrant } from "../../grants.ts";
+import { rulesOfGrant } from "../../grant-types.ts";
 import { forFurtherToken, type Lookup, type ProviderDefinition } from "../../providers/format/definition.ts";
 import { lookupsOf } from "../../providers/format/requirements.ts";
 import { fill } from "../../providers/format/template.ts";
 import { createDiscovery } from "../../providers/oauth/discovery.ts";
-import type { TokenAnswer } from "../../providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../providers/oauth/token-answer.ts";
 import {
   buildIntrospectionRequest,
   buildLookupRequest,

@@ -1,8 +1,8 @@
-import { type TokenGrant } from "../../grants.ts";
+import { type TokenGrant } from "../../grant-types.ts";
 import type { ConnectionGrant, ProviderDefinition, ProviderRequest } from "../../providers/format/definition.ts";
 import { joinScopes } from "../../providers/format/requirements.ts";
 import { capturedValues, type TemplateValues } from "../../providers/format/template.ts";
-import type { Grant, TokenAnswer } from "../../providers/oauth/grant.ts";
+import type { Grant, TokenAnswer } from "../../providers/oauth/token-answer.ts";
 import { buildTokenRequest, exchangeFor, withAssertion } from "../../providers/oauth/token-request.ts";
 import { createOutput, type Output, printable, type Terminal } from "../output.ts";
 import { type Resource, textOf } from "../resource.ts";

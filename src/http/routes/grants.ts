@@ -2,7 +2,7 @@ import { Type } from "typebox";
 import type { HandedCodes } from "../../consent/handed-code.ts";
 import type { Links } from "../../consent/links.ts";
 import { BrokerError } from "../../errors.ts";
-import type { Expiry, Grant } from "../../providers/oauth/grant.ts";
+import type { Expiry, Grant } from "../../providers/oauth/token-answer.ts";
 import type { ConnectionService } from "../../services/connections.ts";
 import { consentTimes, providerTimes } from "../../time.ts";
 import { audited, noteInAudit } from "../audit.ts";

@@ -1,13 +1,13 @@
 import { Type } from "typebox";
 import { BrokerError } from "../../errors.ts";
-import type { RecoveryService } from "../../services/recovery.ts";
+import type { RestoredRowsService } from "../../services/restored-rows.ts";
 import { recoverySchema, releasedSchema } from "../admin-answers.ts";
 import { audited, noteInAudit } from "../audit.ts";
 import { principalOf } from "../auth.ts";
 import { type ApiScope, requestBody, resourceName } from "../schemas.ts";
 import { viewRecovery } from "../views.ts";
 
-export type RecoveryRoutesOptions = { recovery: RecoveryService };
+export type RecoveryRoutesOptions = { recovery: RestoredRowsService };
 
 const tags = ["recovery"];
 /** How many names an entry of the audit holds at most. */

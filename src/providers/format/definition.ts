@@ -1,8 +1,8 @@
-import type { ConnectionGrant } from "../../grants.ts";
+import type { ConnectionGrant } from "../../grant-types.ts";
 import type { ProviderFile } from "./file.ts";
 import type { lifetimeSources, signingAlgorithms } from "./settings.ts";
 
-export type { ConnectionGrant } from "../../grants.ts";
+export type { ConnectionGrant } from "../../grant-types.ts";
 
 /** An input: a value that is asked for when a connection, or its client, is made. */
 export type InputDefinition = Readonly<{

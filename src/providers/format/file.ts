@@ -1,5 +1,5 @@
 import { type Static, type TSchema, Type } from "typebox";
-import { connectionGrants, type TokenGrant } from "../../grants.ts";
+import { connectionGrants, type TokenGrant } from "../../grant-types.ts";
 import {
   captures,
   choice,

@@ -1,4 +1,4 @@
-import { type TokenGrant } from "../../grants.ts";
+import { type TokenGrant } from "../../grant-types.ts";
 import type { ProviderDefinition } from "./definition.ts";
 import { placedLookups, type ProviderFile } from "./file.ts";
 import { pinnedDomain } from "./hosts.ts";

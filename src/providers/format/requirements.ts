@@ -1,4 +1,4 @@
-import { rulesOfGrant } from "../../grants.ts";
+import { rulesOfGrant } from "../../grant-types.ts";
 import { randomUUID } from "node:crypto";
 import { BrokerError } from "../../errors.ts";
 import {

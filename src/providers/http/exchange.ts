@@ -3,7 +3,7 @@ import { Duplex } from "node:stream";
 import { Client, type Dispatcher } from "undici";
 import type { ProviderRequest } from "../format/definition.ts";
 import { type AnswerRoom, type AnswerShare, freeBytes, maxBodyBytes } from "./answer-room.ts";
-import { EndedError, openConnection, userAgent } from "./connect.ts";
+import { EndedError, openConnection, userAgent } from "./open-connection.ts";
 import type { Egress, EgressProvider, Route } from "./egress.ts";
 import type { OutboundProxy } from "./outbound-proxy.ts";
 

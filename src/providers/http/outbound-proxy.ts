@@ -1,6 +1,6 @@
 import net from "node:net";
 import { quotedSetting } from "../../text.ts";
-import { authority } from "./connect.ts";
+import { authority } from "./open-connection.ts";
 import { bareHost, portOf } from "./egress.ts";
 
 /** A proxy on the way to providers. Its password is only in `authorization` and `secrets`, which are not enumerable. */

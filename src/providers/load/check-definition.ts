@@ -8,7 +8,7 @@ import { rulesOfValue, templatePlaces } from "../format/places.ts";
 import { splitUrl, templateNames } from "../format/template.ts";
 import { parseNetworks, whyNeverReached } from "../http/egress.ts";
 import { standardParams } from "../oauth/authorization-request.ts";
-import type { FailureClass } from "../oauth/grant.ts";
+import type { FailureClass } from "../oauth/token-answer.ts";
 import { processTokenResponse } from "../oauth/token-response.ts";
 import { checkAnswers, checkRequests } from "./check-requests.ts";
 import { checkTemplates } from "./check-templates.ts";

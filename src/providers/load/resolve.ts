@@ -1,4 +1,4 @@
-import { rulesOfGrant, type TokenGrant } from "../../grants.ts";
+import { rulesOfGrant, type TokenGrant } from "../../grant-types.ts";
 import { providerTimes, refreshTimes } from "../../time.ts";
 import type {
   ApiDefinition,

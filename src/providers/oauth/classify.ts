@@ -1,6 +1,6 @@
 import type { ErrorRule, ProviderDefinition } from "../format/definition.ts";
 import { parseAnswer, readPointer, strictText } from "./answer-body.ts";
-import type { Failure, FailureClass, FailureCode } from "./grant.ts";
+import type { Failure, FailureClass, FailureCode } from "./token-answer.ts";
 import type { HttpResponse } from "../http/exchange.ts";
 
 type Verdict = { class: FailureClass; code: FailureCode; isUnexplained?: true };

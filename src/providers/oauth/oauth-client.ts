@@ -2,12 +2,12 @@ import { providerTimes } from "../../time.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
 import { isUsualHost } from "../format/places.ts";
 import { AnswerRoom } from "../http/answer-room.ts";
-import { ProxyError, reason } from "../http/connect.ts";
+import { ProxyError, reason } from "../http/open-connection.ts";
 import { BlockedAddressError, type Egress } from "../http/egress.ts";
 import { exchange, type ExchangeOutcome, type ExchangeTimeouts, type HttpRequest } from "../http/exchange.ts";
 import { parseAnswer } from "./answer-body.ts";
 import { readRetryAfter } from "./classify.ts";
-import type { Failure, TokenAnswer } from "./grant.ts";
+import type { Failure, TokenAnswer } from "./token-answer.ts";
 import { cut, describeAnswer } from "./scrub.ts";
 import { processTokenResponse } from "./token-response.ts";
 

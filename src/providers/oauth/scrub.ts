@@ -1,6 +1,6 @@
 import { readable } from "../../text.ts";
 import type { ProviderDefinition } from "../format/definition.ts";
-import { asksForPassword } from "../http/connect.ts";
+import { asksForPassword } from "../http/open-connection.ts";
 import { isTooLong, readPointer, strictText } from "./answer-body.ts";
 import type { HttpResponse } from "../http/exchange.ts";
 

@@ -11,7 +11,7 @@ import type {
 import { fill, fillHeaders, fillUrl, readCaptured, type TemplateValues } from "../format/template.ts";
 import { readPointer } from "./answer-body.ts";
 import { isDenial } from "./authorization-request.ts";
-import type { Expiry } from "./grant.ts";
+import type { Expiry } from "./token-answer.ts";
 import { buildRequest } from "./token-request.ts";
 import { readLifetime } from "./token-response.ts";
 import type { HttpRequest } from "../http/exchange.ts";

@@ -1,7 +1,7 @@
 import { createPrivateKey, type KeyObject, randomUUID, X509Certificate } from "node:crypto";
 import { SignJWT } from "jose";
 import { BrokerError } from "../../errors.ts";
-import { type TokenGrant } from "../../grants.ts";
+import { type TokenGrant } from "../../grant-types.ts";
 import type {
   ClientAuth,
   ConnectionGrant,

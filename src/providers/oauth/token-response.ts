@@ -4,7 +4,7 @@ import { readCaptured } from "../format/template.ts";
 import type { HttpResponse } from "../http/exchange.ts";
 import { type AnswerBody, findTokens, readBody, readPointer, readPointers } from "./answer-body.ts";
 import { classifyRefusal } from "./classify.ts";
-import type { Expiry, Grant, TokenAnswer } from "./grant.ts";
+import type { Expiry, Grant, TokenAnswer } from "./token-answer.ts";
 import { describeAnswer } from "./scrub.ts";
 import { splitScopes, withAliases } from "../format/requirements.ts";
 

@@ -1,7 +1,7 @@
 import { setTimeout } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { RefreshOutcome } from "../../../src/tokens/refresh.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";

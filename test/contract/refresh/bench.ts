@@ -4,12 +4,12 @@ import type { Clock } from "../../../src/clock.ts";
 import { createMemoryLeases, type Leases, type RefreshNews } from "../../../src/coordination/leases.ts";
 import { BrokerError, type UnreadableSecretError } from "../../../src/errors.ts";
 import type { Catalog } from "../../../src/providers/load/catalog.ts";
-import type { Failure, Grant, TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { Failure, Grant, TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
 import { createAccountRows } from "../../../src/store/accounts.ts";
 import { createRequestLimits, type RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { createGrantEnds } from "../../../src/tokens/grant-ends.ts";
@@ -121,7 +121,7 @@ type Options = {
   /** Whether another replica has the keys that this one lacks. */
   othersHaveKeys?: boolean;
   /** Changes to what the store does. */
-  rows?: (rows: TokenRows) => Partial<TokenRows>;
+  rows?: (rows: TokenStatements) => Partial<TokenStatements>;
 };
 
 /**
@@ -132,7 +132,7 @@ export class RefreshBench {
   readonly stage: StoreStage;
   readonly clock = fakeClock({ realMs: 5 });
   readonly leases: Leases;
-  readonly rows: TokenRows;
+  readonly rows: TokenStatements;
   readonly refresh;
   readonly grantEnds;
   readonly answerStore: AnswerStore;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { placeOf, secretsPlace } from "../../../src/tokens/seal.ts";
 import { freely, type StoreStage } from "../store/stage.ts";
 import { connectExpired, dead, granted, RefreshBench, tokensOf, vault } from "./bench.ts";
@@ -46,7 +46,7 @@ function grantedWithout(): TokenAnswer {
 /** Around the statement that gives the permit. */
 const aroundPermit =
   (given: { before?: () => Promise<void>; after?: () => Promise<void> }) =>
-  (rows: TokenRows): Partial<TokenRows> => ({
+  (rows: TokenStatements): Partial<TokenStatements> => ({
     async takePermit(request) {
       await given.before?.();
       const permitted = await rows.takePermit(request);

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { Grant, TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { Grant, TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import { createAccountRows } from "../../../src/store/accounts.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { placeOf } from "../../../src/tokens/seal.ts";

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import { openRecord, openTokens, placeOf } from "../../../src/tokens/seal.ts";
 import { sealedGrant, type StoreStage } from "../store/stage.ts";
 import {

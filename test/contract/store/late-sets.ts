@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { Candidate } from "../../../src/store/grants.ts";
+import type { Candidate } from "../../../src/store/token-sets.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { freely, ifAbandoned, sealedBytes, sealedGrant, type StoreStage } from "./stage.ts";
 

@@ -1,5 +1,5 @@
 import type { ConnectionStatus } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import type { Scheduler } from "../../support/simulation/scheduler.ts";
 import type { SimDatabase } from "../../support/simulation/sim-database.ts";
 import type { SimRow } from "../../support/simulation/sim-row.ts";
@@ -7,8 +7,8 @@ import { RandomSeals } from "./random-seals.ts";
 
 /** A statement and what it is given. */
 export type StoreCall = {
-  [Name in keyof TokenRows]: { name: Name; given: Parameters<TokenRows[Name]> };
-}[keyof TokenRows];
+  [Name in keyof TokenStatements]: { name: Name; given: Parameters<TokenStatements[Name]> };
+}[keyof TokenStatements];
 
 type Dice = Pick<Scheduler, "pick" | "chance">;
 
@@ -178,7 +178,7 @@ export class ModelCalls {
     return { ...row, generation: this.#rarely(row.generation, row.generation - 1), now: this.#database.tables.now };
   }
 
-  #request(row: SimRow): Parameters<TokenRows["takePermit"]>[0] {
+  #request(row: SimRow): Parameters<TokenStatements["takePermit"]>[0] {
     const dice = this.#dice;
     const takeover = {
       seenAttemptId: this.#rarely(row.attemptId ?? this.newId(), this.newId()),

@@ -4,11 +4,11 @@ import { createClients } from "../../../src/store/clients.ts";
 import { createConnections, type NewConnection } from "../../../src/store/connections.ts";
 import { createAuthorizationRequests, createConsentAttempts, createConsentLinks } from "../../../src/store/consents.ts";
 import type { Database } from "../../../src/store/database.ts";
-import { createTombstones } from "../../../src/store/grants.ts";
+import { createTombstones } from "../../../src/store/token-sets.ts";
 import { createEncryptionKeys } from "../../../src/store/replicas.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { createTokenRows } from "../../../src/store/token-rows.ts";
+import { createTokenStatements } from "../../../src/store/token-statements.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 
@@ -42,7 +42,7 @@ export class StoreStage {
   constructor(database: Database, share = 1) {
     this.database = database;
     this.share = share;
-    this.rows = createTokenRows(database);
+    this.rows = createTokenStatements(database);
     this.connections = createConnections(database, vault);
     this.clients = createClients(database, vault);
     this.keys = createApiKeys(database, vault);

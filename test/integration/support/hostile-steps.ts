@@ -1,4 +1,4 @@
-import type { FailureCode } from "../../../src/providers/oauth/grant.ts";
+import type { FailureCode } from "../../../src/providers/oauth/token-answer.ts";
 
 /** Writes a text again and again, until all is written or the client has gone. */
 export type Repeated = { repeat: string | Buffer; times: number; everyMs?: number };

@@ -8,7 +8,7 @@ import {
   judgeIssuer,
   readCallback,
 } from "../../../src/providers/oauth/authorization-request.ts";
-import type { Expiry, Grant } from "../../../src/providers/oauth/grant.ts";
+import type { Expiry, Grant } from "../../../src/providers/oauth/token-answer.ts";
 import {
   describeApiRequest,
   readIntrospection,

@@ -18,7 +18,7 @@ import {
   readCallback,
   readPushedAnswer,
 } from "../../../src/providers/oauth/authorization-request.ts";
-import type { Expiry, Grant, TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { Expiry, Grant, TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import { createOAuthClient, type OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
 import {
   buildIntrospectionRequest,
@@ -30,7 +30,7 @@ import {
   readLookup,
   readPollState,
 } from "../../../src/providers/oauth/side-requests.ts";
-import type { TokenGrant } from "../../../src/grants.ts";
+import type { TokenGrant } from "../../../src/grant-types.ts";
 import {
   buildRequest,
   buildTokenRequest,

@@ -1,5 +1,5 @@
 import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
-import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import type { OAuthClient } from "../../../src/providers/oauth/oauth-client.ts";
 import { processTokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { providerTimes } from "../../../src/time.ts";

@@ -1,6 +1,6 @@
 import type { Clock } from "../../../src/clock.ts";
 import { createDatabaseHealth, type DatabaseHealth } from "../../../src/store/database.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { createTokenCore, type RefreshObserver, type TokenCore } from "../../../src/tokens/core.ts";
 import { noAccounts, noAlarms, noDeviceCodes, noDiscovery, noOtherKeys } from "../unasked.ts";
 import { createPlainVault } from "./plain-vault.ts";
@@ -47,7 +47,7 @@ export class Replica {
     this.core = this.#newCore();
   }
 
-  get rows(): TokenRows {
+  get rows(): TokenStatements {
     return this.#around.store.rowsOf(this);
   }
 

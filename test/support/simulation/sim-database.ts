@@ -1,9 +1,9 @@
-import type { Tombstone } from "../../../src/store/grants.ts";
+import type { Tombstone } from "../../../src/store/token-sets.ts";
 import type { RequestLimits } from "../../../src/store/request-limits.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { dueStatements, readStatements } from "./sim-due.ts";
-import { grantStatements } from "./sim-grants.ts";
+import { tokenSetStatements } from "./sim-token-sets.ts";
 import { limitStatements } from "./sim-limits.ts";
 import { permitStatements } from "./sim-permits.ts";
 import { after, highestVersion, newRow, type SimRow, viewOf } from "./sim-row.ts";
@@ -16,7 +16,7 @@ const keepDeletedMs = 24 * 3_600_000;
 /** Postgres as the core sees it: statements with the semantics of src/store, done at once. */
 export class SimDatabase {
   readonly tables: SimTables;
-  readonly statements: Sync<TokenRows>;
+  readonly statements: Sync<TokenStatements>;
   readonly limits: Sync<RequestLimits>;
 
   constructor(nowMs: () => number) {
@@ -25,7 +25,7 @@ export class SimDatabase {
     this.statements = {
       ...readStatements(this.tables),
       ...permitStatements(this.tables),
-      ...grantStatements(this.tables),
+      ...tokenSetStatements(this.tables),
       ...dueStatements(this.tables),
     };
   }

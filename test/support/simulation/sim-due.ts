@@ -1,12 +1,12 @@
-import type { createDueRows } from "../../../src/store/due.ts";
-import type { createTokenRows } from "../../../src/store/token-rows.ts";
+import type { createDueStatements } from "../../../src/store/due.ts";
+import type { createTokenStatements } from "../../../src/store/token-statements.ts";
 import { simClientOf } from "./sim-catalog.ts";
 import { tidyLimits } from "./sim-limits.ts";
 import { after, freePermit, greatest, highestVersion, least, nextDue, type SimRow, viewOf } from "./sim-row.ts";
 import type { SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-type Reads = Pick<ReturnType<typeof createTokenRows>, "readByName" | "readByIds" | "readById" | "readWithClient">;
+type Reads = Pick<ReturnType<typeof createTokenStatements>, "readByName" | "readByIds" | "readById" | "readWithClient">;
 
 const abandonedClaimSeconds = 10;
 const keepDeletedMs = 24 * 3_600_000;
@@ -30,7 +30,7 @@ export function readStatements(tables: SimTables): Sync<Reads> {
 }
 
 /** store/due.ts, in memory. */
-export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createDueRows>> {
+export function dueStatements(tables: SimTables): Sync<ReturnType<typeof createDueStatements>> {
   const all = () => [...tables.rows.values()];
   const inOrder = () => all().sort((a, b) => (a.id < b.id ? -1 : 1));
 

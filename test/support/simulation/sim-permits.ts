@@ -1,4 +1,5 @@
-import type { createPermitRows, PermitRequest } from "../../../src/store/permits.ts";
+import type { createGrantEndStatements } from "../../../src/store/grant-ends.ts";
+import type { createPermitStatements, PermitRequest } from "../../../src/store/permits.ts";
 import {
   after,
   failureColumns,
@@ -12,8 +13,10 @@ import {
 import { isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-/** store/permits.ts, in memory. */
-export function permitStatements(tables: SimTables): Sync<ReturnType<typeof createPermitRows>> {
+/** store/permits.ts and store/grant-ends.ts, in memory. */
+export function permitStatements(
+  tables: SimTables,
+): Sync<ReturnType<typeof createPermitStatements> & ReturnType<typeof createGrantEndStatements>> {
   return {
     noteUnprepared() {},
 

@@ -1,8 +1,8 @@
 import { BrokerError, isStorageUnavailable } from "../../../src/errors.ts";
 import type { DatabaseHealth } from "../../../src/store/database.ts";
-import type { Tombstones } from "../../../src/store/grants.ts";
+import type { Tombstones } from "../../../src/store/token-sets.ts";
 import type { RequestLimits } from "../../../src/store/request-limits.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { call, LostReply, type Moments, type Remote } from "./remote.ts";
 import type { Actor, Scheduler } from "./scheduler.ts";
 import type { SimDatabase } from "./sim-database.ts";
@@ -75,13 +75,13 @@ export function createSimStore({ scheduler, moments, database, faults }: Options
 
   return {
     transact,
-    rowsOf(replica: { actor: Actor; health: DatabaseHealth }): TokenRows {
+    rowsOf(replica: { actor: Actor; health: DatabaseHealth }): TokenStatements {
       const statements = Object.entries(database.statements).map(([name, statement]) => [
         name,
         async (...given: unknown[]) =>
           await transact(replica, { name, effect: () => (statement as (...all: unknown[]) => unknown)(...given) }),
       ]);
-      return Object.fromEntries(statements) as TokenRows;
+      return Object.fromEntries(statements) as TokenStatements;
     },
     limitsOf: (replica: { actor: Actor; health: DatabaseHealth }): RequestLimits => ({
       admit: async (request) =>

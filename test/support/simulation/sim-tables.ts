@@ -1,4 +1,4 @@
-import type { Candidate, Tombstone } from "../../../src/store/grants.ts";
+import type { Candidate, Tombstone } from "../../../src/store/token-sets.ts";
 import type { PermitKey } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { SimLimit } from "./sim-limits.ts";

@@ -5,7 +5,7 @@ import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { isUsualHost } from "../../../src/providers/format/places.ts";
 import { createEgress, parseNetworks } from "../../../src/providers/http/egress.ts";
 import { type ExchangeTimeouts, type HttpRequest, mostInterimBytes } from "../../../src/providers/http/exchange.ts";
-import type { Failure } from "../../../src/providers/oauth/grant.ts";
+import type { Failure } from "../../../src/providers/oauth/token-answer.ts";
 import { createOAuthClient, defaultTimeouts, type Untold } from "../../../src/providers/oauth/oauth-client.ts";
 import { buildTokenRequest } from "../../../src/providers/oauth/token-request.ts";
 import { hangMs, patience } from "../../support/patience.ts";

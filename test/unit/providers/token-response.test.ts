@@ -2,7 +2,7 @@ import { deflateRawSync, gzipSync } from "node:zlib";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { HttpResponse } from "../../../src/providers/http/exchange.ts";
-import type { Failure, Grant } from "../../../src/providers/oauth/grant.ts";
+import type { Failure, Grant } from "../../../src/providers/oauth/token-answer.ts";
 import { processTokenResponse } from "../../../src/providers/oauth/token-response.ts";
 import { builtin, define } from "./definitions.ts";
 

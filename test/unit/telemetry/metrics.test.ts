@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Failure } from "../../../src/providers/oauth/grant.ts";
+import type { Failure } from "../../../src/providers/oauth/token-answer.ts";
 import type { ClientRow } from "../../../src/store/clients.ts";
 import { createLogger } from "../../../src/telemetry/logger.ts";
 import { createMetrics, createRefreshObserver, measurePermits, type Metrics } from "../../../src/telemetry/metrics.ts";

@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { createDatabaseClock, createTokenCache } from "../../../src/tokens/cache.ts";
 import { placeOf } from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
@@ -33,7 +33,7 @@ function caching() {
       if (state.delay !== null) await state.delay;
       return found;
     },
-  } as unknown as TokenRows;
+  } as unknown as TokenStatements;
   const databaseClock = createDatabaseClock(clock);
   const cache = createTokenCache({ rows, vault, clock, databaseClock, alarms: noAlarms });
   const generation = async () => (await cache.read("acme"))?.row.generation;

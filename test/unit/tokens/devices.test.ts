@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { DuplicateGrantError } from "../../../src/errors.ts";
-import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import type { DeviceRow } from "../../../src/store/devices.ts";
 import { createDevices, type DeviceParts } from "../../../src/tokens/devices.ts";
 import { secretsDestination } from "../../../src/tokens/seal.ts";

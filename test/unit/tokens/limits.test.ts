@@ -1,7 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { HttpRequest } from "../../../src/providers/http/exchange.ts";
-import type { TokenAnswer } from "../../../src/providers/oauth/grant.ts";
+import type { TokenAnswer } from "../../../src/providers/oauth/token-answer.ts";
 import type { Asked } from "../../../src/providers/oauth/oauth-client.ts";
 import type { Admission, Admitted, LimitedRequest } from "../../../src/store/request-limits.ts";
 import { createRequestLimiter } from "../../../src/tokens/limits.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { placeAnswer } from "../../../src/tokens/persist.ts";
 import { type AnswerRecord, placeOf } from "../../../src/tokens/seal.ts";
 import { noAccounts } from "../../support/unasked.ts";
@@ -14,13 +14,13 @@ const others = "b8b2f6f0-8d0e-4c58-9f4b-2f6d1f9f4c11";
 
 const goneStore = () => Promise.reject(new BrokerError("storage_unavailable", "gone"));
 
-type Given = { found: (TokenRow | null)[]; wasStored?: boolean; changes?: Partial<TokenRows>; of?: AnswerRecord };
+type Given = { found: (TokenRow | null)[]; wasStored?: boolean; changes?: Partial<TokenStatements>; of?: AnswerRecord };
 
 /** Places an answer whose compare-and-swap has failed. Each look at the row finds the next of these rows. */
 async function place({ found, wasStored = false, changes = {}, of = record }: Given) {
   const calls: string[] = [];
   const looks = [...found];
-  const rows: Partial<TokenRows> = {
+  const rows: Partial<TokenStatements> = {
     commitRefresh: async () => null,
     readForAnswer: async () => {
       const row = (looks.length > 1 ? looks.shift() : looks[0]) ?? null;
@@ -40,7 +40,7 @@ async function place({ found, wasStored = false, changes = {}, of = record }: Gi
     },
     ...changes,
   };
-  const placement = await placeAnswer({ rows: rows as TokenRows, accounts: noAccounts, vault }, of);
+  const placement = await placeAnswer({ rows: rows as TokenStatements, accounts: noAccounts, vault }, of);
   return { kind: placement.kind, calls, row: placement.row };
 }
 
@@ -83,10 +83,10 @@ describe("an answer whose permit is gone", () => {
 
   it("is looked at again when the row moves under it", async () => {
     const promotions = [null, moved()];
-    const promoteLate: TokenRows["promoteLate"] = async () => promotions.shift() ?? null;
+    const promoteLate: TokenStatements["promoteLate"] = async () => promotions.shift() ?? null;
     expect((await place({ found: [tokenRow(), tokenRow()], changes: { promoteLate } })).kind).toBe("promoted");
     const replaced = moved({ authorization: base.authorization + 1 });
-    const addCandidate: TokenRows["addCandidate"] = async ({ authorization }) =>
+    const addCandidate: TokenStatements["addCandidate"] = async ({ authorization }) =>
       authorization === replaced.authorization;
     expect((await place({ found: [moved(), replaced], changes: { addCandidate } })).kind).toBe("unwanted");
   });
@@ -94,7 +94,7 @@ describe("an answer whose permit is gone", () => {
   it("comes to an end where the database has forgotten the authorization that it is of", async () => {
     const restored = tokenRow({ generation: 1, authorization: base.authorization - 1, goneBackFrom: 9 });
     let asked = 0;
-    const addCandidate: TokenRows["addCandidate"] = async ({ authorization }) => {
+    const addCandidate: TokenStatements["addCandidate"] = async ({ authorization }) => {
       if (++asked > 10) throw new Error("asked again and again");
       return authorization === restored.authorization;
     };
@@ -127,7 +127,7 @@ describe("the answer to a person's code", () => {
 
   it("is placed again when the row moves under it", async () => {
     const answers = [null, moved()];
-    const replaceGrant: TokenRows["replaceGrant"] = async () => answers.shift() ?? null;
+    const replaceGrant: TokenStatements["replaceGrant"] = async () => answers.shift() ?? null;
     expect(await place({ of, found: [base], changes: { replaceGrant } })).toMatchObject({ kind: "stored" });
   });
 });
@@ -154,10 +154,10 @@ describe("a consent of the same account that brought no refresh token", () => {
       ...changes,
     });
 
-  type Stored = Parameters<TokenRows["replaceGrant"]>;
+  type Stored = Parameters<TokenStatements["replaceGrant"]>;
   async function stored(found: TokenRow, of: AnswerRecord): Promise<{ grant: Stored[1]; given: Stored[2] }> {
     const calls: { grant: Stored[1]; given: Stored[2] }[] = [];
-    const replaceGrant: TokenRows["replaceGrant"] = async (_row, grant, given) => {
+    const replaceGrant: TokenStatements["replaceGrant"] = async (_row, grant, given) => {
       calls.push({ grant, given });
       return tokenRow({ generation: found.generation + 1 });
     };
@@ -213,7 +213,7 @@ describe("a consent of the same account that brought no refresh token", () => {
   it("is judged by the row that it is stored into: what was read before may have been refused since", async () => {
     const refused = row({ status: "needs_reauthorization", lastErrorCode: "invalid_grant" });
     const kept: (string | undefined)[] = [];
-    const replaceGrant: TokenRows["replaceGrant"] = async (_row, _grant, { keptFor }) => {
+    const replaceGrant: TokenStatements["replaceGrant"] = async (_row, _grant, { keptFor }) => {
       kept.push(keptFor);
       return kept.length === 1 ? null : tokenRow();
     };

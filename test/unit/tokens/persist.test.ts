@@ -4,7 +4,7 @@ import type { RefreshNews } from "../../../src/coordination/leases.ts";
 import type { SpoolPlace } from "../../../src/coordination/spool.ts";
 import { BrokerError } from "../../../src/errors.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { type Answer, createAnswerStore, type Persisted } from "../../../src/tokens/persist.ts";
 import { createSpools } from "../../../src/tokens/recovery.ts";
@@ -35,12 +35,12 @@ class Stage {
   readonly revoked: unknown[] = [];
   readonly spoolErrors: string[] = [];
   /** What the store does with an answer. */
-  commit: TokenRows["commitRefresh"] = async () => stored;
-  find: TokenRows["readById"] = async () => null;
+  commit: TokenStatements["commitRefresh"] = async () => stored;
+  find: TokenStatements["readById"] = async () => null;
   readonly answerStore;
 
   constructor(places?: (stage: Stage) => SpoolPlace[]) {
-    const rows: Partial<TokenRows> = {
+    const rows: Partial<TokenStatements> = {
       commitRefresh: async (...given) => {
         this.triedMs.push(this.clock.monotonicMs() - 1000);
         return await this.commit(...given);
@@ -57,7 +57,7 @@ class Stage {
       cameLate: (_row, placement) => void this.placements.push(placement),
     };
     this.answerStore = createAnswerStore({
-      rows: rows as TokenRows,
+      rows: rows as TokenStatements,
       accounts: noAccounts,
       vault,
       leases: { announce: (news) => void this.news.push(news) },

@@ -3,9 +3,9 @@ import { describe, expect, it } from "vitest";
 import type { SpoolEntry } from "../../../src/coordination/spool.ts";
 import { BrokerError, DatabaseBusyError } from "../../../src/errors.ts";
 import type { GenerationMark } from "../../../src/store/due.ts";
-import type { Tombstone } from "../../../src/store/grants.ts";
+import type { Tombstone } from "../../../src/store/token-sets.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import type { RefreshObserver } from "../../../src/tokens/core.ts";
 import { createRecovery, createSpools } from "../../../src/tokens/recovery.ts";
 import type { Sender } from "../../../src/tokens/request.ts";
@@ -41,7 +41,7 @@ class Stage {
   /** Whether another replica has the keys that this one lacks. */
   isForeign = false;
   readonly alarms: string[] = [];
-  rows: Partial<TokenRows> = {
+  rows: Partial<TokenStatements> = {
     commitRefresh: async () => {
       this.order.push("stored");
       return stored;
@@ -77,7 +77,7 @@ class Stage {
       revokeGrant: async (_context, tokens) => void this.revoked.push(tokens),
     };
     this.recovery = createRecovery({
-      rows: new Proxy({}, { get: (_none, name) => Reflect.get(this.rows, name) as unknown }) as TokenRows,
+      rows: new Proxy({}, { get: (_none, name) => Reflect.get(this.rows, name) as unknown }) as TokenStatements,
       accounts: noAccounts,
       vault,
       tombstones: { find: async () => this.tombstone },
@@ -181,7 +181,7 @@ describe("rows behind their marks", () => {
     const ids = ["a", "b", "c"];
     stage.generations = ids.map((connectionId) => ({ connectionId, generation: 1, version: 1 }));
     for (const id of ids) stage.marks.raise(id, { generation: 5, version: 5 });
-    const hold = stage.rows.suspendRestored as TokenRows["suspendRestored"];
+    const hold = stage.rows.suspendRestored as TokenStatements["suspendRestored"];
     stage.rows.suspendRestored = async (marks) => {
       if (marks.some(({ connectionId }) => connectionId === "b")) throw new DatabaseBusyError("55P03");
       return await hold(marks);

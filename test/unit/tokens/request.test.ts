@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { Failure } from "../../../src/providers/oauth/grant.ts";
+import type { Failure } from "../../../src/providers/oauth/token-answer.ts";
 import { askedInVain, refusal } from "../../../src/tokens/request.ts";
 
 const detail = "10.1.2.3 may not be reached: the egress rules";

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import type { Expiry, Grant } from "../../../src/providers/oauth/grant.ts";
+import type { Expiry, Grant } from "../../../src/providers/oauth/token-answer.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { granted, openTokens, placeOf, refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/seal.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { BrokerError } from "../../../src/errors.ts";
-import type { Failure } from "../../../src/providers/oauth/grant.ts";
+import type { Failure } from "../../../src/providers/oauth/token-answer.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import type { RefreshOutcome } from "../../../src/tokens/refresh.ts";
 import { createReads } from "../../../src/tokens/read.ts";

@@ -2,7 +2,7 @@ import { setImmediate } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { createMemoryLeases, type RefreshNews } from "../../../src/coordination/leases.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import type { TokenRows } from "../../../src/store/token-rows.ts";
+import type { TokenStatements } from "../../../src/store/token-statements.ts";
 import { createWaiting } from "../../../src/tokens/waiting.ts";
 import { fakeClock } from "./fake-clock.ts";
 import { attemptedRow, inSeconds, tokenRow } from "./token-row.ts";
@@ -37,7 +37,7 @@ function wait(
       const row = (left.length > 1 ? left.shift() : left[0]) ?? null;
       return row === null ? [] : [row];
     },
-  } as unknown as TokenRows;
+  } as unknown as TokenStatements;
   const waiting = createWaiting({ rows, leases, clock });
   const result = waiting.until({
     row: { ...free, attemptId: given.seen ?? null },
@@ -184,7 +184,7 @@ describe("waiting for somebody else's refresh", () => {
     const rows = {
       readByIds: async () => [table.row],
       hasten: async () => void table.hastened++,
-    } as unknown as TokenRows;
+    } as unknown as TokenStatements;
     const waiting = createWaiting({ rows, leases: createMemoryLeases(clock), clock });
     const waits = [waiting.forOthers(free, start + 10_000), waiting.forOthers(free, start + 10_000)];
     while (clock.monotonicMs() < start + 5000) await setImmediate();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Principal } from "../../../src/services/principal.ts";
-import { createRecoveryService } from "../../../src/services/recovery.ts";
+import { createRestoredRowsService } from "../../../src/services/restored-rows.ts";
 import type { ApiKeyRow } from "../../../src/store/api-keys.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
 import { placeOf } from "../../../src/tokens/seal.ts";
@@ -18,7 +18,7 @@ function heldRow(name: string, damaged: { accessToken?: Uint8Array; refreshToken
 
 function recovering(rows: TokenRow[]) {
   const released: { name: string; accessToken: string | null; refreshToken: string | null }[] = [];
-  const service = createRecoveryService({
+  const service = createRestoredRowsService({
     rows: {
       goneBack: async () => rows,
       releaseGoneBack: async ({ id, goneBackFrom }, { accessToken, refreshToken }) => {

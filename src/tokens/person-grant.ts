@@ -9,11 +9,11 @@ import {
   codeDestinationOf,
   isSameCodeDestination,
 } from "../providers/oauth/authorization-request.ts";
-import type { Grant, TokenAnswer } from "../providers/oauth/grant.ts";
+import type { Grant, TokenAnswer } from "../providers/oauth/token-answer.ts";
 import { type ExpectedIdToken, judgeIdToken } from "../providers/oauth/token-response.ts";
 import type { Clients } from "../store/clients.ts";
 import type { EventType, TokenRow } from "../store/token-row.ts";
-import type { RowWithClient } from "../store/token-rows.ts";
+import type { RowWithClient } from "../store/token-statements.ts";
 import { consentTimes } from "../time.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { isNews } from "./accounts.ts";

@@ -1,17 +1,18 @@
 import { type ClientRow, joinedClientColumns, splitClient } from "./clients.ts";
 import type { Database } from "./database.ts";
-import { createDueRows } from "./due.ts";
-import { createGrantRows } from "./grants.ts";
-import { createPermitRows } from "./permits.ts";
+import { createDueStatements } from "./due.ts";
+import { createGrantEndStatements } from "./grant-ends.ts";
+import { createPermitStatements } from "./permits.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
+import { createTokenSetStatements } from "./token-sets.ts";
 
 /** The statements of the refresh protocol: each moves a row along one arrow of docs/refresh-protocol.md, "States of a row", with its history. */
-export type TokenRows = ReturnType<typeof createTokenRows>;
+export type TokenStatements = ReturnType<typeof createTokenStatements>;
 
 /** A connection and its client, read in one statement. Null: it has no client. */
 export type RowWithClient = { row: TokenRow; client: ClientRow | null };
 
-export function createTokenRows(database: Pick<Database, "prisma" | "commits">) {
+export function createTokenStatements(database: Pick<Database, "prisma" | "commits">) {
   const { prisma } = database;
   return {
     /** Rows of these names; names without a connection are left out. */
@@ -38,8 +39,9 @@ export function createTokenRows(database: Pick<Database, "prisma" | "commits">) 
       return rows[0] === undefined ? null : splitClient(rows[0]);
     },
 
-    ...createPermitRows(database),
-    ...createGrantRows(database),
-    ...createDueRows(database),
+    ...createPermitStatements(database),
+    ...createGrantEndStatements(database),
+    ...createTokenSetStatements(database),
+    ...createDueStatements(database),
   };
 }

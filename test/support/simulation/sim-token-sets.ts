@@ -1,5 +1,5 @@
 import { publicName } from "../../../src/text.ts";
-import type { createGrantRows } from "../../../src/store/grants.ts";
+import type { createTokenSetStatements } from "../../../src/store/token-sets.ts";
 import { nextGeneration } from "../../../src/store/token-row.ts";
 import {
   after,
@@ -17,8 +17,8 @@ import {
 import { attemptOf, isOwned, type SimTables } from "./sim-tables.ts";
 import type { Sync } from "./sync.ts";
 
-/** store/grants.ts, in memory. */
-export function grantStatements(tables: SimTables): Sync<ReturnType<typeof createGrantRows>> {
+/** store/token-sets.ts, in memory. */
+export function tokenSetStatements(tables: SimTables): Sync<ReturnType<typeof createTokenSetStatements>> {
   const holders = (id: string, fingerprint: Uint8Array): SimRow[] =>
     [...tables.rows.values()].filter((row) => row.id !== id && isSame(row.refreshFingerprint, fingerprint));
   let candidates = 0;

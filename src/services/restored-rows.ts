@@ -4,14 +4,14 @@ import { deletedGeneration } from "../coordination/marks.ts";
 import { BrokerError, isStorageUnavailable, openedOrNull, UnreadableSecretError } from "../errors.ts";
 import type { ApiKeyRow, ApiKeys } from "../store/api-keys.ts";
 import type { TokenRow } from "../store/token-row.ts";
-import type { TokenRows } from "../store/token-rows.ts";
+import type { TokenStatements } from "../store/token-statements.ts";
 import type { TokenCache } from "../tokens/cache.ts";
 import { placeOf } from "../tokens/seal.ts";
 import type { TokenVault } from "../vault/vault.ts";
 import { likePatterns, mayUse, type Principal } from "./principal.ts";
 
 /** A connection whose row comes from a restored database. Its refresh token has most likely been spent. */
-export type HeldConnection = {
+export type SuspendedConnection = {
   name: string;
   provider: string;
   status: string;
@@ -20,17 +20,17 @@ export type HeldConnection = {
   accessTokenExpiresAt: Date | null;
 };
 
-export type RecoveryService = ReturnType<typeof createRecoveryService>;
+export type RestoredRowsService = ReturnType<typeof createRestoredRowsService>;
 
 type Parts = {
-  rows: Pick<TokenRows, "goneBack" | "releaseGoneBack">;
+  rows: Pick<TokenStatements, "goneBack" | "releaseGoneBack">;
   vault: TokenVault;
   cache: Pick<TokenCache, "learn">;
   keys: Pick<ApiKeys, "working">;
   nowMs: () => number;
 };
 
-export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts) {
+export function createRestoredRowsService({ rows, vault, cache, keys, nowMs }: Parts) {
   const release = async (row: TokenRow, by: string): Promise<void> => {
     const { goneBackFrom } = row;
     if (goneBackFrom === null) return;
@@ -53,7 +53,7 @@ export function createRecoveryService({ rows, vault, cache, keys, nowMs }: Parts
      * The suspended connections that the principal's patterns cover. `keys`: the working keys whose patterns lie within the principal's, oldest
      * first, since keys that were revoked after the backup work again. Null: no connection is suspended, not even one of others.
      */
-    async list(principal: Principal): Promise<{ held: HeldConnection[]; keys: ApiKeyRow[] | null }> {
+    async list(principal: Principal): Promise<{ held: SuspendedConnection[]; keys: ApiKeyRow[] | null }> {
       const all = await rows.goneBack();
       const working = all.length === 0 ? null : await keys.working(nowMs(), likePatterns(principal));
       return { held: covered(principal, all).map(describe), keys: working };
@@ -101,7 +101,7 @@ function isNamed(row: TokenRow, name: string): boolean {
   return row.name === name || publicName(row.name) === name;
 }
 
-function describe({ name, provider, status, generation, goneBackFrom, expiresAt }: TokenRow): HeldConnection {
+function describe({ name, provider, status, generation, goneBackFrom, expiresAt }: TokenRow): SuspendedConnection {
   const newest = goneBackFrom ?? generation;
   const setsLost = newest >= deletedGeneration ? null : newest - generation;
   return { name, provider, status, setsLost, accessTokenExpiresAt: expiresAt };

@@ -55,7 +55,7 @@ async function disable(stage: StoreStage, { id }: TokenRow, disabled: boolean) {
 }
 
 /** Every statement that stores a grant or ends one. For each of its guards there is a case that must not match. */
-export function grants(stage: () => StoreStage): void {
+export function tokenSets(stage: () => StoreStage): void {
   describe("a grant", () => {
     describe("that a refresh brought", () => {
       it("is stored with the next generation and version, and frees the row", async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ClientRow } from "../../../src/store/clients.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { createAuthorizations } from "../../../src/tokens/connect.ts";
+import { createAuthorizations } from "../../../src/tokens/person-grant.ts";
 import { define } from "../providers/definitions.ts";
 import { tokenRow } from "./token-row.ts";
 

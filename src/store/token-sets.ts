@@ -49,7 +49,7 @@ type KnownAccount = { account: string | null; label: string | null };
 type Place = { id: string; generation: number; authorization: number; attemptId: string | null };
 
 /** The statements that put a token set into a row. */
-export function createGrantRows({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
+export function createTokenSetStatements({ prisma, commits }: Pick<Database, "prisma" | "commits">) {
   return {
     /** Step 8. Null: the permit is no longer ours, or this answer is stored already (see `lastAttemptId`). */
     async commitRefresh(key: PermitKey, grant: SealedGrant, event: Record<string, unknown>): Promise<TokenRow | null> {
