@@ -39,6 +39,8 @@ type Options = {
   onDiskTrouble: (error: unknown) => void;
   onDiskWell: () => void;
   onRejected: (rejected: { file: string; lines: number }) => void;
+  /** Entries that may wait for the database. With more, changes are refused. */
+  mostWaiting?: number;
 };
 
 /** An entry under way. `kept`: where its begin is. */
@@ -47,12 +49,10 @@ type Open =
   | { id: string; draft: Draft; kept: "database"; seq: number };
 
 const caller: Actor = { kind: "key", id: null, name: null };
-/** Entries that wait for the database. With more, changes are refused. */
-const mostWaiting = 20_000;
 const exportBatch = 1000;
 
 export function createAudit(options: Options): Audit {
-  const { store, keyring, self, process, clock, retentionDays } = options;
+  const { store, keyring, self, process, clock, retentionDays, mostWaiting = 20_000 } = options;
   const system: Actor = { kind: "system", id: null, name: self.name };
   const startedMs = clock.wallMs();
   const journal = createJournal({ ...options, onError: options.onDiskTrouble });

@@ -1,0 +1,71 @@
+import { expect, test } from "vitest";
+import type { Actor } from "../../../src/audit/entries.ts";
+import { createReadCounts, summed } from "../../../src/audit/reads.ts";
+
+const minute = 60_000;
+const actor = (id: string): Actor => ({ kind: "key", id, name: `name of ${id}` });
+const read = (id: string, connection: string | null, result = "ok") => ({
+  action: "tokens.read" as const,
+  actor: actor(id),
+  connection,
+  result,
+});
+const total = (counts: readonly { count: number }[]) => counts.reduce((sum, { count }) => sum + count, 0);
+
+test("a count is of one minute, caller, connection and result", () => {
+  const counts = createReadCounts();
+  counts.add(read("a", "c"), 10 * minute);
+  counts.add(read("a", "c"), 10 * minute + 1);
+  counts.add(read("a", "d"), 10 * minute + 2);
+  counts.add(read("b", "c"), 10 * minute + 3);
+  counts.add(read("a", "c", "forbidden"), 10 * minute + 4);
+  counts.add(read("a", "c"), 11 * minute);
+  const taken = counts.take(100);
+  expect(taken.map(({ count, minute: begin }) => begin.getTime() / minute + count / 10).sort((a, b) => a - b)).toEqual([
+    10.1, 10.1, 10.1, 10.2, 11.1,
+  ]);
+  expect([counts.size(), counts.take(100)]).toEqual([0, []]);
+});
+
+test("nothing is lost when the clock stands still, and when it goes back", () => {
+  const counts = createReadCounts();
+  for (const atMs of [5 * minute, 5 * minute, 4 * minute, 5 * minute + 1, 1 * minute]) counts.add(read("a", "c"), atMs);
+  const sums = summed(counts.take(100));
+  const byMinute = sums.map((sum) => [sum.minute.getTime() / minute, sum.count] as const);
+  expect(new Map(byMinute)).toEqual(
+    new Map([
+      [1, 1],
+      [4, 1],
+      [5, 3],
+    ]),
+  );
+});
+
+test("while nothing is written, more and more counts need no more memory, and every read counts", () => {
+  const counts = createReadCounts(100);
+  let added = 0;
+  for (let number = 0; number < 50; number++) {
+    for (let each = 0; each < 20; each++) {
+      counts.add(read(`caller-${each % 3}`, `c${each}`), number * minute);
+      added += 1;
+    }
+  }
+  expect(counts.size()).toBeLessThanOrEqual(200);
+  // Then more connections than there is room for.
+  for (let each = 0; each < 5000; each++) {
+    counts.add(read("caller-1", `d${each}`), 50 * minute);
+    added += 1;
+  }
+  expect(counts.size()).toBeLessThanOrEqual(210);
+  const taken = counts.take(1000);
+  expect(total(taken)).toBe(added);
+  expect(total(taken.filter(({ actorId }) => actorId === "caller-1"))).toBe(5000 + 50 * 7);
+});
+
+test("what is taken in parts is taken once", () => {
+  const counts = createReadCounts();
+  for (let each = 0; each < 25; each++) counts.add(read("a", `c${each}`), 10 * minute);
+  const parts = [counts.take(10), counts.take(10), counts.take(10)];
+  expect(parts.map(({ length }) => length)).toEqual([10, 10, 5]);
+  expect(new Set(parts.flat().map(({ connection }) => connection)).size).toBe(25);
+});
