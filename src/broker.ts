@@ -88,7 +88,7 @@ export async function createBroker(config: Config, log: Logger) {
     catalog: providers.catalog,
     describeRequest: createRequestDescriber({ ...providers, ...storage, ...core, clock }),
     onUnreadable: (error) => alarms.unreadable(error),
-    observeRead({ by, connection, result }) {
+    countReadResult({ by, connection, result }) {
       metrics.reads.inc({ result });
       audit.countRead({ actor: by.actor, connection, result });
     },

@@ -70,8 +70,8 @@ export function editDistance(from: string, to: string): number {
 }
 
 /** The name of the row that a further token of a connection has. No connection's own name may contain `#`. */
-export function furtherTokenName(connection: string, chain: string): string {
-  return `${connection}#${chain}`;
+export function furtherTokenName(connection: string, furtherToken: string): string {
+  return `${connection}#${furtherToken}`;
 }
 
 /** The name that people know a row by: its connection's. */

@@ -4,11 +4,11 @@ import type { EncryptionStatus, RotationStatus } from "../encryption/service.ts"
 import { defaultGrant, type ProviderDefinition } from "../providers/format/definition.ts";
 import { type Needs, needsOf } from "../providers/format/requirements.ts";
 import { redirectUriOf, wantsOwnRedirectUri } from "../providers/oauth/authorization-request.ts";
-import { type Attention, attentionOf, attentionOfChain, missingOf } from "../services/attention.ts";
+import { type Attention, attentionOf, attentionOfTokens, missingOf } from "../services/attention.ts";
 import type { SuspendedConnection, RestoredRowsService } from "../services/restored-rows.ts";
 import type { ApiKeyRow } from "../store/api-keys.ts";
 import type { ClientRow } from "../store/clients.ts";
-import type { ChainRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
+import type { FurtherTokenRecord, ConnectionEventRow, ConnectionRecord } from "../store/connections.ts";
 import { readableName } from "../text.ts";
 import type { IssuedToken } from "../tokens/read.ts";
 import type {
@@ -53,7 +53,9 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
     labels: textsOf(record.labels),
     account: record.account,
     account_label: readableName(record.accountLabel),
-    ...(record.chains && { tokens: Object.fromEntries(record.chains.map((chain) => [chain.chain, viewChain(chain)])) }),
+    ...(record.furtherTokens && {
+      tokens: Object.fromEntries(record.furtherTokens.map((one) => [one.chain, viewFurtherToken(one)])),
+    }),
     version: record.version,
     expires_at: iso(record.expiresAt),
     refresh_token_expires_at: iso(record.refreshTokenExpiresAt),
@@ -67,16 +69,16 @@ export function viewConnection(record: ConnectionRecord): Static<typeof connecti
   };
 }
 
-function viewChain(chain: ChainRecord) {
+function viewFurtherToken(furtherToken: FurtherTokenRecord) {
   return {
-    status: chain.status,
-    granted_scopes: chain.grantedScopes,
-    version: chain.version,
-    expires_at: iso(chain.expiresAt),
-    refresh_token_expires_at: iso(chain.refreshTokenExpiresAt),
-    consecutive_failures: chain.consecutiveFailures,
-    last_error: viewError(chain),
-    attention: viewAttention(attentionOfChain(chain)),
+    status: furtherToken.status,
+    granted_scopes: furtherToken.grantedScopes,
+    version: furtherToken.version,
+    expires_at: iso(furtherToken.expiresAt),
+    refresh_token_expires_at: iso(furtherToken.refreshTokenExpiresAt),
+    consecutive_failures: furtherToken.consecutiveFailures,
+    last_error: viewError(furtherToken),
+    attention: viewAttention(attentionOfTokens(furtherToken)),
   };
 }
 

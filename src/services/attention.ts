@@ -1,5 +1,5 @@
-import type { ChainRecord, ConnectionRecord } from "../store/connections.ts";
-import { explainLacking, lacksRefreshToken } from "../tokens/row-rules.ts";
+import type { FurtherTokenRecord, ConnectionRecord } from "../store/connections.ts";
+import { explainNoRefreshToken, mayEndWithItsToken } from "../tokens/row-rules.ts";
 import { missingScopes } from "../providers/format/requirements.ts";
 
 export const attentionCodes = [
@@ -24,8 +24,8 @@ export function attentionOf(record: ConnectionRecord): Attention | null {
   if (record.status !== "connected") return null;
   const { goneBackAt, missingScopesSince, updatedAt } = record;
   if (goneBackAt !== null) return { code: "restored", since: goneBackAt, detail: restored };
-  const lacking = attentionOfChain(record);
-  if (lacking !== null) return lacking;
+  const ofTokens = attentionOfTokens(record);
+  if (ofTokens !== null) return ofTokens;
   const { newestRefusedSince: since } = record;
   if (since !== null) return { code: "old_secret_in_use", since, detail: oldSecret };
   const missing = missingOf(record);
@@ -44,21 +44,24 @@ const probablyDead =
 const oldSecret =
   "The provider refuses the newest secret of this connection's client; the one before it works still, and is used. Give the client the right one with PATCH /clients/:client {client_secret}.";
 
-/** What a person should look at of a further token. Its scopes were not asked for one by one, so none can be missing. */
-export function attentionOfChain(record: Lacking): Attention | null {
+/**
+ * What a person should look at because of the tokens. For a further token this is all: its scopes were not asked for one by one, so none can be
+ * missing.
+ */
+export function attentionOfTokens(record: TokenState): Attention | null {
   const { status, noRefreshTokenSince: since, probablyDeadSince } = record;
   if (status !== "connected") return null;
   if (probablyDeadSince !== null) return { code: "probably_dead", since: probablyDeadSince, detail: probablyDead };
-  if (since === null || !lacksRefreshToken(record)) return null;
+  if (since === null || !mayEndWithItsToken(record)) return null;
   return {
     code: "no_refresh_token",
     since,
-    detail: explainLacking({ ...record, hasRefreshToken: record.holdsRefresh }),
+    detail: explainNoRefreshToken({ ...record, hasRefreshToken: record.holdsRefresh }),
   };
 }
 
-type Lacking = Pick<
-  ChainRecord,
+type TokenState = Pick<
+  FurtherTokenRecord,
   | "status"
   | "probablyDeadSince"
   | "noRefreshTokenSince"

@@ -99,8 +99,8 @@ export function createConnectionService(parts: ConnectionServiceParts) {
   const get = async (principal: Principal, name: string): Promise<ConnectionRecord> => {
     const record = await find(principal, name);
     if (catalog.get(record.provider)?.furtherTokens.length === 0) return record;
-    const chains = await connections.chains(record.id);
-    return chains.length === 0 ? record : { ...record, chains };
+    const furtherTokens = await connections.furtherTokens(record.id);
+    return furtherTokens.length === 0 ? record : { ...record, furtherTokens };
   };
 
   const tokenRow = async ({ id, name }: ConnectionRecord): Promise<TokenRow> => {
@@ -154,7 +154,7 @@ export function createConnectionService(parts: ConnectionServiceParts) {
     const definition = definitionOf(record);
     const hosts = [...hostInputs(definition), ...boundInputs(vault, await tokenRow(record))];
     const host = hosts.find((name) => Object.hasOwn(given, name) && given[name] !== record.inputs[name]);
-    if (host !== undefined && (await connections.holdsGrant(record.id))) {
+    if (host !== undefined && (await connections.hasOrAwaitsSecrets(record.id))) {
       const detail = `inputs.${host}: decides the host, and cannot be changed while the connection has credentials or tokens, or a person is on the way to bring some.`;
       throw new BrokerError("conflict", detail, { connection: record.name });
     }
@@ -236,12 +236,12 @@ export function createConnectionService(parts: ConnectionServiceParts) {
         ...(disabled !== undefined && { disabled }),
       };
       const changes = { ...rest, ...inputs, ...credentials };
-      const chains = disabled === undefined ? [] : await accounts.readFurtherTokens(record.id);
-      const updated = await connections.update(record, changes, { client, movesHost, chains });
+      const furtherTokens = disabled === undefined ? [] : await accounts.readFurtherTokens(record.id);
+      const updated = await connections.update(record, changes, { client, movesHost, furtherTokens });
       if (updated === null) throw justChanged("The connection, or its client,");
       cache.learn(updated);
       if (disabled === true) await peers.announce({ kind: "connection", id: record.id });
-      for (const { chain } of record.chains ?? []) cache.expire(furtherTokenName(name, chain));
+      for (const { chain } of record.furtherTokens ?? []) cache.expire(furtherTokenName(name, chain));
       if (given !== undefined && updated.status === "pending") await tokens.tryRefresh(name).catch(stillPending);
       return await get(principal, name);
     },

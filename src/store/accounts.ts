@@ -106,9 +106,9 @@ export function createAccountRows(
     /** Makes the rows of further tokens that do not exist yet. */
     async ensureFurtherTokens(
       row: Pick<TokenRow, "id" | "name" | "provider" | "clientRef" | "grant" | "scopes">,
-      chains: readonly { name: string; exchange: object | null }[],
+      furtherTokens: readonly { name: string; exchange: object | null }[],
     ): Promise<void> {
-      for (const { name, exchange } of chains) {
+      for (const { name, exchange } of furtherTokens) {
         const grant = exchange === null ? row.grant : "token_exchange";
         const full = furtherTokenName(row.name, name);
         const id = randomUUID();
@@ -195,7 +195,7 @@ export function createAccountRows(
     },
 
     /** Tells connections that their token set has most likely ended, once a grant. It does not tell which connection has ended it. */
-    async tellDropped(ids: string[], detail: { kept: number }): Promise<void> {
+    async noteDroppedSets(ids: string[], detail: { kept: number }): Promise<void> {
       await prisma.$executeRaw`INSERT INTO connection_events (connection_id, type, detail)
         SELECT c.id, 'set_dropped', ${json(detail)} FROM connections c WHERE c.id = ANY(${ids}::uuid[]) AND NOT EXISTS (
           SELECT 1 FROM connection_events e

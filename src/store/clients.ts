@@ -5,7 +5,7 @@ import type { RowProofs } from "../proven-rows.ts";
 import { type Columns, selectList, takeJoined } from "./columns.ts";
 import type { PageRequest } from "./connections.ts";
 import type { Database } from "./database.ts";
-import { holdsGrant, json, liesWithin } from "./row-sql.ts";
+import { hasOrAwaitsSecrets, json, liesWithin } from "./row-sql.ts";
 
 /** A client's row. Its secrets are sealed: the newer one for `secretRevision`, the older for the revision before. */
 export type ClientRow = {
@@ -244,7 +244,7 @@ export function createClients({ prisma }: Database, { clients: proofs }: Pick<Ro
 const oneSecret = Sql.sql`previous_secret_sealed = NULL, secret_rotating_since = NULL, old_secret_since = NULL`;
 
 const holders = (id: string) =>
-  Sql.sql`SELECT c.name FROM connections c WHERE c.client_ref = ${id}::uuid AND ${holdsGrant}`;
+  Sql.sql`SELECT c.name FROM connections c WHERE c.client_ref = ${id}::uuid AND ${hasOrAwaitsSecrets}`;
 
 function isWithin(patterns: string[]): Sql.Sql {
   return Sql.sql`${liesWithin(Sql.sql`k.connections`, patterns)} AND NOT EXISTS (SELECT 1 FROM connections o

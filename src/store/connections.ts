@@ -5,7 +5,7 @@ import { refreshTimes } from "../time.ts";
 import type { ClientRow } from "./clients.ts";
 import { type Columns, selectList } from "./columns.ts";
 import type { Database } from "./database.ts";
-import { holdsGrant, json, seconds } from "./row-sql.ts";
+import { hasOrAwaitsSecrets, json, seconds } from "./row-sql.ts";
 import { type ConnectionStatus, type EventType, tokenColumns, type TokenRow } from "./token-row.ts";
 
 /** A connection as operators see it, without any secret, sealed or not. */
@@ -52,11 +52,11 @@ export type ConnectionRecord = {
   /** The MAC over the columns that people set; see proven-rows.ts. */
   mac: string | null;
   /** Its further tokens, where they were asked for and there are some. */
-  chains?: ChainRecord[];
+  furtherTokens?: FurtherTokenRecord[];
 };
 
 /** A further token of a connection, as operators see it. */
-export type ChainRecord = Pick<
+export type FurtherTokenRecord = Pick<
   ConnectionRecord,
   | "status"
   | "grant"
@@ -106,7 +106,7 @@ export type ConnectionChanges = {
 export type ConnectionEventRow = { id: bigint; at: Date; type: EventType; detail: Record<string, unknown> };
 
 /** `c`: the connection. */
-const chainColumns: Columns<ChainRecord> = {
+const furtherTokenColumns: Columns<FurtherTokenRecord> = {
   chain: "c.chain",
   status: "c.status",
   grant: "c.grant_type",
@@ -125,8 +125,8 @@ const chainColumns: Columns<ChainRecord> = {
 };
 
 /** `k`: its client, if it has one. */
-const recordColumns: Columns<Omit<ConnectionRecord, "chains">> = {
-  ...chainColumns,
+const recordColumns: Columns<Omit<ConnectionRecord, "furtherTokens">> = {
+  ...furtherTokenColumns,
   id: "c.id::text",
   name: "c.name",
   provider: "c.provider",
@@ -192,26 +192,26 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
 
     /**
      * Null: it is gone, or somebody has set something of it since it was read, or the client is not as it was; or a host would
-     * change (`movesHost`) while there is something that was meant for the one before. `chains`: the rows of its further tokens,
+     * change (`movesHost`) while there is something that was meant for the one before. `furtherTokens`: their rows,
      * which are disabled and enabled with it.
      */
     async update(
       record: ProvenConnection & Pick<TokenRow, "mac">,
       changes: ConnectionChanges,
-      given: { client: ClientRow | null; movesHost: boolean; chains?: readonly TokenRow[] },
+      given: { client: ClientRow | null; movesHost: boolean; furtherTokens?: readonly TokenRow[] },
     ): Promise<TokenRow | null> {
       const { id, mac } = record;
       const { disabled } = changes;
       // Only rows with a valid MAC are signed again: somebody who writes the table may have called any row a further token of this one.
-      const chains = (given.chains ?? []).filter((chain) => proofs.connections.isOurs(chain));
+      const ours = (given.furtherTokens ?? []).filter((row) => proofs.connections.isOurs(row));
       const sets = [...changeColumns(changes), Sql.sql`mac = ${proofs.connections.sign(changed(record, changes))}`];
-      const ids = chains.map((chain) => chain.id);
-      const seen = chains.map((chain) => chain.mac);
-      const next = chains.map((chain) => proofs.connections.sign(changed(chain, { disabled: disabled ?? false })));
-      const ofChains =
+      const ids = ours.map((row) => row.id);
+      const seen = ours.map((row) => row.mac);
+      const next = ours.map((row) => proofs.connections.sign(changed(row, { disabled: disabled ?? false })));
+      const ofFurtherTokens =
         disabled === undefined
           ? Sql.empty
-          : Sql.sql`chains AS (UPDATE connections x SET
+          : Sql.sql`further AS (UPDATE connections x SET
           ${Sql.join(changeColumns({ disabled }))}, mac = m.next
           FROM unnest(${ids}::uuid[], ${seen}::text[], ${next}::text[]) AS m(id, seen, next)
           WHERE x.id = m.id AND x.mac = m.seen AND x.parent_id IN (SELECT c.id FROM c)),`;
@@ -226,7 +226,7 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
       const update = prisma.$queryRaw<TokenRow[]>`
         WITH ${unchanged(given.client)}, c AS (UPDATE connections c SET ${Sql.join(sets)} FROM k
           WHERE c.id = ${id}::uuid AND c.mac = ${mac} ${isFree} RETURNING c.*),
-        ${ofChains}
+        ${ofFurtherTokens}
         event AS (INSERT INTO connection_events (connection_id, type, detail)
           SELECT c.id, ${eventType(changes)}, ${json(detail)} FROM c)
         SELECT ${tokenColumns} FROM c`;
@@ -234,8 +234,8 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
       return rows[0] ?? null;
     },
 
-    /** Whether it has tokens or credentials, or is about to get some. */
-    async holdsGrant(id: string): Promise<boolean> {
+    /** Whether it has tokens or credentials, or may soon get some. */
+    async hasOrAwaitsSecrets(id: string): Promise<boolean> {
       return (await prisma.$queryRaw<unknown[]>`${holder(id)}`).length > 0;
     },
 
@@ -255,9 +255,9 @@ export function createConnections({ prisma }: Database, proofs: Pick<RowProofs, 
     },
 
     /** The further tokens of a connection, by name. */
-    async chains(parentId: string): Promise<ChainRecord[]> {
+    async furtherTokens(parentId: string): Promise<FurtherTokenRecord[]> {
       return await prisma.$queryRaw`
-        SELECT ${selectList(chainColumns)}
+        SELECT ${selectList(furtherTokenColumns)}
         FROM connections c WHERE c.parent_id = ${parentId}::uuid ORDER BY c.chain`;
     },
 
@@ -299,7 +299,7 @@ function unchanged(client: ClientRow | null): Sql.Sql {
 }
 
 const holder = (id: string) => Sql.sql`SELECT 1 FROM connections c
-  WHERE (c.id = ${id}::uuid OR c.parent_id = ${id}::uuid) AND ${holdsGrant}`;
+  WHERE (c.id = ${id}::uuid OR c.parent_id = ${id}::uuid) AND ${hasOrAwaitsSecrets}`;
 
 function conditions(filter: ConnectionFilter, after: PagePosition | null, namePatterns: string[]): Sql.Sql[] {
   const { status, provider, client, label, nameContains } = filter;

@@ -9,7 +9,7 @@ import {
   type RecordedFailure,
   seconds,
   statusColumns,
-  tellable,
+  eventDetail,
 } from "./row-sql.ts";
 import { tokenColumns, type TokenRow } from "./token-row.ts";
 
@@ -30,7 +30,7 @@ export function createGrantEndStatements({ prisma }: Pick<Database, "prisma">) {
       const rows = await prisma.$queryRaw<TokenRow[]>`
         WITH c AS (UPDATE connections c SET ${freePermit}, ${failureColumns(failure)}, backoff_until = NULL,
           next_refresh_at = NULL, ${statusColumns("needs_reauthorization")} WHERE ${owned(key)} ${tried} RETURNING c.*),
-        ${addEvents([{ type: "needs_reauthorization", detail: tellable(failure) }])}
+        ${addEvents([{ type: "needs_reauthorization", detail: eventDetail(failure) }])}
         SELECT ${tokenColumns} FROM c`;
       return rows[0] ?? null;
     },
@@ -42,7 +42,7 @@ export function createGrantEndStatements({ prisma }: Pick<Database, "prisma">) {
           ${statusColumns("needs_reauthorization")}
           WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} AND c.attempt_id IS NULL
             AND c.status = 'connected' RETURNING c.*),
-        ${addEvents([{ type: "needs_reauthorization", detail: tellable(failure) }])}
+        ${addEvents([{ type: "needs_reauthorization", detail: eventDetail(failure) }])}
         SELECT ${tokenColumns} FROM c`;
       return rows[0] ?? null;
     },

@@ -17,7 +17,7 @@ import {
   type PermitKey,
   type RecordedFailure,
   seconds,
-  tellable,
+  eventDetail,
 } from "./row-sql.ts";
 import { type ConnectionStatus, tokenColumns, type TokenRow } from "./token-row.ts";
 
@@ -160,7 +160,7 @@ export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
           lease_until = ${leaseEnd},
           backoff_until = ${until},
           next_refresh_at = CASE WHEN ${due} IS NOT NULL THEN GREATEST(${due}, ${until}) END WHERE ${owned(key)} RETURNING c.*),
-        ${addEvents(refreshFailed(failure))} ${keepUnread(key, answer)}
+        ${addEvents(refreshFailed(failure))} ${storeUnread(key, answer)}
         SELECT ${tokenColumns} FROM c`;
       return rows[0] ?? null;
     },
@@ -195,10 +195,10 @@ export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
     },
 
     /** The retry has failed and spent nothing: takes its permit back. The connection stays ended. */
-    async endRetry(key: PermitKey, failure: RecordedFailure): Promise<TokenRow | null> {
+    async returnRetryPermit(key: PermitKey, failure: RecordedFailure): Promise<TokenRow | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
         WITH c AS (UPDATE connections c SET ${freePermit} WHERE ${owned(key)} RETURNING c.*),
-        ${addEvents([{ type: "retry_failed", detail: tellable(failure) }])}
+        ${addEvents([{ type: "retry_failed", detail: eventDetail(failure) }])}
         SELECT ${tokenColumns} FROM c`;
       return rows[0] ?? null;
     },
@@ -211,7 +211,7 @@ export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
     ): Promise<TokenRow | null> {
       const rows = await prisma.$queryRaw<TokenRow[]>`
         WITH c AS (UPDATE connections c SET attempt_outcome = 'unknown' WHERE ${owned(key)} RETURNING c.*),
-        ${addEvents([{ type: "retry_failed", detail: tellable(failure) }])} ${keepUnread(key, answer)}
+        ${addEvents([{ type: "retry_failed", detail: eventDetail(failure) }])} ${storeUnread(key, answer)}
         SELECT ${tokenColumns} FROM c`;
       return rows[0] ?? null;
     },
@@ -243,14 +243,14 @@ export function createPermitStatements({ prisma }: Pick<Database, "prisma">) {
 }
 
 function refreshFailed(failure: RecordedFailure): HistoryEvent[] {
-  return isThrottled(failure) ? [] : [{ type: "refresh_failed", detail: tellable(failure) }];
+  return isThrottled(failure) ? [] : [{ type: "refresh_failed", detail: eventDetail(failure) }];
 }
 
 /** How many unreadable answers of a connection are stored: an answer may be large, and a provider that sends odd ones sends many. */
 const mostUnread = 3;
 
 /** Parts of a statement that store an unreadable answer, sealed. `c`: the connection's row. */
-function keepUnread({ generation, attemptId }: PermitKey, answer: Uint8Array<ArrayBuffer> | null): Sql.Sql {
+function storeUnread({ generation, attemptId }: PermitKey, answer: Uint8Array<ArrayBuffer> | null): Sql.Sql {
   if (answer === null) return Sql.empty;
   return Sql.sql`, unread AS (INSERT INTO unread_answers (connection_id, generation, attempt_id, answer_sealed)
       SELECT c.id, ${generation}::int, ${attemptId}::uuid, ${answer} FROM c),

@@ -91,7 +91,7 @@ const refusalColumns = ({ refusal }: RecordedFailure) =>
 export const noRefusals = Sql.sql`refusal = NULL, refusals = 0, refused_since = NULL, probably_dead_since = NULL`;
 
 /** A failure as the history tells it: without the text by which equal refusals are counted. */
-export const tellable = ({ refusal: _refusal, ...failure }: RecordedFailure) => failure;
+export const eventDetail = ({ refusal: _refusal, ...failure }: RecordedFailure) => failure;
 
 /** The row's newest failure. */
 export const failureColumns = (failure: RecordedFailure) => Sql.sql`${refusalColumns(failure)}
@@ -171,7 +171,7 @@ export function backoffOnArrival({ issuedAt, expiresAt }: SealedGrant): Sql.Sql 
  * Whether a row has anything that is sent to the provider's hosts, or may get it soon: tokens or credentials in any status, a request
  * under way, a candidate, an unconfirmed grant, a person who is connecting the account.
  */
-export const holdsGrant = Sql.sql`(c.access_token_sealed IS NOT NULL OR c.refresh_token_sealed IS NOT NULL
+export const hasOrAwaitsSecrets = Sql.sql`(c.access_token_sealed IS NOT NULL OR c.refresh_token_sealed IS NOT NULL
   OR c.credentials_sealed IS NOT NULL OR c.attempt_id IS NOT NULL
   OR EXISTS (SELECT 1 FROM candidates o WHERE o.connection_id = c.id)
   OR EXISTS (SELECT 1 FROM held_grants h WHERE h.connection_id = c.id)

@@ -110,7 +110,7 @@ export function createTokenSetStatements({ prisma, commits }: Pick<Database, "pr
           WHERE c.id = ${row.id}::uuid AND c.generation = ${row.generation} ${unique} ${living} RETURNING c.*),
         ${addEvents(storedEvents(given.event, grant))},
         forgotten AS (DELETE FROM candidates o USING c WHERE o.connection_id = c.id),
-        ${endOlderChains}
+        ${endOlderFurtherTokens}
         SELECT ${tokenColumns} FROM c`;
       if (fingerprint === null) return first(await prisma.$queryRaw<TokenRow[]>(statement));
       // The lock is a statement of its own, so that the next statement sees what the last holder of the lock has committed.
@@ -223,7 +223,7 @@ function accountColumns(known: KnownAccount | undefined): Sql.Sql {
  * do requests for them that are under way. An answer to one finds that the authorization has moved on. A further token from a token
  * exchange has no `authorized_at`: the time of its newest token set, or of its attempt, counts.
  */
-const endOlderChains = Sql.sql`ended AS (
+const endOlderFurtherTokens = Sql.sql`ended AS (
   UPDATE connections x SET generation = GREATEST(x.generation, COALESCE(x.gone_back_from, 0)) + 1,
     authorization_seq = x.authorization_seq + 1, enabled_status = 'pending',
     status = CASE WHEN x.status = 'disabled' THEN 'disabled' ELSE 'pending' END,

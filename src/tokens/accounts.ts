@@ -38,7 +38,7 @@ export type Accounts = {
 export type AccountParts = {
   accounts: Pick<
     AccountRows,
-    "learnAccount" | "noteLookupFailed" | "learnExpiry" | "sharingAccount" | "tellDropped" | "addEvent"
+    "learnAccount" | "noteLookupFailed" | "learnExpiry" | "sharingAccount" | "noteDroppedSets" | "addEvent"
   >;
   sender: Pick<Sender, "ask">;
   vault: TokenVault;
@@ -212,7 +212,7 @@ async function noteSharedSets(
   if (dropped.length === 0) return;
   const connections = dropped.slice(0, 20).map(({ name }) => name);
   await accounts.addEvent(row.id, "other_sets_dropped", { connections, kept: max });
-  await accounts.tellDropped(
+  await accounts.noteDroppedSets(
     dropped.map(({ id }) => id),
     { kept: max },
   );

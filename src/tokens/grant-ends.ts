@@ -16,7 +16,7 @@ import {
   type RefreshParts,
 } from "./refresh.ts";
 import { refusal, type RequestContext } from "./request.ts";
-import { mustHearSpools } from "./row-rules.ts";
+import { mustWaitForSpools } from "./row-rules.ts";
 
 /** What an operator can do about the end of a grant if the provider's answers are wrong. */
 export type GrantEnds = {
@@ -54,7 +54,7 @@ export function createGrantEnds(parts: GrantEndsParts): GrantEnds {
   /** If the answer of an earlier retry waits in a spool, it is stored and nothing is sent. */
   const isCleared = async (row: TokenRow, { definition }: RequestContext): Promise<boolean> => {
     const cleared = await recovery.clear(row);
-    if (cleared !== "silent" || !mustHearSpools(row, definition.refresh)) return cleared !== "drained";
+    if (cleared !== "silent" || !mustWaitForSpools(row, definition.refresh)) return cleared !== "drained";
     const detail = "An answer to an earlier refresh may wait where this replica cannot look now; nothing was sent.";
     throw new BrokerError("storage_unavailable", detail, inSeconds(row, refreshTimes.quietSeconds));
   };

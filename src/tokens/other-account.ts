@@ -158,8 +158,8 @@ function reopen(
   // The person has accepted this grant, so a record of another grant in its place is not stored.
   if (record.attemptId !== unconfirmed.attemptId) throw otherRecord(unconfirmed);
   const further = (record.further ?? []).flatMap((one): ReceivedGrant[] => {
-    const chain = context.chains?.find(({ row }) => row.id === one.connectionId);
-    return chain === undefined ? [] : [{ context: chain, grant: grantOf(vault, one), record: one }];
+    const further = context.furtherContexts?.find(({ row }) => row.id === one.connectionId);
+    return further === undefined ? [] : [{ context: further, grant: grantOf(vault, one), record: one }];
   });
   const account = { account: unconfirmed.account, label: unconfirmed.accountLabel };
   return [{ context, grant: grantOf(vault, record), record: { ...record, kind: "grant", account } }, ...further];

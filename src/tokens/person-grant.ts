@@ -30,12 +30,12 @@ import {
 import { isRevocable, type AnswerStore } from "./persist.ts";
 import {
   bothRefused,
-  learnFromSuccess,
+  eraseOrReportPreviousSecret,
   refusal,
   type RequestContext,
   type Sender,
   type SendPlan,
-  withOlderSecret,
+  withPreviousSecret,
 } from "./request.ts";
 import { clientIdOf, furtherGrants, type ReceivedGrant, granted } from "./seal.ts";
 
@@ -245,11 +245,11 @@ export function createPersonGrants(parts: PersonGrantsParts): PersonGrants {
         const answer = await limits.send(context, send, { cannotWait, isProven: false });
         if (answer.kind === "granted") {
           // Nothing waits for this: the grant is persisted first.
-          void learnFromSuccess(parts, context, current);
+          void eraseOrReportPreviousSecret(parts, context, current);
           return answer;
         }
         const failure = bothRefused(answer.failure, current);
-        const older = withOlderSecret(failure, current, context);
+        const older = withPreviousSecret(failure, current, context);
         if (older === null) return { kind: "failed", failure };
         plan = older;
       }

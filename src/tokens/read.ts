@@ -14,11 +14,11 @@ import type { Lifecycle } from "./core.ts";
 import type { Refresh, RefreshOutcome } from "./refresh.ts";
 import {
   abandonedAtMs,
-  canRenew,
-  explainLacking,
+  hasWayToRefresh,
+  explainNoRefreshToken,
   explainUnavailable,
-  isRefreshable,
-  lacksRefreshToken,
+  statusAllowsRefresh,
+  mayEndWithItsToken,
   type Need,
 } from "./row-rules.ts";
 import type { Waiting } from "./waiting.ts";
@@ -28,7 +28,7 @@ type TokenWish = {
   rejectedVersion: number | null;
   waitSeconds: number;
   /** A further token of the connection, by name; null: its own. */
-  chain?: string | null;
+  furtherToken?: string | null;
 };
 
 export type TokenService = {
@@ -64,10 +64,10 @@ export type TokenServiceParts = {
 };
 
 /**
- * How to refresh before answering. `usable`: if that fails, the present token may be handed out, with these `warnings`, and with
- * `refresh_failing` if its refresh has failed.
+ * How to refresh before answering. `usable`: if the refresh fails, return the current token with `warnings`. A refresh that
+ * has failed adds `refresh_failing`.
  */
-type Renewal = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
+type RefreshBefore = { need: Need; usable: boolean; warnings: readonly WarningCode[] };
 
 /** Steps 1 and 2 of docs/refresh-protocol.md. */
 export function createTokenService(parts: TokenServiceParts): TokenService {
@@ -77,10 +77,12 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   const peers = watchPeerRefreshes({ leases, clock }, (id, generation) => cache.expireOlder(id, generation));
 
   const get: TokenService["get"] = async (connection, wish) => {
-    const { chain = null } = wish;
-    const name = chain === null ? connection : furtherTokenName(connection, chain);
+    const { furtherToken = null } = wish;
+    const name = furtherToken === null ? connection : furtherTokenName(connection, furtherToken);
     const found = await find(name, { bypass: wish.rejectedVersion !== null }).catch(async (error: unknown) => {
-      throw chain === null || !isMissing(error) ? error : await missingFurtherToken(parts, connection, chain);
+      throw furtherToken === null || !isMissing(error)
+        ? error
+        : await missingFurtherToken(parts, connection, furtherToken);
     });
     const served = await serve(found, wish);
     const token = found.row.grant === "token_exchange" ? await warnOfOwner(connection, served) : served;
@@ -92,27 +94,28 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     const rules = rulesOf(found.row);
     const verdict = judgeFor(found, wish, rules);
     if (verdict.kind === "stale") {
-      return await renew(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
+      return await refreshAndIssue(found, wish, { need: "required", usable: verdict.usable, warnings: [] });
     }
     const startsRefresh = verdict.kind === "due" && canRefreshAhead(found.row);
     if (rules?.oldAccessTokenDies && (startsRefresh || isRefreshing(found.row))) {
-      return await renew(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
+      return await refreshAndIssue(found, wish, { need: "ahead", usable: true, warnings: verdict.warnings });
     }
     if (startsRefresh) fly(found.row, "ahead").catch(onBackgroundError);
     return issue(found, verdict.warnings);
   };
 
-  const renew = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
-    const { usable, warnings } = renewal;
-    if (!isRefreshable(found.row)) {
+  const refreshAndIssue = async (found: KnownConnection, wish: TokenWish, how: RefreshBefore): Promise<IssuedToken> => {
+    const { usable, warnings } = how;
+    if (!statusAllowsRefresh(found.row)) {
       if (usable) return issue(found, warnings);
       throw unavailable(found.row);
     }
-    // If the access token does not open, a refresh brings a new one. Not if only its key is missing here: it may be valid where the key is.
+    // If the access token cannot be opened, a refresh brings a new one. Do not refresh if this replica only lacks the key: another replica can
+    // open the token.
     const { unreadable } = found;
-    const isLost = unreadable !== null && (!canRenew(found.row) || unreadable.reason === "unknown_key");
-    if (isLost) throw unreadable;
-    if (!canRenew(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
+    const cannotServeHere = unreadable !== null && (!hasWayToRefresh(found.row) || unreadable.reason === "unknown_key");
+    if (cannotServeHere) throw unreadable;
+    if (!hasWayToRefresh(found.row)) return usable ? issue(found, []) : await endUnrefreshable(found);
     if (isInBackoff(found.row)) {
       if (usable) return issue(found, warnings);
       // The back-off may be over because somebody has corrected the cause, so read the row once more before giving up.
@@ -126,13 +129,13 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
       return issueToken(found, [...warnings, ...failing], databaseClock.nowMs());
     };
     // Without Postgres nothing can be refreshed, so a caller with a valid token does not wait.
-    const meanwhile = usable && cache.isSilent() ? issueOld() : null;
-    if (meanwhile !== null) return meanwhile;
+    const tokenDuringOutage = usable && cache.isSilent() ? issueOld() : null;
+    if (tokenDuringOutage !== null) return tokenDuringOutage;
     try {
-      return await refreshFirst(found, wish, renewal);
+      return await refreshFirst(found, wish, how);
     } catch (error) {
       // Postgres or Redis failed. The token is still valid, so hand it out.
-      const isPassing = usable && error instanceof BrokerError && !isFinal(error);
+      const isPassing = usable && error instanceof BrokerError && !meansNoToken(error);
       const stillGood = isPassing ? issueOld() : null;
       if (stillGood !== null) return stillGood;
       throw error;
@@ -140,27 +143,27 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   };
 
   /** Waits for a refresh as long as the caller wants to, and then answers with the newest token. */
-  const refreshFirst = async (found: KnownConnection, wish: TokenWish, renewal: Renewal): Promise<IssuedToken> => {
+  const refreshFirst = async (found: KnownConnection, wish: TokenWish, how: RefreshBefore): Promise<IssuedToken> => {
     const giveUpAtMs = clock.monotonicMs() + wish.waitSeconds * 1000;
-    const outcome = await withDeadline(fly(found.row, renewal.need), wish.waitSeconds * 1000, clock);
+    const outcome = await withDeadline(fly(found.row, how.need), wish.waitSeconds * 1000, clock);
     const isLeft = outcome?.kind === "left";
-    // Do not wait for other replicas if there are none, or if the present token can be used.
-    if (isLeft && !renewal.usable && parts.isAlone()) throw shuttingDown(found.row.name);
-    if (isLeft && !renewal.usable) await waiting.forOthers(found.row, giveUpAtMs);
+    // Do not wait for other replicas if there are none, or if the current token can be used.
+    if (isLeft && !how.usable && parts.isAlone()) throw shuttingDown(found.row.name);
+    if (isLeft && !how.usable) await waiting.forOthers(found.row, giveUpAtMs);
     const newest = await find(found.row.name, { bypass: outcome === null || isLeft });
     if (newest.row.version > found.row.version) {
       const waitSeconds = Math.max(0, giveUpAtMs - clock.monotonicMs()) / 1000;
       if (newest.row.version === wish.rejectedVersion) return await serve(newest, { ...wish, waitSeconds });
-      return issue(newest, stillWanting(judgeFor(newest, wish, rulesOf(newest.row))));
+      return issue(newest, warningsAfterRefresh(judgeFor(newest, wish, rulesOf(newest.row))));
     }
-    if (renewal.usable) return issue(newest, renewal.warnings);
+    if (how.usable) return issue(newest, how.warnings);
     throw unavailable(newest.row);
   };
 
   const tryRefresh = async (name: string): Promise<RefreshOutcome> => {
     const { row } = await find(name, { bypass: true });
-    if (!isRefreshable(row)) throw unavailable(row);
-    if (!canRenew(row)) {
+    if (!statusAllowsRefresh(row)) throw unavailable(row);
+    if (!hasWayToRefresh(row)) {
       const detail = "This connection has no refresh token to refresh with.";
       throw new BrokerError("grant_not_applicable", detail, { connection: name });
     }
@@ -186,7 +189,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
   /** A token that is exchanged for the connection's own token ends with the connection, so it gets that connection's warning. */
   const warnOfOwner = async (connection: string, token: IssuedToken): Promise<IssuedToken> => {
     const owner = await cache.read(connection).catch(() => null); // without the connection's row the token is still handed out
-    if (owner === null || !lacksRefreshToken(owner.row)) return token;
+    if (owner === null || !mayEndWithItsToken(owner.row)) return token;
     return { ...token, warnings: [...token.warnings, noRefreshToken(owner.row)] };
   };
 
@@ -200,7 +203,7 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   const rulesOf = (row: TokenRow) => catalog.get(row.provider)?.refresh;
 
-  /** Whether the provider has most likely done the refresh whose answer was lost, and so ended the old access token. */
+  /** Whether the old access token has most likely ended: the answer to a refresh was lost, but the provider has most likely done that refresh. */
   const isKilled = (row: TokenRow): boolean =>
     row.status === "needs_reauthorization" &&
     row.lastErrorCode === "refresh_outcome_lost" &&
@@ -214,7 +217,11 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 
   /** Whether a refresh ahead makes sense: the row is free and not backing off. */
   const canRefreshAhead = (row: TokenRow): boolean =>
-    !lifecycle.isDraining && canRenew(row) && isRefreshable(row) && !isInBackoff(row) && row.attemptId === null;
+    !lifecycle.isDraining &&
+    hasWayToRefresh(row) &&
+    statusAllowsRefresh(row) &&
+    !isInBackoff(row) &&
+    row.attemptId === null;
 
   const unavailable = (row: TokenRow): BrokerError => {
     const rules = rulesOf(row);
@@ -245,14 +252,17 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
     return judge(lifetime, { minTtlSeconds: wish.minTtlSeconds, rejected }, { timing, nowMs: databaseClock.nowMs() });
   };
 
-  /** Asks Postgres if this process doubts its database clock: the answer sets the clock right. If Postgres is away, the clock is used as it is. */
-  const look = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
+  /**
+   * Reads the row, from Postgres if this process doubts its database clock: the answer corrects the clock. If Postgres is away, the clock is
+   * used as it is.
+   */
+  const readRow = async (name: string, bypass: boolean): Promise<KnownConnection | null> => {
     if (bypass || !databaseClock.isDoubtful() || cache.isSilent()) return await cache.read(name, { bypass });
     return await cache.read(name, { bypass: true }).catch(() => cache.read(name));
   };
 
   const find = async (name: string, { bypass }: { bypass: boolean }): Promise<KnownConnection> => {
-    const found = await look(name, bypass);
+    const found = await readRow(name, bypass);
     if (found === null) throw connectionNotFound(name);
     // Somebody else has written this row, so none of it is trusted.
     if (found.unreadable?.place.column === "mac") throw found.unreadable;
@@ -279,17 +289,17 @@ export function createTokenService(parts: TokenServiceParts): TokenService {
 async function missingFurtherToken(
   { cache, catalog }: TokenServiceParts,
   name: string,
-  chain: string,
+  wanted: string,
 ): Promise<BrokerError> {
   const found = await cache.read(name);
   if (found === null) return connectionNotFound(name);
-  const known = catalog.get(found.row.provider)?.furtherTokens.map((extra) => extra.name) ?? [];
-  if (known.includes(chain)) {
-    const detail = `The provider has given no token "${chain}" yet; connect the account with the scopes that it takes.`;
+  const known = catalog.get(found.row.provider)?.furtherTokens.map((one) => one.name) ?? [];
+  if (known.includes(wanted)) {
+    const detail = `The provider has given no token "${wanted}" yet; connect the account with the scopes that it takes.`;
     return new BrokerError("authorization_pending", detail, { connection: name });
   }
   const has = known.length === 0 ? "this provider gives none" : `this provider gives ${known.join(", ")}`;
-  return new BrokerError("invalid_request", `token: there is no further token "${chain}"; ${has}.`);
+  return new BrokerError("invalid_request", `token: there is no further token "${wanted}"; ${has}.`);
 }
 
 function shuttingDown(connection: string): BrokerError {
@@ -309,12 +319,13 @@ function flightKey({ id, generation }: TokenRow, need: Need): string {
   return `${id}:${generation}:${need}`;
 }
 
-/** After a refresh, the same caller causes no second one. If the new token does not live long enough either, it gets a warning. */
-function stillWanting(verdict: Verdict): WarningCode[] {
+/** A call causes at most one refresh. If the new token does not live long enough either, the caller gets a warning instead. */
+function warningsAfterRefresh(verdict: Verdict): WarningCode[] {
   return verdict.kind === "stale" ? ["min_ttl_exceeds_lifetime"] : verdict.warnings;
 }
 
-function isFinal({ code }: BrokerError): boolean {
+/** Whether an error ends the use of every token of the connection. After any other error a valid token is still handed out. */
+function meansNoToken({ code }: BrokerError): boolean {
   return code === "connection_disabled" || code === "connection_not_found" || code === "needs_reauthorization";
 }
 
@@ -352,7 +363,7 @@ export function isLive({ expiresAtMs }: Lifetime, nowMs: number): boolean {
   return expiresAtMs === null || expiresAtMs > nowMs;
 }
 
-/** Judges the newest token. `minTtlSeconds` counts up to half of the issued life, so that it cannot cause a refresh loop. */
+/** Judges the newest token. At most half of the token's lifetime is honoured as `minTtlSeconds`: more would refresh the token with every call. */
 export function judge(
   lifetime: Lifetime,
   wish: Wish,
@@ -442,7 +453,7 @@ export function issueToken(
     version: row.version,
     warnings: [
       ...[...new Set([...codes, ...failing])].map((code) => ({ code, detail: details[code] })),
-      ...(lacksRefreshToken(row) ? [noRefreshToken(row)] : []),
+      ...(mayEndWithItsToken(row) ? [noRefreshToken(row)] : []),
       ...(row.unreadableLifetime ? [unreadableLifetime] : []),
     ],
   };
@@ -463,7 +474,10 @@ function missingOf({ chain, scopes, grantedScopes, refreshToken, grant }: KnownC
 
 /** The warning that this connection ends with this token. */
 function noRefreshToken(row: KnownConnection["row"]): Warning {
-  return { code: "no_refresh_token", detail: explainLacking({ ...row, hasRefreshToken: row.refreshToken !== null }) };
+  return {
+    code: "no_refresh_token",
+    detail: explainNoRefreshToken({ ...row, hasRefreshToken: row.refreshToken !== null }),
+  };
 }
 
 /** The refreshes that replicas have announced as running. Only a hint, since messages may be lost. */
@@ -494,8 +508,8 @@ export function watchPeerRefreshes(
 }
 
 /**
- * Which tokens are in use, so that they are refreshed before somebody needs them. A read itself writes nothing. Not who reads: only
- * http/routes/tokens.ts knows the caller.
+ * Records which tokens are in use, so that they are refreshed before somebody needs them. A read itself writes nothing. This does not record
+ * callers; only http/routes/tokens.ts knows them.
  */
 export type Reads = {
   note(row: Pick<TokenRow, "id" | "generation" | "inUse">): void;

@@ -23,20 +23,20 @@ import type { Recovery } from "./recovery.ts";
 import {
   bothRefused,
   isRefused,
-  learnFromSuccess,
+  eraseOrReportPreviousSecret,
   type PlannedContext,
   type RequestContext,
   type Sender,
   type SendPlan,
-  withOlderSecret,
+  withPreviousSecret,
 } from "./request.ts";
 import {
   anewPlan,
   backoffSeconds,
   firstPlan,
-  cannotRefreshNow,
+  rowForbidsRefresh,
   mayTakeOver,
-  mustHearSpools,
+  mustWaitForSpools,
   type Need,
   abandonedRule,
   type Recoverer,
@@ -48,8 +48,10 @@ import { openRecord, refreshed, resealFor } from "./seal.ts";
 import type { Waiting } from "./waiting.ts";
 
 /**
- * `moved`: a newer generation is stored. `failed`: the row says why; null: it is deleted. `left`: this process shuts down and has
- * begun nothing; another replica may begin.
+ * - `moved`: a newer generation is stored.
+ * - `failed`: read the reason in `row`. If `row` is null, the connection was deleted.
+ * - `left`: this process is shutting down and has begun nothing. Another replica may begin.
+ *
  * `failure`: the provider's answer, if this process has sent the request.
  */
 export type RefreshOutcome = { kind: "moved" | "failed" | "left"; row: TokenRow | null; failure?: Failure };
@@ -85,7 +87,7 @@ export type Permit = {
   key: PermitKey;
   /** Taken over from an attempt with an unknown outcome. */
   isReplay: boolean;
-  /** The same, or another try after such a replay was refused: if the grant ends now, an answer was lost. */
+  /** True for a replay, and for the candidate that is tried after a refused replay. If the provider ends the grant now, an earlier answer was lost. */
   followsLoss: boolean;
   /** A retry of an ended grant: a failure leaves it ended, and only its refresh token is tried. */
   isRetry: boolean;
@@ -97,7 +99,7 @@ export type Refresh = (row: TokenRow, need: Need) => Promise<RefreshOutcome>;
 /** Who wants a refresh, and until when it waits for others. */
 type Flight = { need: Need; giveUpAtMs: number };
 
-/** What a flight does next: `ask` for the permit, for the row as it was last read; else it has ended. */
+/** What a flight does next. `ask`: ask for the permit for `row`. Any other value is the flight's result. */
 type Next = { kind: "ask"; row: TokenRow; startedOver: boolean } | RefreshOutcome;
 
 /** How many permits a process asks for at a time: waiting for a database connection would use up the send window. */
@@ -105,7 +107,8 @@ const permitsAtOnce = 6;
 
 /**
  * The refresh protocol (docs/refresh-protocol.md), steps 3 to 11. Each generation has one run in a process (step 2, read.ts).
- * A run takes the lease, asks for the permit until it has one or another replica's refresh makes it needless, and makes one attempt.
+ * A run takes the lease, asks for the permit until it gets one, or until another replica's refresh makes that unnecessary, and makes one
+ * attempt.
  */
 export function createRefresh(parts: RefreshParts): Refresh {
   const { leases, clock } = parts;
@@ -152,12 +155,12 @@ async function askAndSend(
   // 5. to 10. Check, send, classify, persist, announce.
   const outcome = permit === null ? null : await attempt(parts, permit, { context, mayStartOver: !startedOver });
   if (outcome !== null) return outcome;
-  // There was no permit, or the time to send passed: the row, read again, says why.
-  return await whyWithout(parts, flight, { row, context, startedOver, mustWait });
+  // We got no permit, or the send window passed. Read the row again to find out why.
+  return await nextWithoutPermit(parts, flight, { row, context, startedOver, mustWait });
 }
 
-/** Without a permit: done, an end with the row's reason, a wait for another replica's attempt, or asking once more. */
-async function whyWithout(
+/** What to do without a permit: end with the row's result or its reason, wait for another replica's attempt, or ask once more. */
+async function nextWithoutPermit(
   parts: RefreshParts,
   flight: Flight,
   {
@@ -170,24 +173,25 @@ async function whyWithout(
   const { rows, clock } = parts;
   const seen = await rows.readById(row.id);
   if (seen === null || seen.generation > row.generation) return outcomeOf(seen, row);
-  if (seen.generation < row.generation) return await meetOlder(parts, flight, { row: seen, known: row, startedOver });
+  if (seen.generation < row.generation)
+    return await handleOlderRow(parts, flight, { row: seen, known: row, startedOver });
   const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
-  if (mustWait || cannotRefreshNow(seen) || isTooLate) return outcomeOf(seen, row);
+  if (mustWait || rowForbidsRefresh(seen) || isTooLate) return outcomeOf(seen, row);
   const isFree = seen.attemptId === null;
   if (isFree || mayTakeOver(seen, context.definition.refresh, recoverer(parts, flight, seen))) {
-    // Refused again for a reason that the row does not show, such as another connection's request with the same refresh token.
+    // Postgres has refused the permit twice, and the row does not show why: another connection may be sending the same refresh token.
     if (startedOver) await clock.sleep(refreshTimes.pollFirstMs);
     return { kind: "ask", row: seen, startedOver: true };
   }
   // If an attempt has an unknown outcome, or its owner is gone, no announcement will come.
-  if (seen.attemptOutcome === "unknown" || isPointless(seen, flight.need)) return outcomeOf(seen, row);
+  if (seen.attemptOutcome === "unknown" || shouldStopWaiting(seen, flight.need)) return outcomeOf(seen, row);
   return await follow(parts, flight, { row: seen, startedOver });
 }
 
 /**
- * Steps 5 to 10 under a permit: one request, and where its answer goes. If it is refused and there is another way (`anotherWay`), a second
- * request under a new permit. Null: the send window had passed, nothing was sent, the permit is given back, and `mayStartOver` allows to
- * ask for it again.
+ * Steps 5 to 10 under a permit: sends one request and persists its answer. If it is refused and there is another way (`anotherWay`), sends
+ * a second request under a new permit. Null: the send window had passed and nothing was sent; the permit is given back, and the caller may
+ * ask for it again (only if `mayStartOver`).
  */
 export async function attempt(
   parts: RefreshParts,
@@ -208,7 +212,7 @@ export async function attempt(
       const outcome = await persist(parts, permit, { context: current, grant: answer.grant });
       observer.succeeded(current, { replay: permit.isReplay, seconds: passedSeconds() });
       // The answer is safe by now. If this fails, the old secret is erased one refresh later.
-      await learnFromSuccess(parts, context, plan);
+      await eraseOrReportPreviousSecret(parts, context, plan);
       return outcome;
     }
     const refused: Refused = { failure: bothRefused(answer.failure, plan), plan, context: current };
@@ -284,7 +288,7 @@ async function takePermit(
   return { row: permitted, key, isReplay, followsLoss: isReplay, isRetry: false, mayStillSend };
 }
 
-/** Who would take over: its need, and since when this process has had answers of Postgres without a gap. */
+/** This flight's need, and for how long Postgres has answered this process without a gap. */
 function recoverer({ health }: RefreshParts, { need }: Flight, { id }: TokenRow): Recoverer {
   return { need, uninterruptedMs: health.uninterruptedMs(id) };
 }
@@ -292,7 +296,7 @@ function recoverer({ health }: RefreshParts, { need }: Flight, { id }: TokenRow)
 /** Whether no spool has the answer to the row's attempt, or sending again costs nothing. */
 async function isCleared({ recovery }: RefreshParts, row: TokenRow, { definition }: RequestContext): Promise<boolean> {
   const cleared = await recovery.clear(row);
-  return cleared === "clear" || (cleared === "silent" && !mustHearSpools(row, definition.refresh));
+  return cleared === "clear" || (cleared === "silent" && !mustWaitForSpools(row, definition.refresh));
 }
 
 async function inTurn<Result>(gate: Gate, work: () => Promise<Result>): Promise<Result> {
@@ -320,10 +324,10 @@ function underPermit(context: RequestContext, { row }: Permit): RequestContext {
   return { ...context, row: { ...row, inputsInForce: context.row.inputsInForce } };
 }
 
-/** A retry of an ended grant tries nothing else, and above all no login. */
+/** A retry of an ended grant sends only the refresh token, never a login. */
 const retryPlan: SendPlan = { grant: "refresh_token", secretIndex: 0 };
 
-/** If the last attempt's first way was refused and its second was throttled, this attempt begins with the second. */
+/** If the provider refused the last attempt's first request and the limits did not admit the second, begin with the second. */
 function planFor(
   { postponedPlans }: RefreshParts,
   { row, isReplay }: Permit,
@@ -359,25 +363,25 @@ async function persist(
   const answeredMs = parts.clock.monotonicMs();
   const sentAt = countedFrom(permit, context.definition.refresh);
   const record = refreshed(parts, context, { grant, key, sentAt });
-  const kept = await parts.answerStore.persist({ record, context, grant, answeredMs });
-  const kind = kept.row !== null && kept.row.generation > key.generation ? "moved" : "failed";
+  const persisted = await parts.answerStore.persist({ record, context, grant, answeredMs });
+  const kind = persisted.row !== null && persisted.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");
   // failpoint: announced
-  void followUpStored(parts, context, kept);
-  return { kind, row: kept.row };
+  void followUpStored(parts, context, persisted);
+  return { kind, row: persisted.row };
 }
 
-/** Follows a set up once Postgres has it, since the findings are stored in its row. Never rejects. */
-async function followUpStored(parts: RefreshParts, context: RequestContext, kept: Persisted): Promise<void> {
-  const { kind, row } = (await kept.stored) ?? kept;
+/** Once Postgres has stored the set, asks the provider for what the answer did not say (account, expiry): that is stored in the row. Never rejects. */
+async function followUpStored(parts: RefreshParts, context: RequestContext, persisted: Persisted): Promise<void> {
+  const { kind, row } = (await persisted.stored) ?? persisted;
   if (kind !== "stored" || row === null) return;
   const known = await parts.lookups.followUp(context, row);
   if (known !== row) parts.learn(known);
 }
 
 /**
- * When the life of the granted set begins. Some providers answer a replay with the set of the first send, so it is as old as that.
- * Elsewhere the success of a replay shows that the first send was not processed.
+ * The time from which lifetimes count. If a provider answers a replay with the first send's tokens, count from the first send. At other
+ * providers a replay succeeds only if the first send was not processed, so count from this one.
  */
 function countedFrom({ row, isReplay }: Permit, { reuse }: RefreshRules): Date {
   const isFirstAnswer = isReplay && (reuse === "grace" || reuse === "until_successor_used");
@@ -404,23 +408,23 @@ async function anotherWay(parts: RefreshParts, permit: Permit, refused: Refused)
 }
 
 /**
- * The second way, if there is one: the secret before the newest; or, if the refresh token has died or does not open, a new set where
- * that needs no person. A further token that comes by token exchange has no refresh token.
+ * The second request, if there is one: the same with the client's previous secret; or, if the refresh token has ended or cannot be opened,
+ * one for a new set, where that needs no person. A further token that comes by token exchange has no refresh token.
  */
 function secondPlan(
   failure: Failure,
   plan: SendPlan,
   { context, isRetry }: { context: RequestContext; isRetry: boolean },
 ): SendPlan | null {
-  const older = withOlderSecret(failure, plan, context);
+  const older = withPreviousSecret(failure, plan, context);
   if (older !== null) return older;
   const isOver = failure.class === "refused_for_good" || failure.code === "unreadable_secret";
   return isOver && plan.grant === "refresh_token" && !isRetry ? anewPlan(context.row) : null;
 }
 
 /**
- * Swaps the permit, since one permit covers one send. Null: it is not the caller's any more. A refused secret says nothing about the token,
- * so the second request is still a replay if it sends the same token (`isSameGrant`). A request with another grant type replays nothing.
+ * Swaps the permit, since one permit covers one send. Null: the permit is no longer ours. `isSameGrant`: the second request sends the same
+ * token, so a replay stays a replay. A request with another grant type is no replay.
  */
 async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: boolean): Promise<Permit | null> {
   const mayStillSend = openSendWindow(clock);
@@ -438,7 +442,7 @@ async function swap({ rows, clock }: RefreshParts, permit: Permit, isSameGrant: 
       };
 }
 
-/** The newest candidate replaces the refused token, with a new permit. Null: there is none. */
+/** Replaces the refused token by the newest candidate, and gets a new permit for it. Null: there is no candidate. */
 async function tryCandidate(
   parts: RefreshParts,
   permit: Permit,
@@ -462,8 +466,8 @@ async function tryCandidate(
 }
 
 /**
- * The newest candidate that opens, sealed for its new generation. @throws UnreadableSecretError for one that another replica can
- * open: that replica must go on, since the candidate may be valid
+ * The newest candidate that can be opened, sealed for its new generation. @throws UnreadableSecretError for one that only another replica
+ * can open: that replica must go on, since the candidate may be valid
  */
 async function openNewest(parts: RefreshParts, row: TokenRow, generation: number) {
   const { rows, vault, keys, alarms } = parts;
@@ -539,7 +543,7 @@ async function recordRetryFailure(
   { key }: Permit,
   { failure }: Refused,
 ): Promise<TokenRow | null> {
-  if (failure.class !== "unknown") return await rows.endRetry(key, recordOf(failure));
+  if (failure.class !== "unknown") return await rows.returnRetryPermit(key, recordOf(failure));
   return await rows.leaveRetryUnknown(key, recordOf(failure), sealedAnswer(vault, key, failure));
 }
 
@@ -578,17 +582,17 @@ async function follow(
     row,
     giveUpAtMs: flight.giveUpAtMs,
     mayTakeOver: (current) => mayTakeOver(current, definition.refresh, recoverer(parts, flight, current)),
-    isPointless: (current) => isPointless(current, flight.need),
+    shouldStopWaiting: (current) => shouldStopWaiting(current, flight.need),
   });
   if (end.row === null) return outcomeOf(null, row);
   if (end.row.generation < row.generation) {
-    return await meetOlder(parts, flight, { row: end.row, known: row, startedOver });
+    return await handleOlderRow(parts, flight, { row: end.row, known: row, startedOver });
   }
   return end.kind === "free" ? { kind: "ask", row: end.row, startedOver } : outcomeOf(end.row, row);
 }
 
-/** The row is older than the one that this process knows: its answer is not stored yet, or the database was restored. */
-async function meetOlder(
+/** Postgres returned an older row than this process has seen: either the newer answer is not stored yet, or the database was restored. */
+async function handleOlderRow(
   parts: RefreshParts,
   { need, giveUpAtMs }: Flight,
   { row, known, startedOver }: { row: TokenRow; known: TokenRow; startedOver: boolean },
@@ -598,13 +602,13 @@ async function meetOlder(
   if (cleared === "clear") return await suspend(parts, row, known);
   if (cleared === "silent" || need === "ahead") return outcomeOf(await rows.readById(row.id), known);
   // The newer token has been handed out already. Before another refresh, it must be stored.
-  const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, isPointless: never });
+  const { row: stored } = await waiting.until({ row, giveUpAtMs, mayTakeOver: never, shouldStopWaiting: never });
   if (stored === null || stored.generation < known.generation) return outcomeOf(stored, known);
   return { kind: "ask", row: stored, startedOver };
 }
 
 /** A refresh ahead does not wait for an abandoned permit. */
-function isPointless({ leaseUntil, now }: TokenRow, need: Need): boolean {
+function shouldStopWaiting({ leaseUntil, now }: TokenRow, need: Need): boolean {
   return need === "ahead" && leaseUntil !== null && leaseUntil <= now;
 }
 
@@ -614,7 +618,7 @@ function outcomeOf(now: TokenRow | null, before: TokenRow): RefreshOutcome {
   return { kind: now !== null && now.generation > before.generation ? "moved" : "failed", row: now };
 }
 
-/** Second requests that were throttled. The next attempt of the connection begins with it. */
+/** Second requests that were throttled. The connection's next attempt begins with that request. */
 export type PostponedPlans = {
   postpone(context: RequestContext, plan: SendPlan): void;
   /** Returns a plan once. Null: there is none, or the row or the client has changed. */
@@ -632,14 +636,14 @@ export function createPostponedPlans(): PostponedPlans {
       plans.set(context.row.id, { plan, restsOn: stateOf(context) });
     },
     take(context) {
-      const kept = plans.get(context.row.id);
+      const postponed = plans.get(context.row.id);
       plans.delete(context.row.id);
-      return kept?.restsOn === stateOf(context) ? kept.plan : null;
+      return postponed?.restsOn === stateOf(context) ? postponed.plan : null;
     },
   };
 }
 
-/** The state that decides which ways there are. */
+/** The state that decides which requests an attempt may send. If it changes, a postponed request is dropped. */
 function stateOf({ row, client }: { row: TokenRow; client: RequestContext["client"] }): string {
   const { generation, authorization, credentialsRevision } = row;
   return [

@@ -50,8 +50,8 @@ export type RequestContext<Row = TokenRow> = {
   clientSecrets: readonly string[];
   /** The connection's own access token, for the token exchange of a further token. */
   subjectToken?: string;
-  /** The rows of its further tokens, if a grant may bring some. */
-  chains?: readonly RequestContext[];
+  /** The contexts of its further tokens, if a grant may bring some. */
+  furtherContexts?: readonly RequestContext[];
   /** What was opened before a permit is asked for. */
   opened?: OpenedSecrets | undefined;
 };
@@ -196,7 +196,7 @@ export function createSender(parts: SenderParts): Sender {
     const isIts = ({ name, chain }: TokenRow) =>
       chain !== null && known.has(chain) && name === furtherTokenName(row.name, chain);
     const present = (await accounts.readFurtherTokens(row.id)).filter(isIts);
-    return await Promise.all(present.map((chain) => prepareFurtherToken(chain)));
+    return await Promise.all(present.map((one) => prepareFurtherToken(one)));
   };
 
   const prepare: Sender["prepare"] = async (row, read) => {
@@ -208,7 +208,7 @@ export function createSender(parts: SenderParts): Sender {
 
   const prepareWithFurtherTokens: Sender["prepareWithFurtherTokens"] = async (row, client) => {
     const context = await prepare(row, client);
-    return { ...context, chains: await prepareFurtherTokens(context) };
+    return { ...context, furtherContexts: await prepareFurtherTokens(context) };
   };
 
   const ask: Sender["ask"] = async (context, asking) => {
@@ -383,37 +383,38 @@ export function openClientSecrets(vault: Pick<TokenVault, "openClientSecret">, c
 }
 
 /**
- * A client whose secret was changed has two until the newer one has worked. Providers do not agree on the answer to a wrong secret: some say
- * that the grant is over, and some say nothing that can be understood. So the older secret is tried before such an answer is believed.
+ * A client whose secret was changed has two until the newer one has worked. Providers answer a wrong secret in different ways: some say that
+ * the grant is over, and the answers of some cannot be understood. So the previous secret is tried before such an answer is believed.
  *
- * Returns the same plan with the older secret; null: there is none, or something else was refused.
+ * Returns the same plan with the previous secret; null: there is none, or the secret cannot be the cause.
  */
-export function withOlderSecret(
+export function withPreviousSecret(
   failure: Failure,
   plan: SendPlan,
   { clientSecrets }: Pick<RequestContext, "clientSecrets">,
 ): SendPlan | null {
   const isLast = plan.secretIndex + 1 >= clientSecrets.length;
-  if (isLast || !mayMeanSecret(failure, plan)) return null;
+  if (isLast || !mayBeCausedByClientSecret(failure, plan)) return null;
   return { ...plan, secretIndex: plan.secretIndex + 1, refused: failure };
 }
 
-function mayMeanSecret(failure: Failure, { grant }: SendPlan): boolean {
+function mayBeCausedByClientSecret(failure: Failure, { grant }: SendPlan): boolean {
   if (failure.class === "client_rejected") return true;
   // A refused login is never repeated: accounts get locked.
   if (rulesOfGrant(grant).isLogin) return false;
   if (failure.class === "refused_for_good") return true;
-  // "Not yet" is no error of RFC 6749 either, and a poll must not be repeated at once.
+  // While a device code waits, the provider answers `authorization_pending`. RFC 6749 does not define it, so it looks unexplained. Do not
+  // send again at once.
   return failure.isUnexplained === true && grant !== "device_code";
 }
 
 /** Combines the refusals of both secrets. The newest secret's refusal counts, unless that secret was the wrong one. */
 export function bothRefused(failure: Failure, { grant, refused }: SendPlan): Failure {
   if (refused === undefined || rulesOfGrant(grant).isLogin) return failure;
-  const saysNothing =
+  const isUninformative =
     failure.class !== "refused_for_good" && failure.class !== "client_rejected" && !failure.isUnexplained;
-  const isWrong = refused.class === "client_rejected" && failure.class === "refused_for_good";
-  return saysNothing || isWrong ? failure : refused;
+  const newestSecretWasWrong = refused.class === "client_rejected" && failure.class === "refused_for_good";
+  return isUninformative || newestSecretWasWrong ? failure : refused;
 }
 
 type SecretParts = {
@@ -421,8 +422,11 @@ type SecretParts = {
   observer: Pick<RefreshObserver, "oldSecretUsed">;
 };
 
-/** After an answer is stored. If the newest secret has worked, the one before is erased. If only the older one works, that is reported once. Never rejects. */
-export async function learnFromSuccess(
+/**
+ * Called when a request has succeeded and its answer is stored. If it was sent with the client's newest secret, the previous secret is
+ * erased. If it was sent with the previous secret, that is reported once. Never rejects.
+ */
+export async function eraseOrReportPreviousSecret(
   { clients, observer }: SecretParts,
   { client, row }: Pick<RequestContext, "client" | "row">,
   { secretIndex }: Pick<SendPlan, "secretIndex">,
@@ -437,7 +441,7 @@ export async function learnFromSuccess(
   }
 }
 
-/** Undefined: it does not open, whichever replica tries. The request fails because of it, and the row says so. @throws UnreadableSecretError */
+/** Undefined: no replica can open it. The request then fails for that reason, which is written into the row. @throws UnreadableSecretError if only this replica lacks the key */
 function openEarly(vault: TokenVault, context: RequestContext, grant: TokenGrant): OpenedSecrets | undefined {
   try {
     return { grant, from: sealedIn(context), values: ownSecrets(vault, context, grant) };

@@ -47,7 +47,7 @@ export function abandonedRule(row: TokenRow, given: ReuseRules): AbandonedRule {
 /** Whether the permit statement would let this recoverer take over now, by the Postgres time in `row`. */
 export function mayTakeOver(row: TokenRow, rules: ReuseRules, recoverer: Recoverer): boolean {
   const isBackingOff = row.backoffUntil !== null && row.backoffUntil > row.now;
-  if (isBackingOff || !isRefreshable(row)) return false;
+  if (isBackingOff || !statusAllowsRefresh(row)) return false;
   const takeover = takeoverOf(row, rules, recoverer);
   const abandonedMs = abandonedAtMs(row, rules);
   if (takeover === null || abandonedMs === null || abandonedMs > row.now.getTime()) return false;
@@ -72,10 +72,10 @@ function isInGrace(row: TokenRow, rules: ReuseRules): boolean {
 }
 
 /**
- * If Redis does not answer, the answer may be there, and its token may be in use already. So nothing is sent again before that is known,
- * except where a second send costs nothing, or where waiting would use up the grace window.
+ * Whether to wait until every spool has answered before a refresh token is sent again. A spool in Redis may have the provider's answer, and
+ * its token may be in use already. Do not wait where a second send costs nothing, or where waiting would use up the grace window.
  */
-export function mustHearSpools(row: TokenRow, given: ReuseRules): boolean {
+export function mustWaitForSpools(row: TokenRow, given: ReuseRules): boolean {
   const rules = rulesFor(row, given);
   return rules.reuse !== "safe" && !isInGrace(row, rules);
 }
@@ -90,16 +90,17 @@ export function refreshableStatuses(grant: string): ("pending" | "connected")[] 
   return rulesOfGrant(grant).needsPerson ? ["connected"] : ["connected", "pending"];
 }
 
-export function isRefreshable({ grant, status, goneBackFrom }: Refreshable): boolean {
+/** True if the row's status allows a refresh, and the row is not suspended. There may still be nothing to refresh with (`hasWayToRefresh`). */
+export function statusAllowsRefresh({ grant, status, goneBackFrom }: StatusOfRow): boolean {
   return goneBackFrom === null && refreshableStatuses(grant).some((each) => each === status);
 }
 
-/** True if the row itself says why nobody may send a request now. */
-export function cannotRefreshNow(row: Refreshable & Pick<TokenRow, "backoffUntil" | "now">): boolean {
-  return !isRefreshable(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
+/** True if nobody may send a request now because of the row's status or back-off. */
+export function rowForbidsRefresh(row: StatusOfRow & Pick<TokenRow, "backoffUntil" | "now">): boolean {
+  return !statusAllowsRefresh(row) || (row.backoffUntil !== null && row.backoffUntil > row.now);
 }
 
-type Refreshable = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
+type StatusOfRow = Pick<TokenRow, "grant" | "status" | "goneBackFrom">;
 
 /** Throttled requests, and the answers that close limits. */
 export function isOfLimits(code: string | null): boolean {
@@ -198,8 +199,8 @@ export function anewPlan({ grant, credentials }: Pick<Holding, "grant" | "creden
   return { grant: grant as TokenGrant, secretIndex: 0 };
 }
 
-/** Whether a connection can get its next token without a person. */
-export function canRenew(row: Holding): boolean {
+/** Whether a connection has something to get its next token with, without a person: a refresh token, or what its grant type sends. */
+export function hasWayToRefresh(row: Holding): boolean {
   return row.refreshToken !== null || anewPlan(row) !== null;
 }
 
@@ -211,40 +212,47 @@ export function isUselessTo({ refreshes }: Pick<ProviderDefinition, "refreshes">
   return !rulesOfGrant(grant).needsPerson && refreshes[grant as ConnectionGrant] === undefined;
 }
 
-/** What decides whether a connection can still be refreshed after a set without a new refresh token. */
-export type LackingBase = Pick<TokenRow, "grant" | "credentials" | "noRefreshTokenSince"> & {
-  /** The refresh token that stays; null: none. */
+/** What decides whether a connection can still be refreshed after a set that brought no refresh token. */
+export type RefreshTokenBase = Pick<TokenRow, "grant" | "credentials" | "noRefreshTokenSince"> & {
+  /** The refresh token from before that stays; null: none. */
   refreshToken: string | null;
   rotation: RefreshRules["rotation"];
 };
 
 /**
- * Since when a connection has no working refresh token, after a set without one; null: it has one. If the definition says that every answer
- * brings a new one, the token that was sent has most likely been spent.
+ * After a set that brought no refresh token: since when the connection has no working one. Null: it has one, or needs none. If the
+ * definition says that every answer brings a new one, the one that was sent has most likely been spent.
  */
-export function lackingSince(base: LackingBase, { sentAt, expiresAt }: { sentAt: Date; expiresAt: Date | null }) {
+export function refreshTokenMissingSince(
+  base: RefreshTokenBase,
+  { sentAt, expiresAt }: { sentAt: Date; expiresAt: Date | null },
+) {
   if (expiresAt === null) return null;
   const { refreshToken } = base;
   const isLacking = refreshToken === null ? anewPlan(base) === null : base.rotation === "always";
   return isLacking ? (base.noRefreshTokenSince ?? sentAt) : null;
 }
 
-type Lacking = Pick<TokenRow, "noRefreshTokenSince" | "expiresAt">;
-
-/** Whether the connection ends with its access token. Introspection may show later that the token does not expire. */
-export function lacksRefreshToken({ noRefreshTokenSince, expiresAt }: Lacking): boolean {
+/**
+ * Whether the newest set brought no refresh token, and its access token expires. If there is an older refresh token (see
+ * `endsWithItsToken`), it may still work. Introspection may show later that the access token does not expire.
+ */
+export function mayEndWithItsToken({
+  noRefreshTokenSince,
+  expiresAt,
+}: Pick<TokenRow, "noRefreshTokenSince" | "expiresAt">): boolean {
   return noRefreshTokenSince !== null && expiresAt !== null;
 }
 
-/** The same, and there is no refresh token of an earlier consent left to try. */
+/** The same, and there is no older refresh token left to try: the connection ends with its access token. */
 export function endsWithItsToken(row: Pick<TokenRow, "noRefreshTokenSince" | "expiresAt" | "refreshToken">): boolean {
-  return row.refreshToken === null && lacksRefreshToken(row);
+  return row.refreshToken === null && mayEndWithItsToken(row);
 }
 
-type Told = Pick<TokenRow, "grant" | "scopes" | "grantedScopes"> & { hasRefreshToken: boolean };
+type Explained = Pick<TokenRow, "grant" | "scopes" | "grantedScopes"> & { hasRefreshToken: boolean };
 
-/** The text for that: what it means, and what a person can do. */
-export function explainLacking({ grant, scopes, grantedScopes, hasRefreshToken }: Told): string {
+/** The text for people about a missing refresh token: what it means, and what they can do. */
+export function explainNoRefreshToken({ grant, scopes, grantedScopes, hasRefreshToken }: Explained): string {
   if (hasRefreshToken) {
     return "The provider's newest answer held no refresh token. The one from before is kept and sent next; if the provider refuses it, this connection ends with its access token and must be connected again.";
   }

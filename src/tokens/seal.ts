@@ -18,14 +18,14 @@ import type { RequestContext } from "./request.ts";
 import {
   type EndTimes,
   isUselessTo,
-  type LackingBase,
-  lackingSince,
+  type RefreshTokenBase,
+  refreshTokenMissingSince,
   type Schedule,
   scheduleRefresh,
 } from "./row-rules.ts";
 
 /** The row that a grant is sealed for, and the values that carry over to the new set. */
-export type GrantBase = LackingBase & {
+export type GrantBase = RefreshTokenBase & {
   id: string;
   name: string;
   parentId: string | null;
@@ -124,7 +124,8 @@ export function sealGrant(
     keepsRefreshToken,
     unreadableLifetime: grant.unreadableLifetime === true,
     lastError: accessToken !== null && isOver ? unusableToken : null,
-    noRefreshTokenSince: grant.refreshToken === undefined ? lackingSince(base, { sentAt, expiresAt }) : null,
+    noRefreshTokenSince:
+      grant.refreshToken === undefined ? refreshTokenMissingSince(base, { sentAt, expiresAt }) : null,
     ...schedule,
   };
 }
@@ -277,12 +278,12 @@ export function clientIdOf({ row, client, definition }: RequestContext): string 
 /** The further tokens that came with a grant, each for a row of its own. */
 export function furtherGrants(
   sealing: Sealing,
-  { chains = [] }: Pick<RequestContext, "chains">,
+  { furtherContexts = [] }: Pick<RequestContext, "furtherContexts">,
   { grant, captured, redirectUri }: Asked,
 ): ReceivedGrant[] {
-  return chains.flatMap((chain) => {
-    const extra = grant.furtherTokens?.[chain.row.chain ?? ""];
-    return extra === undefined ? [] : [granted(sealing, chain, { grant: extra, captured, redirectUri })];
+  return furtherContexts.flatMap((context) => {
+    const further = grant.furtherTokens?.[context.row.chain ?? ""];
+    return further === undefined ? [] : [granted(sealing, context, { grant: further, captured, redirectUri })];
   });
 }
 

@@ -6,7 +6,7 @@ import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
 import type { RefreshOutcome } from "./refresh.ts";
 import type { Reads } from "./read.ts";
-import { backoffSeconds, canRenew } from "./row-rules.ts";
+import { backoffSeconds, hasWayToRefresh } from "./row-rules.ts";
 
 export type Sweeper = {
   /** Sweeps until `stop`. */
@@ -95,7 +95,7 @@ export function createSweeper(parts: SweeperParts): Sweeper {
 
   const begin = (row: TokenRow): void => {
     running.set(row.id, { provider: row.provider, isQueued: true });
-    const work = !canRenew(row) ? rows.postpone(row, null) : refresh(row);
+    const work = !hasWayToRefresh(row) ? rows.postpone(row, null) : refresh(row);
     void work.catch(onError).finally(() => running.delete(row.id));
   };
 

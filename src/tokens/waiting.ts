@@ -3,7 +3,7 @@ import type { Leases, RefreshNews } from "../coordination/leases.ts";
 import type { TokenRow } from "../store/token-row.ts";
 import type { TokenStatements } from "../store/token-statements.ts";
 import { refreshTimes } from "../time.ts";
-import { cannotRefreshNow } from "./row-rules.ts";
+import { rowForbidsRefresh } from "./row-rules.ts";
 
 /**
  * How the wait for another replica's refresh ended.
@@ -20,7 +20,7 @@ type WaitFor = {
   /** Whether the row's attempt may be taken over now. */
   mayTakeOver: (row: TokenRow) => boolean;
   /** Whether there is no point in waiting for it any more. */
-  isPointless: (row: TokenRow) => boolean;
+  shouldStopWaiting: (row: TokenRow) => boolean;
 };
 
 export type Waiting = {
@@ -59,7 +59,7 @@ export function createWaiting({
     return result;
   };
 
-  const until: Waiting["until"] = async ({ row: known, giveUpAtMs, mayTakeOver, isPointless }) => {
+  const until: Waiting["until"] = async ({ row: known, giveUpAtMs, mayTakeOver, shouldStopWaiting }) => {
     const { id, generation } = known;
     let attempt = known.attemptId;
     let hasFailed = false;
@@ -81,8 +81,8 @@ export function createWaiting({
         attempt = row.attemptId;
         failuresBefore = row.consecutiveFailures;
         if (mayTakeOver(row)) return { kind: "free", row };
-        if (row.attemptOutcome === "unknown" || isPointless(row)) return { kind: "ended", row };
-      } else if (hasFailed || row.consecutiveFailures > failuresBefore || cannotRefreshNow(row)) {
+        if (row.attemptOutcome === "unknown" || shouldStopWaiting(row)) return { kind: "ended", row };
+      } else if (hasFailed || row.consecutiveFailures > failuresBefore || rowForbidsRefresh(row)) {
         return { kind: "ended", row };
       } else if (attempt !== null) {
         // The permit was given back unsent, or its process drains. It counts as if there had been no attempt; mostly its owner asks again.
@@ -114,7 +114,7 @@ export function createWaiting({
           row: { ...row, attemptId: null },
           giveUpAtMs,
           mayTakeOver: () => false,
-          isPointless: () => false,
+          shouldStopWaiting: () => false,
         });
         // Nobody has begun yet. The sweeper of another replica will.
         if (end.kind !== "free" || clock.monotonicMs() >= giveUpAtMs) return end;

@@ -129,7 +129,7 @@ export const guards: readonly Guard[] = [
   {
     name: "takeover: with a silent Redis only what loses nothing",
     file: "src/tokens/refresh.ts",
-    find: 'cleared === "silent" && !mustHearSpools(row, definition.refresh)',
+    find: 'cleared === "silent" && !mustWaitForSpools(row, definition.refresh)',
     replace: 'cleared === "silent"',
     caughtBy: contract("databases"),
   },

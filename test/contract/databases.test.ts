@@ -1,4 +1,4 @@
-import { chains } from "./store/chains.ts";
+import { furtherTokens } from "./store/further-tokens.ts";
 import { clients } from "./store/clients.ts";
 import { connections } from "./store/connections.ts";
 import { faults } from "./store/faults.ts";
@@ -29,7 +29,7 @@ describeOnBothDatabases([
   takeover,
   storedRows,
   lateSets,
-  chains,
+  furtherTokens,
   unconfirmedGrants,
   dueness,
   tombstones,

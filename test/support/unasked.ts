@@ -14,7 +14,7 @@ export const noAccounts: AccountRows = {
   noteLookupFailed: unasked("learnAccount"),
   learnExpiry: unasked("learnExpiry"),
   sharingAccount: async () => [],
-  tellDropped: async () => undefined,
+  noteDroppedSets: async () => undefined,
   addEvent: async () => {},
   isLivedBy: async () => false,
   mayShareAccount: async () => false,

@@ -13,7 +13,7 @@ export type TokenRoutesOptions = {
   tokens: Pick<TokenService, "get">;
   describeRequest: (connection: string, accessToken: string) => Promise<ApiRequest>;
   /** Called for each read that a key makes. `connection` null: it is unknown, or not for this key. */
-  observeRead: (read: { by: Principal; connection: string | null; result: string }) => void;
+  countReadResult: (read: { by: Principal; connection: string | null; result: string }) => void;
 };
 
 const query = closed({
@@ -57,7 +57,7 @@ const query = closed({
 /** `GET /tokens/:connection`: what services call. */
 export async function tokenRoutes(
   app: ApiScope,
-  { tokens, describeRequest, observeRead }: TokenRoutesOptions,
+  { tokens, describeRequest, countReadResult }: TokenRoutesOptions,
 ): Promise<void> {
   const schema = {
     operationId: "getToken",
@@ -72,20 +72,20 @@ export async function tokenRoutes(
   };
   app.get("/tokens/:connection", { schema }, async (request) => {
     const { connection } = request.params;
-    const { min_ttl, rejected_version, include, wait, token: chain } = request.query;
+    const { min_ttl, rejected_version, include, wait, token: furtherToken = null } = request.query;
     const by = principalOf(request);
     if (!mayUse(by, connection)) {
-      observeRead({ by, connection: null, result: "connection_not_found" });
+      countReadResult({ by, connection: null, result: "connection_not_found" });
       throw connectionNotFound(connection);
     }
     const wish = { minTtlSeconds: min_ttl, rejectedVersion: rejected_version ?? null, waitSeconds: wait };
-    const token = await tokens.get(connection, { ...wish, chain: chain ?? null }).catch((error: unknown) => {
+    const token = await tokens.get(connection, { ...wish, furtherToken }).catch((error: unknown) => {
       const result = error instanceof BrokerError ? error.code : "internal_error";
-      observeRead({ by, connection: result === "connection_not_found" ? null : connection, result });
+      countReadResult({ by, connection: result === "connection_not_found" ? null : connection, result });
       throw error;
     });
     const isStale = token.warnings.some(({ code }) => code === "refresh_failing");
-    observeRead({ by, connection, result: isStale ? "stale" : "ok" });
+    countReadResult({ by, connection, result: isStale ? "stale" : "ok" });
     const body = viewToken(token);
     return include === undefined ? body : { ...body, request: await describeRequest(connection, token.accessToken) };
   });

@@ -148,12 +148,12 @@ export function connections(stage: () => StoreStage): void {
       const change = { inputs: { shop_url: "https://evil.example" } };
       const moved = { client: null, movesHost: true };
       const row = await stage().insert();
-      expect(await stage().connections.holdsGrant(row.id)).toBe(false);
+      expect(await stage().connections.hasOrAwaitsSecrets(row.id)).toBe(false);
       expect(await stage().connections.update(row, change, moved)).not.toBeNull();
       for (const [what, busy] of Object.entries(holding(stage()))) {
         const { id } = await busy(null);
         const record = await stage().row(id);
-        expect(await stage().connections.holdsGrant(id), what).toBe(true);
+        expect(await stage().connections.hasOrAwaitsSecrets(id), what).toBe(true);
         expect(await stage().connections.update(record, change, moved), what).toBeNull();
         expect(await stage().connections.update(record, change, freely), what).not.toBeNull();
       }

@@ -44,10 +44,10 @@ export function holding(stage: StoreStage): Record<string, Make> {
       );
       return await stage.row(id);
     },
-    "tokens of a further chain": async (clientRef) => {
+    "a further token": async (clientRef) => {
       const row = await stage.insert({ clientRef });
-      const chain = await stage.connect({ clientRef });
-      await stage.set(chain.id, `parent_id = '${row.id}', chain = 'user', name = '${row.name}#user'`);
+      const further = await stage.connect({ clientRef });
+      await stage.set(further.id, `parent_id = '${row.id}', chain = 'user', name = '${row.name}#user'`);
       return row;
     },
     "a candidate":

@@ -138,7 +138,7 @@ export class ModelCalls {
       }
       default:
         return dice.pick<StoreCall>([
-          { name: "endRetry", given: [key, plain] },
+          { name: "returnRetryPermit", given: [key, plain] },
           { name: "leaveRetryUnknown", given: [key, plain, dice.chance(0.5) ? this.#seals.bytes() : null] },
           { name: "lapseRetries", given: [10] },
           { name: "lapseRetries", given: [10] },

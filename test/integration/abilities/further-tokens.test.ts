@@ -92,7 +92,7 @@ describeWithServices(["postgres", "redis"], "further tokens of a connection", ()
     expect([none.status, none.body.detail]).toEqual([400, expect.stringContaining("gives none")]);
   });
 
-  it("two replicas and two hundred callers cause one refresh of each chain, each with its own refresh token, round after round", async () => {
+  it("two replicas and two hundred callers cause one refresh of each token, each with its own refresh token, round after round", async () => {
     await stage.connect("chains", "able-user");
     let [own, further] = [await stage.token("chains"), await stage.token("chains", { token: "user" })];
     const families = [familyOf(own), familyOf(further)];

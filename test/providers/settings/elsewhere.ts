@@ -68,7 +68,7 @@ export const elsewhere: Elsewhere[] = [
   {
     setting: "response.extra_tokens.name",
     test: `${abilities}/further-tokens.test.ts`,
-    title: "two replicas and two hundred callers cause one refresh of each chain, each with its own refresh token",
+    title: "two replicas and two hundred callers cause one refresh of each token, each with its own refresh token",
   },
   {
     setting: "after_connect.pointer",

@@ -161,7 +161,7 @@ export function permitStatements(
       }));
     },
 
-    endRetry: (key) => tables.update(key.connectionId, isOwned(key), freePermit),
+    returnRetryPermit: (key) => tables.update(key.connectionId, isOwned(key), freePermit),
 
     leaveRetryUnknown: (key) => tables.update(key.connectionId, isOwned(key), () => ({ attemptOutcome: "unknown" })),
 

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { explainUnavailable, isRefreshable } from "../../../src/tokens/row-rules.ts";
+import { explainUnavailable, statusAllowsRefresh } from "../../../src/tokens/row-rules.ts";
 import { attemptedRow, inSeconds, now, tokenRow } from "./token-row.ts";
 
 const explain = (row: TokenRow, abandonedAtMs: number | null = null) =>
@@ -166,7 +166,7 @@ describe("why there is no token", () => {
   it("only connected rows are refreshed, and pending ones that need no person", () => {
     const statuses = ["pending", "connected", "needs_reauthorization", "disabled"] as const;
     const refreshable = (grant: string) =>
-      statuses.filter((status) => isRefreshable({ grant, status, goneBackFrom: null }));
+      statuses.filter((status) => statusAllowsRefresh({ grant, status, goneBackFrom: null }));
     expect(refreshable("authorization_code")).toEqual(["connected"]);
     expect(refreshable("import")).toEqual(["connected"]);
     expect(refreshable("client_credentials")).toEqual(["pending", "connected"]);

@@ -23,7 +23,7 @@ function wait(
     seen?: string;
     flightMs?: number;
     mayTakeOver?: (row: TokenRow) => boolean;
-    isPointless?: (row: TokenRow) => boolean;
+    shouldStopWaiting?: (row: TokenRow) => boolean;
   } = {},
 ) {
   const clock = fakeClock();
@@ -43,7 +43,7 @@ function wait(
     row: { ...free, attemptId: given.seen ?? null },
     giveUpAtMs: start + (given.flightMs ?? 60_000),
     mayTakeOver: given.mayTakeOver ?? (() => false),
-    isPointless: given.isPointless ?? (() => false),
+    shouldStopWaiting: given.shouldStopWaiting ?? (() => false),
   });
   const news = (changes: Partial<RefreshNews>) =>
     leases.announce({
@@ -139,7 +139,7 @@ describe("waiting for somebody else's refresh", () => {
   });
 
   it("an attempt for which waiting has no sense any more ends it as well, unless it may be taken over", async () => {
-    const given = { isPointless: (row: TokenRow) => row === running };
+    const given = { shouldStopWaiting: (row: TokenRow) => row === running };
     expect(await wait([running, moved], given).result).toEqual({ kind: "ended", row: running });
     const takeover = { ...given, mayTakeOver: () => true };
     expect(await wait([running], takeover).result).toEqual({ kind: "free", row: running });

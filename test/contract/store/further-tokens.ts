@@ -15,7 +15,7 @@ async function put(stage: StoreStage, { id }: TokenRow, { issuedAt, account }: G
 }
 
 /** What a new grant of a connection ends beside it. */
-export function chains(stage: () => StoreStage): void {
+export function furtherTokens(stage: () => StoreStage): void {
   describe("a new grant of a connection with further tokens", () => {
     let accounts: AccountRows;
     beforeAll(() => {
