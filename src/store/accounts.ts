@@ -285,7 +285,7 @@ export function createAccountRows(
      * Whether a connection still needs a grant that is about to be revoked: it holds this refresh token, or, where `account` is given
      * or `mayBeSame`, it is another connection of the same client for that account.
      */
-    async isLivedBy(grant: GrantInUse): Promise<boolean> {
+    async isStillNeeded(grant: GrantInUse): Promise<boolean> {
       const { connectionId, provider, clientRef, refreshFingerprint, account, mayBeSame } = grant;
       const rows = await prisma.$queryRaw<unknown[]>`
         SELECT 1 FROM connections o WHERE o.refresh_fingerprint = ${refreshFingerprint}

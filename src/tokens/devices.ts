@@ -57,7 +57,7 @@ export type DeviceParts = {
   links: Pick<ConsentLinks, "reserve">;
   accounts: Pick<AccountRows, "addEvent">;
   rows: Pick<TokenStatements, "readById">;
-  authorizations: Pick<Authorizations, "keepGrant" | "ask">;
+  authorizations: Pick<Authorizations, "storeGrant" | "ask">;
   sender: Pick<Sender, "ask" | "prepareWithFurtherTokens">;
   limits: Pick<RequestLimiter, "beside">;
   vault: TokenVault;
@@ -108,14 +108,14 @@ export function createDevices(parts: DeviceParts): Devices {
     if (answer.kind === "failed") return await recordPoll(parts, { device, definition }, answer.failure);
     const given = { captured: {}, redirectUri: null, linkId };
     const ended = parts.audited({ connectionId: device.connectionId, connection: context.row.name, linkId });
-    const established = await authorizations.keepGrant(context, answer.grant, given).catch(async (error: unknown) => {
+    const authorized = await authorizations.storeGrant(context, answer.grant, given).catch(async (error: unknown) => {
       const code = error instanceof BrokerError ? error.code : "internal_error";
       await ended(code);
       if (code === "duplicate_grant") return null;
       throw error;
     });
-    if (established === null) return await forget(parts, device, "duplicate_grant");
-    const { kind } = established;
+    if (authorized === null) return await forget(parts, device, "duplicate_grant");
+    const { kind } = authorized;
     await ended(kind === "connected" ? "ok" : "other_account");
     await deviceCodes.drop(device);
     // The grant is another account's: the page asks the person, and the link is not used up before they have answered.

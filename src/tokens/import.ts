@@ -15,7 +15,7 @@ import type { Accounts } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Sender } from "./request.ts";
-import { clientIdOf, handedSealerFor, livesBy } from "./seal.ts";
+import { clientIdOf, personGrantSealer, usesToken } from "./seal.ts";
 
 export type ImportParts = {
   rows: Pick<TokenStatements, "readById" | "replaceGrant" | "readForAnswer" | "holdersElsewhere">;
@@ -42,11 +42,11 @@ export function createImport(parts: ImportParts) {
     const exclusive = definition.refresh.rotation !== "never";
     const grant = { ...given, accessExpiry: statedExpiry(given.accessExpiry, definition) };
     // Its lifetimes count from when it was imported, however long storing it takes.
-    const handed = { captured: {}, redirectUri: null, definition, sentAt: row.now };
+    const terms = { captured: {}, redirectUri: null, definition, sentAt: row.now };
     const { inputsInForce } = prepared.row; // the inputs that were checked, even if somebody changes the row meanwhile
     const sealFor = (current: TokenRow) => {
       const place = { ...current, inputsInForce, accountCaptured: {} };
-      return handedSealerFor(parts, place, { ...handed, generation: nextGeneration(current) })(grant);
+      return personGrantSealer(parts, place, { ...terms, generation: nextGeneration(current) })(grant);
     };
     const stored = await replace(parts, row, { grant, sealFor, exclusive, clientId: clientIdOf(prepared) });
     if (stored === null) throw await refusedImport({ rows, vault }, row, { grant, sealFor });
@@ -132,7 +132,7 @@ async function refusedImport(
 /** Whether the token is the row's own and an attempt with it has not ended. */
 function isBeingSent(vault: TokenVault, row: TokenRow, { refreshToken }: Grant): boolean {
   if (row.attemptId === null || row.refreshToken === null || refreshToken === undefined) return false;
-  return livesBy(vault, row, { refreshToken }) === true; // a token that does not open is not being sent
+  return usesToken(vault, row, { refreshToken }) === true; // a token that does not open is not being sent
 }
 
 /** The definition's fallback for tokens without a stated lifetime. */

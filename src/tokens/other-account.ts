@@ -11,7 +11,7 @@ import { type Accounts, type Identified, isNews } from "./accounts.ts";
 import type { TokenCache } from "./cache.ts";
 import type { PersonGrants } from "./person-grant.ts";
 import type { RequestContext, Sender } from "./request.ts";
-import { type AnswerRecord, type ReceivedGrant, livesBy, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
+import { type AnswerRecord, type ReceivedGrant, usesToken, mayBeSentTo, openRecord, openTokens } from "./seal.ts";
 
 /** Another account than the connection's. Null: the provider did not say which one it is. */
 export type UnconfirmedAccount = { attemptId: string; account: string | null; label: string | null };
@@ -80,7 +80,7 @@ export function createUnconfirmedGrants(parts: UnconfirmedParts): UnconfirmedGra
     if (context?.definition.revocation?.kills !== "token") return;
     for (const { context: to, grant, record } of reopen(vault, unconfirmed, context)) {
       if (!mayBeSentTo(record, { ...to.owner, name: to.row.name }, to.definition)) continue;
-      if (livesBy(vault, to.row, grant) === false) await sender.revokeGrant(to, grant);
+      if (usesToken(vault, to.row, grant) === false) await sender.revokeGrant(to, grant);
     }
   };
 
@@ -158,8 +158,8 @@ function reopen(
   // The person has accepted this grant, so a record of another grant in its place is not stored.
   if (record.attemptId !== unconfirmed.attemptId) throw otherRecord(unconfirmed);
   const further = (record.further ?? []).flatMap((one): ReceivedGrant[] => {
-    const further = context.furtherContexts?.find(({ row }) => row.id === one.connectionId);
-    return further === undefined ? [] : [{ context: further, grant: grantOf(vault, one), record: one }];
+    const its = context.furtherContexts?.find(({ row }) => row.id === one.connectionId);
+    return its === undefined ? [] : [{ context: its, grant: grantOf(vault, one), record: one }];
   });
   const account = { account: unconfirmed.account, label: unconfirmed.accountLabel };
   return [{ context, grant: grantOf(vault, record), record: { ...record, kind: "grant", account } }, ...further];

@@ -13,7 +13,15 @@ import type { TokenVault } from "../vault/vault.ts";
 import type { RefreshObserver } from "./core.ts";
 import type { Spools } from "./recovery.ts";
 import type { RequestContext, Sender } from "./request.ts";
-import { type AnswerRecord, livesBy, openedRefreshToken, openTokens, placeOf, resealFor, sealRecord } from "./seal.ts";
+import {
+  type AnswerRecord,
+  usesToken,
+  openedRefreshToken,
+  openTokens,
+  placeOf,
+  resealFor,
+  sealRecord,
+} from "./seal.ts";
 
 /** A token endpoint's grant, as it came. */
 export type Answer = {
@@ -167,7 +175,7 @@ export function isRevocable(
   { placement, tokens }: { placement: Placement; tokens: Pick<Grant, "accessToken" | "refreshToken"> },
 ): boolean {
   if (placement.row === null) return true;
-  return definition.revocation?.kills === "token" && livesBy(vault, placement.row, tokens) === false;
+  return definition.revocation?.kills === "token" && usesToken(vault, placement.row, tokens) === false;
 }
 
 function announceStored({ leases }: Pick<AnswerStoreParts, "leases">, record: AnswerRecord): void {
@@ -294,7 +302,7 @@ async function placeFurther(parts: Parts, record: AnswerRecord): Promise<Placeme
   const { row, wasStored } = await rows.readForAnswer(record);
   if (row === null || row.authorization !== record.authorization) return { kind: "unwanted", row };
   if (wasStored) return { kind: "stored", row };
-  if (livesBy(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
+  if (usesToken(vault, row, readTokens(vault, record)) === true) return { kind: "stored", row };
   if (refreshesItself(row)) {
     return (await storeCandidate(parts, row, record)) ? { kind: "candidate", row } : await placeFurther(parts, record);
   }

@@ -37,7 +37,7 @@ import {
   type SendPlan,
   withPreviousSecret,
 } from "./request.ts";
-import { clientIdOf, furtherGrants, type ReceivedGrant, granted } from "./seal.ts";
+import { clientIdOf, recordsOfFurtherTokens, type ReceivedGrant, recordOfPersonGrant } from "./seal.ts";
 
 /** An authorization code and what belongs to it (RFC 6749, section 4.1.3; RFC 7636, section 4.5). */
 export type CodeExchange = {
@@ -73,12 +73,12 @@ export type Authorizations = {
   /** Sends the token request for a person's grant. Never rejects. */
   ask: PersonGrants["ask"];
   /** Stores a person's grant, further tokens included. @throws BrokerError connection_not_found */
-  keepGrant(context: RequestContext, grant: Grant, given: Given): Promise<Authorized>;
-  /** A person's decision on an unconfirmed grant: it takes the connection's place, or is given up. @throws BrokerError not_found */
+  storeGrant(context: RequestContext, grant: Grant, given: Given): Promise<Authorized>;
+  /** A person's decision on an unconfirmed grant: it replaces the connection's grant, or is given up. @throws BrokerError not_found */
   decide: UnconfirmedGrants["decide"];
   /** Gives up all unconfirmed grants of this connection. Best effort: never rejects. */
   giveUpUnconfirmed: UnconfirmedGrants["giveUpAll"];
-  /** Gives up unconfirmed grants that nobody came for. */
+  /** Gives up unconfirmed grants on which nobody has decided in time. */
   forgetUnconfirmed: UnconfirmedGrants["forget"];
   /** Stores an imported token set. @throws BrokerError duplicate_grant */
   importGrant(row: TokenRow, grant: Grant): Promise<TokenRow>;
@@ -86,15 +86,15 @@ export type Authorizations = {
 
 type Options = UnconfirmedParts & ImportParts;
 
-/** How a connection gets a grant from a person. The answer is persisted first here, too (docs/refresh-protocol.md, steps 8 and 9). */
+/** How a connection gets a grant from a person. Here, too, the answer is persisted before anything else (docs/refresh-protocol.md, steps 8 and 9). */
 export function createAuthorizations(options: Options): Authorizations {
   const { cache, lookups, clock, personGrants, sender } = options;
   const unconfirmed = createUnconfirmedGrants(options);
-  // A consent must not fail because of a line of the history.
+  // A consent must not fail because a line of the history cannot be written.
   const note = async ({ id }: TokenRow, type: EventType, detail: Record<string, string>): Promise<void> =>
     await options.accounts.addEvent(id, type, detail).catch(() => undefined);
 
-  const keepGrant: Authorizations["keepGrant"] = async (context, grant, { captured, redirectUri, linkId }) => {
+  const storeGrant: Authorizations["storeGrant"] = async (context, grant, { captured, redirectUri, linkId }) => {
     const all = personGrants.records(context, grant, { captured, redirectUri });
     if (mustCompare(context)) return await unconfirmed.compare(context, all, linkId);
     const row = await personGrants.storeGrants(all);
@@ -103,18 +103,18 @@ export function createAuthorizations(options: Options): Authorizations {
   };
 
   /** Stores a grant if its id_token belongs to the request (docs/internals/consent.md, "An id_token"). `isBound`: PKCE binds it, too. */
-  const keepJudged = async (
+  const storeIfIdTokenFits = async (
     context: RequestContext,
     grant: Grant,
     { given, idToken, isBound }: { given: Given; idToken: ExpectedIdToken; isBound: boolean },
   ): Promise<Authorized> => {
     const verdict = judgeIdToken(grant.idToken, { ...idToken, clientId: clientIdOf(context) });
-    if (verdict.kind === "fits") return await keepGrant(context, grant, given);
+    if (verdict.kind === "fits") return await storeGrant(context, grant, given);
     // PKCE binds a code to its request just as a nonce does (RFC 9700, section 2.1.1). Without both, nothing does.
     if (verdict.kind === "unchecked" && isBound) {
-      const established = await keepGrant(context, grant, given);
+      const authorized = await storeGrant(context, grant, given);
       await note(context.row, "id_token_unchecked", { reason: verdict.why });
-      return established;
+      return authorized;
     }
     await giveUpForeign(options, personGrants.records(context, grant, given));
     const why = verdict.kind === "foreign" ? { claim: verdict.claim } : { reason: verdict.why };
@@ -123,7 +123,7 @@ export function createAuthorizations(options: Options): Authorizations {
   };
 
   return {
-    keepGrant,
+    storeGrant,
     ask: personGrants.ask,
     decide: unconfirmed.decide,
     giveUpUnconfirmed: unconfirmed.giveUpAll,
@@ -145,12 +145,12 @@ export function createAuthorizations(options: Options): Authorizations {
       const answer = await personGrants.ask(context, "authorization_code", { values, cannotWait });
       if (answer.kind === "failed") throw refusal(row, answer.failure);
       const given = { captured, redirectUri, linkId: null };
-      return await keepJudged(context, answer.grant, { given, idToken, isBound: codeVerifier !== null });
+      return await storeIfIdTokenFits(context, answer.grant, { given, idToken, isBound: codeVerifier !== null });
     },
   };
 }
 
-/** Revokes a grant if its provider can do that without ending the grant that the connection uses. Best effort. */
+/** Revokes a grant that belongs to another sign-in, if the provider can do that without ending the grant that the connection uses. Best effort. */
 async function giveUpForeign({ rows, sender, vault }: Options, all: readonly ReceivedGrant[]): Promise<void> {
   for (const { context, grant } of all) {
     const row = await rows.readById(context.row.id).catch(() => context.row); // not known: use the row as it was
@@ -216,7 +216,7 @@ export function createPersonGrants(parts: PersonGrantsParts): PersonGrants {
   const { cache, answerStore, sender, limits, clock } = parts;
 
   /** Drops the further tokens that a new grant has ended from the cache. */
-  const forgetFurtherTokens = ({ context: { row, definition }, record }: ReceivedGrant): void => {
+  const expireFurtherTokens = ({ context: { row, definition }, record }: ReceivedGrant): void => {
     if (record.kind !== "grant" || row.parentId !== null) return;
     for (const { name } of definition.furtherTokens) cache.expire(furtherTokenName(row.name, name));
   };
@@ -224,17 +224,21 @@ export function createPersonGrants(parts: PersonGrantsParts): PersonGrants {
   return {
     async storeGrants(all) {
       const answeredMs = clock.monotonicMs();
-      const kept = await Promise.all(all.map((one) => answerStore.persist({ ...one, answeredMs })));
+      const persisted = await Promise.all(all.map((one) => answerStore.persist({ ...one, answeredMs })));
       // The person reads "connected" and will read a token next, so wait a little for a slow database.
-      await withDeadline(Promise.all(kept.map(async ({ stored }) => await stored)), consentTimes.slowStoreMs, clock);
-      forgetFurtherTokens(all[0]);
-      const stored = kept.map(({ kind, row, holders = [] }, index) => {
+      await withDeadline(
+        Promise.all(persisted.map(async ({ stored }) => await stored)),
+        consentTimes.slowStoreMs,
+        clock,
+      );
+      expireFurtherTokens(all[0]);
+      const rows = persisted.map(({ kind, row, holders = [] }, index) => {
         if (row === null) throw connectionNotFound(all[0].context.row.name); // deleted meanwhile
         if (kind === "duplicate" && index === 0) throw new DuplicateGrantError(row.name, holders);
         // No permit reserves the version of a spooled grant, so it is not handed out before the row has it.
         return kind === "spooled" || all[index]?.record.kind === "held" ? row : cache.learn(row).row;
       });
-      return stored[0] ?? all[0].context.row;
+      return rows[0] ?? all[0].context.row;
     },
 
     async ask(context, grant, { values, cannotWait }) {
@@ -256,8 +260,8 @@ export function createPersonGrants(parts: PersonGrantsParts): PersonGrants {
     },
 
     records: (context, grant, { captured, redirectUri }) => [
-      granted(parts, context, { grant, captured, redirectUri }),
-      ...furtherGrants(parts, context, { grant, captured, redirectUri }),
+      recordOfPersonGrant(parts, context, { grant, captured, redirectUri }),
+      ...recordsOfFurtherTokens(parts, context, { grant, captured, redirectUri }),
     ],
   };
 }

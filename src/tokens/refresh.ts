@@ -44,7 +44,7 @@ import {
   refusalsBeforeDead,
   takeoverOf,
 } from "./row-rules.ts";
-import { openRecord, refreshed, resealFor } from "./seal.ts";
+import { openRecord, recordOfRefresh, resealFor } from "./seal.ts";
 import type { Waiting } from "./waiting.ts";
 
 /**
@@ -173,8 +173,9 @@ async function nextWithoutPermit(
   const { rows, clock } = parts;
   const seen = await rows.readById(row.id);
   if (seen === null || seen.generation > row.generation) return outcomeOf(seen, row);
-  if (seen.generation < row.generation)
+  if (seen.generation < row.generation) {
     return await handleOlderRow(parts, flight, { row: seen, known: row, startedOver });
+  }
   const isTooLate = clock.monotonicMs() >= flight.giveUpAtMs;
   if (mustWait || rowForbidsRefresh(seen) || isTooLate) return outcomeOf(seen, row);
   const isFree = seen.attemptId === null;
@@ -362,7 +363,7 @@ async function persist(
   const { key } = permit;
   const answeredMs = parts.clock.monotonicMs();
   const sentAt = countedFrom(permit, context.definition.refresh);
-  const record = refreshed(parts, context, { grant, key, sentAt });
+  const record = recordOfRefresh(parts, context, { grant, key, sentAt });
   const persisted = await parts.answerStore.persist({ record, context, grant, answeredMs });
   const kind = persisted.row !== null && persisted.row.generation > key.generation ? "moved" : "failed";
   announce(parts, permit, kind === "moved" ? "stored" : "failed");

@@ -133,7 +133,7 @@ export type SenderParts = {
   oauth: Pick<OAuthClient, "requestToken" | "ask">;
   clients: Pick<Clients, "findById">;
   rows: Pick<TokenStatements, "readById">;
-  accounts: Pick<AccountRows, "isLivedBy" | "ensureFurtherTokens" | "readFurtherTokens">;
+  accounts: Pick<AccountRows, "isStillNeeded" | "ensureFurtherTokens" | "readFurtherTokens">;
   vault: TokenVault;
   clock: Pick<Clock, "wallMs">;
   discovery: Discovery;
@@ -240,7 +240,7 @@ export function createSender(parts: SenderParts): Sender {
     }
   };
 
-  const isLivedBy = async (
+  const isStillNeeded = async (
     { owner, definition: { revocation, file } }: RequestContext<Place & Owner>,
     refreshToken: string | undefined,
   ): Promise<boolean> => {
@@ -253,7 +253,7 @@ export function createSender(parts: SenderParts): Sender {
     const given = { provider, clientRef, refreshFingerprint, account, mayBeSame };
     // If it is not known whether another connection uses the grant, nothing is revoked.
     const connectionId = "id" in owner ? owner.id : null;
-    return await accounts.isLivedBy({ ...given, connectionId }).catch(() => true);
+    return await accounts.isStillNeeded({ ...given, connectionId }).catch(() => true);
   };
 
   return {
@@ -313,7 +313,7 @@ export function createSender(parts: SenderParts): Sender {
     },
 
     async revokeGrant(context, { refreshToken, accessToken }) {
-      if (context.definition.revocation === null || (await isLivedBy(context, refreshToken))) return;
+      if (context.definition.revocation === null || (await isStillNeeded(context, refreshToken))) return;
       await revoke(context, { value: refreshToken ?? "", hint: "refresh_token" });
       await revoke(context, { value: accessToken ?? "", hint: "access_token" });
     },

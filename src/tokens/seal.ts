@@ -49,8 +49,8 @@ export function schedulerFor(rules: RefreshRules, random: () => number): Schedul
 }
 
 /**
- * What carries over when a token set is refreshed: everything except the access token, and a refresh token that does not open. If the answer
- * brings a refresh token (`bringsAnother`), the one before is not opened.
+ * What carries over when a token set is refreshed. Everything except the access token. The refresh token carries over unless it cannot be
+ * opened. If the answer brings a refresh token (`bringsAnother`), the one before is not opened.
  */
 export function refreshBase(
   vault: TokenVault,
@@ -66,7 +66,7 @@ export function refreshBase(
   };
 }
 
-/** Null: there is none, or it does not open. It must not throw, since it runs between an answer and its first durable copy. */
+/** Null: there is none, or it cannot be opened. This must not throw, since it runs between an answer and its first durable copy. */
 export function openedRefreshToken(vault: TokenVault, row: TokenRow): string | null {
   const { refreshToken } = row;
   return openedOrNull(() => refreshToken && vault.openRefreshToken(refreshToken, placeOf(row)));
@@ -82,9 +82,9 @@ type ToSeal = {
 };
 
 /**
- * Seals what a provider granted for a row. A kept refresh token is sealed anew with it.
+ * Seals for a row what a provider granted. If the answer has no refresh token, the row's one is sealed again for the same generation.
  * @param generation the one that the set opens for: the row's next.
- * @param sentAt Postgres's time of the permit: lifetimes must not count from later than the send.
+ * @param sentAt Postgres's time of the permit. Lifetimes count from it: a time after the send would make tokens look younger than they are.
  * @param hosts the inputs that fill a host. With other values the tokens do not open.
  * @param isUseless a refresh token is not stored, since no request could send it (`isUselessTo`).
  */
@@ -99,8 +99,8 @@ export function sealGrant(
   const captured = { ...base.captured, ...grant.captured };
   const destination = destinationOf({ ...base, captured }, hosts);
   const place = { connectionId: base.id, generation, destination };
-  const isOver = accessToken === null || !isUsable(accessToken);
-  const expiresAt = isOver ? sentAt : expiryDate(grant.accessExpiry, sentAt, refreshTimes.unstatedLifetimeSeconds);
+  const isUnusable = accessToken === null || !isUsable(accessToken);
+  const expiresAt = isUnusable ? sentAt : expiryDate(grant.accessExpiry, sentAt, refreshTimes.unstatedLifetimeSeconds);
   const keepsRefreshToken = grant.refreshToken === undefined && refreshToken !== null;
   const refreshTokenExpiresAt = isUseless ? null : expiryDate(grant.refreshExpiry, sentAt, null);
   const ends = {
@@ -123,7 +123,7 @@ export function sealGrant(
     refreshTokenExpiresAt,
     keepsRefreshToken,
     unreadableLifetime: grant.unreadableLifetime === true,
-    lastError: accessToken !== null && isOver ? unusableToken : null,
+    lastError: accessToken !== null && isUnusable ? unusableToken : null,
     noRefreshTokenSince:
       grant.refreshToken === undefined ? refreshTokenMissingSince(base, { sentAt, expiresAt }) : null,
     ...schedule,
@@ -155,8 +155,8 @@ export function expiryDate(expiry: Expiry, sentAt: Date, unstated: number | null
 /** One answer of a token endpoint, and the row that it is for. */
 export type ReceivedGrant = { context: RequestContext; grant: Grant; record: AnswerRecord };
 
-/** A set that was imported or granted to a person. Nothing of the set before carries over. */
-type Handed = Terms & { captured: Record<string, string>; redirectUri: string | null };
+/** A token set that comes from a person: by consent, or by import. Nothing of the set before carries over. */
+type PersonGrantTerms = Terms & { captured: Record<string, string>; redirectUri: string | null };
 
 /** The row's definition, and `generation` and `sentAt` as in `sealGrant`. */
 type Terms = { definition: ProviderDefinition; generation: number; sentAt: Date };
@@ -175,9 +175,13 @@ function sealerFor(
   return (grant) => sealGrant(vault, base, { grant, ...given });
 }
 
-/** The same for sets that were imported or granted to a person. */
-export function handedSealerFor(sealing: Sealing, row: TokenRow, handed: Handed): (grant: Grant) => SealedGrant {
-  const { captured, redirectUri, definition, sentAt } = handed;
+/** The same for a token set that comes from a person: by consent, or by import. */
+export function personGrantSealer(
+  sealing: Sealing,
+  row: TokenRow,
+  terms: PersonGrantTerms,
+): (grant: Grant) => SealedGrant {
+  const { captured, redirectUri, definition, sentAt } = terms;
   const base = {
     ...row,
     captured,
@@ -188,11 +192,11 @@ export function handedSealerFor(sealing: Sealing, row: TokenRow, handed: Handed)
     impliedScopes: row.scopes,
     authorizedAt: sentAt,
   };
-  return sealerFor(sealing, base, handed);
+  return sealerFor(sealing, base, terms);
 }
 
-/** A refreshed set as it is kept, with what carries over from the row. @param sentAt when its life begins, by Postgres's clock */
-export function refreshed(
+/** Builds the sealed record of a refreshed set, with what carries over from the row. @param sentAt the time from which lifetimes count, by Postgres's clock */
+export function recordOfRefresh(
   sealing: Sealing,
   context: RequestContext,
   { grant, key, sentAt }: { grant: Grant; key: PermitKey; sentAt: Date },
@@ -203,7 +207,7 @@ export function refreshed(
   const sealedFor = key.generation + 1;
   const seal = sealerFor(sealing, base, { definition, generation: sealedFor, sentAt });
   const { captured, redirectUri } = base;
-  const further = furtherGrants(sealing, context, { grant, captured, redirectUri }).map((one) =>
+  const further = recordsOfFurtherTokens(sealing, context, { grant, captured, redirectUri }).map((one) =>
     Object.assign(one.record, { kind: "further" as const }),
   );
   const record: AnswerRecord = {
@@ -216,25 +220,26 @@ export function refreshed(
     grant: seal(grant),
     ...(grant.furtherTokens && { further }),
   };
-  return withOther(record, grant, seal);
+  return withOtherRefreshToken(record, grant, seal);
 }
 
-type Asked = Pick<Handed, "captured" | "redirectUri"> & { grant: Grant };
+type PersonGrant = Pick<PersonGrantTerms, "captured" | "redirectUri"> & { grant: Grant };
 
-/** A grant as it is kept. */
-export function granted(
+/** Builds the sealed record of a person's grant. */
+export function recordOfPersonGrant(
   sealing: Sealing,
   context: RequestContext,
-  { grant, captured, redirectUri }: Asked,
+  { grant, captured, redirectUri }: PersonGrant,
 ): ReceivedGrant {
   const { row, definition } = context;
   const rules = definition.refresh;
   // A further token has no account of its own, so it cannot be compared.
-  const mayKeep = row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
+  const mayReuseOldRefreshToken =
+    row.parentId === null && rules.rotation === "never" && grant.refreshToken === undefined;
   const proven = { ...row, ...provenCaptures(sealing.vault, row) };
   const sealedFor = nextGeneration(row);
   const terms = { definition, generation: sealedFor, sentAt: row.now };
-  const seal = handedSealerFor(sealing, proven, { captured, redirectUri, ...terms });
+  const seal = personGrantSealer(sealing, proven, { captured, redirectUri, ...terms });
   const record: AnswerRecord = {
     kind: "grant",
     connectionId: row.id,
@@ -247,16 +252,16 @@ export function granted(
     grant: seal(grant),
     clientId: clientIdOf(context),
     ...(rules.rotation !== "never" && { exclusive: true }),
-    ...(mayKeep && { mayKeepRefreshToken: true }),
+    ...(mayReuseOldRefreshToken && { mayKeepRefreshToken: true }),
   };
-  return { context, grant, record: withOther(record, grant, seal) };
+  return { context, grant, record: withOtherRefreshToken(record, grant, seal) };
 }
 
 /**
- * If an answer names two refresh tokens: its record with a second one, of the same row with an attempt id of its own, for the set with the other
- * refresh token and without an access token.
+ * If an answer names two refresh tokens: builds the record for the second refresh token, for the same row with a new attempt id, and puts it
+ * into the first one's record. It has no access token.
  */
-function withOther(
+function withOtherRefreshToken(
   record: AnswerRecord,
   { otherRefreshToken, tokenType, scopes, captured }: Grant,
   seal: (grant: Grant) => SealedGrant,
@@ -270,20 +275,22 @@ function withOther(
   return { ...record, other: { kind: "refresh", event: "refreshed", attemptId: randomUUID(), ...place, grant } };
 }
 
-/** The client id to which a grant is given; null: none. */
+/** The id of the client to which a grant is given; null: none. */
 export function clientIdOf({ row, client, definition }: RequestContext): string | null {
   return client?.clientId ?? fixedClientId(definition, row.grant as ConnectionGrant);
 }
 
-/** The further tokens that came with a grant, each for a row of its own. */
-export function furtherGrants(
+/** Builds the sealed records of the further tokens that came with a grant, each for its own row. */
+export function recordsOfFurtherTokens(
   sealing: Sealing,
   { furtherContexts = [] }: Pick<RequestContext, "furtherContexts">,
-  { grant, captured, redirectUri }: Asked,
+  { grant, captured, redirectUri }: PersonGrant,
 ): ReceivedGrant[] {
   return furtherContexts.flatMap((context) => {
     const further = grant.furtherTokens?.[context.row.chain ?? ""];
-    return further === undefined ? [] : [granted(sealing, context, { grant: further, captured, redirectUri })];
+    return further === undefined
+      ? []
+      : [recordOfPersonGrant(sealing, context, { grant: further, captured, redirectUri })];
   });
 }
 
@@ -291,10 +298,10 @@ type Opening = Pick<TokenVault, "openAccessToken" | "openRefreshToken">;
 type Tokens = Pick<Grant, "accessToken" | "refreshToken">;
 
 /**
- * Whether a row uses one of these tokens, so that revoking them would end its grant. Null: not known, since the row's tokens do not open
- * here.
+ * Whether a row uses one of these tokens, so that revoking them would end its grant. Null: not known, since this replica cannot open the
+ * row's tokens.
  */
-export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean | null {
+export function usesToken(vault: Opening, row: TokenRow, { accessToken, refreshToken }: Tokens): boolean | null {
   const place = placeOf(row);
   try {
     const refresh = row.refreshToken === null ? null : vault.openRefreshToken(row.refreshToken, place);
@@ -309,7 +316,7 @@ export function livesBy(vault: Opening, row: TokenRow, { accessToken, refreshTok
 
 /** A grant with everything that is needed to store it in its row, now or after a restart. */
 export type AnswerRecord = {
-  /** `refresh`: got under a permit. `grant`: got by a person's code. `held`: the same, and it waits for the person's word. `further`: it came along with a refresh of its connection. */
+  /** `refresh`: got under a permit. `grant`: got by a person's code. `held`: the same, and it waits until a person confirms it (an unconfirmed grant). `further`: it came with a refresh of its connection. */
   kind: "refresh" | "grant" | "held" | "further";
   connectionId: string;
   /** The row's generation and authorization when the request was sent. */
@@ -325,13 +332,13 @@ export type AnswerRecord = {
   grant: SealedGrant;
   /** For a person's grant: the client id to which it was given. */
   clientId?: string | null;
-  /** It has no refresh token, and at this provider the row's one stays valid. */
+  /** The answer has no refresh token, and this provider keeps the row's refresh token valid. */
   mayKeepRefreshToken?: boolean;
   /** For a person's grant: it must not be stored if another connection has its refresh token. */
   exclusive?: boolean;
   /** Its account, if a person has confirmed it, or if nobody can know it. */
   account?: { account: string | null; label: string | null };
-  /** If the answer names two refresh tokens: the same answer with the first one, as a candidate. */
+  /** If the answer names two refresh tokens: the record with the first one. It becomes a candidate. */
   other?: AnswerRecord;
   /** Records of further tokens that came with it, unless they are persisted by themselves. */
   further?: AnswerRecord[];
@@ -362,8 +369,8 @@ function toJson({ further, other, ...record }: AnswerRecord): Record<string, unk
 }
 
 /**
- * Opens a record. Its tokens are sealed with the current key, whatever key it was kept under: what is read before a rotation and stored after
- * it would else bring the old key back. @throws Error when it does not belong to this place, or its key is not in the ring
+ * Opens a record, and seals its tokens with the current key. Otherwise a record that is read before a rotation of keys and stored after it would
+ * bring the old key back. @throws Error when it does not belong to this place, or its key is not in the ring
  */
 export function openRecord(
   vault: TokenVault,
@@ -373,7 +380,7 @@ export function openRecord(
   return underCurrentKey(vault, readRecord(vault.openRecord(sealed, at)));
 }
 
-/** The same record with its tokens, and those of the records in it, under the current key. A token that does not open stays as it is. */
+/** The same record with its tokens, and those of the records in it, under the current key. A token that cannot be opened stays as it is. */
 export function underCurrentKey(vault: TokenVault, record: AnswerRecord): AnswerRecord {
   const place = placeIn(record, record.sealedFor, record.grant.accountCaptured);
   const none = { accessToken: null, refreshToken: null };
@@ -430,8 +437,8 @@ export function openTokens(vault: TokenVault, record: AnswerRecord) {
 }
 
 /**
- * Seals the same set for another generation of its row. It stays bound to its own inputs, so it does not open in a row that has other inputs
- * now. Values from lookups are the row's, unless the set has an account of its own.
+ * Seals the same set for another generation of its row. It stays bound to its own inputs, so it cannot be opened in a row that has other
+ * inputs now. Values from lookups are the row's, unless the set has an account of its own.
  */
 export function resealFor(
   vault: TokenVault,
@@ -461,7 +468,7 @@ const none: Captures = { captured: {}, accountCaptured: {} };
 
 /**
  * Where the secrets of a connection are sent, as far as columns decide it. The vault seals for this destination and opens for no other.
- * `hosts`: the inputs that fill a host by the present definition. For opening, the record names its own.
+ * `hosts`: the inputs that fill a host in the current definition. Leave it empty for opening: the sealed record names its own.
  */
 function destinationOf(row: Bound & Captures, hosts: readonly string[] = []): Destination {
   const { name, parentId: parent, provider, clientRef: client, inputsInForce: inputs } = row;
@@ -507,7 +514,7 @@ export function mayBeSentTo(
   );
 }
 
-/** All inputs of a client decide hosts. */
+/** Treats every client input as deciding a host. */
 export function clientDestination({
   id,
   name,
@@ -518,8 +525,8 @@ export function clientDestination({
 }
 
 /**
- * The captured values of a row, if one of its tokens opens with them. Nothing else protects them, and they may fill a host, so without such a
- * token they count as absent.
+ * The captured values of a row, if one of its tokens can be opened with them. Nothing else proves that the broker has written them, and they
+ * may fill a host. So without such a token they count as absent.
  */
 export function provenCaptures(
   vault: Pick<TokenVault, "openAccessToken" | "openRefreshToken">,
@@ -529,12 +536,12 @@ export function provenCaptures(
   if (Object.keys(captured ?? {}).length + Object.keys(accountCaptured ?? {}).length === 0) return none;
   const place = placeOf(row);
   const opens =
-    vouches(refreshToken, (record) => vault.openRefreshToken(record, place)) ||
-    vouches(accessToken, (record) => vault.openAccessToken(record, place));
+    opensWith(refreshToken, (record) => vault.openRefreshToken(record, place)) ||
+    opensWith(accessToken, (record) => vault.openAccessToken(record, place));
   return opens ? { captured, accountCaptured } : none;
 }
 
-function vouches(record: Uint8Array | null, open: (record: Uint8Array) => string): boolean {
+function opensWith(record: Uint8Array | null, open: (record: Uint8Array) => string): boolean {
   try {
     return record !== null && typeof open(record) === "string";
   } catch {

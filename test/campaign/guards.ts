@@ -318,8 +318,8 @@ export const guards: readonly Guard[] = [
   {
     name: "answers: one that was spooled first is asked about once the row has it",
     file: "src/tokens/refresh.ts",
-    find: "(await kept.stored) ?? kept",
-    replace: "kept",
+    find: "(await persisted.stored) ?? persisted",
+    replace: "persisted",
     caughtBy: contract("databases"),
   },
   {

@@ -16,7 +16,7 @@ export const noAccounts: AccountRows = {
   sharingAccount: async () => [],
   noteDroppedSets: async () => undefined,
   addEvent: async () => {},
-  isLivedBy: async () => false,
+  isStillNeeded: async () => false,
   mayShareAccount: async () => false,
   addUnconfirmed: unasked("addUnconfirmed"),
   describeUnconfirmed: unasked("describeUnconfirmed"),

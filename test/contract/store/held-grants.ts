@@ -100,10 +100,10 @@ export function unconfirmedGrants(stage: () => StoreStage): void {
       const { id } = await stage().connect();
       const { refreshFingerprint } = sealedGrant();
       const asked = { ...givenUpBy(randomUUID()), refreshFingerprint, account: null, mayBeSame: false };
-      expect(await accounts.isLivedBy(asked)).toBe(false);
+      expect(await accounts.isStillNeeded(asked)).toBe(false);
       const hex = Buffer.from(refreshFingerprint ?? []).toString("hex");
       await stage().set(id, `refresh_fingerprint = decode('${hex}', 'hex')`);
-      expect(await accounts.isLivedBy(asked)).toBe(true);
+      expect(await accounts.isStillNeeded(asked)).toBe(true);
     });
 
     it.each([
@@ -117,8 +117,8 @@ export function unconfirmedGrants(stage: () => StoreStage): void {
       const { id } = await stage().connect();
       await stage().set(id, change);
       const asked = { refreshFingerprint: null, account: "ann", mayBeSame: false };
-      expect(await accounts.isLivedBy({ ...givenUpBy(randomUUID()), ...asked })).toBe(inUse);
-      expect(await accounts.isLivedBy({ ...givenUpBy(id), ...asked })).toBe(false);
+      expect(await accounts.isStillNeeded({ ...givenUpBy(randomUUID()), ...asked })).toBe(inUse);
+      expect(await accounts.isStillNeeded({ ...givenUpBy(id), ...asked })).toBe(false);
       await stage().set(id, "account = NULL");
     });
 
@@ -139,8 +139,8 @@ export function unconfirmedGrants(stage: () => StoreStage): void {
       const provider = `looked-up-${id}`;
       await stage().set(id, `${change}, provider = '${provider}'`);
       const asked = { ...givenUpBy(randomUUID()), provider, refreshFingerprint: null, account, mayBeSame: true };
-      expect(await accounts.isLivedBy(asked)).toBe(inUse);
-      expect(await accounts.isLivedBy({ ...asked, connectionId: id })).toBe(false);
+      expect(await accounts.isStillNeeded(asked)).toBe(inUse);
+      expect(await accounts.isStillNeeded({ ...asked, connectionId: id })).toBe(false);
     });
   });
 }

@@ -98,7 +98,7 @@ class Stage {
           this.order.push("asked");
           return await this.answer.promise;
         },
-        keepGrant: async () => {
+        storeGrant: async () => {
           await this.stored.promise;
           this.order.push("kept");
           return { kind: "connected", row };

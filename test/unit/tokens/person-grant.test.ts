@@ -103,7 +103,7 @@ describe("a grant that takes the place of one whose account is known", () => {
     const authorizations = createAuthorizations(parts as unknown as Parameters<typeof createAuthorizations>[0]);
     const context = { row: known, owner: known, definition, client: null, clientSecrets: [] };
     const given = { captured: {}, redirectUri: null, linkId: null };
-    await expect(authorizations.keepGrant(context as never, grant as never, given)).rejects.toThrow("enough is known");
+    await expect(authorizations.storeGrant(context as never, grant as never, given)).rejects.toThrow("enough is known");
     expect(kept).toEqual([kind]);
   });
 });

@@ -3,7 +3,14 @@ import { describe, expect, it } from "vitest";
 import type { Expiry, Grant } from "../../../src/providers/oauth/token-answer.ts";
 import type { SealedGrant } from "../../../src/store/row-sql.ts";
 import type { TokenRow } from "../../../src/store/token-row.ts";
-import { granted, openTokens, placeOf, refreshBase, schedulerFor, sealGrant } from "../../../src/tokens/seal.ts";
+import {
+  recordOfPersonGrant,
+  openTokens,
+  placeOf,
+  refreshBase,
+  schedulerFor,
+  sealGrant,
+} from "../../../src/tokens/seal.ts";
 import { createKeyring } from "../../../src/vault/keyring.ts";
 import { createTokenVault } from "../../../src/vault/vault.ts";
 import { define } from "../providers/definitions.ts";
@@ -108,7 +115,7 @@ describe("what is stored of a grant", () => {
     const of = { ...row, goneBackFrom: generation + 5 };
     const context = { row: of, owner: of, definition: define(""), client: null, clientSecrets: [] };
     const given = { grant: grant({ refreshToken: "rotated" }), captured: {}, redirectUri: null };
-    const { record } = granted({ vault, random: () => 0.5 }, context, given);
+    const { record } = recordOfPersonGrant({ vault, random: () => 0.5 }, context, given);
     expect([record.sealedFor, openTokens(vault, record).refreshToken]).toEqual([generation + 6, "rotated"]);
   });
 
@@ -177,7 +184,7 @@ describe("what is stored of a grant", () => {
     });
   });
 
-  it("an answer that names no scopes leaves those that were granted before; the first one grants what was asked for", () => {
+  it("an answer that names no scopes leaves those that were recordOfPersonGrant before; the first one grants what was asked for", () => {
     expect(seal().grantedScopes).toBeNull();
     expect(seal({ scopes: ["given"] }).grantedScopes).toEqual(["given"]);
     expect(seal({}, { ...row, version: 0, generation: 0, refreshToken: null }).grantedScopes).toEqual(["asked"]);
