@@ -17,6 +17,7 @@ import {
   rowOf,
 } from "./entries.ts";
 import { createJournal } from "./journal.ts";
+import { createCounters } from "./reads.ts";
 import { createVerifier } from "./verify.ts";
 import { createWriter, type Waiting } from "./writer.ts";
 
@@ -48,7 +49,6 @@ type Open =
   | { id: string; draft: Draft; kept: "journal" | "memory" }
   | { id: string; draft: Draft; kept: "database"; seq: number };
 
-const caller: Actor = { kind: "key", id: null, name: null };
 const exportBatch = 1000;
 
 export function createAudit(options: Options): Audit {
@@ -179,13 +179,7 @@ export function createAudit(options: Options): Audit {
   return {
     begin: async (entry, { mustNotFail = false } = {}) => (await begin(entry, mustNotFail)) as unknown as Begun,
     end: async (given, outcome) => await end(given as unknown as Open, outcome),
-    countRead: ({ actor, connection, result }) =>
-      writer.counts.add({ action: "tokens.read", actor, connection, result }, clock.wallMs()),
-    countRefused: () =>
-      writer.counts.add(
-        { action: "keys.refused", actor: caller, connection: null, result: "unauthenticated" },
-        clock.wallMs(),
-      ),
+    ...createCounters(writer.counts, clock.wallMs),
     async list({ limit, cursor, ...filter }) {
       const after = cursor === null ? null : placeOf(cursor);
       const rows = await page(filter, { after, oldestFirst: false, limit: limit + 1 });

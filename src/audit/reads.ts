@@ -1,6 +1,6 @@
 import type { ReadCount } from "../store/audit.ts";
 import { auditTimes } from "../time.ts";
-import { type Actor, clean } from "./entries.ts";
+import { type Actor, type Audit, clean } from "./entries.ts";
 
 /** What is counted. `connection` null: unknown, or not allowed. */
 export type Countable = {
@@ -65,6 +65,21 @@ export function createReadCounts(most = mostByMinute) {
     },
 
     size: () => older.length + coarse.size + current.size,
+  };
+}
+
+const nobody: Actor = { kind: "key", id: null, name: null };
+
+/** What requests call. It stands beside the counts, so that a read of a token goes through no other file. */
+export function createCounters(
+  counts: Pick<ReturnType<typeof createReadCounts>, "add">,
+  wallMs: () => number,
+): Pick<Audit, "countRead" | "countRefused"> {
+  return {
+    countRead: ({ actor, connection, result }) =>
+      counts.add({ action: "tokens.read", actor, connection, result }, wallMs()),
+    countRefused: () =>
+      counts.add({ action: "keys.refused", actor: nobody, connection: null, result: "unauthenticated" }, wallMs()),
   };
 }
 

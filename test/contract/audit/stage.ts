@@ -33,7 +33,7 @@ export const keyOf = (id: string) => ({ id, key: randomBytes(32) });
 export const caller: Actor = { kind: "key", id: "key-1", name: "caller" };
 
 /** On a slow machine they would come too early. */
-const deadlines: readonly number[] = [auditTimes.directMs, auditTimes.stopMs];
+const deadlines = new Set<number>([auditTimes.directMs, auditTimes.stopMs]);
 
 /** Processes of a broker as far as the audit goes, on one database. */
 export class AuditStage {
@@ -84,7 +84,7 @@ export class AuditStage {
       clock: {
         wallMs: () => wall.ms,
         monotonicMs: () => systemClock.monotonicMs() * 400,
-        sleep: async (ms, signal) => await systemClock.sleep(deadlines.includes(ms) ? hangMs : 10, signal),
+        sleep: async (ms, signal) => await systemClock.sleep(deadlines.has(ms) ? hangMs : 10, signal),
       },
       onHead: (head) => void process.heads.push(head),
       onTrouble: (error) => void process.troubles.push(error),

@@ -43,6 +43,13 @@ const pauses = (userCode: string) => {
   return all.slice(1).map(({ inAt }, index) => inAt - (all[index]?.outAt ?? inAt));
 };
 const status = async (name: string) => (await stage.api.connection(name)).status;
+/** What the audit says of codes that have come to their end: who, and with which result, newest first. */
+const audited = async (name: string) => {
+  type Entry = { actor: { kind: string; id: string | null; name: string | null }; result: string };
+  const path = `/audit?connection=${name}&type=consents.complete`;
+  const { items } = (await stage.api.api<{ items: Entry[] }>(path)).body;
+  return items.map(({ actor: { kind, id, name: by }, result }) => [kind, id, by, result]);
+};
 const types = async (name: string) => (await stage.events(name)).map(({ type }) => type);
 
 /** A person's browser at a link, past "Continue": the link, and the page that shows the code. */
@@ -108,6 +115,13 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     server.devices.answer(second.user_code, "approved");
     await expect.poll(() => status("denied"), patience).toBe("connected");
     expect(polls(first.user_code)).toHaveLength(count);
+    // A key asked for the codes, and nobody knows who typed them in.
+    await expect
+      .poll(() => audited("denied"), patience)
+      .toEqual([
+        ["person", null, null, "ok"],
+        ["person", null, null, "denied"],
+      ]);
   });
 
   it.concurrent("a code that runs out ends the polling and is in the history", async ({ expect }) => {
@@ -138,6 +152,8 @@ describeWithServices(["postgres", "redis"], "user codes", () => {
     await expect.poll(async () => (await browser.open(url)).text, patience).toMatch(/^Connected/);
     expect(await status("page")).toBe("connected");
     expect((await new ScriptedBrowser().open(url)).status).toBe(410);
+    const link = new URL(url).pathname.split("/").at(-1)?.split("-", 1)[0];
+    await expect.poll(() => audited("page"), patience).toEqual([["link", link, "admin", "ok"]]);
   });
 
   it.concurrent("by the page, after a no: the link may be used again", async ({ expect }) => {

@@ -1,6 +1,7 @@
 import { globSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { expect, test } from "vitest";
+import { actorKinds, auditActions } from "../../../src/audit/entries.ts";
 import { errorCodes } from "../../../src/errors.ts";
 import { connectionSchema, eventSchema, tokenSchema } from "../../../src/http/connection-answers.ts";
 import { problemSchema } from "../../../src/http/schemas.ts";
@@ -44,6 +45,16 @@ test.each([
 ])("docs/api.md lists exactly the %s of the OpenAPI document", (_what, listed, told) => {
   expect(listed.length).toBeGreaterThan(2);
   expect(told.toSorted()).toEqual(listed.toSorted());
+});
+
+test("docs/audit.md lists exactly the actions and the kinds of actors of the audit", () => {
+  const page = readFileSync(join(root, "docs/audit.md"), "utf8");
+  const inTable = (heading: RegExp, name: RegExp) => {
+    const table = page.split(heading, 2)[1]?.split("\n\n", 1)[0] ?? "";
+    return [...table.matchAll(name)].map(([, found = ""]) => found).toSorted();
+  };
+  expect(inTable(/^\| action +\|.*$/m, /^\| `([a-z.]+)`/gm)).toEqual(Object.keys(auditActions).toSorted());
+  expect(inTable(/^\| `actor\.kind` +\|.*$/m, /^\| `([a-z]+)`/gm)).toEqual(actorKinds.toSorted());
 });
 
 const lists = new Set(["src/errors.ts", "src/store/token-row.ts", "src/providers/oauth/token-answer.ts"]);
