@@ -19,7 +19,8 @@ import { eventually } from "./leases/bench.ts";
 const mark = (generation: number, version = generation): Mark => ({ generation, version });
 
 const key = "freshet:generations";
-const keyring = createKeyring([{ id: "k1", key: randomBytes(32) }]);
+const ringKey = randomBytes(32);
+const keyring = createKeyring([{ id: "k1", key: ringKey }]);
 /** The database names a key that this process does not have. */
 const keys = createKeyList(async () => ["k1", "k2"]);
 
@@ -211,6 +212,31 @@ describeWithServices(["redis"], "marks in Redis", () => {
     expect(await marks.read(id)).toBeNull();
     expect(await marks.compare(new Map([[id, mark(5)]]))).toEqual(new Map());
     expect([await theirs.read(id), rejected]).toEqual([mark(8), []]);
+  });
+
+  it("are signed anew with another key, those of deleted connections, too, and keep their numbers; what nobody of ours wrote stays", async () => {
+    const [id, deleted, forged] = [randomUUID(), randomUUID(), randomUUID()];
+    const next = { id: "k2.x", key: randomBytes(32) };
+    const own = { id: "k1", key: ringKey };
+    const rotated = marksAt(redis, createKeyring([next, own]));
+    await redis.del(key);
+    marks.raise(id, mark(7, 9));
+    marks.close(deleted, 5);
+    await redis.hset(key, forged, `90:90:k1.${"A".repeat(43)}`);
+    await untilNoted(marks, id, mark(7, 9));
+    await untilNoted(marks, deleted, mark(2_000_000_000, 5));
+    for (let each = 0; each < 600; each++) await marks.compare(new Map([[randomUUID(), mark(each + 1)]]));
+    expect(await rotated.count({ resign: false })).toEqual({ byKey: new Map([["k1", 602]]), resigned: 0 });
+    expect((await rotated.count({ resign: true }))?.resigned).toBe(602);
+    expect(await rotated.count({ resign: true })).toEqual({ byKey: new Map([["k2.x", 602]]), resigned: 0 });
+    const alone = marksAt(redis, createKeyring([next]));
+    expect([await alone.read(id), await alone.read(deleted)]).toEqual([mark(7, 9), mark(2_000_000_000, 5)]);
+    expect(await redis.hget(key, forged)).toMatch(/^90:90:k1\./);
+    // One that is raised while they are signed anew is not lowered.
+    const raised = alone.count({ resign: true });
+    alone.raise(id, mark(8, 10));
+    await raised;
+    await untilNoted(alone, id, mark(8, 10));
   });
 
   it("whatever else stands under their key gives way to them", async () => {

@@ -7,8 +7,8 @@ import {
   createFileSpool,
   createRedisSpool,
   nameOf,
+  type ResealedSpool,
   type SpoolEntry,
-  type SpoolPlace,
 } from "../../src/coordination/spool.ts";
 import { temporaryFolder } from "../support/services/guardian.ts";
 import { describeWithServices, startPrivateRedis, useRedis } from "../support/services/index.ts";
@@ -26,7 +26,7 @@ const byAttempt = (entries: SpoolEntry[]) =>
   [...entries].sort((one, other) => one.attemptId.localeCompare(other.attemptId));
 
 /** What every place promises. Each test finds it empty. */
-function spooling(place: () => SpoolPlace): void {
+function spooling(place: () => ResealedSpool): void {
   it("an empty one holds nothing, and there is nothing to remove", async () => {
     expect([await place().list(), await place().find(wanted(randomUUID(), 1))]).toEqual([[], []]);
     await place().remove(entryOf());
@@ -59,6 +59,20 @@ function spooling(place: () => SpoolPlace): void {
     expect(await place().find(wanted(one.connectionId, 3))).toEqual([beside]);
   });
 
+  it("a record is replaced only where it stands as it was read, and does not come back once it is removed", async () => {
+    const one = entryOf();
+    const [next, later] = [entryOf().record, entryOf().record];
+    await place().put(one);
+    expect(await place().replace(one, next)).toBe(true);
+    expect(await place().replace(one, later)).toBe(false);
+    expect(await place().list()).toEqual([{ ...one, record: next }]);
+    // The answer is stored while its record is sealed anew.
+    await Promise.all([place().replace({ ...one, record: next }, later), place().remove(one)]);
+    expect(await place().list()).toEqual([]);
+    expect(await place().replace({ ...one, record: later }, next)).toBe(false);
+    expect(await place().list()).toEqual([]);
+  });
+
   it("a record that is put again takes the place of the first", async () => {
     const entry = entryOf();
     await place().put(entry);
@@ -71,7 +85,7 @@ function spooling(place: () => SpoolPlace): void {
 describe("a spool in a folder", () => {
   let folder: Awaited<ReturnType<typeof temporaryFolder>>;
   let path: string;
-  let place: SpoolPlace;
+  let place: ResealedSpool;
   beforeEach(async () => {
     folder = await temporaryFolder("spool");
     path = join(folder.path, "spool");
@@ -176,7 +190,7 @@ describeWithServices(["redis"], "a spool in Redis", () => {
   const rejected: (string | null)[] = [];
   let url: string;
   let redis: RedisClient;
-  let place: SpoolPlace;
+  let place: ResealedSpool;
   beforeAll(async () => {
     url = await useRedis();
     redis = connectRedis(url);

@@ -141,6 +141,11 @@ export class BrokerProcess implements AsyncDisposable {
     return code;
   }
 
+  /** What the next start finds in its environment, beside or in place of what it had. */
+  change(environment: Environment): void {
+    Object.assign(this.#environment, environment);
+  }
+
   /** kill -9. */
   async kill(): Promise<void> {
     this.#signal("SIGKILL");
