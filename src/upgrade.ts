@@ -143,7 +143,7 @@ async function chooseCurrentKey(session: MigrationSession, { keyring, self }: Se
   if (self === null) return;
   const others = await session.query<{ ids: string[] }>(
     `SELECT COALESCE(NULLIF(key_ids, '{}'), (SELECT array_agg(e.id) FROM encryption_keys e)) AS ids FROM replicas
-     WHERE id <> $1::uuid AND left_at IS NULL AND seen_at > clock_timestamp() - make_interval(secs => $2::float8)`,
+     WHERE id <> $1::uuid AND seen_at > clock_timestamp() - make_interval(secs => $2::float8)`,
     [self.id, replicaTimes.presentSeconds],
   );
   const lists = others.map(({ ids }) => ids);

@@ -68,6 +68,7 @@ export function createEncryptionService(options: Options) {
       heldKeyIds: [...held],
       leftAt: null,
       isPresent: true,
+      isRecent: true,
     };
     const others = (await replicas.instances()).filter(({ id }) => id !== self.id);
     return [{ ...own, seenAt: new Date() }, ...others];
@@ -141,14 +142,16 @@ const named = (all: readonly Instance[]) =>
 
 /** @throws BrokerError conflict, naming the replicas and what to do */
 function requireOneKey(keyring: Pick<Keyring, "ids" | "current">, all: readonly Instance[]): void {
-  const present = all.filter(({ isPresent }) => isPresent);
+  const recent = all.filter(({ isRecent }) => isRecent);
   const [wanted = ""] = keyring.ids;
-  const lacking = present.filter(({ keyIds }) => !keyIds.includes(wanted));
+  const lacking = recent.filter(({ keyIds }) => !keyIds.includes(wanted));
   if (lacking.length > 0) {
-    const detail = `The key "${wanted}" stands first here, and these replicas lack it: ${named(lacking)}. Add it as the last of ENCRYPTION_KEYS there first. A replica that was stopped by force counts for a minute.`;
+    const detail = `The key "${wanted}" stands first here, and these replicas lack it: ${named(lacking)}. Add it as the last of ENCRYPTION_KEYS there first. A replica that has stopped counts for a minute.`;
     throw new BrokerError("conflict", detail);
   }
-  const other = present.filter(({ keyIds, currentKey }) => keyIds[0] !== wanted || currentKey !== wanted);
+  const other = recent.filter(
+    ({ keyIds, currentKey, isPresent }) => isPresent && (keyIds[0] !== wanted || currentKey !== wanted),
+  );
   if (other.length === 0) return;
   const detail = `The replicas do not all seal with the key "${wanted}", which stands first here: ${named(other)}. Put the same key first in ENCRYPTION_KEYS of all replicas, and start them again. A replica that was stopped by force counts for a minute.`;
   throw new BrokerError("conflict", detail);

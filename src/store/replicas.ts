@@ -48,15 +48,18 @@ export type Instance = {
   leftAt: Date | null;
   /** It was seen within the last minute, and has not stopped in order. */
   isPresent: boolean;
+  /** It was seen within the last minute: one that has stopped may just be starting again, with the same keys. */
+  isRecent: boolean;
 };
 
+const isRecent = Sql.sql`seen_at > clock_timestamp() - ${seconds(replicaTimes.presentSeconds)}`;
 /** A process that runs, or was seen so lately that it may. */
-const isPresent = Sql.sql`left_at IS NULL AND seen_at > clock_timestamp() - ${seconds(replicaTimes.presentSeconds)}`;
+const isPresent = Sql.sql`left_at IS NULL AND ${isRecent}`;
 
 /** A version that does not say which keys it has has every key that the database names. */
 const keysOfReplica = Sql.sql`COALESCE(NULLIF(key_ids, '{}'), (SELECT array_agg(e.id) FROM encryption_keys e))`;
 
-const instanceColumns: Columns<Omit<Instance, "isPresent">> = {
+const instanceColumns: Columns<Omit<Instance, "isPresent" | "isRecent">> = {
   id: "id::text",
   name: "name",
   keyIds: "key_ids",
@@ -82,7 +85,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
 
     /**
      * Registers this process, and that it knows of every end up to `heardAt`; null: it has nothing in memory yet. A query after this
-     * statement sees everything that was committed before `now`. `keyLists`: the key ids of each other replica that is present. `isNamed`:
+     * statement sees everything that was committed before `now`. `keyLists`: the key ids of each other replica that was seen in the last minute. `isNamed`:
      * the database names the current key.
      */
     async beat(self: {
@@ -93,7 +96,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
     }): Promise<{ now: Date; others: number; keyLists: string[][]; isNamed: boolean }> {
       const { id, name, heardAt } = self;
       const { ids, current, held } = self.keys;
-      const [row] = await prisma.$queryRaw<{ now: Date; keyLists: string[][]; isNamed: boolean }[]>`
+      const [row] = await prisma.$queryRaw<{ now: Date; others: number; keyLists: string[][]; isNamed: boolean }[]>`
         WITH forgotten AS (DELETE FROM replicas WHERE seen_at < clock_timestamp() - make_interval(hours => ${replicaTimes.forgetHours}::int)),
         self AS (INSERT INTO replicas (id, name, heard_at, seen_at, key_ids, current_key, held_key_ids)
           VALUES (${id}::uuid, ${name}, COALESCE(${heardAt}::timestamptz, clock_timestamp()), clock_timestamp(),
@@ -101,9 +104,9 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
           ON CONFLICT (id) DO UPDATE SET name = excluded.name, heard_at = excluded.heard_at, seen_at = excluded.seen_at,
             key_ids = excluded.key_ids, current_key = excluded.current_key, held_key_ids = excluded.held_key_ids, left_at = NULL)
         SELECT clock_timestamp() AS now, EXISTS (SELECT 1 FROM encryption_keys WHERE id = ${current}) AS "isNamed",
-          (SELECT COALESCE(json_agg(${keysOfReplica}), '[]') FROM replicas WHERE id <> ${id}::uuid AND ${isPresent}) AS "keyLists"`;
-      const { now, keyLists, isNamed } = row ?? { now: new Date(NaN), keyLists: [], isNamed: true };
-      return { now, others: keyLists.length, keyLists, isNamed };
+          (SELECT COALESCE(json_agg(${keysOfReplica}), '[]') FROM replicas WHERE id <> ${id}::uuid AND ${isRecent}) AS "keyLists",
+          (SELECT count(*)::int FROM replicas WHERE id <> ${id}::uuid AND ${isPresent}) AS others`;
+      return row ?? { now: new Date(NaN), others: 0, keyLists: [], isNamed: true };
     },
 
     /** The ends since then. The last ones may come twice. */
@@ -132,7 +135,7 @@ export function createReplicas({ prisma }: Pick<Database, "prisma">) {
     /** All processes of the last 30 days, those that are present first. */
     async instances(): Promise<Instance[]> {
       return await prisma.$queryRaw<Instance[]>`
-        SELECT ${selectList(instanceColumns)}, ${isPresent} AS "isPresent" FROM replicas ORDER BY "isPresent" DESC, name, id`;
+        SELECT ${selectList(instanceColumns)}, ${isPresent} AS "isPresent", ${isRecent} AS "isRecent" FROM replicas ORDER BY "isPresent" DESC, name, id`;
     },
 
     /** Forgets an instance that is not present, by its id or name: what waits in its spool folder is given up. Returns the names. */
@@ -168,10 +171,10 @@ export function createEncryptionKeys({ prisma }: Pick<Database, "prisma">) {
 
     /**
      * Names a key before anything is sealed with it, and notes that this replica seals with it. Returns its check record; null: a replica that
-     * is present lacks the key, so it must not be used.
+     * was seen in the last minute lacks the key, so it must not be used.
      */
     async adopt(replicaId: string, key: { id: string; check: Uint8Array<ArrayBuffer> }): Promise<Uint8Array | null> {
-      const isFree = Sql.sql`NOT EXISTS (SELECT 1 FROM replicas WHERE id <> ${replicaId}::uuid AND ${isPresent}
+      const isFree = Sql.sql`NOT EXISTS (SELECT 1 FROM replicas WHERE id <> ${replicaId}::uuid AND ${isRecent}
         AND NOT (${keysOfReplica} @> ARRAY[${key.id}]::text[]))`;
       const insert = prisma.$executeRaw`INSERT INTO encryption_keys (id, check_sealed)
         SELECT ${key.id}, ${key.check} WHERE ${isFree} ON CONFLICT (id) DO NOTHING`;
