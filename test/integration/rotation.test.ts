@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { runFreshet } from "../../src/cli/program.ts";
 import type { BrokerProcess } from "../support/broker-process.ts";
@@ -59,6 +60,7 @@ async function freshet(...args: string[]): Promise<{ code: number; out: string; 
   const said = { out: "", err: "" };
   const terminal = {
     out: (text: string) => void (said.out += text),
+    outAll: async (text: string) => void (said.out += text),
     err: (text: string) => void (said.err += text),
     interactive: false,
     readStdin: async () => "",
@@ -67,8 +69,7 @@ async function freshet(...args: string[]): Promise<{ code: number; out: string; 
     askHidden: async () => "",
   };
   const env = { FRESHET_URL: stage.first.url, FRESHET_KEY: stage.first.adminKey };
-  const sleep = async () => await new Promise<void>((resolve) => void setTimeout(resolve, 50));
-  const code = await runFreshet(args, { terminal, env, nowMs: Date.now, sleep });
+  const code = await runFreshet(args, { terminal, env, nowMs: Date.now, sleep: async () => await sleep(50) });
   return { code, ...said };
 }
 

@@ -29,7 +29,7 @@ export const row: Row = {
   title:
     "100,000 connections to another encryption key, under refreshes; 3 replicas with changing lists, killed 5 times",
   promised: "0 failures, 0 stale overwrites, then a start without the old key",
-  onlyFull: "it starts three brokers four times; test/integration/rotation.test.ts replaces a key so, with one kill",
+  onlyFull: "it starts three brokers four times; test/integration/rotation replaces a key so, with one kill",
   async run({ seed, scale, log }) {
     const { dormant, live, perSecond, kills, delayMs } = sizes[scale];
     const provider = { switches: { accessLifeSeconds: 120, reuse: "grace", graceSeconds: 600 } } as const;
@@ -45,7 +45,7 @@ export const row: Row = {
     // A refresh whose broker was killed is taken over when its lease is over. Until then its connection has its token.
     const refreshing = startLoad(
       perSecond / 4,
-      async (index) => await refresh(brokers, names[index % live] ?? "", index),
+      async (index) => await orderRefresh(brokers, names[index % live] ?? "", index),
     );
     const restart = async (broker: BrokerProcess, keys: string) => {
       const code = await broker.stop(scale === "full" ? "SIGTERM" : "SIGINT");
@@ -116,7 +116,7 @@ async function read({
 }
 
 /** Orders a refresh; whether it comes to something decides nothing. */
-async function refresh(brokers: readonly BrokerProcess[], name: string, index: number): Promise<number> {
+async function orderRefresh(brokers: readonly BrokerProcess[], name: string, index: number): Promise<number> {
   const broker = brokers[index % brokers.length] as BrokerProcess;
   return (await broker.api.api(`/connections/${name}/refresh`, { method: "POST" })).status;
 }
